@@ -1,0 +1,1 @@
+//! The component host: loads balancers and asks them.

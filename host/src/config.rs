@@ -1,0 +1,1 @@
+//! Settings as written (flags, environment, file) and as checked.

@@ -1,0 +1,187 @@
+//! Where entities are kept: read, write atomically, watch.
+//!
+//! Nothing here assumes that this process is the only writer: whoever needs to know what is stored
+//! follows [`Store::watch`], and whoever changes a row says which revision of it the change is
+//! based on.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::entity::{Kind, Row, UniqueKey};
+
+/// Counts the commits of a store; each commit has a greater one than all before it.
+pub type Revision = u64;
+
+/// A row with the revision of the commit that wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The entity.
+    pub row: Row,
+    /// The commit that wrote it last.
+    pub revision: Revision,
+}
+
+/// One step of an atomic write.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Adds a row; an error if one of this id is there.
+    Insert {
+        /// Which entity.
+        kind: Kind,
+        /// Primary key.
+        id: Uuid,
+        /// The entity.
+        row: Row,
+        /// Bytes that belong to the row and go when it goes.
+        blob: Option<Bytes>,
+    },
+    /// Replaces the row, if its revision is still `expected`. Its blob stays.
+    Replace {
+        /// Which entity.
+        kind: Kind,
+        /// Primary key.
+        id: Uuid,
+        /// The entity.
+        row: Row,
+        /// The revision that the change is based on.
+        expected: Revision,
+    },
+    /// Removes the row and, after `on_delete`, those that refer to it. Nothing if there is none.
+    Delete {
+        /// Which entity.
+        kind: Kind,
+        /// Primary key.
+        id: Uuid,
+    },
+}
+
+/// What a commit did to one row.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The row is now this.
+    Put {
+        /// Which entity.
+        kind: Kind,
+        /// Primary key.
+        id: Uuid,
+        /// The entity.
+        row: Row,
+    },
+    /// The row is gone.
+    Delete {
+        /// Which entity.
+        kind: Kind,
+        /// Primary key.
+        id: Uuid,
+    },
+}
+
+/// All that one write did.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// The revision that the store had after it.
+    pub revision: Revision,
+    /// What it did, in order.
+    pub changes: Vec<Change>,
+}
+
+/// Why a read or a write was refused.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A row of this id exists.
+    #[error("primary key {id} is taken in {}", kind.name())]
+    PrimaryKeyTaken {
+        /// Which entity.
+        kind: Kind,
+        /// The id.
+        id: Uuid,
+    },
+    /// Another row has the same values of a unique key.
+    #[error("unique key {key:?} is taken in {}", kind.name())]
+    UniqueKeyTaken {
+        /// Which entity.
+        kind: Kind,
+        /// The fields of the key.
+        key: UniqueKey,
+        /// The fields of the key with their values.
+        values: Row,
+    },
+    /// A field refers to a row that does not exist.
+    #[error("{}.{field} refers to no row of {}", kind.name(), to.name())]
+    ReferenceMissing {
+        /// The entity that refers.
+        kind: Kind,
+        /// The field that refers.
+        field: &'static str,
+        /// The entity referred to.
+        to: Kind,
+        /// What the field holds.
+        value: serde_json::Value,
+    },
+    /// The row to delete is referred to.
+    #[error("a row of {} refers to this row of {}", by.name(), kind.name())]
+    StillReferenced {
+        /// The entity to delete.
+        kind: Kind,
+        /// The entity that refers to it.
+        by: Kind,
+    },
+    /// The row is not at the expected revision: read it again. Also when it is gone.
+    #[error("the row {id} of {} has changed meanwhile", kind.name())]
+    Changed {
+        /// Which entity.
+        kind: Kind,
+        /// The id.
+        id: Uuid,
+    },
+    /// What the store is kept on failed.
+    #[error("the store failed: {0}")]
+    Backend(String),
+}
+
+/// Keeps entities.
+pub trait Store: Send + Sync + 'static {
+    /// Reads a row.
+    fn get(&self, kind: Kind, id: Uuid) -> Result<Option<Stored>, Error>;
+
+    /// Reads the bytes that belong to a row.
+    fn blob(&self, kind: Kind, id: Uuid) -> Result<Option<Bytes>, Error>;
+
+    /// Finds the row that has these values of a unique key, given in the key's order.
+    fn find(
+        &self,
+        kind: Kind,
+        key: UniqueKey,
+        values: &[&serde_json::Value],
+    ) -> Result<Option<Stored>, Error>;
+
+    /// Reads up to `limit` rows in ascending order of id, the first one at or after `from`, of those
+    /// only whose `filter` says so.
+    fn list(
+        &self,
+        kind: Kind,
+        from: Option<Uuid>,
+        limit: usize,
+        filter: &dyn Fn(&Row) -> bool,
+    ) -> Result<Vec<Stored>, Error>;
+
+    /// As [`Store::list`] for the rows whose reference `field` names the row `parent`.
+    fn list_referring(
+        &self,
+        kind: Kind,
+        field: &'static str,
+        parent: Uuid,
+        from: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<Stored>, Error>;
+
+    /// Does all of `writes` or none. The future ends when they are on disk.
+    fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>>;
+
+    /// Follows the store: the first commit holds every row there is, in the order of [`Kind::ALL`],
+    /// each further one what a write did, in order and without gaps.
+    fn watch(&self) -> Result<mpsc::UnboundedReceiver<Commit>, Error>;
+}
