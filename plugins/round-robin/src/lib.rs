@@ -1,1 +1,110 @@
+//! Smooth weighted round robin: endpoints take turns, each as often as its weight says and as evenly
+//! spread as it can be. See README.md.
 
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap};
+
+use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
+
+/// Turns of an endpoint after which all of them are counted anew, so that no product below overflows:
+/// 2 × 2^40 × 65535 is less than 2^64.
+const RECOUNT: u64 = 1 << 40;
+
+/// Endpoints in the order of their next turns.
+#[derive(Debug, Default)]
+pub struct RoundRobin {
+    turns: BinaryHeap<Turn>,
+}
+
+/// The next turn of an endpoint. Its `n`th one, from 0, is due at `(2n + 1) / (2 × weight)`: in the
+/// middle of the `n`th of the equal parts that the weight cuts each unit of time into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Turn {
+    number: u64,
+    weight: u64,
+    position: u32,
+    id: u64,
+}
+
+impl Turn {
+    fn cmp_due(&self, other: &Self) -> Ordering {
+        ((2 * self.number + 1) * other.weight).cmp(&((2 * other.number + 1) * self.weight))
+    }
+}
+
+impl Ord for Turn {
+    /// The turn that is due first is the greatest, since the heap has the greatest on top. Of two at
+    /// once, the one with the lower position is first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other
+            .cmp_due(self)
+            .then_with(|| other.position.cmp(&self.position))
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Balancer for RoundRobin {
+    /// Endpoints that stay with their weight keep their turn; all others join as if they had been
+    /// there all the time, so a change favours nobody.
+    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+        let now = self.turns.peek().copied();
+        let known: HashMap<u64, Turn> = self.turns.drain().map(|turn| (turn.id, turn)).collect();
+        let turns = endpoints.iter().zip(0..).map(|(endpoint, position)| {
+            let (id, weight) = (endpoint.id, u64::from(endpoint.weight));
+            let number = match (known.get(&id), now) {
+                (Some(turn), _) if turn.weight == weight => turn.number,
+                (_, Some(now)) => first_turn_from(&now, weight),
+                (_, None) => 0,
+            };
+            Turn {
+                number,
+                weight,
+                position,
+                id,
+            }
+        });
+        self.turns = turns.collect();
+    }
+
+    fn pick(&mut self, _: &Request, _: &Endpoints) -> Option<usize> {
+        let mut next = self.turns.peek_mut()?;
+        let position = next.position;
+        next.number += 1;
+        let recount = next.number == RECOUNT;
+        drop(next);
+        if recount {
+            self.recount();
+        }
+        Some(position as usize)
+    }
+}
+
+impl RoundRobin {
+    /// Takes the whole units of time that have passed off every count.
+    fn recount(&mut self) {
+        let passed = self.turns.iter().map(|turn| turn.number / turn.weight).min();
+        let passed = passed.unwrap_or(0);
+        let turns = self.turns.drain().map(|turn| Turn {
+            number: turn.number - passed * turn.weight,
+            ..turn
+        });
+        self.turns = turns.collect();
+    }
+}
+
+/// The first turn of an endpoint of this weight that is not due before `now`.
+fn first_turn_from(now: &Turn, weight: u64) -> u64 {
+    // The least n with (2n + 1) / weight >= (2 now.number + 1) / now.weight.
+    let due = ((2 * now.number + 1) * weight).div_ceil(now.weight);
+    due.saturating_sub(1).div_ceil(2)
+}
+
+guest_sdk::export!(RoundRobin);
+
+#[cfg(test)]
+mod tests;

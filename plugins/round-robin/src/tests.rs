@@ -1,0 +1,125 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const REQUEST: Request = Request {
+    entropy: 0,
+    now: 0,
+    affinity: None,
+    attempt: 0,
+};
+
+fn table(weights: &[u32]) -> Vec<Endpoint> {
+    let endpoints = weights.iter().zip(1..);
+    endpoints
+        .map(|(&weight, id)| Endpoint { id, weight })
+        .collect()
+}
+
+fn picks(balancer: &mut RoundRobin, count: usize) -> Vec<usize> {
+    let endpoints = Endpoints::default();
+    (0..count)
+        .map(|_| balancer.pick(&REQUEST, &endpoints).unwrap())
+        .collect()
+}
+
+fn started(weights: &[u32]) -> RoundRobin {
+    let mut balancer = RoundRobin::default();
+    balancer.endpoints_changed(&table(weights));
+    balancer
+}
+
+#[test]
+fn without_endpoints_there_is_no_turn() {
+    let mut balancer = started(&[]);
+    assert_eq!(balancer.pick(&REQUEST, &Endpoints::default()), None);
+}
+
+#[test]
+fn equal_endpoints_alternate_strictly() {
+    assert_eq!(picks(&mut started(&[100, 100]), 6), [0, 1, 0, 1, 0, 1]);
+    assert_eq!(picks(&mut started(&[7; 4]), 8), [0, 1, 2, 3, 0, 1, 2, 3]);
+}
+
+#[test]
+fn twice_the_weight_is_two_of_every_three() {
+    let picks = picks(&mut started(&[100, 200]), 300);
+    for window in picks.windows(3) {
+        assert_eq!(window.iter().filter(|&&p| p == 1).count(), 2, "{window:?}");
+    }
+}
+
+#[test]
+fn a_recount_changes_nothing() {
+    let mut balancer = started(&[3, 5]);
+    let turns: Vec<Turn> = balancer.turns.drain().collect();
+    let cycles = RECOUNT / 5 - 1;
+    balancer.turns = turns
+        .into_iter()
+        .map(|turn| Turn {
+            number: turn.number + cycles * turn.weight,
+            ..turn
+        })
+        .collect();
+    let aged = picks(&mut balancer, 64);
+    assert_eq!(aged, picks(&mut started(&[3, 5]), 64));
+    assert!(balancer.turns.iter().all(|turn| turn.number < 64));
+}
+
+proptest! {
+    /// Over as many picks as the weights add up to, each endpoint gets exactly its weight, wherever
+    /// the window begins.
+    #[test]
+    fn shares_are_exact(weights in prop::collection::vec(1_u32..40, 1..12), start in 0_usize..200) {
+        let total = weights.iter().sum::<u32>() as usize;
+        let mut balancer = started(&weights);
+        picks(&mut balancer, start);
+        let picks = picks(&mut balancer, total);
+        for (position, weight) in weights.iter().enumerate() {
+            let share = picks.iter().filter(|&&p| p == position).count();
+            prop_assert_eq!(share, *weight as usize);
+        }
+    }
+
+    /// At no time is an endpoint a whole turn ahead of its share, or more than one behind.
+    #[test]
+    fn turns_are_spread_evenly(weights in prop::collection::vec(1_u32..40, 1..8)) {
+        let total = f64::from(weights.iter().sum::<u32>());
+        let mut balancer = started(&weights);
+        let mut counts = vec![0.0_f64; weights.len()];
+        for number in 1..=500 {
+            counts[picks(&mut balancer, 1)[0]] += 1.0;
+            for (count, weight) in counts.iter().zip(&weights) {
+                let fair = f64::from(number) * f64::from(*weight) / total;
+                let bound = 1.0 + weights.len() as f64 / 2.0;
+                prop_assert!((count - fair).abs() <= bound, "{counts:?} of {weights:?}");
+            }
+        }
+    }
+
+    /// However often the table changes, endpoints that stay are served as evenly as if it had not.
+    #[test]
+    fn changes_favour_nobody(changes in prop::collection::vec(1_usize..6, 1..60)) {
+        let mut balancer = started(&[1, 1]);
+        let mut counts = [0_i64; 2];
+        for (number, between) in changes.into_iter().enumerate() {
+            // A third endpoint comes and goes, and positions move with it.
+            let stays = [Endpoint { id: 1, weight: 1 }, Endpoint { id: 2, weight: 1 }];
+            let guest = Endpoint { id: 9, weight: 1 };
+            let table = if number % 2 == 0 {
+                vec![guest, stays[0], stays[1]]
+            } else {
+                stays.to_vec()
+            };
+            balancer.endpoints_changed(&table);
+            for position in picks(&mut balancer, between) {
+                if let Some(place) = stays.iter().position(|e| e.id == table[position].id) {
+                    counts[place] += 1;
+                }
+            }
+            prop_assert!((counts[0] - counts[1]).abs() <= 1, "{counts:?}");
+        }
+    }
+}
