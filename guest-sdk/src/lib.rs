@@ -1,4 +1,7 @@
-//! Write a load balancer for Pointsman: a type, the [`Balancer`] trait, and one line.
+//! Everything needed to write a load balancer for Pointsman.
+//!
+//! A balancer is a type that implements [`Balancer`], and one line that makes a component of it. This
+//! is a whole one:
 //!
 //! ```
 //! use guest_sdk::{Balancer, Endpoints, Request};
@@ -8,16 +11,17 @@
 //!
 //! impl Balancer for Random {
 //!     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
-//!         (request.entropy as usize).checked_rem(endpoints.len())
+//!         let position = request.entropy.checked_rem(endpoints.len() as u64)?;
+//!         Some(position as usize)
 //!     }
 //! }
 //!
 //! guest_sdk::export!(Random);
 //! ```
 //!
-//! `cargo build --release --target wasm32-wasip2` makes a component of it that the gateway loads. A
-//! balancer is a function of its state and its arguments: time and randomness come with each request,
-//! so tests need no gateway and no WebAssembly.
+//! With `crate-type = ["cdylib"]` in the manifest, `cargo build --release --target wasm32-wasip2`
+//! builds the component. `cargo test` needs neither WebAssembly nor a gateway, since a balancer is
+//! plain Rust:
 //!
 //! ```
 //! # use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
@@ -25,59 +29,239 @@
 //! # struct Random;
 //! # impl Balancer for Random {
 //! #     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
-//! #         (request.entropy as usize).checked_rem(endpoints.len())
+//! #         let position = request.entropy.checked_rem(endpoints.len() as u64)?;
+//! #         Some(position as usize)
 //! #     }
 //! # }
-//! let endpoints = Endpoints::new(vec![Endpoint { id: 7, weight: 100 }, Endpoint { id: 8, weight: 100 }]);
-//! let request = Request { entropy: 5, now: 0, affinity: None, attempt: 0 };
+//! let endpoints = Endpoints::new(vec![Endpoint { id: 1, weight: 100 }, Endpoint { id: 2, weight: 100 }]);
+//! let request = Request { entropy: 7, ..Request::default() };
 //! assert_eq!(Random.pick(&request, &endpoints), Some(1));
 //! ```
+//!
+//! # What a balancer may count on
+//!
+//! There is one instance for each upstream, its calls come one at a time, and its fields are its
+//! memory. The gateway hands in the time and the randomness of each request: a balancer that reads
+//! no other clock and draws no other random number gives the same picks for the same calls, on any
+//! machine, so that recorded traffic can be replayed through it.
+//!
+//! A balancer that panics, or that takes too long, costs no request: the gateway chooses in its
+//! place, logs the message, and makes a new instance, which starts from [`Default`].
 
-mod endpoints;
-mod export;
+use std::ops::Deref;
 
-pub use endpoints::{Column, Endpoints};
-
-/// One place that a request may go: a stable `id` (equal on every gateway for the same host and port)
-/// and a `weight` from 1 to 65535, its share of the traffic relative to the others.
-pub use bindings::exports::pointsman::balancer::policy::Endpoint;
-
-/// The request to be placed: `entropy`, uniform random bits that are new for each call; `now`,
-/// microseconds on a clock that never goes back; `affinity`, the hash of what the upstream's `hash_on`
-/// names, if the request carries it; `attempt`, 0 for the first try and 1 for the first retry.
-pub use bindings::exports::pointsman::balancer::policy::Request;
+#[doc(inline)]
+pub use bindings::exports::pointsman::balancer::policy::{Endpoint, Request};
 
 /// Chooses where each request of one upstream goes.
 ///
-/// The gateway makes one instance for each upstream and never calls it twice at once.
+/// The gateway makes the value by [`Default`], calls [`configure`](Self::configure) once and
+/// [`endpoints_changed`](Self::endpoints_changed) at least once, and then asks for picks.
 pub trait Balancer: Default {
-    /// JSON Schema of the upstream's settings for this balancer.
+    /// JSON Schema of the upstream's settings for this balancer. The gateway refuses settings that do
+    /// not fit before the balancer sees them. Unless set, there are no settings.
     const CONFIG_SCHEMA: &'static str = r#"{"type":"object","additionalProperties":false}"#;
 
-    /// The load columns that `pick` reads. Each costs a few nanoseconds a pick for every endpoint, so
-    /// ask for what you read, and nothing else.
+    /// What [`pick`](Self::pick) reads about the load of the endpoints. A column that is not named
+    /// here is not there: reading it panics. None unless set, which makes for the cheapest pick.
     const COLUMNS: &'static [Column] = &[];
 
-    /// Reads the upstream's settings, a JSON object as text. Called once, first.
+    /// Reads the upstream's settings, a JSON object (`{}` where it has none).
     ///
     /// # Errors
-    /// A sentence for the person who wrote the settings.
-    fn configure(&mut self, config: &str) -> Result<(), String> {
-        let _ = config;
+    ///
+    /// A sentence for the person who wrote the settings: what is wrong, and what would be right.
+    fn configure(&mut self, _config: &str) -> Result<(), String> {
         Ok(())
     }
 
-    /// Learns the table that `pick` chooses from until the next call. An endpoint that stays keeps
-    /// its id, but not its position.
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
-        let _ = endpoints;
-    }
+    /// Learns the table that positions refer to until the next call. It holds only endpoints that may
+    /// be chosen, and may be empty. What is remembered about an endpoint belongs to its `id`: an
+    /// endpoint that stays keeps its id, but not its position.
+    fn endpoints_changed(&mut self, _endpoints: &[Endpoint]) {}
 
-    /// Returns a position in `endpoints`, or `None` to refuse the request.
+    /// Returns a position in `endpoints`, or `None` to refuse the request: the client gets a 503.
+    /// The gateway does not ask while the table is empty.
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize>;
 }
 
+/// Something that the gateway knows about the load of every endpoint, as one number for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Column {
+    /// Requests sent to the endpoint and not yet answered in full, over the whole gateway.
+    InFlight,
+}
+
+impl Column {
+    /// Name of the column in the contract between gateway and plugin.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InFlight => "in-flight",
+        }
+    }
+}
+
+/// The endpoints that may be chosen, and how busy each is.
+///
+/// It is a slice of [`Endpoint`]: `endpoints.len()`, `endpoints[position].weight`, and so on.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    table: Vec<Endpoint>,
+    columns: Vec<Column>,
+    /// The columns one after another, each as long as the table.
+    load: Vec<u32>,
+}
+
+impl Endpoints {
+    /// Makes a table without columns. A balancer is given its table; this is for tests.
+    #[must_use]
+    pub fn new(table: Vec<Endpoint>) -> Self {
+        Self {
+            table,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a column, with one value for each endpoint. For tests, as [`Endpoints::new`].
+    ///
+    /// ```
+    /// # use guest_sdk::{Column, Endpoint, Endpoints};
+    /// let endpoints = Endpoints::new(vec![Endpoint { id: 1, weight: 100 }, Endpoint { id: 2, weight: 100 }])
+    ///     .with_column(Column::InFlight, &[4, 0]);
+    /// assert_eq!(endpoints.in_flight(0), 4);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there are more or fewer values than endpoints.
+    #[must_use]
+    pub fn with_column(mut self, column: Column, values: &[u32]) -> Self {
+        assert_eq!(
+            values.len(),
+            self.table.len(),
+            "a column has one value for each endpoint"
+        );
+        self.columns.push(column);
+        self.load.extend_from_slice(values);
+        self
+    }
+
+    /// Requests sent to the endpoint at `position` and not yet answered in full, over the whole
+    /// gateway.
+    ///
+    /// # Panics
+    ///
+    /// If [`Column::InFlight`] is not among [`Balancer::COLUMNS`], or there is no such position.
+    #[must_use]
+    pub fn in_flight(&self, position: usize) -> u32 {
+        self.column(Column::InFlight)[position]
+    }
+
+    /// A whole column, one value for each position: the quickest way to look at all endpoints.
+    ///
+    /// # Panics
+    ///
+    /// If the column is not among [`Balancer::COLUMNS`].
+    #[must_use]
+    pub fn column(&self, column: Column) -> &[u32] {
+        let Some(index) = self.columns.iter().position(|&present| present == column) else {
+            missing(column)
+        };
+        let length = self.table.len();
+        &self.load[index * length..][..length]
+    }
+}
+
+// Out of the way of the reads that succeed.
+#[cold]
+fn missing(column: Column) -> ! {
+    panic!(
+        "the column `{}` was read but not asked for: name Column::{column:?} in Balancer::COLUMNS \
+         (a test gives it by Endpoints::with_column)",
+        column.name()
+    )
+}
+
+impl Deref for Endpoints {
+    type Target = [Endpoint];
+
+    fn deref(&self) -> &[Endpoint] {
+        &self.table
+    }
+}
+
+/// A first try, without affinity, at the start of time, with no random bit set: for tests, which
+/// name the fields that matter and take the others from here.
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            entropy: 0,
+            now: 0,
+            affinity: None,
+            attempt: 0,
+        }
+    }
+}
+
+/// Makes a component of a [`Balancer`]. To be used once, in the root of a `cdylib` crate.
+///
+/// The component is called as the package is, and has its version. On any target but WebAssembly
+/// there is nothing to export, and only the type is checked, so that tests run natively.
+#[macro_export]
+#[rustfmt::skip] // The last line of the component's block is no Rust that it can read.
+macro_rules! export {
+    ($balancer:ty) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            ::std::thread_local! {
+                static SLOT: ::std::cell::RefCell<$crate::__private::Slot<$balancer>> =
+                    ::std::default::Default::default();
+            }
+            struct Component;
+            impl $crate::__private::Guest for Component {
+                fn describe() -> $crate::__private::Description {
+                    $crate::__private::describe::<$balancer>(
+                        ::std::env!("CARGO_PKG_NAME"),
+                        ::std::env!("CARGO_PKG_VERSION"),
+                    )
+                }
+                fn configure(
+                    config: ::std::string::String,
+                ) -> ::std::result::Result<(), ::std::string::String> {
+                    SLOT.with_borrow_mut(|slot| slot.configure(&config))
+                }
+                fn endpoints_changed(endpoints: ::std::vec::Vec<$crate::Endpoint>) {
+                    SLOT.with_borrow_mut(|slot| slot.endpoints_changed(endpoints))
+                }
+                fn pick(request: $crate::Request) -> ::std::option::Option<u32> {
+                    SLOT.with_borrow_mut(|slot| slot.pick(&request))
+                }
+                fn pick_by_load(
+                    request: $crate::Request,
+                    load: ::std::vec::Vec<u32>,
+                ) -> ::std::option::Option<u32> {
+                    SLOT.with_borrow_mut(|slot| slot.pick_by_load(&request, load))
+                }
+            }
+            $crate::__private::export!(Component with_types_in $crate::bindings);
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() -> $balancer = $crate::__private::new::<$balancer>;
+    };
+}
+
 #[doc(hidden)]
+#[allow(
+    unsafe_code,
+    reason = "generated: the component model's memory interface"
+)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated: hidden, but for two types re-exported"
+)]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../wit",
@@ -85,12 +269,76 @@ pub mod bindings {
         pub_export_macro: true,
         export_macro_name: "__export",
         runtime_path: "wit_bindgen::rt",
+        additional_derives: [PartialEq, Eq],
     });
 }
 
+/// What [`export!`] expands to. No part of the interface.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings::__export as export;
     pub use crate::bindings::exports::pointsman::balancer::policy::{Description, Guest};
-    pub use crate::export::{Slot, describe, new};
+    use crate::{Balancer, Endpoint, Endpoints, Request};
+
+    pub fn new<B: Balancer>() -> B {
+        B::default()
+    }
+
+    pub fn describe<B: Balancer>(name: &str, version: &str) -> Description {
+        Description {
+            name: name.into(),
+            version: version.into(),
+            config_schema: B::CONFIG_SCHEMA.into(),
+            columns: B::COLUMNS
+                .iter()
+                .map(|column| column.name().into())
+                .collect(),
+        }
+    }
+
+    /// A balancer beside the table that it chooses from.
+    pub struct Slot<B> {
+        balancer: B,
+        endpoints: Endpoints,
+    }
+
+    impl<B: Balancer> Default for Slot<B> {
+        fn default() -> Self {
+            let endpoints = Endpoints {
+                columns: B::COLUMNS.to_vec(),
+                ..Endpoints::default()
+            };
+            Self {
+                balancer: B::default(),
+                endpoints,
+            }
+        }
+    }
+
+    impl<B: Balancer> Slot<B> {
+        pub fn configure(&mut self, config: &str) -> Result<(), String> {
+            self.balancer.configure(config)
+        }
+
+        pub fn endpoints_changed(&mut self, table: Vec<Endpoint>) {
+            self.endpoints.table = table;
+            // What is left of the old table's load must not be read against the new one.
+            self.endpoints.load = Vec::new();
+            self.balancer.endpoints_changed(&self.endpoints);
+        }
+
+        pub fn pick(&mut self, request: &Request) -> Option<u32> {
+            let position = self.balancer.pick(request, &self.endpoints)?;
+            // A position past the range of the wire is as much outside of the table as any other.
+            Some(u32::try_from(position).unwrap_or(u32::MAX))
+        }
+
+        pub fn pick_by_load(&mut self, request: &Request, load: Vec<u32>) -> Option<u32> {
+            self.endpoints.load = load;
+            self.pick(request)
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

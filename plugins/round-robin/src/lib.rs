@@ -87,7 +87,11 @@ impl Balancer for RoundRobin {
 impl RoundRobin {
     /// Takes the whole units of time that have passed off every count.
     fn recount(&mut self) {
-        let passed = self.turns.iter().map(|turn| turn.number / turn.weight).min();
+        let passed = self
+            .turns
+            .iter()
+            .map(|turn| turn.number / turn.weight)
+            .min();
         let passed = passed.unwrap_or(0);
         let turns = self.turns.drain().map(|turn| Turn {
             number: turn.number - passed * turn.weight,

@@ -1,0 +1,121 @@
+use super::__private::{Slot, describe};
+use super::*;
+
+#[derive(Default)]
+struct LeastInFlight;
+
+impl Balancer for LeastInFlight {
+    const COLUMNS: &'static [Column] = &[Column::InFlight];
+
+    fn pick(&mut self, _request: &Request, endpoints: &Endpoints) -> Option<usize> {
+        (0..endpoints.len()).min_by_key(|&position| endpoints.in_flight(position))
+    }
+}
+
+/// Reads a column that it did not ask for.
+#[derive(Default)]
+struct Forgetful;
+
+impl Balancer for Forgetful {
+    fn pick(&mut self, _request: &Request, endpoints: &Endpoints) -> Option<usize> {
+        Some(endpoints.in_flight(0) as usize)
+    }
+}
+
+/// Answers with what it was configured to.
+#[derive(Default)]
+struct Fixed(usize);
+
+impl Balancer for Fixed {
+    fn configure(&mut self, config: &str) -> Result<(), String> {
+        self.0 = config
+            .parse()
+            .map_err(|error| format!("{config}: {error}"))?;
+        Ok(())
+    }
+
+    fn pick(&mut self, _request: &Request, _endpoints: &Endpoints) -> Option<usize> {
+        Some(self.0)
+    }
+}
+
+export!(LeastInFlight);
+
+fn table(length: u64) -> Vec<Endpoint> {
+    (0..length).map(|id| Endpoint { id, weight: 100 }).collect()
+}
+
+#[test]
+fn a_balancer_without_columns_asks_for_none() {
+    let description = describe::<Fixed>("fixed", "1.2.3");
+    assert_eq!(description.name, "fixed");
+    assert_eq!(description.version, "1.2.3");
+    assert!(description.columns.is_empty());
+}
+
+#[test]
+fn columns_are_asked_for_by_their_names() {
+    assert_eq!(describe::<LeastInFlight>("", "").columns, ["in-flight"]);
+}
+
+#[test]
+fn load_is_read_at_its_position() {
+    let mut slot = Slot::<LeastInFlight>::default();
+    slot.endpoints_changed(table(3));
+    assert_eq!(
+        slot.pick_by_load(&Request::default(), vec![5, 4, 6]),
+        Some(1)
+    );
+    assert_eq!(
+        slot.pick_by_load(&Request::default(), vec![5, 4, 3]),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_test_gives_the_load_by_hand() {
+    let endpoints = Endpoints::new(table(3)).with_column(Column::InFlight, &[5, 4, 6]);
+    assert_eq!(LeastInFlight.pick(&Request::default(), &endpoints), Some(1));
+}
+
+#[test]
+#[should_panic(expected = "name Column::InFlight in Balancer::COLUMNS")]
+fn a_forgotten_column_is_told_by_name() {
+    let mut slot = Slot::<Forgetful>::default();
+    slot.endpoints_changed(table(3));
+    slot.pick(&Request::default());
+}
+
+#[test]
+#[should_panic(expected = "range")]
+fn load_of_an_old_table_is_not_read_against_a_new_one() {
+    let mut slot = Slot::<LeastInFlight>::default();
+    slot.endpoints_changed(table(2));
+    slot.pick_by_load(&Request::default(), vec![0, 0]);
+    slot.endpoints_changed(table(2));
+    slot.pick(&Request::default());
+}
+
+#[test]
+#[should_panic(expected = "one value for each endpoint")]
+fn a_column_is_as_long_as_the_table() {
+    let _ = Endpoints::new(table(3)).with_column(Column::InFlight, &[1]);
+}
+
+#[test]
+fn settings_reach_the_balancer_and_its_error_the_gateway() {
+    let mut slot = Slot::<Fixed>::default();
+    assert!(
+        slot.configure("x")
+            .is_err_and(|error| error.starts_with("x: "))
+    );
+    assert_eq!(slot.configure("2"), Ok(()));
+    assert_eq!(slot.pick(&Request::default()), Some(2));
+}
+
+#[test]
+fn a_position_too_large_for_the_wire_stays_outside_of_the_table() {
+    let mut slot = Slot::<Fixed>::default();
+    assert_eq!(slot.configure("4294967297"), Ok(()));
+    assert_eq!(slot.pick(&Request::default()), Some(u32::MAX));
+}

@@ -1,0 +1,23 @@
+//! Calls itself without end in each pick. What is done with the inner call's answer depends on the
+//! order, so that no optimiser can make a loop of it.
+
+use guest_sdk::{Balancer, Endpoints, Request};
+
+#[derive(Default)]
+struct OverflowsStack;
+
+impl Balancer for OverflowsStack {
+    fn pick(&mut self, request: &Request, _endpoints: &Endpoints) -> Option<usize> {
+        Some(deeper(request.entropy | 1) as usize)
+    }
+}
+
+fn deeper(seed: u64) -> u64 {
+    // From an odd number in steps of two, zero is never met.
+    if seed == 0 {
+        return 1;
+    }
+    deeper(seed.wrapping_add(2)).rotate_left(seed as u32 & 31) ^ seed
+}
+
+guest_sdk::export!(OverflowsStack);
