@@ -1,1 +1,430 @@
-//! Settings as written (flags, environment, file) and as checked.
+//! Settings: as written (flag, environment variable, file) and as checked.
+//!
+//! Each setting has one name, written `--proxy-listen` as a flag, `POINTSMAN_PROXY_LISTEN` in the
+//! environment and `proxy_listen` in the file; the flag wins over the environment, which wins over
+//! the file.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use serde::Deserialize;
+use thiserror::Error;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+/// Settings as written: what is missing is none.
+#[derive(Debug, Default, Parser, Deserialize)]
+#[command(
+    name = "pointsman",
+    version,
+    about = "An API gateway in which every load-balancing decision is made by a WebAssembly component",
+    after_help = "Every setting can also be given in a TOML file (--config), under its name with underscores:\n\
+                  proxy_listen = \"0.0.0.0:8000\". A flag wins over the environment, the environment over the file."
+)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// Address that the proxy listens on; port 0 takes a free one [default: 0.0.0.0:8000]
+    #[arg(long, env = "POINTSMAN_PROXY_LISTEN", value_name = "ADDR")]
+    pub proxy_listen: Option<String>,
+
+    /// Address that the Admin API listens on; port 0 takes a free one [default: 127.0.0.1:8001]
+    #[arg(long, env = "POINTSMAN_ADMIN_LISTEN", value_name = "ADDR")]
+    pub admin_listen: Option<String>,
+
+    /// Folder for entities, components and their compiled forms; made if it is missing [default: pointsman-data]
+    #[arg(long, env = "POINTSMAN_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Worker threads of the proxy, 1 to 1024 [default: one for each core]
+    #[arg(long, env = "POINTSMAN_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// TOML file with settings
+    #[arg(long, env = "POINTSMAN_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// What is logged: off, error, warn, info, debug, trace, or directives such as info,pointsman=debug [default: info]
+    #[arg(long, env = "POINTSMAN_LOG", value_name = "LEVEL")]
+    pub log: Option<String>,
+
+    /// Longest time that requests in flight are waited for at shutdown, in seconds, 0 to 3600 [default: 30]
+    #[arg(long, env = "POINTSMAN_SHUTDOWN_TIMEOUT", value_name = "SECONDS")]
+    pub shutdown_timeout: Option<u64>,
+
+    /// Longest time for a client to send the head of a request, and for an idle connection to send the next one, in seconds, 1 to 3600 [default: 60]
+    #[arg(long, env = "POINTSMAN_CLIENT_HEADER_TIMEOUT", value_name = "SECONDS")]
+    pub client_header_timeout: Option<u64>,
+
+    /// Longest time between two reads of a request's body, in seconds, 1 to 3600 [default: 60]
+    #[arg(long, env = "POINTSMAN_CLIENT_BODY_TIMEOUT", value_name = "SECONDS")]
+    pub client_body_timeout: Option<u64>,
+
+    /// Largest head of a request or a response, in bytes, 8192 to 1048576 [default: 32768]
+    #[arg(long, env = "POINTSMAN_MAX_HEADER_SIZE", value_name = "BYTES")]
+    pub max_header_size: Option<usize>,
+
+    /// Idle connections kept to each endpoint, by each worker; 0 keeps none [default: 512]
+    #[arg(long, env = "POINTSMAN_UPSTREAM_KEEPALIVE_POOL_SIZE", value_name = "N")]
+    pub upstream_keepalive_pool_size: Option<usize>,
+
+    /// Requests after which a connection to an endpoint is closed; 0 sets no limit [default: 10000]
+    #[arg(
+        long,
+        env = "POINTSMAN_UPSTREAM_KEEPALIVE_MAX_REQUESTS",
+        value_name = "N"
+    )]
+    pub upstream_keepalive_max_requests: Option<u32>,
+
+    /// Time after which an idle connection to an endpoint is closed, in seconds; 0 sets no limit [default: 60]
+    #[arg(
+        long,
+        env = "POINTSMAN_UPSTREAM_KEEPALIVE_IDLE_TIMEOUT",
+        value_name = "SECONDS"
+    )]
+    pub upstream_keepalive_idle_timeout: Option<u64>,
+
+    /// Longest CPU time of one pick by a balancer, in milliseconds, 1 to 10000; past it the gateway chooses by itself [default: 20]
+    #[arg(
+        long,
+        env = "POINTSMAN_BALANCER_PICK_TIMEOUT",
+        value_name = "MILLISECONDS"
+    )]
+    pub balancer_pick_timeout: Option<u64>,
+
+    /// Largest memory of one instance of a balancer, in KiB, 64 to 65536 [default: 16384]
+    #[arg(long, env = "POINTSMAN_BALANCER_MEMORY", value_name = "KIB")]
+    pub balancer_memory: Option<usize>,
+
+    /// Largest component that the Admin API takes, in KiB, 1 to 65536 [default: 4096]
+    #[arg(long, env = "POINTSMAN_BALANCER_UPLOAD", value_name = "KIB")]
+    pub balancer_upload: Option<usize>,
+
+    /// Longest time to compile an uploaded component, in seconds, 1 to 600 [default: 30]
+    #[arg(
+        long,
+        env = "POINTSMAN_BALANCER_COMPILE_TIMEOUT",
+        value_name = "SECONDS"
+    )]
+    pub balancer_compile_timeout: Option<u64>,
+}
+
+/// Settings as checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the proxy listens.
+    pub proxy_listen: SocketAddr,
+    /// Where the Admin API listens.
+    pub admin_listen: SocketAddr,
+    /// Holds everything that outlives the process.
+    pub data_dir: PathBuf,
+    /// Proxy threads.
+    pub workers: usize,
+    /// What is logged, in the syntax of `tracing-subscriber`'s `Targets`.
+    pub log: String,
+    /// Longest wait for requests in flight at shutdown.
+    pub shutdown_timeout: Duration,
+    /// How clients and endpoints are talked to.
+    pub proxy: Proxy,
+    /// Bounds of the component host.
+    pub balancer: Balancer,
+}
+
+/// How clients and endpoints are talked to.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// Longest time for the head of a request.
+    pub client_header_timeout: Duration,
+    /// Longest time between two reads of a request's body.
+    pub client_body_timeout: Duration,
+    /// Largest head, in bytes.
+    pub max_header_size: usize,
+    /// Idle connections kept, for each worker and endpoint.
+    pub keepalive_pool_size: usize,
+    /// Requests on one connection; none sets no limit.
+    pub keepalive_max_requests: Option<u32>,
+    /// Time a connection may be idle; none sets no limit.
+    pub keepalive_idle_timeout: Option<Duration>,
+}
+
+/// Bounds of the component host.
+#[derive(Debug, Clone)]
+pub struct Balancer {
+    /// Longest CPU time of a pick.
+    pub pick_timeout: Duration,
+    /// Largest memory of an instance, in bytes.
+    pub memory: usize,
+    /// Largest component, in bytes.
+    pub upload: usize,
+    /// Longest time to compile a component.
+    pub compile_timeout: Duration,
+}
+
+/// Every mistake in the settings, one a line.
+#[derive(Debug, Error)]
+pub struct Error(Vec<String>);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl Config {
+    /// Joins flags and environment with the file that they name, and checks the whole.
+    ///
+    /// # Errors
+    /// Every mistake at once, each with the setting, its value and what is accepted.
+    pub fn load(written: Written) -> Result<Self, Error> {
+        let file = match &written.config {
+            Some(path) => read(path).map_err(|mistake| Error(vec![mistake]))?,
+            None => Written::default(),
+        };
+        Self::check(written.or(file))
+    }
+
+    fn check(written: Written) -> Result<Self, Error> {
+        let mut mistakes = Vec::new();
+        let mut m = Mistakes(&mut mistakes);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let config = Self {
+            proxy_listen: m.address("proxy_listen", written.proxy_listen, "0.0.0.0:8000"),
+            admin_listen: m.address("admin_listen", written.admin_listen, "127.0.0.1:8001"),
+            data_dir: written.data_dir.unwrap_or_else(|| "pointsman-data".into()),
+            workers: m.within("workers", written.workers, cores, 1, 1024),
+            log: m.filter(written.log),
+            shutdown_timeout: Duration::from_secs(m.within(
+                "shutdown_timeout",
+                written.shutdown_timeout,
+                30,
+                0,
+                3600,
+            )),
+            proxy: Proxy {
+                client_header_timeout: Duration::from_secs(m.within(
+                    "client_header_timeout",
+                    written.client_header_timeout,
+                    60,
+                    1,
+                    3600,
+                )),
+                client_body_timeout: Duration::from_secs(m.within(
+                    "client_body_timeout",
+                    written.client_body_timeout,
+                    60,
+                    1,
+                    3600,
+                )),
+                max_header_size: m.within(
+                    "max_header_size",
+                    written.max_header_size,
+                    32 * 1024,
+                    8 * 1024,
+                    1024 * 1024,
+                ),
+                keepalive_pool_size: m.within(
+                    "upstream_keepalive_pool_size",
+                    written.upstream_keepalive_pool_size,
+                    512,
+                    0,
+                    1_000_000,
+                ),
+                keepalive_max_requests: some_unless_zero(
+                    written.upstream_keepalive_max_requests.unwrap_or(10_000),
+                ),
+                keepalive_idle_timeout: some_unless_zero(m.within(
+                    "upstream_keepalive_idle_timeout",
+                    written.upstream_keepalive_idle_timeout,
+                    60,
+                    0,
+                    86_400,
+                ))
+                .map(Duration::from_secs),
+            },
+            balancer: Balancer {
+                pick_timeout: Duration::from_millis(m.within(
+                    "balancer_pick_timeout",
+                    written.balancer_pick_timeout,
+                    20,
+                    1,
+                    10_000,
+                )),
+                memory: 1024
+                    * m.within(
+                        "balancer_memory",
+                        written.balancer_memory,
+                        16 * 1024,
+                        64,
+                        64 * 1024,
+                    ),
+                upload: 1024
+                    * m.within(
+                        "balancer_upload",
+                        written.balancer_upload,
+                        4 * 1024,
+                        1,
+                        64 * 1024,
+                    ),
+                compile_timeout: Duration::from_secs(m.within(
+                    "balancer_compile_timeout",
+                    written.balancer_compile_timeout,
+                    30,
+                    1,
+                    600,
+                )),
+            },
+        };
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(Error(mistakes))
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Written, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read the config file {}: {error}", path.display()))?;
+    toml::from_str(&text).map_err(|error| {
+        format!(
+            "the config file {} is not right: {}",
+            path.display(),
+            error.to_string().trim_end()
+        )
+    })
+}
+
+fn some_unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
+}
+
+impl Written {
+    /// What is set here, and for the rest what is set in `other`.
+    fn or(self, other: Self) -> Self {
+        macro_rules! first {
+            ($($name:ident),+ $(,)?) => { Self { $($name: self.$name.or(other.$name)),+ } };
+        }
+        first!(
+            proxy_listen,
+            admin_listen,
+            data_dir,
+            workers,
+            config,
+            log,
+            shutdown_timeout,
+            client_header_timeout,
+            client_body_timeout,
+            max_header_size,
+            upstream_keepalive_pool_size,
+            upstream_keepalive_max_requests,
+            upstream_keepalive_idle_timeout,
+            balancer_pick_timeout,
+            balancer_memory,
+            balancer_upload,
+            balancer_compile_timeout,
+        )
+    }
+}
+
+/// Collects what is wrong while the rest is still read.
+struct Mistakes<'a>(&'a mut Vec<String>);
+
+impl Mistakes<'_> {
+    fn address(&mut self, name: &str, value: Option<String>, default: &str) -> SocketAddr {
+        let text = value.as_deref().unwrap_or(default);
+        match text.to_socket_addrs().map(|mut found| found.next()) {
+            Ok(Some(address)) => address,
+            _ => {
+                self.0.push(format!(
+                    "{name} = \"{text}\": expected an address and a port, such as {default}"
+                ));
+                SocketAddr::from(([0, 0, 0, 0], 0))
+            }
+        }
+    }
+
+    fn within<T: PartialOrd + fmt::Display + Copy>(
+        &mut self,
+        name: &str,
+        value: Option<T>,
+        default: T,
+        least: T,
+        most: T,
+    ) -> T {
+        let value = value.unwrap_or(default);
+        if value < least || value > most {
+            self.0.push(format!(
+                "{name} = {value}: expected a number from {least} to {most}"
+            ));
+        }
+        value
+    }
+
+    fn filter(&mut self, value: Option<String>) -> String {
+        let text = value.unwrap_or_else(|| "info".into());
+        // A word alone would be read as the name of a module.
+        let known = if text.contains(['=', ',']) {
+            text.parse::<Targets>().is_ok()
+        } else {
+            text.parse::<LevelFilter>().is_ok()
+        };
+        if !known {
+            self.0.push(format!(
+                "log = \"{text}\": expected off, error, warn, info, debug, trace, or directives such as info,pointsman=debug"
+            ));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_kongs_ports() {
+        let config = Config::check(Written::default()).unwrap();
+        assert_eq!(config.proxy_listen.to_string(), "0.0.0.0:8000");
+        assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8001");
+        assert_eq!(config.proxy.keepalive_pool_size, 512);
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let error = Config::check(Written {
+            proxy_listen: Some("nowhere".into()),
+            workers: Some(0),
+            log: Some("loud".into()),
+            ..Written::default()
+        })
+        .unwrap_err()
+        .to_string();
+        assert_eq!(error.lines().count(), 3, "{error}");
+        assert!(error.contains("proxy_listen = \"nowhere\""), "{error}");
+        assert!(
+            error.contains("workers = 0: expected a number from 1 to 1024"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let flag = Written {
+            workers: Some(3),
+            ..Written::default()
+        };
+        let file: Written = toml::from_str("workers = 7\nproxy_listen = \"[::1]:0\"").unwrap();
+        let config = Config::check(flag.or(file)).unwrap();
+        assert_eq!(config.workers, 3);
+        assert_eq!(config.proxy_listen.to_string(), "[::1]:0");
+    }
+
+    #[test]
+    fn an_unknown_setting_in_the_file_is_named() {
+        let error = toml::from_str::<Written>("wokers = 7").unwrap_err();
+        assert!(error.to_string().contains("wokers"), "{error}");
+    }
+}

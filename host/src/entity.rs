@@ -1,13 +1,21 @@
 //! The entities that the Admin API manages and the data plane is built from.
 
 pub mod balancer;
+mod check;
+mod declaration;
 pub mod route;
 pub mod service;
 pub mod target;
 pub mod upstream;
+mod validate;
+
+use serde_json::Value;
+
+pub use declaration::{Check, Declaration, Field, Preset, Rule, Shape};
+pub use validate::Violations;
 
 /// A row of the store: every field of an entity under its Kong name, in declared order.
-pub type Row = serde_json::Map<String, serde_json::Value>;
+pub type Row = serde_json::Map<String, Value>;
 
 /// Which entity a row is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,42 +94,40 @@ impl Kind {
         }
     }
 
+    /// What the Admin API knows of the entity.
+    pub fn declaration(self) -> &'static Declaration {
+        match self {
+            Self::Service => &service::DECLARATION,
+            Self::Route => &route::DECLARATION,
+            Self::Upstream => &upstream::DECLARATION,
+            Self::Target => &target::DECLARATION,
+            Self::Balancer => &balancer::DECLARATION,
+        }
+    }
+
     /// The combinations of fields that must be unique among the rows of this kind.
     pub fn unique_keys(self) -> &'static [UniqueKey] {
-        match self {
-            Self::Service | Self::Route | Self::Upstream | Self::Balancer => &[&["name"]],
-            Self::Target => &[&["target", "upstream"]],
-        }
+        self.declaration().unique
     }
 
     /// The fields that refer to rows of other kinds.
     pub fn references(self) -> &'static [Reference] {
-        const ROUTE: &[Reference] = &[Reference {
-            field: "service",
-            to: Kind::Service,
-            by: ReferenceBy::Id,
-            on_delete: OnDelete::Restrict,
-        }];
-        const TARGET: &[Reference] = &[Reference {
-            field: "upstream",
-            to: Kind::Upstream,
-            by: ReferenceBy::Id,
-            on_delete: OnDelete::Cascade,
-        }];
-        const UPSTREAM: &[Reference] = &[Reference {
-            field: "algorithm",
-            to: Kind::Balancer,
-            by: ReferenceBy::Field {
-                name: "name",
-                reserved: upstream::KONG_ALGORITHMS,
-            },
-            on_delete: OnDelete::Restrict,
-        }];
-        match self {
-            Self::Route => ROUTE,
-            Self::Target => TARGET,
-            Self::Upstream => UPSTREAM,
-            Self::Service | Self::Balancer => &[],
-        }
+        self.declaration().references
     }
+}
+
+/// Why a row is refused before it comes to the store.
+#[derive(Debug)]
+pub enum Violation {
+    /// Its fields are not right.
+    Schema(Violations),
+    /// It refers to a row of an entity that this version does not have.
+    ForeignKey {
+        /// The field that refers.
+        field: &'static str,
+        /// The entity referred to.
+        to: &'static str,
+        /// What the field holds.
+        key: Value,
+    },
 }

@@ -3,6 +3,48 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::declaration::{Check, Declaration, Field, Shape, stores_it_as_it_is, takes_it_as_it_is};
+use super::{Kind, check};
+
+const TEXT: Field = Field::element(Shape::String);
+
+/// A component that chooses among the targets of an upstream. All but name and tags is read from the
+/// component itself.
+pub static DECLARATION: Declaration = Declaration {
+    kind: Kind::Balancer,
+    unique: &[&["name"]],
+    references: &[],
+    endpoint_key: "name",
+    precise_times: false,
+    fields: &[
+        Field::id(),
+        Field::string("name")
+            .required()
+            .check(&[Check::Text(check::name)]),
+        Field::created_at(),
+        Field::updated_at(),
+        Field::string("source")
+            .required()
+            .check(&[Check::OneOf(&["shipped", "uploaded"])]),
+        Field::string("digest").required(),
+        Field::integer("size").required(),
+        Field::record(
+            "description",
+            &[
+                Field::string("name").required(),
+                Field::string("version").required(),
+                Field::any("config_schema").required(),
+                Field::array("columns", &TEXT).required(),
+            ],
+        ),
+        Field::array("exports", &TEXT).required(),
+        Field::tags(),
+    ],
+    expand: takes_it_as_it_is,
+    normalize: stores_it_as_it_is,
+    rules: &[],
+};
+
 /// What the data plane reads of a balancer. The component itself is the row's blob.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Balancer {

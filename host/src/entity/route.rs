@@ -3,7 +3,220 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 use uuid::Uuid;
+
+use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
+use super::validate::Violations;
+use super::{Kind, OnDelete, ReferenceBy, Row, check};
+
+const PROTOCOL: Field = Field::element(Shape::String).check(&[Check::OneOf(&[
+    "grpc",
+    "grpcs",
+    "http",
+    "https",
+    "tcp",
+    "tls",
+    "tls_passthrough",
+    "udp",
+])]);
+const METHOD: Field = Field::element(Shape::String).check(&[Check::Text(check::method)]);
+const HOST: Field = Field::element(Shape::String).check(&[Check::Text(check::route_host)]);
+const PATH: Field = Field::element(Shape::String).check(&[Check::Text(check::route_path)]);
+const SNI: Field = Field::element(Shape::String).check(&[Check::Text(check::sni)]);
+const TEXT: Field = Field::element(Shape::String);
+const VALUES: Field = Field::element(Shape::Array(&TEXT));
+const ADDRESS: Field = Field::element(Shape::Record(&[
+    Field::string("ip").check(&[Check::Text(check::ip_or_cidr)]),
+    Field::integer("port").check(&[Check::Between(0, 65_535)]),
+]));
+
+/// Which requests go to a service.
+pub static DECLARATION: Declaration = Declaration {
+    kind: Kind::Route,
+    unique: &[&["name"]],
+    references: &[super::Reference {
+        field: "service",
+        to: Kind::Service,
+        by: ReferenceBy::Id,
+        on_delete: OnDelete::Restrict,
+    }],
+    endpoint_key: "name",
+    precise_times: false,
+    fields: &[
+        Field::id(),
+        Field::string("name").check(&[Check::Text(check::name)]),
+        Field::created_at(),
+        Field::updated_at(),
+        Field::set("protocols", &PROTOCOL)
+            .required()
+            .default(Preset::Strings(&["http", "https"]))
+            .check(&[Check::AtLeast(1)]),
+        Field::set("methods", &METHOD),
+        Field::array("hosts", &HOST),
+        Field::array("paths", &PATH),
+        Field::map("headers", &[Check::Text(check::route_header_name)], &VALUES),
+        Field::set("snis", &SNI),
+        Field::set("sources", &ADDRESS),
+        Field::set("destinations", &ADDRESS),
+        Field::integer("https_redirect_status_code")
+            .required()
+            .default(Preset::Integer(426))
+            .check(&[Check::OneOfIntegers(&[426, 301, 302, 307, 308])]),
+        Field::integer("regex_priority").default(Preset::Integer(0)),
+        Field::boolean("strip_path")
+            .required()
+            .default(Preset::Boolean(true)),
+        Field::string("path_handling")
+            .default(Preset::String("v0"))
+            .check(&[Check::OneOf(&["v0", "v1"])]),
+        Field::boolean("preserve_host")
+            .required()
+            .default(Preset::Boolean(false)),
+        Field::boolean("request_buffering")
+            .required()
+            .default(Preset::Boolean(true)),
+        Field::boolean("response_buffering")
+            .required()
+            .default(Preset::Boolean(true)),
+        Field::reference("service", Kind::Service),
+        Field::tags(),
+    ],
+    expand: grpc_keeps_paths,
+    normalize: stores_it_as_it_is,
+    rules: &[
+        protocols_of_one_family,
+        something_to_match,
+        fields_of_the_family,
+        addresses_name_something,
+    ],
+};
+
+/// A gRPC route strips no path unless told to, which is then refused.
+fn grpc_keeps_paths(input: &mut Row, _: Option<&Row>) {
+    let protocols = input.get("protocols").and_then(Value::as_array);
+    let grpc = protocols.is_some_and(|list| list.iter().any(|p| p == "grpc" || p == "grpcs"));
+    if grpc && !input.contains_key("strip_path") {
+        input.insert("strip_path".into(), false.into());
+    }
+}
+
+fn has(row: &Row, protocol: &str) -> bool {
+    let protocols = row.get("protocols").and_then(Value::as_array);
+    protocols.is_some_and(|list| list.iter().any(|p| p == protocol))
+}
+
+/// Whether a field says something: a list or a map with nothing in it does not.
+fn is_set(row: &Row, field: &str) -> bool {
+    match row.get(field) {
+        None | Some(Value::Null) => false,
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(_) => true,
+    }
+}
+
+fn protocols_of_one_family(row: &Row, violations: &mut Violations) {
+    const FAMILIES: [&[&str]; 4] = [
+        &["http", "https"],
+        &["tcp", "tls", "udp"],
+        &["tls_passthrough"],
+        &["grpc", "grpcs"],
+    ];
+    let used = FAMILIES
+        .iter()
+        .filter(|family| family.iter().any(|protocol| has(row, protocol)))
+        .count();
+    if used > 1 {
+        let families = FAMILIES.map(|family| {
+            let quoted: Vec<String> = family.iter().map(|p| format!("'{p}'")).collect();
+            format!("({})", quoted.join(", "))
+        });
+        violations.field(
+            "protocols",
+            format!("these sets are mutually exclusive: {}", families.join(", ")),
+        );
+    }
+}
+
+fn something_to_match(row: &Row, violations: &mut Violations) {
+    let (fields, when): (&[&str], &str) = if has(row, "https") {
+        (&["methods", "hosts", "headers", "paths", "snis"], "'https'")
+    } else if has(row, "http") {
+        (&["methods", "hosts", "headers", "paths"], "'http'")
+    } else if has(row, "grpcs") {
+        (&["hosts", "headers", "paths", "snis"], "'grpcs'")
+    } else if has(row, "grpc") {
+        (&["hosts", "headers", "paths"], "'grpc'")
+    } else if has(row, "tls_passthrough") {
+        if !is_set(row, "snis") {
+            violations.entity("must set snis when 'protocols' is 'tls_passthrough'");
+        }
+        return;
+    } else {
+        (
+            &["sources", "destinations", "snis"],
+            "'tcp', 'tls' or 'udp'",
+        )
+    };
+    if !fields.iter().any(|field| is_set(row, field)) {
+        let quoted: Vec<String> = fields.iter().map(|field| format!("'{field}'")).collect();
+        let fields = quoted.join(", ");
+        violations.entity(format!(
+            "must set one of {fields} when 'protocols' is {when}"
+        ));
+    }
+}
+
+fn fields_of_the_family(row: &Row, violations: &mut Violations) {
+    let (forbidden, family): (&[&str], &str) = if has(row, "http") || has(row, "https") {
+        (&["sources", "destinations"], "'http' or 'https'")
+    } else if has(row, "grpc") || has(row, "grpcs") {
+        (&["methods", "sources", "destinations"], "'grpc' or 'grpcs'")
+    } else {
+        (
+            &["methods", "hosts", "headers", "paths"],
+            "'tcp', 'tls', 'tls_passthrough' or 'udp'",
+        )
+    };
+    for field in forbidden {
+        if is_set(row, field) {
+            let message = format!("cannot set '{field}' when 'protocols' is {family}");
+            violations.field(field, message);
+        }
+    }
+    let grpc = has(row, "grpc") || has(row, "grpcs");
+    if grpc && row.get("strip_path") == Some(&Value::Bool(true)) {
+        violations.field(
+            "strip_path",
+            "cannot set 'strip_path' when 'protocols' is 'grpc' or 'grpcs'",
+        );
+    }
+    let tls = ["https", "grpcs", "tls", "tls_passthrough"];
+    if is_set(row, "snis") && !tls.iter().any(|protocol| has(row, protocol)) {
+        violations.field(
+            "snis",
+            "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
+        );
+    }
+}
+
+fn addresses_name_something(row: &Row, violations: &mut Violations) {
+    for field in ["sources", "destinations"] {
+        let list = row.get(field).and_then(Value::as_array);
+        let empty = |address: &Value| {
+            ["ip", "port"]
+                .iter()
+                .all(|part| address.get(part).is_none_or(Value::is_null))
+        };
+        if list.is_some_and(|list| list.iter().any(empty)) {
+            violations.field(
+                field,
+                "at least one of these fields must be non-empty: 'ip', 'port'",
+            );
+        }
+    }
+}
 
 /// What the data plane reads of a route.
 #[derive(Debug, Clone, Deserialize)]

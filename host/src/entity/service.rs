@@ -1,7 +1,151 @@
 //! A service: where the requests of a route are sent. Source: Kong 3.9, `services`.
 
 use serde::Deserialize;
+use serde_json::Value;
 use uuid::Uuid;
+
+use super::check;
+use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
+use super::validate::Violations;
+use super::{Kind, Row};
+
+const TIMEOUT: &[Check] = &[Check::Between(1, 2_147_483_646)];
+
+const UUID: Field = Field::element(Shape::Uuid).check(&[Check::Text(absent_ca_certificate)]);
+
+/// Where the requests of a route are sent.
+pub static DECLARATION: Declaration = Declaration {
+    kind: Kind::Service,
+    unique: &[&["name"]],
+    references: &[],
+    endpoint_key: "name",
+    precise_times: false,
+    fields: &[
+        Field::id(),
+        Field::string("name").check(&[Check::Text(check::name)]),
+        Field::created_at(),
+        Field::updated_at(),
+        Field::string("protocol")
+            .required()
+            .default(Preset::String("http"))
+            .check(&[Check::OneOf(&[
+                "grpc",
+                "grpcs",
+                "http",
+                "https",
+                "tcp",
+                "tls",
+                "tls_passthrough",
+                "udp",
+            ])]),
+        Field::string("host")
+            .required()
+            .check(&[Check::Text(check::host)]),
+        Field::integer("port")
+            .required()
+            .default(Preset::Integer(80))
+            .check(&[Check::Between(0, 65_535)]),
+        Field::string("path").check(&[Check::Text(check::path)]),
+        Field::integer("retries")
+            .default(Preset::Integer(5))
+            .check(&[Check::Between(0, 32_767)]),
+        Field::integer("connect_timeout")
+            .default(Preset::Integer(60_000))
+            .check(TIMEOUT),
+        Field::integer("write_timeout")
+            .default(Preset::Integer(60_000))
+            .check(TIMEOUT),
+        Field::integer("read_timeout")
+            .default(Preset::Integer(60_000))
+            .check(TIMEOUT),
+        Field::absent_reference("client_certificate", "certificates"),
+        Field::boolean("tls_verify"),
+        Field::integer("tls_verify_depth").check(&[Check::Between(0, 64)]),
+        Field::array("ca_certificates", &UUID),
+        Field::boolean("enabled")
+            .required()
+            .default(Preset::Boolean(true)),
+        Field::tags(),
+    ],
+    expand: expand_url,
+    normalize: stores_it_as_it_is,
+    rules: &[path_needs_http, tls_needs_tls],
+};
+
+/// `url` stands for protocol, host, port and path, and wins over them.
+fn expand_url(input: &mut Row, _: Option<&Row>) {
+    let Some(url) = input.shift_remove("url") else {
+        return;
+    };
+    let Some(text) = url.as_str() else {
+        // A null names nothing; anything else is not a URL, which the missing host will say.
+        if !url.is_null() {
+            input.insert("host".into(), Value::Null);
+        }
+        return;
+    };
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
+        None => (None, text),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit('@').next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let port = port.map(|port| port.parse::<u64>().map_or(Value::from(port), Value::from));
+    let protocol = scheme.unwrap_or_else(|| {
+        let https = port.as_ref() == Some(&Value::from(443));
+        if https { "https" } else { "http" }.into()
+    });
+    let default_port = if protocol == "https" { 443 } else { 80 };
+    let text_or_null = |text: &str| match text {
+        "" => Value::Null,
+        text => text.into(),
+    };
+    input.insert("host".into(), text_or_null(host.trim_matches(['[', ']'])));
+    input.insert("port".into(), port.unwrap_or(default_port.into()));
+    input.insert("path".into(), text_or_null(path));
+    input.insert("protocol".into(), protocol.into());
+}
+
+fn protocol(row: &Row) -> &str {
+    row.get("protocol").and_then(Value::as_str).unwrap_or("")
+}
+
+fn must_be_null(row: &Row, fields: &[&str], violations: &mut Violations) {
+    for field in fields {
+        if row.get(*field).is_some_and(|value| !value.is_null()) {
+            violations.conditional("protocol", field, "value must be null");
+        }
+    }
+}
+
+fn path_needs_http(row: &Row, violations: &mut Violations) {
+    if !matches!(protocol(row), "http" | "https") {
+        must_be_null(row, &["path"], violations);
+    }
+}
+
+fn tls_needs_tls(row: &Row, violations: &mut Violations) {
+    if !matches!(protocol(row), "https" | "tls") {
+        let fields = [
+            "client_certificate",
+            "tls_verify",
+            "tls_verify_depth",
+            "ca_certificates",
+        ];
+        must_be_null(row, &fields, violations);
+    }
+}
+
+/// There are no CA certificates yet, so none can be named.
+fn absent_ca_certificate(id: &str) -> Result<(), String> {
+    Err(format!("the CA certificate '{id}' does not exist"))
+}
 
 /// What the data plane reads of a service.
 #[derive(Debug, Clone, Deserialize)]

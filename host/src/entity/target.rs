@@ -3,7 +3,49 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::declaration::{Check, Declaration, Field, Preset, takes_it_as_it_is};
 use super::route::Reference;
+use super::{Kind, OnDelete, ReferenceBy, Row, check};
+
+/// An address of an upstream.
+pub static DECLARATION: Declaration = Declaration {
+    kind: Kind::Target,
+    unique: &[&["target", "upstream"]],
+    references: &[super::Reference {
+        field: "upstream",
+        to: Kind::Upstream,
+        by: ReferenceBy::Id,
+        on_delete: OnDelete::Cascade,
+    }],
+    endpoint_key: "target",
+    precise_times: true,
+    fields: &[
+        Field::id(),
+        Field::created_at(),
+        Field::updated_at(),
+        Field::reference("upstream", Kind::Upstream).required(),
+        Field::string("target")
+            .required()
+            .check(&[Check::Text(check::target)]),
+        Field::integer("weight")
+            .required()
+            .default(Preset::Integer(100))
+            .check(&[Check::Between(0, 65_535)]),
+        Field::tags(),
+    ],
+    expand: takes_it_as_it_is,
+    normalize: one_form,
+    rules: &[],
+};
+
+/// A target is stored in one form, by a PATCH as well (which Kong leaves as it is written).
+fn one_form(row: &mut Row) {
+    if let Some(target) = row.get_mut("target")
+        && let Some(form) = target.as_str().and_then(check::normalize_target)
+    {
+        *target = form.into();
+    }
+}
 
 /// What the data plane reads of a target.
 #[derive(Debug, Clone, Deserialize)]

@@ -1,7 +1,12 @@
 //! An upstream: a virtual host name with targets to balance over. Source: Kong 3.9, `upstreams`.
 
 use serde::Deserialize;
+use serde_json::Value;
 use uuid::Uuid;
+
+use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
+use super::validate::Violations;
+use super::{Kind, OnDelete, ReferenceBy, Row, check};
 
 /// The algorithms that Kong knows. Each is the name of a shipped balancer, or of one to come.
 pub const KONG_ALGORITHMS: &[&str] = &[
@@ -10,6 +15,240 @@ pub const KONG_ALGORITHMS: &[&str] = &[
     "round-robin",
     "latency",
 ];
+
+const HASH_ON: &[&str] = &[
+    "none",
+    "consumer",
+    "ip",
+    "header",
+    "cookie",
+    "path",
+    "query_arg",
+    "uri_capture",
+];
+
+const TEXT: Field = Field::element(Shape::String);
+const VALUES: Field = Field::element(Shape::Array(&TEXT));
+const STATUS: Field = Field::element(Shape::Integer).check(&[Check::Between(100, 999)]);
+const SECONDS: &[Check] = &[Check::Between(0, 65_535)];
+const COUNT: &[Check] = &[Check::Between(0, 255)];
+const PROBE: &[Check] = &[Check::OneOf(&["tcp", "http", "https", "grpc", "grpcs"])];
+
+const fn interval() -> Field {
+    Field::number("interval")
+        .default(Preset::Integer(0))
+        .check(SECONDS)
+}
+
+const fn count(name: &'static str) -> Field {
+    Field::integer(name)
+        .default(Preset::Integer(0))
+        .check(COUNT)
+}
+
+const fn statuses(presets: &'static [i64]) -> Field {
+    Field::array("http_statuses", &STATUS).default(Preset::Integers(presets))
+}
+
+const fn probe() -> Field {
+    Field::string("type")
+        .default(Preset::String("http"))
+        .check(PROBE)
+}
+
+const ACTIVE: &[Field] = &[
+    probe(),
+    Field::number("timeout")
+        .default(Preset::Integer(1))
+        .check(SECONDS),
+    Field::integer("concurrency")
+        .default(Preset::Integer(10))
+        .check(&[Check::Between(1, 2_147_483_648)]),
+    Field::string("http_path")
+        .default(Preset::String("/"))
+        .check(&[Check::Text(check::path)]),
+    Field::string("https_sni").check(&[Check::Text(check::sni)]),
+    Field::boolean("https_verify_certificate")
+        .required()
+        .default(Preset::Boolean(true)),
+    Field::map("headers", &[Check::Text(check::header_name)], &VALUES),
+    Field::record(
+        "healthy",
+        &[interval(), statuses(&[200, 302]), count("successes")],
+    ),
+    Field::record(
+        "unhealthy",
+        &[
+            interval(),
+            statuses(&[429, 404, 500, 501, 502, 503, 504, 505]),
+            count("tcp_failures"),
+            count("timeouts"),
+            count("http_failures"),
+        ],
+    ),
+];
+
+const PASSIVE: &[Field] = &[
+    probe(),
+    Field::record(
+        "healthy",
+        &[
+            statuses(&[
+                200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305,
+                306, 307, 308,
+            ]),
+            count("successes"),
+        ],
+    ),
+    Field::record(
+        "unhealthy",
+        &[
+            statuses(&[429, 500, 503]),
+            count("tcp_failures"),
+            count("timeouts"),
+            count("http_failures"),
+        ],
+    ),
+];
+
+/// A virtual host name with targets to balance over.
+pub static DECLARATION: Declaration = Declaration {
+    kind: Kind::Upstream,
+    unique: &[&["name"]],
+    references: &[super::Reference {
+        field: "algorithm",
+        to: Kind::Balancer,
+        by: ReferenceBy::Field {
+            name: "name",
+            reserved: KONG_ALGORITHMS,
+        },
+        on_delete: OnDelete::Restrict,
+    }],
+    endpoint_key: "name",
+    precise_times: false,
+    fields: &[
+        Field::id(),
+        Field::string("name")
+            .required()
+            .check(&[Check::Text(check::upstream_name)]),
+        Field::created_at(),
+        Field::updated_at(),
+        Field::string("algorithm")
+            .default(Preset::String("round-robin"))
+            .required(),
+        Field::string("hash_on")
+            .default(Preset::String("none"))
+            .check(&[Check::OneOf(HASH_ON)]),
+        Field::string("hash_fallback")
+            .default(Preset::String("none"))
+            .check(&[Check::OneOf(HASH_ON)]),
+        Field::string("hash_on_header").check(&[Check::Text(check::header_name)]),
+        Field::string("hash_fallback_header").check(&[Check::Text(check::header_name)]),
+        Field::string("hash_on_cookie").check(&[Check::Text(check::cookie_name)]),
+        Field::string("hash_on_cookie_path")
+            .default(Preset::String("/"))
+            .check(&[Check::Text(check::path)]),
+        Field::string("hash_on_query_arg"),
+        Field::string("hash_fallback_query_arg"),
+        Field::string("hash_on_uri_capture"),
+        Field::string("hash_fallback_uri_capture"),
+        Field::integer("slots")
+            .default(Preset::Integer(10_000))
+            .check(&[Check::Between(10, 65_536)]),
+        Field::string("host_header").check(&[Check::Text(check::host_with_optional_port)]),
+        Field::absent_reference("client_certificate", "certificates"),
+        Field::boolean("use_srv_name").default(Preset::Boolean(false)),
+        Field::record(
+            "healthchecks",
+            &[
+                Field::number("threshold")
+                    .default(Preset::Integer(0))
+                    .check(&[Check::Between(0, 100)]),
+                Field::record("active", ACTIVE),
+                Field::record("passive", PASSIVE),
+            ],
+        ),
+        Field::tags(),
+    ],
+    expand: couple_hashing,
+    normalize: stores_it_as_it_is,
+    rules: &[fallback_fits, hashing_has_its_parameter],
+};
+
+/// Kong ties `algorithm` and `hash_on` to each other. A balancer of one's own is not part of that: it
+/// may use the hash or not.
+fn couple_hashing(input: &mut Row, old: Option<&Row>) {
+    let algorithm = input.get("algorithm").and_then(Value::as_str);
+    let in_force = algorithm.or_else(|| old?.get("algorithm")?.as_str());
+    if !in_force.is_none_or(|name| KONG_ALGORITHMS.contains(&name)) {
+        return;
+    }
+    if matches!(algorithm, Some("least-connections" | "latency")) {
+        input.insert("hash_on".into(), "none".into());
+        return;
+    }
+    match input.get("hash_on") {
+        None => {}
+        Some(Value::Null) => {
+            input.insert("hash_on".into(), "none".into());
+        }
+        Some(Value::String(on)) if on == "none" => {
+            // Kong forces round-robin whatever the algorithm is. Here it ends hashing, and leaves an
+            // algorithm alone that was asked for, or has nothing to do with hashing.
+            if algorithm.is_none() && in_force == Some("consistent-hashing") {
+                input.insert("algorithm".into(), "round-robin".into());
+            }
+        }
+        Some(_) => {
+            input.insert("algorithm".into(), "consistent-hashing".into());
+        }
+    }
+}
+
+fn text<'r>(row: &'r Row, field: &str) -> &'r str {
+    row.get(field).and_then(Value::as_str).unwrap_or("none")
+}
+
+/// What `hash_fallback` may be depends on `hash_on`.
+fn fallback_fits(row: &Row, violations: &mut Violations) {
+    let (on, fallback) = (text(row, "hash_on"), text(row, "hash_fallback"));
+    let allowed: Vec<&str> = match on {
+        "none" | "cookie" => vec!["none"],
+        "consumer" | "ip" | "path" => HASH_ON.iter().copied().filter(|f| *f != on).collect(),
+        _ => HASH_ON.to_vec(),
+    };
+    if !allowed.contains(&fallback) {
+        let message = format!("expected one of: {}", allowed.join(", "));
+        violations.conditional("hash_on", "hash_fallback", message);
+    }
+}
+
+/// Hashing on something by name needs the name, and a fallback needs another one.
+fn hashing_has_its_parameter(row: &Row, violations: &mut Violations) {
+    let missing = |field: &str| row.get(field).is_none_or(Value::is_null);
+    for (field, infix) in [("hash_on", "hash_on"), ("hash_fallback", "hash_fallback")] {
+        let parameter = match text(row, field) {
+            "cookie" => "hash_on_cookie".to_owned(),
+            kind @ ("header" | "query_arg" | "uri_capture") => format!("{infix}_{kind}"),
+            _ => continue,
+        };
+        if missing(&parameter) {
+            violations.conditional(field, &parameter, "required field missing");
+        }
+    }
+    for kind in ["header", "query_arg", "uri_capture"] {
+        let (on, fallback) = (format!("hash_on_{kind}"), format!("hash_fallback_{kind}"));
+        if text(row, "hash_on") == kind
+            && text(row, "hash_fallback") == kind
+            && !missing(&on)
+            && row.get(&on) == row.get(&fallback)
+        {
+            violations.entity(format!(
+                "values of these fields must be distinct: '{on}', '{fallback}'"
+            ));
+        }
+    }
+}
 
 /// What the data plane reads of an upstream.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -1,0 +1,360 @@
+//! Forms of text that fields have, with Kong's words for what does not fit.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// `name` of most entities.
+pub(super) fn name(text: &str) -> Result<(), String> {
+    let allowed = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "._-~".contains(c);
+    if text.chars().all(allowed) {
+        Ok(())
+    } else {
+        Err(format!(
+            "invalid value '{text}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
+        ))
+    }
+}
+
+/// A tag: printable, without the two characters that a tags filter is made of.
+pub(super) fn tag(text: &str) -> Result<(), String> {
+    if text
+        .chars()
+        .any(|c| c == ',' || c == '/' || c.is_ascii_control())
+    {
+        return Err(format!(
+            "invalid tag '{text}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
+        ));
+    }
+    Ok(())
+}
+
+/// A host without port: an address or a name.
+pub(super) fn host(text: &str) -> Result<(), String> {
+    match split_port(text) {
+        (_, Some(_)) if ip(text).is_none() => Err("must not have a port".into()),
+        _ if ip(text).is_some() || is_hostname(text) => Ok(()),
+        _ => Err(format!("invalid value: {text}")),
+    }
+}
+
+/// A host that may have a port.
+pub(super) fn host_with_optional_port(text: &str) -> Result<(), String> {
+    let (host, port) = split_port(text);
+    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    if ip(text).is_some() || (port_fits && (ip(host).is_some() || is_hostname(host))) {
+        Ok(())
+    } else {
+        Err(format!("invalid value: {text}"))
+    }
+}
+
+/// A host of a route: as above, with a `*` as its leftmost or rightmost label.
+pub(super) fn route_host(text: &str) -> Result<(), String> {
+    let (host, _) = split_port(text);
+    match host.matches('*').count() {
+        0 => host_with_optional_port(text),
+        1 if host.starts_with("*.") || host.ends_with(".*") => {
+            // The star stands for a label.
+            host_with_optional_port(&text.replace('*', "wildcard"))
+        }
+        1 => Err("invalid wildcard: must be placed at leftmost or rightmost label".into()),
+        _ => Err("invalid wildcard: must have at most one wildcard".into()),
+    }
+}
+
+/// A server name of TLS, with a `*` as its leftmost or rightmost character.
+pub(super) fn sni(text: &str) -> Result<(), String> {
+    if ip(text).is_some() {
+        return Err("must not be an IP".into());
+    }
+    if split_port(text).1.is_some() {
+        return Err("must not have a port".into());
+    }
+    match text.matches('*').count() {
+        0 => host(text),
+        1 if text.starts_with('*') || text.ends_with('*') => host(&text.replace('*', "w")),
+        1 => Err("wildcard must be leftmost or rightmost character".into()),
+        _ => Err("only one wildcard must be specified".into()),
+    }
+}
+
+/// The name of an upstream.
+pub(super) fn upstream_name(text: &str) -> Result<(), String> {
+    let invalid = |why: &str| Err(format!("Invalid name ('{text}'); {why}"));
+    if ip(text).is_some() || ip(split_port(text).0).is_some() {
+        return invalid("no ip addresses allowed");
+    }
+    if !is_hostname(split_port(text).0) {
+        return invalid("must be a valid hostname");
+    }
+    if split_port(text).1.is_some() {
+        return invalid("no port allowed");
+    }
+    Ok(())
+}
+
+/// A path: absolute, without empty segments, in the characters of RFC 3986, rightly escaped.
+pub(super) fn path(text: &str) -> Result<(), String> {
+    if !text.starts_with('/') {
+        return Err("should start with: /".into());
+    }
+    if text.contains("//") {
+        return Err("must not have empty segments".into());
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/%".contains(c);
+    if !text.chars().all(allowed) {
+        return Err(format!(
+            "invalid path: '{text}' (characters outside of the reserved list of RFC 3986 found)"
+        ));
+    }
+    for (at, _) in text.match_indices('%') {
+        let escape = text.get(at..at + 3).unwrap_or(&text[at..]);
+        if escape.len() < 3 || !escape[1..].bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(format!("invalid url-encoded value: '{escape}'"));
+        }
+    }
+    Ok(())
+}
+
+/// A path of a route: a prefix in normal form, or `~` and a regular expression.
+pub(super) fn route_path(text: &str) -> Result<(), String> {
+    if let Some(pattern) = text.strip_prefix('~').filter(|p| p.starts_with('/')) {
+        return match regex::bytes::Regex::new(&format!("^(?:{pattern})")) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = error.to_string();
+                let reason = error.lines().last().unwrap_or_default();
+                Err(format!("invalid regex: '{pattern}' ({reason})"))
+            }
+        };
+    }
+    if !text.starts_with('/') {
+        return Err("should start with: / (fixed path) or ~/ (regex path)".into());
+    }
+    path(text)?;
+    let normal = crate::proxy::canonical_path(text);
+    if normal != text {
+        return Err(format!(
+            "non-normalized path, consider use '{normal}' instead"
+        ));
+    }
+    Ok(())
+}
+
+/// A method.
+pub(super) fn method(text: &str) -> Result<(), String> {
+    if text.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        Ok(())
+    } else {
+        Err(format!("invalid value: {text}"))
+    }
+}
+
+/// The name of a header.
+pub(super) fn header_name(text: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if !text.is_empty() && text.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(format!(
+            "bad header name '{text}', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
+        ))
+    }
+}
+
+/// The name of a header that a route matches.
+pub(super) fn route_header_name(text: &str) -> Result<(), String> {
+    if text.eq_ignore_ascii_case("host") {
+        return Err(
+            "cannot contain 'host' header, which must be specified in the 'hosts' attribute".into(),
+        );
+    }
+    header_name(text)
+}
+
+/// The name of a cookie: a token (RFC 2616, 2.2).
+pub(super) fn cookie_name(text: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b);
+    if text.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(format!("bad cookie name '{text}'"))
+    }
+}
+
+/// An address or a range of addresses.
+pub(super) fn ip_or_cidr(text: &str) -> Result<(), String> {
+    let invalid = || format!("invalid ip or cidr range: '{text}'");
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| invalid())?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let fits = bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most));
+    if fits { Ok(()) } else { Err(invalid()) }
+}
+
+/// A target, in any of the forms that [`normalize_target`] takes.
+pub(super) fn target(text: &str) -> Result<(), String> {
+    match normalize_target(text) {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "Invalid target ('{text}'); not a valid hostname or ip address"
+        )),
+    }
+}
+
+/// `host:port` as targets are stored: port 8000 unless given, IPv4 without leading zeros, IPv6
+/// expanded and in brackets, names as they are.
+pub(super) fn normalize_target(text: &str) -> Option<String> {
+    if let Some(address) = ip(text) {
+        return Some(address_with_port(address, 8000));
+    }
+    let (host, port) = split_port(text);
+    let port: u16 = port.map_or(Some(8000), |port| port.parse().ok())?;
+    match ip(host) {
+        Some(address) => Some(address_with_port(address, port)),
+        None => is_hostname(host).then(|| format!("{host}:{port}")),
+    }
+}
+
+fn address_with_port(address: IpAddr, port: u16) -> String {
+    match address {
+        IpAddr::V4(address) => format!("{address}:{port}"),
+        IpAddr::V6(address) => {
+            let groups = address.segments().map(|group| format!("{group:04x}"));
+            format!("[{}]:{port}", groups.join(":"))
+        }
+    }
+}
+
+/// An address, IPv6 with or without brackets. Leading zeros of IPv4 are decimal, as Kong has it.
+fn ip(text: &str) -> Option<IpAddr> {
+    if let Some(address) = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+    {
+        return address.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    }
+    if let Ok(address) = text.parse::<Ipv6Addr>() {
+        return Some(IpAddr::V6(address));
+    }
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next()?;
+        let digits = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+        *octet = digits.then(|| part.parse().ok()).flatten()?;
+    }
+    parts
+        .next()
+        .is_none()
+        .then(|| Ipv4Addr::from(octets).into())
+}
+
+/// Splits off what follows the last colon, unless that is inside an address.
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    }
+}
+
+fn is_hostname(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let label_fits = |label: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        !label.is_empty() && label.bytes().all(allowed) && !label.ends_with('-')
+    };
+    // Digits and dots alone would be an address, and are none.
+    let numeric = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    !text.is_empty() && !(numeric && text.contains('.')) && text.split('.').all(label_fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn targets_are_stored_in_one_form() {
+        for (written, stored) in [
+            ("a.example", "a.example:8000"),
+            ("A.example:80", "A.example:80"),
+            ("127.000.000.001:9", "127.0.0.1:9"),
+            ("::1", "[0000:0000:0000:0000:0000:0000:0000:0001]:8000"),
+            ("[::1]:81", "[0000:0000:0000:0000:0000:0000:0000:0001]:81"),
+        ] {
+            assert_eq!(normalize_target(written).as_deref(), Some(stored));
+        }
+        for wrong in [
+            "",
+            "a b",
+            "1.2.3.4.5",
+            "a:99999",
+            "-:1",
+            "a..b",
+            "300.1.1.1",
+        ] {
+            assert_eq!(normalize_target(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_addresses_or_names_without_port() {
+        for right in ["a.example", "127.0.0.1", "::1", "a_b", "a.example."] {
+            assert_eq!(host(right), Ok(()), "{right}");
+        }
+        assert_eq!(host("a:80"), Err("must not have a port".into()));
+        assert_eq!(host("a b"), Err("invalid value: a b".into()));
+    }
+
+    #[test]
+    fn wildcards_are_whole_labels_at_an_end() {
+        assert_eq!(route_host("*.example.com"), Ok(()));
+        assert_eq!(route_host("example.*:8000"), Ok(()));
+        assert!(
+            route_host("a.*.c")
+                .unwrap_err()
+                .contains("leftmost or rightmost label")
+        );
+        assert!(
+            route_host("*.a.*")
+                .unwrap_err()
+                .contains("at most one wildcard")
+        );
+        assert!(route_host("*a.example").is_err());
+    }
+
+    #[test]
+    fn paths_of_routes_are_normal_or_regular_expressions() {
+        assert_eq!(route_path("/a%20b"), Ok(()));
+        assert_eq!(
+            route_path("/a/../%62"),
+            Err("non-normalized path, consider use '/b' instead".into())
+        );
+        assert_eq!(route_path("~/a/\\d+$"), Ok(()));
+        assert!(
+            route_path("~/a(")
+                .unwrap_err()
+                .starts_with("invalid regex: '/a('")
+        );
+        assert!(
+            route_path("a")
+                .unwrap_err()
+                .starts_with("should start with: / (fixed")
+        );
+        assert_eq!(path("/a%2"), Err("invalid url-encoded value: '%2'".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_stored_target_is_its_own_form(text in "[a-z0-9.:\\[\\]-]{0,20}") {
+            if let Some(stored) = normalize_target(&text) {
+                prop_assert_eq!(normalize_target(&stored), Some(stored.clone()));
+                prop_assert!(crate::upstream::split_target(&stored).is_some());
+            }
+        }
+    }
+}

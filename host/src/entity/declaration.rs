@@ -1,0 +1,251 @@
+//! What a declaration is made of. Everything the Admin API knows of an entity, it reads here.
+
+use serde_json::Value;
+
+use super::validate::Violations;
+use super::{Kind, Reference, Row, UniqueKey};
+
+/// An entity, declared once.
+#[derive(Debug)]
+pub struct Declaration {
+    /// Which entity.
+    pub kind: Kind,
+    /// Its fields, in the order in which they are shown.
+    pub fields: &'static [Field],
+    /// The combinations of fields that must be unique.
+    pub unique: &'static [UniqueKey],
+    /// The fields that refer to rows of other entities, and what a delete does.
+    pub references: &'static [Reference],
+    /// The field by which a path may name a row beside its id.
+    pub endpoint_key: &'static str,
+    /// Whether times are seconds with a fraction, and not whole seconds.
+    pub precise_times: bool,
+    /// Rewrites what a request carries before it is looked at (shorthands, couplings), beside the row
+    /// that it changes, if it changes one.
+    pub expand: fn(&mut Row, Option<&Row>),
+    /// Brings a whole row into the form in which it is stored, once its fields are right.
+    pub normalize: fn(&mut Row),
+    /// Rules across fields, for a row whose fields are right.
+    pub rules: &'static [Rule],
+}
+
+/// For a declaration with nothing to expand.
+pub(super) fn takes_it_as_it_is(_: &mut Row, _: Option<&Row>) {}
+
+/// For a declaration with nothing to normalize.
+pub(super) fn stores_it_as_it_is(_: &mut Row) {}
+
+/// A rule across fields.
+pub type Rule = fn(&Row, &mut Violations);
+
+/// A field, or an element of an array, a set or a map.
+#[derive(Debug)]
+pub struct Field {
+    /// Its name; empty for an element.
+    pub name: &'static str,
+    /// What it holds.
+    pub shape: Shape,
+    /// Whether null is refused.
+    pub required: bool,
+    /// What it is if the request does not name it.
+    pub default: Preset,
+    /// Bounds and forms of its value.
+    pub checks: &'static [Check],
+}
+
+/// What a field holds.
+#[derive(Debug)]
+pub enum Shape {
+    /// Text, not empty.
+    String,
+    /// A whole number.
+    Integer,
+    /// Any number.
+    Number,
+    /// True or false.
+    Boolean,
+    /// A UUID as text.
+    Uuid,
+    /// Values in order.
+    Array(&'static Field),
+    /// Values without order, each once.
+    Set(&'static Field),
+    /// Values by name.
+    Map {
+        /// What a name must be.
+        names: &'static [Check],
+        /// What a value must be.
+        values: &'static Field,
+    },
+    /// Fields of its own.
+    Record(&'static [Field]),
+    /// A row of another entity, as `{"id": …}`.
+    Reference(Kind),
+    /// A row of an entity that this version does not have, so that none can be named.
+    AbsentReference(&'static str),
+    /// Whatever JSON there is.
+    Any,
+    /// The primary key.
+    Id,
+    /// A time that is set when the row is made, or that a request may give.
+    CreatedAt,
+    /// A time that is set with every change.
+    UpdatedAt,
+}
+
+/// The value of a field that a request does not name.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Preset {
+    Null,
+    String(&'static str),
+    Integer(i64),
+    Boolean(bool),
+    Strings(&'static [&'static str]),
+    Integers(&'static [i64]),
+}
+
+/// A bound or a form of a value.
+#[derive(Debug, Clone, Copy)]
+pub enum Check {
+    /// A number within these, both included.
+    Between(i64, i64),
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// One of these numbers.
+    OneOfIntegers(&'static [i64]),
+    /// At least this many elements.
+    AtLeast(usize),
+    /// Whatever this says of a text.
+    Text(fn(&str) -> Result<(), String>),
+    /// Only null, for this reason.
+    Nothing(&'static str),
+}
+
+impl Field {
+    const fn new(name: &'static str, shape: Shape) -> Self {
+        Self {
+            name,
+            shape,
+            required: false,
+            default: Preset::Null,
+            checks: &[],
+        }
+    }
+
+    /// The primary key, a UUID.
+    pub const fn id() -> Self {
+        Self::new("id", Shape::Id)
+    }
+
+    /// When the row was made.
+    pub const fn created_at() -> Self {
+        Self::new("created_at", Shape::CreatedAt)
+    }
+
+    /// When the row was last changed.
+    pub const fn updated_at() -> Self {
+        Self::new("updated_at", Shape::UpdatedAt)
+    }
+
+    /// Words to find rows by.
+    pub const fn tags() -> Self {
+        const TAG: Field = Field::element(Shape::String).check(&[Check::Text(super::check::tag)]);
+        Self::new("tags", Shape::Set(&TAG))
+    }
+
+    /// Text.
+    pub const fn string(name: &'static str) -> Self {
+        Self::new(name, Shape::String)
+    }
+
+    /// A whole number.
+    pub const fn integer(name: &'static str) -> Self {
+        Self::new(name, Shape::Integer)
+    }
+
+    /// Any number.
+    pub const fn number(name: &'static str) -> Self {
+        Self::new(name, Shape::Number)
+    }
+
+    /// True or false.
+    pub const fn boolean(name: &'static str) -> Self {
+        Self::new(name, Shape::Boolean)
+    }
+
+    /// Whatever JSON there is.
+    pub const fn any(name: &'static str) -> Self {
+        Self::new(name, Shape::Any)
+    }
+
+    /// Values in order.
+    pub const fn array(name: &'static str, element: &'static Field) -> Self {
+        Self::new(name, Shape::Array(element))
+    }
+
+    /// Values without order.
+    pub const fn set(name: &'static str, element: &'static Field) -> Self {
+        Self::new(name, Shape::Set(element))
+    }
+
+    /// Values by name.
+    pub const fn map(name: &'static str, names: &'static [Check], values: &'static Field) -> Self {
+        Self::new(name, Shape::Map { names, values })
+    }
+
+    /// Fields of its own. A request that does not name it gets all their defaults.
+    pub const fn record(name: &'static str, fields: &'static [Field]) -> Self {
+        Self::new(name, Shape::Record(fields))
+    }
+
+    /// A row of another entity.
+    pub const fn reference(name: &'static str, to: Kind) -> Self {
+        Self::new(name, Shape::Reference(to))
+    }
+
+    /// A row of an entity that this version does not have.
+    pub const fn absent_reference(name: &'static str, to: &'static str) -> Self {
+        Self::new(name, Shape::AbsentReference(to))
+    }
+
+    /// An element of an array, a set or a map.
+    pub const fn element(shape: Shape) -> Self {
+        Self::new("", shape)
+    }
+
+    /// Null is refused.
+    pub const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    /// What it is if a request does not name it.
+    pub const fn default(mut self, default: Preset) -> Self {
+        self.default = default;
+        self
+    }
+
+    /// Bounds and forms of the value.
+    pub const fn check(mut self, checks: &'static [Check]) -> Self {
+        self.checks = checks;
+        self
+    }
+
+    /// The default as JSON; that of a record is the defaults of its fields.
+    pub(super) fn preset(&self) -> Value {
+        match (&self.shape, self.default) {
+            (Shape::Record(fields), _) => fields
+                .iter()
+                .map(|field| (field.name.to_owned(), field.preset()))
+                .collect::<Row>()
+                .into(),
+            (_, Preset::Null) => Value::Null,
+            (_, Preset::String(text)) => text.into(),
+            (_, Preset::Integer(number)) => number.into(),
+            (_, Preset::Boolean(value)) => value.into(),
+            (_, Preset::Strings(texts)) => texts.into(),
+            (_, Preset::Integers(numbers)) => numbers.into(),
+        }
+    }
+}
