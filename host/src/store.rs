@@ -4,12 +4,15 @@
 //! follows [`Store::watch`], and whoever changes a row says which revision of it the change is
 //! based on.
 
+mod sled;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use self::sled::{OpenError, SledStore};
 use crate::entity::{Kind, Row, UniqueKey};
 
 /// Counts the commits of a store; each commit has a greater one than all before it.
@@ -38,7 +41,7 @@ pub enum Write {
         /// Bytes that belong to the row and go when it goes.
         blob: Option<Bytes>,
     },
-    /// Replaces the row, if its revision is still `expected`. Its blob stays.
+    /// Replaces the row, if its revision is still `expected`.
     Replace {
         /// Which entity.
         kind: Kind,
@@ -48,6 +51,8 @@ pub enum Write {
         row: Row,
         /// The revision that the change is based on.
         expected: Revision,
+        /// Replaces the bytes that belong to the row; none leaves them as they are.
+        blob: Option<Bytes>,
     },
     /// Removes the row and, after `on_delete`, those that refer to it. Nothing if there is none.
     Delete {

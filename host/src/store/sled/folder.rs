@@ -1,0 +1,162 @@
+//! The data folder: ours or not, whole or not, free or in use.
+
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use super::{Trees, keys};
+use crate::entity::{Kind, ReferenceBy};
+use crate::store::Error;
+
+/// Marks a data folder, and says how its content is laid out.
+const MARKER: &str = "FORMAT";
+
+/// The layout of this version.
+const FORMAT: &str = "pointsman data, format 1\n";
+
+/// As [`FORMAT`] until the first start has come to its end: what is there may be incomplete.
+const NEW: &str = "pointsman data, format 1, not yet set up\n";
+
+/// Why a data folder cannot be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+#[error("the data folder {folder} {reason}")]
+pub struct OpenError {
+    folder: String,
+    reason: String,
+}
+
+impl OpenError {
+    pub(super) fn new(folder: &Path, reason: String) -> Self {
+        Self {
+            folder: folder.display().to_string(),
+            reason,
+        }
+    }
+}
+
+pub(super) fn open(folder: &Path) -> Result<Trees, OpenError> {
+    let refuse = |reason: String| OpenError::new(folder, reason);
+    let is_new = claim(folder).map_err(refuse)?;
+    let entities = folder.join("entities");
+    if !is_new && !entities.is_dir() {
+        return Err(refuse("is damaged: its folder entities is missing".into()));
+    }
+    // sled panics on some kinds of damage, after it has printed what it found.
+    let opened = quietly(|| -> Result<Trees, Error> {
+        let trees = open_trees(&entities)?;
+        if !is_new {
+            verify(&trees)?;
+        } else if trees.rows.get(keys::REVISION)?.is_none() {
+            trees.rows.insert(keys::REVISION, &0_u64.to_be_bytes())?;
+            trees.db.flush()?;
+        }
+        Ok(trees)
+    });
+    let trees = match opened {
+        Ok(Ok(trees)) => trees,
+        Ok(Err(Error::Backend(reason))) if reason.contains("could not acquire lock") => {
+            return Err(refuse("is in use by another process".into()));
+        }
+        Ok(Err(error)) => return Err(refuse(format!("is damaged: {error}"))),
+        Err(reason) => return Err(refuse(format!("is damaged: {reason}"))),
+    };
+    if is_new {
+        write_marker(folder, FORMAT)
+            .map_err(|error| refuse(format!("cannot be written: {error}")))?;
+    }
+    Ok(trees)
+}
+
+/// Makes the folder ours, or finds that it is. Returns whether it has yet to be set up.
+fn claim(folder: &Path) -> Result<bool, String> {
+    match fs::read_to_string(folder.join(MARKER)) {
+        Ok(marker) if marker == FORMAT => return Ok(false),
+        Ok(marker) if marker == NEW => return Ok(true),
+        Ok(marker) => {
+            let said = marker.lines().next().unwrap_or_default();
+            return Err(format!(
+                "is of another version of Pointsman: it says {said:?}"
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("cannot be read: {error}")),
+    }
+    fs::create_dir_all(folder).map_err(|error| format!("cannot be made: {error}"))?;
+    let mut entries = fs::read_dir(folder).map_err(|error| format!("cannot be read: {error}"))?;
+    if entries.next().is_some() {
+        return Err(
+            "holds something else than Pointsman's data: choose an empty or a new folder".into(),
+        );
+    }
+    write_marker(folder, NEW).map_err(|error| format!("cannot be written: {error}"))?;
+    Ok(true)
+}
+
+fn write_marker(folder: &Path, content: &str) -> io::Result<()> {
+    let temporary = folder.join("FORMAT.tmp");
+    fs::write(&temporary, content)?;
+    fs::File::open(&temporary)?.sync_all()?;
+    fs::rename(&temporary, folder.join(MARKER))?;
+    fs::File::open(folder)?.sync_all()
+}
+
+fn open_trees(folder: &Path) -> Result<Trees, Error> {
+    let db = ::sled::Config::new()
+        .path(folder)
+        // Every write is flushed before it is acknowledged.
+        .flush_every_ms(None)
+        .open()?;
+    Ok(Trees {
+        rows: db.open_tree("rows")?,
+        blobs: db.open_tree("blobs")?,
+        db,
+    })
+}
+
+/// Reads every row and follows every reference once, so that damage is found now and not by a request.
+fn verify(trees: &Trees) -> Result<(), Error> {
+    keys::revision(&trees.rows)
+        .map_err(|_| Error::Backend("its entities are missing".to_owned()))?;
+    for kind in Kind::ALL {
+        let (first, last) = (
+            keys::row(kind, uuid::Uuid::nil()),
+            keys::row(kind, uuid::Uuid::max()),
+        );
+        for entry in trees.rows.range(first..=last) {
+            let (key, value) = entry?;
+            let id = keys::last_id(&key)?;
+            let broken =
+                |what: &str| Error::Backend(format!("the row {id} of {} {what}", kind.name()));
+            let row = keys::decode(&value)
+                .map_err(|_| broken("cannot be read"))?
+                .row;
+            for reference in kind.references() {
+                let parent = row.get(reference.field).and_then(|value| value.get("id"));
+                let Some(parent) = parent.and_then(|id| id.as_str()) else {
+                    continue;
+                };
+                if let ReferenceBy::Id = reference.by {
+                    let parent = uuid::Uuid::parse_str(parent).map_err(|_| broken("is broken"))?;
+                    if trees.rows.get(keys::row(reference.to, parent))?.is_none() {
+                        return Err(broken("refers to a row that is missing"));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs what may panic. The panic's words come back in place of the report on standard error.
+fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    std::panic::set_hook(hook);
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("it cannot be read").to_owned()
+    })
+}
