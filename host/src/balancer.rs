@@ -1,1 +1,28 @@
-//! The component host: loads balancers and asks them.
+//! The component host: loads balancers, and asks them.
+//!
+//! - [`Engine`] holds what all components share: the compiler, the sandbox, the clock that interrupts.
+//! - [`Plugin`] is a component that was checked: compiled, linked, described. Any number of upstreams
+//!   share it.
+//! - [`Balancer`] belongs to one upstream: its endpoint table and the instance that was told of it,
+//!   behind one lock that is held for a fraction of a microsecond.
+//!
+//! A plugin is never trusted: whatever it does, a request gets an endpoint as long as there is one.
+
+mod bindings;
+mod cache;
+mod check;
+mod choose;
+mod compile;
+mod engine;
+mod instance;
+mod sandbox;
+mod shipped;
+
+pub use check::LoadError;
+pub use choose::{Balancer, Choice, Counters, Faults, Request};
+pub use compile::compile_worker;
+pub use engine::{Engine, Error, Plugin, Settings};
+pub use shipped::{SHIPPED, Shipped};
+
+#[cfg(test)]
+mod tests;

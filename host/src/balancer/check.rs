@@ -1,0 +1,171 @@
+//! What a component must be to serve as a balancer.
+
+use serde_json::Value;
+use thiserror::Error;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// The interface that a balancer exports.
+const POLICY: &str = "pointsman:balancer/policy@1.";
+
+/// Interfaces that a component may import, without version: what std of `wasm32-wasip2` asks for
+/// whether it is used or not. All of them are empty behind the name: no files, no arguments, a clock
+/// that stands still within a call, fixed random numbers, and output that goes to the log.
+const GIVEN: &[&str] = &[
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+];
+
+/// Why a component is refused. Each sentence says what to change.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the sentences are the documentation")]
+pub enum LoadError {
+    #[error("the component is empty: send the bytes of a .wasm file")]
+    Empty,
+    #[error(
+        "the component has {size} bytes, more than the {limit} that this gateway takes (setting balancer_upload)"
+    )]
+    TooLarge { size: usize, limit: usize },
+    #[error(
+        "this is not WebAssembly: send the bytes of a component, as cargo builds it for the target wasm32-wasip2"
+    )]
+    NotWasm,
+    #[error("this is a core module and not a component: build it for the target wasm32-wasip2")]
+    CoreModule,
+    #[error("the component is not valid: {0}")]
+    Invalid(String),
+    #[error("the component did not compile within {seconds} s (setting balancer_compile_timeout)")]
+    CompileTime { seconds: u64 },
+    #[error("the component needs too much memory or time to compile")]
+    CompileMemory,
+    #[error(
+        "the component lacks the interface pointsman:balancer/policy@1.0.0; it exports {}",
+        list(exports)
+    )]
+    NoPolicy { exports: Vec<String> },
+    #[error(
+        "the component imports {import}, which this gateway does not give to balancers: a balancer has no network, no files and no services, only what is in its arguments"
+    )]
+    Capability { import: String },
+    #[error("an import of the component is not what this gateway gives: {0}")]
+    Imports(String),
+    #[error(
+        "the component's interface pointsman:balancer/policy is not that of version 1.0.0: {0}"
+    )]
+    Exports(String),
+    #[error("the component fails when it is asked to describe itself: {0}")]
+    Describe(String),
+    #[error(
+        "the component asks for the load column {column:?}, which this gateway does not know; it knows {}",
+        list(known)
+    )]
+    Column { column: String, known: Vec<String> },
+    #[error("the component's config-schema is not a JSON Schema: {0}")]
+    Schema(String),
+    #[error("the component could not be loaded, for a reason on our side: {0}")]
+    Internal(String),
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        "nothing".into()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// A load column that this gateway fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// Requests sent and not yet answered in full.
+    InFlight,
+}
+
+impl Column {
+    const ALL: [Self; 1] = [Self::InFlight];
+
+    /// The name that stands for it in a description.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InFlight => "in-flight",
+        }
+    }
+}
+
+/// Whether the bytes can be a component at all, before any compiler sees them.
+pub(super) fn is_component(bytes: &[u8], limit: usize) -> Result<(), LoadError> {
+    if bytes.is_empty() {
+        return Err(LoadError::Empty);
+    }
+    if bytes.len() > limit {
+        let size = bytes.len();
+        return Err(LoadError::TooLarge { size, limit });
+    }
+    // The preamble: magic, version, layer (0 for a core module, 1 for a component).
+    match bytes.first_chunk::<8>() {
+        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
+        Some([0, b'a', b's', b'm', ..]) => Err(LoadError::CoreModule),
+        _ => Err(LoadError::NotWasm),
+    }
+}
+
+/// The interfaces that a component exports, if they and its imports are acceptable.
+pub(super) fn interfaces(engine: &Engine, component: &Component) -> Result<Vec<String>, LoadError> {
+    let ty = component.component_type();
+    let exports: Vec<String> = ty
+        .exports(engine)
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    if !exports.iter().any(|name| name.starts_with(POLICY)) {
+        return Err(LoadError::NoPolicy { exports });
+    }
+    for (import, _) in ty.imports(engine) {
+        let name = import.split('@').next().unwrap_or(import);
+        if !GIVEN.contains(&name) {
+            let import = import.to_owned();
+            return Err(LoadError::Capability { import });
+        }
+    }
+    Ok(exports)
+}
+
+/// The columns that a description names.
+pub(super) fn columns(names: &[String]) -> Result<Vec<Column>, LoadError> {
+    let known = |name: &String| {
+        let found = Column::ALL.into_iter().find(|column| column.name() == name);
+        found.ok_or_else(|| LoadError::Column {
+            column: name.clone(),
+            known: Column::ALL.map(|c| c.name().to_owned()).to_vec(),
+        })
+    };
+    names.iter().map(known).collect()
+}
+
+/// The schema of a description. It must be an object, or a boolean, to be a JSON Schema at all.
+pub(super) fn schema(text: &str) -> Result<Value, LoadError> {
+    match serde_json::from_str(text) {
+        Ok(schema @ (Value::Object(_) | Value::Bool(_))) => Ok(schema),
+        Ok(other) => Err(LoadError::Schema(format!(
+            "expected an object, found {other}"
+        ))),
+        Err(error) => Err(LoadError::Schema(error.to_string())),
+    }
+}

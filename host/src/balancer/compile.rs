@@ -1,0 +1,116 @@
+//! Components to machine code: those from outside in a process of their own, since a compiler can be
+//! made to take any time and memory.
+
+use std::io::{Read, Write};
+use std::process::{ExitCode, Stdio};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use wasmtime::Engine;
+
+use super::check::LoadError;
+use super::engine::{Settings, config};
+
+/// Largest address space of the compile worker, in bytes.
+const MEMORY: u64 = 2 << 30;
+
+/// Largest output that is read from it, in bytes: machine code is a small multiple of its source.
+const OUTPUT: u64 = 256 << 20;
+
+/// Compiles in this process.
+pub(super) fn here(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+    engine
+        .precompile_component(component)
+        .map_err(|error| LoadError::Invalid(format!("{error:#}")))
+}
+
+/// Compiles in a process that is killed when it takes too long.
+pub(super) async fn in_child(settings: &Settings, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let internal = |error: std::io::Error| LoadError::Internal(error.to_string());
+    let seconds = settings.compile_timeout.as_secs().max(1);
+    let mut child = Command::new(&settings.compiler)
+        .arg("compile-worker")
+        .arg(seconds.to_string())
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(internal)?;
+    let stdin = child.stdin.take();
+    let feed = async {
+        // The worker reads all of it before it does anything else; if it dies first, its exit tells.
+        if let Some(mut stdin) = stdin {
+            let _ = stdin.write_all(component).await;
+        }
+    };
+    let work = async { tokio::join!(feed, child.wait_with_output()).1 };
+    let output = match tokio::time::timeout(settings.compile_timeout, work).await {
+        Ok(output) => output.map_err(internal)?,
+        Err(_) => return Err(LoadError::CompileTime { seconds }),
+    };
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(REFUSED) => Err(LoadError::Invalid(said.trim_end().to_owned())),
+        Some(code) => Err(LoadError::Internal(format!(
+            "the compiler ended with {code}: {said}"
+        ))),
+        // Ended by a signal: one of its limits.
+        None => Err(LoadError::CompileMemory),
+    }
+}
+
+/// Exit code of the worker for a component that does not compile.
+const REFUSED: i32 = 3;
+
+/// The compile worker: a component on standard input, machine code on standard output. Its one
+/// argument is the CPU time that it may take, in seconds.
+pub fn compile_worker() -> ExitCode {
+    let seconds = std::env::args().nth(2).and_then(|text| text.parse().ok());
+    let Some(seconds) = seconds else {
+        eprintln!("compile-worker is for the gateway's own use");
+        return ExitCode::FAILURE;
+    };
+    let limits = [
+        (Resource::As, MEMORY),
+        (Resource::Cpu, seconds),
+        (Resource::Core, 0),
+        (Resource::Fsize, OUTPUT),
+    ];
+    for (resource, most) in limits {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        if let Err(error) = setrlimit(resource, limit) {
+            eprintln!("cannot limit the compiler: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let mut component = Vec::new();
+    let compiled = std::io::stdin()
+        .read_to_end(&mut component)
+        .map_err(|error| (ExitCode::FAILURE, error.to_string()))
+        .and_then(|_| {
+            let engine =
+                Engine::new(&config()).map_err(|e| (ExitCode::FAILURE, format!("{e:#}")))?;
+            here(&engine, &component).map_err(|error| (ExitCode::from(3), error.to_string()))
+        })
+        .and_then(|machine_code| {
+            std::io::stdout()
+                .write_all(&machine_code)
+                .map_err(|error| (ExitCode::FAILURE, error.to_string()))
+        });
+    match compiled {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => {
+            eprintln!("{error}");
+            code
+        }
+    }
+}

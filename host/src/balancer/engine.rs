@@ -1,0 +1,246 @@
+//! What all components share: the compiler, the sandbox and the clock that interrupts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, OptLevel};
+
+use super::bindings::BalancerPre;
+use super::cache::Cache;
+use super::check::{self, LoadError};
+use super::compile;
+use super::instance::Instance;
+use super::sandbox::{self, Guest};
+
+/// Address space that a memory of a guest reserves. With it, 10,000 instances are an ordinary case;
+/// wasmtime's own default of 4 GiB would spare memory-heavy guests a fifth of their time, and a pick
+/// nothing.
+const MEMORY_RESERVATION: u64 = 64 << 20;
+const MEMORY_GUARD: u64 = 64 << 10;
+
+/// Stack of a guest: ample for a pick, and far less than a worker's.
+const GUEST_STACK: usize = 256 << 10;
+
+/// Bounds of the component host.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Longest CPU time of a pick. A guest is stopped between one and two times later; `configure` and
+    /// the like may take ten times as long.
+    pub pick_timeout: Duration,
+    /// Largest memory of an instance, in bytes.
+    pub memory: usize,
+    /// Largest component, in bytes.
+    pub upload: usize,
+    /// Longest time to compile a component.
+    pub compile_timeout: Duration,
+    /// Folder for compiled components.
+    pub cache_dir: PathBuf,
+    /// The program whose subcommand `compile-worker` compiles, as a rule this one.
+    pub compiler: PathBuf,
+}
+
+/// Why the component host cannot start.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// wasmtime does not take the configuration, as on a processor that it has no compiler for.
+    #[error("the component host cannot start: {0}")]
+    Engine(wasmtime::Error),
+    /// No place for compiled components.
+    #[error("cannot use the folder for compiled components {folder}: {cause}")]
+    Cache {
+        /// The folder.
+        folder: String,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// No thread for the clock.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What all components share. One for the process.
+pub struct Engine {
+    pub(super) wasm: wasmtime::Engine,
+    linker: Linker<Guest>,
+    pub(super) settings: Settings,
+    /// Time between two ticks of the epoch clock.
+    pub(super) tick: Duration,
+    cache: Cache,
+    /// Stops the epoch clock when dropped.
+    _clock: Sender<()>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+/// A component that was checked and is ready to be instantiated.
+pub struct Plugin {
+    /// SHA-256 of the component, in lower-case hex.
+    pub digest: String,
+    /// Size of the component, in bytes.
+    pub size: usize,
+    /// The name that the plugin gives itself.
+    pub name: String,
+    /// The version that the plugin gives itself.
+    pub version: String,
+    /// JSON Schema of its settings.
+    pub config_schema: serde_json::Value,
+    /// The load columns that it asks for.
+    pub columns: Vec<check::Column>,
+    /// The interfaces that it exports.
+    pub exports: Vec<String>,
+    pub(super) pre: BalancerPre<Guest>,
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plugin({} {})", self.name, self.version)
+    }
+}
+
+/// How a component is to be compiled, the same in the gateway and in its compile worker.
+pub(super) fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        // One thread: the cores belong to the data plane.
+        .cranelift_opt_level(OptLevel::Speed)
+        .memory_reservation(MEMORY_RESERVATION)
+        .memory_guard_size(MEMORY_GUARD)
+        .max_wasm_stack(GUEST_STACK)
+        // Every answer must be the same on every machine, for replay.
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        // What a balancer has no use for, and what has had holes.
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_tail_call(false)
+        // A backtrace of a fault in someone else's code helps nobody here.
+        .wasm_backtrace_max_frames(None);
+    config
+}
+
+impl Engine {
+    /// Starts the component host.
+    ///
+    /// # Errors
+    /// When the folder for compiled components cannot be made, or wasmtime cannot run here.
+    pub fn new(settings: Settings) -> Result<Arc<Self>, Error> {
+        let wasm = wasmtime::Engine::new(&config()).map_err(Error::Engine)?;
+        let linker = sandbox::linker(&wasm).map_err(Error::Engine)?;
+        let cache = Cache::open(&settings.cache_dir, &wasm).map_err(|cause| Error::Cache {
+            folder: settings.cache_dir.display().to_string(),
+            cause,
+        })?;
+        let tick =
+            (settings.pick_timeout / 4).clamp(Duration::from_millis(1), Duration::from_millis(10));
+        let clock = start_clock(wasm.clone(), tick).map_err(Error::Thread)?;
+        Ok(Arc::new(Self {
+            wasm,
+            linker,
+            settings,
+            tick,
+            cache,
+            _clock: clock,
+        }))
+    }
+
+    /// Checks a component from outside. It is compiled in a process of its own, with bounds on time
+    /// and memory, unless it was compiled before.
+    ///
+    /// # Errors
+    /// A sentence that says what to change.
+    pub async fn load(self: &Arc<Self>, component: Bytes) -> Result<Arc<Plugin>, LoadError> {
+        check::is_component(&component, self.settings.upload)?;
+        let digest = digest(&component);
+        let compiled = match self.cache.read(&self.wasm, &digest) {
+            Some(compiled) => compiled,
+            None => {
+                let machine_code = compile::in_child(&self.settings, &component).await?;
+                self.keep(&digest, &machine_code)?
+            }
+        };
+        let engine = Arc::clone(self);
+        // The guest is asked to describe itself, and may take its time.
+        tokio::task::spawn_blocking(move || engine.check(&compiled, digest, component.len()))
+            .await
+            .unwrap_or_else(|error| Err(LoadError::Internal(error.to_string())))
+    }
+
+    /// Checks a component that ships with the gateway, which may be compiled in this process.
+    ///
+    /// # Errors
+    /// As for [`Engine::load`], and only if the gateway was built wrongly.
+    pub fn load_trusted(&self, component: &[u8]) -> Result<Arc<Plugin>, LoadError> {
+        let digest = digest(component);
+        let compiled = match self.cache.read(&self.wasm, &digest) {
+            Some(compiled) => compiled,
+            None => {
+                let machine_code = compile::here(&self.wasm, component)?;
+                self.keep(&digest, &machine_code)?
+            }
+        };
+        self.check(&compiled, digest, component.len())
+    }
+
+    fn keep(&self, digest: &str, machine_code: &[u8]) -> Result<Component, LoadError> {
+        self.cache
+            .write(&self.wasm, digest, machine_code)
+            .map_err(|error| LoadError::Internal(error.to_string()))
+    }
+
+    fn check(
+        &self,
+        component: &Component,
+        digest: String,
+        size: usize,
+    ) -> Result<Arc<Plugin>, LoadError> {
+        let exports = check::interfaces(&self.wasm, component)?;
+        let pre = self
+            .linker
+            .instantiate_pre(component)
+            .map_err(|error| LoadError::Imports(format!("{error:#}")))?;
+        let pre =
+            BalancerPre::new(pre).map_err(|error| LoadError::Exports(format!("{error:#}")))?;
+        let description = Instance::describe(self, &pre, &digest)?;
+        let columns = check::columns(&description.columns)?;
+        let config_schema = check::schema(&description.config_schema)?;
+        Ok(Arc::new(Plugin {
+            digest,
+            size,
+            name: description.name,
+            version: description.version,
+            config_schema,
+            columns,
+            exports,
+            pre,
+        }))
+    }
+}
+
+fn digest(component: &[u8]) -> String {
+    let digest = Sha256::digest(component);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Starts the one clock that all deadlines are read from. It ends with the returned sender.
+fn start_clock(wasm: wasmtime::Engine, tick: Duration) -> std::io::Result<Sender<()>> {
+    let (sender, stopped) = channel();
+    std::thread::Builder::new()
+        .name("epoch".into())
+        .spawn(move || {
+            while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
+                wasm.increment_epoch();
+            }
+        })?;
+    Ok(sender)
+}

@@ -1,0 +1,217 @@
+//! One instance of a component, in a store of its own: a trap takes the store, and nothing else.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use super::bindings::{self, BalancerPre, Description, Endpoint};
+use super::check::LoadError;
+use super::engine::{Engine, Plugin};
+use super::sandbox::{Guest, Overdue};
+
+/// Calls other than picks may take this many times as long.
+const PATIENCE: u32 = 10;
+
+/// A call that is past its deadline by the wall clock, but has used little CPU time, is waiting for a
+/// processor. It is left alone up to this many times its deadline.
+const STARVATION: u32 = 50;
+
+/// Memory that the host sets aside for what one call returns, in bytes: strings of a description.
+const HOSTCALL_FUEL: usize = 1 << 20;
+
+/// What a guest did wrong.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// It trapped, or panicked.
+    #[error("it trapped: {0}")]
+    Trap(String),
+    /// It did not answer in time.
+    #[error("it did not answer in time")]
+    Deadline,
+    /// It wanted more memory than it may have.
+    #[error("it wanted more memory than it may have: {0}")]
+    Memory(String),
+    /// Its answer is no position of the table.
+    #[error("it chose position {position} of a table of {length}")]
+    OutOfRange {
+        /// The answer.
+        position: u32,
+        /// Endpoints in the table.
+        length: usize,
+    },
+    /// It refused its settings.
+    #[error("it refused its settings: {0}")]
+    Configuration(String),
+}
+
+/// The error that ends a call past its deadline.
+#[derive(Debug, thiserror::Error)]
+#[error("the deadline has passed")]
+struct Late;
+
+pub(super) struct Instance {
+    store: Store<Guest>,
+    balancer: bindings::Balancer,
+    /// Ticks of the clock that a pick may take.
+    pick_ticks: u64,
+}
+
+impl Instance {
+    /// An instance that knows its settings and its table.
+    pub(super) fn start(
+        engine: &Engine,
+        plugin: &Plugin,
+        upstream: &str,
+        config: &str,
+        table: &[Endpoint],
+    ) -> Result<Self, Fault> {
+        let mut instance = Self::new(engine, &plugin.pre, upstream, &plugin.name)?;
+        instance
+            .call(PATIENCE, |balancer, store| {
+                balancer
+                    .pointsman_balancer_policy()
+                    .call_configure(store, config)
+            })?
+            .map_err(Fault::Configuration)?;
+        instance.set_endpoints(table)?;
+        Ok(instance)
+    }
+
+    /// Asks a component what it is, in an instance that is then thrown away.
+    pub(super) fn describe(
+        engine: &Engine,
+        pre: &BalancerPre<Guest>,
+        digest: &str,
+    ) -> Result<Description, LoadError> {
+        let describe = || {
+            let mut instance = Self::new(engine, pre, "", digest)?;
+            instance.call(PATIENCE, |balancer, store| {
+                balancer.pointsman_balancer_policy().call_describe(store)
+            })
+        };
+        describe().map_err(|fault: Fault| LoadError::Describe(fault.to_string()))
+    }
+
+    fn new(
+        engine: &Engine,
+        pre: &BalancerPre<Guest>,
+        upstream: &str,
+        plugin: &str,
+    ) -> Result<Self, Fault> {
+        let settings = &engine.settings;
+        let guest = Guest::new(settings.memory, upstream, plugin);
+        let mut store = Store::new(&engine.wasm, guest);
+        store.limiter(|guest| &mut guest.limits);
+        store.set_hostcall_fuel(HOSTCALL_FUEL);
+        let ticks = settings
+            .pick_timeout
+            .as_nanos()
+            .div_ceil(engine.tick.as_nanos());
+        let pick_ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+        let budget = settings.pick_timeout;
+        store
+            .epoch_deadline_callback(move |mut context| check_deadline(context.data_mut(), budget));
+        // Instantiation runs the guest's start code.
+        store.set_epoch_deadline(pick_ticks * u64::from(PATIENCE));
+        let balancer = catch_unwind(AssertUnwindSafe(|| pre.instantiate(&mut store)))
+            .unwrap_or_else(|_| Err(wasmtime::Error::msg("the host panicked")))
+            .map_err(|error| fault(&mut store, &error))?;
+        Ok(Self {
+            store,
+            balancer,
+            pick_ticks,
+        })
+    }
+
+    /// Replaces the table that positions refer to.
+    pub(super) fn set_endpoints(&mut self, table: &[Endpoint]) -> Result<(), Fault> {
+        self.call(PATIENCE, |balancer, store| {
+            balancer
+                .pointsman_balancer_policy()
+                .call_endpoints_changed(store, table)
+        })
+    }
+
+    /// Asks for a position.
+    pub(super) fn pick(&mut self, request: bindings::Request) -> Result<Option<u32>, Fault> {
+        self.store.data_mut().now = request.now;
+        self.call(1, |balancer, store| {
+            balancer
+                .pointsman_balancer_policy()
+                .call_pick(store, request)
+        })
+    }
+
+    /// Asks for a position, with load columns.
+    pub(super) fn pick_by_load(
+        &mut self,
+        request: bindings::Request,
+        load: &[u32],
+    ) -> Result<Option<u32>, Fault> {
+        self.store.data_mut().now = request.now;
+        self.call(1, |balancer, store| {
+            balancer
+                .pointsman_balancer_policy()
+                .call_pick_by_load(store, request, load)
+        })
+    }
+
+    #[inline]
+    fn call<T>(
+        &mut self,
+        patience: u32,
+        call: impl FnOnce(&bindings::Balancer, &mut Store<Guest>) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        self.store
+            .set_epoch_deadline(self.pick_ticks * u64::from(patience));
+        // wasmtime is not known to panic here; if it does, it costs an instance and no worker.
+        let called = catch_unwind(AssertUnwindSafe(|| call(&self.balancer, &mut self.store)));
+        let outcome = match called {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(fault(&mut self.store, &error)),
+            Err(_) => Err(Fault::Trap("the host panicked".into())),
+        };
+        let guest = self.store.data_mut();
+        guest.overdue = None;
+        guest.output.end_call();
+        outcome
+    }
+}
+
+/// Called when a deadline has passed by the wall clock. The guest is late only if it used the time:
+/// on a busy machine it may not have run at all. The CPU clock is read here and nowhere else, so it
+/// costs nothing while guests are quick.
+fn check_deadline(guest: &mut Guest, budget: Duration) -> wasmtime::Result<UpdateDeadline> {
+    let cpu = thread_cpu_time();
+    let Some(overdue) = guest.overdue else {
+        let at = Instant::now();
+        guest.overdue = Some(Overdue { cpu, at });
+        return Ok(UpdateDeadline::Continue(1));
+    };
+    let used = cpu.saturating_sub(overdue.cpu);
+    if used >= budget || overdue.at.elapsed() >= budget * STARVATION {
+        return Err(Late.into());
+    }
+    Ok(UpdateDeadline::Continue(1))
+}
+
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+fn fault(store: &mut Store<Guest>, error: &wasmtime::Error) -> Fault {
+    let guest = store.data_mut();
+    let denied = std::mem::take(&mut guest.limits.denied);
+    if error.is::<Late>() || error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+        return Fault::Deadline;
+    }
+    let cause = error.root_cause().to_string();
+    if denied {
+        Fault::Memory(cause)
+    } else {
+        Fault::Trap(cause)
+    }
+}

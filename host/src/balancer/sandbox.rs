@@ -1,0 +1,440 @@
+//! All that a guest can reach: nothing, behind the names that std of `wasm32-wasip2` imports.
+//!
+//! wasmtime-wasi serves what needs no more than an empty context (arguments, files, terminals). The
+//! rest is ours. Its synchronous streams and pollables block on tokio, which panics on a thread that
+//! runs tokio already, so a guest that prints or sleeps would take a worker with it; and its clocks
+//! and random numbers are real, so two instances would answer differently.
+
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::{Engine, ResourceLimiter, StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::p2::bindings::sync::filesystem::types;
+use wasmtime_wasi::p2::bindings::sync::io::poll::{self, Pollable};
+use wasmtime_wasi::p2::bindings::sync::io::streams::{self, InputStream, OutputStream};
+use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, io, random};
+use wasmtime_wasi::p2::{StreamError, StreamResult};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+/// Bytes of output that are logged for each call; more is dropped, and said to be.
+const OUTPUT_PER_CALL: usize = 4096;
+
+/// Bytes that a guest may write at once.
+const WRITE: u64 = 4096;
+
+/// Random bytes that a guest may ask for at once.
+const RANDOM: u64 = 4096;
+
+/// What the host keeps for an instance.
+pub(super) struct Guest {
+    context: WasiCtx,
+    table: ResourceTable,
+    pub(super) limits: Limits,
+    pub(super) output: Output,
+    /// What the guest's clocks show, in microseconds: the time that the pick was handed.
+    pub(super) now: u64,
+    /// State of the generator behind the guest's random numbers, the same for every new instance.
+    random: u64,
+    /// CPU time of the thread when the running call first met its deadline.
+    pub(super) overdue: Option<Overdue>,
+}
+
+/// A call that has met its deadline by the clock on the wall.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Overdue {
+    /// CPU time of the thread then.
+    pub(super) cpu: std::time::Duration,
+    /// The moment.
+    pub(super) at: std::time::Instant,
+}
+
+impl Guest {
+    /// `upstream` and `plugin` are named in the log beside what the guest prints.
+    pub(super) fn new(memory: usize, upstream: &str, plugin: &str) -> Self {
+        Self {
+            context: WasiCtx::builder().build(),
+            table: ResourceTable::new(),
+            limits: Limits {
+                limits: StoreLimitsBuilder::new()
+                    .memory_size(memory)
+                    .memories(1)
+                    .tables(8)
+                    .table_elements(10_000)
+                    .instances(8)
+                    .build(),
+                denied: false,
+            },
+            output: Output {
+                line: Vec::new(),
+                left: OUTPUT_PER_CALL,
+                upstream: upstream.into(),
+                plugin: plugin.into(),
+            },
+            now: 0,
+            random: 0,
+            overdue: None,
+        }
+    }
+
+    fn random_u64(&mut self) -> u64 {
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.random ^ self.random >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {
+        if length > RANDOM {
+            wasmtime::bail!("a balancer may ask for {RANDOM} random bytes at once, not {length}");
+        }
+        Ok((0..length).map(|_| self.random_u64() as u8).collect())
+    }
+}
+
+/// Bounds on what an instance may hold, with a mark when it asked for more memory than that.
+pub(super) struct Limits {
+    limits: StoreLimits,
+    pub(super) denied: bool,
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let allowed = self.limits.memory_growing(current, desired, maximum)?;
+        self.denied |= !allowed;
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.limits.table_growing(current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.memories()
+    }
+}
+
+/// What a guest prints, on its way to the log.
+pub(super) struct Output {
+    line: Vec<u8>,
+    /// Bytes that the running call may still print.
+    left: usize,
+    upstream: Box<str>,
+    plugin: Box<str>,
+}
+
+impl Output {
+    fn write(&mut self, bytes: &[u8]) {
+        let taken = bytes.len().min(self.left);
+        let was_open = self.left > 0;
+        self.left -= taken;
+        for &byte in &bytes[..taken] {
+            if byte == b'\n' {
+                self.log();
+            } else {
+                self.line.push(byte);
+            }
+        }
+        if was_open && self.left == 0 {
+            self.log();
+            let (upstream, plugin) = (&*self.upstream, &*self.plugin);
+            tracing::warn!(
+                upstream,
+                plugin,
+                "prints more than {OUTPUT_PER_CALL} bytes in a call: the rest is dropped"
+            );
+        }
+    }
+
+    fn log(&mut self) {
+        if !self.line.is_empty() {
+            let text = String::from_utf8_lossy(&self.line);
+            let (upstream, plugin) = (&*self.upstream, &*self.plugin);
+            tracing::info!(upstream, plugin, "the balancer prints: {text}");
+            self.line.clear();
+        }
+    }
+
+    /// Ends a call: its last line may lack an end, and the next call may print again.
+    pub(super) fn end_call(&mut self) {
+        if self.left < OUTPUT_PER_CALL {
+            self.log();
+            self.left = OUTPUT_PER_CALL;
+        }
+    }
+}
+
+/// Links what a guest may import.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    let l = &mut linker;
+    cli::environment::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
+    cli::exit::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
+    cli::terminal_input::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
+    cli::terminal_output::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
+    cli::terminal_stdin::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
+    cli::terminal_stdout::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
+    cli::terminal_stderr::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
+    filesystem::preopens::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
+    types::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
+
+    type Own = HasSelf<Guest>;
+    cli::stdin::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    cli::stdout::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    cli::stderr::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    clocks::monotonic_clock::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    clocks::wall_clock::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    io::error::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    poll::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    streams::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    random::random::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    random::insecure::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    random::insecure_seed::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    Ok(linker)
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.context,
+            table: &mut self.table,
+        }
+    }
+}
+
+// The standard streams are numbers without anything behind them: all output goes to the log.
+
+impl cli::stdin::Host for Guest {
+    fn get_stdin(&mut self) -> wasmtime::Result<Resource<InputStream>> {
+        Ok(Resource::new_own(0))
+    }
+}
+
+impl cli::stdout::Host for Guest {
+    fn get_stdout(&mut self) -> wasmtime::Result<Resource<OutputStream>> {
+        Ok(Resource::new_own(1))
+    }
+}
+
+impl cli::stderr::Host for Guest {
+    fn get_stderr(&mut self) -> wasmtime::Result<Resource<OutputStream>> {
+        Ok(Resource::new_own(2))
+    }
+}
+
+impl streams::Host for Guest {
+    fn convert_stream_error(
+        &mut self,
+        error: StreamError,
+    ) -> wasmtime::Result<streams::StreamError> {
+        match error {
+            StreamError::Closed => Ok(streams::StreamError::Closed),
+            StreamError::LastOperationFailed(error) | StreamError::Trap(error) => Err(error),
+        }
+    }
+}
+
+impl streams::HostInputStream for Guest {
+    fn read(&mut self, _: Resource<InputStream>, _: u64) -> StreamResult<Vec<u8>> {
+        Err(StreamError::Closed)
+    }
+
+    fn blocking_read(&mut self, _: Resource<InputStream>, _: u64) -> StreamResult<Vec<u8>> {
+        Err(StreamError::Closed)
+    }
+
+    fn skip(&mut self, _: Resource<InputStream>, _: u64) -> StreamResult<u64> {
+        Err(StreamError::Closed)
+    }
+
+    fn blocking_skip(&mut self, _: Resource<InputStream>, _: u64) -> StreamResult<u64> {
+        Err(StreamError::Closed)
+    }
+
+    fn subscribe(&mut self, _: Resource<InputStream>) -> wasmtime::Result<Resource<Pollable>> {
+        Ok(Resource::new_own(0))
+    }
+
+    fn drop(&mut self, _: Resource<InputStream>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl streams::HostOutputStream for Guest {
+    fn check_write(&mut self, _: Resource<OutputStream>) -> StreamResult<u64> {
+        Ok(WRITE)
+    }
+
+    fn write(&mut self, _: Resource<OutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        self.output.write(&bytes);
+        Ok(())
+    }
+
+    fn blocking_write_and_flush(
+        &mut self,
+        stream: Resource<OutputStream>,
+        bytes: Vec<u8>,
+    ) -> StreamResult<()> {
+        self.write(stream, bytes)
+    }
+
+    fn flush(&mut self, _: Resource<OutputStream>) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn blocking_flush(&mut self, _: Resource<OutputStream>) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn subscribe(&mut self, _: Resource<OutputStream>) -> wasmtime::Result<Resource<Pollable>> {
+        Ok(Resource::new_own(0))
+    }
+
+    fn write_zeroes(&mut self, _: Resource<OutputStream>, _: u64) -> StreamResult<()> {
+        Err(StreamError::Closed)
+    }
+
+    fn blocking_write_zeroes_and_flush(
+        &mut self,
+        _: Resource<OutputStream>,
+        _: u64,
+    ) -> StreamResult<()> {
+        Err(StreamError::Closed)
+    }
+
+    fn splice(
+        &mut self,
+        _: Resource<OutputStream>,
+        _: Resource<InputStream>,
+        _: u64,
+    ) -> StreamResult<u64> {
+        Err(StreamError::Closed)
+    }
+
+    fn blocking_splice(
+        &mut self,
+        _: Resource<OutputStream>,
+        _: Resource<InputStream>,
+        _: u64,
+    ) -> StreamResult<u64> {
+        Err(StreamError::Closed)
+    }
+
+    fn drop(&mut self, _: Resource<OutputStream>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+// Whatever a guest waits for, it would wait for it with a worker.
+
+impl poll::Host for Guest {
+    fn poll(&mut self, _: Vec<Resource<Pollable>>) -> wasmtime::Result<Vec<u32>> {
+        wasmtime::bail!("a balancer may not wait")
+    }
+}
+
+impl poll::HostPollable for Guest {
+    fn ready(&mut self, _: Resource<Pollable>) -> wasmtime::Result<bool> {
+        Ok(true)
+    }
+
+    fn block(&mut self, _: Resource<Pollable>) -> wasmtime::Result<()> {
+        wasmtime::bail!("a balancer may not wait or sleep")
+    }
+
+    fn drop(&mut self, _: Resource<Pollable>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::error::Host for Guest {}
+
+impl io::error::HostError for Guest {
+    fn to_debug_string(&mut self, _: Resource<io::error::Error>) -> wasmtime::Result<String> {
+        Ok("closed".into())
+    }
+
+    fn drop(&mut self, _: Resource<io::error::Error>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+// Time stands still within a call.
+
+impl clocks::monotonic_clock::Host for Guest {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.now.saturating_mul(1000))
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<u64> {
+        Ok(1000)
+    }
+
+    fn subscribe_instant(&mut self, _: u64) -> wasmtime::Result<Resource<Pollable>> {
+        Ok(Resource::new_own(0))
+    }
+
+    fn subscribe_duration(&mut self, _: u64) -> wasmtime::Result<Resource<Pollable>> {
+        Ok(Resource::new_own(0))
+    }
+}
+
+impl clocks::wall_clock::Host for Guest {
+    fn now(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
+        Ok(clocks::wall_clock::Datetime {
+            seconds: self.now / 1_000_000,
+            nanoseconds: u32::try_from(self.now % 1_000_000).unwrap_or(0) * 1000,
+        })
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
+        Ok(clocks::wall_clock::Datetime {
+            seconds: 0,
+            nanoseconds: 1000,
+        })
+    }
+}
+
+impl random::random::Host for Guest {
+    fn get_random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {
+        self.random_bytes(length)
+    }
+
+    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.random_u64())
+    }
+}
+
+impl random::insecure::Host for Guest {
+    fn get_insecure_random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {
+        self.random_bytes(length)
+    }
+
+    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.random_u64())
+    }
+}
+
+impl random::insecure_seed::Host for Guest {
+    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
+        Ok((self.random_u64(), self.random_u64()))
+    }
+}
