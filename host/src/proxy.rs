@@ -1,0 +1,193 @@
+//! The data plane: what happens to a request, stage by stage.
+//!
+//! A worker is a thread with its own listener, its own runtime and its own connections to endpoints;
+//! workers share the snapshot, the upstreams' balancers and the endpoints' live numbers, nothing else.
+
+mod body;
+mod connect;
+mod forward;
+mod headers;
+mod listen;
+mod path;
+mod pool;
+mod respond;
+mod router;
+mod upgrade;
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+
+pub use listen::{Listeners, Workers};
+pub(crate) use path::canonical_path;
+pub use router::{Route, Router};
+
+use crate::config;
+use crate::snapshot::{Published, Snapshot};
+use body::ResponseBody;
+use forward::Inbound;
+use headers::{Client, RequestId};
+use pool::Pool;
+use respond::Reject;
+use router::{Match, Query, split_host};
+
+/// Product token of `Server` and `Via`.
+pub const PRODUCT: &str = concat!("pointsman/", env!("CARGO_PKG_VERSION"));
+
+/// What the workers count, each on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Counters {
+    /// Connections accepted from clients.
+    pub accepted: std::sync::atomic::AtomicU64,
+    /// Connections of clients that are open.
+    pub active: std::sync::atomic::AtomicU64,
+    /// Requests received.
+    pub requests: std::sync::atomic::AtomicU64,
+}
+
+/// One thread of the data plane.
+struct Worker {
+    published: Arc<Published>,
+    /// The snapshot last seen and its number. Requests hold it by `Rc`, so that no two workers touch
+    /// one reference count.
+    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    generation: Cell<u64>,
+    pool: Rc<Pool>,
+    counters: Arc<Counters>,
+    settings: config::Proxy,
+    /// Start of the clock that balancers are handed, the same for all workers.
+    epoch: Instant,
+}
+
+impl Worker {
+    fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        if self.generation.get() != self.published.generation() {
+            let (generation, snapshot) = self.published.current();
+            *self.snapshot.borrow_mut() = Rc::new(snapshot);
+            self.generation.set(generation);
+        }
+        Rc::clone(&self.snapshot.borrow())
+    }
+}
+
+/// Answers one request. Whatever goes wrong on the way becomes a response here and nowhere else.
+async fn handle(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let started = Instant::now();
+    worker
+        .counters
+        .requests
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let id = RequestId::new();
+    let asked = respond::Asked::by(request.headers());
+    let response = match answer(&worker, &client, request, &id, started).await {
+        Ok(response) => response,
+        Err(reject) => respond::reject(&reject, &asked.read(), &id, started),
+    };
+    Ok(response)
+}
+
+async fn answer(
+    worker: &Rc<Worker>,
+    client: &Client,
+    request: Request<Incoming>,
+    id: &RequestId,
+    started: Instant,
+) -> Result<Response<ResponseBody>, Reject> {
+    let snapshot = worker.snapshot();
+    let (mut parts, incoming) = request.into_parts();
+    let uri = std::mem::take(&mut parts.uri);
+    let host_header = host_of(&parts, &uri)?;
+    let (host, port) = split_host(&host_header);
+    let target = origin_form(&uri)?;
+    let path = path::normalize(target.path().as_bytes());
+    let query = Query {
+        method: &parts.method,
+        host: &host,
+        port: port.unwrap_or(client.listen_port),
+        path: &path,
+        headers: &parts.headers,
+    };
+    let Match { route, matched } = snapshot.router.route(&query).ok_or(Reject::NoRoute)?;
+    if let Some(reject) = wrong_protocol(route, &parts.headers, target, &host) {
+        return Err(reject);
+    }
+    let service = route
+        .service
+        .and_then(|id| snapshot.services.get(&id))
+        .ok_or(Reject::NoService)?;
+    if let Some(reason) = &service.unsupported {
+        tracing::warn!(service = service.name, "{reason}");
+        return Err(Reject::Unsupported(reason.clone()));
+    }
+    let stripped = if route.strip_path { matched } else { 0 };
+    let inbound = Inbound {
+        uri: forward::upstream_uri(&service.path, target, &path, stripped)?,
+        prefix: path.get(..stripped).unwrap_or_default(),
+        host_header: &host_header,
+        host: &host,
+        path: target.path().as_bytes(),
+        preserve_host: route.preserve_host,
+        client,
+        id,
+        started,
+    };
+    forward::forward(worker, service, inbound, parts, incoming).await
+}
+
+/// The authority that the request is for: that of an absolute target, else the `Host` header
+/// (RFC 9112, 3.2), which HTTP/1.1 demands exactly once.
+fn host_of(parts: &Parts, uri: &Uri) -> Result<String, Reject> {
+    let mut sent = parts.headers.get_all(HOST).iter();
+    let host = match (sent.next(), sent.next()) {
+        (Some(host), None) => host.to_str().map_err(|_| Reject::bad_request())?,
+        (None, None) if parts.version < Version::HTTP_11 => "",
+        _ => return Err(Reject::bad_request()),
+    };
+    Ok(uri.authority().map_or(host, |a| a.as_str()).to_owned())
+}
+
+/// The path and query of a request; `CONNECT host:port` has none, and `OPTIONS *` names no resource
+/// that a route could match.
+fn origin_form(uri: &Uri) -> Result<&PathAndQuery, Reject> {
+    match uri.path_and_query() {
+        Some(target) if target.as_str().starts_with('/') => Ok(target),
+        Some(_) => Err(Reject::bad_request()),
+        None => Err(Reject::Engine(StatusCode::METHOD_NOT_ALLOWED)),
+    }
+}
+
+fn wrong_protocol(
+    route: &Route,
+    headers: &HeaderMap,
+    target: &PathAndQuery,
+    host: &str,
+) -> Option<Reject> {
+    if let Some(status) = route.https_only {
+        return Some(Reject::HttpsOnly {
+            status,
+            location: format!("https://{host}{target}"),
+        });
+    }
+    route.grpc_only.then(|| {
+        let content_type = headers.get(CONTENT_TYPE);
+        let grpc = content_type.is_some_and(|ct| ct.as_bytes().starts_with(b"application/grpc"));
+        if grpc {
+            Reject::Http2Only
+        } else {
+            Reject::NotGrpc
+        }
+    })
+}

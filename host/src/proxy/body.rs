@@ -1,0 +1,241 @@
+//! Bodies on their way through: streamed both ways, a frame at a time, with the pace of the slower
+//! side.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::pool::{Connection, Pool};
+use crate::upstream::InFlight;
+
+/// What ends a body early.
+pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request on its way to an endpoint; none for a request without one.
+pub(super) struct RequestBody(Option<Rc<Upload>>);
+
+/// The body of a request, shared by the try that sends it and the code that watches over the try.
+pub(super) struct Upload {
+    incoming: RefCell<Incoming>,
+    stage: Cell<Stage>,
+    /// When the stage was last entered.
+    since: Cell<Instant>,
+}
+
+/// Who a request's body waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing of it has been asked for: it can still be sent to another endpoint.
+    Untouched,
+    /// The endpoint could take more, the client has not sent it.
+    Client,
+    /// The endpoint has not taken what there is.
+    Endpoint,
+    /// All of it is on its way.
+    Done,
+}
+
+impl Upload {
+    pub(super) fn new(incoming: Incoming) -> Rc<Self> {
+        Rc::new(Self {
+            incoming: RefCell::new(incoming),
+            stage: Cell::new(Stage::Untouched),
+            since: Cell::new(Instant::now()),
+        })
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// When the body last moved.
+    pub(super) fn since(&self) -> Instant {
+        self.since.get()
+    }
+
+    fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
+        self.since.set(Instant::now());
+    }
+}
+
+impl RequestBody {
+    pub(super) fn new(upload: Option<&Rc<Upload>>) -> Self {
+        Self(upload.cloned())
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(upload) = &self.0 else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(&mut *upload.incoming.borrow_mut()).poll_frame(cx);
+        match &polled {
+            Poll::Pending if upload.stage() != Stage::Client => upload.enter(Stage::Client),
+            Poll::Pending => {}
+            Poll::Ready(None) => upload.enter(Stage::Done),
+            Poll::Ready(Some(_)) if upload.incoming.borrow().is_end_stream() => {
+                upload.enter(Stage::Done);
+            }
+            Poll::Ready(Some(_)) => upload.enter(Stage::Endpoint),
+        }
+        polled.map_err(Error::from)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|upload| upload.incoming.borrow().is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(
+            || SizeHint::with_exact(0),
+            |upload| upload.incoming.borrow().size_hint(),
+        )
+    }
+}
+
+/// The body of a response on its way to the client.
+pub(super) enum ResponseBody {
+    /// Made by the gateway.
+    Own(Option<Bytes>),
+    /// Sent by an endpoint.
+    Streamed(Box<Download>),
+}
+
+/// A response as it comes in from an endpoint.
+pub(super) struct Download {
+    incoming: Incoming,
+    /// None once the body has ended and the connection is back in the pool.
+    exchange: Option<Exchange>,
+    read_timeout: Duration,
+    /// Whether the last poll found nothing to read, and so set the timer.
+    waiting: bool,
+}
+
+/// What a request holds while it is with an endpoint.
+pub(super) struct Exchange {
+    /// The connection that it is on.
+    pub(super) connection: Connection,
+    /// Where the connection goes afterwards.
+    pub(super) pool: Rc<Pool>,
+    /// Its body, if it has one.
+    pub(super) upload: Option<Rc<Upload>>,
+    /// Counts it at its endpoint.
+    #[expect(dead_code, reason = "held for what its drop does")]
+    pub(super) in_flight: InFlight,
+}
+
+impl ResponseBody {
+    /// The body of a response whose head has come in.
+    pub(super) fn streamed(incoming: Incoming, exchange: Exchange, read_timeout: Duration) -> Self {
+        let mut download = Download {
+            incoming,
+            exchange: Some(exchange),
+            read_timeout,
+            waiting: false,
+        };
+        if download.incoming.is_end_stream() {
+            download.finish();
+        }
+        Self::Streamed(Box::new(download))
+    }
+}
+
+impl Download {
+    /// The body has ended: the connection can serve another request, unless the endpoint answered
+    /// before it had read this one.
+    fn finish(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            let sent = exchange
+                .upload
+                .is_none_or(|upload| upload.stage() == Stage::Done);
+            if sent {
+                exchange.pool.put(exchange.connection);
+            }
+        }
+    }
+
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(exchange) = &mut self.exchange else {
+            return Poll::Pending;
+        };
+        let timer: Pin<&mut Sleep> = exchange.connection.timer.as_mut();
+        if !self.waiting {
+            self.waiting = true;
+            timer.reset((Instant::now() + self.read_timeout).into());
+            return exchange.connection.timer.as_mut().poll(cx);
+        }
+        timer.poll(cx)
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // A body of known length is dropped as soon as its last byte is read.
+        if self.incoming.is_end_stream() {
+            self.finish();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let download = match self.get_mut() {
+            Self::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Streamed(download) => download,
+        };
+        match Pin::new(&mut download.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                download.waiting = false;
+                if frame.is_none() {
+                    download.finish();
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
+            }
+            Poll::Pending => {
+                // The head is out, so no status is left to choose: the connection is cut.
+                ready!(download.poll_timeout(cx));
+                download.exchange = None;
+                Poll::Ready(Some(Err(
+                    "the upstream server sent nothing for too long".into()
+                )))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Streamed(download) => download.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Streamed(download) => download.incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Workers: threads that accept connections, serve them, and drain at shutdown.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+
+use super::headers::Client;
+use super::pool::Pool;
+use super::{Counters, Worker, handle};
+use crate::config;
+use crate::snapshot::Published;
+
+/// Connections that the kernel holds for us until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Pause after a failed accept, which is for want of files as a rule: more of them come back only
+/// when connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The stack of a worker. A guest that overflows its own stack needs 512 KiB at most, and must not
+/// meet the end of ours.
+const STACK: usize = 4 * 1024 * 1024;
+
+/// One listener for each worker, all on the same address.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The address, with the port that was taken if 0 was asked for.
+    pub address: SocketAddr,
+    sockets: Vec<std::net::TcpListener>,
+}
+
+impl Listeners {
+    /// Listens with `workers` sockets, among which the kernel deals out new connections.
+    ///
+    /// # Errors
+    /// What the system says, as when the port is in use.
+    pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Self> {
+        // A first socket without SO_REUSEPORT finds out whether the address is free: with it, a
+        // second gateway of the same user would quietly take half of the connections.
+        drop(listen(address, false)?);
+        let mut sockets = vec![listen(address, true)?];
+        let address = sockets[0].local_addr()?;
+        while sockets.len() < workers {
+            sockets.push(listen(address, true)?);
+        }
+        Ok(Self { address, sockets })
+    }
+}
+
+fn listen(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    drained: mpsc::Receiver<()>,
+    /// What each of them counts.
+    pub counters: Vec<Arc<Counters>>,
+}
+
+impl Workers {
+    /// Starts a worker on each listener.
+    ///
+    /// # Errors
+    /// What the system says when it cannot start a thread or a runtime.
+    pub fn start(
+        listeners: Listeners,
+        published: &Arc<Published>,
+        settings: &config::Proxy,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let (draining, drained) = mpsc::channel(1);
+        let epoch = Instant::now();
+        let mut workers = Self {
+            threads: Vec::new(),
+            stop,
+            drained,
+            counters: Vec::new(),
+        };
+        let port = listeners.address.port();
+        for (number, socket) in listeners.sockets.into_iter().enumerate() {
+            let counters = Arc::<Counters>::default();
+            workers.counters.push(Arc::clone(&counters));
+            let published = Arc::clone(published);
+            let settings = settings.clone();
+            let mut stopped = stopped.clone();
+            let draining = draining.clone();
+            let body = move || {
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                let runtime = match runtime {
+                    Ok(runtime) => runtime,
+                    Err(error) => return tracing::error!("a worker cannot start: {error}"),
+                };
+                runtime.block_on(async move {
+                    let listener = match TcpListener::from_std(socket) {
+                        Ok(listener) => listener,
+                        Err(error) => return tracing::error!("a worker cannot listen: {error}"),
+                    };
+                    let (generation, snapshot) = published.current();
+                    let worker = Rc::new(Worker {
+                        snapshot: RefCell::new(Rc::new(snapshot)),
+                        generation: Cell::new(generation),
+                        published,
+                        pool: Pool::new(&settings),
+                        counters,
+                        settings,
+                        epoch,
+                    });
+                    worker.serve(listener, port, &mut stopped).await;
+                });
+                drop(draining);
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .stack_size(STACK);
+            workers.threads.push(thread.spawn(body)?);
+        }
+        Ok(workers)
+    }
+
+    /// Stops accepting and waits until the requests in flight are answered, `patience` at most.
+    /// Returns whether all of them were.
+    pub async fn shut_down(mut self, patience: Duration) -> bool {
+        self.stop.send_replace(true);
+        // Each worker holds a sender and never sends: the channel ends with the last of them.
+        let finished = tokio::time::timeout(patience, self.drained.recv())
+            .await
+            .is_ok();
+        if finished {
+            for thread in self.threads {
+                if thread.join().is_err() {
+                    tracing::error!("a worker has panicked");
+                }
+            }
+        }
+        finished
+    }
+}
+
+impl Worker {
+    async fn serve(
+        self: Rc<Self>,
+        listener: TcpListener,
+        listen_port: u16,
+        stopped: &mut watch::Receiver<bool>,
+    ) {
+        let server = Rc::new(self.server());
+        let janitor = tokio::task::spawn_local(Rc::clone(&self.pool).tidy());
+        // Connections hold a sender and hear from the watch when to end; the receiver ends with the
+        // last of them.
+        let (open, mut closed) = mpsc::channel::<()>(1);
+        let (close, closing) = watch::channel(());
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopped.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+                    let worker = Rc::clone(&self);
+                    let client = Rc::new(Client::new(address, listen_port));
+                    let serve = worker.connection(
+                        Rc::clone(&server),
+                        stream,
+                        client,
+                        closing.clone(),
+                        open.clone(),
+                    );
+                    tokio::task::spawn_local(serve);
+                }
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop((listener, open, closing));
+        close.send_replace(());
+        closed.recv().await;
+        janitor.abort();
+    }
+
+    fn server(&self) -> http1::Builder {
+        let mut server = http1::Builder::new();
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.settings.client_header_timeout)
+            .max_header_size(self.settings.max_header_size)
+            .pipeline_flush(true);
+        server
+    }
+
+    async fn connection(
+        self: Rc<Self>,
+        server: Rc<http1::Builder>,
+        stream: TcpStream,
+        client: Rc<Client>,
+        mut closing: watch::Receiver<()>,
+        _open: mpsc::Sender<()>,
+    ) {
+        // Without it, a response in two writes waits for the client's delayed acknowledgement. A
+        // failure means that the client is gone, which the first read will say.
+        let _ = stream.set_nodelay(true);
+        self.counters.active.fetch_add(1, Ordering::Relaxed);
+        let worker = Rc::clone(&self);
+        let service =
+            service_fn(move |request| handle(Rc::clone(&worker), Rc::clone(&client), request));
+        let connection = server
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            biased;
+            result = connection.as_mut() => result,
+            _ = closing.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            // Clients come and go as they like: not worth more than a word for who looks for it.
+            tracing::debug!("a client's connection ended: {error}");
+        }
+        self.counters.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}

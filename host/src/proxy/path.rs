@@ -1,0 +1,253 @@
+//! The path of a request: normalised for matching, and rewritten for the upstream.
+//! Source: Kong 3.9, `kong.tools.uri` and the path handling `v0` of its router.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+
+/// What is escaped before a path is sent: every byte that is neither unreserved nor reserved in
+/// RFC 3986, nor the `%` of an escape that was kept.
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// Brings a path into the form that routes are compared with: escapes of unreserved characters
+/// decoded, others in upper case, `.` and `..` resolved (RFC 3986, 5.2.4), `//` merged.
+///
+/// Borrows where there is nothing to do, as for nearly every request.
+pub(super) fn normalize(path: &[u8]) -> Cow<'_, [u8]> {
+    if is_normal(path) {
+        return Cow::Borrowed(path);
+    }
+    Cow::Owned(resolve(&decode(path)))
+}
+
+/// The one way to write a path that is compared as this one is.
+pub(crate) fn canonical_path(path: &str) -> String {
+    let escaped = escape(normalize(path.as_bytes()).into_owned());
+    String::from_utf8_lossy(&escaped).into_owned()
+}
+
+fn is_normal(path: &[u8]) -> bool {
+    let mut previous = 0;
+    for &byte in path {
+        // A segment that begins with a dot may be `.` or `..`; looking closer is for the slow way.
+        if byte == b'%' || (previous == b'/' && (byte == b'/' || byte == b'.')) {
+            return false;
+        }
+        previous = byte;
+    }
+    path.first() == Some(&b'/')
+}
+
+/// Decodes `%XX` unless the character is reserved in RFC 3986 or `%` itself, since `%2F` and `/` do
+/// not mean the same.
+fn decode(path: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if let (b'%', Some(&[high, low])) = (byte, tail.first_chunk::<2>())
+            && let (Some(h), Some(l)) = (hex(high), hex(low))
+        {
+            let value = h << 4 | l;
+            if b"!*'();:@&=+$,/?%#[]".contains(&value) {
+                decoded.extend([b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]);
+            } else {
+                decoded.push(value);
+            }
+            rest = &tail[2..];
+        } else {
+            decoded.push(byte);
+            rest = tail;
+        }
+    }
+    decoded
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+fn resolve(path: &[u8]) -> Vec<u8> {
+    let mut resolved: Vec<u8> = Vec::with_capacity(path.len());
+    let mut segments = path.split(|&byte| byte == b'/').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            b"" | b"." => {}
+            b".." => {
+                let parent = resolved.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+                resolved.truncate(parent);
+            }
+            _ => {
+                resolved.push(b'/');
+                resolved.extend_from_slice(segment);
+            }
+        }
+        if last && matches!(segment, b"" | b"." | b"..") {
+            resolved.push(b'/');
+        }
+    }
+    resolved
+}
+
+/// The path that the upstream gets. `base` is the service's path, `request` the normalised path of
+/// the request, `stripped` how many bytes of it the route matched and removes (0 to keep all).
+pub(super) fn rewrite(base: &str, request: &[u8], stripped: usize) -> Vec<u8> {
+    let mut path = Vec::with_capacity(base.len() + request.len() + 1);
+    if stripped == 0 {
+        let base = base.as_bytes();
+        if let Some(bare) = base.strip_suffix(b"/") {
+            path.extend_from_slice(bare);
+            path.extend_from_slice(request);
+        } else {
+            path.extend_from_slice(base);
+            if request != b"/" {
+                path.extend_from_slice(request);
+            }
+        }
+        return escape(path);
+    }
+    let rest = tidy(request.get(stripped..).unwrap_or_default());
+    let ends_with_slash = request.len() > 1 && request.last() == Some(&b'/');
+    let bare = base.strip_suffix('/').unwrap_or(base);
+    path.extend_from_slice(bare.as_bytes());
+    if rest.is_empty() {
+        // Without a rest, the slash at the end is the request's choice; `/` alone has no other form.
+        if ends_with_slash || bare.is_empty() {
+            path.push(b'/');
+        }
+    } else {
+        path.push(b'/');
+        path.extend_from_slice(rest.strip_prefix(b"/").unwrap_or(rest));
+    }
+    escape(path)
+}
+
+/// What is left after the prefix must not climb out of the service's path.
+fn tidy(rest: &[u8]) -> &[u8] {
+    match rest {
+        b"." | b".." => b"",
+        _ => rest
+            .strip_prefix(b"./")
+            .or_else(|| rest.strip_prefix(b"../"))
+            .unwrap_or(rest),
+    }
+}
+
+fn escape(path: Vec<u8>) -> Vec<u8> {
+    let must_escape = |byte: &u8| {
+        !byte.is_ascii_graphic()
+            || matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{'..=b'}')
+    };
+    if path.iter().any(must_escape) {
+        percent_encode(&path, ESCAPED).to_string().into_bytes()
+    } else {
+        path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(path: &[u8]) -> String {
+        String::from_utf8_lossy(&normalize(path)).into_owned()
+    }
+
+    #[test]
+    fn paths_are_normalised_as_in_kong() {
+        for (path, normal) in [
+            ("/a/b", "/a/b"),
+            ("/a//b", "/a/b"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/../b", "/b"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/.", "/a/"),
+            ("/a/.hidden", "/a/.hidden"),
+            ("/%61%2fb%7e", "/a%2Fb~"),
+            ("/a%zz", "/a%zz"),
+            ("/", "/"),
+            ("//", "/"),
+        ] {
+            assert_eq!(text(path.as_bytes()), normal, "{path}");
+        }
+    }
+
+    /// The table of `path_handling: v0`: base, matched prefix, request, stripped, kept.
+    #[test]
+    fn paths_are_rewritten_as_in_kong() {
+        for (base, prefix, request, strip, keep) in [
+            ("/", "/fee", "/fee", "/", "/fee"),
+            ("/", "/fee", "/fee/", "/", "/fee/"),
+            ("/", "/fee", "/fee/x", "/x", "/fee/x"),
+            ("/", "/fee", "/feex", "/x", "/feex"),
+            ("/", "/fee/", "/fee/x", "/x", "/fee/x"),
+            ("/api", "/", "/", "/api", "/api"),
+            ("/api", "/", "/x", "/api/x", "/api/x"),
+            ("/api", "/fee", "/fee", "/api", "/api/fee"),
+            ("/api", "/fee", "/fee/", "/api/", "/api/fee/"),
+            ("/api", "/fee", "/fee/x", "/api/x", "/api/fee/x"),
+            ("/api", "/fee", "/feex", "/api/x", "/api/feex"),
+            ("/api", "/fee/", "/fee/", "/api/", "/api/fee/"),
+            ("/api", "/fee/", "/fee/x", "/api/x", "/api/fee/x"),
+            ("/api/", "/", "/x", "/api/x", "/api/x"),
+            ("/api/", "/fee", "/fee", "/api", "/api/fee"),
+            ("/api/", "/fee", "/fee/", "/api/", "/api/fee/"),
+            ("/api/", "/fee", "/feex", "/api/x", "/api/feex"),
+            ("/api/", "/fee/", "/fee/", "/api/", "/api/fee/"),
+            ("/api/", "/fee/", "/fee/x", "/api/x", "/api/fee/x"),
+        ] {
+            let request = request.as_bytes();
+            let case = format!("{base} {prefix} {request:?}");
+            assert_eq!(
+                rewrite(base, request, prefix.len()),
+                strip.as_bytes(),
+                "{case}"
+            );
+            assert_eq!(rewrite(base, request, 0), keep.as_bytes(), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_is_escaped() {
+        assert_eq!(rewrite("/", b"/a b\xff{", 0), b"/a%20b%FF%7B");
+        assert_eq!(rewrite("/", b"/a%2Fb", 0), b"/a%2Fb");
+    }
+
+    proptest! {
+        #[test]
+        fn a_normal_path_stays_as_it_is(path in "/[a-z./%2Ff~]{0,20}") {
+            let once = normalize(path.as_bytes()).into_owned();
+            prop_assert_eq!(once.first(), Some(&b'/'));
+            prop_assert!(!once.windows(2).any(|pair| pair == b"//"));
+            prop_assert!(!once.windows(3).any(|three| three == b"/./"));
+            prop_assert!(!once.windows(4).any(|four| four == b"/../"));
+        }
+
+        #[test]
+        fn any_rewritten_path_can_be_sent(
+            base in "/|/[a-z]{1,5}/?",
+            path in prop::collection::vec(any::<u8>(), 0..20),
+            stripped in 0_usize..25,
+        ) {
+            let mut request = vec![b'/'];
+            request.extend(path);
+            let sent = rewrite(&base, &normalize(&request), stripped);
+            prop_assert_eq!(sent.first(), Some(&b'/'));
+            prop_assert!(sent.iter().all(u8::is_ascii_graphic));
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Idle connections to endpoints, one pool for each worker.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::Sleep;
+
+use super::body::RequestBody;
+use crate::config;
+
+/// Time between two looks for connections that were idle too long.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// A connection to an endpoint with no request on it.
+pub(super) struct Connection {
+    /// Sends the next request.
+    pub(super) sender: SendRequest<RequestBody>,
+    /// The timer of the request in flight. It lives as long as the connection, since moving a timer
+    /// forward costs far less than making one.
+    pub(super) timer: Pin<Box<Sleep>>,
+    /// Where it leads.
+    pub(super) address: SocketAddr,
+    /// Requests sent so far.
+    pub(super) requests: u32,
+    idle_since: Instant,
+}
+
+impl Connection {
+    pub(super) fn new(address: SocketAddr, sender: SendRequest<RequestBody>) -> Self {
+        let now = Instant::now();
+        Self {
+            sender,
+            timer: Box::pin(tokio::time::sleep_until(now.into())),
+            address,
+            requests: 0,
+            idle_since: now,
+        }
+    }
+}
+
+/// The idle connections of one worker.
+pub(super) struct Pool {
+    /// By endpoint, the one used last at the back.
+    idle: RefCell<HashMap<SocketAddr, VecDeque<Connection>>>,
+    size: usize,
+    max_requests: Option<u32>,
+    idle_timeout: Option<Duration>,
+}
+
+impl Pool {
+    pub(super) fn new(settings: &config::Proxy) -> Rc<Self> {
+        Rc::new(Self {
+            idle: RefCell::default(),
+            size: settings.keepalive_pool_size,
+            max_requests: settings.keepalive_max_requests,
+            idle_timeout: settings.keepalive_idle_timeout,
+        })
+    }
+
+    /// The connection that was idle for the shortest time: the likeliest to be open still.
+    pub(super) fn take(&self, address: SocketAddr) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.get_mut(&address)?;
+        while let Some(connection) = list.pop_back() {
+            if !connection.sender.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request.
+    pub(super) fn put(&self, mut connection: Connection) {
+        let worn = self
+            .max_requests
+            .is_some_and(|most| connection.requests >= most);
+        if self.size == 0 || worn || connection.sender.is_closed() {
+            return;
+        }
+        connection.idle_since = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.entry(connection.address).or_default();
+        if list.len() >= self.size {
+            list.pop_front();
+        }
+        list.push_back(connection);
+    }
+
+    /// Closes connections that were idle too long, now and then, for as long as it is polled.
+    pub(super) async fn tidy(self: Rc<Self>) {
+        let Some(timeout) = self.idle_timeout else {
+            return;
+        };
+        loop {
+            tokio::time::sleep(TIDY.min(timeout)).await;
+            self.idle.borrow_mut().retain(|_, list| {
+                list.retain(|connection| {
+                    !connection.sender.is_closed() && connection.idle_since.elapsed() < timeout
+                });
+                !list.is_empty()
+            });
+        }
+    }
+}

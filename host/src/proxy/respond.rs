@@ -1,0 +1,277 @@
+//! Responses that the gateway makes itself, in Kong's words and forms.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, UPGRADE};
+use http::{Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::headers::{self, RequestId};
+
+/// Why a request gets an answer from the gateway and not from an upstream.
+#[derive(Debug)]
+pub(super) enum Reject {
+    /// No route matches.
+    NoRoute,
+    /// The route has no service.
+    NoService,
+    /// The service asks for what this version cannot do.
+    Unsupported(String),
+    /// The route serves https only.
+    HttpsOnly {
+        /// 426, or a redirect to `location`.
+        status: u16,
+        /// The same request over https.
+        location: String,
+    },
+    /// A gRPC request over HTTP/1.1.
+    Http2Only,
+    /// Another request for a route that serves gRPC alone.
+    NotGrpc,
+    /// No endpoint may be chosen.
+    NoPeer {
+        /// Whether the service's host is an upstream, and not a name to look up.
+        upstream: bool,
+    },
+    /// What nginx, the engine of Kong, says by status alone.
+    Engine(StatusCode),
+    /// Every try with the upstream failed.
+    Upstream {
+        /// Whether for want of an answer in time: 504, else 502.
+        timeout: bool,
+        /// Time spent with the upstream, and time spent by us.
+        latencies: (Duration, Duration),
+    },
+}
+
+impl Reject {
+    pub(super) fn bad_request() -> Self {
+        Self::Engine(StatusCode::BAD_REQUEST)
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoService | Self::NoPeer { .. } | Self::Unsupported(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::HttpsOnly { status, .. } => {
+                StatusCode::from_u16(*status).unwrap_or(StatusCode::UPGRADE_REQUIRED)
+            }
+            Self::Http2Only => StatusCode::UPGRADE_REQUIRED,
+            Self::NotGrpc => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Engine(status) => *status,
+            Self::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    fn message(&self) -> &str {
+        match self {
+            Self::NoRoute => "no Route matched with those values",
+            Self::NoService => "no Service found with those values",
+            Self::Unsupported(reason) => reason,
+            Self::HttpsOnly { .. } => "Please use HTTPS protocol",
+            Self::Http2Only => "Please use HTTP2 protocol",
+            Self::NotGrpc => "Non-gRPC request matched gRPC route",
+            Self::NoPeer { upstream: true } => "failure to get a peer from the ring-balancer",
+            Self::NoPeer { upstream: false } => "name resolution failed",
+            Self::Engine(status) => match status.as_u16() {
+                400 => "Bad request",
+                405 => "Method not allowed",
+                408 => "Request timeout",
+                413 => "Payload too large",
+                414 => "URI too long",
+                _ => "An unexpected error occurred",
+            },
+            Self::Upstream { timeout: true, .. } => "The upstream server is timing out",
+            Self::Upstream { timeout: false, .. } => {
+                "An invalid response was received from the upstream server"
+            }
+        }
+    }
+
+    /// Whether the engine makes it, which reads the request's own type where `Accept` says nothing.
+    fn by_engine(&self) -> bool {
+        matches!(self, Self::Engine(_) | Self::Upstream { .. })
+    }
+}
+
+/// What a request says of the form of an answer. Held by value, since the request is gone by the
+/// time it is needed; nothing is copied.
+pub(super) struct Asked {
+    accept: Option<HeaderValue>,
+    content_type: Option<HeaderValue>,
+}
+
+/// As [`Asked`], read.
+pub(super) struct Wishes {
+    accept: Option<Format>,
+    content_type: Option<Format>,
+}
+
+impl Asked {
+    pub(super) fn by(headers: &HeaderMap) -> Self {
+        Self {
+            accept: headers.get(ACCEPT).cloned(),
+            content_type: headers.get(CONTENT_TYPE).cloned(),
+        }
+    }
+
+    pub(super) fn read(&self) -> Wishes {
+        let read = |value: &Option<HeaderValue>| {
+            let text = value.as_ref().and_then(|value| value.to_str().ok());
+            text.and_then(Format::best)
+        };
+        Wishes {
+            accept: read(&self.accept),
+            content_type: read(&self.content_type),
+        }
+    }
+}
+
+/// The forms that an error can have.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Format {
+    Json,
+    Html,
+    Xml,
+    Plain,
+}
+
+impl Format {
+    /// The form wanted most by a list of media types with `q` values (RFC 9110, 12.5.1), if one of
+    /// ours is wanted at all.
+    fn best(list: &str) -> Option<Self> {
+        let mut best: Option<(f32, Self)> = None;
+        for element in list.split(',') {
+            let mut parameters = element.split(';').map(str::trim);
+            let format = parameters.next().and_then(Self::of);
+            let q = parameters
+                .find_map(|parameter| parameter.strip_prefix("q="))
+                .and_then(|q| q.parse().ok())
+                .unwrap_or(1.0);
+            if let Some(format) = format
+                && q > 0.0
+                && best.is_none_or(|(best, _)| q > best)
+            {
+                best = Some((q, format));
+            }
+        }
+        best.map(|(_, format)| format)
+    }
+
+    fn of(media_type: &str) -> Option<Self> {
+        match media_type.to_ascii_lowercase().as_str() {
+            "*/*" | "application/*" | "application/json" => Some(Self::Json),
+            "text/html" => Some(Self::Html),
+            "application/xml" => Some(Self::Xml),
+            "text/*" | "text/plain" => Some(Self::Plain),
+            _ => None,
+        }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json; charset=utf-8",
+            Self::Html => "text/html; charset=utf-8",
+            Self::Xml => "application/xml; charset=utf-8",
+            Self::Plain => "text/plain; charset=utf-8",
+        }
+    }
+
+    fn body(self, message: &str, id: &str) -> String {
+        match self {
+            Self::Json => {
+                let message = serde_json::Value::from(message);
+                format!("{{\n  \"message\":{message},\n  \"request_id\":\"{id}\"\n}}")
+            }
+            Self::Html => format!(
+                "<!doctype html>\n<html>\n  <head>\n    <meta charset=\"utf-8\">\n    \
+                 <title>Error</title>\n  </head>\n  <body>\n    <h1>Error</h1>\n    \
+                 <p>{message}.</p>\n    <p>request_id: {id}</p>\n  </body>\n</html>\n"
+            ),
+            Self::Xml => format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<error>\n  \
+                 <message>{message}</message>\n  <requestid>{id}</requestid>\n</error>\n"
+            ),
+            Self::Plain => format!("{message}\nrequest_id: {id}\n"),
+        }
+    }
+}
+
+/// The response to a request that is rejected.
+pub(super) fn reject(
+    reject: &Reject,
+    wishes: &Wishes,
+    id: &RequestId,
+    started: Instant,
+) -> Response<ResponseBody> {
+    let format = if reject.by_engine() {
+        wishes
+            .accept
+            .or(wishes.content_type)
+            .unwrap_or(Format::Plain)
+    } else {
+        wishes.accept.unwrap_or(Format::Json)
+    };
+    let redirect = match reject {
+        Reject::HttpsOnly { status, location } if *status != 426 => Some(location),
+        _ => None,
+    };
+    let body = match redirect {
+        Some(_) => Bytes::new(),
+        None => format.body(reject.message(), id.as_str()).into(),
+    };
+    let mut response = Response::new(ResponseBody::Own(Some(body)));
+    *response.status_mut() = reject.status();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    let upstream = match reject {
+        Reject::Upstream { latencies, .. } => Some(*latencies),
+        _ => None,
+    };
+    headers::own(headers, id, upstream, started.elapsed());
+    if let Some(location) = redirect {
+        if let Ok(location) = HeaderValue::try_from(location) {
+            headers.insert(LOCATION, location);
+        }
+    } else if let Some(protocol) = match reject {
+        Reject::HttpsOnly { .. } => Some("TLS/1.2, HTTP/1.1"),
+        Reject::Http2Only => Some("HTTP/2"),
+        _ => None,
+    } {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static(protocol));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_follows_accept_with_its_weights() {
+        assert_eq!(Format::best("*/*"), Some(Format::Json));
+        assert_eq!(
+            Format::best("text/html;q=0.8, application/xml"),
+            Some(Format::Xml)
+        );
+        assert_eq!(Format::best("image/png, text/*;q=0.1"), Some(Format::Plain));
+        assert_eq!(
+            Format::best("application/json;q=0, text/html"),
+            Some(Format::Html)
+        );
+        assert_eq!(Format::best("image/png"), None);
+    }
+
+    #[test]
+    fn json_errors_have_kongs_layout() {
+        assert_eq!(
+            Format::Json.body("no", "7"),
+            "{\n  \"message\":\"no\",\n  \"request_id\":\"7\"\n}"
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! Which route a request takes: Kong's `traditional_compatible` rules, as an index.
+//!
+//! Each way to match a route (one prefix path, or one regular expression, or no path at all) is an
+//! entry. Entries are ranked once by Kong's 64-bit priority; a request is looked up by host and by
+//! the prefixes of its path, and takes the best-ranked entry whose other criteria hold. Its cost
+//! depends on the number of different lengths of prefixes, not on the number of routes.
+
+mod criteria;
+mod priority;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use regex::bytes::Regex;
+use uuid::Uuid;
+
+use crate::entity;
+use criteria::{Hosts, PathPattern, Values};
+
+/// A route, ready to be matched.
+#[derive(Debug)]
+pub struct Route {
+    /// Primary key.
+    pub id: Uuid,
+    /// Its service; none for a route that has none.
+    pub service: Option<Uuid>,
+    /// Whether the matched path is removed.
+    pub strip_path: bool,
+    /// Whether the client's `Host` is sent on.
+    pub preserve_host: bool,
+    /// The answer to a plain request, for a route that serves https only.
+    pub https_only: Option<u16>,
+    /// Whether it serves gRPC alone.
+    pub grpc_only: bool,
+    /// Whether it is for requests at all, not for streams.
+    http: bool,
+    methods: Vec<Method>,
+    hosts: Vec<Hosts>,
+    headers: Vec<(http::HeaderName, Values)>,
+    paths: Vec<PathPattern>,
+    /// Priority without what depends on the path.
+    priority: u64,
+    regex_priority: u64,
+}
+
+/// What a request is matched by.
+#[derive(Debug)]
+pub struct Query<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The host without port, in lower case.
+    pub host: &'a str,
+    /// The port of the `Host` header, or the one that the request came in on.
+    pub port: u16,
+    /// The normalised path.
+    pub path: &'a [u8],
+    /// The headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// A route that matches, and how much of the path it matched.
+#[derive(Debug, Clone, Copy)]
+pub struct Match<'a> {
+    /// The route.
+    pub route: &'a Route,
+    /// Bytes of the path, from its start; 0 for a route without paths.
+    pub matched: usize,
+}
+
+/// All routes.
+#[derive(Debug, Default)]
+pub struct Router {
+    /// Best first.
+    entries: Vec<Entry>,
+    exact: HashMap<Box<str>, Group>,
+    /// By `.example.com` of `*.example.com`.
+    suffixes: HashMap<Box<str>, Group>,
+    /// By `example.` of `example.*`.
+    prefixes: HashMap<Box<str>, Group>,
+    any: Group,
+}
+
+#[derive(Debug)]
+struct Entry {
+    route: Arc<Route>,
+    regex: Option<Regex>,
+}
+
+/// The entries that share a host.
+#[derive(Debug, Default)]
+struct Group {
+    /// By prefix path.
+    prefixes: HashMap<Box<[u8]>, Vec<Listed>>,
+    /// The lengths that prefixes have, each once.
+    lengths: Vec<usize>,
+    /// Entries with a regular expression.
+    regexes: Vec<Listed>,
+    /// Entries of routes without paths.
+    pathless: Vec<Listed>,
+}
+
+/// An entry as a list of a group has it: lists are in ascending order of rank.
+#[derive(Debug, Clone, Copy)]
+struct Listed {
+    rank: usize,
+    port: Option<u16>,
+}
+
+impl Route {
+    /// Compiles what a stored route says.
+    ///
+    /// # Errors
+    /// A sentence, for a regular expression or a name that does not compile: the Admin API lets none
+    /// in, so it came from elsewhere.
+    pub fn compile(route: entity::route::Route) -> Result<Self, String> {
+        let has = |protocol: &str| route.protocols.iter().any(|p| p == protocol);
+        let hosts = criteria::hosts(route.hosts.as_deref().unwrap_or_default());
+        let headers = criteria::headers(route.headers.as_ref())?;
+        let paths = criteria::paths(route.paths.as_deref().unwrap_or_default())?;
+        let methods = route.methods.as_deref().unwrap_or_default();
+        let methods: Result<Vec<Method>, _> = methods
+            .iter()
+            .map(|method| Method::from_bytes(method.as_bytes()))
+            .collect();
+        let methods = methods.map_err(|error| error.to_string())?;
+        let snis = route.snis.as_ref().is_some_and(|snis| !snis.is_empty());
+        let priority = priority::without_path(&priority::Set {
+            methods: !methods.is_empty(),
+            hosts: !hosts.is_empty(),
+            plain_hosts: hosts.iter().all(Hosts::is_exact),
+            headers: headers.len(),
+            snis,
+            paths: !paths.is_empty(),
+        });
+        Ok(Self {
+            id: route.id,
+            service: route.service.map(|service| service.id),
+            strip_path: route.strip_path,
+            preserve_host: route.preserve_host,
+            https_only: (!has("http") && has("https")).then_some(route.https_redirect_status_code),
+            grpc_only: has("grpc") || has("grpcs"),
+            http: ["http", "https", "grpc", "grpcs"].into_iter().any(has),
+            methods,
+            hosts,
+            headers,
+            paths,
+            priority,
+            regex_priority: u64::try_from(route.regex_priority).unwrap_or(0),
+        })
+    }
+
+    fn accepts(&self, query: &Query<'_>) -> bool {
+        (self.methods.is_empty() || self.methods.contains(query.method))
+            && self.headers.iter().all(|(name, values)| {
+                let mut sent = query.headers.get_all(name).iter();
+                sent.any(|value| values.accept(value.as_bytes()))
+            })
+    }
+}
+
+impl Router {
+    /// Indexes routes.
+    pub fn new(routes: impl Iterator<Item = Arc<Route>>) -> Self {
+        let mut ranked: Vec<(u64, Arc<Route>, Option<PathPattern>)> = Vec::new();
+        for route in routes.filter(|route| route.http) {
+            if route.paths.is_empty() {
+                ranked.push((route.priority, Arc::clone(&route), None));
+            }
+            for path in &route.paths {
+                let priority = route.priority | priority::of_path(path, route.regex_priority);
+                ranked.push((priority, Arc::clone(&route), Some(path.clone())));
+            }
+        }
+        // Of equal priorities the greater id wins, as in Kong.
+        ranked.sort_by(|(a, route_a, _), (b, route_b, _)| {
+            b.cmp(a).then_with(|| route_b.id.cmp(&route_a.id))
+        });
+        let mut router = Self::default();
+        for (rank, (_, route, path)) in ranked.into_iter().enumerate() {
+            router.list(rank, &route, path.as_ref());
+            let regex = match path {
+                Some(PathPattern::Regex(regex)) => Some(regex),
+                _ => None,
+            };
+            router.entries.push(Entry { route, regex });
+        }
+        router
+    }
+
+    fn list(&mut self, rank: usize, route: &Route, path: Option<&PathPattern>) {
+        if route.hosts.is_empty() {
+            self.any.list(Listed { rank, port: None }, path);
+        }
+        for host in &route.hosts {
+            let (groups, key, port) = match host {
+                Hosts::Exact(host, port) => (&mut self.exact, host, *port),
+                Hosts::Suffix(suffix, port) => (&mut self.suffixes, suffix, *port),
+                Hosts::Prefix(prefix, port) => (&mut self.prefixes, prefix, *port),
+            };
+            let group = groups.entry(key.clone()).or_default();
+            group.list(Listed { rank, port }, path);
+        }
+    }
+
+    /// The route that `query` takes.
+    pub fn route(&self, query: &Query<'_>) -> Option<Match<'_>> {
+        let mut best: Option<(usize, usize)> = None;
+        self.look(&self.any, query, &mut best);
+        if !self.exact.is_empty()
+            && let Some(group) = self.exact.get(query.host)
+        {
+            self.look(group, query, &mut best);
+        }
+        if !self.suffixes.is_empty() || !self.prefixes.is_empty() {
+            for (dot, _) in query.host.match_indices('.') {
+                if let Some(group) = self.suffixes.get(&query.host[dot..]) {
+                    self.look(group, query, &mut best);
+                }
+                if let Some(group) = self.prefixes.get(&query.host[..=dot]) {
+                    self.look(group, query, &mut best);
+                }
+            }
+        }
+        let (rank, matched) = best?;
+        let route = &self.entries.get(rank)?.route;
+        Some(Match { route, matched })
+    }
+
+    /// Looks for an entry of the group that is better than `best`: its rank and what it matched.
+    fn look(&self, group: &Group, query: &Query<'_>, best: &mut Option<(usize, usize)>) {
+        self.first(&group.pathless, query, best, |_| Some(0));
+        for &length in &group.lengths {
+            if let Some(prefix) = query.path.get(..length)
+                && let Some(list) = group.prefixes.get(prefix)
+            {
+                self.first(list, query, best, |_| Some(length));
+            }
+        }
+        self.first(&group.regexes, query, best, |entry| {
+            let found = entry.regex.as_ref()?.find(query.path)?;
+            Some(found.end())
+        });
+    }
+
+    fn first(
+        &self,
+        list: &[Listed],
+        query: &Query<'_>,
+        best: &mut Option<(usize, usize)>,
+        matches: impl Fn(&Entry) -> Option<usize>,
+    ) {
+        for listed in list {
+            if best.is_some_and(|(rank, _)| rank <= listed.rank) {
+                return;
+            }
+            let Some(entry) = self.entries.get(listed.rank) else {
+                return;
+            };
+            if listed.port.is_none_or(|port| port == query.port)
+                && entry.route.accepts(query)
+                && let Some(matched) = matches(entry)
+            {
+                *best = Some((listed.rank, matched));
+                return;
+            }
+        }
+    }
+}
+
+impl Group {
+    fn list(&mut self, listed: Listed, path: Option<&PathPattern>) {
+        match path {
+            None => self.pathless.push(listed),
+            Some(PathPattern::Regex(_)) => self.regexes.push(listed),
+            Some(PathPattern::Prefix(prefix)) => {
+                if !self.lengths.contains(&prefix.len()) {
+                    self.lengths.push(prefix.len());
+                }
+                self.prefixes
+                    .entry(prefix.clone())
+                    .or_default()
+                    .push(listed);
+            }
+        }
+    }
+}
+
+/// The host of a `Host` header without port, in lower case, and its port.
+pub(super) fn split_host(header: &str) -> (Cow<'_, str>, Option<u16>) {
+    let (host, port) = match header.rsplit_once(':') {
+        // The colons of a bare IPv6 address are inside brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+        _ => (header, None),
+    };
+    let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    };
+    (host, port)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! What a route compares a request with.
+
+use std::collections::BTreeMap;
+
+use http::HeaderName;
+use regex::bytes::Regex;
+
+use crate::proxy::path::normalize;
+
+/// A host of a route, with the port if it names one. All in lower case: hosts are compared without
+/// regard to case (RFC 9110, 4.2.3).
+#[derive(Debug)]
+pub(super) enum Hosts {
+    /// The host itself.
+    Exact(Box<str>, Option<u16>),
+    /// `.example.com` of `*.example.com`.
+    Suffix(Box<str>, Option<u16>),
+    /// `example.` of `example.*`.
+    Prefix(Box<str>, Option<u16>),
+}
+
+impl Hosts {
+    pub(super) fn is_exact(&self) -> bool {
+        matches!(self, Self::Exact(..))
+    }
+}
+
+/// A path of a route.
+#[derive(Debug, Clone)]
+pub(super) enum PathPattern {
+    /// The path begins with this.
+    Prefix(Box<[u8]>),
+    /// The path matches this from its start.
+    Regex(Regex),
+}
+
+/// The values of a header of which one must be there.
+#[derive(Debug)]
+pub(super) enum Values {
+    /// One of these, in lower case.
+    OneOf(Vec<String>),
+    /// One that matches this.
+    Regex(Regex),
+}
+
+impl Values {
+    pub(super) fn accept(&self, value: &[u8]) -> bool {
+        match self {
+            Self::OneOf(values) => values
+                .iter()
+                .any(|expected| value.eq_ignore_ascii_case(expected.as_bytes())),
+            Self::Regex(regex) => regex.is_match(&value.to_ascii_lowercase()),
+        }
+    }
+}
+
+pub(super) fn hosts(hosts: &[String]) -> Vec<Hosts> {
+    let parsed = hosts.iter().map(|host| {
+        let (name, port) = super::split_host(host);
+        if let Some(suffix) = name.strip_prefix('*') {
+            Hosts::Suffix(suffix.into(), port)
+        } else if let Some(prefix) = name.strip_suffix('*') {
+            Hosts::Prefix(prefix.into(), port)
+        } else {
+            Hosts::Exact(name.into(), port)
+        }
+    });
+    parsed.collect()
+}
+
+pub(super) fn headers(
+    headers: Option<&BTreeMap<String, Vec<String>>>,
+) -> Result<Vec<(HeaderName, Values)>, String> {
+    let Some(headers) = headers else {
+        return Ok(Vec::new());
+    };
+    let compiled = headers.iter().map(|(name, values)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
+        // Kong reads a regular expression only where it is the one value.
+        let values = match values.as_slice() {
+            [value] if value.starts_with("~*") => Values::Regex(regex(&value[2..], "")?),
+            _ => Values::OneOf(values.iter().map(|v| v.to_ascii_lowercase()).collect()),
+        };
+        Ok((name, values))
+    });
+    compiled.collect()
+}
+
+pub(super) fn paths(paths: &[String]) -> Result<Vec<PathPattern>, String> {
+    let compiled = paths.iter().map(|path| match path.strip_prefix('~') {
+        Some(pattern) => Ok(PathPattern::Regex(regex(pattern, "^")?)),
+        None => Ok(PathPattern::Prefix(normalize(path.as_bytes()).into())),
+    });
+    compiled.collect()
+}
+
+fn regex(pattern: &str, anchor: &str) -> Result<Regex, String> {
+    Regex::new(&format!("{anchor}(?:{pattern})")).map_err(|error| error.to_string())
+}

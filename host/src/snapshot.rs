@@ -1,0 +1,112 @@
+//! What the data plane reads: compiled from the stored entities, swapped whole.
+//!
+//! The control side follows the store's watch and compiles only what a commit touches. A target or an
+//! algorithm changes inside its upstream and needs no new snapshot; a route needs a new router; a
+//! service or an upstream a new map of a few pointers.
+
+mod compile;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use compile::Compiler;
+
+use crate::proxy::Router;
+use crate::store::Revision;
+use crate::upstream::Upstream;
+
+/// Everything that the path of a request depends on, immutable.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Finds the route of a request.
+    pub router: Arc<Router>,
+    /// The services that routes name.
+    pub services: Arc<HashMap<Uuid, Service>>,
+    /// The upstreams of the Admin API; requests find theirs by the service.
+    pub upstreams: Arc<HashMap<Uuid, Arc<Upstream>>>,
+}
+
+/// A service as the data plane uses it.
+#[derive(Debug)]
+pub struct Service {
+    /// Unique name, or the id of a service without one.
+    pub name: String,
+    /// Whether this version can talk the service's protocol; if not, the reason.
+    pub unsupported: Option<String>,
+    /// Put in front of the path of each request; `/` if the service has none.
+    pub path: String,
+    /// Further tries after the first one failed.
+    pub retries: u32,
+    /// Longest time to connect.
+    pub connect_timeout: Duration,
+    /// Longest time between two writes.
+    pub write_timeout: Duration,
+    /// Longest time between two reads.
+    pub read_timeout: Duration,
+    /// Where its requests go.
+    pub upstream: Arc<Upstream>,
+}
+
+/// The newest snapshot, for the workers to look at before each request.
+#[derive(Debug)]
+pub struct Published {
+    /// Counts the snapshots: reading it is all that a request costs while nothing changes.
+    generation: AtomicU64,
+    current: RwLock<Arc<Snapshot>>,
+    /// None until the first commit.
+    applied: watch::Sender<Option<Revision>>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            generation: AtomicU64::new(1),
+            current: RwLock::default(),
+            applied: watch::Sender::new(None),
+        }
+    }
+}
+
+impl Published {
+    /// Number of the newest snapshot.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The newest snapshot with its number.
+    pub fn current(&self) -> (u64, Arc<Snapshot>) {
+        let current = self.current.read();
+        (self.generation(), Arc::clone(&current))
+    }
+
+    /// Waits until requests that start from now on see the commit `revision`.
+    pub async fn applied(&self, revision: Revision) {
+        // An error means that the sender is gone, which `self` holds.
+        let _ = self
+            .applied
+            .subscribe()
+            .wait_for(|applied| *applied >= Some(revision))
+            .await;
+    }
+
+    /// Waits until what was stored at the start is in effect.
+    pub async fn started(&self) {
+        let _ = self.applied.subscribe().wait_for(Option::is_some).await;
+    }
+
+    fn publish(&self, snapshot: Snapshot) {
+        let mut current = self.current.write();
+        *current = Arc::new(snapshot);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    fn mark_applied(&self, revision: Revision) {
+        self.applied.send_replace(Some(revision));
+    }
+}

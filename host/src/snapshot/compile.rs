@@ -1,0 +1,452 @@
+//! Entities to snapshot: follows the store's watch.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::{Published, Service, Snapshot};
+use crate::balancer::{Balancer, Engine, Plugin};
+use crate::entity::{self, Kind, Row};
+use crate::proxy::{Route, Router};
+use crate::store::{Change, Commit, Store};
+use crate::upstream::{Names, REFRESH, Target, Upstream, split_target};
+
+/// Kong's default for the three timeouts of a service.
+const TIMEOUT_MS: u64 = 60_000;
+
+/// Name of the balancer that serves where the one asked for is not loaded.
+const DEFAULT_BALANCER: &str = "round-robin";
+
+/// Follows the store and publishes what it compiles.
+pub struct Compiler {
+    published: Arc<Published>,
+    store: Arc<dyn Store>,
+    engine: Arc<Engine>,
+    default: Arc<Plugin>,
+    names: Arc<Names>,
+
+    services: BTreeMap<Uuid, entity::service::Service>,
+    routes: BTreeMap<Uuid, Arc<Route>>,
+    upstreams: BTreeMap<Uuid, entity::upstream::Upstream>,
+    targets: HashMap<Uuid, (Uuid, Target)>,
+    plugins: HashMap<Uuid, (String, Arc<Plugin>)>,
+
+    named: HashMap<Uuid, Arc<Upstream>>,
+    plain: HashMap<(String, u16), Arc<Upstream>>,
+    router: Arc<Router>,
+}
+
+/// What a commit made stale.
+#[derive(Default)]
+struct Stale {
+    router: bool,
+    services: bool,
+    names: bool,
+    /// Upstreams whose targets changed.
+    targets: HashSet<Uuid>,
+    /// Upstreams whose settings changed.
+    upstreams: HashSet<Uuid>,
+    plugins: bool,
+}
+
+impl Compiler {
+    /// A compiler that has seen nothing yet. `default` serves where no other balancer does.
+    pub fn new(
+        published: Arc<Published>,
+        store: Arc<dyn Store>,
+        engine: Arc<Engine>,
+        default: Arc<Plugin>,
+    ) -> Self {
+        Self {
+            published,
+            store,
+            engine,
+            default,
+            names: Arc::default(),
+            services: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
+            targets: HashMap::new(),
+            plugins: HashMap::new(),
+            named: HashMap::new(),
+            plain: HashMap::new(),
+            router: Arc::default(),
+        }
+    }
+
+    /// Applies commits until the store ends, and looks at names again now and then.
+    pub async fn run(mut self, mut commits: mpsc::UnboundedReceiver<Commit>) {
+        let (refreshed, mut changed) = mpsc::channel(1);
+        let names = Arc::clone(&self.names);
+        let refresh = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(REFRESH).await;
+                if names.refresh().await && refreshed.send(()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        loop {
+            tokio::select! {
+                commit = commits.recv() => match commit {
+                    Some(commit) => self.apply(commit).await,
+                    None => break,
+                },
+                Some(()) = changed.recv() => self.retarget_all(),
+            }
+        }
+        refresh.abort();
+    }
+
+    async fn apply(&mut self, commit: Commit) {
+        let mut stale = Stale::default();
+        for change in commit.changes {
+            match change {
+                Change::Put { kind, id, row } => self.put(kind, id, row, &mut stale).await,
+                Change::Delete { kind, id } => self.delete(kind, id, &mut stale),
+            }
+        }
+        if stale.names {
+            self.names.watch(self.hosts()).await;
+        }
+        self.rebuild(stale);
+        self.published.mark_applied(commit.revision);
+    }
+
+    async fn put(&mut self, kind: Kind, id: Uuid, row: Row, stale: &mut Stale) {
+        match kind {
+            Kind::Service => {
+                if let Some(service) = view::<entity::service::Service>(kind, id, row) {
+                    stale.services = true;
+                    stale.names = true;
+                    let old = self.services.insert(id, service);
+                    stale.router |=
+                        old.map(|old| old.enabled) != self.services.get(&id).map(|new| new.enabled);
+                }
+            }
+            Kind::Route => {
+                if let Some(route) = view::<entity::route::Route>(kind, id, row) {
+                    stale.router = true;
+                    match Route::compile(route) {
+                        Ok(route) => {
+                            self.routes.insert(id, Arc::new(route));
+                        }
+                        Err(error) => {
+                            tracing::error!(route = %id, "a stored route is left out: {error}");
+                            self.routes.remove(&id);
+                        }
+                    }
+                }
+            }
+            Kind::Upstream => {
+                if let Some(upstream) = view(kind, id, row) {
+                    stale.upstreams.insert(id);
+                    self.upstreams.insert(id, upstream);
+                }
+            }
+            Kind::Target => {
+                if let Some(target) = view::<entity::target::Target>(kind, id, row) {
+                    let Some((host, port)) = split_target(&target.target) else {
+                        tracing::error!(target = target.target, "a stored target is left out");
+                        return;
+                    };
+                    stale.names = true;
+                    let parent = target.upstream.id;
+                    stale.targets.insert(parent);
+                    let weight = target.weight;
+                    self.targets
+                        .insert(id, (parent, Target { host, port, weight }));
+                }
+            }
+            Kind::Balancer => {
+                if let Some(balancer) = view::<entity::balancer::Balancer>(kind, id, row)
+                    && let Some(plugin) = self.load(&balancer).await
+                {
+                    stale.plugins = true;
+                    self.plugins.insert(id, (balancer.name, plugin));
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, kind: Kind, id: Uuid, stale: &mut Stale) {
+        match kind {
+            Kind::Service => {
+                stale.services = true;
+                stale.names = true;
+                self.services.remove(&id);
+            }
+            Kind::Route => {
+                stale.router = true;
+                self.routes.remove(&id);
+            }
+            Kind::Upstream => {
+                stale.upstreams.insert(id);
+                self.upstreams.remove(&id);
+            }
+            Kind::Target => {
+                if let Some((parent, _)) = self.targets.remove(&id) {
+                    stale.targets.insert(parent);
+                    stale.names = true;
+                }
+            }
+            Kind::Balancer => {
+                stale.plugins = true;
+                self.plugins.remove(&id);
+            }
+        }
+    }
+
+    /// The component of a balancer, compiled. The Admin API has checked it, so it comes from the
+    /// cache; only a cache that was lost makes this slow.
+    async fn load(&self, balancer: &entity::balancer::Balancer) -> Option<Arc<Plugin>> {
+        let blob = match self.store.blob(Kind::Balancer, balancer.id) {
+            Ok(Some(blob)) => blob,
+            Ok(None) => {
+                tracing::error!(
+                    balancer = balancer.name,
+                    "the component is not in the store"
+                );
+                return None;
+            }
+            Err(error) => {
+                tracing::error!(
+                    balancer = balancer.name,
+                    "cannot read the component: {error}"
+                );
+                return None;
+            }
+        };
+        match self.engine.load(blob).await {
+            Ok(plugin) => Some(plugin),
+            Err(error) => {
+                tracing::error!(
+                    balancer = balancer.name,
+                    "cannot load the component: {error}"
+                );
+                None
+            }
+        }
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = String> {
+        // A host that names an upstream is never looked up.
+        let upstreams: HashSet<&str> = self.upstreams.values().map(|u| &*u.name).collect();
+        let targets = self.targets.values().map(|(_, target)| target.host.clone());
+        let services = self
+            .services
+            .values()
+            .filter(move |service| !upstreams.contains(service.host.as_str()))
+            .map(|service| service.host.clone());
+        targets.chain(services)
+    }
+
+    fn rebuild(&mut self, stale: Stale) {
+        let upstreams_changed = !stale.upstreams.is_empty();
+        for id in &stale.upstreams {
+            self.rebuild_upstream(*id);
+        }
+        if stale.plugins {
+            self.rebalance_all();
+        }
+        if !stale.targets.is_empty() || upstreams_changed {
+            let mut by_upstream: HashMap<Uuid, Vec<(Uuid, Target)>> = HashMap::new();
+            for (id, (parent, target)) in &self.targets {
+                if stale.targets.contains(parent) || stale.upstreams.contains(parent) {
+                    let list = by_upstream.entry(*parent).or_default();
+                    list.push((*id, target.clone()));
+                }
+            }
+            for id in stale.targets.union(&stale.upstreams) {
+                self.retarget(*id, by_upstream.remove(id).unwrap_or_default());
+            }
+        }
+        if stale.router {
+            self.router = Arc::new(Router::new(
+                self.routes
+                    .values()
+                    .filter(|route| self.is_enabled(route))
+                    .cloned(),
+            ));
+        }
+        if stale.services || upstreams_changed {
+            let services = Arc::new(self.compile_services());
+            self.published.publish(Snapshot {
+                router: Arc::clone(&self.router),
+                services,
+                upstreams: Arc::new(self.named.clone()),
+            });
+        } else if stale.router {
+            let (_, old) = self.published.current();
+            self.published.publish(Snapshot {
+                router: Arc::clone(&self.router),
+                services: Arc::clone(&old.services),
+                upstreams: Arc::clone(&old.upstreams),
+            });
+        }
+    }
+
+    fn is_enabled(&self, route: &Route) -> bool {
+        route
+            .service
+            .and_then(|id| self.services.get(&id))
+            .is_none_or(|service| service.enabled)
+    }
+
+    fn plugin(&self, algorithm: &str) -> Option<Arc<Plugin>> {
+        self.plugins
+            .values()
+            .find(|(name, _)| name == algorithm)
+            .map(|(_, plugin)| Arc::clone(plugin))
+    }
+
+    /// The balancer that an upstream asks for, or the default with a word in the log.
+    fn plugin_or_default(&self, upstream: &entity::upstream::Upstream) -> Arc<Plugin> {
+        self.plugin(&upstream.algorithm).unwrap_or_else(|| {
+            if upstream.algorithm != DEFAULT_BALANCER {
+                tracing::warn!(
+                    upstream = upstream.name,
+                    "no balancer {:?} is loaded: {DEFAULT_BALANCER} serves in its place",
+                    upstream.algorithm
+                );
+            }
+            self.plugin(DEFAULT_BALANCER)
+                .unwrap_or_else(|| Arc::clone(&self.default))
+        })
+    }
+
+    fn rebuild_upstream(&mut self, id: Uuid) {
+        let Some(settings) = self.upstreams.get(&id) else {
+            self.named.remove(&id);
+            return;
+        };
+        let plugin = self.plugin_or_default(settings);
+        let known = self.named.get(&id).filter(|old| *old.name == settings.name);
+        let mut upstream = match known {
+            Some(old) => {
+                old.balancer().replace(plugin, String::from("{}"));
+                Upstream::clone(old)
+            }
+            None => self.new_upstream(&settings.name, true, plugin),
+        };
+        upstream.host_header = settings.host_header.as_deref().map(Arc::from);
+        self.named.insert(id, Arc::new(upstream));
+    }
+
+    fn new_upstream(&self, name: &str, named: bool, plugin: Arc<Plugin>) -> Upstream {
+        let engine = Arc::clone(&self.engine);
+        Upstream::new(
+            name,
+            named,
+            Balancer::new(engine, name, plugin, String::from("{}")),
+        )
+    }
+
+    /// Gives every upstream the balancer that its algorithm now stands for.
+    fn rebalance_all(&self) {
+        for (id, settings) in &self.upstreams {
+            if let Some(upstream) = self.named.get(id) {
+                let plugin = self.plugin_or_default(settings);
+                upstream.balancer().replace(plugin, String::from("{}"));
+            }
+        }
+    }
+
+    /// Sets the targets of an upstream, in the order of their ids.
+    fn retarget(&self, id: Uuid, mut targets: Vec<(Uuid, Target)>) {
+        if let Some(upstream) = self.named.get(&id) {
+            targets.sort_unstable_by_key(|(id, _)| *id);
+            let targets: Vec<Target> = targets.into_iter().map(|(_, target)| target).collect();
+            upstream.set_targets(&targets, &self.names);
+        }
+    }
+
+    fn retarget_all(&self) {
+        let mut by_upstream: HashMap<Uuid, Vec<(Uuid, Target)>> = HashMap::new();
+        for (id, (parent, target)) in &self.targets {
+            let list = by_upstream.entry(*parent).or_default();
+            list.push((*id, target.clone()));
+        }
+        for (id, targets) in by_upstream {
+            self.retarget(id, targets);
+        }
+        for ((host, port), upstream) in &self.plain {
+            set_plain_target(upstream, host, *port, &self.names);
+        }
+    }
+
+    fn compile_services(&mut self) -> HashMap<Uuid, Service> {
+        let by_name: HashMap<&str, &Arc<Upstream>> = self
+            .named
+            .values()
+            .map(|upstream| (&*upstream.name, upstream))
+            .collect();
+        let mut plain = HashMap::new();
+        let mut compiled = HashMap::with_capacity(self.services.len());
+        for (id, service) in &self.services {
+            let upstream = match by_name.get(service.host.as_str()) {
+                Some(upstream) => Arc::clone(upstream),
+                None => {
+                    let key = (service.host.clone(), service.port);
+                    let upstream = self.plain.get(&key).cloned().unwrap_or_else(|| {
+                        let name = format!("{}:{}", key.0, key.1);
+                        Arc::new(self.new_upstream(&name, false, Arc::clone(&self.default)))
+                    });
+                    set_plain_target(&upstream, &key.0, key.1, &self.names);
+                    plain.insert(key, Arc::clone(&upstream));
+                    upstream
+                }
+            };
+            compiled.insert(*id, compile_service(service, upstream));
+        }
+        self.plain = plain;
+        compiled
+    }
+}
+
+fn set_plain_target(upstream: &Upstream, host: &str, port: u16, names: &Names) {
+    let target = Target {
+        host: host.to_owned(),
+        port,
+        weight: 1,
+    };
+    upstream.set_targets(&[target], names);
+}
+
+fn compile_service(service: &entity::service::Service, upstream: Arc<Upstream>) -> Service {
+    let timeout = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(TIMEOUT_MS));
+    Service {
+        name: service
+            .name
+            .clone()
+            .unwrap_or_else(|| service.id.to_string()),
+        unsupported: (service.protocol != "http").then(|| {
+            format!(
+                "this version of Pointsman sends requests over http only, and the service asks for {}",
+                service.protocol
+            )
+        }),
+        path: service.path.clone().unwrap_or_else(|| "/".into()),
+        retries: service.retries.unwrap_or(5),
+        connect_timeout: timeout(service.connect_timeout),
+        write_timeout: timeout(service.write_timeout),
+        read_timeout: timeout(service.read_timeout),
+        upstream,
+    }
+}
+
+/// A row as the data plane reads it. The Admin API let only valid rows in, so one that does not fit
+/// was written by another version; it is left out, and said so.
+fn view<T: DeserializeOwned>(kind: Kind, id: Uuid, row: Row) -> Option<T> {
+    match serde_json::from_value(row.into()) {
+        Ok(view) => Some(view),
+        Err(error) => {
+            tracing::error!(entity = kind.name(), %id, "a stored row is left out: {error}");
+            None
+        }
+    }
+}

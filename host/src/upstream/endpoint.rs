@@ -1,0 +1,124 @@
+//! One address that requests can be sent to.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+
+use sha2::{Digest, Sha256};
+
+/// One address that requests can be sent to, shared by all workers.
+///
+/// Its weight and place are fixed; a change makes a new endpoint that shares the live numbers of the
+/// one before, so requests in flight are counted through every change of a table.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// See [`Endpoint::id_of`].
+    pub id: u64,
+    /// Where to connect to.
+    pub address: SocketAddr,
+    /// The host of the target as it was written: an address or a name.
+    pub host: String,
+    /// Share of the traffic, 1 to 65535.
+    pub weight: u32,
+    live: Arc<Live>,
+}
+
+/// What changes with every request. A cache line of its own: two endpoints that are busy on two
+/// cores must not slow each other.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Live {
+    in_flight: AtomicU32,
+}
+
+impl Endpoint {
+    /// An endpoint that no request has been sent to.
+    pub fn new(id: u64, address: SocketAddr, host: String, weight: u32) -> Self {
+        Self::sharing(id, address, host, weight, Arc::default())
+    }
+
+    pub(super) fn sharing(
+        id: u64,
+        address: SocketAddr,
+        host: String,
+        weight: u32,
+        live: Arc<Live>,
+    ) -> Self {
+        Self {
+            id,
+            address,
+            host,
+            weight,
+            live,
+        }
+    }
+
+    /// The id of an endpoint: the same for the same host and address on every gateway, since
+    /// balancers that hash must agree. The first 8 bytes of a SHA-256: two endpoints of one table
+    /// will not meet.
+    pub fn id_of(host: &str, address: SocketAddr) -> u64 {
+        let digest = Sha256::digest(format!("{host} {address}"));
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&digest[..8]);
+        u64::from_be_bytes(bytes)
+    }
+
+    /// Requests sent and not yet answered in full, over all workers.
+    pub fn in_flight(&self) -> u32 {
+        self.live.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn live(&self) -> Weak<Live> {
+        Arc::downgrade(&self.live)
+    }
+}
+
+/// Counts one request of an endpoint for as long as it lives.
+#[derive(Debug)]
+pub struct InFlight(Arc<Endpoint>);
+
+impl InFlight {
+    /// Counts a request that is about to be sent.
+    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+        endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(endpoint)
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_counts_until_its_guard_is_dropped() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let endpoint = Arc::new(Endpoint::new(1, address, "a".into(), 1));
+        let first = InFlight::new(Arc::clone(&endpoint));
+        let second = InFlight::new(Arc::clone(&endpoint));
+        assert_eq!(endpoint.in_flight(), 2);
+        drop(first);
+        drop(second);
+        assert_eq!(endpoint.in_flight(), 0);
+    }
+
+    #[test]
+    fn the_id_depends_on_host_and_address_alone() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let id = Endpoint::id_of("127.0.0.1", address);
+        assert_eq!(id, Endpoint::id_of("127.0.0.1", address));
+        assert_ne!(id, Endpoint::id_of("localhost", address));
+        // A changed value would move the keys of every gateway that is upgraded.
+        assert_eq!(id, 0x60e7_e7dd_8ab6_e371);
+    }
+}
