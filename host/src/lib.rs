@@ -1,8 +1,20 @@
 //! Pointsman, an API gateway in which every load-balancing decision is made by a WebAssembly
 //! component. `ARCHITECTURE.md` at the top of the repository has the map.
+//!
+//! Two sides share a process. The control side ([`admin`], [`store`], [`snapshot`]) runs on a small
+//! runtime of its own: it takes changes, keeps them, and compiles them into what the data side reads.
+//! The data side ([`proxy`], [`upstream`], [`balancer`]) is a thread for each core that answers
+//! requests, and waits for the other side never.
 
+pub mod admin;
 pub mod balancer;
 pub mod config;
 pub mod entity;
+pub mod error;
+mod gateway;
+pub mod proxy;
+pub mod snapshot;
 pub mod store;
 pub mod upstream;
+
+pub use gateway::run;

@@ -1,0 +1,111 @@
+//! The Admin API: one set of handlers for every entity, generated from the declarations.
+
+mod balancers;
+mod decode;
+mod entities;
+mod form;
+mod info;
+mod page;
+mod respond;
+mod serve;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::map_response_with_state;
+use axum::routing::{MethodRouter, get};
+
+pub use balancers::install_shipped;
+pub use serve::serve;
+
+use crate::balancer::Engine;
+use crate::config::Config;
+use crate::entity::Kind;
+use crate::error::Error;
+use crate::proxy::Counters;
+use crate::snapshot::Published;
+use crate::store::{Revision, Store, Write};
+
+/// Largest body of a request, in bytes. Source: Kong.
+const BODY_LIMIT: usize = 10 << 20;
+
+/// Longest wait for the data plane to take over what was stored. It takes part of a millisecond; a
+/// name that does not resolve takes as long as the resolver is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Admin {
+    /// Where entities are kept.
+    pub store: Arc<dyn Store>,
+    /// Checks uploaded components.
+    pub engine: Arc<Engine>,
+    /// What the data plane runs on.
+    pub published: Arc<Published>,
+    /// What the workers count.
+    pub counters: Vec<Arc<Counters>>,
+    /// The settings.
+    pub config: Config,
+    /// Where the proxy and the Admin API listen.
+    pub addresses: (SocketAddr, SocketAddr),
+}
+
+impl Admin {
+    /// Stores changes, and waits until requests that start from now on see them.
+    async fn write(&self, writes: Vec<Write>) -> Result<Revision, Error> {
+        let revision = self.store.write(writes).await?;
+        self.wait_for(revision).await;
+        Ok(revision)
+    }
+
+    /// Waits until requests that start from now on see what was stored.
+    async fn wait_for(&self, revision: Revision) {
+        let applied = self.published.applied(revision);
+        if tokio::time::timeout(PATIENCE, applied).await.is_err() {
+            tracing::warn!("a change is stored but not yet in effect");
+        }
+    }
+}
+
+/// Every endpoint, generated for entities as Kong does.
+fn router(admin: Admin) -> Router {
+    let mut endpoints: Vec<(String, MethodRouter<Admin>, &'static str)> = vec![
+        ("/".into(), get(info::root), "GET, HEAD, OPTIONS"),
+        ("/status".into(), get(info::status), "GET, HEAD, OPTIONS"),
+    ];
+    endpoints.extend(balancers::endpoints());
+    // Targets exist below their upstream only.
+    for kind in [Kind::Service, Kind::Route, Kind::Upstream] {
+        endpoints.extend(entities::endpoints(kind));
+    }
+    for kind in Kind::ALL {
+        for reference in kind.references() {
+            endpoints.extend(entities::nested_endpoints(kind, reference));
+        }
+    }
+    let mut paths: Vec<String> = endpoints.iter().map(|(path, ..)| path.clone()).collect();
+    paths.push("/endpoints".into());
+    paths.sort();
+    let list = get(async move || info::endpoints(&paths));
+    endpoints.push(("/endpoints".into(), list, "GET, HEAD, OPTIONS"));
+
+    let mut router = Router::new();
+    for (path, methods, allowed) in endpoints {
+        let methods = methods
+            .options(async move |headers: http::HeaderMap| respond::options(&headers, allowed))
+            .fallback(async || {
+                Error::Plain(
+                    http::StatusCode::METHOD_NOT_ALLOWED,
+                    "Method not allowed".into(),
+                )
+            });
+        router = router.route(&path, methods);
+    }
+    router
+        .fallback(async || Error::not_found())
+        .layer(axum::middleware::from_fn(respond::frame))
+        .layer(map_response_with_state((), respond::server))
+        .with_state(admin)
+}

@@ -1,0 +1,563 @@
+//! The endpoints of every entity, from its declaration.
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use http::StatusCode;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::page::Page;
+use super::{Admin, BODY_LIMIT, decode};
+use crate::entity::{Kind, Reference, ReferenceBy, Row, Shape};
+use crate::error::Error;
+use crate::store::{self, Stored, Write};
+
+const COLLECTION: &str = "GET, HEAD, OPTIONS, POST";
+const ITEM: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, PUT";
+
+/// Times that a change is tried again when another one came between its read and its write.
+const TRIES: u32 = 16;
+
+type Answer = Result<Response, Error>;
+type Endpoint = (String, MethodRouter<Admin>, &'static str);
+
+/// `/E` and `/E/{e}`.
+pub(super) fn endpoints(kind: Kind) -> [Endpoint; 2] {
+    let name = kind.name();
+    let collection = get(
+        move |State(admin): State<Admin>, request: Request| async move {
+            list(&admin, kind, None, &request)
+        },
+    )
+    .post(
+        move |State(admin): State<Admin>, request: Request| async move {
+            let input = input(kind, request).await?;
+            create(&admin, kind, input).await
+        },
+    );
+    let item = get(
+        move |State(admin): State<Admin>, Path(key): Path<String>| async move {
+            shown(find(&admin, kind, &key)?)
+        },
+    )
+    .put(
+        move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
+            let input = input(kind, request).await?;
+            replace(&admin, kind, &key, input).await
+        },
+    )
+    .patch(
+        move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
+            let input = input(kind, request).await?;
+            change(&admin, kind, &Key::of(kind, &key), &input).await
+        },
+    )
+    .delete(
+        move |State(admin): State<Admin>, Path(key): Path<String>| async move {
+            if let Some(stored) = find(&admin, kind, &key)? {
+                delete(&admin, kind, id_of(&stored.row)).await?;
+            }
+            Ok::<_, Error>(StatusCode::NO_CONTENT)
+        },
+    );
+    [
+        (format!("/{name}"), collection, COLLECTION),
+        (format!("/{name}/{{key}}"), item, ITEM),
+    ]
+}
+
+/// `/P/{p}/E`, `/P/{p}/E/{e}` and `/E/{e}/f`, for an entity that refers to another one by id.
+pub(super) fn nested_endpoints(kind: Kind, reference: &'static Reference) -> Vec<Endpoint> {
+    let ReferenceBy::Id = reference.by else {
+        return Vec::new();
+    };
+    let to = reference.to;
+    let field = reference.field;
+    let (name, parents) = (kind.name(), to.name());
+    let collection = get(
+        move |State(admin): State<Admin>, Path(parent): Path<String>, request: Request| async move {
+            let parent = parent_id(&admin, to, &parent)?;
+            list(&admin, kind, Some((field, parent)), &request)
+        },
+    )
+    .post(
+        move |State(admin): State<Admin>, Path(parent): Path<String>, request: Request| async move {
+            let parent = parent_id(&admin, to, &parent)?;
+            let mut input = input(kind, request).await?;
+            input.insert(field.into(), json!({ "id": parent }));
+            create(&admin, kind, input).await
+        },
+    );
+    let item = get(
+        move |State(admin): State<Admin>, Path((parent, key)): Path<(String, String)>| async move {
+            let parent = parent_id(&admin, to, &parent)?;
+            shown(find_in(&admin, kind, reference, parent, &key)?)
+        },
+    )
+    .put(
+        move |State(admin): State<Admin>,
+              Path((parent, key)): Path<(String, String)>,
+              request: Request| async move {
+            let parent = parent_id(&admin, to, &parent)?;
+            let mut input = input(kind, request).await?;
+            input.insert(field.into(), json!({ "id": parent }));
+            let found = find_in(&admin, kind, reference, parent, &key)?;
+            match found {
+                // Of a target there is an update only. Source: Kong.
+                None if kind == Kind::Target => Err(Error::not_found()),
+                Some(found) if kind == Kind::Target => {
+                    let key = Key::Id(id_of(&found.row));
+                    change(&admin, kind, &key, &input).await
+                }
+                // The key is another parent's.
+                None if find(&admin, kind, &key)?.is_some() => Err(Error::not_found()),
+                _ => replace(&admin, kind, &key, input).await,
+            }
+        },
+    )
+    .patch(
+        move |State(admin): State<Admin>,
+              Path((parent, key)): Path<(String, String)>,
+              request: Request| async move {
+            let parent = parent_id(&admin, to, &parent)?;
+            let input = input(kind, request).await?;
+            let found = find_in(&admin, kind, reference, parent, &key)?;
+            let found = found.ok_or_else(Error::not_found)?;
+            change(&admin, kind, &Key::Id(id_of(&found.row)), &input).await
+        },
+    )
+    .delete(
+        move |State(admin): State<Admin>, Path((parent, key)): Path<(String, String)>| async move {
+            let parent = parent_id(&admin, to, &parent)?;
+            let found = find_in(&admin, kind, reference, parent, &key)?;
+            let found = found.ok_or_else(Error::not_found)?;
+            delete(&admin, kind, id_of(&found.row)).await?;
+            Ok::<_, Error>(StatusCode::NO_CONTENT)
+        },
+    );
+    let mut endpoints = vec![
+        (format!("/{parents}/{{key}}/{name}"), collection, COLLECTION),
+        (format!("/{parents}/{{key}}/{name}/{{nested}}"), item, ITEM),
+    ];
+    if kind == Kind::Target {
+        let all = get(
+            move |State(admin): State<Admin>, Path(parent): Path<String>, request: Request| async move {
+                let parent = parent_id(&admin, to, &parent)?;
+                list_by_id(&admin, kind, Some((field, parent)), &request)
+            },
+        );
+        let path = format!("/{parents}/{{key}}/{name}/all");
+        endpoints.push((path, all, "GET, HEAD, OPTIONS"));
+    } else {
+        endpoints.push((
+            format!("/{name}/{{key}}/{field}"),
+            referred(kind, reference),
+            ITEM,
+        ));
+    }
+    endpoints
+}
+
+/// The row that another one refers to, as `/routes/{route}/service`.
+fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
+    let (to, field) = (reference.to, reference.field);
+    let target = move |admin: &Admin, key: &str| -> Result<(Stored, Option<Uuid>), Error> {
+        let row = find(admin, kind, key)?.ok_or_else(Error::not_found)?;
+        let id = row.row.get(field).and_then(|value| value.get("id"));
+        let id = id.and_then(Value::as_str).and_then(|id| id.parse().ok());
+        Ok((row, id))
+    };
+    get(
+        move |State(admin): State<Admin>, Path(key): Path<String>| async move {
+            let (_, id) = target(&admin, &key)?;
+            let id = id.ok_or_else(Error::not_found)?;
+            shown(admin.store.get(to, id)?)
+        },
+    )
+    .put(
+        move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
+            let (row, id) = target(&admin, &key)?;
+            let input = input(to, request).await?;
+            match id {
+                Some(id) => replace(&admin, to, &id.to_string(), input).await,
+                None => {
+                    let (id, write) = insert(&admin, to, input)?;
+                    let link = json!({ field: { "id": id } });
+                    let link = link.as_object().cloned().unwrap_or_default();
+                    let linked = kind.declaration().update(&row.row, link)?;
+                    let link = Write::Replace {
+                        kind,
+                        id: id_of(&row.row),
+                        row: linked,
+                        expected: row.revision,
+                        blob: None,
+                    };
+                    admin.write(vec![write, link]).await?;
+                    shown(admin.store.get(to, id)?)
+                }
+            }
+        },
+    )
+    .patch(
+        move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
+            let (_, id) = target(&admin, &key)?;
+            let id = id.ok_or_else(Error::not_found)?;
+            let input = input(to, request).await?;
+            change(&admin, to, &Key::Id(id), &input).await
+        },
+    )
+    .delete(
+        move |State(admin): State<Admin>, Path(key): Path<String>| async move {
+            let (_, id) = target(&admin, &key)?;
+            id.ok_or_else(Error::not_found)?;
+            Err::<(), _>(Error::Plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Method not allowed".into(),
+            ))
+        },
+    )
+}
+
+async fn input(kind: Kind, request: Request) -> Result<Row, Error> {
+    decode::fields(kind.declaration().fields, request, BODY_LIMIT).await
+}
+
+/// How a path names a row.
+pub(super) enum Key {
+    Id(Uuid),
+    /// By the endpoint key of the entity.
+    Name(&'static str, String),
+}
+
+impl Key {
+    pub(super) fn of(kind: Kind, text: &str) -> Self {
+        match Uuid::try_parse(text) {
+            Ok(id) => Self::Id(id),
+            Err(_) => Self::Name(kind.declaration().endpoint_key, text.to_owned()),
+        }
+    }
+
+    fn missing(&self) -> Error {
+        let (name, value) = match self {
+            Self::Id(id) => ("id", id.to_string()),
+            Self::Name(field, text) => (*field, text.clone()),
+        };
+        Error::no_row(&Row::from_iter([(name.to_owned(), value.into())]))
+    }
+}
+
+pub(super) fn id_of(row: &Row) -> Uuid {
+    let id = row.get("id").and_then(Value::as_str);
+    id.and_then(|id| id.parse().ok()).unwrap_or_default()
+}
+
+fn shown(row: Option<Stored>) -> Answer {
+    let stored = row.ok_or_else(Error::not_found)?;
+    Ok(Json(Value::from(stored.row)).into_response())
+}
+
+fn look_up(admin: &Admin, kind: Kind, key: &Key) -> Result<Option<Stored>, Error> {
+    match key {
+        Key::Id(id) => Ok(admin.store.get(kind, *id)?),
+        Key::Name(field, text) => {
+            let unique = kind.unique_keys().iter().find(|key| **key == [*field]);
+            match unique {
+                Some(key) => Ok(admin.store.find(kind, key, &[&text.as_str().into()])?),
+                None => Ok(None),
+            }
+        }
+    }
+}
+
+pub(super) fn find(admin: &Admin, kind: Kind, key: &str) -> Result<Option<Stored>, Error> {
+    look_up(admin, kind, &Key::of(kind, key))
+}
+
+/// The row of this key if it refers to this parent.
+fn find_in(
+    admin: &Admin,
+    kind: Kind,
+    reference: &Reference,
+    parent: Uuid,
+    key: &str,
+) -> Result<Option<Stored>, Error> {
+    let link = json!({ "id": parent });
+    let composite = kind
+        .unique_keys()
+        .iter()
+        .find(|fields| **fields == [kind.declaration().endpoint_key, reference.field]);
+    let found = match (Key::of(kind, key), composite) {
+        (Key::Name(..), Some(unique)) => {
+            return Ok(admin.store.find(kind, unique, &[&key.into(), &link])?);
+        }
+        (key, _) => look_up(admin, kind, &key)?,
+    };
+    Ok(found.filter(|stored| stored.row.get(reference.field) == Some(&link)))
+}
+
+fn parent_id(admin: &Admin, kind: Kind, key: &str) -> Result<Uuid, Error> {
+    let parent = find(admin, kind, key)?.ok_or_else(Error::not_found)?;
+    Ok(id_of(&parent.row))
+}
+
+fn list(
+    admin: &Admin,
+    kind: Kind,
+    parent: Option<(&'static str, Uuid)>,
+    request: &Request,
+) -> Answer {
+    if kind == Kind::Target {
+        newest_first(admin, kind, parent, request)
+    } else {
+        list_by_id(admin, kind, parent, request)
+    }
+}
+
+fn list_by_id(
+    admin: &Admin,
+    kind: Kind,
+    parent: Option<(&'static str, Uuid)>,
+    request: &Request,
+) -> Answer {
+    let page = Page::of(request.uri().query())?;
+    let first = page.first()?;
+    let rows = match parent {
+        Some((field, parent)) => {
+            admin
+                .store
+                .list_referring(kind, field, parent, first, page.size + 1)?
+        }
+        None => {
+            let filter = page.filter()?;
+            admin.store.list(kind, first, page.size + 1, &*filter)?
+        }
+    };
+    let answer = page.answer(request.uri().path(), rows, parent.is_none());
+    Ok(Json(answer).into_response())
+}
+
+/// The list of targets: newest first, its offset a number. Source: Kong.
+fn newest_first(
+    admin: &Admin,
+    kind: Kind,
+    parent: Option<(&'static str, Uuid)>,
+    request: &Request,
+) -> Answer {
+    let page = Page::of(request.uri().query())?;
+    let start: usize = match &page.offset {
+        None => 0,
+        Some(offset) => offset
+            .parse()
+            .map_err(|_| Error::offset(offset, "not a number"))?,
+    };
+    let Some((field, parent)) = parent else {
+        return Err(Error::not_found());
+    };
+    let mut rows = admin
+        .store
+        .list_referring(kind, field, parent, None, usize::MAX)?;
+    let created = |row: &Row| row.get("created_at").and_then(Value::as_f64).unwrap_or(0.0);
+    rows.sort_by(|a, b| {
+        created(&b.row)
+            .total_cmp(&created(&a.row))
+            .then_with(|| id_of(&b.row).cmp(&id_of(&a.row)))
+    });
+    let end = start.saturating_add(page.size);
+    let offset = (rows.len() > end).then(|| end.to_string());
+    let rows = rows.into_iter().skip(start).take(page.size);
+    let rows = rows.map(|stored| stored.row.into()).collect();
+    let answer = page.list(request.uri().path(), rows, offset, false);
+    Ok(Json(answer).into_response())
+}
+
+/// The id and the write for a new row.
+fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Error> {
+    let id = match input.get("id") {
+        None | Some(Value::Null) => Uuid::new_v4(),
+        Some(id) => id
+            .as_str()
+            .and_then(|id| Uuid::try_parse(id).ok())
+            .ok_or_else(|| Error::field("id", "expected a valid UUID"))?,
+    };
+    resolve(admin, kind, &mut input)?;
+    let row = kind.declaration().create(id, input)?;
+    let write = Write::Insert {
+        kind,
+        id,
+        row,
+        blob: None,
+    };
+    Ok((id, write))
+}
+
+async fn create(admin: &Admin, kind: Kind, input: Row) -> Answer {
+    let (id, write) = insert(admin, kind, input)?;
+    let Write::Insert { row, .. } = &write else {
+        return Err(Error::not_found());
+    };
+    let body = Json(Value::from(row.clone()));
+    write_explained(admin, write).await?;
+    tracing::debug!(entity = kind.name(), %id, "created");
+    Ok((StatusCode::CREATED, body).into_response())
+}
+
+/// PUT: what is not named returns to its default; a row that is not there is made.
+async fn replace(admin: &Admin, kind: Kind, key: &str, mut input: Row) -> Answer {
+    resolve(admin, kind, &mut input)?;
+    let key = Key::of(kind, key);
+    if let Key::Name(field, text) = &key {
+        input.insert((*field).into(), text.clone().into());
+    }
+    for _ in 0..TRIES {
+        let old = look_up(admin, kind, &key)?;
+        let id = match (&key, &old) {
+            (Key::Id(id), _) => *id,
+            (_, Some(old)) => id_of(&old.row),
+            (_, None) => Uuid::new_v4(),
+        };
+        let row = kind.declaration().create(id, input.clone())?;
+        let body = Json(Value::from(row.clone()));
+        let write = match old {
+            Some(old) => Write::Replace {
+                kind,
+                id,
+                row,
+                expected: old.revision,
+                blob: None,
+            },
+            None => Write::Insert {
+                kind,
+                id,
+                row,
+                blob: None,
+            },
+        };
+        if write_if_unchanged(admin, write).await? {
+            return Ok(body.into_response());
+        }
+    }
+    Err(busy(kind))
+}
+
+/// PATCH: what is not named stays.
+pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) -> Answer {
+    let mut input = input.clone();
+    resolve(admin, kind, &mut input)?;
+    for _ in 0..TRIES {
+        let old = look_up(admin, kind, key)?.ok_or_else(|| key.missing())?;
+        let row = kind.declaration().update(&old.row, input.clone())?;
+        let body = Json(Value::from(row.clone()));
+        let write = Write::Replace {
+            kind,
+            id: id_of(&old.row),
+            row,
+            expected: old.revision,
+            blob: None,
+        };
+        if write_if_unchanged(admin, write).await? {
+            return Ok(body.into_response());
+        }
+    }
+    Err(busy(kind))
+}
+
+pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Error> {
+    admin.write(vec![Write::Delete { kind, id }]).await?;
+    Ok(())
+}
+
+fn busy(kind: Kind) -> Error {
+    store::Error::Changed {
+        kind,
+        id: Uuid::nil(),
+    }
+    .into()
+}
+
+/// Writes, unless the row has changed since it was read: then nothing is done, and the answer is
+/// false.
+async fn write_if_unchanged(admin: &Admin, write: Write) -> Result<bool, Error> {
+    match write_explained(admin, write).await {
+        Ok(()) => Ok(true),
+        Err(Refused::Changed) => Ok(false),
+        Err(Refused::For(error)) => Err(error),
+    }
+}
+
+enum Refused {
+    Changed,
+    For(Error),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Changed => busy(Kind::Service),
+            Refused::For(error) => error,
+        }
+    }
+}
+
+async fn write_explained(admin: &Admin, write: Write) -> Result<(), Refused> {
+    // Looked at here and not by `Admin::write`, which has no words for a missing balancer.
+    let written = admin.store.write(vec![write]).await;
+    match written {
+        Ok(revision) => {
+            admin.wait_for(revision).await;
+            Ok(())
+        }
+        Err(store::Error::Changed { .. }) => Err(Refused::Changed),
+        Err(store::Error::ReferenceMissing {
+            field,
+            to: Kind::Balancer,
+            ..
+        }) => Err(Refused::For(unknown_balancer(admin, field))),
+        Err(error) => Err(Refused::For(error.into())),
+    }
+}
+
+/// Says which balancers there are.
+fn unknown_balancer(admin: &Admin, field: &str) -> Error {
+    let mut names: Vec<String> = crate::entity::upstream::KONG_ALGORITHMS
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect();
+    match admin.store.list(Kind::Balancer, None, 1000, &|_| true) {
+        Ok(rows) => {
+            for stored in rows {
+                let name = stored.row.get("name").and_then(Value::as_str);
+                if let Some(name) = name.filter(|name| !names.iter().any(|n| n == name)) {
+                    names.push(name.to_owned());
+                }
+            }
+        }
+        Err(error) => return error.into(),
+    }
+    Error::field(field, format!("expected one of: {}", names.join(", ")))
+}
+
+/// References by name become references by id.
+fn resolve(admin: &Admin, kind: Kind, input: &mut Row) -> Result<(), Error> {
+    for field in kind.declaration().fields {
+        let Shape::Reference(to) = field.shape else {
+            continue;
+        };
+        let Some(Value::Object(key)) = input.get(field.name) else {
+            continue;
+        };
+        let endpoint_key = to.declaration().endpoint_key;
+        if key.contains_key("id") {
+            continue;
+        }
+        let Some(name) = key.get(endpoint_key).and_then(Value::as_str) else {
+            continue;
+        };
+        let found = look_up(admin, to, &Key::Name(endpoint_key, name.to_owned()))?;
+        let found = found.ok_or_else(|| Error::unresolved(field.name, to.name(), name))?;
+        let link = json!({ "id": id_of(&found.row) });
+        input.insert(field.name.into(), link);
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Forms to JSON: names with dots and brackets become structure, texts become what the declaration
+//! says they are.
+
+use serde_json::{Number, Value};
+
+use crate::entity::{Field, Row, Shape};
+
+/// Builds the structure that the names of a form describe: `a.b=1`, `a[]=1`, `a[1]=1`, and a name
+/// that comes more than once is a list.
+pub(super) fn structure(pairs: impl IntoIterator<Item = (String, Value)>) -> Row {
+    let mut root = Value::Object(Row::new());
+    for (name, value) in pairs {
+        let steps = steps(&name);
+        put(&mut root, &steps, value);
+    }
+    match root {
+        Value::Object(row) => row,
+        _ => Row::new(),
+    }
+}
+
+/// One step into a structure.
+#[derive(Debug, PartialEq)]
+enum Step<'n> {
+    Name(&'n str),
+    /// The next element of a list.
+    Append,
+    /// The element of a list at this place, counted from 1.
+    At(usize),
+}
+
+/// Largest place in a list that a form may name: a form has no more arguments than that.
+const PLACES: usize = 1000;
+
+fn steps(name: &str) -> Vec<Step<'_>> {
+    let mut steps = Vec::new();
+    for part in name.split('.') {
+        let (key, mut brackets) = part.find('[').map_or((part, ""), |at| part.split_at(at));
+        steps.push(Step::Name(key));
+        while let Some((inner, rest)) = brackets
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'))
+        {
+            steps.push(match inner.parse() {
+                Ok(place @ 1..=PLACES) => Step::At(place),
+                _ if inner.is_empty() => Step::Append,
+                _ => Step::Name(inner),
+            });
+            brackets = rest;
+        }
+    }
+    steps
+}
+
+fn put(at: &mut Value, steps: &[Step<'_>], value: Value) {
+    let Some((step, rest)) = steps.split_first() else {
+        match at {
+            // Named again: a list of both.
+            Value::Array(list) => list.push(value),
+            Value::Null => *at = value,
+            _ => *at = vec![at.take(), value].into(),
+        }
+        return;
+    };
+    match step {
+        Step::Name(name) => {
+            if !at.is_object() {
+                *at = Row::new().into();
+            }
+            if let Value::Object(row) = at {
+                put(row.entry(*name).or_insert(Value::Null), rest, value);
+            }
+        }
+        Step::Append => {
+            if let Value::Array(list) = list(at) {
+                list.push(Value::Null);
+                if let Some(last) = list.last_mut() {
+                    put(last, rest, value);
+                }
+            }
+        }
+        Step::At(place) => {
+            if let Value::Array(list) = list(at) {
+                if list.len() < *place {
+                    list.resize(*place, Value::Null);
+                }
+                if let Some(element) = list.get_mut(place - 1) {
+                    put(element, rest, value);
+                }
+            }
+        }
+    }
+}
+
+fn list(at: &mut Value) -> &mut Value {
+    if !at.is_array() {
+        *at = match at.take() {
+            Value::Null => Value::Array(Vec::new()),
+            single => vec![single].into(),
+        };
+    }
+    at
+}
+
+/// Turns the texts of a form into the types of the fields. What does not fit stays a text, for the
+/// validation to complain about.
+pub(super) fn infer(fields: &[Field], row: &mut Row) {
+    for (name, value) in row {
+        if let Some(field) = fields.iter().find(|field| field.name == name) {
+            infer_value(&field.shape, value);
+        } else if value == "" {
+            *value = Value::Null;
+        }
+    }
+}
+
+fn infer_value(shape: &Shape, value: &mut Value) {
+    if *value == "" {
+        // The one way to say null in a form; for a list, that it is empty of anything.
+        *value = Value::Null;
+        return;
+    }
+    match shape {
+        Shape::Integer | Shape::Number | Shape::CreatedAt | Shape::UpdatedAt => {
+            if let Some(number) = value.as_str().and_then(number) {
+                *value = number.into();
+            }
+        }
+        Shape::Boolean => match value.as_str() {
+            Some("true") => *value = true.into(),
+            Some("false") => *value = false.into(),
+            _ => {}
+        },
+        Shape::Array(element) | Shape::Set(element) => {
+            if !value.is_array() && !value.is_object() {
+                *value = vec![value.take()].into();
+            }
+            if let Value::Array(elements) = value {
+                for element_value in elements {
+                    infer_value(&element.shape, element_value);
+                }
+            }
+        }
+        Shape::Map { values, .. } => {
+            if let Value::Object(map) = value {
+                for value in map.values_mut() {
+                    infer_value(&values.shape, value);
+                }
+            }
+        }
+        Shape::Record(fields) => {
+            if let Value::Object(row) = value {
+                infer(fields, row);
+            }
+        }
+        Shape::Any
+        | Shape::String
+        | Shape::Uuid
+        | Shape::Id
+        | Shape::Reference(_)
+        | Shape::AbsentReference(_) => {}
+    }
+}
+
+fn number(text: &str) -> Option<Number> {
+    match text.parse::<i64>() {
+        Ok(number) => Some(number.into()),
+        Err(_) => Number::from_f64(text.parse().ok()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::entity::Kind;
+
+    fn decoded(kind: Kind, pairs: &[(&str, &str)]) -> Value {
+        let pairs = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).into()));
+        let mut row = structure(pairs);
+        infer(kind.declaration().fields, &mut row);
+        row.into()
+    }
+
+    #[test]
+    fn names_become_structure() {
+        for (pairs, expected) in [
+            (
+                vec![("paths[]", "/a"), ("paths[]", "/b")],
+                json!({"paths": ["/a", "/b"]}),
+            ),
+            (
+                vec![("paths[1]", "/a"), ("paths[2]", "/b")],
+                json!({"paths": ["/a", "/b"]}),
+            ),
+            (
+                vec![("paths", "/a"), ("paths", "/b")],
+                json!({"paths": ["/a", "/b"]}),
+            ),
+            (vec![("paths", "/a")], json!({"paths": ["/a"]})),
+            (
+                vec![("headers.x-v[]", "1")],
+                json!({"headers": {"x-v": ["1"]}}),
+            ),
+            (
+                vec![("headers.x-v", "1")],
+                json!({"headers": {"x-v": ["1"]}}),
+            ),
+            (vec![("service.id", "7")], json!({"service": {"id": "7"}})),
+            (vec![("strip_path", "false")], json!({"strip_path": false})),
+            (vec![("regex_priority", "7")], json!({"regex_priority": 7})),
+            (vec![("name", "")], json!({"name": null})),
+            (
+                vec![("regex_priority", "x")],
+                json!({"regex_priority": "x"}),
+            ),
+            (vec![("strip_path", "yes")], json!({"strip_path": "yes"})),
+        ] {
+            assert_eq!(decoded(Kind::Route, &pairs), expected);
+        }
+    }
+
+    #[test]
+    fn records_nest() {
+        let pairs = [
+            ("healthchecks.active.type", "tcp"),
+            ("healthchecks.active.healthy.http_statuses[]", "201"),
+            ("healthchecks.active.timeout", "0.5"),
+        ];
+        assert_eq!(
+            decoded(Kind::Upstream, &pairs),
+            json!({"healthchecks": {"active": {
+                "type": "tcp", "healthy": {"http_statuses": [201]}, "timeout": 0.5,
+            }}})
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_form_is_too_strange(pairs in prop::collection::vec(("[a-z.\\[\\]0-9]{0,12}", ".{0,4}"), 0..6)) {
+            let pairs: Vec<(&str, &str)> = pairs.iter().map(|(n, v)| (&**n, &**v)).collect();
+            prop_assert!(decoded(Kind::Route, &pairs).is_object());
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What the gateway says about itself.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Admin;
+use crate::entity::Kind;
+use crate::error::Error;
+use crate::proxy::Counters;
+
+/// The release of Kong whose Admin API this one speaks: clients choose their dialect by it.
+const KONG_VERSION: &str = "3.9.1";
+
+/// Names this run of the gateway.
+static NODE: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
+
+/// `GET /`: what clients of Kong look at first, with our own name beside it.
+pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
+    let config = &admin.config;
+    let hostname = rustix::system::uname();
+    let (proxy, admin_address) = admin.addresses;
+    Json(json!({
+        "tagline": "Welcome to Pointsman",
+        "version": KONG_VERSION,
+        "edition": "community",
+        "pointsman": { "name": "pointsman", "version": env!("CARGO_PKG_VERSION") },
+        "hostname": hostname.nodename().to_string_lossy(),
+        "node_id": *NODE,
+        "lua_version": "none",
+        "pids": { "master": std::process::id(), "workers": [] },
+        "timers": { "running": 0, "pending": 0 },
+        "plugins": { "available_on_server": {}, "enabled_in_cluster": [] },
+        "configuration": {
+            // Clients ask whether they may write; "off" would mean that they may not.
+            "database": "postgres",
+            "router_flavor": "traditional_compatible",
+            "proxy_listen": [proxy.to_string()],
+            "admin_listen": [admin_address.to_string()],
+            "data_dir": config.data_dir,
+            "nginx_worker_processes": config.workers.to_string(),
+            "upstream_keepalive_pool_size": config.proxy.keepalive_pool_size,
+            "upstream_keepalive_max_requests": config.proxy.keepalive_max_requests.unwrap_or(0),
+            "upstream_keepalive_idle_timeout":
+                config.proxy.keepalive_idle_timeout.map_or(0, |timeout| timeout.as_secs()),
+        },
+    }))
+}
+
+/// `GET /status`: connections, requests, memory, and whether the store can be read.
+pub(super) async fn status(
+    State(admin): State<Admin>,
+    request: Request,
+) -> Result<Response, Error> {
+    let mut unit = "m".to_owned();
+    let mut scale = 2_usize;
+    for (name, value) in form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()) {
+        match &*name {
+            "unit" => unit = value.into_owned(),
+            "scale" => {
+                let digits = value.parse().ok().filter(|digits| *digits <= 9);
+                scale = digits
+                    .ok_or_else(|| Error::bad_request("scale must be an integer from 0 to 9"))?;
+            }
+            _ => {}
+        }
+    }
+    let (divisor, suffix) = match unit.as_str() {
+        "b" | "B" => (1.0, "B"),
+        "k" | "K" => (1024.0, "KiB"),
+        "m" | "M" => (1024.0 * 1024.0, "MiB"),
+        "g" | "G" => (1024.0 * 1024.0 * 1024.0, "GiB"),
+        other => {
+            let message = format!("invalid unit '{other}' (expected 'k/K', 'm/M', 'g/G' or 'b/B')");
+            return Err(Error::bad_request(message));
+        }
+    };
+    let resident = resident_bytes().map(|bytes| {
+        if suffix == "B" {
+            json!(bytes)
+        } else {
+            json!(format!("{:.scale$} {suffix}", bytes as f64 / divisor))
+        }
+    });
+    let sum = |of: fn(&Counters) -> &AtomicU64| -> u64 {
+        let workers = admin.counters.iter();
+        workers
+            .map(|worker| of(worker).load(Ordering::Relaxed))
+            .sum()
+    };
+    let accepted = sum(|counters| &counters.accepted);
+    let active = sum(|counters| &counters.active);
+    let reachable = admin.store.list(Kind::Service, None, 1, &|_| true).is_ok();
+    Ok(Json(json!({
+        "memory": { "workers_lua_vms": [], "lua_shared_dicts": {}, "resident": resident },
+        "server": {
+            "connections_accepted": accepted,
+            "connections_handled": accepted,
+            "connections_active": active,
+            // Which of these an open connection does is not told apart.
+            "connections_reading": 0,
+            "connections_writing": active,
+            "connections_waiting": 0,
+            "total_requests": sum(|counters| &counters.requests),
+        },
+        "database": { "reachable": reachable },
+    }))
+    .into_response())
+}
+
+/// Resident memory of this process, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// `GET /endpoints`: every path, with names for its parts.
+pub(super) fn endpoints(paths: &[String]) -> Json<Value> {
+    Json(json!({ "data": paths }))
+}

@@ -1,0 +1,69 @@
+//! What every response of the Admin API carries.
+
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONTENT_TYPE, HeaderMap,
+    HeaderName, HeaderValue, ORIGIN, SERVER, VARY,
+};
+
+use crate::proxy::PRODUCT;
+
+const X_KONG_ADMIN_LATENCY: HeaderName = HeaderName::from_static("x-kong-admin-latency");
+
+/// Lets browser clients of any origin in, as Kong does, and tells how long the answer took.
+pub(super) async fn frame(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let origin = request.headers().get(ORIGIN).cloned();
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    if let Some(content_type) = headers.get_mut(CONTENT_TYPE)
+        && content_type == "application/json"
+    {
+        *content_type = HeaderValue::from_static("application/json; charset=utf-8");
+    }
+    match origin {
+        Some(origin) => {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(VARY, HeaderValue::from_static("Origin"));
+        }
+        None => {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+    }
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        HeaderValue::from_static("true"),
+    );
+    let latency = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    headers.insert(X_KONG_ADMIN_LATENCY, HeaderValue::from(latency));
+    response
+}
+
+/// Says who answers.
+pub(super) async fn server(State(()): State<()>, mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(SERVER, HeaderValue::from_static(PRODUCT));
+    response
+}
+
+/// The answer to OPTIONS.
+pub(super) fn options(request: &HeaderMap, allowed: &'static str) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allowed));
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static(allowed),
+    );
+    let wanted = request.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let wanted = wanted.unwrap_or(HeaderValue::from_static("Content-Type"));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted);
+    response
+}

@@ -1,0 +1,65 @@
+//! The Admin API's own server.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use http::Uri;
+use http::uri::PathAndQuery;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+
+use super::{Admin, router};
+
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the Admin API for as long as it is polled.
+pub async fn serve(listener: TcpListener, admin: Admin) {
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(admin.config.proxy.client_header_timeout)
+        .max_header_size(admin.config.proxy.max_header_size);
+    let router = TowerToHyperService::new(router(admin));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("cannot accept a connection to the Admin API: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            router.call(without_trailing_slash(request))
+        });
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection to the Admin API ended: {error}");
+            }
+        });
+    }
+}
+
+/// `/services/` is `/services`.
+fn without_trailing_slash(mut request: Request<Incoming>) -> Request<Incoming> {
+    let path = request.uri().path();
+    let short = path.trim_end_matches('/');
+    if short.is_empty() || short.len() == path.len() {
+        return request;
+    }
+    let target = match request.uri().query() {
+        Some(query) => format!("{short}?{query}"),
+        None => short.to_owned(),
+    };
+    if let Ok(target) = PathAndQuery::try_from(target) {
+        *request.uri_mut() = Uri::from(target);
+    }
+    request
+}

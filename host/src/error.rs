@@ -1,0 +1,258 @@
+//! The one form of error that the Admin API answers with: Kong's.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::entity::{Kind, Row, Violation, Violations};
+use crate::store;
+
+/// An error of the Admin API.
+#[derive(Debug)]
+pub enum Error {
+    /// A status with a message, as for what is no entity's error.
+    Plain(StatusCode, String),
+    /// A status alone.
+    Bare(StatusCode),
+    /// An entity's error, with Kong's code and name.
+    Coded(Coded),
+}
+
+/// What an entity's error says.
+#[derive(Debug)]
+pub struct Coded {
+    status: StatusCode,
+    code: u8,
+    name: String,
+    message: String,
+    /// `fields`, or `options` for an error about options.
+    details: Option<(&'static str, Value)>,
+}
+
+impl Error {
+    /// There is nothing under this path.
+    pub fn not_found() -> Self {
+        Self::Plain(StatusCode::NOT_FOUND, "Not found".into())
+    }
+
+    /// The request is not right, for the reason given.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::Plain(StatusCode::BAD_REQUEST, message.into())
+    }
+
+    /// The fields of an entity are not right.
+    pub fn schema(violations: &Violations) -> Self {
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            2,
+            "schema violation",
+            violations.message(),
+            Some(("fields", violations.fields())),
+        )
+    }
+
+    /// One field of an entity is not right.
+    pub fn field(name: &str, message: impl Into<Value>) -> Self {
+        let mut violations = Violations::default();
+        violations.field(name, message);
+        Self::schema(&violations)
+    }
+
+    /// A row to change is not there; `key` is what it was looked up by.
+    pub fn no_row(key: &Row) -> Self {
+        let shown = lua(key);
+        let message = if key.contains_key("id") {
+            format!("could not find the entity with primary key '{shown}'")
+        } else {
+            format!("could not find the entity with '{shown}'")
+        };
+        let details = Some(("fields", key.clone().into()));
+        Self::coded(StatusCode::NOT_FOUND, 6, "not found", message, details)
+    }
+
+    /// A reference by name leads nowhere.
+    pub fn unresolved(field: &str, to: &str, name: &str) -> Self {
+        let inner = format!(
+            "the foreign key cannot be resolved with '{{name=\"{name}\"}}' for an existing '{to}' entity"
+        );
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            13,
+            "foreign keys unresolved",
+            format!("foreign key unresolved ({field}.name: {inner})"),
+            Some(("fields", json!({ field: [{ "name": inner }] }))),
+        )
+    }
+
+    /// A page cannot start there.
+    pub fn offset(offset: &str, reason: &str) -> Self {
+        let message = format!("'{offset}' is not a valid offset: {reason}");
+        Self::coded(StatusCode::BAD_REQUEST, 7, "invalid offset", message, None)
+    }
+
+    /// A page cannot have this size.
+    pub fn size(message: &str) -> Self {
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            9,
+            "invalid size",
+            message.into(),
+            None,
+        )
+    }
+
+    /// A filter by tags cannot be understood.
+    pub fn tags(reason: &str) -> Self {
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            11,
+            "invalid options",
+            format!("invalid option (tags: {reason})"),
+            Some(("options", json!({ "tags": reason }))),
+        )
+    }
+
+    fn foreign_key(field: &str, to: &str, key: Value) -> Self {
+        let shown = key.as_object().map(lua).unwrap_or_default();
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            4,
+            "foreign key violation",
+            format!("the foreign key '{shown}' does not reference an existing '{to}' entity."),
+            Some(("fields", json!({ field: key }))),
+        )
+    }
+
+    fn referenced(kind: Kind, by: Kind) -> Self {
+        let (kind, by) = (kind.name(), by.name());
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            4,
+            "foreign key violation",
+            format!("an existing '{by}' entity references this '{kind}' entity"),
+            Some(("fields", json!({ "@referenced_by": by }))),
+        )
+    }
+
+    fn unique(values: Row) -> Self {
+        Self::coded(
+            StatusCode::CONFLICT,
+            5,
+            "unique constraint violation",
+            format!("UNIQUE violation detected on '{}'", lua(&values)),
+            Some(("fields", values.into())),
+        )
+    }
+
+    fn primary_key(id: Uuid) -> Self {
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            3,
+            "primary key violation",
+            format!("primary key violation on key '{{id=\"{id}\"}}'"),
+            Some(("fields", json!({ "id": id }))),
+        )
+    }
+
+    fn coded(
+        status: StatusCode,
+        code: u8,
+        name: &str,
+        message: String,
+        details: Option<(&'static str, Value)>,
+    ) -> Self {
+        Self::Coded(Coded {
+            status,
+            code,
+            name: name.into(),
+            message,
+            details,
+        })
+    }
+}
+
+/// A key as Kong's messages show it: names sorted, strings quoted, references in braces.
+fn lua(key: &Row) -> String {
+    let mut names: Vec<&String> = key.keys().collect();
+    names.sort();
+    let shown: Vec<String> = names
+        .into_iter()
+        .map(|name| match &key[name] {
+            Value::Object(inner) => format!("{name}={}", lua(inner)),
+            value => format!("{name}={value}"),
+        })
+        .collect();
+    format!("{{{}}}", shown.join(","))
+}
+
+impl From<Violation> for Error {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::Schema(violations) => Self::schema(&violations),
+            Violation::ForeignKey { field, to, key } => Self::foreign_key(field, to, key),
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::PrimaryKeyTaken { id, .. } => Self::primary_key(id),
+            store::Error::UniqueKeyTaken { values, .. } => Self::unique(values),
+            store::Error::ReferenceMissing {
+                field, to, value, ..
+            } => Self::foreign_key(field, to.name(), value),
+            store::Error::StillReferenced { kind, by } => Self::referenced(kind, by),
+            store::Error::Changed { .. } => Self::Plain(
+                StatusCode::CONFLICT,
+                "the entity was changed by others at the same time: try again".into(),
+            ),
+            store::Error::Backend(cause) => {
+                tracing::error!("{cause}");
+                Self::Plain(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "An unexpected error occurred".into(),
+                )
+            }
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Plain(status, message) => {
+                (status, Json(json!({ "message": message }))).into_response()
+            }
+            Self::Bare(status) => status.into_response(),
+            Self::Coded(coded) => {
+                let mut body = json!({
+                    "code": coded.code,
+                    "name": coded.name,
+                    "message": coded.message,
+                });
+                if let Some((name, details)) = coded.details {
+                    body[name] = details;
+                }
+                (coded.status, Json(body)).into_response()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_shown_sorted_and_nested() {
+        let key = json!({"upstream": {"id": "1"}, "target": "a:1"});
+        let shown = key.as_object().map(lua);
+        assert_eq!(
+            shown.as_deref(),
+            Some(r#"{target="a:1",upstream={id="1"}}"#)
+        );
+    }
+}

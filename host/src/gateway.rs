@@ -1,0 +1,127 @@
+//! Puts the parts together, and takes them apart again.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, Admin};
+use crate::balancer::{self, Engine};
+use crate::config::Config;
+use crate::proxy::{Listeners, Workers};
+use crate::snapshot::{Compiler, Published};
+use crate::store::{SledStore, Store};
+
+/// Runs the gateway until it is asked to end by SIGTERM or SIGINT.
+///
+/// # Errors
+/// One clear sentence, when it cannot start.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?;
+    let outcome = runtime.block_on(serve(config));
+    // Nothing on the control side is worth waiting for: what was acknowledged is on disk.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    // Whoever is asked to end while starting must end as well, so listen for that first.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.data_dir)?);
+    let engine = Engine::new(balancer::Settings {
+        pick_timeout: config.balancer.pick_timeout,
+        memory: config.balancer.memory,
+        upload: config.balancer.upload,
+        compile_timeout: config.balancer.compile_timeout,
+        cache_dir: config.data_dir.join("cache"),
+        compiler: std::env::current_exe().context("cannot find this program's own file")?,
+    })?;
+    let shipped = admin::install_shipped(&store, &engine).await?;
+
+    let listeners = Listeners::bind(config.proxy_listen, config.workers)
+        .with_context(|| format!("cannot listen on {} for the proxy", config.proxy_listen))?;
+    let proxy = listeners.address;
+    let admin_listener = tokio::net::TcpListener::bind(config.admin_listen)
+        .await
+        .with_context(|| format!("cannot listen on {} for the Admin API", config.admin_listen))?;
+    let admin_address = admin_listener.local_addr()?;
+
+    let published = Arc::<Published>::default();
+    let commits = store.watch()?;
+    let compiler = Compiler::new(
+        Arc::clone(&published),
+        Arc::clone(&store),
+        Arc::clone(&engine),
+        shipped,
+    );
+    let mut compiling = tokio::spawn(compiler.run(commits));
+    // Traffic is taken only once everything that is stored is in effect.
+    published.started().await;
+
+    let workers = Workers::start(listeners, &published, &config.proxy)
+        .context("cannot start the workers of the proxy")?;
+    let admin = Admin {
+        store,
+        engine,
+        published,
+        counters: workers.counters.clone(),
+        config: config.clone(),
+        addresses: (proxy, admin_address),
+    };
+    let serving = tokio::spawn(admin::serve(admin_listener, admin));
+    announce(&config, proxy, admin_address);
+
+    let reason = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        // Without it, changes would be acknowledged and have no effect.
+        ended = &mut compiling => anyhow::bail!("the snapshot compiler has stopped: {ended:?}"),
+    };
+    tracing::info!(
+        "{reason}: no new connections; requests in flight have {:?}",
+        config.shutdown_timeout
+    );
+    let drained = workers.shut_down(config.shutdown_timeout).await;
+    serving.abort();
+    if drained {
+        tracing::info!("all requests are answered: good bye");
+    } else {
+        tracing::warn!(
+            "requests were still in flight after {:?}",
+            config.shutdown_timeout
+        );
+    }
+    Ok(())
+}
+
+/// Says that the gateway is ready: in the log for people, and as one line of JSON on standard output
+/// for programs, which may have asked for port 0.
+fn announce(config: &Config, proxy: SocketAddr, admin: SocketAddr) {
+    let data_dir = config
+        .data_dir
+        .canonicalize()
+        .unwrap_or_else(|_| config.data_dir.clone());
+    tracing::info!("proxy listens on {proxy}, with {} workers", config.workers);
+    tracing::info!("Admin API listens on {admin}");
+    tracing::info!("data is kept in {}", data_dir.display());
+    let line = json!({
+        "event": "ready",
+        "proxy": proxy.to_string(),
+        "admin": admin.to_string(),
+        "data_dir": data_dir,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    // Nobody may be reading.
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
