@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -224,7 +225,13 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         match self {
             Self::Plain(status, message) => {
-                (status, Json(json!({ "message": message }))).into_response()
+                let mut response = (status, Json(json!({ "message": message }))).into_response();
+                if status == StatusCode::PAYLOAD_TOO_LARGE {
+                    // The rest of the body is not read, so nothing can follow it.
+                    let headers = response.headers_mut();
+                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
             }
             Self::Bare(status) => status.into_response(),
             Self::Coded(coded) => {

@@ -13,7 +13,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use thiserror::Error;
-use tokio::time::Sleep;
 
 use super::body::{Exchange, RequestBody, ResponseBody, Stage, Upload};
 use super::connect::{self, connect};
@@ -309,51 +308,47 @@ impl Limits<'_> {
         upload: Option<&Upload>,
     ) -> Result<Result<T, TrySendError<Request<RequestBody>>>, Failure> {
         let sent = Instant::now();
+        // Nothing wakes this when the body moves on to a stage with a shorter limit, so the timer is
+        // never set further than the shortest of them.
+        let step = match upload {
+            None => self.service.read_timeout,
+            Some(_) => (self.service.read_timeout)
+                .min(self.service.write_timeout)
+                .min(self.client_body),
+        };
         let mut sending = pin!(sending);
-        let timer: &mut std::pin::Pin<Box<Sleep>> = &mut connection.timer;
-        timer
-            .as_mut()
-            .reset((sent + self.of(upload, sent).0).into());
+        let timer = &mut connection.timer;
+        timer.as_mut().reset((sent + step).into());
         std::future::poll_fn(|cx| {
             if let Poll::Ready(outcome) = sending.as_mut().poll(cx) {
                 return Poll::Ready(Ok(outcome));
             }
             while timer.as_mut().poll(cx).is_ready() {
-                // The body may have moved since the timer was set.
-                let (limit, since, failure) = self.of(upload, sent).with_failure();
-                let deadline = since + limit;
-                if deadline <= Instant::now() {
+                let now = Instant::now();
+                let (deadline, failure) = self.deadline(upload, sent);
+                if deadline <= now {
                     return Poll::Ready(Err(failure));
                 }
-                timer.as_mut().reset(deadline.into());
+                timer.as_mut().reset(deadline.min(now + step).into());
             }
             Poll::Pending
         })
         .await
     }
 
-    /// What the exchange waits for now: how long it may, since when it does.
-    fn of(&self, upload: Option<&Upload>, sent: Instant) -> Wait {
+    /// Until when the exchange may stay as it is, and what has happened if it does.
+    fn deadline(&self, upload: Option<&Upload>, sent: Instant) -> (Instant, Failure) {
         let service = self.service;
-        match upload.map(|upload| (upload.stage(), upload.since())) {
-            None => Wait(service.read_timeout, sent, Stage::Done),
-            Some((Stage::Untouched, _)) => Wait(service.write_timeout, sent, Stage::Untouched),
-            Some((Stage::Endpoint, since)) => Wait(service.write_timeout, since, Stage::Endpoint),
-            Some((Stage::Client, since)) => Wait(self.client_body, since, Stage::Client),
-            Some((Stage::Done, since)) => Wait(service.read_timeout, since, Stage::Done),
-        }
-    }
-}
-
-struct Wait(Duration, Instant, Stage);
-
-impl Wait {
-    fn with_failure(self) -> (Duration, Instant, Failure) {
-        let failure = match self.2 {
-            Stage::Client => Failure::ClientTimeout,
-            Stage::Untouched | Stage::Endpoint | Stage::Done => Failure::Timeout,
+        let Some(upload) = upload else {
+            return (sent + service.read_timeout, Failure::Timeout);
         };
-        (self.0, self.1, failure)
+        let since = upload.since();
+        match upload.stage() {
+            Stage::Untouched => (sent + service.write_timeout, Failure::Timeout),
+            Stage::Endpoint => (since + service.write_timeout, Failure::Timeout),
+            Stage::Client => (since + self.client_body, Failure::ClientTimeout),
+            Stage::Done => (since + service.read_timeout, Failure::Timeout),
+        }
     }
 }
 

@@ -1,0 +1,218 @@
+//! What must not be believed: on both ports, and in the folder.
+
+use serde_json::json;
+
+use crate::harness::{Backend, Gateway, Raw, Setup, exchange};
+
+#[test]
+fn malformed_requests_get_an_answer_or_an_end_on_both_ports() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 1)]);
+    let long = "x".repeat(200_000);
+    let cases = [
+        "rubbish\r\n\r\n".to_owned(),
+        "GET / HTTP/9.9\r\nhost: h\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\n: no name\r\nhost: h\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\nhost: h\r\ncontent-length: x\r\n\r\n".into(),
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd".into(),
+        "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".into(),
+        format!("GET /{long} HTTP/1.1\r\nhost: h\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nhost: h\r\nx: {long}\r\n\r\n"),
+        "\0\0\0\0".into(),
+        "\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03".into(),
+    ];
+    for to in [gateway.proxy, gateway.admin] {
+        for case in &cases {
+            let mut raw = Raw::connect(to);
+            let answer = raw.send(case.as_bytes()).finish().read_to_end();
+            let shown: String = case.chars().take(60).collect();
+            let fits = answer.is_empty()
+                || answer.starts_with("HTTP/1.1 4")
+                || answer.starts_with("HTTP/1.0 4")
+                || answer.starts_with("HTTP/1.1 50");
+            assert!(fits, "{shown:?}: {answer}");
+        }
+    }
+    // Nobody was hurt.
+    for _ in 0..20 {
+        assert_eq!(gateway.backend_of("/"), "b");
+    }
+    gateway.admin("GET", "/services", &[]).expect(200);
+}
+
+#[test]
+fn a_request_says_once_which_host_it_is_for() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 1)]);
+    for request in [
+        "GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n",
+    ] {
+        let answer = exchange(gateway.proxy, request);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.contains("Bad request"), "{answer}");
+    }
+    let answer = exchange(
+        gateway.proxy,
+        "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\nconnection: close\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+}
+
+#[test]
+fn smuggled_framing_does_not_reach_the_backend() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 1)]);
+    let answer = exchange(
+        gateway.proxy,
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\
+         connection: close\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n",
+    );
+    // RFC 9112, 6.3: either refuse it, or believe the coding alone and close.
+    assert!(!answer.contains("smuggled"), "{answer}");
+    assert!(backend.served() <= 1);
+}
+
+#[test]
+fn slow_clients_are_let_go() {
+    let gateway = Setup::new()
+        .arg("--client-header-timeout", 1)
+        .arg("--client-body-timeout", 1)
+        .start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 1)]);
+    for to in [gateway.proxy, gateway.admin] {
+        let mut idle = Raw::connect(to);
+        let mut head = Raw::connect(to);
+        head.send(b"GET / HTTP/1.1\r\nhost");
+        assert!(idle.is_closed());
+        let said = head.read_to_end();
+        assert!(
+            said.is_empty() || said.starts_with("HTTP/1.1 408"),
+            "{said}"
+        );
+    }
+    let mut body = Raw::connect(gateway.proxy);
+    body.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nabc");
+    let said = body.read_until("\r\n");
+    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+    assert_eq!(gateway.backend_of("/"), "b");
+}
+
+#[test]
+fn bodies_over_the_admin_limit_are_413() {
+    let gateway = Gateway::start();
+    let document = json!({"name": "x".repeat(11 << 20)});
+    let status = gateway.admin_json("POST", "/services", &document).status;
+    assert_eq!(status, 413);
+    gateway.admin("GET", "/services", &[]).expect(200);
+}
+
+#[test]
+fn a_folder_that_is_not_ours_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letter.txt");
+    std::fs::write(&file, "dear").unwrap();
+    let (status, said) = Setup::with_data(folder.path()).fail();
+    assert!(!status.success());
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(
+        said.contains("holds something else than Pointsman's data"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let (status, said) = Setup::with_data(&file).fail();
+    assert!(!status.success());
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn damaged_data_is_one_sentence_and_not_overwritten() {
+    let gateway = Gateway::start();
+    for number in 0..50 {
+        let name = format!("s{number}");
+        gateway
+            .admin("POST", "/services", &[("name", &name), ("host", "h")])
+            .expect(201);
+    }
+    let data_dir = gateway.data_dir.clone();
+    let _folder = gateway.kill();
+    let database = data_dir.join("entities/db");
+    let good = std::fs::read(&database).unwrap();
+    let damages: [(&str, Vec<u8>); 3] = [
+        ("gone", Vec::new()),
+        ("zeroed", vec![0; good.len()]),
+        (
+            "rubbish",
+            (0..good.len()).map(|at| (at * 31 % 251) as u8).collect(),
+        ),
+    ];
+    for (name, bad) in damages {
+        std::fs::write(&database, &bad).unwrap();
+        let (status, said) = Setup::with_data(&data_dir).fail();
+        assert!(!status.success(), "{name}");
+        assert_eq!(said.lines().count(), 1, "{name}: {said}");
+        assert!(said.contains("is damaged"), "{name}: {said}");
+        std::fs::write(&database, &good).unwrap();
+    }
+    std::fs::remove_dir_all(data_dir.join("entities")).unwrap();
+    let (status, said) = Setup::with_data(&data_dir).fail();
+    assert!(!status.success());
+    assert!(
+        said.contains("is damaged: its folder entities is missing"),
+        "{said}"
+    );
+
+    std::fs::write(data_dir.join("FORMAT"), "pointsman data, format 99\n").unwrap();
+    let (_, said) = Setup::with_data(&data_dir).fail();
+    assert!(said.contains("is of another version"), "{said}");
+}
+
+#[test]
+fn one_process_at_a_time_uses_a_folder_and_a_port() {
+    let gateway = Gateway::start();
+    let (status, said) = Setup::with_data(&gateway.data_dir).fail();
+    assert!(!status.success());
+    assert!(said.contains("is in use by another process"), "{said}");
+    for flag in ["--proxy-listen", "--admin-listen"] {
+        let (status, said) = Setup::new().arg(flag, gateway.proxy).fail();
+        assert!(!status.success());
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(
+            said.contains(&format!("cannot listen on {}", gateway.proxy)),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn wrong_settings_are_told_all_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.toml");
+    std::fs::write(&file, "workers = 0\nmax_header_size = 1\n").unwrap();
+    let (status, said) = Setup::new()
+        .arg("--config", file.display())
+        .arg("--workers", 5000)
+        .fail();
+    assert!(!status.success());
+    assert!(
+        said.contains("workers = 5000: expected a number from 1 to 1024"),
+        "{said}"
+    );
+    assert!(
+        said.contains("max_header_size = 1: expected a number from 8192"),
+        "{said}"
+    );
+
+    std::fs::write(&file, "wokers = 1\n").unwrap();
+    let (_, said) = Setup::new().arg("--config", file.display()).fail();
+    assert!(said.contains("wokers"), "{said}");
+    let missing = folder.path().join("missing.toml");
+    let (status, said) = Setup::new().arg("--config", missing.display()).fail();
+    assert!(!status.success());
+    assert!(said.contains("cannot read the config file"), "{said}");
+}

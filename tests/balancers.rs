@@ -1,0 +1,226 @@
+//! Balancers of one's own: uploaded, switched to, and kept from doing harm.
+
+use serde_json::Value;
+
+use crate::harness::{Backend, Gateway, Load, Setup, guest};
+
+/// A gateway with three backends behind `/`.
+fn with_backends(setup: Setup) -> (Gateway, [Backend; 3]) {
+    let gateway = setup.start();
+    let backends = ["a", "b", "c"].map(Backend::start);
+    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
+    (gateway, backends)
+}
+
+fn use_balancer(gateway: &Gateway, name: &str) {
+    gateway
+        .admin("PATCH", "/upstreams/u", &[("algorithm", name)])
+        .expect(200);
+}
+
+#[test]
+fn a_balancer_is_uploaded_shown_used_and_deleted() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    let made = gateway.upload("mine", guest("first")).expect(201).json();
+    assert_eq!(made["name"], "mine");
+    assert_eq!(made["source"], "uploaded");
+    assert_eq!(made["digest"].as_str().unwrap().len(), 64);
+    assert_eq!(made["exports"][0], "pointsman:balancer/policy@1.0.0");
+    assert!(made["description"]["config_schema"].is_object());
+
+    use_balancer(&gateway, "mine");
+    let picks: Vec<String> = (0..5).map(|_| gateway.backend_of("/")).collect();
+    assert!(picks.windows(2).all(|pair| pair[0] == pair[1]), "{picks:?}");
+    let shown = gateway
+        .admin("GET", "/balancers/mine", &[])
+        .expect(200)
+        .json();
+    assert_eq!(shown["usage"]["u"]["picks"], 5);
+    assert_eq!(shown["usage"]["u"]["host_choices"], 0);
+
+    let refused = gateway
+        .admin("DELETE", "/balancers/mine", &[])
+        .expect(400)
+        .json();
+    assert_eq!(refused["code"], 4);
+    assert_eq!(
+        refused["message"],
+        "an existing 'upstreams' entity references this 'balancers' entity"
+    );
+    use_balancer(&gateway, "round-robin");
+    gateway.admin("DELETE", "/balancers/mine", &[]).expect(204);
+    gateway.admin("GET", "/balancers/mine", &[]).expect(404);
+    let unknown = gateway
+        .admin("PATCH", "/upstreams/u", &[("algorithm", "mine")])
+        .expect(400);
+    assert!(
+        unknown
+            .text()
+            .contains("expected one of: consistent-hashing"),
+        "{}",
+        unknown.text()
+    );
+    gateway
+        .admin("DELETE", "/balancers/round-robin", &[])
+        .expect(400);
+}
+
+#[test]
+fn a_multipart_upload_and_a_restart_keep_the_component() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    let component = guest("first");
+    let mut body = Vec::new();
+    for (disposition, content) in [
+        ("name=\"name\"", &b"mine"[..]),
+        ("name=\"component\"; filename=\"first.wasm\"", &*component),
+    ] {
+        let head = format!("--X\r\nContent-Disposition: form-data; {disposition}\r\n\r\n");
+        body.extend(head.bytes());
+        body.extend(content);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"--X--\r\n");
+    let body = Some(("multipart/form-data; boundary=X", body));
+    gateway
+        .send(gateway.admin, "POST", "/balancers", &[], body)
+        .expect(201);
+    use_balancer(&gateway, "mine");
+    let first = gateway.backend_of("/");
+    let data_dir = gateway.data_dir.clone();
+    let _folder = gateway.kill();
+
+    let gateway = Setup::with_data(&data_dir).start();
+    for _ in 0..4 {
+        assert_eq!(gateway.backend_of("/"), first);
+    }
+    let path = "/balancers/mine/component";
+    assert_eq!(gateway.admin("GET", path, &[]).expect(200).body, component);
+}
+
+#[test]
+fn what_is_no_balancer_is_refused_with_the_reason() {
+    let gateway = Setup::new().arg("--balancer-upload", 200).start();
+    for (component, part) in [
+        (b"#!/bin/sh".to_vec(), "not WebAssembly"),
+        (
+            b"\0asm\x01\0\0\0".to_vec(),
+            "core module and not a component",
+        ),
+        (b"\0asm\x0d\0\x01\0rubbish".to_vec(), "not valid"),
+        (
+            guest("no-policy"),
+            "lacks the interface pointsman:balancer/policy@1.0.0",
+        ),
+        (guest("opens-socket"), "wasi:sockets/"),
+        (guest("wants-unknown-import"), "does not give to balancers"),
+        (guest("unknown-column"), "load column"),
+        (guest("bad-schema"), "config-schema"),
+        (vec![0; 201 << 10], "larger than the 204800 bytes"),
+        (Vec::new(), "is empty"),
+    ] {
+        let refused = gateway.upload("x", component).expect(400);
+        assert!(refused.text().contains(part), "{part}: {}", refused.text());
+        assert_eq!(refused.json()["code"], 2);
+    }
+    let all = gateway.admin("GET", "/balancers", &[]).expect(200).json();
+    assert_eq!(all["data"].as_array().unwrap().len(), 1);
+}
+
+/// Each of these does its worst under load, on one upstream, while another one goes on beside it.
+#[test]
+fn no_balancer_costs_a_request() {
+    let (gateway, backends) = with_backends(Setup::new().arg("--balancer-pick-timeout", 20));
+    gateway.balanced_as("beside", "/beside", &[(backends[0].address, 1)]);
+    for (name, kind) in [
+        ("traps", "trap"),
+        ("panics", "trap"),
+        ("panics-sometimes", "trap"),
+        ("sleeps", "trap"),
+        ("overflows-stack", "trap"),
+        ("loops", "deadline"),
+        ("loops-in-configure", "deadline"),
+        ("eats-memory", "memory"),
+        ("out-of-range", "out_of_range"),
+        ("prints", ""),
+        ("floods", ""),
+    ] {
+        gateway.upload(name, guest(name)).expect(201);
+        let load = Load::start(gateway.proxy, "/", 3);
+        let beside = Load::start(gateway.proxy, "/beside/", 1);
+        use_balancer(&gateway, name);
+        load.wait_for(200);
+        beside.wait_for(20);
+        let shown = gateway
+            .admin("GET", &format!("/balancers/{name}"), &[])
+            .expect(200);
+        assert_eq!(load.stop().failures, [""; 0], "{name}");
+        assert_eq!(beside.stop().failures, [""; 0], "{name}");
+        let usage = &shown.json()["usage"]["u"];
+        assert!(usage["picks"].as_u64().unwrap() > 0, "{name}: {usage}");
+        if !kind.is_empty() {
+            assert!(
+                usage["faults"][kind].as_u64().unwrap() > 0,
+                "{name}: {usage}"
+            );
+            assert!(usage["last_fault"].is_string(), "{name}: {usage}");
+        }
+    }
+}
+
+#[test]
+fn balancers_are_switched_under_load() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    gateway.upload("first", guest("first")).expect(201);
+    gateway
+        .upload("least", guest("least-in-flight"))
+        .expect(201);
+    let load = Load::start(gateway.proxy, "/", 4);
+    for round in 0..30 {
+        use_balancer(&gateway, ["first", "least", "round-robin"][round % 3]);
+        load.wait_for(20);
+    }
+    // Another component under the same name takes over too.
+    use_balancer(&gateway, "first");
+    let body = Some(("application/wasm", guest("least-in-flight")));
+    gateway
+        .send(gateway.admin, "PUT", "/balancers/first", &[], body)
+        .expect(200);
+    load.wait_for(20);
+    assert_eq!(load.stop().failures, [""; 0]);
+    let shown = gateway.admin("GET", "/balancers/first", &[]).json();
+    assert_eq!(shown["description"]["columns"][0], "in-flight");
+    assert!(shown["usage"]["u"]["picks"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_balancer_may_refuse_a_request() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    gateway.upload("refuses", guest("refuses")).expect(201);
+    use_balancer(&gateway, "refuses");
+    let refused = gateway.get("/").expect(503);
+    assert_eq!(
+        refused.json()["message"],
+        "failure to get a peer from the ring-balancer"
+    );
+}
+
+#[test]
+fn algorithms_of_kong_that_are_not_shipped_are_served_and_said_so() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    use_balancer(&gateway, "least-connections");
+    let upstream: Value = gateway.admin("GET", "/upstreams/u", &[]).json();
+    assert_eq!(upstream["algorithm"], "least-connections");
+    gateway.backend_of("/");
+    // Whoever has such a balancer can load it under the name.
+    gateway
+        .upload("least-connections", guest("first"))
+        .expect(201);
+    let first = gateway.backend_of("/");
+    assert_eq!(gateway.backend_of("/"), first);
+    gateway.terminate();
+    let (_, log) = gateway.wait();
+    assert!(
+        log.contains("no balancer \"least-connections\" is loaded"),
+        "{log}"
+    );
+}

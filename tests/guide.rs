@@ -1,0 +1,129 @@
+//! Kong's load-balancing guide, typed as it stands, and what it promises.
+
+use std::collections::BTreeMap;
+
+use crate::harness::{Backend, Gateway, Load, Tally};
+
+#[test]
+fn the_guide_as_it_is_written() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let url = format!("http://{}", one.address);
+    let service = [("name", "example_service"), ("url", &*url)];
+    gateway.admin("POST", "/services", &service).expect(201);
+    let route = [("paths[]", "/mock"), ("name", "example_route")];
+    gateway
+        .admin("POST", "/services/example_service/routes", &route)
+        .expect(201);
+
+    // A change is in effect when it is answered, so no waiting here or below.
+    let echo = gateway.get("/mock/anything").expect(200);
+    assert_eq!(echo.header("x-backend"), "one");
+    assert_eq!(echo.json()["uri"], "/anything");
+
+    let upstream = [("name", "example_upstream")];
+    gateway.admin("POST", "/upstreams", &upstream).expect(201);
+    gateway.add_target("example_upstream", one.address, 100);
+    gateway.add_target("example_upstream", two.address, 100);
+    let host = [("host", "example_upstream")];
+    let service = gateway.admin("PATCH", "/services/example_service", &host);
+    assert_eq!(service.expect(200).json()["host"], "example_upstream");
+
+    let picks: Vec<String> = (0..20)
+        .map(|_| gateway.backend_of("/mock/headers"))
+        .collect();
+    for pair in picks.windows(2) {
+        assert_ne!(pair[0], pair[1], "{picks:?}");
+    }
+}
+
+#[test]
+fn equal_targets_share_exactly_whatever_connection_a_request_comes_on() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    let tally = Tally::of(gateway.proxy, "/", 8, 100);
+    assert_eq!(tally.failures, [""; 0]);
+    let expected = BTreeMap::from([("one".to_owned(), 400), ("two".to_owned(), 400)]);
+    assert_eq!(tally.by_backend, expected);
+}
+
+#[test]
+fn weights_are_exact_and_smooth() {
+    let gateway = Gateway::start();
+    let [one, two, none] = ["one", "two", "none"].map(Backend::start);
+    gateway.balanced(&[(one.address, 100), (two.address, 200), (none.address, 0)]);
+    let picks: Vec<String> = (0..30).map(|_| gateway.backend_of("/")).collect();
+    for window in picks.windows(3) {
+        let twos = window.iter().filter(|pick| *pick == "two").count();
+        assert_eq!(twos, 2, "{picks:?}");
+    }
+    let tally = Tally::of(gateway.proxy, "/", 6, 100);
+    let expected = BTreeMap::from([("one".to_owned(), 200), ("two".to_owned(), 400)]);
+    assert_eq!(tally.by_backend, expected);
+    assert_eq!(none.served(), 0);
+}
+
+#[test]
+fn a_killed_backend_is_noticed_by_nobody() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    let load = Load::start(gateway.proxy, "/", 8);
+    load.wait_for(500);
+    two.kill();
+    load.wait_for(1000);
+    let tally = load.stop();
+    assert_eq!(tally.failures, [""; 0]);
+    assert!(tally.by_backend["one"] > tally.by_backend["two"]);
+}
+
+#[test]
+fn targets_come_and_go_under_load() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c"].map(Backend::start);
+    gateway.balanced(&[(backends[0].address, 100)]);
+    let load = Load::start(gateway.proxy, "/", 4);
+    for round in 0..30 {
+        let backend = &backends[1 + round % 2];
+        gateway.add_target("u", backend.address, 1 + round as u32);
+        load.wait_for(5);
+        let path = format!("/upstreams/u/targets/{}", backend.address);
+        gateway
+            .admin("PATCH", &path, &[("weight", "7")])
+            .expect(200);
+        load.wait_for(5);
+        gateway.admin("DELETE", &path, &[]).expect(204);
+    }
+    let tally = load.stop();
+    assert_eq!(tally.failures, [""; 0]);
+    // A deleted target gets nothing more.
+    let served = backends[1].served();
+    gateway.backend_of("/");
+    assert_eq!(backends[1].served(), served);
+}
+
+#[test]
+fn everything_in_the_readme_is_true() {
+    let readme = include_str!("../README.md");
+    for setting in ["proxy_listen", "admin_listen", "data_dir", "workers", "log"] {
+        assert!(readme.contains(setting), "{setting}");
+    }
+    let help = crate::harness::help();
+    let mut settings = 0;
+    for line in help
+        .lines()
+        .filter(|line| line.trim_start().starts_with("--"))
+    {
+        let flag = line.split_whitespace().next().unwrap();
+        let name = flag.trim_start_matches("--").replace('-', "_");
+        let variable = format!("POINTSMAN_{}", name.to_uppercase());
+        assert!(help.contains(&variable), "{variable} is not in the help");
+        assert!(
+            readme.contains(&format!("`{name}`")) || name == "config",
+            "{name} is not in the README"
+        );
+        settings += 1;
+    }
+    assert!(settings >= 15, "{help}");
+}

@@ -1,0 +1,168 @@
+//! Real HTTP servers, each on a thread and a port of its own.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+/// A server that says in `x-backend` who it is and in its body what it was asked:
+///
+/// - `/status/N` answers with status N
+/// - `/delay/MS` answers after that time
+/// - `/bytes/N` sends N bytes, in chunks
+/// - `/length` says how long the request's body was
+/// - `/hang` never answers
+/// - `/headers-out` answers with hop-by-hop and other headers
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+    served: Arc<AtomicU64>,
+    runtime: Option<Runtime>,
+}
+
+impl Backend {
+    pub(crate) fn start(name: &'static str) -> Self {
+        Self::start_on(name, "127.0.0.1:0".parse().unwrap())
+    }
+
+    pub(crate) fn start_on(name: &'static str, address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&served);
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let counter = Arc::clone(&counter);
+                let answer = service_fn(move |request| {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    answer(name, request)
+                });
+                tokio::spawn(async move {
+                    let _ = stream.set_nodelay(true);
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), answer)
+                        .with_upgrades()
+                        .await;
+                });
+            }
+        });
+        Self {
+            address,
+            served,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Requests that it got so far.
+    pub(crate) fn served(&self) -> u64 {
+        self.served.load(Ordering::SeqCst)
+    }
+
+    /// Dies: the port is closed and so is every connection, in the middle of whatever they do.
+    pub(crate) fn kill(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(10));
+        }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+type Body = BoxBody<Bytes, Infallible>;
+
+async fn answer(
+    name: &'static str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, hyper::Error> {
+    let path = request.uri().path().to_owned();
+    let mut segments = path.rsplit('/');
+    let argument: u64 = segments.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let verb = segments.next().unwrap_or_default();
+    let mut response = Response::builder().header("x-backend", name);
+    match verb {
+        "status" => response = response.status(argument as u16),
+        "delay" => tokio::time::sleep(Duration::from_millis(argument)).await,
+        "bytes" => {
+            let chunk = Bytes::from(vec![b'x'; 16 * 1024]);
+            let chunks = argument.div_ceil(chunk.len() as u64);
+            let frames = (0..chunks).map(move |number| {
+                let left = argument - number * chunk.len() as u64;
+                let size = left.min(chunk.len() as u64) as usize;
+                Ok(Frame::data(chunk.slice(..size)))
+            });
+            let body = StreamBody::new(futures_util::stream::iter(frames)).boxed();
+            return Ok(response.body(body).unwrap());
+        }
+        _ => {}
+    }
+    match path.rsplit('/').next() {
+        Some("hang") => std::future::pending().await,
+        Some("upgrade") => {
+            let on_upgrade = hyper::upgrade::on(request);
+            tokio::spawn(async move {
+                if let Ok(upgraded) = on_upgrade.await {
+                    let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                }
+            });
+            let response = response
+                .status(101)
+                .header("connection", "upgrade")
+                .header("upgrade", "echo");
+            return Ok(response.body(Full::default().boxed()).unwrap());
+        }
+        Some("headers-out") => {
+            response = response
+                .header("connection", "x-private")
+                .header("x-private", "1")
+                .header("keep-alive", "timeout=5")
+                .header("via", "1.1 inner")
+                .header("x-public", "1");
+        }
+        _ => {}
+    }
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in &parts.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let entry = headers.entry(name.to_string()).or_default();
+        if !entry.is_empty() {
+            entry.push_str(" | ");
+        }
+        entry.push_str(&value);
+    }
+    let text = json!({
+        "backend": name,
+        "method": parts.method.as_str(),
+        "uri": parts.uri.to_string(),
+        "headers": headers,
+        "length": body.len(),
+    });
+    Ok(response
+        .header("content-type", "application/json")
+        .body(Full::from(text.to_string()).boxed())
+        .unwrap())
+}

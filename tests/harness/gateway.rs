@@ -1,0 +1,362 @@
+//! A gateway process of its own for each case.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A gateway to be started.
+pub(crate) struct Setup {
+    data_dir: PathBuf,
+    args: Vec<String>,
+    owned: Option<TempDir>,
+}
+
+/// A running gateway. Killed when dropped.
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) proxy: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    log: Option<JoinHandle<String>>,
+    agent: ureq::Agent,
+    writes: AtomicUsize,
+    _owned: Option<TempDir>,
+}
+
+/// An answer of the Admin API or of the proxy.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: ureq::http::HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+
+    /// Fails the case unless the answer has this status.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+}
+
+impl Setup {
+    /// With an empty data folder.
+    pub(crate) fn new() -> Self {
+        let owned = tempfile::tempdir().unwrap();
+        Self {
+            data_dir: owned.path().join("data"),
+            args: Vec::new(),
+            owned: Some(owned),
+        }
+    }
+
+    /// With the data folder of another gateway.
+    pub(crate) fn with_data(data_dir: &Path) -> Self {
+        Self {
+            data_dir: data_dir.to_owned(),
+            args: Vec::new(),
+            owned: None,
+        }
+    }
+
+    pub(crate) fn arg(mut self, name: &str, value: impl ToString) -> Self {
+        self.args.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POINTSMAN_")) {
+            command.env_remove(name);
+        }
+        command.arg("--data-dir").arg(&self.data_dir);
+        let named = |name: &str| self.args.iter().any(|arg| arg == name);
+        if !named("--proxy-listen") {
+            command.args(["--proxy-listen", "127.0.0.1:0"]);
+        }
+        if !named("--admin-listen") {
+            command.args(["--admin-listen", "127.0.0.1:0"]);
+        }
+        if !named("--workers") {
+            command.args(["--workers", "2"]);
+        }
+        if !named("--balancer-pick-timeout") {
+            // A busy machine must not make the host's choice look like the balancer's.
+            command.args(["--balancer-pick-timeout", "1000"]);
+        }
+        command.args(&self.args);
+        command
+    }
+
+    /// Starts the gateway and waits until it says that it is ready.
+    pub(crate) fn start(self) -> Gateway {
+        let mut child = self
+            .command()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            let _ = stderr.read_to_string(&mut log);
+            log
+        });
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let Ok(ready) = serde_json::from_str::<Value>(&line) else {
+            let _ = child.kill();
+            panic!("not ready: {line:?}; log: {}", log.join().unwrap());
+        };
+        let address = |name: &str| ready[name].as_str().unwrap().parse().unwrap();
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .build()
+            .new_agent();
+        Gateway {
+            proxy: address("proxy"),
+            admin: address("admin"),
+            child,
+            data_dir: self.data_dir,
+            log: Some(log),
+            agent,
+            writes: AtomicUsize::new(0),
+            _owned: self.owned,
+        }
+    }
+
+    /// Runs a gateway that is expected to give up: its exit status and what it printed.
+    pub(crate) fn fail(self) -> (ExitStatus, String) {
+        let output = self.command().output().unwrap();
+        (
+            output.status,
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    }
+}
+
+impl Gateway {
+    pub(crate) fn start() -> Self {
+        Setup::new().start()
+    }
+
+    /// Sends a request to the Admin API, the fields as a form, `[]`-names and all.
+    pub(crate) fn admin(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Reply {
+        let form = form(fields);
+        let content_type = "application/x-www-form-urlencoded";
+        let body = (!fields.is_empty()).then_some((content_type, form.into_bytes()));
+        self.send(self.admin, method, path, &[], body)
+    }
+
+    /// Sends a JSON document to the Admin API.
+    pub(crate) fn admin_json(&self, method: &str, path: &str, document: &Value) -> Reply {
+        let body = ("application/json", document.to_string().into_bytes());
+        self.send(self.admin, method, path, &[], Some(body))
+    }
+
+    /// Uploads a component.
+    pub(crate) fn upload(&self, name: &str, component: Vec<u8>) -> Reply {
+        let path = format!("/balancers?name={name}");
+        let body = ("application/wasm", component);
+        self.send(self.admin, "POST", &path, &[], Some(body))
+    }
+
+    /// Sends a request to the proxy.
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        self.send(self.proxy, "GET", path, &[], None)
+    }
+
+    /// Sends a request with headers to the proxy.
+    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.send(self.proxy, "GET", path, headers, None)
+    }
+
+    /// The name of the backend that answers a request.
+    pub(crate) fn backend_of(&self, path: &str) -> String {
+        self.get(path).expect(200).header("x-backend").to_owned()
+    }
+
+    pub(crate) fn send(
+        &self,
+        to: SocketAddr,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<(&str, Vec<u8>)>,
+    ) -> Reply {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{to}{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = match body {
+            Some((content_type, body)) => {
+                let request = request.header("content-type", content_type).body(body);
+                self.agent.run(request.unwrap())
+            }
+            None => self.agent.run(request.body(()).unwrap()),
+        };
+        let mut answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        Reply {
+            status: answer.status().as_u16(),
+            headers: answer.headers().clone(),
+            body: answer.body_mut().read_to_vec().unwrap(),
+        }
+    }
+
+    /// An upstream `u` with these targets, reached under `/`.
+    pub(crate) fn balanced(&self, targets: &[(SocketAddr, u32)]) {
+        self.balanced_as("u", "/", targets);
+    }
+
+    /// An upstream with these targets, reached under a path.
+    pub(crate) fn balanced_as(&self, name: &str, path: &str, targets: &[(SocketAddr, u32)]) {
+        self.admin("POST", "/upstreams", &[("name", name)])
+            .expect(201);
+        for (target, weight) in targets {
+            self.add_target(name, *target, *weight);
+        }
+        let service = format!("{name}-service");
+        self.admin("POST", "/services", &[("name", &service), ("host", name)])
+            .expect(201);
+        let routes = format!("/services/{service}/routes");
+        self.admin("POST", &routes, &[("paths[]", path)])
+            .expect(201);
+    }
+
+    pub(crate) fn add_target(&self, upstream: &str, target: SocketAddr, weight: u32) {
+        let fields = [
+            ("target", &*target.to_string()),
+            ("weight", &*weight.to_string()),
+        ];
+        self.admin("POST", &format!("/upstreams/{upstream}/targets"), &fields)
+            .expect(201);
+    }
+
+    /// Posts a form to the Admin API: the status, or none if the process did not answer.
+    pub(crate) fn try_admin(&self, path: &str, fields: &[(&str, &str)]) -> Option<u16> {
+        let answer = self
+            .agent
+            .post(format!("http://{}{path}", self.admin))
+            .content_type("application/x-www-form-urlencoded")
+            .send(form(fields));
+        let status = answer.ok()?.status().as_u16();
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        Some(status)
+    }
+
+    /// Answers that [`Gateway::try_admin`] got so far.
+    pub(crate) fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    /// Kills the process from beside its clients.
+    pub(crate) fn kill_9(&self) {
+        self.signal("-KILL");
+    }
+
+    /// The length of a body that is too long to hold.
+    pub(crate) fn get_large(&self, path: &str) -> usize {
+        let answer = self
+            .agent
+            .get(format!("http://{}{path}", self.proxy))
+            .call();
+        let mut body = answer.unwrap().into_body().into_reader();
+        std::io::copy(&mut body, &mut std::io::sink()).unwrap() as usize
+    }
+
+    /// Resident memory of the process.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Kills the process as a power cut would: nothing is cleaned up.
+    pub(crate) fn kill(mut self) -> Option<TempDir> {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+        self._owned.take()
+    }
+
+    /// Asks the process to end, without waiting.
+    pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Waits for the end of the process: its exit status and its log.
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().unwrap();
+        (status, self.log.take().unwrap().join().unwrap())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Some(log) = self.log.take()
+            && let Ok(log) = log.join()
+        {
+            eprintln!("log of the gateway:\n{log}");
+        }
+    }
+}
+
+/// What `--help` prints.
+pub(crate) fn help() -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .arg("--help")
+        .output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+fn form(fields: &[(&str, &str)]) -> String {
+    let mut form = String::new();
+    for (name, value) in fields {
+        for (text, mark) in [(name, '='), (value, '&')] {
+            for byte in text.bytes() {
+                match byte {
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'[' | b']' => {
+                        form.push(byte.into());
+                    }
+                    _ => form.push_str(&format!("%{byte:02X}")),
+                }
+            }
+            form.push(mark);
+        }
+    }
+    form.pop();
+    form
+}

@@ -1,0 +1,13 @@
+//! What the cases stand on: a gateway, backends, and clients.
+
+mod backend;
+mod gateway;
+mod guests;
+mod load;
+mod raw;
+
+pub(crate) use backend::Backend;
+pub(crate) use gateway::{Gateway, Setup, help};
+pub(crate) use guests::guest;
+pub(crate) use load::{Load, Tally};
+pub(crate) use raw::{Raw, exchange};

@@ -1,0 +1,18 @@
+//! Black-box tests: the real binary on free ports, real backends, a real store, real components.
+//!
+//! They are one target of the `pointsman` package (see `host/Cargo.toml`), so that cargo builds the
+//! very binary that they start.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail by panicking"
+)]
+
+mod harness;
+
+mod bad_input;
+mod balancers;
+mod guide;
+mod lifecycle;
+mod proxy;

@@ -1,0 +1,351 @@
+//! What a request and its response go through.
+
+use serde_json::json;
+
+use crate::harness::{Backend, Gateway, Raw, Setup, exchange};
+
+/// A gateway with one backend behind `/`, and further fields for service and route.
+fn with_backend(service: &[(&str, &str)], route: &[(&str, &str)]) -> (Gateway, Backend) {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    add(
+        &gateway,
+        "s",
+        backend.address.to_string().as_str(),
+        service,
+        route,
+    );
+    (gateway, backend)
+}
+
+fn add(
+    gateway: &Gateway,
+    name: &str,
+    target: &str,
+    service: &[(&str, &str)],
+    route: &[(&str, &str)],
+) {
+    let url = format!("http://{target}");
+    let fields = [&[("name", name), ("url", &*url)], service].concat();
+    gateway.admin("POST", "/services", &fields).expect(201);
+    let routes = format!("/services/{name}/routes");
+    gateway.admin("POST", &routes, route).expect(201);
+}
+
+#[test]
+fn the_upstream_is_told_of_the_way_as_by_kong() {
+    let (gateway, backend) = with_backend(&[], &[("paths[]", "/mock")]);
+    let headers = [
+        ("x-forwarded-for", "192.0.2.1"),
+        ("x-forwarded-proto", "https"),
+        ("te", "trailers"),
+        ("x-custom", "kept"),
+    ];
+    let echo = gateway
+        .get_with("/mock/a%20b?c=%20d", &headers)
+        .expect(200)
+        .json();
+    assert_eq!(echo["uri"], "/a%20b?c=%20d");
+    let sent = &echo["headers"];
+    assert_eq!(sent["host"], backend.address.to_string());
+    assert_eq!(sent["x-forwarded-for"], "192.0.2.1, 127.0.0.1");
+    assert_eq!(sent["x-real-ip"], "127.0.0.1");
+    assert_eq!(sent["x-forwarded-proto"], "http");
+    assert_eq!(sent["x-forwarded-host"], "127.0.0.1");
+    assert_eq!(sent["x-forwarded-port"], gateway.proxy.port().to_string());
+    assert_eq!(sent["x-forwarded-path"], "/mock/a%20b");
+    assert_eq!(sent["x-forwarded-prefix"], "/mock");
+    assert_eq!(sent["x-custom"], "kept");
+    assert_eq!(sent["connection"], "keep-alive");
+    assert_eq!(
+        sent["via"],
+        concat!("1.1 pointsman/", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn the_client_gets_kongs_headers_and_none_of_the_hops() {
+    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let reply = gateway.get("/headers-out").expect(200);
+    for name in ["x-private", "keep-alive"] {
+        assert_eq!(reply.header(name), "", "{name}");
+    }
+    assert_eq!(reply.header("x-public"), "1");
+    let product = concat!("pointsman/", env!("CARGO_PKG_VERSION"));
+    assert_eq!(reply.header("via"), format!("1.1 inner, 1.1 {product}"));
+    assert_eq!(reply.header("server"), product);
+    assert_eq!(reply.header("x-kong-request-id").len(), 32);
+    for name in ["x-kong-upstream-latency", "x-kong-proxy-latency"] {
+        assert!(reply.header(name).parse::<u64>().is_ok(), "{name}");
+    }
+    assert_eq!(reply.header("x-kong-response-latency"), "");
+}
+
+#[test]
+fn strip_path_preserve_host_and_the_services_path() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    let target = backend.address.to_string();
+    add(
+        &gateway,
+        "kept",
+        &target,
+        &[],
+        &[("paths[]", "/kept"), ("strip_path", "false")],
+    );
+    add(
+        &gateway,
+        "base",
+        &format!("{target}/api"),
+        &[],
+        &[("paths[]", "/base")],
+    );
+    add(
+        &gateway,
+        "host",
+        &target,
+        &[],
+        &[("paths[]", "/host"), ("preserve_host", "true")],
+    );
+    add(&gateway, "regex", &target, &[], &[("paths[]", r"~/v\d+/")]);
+    let uri = |path: &str| gateway.get(path).expect(200).json()["uri"].clone();
+    assert_eq!(uri("/kept/x?y"), "/kept/x?y");
+    assert_eq!(uri("/base/x?"), "/api/x?");
+    assert_eq!(uri("/v12/x"), "/x");
+    let echo = gateway
+        .get_with("/host", &[("host", "name.example:99")])
+        .expect(200)
+        .json();
+    assert_eq!(echo["headers"]["host"], "name.example:99");
+}
+
+#[test]
+fn routes_are_chosen_by_host_method_header_and_path() {
+    let gateway = Gateway::start();
+    let backends = ["plain", "host", "wild", "method", "header"].map(|name| {
+        let backend = Backend::start(name);
+        let route: &[(&str, &str)] = match name {
+            "host" => &[("hosts[]", "a.example.com"), ("paths[]", "/")],
+            "wild" => &[("hosts[]", "*.example.com"), ("paths[]", "/")],
+            "method" => &[("methods[]", "DELETE"), ("paths[]", "/")],
+            "header" => &[("headers.x-version", "v2"), ("paths[]", "/")],
+            _ => &[("paths[]", "/")],
+        };
+        add(&gateway, name, &backend.address.to_string(), &[], route);
+        backend
+    });
+    let asked = |headers: &[(&str, &str)]| {
+        gateway
+            .get_with("/", headers)
+            .expect(200)
+            .header("x-backend")
+            .to_owned()
+    };
+    assert_eq!(asked(&[]), "plain");
+    assert_eq!(asked(&[("host", "a.example.com")]), "host");
+    assert_eq!(asked(&[("host", "A.EXAMPLE.com:80")]), "host");
+    assert_eq!(asked(&[("host", "b.example.com")]), "wild");
+    assert_eq!(asked(&[("x-version", "V2")]), "header");
+    let reply = gateway
+        .send(gateway.proxy, "DELETE", "/", &[], None)
+        .expect(200);
+    assert_eq!(reply.header("x-backend"), "method");
+    // A disabled service takes its routes with it.
+    gateway
+        .admin("PATCH", "/services/host", &[("enabled", "false")])
+        .expect(200);
+    assert_eq!(asked(&[("host", "a.example.com")]), "wild");
+    drop(backends);
+}
+
+#[test]
+fn errors_have_kongs_bodies() {
+    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/s"), ("name", "r")]);
+    let nothing = gateway.get("/nowhere").expect(404);
+    assert_eq!(
+        nothing.json()["message"],
+        "no Route matched with those values"
+    );
+    let id = nothing.header("x-kong-request-id").to_owned();
+    assert_eq!(nothing.json()["request_id"], id);
+    assert!(!nothing.header("x-kong-response-latency").is_empty());
+    let product = concat!("pointsman/", env!("CARGO_PKG_VERSION"));
+    assert_eq!(nothing.header("server"), product);
+    let html = gateway
+        .get_with("/nowhere", &[("accept", "text/html")])
+        .expect(404);
+    assert_eq!(html.header("content-type"), "text/html; charset=utf-8");
+
+    gateway
+        .admin("POST", "/upstreams", &[("name", "empty")])
+        .expect(201);
+    gateway
+        .admin("PATCH", "/services/s", &[("host", "empty")])
+        .expect(200);
+    let empty = gateway.get("/s").expect(503);
+    assert_eq!(
+        empty.json()["message"],
+        "failure to get a peer from the ring-balancer"
+    );
+
+    gateway
+        .admin(
+            "PATCH",
+            "/services/s",
+            &[("host", "does-not-resolve.invalid")],
+        )
+        .expect(200);
+    let unknown = gateway.get("/s").expect(503);
+    assert_eq!(unknown.json()["message"], "name resolution failed");
+
+    gateway
+        .admin("PATCH", "/services/s", &[("protocol", "https")])
+        .expect(200);
+    let tls = gateway.get("/s").expect(503);
+    assert!(tls.text().contains("http only"), "{}", tls.text());
+
+    gateway
+        .admin_json("PATCH", "/routes/r", &json!({"service": null}))
+        .expect(200);
+    let none = gateway.get("/s").expect(503);
+    assert_eq!(none.json()["message"], "no Service found with those values");
+}
+
+#[test]
+fn a_bad_upstream_is_502_and_a_slow_one_504() {
+    let (gateway, backend) = with_backend(
+        &[("read_timeout", "100"), ("retries", "0")],
+        &[("paths[]", "/")],
+    );
+    let slow = gateway.get("/hang").expect(504);
+    assert_eq!(slow.json()["message"], "The upstream server is timing out");
+    assert!(!slow.header("x-kong-upstream-latency").is_empty());
+    // Without a word on the form, the engine of Kong answers in plain text.
+    let plain = exchange(
+        gateway.proxy,
+        "GET /hang HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n",
+    );
+    assert!(
+        plain.contains("\r\n\r\nThe upstream server is timing out\nrequest_id: "),
+        "{plain}"
+    );
+    let address = backend.address;
+    backend.kill();
+    let refused = gateway.get_with("/", &[("accept", "*/*")]).expect(502);
+    assert_eq!(
+        refused.json()["message"],
+        "An invalid response was received from the upstream server"
+    );
+    // It comes back, and so does the service.
+    let _backend = Backend::start_on("again", address);
+    assert_eq!(gateway.backend_of("/"), "again");
+}
+
+#[test]
+fn a_post_is_not_sent_twice_but_goes_elsewhere_if_it_was_not_sent() {
+    let gateway = Gateway::start();
+    let (dead, alive) = (Backend::start("dead"), Backend::start("alive"));
+    gateway.balanced(&[(dead.address, 1), (alive.address, 1)]);
+    dead.kill();
+    for _ in 0..4 {
+        let body = Some(("text/plain", b"12345".to_vec()));
+        let reply = gateway
+            .send(gateway.proxy, "POST", "/", &[], body)
+            .expect(200);
+        assert_eq!(reply.json()["length"], 5);
+    }
+    assert_eq!(alive.served(), 4);
+    gateway
+        .admin("PATCH", "/services/u-service", &[("read_timeout", "100")])
+        .expect(200);
+    let other = Backend::start("other");
+    gateway.add_target("u", other.address, 1);
+    let before = alive.served() + other.served();
+    let body = Some(("text/plain", b"x".to_vec()));
+    gateway
+        .send(gateway.proxy, "POST", "/hang", &[], body)
+        .expect(504);
+    assert_eq!(alive.served() + other.served(), before + 1);
+}
+
+#[test]
+fn bodies_are_streamed_both_ways() {
+    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    const SIZE: usize = 32 << 20;
+    let reply = gateway.get_large(&format!("/bytes/{SIZE}"));
+    assert_eq!(reply, SIZE);
+    let body = Some(("application/octet-stream", vec![b'y'; SIZE]));
+    let reply = gateway
+        .send(gateway.proxy, "PUT", "/length", &[], body)
+        .expect(200);
+    assert_eq!(reply.json()["length"], SIZE);
+    // Had a body been held, it would show: this is far more than the process needs otherwise.
+    assert!(gateway.resident_bytes() < 300 << 20);
+}
+
+#[test]
+fn a_chunked_request_is_forwarded_and_a_connection_serves_many() {
+    let (gateway, backend) = with_backend(&[], &[("paths[]", "/")]);
+    let mut raw = Raw::connect(gateway.proxy);
+    for _ in 0..3 {
+        raw.send(
+            b"POST /x HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n\
+              3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        );
+        let head = raw.read_until("\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let body = raw.read_until("}");
+        let rest = raw.read_until("}");
+        assert!((body + &rest).contains("\"length\":5"));
+    }
+    assert_eq!(backend.served(), 3);
+}
+
+#[test]
+fn older_clients_and_absolute_targets_are_served() {
+    let (gateway, _backend) = with_backend(&[], &[("hosts[]", "absolute.example")]);
+    let old = exchange(
+        gateway.proxy,
+        "GET / HTTP/1.0\r\nhost: absolute.example\r\n\r\n",
+    );
+    assert!(
+        old.starts_with("HTTP/1.0 200") || old.starts_with("HTTP/1.1 200"),
+        "{old}"
+    );
+    assert!(old.contains("1.0 pointsman/"), "{old}");
+    let absolute = exchange(
+        gateway.proxy,
+        "GET http://absolute.example/x HTTP/1.1\r\nhost: other\r\nconnection: close\r\n\r\n",
+    );
+    assert!(absolute.starts_with("HTTP/1.1 200"), "{absolute}");
+}
+
+#[test]
+fn a_connection_may_change_its_protocol() {
+    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let mut raw = Raw::connect(gateway.proxy);
+    raw.send(b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    let head = raw.read_until("\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    raw.send(b"to and fro\n");
+    assert_eq!(raw.read_until("\n"), "to and fro\n");
+}
+
+#[test]
+fn connections_to_a_backend_are_kept_and_a_stale_one_is_not_an_error() {
+    let gateway = Setup::new().arg("--workers", 1).start();
+    let backend = Backend::start("b");
+    let address = backend.address;
+    add(
+        &gateway,
+        "s",
+        &address.to_string(),
+        &[],
+        &[("paths[]", "/")],
+    );
+    assert_eq!(gateway.backend_of("/"), "b");
+    // The idle connection that the gateway now holds ends with the backend.
+    backend.kill();
+    let _next = Backend::start_on("next", address);
+    assert_eq!(gateway.backend_of("/"), "next");
+}
