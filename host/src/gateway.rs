@@ -44,7 +44,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         upload: config.balancer.upload,
         compile_timeout: config.balancer.compile_timeout,
         cache_dir: config.data_dir.join("cache"),
-        compiler: std::env::current_exe().context("cannot find this program's own file")?,
+        // This very program, even if its file has been replaced by another version meanwhile.
+        compiler: "/proc/self/exe".into(),
     })?;
     let shipped = admin::install_shipped(&store, &engine).await?;
 
@@ -66,7 +67,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let mut compiling = tokio::spawn(compiler.run(commits));
     // Traffic is taken only once everything that is stored is in effect.
-    published.started().await;
+    tokio::select! {
+        () = published.started() => {}
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        ended = &mut compiling => anyhow::bail!("what is stored cannot be put into effect: {ended:?}"),
+    }
 
     let workers = Workers::start(listeners, &published, &config.proxy)
         .context("cannot start the workers of the proxy")?;

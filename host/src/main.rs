@@ -9,6 +9,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What the gateway calls itself with to compile an uploaded component apart from itself. Not for
 /// people, so not in the help.
 const COMPILE_WORKER: &str = "compile-worker";

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 pub use endpoint::{Endpoint, InFlight};
-pub use resolve::{Names, REFRESH};
+pub use resolve::Names;
 
 use crate::balancer::{self, Balancer, Choice};
 
@@ -27,7 +27,16 @@ pub struct Upstream {
     /// `Host` to send in place of the target's own.
     pub host_header: Option<Arc<str>>,
     balancer: Arc<Balancer>,
-    live: Arc<Mutex<HashMap<u64, Weak<endpoint::Live>>>>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What is remembered of endpoints, for the next table.
+#[derive(Debug, Default)]
+struct Known {
+    /// Live numbers, for as long as a table or a request holds them.
+    live: HashMap<u64, Weak<endpoint::Live>>,
+    /// Ids and weights of the present table.
+    table: Vec<(u64, u32)>,
 }
 
 /// A target as configured: where requests may go before names are resolved.
@@ -49,7 +58,7 @@ impl Upstream {
             named,
             host_header: None,
             balancer: Arc::new(balancer),
-            live: Arc::default(),
+            known: Arc::default(),
         }
     }
 
@@ -63,9 +72,11 @@ impl Upstream {
         self.balancer.pick(request, tried)
     }
 
-    /// Makes these targets the ones to choose from. Endpoints that stay keep their live numbers.
+    /// Makes these targets the ones to choose from. Endpoints that stay keep their live numbers, and
+    /// a balancer whose table stays hears nothing.
     pub fn set_targets(&self, targets: &[Target], names: &Names) {
-        let mut live = self.live.lock();
+        let mut known = self.known.lock();
+        let Known { live, table: old } = &mut *known;
         live.retain(|_, numbers| numbers.strong_count() > 0);
         let mut table: Vec<Arc<Endpoint>> = Vec::with_capacity(targets.len());
         for target in targets.iter().filter(|target| target.weight > 0) {
@@ -79,6 +90,11 @@ impl Upstream {
                 table.push(Arc::new(endpoint));
             }
         }
+        let new: Vec<(u64, u32)> = table.iter().map(|e| (e.id, e.weight)).collect();
+        if *old == new {
+            return;
+        }
+        *old = new;
         // The old table keeps the numbers of unchanged endpoints alive up to here.
         self.balancer.set_endpoints(table.into());
     }

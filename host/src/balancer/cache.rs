@@ -4,10 +4,10 @@
 //! alone, named by the digest of the component and by the engine's own compatibility hash, and begins
 //! with its checksum. Anything else is not there, as far as the cache is concerned.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -30,6 +30,12 @@ impl Cache {
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
+        // What is in the folder will run in this process, so nobody else may write there.
+        let owner = fs::symlink_metadata(folder)?;
+        if !owner.is_dir() || owner.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other("it belongs to someone else"));
+        }
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Self {

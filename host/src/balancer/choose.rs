@@ -1,7 +1,7 @@
 //! The balancer of one upstream: asks its instance, and chooses by itself where that fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -84,7 +84,11 @@ pub struct Balancer {
     inner: Mutex<Inner>,
     /// The table once more, for a pick that cannot wait for the lock.
     table: RwLock<Arc<[Arc<Endpoint>]>>,
+    /// Picks that did not wait any longer.
     busy: AtomicU64,
+    /// Set while the lock is held for longer than a pick may wait: who comes next does not wait at
+    /// all, or a slow guest would stop its workers once for each request.
+    stuck: AtomicBool,
 }
 
 impl std::fmt::Debug for Balancer {
@@ -134,6 +138,7 @@ impl Balancer {
             }),
             table: RwLock::new(table),
             busy: AtomicU64::new(0),
+            stuck: AtomicBool::new(false),
         }
     }
 
@@ -180,11 +185,20 @@ impl Balancer {
     /// Chooses an endpoint. One whose id is in `tried` is chosen only if no other is left, whatever
     /// the plugin says.
     pub fn pick(&self, request: Request, tried: &[u64]) -> Choice {
-        let Some(mut inner) = self.inner.try_lock_for(self.engine.settings.pick_timeout) else {
+        let locked = if self.stuck.load(Ordering::Relaxed) {
+            self.inner.try_lock()
+        } else {
+            self.inner.try_lock_for(self.engine.settings.pick_timeout)
+        };
+        let Some(mut inner) = locked else {
+            self.stuck.store(true, Ordering::Relaxed);
             self.busy.fetch_add(1, Ordering::Relaxed);
             let table = self.table.read();
             return host_choice(&table, request.entropy, tried);
         };
+        if self.stuck.load(Ordering::Relaxed) {
+            self.stuck.store(false, Ordering::Relaxed);
+        }
         inner.counters.picks += 1;
         if inner.table.is_empty() {
             return Choice::Empty;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::{ExitCode, Stdio};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use wasmtime::Engine;
 
@@ -17,6 +17,9 @@ const MEMORY: u64 = 2 << 30;
 
 /// Largest output that is read from it, in bytes: machine code is a small multiple of its source.
 const OUTPUT: u64 = 256 << 20;
+
+/// Largest report of what went wrong that is read from it, in bytes.
+const REPORT: u64 = 16 << 10;
 
 /// Compiles in this process.
 pub(super) fn here(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, LoadError> {
@@ -46,16 +49,22 @@ pub(super) async fn in_child(settings: &Settings, component: &[u8]) -> Result<Ve
             let _ = stdin.write_all(component).await;
         }
     };
-    let work = async { tokio::join!(feed, child.wait_with_output()).1 };
-    let output = match tokio::time::timeout(settings.compile_timeout, work).await {
-        Ok(output) => output.map_err(internal)?,
-        Err(_) => return Err(LoadError::CompileTime { seconds }),
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let work = async {
+        let ((), machine_code, said) =
+            tokio::join!(feed, read(stdout, OUTPUT), read(stderr, REPORT));
+        Ok((child.wait().await?, machine_code?, said?))
     };
-    if output.status.success() {
-        return Ok(output.stdout);
+    let (status, machine_code, said) =
+        match tokio::time::timeout(settings.compile_timeout, work).await {
+            Ok(outcome) => outcome.map_err(internal)?,
+            Err(_) => return Err(LoadError::CompileTime { seconds }),
+        };
+    if status.success() {
+        return Ok(machine_code);
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    match output.status.code() {
+    let said = String::from_utf8_lossy(&said);
+    match status.code() {
         Some(REFUSED) => Err(LoadError::Invalid(said.trim_end().to_owned())),
         Some(code) => Err(LoadError::Internal(format!(
             "the compiler ended with {code}: {said}"
@@ -63,6 +72,15 @@ pub(super) async fn in_child(settings: &Settings, component: &[u8]) -> Result<Ve
         // Ended by a signal: one of its limits.
         None => Err(LoadError::CompileMemory),
     }
+}
+
+/// What the worker writes, up to a bound. Past it the pipe is closed, and the worker ends by that.
+async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(most).read_to_end(&mut content).await?;
+    }
+    Ok(content)
 }
 
 /// Exit code of the worker for a component that does not compile.
@@ -80,7 +98,6 @@ pub fn compile_worker() -> ExitCode {
         (Resource::As, MEMORY),
         (Resource::Cpu, seconds),
         (Resource::Core, 0),
-        (Resource::Fsize, OUTPUT),
     ];
     for (resource, most) in limits {
         let limit = Rlimit {

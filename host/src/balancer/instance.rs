@@ -118,6 +118,7 @@ impl Instance {
         let balancer = catch_unwind(AssertUnwindSafe(|| pre.instantiate(&mut store)))
             .unwrap_or_else(|_| Err(wasmtime::Error::msg("the host panicked")))
             .map_err(|error| fault(&mut store, &error))?;
+        store.data_mut().overdue = None;
         Ok(Self {
             store,
             balancer,
@@ -175,6 +176,8 @@ impl Instance {
         };
         let guest = self.store.data_mut();
         guest.overdue = None;
+        // A growth that was denied and that the guest coped with is no part of a later fault.
+        guest.limits.denied = false;
         guest.output.end_call();
         outcome
     }

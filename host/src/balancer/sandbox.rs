@@ -65,7 +65,7 @@ impl Guest {
                 denied: false,
             },
             output: Output {
-                line: Vec::new(),
+                text: Vec::new(),
                 left: OUTPUT_PER_CALL,
                 upstream: upstream.into(),
                 plugin: plugin.into(),
@@ -134,7 +134,8 @@ impl ResourceLimiter for Limits {
 
 /// What a guest prints, on its way to the log.
 pub(super) struct Output {
-    line: Vec<u8>,
+    /// All of a call, logged at its end: a line each would hold up the worker that asks.
+    text: Vec<u8>,
     /// Bytes that the running call may still print.
     left: usize,
     upstream: Box<str>,
@@ -146,13 +147,7 @@ impl Output {
         let taken = bytes.len().min(self.left);
         let was_open = self.left > 0;
         self.left -= taken;
-        for &byte in &bytes[..taken] {
-            if byte == b'\n' {
-                self.log();
-            } else {
-                self.line.push(byte);
-            }
-        }
+        self.text.extend_from_slice(&bytes[..taken]);
         if was_open && self.left == 0 {
             self.log();
             let (upstream, plugin) = (&*self.upstream, &*self.plugin);
@@ -165,15 +160,16 @@ impl Output {
     }
 
     fn log(&mut self) {
-        if !self.line.is_empty() {
-            let text = String::from_utf8_lossy(&self.line);
+        if !self.text.is_empty() {
+            let text = String::from_utf8_lossy(&self.text);
+            let text = text.trim_end();
             let (upstream, plugin) = (&*self.upstream, &*self.plugin);
             tracing::info!(upstream, plugin, "the balancer prints: {text}");
-            self.line.clear();
+            self.text.clear();
         }
     }
 
-    /// Ends a call: its last line may lack an end, and the next call may print again.
+    /// Ends a call: what it printed is logged, and the next call may print again.
     pub(super) fn end_call(&mut self) {
         if self.left < OUTPUT_PER_CALL {
             self.log();

@@ -13,7 +13,7 @@ use crate::balancer::{Balancer, Engine, Plugin};
 use crate::entity::{self, Kind, Row};
 use crate::proxy::{Route, Router};
 use crate::store::{Change, Commit, Store};
-use crate::upstream::{Names, REFRESH, Target, Upstream, split_target};
+use crate::upstream::{Names, Target, Upstream, split_target};
 
 /// Kong's default for the three timeouts of a service.
 const TIMEOUT_MS: u64 = 60_000;
@@ -84,7 +84,7 @@ impl Compiler {
         let names = Arc::clone(&self.names);
         let refresh = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(REFRESH).await;
+                names.rest().await;
                 if names.refresh().await && refreshed.send(()).await.is_err() {
                     return;
                 }
@@ -145,6 +145,8 @@ impl Compiler {
             Kind::Upstream => {
                 if let Some(upstream) = view(kind, id, row) {
                     stale.upstreams.insert(id);
+                    // A service's host of this name is no longer, or again, a name to look up.
+                    stale.names = true;
                     self.upstreams.insert(id, upstream);
                 }
             }
@@ -158,8 +160,10 @@ impl Compiler {
                     let parent = target.upstream.id;
                     stale.targets.insert(parent);
                     let weight = target.weight;
-                    self.targets
-                        .insert(id, (parent, Target { host, port, weight }));
+                    let target = Target { host, port, weight };
+                    if let Some((old, _)) = self.targets.insert(id, (parent, target)) {
+                        stale.targets.insert(old);
+                    }
                 }
             }
             Kind::Balancer => {
@@ -186,6 +190,7 @@ impl Compiler {
             }
             Kind::Upstream => {
                 stale.upstreams.insert(id);
+                stale.names = true;
                 self.upstreams.remove(&id);
             }
             Kind::Target => {

@@ -20,6 +20,9 @@ pub struct Endpoint {
     pub host: String,
     /// Share of the traffic, 1 to 65535.
     pub weight: u32,
+    /// The `Host` that it gets unless another is asked for: its host, with its port unless that is
+    /// http's.
+    pub authority: String,
     live: Arc<Live>,
 }
 
@@ -44,8 +47,15 @@ impl Endpoint {
         weight: u32,
         live: Arc<Live>,
     ) -> Self {
+        let authority = match (host.contains(':'), address.port()) {
+            (false, 80) => host.clone(),
+            (false, port) => format!("{host}:{port}"),
+            (true, 80) => format!("[{host}]"),
+            (true, port) => format!("[{host}]:{port}"),
+        };
         Self {
             id,
+            authority,
             address,
             host,
             weight,

@@ -9,7 +9,10 @@ use parking_lot::Mutex;
 use tokio::net::lookup_host;
 
 /// Time between two looks at every name that is in use.
-pub const REFRESH: Duration = Duration::from_secs(30);
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// The same while there is a name without an address.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Longest wait for a name; past it the change that brought it goes ahead without.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,23 +32,32 @@ impl Names {
         }
     }
 
-    /// Makes `hosts` the names in use, and resolves those that have no address yet.
+    /// Makes `hosts` the names in use, and resolves those that are new. One that did not resolve
+    /// before is left to [`Names::refresh`]: it must not hold up every change that follows.
     pub async fn watch(&self, hosts: impl Iterator<Item = String>) {
-        let missing: Vec<String> = {
+        let new: Vec<String> = {
             let mut known = self.known.lock();
-            let mut kept = HashMap::new();
+            let mut old = std::mem::take(&mut *known);
+            let mut new = Vec::new();
             for host in hosts.filter(|host| literal(host).is_none()) {
-                let addresses = known.remove(&host).unwrap_or_default();
-                kept.insert(host, addresses);
+                if known.contains_key(&host) {
+                    continue;
+                }
+                let addresses = old.remove(&host);
+                if addresses.is_none() {
+                    new.push(host.clone());
+                }
+                known.insert(host, addresses.unwrap_or_default());
             }
-            *known = kept;
-            known
-                .iter()
-                .filter(|(_, addresses)| addresses.is_empty())
-                .map(|(host, _)| host.clone())
-                .collect()
+            new
         };
-        self.resolve(missing).await;
+        self.resolve(new).await;
+    }
+
+    /// Waits until the names are to be looked at again.
+    pub async fn rest(&self) {
+        let missing = self.known.lock().values().any(Vec::is_empty);
+        tokio::time::sleep(if missing { RETRY } else { REFRESH }).await;
     }
 
     /// Resolves every name in use again. Returns whether an address changed.

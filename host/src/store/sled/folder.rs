@@ -5,12 +5,15 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use super::{Trees, keys};
-use crate::entity::{Kind, ReferenceBy};
+use super::{Trees, keys, stage};
+use crate::entity::Kind;
 use crate::store::Error;
 
 /// Marks a data folder, and says how its content is laid out.
 const MARKER: &str = "FORMAT";
+
+/// The marker while it is written.
+const UNFINISHED: &str = "FORMAT.tmp";
 
 /// The layout of this version.
 const FORMAT: &str = "pointsman data, format 1\n";
@@ -41,6 +44,13 @@ pub(super) fn open(folder: &Path) -> Result<Trees, OpenError> {
     let entities = folder.join("entities");
     if !is_new && !entities.is_dir() {
         return Err(refuse("is damaged: its folder entities is missing".into()));
+    }
+    // sled would make a missing file anew, and so lose what it held.
+    for file in ["conf", "db"] {
+        let length = fs::metadata(entities.join(file)).map_or(0, |file| file.len());
+        if !is_new && length == 0 {
+            return Err(refuse(format!("is damaged: entities/{file} is missing or empty")));
+        }
     }
     // sled panics on some kinds of damage, after it has printed what it found.
     let opened = quietly(|| -> Result<Trees, Error> {
@@ -83,8 +93,14 @@ fn claim(folder: &Path) -> Result<bool, String> {
         Err(error) => return Err(format!("cannot be read: {error}")),
     }
     fs::create_dir_all(folder).map_err(|error| format!("cannot be made: {error}"))?;
-    let mut entries = fs::read_dir(folder).map_err(|error| format!("cannot be read: {error}"))?;
-    if entries.next().is_some() {
+    let entries = fs::read_dir(folder).map_err(|error| format!("cannot be read: {error}"))?;
+    // A first start may have ended in the middle of the marker.
+    let mut others = entries.filter(|entry| {
+        entry
+            .as_ref()
+            .map_or(true, |entry| entry.file_name() != UNFINISHED)
+    });
+    if others.next().is_some() {
         return Err(
             "holds something else than Pointsman's data: choose an empty or a new folder".into(),
         );
@@ -94,7 +110,7 @@ fn claim(folder: &Path) -> Result<bool, String> {
 }
 
 fn write_marker(folder: &Path, content: &str) -> io::Result<()> {
-    let temporary = folder.join("FORMAT.tmp");
+    let temporary = folder.join(UNFINISHED);
     fs::write(&temporary, content)?;
     fs::File::open(&temporary)?.sync_all()?;
     fs::rename(&temporary, folder.join(MARKER))?;
@@ -128,20 +144,12 @@ fn verify(trees: &Trees) -> Result<(), Error> {
             let id = keys::last_id(&key)?;
             let broken =
                 |what: &str| Error::Backend(format!("the row {id} of {} {what}", kind.name()));
-            let row = keys::decode(&value)
-                .map_err(|_| broken("cannot be read"))?
-                .row;
-            for reference in kind.references() {
-                let parent = row.get(reference.field).and_then(|value| value.get("id"));
-                let Some(parent) = parent.and_then(|id| id.as_str()) else {
-                    continue;
-                };
-                if let ReferenceBy::Id = reference.by {
-                    let parent = uuid::Uuid::parse_str(parent).map_err(|_| broken("is broken"))?;
-                    if trees.rows.get(keys::row(reference.to, parent))?.is_none() {
-                        return Err(broken("refers to a row that is missing"));
-                    }
-                }
+            let row = keys::decode(&value).map_err(|_| broken("cannot be read"))?.row;
+            if !stage::is_consistent(&trees.rows, kind, id, &row)? {
+                return Err(broken("has lost a key, or a row that it refers to"));
+            }
+            if kind == Kind::Balancer && trees.blobs.scan_prefix(&key).next().is_none() {
+                return Err(broken("has lost its component"));
             }
         }
     }

@@ -156,7 +156,7 @@ impl<'a> Stage<'a> {
                 value: value.clone(),
             };
             let parent = parent_of(reference, value).ok_or_else(missing)?;
-            if !self.exists(reference, value)? {
+            if !refers_to_a_row(reference, value, |key| Ok(self.get(key)?.is_some()))? {
                 return Err(missing());
             }
             self.put(reference_key(kind, id, reference, &parent), Vec::new());
@@ -177,34 +177,6 @@ impl<'a> Stage<'a> {
                     .insert(reference_key(kind, id, reference, &parent), None);
             }
         }
-    }
-
-    /// Whether the row that a reference names is there.
-    fn exists(&self, reference: &Reference, value: &Value) -> Result<bool, Error> {
-        let key = match reference.by {
-            ReferenceBy::Id => match id_of(value) {
-                Some(id) => keys::row(reference.to, id),
-                None => return Ok(false),
-            },
-            ReferenceBy::Field { name, reserved } => {
-                if value
-                    .as_str()
-                    .is_some_and(|value| reserved.contains(&value))
-                {
-                    return Ok(true);
-                }
-                let unique = reference
-                    .to
-                    .unique_keys()
-                    .iter()
-                    .find(|key| **key == [name]);
-                match unique {
-                    Some(key) => keys::unique(reference.to, key, &[value]),
-                    None => return Ok(false),
-                }
-            }
-        };
-        Ok(self.get(&key)?.is_some())
     }
 
     /// The rows that refer to a parent.
@@ -253,6 +225,58 @@ impl<'a> Stage<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a stored row is what its indexes say, and what it refers to is there.
+pub(super) fn is_consistent(rows: &Tree, kind: Kind, id: Uuid, row: &Row) -> Result<bool, Error> {
+    for &key in kind.unique_keys() {
+        if let Some(values) = unique_values(key, row)
+            && rows.get(keys::unique(kind, key, &values))?.as_deref() != Some(id.as_bytes())
+        {
+            return Ok(false);
+        }
+    }
+    for reference in kind.references() {
+        let Some(value) = row.get(reference.field).filter(|value| !value.is_null()) else {
+            continue;
+        };
+        let Some(parent) = parent_of(reference, value) else {
+            return Ok(false);
+        };
+        let indexed = rows.contains_key(reference_key(kind, id, reference, &parent))?;
+        if !indexed || !refers_to_a_row(reference, value, |key| Ok(rows.contains_key(key)?))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the row that a reference names is there, or need not be.
+fn refers_to_a_row(
+    reference: &Reference,
+    value: &Value,
+    is_there: impl Fn(&[u8]) -> Result<bool, Error>,
+) -> Result<bool, Error> {
+    let key = match reference.by {
+        ReferenceBy::Id => match id_of(value) {
+            Some(id) => keys::row(reference.to, id),
+            None => return Ok(false),
+        },
+        ReferenceBy::Field { name, reserved } => {
+            if value
+                .as_str()
+                .is_some_and(|value| reserved.contains(&value))
+            {
+                return Ok(true);
+            }
+            let mut unique = reference.to.unique_keys().iter();
+            match unique.find(|key| **key == [name]) {
+                Some(key) => keys::unique(reference.to, key, &[value]),
+                None => return Ok(false),
+            }
+        }
+    };
+    is_there(&key)
 }
 
 fn batch(changes: Changes) -> Batch {
