@@ -324,7 +324,9 @@ fn older_clients_and_absolute_targets_are_served() {
 fn a_connection_may_change_its_protocol() {
     let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
     let mut raw = Raw::connect(gateway.proxy);
-    raw.send(b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    raw.send(
+        b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    );
     let head = raw.read_until("\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     raw.send(b"to and fro\n");
@@ -348,4 +350,43 @@ fn connections_to_a_backend_are_kept_and_a_stale_one_is_not_an_error() {
     backend.kill();
     let _next = Backend::start_on("next", address);
     assert_eq!(gateway.backend_of("/"), "next");
+}
+
+#[test]
+fn a_get_with_a_body_of_unknown_length_keeps_it() {
+    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let answer = exchange(
+        gateway.proxy,
+        "GET /x HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+         3\r\nabc\r\n0\r\n\r\n",
+    );
+    assert!(answer.contains("\"length\":3"), "{answer}");
+}
+
+#[test]
+fn a_broken_body_is_the_clients_fault() {
+    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let mut raw = Raw::connect(gateway.proxy);
+    raw.send(
+        b"POST /x HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
+    );
+    let answer = raw.read_until("\r\n");
+    // hyper may end the connection before there is anything to say.
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
+        "{answer}"
+    );
+    assert_eq!(gateway.backend_of("/"), "b");
+}
+
+#[test]
+fn no_protocol_but_websocket_passes_by_the_router() {
+    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let headers = [
+        ("connection", "upgrade, http2-settings"),
+        ("upgrade", "h2c"),
+    ];
+    let echo = gateway.get_with("/x", &headers).expect(200).json();
+    assert!(echo["headers"].get("upgrade").is_none(), "{echo}");
+    assert_eq!(echo["headers"]["connection"], "keep-alive");
 }

@@ -4,6 +4,7 @@
 //! workers share the snapshot, the upstreams' balancers and the endpoints' live numbers, nothing else.
 
 mod body;
+mod client;
 mod connect;
 mod forward;
 mod headers;
@@ -15,6 +16,7 @@ mod router;
 mod upgrade;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,9 +34,10 @@ pub use router::{Route, Router};
 
 use crate::config;
 use crate::snapshot::{Published, Snapshot};
-use body::ResponseBody;
+use body::{Content, ResponseBody};
+use client::Client;
 use forward::Inbound;
-use headers::{Client, RequestId};
+use headers::RequestId;
 use pool::Pool;
 use respond::Reject;
 use router::{Match, Query, split_host};
@@ -66,6 +69,11 @@ struct Worker {
     settings: config::Proxy,
     /// Start of the clock that balancers are handed, the same for all workers.
     epoch: Instant,
+    /// The connections that are open, by number.
+    clients: RefCell<HashMap<u64, Rc<Client>>>,
+    next_client: Cell<u64>,
+    /// The time, as of the last look at the connections.
+    clock: Rc<Cell<Instant>>,
 }
 
 impl Worker {
@@ -86,6 +94,7 @@ async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let started = Instant::now();
+    client.request_begins();
     worker
         .counters
         .requests
@@ -96,16 +105,16 @@ async fn handle(
         Ok(response) => response,
         Err(reject) => respond::reject(&reject, &asked.read(), &id, started),
     };
-    Ok(response)
+    Ok(response.map(|content| ResponseBody::new(content, client)))
 }
 
 async fn answer(
     worker: &Rc<Worker>,
-    client: &Client,
+    client: &Rc<Client>,
     request: Request<Incoming>,
     id: &RequestId,
     started: Instant,
-) -> Result<Response<ResponseBody>, Reject> {
+) -> Result<Response<Content>, Reject> {
     let snapshot = worker.snapshot();
     let (mut parts, incoming) = request.into_parts();
     let uri = std::mem::take(&mut parts.uri);
@@ -156,6 +165,11 @@ fn host_of(parts: &Parts, uri: &Uri) -> Result<String, Reject> {
         (None, None) if parts.version < Version::HTTP_11 => "",
         _ => return Err(Reject::bad_request()),
     };
+    // It is copied into headers, and into the address of a redirect.
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&b);
+    if !host.bytes().all(allowed) {
+        return Err(Reject::bad_request());
+    }
     Ok(uri.authority().map_or(host, |a| a.as_str()).to_owned())
 }
 

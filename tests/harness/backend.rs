@@ -130,7 +130,7 @@ async fn answer(
             let response = response
                 .status(101)
                 .header("connection", "upgrade")
-                .header("upgrade", "echo");
+                .header("upgrade", "websocket");
             return Ok(response.body(Full::default().boxed()).unwrap());
         }
         Some("headers-out") => {

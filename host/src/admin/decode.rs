@@ -2,10 +2,10 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::form;
@@ -67,16 +67,37 @@ fn has_body(headers: &HeaderMap) -> bool {
             .is_some_and(|length| length != "0")
 }
 
+/// Most that is read, and thrown away, of a body that is too large. A client that is cut off while it
+/// sends would not see the answer.
+const LINGER: usize = 64 << 20;
+
 /// The whole body, if it is not larger than `limit`.
-pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, Error> {
-    match Limited::new(body, limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Error::Plain(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {limit} bytes"),
-        )),
-        Err(error) => Err(Error::bad_request(format!("cannot read the body: {error}"))),
+pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Error> {
+    let mut content = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| Error::bad_request(format!("cannot read the body: {error}")))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        length += data.len();
+        if length > LINGER {
+            break;
+        }
+        if length <= limit {
+            content.extend_from_slice(&data);
+        } else {
+            content = BytesMut::new();
+        }
     }
+    if length <= limit {
+        return Ok(content.freeze());
+    }
+    Err(Error::Plain(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("the body is larger than {limit} bytes"),
+    ))
 }
 
 /// The parts of a multipart form with their names; a part of type JSON is decoded.

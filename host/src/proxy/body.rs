@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::client::Client;
 use super::pool::{Connection, Pool};
 use crate::upstream::InFlight;
 
@@ -40,6 +41,8 @@ pub(super) enum Stage {
     Endpoint,
     /// All of it is on its way.
     Done,
+    /// What the client sent is no body, or ended too early.
+    Broken,
 }
 
 impl Upload {
@@ -49,6 +52,11 @@ impl Upload {
             stage: Cell::new(Stage::Untouched),
             since: Cell::new(Instant::now()),
         })
+    }
+
+    /// Its length, if the client has told it.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.incoming.borrow().size_hint().exact()
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -88,6 +96,7 @@ impl Body for RequestBody {
             Poll::Pending if upload.stage() != Stage::Client => upload.enter(Stage::Client),
             Poll::Pending => {}
             Poll::Ready(None) => upload.enter(Stage::Done),
+            Poll::Ready(Some(Err(_))) => upload.enter(Stage::Broken),
             Poll::Ready(Some(_)) if upload.incoming.borrow().is_end_stream() => {
                 upload.enter(Stage::Done);
             }
@@ -110,8 +119,14 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of a response on its way to the client.
-pub(super) enum ResponseBody {
+/// The body of a response on its way to the client. The request ends with it.
+pub(super) struct ResponseBody {
+    content: Content,
+    client: Rc<Client>,
+}
+
+/// Where the body of a response comes from.
+pub(super) enum Content {
     /// Made by the gateway.
     Own(Option<Bytes>),
     /// Sent by an endpoint.
@@ -142,6 +157,18 @@ pub(super) struct Exchange {
 }
 
 impl ResponseBody {
+    pub(super) fn new(content: Content, client: Rc<Client>) -> Self {
+        Self { content, client }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.client.request_ends();
+    }
+}
+
+impl Content {
     /// The body of a response whose head has come in.
     pub(super) fn streamed(incoming: Incoming, exchange: Exchange, read_timeout: Duration) -> Self {
         let mut download = Download {
@@ -202,9 +229,9 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let download = match self.get_mut() {
-            Self::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Self::Streamed(download) => download,
+        let download = match &mut self.get_mut().content {
+            Content::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Content::Streamed(download) => download,
         };
         match Pin::new(&mut download.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
@@ -226,16 +253,18 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(bytes) => bytes.is_none(),
-            Self::Streamed(download) => download.incoming.is_end_stream(),
+        match &self.content {
+            Content::Own(bytes) => bytes.is_none(),
+            Content::Streamed(download) => download.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Streamed(download) => download.incoming.size_hint(),
+        match &self.content {
+            Content::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
+            Content::Streamed(download) => download.incoming.size_hint(),
         }
     }
 }

@@ -38,6 +38,7 @@ pub(super) async fn connect(
     stream.set_nodelay(true).map_err(Error::Io)?;
     let (sender, connection) = http1::Builder::new()
         .max_header_size(max_header_size)
+        .writev(false)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(Error::Http)?;

@@ -10,16 +10,17 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
 use thiserror::Error;
 
-use super::body::{Exchange, RequestBody, ResponseBody, Stage, Upload};
+use super::body::{Content, Exchange, RequestBody, Stage, Upload};
+use super::client::Client;
 use super::connect::{self, connect};
-use super::headers::{self, Client, Forwarded, RequestId};
+use super::headers::{self, Forwarded, RequestId};
 use super::pool::Connection;
 use super::respond::Reject;
-use super::upgrade::{self, Upgrade};
+use super::upgrade::Upgrade;
 use super::{Worker, path};
 use crate::balancer::{self, Choice};
 use crate::snapshot::Service;
@@ -39,7 +40,7 @@ pub(super) struct Inbound<'a> {
     pub(super) path: &'a [u8],
     /// Whether `host_header` is sent on.
     pub(super) preserve_host: bool,
-    pub(super) client: &'a Client,
+    pub(super) client: &'a Rc<Client>,
     pub(super) id: &'a RequestId,
     pub(super) started: Instant,
 }
@@ -59,6 +60,9 @@ enum Failure {
     /// The client sent nothing for too long.
     #[error("the client did not send the body in time")]
     ClientTimeout,
+    /// What the client sent is no body.
+    #[error("the client's body is broken: {0}")]
+    ClientBroken(hyper::Error),
 }
 
 impl Failure {
@@ -71,9 +75,19 @@ impl Failure {
 struct Outbound<'a> {
     method: Method,
     uri: Uri,
-    headers: HeaderMap,
+    headers: Headers,
+    forwarded: Forwarded<'a>,
     upload: Option<Rc<Upload>>,
     preserved_host: Option<&'a str>,
+}
+
+/// The headers of a request that is to be sent.
+enum Headers {
+    /// As the client sent them. A copy of these is smaller than one of what is sent, and is made only
+    /// for a request that may be repeated after it was sent.
+    Received(HeaderMap),
+    /// As they are sent, but for `Host`.
+    Prepared(HeaderMap),
 }
 
 /// Sends a request to the service and returns the head of the response; its body follows as it
@@ -84,35 +98,42 @@ pub(super) async fn forward(
     inbound: Inbound<'_>,
     mut parts: Parts,
     incoming: Incoming,
-) -> Result<Response<ResponseBody>, Reject> {
+) -> Result<Response<Content>, Reject> {
     let upgrade = Upgrade::asked(&mut parts);
-    let mut headers = parts.headers;
-    headers::to_upstream(
-        &mut headers,
-        Forwarded {
+    let upload = (!incoming.is_end_stream()).then(|| Upload::new(incoming));
+    let outbound = Outbound {
+        method: parts.method,
+        uri: inbound.uri,
+        headers: Headers::Received(parts.headers),
+        forwarded: Forwarded {
             client: inbound.client,
             host: inbound.host,
             path: inbound.path,
             prefix: inbound.prefix,
             id: inbound.id,
             http_1_0: parts.version < Version::HTTP_11,
-            upgrade: upgrade.as_ref().map(|upgrade| upgrade.protocol.clone()),
+            upgrade: upgrade.as_ref().map(|upgrade| &upgrade.protocol),
+            chunked: upload
+                .as_ref()
+                .is_some_and(|upload| upload.length().is_none()),
         },
-    );
-    let outbound = Outbound {
-        method: parts.method,
-        uri: inbound.uri,
-        headers,
-        upload: (!hyper::body::Body::is_end_stream(&incoming)).then(|| Upload::new(incoming)),
+        upload,
         preserved_host: inbound.preserve_host.then_some(inbound.host_header),
     };
     let (mut response, exchange, times) = tries(worker, service, outbound, inbound.started).await?;
     headers::to_client(response.headers_mut(), inbound.id, times.0, times.1);
     *response.version_mut() = Version::HTTP_11;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(upgrade::tunnel(response, exchange, upgrade));
+        return match upgrade {
+            Some(upgrade) => Ok(upgrade.tunnel(response, exchange, Rc::clone(inbound.client))),
+            // Nobody asked for it.
+            None => Err(Reject::Upstream {
+                timeout: false,
+                latencies: times,
+            }),
+        };
     }
-    Ok(response.map(|body| ResponseBody::streamed(body, exchange, service.read_timeout)))
+    Ok(response.map(|body| Content::streamed(body, exchange, service.read_timeout)))
 }
 
 /// Tries endpoints until one answers: 1 + `retries` at most. Returns the response with the time
@@ -132,7 +153,7 @@ async fn tries(
     loop {
         let endpoint = pick(worker, upstream, attempt, &tried)?;
         let id = endpoint.id;
-        let failure = match once(worker, service, endpoint, &mut outbound, attempt).await {
+        let failure = match once(worker, service, endpoint, &mut outbound).await {
             Ok((response, exchange)) => {
                 return Ok((response, exchange, (first_try.elapsed(), proxy)));
             }
@@ -148,6 +169,7 @@ async fn tries(
             tracing::warn!(service = service.name, attempt, "no answer: {failure}");
             return Err(match failure {
                 Failure::ClientTimeout => Reject::Engine(StatusCode::REQUEST_TIMEOUT),
+                Failure::ClientBroken(_) => Reject::bad_request(),
                 _ => Reject::Upstream {
                     timeout: failure.is_timeout(),
                     latencies: (first_try.elapsed(), proxy),
@@ -187,7 +209,7 @@ impl Outbound<'_> {
         match failure {
             Failure::Connect(_) => true,
             Failure::Exchange(_) | Failure::Timeout => self.is_idempotent() && self.is_whole(),
-            Failure::ClientTimeout => false,
+            Failure::ClientTimeout | Failure::ClientBroken(_) => false,
         }
     }
 
@@ -204,16 +226,26 @@ impl Outbound<'_> {
             .is_none_or(|upload| upload.stage() == Stage::Untouched)
     }
 
-    fn request(&mut self, host: HeaderValue, keep: bool) -> Request<RequestBody> {
+    /// The request as it is sent to a target with this `Host`.
+    fn request(&mut self, host: HeaderValue) -> Request<RequestBody> {
+        let keep = self.is_idempotent() && self.is_whole();
+        let mut headers = match &mut self.headers {
+            Headers::Received(received) => {
+                let mut headers = std::mem::take(received);
+                if keep {
+                    received.clone_from(&headers);
+                }
+                headers::to_upstream(&mut headers, self.forwarded);
+                headers
+            }
+            Headers::Prepared(prepared) if keep => prepared.clone(),
+            Headers::Prepared(prepared) => std::mem::take(prepared),
+        };
+        headers.insert(HOST, host);
         let mut request = Request::new(RequestBody::new(self.upload.as_ref()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = if keep {
-            self.headers.clone()
-        } else {
-            std::mem::take(&mut self.headers)
-        };
-        request.headers_mut().insert(HOST, host);
+        *request.headers_mut() = headers;
         request
     }
 }
@@ -224,73 +256,75 @@ async fn once(
     service: &Service,
     endpoint: Arc<Endpoint>,
     outbound: &mut Outbound<'_>,
-    attempt: u32,
 ) -> Result<(Response<Incoming>, Exchange), Failure> {
-    let host = host_for(&endpoint, service, outbound.preserved_host);
     let in_flight = InFlight::new(endpoint);
-    // The headers are needed again only where the request may be repeated after it was sent.
-    let keep = attempt < service.retries && outbound.is_idempotent();
-    let mut request = outbound.request(host, keep);
+    let endpoint = in_flight.endpoint();
+    let mut connection = idle_connection(worker, endpoint).await;
     loop {
-        let mut connection = match connection(worker, service, in_flight.endpoint()).await {
-            Ok(connection) => connection,
-            Err(failure) => {
-                outbound.headers = std::mem::take(request.headers_mut());
-                return Err(failure);
-            }
+        let mut chosen = match connection.take() {
+            Some(idle) => idle,
+            // Not part of this future itself, which is copied for every request: connecting is rare.
+            None => Box::pin(connect(
+                endpoint.address,
+                service.connect_timeout,
+                worker.settings.max_header_size,
+            ))
+            .await
+            .map_err(Failure::Connect)?,
         };
-        let reused = connection.requests > 0;
-        connection.requests += 1;
-        let sending = connection.sender.try_send_request(request);
-        let upload = outbound.upload.as_deref();
+        let reused = chosen.requests > 0;
+        chosen.requests += 1;
+        let request = outbound.request(host_for(endpoint, service, outbound.preserved_host));
+        let sending = chosen.sender.try_send_request(request);
         let limits = Limits {
             service,
             client_body: worker.settings.client_body_timeout,
         };
-        match limits.watch(sending, &mut connection, upload).await {
-            Ok(Ok(response)) => {
+        let upload = outbound.upload.as_deref();
+        match limits.watch(sending, &mut chosen, upload).await? {
+            Ok(response) => {
                 let exchange = Exchange {
-                    connection,
+                    connection: chosen,
                     pool: Rc::clone(&worker.pool),
                     upload: outbound.upload.clone(),
                     in_flight,
                 };
                 return Ok((response, exchange));
             }
-            Ok(Err(mut error)) => match error.take_message() {
-                // The endpoint had closed an idle connection, and we were about to hear of it: the
-                // request was not sent, so this is no failure of the endpoint.
-                Some(unsent) if reused => request = unsent,
-                Some(unsent) => {
-                    outbound.headers = unsent.into_parts().0.headers;
-                    return Err(Failure::Connect(connect::Error::Http(error.into_error())));
+            Err(mut error) => {
+                let unsent = error.take_message();
+                let sent = unsent.is_none();
+                if let Some(unsent) = unsent {
+                    outbound.headers = Headers::Prepared(unsent.into_parts().0.headers);
                 }
-                None => return Err(Failure::Exchange(error.into_error())),
-            },
-            Err(failure) => return Err(failure),
+                let error = error.into_error();
+                if upload.is_some_and(|upload| upload.stage() == Stage::Broken) {
+                    return Err(Failure::ClientBroken(error));
+                }
+                // The endpoint has closed a connection that was idle, as it may at any time: that is
+                // no failure of the endpoint, so the same one is tried on a new connection.
+                if reused && (!sent || (outbound.is_idempotent() && outbound.is_whole())) {
+                    continue;
+                }
+                return Err(if sent {
+                    Failure::Exchange(error)
+                } else {
+                    Failure::Connect(connect::Error::Http(error))
+                });
+            }
         }
     }
 }
 
-/// An idle connection that is ready, or else a new one.
-async fn connection(
-    worker: &Worker,
-    service: &Service,
-    endpoint: &Endpoint,
-) -> Result<Connection, Failure> {
+/// An idle connection that is ready.
+async fn idle_connection(worker: &Worker, endpoint: &Endpoint) -> Option<Connection> {
     while let Some(mut connection) = worker.pool.take(endpoint.address) {
         // Not ready at once only while hyper still clears up after the last response.
         if connection.sender.ready().await.is_ok() {
-            return Ok(connection);
+            return Some(connection);
         }
     }
-    connect(
-        endpoint.address,
-        service.connect_timeout,
-        worker.settings.max_header_size,
-    )
-    .await
-    .map_err(Failure::Connect)
+    None
 }
 
 /// How long each part of an exchange may stand still.
@@ -347,28 +381,23 @@ impl Limits<'_> {
             Stage::Untouched => (sent + service.write_timeout, Failure::Timeout),
             Stage::Endpoint => (since + service.write_timeout, Failure::Timeout),
             Stage::Client => (since + self.client_body, Failure::ClientTimeout),
-            Stage::Done => (since + service.read_timeout, Failure::Timeout),
+            Stage::Done | Stage::Broken => (since + service.read_timeout, Failure::Timeout),
         }
     }
 }
 
-/// The `Host` that a target gets: the client's, the upstream's or its own, the latter two with its
-/// port unless that is http's.
+/// The `Host` that a target gets: the client's, the upstream's with the target's port unless that is
+/// http's, or its own.
 fn host_for(endpoint: &Endpoint, service: &Service, preserved: Option<&str>) -> HeaderValue {
-    let own = match preserved {
-        Some(host) => return HeaderValue::try_from(host).unwrap_or(HeaderValue::from_static("")),
-        None => service.upstream.host_header.as_deref(),
-    };
-    let host = own.unwrap_or(&endpoint.host);
-    let port = endpoint.address.port();
-    let bracketed = own.is_none() && host.contains(':');
-    let text = match (bracketed, port) {
-        (false, 80) => host.to_owned(),
-        (false, _) => format!("{host}:{port}"),
-        (true, 80) => format!("[{host}]"),
-        (true, _) => format!("[{host}]:{port}"),
-    };
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+    let value = |host: &str| HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static(""));
+    match (preserved, service.upstream.host_header.as_deref()) {
+        (Some(host), _) => value(host),
+        (None, None) => value(&endpoint.authority),
+        (None, Some(host)) => match endpoint.address.port() {
+            80 => value(host),
+            port => value(&format!("{host}:{port}")),
+        },
+    }
 }
 
 /// The target of the request to the upstream, in origin form (RFC 9112, 3.2.1).

@@ -1,15 +1,15 @@
 //! Headers on their way through: what is removed, and what Kong adds. Source: Kong 3.9; hop-by-hop
 //! headers RFC 9110, 7.6.1.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, SERVER, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
 use super::PRODUCT;
+use super::client::Client;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY: HeaderName = HeaderName::from_static("proxy");
@@ -26,28 +26,12 @@ const X_KONG_UPSTREAM_LATENCY: HeaderName = HeaderName::from_static("x-kong-upst
 const X_KONG_PROXY_LATENCY: HeaderName = HeaderName::from_static("x-kong-proxy-latency");
 const X_KONG_RESPONSE_LATENCY: HeaderName = HeaderName::from_static("x-kong-response-latency");
 
+/// Headers that are added to a request.
+const ADDED: usize = 14;
+
 /// What we call ourselves in `Via`, after the version of the protocol that the message came in by.
 const VIA_1_1: &str = concat!("1.1 pointsman/", env!("CARGO_PKG_VERSION"));
 const VIA_1_0: &str = concat!("1.0 pointsman/", env!("CARGO_PKG_VERSION"));
-
-/// Who a connection is with, in the words that each of its requests needs.
-pub(super) struct Client {
-    ip: HeaderValue,
-    /// The port that the connection came in on.
-    pub(super) listen_port: u16,
-    listen_port_text: HeaderValue,
-}
-
-impl Client {
-    pub(super) fn new(address: SocketAddr, listen_port: u16) -> Self {
-        let ip = address.ip().to_canonical().to_string();
-        Self {
-            ip: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("")),
-            listen_port,
-            listen_port_text: HeaderValue::from(listen_port),
-        }
-    }
-}
 
 /// Names one request in headers, error bodies and the log: 32 hex digits.
 pub(super) struct RequestId([u8; 32]);
@@ -73,6 +57,7 @@ impl RequestId {
 }
 
 /// What the upstream is told of a request's way.
+#[derive(Clone, Copy)]
 pub(super) struct Forwarded<'a> {
     pub(super) client: &'a Client,
     /// Host without port, in lower case.
@@ -84,12 +69,16 @@ pub(super) struct Forwarded<'a> {
     pub(super) id: &'a RequestId,
     pub(super) http_1_0: bool,
     /// The protocol that the client asks to change to.
-    pub(super) upgrade: Option<HeaderValue>,
+    pub(super) upgrade: Option<&'a HeaderValue>,
+    /// Whether the length of its body is not known in advance.
+    pub(super) chunked: bool,
 }
 
 /// Makes the headers of a client's request those of the request to the upstream, all but `Host`,
 /// which is each target's own.
 pub(super) fn to_upstream(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
+    // More than the map holds as it came: growing once costs less than growing often.
+    headers.reserve(ADDED);
     let trailers = remove_hop_by_hop(headers, true);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -97,11 +86,16 @@ pub(super) fn to_upstream(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
     match forwarded.upgrade {
         Some(protocol) => {
             headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
-            headers.insert(UPGRADE, protocol);
+            headers.insert(UPGRADE, protocol.clone());
         }
         None => {
             headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
         }
+    }
+    if forwarded.chunked {
+        // hyper takes a GET without either to have no body.
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let client = forwarded.client;
     append(headers, X_FORWARDED_FOR, &client.ip);
@@ -214,11 +208,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, request: bool) -> bool {
             count += 1;
         }
     }
-    let mut trailers = false;
+    // Read first: `Connection` names it wherever it is used rightly.
+    let trailers = found.iter().flatten().any(|name| *name == TE)
+        && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     for name in found.iter().flatten() {
-        if *name == TE {
-            trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
-        }
         if *name == CONNECTION {
             let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
                 .filter_map(|token| HeaderName::try_from(token).ok())
@@ -249,6 +242,10 @@ pub(super) fn tokens<'a>(
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::time::Instant;
+
     use super::*;
 
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
@@ -264,7 +261,9 @@ mod tests {
     }
 
     fn forwarded(headers: &mut HeaderMap, prefix: &[u8]) {
-        let client = Client::new("192.0.2.7:1234".parse().unwrap(), 8000);
+        let (open, _) = tokio::sync::mpsc::channel(1);
+        let clock = Rc::new(Cell::new(Instant::now()));
+        let client = Client::new("192.0.2.7:1234".parse().unwrap(), 8000, clock, open);
         to_upstream(
             headers,
             Forwarded {
@@ -275,6 +274,7 @@ mod tests {
                 id: &RequestId::new(),
                 http_1_0: false,
                 upgrade: None,
+                chunked: false,
             },
         );
     }
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn trailers_are_asked_for_only_if_the_client_asked() {
-        let mut headers = map(&[("te", "gzip, trailers")]);
+        let mut headers = map(&[("connection", "te"), ("te", "gzip, trailers")]);
         forwarded(&mut headers, b"");
         assert_eq!(headers["te"], "trailers");
     }

@@ -9,15 +9,16 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
+use hyper_util::rt::TokioIo;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
-use super::headers::Client;
+use super::client::{Client, Order};
 use super::pool::Pool;
 use super::{Counters, Worker, handle};
 use crate::config;
@@ -29,6 +30,13 @@ const BACKLOG: i32 = 4096;
 /// Pause after a failed accept, which is for want of files as a rule: more of them come back only
 /// when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time between two looks at the connections, and so how exactly idle ones are timed.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Longest time that a client may leave sent data unacknowledged, or take nothing at all. Source:
+/// nginx, `send_timeout`.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The stack of a worker. A guest that overflows its own stack needs 512 KiB at most, and must not
 /// meet the end of ours.
@@ -133,6 +141,9 @@ impl Workers {
                         counters,
                         settings,
                         epoch,
+                        clients: RefCell::default(),
+                        next_client: Cell::new(0),
+                        clock: Rc::new(Cell::new(Instant::now())),
                     });
                     worker.serve(listener, port, &mut stopped).await;
                 });
@@ -174,10 +185,9 @@ impl Worker {
     ) {
         let server = Rc::new(self.server());
         let janitor = tokio::task::spawn_local(Rc::clone(&self.pool).tidy());
-        // Connections hold a sender and hear from the watch when to end; the receiver ends with the
-        // last of them.
+        let watchman = tokio::task::spawn_local(Rc::clone(&self).let_go());
+        // Connections hold a sender: the receiver ends with the last of them.
         let (open, mut closed) = mpsc::channel::<()>(1);
-        let (close, closing) = watch::channel(());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -185,17 +195,7 @@ impl Worker {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-                    let worker = Rc::clone(&self);
-                    let client = Rc::new(Client::new(address, listen_port));
-                    let serve = worker.connection(
-                        Rc::clone(&server),
-                        stream,
-                        client,
-                        closing.clone(),
-                        open.clone(),
-                    );
-                    tokio::task::spawn_local(serve);
+                    self.admit(&server, stream, address, listen_port, open.clone());
                 }
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {error}");
@@ -203,18 +203,25 @@ impl Worker {
                 }
             }
         }
-        drop((listener, open, closing));
-        close.send_replace(());
+        // Whoever the kernel has let in already may have sent a request.
+        while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+            self.admit(&server, stream, address, listen_port, open.clone());
+        }
+        drop((listener, open));
+        for client in self.clients.borrow().values() {
+            client.tell(Order::Finish);
+        }
         closed.recv().await;
         janitor.abort();
+        watchman.abort();
     }
 
     fn server(&self) -> http1::Builder {
         let mut server = http1::Builder::new();
         server
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.settings.client_header_timeout)
             .max_header_size(self.settings.max_header_size)
+            // The worker watches over slow heads itself, at no cost to quick ones.
+            .header_read_timeout(None)
             // Head and body of a small response leave in one buffer: copying a kilobyte costs less than
             // a list of buffers does.
             .writev(false)
@@ -222,37 +229,80 @@ impl Worker {
         server
     }
 
+    fn admit(
+        self: &Rc<Self>,
+        server: &Rc<http1::Builder>,
+        stream: TcpStream,
+        address: SocketAddr,
+        listen_port: u16,
+        open: mpsc::Sender<()>,
+    ) {
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let client = Client::new(address, listen_port, Rc::clone(&self.clock), open);
+        let number = self.next_client.get();
+        self.next_client.set(number + 1);
+        self.clients.borrow_mut().insert(number, Rc::clone(&client));
+        let (worker, server) = (Rc::clone(self), Rc::clone(server));
+        tokio::task::spawn_local(async move {
+            worker.counters.active.fetch_add(1, Ordering::Relaxed);
+            worker.connection(&server, stream, client).await;
+            worker.counters.active.fetch_sub(1, Ordering::Relaxed);
+            worker.clients.borrow_mut().remove(&number);
+        });
+    }
+
     async fn connection(
-        self: Rc<Self>,
-        server: Rc<http1::Builder>,
+        self: &Rc<Self>,
+        server: &http1::Builder,
         stream: TcpStream,
         client: Rc<Client>,
-        mut closing: watch::Receiver<()>,
-        _open: mpsc::Sender<()>,
     ) {
         // Without it, a response in two writes waits for the client's delayed acknowledgement. A
-        // failure means that the client is gone, which the first read will say.
+        // failure here and below means that the client is gone, which the first read will say.
         let _ = stream.set_nodelay(true);
-        self.counters.active.fetch_add(1, Ordering::Relaxed);
-        let worker = Rc::clone(&self);
+        // A client that takes nothing of its response would hold its endpoint's connection for ever.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
+        let (worker, who) = (Rc::clone(self), Rc::clone(&client));
         let service =
-            service_fn(move |request| handle(Rc::clone(&worker), Rc::clone(&client), request));
+            service_fn(move |request| handle(Rc::clone(&worker), Rc::clone(&who), request));
         let connection = server
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-            biased;
-            result = connection.as_mut() => result,
-            _ = closing.changed() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let mut order = Order::Serve;
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = connection.as_mut() => break result,
+                new = client.order_after(order) => order = new,
+            }
+            match order {
+                Order::Serve => {}
+                Order::Finish => connection.as_mut().graceful_shutdown(),
+                Order::Close => return,
             }
         };
         if let Err(error) = result {
             // Clients come and go as they like: not worth more than a word for who looks for it.
             tracing::debug!("a client's connection ended: {error}");
         }
-        self.counters.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Closes connections whose next request does not come, for as long as it is polled.
+    async fn let_go(self: Rc<Self>) {
+        let patience = self.settings.client_header_timeout;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = Instant::now();
+            self.clock.set(now);
+            for client in self.clients.borrow().values() {
+                if client
+                    .waiting()
+                    .is_some_and(|since| now - since >= patience)
+                {
+                    client.tell(Order::Close);
+                }
+            }
+        }
     }
 }

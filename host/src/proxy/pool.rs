@@ -93,9 +93,7 @@ impl Pool {
 
     /// Closes connections that were idle too long, now and then, for as long as it is polled.
     pub(super) async fn tidy(self: Rc<Self>) {
-        let Some(timeout) = self.idle_timeout else {
-            return;
-        };
+        let timeout = self.idle_timeout.unwrap_or(Duration::MAX);
         loop {
             tokio::time::sleep(TIDY.min(timeout)).await;
             self.idle.borrow_mut().retain(|_, list| {

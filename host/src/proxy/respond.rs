@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, UPGRADE};
 use http::{Response, StatusCode};
 
-use super::body::ResponseBody;
+use super::body::Content;
 use super::headers::{self, RequestId};
 
 /// Why a request gets an answer from the gateway and not from an upstream.
@@ -207,7 +207,7 @@ pub(super) fn reject(
     wishes: &Wishes,
     id: &RequestId,
     started: Instant,
-) -> Response<ResponseBody> {
+) -> Response<Content> {
     let format = if reject.by_engine() {
         wishes
             .accept
@@ -224,7 +224,7 @@ pub(super) fn reject(
         Some(_) => Bytes::new(),
         None => format.body(reject.message(), id.as_str()).into(),
     };
-    let mut response = Response::new(ResponseBody::Own(Some(body)));
+    let mut response = Response::new(Content::Own(Some(body)));
     *response.status_mut() = reject.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));

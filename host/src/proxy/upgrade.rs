@@ -1,19 +1,25 @@
-//! Connections that change their protocol (RFC 9110, 7.8), as for WebSocket: once both sides agree,
-//! bytes are passed both ways until one side ends.
+//! Connections that change their protocol to WebSocket (RFC 9110, 7.8; RFC 6455): once both sides
+//! agree, bytes are passed both ways until one side ends.
+//!
+//! No other protocol is let through: what follows on such a connection passes by the router, and
+//! HTTP/2 in clear text (`h2c`) would carry requests that no route has seen.
+
+use std::rc::Rc;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use super::body::{Exchange, ResponseBody};
+use super::body::{Content, Exchange};
+use super::client::Client;
 use super::headers::tokens;
 
 /// A client's wish to change to another protocol.
 pub(super) struct Upgrade {
-    /// The protocol, as the client names it.
+    /// The protocol, as it is asked for at the endpoint.
     pub(super) protocol: HeaderValue,
     client: OnUpgrade,
 }
@@ -21,34 +27,39 @@ pub(super) struct Upgrade {
 impl Upgrade {
     /// The wish that a request expresses, if it does.
     pub(super) fn asked(parts: &mut Parts) -> Option<Self> {
-        let protocol = parts.headers.get(UPGRADE)?.clone();
-        let named = tokens(&parts.headers, &CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
-        if !named {
+        if !parts.headers.contains_key(UPGRADE) || parts.version != Version::HTTP_11 {
+            return None;
+        }
+        let has = |name, token: &str| {
+            tokens(&parts.headers, &name).any(|sent| sent.eq_ignore_ascii_case(token))
+        };
+        if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
             return None;
         }
         // hyper keeps its side of the upgrade among the extensions, and takes a request only.
         let mut request = Request::new(());
         std::mem::swap(request.extensions_mut(), &mut parts.extensions);
         let client = hyper::upgrade::on(&mut request);
+        let protocol = HeaderValue::from_static("websocket");
         Some(Self { protocol, client })
     }
-}
 
-/// Answers 101 and ties the two connections together. The endpoint counts the request as in flight
-/// until the tunnel ends.
-pub(super) fn tunnel(
-    mut response: Response<Incoming>,
-    exchange: Exchange,
-    upgrade: Option<Upgrade>,
-) -> Response<ResponseBody> {
-    let endpoint = hyper::upgrade::on(&mut response);
-    let mut response = response.map(|_| ResponseBody::Own(None));
-    if let Some(Upgrade { protocol, client }) = upgrade {
+    /// Answers 101 and ties the two connections together. Until the tunnel ends, the endpoint counts
+    /// the request as in flight, and a shutdown waits for it as for any other.
+    pub(super) fn tunnel(
+        self,
+        mut response: Response<Incoming>,
+        exchange: Exchange,
+        connection: Rc<Client>,
+    ) -> Response<Content> {
+        let endpoint = hyper::upgrade::on(&mut response);
+        let mut response = response.map(|_| Content::Own(None));
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, protocol);
+        headers.insert(UPGRADE, self.protocol);
+        let client = self.client;
         tokio::task::spawn_local(async move {
-            let _exchange = exchange;
+            let _held = (exchange, connection);
             match tokio::try_join!(client, endpoint) {
                 Ok((client, endpoint)) => {
                     let mut client = TokioIo::new(client);
@@ -59,6 +70,6 @@ pub(super) fn tunnel(
                 Err(error) => tracing::debug!("a connection did not change over: {error}"),
             }
         });
+        response
     }
-    response
 }

@@ -49,7 +49,9 @@ pub(super) fn open(folder: &Path) -> Result<Trees, OpenError> {
     for file in ["conf", "db"] {
         let length = fs::metadata(entities.join(file)).map_or(0, |file| file.len());
         if !is_new && length == 0 {
-            return Err(refuse(format!("is damaged: entities/{file} is missing or empty")));
+            return Err(refuse(format!(
+                "is damaged: entities/{file} is missing or empty"
+            )));
         }
     }
     // sled panics on some kinds of damage, after it has printed what it found.
@@ -144,7 +146,9 @@ fn verify(trees: &Trees) -> Result<(), Error> {
             let id = keys::last_id(&key)?;
             let broken =
                 |what: &str| Error::Backend(format!("the row {id} of {} {what}", kind.name()));
-            let row = keys::decode(&value).map_err(|_| broken("cannot be read"))?.row;
+            let row = keys::decode(&value)
+                .map_err(|_| broken("cannot be read"))?
+                .row;
             if !stage::is_consistent(&trees.rows, kind, id, &row)? {
                 return Err(broken("has lost a key, or a row that it refers to"));
             }
