@@ -12,8 +12,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::Worker;
 use super::client::Client;
-use super::pool::{Connection, Pool};
+use super::pool::Connection;
 use crate::upstream::InFlight;
 
 /// What ends a body early.
@@ -147,8 +148,8 @@ pub(super) struct Download {
 pub(super) struct Exchange {
     /// The connection that it is on.
     pub(super) connection: Connection,
-    /// Where the connection goes afterwards.
-    pub(super) pool: Rc<Pool>,
+    /// Whose connection it is.
+    pub(super) worker: Rc<Worker>,
     /// Its body, if it has one.
     pub(super) upload: Option<Rc<Upload>>,
     /// Counts it at its endpoint.
@@ -193,7 +194,8 @@ impl Download {
                 .upload
                 .is_none_or(|upload| upload.stage() == Stage::Done);
             if sent {
-                exchange.pool.put(exchange.connection);
+                let now = exchange.worker.clock.get();
+                exchange.worker.pool.put(exchange.connection, now);
             }
         }
     }

@@ -74,15 +74,15 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection for the next request.
-    pub(super) fn put(&self, mut connection: Connection) {
+    /// Keeps a connection for the next request. `now` need not be exact.
+    pub(super) fn put(&self, mut connection: Connection, now: Instant) {
         let worn = self
             .max_requests
             .is_some_and(|most| connection.requests >= most);
         if self.size == 0 || worn || connection.sender.is_closed() {
             return;
         }
-        connection.idle_since = Instant::now();
+        connection.idle_since = now;
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(connection.address).or_default();
         if list.len() >= self.size {

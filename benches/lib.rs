@@ -1,0 +1,1 @@
+//! Measurements only: see README.md.
