@@ -143,7 +143,15 @@ fn damaged_data_is_one_sentence_and_not_overwritten() {
     let _folder = gateway.kill();
     let database = data_dir.join("entities/db");
     let good = std::fs::read(&database).unwrap();
-    let damages: [(&str, Vec<u8>); 3] = [
+    let mut flipped = good.clone();
+    // In the last tenth of what was written: sled alone would quietly forget what follows.
+    let written = good.iter().rposition(|byte| *byte != 0).unwrap();
+    for byte in &mut flipped[written * 9 / 10..written] {
+        *byte ^= 0x55;
+    }
+    let damages: [(&str, Vec<u8>); 5] = [
+        ("flipped", flipped),
+        ("cut", good[..written * 9 / 10].to_vec()),
         ("gone", Vec::new()),
         ("zeroed", vec![0; good.len()]),
         (

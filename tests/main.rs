@@ -3,11 +3,7 @@
 //! They are one target of the `pointsman` package (see `host/Cargo.toml`), so that cargo builds the
 //! very binary that they start.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test may fail by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod harness;
 

@@ -18,7 +18,7 @@ pub enum Error {
     /// A status alone.
     Bare(StatusCode),
     /// An entity's error, with Kong's code and name.
-    Coded(Coded),
+    Coded(Box<Coded>),
 }
 
 /// What an entity's error says.
@@ -164,13 +164,13 @@ impl Error {
         message: String,
         details: Option<(&'static str, Value)>,
     ) -> Self {
-        Self::Coded(Coded {
+        Self::Coded(Box::new(Coded {
             status,
             code,
             name: name.into(),
             message,
             details,
-        })
+        }))
     }
 }
 

@@ -57,12 +57,15 @@ pub struct Counters {
     pub requests: std::sync::atomic::AtomicU64,
 }
 
+/// The snapshot as one worker has it.
+struct Seen(Arc<Snapshot>);
+
 /// One thread of the data plane.
 struct Worker {
     published: Arc<Published>,
     /// The snapshot last seen and its number. Requests hold it by `Rc`, so that no two workers touch
     /// one reference count.
-    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    snapshot: RefCell<Rc<Seen>>,
     generation: Cell<u64>,
     pool: Rc<Pool>,
     counters: Arc<Counters>,
@@ -77,10 +80,10 @@ struct Worker {
 }
 
 impl Worker {
-    fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    fn snapshot(&self) -> Rc<Seen> {
         if self.generation.get() != self.published.generation() {
             let (generation, snapshot) = self.published.current();
-            *self.snapshot.borrow_mut() = Rc::new(snapshot);
+            *self.snapshot.borrow_mut() = Rc::new(Seen(snapshot));
             self.generation.set(generation);
         }
         Rc::clone(&self.snapshot.borrow())
@@ -115,7 +118,8 @@ async fn answer(
     id: &RequestId,
     started: Instant,
 ) -> Result<Response<Content>, Reject> {
-    let snapshot = worker.snapshot();
+    let seen = worker.snapshot();
+    let snapshot = &*seen.0;
     let (mut parts, incoming) = request.into_parts();
     let uri = std::mem::take(&mut parts.uri);
     let host_header = host_of(&parts, &uri)?;

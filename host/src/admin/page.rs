@@ -14,6 +14,9 @@ use crate::store::Stored;
 const SIZE: usize = 100;
 const MOST: usize = 1000;
 
+/// Whether a row is one of those asked for.
+type Filter = Box<dyn Fn(&Row) -> bool + Send + Sync>;
+
 /// Which page of a list a request asks for.
 pub(super) struct Page {
     pub(super) size: usize,
@@ -68,7 +71,7 @@ impl Page {
     }
 
     /// The filter that `tags` describes: `a,b` all of them, `a/b` one of them.
-    pub(super) fn filter(&self) -> Result<Box<dyn Fn(&Row) -> bool + Send + Sync>, Error> {
+    pub(super) fn filter(&self) -> Result<Filter, Error> {
         let Some(text) = &self.tags else {
             return Ok(Box::new(|_| true));
         };

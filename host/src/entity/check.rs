@@ -268,10 +268,12 @@ fn is_hostname(text: &str) -> bool {
     };
     // Digits and dots alone would be an address, and are none.
     let numeric = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    !text.is_empty() && !(numeric && text.contains('.')) && text.split('.').all(label_fits)
+    let like_an_address = numeric && text.contains('.');
+    !text.is_empty() && !like_an_address && text.split('.').all(label_fits)
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use proptest::prelude::*;
 

@@ -192,10 +192,11 @@ fn couple_hashing(input: &mut Row, old: Option<&Row>) {
         Some(Value::Null) => {
             input.insert("hash_on".into(), "none".into());
         }
+        // Kong forces round-robin whatever the algorithm is. Here it ends hashing, and leaves an
+        // algorithm alone that was asked for, or has nothing to do with hashing.
         Some(Value::String(on)) if on == "none" => {
-            // Kong forces round-robin whatever the algorithm is. Here it ends hashing, and leaves an
-            // algorithm alone that was asked for, or has nothing to do with hashing.
-            if algorithm.is_none() && in_force == Some("consistent-hashing") {
+            let hashing = in_force == Some("consistent-hashing");
+            if let (None, true) = (algorithm, hashing) {
                 input.insert("algorithm".into(), "round-robin".into());
             }
         }

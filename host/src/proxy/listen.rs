@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::client::{Client, Order};
 use super::pool::Pool;
-use super::{Counters, Worker, handle};
+use super::{Counters, Seen, Worker, handle};
 use crate::config;
 use crate::snapshot::Published;
 
@@ -134,7 +134,7 @@ impl Workers {
                     };
                     let (generation, snapshot) = published.current();
                     let worker = Rc::new(Worker {
-                        snapshot: RefCell::new(Rc::new(snapshot)),
+                        snapshot: RefCell::new(Rc::new(Seen(snapshot))),
                         generation: Cell::new(generation),
                         published,
                         pool: Pool::new(&settings),

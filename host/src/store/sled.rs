@@ -7,6 +7,7 @@
 //! it writes and seals what it wrote as one batch.
 
 mod folder;
+mod head;
 mod keys;
 mod stage;
 
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use super::{Change, Commit, Error, Revision, Store, Stored, Write};
 use crate::entity::{Kind, Row, UniqueKey};
+use head::Head;
 use stage::Stage;
 
 pub use folder::OpenError;
@@ -61,10 +63,11 @@ impl SledStore {
     /// # Errors
     /// A sentence, if the folder is in use, damaged or something else; it is then left as it was.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
-        let trees = folder::open(data_dir)?;
+        let (trees, head) = folder::open(data_dir)?;
         let (jobs, waiting) = channel();
         let writer = Writer {
             trees: trees.clone(),
+            head,
             watchers: Vec::new(),
         };
         std::thread::Builder::new()
@@ -176,6 +179,7 @@ fn stopped() -> Error {
 /// The one thread that writes.
 struct Writer {
     trees: Trees,
+    head: Head,
     watchers: Vec<mpsc::UnboundedSender<Commit>>,
 }
 
@@ -225,7 +229,7 @@ impl Writer {
         if committed.is_empty() {
             return;
         }
-        let flushed = self.trees.db.flush();
+        let flushed = self.flush(committed);
         for (commit, answer) in committed.drain(..) {
             let revision = commit.revision;
             // The rows are in the store even if they are not on disk, so watchers must know.
@@ -237,6 +241,16 @@ impl Writer {
             };
             drop(answer.send(outcome));
         }
+    }
+
+    fn flush(
+        &self,
+        committed: &[(Commit, oneshot::Sender<Result<Revision, Error>>)],
+    ) -> Result<(), Error> {
+        self.trees.db.flush()?;
+        let newest = committed.last().map_or(0, |(commit, _)| commit.revision);
+        let advanced = self.head.advance(newest);
+        advanced.map_err(|error| Error::Backend(error.to_string()))
     }
 
     fn add_watcher(&mut self, watcher: mpsc::UnboundedSender<Commit>) -> Result<(), Error> {
@@ -257,3 +271,6 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

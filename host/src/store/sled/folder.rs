@@ -5,6 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use super::head::{self, Head};
 use super::{Trees, keys, stage};
 use crate::entity::Kind;
 use crate::store::Error;
@@ -38,7 +39,7 @@ impl OpenError {
     }
 }
 
-pub(super) fn open(folder: &Path) -> Result<Trees, OpenError> {
+pub(super) fn open(folder: &Path) -> Result<(Trees, Head), OpenError> {
     let refuse = |reason: String| OpenError::new(folder, reason);
     let is_new = claim(folder).map_err(refuse)?;
     let entities = folder.join("entities");
@@ -59,6 +60,10 @@ pub(super) fn open(folder: &Path) -> Result<Trees, OpenError> {
         let trees = open_trees(&entities)?;
         if !is_new {
             verify(&trees)?;
+            let revision = keys::revision(&trees.rows)?;
+            if head::read(folder).is_none_or(|head| revision < head) {
+                return Err(Error::Backend("its newest changes are lost".to_owned()));
+            }
         } else if trees.rows.get(keys::REVISION)?.is_none() {
             trees.rows.insert(keys::REVISION, &0_u64.to_be_bytes())?;
             trees.db.flush()?;
@@ -73,11 +78,15 @@ pub(super) fn open(folder: &Path) -> Result<Trees, OpenError> {
         Ok(Err(error)) => return Err(refuse(format!("is damaged: {error}"))),
         Err(reason) => return Err(refuse(format!("is damaged: {reason}"))),
     };
+    let head = Head::open(folder).map_err(|error| refuse(format!("cannot be written: {error}")))?;
     if is_new {
+        let begun = keys::revision(&trees.rows).unwrap_or(0);
+        head.advance(begun)
+            .map_err(|error| refuse(format!("cannot be written: {error}")))?;
         write_marker(folder, FORMAT)
             .map_err(|error| refuse(format!("cannot be written: {error}")))?;
     }
-    Ok(trees)
+    Ok((trees, head))
 }
 
 /// Makes the folder ours, or finds that it is. Returns whether it has yet to be set up.

@@ -291,7 +291,7 @@ fn batch(changes: Changes) -> Batch {
 }
 
 /// The values of a unique key, unless one of them is null.
-fn unique_values<'r>(key: UniqueKey, row: &'r Row) -> Option<Vec<&'r Value>> {
+fn unique_values(key: UniqueKey, row: &Row) -> Option<Vec<&Value>> {
     key.iter()
         .map(|field| row.get(*field).filter(|value| !value.is_null()))
         .collect()
