@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod admin;
 mod bad_input;
 mod balancers;
 mod guide;
