@@ -10,10 +10,24 @@ use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
 /// 2 × 2^40 × 65535 is less than 2^64.
 const RECOUNT: u64 = 1 << 40;
 
+/// Longest cycle that is written down, in picks: 16 KiB with the way to it. A thousand endpoints of two
+/// weights fit.
+const LONGEST_CYCLE: u64 = 4096;
+
 /// Endpoints in the order of their next turns.
+///
+/// In each unit of time, divided by the greatest common divisor of the weights, every endpoint has the
+/// same number of turns, so their order repeats. A short cycle is written down when the table changes,
+/// and a pick then reads the next place of it. In front of it stands as much again: after a change,
+/// turns that fall together may have been taken in another order than the one that repeats.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
+    /// The turns as of the start of `written`; as of now where nothing is written down.
     turns: BinaryHeap<Turn>,
+    /// The positions on the way to the cycle, and then those of the cycle, in equal parts.
+    written: Vec<u16>,
+    /// Where in it the next pick is.
+    next: usize,
 }
 
 /// The next turn of an endpoint. Its `n`th one, from 0, is due at `(2n + 1) / (2 × weight)`: in the
@@ -52,6 +66,9 @@ impl Balancer for RoundRobin {
     /// Endpoints that stay with their weight keep their turn; all others join as if they had been
     /// there all the time, so a change favours nobody.
     fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+        for _ in 0..std::mem::take(&mut self.next) {
+            self.turn();
+        }
         let now = self.turns.peek().copied();
         let known: HashMap<u64, Turn> = self.turns.drain().map(|turn| (turn.id, turn)).collect();
         let turns = endpoints.iter().zip(0..).map(|(endpoint, position)| {
@@ -69,9 +86,24 @@ impl Balancer for RoundRobin {
             }
         });
         self.turns = turns.collect();
+        self.write_down();
     }
 
     fn pick(&mut self, _: &Request, _: &Endpoints) -> Option<usize> {
+        let Some(&position) = self.written.get(self.next) else {
+            return self.turn();
+        };
+        self.next += 1;
+        if self.next == self.written.len() {
+            self.next /= 2;
+        }
+        Some(usize::from(position))
+    }
+}
+
+impl RoundRobin {
+    /// The next turn, which is then over.
+    fn turn(&mut self) -> Option<usize> {
         let mut next = self.turns.peek_mut()?;
         let position = next.position;
         next.number += 1;
@@ -82,9 +114,43 @@ impl Balancer for RoundRobin {
         }
         Some(position as usize)
     }
-}
 
-impl RoundRobin {
+    /// Writes the cycle down, if it is short.
+    fn write_down(&mut self) {
+        self.written.clear();
+        let weights = || self.turns.iter().map(|turn| turn.weight);
+        let divisor = weights().fold(0, gcd).max(1);
+        let length = weights().sum::<u64>() / divisor;
+        if length > LONGEST_CYCLE {
+            return;
+        }
+        let start = self.turns.clone();
+        self.write(length);
+        let mut before = vec![0; self.turns.len()];
+        for turn in &self.turns {
+            before[turn.position as usize] = turn.number;
+        }
+        self.write(length);
+        // It is a cycle if every endpoint had its share of turns in it.
+        let repeats = self
+            .turns
+            .iter()
+            .all(|turn| turn.number - before[turn.position as usize] == turn.weight / divisor);
+        self.turns = start;
+        if !repeats {
+            self.written.clear();
+        }
+    }
+
+    fn write(&mut self, length: u64) {
+        for _ in 0..length {
+            // A cycle is at least as long as the table, so positions are small where it is short.
+            if let Some(Ok(position)) = self.turn().map(u16::try_from) {
+                self.written.push(position);
+            }
+        }
+    }
+
     /// Takes the whole units of time that have passed off every count.
     fn recount(&mut self) {
         let passed = self
@@ -99,6 +165,10 @@ impl RoundRobin {
         });
         self.turns = turns.collect();
     }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// The first turn of an endpoint of this weight that is not due before `now`.

@@ -54,6 +54,7 @@ fn twice_the_weight_is_two_of_every_three() {
 #[test]
 fn a_recount_changes_nothing() {
     let mut balancer = started(&[3, 5]);
+    balancer.written.clear();
     let turns: Vec<Turn> = balancer.turns.drain().collect();
     let cycles = RECOUNT / 5 - 1;
     balancer.turns = turns
@@ -69,6 +70,24 @@ fn a_recount_changes_nothing() {
 }
 
 proptest! {
+    /// What is written down is what would have been computed, wherever the table changed.
+    #[test]
+    fn the_cycle_is_the_order_of_turns(
+        tables in prop::collection::vec(prop::collection::vec(1_u32..30, 1..7), 1..6),
+        between in 0_usize..80,
+    ) {
+        let mut balancer = RoundRobin::default();
+        for weights in tables {
+            balancer.endpoints_changed(&table(&weights));
+            prop_assert!(!balancer.written.is_empty(), "{weights:?}");
+            let turns = balancer.turns.clone();
+            let mut computed = RoundRobin { turns, ..RoundRobin::default() };
+            let length = 3 * weights.iter().sum::<u32>() as usize;
+            prop_assert_eq!(picks(&mut balancer, length), picks(&mut computed, length));
+            picks(&mut balancer, between);
+        }
+    }
+
     /// Over as many picks as the weights add up to, each endpoint gets exactly its weight, wherever
     /// the window begins.
     #[test]
