@@ -4,6 +4,10 @@ use serde_json::{Value, json};
 
 use crate::harness::{Gateway, Raw};
 
+/// Method, path, fields, and the status, code and message that answer them.
+type Case<'a> = (&'a str, &'a str, Fields<'a>, u16, i64, &'a str);
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 /// The JSON of an answer without what differs from run to run.
 fn shape(mut row: Value) -> Value {
     let fields = row.as_object_mut().unwrap();
@@ -119,7 +123,7 @@ fn errors_have_kongs_codes_and_words() {
     );
     let missing = format!("could not find the entity with primary key '{{id=\"{nobody}\"}}'");
     let by_id = format!("/services/{nobody}");
-    let cases: &[(&str, &str, &[(&str, &str)], u16, i64, &str)] = &[
+    let cases: &[Case<'_>] = &[
         (
             "POST",
             "/services",
