@@ -43,7 +43,7 @@ pub enum Choice {
     Empty,
 }
 
-/// What a balancer has done so far.
+/// What the plugin of a balancer has done since it took over.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Counters {
     /// Picks asked for.
@@ -152,6 +152,9 @@ impl Balancer {
             inner.seat = Seat::Vacant;
             inner.faults = 0;
             inner.last_fault = None;
+            // They are shown as the plugin's own.
+            inner.counters = Counters::default();
+            self.busy.store(0, Ordering::Relaxed);
         }
     }
 
