@@ -63,6 +63,27 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// Replaces the row that was read at the revision `old`, or adds it where there was none.
+    pub fn put(kind: Kind, id: Uuid, row: Row, blob: Option<Bytes>, old: Option<Revision>) -> Self {
+        match old {
+            Some(expected) => Self::Replace {
+                kind,
+                id,
+                row,
+                expected,
+                blob,
+            },
+            None => Self::Insert {
+                kind,
+                id,
+                row,
+                blob,
+            },
+        }
+    }
+}
+
 /// What a commit did to one row.
 #[derive(Debug, Clone)]
 pub enum Change {

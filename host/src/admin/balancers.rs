@@ -84,21 +84,7 @@ pub async fn install_shipped(
                 .create(id, input)
                 .map_err(|violation| anyhow::anyhow!("{violation:?}"))?;
             let blob = Some(Bytes::from_static(shipped.component));
-            let write = match known {
-                Some(stored) => Write::Replace {
-                    kind: KIND,
-                    id,
-                    row,
-                    expected: stored.revision,
-                    blob,
-                },
-                None => Write::Insert {
-                    kind: KIND,
-                    id,
-                    row,
-                    blob,
-                },
-            };
+            let write = Write::put(KIND, id, row, blob, known.map(|stored| stored.revision));
             store.write(vec![write]).await?;
         }
         default.get_or_insert(plugin);
@@ -272,21 +258,7 @@ async fn replace(
     let row = KIND.declaration().create(id, input)?;
     let body = Json(Value::from(row.clone()));
     let blob = Some(upload.component);
-    let write = match old {
-        Some(old) => Write::Replace {
-            kind: KIND,
-            id,
-            row,
-            expected: old.revision,
-            blob,
-        },
-        None => Write::Insert {
-            kind: KIND,
-            id,
-            row,
-            blob,
-        },
-    };
+    let write = Write::put(KIND, id, row, blob, old.map(|stored| stored.revision));
     admin.write(vec![write]).await?;
     Ok(body.into_response())
 }

@@ -419,21 +419,7 @@ async fn replace(admin: &Admin, kind: Kind, key: &str, mut input: Row) -> Answer
         };
         let row = kind.declaration().create(id, input.clone())?;
         let body = Json(Value::from(row.clone()));
-        let write = match old {
-            Some(old) => Write::Replace {
-                kind,
-                id,
-                row,
-                expected: old.revision,
-                blob: None,
-            },
-            None => Write::Insert {
-                kind,
-                id,
-                row,
-                blob: None,
-            },
-        };
+        let write = Write::put(kind, id, row, None, old.map(|stored| stored.revision));
         if write_if_unchanged(admin, write).await? {
             return Ok(body.into_response());
         }
