@@ -14,6 +14,7 @@ mod pool;
 mod respond;
 mod router;
 mod upgrade;
+mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -41,6 +42,7 @@ use headers::RequestId;
 use pool::Pool;
 use respond::Reject;
 use router::{Match, Query, split_host};
+use upgrade::Upgrade;
 
 /// Product token of `Server` and `Via`.
 pub const PRODUCT: &str = concat!("pointsman/", env!("CARGO_PKG_VERSION"));
@@ -103,10 +105,10 @@ async fn handle(
         .requests
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let id = RequestId::new();
-    let asked = respond::Asked::by(request.headers());
-    let response = match answer(&worker, &client, request, &id, started).await {
+    let (mut parts, incoming) = request.into_parts();
+    let response = match answer(&worker, &client, &mut parts, incoming, &id, started).await {
         Ok(response) => response,
-        Err(reject) => respond::reject(&reject, &asked.read(), &id, started),
+        Err(reject) => respond::reject(&reject, &parts.headers, &id, started),
     };
     Ok(response.map(|content| ResponseBody::new(content, client)))
 }
@@ -114,17 +116,19 @@ async fn handle(
 async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    request: Request<Incoming>,
+    parts: &mut Parts,
+    incoming: Incoming,
     id: &RequestId,
     started: Instant,
 ) -> Result<Response<Content>, Reject> {
     let seen = worker.snapshot();
     let snapshot = &*seen.0;
-    let (mut parts, incoming) = request.into_parts();
-    let uri = std::mem::take(&mut parts.uri);
-    let host_header = host_of(&parts, &uri)?;
-    let (host, port) = split_host(&host_header);
-    let target = origin_form(&uri)?;
+    let upgrade = Upgrade::asked(parts);
+    let parts = &*parts;
+    let uri = &parts.uri;
+    let host_header = host_of(parts, uri)?;
+    let (host, port) = split_host(host_header);
+    let target = origin_form(uri)?;
     let path = path::normalize(target.path().as_bytes());
     let query = Query {
         method: &parts.method,
@@ -147,9 +151,10 @@ async fn answer(
     }
     let stripped = if route.strip_path { matched } else { 0 };
     let inbound = Inbound {
-        uri: forward::upstream_uri(&service.path, target, &path, stripped)?,
+        parts,
+        target: path::target(&service.path, target, &path, stripped),
         prefix: path.get(..stripped).unwrap_or_default(),
-        host_header: &host_header,
+        host_header,
         host: &host,
         path: target.path().as_bytes(),
         preserve_host: route.preserve_host,
@@ -157,12 +162,12 @@ async fn answer(
         id,
         started,
     };
-    forward::forward(worker, service, inbound, parts, incoming).await
+    forward::forward(worker, service, inbound, incoming, upgrade).await
 }
 
 /// The authority that the request is for: that of an absolute target, else the `Host` header
 /// (RFC 9112, 3.2), which HTTP/1.1 demands exactly once.
-fn host_of(parts: &Parts, uri: &Uri) -> Result<String, Reject> {
+fn host_of<'a>(parts: &'a Parts, uri: &'a Uri) -> Result<&'a str, Reject> {
     let mut sent = parts.headers.get_all(HOST).iter();
     let host = match (sent.next(), sent.next()) {
         (Some(host), None) => host.to_str().map_err(|_| Reject::bad_request())?,
@@ -174,7 +179,7 @@ fn host_of(parts: &Parts, uri: &Uri) -> Result<String, Reject> {
     if !host.bytes().all(allowed) {
         return Err(Reject::bad_request());
     }
-    Ok(uri.authority().map_or(host, |a| a.as_str()).to_owned())
+    Ok(uri.authority().map_or(host, |a| a.as_str()))
 }
 
 /// The path and query of a request; `CONNECT host:port` has none, and `OPTIONS *` names no resource

@@ -27,7 +27,7 @@ pub struct Snapshot {
     /// Finds the route of a request.
     pub router: Arc<Router>,
     /// The services that routes name.
-    pub services: Arc<HashMap<Uuid, Service>>,
+    pub services: Arc<foldhash::HashMap<Uuid, Service>>,
     /// The upstreams of the Admin API; requests find theirs by the service.
     pub upstreams: Arc<HashMap<Uuid, Arc<Upstream>>>,
 }

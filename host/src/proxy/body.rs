@@ -14,14 +14,11 @@ use tokio::time::Sleep;
 
 use super::Worker;
 use super::client::Client;
-use super::pool::Connection;
+use super::wire::{Connection, Framing};
 use crate::upstream::InFlight;
 
 /// What ends a body early.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
-
-/// The body of a request on its way to an endpoint; none for a request without one.
-pub(super) struct RequestBody(Option<Rc<Upload>>);
 
 /// The body of a request, shared by the try that sends it and the code that watches over the try.
 pub(super) struct Upload {
@@ -69,54 +66,32 @@ impl Upload {
         self.since.get()
     }
 
+    /// The next frame, which is gone from here with it.
+    pub(super) fn poll_frame(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut incoming = self.incoming.borrow_mut();
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        match &polled {
+            Poll::Pending if self.stage() != Stage::Client => self.enter(Stage::Client),
+            Poll::Pending => {}
+            Poll::Ready(None) => self.enter(Stage::Done),
+            Poll::Ready(Some(Err(_))) => self.enter(Stage::Broken),
+            Poll::Ready(Some(_)) if incoming.is_end_stream() => self.enter(Stage::Done),
+            Poll::Ready(Some(_)) => self.enter(Stage::Endpoint),
+        }
+        polled
+    }
+
+    /// Nothing more of it will be asked for.
+    pub(super) fn finish(&self) {
+        self.enter(Stage::Done);
+    }
+
     fn enter(&self, stage: Stage) {
         self.stage.set(stage);
         self.since.set(Instant::now());
-    }
-}
-
-impl RequestBody {
-    pub(super) fn new(upload: Option<&Rc<Upload>>) -> Self {
-        Self(upload.cloned())
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(upload) = &self.0 else {
-            return Poll::Ready(None);
-        };
-        let polled = Pin::new(&mut *upload.incoming.borrow_mut()).poll_frame(cx);
-        match &polled {
-            Poll::Pending if upload.stage() != Stage::Client => upload.enter(Stage::Client),
-            Poll::Pending => {}
-            Poll::Ready(None) => upload.enter(Stage::Done),
-            Poll::Ready(Some(Err(_))) => upload.enter(Stage::Broken),
-            Poll::Ready(Some(_)) if upload.incoming.borrow().is_end_stream() => {
-                upload.enter(Stage::Done);
-            }
-            Poll::Ready(Some(_)) => upload.enter(Stage::Endpoint),
-        }
-        polled.map_err(Error::from)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|upload| upload.incoming.borrow().is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(
-            || SizeHint::with_exact(0),
-            |upload| upload.incoming.borrow().size_hint(),
-        )
     }
 }
 
@@ -136,7 +111,7 @@ pub(super) enum Content {
 
 /// A response as it comes in from an endpoint.
 pub(super) struct Download {
-    incoming: Incoming,
+    framing: Framing,
     /// None once the body has ended and the connection is back in the pool.
     exchange: Option<Exchange>,
     read_timeout: Duration,
@@ -147,13 +122,10 @@ pub(super) struct Download {
 /// What a request holds while it is with an endpoint.
 pub(super) struct Exchange {
     /// The connection that it is on.
-    pub(super) connection: Connection,
+    pub(super) connection: Box<Connection>,
     /// Whose connection it is.
     pub(super) worker: Rc<Worker>,
-    /// Its body, if it has one.
-    pub(super) upload: Option<Rc<Upload>>,
     /// Counts it at its endpoint.
-    #[expect(dead_code, reason = "held for what its drop does")]
     pub(super) in_flight: InFlight,
 }
 
@@ -171,14 +143,14 @@ impl Drop for ResponseBody {
 
 impl Content {
     /// The body of a response whose head has come in.
-    pub(super) fn streamed(incoming: Incoming, exchange: Exchange, read_timeout: Duration) -> Self {
+    pub(super) fn streamed(framing: Framing, exchange: Exchange, read_timeout: Duration) -> Self {
         let mut download = Download {
-            incoming,
+            framing,
             exchange: Some(exchange),
             read_timeout,
             waiting: false,
         };
-        if download.incoming.is_end_stream() {
+        if download.framing.is_done() {
             download.finish();
         }
         Self::Streamed(Box::new(download))
@@ -190,13 +162,8 @@ impl Download {
     /// before it had read this one.
     fn finish(&mut self) {
         if let Some(exchange) = self.exchange.take() {
-            let sent = exchange
-                .upload
-                .is_none_or(|upload| upload.stage() == Stage::Done);
-            if sent {
-                let now = exchange.worker.clock.get();
-                exchange.worker.pool.put(exchange.connection, now);
-            }
+            let now = exchange.worker.clock.get();
+            exchange.worker.pool.put(exchange.connection, now);
         }
     }
 
@@ -217,7 +184,7 @@ impl Download {
 impl Drop for Download {
     fn drop(&mut self) {
         // A body of known length is dropped as soon as its last byte is read.
-        if self.incoming.is_end_stream() {
+        if self.framing.is_done() {
             self.finish();
         }
     }
@@ -235,13 +202,18 @@ impl Body for ResponseBody {
             Content::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Content::Streamed(download) => download,
         };
-        match Pin::new(&mut download.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => {
+        let Some(exchange) = &mut download.exchange else {
+            return Poll::Ready(None);
+        };
+        match exchange.connection.poll_body(cx, &mut download.framing) {
+            Poll::Ready(piece) => {
                 download.waiting = false;
-                if frame.is_none() {
-                    download.finish();
+                match &piece {
+                    None => download.finish(),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => download.exchange = None,
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Error::from)))
             }
             Poll::Pending => {
                 // The head is out, so no status is left to choose: the connection is cut.
@@ -257,7 +229,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
-            Content::Streamed(download) => download.incoming.is_end_stream(),
+            Content::Streamed(download) => download.framing.is_done(),
         }
     }
 
@@ -266,7 +238,10 @@ impl Body for ResponseBody {
             Content::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
-            Content::Streamed(download) => download.incoming.size_hint(),
+            Content::Streamed(download) => download
+                .framing
+                .left()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

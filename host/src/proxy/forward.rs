@@ -1,35 +1,33 @@
 //! Sends a request to an endpoint, and to another one while that is safe.
 
-use std::pin::pin;
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::header::HOST;
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::TrySendError;
 use thiserror::Error;
 
-use super::body::{Content, Exchange, RequestBody, Stage, Upload};
+use super::Worker;
+use super::body::{Content, Exchange, Stage, Upload};
 use super::client::Client;
 use super::connect::{self, connect};
-use super::headers::{self, Forwarded, RequestId};
-use super::pool::Connection;
+use super::headers::{self, BodyLength, Forwarded, RequestId};
 use super::respond::Reject;
 use super::upgrade::Upgrade;
-use super::{Worker, path};
+use super::wire::{self, Connection, Head};
 use crate::balancer::{self, Choice};
 use crate::snapshot::Service;
 use crate::upstream::{Endpoint, InFlight, Upstream};
 
 /// A request as the client sent it and its route sees it.
 pub(super) struct Inbound<'a> {
+    pub(super) parts: &'a Parts,
     /// The target of the request to the upstream.
-    pub(super) uri: Uri,
+    pub(super) target: Cow<'a, [u8]>,
     /// What `strip_path` removed.
     pub(super) prefix: &'a [u8],
     /// The `Host` of the client.
@@ -53,16 +51,13 @@ enum Failure {
     Connect(connect::Error),
     /// The exchange broke off before the head of a response.
     #[error("no valid response: {0}")]
-    Exchange(hyper::Error),
+    Exchange(wire::Error),
     /// The endpoint took or sent nothing for too long.
     #[error("no response in time")]
     Timeout,
     /// The client sent nothing for too long.
     #[error("the client did not send the body in time")]
     ClientTimeout,
-    /// What the client sent is no body.
-    #[error("the client's body is broken: {0}")]
-    ClientBroken(hyper::Error),
 }
 
 impl Failure {
@@ -73,21 +68,11 @@ impl Failure {
 
 /// A request ready to be tried, again and again if need be.
 struct Outbound<'a> {
-    method: Method,
-    uri: Uri,
-    headers: Headers,
+    parts: &'a Parts,
+    target: Cow<'a, [u8]>,
     forwarded: Forwarded<'a>,
     upload: Option<Rc<Upload>>,
     preserved_host: Option<&'a str>,
-}
-
-/// The headers of a request that is to be sent.
-enum Headers {
-    /// As the client sent them. A copy of these is smaller than one of what is sent, and is made only
-    /// for a request that may be repeated after it was sent.
-    Received(HeaderMap),
-    /// As they are sent, but for `Host`.
-    Prepared(HeaderMap),
 }
 
 /// Sends a request to the service and returns the head of the response; its body follows as it
@@ -96,15 +81,14 @@ pub(super) async fn forward(
     worker: &Rc<Worker>,
     service: &Service,
     inbound: Inbound<'_>,
-    mut parts: Parts,
     incoming: Incoming,
+    upgrade: Option<Upgrade>,
 ) -> Result<Response<Content>, Reject> {
-    let upgrade = Upgrade::asked(&mut parts);
     let upload = (!incoming.is_end_stream()).then(|| Upload::new(incoming));
+    let parts = inbound.parts;
     let outbound = Outbound {
-        method: parts.method,
-        uri: inbound.uri,
-        headers: Headers::Received(parts.headers),
+        parts,
+        target: inbound.target,
         forwarded: Forwarded {
             client: inbound.client,
             host: inbound.host,
@@ -113,16 +97,19 @@ pub(super) async fn forward(
             id: inbound.id,
             http_1_0: parts.version < Version::HTTP_11,
             upgrade: upgrade.as_ref().map(|upgrade| &upgrade.protocol),
-            chunked: upload
-                .as_ref()
-                .is_some_and(|upload| upload.length().is_none()),
+            body: match &upload {
+                None => BodyLength::None,
+                Some(upload) => upload
+                    .length()
+                    .map_or(BodyLength::Chunked, BodyLength::Known),
+            },
         },
         upload,
         preserved_host: inbound.preserve_host.then_some(inbound.host_header),
     };
-    let (mut response, exchange, times) = tries(worker, service, outbound, inbound.started).await?;
+    let (head, exchange, times) = tries(worker, service, outbound, inbound.started).await?;
+    let mut response = head.response;
     headers::to_client(response.headers_mut(), inbound.id, times.0, times.1);
-    *response.version_mut() = Version::HTTP_11;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
             Some(upgrade) => Ok(upgrade.tunnel(response, exchange, Rc::clone(inbound.client))),
@@ -133,7 +120,7 @@ pub(super) async fn forward(
             }),
         };
     }
-    Ok(response.map(|body| Content::streamed(body, exchange, service.read_timeout)))
+    Ok(response.map(|()| Content::streamed(head.framing, exchange, service.read_timeout)))
 }
 
 /// Tries endpoints until one answers: 1 + `retries` at most. Returns the response with the time
@@ -141,9 +128,9 @@ pub(super) async fn forward(
 async fn tries(
     worker: &Rc<Worker>,
     service: &Service,
-    mut outbound: Outbound<'_>,
+    outbound: Outbound<'_>,
     started: Instant,
-) -> Result<(Response<Incoming>, Exchange, (Duration, Duration)), Reject> {
+) -> Result<(Head, Exchange, (Duration, Duration)), Reject> {
     let upstream = &*service.upstream;
     // No allocation unless a try fails.
     let mut tried = Vec::new();
@@ -155,9 +142,9 @@ async fn tries(
     loop {
         let endpoint = pick(worker, upstream, now, attempt, &tried)?;
         let id = endpoint.id;
-        let failure = match once(worker, service, endpoint, &mut outbound, now).await {
-            Ok((response, exchange)) => {
-                return Ok((response, exchange, (first_try.elapsed(), proxy)));
+        let failure = match once(worker, service, endpoint, &outbound, now).await {
+            Ok((head, exchange)) => {
+                return Ok((head, exchange, (first_try.elapsed(), proxy)));
             }
             Err(failure) => failure,
         };
@@ -171,7 +158,7 @@ async fn tries(
             tracing::warn!(service = service.name, attempt, "no answer: {failure}");
             return Err(match failure {
                 Failure::ClientTimeout => Reject::Engine(StatusCode::REQUEST_TIMEOUT),
-                Failure::ClientBroken(_) => Reject::bad_request(),
+                Failure::Exchange(wire::Error::Client(_)) => Reject::bad_request(),
                 _ => Reject::Upstream {
                     timeout: failure.is_timeout(),
                     latencies: (first_try.elapsed(), proxy),
@@ -211,17 +198,16 @@ impl Outbound<'_> {
     /// doing it twice does no harm and nothing of its body is gone.
     fn can_be_repeated(&self, failure: &Failure) -> bool {
         match failure {
-            Failure::Connect(_) => true,
+            Failure::Connect(_) => self.is_whole(),
+            Failure::Exchange(wire::Error::Client(_)) | Failure::ClientTimeout => false,
             Failure::Exchange(_) | Failure::Timeout => self.is_idempotent() && self.is_whole(),
-            Failure::ClientTimeout | Failure::ClientBroken(_) => false,
         }
     }
 
     /// As nginx has it: all but these, unknown methods included.
     fn is_idempotent(&self) -> bool {
-        self.method != Method::POST
-            && self.method != Method::PATCH
-            && self.method.as_str() != "LOCK"
+        let method = &self.parts.method;
+        *method != Method::POST && *method != Method::PATCH && method.as_str() != "LOCK"
     }
 
     fn is_whole(&self) -> bool {
@@ -230,27 +216,16 @@ impl Outbound<'_> {
             .is_none_or(|upload| upload.stage() == Stage::Untouched)
     }
 
-    /// The request as it is sent to a target with this `Host`.
-    fn request(&mut self, host: HeaderValue) -> Request<RequestBody> {
-        let keep = self.is_idempotent() && self.is_whole();
-        let mut headers = match &mut self.headers {
-            Headers::Received(received) => {
-                let mut headers = std::mem::take(received);
-                if keep {
-                    received.clone_from(&headers);
-                }
-                headers::to_upstream(&mut headers, self.forwarded);
-                headers
-            }
-            Headers::Prepared(prepared) if keep => prepared.clone(),
-            Headers::Prepared(prepared) => std::mem::take(prepared),
-        };
-        headers.insert(HOST, host);
-        let mut request = Request::new(RequestBody::new(self.upload.as_ref()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = headers;
-        request
+    /// Writes the head of the request to an endpoint.
+    fn write(&self, text: &mut Vec<u8>, endpoint: &Endpoint, service: &Service) {
+        headers::to_upstream(
+            text,
+            &self.parts.method,
+            &self.target,
+            host_for(endpoint, service, self.preserved_host).as_bytes(),
+            &self.parts.headers,
+            &self.forwarded,
+        );
     }
 }
 
@@ -259,14 +234,14 @@ async fn once(
     worker: &Rc<Worker>,
     service: &Service,
     endpoint: Arc<Endpoint>,
-    outbound: &mut Outbound<'_>,
+    outbound: &Outbound<'_>,
     mut now: Instant,
-) -> Result<(Response<Incoming>, Exchange), Failure> {
+) -> Result<(Head, Exchange), Failure> {
     let in_flight = InFlight::new(endpoint);
     let endpoint = in_flight.endpoint();
-    let mut connection = idle_connection(worker, endpoint).await;
+    let mut idle = worker.pool.take(endpoint.address);
     loop {
-        let mut chosen = match connection.take() {
+        let mut connection = match idle.take() {
             Some(idle) => idle,
             // Not part of this future itself, which is copied for every request: connecting is rare.
             None => Box::pin(connect(
@@ -278,59 +253,37 @@ async fn once(
             .map_err(Failure::Connect)
             .inspect(|_| now = Instant::now())?,
         };
-        let reused = chosen.requests > 0;
-        chosen.requests += 1;
-        let request = outbound.request(host_for(endpoint, service, outbound.preserved_host));
-        let sending = chosen.sender.try_send_request(request);
+        let reused = connection.requests > 0;
+        connection.begin(outbound.upload.clone(), |text| {
+            outbound.write(text, endpoint, service);
+        });
         let limits = Limits {
             service,
             client_body: worker.settings.client_body_timeout,
         };
-        let upload = outbound.upload.as_deref();
-        match limits.watch(sending, now, &mut chosen, upload).await? {
-            Ok(response) => {
+        let head = limits.watch(&mut connection, now, outbound).await;
+        match head {
+            Ok(head) => {
                 let exchange = Exchange {
-                    connection: chosen,
+                    connection,
                     worker: Rc::clone(worker),
-                    upload: outbound.upload.clone(),
                     in_flight,
                 };
-                return Ok((response, exchange));
+                return Ok((head, exchange));
             }
-            Err(mut error) => {
-                let unsent = error.take_message();
-                let sent = unsent.is_none();
-                if let Some(unsent) = unsent {
-                    outbound.headers = Headers::Prepared(unsent.into_parts().0.headers);
-                }
-                let error = error.into_error();
-                if upload.is_some_and(|upload| upload.stage() == Stage::Broken) {
-                    return Err(Failure::ClientBroken(error));
-                }
-                // The endpoint has closed a connection that was idle, as it may at any time: that is
-                // no failure of the endpoint, so the same one is tried on a new connection.
-                if reused && (!sent || (outbound.is_idempotent() && outbound.is_whole())) {
-                    continue;
-                }
-                return Err(if sent {
-                    Failure::Exchange(error)
-                } else {
-                    Failure::Connect(connect::Error::Http(error))
-                });
+            // The endpoint has closed a connection that was idle, as it may at any time: that is no
+            // failure of the endpoint, so the same one is tried on a new connection.
+            Err(Failure::Exchange(wire::Error::Io(_) | wire::Error::Closed))
+                if reused
+                    && connection.is_silent()
+                    && outbound.is_whole()
+                    && (outbound.is_idempotent() || !connection.begun()) => {}
+            Err(Failure::Exchange(wire::Error::Io(error))) if !connection.begun() => {
+                return Err(Failure::Connect(connect::Error::Io(error)));
             }
+            Err(failure) => return Err(failure),
         }
     }
-}
-
-/// An idle connection that is ready.
-async fn idle_connection(worker: &Worker, endpoint: &Endpoint) -> Option<Connection> {
-    while let Some(mut connection) = worker.pool.take(endpoint.address) {
-        // Not ready at once only while hyper still clears up after the last response.
-        if connection.sender.ready().await.is_ok() {
-            return Some(connection);
-        }
-    }
-    None
 }
 
 /// How long each part of an exchange may stand still.
@@ -341,13 +294,13 @@ struct Limits<'a> {
 
 impl Limits<'_> {
     /// Waits for the head of the response, no longer than the part that stands still may.
-    async fn watch<T>(
+    async fn watch(
         &self,
-        sending: impl Future<Output = Result<T, TrySendError<Request<RequestBody>>>>,
-        sent: Instant,
         connection: &mut Connection,
-        upload: Option<&Upload>,
-    ) -> Result<Result<T, TrySendError<Request<RequestBody>>>, Failure> {
+        sent: Instant,
+        outbound: &Outbound<'_>,
+    ) -> Result<Head, Failure> {
+        let upload = outbound.upload.as_deref();
         // Nothing wakes this when the body moves on to a stage with a shorter limit, so the timer is
         // never set further than the shortest of them.
         let step = match upload {
@@ -356,20 +309,20 @@ impl Limits<'_> {
                 .min(self.service.write_timeout)
                 .min(self.client_body),
         };
-        let mut sending = pin!(sending);
-        let timer = &mut connection.timer;
-        timer.as_mut().reset((sent + step).into());
+        let bodiless = outbound.parts.method == Method::HEAD;
+        connection.timer.as_mut().reset((sent + step).into());
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(outcome) = sending.as_mut().poll(cx) {
-                return Poll::Ready(Ok(outcome));
+            if let Poll::Ready(head) = connection.poll_head(cx, bodiless) {
+                return Poll::Ready(head.map_err(Failure::Exchange));
             }
-            while timer.as_mut().poll(cx).is_ready() {
+            while connection.timer.as_mut().poll(cx).is_ready() {
                 let now = Instant::now();
                 let (deadline, failure) = self.deadline(upload, sent);
                 if deadline <= now {
                     return Poll::Ready(Err(failure));
                 }
-                timer.as_mut().reset(deadline.min(now + step).into());
+                let next = deadline.min(now + step);
+                connection.timer.as_mut().reset(next.into());
             }
             Poll::Pending
         })
@@ -394,33 +347,17 @@ impl Limits<'_> {
 
 /// The `Host` that a target gets: the client's, the upstream's with the target's port unless that is
 /// http's, or its own.
-fn host_for(endpoint: &Endpoint, service: &Service, preserved: Option<&str>) -> HeaderValue {
-    let value = |host: &str| HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static(""));
+fn host_for<'a>(
+    endpoint: &'a Endpoint,
+    service: &'a Service,
+    preserved: Option<&'a str>,
+) -> Cow<'a, str> {
     match (preserved, service.upstream.host_header.as_deref()) {
-        (Some(host), _) => value(host),
-        (None, None) => value(&endpoint.authority),
+        (Some(host), _) => host.into(),
+        (None, None) => endpoint.authority.as_str().into(),
         (None, Some(host)) => match endpoint.address.port() {
-            80 => value(host),
-            port => value(&format!("{host}:{port}")),
+            80 => host.into(),
+            port => format!("{host}:{port}").into(),
         },
     }
-}
-
-/// The target of the request to the upstream, in origin form (RFC 9112, 3.2.1).
-pub(super) fn upstream_uri(
-    base: &str,
-    target: &PathAndQuery,
-    normalized: &[u8],
-    stripped: usize,
-) -> Result<Uri, Reject> {
-    if base == "/" && stripped == 0 && normalized == target.path().as_bytes() {
-        return Ok(Uri::from(target.clone()));
-    }
-    let mut sent = path::rewrite(base, normalized, stripped);
-    if let Some(query) = target.query() {
-        sent.push(b'?');
-        sent.extend_from_slice(query.as_bytes());
-    }
-    let target = PathAndQuery::from_maybe_shared(bytes::Bytes::from(sent));
-    target.map(Uri::from).map_err(|_| Reject::bad_request())
 }

@@ -3,31 +3,17 @@
 
 use std::time::Duration;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
-};
+use http::Method;
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA};
 
 use super::PRODUCT;
 use super::client::Client;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY: HeaderName = HeaderName::from_static("proxy");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
-const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_KONG_REQUEST_ID: HeaderName = HeaderName::from_static("x-kong-request-id");
 const X_KONG_UPSTREAM_LATENCY: HeaderName = HeaderName::from_static("x-kong-upstream-latency");
 const X_KONG_PROXY_LATENCY: HeaderName = HeaderName::from_static("x-kong-proxy-latency");
 const X_KONG_RESPONSE_LATENCY: HeaderName = HeaderName::from_static("x-kong-response-latency");
-
-/// Headers that are added to a request.
-const ADDED: usize = 14;
 
 /// What we call ourselves in `Via`, after the version of the protocol that the message came in by.
 const VIA_1_1: &str = concat!("1.1 pointsman/", env!("CARGO_PKG_VERSION"));
@@ -70,60 +56,147 @@ pub(super) struct Forwarded<'a> {
     pub(super) http_1_0: bool,
     /// The protocol that the client asks to change to.
     pub(super) upgrade: Option<&'a HeaderValue>,
-    /// Whether the length of its body is not known in advance.
-    pub(super) chunked: bool,
+    pub(super) body: BodyLength,
 }
 
-/// Makes the headers of a client's request those of the request to the upstream, all but `Host`,
-/// which is each target's own.
-pub(super) fn to_upstream(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
-    // More than the map holds as it came: growing once costs less than growing often.
-    headers.reserve(ADDED);
-    let trailers = remove_hop_by_hop(headers, true);
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+/// How the length of a request's body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyLength {
+    /// Not at all: there is none.
+    None,
+    /// In bytes.
+    Known(u64),
+    /// Piece by piece.
+    Chunked,
+}
+
+/// Writes the head of the request to an endpoint: the client's headers but for those of one hop, and
+/// what Kong adds. The framing is written anew, whatever the client's headers make of it.
+pub(super) fn to_upstream(
+    text: &mut Vec<u8>,
+    method: &Method,
+    target: &[u8],
+    host: &[u8],
+    headers: &HeaderMap,
+    forwarded: &Forwarded<'_>,
+) {
+    text.extend_from_slice(method.as_str().as_bytes());
+    text.push(b' ');
+    text.extend_from_slice(target);
+    text.extend_from_slice(b" HTTP/1.1\r\n");
+    field(text, HOST.as_str(), host);
+    let mut hops = Hops::default();
+    let (mut lists_for, mut lists_via, mut empty_body) = (false, false, false);
+    for value in headers.get_all(CONNECTION) {
+        hops.read(value.as_bytes());
+    }
+    for (name, value) in headers {
+        match name.as_str() {
+            "host" | "connection" | "keep-alive" | "proxy-connection" | "proxy" | "upgrade"
+            | "transfer-encoding" | "trailer" | "te" | "expect" | "x-real-ip"
+            | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port"
+            | "x-forwarded-path" | "x-forwarded-prefix" | "x-kong-request-id" => {}
+            "content-length" => empty_body = true,
+            "x-forwarded-for" => lists_for = true,
+            "via" => lists_via = true,
+            name if hops.names(name) => {}
+            name => field(text, name, value.as_bytes()),
+        }
+    }
+    match forwarded.body {
+        BodyLength::Known(length) => field(text, "content-length", length.to_string().as_bytes()),
+        BodyLength::Chunked => field(text, "transfer-encoding", b"chunked"),
+        BodyLength::None if empty_body => field(text, "content-length", b"0"),
+        BodyLength::None => {}
+    }
+    if tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers")) {
+        field(text, "te", b"trailers");
     }
     match forwarded.upgrade {
         Some(protocol) => {
-            headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
-            headers.insert(UPGRADE, protocol.clone());
+            field(text, "connection", b"keep-alive, Upgrade");
+            field(text, "upgrade", protocol.as_bytes());
         }
-        None => {
-            headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
-        }
-    }
-    if forwarded.chunked {
-        // hyper takes a GET without either to have no body.
-        headers.remove(CONTENT_LENGTH);
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        None => field(text, "connection", b"keep-alive"),
     }
     let client = forwarded.client;
-    append(headers, X_FORWARDED_FOR, &client.ip);
-    headers.insert(X_REAL_IP, client.ip.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    set(headers, X_FORWARDED_HOST, forwarded.host.as_bytes());
-    headers.insert(X_FORWARDED_PORT, client.listen_port_text.clone());
-    set(headers, X_FORWARDED_PATH, forwarded.path);
-    match forwarded.prefix {
-        b"" | b"/" => {
-            headers.remove(X_FORWARDED_PREFIX);
-        }
-        prefix => set(headers, X_FORWARDED_PREFIX, prefix),
+    let ip = client.ip.as_bytes();
+    if lists_for {
+        longer_list(text, headers, &X_FORWARDED_FOR, ip);
+    } else {
+        field(text, "x-forwarded-for", ip);
     }
-    headers.insert(X_KONG_REQUEST_ID, forwarded.id.value());
+    field(text, "x-real-ip", ip);
+    field(text, "x-forwarded-proto", b"http");
+    field(text, "x-forwarded-host", forwarded.host.as_bytes());
+    field(text, "x-forwarded-port", client.listen_port_text.as_bytes());
+    // A path may have been decoded into what cannot stand in a header.
+    let fits = |value: &[u8]| !value.iter().any(u8::is_ascii_control);
+    if fits(forwarded.path) {
+        field(text, "x-forwarded-path", forwarded.path);
+    }
+    if !matches!(forwarded.prefix, b"" | b"/") && fits(forwarded.prefix) {
+        field(text, "x-forwarded-prefix", forwarded.prefix);
+    }
+    field(text, "x-kong-request-id", &forwarded.id.0);
     let via = if forwarded.http_1_0 { VIA_1_0 } else { VIA_1_1 };
-    append(headers, VIA, &HeaderValue::from_static(via));
+    if lists_via {
+        longer_list(text, headers, &VIA, via.as_bytes());
+    } else {
+        field(text, "via", via.as_bytes());
+    }
+    text.extend_from_slice(b"\r\n");
 }
 
-/// Makes the headers of an upstream's response those of the response to the client.
+fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+    text.extend_from_slice(name.as_bytes());
+    text.extend_from_slice(b": ");
+    text.extend_from_slice(value);
+    text.extend_from_slice(b"\r\n");
+}
+
+/// Writes the list that a header holds, and one element more; several headers of the name become one.
+fn longer_list(text: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName, more: &[u8]) {
+    text.extend_from_slice(name.as_str().as_bytes());
+    text.extend_from_slice(b": ");
+    for sent in headers.get_all(name) {
+        text.extend_from_slice(sent.as_bytes());
+        text.extend_from_slice(b", ");
+    }
+    text.extend_from_slice(more);
+    text.extend_from_slice(b"\r\n");
+}
+
+/// The headers that `Connection` names as meant for one hop.
+#[derive(Default)]
+struct Hops(Vec<Box<[u8]>>);
+
+impl Hops {
+    fn read(&mut self, connection: &[u8]) {
+        for token in list(connection) {
+            // What it says as a rule: these need no memory.
+            let usual = token.eq_ignore_ascii_case(b"close")
+                || token.eq_ignore_ascii_case(b"keep-alive")
+                || token.eq_ignore_ascii_case(b"upgrade");
+            if !usual {
+                self.0.push(token.into());
+            }
+        }
+    }
+
+    fn names(&self, header: &str) -> bool {
+        (self.0.iter()).any(|token| token.eq_ignore_ascii_case(header.as_bytes()))
+    }
+}
+
+/// Adds to the headers of an upstream's response what the client gets besides.
 pub(super) fn to_client(
     headers: &mut HeaderMap,
     id: &RequestId,
     upstream: Duration,
     proxy: Duration,
 ) {
-    remove_hop_by_hop(headers, false);
-    append(headers, VIA, &HeaderValue::from_static(VIA_1_1));
+    via(headers);
     if !headers.contains_key(SERVER) {
         headers.insert(SERVER, HeaderValue::from_static(PRODUCT));
     }
@@ -166,63 +239,30 @@ fn milliseconds(time: Duration) -> HeaderValue {
     }
 }
 
-/// Sets a header to bytes of the request. What cannot stand in a header is left out: the path of a
-/// request was parsed more strictly than that.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
-    match HeaderValue::from_bytes(value) {
-        Ok(value) => headers.insert(name, value),
-        Err(_) => headers.remove(name),
-    };
-}
-
-/// Adds to the list that a header holds; several headers of the name become one.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, value.clone());
+fn via(headers: &mut HeaderMap) {
+    let Some(first) = headers.get(VIA) else {
+        headers.insert(VIA, HeaderValue::from_static(VIA_1_1));
         return;
-    }
-    let mut list = Vec::new();
-    for sent in headers.get_all(&name) {
-        list.extend_from_slice(sent.as_bytes());
+    };
+    let mut list = first.as_bytes().to_vec();
+    for sent in headers.get_all(VIA).iter().skip(1) {
         list.extend_from_slice(b", ");
+        list.extend_from_slice(sent.as_bytes());
     }
-    list.extend_from_slice(value.as_bytes());
-    set(headers, name, &list);
+    list.extend_from_slice(b", ");
+    list.extend_from_slice(VIA_1_1.as_bytes());
+    // Made of values of headers, it is one.
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(VIA, list);
+    }
 }
 
-/// Removes what is meant for the next hop only. Returns whether trailers were asked for.
-fn remove_hop_by_hop(headers: &mut HeaderMap, request: bool) -> bool {
-    // One pass over the few names that are there costs less than a look-up for each that may be.
-    let mut found: [Option<HeaderName>; 12] = Default::default();
-    let mut count = 0;
-    for name in headers.keys() {
-        let hop_by_hop = *name == CONNECTION
-            || *name == KEEP_ALIVE
-            || *name == TRANSFER_ENCODING
-            || *name == UPGRADE
-            || *name == PROXY_CONNECTION
-            || (request && (*name == TE || *name == HOST || *name == EXPECT || *name == PROXY))
-            || (!request && (*name == TRAILER || *name == PROXY_AUTHENTICATE));
-        if hop_by_hop && let Some(place) = found.get_mut(count) {
-            *place = Some(name.clone());
-            count += 1;
-        }
-    }
-    // Read first: `Connection` names it wherever it is used rightly.
-    let trailers = found.iter().flatten().any(|name| *name == TE)
-        && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
-    for name in found.iter().flatten() {
-        if *name == CONNECTION {
-            let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
-                .filter_map(|token| HeaderName::try_from(token).ok())
-                .collect();
-            for name in named {
-                headers.remove(name);
-            }
-        }
-        headers.remove(name);
-    }
-    trailers
+/// The elements of a comma-separated list.
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
 }
 
 /// The elements of a header that holds a comma-separated list.
@@ -260,28 +300,52 @@ mod tests {
             .collect()
     }
 
-    fn forwarded(headers: &mut HeaderMap, prefix: &[u8]) {
+    /// What an endpoint gets of these headers.
+    fn forwarded(headers: &HeaderMap, prefix: &[u8], body: BodyLength) -> HeaderMap {
         let (open, _) = tokio::sync::mpsc::channel(1);
         let clock = Rc::new(Cell::new(Instant::now()));
         let client = Client::new("192.0.2.7:1234".parse().unwrap(), 8000, clock, open);
+        let forwarded = Forwarded {
+            client: &client,
+            host: "example.com",
+            path: b"/mock/x",
+            prefix,
+            id: &RequestId::new(),
+            http_1_0: false,
+            upgrade: None,
+            body,
+        };
+        let mut text = Vec::new();
         to_upstream(
+            &mut text,
+            &Method::GET,
+            b"/x?a=b",
+            b"a:1",
             headers,
-            Forwarded {
-                client: &client,
-                host: "example.com",
-                path: b"/mock/x",
-                prefix,
-                id: &RequestId::new(),
-                http_1_0: false,
-                upgrade: None,
-                chunked: false,
-            },
+            &forwarded,
         );
+        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut request = httparse::Request::new(&mut fields);
+        assert!(request.parse(&text).unwrap().is_complete());
+        assert_eq!(
+            (request.method, request.path),
+            (Some("GET"), Some("/x?a=b"))
+        );
+        let fields = request.headers.iter();
+        let sent = fields.map(|f| (f.name, std::str::from_utf8(f.value).unwrap()));
+        let sent: Vec<_> = sent.collect();
+        let map = map(&sent);
+        assert_eq!(
+            map.keys_len(),
+            sent.len(),
+            "a header is sent twice: {sent:?}"
+        );
+        map
     }
 
     #[test]
     fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
-        let mut headers = map(&[
+        let headers = map(&[
             ("connection", "close, X-Private"),
             ("x-private", "1"),
             ("keep-alive", "timeout=5"),
@@ -293,7 +357,7 @@ mod tests {
             ("expect", "100-continue"),
             ("accept", "text/html"),
         ]);
-        forwarded(&mut headers, b"");
+        let headers = forwarded(&headers, b"", BodyLength::None);
         for name in [
             "x-private",
             "keep-alive",
@@ -311,11 +375,12 @@ mod tests {
 
     #[test]
     fn the_way_of_a_request_is_told_as_in_kong() {
-        let mut headers = map(&[
+        let headers = map(&[
             ("x-forwarded-for", "10.0.0.1"),
             ("x-forwarded-host", "forged"),
         ]);
-        forwarded(&mut headers, b"/mock");
+        let headers = forwarded(&headers, b"/mock", BodyLength::None);
+        assert_eq!(headers["host"], "a:1");
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 192.0.2.7");
         assert_eq!(headers["x-real-ip"], "192.0.2.7");
         assert_eq!(headers["x-forwarded-host"], "example.com");
@@ -329,24 +394,38 @@ mod tests {
 
     #[test]
     fn trailers_are_asked_for_only_if_the_client_asked() {
-        let mut headers = map(&[("connection", "te"), ("te", "gzip, trailers")]);
-        forwarded(&mut headers, b"");
+        let headers = map(&[("connection", "te"), ("te", "gzip, trailers")]);
+        let headers = forwarded(&headers, b"", BodyLength::None);
         assert_eq!(headers["te"], "trailers");
     }
 
     #[test]
     fn a_response_keeps_its_server_and_gets_our_headers() {
-        let mut headers = map(&[
-            ("server", "nginx"),
-            ("via", "1.1 other"),
-            ("connection", "close"),
-        ]);
+        let mut headers = map(&[("server", "nginx"), ("via", "1.1 other")]);
         let ms = Duration::from_millis;
         to_client(&mut headers, &RequestId::new(), ms(12), ms(1));
         assert_eq!(headers["server"], "nginx");
         assert_eq!(headers["via"], format!("1.1 other, {VIA_1_1}"));
         assert_eq!(headers["x-kong-upstream-latency"], "12");
         assert_eq!(headers["x-kong-proxy-latency"], "1");
-        assert!(!headers.contains_key("connection"));
+    }
+
+    #[test]
+    fn the_length_of_a_body_is_told_in_one_way_only() {
+        let sent = map(&[
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("connection", "content-length, transfer-encoding"),
+        ]);
+        let headers = forwarded(&sent, b"", BodyLength::Known(7));
+        assert_eq!(headers["content-length"], "7");
+        assert!(!headers.contains_key("transfer-encoding"));
+        let headers = forwarded(&sent, b"", BodyLength::Chunked);
+        assert_eq!(headers["transfer-encoding"], "chunked");
+        assert!(!headers.contains_key("content-length"));
+        let headers = forwarded(&sent, b"", BodyLength::None);
+        assert_eq!(headers["content-length"], "0");
+        let headers = forwarded(&HeaderMap::new(), b"", BodyLength::None);
+        assert!(!headers.contains_key("content-length"));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 /// What is escaped before a path is sent: every byte that is neither unreserved nor reserved in
@@ -99,9 +100,27 @@ fn resolve(path: &[u8]) -> Vec<u8> {
     resolved
 }
 
+/// The target of the request to the upstream, in origin form (RFC 9112, 3.2.1); see [`rewrite`].
+pub(super) fn target<'a>(
+    base: &str,
+    sent: &'a PathAndQuery,
+    normalized: &[u8],
+    stripped: usize,
+) -> Cow<'a, [u8]> {
+    if base == "/" && stripped == 0 && normalized == sent.path().as_bytes() {
+        return Cow::Borrowed(sent.as_str().as_bytes());
+    }
+    let mut target = rewrite(base, normalized, stripped);
+    if let Some(query) = sent.query() {
+        target.push(b'?');
+        target.extend_from_slice(query.as_bytes());
+    }
+    Cow::Owned(target)
+}
+
 /// The path that the upstream gets. `base` is the service's path, `request` the normalised path of
 /// the request, `stripped` how many bytes of it the route matched and removes (0 to keep all).
-pub(super) fn rewrite(base: &str, request: &[u8], stripped: usize) -> Vec<u8> {
+fn rewrite(base: &str, request: &[u8], stripped: usize) -> Vec<u8> {
     let mut path = Vec::with_capacity(base.len() + request.len() + 1);
     if stripped == 0 {
         let base = base.as_bytes();

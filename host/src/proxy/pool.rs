@@ -1,52 +1,23 @@
 //! Idle connections to endpoints, one pool for each worker.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::SendRequest;
-use tokio::time::Sleep;
+use foldhash::HashMap;
 
-use super::body::RequestBody;
+use super::wire::Connection;
 use crate::config;
 
 /// Time between two looks for connections that were idle too long.
 const TIDY: Duration = Duration::from_secs(5);
 
-/// A connection to an endpoint with no request on it.
-pub(super) struct Connection {
-    /// Sends the next request.
-    pub(super) sender: SendRequest<RequestBody>,
-    /// The timer of the request in flight. It lives as long as the connection, since moving a timer
-    /// forward costs far less than making one.
-    pub(super) timer: Pin<Box<Sleep>>,
-    /// Where it leads.
-    pub(super) address: SocketAddr,
-    /// Requests sent so far.
-    pub(super) requests: u32,
-    idle_since: Instant,
-}
-
-impl Connection {
-    pub(super) fn new(address: SocketAddr, sender: SendRequest<RequestBody>) -> Self {
-        let now = Instant::now();
-        Self {
-            sender,
-            timer: Box::pin(tokio::time::sleep_until(now.into())),
-            address,
-            requests: 0,
-            idle_since: now,
-        }
-    }
-}
-
 /// The idle connections of one worker.
 pub(super) struct Pool {
     /// By endpoint, the one used last at the back.
-    idle: RefCell<HashMap<SocketAddr, VecDeque<Connection>>>,
+    idle: RefCell<HashMap<SocketAddr, VecDeque<Box<Connection>>>>,
     size: usize,
     max_requests: Option<u32>,
     idle_timeout: Option<Duration>,
@@ -63,11 +34,11 @@ impl Pool {
     }
 
     /// The connection that was idle for the shortest time: the likeliest to be open still.
-    pub(super) fn take(&self, address: SocketAddr) -> Option<Connection> {
+    pub(super) fn take(&self, address: SocketAddr) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&address)?;
         while let Some(connection) = list.pop_back() {
-            if !connection.sender.is_closed() {
+            if !connection.is_stale() {
                 return Some(connection);
             }
         }
@@ -75,14 +46,14 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request. `now` need not be exact.
-    pub(super) fn put(&self, mut connection: Connection, now: Instant) {
+    pub(super) fn put(&self, mut connection: Box<Connection>, now: Instant) {
         let worn = self
             .max_requests
             .is_some_and(|most| connection.requests >= most);
-        if self.size == 0 || worn || connection.sender.is_closed() {
+        if self.size == 0 || worn || !connection.is_reusable() {
             return;
         }
-        connection.idle_since = now;
+        connection.rest(now);
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(connection.address).or_default();
         if list.len() >= self.size {
@@ -98,7 +69,7 @@ impl Pool {
             tokio::time::sleep(TIDY.min(timeout)).await;
             self.idle.borrow_mut().retain(|_, list| {
                 list.retain(|connection| {
-                    !connection.sender.is_closed() && connection.idle_since.elapsed() < timeout
+                    !connection.is_stale() && connection.idle_since.elapsed() < timeout
                 });
                 !list.is_empty()
             });

@@ -98,39 +98,6 @@ impl Reject {
     }
 }
 
-/// What a request says of the form of an answer. Held by value, since the request is gone by the
-/// time it is needed; nothing is copied.
-pub(super) struct Asked {
-    accept: Option<HeaderValue>,
-    content_type: Option<HeaderValue>,
-}
-
-/// As [`Asked`], read.
-pub(super) struct Wishes {
-    accept: Option<Format>,
-    content_type: Option<Format>,
-}
-
-impl Asked {
-    pub(super) fn by(headers: &HeaderMap) -> Self {
-        Self {
-            accept: headers.get(ACCEPT).cloned(),
-            content_type: headers.get(CONTENT_TYPE).cloned(),
-        }
-    }
-
-    pub(super) fn read(&self) -> Wishes {
-        let read = |value: &Option<HeaderValue>| {
-            let text = value.as_ref().and_then(|value| value.to_str().ok());
-            text.and_then(Format::best)
-        };
-        Wishes {
-            accept: read(&self.accept),
-            content_type: read(&self.content_type),
-        }
-    }
-}
-
 /// The forms that an error can have.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Format {
@@ -201,20 +168,23 @@ impl Format {
     }
 }
 
-/// The response to a request that is rejected.
+/// The response to a request that is rejected. `asked` is what the client sent.
 pub(super) fn reject(
     reject: &Reject,
-    wishes: &Wishes,
+    asked: &HeaderMap,
     id: &RequestId,
     started: Instant,
 ) -> Response<Content> {
+    let wish = |name| {
+        let text = asked.get(name).and_then(|value| value.to_str().ok());
+        text.and_then(Format::best)
+    };
     let format = if reject.by_engine() {
-        wishes
-            .accept
-            .or(wishes.content_type)
+        wish(ACCEPT)
+            .or_else(|| wish(CONTENT_TYPE))
             .unwrap_or(Format::Plain)
     } else {
-        wishes.accept.unwrap_or(Format::Json)
+        wish(ACCEPT).unwrap_or(Format::Json)
     };
     let redirect = match reject {
         Reject::HttpsOnly { status, location } if *status != 426 => Some(location),

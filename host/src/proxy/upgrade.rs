@@ -9,9 +9,9 @@ use std::rc::Rc;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 
 use super::body::{Content, Exchange};
 use super::client::Client;
@@ -48,28 +48,33 @@ impl Upgrade {
     /// the request as in flight, and a shutdown waits for it as for any other.
     pub(super) fn tunnel(
         self,
-        mut response: Response<Incoming>,
+        mut response: Response<()>,
         exchange: Exchange,
         connection: Rc<Client>,
     ) -> Response<Content> {
-        let endpoint = hyper::upgrade::on(&mut response);
-        let mut response = response.map(|_| Content::Own(None));
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, self.protocol);
         let client = self.client;
+        let Exchange {
+            connection: endpoint,
+            in_flight,
+            worker,
+        } = exchange;
         tokio::task::spawn_local(async move {
-            let _held = (exchange, connection);
-            match tokio::try_join!(client, endpoint) {
-                Ok((client, endpoint)) => {
+            let _held = (in_flight, worker, connection);
+            let (mut endpoint, received) = endpoint.into_parts();
+            match client.await {
+                Ok(client) => {
                     let mut client = TokioIo::new(client);
-                    let mut endpoint = TokioIo::new(endpoint);
                     // How it ends is between the two; a broken connection is an ordinary end.
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut endpoint).await;
+                    if client.write_all(&received).await.is_ok() {
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut endpoint).await;
+                    }
                 }
                 Err(error) => tracing::debug!("a connection did not change over: {error}"),
             }
         });
-        response
+        response.map(|()| Content::Own(None))
     }
 }

@@ -384,14 +384,14 @@ impl Compiler {
         }
     }
 
-    fn compile_services(&mut self) -> HashMap<Uuid, Service> {
+    fn compile_services(&mut self) -> foldhash::HashMap<Uuid, Service> {
         let by_name: HashMap<&str, &Arc<Upstream>> = self
             .named
             .values()
             .map(|upstream| (&*upstream.name, upstream))
             .collect();
         let mut plain = HashMap::new();
-        let mut compiled = HashMap::with_capacity(self.services.len());
+        let mut compiled = foldhash::HashMap::default();
         for (id, service) in &self.services {
             let upstream = match by_name.get(service.host.as_str()) {
                 Some(upstream) => Arc::clone(upstream),

@@ -1,0 +1,267 @@
+//! Where the body of a response ends (RFC 9112, 6 and 7.1).
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::Error;
+
+/// Longest chunk extensions and trailers between two pieces of a body, in bytes.
+const LINES: usize = 16 * 1024;
+
+/// What is still to come of a body.
+#[derive(Debug)]
+pub(in crate::proxy) enum Framing {
+    /// This many bytes.
+    Length(u64),
+    /// Pieces that say their own lengths.
+    Chunked(Chunked),
+    /// Whatever comes until the connection ends.
+    Close,
+}
+
+/// The place that was reached in a chunked body.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Chunked {
+    place: Place,
+    /// Bytes of extensions and trailers since the last piece.
+    lines: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Place {
+    Size { digits: u8, size: u64 },
+    Extension { size: u64 },
+    SizeEnd { size: u64 },
+    Data { left: u64 },
+    DataReturn,
+    DataEnd,
+    TrailerStart,
+    Trailer,
+    TrailerEnd,
+    LastEnd,
+    Done,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Size { digits: 0, size: 0 }
+    }
+}
+
+impl Framing {
+    /// A chunked body from its start.
+    pub(super) fn chunked() -> Self {
+        Self::Chunked(Chunked::default())
+    }
+
+    pub(in crate::proxy) fn is_done(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(chunked) => chunked.place == Place::Done,
+            Self::Close => false,
+        }
+    }
+
+    /// What is left, if that is known.
+    pub(in crate::proxy) fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Chunked(_) | Self::Close => None,
+        }
+    }
+
+    /// Takes the next piece of what was received; none if more must be, or the body is done.
+    pub(super) fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Error> {
+        match self {
+            Self::Length(left) => Ok(up_to(input, left)),
+            Self::Chunked(chunked) => chunked.take(input),
+            Self::Close if input.is_empty() => Ok(None),
+            Self::Close => Ok(Some(input.split().freeze())),
+        }
+    }
+
+    /// The connection has ended.
+    pub(super) fn end(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Close => {
+                *self = Self::Length(0);
+                Ok(())
+            }
+            _ => Err(Error::Closed),
+        }
+    }
+}
+
+fn up_to(input: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
+    let most = usize::try_from(*left).unwrap_or(usize::MAX);
+    let length = most.min(input.len());
+    *left -= length as u64;
+    (length > 0).then(|| input.split_to(length).freeze())
+}
+
+impl Chunked {
+    fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Error> {
+        while !input.is_empty() && self.place != Place::Done {
+            if let Place::Data { left } = &mut self.place {
+                let piece = up_to(input, left);
+                if *left == 0 {
+                    self.place = Place::DataReturn;
+                }
+                self.lines = 0;
+                return Ok(piece);
+            }
+            self.place = self.after(input.get_u8())?;
+        }
+        Ok(None)
+    }
+
+    fn after(&mut self, byte: u8) -> Result<Place, Error> {
+        let line = |chunked: &mut Self, place| {
+            chunked.lines += 1;
+            if chunked.lines > LINES {
+                return Err(Error::Framing("extensions or trailers are too long"));
+            }
+            Ok(place)
+        };
+        match (self.place, byte) {
+            (Place::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
+                // Fifteen digits are a petabyte, and cannot overflow.
+                if digits == 15 {
+                    return Err(Error::Framing("a chunk is too large"));
+                }
+                let digit = char::from(byte).to_digit(16).unwrap_or_default();
+                Ok(Place::Size {
+                    digits: digits + 1,
+                    size: size << 4 | u64::from(digit),
+                })
+            }
+            (Place::Size { digits: 1.., size }, b'\r') => Ok(Place::SizeEnd { size }),
+            (Place::Size { digits: 1.., size }, b';' | b' ' | b'\t') => {
+                Ok(Place::Extension { size })
+            }
+            (Place::Size { .. }, _) => Err(Error::Framing("the size of a chunk is no number")),
+            (Place::Extension { size }, b'\r') => Ok(Place::SizeEnd { size }),
+            (Place::Extension { .. } | Place::Trailer, b'\n') => {
+                Err(Error::Framing("a line ends in a bare line feed"))
+            }
+            (Place::Extension { size }, _) => line(self, Place::Extension { size }),
+            (Place::SizeEnd { size: 0 }, b'\n') => Ok(Place::TrailerStart),
+            (Place::SizeEnd { size }, b'\n') => Ok(Place::Data { left: size }),
+            (Place::DataReturn, b'\r') => Ok(Place::DataEnd),
+            (Place::DataEnd, b'\n') => Ok(Place::default()),
+            (Place::TrailerStart, b'\r') => Ok(Place::LastEnd),
+            (Place::TrailerStart, b'\n') => Err(Error::Framing("a line ends in a bare line feed")),
+            (Place::Trailer, b'\r') => Ok(Place::TrailerEnd),
+            (Place::TrailerStart | Place::Trailer, _) => line(self, Place::Trailer),
+            (Place::TrailerEnd, b'\n') => Ok(Place::TrailerStart),
+            (Place::LastEnd, b'\n') => Ok(Place::Done),
+            _ => Err(Error::Framing("a chunk does not end where it should")),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Feeds `sent` in pieces of these sizes, in turn; returns the body and what was left over.
+    fn read(
+        framing: &mut Framing,
+        sent: &[u8],
+        sizes: &[usize],
+    ) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let (mut body, mut input, mut rest) = (Vec::new(), BytesMut::new(), sent);
+        let mut sizes = sizes.iter().cycle();
+        loop {
+            while let Some(piece) = framing.take(&mut input)? {
+                body.extend_from_slice(&piece);
+            }
+            if framing.is_done() || rest.is_empty() {
+                input.extend_from_slice(rest);
+                return Ok((body, input.to_vec()));
+            }
+            let (next, later) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
+            input.extend_from_slice(next);
+            rest = later;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_come_out_as_they_went_in_however_they_arrive(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 0..8),
+            sizes in prop::collection::vec(1_usize..50, 1..8),
+            extension in prop::bool::ANY,
+            trailer in prop::bool::ANY,
+        ) {
+            let mut sent = Vec::new();
+            for chunk in &chunks {
+                let extension = if extension { ";name=\"value\"" } else { "" };
+                sent.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
+                sent.extend_from_slice(chunk);
+                sent.extend_from_slice(b"\r\n");
+            }
+            sent.extend_from_slice(b"0\r\n");
+            if trailer {
+                sent.extend_from_slice(b"Digest: x\r\n");
+            }
+            sent.extend_from_slice(b"\r\nnext");
+            let mut framing = Framing::chunked();
+            let (body, rest) = read(&mut framing, &sent, &sizes).unwrap();
+            prop_assert!(framing.is_done());
+            prop_assert_eq!(body, chunks.concat());
+            prop_assert_eq!(rest, b"next");
+        }
+
+        #[test]
+        fn nothing_that_arrives_makes_it_panic(sent in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = read(&mut Framing::chunked(), &sent, &[7]);
+        }
+
+        #[test]
+        fn a_length_takes_just_that(length in 0_usize..50, sent in prop::collection::vec(any::<u8>(), 50)) {
+            let mut framing = Framing::Length(length as u64);
+            let (body, rest) = read(&mut framing, &sent, &[3]).unwrap();
+            prop_assert_eq!(&body, &sent[..length]);
+            prop_assert_eq!(&rest, &sent[length..]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_chunked_is_refused() {
+        let most = "1".repeat(16);
+        for wrong in [
+            "x\r\n",
+            "\r\n",
+            "-1\r\n",
+            "1\n",
+            "1\r\nab\r\n",
+            "1\r\na\n",
+            "1;a\n",
+            "0\r\n\n",
+            "0\r\na: b\n",
+            "0\r\n\rx",
+            &most,
+        ] {
+            let read = read(&mut Framing::chunked(), wrong.as_bytes(), &[1]);
+            assert!(matches!(read, Err(Error::Framing(_))), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn endless_trailers_are_refused() {
+        let sent = format!("0\r\n{}", "a: b\r\n".repeat(LINES));
+        assert!(read(&mut Framing::chunked(), sent.as_bytes(), &[1000]).is_err());
+    }
+
+    #[test]
+    fn a_connection_may_end_only_where_nothing_else_ends_the_body() {
+        let mut close = Framing::Close;
+        close.end().unwrap();
+        assert!(close.is_done());
+        assert!(Framing::Length(1).end().is_err());
+        assert!(Framing::chunked().end().is_err());
+    }
+}
