@@ -8,6 +8,7 @@ mod info;
 mod page;
 mod respond;
 mod serve;
+mod targets;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::error::Error;
 use crate::proxy::Counters;
 use crate::snapshot::Published;
 use crate::store::{Revision, Store, Write};
+use crate::upstream::Names;
 
 /// Largest body of a request, in bytes. Source: Kong.
 const BODY_LIMIT: usize = 10 << 20;
@@ -44,6 +46,8 @@ pub struct Admin {
     pub engine: Arc<Engine>,
     /// What the data plane runs on.
     pub published: Arc<Published>,
+    /// The names of hosts.
+    pub names: Arc<Names>,
     /// What the workers count.
     pub counters: Vec<Arc<Counters>>,
     /// The settings.
@@ -76,6 +80,7 @@ fn router(admin: Admin) -> Router {
         ("/status".into(), get(info::status), "GET, HEAD, OPTIONS"),
     ];
     endpoints.extend(balancers::endpoints());
+    endpoints.extend(targets::endpoints());
     // Targets exist below their upstream only.
     for kind in [Kind::Service, Kind::Route, Kind::Upstream] {
         endpoints.extend(entities::endpoints(kind));

@@ -3,6 +3,7 @@
 pub mod balancer;
 mod check;
 mod declaration;
+pub mod retry;
 pub mod route;
 pub mod service;
 pub mod target;

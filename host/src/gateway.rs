@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::proxy::{Listeners, Workers};
 use crate::snapshot::{Compiler, Published};
 use crate::store::{SledStore, Store};
+use crate::upstream::{self, Names};
 
 /// Runs the gateway until it is asked to end by SIGTERM or SIGINT.
 ///
@@ -57,6 +58,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {} for the Admin API", config.admin_listen))?;
     let admin_address = admin_listener.local_addr()?;
 
+    let probing = upstream::probe::runtime().context("cannot start the thread of the probes")?;
+    let names = Arc::<Names>::default();
     let published = Arc::<Published>::default();
     let commits = store.watch()?;
     let compiler = Compiler::new(
@@ -64,6 +67,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Arc::clone(&store),
         Arc::clone(&engine),
         shipped,
+        Arc::clone(&names),
+        probing,
     );
     let mut compiling = tokio::spawn(compiler.run(commits));
     // Traffic is taken only once everything that is stored is in effect.
@@ -80,6 +85,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         store,
         engine,
         published,
+        names,
         counters: workers.counters.clone(),
         config: config.clone(),
         addresses: (proxy, admin_address),

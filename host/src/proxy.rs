@@ -12,6 +12,7 @@ mod listen;
 mod path;
 mod pool;
 mod respond;
+mod retry;
 mod router;
 mod upgrade;
 mod wire;
@@ -31,6 +32,7 @@ use hyper::body::Incoming;
 
 pub use listen::{Listeners, Workers};
 pub(crate) use path::canonical_path;
+pub use retry::Retry;
 pub use router::{Route, Router};
 
 use crate::config;
@@ -41,6 +43,7 @@ use forward::Inbound;
 use headers::RequestId;
 use pool::Pool;
 use respond::Reject;
+use retry::Repeats;
 use router::{Match, Query, split_host};
 use upgrade::Upgrade;
 
@@ -82,6 +85,12 @@ struct Worker {
 }
 
 impl Worker {
+    /// The time on the clock that balancers are handed, in microseconds.
+    fn micros(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.epoch).as_micros();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
     fn snapshot(&self) -> Rc<Seen> {
         if self.generation.get() != self.published.generation() {
             let (generation, snapshot) = self.published.current();
@@ -158,6 +167,10 @@ async fn answer(
         host: &host,
         path: target.path().as_bytes(),
         preserve_host: route.preserve_host,
+        repeats: Repeats {
+            route: &route.retry,
+            service: &service.retry,
+        },
         client,
         id,
         started,

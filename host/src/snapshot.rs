@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use compile::Compiler;
 
-use crate::proxy::Router;
+use crate::proxy::{Retry, Router};
 use crate::store::Revision;
 use crate::upstream::Upstream;
 
@@ -49,6 +49,8 @@ pub struct Service {
     pub write_timeout: Duration,
     /// Longest time between two reads.
     pub read_timeout: Duration,
+    /// Which tries are repeated.
+    pub retry: Retry,
     /// Where its requests go.
     pub upstream: Arc<Upstream>,
 }

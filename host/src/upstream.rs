@@ -1,18 +1,36 @@
-//! Where requests can go: endpoints with their live numbers, and the upstreams that hold them.
+//! Where requests can go: the upstreams with all that is known of their addresses.
+//!
+//! A balancer only ever sees endpoints that may be chosen. Which these are is decided here: by health
+//! (reports of probes and of requests), by outlier detection, by tier.
 
+mod budget;
 mod endpoint;
+mod health;
+mod members;
+mod outlier;
+mod policy;
+pub mod probe;
+mod recovery;
 mod resolve;
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use tokio::sync::Notify;
+use uuid::Uuid;
 
+pub use budget::Spender;
 pub use endpoint::{Endpoint, InFlight};
+pub use health::{Condition, Event, Report, Source};
+pub use members::{AddressReport, NoPeer, Target, Weights};
+pub use policy::Policy;
 pub use resolve::Names;
 
 use crate::balancer::{self, Balancer, Choice};
+use members::Members;
+use probe::Probes;
+use recovery::Trials;
 
 /// A set of endpoints with the balancer that chooses among them: an upstream of the Admin API, or the
 /// plain host of a service.
@@ -26,39 +44,61 @@ pub struct Upstream {
     pub named: bool,
     /// `Host` to send in place of the target's own.
     pub host_header: Option<Arc<str>>,
+    policy: Arc<Policy>,
     balancer: Arc<Balancer>,
-    known: Arc<Mutex<Known>>,
+    shared: Arc<Shared>,
 }
 
-/// What is remembered of endpoints, for the next table.
-#[derive(Debug, Default)]
-struct Known {
-    /// Live numbers, for as long as a table or a request holds them.
-    live: HashMap<u64, Weak<endpoint::Live>>,
-    /// Ids and weights of the present table.
-    table: Vec<(u64, u32)>,
+/// What all clones of an upstream share.
+#[derive(Debug)]
+struct Shared {
+    members: Arc<Members>,
+    probes: Probes,
+    outliers: outlier::Watch,
+    trials: Trials,
+    budget: Arc<budget::Budget>,
+    /// Told when an endpoint has room for a request again.
+    place: Arc<Notify>,
+    /// Requests that wait for that.
+    pending: AtomicU32,
 }
 
-/// A target as configured: where requests may go before names are resolved.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Target {
-    /// An address or a name.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Share of the traffic, 0 to 65535. Each address of a name gets all of it, as in Kong.
-    pub weight: u32,
+/// What came of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The head of a response with this status came in.
+    Answered(u16),
+    /// There was no connection, or it broke off.
+    Broken,
+    /// There was no answer in time.
+    Timeout,
 }
 
 impl Upstream {
-    /// An upstream without endpoints.
-    pub fn new(name: &str, named: bool, balancer: Balancer) -> Self {
+    /// An upstream without endpoints. Its probes run on `probing`.
+    pub fn new(
+        name: &str,
+        named: bool,
+        balancer: Balancer,
+        probing: &tokio::runtime::Handle,
+    ) -> Self {
+        let balancer = Arc::new(balancer);
+        let members = Arc::new(Members::new(Arc::clone(&balancer)));
         Self {
             name: name.into(),
             named,
             host_header: None,
-            balancer: Arc::new(balancer),
-            known: Arc::default(),
+            policy: Arc::default(),
+            balancer,
+            shared: Arc::new(Shared {
+                probes: Probes::new(name, &members, probing),
+                outliers: outlier::Watch::new(&members, probing),
+                members,
+                trials: Trials::default(),
+                budget: Arc::default(),
+                place: Arc::default(),
+                pending: AtomicU32::new(0),
+            }),
         }
     }
 
@@ -67,36 +107,231 @@ impl Upstream {
         &self.balancer
     }
 
-    /// Chooses an endpoint; see [`Balancer::pick`].
-    pub fn pick(&self, request: balancer::Request, tried: &[u64]) -> Choice {
-        self.balancer.pick(request, tried)
+    /// What it asks for.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
-    /// Makes these targets the ones to choose from. Endpoints that stay keep their live numbers, and
-    /// a balancer whose table stays hears nothing.
-    pub fn set_targets(&self, targets: &[Target], names: &Names) {
-        let mut known = self.known.lock();
-        let Known { live, table: old } = &mut *known;
-        live.retain(|_, numbers| numbers.strong_count() > 0);
-        let mut table: Vec<Arc<Endpoint>> = Vec::with_capacity(targets.len());
-        for target in targets.iter().filter(|target| target.weight > 0) {
-            for ip in names.addresses(&target.host) {
-                let address = SocketAddr::new(ip, target.port);
-                let id = Endpoint::id_of(&target.host, address);
-                let numbers = live.get(&id).and_then(Weak::upgrade).unwrap_or_default();
-                let endpoint =
-                    Endpoint::sharing(id, address, target.host.clone(), target.weight, numbers);
-                live.insert(id, endpoint.live());
-                table.push(Arc::new(endpoint));
-            }
-        }
-        let new: Vec<(u64, u32)> = table.iter().map(|e| (e.id, e.weight)).collect();
-        if *old == new {
+    /// Makes this what it asks for, from the next request on. What is known of addresses stays.
+    pub fn set_policy(&mut self, policy: Policy) {
+        if *self.policy == policy {
             return;
         }
-        *old = new;
-        // The old table keeps the numbers of unchanged endpoints alive up to here.
-        self.balancer.set_endpoints(table.into());
+        self.policy = Arc::new(policy);
+        self.shared.members.set_policy(Arc::clone(&self.policy));
+        self.shared.probes.sync();
+        self.shared.outliers.sync();
+    }
+
+    /// Makes these targets the ones to choose from. Endpoints that stay keep what is known of them,
+    /// and a balancer whose table stays hears nothing.
+    pub fn set_targets(&self, targets: &[Target], names: &Names) {
+        self.shared.members.set_targets(targets, names);
+        self.shared.probes.sync();
+        self.shared.outliers.sync();
+    }
+
+    /// Chooses an endpoint; see [`Balancer::pick`]. `repeatable` says that the request may be sent to
+    /// another one if this one fails.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn pick(
+        &self,
+        request: balancer::Request,
+        tried: &[u64],
+        repeatable: bool,
+    ) -> Result<Arc<Endpoint>, NoPeer> {
+        if let Some((_, longest)) = self.policy.recovery()
+            && request.attempt == 0
+            && repeatable
+            && let Some(endpoint) = self.trial(request.now, longest)
+        {
+            return Ok(endpoint);
+        }
+        match self.balancer.pick(request, tried) {
+            Choice::Endpoint(endpoint) => Ok(endpoint),
+            Choice::Refused => Err(NoPeer::Refused),
+            Choice::Empty => {
+                // Nothing is lost by trying what is there.
+                let trial = self.policy.recovery();
+                let trial = trial.and_then(|(_, longest)| self.trial(request.now, longest));
+                trial.ok_or_else(|| self.shared.members.reason())
+            }
+        }
+    }
+
+    fn trial(&self, now: u64, longest: Duration) -> Option<Arc<Endpoint>> {
+        let id = self.shared.trials.take(now, longest)?;
+        match self.shared.members.endpoint(id) {
+            Some(endpoint) if !endpoint.live().health.is_available() => Some(endpoint),
+            _ => {
+                self.shared.trials.remove(id);
+                None
+            }
+        }
+    }
+
+    /// Chooses an endpoint that has room for another request, and takes the place; waits `patience` for
+    /// one if none has.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn place(
+        &self,
+        request: balancer::Request,
+        tried: &[u64],
+        repeatable: bool,
+        patience: Duration,
+    ) -> Result<InFlight, NoPeer> {
+        let limits = &self.policy.extension.circuit_breakers;
+        let mut waiting = None;
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let freed = self.shared.place.notified();
+            let mut freed = std::pin::pin!(freed);
+            // From here on no place that gets free is missed.
+            freed.as_mut().enable();
+            let mut full = tried.to_vec();
+            loop {
+                let endpoint = self.pick(request, &full, repeatable)?;
+                let id = endpoint.id;
+                let seen = full[tried.len()..].contains(&id);
+                let entered = InFlight::within(endpoint, limits.max_requests, &self.shared.place);
+                match entered {
+                    Ok(entered) => return Ok(entered),
+                    Err(_) if seen => break,
+                    Err(_) => full.push(id),
+                }
+            }
+            if waiting.is_none() {
+                waiting = Some(self.wait(limits.max_pending_requests)?);
+            }
+            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+                return Err(NoPeer::Overflow);
+            }
+        }
+    }
+
+    /// Joins the queue, if it is not full.
+    fn wait(&self, limit: u32) -> Result<impl Drop + use<>, NoPeer> {
+        struct Waiting(Arc<Shared>);
+        impl Drop for Waiting {
+            fn drop(&mut self) {
+                self.0.pending.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let joined =
+            self.shared
+                .pending
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pending| {
+                    (pending < limit).then_some(pending + 1)
+                });
+        match joined {
+            Ok(_) => Ok(Waiting(Arc::clone(&self.shared))),
+            Err(_) => Err(NoPeer::Overflow),
+        }
+    }
+
+    /// Whether requests to an endpoint are limited, so that [`Upstream::place`] is to be used.
+    pub fn is_limited(&self) -> bool {
+        self.policy.extension.circuit_breakers.max_requests > 0
+    }
+
+    /// Counts a request for the retry budget, if there is one.
+    pub fn spender(&self) -> Option<Spender> {
+        let limited = self.policy.extension.retry_budget.budget_percent > 0.0;
+        limited.then(|| Spender::new(&self.shared.budget))
+    }
+
+    /// Whether a request may be sent once more.
+    pub fn may_retry(&self, spender: &mut Option<Spender>) -> bool {
+        let settings = &self.policy.extension.retry_budget;
+        (spender.as_mut()).is_none_or(|spender| spender.retry(settings))
+    }
+
+    /// Takes note of what came of a try. `now` is the time of the balancers' clock, in microseconds;
+    /// `detail` says it in words, and is asked only if they are kept.
+    pub fn report(
+        &self,
+        endpoint: &Endpoint,
+        outcome: Outcome,
+        latency: impl FnOnce() -> Duration,
+        now: impl FnOnce() -> u64,
+        detail: impl FnOnce() -> String,
+    ) {
+        let live = endpoint.live();
+        if self.policy.watches_outliers() {
+            let failed = !matches!(outcome, Outcome::Answered(..500));
+            live.window.requests.fetch_add(1, Ordering::Relaxed);
+            live.window
+                .failures
+                .fetch_add(u32::from(failed), Ordering::Relaxed);
+            let latency = u64::try_from(latency().as_micros()).unwrap_or(u64::MAX);
+            live.window.latency.fetch_add(latency, Ordering::Relaxed);
+        }
+        let Some(judge) = &self.policy.passive else {
+            return;
+        };
+        let report = match outcome {
+            Outcome::Answered(status) => judge.of(status),
+            Outcome::Broken => Some(Report::TcpFailure),
+            Outcome::Timeout => Some(Report::Timeout),
+        };
+        let well = matches!(report, None | Some(Report::Success));
+        if well && !live.health.is_available() && self.policy.recovery().is_some() {
+            // Only a trial comes here, or a request that was under way.
+            if live.health.set(true, Source::Recovery) {
+                self.shared.trials.remove(endpoint.id);
+                self.shared.members.refresh();
+            }
+            return;
+        }
+        let Some(report) = report else {
+            return;
+        };
+        if live
+            .health
+            .report(Source::Passive, report, &judge.limits, detail)
+        {
+            self.shared.members.refresh();
+            if let Some((pause, _)) = self.policy.recovery()
+                && !live.health.is_available()
+            {
+                self.shared.trials.add(endpoint.id, now(), pause);
+            }
+            tracing::warn!(
+                upstream = &*self.name,
+                address = %endpoint.address,
+                available = live.health.is_available(),
+                "requests changed the health of an address"
+            );
+        }
+    }
+
+    /// Sets by hand whether the addresses that `wanted` names may be chosen. Returns whether there is
+    /// any.
+    pub fn set_health(&self, available: bool, wanted: impl Fn(&AddressReport) -> bool) -> bool {
+        let members = &self.shared.members;
+        let found = members.set_health(available, wanted);
+        members.refresh();
+        found
+    }
+
+    /// All addresses with what is known of them.
+    pub fn addresses(&self) -> Vec<AddressReport> {
+        self.shared.members.report()
+    }
+
+    /// Whether enough of its weight is available for it to be used.
+    pub fn is_healthy(&self) -> bool {
+        self.shared.members.is_healthy()
+    }
+
+    /// The weights of one target's addresses, or of all.
+    pub fn weights(&self, target: Option<Uuid>) -> Weights {
+        let members = &self.shared.members;
+        members.weights(|member| target.is_none_or(|target| member.target == target))
     }
 }
 

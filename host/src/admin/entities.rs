@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::page::Page;
-use super::{Admin, BODY_LIMIT, decode};
+use super::{Admin, BODY_LIMIT, decode, targets};
 use crate::entity::{Kind, Reference, ReferenceBy, Row, Shape};
 use crate::error::Error;
 use crate::store::{self, Stored, Write};
@@ -20,8 +20,8 @@ const ITEM: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, PUT";
 /// Times that a change is tried again when another one came between its read and its write.
 const TRIES: u32 = 16;
 
-type Answer = Result<Response, Error>;
-type Endpoint = (String, MethodRouter<Admin>, &'static str);
+pub(super) type Answer = Result<Response, Error>;
+pub(super) type Endpoint = (String, MethodRouter<Admin>, &'static str);
 
 /// `/E` and `/E/{e}`.
 pub(super) fn endpoints(kind: Kind) -> [Endpoint; 2] {
@@ -276,7 +276,7 @@ pub(super) fn find(admin: &Admin, kind: Kind, key: &str) -> Result<Option<Stored
 }
 
 /// The row of this key if it refers to this parent.
-fn find_in(
+pub(super) fn find_in(
     admin: &Admin,
     kind: Kind,
     reference: &Reference,
@@ -297,7 +297,7 @@ fn find_in(
     Ok(found.filter(|stored| stored.row.get(reference.field) == Some(&link)))
 }
 
-fn parent_id(admin: &Admin, kind: Kind, key: &str) -> Result<Uuid, Error> {
+pub(super) fn parent_id(admin: &Admin, kind: Kind, key: &str) -> Result<Uuid, Error> {
     let parent = find(admin, kind, key)?.ok_or_else(Error::not_found)?;
     Ok(id_of(&parent.row))
 }
@@ -309,7 +309,9 @@ fn list(
     request: &Request,
 ) -> Answer {
     if kind == Kind::Target {
-        newest_first(admin, kind, parent, request)
+        let (_, parent) = parent.ok_or_else(Error::not_found)?;
+        let answer = targets::newest_first(admin, parent, request, Value::from)?;
+        Ok(Json(answer).into_response())
     } else {
         list_by_id(admin, kind, parent, request)
     }
@@ -335,40 +337,6 @@ fn list_by_id(
         }
     };
     let answer = page.answer(request.uri().path(), rows, parent.is_none());
-    Ok(Json(answer).into_response())
-}
-
-/// The list of targets: newest first, its offset a number. Source: Kong.
-fn newest_first(
-    admin: &Admin,
-    kind: Kind,
-    parent: Option<(&'static str, Uuid)>,
-    request: &Request,
-) -> Answer {
-    let page = Page::of(request.uri().query())?;
-    let start: usize = match &page.offset {
-        None => 0,
-        Some(offset) => offset
-            .parse()
-            .map_err(|_| Error::offset(offset, "not a number"))?,
-    };
-    let Some((field, parent)) = parent else {
-        return Err(Error::not_found());
-    };
-    let mut rows = admin
-        .store
-        .list_referring(kind, field, parent, None, usize::MAX)?;
-    let created = |row: &Row| row.get("created_at").and_then(Value::as_f64).unwrap_or(0.0);
-    rows.sort_by(|a, b| {
-        created(&b.row)
-            .total_cmp(&created(&a.row))
-            .then_with(|| id_of(&b.row).cmp(&id_of(&a.row)))
-    });
-    let end = start.saturating_add(page.size);
-    let offset = (rows.len() > end).then(|| end.to_string());
-    let rows = rows.into_iter().skip(start).take(page.size);
-    let rows = rows.map(|stored| stored.row.into()).collect();
-    let answer = page.list(request.uri().path(), rows, offset, false);
     Ok(Json(answer).into_response())
 }
 

@@ -18,7 +18,7 @@ use crate::proxy::Counters;
 const KONG_VERSION: &str = "3.9.1";
 
 /// Names this run of the gateway.
-static NODE: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
+pub(super) static NODE: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
 
 /// `GET /`: what clients of Kong look at first, with our own name beside it.
 pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {

@@ -51,6 +51,9 @@ pub struct Field {
     pub default: Preset,
     /// Bounds and forms of its value.
     pub checks: &'static [Check],
+    /// Whether a row shows it only where it says something other than its default: a client of Kong
+    /// 3.9 does not know it.
+    pub extension: bool,
 }
 
 /// What a field holds.
@@ -130,6 +133,7 @@ impl Field {
             required: false,
             default: Preset::Null,
             checks: &[],
+            extension: false,
         }
     }
 
@@ -223,6 +227,12 @@ impl Field {
     /// What it is if a request does not name it.
     pub const fn default(mut self, default: Preset) -> Self {
         self.default = default;
+        self
+    }
+
+    /// Not of Kong 3.9: shown only where it says something.
+    pub const fn extension(mut self) -> Self {
+        self.extension = true;
         self
     }
 

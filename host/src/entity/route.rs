@@ -80,6 +80,7 @@ pub static DECLARATION: Declaration = Declaration {
             .required()
             .default(Preset::Boolean(true)),
         Field::reference("service", Kind::Service),
+        Field::record("pointsman", super::retry::EXTENSION).extension(),
         Field::tags(),
     ],
     expand: grpc_keeps_paths,
@@ -250,6 +251,9 @@ pub struct Route {
     pub preserve_host: bool,
     /// The service that gets the requests.
     pub service: Option<Reference>,
+    /// What goes past Kong.
+    #[serde(default)]
+    pub pointsman: super::retry::Extension,
 }
 
 /// The value of a field that names another row.

@@ -65,6 +65,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::boolean("enabled")
             .required()
             .default(Preset::Boolean(true)),
+        Field::record("pointsman", super::retry::EXTENSION).extension(),
         Field::tags(),
     ],
     expand: expand_url,
@@ -172,4 +173,7 @@ pub struct Service {
     pub read_timeout: Option<u64>,
     /// Whether its routes are served.
     pub enabled: bool,
+    /// What goes past Kong.
+    #[serde(default)]
+    pub pointsman: super::retry::Extension,
 }

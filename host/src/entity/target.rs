@@ -31,6 +31,14 @@ pub static DECLARATION: Declaration = Declaration {
             .required()
             .default(Preset::Integer(100))
             .check(&[Check::Between(0, 65_535)]),
+        Field::boolean("failover")
+            .default(Preset::Boolean(false))
+            .extension(),
+        Field::record(
+            "pointsman",
+            &[Field::record("probe", super::upstream::PROBE_EXTENSION)],
+        )
+        .extension(),
         Field::tags(),
     ],
     expand: takes_it_as_it_is,
@@ -58,4 +66,18 @@ pub struct Target {
     pub weight: u32,
     /// The upstream that it belongs to.
     pub upstream: Reference,
+    /// Whether it gets traffic only while every other one is unavailable. Source: Kong Enterprise 3.12.
+    #[serde(default)]
+    pub failover: bool,
+    /// What goes past Kong.
+    #[serde(default)]
+    pub pointsman: Extension,
+}
+
+/// What goes past Kong.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    /// How it is probed, where that differs from its upstream's way.
+    pub probe: super::upstream::Probe,
 }

@@ -111,6 +111,75 @@ const PASSIVE: &[Field] = &[
     ),
 ];
 
+const fn seconds(name: &'static str, preset: i64) -> Field {
+    Field::number(name)
+        .default(Preset::Integer(preset))
+        .check(SECONDS)
+}
+
+const fn percent(name: &'static str, preset: i64) -> Field {
+    Field::number(name)
+        .default(Preset::Integer(preset))
+        .check(&[Check::Between(0, 100)])
+}
+
+const fn number(name: &'static str, preset: i64) -> Field {
+    Field::integer(name)
+        .default(Preset::Integer(preset))
+        .check(&[Check::Between(0, 2_147_483_647)])
+}
+
+/// How a target or an upstream is probed where that differs from Kong's way: all of it optional.
+pub(super) const PROBE_EXTENSION: &[Field] = &[
+    Field::integer("port").check(&[Check::Between(1, 65_535)]),
+    Field::string("method").check(&[Check::OneOf(&["GET", "HEAD", "OPTIONS", "POST"])]),
+    Field::string("path").check(&[Check::Text(check::path)]),
+];
+
+/// What goes past Kong, all of it off by default. Terms are Envoy's where it has them.
+const EXTENSION: &[Field] = &[
+    Field::boolean("share_weight").default(Preset::Boolean(false)),
+    percent("panic_threshold", 0),
+    Field::record("probe", PROBE_EXTENSION),
+    Field::record(
+        "recovery",
+        &[seconds("base_time", 0), seconds("max_time", 300)],
+    ),
+    Field::record(
+        "slow_start",
+        &[seconds("window", 0), percent("min_weight_percent", 10)],
+    ),
+    Field::record(
+        "circuit_breakers",
+        &[
+            number("max_requests", 0),
+            number("max_pending_requests", 1024),
+        ],
+    ),
+    Field::record(
+        "retry_budget",
+        &[
+            percent("budget_percent", 0),
+            number("min_retry_concurrency", 3),
+        ],
+    ),
+    Field::record(
+        "outlier_detection",
+        &[
+            seconds("interval", 10),
+            seconds("base_ejection_time", 30),
+            seconds("max_ejection_time", 300),
+            percent("max_ejection_percent", 10),
+            Field::boolean("success_rate").default(Preset::Boolean(false)),
+            Field::boolean("latency").default(Preset::Boolean(false)),
+            number("minimum_hosts", 5),
+            number("request_volume", 100),
+            number("success_rate_stdev_factor", 1900),
+            number("latency_factor", 3000),
+        ],
+    ),
+];
+
 /// A virtual host name with targets to balance over.
 pub static DECLARATION: Declaration = Declaration {
     kind: Kind::Upstream,
@@ -168,6 +237,7 @@ pub static DECLARATION: Declaration = Declaration {
                 Field::record("passive", PASSIVE),
             ],
         ),
+        Field::record("pointsman", EXTENSION).extension(),
         Field::tags(),
     ],
     expand: couple_hashing,
@@ -264,4 +334,169 @@ pub struct Upstream {
     pub host_header: Option<String>,
     /// What the affinity hash is made of.
     pub hash_on: Option<String>,
+    /// How its targets are checked.
+    #[serde(default)]
+    pub healthchecks: HealthChecks,
+    /// What goes past Kong.
+    #[serde(default)]
+    pub pointsman: Extension,
+}
+
+/// How targets are checked.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are Kong's")]
+pub struct HealthChecks {
+    pub threshold: f64,
+    pub active: ActiveChecks,
+    pub passive: PassiveChecks,
+}
+
+/// Probes.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are Kong's")]
+pub struct ActiveChecks {
+    pub r#type: String,
+    pub timeout: f64,
+    pub concurrency: u32,
+    pub http_path: String,
+    pub https_sni: Option<String>,
+    pub https_verify_certificate: bool,
+    pub headers: Option<std::collections::BTreeMap<String, Vec<String>>>,
+    pub healthy: Healthy,
+    pub unhealthy: Unhealthy,
+}
+
+/// What proxied requests say.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are Kong's")]
+pub struct PassiveChecks {
+    pub healthy: Healthy,
+    pub unhealthy: Unhealthy,
+}
+
+/// What makes an address healthy.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are Kong's")]
+pub struct Healthy {
+    pub interval: f64,
+    pub http_statuses: Option<Vec<u16>>,
+    pub successes: u32,
+}
+
+/// What makes an address unhealthy.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are Kong's")]
+pub struct Unhealthy {
+    pub interval: f64,
+    pub http_statuses: Option<Vec<u16>>,
+    pub tcp_failures: u32,
+    pub timeouts: u32,
+    pub http_failures: u32,
+}
+
+/// What goes past Kong.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    /// Whether a target's weight is divided over the addresses of its name. In Kong each gets it all.
+    pub share_weight: bool,
+    /// Below this percentage of available addresses all of them are used; with 0 never.
+    pub panic_threshold: f64,
+    /// How targets are probed.
+    pub probe: Probe,
+    /// The circuit that closes by itself.
+    pub recovery: Recovery,
+    /// The ramp of a target that joins or returns.
+    pub slow_start: SlowStart,
+    /// Limits for each target.
+    pub circuit_breakers: CircuitBreakers,
+    /// How much of the traffic may be retries.
+    pub retry_budget: RetryBudget,
+    /// Targets that do worse than their peers.
+    pub outlier_detection: OutlierDetection,
+}
+
+/// How a probe differs from Kong's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Probe {
+    /// Port, instead of the target's.
+    pub port: Option<u16>,
+    /// Method, instead of GET.
+    pub method: Option<String>,
+    /// Path, instead of `http_path`.
+    pub path: Option<String>,
+}
+
+/// The circuit that closes by itself: after a time one request at a time tries an address that passive
+/// checks took out.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Recovery {
+    /// Seconds until the first trial; each one that fails doubles it. With 0 there is none.
+    pub base_time: f64,
+    /// Longest time between two trials, in seconds.
+    pub max_time: f64,
+}
+
+/// The ramp of a target that joins or returns. Source: Envoy, `slow_start_config`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct SlowStart {
+    /// Seconds until it has its full weight; with 0 it has it at once.
+    pub window: f64,
+    /// What it begins with.
+    pub min_weight_percent: f64,
+}
+
+/// Limits for each target, over all workers. Source: Envoy, `circuit_breakers`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct CircuitBreakers {
+    /// Requests at a time; HTTP/1.1 has a connection for each. With 0 there is no limit.
+    pub max_requests: u32,
+    /// Requests of the upstream that may wait for a place.
+    pub max_pending_requests: u32,
+}
+
+/// How much of the traffic may be retries. Source: Envoy, `retry_budget`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct RetryBudget {
+    /// Retries in flight, as a percentage of requests in flight; with 0 there is no limit.
+    pub budget_percent: f64,
+    /// Retries in flight that are always allowed.
+    pub min_retry_concurrency: u32,
+}
+
+/// Targets that do worse than their peers are left out for a while. Source: Envoy,
+/// `outlier_detection`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct OutlierDetection {
+    /// Seconds between two looks.
+    pub interval: f64,
+    /// Seconds that the first ejection lasts; each one in a row lasts as much longer.
+    pub base_ejection_time: f64,
+    /// Longest ejection, in seconds.
+    pub max_ejection_time: f64,
+    /// Most addresses that may be ejected; one may always be.
+    pub max_ejection_percent: f64,
+    /// Whether a success rate that is too low ejects.
+    pub success_rate: bool,
+    /// Whether a mean response time that is too long ejects.
+    pub latency: bool,
+    /// Addresses with enough requests that it takes to compare.
+    pub minimum_hosts: u32,
+    /// Requests in an interval that an address needs to be compared.
+    pub request_volume: u32,
+    /// Thousandths of standard deviations below the mean success rate.
+    pub success_rate_stdev_factor: u32,
+    /// Thousandths of the median response time of all.
+    pub latency_factor: u32,
 }

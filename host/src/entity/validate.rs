@@ -114,6 +114,12 @@ impl Declaration {
 
     fn finish(&self, mut row: Row) -> Result<Row, Violation> {
         self.stamp(&mut row);
+        for field in self.fields.iter().filter(|field| field.extension) {
+            let value = row.get(field.name);
+            if value.is_some_and(|value| value.is_null() || *value == field.preset()) {
+                row.shift_remove(field.name);
+            }
+        }
         let mut violations = Violations::default();
         check_fields(self.fields, &row, &mut violations.fields);
         if violations.is_empty() {
@@ -183,6 +189,7 @@ fn fill(fields: &[Field], mut input: Row) -> Row {
         let value = match (input.shift_remove(field.name), &field.shape) {
             (Some(Value::Object(inner)), Shape::Record(fields)) => fill(fields, inner).into(),
             (Some(value), shape) => deduplicate(shape, value),
+            (None, _) if field.extension => continue,
             (None, _) => field.preset(),
         };
         row.insert(field.name.into(), value);

@@ -17,11 +17,12 @@ use super::client::Client;
 use super::connect::{self, connect};
 use super::headers::{self, BodyLength, Forwarded, RequestId};
 use super::respond::Reject;
+use super::retry::Repeats;
 use super::upgrade::Upgrade;
 use super::wire::{self, Connection, Head};
-use crate::balancer::{self, Choice};
+use crate::balancer;
 use crate::snapshot::Service;
-use crate::upstream::{Endpoint, InFlight, Upstream};
+use crate::upstream::{Endpoint, InFlight, Outcome, Spender};
 
 /// A request as the client sent it and its route sees it.
 pub(super) struct Inbound<'a> {
@@ -38,6 +39,8 @@ pub(super) struct Inbound<'a> {
     pub(super) path: &'a [u8],
     /// Whether `host_header` is sent on.
     pub(super) preserve_host: bool,
+    /// Which tries are repeated.
+    pub(super) repeats: Repeats<'a>,
     pub(super) client: &'a Rc<Client>,
     pub(super) id: &'a RequestId,
     pub(super) started: Instant,
@@ -73,6 +76,7 @@ struct Outbound<'a> {
     forwarded: Forwarded<'a>,
     upload: Option<Rc<Upload>>,
     preserved_host: Option<&'a str>,
+    repeats: Repeats<'a>,
 }
 
 /// Sends a request to the service and returns the head of the response; its body follows as it
@@ -106,6 +110,7 @@ pub(super) async fn forward(
         },
         upload,
         preserved_host: inbound.preserve_host.then_some(inbound.host_header),
+        repeats: inbound.repeats,
     };
     let (head, exchange, times) = tries(worker, service, outbound, inbound.started).await?;
     let mut response = head.response;
@@ -137,60 +142,96 @@ async fn tries(
     let mut attempt = 0;
     let first_try = Instant::now();
     let proxy = first_try - started;
+    let mut spender = upstream.spender();
     // Read once a try: the clock is asked some fifty thousand times a second as it is.
     let mut now = first_try;
     loop {
-        let endpoint = pick(worker, upstream, now, attempt, &tried)?;
-        let id = endpoint.id;
-        let failure = match once(worker, service, endpoint, &outbound, now).await {
-            Ok((head, exchange)) => {
-                return Ok((head, exchange, (first_try.elapsed(), proxy)));
-            }
-            Err(failure) => failure,
+        let repeatable = outbound.is_idempotent() && outbound.is_whole();
+        let in_flight = pick(worker, service, now, attempt, &tried, repeatable).await?;
+        let endpoint = Arc::clone(in_flight.shared());
+        let outcome = once(worker, service, in_flight, &outbound, now).await;
+        let report = |outcome, detail: &dyn std::fmt::Display| {
+            upstream.report(
+                &endpoint,
+                outcome,
+                || now.elapsed(),
+                || worker.micros(Instant::now()),
+                || detail.to_string(),
+            );
         };
-        let last = attempt >= service.retries || !outbound.can_be_repeated(&failure);
-        tracing::debug!(
-            upstream = &*upstream.name,
-            attempt,
-            "a try failed: {failure}"
-        );
-        if last {
-            tracing::warn!(service = service.name, attempt, "no answer: {failure}");
-            return Err(match failure {
-                Failure::ClientTimeout => Reject::Engine(StatusCode::REQUEST_TIMEOUT),
-                Failure::Exchange(wire::Error::Client(_)) => Reject::bad_request(),
-                _ => Reject::Upstream {
-                    timeout: failure.is_timeout(),
-                    latencies: (first_try.elapsed(), proxy),
-                },
-            });
+        let more = |repeatable, spender: &mut Option<Spender>| {
+            attempt < service.retries && repeatable && upstream.may_retry(spender)
+        };
+        match outcome {
+            Ok((head, exchange)) => {
+                let status = head.response.status();
+                report(Outcome::Answered(status.as_u16()), &status);
+                let unwanted = outbound.repeats.unwanted(status);
+                if !unwanted || !more(repeatable && outbound.is_whole(), &mut spender) {
+                    return Ok((head, exchange, (first_try.elapsed(), proxy)));
+                }
+                tracing::debug!(
+                    upstream = &*upstream.name,
+                    attempt,
+                    "status {status}: once more"
+                );
+            }
+            Err(failure) => {
+                match &failure {
+                    // That is no fault of the endpoint.
+                    Failure::ClientTimeout | Failure::Exchange(wire::Error::Client(_)) => {}
+                    failure if failure.is_timeout() => report(Outcome::Timeout, failure),
+                    failure => report(Outcome::Broken, failure),
+                }
+                let repeatable = outbound.can_be_repeated(&failure);
+                let (name, address) = (&*upstream.name, endpoint.address);
+                tracing::debug!(upstream = name, %address, attempt, "a try failed: {failure}");
+                if !more(repeatable, &mut spender) {
+                    tracing::warn!(service = service.name, %address, attempt, "no answer: {failure}");
+                    return Err(match failure {
+                        Failure::ClientTimeout => Reject::Engine(StatusCode::REQUEST_TIMEOUT),
+                        Failure::Exchange(wire::Error::Client(_)) => Reject::bad_request(),
+                        _ => Reject::Upstream {
+                            timeout: failure.is_timeout(),
+                            latencies: (first_try.elapsed(), proxy),
+                        },
+                    });
+                }
+            }
         }
-        tried.push(id);
+        tried.push(endpoint.id);
         attempt += 1;
         now = Instant::now();
     }
 }
 
-fn pick(
+/// Chooses the endpoint of the next try, and counts the request there.
+async fn pick(
     worker: &Worker,
-    upstream: &Upstream,
+    service: &Service,
     now: Instant,
     attempt: u32,
     tried: &[u64],
-) -> Result<Arc<Endpoint>, Reject> {
-    let now = now.saturating_duration_since(worker.epoch).as_micros();
+    repeatable: bool,
+) -> Result<InFlight, Reject> {
+    let upstream = &*service.upstream;
     let request = balancer::Request {
-        now: u64::try_from(now).unwrap_or(u64::MAX),
+        now: worker.micros(now),
         entropy: fastrand::u64(..),
         affinity: None,
         attempt,
     };
-    match upstream.pick(request, tried) {
-        Choice::Endpoint(endpoint) => Ok(endpoint),
-        Choice::Refused | Choice::Empty => Err(Reject::NoPeer {
-            upstream: upstream.named,
-        }),
-    }
+    let picked = if upstream.is_limited() {
+        let patience = service.connect_timeout;
+        Box::pin(upstream.place(request, tried, repeatable, patience)).await
+    } else {
+        (upstream.pick(request, tried, repeatable)).map(InFlight::new)
+    };
+    picked.map_err(|reason| {
+        let (upstream, name, code) = (upstream.named, &*upstream.name, reason.code());
+        tracing::warn!(upstream = name, reason = code, "no endpoint may be chosen");
+        Reject::NoPeer { upstream, reason }
+    })
 }
 
 impl Outbound<'_> {
@@ -204,10 +245,8 @@ impl Outbound<'_> {
         }
     }
 
-    /// As nginx has it: all but these, unknown methods included.
     fn is_idempotent(&self) -> bool {
-        let method = &self.parts.method;
-        *method != Method::POST && *method != Method::PATCH && method.as_str() != "LOCK"
+        self.repeats.is_idempotent(&self.parts.method)
     }
 
     fn is_whole(&self) -> bool {
@@ -233,11 +272,12 @@ impl Outbound<'_> {
 async fn once(
     worker: &Rc<Worker>,
     service: &Service,
-    endpoint: Arc<Endpoint>,
+    in_flight: InFlight,
     outbound: &Outbound<'_>,
     mut now: Instant,
 ) -> Result<(Head, Exchange), Failure> {
-    let in_flight = InFlight::new(endpoint);
+    let per_try = outbound.repeats.per_try_timeout();
+    let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
     let mut idle = worker.pool.take(endpoint.address);
     loop {
@@ -246,7 +286,9 @@ async fn once(
             // Not part of this future itself, which is copied for every request: connecting is rare.
             None => Box::pin(connect(
                 endpoint.address,
-                service.connect_timeout,
+                per_try.map_or(service.connect_timeout, |limit| {
+                    limit.min(service.connect_timeout)
+                }),
                 worker.settings.max_header_size,
             ))
             .await
@@ -260,6 +302,7 @@ async fn once(
         let limits = Limits {
             service,
             client_body: worker.settings.client_body_timeout,
+            end,
         };
         let head = limits.watch(&mut connection, now, outbound).await;
         match head {
@@ -290,6 +333,8 @@ async fn once(
 struct Limits<'a> {
     service: &'a Service,
     client_body: Duration,
+    /// Until when the head of the response has to be there, whatever moves.
+    end: Option<Instant>,
 }
 
 impl Limits<'_> {
@@ -310,7 +355,9 @@ impl Limits<'_> {
                 .min(self.client_body),
         };
         let bodiless = outbound.parts.method == Method::HEAD;
-        connection.timer.as_mut().reset((sent + step).into());
+        let first = sent + step;
+        let first = self.end.map_or(first, |end| end.min(first));
+        connection.timer.as_mut().reset(first.into());
         std::future::poll_fn(|cx| {
             if let Poll::Ready(head) = connection.poll_head(cx, bodiless) {
                 return Poll::Ready(head.map_err(Failure::Exchange));
@@ -318,6 +365,10 @@ impl Limits<'_> {
             while connection.timer.as_mut().poll(cx).is_ready() {
                 let now = Instant::now();
                 let (deadline, failure) = self.deadline(upload, sent);
+                let (deadline, failure) = match self.end {
+                    Some(end) if end < deadline => (end, Failure::Timeout),
+                    _ => (deadline, failure),
+                };
                 if deadline <= now {
                     return Poll::Ready(Err(failure));
                 }

@@ -3,11 +3,17 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, UPGRADE};
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, UPGRADE,
+};
 use http::{Response, StatusCode};
 
 use super::body::Content;
 use super::headers::{self, RequestId};
+use crate::upstream::NoPeer;
+
+/// Says why there was no endpoint.
+const REASON: HeaderName = HeaderName::from_static("x-pointsman-reason");
 
 /// Why a request gets an answer from the gateway and not from an upstream.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub(super) enum Reject {
     NoPeer {
         /// Whether the service's host is an upstream, and not a name to look up.
         upstream: bool,
+        /// Why not.
+        reason: NoPeer,
     },
     /// What nginx, the engine of Kong, says by status alone.
     Engine(StatusCode),
@@ -75,8 +83,10 @@ impl Reject {
             Self::HttpsOnly { .. } => "Please use HTTPS protocol",
             Self::Http2Only => "Please use HTTP2 protocol",
             Self::NotGrpc => "Non-gRPC request matched gRPC route",
-            Self::NoPeer { upstream: true } => "failure to get a peer from the ring-balancer",
-            Self::NoPeer { upstream: false } => "name resolution failed",
+            Self::NoPeer { upstream: true, .. } => "failure to get a peer from the ring-balancer",
+            Self::NoPeer {
+                upstream: false, ..
+            } => "name resolution failed",
             Self::Engine(status) => match status.as_u16() {
                 400 => "Bad request",
                 405 => "Method not allowed",
@@ -89,6 +99,14 @@ impl Reject {
             Self::Upstream { timeout: false, .. } => {
                 "An invalid response was received from the upstream server"
             }
+        }
+    }
+
+    /// Why there was no endpoint, as a word for programs.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::NoPeer { reason, .. } => Some(reason.code()),
+            _ => None,
         }
     }
 
@@ -148,11 +166,14 @@ impl Format {
         }
     }
 
-    fn body(self, message: &str, id: &str) -> String {
+    /// `reason` is a code that Kong does not have; its own words come as they are.
+    fn body(self, message: &str, reason: Option<&str>, id: &str) -> String {
         match self {
             Self::Json => {
                 let message = serde_json::Value::from(message);
-                format!("{{\n  \"message\":{message},\n  \"request_id\":\"{id}\"\n}}")
+                let reason = reason.map(|reason| format!(",\n  \"reason\":\"{reason}\""));
+                let reason = reason.unwrap_or_default();
+                format!("{{\n  \"message\":{message},\n  \"request_id\":\"{id}\"{reason}\n}}")
             }
             Self::Html => format!(
                 "<!doctype html>\n<html>\n  <head>\n    <meta charset=\"utf-8\">\n    \
@@ -192,7 +213,9 @@ pub(super) fn reject(
     };
     let body = match redirect {
         Some(_) => Bytes::new(),
-        None => format.body(reject.message(), id.as_str()).into(),
+        None => format
+            .body(reject.message(), reject.reason(), id.as_str())
+            .into(),
     };
     let mut response = Response::new(Content::Own(Some(body)));
     *response.status_mut() = reject.status();
@@ -203,6 +226,9 @@ pub(super) fn reject(
         _ => None,
     };
     headers::own(headers, id, upstream, started.elapsed());
+    if let Some(reason) = reject.reason() {
+        headers.insert(REASON, HeaderValue::from_static(reason));
+    }
     if let Some(location) = redirect {
         if let Ok(location) = HeaderValue::try_from(location) {
             headers.insert(LOCATION, location);
@@ -240,7 +266,7 @@ mod tests {
     #[test]
     fn json_errors_have_kongs_layout() {
         assert_eq!(
-            Format::Json.body("no", "7"),
+            Format::Json.body("no", None, "7"),
             "{\n  \"message\":\"no\",\n  \"request_id\":\"7\"\n}"
         );
     }

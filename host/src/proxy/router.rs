@@ -17,6 +17,7 @@ use http::{HeaderMap, Method};
 use regex::bytes::Regex;
 use uuid::Uuid;
 
+use super::retry::Retry;
 use crate::entity;
 use criteria::{Hosts, PathPattern, Values};
 
@@ -35,6 +36,8 @@ pub struct Route {
     pub https_only: Option<u16>,
     /// Whether it serves gRPC alone.
     pub grpc_only: bool,
+    /// Which tries are repeated.
+    pub retry: Retry,
     /// Whether it is for requests at all, not for streams.
     http: bool,
     methods: Vec<Method>,
@@ -143,6 +146,7 @@ impl Route {
             https_only: (!has("http") && has("https")).then_some(route.https_redirect_status_code),
             grpc_only: has("grpc") || has("grpcs"),
             http: ["http", "https", "grpc", "grpcs"].into_iter().any(has),
+            retry: Retry::of(&route.pointsman.retry),
             methods,
             hosts,
             headers,

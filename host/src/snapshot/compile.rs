@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{Published, Service, Snapshot};
 use crate::balancer::{Balancer, Engine, Plugin};
+use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
-use crate::proxy::{Route, Router};
+use crate::proxy::{Retry, Route, Router};
 use crate::store::{Change, Commit, Store};
-use crate::upstream::{Names, Target, Upstream, split_target};
+use crate::upstream::{Names, Policy, Target, Upstream, split_target};
 
 /// Kong's default for the three timeouts of a service.
 const TIMEOUT_MS: u64 = 60_000;
@@ -28,6 +30,8 @@ pub struct Compiler {
     engine: Arc<Engine>,
     default: Arc<Plugin>,
     names: Arc<Names>,
+    /// Where probes run.
+    probing: Handle,
 
     services: BTreeMap<Uuid, entity::service::Service>,
     routes: BTreeMap<Uuid, Arc<Route>>,
@@ -60,13 +64,16 @@ impl Compiler {
         store: Arc<dyn Store>,
         engine: Arc<Engine>,
         default: Arc<Plugin>,
+        names: Arc<Names>,
+        probing: Handle,
     ) -> Self {
         Self {
             published,
             store,
             engine,
             default,
-            names: Arc::default(),
+            names,
+            probing,
             services: BTreeMap::new(),
             routes: BTreeMap::new(),
             upstreams: BTreeMap::new(),
@@ -159,8 +166,14 @@ impl Compiler {
                     stale.names = true;
                     let parent = target.upstream.id;
                     stale.targets.insert(parent);
-                    let weight = target.weight;
-                    let target = Target { host, port, weight };
+                    let target = Target {
+                        id,
+                        host,
+                        port,
+                        weight: target.weight,
+                        failover: target.failover,
+                        probe: target.pointsman.probe,
+                    };
                     if let Some((old, _)) = self.targets.insert(id, (parent, target)) {
                         stale.targets.insert(old);
                     }
@@ -339,6 +352,7 @@ impl Compiler {
             None => self.new_upstream(&settings.name, true, plugin),
         };
         upstream.host_header = settings.host_header.as_deref().map(Arc::from);
+        upstream.set_policy(Policy::of(settings));
         self.named.insert(id, Arc::new(upstream));
     }
 
@@ -348,6 +362,7 @@ impl Compiler {
             name,
             named,
             Balancer::new(engine, name, plugin, String::from("{}")),
+            &self.probing,
         )
     }
 
@@ -415,9 +430,12 @@ impl Compiler {
 
 fn set_plain_target(upstream: &Upstream, host: &str, port: u16, names: &Names) {
     let target = Target {
+        id: Uuid::nil(),
         host: host.to_owned(),
         port,
         weight: 1,
+        failover: false,
+        probe: Probe::default(),
     };
     upstream.set_targets(&[target], names);
 }
@@ -437,6 +455,7 @@ fn compile_service(service: &entity::service::Service, upstream: Arc<Upstream>) 
         }),
         path: service.path.clone().unwrap_or_else(|| "/".into()),
         retries: service.retries.unwrap_or(5),
+        retry: Retry::of(&service.pointsman.retry),
         connect_timeout: timeout(service.connect_timeout),
         write_timeout: timeout(service.write_timeout),
         read_timeout: timeout(service.read_timeout),

@@ -1,10 +1,13 @@
 //! One address that requests can be sent to.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+use super::health::Health;
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -18,7 +21,7 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The host of the target as it was written: an address or a name.
     pub host: String,
-    /// Share of the traffic, 1 to 65535.
+    /// Share of the traffic, at least 1.
     pub weight: u32,
     /// The `Host` that it gets unless another is asked for: its host, with its port unless that is
     /// http's.
@@ -26,12 +29,33 @@ pub struct Endpoint {
     live: Arc<Live>,
 }
 
-/// What changes with every request. A cache line of its own: two endpoints that are busy on two
+/// What changes with requests and checks. A cache line of its own: two endpoints that are busy on two
 /// cores must not slow each other.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Live {
     in_flight: AtomicU32,
+    /// Left out for doing worse than its peers.
+    pub(super) ejected: AtomicBool,
+    /// Told when health changes, for the probe whose interval depends on it.
+    pub(super) changed: Notify,
+    pub(super) health: Health,
+    pub(super) window: Window,
+}
+
+/// What requests did since outliers were last looked for.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    pub(super) requests: AtomicU32,
+    pub(super) failures: AtomicU32,
+    /// Microseconds until the heads of the responses, summed up.
+    pub(super) latency: AtomicU64,
+}
+
+impl Live {
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
 }
 
 impl Endpoint {
@@ -75,34 +99,71 @@ impl Endpoint {
 
     /// Requests sent and not yet answered in full, over all workers.
     pub fn in_flight(&self) -> u32 {
-        self.live.in_flight.load(Ordering::Relaxed)
+        self.live.in_flight()
     }
 
-    pub(super) fn live(&self) -> Weak<Live> {
-        Arc::downgrade(&self.live)
+    pub(super) fn live(&self) -> &Live {
+        &self.live
     }
 }
 
 /// Counts one request of an endpoint for as long as it lives.
 #[derive(Debug)]
-pub struct InFlight(Arc<Endpoint>);
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+    /// Told that a place is free, where places are limited.
+    place: Option<Arc<Notify>>,
+}
 
 impl InFlight {
     /// Counts a request that is about to be sent.
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint)
+        Self {
+            endpoint,
+            place: None,
+        }
+    }
+
+    /// The same, unless that would be more than `limit` at a time.
+    pub(super) fn within(
+        endpoint: Arc<Endpoint>,
+        limit: u32,
+        place: &Arc<Notify>,
+    ) -> Result<Self, Arc<Endpoint>> {
+        let taken =
+            endpoint
+                .live
+                .in_flight
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                    (count < limit).then_some(count + 1)
+                });
+        match taken {
+            Ok(_) => Ok(Self {
+                endpoint,
+                place: Some(Arc::clone(place)),
+            }),
+            Err(_) => Err(endpoint),
+        }
     }
 
     /// The endpoint.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.0
+        &self.endpoint
+    }
+
+    /// The endpoint, to be held on to.
+    pub fn shared(&self) -> &Arc<Endpoint> {
+        &self.endpoint
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(place) = &self.place {
+            place.notify_one();
+        }
     }
 }
 
@@ -110,16 +171,30 @@ impl Drop for InFlight {
 mod tests {
     use super::*;
 
+    fn endpoint() -> Arc<Endpoint> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        Arc::new(Endpoint::new(1, address, "a".into(), 1))
+    }
+
     #[test]
     fn a_request_counts_until_its_guard_is_dropped() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        let endpoint = Arc::new(Endpoint::new(1, address, "a".into(), 1));
+        let endpoint = endpoint();
         let first = InFlight::new(Arc::clone(&endpoint));
         let second = InFlight::new(Arc::clone(&endpoint));
         assert_eq!(endpoint.in_flight(), 2);
         drop(first);
         drop(second);
         assert_eq!(endpoint.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_limit_lets_no_more_in() {
+        let (endpoint, place) = (endpoint(), Arc::default());
+        let first = InFlight::within(Arc::clone(&endpoint), 1, &place);
+        assert!(first.is_ok());
+        assert!(InFlight::within(Arc::clone(&endpoint), 1, &place).is_err());
+        drop(first);
+        assert!(InFlight::within(endpoint, 1, &place).is_ok());
     }
 
     #[test]

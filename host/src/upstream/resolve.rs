@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Names {
     known: Mutex<HashMap<String, Vec<IpAddr>>>,
+    /// What the last look-up of a name failed with.
+    errors: Mutex<HashMap<String, String>>,
 }
 
 impl Names {
@@ -30,6 +32,11 @@ impl Names {
             Some(address) => vec![address],
             None => self.known.lock().get(host).cloned().unwrap_or_default(),
         }
+    }
+
+    /// What the last look-up of a name failed with, if it did.
+    pub fn error(&self, host: &str) -> Option<String> {
+        self.errors.lock().get(host).cloned()
     }
 
     /// Makes `hosts` the names in use, and resolves those that are new. One that did not resolve

@@ -1,0 +1,268 @@
+//! Targets: their list, and the health of their addresses. Source: Kong 3.9, `kong.api.routes.upstreams`.
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::IntoResponse;
+use axum::routing::{get, put};
+use http::StatusCode;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Admin;
+use super::entities::{Answer, Endpoint, find, find_in, id_of, parent_id};
+use super::info::NODE;
+use super::page::Page;
+use crate::entity::{Kind, Reference, Row};
+use crate::error::Error;
+use crate::upstream::{AddressReport, Upstream, Weights, split_target};
+
+/// Port of an address that is given without one. Source: Kong.
+const PORT: u16 = 8000;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    let health = get(
+        async |State(admin): State<Admin>, Path(upstream): Path<String>, request: Request| {
+            health(&admin, &upstream, &request)
+        },
+    );
+    let mut endpoints = vec![(
+        "/upstreams/{key}/health".to_owned(),
+        health,
+        "GET, HEAD, OPTIONS",
+    )];
+    for (word, available) in [("healthy", true), ("unhealthy", false)] {
+        let target = put(
+            async move |State(admin): State<Admin>,
+                        Path((upstream, target)): Path<(String, String)>| {
+                set_health(&admin, &upstream, &target, None, available)
+            },
+        );
+        let address = put(
+            async move |State(admin): State<Admin>,
+                        Path((upstream, target, address)): Path<(String, String, String)>| {
+                set_health(&admin, &upstream, &target, Some(&address), available)
+            },
+        );
+        let path = "/upstreams/{key}/targets/{nested}";
+        endpoints.push((format!("{path}/{word}"), target, "OPTIONS, PUT"));
+        endpoints.push((
+            format!("{path}/{{address}}/{word}"),
+            address,
+            "OPTIONS, PUT",
+        ));
+    }
+    endpoints
+}
+
+/// The list of targets: newest first, its offset a number.
+pub(super) fn newest_first(
+    admin: &Admin,
+    upstream: Uuid,
+    request: &Request,
+    show: impl Fn(Row) -> Value,
+) -> Result<Value, Error> {
+    let page = Page::of(request.uri().query())?;
+    let start: usize = match &page.offset {
+        None => 0,
+        Some(offset) => offset
+            .parse()
+            .map_err(|_| Error::offset(offset, "not a number"))?,
+    };
+    let mut rows =
+        admin
+            .store
+            .list_referring(Kind::Target, "upstream", upstream, None, usize::MAX)?;
+    let created = |row: &Row| row.get("created_at").and_then(Value::as_f64).unwrap_or(0.0);
+    rows.sort_by(|a, b| {
+        created(&b.row)
+            .total_cmp(&created(&a.row))
+            .then_with(|| id_of(&b.row).cmp(&id_of(&a.row)))
+    });
+    let end = start.saturating_add(page.size);
+    let offset = (rows.len() > end).then(|| end.to_string());
+    let rows = rows.into_iter().skip(start).take(page.size);
+    let rows = rows.map(|stored| show(stored.row)).collect();
+    Ok(page.list(request.uri().path(), rows, offset, false))
+}
+
+/// The upstream as the data plane has it.
+fn running(admin: &Admin, id: Uuid) -> Result<std::sync::Arc<Upstream>, Error> {
+    let (_, snapshot) = admin.published.current();
+    snapshot
+        .upstreams
+        .get(&id)
+        .cloned()
+        .ok_or_else(Error::not_found)
+}
+
+fn health(admin: &Admin, key: &str, request: &Request) -> Answer {
+    let id = parent_id(admin, Kind::Upstream, key)?;
+    let upstream = running(admin, id)?;
+    let query = request.uri().query().unwrap_or_default();
+    let whole = form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "balancer_health" && value != "0");
+    let addresses = upstream.addresses();
+    if whole {
+        let targets = admin
+            .store
+            .list_referring(Kind::Target, "upstream", id, None, usize::MAX)?;
+        let hosts = targets.iter().map(|stored| {
+            let addresses = of_target(&addresses, id_of(&stored.row));
+            details(
+                admin,
+                &upstream,
+                &stored.row,
+                &addresses,
+                |address| json!({ "healthy": address.available }),
+            )
+        });
+        let healthy = upstream.is_healthy();
+        let state = if healthy { "HEALTHY" } else { "UNHEALTHY" };
+        let checked = upstream.policy().is_checked();
+        let answer = json!({
+            "data": {
+                "id": id,
+                "health": if checked { state } else { "HEALTHCHECKS_OFF" },
+                "balancer_health": state,
+                "details": {
+                    "healthy": healthy,
+                    "weight": sums(upstream.weights(None)),
+                    "hosts": hosts.collect::<Vec<_>>(),
+                },
+            },
+            "next": null,
+            "node_id": *NODE,
+        });
+        return Ok(Json(answer).into_response());
+    }
+    let mut answer = newest_first(admin, id, request, |mut row| {
+        let own = of_target(&addresses, id_of(&row));
+        let checked = upstream.policy().is_checked();
+        let state = |available: bool| match (checked, available) {
+            (false, _) => "HEALTHCHECKS_OFF",
+            (true, true) => "HEALTHY",
+            (true, false) => "UNHEALTHY",
+        };
+        let weighs = row.get("weight").and_then(Value::as_u64) != Some(0);
+        let health = match own.as_slice() {
+            [] => "DNS_ERROR",
+            _ if !weighs => "HEALTHCHECKS_OFF",
+            own => state(own.iter().any(|address| address.available)),
+        };
+        let data = details(admin, &upstream, &row, &own, |address| {
+            let health = if weighs {
+                state(address.available)
+            } else {
+                "HEALTHCHECKS_OFF"
+            };
+            json!({ "health": health, "pointsman": known(address) })
+        });
+        row.insert("health".into(), health.into());
+        row.insert("data".into(), data);
+        row.into()
+    })?;
+    if let Some(answer) = answer.as_object_mut() {
+        answer.insert("node_id".into(), json!(*NODE));
+    }
+    Ok(Json(answer).into_response())
+}
+
+fn of_target(addresses: &[AddressReport], target: Uuid) -> Vec<&AddressReport> {
+    let own = addresses.iter().filter(|address| address.target == target);
+    own.collect()
+}
+
+/// What Kong tells of the host of a target.
+fn details(
+    admin: &Admin,
+    upstream: &Upstream,
+    row: &Row,
+    addresses: &[&AddressReport],
+    state: impl Fn(&AddressReport) -> Value,
+) -> Value {
+    let text = row
+        .get("target")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let (host, port) = split_target(text).unwrap_or_default();
+    let dns = match addresses.first() {
+        Some(address) if address.address.is_ipv4() => "A".to_owned(),
+        Some(_) => "AAAA".to_owned(),
+        None => admin.names.error(&host).unwrap_or_else(|| "unknown".into()),
+    };
+    let list = addresses.iter().map(|address| {
+        let mut shown = json!({
+            "ip": address.address.ip().to_string(),
+            "port": address.address.port(),
+            "weight": address.weight,
+        });
+        if let (Some(shown), Value::Object(state)) = (shown.as_object_mut(), state(address)) {
+            shown.extend(state);
+        }
+        shown
+    });
+    json!({
+        "host": host,
+        "port": port,
+        "dns": dns,
+        "nodeWeight": row.get("weight"),
+        "weight": sums(upstream.weights(Some(id_of(row)))),
+        "addresses": list.collect::<Vec<_>>(),
+    })
+}
+
+fn sums(weights: Weights) -> Value {
+    json!({
+        "total": weights.total,
+        "available": weights.available,
+        "unavailable": weights.total - weights.available,
+    })
+}
+
+/// What Kong does not tell: why an address is in the state that it is in.
+fn known(address: &AddressReport) -> Value {
+    let condition = &address.condition;
+    json!({
+        "in_flight": address.in_flight,
+        "ejected": address.ejected,
+        "failures": condition.failures,
+        "changed_at": condition.changed_at,
+        "changed_by": condition.changed_by,
+        "last_probe": condition.last_probe,
+        "last_failure": condition.last_failure,
+    })
+}
+
+fn set_health(
+    admin: &Admin,
+    upstream: &str,
+    target: &str,
+    address: Option<&str>,
+    available: bool,
+) -> Answer {
+    let row = find(admin, Kind::Upstream, upstream)?.ok_or_else(Error::not_found)?;
+    let id = id_of(&row.row);
+    let reference: &Reference = Kind::Target
+        .references()
+        .first()
+        .ok_or_else(Error::not_found)?;
+    let target = find_in(admin, Kind::Target, reference, id, target)?;
+    let target = id_of(&target.ok_or_else(Error::not_found)?.row);
+    let upstream = running(admin, id)?;
+    if !upstream.policy().is_checked() {
+        return Err(Error::Plain(
+            StatusCode::BAD_REQUEST,
+            format!("no healthchecker found for {}", upstream.name),
+        ));
+    }
+    let wanted = address.map(|text| {
+        let bare = text.trim_start_matches('[').trim_end_matches(']');
+        let with_port = text.parse().ok();
+        with_port.or_else(|| Some(std::net::SocketAddr::new(bare.parse().ok()?, PORT)))
+    });
+    // An address that the target does not have is no error, as in Kong.
+    upstream.set_health(available, |report| {
+        report.target == target && wanted.is_none_or(|wanted| wanted == Some(report.address))
+    });
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,39 @@
+//! Which tries are repeated, for a service or a route: an extension of Kong, which has `retries` alone.
+
+use serde::Deserialize;
+
+use super::check;
+use super::declaration::{Check, Field, Shape};
+
+const STATUS: Field = Field::element(Shape::Integer).check(&[Check::Between(400, 599)]);
+const METHOD: Field = Field::element(Shape::String).check(&[Check::Text(check::method)]);
+
+/// The field `pointsman` of services and routes.
+pub(super) const EXTENSION: &[Field] = &[Field::record(
+    "retry",
+    &[
+        Field::set("statuses", &STATUS),
+        Field::set("methods", &METHOD),
+        Field::integer("per_try_timeout").check(&[Check::Between(1, 2_147_483_646)]),
+    ],
+)];
+
+/// What goes past Kong.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    /// Which tries are repeated.
+    pub retry: Retry,
+}
+
+/// Which tries are repeated, as many times as `retries` of the service says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Retry {
+    /// Statuses that are no answer while another try is left; none for those of Kong, which has none.
+    pub statuses: Option<Vec<u16>>,
+    /// Methods that may be sent again after they were sent; none for all but POST, PATCH and LOCK.
+    pub methods: Option<Vec<String>>,
+    /// Longest time from the choice of an endpoint to the head of its response, in milliseconds.
+    pub per_try_timeout: Option<u64>,
+}

@@ -1,0 +1,105 @@
+//! Which tries of a request are repeated.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use crate::entity::retry as entity;
+
+/// What a service or a route says of repeats; what it leaves open is for the other, or for Kong's way.
+#[derive(Debug, Clone, Default)]
+pub struct Retry {
+    statuses: Option<Vec<u16>>,
+    methods: Option<Vec<Method>>,
+    per_try_timeout: Option<Duration>,
+}
+
+impl Retry {
+    /// Reads what the entity says.
+    pub fn of(retry: &entity::Retry) -> Self {
+        let methods = retry.methods.iter().flatten();
+        // The Admin API let only methods in.
+        let methods = methods.filter_map(|method| method.parse().ok()).collect();
+        Self {
+            statuses: retry.statuses.clone(),
+            methods: retry.methods.is_some().then_some(methods),
+            per_try_timeout: retry.per_try_timeout.map(Duration::from_millis),
+        }
+    }
+}
+
+/// What holds for one request: the route's word before the service's.
+#[derive(Clone, Copy)]
+pub(super) struct Repeats<'a> {
+    pub(super) route: &'a Retry,
+    pub(super) service: &'a Retry,
+}
+
+impl Repeats<'_> {
+    /// Whether a response of this status is no answer while another try is left.
+    pub(super) fn unwanted(self, status: StatusCode) -> bool {
+        let statuses = self
+            .route
+            .statuses
+            .as_ref()
+            .or(self.service.statuses.as_ref());
+        statuses.is_some_and(|statuses| statuses.contains(&status.as_u16()))
+    }
+
+    /// Whether doing it twice does no harm. Source: nginx, which takes all for such but these,
+    /// unknown methods included.
+    pub(super) fn is_idempotent(self, method: &Method) -> bool {
+        let methods = self
+            .route
+            .methods
+            .as_ref()
+            .or(self.service.methods.as_ref());
+        match methods {
+            Some(methods) => methods.contains(method),
+            None => {
+                *method != Method::POST && *method != Method::PATCH && method.as_str() != "LOCK"
+            }
+        }
+    }
+
+    /// Longest time until the head of the response of each try.
+    pub(super) fn per_try_timeout(self) -> Option<Duration> {
+        self.route.per_try_timeout.or(self.service.per_try_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_has_the_first_word_and_nginx_the_last() {
+        let none = Retry::default();
+        let service = Retry {
+            statuses: Some(vec![503]),
+            methods: Some(vec![Method::POST]),
+            ..Retry::default()
+        };
+        let kong = Repeats {
+            route: &none,
+            service: &none,
+        };
+        assert!(kong.is_idempotent(&Method::PUT) && !kong.is_idempotent(&Method::POST));
+        assert!(!kong.unwanted(StatusCode::SERVICE_UNAVAILABLE));
+        let ours = Repeats {
+            route: &none,
+            service: &service,
+        };
+        assert!(ours.is_idempotent(&Method::POST) && !ours.is_idempotent(&Method::GET));
+        assert!(ours.unwanted(StatusCode::SERVICE_UNAVAILABLE));
+        let route = Retry {
+            statuses: Some(Vec::new()),
+            ..Retry::default()
+        };
+        let off = Repeats {
+            route: &route,
+            service: &service,
+        };
+        assert!(!off.unwanted(StatusCode::SERVICE_UNAVAILABLE));
+    }
+}

@@ -1,0 +1,83 @@
+//! How much of the traffic may be retries, so that a struggling upstream is not buried under them.
+//! Source: Envoy, `retry_budget`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::entity::upstream::RetryBudget;
+
+/// Requests and retries of an upstream that are in flight, over all workers.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    requests: AtomicU32,
+    retries: AtomicU32,
+}
+
+/// Counts a request of the budget for as long as it lives.
+#[derive(Debug)]
+pub struct Spender {
+    budget: Arc<Budget>,
+    retries: u32,
+}
+
+impl Spender {
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        budget.requests.fetch_add(1, Ordering::Relaxed);
+        Self {
+            budget: Arc::clone(budget),
+            retries: 0,
+        }
+    }
+
+    /// Whether the request may be sent once more; if so, that is counted.
+    pub(super) fn retry(&mut self, settings: &RetryBudget) -> bool {
+        let budget = &self.budget;
+        let share = f64::from(budget.requests.load(Ordering::Relaxed)) * settings.budget_percent;
+        let limit = settings.min_retry_concurrency.max((share / 100.0) as u32);
+        // A request counts as one retry in flight, however many it has had.
+        let allowed = self.retries > 0 || {
+            let taken =
+                budget
+                    .retries
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |retries| {
+                        (retries < limit).then_some(retries + 1)
+                    });
+            taken.is_ok()
+        };
+        self.retries += u32::from(allowed);
+        allowed
+    }
+}
+
+impl Drop for Spender {
+    fn drop(&mut self) {
+        self.budget.requests.fetch_sub(1, Ordering::Relaxed);
+        if self.retries > 0 {
+            self.budget.retries.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_in_flight_stay_a_share_of_the_requests() {
+        let settings = RetryBudget {
+            budget_percent: 20.0,
+            min_retry_concurrency: 1,
+        };
+        let budget = Arc::default();
+        let mut all: Vec<Spender> = (0..50).map(|_| Spender::new(&budget)).collect();
+        let allowed = all
+            .iter_mut()
+            .filter_map(|s| s.retry(&settings).then_some(()));
+        assert_eq!(allowed.count(), 10);
+        all.clear();
+        let mut one = Spender::new(&budget);
+        assert!(one.retry(&settings), "a few are always allowed");
+        assert!(one.retry(&settings), "one that has begun may go on");
+        assert!(!Spender::new(&budget).retry(&settings));
+    }
+}

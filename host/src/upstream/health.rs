@@ -1,0 +1,365 @@
+//! The health of one address, as checks and people have reported it: Kong's state machine.
+//!
+//! Source: Kong 3.9 and its lua-resty-healthcheck 3.1.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// What a check or a request says of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// It answered as it should.
+    Success,
+    /// It answered with a status that counts as a failure, or with what is no answer.
+    HttpFailure,
+    /// It could not be connected to, or ended the connection early.
+    TcpFailure,
+    /// It did not answer in time.
+    Timeout,
+    /// It answered with a status that counts neither way.
+    Ignored,
+}
+
+/// Who says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A probe.
+    Active,
+    /// A proxied request.
+    Passive,
+    /// The Admin API.
+    Manual,
+    /// An earlier run of the gateway.
+    Restored,
+    /// The circuit, closing by itself.
+    Recovery,
+}
+
+/// How many reports of a kind it takes to change the state; with 0 the kind is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Limits {
+    pub(super) successes: u32,
+    pub(super) http_failures: u32,
+    pub(super) tcp_failures: u32,
+    pub(super) timeouts: u32,
+}
+
+/// The last thing of note that was reported, for people.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    /// When, in seconds since 1970.
+    pub at: f64,
+    /// Who reported it.
+    pub source: Source,
+    /// What.
+    pub report: Report,
+    /// In words, as an error or a status.
+    pub detail: String,
+}
+
+/// What is known of an address.
+#[derive(Debug, Clone, Default)]
+pub struct Condition {
+    /// Whether it may be chosen.
+    pub available: bool,
+    /// Failures in a row, of the kind that is furthest.
+    pub failures: u32,
+    /// The last probe, whatever came of it.
+    pub last_probe: Option<Event>,
+    /// The last failure, of a probe or a request.
+    pub last_failure: Option<Event>,
+    /// When it last became available or unavailable, in seconds since 1970; none if it never did.
+    pub changed_at: Option<f64>,
+    /// Who changed it then.
+    pub changed_by: Option<Source>,
+}
+
+/// The health of one address. All workers and probes report to it.
+#[derive(Debug)]
+pub(super) struct Health {
+    /// Healthy, and without a failure since the last success: what nearly every request finds, and
+    /// what a success leaves as it is.
+    spotless: AtomicBool,
+    available: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    unavailable: bool,
+    successes: u32,
+    http_failures: u32,
+    tcp_failures: u32,
+    timeouts: u32,
+    last_probe: Option<Event>,
+    last_failure: Option<Event>,
+    changed_at: Option<f64>,
+    changed_by: Option<Source>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            spotless: AtomicBool::new(true),
+            available: AtomicBool::new(true),
+            inner: Mutex::default(),
+        }
+    }
+}
+
+impl Health {
+    /// Whether the address may be chosen.
+    pub(super) fn is_available(&self) -> bool {
+        self.available.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a report. Returns whether the address became available or unavailable by it.
+    pub(super) fn report(
+        &self,
+        source: Source,
+        report: Report,
+        limits: &Limits,
+        detail: impl FnOnce() -> String,
+    ) -> bool {
+        if report == Report::Success
+            && source == Source::Passive
+            && (limits.successes == 0 || self.spotless.load(Ordering::Relaxed))
+        {
+            return false;
+        }
+        let mut inner = self.inner.lock();
+        let event = Event {
+            at: now(),
+            source,
+            report,
+            detail: detail(),
+        };
+        if !matches!(report, Report::Success | Report::Ignored) {
+            inner.last_failure = Some(event.clone());
+        }
+        if source == Source::Active {
+            inner.last_probe = Some(event);
+        }
+        let changed = inner.count(report, limits);
+        if changed {
+            inner.note_change(source);
+        }
+        self.publish(&inner);
+        changed
+    }
+
+    /// Sets the state by hand, whatever was reported. Returns whether that changed it.
+    pub(super) fn set(&self, available: bool, source: Source) -> bool {
+        let mut inner = self.inner.lock();
+        inner.clear_failures();
+        inner.successes = 0;
+        let changed = inner.unavailable == available;
+        inner.unavailable = !available;
+        if changed {
+            inner.note_change(source);
+        }
+        self.publish(&inner);
+        changed
+    }
+
+    /// What is known of it.
+    pub(super) fn condition(&self) -> Condition {
+        let inner = self.inner.lock();
+        Condition {
+            available: !inner.unavailable,
+            failures: inner
+                .http_failures
+                .max(inner.tcp_failures)
+                .max(inner.timeouts),
+            last_probe: inner.last_probe.clone(),
+            last_failure: inner.last_failure.clone(),
+            changed_at: inner.changed_at,
+            changed_by: inner.changed_by,
+        }
+    }
+
+    fn publish(&self, inner: &Inner) {
+        let failing = inner.http_failures + inner.tcp_failures + inner.timeouts > 0;
+        self.spotless
+            .store(!inner.unavailable && !failing, Ordering::Relaxed);
+        self.available.store(!inner.unavailable, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    fn count(&mut self, report: Report, limits: &Limits) -> bool {
+        let failing = self.http_failures + self.tcp_failures + self.timeouts > 0;
+        let (counter, limit) = match report {
+            Report::Success => {
+                if limits.successes == 0 || (!self.unavailable && !failing) {
+                    return false;
+                }
+                self.successes += 1;
+                let enough = self.successes >= limits.successes;
+                self.clear_failures();
+                let changed = enough && self.unavailable;
+                if enough {
+                    self.unavailable = false;
+                    self.successes = 0;
+                }
+                return changed;
+            }
+            Report::Ignored => return false,
+            Report::HttpFailure => (&mut self.http_failures, limits.http_failures),
+            Report::TcpFailure => (&mut self.tcp_failures, limits.tcp_failures),
+            Report::Timeout => (&mut self.timeouts, limits.timeouts),
+        };
+        // Kinds are not summed: each has its own limit.
+        if limit == 0 {
+            return false;
+        }
+        self.successes = 0;
+        if self.unavailable {
+            return false;
+        }
+        *counter += 1;
+        self.unavailable = *counter >= limit;
+        self.unavailable
+    }
+
+    fn clear_failures(&mut self) {
+        self.http_failures = 0;
+        self.tcp_failures = 0;
+        self.timeouts = 0;
+    }
+
+    fn note_change(&mut self, source: Source) {
+        self.changed_at = Some(now());
+        self.changed_by = Some(source);
+    }
+}
+
+/// Seconds since 1970, to the millisecond.
+pub(super) fn now() -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        successes: 2,
+        http_failures: 3,
+        tcp_failures: 2,
+        timeouts: 0,
+    };
+
+    fn tell(health: &Health, report: Report) -> bool {
+        health.report(Source::Active, report, &LIMITS, String::new)
+    }
+
+    #[test]
+    fn failures_in_a_row_take_it_out_and_successes_bring_it_back() {
+        let health = Health::default();
+        assert!(!tell(&health, Report::TcpFailure));
+        assert!(tell(&health, Report::TcpFailure));
+        assert!(!health.is_available());
+        assert!(!tell(&health, Report::Success));
+        assert!(tell(&health, Report::Success));
+        assert!(health.is_available());
+    }
+
+    #[test]
+    fn kinds_are_not_summed_and_a_success_clears_them_all() {
+        let health = Health::default();
+        for _ in 0..20 {
+            assert!(!tell(&health, Report::HttpFailure));
+            assert!(!tell(&health, Report::TcpFailure));
+            assert!(!tell(&health, Report::HttpFailure));
+            assert!(!tell(&health, Report::Success));
+        }
+        assert!(health.is_available());
+    }
+
+    #[test]
+    fn a_failure_starts_the_count_of_successes_again() {
+        let health = Health::default();
+        health.set(false, Source::Manual);
+        for _ in 0..5 {
+            assert!(!tell(&health, Report::Success));
+            assert!(!tell(&health, Report::TcpFailure));
+        }
+        assert!(!health.is_available());
+    }
+
+    #[test]
+    fn a_kind_without_limit_is_ignored() {
+        let health = Health::default();
+        for _ in 0..300 {
+            assert!(!tell(&health, Report::Timeout));
+        }
+        assert!(health.is_available());
+        let condition = health.condition();
+        assert_eq!(
+            condition.last_failure.map(|f| f.report),
+            Some(Report::Timeout)
+        );
+    }
+
+    #[test]
+    fn what_was_set_by_hand_lasts_until_it_is_counted_out() {
+        let health = Health::default();
+        assert!(health.set(false, Source::Manual));
+        assert!(!health.set(false, Source::Manual));
+        assert!(!health.is_available());
+        tell(&health, Report::Success);
+        assert!(tell(&health, Report::Success));
+    }
+
+    proptest! {
+        /// The state is a function of what was reported, computed here the long way.
+        #[test]
+        fn the_state_follows_from_the_reports(
+            reports in prop::collection::vec(0_u8..4, 0..200),
+            limits in (0_u32..4, 0_u32..4, 0_u32..4, 0_u32..4),
+        ) {
+            let limits = Limits {
+                successes: limits.0, http_failures: limits.1, tcp_failures: limits.2, timeouts: limits.3,
+            };
+            let health = Health::default();
+            let (mut available, mut successes, mut failures) = (true, 0, [0_u32; 3]);
+            for report in reports {
+                let (kind, limit) = match report {
+                    0 => (Report::Success, limits.successes),
+                    1 => (Report::HttpFailure, limits.http_failures),
+                    2 => (Report::TcpFailure, limits.tcp_failures),
+                    _ => (Report::Timeout, limits.timeouts),
+                };
+                let before = available;
+                match (report, limit) {
+                    (_, 0) => {}
+                    (0, limit) => if !available || failures != [0; 3] {
+                        failures = [0; 3];
+                        successes += 1;
+                        if successes >= limit { available = true; successes = 0; }
+                    },
+                    (kind, limit) => {
+                        successes = 0;
+                        if available {
+                            failures[usize::from(kind) - 1] += 1;
+                            available = failures[usize::from(kind) - 1] < limit;
+                        }
+                    }
+                }
+                let source = if report % 2 == 0 { Source::Passive } else { Source::Active };
+                let changed = health.report(source, kind, &limits, String::new);
+                prop_assert_eq!(changed, before != available);
+                prop_assert_eq!(health.is_available(), available);
+            }
+        }
+    }
+}

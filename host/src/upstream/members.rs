@@ -1,0 +1,414 @@
+//! All addresses of an upstream with what is known of them, and which of them may be chosen.
+//!
+//! What is known belongs to the address and outlives every change of targets and settings: nothing is
+//! rebuilt, only compared. An address that is gone is remembered for a while, as in Kong, since it
+//! is often back at once with another weight.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use uuid::Uuid;
+
+use super::Endpoint;
+use super::endpoint::Live;
+use super::health::{Condition, Source};
+use super::policy::Policy;
+use super::resolve::Names;
+use crate::balancer::Balancer;
+use crate::entity::upstream::Probe;
+
+/// How long the health of an address that is gone is remembered. Source: Kong.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// Weights are multiplied by this while one of them ramps up, so that a part of 1 is possible.
+const RAMP: u32 = 100;
+
+/// A target as configured: where requests may go before names are resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// The entity; nil for the plain host of a service.
+    pub id: Uuid,
+    /// An address or a name.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Share of the traffic, 0 to 65535.
+    pub weight: u32,
+    /// Whether it is for when every other one is unavailable.
+    pub failover: bool,
+    /// How it is probed.
+    pub probe: Probe,
+}
+
+/// Why there is nothing to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NoPeer {
+    /// There is no target, or none with a weight.
+    NoTargets,
+    /// No name of a target has an address.
+    NoAddress,
+    /// Every address is unavailable.
+    NoneAvailable,
+    /// Less of the weight is available than `healthchecks.threshold` asks for.
+    BelowThreshold,
+    /// The balancer refused the request.
+    Refused,
+    /// Every address has as many requests as it may have, and the queue is full or took too long.
+    Overflow,
+}
+
+impl NoPeer {
+    const ALL: [Self; 6] = [
+        Self::NoTargets,
+        Self::NoAddress,
+        Self::NoneAvailable,
+        Self::BelowThreshold,
+        Self::Refused,
+        Self::Overflow,
+    ];
+
+    /// A word for programs; it does not change.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoTargets => "no_targets",
+            Self::NoAddress => "no_address",
+            Self::NoneAvailable => "none_available",
+            Self::BelowThreshold => "below_threshold",
+            Self::Refused => "refused_by_balancer",
+            Self::Overflow => "overflow",
+        }
+    }
+}
+
+/// An address of a target.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) id: u64,
+    pub(super) target: Uuid,
+    pub(super) host: String,
+    pub(super) address: SocketAddr,
+    /// As configured.
+    pub(super) weight: u32,
+    pub(super) failover: bool,
+    pub(super) probe: Probe,
+    pub(super) live: Arc<Live>,
+    /// When it joined, or returned.
+    since: Instant,
+    /// Whether it was available when last looked at.
+    was_available: bool,
+}
+
+impl Member {
+    /// Whether it may be chosen as far as checks say.
+    pub(super) fn is_available(&self) -> bool {
+        self.live.health.is_available() && !self.live.ejected.load(Ordering::Relaxed)
+    }
+}
+
+/// All addresses of an upstream.
+#[derive(Debug)]
+pub(super) struct Members {
+    inner: Mutex<Inner>,
+    policy: RwLock<Arc<Policy>>,
+    balancer: Arc<Balancer>,
+    /// A [`NoPeer`], for when the table is empty.
+    reason: AtomicU8,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    targets: Vec<Target>,
+    members: Vec<Member>,
+    /// What is known of addresses that are gone, and since when they are.
+    gone: HashMap<u64, (Arc<Live>, Instant)>,
+    /// Ids and weights of the table that the balancer has.
+    table: Vec<(u64, u32)>,
+}
+
+/// The sums that Kong shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Weights {
+    pub total: u64,
+    pub available: u64,
+}
+
+/// An address with what is known of it.
+#[derive(Debug, Clone)]
+pub struct AddressReport {
+    /// The target that it belongs to.
+    pub target: Uuid,
+    /// Where.
+    pub address: SocketAddr,
+    /// As configured.
+    pub weight: u32,
+    /// Whether it may be chosen.
+    pub available: bool,
+    /// Whether it is left out for doing worse than its peers.
+    pub ejected: bool,
+    /// Requests sent and not yet answered.
+    pub in_flight: u32,
+    /// What checks say.
+    pub condition: Condition,
+}
+
+impl Members {
+    pub(super) fn new(balancer: Arc<Balancer>) -> Self {
+        Self {
+            inner: Mutex::default(),
+            policy: RwLock::default(),
+            balancer,
+            reason: AtomicU8::new(NoPeer::NoTargets as u8),
+        }
+    }
+
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read())
+    }
+
+    /// Why the table is empty, if it is.
+    pub(super) fn reason(&self) -> NoPeer {
+        let reason = usize::from(self.reason.load(Ordering::Relaxed));
+        *NoPeer::ALL.get(reason).unwrap_or(&NoPeer::NoneAvailable)
+    }
+
+    pub(super) fn set_policy(&self, policy: Arc<Policy>) {
+        let mut inner = self.inner.lock();
+        if !policy.is_checked() {
+            // Nobody would ever say that it is well again.
+            for member in &inner.members {
+                member.live.health.set(true, Source::Recovery);
+            }
+            inner.gone.clear();
+        }
+        if !policy.watches_outliers() {
+            for member in &inner.members {
+                member.live.ejected.store(false, Ordering::Relaxed);
+            }
+        }
+        *self.policy.write() = policy;
+        self.choose(&mut inner);
+    }
+
+    /// Makes these the targets; addresses that stay keep what is known of them.
+    pub(super) fn set_targets(&self, targets: &[Target], names: &Names) {
+        let now = Instant::now();
+        let share = self.policy().extension.share_weight;
+        let mut inner = self.inner.lock();
+        let Inner { members, gone, .. } = &mut *inner;
+        let mut old: HashMap<u64, Member> = members.drain(..).map(|m| (m.id, m)).collect();
+        for target in targets {
+            let addresses = names.addresses(&target.host);
+            let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+            let weight = match target.weight {
+                0 => 0,
+                weight if share => (weight / count).max(1),
+                weight => weight,
+            };
+            for ip in addresses {
+                let address = SocketAddr::new(ip, target.port);
+                let id = Endpoint::id_of(&target.host, address);
+                let known = old.remove(&id);
+                let since = known.as_ref().map_or(now, |known| known.since);
+                let was_available = known.as_ref().is_none_or(|known| known.was_available);
+                let live = known
+                    .map(|known| known.live)
+                    .or_else(|| gone.remove(&id).map(|(live, _)| live))
+                    .unwrap_or_default();
+                members.push(Member {
+                    id,
+                    target: target.id,
+                    host: target.host.clone(),
+                    address,
+                    weight,
+                    failover: target.failover,
+                    probe: target.probe.clone(),
+                    live,
+                    since,
+                    was_available,
+                });
+            }
+        }
+        gone.retain(|_, (_, since)| now - *since < REMEMBERED);
+        gone.extend(old.into_iter().map(|(id, member)| (id, (member.live, now))));
+        inner.targets = targets.to_vec();
+        self.choose(&mut inner);
+    }
+
+    /// Decides anew who may be chosen, after something became available or unavailable.
+    pub(super) fn refresh(&self) {
+        self.choose(&mut self.inner.lock());
+    }
+
+    /// What is known of the members that `filter` wants.
+    pub(super) fn each<T>(&self, map: impl FnMut(&Member) -> T) -> Vec<T> {
+        self.inner.lock().members.iter().map(map).collect()
+    }
+
+    /// Whether some weight still ramps up.
+    pub(super) fn is_ramping(&self) -> bool {
+        let window = self.policy().slow_start();
+        let inner = self.inner.lock();
+        let ramping = |member: &Member| member.since.elapsed() < window;
+        !window.is_zero() && inner.members.iter().any(ramping)
+    }
+
+    pub(super) fn weights(&self, of: impl Fn(&Member) -> bool) -> Weights {
+        let inner = self.inner.lock();
+        weights(inner.members.iter().filter(|member| of(member)))
+    }
+
+    /// Whether the upstream may be used at all: enough of its weight is available. Source: Kong.
+    pub(super) fn is_healthy(&self) -> bool {
+        passes(weights(&self.inner.lock().members), self.policy().threshold)
+    }
+
+    pub(super) fn report(&self) -> Vec<AddressReport> {
+        self.each(describe)
+    }
+
+    /// Leaves an address out for doing worse than its peers, or lets it back in.
+    pub(super) fn set_ejected(&self, id: u64, ejected: bool) {
+        let inner = self.inner.lock();
+        for member in inner.members.iter().filter(|member| member.id == id) {
+            member.live.ejected.store(ejected, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the health of the addresses that `wanted` names. Returns whether there is any.
+    pub(super) fn set_health(
+        &self,
+        available: bool,
+        wanted: impl Fn(&AddressReport) -> bool,
+    ) -> bool {
+        let mut found = false;
+        for (live, report) in self.each(|member| (Arc::clone(&member.live), describe(member))) {
+            if wanted(&report) {
+                found = true;
+                live.health.set(available, Source::Manual);
+            }
+        }
+        found
+    }
+
+    /// The member of this id as an endpoint, whether it may be chosen or not.
+    pub(super) fn endpoint(&self, id: u64) -> Option<Arc<Endpoint>> {
+        let inner = self.inner.lock();
+        let member = inner.members.iter().find(|member| member.id == id)?;
+        Some(Arc::new(Endpoint::sharing(
+            member.id,
+            member.address,
+            member.host.clone(),
+            member.weight.max(1),
+            Arc::clone(&member.live),
+        )))
+    }
+
+    fn choose(&self, inner: &mut Inner) {
+        let now = Instant::now();
+        let policy = self.policy();
+        for member in &mut inner.members {
+            let available = member.is_available();
+            if available && !member.was_available {
+                member.since = now;
+            }
+            if available != member.was_available {
+                member.live.changed.notify_waiters();
+            }
+            member.was_available = available;
+        }
+        let sums = weights(&inner.members);
+        let panic = panics(sums, policy.extension.panic_threshold);
+        let usable = |member: &&Member| member.weight > 0 && (panic || member.is_available());
+        let chosen: Vec<&Member> = if panic || passes(sums, policy.threshold) {
+            let usable: Vec<&Member> = inner.members.iter().filter(usable).collect();
+            // Failover targets are for when there is no other one.
+            let first = usable.iter().filter(|m| !m.failover).copied().collect();
+            let first: Vec<&Member> = first;
+            if first.is_empty() { usable } else { first }
+        } else {
+            Vec::new()
+        };
+        let window = policy.slow_start();
+        let least = policy.extension.slow_start.min_weight_percent / 100.0;
+        let part = |member: &Member| match now - member.since {
+            age if age < window => (age.as_secs_f64() / window.as_secs_f64()).max(least),
+            _ => 1.0,
+        };
+        let ramping = chosen.iter().any(|member| part(member) < 1.0);
+        let endpoints: Arc<[Arc<Endpoint>]> = chosen
+            .iter()
+            .map(|member| {
+                let weight = if ramping {
+                    let weight = f64::from(member.weight * RAMP) * part(member);
+                    (weight as u32).max(1)
+                } else {
+                    member.weight
+                };
+                Arc::new(Endpoint::sharing(
+                    member.id,
+                    member.address,
+                    member.host.clone(),
+                    weight,
+                    Arc::clone(&member.live),
+                ))
+            })
+            .collect();
+        let reason = if inner.targets.iter().all(|target| target.weight == 0) {
+            NoPeer::NoTargets
+        } else if sums.total == 0 {
+            NoPeer::NoAddress
+        } else if sums.available == 0 {
+            NoPeer::NoneAvailable
+        } else {
+            NoPeer::BelowThreshold
+        };
+        self.reason.store(reason as u8, Ordering::Relaxed);
+        let table: Vec<(u64, u32)> = endpoints.iter().map(|e| (e.id, e.weight)).collect();
+        if inner.table != table {
+            inner.table = table;
+            self.balancer.set_endpoints(endpoints);
+        }
+    }
+}
+
+fn describe(member: &Member) -> AddressReport {
+    AddressReport {
+        target: member.target,
+        address: member.address,
+        weight: member.weight,
+        available: member.is_available(),
+        ejected: member.live.ejected.load(Ordering::Relaxed),
+        in_flight: member.live.in_flight(),
+        condition: member.live.health.condition(),
+    }
+}
+
+fn weights<'a>(members: impl IntoIterator<Item = &'a Member>) -> Weights {
+    let mut sums = Weights {
+        total: 0,
+        available: 0,
+    };
+    for member in members {
+        sums.total += u64::from(member.weight);
+        if member.is_available() {
+            sums.available += u64::from(member.weight);
+        }
+    }
+    sums
+}
+
+/// Kong's gate: strictly more than the threshold, so that 100 closes it for good.
+fn passes(sums: Weights, threshold: f64) -> bool {
+    sums.total > 0 && sums.available as f64 * 100.0 > threshold * sums.total as f64
+}
+
+/// With so few left that they could not carry the traffic, all are used.
+fn panics(sums: Weights, threshold: f64) -> bool {
+    threshold > 0.0 && (sums.available as f64) * 100.0 < threshold * sums.total as f64
+}

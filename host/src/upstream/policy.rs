@@ -1,0 +1,178 @@
+//! What an upstream asks for, ready to be applied: from the entity's fields to durations and sets.
+
+use std::time::Duration;
+
+use super::health::{Limits, Report};
+use crate::entity::upstream as entity;
+
+/// Statuses, for one look at each response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Statuses([u64; 16]);
+
+impl Statuses {
+    fn of(list: &[u16]) -> Self {
+        let mut set = Self([0; 16]);
+        for status in list {
+            if let Some(word) = set.0.get_mut(usize::from(status / 64)) {
+                *word |= 1 << (status % 64);
+            }
+        }
+        set
+    }
+
+    pub(super) fn has(&self, status: u16) -> bool {
+        let word = self.0.get(usize::from(status / 64));
+        word.is_some_and(|word| word >> (status % 64) & 1 == 1)
+    }
+}
+
+/// How the statuses of responses count.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Judge {
+    healthy: Statuses,
+    unhealthy: Statuses,
+    pub(super) limits: Limits,
+}
+
+impl Judge {
+    fn new(healthy: &entity::Healthy, unhealthy: &entity::Unhealthy) -> Self {
+        let of = |list: &Option<Vec<u16>>| Statuses::of(list.as_deref().unwrap_or_default());
+        Self {
+            healthy: of(&healthy.http_statuses),
+            unhealthy: of(&unhealthy.http_statuses),
+            limits: Limits {
+                successes: healthy.successes,
+                http_failures: unhealthy.http_failures,
+                tcp_failures: unhealthy.tcp_failures,
+                timeouts: unhealthy.timeouts,
+            },
+        }
+    }
+
+    /// What a status says, if it says anything.
+    pub(super) fn of(&self, status: u16) -> Option<Report> {
+        if self.healthy.has(status) {
+            Some(Report::Success)
+        } else if self.unhealthy.has(status) {
+            Some(Report::HttpFailure)
+        } else {
+            None
+        }
+    }
+}
+
+/// The protocol of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProbeKind {
+    Tcp,
+    Http,
+    Https,
+    Grpc,
+    Grpcs,
+}
+
+/// How targets are probed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Active {
+    pub(super) kind: ProbeKind,
+    pub(super) timeout: Duration,
+    pub(super) concurrency: usize,
+    pub(super) path: String,
+    pub(super) sni: Option<String>,
+    pub(super) verify: bool,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) host_header: Option<String>,
+    pub(super) probe: entity::Probe,
+    /// Time between two probes of an available address; none for no probes.
+    pub(super) healthy_interval: Option<Duration>,
+    /// The same of an unavailable one.
+    pub(super) unhealthy_interval: Option<Duration>,
+    pub(super) judge: Judge,
+}
+
+/// What an upstream asks for beyond a name and a balancer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Policy {
+    /// Percentage of the weight that must be available, and a bit more; with 0 any is enough.
+    pub threshold: f64,
+    /// None while nothing is to be probed.
+    pub active: Option<Active>,
+    /// None while no request is to be judged.
+    pub(super) passive: Option<Judge>,
+    /// What goes past Kong.
+    pub extension: entity::Extension,
+}
+
+fn seconds(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+}
+
+impl Policy {
+    /// Reads what the entity says.
+    pub fn of(upstream: &entity::Upstream) -> Self {
+        let checks = &upstream.healthchecks;
+        let (active, passive) = (&checks.active, &checks.passive);
+        let healthy_interval = seconds(active.healthy.interval);
+        let unhealthy_interval = seconds(active.unhealthy.interval);
+        let probed = healthy_interval.is_some() || unhealthy_interval.is_some();
+        // `passive.healthy.successes` alone makes no checker, as in Kong.
+        let unhealthy = &passive.unhealthy;
+        let judged = unhealthy.tcp_failures + unhealthy.timeouts + unhealthy.http_failures > 0;
+        Self {
+            threshold: checks.threshold,
+            active: probed.then(|| Active {
+                kind: match active.r#type.as_str() {
+                    "tcp" => ProbeKind::Tcp,
+                    "https" => ProbeKind::Https,
+                    "grpc" => ProbeKind::Grpc,
+                    "grpcs" => ProbeKind::Grpcs,
+                    _ => ProbeKind::Http,
+                },
+                // Kong lets 0 in; a probe that may take no time at all could only fail.
+                timeout: seconds(active.timeout).unwrap_or(Duration::from_secs(1)),
+                concurrency: usize::try_from(active.concurrency).unwrap_or(1).max(1),
+                path: active.http_path.clone(),
+                sni: active.https_sni.clone(),
+                verify: active.https_verify_certificate,
+                headers: active
+                    .headers
+                    .iter()
+                    .flatten()
+                    .flat_map(|(name, values)| values.iter().map(|v| (name.clone(), v.clone())))
+                    .collect(),
+                host_header: upstream.host_header.clone(),
+                probe: upstream.pointsman.probe.clone(),
+                healthy_interval,
+                unhealthy_interval,
+                judge: Judge::new(&active.healthy, &active.unhealthy),
+            }),
+            passive: judged.then(|| Judge::new(&passive.healthy, &passive.unhealthy)),
+            extension: upstream.pointsman.clone(),
+        }
+    }
+
+    /// Whether addresses are compared with their peers.
+    pub(super) fn watches_outliers(&self) -> bool {
+        let outliers = &self.extension.outlier_detection;
+        outliers.success_rate || outliers.latency
+    }
+
+    /// First and longest pause between two trials of an unavailable address; none for no trials.
+    pub(super) fn recovery(&self) -> Option<(Duration, Duration)> {
+        let recovery = &self.extension.recovery;
+        let base = seconds(recovery.base_time)?;
+        Some((base, seconds(recovery.max_time).unwrap_or(base).max(base)))
+    }
+
+    /// How long a weight ramps up.
+    pub(super) fn slow_start(&self) -> Duration {
+        seconds(self.extension.slow_start.window).unwrap_or_default()
+    }
+
+    /// Whether anything is checked at all; if not, Kong says `HEALTHCHECKS_OFF`.
+    pub fn is_checked(&self) -> bool {
+        self.active.is_some() || self.passive.is_some()
+    }
+}

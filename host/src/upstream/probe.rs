@@ -1,0 +1,229 @@
+//! Active checks: each address is probed at its own pace by a task of its own, on a runtime apart from
+//! requests and from the control side.
+
+mod exchange;
+mod grpc;
+mod tls;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use exchange::Answer;
+
+use super::endpoint::Live;
+use super::health::{Report, Source};
+use super::members::{Member, Members};
+use super::policy::Active;
+use crate::entity::upstream::Probe;
+
+/// The part of an interval by which probes are spread: those of many addresses must not fall together.
+const JITTER: f64 = 0.1;
+
+/// Starts the thread that probes run on, and returns its runtime.
+///
+/// # Errors
+/// What the system says when it cannot start a thread or a runtime.
+pub fn runtime() -> std::io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name("probes".into())
+        .spawn(move || {
+            // Requests come first where there are too few cores. A failure changes nothing else.
+            let _ = rustix::process::nice(NICE);
+            runtime.block_on(std::future::pending::<()>());
+        })?;
+    Ok(handle)
+}
+
+/// How much the thread of the probes stands back; on Linux niceness is each thread's own.
+const NICE: i32 = 5;
+
+/// The probes of an upstream.
+#[derive(Debug)]
+pub(super) struct Probes {
+    upstream: Arc<str>,
+    members: Weak<Members>,
+    runtime: Handle,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    active: Option<Arc<Active>>,
+    /// By endpoint, with what of the target it depends on.
+    tasks: HashMap<u64, (Probe, AbortHandle)>,
+    permits: Arc<Semaphore>,
+}
+
+impl Probes {
+    pub(super) fn new(upstream: &str, members: &Arc<Members>, runtime: &Handle) -> Self {
+        Self {
+            upstream: upstream.into(),
+            members: Arc::downgrade(members),
+            runtime: runtime.clone(),
+            running: Mutex::new(Running {
+                active: None,
+                tasks: HashMap::new(),
+                permits: Arc::new(Semaphore::new(1)),
+            }),
+        }
+    }
+
+    /// Starts and ends probes, so that each address with a weight has one if the policy asks for it.
+    pub(super) fn sync(&self) {
+        let Some(members) = self.members.upgrade() else {
+            return;
+        };
+        let policy = members.policy();
+        let mut running = self.running.lock();
+        if running.active.as_deref() != policy.active.as_ref() {
+            running.end();
+            running.active = policy.active.clone().map(Arc::new);
+            let permits = policy
+                .active
+                .as_ref()
+                .map_or(1, |active| active.concurrency);
+            running.permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        }
+        let Some(active) = running.active.clone() else {
+            return;
+        };
+        let wanted: HashMap<u64, Member> = members
+            .each(Member::clone)
+            .into_iter()
+            .filter(|member| member.weight > 0)
+            .map(|member| (member.id, member))
+            .collect();
+        running.tasks.retain(|id, (probe, task)| {
+            let stays = (wanted.get(id)).is_some_and(|member| *probe == member.probe);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (id, member) in wanted {
+            if running.tasks.contains_key(&id) {
+                continue;
+            }
+            let job = Job {
+                upstream: Arc::clone(&self.upstream),
+                members: self.members.clone(),
+                live: Arc::clone(&member.live),
+                target: exchange::Target::new(&member, &active),
+                active: Arc::clone(&active),
+                permits: Arc::clone(&running.permits),
+            };
+            let task = self.runtime.spawn(job.run());
+            running
+                .tasks
+                .insert(id, (member.probe, task.abort_handle()));
+        }
+    }
+}
+
+impl Running {
+    fn end(&mut self) {
+        for (_, (_, task)) in self.tasks.drain() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.running.lock().end();
+    }
+}
+
+/// The probing of one address.
+struct Job {
+    upstream: Arc<str>,
+    members: Weak<Members>,
+    live: Arc<Live>,
+    target: exchange::Target,
+    active: Arc<Active>,
+    permits: Arc<Semaphore>,
+}
+
+impl Job {
+    async fn run(self) {
+        // Somewhere in the first interval, so that they are spread from the start.
+        let mut part = fastrand::f64();
+        loop {
+            let changed = self.live.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            // A change from here on is not missed.
+            changed.as_mut().enable();
+            let interval = if self.live.health.is_available() {
+                self.active.healthy_interval
+            } else {
+                self.active.unhealthy_interval
+            };
+            let Some(interval) = interval else {
+                // Not probed in this state.
+                changed.await;
+                continue;
+            };
+            let pause = interval.mul_f64(part);
+            part = 1.0 - JITTER * fastrand::f64();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // The interval may be another one now.
+                () = changed => continue,
+            }
+            let Ok(_permit) = self.permits.acquire().await else {
+                return;
+            };
+            let (report, detail) = self.probe().await;
+            if self.members.upgrade().is_none() {
+                return;
+            }
+            self.note(report, detail);
+        }
+    }
+
+    async fn probe(&self) -> (Report, String) {
+        let timeout = self.active.timeout;
+        match tokio::time::timeout(timeout, self.target.probe()).await {
+            Err(_) => (Report::Timeout, format!("no answer within {timeout:?}")),
+            Ok(Err(error)) => (error.report(), error.to_string()),
+            Ok(Ok(Answer::Connected)) => (Report::Success, "connected".into()),
+            Ok(Ok(Answer::Status(status))) => {
+                let report = self.active.judge.of(status);
+                (
+                    report.unwrap_or(Report::Ignored),
+                    format!("status {status}"),
+                )
+            }
+            Ok(Ok(Answer::Serving(1))) => (Report::Success, "serving".into()),
+            Ok(Ok(Answer::Serving(status))) => {
+                (Report::HttpFailure, format!("not serving: status {status}"))
+            }
+        }
+    }
+
+    fn note(&self, report: Report, detail: String) {
+        let limits = &self.active.judge.limits;
+        let said = detail.clone();
+        if self
+            .live
+            .health
+            .report(Source::Active, report, limits, || detail)
+        {
+            if let Some(members) = self.members.upgrade() {
+                members.refresh();
+            }
+            let available = self.live.health.is_available();
+            let (upstream, address) = (&*self.upstream, self.target.address());
+            tracing::warn!(upstream, %address, available, "probes changed the health of an address: {said}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The circuit that closes by itself: an address that requests took out gets one request now and
+//! then, and is back if that one goes well (half open, in the words of circuit breakers).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// The addresses that wait for a trial.
+#[derive(Debug)]
+pub(super) struct Trials {
+    /// When the first of them is due, in microseconds of the balancers' clock; a look at it is all
+    /// that a request costs while none is.
+    next: AtomicU64,
+    waiting: Mutex<Vec<Trial>>,
+}
+
+#[derive(Debug)]
+struct Trial {
+    endpoint: u64,
+    due: u64,
+    pause: Duration,
+}
+
+impl Default for Trials {
+    fn default() -> Self {
+        Self {
+            next: AtomicU64::new(u64::MAX),
+            waiting: Mutex::default(),
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Trials {
+    /// An address has become unavailable: it is tried again after `pause`.
+    pub(super) fn add(&self, endpoint: u64, now: u64, pause: Duration) {
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|trial| trial.endpoint != endpoint);
+        waiting.push(Trial {
+            endpoint,
+            due: now.saturating_add(micros(pause)),
+            pause,
+        });
+        self.publish(&waiting);
+    }
+
+    /// An address is available again, or gone.
+    pub(super) fn remove(&self, endpoint: u64) {
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|trial| trial.endpoint != endpoint);
+        self.publish(&waiting);
+    }
+
+    /// An address whose trial is due. The next one comes after twice the pause, `longest` at most.
+    pub(super) fn take(&self, now: u64, longest: Duration) -> Option<u64> {
+        if now < self.next.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut waiting = self.waiting.lock();
+        let trial = waiting.iter_mut().find(|trial| trial.due <= now)?;
+        trial.pause = (trial.pause * 2).min(longest);
+        trial.due = now.saturating_add(micros(trial.pause));
+        let endpoint = trial.endpoint;
+        self.publish(&waiting);
+        Some(endpoint)
+    }
+
+    fn publish(&self, waiting: &[Trial]) {
+        let next = waiting.iter().map(|trial| trial.due).min();
+        self.next.store(next.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_trial_comes_after_its_pause_once_and_then_after_twice_of_it() {
+        let trials = Trials::default();
+        trials.add(7, 0, SECOND);
+        assert_eq!(trials.take(999_999, 8 * SECOND), None);
+        assert_eq!(trials.take(1_000_000, 8 * SECOND), Some(7));
+        assert_eq!(trials.take(2_999_999, 8 * SECOND), None);
+        assert_eq!(trials.take(3_000_000, 8 * SECOND), Some(7));
+    }
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_no_further() {
+        let trials = Trials::default();
+        trials.add(7, 0, SECOND);
+        let (mut now, mut last) = (0, 0);
+        let mut gaps = Vec::new();
+        while gaps.len() < 5 {
+            now += 500_000;
+            if trials.take(now, 4 * SECOND).is_some() {
+                gaps.push((now - last) / 1_000_000);
+                last = now;
+            }
+        }
+        assert_eq!(gaps, [1, 2, 4, 4, 4]);
+    }
+
+    #[test]
+    fn what_is_back_is_tried_no_more() {
+        let trials = Trials::default();
+        trials.add(7, 0, SECOND);
+        trials.add(8, 0, SECOND);
+        trials.remove(7);
+        assert_eq!(trials.take(u64::MAX - 1, SECOND), Some(8));
+    }
+}
