@@ -11,5 +11,6 @@ mod admin;
 mod bad_input;
 mod balancers;
 mod guide;
+mod health;
 mod lifecycle;
 mod proxy;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,10 +25,25 @@ use tokio::runtime::Runtime;
 /// - `/length` says how long the request's body was
 /// - `/hang` never answers
 /// - `/headers-out` answers with hop-by-hop and other headers
+///
+/// All but that is for requests whose path begins with `/probe`, which it answers as it is told to by
+/// [`Backend::turn`], like all others.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     served: Arc<AtomicU64>,
+    mood: Arc<Mood>,
     runtime: Option<Runtime>,
+}
+
+/// How a server answers, whatever it is asked.
+#[derive(Default)]
+struct Mood {
+    /// The status, or 0 for that of the request.
+    status: AtomicU64,
+    /// The time that it takes, in milliseconds.
+    delay: AtomicU64,
+    /// The heads of the probes that came, as they came.
+    probes: Mutex<Vec<String>>,
 }
 
 impl Backend {
@@ -46,12 +61,21 @@ impl Backend {
         let address = listener.local_addr().unwrap();
         let served = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&served);
+        let mood = Arc::<Mood>::default();
+        let shared = Arc::clone(&mood);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let counter = Arc::clone(&counter);
-                let answer = service_fn(move |request| {
-                    counter.fetch_add(1, Ordering::SeqCst);
-                    answer(name, request)
+                let mood = Arc::clone(&shared);
+                let answer = service_fn(move |request: Request<Incoming>| {
+                    let probe = request.uri().path().starts_with("/probe");
+                    if probe {
+                        let head = format!("{} {:?}", request.method(), request.headers());
+                        mood.probes.lock().unwrap().push(head);
+                    } else {
+                        counter.fetch_add(1, Ordering::SeqCst);
+                    }
+                    in_mood(name, Arc::clone(&mood), request)
                 });
                 tokio::spawn(async move {
                     let _ = stream.set_nodelay(true);
@@ -65,6 +89,7 @@ impl Backend {
         Self {
             address,
             served,
+            mood,
             runtime: Some(runtime),
         }
     }
@@ -72,6 +97,18 @@ impl Backend {
     /// Requests that it got so far.
     pub(crate) fn served(&self) -> u64 {
         self.served.load(Ordering::SeqCst)
+    }
+
+    /// From now on answers everything with this status (0 for the usual one) after this many
+    /// milliseconds.
+    pub(crate) fn turn(&self, status: u64, delay: u64) {
+        self.mood.status.store(status, Ordering::SeqCst);
+        self.mood.delay.store(delay, Ordering::SeqCst);
+    }
+
+    /// The methods and headers of the requests under `/probe` that came so far.
+    pub(crate) fn probes(&self) -> Vec<String> {
+        self.mood.probes.lock().unwrap().clone()
     }
 
     /// Dies: the port is closed and so is every connection, in the middle of whatever they do.
@@ -91,6 +128,23 @@ impl Drop for Backend {
 }
 
 type Body = BoxBody<Bytes, Infallible>;
+
+async fn in_mood(
+    name: &'static str,
+    mood: Arc<Mood>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, hyper::Error> {
+    let delay = mood.delay.load(Ordering::SeqCst);
+    if delay > 0 {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    let mut response = answer(name, request).await?;
+    let status = mood.status.load(Ordering::SeqCst);
+    if status > 0 {
+        *response.status_mut() = hyper::StatusCode::from_u16(status as u16).unwrap();
+    }
+    Ok(response)
+}
 
 async fn answer(
     name: &'static str,

@@ -1,0 +1,550 @@
+//! Targets that fail and come back: health checks, the circuits, and what is said of them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Gateway, Load, Tally};
+
+/// Longest wait for something that has to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until something holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The upstream `u` as [`Gateway::balanced`] makes it, with these settings.
+fn set(gateway: &Gateway, settings: &Value) {
+    let answer = gateway.admin_json("PATCH", "/upstreams/u", settings);
+    answer.expect(200);
+}
+
+fn passive(gateway: &Gateway, unhealthy: &Value) {
+    set(
+        gateway,
+        &json!({"healthchecks": {"passive": {"unhealthy": unhealthy}}}),
+    );
+}
+
+/// The health of a target of `u`, with its first address.
+fn health(gateway: &Gateway, target: SocketAddr) -> (String, Value) {
+    let all = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
+    let all = all.json();
+    let rows = all["data"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["target"] == target.to_string());
+    let row = row.unwrap_or_else(|| panic!("{target} is not in {all}"));
+    (
+        row["health"].as_str().unwrap().to_owned(),
+        row["data"]["addresses"][0].clone(),
+    )
+}
+
+fn is(gateway: &Gateway, target: SocketAddr, state: &str) -> bool {
+    health(gateway, target).0 == state
+}
+
+fn mark(gateway: &Gateway, target: SocketAddr, state: &str) {
+    let path = format!("/upstreams/u/targets/{target}/{state}");
+    gateway.admin("PUT", &path, &[]).expect(204);
+}
+
+/// An address that refuses connections.
+fn refusing() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[test]
+fn without_checks_kong_says_so() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 100)]);
+    assert!(is(&gateway, one.address, "HEALTHCHECKS_OFF"));
+    let path = format!("/upstreams/u/targets/{}/unhealthy", one.address);
+    let refused = gateway.admin("PUT", &path, &[]).expect(400);
+    assert_eq!(refused.json()["message"], "no healthchecker found for u");
+    let unknown = gateway.admin("PUT", "/upstreams/u/targets/x:1/healthy", &[]);
+    unknown.expect(404);
+    gateway.admin("GET", "/upstreams/x/health", &[]).expect(404);
+}
+
+#[test]
+fn health_is_shown_in_kongs_form() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 50), (refusing(), 0)]);
+    passive(&gateway, &json!({"http_failures": 1}));
+    mark(&gateway, two.address, "unhealthy");
+
+    let all = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
+    let all = all.json();
+    assert!(all["node_id"].is_string() && all["next"].is_null());
+    let states = all["data"].as_array().unwrap().iter();
+    let states: Vec<_> = states.map(|row| row["health"].as_str().unwrap()).collect();
+    // Newest first; a weight of 0 is not checked.
+    assert_eq!(states, ["HEALTHCHECKS_OFF", "UNHEALTHY", "HEALTHY"]);
+    let data = &all["data"][1]["data"];
+    assert_eq!(data["host"], "127.0.0.1");
+    assert_eq!(data["dns"], "A");
+    assert_eq!(data["nodeWeight"], 50);
+    assert_eq!(
+        data["weight"],
+        json!({"total": 50, "unavailable": 50, "available": 0})
+    );
+    let address = &data["addresses"][0];
+    assert_eq!(address["health"], "UNHEALTHY");
+    assert_eq!(address["port"], two.address.port());
+    assert_eq!(address["pointsman"]["changed_by"], "manual");
+
+    let whole = "/upstreams/u/health?balancer_health=1";
+    let whole = gateway.admin("GET", whole, &[]).expect(200).json();
+    assert_eq!(whole["data"]["health"], "HEALTHY");
+    assert_eq!(whole["data"]["balancer_health"], "HEALTHY");
+    let details = &whole["data"]["details"];
+    assert_eq!(
+        details["weight"],
+        json!({"total": 150, "unavailable": 50, "available": 100})
+    );
+    assert_eq!(details["hosts"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn statuses_take_a_target_out_and_a_hand_brings_it_back() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    passive(&gateway, &json!({"http_failures": 2}));
+    two.turn(500, 0);
+    let statuses: Vec<u16> = (0..12).map(|_| gateway.get("/").status).collect();
+    assert_eq!(
+        statuses.iter().filter(|s| **s == 500).count(),
+        2,
+        "{statuses:?}"
+    );
+    let (state, address) = health(&gateway, two.address);
+    assert_eq!(state, "UNHEALTHY");
+    let failure = &address["pointsman"]["last_failure"];
+    assert_eq!(failure["source"], "passive");
+    assert_eq!(failure["report"], "http_failure");
+    assert!(failure["detail"].as_str().unwrap().contains("500"));
+
+    // No time brings it back, as in Kong.
+    two.turn(0, 0);
+    assert!((0..10).all(|_| gateway.backend_of("/") == "one"));
+    mark(&gateway, two.address, "healthy");
+    let tally = Tally::of(gateway.proxy, "/", 2, 10);
+    assert_eq!(tally.by_backend["two"], 10);
+}
+
+#[test]
+fn connect_failures_and_timeouts_count_each_by_themselves() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    let (refusing, slow) = (refusing(), Backend::start("slow"));
+    gateway.balanced(&[(one.address, 1), (refusing, 1), (slow.address, 1)]);
+    let patience = [("read_timeout", "100")];
+    gateway
+        .admin("PATCH", "/services/u-service", &patience)
+        .expect(200);
+    passive(&gateway, &json!({"tcp_failures": 2, "timeouts": 2}));
+    slow.turn(0, 60_000);
+    let tally = Tally::of(gateway.proxy, "/", 1, 12);
+    assert_eq!(tally.failures, [""; 0], "each is retried elsewhere");
+    assert_eq!(tally.by_backend["one"], 12);
+    let (state, address) = health(&gateway, refusing);
+    assert_eq!(state, "UNHEALTHY");
+    assert_eq!(
+        address["pointsman"]["last_failure"]["report"],
+        "tcp_failure"
+    );
+    let (state, address) = health(&gateway, slow.address);
+    assert_eq!(state, "UNHEALTHY");
+    assert_eq!(address["pointsman"]["last_failure"]["report"], "timeout");
+    assert_eq!(slow.served(), 2);
+}
+
+#[test]
+fn the_last_try_counts_as_well() {
+    let gateway = Gateway::start();
+    let refusing = refusing();
+    gateway.balanced(&[(refusing, 1)]);
+    gateway
+        .admin("PATCH", "/services/u-service", &[("retries", "0")])
+        .expect(200);
+    passive(&gateway, &json!({"tcp_failures": 1}));
+    gateway.get("/").expect(502);
+    assert!(is(&gateway, refusing, "UNHEALTHY"));
+}
+
+#[test]
+fn a_503_says_why_there_was_no_peer() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[]);
+    let why = |reason: &str| {
+        let refused = gateway.get("/").expect(503);
+        assert_eq!(refused.header("x-pointsman-reason"), reason);
+        let body = refused.json();
+        assert_eq!(body["reason"], reason);
+        assert_eq!(
+            body["message"],
+            "failure to get a peer from the ring-balancer"
+        );
+    };
+    why("no_targets");
+    gateway.add_target("u", one.address, 100);
+    gateway.get("/").expect(200);
+    set(
+        &gateway,
+        &json!({"healthchecks": {"threshold": 60, "passive": {"unhealthy": {"timeouts": 1}}}}),
+    );
+    mark(&gateway, one.address, "unhealthy");
+    why("none_available");
+    // Half of the weight is available, and more is asked for.
+    let two = Backend::start("two");
+    gateway.add_target("u", two.address, 100);
+    why("below_threshold");
+    set(&gateway, &json!({"healthchecks": {"threshold": 49}}));
+    assert_eq!(gateway.backend_of("/"), "two");
+}
+
+#[test]
+fn health_stays_through_every_change() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    passive(&gateway, &json!({"http_failures": 3}));
+    mark(&gateway, two.address, "unhealthy");
+    let stays = |after: &str| {
+        assert!(is(&gateway, two.address, "UNHEALTHY"), "after {after}");
+        assert!(
+            (0..4).all(|_| gateway.backend_of("/") == "one"),
+            "after {after}"
+        );
+    };
+    let three = Backend::start("one");
+    gateway.add_target("u", three.address, 100);
+    stays("another target came");
+    let path = format!("/upstreams/u/targets/{}", two.address);
+    gateway
+        .admin("PATCH", &path, &[("weight", "7")])
+        .expect(200);
+    stays("its weight changed");
+    set(&gateway, &json!({"slots": 100, "tags": ["x"]}));
+    stays("its upstream changed");
+    set(
+        &gateway,
+        &json!({"healthchecks": {"passive": {"unhealthy": {"timeouts": 9}}}}),
+    );
+    stays("the checks changed");
+    gateway.admin("DELETE", &path, &[]).expect(204);
+    gateway.add_target("u", two.address, 100);
+    stays("it went and came back");
+}
+
+#[test]
+fn one_address_can_be_set_by_hand() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 100)]);
+    passive(&gateway, &json!({"http_failures": 3}));
+    let path = format!("/upstreams/u/targets/{0}/{0}/unhealthy", one.address);
+    gateway.admin("PUT", &path, &[]).expect(204);
+    assert!(is(&gateway, one.address, "UNHEALTHY"));
+    // An address that is not the target's is ignored, as in Kong.
+    let path = format!("/upstreams/u/targets/{}/127.0.0.9/healthy", one.address);
+    gateway.admin("PUT", &path, &[]).expect(204);
+    assert!(is(&gateway, one.address, "UNHEALTHY"));
+}
+
+fn active(kind: &str, more: &Value) -> Value {
+    let mut active = json!({
+        "type": kind,
+        "http_path": "/probe",
+        "timeout": 1,
+        "healthy": {"interval": 0.05, "successes": 2},
+        "unhealthy": {"interval": 0.05, "http_failures": 2, "tcp_failures": 2, "timeouts": 1},
+    });
+    let fields = active.as_object_mut().unwrap();
+    fields.extend(more.as_object().unwrap().clone());
+    json!({"healthchecks": {"active": active}})
+}
+
+#[test]
+fn probes_find_what_is_down_and_what_is_back() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    set(&gateway, &active("http", &json!({"timeout": 0.3})));
+    until("probes", || two.probes().len() > 2);
+    assert!(is(&gateway, two.address, "HEALTHY"));
+    // Each kind of failure, with no request to notice it.
+    for (status, delay, kind) in [(500, 0, "http_failure"), (0, 60_000, "timeout")] {
+        two.turn(status, delay);
+        until("down", || is(&gateway, two.address, "UNHEALTHY"));
+        let (_, address) = health(&gateway, two.address);
+        assert_eq!(address["pointsman"]["last_probe"]["report"], kind);
+        assert!((0..4).all(|_| gateway.backend_of("/") == "one"));
+        two.turn(0, 0);
+        until("back", || is(&gateway, two.address, "HEALTHY"));
+    }
+    // A status of neither list says nothing.
+    two.turn(204, 0);
+    until("a look", || {
+        health(&gateway, two.address).1["pointsman"]["last_probe"]["report"] == "ignored"
+    });
+    assert!(is(&gateway, two.address, "HEALTHY"));
+    let address = two.address;
+    two.kill();
+    until("dead", || is(&gateway, address, "UNHEALTHY"));
+    let again = Backend::start_on("two", address);
+    until("alive", || is(&gateway, address, "HEALTHY"));
+    // They end with the checks.
+    set(
+        &gateway,
+        &json!({"healthchecks": {"active": {"healthy": {"interval": 0}, "unhealthy": {"interval": 0}}}}),
+    );
+    let before = again.probes().len();
+    let other = one.probes().len();
+    for _ in 0..100 {
+        gateway.get("/").expect(200);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(again.probes().len() <= before + 1 && one.probes().len() <= other + 1);
+}
+
+#[test]
+fn a_probe_is_what_was_asked_for() {
+    let gateway = Gateway::start();
+    let (one, checks) = (Backend::start("one"), Backend::start("checks"));
+    gateway.balanced(&[(one.address, 100)]);
+    let port = checks.address.port();
+    let mut settings = active("http", &json!({"headers": {"x-probe": ["a", "b"]}}));
+    settings["host_header"] = json!("health.example");
+    settings["pointsman"] = json!({"probe": {"port": port, "method": "HEAD", "path": "/probe/x"}});
+    set(&gateway, &settings);
+    until("a probe", || !checks.probes().is_empty());
+    let probe = checks.probes().swap_remove(0);
+    for part in [
+        "HEAD ",
+        "\"x-probe\": \"a\"",
+        "\"x-probe\": \"b\"",
+        "health.example",
+        "pointsman/",
+    ] {
+        assert!(probe.contains(part), "{part} in {probe}");
+    }
+    // A target may say otherwise.
+    let path = format!("/upstreams/u/targets/{}", one.address);
+    let own = json!({"pointsman": {"probe": {"port": one.address.port(), "path": "/probe/own"}}});
+    gateway.admin_json("PATCH", &path, &own).expect(200);
+    until("a probe of its own", || !one.probes().is_empty());
+}
+
+#[test]
+fn a_connection_is_enough_for_tcp() {
+    let gateway = Gateway::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    gateway.balanced(&[(address, 100)]);
+    set(&gateway, &active("tcp", &json!({})));
+    mark(&gateway, address, "unhealthy");
+    until("connected", || is(&gateway, address, "HEALTHY"));
+    drop(listener);
+    until("refused", || is(&gateway, address, "UNHEALTHY"));
+}
+
+#[test]
+fn failover_targets_wait_for_the_last_of_the_others() {
+    let gateway = Gateway::start();
+    let [one, two, spare] = ["one", "two", "spare"].map(Backend::start);
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    let target = [
+        ("target", &*spare.address.to_string()),
+        ("failover", "true"),
+    ];
+    let added = gateway.admin("POST", "/upstreams/u/targets", &target);
+    assert_eq!(added.expect(201).json()["failover"], true);
+    passive(&gateway, &json!({"http_failures": 3}));
+    let share = || Tally::of(gateway.proxy, "/", 1, 10).by_backend;
+    assert!(!share().contains_key("spare"));
+    mark(&gateway, one.address, "unhealthy");
+    assert_eq!(share()["two"], 10);
+    mark(&gateway, two.address, "unhealthy");
+    assert_eq!(share()["spare"], 10);
+    mark(&gateway, one.address, "healthy");
+    assert_eq!(share()["one"], 10);
+}
+
+#[test]
+fn a_circuit_may_close_by_itself() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    set(
+        &gateway,
+        &json!({
+            "healthchecks": {"passive": {"unhealthy": {"tcp_failures": 1}}},
+            "pointsman": {"recovery": {"base_time": 0.05, "max_time": 0.2}},
+        }),
+    );
+    let address = two.address;
+    two.kill();
+    let load = Load::start(gateway.proxy, "/", 2);
+    until("open", || is(&gateway, address, "UNHEALTHY"));
+    load.wait_for(500);
+    assert!(is(&gateway, address, "UNHEALTHY"), "trials fail");
+    let two = Backend::start_on("two", address);
+    until("closed", || is(&gateway, address, "HEALTHY"));
+    load.wait_for(100);
+    assert_eq!(load.stop().failures, [""; 0]);
+    assert!(two.served() > 10);
+    let (_, known) = health(&gateway, address);
+    assert_eq!(known["pointsman"]["changed_by"], "recovery");
+}
+
+#[test]
+fn in_a_panic_all_are_used() {
+    let gateway = Gateway::start();
+    let [one, two, three] = ["one", "two", "three"].map(Backend::start);
+    gateway.balanced(&[(one.address, 1), (two.address, 1), (three.address, 1)]);
+    set(
+        &gateway,
+        &json!({
+            "healthchecks": {"passive": {"unhealthy": {"tcp_failures": 9}}},
+            "pointsman": {"panic_threshold": 50},
+        }),
+    );
+    mark(&gateway, one.address, "unhealthy");
+    assert_eq!(Tally::of(gateway.proxy, "/", 1, 12).by_backend.len(), 2);
+    mark(&gateway, two.address, "unhealthy");
+    assert_eq!(Tally::of(gateway.proxy, "/", 1, 12).by_backend.len(), 3);
+}
+
+#[test]
+fn statuses_are_retried_where_asked_for() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    two.turn(503, 0);
+    let statuses: Vec<u16> = (0..4).map(|_| gateway.get("/").status).collect();
+    assert!(statuses.contains(&503), "Kong retries no status");
+    let retry = json!({"pointsman": {"retry": {"statuses": [503]}}});
+    gateway
+        .admin_json("PATCH", "/services/u-service", &retry)
+        .expect(200);
+    assert!((0..10).all(|_| gateway.backend_of("/") == "one"));
+    // Not what may do harm, unless that is asked for as well.
+    let post = || {
+        let body = ("text/plain", Vec::new());
+        gateway
+            .send(gateway.proxy, "POST", "/", &[], Some(body))
+            .status
+    };
+    let statuses: Vec<u16> = (0..4).map(|_| post()).collect();
+    assert!(statuses.contains(&503));
+    let routes = gateway.admin("GET", "/services/u-service/routes", &[]);
+    let route = routes.json()["data"][0]["id"].as_str().unwrap().to_owned();
+    let retry = json!({"pointsman": {"retry": {"methods": ["POST"]}}});
+    gateway
+        .admin_json("PATCH", &format!("/routes/{route}"), &retry)
+        .expect(200);
+    assert!((0..10).all(|_| post() == 200));
+    // The last answer is the answer.
+    one.turn(503, 0);
+    gateway.get("/").expect(503);
+}
+
+#[test]
+fn a_try_may_have_a_limit_of_its_own() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    let retry = json!({"pointsman": {"retry": {"per_try_timeout": 100}}});
+    gateway
+        .admin_json("PATCH", "/services/u-service", &retry)
+        .expect(200);
+    two.turn(0, 60_000);
+    assert!((0..6).all(|_| gateway.backend_of("/") == "one"));
+    one.turn(0, 60_000);
+    gateway.get("/").expect(504);
+}
+
+#[test]
+fn a_target_takes_no_more_than_it_may() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    let limits = json!({"max_requests": 1, "max_pending_requests": 1});
+    set(
+        &gateway,
+        &json!({"pointsman": {"circuit_breakers": limits}}),
+    );
+    one.turn(0, 400);
+    two.turn(0, 400);
+    let proxy = gateway.proxy;
+    // Two have a place, one waits for the next, and the fourth is one too many.
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| gateway.send(proxy, "GET", "/", &[], None).status))
+            .collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let answered = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!(answered, 3, "{statuses:?}");
+    assert!(statuses.contains(&503));
+}
+
+#[test]
+fn one_that_returns_starts_slowly() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    set(
+        &gateway,
+        &json!({
+            "healthchecks": {"passive": {"unhealthy": {"tcp_failures": 9}}},
+            "pointsman": {"slow_start": {"window": 3, "min_weight_percent": 10}},
+        }),
+    );
+    let share = || Tally::of(gateway.proxy, "/", 1, 100).by_backend["two"];
+    // Both joined a moment ago, so neither has to spare the other.
+    assert_eq!(share(), 50);
+    std::thread::sleep(Duration::from_secs(3));
+    mark(&gateway, two.address, "unhealthy");
+    mark(&gateway, two.address, "healthy");
+    let first = share();
+    assert!((1..45).contains(&first), "{first}");
+    until("full weight", || share() == 50);
+}
+
+#[test]
+fn what_does_worse_than_its_peers_is_left_out() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c", "d", "e", "f"].map(Backend::start);
+    let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
+    gateway.balanced(&targets);
+    set(
+        &gateway,
+        &json!({"pointsman": {"outlier_detection": {
+            "success_rate": true, "interval": 0.3, "request_volume": 10, "base_ejection_time": 1,
+        }}}),
+    );
+    let worst = backends[5].address;
+    backends[5].turn(500, 0);
+    let load = Load::start(gateway.proxy, "/", 4);
+    until("out", || {
+        health(&gateway, worst).1["pointsman"]["ejected"] == true
+    });
+    backends[5].turn(0, 0);
+    until("in again", || {
+        health(&gateway, worst).1["pointsman"]["ejected"] == false
+    });
+    load.stop();
+}
