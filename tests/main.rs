@@ -13,4 +13,5 @@ mod balancers;
 mod guide;
 mod health;
 mod lifecycle;
+mod names;
 mod proxy;

@@ -5,7 +5,7 @@
 //! the file.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -86,6 +86,22 @@ pub struct Written {
     )]
     pub upstream_keepalive_idle_timeout: Option<u64>,
 
+    /// DNS servers, as ADDR or ADDR:PORT, separated by commas [default: those of /etc/resolv.conf]
+    #[arg(long, env = "POINTSMAN_DNS_RESOLVER", value_name = "ADDRS")]
+    pub dns_resolver: Option<String>,
+
+    /// DNS records that are looked for, in this order: SRV, A, AAAA; LAST and CNAME, which Kong has as well, change nothing [default: LAST,SRV,A,AAAA,CNAME]
+    #[arg(long, env = "POINTSMAN_DNS_ORDER", value_name = "TYPES")]
+    pub dns_order: Option<String>,
+
+    /// Names that need no DNS, in the form of /etc/hosts; read again when it changes [default: /etc/hosts]
+    #[arg(long, env = "POINTSMAN_DNS_HOSTSFILE", value_name = "FILE")]
+    pub dns_hostsfile: Option<PathBuf>,
+
+    /// Shortest time between two look-ups of a name, whatever its records say, in milliseconds, 10 to 3600000 [default: 1000]
+    #[arg(long, env = "POINTSMAN_DNS_MIN_TTL", value_name = "MILLISECONDS")]
+    pub dns_min_ttl: Option<u64>,
+
     /// Longest CPU time of one pick by a balancer, in milliseconds, 1 to 10000; past it the gateway chooses by itself [default: 20]
     #[arg(
         long,
@@ -128,8 +144,34 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// How clients and endpoints are talked to.
     pub proxy: Proxy,
+    /// How names are looked up.
+    pub dns: Dns,
     /// Bounds of the component host.
     pub balancer: Balancer,
+}
+
+/// How names are looked up.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// Servers; none for those of the system.
+    pub resolvers: Vec<SocketAddr>,
+    /// Types of records, the first that has an answer wins.
+    pub order: Vec<DnsType>,
+    /// Names that need no DNS.
+    pub hosts_file: PathBuf,
+    /// Shortest time between two look-ups of a name.
+    pub min_ttl: Duration,
+}
+
+/// A type of record that leads to addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsType {
+    /// Hosts with ports and weights (RFC 2782).
+    Srv,
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
 }
 
 /// How clients and endpoints are talked to.
@@ -243,6 +285,18 @@ impl Config {
                 ))
                 .map(Duration::from_secs),
             },
+            dns: Dns {
+                resolvers: m.servers(written.dns_resolver),
+                order: m.record_types(written.dns_order),
+                hosts_file: written.dns_hostsfile.unwrap_or_else(|| "/etc/hosts".into()),
+                min_ttl: Duration::from_millis(m.within(
+                    "dns_min_ttl",
+                    written.dns_min_ttl,
+                    1000,
+                    10,
+                    3_600_000,
+                )),
+            },
             balancer: Balancer {
                 pick_timeout: Duration::from_millis(m.within(
                     "balancer_pick_timeout",
@@ -320,6 +374,10 @@ impl Written {
             upstream_keepalive_pool_size,
             upstream_keepalive_max_requests,
             upstream_keepalive_idle_timeout,
+            dns_resolver,
+            dns_order,
+            dns_hostsfile,
+            dns_min_ttl,
             balancer_pick_timeout,
             balancer_memory,
             balancer_upload,
@@ -343,6 +401,42 @@ impl Mistakes<'_> {
                 SocketAddr::from(([0, 0, 0, 0], 0))
             }
         }
+    }
+
+    fn servers(&mut self, value: Option<String>) -> Vec<SocketAddr> {
+        let text = value.unwrap_or_default();
+        let servers = text.split(',').map(str::trim).filter(|s| !s.is_empty());
+        let servers = servers.map(|server| {
+            let bare = server.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+            server.parse().or(bare)
+        });
+        servers.collect::<Result<_, _>>().unwrap_or_else(|_| {
+            self.0.push(format!(
+                "dns_resolver = \"{text}\": expected addresses, such as 192.0.2.53,[2001:db8::53]:5353"
+            ));
+            Vec::new()
+        })
+    }
+
+    fn record_types(&mut self, value: Option<String>) -> Vec<DnsType> {
+        let text = value.unwrap_or_else(|| "LAST,SRV,A,AAAA,CNAME".into());
+        let mut order = Vec::new();
+        let mut known = true;
+        for word in text.split(',') {
+            match word.trim().to_ascii_uppercase().as_str() {
+                "SRV" => order.push(DnsType::Srv),
+                "A" => order.push(DnsType::A),
+                "AAAA" => order.push(DnsType::Aaaa),
+                "LAST" | "CNAME" => {}
+                _ => known = false,
+            }
+        }
+        if !known || order.is_empty() {
+            self.0.push(format!(
+                "dns_order = \"{text}\": expected some of LAST, SRV, A, AAAA, CNAME, separated by commas"
+            ));
+        }
+        order
     }
 
     fn within<T: PartialOrd + fmt::Display + Copy>(

@@ -59,7 +59,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let admin_address = admin_listener.local_addr()?;
 
     let probing = upstream::probe::runtime().context("cannot start the thread of the probes")?;
-    let names = Arc::<Names>::default();
+    let names = Arc::new(Names::new(&config.dns));
     let published = Arc::<Published>::default();
     let commits = store.watch()?;
     let compiler = Compiler::new(

@@ -1,12 +1,14 @@
 //! What the cases stand on: a gateway, backends, and clients.
 
 mod backend;
+mod dns;
 mod gateway;
 mod guests;
 mod load;
 mod raw;
 
 pub(crate) use backend::Backend;
+pub(crate) use dns::{Dns, Reply as DnsReply};
 pub(crate) use gateway::{Gateway, Setup, help};
 pub(crate) use guests::guest;
 pub(crate) use load::{Load, Tally};

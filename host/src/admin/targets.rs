@@ -185,11 +185,6 @@ fn details(
         .and_then(Value::as_str)
         .unwrap_or_default();
     let (host, port) = split_target(text).unwrap_or_default();
-    let dns = match addresses.first() {
-        Some(address) if address.address.is_ipv4() => "A".to_owned(),
-        Some(_) => "AAAA".to_owned(),
-        None => admin.names.error(&host).unwrap_or_else(|| "unknown".into()),
-    };
     let list = addresses.iter().map(|address| {
         let mut shown = json!({
             "ip": address.address.ip().to_string(),
@@ -204,7 +199,7 @@ fn details(
     json!({
         "host": host,
         "port": port,
-        "dns": dns,
+        "dns": admin.names.kind(&host),
         "nodeWeight": row.get("weight"),
         "weight": sums(upstream.weights(Some(id_of(row)))),
         "addresses": list.collect::<Vec<_>>(),

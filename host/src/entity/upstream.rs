@@ -332,6 +332,8 @@ pub struct Upstream {
     pub algorithm: String,
     /// `Host` to send in place of the target's own.
     pub host_header: Option<String>,
+    /// Whether `Host` is the name in an SRV record, and not the target's.
+    pub use_srv_name: Option<bool>,
     /// What the affinity hash is made of.
     pub hash_on: Option<String>,
     /// How its targets are checked.

@@ -4,7 +4,7 @@
 //! rebuilt, only compared. An address that is gone is remembered for a while, as in Kong, since it
 //! is often back at once with another weight.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -198,22 +198,44 @@ impl Members {
     /// Makes these the targets; addresses that stay keep what is known of them.
     pub(super) fn set_targets(&self, targets: &[Target], names: &Names) {
         let now = Instant::now();
-        let share = self.policy().extension.share_weight;
+        let policy = self.policy();
+        let (share, srv_names) = (policy.extension.share_weight, policy.use_srv_name);
         let mut inner = self.inner.lock();
-        let Inner { members, gone, .. } = &mut *inner;
+        let Inner {
+            members,
+            gone,
+            table,
+            ..
+        } = &mut *inner;
+        let mut seen = HashSet::new();
         let mut old: HashMap<u64, Member> = members.drain(..).map(|m| (m.id, m)).collect();
         for target in targets {
             let addresses = names.addresses(&target.host);
             let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-            let weight = match target.weight {
-                0 => 0,
-                weight if share => (weight / count).max(1),
-                weight => weight,
-            };
-            for ip in addresses {
-                let address = SocketAddr::new(ip, target.port);
+            for found in addresses {
+                let weight = match (target.weight, found.weight) {
+                    (0, _) => 0,
+                    // An SRV record has its own. Source: Kong.
+                    (_, Some(weight)) => weight,
+                    (weight, None) if share => (weight / count).max(1),
+                    (weight, None) => weight,
+                };
+                let port = found.port.unwrap_or(target.port);
+                let address = SocketAddr::new(found.ip, port);
                 let id = Endpoint::id_of(&target.host, address);
+                if !seen.insert(id) {
+                    // Two records that lead to one place.
+                    continue;
+                }
+                let host = match found.name {
+                    Some(name) if srv_names => name,
+                    _ => target.host.clone(),
+                };
                 let known = old.remove(&id);
+                if known.as_ref().is_some_and(|known| known.host != host) {
+                    // The ids and weights are what they were, but the endpoints are not.
+                    table.clear();
+                }
                 let since = known.as_ref().map_or(now, |known| known.since);
                 let was_available = known.as_ref().is_none_or(|known| known.was_available);
                 let live = known
@@ -223,7 +245,7 @@ impl Members {
                 members.push(Member {
                     id,
                     target: target.id,
-                    host: target.host.clone(),
+                    host,
                     address,
                     weight,
                     failover: target.failover,

@@ -99,6 +99,8 @@ pub struct Policy {
     pub active: Option<Active>,
     /// None while no request is to be judged.
     pub(super) passive: Option<Judge>,
+    /// Whether `Host` is the name in an SRV record, and not the target's.
+    pub(super) use_srv_name: bool,
     /// What goes past Kong.
     pub extension: entity::Extension,
 }
@@ -149,6 +151,7 @@ impl Policy {
                 judge: Judge::new(&active.healthy, &active.unhealthy),
             }),
             passive: judged.then(|| Judge::new(&passive.healthy, &passive.unhealthy)),
+            use_srv_name: upstream.use_srv_name.unwrap_or(false),
             extension: upstream.pointsman.clone(),
         }
     }

@@ -1,48 +1,152 @@
-//! Host names of targets and services, resolved by the system's resolver off the request path.
+//! Host names of targets and services, resolved off the path of requests: looked up again when their
+//! records expire, and used as they were last known for as long as that fails.
+
+mod dns;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use tokio::net::lookup_host;
+use tokio::sync::Notify;
 
-/// Time between two looks at every name that is in use.
-const REFRESH: Duration = Duration::from_secs(30);
+use crate::config::Dns;
+use dns::Lookup;
 
-/// The same while there is a name without an address.
-const RETRY: Duration = Duration::from_secs(2);
+/// Pause after a look-up that failed; each failure in a row doubles it, up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
-/// Longest wait for a name; past it the change that brought it goes ahead without.
+/// Longest time between two looks at a name, however long its records say that they hold.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Longest wait for a new name; past it the change that brought it goes ahead without.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Names that are looked up at a time.
+const CONCURRENCY: usize = 64;
+
+/// An address of a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Address {
+    pub(super) ip: IpAddr,
+    /// Port, if the record tells it.
+    pub(super) port: Option<u16>,
+    /// Weight, if the record tells it.
+    pub(super) weight: Option<u32>,
+    /// The name that an SRV record leads to.
+    pub(super) name: Option<String>,
+}
+
+impl Address {
+    fn bare(ip: IpAddr) -> Self {
+        Self {
+            ip,
+            port: None,
+            weight: None,
+            name: None,
+        }
+    }
+}
+
+/// What a look-up found.
+#[derive(Debug)]
+struct Answer {
+    addresses: Vec<Address>,
+    valid_until: Instant,
+    /// Whether these are of SRV records.
+    service: bool,
+}
+
+impl Answer {
+    /// Addresses in ascending order, so that the same set is the same list.
+    fn new(mut addresses: Vec<Address>, valid_until: Instant) -> Self {
+        addresses.sort_unstable();
+        addresses.dedup();
+        Self {
+            addresses,
+            valid_until,
+            service: false,
+        }
+    }
+}
+
+/// Why a look-up found nothing.
+#[derive(Debug)]
+enum Failure {
+    /// There is no such name, or it has no address.
+    NotFound,
+    /// Nobody could tell.
+    Broken(String),
+}
+
 /// The names in use with the addresses that they had when last resolved.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Names {
-    known: Mutex<HashMap<String, Vec<IpAddr>>>,
-    /// What the last look-up of a name failed with.
-    errors: Mutex<HashMap<String, String>>,
+    lookup: Lookup,
+    min_ttl: Duration,
+    known: Mutex<HashMap<String, Known>>,
+    /// Told when a name came that may be due before the others.
+    came: Notify,
+}
+
+#[derive(Debug)]
+struct Known {
+    addresses: Vec<Address>,
+    service: bool,
+    due: Instant,
+    failures: u32,
+    error: Option<String>,
 }
 
 impl Names {
-    /// The addresses of a host: itself if it is an address, none while its name is not resolved.
-    pub fn addresses(&self, host: &str) -> Vec<IpAddr> {
-        match literal(host) {
-            Some(address) => vec![address],
-            None => self.known.lock().get(host).cloned().unwrap_or_default(),
+    /// Names that are looked up as the settings have it.
+    pub fn new(settings: &Dns) -> Self {
+        Self {
+            lookup: Lookup::new(settings),
+            min_ttl: settings.min_ttl,
+            known: Mutex::default(),
+            came: Notify::new(),
         }
     }
 
-    /// What the last look-up of a name failed with, if it did.
-    pub fn error(&self, host: &str) -> Option<String> {
-        self.errors.lock().get(host).cloned()
+    /// The addresses of a host: itself if it is an address, none while its name is not resolved.
+    pub(super) fn addresses(&self, host: &str) -> Vec<Address> {
+        match literal(host) {
+            Some(ip) => vec![Address::bare(ip)],
+            None => {
+                let known = self.known.lock();
+                let known = known.get(host);
+                known.map_or_else(Vec::new, |known| known.addresses.clone())
+            }
+        }
+    }
+
+    /// What Kong calls the kind of a host's records, or what the last look-up failed with.
+    pub fn kind(&self, host: &str) -> String {
+        if let Some(ip) = literal(host) {
+            return if ip.is_ipv4() { "A" } else { "AAAA" }.into();
+        }
+        let known = self.known.lock();
+        match known.get(host) {
+            Some(Known {
+                error: Some(error), ..
+            }) => format!("dns server error: {error}"),
+            Some(Known { service: true, .. }) => "SRV".into(),
+            Some(Known { addresses, .. }) => match addresses.first() {
+                Some(address) if address.ip.is_ipv4() => "A".into(),
+                Some(_) => "AAAA".into(),
+                None => "unknown".into(),
+            },
+            None => "unknown".into(),
+        }
     }
 
     /// Makes `hosts` the names in use, and resolves those that are new. One that did not resolve
     /// before is left to [`Names::refresh`]: it must not hold up every change that follows.
     pub async fn watch(&self, hosts: impl Iterator<Item = String>) {
         let new: Vec<String> = {
+            let now = Instant::now();
             let mut known = self.known.lock();
             let mut old = std::mem::take(&mut *known);
             let mut new = Vec::new();
@@ -50,53 +154,108 @@ impl Names {
                 if known.contains_key(&host) {
                     continue;
                 }
-                let addresses = old.remove(&host);
-                if addresses.is_none() {
+                let entry = old.remove(&host).unwrap_or_else(|| {
                     new.push(host.clone());
-                }
-                known.insert(host, addresses.unwrap_or_default());
+                    Known {
+                        addresses: Vec::new(),
+                        service: false,
+                        // Should it not be answered in time, whoever looks next tries again.
+                        due: now + PATIENCE,
+                        failures: 0,
+                        error: None,
+                    }
+                });
+                known.insert(host, entry);
             }
             new
         };
-        self.resolve(new).await;
+        if new.is_empty() {
+            return;
+        }
+        if tokio::time::timeout(PATIENCE, self.resolve(new))
+            .await
+            .is_err()
+        {
+            tracing::warn!("not every new name is resolved within {PATIENCE:?}");
+        }
+        self.came.notify_one();
     }
 
-    /// Waits until the names are to be looked at again.
+    /// Waits until a name is to be looked up again.
     pub async fn rest(&self) {
-        let missing = self.known.lock().values().any(Vec::is_empty);
-        tokio::time::sleep(if missing { RETRY } else { REFRESH }).await;
+        loop {
+            let due = self.known.lock().values().map(|known| known.due).min();
+            let due = due.unwrap_or_else(|| Instant::now() + LONGEST);
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => return,
+                () = self.came.notified() => {}
+            }
+        }
     }
 
-    /// Resolves every name in use again. Returns whether an address changed.
+    /// Looks up the names that are due. Returns whether an address changed.
     pub async fn refresh(&self) -> bool {
-        let hosts = self.known.lock().keys().cloned().collect();
-        self.resolve(hosts).await
+        let now = Instant::now();
+        let due = {
+            let known = self.known.lock();
+            let due = known.iter().filter(|(_, known)| known.due <= now);
+            due.map(|(host, _)| host.clone()).collect()
+        };
+        self.resolve(due).await
     }
 
     async fn resolve(&self, hosts: Vec<String>) -> bool {
-        let answers = join_all(hosts.into_iter().map(|host| async move {
-            let answer = tokio::time::timeout(PATIENCE, lookup(&host)).await;
-            (host, answer)
-        }))
-        .await;
+        let mut answers = stream::iter(hosts)
+            .map(|host| async move {
+                let answer = self.lookup.look_up(&host).await;
+                (host, answer)
+            })
+            .buffer_unordered(CONCURRENCY);
         let mut changed = false;
-        let mut known = self.known.lock();
-        for (host, answer) in answers {
-            // A name that does not resolve now keeps the addresses it had.
-            match answer {
-                Ok(Ok(addresses)) => {
-                    if let Some(entry) = known.get_mut(&host)
-                        && *entry != addresses
-                    {
-                        *entry = addresses;
-                        changed = true;
-                    }
-                }
-                Ok(Err(error)) => tracing::warn!(host, "cannot resolve the name: {error}"),
-                Err(_) => tracing::warn!(host, "the name is not resolved within {PATIENCE:?}"),
+        while let Some((host, answer)) = answers.next().await {
+            let mut known = self.known.lock();
+            if let Some(known) = known.get_mut(&host) {
+                changed |= known.take(&host, answer, self.min_ttl);
             }
         }
         changed
+    }
+}
+
+impl Known {
+    /// Returns whether an address changed.
+    fn take(&mut self, host: &str, answer: Result<Answer, Failure>, min_ttl: Duration) -> bool {
+        let now = Instant::now();
+        match answer {
+            Ok(answer) => {
+                let left = answer.valid_until.saturating_duration_since(now);
+                self.due = now + left.clamp(min_ttl, LONGEST);
+                self.failures = 0;
+                self.error = None;
+                self.service = answer.service;
+                let mut addresses = answer.addresses;
+                addresses.sort_unstable();
+                addresses.dedup();
+                let changed = self.addresses != addresses;
+                self.addresses = addresses;
+                changed
+            }
+            // A name that does not resolve now keeps the addresses it had.
+            Err(failure) => {
+                let error = match failure {
+                    Failure::NotFound => "name error: there is no such name".to_owned(),
+                    Failure::Broken(error) => error,
+                };
+                if self.error.as_ref() != Some(&error) {
+                    tracing::warn!(host, "cannot resolve the name: {error}");
+                }
+                let pause = RETRY.0 * 2_u32.saturating_pow(self.failures);
+                self.due = now + pause.clamp(RETRY.0.max(min_ttl.min(RETRY.1)), RETRY.1);
+                self.failures = (self.failures + 1).min(16);
+                self.error = Some(error);
+                false
+            }
+        }
     }
 }
 
@@ -107,38 +266,62 @@ fn literal(host: &str) -> Option<IpAddr> {
         .ok()
 }
 
-/// The addresses of a name in ascending order, so that the same set is the same list. IPv6 ones only
-/// where there is no IPv4 one, as Kong resolves unless told otherwise: a name such as `localhost`
-/// has both, and a server that listens on one of them only.
-async fn lookup(host: &str) -> std::io::Result<Vec<IpAddr>> {
-    let mut found: Vec<IpAddr> = lookup_host((host, 0)).await?.map(|a| a.ip()).collect();
-    if found.iter().any(IpAddr::is_ipv4) {
-        found.retain(IpAddr::is_ipv4);
-    }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DnsType;
+
+    fn names() -> Names {
+        Names::new(&Dns {
+            resolvers: Vec::new(),
+            order: vec![DnsType::A],
+            hosts_file: "/etc/hosts".into(),
+            min_ttl: Duration::from_secs(1),
+        })
+    }
 
     #[tokio::test]
     async fn an_address_needs_no_resolver() {
-        let names = Names::default();
-        assert_eq!(names.addresses("127.0.0.1"), [IpAddr::from([127, 0, 0, 1])]);
-        assert_eq!(names.addresses("::1").len(), 1);
-        assert!(names.addresses("localhost").is_empty());
+        let names = names();
+        let ips = |host| {
+            let addresses = names.addresses(host).into_iter();
+            addresses.map(|address| address.ip).collect::<Vec<_>>()
+        };
+        assert_eq!(ips("127.0.0.1"), [IpAddr::from([127, 0, 0, 1])]);
+        assert_eq!(ips("::1").len(), 1);
+        assert!(ips("localhost").is_empty());
     }
 
     #[tokio::test]
     async fn localhost_resolves_to_one_address() {
-        let names = Names::default();
+        let names = names();
         names.watch(["localhost".to_owned()].into_iter()).await;
         assert_eq!(names.addresses("localhost").len(), 1);
-        assert!(!names.refresh().await);
+        assert_eq!(names.kind("localhost"), "A");
         names.watch(std::iter::empty()).await;
         assert!(names.addresses("localhost").is_empty());
+    }
+
+    #[test]
+    fn failures_wait_longer_and_longer_and_cost_no_address() {
+        let mut known = Known {
+            addresses: vec![Address::bare([127, 0, 0, 1].into())],
+            service: false,
+            due: Instant::now(),
+            failures: 0,
+            error: None,
+        };
+        let mut last = Duration::ZERO;
+        for _ in 0..20 {
+            assert!(!known.take("a", Err(Failure::NotFound), Duration::ZERO));
+            let pause = known.due - Instant::now();
+            assert!(pause <= RETRY.1 && pause + Duration::from_millis(100) > last);
+            last = pause;
+        }
+        assert_eq!(known.addresses.len(), 1);
+        assert!(last > Duration::from_secs(10));
+        let same = Answer::new(known.addresses.clone(), Instant::now());
+        assert!(!known.take("a", Ok(same), Duration::ZERO));
+        assert_eq!(known.failures, 0);
     }
 }

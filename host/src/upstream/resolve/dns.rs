@@ -1,0 +1,213 @@
+//! One look-up of a name: the hosts file, then DNS, by the record types asked for, in their order.
+
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::future::join_all;
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::{Hosts, TokioResolver};
+use parking_lot::Mutex;
+
+use super::{Address, Answer, Failure};
+use crate::config::{Dns, DnsType};
+
+/// Longest wait for one answer of one server, and how often each is asked.
+const TIMEOUT: Duration = Duration::from_secs(1);
+const ATTEMPTS: usize = 2;
+
+/// Time between two looks at a name of the hosts file.
+const HOSTS_TTL: Duration = Duration::from_secs(5);
+
+/// Looks names up.
+pub(super) struct Lookup {
+    resolver: Result<TokioResolver, String>,
+    order: Vec<DnsType>,
+    hosts_file: PathBuf,
+    /// The hosts file as it was read last, and its time of change then.
+    hosts: Mutex<(Option<SystemTime>, Hosts)>,
+}
+
+impl std::fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lookup").finish_non_exhaustive()
+    }
+}
+
+impl Lookup {
+    pub(super) fn new(settings: &Dns) -> Self {
+        Self {
+            resolver: resolver(&settings.resolvers),
+            order: settings.order.clone(),
+            hosts_file: settings.hosts_file.clone(),
+            hosts: Mutex::default(),
+        }
+    }
+
+    /// The addresses of a name.
+    pub(super) async fn look_up(&self, host: &str) -> Result<Answer, Failure> {
+        // As it is written and no longer: what is searched for is the resolver's matter.
+        let name = Name::from_utf8(host).map_err(|error| Failure::Broken(error.to_string()))?;
+        let known = self.in_hosts(&name);
+        if !known.is_empty() {
+            return Ok(Answer::new(known, Instant::now() + HOSTS_TTL));
+        }
+        let resolver = self.resolver.as_ref();
+        let resolver = resolver.map_err(|error| Failure::Broken(error.clone()))?;
+        let mut failure = Failure::NotFound;
+        for kind in &self.order {
+            let found = match kind {
+                DnsType::Srv => services(resolver, &name).await,
+                DnsType::A => addresses(resolver, &name, RecordType::A).await,
+                DnsType::Aaaa => addresses(resolver, &name, RecordType::AAAA).await,
+            };
+            match found {
+                Ok(answer) if !answer.addresses.is_empty() => return Ok(answer),
+                Ok(_) | Err(Failure::NotFound) => {}
+                Err(broken) => failure = broken,
+            }
+        }
+        Err(failure)
+    }
+
+    fn in_hosts(&self, name: &Name) -> Vec<Address> {
+        let changed = std::fs::metadata(&self.hosts_file).and_then(|file| file.modified());
+        let changed = changed.ok();
+        let mut known = self.hosts.lock();
+        if known.0 != changed {
+            let mut hosts = Hosts::default();
+            // A file that cannot be read has no names.
+            if let Ok(file) = File::open(&self.hosts_file)
+                && let Err(error) = hosts.read_hosts_conf(file)
+            {
+                tracing::warn!("cannot read {}: {error}", self.hosts_file.display());
+            }
+            *known = (changed, hosts);
+        }
+        for kind in [RecordType::A, RecordType::AAAA] {
+            let found = known
+                .1
+                .lookup_static_host(&Query::query(name.clone(), kind));
+            if let Some(found) = found {
+                let addresses = found.answers().iter();
+                return addresses
+                    .filter_map(|record| Some(Address::bare(ip(&record.data)?)))
+                    .collect();
+            }
+        }
+        Vec::new()
+    }
+}
+
+/// A resolver that asks these servers, or those of `/etc/resolv.conf`. It keeps no answers: when one
+/// is looked for again is decided by [`super::Names`].
+fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
+    let provider = TokioRuntimeProvider::default();
+    let mut builder = if servers.is_empty() {
+        TokioResolver::builder(provider)
+            .map_err(|error| format!("the system has no resolver: {error}"))?
+    } else {
+        let servers = servers.iter().map(|server| {
+            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+            let connections = connections.into_iter().map(|mut connection| {
+                connection.port = server.port();
+                connection
+            });
+            NameServerConfig::new(server.ip(), true, connections.collect())
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        TokioResolver::builder_with_config(config, provider)
+    };
+    let options: &mut ResolverOpts = builder.options_mut();
+    options.cache_size = 0;
+    options.timeout = TIMEOUT;
+    options.attempts = ATTEMPTS;
+    options.use_hosts_file = ResolveHosts::Never;
+    builder.build().map_err(|error| error.to_string())
+}
+
+fn ip(data: &RData) -> Option<IpAddr> {
+    match data {
+        RData::A(address) => Some(IpAddr::V4(address.0)),
+        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+        _ => None,
+    }
+}
+
+async fn records(
+    resolver: &TokioResolver,
+    name: &Name,
+    kind: RecordType,
+) -> Result<hickory_resolver::lookup::Lookup, Failure> {
+    resolver.lookup(name.clone(), kind).await.map_err(|error| {
+        if error.is_no_records_found() || error.is_nx_domain() {
+            Failure::NotFound
+        } else {
+            Failure::Broken(error.to_string())
+        }
+    })
+}
+
+async fn addresses(
+    resolver: &TokioResolver,
+    name: &Name,
+    kind: RecordType,
+) -> Result<Answer, Failure> {
+    let found = records(resolver, name, kind).await?;
+    let addresses = found.answers().iter();
+    let addresses = addresses.filter_map(|record| Some(Address::bare(ip(&record.data)?)));
+    Ok(Answer::new(addresses.collect(), found.valid_until()))
+}
+
+/// The addresses of the services of the best priority, each with the port and weight of its record.
+async fn services(resolver: &TokioResolver, name: &Name) -> Result<Answer, Failure> {
+    let found = records(resolver, name, RecordType::SRV).await?;
+    let services = found
+        .answers()
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::SRV(service) => Some(service),
+            _ => None,
+        });
+    let services: Vec<_> = services.collect();
+    let best = services.iter().map(|service| service.priority).min();
+    let best = services
+        .iter()
+        .filter(|service| Some(service.priority) == best);
+    let hosts = join_all(best.map(|service| async move {
+        let mut found = addresses(resolver, &service.target, RecordType::A).await;
+        if matches!(&found, Err(Failure::NotFound)) {
+            found = addresses(resolver, &service.target, RecordType::AAAA).await;
+        }
+        (*service, found)
+    }))
+    .await;
+    let mut answer = Answer::new(Vec::new(), found.valid_until());
+    answer.service = true;
+    for (service, found) in hosts {
+        match found {
+            Ok(found) => {
+                answer.valid_until = answer.valid_until.min(found.valid_until);
+                answer
+                    .addresses
+                    .extend(found.addresses.iter().map(|address| Address {
+                        ip: address.ip,
+                        // 0 says nothing. Source: Kong.
+                        port: Some(service.port).filter(|port| *port > 0),
+                        weight: Some(u32::from(service.weight.max(1))),
+                        name: Some(service.target.to_utf8().trim_end_matches('.').to_owned()),
+                    }));
+            }
+            Err(Failure::NotFound) => {}
+            // Part of an answer would take the others' traffic away.
+            Err(broken) => return Err(broken),
+        }
+    }
+    Ok(answer)
+}

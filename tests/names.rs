@@ -1,0 +1,209 @@
+//! Host names of targets and services, with a real DNS server.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Dns, DnsReply, Gateway, Load, Setup, Tally};
+
+const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+fn setup(dns: &Dns) -> Setup {
+    Setup::new()
+        .arg("--dns-resolver", dns.address)
+        .arg("--dns-min-ttl", 50)
+}
+
+/// Two servers on one port of two addresses.
+fn pair() -> (Backend, Backend) {
+    let one = Backend::start("one");
+    let two = SocketAddr::from((TWO, one.address.port()));
+    (one, Backend::start_on("two", two))
+}
+
+fn target(gateway: &Gateway, target: &str) {
+    let fields = [("target", target)];
+    gateway
+        .admin("POST", "/upstreams/u/targets", &fields)
+        .expect(201);
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn health(gateway: &Gateway) -> Value {
+    let all = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
+    all.json()["data"][0].clone()
+}
+
+#[test]
+fn every_address_of_a_name_gets_its_share_and_changes_are_followed() {
+    let dns = Dns::start();
+    dns.set("api.test", DnsReply::Addresses(vec![ONE, TWO], 0));
+    let gateway = setup(&dns).start();
+    let (one, two) = pair();
+    gateway.balanced(&[]);
+    target(&gateway, &format!("api.test:{}", one.address.port()));
+    let tally = Tally::of(gateway.proxy, "/", 2, 10);
+    assert_eq!(tally.by_backend["one"], 10);
+    assert_eq!(tally.by_backend["two"], 10);
+    let data = &health(&gateway)["data"];
+    assert_eq!(data["dns"], "A");
+    // As in Kong, each address has the weight of the target.
+    assert_eq!(data["weight"]["total"], 200);
+
+    let load = Load::start(gateway.proxy, "/", 2);
+    dns.set("api.test", DnsReply::Addresses(vec![TWO], 0));
+    until("one left", || {
+        health(&gateway)["data"]["weight"]["total"] == 100
+    });
+    let before = one.served();
+    load.wait_for(100);
+    // At most what was under way.
+    assert!(one.served() <= before + 2);
+    dns.set("api.test", DnsReply::Addresses(vec![ONE], 0));
+    let before = two.served();
+    until("the other one", || one.served() > 100);
+    assert_eq!(load.stop().failures, [""; 0]);
+    assert!(two.served() >= before);
+}
+
+#[test]
+fn a_name_that_stops_resolving_keeps_its_addresses() {
+    let dns = Dns::start();
+    dns.set("api.test", DnsReply::Addresses(vec![ONE], 0));
+    let gateway = setup(&dns).start();
+    let one = Backend::start("one");
+    gateway.balanced(&[]);
+    target(&gateway, &format!("api.test:{}", one.address.port()));
+    gateway.get("/").expect(200);
+    for (reply, said) in [
+        (DnsReply::Failure, "dns server error"),
+        (DnsReply::Addresses(vec![], 0), "dns server error"),
+        (DnsReply::Silence, "dns server error"),
+    ] {
+        dns.set("api.test", reply);
+        until("an error", || {
+            health(&gateway)["data"]["dns"]
+                .as_str()
+                .unwrap()
+                .starts_with(said)
+        });
+        gateway.get("/").expect(200);
+        dns.set("api.test", DnsReply::Addresses(vec![ONE], 0));
+        until("well again", || health(&gateway)["data"]["dns"] == "A");
+    }
+}
+
+#[test]
+fn a_name_that_never_resolved_says_so_and_comes_when_it_does() {
+    let dns = Dns::start();
+    let gateway = setup(&dns).start();
+    let one = Backend::start("one");
+    gateway.balanced(&[]);
+    target(&gateway, &format!("late.test:{}", one.address.port()));
+    let refused = gateway.get("/").expect(503);
+    assert_eq!(refused.json()["reason"], "no_address");
+    assert_eq!(health(&gateway)["health"], "DNS_ERROR");
+    dns.set("late.test", DnsReply::Addresses(vec![ONE], 60));
+    until("resolved", || gateway.get("/").status == 200);
+}
+
+#[test]
+fn records_are_asked_for_again_when_they_expire_and_not_before() {
+    let dns = Dns::start();
+    dns.set("long.test", DnsReply::Addresses(vec![ONE], 3600));
+    dns.set("short.test", DnsReply::Addresses(vec![ONE], 0));
+    let gateway = setup(&dns).arg("--dns-order", "A").start();
+    let one = Backend::start("one");
+    gateway.balanced(&[]);
+    for name in ["long", "short"] {
+        target(&gateway, &format!("{name}.test:{}", one.address.port()));
+    }
+    until("asked again", || dns.asked("short.test") > 5);
+    assert_eq!(dns.asked("long.test"), 1);
+}
+
+#[test]
+fn services_bring_their_own_ports_and_weights() {
+    let dns = Dns::start();
+    let [one, two, spare] = ["one", "two", "spare"].map(Backend::start);
+    let port = |backend: &Backend| backend.address.port();
+    let services = vec![
+        (1, 10, port(&one), "host.test."),
+        (1, 30, port(&two), "host.test."),
+        (2, 10, port(&spare), "host.test."),
+    ];
+    dns.set("_http._tcp.test", DnsReply::Services(services, 60));
+    dns.set("host.test", DnsReply::Addresses(vec![ONE], 60));
+    let gateway = setup(&dns).start();
+    gateway.balanced(&[]);
+    target(&gateway, "_http._tcp.test:1");
+    assert_eq!(health(&gateway)["data"]["dns"], "SRV");
+    let tally = Tally::of(gateway.proxy, "/", 1, 40);
+    assert_eq!(tally.by_backend["one"], 10);
+    assert_eq!(tally.by_backend["two"], 30);
+    let host = |gateway: &Gateway| gateway.get("/").json()["headers"]["host"].clone();
+    let asked = host(&gateway);
+    assert!(
+        asked.as_str().unwrap().starts_with("_http._tcp.test:"),
+        "{asked}"
+    );
+    let settings = json!({"use_srv_name": true});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    let asked = host(&gateway);
+    assert!(asked.as_str().unwrap().starts_with("host.test:"), "{asked}");
+}
+
+#[test]
+fn the_host_of_a_service_and_the_hosts_file_are_names_as_well() {
+    let dns = Dns::start();
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, "127.0.0.2 file.test alias.test\n").unwrap();
+    let gateway = setup(&dns).arg("--dns-hostsfile", hosts.display()).start();
+    let (one, two) = pair();
+    dns.set("api.test", DnsReply::Addresses(vec![ONE], 60));
+    for (name, expected) in [("api", &one), ("alias", &two)] {
+        let url = format!("http://{name}.test:{}", expected.address.port());
+        gateway
+            .admin("POST", "/services", &[("name", name), ("url", &url)])
+            .expect(201);
+        let path = format!("/{name}");
+        let routes = format!("/services/{name}/routes");
+        gateway
+            .admin("POST", &routes, &[("paths[]", &path)])
+            .expect(201);
+        let before = expected.served();
+        gateway.get(&path).expect(200);
+        assert_eq!(expected.served(), before + 1);
+    }
+    assert_eq!(dns.asked("alias.test"), 0);
+}
+
+#[test]
+fn the_weight_of_a_name_may_be_shared() {
+    let dns = Dns::start();
+    dns.set("api.test", DnsReply::Addresses(vec![ONE, TWO], 60));
+    let gateway = setup(&dns).start();
+    let (one, _two) = pair();
+    let three = Backend::start("three");
+    gateway.balanced(&[(three.address, 100)]);
+    target(&gateway, &format!("api.test:{}", one.address.port()));
+    let share = || Tally::of(gateway.proxy, "/", 1, 60).by_backend["three"];
+    assert_eq!(share(), 20, "as in Kong");
+    let settings = json!({"pointsman": {"share_weight": true}});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    assert_eq!(share(), 30);
+}
