@@ -19,7 +19,7 @@ mod sandbox;
 mod shipped;
 
 pub use check::LoadError;
-pub use choose::{Balancer, Choice, Counters, Faults, Request};
+pub use choose::{Balancer, Choice, Counters, Faults, Request, micros};
 pub use compile::compile_worker;
 pub use engine::{Engine, Error, Plugin, Settings};
 pub use shipped::{SHIPPED, Shipped};

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::proxy::{Listeners, Workers};
 use crate::snapshot::{Compiler, Published};
 use crate::store::{SledStore, Store};
-use crate::upstream::{self, Names};
+use crate::upstream::{self, Memory, Names};
 
 /// Runs the gateway until it is asked to end by SIGTERM or SIGINT.
 ///
@@ -59,6 +59,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let admin_address = admin_listener.local_addr()?;
 
     let probing = upstream::probe::runtime().context("cannot start the thread of the probes")?;
+    let memory = Arc::new(Memory::open(&config.data_dir));
+    let writing = Arc::clone(&memory);
+    let writing = tokio::spawn(async move { writing.write_down().await });
     let names = Arc::new(Names::new(&config.dns));
     let published = Arc::<Published>::default();
     let commits = store.watch()?;
@@ -68,6 +71,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Arc::clone(&engine),
         shipped,
         Arc::clone(&names),
+        Arc::clone(&memory),
         probing,
     );
     let mut compiling = tokio::spawn(compiler.run(commits));
@@ -105,6 +109,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let drained = workers.shut_down(config.shutdown_timeout).await;
     serving.abort();
+    writing.abort();
+    if let Err(error) = memory.save() {
+        tracing::warn!("what is known of targets is not written down: {error}");
+    }
     if drained {
         tracing::info!("all requests are answered: good bye");
     } else {

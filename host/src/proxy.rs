@@ -75,8 +75,6 @@ struct Worker {
     pool: Rc<Pool>,
     counters: Arc<Counters>,
     settings: config::Proxy,
-    /// Start of the clock that balancers are handed, the same for all workers.
-    epoch: Instant,
     /// The connections that are open, by number.
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -85,12 +83,6 @@ struct Worker {
 }
 
 impl Worker {
-    /// The time on the clock that balancers are handed, in microseconds.
-    fn micros(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.epoch).as_micros();
-        u64::try_from(since).unwrap_or(u64::MAX)
-    }
-
     fn snapshot(&self) -> Rc<Seen> {
         if self.generation.get() != self.published.generation() {
             let (generation, snapshot) = self.published.current();

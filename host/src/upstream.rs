@@ -7,6 +7,7 @@ mod budget;
 mod endpoint;
 mod health;
 mod members;
+mod memory;
 mod outlier;
 mod policy;
 pub mod probe;
@@ -15,7 +16,7 @@ mod resolve;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -24,6 +25,7 @@ pub use budget::Spender;
 pub use endpoint::{Endpoint, InFlight};
 pub use health::{Condition, Event, Report, Source};
 pub use members::{AddressReport, NoPeer, Target, Weights};
+pub use memory::Memory;
 pub use policy::Policy;
 pub use resolve::Names;
 
@@ -80,10 +82,15 @@ impl Upstream {
         name: &str,
         named: bool,
         balancer: Balancer,
+        memory: &Arc<Memory>,
         probing: &tokio::runtime::Handle,
     ) -> Self {
         let balancer = Arc::new(balancer);
-        let members = Arc::new(Members::new(Arc::clone(&balancer)));
+        let members = Arc::new(Members::new(
+            name,
+            Arc::clone(&balancer),
+            Arc::clone(memory),
+        ));
         Self {
             name: name.into(),
             named,
@@ -119,6 +126,7 @@ impl Upstream {
         }
         self.policy = Arc::new(policy);
         self.shared.members.set_policy(Arc::clone(&self.policy));
+        self.await_trials();
         self.shared.probes.sync();
         self.shared.outliers.sync();
     }
@@ -127,8 +135,23 @@ impl Upstream {
     /// and a balancer whose table stays hears nothing.
     pub fn set_targets(&self, targets: &[Target], names: &Names) {
         self.shared.members.set_targets(targets, names);
+        self.await_trials();
         self.shared.probes.sync();
         self.shared.outliers.sync();
+    }
+
+    /// Has addresses tried that were unavailable before trials were asked for.
+    fn await_trials(&self) {
+        let Some((pause, _)) = self.policy.recovery() else {
+            return;
+        };
+        let now = balancer::micros(Instant::now());
+        for address in self.shared.members.report() {
+            let by = address.condition.changed_by;
+            if !address.available && matches!(by, Some(Source::Passive | Source::Restored)) {
+                self.shared.trials.expect(address.id, now, pause);
+            }
+        }
     }
 
     /// Chooses an endpoint; see [`Balancer::pick`]. `repeatable` says that the request may be sent to
@@ -250,14 +273,13 @@ impl Upstream {
         (spender.as_mut()).is_none_or(|spender| spender.retry(settings))
     }
 
-    /// Takes note of what came of a try. `now` is the time of the balancers' clock, in microseconds;
-    /// `detail` says it in words, and is asked only if they are kept.
+    /// Takes note of what came of a try. `detail` says it in words, and is asked only
+    /// if they are kept.
     pub fn report(
         &self,
         endpoint: &Endpoint,
         outcome: Outcome,
         latency: impl FnOnce() -> Duration,
-        now: impl FnOnce() -> u64,
         detail: impl FnOnce() -> String,
     ) {
         let live = endpoint.live();
@@ -298,7 +320,8 @@ impl Upstream {
             if let Some((pause, _)) = self.policy.recovery()
                 && !live.health.is_available()
             {
-                self.shared.trials.add(endpoint.id, now(), pause);
+                let now = balancer::micros(Instant::now());
+                self.shared.trials.add(endpoint.id, now, pause);
             }
             tracing::warn!(
                 upstream = &*self.name,

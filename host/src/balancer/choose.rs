@@ -1,7 +1,7 @@
 //! The balancer of one upstream: asks its instance, and chooses by itself where that fails.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -18,6 +18,12 @@ const PROBATION: Duration = Duration::from_secs(60);
 /// First and longest pause before a faulty instance is replaced; each fault doubles it. The very
 /// first replacement is at once.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// A time on the clock that balancers are handed, in microseconds since the process began to use it.
+pub fn micros(time: Instant) -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(time.saturating_duration_since(*START).as_micros()).unwrap_or(u64::MAX)
+}
 
 /// A request to be placed; see `wit/balancer.wit`.
 #[derive(Debug, Clone, Copy)]

@@ -147,17 +147,11 @@ async fn tries(
     let mut now = first_try;
     loop {
         let repeatable = outbound.is_idempotent() && outbound.is_whole();
-        let in_flight = pick(worker, service, now, attempt, &tried, repeatable).await?;
+        let in_flight = pick(service, now, attempt, &tried, repeatable).await?;
         let endpoint = Arc::clone(in_flight.shared());
         let outcome = once(worker, service, in_flight, &outbound, now).await;
         let report = |outcome, detail: &dyn std::fmt::Display| {
-            upstream.report(
-                &endpoint,
-                outcome,
-                || now.elapsed(),
-                || worker.micros(Instant::now()),
-                || detail.to_string(),
-            );
+            upstream.report(&endpoint, outcome, || now.elapsed(), || detail.to_string());
         };
         let more = |repeatable, spender: &mut Option<Spender>| {
             attempt < service.retries && repeatable && upstream.may_retry(spender)
@@ -207,7 +201,6 @@ async fn tries(
 
 /// Chooses the endpoint of the next try, and counts the request there.
 async fn pick(
-    worker: &Worker,
     service: &Service,
     now: Instant,
     attempt: u32,
@@ -216,7 +209,7 @@ async fn pick(
 ) -> Result<InFlight, Reject> {
     let upstream = &*service.upstream;
     let request = balancer::Request {
-        now: worker.micros(now),
+        now: balancer::micros(now),
         entropy: fastrand::u64(..),
         affinity: None,
         attempt,

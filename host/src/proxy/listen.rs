@@ -104,7 +104,6 @@ impl Workers {
     ) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let (draining, drained) = mpsc::channel(1);
-        let epoch = Instant::now();
         let mut workers = Self {
             threads: Vec::new(),
             stop,
@@ -140,7 +139,6 @@ impl Workers {
                         pool: Pool::new(&settings),
                         counters,
                         settings,
-                        epoch,
                         clients: RefCell::default(),
                         next_client: Cell::new(0),
                         clock: Rc::new(Cell::new(Instant::now())),

@@ -15,7 +15,7 @@ use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
 use crate::proxy::{Retry, Route, Router};
 use crate::store::{Change, Commit, Store};
-use crate::upstream::{Names, Policy, Target, Upstream, split_target};
+use crate::upstream::{Memory, Names, Policy, Target, Upstream, split_target};
 
 /// Kong's default for the three timeouts of a service.
 const TIMEOUT_MS: u64 = 60_000;
@@ -30,6 +30,8 @@ pub struct Compiler {
     engine: Arc<Engine>,
     default: Arc<Plugin>,
     names: Arc<Names>,
+    /// What an earlier run knew.
+    memory: Arc<Memory>,
     /// Where probes run.
     probing: Handle,
 
@@ -65,6 +67,7 @@ impl Compiler {
         engine: Arc<Engine>,
         default: Arc<Plugin>,
         names: Arc<Names>,
+        memory: Arc<Memory>,
         probing: Handle,
     ) -> Self {
         Self {
@@ -73,6 +76,7 @@ impl Compiler {
             engine,
             default,
             names,
+            memory,
             probing,
             services: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -362,6 +366,7 @@ impl Compiler {
             name,
             named,
             Balancer::new(engine, name, plugin, String::from("{}")),
+            &self.memory,
             &self.probing,
         )
     }

@@ -16,13 +16,14 @@ use uuid::Uuid;
 use super::Endpoint;
 use super::endpoint::Live;
 use super::health::{Condition, Source};
+use super::memory::Memory;
 use super::policy::Policy;
 use super::resolve::Names;
 use crate::balancer::Balancer;
 use crate::entity::upstream::Probe;
 
 /// How long the health of an address that is gone is remembered. Source: Kong.
-const REMEMBERED: Duration = Duration::from_secs(300);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// Weights are multiplied by this while one of them ramps up, so that a part of 1 is possible.
 const RAMP: u32 = 100;
@@ -99,8 +100,9 @@ pub(super) struct Member {
     pub(super) live: Arc<Live>,
     /// When it joined, or returned.
     since: Instant,
-    /// Whether it was available when last looked at.
+    /// Whether it was available, and healthy, when last looked at.
     was_available: bool,
+    was_healthy: bool,
 }
 
 impl Member {
@@ -113,6 +115,8 @@ impl Member {
 /// All addresses of an upstream.
 #[derive(Debug)]
 pub(super) struct Members {
+    upstream: Arc<str>,
+    memory: Arc<Memory>,
     inner: Mutex<Inner>,
     policy: RwLock<Arc<Policy>>,
     balancer: Arc<Balancer>,
@@ -141,6 +145,8 @@ pub struct Weights {
 /// An address with what is known of it.
 #[derive(Debug, Clone)]
 pub struct AddressReport {
+    /// Id of the endpoint.
+    pub id: u64,
     /// The target that it belongs to.
     pub target: Uuid,
     /// Where.
@@ -158,8 +164,10 @@ pub struct AddressReport {
 }
 
 impl Members {
-    pub(super) fn new(balancer: Arc<Balancer>) -> Self {
+    pub(super) fn new(upstream: &str, balancer: Arc<Balancer>, memory: Arc<Memory>) -> Self {
         Self {
+            upstream: upstream.into(),
+            memory,
             inner: Mutex::default(),
             policy: RwLock::default(),
             balancer,
@@ -200,6 +208,7 @@ impl Members {
         let now = Instant::now();
         let policy = self.policy();
         let (share, srv_names) = (policy.extension.share_weight, policy.use_srv_name);
+        let checked = policy.is_checked();
         let mut inner = self.inner.lock();
         let Inner {
             members,
@@ -238,10 +247,11 @@ impl Members {
                 }
                 let since = known.as_ref().map_or(now, |known| known.since);
                 let was_available = known.as_ref().is_none_or(|known| known.was_available);
+                let was_healthy = known.as_ref().is_none_or(|known| known.was_healthy);
                 let live = known
                     .map(|known| known.live)
                     .or_else(|| gone.remove(&id).map(|(live, _)| live))
-                    .unwrap_or_default();
+                    .unwrap_or_else(|| self.recall(id, checked));
                 members.push(Member {
                     id,
                     target: target.id,
@@ -253,10 +263,17 @@ impl Members {
                     live,
                     since,
                     was_available,
+                    was_healthy,
                 });
             }
         }
-        gone.retain(|_, (_, since)| now - *since < REMEMBERED);
+        gone.retain(|id, (_, since)| {
+            let remembered = now - *since < REMEMBERED;
+            if !remembered {
+                self.memory.forget(&self.upstream, *id);
+            }
+            remembered
+        });
         gone.extend(old.into_iter().map(|(id, member)| (id, (member.live, now))));
         inner.targets = targets.to_vec();
         self.choose(&mut inner);
@@ -331,6 +348,26 @@ impl Members {
         )))
     }
 
+    /// What is known of an address that comes: nothing, unless an earlier run of the gateway has left
+    /// something.
+    fn recall(&self, id: u64, checked: bool) -> Arc<Live> {
+        let live = Arc::<Live>::default();
+        if checked && self.memory.recall(&self.upstream, id).is_some() {
+            live.health.set(false, Source::Restored);
+        }
+        live
+    }
+
+    fn remember(&self, id: u64, live: &Live) {
+        let condition = live.health.condition();
+        match condition.changed_by {
+            // It is remembered as it was.
+            Some(Source::Restored) => {}
+            Some(by) if !condition.available => self.memory.keep(&self.upstream, id, by),
+            _ => self.memory.forget(&self.upstream, id),
+        }
+    }
+
     fn choose(&self, inner: &mut Inner) {
         let now = Instant::now();
         let policy = self.policy();
@@ -343,6 +380,11 @@ impl Members {
                 member.live.changed.notify_waiters();
             }
             member.was_available = available;
+            let healthy = member.live.health.is_available();
+            if healthy != member.was_healthy {
+                self.remember(member.id, &member.live);
+            }
+            member.was_healthy = healthy;
         }
         let sums = weights(&inner.members);
         let panic = panics(sums, policy.extension.panic_threshold);
@@ -401,6 +443,7 @@ impl Members {
 
 fn describe(member: &Member) -> AddressReport {
     AddressReport {
+        id: member.id,
         target: member.target,
         address: member.address,
         weight: member.weight,

@@ -48,6 +48,14 @@ impl Trials {
         self.publish(&waiting);
     }
 
+    /// An address is unavailable, and may wait for its trial already.
+    pub(super) fn expect(&self, endpoint: u64, now: u64, pause: Duration) {
+        let waits = |trial: &Trial| trial.endpoint == endpoint;
+        if !self.waiting.lock().iter().any(waits) {
+            self.add(endpoint, now, pause);
+        }
+    }
+
     /// An address is available again, or gone.
     pub(super) fn remove(&self, endpoint: u64) {
         let mut waiting = self.waiting.lock();
