@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Tally};
+use crate::harness::{Backend, Gateway, Load, Setup, Tally};
 
 /// Longest wait for something that has to come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -547,4 +547,27 @@ fn what_does_worse_than_its_peers_is_left_out() {
         health(&gateway, worst).1["pointsman"]["ejected"] == false
     });
     load.stop();
+}
+
+#[test]
+fn what_was_unhealthy_is_so_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Setup::with_data(folder.path()).start();
+    let [one, two, three] = ["one", "two", "three"].map(Backend::start);
+    gateway.balanced(&[(one.address, 1), (two.address, 1), (three.address, 1)]);
+    passive(&gateway, &json!({"http_failures": 1}));
+    mark(&gateway, one.address, "unhealthy");
+    two.turn(500, 0);
+    until("noticed", || gateway.get("/").status == 500);
+    mark(&gateway, three.address, "unhealthy");
+    mark(&gateway, three.address, "healthy");
+    gateway.terminate();
+    assert!(gateway.wait().0.success());
+
+    let gateway = Setup::with_data(folder.path()).start();
+    assert!(is(&gateway, one.address, "UNHEALTHY"));
+    assert!(is(&gateway, two.address, "UNHEALTHY"));
+    let (_, known) = health(&gateway, two.address);
+    assert_eq!(known["pointsman"]["changed_by"], "restored");
+    assert!((0..4).all(|_| gateway.backend_of("/") == "three"));
 }

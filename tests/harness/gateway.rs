@@ -14,6 +14,7 @@ use tempfile::TempDir;
 pub(crate) struct Setup {
     data_dir: PathBuf,
     args: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     owned: Option<TempDir>,
 }
 
@@ -66,6 +67,7 @@ impl Setup {
         Self {
             data_dir: owned.path().join("data"),
             args: Vec::new(),
+            environment: Vec::new(),
             owned: Some(owned),
         }
     }
@@ -75,12 +77,18 @@ impl Setup {
         Self {
             data_dir: data_dir.to_owned(),
             args: Vec::new(),
+            environment: Vec::new(),
             owned: None,
         }
     }
 
     pub(crate) fn arg(mut self, name: &str, value: impl ToString) -> Self {
         self.args.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.environment.push((name, value.to_string()));
         self
     }
 
@@ -105,6 +113,7 @@ impl Setup {
             command.args(["--balancer-pick-timeout", "1000"]);
         }
         command.args(&self.args);
+        command.envs(self.environment.iter().cloned());
         command
     }
 

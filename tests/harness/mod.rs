@@ -5,6 +5,7 @@ mod dns;
 mod gateway;
 mod guests;
 mod load;
+mod process;
 mod raw;
 
 pub(crate) use backend::Backend;
@@ -12,4 +13,5 @@ pub(crate) use dns::{Dns, Reply as DnsReply};
 pub(crate) use gateway::{Gateway, Setup, help};
 pub(crate) use guests::guest;
 pub(crate) use load::{Load, Tally};
+pub(crate) use process::Process;
 pub(crate) use raw::{Raw, exchange};

@@ -1,0 +1,188 @@
+//! Probes over TLS and gRPC, with real servers of both.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::harness::{Gateway, Setup};
+
+fn until_health(gateway: &Gateway, state: &str) -> Value {
+    let start = Instant::now();
+    loop {
+        let all = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
+        let target = all.json()["data"][0].clone();
+        if target["health"] == state {
+            return target["data"]["addresses"][0]["pointsman"].clone();
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{target}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn probe(gateway: &Gateway, active: Value) {
+    let mut settings = json!({
+        "http_path": "/probe",
+        "healthy": {"interval": 0.05, "successes": 1},
+        "unhealthy": {"interval": 0.05, "http_failures": 1, "tcp_failures": 1, "timeouts": 1},
+    });
+    let fields = settings.as_object_mut().unwrap();
+    fields.extend(active.as_object().unwrap().clone());
+    let settings = json!({"healthchecks": {"active": settings}});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+}
+
+/// A server over TLS that answers 200, with a certificate for `health.example`, and the authority
+/// that signed it.
+fn https() -> (SocketAddr, Runtime, String) {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names = vec!["health.example".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap();
+    let certificate = certificate.signed_by(&key, &authority).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let runtime = runtime();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let answer = service_fn(async |_: Request<Incoming>| {
+                    Ok::<_, Infallible>(Response::new(String::new()))
+                });
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), answer)
+                    .await;
+            });
+        }
+    });
+    (address, runtime, authority.pem())
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn https_verifies_the_name_and_the_chain_unless_told_not_to() {
+    let (address, _runtime, authority) = https();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, authority).unwrap();
+    let gateway = Setup::new().env("SSL_CERT_FILE", file.display()).start();
+    gateway.balanced(&[(address, 100)]);
+    let kind = |more: Value| {
+        let mut settings = json!({"type": "https"});
+        let fields = settings.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        probe(&gateway, settings);
+    };
+    // The address is not in the certificate.
+    kind(json!({}));
+    let known = until_health(&gateway, "UNHEALTHY");
+    let said = known["last_failure"]["detail"].as_str().unwrap();
+    assert!(said.contains("TLS"), "{said}");
+    kind(json!({"https_sni": "health.example"}));
+    until_health(&gateway, "HEALTHY");
+    kind(json!({"https_sni": "other.example"}));
+    until_health(&gateway, "UNHEALTHY");
+    kind(json!({"https_sni": "other.example", "https_verify_certificate": false}));
+    until_health(&gateway, "HEALTHY");
+    drop(gateway);
+
+    // Nobody vouches for it here.
+    let nobody = folder.path().join("nobody.pem");
+    std::fs::write(&nobody, "").unwrap();
+    let gateway = Setup::new().env("SSL_CERT_FILE", nobody.display()).start();
+    gateway.balanced(&[(address, 100)]);
+    probe(
+        &gateway,
+        json!({"type": "https", "https_sni": "health.example"}),
+    );
+    until_health(&gateway, "UNHEALTHY");
+}
+
+#[test]
+fn grpc_asks_the_health_service() {
+    // 0 for unknown, 1 for serving, 2 for not serving; 9 for no such service.
+    let status = Arc::new(AtomicU8::new(1));
+    let runtime = runtime();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let shared = Arc::clone(&status);
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let status = Arc::clone(&shared);
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let status = status.load(Ordering::SeqCst);
+                async move {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    assert_eq!(request.headers()["content-type"], "application/grpc");
+                    let message = Bytes::from(vec![0, 0, 0, 0, 2, 8, status]);
+                    let code = if status == 9 { "12" } else { "0" };
+                    let mut trailers = hyper::HeaderMap::new();
+                    trailers.insert("grpc-status", code.parse().unwrap());
+                    let frames = [Frame::data(message), Frame::trailers(trailers)];
+                    let frames = frames.map(Ok::<_, Infallible>);
+                    let body = StreamBody::new(futures_util::stream::iter(frames));
+                    let answer = Response::builder().header("content-type", "application/grpc");
+                    Ok::<_, Infallible>(answer.body(body).unwrap())
+                }
+            });
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), answer),
+            );
+        }
+    });
+    let gateway = Gateway::start();
+    gateway.balanced(&[(address, 100)]);
+    probe(&gateway, json!({"type": "grpc"}));
+    for (said, state) in [
+        (2, "UNHEALTHY"),
+        (1, "HEALTHY"),
+        (9, "UNHEALTHY"),
+        (1, "HEALTHY"),
+    ] {
+        status.store(said, Ordering::SeqCst);
+        until_health(&gateway, state);
+    }
+    runtime.shutdown_background();
+    let known = until_health(&gateway, "UNHEALTHY");
+    assert_eq!(known["last_failure"]["report"], "tcp_failure");
+}
