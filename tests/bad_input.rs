@@ -103,6 +103,24 @@ fn slow_clients_are_let_go() {
 }
 
 #[test]
+fn a_body_that_nobody_wants_leaves_the_connection_open() {
+    let gateway = Gateway::start();
+    let head = "POST /nowhere HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
+    for to in [gateway.proxy, gateway.admin] {
+        let mut raw = Raw::connect(to);
+        for _ in 0..2 {
+            raw.send(head.as_bytes());
+            // Long enough for the request to be answered, were its body not waited for.
+            gateway.admin("GET", "/status", &[]).expect(200);
+            assert_eq!(gateway.get("/nowhere").status, 404);
+            raw.send(b"3\r\nabc\r\n0\r\n\r\n");
+            let answer = raw.read_until("}");
+            assert!(answer.contains(" 404 "), "{answer}");
+        }
+    }
+}
+
+#[test]
 fn bodies_over_the_admin_limit_are_413() {
     let gateway = Gateway::start();
     let document = json!({"name": "x".repeat(11 << 20)});

@@ -12,6 +12,7 @@ pub mod config;
 pub mod entity;
 pub mod error;
 mod gateway;
+mod leftover;
 pub mod proxy;
 pub mod snapshot;
 pub mod store;

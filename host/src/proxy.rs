@@ -28,7 +28,7 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 pub use listen::{Listeners, Workers};
 pub(crate) use path::canonical_path;
@@ -37,7 +37,7 @@ pub use router::{Route, Router};
 
 use crate::config;
 use crate::snapshot::{Published, Snapshot};
-use body::{Content, ResponseBody};
+use body::{Content, ResponseBody, Upload};
 use client::Client;
 use forward::Inbound;
 use headers::RequestId;
@@ -107,9 +107,15 @@ async fn handle(
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let id = RequestId::new();
     let (mut parts, incoming) = request.into_parts();
-    let response = match answer(&worker, &client, &mut parts, incoming, &id, started).await {
+    let upload = (!incoming.is_end_stream()).then(|| Upload::new(incoming));
+    let response = match answer(&worker, &client, &mut parts, upload.as_ref(), &id, started).await {
         Ok(response) => response,
-        Err(reject) => respond::reject(&reject, &parts.headers, &id, started),
+        Err(reject) => {
+            if let Some(upload) = upload {
+                Box::pin(upload.discard()).await;
+            }
+            respond::reject(&reject, &parts.headers, &id, started)
+        }
     };
     Ok(response.map(|content| ResponseBody::new(content, client)))
 }
@@ -118,7 +124,7 @@ async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
     parts: &mut Parts,
-    incoming: Incoming,
+    upload: Option<&Rc<Upload>>,
     id: &RequestId,
     started: Instant,
 ) -> Result<Response<Content>, Reject> {
@@ -167,7 +173,7 @@ async fn answer(
         id,
         started,
     };
-    forward::forward(worker, service, inbound, incoming, upgrade).await
+    forward::forward(worker, service, inbound, upload, upgrade).await
 }
 
 /// The authority that the request is for: that of an absolute target, else the `Host` header

@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 use super::{Admin, router};
+use crate::leftover::Lent;
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -36,7 +37,14 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
         };
         let router = router.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            router.call(without_trailing_slash(request))
+            let router = router.clone();
+            async move {
+                let (head, body) = without_trailing_slash(request).into_parts();
+                let (body, back) = Lent::new(body);
+                let response = router.call(Request::from_parts(head, body)).await;
+                back.discard().await;
+                response
+            }
         });
         let connection = server.serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {

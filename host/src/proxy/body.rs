@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use super::Worker;
 use super::client::Client;
 use super::wire::{Connection, Framing};
+use crate::leftover::{self, PolledFrame};
 use crate::upstream::InFlight;
 
 /// What ends a body early.
@@ -67,10 +68,7 @@ impl Upload {
     }
 
     /// The next frame, which is gone from here with it.
-    pub(super) fn poll_frame(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame {
         let mut incoming = self.incoming.borrow_mut();
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         match &polled {
@@ -82,6 +80,14 @@ impl Upload {
             Poll::Ready(Some(_)) => self.enter(Stage::Endpoint),
         }
         polled
+    }
+
+    /// Reads and forgets what no endpoint has asked for.
+    pub(super) async fn discard(&self) {
+        if !matches!(self.stage(), Stage::Done | Stage::Broken) {
+            let least = self.incoming.borrow().size_hint().lower();
+            leftover::discard(least, |cx| self.poll_frame(cx)).await;
+        }
     }
 
     /// Nothing more of it will be asked for.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
-use hyper::body::{Body, Incoming};
 use thiserror::Error;
 
 use super::Worker;
@@ -85,10 +84,9 @@ pub(super) async fn forward(
     worker: &Rc<Worker>,
     service: &Service,
     inbound: Inbound<'_>,
-    incoming: Incoming,
+    upload: Option<&Rc<Upload>>,
     upgrade: Option<Upgrade>,
 ) -> Result<Response<Content>, Reject> {
-    let upload = (!incoming.is_end_stream()).then(|| Upload::new(incoming));
     let parts = inbound.parts;
     let outbound = Outbound {
         parts,
@@ -101,14 +99,14 @@ pub(super) async fn forward(
             id: inbound.id,
             http_1_0: parts.version < Version::HTTP_11,
             upgrade: upgrade.as_ref().map(|upgrade| &upgrade.protocol),
-            body: match &upload {
+            body: match upload {
                 None => BodyLength::None,
                 Some(upload) => upload
                     .length()
                     .map_or(BodyLength::Chunked, BodyLength::Known),
             },
         },
-        upload,
+        upload: upload.cloned(),
         preserved_host: inbound.preserve_host.then_some(inbound.host_header),
         repeats: inbound.repeats,
     };
