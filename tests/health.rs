@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Setup, Tally};
+use crate::harness::{Backend, Gateway, Load, Raw, Setup, Tally};
 
 /// Longest wait for something that has to come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -570,4 +570,58 @@ fn what_was_unhealthy_is_so_after_a_restart() {
     let (_, known) = health(&gateway, two.address);
     assert_eq!(known["pointsman"]["changed_by"], "restored");
     assert!((0..4).all(|_| gateway.backend_of("/") == "three"));
+}
+
+/// A WebSocket through the gateway, set up.
+fn tunnel(gateway: &Gateway) -> Raw {
+    let mut raw = Raw::connect(gateway.proxy);
+    raw.send(
+        b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    );
+    let head = raw.read_until("\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    raw
+}
+
+#[test]
+fn what_is_in_flight_at_a_target_that_leaves_ends_when_it_is_told_to() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 100)]);
+    let target = format!("/upstreams/u/targets/{}", backend.address);
+    let mut raw = tunnel(&gateway);
+    gateway.admin("DELETE", &target, &[]).expect(204);
+    gateway.get("/").expect(503);
+    raw.send(b"still there\n");
+    assert_eq!(raw.read_until("\n"), "still there\n");
+    drop(raw);
+
+    let settings = json!({
+        "pointsman": {"drain_timeout": 0.2},
+        "healthchecks": {"passive": {"unhealthy": {"tcp_failures": 1}}},
+    });
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    gateway.add_target("u", backend.address, 100);
+    let in_flight = || health(&gateway, backend.address).1["pointsman"]["in_flight"].clone();
+    until("the first one has ended", || in_flight() == 0);
+    // Deleted, then unhealthy.
+    let unhealthy = format!("{target}/unhealthy");
+    for (method, path, status) in [("DELETE", &target, 204), ("PUT", &unhealthy, 204)] {
+        let mut raw = tunnel(&gateway);
+        let hung = std::thread::scope(|scope| {
+            let hung = scope.spawn(|| gateway.get("/hang"));
+            until("both are in flight", || in_flight() == 2);
+            gateway.admin(method, path, &[]).expect(status);
+            assert!(raw.is_closed());
+            hung.join().unwrap()
+        });
+        // There is no other target to try.
+        hung.expect(503);
+        if method == "DELETE" {
+            gateway.add_target("u", backend.address, 100);
+            gateway.get("/").expect(200);
+        }
+    }
 }

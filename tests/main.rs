@@ -17,3 +17,4 @@ mod lifecycle;
 mod names;
 mod probes;
 mod proxy;
+mod tls;

@@ -199,10 +199,18 @@ fn errors_have_kongs_bodies() {
     assert_eq!(unknown.json()["message"], "name resolution failed");
 
     gateway
-        .admin("PATCH", "/services/s", &[("protocol", "https")])
+        .admin(
+            "PATCH",
+            "/services/s",
+            &[("protocol", "grpc"), ("path", "")],
+        )
         .expect(200);
-    let tls = gateway.get("/s").expect(503);
-    assert!(tls.text().contains("http only"), "{}", tls.text());
+    let grpc = gateway.get("/s").expect(503);
+    assert!(
+        grpc.text().contains("http and https only"),
+        "{}",
+        grpc.text()
+    );
 
     gateway
         .admin_json("PATCH", "/routes/r", &json!({"service": null}))

@@ -16,6 +16,7 @@ mod leftover;
 pub mod proxy;
 pub mod snapshot;
 pub mod store;
+mod tls;
 pub mod upstream;
 
 pub use gateway::run;

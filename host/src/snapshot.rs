@@ -39,6 +39,8 @@ pub struct Service {
     pub name: String,
     /// Whether this version can talk the service's protocol; if not, the reason.
     pub unsupported: Option<String>,
+    /// How requests are sent over TLS; none for clear text.
+    pub tls: Option<Tls>,
     /// Put in front of the path of each request; `/` if the service has none.
     pub path: String,
     /// Further tries after the first one failed.
@@ -53,6 +55,14 @@ pub struct Service {
     pub retry: Retry,
     /// Where its requests go.
     pub upstream: Arc<Upstream>,
+}
+
+/// How requests are sent over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tls {
+    /// Whether the certificate of an endpoint has to be for its host, and from an authority that the
+    /// system trusts.
+    pub verify: bool,
 }
 
 /// The newest snapshot, for the workers to look at before each request.

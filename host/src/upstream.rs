@@ -22,12 +22,12 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub use budget::Spender;
-pub use endpoint::{Endpoint, InFlight};
+pub use endpoint::{Endpoint, InFlight, authority};
 pub use health::{Condition, Event, Report, Source};
 pub use members::{AddressReport, NoPeer, Target, Weights};
 pub use memory::Memory;
 pub use policy::Policy;
-pub use resolve::Names;
+pub use resolve::{Names, is_name};
 
 use crate::balancer::{self, Balancer, Choice};
 use members::Members;
@@ -259,6 +259,11 @@ impl Upstream {
     /// Whether requests to an endpoint are limited, so that [`Upstream::place`] is to be used.
     pub fn is_limited(&self) -> bool {
         self.policy.extension.circuit_breakers.max_requests > 0
+    }
+
+    /// Whether requests in flight are cut off at addresses that leave.
+    pub fn drains(&self) -> bool {
+        self.policy.drain_timeout().is_some()
     }
 
     /// Counts a request for the retry budget, if there is one.

@@ -14,8 +14,12 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+
+use super::tls::certified;
 
 /// A server that says in `x-backend` who it is and in its body what it was asked:
 ///
@@ -31,6 +35,7 @@ use tokio::runtime::Runtime;
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     served: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
     mood: Arc<Mood>,
     runtime: Option<Runtime>,
 }
@@ -51,7 +56,18 @@ impl Backend {
         Self::start_on(name, "127.0.0.1:0".parse().unwrap())
     }
 
+    /// A server over TLS with a certificate for `host`, and the authority that has signed it, as PEM.
+    pub(crate) fn secure(name: &'static str, host: &str) -> (Self, String) {
+        let (acceptor, authority) = certified(host);
+        let address = "127.0.0.1:0".parse().unwrap();
+        (Self::serve(name, address, Some(acceptor)), authority)
+    }
+
     pub(crate) fn start_on(name: &'static str, address: SocketAddr) -> Self {
+        Self::serve(name, address, None)
+    }
+
+    fn serve(name: &'static str, address: SocketAddr, acceptor: Option<TlsAcceptor>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -61,12 +77,16 @@ impl Backend {
         let address = listener.local_addr().unwrap();
         let served = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&served);
+        let connections = Arc::new(AtomicU64::new(0));
+        let accepted = Arc::clone(&connections);
         let mood = Arc::<Mood>::default();
         let shared = Arc::clone(&mood);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let counter = Arc::clone(&counter);
                 let mood = Arc::clone(&shared);
+                let acceptor = acceptor.clone();
                 let answer = service_fn(move |request: Request<Incoming>| {
                     let probe = request.uri().path().starts_with("/probe");
                     if probe {
@@ -79,6 +99,13 @@ impl Backend {
                 });
                 tokio::spawn(async move {
                     let _ = stream.set_nodelay(true);
+                    let stream: Box<dyn Stream> = match acceptor {
+                        None => Box::new(stream),
+                        Some(acceptor) => match acceptor.accept(stream).await {
+                            Ok(stream) => Box::new(stream),
+                            Err(_) => return,
+                        },
+                    };
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), answer)
                         .with_upgrades()
@@ -89,6 +116,7 @@ impl Backend {
         Self {
             address,
             served,
+            connections,
             mood,
             runtime: Some(runtime),
         }
@@ -97,6 +125,11 @@ impl Backend {
     /// Requests that it got so far.
     pub(crate) fn served(&self) -> u64 {
         self.served.load(Ordering::SeqCst)
+    }
+
+    /// Connections that it got so far.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// From now on answers everything with this status (0 for the usual one) after this many
@@ -126,6 +159,11 @@ impl Drop for Backend {
         }
     }
 }
+
+/// A connection, in clear text or over TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 type Body = BoxBody<Bytes, Infallible>;
 

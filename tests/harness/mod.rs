@@ -7,6 +7,7 @@ mod guests;
 mod load;
 mod process;
 mod raw;
+mod tls;
 
 pub(crate) use backend::Backend;
 pub(crate) use dns::{Dns, Reply as DnsReply};

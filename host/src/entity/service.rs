@@ -171,6 +171,8 @@ pub struct Service {
     pub write_timeout: Option<u64>,
     /// Longest time between two reads, in milliseconds.
     pub read_timeout: Option<u64>,
+    /// Whether the certificates of endpoints are verified, where the protocol is `https`.
+    pub tls_verify: Option<bool>,
     /// Whether its routes are served.
     pub enabled: bool,
     /// What goes past Kong.

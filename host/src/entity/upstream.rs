@@ -140,6 +140,7 @@ pub(super) const PROBE_EXTENSION: &[Field] = &[
 const EXTENSION: &[Field] = &[
     Field::boolean("share_weight").default(Preset::Boolean(false)),
     percent("panic_threshold", 0),
+    seconds("drain_timeout", 0),
     Field::record("probe", PROBE_EXTENSION),
     Field::record(
         "recovery",
@@ -409,6 +410,9 @@ pub struct Extension {
     pub share_weight: bool,
     /// Below this percentage of available addresses all of them are used; with 0 never.
     pub panic_threshold: f64,
+    /// Seconds that requests in flight may go on at an address that was deleted or is unhealthy; with 0
+    /// as long as they take.
+    pub drain_timeout: f64,
     /// How targets are probed.
     pub probe: Probe,
     /// The circuit that closes by itself.

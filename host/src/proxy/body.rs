@@ -16,7 +16,8 @@ use super::Worker;
 use super::client::Client;
 use super::wire::{Connection, Framing};
 use crate::leftover::{self, PolledFrame};
-use crate::upstream::InFlight;
+use crate::snapshot::Service;
+use crate::upstream::{Endpoint, InFlight};
 
 /// What ends a body early.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -133,6 +134,26 @@ pub(super) struct Exchange {
     pub(super) worker: Rc<Worker>,
     /// Counts it at its endpoint.
     pub(super) in_flight: InFlight,
+    /// When it has to end because its endpoint leaves.
+    pub(super) drain: Drain,
+}
+
+/// Says when a request has to end because its endpoint was deleted or is unhealthy.
+#[derive(Default)]
+pub(super) struct Drain(Option<Pin<Box<dyn Future<Output = ()>>>>);
+
+impl Drain {
+    /// What an upstream asks for. A request that is sent to an unhealthy endpoint on purpose, as a trial
+    /// is, ends when it ends.
+    pub(super) fn of(service: &Service, endpoint: &Endpoint) -> Self {
+        let drains = service.upstream.drains() && !endpoint.is_leaving();
+        Self(drains.then(|| Box::pin(endpoint.drained()) as Pin<Box<dyn Future<Output = ()>>>))
+    }
+
+    /// Ready when the request has to end.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (self.0.as_mut()).map_or(Poll::Pending, |drained| drained.as_mut().poll(cx))
+    }
 }
 
 impl ResponseBody {
@@ -220,6 +241,10 @@ impl Body for ResponseBody {
                     Some(Err(_)) => download.exchange = None,
                 }
                 Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Error::from)))
+            }
+            Poll::Pending if exchange.drain.poll(cx).is_ready() => {
+                download.exchange = None;
+                Poll::Ready(Some(Err("the upstream server was taken out".into())))
             }
             Poll::Pending => {
                 // The head is out, so no status is left to choose: the connection is cut.

@@ -1,13 +1,21 @@
-//! New connections to endpoints.
+//! New connections to endpoints, in clear text or over TLS.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use super::wire::Connection;
+use crate::tls;
+use crate::upstream::Endpoint;
 
 /// Why an endpoint could not be connected to.
 #[derive(Debug, Error)]
@@ -18,18 +26,152 @@ pub(super) enum Error {
     /// The system's word for it.
     #[error("cannot connect: {0}")]
     Io(io::Error),
+    /// There is a connection, and no agreement on it.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(io::Error),
+    /// There is nothing to agree on.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(rustls::Error),
+}
+
+/// Where a connection leads: requests for the same place may share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    /// None in clear text.
+    pub(super) tls: Option<Secure>,
+}
+
+/// What is asked of the other side of a TLS connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Secure {
+    /// The name that is sent (SNI, RFC 6066) and, if anything is verified, that the certificate must be
+    /// for.
+    name: ServerName<'static>,
+    /// Whether the certificate is verified.
+    verify: bool,
+}
+
+impl Secure {
+    /// The name is that of the `Host`, without the port, as in Kong; where that is none, the address
+    /// of the endpoint.
+    pub(super) fn new(host: &str, address: IpAddr, verify: bool) -> Self {
+        let bare = match host.rsplit_once(':') {
+            Some((bare, port)) if !port.contains(']') => bare,
+            _ => host,
+        };
+        let bare = bare.trim_matches(['[', ']']);
+        let name = ServerName::try_from(bare.to_owned());
+        Self {
+            name: name.unwrap_or(ServerName::IpAddress(address.into())),
+            verify,
+        }
+    }
 }
 
 /// Connects to an endpoint within `timeout`.
 pub(super) async fn connect(
-    address: SocketAddr,
+    place: Place,
+    endpoint: Arc<Endpoint>,
     timeout: Duration,
     max_header_size: usize,
 ) -> Result<Box<Connection>, Error> {
-    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
+    let stream = tokio::time::timeout(timeout, open(&place))
         .await
-        .map_err(|_| Error::Timeout)?
-        .map_err(Error::Io)?;
+        .map_err(|_| Error::Timeout)??;
+    let connection = Connection::new(stream, place, endpoint, max_header_size);
+    Ok(Box::new(connection))
+}
+
+async fn open(place: &Place) -> Result<Stream, Error> {
+    let stream = TcpStream::connect(place.address).await.map_err(Error::Io)?;
     stream.set_nodelay(true).map_err(Error::Io)?;
-    Ok(Box::new(Connection::new(stream, address, max_header_size)))
+    let Some(Secure { name, verify }) = &place.tls else {
+        return Ok(Stream::Plain(stream));
+    };
+    let connector = tls::connector(*verify, tls::HTTP_1_1).map_err(Error::Setup)?;
+    let stream = connector.connect(name.clone(), stream).await;
+    Ok(Stream::Tls(Box::new(stream.map_err(Error::Tls)?)))
+}
+
+/// The bytes of a connection.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_the_hosts_without_its_port() {
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let name = |host: &str| Secure::new(host, address, true).name.to_str().into_owned();
+        assert_eq!(name("a.example"), "a.example");
+        assert_eq!(name("a.example:8443"), "a.example");
+        assert_eq!(name("[::1]:8443"), "::1");
+        assert_eq!(name("[::1]"), "::1");
+        assert_eq!(name("127.0.0.1:443"), "127.0.0.1");
+        // What can stand in a header and not in a certificate.
+        assert_eq!(name("a!b:80"), "10.0.0.1");
+    }
 }

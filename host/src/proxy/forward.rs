@@ -11,9 +11,9 @@ use http::{Method, Response, StatusCode, Version};
 use thiserror::Error;
 
 use super::Worker;
-use super::body::{Content, Exchange, Stage, Upload};
+use super::body::{Content, Drain, Exchange, Stage, Upload};
 use super::client::Client;
-use super::connect::{self, connect};
+use super::connect::{self, Place, Secure, connect};
 use super::headers::{self, BodyLength, Forwarded, RequestId};
 use super::respond::Reject;
 use super::retry::Repeats;
@@ -21,7 +21,7 @@ use super::upgrade::Upgrade;
 use super::wire::{self, Connection, Head};
 use crate::balancer;
 use crate::snapshot::Service;
-use crate::upstream::{Endpoint, InFlight, Outcome, Spender};
+use crate::upstream::{Endpoint, InFlight, Outcome, Spender, authority};
 
 /// A request as the client sent it and its route sees it.
 pub(super) struct Inbound<'a> {
@@ -57,6 +57,9 @@ enum Failure {
     /// The endpoint took or sent nothing for too long.
     #[error("no response in time")]
     Timeout,
+    /// The endpoint was taken out, and what was in flight had to end.
+    #[error("the endpoint is gone")]
+    Drained,
     /// The client sent nothing for too long.
     #[error("the client did not send the body in time")]
     ClientTimeout,
@@ -171,7 +174,9 @@ async fn tries(
             Err(failure) => {
                 match &failure {
                     // That is no fault of the endpoint.
-                    Failure::ClientTimeout | Failure::Exchange(wire::Error::Client(_)) => {}
+                    Failure::ClientTimeout
+                    | Failure::Drained
+                    | Failure::Exchange(wire::Error::Client(_)) => {}
                     failure if failure.is_timeout() => report(Outcome::Timeout, failure),
                     failure => report(Outcome::Broken, failure),
                 }
@@ -232,7 +237,9 @@ impl Outbound<'_> {
         match failure {
             Failure::Connect(_) => self.is_whole(),
             Failure::Exchange(wire::Error::Client(_)) | Failure::ClientTimeout => false,
-            Failure::Exchange(_) | Failure::Timeout => self.is_idempotent() && self.is_whole(),
+            Failure::Exchange(_) | Failure::Timeout | Failure::Drained => {
+                self.is_idempotent() && self.is_whole()
+            }
         }
     }
 
@@ -270,13 +277,16 @@ async fn once(
     let per_try = outbound.repeats.per_try_timeout();
     let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
-    let mut idle = worker.pool.take(endpoint.address);
+    let place = place_of(endpoint, service, outbound.preserved_host);
+    let mut idle = worker.pool.take(&place);
+    let mut drain = Drain::of(service, endpoint);
     loop {
         let mut connection = match idle.take() {
             Some(idle) => idle,
             // Not part of this future itself, which is copied for every request: connecting is rare.
             None => Box::pin(connect(
-                endpoint.address,
+                place.clone(),
+                Arc::clone(in_flight.shared()),
                 per_try.map_or(service.connect_timeout, |limit| {
                     limit.min(service.connect_timeout)
                 }),
@@ -295,13 +305,16 @@ async fn once(
             client_body: worker.settings.client_body_timeout,
             end,
         };
-        let head = limits.watch(&mut connection, now, outbound).await;
+        let head = limits
+            .watch(&mut connection, now, outbound, &mut drain)
+            .await;
         match head {
             Ok(head) => {
                 let exchange = Exchange {
                     connection,
                     worker: Rc::clone(worker),
                     in_flight,
+                    drain,
                 };
                 return Ok((head, exchange));
             }
@@ -335,6 +348,7 @@ impl Limits<'_> {
         connection: &mut Connection,
         sent: Instant,
         outbound: &Outbound<'_>,
+        drain: &mut Drain,
     ) -> Result<Head, Failure> {
         let upload = outbound.upload.as_deref();
         // Nothing wakes this when the body moves on to a stage with a shorter limit, so the timer is
@@ -352,6 +366,9 @@ impl Limits<'_> {
         std::future::poll_fn(|cx| {
             if let Poll::Ready(head) = connection.poll_head(cx, bodiless) {
                 return Poll::Ready(head.map_err(Failure::Exchange));
+            }
+            if drain.poll(cx).is_ready() {
+                return Poll::Ready(Err(Failure::Drained));
             }
             while connection.timer.as_mut().poll(cx).is_ready() {
                 let now = Instant::now();
@@ -387,8 +404,19 @@ impl Limits<'_> {
     }
 }
 
+/// Where a request to an endpoint is sent.
+fn place_of(endpoint: &Endpoint, service: &Service, preserved: Option<&str>) -> Place {
+    Place {
+        address: endpoint.address,
+        tls: service.tls.map(|tls| {
+            let host = host_for(endpoint, service, preserved);
+            Secure::new(&host, endpoint.address.ip(), tls.verify)
+        }),
+    }
+}
+
 /// The `Host` that a target gets: the client's, the upstream's with the target's port unless that is
-/// http's, or its own.
+/// the protocol's, or its own.
 fn host_for<'a>(
     endpoint: &'a Endpoint,
     service: &'a Service,
@@ -396,10 +424,11 @@ fn host_for<'a>(
 ) -> Cow<'a, str> {
     match (preserved, service.upstream.host_header.as_deref()) {
         (Some(host), _) => host.into(),
-        (None, None) => endpoint.authority.as_str().into(),
-        (None, Some(host)) => match endpoint.address.port() {
-            80 => host.into(),
-            port => format!("{host}:{port}").into(),
+        (None, None) if service.tls.is_none() => endpoint.authority.as_str().into(),
+        (None, None) => authority(&endpoint.host, endpoint.address.port(), 443).into(),
+        (None, Some(host)) => match (endpoint.address.port(), service.tls) {
+            (80, None) | (443, Some(_)) => host.into(),
+            (port, _) => format!("{host}:{port}").into(),
         },
     }
 }

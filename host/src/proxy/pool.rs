@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 
+use super::connect::Place;
 use super::wire::Connection;
 use crate::config;
 
@@ -16,8 +16,8 @@ const TIDY: Duration = Duration::from_secs(5);
 
 /// The idle connections of one worker.
 pub(super) struct Pool {
-    /// By endpoint, the one used last at the back.
-    idle: RefCell<HashMap<SocketAddr, VecDeque<Box<Connection>>>>,
+    /// By place, the one used last at the back.
+    idle: RefCell<HashMap<Place, VecDeque<Box<Connection>>>>,
     size: usize,
     max_requests: Option<u32>,
     idle_timeout: Option<Duration>,
@@ -34,10 +34,10 @@ impl Pool {
     }
 
     /// The connection that was idle for the shortest time: the likeliest to be open still.
-    pub(super) fn take(&self, address: SocketAddr) -> Option<Box<Connection>> {
+    pub(super) fn take(&self, place: &Place) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
-        let list = idle.get_mut(&address)?;
-        while let Some(connection) = list.pop_back() {
+        let list = idle.get_mut(place)?;
+        while let Some(mut connection) = list.pop_back() {
             if !connection.is_stale() {
                 return Some(connection);
             }
@@ -50,26 +50,28 @@ impl Pool {
         let worn = self
             .max_requests
             .is_some_and(|most| connection.requests >= most);
-        if self.size == 0 || worn || !connection.is_reusable() {
+        if self.size == 0 || worn || !connection.is_reusable() || connection.is_useless() {
             return;
         }
         connection.rest(now);
         let mut idle = self.idle.borrow_mut();
-        let list = idle.entry(connection.address).or_default();
+        let list = idle.entry(connection.place.clone()).or_default();
         if list.len() >= self.size {
             list.pop_front();
         }
         list.push_back(connection);
     }
 
-    /// Closes connections that were idle too long, now and then, for as long as it is polled.
+    /// Closes connections that were idle too long, or lead to where nothing is sent any more, now and then, for as long as it is polled.
     pub(super) async fn tidy(self: Rc<Self>) {
         let timeout = self.idle_timeout.unwrap_or(Duration::MAX);
         loop {
             tokio::time::sleep(TIDY.min(timeout)).await;
             self.idle.borrow_mut().retain(|_, list| {
-                list.retain(|connection| {
-                    !connection.is_stale() && connection.idle_since.elapsed() < timeout
+                list.retain_mut(|connection| {
+                    !connection.is_stale()
+                        && !connection.is_useless()
+                        && connection.idle_since.elapsed() < timeout
                 });
                 !list.is_empty()
             });

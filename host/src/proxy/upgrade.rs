@@ -60,6 +60,7 @@ impl Upgrade {
             connection: endpoint,
             in_flight,
             worker,
+            mut drain,
         } = exchange;
         tokio::task::spawn_local(async move {
             let _held = (in_flight, worker, connection);
@@ -69,7 +70,11 @@ impl Upgrade {
                     let mut client = TokioIo::new(client);
                     // How it ends is between the two; a broken connection is an ordinary end.
                     if client.write_all(&received).await.is_ok() {
-                        let _ = tokio::io::copy_bidirectional(&mut client, &mut endpoint).await;
+                        let copied = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
+                        tokio::select! {
+                            _ = copied => {}
+                            () = std::future::poll_fn(|cx| drain.poll(cx)) => {}
+                        }
                     }
                 }
                 Err(error) => tracing::debug!("a connection did not change over: {error}"),

@@ -9,22 +9,23 @@ mod framing;
 mod head;
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::Response;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 pub(super) use framing::Framing;
 
 use super::body::{Stage, Upload};
+use super::connect::{Place, Stream};
+use crate::upstream::Endpoint;
 
 /// Room for what one read may bring, in bytes: at first, and once reads have filled it.
 const READ: (usize, usize) = (8 * 1024, 64 * 1024);
@@ -65,7 +66,7 @@ pub(super) struct Head {
 
 /// A connection to an endpoint.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Received, and not yet taken.
     input: BytesMut,
     /// Room for the next read.
@@ -77,7 +78,9 @@ pub(super) struct Connection {
     /// forward costs far less than making one.
     pub(super) timer: Pin<Box<Sleep>>,
     /// Where it leads.
-    pub(super) address: SocketAddr,
+    pub(super) place: Place,
+    /// The endpoint that it was made for; another one of the same place may use it as well.
+    endpoint: Arc<Endpoint>,
     /// Requests sent so far.
     pub(super) requests: u32,
     /// When the last of them was answered in full.
@@ -98,12 +101,19 @@ struct Output {
     chunked: bool,
     /// Whether the endpoint has taken a byte of this request.
     begun: bool,
+    /// Whether the stream may keep some of it back: TLS seals what it is given.
+    kept: bool,
     /// Why the endpoint takes no more. It may have answered all the same.
     failed: Option<io::Error>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, address: SocketAddr, max_head: usize) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        place: Place,
+        endpoint: Arc<Endpoint>,
+        max_head: usize,
+    ) -> Self {
         let now = Instant::now();
         Self {
             stream,
@@ -113,7 +123,8 @@ impl Connection {
             output: Output::default(),
             persistent: true,
             timer: Box::pin(tokio::time::sleep_until(now.into())),
-            address,
+            place,
+            endpoint,
             requests: 0,
             idle_since: now,
         }
@@ -193,6 +204,11 @@ impl Connection {
         }
     }
 
+    /// Whether it leads to where nothing is sent any more.
+    pub(super) fn is_useless(&self) -> bool {
+        self.endpoint.is_leaving()
+    }
+
     /// Whether another request may follow.
     pub(super) fn is_reusable(&self) -> bool {
         // Whatever was sent past the end of a response is no answer to a later request.
@@ -200,16 +216,14 @@ impl Connection {
     }
 
     /// Whether the endpoint has closed an idle connection, or sent what nobody asked for.
-    pub(super) fn is_stale(&self) -> bool {
+    pub(super) fn is_stale(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        match self.stream.poll_read_ready(&mut cx) {
-            Poll::Pending => false,
-            // It may be left over from the last read: only another one tells.
-            Poll::Ready(_) => {
-                let read = self.stream.try_read(&mut [0]);
-                !read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            }
-        }
+        let mut byte = [0];
+        let mut read = ReadBuf::new(&mut byte);
+        // Nothing is waited for, and without news no system call is made. Over TLS what comes may be
+        // for the session alone, which is no news.
+        let polled = Pin::new(&mut self.stream).poll_read(&mut cx, &mut read);
+        polled.is_ready()
     }
 
     /// Gives back memory that only large responses need, before the connection is idle.
@@ -222,7 +236,7 @@ impl Connection {
     }
 
     /// The bare connection, after a change of protocol, with what was received on it since.
-    pub(super) fn into_parts(self) -> (TcpStream, BytesMut) {
+    pub(super) fn into_parts(self) -> (Stream, BytesMut) {
         (self.stream, self.input)
     }
 
@@ -266,7 +280,7 @@ impl Output {
     }
 
     fn is_flushed(&self) -> bool {
-        self.sent == self.text.len() && self.piece.is_empty()
+        self.sent == self.text.len() && self.piece.is_empty() && !self.kept
     }
 
     /// Takes the next piece of the body, unless the last one is still on its way. Pending while the
@@ -310,8 +324,8 @@ impl Output {
         }
     }
 
-    fn poll_flush(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_flushed() {
+    fn poll_flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.text.len() || !self.piece.is_empty() {
             let text = &self.text[self.sent..];
             let written = if self.piece.is_empty() {
                 ready!(Pin::new(&mut *stream).poll_write(cx, text))?
@@ -323,6 +337,7 @@ impl Output {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.begun = true;
+            self.kept = matches!(stream, Stream::Tls(_));
             let of_text = written.min(self.text.len() - self.sent);
             self.sent += of_text;
             let of_piece = written - of_text;
@@ -336,6 +351,10 @@ impl Output {
                     }
                 }
             }
+        }
+        if self.kept {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.kept = false;
         }
         Poll::Ready(Ok(()))
     }

@@ -9,13 +9,13 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Published, Service, Snapshot};
+use super::{Published, Service, Snapshot, Tls};
 use crate::balancer::{Balancer, Engine, Plugin};
 use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
 use crate::proxy::{Retry, Route, Router};
 use crate::store::{Change, Commit, Store};
-use crate::upstream::{Memory, Names, Policy, Target, Upstream, split_target};
+use crate::upstream::{Memory, Names, Policy, Target, Upstream, is_name, split_target};
 
 /// Kong's default for the three timeouts of a service.
 const TIMEOUT_MS: u64 = 60_000;
@@ -38,7 +38,9 @@ pub struct Compiler {
     services: BTreeMap<Uuid, entity::service::Service>,
     routes: BTreeMap<Uuid, Arc<Route>>,
     upstreams: BTreeMap<Uuid, entity::upstream::Upstream>,
-    targets: HashMap<Uuid, (Uuid, Target)>,
+    /// Targets by upstream, in the order of their ids, and the upstream of each.
+    targets: HashMap<Uuid, BTreeMap<Uuid, Target>>,
+    parents: HashMap<Uuid, Uuid>,
     plugins: HashMap<Uuid, (String, Arc<Plugin>)>,
 
     named: HashMap<Uuid, Arc<Upstream>>,
@@ -82,6 +84,7 @@ impl Compiler {
             routes: BTreeMap::new(),
             upstreams: BTreeMap::new(),
             targets: HashMap::new(),
+            parents: HashMap::new(),
             plugins: HashMap::new(),
             named: HashMap::new(),
             plain: HashMap::new(),
@@ -167,8 +170,9 @@ impl Compiler {
                         tracing::error!(target = target.target, "a stored target is left out");
                         return;
                     };
-                    stale.names = true;
                     let parent = target.upstream.id;
+                    self.remove_target(id, stale);
+                    stale.names |= is_name(&host);
                     stale.targets.insert(parent);
                     let target = Target {
                         id,
@@ -178,9 +182,8 @@ impl Compiler {
                         failover: target.failover,
                         probe: target.pointsman.probe,
                     };
-                    if let Some((old, _)) = self.targets.insert(id, (parent, target)) {
-                        stale.targets.insert(old);
-                    }
+                    self.targets.entry(parent).or_default().insert(id, target);
+                    self.parents.insert(id, parent);
                 }
             }
             Kind::Balancer => {
@@ -210,15 +213,24 @@ impl Compiler {
                 stale.names = true;
                 self.upstreams.remove(&id);
             }
-            Kind::Target => {
-                if let Some((parent, _)) = self.targets.remove(&id) {
-                    stale.targets.insert(parent);
-                    stale.names = true;
-                }
-            }
+            Kind::Target => self.remove_target(id, stale),
             Kind::Balancer => {
                 stale.plugins = true;
                 self.plugins.remove(&id);
+            }
+        }
+    }
+
+    fn remove_target(&mut self, id: Uuid, stale: &mut Stale) {
+        let Some(parent) = self.parents.remove(&id) else {
+            return;
+        };
+        stale.targets.insert(parent);
+        if let Some(siblings) = self.targets.get_mut(&parent) {
+            let old = siblings.remove(&id);
+            stale.names |= old.is_some_and(|old| is_name(&old.host));
+            if siblings.is_empty() {
+                self.targets.remove(&parent);
             }
         }
     }
@@ -258,7 +270,8 @@ impl Compiler {
     fn hosts(&self) -> impl Iterator<Item = String> {
         // A host that names an upstream is never looked up.
         let upstreams: HashSet<&str> = self.upstreams.values().map(|u| &*u.name).collect();
-        let targets = self.targets.values().map(|(_, target)| target.host.clone());
+        let targets = self.targets.values().flat_map(BTreeMap::values);
+        let targets = targets.map(|target| target.host.clone());
         let services = self
             .services
             .values()
@@ -275,17 +288,8 @@ impl Compiler {
         if stale.plugins {
             self.rebalance_all();
         }
-        if !stale.targets.is_empty() || upstreams_changed {
-            let mut by_upstream: HashMap<Uuid, Vec<(Uuid, Target)>> = HashMap::new();
-            for (id, (parent, target)) in &self.targets {
-                if stale.targets.contains(parent) || stale.upstreams.contains(parent) {
-                    let list = by_upstream.entry(*parent).or_default();
-                    list.push((*id, target.clone()));
-                }
-            }
-            for id in stale.targets.union(&stale.upstreams) {
-                self.retarget(*id, by_upstream.remove(id).unwrap_or_default());
-            }
+        for id in stale.targets.union(&stale.upstreams) {
+            self.retarget(*id);
         }
         if stale.router {
             self.router = Arc::new(Router::new(
@@ -382,22 +386,17 @@ impl Compiler {
     }
 
     /// Sets the targets of an upstream, in the order of their ids.
-    fn retarget(&self, id: Uuid, mut targets: Vec<(Uuid, Target)>) {
+    fn retarget(&self, id: Uuid) {
         if let Some(upstream) = self.named.get(&id) {
-            targets.sort_unstable_by_key(|(id, _)| *id);
-            let targets: Vec<Target> = targets.into_iter().map(|(_, target)| target).collect();
+            let targets = self.targets.get(&id).into_iter().flat_map(BTreeMap::values);
+            let targets: Vec<Target> = targets.cloned().collect();
             upstream.set_targets(&targets, &self.names);
         }
     }
 
     fn retarget_all(&self) {
-        let mut by_upstream: HashMap<Uuid, Vec<(Uuid, Target)>> = HashMap::new();
-        for (id, (parent, target)) in &self.targets {
-            let list = by_upstream.entry(*parent).or_default();
-            list.push((*id, target.clone()));
-        }
-        for (id, targets) in by_upstream {
-            self.retarget(id, targets);
+        for id in self.targets.keys() {
+            self.retarget(*id);
         }
         for ((host, port), upstream) in &self.plain {
             set_plain_target(upstream, host, *port, &self.names);
@@ -452,11 +451,16 @@ fn compile_service(service: &entity::service::Service, upstream: Arc<Upstream>) 
             .name
             .clone()
             .unwrap_or_else(|| service.id.to_string()),
-        unsupported: (service.protocol != "http").then(|| {
+        unsupported: (!matches!(service.protocol.as_str(), "http" | "https")).then(|| {
             format!(
-                "this version of Pointsman sends requests over http only, and the service asks for {}",
+                "this version of Pointsman sends requests over http and https only, and the service \
+                 asks for {}",
                 service.protocol
             )
+        }),
+        tls: (service.protocol == "https").then(|| Tls {
+            // Off unless asked for. Source: Kong, `proxy_ssl_verify`.
+            verify: service.tls_verify.unwrap_or(false),
         }),
         path: service.path.clone().unwrap_or_else(|| "/".into()),
         retries: service.retries.unwrap_or(5),

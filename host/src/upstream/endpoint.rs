@@ -1,9 +1,12 @@
 //! One address that requests can be sent to.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
@@ -41,6 +44,17 @@ pub(super) struct Live {
     pub(super) changed: Notify,
     pub(super) health: Health,
     pub(super) window: Window,
+    departure: Departure,
+}
+
+/// Whether an address is on its way out: deleted, or found unhealthy.
+#[derive(Debug, Default)]
+struct Departure {
+    leaving: AtomicBool,
+    /// When what is still in flight is cut off; none for never.
+    end: Mutex<Option<Instant>>,
+    /// Told when that changes.
+    changed: Notify,
 }
 
 /// What requests did since outliers were last looked for.
@@ -55,6 +69,44 @@ pub(super) struct Window {
 impl Live {
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that the address leaves, and what is in flight is to end by then; the first such
+    /// time stands.
+    pub(super) fn leave(&self, end: Option<Instant>) {
+        self.departure.leaving.store(true, Ordering::Relaxed);
+        let mut known = self.departure.end.lock();
+        if known.is_none() && end.is_some() {
+            *known = end;
+            self.departure.changed.notify_waiters();
+        }
+    }
+
+    /// Takes note that it stays after all.
+    pub(super) fn stay(&self) {
+        if self.departure.leaving.swap(false, Ordering::Relaxed) {
+            *self.departure.end.lock() = None;
+            self.departure.changed.notify_waiters();
+        }
+    }
+
+    /// Waits until what is in flight has to end.
+    async fn drained(self: Arc<Self>) {
+        loop {
+            let changed = self.departure.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            let end = *self.departure.end.lock();
+            match end {
+                None => changed.await,
+                Some(end) => {
+                    if tokio::time::timeout_at(end.into(), changed).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -71,15 +123,9 @@ impl Endpoint {
         weight: u32,
         live: Arc<Live>,
     ) -> Self {
-        let authority = match (host.contains(':'), address.port()) {
-            (false, 80) => host.clone(),
-            (false, port) => format!("{host}:{port}"),
-            (true, 80) => format!("[{host}]"),
-            (true, port) => format!("[{host}]:{port}"),
-        };
         Self {
             id,
-            authority,
+            authority: authority(&host, address.port(), 80),
             address,
             host,
             weight,
@@ -102,8 +148,28 @@ impl Endpoint {
         self.live.in_flight()
     }
 
+    /// Whether the address was deleted or is unhealthy, so that its connections are of no use.
+    pub fn is_leaving(&self) -> bool {
+        self.live.departure.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Waits until requests in flight are to be cut off, if ever.
+    pub fn drained(&self) -> impl Future<Output = ()> + use<> {
+        Arc::clone(&self.live).drained()
+    }
+
     pub(super) fn live(&self) -> &Live {
         &self.live
+    }
+}
+
+/// Host and port as a URI has them (RFC 3986, 3.2), without the port if that is the protocol's own.
+pub fn authority(host: &str, port: u16, own: u16) -> String {
+    match (host.contains(':'), port == own) {
+        (false, true) => host.to_owned(),
+        (false, false) => format!("{host}:{port}"),
+        (true, true) => format!("[{host}]"),
+        (true, false) => format!("[{host}]:{port}"),
     }
 }
 

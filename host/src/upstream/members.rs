@@ -274,7 +274,11 @@ impl Members {
             }
             remembered
         });
-        gone.extend(old.into_iter().map(|(id, member)| (id, (member.live, now))));
+        let drain = policy.drain_timeout();
+        gone.extend(old.into_iter().map(|(id, member)| {
+            member.live.leave(drain.map(|timeout| now + timeout));
+            (id, (member.live, now))
+        }));
         inner.targets = targets.to_vec();
         self.choose(&mut inner);
     }
@@ -381,6 +385,13 @@ impl Members {
             }
             member.was_available = available;
             let healthy = member.live.health.is_available();
+            if healthy {
+                member.live.stay();
+            } else {
+                member
+                    .live
+                    .leave(policy.drain_timeout().map(|timeout| now + timeout));
+            }
             if healthy != member.was_healthy {
                 self.remember(member.id, &member.live);
             }

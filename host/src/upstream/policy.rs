@@ -169,6 +169,11 @@ impl Policy {
         Some((base, seconds(recovery.max_time).unwrap_or(base).max(base)))
     }
 
+    /// How long requests in flight may go on at an address that leaves; none for as long as they take.
+    pub(super) fn drain_timeout(&self) -> Option<Duration> {
+        seconds(self.extension.drain_timeout)
+    }
+
     /// How long a weight ramps up.
     pub(super) fn slow_start(&self) -> Duration {
         seconds(self.extension.slow_start.window).unwrap_or_default()

@@ -3,7 +3,6 @@
 
 mod exchange;
 mod grpc;
-mod tls;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

@@ -259,6 +259,11 @@ impl Known {
     }
 }
 
+/// Whether a host is a name, which has to be looked up.
+pub fn is_name(host: &str) -> bool {
+    literal(host).is_none()
+}
+
 fn literal(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[')
         .trim_end_matches(']')

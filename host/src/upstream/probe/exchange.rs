@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{grpc, tls};
+use super::grpc;
+use crate::tls;
 use crate::upstream::health::Report;
 use crate::upstream::members::Member;
 use crate::upstream::policy::{Active, ProbeKind};
@@ -88,9 +89,9 @@ impl Target {
             }
         });
         let secure = matches!(active.kind, ProbeKind::Https | ProbeKind::Grpcs);
-        let alpn: &[u8] = match active.kind {
-            ProbeKind::Grpcs => b"h2",
-            _ => b"http/1.1",
+        let alpn = match active.kind {
+            ProbeKind::Grpcs => tls::H2,
+            _ => tls::HTTP_1_1,
         };
         let name = active.sni.as_deref().unwrap_or(bare).to_owned();
         Self {

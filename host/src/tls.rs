@@ -1,7 +1,9 @@
-//! TLS towards endpoints.
+//! TLS towards endpoints, for requests and for probes.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
     WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
@@ -10,8 +12,26 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-/// A connector that verifies what it is shown, or takes everything, and offers one protocol.
-pub(super) fn connector(verify: bool, protocol: &[u8]) -> Result<TlsConnector, Error> {
+/// HTTP/1.1 as it is agreed on in a handshake (RFC 7301).
+pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// HTTP/2 (RFC 9113, 3.1).
+pub(crate) const H2: &[u8] = b"h2";
+
+/// A connector that verifies what it is shown, or takes everything, and offers one protocol. All that
+/// ask for the same get the same one, and so share its memory of sessions to resume.
+pub(crate) fn connector(verify: bool, protocol: &'static [u8]) -> Result<TlsConnector, Error> {
+    static MADE: Mutex<BTreeMap<(bool, &[u8]), TlsConnector>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock();
+    if let Some(connector) = made.get(&(verify, protocol)) {
+        return Ok(connector.clone());
+    }
+    let connector = make(verify, protocol)?;
+    made.insert((verify, protocol), connector.clone());
+    Ok(connector)
+}
+
+fn make(verify: bool, protocol: &[u8]) -> Result<TlsConnector, Error> {
     let provider = Arc::new(ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let builder =
@@ -42,15 +62,14 @@ fn roots() -> &'static Arc<RootCertStore> {
         let (added, _) = roots.add_parsable_certificates(found.certs);
         if added == 0 {
             tracing::warn!(
-                "no trusted certificates are installed: probes over TLS fail unless \
-                 https_verify_certificate is false"
+                "no trusted certificates are installed: no certificate of an endpoint can be verified"
             );
         }
         Arc::new(roots)
     })
 }
 
-/// Takes every certificate, as `https_verify_certificate: false` asks for. That the server holds the
+/// Takes every certificate, as a service without `tls_verify` asks for. That the server holds the
 /// key of the one that it shows is still checked.
 #[derive(Debug)]
 struct Unverified(WebPkiSupportedAlgorithms);

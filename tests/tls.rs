@@ -1,0 +1,98 @@
+//! Services whose protocol is `https`, with a real server over TLS.
+
+use serde_json::json;
+
+use crate::harness::{Backend, Gateway, Raw, Setup};
+
+/// A gateway that trusts this authority, with an upstream `u` that is reached over https.
+fn gateway(authority: &str, backend: &Backend) -> (Gateway, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, authority).unwrap();
+    let gateway = Setup::new()
+        .arg("--workers", 1)
+        .env("SSL_CERT_FILE", file.display())
+        .start();
+    gateway.balanced(&[(backend.address, 100)]);
+    set(&gateway, &[("protocol", "https")]);
+    (gateway, folder)
+}
+
+fn set(gateway: &Gateway, fields: &[(&str, &str)]) {
+    gateway
+        .admin("PATCH", "/services/u-service", fields)
+        .expect(200);
+}
+
+#[test]
+fn requests_and_bodies_of_any_size_pass_over_tls() {
+    let (backend, authority) = Backend::secure("b", "b.example");
+    let (gateway, _folder) = gateway(&authority, &backend);
+    // Nothing is verified unless asked for, as in Kong.
+    let echo = gateway.get("/anything").expect(200).json();
+    let port = backend.address.port();
+    assert_eq!(echo["headers"]["host"], format!("127.0.0.1:{port}"));
+    assert_eq!(echo["headers"]["x-forwarded-proto"], "http");
+    let body = gateway.get("/bytes/5000000").expect(200).body;
+    assert!(body.len() == 5_000_000 && body.iter().all(|byte| *byte == b'x'));
+    let upload = ("application/octet-stream", vec![b'y'; 5_000_000]);
+    let echo = gateway.send(gateway.proxy, "POST", "/", &[], Some(upload));
+    assert_eq!(echo.expect(200).json()["length"], 5_000_000);
+    // One handshake for all of them.
+    assert_eq!(backend.connections(), 1);
+
+    let mut raw = Raw::connect(gateway.proxy);
+    raw.send(
+        b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    );
+    assert!(raw.read_until("\r\n\r\n").starts_with("HTTP/1.1 101"));
+    raw.send(b"to and fro\n");
+    assert_eq!(raw.read_until("\n"), "to and fro\n");
+}
+
+#[test]
+fn certificates_are_verified_where_asked_for() {
+    let (backend, authority) = Backend::secure("b", "b.example");
+    let (gateway, _folder) = gateway(&authority, &backend);
+    set(&gateway, &[("tls_verify", "true")]);
+    // It is not for an address.
+    gateway.get("/").expect(502);
+    let host = |host: &str| {
+        gateway
+            .admin_json("PATCH", "/upstreams/u", &json!({"host_header": host}))
+            .expect(200);
+    };
+    host("b.example");
+    gateway.get("/").expect(200);
+    host("c.example");
+    gateway.get("/").expect(502);
+    // A connection that was made without looking is not used by who looks.
+    set(&gateway, &[("tls_verify", "false")]);
+    gateway.get("/").expect(200);
+    set(&gateway, &[("tls_verify", "true")]);
+    gateway.get("/").expect(502);
+
+    let (stranger, _) = Backend::secure("stranger", "b.example");
+    host("b.example");
+    gateway.get("/").expect(200);
+    let target = format!("/upstreams/u/targets/{}", backend.address);
+    gateway.add_target("u", stranger.address, 100);
+    gateway.admin("DELETE", &target, &[]).expect(204);
+    gateway.get("/").expect(502);
+}
+
+#[test]
+fn tls_and_clear_text_do_not_take_each_other_for_http() {
+    let (secure, authority) = Backend::secure("secure", "b.example");
+    let (gateway, _folder) = gateway(&authority, &secure);
+    gateway.get("/").expect(200);
+    set(&gateway, &[("protocol", "http")]);
+    gateway.get("/").expect(502);
+    let plain = Backend::start("plain");
+    gateway.balanced_as("p", "/p", &[(plain.address, 100)]);
+    gateway.get("/p").expect(200);
+    gateway
+        .admin("PATCH", "/services/p-service", &[("protocol", "https")])
+        .expect(200);
+    gateway.get("/p").expect(502);
+}
