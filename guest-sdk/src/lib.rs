@@ -48,7 +48,12 @@
 //! A balancer that panics, or that takes too long, costs no request: the gateway chooses in its
 //! place, logs the message, and makes a new instance, which starts from [`Default`].
 
+mod draw;
+
+use std::cell::Cell;
 use std::ops::Deref;
+
+pub use draw::{Entropy, Lottery};
 
 #[doc(inline)]
 pub use bindings::exports::pointsman::balancer::policy::{Endpoint, Request};
@@ -91,6 +96,9 @@ pub trait Balancer: Default {
 pub enum Column {
     /// Requests sent to the endpoint and not yet answered in full, over the whole gateway.
     InFlight,
+    /// Microseconds until the endpoint answers: a moving average that jumps up to a slower answer at
+    /// once, and halves about every 7 seconds without one; 0 while nothing is known.
+    Latency,
 }
 
 impl Column {
@@ -99,8 +107,18 @@ impl Column {
     pub const fn name(self) -> &'static str {
         match self {
             Self::InFlight => "in-flight",
+            Self::Latency => "latency",
         }
     }
+}
+
+/// How busy one endpoint is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// See [`Column::InFlight`].
+    pub in_flight: u32,
+    /// See [`Column::Latency`].
+    pub latency: u32,
 }
 
 /// The endpoints that may be chosen, and how busy each is.
@@ -112,6 +130,8 @@ pub struct Endpoints {
     columns: Vec<Column>,
     /// The columns one after another, each as long as the table.
     load: Vec<u32>,
+    /// The handles of the columns in flight and latency, for single values.
+    handles: Cell<Option<(u32, u32)>>,
 }
 
 impl Endpoints {
@@ -157,6 +177,60 @@ impl Endpoints {
     #[must_use]
     pub fn in_flight(&self, position: usize) -> u32 {
         self.column(Column::InFlight)[position]
+    }
+
+    /// Microseconds until the endpoint at `position` answers; see [`Column::Latency`].
+    ///
+    /// # Panics
+    ///
+    /// If [`Column::Latency`] is not among [`Balancer::COLUMNS`], or there is no such position.
+    #[must_use]
+    pub fn latency(&self, position: usize) -> u32 {
+        self.column(Column::Latency)[position]
+    }
+
+    /// Looks at one endpoint, whatever [`Balancer::COLUMNS`] are. A look costs the gateway about as
+    /// much as a column of a hundred endpoints: for balancers that look at few of many.
+    ///
+    /// In a test, the values are those of [`Endpoints::with_column`], and 0 where there is none.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    #[must_use]
+    pub fn look(&self, position: usize) -> Load {
+        if cfg!(target_family = "wasm") {
+            self.fetch(position)
+        } else {
+            let of = |column| {
+                let index = self.columns.iter().position(|&present| present == column);
+                let length = self.table.len();
+                index.map_or(0, |index| self.load[index * length..][..length][position])
+            };
+            Load {
+                in_flight: of(Column::InFlight),
+                latency: of(Column::Latency),
+            }
+        }
+    }
+
+    fn fetch(&self, position: usize) -> Load {
+        use bindings::pointsman::balancer::load;
+
+        let (in_flight, latency) = self.handles.get().unwrap_or_else(|| {
+            let handle =
+                |column: Column| load::read(column.name()).unwrap_or_else(|| missing(column));
+            let handles = (handle(Column::InFlight), handle(Column::Latency));
+            self.handles.set(Some(handles));
+            handles
+        });
+        // A position past the range of the wire is as much outside of the table as any other.
+        let position = u32::try_from(position).unwrap_or(u32::MAX);
+        let pair = load::pair(in_flight, latency, position);
+        Load {
+            in_flight: pair as u32,
+            latency: (pair >> 32) as u32,
+        }
     }
 
     /// A whole column, one value for each position: the quickest way to look at all endpoints.

@@ -21,7 +21,7 @@ mod shipped;
 pub use check::LoadError;
 pub use choose::{Balancer, Choice, Counters, Faults, Request, micros};
 pub use compile::compile_worker;
-pub use engine::{Engine, Error, Plugin, Settings};
+pub use engine::{Engine, Error, Plugin, Settings, try_settings};
 pub use shipped::{SHIPPED, Shipped};
 
 #[cfg(test)]

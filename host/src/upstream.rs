@@ -3,6 +3,7 @@
 //! A balancer only ever sees endpoints that may be chosen. Which these are is decided here: by health
 //! (reports of probes and of requests), by outlier detection, by tier.
 
+mod affinity;
 mod budget;
 mod endpoint;
 mod health;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+pub use affinity::{Affinity, Cookie, Key};
 pub use budget::Spender;
 pub use endpoint::{Endpoint, InFlight, authority};
 pub use health::{Condition, Event, Report, Source};
@@ -64,6 +66,9 @@ struct Shared {
     /// Requests that wait for that.
     pending: AtomicU32,
 }
+
+/// What a try without an answer took at least, for balancers that look at latencies.
+const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// What came of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -284,10 +289,20 @@ impl Upstream {
         &self,
         endpoint: &Endpoint,
         outcome: Outcome,
-        latency: impl FnOnce() -> Duration,
+        latency: impl Fn() -> Duration,
         detail: impl FnOnce() -> String,
     ) {
         let live = endpoint.live();
+        if self.balancer.wants_latency() {
+            let took = latency();
+            // What fails quickly is not quick.
+            let took = match outcome {
+                Outcome::Answered(_) => took,
+                Outcome::Broken | Outcome::Timeout => took.max(UNANSWERED),
+            };
+            let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            endpoint.observe_latency(balancer::micros(Instant::now()), took);
+        }
         if self.policy.watches_outliers() {
             let failed = !matches!(outcome, Outcome::Answered(..500));
             live.window.requests.fetch_add(1, Ordering::Relaxed);

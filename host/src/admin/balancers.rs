@@ -70,8 +70,16 @@ pub async fn install_shipped(
     engine: &Arc<Engine>,
 ) -> anyhow::Result<Arc<Plugin>> {
     let mut default = None;
-    for shipped in SHIPPED {
-        let plugin = engine.load_trusted(shipped.component)?;
+    // Compiled side by side: the first start has all of them to compile.
+    let loading: Vec<_> = SHIPPED
+        .iter()
+        .map(|shipped| {
+            let engine = Arc::clone(engine);
+            tokio::task::spawn_blocking(move || engine.load_trusted(shipped.component))
+        })
+        .collect();
+    for (shipped, loading) in SHIPPED.iter().zip(loading) {
+        let plugin = loading.await??;
         let known = store.find(KIND, &["name"], &[&shipped.name.into()])?;
         let current = known
             .as_ref()

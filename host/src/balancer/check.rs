@@ -5,13 +5,19 @@ use thiserror::Error;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::upstream::Endpoint;
+
 /// The interface that a balancer exports.
 const POLICY: &str = "pointsman:balancer/policy@1.";
 
+/// The interface through which a balancer looks at single endpoints.
+const LOAD: &str = "pointsman:balancer/load";
+
 /// Interfaces that a component may import, without version: what std of `wasm32-wasip2` asks for
-/// whether it is used or not. All of them are empty behind the name: no files, no arguments, a clock
+/// whether it is used or not, beside our own. Theirs are empty behind the name: no files, no arguments, a clock
 /// that stands still within a call, fixed random numbers, and output that goes to the log.
 const GIVEN: &[&str] = &[
+    LOAD,
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",
@@ -97,15 +103,41 @@ fn list(names: &[String]) -> String {
 pub enum Column {
     /// Requests sent and not yet answered in full.
     InFlight,
+    /// Microseconds until an answer, a moving average.
+    Latency,
 }
 
 impl Column {
-    const ALL: [Self; 1] = [Self::InFlight];
+    const ALL: [Self; 2] = [Self::InFlight, Self::Latency];
 
     /// The name that stands for it in a description.
     pub fn name(self) -> &'static str {
         match self {
             Self::InFlight => "in-flight",
+            Self::Latency => "latency",
+        }
+    }
+
+    /// The column of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|column| column.name() == name)
+    }
+
+    /// The number by which a guest refers to it.
+    pub(super) fn handle(self) -> u32 {
+        self as u32
+    }
+
+    /// The column of this number.
+    pub(super) fn of_handle(handle: u32) -> Option<Self> {
+        Self::ALL.get(handle as usize).copied()
+    }
+
+    /// What it says of an endpoint at a time.
+    pub(super) fn value(self, endpoint: &Endpoint, now: u64) -> u32 {
+        match self {
+            Self::InFlight => endpoint.in_flight(),
+            Self::Latency => endpoint.latency(now),
         }
     }
 }
@@ -147,11 +179,17 @@ pub(super) fn interfaces(engine: &Engine, component: &Component) -> Result<Vec<S
     Ok(exports)
 }
 
+/// Whether a component asks for latencies, in columns or one by one.
+pub(super) fn wants_latency(engine: &Engine, component: &Component, columns: &[Column]) -> bool {
+    let ty = component.component_type();
+    let mut imports = ty.imports(engine).map(|(name, _)| name.to_owned());
+    columns.contains(&Column::Latency) || imports.any(|name| name.starts_with(LOAD))
+}
+
 /// The columns that a description names.
 pub(super) fn columns(names: &[String]) -> Result<Vec<Column>, LoadError> {
     let known = |name: &String| {
-        let found = Column::ALL.into_iter().find(|column| column.name() == name);
-        found.ok_or_else(|| LoadError::Column {
+        Column::named(name).ok_or_else(|| LoadError::Column {
             column: name.clone(),
             known: Column::ALL.map(|c| c.name().to_owned()).to_vec(),
         })
@@ -162,7 +200,12 @@ pub(super) fn columns(names: &[String]) -> Result<Vec<Column>, LoadError> {
 /// The schema of a description. It must be an object, or a boolean, to be a JSON Schema at all.
 pub(super) fn schema(text: &str) -> Result<Value, LoadError> {
     match serde_json::from_str(text) {
-        Ok(schema @ (Value::Object(_) | Value::Bool(_))) => Ok(schema),
+        Ok(schema @ (Value::Object(_) | Value::Bool(_))) => {
+            match jsonschema::validator_for(&schema) {
+                Ok(_) => Ok(schema),
+                Err(error) => Err(LoadError::Schema(error.to_string())),
+            }
+        }
         Ok(other) => Err(LoadError::Schema(format!(
             "expected an object, found {other}"
         ))),

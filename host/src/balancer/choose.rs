@@ -95,6 +95,8 @@ pub struct Balancer {
     /// Set while the lock is held for longer than a pick may wait: who comes next does not wait at
     /// all, or a slow guest would stop its workers once for each request.
     stuck: AtomicBool,
+    /// Whether the plugin looks at latencies.
+    wants_latency: AtomicBool,
 }
 
 impl std::fmt::Debug for Balancer {
@@ -130,6 +132,7 @@ impl Balancer {
     pub fn new(engine: Arc<Engine>, upstream: &str, plugin: Arc<Plugin>, config: String) -> Self {
         let table: Arc<[Arc<Endpoint>]> = Arc::new([]);
         Self {
+            wants_latency: AtomicBool::new(plugin.wants_latency),
             engine,
             upstream: upstream.into(),
             inner: Mutex::new(Inner {
@@ -153,6 +156,8 @@ impl Balancer {
     pub fn replace(&self, plugin: Arc<Plugin>, config: String) {
         let mut inner = self.inner.lock();
         if inner.plugin.digest != plugin.digest || inner.config != config {
+            self.wants_latency
+                .store(plugin.wants_latency, Ordering::Relaxed);
             inner.plugin = plugin;
             inner.config = config;
             inner.seat = Seat::Vacant;
@@ -162,6 +167,11 @@ impl Balancer {
             inner.counters = Counters::default();
             self.busy.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Whether latencies have to be measured for the plugin.
+    pub fn wants_latency(&self) -> bool {
+        self.wants_latency.load(Ordering::Relaxed)
     }
 
     /// The plugin that chooses now.
@@ -174,9 +184,9 @@ impl Balancer {
         let mut inner = self.inner.lock();
         *self.table.write() = Arc::clone(&table);
         inner.table = table;
-        let guest_table = inner.guest_table();
+        let inner = &mut *inner;
         if let Seat::Taken(instance) = &mut inner.seat
-            && let Err(fault) = instance.set_endpoints(&guest_table)
+            && let Err(fault) = instance.set_endpoints(&inner.table)
         {
             inner.blame(&self.upstream, &fault);
         }
@@ -254,8 +264,11 @@ impl Inner {
         } else {
             self.load.clear();
             for column in &self.plugin.columns {
+                let table = self.table.iter();
                 match column {
-                    Column::InFlight => self.load.extend(self.table.iter().map(|e| e.in_flight())),
+                    // Apart, so that what is the same for all is not asked for each.
+                    Column::InFlight => self.load.extend(table.map(|e| e.in_flight())),
+                    Column::Latency => self.load.extend(table.map(|e| e.latency(request.now))),
                 }
             }
             instance.pick_by_load(guest_request, &self.load)
@@ -280,9 +293,8 @@ impl Inner {
         {
             return Err(Unavailable);
         }
-        let table = self.guest_table();
         self.counters.instances += 1;
-        match Instance::start(engine, &self.plugin, upstream, &self.config, &table) {
+        match Instance::start(engine, &self.plugin, upstream, &self.config, &self.table) {
             Ok(instance) => {
                 self.seat = Seat::Taken(Box::new(instance));
                 Ok(())
@@ -324,16 +336,6 @@ impl Inner {
             "the balancer failed: {text}; the gateway chooses by itself, and makes a new instance in {pause:?}"
         );
         self.counters.last_fault = Some(text);
-    }
-
-    fn guest_table(&self) -> Vec<bindings::Endpoint> {
-        self.table
-            .iter()
-            .map(|endpoint| bindings::Endpoint {
-                id: endpoint.id,
-                weight: endpoint.weight,
-            })
-            .collect()
     }
 }
 

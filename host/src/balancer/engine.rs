@@ -15,7 +15,7 @@ use super::bindings::BalancerPre;
 use super::cache::Cache;
 use super::check::{self, LoadError};
 use super::compile;
-use super::instance::Instance;
+use super::instance::{Fault, Instance};
 use super::sandbox::{self, Guest};
 
 /// Address space that a memory of a guest reserves. With it, 10,000 instances are an ordinary case;
@@ -96,6 +96,8 @@ pub struct Plugin {
     pub config_schema: serde_json::Value,
     /// The load columns that it asks for.
     pub columns: Vec<check::Column>,
+    /// Whether it looks at latencies, so that they have to be measured.
+    pub wants_latency: bool,
     /// The interfaces that it exports.
     pub exports: Vec<String>,
     pub(super) pre: BalancerPre<Guest>,
@@ -214,6 +216,7 @@ impl Engine {
         let description = Instance::describe(self, &pre, &digest)?;
         let columns = check::columns(&description.columns)?;
         let config_schema = check::schema(&description.config_schema)?;
+        let wants_latency = check::wants_latency(&self.wasm, component, &columns);
         Ok(Arc::new(Plugin {
             digest,
             size,
@@ -221,10 +224,22 @@ impl Engine {
             version: description.version,
             config_schema,
             columns,
+            wants_latency,
             exports,
             pre,
         }))
     }
+}
+
+/// Whether a plugin takes these settings.
+///
+/// # Errors
+/// What it says of them, in its own words.
+pub fn try_settings(engine: &Engine, plugin: &Plugin, config: &str) -> Result<(), String> {
+    Instance::configure(engine, plugin, config).map_err(|fault| match fault {
+        Fault::Configuration(sentence) => sentence,
+        other => format!("the balancer fails on these settings: {other}"),
+    })
 }
 
 fn digest(component: &[u8]) -> String {

@@ -1,15 +1,17 @@
 //! One instance of a component, in a store of its own: a trap takes the store, and nothing else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
-use super::bindings::{self, BalancerPre, Description, Endpoint};
+use super::bindings::{self, BalancerPre, Description};
 use super::check::LoadError;
 use super::engine::{Engine, Plugin};
 use super::sandbox::{Guest, Overdue};
+use crate::upstream::Endpoint;
 
 /// Calls other than picks may take this many times as long.
 const PATIENCE: u32 = 10;
@@ -65,7 +67,7 @@ impl Instance {
         plugin: &Plugin,
         upstream: &str,
         config: &str,
-        table: &[Endpoint],
+        table: &Arc<[Arc<Endpoint>]>,
     ) -> Result<Self, Fault> {
         let mut instance = Self::new(engine, &plugin.pre, upstream, &plugin.name)?;
         instance
@@ -77,6 +79,15 @@ impl Instance {
             .map_err(Fault::Configuration)?;
         instance.set_endpoints(table)?;
         Ok(instance)
+    }
+
+    /// Tries settings out, in an instance that is then thrown away.
+    ///
+    /// # Errors
+    /// What the plugin says of them, or how it fails.
+    pub(super) fn configure(engine: &Engine, plugin: &Plugin, config: &str) -> Result<(), Fault> {
+        let none: Arc<[Arc<Endpoint>]> = Arc::new([]);
+        Self::start(engine, plugin, "", config, &none).map(|_| ())
     }
 
     /// Asks a component what it is, in an instance that is then thrown away.
@@ -127,11 +138,19 @@ impl Instance {
     }
 
     /// Replaces the table that positions refer to.
-    pub(super) fn set_endpoints(&mut self, table: &[Endpoint]) -> Result<(), Fault> {
+    pub(super) fn set_endpoints(&mut self, table: &Arc<[Arc<Endpoint>]>) -> Result<(), Fault> {
+        self.store.data_mut().endpoints = Arc::clone(table);
+        let rows: Vec<bindings::Endpoint> = table
+            .iter()
+            .map(|endpoint| bindings::Endpoint {
+                id: endpoint.id,
+                weight: endpoint.weight,
+            })
+            .collect();
         self.call(PATIENCE, |balancer, store| {
             balancer
                 .pointsman_balancer_policy()
-                .call_endpoints_changed(store, table)
+                .call_endpoints_changed(store, &rows)
         })
     }
 

@@ -5,6 +5,8 @@
 //! runs tokio already, so a guest that prints or sleeps would take a worker with it; and its clocks
 //! and random numbers are real, so two instances would answer differently.
 
+use std::sync::Arc;
+
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
@@ -15,6 +17,10 @@ use wasmtime_wasi::p2::bindings::sync::io::streams::{self, InputStream, OutputSt
 use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, io, random};
 use wasmtime_wasi::p2::{StreamError, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::bindings::load;
+use super::check::Column;
+use crate::upstream::Endpoint;
 
 /// Bytes of output that are logged for each call; more is dropped, and said to be.
 const OUTPUT_PER_CALL: usize = 4096;
@@ -31,6 +37,8 @@ pub(super) struct Guest {
     table: ResourceTable,
     pub(super) limits: Limits,
     pub(super) output: Output,
+    /// The table that the guest was told of.
+    pub(super) endpoints: Arc<[Arc<Endpoint>]>,
     /// What the guest's clocks show, in microseconds: the time that the pick was handed.
     pub(super) now: u64,
     /// State of the generator behind the guest's random numbers, the same for every new instance.
@@ -70,6 +78,7 @@ impl Guest {
                 upstream: upstream.into(),
                 plugin: plugin.into(),
             },
+            endpoints: Arc::new([]),
             now: 0,
             random: 0,
             overdue: None,
@@ -193,6 +202,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     types::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
 
     type Own = HasSelf<Guest>;
+    load::add_to_linker::<Guest, Own>(l, |guest| guest)?;
     cli::stdin::add_to_linker::<Guest, Own>(l, |guest| guest)?;
     cli::stdout::add_to_linker::<Guest, Own>(l, |guest| guest)?;
     cli::stderr::add_to_linker::<Guest, Own>(l, |guest| guest)?;
@@ -213,6 +223,35 @@ impl WasiView for Guest {
             ctx: &mut self.context,
             table: &mut self.table,
         }
+    }
+}
+
+impl Guest {
+    fn value(&self, column: u32, position: u32) -> wasmtime::Result<u32> {
+        let Some(column) = Column::of_handle(column) else {
+            wasmtime::bail!("{column} is the handle of no column");
+        };
+        let Some(endpoint) = self.endpoints.get(position as usize) else {
+            let length = self.endpoints.len();
+            wasmtime::bail!("it looked at position {position} of a table of {length}");
+        };
+        Ok(column.value(endpoint, self.now))
+    }
+}
+
+impl load::Host for Guest {
+    fn read(&mut self, column: String) -> wasmtime::Result<Option<u32>> {
+        Ok(Column::named(&column).map(Column::handle))
+    }
+
+    fn at(&mut self, column: u32, position: u32) -> wasmtime::Result<u32> {
+        self.value(column, position)
+    }
+
+    fn pair(&mut self, low: u32, high: u32, position: u32) -> wasmtime::Result<u64> {
+        let low = self.value(low, position)?;
+        let high = self.value(high, position)?;
+        Ok(u64::from(high) << 32 | u64::from(low))
     }
 }
 

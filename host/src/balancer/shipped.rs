@@ -9,11 +9,27 @@ pub struct Shipped {
     pub component: &'static [u8],
 }
 
+macro_rules! shipped {
+    ($name:literal) => {
+        Shipped {
+            name: $name,
+            component: include_bytes!(concat!("../../../plugins/prebuilt/", $name, ".wasm")),
+        }
+    };
+}
+
 /// All of them, the default first.
-pub const SHIPPED: &[Shipped] = &[Shipped {
-    name: "round-robin",
-    component: include_bytes!("../../../plugins/prebuilt/round-robin.wasm"),
-}];
+pub const SHIPPED: &[Shipped] = &[
+    shipped!("round-robin"),
+    shipped!("consistent-hashing"),
+    shipped!("latency"),
+    shipped!("least-connections"),
+    shipped!("maglev"),
+    shipped!("p2c"),
+    shipped!("prequal"),
+    shipped!("random"),
+    shipped!("sticky-sessions"),
+];
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]

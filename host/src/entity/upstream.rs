@@ -138,6 +138,7 @@ pub(super) const PROBE_EXTENSION: &[Field] = &[
 
 /// What goes past Kong, all of it off by default. Terms are Envoy's where it has them.
 const EXTENSION: &[Field] = &[
+    Field::any("balancer_config"),
     Field::boolean("share_weight").default(Preset::Boolean(false)),
     percent("panic_threshold", 0),
     seconds("drain_timeout", 0),
@@ -238,12 +239,23 @@ pub static DECLARATION: Declaration = Declaration {
                 Field::record("passive", PASSIVE),
             ],
         ),
+        Field::string("sticky_sessions_cookie")
+            .check(&[Check::Text(check::cookie_name)])
+            .extension(),
+        Field::string("sticky_sessions_cookie_path")
+            .default(Preset::String("/"))
+            .check(&[Check::Text(check::path)])
+            .extension(),
         Field::record("pointsman", EXTENSION).extension(),
         Field::tags(),
     ],
     expand: couple_hashing,
     normalize: stores_it_as_it_is,
-    rules: &[fallback_fits, hashing_has_its_parameter],
+    rules: &[
+        fallback_fits,
+        hashing_has_its_parameter,
+        sessions_have_a_cookie,
+    ],
 };
 
 /// Kong ties `algorithm` and `hash_on` to each other. A balancer of one's own is not part of that: it
@@ -322,6 +334,15 @@ fn hashing_has_its_parameter(row: &Row, violations: &mut Violations) {
     }
 }
 
+/// Sessions are kept by a cookie, which needs a name. Source: Kong Enterprise 3.11.
+fn sessions_have_a_cookie(row: &Row, violations: &mut Violations) {
+    let cookie = row.get("sticky_sessions_cookie");
+    if text(row, "algorithm") == "sticky-sessions" && cookie.is_none_or(Value::is_null) {
+        let message = "required field missing";
+        violations.conditional("algorithm", "sticky_sessions_cookie", message);
+    }
+}
+
 /// What the data plane reads of an upstream.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Upstream {
@@ -335,14 +356,38 @@ pub struct Upstream {
     pub host_header: Option<String>,
     /// Whether `Host` is the name in an SRV record, and not the target's.
     pub use_srv_name: Option<bool>,
+    /// How many points a ring has; see the balancer `consistent-hashing`.
+    pub slots: u32,
     /// What the affinity hash is made of.
-    pub hash_on: Option<String>,
+    #[serde(flatten)]
+    pub hashing: Hashing,
+    /// Name of the cookie that ties a session to its endpoint.
+    pub sticky_sessions_cookie: Option<String>,
+    /// For which paths that is.
+    pub sticky_sessions_cookie_path: Option<String>,
     /// How its targets are checked.
     #[serde(default)]
     pub healthchecks: HealthChecks,
     /// What goes past Kong.
     #[serde(default)]
     pub pointsman: Extension,
+}
+
+/// What the affinity hash is made of.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are Kong's")]
+pub struct Hashing {
+    pub hash_on: Option<String>,
+    pub hash_fallback: Option<String>,
+    pub hash_on_header: Option<String>,
+    pub hash_fallback_header: Option<String>,
+    pub hash_on_cookie: Option<String>,
+    pub hash_on_cookie_path: Option<String>,
+    pub hash_on_query_arg: Option<String>,
+    pub hash_fallback_query_arg: Option<String>,
+    pub hash_on_uri_capture: Option<String>,
+    pub hash_fallback_uri_capture: Option<String>,
 }
 
 /// How targets are checked.
@@ -406,6 +451,8 @@ pub struct Unhealthy {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct Extension {
+    /// Settings of the balancer, an object that fits its schema.
+    pub balancer_config: Option<Value>,
     /// Whether a target's weight is divided over the addresses of its name. In Kong each gets it all.
     pub share_weight: bool,
     /// Below this percentage of available addresses all of them are used; with 0 never.

@@ -44,7 +44,54 @@ pub(super) struct Live {
     pub(super) changed: Notify,
     pub(super) health: Health,
     pub(super) window: Window,
+    latency: Latency,
     departure: Departure,
+}
+
+/// How long until an answer, as a moving average: it jumps up to a slower answer, comes down with quicker
+/// ones, and is forgotten with time. Source: Finagle's Peak EWMA.
+///
+/// Microseconds in the upper half, the millisecond of the last answer in the lower one. Two answers at
+/// once may lose one, which an average does not mind.
+#[derive(Debug, Default)]
+struct Latency(AtomicU64);
+
+/// Time after which an answer counts for a fraction 1/e, in milliseconds. Source: Kong, Finagle.
+const DECAY: f64 = 10_000.0;
+
+impl Latency {
+    /// What of an old value is left at a time, in microseconds since some start.
+    fn part(stamp: u32, now: u64) -> f64 {
+        let age = ((now / 1000) as u32).wrapping_sub(stamp);
+        // A stamp from a moment ahead, of another thread, is none of 49 days ago.
+        let age = if age > u32::MAX / 2 { 0 } else { age };
+        (-f64::from(age) / DECAY).exp()
+    }
+
+    fn at(&self, now: u64) -> u32 {
+        match self.0.load(Ordering::Relaxed) {
+            0 => 0,
+            packed => (f64::from((packed >> 32) as u32) * Self::part(packed as u32, now)) as u32,
+        }
+    }
+
+    fn observe(&self, now: u64, latency: u32) {
+        let packed = self.0.load(Ordering::Relaxed);
+        let old = f64::from((packed >> 32) as u32);
+        let part = Self::part(packed as u32, now);
+        let new = f64::from(latency);
+        let average = if new >= old * part || packed == 0 {
+            new
+        } else {
+            old * part + new * (1.0 - part)
+        };
+        // 0 means that nothing is known.
+        let average = (average as u64).max(1);
+        self.0.store(
+            average << 32 | u64::from((now / 1000) as u32),
+            Ordering::Relaxed,
+        );
+    }
 }
 
 /// Whether an address is on its way out: deleted, or found unhealthy.
@@ -146,6 +193,18 @@ impl Endpoint {
     /// Requests sent and not yet answered in full, over all workers.
     pub fn in_flight(&self) -> u32 {
         self.live.in_flight()
+    }
+
+    /// Microseconds until the endpoint answers, a moving average as of `now`, a time of
+    /// [`micros`](crate::balancer::micros); 0 while nothing is known.
+    pub fn latency(&self, now: u64) -> u32 {
+        self.live.latency.at(now)
+    }
+
+    /// Takes note of an answer at `now` that took so many microseconds.
+    pub fn observe_latency(&self, now: u64, latency: u64) {
+        let latency = u32::try_from(latency).unwrap_or(u32::MAX);
+        self.live.latency.observe(now, latency);
     }
 
     /// Whether the address was deleted or is unhealthy, so that its connections are of no use.
@@ -261,6 +320,25 @@ mod tests {
         assert!(InFlight::within(Arc::clone(&endpoint), 1, &place).is_err());
         drop(first);
         assert!(InFlight::within(endpoint, 1, &place).is_ok());
+    }
+
+    #[test]
+    fn latency_jumps_up_comes_down_and_is_forgotten() {
+        let latency = Latency::default();
+        assert_eq!(latency.at(5), 0);
+        latency.observe(0, 1000);
+        assert_eq!(latency.at(0), 1000);
+        latency.observe(1_000_000, 50_000);
+        assert_eq!(latency.at(1_000_000), 50_000);
+        // A second later a quick one: a tenth of the way down.
+        latency.observe(2_000_000, 1000);
+        let now = latency.at(2_000_000);
+        assert!((45_000..46_000).contains(&now), "{now}");
+        // A time constant later without any.
+        let later = latency.at(12_000_000);
+        assert!((16_000..18_000).contains(&later), "{later}");
+        // From a thread whose clock was read a moment before.
+        assert_eq!(latency.at(1_999_000), now);
     }
 
     #[test]

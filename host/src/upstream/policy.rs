@@ -1,5 +1,6 @@
 //! What an upstream asks for, ready to be applied: from the entity's fields to durations and sets.
 
+use super::affinity::Affinity;
 use std::time::Duration;
 
 use super::health::{Limits, Report};
@@ -101,6 +102,8 @@ pub struct Policy {
     pub(super) passive: Option<Judge>,
     /// Whether `Host` is the name in an SRV record, and not the target's.
     pub(super) use_srv_name: bool,
+    /// What ties requests to endpoints, if anything does.
+    pub affinity: Option<Affinity>,
     /// What goes past Kong.
     pub extension: entity::Extension,
 }
@@ -152,6 +155,7 @@ impl Policy {
             }),
             passive: judged.then(|| Judge::new(&passive.healthy, &passive.unhealthy)),
             use_srv_name: upstream.use_srv_name.unwrap_or(false),
+            affinity: Affinity::of(upstream),
             extension: upstream.pointsman.clone(),
         }
     }

@@ -1,0 +1,148 @@
+//! Drawing from the randomness of a request.
+
+use crate::Endpoint;
+
+/// As many random numbers as a pick needs, all made from the 64 bits of its request, so that the same
+/// request draws the same ones. Source: SplitMix64 (Steele, Lea, Flood 2014).
+///
+/// ```
+/// let mut entropy = guest_sdk::Entropy::of(&guest_sdk::Request { entropy: 7, ..Default::default() });
+/// assert!(entropy.below(6) < 6);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Entropy(u64);
+
+impl Entropy {
+    /// The randomness of a request.
+    #[must_use]
+    pub fn of(request: &crate::Request) -> Self {
+        Self(request.entropy)
+    }
+
+    /// 64 uniform random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// A uniform number from 0 to `bound` - 1; 0 if the bound is 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.scaled(bound as u64) as usize
+    }
+
+    fn scaled(&mut self, bound: u64) -> u64 {
+        // The bias is less than bound / 2^64 (Lemire 2019, without the rejection).
+        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
+    }
+}
+
+/// Draws positions by weight, at the same price for any number of endpoints. Source: the alias method
+/// (Walker 1977, Vose 1991), in whole numbers, so exact.
+///
+/// ```
+/// # use guest_sdk::{Endpoint, Entropy, Lottery, Request};
+/// let lottery = Lottery::new(&[Endpoint { id: 1, weight: 1 }, Endpoint { id: 2, weight: 3 }]);
+/// let mut entropy = Entropy::of(&Request::default());
+/// let second = (0..4000).filter(|_| lottery.draw(&mut entropy) == Some(1)).count();
+/// assert!((2900..3100).contains(&second));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Lottery {
+    /// Of each position, how much of the sum of weights is its own, and who has the rest.
+    columns: Vec<(u64, u32)>,
+    total: u64,
+}
+
+impl Lottery {
+    /// Draws from these endpoints, each as often as its weight says.
+    #[must_use]
+    pub fn new(endpoints: &[Endpoint]) -> Self {
+        let total: u64 = endpoints.iter().map(|e| u64::from(e.weight)).sum();
+        let count = endpoints.len() as u64;
+        // Each of the columns is as high as the sum of the weights, so the shares stay whole numbers.
+        let mut columns: Vec<(u64, u32)> = endpoints
+            .iter()
+            .zip(0..)
+            .map(|(endpoint, position)| (u64::from(endpoint.weight) * count, position))
+            .collect();
+        let (mut small, mut large): (Vec<u32>, Vec<u32>) =
+            (0..columns.len() as u32).partition(|&position| columns[position as usize].0 < total);
+        while let (Some(short), Some(&long)) = (small.pop(), large.last()) {
+            columns[short as usize].1 = long;
+            let given = total - columns[short as usize].0;
+            let long_column = &mut columns[long as usize];
+            long_column.0 -= given;
+            if long_column.0 < total {
+                large.pop();
+                small.push(long);
+            }
+        }
+        Self { columns, total }
+    }
+
+    /// A position; none if there is no endpoint.
+    pub fn draw(&self, entropy: &mut Entropy) -> Option<usize> {
+        let position = entropy.below(self.columns.len());
+        let &(own, other) = self.columns.get(position)?;
+        Some(if entropy.scaled(self.total) < own {
+            position
+        } else {
+            other as usize
+        })
+    }
+
+    /// Two positions, different ones where there are two: of two choices the better one is nearly as
+    /// good as the best of all (Mitzenmacher 2001).
+    pub fn draw_two(&self, entropy: &mut Entropy) -> Option<(usize, usize)> {
+        let first = self.draw(entropy)?;
+        for _ in 0..4 {
+            let second = self.draw(entropy)?;
+            if second != first {
+                return Some((first, second));
+            }
+        }
+        // One outweighs all others.
+        Some((first, (first + 1) % self.columns.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table(weights: &[u32]) -> Vec<Endpoint> {
+        let ids = weights.iter().zip(1..);
+        ids.map(|(&weight, id)| Endpoint { id, weight }).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_endpoint_holds_its_weight_exactly(weights in proptest::collection::vec(1_u32..=65_535, 1..50)) {
+            let lottery = Lottery::new(&table(&weights));
+            let mut held = vec![0; weights.len()];
+            for (position, &(own, other)) in lottery.columns.iter().enumerate() {
+                let own = own.min(lottery.total);
+                held[position] += own;
+                held[other as usize] += lottery.total - own;
+            }
+            let expected: Vec<u64> = weights.iter().map(|&w| u64::from(w) * weights.len() as u64).collect();
+            prop_assert_eq!(held, expected);
+        }
+
+        #[test]
+        fn numbers_stay_below_their_bound(entropy: u64, bound in 1_usize..1 << 40) {
+            let mut entropy = Entropy(entropy);
+            prop_assert!((0..20).all(|_| entropy.below(bound) < bound));
+        }
+    }
+
+    #[test]
+    fn without_endpoints_nothing_is_drawn() {
+        assert_eq!(Lottery::new(&[]).draw(&mut Entropy(1)), None);
+        assert_eq!(Entropy(1).below(0), 0);
+    }
+}

@@ -1,0 +1,115 @@
+//! What ties requests to endpoints, as an upstream asks for it. Source: Kong 3.9, `hash_on`; sticky
+//! sessions as in Kong Enterprise 3.11.
+
+use http::HeaderName;
+
+use crate::entity::upstream as entity;
+
+/// What ties requests to endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Affinity {
+    /// A hash of the first key that a request carries.
+    Hash {
+        /// `hash_on`.
+        on: Key,
+        /// `hash_fallback`.
+        fallback: Key,
+        /// The cookie of a [`Key::Cookie`].
+        cookie: Cookie,
+    },
+    /// A cookie that names the endpoint.
+    Session(Cookie),
+}
+
+/// What a hash is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// Nothing. The consumer as well: there are none yet, so no request has one.
+    None,
+    /// The client's address.
+    Ip,
+    /// A header, all of its values.
+    Header(HeaderName),
+    /// A cookie, which is set where it is missing.
+    Cookie,
+    /// The normalised path.
+    Path,
+    /// An argument of the query, all of its values.
+    QueryArg(String),
+    /// What a group of the route's path has captured, by name or number.
+    UriCapture(String),
+}
+
+/// A cookie that the gateway sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cookie {
+    /// Its name.
+    pub name: String,
+    /// For which paths it is.
+    pub path: String,
+}
+
+impl Cookie {
+    fn of(name: &Option<String>, path: &Option<String>) -> Option<Self> {
+        Some(Self {
+            name: name.clone()?,
+            path: path.clone().unwrap_or_else(|| "/".into()),
+        })
+    }
+}
+
+impl Affinity {
+    /// Reads what the entity says; none where nothing is tied.
+    pub(super) fn of(upstream: &entity::Upstream) -> Option<Self> {
+        let path = &upstream.sticky_sessions_cookie_path;
+        if let Some(cookie) = Cookie::of(&upstream.sticky_sessions_cookie, path) {
+            return Some(Self::Session(cookie));
+        }
+        let hash = &upstream.hashing;
+        let on = key(
+            hash.hash_on.as_deref(),
+            &hash.hash_on_header,
+            &hash.hash_on_query_arg,
+            &hash.hash_on_uri_capture,
+        );
+        let fallback = key(
+            hash.hash_fallback.as_deref(),
+            &hash.hash_fallback_header,
+            &hash.hash_fallback_query_arg,
+            &hash.hash_fallback_uri_capture,
+        );
+        if on == Key::None && fallback == Key::None {
+            return None;
+        }
+        let cookie = Cookie::of(&hash.hash_on_cookie, &hash.hash_on_cookie_path);
+        let cookie = cookie.unwrap_or(Cookie {
+            name: String::new(),
+            path: String::new(),
+        });
+        Some(Self::Hash {
+            on,
+            fallback,
+            cookie,
+        })
+    }
+}
+
+fn key(
+    kind: Option<&str>,
+    header: &Option<String>,
+    query_arg: &Option<String>,
+    uri_capture: &Option<String>,
+) -> Key {
+    let found = match kind {
+        Some("ip") => Some(Key::Ip),
+        Some("path") => Some(Key::Path),
+        Some("cookie") => Some(Key::Cookie),
+        Some("header") => (header.as_deref())
+            .and_then(|name| HeaderName::try_from(name).ok())
+            .map(Key::Header),
+        Some("query_arg") => query_arg.clone().map(Key::QueryArg),
+        Some("uri_capture") => uri_capture.clone().map(Key::UriCapture),
+        _ => None,
+    };
+    found.unwrap_or(Key::None)
+}

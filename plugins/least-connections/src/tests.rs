@@ -1,0 +1,83 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn table(weights: &[u32]) -> Vec<Endpoint> {
+    let ids = weights.iter().zip(1_u64..);
+    ids.map(|(&weight, id)| Endpoint {
+        id: id.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        weight,
+    })
+    .collect()
+}
+
+fn picks(weights: &[u32], count: usize) -> Vec<usize> {
+    let mut balancer = LeastConnections::default();
+    balancer.endpoints_changed(&table(weights));
+    let idle = vec![0; weights.len()];
+    let endpoints = Endpoints::new(table(weights)).with_column(Column::InFlight, &idle);
+    (0..count)
+        .map(|_| balancer.pick(&Request::default(), &endpoints).unwrap())
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn nobody_is_less_busy_for_its_weight(
+        load in proptest::collection::vec((0_u32..100_000, 1_u32..=65_535), 1..40),
+    ) {
+        let (busy, weights): (Vec<u32>, Vec<u32>) = load.into_iter().unzip();
+        let mut balancer = LeastConnections::default();
+        balancer.endpoints_changed(&table(&weights));
+        let endpoints = Endpoints::new(table(&weights)).with_column(Column::InFlight, &busy);
+        let chosen = balancer.pick(&Request::default(), &endpoints).unwrap();
+        let ratio = |p: usize| f64::from(busy[p]) / f64::from(weights[p]);
+        prop_assert!((0..busy.len()).all(|p| ratio(p) >= ratio(chosen)));
+    }
+
+    #[test]
+    fn idle_endpoints_take_turns_by_weight(weights in proptest::collection::vec(1_u32..20, 1..10)) {
+        let total: u32 = weights.iter().sum();
+        let picks = picks(&weights, total as usize * 10);
+        for (position, weight) in weights.iter().enumerate() {
+            let count = picks.iter().filter(|&&p| p == position).count();
+            prop_assert!(count.abs_diff(*weight as usize * 10) <= weights.len(), "{count} {weight}");
+        }
+    }
+}
+
+#[test]
+fn equals_alternate() {
+    assert_eq!(picks(&[7, 7, 7], 6), [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn who_joins_gets_no_burst_and_who_stays_keeps_the_turn() {
+    let mut balancer = LeastConnections::default();
+    let (two, three) = (table(&[1, 1]), table(&[1, 1, 1]));
+    balancer.endpoints_changed(&two);
+    let endpoints = Endpoints::new(two).with_column(Column::InFlight, &[0, 0]);
+    for _ in 0..101 {
+        balancer.pick(&Request::default(), &endpoints).unwrap();
+    }
+    balancer.endpoints_changed(&three);
+    let endpoints = Endpoints::new(three).with_column(Column::InFlight, &[0, 0, 0]);
+    let picks: Vec<usize> = (0..6)
+        .map(|_| balancer.pick(&Request::default(), &endpoints).unwrap())
+        .collect();
+    for position in 0..3 {
+        let count = picks.iter().filter(|&&p| p == position).count();
+        assert!((1..=3).contains(&count), "{picks:?}");
+    }
+}
+
+#[test]
+fn an_empty_table_has_no_pick() {
+    let endpoints = Endpoints::default().with_column(Column::InFlight, &[]);
+    assert_eq!(
+        LeastConnections::default().pick(&Request::default(), &endpoints),
+        None
+    );
+}

@@ -1,0 +1,105 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn table(weights: &[u32]) -> Vec<Endpoint> {
+    let ids = weights.iter().zip(1_u64..);
+    ids.map(|(&weight, id)| Endpoint {
+        id: id.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        weight,
+    })
+    .collect()
+}
+
+fn shares(weights: &[u32], size: u32) -> Vec<f64> {
+    let mut counts = vec![0_u32; weights.len()];
+    for position in fill(&table(weights), size) {
+        counts[position as usize] += 1;
+    }
+    counts
+        .iter()
+        .map(|&count| f64::from(count) / f64::from(size))
+        .collect()
+}
+
+#[test]
+fn of_a_hundred_endpoints_none_has_over_five_percent_more_than_its_share() {
+    let peak = shares(&[1; 100], 65_537).into_iter().fold(0.0, f64::max);
+    assert!(peak * 100.0 <= 1.05, "{peak}");
+}
+
+#[test]
+fn weights_are_shares() {
+    let shares = shares(&[100, 200, 300, 50], 65_537);
+    for (share, weight) in shares.iter().zip([100.0, 200.0, 300.0, 50.0]) {
+        assert!((share - weight / 650.0).abs() < 0.001, "{shares:?}");
+    }
+}
+
+/// The share of keys that go elsewhere, by the ids of the endpoints that they went to.
+fn moved(before: &[Endpoint], after: &[Endpoint], size: u32) -> f64 {
+    let (old, new) = (fill(before, size), fill(after, size));
+    let moved = old
+        .iter()
+        .zip(&new)
+        .filter(|(old, new)| before[**old as usize].id != after[**new as usize].id);
+    moved.count() as f64 / f64::from(size)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn few_keys_move_and_the_order_of_the_table_means_nothing(
+        count in 20_usize..100, gone in 1_usize..3, weight in 1_u32..100,
+    ) {
+        let all = table(&vec![weight; count]);
+        let mut fewer = all[gone..].to_vec();
+        fewer.reverse();
+        // The paper's table trades some disruption for even shares.
+        let least = gone as f64 / count as f64;
+        let moved_now = moved(&all, &fewer, 65_537);
+        prop_assert!(moved_now <= least + 0.04, "{moved_now} {least}");
+        let mut reversed = all.clone();
+        reversed.reverse();
+        prop_assert_eq!(moved(&all, &reversed, 65_537), 0.0);
+    }
+}
+
+#[test]
+fn a_key_stays_where_it_is_and_a_retry_goes_elsewhere() {
+    let mut balancer = Maglev::default();
+    balancer.configure("{}").unwrap();
+    balancer.endpoints_changed(&table(&[1; 50]));
+    let at = |balancer: &mut Maglev, attempt| {
+        let request = Request {
+            affinity: Some(77),
+            attempt,
+            ..Request::default()
+        };
+        balancer.pick(&request, &Endpoints::default())
+    };
+    let first = at(&mut balancer, 0);
+    assert_eq!(at(&mut balancer, 0), first);
+    assert!((1..4).any(|attempt| at(&mut balancer, attempt) != first));
+}
+
+#[test]
+fn tables_of_none_and_of_more_endpoints_than_places() {
+    let mut balancer = Maglev::default();
+    assert_eq!(
+        balancer.pick(&Request::default(), &Endpoints::default()),
+        None
+    );
+    assert_eq!(fill(&table(&[1; 20]), 7).len(), 7);
+}
+
+#[test]
+fn a_size_that_is_no_prime_is_refused() {
+    let error = Maglev::default()
+        .configure(r#"{"table_size": 65536}"#)
+        .unwrap_err();
+    assert!(error.contains("65537"), "{error}");
+    assert!(Maglev::default().configure(r#"{"size": 7}"#).is_err());
+}

@@ -1,0 +1,202 @@
+//! Prequal: load is not what you should balance. See README.md.
+
+use std::collections::VecDeque;
+
+use guest_sdk::{Balancer, Endpoint, Endpoints, Entropy, Lottery, Request};
+use serde::Deserialize;
+
+/// Loads that the quantile is taken from, and picks after which it is taken anew.
+const SEEN: usize = 128;
+const REVIEW: u32 = 16;
+
+/// Chooses from a pool of endpoints that were looked at lately.
+#[derive(Debug, Default)]
+pub struct Prequal {
+    options: Options,
+    lottery: Lottery,
+    pool: Vec<Probe>,
+    /// Loads of the endpoints looked at last.
+    seen: VecDeque<Load>,
+    /// From this load on an endpoint is hot.
+    hot: Load,
+    picks: u32,
+}
+
+/// Requests in flight for each unit of weight, in 2^-20ths.
+type Load = u64;
+
+/// What was seen of an endpoint.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    position: u32,
+    load: Load,
+    /// What one request more adds to it.
+    step: Load,
+    latency: u32,
+    at: u64,
+    uses: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    pool_size: usize,
+    probes: u32,
+    max_uses: u32,
+    max_age_ms: u64,
+    hot_quantile: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pool_size: 16,
+            probes: 2,
+            max_uses: 3,
+            max_age_ms: 1000,
+            hot_quantile: 0.84,
+        }
+    }
+}
+
+impl Balancer for Prequal {
+    const CONFIG_SCHEMA: &'static str = r#"{
+        "type": "object",
+        "properties": {
+            "pool_size": {
+                "type": "integer", "minimum": 2, "maximum": 128, "default": 16,
+                "description": "Endpoints to choose from at a time"
+            },
+            "probes": {
+                "type": "integer", "minimum": 1, "maximum": 16, "default": 2,
+                "description": "Endpoints that every pick looks at anew"
+            },
+            "max_uses": {
+                "type": "integer", "minimum": 1, "maximum": 1000, "default": 3,
+                "description": "Picks that one look may serve"
+            },
+            "max_age_ms": {
+                "type": "integer", "minimum": 1, "maximum": 60000, "default": 1000,
+                "description": "How long a look is believed, in milliseconds"
+            },
+            "hot_quantile": {
+                "type": "number", "minimum": 0, "maximum": 1, "default": 0.84,
+                "description": "Endpoints with more in flight than this share of what was seen lately are hot; with 0 all are chosen by load, with 1 all by latency"
+            }
+        },
+        "additionalProperties": false
+    }"#;
+
+    fn configure(&mut self, config: &str) -> Result<(), String> {
+        self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+        self.lottery = Lottery::new(endpoints);
+        // Positions have shifted.
+        self.pool.clear();
+    }
+
+    fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
+        let mut entropy = Entropy::of(request);
+        let limit = self.options.max_age_ms * 1000;
+        self.pool
+            .retain(|probe| request.now.saturating_sub(probe.at) <= limit);
+        for _ in 0..self.options.probes {
+            let position = self.lottery.draw(&mut entropy)?;
+            self.look(position, request.now, endpoints);
+        }
+        self.picks += 1;
+        if self.picks.is_multiple_of(REVIEW) || self.seen.len() < REVIEW as usize {
+            self.hot = self.quantile();
+        }
+        let chosen = self.choose()?;
+        let probe = &mut self.pool[chosen];
+        let position = probe.position as usize;
+        probe.uses += 1;
+        // The next pick is to know of this request, which the look was too early for.
+        probe.load += probe.step;
+        if probe.uses >= self.options.max_uses {
+            self.pool.swap_remove(chosen);
+        }
+        Some(position)
+    }
+}
+
+impl Prequal {
+    fn look(&mut self, position: usize, now: u64, endpoints: &Endpoints) {
+        let seen = endpoints.look(position);
+        let step = (1 << 20) / u64::from(endpoints[position].weight).max(1);
+        let probe = Probe {
+            position: position as u32,
+            load: u64::from(seen.in_flight) * step,
+            step,
+            latency: seen.latency,
+            at: now,
+            uses: 0,
+        };
+        if self.seen.len() == SEEN {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(probe.load);
+        match self
+            .pool
+            .iter_mut()
+            .find(|old| old.position == probe.position)
+        {
+            Some(old) => *old = probe,
+            None => {
+                if self.pool.len() >= self.options.pool_size {
+                    self.forget();
+                }
+                self.pool.push(probe);
+            }
+        }
+    }
+
+    /// Makes room: the oldest and the worst leave in turn, so that a pool does not fill with what nobody
+    /// would choose.
+    fn forget(&mut self) {
+        let probes = self.pool.iter().enumerate();
+        let leaves = if self.picks.is_multiple_of(2) {
+            probes.min_by_key(|(_, probe)| probe.at)
+        } else {
+            probes.max_by_key(|(_, probe)| self.rank(probe))
+        };
+        if let Some((position, _)) = leaves {
+            self.pool.swap_remove(position);
+        }
+    }
+
+    /// The lower the better: cold ones by latency, then hot ones by load.
+    fn rank(&self, probe: &Probe) -> (bool, u64) {
+        if probe.load > self.hot {
+            (true, probe.load)
+        } else {
+            (false, u64::from(probe.latency))
+        }
+    }
+
+    fn choose(&self) -> Option<usize> {
+        let probes = self.pool.iter().enumerate();
+        probes
+            .min_by_key(|(_, probe)| self.rank(probe))
+            .map(|(position, _)| position)
+    }
+
+    /// The load that the hot ones are above.
+    fn quantile(&self) -> Load {
+        let mut loads: Vec<Load> = self.seen.iter().copied().collect();
+        if loads.is_empty() {
+            return 0;
+        }
+        let rank = ((loads.len() - 1) as f64 * self.options.hot_quantile) as usize;
+        *loads.select_nth_unstable(rank).1
+    }
+}
+
+guest_sdk::export!(Prequal);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn table(weights: &[u32]) -> Vec<Endpoint> {
+    let ids = weights.iter().zip(1_u64..);
+    ids.map(|(&weight, id)| Endpoint {
+        id: id.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        weight,
+    })
+    .collect()
+}
+use guest_sdk::Column;
+
+/// Picks so often from endpoints of these loads and latencies, and counts.
+fn counts(weights: &[u32], in_flight: &[u32], latency: &[u32], config: &str) -> Vec<u32> {
+    let table = table(weights);
+    let mut balancer = Prequal::default();
+    balancer.configure(config).unwrap();
+    balancer.endpoints_changed(&table);
+    let endpoints = Endpoints::new(table)
+        .with_column(Column::InFlight, in_flight)
+        .with_column(Column::Latency, latency);
+    let mut entropy = Entropy::of(&Request::default());
+    let mut counts = vec![0; weights.len()];
+    for now in 0..10_000 {
+        let request = Request {
+            now,
+            entropy: entropy.next_u64(),
+            ..Request::default()
+        };
+        counts[balancer.pick(&request, &endpoints).unwrap()] += 1;
+    }
+    counts
+}
+
+#[test]
+fn cold_ones_are_chosen_by_latency() {
+    let counts = counts(
+        &[1; 10],
+        &[2; 10],
+        &[100, 200, 300, 400, 500, 600, 700, 800, 900, 1000],
+        "{}",
+    );
+    assert!(counts[0] > counts[9] * 20, "{counts:?}");
+    assert!(counts[..5].iter().sum::<u32>() > 8000, "{counts:?}");
+}
+
+#[test]
+fn hot_ones_are_left_alone_however_quick_they_are() {
+    let mut in_flight = [1; 10];
+    in_flight[0] = 50;
+    let counts = counts(
+        &[1; 10],
+        &in_flight,
+        &[1, 900, 900, 900, 900, 900, 900, 900, 900, 900],
+        "{}",
+    );
+    assert!(counts[0] < 50, "{counts:?}");
+}
+
+#[test]
+fn a_quantile_of_zero_balances_by_load() {
+    let loads = [0, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+    let config = r#"{"hot_quantile": 0, "pool_size": 16, "probes": 8}"#;
+    let counts = counts(&[1; 10], &loads, &[1000; 10], config);
+    assert!(counts[0] > 5000, "{counts:?}");
+}
+
+#[test]
+fn what_is_old_is_not_believed() {
+    let mut balancer = Prequal::default();
+    balancer.endpoints_changed(&table(&[1; 30]));
+    let endpoints = Endpoints::new(table(&[1; 30]));
+    for number in 0..100 {
+        let request = Request {
+            now: number * 2_000_000,
+            entropy: number,
+            ..Request::default()
+        };
+        balancer.pick(&request, &endpoints).unwrap();
+        assert!(balancer.pool.len() <= 2);
+    }
+}
+
+proptest! {
+    #[test]
+    fn picks_stay_in_the_table_through_changes(
+        sizes in proptest::collection::vec(0_usize..40, 1..10), seed: u64,
+    ) {
+        let mut balancer = Prequal::default();
+        let mut entropy = Entropy::of(&Request { entropy: seed, ..Request::default() });
+        for size in sizes {
+            let table = table(&vec![3; size]);
+            balancer.endpoints_changed(&table);
+            let endpoints = Endpoints::new(table);
+            for now in 0..50 {
+                let request = Request { now, entropy: entropy.next_u64(), ..Request::default() };
+                let picked = balancer.pick(&request, &endpoints);
+                prop_assert_eq!(picked.is_some(), size > 0);
+                prop_assert!(picked.is_none_or(|position| position < size));
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_are_checked() {
+    assert!(Prequal::default().configure(r#"{"probes": 3}"#).is_ok());
+    assert!(Prequal::default().configure(r#"{"probe": 3}"#).is_err());
+}

@@ -1,0 +1,53 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn table(weights: &[u32]) -> Vec<Endpoint> {
+    let ids = weights.iter().zip(1_u64..);
+    ids.map(|(&weight, id)| Endpoint {
+        id: id.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        weight,
+    })
+    .collect()
+}
+
+proptest! {
+    #[test]
+    fn a_session_stays_through_any_change_that_leaves_its_endpoint(
+        count in 2_usize..50,
+        session in 0_usize..50,
+        gone in 0_usize..50,
+        entropy: u64,
+    ) {
+        let mut all = table(&vec![1; count]);
+        let id = all[session % count].id;
+        let mut balancer = StickySessions::default();
+        let request = Request { affinity: Some(id), entropy, ..Request::default() };
+        balancer.endpoints_changed(&all);
+        let endpoints = Endpoints::new(all.clone());
+        prop_assert_eq!(all[balancer.pick(&request, &endpoints).unwrap()].id, id);
+        all.remove(gone % count);
+        all.reverse();
+        balancer.endpoints_changed(&all);
+        let endpoints = Endpoints::new(all.clone());
+        let chosen = all[balancer.pick(&request, &endpoints).unwrap()].id;
+        prop_assert_eq!(chosen == id, gone % count != session % count);
+        // A second try is not bound.
+        let retry = Request { attempt: 1, ..request };
+        prop_assert!(balancer.pick(&retry, &endpoints).is_some());
+    }
+}
+
+#[test]
+fn an_empty_table_has_no_pick() {
+    let request = Request {
+        affinity: Some(1),
+        ..Request::default()
+    };
+    assert_eq!(
+        StickySessions::default().pick(&request, &Endpoints::default()),
+        None
+    );
+}
