@@ -8,6 +8,7 @@
 mod harness;
 
 mod admin;
+mod algorithms;
 mod bad_input;
 mod balancers;
 mod fire;

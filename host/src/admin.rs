@@ -8,6 +8,7 @@ mod info;
 mod page;
 mod respond;
 mod serve;
+mod settings;
 mod targets;
 
 use std::net::SocketAddr;

@@ -3,6 +3,7 @@
 //! A worker is a thread with its own listener, its own runtime and its own connections to endpoints;
 //! workers share the snapshot, the upstreams' balancers and the endpoints' live numbers, nothing else.
 
+mod affinity;
 mod body;
 mod client;
 mod connect;
@@ -37,6 +38,7 @@ pub use router::{Route, Router};
 
 use crate::config;
 use crate::snapshot::{Published, Snapshot};
+use affinity::{Facts, Tie};
 use body::{Content, ResponseBody, Upload};
 use client::Client;
 use forward::Inbound;
@@ -144,7 +146,11 @@ async fn answer(
         path: &path,
         headers: &parts.headers,
     };
-    let Match { route, matched } = snapshot.router.route(&query).ok_or(Reject::NoRoute)?;
+    let Match {
+        route,
+        matched,
+        regex,
+    } = snapshot.router.route(&query).ok_or(Reject::NoRoute)?;
     if let Some(reject) = wrong_protocol(route, &parts.headers, target, &host) {
         return Err(reject);
     }
@@ -156,6 +162,19 @@ async fn answer(
         tracing::warn!(service = service.name, "{reason}");
         return Err(Reject::Unsupported(reason.clone()));
     }
+    let tie = match &service.upstream.policy().affinity {
+        None => Tie::default(),
+        Some(affinity) => {
+            let facts = Facts {
+                headers: &parts.headers,
+                ip: &client.ip,
+                path: &path,
+                query: target.query(),
+                regex,
+            };
+            Tie::of(affinity, &facts)
+        }
+    };
     let stripped = if route.strip_path { matched } else { 0 };
     let inbound = Inbound {
         parts,
@@ -165,6 +184,7 @@ async fn answer(
         host: &host,
         path: target.path().as_bytes(),
         preserve_host: route.preserve_host,
+        tie,
         repeats: Repeats {
             route: &route.retry,
             service: &service.retry,

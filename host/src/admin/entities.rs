@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::page::Page;
-use super::{Admin, BODY_LIMIT, decode, targets};
+use super::{Admin, BODY_LIMIT, decode, settings, targets};
 use crate::entity::{Kind, Reference, ReferenceBy, Row, Shape};
 use crate::error::Error;
 use crate::store::{self, Stored, Write};
@@ -455,6 +455,11 @@ impl From<Refused> for Error {
 }
 
 async fn write_explained(admin: &Admin, write: Write) -> Result<(), Refused> {
+    if let Write::Insert { kind, row, .. } | Write::Replace { kind, row, .. } = &write
+        && *kind == Kind::Upstream
+    {
+        settings::check(admin, row).await.map_err(Refused::For)?;
+    }
     // Looked at here and not by `Admin::write`, which has no words for a missing balancer.
     let written = admin.store.write(vec![write]).await;
     match written {

@@ -153,12 +153,31 @@ fn infer_value(shape: &Shape, value: &mut Value) {
                 infer(fields, row);
             }
         }
-        Shape::Any
-        | Shape::String
+        Shape::Any => guess(value),
+        Shape::String
         | Shape::Uuid
         | Shape::Id
         | Shape::Reference(_)
         | Shape::AbsentReference(_) => {}
+    }
+}
+
+/// Reads text as what it looks like: for settings of which only a balancer knows what they are.
+fn guess(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            *value = match text.as_str() {
+                "true" => true.into(),
+                "false" => false.into(),
+                text => match number(text) {
+                    Some(number) => number.into(),
+                    None => return,
+                },
+            };
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(guess),
+        Value::Object(fields) => fields.values_mut().for_each(guess),
+        _ => {}
     }
 }
 

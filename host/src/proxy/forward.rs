@@ -11,6 +11,7 @@ use http::{Method, Response, StatusCode, Version};
 use thiserror::Error;
 
 use super::Worker;
+use super::affinity::Tie;
 use super::body::{Content, Drain, Exchange, Stage, Upload};
 use super::client::Client;
 use super::connect::{self, Place, Secure, connect};
@@ -38,6 +39,8 @@ pub(super) struct Inbound<'a> {
     pub(super) path: &'a [u8],
     /// Whether `host_header` is sent on.
     pub(super) preserve_host: bool,
+    /// What ties it to an endpoint.
+    pub(super) tie: Tie<'a>,
     /// Which tries are repeated.
     pub(super) repeats: Repeats<'a>,
     pub(super) client: &'a Rc<Client>,
@@ -79,6 +82,7 @@ struct Outbound<'a> {
     upload: Option<Rc<Upload>>,
     preserved_host: Option<&'a str>,
     repeats: Repeats<'a>,
+    affinity: Option<u64>,
 }
 
 /// Sends a request to the service and returns the head of the response; its body follows as it
@@ -112,10 +116,13 @@ pub(super) async fn forward(
         upload: upload.cloned(),
         preserved_host: inbound.preserve_host.then_some(inbound.host_header),
         repeats: inbound.repeats,
+        affinity: inbound.tie.affinity,
     };
     let (head, exchange, times) = tries(worker, service, outbound, inbound.started).await?;
     let mut response = head.response;
     headers::to_client(response.headers_mut(), inbound.id, times.0, times.1);
+    let endpoint = exchange.in_flight.endpoint().id;
+    inbound.tie.mark(response.headers_mut(), endpoint);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
             Some(upgrade) => Ok(upgrade.tunnel(response, exchange, Rc::clone(inbound.client))),
@@ -148,7 +155,13 @@ async fn tries(
     let mut now = first_try;
     loop {
         let repeatable = outbound.is_idempotent() && outbound.is_whole();
-        let in_flight = pick(service, now, attempt, &tried, repeatable).await?;
+        let request = balancer::Request {
+            now: balancer::micros(now),
+            entropy: fastrand::u64(..),
+            affinity: outbound.affinity,
+            attempt,
+        };
+        let in_flight = pick(service, request, &tried, repeatable).await?;
         let endpoint = Arc::clone(in_flight.shared());
         let outcome = once(worker, service, in_flight, &outbound, now).await;
         let report = |outcome, detail: &dyn std::fmt::Display| {
@@ -205,18 +218,11 @@ async fn tries(
 /// Chooses the endpoint of the next try, and counts the request there.
 async fn pick(
     service: &Service,
-    now: Instant,
-    attempt: u32,
+    request: balancer::Request,
     tried: &[u64],
     repeatable: bool,
 ) -> Result<InFlight, Reject> {
     let upstream = &*service.upstream;
-    let request = balancer::Request {
-        now: balancer::micros(now),
-        entropy: fastrand::u64(..),
-        affinity: None,
-        attempt,
-    };
     let picked = if upstream.is_limited() {
         let patience = service.connect_timeout;
         Box::pin(upstream.place(request, tried, repeatable, patience)).await

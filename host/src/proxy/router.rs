@@ -71,6 +71,8 @@ pub struct Match<'a> {
     pub route: &'a Route,
     /// Bytes of the path, from its start; 0 for a route without paths.
     pub matched: usize,
+    /// The regular expression that it was matched by, if it was.
+    pub regex: Option<&'a Regex>,
 }
 
 /// All routes.
@@ -229,8 +231,12 @@ impl Router {
             }
         }
         let (rank, matched) = best?;
-        let route = &self.entries.get(rank)?.route;
-        Some(Match { route, matched })
+        let Entry { route, regex } = self.entries.get(rank)?;
+        Some(Match {
+            route,
+            matched,
+            regex: regex.as_ref(),
+        })
     }
 
     /// Looks for an entry of the group that is better than `best`: its rank and what it matched.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -354,22 +355,32 @@ impl Compiler {
         let known = self.named.get(&id).filter(|old| *old.name == settings.name);
         let mut upstream = match known {
             Some(old) => {
-                old.balancer().replace(plugin, String::from("{}"));
+                let config = config_of(settings, &plugin);
+                old.balancer().replace(plugin, config);
                 Upstream::clone(old)
             }
-            None => self.new_upstream(&settings.name, true, plugin),
+            None => {
+                let config = config_of(settings, &plugin);
+                self.new_upstream(&settings.name, true, plugin, config)
+            }
         };
         upstream.host_header = settings.host_header.as_deref().map(Arc::from);
         upstream.set_policy(Policy::of(settings));
         self.named.insert(id, Arc::new(upstream));
     }
 
-    fn new_upstream(&self, name: &str, named: bool, plugin: Arc<Plugin>) -> Upstream {
+    fn new_upstream(
+        &self,
+        name: &str,
+        named: bool,
+        plugin: Arc<Plugin>,
+        config: String,
+    ) -> Upstream {
         let engine = Arc::clone(&self.engine);
         Upstream::new(
             name,
             named,
-            Balancer::new(engine, name, plugin, String::from("{}")),
+            Balancer::new(engine, name, plugin, config),
             &self.memory,
             &self.probing,
         )
@@ -380,7 +391,8 @@ impl Compiler {
         for (id, settings) in &self.upstreams {
             if let Some(upstream) = self.named.get(id) {
                 let plugin = self.plugin_or_default(settings);
-                upstream.balancer().replace(plugin, String::from("{}"));
+                let config = config_of(settings, &plugin);
+                upstream.balancer().replace(plugin, config);
             }
         }
     }
@@ -418,7 +430,8 @@ impl Compiler {
                     let key = (service.host.clone(), service.port);
                     let upstream = self.plain.get(&key).cloned().unwrap_or_else(|| {
                         let name = format!("{}:{}", key.0, key.1);
-                        Arc::new(self.new_upstream(&name, false, Arc::clone(&self.default)))
+                        let plugin = Arc::clone(&self.default);
+                        Arc::new(self.new_upstream(&name, false, plugin, "{}".into()))
                     });
                     set_plain_target(&upstream, &key.0, key.1, &self.names);
                     plain.insert(key, Arc::clone(&upstream));
@@ -430,6 +443,19 @@ impl Compiler {
         self.plain = plain;
         compiled
     }
+}
+
+/// The settings of an upstream's balancer. Kong's one field that is a setting goes to a balancer that
+/// knows a setting of that name.
+fn config_of(upstream: &entity::upstream::Upstream, plugin: &Plugin) -> String {
+    let given = upstream.pointsman.balancer_config.clone();
+    let mut config = given.unwrap_or_else(|| json!({}));
+    let known = plugin.config_schema.pointer("/properties/slots");
+    if let (Some(fields), Some(_)) = (config.as_object_mut(), known) {
+        let slots = fields.entry("slots");
+        slots.or_insert(upstream.slots.into());
+    }
+    config.to_string()
 }
 
 fn set_plain_target(upstream: &Upstream, host: &str, port: u16, names: &Names) {

@@ -1,0 +1,244 @@
+//! The number by which a request is tied to an endpoint, and the cookie that says so.
+
+use std::borrow::Cow;
+
+use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use regex::bytes::Regex;
+use twox_hash::XxHash64;
+use uuid::Uuid;
+
+use crate::upstream::{Affinity, Cookie, Key};
+
+/// What a key may be read from.
+pub(super) struct Facts<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) ip: &'a HeaderValue,
+    /// The normalised path.
+    pub(super) path: &'a [u8],
+    pub(super) query: Option<&'a str>,
+    /// What the route's path matched by, if that is a regular expression.
+    pub(super) regex: Option<&'a Regex>,
+}
+
+/// What ties a request to an endpoint.
+#[derive(Default)]
+pub(super) struct Tie<'a> {
+    /// What the balancer is handed.
+    pub(super) affinity: Option<u64>,
+    cookie: Option<NewCookie<'a>>,
+}
+
+/// A cookie for the client to keep.
+enum NewCookie<'a> {
+    /// With this value, whatever the endpoint is.
+    Value(&'a Cookie, String),
+    /// With the id of the endpoint, if that is not what `affinity` says.
+    Endpoint(&'a Cookie),
+}
+
+impl<'a> Tie<'a> {
+    pub(super) fn of(affinity: &'a Affinity, facts: &Facts<'_>) -> Self {
+        match affinity {
+            Affinity::Session(cookie) => {
+                let sent = cookie_of(facts.headers, &cookie.name);
+                let id = sent.and_then(|text| u64::from_str_radix(text, 16).ok());
+                Self {
+                    affinity: id,
+                    cookie: Some(NewCookie::Endpoint(cookie)),
+                }
+            }
+            Affinity::Hash {
+                on,
+                fallback,
+                cookie,
+            } => {
+                for key in [on, fallback] {
+                    if let Some(text) = read(key, cookie, facts) {
+                        return Self {
+                            affinity: Some(XxHash64::oneshot(0, &text)),
+                            cookie: None,
+                        };
+                    }
+                    if *key == Key::Cookie {
+                        let value = Uuid::new_v4().to_string();
+                        return Self {
+                            affinity: Some(XxHash64::oneshot(0, value.as_bytes())),
+                            cookie: Some(NewCookie::Value(cookie, value)),
+                        };
+                    }
+                }
+                Self::default()
+            }
+        }
+    }
+
+    /// Sets the cookie that the answer of an endpoint is to carry, if any, in place of one of that name
+    /// that the endpoint itself has set.
+    pub(super) fn mark(&self, headers: &mut HeaderMap, endpoint: u64) {
+        let (cookie, value) = match &self.cookie {
+            Some(NewCookie::Value(cookie, value)) => (cookie, Cow::Borrowed(value)),
+            Some(NewCookie::Endpoint(cookie)) if self.affinity != Some(endpoint) => {
+                (cookie, Cow::Owned(format!("{endpoint:016x}")))
+            }
+            _ => return,
+        };
+        let Cookie { name, path } = cookie;
+        let text = format!("{name}={value}; Path={path}; SameSite=Lax; HttpOnly");
+        let Ok(text) = HeaderValue::try_from(text) else {
+            return;
+        };
+        let own = |value: &HeaderValue| {
+            let rest = value.as_bytes().strip_prefix(name.as_bytes());
+            rest.is_some_and(|rest| rest.starts_with(b"="))
+        };
+        if headers.get_all(SET_COOKIE).iter().any(own) {
+            let all = headers.get_all(SET_COOKIE).iter();
+            let others: Vec<HeaderValue> = all.filter(|value| !own(value)).cloned().collect();
+            headers.remove(SET_COOKIE);
+            for value in others {
+                headers.append(SET_COOKIE, value);
+            }
+        }
+        headers.append(SET_COOKIE, text);
+    }
+}
+
+/// What a request carries of a key.
+fn read<'a>(key: &Key, cookie: &Cookie, facts: &Facts<'a>) -> Option<Cow<'a, [u8]>> {
+    match key {
+        Key::None => None,
+        Key::Ip => Some(facts.ip.as_bytes().into()),
+        Key::Path => Some(facts.path.into()),
+        Key::Cookie => cookie_of(facts.headers, &cookie.name).map(|text| text.as_bytes().into()),
+        Key::Header(name) => {
+            let mut values = facts
+                .headers
+                .get_all(name)
+                .iter()
+                .map(HeaderValue::as_bytes);
+            let first = values.next()?;
+            Some(match values.next() {
+                None => first.into(),
+                Some(second) => {
+                    let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
+                    all.join(&b", "[..]).into()
+                }
+            })
+        }
+        Key::QueryArg(name) => {
+            let pairs = form_urlencoded::parse(facts.query?.as_bytes());
+            let own = pairs.filter(|(found, _)| found == name);
+            let mut values: Vec<String> = own.map(|(_, value)| value.into_owned()).collect();
+            values.sort_unstable();
+            (!values.is_empty()).then(|| values.join(",").into_bytes().into())
+        }
+        Key::UriCapture(group) => {
+            let captures = facts.regex?.captures(facts.path)?;
+            let found = match group.parse() {
+                Ok(number) => captures.get(number),
+                Err(_) => captures.name(group),
+            };
+            Some(facts.path.get(found?.range())?.into())
+        }
+    }
+}
+
+/// The value of a cookie (RFC 6265, 5.4).
+fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get_all(COOKIE).iter().find_map(|line| {
+        let mut pairs = line.to_str().ok()?.split(';');
+        pairs.find_map(|pair| {
+            let (found, value) = pair.trim().split_once('=')?;
+            (found == name && !value.is_empty()).then_some(value)
+        })
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    fn text(key: &Key, lines: &[(&'static str, &str)], query: Option<&str>) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let regex = Regex::new("^/users/(?P<id>[0-9]+)").unwrap();
+        let facts = Facts {
+            headers: &headers,
+            ip: &HeaderValue::from_static("192.0.2.1"),
+            path: b"/users/42/x",
+            query,
+            regex: Some(&regex),
+        };
+        let cookie = Cookie {
+            name: "c".into(),
+            path: "/".into(),
+        };
+        read(key, &cookie, &facts).map(|text| String::from_utf8(text.into_owned()).unwrap())
+    }
+
+    #[test]
+    fn keys_are_read_as_in_kong() {
+        let header = Key::Header("x-user".parse().unwrap());
+        let arg = Key::QueryArg("a".into());
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(text(&Key::Ip, &[], None), some("192.0.2.1"));
+        assert_eq!(text(&Key::Path, &[], None), some("/users/42/x"));
+        assert_eq!(text(&header, &[("x-user", "u")], None), some("u"));
+        assert_eq!(
+            text(&header, &[("x-user", "u"), ("x-user", "v")], None),
+            some("u, v")
+        );
+        assert_eq!(text(&header, &[], None), None);
+        assert_eq!(
+            text(&Key::Cookie, &[("cookie", "d=1; c=2;cc=3")], None),
+            some("2")
+        );
+        assert_eq!(text(&Key::Cookie, &[("cookie", "d=1; c=")], None), None);
+        assert_eq!(text(&arg, &[], Some("b=1&a=z&a=%2F")), some("/,z"));
+        assert_eq!(text(&arg, &[], Some("b=1")), None);
+        assert_eq!(text(&arg, &[], None), None);
+        let captured = |group: &str| text(&Key::UriCapture(group.into()), &[], None);
+        assert_eq!(captured("id"), some("42"));
+        assert_eq!(captured("1"), some("42"));
+        assert_eq!(captured("2"), None);
+        assert_eq!(captured("name"), None);
+    }
+
+    #[test]
+    fn the_cookie_of_the_gateway_replaces_one_of_its_name() {
+        let cookie = Cookie {
+            name: "s".into(),
+            path: "/p".into(),
+        };
+        let mut tie = Tie {
+            affinity: Some(7),
+            cookie: Some(NewCookie::Endpoint(&cookie)),
+        };
+        let mut headers = HeaderMap::new();
+        headers.append(SET_COOKIE, HeaderValue::from_static("s=theirs"));
+        headers.append(SET_COOKIE, HeaderValue::from_static("ss=other"));
+        tie.mark(&mut headers, 7);
+        assert_eq!(headers.get_all(SET_COOKIE).iter().count(), 2);
+        assert_eq!(headers[SET_COOKIE], "s=theirs");
+        tie.affinity = None;
+        tie.mark(&mut headers, 7);
+        let all: Vec<&HeaderValue> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(
+            all,
+            [
+                "ss=other",
+                "s=0000000000000007; Path=/p; SameSite=Lax; HttpOnly"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hash_is_the_same_on_every_gateway() {
+        // A changed value would move every key when a gateway is upgraded.
+        assert_eq!(XxHash64::oneshot(0, b""), 0xef46_db37_51d8_e999);
+        assert_eq!(XxHash64::oneshot(0, b"user-1"), 11_633_770_265_628_666_856);
+    }
+}

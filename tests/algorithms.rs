@@ -1,0 +1,340 @@
+//! The balancers that ship, each on real traffic, and what ties requests to endpoints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Gateway, Load, Setup, Tally};
+
+/// All that ship, but the one that needs a field of its own.
+const ALL: [&str; 8] = [
+    "round-robin",
+    "consistent-hashing",
+    "latency",
+    "least-connections",
+    "maglev",
+    "p2c",
+    "prequal",
+    "random",
+];
+
+fn with_backends() -> (Gateway, Vec<Backend>) {
+    let gateway = Gateway::start();
+    let backends: Vec<Backend> = ["a", "b", "c", "d"].map(Backend::start).into();
+    let targets: Vec<_> = backends.iter().map(|b| (b.address, 100)).collect();
+    gateway.balanced(&targets);
+    (gateway, backends)
+}
+
+fn set(gateway: &Gateway, settings: &Value) {
+    let answer = gateway.admin_json("PATCH", "/upstreams/u", settings);
+    answer.expect(200);
+}
+
+/// What a balancer has done for `u`.
+fn usage(gateway: &Gateway, name: &str) -> Value {
+    let shown = gateway.admin("GET", &format!("/balancers/{name}"), &[]);
+    shown.expect(200).json()["usage"]["u"].clone()
+}
+
+#[test]
+fn every_shipped_balancer_serves_by_itself() {
+    let (gateway, _backends) = with_backends();
+    for name in ALL {
+        set(&gateway, &json!({"algorithm": name}));
+        let tally = Tally::of(gateway.proxy, "/", 4, 50);
+        assert_eq!(tally.failures, [""; 0], "{name}");
+        // Without a key, or idle, everybody gets some.
+        assert_eq!(tally.by_backend.len(), 4, "{name}: {tally:?}");
+        let usage = usage(&gateway, name);
+        assert_eq!(usage["picks"], 200, "{name}");
+        assert_eq!(usage["host_choices"], 0, "{name}: {usage}");
+    }
+}
+
+#[test]
+fn a_switch_every_moment_costs_no_request() {
+    let (gateway, _backends) = with_backends();
+    set(&gateway, &json!({"sticky_sessions_cookie": "session"}));
+    let load = Load::start(gateway.proxy, "/", 4);
+    for round in 0..40 {
+        let name = ["sticky-sessions"]
+            .iter()
+            .chain(&ALL)
+            .nth(round % 9)
+            .unwrap();
+        set(&gateway, &json!({"algorithm": name}));
+        load.wait_for(20);
+    }
+    assert_eq!(load.stop().failures, [""; 0]);
+}
+
+#[test]
+fn a_component_built_for_an_earlier_version_still_loads() {
+    let (gateway, _backends) = with_backends();
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/components/round-robin-1.0.0.wasm");
+    let made = gateway
+        .upload("old", std::fs::read(file).unwrap())
+        .expect(201)
+        .json();
+    assert_eq!(made["exports"][0], "pointsman:balancer/policy@1.0.0");
+    set(&gateway, &json!({"algorithm": "old"}));
+    let picks: Vec<String> = (0..8).map(|_| gateway.backend_of("/")).collect();
+    assert_eq!(picks[..4], picks[4..]);
+    assert_eq!(picks.iter().collect::<BTreeSet<_>>().len(), 4);
+    assert_eq!(usage(&gateway, "old")["host_choices"], 0);
+}
+
+/// Where requests go that differ in one thing, twice over.
+fn placed(mut ask: impl FnMut(&str) -> String) -> BTreeMap<String, String> {
+    let keys = (0..40).map(|number| format!("user-{number}"));
+    let places: BTreeMap<String, String> = keys.map(|key| (key.clone(), ask(&key))).collect();
+    for (key, place) in &places {
+        assert_eq!(ask(key), *place, "{key}");
+    }
+    let used: BTreeSet<&String> = places.values().collect();
+    assert!(used.len() >= 3, "{places:?}");
+    places
+}
+
+#[test]
+fn keys_stay_where_they_are_for_every_hash_on() {
+    let (gateway, backends) = with_backends();
+    let by_header = |key: &str| {
+        let headers = [("x-user", key)];
+        gateway
+            .get_with("/", &headers)
+            .expect(200)
+            .header("x-backend")
+            .to_owned()
+    };
+    set(
+        &gateway,
+        &json!({"hash_on": "header", "hash_on_header": "x-user"}),
+    );
+    let shown = gateway.admin("GET", "/upstreams/u", &[]).json();
+    assert_eq!(shown["algorithm"], "consistent-hashing");
+    let places = placed(by_header);
+    // Only keys of who left move.
+    let gone = format!("/upstreams/u/targets/{}", backends[0].address);
+    gateway.admin("DELETE", &gone, &[]).expect(204);
+    for (key, place) in &places {
+        let now = by_header(key);
+        assert!(now == *place || place == "a", "{key}: {place}, {now}");
+    }
+    gateway.add_target("u", backends[0].address, 100);
+    assert_eq!(placed(by_header), places);
+    // Other gateways agree, and other algorithms that look at the key keep it in one place.
+    set(&gateway, &json!({"algorithm": "maglev"}));
+    placed(by_header);
+
+    let hash = |settings: Value| {
+        let mut settings = settings;
+        settings["algorithm"] = "consistent-hashing".into();
+        set(&gateway, &settings);
+    };
+    hash(json!({"hash_on": "path"}));
+    placed(|key| gateway.backend_of(&format!("/{key}?x=1")));
+    hash(json!({"hash_on": "query_arg", "hash_on_query_arg": "u"}));
+    placed(|key| gateway.backend_of(&format!("/?a=1&u={key}")));
+    hash(json!({"hash_on": "cookie", "hash_on_cookie": "id"}));
+    placed(|key| {
+        let cookie = format!("a=1; id={key}");
+        let answer = gateway.get_with("/", &[("cookie", &cookie)]).expect(200);
+        assert_eq!(answer.header("set-cookie"), "");
+        answer.header("x-backend").to_owned()
+    });
+    hash(json!({"hash_on": "ip"}));
+    let first = gateway.backend_of("/");
+    assert!((0..20).all(|_| gateway.backend_of("/") == first));
+    // What is missing is made up for.
+    hash(json!({"hash_on": "header", "hash_on_header": "x-none", "hash_fallback": "path"}));
+    placed(|key| gateway.backend_of(&format!("/{key}")));
+    let routes = json!({"paths": ["~/users/(?<id>[^/]+)"], "strip_path": false});
+    gateway
+        .admin_json("POST", "/services/u-service/routes", &routes)
+        .expect(201);
+    hash(json!({"hash_on": "uri_capture", "hash_on_uri_capture": "id"}));
+    let mut calls = 0;
+    placed(|key| {
+        calls += 1;
+        gateway.backend_of(&format!("/users/{key}/{calls}"))
+    });
+}
+
+#[test]
+fn a_cookie_to_hash_on_is_made_where_it_is_missing() {
+    let (gateway, _backends) = with_backends();
+    let settings = json!({
+        "hash_on": "cookie", "hash_on_cookie": "id", "hash_on_cookie_path": "/shop",
+    });
+    set(&gateway, &settings);
+    for _ in 0..10 {
+        let answer = gateway.get("/").expect(200);
+        let set_cookie = answer.header("set-cookie");
+        let (cookie, attributes) = set_cookie.split_once(';').unwrap();
+        assert!(
+            cookie.starts_with("id=") && cookie.len() > 20,
+            "{set_cookie}"
+        );
+        assert_eq!(attributes, " Path=/shop; SameSite=Lax; HttpOnly");
+        let again = gateway.get_with("/", &[("cookie", cookie)]).expect(200);
+        assert_eq!(again.header("x-backend"), answer.header("x-backend"));
+        assert_eq!(again.header("set-cookie"), "");
+    }
+}
+
+#[test]
+fn a_session_stays_with_its_target_while_that_is_there() {
+    let (gateway, backends) = with_backends();
+    let missing = gateway.admin_json(
+        "PATCH",
+        "/upstreams/u",
+        &json!({"algorithm": "sticky-sessions"}),
+    );
+    assert!(
+        missing
+            .expect(400)
+            .text()
+            .contains("sticky_sessions_cookie")
+    );
+    let settings = json!({
+        "algorithm": "sticky-sessions", "sticky_sessions_cookie": "session",
+        "sticky_sessions_cookie_path": "/app",
+    });
+    set(&gateway, &settings);
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        let answer = gateway.get("/").expect(200);
+        let backend = answer.header("x-backend").to_owned();
+        let cookie = answer
+            .header("set-cookie")
+            .split(';')
+            .next()
+            .unwrap()
+            .to_owned();
+        assert!(answer.header("set-cookie").contains("Path=/app;"));
+        for _ in 0..3 {
+            let again = gateway.get_with("/", &[("cookie", &cookie)]).expect(200);
+            assert_eq!(again.header("x-backend"), backend);
+            assert_eq!(again.header("set-cookie"), "");
+        }
+        seen.insert((backend, cookie));
+    }
+    // One cookie a target, on every target.
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    let (_, cookie) = seen.iter().find(|(backend, _)| backend == "a").unwrap();
+    let gone = format!("/upstreams/u/targets/{}", backends[0].address);
+    gateway.admin("DELETE", &gone, &[]).expect(204);
+    let moved = gateway.get_with("/", &[("cookie", cookie)]).expect(200);
+    assert_ne!(moved.header("x-backend"), "a");
+    assert!(moved.header("set-cookie").starts_with("session="));
+    // Nonsense is no session.
+    gateway
+        .get_with("/", &[("cookie", "session=%%%")])
+        .expect(200);
+}
+
+#[test]
+fn latency_and_prequal_leave_a_slow_target_alone() {
+    let (gateway, backends) = with_backends();
+    backends[3].turn(0, 60);
+    for name in ["latency", "prequal"] {
+        set(&gateway, &json!({"algorithm": name}));
+        let tally = Tally::of(gateway.proxy, "/", 4, 100);
+        let slow = tally.by_backend.get("d").copied().unwrap_or(0);
+        // A quarter would be 100.
+        assert!(slow <= 40, "{name}: {tally:?}");
+        assert_eq!(tally.failures, [""; 0]);
+    }
+}
+
+#[test]
+fn the_least_busy_is_exact_over_all_workers() {
+    let (gateway, backends) = with_backends();
+    for name in ["least-connections", "p2c"] {
+        set(&gateway, &json!({"algorithm": name}));
+        let served = || -> Vec<u64> { backends.iter().map(Backend::served).collect() };
+        let before = served();
+        std::thread::scope(|scope| {
+            // Each waits at its target for long enough that all of them are there at once.
+            for _ in 0..40 {
+                scope.spawn(|| Tally::of(gateway.proxy, "/delay/1500", 1, 1));
+            }
+            let start = Instant::now();
+            loop {
+                let now = served();
+                let came: Vec<u64> = now
+                    .iter()
+                    .zip(&before)
+                    .map(|(now, then)| now - then)
+                    .collect();
+                if came.iter().sum::<u64>() == 40 {
+                    match name {
+                        "least-connections" => assert_eq!(came, [10; 4]),
+                        _ => assert!(
+                            came.iter().all(|count| (6..=14).contains(count)),
+                            "{came:?}"
+                        ),
+                    }
+                    break;
+                }
+                assert!(start.elapsed() < Duration::from_secs(30), "{came:?}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+    }
+}
+
+#[test]
+fn settings_must_fit_the_balancer() {
+    let gateway = Setup::new().start();
+    let backend = Backend::start("a");
+    gateway.balanced(&[(backend.address, 100)]);
+    let with = |algorithm: &str, config: Value| {
+        let settings = json!({"algorithm": algorithm, "pointsman": {"balancer_config": config}});
+        gateway.admin_json("PATCH", "/upstreams/u", &settings)
+    };
+    let wrong = with("maglev", json!({"table_size": 1})).expect(400).json();
+    let said = &wrong["fields"]["pointsman"]["balancer_config"]["table_size"];
+    assert!(said.as_str().unwrap().contains('2'), "{wrong}");
+    // What no schema can say.
+    let wrong = with("maglev", json!({"table_size": 65536}))
+        .expect(400)
+        .json();
+    assert!(
+        wrong["message"].as_str().unwrap().contains("prime"),
+        "{wrong}"
+    );
+    assert!(
+        with("maglev", json!({"size": 7}))
+            .expect(400)
+            .text()
+            .contains("size")
+    );
+    with("maglev", json!(5)).expect(400);
+    let shown = with("maglev", json!({"table_size": 101}))
+        .expect(200)
+        .json();
+    assert_eq!(shown["pointsman"]["balancer_config"]["table_size"], 101);
+    assert_eq!(gateway.backend_of("/"), "a");
+    // They belong to their balancer.
+    let other = gateway.admin("PATCH", "/upstreams/u", &[("algorithm", "prequal")]);
+    assert!(other.expect(400).text().contains("table_size"));
+    let form = [
+        ("algorithm", "prequal"),
+        ("pointsman.balancer_config.pool_size", "8"),
+        ("pointsman.balancer_config.hot_quantile", "0.5"),
+    ];
+    let made = gateway
+        .admin("PUT", "/upstreams/v", &form)
+        .expect(200)
+        .json();
+    assert_eq!(
+        made["pointsman"]["balancer_config"],
+        json!({"pool_size": 8, "hot_quantile": 0.5})
+    );
+}
