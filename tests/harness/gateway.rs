@@ -298,11 +298,20 @@ impl Gateway {
         std::io::copy(&mut body, &mut std::io::sink()).unwrap() as usize
     }
 
-    /// Resident memory of the process.
-    pub(crate) fn resident_bytes(&self) -> usize {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
-        let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-        pages * 4096
+    /// Begins to measure the memory that the process holds at its most, from what it holds now.
+    pub(crate) fn reset_peak(&self) -> usize {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+        self.peak_bytes()
+    }
+
+    /// The most memory that the process has held since then.
+    pub(crate) fn peak_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak
+            .and_then(|rest| rest.trim().strip_suffix(" kB"))
+            .unwrap();
+        kilobytes.parse::<usize>().unwrap() << 10
     }
 
     fn signal(&self, signal: &str) {

@@ -221,9 +221,9 @@ impl Worker {
             // The worker watches over slow heads itself, at no cost to quick ones.
             .header_read_timeout(None)
             // Head and body of a small response leave in one buffer: copying a kilobyte costs less than
-            // a list of buffers does.
-            .writev(false)
-            .pipeline_flush(true);
+            // a list of buffers does. (Not `pipeline_flush`: with it hyper takes a body as fast as it
+            // comes, however slow the client is.)
+            .writev(false);
         server
     }
 
