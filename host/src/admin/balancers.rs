@@ -7,6 +7,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
@@ -70,16 +71,16 @@ pub async fn install_shipped(
     engine: &Arc<Engine>,
 ) -> anyhow::Result<Arc<Plugin>> {
     let mut default = None;
-    // Compiled side by side: the first start has all of them to compile.
-    let loading: Vec<_> = SHIPPED
-        .iter()
-        .map(|shipped| {
-            let engine = Arc::clone(engine);
-            tokio::task::spawn_blocking(move || engine.load_trusted(shipped.component))
+    // The first start has all of them to compile: as many at once as there are processors.
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut loading = stream::iter(SHIPPED)
+        .map(|shipped| async move {
+            let component = Bytes::from_static(shipped.component);
+            (shipped, engine.load_shipped(component).await)
         })
-        .collect();
-    for (shipped, loading) in SHIPPED.iter().zip(loading) {
-        let plugin = loading.await??;
+        .buffered(at_once);
+    while let Some((shipped, loaded)) = loading.next().await {
+        let plugin = loaded?;
         let known = store.find(KIND, &["name"], &[&shipped.name.into()])?;
         let current = known
             .as_ref()

@@ -1,8 +1,10 @@
-//! Components to machine code: those from outside in a process of their own, since a compiler can be
-//! made to take any time and memory.
+//! Components to machine code, in a process of their own: a compiler can be made to take any time and
+//! memory, and what it took is given back with its process.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -10,7 +12,7 @@ use tokio::process::Command;
 use wasmtime::Engine;
 
 use super::check::LoadError;
-use super::engine::{Settings, config};
+use super::engine::config;
 
 /// Largest address space of the compile worker, in bytes.
 const MEMORY: u64 = 2 << 30;
@@ -21,18 +23,23 @@ const OUTPUT: u64 = 256 << 20;
 /// Largest report of what went wrong that is read from it, in bytes.
 const REPORT: u64 = 16 << 10;
 
-/// Compiles in this process.
+/// Compiles in this process, for programs that are no gateway.
 pub(super) fn here(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, LoadError> {
     engine
         .precompile_component(component)
         .map_err(|error| LoadError::Invalid(format!("{error:#}")))
 }
 
-/// Compiles in a process that is killed when it takes too long.
-pub(super) async fn in_child(settings: &Settings, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+/// Compiles in a process that is killed when it takes too long. `compiler` is the program whose
+/// subcommand is the [`compile_worker`].
+pub(super) async fn in_child(
+    compiler: &Path,
+    timeout: Duration,
+    component: &[u8],
+) -> Result<Vec<u8>, LoadError> {
     let internal = |error: std::io::Error| LoadError::Internal(error.to_string());
-    let seconds = settings.compile_timeout.as_secs().max(1);
-    let mut child = Command::new(&settings.compiler)
+    let seconds = timeout.as_secs().max(1);
+    let mut child = Command::new(compiler)
         .arg("compile-worker")
         .arg(seconds.to_string())
         .env_clear()
@@ -55,11 +62,10 @@ pub(super) async fn in_child(settings: &Settings, component: &[u8]) -> Result<Ve
             tokio::join!(feed, read(stdout, OUTPUT), read(stderr, REPORT));
         Ok((child.wait().await?, machine_code?, said?))
     };
-    let (status, machine_code, said) =
-        match tokio::time::timeout(settings.compile_timeout, work).await {
-            Ok(outcome) => outcome.map_err(internal)?,
-            Err(_) => return Err(LoadError::CompileTime { seconds }),
-        };
+    let (status, machine_code, said) = match tokio::time::timeout(timeout, work).await {
+        Ok(outcome) => outcome.map_err(internal)?,
+        Err(_) => return Err(LoadError::CompileTime { seconds }),
+    };
     if status.success() {
         return Ok(machine_code);
     }
