@@ -348,6 +348,34 @@ fn a_probe_is_what_was_asked_for() {
 }
 
 #[test]
+fn probes_share_a_connection_where_asked_to() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 100)]);
+    let mut settings = active("http", &json!({}));
+    settings["pointsman"] = json!({"probe": {"reuse_connection": true}});
+    set(&gateway, &settings);
+    until("probes", || one.probes().len() > 20);
+    assert_eq!(one.connections(), 1);
+    one.turn(500, 0);
+    until("down", || is(&gateway, one.address, "UNHEALTHY"));
+    // Its place is taken by another server: the old connection says nothing of this one.
+    let address = one.address;
+    one.kill();
+    until("gone", || {
+        health(&gateway, address).1["pointsman"]["last_probe"]["report"] == "tcp_failure"
+    });
+    let again = Backend::start_on("one", address);
+    until("back", || is(&gateway, address, "HEALTHY"));
+    // A status of 204 has no length, and a server may end a connection whenever it likes.
+    again.turn(204, 0);
+    let before = again.probes().len();
+    until("probes", || again.probes().len() > before + 10);
+    assert_eq!(again.connections(), 1);
+    assert!(is(&gateway, address, "HEALTHY"));
+}
+
+#[test]
 fn a_connection_is_enough_for_tcp() {
     let gateway = Gateway::start();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -134,6 +134,7 @@ pub(super) const PROBE_EXTENSION: &[Field] = &[
     Field::integer("port").check(&[Check::Between(1, 65_535)]),
     Field::string("method").check(&[Check::OneOf(&["GET", "HEAD", "OPTIONS", "POST"])]),
     Field::string("path").check(&[Check::Text(check::path)]),
+    Field::boolean("reuse_connection"),
 ];
 
 /// What goes past Kong, all of it off by default. Terms are Envoy's where it has them.
@@ -484,6 +485,9 @@ pub struct Probe {
     pub method: Option<String>,
     /// Path, instead of `http_path`.
     pub path: Option<String>,
+    /// Whether probes over HTTP follow each other on one connection. The term is Envoy's, whose
+    /// default is true.
+    pub reuse_connection: Option<bool>,
 }
 
 /// The circuit that closes by itself: after a time one request at a time tries an address that passive

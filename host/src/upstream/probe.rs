@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use exchange::Answer;
+use exchange::{Answer, Idle};
 
 use super::endpoint::Live;
 use super::health::{Report, Source};
@@ -156,6 +156,7 @@ impl Job {
     async fn run(self) {
         // Somewhere in the first interval, so that they are spread from the start.
         let mut part = fastrand::f64();
+        let mut idle = None;
         loop {
             let changed = self.live.changed.notified();
             let mut changed = std::pin::pin!(changed);
@@ -181,7 +182,7 @@ impl Job {
             let Ok(_permit) = self.permits.acquire().await else {
                 return;
             };
-            let (report, detail) = self.probe().await;
+            let (report, detail) = self.probe(&mut idle).await;
             if self.members.upgrade().is_none() {
                 return;
             }
@@ -189,9 +190,9 @@ impl Job {
         }
     }
 
-    async fn probe(&self) -> (Report, String) {
+    async fn probe(&self, idle: &mut Option<Idle>) -> (Report, String) {
         let timeout = self.active.timeout;
-        match tokio::time::timeout(timeout, self.target.probe()).await {
+        match tokio::time::timeout(timeout, self.target.probe(idle)).await {
             Err(_) => (Report::Timeout, format!("no answer within {timeout:?}")),
             Ok(Err(error)) => (error.report(), error.to_string()),
             Ok(Ok(Answer::Connected)) => (Report::Success, "connected".into()),

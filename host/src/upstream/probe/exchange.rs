@@ -1,4 +1,4 @@
-//! One probe: a connection, and what is said on it.
+//! One probe: a connection, its own or that of the one before, and what is said on it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +19,9 @@ use crate::upstream::policy::{Active, ProbeKind};
 
 /// Longest head of an answer, in bytes.
 const HEAD: usize = 16 * 1024;
+
+/// Longest body that is read so that the connection can serve again, in bytes.
+const BODY: u64 = 64 * 1024;
 
 /// What came of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +60,20 @@ impl Error {
     }
 }
 
+/// A connection that the next probe may use.
+pub(super) type Idle = Box<dyn Duplex>;
+
+/// A stream of bytes both ways.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
+
 /// What is probed, and how.
 pub(super) struct Target {
     address: SocketAddr,
     ask: Ask,
+    /// Whether connections are used again.
+    reuse: bool,
     /// With the name that the certificate is to be for.
     tls: Option<(Result<TlsConnector, rustls::Error>, String)>,
 }
@@ -94,11 +107,17 @@ impl Target {
             _ => tls::HTTP_1_1,
         };
         let name = active.sni.as_deref().unwrap_or(bare).to_owned();
+        let reuse = (member.probe.reuse_connection)
+            .or(active.probe.reuse_connection)
+            .unwrap_or(false);
         Self {
             address,
+            reuse,
             ask: match active.kind {
                 ProbeKind::Tcp => Ask::Nothing,
-                ProbeKind::Http | ProbeKind::Https => Ask::Http(request(member, active, host)),
+                ProbeKind::Http | ProbeKind::Https => {
+                    Ask::Http(request(member, active, host, reuse))
+                }
                 ProbeKind::Grpc | ProbeKind::Grpcs => Ask::Grpc(host.to_owned()),
             },
             tls: secure.then(|| (tls::connector(active.verify, alpn), name)),
@@ -109,14 +128,23 @@ impl Target {
         self.address
     }
 
-    pub(super) async fn probe(&self) -> Result<Answer, Error> {
+    /// `idle` is the connection of an earlier probe, and takes that of this one if it can serve
+    /// again.
+    pub(super) async fn probe(&self, idle: &mut Option<Idle>) -> Result<Answer, Error> {
+        if let Some(stream) = idle.take() {
+            match self.ask(stream, idle).await {
+                // The server may have closed it for its age: that says nothing yet.
+                Err(Error::Broken(_)) => {}
+                answer => return answer,
+            }
+        }
         let stream = TcpStream::connect(self.address).await;
         let stream = stream.map_err(Error::Connect)?;
         // Closed without a farewell: ports that wait out their time would soon be used up.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.ask(stream).await,
+            None => self.ask(stream, idle).await,
             Some((connector, name)) => {
                 let connector = connector
                     .as_ref()
@@ -124,18 +152,24 @@ impl Target {
                 let server = ServerName::try_from(name.clone());
                 let server = server.map_err(|_| Error::Name(name.clone()))?;
                 let stream = connector.connect(server, stream).await;
-                self.ask(stream.map_err(Error::Tls)?).await
+                self.ask(stream.map_err(Error::Tls)?, idle).await
             }
         }
     }
 
-    async fn ask<S>(&self, stream: S) -> Result<Answer, Error>
+    async fn ask<S>(&self, mut stream: S, idle: &mut Option<Idle>) -> Result<Answer, Error>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Duplex + 'static,
     {
         match &self.ask {
             Ask::Nothing => Ok(Answer::Connected),
-            Ask::Http(request) => http(stream, request).await.map(Answer::Status),
+            Ask::Http(request) => {
+                let (status, rest) = http(&mut stream, request, self.reuse).await?;
+                if self.reuse && rest.read(&mut stream).await {
+                    *idle = Some(Box::new(stream));
+                }
+                Ok(Answer::Status(status))
+            }
             Ask::Grpc(host) => {
                 let scheme = if self.tls.is_some() { "https" } else { "http" };
                 let serving = grpc::check(stream, scheme, host).await;
@@ -145,8 +179,9 @@ impl Target {
     }
 }
 
-/// The request of a probe over HTTP, which asks for the connection to be closed.
-fn request(member: &Member, active: &Active, host: &str) -> Box<str> {
+/// The request of a probe over HTTP, which asks for the connection to be closed unless it is to be
+/// used again.
+fn request(member: &Member, active: &Active, host: &str, reuse: bool) -> Box<str> {
     let (own, all) = (&member.probe, &active.probe);
     let method = own.method.as_ref().or(all.method.as_ref());
     let path = own.path.as_ref().or(all.path.as_ref());
@@ -185,21 +220,63 @@ fn request(member: &Member, active: &Active, host: &str) -> Box<str> {
     for (name, value) in &active.headers {
         add(name, value);
     }
-    add("connection", "close");
+    if !reuse {
+        add("connection", "close");
+    }
     text.push_str("\r\n");
     text.into()
 }
 
-/// The status that a server answers with. Neither the rest of its answer nor a redirect is followed.
-async fn http<S>(mut stream: S, request: &str) -> Result<u16, Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+/// What is left of an answer once its head is read.
+struct Rest {
+    /// Bytes of the body that are still to come; none if the connection is of no more use.
+    left: Option<u64>,
+}
+
+impl Rest {
+    /// What follows a head, of which `received` came with it.
+    fn of(response: &httparse::Response<'_, '_>, bodiless: bool, received: usize) -> Self {
+        let mut length = None;
+        let mut persistent = response.version == Some(1);
+        for field in &*response.headers {
+            if field.name.eq_ignore_ascii_case("content-length") {
+                let text = std::str::from_utf8(field.value).ok();
+                length = text.and_then(|text| text.trim().parse().ok());
+            }
+            // Whoever says more about the connection than nothing, or sends chunks, gets a new one.
+            persistent &= !field.name.eq_ignore_ascii_case("connection")
+                || field.value.eq_ignore_ascii_case(b"keep-alive");
+            persistent &= !field.name.eq_ignore_ascii_case("transfer-encoding");
+        }
+        let bodiless = bodiless || matches!(response.code, Some(204 | 304));
+        let length = if bodiless { Some(0) } else { length };
+        let left = length.filter(|length| persistent && *length <= BODY);
+        Self {
+            left: left.and_then(|left: u64| left.checked_sub(received as u64)),
+        }
+    }
+
+    /// Reads it. Whether the connection can serve another probe.
+    async fn read(self, stream: &mut impl Duplex) -> bool {
+        match self.left {
+            Some(left) => {
+                let mut body = stream.take(left);
+                matches!(tokio::io::copy(&mut body, &mut tokio::io::sink()).await, Ok(read) if read == left)
+            }
+            None => false,
+        }
+    }
+}
+
+/// The status that a server answers with. A redirect is not followed. The status line is enough, once
+/// it is whole, unless all of the head is asked for.
+async fn http(stream: &mut impl Duplex, request: &str, whole: bool) -> Result<(u16, Rest), Error> {
     stream
         .write_all(request.as_bytes())
         .await
         .map_err(Error::Broken)?;
     stream.flush().await.map_err(Error::Broken)?;
+    let bodiless = request.starts_with("HEAD ");
     let mut received = Vec::with_capacity(1024);
     loop {
         if stream
@@ -212,18 +289,26 @@ where
         }
         let mut fields = [httparse::EMPTY_HEADER; 128];
         let mut response = httparse::Response::new(&mut fields);
-        match response.parse(&received) {
-            // The status line is enough, once it is whole.
-            Ok(_) if response.code.is_some_and(|code| code >= 200) => {
-                return Ok(response.code.unwrap_or_default());
+        let parsed = response
+            .parse(&received)
+            .map_err(|error| Error::NotHttp(error.to_string()))?;
+        let code = response.code.filter(|code| *code >= 200);
+        match (parsed, code) {
+            (httparse::Status::Complete(length), Some(code)) => {
+                let rest = Rest::of(&response, bodiless, received.len() - length);
+                return Ok((code, rest));
             }
             // An answer of the first class comes before the one that counts.
-            Ok(httparse::Status::Complete(length)) => {
+            (httparse::Status::Complete(length), None) => {
                 received.drain(..length);
             }
-            Ok(httparse::Status::Partial) if received.len() < HEAD => {}
-            Ok(_) => return Err(Error::NotHttp("its head is too large".into())),
-            Err(error) => return Err(Error::NotHttp(error.to_string())),
+            (httparse::Status::Partial, Some(code)) if !whole || received.len() >= HEAD => {
+                return Ok((code, Rest { left: None }));
+            }
+            (httparse::Status::Partial, _) if received.len() < HEAD => {}
+            (httparse::Status::Partial, _) => {
+                return Err(Error::NotHttp("its head is too large".into()));
+            }
         }
     }
 }
