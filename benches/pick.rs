@@ -39,7 +39,7 @@ fn component(bencher: &mut criterion::Bencher<'_>, length: u64) {
         memory: 16 << 20,
         upload: 1 << 20,
         compile_timeout: Duration::from_secs(60),
-        cache_dir: folder.path().to_owned(),
+        cache_dir: Some(folder.path().to_owned()),
         compiler: "/dev/null".into(),
     })
     .unwrap();

@@ -9,20 +9,13 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::Args;
 use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// Settings as written: what is missing is none.
-#[derive(Debug, Default, Parser, Deserialize)]
-#[command(
-    name = "pointsman",
-    version,
-    about = "An API gateway in which every load-balancing decision is made by a WebAssembly component",
-    after_help = "Every setting can also be given in a TOML file (--config), under its name with underscores:\n\
-                  proxy_listen = \"0.0.0.0:8000\". A flag wins over the environment, the environment over the file."
-)]
+#[derive(Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// Address that the proxy listens on; port 0 takes a free one [default: 0.0.0.0:8000]

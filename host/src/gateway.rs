@@ -44,7 +44,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         memory: config.balancer.memory,
         upload: config.balancer.upload,
         compile_timeout: config.balancer.compile_timeout,
-        cache_dir: config.data_dir.join("cache"),
+        cache_dir: Some(config.data_dir.join("cache")),
         // This very program, even if its file has been replaced by another version meanwhile.
         compiler: "/proc/self/exe".into(),
     })?;

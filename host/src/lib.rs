@@ -14,9 +14,11 @@ pub mod error;
 mod gateway;
 mod leftover;
 pub mod proxy;
+mod simulate;
 pub mod snapshot;
 pub mod store;
 mod tls;
 pub mod upstream;
 
 pub use gateway::run;
+pub use simulate::{Arguments as Simulation, simulate};

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written};
-use pointsman::{balancer, run};
+use pointsman::{Simulation, balancer, run, simulate};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -16,6 +16,31 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// people, so not in the help.
 const COMPILE_WORKER: &str = "compile-worker";
 
+#[derive(Debug, Parser)]
+#[command(
+    name = "pointsman",
+    version,
+    about = "An API gateway in which every load-balancing decision is made by a WebAssembly component",
+    long_about = None,
+    after_help = "Every setting can also be given in a TOML file (--config), under its name with underscores:\n\
+                  proxy_listen = \"0.0.0.0:8000\". A flag wins over the environment, the environment over the file.",
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    settings: Written,
+}
+
+/// What the program does instead of running the gateway.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Simulate(Simulation),
+}
+
 fn main() -> ExitCode {
     if std::env::args_os()
         .nth(1)
@@ -23,7 +48,14 @@ fn main() -> ExitCode {
     {
         return balancer::compile_worker();
     }
-    let config = match Config::load(Written::parse()) {
+    let cli = Cli::parse();
+    if let Some(Command::Simulate(simulation)) = &cli.command {
+        return match simulate(simulation) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format!("{error:#}")),
+        };
+    }
+    let config = match Config::load(cli.settings) {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };

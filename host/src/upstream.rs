@@ -68,7 +68,7 @@ struct Shared {
 }
 
 /// What a try without an answer took at least, for balancers that look at latencies.
-const UNANSWERED: Duration = Duration::from_secs(1);
+pub(crate) const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// What came of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

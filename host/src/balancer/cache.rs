@@ -104,10 +104,11 @@ impl Cache {
     }
 }
 
+/// Loads machine code that wasmtime's compiler has made in this very build.
 #[expect(unsafe_code, reason = "loading machine code is unsafe by nature")]
-fn load(engine: &Engine, machine_code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes come from wasmtime's own compiler: either from our compile worker a moment
-    // ago, or from a file that only this user can write and whose checksum holds. wasmtime itself
+pub(super) fn load(engine: &Engine, machine_code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes come from wasmtime's own compiler: either a moment ago, from this process or from
+    // our compile worker, or from a file that only this user can write and whose checksum holds. wasmtime itself
     // refuses code of another version or for another processor.
     unsafe { Component::deserialize(engine, machine_code) }
 }

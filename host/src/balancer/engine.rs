@@ -12,7 +12,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, OptLevel};
 
 use super::bindings::BalancerPre;
-use super::cache::Cache;
+use super::cache::{self, Cache};
 use super::check::{self, LoadError};
 use super::compile;
 use super::instance::{Fault, Instance};
@@ -43,8 +43,8 @@ pub struct Settings {
     pub upload: usize,
     /// Longest time to compile a component.
     pub compile_timeout: Duration,
-    /// Folder for compiled components.
-    pub cache_dir: PathBuf,
+    /// Folder for compiled components; none to keep them nowhere.
+    pub cache_dir: Option<PathBuf>,
     /// The program whose subcommand `compile-worker` compiles, as a rule this one.
     pub compiler: PathBuf,
 }
@@ -75,7 +75,7 @@ pub struct Engine {
     pub(super) settings: Settings,
     /// Time between two ticks of the epoch clock.
     pub(super) tick: Duration,
-    cache: Cache,
+    cache: Option<Cache>,
     /// Stops the epoch clock when dropped.
     _clock: Sender<()>,
 }
@@ -143,10 +143,13 @@ impl Engine {
     pub fn new(settings: Settings) -> Result<Arc<Self>, Error> {
         let wasm = wasmtime::Engine::new(&config()).map_err(Error::Engine)?;
         let linker = sandbox::linker(&wasm).map_err(Error::Engine)?;
-        let cache = Cache::open(&settings.cache_dir, &wasm).map_err(|cause| Error::Cache {
-            folder: settings.cache_dir.display().to_string(),
-            cause,
-        })?;
+        let open = |folder: &PathBuf| {
+            Cache::open(folder, &wasm).map_err(|cause| Error::Cache {
+                folder: folder.display().to_string(),
+                cause,
+            })
+        };
+        let cache = settings.cache_dir.as_ref().map(open).transpose()?;
         let tick =
             (settings.pick_timeout / 4).clamp(Duration::from_millis(1), Duration::from_millis(10));
         let clock = start_clock(wasm.clone(), tick).map_err(Error::Thread)?;
@@ -188,7 +191,7 @@ impl Engine {
         component: Bytes,
     ) -> Result<Arc<Plugin>, LoadError> {
         let digest = digest(&component);
-        let compiled = match self.cache.read(&self.wasm, &digest) {
+        let compiled = match self.cached(&digest) {
             Some(compiled) => compiled,
             None => {
                 let compiler = &self.settings.compiler;
@@ -210,7 +213,7 @@ impl Engine {
     /// As for [`Engine::load`].
     pub fn load_trusted(&self, component: &[u8]) -> Result<Arc<Plugin>, LoadError> {
         let digest = digest(component);
-        let compiled = match self.cache.read(&self.wasm, &digest) {
+        let compiled = match self.cached(&digest) {
             Some(compiled) => compiled,
             None => {
                 let machine_code = compile::here(&self.wasm, component)?;
@@ -220,10 +223,16 @@ impl Engine {
         self.check(&compiled, digest, component.len())
     }
 
+    fn cached(&self, digest: &str) -> Option<Component> {
+        self.cache.as_ref()?.read(&self.wasm, digest)
+    }
+
     fn keep(&self, digest: &str, machine_code: &[u8]) -> Result<Component, LoadError> {
-        self.cache
-            .write(&self.wasm, digest, machine_code)
-            .map_err(|error| LoadError::Internal(error.to_string()))
+        let component = match &self.cache {
+            Some(cache) => cache.write(&self.wasm, digest, machine_code),
+            None => cache::load(&self.wasm, machine_code),
+        };
+        component.map_err(|error| LoadError::Internal(error.to_string()))
     }
 
     fn check(

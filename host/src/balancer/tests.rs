@@ -27,7 +27,7 @@ fn engine_in(folder: &TempDir) -> Arc<Engine> {
         memory: 16 << 20,
         upload: 1 << 20,
         compile_timeout: Duration::from_secs(60),
-        cache_dir: folder.path().to_owned(),
+        cache_dir: Some(folder.path().to_owned()),
         // Never run: these tests compile in their own process.
         compiler: "/dev/null".into(),
     })

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use exchange::{Answer, Idle};
 
@@ -157,6 +158,7 @@ impl Job {
         // Somewhere in the first interval, so that they are spread from the start.
         let mut part = fastrand::f64();
         let mut idle = None;
+        let mut spread = true;
         loop {
             let changed = self.live.changed.notified();
             let mut changed = std::pin::pin!(changed);
@@ -172,13 +174,21 @@ impl Job {
                 changed.await;
                 continue;
             };
-            let pause = interval.mul_f64(part);
+            let due = Instant::now() + interval.mul_f64(part);
             part = 1.0 - JITTER * fastrand::f64();
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep_until(due) => {}
                 // The interval may be another one now.
                 () = changed => continue,
             }
+            // Who comes far too late was stopped together with all others, as the machine was: now they
+            // would fall together for minutes.
+            if spread && due.elapsed() > interval / 2 {
+                part = fastrand::f64();
+                spread = false;
+                continue;
+            }
+            spread = true;
             let Ok(_permit) = self.permits.acquire().await else {
                 return;
             };

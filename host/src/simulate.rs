@@ -1,0 +1,316 @@
+//! `pointsman simulate`: the same requests for several balancers, on a fleet that exists in figures only.
+//!
+//! The balancers are the components themselves, asked by the gateway's own code; only time, targets and
+//! clients are made up. The same scenario, seed and components give the same outcome, byte for byte.
+
+mod fleet;
+mod outcome;
+mod plot;
+mod random;
+mod report;
+mod run;
+mod scenario;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::balancer::{Engine, Plugin, SHIPPED, Settings, try_settings};
+use outcome::Outcome;
+use run::SAMPLES;
+use scenario::Scenario;
+
+/// Longest time that a balancer may take for an answer: nobody waits for it, but it must end.
+const PICK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Memory of an instance and largest component, as a gateway has them unless told otherwise.
+const MEMORY: usize = 16 << 20;
+
+/// Compares balancers on a simulated fleet
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// A scenario file (.toml), or the name of one that ships (see --list)
+    #[arg(required_unless_present = "list")]
+    scenario: Option<String>,
+
+    /// A balancer: the name of one that ships or a component (.wasm), with its settings if it needs any, as
+    /// in 'prequal={"probes":3}'; may be given several times [default: all that ship]
+    #[arg(short, long = "balancer", value_name = "NAME|FILE[=JSON]")]
+    balancers: Vec<String>,
+
+    /// Where chance begins: the same seed gives the same outcome
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+
+    /// What is written to standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+
+    /// Folder for outcome.json, latency.svg and load.svg; made if it is missing
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Lists the scenarios that ship
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// What requests bring along for a balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Affinity {
+    /// The hash of their key.
+    Key,
+    /// The endpoint that their key had before.
+    Session,
+}
+
+/// A balancer that takes part.
+struct Contender {
+    /// As it was named, with its settings.
+    name: String,
+    plugin: Arc<Plugin>,
+    config: String,
+    affinity: Affinity,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// One clear sentence.
+pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
+    let Some(name) = &arguments.scenario else {
+        return list();
+    };
+    let scenario = Scenario::load(name)?;
+    if let Some(folder) = &arguments.out {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    let engine = Engine::new(Settings {
+        pick_timeout: PICK_TIMEOUT,
+        memory: MEMORY,
+        upload: usize::MAX,
+        compile_timeout: Duration::MAX,
+        cache_dir: None,
+        compiler: PathBuf::new(),
+    })?;
+    let names: Vec<&str> = match arguments.balancers.as_slice() {
+        [] => SHIPPED.iter().map(|shipped| shipped.name).collect(),
+        some => some.iter().map(String::as_str).collect(),
+    };
+    let start = Instant::now();
+    let progress = Progress::new(names.len());
+    let outcomes = progress.watch(|| {
+        each(&names, |index, name| -> anyhow::Result<_> {
+            let contender = Contender::load(&engine, name).with_context(|| (*name).to_owned())?;
+            let start = Instant::now();
+            let outcome = run::run(
+                &engine,
+                &contender,
+                &scenario,
+                arguments.seed,
+                &progress.samples[index],
+            );
+            let outcome = outcome.map_err(|fault| anyhow!("{name} failed: {fault}"))?;
+            Ok((outcome, start.elapsed()))
+        })
+    });
+    let outcomes: Vec<(Outcome, Duration)> = outcomes.into_iter().collect::<Result<_, _>>()?;
+    say_speed(&outcomes, start.elapsed());
+    let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(outcome, _)| outcome).collect();
+
+    let document = || -> anyhow::Result<String> {
+        let document = json!({
+            "scenario": name,
+            "description": scenario.description,
+            "seed": arguments.seed,
+            "version": env!("CARGO_PKG_VERSION"),
+            "outcomes": outcomes,
+        });
+        Ok(serde_json::to_string(&document)? + "\n")
+    };
+    if let Some(folder) = &arguments.out {
+        write(folder, "outcome.json", &document()?)?;
+        let plotted = |error: Box<dyn std::error::Error>| anyhow!("cannot plot: {error}");
+        let latencies = plot::latencies(&outcomes).map_err(plotted)?;
+        write(folder, "latency.svg", &latencies)?;
+        let loads = plot::loads(&scenario, &outcomes).map_err(plotted)?;
+        write(folder, "load.svg", &loads)?;
+    }
+    print(&match arguments.format {
+        Format::Table => format!(
+            "{}\n\n{}",
+            scenario.description.trim(),
+            report::tables(&scenario, &outcomes)
+        ),
+        Format::Json => document()?,
+    })
+}
+
+fn write(folder: &Path, name: &str, content: &str) -> anyhow::Result<()> {
+    let path = folder.join(name);
+    std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// To standard output, which may be a pipe that nobody reads to its end.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn list() -> anyhow::Result<()> {
+    let mut text = String::new();
+    for (name, _) in scenario::SHIPPED {
+        let description = Scenario::load(name)?.description;
+        text.push_str(&format!(
+            "{name}\n    {}\n",
+            description.trim().replace('\n', "\n    ")
+        ));
+    }
+    print(&text)
+}
+
+/// Speed is no part of the outcome: it differs from run to run.
+fn say_speed(outcomes: &[(Outcome, Duration)], took: Duration) {
+    let mut sum = 0;
+    for (outcome, took) in outcomes {
+        sum += outcome.total.requests;
+        let rate = outcome.total.requests as f64 / took.as_secs_f64();
+        eprintln!(
+            "{}: {:.2} million requests a second",
+            outcome.balancer,
+            rate / 1e6
+        );
+    }
+    eprintln!(
+        "{:.1} million requests in {:.1} s",
+        sum as f64 / 1e6,
+        took.as_secs_f64()
+    );
+}
+
+impl Contender {
+    fn load(engine: &Arc<Engine>, name: &str) -> anyhow::Result<Self> {
+        let (component, settings) = match name.split_once('=') {
+            Some((component, settings)) => (component, settings),
+            None => (name, "{}"),
+        };
+        let shipped = SHIPPED.iter().find(|shipped| shipped.name == component);
+        let plugin = match shipped {
+            Some(shipped) => engine.load_trusted(shipped.component)?,
+            None if component.contains(['/', '.']) => {
+                let bytes =
+                    std::fs::read(component).with_context(|| format!("cannot read {component}"))?;
+                engine.load_trusted(&bytes)?
+            }
+            None => {
+                let known: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
+                bail!(
+                    "no balancer of this name ships: name a .wasm file, or one of {}",
+                    known.join(", ")
+                );
+            }
+        };
+        let settings: Value = serde_json::from_str(settings)
+            .with_context(|| format!("its settings are no JSON: {settings}"))?;
+        let validator = jsonschema::validator_for(&plugin.config_schema)
+            .map_err(|error| anyhow!("its schema is none: {error}"))?;
+        if let Err(error) = validator.validate(&settings) {
+            bail!("its settings are refused: {error}");
+        }
+        let config = settings.to_string();
+        try_settings(engine, &plugin, &config).map_err(|sentence| anyhow!(sentence))?;
+        let affinity = match plugin.name.as_str() {
+            "sticky-sessions" => Affinity::Session,
+            _ => Affinity::Key,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            plugin,
+            config,
+            affinity,
+        })
+    }
+}
+
+/// Calls a function with each item, on as many threads as there are processors. The results are in the
+/// order of the items.
+fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            match items.get(index) {
+                Some(item) => done.push((index, work(index, item))),
+                None => return done,
+            }
+        }
+    };
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.min(items.len()))
+            .map(|_| scope.spawn(take))
+            .collect();
+        let joined = workers.into_iter().map(|worker| match worker.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.flatten().collect()
+    });
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// How far the simulations are, shown on a terminal.
+struct Progress {
+    /// For each balancer, up to [`SAMPLES`].
+    samples: Vec<AtomicU64>,
+}
+
+impl Progress {
+    fn new(count: usize) -> Self {
+        Self {
+            samples: (0..count).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Shows progress while something works.
+    fn watch<R>(&self, work: impl FnOnce() -> R) -> R {
+        if !std::io::stderr().is_terminal() {
+            return work();
+        }
+        let (done, over) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while over.recv_timeout(Duration::from_millis(200)).is_err() {
+                    let samples = self.samples.iter().map(|s| s.load(Ordering::Relaxed));
+                    let part: u64 = samples.sum::<u64>() * 100;
+                    let percent = part / (SAMPLES * self.samples.len() as u64).max(1);
+                    eprint!("\rsimulating {} balancers: {percent} %", self.samples.len());
+                }
+                eprint!("\r\x1b[K");
+            });
+            let result = work();
+            // The other end is there until it has heard.
+            let _ = done.send(());
+            result
+        })
+    }
+}

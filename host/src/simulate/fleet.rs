@@ -1,0 +1,262 @@
+//! Targets as machines: each shares what its cores can do evenly among the requests that it works on.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::scenario::{FaultKind, Group};
+
+/// Nanoseconds since the start of the simulation.
+pub(super) type Time = u64;
+
+/// A moment that never comes.
+pub(super) const NEVER: Time = u64::MAX;
+
+/// A request among those that are going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket {
+    pub(super) slot: usize,
+    /// Tells those apart that had the same slot.
+    pub(super) serial: u64,
+}
+
+/// A target, and the machine that it runs on.
+#[derive(Debug)]
+pub(super) struct Machine {
+    cores: f64,
+    machine: f64,
+    speed: f64,
+    /// Cores that the antagonist wants.
+    pub(super) taken: f64,
+    pub(super) fault: Option<(FaultKind, f64)>,
+    /// Requests that it works on.
+    working: usize,
+    /// Work that each request which has been here since the start would have got, in milliseconds of a
+    /// core.
+    attained: f64,
+    /// When that was.
+    updated: Time,
+    /// By the value of `attained` at which they are done. Those that were taken back are still here.
+    queue: BinaryHeap<Reverse<(Work, Ticket)>>,
+    /// Requests times seconds, since it was last asked for.
+    presence: f64,
+}
+
+/// Work in an order: no NaN comes up, since all that it is made of is finite.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Work(f64);
+
+impl Eq for Work {}
+
+impl PartialOrd for Work {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Work {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl Machine {
+    pub(super) fn new(group: &Group) -> Self {
+        Self {
+            cores: group.cores,
+            machine: group.machine.unwrap_or(group.cores),
+            speed: group.speed,
+            taken: 0.0,
+            fault: None,
+            working: 0,
+            attained: 0.0,
+            updated: 0,
+            queue: BinaryHeap::new(),
+            presence: 0.0,
+        }
+    }
+
+    /// Work that each request gets in a nanosecond.
+    fn rate(&self) -> f64 {
+        let slowdown = match self.fault {
+            Some((FaultKind::Hang, _)) => return 0.0,
+            Some((FaultKind::Slow, factor)) => factor,
+            _ => 1.0,
+        };
+        let cores = (self.machine - self.taken).max(self.cores);
+        let share = (cores / self.working.max(1) as f64).min(1.0);
+        share * self.speed / slowdown / 1e6
+    }
+
+    /// Works until a time.
+    pub(super) fn advance(&mut self, now: Time) {
+        let passed = (now - self.updated) as f64;
+        self.attained += passed * self.rate();
+        self.presence += passed * self.working as f64;
+        self.updated = now;
+    }
+
+    /// Takes a request, at the time that it has advanced to.
+    pub(super) fn take(&mut self, ticket: Ticket, work: f64) {
+        self.working += 1;
+        self.queue
+            .push(Reverse((Work(self.attained + work), ticket)));
+    }
+
+    /// A request has left, done or not. Its entry in the queue is no longer valid.
+    pub(super) fn leave(&mut self) {
+        self.working -= 1;
+    }
+
+    /// The first request that will be done, and when. `valid` says which are still here.
+    pub(super) fn next(&mut self, valid: impl Fn(Ticket) -> bool) -> Option<(Time, Ticket)> {
+        while let Some(Reverse((work, ticket))) = self.queue.peek() {
+            if !valid(*ticket) {
+                self.queue.pop();
+                continue;
+            }
+            let rate = self.rate();
+            if rate == 0.0 {
+                return None;
+            }
+            // A moment later rather than earlier: what is left then is nothing.
+            let wait = ((work.0 - self.attained).max(0.0) / rate).ceil();
+            return Some((self.updated.saturating_add(wait as Time), *ticket));
+        }
+        None
+    }
+
+    /// Forgets all that it works on. Some of that has left already.
+    pub(super) fn clear(&mut self) -> Vec<Ticket> {
+        let tickets = self.queue.drain().map(|Reverse((_, ticket))| ticket);
+        let mut tickets: Vec<Ticket> = tickets.collect();
+        tickets.sort_unstable();
+        tickets
+    }
+
+    /// Mean number of requests that it worked on since this was last asked, `passed` nanoseconds ago.
+    pub(super) fn mean_working(&mut self, passed: Time) -> f64 {
+        std::mem::take(&mut self.presence) / passed.max(1) as f64
+    }
+}
+
+/// The soonest of many moments, one for each machine, any of which may change.
+#[derive(Debug)]
+pub(super) struct Soonest {
+    /// A tournament: the winner of each pair is in front of it, the leaves are the second half.
+    tree: Vec<(Time, u32)>,
+    leaves: usize,
+}
+
+impl Soonest {
+    pub(super) fn new(count: usize) -> Self {
+        let leaves = count.next_power_of_two();
+        let mut tree = vec![(NEVER, 0); 2 * leaves];
+        for (index, leaf) in tree[leaves..].iter_mut().enumerate() {
+            leaf.1 = index as u32;
+        }
+        let mut this = Self { tree, leaves };
+        for node in (1..leaves).rev() {
+            this.play(node);
+        }
+        this
+    }
+
+    fn play(&mut self, node: usize) {
+        self.tree[node] = self.tree[2 * node].min(self.tree[2 * node + 1]);
+    }
+
+    pub(super) fn set(&mut self, index: usize, time: Time) {
+        let mut node = self.leaves + index;
+        self.tree[node].0 = time;
+        while node > 1 {
+            node /= 2;
+            self.play(node);
+        }
+    }
+
+    /// The time and the index; [`NEVER`] if there is none.
+    pub(super) fn first(&self) -> (Time, usize) {
+        let (time, index) = self.tree[1];
+        (time, index as usize)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn machine(cores: f64) -> Machine {
+        Machine::new(&Group {
+            count: 1,
+            weight: 1,
+            cores,
+            machine: None,
+            speed: 1.0,
+            antagonist: None,
+        })
+    }
+
+    fn ticket(slot: usize) -> Ticket {
+        Ticket { slot, serial: 0 }
+    }
+
+    #[test]
+    fn cores_are_shared_evenly() {
+        let mut machine = machine(1.0);
+        machine.take(ticket(0), 10.0);
+        // Alone: a millisecond of work in a millisecond.
+        assert_eq!(machine.next(|_| true), Some((10_000_000, ticket(0))));
+        machine.advance(5_000_000);
+        machine.take(ticket(1), 1.0);
+        // Half as quick for both: the second needs 2 ms, the first the 1 ms gained less.
+        assert_eq!(machine.next(|_| true), Some((7_000_000, ticket(1))));
+        machine.advance(7_000_000);
+        machine.leave();
+        let gone = |other| other != ticket(1);
+        assert_eq!(machine.next(gone), Some((11_000_000, ticket(0))));
+        assert!((machine.mean_working(7_000_000) - 9.0 / 7.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_request_uses_one_core() {
+        let mut machine = machine(4.0);
+        machine.take(ticket(0), 10.0);
+        machine.take(ticket(1), 20.0);
+        assert_eq!(machine.next(|_| true).unwrap().0, 10_000_000);
+    }
+
+    #[test]
+    fn an_antagonist_takes_what_is_not_guaranteed() {
+        let mut machine = machine(1.0);
+        machine.machine = 4.0;
+        for slot in 0..4 {
+            machine.take(ticket(slot), 10.0);
+        }
+        assert_eq!(machine.next(|_| true).unwrap().0, 10_000_000);
+        machine.taken = 10.0;
+        assert_eq!(machine.next(|_| true).unwrap().0, 40_000_000);
+        machine.fault = Some((FaultKind::Hang, 1.0));
+        assert_eq!(machine.next(|_| true), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_soonest_is_found(
+            changes in prop::collection::vec((0_usize..13, prop::option::of(0_u64..1000)), 1..50)
+        ) {
+            let mut soonest = Soonest::new(13);
+            let mut times = [NEVER; 13];
+            for (index, time) in changes {
+                times[index] = time.unwrap_or(NEVER);
+                soonest.set(index, times[index]);
+                prop_assert_eq!(soonest.first().0, *times.iter().min().unwrap());
+                if soonest.first().0 != NEVER {
+                    prop_assert_eq!(times[soonest.first().1], soonest.first().0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What came of a simulation, in figures.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::Contender;
+use super::fleet::Time;
+use super::scenario::Scenario;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With an answer.
+    Answered,
+    /// With an error as an answer.
+    Error,
+    /// Without one in time.
+    Timeout,
+    /// After the last try that broke off.
+    Broken,
+    /// Without a target.
+    NoTarget,
+}
+
+/// All that came of one balancer.
+#[derive(Debug, Serialize)]
+pub(super) struct Outcome {
+    /// Its name, with its settings if it has any.
+    pub(super) balancer: String,
+    /// SHA-256 of its component.
+    digest: String,
+    pub(super) total: Summary,
+    /// The same for each phase of the load, by the time of arrival.
+    pub(super) phases: Vec<Summary>,
+    pub(super) targets: Vec<TargetSummary>,
+    pub(super) timeline: Timeline,
+    #[serde(skip)]
+    pub(super) latencies: Histogram<u64>,
+}
+
+/// Requests of a time. Latencies are milliseconds from arrival to end, of all requests but those that
+/// failed at once; one that was given up counts with the time that it was waited for.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    /// Work that arrived as a share of the guaranteed capacity; none for all phases together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) level: Option<f64>,
+    pub(super) requests: u64,
+    pub(super) errors: Errors,
+    pub(super) retries: u64,
+    pub(super) mean: f64,
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    #[serde(rename = "p99.9")]
+    pub(super) p999: f64,
+    /// Requests for its weight of the target with the most, in means of all targets.
+    pub(super) peak_to_mean: f64,
+    /// Jain's index of requests for their weight: 1 if all targets get the same, 1/n if one gets all.
+    /// Source: Jain, Chiu, Hawe 1984.
+    pub(super) jain: f64,
+}
+
+/// Requests that failed, by kind.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Errors {
+    pub(super) error: u64,
+    pub(super) timeout: u64,
+    pub(super) broken: u64,
+    pub(super) no_target: u64,
+}
+
+impl Errors {
+    pub(super) fn sum(self) -> u64 {
+        self.error + self.timeout + self.broken + self.no_target
+    }
+}
+
+/// What one target had to do.
+#[derive(Debug, Serialize)]
+pub(super) struct TargetSummary {
+    pub(super) weight: u32,
+    pub(super) requests: u64,
+}
+
+/// The fleet over time.
+#[derive(Debug, Serialize)]
+pub(super) struct Timeline {
+    /// Time between two samples, in seconds.
+    pub(super) step: f64,
+    /// For each sample the mean number of requests that each target worked on since the one before.
+    pub(super) working: Vec<Vec<f64>>,
+}
+
+/// Takes down what happens.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    weights: Vec<u32>,
+    warm_up: Time,
+    /// End of each phase.
+    ends: Vec<Time>,
+    total: Tally,
+    phases: Vec<Tally>,
+    working: Vec<Vec<f64>>,
+}
+
+/// Requests of a time.
+#[derive(Debug)]
+struct Tally {
+    requests: u64,
+    retries: u64,
+    errors: Errors,
+    /// In microseconds.
+    latencies: Histogram<u64>,
+    by_target: Vec<u64>,
+}
+
+impl Tally {
+    fn new(targets: usize) -> Self {
+        // Three digits, from a microsecond to eleven days.
+        let latencies = Histogram::new_with_bounds(1, 1_000_000_000_000, 3);
+        Self {
+            requests: 0,
+            retries: 0,
+            errors: Errors::default(),
+            latencies: latencies.unwrap_or_else(|_| unreachable!("the bounds are constant")),
+            by_target: vec![0; targets],
+        }
+    }
+
+    fn end(&mut self, micros: u64, target: usize, end: End) {
+        self.requests += 1;
+        match end {
+            End::Answered => {}
+            End::Error => self.errors.error += 1,
+            End::Timeout => self.errors.timeout += 1,
+            End::Broken => self.errors.broken += 1,
+            End::NoTarget => self.errors.no_target += 1,
+        }
+        if matches!(end, End::Answered | End::Timeout) {
+            self.latencies.saturating_record(micros.max(1));
+        }
+        if !matches!(end, End::Broken | End::NoTarget) {
+            self.by_target[target] += 1;
+        }
+    }
+
+    fn summary(&self, level: Option<f64>, weights: &[u32]) -> Summary {
+        let shares = self.by_target.iter().zip(weights);
+        let shares: Vec<f64> = shares
+            .map(|(count, weight)| *count as f64 / f64::from(*weight))
+            .collect();
+        let sum: f64 = shares.iter().sum();
+        let squares: f64 = shares.iter().map(|share| share * share).sum();
+        let peak = shares.iter().copied().fold(0.0, f64::max);
+        let count = shares.len() as f64;
+        let quantile = |q| self.latencies.value_at_quantile(q) as f64 / 1000.0;
+        Summary {
+            level,
+            requests: self.requests,
+            errors: self.errors,
+            retries: self.retries,
+            mean: rounded(self.latencies.mean() / 1000.0),
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            peak_to_mean: if sum > 0.0 {
+                rounded(peak * count / sum)
+            } else {
+                1.0
+            },
+            jain: if squares > 0.0 {
+                rounded(sum * sum / (count * squares))
+            } else {
+                1.0
+            },
+        }
+    }
+}
+
+/// To three places.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+impl Recorder {
+    pub(super) fn new(scenario: &Scenario, weights: Vec<u32>) -> Self {
+        let nanoseconds = |seconds: f64| (seconds * 1e9) as Time;
+        let mut end = 0.0;
+        let ends = scenario.load.iter().map(|phase| {
+            end += phase.seconds;
+            nanoseconds(end)
+        });
+        let ends: Vec<Time> = ends.collect();
+        Self {
+            warm_up: nanoseconds(scenario.warm_up),
+            total: Tally::new(weights.len()),
+            phases: ends.iter().map(|_| Tally::new(weights.len())).collect(),
+            ends,
+            working: Vec::new(),
+            weights,
+        }
+    }
+
+    fn tallies(&mut self, arrived: Time) -> Option<[&mut Tally; 2]> {
+        if arrived < self.warm_up {
+            return None;
+        }
+        let phase = self.ends.partition_point(|end| *end <= arrived);
+        let phase = phase.min(self.phases.len() - 1);
+        Some([&mut self.total, &mut self.phases[phase]])
+    }
+
+    pub(super) fn end(&mut self, arrived: Time, now: Time, target: usize, end: End) {
+        for tally in self.tallies(arrived).into_iter().flatten() {
+            tally.end((now - arrived) / 1000, target, end);
+        }
+    }
+
+    pub(super) fn retry(&mut self, arrived: Time) {
+        for tally in self.tallies(arrived).into_iter().flatten() {
+            tally.retries += 1;
+        }
+    }
+
+    pub(super) fn sample(&mut self, working: Vec<f64>) {
+        self.working
+            .push(working.into_iter().map(rounded).collect());
+    }
+
+    pub(super) fn samples(&self) -> u64 {
+        self.working.len() as u64
+    }
+
+    pub(super) fn finish(self, contender: &Contender, scenario: &Scenario) -> Outcome {
+        let phases = self.phases.iter().zip(&scenario.load);
+        let phases = phases.map(|(tally, phase)| tally.summary(Some(phase.level), &self.weights));
+        let counts = self.total.by_target.iter().zip(&self.weights);
+        let targets = counts.map(|(requests, weight)| TargetSummary {
+            weight: *weight,
+            requests: *requests,
+        });
+        Outcome {
+            balancer: contender.name.clone(),
+            digest: contender.plugin.digest.clone(),
+            total: self.total.summary(None, &self.weights),
+            phases: phases.collect(),
+            targets: targets.collect(),
+            timeline: Timeline {
+                step: scenario.seconds() / super::run::SAMPLES as f64,
+                working: self.working,
+            },
+            latencies: self.total.latencies,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_those_of_the_weights() {
+        let mut tally = Tally::new(2);
+        for _ in 0..30 {
+            tally.end(1000, 0, End::Answered);
+        }
+        for _ in 0..10 {
+            tally.end(2000, 1, End::Timeout);
+        }
+        tally.end(0, 1, End::NoTarget);
+        let even = tally.summary(None, &[300, 100]);
+        assert_eq!((even.peak_to_mean, even.jain), (1.0, 1.0));
+        assert_eq!((even.requests, even.errors.sum()), (41, 11));
+        assert_eq!((even.mean, even.p50), (1.25, 1.0));
+        let uneven = tally.summary(None, &[1, 1]);
+        assert_eq!((uneven.peak_to_mean, uneven.jain), (1.5, 0.8));
+    }
+}

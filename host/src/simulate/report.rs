@@ -1,0 +1,86 @@
+//! Outcomes as a table for people.
+
+use std::fmt::Write;
+
+use super::outcome::{Outcome, Summary};
+use super::scenario::Scenario;
+
+const COLUMNS: [&str; 9] = [
+    "balancer",
+    "requests",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "errors",
+    "peak/mean",
+    "Jain",
+];
+
+/// A table for each phase, if there are several, and one for all.
+pub(super) fn tables(scenario: &Scenario, outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    if scenario.load.len() > 1 {
+        for (number, phase) in scenario.load.iter().enumerate() {
+            let of = |outcome: &Outcome| row(outcome, &outcome.phases[number]);
+            let rows: Vec<[String; 9]> = outcomes.iter().map(of).collect();
+            let level = phase.level * 100.0;
+            table(&mut text, &format!("Load {level:.0} %"), &rows);
+        }
+    }
+    let of = |outcome: &Outcome| row(outcome, &outcome.total);
+    let rows: Vec<[String; 9]> = outcomes.iter().map(of).collect();
+    table(&mut text, "All", &rows);
+    text
+}
+
+fn row(outcome: &Outcome, summary: &Summary) -> [String; 9] {
+    let errors = summary.errors.sum() as f64 / summary.requests.max(1) as f64;
+    [
+        outcome.balancer.clone(),
+        summary.requests.to_string(),
+        milliseconds(summary.p50),
+        milliseconds(summary.p90),
+        milliseconds(summary.p99),
+        milliseconds(summary.p999),
+        format!("{:.3} %", errors * 100.0),
+        format!("{:.2}", summary.peak_to_mean),
+        format!("{:.3}", summary.jain),
+    ]
+}
+
+/// Three digits that count.
+fn milliseconds(value: f64) -> String {
+    match value {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn table(text: &mut String, title: &str, rows: &[[String; 9]]) {
+    let header = COLUMNS.map(str::to_owned);
+    let mut widths = [0; 9];
+    for row in std::iter::once(&header).chain(rows) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(title);
+    text.push('\n');
+    for row in std::iter::once(&header).chain(rows) {
+        let mut line = String::new();
+        for (number, (cell, width)) in row.iter().zip(widths).enumerate() {
+            // Writing to a string does not fail.
+            let _ = match number {
+                0 => write!(line, "  {cell:<width$}"),
+                _ => write!(line, "  {cell:>width$}"),
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+}

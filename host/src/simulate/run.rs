@@ -1,0 +1,550 @@
+//! One balancer with a fleet: what happens, moment by moment.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use slab::Slab;
+
+use super::fleet::{Machine, NEVER, Soonest, Ticket, Time};
+use super::outcome::{End, Outcome, Recorder};
+use super::random::{Costs, Keys, Random, Stream};
+use super::scenario::{Arrivals, Fault, FaultKind, Phase, Scenario};
+use super::{Affinity, Contender};
+use crate::balancer::{Balancer, Choice, Engine, Request as Pick};
+use crate::upstream::{Endpoint, InFlight, UNANSWERED};
+
+/// Points in time at which the state of the fleet is taken down.
+pub(super) const SAMPLES: u64 = 100;
+
+const SECOND: f64 = 1e9;
+
+/// A request from its arrival to its end.
+struct Request {
+    serial: u64,
+    arrived: Time,
+    work: f64,
+    key: Option<usize>,
+    gateway: usize,
+    attempt: u32,
+    /// Endpoints that have failed it.
+    tried: Vec<u64>,
+    /// Where it is, and since when.
+    target: usize,
+    sent: Time,
+    in_flight: Option<InFlight>,
+}
+
+/// What happens by itself, and seldom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Antagonist(usize),
+    Begin(usize),
+    Detect(usize),
+    End(usize),
+    Return(usize),
+    Sample,
+}
+
+/// A gateway: its balancer, and all endpoints with its own numbers of them.
+struct Gateway {
+    balancer: Balancer,
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    affinity: Affinity,
+    machines: Vec<Machine>,
+    /// When each machine has done its next request.
+    soonest: Soonest,
+    gateways: Vec<Gateway>,
+    /// Faults that health checks know of, for each target.
+    detected: Vec<u32>,
+    requests: Slab<Request>,
+    serial: u64,
+    /// When clients give up, in order.
+    deadlines: VecDeque<(Time, Ticket)>,
+    agenda: BinaryHeap<Reverse<(Time, Event)>>,
+    entropy: Random,
+    antagonists: Random,
+    /// The endpoint of each key's session; 0 for none.
+    sessions: Vec<u64>,
+    recorder: Recorder,
+}
+
+/// Simulates a scenario with one balancer. `progress` counts samples up to [`SAMPLES`].
+///
+/// # Errors
+/// What the balancer did wrong.
+pub(super) fn run(
+    engine: &Arc<Engine>,
+    contender: &Contender,
+    scenario: &Scenario,
+    seed: u64,
+    progress: &AtomicU64,
+) -> Result<Outcome, String> {
+    let mut world = World::new(engine, contender, scenario, seed);
+    let mut source = Source::new(scenario, seed);
+    let step = (scenario.seconds() * SECOND / SAMPLES as f64) as Time;
+    world.agenda.push(Reverse((step, Event::Sample)));
+    loop {
+        let (done, machine) = world.soonest.first();
+        let deadline = world.deadline();
+        let event = (world.agenda.peek()).map_or(NEVER, |Reverse((time, _))| *time);
+        let arrival = source.next;
+        let now = done.min(deadline).min(event).min(arrival);
+        if now == NEVER || (arrival == NEVER && world.requests.is_empty()) {
+            break;
+        }
+        if now == done {
+            world.complete(machine, now);
+        } else if now == deadline {
+            world.give_up(now);
+        } else if now == event {
+            world.happen(now, step);
+            let samples = world.recorder.samples();
+            if samples > progress.load(Ordering::Relaxed) {
+                progress.store(samples, Ordering::Relaxed);
+                world.check()?;
+            }
+        } else {
+            for _ in 0..scenario.requests.burst {
+                let (work, key, gateway) = source.draw();
+                world.arrive(now, work, key, gateway);
+            }
+            source.advance();
+        }
+    }
+    world.check()?;
+    Ok(world.recorder.finish(contender, scenario))
+}
+
+/// Where requests come from: the same ones for every balancer.
+struct Source<'a> {
+    scenario: &'a Scenario,
+    gaps: Random,
+    costs: Costs,
+    keys: Keys,
+    gateways: Random,
+    next: Time,
+    /// Phases to come, with the end of each; the first one goes on.
+    phases: VecDeque<(Time, Phase)>,
+    /// Mean time between two arrivals at level 1, in nanoseconds.
+    gap: f64,
+}
+
+impl<'a> Source<'a> {
+    fn new(scenario: &'a Scenario, seed: u64) -> Self {
+        let groups = scenario.targets.iter();
+        let cores: f64 = groups
+            .map(|group| group.count as f64 * group.cores * group.speed)
+            .sum();
+        let requests = &scenario.requests;
+        let mut end = 0.0;
+        let phases = scenario.load.iter().map(|phase| {
+            end += phase.seconds * SECOND;
+            (end as Time, *phase)
+        });
+        let mut source = Self {
+            scenario,
+            gaps: Random::new(seed, Stream::Arrivals),
+            costs: Costs::new(requests.cost, seed),
+            keys: Keys::new(requests.keys, requests.key_skew, seed),
+            gateways: Random::new(seed, Stream::Gateways),
+            next: 0,
+            phases: phases.collect(),
+            gap: requests.cost.mean() * requests.burst as f64 * 1e6 / cores,
+        };
+        source.advance();
+        source
+    }
+
+    fn advance(&mut self) {
+        let Some((_, phase)) = self.phases.front() else {
+            return;
+        };
+        let gap = match self.scenario.requests.arrivals {
+            Arrivals::Poisson => self.gaps.exponential(),
+            Arrivals::Regular => 1.0,
+        };
+        self.next += ((gap * self.gap / phase.level) as Time).max(1);
+        while self
+            .phases
+            .front()
+            .is_some_and(|(end, _)| *end <= self.next)
+        {
+            self.phases.pop_front();
+        }
+        if self.phases.is_empty() {
+            self.next = NEVER;
+        }
+    }
+
+    fn draw(&mut self) -> (f64, Option<usize>, usize) {
+        let gateway = match self.scenario.gateways {
+            1 => 0,
+            many => self.gateways.below(many),
+        };
+        (self.costs.draw(), self.keys.draw(), gateway)
+    }
+}
+
+/// The address of a target, which tells its number.
+fn address(target: usize) -> SocketAddr {
+    let ip = Ipv4Addr::from(0x0a00_0000 + target as u32);
+    SocketAddr::from((ip, 80))
+}
+
+fn target_at(address: SocketAddr) -> usize {
+    match address.ip() {
+        IpAddr::V4(ip) => (u32::from(ip) - 0x0a00_0000) as usize,
+        IpAddr::V6(_) => 0,
+    }
+}
+
+impl<'a> World<'a> {
+    fn new(engine: &Arc<Engine>, contender: &Contender, scenario: &'a Scenario, seed: u64) -> Self {
+        let mut machines = Vec::new();
+        let mut weights = Vec::new();
+        let mut agenda = BinaryHeap::new();
+        for group in &scenario.targets {
+            for _ in 0..group.count {
+                if group.antagonist.is_some() {
+                    agenda.push(Reverse((0, Event::Antagonist(machines.len()))));
+                }
+                machines.push(Machine::new(group));
+                weights.push(group.weight);
+            }
+        }
+        for (index, fault) in scenario.faults.iter().enumerate() {
+            let mut at = |seconds: f64, event| {
+                agenda.push(Reverse(((seconds * SECOND) as Time, event)));
+            };
+            at(fault.from, Event::Begin(index));
+            at(fault.until, Event::End(index));
+            // A fault that is over before it is noticed is not noticed.
+            if let Some(after) = fault.detected_after
+                && fault.from + after < fault.until
+            {
+                at(fault.from + after, Event::Detect(index));
+                at(fault.until + after, Event::Return(index));
+            }
+        }
+        let gateways = (0..scenario.gateways).map(|_| {
+            let plugin = Arc::clone(&contender.plugin);
+            let config = contender.config.clone();
+            let balancer = Balancer::new(Arc::clone(engine), &contender.name, plugin, config);
+            let endpoints = weights.iter().enumerate().map(|(target, weight)| {
+                let address = address(target);
+                let host = format!("target-{target}");
+                let id = Endpoint::id_of(&host, address);
+                Arc::new(Endpoint::new(id, address, host, *weight))
+            });
+            let endpoints: Vec<_> = endpoints.collect();
+            Gateway {
+                balancer,
+                endpoints,
+            }
+        });
+        let mut world = Self {
+            scenario,
+            affinity: contender.affinity,
+            soonest: Soonest::new(machines.len()),
+            detected: vec![0; machines.len()],
+            gateways: gateways.collect(),
+            requests: Slab::new(),
+            serial: 0,
+            deadlines: VecDeque::new(),
+            agenda,
+            entropy: Random::new(seed, Stream::Entropy),
+            antagonists: Random::new(seed, Stream::Antagonists),
+            sessions: vec![0; scenario.requests.keys],
+            recorder: Recorder::new(scenario, weights),
+            machines,
+        };
+        world.publish();
+        world
+    }
+
+    /// Tells the balancers which endpoints may be chosen.
+    fn publish(&mut self) {
+        for gateway in &self.gateways {
+            let all = gateway.endpoints.iter().zip(&self.detected);
+            let available = all.filter(|(_, detected)| **detected == 0);
+            let table = available.map(|(endpoint, _)| Arc::clone(endpoint));
+            gateway.balancer.set_endpoints(table.collect());
+        }
+    }
+
+    /// Whether the balancers did what they should.
+    fn check(&self) -> Result<(), String> {
+        for gateway in &self.gateways {
+            let counters = gateway.balancer.counters();
+            if counters.host_choices > 0 {
+                let fault = counters.last_fault.unwrap_or_default();
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn arrive(&mut self, now: Time, work: f64, key: Option<usize>, gateway: usize) {
+        self.serial += 1;
+        let slot = self.requests.insert(Request {
+            serial: self.serial,
+            arrived: now,
+            work,
+            key,
+            gateway,
+            attempt: 0,
+            tried: Vec::new(),
+            target: 0,
+            sent: now,
+            in_flight: None,
+        });
+        let ticket = Ticket {
+            slot,
+            serial: self.serial,
+        };
+        let patience = (self.scenario.requests.timeout * SECOND) as Time;
+        self.deadlines.push_back((now + patience, ticket));
+        self.send(slot, now);
+    }
+
+    /// Sends a request somewhere, unless nobody takes it.
+    fn send(&mut self, slot: usize, now: Time) {
+        loop {
+            let request = &mut self.requests[slot];
+            let gateway = &self.gateways[request.gateway];
+            let affinity = match (self.affinity, request.key) {
+                (Affinity::Key, Some(key)) => Some(hash(key)),
+                (Affinity::Session, Some(key)) => Some(self.sessions[key]).filter(|id| *id != 0),
+                _ => None,
+            };
+            let pick = Pick {
+                now: now / 1000,
+                entropy: self.entropy.bits(),
+                affinity,
+                attempt: request.attempt,
+            };
+            let Choice::Endpoint(endpoint) = gateway.balancer.pick(pick, &request.tried) else {
+                return self.finish(slot, now, End::NoTarget);
+            };
+            if let (Affinity::Session, Some(key)) = (self.affinity, request.key) {
+                self.sessions[key] = endpoint.id;
+            }
+            let target = target_at(endpoint.address);
+            request.target = target;
+            request.sent = now;
+            let machine = &mut self.machines[target];
+            match machine.fault {
+                Some((FaultKind::Down, _)) => {
+                    if !self.fail(slot, &endpoint, now) {
+                        return;
+                    }
+                }
+                Some((FaultKind::Errors, _)) => {
+                    // For a gateway that is an answer, and a quick one.
+                    if gateway.balancer.wants_latency() {
+                        endpoint.observe_latency(now / 1000, 0);
+                    }
+                    return self.finish(slot, now, End::Error);
+                }
+                _ => {
+                    request.in_flight = Some(InFlight::new(endpoint));
+                    let serial = request.serial;
+                    machine.advance(now);
+                    machine.take(Ticket { slot, serial }, request.work);
+                    return self.schedule(target);
+                }
+            }
+        }
+    }
+
+    /// A try has broken off. Whether there is another one.
+    fn fail(&mut self, slot: usize, endpoint: &Arc<Endpoint>, now: Time) -> bool {
+        let request = &mut self.requests[slot];
+        let gateway = &self.gateways[request.gateway];
+        if gateway.balancer.wants_latency() {
+            let least = UNANSWERED.as_micros() as u64;
+            endpoint.observe_latency(now / 1000, least.max((now - request.sent) / 1000));
+        }
+        request.tried.push(endpoint.id);
+        request.attempt += 1;
+        if request.attempt > self.scenario.requests.retries {
+            self.finish(slot, now, End::Broken);
+            return false;
+        }
+        self.recorder.retry(request.arrived);
+        true
+    }
+
+    /// A machine is done with its next request.
+    fn complete(&mut self, target: usize, now: Time) {
+        let requests = &self.requests;
+        let machine = &mut self.machines[target];
+        machine.advance(now);
+        if let Some((_, ticket)) = machine.next(|ticket| is_valid(requests, target, ticket)) {
+            self.withdraw(ticket.slot, now);
+            self.finish(ticket.slot, now, End::Answered);
+        }
+        self.schedule(target);
+    }
+
+    /// A client has waited for too long.
+    fn give_up(&mut self, now: Time) {
+        if let Some((_, ticket)) = self.deadlines.pop_front() {
+            self.withdraw(ticket.slot, now);
+            let target = self.requests[ticket.slot].target;
+            self.finish(ticket.slot, now, End::Timeout);
+            self.schedule(target);
+        }
+    }
+
+    /// The next moment at which a client gives up.
+    fn deadline(&mut self) -> Time {
+        while let Some((time, ticket)) = self.deadlines.front() {
+            let request = self.requests.get(ticket.slot);
+            if request.is_some_and(|request| request.serial == ticket.serial) {
+                return *time;
+            }
+            self.deadlines.pop_front();
+        }
+        NEVER
+    }
+
+    /// Takes a request from the machine that works on it.
+    fn withdraw(&mut self, slot: usize, now: Time) -> Option<InFlight> {
+        let request = &mut self.requests[slot];
+        let in_flight = request.in_flight.take()?;
+        let machine = &mut self.machines[request.target];
+        machine.advance(now);
+        machine.leave();
+        let gateway = &self.gateways[request.gateway];
+        if gateway.balancer.wants_latency() {
+            let took = (now - request.sent) / 1000;
+            in_flight.endpoint().observe_latency(now / 1000, took);
+        }
+        Some(in_flight)
+    }
+
+    fn schedule(&mut self, target: usize) {
+        let requests = &self.requests;
+        let next = self.machines[target].next(|ticket| is_valid(requests, target, ticket));
+        let time = next.map_or(NEVER, |(time, _)| time);
+        self.soonest.set(target, time);
+    }
+
+    fn finish(&mut self, slot: usize, now: Time, end: End) {
+        let request = self.requests.remove(slot);
+        self.recorder.end(request.arrived, now, request.target, end);
+    }
+
+    fn happen(&mut self, now: Time, step: Time) {
+        let Some(Reverse((_, event))) = self.agenda.pop() else {
+            return;
+        };
+        match event {
+            Event::Antagonist(target) => self.disturb(target, now),
+            Event::Begin(index) => self.change(index, now, true),
+            Event::End(index) => self.change(index, now, false),
+            Event::Detect(index) => self.detect(index, true),
+            Event::Return(index) => self.detect(index, false),
+            Event::Sample => {
+                for machine in &mut self.machines {
+                    machine.advance(now);
+                }
+                let machines = self.machines.iter_mut();
+                let working = machines.map(|machine| machine.mean_working(step));
+                self.recorder.sample(working.collect());
+                if self.recorder.samples() < SAMPLES {
+                    self.agenda.push(Reverse((now + step, Event::Sample)));
+                }
+            }
+        }
+    }
+
+    /// The antagonist of a target takes another number of cores.
+    fn disturb(&mut self, target: usize, now: Time) {
+        let mut first = 0;
+        let group = self.scenario.targets.iter().find(|group| {
+            first += group.count;
+            target < first
+        });
+        let Some(antagonist) = group.and_then(|group| group.antagonist) else {
+            return;
+        };
+        let [least, most] = antagonist.cores;
+        let machine = &mut self.machines[target];
+        machine.advance(now);
+        machine.taken = least + (most - least) * self.antagonists.unit();
+        let pause = antagonist.every * SECOND * self.antagonists.exponential();
+        let next = now.saturating_add((pause as Time).max(1));
+        self.agenda.push(Reverse((next, Event::Antagonist(target))));
+        self.schedule(target);
+    }
+
+    fn targets_of(&self, index: usize) -> (Fault, std::ops::RangeInclusive<usize>) {
+        let fault = self.scenario.faults[index];
+        let [first, last] = fault.targets;
+        (fault, first..=last)
+    }
+
+    /// A fault begins or ends.
+    fn change(&mut self, index: usize, now: Time, begins: bool) {
+        let (fault, targets) = self.targets_of(index);
+        for target in targets {
+            let machine = &mut self.machines[target];
+            machine.advance(now);
+            machine.fault = begins.then_some((fault.kind, fault.factor));
+            if begins && fault.kind == FaultKind::Down {
+                self.break_off(target, now);
+            }
+            self.schedule(target);
+        }
+    }
+
+    /// Everything that a target works on breaks off, and is tried elsewhere.
+    fn break_off(&mut self, target: usize, now: Time) {
+        for ticket in self.machines[target].clear() {
+            if !is_valid(&self.requests, target, ticket) {
+                continue;
+            }
+            if let Some(in_flight) = self.withdraw(ticket.slot, now) {
+                let endpoint = Arc::clone(in_flight.shared());
+                drop(in_flight);
+                if self.fail(ticket.slot, &endpoint, now) {
+                    self.send(ticket.slot, now);
+                }
+            }
+        }
+    }
+
+    /// Health checks notice the start or the end of a fault.
+    fn detect(&mut self, index: usize, begins: bool) {
+        let (_, targets) = self.targets_of(index);
+        for target in targets {
+            let known = &mut self.detected[target];
+            *known = if begins { *known + 1 } else { *known - 1 };
+        }
+        self.publish();
+    }
+}
+
+/// Whether a machine still works on a request.
+fn is_valid(requests: &Slab<Request>, target: usize, ticket: Ticket) -> bool {
+    requests.get(ticket.slot).is_some_and(|request| {
+        request.serial == ticket.serial && request.in_flight.is_some() && request.target == target
+    })
+}
+
+/// The affinity of a key: any good mixing will do. Source: SplitMix64 (Steele, Lea, Flood 2014).
+fn hash(key: usize) -> u64 {
+    let z = (key as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}

@@ -1,0 +1,389 @@
+//! What is simulated, as a file says it.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+macro_rules! shipped {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!("../../../examples/scenarios/", $name, ".toml")),
+        )
+    };
+}
+/// The scenarios that ship with the program, by name.
+pub(super) const SHIPPED: &[(&str, &str)] = &[
+    shipped!("prequal"),
+    shipped!("bursts"),
+    shipped!("failures"),
+    shipped!("gateways"),
+    shipped!("steady"),
+    shipped!("uneven"),
+];
+
+/// Targets, gateways and keys that a simulation may have at most.
+const MOST: usize = 1_000_000;
+
+/// A fleet, what is asked of it, and what goes wrong meanwhile. Times are seconds unless another unit is
+/// named.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scenario {
+    /// What it shows, in a sentence.
+    pub(super) description: String,
+    /// Gateways that know nothing of each other. Each has an instance of the balancer and counts its
+    /// own requests only.
+    #[serde(default = "one")]
+    pub(super) gateways: usize,
+    /// Time at the start that no figure counts.
+    #[serde(default)]
+    pub(super) warm_up: f64,
+    pub(super) requests: Requests,
+    /// One after another.
+    pub(super) load: Vec<Phase>,
+    pub(super) targets: Vec<Group>,
+    #[serde(default)]
+    pub(super) faults: Vec<Fault>,
+}
+
+/// What requests are like.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Requests {
+    /// Work of one, in milliseconds of a core of speed 1.
+    pub(super) cost: Cost,
+    #[serde(default)]
+    pub(super) arrivals: Arrivals,
+    /// Requests that arrive at the same moment.
+    #[serde(default = "one")]
+    pub(super) burst: usize,
+    /// Time after which a client gives up.
+    #[serde(default = "timeout")]
+    pub(super) timeout: f64,
+    /// Further tries after one that broke off or did not connect, as in Kong's `retries`.
+    #[serde(default = "retries")]
+    pub(super) retries: u32,
+    /// Clients, or whatever requests hash on; 0 for requests without affinity.
+    #[serde(default)]
+    pub(super) keys: usize,
+    /// How unequal the shares of the keys are: the exponent of Zipf's law, 0 for equal ones.
+    #[serde(default)]
+    pub(super) key_skew: f64,
+}
+
+/// How the work of requests is distributed. `mean` is the mean of what is drawn, in milliseconds.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(tag = "distribution", rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) enum Cost {
+    Constant {
+        mean: f64,
+    },
+    Exponential {
+        mean: f64,
+    },
+    /// Cut off at 0. `deviation` is that before the cut, as a share of the mean.
+    Normal {
+        mean: f64,
+        deviation: f64,
+    },
+    /// `deviation` is a share of the mean.
+    LogNormal {
+        mean: f64,
+        deviation: f64,
+    },
+    /// The tail is heavier the closer `shape` is to 1.
+    Pareto {
+        mean: f64,
+        shape: f64,
+    },
+}
+
+/// When requests arrive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Arrivals {
+    /// Each by itself: exponential gaps.
+    #[default]
+    Poisson,
+    /// With equal gaps.
+    Regular,
+}
+
+/// A time with the same load.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Phase {
+    pub(super) seconds: f64,
+    /// Work that arrives, as a share of what the guaranteed cores of all targets can do.
+    pub(super) level: f64,
+}
+
+/// Targets that are alike.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Group {
+    pub(super) count: usize,
+    #[serde(default = "weight")]
+    pub(super) weight: u32,
+    /// Cores that each has whatever happens. A request uses one at most.
+    #[serde(default = "unit")]
+    pub(super) cores: f64,
+    /// Cores of its machine, which it may use as far as the antagonist leaves them; `cores` unless
+    /// given.
+    pub(super) machine: Option<f64>,
+    /// Work that a core does, relative to others.
+    #[serde(default = "unit")]
+    pub(super) speed: f64,
+    pub(super) antagonist: Option<Antagonist>,
+}
+
+/// Load of others on the machine of a target, which comes and goes.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Antagonist {
+    /// Least and most cores that it takes; how many is drawn anew each time.
+    pub(super) cores: [f64; 2],
+    /// Mean time between two changes.
+    pub(super) every: f64,
+}
+
+/// Something that goes wrong with some targets for a time.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fault {
+    /// First and last target, counted from 0 through all groups.
+    pub(super) targets: [usize; 2],
+    pub(super) from: f64,
+    pub(super) until: f64,
+    pub(super) kind: FaultKind,
+    /// For `slow`: how many times as long everything takes.
+    #[serde(default = "unit")]
+    pub(super) factor: f64,
+    /// Time until health checks notice the start, and the end; without it they never do.
+    pub(super) detected_after: Option<f64>,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum FaultKind {
+    /// Connections are refused, and what is going on breaks off.
+    Down,
+    /// Requests are taken, and never answered.
+    Hang,
+    /// Every answer is an error, at once.
+    Errors,
+    /// Everything takes longer.
+    Slow,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn unit() -> f64 {
+    1.0
+}
+
+fn weight() -> u32 {
+    100
+}
+
+fn timeout() -> f64 {
+    60.0
+}
+
+fn retries() -> u32 {
+    5
+}
+
+/// Why there is no scenario.
+#[derive(Debug, Error)]
+pub(super) enum Error {
+    #[error("cannot read {0}: {1}")]
+    Read(String, std::io::Error),
+    #[error("there is no scenario {0:?}: name a .toml file, or one of {1}")]
+    Unknown(String, String),
+    #[error("{0} is no scenario: {1}")]
+    Syntax(String, String),
+    #[error("{0}: {1}")]
+    Value(String, String),
+}
+
+impl Scenario {
+    /// A scenario that ships with the program, or that of a file.
+    pub(super) fn load(name: &str) -> Result<Self, Error> {
+        let shipped = SHIPPED.iter().find(|(known, _)| *known == name);
+        let text = match shipped {
+            Some((_, text)) => (*text).to_owned(),
+            None if name.contains(['/', '.']) => std::fs::read_to_string(Path::new(name))
+                .map_err(|error| Error::Read(name.into(), error))?,
+            None => {
+                let known: Vec<&str> = SHIPPED.iter().map(|(known, _)| *known).collect();
+                return Err(Error::Unknown(name.into(), known.join(", ")));
+            }
+        };
+        let scenario: Self =
+            toml::from_str(&text).map_err(|error| Error::Syntax(name.into(), error.to_string()))?;
+        match scenario.flaw() {
+            Some(flaw) => Err(Error::Value(name.into(), flaw)),
+            None => Ok(scenario),
+        }
+    }
+
+    /// Length of the whole, in seconds.
+    pub(super) fn seconds(&self) -> f64 {
+        self.load.iter().map(|phase| phase.seconds).sum()
+    }
+
+    /// What cannot be simulated, in a sentence.
+    fn flaw(&self) -> Option<String> {
+        let positive = |name: &str, value: f64| {
+            (!(value.is_finite() && value > 0.0)).then(|| format!("{name} must be above 0"))
+        };
+        let counted = |name: &str, value: usize| {
+            (!(1..=MOST).contains(&value)).then(|| format!("{name} must be between 1 and {MOST}"))
+        };
+        let mut flaws = vec![
+            counted("gateways", self.gateways),
+            counted("requests.burst", self.requests.burst),
+            positive("requests.timeout", self.requests.timeout),
+            self.requests.cost.flaw(),
+        ];
+        if self.requests.keys > MOST {
+            flaws.push(Some(format!("requests.keys must be at most {MOST}")));
+        }
+        if !(0.0..=10.0).contains(&self.requests.key_skew) {
+            flaws.push(Some("requests.key_skew must be between 0 and 10".into()));
+        }
+        if self.load.is_empty() || self.targets.is_empty() {
+            flaws.push(Some("load and targets need an entry at least".into()));
+        }
+        for phase in &self.load {
+            flaws.push(positive("load.seconds", phase.seconds));
+            flaws.push(positive("load.level", phase.level));
+        }
+        for group in &self.targets {
+            flaws.push(counted("targets.count", group.count));
+            flaws.push(positive("targets.cores", group.cores));
+            flaws.push(positive("targets.speed", group.speed));
+            if !(1..=65_535).contains(&group.weight) {
+                flaws.push(Some("targets.weight must be between 1 and 65535".into()));
+            }
+            if group
+                .machine
+                .is_some_and(|machine| !(machine >= group.cores))
+            {
+                flaws.push(Some(
+                    "targets.machine must be at least targets.cores".into(),
+                ));
+            }
+            if let Some(antagonist) = group.antagonist {
+                let [least, most] = antagonist.cores;
+                if !(0.0 <= least && least <= most && most.is_finite()) {
+                    flaws.push(Some(
+                        "targets.antagonist.cores must be two numbers from 0, the lower one first"
+                            .into(),
+                    ));
+                }
+                flaws.push(positive("targets.antagonist.every", antagonist.every));
+            }
+        }
+        let count: usize = self.targets.iter().map(|group| group.count).sum();
+        flaws.push(counted("the sum of targets.count", count));
+        for fault in &self.faults {
+            let [first, last] = fault.targets;
+            if first > last || last >= count {
+                flaws.push(Some(format!(
+                    "faults.targets must be the first and the last of targets 0 to {}",
+                    count.saturating_sub(1)
+                )));
+            }
+            if !(0.0 <= fault.from && fault.from < fault.until && fault.until.is_finite()) {
+                flaws.push(Some("faults.from must be before faults.until".into()));
+            }
+            flaws.push(positive("faults.factor", fault.factor));
+            if fault
+                .detected_after
+                .is_some_and(|after| !(0.0..1e9).contains(&after))
+            {
+                flaws.push(Some("faults.detected_after must be 0 or more".into()));
+            }
+        }
+        if !(0.0 <= self.warm_up && self.warm_up < self.seconds()) {
+            flaws.push(Some("warm_up must be shorter than the load".into()));
+        }
+        if self.seconds() > 1e6 {
+            flaws.push(Some("load must not be longer than 1000000 seconds".into()));
+        }
+        flaws.into_iter().flatten().next()
+    }
+}
+
+impl Cost {
+    pub(super) fn mean(self) -> f64 {
+        match self {
+            Self::Constant { mean }
+            | Self::Exponential { mean }
+            | Self::Normal { mean, .. }
+            | Self::LogNormal { mean, .. }
+            | Self::Pareto { mean, .. } => mean,
+        }
+    }
+
+    fn flaw(self) -> Option<String> {
+        let mean = self.mean();
+        if !(mean.is_finite() && mean > 0.0) {
+            return Some("requests.cost.mean must be above 0".into());
+        }
+        match self {
+            Self::Normal { deviation, .. } | Self::LogNormal { deviation, .. }
+                if !(0.0..=100.0).contains(&deviation) =>
+            {
+                Some("requests.cost.deviation must be between 0 and 100".into())
+            }
+            Self::Pareto { shape, .. } if !(shape > 1.0 && shape.is_finite()) => {
+                Some("requests.cost.shape must be above 1: below it there is no mean".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ships_is_right() {
+        for (name, _) in SHIPPED {
+            let scenario = Scenario::load(name).unwrap();
+            assert!(!scenario.description.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let right = "description = 'x'\nload = [{seconds = 1, level = 0.5}]\n\
+                     requests = {cost = {distribution = 'constant', mean = 1}}\n\
+                     targets = [{count = 2}]\n";
+        let flaw = |more: &str, instead: &str| {
+            let text = right.replace(instead, more);
+            assert_ne!(text, right);
+            toml::from_str::<Scenario>(&text).unwrap().flaw().unwrap()
+        };
+        assert!(toml::from_str::<Scenario>(right).unwrap().flaw().is_none());
+        assert!(flaw("level = -1", "level = 0.5").contains("load.level"));
+        assert!(flaw("count = 0", "count = 2").contains("targets.count"));
+        assert!(flaw("count = 2, weight = 0", "count = 2").contains("weight"));
+        assert!(flaw("count = 2, cores = 2, machine = 1", "count = 2").contains("machine"));
+        assert!(flaw("mean = nan", "mean = 1").contains("mean"));
+        let fault = "count = 2}]\nfaults = [{targets = [1, 2], from = 0, until = 1, kind = 'down'";
+        assert!(flaw(fault, "count = 2").contains("faults.targets"));
+        let unknown = format!("{right}colour = 1\n");
+        assert!(toml::from_str::<Scenario>(&unknown).is_err());
+    }
+}
