@@ -272,10 +272,8 @@ impl Scenario {
             if !(1..=65_535).contains(&group.weight) {
                 flaws.push(Some("targets.weight must be between 1 and 65535".into()));
             }
-            if group
-                .machine
-                .is_some_and(|machine| !(machine >= group.cores))
-            {
+            let machine = group.machine.unwrap_or(group.cores);
+            if machine.is_nan() || machine < group.cores {
                 flaws.push(Some(
                     "targets.machine must be at least targets.cores".into(),
                 ));
