@@ -99,6 +99,9 @@ pub enum Column {
     /// Microseconds until the endpoint answers: a moving average that jumps up to a slower answer at
     /// once, and halves about every 7 seconds without one; 0 while nothing is known.
     Latency,
+    /// Microseconds that the endpoint took lately for requests that found about as many others in flight
+    /// there as are now, a mean; [`Column::Latency`] while none did.
+    LatencyAtLoad,
 }
 
 impl Column {
@@ -108,6 +111,7 @@ impl Column {
         match self {
             Self::InFlight => "in-flight",
             Self::Latency => "latency",
+            Self::LatencyAtLoad => "latency-at-load",
         }
     }
 }
@@ -117,7 +121,7 @@ impl Column {
 pub struct Load {
     /// See [`Column::InFlight`].
     pub in_flight: u32,
-    /// See [`Column::Latency`].
+    /// See [`Column::Latency`], or [`Column::LatencyAtLoad`] from [`Endpoints::look_at_load`].
     pub latency: u32,
 }
 
@@ -130,8 +134,8 @@ pub struct Endpoints {
     columns: Vec<Column>,
     /// The columns one after another, each as long as the table.
     load: Vec<u32>,
-    /// The handles of the columns in flight and latency, for single values.
-    handles: Cell<Option<(u32, u32)>>,
+    handles: Handles,
+    handles_at_load: Handles,
 }
 
 impl Endpoints {
@@ -199,37 +203,31 @@ impl Endpoints {
     /// If there is no such position.
     #[must_use]
     pub fn look(&self, position: usize) -> Load {
-        if cfg!(target_family = "wasm") {
-            self.fetch(position)
-        } else {
-            let of = |column| {
-                let index = self.columns.iter().position(|&present| present == column);
-                let length = self.table.len();
-                index.map_or(0, |index| self.load[index * length..][..length][position])
-            };
-            Load {
-                in_flight: of(Column::InFlight),
-                latency: of(Column::Latency),
-            }
-        }
+        self.look_by(position, Column::Latency, &self.handles)
     }
 
-    fn fetch(&self, position: usize) -> Load {
-        use bindings::pointsman::balancer::load;
+    /// The same with the latency at the endpoint's present load, [`Column::LatencyAtLoad`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    #[must_use]
+    pub fn look_at_load(&self, position: usize) -> Load {
+        self.look_by(position, Column::LatencyAtLoad, &self.handles_at_load)
+    }
 
-        let (in_flight, latency) = self.handles.get().unwrap_or_else(|| {
-            let handle =
-                |column: Column| load::read(column.name()).unwrap_or_else(|| missing(column));
-            let handles = (handle(Column::InFlight), handle(Column::Latency));
-            self.handles.set(Some(handles));
-            handles
-        });
-        // A position past the range of the wire is as much outside of the table as any other.
-        let position = u32::try_from(position).unwrap_or(u32::MAX);
-        let pair = load::pair(in_flight, latency, position);
+    fn look_by(&self, position: usize, latency: Column, handles: &Handles) -> Load {
+        if cfg!(target_family = "wasm") {
+            return fetch(position, latency, handles);
+        }
+        let of = |column| {
+            let index = self.columns.iter().position(|&present| present == column);
+            let length = self.table.len();
+            index.map_or(0, |index| self.load[index * length..][..length][position])
+        };
         Load {
-            in_flight: pair as u32,
-            latency: (pair >> 32) as u32,
+            in_flight: of(Column::InFlight),
+            latency: of(latency),
         }
     }
 
@@ -249,6 +247,28 @@ impl Endpoints {
 }
 
 // Out of the way of the reads that succeed.
+
+/// What the gateway calls the two columns of a look, once it has been asked.
+type Handles = Cell<Option<(u32, u32)>>;
+
+fn fetch(position: usize, latency: Column, handles: &Handles) -> Load {
+    use bindings::pointsman::balancer::load;
+
+    let (low, high) = handles.get().unwrap_or_else(|| {
+        let handle = |column: Column| load::read(column.name()).unwrap_or_else(|| missing(column));
+        let asked = (handle(Column::InFlight), handle(latency));
+        handles.set(Some(asked));
+        asked
+    });
+    // A position past the range of the wire is as much outside of the table as any other.
+    let position = u32::try_from(position).unwrap_or(u32::MAX);
+    let pair = load::pair(low, high, position);
+    Load {
+        in_flight: pair as u32,
+        latency: (pair >> 32) as u32,
+    }
+}
+
 #[cold]
 fn missing(column: Column) -> ! {
     panic!(

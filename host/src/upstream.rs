@@ -7,6 +7,7 @@ mod affinity;
 mod budget;
 mod endpoint;
 mod health;
+mod latency;
 mod members;
 mod memory;
 mod outlier;
@@ -283,11 +284,12 @@ impl Upstream {
         (spender.as_mut()).is_none_or(|spender| spender.retry(settings))
     }
 
-    /// Takes note of what came of a try. `detail` says it in words, and is asked only
-    /// if they are kept.
+    /// Takes note of what came of a try, which found so many others `ahead`. `detail` says it in words,
+    /// and is asked only if they are kept.
     pub fn report(
         &self,
         endpoint: &Endpoint,
+        ahead: u32,
         outcome: Outcome,
         latency: impl Fn() -> Duration,
         detail: impl FnOnce() -> String,
@@ -301,7 +303,7 @@ impl Upstream {
                 Outcome::Broken | Outcome::Timeout => took.max(UNANSWERED),
             };
             let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            endpoint.observe_latency(balancer::micros(Instant::now()), took);
+            endpoint.observe_latency(balancer::micros(Instant::now()), took, ahead);
         }
         if self.policy.watches_outliers() {
             let failed = !matches!(outcome, Outcome::Answered(..500));

@@ -105,16 +105,19 @@ pub enum Column {
     InFlight,
     /// Microseconds until an answer, a moving average.
     Latency,
+    /// The same at the present number of requests in flight.
+    LatencyAtLoad,
 }
 
 impl Column {
-    const ALL: [Self; 2] = [Self::InFlight, Self::Latency];
+    const ALL: [Self; 3] = [Self::InFlight, Self::Latency, Self::LatencyAtLoad];
 
     /// The name that stands for it in a description.
     pub fn name(self) -> &'static str {
         match self {
             Self::InFlight => "in-flight",
             Self::Latency => "latency",
+            Self::LatencyAtLoad => "latency-at-load",
         }
     }
 
@@ -138,6 +141,7 @@ impl Column {
         match self {
             Self::InFlight => endpoint.in_flight(),
             Self::Latency => endpoint.latency(now),
+            Self::LatencyAtLoad => endpoint.latency_at_load(now),
         }
     }
 }
@@ -183,7 +187,8 @@ pub(super) fn interfaces(engine: &Engine, component: &Component) -> Result<Vec<S
 pub(super) fn wants_latency(engine: &Engine, component: &Component, columns: &[Column]) -> bool {
     let ty = component.component_type();
     let mut imports = ty.imports(engine).map(|(name, _)| name.to_owned());
-    columns.contains(&Column::Latency) || imports.any(|name| name.starts_with(LOAD))
+    let measured = |column: &Column| *column != Column::InFlight;
+    columns.iter().any(measured) || imports.any(|name| name.starts_with(LOAD))
 }
 
 /// The columns that a description names.

@@ -269,6 +269,9 @@ impl Inner {
                     // Apart, so that what is the same for all is not asked for each.
                     Column::InFlight => self.load.extend(table.map(|e| e.in_flight())),
                     Column::Latency => self.load.extend(table.map(|e| e.latency(request.now))),
+                    Column::LatencyAtLoad => {
+                        (self.load).extend(table.map(|e| e.latency_at_load(request.now)));
+                    }
                 }
             }
             instance.pick_by_load(guest_request, &self.load)

@@ -163,9 +163,16 @@ async fn tries(
         };
         let in_flight = pick(service, request, &tried, repeatable).await?;
         let endpoint = Arc::clone(in_flight.shared());
+        let ahead = in_flight.ahead();
         let outcome = once(worker, service, in_flight, &outbound, now).await;
         let report = |outcome, detail: &dyn std::fmt::Display| {
-            upstream.report(&endpoint, outcome, || now.elapsed(), || detail.to_string());
+            upstream.report(
+                &endpoint,
+                ahead,
+                outcome,
+                || now.elapsed(),
+                || detail.to_string(),
+            );
         };
         let more = |repeatable, spender: &mut Option<Spender>| {
             attempt < service.retries && repeatable && upstream.may_retry(spender)

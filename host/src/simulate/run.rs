@@ -349,7 +349,7 @@ impl<'a> World<'a> {
                 Some((FaultKind::Errors, _)) => {
                     // For a gateway that is an answer, and a quick one.
                     if gateway.balancer.wants_latency() {
-                        endpoint.observe_latency(now / 1000, 0);
+                        endpoint.observe_latency(now / 1000, 0, endpoint.in_flight());
                     }
                     return self.finish(slot, now, End::Error);
                 }
@@ -370,7 +370,8 @@ impl<'a> World<'a> {
         let gateway = &self.gateways[request.gateway];
         if gateway.balancer.wants_latency() {
             let least = UNANSWERED.as_micros() as u64;
-            endpoint.observe_latency(now / 1000, least.max((now - request.sent) / 1000));
+            let took = least.max((now - request.sent) / 1000);
+            endpoint.observe_latency(now / 1000, took, endpoint.in_flight());
         }
         request.tried.push(endpoint.id);
         request.attempt += 1;
@@ -426,7 +427,8 @@ impl<'a> World<'a> {
         let gateway = &self.gateways[request.gateway];
         if gateway.balancer.wants_latency() {
             let took = (now - request.sent) / 1000;
-            in_flight.endpoint().observe_latency(now / 1000, took);
+            let endpoint = in_flight.endpoint();
+            endpoint.observe_latency(now / 1000, took, in_flight.ahead());
         }
         Some(in_flight)
     }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use super::health::Health;
+use super::latency::{Latency, LatencyAtLoad};
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -45,53 +46,8 @@ pub(super) struct Live {
     pub(super) health: Health,
     pub(super) window: Window,
     latency: Latency,
+    at_load: LatencyAtLoad,
     departure: Departure,
-}
-
-/// How long until an answer, as a moving average: it jumps up to a slower answer, comes down with quicker
-/// ones, and is forgotten with time. Source: Finagle's Peak EWMA.
-///
-/// Microseconds in the upper half, the millisecond of the last answer in the lower one. Two answers at
-/// once may lose one, which an average does not mind.
-#[derive(Debug, Default)]
-struct Latency(AtomicU64);
-
-/// Time after which an answer counts for a fraction 1/e, in milliseconds. Source: Kong, Finagle.
-const DECAY: f64 = 10_000.0;
-
-impl Latency {
-    /// What of an old value is left at a time, in microseconds since some start.
-    fn part(stamp: u32, now: u64) -> f64 {
-        let age = ((now / 1000) as u32).wrapping_sub(stamp);
-        // A stamp from a moment ahead, of another thread, is none of 49 days ago.
-        let age = if age > u32::MAX / 2 { 0 } else { age };
-        (-f64::from(age) / DECAY).exp()
-    }
-
-    fn at(&self, now: u64) -> u32 {
-        match self.0.load(Ordering::Relaxed) {
-            0 => 0,
-            packed => (f64::from((packed >> 32) as u32) * Self::part(packed as u32, now)) as u32,
-        }
-    }
-
-    fn observe(&self, now: u64, latency: u32) {
-        let packed = self.0.load(Ordering::Relaxed);
-        let old = f64::from((packed >> 32) as u32);
-        let part = Self::part(packed as u32, now);
-        let new = f64::from(latency);
-        let average = if new >= old * part || packed == 0 {
-            new
-        } else {
-            old * part + new * (1.0 - part)
-        };
-        // 0 means that nothing is known.
-        let average = (average as u64).max(1);
-        self.0.store(
-            average << 32 | u64::from((now / 1000) as u32),
-            Ordering::Relaxed,
-        );
-    }
 }
 
 /// Whether an address is on its way out: deleted, or found unhealthy.
@@ -201,10 +157,19 @@ impl Endpoint {
         self.live.latency.at(now)
     }
 
-    /// Takes note of an answer at `now` that took so many microseconds.
-    pub fn observe_latency(&self, now: u64, latency: u64) {
+    /// Microseconds until the endpoint answers a request that finds it with as many in flight as it has
+    /// now, as of `now`; 0 while nothing is known.
+    pub fn latency_at_load(&self, now: u64) -> u32 {
+        let known = self.live.at_load.at(now, self.in_flight());
+        known.unwrap_or_else(|| self.latency(now))
+    }
+
+    /// Takes note of an answer at `now` that took so many microseconds, to a request that was sent when
+    /// `ahead` others were in flight.
+    pub fn observe_latency(&self, now: u64, latency: u64, ahead: u32) {
         let latency = u32::try_from(latency).unwrap_or(u32::MAX);
         self.live.latency.observe(now, latency);
+        self.live.at_load.observe(now, latency, ahead);
     }
 
     /// Whether the address was deleted or is unhealthy, so that its connections are of no use.
@@ -236,6 +201,8 @@ pub fn authority(host: &str, port: u16, own: u16) -> String {
 #[derive(Debug)]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
+    /// Requests that were in flight there before.
+    ahead: u32,
     /// Told that a place is free, where places are limited.
     place: Option<Arc<Notify>>,
 }
@@ -243,8 +210,8 @@ pub struct InFlight {
 impl InFlight {
     /// Counts a request that is about to be sent.
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
+            ahead: endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed),
             endpoint,
             place: None,
         }
@@ -264,8 +231,9 @@ impl InFlight {
                     (count < limit).then_some(count + 1)
                 });
         match taken {
-            Ok(_) => Ok(Self {
+            Ok(ahead) => Ok(Self {
                 endpoint,
+                ahead,
                 place: Some(Arc::clone(place)),
             }),
             Err(_) => Err(endpoint),
@@ -275,6 +243,11 @@ impl InFlight {
     /// The endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Requests that were in flight at the endpoint when this one was added.
+    pub fn ahead(&self) -> u32 {
+        self.ahead
     }
 
     /// The endpoint, to be held on to.
@@ -320,25 +293,6 @@ mod tests {
         assert!(InFlight::within(Arc::clone(&endpoint), 1, &place).is_err());
         drop(first);
         assert!(InFlight::within(endpoint, 1, &place).is_ok());
-    }
-
-    #[test]
-    fn latency_jumps_up_comes_down_and_is_forgotten() {
-        let latency = Latency::default();
-        assert_eq!(latency.at(5), 0);
-        latency.observe(0, 1000);
-        assert_eq!(latency.at(0), 1000);
-        latency.observe(1_000_000, 50_000);
-        assert_eq!(latency.at(1_000_000), 50_000);
-        // A second later a quick one: a tenth of the way down.
-        latency.observe(2_000_000, 1000);
-        let now = latency.at(2_000_000);
-        assert!((45_000..46_000).contains(&now), "{now}");
-        // A time constant later without any.
-        let later = latency.at(12_000_000);
-        assert!((16_000..18_000).contains(&later), "{later}");
-        // From a thread whose clock was read a moment before.
-        assert_eq!(latency.at(1_999_000), now);
     }
 
     #[test]

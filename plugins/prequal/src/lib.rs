@@ -126,7 +126,7 @@ impl Balancer for Prequal {
 
 impl Prequal {
     fn look(&mut self, position: usize, now: u64, endpoints: &Endpoints) {
-        let seen = endpoints.look(position);
+        let seen = endpoints.look_at_load(position);
         let step = (1 << 20) / u64::from(endpoints[position].weight).max(1);
         let probe = Probe {
             position: position as u32,

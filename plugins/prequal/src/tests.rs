@@ -22,7 +22,7 @@ fn counts(weights: &[u32], in_flight: &[u32], latency: &[u32], config: &str) -> 
     balancer.endpoints_changed(&table);
     let endpoints = Endpoints::new(table)
         .with_column(Column::InFlight, in_flight)
-        .with_column(Column::Latency, latency);
+        .with_column(Column::LatencyAtLoad, latency);
     let mut entropy = Entropy::of(&Request::default());
     let mut counts = vec![0; weights.len()];
     for now in 0..10_000 {
