@@ -18,4 +18,5 @@ mod lifecycle;
 mod names;
 mod probes;
 mod proxy;
+mod simulate;
 mod tls;

@@ -11,6 +11,9 @@ use super::scenario::Scenario;
 /// Smallest share of requests in the picture of latencies: beyond lies chance.
 const RAREST: f64 = 1e-4;
 
+/// Share of requests at its left edge.
+const SOONEST: f64 = 0.01;
+
 /// Columns of the picture of loads, and the size of each of its panels.
 const COLUMNS: usize = 3;
 const PANEL: (u32, u32) = (420, 260);
@@ -34,16 +37,13 @@ pub(super) fn latencies(outcomes: &[Outcome]) -> Result<String, Box<dyn Error>> 
 fn draw_latencies(area: &Area<'_>, outcomes: &[Outcome]) -> Drawn {
     area.fill(&WHITE)?;
     let all = || outcomes.iter().map(|outcome| &outcome.latencies);
-    let least = all().map(|latencies| latencies.min()).min().unwrap_or(1);
-    let quantile = 1.0 - RAREST;
-    let most = all().map(|latencies| latencies.value_at_quantile(quantile));
-    let (least, most) = (
-        least.max(1) as f64 / 1e3,
-        most.max().unwrap_or(1) as f64 / 1e3,
-    );
+    let at = |quantile| all().map(move |latencies| latencies.value_at_quantile(quantile));
+    let least = at(SOONEST).min().unwrap_or(1).max(1) as f64 / 1e3;
+    let most = at(1.0 - RAREST).max().unwrap_or(1) as f64 / 1e3;
     let mut chart = ChartBuilder::on(area)
         .caption("Latency", ("sans-serif", 22))
         .margin(12)
+        .margin_right(36)
         .x_label_area_size(44)
         .y_label_area_size(70)
         .build_cartesian_2d(

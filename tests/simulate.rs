@@ -1,0 +1,170 @@
+//! The simulator, as people run it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::guest;
+
+/// Equal targets, one of which has to stop for a while.
+const SCENARIO: &str = r#"
+description = "a few targets"
+gateways = 2
+warm_up = 1
+load = [{ seconds = 10, level = 0.5 }, { seconds = 10, level = 0.9 }]
+requests = { cost = { distribution = "exponential", mean = 10 }, keys = 100, timeout = 3 }
+targets = [{ count = 4, cores = 2, machine = 4, antagonist = { cores = [0, 4], every = 1 } }]
+faults = [{ targets = [1, 1], from = 5, until = 15, kind = "down", detected_after = 1 }]
+"#;
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .arg("simulate")
+        .args(arguments)
+        // Settings of a gateway on this machine are none of the simulator's.
+        .env("POINTSMAN_PROXY_LISTEN", "127.0.0.1:1")
+        .output()
+        .unwrap()
+}
+
+fn outcome(arguments: &[&str]) -> Value {
+    let output = run(&[arguments, &["--format", "json"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn complaint(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(!output.status.success());
+    assert!(output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn scenario(folder: &TempDir, text: &str) -> String {
+    let file = folder.path().join("scenario.toml");
+    fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = scenario(&folder, SCENARIO);
+    let all = |seed: &str, name: &str| {
+        let out = folder.path().join(name);
+        let output = run(&[&file, "--seed", seed, "--out", out.to_str().unwrap()]);
+        assert!(output.status.success());
+        let mut bytes = vec![output.stdout];
+        for name in ["outcome.json", "latency.svg", "load.svg"] {
+            bytes.push(fs::read(out.join(name)).unwrap());
+        }
+        bytes
+    };
+    let first = all("7", "first");
+    assert!(first.iter().all(|bytes| bytes.len() > 500));
+    assert!(first == all("7", "second"));
+    let other = all("8", "other");
+    assert!(first.iter().zip(&other).all(|(one, other)| one != other));
+}
+
+#[test]
+fn every_balancer_gets_the_same_requests_and_finds_its_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = outcome(&[&scenario(&folder, SCENARIO)]);
+    let outcomes = document["outcomes"].as_array().unwrap();
+    assert_eq!(outcomes.len(), 9);
+    for outcome in outcomes {
+        let (total, first) = (&outcome["total"], &outcomes[0]["total"]);
+        assert_eq!(total["requests"], first["requests"], "{outcome}");
+        // What was at the target that died is tried elsewhere.
+        assert_eq!(total["errors"]["broken"], 0, "{outcome}");
+        assert!(total["retries"].as_u64().unwrap() > 0);
+        let phases = outcome["phases"].as_array().unwrap();
+        assert!(phases[0]["mean"].as_f64() < phases[1]["mean"].as_f64());
+        // For 9 of 20 seconds it was left alone.
+        let counts = |target: usize| outcome["targets"][target]["requests"].as_u64().unwrap();
+        assert!(counts(1) < counts(0), "{outcome}");
+    }
+}
+
+#[test]
+fn balancers_are_told_apart() {
+    let both = ["-b", "least-connections", "-b", "round-robin"];
+    let document = outcome(&[&["uneven"], &both[..]].concat());
+    let total = |index: usize| &document["outcomes"][index]["total"];
+    assert!(total(0)["p99"].as_f64().unwrap() * 10.0 < total(1)["p99"].as_f64().unwrap());
+    assert_eq!(total(1)["jain"], 1.0);
+    assert!(total(0)["jain"].as_f64().unwrap() < 0.99);
+}
+
+#[test]
+fn components_and_settings_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = scenario(&folder, SCENARIO);
+    let old =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/components/round-robin-1.0.0.wasm");
+    let document = outcome(&[
+        &file,
+        "-b",
+        old.to_str().unwrap(),
+        "-b",
+        "round-robin",
+        "-b",
+        r#"prequal={"probes": 1}"#,
+        "-b",
+        "prequal",
+    ]);
+    let outcomes = document["outcomes"].as_array().unwrap();
+    // The round robin of 1.0.0 takes the same turns.
+    assert_eq!(outcomes[0]["total"], outcomes[1]["total"]);
+    assert_ne!(outcomes[2]["total"], outcomes[3]["total"]);
+}
+
+#[test]
+fn what_cannot_be_simulated_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = scenario(&folder, SCENARIO);
+    assert!(complaint(&["nothing"]).contains("one of prequal"));
+    assert!(complaint(&["none.toml"]).contains("cannot read none.toml"));
+    assert!(complaint(&[]).contains("SCENARIO"));
+    let refused = complaint(&[&file, "-b", "nothing"]);
+    assert!(refused.contains("one of round-robin"), "{refused}");
+    let refused = complaint(&[&file, "-b", r#"prequal={"probes": 0}"#]);
+    assert!(
+        refused.contains("prequal") && refused.contains("minimum"),
+        "{refused}"
+    );
+    let mut broken = SCENARIO.replace("exponential", "guessed");
+    let refused = complaint(&[&scenario(&folder, &broken)]);
+    assert!(
+        refused.contains("guessed") && refused.contains("pareto"),
+        "{refused}"
+    );
+    broken = SCENARIO.replace("until = 15", "until = 1");
+    let refused = complaint(&[&scenario(&folder, &broken)]);
+    assert!(refused.contains("faults.from must be before"), "{refused}");
+    // A balancer that fails has no outcome.
+    let component = folder.path().join("traps.wasm");
+    fs::write(&component, guest("traps")).unwrap();
+    let refused = complaint(&[
+        &scenario(&folder, SCENARIO),
+        "-b",
+        component.to_str().unwrap(),
+    ]);
+    assert!(refused.contains("it trapped"), "{refused}");
+}
+
+#[test]
+fn the_scenarios_that_ship_are_listed() {
+    let output = run(&["--list"]);
+    let list = String::from_utf8(output.stdout).unwrap();
+    for entry in fs::read_dir("../examples/scenarios").unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(list.lines().any(|line| line == name), "{name} in {list}");
+    }
+}
