@@ -1,9 +1,10 @@
-//! What a pick costs: the shipped round robin as a component, and the same code compiled in.
+//! What a pick costs: the shipped round robin as a component, and the same code compiled in; every balancer
+//! that ships, for few endpoints and for many; and what a changed table costs them.
 //!
 //!     cargo bench -p pointsman-benches --bench pick
 //!
-//! Both take the upstream's lock and hand out a counted reference to the endpoint, as a request needs
-//! it. The difference is the price of the component.
+//! All take the upstream's lock and hand out a counted reference to the endpoint, as a request needs it. The
+//! difference between a component and the same compiled in is the price of the component.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,8 +18,8 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use guest_sdk::{Balancer as _, Endpoints};
 use parking_lot::Mutex;
-use pointsman::balancer::{Balancer, Engine, Request, SHIPPED, Settings};
-use pointsman::upstream::Endpoint;
+use pointsman::balancer::{Balancer, Engine, Request, SHIPPED, Settings, Shipped};
+use pointsman::upstream::{Endpoint, InFlight};
 use round_robin::RoundRobin;
 
 fn table(length: u64) -> Arc<[Arc<Endpoint>]> {
@@ -32,7 +33,13 @@ fn table(length: u64) -> Arc<[Arc<Endpoint>]> {
         .collect()
 }
 
-fn component(bencher: &mut criterion::Bencher<'_>, length: u64) {
+/// A balancer that ships, with a table of its own.
+struct Seated {
+    balancer: Balancer,
+    _cache: tempfile::TempDir,
+}
+
+fn seated(name: &str) -> Seated {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::new(Settings {
         pick_timeout: Duration::from_millis(20),
@@ -43,21 +50,70 @@ fn component(bencher: &mut criterion::Bencher<'_>, length: u64) {
         compiler: "/dev/null".into(),
     })
     .unwrap();
-    let plugin = engine.load_trusted(SHIPPED[0].component).unwrap();
-    let balancer = Balancer::new(engine, "bench", plugin, "{}".into());
-    balancer.set_endpoints(table(length));
+    let shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();
+    let plugin = engine.load_trusted(shipped.component).unwrap();
+    Seated {
+        balancer: Balancer::new(engine, "bench", plugin, "{}".into()),
+        _cache: folder,
+    }
+}
+
+/// Picks in turn, of requests that all have another key.
+fn picks(bencher: &mut criterion::Bencher<'_>, balancer: &Balancer) {
     let mut request = Request {
         now: 0,
         entropy: 0,
-        affinity: None,
+        affinity: Some(0),
         attempt: 0,
     };
     bencher.iter(|| {
         request.now += 1;
         request.entropy = request.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        request.affinity = Some(request.entropy);
         balancer.pick(black_box(request), &[])
     });
-    assert_eq!(balancer.counters().host_choices, 0);
+    let counters = balancer.counters();
+    assert_eq!(counters.host_choices, 0, "{counters:?}");
+}
+
+fn component(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
+    let seated = seated(name);
+    let table = table(length);
+    // Some work and some latencies, so that there is something to compare.
+    let mut in_flight = Vec::new();
+    for endpoint in &*table {
+        let load = endpoint.id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        endpoint.observe_latency(1, 1000 + load % 10_000, 0);
+        for _ in 0..load >> 62 {
+            in_flight.push(InFlight::new(Arc::clone(endpoint)));
+        }
+    }
+    seated.balancer.set_endpoints(table);
+    picks(bencher, &seated.balancer);
+}
+
+/// One endpoint of many leaves, or comes back.
+fn change(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
+    let seated = seated(name);
+    let all = table(length);
+    let less: Arc<[Arc<Endpoint>]> = all[1..].into();
+    seated.balancer.set_endpoints(Arc::clone(&all));
+    let request = Request {
+        now: 0,
+        entropy: 0,
+        affinity: None,
+        attempt: 0,
+    };
+    seated.balancer.pick(request, &[]);
+    let mut turn = false;
+    bencher.iter(|| {
+        turn = !turn;
+        let table = if turn { &less } else { &all };
+        seated.balancer.set_endpoints(Arc::clone(table));
+    });
+    seated.balancer.pick(request, &[]);
+    let counters = seated.balancer.counters();
+    assert_eq!((counters.host_choices, counters.instances), (0, 1));
 }
 
 fn compiled_in(bencher: &mut criterion::Bencher<'_>, length: u64) {
@@ -83,11 +139,11 @@ fn compiled_in(bencher: &mut criterion::Bencher<'_>, length: u64) {
     });
 }
 
-fn pick(criterion: &mut Criterion) {
+fn round_robin(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pick");
     for length in [2, 16, 1000] {
         group.bench_with_input(BenchmarkId::new("component", length), &length, |b, &l| {
-            component(b, l);
+            component(b, "round-robin", l);
         });
         group.bench_with_input(BenchmarkId::new("compiled-in", length), &length, |b, &l| {
             compiled_in(b, l);
@@ -96,5 +152,30 @@ fn pick(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pick);
+fn shipped(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("shipped");
+    group.warm_up_time(Duration::from_secs(1));
+    group.measurement_time(Duration::from_secs(2));
+    for Shipped { name, .. } in SHIPPED {
+        for length in [4, 100, 1000, 10_000] {
+            group.bench_with_input(BenchmarkId::new(*name, length), &length, |b, &l| {
+                component(b, name, l);
+            });
+        }
+    }
+    group.finish();
+}
+
+fn changes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("endpoints-changed");
+    group.warm_up_time(Duration::from_secs(1));
+    group.measurement_time(Duration::from_secs(2));
+    group.sample_size(20);
+    for Shipped { name, .. } in SHIPPED {
+        group.bench_function(*name, |b| change(b, name, 10_000));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, round_robin, shipped, changes);
 criterion_main!(benches);
