@@ -9,19 +9,49 @@ use serde::Deserialize;
 const POINTS: u64 = 160;
 const SLOTS: u64 = 64;
 
-/// Most points of a ring: 12 bytes each.
+/// Most points of a ring: 8 bytes each.
 const MOST: u64 = 1 << 18;
+
+/// Bits of a point that name its owner: endpoints that a ring may have, as a power of two.
+const OWNER: u32 = 20;
+
+/// Points that one entry of the index stands for: as many as are in a cache line.
+const PART: usize = 8;
 
 /// Goes from the key to the next point.
 #[derive(Debug, Default)]
 pub struct Ring {
     options: Options,
-    /// The points in order, and whose they are: its place in `owners`.
-    points: Vec<u64>,
-    owned: Vec<u32>,
+    /// The points in order.
+    points: Vec<Point>,
+    /// By position.
     owners: Vec<Owner>,
     /// For each part of the ring, its first point.
     parts: Vec<u32>,
+}
+
+/// Where on the ring in the upper bits, and the position of the endpoint that owns it in the lower ones: a
+/// pick then reads one place of memory, which counts when a ring has megabytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Point(u64);
+
+impl Point {
+    /// The point of that number in the sequence of an endpoint.
+    fn of(id: u64, number: u32, position: u32) -> Self {
+        Self(mix(id ^ mix(u64::from(number)))).owned_by(position)
+    }
+
+    fn owned_by(self, position: u32) -> Self {
+        Self(self.place() << OWNER | u64::from(position))
+    }
+
+    fn place(self) -> u64 {
+        self.0 >> OWNER
+    }
+
+    fn owner(self) -> usize {
+        (self.0 & ((1 << OWNER) - 1)) as usize
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +59,6 @@ struct Owner {
     id: u64,
     /// How many points it has: the first so many of its sequence.
     points: u32,
-    /// Where it is in the table; none when it has left.
-    position: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,33 +91,34 @@ impl Balancer for Ring {
     }
 
     fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+        assert!(
+            endpoints.len() <= 1 << OWNER,
+            "a ring takes up to {} endpoints",
+            1 << OWNER
+        );
         let wanted = points_of_each(endpoints, self.options.slots);
-        let known: HashMap<u64, u32> = self
-            .owners
+        let owners: Vec<Owner> = endpoints
             .iter()
-            .zip(0..)
-            .map(|(o, n)| (o.id, n))
+            .zip(wanted)
+            .map(|(&Endpoint { id, .. }, points)| Owner { id, points })
             .collect();
-        let mut owners = Vec::with_capacity(endpoints.len());
-        // What becomes of each old owner: its new place, and how many of its points stay.
-        let mut fates = vec![None; self.owners.len()];
-        let mut added: Vec<(u64, u32)> = Vec::new();
-        for ((endpoint, &points), position) in endpoints.iter().zip(&wanted).zip(0..) {
-            let id = endpoint.id;
-            let before = known.get(&id).map_or(0, |&old| {
-                fates[old as usize] = Some((position, points));
-                self.owners[old as usize].points
+        let before = std::mem::replace(&mut self.owners, owners);
+        let known: HashMap<u64, u32> = before.iter().zip(0..).map(|(o, at)| (o.id, at)).collect();
+        // What becomes of each old owner: its new position.
+        let mut moved = vec![None; before.len()];
+        let (mut added, mut taken) = (Vec::new(), Vec::new());
+        for (owner, position) in self.owners.iter().zip(0..) {
+            let had = known.get(&owner.id).map_or(0, |&old| {
+                moved[old as usize] = Some(position);
+                before[old as usize].points
             });
-            added.extend((before..points).map(|number| (point(id, number), position)));
-            owners.push(Owner {
-                id,
-                points,
-                position,
-            });
+            let point = |number| Point::of(owner.id, number, position);
+            added.extend((had..owner.points).map(point));
+            taken.extend((owner.points..had).map(point));
         }
-        added.sort_unstable();
-        self.merge(&fates, &added);
-        self.owners = owners;
+        let stay = std::mem::take(&mut self.points).into_iter();
+        let stay = stay.filter_map(|point| Some(point.owned_by(moved[point.owner()]?)));
+        self.points = self.merged(stay, added, taken);
         self.divide();
     }
 
@@ -101,66 +130,60 @@ impl Balancer for Ring {
             (None, _) => request.entropy,
         };
         let part = (u128::from(key) * self.parts.len() as u128) >> 64;
-        let mut next = *self.parts.get(part as usize)? as usize;
-        while self.points.get(next).is_some_and(|&point| point < key) {
-            next += 1;
-        }
+        let from = *self.parts.get(part as usize)? as usize;
+        let place = key >> OWNER;
+        let next = self.points[from..]
+            .iter()
+            .find(|point| point.place() >= place);
         // Past the last point comes the first.
-        let owner = self.owned.get(next).or(self.owned.first())?;
-        Some(self.owners[*owner as usize].position as usize)
+        Some(next.or(self.points.first())?.owner())
     }
 }
 
 impl Ring {
-    /// Takes away the points of who left or has less of them now, and puts in those that are new.
-    fn merge(&mut self, fates: &[Option<(u32, u32)>], added: &[(u64, u32)]) {
-        let shrunk: Vec<bool> = fates
-            .iter()
-            .zip(&self.owners)
-            .map(|(fate, owner)| fate.is_none_or(|(_, points)| points < owner.points))
-            .collect();
-        // The points to take away from who stays with fewer; few, as a rule.
-        let mut taken: Vec<(u64, u32)> = Vec::new();
-        for ((fate, owner), number) in fates.iter().zip(&self.owners).zip(0..) {
-            if let Some((_, points)) = fate {
-                taken.extend((*points..owner.points).map(|n| (point(owner.id, n), number)));
-            }
-        }
-        taken.sort_unstable();
-        let total = self.points.len() + added.len();
-        let (mut points, mut owned) = (Vec::with_capacity(total), Vec::with_capacity(total));
-        let mut new = added.iter().peekable();
-        for (&point, &owner) in self.points.iter().zip(&self.owned) {
-            let Some((place, _)) = fates[owner as usize] else {
-                continue;
-            };
-            if shrunk[owner as usize] && taken.binary_search(&(point, owner)).is_ok() {
+    /// The points that stay, without those to be taken and with those to be added.
+    fn merged(
+        &self,
+        stay: impl Iterator<Item = Point>,
+        mut added: Vec<Point>,
+        mut taken: Vec<Point>,
+    ) -> Vec<Point> {
+        // By place, and where two meet by whose they are, not by position: every gateway agrees.
+        let id = |point: &Point| self.owners[point.owner()].id;
+        let order = |a: &Point, b: &Point| {
+            let place = a.place().cmp(&b.place());
+            place.then_with(|| id(a).cmp(&id(b)))
+        };
+        added.sort_unstable_by(order);
+        taken.sort_unstable_by(order);
+        let mut points = Vec::with_capacity(stay.size_hint().1.unwrap_or(0) + added.len());
+        let mut added = added.into_iter().peekable();
+        let mut taken = taken.into_iter().peekable();
+        for point in stay {
+            if taken.next_if(|gone| *gone == point).is_some() {
                 continue;
             }
-            while let Some((earlier, place)) = new.next_if(|(earlier, _)| *earlier < point) {
-                points.push(*earlier);
-                owned.push(*place);
+            while let Some(earlier) = added.next_if(|new| order(new, &point).is_lt()) {
+                points.push(earlier);
             }
             points.push(point);
-            owned.push(place);
         }
-        for (point, place) in new {
-            points.push(*point);
-            owned.push(*place);
-        }
-        self.points = points;
-        self.owned = owned;
+        points.extend(added);
+        points
     }
 
-    /// Notes the first point of each part, of which there are about as many as points: a pick then
-    /// looks at a point or two.
+    /// Notes the first point of each part: a pick then looks at a few points in a row.
     fn divide(&mut self) {
-        let count = self.points.len();
+        let count = self.points.len().div_ceil(PART);
         self.parts.clear();
         let mut next = 0;
         for part in 0..count as u128 {
-            let start = ((part << 64).div_ceil(count as u128)) as u64;
-            while next < count && self.points[next] < start {
+            let start = Point(((part << 64).div_ceil(count as u128)) as u64).place();
+            while self
+                .points
+                .get(next)
+                .is_some_and(|point| point.place() < start)
+            {
                 next += 1;
             }
             self.parts.push(next as u32);
@@ -183,10 +206,6 @@ fn points_of_each(endpoints: &[Endpoint], slots: u32) -> Vec<u32> {
         .iter()
         .map(|endpoint| share(endpoint.weight))
         .collect()
-}
-
-fn point(id: u64, number: u32) -> u64 {
-    mix(id ^ mix(u64::from(number)))
 }
 
 /// Spreads the bits of a number. Source: SplitMix64 (Steele, Lea, Flood 2014).
