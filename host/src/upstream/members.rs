@@ -25,8 +25,11 @@ use crate::entity::upstream::Probe;
 /// How long the health of an address that is gone is remembered. Source: Kong.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// Weights are multiplied by this while one of them ramps up, so that a part of 1 is possible.
+/// Weights are multiplied by up to this while one of them ramps up, so that a part of 1 is possible.
 const RAMP: u32 = 100;
+
+/// The largest weight that balancers know.
+const MOST: u32 = 65_535;
 
 /// A target as configured: where requests may go before names are resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -416,11 +419,13 @@ impl Members {
             _ => 1.0,
         };
         let ramping = chosen.iter().any(|member| part(member) < 1.0);
+        let largest = chosen.iter().map(|member| member.weight).max();
+        let ramp = (MOST / largest.unwrap_or(1).max(1)).clamp(1, RAMP);
         let endpoints: Arc<[Arc<Endpoint>]> = chosen
             .iter()
             .map(|member| {
                 let weight = if ramping {
-                    let weight = f64::from(member.weight * RAMP) * part(member);
+                    let weight = f64::from(member.weight * ramp) * part(member);
                     (weight as u32).max(1)
                 } else {
                     member.weight
