@@ -1,6 +1,6 @@
 //! Drawing from the randomness of a request.
 
-use crate::Endpoint;
+use crate::{Endpoint, Endpoints};
 
 /// As many random numbers as a pick needs, all made from the 64 bits of its request, so that the same
 /// request draws the same ones. Source: SplitMix64 (Steele, Lea, Flood 2014).
@@ -29,13 +29,19 @@ impl Entropy {
 
     /// A uniform number from 0 to `bound` - 1; 0 if the bound is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        self.scaled(bound as u64) as usize
+        scaled(self.next_u64(), bound as u64) as usize
     }
+}
 
-    fn scaled(&mut self, bound: u64) -> u64 {
-        // The bias is less than bound / 2^64 (Lemire 2019, without the rejection).
-        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
-    }
+/// A uniform number scaled to less than `bound` (Lemire 2019, without the rejection: the bias is less than
+/// bound / 2^64).
+fn scaled(number: u64, bound: u64) -> u64 {
+    ((u128::from(number) * u128::from(bound)) >> 64) as u64
+}
+
+/// The same for half a number. WebAssembly multiplies no wider than to 64 bits in one step.
+fn scaled_half(number: u32, bound: u32) -> u32 {
+    ((u64::from(number) * u64::from(bound)) >> 32) as u32
 }
 
 /// Draws positions by weight, at the same price for any number of endpoints. Source: the alias method
@@ -84,13 +90,26 @@ impl Lottery {
 
     /// A position; none if there is no endpoint.
     pub fn draw(&self, entropy: &mut Entropy) -> Option<usize> {
-        let position = entropy.below(self.columns.len());
-        let &(own, other) = self.columns.get(position)?;
-        Some(if entropy.scaled(self.total) < own {
-            position
-        } else {
-            other as usize
-        })
+        let count = u32::try_from(self.columns.len()).ok()?;
+        let number = entropy.next_u64();
+        let position = scaled_half((number >> 32) as u32, count);
+        let &(own, other) = self.columns.get(position as usize)?;
+        let ticket = match u32::try_from(self.total) {
+            Ok(total) => u64::from(scaled_half(number as u32, total)),
+            Err(_) => scaled(entropy.next_u64(), self.total),
+        };
+        Some(if ticket < own { position } else { other } as usize)
+    }
+
+    /// The less busy of two that are drawn, by requests in flight for each unit of weight; none if there
+    /// is no endpoint.
+    pub fn less_busy(&self, entropy: &mut Entropy, endpoints: &Endpoints) -> Option<usize> {
+        let (first, second) = self.draw_two(entropy)?;
+        let [one, other] = endpoints.look_in_flight([first, second]).map(u64::from);
+        let weight = |position: usize| u64::from(endpoints[position].weight);
+        // Multiplied out.
+        let less = other * weight(first) < one * weight(second);
+        Some(if less { second } else { first })
     }
 
     /// Two positions, different ones where there are two: of two choices the better one is nearly as

@@ -55,6 +55,8 @@ use std::ops::Deref;
 
 pub use draw::{Entropy, Lottery};
 
+use bindings::pointsman::balancer::load;
+
 #[doc(inline)]
 pub use bindings::exports::pointsman::balancer::policy::{Endpoint, Request};
 
@@ -135,7 +137,6 @@ pub struct Endpoints {
     /// The columns one after another, each as long as the table.
     load: Vec<u32>,
     handles: Handles,
-    handles_at_load: Handles,
 }
 
 impl Endpoints {
@@ -193,8 +194,8 @@ impl Endpoints {
         self.column(Column::Latency)[position]
     }
 
-    /// Looks at one endpoint, whatever [`Balancer::COLUMNS`] are. A look costs the gateway about as
-    /// much as a column of a hundred endpoints: for balancers that look at few of many.
+    /// Looks at two endpoints, whatever [`Balancer::COLUMNS`] are: for balancers that look at few of
+    /// many. To look at one, name it twice.
     ///
     /// In a test, the values are those of [`Endpoints::with_column`], and 0 where there is none.
     ///
@@ -202,8 +203,8 @@ impl Endpoints {
     ///
     /// If there is no such position.
     #[must_use]
-    pub fn look(&self, position: usize) -> Load {
-        self.look_by(position, Column::Latency, &self.handles)
+    pub fn look(&self, positions: [usize; 2]) -> [Load; 2] {
+        self.look_by(Column::Latency, &self.handles.latency, positions)
     }
 
     /// The same with the latency at the endpoint's present load, [`Column::LatencyAtLoad`].
@@ -212,23 +213,56 @@ impl Endpoints {
     ///
     /// If there is no such position.
     #[must_use]
-    pub fn look_at_load(&self, position: usize) -> Load {
-        self.look_by(position, Column::LatencyAtLoad, &self.handles_at_load)
+    pub fn look_at_load(&self, positions: [usize; 2]) -> [Load; 2] {
+        let handle = &self.handles.latency_at_load;
+        self.look_by(Column::LatencyAtLoad, handle, positions)
     }
 
-    fn look_by(&self, position: usize, latency: Column, handles: &Handles) -> Load {
+    /// The same for requests in flight alone: the gateway then measures no latencies.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    #[must_use]
+    pub fn look_in_flight(&self, positions: [usize; 2]) -> [u32; 2] {
+        let handle = &self.handles.in_flight;
+        self.look_by(Column::InFlight, handle, positions)
+            .map(|load| load.in_flight)
+    }
+
+    /// Positions whose number of requests in flight has changed since this was last asked, with the
+    /// number as it is now, whatever [`Balancer::COLUMNS`] are: for balancers that keep endpoints in
+    /// order. After [`Balancer::endpoints_changed`] every number but 0 has changed.
+    ///
+    /// In a test, all have changed, and the numbers are those of [`Endpoints::with_column`].
+    pub fn changes(&self) -> impl Iterator<Item = (usize, u32)> + use<'_> {
+        let mut told = Changes::default();
+        let mut position = 0..self.table.len();
+        std::iter::from_fn(move || {
+            if cfg!(target_family = "wasm") {
+                return told.next();
+            }
+            let position = position.next()?;
+            Some((position, self.given(Column::InFlight, position)))
+        })
+    }
+
+    fn look_by(&self, latency: Column, handle: &Handle, positions: [usize; 2]) -> [Load; 2] {
         if cfg!(target_family = "wasm") {
-            return fetch(position, latency, handles);
+            let low = handle_of(Column::InFlight, &self.handles.in_flight);
+            return fetch(low, handle_of(latency, handle), positions);
         }
-        let of = |column| {
-            let index = self.columns.iter().position(|&present| present == column);
-            let length = self.table.len();
-            index.map_or(0, |index| self.load[index * length..][..length][position])
-        };
-        Load {
-            in_flight: of(Column::InFlight),
-            latency: of(latency),
-        }
+        positions.map(|position| Load {
+            in_flight: self.given(Column::InFlight, position),
+            latency: self.given(latency, position),
+        })
+    }
+
+    /// What a test has given.
+    fn given(&self, column: Column, position: usize) -> u32 {
+        let index = self.columns.iter().position(|&present| present == column);
+        let length = self.table.len();
+        index.map_or(0, |index| self.load[index * length..][..length][position])
     }
 
     /// A whole column, one value for each position: the quickest way to look at all endpoints.
@@ -248,24 +282,58 @@ impl Endpoints {
 
 // Out of the way of the reads that succeed.
 
-/// What the gateway calls the two columns of a look, once it has been asked.
-type Handles = Cell<Option<(u32, u32)>>;
+/// What the gateway calls a column, once it has been asked.
+type Handle = Cell<Option<u32>>;
 
-fn fetch(position: usize, latency: Column, handles: &Handles) -> Load {
-    use bindings::pointsman::balancer::load;
+#[derive(Clone, Debug, Default)]
+struct Handles {
+    in_flight: Handle,
+    latency: Handle,
+    latency_at_load: Handle,
+}
 
-    let (low, high) = handles.get().unwrap_or_else(|| {
-        let handle = |column: Column| load::read(column.name()).unwrap_or_else(|| missing(column));
-        let asked = (handle(Column::InFlight), handle(latency));
-        handles.set(Some(asked));
+fn handle_of(column: Column, handle: &Handle) -> u32 {
+    handle.get().unwrap_or_else(|| {
+        let asked = load::read(column.name()).unwrap_or_else(|| missing(column));
+        handle.set(Some(asked));
         asked
-    });
+    })
+}
+
+fn fetch(low: u32, high: u32, positions: [usize; 2]) -> [Load; 2] {
     // A position past the range of the wire is as much outside of the table as any other.
-    let position = u32::try_from(position).unwrap_or(u32::MAX);
-    let pair = load::pair(low, high, position);
-    Load {
+    let [first, second] = positions.map(|position| u32::try_from(position).unwrap_or(u32::MAX));
+    let (first, second) = load::at_two(low, high, first, second);
+    [first, second].map(|pair| Load {
         in_flight: pair as u32,
         latency: (pair >> 32) as u32,
+    })
+}
+
+/// What the gateway told at once, and how much of it has been read. It has told all when the last of
+/// the four is none.
+#[derive(Default)]
+struct Changes {
+    told: Option<[u64; 4]>,
+    read: usize,
+}
+
+impl Changes {
+    fn next(&mut self) -> Option<(usize, u32)> {
+        let told = match self.told {
+            Some(told) if self.read < told.len() => told,
+            _ => {
+                let (a, b, c, d) = load::changes();
+                self.read = 0;
+                *self.told.insert([a, b, c, d])
+            }
+        };
+        let change = told[self.read];
+        if change == u64::MAX {
+            return None;
+        }
+        self.read += 1;
+        Some(((change >> 32) as usize, change as u32))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod affinity;
 mod budget;
+mod changes;
 mod endpoint;
 mod health;
 mod latency;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 pub use affinity::{Affinity, Cookie, Key};
 pub use budget::Spender;
+pub use changes::Changes;
 pub use endpoint::{Endpoint, InFlight, authority};
 pub use health::{Condition, Event, Report, Source};
 pub use members::{AddressReport, NoPeer, Target, Weights};

@@ -10,14 +10,11 @@ use crate::upstream::Endpoint;
 /// The interface that a balancer exports.
 const POLICY: &str = "pointsman:balancer/policy@1.";
 
-/// The interface through which a balancer looks at single endpoints.
-const LOAD: &str = "pointsman:balancer/load";
-
 /// Interfaces that a component may import, without version: what std of `wasm32-wasip2` asks for
 /// whether it is used or not, beside our own. Theirs are empty behind the name: no files, no arguments, a clock
 /// that stands still within a call, fixed random numbers, and output that goes to the log.
 const GIVEN: &[&str] = &[
-    LOAD,
+    "pointsman:balancer/load",
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",
@@ -126,6 +123,11 @@ impl Column {
         Self::ALL.into_iter().find(|column| column.name() == name)
     }
 
+    /// Whether it has to be measured.
+    pub(super) fn is_latency(self) -> bool {
+        self != Self::InFlight
+    }
+
     /// The number by which a guest refers to it.
     pub(super) fn handle(self) -> u32 {
         self as u32
@@ -181,14 +183,6 @@ pub(super) fn interfaces(engine: &Engine, component: &Component) -> Result<Vec<S
         }
     }
     Ok(exports)
-}
-
-/// Whether a component asks for latencies, in columns or one by one.
-pub(super) fn wants_latency(engine: &Engine, component: &Component, columns: &[Column]) -> bool {
-    let ty = component.component_type();
-    let mut imports = ty.imports(engine).map(|(name, _)| name.to_owned());
-    let measured = |column: &Column| *column != Column::InFlight;
-    columns.iter().any(measured) || imports.any(|name| name.starts_with(LOAD))
 }
 
 /// The columns that a description names.

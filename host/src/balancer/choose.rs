@@ -96,7 +96,7 @@ pub struct Balancer {
     /// all, or a slow guest would stop its workers once for each request.
     stuck: AtomicBool,
     /// Whether the plugin looks at latencies.
-    wants_latency: AtomicBool,
+    wants_latency: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Balancer {
@@ -132,7 +132,7 @@ impl Balancer {
     pub fn new(engine: Arc<Engine>, upstream: &str, plugin: Arc<Plugin>, config: String) -> Self {
         let table: Arc<[Arc<Endpoint>]> = Arc::new([]);
         Self {
-            wants_latency: AtomicBool::new(plugin.wants_latency),
+            wants_latency: Arc::new(AtomicBool::new(plugin.has_latency_column())),
             engine,
             upstream: upstream.into(),
             inner: Mutex::new(Inner {
@@ -157,7 +157,7 @@ impl Balancer {
         let mut inner = self.inner.lock();
         if inner.plugin.digest != plugin.digest || inner.config != config {
             self.wants_latency
-                .store(plugin.wants_latency, Ordering::Relaxed);
+                .store(plugin.has_latency_column(), Ordering::Relaxed);
             inner.plugin = plugin;
             inner.config = config;
             inner.seat = Seat::Vacant;
@@ -222,7 +222,7 @@ impl Balancer {
         if inner.table.is_empty() {
             return Choice::Empty;
         }
-        match inner.ask(&self.engine, &self.upstream, request) {
+        match inner.ask(self, request) {
             Ok(Some(position)) => Choice::Endpoint(untried(&inner.table, position, tried)),
             Ok(None) => {
                 inner.counters.refused += 1;
@@ -241,14 +241,9 @@ struct Unavailable;
 
 impl Inner {
     /// The position that the plugin chooses, which is one of the table.
-    fn ask(
-        &mut self,
-        engine: &Engine,
-        upstream: &str,
-        request: Request,
-    ) -> Result<Option<usize>, Unavailable> {
+    fn ask(&mut self, balancer: &Balancer, request: Request) -> Result<Option<usize>, Unavailable> {
         if !matches!(self.seat, Seat::Taken(_)) {
-            self.take_seat(engine, upstream)?;
+            self.take_seat(balancer)?;
         }
         let Seat::Taken(instance) = &mut self.seat else {
             return Err(Unavailable);
@@ -285,25 +280,33 @@ impl Inner {
             Ok(Some(position)) => Fault::OutOfRange { position, length },
             Err(fault) => fault,
         };
-        self.blame(upstream, &fault);
+        self.blame(&balancer.upstream, &fault);
         Err(Unavailable)
     }
 
     #[cold]
-    fn take_seat(&mut self, engine: &Engine, upstream: &str) -> Result<(), Unavailable> {
+    fn take_seat(&mut self, balancer: &Balancer) -> Result<(), Unavailable> {
         if let Seat::Closed(until) = self.seat
             && Instant::now() < until
         {
             return Err(Unavailable);
         }
         self.counters.instances += 1;
-        match Instance::start(engine, &self.plugin, upstream, &self.config, &self.table) {
+        let started = Instance::start(
+            &balancer.engine,
+            &self.plugin,
+            &balancer.upstream,
+            &self.config,
+            &self.table,
+            &balancer.wants_latency,
+        );
+        match started {
             Ok(instance) => {
                 self.seat = Seat::Taken(Box::new(instance));
                 Ok(())
             }
             Err(fault) => {
-                self.blame(upstream, &fault);
+                self.blame(&balancer.upstream, &fault);
                 Err(Unavailable)
             }
         }

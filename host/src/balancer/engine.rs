@@ -100,11 +100,16 @@ pub struct Plugin {
     pub config_schema: serde_json::Value,
     /// The load columns that it asks for.
     pub columns: Vec<check::Column>,
-    /// Whether it looks at latencies, so that they have to be measured.
-    pub wants_latency: bool,
     /// The interfaces that it exports.
     pub exports: Vec<String>,
     pub(super) pre: BalancerPre<Guest>,
+}
+
+impl Plugin {
+    /// Whether latencies have to be measured before it is first asked.
+    pub(super) fn has_latency_column(&self) -> bool {
+        self.columns.iter().any(|column| column.is_latency())
+    }
 }
 
 impl std::fmt::Debug for Plugin {
@@ -251,7 +256,6 @@ impl Engine {
         let description = Instance::describe(self, &pre, &digest)?;
         let columns = check::columns(&description.columns)?;
         let config_schema = check::schema(&description.config_schema)?;
-        let wants_latency = check::wants_latency(&self.wasm, component, &columns);
         Ok(Arc::new(Plugin {
             digest,
             size,
@@ -259,7 +263,6 @@ impl Engine {
             version: description.version,
             config_schema,
             columns,
-            wants_latency,
             exports,
             pre,
         }))

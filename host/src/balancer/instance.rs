@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -61,15 +62,23 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// An instance that knows its settings and its table.
+    /// An instance that knows its settings and its table. `wants_latency` is set when it asks for
+    /// latencies.
     pub(super) fn start(
         engine: &Engine,
         plugin: &Plugin,
         upstream: &str,
         config: &str,
         table: &Arc<[Arc<Endpoint>]>,
+        wants_latency: &Arc<AtomicBool>,
     ) -> Result<Self, Fault> {
-        let mut instance = Self::new(engine, &plugin.pre, upstream, &plugin.name)?;
+        let guest = Guest::new(
+            engine.settings.memory,
+            upstream,
+            &plugin.name,
+            Arc::clone(wants_latency),
+        );
+        let mut instance = Self::new(engine, &plugin.pre, guest)?;
         instance
             .call(PATIENCE, |balancer, store| {
                 balancer
@@ -87,7 +96,7 @@ impl Instance {
     /// What the plugin says of them, or how it fails.
     pub(super) fn configure(engine: &Engine, plugin: &Plugin, config: &str) -> Result<(), Fault> {
         let none: Arc<[Arc<Endpoint>]> = Arc::new([]);
-        Self::start(engine, plugin, "", config, &none).map(|_| ())
+        Self::start(engine, plugin, "", config, &none, &Arc::default()).map(|_| ())
     }
 
     /// Asks a component what it is, in an instance that is then thrown away.
@@ -97,7 +106,8 @@ impl Instance {
         digest: &str,
     ) -> Result<Description, LoadError> {
         let describe = || {
-            let mut instance = Self::new(engine, pre, "", digest)?;
+            let guest = Guest::new(engine.settings.memory, "", digest, Arc::default());
+            let mut instance = Self::new(engine, pre, guest)?;
             instance.call(PATIENCE, |balancer, store| {
                 balancer.pointsman_balancer_policy().call_describe(store)
             })
@@ -105,14 +115,8 @@ impl Instance {
         describe().map_err(|fault: Fault| LoadError::Describe(fault.to_string()))
     }
 
-    fn new(
-        engine: &Engine,
-        pre: &BalancerPre<Guest>,
-        upstream: &str,
-        plugin: &str,
-    ) -> Result<Self, Fault> {
+    fn new(engine: &Engine, pre: &BalancerPre<Guest>, guest: Guest) -> Result<Self, Fault> {
         let settings = &engine.settings;
-        let guest = Guest::new(settings.memory, upstream, plugin);
         let mut store = Store::new(&engine.wasm, guest);
         store.limiter(|guest| &mut guest.limits);
         store.set_hostcall_fuel(HOSTCALL_FUEL);
@@ -139,7 +143,7 @@ impl Instance {
 
     /// Replaces the table that positions refer to.
     pub(super) fn set_endpoints(&mut self, table: &Arc<[Arc<Endpoint>]>) -> Result<(), Fault> {
-        self.store.data_mut().endpoints = Arc::clone(table);
+        self.store.data_mut().set_endpoints(table);
         let rows: Vec<bindings::Endpoint> = table
             .iter()
             .map(|endpoint| bindings::Endpoint {

@@ -6,6 +6,7 @@
 //! and random numbers are real, so two instances would answer differently.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, StoreLimits, StoreLimitsBuilder};
@@ -20,7 +21,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::load;
 use super::check::Column;
-use crate::upstream::Endpoint;
+use crate::upstream::{Changes, Endpoint};
 
 /// Bytes of output that are logged for each call; more is dropped, and said to be.
 const OUTPUT_PER_CALL: usize = 4096;
@@ -38,7 +39,11 @@ pub(super) struct Guest {
     pub(super) limits: Limits,
     pub(super) output: Output,
     /// The table that the guest was told of.
-    pub(super) endpoints: Arc<[Arc<Endpoint>]>,
+    endpoints: Arc<[Arc<Endpoint>]>,
+    /// What has changed in it, once the guest has asked.
+    changes: Option<Changes>,
+    /// Set when the guest asks for latencies, so that they are measured.
+    wants_latency: Arc<AtomicBool>,
     /// What the guest's clocks show, in microseconds: the time that the pick was handed.
     pub(super) now: u64,
     /// State of the generator behind the guest's random numbers, the same for every new instance.
@@ -57,8 +62,14 @@ pub(super) struct Overdue {
 }
 
 impl Guest {
-    /// `upstream` and `plugin` are named in the log beside what the guest prints.
-    pub(super) fn new(memory: usize, upstream: &str, plugin: &str) -> Self {
+    /// `upstream` and `plugin` are named in the log beside what the guest prints; `wants_latency` is set
+    /// when the guest asks for latencies.
+    pub(super) fn new(
+        memory: usize,
+        upstream: &str,
+        plugin: &str,
+        wants_latency: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             context: WasiCtx::builder().build(),
             table: ResourceTable::new(),
@@ -79,9 +90,19 @@ impl Guest {
                 plugin: plugin.into(),
             },
             endpoints: Arc::new([]),
+            changes: None,
+            wants_latency,
             now: 0,
             random: 0,
             overdue: None,
+        }
+    }
+
+    /// Makes this the table that the guest's questions are about.
+    pub(super) fn set_endpoints(&mut self, table: &Arc<[Arc<Endpoint>]>) {
+        self.endpoints = Arc::clone(table);
+        if self.changes.is_some() {
+            self.changes = Some(Changes::new(Arc::clone(table)));
         }
     }
 
@@ -237,21 +258,45 @@ impl Guest {
         };
         Ok(column.value(endpoint, self.now))
     }
+
+    fn pair(&self, low: u32, high: u32, position: u32) -> wasmtime::Result<u64> {
+        let (low, high) = (self.value(low, position)?, self.value(high, position)?);
+        Ok(u64::from(high) << 32 | u64::from(low))
+    }
 }
 
 impl load::Host for Guest {
     fn read(&mut self, column: String) -> wasmtime::Result<Option<u32>> {
-        Ok(Column::named(&column).map(Column::handle))
+        let column = Column::named(&column);
+        if column.is_some_and(Column::is_latency) {
+            self.wants_latency.store(true, Ordering::Relaxed);
+        }
+        Ok(column.map(Column::handle))
     }
 
     fn at(&mut self, column: u32, position: u32) -> wasmtime::Result<u32> {
         self.value(column, position)
     }
 
-    fn pair(&mut self, low: u32, high: u32, position: u32) -> wasmtime::Result<u64> {
-        let low = self.value(low, position)?;
-        let high = self.value(high, position)?;
-        Ok(u64::from(high) << 32 | u64::from(low))
+    fn at_two(
+        &mut self,
+        low: u32,
+        high: u32,
+        first: u32,
+        second: u32,
+    ) -> wasmtime::Result<(u64, u64)> {
+        Ok((self.pair(low, high, first)?, self.pair(low, high, second)?))
+    }
+
+    fn changes(&mut self) -> wasmtime::Result<(u64, u64, u64, u64)> {
+        let endpoints = &self.endpoints;
+        // Nobody else pays for it.
+        let changes = (self.changes).get_or_insert_with(|| Changes::new(Arc::clone(endpoints)));
+        let mut next = || match changes.next() {
+            Some((position, in_flight)) => u64::from(position) << 32 | u64::from(in_flight),
+            None => u64::MAX,
+        };
+        Ok((next(), next(), next(), next()))
     }
 }
 

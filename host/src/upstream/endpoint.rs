@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
+use super::changes::Board;
 use super::health::Health;
 use super::latency::{Latency, LatencyAtLoad};
 
@@ -39,6 +40,10 @@ pub struct Endpoint {
 #[repr(align(64))]
 pub(super) struct Live {
     in_flight: AtomicU32,
+    /// Whether there are watchers.
+    watched: AtomicBool,
+    /// Where changes of that number are noted, and as what.
+    watchers: RwLock<Vec<(Arc<Board>, u32)>>,
     /// Left out for doing worse than its peers.
     pub(super) ejected: AtomicBool,
     /// Told when health changes, for the probe whose interval depends on it.
@@ -72,6 +77,59 @@ pub(super) struct Window {
 impl Live {
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Takes one more request, and returns how many there were before.
+    fn begin(&self) -> u32 {
+        let ahead = self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.note();
+        ahead
+    }
+
+    /// The same, unless that would be more than `limit`.
+    fn begin_within(&self, limit: u32) -> Option<u32> {
+        let more = |count| (count < limit).then_some(count + 1);
+        let taken = (self.in_flight).fetch_update(Ordering::SeqCst, Ordering::Relaxed, more);
+        let ahead = taken.ok()?;
+        self.note();
+        Some(ahead)
+    }
+
+    fn end(&self) {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.note();
+    }
+
+    fn note(&self) {
+        if self.watched.load(Ordering::SeqCst) {
+            for (board, position) in &*self.watchers.read() {
+                board.note(*position);
+            }
+        }
+    }
+
+    /// Has changes noted from now on. They are in one order with the changes (`SeqCst`): one that is not
+    /// noted is in [`Live::settled`] afterwards.
+    pub(super) fn watch(&self, board: &Arc<Board>, position: u32) {
+        let mut watchers = self.watchers.write();
+        watchers.push((Arc::clone(board), position));
+        self.watched.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn unwatch(&self, board: &Arc<Board>) {
+        let mut watchers = self.watchers.write();
+        watchers.retain(|(known, _)| !Arc::ptr_eq(known, board));
+        self.watched.store(!watchers.is_empty(), Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::SeqCst)
+    }
+
+    /// Requests in flight, in one order with what is noted.
+    pub(super) fn settled(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     /// Takes note that the address leaves, and what is in flight is to end by then; the first such
@@ -211,7 +269,7 @@ impl InFlight {
     /// Counts a request that is about to be sent.
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         Self {
-            ahead: endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed),
+            ahead: endpoint.live.begin(),
             endpoint,
             place: None,
         }
@@ -223,20 +281,13 @@ impl InFlight {
         limit: u32,
         place: &Arc<Notify>,
     ) -> Result<Self, Arc<Endpoint>> {
-        let taken =
-            endpoint
-                .live
-                .in_flight
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-                    (count < limit).then_some(count + 1)
-                });
-        match taken {
-            Ok(ahead) => Ok(Self {
+        match endpoint.live.begin_within(limit) {
+            Some(ahead) => Ok(Self {
                 endpoint,
                 ahead,
                 place: Some(Arc::clone(place)),
             }),
-            Err(_) => Err(endpoint),
+            None => Err(endpoint),
         }
     }
 
@@ -258,7 +309,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.endpoint.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.live.end();
         if let Some(place) = &self.place {
             place.notify_one();
         }

@@ -34,7 +34,12 @@ impl Average {
 
 /// What is left of an answer of that age.
 fn part(age: u32) -> f64 {
-    (-f64::from(age) / DECAY).exp()
+    let x = f64::from(age) / DECAY;
+    if age < 1000 {
+        // The series is good to five digits here, and several times as quick: balancers ask at every pick.
+        return 1.0 - x * (1.0 - x * (0.5 - x / 6.0));
+    }
+    (-x).exp()
 }
 
 /// How long until an answer: it jumps up to a slower answer, comes down with quicker ones, and is

@@ -10,15 +10,14 @@ const UNKNOWN: u32 = 1_000_000;
 pub struct PeakEwma(Lottery);
 
 /// How long a request would take: what the others in front of it take, one after another.
-fn cost(load: Load) -> u64 {
+fn cost(load: Load) -> f64 {
     let latency = match load {
         // One that nothing is known of is tried at once, by one request.
         Load { in_flight: 0, .. } => load.latency,
         Load { latency: 0, .. } => UNKNOWN,
         Load { latency, .. } => latency,
     };
-    // At most 2^32 × 2^20.
-    u64::from(latency) * (u64::from(load.in_flight.min(1 << 20)) + 1)
+    f64::from(latency) * (f64::from(load.in_flight) + 1.0)
 }
 
 impl Balancer for PeakEwma {
@@ -28,9 +27,9 @@ impl Balancer for PeakEwma {
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
         let (first, second) = self.0.draw_two(&mut Entropy::of(request))?;
-        let cost = |position: usize| u128::from(cost(endpoints.look(position)));
-        let weight = |position: usize| u128::from(endpoints[position].weight);
-        let less = cost(second) * weight(first) < cost(first) * weight(second);
+        let [one, other] = endpoints.look([first, second]).map(cost);
+        let weight = |position: usize| f64::from(endpoints[position].weight);
+        let less = other * weight(first) < one * weight(second);
         Some(if less { second } else { first })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use guest_sdk::{Balancer, Column, Endpoint, Endpoints, Request};
+use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
 
 /// What a turn of an endpoint of weight 1 takes of the virtual time.
 const TURN: u64 = 1 << 32;
@@ -10,62 +10,104 @@ const TURN: u64 = 1 << 32;
 /// Takes the least busy one; among equals they take turns by weight.
 #[derive(Debug, Default)]
 pub struct LeastConnections {
-    /// Until when in virtual time an endpoint has had its turns (start-time fair queueing, Goyal 1996).
-    turns: Vec<u64>,
+    ranks: Vec<Rank>,
+    /// What an endpoint's turn takes, and its weight.
+    steps: Vec<(u64, u32)>,
     ids: Vec<u64>,
+    /// A tournament among all positions: each place has the better one of the two below it, the second
+    /// place (of index 1) the best of all. An endpoint that changes plays its way up anew, and nobody
+    /// looks at the others.
+    winners: Vec<u32>,
+    /// Until when in virtual time turns were taken.
     now: u64,
-    /// Whether all weights are equal, so that loads compare as they are.
-    plain: bool,
+}
+
+/// What endpoints are compared by; the lower the better.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Requests in flight for each unit of weight.
+    busy: u64,
+    /// Until when in virtual time it has had its turns (start-time fair queueing, Goyal 1996).
+    turn: u64,
 }
 
 impl Balancer for LeastConnections {
-    const COLUMNS: &'static [Column] = &[Column::InFlight];
-
     fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
-        let known: HashMap<u64, u64> = self.ids.drain(..).zip(self.turns.drain(..)).collect();
+        let turns = self.ranks.iter().map(|rank| rank.turn);
+        let known: HashMap<u64, u64> = self.ids.drain(..).zip(turns).collect();
         self.ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
-        let turns = self
-            .ids
-            .iter()
-            .map(|id| known.get(id).copied().unwrap_or(self.now));
-        self.turns = turns.collect();
-        self.plain = endpoints
-            .windows(2)
-            .all(|pair| pair[0].weight == pair[1].weight);
+        let turn = |id| known.get(id).copied().unwrap_or(self.now);
+        let rank = |id| Rank {
+            // The gateway tells who is.
+            busy: 0,
+            turn: turn(id),
+        };
+        self.ranks = self.ids.iter().map(rank).collect();
+        let steps = endpoints.iter().map(|endpoint| endpoint.weight.max(1));
+        self.steps = steps
+            .map(|weight| (TURN / u64::from(weight), weight))
+            .collect();
+        self.winners = vec![0; endpoints.len()];
+        for place in (1..endpoints.len()).rev() {
+            self.winners[place] = self.winner(place);
+        }
     }
 
     fn pick(&mut self, _: &Request, endpoints: &Endpoints) -> Option<usize> {
-        let busy = endpoints.column(Column::InFlight);
-        let position = if self.plain {
-            let least = *busy.iter().min()?;
-            self.first_turn(busy.iter().map(|&busy| busy == least))
-        } else {
-            let (mut least, mut weight) = (u64::MAX, 1);
-            for (&busy, endpoint) in busy.iter().zip(endpoints.iter()) {
-                let (busy, own) = (u64::from(busy), u64::from(endpoint.weight));
-                if least == u64::MAX || busy * weight < least * own {
-                    (least, weight) = (busy, own);
-                }
-            }
-            let both = busy.iter().zip(endpoints.iter());
-            self.first_turn(both.map(|(&busy, endpoint)| {
-                u64::from(busy) * weight == least * u64::from(endpoint.weight)
-            }))
-        }?;
-        let start = self.turns[position].max(self.now);
-        self.now = start;
-        self.turns[position] = start + TURN / u64::from(endpoints[position].weight);
+        for (position, in_flight) in endpoints.changes() {
+            self.ranks[position].busy = busy(in_flight, self.steps[position].1);
+            self.play(position);
+        }
+        if self.ranks.is_empty() {
+            return None;
+        }
+        let position = self.at(1) as usize;
+        let rank = &mut self.ranks[position];
+        self.now = self.now.max(rank.turn);
+        rank.turn = self.now + self.steps[position].0;
+        self.play(position);
         Some(position)
     }
 }
 
+/// Requests in flight for each unit of weight. Two ratios that differ do so by 2^-32 at least, as weights have
+/// 16 bits, so 33 bits behind the point keep them apart.
+fn busy(in_flight: u32, weight: u32) -> u64 {
+    (u64::from(in_flight.min(i32::MAX as u32)) << 33) / u64::from(weight)
+}
+
 impl LeastConnections {
-    /// Of the endpoints that are among the least busy, the one whose turn it is.
-    fn first_turn(&self, least: impl Iterator<Item = bool>) -> Option<usize> {
-        let candidates = least.zip(&self.turns).enumerate();
-        let candidates = candidates.filter(|(_, (least, _))| *least);
-        let first = candidates.min_by_key(|(_, (_, turn))| (**turn).max(self.now));
-        first.map(|(position, _)| position)
+    /// Who is at a place: the places after the winners' are the positions themselves.
+    fn at(&self, place: usize) -> u32 {
+        match place.checked_sub(self.winners.len()) {
+            Some(position) => position as u32,
+            None => self.winners[place],
+        }
+    }
+
+    /// The better of the two below a place; among equals the first one.
+    fn winner(&self, place: usize) -> u32 {
+        let (left, right) = (self.at(2 * place), self.at(2 * place + 1));
+        let rank = |position: u32| (self.ranks[position as usize], position);
+        if rank(right) < rank(left) {
+            right
+        } else {
+            left
+        }
+    }
+
+    /// Takes a position whose rank has changed up its way.
+    fn play(&mut self, position: usize) {
+        let mut place = (position + self.winners.len()) / 2;
+        while place > 0 {
+            let winner = self.winner(place);
+            let before = std::mem::replace(&mut self.winners[place], winner);
+            if winner == before && winner as usize != position {
+                // It was not this one's, and is not now: nothing above is about it.
+                break;
+            }
+            place /= 2;
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use guest_sdk::Column;
+
 use super::*;
 
 fn table(weights: &[u32]) -> Vec<Endpoint> {

@@ -12,12 +12,7 @@ impl Balancer for TwoChoices {
     }
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
-        let (first, second) = self.0.draw_two(&mut Entropy::of(request))?;
-        let busy = |position: usize| u64::from(endpoints.look(position).in_flight);
-        let weight = |position: usize| u64::from(endpoints[position].weight);
-        // Requests in flight for each unit of weight, multiplied out.
-        let less = busy(second) * weight(first) < busy(first) * weight(second);
-        Some(if less { second } else { first })
+        self.0.less_busy(&mut Entropy::of(request), endpoints)
     }
 }
 

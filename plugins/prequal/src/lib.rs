@@ -103,9 +103,19 @@ impl Balancer for Prequal {
         let limit = self.options.max_age_ms * 1000;
         self.pool
             .retain(|probe| request.now.saturating_sub(probe.at) <= limit);
-        for _ in 0..self.options.probes {
-            let position = self.lottery.draw(&mut entropy)?;
-            self.look(position, request.now, endpoints);
+        let mut probes = self.options.probes;
+        while probes > 0 {
+            let first = self.lottery.draw(&mut entropy)?;
+            let second = match probes {
+                1 => first,
+                _ => self.lottery.draw(&mut entropy)?,
+            };
+            let [one, other] = endpoints.look_at_load([first, second]);
+            self.take(endpoints, first, one, request.now);
+            if probes > 1 {
+                self.take(endpoints, second, other, request.now);
+            }
+            probes = probes.saturating_sub(2);
         }
         self.picks += 1;
         if self.picks.is_multiple_of(REVIEW) || self.seen.len() < REVIEW as usize {
@@ -125,8 +135,8 @@ impl Balancer for Prequal {
 }
 
 impl Prequal {
-    fn look(&mut self, position: usize, now: u64, endpoints: &Endpoints) {
-        let seen = endpoints.look_at_load(position);
+    /// Takes note of what was seen at a position.
+    fn take(&mut self, endpoints: &Endpoints, position: usize, seen: guest_sdk::Load, now: u64) {
         let step = (1 << 20) / u64::from(endpoints[position].weight).max(1);
         let probe = Probe {
             position: position as u32,

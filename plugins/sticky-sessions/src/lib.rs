@@ -25,11 +25,7 @@ impl Balancer for StickySessions {
         {
             return Some(*position);
         }
-        let (first, second) = self.lottery.draw_two(&mut Entropy::of(request))?;
-        let busy = |position: usize| u64::from(endpoints.look(position).in_flight);
-        let weight = |position: usize| u64::from(endpoints[position].weight);
-        let less = busy(second) * weight(first) < busy(first) * weight(second);
-        Some(if less { second } else { first })
+        self.lottery.less_busy(&mut Entropy::of(request), endpoints)
     }
 }
 

@@ -1,0 +1,149 @@
+//! Which endpoints have another number of requests in flight than before, for balancers that keep them
+//! in order: they are told what has changed, and need not look at a thousand that have not.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Endpoint;
+
+/// The positions of one table whose number has changed.
+#[derive(Debug)]
+pub(super) struct Board {
+    noted: Mutex<Noted>,
+    /// Notes up to which it is cheaper to tell them than to tell every position.
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    positions: Vec<u32>,
+    /// There were more than the limit.
+    all: bool,
+}
+
+impl Board {
+    pub(super) fn note(&self, position: u32) {
+        let mut noted = self.noted.lock();
+        if noted.all || noted.positions.last() == Some(&position) {
+            return;
+        }
+        if noted.positions.len() < self.limit {
+            noted.positions.push(position);
+        } else {
+            // Nobody has asked for long.
+            noted.positions.clear();
+            noted.all = true;
+        }
+    }
+}
+
+/// Tells the changes of one table, from its making until it is dropped.
+#[derive(Debug)]
+pub struct Changes {
+    table: Arc<[Arc<Endpoint>]>,
+    board: Arc<Board>,
+    /// Positions still to be told.
+    due: Vec<u32>,
+}
+
+impl Changes {
+    /// Watches a table. Every number but 0 counts as changed.
+    pub fn new(table: Arc<[Arc<Endpoint>]>) -> Self {
+        let board = Arc::new(Board {
+            noted: Mutex::default(),
+            limit: table.len().max(64),
+        });
+        for (endpoint, position) in table.iter().zip(0..) {
+            endpoint.live().watch(&board, position);
+        }
+        // Only now, so that no change falls between.
+        let busy = table.iter().zip(0..);
+        let busy = busy.filter(|(endpoint, _)| endpoint.live().settled() > 0);
+        let due = busy.map(|(_, position)| position).collect();
+        Self { table, board, due }
+    }
+
+    /// Another change: a position, and the requests in flight there now. None if there is none at the
+    /// moment.
+    pub fn next(&mut self) -> Option<(u32, u32)> {
+        if self.due.is_empty() {
+            let mut noted = self.board.noted.lock();
+            if std::mem::take(&mut noted.all) {
+                self.due.extend(0..self.table.len() as u32);
+            } else {
+                std::mem::swap(&mut self.due, &mut noted.positions);
+            }
+        }
+        let position = self.due.pop()?;
+        Some((position, self.table[position as usize].in_flight()))
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        for endpoint in &*self.table {
+            endpoint.live().unwatch(&self.board);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::InFlight;
+    use super::*;
+
+    fn table(length: u64) -> Arc<[Arc<Endpoint>]> {
+        let endpoint = |id| Endpoint::new(id, ([127, 0, 0, 1], 80).into(), "a".into(), 1);
+        (0..length).map(|id| Arc::new(endpoint(id))).collect()
+    }
+
+    fn told(changes: &mut Changes) -> Vec<(u32, u32)> {
+        let mut told: Vec<_> = std::iter::from_fn(|| changes.next()).collect();
+        told.sort_unstable();
+        told
+    }
+
+    fn request(table: &[Arc<Endpoint>], position: usize) -> InFlight {
+        InFlight::new(Arc::clone(&table[position]))
+    }
+
+    #[test]
+    fn what_changes_is_told_once_and_what_stays_is_not() {
+        let table = table(5);
+        let before = [request(&table, 1), request(&table, 1)];
+        let mut changes = Changes::new(Arc::clone(&table));
+        assert_eq!(told(&mut changes), [(1, 2)]);
+        assert_eq!(told(&mut changes), []);
+        let new = [request(&table, 4), request(&table, 4)];
+        drop(before);
+        assert_eq!(told(&mut changes), [(1, 0), (4, 2)]);
+        drop(new);
+        assert_eq!(told(&mut changes), [(4, 0)]);
+    }
+
+    #[test]
+    fn two_watch_the_same_endpoints_and_each_is_told() {
+        let table = table(3);
+        let mut first = Changes::new(Arc::clone(&table));
+        let mut second = Changes::new(Arc::clone(&table));
+        let _request = request(&table, 2);
+        assert_eq!(told(&mut first), [(2, 1)]);
+        drop(first);
+        let _another = request(&table, 2);
+        assert_eq!(told(&mut second), [(2, 2)]);
+        drop(second);
+        assert!(!table[2].live().is_watched());
+    }
+
+    #[test]
+    fn when_nobody_asks_for_long_all_are_told() {
+        let table = table(3);
+        let mut changes = Changes::new(Arc::clone(&table));
+        for turn in 0..500 {
+            drop(request(&table, turn % 2));
+        }
+        assert!(changes.board.noted.lock().positions.len() <= 64);
+        assert_eq!(told(&mut changes), [(0, 0), (1, 0), (2, 0)]);
+    }
+}
