@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
 use serde::Deserialize;
 
-/// Least points of an endpoint of average weight, and the slots for each of more of them.
-const POINTS: u64 = 160;
-const SLOTS: u64 = 64;
+/// Slots for each point of an endpoint of median weight, and the least number of such points.
+const SLOTS: u64 = 10;
+const LEAST: u64 = 160;
 
 /// Most points of a ring: 8 bytes each.
 const MOST: u64 = 1 << 18;
@@ -79,7 +79,7 @@ impl Balancer for Ring {
         "properties": {
             "slots": {
                 "type": "integer", "minimum": 10, "maximum": 65536, "default": 10000,
-                "description": "An endpoint of average weight has a point for every 64 of them, and 160 at least; the upstream's field slots unless set here"
+                "description": "An endpoint of median weight has a point for every 10 of them, and 160 at least; the upstream's field slots unless set here"
             }
         },
         "additionalProperties": false
@@ -90,7 +90,7 @@ impl Balancer for Ring {
         Ok(())
     }
 
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         assert!(
             endpoints.len() <= 1 << OWNER,
             "a ring takes up to {} endpoints",
@@ -191,21 +191,33 @@ impl Ring {
     }
 }
 
-/// How many points each endpoint has, by weight. Among equals that does not depend on how many there
-/// are, so nothing but a point of who joined comes between a key and its endpoint.
+/// How many points each endpoint has, by weight.
+///
+/// The measure is the median weight: whoever joins, leaves or ramps up leaves it as it is, as a rule, and
+/// with it the points of all others. Where there would be too many points, all have less; what is left of
+/// a point is one for as many endpoints as it says, the same ones always, so that one endpoint more takes
+/// hardly any from the others.
 fn points_of_each(endpoints: &[Endpoint], slots: u32) -> Vec<u32> {
-    let count = endpoints.len() as u64;
-    let each = (u64::from(slots) / SLOTS).max(POINTS);
-    let all = (count * each).min(MOST.max(count));
-    let total: u64 = endpoints
-        .iter()
-        .map(|endpoint| u64::from(endpoint.weight))
-        .sum();
-    let share = |weight: u32| (all * u64::from(weight)).div_ceil(total.max(1)).max(1) as u32;
-    endpoints
-        .iter()
-        .map(|endpoint| share(endpoint.weight))
-        .collect()
+    /// A point.
+    const ONE: u64 = 1 << 16;
+    let mut weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    let Some(middle) = weights.len().checked_sub(1).map(|last| last / 2) else {
+        return Vec::new();
+    };
+    let median = u64::from(*weights.select_nth_unstable(middle).1).max(1);
+    let each = (u64::from(slots) / SLOTS).max(LEAST);
+    let wanted = |endpoint: &Endpoint| u64::from(endpoint.weight) * each * ONE / median;
+    let total: u64 = endpoints.iter().map(wanted).sum();
+    let most = MOST * ONE;
+    let points = |endpoint: &Endpoint| {
+        let wanted = wanted(endpoint);
+        let share = match total > most {
+            true => (u128::from(wanted) * u128::from(most) / u128::from(total)) as u64,
+            false => wanted,
+        };
+        ((share + mix(endpoint.id) % ONE) / ONE).max(1) as u32
+    };
+    endpoints.iter().map(points).collect()
 }
 
 /// Spreads the bits of a number. Source: SplitMix64 (Steele, Lea, Flood 2014).
