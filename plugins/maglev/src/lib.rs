@@ -1,5 +1,8 @@
 //! Maglev hashing: a table in which every endpoint has its share of places. See README.md.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
 use serde::Deserialize;
 
@@ -43,11 +46,14 @@ impl Balancer for Maglev {
                 "table_size: expected a prime of at most 5000011, such as 65537, found {size}"
             ));
         }
+        // Settings that take more memory than there is are refused with this, and not at the first table.
+        self.table = vec![FREE; size as usize];
         Ok(())
     }
 
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
-        self.table = fill(endpoints, self.options.table_size);
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
+        // In its place: there may not be room for two of them.
+        fill(&mut self.table, self.options.table_size, endpoints);
     }
 
     fn pick(&mut self, request: &Request, _: &Endpoints) -> Option<usize> {
@@ -64,62 +70,87 @@ impl Balancer for Maglev {
     }
 }
 
-/// Lets endpoints choose places in turn, each by its own permutation, as often as its weight says.
-/// Source: Eisenbud et al., "Maglev", NSDI 2016, 3.4; weights as in Envoy.
-fn fill(endpoints: &[Endpoint], size: u32) -> Vec<u32> {
-    const FREE: u32 = u32::MAX;
-    let Some(heaviest) = endpoints.iter().map(|endpoint| endpoint.weight).max() else {
-        return Vec::new();
-    };
-    struct Seeker {
-        next: u32,
-        skip: u32,
-        weight: u32,
-        /// Grows by the weight each round; a place is due each time that it passes the heaviest weight.
-        credit: u32,
-        position: u32,
-    }
-    let mut seekers: Vec<Seeker> = endpoints
-        .iter()
-        .zip(0..)
-        .map(|(endpoint, position)| Seeker {
+/// A place that nobody has chosen yet.
+const FREE: u32 = u32::MAX;
+
+/// An endpoint that chooses places.
+struct Seeker {
+    next: u32,
+    skip: u32,
+    weight: u64,
+    /// Places that it has chosen.
+    chosen: u64,
+    position: u32,
+}
+
+impl Seeker {
+    fn new(endpoint: &Endpoint, position: u32, size: u32) -> Self {
+        Self {
             next: (mix(endpoint.id) % u64::from(size)) as u32,
             skip: (mix(endpoint.id ^ 0x6a09_e667_f3bc_c908) % u64::from(size - 1)) as u32 + 1,
-            weight: endpoint.weight,
-            credit: 0,
+            weight: u64::from(endpoint.weight.max(1)),
+            chosen: 0,
             position,
-        })
+        }
+    }
+
+    /// The round of its next turn, where the heaviest has one in each round.
+    fn round(&self, heaviest: u64) -> u64 {
+        ((self.chosen + 1) * heaviest).div_ceil(self.weight)
+    }
+
+    fn step(&mut self, size: u32) {
+        let rest = size - self.next;
+        self.next = if self.skip >= rest {
+            self.skip - rest
+        } else {
+            self.next + self.skip
+        };
+    }
+
+    /// Takes the next place of its permutation that is free.
+    fn choose(&mut self, table: &mut [u32]) {
+        let size = table.len() as u32;
+        while table[self.next as usize] != FREE {
+            self.step(size);
+        }
+        table[self.next as usize] = self.position;
+        self.step(size);
+        self.chosen += 1;
+    }
+}
+
+/// Lets endpoints choose places in turn, each by its own permutation, as often as its weight says.
+/// Source: Eisenbud et al., "Maglev", NSDI 2016, 3.4; weights as in Envoy.
+fn fill(table: &mut Vec<u32>, size: u32, endpoints: &[Endpoint]) {
+    table.clear();
+    let Some(heaviest) = endpoints.iter().map(|endpoint| endpoint.weight).max() else {
+        return;
+    };
+    let heaviest = u64::from(heaviest.max(1));
+    table.resize(size as usize, FREE);
+    let seekers = endpoints.iter().zip(0..);
+    let mut seekers: Vec<Seeker> = seekers
+        .map(|(endpoint, position)| Seeker::new(endpoint, position, size))
         .collect();
     // The order of turns must not depend on the order of the table, which differs between gateways.
     seekers.sort_unstable_by_key(|seeker| mix(endpoints[seeker.position as usize].id));
-    let mut table = vec![FREE; size as usize];
-    let mut left = size;
-    loop {
-        for seeker in &mut seekers {
-            seeker.credit += seeker.weight;
-            if seeker.credit < heaviest {
-                continue;
-            }
-            seeker.credit -= heaviest;
-            while table[seeker.next as usize] != FREE {
-                seeker.step(size);
-            }
-            table[seeker.next as usize] = seeker.position;
-            seeker.step(size);
-            left -= 1;
-            if left == 0 {
-                return table;
-            }
+    if seekers.iter().all(|seeker| seeker.weight == heaviest) {
+        for turn in 0..table.len() {
+            let next = turn % seekers.len();
+            seekers[next].choose(table);
         }
+        return;
     }
-    impl Seeker {
-        fn step(&mut self, size: u32) {
-            let rest = size - self.next;
-            self.next = if self.skip >= rest {
-                self.skip - rest
-            } else {
-                self.next + self.skip
-            };
+    let turns = seekers.iter().zip(0_u32..);
+    let mut turns: BinaryHeap<_> = turns
+        .map(|(seeker, order)| Reverse((seeker.round(heaviest), order)))
+        .collect();
+    for _ in 0..size {
+        if let Some(mut turn) = turns.peek_mut() {
+            let seeker = &mut seekers[turn.0.1 as usize];
+            seeker.choose(table);
+            turn.0.0 = seeker.round(heaviest);
         }
     }
 }

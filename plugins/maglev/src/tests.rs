@@ -13,9 +13,15 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
     .collect()
 }
 
+fn filled(endpoints: &[Endpoint], size: u32) -> Vec<u32> {
+    let mut table = Vec::new();
+    fill(&mut table, size, endpoints);
+    table
+}
+
 fn shares(weights: &[u32], size: u32) -> Vec<f64> {
     let mut counts = vec![0_u32; weights.len()];
-    for position in fill(&table(weights), size) {
+    for position in filled(&table(weights), size) {
         counts[position as usize] += 1;
     }
     counts
@@ -40,7 +46,7 @@ fn weights_are_shares() {
 
 /// The share of keys that go elsewhere, by the ids of the endpoints that they went to.
 fn moved(before: &[Endpoint], after: &[Endpoint], size: u32) -> f64 {
-    let (old, new) = (fill(before, size), fill(after, size));
+    let (old, new) = (filled(before, size), filled(after, size));
     let moved = old
         .iter()
         .zip(&new)
@@ -71,7 +77,7 @@ proptest! {
 fn a_key_stays_where_it_is_and_a_retry_goes_elsewhere() {
     let mut balancer = Maglev::default();
     balancer.configure("{}").unwrap();
-    balancer.endpoints_changed(&table(&[1; 50]));
+    balancer.endpoints_changed(&Endpoints::new(table(&[1; 50])));
     let at = |balancer: &mut Maglev, attempt| {
         let request = Request {
             affinity: Some(77),
@@ -92,7 +98,13 @@ fn tables_of_none_and_of_more_endpoints_than_places() {
         balancer.pick(&Request::default(), &Endpoints::default()),
         None
     );
-    assert_eq!(fill(&table(&[1; 20]), 7).len(), 7);
+    assert_eq!(filled(&table(&[1; 20]), 7).len(), 7);
+    balancer.configure("{}").unwrap();
+    balancer.endpoints_changed(&Endpoints::default());
+    assert_eq!(
+        balancer.pick(&Request::default(), &Endpoints::default()),
+        None
+    );
 }
 
 #[test]
