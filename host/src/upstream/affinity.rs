@@ -3,6 +3,7 @@
 
 use http::HeaderName;
 
+use crate::balancer::SHIPPED;
 use crate::entity::upstream as entity;
 
 /// What ties requests to endpoints.
@@ -62,7 +63,16 @@ impl Affinity {
     /// Reads what the entity says; none where nothing is tied.
     pub(super) fn of(upstream: &entity::Upstream) -> Option<Self> {
         let path = &upstream.sticky_sessions_cookie_path;
-        if let Some(cookie) = Cookie::of(&upstream.sticky_sessions_cookie, path) {
+        // The cookie is kept through a change to another of Kong's algorithms, and means nothing there. To
+        // a balancer of one's own it may mean something.
+        let theirs = upstream.algorithm == "sticky-sessions"
+            || (!SHIPPED.iter().any(|s| s.name == upstream.algorithm)
+                && upstream
+                    .hashing
+                    .hash_on
+                    .as_deref()
+                    .is_none_or(|on| on == "none"));
+        if theirs && let Some(cookie) = Cookie::of(&upstream.sticky_sessions_cookie, path) {
             return Some(Self::Session(cookie));
         }
         let hash = &upstream.hashing;
