@@ -133,6 +133,15 @@ impl Machine {
         tickets
     }
 
+    /// What it says of its load: how much of the machine is in use, and how many requests have no core of
+    /// their own.
+    pub(super) fn report(&self) -> (f64, f64) {
+        let cores = (self.machine - self.taken).max(self.cores);
+        let working = self.working as f64;
+        let used = (self.taken + working.min(cores)) / self.machine;
+        (used.min(1.0), (working - cores).max(0.0))
+    }
+
     /// Mean number of requests that it worked on since this was last asked, `passed` nanoseconds ago.
     pub(super) fn mean_working(&mut self, passed: Time) -> f64 {
         std::mem::take(&mut self.presence) / passed.max(1) as f64
@@ -236,6 +245,9 @@ mod tests {
             machine.take(ticket(slot), 10.0);
         }
         assert_eq!(machine.next(|_| true).unwrap().0, 10_000_000);
+        assert_eq!(machine.report(), (1.0, 0.0));
+        machine.taken = 1.5;
+        assert_eq!(machine.report(), (1.0, 1.5));
         machine.taken = 10.0;
         assert_eq!(machine.next(|_| true).unwrap().0, 40_000_000);
         machine.fault = Some((FaultKind::Hang, 1.0));

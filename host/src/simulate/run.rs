@@ -13,8 +13,8 @@ use super::outcome::{End, Outcome, Recorder};
 use super::random::{Costs, Keys, Random, Stream};
 use super::scenario::{Arrivals, Fault, FaultKind, Phase, Scenario};
 use super::{Affinity, Contender};
-use crate::balancer::{Balancer, Choice, Engine, Request as Pick};
-use crate::upstream::{Endpoint, InFlight, UNANSWERED};
+use crate::balancer::{Balancer, Choice, Engine, Observed, Request as Pick};
+use crate::upstream::{Endpoint, InFlight, LoadReport, UNANSWERED};
 
 /// Points in time at which the state of the fleet is taken down.
 pub(super) const SAMPLES: u64 = 100;
@@ -283,8 +283,7 @@ impl<'a> World<'a> {
     fn check(&self) -> Result<(), String> {
         for gateway in &self.gateways {
             let counters = gateway.balancer.counters();
-            if counters.host_choices > 0 {
-                let fault = counters.last_fault.unwrap_or_default();
+            if let Some(fault) = counters.last_fault {
                 return Err(fault);
             }
         }
@@ -330,7 +329,11 @@ impl<'a> World<'a> {
                 affinity,
                 attempt: request.attempt,
             };
-            let Choice::Endpoint(endpoint) = gateway.balancer.pick(pick, &request.tried) else {
+            let Choice::Endpoint(endpoint) =
+                gateway
+                    .balancer
+                    .pick(pick, &request.tried, std::convert::identity)
+            else {
                 return self.finish(slot, now, End::NoTarget);
             };
             if let (Affinity::Session, Some(key)) = (self.affinity, request.key) {
@@ -348,7 +351,7 @@ impl<'a> World<'a> {
                 }
                 Some((FaultKind::Errors, _)) => {
                     // For a gateway that is an answer, and a quick one.
-                    if gateway.balancer.wants_latency() {
+                    if gateway.balancer.wants(Observed::Latency) {
                         endpoint.observe_latency(now / 1000, 0, endpoint.in_flight());
                     }
                     return self.finish(slot, now, End::Error);
@@ -368,7 +371,7 @@ impl<'a> World<'a> {
     fn fail(&mut self, slot: usize, endpoint: &Arc<Endpoint>, now: Time) -> bool {
         let request = &mut self.requests[slot];
         let gateway = &self.gateways[request.gateway];
-        if gateway.balancer.wants_latency() {
+        if gateway.balancer.wants(Observed::Latency) {
             let least = UNANSWERED.as_micros() as u64;
             let took = least.max((now - request.sent) / 1000);
             endpoint.observe_latency(now / 1000, took, endpoint.in_flight());
@@ -389,6 +392,7 @@ impl<'a> World<'a> {
         let machine = &mut self.machines[target];
         machine.advance(now);
         if let Some((_, ticket)) = machine.next(|ticket| is_valid(requests, target, ticket)) {
+            self.learn(ticket.slot, now);
             self.withdraw(ticket.slot, now);
             self.finish(ticket.slot, now, End::Answered);
         }
@@ -424,13 +428,30 @@ impl<'a> World<'a> {
         let machine = &mut self.machines[request.target];
         machine.advance(now);
         machine.leave();
+        Some(in_flight)
+    }
+
+    /// Takes note of an answer, as the gateway does: of how long it took, and of what the machine says of
+    /// its load.
+    fn learn(&self, slot: usize, now: Time) {
+        let request = &self.requests[slot];
+        let Some(in_flight) = &request.in_flight else {
+            return;
+        };
         let gateway = &self.gateways[request.gateway];
-        if gateway.balancer.wants_latency() {
+        if gateway.balancer.wants(Observed::Latency) {
             let took = (now - request.sent) / 1000;
             let endpoint = in_flight.endpoint();
             endpoint.observe_latency(now / 1000, took, in_flight.ahead());
         }
-        Some(in_flight)
+        if gateway.balancer.wants(Observed::Report) {
+            let (load, queue) = self.machines[request.target].report();
+            let report = LoadReport {
+                load: (load * 1000.0) as u32,
+                queue: queue as u32,
+            };
+            in_flight.endpoint().observe_report(now / 1000, report);
+        }
     }
 
     fn schedule(&mut self, target: usize) {

@@ -310,6 +310,21 @@ impl Scenario {
                 flaws.push(Some("faults.detected_after must be 0 or more".into()));
             }
         }
+        let faults = self.faults.iter().enumerate();
+        for (index, fault) in faults {
+            let later = self.faults[index + 1..].iter();
+            for other in later {
+                let apart = fault.targets[1] < other.targets[0]
+                    || other.targets[1] < fault.targets[0]
+                    || fault.until <= other.from
+                    || other.until <= fault.from;
+                if !apart {
+                    flaws.push(Some(
+                        "a target can have one of the faults at a time: two of them overlap".into(),
+                    ));
+                }
+            }
+        }
         if !(0.0 <= self.warm_up && self.warm_up < self.seconds()) {
             flaws.push(Some("warm_up must be shorter than the load".into()));
         }
