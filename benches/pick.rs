@@ -70,7 +70,7 @@ fn picks(bencher: &mut criterion::Bencher<'_>, balancer: &Balancer) {
         request.now += 1;
         request.entropy = request.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
         request.affinity = Some(request.entropy);
-        balancer.pick(black_box(request), &[])
+        balancer.pick(black_box(request), &[], std::convert::identity)
     });
     let counters = balancer.counters();
     assert_eq!(counters.host_choices, 0, "{counters:?}");
@@ -104,14 +104,14 @@ fn change(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
         affinity: None,
         attempt: 0,
     };
-    seated.balancer.pick(request, &[]);
+    seated.balancer.pick(request, &[], drop);
     let mut turn = false;
     bencher.iter(|| {
         turn = !turn;
         let table = if turn { &less } else { &all };
         seated.balancer.set_endpoints(Arc::clone(table));
     });
-    seated.balancer.pick(request, &[]);
+    seated.balancer.pick(request, &[], drop);
     let counters = seated.balancer.counters();
     assert_eq!((counters.host_choices, counters.instances), (0, 1));
 }

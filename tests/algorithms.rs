@@ -59,14 +59,19 @@ fn a_switch_every_moment_costs_no_request() {
     let (gateway, _backends) = with_backends();
     set(&gateway, &json!({"sticky_sessions_cookie": "session"}));
     let load = Load::start(gateway.proxy, "/", 4);
-    for round in 0..40 {
-        let name = ["sticky-sessions"]
-            .iter()
-            .chain(&ALL)
-            .nth(round % 9)
-            .unwrap();
-        set(&gateway, &json!({"algorithm": name}));
-        load.wait_for(20);
+    for _ in 0..5 {
+        for name in ["sticky-sessions"].iter().chain(&ALL) {
+            let mut settings = json!({"algorithm": name});
+            if ["consistent-hashing", "maglev"].contains(name) {
+                settings["hash_on"] = "ip".into();
+            }
+            set(&gateway, &settings);
+            load.wait_for(20);
+            // It was this one that chose, and by itself.
+            let usage = usage(&gateway, name);
+            assert!(usage["picks"].as_u64() >= Some(15), "{name}: {usage}");
+            assert_eq!(usage["host_choices"], 0, "{name}: {usage}");
+        }
     }
     assert_eq!(load.stop().failures, [""; 0]);
 }
@@ -151,13 +156,45 @@ fn keys_stay_where_they_are_for_every_hash_on() {
     let first = gateway.backend_of("/");
     assert!((0..20).all(|_| gateway.backend_of("/") == first));
     // What is missing is made up for.
-    hash(json!({"hash_on": "header", "hash_on_header": "x-none", "hash_fallback": "path"}));
+    let fallback = |on: &str, more: Value| {
+        let mut settings = json!({
+            "hash_on": "header", "hash_on_header": "x-none", "hash_fallback": on,
+        });
+        let fields = more.as_object().unwrap().clone();
+        settings.as_object_mut().unwrap().extend(fields);
+        hash(settings);
+    };
+    fallback("path", json!({}));
     placed(|key| gateway.backend_of(&format!("/{key}")));
+    fallback("header", json!({"hash_fallback_header": "x-user"}));
+    placed(by_header);
+    fallback("query_arg", json!({"hash_fallback_query_arg": "u"}));
+    placed(|key| gateway.backend_of(&format!("/?u={key}")));
+    fallback("ip", json!({}));
+    let first = gateway.backend_of("/");
+    assert!((0..20).all(|_| gateway.backend_of("/") == first));
+    fallback("cookie", json!({"hash_on_cookie": "id"}));
+    let made = gateway.get("/").expect(200);
+    let cookie = made
+        .header("set-cookie")
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned();
+    assert!(cookie.starts_with("id="), "{cookie}");
+    let again = gateway.get_with("/", &[("cookie", &cookie)]).expect(200);
+    assert_eq!(again.header("x-backend"), made.header("x-backend"));
     let routes = json!({"paths": ["~/users/(?<id>[^/]+)"], "strip_path": false});
     gateway
         .admin_json("POST", "/services/u-service/routes", &routes)
         .expect(201);
-    hash(json!({"hash_on": "uri_capture", "hash_on_uri_capture": "id"}));
+    fallback("uri_capture", json!({"hash_fallback_uri_capture": "id"}));
+    let mut calls = 100;
+    placed(|key| {
+        calls += 1;
+        gateway.backend_of(&format!("/users/{key}/{calls}"))
+    });
+    hash(json!({"hash_on": "uri_capture", "hash_on_uri_capture": "id", "hash_fallback": "none"}));
     let mut calls = 0;
     placed(|key| {
         calls += 1;
@@ -337,4 +374,50 @@ fn settings_must_fit_the_balancer() {
         made["pointsman"]["balancer_config"],
         json!({"pool_size": 8, "hot_quantile": 0.5})
     );
+}
+
+/// A cookie of sessions that is left over from another algorithm means nothing to those that hash.
+#[test]
+fn a_left_over_session_cookie_does_not_get_in_the_way_of_hashing() {
+    let (gateway, _backends) = with_backends();
+    for algorithm in ["consistent-hashing", "maglev", "round-robin"] {
+        let settings = json!({
+            "algorithm": algorithm, "sticky_sessions_cookie": "session",
+            "hash_on": if algorithm == "round-robin" { "none" } else { "ip" },
+        });
+        set(&gateway, &settings);
+        let places: BTreeSet<String> = (0..12)
+            .map(|number| {
+                let cookie = format!("session={number}");
+                let answer = gateway.get_with("/", &[("cookie", &cookie)]).expect(200);
+                assert_eq!(answer.header("set-cookie"), "", "{algorithm}");
+                answer.header("x-backend").to_owned()
+            })
+            .collect();
+        let expected = if algorithm == "round-robin" { 4 } else { 1 };
+        assert_eq!(places.len(), expected, "{algorithm}: {places:?}");
+    }
+}
+
+/// What targets say of their load in their answers reaches the balancer that asks for it.
+#[test]
+fn a_target_that_says_that_it_is_full_is_left_alone() {
+    let (gateway, backends) = with_backends();
+    for (backend, load) in backends.iter().zip(["0.99", "0.2", "0.2", "0.2"]) {
+        backend.answer_with(
+            "endpoint-load-metrics",
+            &format!("TEXT cpu_utilization={load}"),
+        );
+    }
+    let config = json!({"hot_load": 0.9});
+    set(
+        &gateway,
+        &json!({"algorithm": "prequal", "pointsman": {"balancer_config": config}}),
+    );
+    // What they say is not known before they have answered.
+    let tally = Tally::of(gateway.proxy, "/", 2, 200);
+    assert_eq!(tally.failures, [""; 0]);
+    let full = tally.by_backend.get("a").copied().unwrap_or(0);
+    // A quarter would be 100.
+    assert!(full <= 50, "{tally:?}");
 }

@@ -1,6 +1,6 @@
 //! Drawing from the randomness of a request.
 
-use crate::{Endpoint, Endpoints};
+use crate::{Column, Endpoint, Endpoints};
 
 /// As many random numbers as a pick needs, all made from the 64 bits of its request, so that the same
 /// request draws the same ones. Source: SplitMix64 (Steele, Lea, Flood 2014).
@@ -105,7 +105,8 @@ impl Lottery {
     /// is no endpoint.
     pub fn less_busy(&self, entropy: &mut Entropy, endpoints: &Endpoints) -> Option<usize> {
         let (first, second) = self.draw_two(entropy)?;
-        let [one, other] = endpoints.look_in_flight([first, second]).map(u64::from);
+        let in_flight = endpoints.look([Column::InFlight; 2], [first, second]);
+        let [one, other] = in_flight.map(|[count, _]| u64::from(count));
         let weight = |position: usize| u64::from(endpoints[position].weight);
         // Multiplied out.
         let less = other * weight(first) < one * weight(second);
@@ -122,12 +123,15 @@ impl Lottery {
                 return Some((first, second));
             }
         }
-        // One outweighs all others.
-        Some((first, (first + 1) % self.columns.len()))
+        // One outweighs all others: any of these, none of them more than another.
+        let count = self.columns.len();
+        let further = 1 + entropy.below(count.saturating_sub(1));
+        Some((first, (first + further) % count))
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use proptest::prelude::*;
 
@@ -157,6 +161,21 @@ mod tests {
             let mut entropy = Entropy(entropy);
             prop_assert!((0..20).all(|_| entropy.below(bound) < bound));
         }
+    }
+
+    #[test]
+    fn beside_one_that_outweighs_all_others_each_of_them_is_drawn() {
+        let lottery = Lottery::new(&table(&[1, 1, 65_535, 1, 1]));
+        let mut seen = [0; 5];
+        for seed in 0..2000 {
+            let (first, second) = lottery.draw_two(&mut Entropy(seed)).unwrap();
+            assert_ne!(first, second);
+            seen[first] += 1;
+            seen[second] += 1;
+        }
+        assert!(seen.iter().all(|&count| count > 300), "{seen:?}");
+        let alone = Lottery::new(&table(&[7]));
+        assert_eq!(alone.draw_two(&mut Entropy(1)), Some((0, 0)));
     }
 
     #[test]

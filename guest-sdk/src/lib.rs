@@ -85,7 +85,10 @@ pub trait Balancer: Default {
     /// Learns the table that positions refer to until the next call. It holds only endpoints that may
     /// be chosen, and may be empty. What is remembered about an endpoint belongs to its `id`: an
     /// endpoint that stays keeps its id, but not its position.
-    fn endpoints_changed(&mut self, _endpoints: &[Endpoint]) {}
+    ///
+    /// No request waits for this. [`Endpoints::look`] and [`Endpoints::each_change`] work already;
+    /// columns come with a pick.
+    fn endpoints_changed(&mut self, _endpoints: &Endpoints) {}
 
     /// Returns a position in `endpoints`, or `None` to refuse the request: the client gets a 503.
     /// The gateway does not ask while the table is empty.
@@ -104,9 +107,17 @@ pub enum Column {
     /// Microseconds that the endpoint took lately for requests that found about as many others in flight
     /// there as are now, a mean; [`Column::Latency`] while none did.
     LatencyAtLoad,
+    /// How much of what it can do the endpoint says that it does, in thousandths: `application_utilization`
+    /// of its ORCA report, or `cpu_utilization`; 0 while it has said nothing for 10 seconds.
+    ReportedLoad,
+    /// Requests that wait inside of the endpoint, as it says: `named_metrics.queue_size` or
+    /// `named_metrics.num_requests_waiting` of its ORCA report; 0 as above.
+    ReportedQueue,
 }
 
 impl Column {
+    const COUNT: usize = Self::ReportedQueue as usize + 1;
+
     /// Name of the column in the contract between gateway and plugin.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -114,17 +125,10 @@ impl Column {
             Self::InFlight => "in-flight",
             Self::Latency => "latency",
             Self::LatencyAtLoad => "latency-at-load",
+            Self::ReportedLoad => "reported-load",
+            Self::ReportedQueue => "reported-queue",
         }
     }
-}
-
-/// How busy one endpoint is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// See [`Column::InFlight`].
-    pub in_flight: u32,
-    /// See [`Column::Latency`], or [`Column::LatencyAtLoad`] from [`Endpoints::look_at_load`].
-    pub latency: u32,
 }
 
 /// The endpoints that may be chosen, and how busy each is.
@@ -136,7 +140,8 @@ pub struct Endpoints {
     columns: Vec<Column>,
     /// The columns one after another, each as long as the table.
     load: Vec<u32>,
-    handles: Handles,
+    /// What the gateway calls the columns, once it has been asked.
+    handles: [Cell<Option<u32>>; Column::COUNT],
 }
 
 impl Endpoints {
@@ -194,8 +199,9 @@ impl Endpoints {
         self.column(Column::Latency)[position]
     }
 
-    /// Looks at two endpoints, whatever [`Balancer::COLUMNS`] are: for balancers that look at few of
-    /// many. To look at one, name it twice.
+    /// Looks at two columns of two endpoints, whatever [`Balancer::COLUMNS`] are: for balancers that look
+    /// at few of many. The first index of the answer is that of the position, the second that of the
+    /// column. To look at one, name it twice.
     ///
     /// In a test, the values are those of [`Endpoints::with_column`], and 0 where there is none.
     ///
@@ -203,58 +209,45 @@ impl Endpoints {
     ///
     /// If there is no such position.
     #[must_use]
-    pub fn look(&self, positions: [usize; 2]) -> [Load; 2] {
-        self.look_by(Column::Latency, &self.handles.latency, positions)
+    pub fn look(&self, columns: [Column; 2], positions: [usize; 2]) -> [[u32; 2]; 2] {
+        if cfg!(target_family = "wasm") {
+            let [low, high] = columns.map(|column| self.handle(column));
+            return fetch(low, high, positions);
+        }
+        positions.map(|position| columns.map(|column| self.given(column, position)))
     }
 
-    /// The same with the latency at the endpoint's present load, [`Column::LatencyAtLoad`].
-    ///
-    /// # Panics
-    ///
-    /// If there is no such position.
-    #[must_use]
-    pub fn look_at_load(&self, positions: [usize; 2]) -> [Load; 2] {
-        let handle = &self.handles.latency_at_load;
-        self.look_by(Column::LatencyAtLoad, handle, positions)
-    }
-
-    /// The same for requests in flight alone: the gateway then measures no latencies.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such position.
-    #[must_use]
-    pub fn look_in_flight(&self, positions: [usize; 2]) -> [u32; 2] {
-        let handle = &self.handles.in_flight;
-        self.look_by(Column::InFlight, handle, positions)
-            .map(|load| load.in_flight)
-    }
-
-    /// Positions whose number of requests in flight has changed since this was last asked, with the
-    /// number as it is now, whatever [`Balancer::COLUMNS`] are: for balancers that keep endpoints in
-    /// order. After [`Balancer::endpoints_changed`] every number but 0 has changed.
+    /// Calls a function with each position whose number of requests in flight has changed since this was
+    /// last done, and with the number as it is now, whatever [`Balancer::COLUMNS`] are: for balancers that
+    /// keep endpoints in order. For a new table every number but 0 has changed.
     ///
     /// In a test, all have changed, and the numbers are those of [`Endpoints::with_column`].
-    pub fn changes(&self) -> impl Iterator<Item = (usize, u32)> + use<'_> {
-        let mut told = Changes::default();
-        let mut position = 0..self.table.len();
-        std::iter::from_fn(move || {
-            if cfg!(target_family = "wasm") {
-                return told.next();
+    pub fn each_change(&self, mut learn: impl FnMut(usize, u32)) {
+        if !cfg!(target_family = "wasm") {
+            for position in 0..self.table.len() {
+                learn(position, self.given(Column::InFlight, position));
             }
-            let position = position.next()?;
-            Some((position, self.given(Column::InFlight, position)))
-        })
+            return;
+        }
+        loop {
+            let (a, b, c, d) = load::changes();
+            for change in [a, b, c, d] {
+                // No more of them.
+                if change == u64::MAX {
+                    return;
+                }
+                learn((change >> 32) as usize, change as u32);
+            }
+        }
     }
 
-    fn look_by(&self, latency: Column, handle: &Handle, positions: [usize; 2]) -> [Load; 2] {
-        if cfg!(target_family = "wasm") {
-            let low = handle_of(Column::InFlight, &self.handles.in_flight);
-            return fetch(low, handle_of(latency, handle), positions);
-        }
-        positions.map(|position| Load {
-            in_flight: self.given(Column::InFlight, position),
-            latency: self.given(latency, position),
+    /// What the gateway calls a column.
+    fn handle(&self, column: Column) -> u32 {
+        let known = &self.handles[column as usize];
+        known.get().unwrap_or_else(|| {
+            let asked = load::read(column.name()).unwrap_or_else(|| missing(column));
+            known.set(Some(asked));
+            asked
         })
     }
 
@@ -280,61 +273,11 @@ impl Endpoints {
     }
 }
 
-// Out of the way of the reads that succeed.
-
-/// What the gateway calls a column, once it has been asked.
-type Handle = Cell<Option<u32>>;
-
-#[derive(Clone, Debug, Default)]
-struct Handles {
-    in_flight: Handle,
-    latency: Handle,
-    latency_at_load: Handle,
-}
-
-fn handle_of(column: Column, handle: &Handle) -> u32 {
-    handle.get().unwrap_or_else(|| {
-        let asked = load::read(column.name()).unwrap_or_else(|| missing(column));
-        handle.set(Some(asked));
-        asked
-    })
-}
-
-fn fetch(low: u32, high: u32, positions: [usize; 2]) -> [Load; 2] {
+fn fetch(low: u32, high: u32, positions: [usize; 2]) -> [[u32; 2]; 2] {
     // A position past the range of the wire is as much outside of the table as any other.
     let [first, second] = positions.map(|position| u32::try_from(position).unwrap_or(u32::MAX));
     let (first, second) = load::at_two(low, high, first, second);
-    [first, second].map(|pair| Load {
-        in_flight: pair as u32,
-        latency: (pair >> 32) as u32,
-    })
-}
-
-/// What the gateway told at once, and how much of it has been read. It has told all when the last of
-/// the four is none.
-#[derive(Default)]
-struct Changes {
-    told: Option<[u64; 4]>,
-    read: usize,
-}
-
-impl Changes {
-    fn next(&mut self) -> Option<(usize, u32)> {
-        let told = match self.told {
-            Some(told) if self.read < told.len() => told,
-            _ => {
-                let (a, b, c, d) = load::changes();
-                self.read = 0;
-                *self.told.insert([a, b, c, d])
-            }
-        };
-        let change = told[self.read];
-        if change == u64::MAX {
-            return None;
-        }
-        self.read += 1;
-        Some(((change >> 32) as usize, change as u32))
-    }
+    [first, second].map(|pair| [pair as u32, (pair >> 32) as u32])
 }
 
 #[cold]

@@ -18,7 +18,7 @@ mod instance;
 mod sandbox;
 mod shipped;
 
-pub use check::LoadError;
+pub use check::{LoadError, Observed};
 pub use choose::{Balancer, Choice, Counters, Faults, Request, micros};
 pub use compile::compile_worker;
 pub use engine::{Engine, Error, Plugin, Settings, try_settings};

@@ -11,6 +11,7 @@ mod health;
 mod latency;
 mod members;
 mod memory;
+mod orca;
 mod outlier;
 mod policy;
 pub mod probe;
@@ -31,10 +32,11 @@ pub use endpoint::{Endpoint, InFlight, authority};
 pub use health::{Condition, Event, Report, Source};
 pub use members::{AddressReport, NoPeer, Target, Weights};
 pub use memory::Memory;
+pub use orca::LoadReport;
 pub use policy::Policy;
 pub use resolve::{Names, is_name};
 
-use crate::balancer::{self, Balancer, Choice};
+use crate::balancer::{self, Balancer, Choice, Observed};
 use members::Members;
 use probe::Probes;
 use recovery::Trials;
@@ -162,32 +164,42 @@ impl Upstream {
         }
     }
 
+    /// Takes note of what an endpoint says of its load, where somebody looks at it.
+    pub fn report_load(&self, endpoint: &Endpoint, headers: &http::HeaderMap) {
+        if self.balancer.wants(Observed::Report)
+            && let Some(report) = LoadReport::of(headers)
+        {
+            endpoint.observe_report(balancer::micros(Instant::now()), report);
+        }
+    }
+
     /// Chooses an endpoint; see [`Balancer::pick`]. `repeatable` says that the request may be sent to
     /// another one if this one fails.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn pick(
+    pub fn pick<T>(
         &self,
         request: balancer::Request,
         tried: &[u64],
         repeatable: bool,
-    ) -> Result<Arc<Endpoint>, NoPeer> {
+        claim: impl Fn(Arc<Endpoint>) -> T,
+    ) -> Result<T, NoPeer> {
         if let Some((_, longest)) = self.policy.recovery()
             && request.attempt == 0
             && repeatable
             && let Some(endpoint) = self.trial(request.now, longest)
         {
-            return Ok(endpoint);
+            return Ok(claim(endpoint));
         }
-        match self.balancer.pick(request, tried) {
-            Choice::Endpoint(endpoint) => Ok(endpoint),
+        match self.balancer.pick(request, tried, &claim) {
+            Choice::Endpoint(claimed) => Ok(claimed),
             Choice::Refused => Err(NoPeer::Refused),
             Choice::Empty => {
                 // Nothing is lost by trying what is there.
                 let trial = self.policy.recovery();
                 let trial = trial.and_then(|(_, longest)| self.trial(request.now, longest));
-                trial.ok_or_else(|| self.shared.members.reason())
+                trial.map(claim).ok_or_else(|| self.shared.members.reason())
             }
         }
     }
@@ -225,14 +237,13 @@ impl Upstream {
             freed.as_mut().enable();
             let mut full = tried.to_vec();
             loop {
-                let endpoint = self.pick(request, &full, repeatable)?;
-                let id = endpoint.id;
-                let seen = full[tried.len()..].contains(&id);
-                let entered = InFlight::within(endpoint, limits.max_requests, &self.shared.place);
+                let entered = self.pick(request, &full, repeatable, |endpoint| {
+                    InFlight::within(endpoint, limits.max_requests, &self.shared.place)
+                })?;
                 match entered {
                     Ok(entered) => return Ok(entered),
-                    Err(_) if seen => break,
-                    Err(_) => full.push(id),
+                    Err(endpoint) if full[tried.len()..].contains(&endpoint.id) => break,
+                    Err(endpoint) => full.push(endpoint.id),
                 }
             }
             if waiting.is_none() {
@@ -297,7 +308,7 @@ impl Upstream {
         detail: impl FnOnce() -> String,
     ) {
         let live = endpoint.live();
-        if self.balancer.wants_latency() {
+        if self.balancer.wants(Observed::Latency) {
             let took = latency();
             // What fails quickly is not quick.
             let took = match outcome {

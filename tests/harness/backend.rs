@@ -47,6 +47,8 @@ struct Mood {
     status: AtomicU64,
     /// The time that it takes, in milliseconds.
     delay: AtomicU64,
+    /// A header of its answers.
+    header: Mutex<Option<(&'static str, String)>>,
     /// The heads of the probes that came, as they came.
     probes: Mutex<Vec<String>>,
 }
@@ -139,6 +141,11 @@ impl Backend {
         self.mood.delay.store(delay, Ordering::SeqCst);
     }
 
+    /// From now on has this header in all of its answers.
+    pub(crate) fn answer_with(&self, name: &'static str, value: &str) {
+        *self.mood.header.lock().unwrap() = Some((name, value.to_owned()));
+    }
+
     /// The methods and headers of the requests under `/probe` that came so far.
     pub(crate) fn probes(&self) -> Vec<String> {
         self.mood.probes.lock().unwrap().clone()
@@ -180,6 +187,9 @@ async fn in_mood(
     let status = mood.status.load(Ordering::SeqCst);
     if status > 0 {
         *response.status_mut() = hyper::StatusCode::from_u16(status as u16).unwrap();
+    }
+    if let Some((name, value)) = &*mood.header.lock().unwrap() {
+        response.headers_mut().insert(*name, value.parse().unwrap());
     }
     Ok(response)
 }

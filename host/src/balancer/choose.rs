@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::bindings;
-use super::check::Column;
+use super::check::{Column, Interests, Observed};
 use super::engine::{Engine, Plugin};
 use super::instance::{Fault, Instance};
 use crate::upstream::Endpoint;
@@ -40,13 +40,23 @@ pub struct Request {
 
 /// Where a request goes.
 #[derive(Debug, Clone)]
-pub enum Choice {
+pub enum Choice<T = Arc<Endpoint>> {
     /// To this endpoint.
-    Endpoint(Arc<Endpoint>),
+    Endpoint(T),
     /// Nowhere: the plugin refused it.
     Refused,
     /// Nowhere: there is no endpoint.
     Empty,
+}
+
+impl<T> Choice<T> {
+    fn map<U>(self, to: impl FnOnce(T) -> U) -> Choice<U> {
+        match self {
+            Self::Endpoint(endpoint) => Choice::Endpoint(to(endpoint)),
+            Self::Refused => Choice::Refused,
+            Self::Empty => Choice::Empty,
+        }
+    }
 }
 
 /// What the plugin of a balancer has done since it took over.
@@ -95,8 +105,8 @@ pub struct Balancer {
     /// Set while the lock is held for longer than a pick may wait: who comes next does not wait at
     /// all, or a slow guest would stop its workers once for each request.
     stuck: AtomicBool,
-    /// Whether the plugin looks at latencies.
-    wants_latency: Arc<AtomicBool>,
+    /// What the plugin looks at.
+    interests: Arc<Interests>,
 }
 
 impl std::fmt::Debug for Balancer {
@@ -132,7 +142,7 @@ impl Balancer {
     pub fn new(engine: Arc<Engine>, upstream: &str, plugin: Arc<Plugin>, config: String) -> Self {
         let table: Arc<[Arc<Endpoint>]> = Arc::new([]);
         Self {
-            wants_latency: Arc::new(AtomicBool::new(plugin.has_latency_column())),
+            interests: Arc::new(Interests::new(&plugin.columns)),
             engine,
             upstream: upstream.into(),
             inner: Mutex::new(Inner {
@@ -156,8 +166,7 @@ impl Balancer {
     pub fn replace(&self, plugin: Arc<Plugin>, config: String) {
         let mut inner = self.inner.lock();
         if inner.plugin.digest != plugin.digest || inner.config != config {
-            self.wants_latency
-                .store(plugin.has_latency_column(), Ordering::Relaxed);
+            self.interests.reset(&plugin.columns);
             inner.plugin = plugin;
             inner.config = config;
             inner.seat = Seat::Vacant;
@@ -169,9 +178,9 @@ impl Balancer {
         }
     }
 
-    /// Whether latencies have to be measured for the plugin.
-    pub fn wants_latency(&self) -> bool {
-        self.wants_latency.load(Ordering::Relaxed)
+    /// Whether this has to be taken note of for the plugin.
+    pub fn wants(&self, observed: Observed) -> bool {
+        self.interests.contains(observed)
     }
 
     /// The plugin that chooses now.
@@ -202,8 +211,14 @@ impl Balancer {
     }
 
     /// Chooses an endpoint. One whose id is in `tried` is chosen only if no other is left, whatever
-    /// the plugin says.
-    pub fn pick(&self, request: Request, tried: &[u64]) -> Choice {
+    /// the plugin says. `claim` is called with it before the next pick is asked for, so that what it counts
+    /// is known to that.
+    pub fn pick<T>(
+        &self,
+        request: Request,
+        tried: &[u64],
+        claim: impl FnOnce(Arc<Endpoint>) -> T,
+    ) -> Choice<T> {
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()
         } else {
@@ -213,7 +228,7 @@ impl Balancer {
             self.stuck.store(true, Ordering::Relaxed);
             self.busy.fetch_add(1, Ordering::Relaxed);
             let table = self.table.read();
-            return host_choice(&table, request.entropy, tried);
+            return host_choice(&table, request.entropy, tried).map(claim);
         };
         if self.stuck.load(Ordering::Relaxed) {
             self.stuck.store(false, Ordering::Relaxed);
@@ -223,14 +238,14 @@ impl Balancer {
             return Choice::Empty;
         }
         match inner.ask(self, request) {
-            Ok(Some(position)) => Choice::Endpoint(untried(&inner.table, position, tried)),
+            Ok(Some(position)) => Choice::Endpoint(claim(untried(&inner.table, position, tried))),
             Ok(None) => {
                 inner.counters.refused += 1;
                 Choice::Refused
             }
             Err(Unavailable) => {
                 inner.counters.host_choices += 1;
-                host_choice(&inner.table, request.entropy, tried)
+                host_choice(&inner.table, request.entropy, tried).map(claim)
             }
         }
     }
@@ -259,14 +274,12 @@ impl Inner {
         } else {
             self.load.clear();
             for column in &self.plugin.columns {
-                let table = self.table.iter();
+                let (table, now) = (self.table.iter(), request.now);
                 match column {
                     // Apart, so that what is the same for all is not asked for each.
                     Column::InFlight => self.load.extend(table.map(|e| e.in_flight())),
-                    Column::Latency => self.load.extend(table.map(|e| e.latency(request.now))),
-                    Column::LatencyAtLoad => {
-                        (self.load).extend(table.map(|e| e.latency_at_load(request.now)));
-                    }
+                    Column::Latency => self.load.extend(table.map(|e| e.latency(now))),
+                    other => self.load.extend(table.map(|e| other.value(e, now))),
                 }
             }
             instance.pick_by_load(guest_request, &self.load)
@@ -298,7 +311,7 @@ impl Inner {
             &balancer.upstream,
             &self.config,
             &self.table,
-            &balancer.wants_latency,
+            &balancer.interests,
         );
         match started {
             Ok(instance) => {

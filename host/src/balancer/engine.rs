@@ -105,13 +105,6 @@ pub struct Plugin {
     pub(super) pre: BalancerPre<Guest>,
 }
 
-impl Plugin {
-    /// Whether latencies have to be measured before it is first asked.
-    pub(super) fn has_latency_column(&self) -> bool {
-        self.columns.iter().any(|column| column.is_latency())
-    }
-}
-
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Plugin({} {})", self.name, self.version)

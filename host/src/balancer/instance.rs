@@ -2,14 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::bindings::{self, BalancerPre, Description};
-use super::check::LoadError;
+use super::check::{Interests, LoadError};
 use super::engine::{Engine, Plugin};
 use super::sandbox::{Guest, Overdue};
 use crate::upstream::Endpoint;
@@ -62,21 +61,20 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// An instance that knows its settings and its table. `wants_latency` is set when it asks for
-    /// latencies.
+    /// An instance that knows its settings and its table. What it asks for is added to `interests`.
     pub(super) fn start(
         engine: &Engine,
         plugin: &Plugin,
         upstream: &str,
         config: &str,
         table: &Arc<[Arc<Endpoint>]>,
-        wants_latency: &Arc<AtomicBool>,
+        interests: &Arc<Interests>,
     ) -> Result<Self, Fault> {
         let guest = Guest::new(
             engine.settings.memory,
             upstream,
             &plugin.name,
-            Arc::clone(wants_latency),
+            Arc::clone(interests),
         );
         let mut instance = Self::new(engine, &plugin.pre, guest)?;
         instance

@@ -6,7 +6,6 @@
 //! and random numbers are real, so two instances would answer differently.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, StoreLimits, StoreLimitsBuilder};
@@ -20,7 +19,7 @@ use wasmtime_wasi::p2::{StreamError, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::load;
-use super::check::Column;
+use super::check::{Column, Interests};
 use crate::upstream::{Changes, Endpoint};
 
 /// Bytes of output that are logged for each call; more is dropped, and said to be.
@@ -42,8 +41,8 @@ pub(super) struct Guest {
     endpoints: Arc<[Arc<Endpoint>]>,
     /// What has changed in it, once the guest has asked.
     changes: Option<Changes>,
-    /// Set when the guest asks for latencies, so that they are measured.
-    wants_latency: Arc<AtomicBool>,
+    /// What the guest asks for is added here, so that it is taken note of.
+    interests: Arc<Interests>,
     /// What the guest's clocks show, in microseconds: the time that the pick was handed.
     pub(super) now: u64,
     /// State of the generator behind the guest's random numbers, the same for every new instance.
@@ -62,13 +61,12 @@ pub(super) struct Overdue {
 }
 
 impl Guest {
-    /// `upstream` and `plugin` are named in the log beside what the guest prints; `wants_latency` is set
-    /// when the guest asks for latencies.
+    /// `upstream` and `plugin` are named in the log beside what the guest prints.
     pub(super) fn new(
         memory: usize,
         upstream: &str,
         plugin: &str,
-        wants_latency: Arc<AtomicBool>,
+        interests: Arc<Interests>,
     ) -> Self {
         Self {
             context: WasiCtx::builder().build(),
@@ -91,7 +89,7 @@ impl Guest {
             },
             endpoints: Arc::new([]),
             changes: None,
-            wants_latency,
+            interests,
             now: 0,
             random: 0,
             overdue: None,
@@ -268,8 +266,8 @@ impl Guest {
 impl load::Host for Guest {
     fn read(&mut self, column: String) -> wasmtime::Result<Option<u32>> {
         let column = Column::named(&column);
-        if column.is_some_and(Column::is_latency) {
-            self.wants_latency.store(true, Ordering::Relaxed);
+        if let Some(observed) = column.and_then(Column::source) {
+            self.interests.add(observed);
         }
         Ok(column.map(Column::handle))
     }

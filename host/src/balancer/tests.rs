@@ -12,6 +12,8 @@ use crate::upstream::{Endpoint, InFlight};
 
 #[path = "../../../tests/harness/guests.rs"]
 mod guests;
+#[path = "tests/shipped.rs"]
+mod of_shipped;
 
 use guests::guest;
 
@@ -68,10 +70,12 @@ fn request(entropy: u64) -> Request {
 /// The ids that are picked, 0 for none.
 fn picks(balancer: &Balancer, count: u64) -> Vec<u64> {
     (0..count)
-        .map(|number| match balancer.pick(request(number), &[]) {
-            Choice::Endpoint(endpoint) => endpoint.id,
-            Choice::Refused | Choice::Empty => 0,
-        })
+        .map(
+            |number| match balancer.pick(request(number), &[], std::convert::identity) {
+                Choice::Endpoint(endpoint) => endpoint.id,
+                Choice::Refused | Choice::Empty => 0,
+            },
+        )
         .collect()
 }
 
@@ -91,7 +95,10 @@ fn the_default_alternates_and_keeps_its_turn_through_changes() {
 fn without_endpoints_nobody_is_asked() {
     let (_folder, engine) = engine();
     let balancer = balancer(&engine, "traps", &[]);
-    assert!(matches!(balancer.pick(request(0), &[]), Choice::Empty));
+    assert!(matches!(
+        balancer.pick(request(0), &[], drop),
+        Choice::Empty
+    ));
     assert_eq!(balancer.counters().instances, 0);
 }
 
@@ -154,7 +161,10 @@ fn a_guest_may_print() {
 fn a_guest_may_refuse() {
     let (_folder, engine) = engine();
     let balancer = balancer(&engine, "refuses", &[1, 1]);
-    assert!(matches!(balancer.pick(request(0), &[]), Choice::Refused));
+    assert!(matches!(
+        balancer.pick(request(0), &[], drop),
+        Choice::Refused
+    ));
     assert_eq!(balancer.counters().refused, 1);
     assert_eq!(balancer.counters().host_choices, 0);
 }
@@ -295,13 +305,13 @@ proptest! {
         let mut tried = Vec::new();
         for attempt in 0..size as u32 {
             let request = Request { attempt, ..request(entropy) };
-            let Choice::Endpoint(endpoint) = balancer.pick(request, &tried) else {
+            let Choice::Endpoint(endpoint) = balancer.pick(request, &tried, std::convert::identity) else {
                 return Err(TestCaseError::fail("no endpoint"));
             };
             prop_assert!(!tried.contains(&endpoint.id));
             tried.push(endpoint.id);
         }
-        let last = balancer.pick(request(entropy), &tried);
+        let last = balancer.pick(request(entropy), &tried, std::convert::identity);
         prop_assert!(matches!(last, Choice::Endpoint(_)));
     }
 }

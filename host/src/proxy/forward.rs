@@ -180,6 +180,7 @@ async fn tries(
         match outcome {
             Ok((head, exchange)) => {
                 let status = head.response.status();
+                upstream.report_load(&endpoint, head.response.headers());
                 report(Outcome::Answered(status.as_u16()), &status);
                 let unwanted = outbound.repeats.unwanted(status);
                 if !unwanted || !more(repeatable && outbound.is_whole(), &mut spender) {
@@ -234,7 +235,7 @@ async fn pick(
         let patience = service.connect_timeout;
         Box::pin(upstream.place(request, tried, repeatable, patience)).await
     } else {
-        (upstream.pick(request, tried, repeatable)).map(InFlight::new)
+        upstream.pick(request, tried, repeatable, InFlight::new)
     };
     picked.map_err(|reason| {
         let (upstream, name, code) = (upstream.named, &*upstream.name, reason.code());

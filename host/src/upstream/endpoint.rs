@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::changes::Board;
 use super::health::Health;
 use super::latency::{Latency, LatencyAtLoad};
+use super::orca::{LoadReport, Reported};
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -52,6 +53,7 @@ pub(super) struct Live {
     pub(super) window: Window,
     latency: Latency,
     at_load: LatencyAtLoad,
+    reported: Reported,
     departure: Departure,
 }
 
@@ -228,6 +230,17 @@ impl Endpoint {
         let latency = u32::try_from(latency).unwrap_or(u32::MAX);
         self.live.latency.observe(now, latency);
         self.live.at_load.observe(now, latency, ahead);
+    }
+
+    /// What the endpoint said last of its own load, as of `now`; all 0 where it has said nothing for 10
+    /// seconds.
+    pub fn reported(&self, now: u64) -> LoadReport {
+        self.live.reported.at(now)
+    }
+
+    /// Takes note of what it says.
+    pub fn observe_report(&self, now: u64, report: LoadReport) {
+        self.live.reported.set(now, report);
     }
 
     /// Whether the address was deleted or is unhealthy, so that its connections are of no use.

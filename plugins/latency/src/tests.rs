@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use guest_sdk::{Column, Endpoint};
+
 use super::*;
 
 fn table(weights: &[u32]) -> Vec<Endpoint> {
@@ -12,12 +14,11 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
     })
     .collect()
 }
-use guest_sdk::Column;
 
 fn pick(in_flight: &[u32], latency: &[u32], entropy: u64) -> usize {
     let table = table(&vec![1; latency.len()]);
     let mut balancer = PeakEwma::default();
-    balancer.endpoints_changed(&table);
+    balancer.endpoints_changed(&Endpoints::new(table.clone()));
     let endpoints = Endpoints::new(table)
         .with_column(Column::InFlight, in_flight)
         .with_column(Column::Latency, latency);
@@ -43,6 +44,58 @@ proptest! {
         prop_assume!(cost(0) != cost(1));
         let better = usize::from(cost(1) < cost(0));
         prop_assert_eq!(pick(&busy, &latency, entropy), better);
+    }
+}
+
+/// As many picks as keep every endpoint busy, with nothing answered.
+fn load_of(weights: &[u32], picks: u32, seed: u64) -> Vec<u32> {
+    let table = table(weights);
+    let mut balancer = PeakEwma::default();
+    balancer.endpoints_changed(&Endpoints::new(table.clone()));
+    let mut entropy = Entropy::of(&Request {
+        entropy: seed,
+        ..Request::default()
+    });
+    let mut load = vec![0; weights.len()];
+    for _ in 0..picks {
+        let endpoints = Endpoints::new(table.clone())
+            .with_column(Column::InFlight, &load)
+            .with_column(Column::Latency, &vec![1000; weights.len()]);
+        let request = Request {
+            entropy: entropy.next_u64(),
+            ..Request::default()
+        };
+        load[balancer.pick(&request, &endpoints).unwrap()] += 1;
+    }
+    load
+}
+
+proptest! {
+    #[test]
+    fn equally_quick_ones_are_busy_by_weight(weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64) {
+        let total: u32 = weights.iter().sum();
+        let load = load_of(&weights, total * 100, seed);
+        for (load, weight) in load.iter().zip(&weights) {
+            prop_assert!((f64::from(*load) / f64::from(*weight) - 100.0).abs() < 40.0, "{load} {weight}");
+        }
+    }
+}
+
+#[test]
+fn after_a_change_positions_are_those_of_the_new_table() {
+    let mut balancer = PeakEwma::default();
+    for size in [3, 1, 0, 2, 40] {
+        let table = table(&vec![1; size]);
+        balancer.endpoints_changed(&Endpoints::new(table.clone()));
+        for entropy in 0..50 {
+            let request = Request {
+                entropy,
+                ..Request::default()
+            };
+            let picked = balancer.pick(&request, &Endpoints::new(table.clone()));
+            assert_eq!(picked.is_some(), size > 0);
+            assert!(picked.is_none_or(|position| position < size));
+        }
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
+use guest_sdk::{Balancer, Endpoints, Request};
 
 /// What a turn of an endpoint of weight 1 takes of the virtual time.
 const TURN: u64 = 1 << 32;
+
+/// Virtual time at which it starts anew, long before the numbers end.
+const LATE: u64 = 1 << 62;
 
 /// Takes the least busy one; among equals they take turns by weight.
 #[derive(Debug, Default)]
@@ -32,7 +35,7 @@ struct Rank {
 }
 
 impl Balancer for LeastConnections {
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         let turns = self.ranks.iter().map(|rank| rank.turn);
         let known: HashMap<u64, u64> = self.ids.drain(..).zip(turns).collect();
         self.ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
@@ -48,16 +51,18 @@ impl Balancer for LeastConnections {
             .map(|weight| (TURN / u64::from(weight), weight))
             .collect();
         self.winners = vec![0; endpoints.len()];
-        for place in (1..endpoints.len()).rev() {
-            self.winners[place] = self.winner(place);
-        }
+        // Who has requests already, before the first pick waits for it.
+        endpoints.each_change(|position, in_flight| {
+            self.ranks[position].busy = busy(in_flight, self.steps[position].1);
+        });
+        self.play_all();
     }
 
     fn pick(&mut self, _: &Request, endpoints: &Endpoints) -> Option<usize> {
-        for (position, in_flight) in endpoints.changes() {
+        endpoints.each_change(|position, in_flight| {
             self.ranks[position].busy = busy(in_flight, self.steps[position].1);
             self.play(position);
-        }
+        });
         if self.ranks.is_empty() {
             return None;
         }
@@ -66,6 +71,9 @@ impl Balancer for LeastConnections {
         self.now = self.now.max(rank.turn);
         rank.turn = self.now + self.steps[position].0;
         self.play(position);
+        if self.now > LATE {
+            self.start_anew();
+        }
         Some(position)
     }
 }
@@ -94,6 +102,21 @@ impl LeastConnections {
         } else {
             left
         }
+    }
+
+    fn play_all(&mut self) {
+        for place in (1..self.winners.len()).rev() {
+            self.winners[place] = self.winner(place);
+        }
+    }
+
+    /// Takes what has passed off all times.
+    fn start_anew(&mut self) {
+        for rank in &mut self.ranks {
+            rank.turn = rank.turn.saturating_sub(self.now);
+        }
+        self.now = 0;
+        self.play_all();
     }
 
     /// Takes a position whose rank has changed up its way.

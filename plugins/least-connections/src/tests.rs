@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use guest_sdk::Column;
+use guest_sdk::{Column, Endpoint};
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
 
 fn picks(weights: &[u32], count: usize) -> Vec<usize> {
     let mut balancer = LeastConnections::default();
-    balancer.endpoints_changed(&table(weights));
+    balancer.endpoints_changed(&Endpoints::new(table(weights)));
     let idle = vec![0; weights.len()];
     let endpoints = Endpoints::new(table(weights)).with_column(Column::InFlight, &idle);
     (0..count)
@@ -32,7 +32,7 @@ proptest! {
     ) {
         let (busy, weights): (Vec<u32>, Vec<u32>) = load.into_iter().unzip();
         let mut balancer = LeastConnections::default();
-        balancer.endpoints_changed(&table(&weights));
+        balancer.endpoints_changed(&Endpoints::new(table(&weights)));
         let endpoints = Endpoints::new(table(&weights)).with_column(Column::InFlight, &busy);
         let chosen = balancer.pick(&Request::default(), &endpoints).unwrap();
         let ratio = |p: usize| f64::from(busy[p]) / f64::from(weights[p]);
@@ -50,6 +50,55 @@ proptest! {
     }
 }
 
+/// What is to come out, the slow way: of the least busy for their weight the one that had its turns the
+/// longest ago, and of these the first.
+struct Plain {
+    turns: Vec<u128>,
+    now: u128,
+}
+
+impl Plain {
+    fn pick(&mut self, busy: &[u32], weights: &[u32]) -> usize {
+        let less = |a: &usize, b: &usize| {
+            let (a, b) = (*a, *b);
+            let one = u64::from(busy[a]) * u64::from(weights[b]);
+            let other = u64::from(busy[b]) * u64::from(weights[a]);
+            one.cmp(&other)
+                .then(self.turns[a].cmp(&self.turns[b]))
+                .then(a.cmp(&b))
+        };
+        let chosen = (0..busy.len()).min_by(less).unwrap();
+        self.now = self.now.max(self.turns[chosen]);
+        self.turns[chosen] = self.now + u128::from(TURN / u64::from(weights[chosen]));
+        chosen
+    }
+}
+
+proptest! {
+    /// Through any changes of load, also where the virtual time starts anew.
+    #[test]
+    fn the_tournament_finds_what_a_look_at_all_would(
+        weights in proptest::collection::vec(1_u32..=65_535, 1..40),
+        changes in proptest::collection::vec((0_usize..40, 0_u32..4), 1..200),
+        late: bool,
+    ) {
+        let mut balancer = LeastConnections::default();
+        balancer.endpoints_changed(&Endpoints::new(table(&weights)));
+        if late {
+            balancer.now = LATE;
+            balancer.ranks.iter_mut().for_each(|rank| rank.turn = LATE);
+        }
+        let mut plain = Plain { turns: vec![0; weights.len()], now: 0 };
+        let mut busy = vec![0; weights.len()];
+        for (position, load) in changes {
+            busy[position % weights.len()] = load;
+            let endpoints = Endpoints::new(table(&weights)).with_column(Column::InFlight, &busy);
+            let chosen = balancer.pick(&Request::default(), &endpoints).unwrap();
+            prop_assert_eq!(chosen, plain.pick(&busy, &weights));
+        }
+    }
+}
+
 #[test]
 fn equals_alternate() {
     assert_eq!(picks(&[7, 7, 7], 6), [0, 1, 2, 0, 1, 2]);
@@ -59,12 +108,12 @@ fn equals_alternate() {
 fn who_joins_gets_no_burst_and_who_stays_keeps_the_turn() {
     let mut balancer = LeastConnections::default();
     let (two, three) = (table(&[1, 1]), table(&[1, 1, 1]));
-    balancer.endpoints_changed(&two);
+    balancer.endpoints_changed(&Endpoints::new(two.clone()));
     let endpoints = Endpoints::new(two).with_column(Column::InFlight, &[0, 0]);
     for _ in 0..101 {
         balancer.pick(&Request::default(), &endpoints).unwrap();
     }
-    balancer.endpoints_changed(&three);
+    balancer.endpoints_changed(&Endpoints::new(three.clone()));
     let endpoints = Endpoints::new(three).with_column(Column::InFlight, &[0, 0, 0]);
     let picks: Vec<usize> = (0..6)
         .map(|_| balancer.pick(&Request::default(), &endpoints).unwrap())

@@ -1,13 +1,13 @@
 //! The power of two choices: of two endpoints drawn by chance, the less busy one. See README.md.
 
-use guest_sdk::{Balancer, Endpoint, Endpoints, Entropy, Lottery, Request};
+use guest_sdk::{Balancer, Endpoints, Entropy, Lottery, Request};
 
 /// Draws two, takes one.
 #[derive(Debug, Default)]
 pub struct TwoChoices(Lottery);
 
 impl Balancer for TwoChoices {
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         self.0 = Lottery::new(endpoints);
     }
 

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use guest_sdk::{Column, Endpoint};
+
 use super::*;
 
 fn table(weights: &[u32]) -> Vec<Endpoint> {
@@ -12,13 +14,12 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
     })
     .collect()
 }
-use guest_sdk::Column;
 
 /// Throws balls into bins by this balancer, or by chance alone, and returns the fullest bin.
 fn fullest(bins: usize, balls: usize, seed: u64, two: bool) -> u32 {
     let table = table(&vec![1; bins]);
     let mut balancer = TwoChoices::default();
-    balancer.endpoints_changed(&table);
+    balancer.endpoints_changed(&Endpoints::new(table.clone()));
     let lottery = Lottery::new(&table);
     let mut entropy = Entropy::of(&Request {
         entropy: seed,
@@ -59,7 +60,7 @@ proptest! {
     fn what_is_in_flight_follows_weights(weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64) {
         let table = table(&weights);
         let mut balancer = TwoChoices::default();
-        balancer.endpoints_changed(&table);
+        balancer.endpoints_changed(&Endpoints::new(table.clone()));
         let mut load = vec![0; weights.len()];
         let mut entropy = Entropy::of(&Request { entropy: seed, ..Request::default() });
         let total: u32 = weights.iter().sum();
@@ -79,7 +80,7 @@ fn tables_of_none_and_one() {
     let mut balancer = TwoChoices::default();
     let request = Request::default();
     assert_eq!(balancer.pick(&request, &Endpoints::default()), None);
-    balancer.endpoints_changed(&table(&[5]));
+    balancer.endpoints_changed(&Endpoints::new(table(&[5])));
     assert_eq!(
         balancer.pick(&request, &Endpoints::new(table(&[5]))),
         Some(0)

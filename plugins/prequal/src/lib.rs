@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use guest_sdk::{Balancer, Endpoint, Endpoints, Entropy, Lottery, Request};
+use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request};
 use serde::Deserialize;
 
 /// Loads that the quantile is taken from, and picks after which it is taken anew.
@@ -33,8 +33,17 @@ struct Probe {
     /// What one request more adds to it.
     step: Load,
     latency: u32,
+    /// Whether it says itself that it has too much to do.
+    full: bool,
     at: u64,
     uses: u32,
+}
+
+/// What is seen of an endpoint.
+struct Seen {
+    in_flight: u32,
+    latency: u32,
+    full: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,6 +54,7 @@ struct Options {
     max_uses: u32,
     max_age_ms: u64,
     hot_quantile: f64,
+    hot_load: Option<f64>,
 }
 
 impl Default for Options {
@@ -55,6 +65,7 @@ impl Default for Options {
             max_uses: 3,
             max_age_ms: 1000,
             hot_quantile: 0.84,
+            hot_load: None,
         }
     }
 }
@@ -82,6 +93,10 @@ impl Balancer for Prequal {
             "hot_quantile": {
                 "type": "number", "minimum": 0, "maximum": 1, "default": 0.84,
                 "description": "Endpoints with more in flight than this share of what was seen lately are hot; with 0 all are chosen by load, with 1 all by latency"
+            },
+            "hot_load": {
+                "type": "number", "exclusiveMinimum": 0, "maximum": 100,
+                "description": "Endpoints that report more than this share of what they can do are hot as well; without it, reports are not read"
             }
         },
         "additionalProperties": false
@@ -92,7 +107,7 @@ impl Balancer for Prequal {
         Ok(())
     }
 
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         self.lottery = Lottery::new(endpoints);
         // Positions have shifted.
         self.pool.clear();
@@ -110,10 +125,10 @@ impl Balancer for Prequal {
                 1 => first,
                 _ => self.lottery.draw(&mut entropy)?,
             };
-            let [one, other] = endpoints.look_at_load([first, second]);
-            self.take(endpoints, first, one, request.now);
+            let [one, other] = self.look(endpoints, [first, second]);
+            self.take(endpoints, first, &one, request.now);
             if probes > 1 {
-                self.take(endpoints, second, other, request.now);
+                self.take(endpoints, second, &other, request.now);
             }
             probes = probes.saturating_sub(2);
         }
@@ -135,14 +150,32 @@ impl Balancer for Prequal {
 }
 
 impl Prequal {
+    fn look(&self, endpoints: &Endpoints, positions: [usize; 2]) -> [Seen; 2] {
+        let load = endpoints.look([Column::InFlight, Column::LatencyAtLoad], positions);
+        let full = match self.options.hot_load {
+            None => [false; 2],
+            Some(limit) => {
+                let reported = endpoints.look([Column::ReportedLoad; 2], positions);
+                reported.map(|[thousandths, _]| f64::from(thousandths) > limit * 1000.0)
+            }
+        };
+        let seen = |index: usize| Seen {
+            in_flight: load[index][0],
+            latency: load[index][1],
+            full: full[index],
+        };
+        [seen(0), seen(1)]
+    }
+
     /// Takes note of what was seen at a position.
-    fn take(&mut self, endpoints: &Endpoints, position: usize, seen: guest_sdk::Load, now: u64) {
+    fn take(&mut self, endpoints: &Endpoints, position: usize, seen: &Seen, now: u64) {
         let step = (1 << 20) / u64::from(endpoints[position].weight).max(1);
         let probe = Probe {
             position: position as u32,
             load: u64::from(seen.in_flight) * step,
             step,
             latency: seen.latency,
+            full: seen.full,
             at: now,
             uses: 0,
         };
@@ -180,11 +213,11 @@ impl Prequal {
     }
 
     /// The lower the better: cold ones by latency, then hot ones by load.
-    fn rank(&self, probe: &Probe) -> (bool, u64) {
-        if probe.load > self.hot {
-            (true, probe.load)
+    fn rank(&self, probe: &Probe) -> (bool, u64, u64) {
+        if probe.full || probe.load > self.hot {
+            (true, probe.load, 0)
         } else {
-            (false, u64::from(probe.latency))
+            (false, u64::from(probe.latency), probe.load)
         }
     }
 

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use guest_sdk::{Column, Endpoint};
+
 use super::*;
 
 fn table(weights: &[u32]) -> Vec<Endpoint> {
@@ -12,14 +14,13 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
     })
     .collect()
 }
-use guest_sdk::Column;
 
 /// Picks so often from endpoints of these loads and latencies, and counts.
 fn counts(weights: &[u32], in_flight: &[u32], latency: &[u32], config: &str) -> Vec<u32> {
     let table = table(weights);
     let mut balancer = Prequal::default();
     balancer.configure(config).unwrap();
-    balancer.endpoints_changed(&table);
+    balancer.endpoints_changed(&Endpoints::new(table.clone()));
     let endpoints = Endpoints::new(table)
         .with_column(Column::InFlight, in_flight)
         .with_column(Column::LatencyAtLoad, latency);
@@ -61,6 +62,65 @@ fn hot_ones_are_left_alone_however_quick_they_are() {
     assert!(counts[0] < 50, "{counts:?}");
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20))]
+    #[test]
+    fn endpoints_that_are_alike_get_picks_by_weight(
+        weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64,
+    ) {
+        let table = table(&weights);
+        let mut balancer = Prequal::default();
+        balancer.endpoints_changed(&Endpoints::new(table.clone()));
+        let mut entropy = Entropy::of(&Request { entropy: seed, ..Request::default() });
+        let mut load = vec![0; weights.len()];
+        let mut counts = vec![0; weights.len()];
+        // Each has a few requests for its weight at a time, and they are answered in order.
+        let total: u32 = weights.iter().sum();
+        let mut open = VecDeque::new();
+        for now in 0..u64::from(total) * 400 {
+            let endpoints = Endpoints::new(table.clone())
+                .with_column(Column::InFlight, &load)
+                .with_column(Column::LatencyAtLoad, &vec![500; weights.len()]);
+            let request = Request { now, entropy: entropy.next_u64(), ..Request::default() };
+            let chosen = balancer.pick(&request, &endpoints).unwrap();
+            load[chosen] += 1;
+            counts[chosen] += 1;
+            open.push_back(chosen);
+            if open.len() > total as usize * 4 {
+                load[open.pop_front().unwrap()] -= 1;
+            }
+        }
+        for (count, weight) in counts.iter().zip(&weights) {
+            let share = f64::from(*count) / f64::from(*weight) / 400.0;
+            prop_assert!((share - 1.0).abs() < 0.25, "{counts:?} {weights:?}");
+        }
+    }
+}
+
+#[test]
+fn who_reports_that_it_is_full_is_hot_where_that_is_asked_for() {
+    let table = table(&[1; 4]);
+    let endpoints = Endpoints::new(table.clone())
+        .with_column(Column::InFlight, &[0, 2, 2, 2])
+        .with_column(Column::LatencyAtLoad, &[1, 900, 900, 900])
+        .with_column(Column::ReportedLoad, &[980, 400, 400, 400]);
+    for (config, often) in [("{}", true), (r#"{"hot_load": 0.95}"#, false)] {
+        let mut balancer = Prequal::default();
+        balancer.configure(config).unwrap();
+        balancer.endpoints_changed(&Endpoints::new(table.clone()));
+        let picks = (0..1000).filter(|&entropy| {
+            let request = Request {
+                entropy,
+                ..Request::default()
+            };
+            balancer.pick(&request, &endpoints) == Some(0)
+        });
+        let count = picks.count();
+        assert_eq!(count > 500, often, "{config}: {count}");
+        assert!(often || count < 50, "{count}");
+    }
+}
+
 #[test]
 fn a_quantile_of_zero_balances_by_load() {
     let loads = [0, 9, 9, 9, 9, 9, 9, 9, 9, 9];
@@ -72,7 +132,7 @@ fn a_quantile_of_zero_balances_by_load() {
 #[test]
 fn what_is_old_is_not_believed() {
     let mut balancer = Prequal::default();
-    balancer.endpoints_changed(&table(&[1; 30]));
+    balancer.endpoints_changed(&Endpoints::new(table(&[1; 30])));
     let endpoints = Endpoints::new(table(&[1; 30]));
     for number in 0..100 {
         let request = Request {
@@ -94,7 +154,7 @@ proptest! {
         let mut entropy = Entropy::of(&Request { entropy: seed, ..Request::default() });
         for size in sizes {
             let table = table(&vec![3; size]);
-            balancer.endpoints_changed(&table);
+            balancer.endpoints_changed(&Endpoints::new(table.clone()));
             let endpoints = Endpoints::new(table);
             for now in 0..50 {
                 let request = Request { now, entropy: entropy.next_u64(), ..Request::default() };

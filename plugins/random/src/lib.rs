@@ -1,13 +1,13 @@
 //! Chance: each request goes anywhere, as often as weights say. See README.md.
 
-use guest_sdk::{Balancer, Endpoint, Endpoints, Entropy, Lottery, Request};
+use guest_sdk::{Balancer, Endpoints, Entropy, Lottery, Request};
 
 /// Draws an endpoint for each request.
 #[derive(Debug, Default)]
 pub struct Random(Lottery);
 
 impl Balancer for Random {
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         self.0 = Lottery::new(endpoints);
     }
 

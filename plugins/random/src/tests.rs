@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use guest_sdk::Endpoint;
+
 use super::*;
 
 fn table(weights: &[u32]) -> Vec<Endpoint> {
@@ -17,7 +19,7 @@ proptest! {
     #[test]
     fn shares_follow_weights(weights in proptest::collection::vec(1_u32..1000, 1..20), seed: u64) {
         let mut balancer = Random::default();
-        balancer.endpoints_changed(&table(&weights));
+        balancer.endpoints_changed(&Endpoints::new(table(&weights)));
         let mut entropy = Entropy::of(&Request { entropy: seed, ..Request::default() });
         let picks = 20_000;
         let mut counts = vec![0_u32; weights.len()];

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
-use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
+use guest_sdk::{Balancer, Endpoints, Request};
 
 /// Turns of an endpoint after which all of them are counted anew, so that no product below overflows:
 /// 2 × 2^40 × 65535 is less than 2^64.
@@ -65,7 +65,7 @@ impl PartialOrd for Turn {
 impl Balancer for RoundRobin {
     /// Endpoints that stay with their weight keep their turn; all others join as if they had been
     /// there all the time, so a change favours nobody.
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         for _ in 0..std::mem::take(&mut self.next) {
             self.turn();
         }

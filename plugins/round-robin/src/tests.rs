@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use guest_sdk::Endpoint;
+
 use super::*;
 
 const REQUEST: Request = Request {
@@ -27,7 +29,7 @@ fn picks(balancer: &mut RoundRobin, count: usize) -> Vec<usize> {
 
 fn started(weights: &[u32]) -> RoundRobin {
     let mut balancer = RoundRobin::default();
-    balancer.endpoints_changed(&table(weights));
+    balancer.endpoints_changed(&Endpoints::new(table(weights)));
     balancer
 }
 
@@ -78,7 +80,7 @@ proptest! {
     ) {
         let mut balancer = RoundRobin::default();
         for weights in tables {
-            balancer.endpoints_changed(&table(&weights));
+            balancer.endpoints_changed(&Endpoints::new(table(&weights)));
             prop_assert!(!balancer.written.is_empty(), "{weights:?}");
             let turns = balancer.turns.clone();
             let mut computed = RoundRobin { turns, ..RoundRobin::default() };
@@ -132,7 +134,7 @@ proptest! {
             } else {
                 stays.to_vec()
             };
-            balancer.endpoints_changed(&table);
+            balancer.endpoints_changed(&Endpoints::new(table.clone()));
             for position in picks(&mut balancer, between) {
                 if let Some(place) = stays.iter().position(|e| e.id == table[position].id) {
                     counts[place] += 1;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use guest_sdk::{Balancer, Endpoint, Endpoints, Entropy, Lottery, Request};
+use guest_sdk::{Balancer, Endpoints, Entropy, Lottery, Request};
 
 /// Finds the endpoint of a session, and a not too busy one for a new session.
 #[derive(Debug, Default)]
@@ -12,7 +12,7 @@ pub struct StickySessions {
 }
 
 impl Balancer for StickySessions {
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         let ids = endpoints.iter().map(|endpoint| endpoint.id);
         self.positions = ids.zip(0..).collect();
         self.lottery = Lottery::new(endpoints);

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use guest_sdk::{Column, Endpoint};
+
 use super::*;
 
 fn table(weights: &[u32]) -> Vec<Endpoint> {
@@ -25,18 +27,37 @@ proptest! {
         let id = all[session % count].id;
         let mut balancer = StickySessions::default();
         let request = Request { affinity: Some(id), entropy, ..Request::default() };
-        balancer.endpoints_changed(&all);
+        balancer.endpoints_changed(&Endpoints::new(all.clone()));
         let endpoints = Endpoints::new(all.clone());
         prop_assert_eq!(all[balancer.pick(&request, &endpoints).unwrap()].id, id);
         all.remove(gone % count);
         all.reverse();
-        balancer.endpoints_changed(&all);
+        balancer.endpoints_changed(&Endpoints::new(all.clone()));
         let endpoints = Endpoints::new(all.clone());
         let chosen = all[balancer.pick(&request, &endpoints).unwrap()].id;
         prop_assert_eq!(chosen == id, gone % count != session % count);
         // A second try is not bound.
         let retry = Request { attempt: 1, ..request };
         prop_assert!(balancer.pick(&retry, &endpoints).is_some());
+    }
+}
+
+proptest! {
+    #[test]
+    fn new_sessions_begin_by_weight(weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64) {
+        let all = table(&weights);
+        let mut balancer = StickySessions::default();
+        balancer.endpoints_changed(&Endpoints::new(all.clone()));
+        let mut load = vec![0; weights.len()];
+        let mut entropy = Entropy::of(&Request { entropy: seed, ..Request::default() });
+        for _ in 0..weights.iter().sum::<u32>() * 100 {
+            let endpoints = Endpoints::new(all.clone()).with_column(Column::InFlight, &load);
+            let request = Request { entropy: entropy.next_u64(), ..Request::default() };
+            load[balancer.pick(&request, &endpoints).unwrap()] += 1;
+        }
+        for (load, weight) in load.iter().zip(&weights) {
+            prop_assert!((f64::from(*load) / f64::from(*weight) - 100.0).abs() < 40.0, "{load} {weight}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
+use guest_sdk::{Balancer, Endpoints, Request};
 
 #[derive(Default)]
 struct HashOrder {
@@ -13,7 +13,7 @@ struct HashOrder {
 }
 
 impl Balancer for HashOrder {
-    fn endpoints_changed(&mut self, endpoints: &[Endpoint]) {
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         self.positions = endpoints
             .iter()
             .enumerate()

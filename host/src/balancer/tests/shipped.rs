@@ -1,0 +1,170 @@
+//! What holds for every balancer that ships, as the component that it is.
+
+use super::*;
+
+fn seated(engine: &Arc<Engine>, name: &str) -> Balancer {
+    let shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();
+    let plugin = engine.load_trusted(shipped.component).unwrap();
+    Balancer::new(Arc::clone(engine), "u", plugin, "{}".into())
+}
+
+fn table(length: usize) -> Arc<[Arc<Endpoint>]> {
+    let weights: Vec<u32> = (0..length as u32).map(|number| 1 + number % 7).collect();
+    endpoints(&weights)
+}
+
+/// No endpoint, one, two, ten thousand, and all the ways between them; all gone, and back.
+#[test]
+fn every_size_of_table_and_every_change_is_an_ordinary_case() {
+    let (_folder, engine) = shared_engine();
+    for Shipped { name, .. } in SHIPPED {
+        let balancer = seated(&engine, name);
+        let sizes = [0, 1, 2, 10_000, 9_999, 3, 0, 10_000, 1, 0, 2];
+        for size in sizes {
+            let table = table(size);
+            balancer.set_endpoints(Arc::clone(&table));
+            // Some of them are busy, and have answered.
+            let busy = table.iter().step_by(3).map(|endpoint| {
+                endpoint.observe_latency(1, 1000, 0);
+                InFlight::new(Arc::clone(endpoint))
+            });
+            let busy: Vec<InFlight> = busy.collect();
+            for number in 0..200 {
+                let request = Request {
+                    affinity: (number % 2 == 0).then_some(number),
+                    attempt: (number % 3) as u32,
+                    ..request(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+                };
+                match balancer.pick(request, &[], std::convert::identity) {
+                    Choice::Endpoint(chosen) => {
+                        assert!(table.iter().any(|e| e.id == chosen.id), "{name} {size}");
+                    }
+                    Choice::Empty => assert_eq!(size, 0, "{name}"),
+                    Choice::Refused => panic!("{name} refuses with {size} endpoints"),
+                }
+            }
+            drop(busy);
+        }
+        let counters = balancer.counters();
+        assert_eq!(counters.host_choices, 0, "{name}: {counters:?}");
+        assert_eq!(
+            (counters.instances, counters.last_fault),
+            (1, None),
+            "{name}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The gateway tells what changes, one to four at a time, and the component knows it all: it chooses
+    /// nobody while another is less busy.
+    #[test]
+    fn least_connections_knows_every_request(
+        size in 1_usize..20, steps in prop::collection::vec((0_usize..20, 0_usize..9), 1..60),
+    ) {
+        let (_folder, engine) = shared_engine();
+        let balancer = seated(&engine, "least-connections");
+        let mut table = endpoints(&vec![5; size]);
+        balancer.set_endpoints(Arc::clone(&table));
+        let mut open: Vec<Vec<InFlight>> = (0..20).map(|_| Vec::new()).collect();
+        for (position, load) in steps {
+            let position = position % size;
+            open[position].truncate(load);
+            while open[position].len() < load {
+                open[position].push(InFlight::new(Arc::clone(&table[position])));
+            }
+            if load == 7 {
+                // Another table, of the same endpoints with what they are doing.
+                table = table.iter().cloned().collect();
+                balancer.set_endpoints(Arc::clone(&table));
+            }
+            let Choice::Endpoint(chosen) = balancer.pick(request(0), &[], std::convert::identity) else {
+                return Err(TestCaseError::fail("no endpoint"));
+            };
+            let least = table.iter().map(|endpoint| endpoint.in_flight()).min();
+            prop_assert_eq!(Some(chosen.in_flight()), least);
+        }
+        prop_assert_eq!(balancer.counters().host_choices, 0);
+    }
+}
+
+/// Requests of several workers at once are as evenly spread as if they came one by one.
+#[test]
+fn least_connections_is_exact_over_all_workers() {
+    let (_folder, engine) = shared_engine();
+    let balancer = seated(&engine, "least-connections");
+    let table = endpoints(&[1; 8]);
+    balancer.set_endpoints(Arc::clone(&table));
+    let open: Vec<InFlight> = std::thread::scope(|scope| {
+        let worker = || {
+            let pick = |number| balancer.pick(request(number), &[], InFlight::new);
+            (0..400)
+                .map(|number| match pick(number) {
+                    Choice::Endpoint(in_flight) => in_flight,
+                    other => panic!("{other:?}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
+        let done = workers.into_iter();
+        done.flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert_eq!(balancer.counters().host_choices, 0);
+    for endpoint in &*table {
+        assert_eq!(endpoint.in_flight(), 200);
+    }
+    drop(open);
+}
+
+/// The page of a balancer shows the schema that the component has.
+#[test]
+fn the_pages_show_the_options_that_there_are() {
+    let (_folder, engine) = shared_engine();
+    for Shipped { name, .. } in SHIPPED {
+        let schema = seated(&engine, name).plugin().config_schema.clone();
+        let page = format!("{}/../plugins/{name}/README.md", env!("CARGO_MANIFEST_DIR"));
+        let page = std::fs::read_to_string(page).unwrap();
+        let shown = page
+            .split("```json")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next());
+        if schema.pointer("/properties").is_some() {
+            let shown: serde_json::Value = serde_json::from_str(shown.unwrap()).unwrap();
+            assert_eq!(shown, schema, "{name}");
+        } else {
+            assert!(page.contains("**Options.** None"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_look_outside_of_the_table_is_a_fault_and_no_harm() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "looks-outside", &[1, 1]);
+    assert!(picks(&balancer, 5).iter().all(|id| *id > 0));
+    let counters = balancer.counters();
+    assert!(counters.faults.trap > 0, "{counters:?}");
+    let said = counters.last_fault.unwrap();
+    assert!(said.contains("position 2 of a table of 2"), "{said}");
+}
+
+#[test]
+fn what_nobody_looks_at_is_not_taken_note_of() {
+    let (_folder, engine) = shared_engine();
+    for (name, config, latency, report) in [
+        ("round-robin", "{}", false, false),
+        ("p2c", "{}", false, false),
+        ("latency", "{}", true, false),
+        ("prequal", "{}", true, false),
+        ("prequal", r#"{"hot_load": 0.9}"#, true, true),
+    ] {
+        let balancer = seated(&engine, name);
+        balancer.replace(balancer.plugin(), config.into());
+        balancer.set_endpoints(table(3));
+        picks(&balancer, 3);
+        assert_eq!(balancer.wants(Observed::Latency), latency, "{name}");
+        assert_eq!(balancer.wants(Observed::Report), report, "{name} {config}");
+    }
+}

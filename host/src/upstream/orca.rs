@@ -1,0 +1,161 @@
+//! What endpoints say of their own load, in a header of their answers. Source: Open Request Cost
+//! Aggregation (ORCA), `OrcaLoadReport` as text or as JSON in `endpoint-load-metrics`, as Envoy and vLLM
+//! have it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{HeaderMap, HeaderValue};
+use serde_json::Value;
+
+/// The header.
+const NAME: &str = "endpoint-load-metrics";
+
+/// How long a report is believed, in microseconds of the balancers' clock.
+const FRESH: u64 = 10_000_000;
+
+/// Named metrics that tell how many requests wait; the first that is there counts.
+const QUEUES: [&str; 2] = ["queue_size", "num_requests_waiting"];
+
+/// What an endpoint said last.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    /// The load in the upper half, the queue in the lower one.
+    values: AtomicU64,
+    at: AtomicU64,
+}
+
+/// One report.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// What it does of what it can do, in thousandths.
+    pub load: u32,
+    /// Requests that wait inside.
+    pub queue: u32,
+}
+
+impl Reported {
+    pub(super) fn set(&self, now: u64, report: LoadReport) {
+        let values = u64::from(report.load) << 32 | u64::from(report.queue);
+        self.values.store(values, Ordering::Relaxed);
+        self.at.store(now, Ordering::Relaxed);
+    }
+
+    /// Nothing where it has said nothing lately.
+    pub(super) fn at(&self, now: u64) -> LoadReport {
+        let at = self.at.load(Ordering::Relaxed);
+        if now.saturating_sub(at) > FRESH {
+            return LoadReport::default();
+        }
+        let values = self.values.load(Ordering::Relaxed);
+        LoadReport {
+            load: (values >> 32) as u32,
+            queue: values as u32,
+        }
+    }
+}
+
+impl LoadReport {
+    /// The report in an answer, if there is one that can be read.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(NAME).map(HeaderValue::to_str)?.ok()?.trim();
+        match text.split_once(' ') {
+            Some(("JSON", json)) => Self::of_json(json),
+            Some(("TEXT", text)) => Some(Self::of_text(text)),
+            _ if text.starts_with('{') => Self::of_json(text),
+            _ if text.contains('=') => Some(Self::of_text(text)),
+            _ => None,
+        }
+    }
+
+    fn of_json(text: &str) -> Option<Self> {
+        let report: Value = serde_json::from_str(text).ok()?;
+        let named = report.get("named_metrics");
+        Some(Self::of_metrics(
+            |name| report.get(name)?.as_f64(),
+            |name| named?.get(name)?.as_f64(),
+        ))
+    }
+
+    fn of_text(text: &str) -> Self {
+        let find = |wanted: &dyn Fn(&str) -> bool| {
+            let mut pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+            let (_, value) = pairs.find(|(name, _)| wanted(name.trim()))?;
+            value.trim().parse::<f64>().ok()
+        };
+        Self::of_metrics(
+            |name| find(&|found| found == name),
+            |name| find(&|found| found.strip_prefix("named_metrics.") == Some(name)),
+        )
+    }
+
+    fn of_metrics(
+        metric: impl Fn(&str) -> Option<f64>,
+        named: impl Fn(&str) -> Option<f64>,
+    ) -> Self {
+        // What the application says of itself is better than what its processor does. Source: gRPC A58.
+        let load = metric("application_utilization").filter(|load| *load > 0.0);
+        let load = load.or_else(|| metric("cpu_utilization")).unwrap_or(0.0);
+        let queue = QUEUES.iter().find_map(|name| named(name)).unwrap_or(0.0);
+        Self {
+            // Out of range, or no number at all, ends at the nearest that there is.
+            load: (load * 1000.0) as u32,
+            queue: queue as u32,
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn report(text: &str) -> Option<(u32, u32)> {
+        let mut headers = HeaderMap::new();
+        headers.insert(NAME, HeaderValue::from_str(text).unwrap());
+        LoadReport::of(&headers).map(|report| (report.load, report.queue))
+    }
+
+    #[test]
+    fn text_and_json_are_read() {
+        assert_eq!(
+            report("TEXT cpu_utilization=0.3, named_metrics.queue_size=7"),
+            Some((300, 7))
+        );
+        assert_eq!(
+            report("cpu_utilization=0.3,application_utilization=1.2"),
+            Some((1200, 0))
+        );
+        assert_eq!(
+            report(
+                r#"JSON {"cpu_utilization": 0.5, "named_metrics": {"num_requests_waiting": 3}}"#
+            ),
+            Some((500, 3))
+        );
+        assert_eq!(report(r#"{"application_utilization": 0}"#), Some((0, 0)));
+        assert_eq!(report("BIN abc"), None);
+        assert_eq!(report("JSON {"), None);
+        assert_eq!(LoadReport::of(&HeaderMap::new()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_or_left(text in "[ -~]{0,60}", load: f64) {
+            report(&text);
+            report(&format!("cpu_utilization={load},named_metrics.queue_size={load}"));
+        }
+    }
+
+    #[test]
+    fn what_is_old_is_no_longer_believed() {
+        let reported = Reported::default();
+        let said = LoadReport {
+            load: 900,
+            queue: 4,
+        };
+        reported.set(1_000_000, said);
+        assert_eq!(reported.at(11_000_000), said);
+        assert_eq!(reported.at(11_000_001), LoadReport::default());
+    }
+}
