@@ -9,11 +9,13 @@ pub mod service;
 pub mod target;
 pub mod upstream;
 mod validate;
+mod view;
 
 use serde_json::Value;
 
 pub use declaration::{Check, Declaration, Field, Preset, Rule, Shape};
 pub use validate::Violations;
+pub(crate) use view::view;
 
 /// A row of the store: every field of an entity under its Kong name, in declared order.
 pub type Row = serde_json::Map<String, Value>;

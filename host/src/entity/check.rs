@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde_json::Value;
+
 /// `name` of most entities.
 pub(super) fn name(text: &str) -> Result<(), String> {
     let allowed = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "._-~".contains(c);
@@ -118,14 +120,7 @@ pub(super) fn path(text: &str) -> Result<(), String> {
 /// A path of a route: a prefix in normal form, or `~` and a regular expression.
 pub(super) fn route_path(text: &str) -> Result<(), String> {
     if let Some(pattern) = text.strip_prefix('~').filter(|p| p.starts_with('/')) {
-        return match regex::bytes::Regex::new(&format!("^(?:{pattern})")) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let error = error.to_string();
-                let reason = error.lines().last().unwrap_or_default();
-                Err(format!("invalid regex: '{pattern}' ({reason})"))
-            }
-        };
+        return pattern_compiles(pattern);
     }
     if !text.starts_with('/') {
         return Err("should start with: / (fixed path) or ~/ (regex path)".into());
@@ -138,6 +133,26 @@ pub(super) fn route_path(text: &str) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Whether a regular expression compiles as the router writes it.
+fn pattern_compiles(pattern: &str) -> Result<(), String> {
+    match regex::bytes::Regex::new(&format!("^(?:{pattern})")) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let error = error.to_string();
+            let reason = error.lines().last().unwrap_or_default();
+            Err(format!("invalid regex: '{pattern}' ({reason})"))
+        }
+    }
+}
+
+/// The values of a header of a route: a single one behind `~*` is a regular expression.
+pub(super) fn route_header_values(values: &[Value]) -> Result<(), String> {
+    match values {
+        [Value::String(value)] => value.strip_prefix("~*").map_or(Ok(()), pattern_compiles),
+        _ => Ok(()),
+    }
 }
 
 /// A method.

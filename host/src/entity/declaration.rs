@@ -121,6 +121,8 @@ pub enum Check {
     AtLeast(usize),
     /// Whatever this says of a text.
     Text(fn(&str) -> Result<(), String>),
+    /// Whatever this says of a list.
+    List(fn(&[Value]) -> Result<(), String>),
     /// Only null, for this reason.
     Nothing(&'static str),
 }

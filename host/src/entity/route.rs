@@ -25,7 +25,8 @@ const HOST: Field = Field::element(Shape::String).check(&[Check::Text(check::rou
 const PATH: Field = Field::element(Shape::String).check(&[Check::Text(check::route_path)]);
 const SNI: Field = Field::element(Shape::String).check(&[Check::Text(check::sni)]);
 const TEXT: Field = Field::element(Shape::String);
-const VALUES: Field = Field::element(Shape::Array(&TEXT));
+const VALUES: Field =
+    Field::element(Shape::Array(&TEXT)).check(&[Check::List(check::route_header_values)]);
 const ADDRESS: Field = Field::element(Shape::Record(&[
     Field::string("ip").check(&[Check::Text(check::ip_or_cidr)]),
     Field::integer("port").check(&[Check::Between(0, 65_535)]),

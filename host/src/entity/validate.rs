@@ -94,6 +94,7 @@ impl Declaration {
     pub fn create(&self, id: Uuid, mut input: Row) -> Result<Row, Violation> {
         (self.expand)(&mut input, None);
         input.insert("id".into(), id.to_string().into());
+        whole_numbers(self.fields, &mut input);
         let filled = fill(self.fields, input);
         self.finish(filled)
     }
@@ -108,6 +109,7 @@ impl Declaration {
         let mut row = old.clone();
         // An id cannot be changed, and a time of change is not the client's to set.
         input.remove("id");
+        whole_numbers(self.fields, &mut input);
         merge(self.fields, &mut row, input);
         self.finish(row)
     }
@@ -175,6 +177,42 @@ fn one_form_of_references(fields: &[Field], row: &mut Row) {
         {
             *key = json!({ "id": id });
         }
+    }
+}
+
+/// A whole number is stored as one, however it was written: `80.0` and `8e1` are 80.
+fn whole_numbers(fields: &[Field], row: &mut Row) {
+    for field in fields {
+        if let Some(value) = row.get_mut(field.name) {
+            whole_number(&field.shape, value);
+        }
+    }
+}
+
+fn whole_number(shape: &Shape, value: &mut Value) {
+    match (shape, &mut *value) {
+        (Shape::Integer | Shape::Number, Value::Number(number)) => {
+            if let Some(float) = number.as_f64()
+                && number.is_f64()
+                && float.fract() == 0.0
+                // Past it a float is no longer exact.
+                && float.abs() < (1_u64 << 53) as f64
+            {
+                *value = (float as i64).into();
+            }
+        }
+        (Shape::Array(element) | Shape::Set(element), Value::Array(values)) => {
+            for value in values {
+                whole_number(&element.shape, value);
+            }
+        }
+        (Shape::Map { values: field, .. }, Value::Object(map)) => {
+            for value in map.values_mut() {
+                whole_number(&field.shape, value);
+            }
+        }
+        (Shape::Record(fields), Value::Object(row)) => whole_numbers(fields, row),
+        _ => {}
     }
 }
 
@@ -270,9 +308,8 @@ fn check(field: &Field, value: &Value) -> Result<(), Value> {
             uuid.ok_or("expected a valid UUID")?;
         }
         Shape::Integer => {
-            if !is_integer(value) {
-                return Err("expected an integer".into());
-            }
+            // One that is whole and beyond these bounds fits no integer of ours.
+            value.as_i64().ok_or("expected an integer")?;
         }
         Shape::Number | Shape::CreatedAt | Shape::UpdatedAt => {
             if !value.is_number() {
@@ -302,24 +339,24 @@ fn check(field: &Field, value: &Value) -> Result<(), Value> {
     Ok(())
 }
 
-fn is_integer(value: &Value) -> bool {
-    value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0)
-}
-
 fn check_elements(element: &Field, value: &Value, otherwise: &str) -> Result<(), Value> {
     let elements = value.as_array().ok_or(otherwise)?;
     let messages: Vec<Value> = elements
         .iter()
-        .map(|value| match check(element, value) {
-            Ok(()) if value.is_null() => "required field missing".into(),
-            Ok(()) => Value::Null,
-            Err(message) => message,
-        })
+        .map(|value| check_element(element, value).err().unwrap_or(Value::Null))
         .collect();
     match messages.iter().rposition(|message| !message.is_null()) {
         Some(last) => Err(messages[..=last].into()),
         None => Ok(()),
     }
+}
+
+/// Checks an element of an array, a set or a map: what is there is something.
+fn check_element(element: &Field, value: &Value) -> Result<(), Value> {
+    if value.is_null() {
+        return Err("required field missing".into());
+    }
+    check(element, value)
 }
 
 fn check_map(names: &[Check], values: &Field, value: &Value) -> Result<(), Value> {
@@ -330,7 +367,7 @@ fn check_map(names: &[Check], values: &Field, value: &Value) -> Result<(), Value
         let checked = names
             .iter()
             .try_for_each(|rule| check_rule(rule, &name_value))
-            .and_then(|()| check(values, value));
+            .and_then(|()| check_element(values, value));
         if let Err(message) = checked {
             wrong.insert(name.clone(), message);
         }
@@ -377,6 +414,7 @@ fn check_rule(rule: &Check, value: &Value) -> Result<(), Value> {
             }
         }
         Check::Text(check) => check(value.as_str().unwrap_or_default())?,
+        Check::List(check) => check(value.as_array().map_or(&[], Vec::as_slice))?,
         Check::Nothing(reason) => return Err((*reason).into()),
     }
     Ok(())

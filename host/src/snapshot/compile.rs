@@ -501,7 +501,7 @@ fn compile_service(service: &entity::service::Service, upstream: Arc<Upstream>) 
 /// A row as the data plane reads it. The Admin API let only valid rows in, so one that does not fit
 /// was written by another version; it is left out, and said so.
 fn view<T: DeserializeOwned>(kind: Kind, id: Uuid, row: Row) -> Option<T> {
-    match serde_json::from_value(row.into()) {
+    match entity::view(kind, row) {
         Ok(view) => Some(view),
         Err(error) => {
             tracing::error!(entity = kind.name(), %id, "a stored row is left out: {error}");

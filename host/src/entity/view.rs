@@ -1,0 +1,36 @@
+//! A row as the data plane reads it.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::declaration::{Field, Shape};
+use super::{Kind, Row};
+
+/// Reads a row into the type that the data plane works with.
+///
+/// A field that is null, which the Admin API takes wherever a field is not required and shows as it was
+/// given, reads as its default, like one that is missing: so a view meets null only where nothing else
+/// is declared.
+///
+/// # Errors
+/// What does not fit. No row that a declaration lets through is such a one, so it was written by
+/// another version.
+pub(crate) fn view<T: DeserializeOwned>(kind: Kind, mut row: Row) -> Result<T, serde_json::Error> {
+    fill_in(kind.declaration().fields, &mut row);
+    serde_json::from_value(row.into())
+}
+
+fn fill_in(fields: &[Field], row: &mut Row) {
+    for field in fields {
+        match (row.get_mut(field.name), &field.shape) {
+            (Some(Value::Object(inner)), Shape::Record(fields)) => fill_in(fields, inner),
+            (None | Some(Value::Null), _) => {
+                row.insert(field.name.into(), field.preset());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
