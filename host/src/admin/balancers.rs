@@ -82,6 +82,15 @@ pub async fn install_shipped(
     while let Some((shipped, loaded)) = loading.next().await {
         let plugin = loaded?;
         let known = store.find(KIND, &["name"], &[&shipped.name.into()])?;
+        let source = known.as_ref().and_then(|stored| stored.row.get("source"));
+        if source == Some(&"uploaded".into()) {
+            tracing::warn!(
+                balancer = shipped.name,
+                "a balancer of this name was uploaded, and is kept in place of the one that ships"
+            );
+            default.get_or_insert(plugin);
+            continue;
+        }
         let current = known
             .as_ref()
             .is_some_and(|stored| stored.row.get("digest") == Some(&plugin.digest.clone().into()));
