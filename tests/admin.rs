@@ -719,3 +719,17 @@ fn changes_at_the_same_time_lose_nothing() {
         assert_eq!(row[field], 20, "{row}");
     }
 }
+
+#[test]
+fn a_name_of_hexadecimal_digits_is_a_name() {
+    let gateway = Gateway::start();
+    let name = "0123456789abcdef0123456789abcdef";
+    let made = gateway.admin("POST", "/services", &[("name", name), ("host", "h")]);
+    let id = made.expect(201).json()["id"].clone();
+    let path = format!("/services/{name}");
+    let shown = gateway.admin("GET", &path, &[]).expect(200).json();
+    assert_eq!(shown["id"], id);
+    gateway.admin("PATCH", &path, &[("port", "81")]).expect(200);
+    let path = format!("/services/{}", id.as_str().unwrap().to_uppercase());
+    assert_eq!(gateway.admin("GET", &path, &[]).json()["port"], 81);
+}

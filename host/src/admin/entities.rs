@@ -7,6 +7,7 @@ use axum::routing::{MethodRouter, get};
 use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use super::page::Page;
 use super::{Admin, BODY_LIMIT, decode, settings, targets};
@@ -233,9 +234,10 @@ pub(super) enum Key {
 
 impl Key {
     pub(super) fn of(kind: Kind, text: &str) -> Self {
+        // In the form with hyphens alone, by its length: 32 hexadecimal digits are a name as any other.
         match Uuid::try_parse(text) {
-            Ok(id) => Self::Id(id),
-            Err(_) => Self::Name(kind.declaration().endpoint_key, text.to_owned()),
+            Ok(id) if text.len() == Hyphenated::LENGTH => Self::Id(id),
+            _ => Self::Name(kind.declaration().endpoint_key, text.to_owned()),
         }
     }
 
