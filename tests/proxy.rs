@@ -400,3 +400,32 @@ fn no_protocol_but_websocket_passes_by_the_router() {
     assert!(echo["headers"].get("upgrade").is_none(), "{echo}");
     assert_eq!(echo["headers"]["connection"], "keep-alive");
 }
+
+#[test]
+fn a_slow_client_gets_the_end_of_what_it_takes() {
+    let gateway = Setup::new().arg("--client-header-timeout", 1).start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 1)]);
+    // Of some of these, whatever the kernel holds, the end is all that is left to be sent.
+    let downloads: Vec<(usize, Raw)> = (1..=32)
+        .map(|number| {
+            let size = number * 192 * 1024;
+            let mut client = Raw::connect(gateway.proxy);
+            let head =
+                format!("GET /bytes/{size} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+            client.send(head.as_bytes());
+            (size, client)
+        })
+        .collect();
+    // Connections that were idle as long are closed by then, twice over.
+    for _ in 0..2 {
+        let mut idle = Raw::connect(gateway.proxy);
+        idle.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+        let answer = idle.read_to_end();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    for (size, mut client) in downloads {
+        let read = client.read_to_end();
+        assert!(read.ends_with("\r\n0\r\n\r\n"), "{size}: {}", read.len());
+    }
+}

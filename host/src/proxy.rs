@@ -10,6 +10,7 @@ mod connect;
 mod forward;
 mod headers;
 mod listen;
+mod outgoing;
 mod path;
 mod pool;
 mod respond;

@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use tokio::sync::mpsc;
+
+use super::outgoing::Backlog;
 
 /// What a worker and its connections know of each other. The words about the client are made once,
 /// for all requests of the connection.
@@ -19,6 +21,8 @@ pub(super) struct Client {
     pub(super) listen_port_text: HeaderValue,
     /// Since when the next request is waited for; none while one is being served.
     waiting: Cell<Option<Instant>>,
+    /// What it has not taken yet.
+    pub(super) backlog: Backlog,
     order: Cell<Order>,
     /// Wakes the task of the connection.
     waker: RefCell<Option<Waker>>,
@@ -52,6 +56,7 @@ impl Client {
             listen_port,
             listen_port_text: HeaderValue::from(listen_port),
             waiting: Cell::new(Some(clock.get())),
+            backlog: Backlog::default(),
             order: Cell::new(Order::Serve),
             waker: RefCell::new(None),
             clock,
@@ -69,9 +74,17 @@ impl Client {
         self.waiting.set(Some(self.clock.get()));
     }
 
-    /// Since when the next request is waited for.
-    pub(super) fn waiting(&self) -> Option<Instant> {
-        self.waiting.get()
+    /// Whether the next request should have come by now. None is expected of who has yet to take the
+    /// last response: that has its own end, [`super::listen::SEND_TIMEOUT`].
+    pub(super) fn is_overdue(&self, now: Instant, patience: Duration) -> bool {
+        let Some(since) = self.waiting.get() else {
+            return false;
+        };
+        if self.backlog.is_there() {
+            self.waiting.set(Some(now));
+            return false;
+        }
+        now - since >= patience
     }
 
     /// Tells the connection what to do.

@@ -19,6 +19,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
 use super::client::{Client, Order};
+use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::{Counters, Seen, Worker, handle};
 use crate::config;
@@ -36,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Longest time that a client may leave sent data unacknowledged, or take nothing at all. Source:
 /// nginx, `send_timeout`.
-const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The stack of a worker. A guest that overflows its own stack needs 512 KiB at most, and must not
 /// meet the end of ours.
@@ -260,6 +261,7 @@ impl Worker {
         let _ = stream.set_nodelay(true);
         // A client that takes nothing of its response would hold its endpoint's connection for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
+        let stream = Outgoing::new(stream, client.backlog.clone());
         let (worker, who) = (Rc::clone(self), Rc::clone(&client));
         let service =
             service_fn(move |request| handle(Rc::clone(&worker), Rc::clone(&who), request));
@@ -294,10 +296,7 @@ impl Worker {
             let now = Instant::now();
             self.clock.set(now);
             for client in self.clients.borrow().values() {
-                if client
-                    .waiting()
-                    .is_some_and(|since| now - since >= patience)
-                {
+                if client.is_overdue(now, patience) {
                     client.tell(Order::Close);
                 }
             }
