@@ -429,3 +429,17 @@ fn a_slow_client_gets_the_end_of_what_it_takes() {
         assert!(read.ends_with("\r\n0\r\n\r\n"), "{size}: {}", read.len());
     }
 }
+
+#[test]
+fn a_tunnel_that_nobody_uses_is_closed() {
+    let (gateway, _backend) = with_backend(&[("read_timeout", "500")], &[("paths[]", "/")]);
+    let mut raw = Raw::connect(gateway.proxy);
+    raw.send(
+        b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n",
+    );
+    let head = raw.read_until("\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    raw.send(b"ping");
+    assert_eq!(raw.read_until("ping"), "ping");
+    assert!(raw.is_closed());
+}

@@ -125,7 +125,10 @@ pub(super) async fn forward(
     inbound.tie.mark(response.headers_mut(), endpoint);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
-            Some(upgrade) => Ok(upgrade.tunnel(response, exchange, Rc::clone(inbound.client))),
+            Some(upgrade) => {
+                let client = Rc::clone(inbound.client);
+                Ok(upgrade.tunnel(response, exchange, client, service))
+            }
             // Nobody asked for it.
             None => Err(Reject::Upstream {
                 timeout: false,

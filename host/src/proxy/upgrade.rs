@@ -4,6 +4,8 @@
 //! No other protocol is let through: what follows on such a connection passes by the router, and
 //! HTTP/2 in clear text (`h2c`) would carry requests that no route has seen.
 
+mod side;
+
 use std::rc::Rc;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -16,6 +18,9 @@ use tokio::io::AsyncWriteExt;
 use super::body::{Content, Exchange};
 use super::client::Client;
 use super::headers::tokens;
+use super::listen::SEND_TIMEOUT;
+use crate::snapshot::Service;
+use side::{LastMove, Side};
 
 /// A client's wish to change to another protocol.
 pub(super) struct Upgrade {
@@ -45,13 +50,17 @@ impl Upgrade {
     }
 
     /// Answers 101 and ties the two connections together. Until the tunnel ends, the endpoint counts
-    /// the request as in flight, and a shutdown waits for it as for any other.
+    /// the request as in flight, and a shutdown waits for it as for any other. It ends by itself when
+    /// nothing has moved, either way, for the service's `read_timeout`, or when one side does not take
+    /// what the other sends. Source: nginx, `proxy_read_timeout` and so on of an upgraded connection.
     pub(super) fn tunnel(
         self,
         mut response: Response<()>,
         exchange: Exchange,
         connection: Rc<Client>,
+        service: &Service,
     ) -> Response<Content> {
+        let (read_timeout, write_timeout) = (service.read_timeout, service.write_timeout);
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, self.protocol);
@@ -64,15 +73,18 @@ impl Upgrade {
         } = exchange;
         tokio::task::spawn_local(async move {
             let _held = (in_flight, worker, connection);
-            let (mut endpoint, received) = endpoint.into_parts();
+            let (endpoint, received) = endpoint.into_parts();
             match client.await {
                 Ok(client) => {
-                    let mut client = TokioIo::new(client);
+                    let last_move = LastMove::now();
+                    let mut endpoint = Side::new(endpoint, &last_move, write_timeout);
+                    let mut client = Side::new(TokioIo::new(client), &last_move, SEND_TIMEOUT);
                     // How it ends is between the two; a broken connection is an ordinary end.
                     if client.write_all(&received).await.is_ok() {
                         let copied = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
                         tokio::select! {
                             _ = copied => {}
+                            () = last_move.is_past(read_timeout) => {}
                             () = std::future::poll_fn(|cx| drain.poll(cx)) => {}
                         }
                     }

@@ -1,0 +1,139 @@
+//! A side of a tunnel: its bytes show that the tunnel is in use, and it has to take what it is sent.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// When a byte last moved in a tunnel, either way.
+#[derive(Debug, Clone)]
+pub(super) struct LastMove(Rc<Cell<Instant>>);
+
+impl LastMove {
+    pub(super) fn now() -> Self {
+        Self(Rc::new(Cell::new(Instant::now())))
+    }
+
+    /// Waits until nothing has moved for this long.
+    pub(super) async fn is_past(&self, patience: Duration) {
+        loop {
+            let due = self.0.get() + patience;
+            if Instant::now() >= due {
+                return;
+            }
+            tokio::time::sleep_until(due.into()).await;
+        }
+    }
+}
+
+/// A stream of a tunnel.
+pub(super) struct Side<S> {
+    stream: S,
+    last_move: LastMove,
+    /// Longest wait between two writes.
+    write_timeout: Duration,
+    /// Runs while the other end does not take what there is.
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Side<S> {
+    pub(super) fn new(stream: S, last_move: &LastMove, write_timeout: Duration) -> Self {
+        Self {
+            stream,
+            last_move: last_move.clone(),
+            write_timeout,
+            stuck: None,
+        }
+    }
+
+    fn moved(&self) {
+        self.last_move.0.set(Instant::now());
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Side<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.moved();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Poll::Ready(written) = Pin::new(&mut this.stream).poll_write(cx, buf) {
+            this.stuck = None;
+            this.moved();
+            return Poll::Ready(written);
+        }
+        let timeout = this.write_timeout;
+        let stuck = this
+            .stuck
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(stuck.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_given_up() {
+        let (near, mut far) = duplex(4);
+        let last_move = LastMove::now();
+        let mut side = Side::new(near, &last_move, Duration::from_millis(20));
+        let outcome = side.write_all(b"more than fits").await;
+        assert_eq!(
+            outcome.map_err(|error| error.kind()),
+            Err(io::ErrorKind::TimedOut)
+        );
+        let mut taken = [0; 4];
+        assert!(far.read_exact(&mut taken).await.is_ok());
+        assert_eq!(&taken, b"more");
+    }
+
+    #[tokio::test]
+    async fn a_byte_that_moves_is_a_new_start() {
+        let (near, mut far) = duplex(4);
+        let last_move = LastMove::now();
+        let start = last_move.0.get();
+        let mut side = Side::new(near, &last_move, Duration::from_secs(60));
+        assert!(far.write_all(b"x").await.is_ok());
+        let mut byte = [0];
+        assert!(side.read_exact(&mut byte).await.is_ok());
+        let read = last_move.0.get();
+        assert!(read > start);
+        assert!(side.write_all(b"y").await.is_ok());
+        assert!(last_move.0.get() > read);
+        let patience = Duration::from_millis(20);
+        last_move.is_past(patience).await;
+        assert!(last_move.0.get().elapsed() >= patience);
+    }
+}
