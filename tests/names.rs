@@ -207,3 +207,41 @@ fn the_weight_of_a_name_may_be_shared() {
         .expect(200);
     assert_eq!(share(), 30);
 }
+
+#[test]
+fn a_name_that_nobody_answers_for_holds_up_its_own_change_alone() {
+    const NAMES: [&str; 4] = ["a.test", "b.test", "c.test", "d.test"];
+    let dns = Dns::start();
+    for name in NAMES {
+        dns.set(name, DnsReply::Silence);
+    }
+    let gateway = &setup(&dns).start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 1)]);
+    std::thread::scope(|scope| {
+        let change = |method, path, field, name| {
+            scope.spawn(move || gateway.admin(method, path, &[(field, name)]).status)
+        };
+        let targets = NAMES[..3]
+            .iter()
+            .map(|name| change("POST", "/upstreams/u/targets", "target", name));
+        let mut slow: Vec<_> = targets.collect();
+        slow.push(change("PATCH", "/services/u-service", "host", NAMES[3]));
+        for name in NAMES {
+            until("the name is asked for", || dns.asked(name) > 0);
+        }
+        // Requests go where they went until it is known where else.
+        assert_eq!(gateway.backend_of("/"), "b");
+        let mut others = 0;
+        while !slow.iter().any(|change| change.is_finished()) {
+            let fields = [("host", "127.0.0.1")];
+            gateway.admin("POST", "/services", &fields).expect(201);
+            others += 1;
+        }
+        // In a row with them, only one would have come between.
+        assert!(others > 1, "{others}");
+        for change in slow {
+            assert!(matches!(change.join().unwrap(), 200 | 201));
+        }
+    });
+}

@@ -12,6 +12,7 @@ mod settings;
 mod targets;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +35,9 @@ use crate::upstream::Names;
 /// Largest body of a request, in bytes. Source: Kong.
 const BODY_LIMIT: usize = 10 << 20;
 
-/// Longest wait for the data plane to take over what was stored. It takes part of a millisecond; a
-/// name that does not resolve takes as long as the resolver is waited for.
+/// Wait for the data plane to take over what was stored before the log says that it takes long. It takes
+/// part of a millisecond; a name that does not resolve takes as long as the resolver is waited for, and
+/// a component that has to be compiled anew longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the handlers work with.
@@ -65,11 +67,16 @@ impl Admin {
         Ok(revision)
     }
 
-    /// Waits until requests that start from now on see what was stored.
+    /// Waits until requests that start from now on see what was stored, however long that takes: an
+    /// answer says that it is in effect. The gateway ends should the compiler of snapshots stop.
     async fn wait_for(&self, revision: Revision) {
-        let applied = self.published.applied(revision);
-        if tokio::time::timeout(PATIENCE, applied).await.is_err() {
-            tracing::warn!("a change is stored but not yet in effect");
+        let mut applied = pin!(self.published.applied(revision));
+        if tokio::time::timeout(PATIENCE, applied.as_mut())
+            .await
+            .is_err()
+        {
+            tracing::warn!(revision, "a change is stored but not yet in effect");
+            applied.await;
         }
     }
 }

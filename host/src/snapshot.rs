@@ -5,8 +5,9 @@
 //! service or an upstream a new map of a few pointers.
 
 mod compile;
+mod new_names;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,6 +74,8 @@ pub struct Published {
     current: RwLock<Arc<Snapshot>>,
     /// None until the first commit.
     applied: watch::Sender<Option<Revision>>,
+    /// Applied commits some of whose names are being looked up for the first time.
+    unresolved: watch::Sender<BTreeSet<Revision>>,
 }
 
 impl Default for Published {
@@ -81,6 +84,7 @@ impl Default for Published {
             generation: AtomicU64::new(1),
             current: RwLock::default(),
             applied: watch::Sender::new(None),
+            unresolved: watch::Sender::default(),
         }
     }
 }
@@ -97,7 +101,8 @@ impl Published {
         (self.generation(), Arc::clone(&current))
     }
 
-    /// Waits until requests that start from now on see the commit `revision`.
+    /// Waits until requests that start from now on see the commit `revision`, and its names are looked
+    /// up or given up for now. A commit without new names waits for those of no other.
     pub async fn applied(&self, revision: Revision) {
         // An error means that the sender is gone, which `self` holds.
         let _ = self
@@ -105,11 +110,22 @@ impl Published {
             .subscribe()
             .wait_for(|applied| *applied >= Some(revision))
             .await;
+        let _ = self
+            .unresolved
+            .subscribe()
+            .wait_for(|unresolved| !unresolved.contains(&revision))
+            .await;
     }
 
     /// Waits until what was stored at the start is in effect.
     pub async fn started(&self) {
-        let _ = self.applied.subscribe().wait_for(Option::is_some).await;
+        let applied = *match self.applied.subscribe().wait_for(Option::is_some).await {
+            Ok(applied) => applied,
+            Err(_) => return,
+        };
+        if let Some(first) = applied {
+            self.applied(first).await;
+        }
     }
 
     fn publish(&self, snapshot: Snapshot) {
@@ -118,7 +134,19 @@ impl Published {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    fn mark_applied(&self, revision: Revision) {
+    /// `resolved` is whether no name of the commit is still looked up.
+    fn mark_applied(&self, revision: Revision, resolved: bool) {
+        if !resolved {
+            self.unresolved.send_modify(|unresolved| {
+                unresolved.insert(revision);
+            });
+        }
         self.applied.send_replace(Some(revision));
+    }
+
+    fn mark_resolved(&self, revision: Revision) {
+        self.unresolved.send_modify(|unresolved| {
+            unresolved.remove(&revision);
+        });
     }
 }

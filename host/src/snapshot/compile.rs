@@ -10,12 +10,13 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::new_names::NewNames;
 use super::{Published, Service, Snapshot, Tls};
 use crate::balancer::{Balancer, Engine, Plugin};
 use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
 use crate::proxy::{Retry, Route, Router};
-use crate::store::{Change, Commit, Store};
+use crate::store::{Change, Commit, Revision, Store};
 use crate::upstream::{Memory, Names, Policy, Target, Upstream, is_name, split_target};
 
 /// Kong's default for the three timeouts of a service.
@@ -31,6 +32,7 @@ pub struct Compiler {
     engine: Arc<Engine>,
     default: Arc<Plugin>,
     names: Arc<Names>,
+    new_names: NewNames,
     /// What an earlier run knew.
     memory: Arc<Memory>,
     /// Where probes run.
@@ -78,6 +80,7 @@ impl Compiler {
             store,
             engine,
             default,
+            new_names: NewNames::new(Arc::clone(&names)),
             names,
             memory,
             probing,
@@ -112,6 +115,7 @@ impl Compiler {
                     None => break,
                 },
                 Some(()) = changed.recv() => self.retarget_all(),
+                Some(revision) = self.new_names.next() => self.resolved(revision),
             }
         }
         refresh.abort();
@@ -125,11 +129,26 @@ impl Compiler {
                 Change::Delete { kind, id } => self.delete(kind, id, &mut stale),
             }
         }
-        if stale.names {
-            self.names.watch(self.hosts()).await;
-        }
+        let resolved = if stale.names {
+            let hosts: Vec<String> = self.hosts().collect();
+            self.new_names
+                .begin(commit.revision, hosts.into_iter())
+                .await
+        } else {
+            true
+        };
         self.rebuild(stale);
-        self.published.mark_applied(commit.revision);
+        self.published.mark_applied(commit.revision, resolved);
+    }
+
+    /// Puts into effect what is known of the names of a commit.
+    fn resolved(&mut self, revision: Revision) {
+        self.retarget_all();
+        self.rebuild(Stale {
+            services: true,
+            ..Stale::default()
+        });
+        self.published.mark_resolved(revision);
     }
 
     async fn put(&mut self, kind: Kind, id: Uuid, row: Row, stale: &mut Stale) {
@@ -189,7 +208,7 @@ impl Compiler {
             }
             Kind::Balancer => {
                 if let Some(balancer) = view::<entity::balancer::Balancer>(kind, id, row)
-                    && let Some(plugin) = self.load(&balancer).await
+                    && let Some(plugin) = load(&self.store, &self.engine, &balancer).await
                 {
                     stale.plugins = true;
                     self.plugins.insert(id, (balancer.name, plugin));
@@ -232,38 +251,6 @@ impl Compiler {
             stale.names |= old.is_some_and(|old| is_name(&old.host));
             if siblings.is_empty() {
                 self.targets.remove(&parent);
-            }
-        }
-    }
-
-    /// The component of a balancer, compiled. The Admin API has checked it, so it comes from the
-    /// cache; only a cache that was lost makes this slow.
-    async fn load(&self, balancer: &entity::balancer::Balancer) -> Option<Arc<Plugin>> {
-        let blob = match self.store.blob(Kind::Balancer, balancer.id) {
-            Ok(Some(blob)) => blob,
-            Ok(None) => {
-                tracing::error!(
-                    balancer = balancer.name,
-                    "the component is not in the store"
-                );
-                return None;
-            }
-            Err(error) => {
-                tracing::error!(
-                    balancer = balancer.name,
-                    "cannot read the component: {error}"
-                );
-                return None;
-            }
-        };
-        match self.engine.load(blob).await {
-            Ok(plugin) => Some(plugin),
-            Err(error) => {
-                tracing::error!(
-                    balancer = balancer.name,
-                    "cannot load the component: {error}"
-                );
-                None
             }
         }
     }
@@ -421,12 +408,16 @@ impl Compiler {
             .values()
             .map(|upstream| (&*upstream.name, upstream))
             .collect();
+        let (_, old) = self.published.current();
         let mut plain = HashMap::new();
         let mut compiled = foldhash::HashMap::default();
         for (id, service) in &self.services {
-            let upstream = match by_name.get(service.host.as_str()) {
-                Some(upstream) => Arc::clone(upstream),
-                None => {
+            let awaited = self.new_names.is_awaited(&service.host);
+            let upstream = match (by_name.get(service.host.as_str()), old.services.get(id)) {
+                (Some(upstream), _) => Arc::clone(upstream),
+                // Until there is an address, requests go where they went.
+                (None, Some(old)) if awaited => Arc::clone(&old.upstream),
+                (None, _) => {
                     let key = (service.host.clone(), service.port);
                     let upstream = self.plain.get(&key).cloned().unwrap_or_else(|| {
                         let name = format!("{}:{}", key.0, key.1);
@@ -442,6 +433,42 @@ impl Compiler {
         }
         self.plain = plain;
         compiled
+    }
+}
+
+/// The component of a balancer, compiled. The Admin API has checked it, so it comes from the
+/// cache; only a cache that was lost makes this slow.
+async fn load(
+    store: &Arc<dyn Store>,
+    engine: &Arc<Engine>,
+    balancer: &entity::balancer::Balancer,
+) -> Option<Arc<Plugin>> {
+    let blob = match store.blob(Kind::Balancer, balancer.id) {
+        Ok(Some(blob)) => blob,
+        Ok(None) => {
+            tracing::error!(
+                balancer = balancer.name,
+                "the component is not in the store"
+            );
+            return None;
+        }
+        Err(error) => {
+            tracing::error!(
+                balancer = balancer.name,
+                "cannot read the component: {error}"
+            );
+            return None;
+        }
+    };
+    match engine.load(blob).await {
+        Ok(plugin) => Some(plugin),
+        Err(error) => {
+            tracing::error!(
+                balancer = balancer.name,
+                "cannot load the component: {error}"
+            );
+            None
+        }
     }
 }
 

@@ -1,0 +1,77 @@
+//! Names that a commit brought: looked up beside the commits that follow, not before them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+
+use crate::store::Revision;
+use crate::upstream::{Names, is_name};
+
+/// The names in use, and those that are looked up for the first time.
+pub(super) struct NewNames {
+    names: Arc<Names>,
+    in_use: HashSet<String>,
+    awaited: HashSet<String>,
+    under_way: FuturesUnordered<BoxFuture<'static, Answered>>,
+}
+
+/// The first look-up of the names of a commit has ended, or was given up for now.
+struct Answered {
+    revision: Revision,
+    names: Vec<String>,
+}
+
+impl NewNames {
+    pub(super) fn new(names: Arc<Names>) -> Self {
+        Self {
+            names,
+            in_use: HashSet::new(),
+            awaited: HashSet::new(),
+            under_way: FuturesUnordered::new(),
+        }
+    }
+
+    /// Begins to look up those of `hosts` that are new names, and forgets what is no longer among them.
+    /// Returns whether none is new.
+    pub(super) async fn begin(
+        &mut self,
+        revision: Revision,
+        hosts: impl Iterator<Item = String>,
+    ) -> bool {
+        let hosts: HashSet<String> = hosts.filter(|host| is_name(host)).collect();
+        let new: Vec<String> = hosts.difference(&self.in_use).cloned().collect();
+        self.in_use.clone_from(&hosts);
+        let names = Arc::clone(&self.names);
+        let mut watching = async move { names.watch(hosts.into_iter()).await }.boxed();
+        // The first poll makes these the names in use, so it has to come in the order of commits.
+        let polled = std::future::poll_fn(|cx| Poll::Ready(watching.poll_unpin(cx))).await;
+        if polled.is_ready() {
+            return true;
+        }
+        self.awaited.extend(new.iter().cloned());
+        let answered = watching.map(move |()| Answered {
+            revision,
+            names: new,
+        });
+        self.under_way.push(answered.boxed());
+        false
+    }
+
+    /// The next commit whose names are looked up; none while there is nothing to wait for.
+    pub(super) async fn next(&mut self) -> Option<Revision> {
+        let answered = self.under_way.next().await?;
+        for name in &answered.names {
+            self.awaited.remove(name);
+        }
+        Some(answered.revision)
+    }
+
+    /// Whether a host is being looked up for the first time.
+    pub(super) fn is_awaited(&self, host: &str) -> bool {
+        self.awaited.contains(host)
+    }
+}
