@@ -260,3 +260,35 @@ fn an_upgrade_that_ships_more_keeps_what_was_uploaded_under_the_name() {
     let (_, log) = gateway.wait();
     assert!(log.contains("kept in place of the one that ships"), "{log}");
 }
+
+#[test]
+fn a_component_that_its_users_settings_do_not_fit_takes_no_ones_place() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    let ring = gateway
+        .admin("GET", "/balancers/consistent-hashing/component", &[])
+        .expect(200)
+        .body;
+    gateway.upload("mine", ring).expect(201);
+    let settings = json!({
+        "algorithm": "mine", "pointsman": {"balancer_config": {"slots": 100}}
+    });
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    let put = || {
+        let body = Some(("application/wasm", guest("first")));
+        gateway.send(gateway.admin, "PUT", "/balancers/mine", &[], body)
+    };
+    let refused = put().expect(400).json();
+    let message = refused["fields"]["component"].as_str().unwrap();
+    assert!(
+        message.contains("the upstream 'u' uses it with settings"),
+        "{message}"
+    );
+    let without = json!({"pointsman": {"balancer_config": null}});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &without)
+        .expect(200);
+    put().expect(200);
+    gateway.backend_of("/");
+}

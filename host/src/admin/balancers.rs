@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use super::entities::{self, Key, find, id_of};
 use super::page::Page;
-use super::{Admin, decode};
+use super::{Admin, decode, settings};
 use crate::balancer::{Engine, LoadError, Plugin, SHIPPED};
 use crate::entity::{Kind, Row};
 use crate::error::Error;
-use crate::store::{Store, Write};
+use crate::store::{self, Store, Stored, Write};
 
 const KIND: Kind = Kind::Balancer;
 
@@ -272,6 +272,15 @@ async fn replace(
         }
         (None, Key::Name(_, name)) => (Uuid::new_v4(), name),
     };
+    for user in users(&admin, &name, usize::MAX)? {
+        if let Err(wrong) = settings::check_with(&admin, &plugin, &user.row).await {
+            let user = user.row.get("name").and_then(Value::as_str);
+            let user = user.unwrap_or_default();
+            let message =
+                format!("the upstream '{user}' uses it with settings that do not fit: {wrong}");
+            return Err(Error::field("component", message));
+        }
+    }
     let input = described(&name, "uploaded", upload.tags, &plugin);
     let row = KIND.declaration().create(id, input)?;
     let body = Json(Value::from(row.clone()));
@@ -302,6 +311,12 @@ async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<S
         entities::delete(&admin, KIND, id_of(&stored.row)).await?;
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The upstreams that use a balancer, up to `limit`.
+fn users(admin: &Admin, name: &str, limit: usize) -> Result<Vec<Stored>, Error> {
+    let uses = |upstream: &Row| upstream.get("algorithm").and_then(Value::as_str) == Some(name);
+    Ok(admin.store.list(Kind::Upstream, None, limit, &uses)?)
 }
 
 fn not_shipped(row: &Row, done: &str) -> Result<(), Error> {

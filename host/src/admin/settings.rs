@@ -1,11 +1,13 @@
 //! The settings of a balancer, before an upstream has them: they must fit the schema that the balancer
 //! has given, and please the balancer itself.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Admin;
 use super::entities::id_of;
-use crate::balancer;
+use crate::balancer::{self, Plugin};
 use crate::entity::{Kind, Row};
 use crate::error::Error;
 
@@ -14,15 +16,13 @@ use crate::error::Error;
 /// # Errors
 /// Which field is wrong, and how.
 pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<(), Error> {
-    let given = upstream.get("pointsman");
-    let given = given.and_then(|extension| extension.get("balancer_config"));
-    let given = given.filter(|config| !config.is_null());
     let algorithm = upstream.get("algorithm").cloned().unwrap_or_default();
     let Some(stored) = admin.store.find(Kind::Balancer, &["name"], &[&algorithm])? else {
         return Ok(());
     };
     let schema = stored.row.get("description");
     let schema = schema.and_then(|description| description.get("config_schema"));
+    let given = given(upstream);
     let nothing = json!({});
     let config = given.unwrap_or(&nothing);
     if let Some(wrong) = schema.and_then(|schema| misfits(schema, config)) {
@@ -35,11 +35,42 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<(), Error> {
         return Ok(());
     };
     let plugin = admin.engine.load(component).await?;
-    let (engine, text) = (admin.engine.clone(), config.to_string());
+    try_out(admin, &plugin, config).await.map_err(refused)
+}
+
+/// Checks the settings of an upstream against a component that is to take the place of its balancer.
+///
+/// # Errors
+/// What is wrong, by field or as a whole.
+pub(super) async fn check_with(
+    admin: &Admin,
+    plugin: &Arc<Plugin>,
+    upstream: &Row,
+) -> Result<(), Value> {
+    let given = given(upstream);
+    let nothing = json!({});
+    if let Some(wrong) = misfits(&plugin.config_schema, given.unwrap_or(&nothing)) {
+        return Err(wrong);
+    }
+    match given {
+        Some(config) => try_out(admin, plugin, config).await,
+        None => Ok(()),
+    }
+}
+
+fn given(upstream: &Row) -> Option<&Value> {
+    let config = upstream.get("pointsman")?.get("balancer_config")?;
+    (!config.is_null()).then_some(config)
+}
+
+/// Asks the component itself.
+async fn try_out(admin: &Admin, plugin: &Arc<Plugin>, config: &Value) -> Result<(), Value> {
+    let (engine, plugin) = (admin.engine.clone(), plugin.clone());
+    let text = config.to_string();
     let tried =
         tokio::task::spawn_blocking(move || balancer::try_settings(&engine, &plugin, &text));
     match tried.await {
-        Ok(Err(sentence)) => Err(refused(sentence.into())),
+        Ok(Err(sentence)) => Err(sentence.into()),
         // A task that panicked is no fault of the settings.
         Ok(Ok(())) | Err(_) => Ok(()),
     }
