@@ -212,11 +212,15 @@ fn what_ships_stays() {
     let (gateway, _backends) = with_backends(Setup::new());
     for name in ["round-robin", "least-connections"] {
         let path = format!("/balancers/{name}");
-        let refused = gateway.admin("DELETE", &path, &[]).expect(400);
-        assert!(refused.text().contains("ships with the gateway"));
         gateway.upload(name, guest("first")).expect(409);
         use_balancer(&gateway, name);
         gateway.backend_of("/");
+        // As in Kong, who uses it is told first.
+        let used = gateway.admin("DELETE", &path, &[]).expect(400).json();
+        assert_eq!(used["code"], 4);
+        use_balancer(&gateway, "random");
+        let refused = gateway.admin("DELETE", &path, &[]).expect(400);
+        assert!(refused.text().contains("ships with the gateway"));
     }
 }
 

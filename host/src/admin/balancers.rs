@@ -307,6 +307,11 @@ async fn change(
 
 async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<StatusCode, Error> {
     if let Some(stored) = find(&admin, KIND, &key)? {
+        let name = stored.row.get("name").and_then(Value::as_str);
+        let by = Kind::Upstream;
+        if !users(&admin, name.unwrap_or_default(), 1)?.is_empty() {
+            return Err(store::Error::StillReferenced { kind: KIND, by }.into());
+        }
         not_shipped(&stored.row, "deleted")?;
         entities::delete(&admin, KIND, id_of(&stored.row)).await?;
     }
