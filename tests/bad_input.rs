@@ -95,10 +95,15 @@ fn slow_clients_are_let_go() {
             "{said}"
         );
     }
-    let mut body = Raw::connect(gateway.proxy);
-    body.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nabc");
-    let said = body.read_until("\r\n");
-    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+    for (to, path) in [(gateway.proxy, "/"), (gateway.admin, "/services")] {
+        let mut body = Raw::connect(to);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n\
+             content-length: 10\r\n\r\nabc"
+        );
+        let said = body.send(head.as_bytes()).read_to_end();
+        assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+    }
     assert_eq!(gateway.backend_of("/"), "b");
 }
 

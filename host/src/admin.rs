@@ -5,6 +5,7 @@ mod decode;
 mod entities;
 mod form;
 mod info;
+mod paced;
 mod page;
 mod respond;
 mod serve;

@@ -226,7 +226,8 @@ impl IntoResponse for Error {
         match self {
             Self::Plain(status, message) => {
                 let mut response = (status, Json(json!({ "message": message }))).into_response();
-                if status == StatusCode::PAYLOAD_TOO_LARGE {
+                let unread = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT];
+                if unread.contains(&status) {
                     // The rest of the body is not read, so nothing can follow it.
                     let headers = response.headers_mut();
                     headers.insert(CONNECTION, HeaderValue::from_static("close"));

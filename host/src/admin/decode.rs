@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::form;
+use super::paced::TooSlow;
 use crate::entity::{Field, Row};
 use crate::error::Error;
 
@@ -76,8 +77,7 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Error> {
     let mut content = BytesMut::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Error::bad_request(format!("cannot read the body: {error}")))?;
+        let frame = frame.map_err(unread)?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -98,6 +98,15 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Error> {
         StatusCode::PAYLOAD_TOO_LARGE,
         format!("the body is larger than {limit} bytes"),
     ))
+}
+
+/// What the client is told when its body breaks off.
+fn unread(error: axum::Error) -> Error {
+    let cause = error.into_inner();
+    if cause.is::<TooSlow>() {
+        return Error::Plain(StatusCode::REQUEST_TIMEOUT, "Request timeout".into());
+    }
+    Error::bad_request(format!("cannot read the body: {cause}"))
 }
 
 /// The parts of a multipart form with their names; a part of type JSON is decoded.

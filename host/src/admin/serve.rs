@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
+use super::paced::Paced;
 use super::{Admin, router};
 use crate::leftover::Lent;
 
@@ -20,6 +21,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the Admin API for as long as it is polled.
 pub async fn serve(listener: TcpListener, admin: Admin) {
+    let body_timeout = admin.config.proxy.client_body_timeout;
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
@@ -41,6 +43,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
             async move {
                 let (head, body) = without_trailing_slash(request).into_parts();
                 let (body, back) = Lent::new(body);
+                let body = Paced::new(body, body_timeout);
                 let response = router.call(Request::from_parts(head, body)).await;
                 back.discard().await;
                 response
