@@ -157,3 +157,28 @@ fn settings_come_from_flag_environment_and_file() {
     let (_, log) = gateway.wait();
     assert_eq!(log, "", "the file wants errors only");
 }
+
+#[test]
+fn a_change_in_flight_is_answered_before_the_end() {
+    let gateway = Gateway::start();
+    let mut idle = Raw::connect(gateway.admin);
+    idle.send(b"GET /status HTTP/1.1\r\nhost: h\r\n\r\n");
+    idle.read_until("\r\n\r\n");
+    let mut slow = Raw::connect(gateway.admin);
+    slow.send(
+        b"POST /services HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n\
+          expect: 100-continue\r\ncontent-length: 13\r\n\r\n",
+    );
+    // It is waiting for the body now.
+    let told = slow.read_until("\r\n\r\n");
+    assert!(told.starts_with("HTTP/1.1 100"), "{told}");
+    gateway.terminate();
+    assert!(idle.read_to_end().ends_with('}'));
+    slow.send(b"{\"host\": \"h\"");
+    slow.send(b"}");
+    let answer = slow.read_to_end();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let (status, log) = gateway.wait();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("all requests are answered"), "{log}");
+}

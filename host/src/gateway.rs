@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
 use crate::balancer::{self, Engine};
@@ -94,7 +95,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         config: config.clone(),
         addresses: (proxy, admin_address),
     };
-    let serving = tokio::spawn(admin::serve(admin_listener, admin));
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(admin::serve(admin_listener, admin, stopped));
     announce(&config, proxy, admin_address);
 
     let reason = tokio::select! {
@@ -107,13 +109,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         "{reason}: no new connections; requests in flight have {:?}",
         config.shutdown_timeout
     );
-    let drained = workers.shut_down(config.shutdown_timeout).await;
-    serving.abort();
+    stop.send_replace(true);
+    let administered = tokio::time::timeout(config.shutdown_timeout, serving);
+    let (drained, administered) =
+        tokio::join!(workers.shut_down(config.shutdown_timeout), administered);
     writing.abort();
     if let Err(error) = memory.save() {
         tracing::warn!("what is known of targets is not written down: {error}");
     }
-    if drained {
+    if drained && administered.is_ok() {
         tracing::info!("all requests are answered: good bye");
     } else {
         tracing::warn!(

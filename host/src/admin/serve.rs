@@ -1,5 +1,6 @@
 //! The Admin API's own server.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -11,6 +12,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 
 use super::paced::Paced;
 use super::{Admin, router};
@@ -19,8 +21,8 @@ use crate::leftover::Lent;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the Admin API for as long as it is polled.
-pub async fn serve(listener: TcpListener, admin: Admin) {
+/// Serves the Admin API until `stopped` says so, and then until the requests in flight are answered.
+pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Receiver<bool>) {
     let body_timeout = admin.config.proxy.client_body_timeout;
     let mut server = http1::Builder::new();
     server
@@ -28,8 +30,14 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
         .header_read_timeout(admin.config.proxy.client_header_timeout)
         .max_header_size(admin.config.proxy.max_header_size);
     let router = TowerToHyperService::new(router(admin));
+    // Connections hold a sender: the receiver ends with the last of them.
+    let (open, mut closed) = mpsc::channel::<()>(1);
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.wait_for(|stop| *stop) => break,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!("cannot accept a connection to the Admin API: {error}");
@@ -50,12 +58,25 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
             }
         });
         let connection = server.serve_connection(TokioIo::new(stream), service);
+        let (mut stopped, open) = (stopped.clone(), open.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let _open = open;
+            let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!("a connection to the Admin API ended: {error}");
             }
         });
     }
+    drop((listener, open));
+    closed.recv().await;
 }
 
 /// `/services/` is `/services`.
