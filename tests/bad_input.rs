@@ -241,7 +241,11 @@ fn wrong_settings_are_told_all_at_once() {
 
     std::fs::write(&file, "wokers = 1\n").unwrap();
     let (_, said) = Setup::new().arg("--config", file.display()).fail();
-    assert!(said.contains("wokers"), "{said}");
+    assert!(
+        said.contains(", line 1 is not right: unknown field `wokers`"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
     let missing = folder.path().join("missing.toml");
     let (status, said) = Setup::new().arg("--config", missing.display()).fail();
     assert!(!status.success());

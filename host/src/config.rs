@@ -334,13 +334,20 @@ impl Config {
 fn read(path: &Path) -> Result<Written, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read the config file {}: {error}", path.display()))?;
-    toml::from_str(&text).map_err(|error| {
-        format!(
-            "the config file {} is not right: {}",
-            path.display(),
-            error.to_string().trim_end()
-        )
-    })
+    toml::from_str(&text).map_err(|error| sentence(path, &text, &error))
+}
+
+/// What is wrong with a file and where, in one line: what TOML prints by itself are pictures of it.
+fn sentence(path: &Path, text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
+    let words: Vec<&str> = error.message().split_whitespace().collect();
+    format!(
+        "the config file {}{} is not right: {}",
+        path.display(),
+        line.unwrap_or_default(),
+        words.join(" ")
+    )
 }
 
 fn some_unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
@@ -510,8 +517,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_setting_in_the_file_is_named() {
-        let error = toml::from_str::<Written>("wokers = 7").unwrap_err();
-        assert!(error.to_string().contains("wokers"), "{error}");
+    fn what_is_wrong_with_the_file_is_one_line_that_says_where() {
+        for (text, line, word) in [
+            ("# a word\nwokers = 7\n", 2, "wokers"),
+            ("workers = \"many\"\n", 1, "expected usize"),
+            ("workers = 1\nlog = [\n", 2, "array"),
+        ] {
+            let error = toml::from_str::<Written>(text).unwrap_err();
+            let said = sentence(Path::new("x.toml"), text, &error);
+            let start = format!("the config file x.toml, line {line} is not right: ");
+            assert!(said.starts_with(&start) && said.contains(word), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
     }
 }
