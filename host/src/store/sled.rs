@@ -72,7 +72,10 @@ impl SledStore {
         };
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || writer.run(&waiting))
+            .spawn(move || {
+                let flushes = writer.run(&waiting);
+                tracing::debug!(flushes, "the writer of the store ends");
+            })
             .map_err(|error| OpenError::new(data_dir, format!("cannot be used: {error}")))?;
         Ok(Self { trees, jobs })
     }
@@ -184,7 +187,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, jobs: &Receiver<Job>) {
+    /// Serves until the last asker has gone. Returns how often it had something to flush.
+    fn run(mut self, jobs: &Receiver<Job>) -> u64 {
+        let mut flushes = 0;
         while let Ok(first) = jobs.recv() {
             let mut committed = Vec::new();
             for job in std::iter::once(first).chain(jobs.try_iter()) {
@@ -197,15 +202,16 @@ impl Writer {
                     Job::Watch(watcher) => {
                         // What this round wrote so far must reach earlier watchers first, and this
                         // one as rows.
-                        self.finish(&mut committed);
+                        flushes += u64::from(self.finish(&mut committed));
                         if let Err(error) = self.add_watcher(watcher) {
                             tracing::error!("a watch of the store cannot begin: {error}");
                         }
                     }
                 }
             }
-            self.finish(&mut committed);
+            flushes += u64::from(self.finish(&mut committed));
         }
+        flushes
     }
 
     fn commit(&self, writes: Vec<Write>) -> Result<Commit, Error> {
@@ -224,10 +230,13 @@ impl Writer {
         Ok(commit)
     }
 
-    /// Makes what was committed last, then tells watchers and askers.
-    fn finish(&mut self, committed: &mut Vec<(Commit, oneshot::Sender<Result<Revision, Error>>)>) {
+    /// Makes what was committed last, then tells watchers and askers. Returns whether there was any.
+    fn finish(
+        &mut self,
+        committed: &mut Vec<(Commit, oneshot::Sender<Result<Revision, Error>>)>,
+    ) -> bool {
         if committed.is_empty() {
-            return;
+            return false;
         }
         let flushed = self.flush(committed);
         for (commit, answer) in committed.drain(..) {
@@ -241,6 +250,7 @@ impl Writer {
             };
             drop(answer.send(outcome));
         }
+        true
     }
 
     fn flush(

@@ -141,10 +141,12 @@ fn open_trees(folder: &Path) -> Result<Trees, Error> {
     })
 }
 
-/// Reads every row and follows every reference once, so that damage is found now and not by a request.
+/// Reads every row, follows every reference and counts the keys, so that damage is found now and not by
+/// a request.
 fn verify(trees: &Trees) -> Result<(), Error> {
     keys::revision(&trees.rows)
         .map_err(|_| Error::Backend("its entities are missing".to_owned()))?;
+    let mut led_to = 0;
     for kind in Kind::ALL {
         let (first, last) = (
             keys::row(kind, uuid::Uuid::nil()),
@@ -158,13 +160,24 @@ fn verify(trees: &Trees) -> Result<(), Error> {
             let row = keys::decode(&value)
                 .map_err(|_| broken("cannot be read"))?
                 .row;
-            if !stage::is_consistent(&trees.rows, kind, id, &row)? {
-                return Err(broken("has lost a key, or a row that it refers to"));
-            }
+            led_to += stage::keys_of(&trees.rows, kind, id, &row)?
+                .ok_or_else(|| broken("has lost a key, or a row that it refers to"))?;
             if kind == Kind::Balancer && trees.blobs.scan_prefix(&key).next().is_none() {
                 return Err(broken("has lost its component"));
             }
         }
+    }
+    // Each row has its own, so there are more only if some are of no row: a name that cannot be taken
+    // again, or a row that cannot be deleted.
+    let mut keys = 0;
+    for prefix in keys::INDEXES {
+        for entry in trees.rows.scan_prefix(prefix) {
+            entry?;
+            keys += 1;
+        }
+    }
+    if keys != led_to {
+        return Err(Error::Backend("some of its keys lead to no row".to_owned()));
     }
     Ok(())
 }

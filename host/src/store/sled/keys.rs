@@ -20,6 +20,9 @@ use crate::entity::{Kind, Row, UniqueKey};
 /// Key of the newest revision.
 pub(super) const REVISION: &[u8] = b"mrevision";
 
+/// Starts of the keys that lead to rows.
+pub(super) const INDEXES: [&[u8]; 2] = [b"u", b"f"];
+
 /// Bytes of a blob in one value: beyond 128 KiB sled puts a value in a file of its own.
 pub(super) const CHUNK: usize = 64 << 10;
 

@@ -227,28 +227,37 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Whether a stored row is what its indexes say, and what it refers to is there.
-pub(super) fn is_consistent(rows: &Tree, kind: Kind, id: Uuid, row: &Row) -> Result<bool, Error> {
+/// How many keys lead to a stored row; none if one is missing, or a row that it refers to.
+pub(super) fn keys_of(
+    rows: &Tree,
+    kind: Kind,
+    id: Uuid,
+    row: &Row,
+) -> Result<Option<usize>, Error> {
+    let mut keys = 0;
     for &key in kind.unique_keys() {
-        if let Some(values) = unique_values(key, row)
-            && rows.get(keys::unique(kind, key, &values))?.as_deref() != Some(id.as_bytes())
-        {
-            return Ok(false);
+        let Some(values) = unique_values(key, row) else {
+            continue;
+        };
+        if rows.get(keys::unique(kind, key, &values))?.as_deref() != Some(id.as_bytes()) {
+            return Ok(None);
         }
+        keys += 1;
     }
     for reference in kind.references() {
         let Some(value) = row.get(reference.field).filter(|value| !value.is_null()) else {
             continue;
         };
         let Some(parent) = parent_of(reference, value) else {
-            return Ok(false);
+            return Ok(None);
         };
         let indexed = rows.contains_key(reference_key(kind, id, reference, &parent))?;
         if !indexed || !refers_to_a_row(reference, value, |key| Ok(rows.contains_key(key)?))? {
-            return Ok(false);
+            return Ok(None);
         }
+        keys += 1;
     }
-    Ok(true)
+    Ok(Some(keys))
 }
 
 /// Whether the row that a reference names is there, or need not be.

@@ -374,3 +374,60 @@ fn a_folder_that_was_not_set_up_to_the_end_can_be() {
     drop(SledStore::open(folder.path()).unwrap());
     assert!(folder.path().join("FORMAT").exists());
 }
+
+#[tokio::test]
+async fn writes_that_wait_together_share_a_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trees, head) = folder::open(folder.path()).unwrap();
+    let writer = Writer {
+        trees,
+        head,
+        watchers: Vec::new(),
+    };
+    // All of them are there before the writer looks.
+    let (jobs, waiting) = channel();
+    let answers: Vec<_> = (1..=50)
+        .map(|id| {
+            let (answer, answered) = oneshot::channel();
+            let write = insert(Kind::Service, id, json!({}));
+            jobs.send(Job::Write(vec![write], answer)).unwrap();
+            answered
+        })
+        .collect();
+    drop(jobs);
+    assert_eq!(writer.run(&waiting), 1);
+    for (number, answer) in (1..).zip(join_all(answers).await) {
+        assert_eq!(answer.unwrap().unwrap(), number);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_leads_to_no_row_is_damage() {
+    let nobody = Uuid::from_u128(9);
+    let unique = keys::unique(Kind::Service, &["name"], &[&json!("ghost")]);
+    let parent = keys::parent(Uuid::from_u128(1));
+    let reference = keys::referring(Kind::Service, &parent, Kind::Route, "service");
+    let reference = [&*reference, nobody.as_bytes()].concat();
+    for key in [unique, reference] {
+        let (folder, store) = store();
+        let named = json!({"name": "a"});
+        put(&store, insert(Kind::Service, 1, named)).await;
+        let route = json!({"name": "r", "service": link(1)});
+        put(&store, insert(Kind::Route, 2, route)).await;
+        drop(store);
+        let store = reopen(&folder);
+        store.trees.rows.insert(key, nobody.as_bytes()).unwrap();
+        store.trees.db.flush().unwrap();
+        drop(store);
+        let refused = loop {
+            match SledStore::open(folder.path()) {
+                Err(error) if error.to_string().contains("in use") => std::thread::yield_now(),
+                outcome => break outcome.unwrap_err().to_string(),
+            }
+        };
+        assert!(
+            refused.contains("some of its keys lead to no row"),
+            "{refused}"
+        );
+    }
+}
