@@ -1,7 +1,8 @@
 //! Starts and ends, wanted and not.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 
 use crate::harness::{Backend, Gateway, Load, Raw, Setup};
 
@@ -45,81 +46,146 @@ fn the_wait_for_the_last_request_has_an_end() {
     assert!(stuck.is_closed());
 }
 
-#[test]
-fn what_was_acknowledged_survives_kill_9() {
-    let mut folder = None;
-    let mut data_dir: Option<std::path::PathBuf> = None;
-    let mut acknowledged: Vec<(String, String)> = Vec::new();
-    for round in 0..50 {
-        let setup = match &data_dir {
-            None => Setup::new(),
-            Some(data_dir) => Setup::with_data(data_dir),
-        };
-        let gateway = setup.arg("--workers", 1).start();
-        data_dir = Some(gateway.data_dir.clone());
-        check(&gateway, &acknowledged);
-        // Four writers at once, each a service with a route; the kill comes in their midst.
-        let gateway = Arc::new(gateway);
-        let dead = Arc::new(AtomicBool::new(false));
-        let writers: Vec<_> = (0..4)
-            .map(|writer| {
-                let (gateway, dead) = (Arc::clone(&gateway), Arc::clone(&dead));
-                std::thread::spawn(move || {
-                    let mut done = Vec::new();
-                    for number in 0.. {
-                        if dead.load(Ordering::SeqCst) {
-                            break;
-                        }
-                        let service = format!("s-{round}-{writer}-{number}");
-                        let route = format!("r-{round}-{writer}-{number}");
-                        let fields = [("name", &*service), ("host", "h")];
-                        if gateway.try_admin("/services", &fields) != Some(201) {
-                            break;
-                        }
-                        done.push((service.clone(), String::new()));
-                        let path = format!("/services/{service}/routes");
-                        let fields = [("name", &*route), ("paths[]", "/")];
-                        if gateway.try_admin(&path, &fields) != Some(201) {
-                            break;
-                        }
-                        done.push((service, route));
-                    }
-                    done
-                })
-            })
-            .collect();
-        // A different moment in each round.
-        while gateway.writes() < 2 + round % 7 {
-            std::thread::yield_now();
-        }
-        gateway.kill_9();
-        dead.store(true, Ordering::SeqCst);
-        for writer in writers {
-            acknowledged.extend(writer.join().unwrap());
-        }
-        let gateway = Arc::into_inner(gateway).unwrap();
-        if let Some(owned) = gateway.kill() {
-            folder = Some(owned);
-        }
-    }
-    let gateway = Setup::with_data(data_dir.as_ref().unwrap()).start();
-    check(&gateway, &acknowledged);
-    assert!(acknowledged.len() > 100, "{}", acknowledged.len());
-    drop(folder);
+/// What must be found under a path of the Admin API.
+#[derive(Debug, Clone, PartialEq)]
+enum Fact {
+    Gone,
+    /// A row whose field has this value.
+    There(&'static str, Value),
 }
 
-/// Every acknowledged row is there, by its name, and refers to what it should.
-fn check(gateway: &Gateway, acknowledged: &[(String, String)]) {
-    // The newest are those that could be missing; all of them are looked at in the end.
-    let newest = acknowledged.len().saturating_sub(40);
-    for (service, route) in &acknowledged[newest..] {
-        if route.is_empty() {
-            gateway
-                .admin("GET", &format!("/services/{service}"), &[])
-                .expect(200);
-        } else {
-            let path = format!("/services/{service}/routes/{route}");
-            gateway.admin("GET", &path, &[]).expect(200);
+/// A client that changes one thing after the other, and keeps account of what was acknowledged.
+struct Writer<'a> {
+    gateway: &'a Gateway,
+    /// What is known for sure: nothing of a path whose last change was not answered.
+    facts: BTreeMap<String, Fact>,
+}
+
+impl Writer<'_> {
+    /// Changes something, which makes these facts; none if the gateway has died.
+    fn change(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        facts: &[(String, Fact)],
+    ) -> Option<()> {
+        for (path, _) in facts {
+            self.facts.remove(path);
+        }
+        let expected = match method {
+            "POST" => 201,
+            "DELETE" => 204,
+            _ => 200,
+        };
+        let status = self.gateway.try_admin(method, path, fields)?;
+        assert_eq!(status, expected, "{method} {path}");
+        self.facts.extend(facts.iter().cloned());
+        Some(())
+    }
+
+    /// Rows of every kind: made, changed, deleted alone and with what belongs to them.
+    fn story(&mut self, name: &str) -> Option<()> {
+        let there = |path: &str, field, value: Value| (path.to_owned(), Fact::There(field, value));
+        let gone = |path: &str| (path.to_owned(), Fact::Gone);
+        let service = &format!("/services/s-{name}");
+        let route = &format!("{service}/routes/r-{name}");
+        let upstream = &format!("/upstreams/u-{name}");
+        let target = &format!("{upstream}/targets/10.0.0.1:80");
+
+        let fields = [("name", &*format!("s-{name}")), ("host", "h")];
+        self.change(
+            "POST",
+            "/services",
+            &fields,
+            &[there(service, "port", 80.into())],
+        )?;
+        let fields = [("name", &*format!("r-{name}")), ("paths[]", "/")];
+        let routes = format!("{service}/routes");
+        let made = there(route, "strip_path", true.into());
+        self.change("POST", &routes, &fields, &[made])?;
+        let changed = there(service, "port", 81.into());
+        self.change("PATCH", service, &[("port", "81")], &[changed])?;
+        let fields = [("name", &*format!("u-{name}"))];
+        self.change(
+            "POST",
+            "/upstreams",
+            &fields,
+            &[there(upstream, "slots", 10_000.into())],
+        )?;
+        let fields = [("target", "10.0.0.1:80"), ("weight", "7")];
+        let targets = format!("{upstream}/targets");
+        self.change(
+            "POST",
+            &targets,
+            &fields,
+            &[there(target, "weight", 7.into())],
+        )?;
+        let changed = there(upstream, "slots", 100.into());
+        self.change("PATCH", upstream, &[("slots", "100")], &[changed])?;
+        if name.ends_with(['0', '2', '4', '6', '8']) {
+            self.change("DELETE", upstream, &[], &[gone(upstream), gone(target)])?;
+            self.change("DELETE", route, &[], &[gone(route)])?;
+            self.change("DELETE", service, &[], &[gone(service), gone(route)])?;
+        }
+        Some(())
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() {
+    let owned = tempfile::tempdir().unwrap();
+    let data_dir = owned.path().join("data");
+    let mut all = BTreeMap::new();
+    let start = || Setup::with_data(&data_dir).arg("--workers", 1).start();
+    let mut gateway = start();
+    for round in 0..50 {
+        // Four writers at once; the kill comes in their midst, at a different moment in each round.
+        let facts = std::thread::scope(|scope| {
+            let gateway = &gateway;
+            let writers: Vec<_> = (0..4)
+                .map(|number| {
+                    scope.spawn(move || {
+                        let mut writer = Writer {
+                            gateway,
+                            facts: BTreeMap::new(),
+                        };
+                        let mut names = (0..).map(|n| format!("{round}-{number}-{n}"));
+                        while writer.story(&names.next().unwrap()).is_some() {}
+                        writer.facts
+                    })
+                })
+                .collect();
+            while gateway.writes() < 4 + round * 7 % 50 {
+                std::thread::yield_now();
+            }
+            gateway.kill_9();
+            let facts = writers
+                .into_iter()
+                .flat_map(|writer| writer.join().unwrap());
+            facts.collect::<BTreeMap<String, Fact>>()
+        });
+        drop(gateway);
+        // The start reads every row, and follows every key and reference.
+        gateway = start();
+        check(&gateway, &facts);
+        all.extend(facts);
+    }
+    check(&gateway, &all);
+    assert!(all.len() > 500, "{}", all.len());
+    let gone = all.values().filter(|fact| **fact == Fact::Gone).count();
+    assert!(gone > 50, "{gone}");
+}
+
+fn check(gateway: &Gateway, facts: &BTreeMap<String, Fact>) {
+    for (path, fact) in facts {
+        let answer = gateway.admin("GET", path, &[]);
+        match fact {
+            Fact::Gone => assert_eq!(answer.status, 404, "{path}"),
+            Fact::There(field, value) => {
+                assert_eq!(answer.status, 200, "{path}");
+                assert_eq!(answer.json()[field], *value, "{path}");
+            }
         }
     }
 }
@@ -147,15 +213,34 @@ fn settings_come_from_flag_environment_and_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.toml");
     std::fs::write(&file, "workers = 3\nlog = \"error\"\n").unwrap();
-    let gateway = Setup::new().arg("--config", file.display()).start();
+    let with_file = || Setup::new().env("POINTSMAN_CONFIG", file.display());
+    let workers = |gateway: &Gateway| {
+        let root = gateway.admin("GET", "/", &[]).expect(200).json();
+        root["configuration"]["nginx_worker_processes"].clone()
+    };
+    // The harness gives a flag of its own where it is not told otherwise.
+    let gateway = with_file().start();
+    assert_eq!(workers(&gateway), "2");
     let root = gateway.admin("GET", "/", &[]).expect(200).json();
-    // The harness gives a flag, which wins.
-    assert_eq!(root["configuration"]["nginx_worker_processes"], "2");
     assert!(root["version"].as_str().unwrap().starts_with("3.9."));
     assert_eq!(root["pointsman"]["version"], env!("CARGO_PKG_VERSION"));
     gateway.terminate();
     let (_, log) = gateway.wait();
     assert_eq!(log, "", "the file wants errors only");
+
+    let by_environment = with_file()
+        .env("POINTSMAN_WORKERS", 4)
+        .env("POINTSMAN_LOG", "info")
+        .start();
+    assert_eq!(workers(&by_environment), "4");
+    let by_flag = with_file()
+        .env("POINTSMAN_WORKERS", 4)
+        .arg("--workers", 5)
+        .start();
+    assert_eq!(workers(&by_flag), "5");
+    by_environment.terminate();
+    let (_, log) = by_environment.wait();
+    assert!(log.contains("good bye"), "{log}");
 }
 
 #[test]

@@ -105,7 +105,8 @@ impl Setup {
         if !named("--admin-listen") {
             command.args(["--admin-listen", "127.0.0.1:0"]);
         }
-        if !named("--workers") {
+        let in_environment = |name| self.environment.iter().any(|(set, _)| *set == name);
+        if !named("--workers") && !in_environment("POINTSMAN_WORKERS") {
             command.args(["--workers", "2"]);
         }
         if !named("--balancer-pick-timeout") {
@@ -266,13 +267,22 @@ impl Gateway {
             .expect(201);
     }
 
-    /// Posts a form to the Admin API: the status, or none if the process did not answer.
-    pub(crate) fn try_admin(&self, path: &str, fields: &[(&str, &str)]) -> Option<u16> {
-        let answer = self
-            .agent
-            .post(format!("http://{}{path}", self.admin))
-            .content_type("application/x-www-form-urlencoded")
-            .send(form(fields));
+    /// Sends a form to the Admin API: the status, or none if the process did not answer.
+    pub(crate) fn try_admin(
+        &self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> Option<u16> {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.admin));
+        let answer = if fields.is_empty() {
+            self.agent.run(request.body(()).ok()?)
+        } else {
+            let request = request.header("content-type", "application/x-www-form-urlencoded");
+            self.agent.run(request.body(form(fields)).ok()?)
+        };
         let status = answer.ok()?.status().as_u16();
         self.writes.fetch_add(1, Ordering::SeqCst);
         Some(status)
