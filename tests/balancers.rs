@@ -296,3 +296,78 @@ fn a_component_that_its_users_settings_do_not_fit_takes_no_ones_place() {
     put().expect(200);
     gateway.backend_of("/");
 }
+
+#[test]
+fn an_instance_has_the_memory_that_the_settings_give_it() {
+    for (kibibytes, is_enough) in [(8192, false), (65_536, true)] {
+        let (gateway, _backends) = with_backends(Setup::new().arg("--balancer-memory", kibibytes));
+        let component = guest("eats-memory");
+        gateway.upload("eats-memory", component).expect(201);
+        use_balancer(&gateway, "eats-memory");
+        for _ in 0..20 {
+            gateway.backend_of("/");
+        }
+        let shown = gateway.admin("GET", "/balancers/eats-memory", &[]);
+        let usage = &shown.expect(200).json()["usage"]["u"];
+        let faults = usage["faults"]["memory"].as_u64().unwrap_or(0);
+        assert_eq!(faults == 0, is_enough, "{kibibytes}: {usage}");
+    }
+}
+
+#[test]
+fn compiling_has_its_limits() {
+    // More code than a second is enough for, as a component that is nothing but a module.
+    let gateway = Setup::new()
+        .arg("--balancer-compile-timeout", 1)
+        .arg("--balancer-upload", 16_384)
+        .start();
+    let refused = gateway.upload("x", long_component()).expect(400);
+    let said = refused.text();
+    assert!(said.contains("did not compile within 1 s"), "{said}");
+    gateway.admin("GET", "/status", &[]).expect(200);
+    // More memory than the compiler may have, here for the component itself.
+    let compiler = std::process::Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args(["compile-worker", "600"])
+        .stdin(std::fs::File::open("/dev/zero").unwrap())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!compiler.success());
+}
+
+/// A component whose one module has many functions of many additions.
+fn long_component() -> Vec<u8> {
+    fn number(mut n: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while n > 0x7f {
+            bytes.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        bytes.push(n as u8);
+        bytes
+    }
+    fn section(id: u8, content: &[u8]) -> Vec<u8> {
+        [&[id], &*number(content.len()), content].concat()
+    }
+    const FUNCTIONS: usize = 2000;
+    // No locals; 1, then each value doubled and added to: `i32.const 1`, `local.get 0`, `i32.mul`, ...
+    let mut body = vec![0, 0x41, 1];
+    for _ in 0..1000 {
+        // local.get 0, i32.mul, local.get 0, i32.xor
+        body.extend([0x20, 0, 0x6c, 0x20, 0, 0x73]);
+    }
+    body.push(0x0b);
+    let body = [&*number(body.len()), &*body].concat();
+    let module = [
+        &b"\0asm\x01\0\0\0"[..],
+        // One type: i32 -> i32.
+        &section(1, &[1, 0x60, 1, 0x7f, 1, 0x7f]),
+        &section(3, &[&*number(FUNCTIONS), &[0; FUNCTIONS]].concat()),
+        &section(
+            10,
+            &[&*number(FUNCTIONS), &*body.repeat(FUNCTIONS)].concat(),
+        ),
+    ]
+    .concat();
+    [&b"\0asm\x0d\0\x01\0"[..], &section(1, &module)].concat()
+}
