@@ -1,5 +1,9 @@
 //! What a request and its response go through.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::harness::{Backend, Gateway, Raw, Setup, exchange};
@@ -442,4 +446,149 @@ fn a_tunnel_that_nobody_uses_is_closed() {
     raw.send(b"ping");
     assert_eq!(raw.read_until("ping"), "ping");
     assert!(raw.is_closed());
+}
+
+/// A server that speaks HTTP by hand: what it does with each connection, one after the other.
+fn by_hand(serve: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));
+    address
+}
+
+/// Reads a request without a body.
+fn read_head(stream: &mut TcpStream) {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        read.push(byte[0]);
+    }
+}
+
+#[test]
+fn an_endpoint_that_does_not_connect_or_does_not_read_is_504() {
+    let gateway = Gateway::start();
+    let timeouts = [
+        ("connect_timeout", "200"),
+        ("write_timeout", "200"),
+        ("retries", "0"),
+    ];
+    // A queue of one, and nobody who takes from it: the kernel leaves further connections hanging.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    socket.listen(0).unwrap();
+    let full = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut held = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&full, Duration::from_millis(200)) {
+        held.push(stream);
+    }
+    add(
+        &gateway,
+        "full",
+        &full.to_string(),
+        &timeouts,
+        &[("paths[]", "/full")],
+    );
+    let late = gateway.get("/full").expect(504);
+    assert_eq!(late.json()["message"], "The upstream server is timing out");
+
+    let mut kept = Vec::new();
+    let deaf = by_hand(move |stream| kept.push(stream));
+    add(
+        &gateway,
+        "deaf",
+        &deaf.to_string(),
+        &timeouts,
+        &[("paths[]", "/deaf")],
+    );
+    let mut client = TcpStream::connect(gateway.proxy).unwrap();
+    let mut upload = client.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        let head = "POST /deaf HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000000\r\n\r\n";
+        let _ = upload.write_all(head.as_bytes());
+        // Until nobody takes it any more.
+        while upload.write_all(&[b'x'; 65_536]).is_ok() {}
+    });
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 504");
+    drop(client);
+    sender.join().unwrap();
+}
+
+#[test]
+fn connections_to_endpoints_are_kept_as_long_as_the_settings_say() {
+    for (size, most, requests, connections) in [(0, 0, 4, 4), (8, 2, 6, 3), (8, 0, 6, 1)] {
+        let gateway = Setup::new()
+            .arg("--workers", 1)
+            .arg("--upstream-keepalive-pool-size", size)
+            .arg("--upstream-keepalive-max-requests", most)
+            .start();
+        let backend = Backend::start("b");
+        gateway.balanced(&[(backend.address, 1)]);
+        for _ in 0..requests {
+            assert_eq!(gateway.backend_of("/"), "b");
+        }
+        assert_eq!(backend.connections(), connections, "{size} {most}");
+    }
+}
+
+#[test]
+fn an_idle_connection_to_an_endpoint_is_closed() {
+    let gateway = Setup::new()
+        .arg("--upstream-keepalive-idle-timeout", 1)
+        .start();
+    let (ended, end) = std::sync::mpsc::channel();
+    let address = by_hand(move |mut stream| {
+        read_head(&mut stream);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .unwrap();
+        // Nothing comes but the end.
+        let _ = ended.send(stream.read(&mut [0]).unwrap());
+    });
+    gateway.balanced(&[(address, 1)]);
+    gateway.get("/").expect(200);
+    assert_eq!(end.recv().unwrap(), 0);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_its_endpoint_back() {
+    const SIZE: usize = 256 << 20;
+    let gateway = Gateway::start();
+    let (stuck, at) = std::sync::mpsc::channel();
+    let address = by_hand(move |mut stream| {
+        read_head(&mut stream);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        // A second in which nothing is taken is a long one: then the gateway holds what it will hold.
+        stream
+            .set_write_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        let chunk = vec![b'x'; 65_536];
+        let mut sent = 0;
+        while sent < SIZE {
+            match stream.write(&chunk[..chunk.len().min(SIZE - sent)]) {
+                Ok(written) => sent += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let _ = stuck.send(sent);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    gateway.balanced(&[(address, 1)]);
+    let mut client = TcpStream::connect(gateway.proxy).unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    // What two pairs of sockets hold, and a little of our own.
+    let held = at.recv().unwrap();
+    assert!(held < SIZE / 8, "{held}");
+    // It goes on where it stood.
+    let read = std::io::copy(&mut client, &mut std::io::sink()).unwrap();
+    assert!(read > SIZE as u64, "{read}");
 }
