@@ -63,10 +63,14 @@ impl Changes {
         let due = busy.map(|(_, position)| position).collect();
         Self { table, board, due }
     }
+}
+
+impl Iterator for Changes {
+    type Item = (u32, u32);
 
     /// Another change: a position, and the requests in flight there now. None if there is none at the
-    /// moment.
-    pub fn next(&mut self) -> Option<(u32, u32)> {
+    /// moment; there may be one later.
+    fn next(&mut self) -> Option<(u32, u32)> {
         if self.due.is_empty() {
             let mut noted = self.board.noted.lock();
             if std::mem::take(&mut noted.all) {
@@ -99,7 +103,7 @@ mod tests {
     }
 
     fn told(changes: &mut Changes) -> Vec<(u32, u32)> {
-        let mut told: Vec<_> = std::iter::from_fn(|| changes.next()).collect();
+        let mut told: Vec<_> = changes.by_ref().collect();
         told.sort_unstable();
         told
     }
