@@ -1,0 +1,228 @@
+//! Bytes to events.
+
+use thiserror::Error;
+
+use super::{Answer, Event, Header, MAGIC, Pick, Row, tag};
+
+/// Most endpoints of a table and most values of a pick that are believed.
+const MOST: u64 = 1 << 24;
+
+/// Why a trace cannot be read.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// It does not begin as one does.
+    #[error("this is no trace of pointsman, or one of another version")]
+    Foreign,
+    /// It is cut off.
+    #[error("the trace ends in the middle of something, at byte {0}")]
+    Cut(usize),
+    /// It says what cannot be.
+    #[error("the trace is damaged at byte {0}")]
+    Damaged(usize),
+}
+
+/// Reads a trace.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    now: u64,
+    load: Vec<u32>,
+    picks: u64,
+    /// What it is of.
+    pub header: Header,
+    /// The component.
+    pub component: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Reads what a trace begins with.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
+        if !bytes.starts_with(MAGIC) {
+            return Err(Error::Foreign);
+        }
+        let mut reader = Self {
+            bytes,
+            at: MAGIC.len(),
+            now: 0,
+            load: Vec::new(),
+            picks: 0,
+            header: Header {
+                upstream: String::new(),
+                balancer: String::new(),
+                digest: String::new(),
+                config: String::new(),
+                started: 0.0,
+                gateway: String::new(),
+            },
+            component: &[],
+        };
+        let header = reader.part()?;
+        reader.component = reader.part()?;
+        reader.header = serde_json::from_slice(header).map_err(|_| Error::Damaged(MAGIC.len()))?;
+        Ok(reader)
+    }
+
+    /// The next event; none at the end.
+    ///
+    /// # Errors
+    /// When there is something, and no event.
+    pub fn event(&mut self) -> Result<Option<Event>, Error> {
+        let Some(&tag) = self.bytes.get(self.at) else {
+            return Ok(None);
+        };
+        let start = self.at;
+        self.at += 1;
+        let event = match tag {
+            tag::TABLE | tag::FRESH => {
+                let rows = (0..self.count()?).map(|_| self.row());
+                let rows = rows.collect::<Result<_, _>>()?;
+                self.load.clear();
+                Event::Table {
+                    fresh: tag == tag::FRESH,
+                    rows,
+                    heard: self.heard()?,
+                }
+            }
+            tag::PICK => Event::Pick(self.pick()?),
+            tag::OUTCOME => {
+                let back = self.varint()?;
+                let pick = self.picks.checked_sub(back);
+                Event::Outcome {
+                    pick: pick.ok_or(Error::Damaged(start))?,
+                    status: u16::try_from(self.varint()?).map_err(|_| Error::Damaged(start))?,
+                    latency: self.varint()?,
+                }
+            }
+            _ => return Err(Error::Damaged(start)),
+        };
+        Ok(Some(event))
+    }
+
+    fn pick(&mut self) -> Result<Pick, Error> {
+        let flags = self.byte()?;
+        let passed = unzigzag(self.varint()?);
+        self.now = self.now.wrapping_add(passed as u64);
+        let entropy = self.u64()?;
+        let affinity = (flags & 1 != 0).then(|| self.u64()).transpose()?;
+        let attempt = match flags & 2 {
+            0 => 0,
+            _ => self.u32()?,
+        };
+        if flags & 4 != 0 {
+            self.columns()?;
+        }
+        let heard = match flags & 8 {
+            0 => Vec::new(),
+            _ => self.heard()?,
+        };
+        let start = self.at;
+        let answer = match self.varint()? {
+            0 => Answer::None,
+            1 => Answer::Refused,
+            more => Answer::Position(u32::try_from(more - 2).map_err(|_| Error::Damaged(start))?),
+        };
+        let chosen = self.varint()?.checked_sub(1).map(u32::try_from);
+        self.picks += 1;
+        Ok(Pick {
+            now: self.now,
+            entropy,
+            affinity,
+            attempt,
+            load: match flags & 4 {
+                0 => Vec::new(),
+                _ => self.load.clone(),
+            },
+            heard,
+            answer,
+            chosen: chosen.transpose().map_err(|_| Error::Damaged(start))?,
+        })
+    }
+
+    fn row(&mut self) -> Result<Row, Error> {
+        Ok(Row {
+            id: self.u64()?,
+            weight: self.u32()?,
+        })
+    }
+
+    fn columns(&mut self) -> Result<(), Error> {
+        let length = self.count()?;
+        if self.load.len() != length {
+            self.load.clear();
+            self.load.resize(length, 0);
+        }
+        let mut position = 0;
+        for _ in 0..self.count()? {
+            let start = self.at;
+            position += self.count()?;
+            let value = self.u32()?;
+            *(self.load.get_mut(position)).ok_or(Error::Damaged(start))? = value;
+            position += 1;
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self) -> Result<Vec<u64>, Error> {
+        let count = self.count()?;
+        (0..count)
+            .map(|_| Ok(self.varint()?.wrapping_sub(1)))
+            .collect()
+    }
+
+    fn part(&mut self) -> Result<&'a [u8], Error> {
+        let length = self.count()?;
+        self.take(length)
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Error> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let taken = rest.get(..length).ok_or(Error::Cut(self.at))?;
+        self.at += length;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, Error> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    fn u64(&mut self) -> Result<u64, Error> {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(self.take(8)?);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn u32(&mut self) -> Result<u32, Error> {
+        let start = self.at;
+        u32::try_from(self.varint()?).map_err(|_| Error::Damaged(start))
+    }
+
+    /// A number of things that follow: never so many that room for them is a danger.
+    fn count(&mut self) -> Result<usize, Error> {
+        let start = self.at;
+        match self.varint()? {
+            count if count <= MOST => Ok(count as usize),
+            _ => Err(Error::Damaged(start)),
+        }
+    }
+
+    fn varint(&mut self) -> Result<u64, Error> {
+        let start = self.at;
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Error::Damaged(start))
+    }
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}

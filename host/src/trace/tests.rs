@@ -1,0 +1,132 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn header() -> Header {
+    Header {
+        upstream: "u".into(),
+        balancer: "round-robin".into(),
+        digest: "ab".into(),
+        config: "{}".into(),
+        started: 1.5,
+        gateway: "0.1.0".into(),
+    }
+}
+
+fn table() -> impl Strategy<Value = Event> {
+    let rows = prop::collection::vec((any::<u64>(), any::<u32>()), 0..5);
+    (
+        any::<bool>(),
+        rows,
+        prop::collection::vec(any::<u64>(), 0..5),
+    )
+        .prop_map(|(fresh, rows, heard)| {
+            let rows = rows.into_iter().map(|(id, weight)| Row { id, weight });
+            let rows = rows.collect();
+            Event::Table { fresh, rows, heard }
+        })
+}
+
+fn pick() -> impl Strategy<Value = Event> {
+    let answer = prop_oneof![
+        Just(Answer::None),
+        Just(Answer::Refused),
+        any::<u32>().prop_map(Answer::Position)
+    ];
+    let handed = (
+        any::<u64>(),
+        any::<u64>(),
+        any::<Option<u64>>(),
+        any::<u32>(),
+    );
+    let told = (
+        prop::collection::vec(0_u32..3, 0..6),
+        prop::collection::vec(any::<u64>(), 0..6),
+    );
+    (handed, told, answer, any::<Option<u32>>()).prop_map(|(handed, told, answer, chosen)| {
+        let (now, entropy, affinity, attempt) = handed;
+        let (load, heard) = told;
+        Event::Pick(Pick {
+            now,
+            entropy,
+            affinity,
+            attempt,
+            load,
+            heard,
+            answer,
+            chosen,
+        })
+    })
+}
+
+fn read(bytes: &[u8]) -> Result<Vec<Event>, Error> {
+    let mut reader = Reader::new(bytes)?;
+    std::iter::from_fn(|| reader.event().transpose()).collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(events in prop::collection::vec(prop_oneof![table(), pick()], 0..20)) {
+        let mut writer = Writer::new(&header(), b"component");
+        for event in &events {
+            writer.event(event);
+        }
+        let bytes = writer.take();
+        let reader = Reader::new(&bytes).unwrap();
+        prop_assert_eq!((reader.header.clone(), reader.component), (header(), &b"component"[..]));
+        prop_assert_eq!(read(&bytes).unwrap(), events);
+    }
+
+    #[test]
+    fn whatever_is_read_nothing_breaks(
+        events in prop::collection::vec(prop_oneof![table(), pick()], 0..8),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut writer = Writer::new(&header(), b"component");
+        events.iter().for_each(|event| writer.event(event));
+        let mut bytes = writer.take();
+        for (place, value) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        bytes.truncate(cut.index(bytes.len() + 1));
+        let _ = read(&bytes);
+    }
+}
+
+#[test]
+fn outcomes_find_their_picks() {
+    let mut writer = Writer::new(&header(), &[]);
+    for entropy in [7, 8, 9] {
+        let pick = Pick {
+            now: 1000 + entropy,
+            entropy,
+            ..Pick::default()
+        };
+        writer.pick(&pick, &[], &[], Answer::Position(0), Some(0));
+    }
+    writer.outcome(8, 200, 1508);
+    writer.outcome(5, 200, 1508);
+    writer.outcome(7, 0, 2007);
+    let outcome = |pick, status, latency| Event::Outcome {
+        pick,
+        status,
+        latency,
+    };
+    let events = read(&writer.take()).unwrap();
+    assert_eq!(events[3..], [outcome(1, 200, 500), outcome(0, 0, 1000)]);
+}
+
+#[test]
+fn what_is_no_trace_is_refused_and_what_is_cut_says_where() {
+    assert_eq!(read(b"PMTRACE2"), Err(Error::Foreign));
+    let mut writer = Writer::new(&header(), &[]);
+    writer.table(true, [Row { id: 1, weight: 2 }].into_iter(), &[]);
+    let bytes = writer.take();
+    let whole = bytes.len();
+    assert!(matches!(read(&bytes[..whole - 1]), Err(Error::Cut(_))));
+    assert_eq!(read(&bytes).unwrap().len(), 1);
+}
