@@ -18,5 +18,6 @@ mod lifecycle;
 mod names;
 mod probes;
 mod proxy;
+mod record;
 mod simulate;
 mod tls;

@@ -7,6 +7,7 @@ mod form;
 mod info;
 mod paced;
 mod page;
+mod record;
 mod respond;
 mod serve;
 mod settings;
@@ -90,6 +91,7 @@ fn router(admin: Admin) -> Router {
     ];
     endpoints.extend(balancers::endpoints());
     endpoints.extend(targets::endpoints());
+    endpoints.push(record::endpoint());
     // Targets exist below their upstream only.
     for kind in [Kind::Service, Kind::Route, Kind::Upstream] {
         endpoints.extend(entities::endpoints(kind));

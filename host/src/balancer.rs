@@ -15,13 +15,16 @@ mod choose;
 mod compile;
 mod engine;
 mod instance;
+mod rerun;
 mod sandbox;
 mod shipped;
+mod tape;
 
 pub use check::{LoadError, Observed};
-pub use choose::{Balancer, Choice, Counters, Faults, Request, micros};
+pub use choose::{Balancer, Choice, Counters, Faults, Recording, Request, micros};
 pub use compile::compile_worker;
 pub use engine::{Engine, Error, Plugin, Settings, try_settings};
+pub use rerun::Rerun;
 pub use shipped::{SHIPPED, Shipped};
 
 #[cfg(test)]

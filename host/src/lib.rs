@@ -18,7 +18,8 @@ mod simulate;
 pub mod snapshot;
 pub mod store;
 mod tls;
+pub mod trace;
 pub mod upstream;
 
 pub use gateway::run;
-pub use simulate::{Arguments as Simulation, simulate};
+pub use simulate::{Arguments as Simulation, ReplayArguments as Replay, replay, simulate};

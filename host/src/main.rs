@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written};
-use pointsman::{Simulation, balancer, run, simulate};
+use pointsman::{Replay, Simulation, balancer, replay, run, simulate};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -39,6 +39,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Simulate(Simulation),
+    Replay(Replay),
 }
 
 fn main() -> ExitCode {
@@ -49,8 +50,12 @@ fn main() -> ExitCode {
         return balancer::compile_worker();
     }
     let cli = Cli::parse();
-    if let Some(Command::Simulate(simulation)) = &cli.command {
-        return match simulate(simulation) {
+    if let Some(command) = &cli.command {
+        let done = match command {
+            Command::Simulate(simulation) => simulate(simulation),
+            Command::Replay(trace) => replay(trace),
+        };
+        return match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("{error:#}")),
         };

@@ -7,6 +7,7 @@ mod fleet;
 mod outcome;
 mod plot;
 mod random;
+mod replay;
 mod report;
 mod run;
 mod scenario;
@@ -22,12 +23,14 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::balancer::{Engine, Plugin, SHIPPED, Settings, try_settings};
+pub use replay::{Arguments as ReplayArguments, replay};
+
 use outcome::Outcome;
 use run::SAMPLES;
 use scenario::Scenario;
 
-/// Longest time that a balancer may take for an answer: nobody waits for it, but it must end.
-const PICK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Never reached: what a balancer may take is counted in instructions, so that it is the same each time.
+const PICK_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Memory of an instance and largest component, as a gateway has them unless told otherwise.
 const MEMORY: usize = 16 << 20;
@@ -98,14 +101,7 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
-    let engine = Engine::new(Settings {
-        pick_timeout: PICK_TIMEOUT,
-        memory: MEMORY,
-        upload: usize::MAX,
-        compile_timeout: Duration::MAX,
-        cache_dir: None,
-        compiler: PathBuf::new(),
-    })?;
+    let engine = engine()?;
     let names: Vec<&str> = match arguments.balancers.as_slice() {
         [] => SHIPPED.iter().map(|shipped| shipped.name).collect(),
         some => some.iter().map(String::as_str).collect(),
@@ -131,32 +127,62 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
     say_speed(&outcomes, start.elapsed());
     let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(outcome, _)| outcome).collect();
 
-    let document = || -> anyhow::Result<String> {
-        let document = json!({
-            "scenario": name,
-            "description": scenario.description,
-            "seed": arguments.seed,
-            "version": env!("CARGO_PKG_VERSION"),
-            "outcomes": outcomes,
-        });
-        Ok(serde_json::to_string(&document)? + "\n")
+    let document = json!({
+        "scenario": name,
+        "description": scenario.description,
+        "seed": arguments.seed,
+        "version": env!("CARGO_PKG_VERSION"),
+        "outcomes": outcomes,
+    });
+    let wanted = Show {
+        format: arguments.format,
+        out: arguments.out.as_deref(),
     };
-    if let Some(folder) = &arguments.out {
+    let heading = scenario.description.trim();
+    show(&wanted, &scenario, &outcomes, &document, heading)
+}
+
+/// In what form outcomes are wanted, and where.
+struct Show<'a> {
+    format: Format,
+    out: Option<&'a Path>,
+}
+
+/// Writes outcomes down, for people and for programs.
+fn show(
+    wanted: &Show<'_>,
+    scenario: &Scenario,
+    outcomes: &[Outcome],
+    document: &Value,
+    heading: &str,
+) -> anyhow::Result<()> {
+    let document = || -> anyhow::Result<String> { Ok(serde_json::to_string(document)? + "\n") };
+    if let Some(folder) = wanted.out {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         write(folder, "outcome.json", &document()?)?;
         let plotted = |error: Box<dyn std::error::Error>| anyhow!("cannot plot: {error}");
-        let latencies = plot::latencies(&outcomes).map_err(plotted)?;
+        let latencies = plot::latencies(outcomes).map_err(plotted)?;
         write(folder, "latency.svg", &latencies)?;
-        let loads = plot::loads(&scenario, &outcomes).map_err(plotted)?;
+        let loads = plot::loads(scenario, outcomes).map_err(plotted)?;
         write(folder, "load.svg", &loads)?;
     }
-    print(&match arguments.format {
-        Format::Table => format!(
-            "{}\n\n{}",
-            scenario.description.trim(),
-            report::tables(&scenario, &outcomes)
-        ),
+    print(&match wanted.format {
+        Format::Table => format!("{heading}\n\n{}", report::tables(scenario, outcomes)),
         Format::Json => document()?,
     })
+}
+
+/// The component host of programs that are no gateway.
+fn engine() -> anyhow::Result<Arc<Engine>> {
+    Ok(Engine::metered(Settings {
+        pick_timeout: PICK_TIMEOUT,
+        memory: MEMORY,
+        upload: usize::MAX,
+        compile_timeout: Duration::MAX,
+        cache_dir: None,
+        compiler: PathBuf::new(),
+    })?)
 }
 
 fn write(folder: &Path, name: &str, content: &str) -> anyhow::Result<()> {

@@ -163,6 +163,20 @@ fn usage(admin: &Admin, digest: Option<&str>) -> Value {
     usage.into()
 }
 
+/// The component of a balancer, if it is the one with this digest.
+pub(super) fn component_of(
+    admin: &Admin,
+    name: &str,
+    digest: &str,
+) -> Result<Option<Bytes>, Error> {
+    let stored = admin.store.find(KIND, &["name"], &[&name.into()])?;
+    let fits = |row: &Row| row.get("digest").and_then(Value::as_str) == Some(digest);
+    match stored {
+        Some(stored) if fits(&stored.row) => Ok(admin.store.blob(KIND, id_of(&stored.row))?),
+        _ => Ok(None),
+    }
+}
+
 async fn component(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
     let row = find(&admin, KIND, &key)?.ok_or_else(Error::not_found)?.row;
     let blob = admin.store.blob(KIND, id_of(&row))?;

@@ -2,14 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc::Sender;
 
 use super::bindings;
 use super::check::{Column, Interests, Observed};
 use super::engine::{Engine, Plugin};
 use super::instance::{Fault, Instance};
+use super::tape::Tape;
+use crate::trace::{Answer, Header};
 use crate::upstream::Endpoint;
 
 /// A plugin that behaved this long is forgiven its earlier faults.
@@ -47,16 +51,6 @@ pub enum Choice<T = Arc<Endpoint>> {
     Refused,
     /// Nowhere: there is no endpoint.
     Empty,
-}
-
-impl<T> Choice<T> {
-    fn map<U>(self, to: impl FnOnce(T) -> U) -> Choice<U> {
-        match self {
-            Self::Endpoint(endpoint) => Choice::Endpoint(to(endpoint)),
-            Self::Refused => Choice::Refused,
-            Self::Empty => Choice::Empty,
-        }
-    }
 }
 
 /// What the plugin of a balancer has done since it took over.
@@ -107,6 +101,22 @@ pub struct Balancer {
     stuck: AtomicBool,
     /// What the plugin looks at.
     interests: Arc<Interests>,
+    /// Whether what happens is written down.
+    recorded: AtomicBool,
+}
+
+/// What is recorded, and where it goes.
+#[derive(Debug)]
+pub struct Recording {
+    /// Name of the balancer in this gateway.
+    pub name: String,
+    /// The component.
+    pub component: Bytes,
+    /// The pieces of the trace, in order. Whoever does not take them away quickly enough, or not at all,
+    /// ends the recording.
+    pub to: Sender<Bytes>,
+    /// Largest trace, in bytes.
+    pub limit: usize,
 }
 
 impl std::fmt::Debug for Balancer {
@@ -126,6 +136,9 @@ struct Inner {
     last_fault: Option<Instant>,
     /// Reused for the columns of every pick.
     load: Vec<u32>,
+    tape: Option<Box<Tape>>,
+    /// Recordings so far: the number of the one that is going on.
+    recordings: u64,
     counters: Counters,
 }
 
@@ -153,11 +166,14 @@ impl Balancer {
                 faults: 0,
                 last_fault: None,
                 load: Vec::new(),
+                tape: None,
+                recordings: 0,
                 counters: Counters::default(),
             }),
             table: RwLock::new(table),
             busy: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
+            recorded: AtomicBool::new(false),
         }
     }
 
@@ -170,6 +186,8 @@ impl Balancer {
             inner.plugin = plugin;
             inner.config = config;
             inner.seat = Seat::Vacant;
+            // A trace is of one balancer.
+            inner.tape = None;
             inner.faults = 0;
             inner.last_fault = None;
             // They are shown as the plugin's own.
@@ -194,10 +212,78 @@ impl Balancer {
         *self.table.write() = Arc::clone(&table);
         inner.table = table;
         let inner = &mut *inner;
-        if let Seat::Taken(instance) = &mut inner.seat
-            && let Err(fault) = instance.set_endpoints(&inner.table)
-        {
-            inner.blame(&self.upstream, &fault);
+        if let Seat::Taken(instance) = &mut inner.seat {
+            let told = instance.set_endpoints(&inner.table);
+            if let Some(tape) = &mut inner.tape {
+                tape.table(false, &inner.table, instance.heard());
+            }
+            if let Err(fault) = told {
+                inner.blame(&self.upstream, &fault);
+            }
+        }
+    }
+
+    /// Writes down from now on what the balancer is asked and answers, until [`Balancer::end_recording`] or
+    /// until nobody wants it any more. It begins with a new instance, so that nothing is in it that the
+    /// trace does not tell. Returns the number of the recording.
+    ///
+    /// # Errors
+    /// When it is being recorded already, or the instance cannot be made.
+    pub fn record(&self, recording: Recording) -> Result<u64, String> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        if inner.tape.is_some() {
+            return Err("it is being recorded already".into());
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let header = Header {
+            upstream: self.upstream.clone(),
+            balancer: recording.name,
+            digest: inner.plugin.digest.clone(),
+            config: inner.config.clone(),
+            started: now.map_or(0.0, |since| since.as_secs_f64()),
+            gateway: env!("CARGO_PKG_VERSION").into(),
+        };
+        let (to, limit) = (recording.to, recording.limit);
+        inner.tape = Some(Box::new(Tape::new(
+            &header,
+            &recording.component,
+            to,
+            limit,
+        )));
+        inner.seat = Seat::Vacant;
+        if inner.take_seat(self).is_err() {
+            inner.tape = None;
+            let fault = inner.counters.last_fault.clone();
+            return Err(fault.unwrap_or_else(|| "the balancer has no instance".into()));
+        }
+        self.recorded.store(true, Ordering::Relaxed);
+        inner.recordings += 1;
+        Ok(inner.recordings)
+    }
+
+    /// Ends the recording of this number, if it is the one that is going on.
+    pub fn end_recording(&self, number: u64) {
+        let mut inner = self.inner.lock();
+        if inner.recordings == number {
+            inner.end_recording(&self.recorded);
+        }
+    }
+
+    /// Takes note of what came of a pick just now, where that is recorded: the status of the answer, 0 if
+    /// there was none.
+    pub fn observe_outcome(&self, request: Request, status: u16) {
+        if !self.recorded.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = micros(Instant::now());
+        // A trace without some outcomes is better than a request that waits.
+        let Some(mut inner) = self.inner.try_lock_for(self.engine.settings.pick_timeout) else {
+            return;
+        };
+        let told = (inner.tape.as_mut()).map(|tape| tape.outcome(request.entropy, status, now));
+        if !matches!(told, Some(Ok(()))) {
+            inner.end_recording(&self.recorded);
         }
     }
 
@@ -228,7 +314,10 @@ impl Balancer {
             self.stuck.store(true, Ordering::Relaxed);
             self.busy.fetch_add(1, Ordering::Relaxed);
             let table = self.table.read();
-            return host_choice(&table, request.entropy, tried).map(claim);
+            return match host_choice(&table, request.entropy, tried) {
+                Some(position) => Choice::Endpoint(claim(Arc::clone(&table[position]))),
+                None => Choice::Empty,
+            };
         };
         if self.stuck.load(Ordering::Relaxed) {
             self.stuck.store(false, Ordering::Relaxed);
@@ -237,21 +326,31 @@ impl Balancer {
         if inner.table.is_empty() {
             return Choice::Empty;
         }
-        match inner.ask(self, request) {
-            Ok(Some(position)) => Choice::Endpoint(claim(untried(&inner.table, position, tried))),
-            Ok(None) => {
+        let answer = inner.ask(self, request);
+        let chosen = match answer {
+            Ok(Some(position)) => Some(untried(&inner.table, position, tried)),
+            Ok(None) => None,
+            Err(Unavailable) => {
+                inner.counters.host_choices += 1;
+                host_choice(&inner.table, request.entropy, tried)
+            }
+        };
+        if inner.tape.is_some() {
+            inner.write_down(&self.recorded, request, answer, chosen);
+        }
+        match chosen {
+            Some(position) => Choice::Endpoint(claim(Arc::clone(&inner.table[position]))),
+            None if answer.is_ok() => {
                 inner.counters.refused += 1;
                 Choice::Refused
             }
-            Err(Unavailable) => {
-                inner.counters.host_choices += 1;
-                host_choice(&inner.table, request.entropy, tried).map(claim)
-            }
+            None => Choice::Empty,
         }
     }
 }
 
 /// The plugin has no answer, and why has been counted.
+#[derive(Debug, Clone, Copy)]
 struct Unavailable;
 
 impl Inner {
@@ -305,6 +404,7 @@ impl Inner {
             return Err(Unavailable);
         }
         self.counters.instances += 1;
+        self.load.clear();
         let started = Instance::start(
             &balancer.engine,
             &self.plugin,
@@ -312,9 +412,13 @@ impl Inner {
             &self.config,
             &self.table,
             &balancer.interests,
+            self.tape.is_some(),
         );
         match started {
             Ok(instance) => {
+                if let Some(tape) = &mut self.tape {
+                    tape.table(true, &self.table, instance.heard());
+                }
                 self.seat = Seat::Taken(Box::new(instance));
                 Ok(())
             }
@@ -323,6 +427,37 @@ impl Inner {
                 Err(Unavailable)
             }
         }
+    }
+
+    #[cold]
+    fn write_down(
+        &mut self,
+        recorded: &AtomicBool,
+        request: Request,
+        answer: Result<Option<usize>, Unavailable>,
+        chosen: Option<usize>,
+    ) {
+        let Some(tape) = &mut self.tape else {
+            return;
+        };
+        let said = match answer {
+            Ok(Some(position)) => Answer::Position(u32::try_from(position).unwrap_or(u32::MAX)),
+            Ok(None) => Answer::Refused,
+            Err(Unavailable) => Answer::None,
+        };
+        let (load, heard): (&[u32], &[u64]) = match &self.seat {
+            // It went, and with it what it was told.
+            Seat::Vacant | Seat::Closed(_) => (&[], &[]),
+            Seat::Taken(instance) => (&self.load, instance.heard()),
+        };
+        if tape.pick(request, load, heard, said, chosen).is_err() {
+            self.end_recording(recorded);
+        }
+    }
+
+    fn end_recording(&mut self, recorded: &AtomicBool) {
+        self.tape = None;
+        recorded.store(false, Ordering::Relaxed);
     }
 
     /// Throws the instance away and decides when there may be another.
@@ -358,37 +493,29 @@ impl Inner {
     }
 }
 
-/// The endpoint at a position, or the next one that has not been tried.
-fn untried(table: &[Arc<Endpoint>], position: usize, tried: &[u64]) -> Arc<Endpoint> {
-    let chosen = &table[position];
-    if tried.is_empty() || !tried.contains(&chosen.id) {
-        return Arc::clone(chosen);
+/// A position, or the next one whose endpoint has not been tried.
+fn untried(table: &[Arc<Endpoint>], position: usize, tried: &[u64]) -> usize {
+    if tried.is_empty() || !tried.contains(&table[position].id) {
+        return position;
     }
-    let (before, from) = table.split_at(position);
-    let next = from
-        .iter()
-        .chain(before)
-        .find(|endpoint| !tried.contains(&endpoint.id));
-    Arc::clone(next.unwrap_or(chosen))
+    let further = (position..table.len()).chain(0..position);
+    let mut left = further.filter(|&next| !tried.contains(&table[next].id));
+    left.next().unwrap_or(position)
 }
 
-/// The host's own choice: by weight, at random, among those that have not been tried.
-fn host_choice(table: &[Arc<Endpoint>], entropy: u64, tried: &[u64]) -> Choice {
+/// The host's own choice: by weight, at random, among those that have not been tried; none if there is
+/// no endpoint.
+fn host_choice(table: &[Arc<Endpoint>], entropy: u64, tried: &[u64]) -> Option<usize> {
     let total: u64 = table
         .iter()
         .map(|endpoint| u64::from(endpoint.weight))
         .sum();
-    let Some(mut ticket) = entropy.checked_rem(total) else {
-        return Choice::Empty;
-    };
+    let mut ticket = entropy.checked_rem(total)?;
     let drawn = table.iter().position(|endpoint| {
         let weight = u64::from(endpoint.weight);
         let hit = ticket < weight;
         ticket = ticket.saturating_sub(weight);
         hit
     });
-    match drawn {
-        Some(position) => Choice::Endpoint(untried(table, position, tried)),
-        None => Choice::Empty,
-    }
+    drawn.map(|position| untried(table, position, tried))
 }

@@ -27,6 +27,9 @@ const MEMORY_GUARD: u64 = 64 << 10;
 /// Stack of a guest: ample for a pick, and far less than a worker's.
 const GUEST_STACK: usize = 256 << 10;
 
+/// Instructions of a pick where these are counted: some hundred milliseconds of work.
+const FUEL: u64 = 500_000_000;
+
 /// Longest time to compile a component that ships with the gateway: a few hundred milliseconds of
 /// work, even where the machine is very busy.
 const SHIPPED_COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -75,6 +78,8 @@ pub struct Engine {
     pub(super) settings: Settings,
     /// Time between two ticks of the epoch clock.
     pub(super) tick: Duration,
+    /// Instructions that a pick may take, where these are counted.
+    pub(super) fuel: Option<u64>,
     cache: Option<Cache>,
     /// Stops the epoch clock when dropped.
     _clock: Sender<()>,
@@ -139,7 +144,23 @@ impl Engine {
     /// # Errors
     /// When the folder for compiled components cannot be made, or wasmtime cannot run here.
     pub fn new(settings: Settings) -> Result<Arc<Self>, Error> {
-        let wasm = wasmtime::Engine::new(&config()).map_err(Error::Engine)?;
+        Self::with(settings, None)
+    }
+
+    /// The same where calls are bounded by the instructions that they take and not by time, so that even
+    /// one that takes too long ends at the same place each time: for replay and simulation. It costs a
+    /// little of the speed.
+    ///
+    /// # Errors
+    /// As for [`Engine::new`].
+    pub fn metered(settings: Settings) -> Result<Arc<Self>, Error> {
+        Self::with(settings, Some(FUEL))
+    }
+
+    fn with(settings: Settings, fuel: Option<u64>) -> Result<Arc<Self>, Error> {
+        let mut config = config();
+        config.consume_fuel(fuel.is_some());
+        let wasm = wasmtime::Engine::new(&config).map_err(Error::Engine)?;
         let linker = sandbox::linker(&wasm).map_err(Error::Engine)?;
         let open = |folder: &PathBuf| {
             Cache::open(folder, &wasm).map_err(|cause| Error::Cache {
@@ -156,6 +177,7 @@ impl Engine {
             linker,
             settings,
             tick,
+            fuel,
             cache,
             _clock: clock,
         }))

@@ -10,7 +10,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use super::bindings::{self, BalancerPre, Description};
 use super::check::{Interests, LoadError};
 use super::engine::{Engine, Plugin};
-use super::sandbox::{Guest, Overdue};
+use super::sandbox::{Ear, Guest, Overdue};
 use crate::upstream::Endpoint;
 
 /// Calls other than picks may take this many times as long.
@@ -58,10 +58,13 @@ pub(super) struct Instance {
     balancer: bindings::Balancer,
     /// Ticks of the clock that a pick may take.
     pick_ticks: u64,
+    /// Instructions that it may take, where these are counted.
+    fuel: Option<u64>,
 }
 
 impl Instance {
-    /// An instance that knows its settings and its table. What it asks for is added to `interests`.
+    /// An instance that knows its settings and its table. What it asks for is added to `interests`; with
+    /// `listen`, what it is answered is kept for [`Instance::heard`].
     pub(super) fn start(
         engine: &Engine,
         plugin: &Plugin,
@@ -69,13 +72,31 @@ impl Instance {
         config: &str,
         table: &Arc<[Arc<Endpoint>]>,
         interests: &Arc<Interests>,
+        listen: bool,
     ) -> Result<Self, Fault> {
-        let guest = Guest::new(
+        let mut instance = Self::configured(engine, plugin, upstream, config, interests, listen)?;
+        instance.set_endpoints(table)?;
+        Ok(instance)
+    }
+
+    /// The same without a table.
+    pub(super) fn configured(
+        engine: &Engine,
+        plugin: &Plugin,
+        upstream: &str,
+        config: &str,
+        interests: &Arc<Interests>,
+        listen: bool,
+    ) -> Result<Self, Fault> {
+        let mut guest = Guest::new(
             engine.settings.memory,
             upstream,
             &plugin.name,
             Arc::clone(interests),
         );
+        if listen {
+            guest.ear = Ear::Listening(Vec::new());
+        }
         let mut instance = Self::new(engine, &plugin.pre, guest)?;
         instance
             .call(PATIENCE, |balancer, store| {
@@ -84,7 +105,6 @@ impl Instance {
                     .call_configure(store, config)
             })?
             .map_err(Fault::Configuration)?;
-        instance.set_endpoints(table)?;
         Ok(instance)
     }
 
@@ -94,7 +114,7 @@ impl Instance {
     /// What the plugin says of them, or how it fails.
     pub(super) fn configure(engine: &Engine, plugin: &Plugin, config: &str) -> Result<(), Fault> {
         let none: Arc<[Arc<Endpoint>]> = Arc::new([]);
-        Self::start(engine, plugin, "", config, &none, &Arc::default()).map(|_| ())
+        Self::start(engine, plugin, "", config, &none, &Arc::default(), false).map(|_| ())
     }
 
     /// Asks a component what it is, in an instance that is then thrown away.
@@ -128,6 +148,9 @@ impl Instance {
             .epoch_deadline_callback(move |mut context| check_deadline(context.data_mut(), budget));
         // Instantiation runs the guest's start code.
         store.set_epoch_deadline(pick_ticks * u64::from(PATIENCE));
+        if let Some(fuel) = engine.fuel {
+            refuel(&mut store, fuel * u64::from(PATIENCE));
+        }
         let balancer = catch_unwind(AssertUnwindSafe(|| pre.instantiate(&mut store)))
             .unwrap_or_else(|_| Err(wasmtime::Error::msg("the host panicked")))
             .map_err(|error| fault(&mut store, &error))?;
@@ -136,7 +159,21 @@ impl Instance {
             store,
             balancer,
             pick_ticks,
+            fuel: engine.fuel,
         })
+    }
+
+    /// What the gateway answered to questions of the last call, if somebody listens.
+    pub(super) fn heard(&self) -> &[u64] {
+        match &self.store.data().ear {
+            Ear::Listening(heard) => heard,
+            Ear::Deaf | Ear::Prompted(_) => &[],
+        }
+    }
+
+    /// Answers questions of the next call from here, and not from the endpoints.
+    pub(super) fn prompt(&mut self, answers: Vec<u64>) {
+        self.store.data_mut().ear = Ear::Prompted(answers.into_iter());
     }
 
     /// Replaces the table that positions refer to.
@@ -188,6 +225,12 @@ impl Instance {
     ) -> Result<T, Fault> {
         self.store
             .set_epoch_deadline(self.pick_ticks * u64::from(patience));
+        if let Some(fuel) = self.fuel {
+            refuel(&mut self.store, fuel * u64::from(patience));
+        }
+        if let Ear::Listening(heard) = &mut self.store.data_mut().ear {
+            heard.clear();
+        }
         // wasmtime is not known to panic here; if it does, it costs an instance and no worker.
         let called = catch_unwind(AssertUnwindSafe(|| call(&self.balancer, &mut self.store)));
         let outcome = match called {
@@ -202,6 +245,11 @@ impl Instance {
         guest.output.end_call();
         outcome
     }
+}
+
+fn refuel(store: &mut Store<Guest>, fuel: u64) {
+    // It fails where the engine counts nothing, and then there is no limit to set.
+    let _ = store.set_fuel(fuel);
 }
 
 /// Called when a deadline has passed by the wall clock. The guest is late only if it used the time:
@@ -229,7 +277,8 @@ fn thread_cpu_time() -> Duration {
 fn fault(store: &mut Store<Guest>, error: &wasmtime::Error) -> Fault {
     let guest = store.data_mut();
     let denied = std::mem::take(&mut guest.limits.denied);
-    if error.is::<Late>() || error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+    let trap = error.downcast_ref::<Trap>();
+    if error.is::<Late>() || matches!(trap, Some(Trap::Interrupt | Trap::OutOfFuel)) {
         return Fault::Deadline;
     }
     let cause = error.root_cause().to_string();

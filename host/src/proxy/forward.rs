@@ -169,6 +169,11 @@ async fn tries(
         let ahead = in_flight.ahead();
         let outcome = once(worker, service, in_flight, &outbound, now).await;
         let report = |outcome, detail: &dyn std::fmt::Display| {
+            let status = match outcome {
+                Outcome::Answered(status) => status,
+                Outcome::Broken | Outcome::Timeout => 0,
+            };
+            upstream.balancer().observe_outcome(request, status);
             upstream.report(
                 &endpoint,
                 ahead,

@@ -1,0 +1,92 @@
+//! Recordings: what the balancer of an upstream is asked and answers, as it happens.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, post};
+use futures_util::stream;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use tokio::sync::mpsc;
+
+use super::Admin;
+use super::entities::{find, id_of};
+use crate::balancer::Recording;
+use crate::entity::Kind;
+use crate::error::Error;
+
+/// Length and size of a recording unless asked otherwise, and the most that may be asked for.
+const SECONDS: (u64, u64) = (60, 24 * 3600);
+const BYTES: (u64, u64) = (64 << 20, 4 << 30);
+
+/// Pieces of a trace that may wait for a slow client: 8 MiB.
+const WAITING: usize = 256;
+
+/// Media type of a trace.
+const TRACE: &str = "application/vnd.pointsman.trace";
+
+pub(super) fn endpoint() -> (String, MethodRouter<Admin>, &'static str) {
+    let path = "/upstreams/{key}/record".to_owned();
+    (path, post(record), "OPTIONS, POST")
+}
+
+/// Answers with the trace while it is made. It ends after `seconds`, before `max_bytes`, when another
+/// balancer takes over, or when the client goes.
+async fn record(
+    State(admin): State<Admin>,
+    Path(key): Path<String>,
+    request: Request,
+) -> Result<Response, Error> {
+    let query = request.uri().query().unwrap_or_default();
+    let (mut seconds, mut bytes) = (SECONDS.0, BYTES.0);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "seconds" => seconds = number(&name, &value, SECONDS.1)?,
+            "max_bytes" => bytes = number(&name, &value, BYTES.1)?,
+            other => return Err(Error::field(other, "unknown field")),
+        }
+    }
+    let upstream = find(&admin, Kind::Upstream, &key)?.ok_or_else(Error::not_found)?;
+    let (_, snapshot) = admin.published.current();
+    let running = snapshot.upstreams.get(&id_of(&upstream.row));
+    let running = running.ok_or_else(Error::not_found)?.clone();
+    let name = upstream.row.get("algorithm").and_then(|name| name.as_str());
+    let name = name.unwrap_or_default().to_owned();
+    let digest = running.balancer().plugin().digest.clone();
+    let Some(component) = super::balancers::component_of(&admin, &name, &digest)? else {
+        let message = format!("the component of the balancer {name} is not in the store");
+        return Err(Error::Plain(StatusCode::CONFLICT, message));
+    };
+    let (to, mut pieces) = mpsc::channel(WAITING);
+    let recording = Recording {
+        name,
+        component,
+        to,
+        limit: usize::try_from(bytes).unwrap_or(usize::MAX),
+    };
+    let begun = running.balancer().record(recording);
+    let number = begun.map_err(|why| Error::Plain(StatusCode::CONFLICT, why))?;
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    tokio::spawn({
+        let running = running.clone();
+        async move {
+            tokio::time::sleep_until(end).await;
+            running.balancer().end_recording(number);
+        }
+    });
+    let trace = stream::poll_fn(move |cx| {
+        let piece = pieces.poll_recv(cx);
+        piece.map(|piece| piece.map(Ok::<_, std::convert::Infallible>))
+    });
+    Ok(([(CONTENT_TYPE, TRACE)], Body::from_stream(trace)).into_response())
+}
+
+fn number(name: &str, text: &str, most: u64) -> Result<u64, Error> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| Error::field(name, format!("value should be between 1 and {most}")))
+}

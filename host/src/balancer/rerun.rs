@@ -1,0 +1,86 @@
+//! A balancer once more: the calls of a trace, and the answers that it got, for the component that made it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::bindings;
+use super::check::Interests;
+use super::engine::{Engine, Plugin};
+use super::instance::Instance;
+use crate::trace::{Answer, Pick, Row};
+use crate::upstream::Endpoint;
+
+/// Asks a component what it was asked in a trace.
+pub struct Rerun {
+    engine: Arc<Engine>,
+    plugin: Arc<Plugin>,
+    config: String,
+    instance: Option<Instance>,
+}
+
+impl std::fmt::Debug for Rerun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rerun").finish_non_exhaustive()
+    }
+}
+
+impl Rerun {
+    /// One that has not been told of a table yet. `config` is that of the trace.
+    pub fn new(engine: Arc<Engine>, plugin: Arc<Plugin>, config: String) -> Self {
+        Self {
+            engine,
+            plugin,
+            config,
+            instance: None,
+        }
+    }
+
+    /// Tells it of a table, or a new instance of it.
+    ///
+    /// # Errors
+    /// What it does wrong.
+    pub fn table(&mut self, fresh: bool, rows: &[Row], heard: Vec<u64>) -> Result<(), String> {
+        if fresh {
+            let (engine, plugin) = (&self.engine, &self.plugin);
+            let interests = Arc::<Interests>::default();
+            let made = Instance::configured(engine, plugin, "", &self.config, &interests, false);
+            self.instance = Some(made.map_err(|fault| fault.to_string())?);
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let endpoint = |row: &Row| Endpoint::new(row.id, address, String::new(), row.weight);
+        let table = rows.iter().map(|row| Arc::new(endpoint(row))).collect();
+        let Some(instance) = &mut self.instance else {
+            return Err("the trace does not begin with an instance".into());
+        };
+        instance.prompt(heard);
+        let told = instance.set_endpoints(&table);
+        told.map_err(|fault| fault.to_string())
+    }
+
+    /// Asks it for a pick.
+    ///
+    /// # Errors
+    /// What it does wrong.
+    pub fn pick(&mut self, pick: &Pick) -> Result<Answer, String> {
+        let Some(instance) = &mut self.instance else {
+            return Err("the trace does not begin with an instance".into());
+        };
+        instance.prompt(pick.heard.clone());
+        let request = bindings::Request {
+            entropy: pick.entropy,
+            now: pick.now,
+            affinity: pick.affinity,
+            attempt: pick.attempt,
+        };
+        let answer = if self.plugin.columns.is_empty() {
+            instance.pick(request)
+        } else {
+            instance.pick_by_load(request, &pick.load)
+        };
+        match answer {
+            Ok(Some(position)) => Ok(Answer::Position(position)),
+            Ok(None) => Ok(Answer::Refused),
+            Err(fault) => Err(fault.to_string()),
+        }
+    }
+}

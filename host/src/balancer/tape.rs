@@ -1,0 +1,100 @@
+//! A recording of what a balancer is asked and answers, while one is going on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::mpsc::Sender;
+
+use super::choose::Request;
+use crate::trace::{Answer, Header, Pick, Row, Writer};
+use crate::upstream::Endpoint;
+
+/// Bytes that are sent on together, and the longest time that fewer wait.
+const PIECE: usize = 32 << 10;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Writes down what happens, in pieces for somebody who takes them away.
+pub(super) struct Tape {
+    writer: Writer,
+    to: Sender<Bytes>,
+    limit: usize,
+    sent: Instant,
+}
+
+/// The recording is over: nobody takes it away, not quickly enough, or it is as large as it may be.
+pub(super) struct Over;
+
+impl Tape {
+    pub(super) fn new(header: &Header, component: &[u8], to: Sender<Bytes>, limit: usize) -> Self {
+        Self {
+            writer: Writer::new(header, component),
+            to,
+            limit,
+            sent: Instant::now(),
+        }
+    }
+
+    pub(super) fn table(&mut self, fresh: bool, table: &[Arc<Endpoint>], heard: &[u64]) {
+        let rows = table.iter().map(|endpoint| Row {
+            id: endpoint.id,
+            weight: endpoint.weight,
+        });
+        self.writer.table(fresh, rows, heard);
+    }
+
+    pub(super) fn pick(
+        &mut self,
+        request: Request,
+        load: &[u32],
+        heard: &[u64],
+        answer: Answer,
+        chosen: Option<usize>,
+    ) -> Result<(), Over> {
+        let handed = Pick {
+            now: request.now,
+            entropy: request.entropy,
+            affinity: request.affinity,
+            attempt: request.attempt,
+            ..Pick::default()
+        };
+        let chosen = chosen.and_then(|position| u32::try_from(position).ok());
+        let before = self.writer.pending();
+        self.writer.pick(&handed, load, heard, answer, chosen);
+        self.pass_on(before)
+    }
+
+    pub(super) fn outcome(&mut self, entropy: u64, status: u16, now: u64) -> Result<(), Over> {
+        let before = self.writer.pending();
+        self.writer.outcome(entropy, status, now);
+        self.pass_on(before)
+    }
+
+    /// Sends on what there is, if it is enough. `before` is where the last event begins.
+    fn pass_on(&mut self, before: usize) -> Result<(), Over> {
+        if self.writer.len() > self.limit {
+            self.writer.take_back(before);
+            return Err(Over);
+        }
+        let pending = self.writer.pending();
+        if pending >= PIECE || (pending > 0 && self.sent.elapsed() >= PAUSE) {
+            self.sent = Instant::now();
+            // A gap would make the rest worthless.
+            return self.send();
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Over> {
+        self.to
+            .try_send(self.writer.take().into())
+            .map_err(|_| Over)
+    }
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        // What is left; whether somebody still wants it does not matter any more.
+        let _ = self.send();
+    }
+}

@@ -1,0 +1,545 @@
+//! `pointsman replay`: recorded picks once more, by the balancer that made them and by others.
+//!
+//! The balancer of the trace is asked just what it was asked, so it has to answer just what it answered.
+//! Another one gets the same requests at the same times. What a target would have made of another load nobody
+//! knows: it answers as it did at about that time.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use serde_json::json;
+
+use super::fleet::Time;
+use super::outcome::{End, Outcome, Recorder};
+use super::run::SAMPLES;
+use super::scenario::{Arrivals, Cost, Phase, Requests, Scenario};
+use super::{Affinity, Contender, Format, Show, each, engine, show};
+use crate::balancer::{Balancer, Choice, Engine, Observed, Request, Rerun, try_settings};
+use crate::trace::{Answer, Event, Header, Pick, Reader, Row};
+use crate::upstream::{Endpoint, InFlight, UNANSWERED};
+
+/// Further tries of a request that got no answer, as in Kong's `retries`.
+const RETRIES: u32 = 5;
+
+/// Asks balancers what was asked in a trace of `pointsman record`
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The trace
+    trace: PathBuf,
+
+    /// A balancer: the name of one that ships or a component (.wasm), with its settings if it needs any, as
+    /// in 'prequal={"probes":3}'; may be given several times [default: the one that was recorded]
+    #[arg(short, long = "balancer", value_name = "NAME|FILE[=JSON]")]
+    balancers: Vec<String>,
+
+    /// What is written to standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+
+    /// Folder for outcome.json, latency.svg and load.svg; made if it is missing
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// What came of a pick.
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    status: u16,
+    /// Microseconds.
+    latency: u64,
+}
+
+/// A trace, sorted out.
+struct Record {
+    header: Header,
+    events: Vec<Event>,
+    /// By the number of the pick.
+    came: Vec<Option<Came>>,
+    /// The endpoints that are in any table, with the weight that they had last.
+    targets: Vec<Row>,
+    /// The same by id.
+    places: HashMap<u64, usize>,
+    /// For each target what came of its picks, by the time of the pick.
+    history: Vec<Vec<(u64, Came)>>,
+    /// Times of the first and the last pick.
+    span: (u64, u64),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// One clear sentence.
+pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
+    let path = arguments.trace.display();
+    let bytes = std::fs::read(&arguments.trace).with_context(|| format!("cannot read {path}"))?;
+    let reader = Reader::new(&bytes).with_context(|| path.to_string())?;
+    let component = reader.component;
+    let record = Record::new(reader).with_context(|| path.to_string())?;
+    let engine = engine()?;
+    let maker = maker(&engine, component, &record.header)?;
+    let rerun = rerun(&engine, &maker, &record)?;
+    let contenders = arguments.balancers.iter();
+    let contenders =
+        contenders.map(|name| Contender::load(&engine, name).with_context(|| name.clone()));
+    let contenders: Vec<Contender> = contenders.collect::<Result<_, _>>()?;
+    let scenario = record.scenario();
+    let asked = each(&contenders, |_, contender| {
+        ask(&engine, contender, &record, &scenario)
+    });
+    let asked: Vec<(Outcome, f64)> = asked.into_iter().collect::<Result<_, _>>()?;
+    let mut outcomes = vec![record.as_it_was(&maker, &scenario)];
+    let agreement: Vec<f64> = asked.iter().map(|(_, agreement)| *agreement).collect();
+    outcomes.extend(asked.into_iter().map(|(outcome, _)| outcome));
+
+    let mut heading = format!(
+        "{} picks of {} by {} in {:.1} s. The same component picks the same again: {} of {}.",
+        record.came.len(),
+        record.header.upstream,
+        record.header.balancer,
+        scenario.seconds(),
+        rerun.same,
+        rerun.asked,
+    );
+    if let Some(first) = &rerun.first_difference {
+        heading.push_str(&format!(" First difference: {first}."));
+    }
+    for (contender, agreement) in contenders.iter().zip(&agreement) {
+        let percent = agreement * 100.0;
+        heading.push_str(&format!(
+            "\n{} chooses the same target for {percent:.1} % of the requests.",
+            contender.name
+        ));
+    }
+    let document = json!({
+        "trace": record.header,
+        "picks": record.came.len(),
+        "replayed": {
+            "asked": rerun.asked,
+            "same": rerun.same,
+            "first_difference": rerun.first_difference,
+        },
+        "agreement": agreement,
+        "version": env!("CARGO_PKG_VERSION"),
+        "outcomes": outcomes,
+    });
+    show(
+        &Show {
+            format: arguments.format,
+            out: arguments.out.as_deref(),
+        },
+        &scenario,
+        &outcomes,
+        &document,
+        &heading,
+    )
+}
+
+/// The balancer that made the trace.
+fn maker(engine: &Arc<Engine>, component: &[u8], header: &Header) -> anyhow::Result<Contender> {
+    let plugin = engine.load_trusted(component)?;
+    if plugin.digest != header.digest {
+        bail!("the component in the trace is not the one that the trace is of");
+    }
+    let config = header.config.clone();
+    try_settings(engine, &plugin, &config).map_err(|sentence| anyhow!(sentence))?;
+    Ok(Contender {
+        name: "recorded".into(),
+        plugin,
+        config,
+        affinity: Affinity::Key,
+    })
+}
+
+/// What came of asking the same once more.
+struct Again {
+    asked: u64,
+    same: u64,
+    first_difference: Option<String>,
+}
+
+fn rerun(engine: &Arc<Engine>, maker: &Contender, record: &Record) -> anyhow::Result<Again> {
+    let (plugin, config) = (Arc::clone(&maker.plugin), maker.config.clone());
+    let mut balancer = Rerun::new(Arc::clone(engine), plugin, config);
+    let mut again = Again {
+        asked: 0,
+        same: 0,
+        first_difference: None,
+    };
+    let mut number = 0_u64;
+    for event in &record.events {
+        match event {
+            Event::Table { fresh, rows, heard } => {
+                let told = balancer.table(*fresh, rows, heard.clone());
+                told.map_err(|fault| anyhow!("the balancer of the trace failed: {fault}"))?;
+            }
+            Event::Pick(pick) => {
+                number += 1;
+                // The gateway chose by itself: there is nothing to be compared.
+                if pick.answer == Answer::None {
+                    continue;
+                }
+                again.asked += 1;
+                let answer = balancer.pick(pick);
+                if answer.as_ref() == Ok(&pick.answer) {
+                    again.same += 1;
+                } else if again.first_difference.is_none() {
+                    let was = pick.answer;
+                    again.first_difference =
+                        Some(format!("pick {number} was {was:?} and is {answer:?}"));
+                }
+            }
+            Event::Outcome { .. } => {}
+        }
+    }
+    Ok(again)
+}
+
+impl Record {
+    fn new(mut reader: Reader<'_>) -> anyhow::Result<Self> {
+        let mut events = Vec::new();
+        loop {
+            match reader.event() {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break,
+                // Whoever recorded it was interrupted; what is there is whole.
+                Err(crate::trace::Error::Cut(_)) if !events.is_empty() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut record = Self {
+            header: reader.header,
+            came: Vec::new(),
+            targets: Vec::new(),
+            places: HashMap::new(),
+            history: Vec::new(),
+            span: (u64::MAX, 0),
+            events: Vec::new(),
+        };
+        let mut table: Vec<usize> = Vec::new();
+        let mut sent: Vec<(u64, Option<usize>)> = Vec::new();
+        for event in &events {
+            match event {
+                Event::Table { rows, .. } => {
+                    table = rows.iter().map(|row| record.place(*row)).collect();
+                }
+                Event::Pick(pick) => {
+                    record.span.0 = record.span.0.min(pick.now);
+                    record.span.1 = record.span.1.max(pick.now);
+                    let chosen = pick.chosen.and_then(|p| table.get(p as usize)).copied();
+                    sent.push((pick.now, chosen));
+                    record.came.push(None);
+                }
+                Event::Outcome {
+                    pick,
+                    status,
+                    latency,
+                } => {
+                    let came = Came {
+                        status: *status,
+                        latency: *latency,
+                    };
+                    let number = *pick as usize;
+                    if let (Some(slot), Some((at, Some(target)))) =
+                        (record.came.get_mut(number), sent.get(number))
+                    {
+                        *slot = Some(came);
+                        record.history[*target].push((*at, came));
+                    }
+                }
+            }
+        }
+        if record.came.is_empty() {
+            bail!("there is no pick in it");
+        }
+        for history in &mut record.history {
+            history.sort_by_key(|(at, _)| *at);
+        }
+        record.events = events;
+        Ok(record)
+    }
+
+    fn place(&mut self, row: Row) -> usize {
+        let next = self.targets.len();
+        let place = *self.places.entry(row.id).or_insert(next);
+        if place == next {
+            self.targets.push(row);
+            self.history.push(Vec::new());
+        }
+        self.targets[place] = row;
+        place
+    }
+
+    /// Only what figures and pictures need of one.
+    fn scenario(&self) -> Scenario {
+        let micros = self.span.1.saturating_sub(self.span.0).max(1);
+        Scenario {
+            description: format!("recorded at {}", self.header.upstream),
+            gateways: 1,
+            warm_up: 0.0,
+            requests: Requests {
+                cost: Cost::Constant { mean: 1.0 },
+                arrivals: Arrivals::Poisson,
+                burst: 1,
+                timeout: 60.0,
+                retries: RETRIES,
+                keys: 0,
+                key_skew: 0.0,
+            },
+            load: vec![Phase {
+                seconds: micros as f64 / 1e6,
+                level: 1.0,
+            }],
+            targets: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    fn recorder(&self, scenario: &Scenario) -> Recorder {
+        let weights = self.targets.iter().map(|row| row.weight.max(1));
+        Recorder::new(scenario, weights.collect())
+    }
+
+    /// Nanoseconds since the first pick.
+    fn time(&self, now: u64) -> Time {
+        now.saturating_sub(self.span.0) * 1000
+    }
+
+    /// What a target does with a request that is sent at a time.
+    fn answer(&self, target: usize, now: u64) -> Option<Came> {
+        let history = &self.history[target];
+        let next = history.partition_point(|(at, _)| *at < now);
+        let (_, came) = history.get(next).or(history.last())?;
+        Some(*came)
+    }
+
+    /// The figures of the recording itself.
+    fn as_it_was(&self, maker: &Contender, scenario: &Scenario) -> Outcome {
+        let mut fleet = Fleet::new(self, scenario);
+        let mut table: Vec<usize> = Vec::new();
+        let mut number = 0;
+        for event in &self.events {
+            match event {
+                Event::Table { rows, .. } => {
+                    table = rows.iter().map(|row| self.places[&row.id]).collect();
+                }
+                Event::Pick(pick) => {
+                    fleet.advance(pick.now, |_| {});
+                    let chosen = pick.chosen.and_then(|p| table.get(p as usize));
+                    match (chosen, self.came[number]) {
+                        (Some(target), Some(came)) => fleet.send(*target, pick.now, came, None),
+                        (Some(_), None) => {}
+                        (None, _) => fleet.refuse(pick.now),
+                    }
+                    number += 1;
+                }
+                Event::Outcome { .. } => {}
+            }
+        }
+        fleet.finish(maker, scenario)
+    }
+}
+
+/// Targets with the requests that they have.
+struct Fleet<'a> {
+    record: &'a Record,
+    recorder: Recorder,
+    working: Vec<u32>,
+    /// By the time at which they end.
+    open: BinaryHeap<Reverse<(u64, usize)>>,
+    requests: Vec<Option<Sent>>,
+    next_sample: u64,
+    step: u64,
+}
+
+struct Sent {
+    target: usize,
+    at: u64,
+    came: Came,
+    in_flight: Option<InFlight>,
+}
+
+impl<'a> Fleet<'a> {
+    fn new(record: &'a Record, scenario: &Scenario) -> Self {
+        let step = (record.span.1 - record.span.0).max(SAMPLES) / SAMPLES;
+        Self {
+            recorder: record.recorder(scenario),
+            working: vec![0; record.targets.len()],
+            open: BinaryHeap::new(),
+            requests: Vec::new(),
+            next_sample: record.span.0 + step,
+            step,
+            record,
+        }
+    }
+
+    /// Ends what has ended by now.
+    fn advance(&mut self, now: u64, mut learn: impl FnMut(&Sent)) {
+        while let Some(Reverse((end, index))) = self.open.peek().copied() {
+            self.sample(end.min(now));
+            if end > now {
+                return;
+            }
+            self.open.pop();
+            if let Some(sent) = self.requests[index].take() {
+                self.working[sent.target] -= 1;
+                learn(&sent);
+                let how = match sent.came.status {
+                    0 => End::Broken,
+                    500.. => End::Error,
+                    _ => End::Answered,
+                };
+                let (start, end) = (self.record.time(sent.at), self.record.time(end));
+                self.recorder.end(start, end, sent.target, how);
+            }
+        }
+        self.sample(now);
+    }
+
+    fn sample(&mut self, now: u64) {
+        while self.next_sample <= now && self.recorder.samples() < SAMPLES {
+            let working = self.working.iter().map(|count| f64::from(*count));
+            self.recorder.sample(working.collect());
+            self.next_sample += self.step;
+        }
+    }
+
+    fn send(&mut self, target: usize, now: u64, came: Came, in_flight: Option<InFlight>) {
+        self.working[target] += 1;
+        let end = now.saturating_add(came.latency);
+        self.open.push(Reverse((end, self.requests.len())));
+        self.requests.push(Some(Sent {
+            target,
+            at: now,
+            came,
+            in_flight,
+        }));
+    }
+
+    fn refuse(&mut self, now: u64) {
+        let time = self.record.time(now);
+        self.recorder.end(time, time, 0, End::NoTarget);
+    }
+
+    fn finish(mut self, contender: &Contender, scenario: &Scenario) -> Outcome {
+        self.advance(u64::MAX, |_| {});
+        self.recorder.finish(contender, scenario)
+    }
+}
+
+/// Has another balancer choose for the requests of a trace. Returns what came of it, and for which share of
+/// the requests it chose as the recorded one did.
+fn ask(
+    engine: &Arc<Engine>,
+    contender: &Contender,
+    record: &Record,
+    scenario: &Scenario,
+) -> anyhow::Result<(Outcome, f64)> {
+    let plugin = Arc::clone(&contender.plugin);
+    let config = contender.config.clone();
+    let balancer = Balancer::new(Arc::clone(engine), &contender.name, plugin, config);
+    let mut fleet = Fleet::new(record, scenario);
+    let mut endpoints: HashMap<u64, Arc<Endpoint>> = HashMap::new();
+    let mut table: Vec<usize> = Vec::new();
+    let (mut requests, mut same) = (0_u64, 0_u64);
+    let mut number = 0;
+    for event in &record.events {
+        match event {
+            Event::Table { rows, .. } => {
+                table = rows.iter().map(|row| record.places[&row.id]).collect();
+                let rows = rows.iter().map(|row| {
+                    let known = endpoints.get(&row.id).filter(|e| e.weight == row.weight);
+                    let endpoint = known.map_or_else(|| Arc::new(endpoint(*row)), Arc::clone);
+                    endpoints.insert(row.id, Arc::clone(&endpoint));
+                    endpoint
+                });
+                balancer.set_endpoints(rows.collect());
+            }
+            Event::Pick(pick) => {
+                let came = record.came[number];
+                number += 1;
+                // A retry was owed to what the recorded one chose; here there are others.
+                if pick.attempt > 0 {
+                    continue;
+                }
+                requests += 1;
+                let learns = balancer.wants(Observed::Latency);
+                fleet.advance(pick.now, |sent| learn(learns, sent));
+                let was = pick.chosen.and_then(|p| table.get(p as usize)).copied();
+                let chosen = send(&balancer, record, &mut fleet, pick, was.zip(came));
+                same += u64::from(chosen == was);
+            }
+            Event::Outcome { .. } => {}
+        }
+        if let Some(fault) = balancer.counters().last_fault {
+            bail!("{} failed: {fault}", contender.name);
+        }
+    }
+    let agreement = same as f64 / requests.max(1) as f64;
+    Ok((fleet.finish(contender, scenario), agreement))
+}
+
+/// Sends a request somewhere, again if that target does not answer. Returns where it went first.
+fn send(
+    balancer: &Balancer,
+    record: &Record,
+    fleet: &mut Fleet<'_>,
+    pick: &Pick,
+    was: Option<(usize, Came)>,
+) -> Option<usize> {
+    let mut tried = Vec::new();
+    let mut first = None;
+    loop {
+        let attempt = tried.len() as u32;
+        let request = Request {
+            now: pick.now,
+            entropy: pick.entropy.wrapping_add(u64::from(attempt)),
+            affinity: pick.affinity,
+            attempt,
+        };
+        let Choice::Endpoint(in_flight) = balancer.pick(request, &tried, InFlight::new) else {
+            fleet.refuse(pick.now);
+            return first;
+        };
+        let id = in_flight.endpoint().id;
+        let target = record.places[&id];
+        first = first.or(Some(target));
+        let came = match was {
+            // Nothing is known better than what came of this very request.
+            Some((known, came)) if known == target => Some(came),
+            _ => record.answer(target, pick.now),
+        };
+        // A target that never had a request in the trace is a quick one.
+        let came = came.unwrap_or(Came {
+            status: 200,
+            latency: 0,
+        });
+        if came.status == 0 && attempt < RETRIES {
+            tried.push(id);
+            continue;
+        }
+        fleet.send(target, pick.now, came, Some(in_flight));
+        return first;
+    }
+}
+
+fn learn(wanted: bool, sent: &Sent) {
+    if let (true, Some(in_flight)) = (wanted, &sent.in_flight) {
+        let took = match sent.came.status {
+            0 => sent.came.latency.max(UNANSWERED.as_micros() as u64),
+            _ => sent.came.latency,
+        };
+        let end = sent.at.saturating_add(sent.came.latency);
+        let endpoint = in_flight.endpoint();
+        endpoint.observe_latency(end, took, in_flight.ahead());
+    }
+}
+
+fn endpoint(row: Row) -> Endpoint {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    Endpoint::new(row.id, address, String::new(), row.weight)
+}
