@@ -11,7 +11,7 @@ use crate::harness::{Backend, Gateway, Load, Raw, Setup, Tally};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until something holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "in vain: {what}");
@@ -20,12 +20,12 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// The upstream `u` as [`Gateway::balanced`] makes it, with these settings.
-fn set(gateway: &Gateway, settings: &Value) {
+pub(crate) fn set(gateway: &Gateway, settings: &Value) {
     let answer = gateway.admin_json("PATCH", "/upstreams/u", settings);
     answer.expect(200);
 }
 
-fn passive(gateway: &Gateway, unhealthy: &Value) {
+pub(crate) fn passive(gateway: &Gateway, unhealthy: &Value) {
     set(
         gateway,
         &json!({"healthchecks": {"passive": {"unhealthy": unhealthy}}}),
@@ -33,7 +33,7 @@ fn passive(gateway: &Gateway, unhealthy: &Value) {
 }
 
 /// The health of a target of `u`, with its first address.
-fn health(gateway: &Gateway, target: SocketAddr) -> (String, Value) {
+pub(crate) fn health(gateway: &Gateway, target: SocketAddr) -> (String, Value) {
     let all = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
     let all = all.json();
     let rows = all["data"].as_array().unwrap();
@@ -45,11 +45,11 @@ fn health(gateway: &Gateway, target: SocketAddr) -> (String, Value) {
     )
 }
 
-fn is(gateway: &Gateway, target: SocketAddr, state: &str) -> bool {
+pub(crate) fn is(gateway: &Gateway, target: SocketAddr, state: &str) -> bool {
     health(gateway, target).0 == state
 }
 
-fn mark(gateway: &Gateway, target: SocketAddr, state: &str) {
+pub(crate) fn mark(gateway: &Gateway, target: SocketAddr, state: &str) {
     let path = format!("/upstreams/u/targets/{target}/{state}");
     gateway.admin("PUT", &path, &[]).expect(204);
 }
@@ -263,7 +263,7 @@ fn one_address_can_be_set_by_hand() {
     assert!(is(&gateway, one.address, "UNHEALTHY"));
 }
 
-fn active(kind: &str, more: &Value) -> Value {
+pub(crate) fn active(kind: &str, more: &Value) -> Value {
     let mut active = json!({
         "type": kind,
         "http_path": "/probe",

@@ -14,6 +14,7 @@ mod balancers;
 mod fire;
 mod guide;
 mod health;
+mod lasting;
 mod lifecycle;
 mod names;
 mod probes;

@@ -108,7 +108,7 @@ impl Upstream {
             policy: Arc::default(),
             balancer,
             shared: Arc::new(Shared {
-                probes: Probes::new(name, &members, probing),
+                probes: Probes::new(&members, probing),
                 outliers: outlier::Watch::new(&members, probing),
                 members,
                 trials: Trials::default(),
@@ -139,6 +139,20 @@ impl Upstream {
         self.await_trials();
         self.shared.probes.sync();
         self.shared.outliers.sync();
+    }
+
+    /// Gives it another name. All that is known of its addresses stays, and so do its turn, its probes
+    /// and its requests in flight.
+    pub fn rename(&mut self, name: &str) {
+        self.shared.members.rename(name);
+        self.name = name.into();
+    }
+
+    /// Ends what it does by itself, since it was deleted: no address is left that is probed, and those
+    /// that it had are drained. Who holds it still, as a worker may do whose last request was long ago,
+    /// keeps nothing going.
+    pub fn retire(&self, names: &Names) {
+        self.set_targets(&[], names);
     }
 
     /// Makes these targets the ones to choose from. Endpoints that stay keep what is known of them,

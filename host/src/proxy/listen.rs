@@ -288,13 +288,16 @@ impl Worker {
         }
     }
 
-    /// Closes connections whose next request does not come, for as long as it is polled.
+    /// Closes connections whose next request does not come, and lets go of what the newest snapshot has
+    /// no use for, for as long as it is polled.
     async fn let_go(self: Rc<Self>) {
         let patience = self.settings.client_header_timeout;
         loop {
             tokio::time::sleep(LOOK).await;
             let now = Instant::now();
             self.clock.set(now);
+            // A worker without requests would hold what was deleted long ago.
+            let _ = self.snapshot();
             for client in self.clients.borrow().values() {
                 if client.is_overdue(now, patience) {
                     client.tell(Order::Close);

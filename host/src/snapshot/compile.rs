@@ -270,8 +270,9 @@ impl Compiler {
 
     fn rebuild(&mut self, stale: Stale) {
         let upstreams_changed = !stale.upstreams.is_empty();
+        let mut deleted = Vec::new();
         for id in &stale.upstreams {
-            self.rebuild_upstream(*id);
+            deleted.extend(self.rebuild_upstream(*id));
         }
         if stale.plugins {
             self.rebalance_all();
@@ -301,6 +302,10 @@ impl Compiler {
                 services: Arc::clone(&old.services),
                 upstreams: Arc::clone(&old.upstreams),
             });
+        }
+        // Last, so that no request that begins now meets an upstream without targets.
+        for upstream in deleted {
+            upstream.retire(&self.names);
         }
     }
 
@@ -333,14 +338,13 @@ impl Compiler {
         })
     }
 
-    fn rebuild_upstream(&mut self, id: Uuid) {
+    /// Returns the upstream of this id if it was deleted.
+    fn rebuild_upstream(&mut self, id: Uuid) -> Option<Arc<Upstream>> {
         let Some(settings) = self.upstreams.get(&id) else {
-            self.named.remove(&id);
-            return;
+            return self.named.remove(&id);
         };
         let plugin = self.plugin_or_default(settings);
-        let known = self.named.get(&id).filter(|old| *old.name == settings.name);
-        let mut upstream = match known {
+        let mut upstream = match self.named.get(&id) {
             Some(old) => {
                 let config = config_of(settings, &plugin);
                 old.balancer().replace(plugin, config);
@@ -351,9 +355,13 @@ impl Compiler {
                 self.new_upstream(&settings.name, true, plugin, config)
             }
         };
+        if *upstream.name != *settings.name {
+            upstream.rename(&settings.name);
+        }
         upstream.host_header = settings.host_header.as_deref().map(Arc::from);
         upstream.set_policy(Policy::of(settings));
         self.named.insert(id, Arc::new(upstream));
+        None
     }
 
     fn new_upstream(

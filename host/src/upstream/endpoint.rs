@@ -14,6 +14,7 @@ use super::changes::Board;
 use super::health::Health;
 use super::latency::{Latency, LatencyAtLoad};
 use super::orca::{LoadReport, Reported};
+use super::outlier::Ejection;
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -45,8 +46,7 @@ pub(super) struct Live {
     watched: AtomicBool,
     /// Where changes of that number are noted, and as what.
     watchers: RwLock<Vec<(Arc<Board>, u32)>>,
-    /// Left out for doing worse than its peers.
-    pub(super) ejected: AtomicBool,
+    pub(super) ejection: Ejection,
     /// Told when health changes, for the probe whose interval depends on it.
     pub(super) changed: Notify,
     pub(super) health: Health,
@@ -276,6 +276,8 @@ pub struct InFlight {
     ahead: u32,
     /// Told that a place is free, where places are limited.
     place: Option<Arc<Notify>>,
+    /// Whether it is to find out whether the endpoint is well again.
+    trial: bool,
 }
 
 impl InFlight {
@@ -285,7 +287,14 @@ impl InFlight {
             ahead: endpoint.live.begin(),
             endpoint,
             place: None,
+            trial: false,
         }
+    }
+
+    /// The same, as a trial or not.
+    pub(super) fn on_trial(mut self, trial: bool) -> Self {
+        self.trial = trial;
+        self
     }
 
     /// The same, unless that would be more than `limit` at a time.
@@ -299,6 +308,7 @@ impl InFlight {
                 endpoint,
                 ahead,
                 place: Some(Arc::clone(place)),
+                trial: false,
             }),
             None => Err(endpoint),
         }
@@ -312,6 +322,11 @@ impl InFlight {
     /// Requests that were in flight at the endpoint when this one was added.
     pub fn ahead(&self) -> u32 {
         self.ahead
+    }
+
+    /// Whether it is to find out whether the endpoint is well again.
+    pub fn is_trial(&self) -> bool {
+        self.trial
     }
 
     /// The endpoint, to be held on to.

@@ -73,7 +73,8 @@ pub struct Condition {
     pub last_probe: Option<Event>,
     /// The last failure, of a probe or a request.
     pub last_failure: Option<Event>,
-    /// When it last became available or unavailable, in seconds since 1970; none if it never did.
+    /// When it last became available or unavailable, or was set by hand, in seconds since 1970; none if
+    /// it never was.
     pub changed_at: Option<f64>,
     /// Who changed it then.
     pub changed_by: Option<Source>,
@@ -100,6 +101,9 @@ struct Inner {
     last_failure: Option<Event>,
     changed_at: Option<f64>,
     changed_by: Option<Source>,
+    /// Who took it out, an earlier run of the gateway being no one: what it has restored keeps who it
+    /// was then. None while it is available.
+    taken_out_by: Option<Source>,
 }
 
 impl Default for Health {
@@ -153,18 +157,34 @@ impl Health {
         changed
     }
 
-    /// Sets the state by hand, whatever was reported. Returns whether that changed it.
+    /// Sets the state, whatever was reported: the word of `source` replaces that of whoever spoke
+    /// before, even if it is the same. Returns whether that changed the state.
     pub(super) fn set(&self, available: bool, source: Source) -> bool {
         let mut inner = self.inner.lock();
         inner.clear_failures();
         inner.successes = 0;
         let changed = inner.unavailable == available;
         inner.unavailable = !available;
-        if changed {
-            inner.note_change(source);
-        }
+        inner.note_change(source);
         self.publish(&inner);
         changed
+    }
+
+    /// Makes it what an earlier run of the gateway knew: taken out, by `source`.
+    pub(super) fn restore(&self, source: Source) {
+        self.set(false, Source::Restored);
+        self.inner.lock().taken_out_by = Some(source);
+    }
+
+    /// Who took it out, if it is out.
+    pub(super) fn taken_out_by(&self) -> Option<Source> {
+        self.inner.lock().taken_out_by
+    }
+
+    /// Whether it is for requests to find out that it is well again: what people and probes have taken
+    /// out is theirs to bring back.
+    pub(super) fn awaits_trial(&self) -> bool {
+        !self.is_available() && self.taken_out_by() == Some(Source::Passive)
     }
 
     /// What is known of it.
@@ -236,6 +256,7 @@ impl Inner {
     fn note_change(&mut self, source: Source) {
         self.changed_at = Some(now());
         self.changed_by = Some(source);
+        self.taken_out_by = self.unavailable.then_some(source);
     }
 }
 
@@ -318,6 +339,32 @@ mod tests {
         assert!(!health.is_available());
         tell(&health, Report::Success);
         assert!(tell(&health, Report::Success));
+    }
+
+    #[test]
+    fn the_last_word_of_a_person_counts_even_if_it_changes_nothing() {
+        let health = Health::default();
+        tell(&health, Report::TcpFailure);
+        tell(&health, Report::TcpFailure);
+        assert_eq!(health.taken_out_by(), Some(Source::Active));
+        assert!(!health.set(false, Source::Manual));
+        assert_eq!(health.taken_out_by(), Some(Source::Manual));
+        assert_eq!(health.condition().changed_by, Some(Source::Manual));
+        assert!(health.set(true, Source::Manual));
+        assert_eq!(health.taken_out_by(), None);
+    }
+
+    #[test]
+    fn only_what_requests_took_out_is_for_requests_to_bring_back() {
+        let restored = |by| {
+            let health = Health::default();
+            health.restore(by);
+            (health.condition().changed_by, health.awaits_trial())
+        };
+        assert_eq!(restored(Source::Passive), (Some(Source::Restored), true));
+        assert_eq!(restored(Source::Active), (Some(Source::Restored), false));
+        assert_eq!(restored(Source::Manual), (Some(Source::Restored), false));
+        assert!(!Health::default().awaits_trial());
     }
 
     proptest! {

@@ -111,14 +111,13 @@ pub(super) struct Member {
 impl Member {
     /// Whether it may be chosen as far as checks say.
     pub(super) fn is_available(&self) -> bool {
-        self.live.health.is_available() && !self.live.ejected.load(Ordering::Relaxed)
+        self.live.health.is_available() && !self.live.ejection.is_on()
     }
 }
 
 /// All addresses of an upstream.
 #[derive(Debug)]
 pub(super) struct Members {
-    upstream: Arc<str>,
     memory: Arc<Memory>,
     inner: Mutex<Inner>,
     policy: RwLock<Arc<Policy>>,
@@ -127,8 +126,10 @@ pub(super) struct Members {
     reason: AtomicU8,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    /// Of the upstream.
+    name: Arc<str>,
     targets: Vec<Target>,
     members: Vec<Member>,
     /// What is known of addresses that are gone, and since when they are.
@@ -169,13 +170,34 @@ pub struct AddressReport {
 impl Members {
     pub(super) fn new(upstream: &str, balancer: Arc<Balancer>, memory: Arc<Memory>) -> Self {
         Self {
-            upstream: upstream.into(),
             memory,
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner {
+                name: upstream.into(),
+                targets: Vec::new(),
+                members: Vec::new(),
+                gone: HashMap::new(),
+                table: Vec::new(),
+            }),
             policy: RwLock::default(),
             balancer,
             reason: AtomicU8::new(NoPeer::NoTargets as u8),
         }
+    }
+
+    /// The name of the upstream.
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.inner.lock().name)
+    }
+
+    /// Gives the upstream another name; what is known of its addresses stays.
+    pub(super) fn rename(&self, name: &str) {
+        let mut inner = self.inner.lock();
+        self.memory.rename(&inner.name, name);
+        inner.name = name.into();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.inner.lock().members.is_empty()
     }
 
     pub(super) fn policy(&self) -> Arc<Policy> {
@@ -193,14 +215,18 @@ impl Members {
         if !policy.is_checked() {
             // Nobody would ever say that it is well again.
             for member in &inner.members {
-                member.live.health.set(true, Source::Recovery);
+                if !member.live.health.is_available() {
+                    member.live.health.set(true, Source::Recovery);
+                }
             }
-            inner.gone.clear();
+            for id in std::mem::take(&mut inner.gone).into_keys() {
+                self.memory.forget(&inner.name, id);
+            }
         }
         if !policy.watches_outliers() {
-            for member in &inner.members {
-                member.live.ejected.store(false, Ordering::Relaxed);
-            }
+            let gone = inner.gone.values().map(|(live, _)| live);
+            let all = inner.members.iter().map(|member| &member.live).chain(gone);
+            all.for_each(|live| live.ejection.lift());
         }
         *self.policy.write() = policy;
         self.choose(&mut inner);
@@ -214,11 +240,13 @@ impl Members {
         let checked = policy.is_checked();
         let mut inner = self.inner.lock();
         let Inner {
+            name,
             members,
             gone,
             table,
             ..
         } = &mut *inner;
+        gone.retain(|_, (_, since)| now - *since < REMEMBERED);
         let mut seen = HashSet::new();
         let mut old: HashMap<u64, Member> = members.drain(..).map(|m| (m.id, m)).collect();
         for target in targets {
@@ -248,13 +276,17 @@ impl Members {
                     // The ids and weights are what they were, but the endpoints are not.
                     table.clear();
                 }
+                let joins = known.is_none();
                 let since = known.as_ref().map_or(now, |known| known.since);
                 let was_available = known.as_ref().is_none_or(|known| known.was_available);
                 let was_healthy = known.as_ref().is_none_or(|known| known.was_healthy);
                 let live = known
                     .map(|known| known.live)
                     .or_else(|| gone.remove(&id).map(|(live, _)| live))
-                    .unwrap_or_else(|| self.recall(id, checked));
+                    .unwrap_or_default();
+                if joins && checked {
+                    self.recall(name, id, &live);
+                }
                 members.push(Member {
                     id,
                     target: target.id,
@@ -270,16 +302,10 @@ impl Members {
                 });
             }
         }
-        gone.retain(|id, (_, since)| {
-            let remembered = now - *since < REMEMBERED;
-            if !remembered {
-                self.memory.forget(&self.upstream, *id);
-            }
-            remembered
-        });
         let drain = policy.drain_timeout();
         gone.extend(old.into_iter().map(|(id, member)| {
             member.live.leave(drain.map(|timeout| now + timeout));
+            self.memory.release(name, id);
             (id, (member.live, now))
         }));
         inner.targets = targets.to_vec();
@@ -318,12 +344,12 @@ impl Members {
         self.each(describe)
     }
 
-    /// Leaves an address out for doing worse than its peers, or lets it back in.
-    pub(super) fn set_ejected(&self, id: u64, ejected: bool) {
+    /// The addresses that requests may bring back.
+    pub(super) fn awaiting_trial(&self) -> Vec<u64> {
         let inner = self.inner.lock();
-        for member in inner.members.iter().filter(|member| member.id == id) {
-            member.live.ejected.store(ejected, Ordering::Relaxed);
-        }
+        let waiting = inner.members.iter();
+        let waiting = waiting.filter(|member| member.live.health.awaits_trial());
+        waiting.map(|member| member.id).collect()
     }
 
     /// Sets the health of the addresses that `wanted` names. Returns whether there is any.
@@ -333,10 +359,13 @@ impl Members {
         wanted: impl Fn(&AddressReport) -> bool,
     ) -> bool {
         let mut found = false;
-        for (live, report) in self.each(|member| (Arc::clone(&member.live), describe(member))) {
-            if wanted(&report) {
+        let inner = self.inner.lock();
+        for member in &inner.members {
+            if wanted(&describe(member)) {
                 found = true;
-                live.health.set(available, Source::Manual);
+                member.live.health.set(available, Source::Manual);
+                // Even if nothing changes: it is a person's word from now on.
+                self.remember(&inner.name, member.id, &member.live);
             }
         }
         found
@@ -355,29 +384,28 @@ impl Members {
         )))
     }
 
-    /// What is known of an address that comes: nothing, unless an earlier run of the gateway has left
-    /// something.
-    fn recall(&self, id: u64, checked: bool) -> Arc<Live> {
-        let live = Arc::<Live>::default();
-        if checked && self.memory.recall(&self.upstream, id).is_some() {
-            live.health.set(false, Source::Restored);
+    /// An address comes of which an upstream of this name, or an earlier run of the gateway, may have
+    /// left something.
+    fn recall(&self, upstream: &str, id: u64, live: &Live) {
+        let known = self.memory.recall(upstream, id);
+        if let Some(by) = known
+            && live.health.is_available()
+        {
+            live.health.restore(by);
         }
-        live
     }
 
-    fn remember(&self, id: u64, live: &Live) {
-        let condition = live.health.condition();
-        match condition.changed_by {
-            // It is remembered as it was.
-            Some(Source::Restored) => {}
-            Some(by) if !condition.available => self.memory.keep(&self.upstream, id, by),
-            _ => self.memory.forget(&self.upstream, id),
+    fn remember(&self, upstream: &str, id: u64, live: &Live) {
+        match live.health.taken_out_by() {
+            Some(by) => self.memory.keep(upstream, id, by),
+            None => self.memory.forget(upstream, id),
         }
     }
 
     fn choose(&self, inner: &mut Inner) {
         let now = Instant::now();
         let policy = self.policy();
+        let name = Arc::clone(&inner.name);
         for member in &mut inner.members {
             let available = member.is_available();
             if available && !member.was_available {
@@ -396,7 +424,7 @@ impl Members {
                     .leave(policy.drain_timeout().map(|timeout| now + timeout));
             }
             if healthy != member.was_healthy {
-                self.remember(member.id, &member.live);
+                self.remember(&name, member.id, &member.live);
             }
             member.was_healthy = healthy;
         }
@@ -464,7 +492,7 @@ fn describe(member: &Member) -> AddressReport {
         address: member.address,
         weight: member.weight,
         available: member.is_available(),
-        ejected: member.live.ejected.load(Ordering::Relaxed),
+        ejected: member.live.ejection.is_on(),
         in_flight: member.live.in_flight(),
         condition: member.live.health.condition(),
     }

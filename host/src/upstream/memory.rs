@@ -1,11 +1,13 @@
 //! What outlives a restart: the addresses that were unhealthy.
 //!
 //! Only what is still true is taken over. What a person has set stays; what checks have found is taken
-//! over for as long as an address that is gone would be remembered, and checks go on from there.
+//! over for as long as an address that is gone would be remembered, and checks go on from there. That
+//! time begins when it was last known to be so, and not when the address failed: an outage may be long.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,10 @@ use tokio::sync::Notify;
 
 use super::health::{Source, now};
 use super::members::REMEMBERED;
+
+/// Longest time between two writes while an address is unhealthy. Should the process be killed, what it
+/// knew looks older than it was by that much at most.
+const STAMP: Duration = Duration::from_secs(60);
 
 /// The unhealthy addresses of all upstreams, as they are kept in a file.
 #[derive(Debug)]
@@ -29,9 +35,28 @@ type Key = (String, u64);
 struct Entry {
     upstream: String,
     endpoint: u64,
-    /// Since when, in seconds since 1970.
-    since: f64,
+    /// When it was last known to be so, in seconds since 1970.
+    #[serde(alias = "since")]
+    seen: f64,
     by: Source,
+    /// Whether the address was deleted, or its upstream: then a person's word ends as well.
+    #[serde(default)]
+    gone: bool,
+    /// Whether it is an address of an upstream now, so that it is so at any time.
+    #[serde(skip)]
+    held: bool,
+}
+
+impl Entry {
+    fn key(&self) -> Key {
+        (self.upstream.clone(), self.endpoint)
+    }
+
+    /// Whether it is still to be believed.
+    fn lasts(&self, now: f64) -> bool {
+        let manual = self.by == Source::Manual && !self.gone;
+        self.held || manual || now - self.seen < REMEMBERED.as_secs_f64()
+    }
 }
 
 impl Memory {
@@ -45,37 +70,52 @@ impl Memory {
             }),
             Err(_) => Vec::new(),
         };
-        let oldest = now() - REMEMBERED.as_secs_f64();
-        let entries = kept
-            .into_iter()
-            .filter(|entry| entry.by == Source::Manual || entry.since >= oldest)
-            .map(|entry| ((entry.upstream.clone(), entry.endpoint), entry))
-            .collect();
+        let now = now();
+        let kept = kept.into_iter().filter(|entry| entry.lasts(now));
         Self {
             path,
-            entries: Mutex::new(entries),
+            entries: Mutex::new(kept.map(|entry| (entry.key(), entry)).collect()),
             changed: Notify::new(),
         }
     }
 
-    /// Who made an address unhealthy that has not been seen since the start, if it was.
+    /// Who made an address unhealthy that comes to an upstream, if it was and not too long ago.
     pub(super) fn recall(&self, upstream: &str, endpoint: u64) -> Option<Source> {
-        let entries = self.entries.lock();
-        let entry = entries.get(&(upstream.to_owned(), endpoint))?;
+        let key = (upstream.to_owned(), endpoint);
+        let mut entries = self.entries.lock();
+        let entry = entries.get_mut(&key)?;
+        if !entry.lasts(now()) {
+            entries.remove(&key);
+            return None;
+        }
+        entry.gone = false;
+        entry.held = true;
         Some(entry.by)
     }
 
-    /// An address has become unhealthy.
+    /// An address is unhealthy.
     pub(super) fn keep(&self, upstream: &str, endpoint: u64, by: Source) {
         let entry = Entry {
             upstream: upstream.to_owned(),
             endpoint,
-            since: now(),
+            seen: now(),
             by,
+            gone: false,
+            held: true,
         };
-        let key = (upstream.to_owned(), endpoint);
-        self.entries.lock().insert(key, entry);
+        self.entries.lock().insert(entry.key(), entry);
         self.changed.notify_one();
+    }
+
+    /// An address was deleted, or its upstream: what is known is remembered for a while.
+    pub(super) fn release(&self, upstream: &str, endpoint: u64) {
+        let key = (upstream.to_owned(), endpoint);
+        if let Some(entry) = self.entries.lock().get_mut(&key) {
+            entry.seen = now();
+            entry.gone = true;
+            entry.held = false;
+            self.changed.notify_one();
+        }
     }
 
     /// An address is healthy again, or nothing is known of it any longer.
@@ -86,24 +126,53 @@ impl Memory {
         }
     }
 
-    /// Writes changes down as they come, for as long as it is polled.
+    /// An upstream has another name.
+    pub(super) fn rename(&self, from: &str, to: &str) {
+        let mut entries = self.entries.lock();
+        // What is known of an earlier upstream of that name was never this one's.
+        entries.retain(|(upstream, _), _| upstream != to);
+        let all = std::mem::take(&mut *entries).into_values();
+        *entries = all
+            .map(|mut entry| {
+                if entry.upstream == from {
+                    entry.upstream = to.to_owned();
+                }
+                (entry.key(), entry)
+            })
+            .collect();
+        self.changed.notify_one();
+    }
+
+    /// Writes changes down as they come, and now and then that nothing has changed, for as long as it is
+    /// polled.
     pub async fn write_down(&self) {
         loop {
-            self.changed.notified().await;
+            let change = tokio::time::timeout(STAMP, self.changed.notified()).await;
+            if change.is_err() && self.entries.lock().is_empty() {
+                continue;
+            }
             if let Err(error) = self.save() {
                 tracing::warn!("cannot write {}: {error}", self.path.display());
             }
             // Many changes come together.
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
-    /// Writes down what there is.
+    /// Writes down what there is, as of now.
     ///
     /// # Errors
     /// What the system says.
     pub fn save(&self) -> io::Result<()> {
-        let entries: Vec<Entry> = self.entries.lock().values().cloned().collect();
+        let now = now();
+        let entries: Vec<Entry> = {
+            let mut entries = self.entries.lock();
+            entries.retain(|_, entry| entry.lasts(now));
+            for entry in entries.values_mut().filter(|entry| entry.held) {
+                entry.seen = now;
+            }
+            entries.values().cloned().collect()
+        };
         let text = serde_json::to_vec(&entries)?;
         // Whole or not at all.
         let draft = self.path.with_extension("draft");
@@ -117,33 +186,79 @@ impl Memory {
 mod tests {
     use super::*;
 
+    const HOUR: f64 = 3600.0;
+
+    /// Makes what is known of an address look an hour older.
+    fn age(memory: &Memory, endpoint: u64) {
+        let mut entries = memory.entries.lock();
+        entries.get_mut(&("u".into(), endpoint)).unwrap().seen -= HOUR;
+    }
+
     #[test]
-    fn what_is_kept_is_recalled_and_what_is_old_is_not() {
+    fn what_is_kept_is_recalled_and_what_is_healthy_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(folder.path());
         memory.keep("u", 1, Source::Active);
         memory.keep("u", 2, Source::Manual);
         memory.keep("u", 3, Source::Passive);
         memory.forget("u", 3);
-        for entry in memory.entries.lock().values_mut() {
-            if entry.endpoint != 1 {
-                entry.since -= 3600.0;
-            }
-        }
-        memory.keep("u", 4, Source::Passive);
-        memory
-            .entries
-            .lock()
-            .get_mut(&("u".into(), 4))
-            .unwrap()
-            .since -= 3600.0;
         memory.save().unwrap();
         let memory = Memory::open(folder.path());
         assert_eq!(memory.recall("u", 1), Some(Source::Active));
         assert_eq!(memory.recall("u", 2), Some(Source::Manual));
         assert_eq!(memory.recall("u", 3), None);
-        assert_eq!(memory.recall("u", 4), None);
         assert_eq!(memory.recall("v", 1), None);
+    }
+
+    #[test]
+    fn a_long_outage_outlives_a_restart_and_a_long_pause_of_the_gateway_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::open(folder.path());
+        memory.keep("u", 1, Source::Passive);
+        memory.keep("u", 2, Source::Manual);
+        // They failed an hour ago, and are as they were.
+        age(&memory, 1);
+        age(&memory, 2);
+        memory.save().unwrap();
+        let memory = Memory::open(folder.path());
+        assert_eq!(memory.recall("u", 1), Some(Source::Passive));
+        // Nobody has looked for an hour.
+        memory.save().unwrap();
+        let text = std::fs::read_to_string(&memory.path).unwrap();
+        let mut rows: Vec<Entry> = serde_json::from_str(&text).unwrap();
+        rows.iter_mut().for_each(|entry| entry.seen -= HOUR);
+        std::fs::write(&memory.path, serde_json::to_vec(&rows).unwrap()).unwrap();
+        let memory = Memory::open(folder.path());
+        assert_eq!(memory.recall("u", 1), None);
+        assert_eq!(memory.recall("u", 2), Some(Source::Manual));
+    }
+
+    #[test]
+    fn what_is_gone_is_remembered_for_a_while_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::open(folder.path());
+        for endpoint in 1..=3 {
+            memory.keep("u", endpoint, Source::Manual);
+            memory.release("u", endpoint);
+        }
+        age(&memory, 2);
+        age(&memory, 3);
+        assert_eq!(memory.recall("u", 1), Some(Source::Manual));
+        assert_eq!(memory.recall("u", 2), None);
+        memory.save().unwrap();
+        assert_eq!(memory.entries.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_new_name_takes_what_is_known_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::open(folder.path());
+        memory.keep("u", 1, Source::Active);
+        memory.keep("v", 2, Source::Active);
+        memory.rename("u", "v");
+        assert_eq!(memory.recall("v", 1), Some(Source::Active));
+        assert_eq!(memory.recall("u", 1), None);
+        assert_eq!(memory.recall("v", 2), None);
     }
 
     #[test]

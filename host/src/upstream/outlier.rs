@@ -3,8 +3,7 @@
 //!
 //! The same task lets weights ramp up, since both are a matter of looking now and then.
 
-use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use super::endpoint::Live;
 use super::members::Members;
 use crate::entity::upstream::OutlierDetection;
 
@@ -42,6 +42,7 @@ impl Watch {
         };
         let policy = members.policy();
         let wanted = policy.watches_outliers() || !policy.slow_start().is_zero();
+        let wanted = wanted && !members.is_empty();
         let mut task = self.task.lock();
         if wanted && task.is_none() {
             let watching = self.runtime.spawn(watch(self.members.clone()));
@@ -60,16 +61,71 @@ impl Drop for Watch {
     }
 }
 
-/// What is remembered of an address that was ejected.
-struct Ejection {
-    /// None while it is back.
+/// Whether an address is left out for doing worse than its peers. It belongs to the address, so that it
+/// ends when it has to even if the address was gone meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Ejection {
+    ejected: AtomicBool,
+    term: Mutex<Term>,
+}
+
+#[derive(Debug, Default)]
+struct Term {
+    /// None while it is not ejected.
     until: Option<Instant>,
     /// Ejections in a row: each lasts longer than the one before.
     times: u32,
 }
 
+impl Ejection {
+    /// Whether the address is left out.
+    pub(super) fn is_on(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the address out from `now` on, for a time that it returns.
+    fn begin(&self, now: Instant, settings: &OutlierDetection) -> Duration {
+        let mut term = self.term.lock();
+        term.times += 1;
+        let time = settings.base_ejection_time * f64::from(term.times);
+        let time = time.min(settings.max_ejection_time);
+        let time = Duration::try_from_secs_f64(time).unwrap_or_default();
+        term.until = Some(now + time);
+        self.ejected.store(true, Ordering::Relaxed);
+        time
+    }
+
+    /// Lets it back in, if its time has come. Returns whether it did.
+    fn end(&self, now: Instant) -> bool {
+        // Nearly every address, and no lock for it.
+        if !self.is_on() {
+            return false;
+        }
+        let mut term = self.term.lock();
+        let over = term.until.is_none_or(|until| until <= now);
+        if over {
+            term.until = None;
+            self.ejected.store(false, Ordering::Relaxed);
+        }
+        over
+    }
+
+    /// An interval in which it did as well as its peers.
+    fn behaved(&self) {
+        let mut term = self.term.lock();
+        if term.until.is_none() {
+            term.times = term.times.saturating_sub(1);
+        }
+    }
+
+    /// Nobody compares addresses any longer.
+    pub(super) fn lift(&self) {
+        *self.term.lock() = Term::default();
+        self.ejected.store(false, Ordering::Relaxed);
+    }
+}
+
 async fn watch(members: Weak<Members>) {
-    let mut ejections: HashMap<u64, Ejection> = HashMap::new();
     let mut looked = Instant::now();
     let mut ramping = false;
     loop {
@@ -84,51 +140,26 @@ async fn watch(members: Weak<Members>) {
         let mut changed = ramping;
         ramping = members.is_ramping();
         changed |= ramping;
-        for (id, ejection) in &mut ejections {
-            if ejection.until.is_some_and(|until| until <= now) {
-                ejection.until = None;
-                changed = true;
-                members.set_ejected(*id, false);
-            }
-        }
+        changed |= (members.each(|member| member.live.ejection.end(now)))
+            .into_iter()
+            .any(|ended| ended);
         let interval = Duration::try_from_secs_f64(settings.interval).unwrap_or_default();
         if policy.watches_outliers() && looked.elapsed() >= interval {
             looked = now;
-            let seen = members.each(|member| {
-                let window = &member.live.window;
-                let requests = window.requests.swap(0, Ordering::Relaxed);
-                let latency = window.latency.swap(0, Ordering::Relaxed);
-                Seen {
-                    id: member.id,
-                    requests,
-                    failures: window.failures.swap(0, Ordering::Relaxed),
-                    latency: latency as f64 / f64::from(requests.max(1)),
-                    ejected: member.live.ejected.load(Ordering::Relaxed),
-                }
-            });
-            ejections.retain(|id, _| seen.iter().any(|seen| seen.id == *id));
+            let lives = members.each(|member| Arc::clone(&member.live));
+            let seen: Vec<Seen> = (0..).zip(&lives).map(Seen::of).collect();
             let outliers = outliers(&seen, settings);
-            for (id, ejection) in &mut ejections {
-                if ejection.until.is_none() && !outliers.contains(id) {
-                    ejection.times = ejection.times.saturating_sub(1);
+            for (number, live) in (0..).zip(&lives) {
+                if outliers.contains(&number) {
+                    let time = live.ejection.begin(now, settings);
+                    changed = true;
+                    tracing::warn!(
+                        upstream = &*members.name(),
+                        "an address does worse than its peers: out for {time:?}"
+                    );
+                } else {
+                    live.ejection.behaved();
                 }
-            }
-            for id in outliers {
-                let ejection = ejections.entry(id).or_insert(Ejection {
-                    until: None,
-                    times: 0,
-                });
-                ejection.times += 1;
-                let time = settings.base_ejection_time * f64::from(ejection.times);
-                let time = time.min(settings.max_ejection_time);
-                let time = Duration::try_from_secs_f64(time).unwrap_or_default();
-                ejection.until = Some(now + time);
-                members.set_ejected(id, true);
-                changed = true;
-                tracing::warn!(
-                    endpoint = id,
-                    "an address does worse than its peers: out for {time:?}"
-                );
             }
         }
         if changed {
@@ -140,7 +171,8 @@ async fn watch(members: Weak<Members>) {
 /// What an address did in an interval.
 #[derive(Debug, Clone)]
 struct Seen {
-    id: u64,
+    /// Which of them it is.
+    number: usize,
     requests: u32,
     failures: u32,
     /// Mean, in microseconds.
@@ -148,8 +180,24 @@ struct Seen {
     ejected: bool,
 }
 
+impl Seen {
+    /// Takes what was counted, so that the next interval begins at 0.
+    fn of((number, live): (usize, &Arc<Live>)) -> Self {
+        let window = &live.window;
+        let requests = window.requests.swap(0, Ordering::Relaxed);
+        let latency = window.latency.swap(0, Ordering::Relaxed);
+        Self {
+            number,
+            requests,
+            failures: window.failures.swap(0, Ordering::Relaxed),
+            latency: latency as f64 / f64::from(requests.max(1)),
+            ejected: live.ejection.is_on(),
+        }
+    }
+}
+
 /// Those that do worse than their peers, as many as may be ejected, the worst first.
-fn outliers(seen: &[Seen], settings: &OutlierDetection) -> Vec<u64> {
+fn outliers(seen: &[Seen], settings: &OutlierDetection) -> Vec<usize> {
     let compared: Vec<&Seen> = seen
         .iter()
         .filter(|seen| !seen.ejected && seen.requests >= settings.request_volume.max(1))
@@ -172,19 +220,24 @@ fn outliers(seen: &[Seen], settings: &OutlierDetection) -> Vec<u64> {
     let median = latencies.get(latencies.len() / 2).copied().unwrap_or(0.0);
     let most = median * f64::from(settings.latency_factor) / 1000.0;
 
-    let mut found: Vec<(f64, u64)> = compared
+    let mut found: Vec<(f64, usize)> = compared
         .iter()
         .filter_map(|seen| {
             let by_rate = settings.success_rate && rate(seen) < least;
             let by_latency = settings.latency && median > 0.0 && seen.latency > most;
-            (by_rate || by_latency).then(|| (rate(seen) - seen.latency / median.max(1.0), seen.id))
+            let worth = rate(seen) - seen.latency / median.max(1.0);
+            (by_rate || by_latency).then_some((worth, seen.number))
         })
         .collect();
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
     let allowed = (seen.len() as f64 * settings.max_ejection_percent / 100.0) as usize;
     let out = seen.iter().filter(|seen| seen.ejected).count();
     let left = allowed.max(1).saturating_sub(out);
-    found.into_iter().take(left).map(|(_, id)| id).collect()
+    found
+        .into_iter()
+        .take(left)
+        .map(|(_, number)| number)
+        .collect()
 }
 
 #[cfg(test)]
@@ -208,14 +261,33 @@ mod tests {
         }
     }
 
-    fn seen(id: u64, failures: u32, latency: f64) -> Seen {
+    fn seen(number: usize, failures: u32, latency: f64) -> Seen {
         Seen {
-            id,
+            number,
             requests: 100,
             failures,
             latency,
             ejected: false,
         }
+    }
+
+    #[test]
+    fn an_ejection_ends_when_it_has_to_and_each_in_a_row_lasts_longer() {
+        let (ejection, settings) = (Ejection::default(), settings());
+        let second = Duration::from_secs(1);
+        let now = Instant::now();
+        assert_eq!(ejection.begin(now, &settings), second);
+        assert!(ejection.is_on() && !ejection.end(now));
+        assert!(ejection.end(now + second) && !ejection.is_on());
+        assert_eq!(ejection.begin(now, &settings), 2 * second);
+        // Behaving counts only while it gets requests.
+        ejection.behaved();
+        assert!(ejection.end(now + 2 * second));
+        ejection.behaved();
+        assert_eq!(ejection.begin(now, &settings), 2 * second);
+        ejection.lift();
+        assert!(!ejection.is_on());
+        assert_eq!(ejection.begin(now, &settings), second);
     }
 
     #[test]

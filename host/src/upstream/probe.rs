@@ -49,7 +49,6 @@ const NICE: i32 = 5;
 /// The probes of an upstream.
 #[derive(Debug)]
 pub(super) struct Probes {
-    upstream: Arc<str>,
     members: Weak<Members>,
     runtime: Handle,
     running: Mutex<Running>,
@@ -58,15 +57,23 @@ pub(super) struct Probes {
 #[derive(Debug)]
 struct Running {
     active: Option<Arc<Active>>,
-    /// By endpoint, with what of the target it depends on.
-    tasks: HashMap<u64, (Probe, AbortHandle)>,
+    /// By endpoint.
+    tasks: HashMap<u64, Task>,
     permits: Arc<Semaphore>,
 }
 
+/// The probing of one address, with what of the target it depends on.
+#[derive(Debug)]
+struct Task {
+    probe: Probe,
+    /// What `Host` and the name for TLS may come from: a name in an SRV record can change.
+    host: String,
+    handle: AbortHandle,
+}
+
 impl Probes {
-    pub(super) fn new(upstream: &str, members: &Arc<Members>, runtime: &Handle) -> Self {
+    pub(super) fn new(members: &Arc<Members>, runtime: &Handle) -> Self {
         Self {
-            upstream: upstream.into(),
             members: Arc::downgrade(members),
             runtime: runtime.clone(),
             running: Mutex::new(Running {
@@ -102,10 +109,11 @@ impl Probes {
             .filter(|member| member.weight > 0)
             .map(|member| (member.id, member))
             .collect();
-        running.tasks.retain(|id, (probe, task)| {
-            let stays = (wanted.get(id)).is_some_and(|member| *probe == member.probe);
+        running.tasks.retain(|id, task| {
+            let member = wanted.get(id);
+            let stays = member.is_some_and(|m| task.probe == m.probe && task.host == m.host);
             if !stays {
-                task.abort();
+                task.handle.abort();
             }
             stays
         });
@@ -114,25 +122,26 @@ impl Probes {
                 continue;
             }
             let job = Job {
-                upstream: Arc::clone(&self.upstream),
                 members: self.members.clone(),
                 live: Arc::clone(&member.live),
                 target: exchange::Target::new(&member, &active),
                 active: Arc::clone(&active),
                 permits: Arc::clone(&running.permits),
             };
-            let task = self.runtime.spawn(job.run());
-            running
-                .tasks
-                .insert(id, (member.probe, task.abort_handle()));
+            let task = Task {
+                probe: member.probe,
+                host: member.host,
+                handle: self.runtime.spawn(job.run()).abort_handle(),
+            };
+            running.tasks.insert(id, task);
         }
     }
 }
 
 impl Running {
     fn end(&mut self) {
-        for (_, (_, task)) in self.tasks.drain() {
-            task.abort();
+        for (_, task) in self.tasks.drain() {
+            task.handle.abort();
         }
     }
 }
@@ -145,7 +154,6 @@ impl Drop for Probes {
 
 /// The probing of one address.
 struct Job {
-    upstream: Arc<str>,
     members: Weak<Members>,
     live: Arc<Live>,
     target: exchange::Target,
@@ -228,11 +236,12 @@ impl Job {
             .health
             .report(Source::Active, report, limits, || detail)
         {
-            if let Some(members) = self.members.upgrade() {
-                members.refresh();
-            }
+            let Some(members) = self.members.upgrade() else {
+                return;
+            };
+            members.refresh();
             let available = self.live.health.is_available();
-            let (upstream, address) = (&*self.upstream, self.target.address());
+            let (upstream, address) = (&*members.name(), self.target.address());
             tracing::warn!(upstream, %address, available, "probes changed the health of an address: {said}");
         }
     }

@@ -1,0 +1,122 @@
+//! What is known of an address stays with it, whatever becomes of targets and upstreams; and what an
+//! upstream does by itself ends with it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Backend, Gateway, Load, Setup};
+use crate::health::{active, health, is, mark, passive, set, until};
+
+#[test]
+fn probes_end_with_their_upstream() {
+    // One worker, which has seen the upstream.
+    let gateway = Setup::new().arg("--workers", 1).start();
+    let (one, other) = (Backend::start("one"), Backend::start("other"));
+    gateway.balanced(&[(one.address, 100)]);
+    gateway.balanced_as("v", "/v", &[(other.address, 100)]);
+    let settings = active("http", &json!({}));
+    set(&gateway, &settings);
+    gateway
+        .admin_json("PATCH", "/upstreams/v", &settings)
+        .expect(200);
+    until("probes", || one.probes().len() > 2);
+    gateway.get("/").expect(200);
+    // No request comes that would show the worker what is new.
+    gateway.admin("DELETE", "/upstreams/u", &[]).expect(204);
+    let (ended, goes_on) = (one.probes().len(), other.probes().len());
+    until("probes of the other", || {
+        other.probes().len() > goes_on + 10
+    });
+    // One may have been under way.
+    assert!(one.probes().len() <= ended + 1);
+}
+
+#[test]
+fn what_is_in_flight_at_an_upstream_that_was_deleted_ends_when_it_is_told_to() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 100)]);
+    set(&gateway, &json!({"pointsman": {"drain_timeout": 0.2}}));
+    std::thread::scope(|scope| {
+        let hung = scope.spawn(|| gateway.get("/hang"));
+        until("in flight", || one.served() == 1);
+        gateway.admin("DELETE", "/upstreams/u", &[]).expect(204);
+        hung.join().unwrap().expect(503);
+    });
+}
+
+#[test]
+fn health_stays_when_an_upstream_gets_another_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Setup::with_data(folder.path()).start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    passive(&gateway, &json!({"http_failures": 3}));
+    mark(&gateway, two.address, "unhealthy");
+    set(&gateway, &json!({"name": "v"}));
+    gateway
+        .admin("PATCH", "/services/u-service", &[("host", "v")])
+        .expect(200);
+    let stays = |gateway: &Gateway| {
+        let all = gateway.admin("GET", "/upstreams/v/health", &[]).json();
+        let rows = all["data"].as_array().unwrap().iter();
+        let out = rows.filter(|row| row["health"] == "UNHEALTHY");
+        let out: Vec<_> = out.map(|row| row["target"].clone()).collect();
+        assert_eq!(out, [two.address.to_string()]);
+        assert!((0..4).all(|_| gateway.backend_of("/") == "one"));
+    };
+    stays(&gateway);
+    gateway.terminate();
+    assert!(gateway.wait().0.success());
+    stays(&Setup::with_data(folder.path()).start());
+}
+
+#[test]
+fn an_upstream_that_is_made_again_soon_knows_what_was_known() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 100)]);
+    passive(&gateway, &json!({"http_failures": 3}));
+    mark(&gateway, one.address, "unhealthy");
+    gateway.admin("DELETE", "/upstreams/u", &[]).expect(204);
+    let checks = json!({"passive": {"unhealthy": {"http_failures": 3}}});
+    let upstream = json!({"name": "u", "healthchecks": checks});
+    gateway
+        .admin_json("POST", "/upstreams", &upstream)
+        .expect(201);
+    gateway.add_target("u", one.address, 100);
+    assert!(is(&gateway, one.address, "UNHEALTHY"));
+    gateway.get("/").expect(503);
+    mark(&gateway, one.address, "healthy");
+    gateway.get("/").expect(200);
+}
+
+#[test]
+fn an_ejection_goes_with_its_address_and_ends_when_it_has_to() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c", "d", "e", "f"].map(Backend::start);
+    let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
+    gateway.balanced(&targets);
+    let outliers = json!({
+        "success_rate": true, "interval": 0.3, "request_volume": 10, "base_ejection_time": 5,
+    });
+    set(
+        &gateway,
+        &json!({"pointsman": {"outlier_detection": outliers}}),
+    );
+    let worst = backends[5].address;
+    backends[5].turn(500, 0);
+    let load = Load::start(gateway.proxy, "/", 4);
+    let ejected = || health(&gateway, worst).1["pointsman"]["ejected"] == true;
+    until("out", ejected);
+    load.stop();
+    backends[5].turn(0, 0);
+    let path = format!("/upstreams/u/targets/{worst}");
+    gateway.admin("DELETE", &path, &[]).expect(204);
+    // Longer than it takes to look for outliers again, which finds that it is gone.
+    std::thread::sleep(Duration::from_secs(1));
+    gateway.add_target("u", worst, 1);
+    assert!(ejected(), "it goes with its address");
+    until("in again", || !ejected());
+}
