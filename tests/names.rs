@@ -1,8 +1,9 @@
 //! Host names of targets and services, with a real DNS server.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Dns, DnsReply, Gateway, Load, Setup, Tally};
@@ -84,18 +85,27 @@ fn a_name_that_stops_resolving_keeps_its_addresses() {
     gateway.balanced(&[]);
     target(&gateway, &format!("api.test:{}", one.address.port()));
     gateway.get("/").expect(200);
-    for (reply, said) in [
-        (DnsReply::Failure, "dns server error"),
-        (DnsReply::Addresses(vec![], 0), "dns server error"),
-        (DnsReply::Silence, "dns server error"),
-    ] {
-        dns.set("api.test", reply);
+    let kinds = [
+        Some(DnsReply::Failure),
+        Some(DnsReply::Addresses(vec![], 0)),
+        Some(DnsReply::Silence),
+        // NXDOMAIN.
+        None,
+    ];
+    for reply in kinds {
+        match reply {
+            Some(reply) => dns.set("api.test", reply),
+            None => dns.forget("api.test"),
+        }
         until("an error", || {
-            health(&gateway)["data"]["dns"]
-                .as_str()
-                .unwrap()
-                .starts_with(said)
+            let dns = &health(&gateway)["data"]["dns"];
+            dns.as_str().unwrap().starts_with("dns server error")
         });
+        let freshness = &health(&gateway)["data"]["pointsman"]["dns"];
+        assert!(
+            freshness["expires_in"].as_f64().unwrap() < 0.0,
+            "{freshness}"
+        );
         gateway.get("/").expect(200);
         dns.set("api.test", DnsReply::Addresses(vec![ONE], 0));
         until("well again", || health(&gateway)["data"]["dns"] == "A");
@@ -244,4 +254,99 @@ fn a_name_that_nobody_answers_for_holds_up_its_own_change_alone() {
             assert!(matches!(change.join().unwrap(), 200 | 201));
         }
     });
+}
+
+#[test]
+fn a_name_may_have_addresses_of_version_6_alone() {
+    let dns = Dns::start();
+    let replies = DnsReply::Addresses6(vec![Ipv6Addr::LOCALHOST], 60);
+    dns.set("six.test", replies);
+    let gateway = setup(&dns).start();
+    let six = Backend::start_on("six", (Ipv6Addr::LOCALHOST, 0).into());
+    gateway.balanced(&[]);
+    target(&gateway, &format!("six.test:{}", six.address.port()));
+    assert_eq!(gateway.backend_of("/"), "six");
+    let data = &health(&gateway)["data"];
+    assert_eq!(data["dns"], "AAAA");
+    assert_eq!(data["addresses"][0]["ip"], "::1");
+    let dns = &data["pointsman"]["dns"];
+    let age = dns["age"].as_f64().unwrap();
+    assert!((0.0..60.0).contains(&age), "{dns}");
+    let left = dns["expires_in"].as_f64().unwrap();
+    assert!((0.0..=60.0).contains(&left), "{dns}");
+}
+
+#[test]
+fn services_that_nobody_can_tell_are_not_replaced_by_addresses() {
+    let dns = Dns::start();
+    let [one, other] = ["one", "other"].map(Backend::start);
+    let services = vec![(1, 10, one.address.port(), "host.test.")];
+    let services = DnsReply::Services(services, 0);
+    let name = "_http._tcp.test";
+    dns.set_type(name, RecordType::SRV, services.clone());
+    dns.set_type(name, RecordType::A, DnsReply::Addresses(vec![ONE], 0));
+    dns.set("host.test", DnsReply::Addresses(vec![ONE], 60));
+    let gateway = setup(&dns).start();
+    gateway.balanced(&[]);
+    target(&gateway, &format!("{name}:{}", other.address.port()));
+    assert_eq!(gateway.backend_of("/"), "one");
+    for reply in [DnsReply::Failure, DnsReply::Silence] {
+        dns.set_type(name, RecordType::SRV, reply);
+        until("an error", || {
+            let said = health(&gateway)["data"]["dns"].clone();
+            assert_ne!(said, "A");
+            said != "SRV"
+        });
+        assert_eq!(gateway.backend_of("/"), "one");
+        dns.set_type(name, RecordType::SRV, services.clone());
+        until("well again", || health(&gateway)["data"]["dns"] == "SRV");
+    }
+    // That there are none is an answer.
+    dns.set_type(name, RecordType::SRV, DnsReply::Addresses(vec![], 0));
+    until("addresses", || health(&gateway)["data"]["dns"] == "A");
+    assert_eq!(gateway.backend_of("/"), "other");
+}
+
+#[test]
+fn a_name_that_nobody_answers_for_delays_no_other() {
+    let dns = Dns::start();
+    dns.set("dead.test", DnsReply::Silence);
+    dns.set("live.test", DnsReply::Addresses(vec![ONE], 0));
+    let gateway = setup(&dns).start();
+    let (one, _two) = pair();
+    gateway.balanced(&[]);
+    target(&gateway, "dead.test:80");
+    target(&gateway, &format!("live.test:{}", one.address.port()));
+    assert_eq!(gateway.backend_of("/"), "one");
+    // Servers are asked twice for each of three types, and each time waited for.
+    let begun = dns.asked("dead.test");
+    until("a look-up", || dns.asked("dead.test") > begun);
+    let begun = dns.asked("dead.test");
+    dns.set("live.test", DnsReply::Addresses(vec![TWO], 0));
+    until("the change", || gateway.backend_of("/") == "two");
+    assert!(dns.asked("dead.test") < begun + 4);
+}
+
+#[test]
+fn a_probe_follows_the_name_in_a_service_record() {
+    let dns = Dns::start();
+    let one = Backend::start("one");
+    let port = one.address.port();
+    let at = |host| DnsReply::Services(vec![(1, 1, port, host)], 0);
+    dns.set("_http._tcp.test", at("old.test."));
+    for host in ["old.test", "new.test"] {
+        dns.set(host, DnsReply::Addresses(vec![ONE], 60));
+    }
+    let gateway = setup(&dns).start();
+    gateway.balanced(&[]);
+    let mut settings = crate::health::active("http", &json!({}));
+    settings["use_srv_name"] = json!(true);
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    target(&gateway, "_http._tcp.test:1");
+    let probed = |host: &str| one.probes().iter().any(|probe| probe.contains(host));
+    until("the old name", || probed("old.test"));
+    dns.set("_http._tcp.test", at("new.test."));
+    until("the new name", || probed("new.test"));
 }

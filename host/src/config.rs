@@ -83,7 +83,7 @@ pub struct Written {
     #[arg(long, env = "POINTSMAN_DNS_RESOLVER", value_name = "ADDRS")]
     pub dns_resolver: Option<String>,
 
-    /// DNS records that are looked for, in this order: SRV, A, AAAA; LAST and CNAME, which Kong has as well, change nothing [default: LAST,SRV,A,AAAA,CNAME]
+    /// DNS records that are looked for, in this order: SRV, A, AAAA, and LAST for the type that had an answer the last time; CNAME, which Kong has as well, changes nothing [default: LAST,SRV,A,AAAA,CNAME]
     #[arg(long, env = "POINTSMAN_DNS_ORDER", value_name = "TYPES")]
     pub dns_order: Option<String>,
 
@@ -165,6 +165,8 @@ pub enum DnsType {
     A,
     /// IPv6 addresses.
     Aaaa,
+    /// The type of the three that had an answer the last time. Source: Kong.
+    Last,
 }
 
 /// How clients and endpoints are talked to.
@@ -427,13 +429,14 @@ impl Mistakes<'_> {
                 "SRV" => order.push(DnsType::Srv),
                 "A" => order.push(DnsType::A),
                 "AAAA" => order.push(DnsType::Aaaa),
-                "LAST" | "CNAME" => {}
+                "LAST" => order.push(DnsType::Last),
+                "CNAME" => {}
                 _ => known = false,
             }
         }
-        if !known || order.is_empty() {
+        if !known || order.iter().all(|kind| *kind == DnsType::Last) {
             self.0.push(format!(
-                "dns_order = \"{text}\": expected some of LAST, SRV, A, AAAA, CNAME, separated by commas"
+                "dns_order = \"{text}\": expected SRV, A or AAAA, some of them, and LAST and CNAME if wanted, separated by commas"
             ));
         }
         order

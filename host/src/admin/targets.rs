@@ -207,11 +207,21 @@ fn details(
 }
 
 fn sums(weights: Weights) -> Value {
-    json!({
+    let mut shown = json!({
         "total": weights.total,
         "available": weights.available,
         "unavailable": weights.total - weights.available,
-    })
+    });
+    if let Some(freshness) = admin.names.freshness(&host) {
+        let (age, left) = (freshness.age.as_secs_f64(), freshness.left);
+        shown["pointsman"] = json!({ "dns": { "age": millis(age), "expires_in": millis(left) } });
+    }
+    shown
+}
+
+/// Seconds, to the millisecond.
+fn millis(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
 }
 
 /// What Kong does not tell: why an address is in the state that it is in.

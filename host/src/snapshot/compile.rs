@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 
 use super::new_names::NewNames;
@@ -101,12 +101,9 @@ impl Compiler {
         let (refreshed, mut changed) = mpsc::channel(1);
         let names = Arc::clone(&self.names);
         let refresh = tokio::spawn(async move {
-            loop {
-                names.rest().await;
-                if names.refresh().await && refreshed.send(()).await.is_err() {
-                    return;
-                }
-            }
+            // A word that still waits to be heard stands for this one as well.
+            let tell = || !matches!(refreshed.try_send(()), Err(TrySendError::Closed(())));
+            names.follow(tell).await;
         });
         loop {
             tokio::select! {

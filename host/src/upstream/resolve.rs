@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::config::Dns;
+use crate::config::{Dns, DnsType};
 use dns::Lookup;
 
 /// Pause after a look-up that failed; each failure in a row doubles it, up to the second.
@@ -23,8 +23,9 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// Longest wait for a new name; past it the change that brought it goes ahead without.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Names that are looked up at a time.
-const CONCURRENCY: usize = 64;
+/// Names that are looked up at a time; as many more of those that failed when last looked up, so that
+/// they, which may take long to fail again, delay no other.
+const CONCURRENCY: usize = 32;
 
 /// An address of a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +57,8 @@ struct Answer {
     valid_until: Instant,
     /// Whether these are of SRV records.
     service: bool,
+    /// The type of the records, where it is sure to be the one that the name has.
+    kind: Option<DnsType>,
 }
 
 impl Answer {
@@ -67,8 +70,18 @@ impl Answer {
             addresses,
             valid_until,
             service: false,
+            kind: None,
         }
     }
+}
+
+/// How old the last answer for a name is.
+#[derive(Debug, Clone, Copy)]
+pub struct Freshness {
+    /// Time since it came.
+    pub age: Duration,
+    /// Time until its records expire, or since they have, which is negative; in seconds.
+    pub left: f64,
 }
 
 /// Why a look-up found nothing.
@@ -94,7 +107,13 @@ pub struct Names {
 struct Known {
     addresses: Vec<Address>,
     service: bool,
+    /// The type of its records, if that is known.
+    kind: Option<DnsType>,
+    /// When the last answer came, and until when its records hold.
+    answered: Option<(Instant, Instant)>,
     due: Instant,
+    /// Whether it is being looked up.
+    asked: bool,
     failures: u32,
     error: Option<String>,
 }
@@ -142,8 +161,21 @@ impl Names {
         }
     }
 
+    /// How old the last answer for a name is; none for an address, and while there was no answer.
+    pub fn freshness(&self, host: &str) -> Option<Freshness> {
+        let known = self.known.lock();
+        let (answered, valid_until) = known.get(host)?.answered?;
+        let now = Instant::now();
+        let left = valid_until.saturating_duration_since(now).as_secs_f64();
+        let over = now.saturating_duration_since(valid_until).as_secs_f64();
+        Some(Freshness {
+            age: now - answered,
+            left: left - over,
+        })
+    }
+
     /// Makes `hosts` the names in use, and resolves those that are new. One that did not resolve
-    /// before is left to [`Names::refresh`]: it must not hold up every change that follows.
+    /// before is left to [`Names::follow`]: it must not hold up every change that follows.
     pub async fn watch(&self, hosts: impl Iterator<Item = String>) {
         let new: Vec<String> = {
             let now = Instant::now();
@@ -156,14 +188,8 @@ impl Names {
                 }
                 let entry = old.remove(&host).unwrap_or_else(|| {
                     new.push(host.clone());
-                    Known {
-                        addresses: Vec::new(),
-                        service: false,
-                        // Should it not be answered in time, whoever looks next tries again.
-                        due: now + PATIENCE,
-                        failures: 0,
-                        error: None,
-                    }
+                    // Should it not be answered in time, it is looked up again.
+                    Known::new(now + PATIENCE)
                 });
                 known.insert(host, entry);
             }
@@ -172,60 +198,98 @@ impl Names {
         if new.is_empty() {
             return;
         }
-        if tokio::time::timeout(PATIENCE, self.resolve(new))
-            .await
-            .is_err()
-        {
+        let all = async {
+            let mut asked: FuturesUnordered<_> =
+                new.into_iter().map(|host| self.ask(host, None)).collect();
+            while let Some((host, answer)) = asked.next().await {
+                self.take(&host, answer);
+            }
+        };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
             tracing::warn!("not every new name is resolved within {PATIENCE:?}");
         }
         self.came.notify_one();
     }
 
-    /// Waits until a name is to be looked up again.
-    pub async fn rest(&self) {
+    /// Looks names up as they fall due, each by itself, and calls `changed` with every answer that has
+    /// other addresses than before, until that returns false.
+    pub async fn follow(&self, mut changed: impl FnMut() -> bool) {
+        let mut asked = FuturesUnordered::new();
         loop {
-            let due = self.known.lock().values().map(|known| known.due).min();
-            let due = due.unwrap_or_else(|| Instant::now() + LONGEST);
+            let (due, next) = self.begin();
+            asked.extend(due.into_iter().map(|(host, last)| self.ask(host, last)));
             tokio::select! {
-                () = tokio::time::sleep_until(due.into()) => return,
+                Some((host, answer)) = asked.next() => {
+                    if self.take(&host, answer) && !changed() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep_until(next.into()) => {}
                 () = self.came.notified() => {}
             }
         }
     }
 
-    /// Looks up the names that are due. Returns whether an address changed.
-    pub async fn refresh(&self) -> bool {
+    /// The names that are due, as many as there is room for, from now on being looked up; and when there
+    /// is a next one.
+    fn begin(&self) -> (Vec<(String, Option<DnsType>)>, Instant) {
         let now = Instant::now();
-        let due = {
-            let known = self.known.lock();
-            let due = known.iter().filter(|(_, known)| known.due <= now);
-            due.map(|(host, _)| host.clone()).collect()
-        };
-        self.resolve(due).await
-    }
-
-    async fn resolve(&self, hosts: Vec<String>) -> bool {
-        let mut answers = stream::iter(hosts)
-            .map(|host| async move {
-                let answer = self.lookup.look_up(&host).await;
-                (host, answer)
-            })
-            .buffer_unordered(CONCURRENCY);
-        let mut changed = false;
-        while let Some((host, answer)) = answers.next().await {
-            let mut known = self.known.lock();
-            if let Some(known) = known.get_mut(&host) {
-                changed |= known.take(&host, answer, self.min_ttl);
+        let mut known = self.known.lock();
+        let mut room = [CONCURRENCY; 2];
+        for known in known.values().filter(|known| known.asked) {
+            let room = &mut room[usize::from(known.failures > 0)];
+            *room = room.saturating_sub(1);
+        }
+        let (mut due, mut next) = (Vec::new(), now + LONGEST);
+        for (host, known) in known.iter_mut().filter(|(_, known)| !known.asked) {
+            let room = &mut room[usize::from(known.failures > 0)];
+            if *room == 0 {
+                // Who ends makes room, and this is called again.
+                continue;
+            }
+            if known.due <= now {
+                *room -= 1;
+                known.asked = true;
+                due.push((host.clone(), known.kind));
+            } else {
+                next = next.min(known.due);
             }
         }
-        changed
+        (due, next)
+    }
+
+    async fn ask(&self, host: String, last: Option<DnsType>) -> (String, Result<Answer, Failure>) {
+        let answer = self.lookup.look_up(&host, last).await;
+        (host, answer)
+    }
+
+    /// Returns whether an address changed.
+    fn take(&self, host: &str, answer: Result<Answer, Failure>) -> bool {
+        let mut known = self.known.lock();
+        let known = known.get_mut(host);
+        known.is_some_and(|known| known.take(host, answer, self.min_ttl))
     }
 }
 
 impl Known {
+    /// A name without an answer, to be looked up at `due`.
+    fn new(due: Instant) -> Self {
+        Self {
+            addresses: Vec::new(),
+            service: false,
+            kind: None,
+            answered: None,
+            due,
+            asked: false,
+            failures: 0,
+            error: None,
+        }
+    }
+
     /// Returns whether an address changed.
     fn take(&mut self, host: &str, answer: Result<Answer, Failure>, min_ttl: Duration) -> bool {
         let now = Instant::now();
+        self.asked = false;
         match answer {
             Ok(answer) => {
                 let left = answer.valid_until.saturating_duration_since(now);
@@ -233,6 +297,8 @@ impl Known {
                 self.failures = 0;
                 self.error = None;
                 self.service = answer.service;
+                self.kind = answer.kind;
+                self.answered = Some((now, answer.valid_until));
                 let mut addresses = answer.addresses;
                 addresses.sort_unstable();
                 addresses.dedup();
@@ -307,15 +373,30 @@ mod tests {
         assert!(names.addresses("localhost").is_empty());
     }
 
+    #[tokio::test]
+    async fn names_that_fail_leave_room_for_those_that_do_not() {
+        let names = names();
+        let now = Instant::now();
+        {
+            let mut known = names.known.lock();
+            for number in 0..10 * CONCURRENCY {
+                let mut dead = Known::new(now);
+                dead.failures = 1;
+                known.insert(format!("dead-{number}.test"), dead);
+            }
+            known.insert("live.test".into(), Known::new(now));
+        }
+        let begun = |names: &Names| names.begin().0.len();
+        assert_eq!(begun(&names), CONCURRENCY + 1);
+        assert_eq!(begun(&names), 0, "none is asked for twice at a time");
+        names.take("live.test", Err(Failure::NotFound));
+        assert!(!names.known.lock()["live.test"].asked);
+    }
+
     #[test]
     fn failures_wait_longer_and_longer_and_cost_no_address() {
-        let mut known = Known {
-            addresses: vec![Address::bare([127, 0, 0, 1].into())],
-            service: false,
-            due: Instant::now(),
-            failures: 0,
-            error: None,
-        };
+        let mut known = Known::new(Instant::now());
+        known.addresses.push(Address::bare([127, 0, 0, 1].into()));
         let mut last = Duration::ZERO;
         for _ in 0..20 {
             assert!(!known.take("a", Err(Failure::NotFound), Duration::ZERO));

@@ -50,8 +50,12 @@ impl Lookup {
         }
     }
 
-    /// The addresses of a name.
-    pub(super) async fn look_up(&self, host: &str) -> Result<Answer, Failure> {
+    /// The addresses of a name, whose last answer came by records of the type `last`.
+    pub(super) async fn look_up(
+        &self,
+        host: &str,
+        last: Option<DnsType>,
+    ) -> Result<Answer, Failure> {
         // As it is written and no longer: what is searched for is the resolver's matter.
         let name = Name::from_utf8(host).map_err(|error| Failure::Broken(error.to_string()))?;
         let known = self.in_hosts(&name);
@@ -61,15 +65,23 @@ impl Lookup {
         let resolver = self.resolver.as_ref();
         let resolver = resolver.map_err(|error| Failure::Broken(error.clone()))?;
         let mut failure = Failure::NotFound;
-        for kind in &self.order {
+        for kind in kinds(&self.order, last) {
             let found = match kind {
                 DnsType::Srv => services(resolver, &name).await,
                 DnsType::A => addresses(resolver, &name, RecordType::A).await,
                 DnsType::Aaaa => addresses(resolver, &name, RecordType::AAAA).await,
+                DnsType::Last => continue,
             };
             match found {
-                Ok(answer) if !answer.addresses.is_empty() => return Ok(answer),
+                Ok(mut answer) if !answer.addresses.is_empty() => {
+                    // While another type may have had an answer, this one is not the name's own.
+                    let sure = matches!(failure, Failure::NotFound);
+                    answer.kind = sure.then_some(kind);
+                    return Ok(answer);
+                }
                 Ok(_) | Err(Failure::NotFound) => {}
+                // What other types say is another thing than what is known, with other ports perhaps.
+                Err(broken) if Some(kind) == last => return Err(broken),
                 Err(broken) => failure = broken,
             }
         }
@@ -103,6 +115,19 @@ impl Lookup {
         }
         Vec::new()
     }
+}
+
+/// The types to ask for, each once.
+fn kinds(order: &[DnsType], last: Option<DnsType>) -> Vec<DnsType> {
+    let mut kinds = Vec::new();
+    for kind in order {
+        let kind = match kind {
+            DnsType::Last => last,
+            other => Some(*other),
+        };
+        kinds.extend(kind.filter(|kind| !kinds.contains(kind)));
+    }
+    kinds
 }
 
 /// A resolver that asks these servers, or those of `/etc/resolv.conf`. It keeps no answers: when one
@@ -210,4 +235,18 @@ async fn services(resolver: &TokioResolver, name: &Name) -> Result<Answer, Failu
         }
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use DnsType::{A, Aaaa, Last, Srv};
+
+    #[test]
+    fn each_type_is_asked_for_once_the_last_one_where_it_is_said() {
+        assert_eq!(kinds(&[Last, Srv, A], None), [Srv, A]);
+        assert_eq!(kinds(&[Last, Srv, A], Some(A)), [A, Srv]);
+        assert_eq!(kinds(&[A, Last, Aaaa], Some(Aaaa)), [A, Aaaa]);
+        assert_eq!(kinds(&[Srv, A], Some(A)), [Srv, A]);
+    }
 }
