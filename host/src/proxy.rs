@@ -176,6 +176,11 @@ async fn answer(
             Tie::of(affinity, &facts)
         }
     };
+    if let Some(upload) = upload
+        && route.request_buffering
+    {
+        upload.keep();
+    }
     let stripped = if route.strip_path { matched } else { 0 };
     let inbound = Inbound {
         parts,

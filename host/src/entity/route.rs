@@ -250,6 +250,8 @@ pub struct Route {
     pub path_handling: Option<String>,
     /// Whether the client's `Host` is sent on.
     pub preserve_host: bool,
+    /// Whether the body of a request is kept, so that it can be sent again.
+    pub request_buffering: bool,
     /// The service that gets the requests.
     pub service: Option<Reference>,
     /// What goes past Kong.

@@ -22,18 +22,38 @@ use crate::upstream::{Endpoint, InFlight};
 /// What ends a body early.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// Longest body that is kept so that it can be sent again, in bytes: what hyper may read of it at once.
+/// Past it, a copy for each request in flight would cost more than the rare repeat is worth.
+const KEPT: u64 = 64 * 1024;
+
 /// The body of a request, shared by the try that sends it and the code that watches over the try.
 pub(super) struct Upload {
     incoming: RefCell<Incoming>,
+    /// What was read of it.
+    read: RefCell<Read>,
+    /// Whether all of it is kept until the request is answered.
+    keeps: Cell<bool>,
     stage: Cell<Stage>,
     /// When the stage was last entered.
     since: Cell<Instant>,
 }
 
+/// What was read of a body, as far as it can be sent again.
+#[derive(Default)]
+struct Read {
+    pieces: Vec<Bytes>,
+    /// Pieces that were given to the try at hand.
+    given: usize,
+    /// Whether a piece is missing: an endpoint has got some of it, and it was not kept.
+    lossy: bool,
+    /// Whether there is nothing more to be read.
+    ended: bool,
+}
+
 /// Who a request's body waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Nothing of it has been asked for: it can still be sent to another endpoint.
+    /// Nothing of it has been asked for by the try at hand.
     Untouched,
     /// The endpoint could take more, the client has not sent it.
     Client,
@@ -49,6 +69,8 @@ impl Upload {
     pub(super) fn new(incoming: Incoming) -> Rc<Self> {
         Rc::new(Self {
             incoming: RefCell::new(incoming),
+            read: RefCell::default(),
+            keeps: Cell::new(false),
             stage: Cell::new(Stage::Untouched),
             since: Cell::new(Instant::now()),
         })
@@ -57,6 +79,41 @@ impl Upload {
     /// Its length, if the client has told it.
     pub(super) fn length(&self) -> Option<u64> {
         self.incoming.borrow().size_hint().exact()
+    }
+
+    /// Keeps all of it until the request is answered, if it is known to be short.
+    pub(super) fn keep(&self) {
+        self.keeps
+            .set(self.length().is_some_and(|length| length <= KEPT));
+    }
+
+    /// Whether it can be sent again, whatever becomes of a try.
+    pub(super) fn is_kept(&self) -> bool {
+        self.keeps.get()
+    }
+
+    /// Whether all of it is there to be sent, again if need be.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.read.borrow().lossy && self.stage() != Stage::Broken
+    }
+
+    /// An endpoint has got some of what was given.
+    pub(super) fn hand_over(&self) {
+        if !self.keeps.get() {
+            let mut read = self.read.borrow_mut();
+            read.lossy = true;
+            read.pieces = Vec::new();
+            read.given = 0;
+        }
+    }
+
+    /// Begins it once more, for another try.
+    pub(super) fn rewind(&self) {
+        let mut read = self.read.borrow_mut();
+        read.given = 0;
+        if !read.pieces.is_empty() {
+            self.enter(Stage::Untouched);
+        }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -68,17 +125,44 @@ impl Upload {
         self.since.get()
     }
 
-    /// The next frame, which is gone from here with it.
+    /// The next frame. It is gone from here with it once an endpoint has got a byte, unless it is kept.
     pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame {
+        let mut read = self.read.borrow_mut();
+        if let Some(piece) = read.pieces.get(read.given).cloned() {
+            read.given += 1;
+            let last = read.ended && read.given == read.pieces.len();
+            self.enter(if last { Stage::Done } else { Stage::Endpoint });
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if read.ended {
+            self.enter(Stage::Done);
+            return Poll::Ready(None);
+        }
         let mut incoming = self.incoming.borrow_mut();
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         match &polled {
             Poll::Pending if self.stage() != Stage::Client => self.enter(Stage::Client),
             Poll::Pending => {}
-            Poll::Ready(None) => self.enter(Stage::Done),
+            Poll::Ready(None) => {
+                read.ended = true;
+                self.enter(Stage::Done);
+            }
             Poll::Ready(Some(Err(_))) => self.enter(Stage::Broken),
-            Poll::Ready(Some(_)) if incoming.is_end_stream() => self.enter(Stage::Done),
-            Poll::Ready(Some(_)) => self.enter(Stage::Endpoint),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(piece) = frame.data_ref()
+                    && !read.lossy
+                {
+                    read.pieces.push(piece.clone());
+                    read.given += 1;
+                }
+                read.ended = incoming.is_end_stream();
+                let stage = if read.ended {
+                    Stage::Done
+                } else {
+                    Stage::Endpoint
+                };
+                self.enter(stage);
+            }
         }
         polled
     }
@@ -93,6 +177,7 @@ impl Upload {
 
     /// Nothing more of it will be asked for.
     pub(super) fn finish(&self) {
+        self.read.borrow_mut().ended = true;
         self.enter(Stage::Done);
     }
 

@@ -270,9 +270,12 @@ impl Outbound<'_> {
     }
 
     fn is_whole(&self) -> bool {
-        self.upload
-            .as_ref()
-            .is_none_or(|upload| upload.stage() == Stage::Untouched)
+        self.upload.as_ref().is_none_or(|upload| upload.is_whole())
+    }
+
+    /// Whether nothing of its body will be gone, whatever becomes of a try.
+    fn is_kept(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| upload.is_kept())
     }
 
     /// Writes the head of the request to an endpoint.

@@ -32,6 +32,8 @@ pub struct Route {
     pub strip_path: bool,
     /// Whether the client's `Host` is sent on.
     pub preserve_host: bool,
+    /// Whether a short body is kept, so that it can be sent again.
+    pub request_buffering: bool,
     /// The answer to a plain request, for a route that serves https only.
     pub https_only: Option<u16>,
     /// Whether it serves gRPC alone.
@@ -145,6 +147,7 @@ impl Route {
             service: route.service.map(|service| service.id),
             strip_path: route.strip_path,
             preserve_host: route.preserve_host,
+            request_buffering: route.request_buffering,
             https_only: (!has("http") && has("https")).then_some(route.https_redirect_status_code),
             grpc_only: has("grpc") || has("grpcs"),
             http: ["http", "https", "grpc", "grpcs"].into_iter().any(has),

@@ -98,6 +98,8 @@ struct Output {
     piece: Bytes,
     /// The body that pieces come from, until its end.
     body: Option<Rc<Upload>>,
+    /// The same, until the endpoint has taken a byte of it.
+    untaken: Option<Rc<Upload>>,
     chunked: bool,
     /// Whether the endpoint has taken a byte of this request.
     begun: bool,
@@ -136,8 +138,12 @@ impl Connection {
         text.clear();
         write(&mut text);
         self.requests += 1;
+        if let Some(body) = &body {
+            body.rewind();
+        }
         self.output = Output {
             text,
+            untaken: body.clone(),
             chunked: body.as_ref().is_some_and(|body| body.length().is_none()),
             body,
             ..Output::default()
@@ -319,6 +325,7 @@ impl Output {
         if self.chunked {
             self.text.extend_from_slice(b"0\r\n\r\n");
         }
+        self.untaken = None;
         if let Some(body) = self.body.take() {
             body.finish();
         }
@@ -342,6 +349,9 @@ impl Output {
             self.sent += of_text;
             let of_piece = written - of_text;
             if of_piece > 0 {
+                if let Some(body) = self.untaken.take() {
+                    body.hand_over();
+                }
                 self.piece.advance(of_piece);
                 if self.piece.is_empty() {
                     self.text.clear();

@@ -9,7 +9,7 @@ fn route(name: &str, id: u128, fields: Value) -> Arc<Route> {
     let mut row = json!({
         "id": Uuid::from_u128(id), "name": name, "protocols": ["http", "https"],
         "https_redirect_status_code": 426, "regex_priority": 0, "strip_path": true,
-        "preserve_host": false, "service": null,
+        "preserve_host": false, "request_buffering": true, "service": null,
     });
     for (key, value) in fields.as_object().unwrap() {
         row[key] = value.clone();
