@@ -20,5 +20,7 @@ mod names;
 mod probes;
 mod proxy;
 mod record;
+mod recovery;
+mod retries;
 mod simulate;
 mod tls;

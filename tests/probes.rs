@@ -1,6 +1,7 @@
 //! Probes over TLS and gRPC, with real servers of both.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +13,12 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Backend, Gateway, Setup};
+use crate::harness::{Backend, Gateway, Setup, certified};
 
 fn until_health(gateway: &Gateway, state: &str) -> Value {
     let start = Instant::now();
@@ -92,41 +95,75 @@ fn https_verifies_the_name_and_the_chain_unless_told_not_to() {
     until_health(&gateway, "UNHEALTHY");
 }
 
-#[test]
-fn grpc_asks_the_health_service() {
-    // 0 for unknown, 1 for serving, 2 for not serving; 9 for no such service.
-    let status = Arc::new(AtomicU8::new(1));
-    let runtime = runtime();
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-    let address = listener.local_addr().unwrap();
-    let shared = Arc::clone(&status);
-    runtime.spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let status = Arc::clone(&shared);
-            let answer = service_fn(move |request: Request<Incoming>| {
-                let status = status.load(Ordering::SeqCst);
-                async move {
-                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
-                    assert_eq!(request.headers()["content-type"], "application/grpc");
-                    let message = Bytes::from(vec![0, 0, 0, 0, 2, 8, status]);
-                    let code = if status == 9 { "12" } else { "0" };
-                    let mut trailers = hyper::HeaderMap::new();
-                    trailers.insert("grpc-status", code.parse().unwrap());
-                    let frames = [Frame::data(message), Frame::trailers(trailers)];
-                    let frames = frames.map(Ok::<_, Infallible>);
-                    let body = StreamBody::new(futures_util::stream::iter(frames));
-                    let answer = Response::builder().header("content-type", "application/grpc");
-                    Ok::<_, Infallible>(answer.body(body).unwrap())
-                }
-            });
-            tokio::spawn(
-                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), answer),
-            );
+/// A server that answers as the health service of gRPC does: with 0 for unknown, 1 for serving, 2 for not
+/// serving; with 9 as one that has no such service.
+struct Health {
+    address: SocketAddr,
+    status: Arc<AtomicU8>,
+    runtime: Runtime,
+}
+
+impl Health {
+    fn start(acceptor: Option<TlsAcceptor>) -> Self {
+        let status = Arc::new(AtomicU8::new(1));
+        let runtime = runtime();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::clone(&status);
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (status, acceptor) = (Arc::clone(&shared), acceptor.clone());
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => serve(stream, status).await,
+                        // Who does not like the certificate hangs up.
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                serve(stream, status).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            status,
+            runtime,
+        }
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    status: Arc<AtomicU8>,
+) {
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let status = status.load(Ordering::SeqCst);
+        async move {
+            assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+            assert_eq!(request.headers()["content-type"], "application/grpc");
+            let message = Bytes::from(vec![0, 0, 0, 0, 2, 8, status]);
+            let code = if status == 9 { "12" } else { "0" };
+            let mut trailers = hyper::HeaderMap::new();
+            trailers.insert("grpc-status", code.parse().unwrap());
+            let frames = [Frame::data(message), Frame::trailers(trailers)];
+            let frames = frames.map(Ok::<_, Infallible>);
+            let body = StreamBody::new(futures_util::stream::iter(frames));
+            let answer = Response::builder().header("content-type", "application/grpc");
+            Ok::<_, Infallible>(answer.body(body).unwrap())
         }
     });
+    let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), answer)
+        .await;
+}
+
+#[test]
+fn grpc_asks_the_health_service() {
+    let server = Health::start(None);
     let gateway = Gateway::start();
-    gateway.balanced(&[(address, 100)]);
+    gateway.balanced(&[(server.address, 100)]);
     probe(&gateway, json!({"type": "grpc"}));
     for (said, state) in [
         (2, "UNHEALTHY"),
@@ -134,10 +171,39 @@ fn grpc_asks_the_health_service() {
         (9, "UNHEALTHY"),
         (1, "HEALTHY"),
     ] {
-        status.store(said, Ordering::SeqCst);
+        server.status.store(said, Ordering::SeqCst);
         until_health(&gateway, state);
     }
-    runtime.shutdown_background();
+    server.runtime.shutdown_background();
     let known = until_health(&gateway, "UNHEALTHY");
     assert_eq!(known["last_failure"]["report"], "tcp_failure");
+}
+
+#[test]
+fn grpcs_asks_it_over_tls_and_verifies_who_answers() {
+    let (acceptor, authority) = certified("health.example", &[b"h2"]);
+    let server = Health::start(Some(acceptor));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, authority).unwrap();
+    let gateway = Setup::new().env("SSL_CERT_FILE", file.display()).start();
+    gateway.balanced(&[(server.address, 100)]);
+    let kind = |sni: &str, verify: bool| {
+        probe(
+            &gateway,
+            json!({"type": "grpcs", "https_sni": sni, "https_verify_certificate": verify}),
+        );
+    };
+    kind("other.example", true);
+    let known = until_health(&gateway, "UNHEALTHY");
+    let said = known["last_failure"]["detail"].as_str().unwrap();
+    assert!(said.contains("TLS"), "{said}");
+    kind("health.example", true);
+    until_health(&gateway, "HEALTHY");
+    server.status.store(2, Ordering::SeqCst);
+    until_health(&gateway, "UNHEALTHY");
+    server.status.store(1, Ordering::SeqCst);
+    kind("other.example", false);
+    until_health(&gateway, "HEALTHY");
+    server.runtime.shutdown_background();
 }

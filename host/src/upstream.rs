@@ -18,11 +18,11 @@ pub mod probe;
 mod recovery;
 mod resolve;
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub use affinity::{Affinity, Cookie, Key};
@@ -37,6 +37,8 @@ pub use policy::Policy;
 pub use resolve::{Names, is_name};
 
 use crate::balancer::{self, Balancer, Choice, Observed};
+use crate::entity::upstream::RetryBudget;
+use endpoint::Places;
 use members::Members;
 use probe::Probes;
 use recovery::Trials;
@@ -67,9 +69,11 @@ struct Shared {
     trials: Trials,
     budget: Arc<budget::Budget>,
     /// Told when an endpoint has room for a request again.
-    place: Arc<Notify>,
+    places: Arc<Places>,
     /// Requests that wait for that.
     pending: AtomicU32,
+    /// Requests that found no endpoint, for each [`NoPeer`].
+    without_peer: [AtomicU64; NoPeer::ALL.len()],
 }
 
 /// What a try without an answer took at least, for balancers that look at latencies.
@@ -113,8 +117,9 @@ impl Upstream {
                 members,
                 trials: Trials::default(),
                 budget: Arc::default(),
-                place: Arc::default(),
+                places: Arc::default(),
                 pending: AtomicU32::new(0),
+                without_peer: Default::default(),
             }),
         }
     }
@@ -170,11 +175,8 @@ impl Upstream {
             return;
         };
         let now = balancer::micros(Instant::now());
-        for address in self.shared.members.report() {
-            let by = address.condition.changed_by;
-            if !address.available && matches!(by, Some(Source::Passive | Source::Restored)) {
-                self.shared.trials.expect(address.id, now, pause);
-            }
+        for id in self.shared.members.awaiting_trial() {
+            self.shared.trials.expect(id, now, pause);
         }
     }
 
@@ -187,33 +189,78 @@ impl Upstream {
         }
     }
 
-    /// Chooses an endpoint; see [`Balancer::pick`]. `repeatable` says that the request may be sent to
-    /// another one if this one fails.
+    /// Chooses an endpoint and counts the request there; see [`Balancer::pick`]. `spare` says that the
+    /// request can be sent to another one whatever becomes of this try, so that it may be a trial.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn pick<T>(
+    pub fn pick(
         &self,
         request: balancer::Request,
         tried: &[u64],
-        repeatable: bool,
-        claim: impl Fn(Arc<Endpoint>) -> T,
+        spare: bool,
+    ) -> Result<InFlight, NoPeer> {
+        self.choose(request, tried, &[], spare, |endpoint, trial| {
+            InFlight::new(endpoint).on_trial(trial)
+        })
+    }
+
+    /// Chooses an endpoint that is none of `tried`, which it must not be while another is left, and none of
+    /// `full`. `claim` gets it, and whether that is a trial, before the next one is chosen.
+    fn choose<T>(
+        &self,
+        request: balancer::Request,
+        tried: &[u64],
+        full: &[u64],
+        spare: bool,
+        claim: impl Fn(Arc<Endpoint>, bool) -> T,
     ) -> Result<T, NoPeer> {
-        if let Some((_, longest)) = self.policy.recovery()
+        let recovery = self.policy.recovery();
+        let session = match self.policy.affinity {
+            Some(Affinity::Session(_)) => request.affinity,
+            _ => None,
+        };
+        if let Some((_, longest)) = recovery
             && request.attempt == 0
-            && repeatable
+            && spare
+            // It would end there.
+            && session.is_none()
             && let Some(endpoint) = self.trial(request.now, longest)
         {
-            return Ok(claim(endpoint));
+            return Ok(claim(endpoint, true));
         }
-        match self.balancer.pick(request, tried, &claim) {
-            Choice::Endpoint(claimed) => Ok(claimed),
+        if let Some(id) = session
+            && !tried.contains(&id)
+            && !full.contains(&id)
+            && let Some(endpoint) = self.shared.members.of_session(id)
+        {
+            return Ok(claim(endpoint, false));
+        }
+        let passed = match full {
+            [] => Cow::Borrowed(tried),
+            full => [tried, full].concat().into(),
+        };
+        let picked = self.balancer.pick(request, &passed, |endpoint| {
+            // It has failed all of those that come first.
+            let again = full.is_empty() && tried.contains(&endpoint.id);
+            if again {
+                Err(endpoint)
+            } else {
+                Ok(claim(endpoint, false))
+            }
+        });
+        match picked {
+            Choice::Endpoint(Ok(claimed)) => Ok(claimed),
+            Choice::Endpoint(Err(again)) => {
+                let failover = self.shared.members.failover(tried, request.entropy);
+                Ok(claim(failover.unwrap_or(again), false))
+            }
             Choice::Refused => Err(NoPeer::Refused),
             Choice::Empty => {
                 // Nothing is lost by trying what is there.
-                let trial = self.policy.recovery();
-                let trial = trial.and_then(|(_, longest)| self.trial(request.now, longest));
-                trial.map(claim).ok_or_else(|| self.shared.members.reason())
+                let trial = recovery.and_then(|(_, longest)| self.trial(request.now, longest));
+                let trial = trial.ok_or_else(|| self.shared.members.reason())?;
+                Ok(claim(trial, true))
             }
         }
     }
@@ -221,7 +268,7 @@ impl Upstream {
     fn trial(&self, now: u64, longest: Duration) -> Option<Arc<Endpoint>> {
         let id = self.shared.trials.take(now, longest)?;
         match self.shared.members.endpoint(id) {
-            Some(endpoint) if !endpoint.live().health.is_available() => Some(endpoint),
+            Some(endpoint) if endpoint.live().health.awaits_trial() => Some(endpoint),
             _ => {
                 self.shared.trials.remove(id);
                 None
@@ -238,26 +285,41 @@ impl Upstream {
         &self,
         request: balancer::Request,
         tried: &[u64],
-        repeatable: bool,
+        spare: bool,
         patience: Duration,
     ) -> Result<InFlight, NoPeer> {
         let limits = &self.policy.extension.circuit_breakers;
         let mut waiting = None;
         let deadline = tokio::time::Instant::now() + patience;
+        let places = &self.shared.places;
+        let freed = if tried.is_empty() {
+            &places.first
+        } else {
+            &places.again
+        };
         loop {
-            let freed = self.shared.place.notified();
+            let freed = freed.notified();
             let mut freed = std::pin::pin!(freed);
             // From here on no place that gets free is missed.
             freed.as_mut().enable();
-            let mut full = tried.to_vec();
+            let mut full = Vec::new();
             loop {
-                let entered = self.pick(request, &full, repeatable, |endpoint| {
-                    InFlight::within(endpoint, limits.max_requests, &self.shared.place)
+                let entered = self.choose(request, tried, &full, spare, |endpoint, trial| {
+                    let id = endpoint.id;
+                    // Others are merely full: they are waited for before one is tried twice.
+                    if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
+                        return Err(None);
+                    }
+                    let limit = endpoint.max_requests.unwrap_or(limits.max_requests);
+                    match InFlight::within(endpoint, limit, places) {
+                        Ok(entered) => Ok(entered.on_trial(trial)),
+                        Err(_) => Err(Some(id)),
+                    }
                 })?;
                 match entered {
                     Ok(entered) => return Ok(entered),
-                    Err(endpoint) if full[tried.len()..].contains(&endpoint.id) => break,
-                    Err(endpoint) => full.push(endpoint.id),
+                    Err(None) => break,
+                    Err(Some(id)) => full.push(id),
                 }
             }
             if waiting.is_none() {
@@ -291,7 +353,7 @@ impl Upstream {
 
     /// Whether requests to an endpoint are limited, so that [`Upstream::place`] is to be used.
     pub fn is_limited(&self) -> bool {
-        self.policy.extension.circuit_breakers.max_requests > 0
+        self.policy.extension.circuit_breakers.max_requests > 0 || self.shared.members.is_limited()
     }
 
     /// Whether requests in flight are cut off at addresses that leave.
@@ -299,28 +361,37 @@ impl Upstream {
         self.policy.drain_timeout().is_some()
     }
 
-    /// Counts a request for the retry budget, if there is one.
-    pub fn spender(&self) -> Option<Spender> {
-        let limited = self.policy.extension.retry_budget.budget_percent > 0.0;
-        limited.then(|| Spender::new(&self.shared.budget))
+    /// Counts a request for the retry budget, if there is one. `says` has the words of its route and its
+    /// service on that of the upstream.
+    pub fn spender(&self, says: impl FnOnce(RetryBudget) -> RetryBudget) -> Option<Spender> {
+        let budget = says(self.policy.extension.retry_budget);
+        (budget.budget_percent > 0.0).then(|| Spender::new(&self.shared.budget, budget))
     }
 
-    /// Whether a request may be sent once more.
-    pub fn may_retry(&self, spender: &mut Option<Spender>) -> bool {
-        let settings = &self.policy.extension.retry_budget;
-        (spender.as_mut()).is_none_or(|spender| spender.retry(settings))
+    /// Counts a request that found no endpoint.
+    pub fn note_without_peer(&self, reason: NoPeer) {
+        self.shared.without_peer[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that found no endpoint so far, by the reason.
+    pub fn without_peer(&self) -> impl Iterator<Item = (NoPeer, u64)> {
+        let counts = self.shared.without_peer.iter();
+        NoPeer::ALL
+            .into_iter()
+            .zip(counts.map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// Takes note of what came of a try, which found so many others `ahead`. `detail` says it in words,
-    /// and is asked only if they are kept.
+    /// and is asked only if they are kept. Returns whether it counts as a failure.
     pub fn report(
         &self,
         endpoint: &Endpoint,
         ahead: u32,
+        trial: bool,
         outcome: Outcome,
         latency: impl Fn() -> Duration,
         detail: impl FnOnce() -> String,
-    ) {
+    ) -> bool {
         let live = endpoint.live();
         if self.balancer.wants(Observed::Latency) {
             let took = latency();
@@ -342,43 +413,47 @@ impl Upstream {
             live.window.latency.fetch_add(latency, Ordering::Relaxed);
         }
         let Some(judge) = &self.policy.passive else {
-            return;
+            return false;
         };
         let report = match outcome {
             Outcome::Answered(status) => judge.of(status),
             Outcome::Broken => Some(Report::TcpFailure),
             Outcome::Timeout => Some(Report::Timeout),
         };
-        let well = matches!(report, None | Some(Report::Success));
-        if well && !live.health.is_available() && self.policy.recovery().is_some() {
-            // Only a trial comes here, or a request that was under way.
-            if live.health.set(true, Source::Recovery) {
-                self.shared.trials.remove(endpoint.id);
-                self.shared.members.refresh();
-            }
-            return;
-        }
         let Some(report) = report else {
-            return;
+            return false;
         };
-        if live
-            .health
-            .report(Source::Passive, report, &judge.limits, detail)
-        {
+        let well = report == Report::Success;
+        let trial = trial && live.health.awaits_trial();
+        let mut limits = judge.limits;
+        let source = if trial && well {
+            // Kong's default of 0 has no request bring an address back, which is what a trial is for.
+            limits.successes = limits.successes.max(1);
+            Source::Recovery
+        } else {
+            Source::Passive
+        };
+        let changed = live.health.report(source, report, &limits, detail);
+        let available = live.health.is_available();
+        if changed {
             self.shared.members.refresh();
-            if let Some((pause, _)) = self.policy.recovery()
-                && !live.health.is_available()
-            {
-                let now = balancer::micros(Instant::now());
-                self.shared.trials.add(endpoint.id, now, pause);
-            }
             tracing::warn!(
                 upstream = &*self.name,
                 address = %endpoint.address,
-                available = live.health.is_available(),
+                available,
                 "requests changed the health of an address"
             );
         }
+        if changed && available {
+            self.shared.trials.remove(endpoint.id);
+        } else if (changed || (trial && well))
+            && let Some((pause, _)) = self.policy.recovery()
+        {
+            // It is out from now on, or on its way back: the next trial comes after the first pause.
+            let now = balancer::micros(Instant::now());
+            self.shared.trials.add(endpoint.id, now, pause);
+        }
+        !well
     }
 
     /// Sets by hand whether the addresses that `wanted` names may be chosen. Returns whether there is

@@ -60,7 +60,7 @@ impl Backend {
 
     /// A server over TLS with a certificate for `host`, and the authority that has signed it, as PEM.
     pub(crate) fn secure(name: &'static str, host: &str) -> (Self, String) {
-        let (acceptor, authority) = certified(host);
+        let (acceptor, authority) = certified(host, &[]);
         let address = "127.0.0.1:0".parse().unwrap();
         (Self::serve(name, address, Some(acceptor)), authority)
     }

@@ -11,8 +11,9 @@ mod tls;
 
 pub(crate) use backend::Backend;
 pub(crate) use dns::{Dns, Reply as DnsReply};
-pub(crate) use gateway::{Gateway, Setup, help};
+pub(crate) use gateway::{Gateway, Reply, Setup, help};
 pub(crate) use guests::guest;
 pub(crate) use load::{Load, Tally};
 pub(crate) use process::Process;
 pub(crate) use raw::{Raw, exchange};
+pub(crate) use tls::certified;

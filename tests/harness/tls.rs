@@ -6,8 +6,9 @@ use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
 
-/// What makes a server one for `host`, and the certificate of the authority as PEM.
-pub(crate) fn certified(host: &str) -> (TlsAcceptor, String) {
+/// What makes a server one for `host`, and the certificate of the authority as PEM. `protocols` is what the
+/// server speaks, in the terms of ALPN.
+pub(crate) fn certified(host: &str, protocols: &[&[u8]]) -> (TlsAcceptor, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -15,7 +16,7 @@ pub(crate) fn certified(host: &str) -> (TlsAcceptor, String) {
     let certificate = CertificateParams::new(vec![host.to_owned()]).unwrap();
     let certificate = certificate.signed_by(&key, &authority).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -24,5 +25,6 @@ pub(crate) fn certified(host: &str) -> (TlsAcceptor, String) {
             PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
         )
         .unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     (TlsAcceptor::from(Arc::new(config)), authority.pem())
 }

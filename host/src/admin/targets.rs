@@ -129,6 +129,7 @@ fn health(admin: &Admin, key: &str, request: &Request) -> Answer {
                     "weight": sums(upstream.weights(None)),
                     "hosts": hosts.collect::<Vec<_>>(),
                 },
+                "pointsman": { "without_peer": without_peer(&upstream) },
             },
             "next": null,
             "node_id": *NODE,
@@ -163,8 +164,17 @@ fn health(admin: &Admin, key: &str, request: &Request) -> Answer {
     })?;
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("node_id".into(), json!(*NODE));
+        let counters = json!({ "without_peer": without_peer(&upstream) });
+        answer.insert("pointsman".into(), counters);
     }
     Ok(Json(answer).into_response())
+}
+
+/// Requests that found no endpoint, by the reason.
+fn without_peer(upstream: &Upstream) -> Value {
+    let counts = upstream.without_peer();
+    let counts = counts.map(|(reason, count)| (reason.code().to_owned(), json!(count)));
+    Value::Object(counts.collect())
 }
 
 fn of_target(addresses: &[AddressReport], target: Uuid) -> Vec<&AddressReport> {
@@ -196,21 +206,13 @@ fn details(
         }
         shown
     });
-    json!({
+    let mut shown = json!({
         "host": host,
         "port": port,
         "dns": admin.names.kind(&host),
         "nodeWeight": row.get("weight"),
         "weight": sums(upstream.weights(Some(id_of(row)))),
         "addresses": list.collect::<Vec<_>>(),
-    })
-}
-
-fn sums(weights: Weights) -> Value {
-    let mut shown = json!({
-        "total": weights.total,
-        "available": weights.available,
-        "unavailable": weights.total - weights.available,
     });
     if let Some(freshness) = admin.names.freshness(&host) {
         let (age, left) = (freshness.age.as_secs_f64(), freshness.left);
@@ -222,6 +224,14 @@ fn sums(weights: Weights) -> Value {
 /// Seconds, to the millisecond.
 fn millis(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
+}
+
+fn sums(weights: Weights) -> Value {
+    json!({
+        "total": weights.total,
+        "available": weights.available,
+        "unavailable": weights.total - weights.available,
+    })
 }
 
 /// What Kong does not tell: why an address is in the state that it is in.

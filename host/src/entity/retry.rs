@@ -15,11 +15,13 @@ pub(super) const EXTENSION: &[Field] = &[Field::record(
         Field::set("statuses", &STATUS),
         Field::set("methods", &METHOD),
         Field::integer("per_try_timeout").check(&[Check::Between(1, 2_147_483_646)]),
+        Field::number("budget_percent").check(&[Check::Between(0, 100)]),
+        Field::integer("min_retry_concurrency").check(&[Check::Between(0, 2_147_483_647)]),
     ],
 )];
 
 /// What goes past Kong.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct Extension {
     /// Which tries are repeated.
@@ -27,7 +29,7 @@ pub struct Extension {
 }
 
 /// Which tries are repeated, as many times as `retries` of the service says.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct Retry {
     /// Statuses that are no answer while another try is left; none for those of Kong, which has none.
@@ -36,4 +38,9 @@ pub struct Retry {
     pub methods: Option<Vec<String>>,
     /// Longest time from the choice of an endpoint to the head of its response, in milliseconds.
     pub per_try_timeout: Option<u64>,
+    /// Retries in flight, as a percentage of requests in flight; none for what the upstream says, and
+    /// with 0 there is no limit.
+    pub budget_percent: Option<f64>,
+    /// Retries in flight that are always allowed; none for what the upstream says.
+    pub min_retry_concurrency: Option<u32>,
 }

@@ -36,7 +36,13 @@ pub static DECLARATION: Declaration = Declaration {
             .extension(),
         Field::record(
             "pointsman",
-            &[Field::record("probe", super::upstream::PROBE_EXTENSION)],
+            &[
+                Field::record("probe", super::upstream::PROBE_EXTENSION),
+                Field::record(
+                    "circuit_breakers",
+                    &[Field::integer("max_requests").check(&[Check::Between(0, 2_147_483_647)])],
+                ),
+            ],
         )
         .extension(),
         Field::tags(),
@@ -80,4 +86,14 @@ pub struct Target {
 pub struct Extension {
     /// How it is probed, where that differs from its upstream's way.
     pub probe: super::upstream::Probe,
+    /// Its own limits, where they differ from its upstream's.
+    pub circuit_breakers: CircuitBreakers,
+}
+
+/// Limits of one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct CircuitBreakers {
+    /// Requests at a time; with 0 there is no limit.
+    pub max_requests: Option<u32>,
 }

@@ -515,14 +515,14 @@ pub struct SlowStart {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct CircuitBreakers {
-    /// Requests at a time; HTTP/1.1 has a connection for each. With 0 there is no limit.
+    /// Requests at a time, each on a connection of its own; with 0 there is no limit.
     pub max_requests: u32,
     /// Requests of the upstream that may wait for a place.
     pub max_pending_requests: u32,
 }
 
 /// How much of the traffic may be retries. Source: Envoy, `retry_budget`.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct RetryBudget {
     /// Retries in flight, as a percentage of requests in flight; with 0 there is no limit.

@@ -153,7 +153,7 @@ async fn tries(
     let mut attempt = 0;
     let first_try = Instant::now();
     let proxy = first_try - started;
-    let mut spender = upstream.spender();
+    let mut spender = upstream.spender(|budget| outbound.repeats.budget(budget));
     // Read once a try: the clock is asked some fifty thousand times a second as it is.
     let mut now = first_try;
     loop {
@@ -164,9 +164,11 @@ async fn tries(
             affinity: outbound.affinity,
             attempt,
         };
-        let in_flight = pick(service, request, &tried, repeatable).await?;
+        // A body that would be gone with it must not be lost for a trial.
+        let spare = repeatable && outbound.is_kept() && service.retries > 0;
+        let in_flight = pick(service, request, &tried, spare).await?;
         let endpoint = Arc::clone(in_flight.shared());
-        let ahead = in_flight.ahead();
+        let (ahead, trial) = (in_flight.ahead(), in_flight.is_trial());
         let outcome = once(worker, service, in_flight, &outbound, now).await;
         let report = |outcome, detail: &dyn std::fmt::Display| {
             let status = match outcome {
@@ -177,20 +179,23 @@ async fn tries(
             upstream.report(
                 &endpoint,
                 ahead,
+                trial,
                 outcome,
                 || now.elapsed(),
                 || detail.to_string(),
-            );
+            )
         };
         let more = |repeatable, spender: &mut Option<Spender>| {
-            attempt < service.retries && repeatable && upstream.may_retry(spender)
+            attempt < service.retries && repeatable && spender.as_mut().is_none_or(Spender::retry)
         };
         match outcome {
             Ok((head, exchange)) => {
                 let status = head.response.status();
                 upstream.report_load(&endpoint, head.response.headers());
-                report(Outcome::Answered(status.as_u16()), &status);
-                let unwanted = outbound.repeats.unwanted(status);
+                let failed = report(Outcome::Answered(status.as_u16()), &status);
+                // That a trial fails is found out at no client's cost, where there is another endpoint.
+                let unwanted =
+                    outbound.repeats.unwanted(status) || (trial && failed && upstream.is_healthy());
                 if !unwanted || !more(repeatable && outbound.is_whole(), &mut spender) {
                     return Ok((head, exchange, (first_try.elapsed(), proxy)));
                 }
@@ -206,8 +211,12 @@ async fn tries(
                     Failure::ClientTimeout
                     | Failure::Drained
                     | Failure::Exchange(wire::Error::Client(_)) => {}
-                    failure if failure.is_timeout() => report(Outcome::Timeout, failure),
-                    failure => report(Outcome::Broken, failure),
+                    failure if failure.is_timeout() => {
+                        report(Outcome::Timeout, failure);
+                    }
+                    failure => {
+                        report(Outcome::Broken, failure);
+                    }
                 }
                 let repeatable = outbound.can_be_repeated(&failure);
                 let (name, address) = (&*upstream.name, endpoint.address);
@@ -236,16 +245,17 @@ async fn pick(
     service: &Service,
     request: balancer::Request,
     tried: &[u64],
-    repeatable: bool,
+    spare: bool,
 ) -> Result<InFlight, Reject> {
     let upstream = &*service.upstream;
     let picked = if upstream.is_limited() {
         let patience = service.connect_timeout;
-        Box::pin(upstream.place(request, tried, repeatable, patience)).await
+        Box::pin(upstream.place(request, tried, spare, patience)).await
     } else {
-        upstream.pick(request, tried, repeatable, InFlight::new)
+        upstream.pick(request, tried, spare)
     };
     picked.map_err(|reason| {
+        upstream.note_without_peer(reason);
         let (upstream, name, code) = (upstream.named, &*upstream.name, reason.code());
         tracing::warn!(upstream = name, reason = code, "no endpoint may be chosen");
         Reject::NoPeer { upstream, reason }
@@ -269,6 +279,7 @@ impl Outbound<'_> {
         self.repeats.is_idempotent(&self.parts.method)
     }
 
+    /// Whether nothing of its body is gone.
     fn is_whole(&self) -> bool {
         self.upload.as_ref().is_none_or(|upload| upload.is_whole())
     }

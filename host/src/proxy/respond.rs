@@ -168,23 +168,28 @@ impl Format {
 
     /// `reason` is a code that Kong does not have; its own words come as they are.
     fn body(self, message: &str, reason: Option<&str>, id: &str) -> String {
+        let said = |form: &dyn Fn(&str) -> String| reason.map(form).unwrap_or_default();
         match self {
             Self::Json => {
                 let message = serde_json::Value::from(message);
-                let reason = reason.map(|reason| format!(",\n  \"reason\":\"{reason}\""));
-                let reason = reason.unwrap_or_default();
+                let reason = said(&|reason| format!(",\n  \"reason\":\"{reason}\""));
                 format!("{{\n  \"message\":{message},\n  \"request_id\":\"{id}\"{reason}\n}}")
             }
             Self::Html => format!(
                 "<!doctype html>\n<html>\n  <head>\n    <meta charset=\"utf-8\">\n    \
                  <title>Error</title>\n  </head>\n  <body>\n    <h1>Error</h1>\n    \
-                 <p>{message}.</p>\n    <p>request_id: {id}</p>\n  </body>\n</html>\n"
+                 <p>{message}.</p>\n    <p>request_id: {id}</p>\n{}  </body>\n</html>\n",
+                said(&|reason| format!("    <p>reason: {reason}</p>\n"))
             ),
             Self::Xml => format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<error>\n  \
-                 <message>{message}</message>\n  <requestid>{id}</requestid>\n</error>\n"
+                 <message>{message}</message>\n  <requestid>{id}</requestid>\n{}</error>\n",
+                said(&|reason| format!("  <reason>{reason}</reason>\n"))
             ),
-            Self::Plain => format!("{message}\nrequest_id: {id}\n"),
+            Self::Plain => format!(
+                "{message}\nrequest_id: {id}\n{}",
+                said(&|reason| format!("reason: {reason}\n"))
+            ),
         }
     }
 }
@@ -261,6 +266,19 @@ mod tests {
             Some(Format::Html)
         );
         assert_eq!(Format::best("image/png"), None);
+    }
+
+    #[test]
+    fn every_form_says_why_there_was_no_peer() {
+        for format in [Format::Json, Format::Html, Format::Xml, Format::Plain] {
+            let body = format.body("no", Some("no_targets"), "7");
+            assert!(body.contains("no_targets"), "{body}");
+            assert!(!format.body("no", None, "7").contains("reason"));
+        }
+        assert_eq!(
+            Format::Plain.body("no", Some("overflow"), "7"),
+            "no\nrequest_id: 7\nreason: overflow\n"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use crate::entity::retry as entity;
+use crate::entity::upstream::RetryBudget;
 
 /// What a service or a route says of repeats; what it leaves open is for the other, or for Kong's way.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +13,8 @@ pub struct Retry {
     statuses: Option<Vec<u16>>,
     methods: Option<Vec<Method>>,
     per_try_timeout: Option<Duration>,
+    budget_percent: Option<f64>,
+    min_retry_concurrency: Option<u32>,
 }
 
 impl Retry {
@@ -24,6 +27,8 @@ impl Retry {
             statuses: retry.statuses.clone(),
             methods: retry.methods.is_some().then_some(methods),
             per_try_timeout: retry.per_try_timeout.map(Duration::from_millis),
+            budget_percent: retry.budget_percent,
+            min_retry_concurrency: retry.min_retry_concurrency,
         }
     }
 }
@@ -59,6 +64,19 @@ impl Repeats<'_> {
             None => {
                 *method != Method::POST && *method != Method::PATCH && method.as_str() != "LOCK"
             }
+        }
+    }
+
+    /// How much of the traffic may be retries, where the upstream says `budget`.
+    pub(super) fn budget(self, budget: RetryBudget) -> RetryBudget {
+        let (route, service) = (self.route, self.service);
+        let percent = route.budget_percent.or(service.budget_percent);
+        let least = route
+            .min_retry_concurrency
+            .or(service.min_retry_concurrency);
+        RetryBudget {
+            budget_percent: percent.unwrap_or(budget.budget_percent),
+            min_retry_concurrency: least.unwrap_or(budget.min_retry_concurrency),
         }
     }
 
@@ -101,5 +119,30 @@ mod tests {
             service: &service,
         };
         assert!(!off.unwanted(StatusCode::SERVICE_UNAVAILABLE));
+    }
+
+    #[test]
+    fn each_part_of_the_budget_is_the_first_that_is_said() {
+        let upstream = RetryBudget {
+            budget_percent: 20.0,
+            min_retry_concurrency: 3,
+        };
+        let service = Retry {
+            budget_percent: Some(0.0),
+            min_retry_concurrency: Some(5),
+            ..Retry::default()
+        };
+        let route = Retry {
+            budget_percent: Some(50.0),
+            ..Retry::default()
+        };
+        let of = |route, service| {
+            let budget = Repeats { route, service }.budget(upstream);
+            (budget.budget_percent, budget.min_retry_concurrency)
+        };
+        let none = Retry::default();
+        assert_eq!(of(&none, &none), (20.0, 3));
+        assert_eq!(of(&none, &service), (0.0, 5));
+        assert_eq!(of(&route, &service), (50.0, 5));
     }
 }

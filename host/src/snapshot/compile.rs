@@ -197,6 +197,7 @@ impl Compiler {
                         port,
                         weight: target.weight,
                         failover: target.failover,
+                        max_requests: target.pointsman.circuit_breakers.max_requests,
                         probe: target.pointsman.probe,
                     };
                     self.targets.entry(parent).or_default().insert(id, target);
@@ -498,6 +499,7 @@ fn set_plain_target(upstream: &Upstream, host: &str, port: u16, names: &Names) {
         weight: 1,
         failover: false,
         probe: Probe::default(),
+        max_requests: None,
     };
     upstream.set_targets(&[target], names);
 }

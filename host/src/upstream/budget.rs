@@ -17,21 +17,23 @@ pub(super) struct Budget {
 #[derive(Debug)]
 pub struct Spender {
     budget: Arc<Budget>,
+    settings: RetryBudget,
     retries: u32,
 }
 
 impl Spender {
-    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+    pub(super) fn new(budget: &Arc<Budget>, settings: RetryBudget) -> Self {
         budget.requests.fetch_add(1, Ordering::Relaxed);
         Self {
             budget: Arc::clone(budget),
+            settings,
             retries: 0,
         }
     }
 
     /// Whether the request may be sent once more; if so, that is counted.
-    pub(super) fn retry(&mut self, settings: &RetryBudget) -> bool {
-        let budget = &self.budget;
+    pub fn retry(&mut self) -> bool {
+        let (budget, settings) = (&self.budget, &self.settings);
         let share = f64::from(budget.requests.load(Ordering::Relaxed)) * settings.budget_percent;
         let limit = settings.min_retry_concurrency.max((share / 100.0) as u32);
         // A request counts as one retry in flight, however many it has had.
@@ -69,15 +71,13 @@ mod tests {
             min_retry_concurrency: 1,
         };
         let budget = Arc::default();
-        let mut all: Vec<Spender> = (0..50).map(|_| Spender::new(&budget)).collect();
-        let allowed = all
-            .iter_mut()
-            .filter_map(|s| s.retry(&settings).then_some(()));
+        let mut all: Vec<Spender> = (0..50).map(|_| Spender::new(&budget, settings)).collect();
+        let allowed = all.iter_mut().filter_map(|s| s.retry().then_some(()));
         assert_eq!(allowed.count(), 10);
         all.clear();
-        let mut one = Spender::new(&budget);
-        assert!(one.retry(&settings), "a few are always allowed");
-        assert!(one.retry(&settings), "one that has begun may go on");
-        assert!(!Spender::new(&budget).retry(&settings));
+        let mut one = Spender::new(&budget, settings);
+        assert!(one.retry(), "a few are always allowed");
+        assert!(one.retry(), "one that has begun may go on");
+        assert!(!Spender::new(&budget, settings).retry());
     }
 }

@@ -30,6 +30,9 @@ pub struct Endpoint {
     pub host: String,
     /// Share of the traffic, at least 1.
     pub weight: u32,
+    /// Requests that it may have at a time, where that is not for its upstream to say; with 0 any
+    /// number.
+    pub(super) max_requests: Option<u32>,
     /// The `Host` that it gets unless another is asked for: its host, with its port unless that is
     /// http's.
     pub authority: String,
@@ -192,6 +195,7 @@ impl Endpoint {
             address,
             host,
             weight,
+            max_requests: None,
             live,
         }
     }
@@ -268,6 +272,16 @@ pub fn authority(host: &str, port: u16, own: u16) -> String {
     }
 }
 
+/// Says that a place at some endpoint is free.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// To the request that has waited for the longest.
+    pub(super) first: Notify,
+    /// To all that have been tried somewhere: the place may be at an endpoint that they do not go back
+    /// to, and then another one's.
+    pub(super) again: Notify,
+}
+
 /// Counts one request of an endpoint for as long as it lives.
 #[derive(Debug)]
 pub struct InFlight {
@@ -275,7 +289,7 @@ pub struct InFlight {
     /// Requests that were in flight there before.
     ahead: u32,
     /// Told that a place is free, where places are limited.
-    place: Option<Arc<Notify>>,
+    places: Option<Arc<Places>>,
     /// Whether it is to find out whether the endpoint is well again.
     trial: bool,
 }
@@ -286,7 +300,7 @@ impl InFlight {
         Self {
             ahead: endpoint.live.begin(),
             endpoint,
-            place: None,
+            places: None,
             trial: false,
         }
     }
@@ -297,17 +311,18 @@ impl InFlight {
         self
     }
 
-    /// The same, unless that would be more than `limit` at a time.
+    /// The same, unless that would be more than `limit` at a time; with 0 there is none.
     pub(super) fn within(
         endpoint: Arc<Endpoint>,
         limit: u32,
-        place: &Arc<Notify>,
+        places: &Arc<Places>,
     ) -> Result<Self, Arc<Endpoint>> {
+        let limit = if limit == 0 { u32::MAX } else { limit };
         match endpoint.live.begin_within(limit) {
             Some(ahead) => Ok(Self {
                 endpoint,
                 ahead,
-                place: Some(Arc::clone(place)),
+                places: Some(Arc::clone(places)),
                 trial: false,
             }),
             None => Err(endpoint),
@@ -338,8 +353,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.live.end();
-        if let Some(place) = &self.place {
-            place.notify_one();
+        if let Some(places) = &self.places {
+            places.first.notify_one();
+            places.again.notify_waiters();
         }
     }
 }
@@ -366,12 +382,12 @@ mod tests {
 
     #[test]
     fn a_limit_lets_no_more_in() {
-        let (endpoint, place) = (endpoint(), Arc::default());
-        let first = InFlight::within(Arc::clone(&endpoint), 1, &place);
+        let (endpoint, places) = (endpoint(), Arc::default());
+        let first = InFlight::within(Arc::clone(&endpoint), 1, &places);
         assert!(first.is_ok());
-        assert!(InFlight::within(Arc::clone(&endpoint), 1, &place).is_err());
+        assert!(InFlight::within(Arc::clone(&endpoint), 1, &places).is_err());
         drop(first);
-        assert!(InFlight::within(endpoint, 1, &place).is_ok());
+        assert!(InFlight::within(endpoint, 1, &places).is_ok());
     }
 
     #[test]

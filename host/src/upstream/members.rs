@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -46,6 +46,9 @@ pub struct Target {
     pub failover: bool,
     /// How it is probed.
     pub probe: Probe,
+    /// Requests that each of its addresses may have at a time, where its upstream does not say it; with
+    /// 0 any number.
+    pub max_requests: Option<u32>,
 }
 
 /// Why there is nothing to choose from.
@@ -67,7 +70,8 @@ pub enum NoPeer {
 }
 
 impl NoPeer {
-    const ALL: [Self; 6] = [
+    /// All of them.
+    pub const ALL: [Self; 6] = [
         Self::NoTargets,
         Self::NoAddress,
         Self::NoneAvailable,
@@ -100,6 +104,7 @@ pub(super) struct Member {
     pub(super) weight: u32,
     pub(super) failover: bool,
     pub(super) probe: Probe,
+    max_requests: Option<u32>,
     pub(super) live: Arc<Live>,
     /// When it joined, or returned.
     since: Instant,
@@ -113,6 +118,24 @@ impl Member {
     pub(super) fn is_available(&self) -> bool {
         self.live.health.is_available() && !self.live.ejection.is_on()
     }
+
+    /// Whether it is to get nothing new, and is well.
+    fn rests(&self) -> bool {
+        self.weight == 0 && self.is_available()
+    }
+
+    /// As balancers and requests know it.
+    fn endpoint(&self, weight: u32) -> Arc<Endpoint> {
+        let mut endpoint = Endpoint::sharing(
+            self.id,
+            self.address,
+            self.host.clone(),
+            weight,
+            Arc::clone(&self.live),
+        );
+        endpoint.max_requests = self.max_requests;
+        Arc::new(endpoint)
+    }
 }
 
 /// All addresses of an upstream.
@@ -124,6 +147,12 @@ pub(super) struct Members {
     balancer: Arc<Balancer>,
     /// A [`NoPeer`], for when the table is empty.
     reason: AtomicU8,
+    /// Whether there are addresses that only keep the sessions that they have.
+    keeps_sessions: AtomicBool,
+    /// Whether there are targets for when the others are unavailable, and others.
+    has_failover: AtomicBool,
+    /// Whether a target limits its requests.
+    is_limited: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -181,6 +210,9 @@ impl Members {
             policy: RwLock::default(),
             balancer,
             reason: AtomicU8::new(NoPeer::NoTargets as u8),
+            keeps_sessions: AtomicBool::new(false),
+            has_failover: AtomicBool::new(false),
+            is_limited: AtomicBool::new(false),
         }
     }
 
@@ -272,7 +304,9 @@ impl Members {
                     _ => target.host.clone(),
                 };
                 let known = old.remove(&id);
-                if known.as_ref().is_some_and(|known| known.host != host) {
+                if known.as_ref().is_some_and(|known| {
+                    known.host != host || known.max_requests != target.max_requests
+                }) {
                     // The ids and weights are what they were, but the endpoints are not.
                     table.clear();
                 }
@@ -295,6 +329,7 @@ impl Members {
                     weight,
                     failover: target.failover,
                     probe: target.probe.clone(),
+                    max_requests: target.max_requests,
                     live,
                     since,
                     was_available,
@@ -375,13 +410,48 @@ impl Members {
     pub(super) fn endpoint(&self, id: u64) -> Option<Arc<Endpoint>> {
         let inner = self.inner.lock();
         let member = inner.members.iter().find(|member| member.id == id)?;
-        Some(Arc::new(Endpoint::sharing(
-            member.id,
-            member.address,
-            member.host.clone(),
-            member.weight.max(1),
-            Arc::clone(&member.live),
-        )))
+        Some(member.endpoint(member.weight.max(1)))
+    }
+
+    /// The endpoint of a session, if no balancer knows it any longer because it is to get no new ones: its
+    /// weight is 0, and it is well.
+    pub(super) fn of_session(&self, id: u64) -> Option<Arc<Endpoint>> {
+        if !self.keeps_sessions.load(Ordering::Relaxed) {
+            return None;
+        }
+        let inner = self.inner.lock();
+        let mut all = inner.members.iter();
+        let member = all.find(|member| member.id == id && member.rests())?;
+        Some(member.endpoint(1))
+    }
+
+    /// A target that is for when the others are unavailable, for a request that all of them have failed:
+    /// by weight, none of `tried`.
+    pub(super) fn failover(&self, tried: &[u64], entropy: u64) -> Option<Arc<Endpoint>> {
+        if !self.has_failover.load(Ordering::Relaxed) {
+            return None;
+        }
+        let inner = self.inner.lock();
+        let left = |member: &&Member| {
+            let usable = member.failover && member.weight > 0 && member.is_available();
+            usable && !tried.contains(&member.id)
+        };
+        let total: u64 = (inner.members.iter().filter(left))
+            .map(|member| u64::from(member.weight))
+            .sum();
+        let mut ticket = entropy.checked_rem(total)?;
+        let chosen = inner.members.iter().filter(left).find(|member| {
+            let weight = u64::from(member.weight);
+            let hit = ticket < weight;
+            ticket = ticket.saturating_sub(weight);
+            hit
+        })?;
+        Some(chosen.endpoint(chosen.weight))
+    }
+
+    /// Whether a target limits its requests.
+    pub(super) fn is_limited(&self) -> bool {
+        self.is_limited.load(Ordering::Relaxed)
     }
 
     /// An address comes of which an upstream of this name, or an earlier run of the gateway, may have
@@ -458,13 +528,7 @@ impl Members {
                 } else {
                     member.weight
                 };
-                Arc::new(Endpoint::sharing(
-                    member.id,
-                    member.address,
-                    member.host.clone(),
-                    weight,
-                    Arc::clone(&member.live),
-                ))
+                member.endpoint(weight)
             })
             .collect();
         let reason = if inner.targets.iter().all(|target| target.weight == 0) {
@@ -477,6 +541,25 @@ impl Members {
             NoPeer::BelowThreshold
         };
         self.reason.store(reason as u8, Ordering::Relaxed);
+        let all = || inner.members.iter();
+        let flags = [
+            // Below the threshold nothing is used. Source: Kong.
+            (
+                &self.keeps_sessions,
+                (sums.total == 0 || !endpoints.is_empty()) && all().any(Member::rests),
+            ),
+            (
+                &self.has_failover,
+                all().any(|member| member.failover) && !endpoints.is_empty(),
+            ),
+            (
+                &self.is_limited,
+                all().any(|member| member.max_requests.is_some_and(|most| most > 0)),
+            ),
+        ];
+        for (flag, is) in flags {
+            flag.store(is, Ordering::Relaxed);
+        }
         let table: Vec<(u64, u32)> = endpoints.iter().map(|e| (e.id, e.weight)).collect();
         if inner.table != table {
             inner.table = table;

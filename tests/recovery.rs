@@ -1,0 +1,147 @@
+//! Circuits that close by themselves: who is tried, by what, and what it takes to be back.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Gateway, Load, Setup};
+use crate::health::{health, is, mark, set, until};
+
+/// Passive checks of which one bad status is enough, and trials after so many seconds.
+fn trials(gateway: &Gateway, base_time: f64, healthy: &Value) {
+    let checks = json!({"passive": {"healthy": healthy, "unhealthy": {"http_failures": 1}}});
+    let recovery = json!({"base_time": base_time, "max_time": base_time});
+    let settings = json!({"healthchecks": checks, "pointsman": {"recovery": recovery}});
+    set(gateway, &settings);
+}
+
+/// Has requests take a target out.
+fn take_out(gateway: &Gateway, backend: &Backend) {
+    backend.turn(500, 0);
+    until("out", || {
+        gateway.get("/");
+        is(gateway, backend.address, "UNHEALTHY")
+    });
+}
+
+#[test]
+fn what_a_person_has_taken_out_is_not_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Setup::with_data(folder.path()).start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    trials(&gateway, 0.02, &json!({}));
+    take_out(&gateway, &two);
+    // Nothing changes but who says so.
+    mark(&gateway, two.address, "unhealthy");
+    two.turn(0, 0);
+    let stays = |gateway: &Gateway, by: &str| {
+        let load = Load::start(gateway.proxy, "/", 2);
+        load.wait_for(500);
+        let tally = load.stop();
+        assert!(!tally.by_backend.contains_key("two"), "{by}: {tally:?}");
+        let (state, known) = health(gateway, two.address);
+        assert_eq!(
+            (&*state, &known["pointsman"]["changed_by"]),
+            ("UNHEALTHY", &json!(by))
+        );
+    };
+    stays(&gateway, "manual");
+    gateway.terminate();
+    assert!(gateway.wait().0.success());
+    let gateway = Setup::with_data(folder.path()).start();
+    stays(&gateway, "restored");
+}
+
+#[test]
+fn what_probes_have_taken_out_is_theirs_to_bring_back() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    trials(&gateway, 0.02, &json!({}));
+    // Where nobody listens, so that probes fail and requests do not.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let path = format!("/upstreams/u/targets/{}", two.address);
+    let probe = json!({"pointsman": {"probe": {"port": port}}});
+    gateway.admin_json("PATCH", &path, &probe).expect(200);
+    let unhealthy = json!({"interval": 0.05, "tcp_failures": 1});
+    let active = json!({"healthy": {"interval": 0.05, "successes": 1}, "unhealthy": unhealthy});
+    set(&gateway, &json!({"healthchecks": {"active": active}}));
+    until("out", || is(&gateway, two.address, "UNHEALTHY"));
+    let load = Load::start(gateway.proxy, "/", 2);
+    load.wait_for(500);
+    assert!(is(&gateway, two.address, "UNHEALTHY"));
+    load.stop();
+}
+
+#[test]
+fn a_request_that_was_under_way_closes_no_circuit() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 100)]);
+    trials(&gateway, 600.0, &json!({}));
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| gateway.get("/delay/2000"));
+        until("under way", || one.served() == 1);
+        one.turn(500, 0);
+        gateway.get("/").expect(500);
+        one.turn(0, 0);
+        assert!(is(&gateway, one.address, "UNHEALTHY"));
+        slow.join().unwrap().expect(200);
+    });
+    assert!(is(&gateway, one.address, "UNHEALTHY"));
+}
+
+#[test]
+fn it_takes_as_many_good_trials_as_successes_says() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 100)]);
+    trials(&gateway, 0.02, &json!({"successes": 3}));
+    take_out(&gateway, &one);
+    // A status of neither list says nothing.
+    one.turn(404, 0);
+    let mut answers = 0;
+    until("trials", || {
+        answers += u32::from(gateway.get("/").status == 404);
+        answers == 5
+    });
+    assert!(is(&gateway, one.address, "UNHEALTHY"));
+    one.turn(0, 0);
+    let mut answers = 0;
+    until("closed", || {
+        answers += u32::from(gateway.get("/").status == 200);
+        is(&gateway, one.address, "HEALTHY")
+    });
+    assert_eq!(answers, 3);
+    let (_, known) = health(&gateway, one.address);
+    assert_eq!(known["pointsman"]["changed_by"], "recovery");
+}
+
+#[test]
+fn a_trial_that_fails_costs_no_request() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    trials(&gateway, 0.02, &json!({}));
+    take_out(&gateway, &two);
+    // A body that is not kept is sent once, so a request with one is not for trials.
+    let before = two.served();
+    let start = Instant::now();
+    let mut sent = 0;
+    while sent < 50 || start.elapsed() < Duration::from_millis(100) {
+        let body = ("text/plain", vec![b'x'; 100 * 1024]);
+        let answer = gateway.send(gateway.proxy, "PUT", "/", &[], Some(body));
+        answer.expect(200);
+        sent += 1;
+    }
+    assert_eq!(two.served(), before);
+    until("trials", || {
+        gateway.get("/").expect(200);
+        two.served() >= before + 3
+    });
+    assert!(is(&gateway, two.address, "UNHEALTHY"));
+    assert!(one.served() > 50);
+}

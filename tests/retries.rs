@@ -1,0 +1,342 @@
+//! What is repeated and how often, where it goes then, and what limits it.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Gateway, Load, Raw, Reply, Tally, guest};
+use crate::health::{health, mark, passive, set, until};
+
+/// An address that refuses connections.
+fn refusing() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+fn service(gateway: &Gateway, settings: &Value) {
+    let answer = gateway.admin_json("PATCH", "/services/u-service", settings);
+    answer.expect(200);
+}
+
+fn route(gateway: &Gateway, settings: &Value) {
+    let routes = gateway.admin("GET", "/services/u-service/routes", &[]);
+    let route = routes.json()["data"][0]["id"].as_str().unwrap().to_owned();
+    let answer = gateway.admin_json("PATCH", &format!("/routes/{route}"), settings);
+    answer.expect(200);
+}
+
+fn upload(gateway: &Gateway, method: &str, length: usize) -> Reply {
+    let body = ("text/plain", vec![b'x'; length]);
+    gateway.send(gateway.proxy, method, "/", &[], Some(body))
+}
+
+#[test]
+fn there_are_as_many_tries_as_retries_says_and_one() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c", "d", "e"].map(Backend::start);
+    let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
+    gateway.balanced(&targets);
+    for backend in &backends {
+        backend.turn(503, 0);
+    }
+    let retry = json!({"statuses": [503]});
+    for retries in [0, 1, 3] {
+        service(
+            &gateway,
+            &json!({"retries": retries, "pointsman": {"retry": retry}}),
+        );
+        let served = || backends.iter().map(Backend::served).collect::<Vec<_>>();
+        let before = served();
+        gateway.get("/").expect(503);
+        let after = served();
+        let tries: Vec<u64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+        assert_eq!(tries.iter().sum::<u64>(), retries + 1, "{tries:?}");
+        assert!(tries.iter().all(|tries| *tries <= 1), "{tries:?}");
+    }
+    // With fewer targets than tries they are tried again.
+    for backend in &backends[1..] {
+        let path = format!("/upstreams/u/targets/{}", backend.address);
+        gateway.admin("DELETE", &path, &[]).expect(204);
+    }
+    let before = backends[0].served();
+    gateway.get("/").expect(503);
+    assert_eq!(backends[0].served(), before + 4);
+}
+
+#[test]
+fn a_body_that_is_gone_is_not_sent_again_and_one_that_is_kept_is() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 1), (two.address, 1)]);
+    service(
+        &gateway,
+        &json!({"pointsman": {"retry": {"statuses": [503]}}}),
+    );
+    two.turn(503, 0);
+    let statuses = |method: &str, length: usize| -> BTreeSet<u16> {
+        let answers = (0..6).map(|_| upload(&gateway, method, length));
+        answers
+            .inspect(|answer| {
+                if answer.status == 200 {
+                    assert_eq!(answer.json()["length"], length);
+                }
+            })
+            .map(|answer| answer.status)
+            .collect()
+    };
+    let (kept, gone) = (BTreeSet::from([200]), BTreeSet::from([200, 503]));
+    assert_eq!(statuses("PUT", 64 * 1024), kept);
+    assert_eq!(statuses("PUT", 64 * 1024 + 1), gone);
+    // What may do harm is not sent twice, unless it is said that it does none.
+    assert_eq!(statuses("POST", 10), gone);
+    service(
+        &gateway,
+        &json!({"pointsman": {"retry": {"methods": ["POST"]}}}),
+    );
+    assert_eq!(statuses("POST", 10), kept);
+    assert_eq!(statuses("PUT", 10), gone);
+    // A length that nobody tells may be any.
+    let chunked = "POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\
+                   transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n";
+    let answers: BTreeSet<bool> = (0..4)
+        .map(|_| {
+            let answer = Raw::connect(gateway.proxy)
+                .send(chunked.as_bytes())
+                .read_to_end();
+            answer.starts_with("HTTP/1.1 200")
+        })
+        .collect();
+    assert_eq!(answers.len(), 2);
+    route(&gateway, &json!({"request_buffering": false}));
+    assert_eq!(statuses("POST", 10), gone);
+}
+
+#[test]
+fn a_body_of_which_no_endpoint_has_got_a_byte_is_whole() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 1), (refusing(), 1), (refusing(), 1)]);
+    route(&gateway, &json!({"request_buffering": false}));
+    for _ in 0..6 {
+        let answer = upload(&gateway, "POST", 1 << 20).expect(200);
+        assert_eq!(answer.json()["length"], 1 << 20);
+    }
+}
+
+#[test]
+fn failover_targets_are_for_a_request_that_all_others_have_failed() {
+    let gateway = Gateway::start();
+    let spare = Backend::start("spare");
+    gateway.balanced(&[(refusing(), 1), (refusing(), 1)]);
+    let target = [
+        ("target", &*spare.address.to_string()),
+        ("failover", "true"),
+    ];
+    gateway
+        .admin("POST", "/upstreams/u/targets", &target)
+        .expect(201);
+    // Nothing is checked, so nothing is ever detected.
+    assert!((0..6).all(|_| gateway.backend_of("/") == "spare"));
+    service(&gateway, &json!({"retries": 1}));
+    gateway.get("/").expect(502);
+}
+
+#[test]
+fn a_route_and_a_service_have_retry_budgets_of_their_own() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 1), (refusing(), 1)]);
+    let failures = || Tally::of(gateway.proxy, "/", 2, 10).failures.len();
+    assert_eq!(failures(), 0);
+    // A hundredth of what is in flight is none.
+    let none = json!({"budget_percent": 1, "min_retry_concurrency": 0});
+    set(&gateway, &json!({"pointsman": {"retry_budget": none}}));
+    assert!(failures() > 0);
+    let enough = json!({"min_retry_concurrency": 100});
+    service(&gateway, &json!({"pointsman": {"retry": enough}}));
+    assert_eq!(failures(), 0);
+    route(&gateway, &json!({"pointsman": {"retry": none}}));
+    assert!(failures() > 0);
+    route(
+        &gateway,
+        &json!({"pointsman": {"retry": {"budget_percent": 0}}}),
+    );
+    assert_eq!(failures(), 0);
+}
+
+/// Has requests hang at a backend until they are that many.
+fn hang<'s>(scope: &'s std::thread::Scope<'s, '_>, gateway: &'s Gateway, at: &Backend) {
+    let before = at.served();
+    scope.spawn(|| {
+        Raw::connect(gateway.proxy)
+            .send(b"GET /hang HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+            .read_to_end()
+    });
+    until("it hangs", || at.served() == before + 1);
+}
+
+#[test]
+fn what_finds_no_place_is_told_so_in_every_form_and_counted() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 1)]);
+    let limits = json!({"max_requests": 1, "max_pending_requests": 0});
+    set(
+        &gateway,
+        &json!({"pointsman": {"circuit_breakers": limits, "drain_timeout": 0.01}}),
+    );
+    std::thread::scope(|scope| {
+        hang(scope, &gateway, &one);
+        for form in [
+            "application/json",
+            "text/html",
+            "application/xml",
+            "text/plain",
+        ] {
+            let refused = gateway.get_with("/", &[("accept", form)]).expect(503);
+            assert_eq!(refused.header("x-pointsman-reason"), "overflow");
+            assert!(refused.text().contains("overflow"), "{}", refused.text());
+        }
+        let path = format!("/upstreams/u/targets/{}", one.address);
+        // A target's own limit wins, and 0 is none.
+        let own = |most: u32| json!({"pointsman": {"circuit_breakers": {"max_requests": most}}});
+        gateway.admin_json("PATCH", &path, &own(2)).expect(200);
+        gateway.get("/").expect(200);
+        hang(scope, &gateway, &one);
+        gateway.get("/").expect(503);
+        gateway.admin_json("PATCH", &path, &own(0)).expect(200);
+        gateway.get("/").expect(200);
+        // With that alone, too.
+        let limits = json!({"max_requests": 0});
+        set(
+            &gateway,
+            &json!({"pointsman": {"circuit_breakers": limits}}),
+        );
+        gateway.admin_json("PATCH", &path, &own(2)).expect(200);
+        gateway.get("/").expect(503);
+        for path in [
+            "/upstreams/u/health",
+            "/upstreams/u/health?balancer_health=1",
+        ] {
+            let all = gateway.admin("GET", path, &[]).expect(200).json();
+            let counts = match path.contains('?') {
+                true => &all["data"]["pointsman"]["without_peer"],
+                false => &all["pointsman"]["without_peer"],
+            };
+            assert_eq!(counts["overflow"], 6, "{all}");
+            assert_eq!(counts["no_targets"], 0, "{all}");
+        }
+        // What hangs ends with its target.
+        gateway.admin("DELETE", &path, &[]).expect(204);
+    });
+}
+
+#[test]
+fn a_retry_waits_for_a_place_before_it_goes_back_to_where_it_failed() {
+    let gateway = Gateway::start();
+    let (good, bad) = (Backend::start("good"), Backend::start("bad"));
+    gateway.balanced(&[(good.address, 1)]);
+    set(
+        &gateway,
+        &json!({"pointsman": {"circuit_breakers": {"max_requests": 1}}}),
+    );
+    service(
+        &gateway,
+        &json!({"pointsman": {"retry": {"statuses": [503]}}}),
+    );
+    bad.turn(503, 0);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| gateway.get("/delay/1000"));
+        until("it is full", || good.served() == 1);
+        gateway.add_target("u", bad.address, 1);
+        let before = bad.served();
+        assert_eq!(gateway.backend_of("/"), "good");
+        assert_eq!(bad.served(), before + 1);
+        slow.join().unwrap().expect(200);
+    });
+}
+
+#[test]
+fn a_balancer_that_refuses_is_named() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 1)]);
+    gateway.upload("refuses", guest("refuses")).expect(201);
+    set(&gateway, &json!({"algorithm": "refuses"}));
+    let refused = gateway.get("/").expect(503);
+    assert_eq!(refused.header("x-pointsman-reason"), "refused_by_balancer");
+    assert_eq!(refused.json()["reason"], "refused_by_balancer");
+}
+
+#[test]
+fn sessions_stay_at_a_target_that_gets_no_new_ones() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 1), (two.address, 1)]);
+    let settings = json!({
+        "algorithm": "sticky-sessions", "sticky_sessions_cookie": "session",
+    });
+    set(&gateway, &settings);
+    passive(&gateway, &json!({"http_failures": 1}));
+    let mut cookie = String::new();
+    until("a session at two", || {
+        let answer = gateway.get("/").expect(200);
+        let set = answer.header("set-cookie").split(';').next().unwrap();
+        cookie = set.to_owned();
+        answer.header("x-backend") == "two"
+    });
+    let of_session = || gateway.get_with("/", &[("cookie", &cookie)]).expect(200);
+    let path = format!("/upstreams/u/targets/{}", two.address);
+    let weight = |weight| {
+        gateway
+            .admin("PATCH", &path, &[("weight", weight)])
+            .expect(200)
+    };
+    weight("0");
+    for _ in 0..10 {
+        let answer = of_session();
+        assert_eq!(answer.header("x-backend"), "two");
+        assert_eq!(answer.header("set-cookie"), "");
+        assert_eq!(gateway.backend_of("/"), "one");
+    }
+    // One that is unhealthy loses them.
+    mark(&gateway, two.address, "unhealthy");
+    let answer = of_session();
+    assert_eq!(answer.header("x-backend"), "one");
+    assert!(answer.header("set-cookie").starts_with("session="));
+    mark(&gateway, two.address, "healthy");
+    assert_eq!(of_session().header("x-backend"), "two");
+    gateway.admin("DELETE", &path, &[]).expect(204);
+    assert_eq!(of_session().header("x-backend"), "one");
+}
+
+#[test]
+fn no_more_than_their_share_is_ejected_for_being_slow() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c", "d", "e", "f"].map(Backend::start);
+    let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
+    gateway.balanced(&targets);
+    backends[0].turn(0, 200);
+    backends[1].turn(0, 400);
+    let load = Load::start(gateway.proxy, "/", 4);
+    let outliers = |percent: u32| {
+        json!({"pointsman": {"outlier_detection": {
+            "latency": true, "interval": 1, "request_volume": 3, "base_ejection_time": 60,
+            "max_ejection_percent": percent, "latency_factor": 10_000,
+        }}})
+    };
+    let ejected = || -> Vec<bool> {
+        let out =
+            |backend: &Backend| health(&gateway, backend.address).1["pointsman"]["ejected"] == true;
+        backends.iter().map(out).collect()
+    };
+    set(&gateway, &outliers(20));
+    // The worst of them, and no other however long that lasts.
+    until("one", || ejected().contains(&true));
+    load.wait_for(100);
+    assert_eq!(ejected(), [false, true, false, false, false, false]);
+    set(&gateway, &outliers(40));
+    until("two", || ejected()[..2] == [true, true]);
+    assert_eq!(load.stop().failures, [""; 0]);
+}
