@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// Threads that send requests until they are told to stop.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<Tally>>,
+    tally: Arc<Mutex<Tally>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// What became of requests.
@@ -25,25 +26,34 @@ pub(crate) struct Tally {
 impl Load {
     /// Starts `clients` connections that ask for `path`.
     pub(crate) fn start(to: SocketAddr, path: &str, clients: usize) -> Self {
+        Self::of(to, path, clients, usize::MAX)
+    }
+
+    /// The same, which end by themselves after so many requests of each.
+    fn of(to: SocketAddr, path: &str, clients: usize, each: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
+        let tally = Arc::<Mutex<Tally>>::default();
         let threads = (0..clients).map(|_| {
-            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            let (stop, sent, tally) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&tally));
             let url = format!("http://{to}{path}");
             std::thread::spawn(move || {
                 let agent = agent();
-                let mut tally = Tally::default();
-                while !stop.load(Ordering::Relaxed) {
-                    tally.request(&agent, &url);
+                for _ in 0..each {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let answer = ask(&agent, &url);
+                    tally.lock().unwrap().note(answer);
                     sent.fetch_add(1, Ordering::Relaxed);
                 }
-                tally
             })
         });
         Self {
             threads: threads.collect(),
             stop,
             sent,
+            tally,
         }
     }
 
@@ -55,61 +65,49 @@ impl Load {
         }
     }
 
-    pub(crate) fn stop(self) -> Tally {
+    /// What became of the requests that were answered since this was last asked.
+    pub(crate) fn take(&self) -> Tally {
+        std::mem::take(&mut self.tally.lock().unwrap())
+    }
+
+    pub(crate) fn stop(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
-        let mut total = Tally::default();
-        for thread in self.threads {
-            let tally = thread.join().unwrap();
-            total.failures.extend(tally.failures);
-            for (backend, count) in tally.by_backend {
-                *total.by_backend.entry(backend).or_default() += count;
-            }
+        self.join();
+        self.take()
+    }
+
+    fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
         }
-        total
     }
 }
 
 impl Tally {
     /// Sends this many requests from each of several connections.
     pub(crate) fn of(to: SocketAddr, path: &str, clients: usize, each: usize) -> Self {
-        let url = format!("http://{to}{path}");
-        let threads: Vec<_> = (0..clients)
-            .map(|_| {
-                let url = url.clone();
-                std::thread::spawn(move || {
-                    let agent = agent();
-                    let mut tally = Self::default();
-                    for _ in 0..each {
-                        tally.request(&agent, &url);
-                    }
-                    tally
-                })
-            })
-            .collect();
-        Load {
-            stop: Arc::default(),
-            sent: Arc::default(),
-            threads,
-        }
-        .stop()
+        let mut load = Load::of(to, path, clients, each);
+        load.join();
+        load.take()
     }
 
-    fn request(&mut self, agent: &ureq::Agent, url: &str) {
-        match agent.get(url).call() {
-            Ok(mut answer) => {
-                let status = answer.status().as_u16();
-                let backend = answer.headers().get("x-backend").cloned();
-                let body = answer.body_mut().read_to_string();
-                match (status, backend, body) {
-                    (200, Some(backend), Ok(_)) => {
-                        let backend = backend.to_str().unwrap().to_owned();
-                        *self.by_backend.entry(backend).or_default() += 1;
-                    }
-                    (status, _, body) => self.failures.push(format!("{status}: {body:?}")),
-                }
-            }
-            Err(error) => self.failures.push(error.to_string()),
+    fn note(&mut self, answer: Result<String, String>) {
+        match answer {
+            Ok(backend) => *self.by_backend.entry(backend).or_default() += 1,
+            Err(failure) => self.failures.push(failure),
         }
+    }
+}
+
+/// The backend that answered, or what came in its place.
+fn ask(agent: &ureq::Agent, url: &str) -> Result<String, String> {
+    let mut answer = agent.get(url).call().map_err(|error| error.to_string())?;
+    let status = answer.status().as_u16();
+    let backend = answer.headers().get("x-backend").cloned();
+    let body = answer.body_mut().read_to_string();
+    match (status, backend, body) {
+        (200, Some(backend), Ok(_)) => Ok(backend.to_str().unwrap().to_owned()),
+        (status, _, body) => Err(format!("{status}: {body:?}")),
     }
 }
 
