@@ -242,6 +242,14 @@ pub(super) fn interfaces(engine: &Engine, component: &Component) -> Result<Vec<S
     Ok(exports)
 }
 
+/// The interfaces that a component imports.
+pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
+    let ty = component.component_type();
+    ty.imports(engine)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
 /// The columns that a description names.
 pub(super) fn columns(names: &[String]) -> Result<Vec<Column>, LoadError> {
     let known = |name: &String| {

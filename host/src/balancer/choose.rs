@@ -296,6 +296,14 @@ impl Balancer {
         counters
     }
 
+    /// Bytes of memory that the plugin's instance has taken; none while there is no instance.
+    pub fn memory(&self) -> Option<usize> {
+        match &self.inner.lock().seat {
+            Seat::Taken(instance) => Some(instance.memory()),
+            Seat::Vacant | Seat::Closed(_) => None,
+        }
+    }
+
     /// Chooses an endpoint. One whose id is in `tried` is chosen only if no other is left, whatever
     /// the plugin says. `claim` is called with it before the next pick is asked for, so that what it counts
     /// is known to that.

@@ -107,6 +107,8 @@ pub struct Plugin {
     pub columns: Vec<check::Column>,
     /// The interfaces that it exports.
     pub exports: Vec<String>,
+    /// The interfaces that it imports, all of which this gateway gives.
+    pub imports: Vec<String>,
     pub(super) pre: BalancerPre<Guest>,
 }
 
@@ -232,6 +234,7 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::load`].
     pub fn load_trusted(&self, component: &[u8]) -> Result<Arc<Plugin>, LoadError> {
+        check::is_component(component, self.settings.upload)?;
         let digest = digest(component);
         let compiled = match self.cached(&digest) {
             Some(compiled) => compiled,
@@ -241,6 +244,11 @@ impl Engine {
             }
         };
         self.check(&compiled, digest, component.len())
+    }
+
+    /// Largest memory of an instance, in bytes.
+    pub fn memory(&self) -> usize {
+        self.settings.memory
     }
 
     fn cached(&self, digest: &str) -> Option<Component> {
@@ -262,6 +270,7 @@ impl Engine {
         size: usize,
     ) -> Result<Arc<Plugin>, LoadError> {
         let exports = check::interfaces(&self.wasm, component)?;
+        let imports = check::imports(&self.wasm, component);
         let pre = self
             .linker
             .instantiate_pre(component)
@@ -279,6 +288,7 @@ impl Engine {
             config_schema,
             columns,
             exports,
+            imports,
             pre,
         }))
     }

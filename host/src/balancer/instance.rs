@@ -193,6 +193,11 @@ impl Instance {
         })
     }
 
+    /// Bytes of memory that it has taken.
+    pub(super) fn memory(&self) -> usize {
+        self.store.data().limits.memory
+    }
+
     /// Asks for a position.
     pub(super) fn pick(&mut self, request: bindings::Request) -> Result<Option<u32>, Fault> {
         self.store.data_mut().now = request.now;

@@ -91,6 +91,7 @@ impl Guest {
                     .instances(8)
                     .build(),
                 denied: false,
+                memory: 0,
             },
             output: Output {
                 text: Vec::new(),
@@ -136,6 +137,8 @@ impl Guest {
 pub(super) struct Limits {
     limits: StoreLimits,
     pub(super) denied: bool,
+    /// Bytes that its one memory has.
+    pub(super) memory: usize,
 }
 
 impl ResourceLimiter for Limits {
@@ -147,6 +150,9 @@ impl ResourceLimiter for Limits {
     ) -> wasmtime::Result<bool> {
         let allowed = self.limits.memory_growing(current, desired, maximum)?;
         self.denied |= !allowed;
+        if allowed {
+            self.memory = desired;
+        }
         Ok(allowed)
     }
 

@@ -247,6 +247,13 @@ impl Endpoint {
         self.live.reported.set(now, report);
     }
 
+    /// Shows as many requests in flight as no gateway has, to a balancer that is tried out: no
+    /// [`InFlight`] may count here at the same time.
+    pub(crate) fn pretend_in_flight(&self, count: u32) {
+        self.live.in_flight.store(count, Ordering::SeqCst);
+        self.live.note();
+    }
+
     /// Whether the address was deleted or is unhealthy, so that its connections are of no use.
     pub fn is_leaving(&self) -> bool {
         self.live.departure.leaving.load(Ordering::Relaxed)
