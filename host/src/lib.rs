@@ -13,6 +13,7 @@ pub mod entity;
 pub mod error;
 mod gateway;
 mod leftover;
+mod plugin;
 pub mod proxy;
 mod simulate;
 pub mod snapshot;
@@ -22,4 +23,5 @@ pub mod trace;
 pub mod upstream;
 
 pub use gateway::run;
+pub use plugin::{Arguments as PluginCommand, plugin};
 pub use simulate::{Arguments as Simulation, ReplayArguments as Replay, replay, simulate};

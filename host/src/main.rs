@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written};
-use pointsman::{Replay, Simulation, balancer, replay, run, simulate};
+use pointsman::{PluginCommand, Replay, Simulation, balancer, plugin, replay, run, simulate};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -40,6 +40,8 @@ struct Cli {
 enum Command {
     Simulate(Simulation),
     Replay(Replay),
+    #[command(subcommand)]
+    Plugin(PluginCommand),
 }
 
 fn main() -> ExitCode {
@@ -52,13 +54,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(command) = &cli.command {
         let done = match command {
-            Command::Simulate(simulation) => simulate(simulation),
-            Command::Replay(trace) => replay(trace),
+            Command::Simulate(simulation) => simulate(simulation).map(|()| ExitCode::SUCCESS),
+            Command::Replay(trace) => replay(trace).map(|()| ExitCode::SUCCESS),
+            Command::Plugin(command) => plugin(command),
         };
-        return match done {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&format!("{error:#}")),
-        };
+        return done.unwrap_or_else(|error| fail(&format!("{error:#}")));
     }
     let config = match Config::load(cli.settings) {
         Ok(config) => config,

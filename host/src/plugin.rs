@@ -1,0 +1,42 @@
+//! `pointsman plugin`: what the author of a balancer needs, from an empty folder to a balancer that chooses.
+
+mod build;
+mod new;
+mod sdk;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Subcommand;
+
+/// Makes, checks and uploads balancers of your own
+#[derive(Debug, Subcommand)]
+pub enum Arguments {
+    /// Makes a project for a balancer of your own
+    New(new::Arguments),
+    /// Builds the component of a project
+    Build(build::Arguments),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// One clear sentence.
+pub fn plugin(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    match arguments {
+        Arguments::New(arguments) => new::new(arguments)?,
+        Arguments::Build(arguments) => build::build(arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// To standard output, which may be a pipe that nobody reads to its end.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}

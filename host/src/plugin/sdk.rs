@@ -1,0 +1,108 @@
+//! The guest SDK as it is in this repository, to be written into a project.
+
+use anyhow::{Context, anyhow};
+
+/// The manifest that has all versions.
+const WORKSPACE: &str = include_str!("../../../Cargo.toml");
+
+/// The contract, with its path in a project's folder `vendor`.
+pub(super) const WIT: (&str, &str) = (
+    "wit/balancer.wit",
+    include_str!("../../../wit/balancer.wit"),
+);
+
+macro_rules! sources {
+    ($($name:literal),+ $(,)?) => {
+        &[$((
+            concat!("guest-sdk/src/", $name),
+            include_str!(concat!("../../../guest-sdk/src/", $name)),
+        )),+]
+    };
+}
+
+/// The files of the SDK, with their paths in a project's folder `vendor`.
+pub(super) const SOURCES: &[(&str, &str)] = sources!["lib.rs", "draw.rs", "tests.rs"];
+
+/// What the workspace says that a project has to say as well.
+pub(super) struct Versions(toml::Table);
+
+impl Versions {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Only if this program was built wrongly.
+    pub(super) fn read() -> anyhow::Result<Self> {
+        let manifest: toml::Table =
+            toml::from_str(WORKSPACE).context("the workspace's manifest")?;
+        Ok(Self(manifest))
+    }
+
+    /// A field of the workspace's packages.
+    pub(super) fn of_package(&self, field: &str) -> anyhow::Result<&str> {
+        let package = self.0.get("workspace").and_then(|all| all.get("package"));
+        package
+            .and_then(|package| package.get(field)?.as_str())
+            .ok_or_else(|| anyhow!("the workspace has no {field}"))
+    }
+
+    /// The version of a dependency.
+    pub(super) fn of(&self, dependency: &str) -> anyhow::Result<&str> {
+        let all = self
+            .0
+            .get("workspace")
+            .and_then(|all| all.get("dependencies"));
+        all.and_then(|all| all.get(dependency)?.get("version")?.as_str())
+            .ok_or_else(|| anyhow!("the workspace has no dependency {dependency}"))
+    }
+
+    /// A dependency as the workspace's manifest has it, to the letter.
+    pub(super) fn line(dependency: &str) -> anyhow::Result<&'static str> {
+        let lines = WORKSPACE.lines().filter_map(|line| line.split_once(" = "));
+        let mut named = lines.filter(|(name, _)| *name == dependency);
+        let (_, value) = named
+            .next()
+            .ok_or_else(|| anyhow!("the workspace has no dependency {dependency}"))?;
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_source_is_embedded() {
+        let names = |folder: &str| -> BTreeSet<String> {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("..")
+                .join(folder);
+            let entries = std::fs::read_dir(path).unwrap();
+            entries
+                .map(|entry| format!("{folder}/{}", entry.unwrap().file_name().display()))
+                .collect()
+        };
+        let embedded: BTreeSet<String> = SOURCES.iter().map(|(path, _)| (*path).into()).collect();
+        assert_eq!(names("guest-sdk/src"), embedded);
+        let wit = names("wit")
+            .into_iter()
+            .filter(|name| name.ends_with(".wit"));
+        assert_eq!(wit.collect::<Vec<_>>(), [WIT.0]);
+    }
+
+    /// Else a project's SDK would lack one.
+    #[test]
+    fn the_sdk_has_no_other_dependency() {
+        let manifest = include_str!("../../../guest-sdk/Cargo.toml");
+        let manifest: toml::Table = toml::from_str(manifest).unwrap();
+        let names = |section: &str| -> Vec<String> {
+            let section = manifest[section].as_table().unwrap();
+            section.keys().cloned().collect()
+        };
+        assert_eq!(names("dependencies"), ["wit-bindgen"]);
+        assert_eq!(names("dev-dependencies"), ["proptest"]);
+    }
+}
