@@ -28,4 +28,4 @@ pub use rerun::Rerun;
 pub use shipped::{SHIPPED, Shipped};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! `pointsman plugin`: what the author of a balancer needs, from an empty folder to a balancer that chooses.
 
 mod build;
+mod check;
 mod new;
 mod sdk;
 
@@ -17,6 +18,8 @@ pub enum Arguments {
     New(new::Arguments),
     /// Builds the component of a project
     Build(build::Arguments),
+    /// Checks a component: what it is, how it behaves, and what a pick costs
+    Check(check::Arguments),
 }
 
 /// Runs the command.
@@ -27,6 +30,7 @@ pub fn plugin(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match arguments {
         Arguments::New(arguments) => new::new(arguments)?,
         Arguments::Build(arguments) => build::build(arguments)?,
+        Arguments::Check(arguments) => return check::check(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::upstream::{Endpoint, InFlight};
 
 #[path = "../../../tests/harness/guests.rs"]
-mod guests;
+pub(crate) mod guests;
 #[path = "tests/shipped.rs"]
 mod of_shipped;
 

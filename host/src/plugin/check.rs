@@ -1,0 +1,169 @@
+//! `pointsman plugin check`: asks a component as the gateway does, and says what would go wrong.
+
+mod component;
+mod cost;
+mod report;
+mod suite;
+mod trial;
+mod words;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::balancer::{Engine, Plugin, Settings};
+use crate::config::{Config, Written};
+
+/// What is to be checked, and how.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The component (.wasm)
+    file: PathBuf,
+
+    /// Settings to check it with, as an upstream would have them
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    config: String,
+
+    /// What is written to standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// What a check has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Pass,
+    /// Worth a look: it may be meant.
+    Warn,
+    /// A gateway would refuse it, or choose in its place.
+    Fail,
+}
+
+/// One check and what it has come to.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// Names the check, for programs.
+    id: &'static str,
+    verdict: Verdict,
+    /// One sentence for people.
+    sentence: String,
+}
+
+impl Finding {
+    fn pass(id: &'static str, sentence: impl Into<String>) -> Self {
+        let (verdict, sentence) = (Verdict::Pass, sentence.into());
+        Self {
+            id,
+            verdict,
+            sentence,
+        }
+    }
+
+    fn warn(id: &'static str, sentence: impl Into<String>) -> Self {
+        let (verdict, sentence) = (Verdict::Warn, sentence.into());
+        Self {
+            id,
+            verdict,
+            sentence,
+        }
+    }
+
+    fn fail(id: &'static str, sentence: impl Into<String>) -> Self {
+        let (verdict, sentence) = (Verdict::Fail, sentence.into());
+        Self {
+            id,
+            verdict,
+            sentence,
+        }
+    }
+}
+
+/// A component that has loaded, with settings that it has taken.
+struct Subject {
+    engine: Arc<Engine>,
+    plugin: Arc<Plugin>,
+    config: String,
+}
+
+/// All that is found out about a component.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    #[serde(flatten)]
+    component: Option<component::Facts>,
+    verdict: Verdict,
+    checks: Vec<Finding>,
+    cost: Option<cost::Cost>,
+}
+
+/// Runs the command.
+pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let shown = arguments.file.display().to_string();
+    let bytes = std::fs::read(&arguments.file).with_context(|| format!("cannot read {shown}"))?;
+    let engine = engine()?;
+    let report = words::listen(|| report(&engine, shown, &bytes, &arguments.config));
+    super::print(&match arguments.format {
+        Format::Table => report::table(&report),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+    })?;
+    Ok(match report.verdict {
+        Verdict::Fail => ExitCode::FAILURE,
+        Verdict::Pass | Verdict::Warn => ExitCode::SUCCESS,
+    })
+}
+
+/// The component host of a gateway whose settings are those that it has unless told otherwise, without
+/// a cache: whose machine this is does not matter.
+fn engine() -> anyhow::Result<Arc<Engine>> {
+    let bounds = Config::load(Written::default())?.balancer;
+    Engine::new(Settings {
+        pick_timeout: bounds.pick_timeout,
+        memory: bounds.memory,
+        upload: bounds.upload,
+        compile_timeout: bounds.compile_timeout,
+        cache_dir: None,
+        // Never run: the component is compiled in this process.
+        compiler: PathBuf::new(),
+    })
+    .map_err(|error| anyhow!(error))
+}
+
+fn report(engine: &Arc<Engine>, file: String, bytes: &[u8], config: &str) -> Report {
+    let mut checks = Vec::new();
+    let mut facts = None;
+    let mut measured = None;
+    if let Some(plugin) = component::load(engine, bytes, &mut checks) {
+        facts = Some(component::Facts::of(&plugin));
+        if component::settings(engine, &plugin, config, &mut checks) {
+            let subject = Subject {
+                engine: Arc::clone(engine),
+                plugin,
+                config: config.to_owned(),
+            };
+            checks.extend(suite::run(&subject));
+            measured = cost::measure(&subject, &mut checks);
+        }
+    }
+    let verdict = checks.iter().map(|finding| finding.verdict).max();
+    Report {
+        file,
+        component: facts,
+        verdict: verdict.unwrap_or(Verdict::Pass),
+        checks,
+        cost: measured,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! What a component is, before it is asked for a pick.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Finding, words};
+use crate::balancer::{Engine, LoadError, Plugin, try_settings};
+
+/// What a component says of itself.
+#[derive(Debug, Serialize)]
+pub(super) struct Facts {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) digest: String,
+    /// Bytes.
+    pub(super) size: usize,
+    exports: Vec<String>,
+    imports: Vec<String>,
+    columns: Vec<&'static str>,
+    config_schema: Value,
+}
+
+impl Facts {
+    pub(super) fn of(plugin: &Plugin) -> Self {
+        Self {
+            name: plugin.name.clone(),
+            version: plugin.version.clone(),
+            digest: plugin.digest.clone(),
+            size: plugin.size,
+            exports: plugin.exports.clone(),
+            imports: plugin.imports.clone(),
+            columns: plugin.columns.iter().map(|column| column.name()).collect(),
+            config_schema: plugin.config_schema.clone(),
+        }
+    }
+}
+
+/// The checks that loading is made of, in the order in which the gateway makes them.
+const STEPS: [&str; 6] = [
+    "component",
+    "interface",
+    "imports",
+    "description",
+    "columns",
+    "schema",
+];
+
+/// The step at which a component is refused.
+fn step(error: &LoadError) -> usize {
+    match error {
+        LoadError::Empty
+        | LoadError::TooLarge { .. }
+        | LoadError::NotWasm
+        | LoadError::CoreModule
+        | LoadError::Invalid(_)
+        | LoadError::CompileTime { .. }
+        | LoadError::CompileMemory
+        | LoadError::Internal(_) => 0,
+        LoadError::NoPolicy { .. } | LoadError::Exports(_) => 1,
+        LoadError::Capability { .. } | LoadError::Imports(_) => 2,
+        LoadError::Describe(_) => 3,
+        LoadError::Column { .. } => 4,
+        LoadError::Schema(_) => 5,
+    }
+}
+
+/// Loads a component as a gateway would.
+pub(super) fn load(
+    engine: &Engine,
+    bytes: &[u8],
+    checks: &mut Vec<Finding>,
+) -> Option<Arc<Plugin>> {
+    // The compiler panics on some components that it has no way to compile. A gateway has it in a
+    // process of its own.
+    let loaded = catch_unwind(AssertUnwindSafe(|| engine.load_trusted(bytes)));
+    let plugin = match loaded {
+        Ok(Ok(plugin)) => plugin,
+        Ok(Err(error)) => {
+            let sentence = words::with(error.to_string());
+            checks.push(Finding::fail(STEPS[step(&error)], sentence));
+            return None;
+        }
+        Err(_) => {
+            let sentence = "the compiler cannot take this component; what it says stands above";
+            checks.push(Finding::fail(STEPS[0], sentence));
+            return None;
+        }
+    };
+    let size = plugin.size;
+    let policy = |name: &&String| name.starts_with("pointsman:balancer/policy@");
+    let policy = plugin.exports.iter().find(policy);
+    let columns: Vec<&str> = plugin.columns.iter().map(|column| column.name()).collect();
+    let (name, version) = (&plugin.name, &plugin.version);
+    let sentences = [
+        format!("it is a component of {size} bytes"),
+        format!("it exports {}", policy.map_or("", String::as_str)),
+        imports(&plugin.imports),
+        format!("it is {name} {version}"),
+        match columns.as_slice() {
+            [] => "it asks for no load columns".into(),
+            some => format!("it asks for the load columns {}", some.join(", ")),
+        },
+        "its config-schema is a JSON Schema".into(),
+    ];
+    checks.extend(
+        STEPS
+            .into_iter()
+            .zip(sentences)
+            .map(|(id, sentence)| Finding::pass(id, sentence)),
+    );
+    notes(&plugin, checks);
+    Some(plugin)
+}
+
+/// What the imports of a component come to.
+fn imports(names: &[String]) -> String {
+    let (own, wasi): (Vec<&String>, Vec<&String>) = names
+        .iter()
+        .partition(|name| name.starts_with("pointsman:"));
+    let own: Vec<&str> = own.into_iter().map(String::as_str).collect();
+    match (own.as_slice(), wasi.len()) {
+        ([], 0) => "it imports nothing".into(),
+        ([], many) => {
+            format!("it imports {many} interfaces of WASI, with nothing behind them here")
+        }
+        (own, many) => format!(
+            "it imports {}, and {many} interfaces of WASI, with nothing behind them here",
+            own.join(", ")
+        ),
+    }
+}
+
+/// What loads and is odd all the same.
+fn notes(plugin: &Plugin, checks: &mut [Finding]) {
+    let mut note = |id: &str, sentence: String| {
+        if let Some(finding) = checks.iter_mut().find(|finding| finding.id == id) {
+            *finding = Finding::warn(finding.id, sentence);
+        }
+    };
+    let (name, version) = (&plugin.name, &plugin.version);
+    if name.is_empty() {
+        note(
+            "description",
+            "it has no name: describe should give it one".into(),
+        );
+    } else if !is_semantic(version) {
+        note(
+            "description",
+            format!("its version {version:?} is not as semantic versioning writes it: 1.2.0"),
+        );
+    }
+    let validator = jsonschema::validator_for(&plugin.config_schema);
+    if validator.is_ok_and(|schema| schema.is_valid(&json!({ "no such setting": 1 }))) {
+        note(
+            "schema",
+            "its config-schema takes settings that it does not name, so a typing error is not noticed: \
+             say \"additionalProperties\": false"
+                .into(),
+        );
+    }
+}
+
+/// Three numbers, and perhaps more after them.
+fn is_semantic(version: &str) -> bool {
+    let core = version.split(['-', '+']).next().unwrap_or(version);
+    let parts: Vec<&str> = core.split('.').collect();
+    parts.len() == 3 && parts.iter().all(|part| part.parse::<u64>().is_ok())
+}
+
+/// Whether the settings are taken, by the schema and by the plugin.
+pub(super) fn settings(
+    engine: &Engine,
+    plugin: &Plugin,
+    config: &str,
+    checks: &mut Vec<Finding>,
+) -> bool {
+    let refused = refusal(engine, plugin, config);
+    let own = config.trim() != "{}";
+    checks.push(match &refused {
+        None if own => Finding::pass("settings", "it takes these settings"),
+        None => Finding::pass("settings", "it works without settings"),
+        Some(sentence) if own => Finding::fail("settings", sentence),
+        Some(sentence) => Finding::fail(
+            "settings",
+            format!("{sentence}; this is without settings, and --config gives some"),
+        ),
+    });
+    refused.is_none()
+}
+
+fn refusal(engine: &Engine, plugin: &Plugin, config: &str) -> Option<String> {
+    let settings: Value = match serde_json::from_str(config) {
+        Ok(settings @ Value::Object(_)) => settings,
+        Ok(_) => return Some("settings are a JSON object".into()),
+        Err(error) => return Some(format!("the settings are no JSON: {error}")),
+    };
+    // It was one when the component was loaded.
+    if let Ok(schema) = jsonschema::validator_for(&plugin.config_schema) {
+        let wrong: Vec<String> = schema
+            .iter_errors(&settings)
+            .map(|error| match error.instance_path().as_str() {
+                "" => error.to_string(),
+                path => format!("{path}: {error}"),
+            })
+            .collect();
+        if !wrong.is_empty() {
+            return Some(format!(
+                "its schema refuses the settings: {}",
+                wrong.join("; ")
+            ));
+        }
+    }
+    let refused = try_settings(engine, plugin, config).err()?;
+    Some(words::with(refused))
+}

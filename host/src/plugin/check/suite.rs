@@ -1,0 +1,378 @@
+//! The behaviour suite: situations that every balancer meets sooner or later.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::trial::{Trial, Wrong, endpoint};
+use super::{Finding, Subject, words};
+use crate::upstream::{Endpoint, InFlight, LoadReport};
+
+/// What a check has to say if nothing went wrong.
+enum Note {
+    Fine(String),
+    /// Worth a look.
+    Odd(String),
+}
+
+use Note::{Fine, Odd};
+
+type Check = fn(&Subject) -> Result<Note, Wrong>;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("one", one),
+    ("many", many),
+    ("empty", empty),
+    ("weights", weights),
+    ("ties", ties),
+    ("starvation", starvation),
+    ("changes", changes),
+    ("hostile", hostile),
+    ("large", large),
+    ("repeat", repeat),
+    ("output", output),
+];
+
+/// Share of an endpoint that is called near to its weight, as a part of what the weight says.
+const NEAR: f64 = 0.1;
+
+/// The most that one of several equal endpoints gets, in means of all, before it is called favoured.
+/// Hashing onto a ring with few points for each comes near to it.
+const FAVOURED: f64 = 2.0;
+
+/// Runs all of it. A component that fails is asked further: what else is wrong saves a round.
+pub(super) fn run(subject: &Subject) -> Vec<Finding> {
+    let run = |&(id, check): &(&'static str, Check)| {
+        // What an earlier check printed is none of this one's.
+        words::take();
+        match check(subject) {
+            Ok(Fine(sentence)) => Finding::pass(id, sentence),
+            Ok(Odd(sentence)) => Finding::warn(id, sentence),
+            Err(Wrong(sentence)) => Finding::fail(id, sentence),
+        }
+    };
+    CHECKS.iter().map(run).collect()
+}
+
+/// Requests on their way, the oldest first, so that load is there and latencies are known.
+#[derive(Default)]
+struct Traffic(VecDeque<InFlight>);
+
+impl Traffic {
+    /// Sends one more request, and ends the oldest ones, so that at most so many are left.
+    fn send(&mut self, trial: &mut Trial, to: Arc<Endpoint>, most: usize) {
+        self.0.push_back(InFlight::new(to));
+        while self.0.len() > most {
+            if let Some(done) = self.0.pop_front() {
+                let latency = trial.chance.u64(1_000..50_000);
+                let endpoint = Arc::clone(done.shared());
+                endpoint.observe_latency(trial.now, latency, done.ahead());
+            }
+        }
+    }
+}
+
+/// How often each endpoint is picked, one request after the other, none of which is tied to a session.
+fn tally(trial: &mut Trial, picks: u64) -> Result<HashMap<u64, u64>, Wrong> {
+    let mut counts = HashMap::new();
+    for _ in 0..picks {
+        if let Some(endpoint) = trial.pick()? {
+            *counts.entry(endpoint.id).or_default() += 1;
+        }
+    }
+    refusals(trial)?;
+    Ok(counts)
+}
+
+/// What is said of a trial with refusals; none if there were none.
+fn refusals(trial: &Trial) -> Result<Option<Note>, Wrong> {
+    let (refused, picks) = (trial.refused, trial.picks);
+    if refused == picks {
+        return Err(Wrong(format!(
+            "it refused all of {picks} requests although there were endpoints: each client gets a 503"
+        )));
+    }
+    Ok((refused > 0).then(|| {
+        Odd(format!(
+            "it refused {refused} of {picks} requests although there were endpoints: each client gets a 503"
+        ))
+    }))
+}
+
+fn one(subject: &Subject) -> Result<Note, Wrong> {
+    let mut trial = Trial::new(subject, &[100])?;
+    trial.sessions = true;
+    for _ in 0..100 {
+        trial.pick()?;
+    }
+    let fine = || Fine("it chooses the one endpoint that there is".into());
+    Ok(refusals(&trial)?.unwrap_or_else(fine))
+}
+
+fn many(subject: &Subject) -> Result<Note, Wrong> {
+    let mut trial = Trial::new(subject, &[100; 50])?;
+    trial.sessions = true;
+    let mut traffic = Traffic::default();
+    for _ in 0..5000 {
+        if let Some(endpoint) = trial.pick()? {
+            let most = trial.chance.usize(0..200);
+            traffic.send(&mut trial, endpoint, most);
+        }
+    }
+    let fine = || Fine("it chooses among 50 endpoints under changing load".into());
+    Ok(refusals(&trial)?.unwrap_or_else(fine))
+}
+
+/// Nobody is asked while there is no endpoint, but the table is told.
+fn empty(subject: &Subject) -> Result<Note, Wrong> {
+    let mut trial = Trial::new(subject, &[])?;
+    let table: Vec<_> = (0..3).map(|number| endpoint(number, 100)).collect();
+    for _ in 0..3 {
+        trial.tell(table.clone())?;
+        for _ in 0..10 {
+            trial.pick()?;
+        }
+        trial.tell(Vec::new())?;
+        trial.pick()?;
+    }
+    Ok(Fine(
+        "it takes an empty table, and goes on once there are endpoints".into(),
+    ))
+}
+
+fn weights(subject: &Subject) -> Result<Note, Wrong> {
+    let weights = [100, 200, 300, 400];
+    let mut trial = Trial::new(subject, &weights)?;
+    let picks = 20_000;
+    let counts = tally(&mut trial, picks)?;
+    let share = |endpoint: &Arc<Endpoint>| {
+        counts.get(&endpoint.id).copied().unwrap_or(0) as f64 / picks as f64
+    };
+    let shares: Vec<f64> = trial.table.iter().map(share).collect();
+    let total: u32 = weights.iter().sum();
+    let off = shares.iter().zip(weights).map(|(share, weight)| {
+        let due = f64::from(weight) / f64::from(total);
+        (share / due - 1.0).abs()
+    });
+    let off = off.fold(0.0, f64::max);
+    if off <= NEAR {
+        return Ok(Fine(format!(
+            "shares follow the weights, within {:.1} % of each",
+            off * 100.0
+        )));
+    }
+    let shown: Vec<String> = shares
+        .iter()
+        .map(|share| format!("{:.0} %", share * 100.0))
+        .collect();
+    Ok(Odd(format!(
+        "shares do not follow the weights: endpoints of weight 100, 200, 300 and 400 got {}; that is right \
+         only for a balancer with a reason of its own",
+        shown.join(", ")
+    )))
+}
+
+/// All endpoints are alike, and each request is over before the next one comes.
+fn ties(subject: &Subject) -> Result<Note, Wrong> {
+    let mut trial = Trial::new(subject, &[100; 8])?;
+    let picks = 8000;
+    let counts = tally(&mut trial, picks)?;
+    let most = counts.values().copied().max().unwrap_or(0);
+    let mean = picks as f64 / trial.table.len() as f64;
+    let ratio = most as f64 / mean;
+    Ok(if ratio <= FAVOURED {
+        Fine(format!(
+            "of eight equal endpoints none gets more than {ratio:.2} times the mean"
+        ))
+    } else {
+        Odd(format!(
+            "of eight equal endpoints one gets {:.0} % of all requests: where several are equally good, \
+             take turns, or use the request's entropy",
+            most as f64 * 100.0 / picks as f64
+        ))
+    })
+}
+
+/// One endpoint had a bad time. Now all are equally loaded and equally quick, for longer than the gateway
+/// remembers latencies.
+fn starvation(subject: &Subject) -> Result<Note, Wrong> {
+    let mut trial = Trial::new(subject, &[100; 8])?;
+    let slow = Arc::clone(&trial.table[0]);
+    let stuck: Vec<InFlight> = (0..20).map(|_| InFlight::new(Arc::clone(&slow))).collect();
+    slow.observe_latency(trial.now, 2_000_000, 0);
+    for _ in 0..200 {
+        if let Some(endpoint) = trial.pick()? {
+            let latency = if endpoint.id == slow.id {
+                2_000_000
+            } else {
+                5_000
+            };
+            endpoint.observe_latency(trial.now, latency, 0);
+        }
+    }
+    drop(stuck);
+    let picks = 20_000;
+    let mut chosen = HashSet::new();
+    for _ in 0..picks {
+        // Ten milliseconds apart in all: 200 seconds.
+        trial.now += 9_000;
+        if let Some(endpoint) = trial.pick()? {
+            endpoint.observe_latency(trial.now, 5_000, 0);
+            chosen.insert(endpoint.id);
+        }
+    }
+    refusals(&trial)?;
+    let starved = trial.table.len() - chosen.len();
+    if starved == 0 {
+        return Ok(Fine(
+            "it comes back to every endpoint, one that had been slow included".into(),
+        ));
+    }
+    let which = if !chosen.contains(&slow.id) && starved == 1 {
+        ", the one that had been slow"
+    } else {
+        ""
+    };
+    Ok(Odd(format!(
+        "{starved} of 8 equally loaded endpoints{which} got none of {picks} requests: \
+         an endpoint that is never chosen again cannot show that it is well"
+    )))
+}
+
+/// Endpoints join, leave, change places and weights, with requests in flight.
+fn changes(subject: &Subject) -> Result<Note, Wrong> {
+    let mut trial = Trial::new(subject, &[100; 5])?;
+    trial.sessions = true;
+    let picked = churn(&mut trial, 200)?;
+    let picks = picked.len();
+    Ok(Fine(format!(
+        "it chooses on through 200 changes of its table, {picks} times"
+    )))
+}
+
+/// Changes the table so often, and returns the ids that are picked in between, 0 for none.
+fn churn(trial: &mut Trial, rounds: u32) -> Result<Vec<u64>, Wrong> {
+    let mut traffic = Traffic::default();
+    let mut picked = Vec::new();
+    let mut next = 1000;
+    for _ in 0..rounds {
+        let mut table = trial.table.clone();
+        match trial.chance.u8(0..5) {
+            0 | 1 => {
+                next += 1;
+                table.push(endpoint(next, trial.chance.u32(1..=65_535)));
+            }
+            2 if table.len() > 1 => {
+                table.swap_remove(trial.chance.usize(0..table.len()));
+            }
+            3 => {
+                let keep = trial.chance.usize(0..=table.len());
+                table.truncate(keep);
+            }
+            _ => trial.chance.shuffle(&mut table),
+        }
+        trial.tell(table)?;
+        for _ in 0..20 {
+            let endpoint = trial.pick()?;
+            picked.push(endpoint.as_ref().map_or(0, |endpoint| endpoint.id));
+            if let Some(endpoint) = endpoint {
+                traffic.send(trial, endpoint, 30);
+            }
+        }
+    }
+    Ok(picked)
+}
+
+/// Load columns as no gateway has them.
+fn hostile(subject: &Subject) -> Result<Note, Wrong> {
+    const MAX: u32 = u32::MAX;
+    let patterns: [fn(usize, usize) -> u32; 5] = [
+        |_, _| 0,
+        |_, _| MAX,
+        |position, _| if position % 2 == 0 { 0 } else { MAX },
+        |position, pick| {
+            if (position + pick).is_multiple_of(2) {
+                0
+            } else {
+                MAX
+            }
+        },
+        |position, pick| (position * 7919 + pick) as u32,
+    ];
+    let mut trial = Trial::new(subject, &[1])?;
+    for load in patterns {
+        let weights = [1, 65_535, 100, 65_535, 1, 1, 65_535, 65_535];
+        let table: Vec<_> = (0..)
+            .zip(weights)
+            .map(|(n, weight)| endpoint(n, weight))
+            .collect();
+        trial.tell(table)?;
+        for pick in 0..200 {
+            for (position, endpoint) in trial.table.iter().enumerate() {
+                let value = load(position, pick);
+                endpoint.pretend_in_flight(value);
+                endpoint.observe_latency(trial.now, value.into(), value);
+                let (load, queue) = (value, value);
+                endpoint.observe_report(trial.now, LoadReport { load, queue });
+            }
+            trial.pick()?;
+        }
+    }
+    Ok(Fine(
+        "it answers whatever the load says, up to 4294967295 requests and microseconds".into(),
+    ))
+}
+
+fn large(subject: &Subject) -> Result<Note, Wrong> {
+    let mut trial = Trial::new(subject, &vec![100; 10_000])?;
+    let mut traffic = Traffic::default();
+    for _ in 0..2 {
+        for _ in 0..500 {
+            if let Some(endpoint) = trial.pick()? {
+                traffic.send(&mut trial, endpoint, 100);
+            }
+        }
+        let mut table = trial.table.clone();
+        table.swap_remove(0);
+        trial.tell(table)?;
+    }
+    Ok(Fine("it chooses among 10000 endpoints".into()))
+}
+
+/// The same calls in two instances: recorded traffic can be replayed only if they choose alike.
+fn repeat(subject: &Subject) -> Result<Note, Wrong> {
+    let run = || {
+        let mut trial = Trial::new(subject, &[100, 200, 300])?;
+        trial.sessions = true;
+        churn(&mut trial, 50)
+    };
+    let (first, second) = (run()?, run()?);
+    match first
+        .iter()
+        .zip(&second)
+        .position(|(one, other)| one != other)
+    {
+        None => Ok(Fine(
+            "two instances that are asked the same choose the same".into(),
+        )),
+        Some(pick) => Err(Wrong(format!(
+            "two instances that were asked the same chose differently at pick {pick}: \
+             what it chooses must come from its arguments alone"
+        ))),
+    }
+}
+
+fn output(subject: &Subject) -> Result<Note, Wrong> {
+    let mut trial = Trial::new(subject, &[100; 3])?;
+    words::take();
+    for _ in 0..3 {
+        trial.pick()?;
+    }
+    let said = words::with(String::new());
+    Ok(if said.is_empty() {
+        Fine("it prints nothing at picks".into())
+    } else {
+        Odd(format!(
+            "it prints at picks, which goes to the gateway's log and slows each request down{said}"
+        ))
+    })
+}

@@ -1,0 +1,135 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use super::*;
+use crate::balancer::SHIPPED;
+use crate::balancer::tests::guests::guest;
+
+fn checked(component: &[u8], config: &str) -> Report {
+    let engine = engine().unwrap();
+    words::listen(|| report(&engine, "x.wasm".into(), component, config))
+}
+
+/// The checks that came to this.
+fn those(report: &Report, verdict: Verdict) -> Vec<&'static str> {
+    let checks = report.checks.iter();
+    let those = checks.filter(|finding| finding.verdict == verdict);
+    those.map(|finding| finding.id).collect()
+}
+
+fn sentence<'a>(report: &'a Report, id: &str) -> &'a str {
+    let mut checks = report.checks.iter();
+    let finding = checks.find(|finding| finding.id == id);
+    &finding.unwrap_or_else(|| panic!("{report:?}")).sentence
+}
+
+#[test]
+fn what_ships_passes() {
+    for shipped in SHIPPED {
+        let report = checked(shipped.component, "{}");
+        let failed = those(&report, Verdict::Fail);
+        assert!(failed.is_empty(), "{}", report::table(&report));
+    }
+}
+
+/// Each of these does one thing wrong, and the check for it says so.
+#[test]
+fn every_wrong_doer_is_told_what_it_does() {
+    for (name, id, part) in [
+        ("no-policy", "interface", "lacks the interface"),
+        ("opens-socket", "imports", "wasi:sockets"),
+        (
+            "wants-unknown-import",
+            "imports",
+            "does not give to balancers",
+        ),
+        ("unknown-column", "columns", "phase-of-the-moon"),
+        ("bad-schema", "schema", "not a JSON Schema"),
+        ("loops-in-configure", "settings", "did not answer in time"),
+        (
+            "loops",
+            "one",
+            "at pick 1, of 1 endpoints: it did not answer in time",
+        ),
+        ("traps", "one", "it trapped"),
+        ("panics", "one", "this balancer always panics"),
+        ("panics-sometimes", "one", "at pick 10"),
+        ("sleeps", "one", "may not wait or sleep"),
+        ("overflows-stack", "one", "it trapped"),
+        ("out-of-range", "one", "it chose position 1 of a table of 1"),
+        ("looks-outside", "one", "position 1 of a table of 1"),
+        ("eats-memory", "one", "more memory than it may have"),
+        ("refuses", "one", "it refused all of 100 requests"),
+    ] {
+        let report = checked(&guest(name), "{}");
+        assert_eq!(report.verdict, Verdict::Fail, "{name}");
+        assert!(
+            those(&report, Verdict::Fail).contains(&id),
+            "{name}: {report:?}"
+        );
+        assert!(sentence(&report, id).contains(part), "{name}: {report:?}");
+    }
+}
+
+/// Each of these may be meant as it is, so it is no failure.
+#[test]
+fn what_is_odd_is_noted() {
+    for (name, id, part) in [
+        ("first", "starvation", "7 of 8"),
+        ("first", "ties", "one gets 100 %"),
+        ("first", "weights", "got 100 %, 0 %, 0 %, 0 %"),
+        ("reads-file", "ties", "one gets 100 %"),
+        ("least-in-flight", "ties", "one gets 100 %"),
+        ("prints", "output", "a line on standard"),
+    ] {
+        let report = checked(&guest(name), "{}");
+        assert!(
+            those(&report, Verdict::Warn).contains(&id),
+            "{name}: {report:?}"
+        );
+        assert!(sentence(&report, id).contains(part), "{name}: {report:?}");
+    }
+    // Where the machine is slow, it is late as well.
+    let report = checked(&guest("floods"), "{}");
+    assert!(sentence(&report, "output").contains("xxx"), "{report:?}");
+    for name in ["clock", "hash-map", "extra-export"] {
+        let report = checked(&guest(name), "{}");
+        assert!(
+            those(&report, Verdict::Fail).is_empty(),
+            "{name}: {report:?}"
+        );
+    }
+}
+
+#[test]
+fn settings_are_those_that_are_given() {
+    let prequal = SHIPPED
+        .iter()
+        .find(|shipped| shipped.name == "prequal")
+        .unwrap();
+    for (config, part) in [
+        ("{", "no JSON"),
+        ("[]", "a JSON object"),
+        (r#"{"probes": "three"}"#, "/probes: "),
+        (r#"{"probs": 3}"#, "probs"),
+    ] {
+        let report = checked(prequal.component, config);
+        assert_eq!(those(&report, Verdict::Fail), ["settings"], "{report:?}");
+        assert!(sentence(&report, "settings").contains(part), "{report:?}");
+    }
+    let report = checked(prequal.component, r#"{"probes": 3}"#);
+    assert!(those(&report, Verdict::Fail).is_empty(), "{report:?}");
+}
+
+#[test]
+fn what_is_no_component_is_called_by_its_name() {
+    for (bytes, part) in [
+        (&b""[..], "is empty"),
+        (b"#!/bin/sh", "not WebAssembly"),
+        (b"\0asm\x01\0\0\0", "core module"),
+        (b"\0asm\x0d\0\x01\0rubbish", "not valid"),
+    ] {
+        let report = checked(bytes, "{}");
+        assert_eq!(those(&report, Verdict::Fail), ["component"]);
+        assert!(sentence(&report, "component").contains(part), "{report:?}");
+    }
+}

@@ -1,0 +1,135 @@
+//! A balancer on trial: an instance of its own, endpoints that exist in figures only, and a stream of
+//! requests that is the same on every run.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::{Subject, words};
+use crate::balancer::{Balancer, Choice, Request};
+use crate::upstream::Endpoint;
+
+/// Where chance begins in each trial.
+const SEED: u64 = 1;
+
+/// Microseconds between two requests.
+const GAP: u64 = 1000;
+
+/// The balancer has failed, and how, in a sentence.
+#[derive(Debug)]
+pub(super) struct Wrong(pub(super) String);
+
+pub(super) struct Trial {
+    balancer: Balancer,
+    pub(super) chance: Rng,
+    /// The table as it was last told.
+    pub(super) table: Vec<Arc<Endpoint>>,
+    /// Microseconds on the balancer's clock.
+    pub(super) now: u64,
+    /// Picks so far.
+    pub(super) picks: u64,
+    /// Requests that the balancer refused.
+    pub(super) refused: u64,
+    /// Whether some requests are tied to an endpoint, as by a session.
+    pub(super) sessions: bool,
+}
+
+impl Trial {
+    /// A trial with a table of these weights.
+    pub(super) fn new(subject: &Subject, weights: &[u32]) -> Result<Self, Wrong> {
+        let plugin = Arc::clone(&subject.plugin);
+        let config = subject.config.clone();
+        let balancer = Balancer::new(Arc::clone(&subject.engine), "check", plugin, config);
+        let mut trial = Self {
+            balancer,
+            chance: Rng::with_seed(SEED),
+            table: Vec::new(),
+            now: 1_000_000,
+            picks: 0,
+            refused: 0,
+            sessions: false,
+        };
+        let table = (0..)
+            .zip(weights)
+            .map(|(number, weight)| endpoint(number, *weight));
+        trial.tell(table.collect())?;
+        Ok(trial)
+    }
+
+    /// Gives the balancer another table.
+    pub(super) fn tell(&mut self, table: Vec<Arc<Endpoint>>) -> Result<(), Wrong> {
+        self.balancer.set_endpoints(table.iter().cloned().collect());
+        self.table = table;
+        let count = self.table.len();
+        self.fault(|| format!("when it was told of {count} endpoints"))
+    }
+
+    /// Asks for the next request, which comes a millisecond after the last one.
+    pub(super) fn pick(&mut self) -> Result<Option<Arc<Endpoint>>, Wrong> {
+        self.now += GAP;
+        let request = self.request();
+        self.ask(request)
+    }
+
+    /// The next request: most are tied to a key or a session, and a few are tried again.
+    pub(super) fn request(&mut self) -> Request {
+        let affinity = match self.chance.u8(0..4) {
+            0 => None,
+            1 if self.sessions && !self.table.is_empty() => {
+                Some(self.table[self.chance.usize(0..self.table.len())].id)
+            }
+            _ => Some(self.chance.u64(..)),
+        };
+        Request {
+            now: self.now,
+            entropy: self.chance.u64(..),
+            affinity,
+            attempt: u32::from(self.chance.u8(0..16) == 0),
+        }
+    }
+
+    /// Asks for one request.
+    pub(super) fn ask(&mut self, request: Request) -> Result<Option<Arc<Endpoint>>, Wrong> {
+        self.picks += 1;
+        let choice = self.balancer.pick(request, &[], |endpoint| endpoint);
+        let (pick, count) = (self.picks, self.table.len());
+        self.fault(|| format!("at pick {pick}, of {count} endpoints"))?;
+        Ok(match choice {
+            Choice::Endpoint(endpoint) => Some(endpoint),
+            Choice::Empty => None,
+            Choice::Refused => {
+                self.refused += 1;
+                None
+            }
+        })
+    }
+
+    /// Asks without a look at what comes of it, as often as this.
+    pub(super) fn ask_all(&mut self, requests: &[Request]) {
+        for request in requests {
+            std::hint::black_box(self.balancer.pick(*request, &[], drop));
+        }
+    }
+
+    /// Bytes of memory that the instance has taken.
+    pub(super) fn memory(&self) -> Option<usize> {
+        self.balancer.memory()
+    }
+
+    /// Whether the gateway had to throw the instance away.
+    pub(super) fn fault(&self, when: impl FnOnce() -> String) -> Result<(), Wrong> {
+        match self.balancer.counters().last_fault {
+            None => Ok(()),
+            Some(fault) => Err(Wrong(words::with(format!("{}: {fault}", when())))),
+        }
+    }
+}
+
+/// An endpoint that nobody connects to. Its number says which it is.
+pub(super) fn endpoint(number: u32, weight: u32) -> Arc<Endpoint> {
+    let address = SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + number), 80));
+    let host = format!("endpoint-{number}");
+    let id = Endpoint::id_of(&host, address);
+    Arc::new(Endpoint::new(id, address, host, weight))
+}

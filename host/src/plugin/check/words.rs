@@ -1,0 +1,68 @@
+//! What a component prints while it is checked: the message of a panic is among it.
+
+use std::cell::RefCell;
+use std::fmt::{Debug, Write};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+/// What the gateway logs in front of it.
+const MARK: &str = "the balancer prints: ";
+
+/// Characters of it that a sentence quotes.
+const QUOTED: usize = 300;
+
+thread_local! {
+    static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps what the component prints while something works on this thread, and shows nothing of it.
+pub(super) fn listen<R>(work: impl FnOnce() -> R) -> R {
+    let subscriber = tracing_subscriber::registry().with(Listener);
+    tracing::subscriber::with_default(subscriber, work)
+}
+
+/// What was printed since this was last asked.
+pub(super) fn take() -> String {
+    LAST.take()
+}
+
+/// A sentence with what was printed before it.
+pub(super) fn with(sentence: String) -> String {
+    let said = take();
+    let said: Vec<&str> = said
+        .lines()
+        .map(str::trim)
+        // What Rust says after each panic helps nobody here.
+        .filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE"))
+        .collect();
+    if said.is_empty() {
+        return sentence;
+    }
+    let said: String = said.join(" ").chars().take(QUOTED).collect();
+    format!("{sentence}; it printed: {said}")
+}
+
+struct Listener;
+
+impl<S: Subscriber> Layer<S> for Listener {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        if let Some(said) = message.0.strip_prefix(MARK) {
+            LAST.replace(said.to_owned());
+        }
+    }
+}
+
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            // Writing to a string does not fail.
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}
