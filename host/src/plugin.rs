@@ -1,8 +1,10 @@
 //! `pointsman plugin`: what the author of a balancer needs, from an empty folder to a balancer that chooses.
 
+mod admin;
 mod build;
 mod check;
 mod new;
+mod push;
 mod sdk;
 
 use std::io::Write;
@@ -20,6 +22,12 @@ pub enum Arguments {
     Build(build::Arguments),
     /// Checks a component: what it is, how it behaves, and what a pick costs
     Check(check::Arguments),
+    /// Uploads a component as a balancer, or as a new version of one
+    Push(push::Push),
+    /// Lists the balancers of a gateway
+    List(push::List),
+    /// Makes the version that was active before the active one again
+    Rollback(push::Rollback),
 }
 
 /// Runs the command.
@@ -31,6 +39,9 @@ pub fn plugin(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Arguments::New(arguments) => new::new(arguments)?,
         Arguments::Build(arguments) => build::build(arguments)?,
         Arguments::Check(arguments) => return check::check(arguments),
+        Arguments::Push(arguments) => push::push(arguments)?,
+        Arguments::List(arguments) => push::list(arguments)?,
+        Arguments::Rollback(arguments) => push::rollback(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }

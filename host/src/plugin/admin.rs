@@ -1,0 +1,197 @@
+//! A client of the Admin API.
+
+use std::io::{IsTerminal, Read};
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use serde_json::Value;
+use ureq::http::{Request, StatusCode};
+use ureq::{Agent, SendBody};
+
+/// Longest wait for an answer. An upload is compiled before it is answered, or answered as being checked.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Largest answer that is read, in bytes.
+const ANSWER: u64 = 16 << 20;
+
+pub(super) struct Admin {
+    agent: Agent,
+    /// Without a slash at its end.
+    address: String,
+}
+
+/// An answer that is no error.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// Where to read how far it is, if the answer says so.
+    pub(super) location: Option<String>,
+    pub(super) body: Value,
+}
+
+impl Admin {
+    /// The Admin API at an address, such as `http://127.0.0.1:8001`.
+    pub(super) fn at(address: &str) -> anyhow::Result<Self> {
+        let address = address.trim_end_matches('/');
+        let address = match address.split_once("://") {
+            None => format!("http://{address}"),
+            Some(("http", _)) => address.to_owned(),
+            Some(_) => bail!("the Admin API speaks http, so {address} is no address of it"),
+        };
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_global(Some(TIMEOUT))
+            .build()
+            .new_agent();
+        Ok(Self { agent, address })
+    }
+
+    /// Reads what is under a path; none if there is nothing.
+    pub(super) fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let answer = self.send("GET", path, SendBody::none(), None)?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Ok(Some(self.good(answer)?.body)),
+        }
+    }
+
+    /// Asks for something to be done.
+    pub(super) fn post(&self, path: &str) -> anyhow::Result<Answer> {
+        let answer = self.send("POST", path, SendBody::none(), Some(0))?;
+        self.good(answer)
+    }
+
+    /// Uploads a component, and shows how far it is on a terminal.
+    pub(super) fn upload(&self, path: &str, component: &[u8]) -> anyhow::Result<Answer> {
+        let mut progress = Progress::of(component);
+        let body = SendBody::from_reader(&mut progress);
+        let answer = self.send("POST", path, body, Some(component.len()));
+        progress.end();
+        self.good(answer?)
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: SendBody<'_>,
+        length: Option<usize>,
+    ) -> anyhow::Result<Answer> {
+        let url = match path.starts_with("http://") {
+            true => path.to_owned(),
+            false => format!("{}{path}", self.address),
+        };
+        let mut request = Request::builder().method(method).uri(&url);
+        if let Some(length) = length {
+            request = request
+                .header("content-type", "application/wasm")
+                .header("content-length", length);
+        }
+        let unreachable = |error: ureq::Error| {
+            anyhow!("no answer from the Admin API at {}: {error}", self.address)
+        };
+        let request = request
+            .body(body)
+            .map_err(|error| anyhow!("{url}: {error}"))?;
+        let mut answer = self.agent.run(request).map_err(unreachable)?;
+        let location = answer.headers().get("location");
+        let location = location.and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        let status = answer.status();
+        let body = answer.body_mut().with_config().limit(ANSWER).read_to_vec();
+        let body = body.map_err(unreachable)?;
+        Ok(Answer {
+            status,
+            location,
+            body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        })
+    }
+
+    /// The answer, unless it is an error, which is told in the Admin API's own words.
+    fn good(&self, answer: Answer) -> anyhow::Result<Answer> {
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status;
+        let Some(message) = answer.body.get("message").and_then(Value::as_str) else {
+            bail!("the Admin API at {} answers {status}", self.address);
+        };
+        let mut said = format!("the Admin API answers {}: {message}", status.as_u16());
+        let fields = answer.body.get("fields").and_then(Value::as_object);
+        for (field, wrong) in fields.into_iter().flatten() {
+            let wrong = match wrong {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            // The message of a single field is in the message of all.
+            if !message.contains(&wrong) {
+                said.push_str(&format!("\n  {field}: {wrong}"));
+            }
+        }
+        bail!(said)
+    }
+}
+
+/// What is read of a component so far.
+struct Progress<'a> {
+    rest: &'a [u8],
+    length: usize,
+    /// Whether somebody looks.
+    shown: bool,
+}
+
+impl<'a> Progress<'a> {
+    fn of(component: &'a [u8]) -> Self {
+        Self {
+            rest: component,
+            length: component.len(),
+            shown: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn end(&self) {
+        if self.shown {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+impl Read for Progress<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.rest.read(into)?;
+        if self.shown {
+            let sent = self.length - self.rest.len();
+            let percent = sent * 100 / self.length.max(1);
+            eprint!("\ruploading {} KiB: {percent} %", self.length >> 10);
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_lack_its_scheme() {
+        for (given, used) in [
+            ("localhost:8001", "http://localhost:8001"),
+            ("http://[::1]:8001/", "http://[::1]:8001"),
+        ] {
+            assert_eq!(Admin::at(given).unwrap().address, used);
+        }
+        assert!(Admin::at("https://localhost:8001").is_err());
+    }
+
+    #[test]
+    fn nobody_there_is_told_with_the_address() {
+        // A port that was free a moment ago.
+        let address = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let admin = Admin::at(&address.to_string()).unwrap();
+        let said = admin.find("/balancers/x").unwrap_err().to_string();
+        assert!(said.contains(&address.to_string()), "{said}");
+    }
+}

@@ -1,0 +1,252 @@
+//! `pointsman plugin push`, `list` and `rollback`: a balancer's way into a running gateway.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::admin::Admin;
+
+/// Pause between two looks at a version that is being checked.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest time that a check may take: ten times what a gateway lets a compilation take unless told
+/// otherwise.
+const CHECKED: Duration = Duration::from_secs(300);
+
+/// Where the gateway is.
+#[derive(Debug, Args)]
+struct Gateway {
+    /// Address of the Admin API
+    #[arg(
+        long,
+        env = "POINTSMAN_ADMIN",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8001"
+    )]
+    admin: String,
+}
+
+/// What is to be uploaded, and where to.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The component (.wasm)
+    file: PathBuf,
+
+    /// Name of the balancer [default: that of the file, with - for _]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Makes a new version the active one at once
+    #[arg(long)]
+    promote: bool,
+
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+/// Whose balancers are to be listed.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+/// Which balancer is to be taken back.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// Name of the balancer
+    name: String,
+
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+pub(super) fn push(arguments: &Push) -> anyhow::Result<()> {
+    let shown = arguments.file.display();
+    let component =
+        std::fs::read(&arguments.file).with_context(|| format!("cannot read {shown}"))?;
+    let name = match &arguments.name {
+        Some(name) => name.clone(),
+        None => name_of(&arguments.file)?,
+    };
+    let admin = Admin::at(&arguments.gateway.admin)?;
+    super::print(&upload(&admin, &name, &component, arguments.promote)?)
+}
+
+/// The name of a file as the name of a balancer: cargo writes `_` where a crate's name has `-`.
+fn name_of(file: &Path) -> anyhow::Result<String> {
+    let stem = file.file_stem().and_then(|stem| stem.to_str());
+    let stem = stem.ok_or_else(|| anyhow!("give the balancer a name with --name"))?;
+    Ok(stem.replace('_', "-"))
+}
+
+/// Uploads, and returns what there is to say of it.
+fn upload(admin: &Admin, name: &str, component: &[u8], promote: bool) -> anyhow::Result<String> {
+    let digest: String = Sha256::digest(component)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let path = path_of(name);
+    if admin.find(&path)?.is_none() {
+        let query = utf8_percent_encode(name, NON_ALPHANUMERIC);
+        let made = admin.upload(&format!("/balancers?name={query}"), component)?;
+        verify(&made.body, &digest)?;
+        return Ok(format!("{name} is new, and active: sha256 {digest}\n"));
+    }
+    let answer = admin.upload(&format!("{path}/versions"), component)?;
+    let known = answer.status == 200;
+    let mut version = answer.body;
+    let start = Instant::now();
+    while text(&version, "state") == "checking" {
+        let from = match &answer.location {
+            Some(location) => location.clone(),
+            None => format!("{path}/versions/{}", text(&version, "id")),
+        };
+        if start.elapsed() > CHECKED {
+            bail!("the gateway is still checking the component; see {from} of its Admin API");
+        }
+        std::thread::sleep(PAUSE);
+        let gone = || anyhow!("the gateway has lost the version that it was checking");
+        version = admin.find(&from)?.ok_or_else(gone)?;
+    }
+    verify(&version, &digest)?;
+    let id = text(&version, "id").to_owned();
+    let said = match (text(&version, "state"), known) {
+        ("failed", _) => bail!(
+            "the gateway refuses the component: {}",
+            text(&version, "reason")
+        ),
+        ("active", _) => {
+            return Ok(format!(
+                "{name} has this version already, and it is active: {id}\n"
+            ));
+        }
+        (_, true) => format!("{name} has this version already: {id}"),
+        (_, false) => format!("{name} has a new version: {id}"),
+    };
+    if !promote {
+        return Ok(format!(
+            "{said}; it is not active: --promote makes it that\n"
+        ));
+    }
+    admin.post(&format!("{path}/versions/{id}/promote"))?;
+    Ok(format!("{said}, now active: sha256 {digest}\n"))
+}
+
+pub(super) fn list(arguments: &List) -> anyhow::Result<()> {
+    super::print(&listed(&Admin::at(&arguments.gateway.admin)?)?)
+}
+
+/// A line for each balancer.
+fn listed(admin: &Admin) -> anyhow::Result<String> {
+    let mut rows =
+        vec![["name", "source", "version", "active", "sha256", "upstreams"].map(String::from)];
+    let mut next = Some("/balancers".to_owned());
+    while let Some(path) = next {
+        let gone = || anyhow!("this is no Admin API of Pointsman: it has no {path}");
+        let page = admin.find(&path)?.ok_or_else(gone)?;
+        let balancers = page.get("data").and_then(Value::as_array);
+        for balancer in balancers.into_iter().flatten() {
+            rows.push(line(admin, text(balancer, "name"), balancer)?);
+        }
+        next = page.get("next").and_then(Value::as_str).map(str::to_owned);
+    }
+    Ok(columns(&rows))
+}
+
+fn line(admin: &Admin, name: &str, balancer: &Value) -> anyhow::Result<[String; 6]> {
+    let path = path_of(name);
+    let shown = admin.find(&path)?;
+    let usage = shown
+        .as_ref()
+        .and_then(|shown| shown.get("usage")?.as_object());
+    let upstreams: Vec<&str> = usage
+        .into_iter()
+        .flat_map(|u| u.keys())
+        .map(String::as_str)
+        .collect();
+    let versions = admin.find(&format!("{path}/versions"))?;
+    let versions = versions
+        .as_ref()
+        .and_then(|page| page.get("data")?.as_array());
+    let is_active = |version: &&Value| text(version, "state") == "active";
+    let active = versions.and_then(|versions| versions.iter().find(is_active));
+    let version = balancer
+        .get("description")
+        .map_or("", |d| text(d, "version"));
+    let digest = text(active.unwrap_or(balancer), "digest");
+    let or_dash = |text: &str| {
+        if text.is_empty() {
+            "-".into()
+        } else {
+            text.to_owned()
+        }
+    };
+    Ok([
+        name.to_owned(),
+        text(balancer, "source").to_owned(),
+        or_dash(version),
+        or_dash(active.map_or("", |version| text(version, "id"))),
+        digest.chars().take(12).collect(),
+        or_dash(&upstreams.join(", ")),
+    ])
+}
+
+pub(super) fn rollback(arguments: &Rollback) -> anyhow::Result<()> {
+    let admin = Admin::at(&arguments.gateway.admin)?;
+    super::print(&rolled_back(&admin, &arguments.name)?)
+}
+
+fn rolled_back(admin: &Admin, name: &str) -> anyhow::Result<String> {
+    let answer = admin.post(&format!("{}/rollback", path_of(name)))?;
+    let (id, digest) = (text(&answer.body, "id"), text(&answer.body, "digest"));
+    Ok(format!("{name} is back to version {id}: sha256 {digest}\n"))
+}
+
+/// Whether the gateway has got what was sent.
+fn verify(said: &Value, digest: &str) -> anyhow::Result<()> {
+    let got = text(said, "digest");
+    if got != digest {
+        bail!(
+            "the gateway has got something else: its sha256 is {got:?}, and that of the file {digest}"
+        );
+    }
+    Ok(())
+}
+
+fn path_of(name: &str) -> String {
+    format!("/balancers/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
+}
+
+/// A field that is text; empty if there is none.
+fn text<'a>(of: &'a Value, field: &str) -> &'a str {
+    of.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn columns(rows: &[[String; 6]]) -> String {
+    let mut widths = [0; 6];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut said = String::new();
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        let line: Vec<String> = cells.collect();
+        said.push_str(line.join("  ").trim_end());
+        said.push('\n');
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests;
