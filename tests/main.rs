@@ -9,6 +9,7 @@ mod harness;
 
 mod admin;
 mod algorithms;
+mod authors;
 mod bad_input;
 mod balancers;
 mod fire;

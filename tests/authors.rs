@@ -1,0 +1,163 @@
+//! The tools for authors of balancers, as people run them.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::harness::{Backend, Gateway, guest};
+
+fn pointsman(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args(arguments)
+        .current_dir(folder)
+        // One for all projects, so that what they depend on is built once; a project's own folder is
+        // what a stranger has.
+        .env("CARGO_TARGET_DIR", target())
+        .env_remove("POINTSMAN_ADMIN")
+        // Settings of a gateway on this machine are no concern of these.
+        .env("POINTSMAN_PROXY_LISTEN", "127.0.0.1:1")
+        .output()
+        .unwrap()
+}
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("authors")
+}
+
+/// What a command that succeeds says.
+#[track_caller]
+fn said(folder: &Path, arguments: &[&str]) -> String {
+    let output = pointsman(folder, arguments);
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {out}{err}");
+    out
+}
+
+/// What a command that fails says.
+#[track_caller]
+fn complaint(folder: &Path, arguments: &[&str]) -> String {
+    let output = pointsman(folder, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    text(output.stdout) + &text(output.stderr)
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+fn cargo<A: AsRef<OsStr>>(folder: &Path, arguments: &[A]) {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(output.stderr));
+}
+
+#[test]
+fn from_an_empty_folder_to_picks_on_live_traffic() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b"].map(Backend::start);
+    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
+
+    let top = tempfile::tempdir().unwrap();
+    let next = said(top.path(), &["plugin", "new", "my-balancer"]);
+    assert!(next.contains("pointsman plugin build"), "{next}");
+    let folder = top.path().join("my-balancer");
+    cargo(&folder, &["fmt", "--check"]);
+    // Its own tests, natively, and without a warning.
+    cargo(&folder, &["test"]);
+
+    let built = said(&folder, &["plugin", "build"]);
+    let (component, size) = built.trim_end().rsplit_once(": ").unwrap();
+    assert!(component.ends_with("/my_balancer.wasm"), "{built}");
+    assert_eq!(
+        size,
+        format!("{} bytes", std::fs::metadata(component).unwrap().len())
+    );
+
+    let config = r#"{"limit": 200}"#;
+    let arguments = [
+        "plugin", "check", component, "--config", config, "--format", "json",
+    ];
+    let report: Value = serde_json::from_str(&said(&folder, &arguments)).unwrap();
+    assert_eq!(report["name"], "my-balancer");
+    let checks = report["checks"].as_array().unwrap();
+    let odd: Vec<_> = checks
+        .iter()
+        // How long a pick takes is the machine's affair as well.
+        .filter(|check| check["verdict"] != "pass" && check["id"] != "cost")
+        .collect();
+    assert!(odd.is_empty(), "{odd:?}");
+    assert_eq!(report["cost"]["picks"][3]["endpoints"], 10_000);
+
+    let admin = format!("http://{}", gateway.admin);
+    let pushed = said(&folder, &["plugin", "push", component, "--admin", &admin]);
+    let digest = report["digest"].as_str().unwrap();
+    assert_eq!(
+        pushed,
+        format!("my-balancer is new, and active: sha256 {digest}\n")
+    );
+    let change = [
+        ("algorithm", "my-balancer"),
+        ("pointsman.balancer_config.limit", "200"),
+    ];
+    gateway.admin("PATCH", "/upstreams/u", &change).expect(200);
+    let picks: Vec<String> = (0..4).map(|_| gateway.backend_of("/")).collect();
+    assert!(picks.windows(2).all(|pair| pair[0] != pair[1]), "{picks:?}");
+
+    let listed = said(&folder, &["plugin", "list", "--admin", &admin]);
+    let line = listed.lines().find(|line| line.starts_with("my-balancer "));
+    let line = line.unwrap();
+    assert!(line.contains("uploaded") && line.ends_with(" u"), "{line}");
+    assert!(line.contains(&digest[..12]), "{line}");
+    let shown = gateway.admin("GET", "/balancers/my-balancer", &[]).json();
+    assert_eq!(shown["usage"]["u"]["picks"], 4);
+    assert_eq!(shown["usage"]["u"]["host_choices"], 0);
+}
+
+#[test]
+fn a_check_that_fails_is_told_by_the_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("panics.wasm"), guest("panics")).unwrap();
+    let said = complaint(folder.path(), &["plugin", "check", "panics.wasm"]);
+    assert!(said.contains("FAIL  one"), "{said}");
+    assert!(said.contains("this balancer always panics"), "{said}");
+    let said = complaint(folder.path(), &["plugin", "check", "none.wasm"]);
+    assert!(said.contains("cannot read none.wasm"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_made_or_built_or_pushed_is_told_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("mine")).unwrap();
+    std::fs::write(folder.join("mine/work"), "").unwrap();
+    std::fs::write(folder.join("text.wasm"), "text").unwrap();
+    let gateway = Gateway::start();
+    let admin = format!("http://{}", gateway.admin);
+    for (arguments, part) in [
+        (&["new", "mine"][..], "the folder mine is not empty"),
+        (&["new", "1st"], "is no name for a crate"),
+        (&["build"], "what it says stands above"),
+        (
+            &["build", "--manifest-path", "none/Cargo.toml"],
+            "there is no folder none",
+        ),
+        (
+            &["push", "text.wasm", "--admin", &admin],
+            "component: this is not WebAssembly",
+        ),
+        (
+            &["rollback", "none", "--admin", &admin],
+            "the Admin API answers 404: Not found",
+        ),
+    ] {
+        let said = complaint(folder, &[&["plugin"], arguments].concat());
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.join("mine")).unwrap().count(), 1);
+}
