@@ -161,3 +161,28 @@ fn what_cannot_be_made_or_built_or_pushed_is_told_in_a_sentence() {
     }
     assert_eq!(std::fs::read_dir(folder.join("mine")).unwrap().count(), 1);
 }
+
+/// The contract alone is enough: the example is C, built by its own script.
+#[test]
+fn a_balancer_in_another_language_chooses() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c-balancer");
+    let output = Command::new(folder.join("build.sh")).output().unwrap();
+    assert!(output.status.success(), "{}", text(output.stderr));
+    let component = folder.join("target/c-balancer.wasm");
+    let checked = said(&folder, &["plugin", "check", component.to_str().unwrap()]);
+    assert!(checked.contains(" 0 failed"), "{checked}");
+
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c"].map(Backend::start);
+    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
+    let component = std::fs::read(component).unwrap();
+    gateway.upload("c", component).expect(201);
+    gateway
+        .admin("PATCH", "/upstreams/u", &[("algorithm", "c")])
+        .expect(200);
+    let mut picks: Vec<String> = (0..3).map(|_| gateway.backend_of("/")).collect();
+    picks.sort();
+    assert_eq!(picks, ["a", "b", "c"]);
+    let shown = gateway.admin("GET", "/balancers/c", &[]).json();
+    assert_eq!(shown["usage"]["u"]["host_choices"], 0, "{shown}");
+}

@@ -1,0 +1,9 @@
+// Makes a component of a core module: node componentize.mjs MODULE WIT COMPONENT
+import { readFile, writeFile } from 'node:fs/promises';
+import { componentEmbed, componentNew } from '@bytecodealliance/jco-transpile/wasm-tools';
+
+const [module, wit, component] = process.argv.slice(2);
+const binary = await readFile(module);
+const witSource = await readFile(wit, 'utf8');
+const described = await componentEmbed({ binary, witSource, worldName: 'balancer' });
+await writeFile(component, await componentNew(described, []));
