@@ -1,5 +1,7 @@
 //! Balancers of one's own: uploaded, switched to, and kept from doing harm.
 
+use std::path::Path;
+
 use pointsman::entity::Kind;
 use pointsman::store::{SledStore, Store, Write};
 use serde_json::{Value, json};
@@ -12,6 +14,12 @@ fn with_backends(setup: Setup) -> (Gateway, [Backend; 3]) {
     let backends = ["a", "b", "c"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
     (gateway, backends)
+}
+
+/// A component of `tests/components`.
+fn component(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/components");
+    std::fs::read(folder.join(name)).unwrap()
 }
 
 fn use_balancer(gateway: &Gateway, name: &str) {
@@ -114,6 +122,8 @@ fn what_is_no_balancer_is_refused_with_the_reason() {
             "lacks the interface pointsman:balancer/policy@1.0.0",
         ),
         (guest("opens-socket"), "wasi:sockets/"),
+        // The compiler panics on it.
+        (component("two-memories.wasm"), "multiple memories"),
         (guest("wants-unknown-import"), "does not give to balancers"),
         (guest("unknown-column"), "load column"),
         (guest("bad-schema"), "config-schema"),

@@ -2,6 +2,7 @@
 //! memory, and what it took is given back with its process.
 
 use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -25,9 +26,19 @@ const REPORT: u64 = 16 << 10;
 
 /// Compiles in this process, for programs that are no gateway.
 pub(super) fn here(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, LoadError> {
-    engine
-        .precompile_component(component)
-        .map_err(|error| LoadError::Invalid(format!("{error:#}")))
+    // wasmtime 48 panics where a component that holds another one needs several memories, which its
+    // configuration here does not allow.
+    match catch_unwind(AssertUnwindSafe(|| engine.precompile_component(component))) {
+        Ok(Ok(machine_code)) => Ok(machine_code),
+        Ok(Err(error)) => Err(LoadError::Invalid(format!("{error:#}"))),
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(LoadError::Invalid(
+                message.unwrap_or("the compiler gave up").into(),
+            ))
+        }
+    }
 }
 
 /// Compiles in a process that is killed when it takes too long. `compiler` is the program whose
@@ -115,6 +126,8 @@ pub fn compile_worker() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    // What a panic says is part of the answer, and where it was helps nobody there.
+    std::panic::set_hook(Box::new(|_| {}));
     let mut component = Vec::new();
     let compiled = std::io::stdin()
         .read_to_end(&mut component)

@@ -1,6 +1,5 @@
 //! What a component is, before it is asked for a pick.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -73,19 +72,11 @@ pub(super) fn load(
     bytes: &[u8],
     checks: &mut Vec<Finding>,
 ) -> Option<Arc<Plugin>> {
-    // The compiler panics on some components that it has no way to compile. A gateway has it in a
-    // process of its own.
-    let loaded = catch_unwind(AssertUnwindSafe(|| engine.load_trusted(bytes)));
-    let plugin = match loaded {
-        Ok(Ok(plugin)) => plugin,
-        Ok(Err(error)) => {
+    let plugin = match engine.load_trusted(bytes) {
+        Ok(plugin) => plugin,
+        Err(error) => {
             let sentence = words::with(error.to_string());
             checks.push(Finding::fail(STEPS[step(&error)], sentence));
-            return None;
-        }
-        Err(_) => {
-            let sentence = "the compiler cannot take this component; what it says stands above";
-            checks.push(Finding::fail(STEPS[0], sentence));
             return None;
         }
     };

@@ -127,6 +127,10 @@ fn what_is_no_component_is_called_by_its_name() {
         (b"#!/bin/sh", "not WebAssembly"),
         (b"\0asm\x01\0\0\0", "core module"),
         (b"\0asm\x0d\0\x01\0rubbish", "not valid"),
+        (
+            include_bytes!("../../../../tests/components/two-memories.wasm"),
+            "multiple memories",
+        ),
     ] {
         let report = checked(bytes, "{}");
         assert_eq!(those(&report, Verdict::Fail), ["component"]);
