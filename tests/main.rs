@@ -25,3 +25,4 @@ mod recovery;
 mod retries;
 mod simulate;
 mod tls;
+mod versions;

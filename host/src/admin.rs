@@ -5,6 +5,7 @@ mod decode;
 mod entities;
 mod form;
 mod info;
+mod intake;
 mod paced;
 mod page;
 mod record;
@@ -12,6 +13,8 @@ mod respond;
 mod serve;
 mod settings;
 mod targets;
+mod upload;
+mod versions;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,6 +27,7 @@ use axum::routing::{MethodRouter, get};
 
 pub use balancers::install_shipped;
 pub use serve::serve;
+pub use versions::resume_checks;
 
 use crate::balancer::Engine;
 use crate::config::Config;
@@ -90,13 +94,16 @@ fn router(admin: Admin) -> Router {
         ("/status".into(), get(info::status), "GET, HEAD, OPTIONS"),
     ];
     endpoints.extend(balancers::endpoints());
+    endpoints.extend(versions::endpoints());
     endpoints.extend(targets::endpoints());
     endpoints.push(record::endpoint());
     // Targets exist below their upstream only.
     for kind in [Kind::Service, Kind::Route, Kind::Upstream] {
         endpoints.extend(entities::endpoints(kind));
     }
-    for kind in Kind::ALL {
+    // Versions are made by uploads only, and have endpoints of their own.
+    let kinds = Kind::ALL.into_iter();
+    for kind in kinds.filter(|kind| *kind != Kind::BalancerVersion) {
         for reference in kind.references() {
             endpoints.extend(entities::nested_endpoints(kind, reference));
         }

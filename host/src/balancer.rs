@@ -23,7 +23,7 @@ mod tape;
 pub use check::{LoadError, Observed};
 pub use choose::{Balancer, Choice, Counters, Faults, Recording, Request, micros};
 pub use compile::compile_worker;
-pub use engine::{Engine, Error, Plugin, Settings, try_settings};
+pub use engine::{Engine, Error, Plugin, Settings, digest, try_settings};
 pub use rerun::Rerun;
 pub use shipped::{SHIPPED, Shipped};
 

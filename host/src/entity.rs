@@ -9,6 +9,7 @@ pub mod service;
 pub mod target;
 pub mod upstream;
 mod validate;
+pub mod version;
 mod view;
 
 use serde_json::Value;
@@ -33,6 +34,8 @@ pub enum Kind {
     Target,
     /// A component that chooses among the targets of an upstream.
     Balancer,
+    /// One of the components that were uploaded as a balancer.
+    BalancerVersion,
 }
 
 /// Fields whose values together may stand in one row only. A row in which one of them is null is
@@ -78,8 +81,9 @@ pub enum OnDelete {
 
 impl Kind {
     /// Every kind, those referred to before those that refer to them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Balancer,
+        Self::BalancerVersion,
         Self::Service,
         Self::Route,
         Self::Upstream,
@@ -94,6 +98,7 @@ impl Kind {
             Self::Upstream => "upstreams",
             Self::Target => "targets",
             Self::Balancer => "balancers",
+            Self::BalancerVersion => "balancer_versions",
         }
     }
 
@@ -105,6 +110,7 @@ impl Kind {
             Self::Upstream => &upstream::DECLARATION,
             Self::Target => &target::DECLARATION,
             Self::Balancer => &balancer::DECLARATION,
+            Self::BalancerVersion => &version::DECLARATION,
         }
     }
 

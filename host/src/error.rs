@@ -126,7 +126,8 @@ impl Error {
         )
     }
 
-    fn referenced(kind: Kind, by: Kind) -> Self {
+    /// Other rows refer to the row that was to be deleted.
+    pub fn referenced(kind: Kind, by: Kind) -> Self {
         let (kind, by) = (kind.name(), by.name());
         Self::coded(
             StatusCode::BAD_REQUEST,

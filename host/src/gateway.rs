@@ -95,6 +95,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         config: config.clone(),
         addresses: (proxy, admin_address),
     };
+    tokio::spawn(admin::resume_checks(admin.clone()));
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(admin::serve(admin_listener, admin, stopped));
     announce(&config, proxy, admin_address);

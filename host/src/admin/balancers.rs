@@ -13,18 +13,15 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::entities::{self, Key, find, id_of};
+use super::entities::{self, Key, TRIES, busy, find, id_of};
 use super::page::Page;
-use super::{Admin, decode, settings};
-use crate::balancer::{Engine, LoadError, Plugin, SHIPPED};
+use super::{Admin, decode, settings, upload, versions};
+use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
 use crate::entity::{Kind, Row};
 use crate::error::Error;
-use crate::store::{self, Store, Stored, Write};
+use crate::store::{self, Store};
 
 const KIND: Kind = Kind::Balancer;
-
-/// Room for the frame of a multipart form around a component.
-const FRAME: usize = 64 << 10;
 
 type Endpoint = (String, MethodRouter<Admin>, &'static str);
 
@@ -43,7 +40,7 @@ impl From<LoadError> for Error {
     }
 }
 
-pub(super) fn endpoints() -> [Endpoint; 3] {
+pub(super) fn endpoints() -> [Endpoint; 4] {
     let collection = get(list).post(create);
     let item = get(show).put(replace).patch(change).delete(delete);
     [
@@ -56,6 +53,11 @@ pub(super) fn endpoints() -> [Endpoint; 3] {
         (
             "/balancers/{key}/component".into(),
             get(component),
+            "GET, HEAD, OPTIONS",
+        ),
+        (
+            "/schemas/balancers/{key}".into(),
+            get(schema),
             "GET, HEAD, OPTIONS",
         ),
     ]
@@ -81,56 +83,60 @@ pub async fn install_shipped(
         .buffered(at_once);
     while let Some((shipped, loaded)) = loading.next().await {
         let plugin = loaded?;
-        let known = store.find(KIND, &["name"], &[&shipped.name.into()])?;
-        let source = known.as_ref().and_then(|stored| stored.row.get("source"));
-        if source == Some(&"uploaded".into()) {
-            tracing::warn!(
-                balancer = shipped.name,
-                "a balancer of this name was uploaded, and is kept in place of the one that ships"
-            );
-            default.get_or_insert(plugin);
-            continue;
-        }
-        let current = known
-            .as_ref()
-            .is_some_and(|stored| stored.row.get("digest") == Some(&plugin.digest.clone().into()));
-        if !current {
-            let id = known.as_ref().map_or_else(Uuid::new_v4, |s| id_of(&s.row));
-            let input = described(shipped.name, "shipped", Value::Null, &plugin);
-            let row = KIND
-                .declaration()
-                .create(id, input)
-                .map_err(|violation| anyhow::anyhow!("{violation:?}"))?;
-            let blob = Some(Bytes::from_static(shipped.component));
-            let write = Write::put(KIND, id, row, blob, known.map(|stored| stored.revision));
-            store.write(vec![write]).await?;
-        }
+        install(store, engine, shipped, &plugin)
+            .await
+            .map_err(|error| anyhow::anyhow!("cannot install {}: {error:?}", shipped.name))?;
         default.get_or_insert(plugin);
     }
     default.ok_or_else(|| anyhow::anyhow!("no balancer ships with this gateway"))
 }
 
-/// The fields of a balancer, read from its component.
-fn described(name: &str, source: &str, tags: Value, plugin: &Plugin) -> Row {
-    let columns: Vec<&str> = plugin.columns.iter().map(|column| column.name()).collect();
-    let row = json!({
-        "name": name,
-        "source": source,
-        "digest": plugin.digest,
-        "size": plugin.size,
-        "description": {
-            "name": plugin.name,
-            "version": plugin.version,
-            "config_schema": plugin.config_schema,
-            "columns": columns,
-        },
-        "exports": plugin.exports,
-        "tags": tags,
-    });
-    match row {
-        Value::Object(row) => row,
-        _ => Row::new(),
+/// Adds what ships as a version, and makes it active. A balancer that someone has uploaded under the
+/// name before stays theirs.
+async fn install(
+    store: &Arc<dyn Store>,
+    engine: &Arc<Engine>,
+    shipped: &Shipped,
+    plugin: &Arc<Plugin>,
+) -> Result<(), Error> {
+    let known = store.find(KIND, &["name"], &[&shipped.name.into()])?;
+    if let Some(known) = &known {
+        if known.row.get("source") != Some(&"shipped".into()) {
+            tracing::warn!(
+                balancer = shipped.name,
+                "a balancer of this name ships with the gateway now; the one that was uploaded stays: \
+                 delete it, and the next start brings the one that ships"
+            );
+            return Ok(());
+        }
+        if known.row.get("digest") == Some(&plugin.digest.as_str().into()) {
+            return Ok(());
+        }
+        for (upstream, wrong) in settings::unfit(store, engine, shipped.name, plugin).await? {
+            tracing::warn!(
+                upstream,
+                "the settings do not fit the new version of {}, which ships with this gateway: {wrong}",
+                shipped.name
+            );
+        }
     }
+    let id = known.as_ref().map_or_else(Uuid::new_v4, |s| id_of(&s.row));
+    let component = Bytes::from_static(shipped.component);
+    let candidate = versions::candidate(&**store, id, plugin, component)?;
+    let tags = known.as_ref().and_then(|known| known.row.get("tags"));
+    let fields = fields(shipped.name, "shipped", tags.cloned().unwrap_or_default());
+    let (_, writes) = versions::activation(id, known.as_ref(), fields, candidate)?;
+    store.write(writes).await?;
+    Ok(())
+}
+
+/// The fields of a balancer that are not read from a component.
+fn fields(name: &str, source: &str, tags: Value) -> Row {
+    Row::from_iter([
+        ("name".to_owned(), name.into()),
+        ("source".to_owned(), source.into()),
+        ("tags".to_owned(), tags),
+    ])
 }
 
 async fn list(State(admin): State<Admin>, request: Request) -> Result<Response, Error> {
@@ -145,163 +151,113 @@ async fn list(State(admin): State<Admin>, request: Request) -> Result<Response, 
 
 async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
     let mut row = find(&admin, KIND, &key)?.ok_or_else(Error::not_found)?.row;
-    let usage = usage(&admin, row.get("digest").and_then(Value::as_str));
+    let versions = versions::all(&*admin.store, id_of(&row))?;
+    let digests = versions
+        .iter()
+        .filter_map(|version| version.row.get("digest"));
+    let usage = usage(&admin, &digests.collect::<Vec<_>>());
     row.insert("usage".into(), usage);
     Ok(Json(Value::from(row)).into_response())
 }
 
-/// What a balancer does now, by the upstreams that it chooses for.
-fn usage(admin: &Admin, digest: Option<&str>) -> Value {
+/// What a balancer does now, by the upstreams that one of its versions chooses for.
+fn usage(admin: &Admin, digests: &[&Value]) -> Value {
     let (_, snapshot) = admin.published.current();
     let mut usage = Row::new();
     for upstream in snapshot.upstreams.values() {
         let balancer = upstream.balancer();
-        if Some(&*balancer.plugin().digest) == digest {
-            usage.insert(upstream.name.to_string(), json!(balancer.counters()));
+        let digest = Value::from(balancer.plugin().digest.as_str());
+        if digests.contains(&&digest) {
+            let mut counted = json!(balancer.counters());
+            counted["version"] = digest;
+            usage.insert(upstream.name.to_string(), counted);
         }
     }
     usage.into()
 }
 
-/// The component of a balancer, if it is the one with this digest.
+/// The component of a version of a balancer, by its digest.
 pub(super) fn component_of(
     admin: &Admin,
     name: &str,
     digest: &str,
 ) -> Result<Option<Bytes>, Error> {
-    let stored = admin.store.find(KIND, &["name"], &[&name.into()])?;
-    let fits = |row: &Row| row.get("digest").and_then(Value::as_str) == Some(digest);
-    match stored {
-        Some(stored) if fits(&stored.row) => Ok(admin.store.blob(KIND, id_of(&stored.row))?),
-        _ => Ok(None),
+    let Some(balancer) = admin.store.find(KIND, &["name"], &[&name.into()])? else {
+        return Ok(None);
+    };
+    let version = versions::of_digest(&*admin.store, id_of(&balancer.row), digest)?;
+    match version {
+        Some(version) => Ok((admin.store).blob(Kind::BalancerVersion, id_of(&version.row))?),
+        None => Ok(None),
     }
 }
 
 async fn component(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
     let row = find(&admin, KIND, &key)?.ok_or_else(Error::not_found)?.row;
-    let blob = admin.store.blob(KIND, id_of(&row))?;
+    let active = row.get("digest").and_then(Value::as_str);
+    let active = versions::of_digest(&*admin.store, id_of(&row), active.unwrap_or_default())?;
+    let active = active.ok_or_else(Error::not_found)?.row;
+    let blob = admin.store.blob(Kind::BalancerVersion, id_of(&active))?;
     let blob = blob.ok_or_else(Error::not_found)?;
     Ok(([(CONTENT_TYPE, "application/wasm")], blob).into_response())
 }
 
-/// A component with the fields that came with it.
-struct Upload {
-    name: Option<String>,
-    tags: Value,
-    component: Bytes,
-}
-
-async fn upload(admin: &Admin, request: Request) -> Result<Upload, Error> {
-    let limit = admin.config.balancer.upload;
-    let content_type = request.headers().get(CONTENT_TYPE);
-    let content_type = content_type.and_then(|value| value.to_str().ok());
-    let content_type = content_type.unwrap_or_default().to_owned();
-    let mut upload = Upload {
-        name: None,
-        tags: Value::Null,
-        component: Bytes::new(),
-    };
-    let mut tags = Vec::new();
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "name" => upload.name = Some(value.into_owned()),
-            "tags" => tags.extend(value.split(',').map(Value::from)),
-            _ => {}
-        }
-    }
-    let too_large = |error: Error| match error {
-        // A component that is too large is not right, like one that is wrong in another way.
-        Error::Plain(StatusCode::PAYLOAD_TOO_LARGE, _) => Error::field(
-            "component",
-            format!(
-                "the component is larger than the {limit} bytes that this gateway takes (setting balancer_upload)"
-            ),
-        ),
-        other => other,
-    };
-    if content_type.starts_with("application/wasm") {
-        let body = decode::read(request.into_body(), limit).await;
-        upload.component = body.map_err(too_large)?;
-    } else if content_type.starts_with("multipart/form-data") {
-        let body = decode::read(request.into_body(), limit + FRAME).await;
-        let body = body.map_err(too_large)?;
-        for part in decode::parts(&content_type, body).await? {
-            let text = || String::from_utf8_lossy(&part.content).into_owned();
-            match part.name.as_str() {
-                "name" => upload.name = Some(text()),
-                "tags" | "tags[]" => tags.push(text().into()),
-                "component" => upload.component = part.content,
-                other => return Err(Error::field(other, "unknown field")),
-            }
-        }
-    } else {
-        return Err(Error::Bare(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-    }
-    if !tags.is_empty() {
-        upload.tags = tags.into();
-    }
-    Ok(upload)
+/// The JSON Schema of the settings that upstreams may have for a balancer.
+async fn schema(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Json<Value>, Error> {
+    let row = find(&admin, KIND, &key)?.ok_or_else(Error::not_found)?.row;
+    let schema = row.get("description").and_then(|d| d.get("config_schema"));
+    Ok(Json(schema.cloned().ok_or_else(Error::not_found)?))
 }
 
 async fn create(State(admin): State<Admin>, request: Request) -> Result<Response, Error> {
-    let upload = upload(&admin, request).await?;
+    let upload = upload::read(&admin, request).await?;
     let name = upload
         .name
         .ok_or_else(|| Error::field("name", "required field missing"))?;
     let plugin = admin.engine.load(upload.component.clone()).await?;
     let id = Uuid::new_v4();
-    let input = described(&name, "uploaded", upload.tags, &plugin);
-    let row = KIND.declaration().create(id, input)?;
-    let body = Json(Value::from(row.clone()));
-    let blob = Some(upload.component);
-    let write = Write::Insert {
-        kind: KIND,
-        id,
-        row,
-        blob,
-    };
-    admin.write(vec![write]).await?;
-    Ok((StatusCode::CREATED, body).into_response())
+    let candidate = versions::candidate(&*admin.store, id, &plugin, upload.component)?;
+    let fields = fields(&name, "uploaded", upload.tags);
+    let (row, writes) = versions::activation(id, None, fields, candidate)?;
+    admin.write(writes).await?;
+    Ok((StatusCode::CREATED, Json(Value::from(row))).into_response())
 }
 
-/// Puts another component under a name: every upstream that uses it switches to it.
+/// Makes another component the active version of a name: every upstream that follows it switches.
 async fn replace(
     State(admin): State<Admin>,
     Path(key): Path<String>,
     request: Request,
 ) -> Result<Response, Error> {
-    let upload = upload(&admin, request).await?;
+    let upload = upload::read(&admin, request).await?;
     let plugin = admin.engine.load(upload.component.clone()).await?;
-    let old = find(&admin, KIND, &key)?;
-    let (id, name) = match (&old, Key::of(KIND, &key)) {
-        (Some(old), _) => {
-            not_shipped(&old.row, "replaced")?;
-            let name = old.row.get("name").and_then(Value::as_str);
-            (id_of(&old.row), name.unwrap_or(&key).to_owned())
+    for _ in 0..TRIES {
+        let old = find(&admin, KIND, &key)?;
+        let (id, name) = match (&old, Key::of(KIND, &key)) {
+            (Some(old), _) => {
+                not_shipped(&old.row, "replaced")?;
+                let name = old.row.get("name").and_then(Value::as_str);
+                (id_of(&old.row), name.unwrap_or(&key).to_owned())
+            }
+            (None, Key::Id(id)) => {
+                let missing = || Error::field("name", "required field missing");
+                (id, upload.name.clone().ok_or_else(missing)?)
+            }
+            (None, Key::Name(_, name)) => (Uuid::new_v4(), name),
+        };
+        let unfit = settings::unfit(&admin.store, &admin.engine, &name, &plugin).await?;
+        if !unfit.is_empty() {
+            return Err(Error::field("upstreams", unfit));
         }
-        (None, Key::Id(id)) => {
-            let missing = || Error::field("name", "required field missing");
-            (id, upload.name.ok_or_else(missing)?)
-        }
-        (None, Key::Name(_, name)) => (Uuid::new_v4(), name),
-    };
-    for user in users(&admin, &name, usize::MAX)? {
-        if let Err(wrong) = settings::check_with(&admin, &plugin, &user.row).await {
-            let user = user.row.get("name").and_then(Value::as_str);
-            let user = user.unwrap_or_default();
-            let message =
-                format!("the upstream '{user}' uses it with settings that do not fit: {wrong}");
-            return Err(Error::field("component", message));
+        let component = upload.component.clone();
+        let candidate = versions::candidate(&*admin.store, id, &plugin, component)?;
+        let fields = fields(&name, "uploaded", upload.tags.clone());
+        let (row, writes) = versions::activation(id, old.as_ref(), fields, candidate)?;
+        if versions::written(&admin, writes).await? {
+            return Ok(Json(Value::from(row)).into_response());
         }
     }
-    let input = described(&name, "uploaded", upload.tags, &plugin);
-    let row = KIND.declaration().create(id, input)?;
-    let body = Json(Value::from(row.clone()));
-    let blob = Some(upload.component);
-    let write = Write::put(KIND, id, row, blob, old.map(|stored| stored.revision));
-    admin.write(vec![write]).await?;
-    Ok(body.into_response())
+    Err(busy(KIND))
 }
 
 /// Changes the tags: all else is read from the component, and the name is what upstreams refer to.
@@ -321,10 +277,12 @@ async fn change(
 
 async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<StatusCode, Error> {
     if let Some(stored) = find(&admin, KIND, &key)? {
+        // Who uses it has to change first in any case.
         let name = stored.row.get("name").and_then(Value::as_str);
-        let by = Kind::Upstream;
-        if !users(&admin, name.unwrap_or_default(), 1)?.is_empty() {
-            return Err(store::Error::StillReferenced { kind: KIND, by }.into());
+        let uses = |row: &Row| row.get("algorithm").and_then(Value::as_str) == name;
+        if !admin.store.list(Kind::Upstream, None, 1, &uses)?.is_empty() {
+            let (kind, by) = (KIND, Kind::Upstream);
+            return Err(store::Error::StillReferenced { kind, by }.into());
         }
         not_shipped(&stored.row, "deleted")?;
         entities::delete(&admin, KIND, id_of(&stored.row)).await?;
@@ -332,13 +290,8 @@ async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<S
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The upstreams that use a balancer, up to `limit`.
-fn users(admin: &Admin, name: &str, limit: usize) -> Result<Vec<Stored>, Error> {
-    let uses = |upstream: &Row| upstream.get("algorithm").and_then(Value::as_str) == Some(name);
-    Ok(admin.store.list(Kind::Upstream, None, limit, &uses)?)
-}
-
-fn not_shipped(row: &Row, done: &str) -> Result<(), Error> {
+/// Refuses to change a balancer that ships with the gateway.
+pub(super) fn not_shipped(row: &Row, done: &str) -> Result<(), Error> {
     if row.get("source") == Some(&"shipped".into()) {
         return Err(Error::bad_request(format!(
             "this balancer ships with the gateway and cannot be {done}: upload yours under another name"

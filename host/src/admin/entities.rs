@@ -19,7 +19,7 @@ const COLLECTION: &str = "GET, HEAD, OPTIONS, POST";
 const ITEM: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, PUT";
 
 /// Times that a change is tried again when another one came between its read and its write.
-const TRIES: u32 = 16;
+pub(super) const TRIES: u32 = 16;
 
 pub(super) type Answer = Result<Response, Error>;
 pub(super) type Endpoint = (String, MethodRouter<Admin>, &'static str);
@@ -312,7 +312,7 @@ fn list(
 ) -> Answer {
     if kind == Kind::Target {
         let (_, parent) = parent.ok_or_else(Error::not_found)?;
-        let answer = targets::newest_first(admin, parent, request, Value::from)?;
+        let answer = targets::newest_first(admin, targets::TARGETS, parent, request, Value::from)?;
         Ok(Json(answer).into_response())
     } else {
         list_by_id(admin, kind, parent, request)
@@ -424,7 +424,7 @@ pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Er
     Ok(())
 }
 
-fn busy(kind: Kind) -> Error {
+pub(super) fn busy(kind: Kind) -> Error {
     store::Error::Changed {
         kind,
         id: Uuid::nil(),
@@ -457,26 +457,37 @@ impl From<Refused> for Error {
 }
 
 async fn write_explained(admin: &Admin, write: Write) -> Result<(), Refused> {
-    if let Write::Insert { kind, row, .. } | Write::Replace { kind, row, .. } = &write
-        && *kind == Kind::Upstream
-    {
-        settings::check(admin, row).await.map_err(Refused::For)?;
-    }
-    // Looked at here and not by `Admin::write`, which has no words for a missing balancer.
-    let written = admin.store.write(vec![write]).await;
-    match written {
-        Ok(revision) => {
-            admin.wait_for(revision).await;
-            Ok(())
+    for _ in 0..TRIES {
+        let mut writes = vec![write.clone()];
+        if let Write::Insert { kind, row, .. } | Write::Replace { kind, row, .. } = &write
+            && *kind == Kind::Upstream
+        {
+            let balancer = settings::check(admin, row).await.map_err(Refused::For)?;
+            writes.extend(balancer);
         }
-        Err(store::Error::Changed { .. }) => Err(Refused::Changed),
-        Err(store::Error::ReferenceMissing {
-            field,
-            to: Kind::Balancer,
-            ..
-        }) => Err(Refused::For(unknown_balancer(admin, field))),
-        Err(error) => Err(Refused::For(error.into())),
+        let relies_on_balancer = writes.len() > 1;
+        // Looked at here and not by `Admin::write`, which has no words for a missing balancer.
+        let written = admin.store.write(writes).await;
+        return match written {
+            Ok(revision) => {
+                admin.wait_for(revision).await;
+                Ok(())
+            }
+            // The settings were looked at beside a version that may not be the active one any longer.
+            Err(store::Error::Changed {
+                kind: Kind::Balancer,
+                ..
+            }) if relies_on_balancer => continue,
+            Err(store::Error::Changed { .. }) => Err(Refused::Changed),
+            Err(store::Error::ReferenceMissing {
+                field,
+                to: Kind::Balancer,
+                ..
+            }) => Err(Refused::For(unknown_balancer(admin, field))),
+            Err(error) => Err(Refused::For(error.into())),
+        };
     }
+    Err(Refused::Changed)
 }
 
 /// Says which balancers there are.
@@ -501,6 +512,9 @@ fn unknown_balancer(admin: &Admin, field: &str) -> Error {
 
 /// References by name become references by id.
 fn resolve(admin: &Admin, kind: Kind, input: &mut Row) -> Result<(), Error> {
+    if kind == Kind::Upstream {
+        settings::pin_by_digest(admin, input)?;
+    }
     for field in kind.declaration().fields {
         let Shape::Reference(to) = field.shape else {
             continue;

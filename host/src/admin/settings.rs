@@ -1,83 +1,150 @@
-//! The settings of a balancer, before an upstream has them: they must fit the schema that the balancer
-//! has given, and please the balancer itself.
+//! The settings of a balancer, before an upstream has them: they must fit the schema that the version
+//! which serves has given, and please that version itself.
+//!
+//! Whoever comes to rely on a version of a balancer writes the balancer's row as well, as it is. So a
+//! promotion, a deletion and an upstream's settings cannot pass each other unseen: of two that were
+//! looked at beside the same row, the store takes one.
 
 use std::sync::Arc;
 
+use jsonschema::error::ValidationErrorKind;
 use serde_json::{Value, json};
 
-use super::Admin;
 use super::entities::id_of;
-use crate::balancer::{self, Plugin};
+use super::{Admin, versions};
+use crate::balancer::{self, Engine, Plugin};
 use crate::entity::{Kind, Row};
 use crate::error::Error;
+use crate::store::{Store, Write};
 
-/// Checks the settings of an upstream's balancer. A balancer that is not there is for others to find.
+/// Checks the settings of an upstream's balancer, and its pin. A balancer that is not there is for
+/// others to find. Returns what to write beside the upstream.
 ///
 /// # Errors
 /// Which field is wrong, and how.
-pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<(), Error> {
+pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>, Error> {
+    let given = extension(upstream, "balancer_config");
+    let pin = extension(upstream, "balancer_version").and_then(Value::as_str);
     let algorithm = upstream.get("algorithm").cloned().unwrap_or_default();
-    let Some(stored) = admin.store.find(Kind::Balancer, &["name"], &[&algorithm])? else {
-        return Ok(());
+    let Some(balancer) = admin.store.find(Kind::Balancer, &["name"], &[&algorithm])? else {
+        return match pin {
+            Some(pin) => Err(no_version(&algorithm, pin)),
+            None => Ok(None),
+        };
     };
-    let schema = stored.row.get("description");
+    let active = balancer.row.get("digest").and_then(Value::as_str);
+    let digest = pin.or(active).unwrap_or_default();
+    let id = id_of(&balancer.row);
+    let version = versions::of_digest(&*admin.store, id, digest)?;
+    let version = version.ok_or_else(|| no_version(&algorithm, digest))?.row;
+    if let Some(reason) = versions::not_ready(&version) {
+        return Err(refused("balancer_version", reason.into()));
+    }
+    let schema = version.get("description");
     let schema = schema.and_then(|description| description.get("config_schema"));
-    let given = given(upstream);
     let nothing = json!({});
     let config = given.unwrap_or(&nothing);
     if let Some(wrong) = schema.and_then(|schema| misfits(schema, config)) {
-        return Err(refused(wrong));
+        return Err(refused("balancer_config", wrong));
     }
-    if given.is_none() {
-        return Ok(());
+    if given.is_some()
+        && let Some(component) = admin.store.blob(Kind::BalancerVersion, id_of(&version))?
+    {
+        let plugin = admin.engine.load(component).await?;
+        if let Some(sentence) = disliked(&admin.engine, &plugin, config).await {
+            return Err(refused("balancer_config", sentence.into()));
+        }
     }
-    let Some(component) = admin.store.blob(Kind::Balancer, id_of(&stored.row))? else {
-        return Ok(());
+    // Of what ships the active version changes at a start only.
+    let shipped = balancer.row.get("source") == Some(&"shipped".into());
+    Ok((pin.is_some() || !shipped).then(|| Write::Replace {
+        kind: Kind::Balancer,
+        id,
+        row: balancer.row,
+        expected: balancer.revision,
+        blob: None,
+    }))
+}
+
+/// Turns a pin by id into one by digest.
+pub(super) fn pin_by_digest(admin: &Admin, upstream: &mut Row) -> Result<(), Error> {
+    let pin = upstream
+        .get_mut("pointsman")
+        .and_then(|extension| extension.get_mut("balancer_version"));
+    if let Some(pin) = pin
+        && let Some(id) = pin.as_str().and_then(versions::id)
+        && let Some(version) = admin.store.get(Kind::BalancerVersion, id)?
+        && let Some(digest) = version.row.get("digest")
+    {
+        *pin = digest.clone();
+    }
+    Ok(())
+}
+
+/// What a version would not take of the settings of the upstreams that follow the active one, by
+/// upstream.
+pub(super) async fn unfit(
+    store: &Arc<dyn Store>,
+    engine: &Arc<Engine>,
+    balancer: &str,
+    version: &Arc<Plugin>,
+) -> Result<Row, Error> {
+    let follows = |row: &Row| {
+        row.get("algorithm").and_then(Value::as_str) == Some(balancer)
+            && extension(row, "balancer_version").is_none()
     };
-    let plugin = admin.engine.load(component).await?;
-    try_out(admin, &plugin, config).await.map_err(refused)
-}
-
-/// Checks the settings of an upstream against a component that is to take the place of its balancer.
-///
-/// # Errors
-/// What is wrong, by field or as a whole.
-pub(super) async fn check_with(
-    admin: &Admin,
-    plugin: &Arc<Plugin>,
-    upstream: &Row,
-) -> Result<(), Value> {
-    let given = given(upstream);
-    let nothing = json!({});
-    if let Some(wrong) = misfits(&plugin.config_schema, given.unwrap_or(&nothing)) {
-        return Err(wrong);
+    let mut wrong = Row::new();
+    for upstream in store.list(Kind::Upstream, None, usize::MAX, &follows)? {
+        let nothing = json!({});
+        let given = extension(&upstream.row, "balancer_config");
+        let mut message = misfits(&version.config_schema, given.unwrap_or(&nothing));
+        if let (None, Some(config)) = (&message, given) {
+            message = disliked(engine, version, config).await.map(Value::from);
+        }
+        if let Some(message) = message {
+            let name = upstream.row.get("name").and_then(Value::as_str);
+            let wrong_here = json!({ "pointsman": { "balancer_config": message } });
+            wrong.insert(name.unwrap_or_default().into(), wrong_here);
+        }
     }
-    match given {
-        Some(config) => try_out(admin, plugin, config).await,
-        None => Ok(()),
-    }
+    Ok(wrong)
 }
 
-fn given(upstream: &Row) -> Option<&Value> {
-    let config = upstream.get("pointsman")?.get("balancer_config")?;
-    (!config.is_null()).then_some(config)
+/// The upstreams that use a version by its digest, whatever is active.
+pub(super) fn is_pinned(store: &dyn Store, balancer: &Row, version: &Row) -> Result<bool, Error> {
+    let pins = |row: &Row| {
+        row.get("algorithm") == balancer.get("name")
+            && extension(row, "balancer_version") == version.get("digest")
+    };
+    Ok(!store.list(Kind::Upstream, None, 1, &pins)?.is_empty())
 }
 
-/// Asks the component itself.
-async fn try_out(admin: &Admin, plugin: &Arc<Plugin>, config: &Value) -> Result<(), Value> {
-    let (engine, plugin) = (admin.engine.clone(), plugin.clone());
+/// A field of what goes past Kong, unless it is null.
+fn extension<'r>(upstream: &'r Row, field: &str) -> Option<&'r Value> {
+    let value = upstream.get("pointsman")?.get(field)?;
+    Some(value).filter(|value| !value.is_null())
+}
+
+/// What the component itself says against settings.
+async fn disliked(engine: &Arc<Engine>, plugin: &Arc<Plugin>, config: &Value) -> Option<String> {
+    let (engine, plugin) = (Arc::clone(engine), Arc::clone(plugin));
     let text = config.to_string();
     let tried =
         tokio::task::spawn_blocking(move || balancer::try_settings(&engine, &plugin, &text));
-    match tried.await {
-        Ok(Err(sentence)) => Err(sentence.into()),
-        // A task that panicked is no fault of the settings.
-        Ok(Ok(())) | Err(_) => Ok(()),
-    }
+    // A task that panicked is no fault of the settings.
+    tried.await.ok()?.err()
 }
 
-fn refused(wrong: Value) -> Error {
-    Error::field("pointsman", json!({ "balancer_config": wrong }))
+fn no_version(balancer: &Value, version: &str) -> Error {
+    let name = balancer.as_str().unwrap_or_default();
+    let sentence = format!(
+        "{version} is no version of the balancer \"{name}\": give the digest or the id of one, or null to follow the active one"
+    );
+    refused("balancer_version", sentence.into())
+}
+
+fn refused(field: &str, wrong: Value) -> Error {
+    Error::field("pointsman", json!({ field: wrong }))
 }
 
 /// What does not fit, by field; none if all does.
@@ -86,17 +153,40 @@ fn misfits(schema: &Value, config: &Value) -> Option<Value> {
         Ok(validator) => validator,
         Err(error) => return Some(format!("the balancer's own schema is wrong: {error}").into()),
     };
-    let mut fields = Row::new();
+    let mut fields = unknown(schema, config);
     for error in validator.iter_errors(config) {
         let place = error.instance_path().to_string();
         let message = error.to_string();
         if place.is_empty() {
+            // Said by field already, which the validator does not.
+            let is_known = matches!(
+                error.kind(),
+                ValidationErrorKind::AdditionalProperties { .. } | ValidationErrorKind::FalseSchema
+            );
+            if is_known && !fields.is_empty() {
+                continue;
+            }
             return Some(message.into());
         }
         let name = place.trim_start_matches('/').replace('/', ".");
         fields.entry(name).or_insert(message.into());
     }
     (!fields.is_empty()).then(|| fields.into())
+}
+
+/// The fields that a schema has no place for.
+fn unknown(schema: &Value, config: &Value) -> Row {
+    let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false))
+        && schema.get("patternProperties").is_none();
+    let Some(config) = config.as_object().filter(|_| is_closed) else {
+        return Row::new();
+    };
+    let known = schema.get("properties").and_then(Value::as_object);
+    let names = config.keys();
+    let names = names.filter(|name| !known.is_some_and(|known| known.contains_key(*name)));
+    names
+        .map(|name| (name.clone(), "unknown field".into()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -120,11 +210,10 @@ mod tests {
             "{wrong}"
         );
         assert!(wrong["deep.name"].is_string(), "{wrong}");
-        let wrong = misfits(&schema, &json!({"other": 1})).unwrap_or_default();
-        assert!(
-            wrong.as_str().is_some_and(|text| text.contains("other")),
-            "{wrong}"
-        );
+        let unknown = Some(json!({"other": "unknown field"}));
+        assert_eq!(misfits(&schema, &json!({"other": 1})), unknown);
+        let closed = json!({"type": "object", "additionalProperties": false});
+        assert_eq!(misfits(&closed, &json!({"other": 1})), unknown);
         assert!(misfits(&schema, &json!([])).is_some());
         assert!(misfits(&json!({"type": 5}), &json!({})).is_some());
     }

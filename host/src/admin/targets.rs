@@ -19,6 +19,9 @@ use crate::upstream::{AddressReport, Upstream, Weights, split_target};
 /// Port of an address that is given without one. Source: Kong.
 const PORT: u16 = 8000;
 
+/// The targets of an upstream, for [`newest_first`].
+pub(super) const TARGETS: (Kind, &str) = (Kind::Target, "upstream");
+
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let health = get(
         async |State(admin): State<Admin>, Path(upstream): Path<String>, request: Request| {
@@ -54,10 +57,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     endpoints
 }
 
-/// The list of targets: newest first, its offset a number.
+/// The list of the rows of a parent, such as the targets of an upstream: newest first, its offset a number.
 pub(super) fn newest_first(
     admin: &Admin,
-    upstream: Uuid,
+    (kind, field): (Kind, &'static str),
+    parent: Uuid,
     request: &Request,
     show: impl Fn(Row) -> Value,
 ) -> Result<Value, Error> {
@@ -68,10 +72,9 @@ pub(super) fn newest_first(
             .parse()
             .map_err(|_| Error::offset(offset, "not a number"))?,
     };
-    let mut rows =
-        admin
-            .store
-            .list_referring(Kind::Target, "upstream", upstream, None, usize::MAX)?;
+    let mut rows = admin
+        .store
+        .list_referring(kind, field, parent, None, usize::MAX)?;
     let created = |row: &Row| row.get("created_at").and_then(Value::as_f64).unwrap_or(0.0);
     rows.sort_by(|a, b| {
         created(&b.row)
@@ -136,7 +139,7 @@ fn health(admin: &Admin, key: &str, request: &Request) -> Answer {
         });
         return Ok(Json(answer).into_response());
     }
-    let mut answer = newest_first(admin, id, request, |mut row| {
+    let mut answer = newest_first(admin, TARGETS, id, request, |mut row| {
         let own = of_target(&addresses, id_of(&row));
         let checked = upstream.policy().is_checked();
         let state = |available: bool| match (checked, available) {

@@ -305,7 +305,8 @@ pub fn try_settings(engine: &Engine, plugin: &Plugin, config: &str) -> Result<()
     })
 }
 
-fn digest(component: &[u8]) -> String {
+/// SHA-256 of a component, in lower-case hex.
+pub fn digest(component: &[u8]) -> String {
     let digest = Sha256::digest(component);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -6,10 +6,19 @@ use uuid::Uuid;
 use super::declaration::{Check, Declaration, Field, Shape, stores_it_as_it_is, takes_it_as_it_is};
 use super::{Kind, check};
 
-const TEXT: Field = Field::element(Shape::String);
+pub(super) const TEXT: Field = Field::element(Shape::String);
 
-/// A component that chooses among the targets of an upstream. All but name and tags is read from the
-/// component itself.
+/// What a component says of itself.
+pub(super) const DESCRIPTION: &[Field] = &[
+    Field::string("name").required(),
+    Field::string("version").required(),
+    Field::any("config_schema").required(),
+    Field::array("columns", &TEXT).required(),
+];
+
+/// A component that chooses among the targets of an upstream. `digest` says which of its versions is
+/// active, and `previous_digest` which one was before; size, description and exports are copied from
+/// the active one in the step that makes it active.
 pub static DECLARATION: Declaration = Declaration {
     kind: Kind::Balancer,
     unique: &[&["name"]],
@@ -28,16 +37,9 @@ pub static DECLARATION: Declaration = Declaration {
             .check(&[Check::OneOf(&["shipped", "uploaded"])]),
         Field::string("digest").required(),
         Field::integer("size").required(),
-        Field::record(
-            "description",
-            &[
-                Field::string("name").required(),
-                Field::string("version").required(),
-                Field::any("config_schema").required(),
-                Field::array("columns", &TEXT).required(),
-            ],
-        ),
+        Field::record("description", DESCRIPTION),
         Field::array("exports", &TEXT).required(),
+        Field::string("previous_digest"),
         Field::tags(),
     ],
     expand: takes_it_as_it_is,
@@ -45,13 +47,13 @@ pub static DECLARATION: Declaration = Declaration {
     rules: &[],
 };
 
-/// What the data plane reads of a balancer. The component itself is the row's blob.
-#[derive(Debug, Clone, Deserialize)]
+/// What the data plane reads of a balancer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Balancer {
     /// Primary key.
     pub id: Uuid,
     /// Unique name, as `upstream.algorithm` gives it.
     pub name: String,
-    /// SHA-256 of the component, in lower-case hex.
+    /// SHA-256 of the active version's component, in lower-case hex.
     pub digest: String,
 }

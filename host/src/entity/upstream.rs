@@ -140,6 +140,7 @@ pub(super) const PROBE_EXTENSION: &[Field] = &[
 /// What goes past Kong, all of it off by default. Terms are Envoy's where it has them.
 const EXTENSION: &[Field] = &[
     Field::any("balancer_config"),
+    Field::string("balancer_version"),
     Field::boolean("share_weight").default(Preset::Boolean(false)),
     percent("panic_threshold", 0),
     seconds("drain_timeout", 0),
@@ -454,6 +455,8 @@ pub struct Unhealthy {
 pub struct Extension {
     /// Settings of the balancer, an object that fits its schema.
     pub balancer_config: Option<Value>,
+    /// Digest of the balancer's version that serves; none for whichever is active.
+    pub balancer_version: Option<String>,
     /// Whether a target's weight is divided over the addresses of its name. In Kong each gets it all.
     pub share_weight: bool,
     /// Below this percentage of available addresses all of them are used; with 0 never.

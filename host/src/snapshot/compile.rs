@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -44,7 +45,10 @@ pub struct Compiler {
     /// Targets by upstream, in the order of their ids, and the upstream of each.
     targets: HashMap<Uuid, BTreeMap<Uuid, Target>>,
     parents: HashMap<Uuid, Uuid>,
-    plugins: HashMap<Uuid, (String, Arc<Plugin>)>,
+    balancers: HashMap<Uuid, entity::balancer::Balancer>,
+    versions: HashMap<Uuid, entity::version::Version>,
+    /// The components that upstreams may need now, by digest; none for one that does not load.
+    plugins: HashMap<String, Option<Arc<Plugin>>>,
 
     named: HashMap<Uuid, Arc<Upstream>>,
     plain: HashMap<(String, u16), Arc<Upstream>>,
@@ -89,6 +93,8 @@ impl Compiler {
             upstreams: BTreeMap::new(),
             targets: HashMap::new(),
             parents: HashMap::new(),
+            balancers: HashMap::new(),
+            versions: HashMap::new(),
             plugins: HashMap::new(),
             named: HashMap::new(),
             plain: HashMap::new(),
@@ -122,7 +128,7 @@ impl Compiler {
         let mut stale = Stale::default();
         for change in commit.changes {
             match change {
-                Change::Put { kind, id, row } => self.put(kind, id, row, &mut stale).await,
+                Change::Put { kind, id, row } => self.put(kind, id, row, &mut stale),
                 Change::Delete { kind, id } => self.delete(kind, id, &mut stale),
             }
         }
@@ -134,6 +140,9 @@ impl Compiler {
         } else {
             true
         };
+        if stale.plugins || !stale.upstreams.is_empty() {
+            self.load_plugins().await;
+        }
         self.rebuild(stale);
         self.published.mark_applied(commit.revision, resolved);
     }
@@ -148,7 +157,7 @@ impl Compiler {
         self.published.mark_resolved(revision);
     }
 
-    async fn put(&mut self, kind: Kind, id: Uuid, row: Row, stale: &mut Stale) {
+    fn put(&mut self, kind: Kind, id: Uuid, row: Row, stale: &mut Stale) {
         match kind {
             Kind::Service => {
                 if let Some(service) = view::<entity::service::Service>(kind, id, row) {
@@ -205,11 +214,19 @@ impl Compiler {
                 }
             }
             Kind::Balancer => {
-                if let Some(balancer) = view::<entity::balancer::Balancer>(kind, id, row)
-                    && let Some(plugin) = load(&self.store, &self.engine, &balancer).await
-                {
-                    stale.plugins = true;
-                    self.plugins.insert(id, (balancer.name, plugin));
+                if let Some(balancer) = view::<entity::balancer::Balancer>(kind, id, row) {
+                    // Its row is written again whenever an upstream comes to rely on it.
+                    stale.plugins |= self.balancers.get(&id) != Some(&balancer);
+                    self.balancers.insert(id, balancer);
+                }
+            }
+            Kind::BalancerVersion => {
+                if let Some(version) = view::<entity::version::Version>(kind, id, row) {
+                    if let Some(None) = self.plugins.get(&version.digest) {
+                        self.plugins.remove(&version.digest);
+                        stale.plugins = true;
+                    }
+                    self.versions.insert(id, version);
                 }
             }
         }
@@ -234,7 +251,10 @@ impl Compiler {
             Kind::Target => self.remove_target(id, stale),
             Kind::Balancer => {
                 stale.plugins = true;
-                self.plugins.remove(&id);
+                self.balancers.remove(&id);
+            }
+            Kind::BalancerVersion => {
+                self.versions.remove(&id);
             }
         }
     }
@@ -251,6 +271,50 @@ impl Compiler {
                 self.targets.remove(&parent);
             }
         }
+    }
+
+    /// Loads what is active or pinned and not loaded yet, and forgets what is neither.
+    async fn load_plugins(&mut self) {
+        let active = self.balancers.iter();
+        let active = active.map(|(id, balancer)| (balancer.digest.clone(), *id));
+        let pinned = self.upstreams.values().filter_map(|upstream| {
+            let digest = upstream.pointsman.balancer_version.clone()?;
+            Some((digest, self.balancer(&upstream.algorithm)?.id))
+        });
+        let needed: HashMap<String, Uuid> = active.chain(pinned).collect();
+        self.plugins.retain(|digest, _| needed.contains_key(digest));
+        for (digest, balancer) in needed {
+            if !self.plugins.contains_key(&digest) {
+                // Compiled. The Admin API has checked it, so it comes from the cache; only a cache that was
+                // lost makes this slow.
+                let loaded = match self.component(balancer, &digest) {
+                    Ok(component) => {
+                        let loaded = self.engine.load(component).await;
+                        loaded.map_err(|error| error.to_string())
+                    }
+                    Err(reason) => Err(reason),
+                };
+                if let Err(reason) = &loaded {
+                    tracing::error!(
+                        balancer = self.balancers.get(&balancer).map(|b| &b.name),
+                        version = digest,
+                        "cannot load the component: {reason}"
+                    );
+                }
+                self.plugins.insert(digest, loaded.ok());
+            }
+        }
+    }
+
+    /// The component of a version.
+    fn component(&self, balancer: Uuid, digest: &str) -> Result<Bytes, String> {
+        let mut versions = self.versions.iter();
+        let id = versions
+            .find(|(_, version)| version.balancer.id == balancer && version.digest == digest)
+            .map(|(id, _)| *id);
+        let blob = id.map(|id| self.store.blob(Kind::BalancerVersion, id));
+        let blob = blob.transpose().map_err(|error| error.to_string())?;
+        Ok(blob.flatten().ok_or("it is not in the store")?)
     }
 
     fn hosts(&self) -> impl Iterator<Item = String> {
@@ -314,16 +378,21 @@ impl Compiler {
             .is_none_or(|service| service.enabled)
     }
 
-    fn plugin(&self, algorithm: &str) -> Option<Arc<Plugin>> {
-        self.plugins
-            .values()
-            .find(|(name, _)| name == algorithm)
-            .map(|(_, plugin)| Arc::clone(plugin))
+    fn balancer(&self, name: &str) -> Option<&entity::balancer::Balancer> {
+        let mut balancers = self.balancers.values();
+        balancers.find(|balancer| balancer.name == name)
+    }
+
+    /// The version of a balancer that is pinned, or the active one.
+    fn plugin(&self, algorithm: &str, pin: Option<&String>) -> Option<Arc<Plugin>> {
+        let active = &self.balancer(algorithm)?.digest;
+        self.plugins.get(pin.unwrap_or(active))?.clone()
     }
 
     /// The balancer that an upstream asks for, or the default with a word in the log.
     fn plugin_or_default(&self, upstream: &entity::upstream::Upstream) -> Arc<Plugin> {
-        self.plugin(&upstream.algorithm).unwrap_or_else(|| {
+        let pin = upstream.pointsman.balancer_version.as_ref();
+        self.plugin(&upstream.algorithm, pin).unwrap_or_else(|| {
             if upstream.algorithm != DEFAULT_BALANCER {
                 tracing::warn!(
                     upstream = upstream.name,
@@ -331,7 +400,7 @@ impl Compiler {
                     upstream.algorithm
                 );
             }
-            self.plugin(DEFAULT_BALANCER)
+            self.plugin(DEFAULT_BALANCER, None)
                 .unwrap_or_else(|| Arc::clone(&self.default))
         })
     }
@@ -439,42 +508,6 @@ impl Compiler {
         }
         self.plain = plain;
         compiled
-    }
-}
-
-/// The component of a balancer, compiled. The Admin API has checked it, so it comes from the
-/// cache; only a cache that was lost makes this slow.
-async fn load(
-    store: &Arc<dyn Store>,
-    engine: &Arc<Engine>,
-    balancer: &entity::balancer::Balancer,
-) -> Option<Arc<Plugin>> {
-    let blob = match store.blob(Kind::Balancer, balancer.id) {
-        Ok(Some(blob)) => blob,
-        Ok(None) => {
-            tracing::error!(
-                balancer = balancer.name,
-                "the component is not in the store"
-            );
-            return None;
-        }
-        Err(error) => {
-            tracing::error!(
-                balancer = balancer.name,
-                "cannot read the component: {error}"
-            );
-            return None;
-        }
-    };
-    match engine.load(blob).await {
-        Ok(plugin) => Some(plugin),
-        Err(error) => {
-            tracing::error!(
-                balancer = balancer.name,
-                "cannot load the component: {error}"
-            );
-            None
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! A transaction of sled over several trees is recovered whole or not at all: it pins the log while
 //! it writes and seals what it wrote as one batch.
 
+mod convert;
 mod folder;
 mod head;
 mod keys;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 use super::{Change, Commit, Error, Revision, Store, Stored, Write};
 use crate::entity::{Kind, Row, UniqueKey};
+use folder::Layout;
 use head::Head;
 use stage::Stage;
 
@@ -46,6 +48,16 @@ struct Trees {
     blobs: Tree,
 }
 
+impl Trees {
+    fn blob(&self, kind: Kind, id: Uuid) -> Result<Option<Bytes>, Error> {
+        let mut blob: Option<Vec<u8>> = None;
+        for chunk in self.blobs.scan_prefix(keys::row(kind, id)) {
+            blob.get_or_insert_default().extend_from_slice(&chunk?.1);
+        }
+        Ok(blob.map(Bytes::from))
+    }
+}
+
 enum Job {
     Write(Vec<Write>, oneshot::Sender<Result<Revision, Error>>),
     Watch(mpsc::UnboundedSender<Commit>),
@@ -63,13 +75,20 @@ impl SledStore {
     /// # Errors
     /// A sentence, if the folder is in use, damaged or something else; it is then left as it was.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
-        let (trees, head) = folder::open(data_dir)?;
+        let (trees, head, layout) = folder::open(data_dir)?;
         let (jobs, waiting) = channel();
         let writer = Writer {
             trees: trees.clone(),
             head,
             watchers: Vec::new(),
         };
+        if layout == Layout::Earlier {
+            let refuse = |reason: String| OpenError::new(data_dir, reason);
+            writer
+                .convert()
+                .map_err(|error| refuse(format!("cannot be brought to format 2: {error}")))?;
+            folder::mark(data_dir)?;
+        }
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
@@ -92,11 +111,7 @@ impl Store for SledStore {
     }
 
     fn blob(&self, kind: Kind, id: Uuid) -> Result<Option<Bytes>, Error> {
-        let mut blob: Option<Vec<u8>> = None;
-        for chunk in self.trees.blobs.scan_prefix(keys::row(kind, id)) {
-            blob.get_or_insert_default().extend_from_slice(&chunk?.1);
-        }
-        Ok(blob.map(Bytes::from))
+        self.trees.blob(kind, id)
     }
 
     fn find(
@@ -238,7 +253,8 @@ impl Writer {
         if committed.is_empty() {
             return false;
         }
-        let flushed = self.flush(committed);
+        let newest = committed.last().map_or(0, |(commit, _)| commit.revision);
+        let flushed = self.flush(newest);
         for (commit, answer) in committed.drain(..) {
             let revision = commit.revision;
             // The rows are in the store even if they are not on disk, so watchers must know.
@@ -253,12 +269,14 @@ impl Writer {
         true
     }
 
-    fn flush(
-        &self,
-        committed: &[(Commit, oneshot::Sender<Result<Revision, Error>>)],
-    ) -> Result<(), Error> {
+    /// Brings an earlier layout to the present one.
+    fn convert(&self) -> Result<(), Error> {
+        let commit = self.commit(convert::writes(&self.trees)?)?;
+        self.flush(commit.revision)
+    }
+
+    fn flush(&self, newest: Revision) -> Result<(), Error> {
         self.trees.db.flush()?;
-        let newest = committed.last().map_or(0, |(commit, _)| commit.revision);
         let advanced = self.head.advance(newest);
         advanced.map_err(|error| Error::Backend(error.to_string()))
     }

@@ -27,7 +27,7 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
             let target = view::<target::Target>(kind, row).map_err(wrong)?;
             crate::upstream::split_target(&target.target).ok_or("no host and port")?;
         }
-        Kind::Balancer => {}
+        Kind::Balancer | Kind::BalancerVersion => {}
     }
     Ok(())
 }
@@ -133,7 +133,7 @@ fn base(kind: Kind) -> Row {
         Kind::Route => json!({"paths": ["/"]}),
         Kind::Upstream => json!({"name": "u"}),
         Kind::Target => json!({"target": "h:1", "upstream": {"id": Uuid::from_u128(7)}}),
-        Kind::Balancer => json!({}),
+        Kind::Balancer | Kind::BalancerVersion => json!({}),
     };
     row.as_object().cloned().unwrap()
 }

@@ -5,9 +5,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use serde_json::json;
+use uuid::Uuid;
+
 use super::head::{self, Head};
 use super::{Trees, keys, stage};
-use crate::entity::Kind;
+use crate::entity::version::BY_DIGEST;
+use crate::entity::{Kind, Row};
 use crate::store::Error;
 
 /// Marks a data folder, and says how its content is laid out.
@@ -17,10 +21,27 @@ const MARKER: &str = "FORMAT";
 const UNFINISHED: &str = "FORMAT.tmp";
 
 /// The layout of this version.
-const FORMAT: &str = "pointsman data, format 1\n";
+const FORMAT: &str = "pointsman data, format 2\n";
+
+/// The layout before it, which [`super::convert`] brings to this one.
+const EARLIER: &str = "pointsman data, format 1\n";
 
 /// As [`FORMAT`] until the first start has come to its end: what is there may be incomplete.
-const NEW: &str = "pointsman data, format 1, not yet set up\n";
+const NEW: &str = "pointsman data, format 2, not yet set up\n";
+
+/// As [`NEW`], of the layout before. Nothing was stored there yet.
+const EARLIER_NEW: &str = "pointsman data, format 1, not yet set up\n";
+
+/// How what is in the folder is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Not at all: it has yet to be set up.
+    New,
+    /// As an earlier version did it.
+    Earlier,
+    /// As this version does it.
+    Current,
+}
 
 /// Why a data folder cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +60,10 @@ impl OpenError {
     }
 }
 
-pub(super) fn open(folder: &Path) -> Result<(Trees, Head), OpenError> {
+pub(super) fn open(folder: &Path) -> Result<(Trees, Head, Layout), OpenError> {
     let refuse = |reason: String| OpenError::new(folder, reason);
-    let is_new = claim(folder).map_err(refuse)?;
+    let layout = claim(folder).map_err(refuse)?;
+    let is_new = layout == Layout::New;
     let entities = folder.join("entities");
     if !is_new && !entities.is_dir() {
         return Err(refuse("is damaged: its folder entities is missing".into()));
@@ -83,17 +105,23 @@ pub(super) fn open(folder: &Path) -> Result<(Trees, Head), OpenError> {
         let begun = keys::revision(&trees.rows).unwrap_or(0);
         head.advance(begun)
             .map_err(|error| refuse(format!("cannot be written: {error}")))?;
-        write_marker(folder, FORMAT)
-            .map_err(|error| refuse(format!("cannot be written: {error}")))?;
+        mark(folder)?;
     }
-    Ok((trees, head))
+    Ok((trees, head, layout))
 }
 
-/// Makes the folder ours, or finds that it is. Returns whether it has yet to be set up.
-fn claim(folder: &Path) -> Result<bool, String> {
+/// Says that the folder is in the layout of this version.
+pub(super) fn mark(folder: &Path) -> Result<(), OpenError> {
+    write_marker(folder, FORMAT)
+        .map_err(|error| OpenError::new(folder, format!("cannot be written: {error}")))
+}
+
+/// Makes the folder ours, or finds that it is.
+fn claim(folder: &Path) -> Result<Layout, String> {
     match fs::read_to_string(folder.join(MARKER)) {
-        Ok(marker) if marker == FORMAT => return Ok(false),
-        Ok(marker) if marker == NEW => return Ok(true),
+        Ok(marker) if marker == FORMAT => return Ok(Layout::Current),
+        Ok(marker) if marker == EARLIER => return Ok(Layout::Earlier),
+        Ok(marker) if marker == NEW || marker == EARLIER_NEW => return Ok(Layout::New),
         Ok(marker) => {
             let said = marker.lines().next().unwrap_or_default();
             return Err(format!(
@@ -117,7 +145,7 @@ fn claim(folder: &Path) -> Result<bool, String> {
         );
     }
     write_marker(folder, NEW).map_err(|error| format!("cannot be written: {error}"))?;
-    Ok(true)
+    Ok(Layout::New)
 }
 
 fn write_marker(folder: &Path, content: &str) -> io::Result<()> {
@@ -148,10 +176,7 @@ fn verify(trees: &Trees) -> Result<(), Error> {
         .map_err(|_| Error::Backend("its entities are missing".to_owned()))?;
     let mut led_to = 0;
     for kind in Kind::ALL {
-        let (first, last) = (
-            keys::row(kind, uuid::Uuid::nil()),
-            keys::row(kind, uuid::Uuid::max()),
-        );
+        let (first, last) = (keys::row(kind, Uuid::nil()), keys::row(kind, Uuid::max()));
         for entry in trees.rows.range(first..=last) {
             let (key, value) = entry?;
             let id = keys::last_id(&key)?;
@@ -162,7 +187,13 @@ fn verify(trees: &Trees) -> Result<(), Error> {
                 .row;
             led_to += stage::keys_of(&trees.rows, kind, id, &row)?
                 .ok_or_else(|| broken("has lost a key, or a row that it refers to"))?;
-            if kind == Kind::Balancer && trees.blobs.scan_prefix(&key).next().is_none() {
+            let component_is_there = match kind {
+                // In the earlier layout the component is the balancer's own.
+                Kind::Balancer => has_active_version(trees, id, &row)? || has_blob(trees, &key),
+                Kind::BalancerVersion => has_blob(trees, &key),
+                _ => true,
+            };
+            if !component_is_there {
                 return Err(broken("has lost its component"));
             }
         }
@@ -180,6 +211,18 @@ fn verify(trees: &Trees) -> Result<(), Error> {
         return Err(Error::Backend("some of its keys lead to no row".to_owned()));
     }
     Ok(())
+}
+
+fn has_blob(trees: &Trees, row: &[u8]) -> bool {
+    trees.blobs.scan_prefix(row).next().is_some()
+}
+
+/// Whether the version that a balancer calls active is there.
+fn has_active_version(trees: &Trees, id: Uuid, row: &Row) -> Result<bool, Error> {
+    let link = json!({ "id": id });
+    let digest = row.get("digest").cloned().unwrap_or_default();
+    let key = keys::unique(Kind::BalancerVersion, BY_DIGEST, &[&digest, &link]);
+    Ok(trees.rows.contains_key(key)?)
 }
 
 /// Runs what may panic. The panic's words come back in place of the report on standard error.

@@ -378,7 +378,7 @@ fn a_folder_that_was_not_set_up_to_the_end_can_be() {
 #[tokio::test]
 async fn writes_that_wait_together_share_a_flush() {
     let folder = tempfile::tempdir().unwrap();
-    let (trees, head) = folder::open(folder.path()).unwrap();
+    let (trees, head, _) = folder::open(folder.path()).unwrap();
     let writer = Writer {
         trees,
         head,
@@ -430,4 +430,45 @@ async fn a_key_that_leads_to_no_row_is_damage() {
             "{refused}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_folder_of_format_1_is_converted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    let old = Write::Insert {
+        kind: Kind::Balancer,
+        id: Uuid::from_u128(1),
+        row: row(json!({"name": "a", "digest": "d", "size": 3, "updated_at": 7})),
+        blob: Some(Bytes::from_static(b"abc")),
+    };
+    put(&store, old).await;
+    drop(store);
+    let marker = folder.path().join("FORMAT");
+    let mut versions = Vec::new();
+    // The second time as if the first one had ended before it could say that it was done.
+    for _ in 0..2 {
+        std::fs::write(&marker, "pointsman data, format 1\n").unwrap();
+        let store = reopen(&folder);
+        let format = std::fs::read_to_string(&marker).unwrap();
+        assert_eq!(format, "pointsman data, format 2\n");
+        let listed = store
+            .list(Kind::BalancerVersion, None, 10, &|_| true)
+            .unwrap();
+        assert_eq!(listed.len(), 1);
+        let version = &listed[0].row;
+        assert_eq!(version["balancer"], link(1));
+        assert_eq!(version["digest"], "d");
+        assert_eq!(version["state"], "ready");
+        assert_eq!(version["promoted_at"], 7);
+        let id = version["id"].as_str().unwrap().parse().unwrap();
+        let component = Some(Bytes::from_static(b"abc"));
+        assert_eq!(store.blob(Kind::BalancerVersion, id).unwrap(), component);
+        assert_eq!(
+            store.blob(Kind::Balancer, Uuid::from_u128(1)).unwrap(),
+            None
+        );
+        versions.push(id);
+    }
+    assert_eq!(versions[0], versions[1]);
 }

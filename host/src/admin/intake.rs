@@ -1,0 +1,326 @@
+//! What happens to a component between its upload and its being a version: it is checked, in the
+//! sight of its client or behind it.
+//!
+//! A check that takes long, or is not to be waited for, is done while the version's row says so. What a
+//! restart interrupts is checked again.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, LOCATION};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
+
+use super::Admin;
+use super::entities::{TRIES, busy, id_of};
+use super::versions::{of_digest, written};
+use crate::balancer::{LoadError, Plugin, digest};
+use crate::entity::{Kind, Row, Violation};
+use crate::error::Error;
+use crate::store::Write;
+
+const KIND: Kind = Kind::BalancerVersion;
+
+/// Longest time that a client waits for a check. Clients and what is between often give up after 10 s
+/// or more; a check takes part of a second.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Checks behind the backs of clients that run at a time: the machine has other things to do.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const RESPOND_ASYNC: &str = "respond-async";
+
+/// What an upload has become.
+pub(super) enum Taken {
+    /// A version that is ready.
+    Ready(Row),
+    /// A version that was there.
+    Known(Row),
+    /// A version that is being checked.
+    Checking(Row),
+}
+
+/// Whether a client does not want to wait (RFC 7240, 4.1).
+pub(super) fn prefers_async(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(PREFER).iter();
+    let mut preferences = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    preferences.any(|preference| {
+        let name = preference.split([';', '=']).next().unwrap_or_default();
+        name.trim().eq_ignore_ascii_case(RESPOND_ASYNC)
+    })
+}
+
+/// The answer while a version is being checked: where its progress can be read.
+pub(super) fn accepted(balancer: Uuid, row: Row, is_async: bool) -> Response {
+    let location = format!("/balancers/{balancer}/versions/{}", id_of(&row));
+    let body = Json(Value::from(row));
+    let mut response = (StatusCode::ACCEPTED, [(LOCATION, location)], body).into_response();
+    if is_async {
+        let applied = http::HeaderValue::from_static(RESPOND_ASYNC);
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    }
+    response
+}
+
+/// Takes an upload in. What is begun goes on even if the client leaves.
+pub(super) async fn take(
+    admin: Admin,
+    balancer: Uuid,
+    component: Bytes,
+    is_async: bool,
+) -> Result<Taken, Error> {
+    if component.is_empty() {
+        return Err(LoadError::Empty.into());
+    }
+    let digest = digest(&component);
+    if let Some(known) = of_digest(&*admin.store, balancer, &digest)? {
+        match known.row.get("state").and_then(Value::as_str) {
+            Some("checking") => return Ok(Taken::Checking(known.row)),
+            Some("ready") => return Ok(Taken::Known(known.row)),
+            // What has failed is given another chance.
+            _ => {}
+        }
+    }
+    let (answer, answered) = oneshot::channel();
+    let new = New {
+        admin,
+        balancer,
+        digest,
+        component,
+    };
+    tokio::spawn(async move {
+        if is_async {
+            new.check_behind(answer).await;
+        } else {
+            new.check_in_sight(answer).await;
+        }
+    });
+    let gone = |_| LoadError::Internal("a check has stopped".into());
+    answered.await.map_err(gone)?
+}
+
+type Answer = oneshot::Sender<Result<Taken, Error>>;
+
+/// A component on its way in. Answers that nobody waits for any longer are dropped.
+struct New {
+    admin: Admin,
+    balancer: Uuid,
+    digest: String,
+    component: Bytes,
+}
+
+impl New {
+    async fn check_in_sight(self, answer: Answer) {
+        let mut check = std::pin::pin!(self.admin.engine.load(self.component.clone()));
+        match tokio::time::timeout(PATIENCE, &mut check).await {
+            Ok(Ok(plugin)) => {
+                let row = self.write(facts(Ok(&plugin))).await;
+                let _ = answer.send(row.map(Taken::Ready));
+            }
+            Ok(Err(error)) => {
+                let _ = answer.send(Err(error.into()));
+            }
+            Err(_) => {
+                if self.announce(answer).await {
+                    let checked = check.await;
+                    settle(&self.admin, self.balancer, &self.digest, checked.as_deref()).await;
+                }
+            }
+        }
+    }
+
+    async fn check_behind(self, answer: Answer) {
+        if self.announce(answer).await {
+            // An error means that the semaphore is closed, which nobody does.
+            let _turn = TURNS.acquire().await;
+            let checked = self.admin.engine.load(self.component.clone()).await;
+            settle(&self.admin, self.balancer, &self.digest, checked.as_deref()).await;
+        }
+    }
+
+    /// Writes down that the component is being checked, and says so. Returns whether it is.
+    async fn announce(&self, answer: Answer) -> bool {
+        let row = self.write(checking()).await;
+        let taken = row.map(|row| {
+            // Another upload of the same component may have been quicker.
+            let is_checking = row.get("state").and_then(Value::as_str) == Some("checking");
+            let taken = if is_checking {
+                Taken::Checking(row)
+            } else {
+                Taken::Known(row)
+            };
+            (is_checking, taken)
+        });
+        let (is_checking, taken) = match taken {
+            Ok((is_checking, taken)) => (is_checking, Ok(taken)),
+            Err(error) => (false, Err(error)),
+        };
+        let _ = answer.send(taken);
+        is_checking
+    }
+
+    /// Writes what is known of the component. A version that is ready stays so.
+    async fn write(&self, facts: Row) -> Result<Row, Error> {
+        let store = &*self.admin.store;
+        for _ in 0..TRIES {
+            let known = of_digest(store, self.balancer, &self.digest)?;
+            let (row, write) = match known {
+                Some(known) if known.row.get("state") == Some(&"ready".into()) => {
+                    return Ok(known.row);
+                }
+                Some(known) => {
+                    let row = KIND.declaration().update(&known.row, facts.clone())?;
+                    let id = id_of(&row);
+                    let old = Some(known.revision);
+                    (row.clone(), Write::put(KIND, id, row, None, old))
+                }
+                None => {
+                    let size = self.component.len();
+                    let row = row(self.balancer, &self.digest, size, facts.clone())?;
+                    let blob = Some(self.component.clone());
+                    let id = id_of(&row);
+                    (row.clone(), Write::put(KIND, id, row, blob, None))
+                }
+            };
+            if written(&self.admin, vec![write]).await? {
+                return Ok(row);
+            }
+        }
+        Err(busy(KIND))
+    }
+}
+
+/// Checks again what an earlier run has not come to the end of.
+pub async fn resume_checks(admin: Admin) {
+    let is_checking = |row: &Row| row.get("state") == Some(&"checking".into());
+    let unfinished = admin.store.list(KIND, None, usize::MAX, &is_checking);
+    for version in unfinished.unwrap_or_else(|error| {
+        tracing::error!("cannot look for checks to go on with: {error}");
+        Vec::new()
+    }) {
+        let balancer = version.row.get("balancer").and_then(Value::as_object);
+        let (Some(balancer), Some(digest)) = (
+            balancer.map(id_of),
+            version.row.get("digest").and_then(Value::as_str),
+        ) else {
+            continue;
+        };
+        let Ok(Some(component)) = admin.store.blob(KIND, id_of(&version.row)) else {
+            continue;
+        };
+        let checked = admin.engine.load(component).await;
+        settle(&admin, balancer, digest, checked.as_deref()).await;
+    }
+}
+
+/// Writes down how a check ended. A version that was deleted meanwhile stays deleted.
+async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Plugin, &LoadError>) {
+    if let Err(LoadError::Internal(cause)) = checked {
+        tracing::error!("cannot load a component: {cause}");
+    }
+    for _ in 0..TRIES {
+        let settled = async {
+            let is_checking = |row: &Row| row.get("state") == Some(&"checking".into());
+            let known = of_digest(&*admin.store, balancer, digest)?;
+            let Some(known) = known.filter(|known| is_checking(&known.row)) else {
+                return Ok(true);
+            };
+            let row = KIND.declaration().update(&known.row, facts(checked))?;
+            let id = id_of(&row);
+            written(
+                admin,
+                vec![Write::put(KIND, id, row, None, Some(known.revision))],
+            )
+            .await
+        };
+        match settled.await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err::<_, Error>(error) => {
+                // The row still says that it is being checked, and at the next start it is.
+                tracing::error!(version = digest, "cannot write down a check: {error:?}");
+                return;
+            }
+        }
+    }
+}
+
+/// The row of a new version.
+pub(super) fn row(
+    balancer: Uuid,
+    digest: &str,
+    size: usize,
+    mut facts: Row,
+) -> Result<Row, Violation> {
+    facts.insert("balancer".into(), json!({ "id": balancer }));
+    facts.insert("digest".into(), digest.into());
+    facts.insert("size".into(), size.into());
+    // In the order of their making, so that the newest of one second can be told.
+    KIND.declaration().create(Uuid::now_v7(), facts)
+}
+
+fn checking() -> Row {
+    fields(json!({ "state": "checking", "reason": null, "description": null, "exports": null }))
+}
+
+/// What a check says of a component.
+pub(super) fn facts(checked: Result<&Plugin, &LoadError>) -> Row {
+    fields(match checked {
+        Ok(plugin) => {
+            let columns = plugin.columns.iter().map(|column| column.name());
+            json!({
+                "state": "ready",
+                "reason": null,
+                "description": {
+                    "name": plugin.name,
+                    "version": plugin.version,
+                    "config_schema": plugin.config_schema,
+                    "columns": columns.collect::<Vec<_>>(),
+                },
+                "exports": plugin.exports,
+            })
+        }
+        Err(error) => json!({
+            "state": "failed",
+            "reason": error.to_string(),
+            "description": null,
+            "exports": null,
+        }),
+    })
+}
+
+fn fields(value: Value) -> Row {
+    match value {
+        Value::Object(fields) => fields,
+        _ => Row::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preference_is_one_of_a_list_and_may_have_parameters() {
+        let prefers = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(PREFER, http::HeaderValue::from_static(value));
+            }
+            prefers_async(&headers)
+        };
+        assert!(prefers(&["respond-async"]));
+        assert!(prefers(&["wait=10, Respond-Async"]));
+        assert!(prefers(&["wait=10", "respond-async; foo=bar"]));
+        assert!(!prefers(&[]));
+        assert!(!prefers(&["return=minimal", "handling=respond-async"]));
+    }
+}

@@ -1,0 +1,403 @@
+//! The versions of a balancer: shown, deleted, made active and taken back.
+//!
+//! A version's row says what became of its check; which version is active is said by the balancer's row
+//! alone. So making one active is one write, and no reader can find two of them, or none.
+
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::balancers::not_shipped;
+use super::entities::{TRIES, busy, find, id_of};
+use super::intake::{self, Taken};
+use super::{Admin, settings, targets, upload};
+use crate::balancer::Plugin;
+use crate::entity::version::BY_DIGEST;
+use crate::entity::{Kind, Row, Violation};
+use crate::error::Error;
+use crate::store::{self, Revision, Store, Stored, Write};
+
+pub use intake::resume_checks;
+
+const KIND: Kind = Kind::BalancerVersion;
+
+/// Fewest digits of a digest that stand for it.
+const PREFIX: usize = 8;
+
+/// Digits of a whole digest.
+const DIGEST: usize = 64;
+
+/// What a balancer shows of its active version.
+const COPIED: [&str; 4] = ["digest", "size", "description", "exports"];
+
+type Endpoint = (String, MethodRouter<Admin>, &'static str);
+
+pub(super) fn endpoints() -> [Endpoint; 5] {
+    let versions = "/balancers/{key}/versions";
+    let read = "GET, HEAD, OPTIONS";
+    [
+        (
+            versions.into(),
+            get(list).post(create),
+            "GET, HEAD, OPTIONS, POST",
+        ),
+        (
+            format!("{versions}/{{nested}}"),
+            get(show).delete(delete),
+            "DELETE, GET, HEAD, OPTIONS",
+        ),
+        (
+            format!("{versions}/{{nested}}/component"),
+            get(component),
+            read,
+        ),
+        (
+            format!("{versions}/{{nested}}/promote"),
+            post(promote),
+            "OPTIONS, POST",
+        ),
+        (
+            "/balancers/{key}/rollback".into(),
+            post(rollback),
+            "OPTIONS, POST",
+        ),
+    ]
+}
+
+fn text<'r>(row: &'r Row, field: &str) -> &'r str {
+    row.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn balancer_of(admin: &Admin, key: &str) -> Result<Stored, Error> {
+    find(admin, Kind::Balancer, key)?.ok_or_else(Error::not_found)
+}
+
+/// The version of a balancer that has this digest.
+pub(super) fn of_digest(
+    store: &dyn Store,
+    balancer: Uuid,
+    digest: &str,
+) -> Result<Option<Stored>, store::Error> {
+    store.find(
+        KIND,
+        BY_DIGEST,
+        &[&digest.into(), &json!({ "id": balancer })],
+    )
+}
+
+/// The versions of a balancer.
+pub(super) fn all(store: &dyn Store, balancer: Uuid) -> Result<Vec<Stored>, store::Error> {
+    store.list_referring(KIND, "balancer", balancer, None, usize::MAX)
+}
+
+/// An id as paths and pins have it: with its dashes, since digits alone can begin a digest.
+pub(super) fn id(key: &str) -> Option<Uuid> {
+    key.contains('-').then(|| Uuid::try_parse(key).ok())?
+}
+
+/// The version that a path names by its id, its digest, or the beginning of its digest.
+fn named(admin: &Admin, balancer: &Stored, key: &str) -> Result<Stored, Error> {
+    let parent = id_of(&balancer.row);
+    if let Some(id) = id(key) {
+        let found = admin.store.get(KIND, id)?;
+        let link = json!({ "id": parent });
+        let own = found.filter(|version| version.row.get("balancer") == Some(&link));
+        return own.ok_or_else(Error::not_found);
+    }
+    let digest = key.to_ascii_lowercase();
+    if digest.len() == DIGEST {
+        let found = of_digest(&*admin.store, parent, &digest)?;
+        return found.ok_or_else(Error::not_found);
+    }
+    if digest.len() < PREFIX {
+        return Err(Error::not_found());
+    }
+    let mut found = all(&*admin.store, parent)?;
+    found.retain(|version| text(&version.row, "digest").starts_with(&digest));
+    let first = found.pop().ok_or_else(Error::not_found)?;
+    if found.is_empty() {
+        return Ok(first);
+    }
+    Err(Error::bad_request(format!(
+        "several versions of this balancer have a digest that begins with {digest}: give more of it"
+    )))
+}
+
+/// A version as it is shown: with what the balancer says of it.
+fn shown(mut row: Row, balancer: &Row) -> Value {
+    if text(&row, "state") == "ready" {
+        let state = if row.get("digest") == balancer.get("digest") {
+            "active"
+        } else if row.get("promoted_at").is_some_and(|time| !time.is_null()) {
+            "retired"
+        } else {
+            "ready"
+        };
+        row.insert("state".into(), state.into());
+    }
+    row.into()
+}
+
+/// Why a version cannot serve; none if it can.
+pub(super) fn not_ready(version: &Row) -> Option<String> {
+    let digest = text(version, "digest");
+    match text(version, "state") {
+        "ready" => None,
+        "checking" => Some(format!(
+            "the version {digest} is still being checked: wait until its state is ready"
+        )),
+        _ => Some(format!(
+            "the version {digest} has failed its check: {}",
+            text(version, "reason")
+        )),
+    }
+}
+
+async fn list(
+    State(admin): State<Admin>,
+    Path(key): Path<String>,
+    request: Request,
+) -> Result<Response, Error> {
+    let balancer = balancer_of(&admin, &key)?;
+    let show = |row: Row| shown(row, &balancer.row);
+    let versions = (KIND, "balancer");
+    let answer = targets::newest_first(&admin, versions, id_of(&balancer.row), &request, show)?;
+    Ok(Json(answer).into_response())
+}
+
+async fn show(
+    State(admin): State<Admin>,
+    Path((key, version)): Path<(String, String)>,
+) -> Result<Response, Error> {
+    let balancer = balancer_of(&admin, &key)?;
+    let version = named(&admin, &balancer, &version)?;
+    Ok(Json(shown(version.row, &balancer.row)).into_response())
+}
+
+async fn component(
+    State(admin): State<Admin>,
+    Path((key, version)): Path<(String, String)>,
+) -> Result<Response, Error> {
+    let balancer = balancer_of(&admin, &key)?;
+    let version = named(&admin, &balancer, &version)?;
+    let blob = admin.store.blob(KIND, id_of(&version.row))?;
+    let blob = blob.ok_or_else(Error::not_found)?;
+    Ok(([(CONTENT_TYPE, "application/wasm")], blob).into_response())
+}
+
+/// Adds a version. It serves nobody until it is promoted or pinned.
+async fn create(
+    State(admin): State<Admin>,
+    Path(key): Path<String>,
+    request: Request,
+) -> Result<Response, Error> {
+    let balancer = balancer_of(&admin, &key)?;
+    not_shipped(&balancer.row, "uploaded to")?;
+    let is_async = intake::prefers_async(request.headers());
+    let upload = upload::read(&admin, request).await?;
+    let id = id_of(&balancer.row);
+    let taken = intake::take(admin.clone(), id, upload.component, is_async).await?;
+    // It may have been promoted meanwhile.
+    let balancer = balancer_of(&admin, &key)?;
+    Ok(match taken {
+        Taken::Ready(row) => (StatusCode::CREATED, Json(shown(row, &balancer.row))).into_response(),
+        Taken::Known(row) => Json(shown(row, &balancer.row)).into_response(),
+        Taken::Checking(row) => intake::accepted(id, row, is_async),
+    })
+}
+
+async fn delete(
+    State(admin): State<Admin>,
+    Path((key, version)): Path<(String, String)>,
+) -> Result<StatusCode, Error> {
+    for _ in 0..TRIES {
+        let balancer = balancer_of(&admin, &key)?;
+        let version = named(&admin, &balancer, &version)?.row;
+        let digest = version.get("digest");
+        if digest == balancer.row.get("digest") {
+            return Err(Error::referenced(KIND, Kind::Balancer));
+        }
+        if settings::is_pinned(&*admin.store, &balancer.row, &version)? {
+            return Err(Error::referenced(KIND, Kind::Upstream));
+        }
+        let mut row = balancer.row.clone();
+        if digest == row.get("previous_digest") {
+            row.insert("previous_digest".into(), Value::Null);
+        }
+        // Written even where it stays as it is, so that nobody comes to rely on the version meanwhile.
+        let balancer = Write::Replace {
+            kind: Kind::Balancer,
+            id: id_of(&row),
+            row,
+            expected: balancer.revision,
+            blob: None,
+        };
+        let id = id_of(&version);
+        let delete = Write::Delete { kind: KIND, id };
+        if written(&admin, vec![balancer, delete]).await? {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+    }
+    Err(busy(KIND))
+}
+
+async fn promote(
+    State(admin): State<Admin>,
+    Path((key, version)): Path<(String, String)>,
+) -> Result<Response, Error> {
+    for _ in 0..TRIES {
+        let balancer = balancer_of(&admin, &key)?;
+        not_shipped(&balancer.row, "switched")?;
+        let version = named(&admin, &balancer, &version)?;
+        if let Some(row) = switch(&admin, &balancer, version).await? {
+            return Ok(Json(Value::from(row)).into_response());
+        }
+    }
+    Err(busy(Kind::Balancer))
+}
+
+async fn rollback(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
+    for _ in 0..TRIES {
+        let balancer = balancer_of(&admin, &key)?;
+        not_shipped(&balancer.row, "switched")?;
+        let previous = text(&balancer.row, "previous_digest");
+        let version = of_digest(&*admin.store, id_of(&balancer.row), previous)?;
+        let version = version.ok_or_else(|| {
+            Error::bad_request(
+                "there is no version to go back to: no other one was active before, or it was deleted",
+            )
+        })?;
+        if let Some(row) = switch(&admin, &balancer, version).await? {
+            return Ok(Json(Value::from(row)).into_response());
+        }
+    }
+    Err(busy(Kind::Balancer))
+}
+
+/// Makes a version active that is there. Returns the balancer, unless it has changed meanwhile.
+async fn switch(admin: &Admin, balancer: &Stored, version: Stored) -> Result<Option<Row>, Error> {
+    if version.row.get("digest") == balancer.row.get("digest") {
+        return Ok(Some(balancer.row.clone()));
+    }
+    if let Some(reason) = not_ready(&version.row) {
+        return Err(Error::bad_request(reason));
+    }
+    let component = admin.store.blob(KIND, id_of(&version.row))?;
+    let component = component.ok_or_else(Error::not_found)?;
+    let plugin = admin.engine.load(component).await?;
+    let name = text(&balancer.row, "name");
+    let unfit = settings::unfit(&admin.store, &admin.engine, name, &plugin).await?;
+    if !unfit.is_empty() {
+        return Err(Error::field("upstreams", unfit));
+    }
+    let candidate = Candidate {
+        row: version.row,
+        revision: Some(version.revision),
+        component: None,
+    };
+    let id = id_of(&balancer.row);
+    let (row, writes) = activation(id, Some(balancer), Row::new(), candidate)?;
+    Ok(written(admin, writes).await?.then_some(row))
+}
+
+/// A version that is ready, with what it takes to write its row.
+pub(super) struct Candidate {
+    row: Row,
+    /// None for a new one.
+    revision: Option<Revision>,
+    component: Option<Bytes>,
+}
+
+/// The version of a balancer that a component is, or becomes.
+pub(super) fn candidate(
+    store: &dyn Store,
+    balancer: Uuid,
+    plugin: &Plugin,
+    component: Bytes,
+) -> Result<Candidate, Error> {
+    let facts = intake::facts(Ok(plugin));
+    Ok(match of_digest(store, balancer, &plugin.digest)? {
+        Some(known) => Candidate {
+            row: KIND.declaration().update(&known.row, facts)?,
+            revision: Some(known.revision),
+            component: None,
+        },
+        None => Candidate {
+            row: intake::row(balancer, &plugin.digest, component.len(), facts)?,
+            revision: None,
+            component: Some(component),
+        },
+    })
+}
+
+/// A balancer with this version active, and the steps that make it so, for one write. `fields` are
+/// those of the balancer that change beside.
+pub(super) fn activation(
+    id: Uuid,
+    old: Option<&Stored>,
+    fields: Row,
+    version: Candidate,
+) -> Result<(Row, Vec<Write>), Violation> {
+    let mut input = fields;
+    for field in COPIED {
+        let value = version.row.get(field).cloned().unwrap_or_default();
+        input.insert(field.into(), value);
+    }
+    let before = old.and_then(|old| old.row.get("digest"));
+    let stays = before.is_some_and(|before| version.row.get("digest") == Some(before));
+    if let (Some(before), false) = (before, stays) {
+        input.insert("previous_digest".into(), before.clone());
+    }
+    let declaration = Kind::Balancer.declaration();
+    let row = match old {
+        Some(old) => declaration.update(&old.row, input)?,
+        None => declaration.create(id, input)?,
+    };
+    let version_row = if stays {
+        version.row
+    } else {
+        let promoted = Row::from_iter([("promoted_at".to_owned(), seconds().into())]);
+        KIND.declaration().update(&version.row, promoted)?
+    };
+    let old = old.map(|old| old.revision);
+    let version_id = id_of(&version_row);
+    let writes = vec![
+        Write::put(Kind::Balancer, id, row.clone(), None, old),
+        Write::put(
+            KIND,
+            version_id,
+            version_row,
+            version.component,
+            version.revision,
+        ),
+    ];
+    Ok((row, writes))
+}
+
+fn seconds() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
+}
+
+/// Writes, unless something has changed since it was read: then nothing is done, and the answer is
+/// false.
+pub(super) async fn written(admin: &Admin, writes: Vec<Write>) -> Result<bool, Error> {
+    match admin.store.write(writes).await {
+        Ok(revision) => {
+            admin.wait_for(revision).await;
+            Ok(true)
+        }
+        // The same component came twice at a time.
+        Err(store::Error::UniqueKeyTaken { kind: KIND, .. }) => Ok(false),
+        Err(store::Error::Changed { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,55 @@
+//! A version of a balancer: a component that was uploaded, with what became of it. Pointsman's own
+//! entity.
+
+use serde::Deserialize;
+
+use super::balancer::{DESCRIPTION, TEXT};
+use super::declaration::{Check, Declaration, Field, stores_it_as_it_is, takes_it_as_it_is};
+use super::route::Reference;
+use super::{Kind, OnDelete, ReferenceBy, UniqueKey};
+
+/// By which a version is found, among those of one balancer.
+pub const BY_DIGEST: UniqueKey = &["digest", "balancer"];
+
+/// A component that was uploaded under the name of a balancer. The component itself is the row's blob.
+///
+/// Whether it is active is told by the balancer alone, so that there is one active version always.
+pub static DECLARATION: Declaration = Declaration {
+    kind: Kind::BalancerVersion,
+    unique: &[BY_DIGEST],
+    references: &[super::Reference {
+        field: "balancer",
+        to: Kind::Balancer,
+        by: ReferenceBy::Id,
+        on_delete: OnDelete::Cascade,
+    }],
+    endpoint_key: "digest",
+    precise_times: false,
+    fields: &[
+        Field::id(),
+        Field::reference("balancer", Kind::Balancer).required(),
+        Field::string("digest").required(),
+        Field::created_at(),
+        Field::integer("size").required(),
+        // Null, as the exports, until the component is checked.
+        Field::record("description", DESCRIPTION),
+        Field::array("exports", &TEXT),
+        Field::string("state")
+            .required()
+            .check(&[Check::OneOf(&["checking", "ready", "failed"])]),
+        Field::string("reason"),
+        Field::integer("promoted_at"),
+    ],
+    expand: takes_it_as_it_is,
+    normalize: stores_it_as_it_is,
+    rules: &[],
+};
+
+/// What the data plane reads of a version.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Version {
+    /// The balancer that it is a version of.
+    pub balancer: Reference,
+    /// SHA-256 of the component, in lower-case hex.
+    pub digest: String,
+}

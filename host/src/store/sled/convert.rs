@@ -1,0 +1,65 @@
+//! From the layout of format 1 to that of format 2.
+//!
+//! In format 1 a component belonged to its balancer. Now it belongs to a version of it, and the balancer
+//! says which one is active.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::super::{Error, Stored, Write};
+use super::{Trees, keys};
+use crate::entity::{Kind, Row};
+
+/// What there is to write. Nothing is left to do for a balancer whose component has moved.
+pub(super) fn writes(trees: &Trees) -> Result<Vec<Write>, Error> {
+    let kind = Kind::Balancer;
+    let mut writes = Vec::new();
+    let (first, last) = (keys::row(kind, Uuid::nil()), keys::row(kind, Uuid::max()));
+    for entry in trees.rows.range(first..=last) {
+        let (key, value) = entry?;
+        let id = keys::last_id(&key)?;
+        let Some(component) = trees.blob(kind, id)? else {
+            continue;
+        };
+        let Stored { mut row, revision } = keys::decode(&value)?;
+        let version = Uuid::now_v7();
+        writes.push(Write::Insert {
+            kind: Kind::BalancerVersion,
+            id: version,
+            row: of_balancer(version, id, &row),
+            blob: Some(component),
+        });
+        row.insert("previous_digest".into(), Value::Null);
+        writes.push(Write::Replace {
+            kind,
+            id,
+            row,
+            expected: revision,
+            // None would leave the component here.
+            blob: Some(Bytes::new()),
+        });
+    }
+    Ok(writes)
+}
+
+/// The version that a balancer of format 1 had.
+fn of_balancer(id: Uuid, balancer: Uuid, row: &Row) -> Row {
+    let of = |field: &str| row.get(field).cloned().unwrap_or_default();
+    let version = json!({
+        "id": id,
+        "balancer": { "id": balancer },
+        "digest": of("digest"),
+        "created_at": of("updated_at"),
+        "size": of("size"),
+        "description": of("description"),
+        "exports": of("exports"),
+        "state": "ready",
+        "reason": null,
+        "promoted_at": of("updated_at"),
+    });
+    match version {
+        Value::Object(version) => version,
+        _ => Row::new(),
+    }
+}

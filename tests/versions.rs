@@ -1,0 +1,560 @@
+//! Versions of a balancer: uploaded, checked, promoted, pinned, taken back and deleted.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use pointsman::entity::{Kind, Row};
+use pointsman::store::{SledStore, Store, Stored, Write};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::harness::{Backend, Gateway, Load, Reply as Answer, Setup, guest};
+
+/// A gateway with a backend behind `/`, and a balancer `mine` that is `first`.
+fn with_mine(setup: Setup) -> (Gateway, Backend) {
+    let gateway = setup.start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 100)]);
+    gateway.upload("mine", guest("first")).expect(201);
+    follow(&gateway, "u", "mine");
+    (gateway, backend)
+}
+
+fn follow(gateway: &Gateway, upstream: &str, name: &str) {
+    let path = format!("/upstreams/{upstream}");
+    gateway
+        .admin("PATCH", &path, &[("algorithm", name)])
+        .expect(200);
+}
+
+fn pin(gateway: &Gateway, upstream: &str, version: Value) -> Answer {
+    let settings = json!({"pointsman": {"balancer_version": version}});
+    gateway.admin_json("PATCH", &format!("/upstreams/{upstream}"), &settings)
+}
+
+fn upload_with(gateway: &Gateway, headers: &[(&str, &str)], component: Vec<u8>) -> Answer {
+    let body = Some(("application/wasm", component));
+    gateway.send(
+        gateway.admin,
+        "POST",
+        "/balancers/mine/versions",
+        headers,
+        body,
+    )
+}
+
+fn upload(gateway: &Gateway, component: Vec<u8>) -> Answer {
+    upload_with(gateway, &[], component)
+}
+
+/// The version that an upload has become, however long its check took.
+fn version(gateway: &Gateway, answer: Answer) -> Value {
+    match answer.status {
+        202 => checked(gateway, answer.header("location")),
+        _ => answer.expect(201).json(),
+    }
+}
+
+fn add(gateway: &Gateway, component: Vec<u8>) -> Value {
+    version(gateway, upload(gateway, component))
+}
+
+fn get(gateway: &Gateway, path: &str) -> Value {
+    gateway.admin("GET", path, &[]).expect(200).json()
+}
+
+fn post(gateway: &Gateway, path: &str) -> Answer {
+    gateway.admin("POST", path, &[])
+}
+
+fn promote(gateway: &Gateway, version: &Value) -> Answer {
+    let version = version.as_str().unwrap();
+    post(
+        gateway,
+        &format!("/balancers/mine/versions/{version}/promote"),
+    )
+}
+
+/// The states of the versions of `mine` by digest, the newest version first.
+fn states(gateway: &Gateway) -> Vec<(Value, Value)> {
+    let list = get(gateway, "/balancers/mine/versions");
+    let versions = list["data"].as_array().unwrap().iter();
+    versions
+        .map(|version| (version["digest"].clone(), version["state"].clone()))
+        .collect()
+}
+
+/// A version once its check has come to an end.
+fn checked(gateway: &Gateway, path: &str) -> Value {
+    loop {
+        let version = get(gateway, path);
+        if version["state"] != "checking" {
+            return version;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_version_is_uploaded_promoted_and_taken_back() {
+    let (gateway, _backend) = with_mine(Setup::new());
+    let first = get(&gateway, "/balancers/mine")["digest"].clone();
+    let made = add(&gateway, guest("refuses"));
+    let digest = made["digest"].as_str().unwrap().to_owned();
+    assert_eq!(made["state"], "ready");
+    assert_eq!(
+        made["balancer"]["id"],
+        get(&gateway, "/balancers/mine")["id"]
+    );
+    assert_eq!(made["size"], guest("refuses").len());
+    assert!(made["description"]["config_schema"].is_object());
+    assert_eq!(made["exports"][0], "pointsman:balancer/policy@1.1.0");
+    assert!(made["reason"].is_null());
+    assert!(made["created_at"].is_u64());
+
+    // It serves nobody yet.
+    gateway.get("/").expect(200);
+    let again = upload(&gateway, guest("refuses")).expect(200).json();
+    assert_eq!(again["id"], made["id"]);
+
+    let promoted = promote(&gateway, &made["id"]).expect(200).json();
+    assert_eq!(promoted["digest"], made["digest"]);
+    assert_eq!(promoted["previous_digest"], first);
+    assert_eq!(promoted["description"], made["description"]);
+    gateway.get("/").expect(503);
+    assert_eq!(
+        states(&gateway),
+        [
+            (made["digest"].clone(), json!("active")),
+            (first.clone(), json!("retired"))
+        ]
+    );
+    let shown = get(&gateway, "/balancers/mine");
+    assert_eq!(shown["usage"]["u"]["version"], made["digest"]);
+
+    let back = post(&gateway, "/balancers/mine/rollback")
+        .expect(200)
+        .json();
+    assert_eq!(back["digest"], first);
+    assert_eq!(back["previous_digest"], made["digest"]);
+    gateway.get("/").expect(200);
+
+    // By id, by digest, and by its beginning.
+    for key in [made["id"].as_str().unwrap(), &digest, &digest[..8]] {
+        let path = format!("/balancers/mine/versions/{key}");
+        assert_eq!(get(&gateway, &path)["id"], made["id"]);
+        let component = gateway.admin("GET", &format!("{path}/component"), &[]);
+        assert_eq!(component.expect(200).body, guest("refuses"));
+    }
+    for key in [&digest[..7], &"0".repeat(64), &Uuid::nil().to_string()] {
+        let path = format!("/balancers/mine/versions/{key}");
+        gateway.admin("GET", &path, &[]).expect(404);
+    }
+    let component = gateway.admin("GET", "/balancers/mine/component", &[]);
+    assert_eq!(component.expect(200).body, guest("first"));
+    let schema = get(&gateway, "/schemas/balancers/mine");
+    assert_eq!(schema, shown["description"]["config_schema"]);
+}
+
+#[test]
+fn versions_come_in_pages_the_newest_first() {
+    let (gateway, _backend) = with_mine(Setup::new());
+    let second = add(&gateway, guest("refuses"));
+    let third = add(&gateway, guest("clock"));
+    let page = get(&gateway, "/balancers/mine/versions?size=2");
+    assert_eq!(page["data"][0]["id"], third["id"]);
+    assert_eq!(page["data"][1]["id"], second["id"]);
+    let rest = get(&gateway, page["next"].as_str().unwrap());
+    assert_eq!(rest["data"].as_array().unwrap().len(), 1);
+    assert!(rest["next"].is_null());
+    gateway
+        .admin("GET", "/balancers/none/versions", &[])
+        .expect(404);
+}
+
+#[test]
+fn versions_are_switched_under_load() {
+    let (gateway, _backend) = with_mine(Setup::new());
+    let other = add(&gateway, guest("least-in-flight"));
+    let load = Load::start(gateway.proxy, "/", 4);
+    for _ in 0..50 {
+        promote(&gateway, &other["digest"]).expect(200);
+        load.wait_for(10);
+        post(&gateway, "/balancers/mine/rollback").expect(200);
+        load.wait_for(10);
+    }
+    assert_eq!(load.stop().failures, [""; 0]);
+    let usage = get(&gateway, "/balancers/mine")["usage"]["u"].clone();
+    assert!(usage["picks"].as_u64().unwrap() > 0, "{usage}");
+    assert_eq!(usage["host_choices"], 0, "{usage}");
+}
+
+#[test]
+fn a_pin_holds_while_others_follow() {
+    let (gateway, backend) = with_mine(Setup::new());
+    gateway.balanced_as("pinned", "/pinned", &[(backend.address, 1)]);
+    follow(&gateway, "pinned", "mine");
+    let first = get(&gateway, "/balancers/mine")["digest"].clone();
+    let versions = get(&gateway, "/balancers/mine/versions");
+    let by_id = versions["data"][0]["id"].clone();
+    let pinned = pin(&gateway, "pinned", by_id).expect(200).json();
+    assert_eq!(pinned["pointsman"]["balancer_version"], first);
+
+    let other = add(&gateway, guest("refuses"));
+    promote(&gateway, &other["digest"]).expect(200);
+    gateway.get("/").expect(503);
+    gateway.get("/pinned/").expect(200);
+    let usage = get(&gateway, "/balancers/mine")["usage"].clone();
+    assert_eq!(usage["u"]["version"], other["digest"]);
+    assert_eq!(usage["pinned"]["version"], first);
+
+    // After a restart as well.
+    let data_dir = gateway.data_dir.clone();
+    let _folder = gateway.kill();
+    let gateway = Setup::with_data(&data_dir).start();
+    gateway.get("/").expect(503);
+    gateway.get("/pinned/").expect(200);
+
+    pin(&gateway, "pinned", Value::Null).expect(200);
+    gateway.get("/pinned/").expect(503);
+    pin(&gateway, "pinned", first.clone()).expect(200);
+    gateway.get("/pinned/").expect(200);
+
+    // A pin is one of the balancer that serves.
+    let path = "/upstreams/pinned";
+    let refused = gateway.admin("PATCH", path, &[("algorithm", "round-robin")]);
+    let refused = refused.expect(400).json();
+    let reason = refused["fields"]["pointsman"]["balancer_version"].as_str();
+    assert!(reason.unwrap().contains("round-robin"), "{refused}");
+    let nobody = json!("0".repeat(64));
+    pin(&gateway, "pinned", nobody).expect(400);
+    let shipped = get(&gateway, "/balancers/round-robin")["digest"].clone();
+    let settings = json!({"algorithm": "round-robin", "pointsman": {"balancer_version": shipped}});
+    gateway.admin_json("PATCH", path, &settings).expect(200);
+    gateway.get("/pinned/").expect(200);
+}
+
+#[test]
+fn what_is_used_is_not_deleted() {
+    let (gateway, _backend) = with_mine(Setup::new());
+    let first = get(&gateway, "/balancers/mine")["digest"].clone();
+    let other = add(&gateway, guest("clock"));
+    let delete = |digest: &Value| {
+        let path = format!("/balancers/mine/versions/{}", digest.as_str().unwrap());
+        gateway.admin("DELETE", &path, &[])
+    };
+    let refused = delete(&first).expect(400).json();
+    assert_eq!(refused["code"], 4);
+    assert_eq!(
+        refused["message"],
+        "an existing 'balancers' entity references this 'balancer_versions' entity"
+    );
+    promote(&gateway, &other["digest"]).expect(200);
+    pin(&gateway, "u", first.clone()).expect(200);
+    let refused = delete(&first).expect(400).json();
+    assert_eq!(
+        refused["message"],
+        "an existing 'upstreams' entity references this 'balancer_versions' entity"
+    );
+    pin(&gateway, "u", Value::Null).expect(200);
+    delete(&first).expect(204);
+    delete(&first).expect(404);
+    let shown = get(&gateway, "/balancers/mine");
+    assert!(shown["previous_digest"].is_null());
+    let refused = post(&gateway, "/balancers/mine/rollback").expect(400);
+    assert!(
+        refused.text().contains("no version to go back to"),
+        "{}",
+        refused.text()
+    );
+    // All of them go with their balancer, and nothing of them is found at the next start.
+    follow(&gateway, "u", "round-robin");
+    gateway.admin("DELETE", "/balancers/mine", &[]).expect(204);
+    let data_dir = gateway.data_dir.clone();
+    let _folder = gateway.kill();
+    let gateway = Setup::with_data(&data_dir).start();
+    gateway.upload("mine", guest("clock")).expect(201);
+    assert_eq!(states(&gateway).len(), 1);
+}
+
+#[test]
+fn settings_must_fit_the_version_that_would_serve() {
+    let (gateway, _backend) = with_mine(Setup::new());
+    let prequal = gateway.admin("GET", "/balancers/prequal/component", &[]);
+    let prequal = prequal.expect(200).body;
+    // The same component under two names is a version of each.
+    let with_settings = add(&gateway, prequal);
+    let settings = json!({"pointsman": {"balancer_config": {"probes": 3}}});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(400);
+    promote(&gateway, &with_settings["id"]).expect(200);
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+
+    for (method, path) in [
+        ("POST", "/balancers/mine/rollback"),
+        ("PUT", "/balancers/mine"),
+    ] {
+        let body = (method == "PUT").then(|| ("application/wasm", guest("refuses")));
+        let refused = gateway.send(gateway.admin, method, path, &[], body);
+        let refused = refused.expect(400).json();
+        assert_eq!(refused["code"], 2);
+        let wrong = &refused["fields"]["upstreams"]["u"]["pointsman"]["balancer_config"];
+        assert!(wrong.to_string().contains("probes"), "{refused}");
+        assert_eq!(
+            get(&gateway, "/balancers/mine")["digest"],
+            with_settings["digest"]
+        );
+    }
+    gateway.get("/").expect(200);
+    // An upstream with a pin of its own is in nobody's way.
+    pin(&gateway, "u", with_settings["digest"].clone()).expect(200);
+    post(&gateway, "/balancers/mine/rollback").expect(200);
+    gateway.get("/").expect(200);
+    pin(&gateway, "u", Value::Null).expect(400);
+}
+
+#[test]
+fn a_check_can_be_left_to_go_on() {
+    let (gateway, _backend) = with_mine(Setup::new());
+    let prefer = &[("prefer", "respond-async")];
+    let accepted = upload_with(&gateway, prefer, guest("clock")).expect(202);
+    assert_eq!(accepted.header("preference-applied"), "respond-async");
+    assert_eq!(accepted.json()["state"], "checking");
+    let location = accepted.header("location").to_owned();
+    let version = checked(&gateway, &location);
+    assert_eq!(version["state"], "ready");
+    assert!(version["description"].is_object());
+    upload_with(&gateway, prefer, guest("clock")).expect(200);
+
+    let accepted = upload_with(&gateway, prefer, guest("no-policy")).expect(202);
+    let failed = checked(&gateway, accepted.header("location"));
+    assert_eq!(failed["state"], "failed");
+    let reason = failed["reason"].as_str().unwrap();
+    assert!(reason.contains("lacks the interface"), "{reason}");
+    let refused = promote(&gateway, &failed["id"]).expect(400);
+    assert!(refused.text().contains("lacks the interface"));
+    pin(&gateway, "u", failed["digest"].clone()).expect(400);
+    // What has failed may be tried again.
+    upload_with(&gateway, prefer, guest("no-policy")).expect(202);
+    upload_with(&gateway, prefer, Vec::new()).expect(400);
+
+    // In the sight of its client, a failure leaves no trace.
+    let before = states(&gateway);
+    let refused = upload(&gateway, b"\0asm\x01\0\0\0".to_vec());
+    let refused = refused.expect(400).json();
+    assert!(refused["fields"]["component"].is_string());
+    assert_eq!(states(&gateway).len(), before.len());
+}
+
+#[test]
+fn a_check_that_takes_long_goes_on_after_the_answer_and_after_a_restart() {
+    // What a component may take to describe itself follows from this.
+    let setup = Setup::new().arg("--balancer-pick-timeout", 10_000);
+    let (gateway, _backend) = with_mine(setup);
+    let accepted = upload(&gateway, guest("loops-in-describe")).expect(202);
+    let location = accepted.header("location").to_owned();
+    assert_eq!(get(&gateway, &location)["state"], "checking");
+    assert_eq!(accepted.header("preference-applied"), "");
+    // The same once more is the same check.
+    let again = upload(&gateway, guest("loops-in-describe")).expect(202);
+    assert_eq!(again.header("location"), location);
+    let refused = promote(&gateway, &accepted.json()["id"]).expect(400);
+    assert!(refused.text().contains("still being checked"));
+
+    let data_dir = gateway.data_dir.clone();
+    let _folder = gateway.kill();
+    let setup = Setup::with_data(&data_dir).arg("--balancer-pick-timeout", 1);
+    let gateway = setup.start();
+    let version = checked(&gateway, &location);
+    assert_eq!(version["state"], "failed");
+    let reason = version["reason"].as_str().unwrap();
+    assert!(reason.contains("describe"), "{reason}");
+}
+
+#[test]
+fn what_ships_has_versions_and_is_switched_by_nobody() {
+    let gateway = Gateway::start();
+    let list = get(&gateway, "/balancers/round-robin/versions");
+    assert_eq!(list["data"][0]["state"], "active");
+    let version = list["data"][0]["digest"].as_str().unwrap();
+    let path = "/balancers/round-robin/versions";
+    let body = Some(("application/wasm", guest("first")));
+    for refused in [
+        gateway.send(gateway.admin, "POST", path, &[], body),
+        post(&gateway, &format!("{path}/{version}/promote")),
+        post(&gateway, "/balancers/round-robin/rollback"),
+    ] {
+        let refused = refused.expect(400);
+        assert!(refused.text().contains("ships with the gateway"));
+    }
+}
+
+/// What is changed in a data folder while no gateway has it.
+fn edit(data_dir: &Path, edit: impl Fn(&SledStore) -> Vec<Write>) {
+    let store = SledStore::open(data_dir).unwrap();
+    let writes = edit(&store);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(store.write(writes)).unwrap();
+    drop(store);
+    // Its thread ends a little later, and with it the lock that keeps a gateway out.
+    let log = std::fs::File::open(data_dir.join("entities/db")).unwrap();
+    while log.try_lock().is_err() {
+        std::thread::yield_now();
+    }
+}
+
+fn rows(store: &SledStore, kind: Kind) -> Vec<Stored> {
+    store.list(kind, None, usize::MAX, &|_| true).unwrap()
+}
+
+fn id_of(row: &Row) -> Uuid {
+    row["id"].as_str().unwrap().parse().unwrap()
+}
+
+fn named(store: &SledStore, name: &str) -> Stored {
+    let found = store.find(Kind::Balancer, &["name"], &[&name.into()]);
+    found.unwrap().unwrap()
+}
+
+#[test]
+fn an_upgrade_of_the_gateway_adds_a_version_and_leaves_what_is_yours() {
+    let gateway = Gateway::start();
+    let current = get(&gateway, "/balancers/round-robin")["digest"].clone();
+    let data_dir = gateway.data_dir.clone();
+    let _folder = gateway.kill();
+    // As an earlier gateway would have left it: another round-robin, and no p2c but someone's own.
+    let old = include_bytes!("components/round-robin-1.0.0.wasm");
+    edit(&data_dir, |store| {
+        let mut writes = Vec::new();
+        let Stored { mut row, revision } = named(store, "round-robin");
+        let link = json!({ "id": row["id"] });
+        let mut versions = rows(store, Kind::BalancerVersion).into_iter();
+        let version = versions.find(|version| version.row["balancer"] == link);
+        let Stored {
+            row: mut version,
+            revision: expected,
+        } = version.unwrap();
+        let digest = json!("an earlier one");
+        row["digest"] = digest.clone();
+        version["digest"] = digest;
+        for (kind, row, expected, blob) in [
+            (Kind::Balancer, row, revision, None),
+            (
+                Kind::BalancerVersion,
+                version,
+                expected,
+                Some(Bytes::from_static(old)),
+            ),
+        ] {
+            writes.push(Write::Replace {
+                kind,
+                id: id_of(&row),
+                row,
+                expected,
+                blob,
+            });
+        }
+        let Stored { mut row, revision } = named(store, "p2c");
+        row["source"] = json!("uploaded");
+        row["tags"] = json!(["mine"]);
+        writes.push(Write::Replace {
+            kind: Kind::Balancer,
+            id: id_of(&row),
+            row,
+            expected: revision,
+            blob: None,
+        });
+        writes
+    });
+    let gateway = Setup::with_data(&data_dir).start();
+    let shown = get(&gateway, "/balancers/round-robin");
+    assert_eq!(shown["digest"], current);
+    assert_eq!(shown["previous_digest"], "an earlier one");
+    let list = get(&gateway, "/balancers/round-robin/versions");
+    let states: Vec<&Value> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| &v["state"])
+        .collect();
+    assert_eq!(states, ["active", "retired"]);
+    let mine = get(&gateway, "/balancers/p2c");
+    assert_eq!(
+        (&mine["source"], &mine["tags"][0]),
+        (&json!("uploaded"), &json!("mine"))
+    );
+    // Once it is gone, the one that ships takes its name.
+    gateway.admin("DELETE", "/balancers/p2c", &[]).expect(204);
+    let data_dir = gateway.data_dir.clone();
+    drop(gateway);
+    let gateway = Setup::with_data(&data_dir).start();
+    assert_eq!(get(&gateway, "/balancers/p2c")["source"], "shipped");
+}
+
+/// Format 1: a component belongs to its balancer, and there are no versions.
+fn to_format_1(data_dir: &Path) {
+    edit(data_dir, |store| {
+        let versions = rows(store, Kind::BalancerVersion);
+        let mut writes = Vec::new();
+        for Stored { mut row, revision } in rows(store, Kind::Balancer) {
+            let link = json!({ "id": row["id"] });
+            let active = versions.iter().find(|version| {
+                version.row["balancer"] == link && version.row["digest"] == row["digest"]
+            });
+            let id = id_of(&active.unwrap().row);
+            let blob = store.blob(Kind::BalancerVersion, id).unwrap();
+            assert!(blob.is_some());
+            row.shift_remove("previous_digest");
+            writes.push(Write::Replace {
+                kind: Kind::Balancer,
+                id: id_of(&row),
+                row,
+                expected: revision,
+                blob,
+            });
+        }
+        writes.extend(versions.iter().map(|version| Write::Delete {
+            kind: Kind::BalancerVersion,
+            id: id_of(&version.row),
+        }));
+        writes
+    });
+    std::fs::write(data_dir.join("FORMAT"), "pointsman data, format 1\n").unwrap();
+}
+
+#[test]
+fn a_folder_of_before_there_were_versions_is_brought_up_to_date() {
+    let (gateway, _backend) = with_mine(Setup::new());
+    let before = get(&gateway, "/balancers/mine");
+    let data_dir = gateway.data_dir.clone();
+    let folder = gateway.kill();
+    to_format_1(&data_dir);
+
+    let gateway = Setup::with_data(&data_dir).start();
+    gateway.get("/").expect(200);
+    let shown = get(&gateway, "/balancers/mine");
+    assert_eq!(shown["digest"], before["digest"]);
+    assert_eq!(shown["usage"]["u"]["host_choices"], 0);
+    assert!(shown["previous_digest"].is_null());
+    assert_eq!(
+        states(&gateway),
+        [(before["digest"].clone(), json!("active"))]
+    );
+    let component = gateway.admin("GET", "/balancers/mine/component", &[]);
+    assert_eq!(component.expect(200).body, guest("first"));
+    let list = get(&gateway, "/balancers/round-robin/versions");
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+
+    // And again with nothing left to do.
+    let other = add(&gateway, guest("refuses"));
+    promote(&gateway, &other["id"]).expect(200);
+    drop(gateway);
+    let gateway = Setup::with_data(&data_dir).start();
+    gateway.get("/").expect(503);
+    post(&gateway, "/balancers/mine/rollback").expect(200);
+    gateway.get("/").expect(200);
+    drop(folder);
+}
