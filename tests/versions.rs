@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use minisign::KeyPair;
 use pointsman::entity::{Kind, Row};
 use pointsman::store::{SledStore, Store, Stored, Write};
 use serde_json::{Value, json};
@@ -372,6 +375,72 @@ fn a_check_that_takes_long_goes_on_after_the_answer_and_after_a_restart() {
     assert_eq!(version["state"], "failed");
     let reason = version["reason"].as_str().unwrap();
     assert!(reason.contains("describe"), "{reason}");
+}
+
+#[test]
+fn only_what_a_known_key_has_signed_is_taken() {
+    let [ours, theirs] = [(); 2].map(|()| KeyPair::generate_unencrypted_keypair().unwrap());
+    let setup = Setup::new().arg("--balancer-public-keys", ours.pk.to_base64());
+    let gateway = setup.start();
+    let signature = |pair: &KeyPair, component: &[u8]| {
+        let signed = minisign::sign(None, &pair.sk, component, None, None);
+        signed.unwrap().into_string()
+    };
+    let send = |method: &str, path: &str, file: Option<&str>, component: &str| {
+        let file = file.map(|file| STANDARD.encode(file));
+        let headers: Vec<_> = file
+            .iter()
+            .map(|f| ("x-pointsman-signature", &**f))
+            .collect();
+        let body = Some(("application/wasm", guest(component)));
+        gateway.send(gateway.admin, method, path, &headers, body)
+    };
+    let good = signature(&ours, &guest("first"));
+    let made = "/balancers?name=mine";
+    for (file, part) in [
+        (None, "is not signed"),
+        (Some(signature(&theirs, &guest("first"))), "not that of"),
+        (Some(signature(&ours, &guest("clock"))), "not that of"),
+        (Some("nonsense".into()), "not the content of a .minisig"),
+    ] {
+        let refused = send("POST", made, file.as_deref(), "first").expect(403);
+        assert!(refused.text().contains(part), "{}", refused.text());
+    }
+    send("POST", made, Some(&good), "first").expect(201);
+    send("PUT", "/balancers/mine", None, "clock").expect(403);
+    send("POST", "/balancers/mine/versions", Some(&good), "clock").expect(403);
+
+    // In a form the file is a part.
+    let clock = signature(&ours, &guest("clock"));
+    let mut body = Vec::new();
+    for (name, content) in [
+        ("signature", clock.into_bytes()),
+        ("component", guest("clock")),
+    ] {
+        body.extend(
+            format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n").bytes(),
+        );
+        body.extend(content);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"--X--\r\n");
+    let body = Some(("multipart/form-data; boundary=X", body));
+    let path = "/balancers/mine/versions";
+    let added = gateway.send(gateway.admin, "POST", path, &[], body);
+    assert_eq!(version(&gateway, added)["state"], "ready");
+    // What ships needs no signature.
+    gateway
+        .admin("POST", "/upstreams", &[("name", "u")])
+        .expect(201);
+
+    let (status, log) = Setup::new()
+        .arg("--balancer-public-keys", "RWnonsense")
+        .fail();
+    assert!(!status.success());
+    assert!(
+        log.contains("balancer_public_keys = \"RWnonsense\""),
+        "{log}"
+    );
 }
 
 #[test]

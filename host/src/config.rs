@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use minisign_verify::PublicKey;
 use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -118,6 +119,10 @@ pub struct Written {
         value_name = "SECONDS"
     )]
     pub balancer_compile_timeout: Option<u64>,
+
+    /// minisign public keys, separated by commas, one of which must have signed every component that is uploaded [default: none, and no signature is asked for]
+    #[arg(long, env = "POINTSMAN_BALANCER_PUBLIC_KEYS", value_name = "KEYS")]
+    pub balancer_public_keys: Option<String>,
 }
 
 /// Settings as checked.
@@ -197,6 +202,8 @@ pub struct Balancer {
     pub upload: usize,
     /// Longest time to compile a component.
     pub compile_timeout: Duration,
+    /// Who may have signed a component; none if it needs no signature.
+    pub public_keys: Vec<PublicKey>,
 }
 
 /// Every mistake in the settings, one a line.
@@ -323,6 +330,7 @@ impl Config {
                     1,
                     600,
                 )),
+                public_keys: m.public_keys(written.balancer_public_keys),
             },
         };
         if mistakes.is_empty() {
@@ -384,6 +392,7 @@ impl Written {
             balancer_memory,
             balancer_upload,
             balancer_compile_timeout,
+            balancer_public_keys,
         )
     }
 }
@@ -440,6 +449,21 @@ impl Mistakes<'_> {
             ));
         }
         order
+    }
+
+    fn public_keys(&mut self, value: Option<String>) -> Vec<PublicKey> {
+        let text = value.unwrap_or_default();
+        let keys = text.split(',').map(str::trim).filter(|key| !key.is_empty());
+        keys.filter_map(|key| match PublicKey::from_base64(key) {
+            Ok(key) => Some(key),
+            Err(_) => {
+                self.0.push(format!(
+                    "balancer_public_keys = \"{key}\": expected the second line of a minisign.pub file, which begins with RW"
+                ));
+                None
+            }
+        })
+        .collect()
     }
 
     fn within<T: PartialOrd + fmt::Display + Copy>(

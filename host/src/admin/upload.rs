@@ -1,9 +1,12 @@
-//! What an upload carries: a component, and what is said beside it.
+//! What an upload carries: a component, what is said beside it, and who has signed it.
 
 use axum::extract::Request;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use minisign_verify::{PublicKey, Signature};
 use serde_json::Value;
 
 use super::{Admin, decode};
@@ -12,6 +15,9 @@ use crate::error::Error;
 /// Room for the frame of a multipart form around a component.
 const FRAME: usize = 64 << 10;
 
+/// The base64 of a `.minisig` file, beside a body that is the component alone.
+const SIGNATURE: HeaderName = HeaderName::from_static("x-pointsman-signature");
+
 /// A component with the fields that came with it.
 pub(super) struct Upload {
     pub(super) name: Option<String>,
@@ -19,12 +25,13 @@ pub(super) struct Upload {
     pub(super) component: Bytes,
 }
 
-/// Reads an upload.
+/// Reads an upload. If keys are configured, one of them has signed it.
 pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Error> {
     let limit = admin.config.balancer.upload;
     let content_type = request.headers().get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default().to_owned();
+    let mut signature = signature_of(request.headers());
     let mut upload = Upload {
         name: None,
         tags: Value::Null,
@@ -61,6 +68,7 @@ pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Erro
                 "name" => upload.name = Some(text()),
                 "tags" | "tags[]" => tags.push(text().into()),
                 "component" => upload.component = part.content,
+                "signature" => signature = Some(text()),
                 other => return Err(Error::field(other, "unknown field")),
             }
         }
@@ -70,5 +78,90 @@ pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Erro
     if !tags.is_empty() {
         upload.tags = tags.into();
     }
+    let keys = &admin.config.balancer.public_keys;
+    verify(keys, &upload.component, signature.as_deref())
+        .map_err(|reason| Error::Plain(StatusCode::FORBIDDEN, reason))?;
     Ok(upload)
+}
+
+/// The signature in the head of a request. What cannot be read is a signature all the same, and a wrong
+/// one.
+fn signature_of(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(SIGNATURE)?;
+    let file = STANDARD.decode(value.as_bytes()).unwrap_or_default();
+    Some(String::from_utf8_lossy(&file).into_owned())
+}
+
+/// Whether one of the keys has signed the component, or there are none.
+fn verify(keys: &[PublicKey], component: &[u8], signature: Option<&str>) -> Result<(), String> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let Some(signature) = signature else {
+        return Err(
+            "the component is not signed, and this gateway takes signed ones only (setting \
+             balancer_public_keys): send the base64 of its .minisig file in the header \
+             X-Pointsman-Signature, or the file as the part signature of a form"
+                .into(),
+        );
+    };
+    let signature = Signature::decode(signature).map_err(
+        |_| "the signature is not the content of a .minisig file, or in a header not its base64",
+    )?;
+    // Signatures of minisign before 0.10, which are not over a hash, are not taken.
+    if keys
+        .iter()
+        .any(|key| key.verify(component, &signature, false).is_ok())
+    {
+        return Ok(());
+    }
+    Err(
+        "the signature is not that of this component by one of the keys that this gateway knows \
+         (setting balancer_public_keys)"
+            .into(),
+    )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use minisign::KeyPair;
+
+    use super::*;
+
+    fn sign(pair: &KeyPair, component: &[u8]) -> String {
+        let signed = minisign::sign(None, &pair.sk, component, None, None);
+        signed.unwrap().into_string()
+    }
+
+    #[test]
+    fn one_of_the_keys_must_have_signed_these_bytes() {
+        let pairs: Vec<KeyPair> = (0..3)
+            .map(|_| KeyPair::generate_unencrypted_keypair().unwrap())
+            .collect();
+        let keys: Vec<PublicKey> = pairs[..2]
+            .iter()
+            .map(|pair| PublicKey::from_base64(&pair.pk.to_base64()).unwrap())
+            .collect();
+        for pair in &pairs[..2] {
+            verify(&keys, b"component", Some(&sign(pair, b"component"))).unwrap();
+            verify(&keys, b"another", Some(&sign(pair, b"component"))).unwrap_err();
+        }
+        let stranger = sign(&pairs[2], b"component");
+        verify(&keys, b"component", Some(&stranger)).unwrap_err();
+        verify(&keys, b"component", Some("")).unwrap_err();
+        verify(&keys, b"component", None).unwrap_err();
+        verify(&[], b"component", None).unwrap();
+    }
+
+    #[test]
+    fn what_is_signed_cannot_be_changed_afterwards() {
+        let pair = KeyPair::generate_unencrypted_keypair().unwrap();
+        let keys = [PublicKey::from_base64(&pair.pk.to_base64()).unwrap()];
+        let signature = sign(&pair, b"component");
+        // The trusted comment is signed as well.
+        let other = signature.replace("trusted comment: ", "trusted comment: not ");
+        assert_ne!(signature, other);
+        verify(&keys, b"component", Some(&other)).unwrap_err();
+    }
 }
