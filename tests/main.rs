@@ -18,6 +18,7 @@ mod health;
 mod lasting;
 mod lifecycle;
 mod names;
+mod oci;
 mod probes;
 mod proxy;
 mod record;

@@ -4,6 +4,7 @@ mod admin;
 mod build;
 mod check;
 mod new;
+mod oci;
 mod push;
 mod sdk;
 
@@ -28,6 +29,10 @@ pub enum Arguments {
     List(push::List),
     /// Makes the version that was active before the active one again
     Rollback(push::Rollback),
+    /// Fetches a component from an OCI registry
+    Pull(oci::Pull),
+    /// Publishes a component to an OCI registry
+    Publish(oci::Publish),
 }
 
 /// Runs the command.
@@ -42,6 +47,8 @@ pub fn plugin(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Arguments::Push(arguments) => push::push(arguments)?,
         Arguments::List(arguments) => push::list(arguments)?,
         Arguments::Rollback(arguments) => push::rollback(arguments)?,
+        Arguments::Pull(arguments) => oci::pull(arguments)?,
+        Arguments::Publish(arguments) => oci::publish(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }
