@@ -280,6 +280,35 @@ fn what_is_used_is_not_deleted() {
     assert_eq!(states(&gateway).len(), 1);
 }
 
+/// Whoever is first, nothing is left that refers to what is not there.
+#[test]
+fn changes_at_the_same_time_exclude_each_other() {
+    let (gateway, _backend) = with_mine(Setup::new());
+    let first = get(&gateway, "/balancers/mine")["digest"].clone();
+    for _ in 0..20 {
+        let other = add(&gateway, guest("clock"))["digest"].clone();
+        let path = format!("/balancers/mine/versions/{}", other.as_str().unwrap());
+        let (pinned, deleted, promoted) = std::thread::scope(|scope| {
+            let pinned = scope.spawn(|| pin(&gateway, "u", other.clone()).status);
+            let deleted = scope.spawn(|| gateway.admin("DELETE", &path, &[]).status);
+            let promoted = scope.spawn(|| promote(&gateway, &other).status);
+            let status = |thread: std::thread::ScopedJoinHandle<'_, u16>| thread.join().unwrap();
+            (status(pinned), status(deleted), status(promoted))
+        });
+        let is_there = gateway.admin("GET", &path, &[]).status == 200;
+        assert_eq!(is_there, deleted != 204, "{pinned} {deleted} {promoted}");
+        if !is_there {
+            assert_eq!((pinned, promoted), (400, 404));
+        }
+        gateway.get("/").expect(200);
+        pin(&gateway, "u", Value::Null).expect(200);
+        promote(&gateway, &first).expect(200);
+        if is_there {
+            gateway.admin("DELETE", &path, &[]).expect(204);
+        }
+    }
+}
+
 #[test]
 fn settings_must_fit_the_version_that_would_serve() {
     let (gateway, _backend) = with_mine(Setup::new());
