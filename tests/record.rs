@@ -175,6 +175,49 @@ fn a_recording_is_one_at_a_time_and_says_what_it_takes() {
 }
 
 #[test]
+fn the_command_writes_a_trace_that_can_be_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, _backends) = balanced("round-robin");
+    let path = folder.path().join("u.trace");
+    let record = |upstream: &str| {
+        Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args([
+                "record",
+                upstream,
+                "--max-bytes",
+                "120000",
+                "--seconds",
+                "600",
+            ])
+            .args([
+                "--admin",
+                &gateway.admin.to_string(),
+                "-o",
+                path.to_str().unwrap(),
+            ])
+            .output()
+            .unwrap()
+    };
+    let refused = record("nobody");
+    assert!(!refused.status.success());
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("404"));
+    assert!(!path.exists());
+    let load = Load::start(gateway.proxy, "/", 2);
+    let recorded = record("u");
+    assert!(recorded.status.success(), "{recorded:?}");
+    assert_eq!(load.stop().failures, [""; 0]);
+    let document = replayed(&path, &["-b", "p2c"]);
+    assert_eq!(document["replayed"]["asked"], document["replayed"]["same"]);
+    assert!(document["replayed"]["same"].as_u64() > Some(100));
+    let table = replay(&[path.to_str().unwrap()]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(
+        table.contains("recorded ") && table.contains("picks the same again"),
+        "{table}"
+    );
+}
+
+#[test]
 fn what_is_no_trace_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = kept(&folder, "none", b"PMTRACE0");

@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod balancer;
+mod client;
 pub mod config;
 pub mod entity;
 pub mod error;
@@ -15,6 +16,7 @@ mod gateway;
 mod leftover;
 mod plugin;
 pub mod proxy;
+mod record;
 mod simulate;
 pub mod snapshot;
 pub mod store;
@@ -24,4 +26,5 @@ pub mod upstream;
 
 pub use gateway::run;
 pub use plugin::{Arguments as PluginCommand, plugin};
+pub use record::{Arguments as Recording, record};
 pub use simulate::{Arguments as Simulation, ReplayArguments as Replay, replay, simulate};

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written};
-use pointsman::{PluginCommand, Replay, Simulation, balancer, plugin, replay, run, simulate};
+use pointsman::{
+    PluginCommand, Recording, Replay, Simulation, balancer, plugin, record, replay, run, simulate,
+};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -39,6 +41,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Simulate(Simulation),
+    Record(Recording),
     Replay(Replay),
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     if let Some(command) = &cli.command {
         let done = match command {
             Command::Simulate(simulation) => simulate(simulation).map(|()| ExitCode::SUCCESS),
+            Command::Record(recording) => record(recording).map(|()| ExitCode::SUCCESS),
             Command::Replay(trace) => replay(trace).map(|()| ExitCode::SUCCESS),
             Command::Plugin(command) => plugin(command),
         };

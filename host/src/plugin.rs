@@ -1,6 +1,5 @@
 //! `pointsman plugin`: what the author of a balancer needs, from an empty folder to a balancer that chooses.
 
-mod admin;
 mod build;
 mod check;
 mod new;

@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::admin::Admin;
+use crate::client::Admin;
 
 /// Pause between two looks at a version that is being checked.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! A client of the Admin API.
+//! A client of the Admin API, for the commands that talk to a gateway.
 
 use std::io::{IsTerminal, Read};
 use std::time::Duration;
@@ -14,23 +14,23 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Largest answer that is read, in bytes.
 const ANSWER: u64 = 16 << 20;
 
-pub(super) struct Admin {
+pub(crate) struct Admin {
     agent: Agent,
     /// Without a slash at its end.
     address: String,
 }
 
 /// An answer that is no error.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     /// Where to read how far it is, if the answer says so.
-    pub(super) location: Option<String>,
-    pub(super) body: Value,
+    pub(crate) location: Option<String>,
+    pub(crate) body: Value,
 }
 
 impl Admin {
     /// The Admin API at an address, such as `http://127.0.0.1:8001`.
-    pub(super) fn at(address: &str) -> anyhow::Result<Self> {
+    pub(crate) fn at(address: &str) -> anyhow::Result<Self> {
         let address = address.trim_end_matches('/');
         let address = match address.split_once("://") {
             None => format!("http://{address}"),
@@ -47,7 +47,7 @@ impl Admin {
     }
 
     /// Reads what is under a path; none if there is nothing.
-    pub(super) fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+    pub(crate) fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
         let answer = self.send("GET", path, SendBody::none(), None)?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(None),
@@ -56,18 +56,41 @@ impl Admin {
     }
 
     /// Asks for something to be done.
-    pub(super) fn post(&self, path: &str) -> anyhow::Result<Answer> {
+    pub(crate) fn post(&self, path: &str) -> anyhow::Result<Answer> {
         let answer = self.send("POST", path, SendBody::none(), Some(0))?;
         self.good(answer)
     }
 
     /// Uploads a component, and shows how far it is on a terminal.
-    pub(super) fn upload(&self, path: &str, component: &[u8]) -> anyhow::Result<Answer> {
+    pub(crate) fn upload(&self, path: &str, component: &[u8]) -> anyhow::Result<Answer> {
         let mut progress = Progress::of(component);
         let body = SendBody::from_reader(&mut progress);
         let answer = self.send("POST", path, body, Some(component.len()));
         progress.end();
         self.good(answer?)
+    }
+
+    /// Asks for something that is answered bit by bit, for as long as it takes.
+    pub(crate) fn stream(&self, path: &str) -> anyhow::Result<impl Read + use<>> {
+        let unreachable = |error: ureq::Error| {
+            anyhow!("no answer from the Admin API at {}: {error}", self.address)
+        };
+        let request = self.agent.post(format!("{}{path}", self.address));
+        let request = request.config().timeout_global(None).build();
+        let mut answer = request.send_empty().map_err(unreachable)?;
+        if answer.status().is_success() {
+            return Ok(answer.into_body().into_reader());
+        }
+        let body = answer.body_mut().with_config().limit(ANSWER).read_to_vec();
+        let refused = Answer {
+            status: answer.status(),
+            location: None,
+            body: serde_json::from_slice(&body.map_err(unreachable)?).unwrap_or(Value::Null),
+        };
+        match self.good(refused) {
+            Err(error) => Err(error),
+            Ok(_) => Err(anyhow!("the Admin API at {} answers nothing", self.address)),
+        }
     }
 
     fn send(
