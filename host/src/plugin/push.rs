@@ -144,53 +144,53 @@ pub(super) fn list(arguments: &List) -> anyhow::Result<()> {
 
 /// A line for each balancer.
 fn listed(admin: &Admin) -> anyhow::Result<String> {
-    let mut rows =
-        vec![["name", "source", "version", "active", "sha256", "upstreams"].map(String::from)];
-    let mut next = Some("/balancers".to_owned());
-    while let Some(path) = next {
-        let gone = || anyhow!("this is no Admin API of Pointsman: it has no {path}");
-        let page = admin.find(&path)?.ok_or_else(gone)?;
-        let balancers = page.get("data").and_then(Value::as_array);
-        for balancer in balancers.into_iter().flatten() {
-            rows.push(line(admin, text(balancer, "name"), balancer)?);
-        }
-        next = page.get("next").and_then(Value::as_str).map(str::to_owned);
+    let header = ["name", "source", "version", "active", "sha256", "upstreams"];
+    let mut rows = vec![header.map(String::from)];
+    let none = || anyhow!("this is no Admin API of Pointsman: it has no balancers");
+    for balancer in all(admin, "/balancers")?.ok_or_else(none)? {
+        rows.push(line(admin, &balancer)?);
     }
     Ok(columns(&rows))
 }
 
-fn line(admin: &Admin, name: &str, balancer: &Value) -> anyhow::Result<[String; 6]> {
+/// The rows of all pages of a list; none if there is no such list.
+fn all(admin: &Admin, path: &str) -> anyhow::Result<Option<Vec<Value>>> {
+    let mut rows = Vec::new();
+    let mut next = Some(path.to_owned());
+    while let Some(path) = next {
+        let Some(mut page) = admin.find(&path)? else {
+            return Ok(None);
+        };
+        if let Some(Value::Array(data)) = page.get_mut("data").map(Value::take) {
+            rows.extend(data);
+        }
+        next = page.get("next").and_then(Value::as_str).map(str::to_owned);
+    }
+    Ok(Some(rows))
+}
+
+fn line(admin: &Admin, balancer: &Value) -> anyhow::Result<[String; 6]> {
+    let name = text(balancer, "name");
     let path = path_of(name);
     let shown = admin.find(&path)?;
     let usage = shown
         .as_ref()
         .and_then(|shown| shown.get("usage")?.as_object());
-    let upstreams: Vec<&str> = usage
-        .into_iter()
-        .flat_map(|u| u.keys())
-        .map(String::as_str)
-        .collect();
-    let versions = admin.find(&format!("{path}/versions"))?;
-    let versions = versions
-        .as_ref()
-        .and_then(|page| page.get("data")?.as_array());
-    let is_active = |version: &&Value| text(version, "state") == "active";
-    let active = versions.and_then(|versions| versions.iter().find(is_active));
-    let version = balancer
-        .get("description")
-        .map_or("", |d| text(d, "version"));
+    let upstreams = usage.into_iter().flat_map(|usage| usage.keys());
+    let upstreams: Vec<&str> = upstreams.map(String::as_str).collect();
+    let versions = all(admin, &format!("{path}/versions"))?.unwrap_or_default();
+    let mut versions = versions.iter();
+    let active = versions.find(|version| text(version, "state") == "active");
+    let description = balancer.get("description");
     let digest = text(active.unwrap_or(balancer), "digest");
-    let or_dash = |text: &str| {
-        if text.is_empty() {
-            "-".into()
-        } else {
-            text.to_owned()
-        }
+    let or_dash = |text: &str| match text {
+        "" => "-".to_owned(),
+        some => some.to_owned(),
     };
     Ok([
         name.to_owned(),
         text(balancer, "source").to_owned(),
-        or_dash(version),
+        or_dash(description.map_or("", |description| text(description, "version"))),
         or_dash(active.map_or("", |version| text(version, "id"))),
         digest.chars().take(12).collect(),
         or_dash(&upstreams.join(", ")),
@@ -205,7 +205,10 @@ pub(super) fn rollback(arguments: &Rollback) -> anyhow::Result<()> {
 fn rolled_back(admin: &Admin, name: &str) -> anyhow::Result<String> {
     let answer = admin.post(&format!("{}/rollback", path_of(name)))?;
     let (id, digest) = (text(&answer.body, "id"), text(&answer.body, "digest"));
-    Ok(format!("{name} is back to version {id}: sha256 {digest}\n"))
+    Ok(match id {
+        "" => format!("{name} is back to the version before\n"),
+        _ => format!("{name} is back to version {id}: sha256 {digest}\n"),
+    })
 }
 
 /// Whether the gateway has got what was sent.

@@ -202,15 +202,18 @@ fn errors_are_told_in_the_words_of_the_gateway() {
 
 #[test]
 fn balancers_are_listed_with_what_is_active_and_who_uses_it() {
+    let one = json!({"name": "a/b", "source": "uploaded", "digest": "00", "description": {"version": "1.2.0"}});
+    let other = json!({"name": "random", "source": "shipped", "digest": "ff"});
+    let active = json!({"id": "v1", "digest": "0123456789abcdef", "state": "active"});
+    let page = |row: &Value, next: Option<&str>| json!({"data": [row], "next": next});
+    let missing = json!({"message": "Not found"});
     let (address, served) = gateway(vec![
         (
             "GET /balancers",
             200,
-            json!({
-                "data": [{"name": "a/b", "source": "uploaded", "digest": "00", "description": {"version": "1.2.0"}}],
-                "next": "/balancers?offset=x",
-            }),
+            page(&one, Some("/balancers?offset=x")),
         ),
+        ("GET /balancers?offset=x", 200, page(&other, None)),
         (
             "GET /balancers/a%2Fb",
             200,
@@ -219,19 +222,11 @@ fn balancers_are_listed_with_what_is_active_and_who_uses_it() {
         (
             "GET /balancers/a%2Fb/versions",
             200,
-            json!({"data": [version("ready"), {"id": "v1", "digest": "0123456789abcdef", "state": "active"}]}),
+            page(&version("ready"), Some("/more")),
         ),
-        (
-            "GET /balancers?offset=x",
-            200,
-            json!({"data": [{"name": "random", "source": "shipped", "digest": "ff"}], "next": null}),
-        ),
+        ("GET /more", 200, page(&active, None)),
         ("GET /balancers/random", 200, json!({"usage": {}})),
-        (
-            "GET /balancers/random/versions",
-            404,
-            json!({"message": "Not found"}),
-        ),
+        ("GET /balancers/random/versions", 404, missing),
     ]);
     let said = listed(&Admin::at(&address.to_string()).unwrap()).unwrap();
     served.join().unwrap();
