@@ -120,6 +120,45 @@ fn from_an_empty_folder_to_picks_on_live_traffic() {
 }
 
 #[test]
+fn versions_are_pushed_promoted_and_rolled_back() {
+    let gateway = Gateway::start();
+    let admin = format!("http://{}", gateway.admin);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("first.wasm"), guest("first")).unwrap();
+    std::fs::write(folder.join("other.wasm"), guest("least-in-flight")).unwrap();
+    let run = |arguments: &[&str]| {
+        let gateway = ["--admin", &admin];
+        said(folder, &[&["plugin"], arguments, &gateway].concat())
+    };
+    let active = || -> String {
+        let list = run(&["list"]);
+        let line = list.lines().find(|line| line.starts_with("first "));
+        line.unwrap_or_else(|| panic!("{list}")).to_owned()
+    };
+
+    run(&["push", "first.wasm"]);
+    let before = active();
+    let new = run(&["push", "other.wasm", "--name", "first"]);
+    assert!(new.contains("has a new version: "), "{new}");
+    assert!(new.contains("is not active"), "{new}");
+    assert_eq!(active(), before);
+
+    let known = run(&["push", "other.wasm", "--name", "first", "--promote"]);
+    assert!(known.contains("has this version already: "), "{known}");
+    let (_, digest) = known.trim_end().split_once("now active: sha256 ").unwrap();
+    let after = active();
+    assert_ne!(after, before);
+    assert!(after.contains(&digest[..12]), "{after}");
+    let again = run(&["push", "other.wasm", "--name", "first"]);
+    assert!(again.contains("and it is active"), "{again}");
+
+    let back = run(&["rollback", "first"]);
+    assert!(back.starts_with("first is back to sha256 "), "{back}");
+    assert_eq!(active(), before);
+}
+
+#[test]
 fn a_check_that_fails_is_told_by_the_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("panics.wasm"), guest("panics")).unwrap();

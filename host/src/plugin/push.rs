@@ -204,11 +204,8 @@ pub(super) fn rollback(arguments: &Rollback) -> anyhow::Result<()> {
 
 fn rolled_back(admin: &Admin, name: &str) -> anyhow::Result<String> {
     let answer = admin.post(&format!("{}/rollback", path_of(name)))?;
-    let (id, digest) = (text(&answer.body, "id"), text(&answer.body, "digest"));
-    Ok(match id {
-        "" => format!("{name} is back to the version before\n"),
-        _ => format!("{name} is back to version {id}: sha256 {digest}\n"),
-    })
+    let digest = text(&answer.body, "digest");
+    Ok(format!("{name} is back to sha256 {digest}\n"))
 }
 
 /// Whether the gateway has got what was sent.
