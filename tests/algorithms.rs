@@ -76,21 +76,27 @@ fn a_switch_every_moment_costs_no_request() {
     assert_eq!(load.stop().failures, [""; 0]);
 }
 
+/// Of 1.0, and of 1.1 with an import that this version brought.
 #[test]
-fn a_component_built_for_an_earlier_version_still_loads() {
+fn components_built_for_earlier_versions_still_load() {
     let (gateway, _backends) = with_backends();
-    let file =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/components/round-robin-1.0.0.wasm");
-    let made = gateway
-        .upload("old", std::fs::read(file).unwrap())
-        .expect(201)
-        .json();
-    assert_eq!(made["exports"][0], "pointsman:balancer/policy@1.0.0");
-    set(&gateway, &json!({"algorithm": "old"}));
-    let picks: Vec<String> = (0..8).map(|_| gateway.backend_of("/")).collect();
-    assert_eq!(picks[..4], picks[4..]);
-    assert_eq!(picks.iter().collect::<BTreeSet<_>>().len(), 4);
-    assert_eq!(usage(&gateway, "old")["host_choices"], 0);
+    for (file, policy) in [
+        ("round-robin-1.0.0", "pointsman:balancer/policy@1.0.0"),
+        ("p2c-1.1.0", "pointsman:balancer/policy@1.1.0"),
+    ] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/components");
+        let component = std::fs::read(folder.join(format!("{file}.wasm"))).unwrap();
+        let made = gateway.upload(file, component).expect(201).json();
+        assert_eq!(made["exports"], json!([policy]));
+        set(&gateway, &json!({"algorithm": file}));
+        let picks: Vec<String> = (0..8).map(|_| gateway.backend_of("/")).collect();
+        if file == "round-robin-1.0.0" {
+            assert_eq!(picks[..4], picks[4..]);
+            assert_eq!(picks.iter().collect::<BTreeSet<_>>().len(), 4);
+        }
+        assert_eq!(usage(&gateway, file)["picks"], 8);
+        assert_eq!(usage(&gateway, file)["host_choices"], 0);
+    }
 }
 
 /// Where requests go that differ in one thing, twice over.

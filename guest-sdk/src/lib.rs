@@ -47,8 +47,16 @@
 //!
 //! A balancer that panics, or that takes too long, costs no request: the gateway chooses in its
 //! place, logs the message, and makes a new instance, which starts from [`Default`].
+//!
+//! # What else there is
+//!
+//! - [`facts`]: method, path, headers and client of the request, for balancers that need more than numbers.
+//! - [`log`]: lines for the people who run the gateway, as [`info!`] and its like.
+//! - [`Balancer::save`] and [`Balancer::restore`]: what is learnt survives an upgrade.
 
 mod draw;
+pub mod facts;
+pub mod log;
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -93,6 +101,26 @@ pub trait Balancer: Default {
     /// Returns a position in `endpoints`, or `None` to refuse the request: the client gets a 503.
     /// The gateway does not ask while the table is empty.
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize>;
+
+    /// What the next version of this balancer is to know, or the same one with other settings: asked after
+    /// the last pick. Empty unless written, which hands over nothing.
+    ///
+    /// The next version may be a later one than this or an earlier one, so let the first byte tell the form
+    /// of the rest. What belongs to an endpoint is best kept beside its `id`.
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Takes over what a balancer of this name has saved, after [`configure`](Self::configure) and before
+    /// the first table.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the log, if it is not understood. The gateway then makes another value, by
+    /// [`Default`], that starts from nothing: no need to clean up.
+    fn restore(&mut self, _saved: &[u8]) -> Result<(), String> {
+        Err("this balancer takes over nothing: it has no `restore`".into())
+    }
 }
 
 /// Something that the gateway knows about the load of every endpoint, as one number for each.
@@ -325,6 +353,16 @@ macro_rules! export {
                     ::std::default::Default::default();
             }
             struct Component;
+            impl $crate::__private::StateGuest for Component {
+                fn save() -> ::std::vec::Vec<u8> {
+                    SLOT.with_borrow(|slot| slot.save())
+                }
+                fn restore(
+                    saved: ::std::vec::Vec<u8>,
+                ) -> ::std::result::Result<(), ::std::string::String> {
+                    SLOT.with_borrow_mut(|slot| slot.restore(&saved))
+                }
+            }
             impl $crate::__private::Guest for Component {
                 fn describe() -> $crate::__private::Description {
                     $crate::__private::describe::<$balancer>(
@@ -370,7 +408,7 @@ macro_rules! export {
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../wit",
-        world: "balancer",
+        world: "stateful-balancer",
         pub_export_macro: true,
         export_macro_name: "__export",
         runtime_path: "wit_bindgen::rt",
@@ -383,6 +421,7 @@ pub mod bindings {
 pub mod __private {
     pub use crate::bindings::__export as export;
     pub use crate::bindings::exports::pointsman::balancer::policy::{Description, Guest};
+    pub use crate::bindings::exports::pointsman::balancer::state::Guest as StateGuest;
     use crate::{Balancer, Endpoint, Endpoints, Request};
 
     pub fn new<B: Balancer>() -> B {
@@ -441,6 +480,14 @@ pub mod __private {
         pub fn pick_by_load(&mut self, request: &Request, load: Vec<u32>) -> Option<u32> {
             self.endpoints.load = load;
             self.pick(request)
+        }
+
+        pub fn save(&self) -> Vec<u8> {
+            self.balancer.save()
+        }
+
+        pub fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
+            self.balancer.restore(saved)
         }
     }
 }

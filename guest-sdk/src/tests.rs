@@ -119,3 +119,43 @@ fn a_position_too_large_for_the_wire_stays_outside_of_the_table() {
     assert_eq!(slot.configure("4294967297"), Ok(()));
     assert_eq!(slot.pick(&Request::default()), Some(u32::MAX));
 }
+
+/// Hands over how often it was asked.
+#[derive(Default)]
+struct Counting(u8);
+
+impl Balancer for Counting {
+    fn pick(&mut self, _request: &Request, _endpoints: &Endpoints) -> Option<usize> {
+        self.0 += 1;
+        Some(usize::from(self.0))
+    }
+
+    fn save(&self) -> Vec<u8> {
+        vec![1, self.0]
+    }
+
+    fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
+        let &[1, count] = saved else {
+            return Err(format!("what is {saved:?}?"));
+        };
+        self.0 = count;
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_saved_goes_on_where_it_was() {
+    let mut old = Slot::<Counting>::default();
+    old.pick(&Request::default());
+    let mut new = Slot::<Counting>::default();
+    assert_eq!(new.restore(&old.save()), Ok(()));
+    assert_eq!(new.pick(&Request::default()), Some(2));
+    assert!(new.restore(&[2]).is_err());
+}
+
+#[test]
+fn who_says_nothing_of_it_hands_over_nothing() {
+    let mut slot = Slot::<LeastInFlight>::default();
+    assert_eq!(slot.save(), []);
+    assert!(slot.restore(&[1]).is_err());
+}

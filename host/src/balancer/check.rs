@@ -225,10 +225,12 @@ pub(super) fn is_component(bytes: &[u8], limit: usize) -> Result<(), LoadError> 
 /// The interfaces that a component exports, if they and its imports are acceptable.
 pub(super) fn interfaces(engine: &Engine, component: &Component) -> Result<Vec<String>, LoadError> {
     let ty = component.component_type();
-    let exports: Vec<String> = ty
+    let mut exports: Vec<String> = ty
         .exports(engine)
         .map(|(name, _)| name.to_owned())
         .collect();
+    // Their order in the component is its linker's.
+    exports.sort_unstable();
     if !exports.iter().any(|name| name.starts_with(POLICY)) {
         return Err(LoadError::NoPolicy { exports });
     }

@@ -10,6 +10,10 @@ const TURN: u64 = 1 << 32;
 /// Virtual time at which it starts anew, long before the numbers end.
 const LATE: u64 = 1 << 62;
 
+/// First byte of what is saved; behind it `now`, and for each endpoint its id and its turn, all of 8 bytes and
+/// little-endian.
+const FORM: u8 = 1;
+
 /// Takes the least busy one; among equals they take turns by weight.
 #[derive(Debug, Default)]
 pub struct LeastConnections {
@@ -75,6 +79,35 @@ impl Balancer for LeastConnections {
             self.start_anew();
         }
         Some(position)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let turns = self.ids.iter().zip(&self.ranks);
+        let numbers = turns.flat_map(|(id, rank)| [*id, rank.turn]);
+        let numbers = std::iter::once(self.now).chain(numbers);
+        let bytes = numbers.flat_map(u64::to_le_bytes);
+        std::iter::once(FORM).chain(bytes).collect()
+    }
+
+    fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
+        let understood = saved.split_first().filter(|(form, _)| **form == FORM);
+        let numbers = understood.map(|(_, rest)| rest.as_chunks::<8>());
+        let numbers = match numbers {
+            Some((numbers, [])) if numbers.len() % 2 == 1 => numbers,
+            _ => return Err("what was saved is in another form than this version's".into()),
+        };
+        let mut numbers = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        self.now = numbers.next().unwrap_or(0);
+        // The table that comes next takes them over, as at any change.
+        while let (Some(id), Some(turn)) = (numbers.next(), numbers.next()) {
+            self.ids.push(id);
+            self.ranks.push(Rank { busy: 0, turn });
+        }
+        let latest = self.ranks.iter().map(|rank| rank.turn).max();
+        if self.now.max(latest.unwrap_or(0)) > LATE + TURN {
+            return Err("what was saved is of a time that never comes".into());
+        }
+        Ok(())
     }
 }
 

@@ -99,6 +99,46 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Whoever takes over goes on as if nothing had happened.
+    #[test]
+    fn a_successor_picks_what_would_have_been_picked(
+        weights in proptest::collection::vec(1_u32..=65_535, 1..20),
+        loads in proptest::collection::vec(proptest::collection::vec(0_u32..4, 20), 1..40),
+        handed_over in 0_usize..40,
+    ) {
+        let mut old = LeastConnections::default();
+        let mut new = None;
+        old.endpoints_changed(&Endpoints::new(table(&weights)));
+        for (number, busy) in loads.iter().enumerate() {
+            let endpoints = Endpoints::new(table(&weights))
+                .with_column(Column::InFlight, &busy[..weights.len()]);
+            if number == handed_over {
+                let successor = new.insert(LeastConnections::default());
+                prop_assert_eq!(successor.restore(&old.save()), Ok(()));
+                successor.endpoints_changed(&endpoints);
+            }
+            let picked = old.pick(&Request::default(), &endpoints);
+            if let Some(new) = &mut new {
+                prop_assert_eq!(new.pick(&Request::default(), &endpoints), picked);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused(saved: Vec<u8>, form in 0_u8..3, cut in 1_usize..16) {
+        let understood = LeastConnections::default().restore(&saved);
+        prop_assert!(understood.is_err() || saved[0] == FORM);
+        let mut old = LeastConnections::default();
+        old.endpoints_changed(&Endpoints::new(table(&[3, 5])));
+        let mut saved = old.save();
+        saved[0] = form;
+        prop_assert_eq!(LeastConnections::default().restore(&saved).is_ok(), form == FORM);
+        let cut = saved.len() - cut;
+        prop_assert!(LeastConnections::default().restore(&saved[..cut]).is_err());
+    }
+}
+
 #[test]
 fn equals_alternate() {
     assert_eq!(picks(&[7, 7, 7], 6), [0, 1, 2, 0, 1, 2]);

@@ -14,6 +14,11 @@ const RECOUNT: u64 = 1 << 40;
 /// weights fit.
 const LONGEST_CYCLE: u64 = 4096;
 
+/// First byte of what is saved; behind it a row for each endpoint: its id, the number of its next turn (both 8
+/// bytes) and its weight (4 bytes), little-endian, in the order of the table.
+const FORM: u8 = 1;
+const ROW: usize = 20;
+
 /// Endpoints in the order of their next turns.
 ///
 /// In each unit of time, divided by the greatest common divisor of the weights, every endpoint has the
@@ -99,6 +104,50 @@ impl Balancer for RoundRobin {
         }
         Some(usize::from(position))
     }
+
+    fn save(&self) -> Vec<u8> {
+        let mut now = Self {
+            turns: self.turns.clone(),
+            ..Self::default()
+        };
+        for _ in 0..self.next {
+            now.turn();
+        }
+        let mut turns = now.turns.into_vec();
+        turns.sort_unstable_by_key(|turn| turn.position);
+        let mut saved = vec![FORM];
+        for turn in turns {
+            saved.extend(turn.id.to_le_bytes());
+            saved.extend(turn.number.to_le_bytes());
+            saved.extend((turn.weight as u32).to_le_bytes());
+        }
+        saved
+    }
+
+    fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
+        let turns = match saved.split_first() {
+            Some((&FORM, rows)) => rows.chunks(ROW).zip(0..).map(turn_of).collect(),
+            _ => None,
+        };
+        // The table that comes next takes them over, as at any change.
+        self.turns = turns.ok_or("what was saved is in another form than this version's")?;
+        Ok(())
+    }
+}
+
+/// The turn in a row that was saved for this position; none if it is in another form.
+fn turn_of((row, position): (&[u8], u32)) -> Option<Turn> {
+    let (&id, row) = row.split_first_chunk()?;
+    let (&number, row) = row.split_first_chunk()?;
+    let turn = Turn {
+        number: u64::from_le_bytes(number),
+        weight: u32::from_le_bytes(row.try_into().ok()?).into(),
+        position,
+        id: u64::from_le_bytes(id),
+    };
+    // As far as the products are known to fit.
+    let fits = turn.number < RECOUNT && (1..=u64::from(u16::MAX)).contains(&turn.weight);
+    fits.then_some(turn)
 }
 
 impl RoundRobin {

@@ -90,6 +90,40 @@ proptest! {
         }
     }
 
+    /// Whoever takes over goes on as if nothing had happened, with a table that stays and with one that
+    /// changes.
+    #[test]
+    fn a_successor_picks_what_would_have_been_picked(
+        weights in prop::collection::vec(1_u32..5000, 0..7),
+        before in 0_usize..300,
+        after in prop::collection::vec(1_u32..5000, 1..7),
+    ) {
+        let mut old = started(&weights);
+        if !weights.is_empty() {
+            picks(&mut old, before);
+        }
+        for next in [weights, after] {
+            let mut new = RoundRobin::default();
+            prop_assert_eq!(new.restore(&old.save()), Ok(()));
+            new.endpoints_changed(&Endpoints::new(table(&next)));
+            old.endpoints_changed(&Endpoints::new(table(&next)));
+            if !next.is_empty() {
+                prop_assert_eq!(picks(&mut new, 200), picks(&mut old, 200));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused(saved: Vec<u8>, form in 0_u8..3, cut in 1_usize..ROW) {
+        let mut balancer = RoundRobin::default();
+        let understood = balancer.restore(&saved);
+        prop_assert!(understood.is_err() || saved[0] == FORM);
+        let mut saved = started(&[3, 5]).save();
+        saved[0] = form;
+        prop_assert_eq!(balancer.restore(&saved).is_ok(), form == FORM);
+        prop_assert!(balancer.restore(&saved[..saved.len() - cut]).is_err());
+    }
+
     /// Over as many picks as the weights add up to, each endpoint gets exactly its weight, wherever
     /// the window begins.
     #[test]

@@ -20,7 +20,7 @@ guest_sdk::export!(ExtraExport);
 
 wit_bindgen::generate!({
     inline: "
-        package pointsman:balancer@1.1.0;
+        package pointsman:balancer@1.9.0;
         interface events {
             record finished { endpoint: u64, status: u32, latency-us: u64 }
             interests: func() -> list<string>;
