@@ -44,6 +44,7 @@ fn seated(name: &str) -> Seated {
     let engine = Engine::new(Settings {
         pick_timeout: Duration::from_millis(20),
         memory: 16 << 20,
+        state: 1 << 20,
         upload: 1 << 20,
         compile_timeout: Duration::from_secs(60),
         cache_dir: Some(folder.path().to_owned()),
@@ -65,6 +66,7 @@ fn picks(bencher: &mut criterion::Bencher<'_>, balancer: &Balancer) {
         entropy: 0,
         affinity: Some(0),
         attempt: 0,
+        facts: None,
     };
     bencher.iter(|| {
         request.now += 1;
@@ -108,6 +110,7 @@ fn change(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
         entropy: 0,
         affinity: None,
         attempt: 0,
+        facts: None,
     };
     seated.balancer.pick(request, &[], drop);
     let mut turn = false;

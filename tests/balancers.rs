@@ -154,6 +154,7 @@ fn no_balancer_costs_a_request() {
         ("out-of-range", "out_of_range"),
         ("prints", ""),
         ("floods", ""),
+        ("says-too-much", ""),
     ] {
         gateway.upload(name, guest(name)).expect(201);
         let load = Load::start(gateway.proxy, "/", 3);

@@ -6,6 +6,7 @@ mod entities;
 mod form;
 mod info;
 mod intake;
+mod logs;
 mod paced;
 mod page;
 mod record;
@@ -95,6 +96,7 @@ fn router(admin: Admin) -> Router {
     ];
     endpoints.extend(balancers::endpoints());
     endpoints.extend(versions::endpoints());
+    endpoints.push(logs::endpoint());
     endpoints.extend(targets::endpoints());
     endpoints.push(record::endpoint());
     // Targets exist below their upstream only.

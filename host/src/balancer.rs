@@ -14,16 +14,23 @@ mod check;
 mod choose;
 mod compile;
 mod engine;
+mod facts;
 mod instance;
+mod journal;
+mod limits;
+mod output;
 mod rerun;
 mod sandbox;
 mod shipped;
 mod tape;
 
 pub use check::{LoadError, Observed};
-pub use choose::{Balancer, Choice, Counters, Faults, Recording, Request, micros};
+pub use choose::{Balancer, Choice, Counters, Faults, Handover, Recording, Request, micros};
 pub use compile::compile_worker;
 pub use engine::{Engine, Error, Plugin, Settings, digest, try_settings};
+pub use facts::Facts;
+pub use journal::{Journal, Line};
+pub use limits::Limits;
 pub use rerun::Rerun;
 pub use shipped::{SHIPPED, Shipped};
 

@@ -108,6 +108,11 @@ pub struct Written {
     #[arg(long, env = "POINTSMAN_BALANCER_MEMORY", value_name = "KIB")]
     pub balancer_memory: Option<usize>,
 
+    /// Largest state that an instance of a balancer hands over to the next, in KiB, 0 to 65536; 0 hands over
+    /// nothing [default: 1024]
+    #[arg(long, env = "POINTSMAN_BALANCER_STATE", value_name = "KIB")]
+    pub balancer_state: Option<usize>,
+
     /// Largest component that the Admin API takes, in KiB, 1 to 65536 [default: 4096]
     #[arg(long, env = "POINTSMAN_BALANCER_UPLOAD", value_name = "KIB")]
     pub balancer_upload: Option<usize>,
@@ -198,6 +203,8 @@ pub struct Balancer {
     pub pick_timeout: Duration,
     /// Largest memory of an instance, in bytes.
     pub memory: usize,
+    /// Largest state that is handed over, in bytes.
+    pub state: usize,
     /// Largest component, in bytes.
     pub upload: usize,
     /// Longest time to compile a component.
@@ -315,6 +322,8 @@ impl Config {
                         64,
                         64 * 1024,
                     ),
+                state: 1024
+                    * m.within("balancer_state", written.balancer_state, 1024, 0, 64 * 1024),
                 upload: 1024
                     * m.within(
                         "balancer_upload",
@@ -390,6 +399,7 @@ impl Written {
             dns_min_ttl,
             balancer_pick_timeout,
             balancer_memory,
+            balancer_state,
             balancer_upload,
             balancer_compile_timeout,
             balancer_public_keys,

@@ -43,6 +43,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let engine = Engine::new(balancer::Settings {
         pick_timeout: config.balancer.pick_timeout,
         memory: config.balancer.memory,
+        state: config.balancer.state,
         upload: config.balancer.upload,
         compile_timeout: config.balancer.compile_timeout,
         cache_dir: Some(config.data_dir.join("cache")),

@@ -163,18 +163,17 @@ async fn answer(
         tracing::warn!(service = service.name, "{reason}");
         return Err(Reject::Unsupported(reason.clone()));
     }
+    let facts = Facts {
+        method: &parts.method,
+        headers: &parts.headers,
+        ip: &client.ip,
+        path: &path,
+        query: target.query(),
+        regex,
+    };
     let tie = match &service.upstream.policy().affinity {
         None => Tie::default(),
-        Some(affinity) => {
-            let facts = Facts {
-                headers: &parts.headers,
-                ip: &client.ip,
-                path: &path,
-                query: target.query(),
-                regex,
-            };
-            Tie::of(affinity, &facts)
-        }
+        Some(affinity) => Tie::of(affinity, &facts),
     };
     if let Some(upload) = upload
         && route.request_buffering
@@ -191,6 +190,7 @@ async fn answer(
         path: target.path().as_bytes(),
         preserve_host: route.preserve_host,
         tie,
+        facts: &facts,
         repeats: Repeats {
             route: &route.retry,
             service: &service.retry,

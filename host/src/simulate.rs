@@ -32,8 +32,9 @@ use scenario::Scenario;
 /// Never reached: what a balancer may take is counted in instructions, so that it is the same each time.
 const PICK_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Memory of an instance and largest component, as a gateway has them unless told otherwise.
+/// Memory and state of an instance, as a gateway has them unless told otherwise.
 const MEMORY: usize = 16 << 20;
+const STATE: usize = 1 << 20;
 
 /// Compares balancers on a simulated fleet
 #[derive(Debug, Args)]
@@ -178,6 +179,7 @@ fn engine() -> anyhow::Result<Arc<Engine>> {
     Ok(Engine::metered(Settings {
         pick_timeout: PICK_TIMEOUT,
         memory: MEMORY,
+        state: STATE,
         upload: usize::MAX,
         compile_timeout: Duration::MAX,
         cache_dir: None,

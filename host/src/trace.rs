@@ -27,6 +27,9 @@ pub struct Header {
     pub started: f64,
     /// Version of the gateway.
     pub gateway: String,
+    /// Whether the balancer asks about requests, which a trace does not tell: then it may choose otherwise
+    /// the next time.
+    pub reads_facts: bool,
 }
 
 /// An endpoint of a table.

@@ -196,7 +196,7 @@ impl Upstream {
     /// Why there is none.
     pub fn pick(
         &self,
-        request: balancer::Request,
+        request: balancer::Request<'_>,
         tried: &[u64],
         spare: bool,
     ) -> Result<InFlight, NoPeer> {
@@ -283,7 +283,7 @@ impl Upstream {
     /// Why there is none.
     pub async fn place(
         &self,
-        request: balancer::Request,
+        request: balancer::Request<'_>,
         tried: &[u64],
         spare: bool,
         patience: Duration,

@@ -7,4 +7,18 @@ wasmtime::component::bindgen!({
 });
 
 pub(super) use self::exports::pointsman::balancer::policy::{Description, Endpoint, Request};
-pub(super) use self::pointsman::balancer::load;
+pub(super) use self::pointsman::balancer::{load, log, request_facts};
+
+/// What a plugin may export beside `policy`. Apart from it, since a component without it is as good.
+mod hand_over {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package pointsman:host;
+            world hand-over { export pointsman:balancer/state@1.2.0; }
+        ",
+        world: "pointsman:host/hand-over",
+    });
+}
+
+pub(super) use hand_over::{HandOver, HandOverIndices};

@@ -9,14 +9,20 @@ use wasmtime::component::Component;
 
 use crate::upstream::Endpoint;
 
-/// The interface that a balancer exports.
+/// The interface that a balancer exports, and the one that it may.
 const POLICY: &str = "pointsman:balancer/policy@1.";
+const STATE: &str = "pointsman:balancer/state@1.";
+
+/// The interface by which a balancer asks about requests.
+const FACTS: &str = "pointsman:balancer/request-facts@1.";
 
 /// Interfaces that a component may import, without version: what std of `wasm32-wasip2` asks for
 /// whether it is used or not, beside our own. Theirs are empty behind the name: no files, no arguments, a clock
 /// that stands still within a call, fixed random numbers, and output that goes to the log.
 const GIVEN: &[&str] = &[
     "pointsman:balancer/load",
+    "pointsman:balancer/log",
+    "pointsman:balancer/request-facts",
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",
@@ -72,9 +78,7 @@ pub enum LoadError {
     Capability { import: String },
     #[error("an import of the component is not what this gateway gives: {0}")]
     Imports(String),
-    #[error(
-        "the component's interface pointsman:balancer/policy is not that of version 1.0.0: {0}"
-    )]
+    #[error("an interface that the component exports is not the one of that name and version: {0}")]
     Exports(String),
     #[error("the component fails when it is asked to describe itself: {0}")]
     Describe(String),
@@ -127,6 +131,12 @@ impl Interests {
 
     pub(super) fn add(&self, observed: Observed) {
         self.0.fetch_or(observed as u8, Ordering::Relaxed);
+    }
+
+    /// Adds all that is in others.
+    pub(super) fn absorb(&self, others: &Self) {
+        let others = others.0.load(Ordering::Relaxed);
+        self.0.fetch_or(others, Ordering::Relaxed);
     }
 
     pub(super) fn contains(&self, observed: Observed) -> bool {
@@ -250,6 +260,17 @@ pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
     ty.imports(engine)
         .map(|(name, _)| name.to_owned())
         .collect()
+}
+
+/// Whether a component with these exports can hand its state over.
+pub(super) fn hands_over(exports: &[String]) -> bool {
+    exports.iter().any(|name| name.starts_with(STATE))
+}
+
+/// Whether a component asks about the requests that it chooses for.
+pub(super) fn reads_facts(engine: &Engine, component: &Component) -> bool {
+    let ty = component.component_type();
+    ty.imports(engine).any(|(name, _)| name.starts_with(FACTS))
 }
 
 /// The columns that a description names.

@@ -1,5 +1,7 @@
 //! The balancer of one upstream: asks its instance, and chooses by itself where that fails.
 
+mod switch;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +13,9 @@ use tokio::sync::mpsc::Sender;
 use super::bindings;
 use super::check::{Column, Interests, Observed};
 use super::engine::{Engine, Plugin};
-use super::instance::{Fault, Instance};
+use super::facts::{self, Facts};
+use super::instance::{Fault, Instance, Order};
+use super::limits::Limits;
 use super::tape::Tape;
 use crate::trace::{Answer, Header};
 use crate::upstream::Endpoint;
@@ -31,7 +35,7 @@ pub fn micros(time: Instant) -> u64 {
 
 /// A request to be placed; see `wit/balancer.wit`.
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
+pub struct Request<'a> {
     /// Microseconds on a clock that never goes back.
     pub now: u64,
     /// Uniform random bits.
@@ -40,6 +44,18 @@ pub struct Request {
     pub affinity: Option<u64>,
     /// 0 for the first try.
     pub attempt: u32,
+    /// What else there is to know of it, for plugins that ask; none where it is no client's request.
+    pub facts: Option<&'a dyn Facts>,
+}
+
+impl Request<'_> {
+    /// The same without what lives no longer than the request: to be kept, or sent elsewhere.
+    pub fn in_numbers(self) -> Request<'static> {
+        Request {
+            facts: None,
+            ..self
+        }
+    }
 }
 
 /// Where a request goes.
@@ -70,6 +86,22 @@ pub struct Counters {
     pub faults: Faults,
     /// The last fault, in words.
     pub last_fault: Option<String>,
+    /// Faults in a row, each within a minute of the one before.
+    pub consecutive_faults: u32,
+    /// Seconds until another instance may be made; none if nothing keeps the plugin from choosing.
+    pub quarantine: Option<f64>,
+    /// What became of the state of the instance before this plugin's; none if there was nothing to hand
+    /// over.
+    pub handover: Option<Handover>,
+}
+
+/// What became of the state of an instance.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Handover {
+    /// Bytes that the new instance took over.
+    pub bytes: usize,
+    /// Why it took over nothing.
+    pub failure: Option<String>,
 }
 
 /// Faults of a plugin by kind.
@@ -85,6 +117,8 @@ pub struct Faults {
     pub out_of_range: u64,
     /// Settings refused.
     pub configuration: u64,
+    /// States that were not handed over: of any of the kinds above, too large, or refused.
+    pub state: u64,
 }
 
 /// The balancer of one upstream, shared by all workers.
@@ -101,6 +135,8 @@ pub struct Balancer {
     stuck: AtomicBool,
     /// What the plugin looks at.
     interests: Arc<Interests>,
+    /// Longest wait for the lock, in microseconds: as long as a pick may take.
+    patience: AtomicU64,
     /// Whether what happens is written down.
     recorded: AtomicBool,
 }
@@ -129,6 +165,7 @@ impl std::fmt::Debug for Balancer {
 struct Inner {
     plugin: Arc<Plugin>,
     config: String,
+    limits: Limits,
     table: Arc<[Arc<Endpoint>]>,
     seat: Seat,
     /// Faults in a row, each within [`PROBATION`] of the one before.
@@ -154,13 +191,16 @@ impl Balancer {
     /// A balancer without endpoints. Its instance is made when it is first asked.
     pub fn new(engine: Arc<Engine>, upstream: &str, plugin: Arc<Plugin>, config: String) -> Self {
         let table: Arc<[Arc<Endpoint>]> = Arc::new([]);
+        let limits = engine.limits();
         Self {
             interests: Arc::new(Interests::new(&plugin.columns)),
+            patience: AtomicU64::new(in_micros(limits.pick_timeout)),
             engine,
             upstream: upstream.into(),
             inner: Mutex::new(Inner {
                 plugin,
                 config,
+                limits,
                 table: Arc::clone(&table),
                 seat: Seat::Vacant,
                 faults: 0,
@@ -174,25 +214,6 @@ impl Balancer {
             busy: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             recorded: AtomicBool::new(false),
-        }
-    }
-
-    /// Lets another plugin, or the same with other settings, choose from the next pick on. Nothing
-    /// happens if both are what they were: the turn of a round robin is not lost.
-    pub fn replace(&self, plugin: Arc<Plugin>, config: String) {
-        let mut inner = self.inner.lock();
-        if inner.plugin.digest != plugin.digest || inner.config != config {
-            self.interests.reset(&plugin.columns);
-            inner.plugin = plugin;
-            inner.config = config;
-            inner.seat = Seat::Vacant;
-            // A trace is of one balancer.
-            inner.tape = None;
-            inner.faults = 0;
-            inner.last_fault = None;
-            // They are shown as the plugin's own.
-            inner.counters = Counters::default();
-            self.busy.store(0, Ordering::Relaxed);
         }
     }
 
@@ -224,8 +245,9 @@ impl Balancer {
     }
 
     /// Writes down from now on what the balancer is asked and answers, until [`Balancer::end_recording`] or
-    /// until nobody wants it any more. It begins with a new instance, so that nothing is in it that the
-    /// trace does not tell. Returns the number of the recording.
+    /// until nobody wants it any more. It begins with a new instance, which takes over what the old one
+    /// hands over, so that nothing is in it that the trace does not tell. Returns the number of the
+    /// recording.
     ///
     /// # Errors
     /// When it is being recorded already, or the instance cannot be made.
@@ -235,6 +257,11 @@ impl Balancer {
         if inner.tape.is_some() {
             return Err("it is being recorded already".into());
         }
+        let saved = match &mut inner.seat {
+            // Without it, the recording starts from nothing.
+            Seat::Taken(instance) => instance.save().unwrap_or_default(),
+            Seat::Vacant | Seat::Closed(_) => Vec::new(),
+        };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let header = Header {
             upstream: self.upstream.clone(),
@@ -243,16 +270,18 @@ impl Balancer {
             config: inner.config.clone(),
             started: now.map_or(0.0, |since| since.as_secs_f64()),
             gateway: env!("CARGO_PKG_VERSION").into(),
+            reads_facts: inner.plugin.reads_facts,
         };
-        let (to, limit) = (recording.to, recording.limit);
-        inner.tape = Some(Box::new(Tape::new(
+        let tape = Tape::new(
             &header,
             &recording.component,
-            to,
-            limit,
-        )));
+            &saved,
+            recording.to,
+            recording.limit,
+        );
+        inner.tape = Some(Box::new(tape));
         inner.seat = Seat::Vacant;
-        if inner.take_seat(self).is_err() {
+        if inner.take_seat(self, &saved).is_err() {
             inner.tape = None;
             let fault = inner.counters.last_fault.clone();
             return Err(fault.unwrap_or_else(|| "the balancer has no instance".into()));
@@ -272,28 +301,20 @@ impl Balancer {
 
     /// Takes note of what came of a pick just now, where that is recorded: the status of the answer, 0 if
     /// there was none.
-    pub fn observe_outcome(&self, request: Request, status: u16) {
+    pub fn observe_outcome(&self, request: Request<'_>, status: u16) {
         if !self.recorded.load(Ordering::Relaxed) {
             return;
         }
         let now = micros(Instant::now());
         // A trace without some outcomes is better than a request that waits.
-        let Some(mut inner) = self.inner.try_lock_for(self.engine.settings.pick_timeout) else {
+        let patience = Duration::from_micros(self.patience.load(Ordering::Relaxed));
+        let Some(mut inner) = self.inner.try_lock_for(patience) else {
             return;
         };
         let told = (inner.tape.as_mut()).map(|tape| tape.outcome(request.entropy, status, now));
         if !matches!(told, Some(Ok(()))) {
             inner.end_recording(&self.recorded);
         }
-    }
-
-    /// What the balancer has done so far.
-    pub fn counters(&self) -> Counters {
-        let mut counters = self.inner.lock().counters.clone();
-        counters.busy = self.busy.load(Ordering::Relaxed);
-        counters.picks += counters.busy;
-        counters.host_choices += counters.busy;
-        counters
     }
 
     /// Bytes of memory that the plugin's instance has taken; none while there is no instance.
@@ -304,19 +325,29 @@ impl Balancer {
         }
     }
 
+    /// What the balancer has done so far.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.inner.lock().counters();
+        counters.busy = self.busy.load(Ordering::Relaxed);
+        counters.picks += counters.busy;
+        counters.host_choices += counters.busy;
+        counters
+    }
+
     /// Chooses an endpoint. One whose id is in `tried` is chosen only if no other is left, whatever
     /// the plugin says. `claim` is called with it before the next pick is asked for, so that what it counts
     /// is known to that.
     pub fn pick<T>(
         &self,
-        request: Request,
+        request: Request<'_>,
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>) -> T,
     ) -> Choice<T> {
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()
         } else {
-            self.inner.try_lock_for(self.engine.settings.pick_timeout)
+            let patience = self.patience.load(Ordering::Relaxed);
+            self.inner.try_lock_for(Duration::from_micros(patience))
         };
         let Some(mut inner) = locked else {
             self.stuck.store(true, Ordering::Relaxed);
@@ -363,9 +394,13 @@ struct Unavailable;
 
 impl Inner {
     /// The position that the plugin chooses, which is one of the table.
-    fn ask(&mut self, balancer: &Balancer, request: Request) -> Result<Option<usize>, Unavailable> {
+    fn ask(
+        &mut self,
+        balancer: &Balancer,
+        request: Request<'_>,
+    ) -> Result<Option<usize>, Unavailable> {
         if !matches!(self.seat, Seat::Taken(_)) {
-            self.take_seat(balancer)?;
+            self.take_seat(balancer, &[])?;
         }
         let Seat::Taken(instance) = &mut self.seat else {
             return Err(Unavailable);
@@ -376,9 +411,10 @@ impl Inner {
             affinity: request.affinity,
             attempt: request.attempt,
         };
-        let answer = if self.plugin.columns.is_empty() {
-            instance.pick(guest_request)
-        } else {
+        let mut ask = || {
+            if self.plugin.columns.is_empty() {
+                return instance.pick(guest_request);
+            }
             self.load.clear();
             for column in &self.plugin.columns {
                 let (table, now) = (self.table.iter(), request.now);
@@ -390,6 +426,10 @@ impl Inner {
                 }
             }
             instance.pick_by_load(guest_request, &self.load)
+        };
+        let answer = match request.facts {
+            Some(facts) if self.plugin.reads_facts => facts::at_hand(facts, ask),
+            _ => ask(),
         };
         let length = self.table.len();
         let fault = match answer {
@@ -404,24 +444,25 @@ impl Inner {
         Err(Unavailable)
     }
 
+    /// Makes an instance, which takes over what another one has saved, if that is something.
     #[cold]
-    fn take_seat(&mut self, balancer: &Balancer) -> Result<(), Unavailable> {
+    fn take_seat(&mut self, balancer: &Balancer, saved: &[u8]) -> Result<(), Unavailable> {
         if let Seat::Closed(until) = self.seat
             && Instant::now() < until
         {
             return Err(Unavailable);
         }
         self.counters.instances += 1;
+        let order = Order {
+            engine: &balancer.engine,
+            plugin: &self.plugin,
+            upstream: &balancer.upstream,
+            config: &self.config,
+            limits: self.limits,
+            listen: self.tape.is_some(),
+        };
         self.load.clear();
-        let started = Instance::start(
-            &balancer.engine,
-            &self.plugin,
-            &balancer.upstream,
-            &self.config,
-            &self.table,
-            &balancer.interests,
-            self.tape.is_some(),
-        );
+        let started = Instance::start(&order, saved, &self.table, &balancer.interests);
         match started {
             Ok(instance) => {
                 if let Some(tape) = &mut self.tape {
@@ -441,7 +482,7 @@ impl Inner {
     fn write_down(
         &mut self,
         recorded: &AtomicBool,
-        request: Request,
+        request: Request<'_>,
         answer: Result<Option<usize>, Unavailable>,
         chosen: Option<usize>,
     ) {
@@ -468,6 +509,23 @@ impl Inner {
         recorded.store(false, Ordering::Relaxed);
     }
 
+    /// What is shown of it.
+    fn counters(&self) -> Counters {
+        let now = Instant::now();
+        let recent = self.last_fault.is_some_and(|last| now - last <= PROBATION);
+        let left = match self.seat {
+            Seat::Closed(until) => Some(until.saturating_duration_since(now)),
+            Seat::Vacant | Seat::Taken(_) => None,
+        };
+        Counters {
+            consecutive_faults: if recent { self.faults } else { 0 },
+            quarantine: left
+                .filter(|left| !left.is_zero())
+                .map(|left| left.as_secs_f64()),
+            ..self.counters.clone()
+        }
+    }
+
     /// Throws the instance away and decides when there may be another.
     #[cold]
     fn blame(&mut self, upstream: &str, fault: &Fault) {
@@ -489,6 +547,7 @@ impl Inner {
             Fault::Memory(_) => faults.memory += 1,
             Fault::OutOfRange { .. } => faults.out_of_range += 1,
             Fault::Configuration(_) => faults.configuration += 1,
+            Fault::State(_) | Fault::StateSize { .. } => faults.state += 1,
         }
         let text = fault.to_string();
         let plugin = self.plugin.name.as_str();
@@ -499,6 +558,10 @@ impl Inner {
         );
         self.counters.last_fault = Some(text);
     }
+}
+
+fn in_micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A position, or the next one whose endpoint has not been tried.

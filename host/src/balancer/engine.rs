@@ -1,8 +1,8 @@
 //! What all components share: the compiler, the sandbox and the clock that interrupts.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,11 +11,12 @@ use thiserror::Error;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, OptLevel};
 
-use super::bindings::BalancerPre;
 use super::cache::{self, Cache};
 use super::check::{self, LoadError};
 use super::compile;
-use super::instance::{Fault, Instance};
+use super::instance::{Fault, Instance, Prepared};
+use super::journal::{Journal, Journals};
+use super::limits::Limits;
 use super::sandbox::{self, Guest};
 
 /// Address space that a memory of a guest reserves. With it, 10,000 instances are an ordinary case;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub pick_timeout: Duration,
     /// Largest memory of an instance, in bytes.
     pub memory: usize,
+    /// Largest state that one instance hands over to the next, in bytes.
+    pub state: usize,
     /// Largest component, in bytes.
     pub upload: usize,
     /// Longest time to compile a component.
@@ -81,6 +84,7 @@ pub struct Engine {
     /// Instructions that a pick may take, where these are counted.
     pub(super) fuel: Option<u64>,
     cache: Option<Cache>,
+    journals: Journals,
     /// Stops the epoch clock when dropped.
     _clock: Sender<()>,
 }
@@ -109,7 +113,11 @@ pub struct Plugin {
     pub exports: Vec<String>,
     /// The interfaces that it imports, all of which this gateway gives.
     pub imports: Vec<String>,
-    pub(super) pre: BalancerPre<Guest>,
+    /// Whether it asks about the requests that it chooses for.
+    pub(super) reads_facts: bool,
+    pub(super) prepared: Prepared,
+    /// Where it writes to, once it has the name that it is loaded under.
+    pub(super) journal: OnceLock<Arc<Journal>>,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -181,8 +189,25 @@ impl Engine {
             tick,
             fuel,
             cache,
+            journals: Journals::default(),
             _clock: clock,
         }))
+    }
+
+    /// The bounds of an instance whose upstream asks for no others.
+    pub fn limits(&self) -> Limits {
+        Limits::of_gateway(&self.settings)
+    }
+
+    /// Keeps what a plugin says from now on, under the name that it is loaded under. The first name
+    /// stands.
+    pub fn name_plugin(&self, plugin: &Plugin, name: &str) {
+        plugin.journal.get_or_init(|| self.journals.open(name));
+    }
+
+    /// What the balancer of this name has said; none if it is not in use.
+    pub fn journal(&self, name: &str) -> Option<Arc<Journal>> {
+        self.journals.find(name)
     }
 
     /// Checks a component from outside. It is compiled in a process of its own, with bounds on time
@@ -275,9 +300,9 @@ impl Engine {
             .linker
             .instantiate_pre(component)
             .map_err(|error| LoadError::Imports(format!("{error:#}")))?;
-        let pre =
-            BalancerPre::new(pre).map_err(|error| LoadError::Exports(format!("{error:#}")))?;
-        let description = Instance::describe(self, &pre, &digest)?;
+        let prepared = Prepared::new(pre, check::hands_over(&exports))
+            .map_err(|error| LoadError::Exports(format!("{error:#}")))?;
+        let description = Instance::describe(self, &prepared, &digest)?;
         let columns = check::columns(&description.columns)?;
         let config_schema = check::schema(&description.config_schema)?;
         Ok(Arc::new(Plugin {
@@ -289,7 +314,9 @@ impl Engine {
             columns,
             exports,
             imports,
-            pre,
+            reads_facts: check::reads_facts(&self.wasm, component),
+            prepared,
+            journal: OnceLock::new(),
         }))
     }
 }

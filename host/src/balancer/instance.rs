@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use wasmtime::component::InstancePre;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
-use super::bindings::{self, BalancerPre, Description};
+use super::bindings::{self, BalancerIndices, Description, HandOver, HandOverIndices};
 use super::check::{Interests, LoadError};
 use super::engine::{Engine, Plugin};
+use super::limits::Limits;
+use super::output::Output;
 use super::sandbox::{Ear, Guest, Overdue};
 use crate::upstream::Endpoint;
 
@@ -20,7 +23,8 @@ const PATIENCE: u32 = 10;
 /// processor. It is left alone up to this many times its deadline.
 const STARVATION: u32 = 50;
 
-/// Memory that the host sets aside for what one call returns, in bytes: strings of a description.
+/// Memory that the host sets aside for what one call hands it, in bytes: strings of a description, or a
+/// message for the log.
 const HOSTCALL_FUEL: usize = 1 << 20;
 
 /// What a guest did wrong.
@@ -46,6 +50,17 @@ pub(super) enum Fault {
     /// It refused its settings.
     #[error("it refused its settings: {0}")]
     Configuration(String),
+    /// What it saved is too much.
+    #[error("it saved {size} bytes, and may save {limit}")]
+    StateSize {
+        /// Bytes that it saved.
+        size: usize,
+        /// Bytes that it may save.
+        limit: usize,
+    },
+    /// It refused what its predecessor saved.
+    #[error("it refused what was saved: {0}")]
+    State(String),
 }
 
 /// The error that ends a call past its deadline.
@@ -53,56 +68,101 @@ pub(super) enum Fault {
 #[error("the deadline has passed")]
 struct Late;
 
+/// A component that is linked, with the places of what it exports.
+pub(super) struct Prepared {
+    pre: InstancePre<Guest>,
+    policy: BalancerIndices,
+    hand_over: Option<HandOverIndices>,
+}
+
+impl Prepared {
+    /// Looks the exports up: those of `policy`, and those of `state` where it `hands_over`.
+    pub(super) fn new(pre: InstancePre<Guest>, hands_over: bool) -> wasmtime::Result<Self> {
+        let hand_over = hands_over.then(|| HandOverIndices::new(&pre));
+        Ok(Self {
+            policy: BalancerIndices::new(&pre)?,
+            hand_over: hand_over.transpose()?,
+            pre,
+        })
+    }
+
+    /// Whether its state can be handed over.
+    pub(super) fn hands_over(&self) -> bool {
+        self.hand_over.is_some()
+    }
+
+    fn instantiate(&self, mut store: &mut Store<Guest>) -> wasmtime::Result<Exports> {
+        let instance = self.pre.instantiate(&mut store)?;
+        let hand_over = self.hand_over.as_ref();
+        let hand_over = hand_over.map(|indices| indices.load(&mut store, &instance));
+        Ok(Exports {
+            policy: self.policy.load(store, &instance)?,
+            hand_over: hand_over.transpose()?,
+        })
+    }
+}
+
+/// What can be called.
+struct Exports {
+    policy: bindings::Balancer,
+    hand_over: Option<HandOver>,
+}
+
+/// What an instance is made from.
+pub(super) struct Order<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) plugin: &'a Plugin,
+    /// Whose requests it is to place.
+    pub(super) upstream: &'a str,
+    pub(super) config: &'a str,
+    pub(super) limits: Limits,
+    /// Whether what it is answered is kept for [`Instance::heard`].
+    pub(super) listen: bool,
+}
+
 pub(super) struct Instance {
     store: Store<Guest>,
-    balancer: bindings::Balancer,
+    exports: Exports,
     /// Ticks of the clock that a pick may take.
     pick_ticks: u64,
     /// Instructions that it may take, where these are counted.
     fuel: Option<u64>,
+    /// Largest state, in bytes.
+    state: usize,
 }
 
 impl Instance {
-    /// An instance that knows its settings and its table. What it asks for is added to `interests`; with
-    /// `listen`, what it is answered is kept for [`Instance::heard`].
+    /// An instance that knows its settings and its table, and what another one has saved, if that is
+    /// something. What it asks for is added to `interests`.
     pub(super) fn start(
-        engine: &Engine,
-        plugin: &Plugin,
-        upstream: &str,
-        config: &str,
+        order: &Order<'_>,
+        saved: &[u8],
         table: &Arc<[Arc<Endpoint>]>,
         interests: &Arc<Interests>,
-        listen: bool,
     ) -> Result<Self, Fault> {
-        let mut instance = Self::configured(engine, plugin, upstream, config, interests, listen)?;
+        let mut instance = Self::configured(order, interests)?;
+        if !saved.is_empty() {
+            instance.restore(saved)?;
+        }
         instance.set_endpoints(table)?;
         Ok(instance)
     }
 
-    /// The same without a table.
-    pub(super) fn configured(
-        engine: &Engine,
-        plugin: &Plugin,
-        upstream: &str,
-        config: &str,
-        interests: &Arc<Interests>,
-        listen: bool,
-    ) -> Result<Self, Fault> {
-        let mut guest = Guest::new(
-            engine.settings.memory,
-            upstream,
-            &plugin.name,
-            Arc::clone(interests),
-        );
-        if listen {
+    /// An instance that knows its settings, and waits for its table.
+    pub(super) fn configured(order: &Order<'_>, interests: &Arc<Interests>) -> Result<Self, Fault> {
+        let plugin = order.plugin;
+        let output = Output::new(order.upstream, &plugin.name, plugin.journal.get().cloned());
+        let mut guest = Guest::new(order.limits.memory, output, Arc::clone(interests));
+        if order.listen {
             guest.ear = Ear::Listening(Vec::new());
         }
-        let mut instance = Self::new(engine, &plugin.pre, guest)?;
+        let mut instance = Self::new(order.engine, &plugin.prepared, guest, order.limits)?;
         instance
-            .call(PATIENCE, |balancer, store| {
-                balancer
+            .call(PATIENCE, |exports, store| {
+                exports
+                    .policy
                     .pointsman_balancer_policy()
-                    .call_configure(store, config)
+                    .call_configure(store, order.config)
             })?
             .map_err(Fault::Configuration)?;
         Ok(instance)
@@ -114,36 +174,48 @@ impl Instance {
     /// What the plugin says of them, or how it fails.
     pub(super) fn configure(engine: &Engine, plugin: &Plugin, config: &str) -> Result<(), Fault> {
         let none: Arc<[Arc<Endpoint>]> = Arc::new([]);
-        Self::start(engine, plugin, "", config, &none, &Arc::default(), false).map(|_| ())
+        let order = Order {
+            engine,
+            plugin,
+            upstream: "",
+            config,
+            limits: engine.limits(),
+            listen: false,
+        };
+        Self::start(&order, &[], &none, &Arc::default()).map(|_| ())
     }
 
     /// Asks a component what it is, in an instance that is then thrown away.
     pub(super) fn describe(
         engine: &Engine,
-        pre: &BalancerPre<Guest>,
+        prepared: &Prepared,
         digest: &str,
     ) -> Result<Description, LoadError> {
         let describe = || {
-            let guest = Guest::new(engine.settings.memory, "", digest, Arc::default());
-            let mut instance = Self::new(engine, pre, guest)?;
-            instance.call(PATIENCE, |balancer, store| {
-                balancer.pointsman_balancer_policy().call_describe(store)
+            let limits = engine.limits();
+            let output = Output::new("", digest, None);
+            let guest = Guest::new(limits.memory, output, Arc::default());
+            let mut instance = Self::new(engine, prepared, guest, limits)?;
+            instance.call(PATIENCE, |exports, store| {
+                let policy = exports.policy.pointsman_balancer_policy();
+                policy.call_describe(store)
             })
         };
         describe().map_err(|fault: Fault| LoadError::Describe(fault.to_string()))
     }
 
-    fn new(engine: &Engine, pre: &BalancerPre<Guest>, guest: Guest) -> Result<Self, Fault> {
-        let settings = &engine.settings;
+    fn new(
+        engine: &Engine,
+        prepared: &Prepared,
+        guest: Guest,
+        limits: Limits,
+    ) -> Result<Self, Fault> {
         let mut store = Store::new(&engine.wasm, guest);
         store.limiter(|guest| &mut guest.limits);
         store.set_hostcall_fuel(HOSTCALL_FUEL);
-        let ticks = settings
-            .pick_timeout
-            .as_nanos()
-            .div_ceil(engine.tick.as_nanos());
+        let budget = limits.pick_timeout;
+        let ticks = budget.as_nanos().div_ceil(engine.tick.as_nanos());
         let pick_ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
-        let budget = settings.pick_timeout;
         store
             .epoch_deadline_callback(move |mut context| check_deadline(context.data_mut(), budget));
         // Instantiation runs the guest's start code.
@@ -151,16 +223,54 @@ impl Instance {
         if let Some(fuel) = engine.fuel {
             refuel(&mut store, fuel * u64::from(PATIENCE));
         }
-        let balancer = catch_unwind(AssertUnwindSafe(|| pre.instantiate(&mut store)))
+        let exports = catch_unwind(AssertUnwindSafe(|| prepared.instantiate(&mut store)))
             .unwrap_or_else(|_| Err(wasmtime::Error::msg("the host panicked")))
             .map_err(|error| fault(&mut store, &error))?;
         store.data_mut().overdue = None;
         Ok(Self {
             store,
-            balancer,
+            exports,
             pick_ticks,
             fuel: engine.fuel,
+            state: limits.state,
         })
+    }
+
+    /// What it hands over; empty for nothing.
+    pub(super) fn save(&mut self) -> Result<Vec<u8>, Fault> {
+        let limit = self.state;
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        // A little too much is told in figures; all that is more is not copied at all.
+        self.store
+            .set_hostcall_fuel(limit.saturating_add(HOSTCALL_FUEL));
+        let saved = self.call(PATIENCE, |exports, store| match &exports.hand_over {
+            Some(hand_over) => hand_over.pointsman_balancer_state().call_save(store),
+            None => Ok(Vec::new()),
+        });
+        self.store.set_hostcall_fuel(HOSTCALL_FUEL);
+        let saved = saved?;
+        match saved.len() {
+            size if size > limit => Err(Fault::StateSize { size, limit }),
+            _ => Ok(saved),
+        }
+    }
+
+    /// Takes over what another instance has saved, before its first table.
+    pub(super) fn restore(&mut self, saved: &[u8]) -> Result<(), Fault> {
+        self.call(PATIENCE, |exports, store| match &exports.hand_over {
+            Some(hand_over) => hand_over
+                .pointsman_balancer_state()
+                .call_restore(store, saved),
+            None => Ok(Err("it has no interface for that".into())),
+        })?
+        .map_err(Fault::State)
+    }
+
+    /// Adds what it has asked for, and what it will, to these.
+    pub(super) fn report_to(&mut self, interests: &Arc<Interests>) {
+        self.store.data_mut().report_to(interests);
     }
 
     /// What the gateway answered to questions of the last call, if somebody listens.
@@ -176,6 +286,11 @@ impl Instance {
         self.store.data_mut().ear = Ear::Prompted(answers.into_iter());
     }
 
+    /// Bytes of memory that it has taken.
+    pub(super) fn memory(&self) -> usize {
+        self.store.data().limits.memory
+    }
+
     /// Replaces the table that positions refer to.
     pub(super) fn set_endpoints(&mut self, table: &Arc<[Arc<Endpoint>]>) -> Result<(), Fault> {
         self.store.data_mut().set_endpoints(table);
@@ -186,23 +301,20 @@ impl Instance {
                 weight: endpoint.weight,
             })
             .collect();
-        self.call(PATIENCE, |balancer, store| {
-            balancer
+        self.call(PATIENCE, |exports, store| {
+            exports
+                .policy
                 .pointsman_balancer_policy()
                 .call_endpoints_changed(store, &rows)
         })
     }
 
-    /// Bytes of memory that it has taken.
-    pub(super) fn memory(&self) -> usize {
-        self.store.data().limits.memory
-    }
-
     /// Asks for a position.
     pub(super) fn pick(&mut self, request: bindings::Request) -> Result<Option<u32>, Fault> {
         self.store.data_mut().now = request.now;
-        self.call(1, |balancer, store| {
-            balancer
+        self.call(1, |exports, store| {
+            exports
+                .policy
                 .pointsman_balancer_policy()
                 .call_pick(store, request)
         })
@@ -215,8 +327,9 @@ impl Instance {
         load: &[u32],
     ) -> Result<Option<u32>, Fault> {
         self.store.data_mut().now = request.now;
-        self.call(1, |balancer, store| {
-            balancer
+        self.call(1, |exports, store| {
+            exports
+                .policy
                 .pointsman_balancer_policy()
                 .call_pick_by_load(store, request, load)
         })
@@ -226,7 +339,7 @@ impl Instance {
     fn call<T>(
         &mut self,
         patience: u32,
-        call: impl FnOnce(&bindings::Balancer, &mut Store<Guest>) -> wasmtime::Result<T>,
+        call: impl FnOnce(&Exports, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         self.store
             .set_epoch_deadline(self.pick_ticks * u64::from(patience));
@@ -237,7 +350,7 @@ impl Instance {
             heard.clear();
         }
         // wasmtime is not known to panic here; if it does, it costs an instance and no worker.
-        let called = catch_unwind(AssertUnwindSafe(|| call(&self.balancer, &mut self.store)));
+        let called = catch_unwind(AssertUnwindSafe(|| call(&self.exports, &mut self.store)));
         let outcome = match called {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(fault(&mut self.store, &error)),

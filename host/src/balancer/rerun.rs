@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::bindings;
 use super::check::Interests;
 use super::engine::{Engine, Plugin};
-use super::instance::Instance;
+use super::instance::{Instance, Order};
 use crate::trace::{Answer, Pick, Row};
 use crate::upstream::Endpoint;
 
@@ -15,6 +15,8 @@ pub struct Rerun {
     engine: Arc<Engine>,
     plugin: Arc<Plugin>,
     config: String,
+    /// What the first instance takes over.
+    saved: Vec<u8>,
     instance: Option<Instance>,
 }
 
@@ -25,12 +27,13 @@ impl std::fmt::Debug for Rerun {
 }
 
 impl Rerun {
-    /// One that has not been told of a table yet. `config` is that of the trace.
-    pub fn new(engine: Arc<Engine>, plugin: Arc<Plugin>, config: String) -> Self {
+    /// One that has not been told of a table yet. `config` and `saved` are those of the trace.
+    pub fn new(engine: Arc<Engine>, plugin: Arc<Plugin>, config: String, saved: Vec<u8>) -> Self {
         Self {
             engine,
             plugin,
             config,
+            saved,
             instance: None,
         }
     }
@@ -41,10 +44,22 @@ impl Rerun {
     /// What it does wrong.
     pub fn table(&mut self, fresh: bool, rows: &[Row], heard: Vec<u64>) -> Result<(), String> {
         if fresh {
-            let (engine, plugin) = (&self.engine, &self.plugin);
-            let interests = Arc::<Interests>::default();
-            let made = Instance::configured(engine, plugin, "", &self.config, &interests, false);
-            self.instance = Some(made.map_err(|fault| fault.to_string())?);
+            let order = Order {
+                engine: &self.engine,
+                plugin: &self.plugin,
+                upstream: "",
+                config: &self.config,
+                limits: self.engine.limits(),
+                listen: false,
+            };
+            let made = Instance::configured(&order, &Arc::<Interests>::default());
+            let mut made = made.map_err(|fault| fault.to_string())?;
+            let saved = std::mem::take(&mut self.saved);
+            if !saved.is_empty() {
+                let restored = made.restore(&saved);
+                restored.map_err(|fault| fault.to_string())?;
+            }
+            self.instance = Some(made);
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let endpoint = |row: &Row| Endpoint::new(row.id, address, String::new(), row.weight);

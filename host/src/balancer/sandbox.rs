@@ -18,12 +18,11 @@ use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, io, random};
 use wasmtime_wasi::p2::{StreamError, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::bindings::load;
+use super::bindings::{load, log, request_facts};
 use super::check::{Column, Interests};
+use super::facts;
+use super::output::{Output, level_of};
 use crate::upstream::{Changes, Endpoint};
-
-/// Bytes of output that are logged for each call; more is dropped, and said to be.
-const OUTPUT_PER_CALL: usize = 4096;
 
 /// Bytes that a guest may write at once.
 const WRITE: u64 = 4096;
@@ -72,13 +71,8 @@ pub(super) enum Ear {
 }
 
 impl Guest {
-    /// `upstream` and `plugin` are named in the log beside what the guest prints.
-    pub(super) fn new(
-        memory: usize,
-        upstream: &str,
-        plugin: &str,
-        interests: Arc<Interests>,
-    ) -> Self {
+    /// A guest of so many bytes at most.
+    pub(super) fn new(memory: usize, output: Output, interests: Arc<Interests>) -> Self {
         Self {
             context: WasiCtx::builder().build(),
             table: ResourceTable::new(),
@@ -93,12 +87,7 @@ impl Guest {
                 denied: false,
                 memory: 0,
             },
-            output: Output {
-                text: Vec::new(),
-                left: OUTPUT_PER_CALL,
-                upstream: upstream.into(),
-                plugin: plugin.into(),
-            },
+            output,
             endpoints: Arc::new([]),
             changes: None,
             ear: Ear::Deaf,
@@ -115,6 +104,12 @@ impl Guest {
         if self.changes.is_some() {
             self.changes = Some(Changes::new(Arc::clone(table)));
         }
+    }
+
+    /// Adds what the guest has asked for, and what it will, to these.
+    pub(super) fn report_to(&mut self, interests: &Arc<Interests>) {
+        interests.absorb(&self.interests);
+        self.interests = Arc::clone(interests);
     }
 
     fn random_u64(&mut self) -> u64 {
@@ -178,52 +173,6 @@ impl ResourceLimiter for Limits {
     }
 }
 
-/// What a guest prints, on its way to the log.
-pub(super) struct Output {
-    /// All of a call, logged at its end: a line each would hold up the worker that asks.
-    text: Vec<u8>,
-    /// Bytes that the running call may still print.
-    left: usize,
-    upstream: Box<str>,
-    plugin: Box<str>,
-}
-
-impl Output {
-    fn write(&mut self, bytes: &[u8]) {
-        let taken = bytes.len().min(self.left);
-        let was_open = self.left > 0;
-        self.left -= taken;
-        self.text.extend_from_slice(&bytes[..taken]);
-        if was_open && self.left == 0 {
-            self.log();
-            let (upstream, plugin) = (&*self.upstream, &*self.plugin);
-            tracing::warn!(
-                upstream,
-                plugin,
-                "prints more than {OUTPUT_PER_CALL} bytes in a call: the rest is dropped"
-            );
-        }
-    }
-
-    fn log(&mut self) {
-        if !self.text.is_empty() {
-            let text = String::from_utf8_lossy(&self.text);
-            let text = text.trim_end();
-            let (upstream, plugin) = (&*self.upstream, &*self.plugin);
-            tracing::info!(upstream, plugin, "the balancer prints: {text}");
-            self.text.clear();
-        }
-    }
-
-    /// Ends a call: what it printed is logged, and the next call may print again.
-    pub(super) fn end_call(&mut self) {
-        if self.left < OUTPUT_PER_CALL {
-            self.log();
-            self.left = OUTPUT_PER_CALL;
-        }
-    }
-}
-
 /// Links what a guest may import.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
@@ -240,6 +189,8 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 
     type Own = HasSelf<Guest>;
     load::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    log::add_to_linker::<Guest, Own>(l, |guest| guest)?;
+    request_facts::add_to_linker::<Guest, Own>(l, |guest| guest)?;
     cli::stdin::add_to_linker::<Guest, Own>(l, |guest| guest)?;
     cli::stdout::add_to_linker::<Guest, Own>(l, |guest| guest)?;
     cli::stderr::add_to_linker::<Guest, Own>(l, |guest| guest)?;
@@ -341,6 +292,35 @@ impl load::Host for Guest {
     }
 }
 
+impl log::Host for Guest {
+    fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
+        self.output.say(level_of(level), &message);
+        Ok(())
+    }
+}
+
+impl request_facts::Host for Guest {
+    fn method(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| facts.method().into_owned()))
+    }
+
+    fn path(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| facts.path().into_owned()))
+    }
+
+    fn query(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| Some(facts.query()?.into_owned())).flatten())
+    }
+
+    fn header(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| Some(facts.header(&name)?.into_owned())).flatten())
+    }
+
+    fn client(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| facts.client().into_owned()))
+    }
+}
+
 // The standard streams are numbers without anything behind them: all output goes to the log.
 
 impl cli::stdin::Host for Guest {
@@ -405,7 +385,7 @@ impl streams::HostOutputStream for Guest {
     }
 
     fn write(&mut self, _: Resource<OutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
-        self.output.write(&bytes);
+        self.output.print(&bytes);
         Ok(())
     }
 

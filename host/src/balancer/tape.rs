@@ -26,9 +26,15 @@ pub(super) struct Tape {
 pub(super) struct Over;
 
 impl Tape {
-    pub(super) fn new(header: &Header, component: &[u8], to: Sender<Bytes>, limit: usize) -> Self {
+    pub(super) fn new(
+        header: &Header,
+        component: &[u8],
+        saved: &[u8],
+        to: Sender<Bytes>,
+        limit: usize,
+    ) -> Self {
         Self {
-            writer: Writer::new(header, component),
+            writer: Writer::new(header, component, saved),
             to,
             limit,
             sent: Instant::now(),
@@ -45,7 +51,7 @@ impl Tape {
 
     pub(super) fn pick(
         &mut self,
-        request: Request,
+        request: Request<'_>,
         load: &[u32],
         heard: &[u64],
         answer: Answer,

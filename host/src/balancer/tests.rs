@@ -12,8 +12,12 @@ use crate::upstream::{Endpoint, InFlight};
 
 #[path = "../../../tests/harness/guests.rs"]
 pub(crate) mod guests;
+#[path = "tests/interfaces.rs"]
+mod of_interfaces;
 #[path = "tests/shipped.rs"]
 mod of_shipped;
+#[path = "tests/switch.rs"]
+mod of_switch;
 
 use guests::guest;
 
@@ -24,16 +28,30 @@ fn engine() -> (TempDir, Arc<Engine>) {
 }
 
 fn engine_in(folder: &TempDir) -> Arc<Engine> {
+    Engine::new(settings(folder)).unwrap()
+}
+
+/// A patient gateway: a busy machine must not make the host's choice look like the balancer's, and what one
+/// upstream is denied is in order on another one.
+fn patient_engine(folder: &TempDir) -> Arc<Engine> {
     Engine::new(Settings {
+        pick_timeout: Duration::from_secs(60),
+        ..settings(folder)
+    })
+    .unwrap()
+}
+
+fn settings(folder: &TempDir) -> Settings {
+    Settings {
         pick_timeout: Duration::from_millis(50),
         memory: 16 << 20,
+        state: 1 << 20,
         upload: 1 << 20,
         compile_timeout: Duration::from_secs(60),
         cache_dir: Some(folder.path().to_owned()),
         // Never run: these tests compile in their own process.
         compiler: "/dev/null".into(),
-    })
-    .unwrap()
+    }
 }
 
 fn endpoints(weights: &[u32]) -> Arc<[Arc<Endpoint>]> {
@@ -58,12 +76,13 @@ fn shipped(engine: &Arc<Engine>, weights: &[u32]) -> Balancer {
     balancer
 }
 
-fn request(entropy: u64) -> Request {
+fn request(entropy: u64) -> Request<'static> {
     Request {
         now: entropy,
         entropy,
         affinity: None,
         attempt: 0,
+        facts: None,
     }
 }
 

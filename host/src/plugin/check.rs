@@ -130,6 +130,7 @@ fn engine() -> anyhow::Result<Arc<Engine>> {
     Engine::new(Settings {
         pick_timeout: bounds.pick_timeout,
         memory: bounds.memory,
+        state: bounds.state,
         upload: bounds.upload,
         compile_timeout: bounds.compile_timeout,
         cache_dir: None,

@@ -3,14 +3,17 @@
 use std::borrow::Cow;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::{HeaderName, Method};
 use regex::bytes::Regex;
 use twox_hash::XxHash64;
 use uuid::Uuid;
 
+use crate::balancer;
 use crate::upstream::{Affinity, Cookie, Key};
 
-/// What a key may be read from.
+/// What a key may be read from, and what a balancer may ask.
 pub(super) struct Facts<'a> {
+    pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
     pub(super) ip: &'a HeaderValue,
     /// The normalised path.
@@ -110,21 +113,7 @@ fn read<'a>(key: &Key, cookie: &Cookie, facts: &Facts<'a>) -> Option<Cow<'a, [u8
         Key::Ip => Some(facts.ip.as_bytes().into()),
         Key::Path => Some(facts.path.into()),
         Key::Cookie => cookie_of(facts.headers, &cookie.name).map(|text| text.as_bytes().into()),
-        Key::Header(name) => {
-            let mut values = facts
-                .headers
-                .get_all(name)
-                .iter()
-                .map(HeaderValue::as_bytes);
-            let first = values.next()?;
-            Some(match values.next() {
-                None => first.into(),
-                Some(second) => {
-                    let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
-                    all.join(&b", "[..]).into()
-                }
-            })
-        }
+        Key::Header(name) => header_of(facts.headers, name),
         Key::QueryArg(name) => {
             let pairs = form_urlencoded::parse(facts.query?.as_bytes());
             let own = pairs.filter(|(found, _)| found == name);
@@ -140,6 +129,45 @@ fn read<'a>(key: &Key, cookie: &Cookie, facts: &Facts<'a>) -> Option<Cow<'a, [u8
             };
             Some(facts.path.get(found?.range())?.into())
         }
+    }
+}
+
+/// The value of a header; of several of that name all of them.
+fn header_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let first = values.next()?;
+    Some(match values.next() {
+        None => first.into(),
+        Some(second) => {
+            let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
+            all.join(&b", "[..]).into()
+        }
+    })
+}
+
+impl balancer::Facts for Facts<'_> {
+    fn method(&self) -> Cow<'_, str> {
+        self.method.as_str().into()
+    }
+
+    fn path(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.path)
+    }
+
+    fn query(&self) -> Option<Cow<'_, str>> {
+        self.query.map(Cow::Borrowed)
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        match header_of(self.headers, &name)? {
+            Cow::Borrowed(value) => Some(String::from_utf8_lossy(value)),
+            Cow::Owned(value) => Some(String::from_utf8_lossy(&value).into_owned().into()),
+        }
+    }
+
+    fn client(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.ip.as_bytes())
     }
 }
 
@@ -166,6 +194,7 @@ mod tests {
         }
         let regex = Regex::new("^/users/(?P<id>[0-9]+)").unwrap();
         let facts = Facts {
+            method: &Method::GET,
             headers: &headers,
             ip: &HeaderValue::from_static("192.0.2.1"),
             path: b"/users/42/x",

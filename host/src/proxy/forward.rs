@@ -11,7 +11,7 @@ use http::{Method, Response, StatusCode, Version};
 use thiserror::Error;
 
 use super::Worker;
-use super::affinity::Tie;
+use super::affinity::{Facts, Tie};
 use super::body::{Content, Drain, Exchange, Stage, Upload};
 use super::client::Client;
 use super::connect::{self, Place, Secure, connect};
@@ -41,6 +41,8 @@ pub(super) struct Inbound<'a> {
     pub(super) preserve_host: bool,
     /// What ties it to an endpoint.
     pub(super) tie: Tie<'a>,
+    /// What a balancer may ask about it.
+    pub(super) facts: &'a Facts<'a>,
     /// Which tries are repeated.
     pub(super) repeats: Repeats<'a>,
     pub(super) client: &'a Rc<Client>,
@@ -83,6 +85,7 @@ struct Outbound<'a> {
     preserved_host: Option<&'a str>,
     repeats: Repeats<'a>,
     affinity: Option<u64>,
+    facts: &'a Facts<'a>,
 }
 
 /// Sends a request to the service and returns the head of the response; its body follows as it
@@ -117,6 +120,7 @@ pub(super) async fn forward(
         preserved_host: inbound.preserve_host.then_some(inbound.host_header),
         repeats: inbound.repeats,
         affinity: inbound.tie.affinity,
+        facts: inbound.facts,
     };
     let (head, exchange, times) = tries(worker, service, outbound, inbound.started).await?;
     let mut response = head.response;
@@ -163,6 +167,7 @@ async fn tries(
             entropy: fastrand::u64(..),
             affinity: outbound.affinity,
             attempt,
+            facts: Some(outbound.facts),
         };
         // A body that would be gone with it must not be lost for a trial.
         let spare = repeatable && outbound.is_kept() && service.retries > 0;
@@ -243,7 +248,7 @@ async fn tries(
 /// Chooses the endpoint of the next try, and counts the request there.
 async fn pick(
     service: &Service,
-    request: balancer::Request,
+    request: balancer::Request<'_>,
     tried: &[u64],
     spare: bool,
 ) -> Result<InFlight, Reject> {

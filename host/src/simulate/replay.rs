@@ -78,11 +78,11 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
     let path = arguments.trace.display();
     let bytes = std::fs::read(&arguments.trace).with_context(|| format!("cannot read {path}"))?;
     let reader = Reader::new(&bytes).with_context(|| path.to_string())?;
-    let component = reader.component;
+    let (component, saved) = (reader.component, reader.saved.to_vec());
     let record = Record::new(reader).with_context(|| path.to_string())?;
     let engine = engine()?;
     let maker = maker(&engine, component, &record.header)?;
-    let rerun = rerun(&engine, &maker, &record)?;
+    let rerun = rerun(&engine, &maker, saved, &record)?;
     let contenders = arguments.balancers.iter();
     let contenders =
         contenders.map(|name| Contender::load(&engine, name).with_context(|| name.clone()));
@@ -107,6 +107,11 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
     );
     if let Some(first) = &rerun.first_difference {
         heading.push_str(&format!(" First difference: {first}."));
+    }
+    if record.header.reads_facts {
+        heading.push_str(
+            " It asks about requests, which a trace does not tell, so it may choose otherwise.",
+        );
     }
     for (contender, agreement) in contenders.iter().zip(&agreement) {
         let percent = agreement * 100.0;
@@ -162,9 +167,14 @@ struct Again {
     first_difference: Option<String>,
 }
 
-fn rerun(engine: &Arc<Engine>, maker: &Contender, record: &Record) -> anyhow::Result<Again> {
+fn rerun(
+    engine: &Arc<Engine>,
+    maker: &Contender,
+    saved: Vec<u8>,
+    record: &Record,
+) -> anyhow::Result<Again> {
     let (plugin, config) = (Arc::clone(&maker.plugin), maker.config.clone());
-    let mut balancer = Rerun::new(Arc::clone(engine), plugin, config);
+    let mut balancer = Rerun::new(Arc::clone(engine), plugin, config, saved);
     let mut again = Again {
         asked: 0,
         same: 0,
@@ -500,6 +510,7 @@ fn send(
             entropy: pick.entropy.wrapping_add(u64::from(attempt)),
             affinity: pick.affinity,
             attempt,
+            facts: None,
         };
         let Choice::Endpoint(in_flight) = balancer.pick(request, &tried, InFlight::new) else {
             fleet.refuse(pick.now);

@@ -328,6 +328,7 @@ impl<'a> World<'a> {
                 entropy: self.entropy.bits(),
                 affinity,
                 attempt: request.attempt,
+                facts: None,
             };
             let Choice::Endpoint(endpoint) =
                 gateway

@@ -79,6 +79,7 @@ impl Compiler {
         memory: Arc<Memory>,
         probing: Handle,
     ) -> Self {
+        engine.name_plugin(&default, DEFAULT_BALANCER);
         Self {
             published,
             store,
@@ -300,6 +301,9 @@ impl Compiler {
                         version = digest,
                         "cannot load the component: {reason}"
                     );
+                }
+                if let (Ok(plugin), Some(balancer)) = (&loaded, self.balancers.get(&balancer)) {
+                    self.engine.name_plugin(plugin, &balancer.name);
                 }
                 self.plugins.insert(digest, loaded.ok());
             }

@@ -33,6 +33,8 @@ pub struct Reader<'a> {
     pub header: Header,
     /// The component.
     pub component: &'a [u8],
+    /// What its first instance took over; empty for nothing.
+    pub saved: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
@@ -57,11 +59,14 @@ impl<'a> Reader<'a> {
                 config: String::new(),
                 started: 0.0,
                 gateway: String::new(),
+                reads_facts: false,
             },
             component: &[],
+            saved: &[],
         };
         let header = reader.part()?;
         reader.component = reader.part()?;
+        reader.saved = reader.part()?;
         reader.header = serde_json::from_slice(header).map_err(|_| Error::Damaged(MAGIC.len()))?;
         Ok(reader)
     }

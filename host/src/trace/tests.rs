@@ -12,6 +12,7 @@ fn header() -> Header {
         config: "{}".into(),
         started: 1.5,
         gateway: "0.1.0".into(),
+        reads_facts: false,
     }
 }
 
@@ -69,13 +70,13 @@ fn read(bytes: &[u8]) -> Result<Vec<Event>, Error> {
 proptest! {
     #[test]
     fn what_is_written_is_read(events in prop::collection::vec(prop_oneof![table(), pick()], 0..20)) {
-        let mut writer = Writer::new(&header(), b"component");
+        let mut writer = Writer::new(&header(), b"component", b"saved");
         for event in &events {
             writer.event(event);
         }
         let bytes = writer.take();
         let reader = Reader::new(&bytes).unwrap();
-        prop_assert_eq!((reader.header.clone(), reader.component), (header(), &b"component"[..]));
+        prop_assert_eq!((reader.header.clone(), reader.component, reader.saved), (header(), &b"component"[..], &b"saved"[..]));
         prop_assert_eq!(read(&bytes).unwrap(), events);
     }
 
@@ -85,7 +86,7 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in any::<prop::sample::Index>(),
     ) {
-        let mut writer = Writer::new(&header(), b"component");
+        let mut writer = Writer::new(&header(), b"component", b"saved");
         events.iter().for_each(|event| writer.event(event));
         let mut bytes = writer.take();
         for (place, value) in damage {
@@ -99,7 +100,7 @@ proptest! {
 
 #[test]
 fn outcomes_find_their_picks() {
-    let mut writer = Writer::new(&header(), &[]);
+    let mut writer = Writer::new(&header(), &[], &[]);
     for entropy in [7, 8, 9] {
         let pick = Pick {
             now: 1000 + entropy,
@@ -123,7 +124,7 @@ fn outcomes_find_their_picks() {
 #[test]
 fn what_is_no_trace_is_refused_and_what_is_cut_says_where() {
     assert_eq!(read(b"PMTRACE2"), Err(Error::Foreign));
-    let mut writer = Writer::new(&header(), &[]);
+    let mut writer = Writer::new(&header(), &[], &[]);
     writer.table(true, [Row { id: 1, weight: 2 }].into_iter(), &[]);
     let bytes = writer.take();
     let whole = bytes.len();

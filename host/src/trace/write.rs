@@ -23,12 +23,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a trace with what it is of, and the component.
-    pub fn new(header: &Header, component: &[u8]) -> Self {
+    /// Begins a trace with what it is of, the component, and what its first instance took over.
+    pub fn new(header: &Header, component: &[u8], saved: &[u8]) -> Self {
         let mut bytes = MAGIC.to_vec();
-        // A structure of strings and a number, which has a text.
+        // A structure of plain values, which has a text.
         let header = serde_json::to_vec(header).unwrap_or_default();
-        for part in [header.as_slice(), component] {
+        for part in [header.as_slice(), component, saved] {
             varint(&mut bytes, part.len() as u64);
             bytes.extend_from_slice(part);
         }

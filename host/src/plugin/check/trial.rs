@@ -73,7 +73,7 @@ impl Trial {
     }
 
     /// The next request: most are tied to a key or a session, and a few are tried again.
-    pub(super) fn request(&mut self) -> Request {
+    pub(super) fn request(&mut self) -> Request<'static> {
         let affinity = match self.chance.u8(0..4) {
             0 => None,
             1 if self.sessions && !self.table.is_empty() => {
@@ -86,11 +86,12 @@ impl Trial {
             entropy: self.chance.u64(..),
             affinity,
             attempt: u32::from(self.chance.u8(0..16) == 0),
+            facts: None,
         }
     }
 
     /// Asks for one request.
-    pub(super) fn ask(&mut self, request: Request) -> Result<Option<Arc<Endpoint>>, Wrong> {
+    pub(super) fn ask(&mut self, request: Request<'_>) -> Result<Option<Arc<Endpoint>>, Wrong> {
         self.picks += 1;
         let choice = self.balancer.pick(request, &[], |endpoint| endpoint);
         let (pick, count) = (self.picks, self.table.len());
@@ -106,7 +107,7 @@ impl Trial {
     }
 
     /// Asks without a look at what comes of it, as often as this.
-    pub(super) fn ask_all(&mut self, requests: &[Request]) {
+    pub(super) fn ask_all(&mut self, requests: &[Request<'_>]) {
         for request in requests {
             std::hint::black_box(self.balancer.pick(*request, &[], drop));
         }

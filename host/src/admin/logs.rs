@@ -1,0 +1,30 @@
+//! What balancers say.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::routing::{MethodRouter, get};
+use serde_json::{Value, json};
+
+use super::Admin;
+use super::entities::find;
+use crate::entity::Kind;
+use crate::error::Error;
+
+pub(super) fn endpoint() -> (String, MethodRouter<Admin>, &'static str) {
+    (
+        "/balancers/{key}/logs".into(),
+        get(logs),
+        "GET, HEAD, OPTIONS",
+    )
+}
+
+/// The last lines of a balancer's instances, the oldest first, with how many there were too many.
+async fn logs(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Json<Value>, Error> {
+    let row = find(&admin, Kind::Balancer, &key)?
+        .ok_or_else(Error::not_found)?
+        .row;
+    let name = row.get("name").and_then(Value::as_str).unwrap_or_default();
+    let journal = admin.engine.journal(name);
+    let (lines, dropped) = journal.map(|journal| journal.read()).unwrap_or_default();
+    Ok(Json(json!({ "data": lines, "dropped": dropped })))
+}

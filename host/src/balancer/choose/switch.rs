@@ -1,0 +1,162 @@
+//! Another plugin, other settings or other limits for an upstream, under traffic.
+//!
+//! The old instance picks until the new one has its seat. Where both can, the new one takes over what the
+//! old one has learnt: then it is made and configured beside the old one, and picks wait only for what is
+//! handed over, up to their own bound; past that the gateway chooses by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Balancer, Counters, Handover, Inner, Seat, in_micros};
+use crate::balancer::check::Interests;
+use crate::balancer::engine::Plugin;
+use crate::balancer::instance::{Fault, Instance, Order};
+use crate::balancer::limits::Limits;
+
+/// Who is to choose.
+struct Successor {
+    plugin: Arc<Plugin>,
+    config: String,
+    limits: Limits,
+}
+
+impl Balancer {
+    /// Lets another plugin, or the same with other settings, choose from the next pick on. Nothing
+    /// happens if both are what they were: the turn of a round robin is not lost.
+    pub fn replace(&self, plugin: Arc<Plugin>, config: String) {
+        let limits = self.inner.lock().limits;
+        self.switch(Successor {
+            plugin,
+            config,
+            limits,
+        });
+    }
+
+    /// Bounds the plugin otherwise, from the next pick on.
+    pub fn set_limits(&self, limits: Limits) {
+        let (plugin, config) = {
+            let inner = self.inner.lock();
+            (Arc::clone(&inner.plugin), inner.config.clone())
+        };
+        self.switch(Successor {
+            plugin,
+            config,
+            limits,
+        });
+    }
+
+    fn switch(&self, next: Successor) {
+        let takes_over = {
+            let inner = self.inner.lock();
+            if inner.is_as(&next) {
+                return;
+            }
+            inner.can_hand_over_to(&next)
+        };
+        let interests = Arc::new(Interests::new(&next.plugin.columns));
+        // Without anything to take over, or anybody who asks, the next pick makes it.
+        let instance = takes_over.then(|| {
+            let order = Order {
+                engine: &self.engine,
+                plugin: &next.plugin,
+                upstream: &self.upstream,
+                config: &next.config,
+                limits: next.limits,
+                listen: false,
+            };
+            Instance::configured(&order, &interests)
+        });
+        // Dropped when the lock is free again.
+        let _old = {
+            let mut inner = self.inner.lock();
+            self.busy.store(0, Ordering::Relaxed);
+            let patience = in_micros(next.limits.pick_timeout);
+            self.patience.store(patience, Ordering::Relaxed);
+            let mut old = inner.make_way(next);
+            // A trace is of one balancer.
+            inner.end_recording(&self.recorded);
+            self.interests.reset(&inner.plugin.columns);
+            match (instance, &mut old) {
+                (Some(Ok(new)), Seat::Taken(old)) => self.seat(&mut inner, new, old),
+                (Some(Err(fault)), _) => {
+                    inner.counters.instances += 1;
+                    inner.blame(&self.upstream, &fault);
+                }
+                // The old one has failed meanwhile.
+                (Some(Ok(_)), _) | (None, _) => {}
+            }
+            old
+        };
+    }
+
+    /// Gives an instance the seat, and what the one before has learnt.
+    fn seat(&self, inner: &mut Inner, mut new: Instance, old: &mut Instance) {
+        let saved = match old.save() {
+            Ok(saved) => saved,
+            Err(fault) => {
+                inner.lose_state(&self.upstream, &fault);
+                Vec::new()
+            }
+        };
+        if !saved.is_empty() {
+            if let Err(fault) = new.restore(&saved) {
+                // It may have taken over half of it: the next pick makes another one.
+                inner.lose_state(&self.upstream, &fault);
+                return;
+            }
+            inner.counters.handover = Some(Handover {
+                bytes: saved.len(),
+                failure: None,
+            });
+        }
+        inner.counters.instances += 1;
+        new.report_to(&self.interests);
+        match new.set_endpoints(&inner.table) {
+            Ok(()) => inner.seat = Seat::Taken(Box::new(new)),
+            Err(fault) => inner.blame(&self.upstream, &fault),
+        }
+    }
+}
+
+impl Inner {
+    fn is_as(&self, next: &Successor) -> bool {
+        self.plugin.digest == next.plugin.digest
+            && self.config == next.config
+            && self.limits == next.limits
+    }
+
+    /// Whether there is something to take over: an instance of a plugin of the same name.
+    fn can_hand_over_to(&self, next: &Successor) -> bool {
+        matches!(self.seat, Seat::Taken(_))
+            && self.plugin.name == next.plugin.name
+            && self.plugin.prepared.hands_over()
+            && next.plugin.prepared.hands_over()
+    }
+
+    /// Makes the seat free for another one, and returns who had it.
+    fn make_way(&mut self, next: Successor) -> Seat {
+        self.plugin = next.plugin;
+        self.config = next.config;
+        self.limits = next.limits;
+        self.faults = 0;
+        self.last_fault = None;
+        // They are shown as the plugin's own.
+        self.counters = Counters::default();
+        std::mem::replace(&mut self.seat, Seat::Vacant)
+    }
+
+    fn lose_state(&mut self, upstream: &str, fault: &Fault) {
+        let failure = fault.to_string();
+        let plugin = self.plugin.name.as_str();
+        tracing::warn!(
+            upstream,
+            plugin,
+            "the state of the balancer was not handed over, and it starts from nothing: {failure}"
+        );
+        self.counters.faults.state += 1;
+        self.counters.handover = Some(Handover {
+            bytes: 0,
+            failure: Some(failure),
+        });
+    }
+}

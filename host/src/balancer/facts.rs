@@ -1,0 +1,111 @@
+//! The request behind a pick, for the balancers that ask about it.
+//!
+//! It lives on the stack of whoever asks for the pick, and instances outlive it, so none can hold it: it is
+//! at hand on the thread of the pick for as long as the pick takes.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+use std::ptr::NonNull;
+
+/// What a balancer may ask about the request that it chooses for; see `request-facts` in
+/// `wit/balancer.wit`.
+pub trait Facts {
+    /// The method.
+    fn method(&self) -> Cow<'_, str>;
+    /// The normalised path, without the query.
+    fn path(&self) -> Cow<'_, str>;
+    /// The query without the question mark.
+    fn query(&self) -> Option<Cow<'_, str>>;
+    /// The values of a header, whose name may be in any case.
+    fn header(&self, name: &str) -> Option<Cow<'_, str>>;
+    /// The address of the client.
+    fn client(&self) -> Cow<'_, str>;
+}
+
+impl fmt::Debug for dyn Facts + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method(), self.path())
+    }
+}
+
+thread_local! {
+    static AT_HAND: Cell<Option<NonNull<dyn Facts>>> = const { Cell::new(None) };
+}
+
+/// Has facts at hand while a function runs.
+#[expect(
+    unsafe_code,
+    reason = "the lifetime is that of the call, for which there is no type"
+)]
+pub(super) fn at_hand<T>(facts: &dyn Facts, during: impl FnOnce() -> T) -> T {
+    struct Before(Option<NonNull<dyn Facts>>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            AT_HAND.set(self.0);
+        }
+    }
+    let facts = NonNull::from(facts);
+    // SAFETY: only the lifetime changes. `read` alone follows the pointer, on this thread, while it is in
+    // `AT_HAND`: from here to the drop of `_before`, which a panic does not skip and nobody else can reach.
+    // `facts` is borrowed for longer than that.
+    let facts =
+        unsafe { std::mem::transmute::<NonNull<dyn Facts + '_>, NonNull<dyn Facts>>(facts) };
+    let _before = Before(AT_HAND.replace(Some(facts)));
+    during()
+}
+
+/// Reads the facts that are at hand.
+#[expect(unsafe_code, reason = "see `at_hand`")]
+pub(super) fn read<T>(read: impl FnOnce(&dyn Facts) -> T) -> Option<T> {
+    // SAFETY: what is in `AT_HAND` is borrowed by a call of `at_hand` further up on this thread's stack.
+    let facts = AT_HAND.get().map(|facts| unsafe { &*facts.as_ptr() });
+    facts.map(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    struct Path(String);
+
+    impl Facts for Path {
+        fn method(&self) -> Cow<'_, str> {
+            "GET".into()
+        }
+        fn path(&self) -> Cow<'_, str> {
+            self.0.as_str().into()
+        }
+        fn query(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn header(&self, _: &str) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn client(&self) -> Cow<'_, str> {
+            "".into()
+        }
+    }
+
+    fn path() -> Option<String> {
+        read(|facts| facts.path().into_owned())
+    }
+
+    #[test]
+    fn facts_are_at_hand_during_the_call_and_not_after() {
+        let (outer, inner) = (Path("/outer".into()), Path("/inner".into()));
+        assert_eq!(path(), None);
+        at_hand(&outer, || {
+            assert_eq!(at_hand(&inner, path), Some("/inner".into()));
+            assert_eq!(path(), Some("/outer".into()));
+            let elsewhere = std::thread::scope(|scope| scope.spawn(path).join());
+            assert!(elsewhere.is_ok_and(|path| path.is_none()));
+        });
+        assert_eq!(path(), None);
+        let panicked = catch_unwind(AssertUnwindSafe(|| at_hand(&outer, || panic!("a test"))));
+        assert!(panicked.is_err());
+        assert_eq!(path(), None);
+    }
+}

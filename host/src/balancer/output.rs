@@ -1,0 +1,232 @@
+//! What an instance says, through `log` or by printing, on its way to the log and to the journal. However
+//! much that is, it is a bounded number of lines a second.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::Level;
+
+use super::journal::Journal;
+
+/// Bytes of what is printed that are taken for each call; more is dropped, and said to be.
+const PRINTED_PER_CALL: usize = 4096;
+
+/// Lines that are taken in each [`SPAN`]. A panic has three.
+const LINES: u32 = 20;
+const SPAN: Duration = Duration::from_secs(1);
+
+/// Bytes of a line that are taken.
+const LENGTH: usize = 1000;
+
+/// The voice of one instance.
+pub(super) struct Output {
+    /// All that a call prints, taken at its end: it may come in pieces.
+    text: Vec<u8>,
+    /// Bytes that the running call may still print.
+    left: usize,
+    /// Whether it has tried to print more.
+    overflowed: bool,
+    upstream: Arc<str>,
+    plugin: Box<str>,
+    /// None before the plugin has its name, as while it is checked.
+    journal: Option<Arc<Journal>>,
+    /// When the present span began, and lines taken and dropped in it.
+    span: Option<Instant>,
+    taken: u32,
+    dropped: u64,
+}
+
+impl Output {
+    pub(super) fn new(upstream: &str, plugin: &str, journal: Option<Arc<Journal>>) -> Self {
+        Self {
+            text: Vec::new(),
+            left: PRINTED_PER_CALL,
+            overflowed: false,
+            upstream: upstream.into(),
+            plugin: plugin.into(),
+            journal,
+            span: None,
+            taken: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Takes what is printed.
+    pub(super) fn print(&mut self, bytes: &[u8]) {
+        let taken = bytes.len().min(self.left);
+        self.left -= taken;
+        self.text.extend_from_slice(&bytes[..taken]);
+        self.overflowed |= taken < bytes.len();
+    }
+
+    /// Ends a call: what it printed is told, and the next call may print again.
+    pub(super) fn end_call(&mut self) {
+        if self.left < PRINTED_PER_CALL {
+            let text = std::mem::take(&mut self.text);
+            self.say(Level::INFO, &String::from_utf8_lossy(&text));
+            self.left = PRINTED_PER_CALL;
+        }
+        if std::mem::take(&mut self.overflowed) {
+            let notice = format!(
+                "more than {PRINTED_PER_CALL} bytes printed in a call: the rest is dropped"
+            );
+            self.say(Level::WARN, &notice);
+        }
+    }
+
+    /// Tells a line, or several.
+    pub(super) fn say(&mut self, level: Level, text: &str) {
+        self.say_at(Instant::now(), level, text);
+    }
+
+    fn say_at(&mut self, now: Instant, level: Level, text: &str) {
+        if self
+            .span
+            .is_none_or(|began| now.saturating_duration_since(began) >= SPAN)
+        {
+            self.tell_dropped();
+            self.span = Some(now);
+            self.taken = 0;
+        }
+        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        while self.taken < LINES {
+            let Some(line) = lines.next() else {
+                return;
+            };
+            self.taken += 1;
+            let line = cut(line);
+            emit(level, &self.upstream, &self.plugin, &line);
+            if let Some(journal) = &self.journal {
+                journal.keep(level, &self.upstream, line);
+            }
+        }
+        let dropped = lines.count() as u64;
+        self.dropped += dropped;
+        if let (Some(journal), true) = (&self.journal, dropped > 0) {
+            journal.drop_lines(dropped);
+        }
+    }
+
+    fn tell_dropped(&mut self) {
+        if self.dropped > 0 {
+            let (upstream, plugin, dropped) = (&*self.upstream, &*self.plugin, self.dropped);
+            tracing::warn!(
+                upstream,
+                plugin,
+                "the balancer says too much: {dropped} lines were dropped"
+            );
+            self.dropped = 0;
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.tell_dropped();
+    }
+}
+
+/// A line that does no harm in a log, and is not too long for one.
+fn cut(line: &str) -> String {
+    let end = line.floor_char_boundary(LENGTH);
+    let mut text: String = line[..end]
+        .chars()
+        .map(|char| match char {
+            '\t' => ' ',
+            // It could move the cursor of whoever reads the log.
+            char if char.is_control() => char::REPLACEMENT_CHARACTER,
+            char => char,
+        })
+        .collect();
+    if end < line.len() {
+        text.push_str(" ...");
+    }
+    text
+}
+
+/// What a severity of the contract is called here.
+pub(super) fn level_of(severity: u8) -> Level {
+    match severity {
+        0..=4 => Level::TRACE,
+        5..=8 => Level::DEBUG,
+        9..=12 => Level::INFO,
+        13..=16 => Level::WARN,
+        17.. => Level::ERROR,
+    }
+}
+
+/// The level of an event is part of its place in the code.
+fn emit(level: Level, upstream: &str, plugin: &str, line: &str) {
+    match level {
+        Level::TRACE => tracing::trace!(upstream, plugin, "the balancer says: {line}"),
+        Level::DEBUG => tracing::debug!(upstream, plugin, "the balancer says: {line}"),
+        Level::INFO => tracing::info!(upstream, plugin, "the balancer says: {line}"),
+        Level::WARN => tracing::warn!(upstream, plugin, "the balancer says: {line}"),
+        Level::ERROR => tracing::error!(upstream, plugin, "the balancer says: {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn voice() -> (Output, Arc<Journal>) {
+        let journal = Arc::<Journal>::default();
+        (Output::new("u", "p", Some(Arc::clone(&journal))), journal)
+    }
+
+    #[test]
+    fn a_second_has_only_so_many_lines() {
+        let (mut output, journal) = voice();
+        let start = Instant::now();
+        for _ in 0..50 {
+            output.say_at(start, Level::INFO, "one\n\ntwo");
+        }
+        let (lines, dropped) = journal.read();
+        assert_eq!(
+            (lines.len() as u32, dropped),
+            (LINES, 100 - u64::from(LINES))
+        );
+        output.say_at(start + SPAN, Level::WARN, "three");
+        let (lines, _) = journal.read();
+        assert_eq!(lines.last().map(|line| &*line.message), Some("three"));
+    }
+
+    #[test]
+    fn what_a_call_prints_is_taken_by_lines_and_up_to_a_bound() {
+        let (mut output, journal) = voice();
+        for piece in ["a l", "ine\nanother\x1b one\n"] {
+            output.print(piece.as_bytes());
+        }
+        output.end_call();
+        output.end_call();
+        for _ in 0..100 {
+            output.print(&[b'x'; 1000]);
+        }
+        output.end_call();
+        let (lines, _) = journal.read();
+        let messages: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
+        assert_eq!(messages[..2], ["a line", "another\u{fffd} one"]);
+        assert_eq!(messages.len(), 4);
+        assert!(messages[2].len() < LENGTH + 10 && messages[2].ends_with(" ..."));
+        assert!(messages[3].starts_with("more than 4096 bytes"));
+        assert!(output.text.capacity() < 2 * PRINTED_PER_CALL);
+    }
+
+    #[test]
+    fn every_severity_has_a_level() {
+        let levels = [0, 4, 5, 9, 13, 16, 17, 24, 255].map(level_of);
+        let expected = [
+            Level::TRACE,
+            Level::TRACE,
+            Level::DEBUG,
+            Level::INFO,
+            Level::WARN,
+            Level::WARN,
+            Level::ERROR,
+            Level::ERROR,
+            Level::ERROR,
+        ];
+        assert_eq!(levels, expected);
+    }
+}

@@ -1,0 +1,106 @@
+//! What plugins may import.
+
+use std::borrow::Cow;
+
+use tracing::Level;
+
+use super::*;
+
+struct Asked;
+
+impl Facts for Asked {
+    fn method(&self) -> Cow<'_, str> {
+        "PURGE".into()
+    }
+    fn path(&self) -> Cow<'_, str> {
+        "/a/b".into()
+    }
+    fn query(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        match name {
+            "X-Position" => Some("2".into()),
+            "x-Several" => Some("1, 2".into()),
+            _ => None,
+        }
+    }
+    fn client(&self) -> Cow<'_, str> {
+        "2001:db8::7".into()
+    }
+}
+
+/// A balancer that is in use under a name, with what it says.
+fn heard(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
+    let plugin = engine.load_trusted(&guest(name)).unwrap();
+    engine.name_plugin(&plugin, name);
+    let balancer = Balancer::new(Arc::clone(engine), "u", plugin, "{}".into());
+    balancer.set_endpoints(endpoints(&[1, 1, 1]));
+    (balancer, engine.journal(name).unwrap())
+}
+
+#[test]
+fn a_plugin_learns_of_the_request_and_only_of_the_one_that_it_chooses_for() {
+    let (_folder, engine) = shared_engine();
+    let (balancer, journal) = heard(&engine, "asks");
+    let asked = Request {
+        facts: Some(&Asked),
+        ..request(0)
+    };
+    for (request, expected) in [
+        (asked, 3),
+        (request(0), 1),
+        (asked, 3),
+        (asked.in_numbers(), 1),
+    ] {
+        let chosen = balancer.pick(request, &[], |endpoint| endpoint.id);
+        assert!(matches!(chosen, Choice::Endpoint(id) if id == expected));
+    }
+    assert_eq!(balancer.counters().host_choices, 0);
+    let (lines, _) = journal.read();
+    let messages: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
+    let (known, nothing) = ("PURGE /a/b - 2001:db8::7 1, 2 -", "- - - - - -");
+    assert_eq!(messages, [known, nothing, known, nothing]);
+}
+
+#[test]
+fn what_a_plugin_says_can_be_read() {
+    let (_folder, engine) = shared_engine();
+    let (balancer, journal) = heard(&engine, "says");
+    picks(&balancer, 1);
+    let (lines, dropped) = journal.read();
+    let lines: Vec<(Level, &str)> = lines
+        .iter()
+        .map(|line| (line.level, &*line.message))
+        .collect();
+    let expected = [
+        (Level::TRACE, "a trace"),
+        (Level::DEBUG, "a bug less"),
+        (Level::INFO, "3 endpoints"),
+        (Level::WARN, "a warning"),
+        (Level::ERROR, "an error"),
+        (Level::INFO, "printed"),
+    ];
+    assert_eq!((&lines[..], dropped), (&expected[..], 0));
+}
+
+#[test]
+fn who_says_too_much_is_cut_short_and_does_no_wrong() {
+    let (_folder, engine) = shared_engine();
+    let (balancer, journal) = heard(&engine, "says-too-much");
+    picks(&balancer, 1);
+    let (lines, dropped) = journal.read();
+    assert_eq!(lines.len() as u64 + dropped, 1000);
+    assert!(lines.len() <= 100 && lines[0].message.len() < 1100);
+    assert_eq!(balancer.counters().host_choices, 0);
+}
+
+#[test]
+fn a_journal_goes_with_its_balancer() {
+    let (_folder, engine) = shared_engine();
+    let (balancer, journal) = heard(&engine, "prints");
+    picks(&balancer, 1);
+    assert_eq!(journal.read().0.len(), 2);
+    drop((balancer, journal));
+    assert!(engine.journal("prints").is_none());
+}
