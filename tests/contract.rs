@@ -99,6 +99,54 @@ fn a_plugin_learns_of_the_request_and_is_heard() {
         .expect(404);
 }
 
+#[test]
+fn an_upstream_may_bound_its_plugin_and_no_further_than_the_gateway() {
+    let (gateway, _backends) = with_backends();
+    gateway.upload("heavy", guest("heavy")).expect(201);
+    let limited = |limits: Value| {
+        let fields = json!({"pointsman": {"balancer_limits": limits}});
+        gateway.admin_json("PATCH", "/upstreams/u", &fields)
+    };
+    for (limits, field, part) in [
+        (json!({"memory": 16_385}), "memory", "16384 at most"),
+        (
+            json!({"pick_timeout": 1001}),
+            "pick_timeout",
+            "balancer_pick_timeout",
+        ),
+        (json!({"state": 1025}), "state", "1024 at most"),
+        (json!({"memory": 1}), "memory", "64"),
+    ] {
+        let refused = limited(limits).expect(400).json();
+        let said = &refused["fields"]["pointsman"]["balancer_limits"][field];
+        assert!(
+            said.as_str().is_some_and(|said| said.contains(part)),
+            "{refused}"
+        );
+    }
+    let config = json!({"bytes": 4_000_000});
+    set(
+        &gateway,
+        &json!({"algorithm": "heavy", "pointsman": {"balancer_config": config}}),
+    );
+    gateway.backend_of("/");
+    assert_eq!(usage(&gateway, "heavy")["faults"]["memory"], 0);
+    limited(json!({"memory": 2048})).expect(200);
+    gateway.backend_of("/");
+    gateway.backend_of("/");
+    let seen = usage(&gateway, "heavy");
+    assert!(seen["faults"]["memory"].as_u64() > Some(0), "{seen}");
+    assert!(seen["consecutive_faults"].as_u64() > Some(0), "{seen}");
+    assert!(seen.get("quarantine").is_some(), "{seen}");
+    limited(json!({"memory": null})).expect(200);
+    gateway.backend_of("/");
+    let seen = usage(&gateway, "heavy");
+    assert_eq!(
+        (&seen["consecutive_faults"], &seen["quarantine"]),
+        (&json!(0), &Value::Null)
+    );
+}
+
 /// However badly a plugin hands over under load, its own requests and those of others go on.
 #[test]
 fn a_bad_hand_over_costs_no_request() {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::entities::id_of;
 use super::{Admin, versions};
 use crate::balancer::{self, Engine, Plugin};
+use crate::config;
 use crate::entity::{Kind, Row};
 use crate::error::Error;
 use crate::store::{Store, Write};
@@ -23,6 +24,10 @@ use crate::store::{Store, Write};
 /// # Errors
 /// Which field is wrong, and how.
 pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>, Error> {
+    let limits = extension(upstream, "balancer_limits");
+    if let Some(wrong) = limits.and_then(|limits| exceeds(limits, &admin.config.balancer)) {
+        return Err(refused("balancer_limits", wrong));
+    }
     let given = extension(upstream, "balancer_config");
     let pin = extension(upstream, "balancer_version").and_then(Value::as_str);
     let algorithm = upstream.get("algorithm").cloned().unwrap_or_default();
@@ -145,6 +150,23 @@ fn no_version(balancer: &Value, version: &str) -> Error {
 
 fn refused(field: &str, wrong: Value) -> Error {
     Error::field("pointsman", json!({ field: wrong }))
+}
+
+/// Which limits are above the gateway's own, by field; none if none is.
+fn exceeds(limits: &Value, own: &config::Balancer) -> Option<Value> {
+    let own = [
+        ("pick_timeout", own.pick_timeout.as_millis() as u64),
+        ("memory", own.memory as u64 / 1024),
+        ("state", own.state as u64 / 1024),
+    ];
+    let above = own.into_iter().filter_map(|(name, most)| {
+        let asked = limits.get(name)?.as_u64()?;
+        let message =
+            format!("expected {most} at most, as the gateway's setting balancer_{name} says");
+        (asked > most).then(|| (name.to_owned(), message.into()))
+    });
+    let above: Row = above.collect();
+    (!above.is_empty()).then(|| above.into())
 }
 
 /// What does not fit, by field; none if all does.

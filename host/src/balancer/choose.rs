@@ -27,6 +27,10 @@ const PROBATION: Duration = Duration::from_secs(60);
 /// first replacement is at once.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// The first pause is at least this many times as long as a pick may take, if it took longer: the worker
+/// that waited for it had requests of other upstreams to serve.
+const PENANCE: u32 = 50;
+
 /// A time on the clock that balancers are handed, in microseconds since the process began to use it.
 pub fn micros(time: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -534,9 +538,13 @@ impl Inner {
             self.faults = 0;
         }
         self.last_fault = Some(now);
+        let first = match fault {
+            Fault::Deadline => PAUSE.0.max(self.limits.pick_timeout * PENANCE),
+            _ => PAUSE.0,
+        };
         let pause = match self.faults {
             0 => Duration::ZERO,
-            more => (PAUSE.0 * 2_u32.saturating_pow(more - 1)).min(PAUSE.1),
+            more => (first * 2_u32.saturating_pow(more - 1)).min(PAUSE.1),
         };
         self.faults = (self.faults + 1).min(16);
         self.seat = Seat::Closed(now + pause);

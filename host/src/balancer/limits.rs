@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::engine::Settings;
+use super::engine::{Engine, Settings};
+use crate::entity::upstream::BalancerLimits;
 
 /// Bounds of one upstream's instance: those of the gateway, or tighter ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,21 @@ impl Limits {
             pick_timeout: settings.pick_timeout,
             memory: settings.memory,
             state: settings.state,
+        }
+    }
+
+    /// What an upstream asks for. No more than the gateway has, whatever is stored: its settings may have
+    /// changed since.
+    pub fn of_upstream(asked: &BalancerLimits, engine: &Engine) -> Self {
+        let own = Self::of_gateway(&engine.settings);
+        let bytes = |kib: Option<u32>| kib.map(|kib| kib as usize * 1024);
+        let time = asked
+            .pick_timeout
+            .map(|ms| Duration::from_millis(ms.into()));
+        Self {
+            pick_timeout: time.map_or(own.pick_timeout, |time| time.min(own.pick_timeout)),
+            memory: bytes(asked.memory).map_or(own.memory, |bytes| bytes.min(own.memory)),
+            state: bytes(asked.state).map_or(own.state, |bytes| bytes.min(own.state)),
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::upstream::{Endpoint, InFlight};
 pub(crate) mod guests;
 #[path = "tests/interfaces.rs"]
 mod of_interfaces;
+#[path = "tests/limits.rs"]
+mod of_limits;
 #[path = "tests/shipped.rs"]
 mod of_shipped;
 #[path = "tests/switch.rs"]

@@ -141,6 +141,14 @@ pub(super) const PROBE_EXTENSION: &[Field] = &[
 const EXTENSION: &[Field] = &[
     Field::any("balancer_config"),
     Field::string("balancer_version"),
+    Field::record(
+        "balancer_limits",
+        &[
+            Field::integer("pick_timeout").check(&[Check::Between(1, 10_000)]),
+            Field::integer("memory").check(&[Check::Between(64, 65_536)]),
+            Field::integer("state").check(&[Check::Between(0, 65_536)]),
+        ],
+    ),
     Field::boolean("share_weight").default(Preset::Boolean(false)),
     percent("panic_threshold", 0),
     seconds("drain_timeout", 0),
@@ -457,6 +465,8 @@ pub struct Extension {
     pub balancer_config: Option<Value>,
     /// Digest of the balancer's version that serves; none for whichever is active.
     pub balancer_version: Option<String>,
+    /// What the balancer may take, where that is less than the gateway's settings say.
+    pub balancer_limits: BalancerLimits,
     /// Whether a target's weight is divided over the addresses of its name. In Kong each gets it all.
     pub share_weight: bool,
     /// Below this percentage of available addresses all of them are used; with 0 never.
@@ -476,6 +486,18 @@ pub struct Extension {
     pub retry_budget: RetryBudget,
     /// Targets that do worse than their peers.
     pub outlier_detection: OutlierDetection,
+}
+
+/// What the balancer of an upstream may take; none is what the gateway's settings say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct BalancerLimits {
+    /// Longest CPU time of a pick, in milliseconds.
+    pub pick_timeout: Option<u32>,
+    /// Largest memory, in KiB.
+    pub memory: Option<u32>,
+    /// Largest state that is handed over, in KiB.
+    pub state: Option<u32>,
 }
 
 /// How a probe differs from Kong's.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::new_names::NewNames;
 use super::{Published, Service, Snapshot, Tls};
-use crate::balancer::{Balancer, Engine, Plugin};
+use crate::balancer::{Balancer, Engine, Limits, Plugin};
 use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
 use crate::proxy::{Retry, Route, Router};
@@ -429,6 +429,8 @@ impl Compiler {
         if *upstream.name != *settings.name {
             upstream.rename(&settings.name);
         }
+        let limits = Limits::of_upstream(&settings.pointsman.balancer_limits, &self.engine);
+        upstream.balancer().set_limits(limits);
         upstream.host_header = settings.host_header.as_deref().map(Arc::from);
         upstream.set_policy(Policy::of(settings));
         self.named.insert(id, Arc::new(upstream));

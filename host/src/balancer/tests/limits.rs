@@ -1,0 +1,96 @@
+//! What the plugin of one upstream may take.
+
+use super::*;
+use crate::entity::upstream::BalancerLimits;
+
+fn heavy(engine: &Arc<Engine>, config: &str, limits: Limits) -> Counters {
+    let plugin = engine.load_trusted(&guest("heavy")).unwrap();
+    let balancer = Balancer::new(Arc::clone(engine), "u", plugin, config.into());
+    balancer.set_limits(limits);
+    balancer.set_endpoints(endpoints(&[1, 1]));
+    assert!(picks(&balancer, 1)[0] > 0);
+    balancer.counters()
+}
+
+#[test]
+fn time_is_bounded_for_each_upstream() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = patient_engine(&folder);
+    let config = r#"{"steps": 100000000}"#;
+    let counters = heavy(&engine, config, engine.limits());
+    assert_eq!((counters.faults.deadline, counters.host_choices), (0, 0));
+    let limits = Limits {
+        pick_timeout: Duration::from_millis(1),
+        ..engine.limits()
+    };
+    let counters = heavy(&engine, config, limits);
+    assert_eq!((counters.faults.deadline, counters.host_choices), (1, 1));
+}
+
+#[test]
+fn memory_is_bounded_for_each_upstream() {
+    let (_folder, engine) = shared_engine();
+    let config = r#"{"bytes": 4000000}"#;
+    let counters = heavy(&engine, config, engine.limits());
+    assert_eq!((counters.faults.memory, counters.host_choices), (0, 0));
+    let limits = Limits {
+        memory: 2 << 20,
+        ..engine.limits()
+    };
+    let counters = heavy(&engine, config, limits);
+    assert_eq!((counters.faults.memory, counters.host_choices), (1, 1));
+}
+
+#[test]
+fn an_upstream_has_no_more_than_the_gateway() {
+    let (_folder, engine) = shared_engine();
+    let own = engine.limits();
+    assert_eq!(
+        Limits::of_upstream(&BalancerLimits::default(), &engine),
+        own
+    );
+    let asked = BalancerLimits {
+        pick_timeout: Some(10_000),
+        memory: Some(128),
+        state: Some(0),
+    };
+    let limits = Limits::of_upstream(&asked, &engine);
+    assert_eq!(limits.pick_timeout, own.pick_timeout);
+    assert_eq!((limits.memory, limits.state), (128 << 10, 0));
+}
+
+/// Each fault in a row keeps the plugin away for longer, and that can be seen.
+#[test]
+fn a_quarantine_is_shown() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "traps", &[1, 1]);
+    assert_eq!(balancer.counters().quarantine, None);
+    picks(&balancer, 1);
+    // The first replacement is at once.
+    let counters = balancer.counters();
+    assert_eq!(
+        (counters.consecutive_faults, counters.quarantine),
+        (1, None)
+    );
+    let mut longest = 0.0;
+    while balancer.counters().consecutive_faults < 5 {
+        picks(&balancer, 1);
+        longest = balancer.counters().quarantine.unwrap_or(0.0).max(longest);
+    }
+    // 0.1 s at first, twice that the next time.
+    assert!(longest > 0.1, "{longest}");
+    assert_eq!(balancer.counters().faults.trap, 5);
+}
+
+/// A call that does not end holds up more than one that traps.
+#[test]
+fn who_takes_too_long_stays_away_for_longer() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "loops", &[1, 1]);
+    while balancer.counters().faults.deadline < 2 {
+        assert!(picks(&balancer, 1)[0] > 0);
+    }
+    // 50 times the 50 ms that a pick may take, less what the test has taken since.
+    let quarantine = balancer.counters().quarantine.unwrap();
+    assert!((0.2..=2.5).contains(&quarantine), "{quarantine}");
+}
