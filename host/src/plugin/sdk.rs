@@ -21,7 +21,8 @@ macro_rules! sources {
 }
 
 /// The files of the SDK, with their paths in a project's folder `vendor`.
-pub(super) const SOURCES: &[(&str, &str)] = sources!["lib.rs", "draw.rs", "tests.rs"];
+pub(super) const SOURCES: &[(&str, &str)] =
+    sources!["lib.rs", "draw.rs", "facts.rs", "log.rs", "tests.rs"];
 
 /// What the workspace says that a project has to say as well.
 pub(super) struct Versions(toml::Table);

@@ -1,4 +1,4 @@
-//! What a component prints while it is checked: the message of a panic is among it.
+//! What a component prints or logs while it is checked: the message of a panic is among it.
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write};
@@ -8,7 +8,10 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// What the gateway logs in front of it.
-const MARK: &str = "the balancer prints: ";
+const MARK: &str = "the balancer says: ";
+
+/// Bytes of it that are kept.
+const KEPT: usize = 4096;
 
 /// Characters of it that a sentence quotes.
 const QUOTED: usize = 300;
@@ -41,7 +44,7 @@ pub(super) fn with(sentence: String) -> String {
         return sentence;
     }
     let said: String = said.join(" ").chars().take(QUOTED).collect();
-    format!("{sentence}; it printed: {said}")
+    format!("{sentence}; it said: {said}")
 }
 
 struct Listener;
@@ -51,7 +54,12 @@ impl<S: Subscriber> Layer<S> for Listener {
         let mut message = Message(String::new());
         event.record(&mut message);
         if let Some(said) = message.0.strip_prefix(MARK) {
-            LAST.replace(said.to_owned());
+            LAST.with_borrow_mut(|last| {
+                if last.len() < KEPT {
+                    last.push_str(said);
+                    last.push('\n');
+                }
+            });
         }
     }
 }
