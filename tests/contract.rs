@@ -171,11 +171,11 @@ fn a_bad_hand_over_costs_no_request() {
         assert!(usage["handover"]["failure"].is_string(), "{usage}");
         beside.wait_for(20);
     };
-    lost("loops-in-save", "saves-nothing");
     lost("saves-8-mib", "saves-nothing");
     lost("panics-in-save", "saves-nothing");
-    lost("", "loops-in-restore");
     lost("saves-2-mib", "refuses");
+    lost("", "refuses");
+    lost("", "loops-in-restore");
     load.wait_for(50);
     beside.wait_for(20);
     assert_eq!(load.stop().failures, [""; 0]);

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -73,6 +74,8 @@ pub(super) struct Prepared {
     pre: InstancePre<Guest>,
     policy: BalancerIndices,
     hand_over: Option<HandOverIndices>,
+    /// Set when handing over took too long.
+    slow: AtomicBool,
 }
 
 impl Prepared {
@@ -82,6 +85,7 @@ impl Prepared {
         Ok(Self {
             policy: BalancerIndices::new(&pre)?,
             hand_over: hand_over.transpose()?,
+            slow: AtomicBool::new(false),
             pre,
         })
     }
@@ -89,6 +93,17 @@ impl Prepared {
     /// Whether its state can be handed over.
     pub(super) fn hands_over(&self) -> bool {
         self.hand_over.is_some()
+    }
+
+    /// Takes note that it took too long to hand over. Whoever changes a thousand upstreams cannot wait for
+    /// it a thousand times.
+    pub(super) fn mark_slow(&self) {
+        self.slow.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it took too long once, at whatever upstream.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
     }
 
     fn instantiate(&self, mut store: &mut Store<Guest>) -> wasmtime::Result<Exports> {

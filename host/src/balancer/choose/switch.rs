@@ -46,16 +46,17 @@ impl Balancer {
     }
 
     fn switch(&self, next: Successor) {
-        let takes_over = {
+        let (takes_over, slow) = {
             let inner = self.inner.lock();
             if inner.is_as(&next) {
                 return;
             }
-            inner.can_hand_over_to(&next)
+            let slow = inner.plugin.prepared.is_slow() || next.plugin.prepared.is_slow();
+            (inner.can_hand_over_to(&next), slow)
         };
         let interests = Arc::new(Interests::new(&next.plugin.columns));
         // Without anything to take over, or anybody who asks, the next pick makes it.
-        let instance = takes_over.then(|| {
+        let instance = (takes_over && !slow).then(|| {
             let order = Order {
                 engine: &self.engine,
                 plugin: &next.plugin,
@@ -72,13 +73,19 @@ impl Balancer {
             self.busy.store(0, Ordering::Relaxed);
             let patience = in_micros(next.limits.pick_timeout);
             self.patience.store(patience, Ordering::Relaxed);
+            let predecessor = Arc::clone(&inner.plugin);
             let mut old = inner.make_way(next);
             // A trace is of one balancer.
             inner.end_recording(&self.recorded);
+            if takes_over && slow {
+                let failure = "handing over took too long before, perhaps for another upstream";
+                inner.lose_state(&self.upstream, failure.into());
+            }
             self.interests.reset(&inner.plugin.columns);
             match (instance, &mut old) {
-                (Some(Ok(new)), Seat::Taken(old)) => self.seat(&mut inner, new, old),
+                (Some(Ok(new)), Seat::Taken(old)) => self.seat(&mut inner, new, old, &predecessor),
                 (Some(Err(fault)), _) => {
+                    note_slowness(&inner.plugin, &fault);
                     inner.counters.instances += 1;
                     inner.blame(&self.upstream, &fault);
                 }
@@ -90,18 +97,20 @@ impl Balancer {
     }
 
     /// Gives an instance the seat, and what the one before has learnt.
-    fn seat(&self, inner: &mut Inner, mut new: Instance, old: &mut Instance) {
+    fn seat(&self, inner: &mut Inner, mut new: Instance, old: &mut Instance, predecessor: &Plugin) {
         let saved = match old.save() {
             Ok(saved) => saved,
             Err(fault) => {
-                inner.lose_state(&self.upstream, &fault);
+                note_slowness(predecessor, &fault);
+                inner.lose_state(&self.upstream, fault.to_string());
                 Vec::new()
             }
         };
         if !saved.is_empty() {
             if let Err(fault) = new.restore(&saved) {
                 // It may have taken over half of it: the next pick makes another one.
-                inner.lose_state(&self.upstream, &fault);
+                note_slowness(&inner.plugin, &fault);
+                inner.lose_state(&self.upstream, fault.to_string());
                 return;
             }
             inner.counters.handover = Some(Handover {
@@ -115,6 +124,12 @@ impl Balancer {
             Ok(()) => inner.seat = Seat::Taken(Box::new(new)),
             Err(fault) => inner.blame(&self.upstream, &fault),
         }
+    }
+}
+
+fn note_slowness(plugin: &Plugin, fault: &Fault) {
+    if matches!(fault, Fault::Deadline) {
+        plugin.prepared.mark_slow();
     }
 }
 
@@ -145,8 +160,7 @@ impl Inner {
         std::mem::replace(&mut self.seat, Seat::Vacant)
     }
 
-    fn lose_state(&mut self, upstream: &str, fault: &Fault) {
-        let failure = fault.to_string();
+    fn lose_state(&mut self, upstream: &str, failure: String) {
         let plugin = self.plugin.name.as_str();
         tracing::warn!(
             upstream,

@@ -121,6 +121,32 @@ fn a_state_that_cannot_be_handed_over_costs_nothing_else() {
     }
 }
 
+/// Nobody waits for it again, at this upstream or another.
+#[test]
+fn who_takes_too_long_to_hand_over_is_not_asked_twice() {
+    let (_folder, engine) = shared_engine();
+    let plugin = engine.load_trusted(&guest("hands-over-badly")).unwrap();
+    let seated = |config: &str| {
+        let balancer = Balancer::new(Arc::clone(&engine), "u", Arc::clone(&plugin), config.into());
+        balancer.set_endpoints(endpoints(&[1, 1]));
+        picks(&balancer, 1);
+        balancer
+    };
+    // The second one would trap if it were asked.
+    for (config, said) in [
+        ("loops-in-save", "in time"),
+        ("panics-in-save", "took too long before"),
+    ] {
+        let balancer = seated(&format!(r#"{{"does": "{config}"}}"#));
+        balancer.replace(Arc::clone(&plugin), "{}".into());
+        let counters = balancer.counters();
+        let failure = counters.handover.unwrap().failure.unwrap();
+        assert!(failure.contains(said), "{failure}");
+        assert_eq!(counters.faults.state, 1);
+        assert_eq!(picks(&balancer, 2), [1, 1]);
+    }
+}
+
 #[test]
 fn a_state_is_bounded_for_each_upstream() {
     let (_folder, engine) = shared_engine();
