@@ -5,5 +5,5 @@ import { componentEmbed, componentNew } from '@bytecodealliance/jco-transpile/wa
 const [module, wit, component] = process.argv.slice(2);
 const binary = await readFile(module);
 const witSource = await readFile(wit, 'utf8');
-const described = await componentEmbed({ binary, witSource, worldName: 'balancer' });
+const described = await componentEmbed({ binary, witSource, world: 'balancer' });
 await writeFile(component, await componentNew(described, []));
