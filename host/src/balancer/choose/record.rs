@@ -1,0 +1,133 @@
+//! Recordings of what a balancer is asked and answers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::mpsc::Sender;
+
+use super::{Balancer, Inner, Request, Seat, Unavailable, micros};
+use crate::balancer::tape::Tape;
+use crate::trace::{Answer, Header};
+
+/// What is recorded, and where it goes.
+#[derive(Debug)]
+pub struct Recording {
+    /// Name of the balancer in this gateway.
+    pub name: String,
+    /// The component.
+    pub component: Bytes,
+    /// The pieces of the trace, in order. Whoever does not take them away quickly enough, or not at all,
+    /// ends the recording.
+    pub to: Sender<Bytes>,
+    /// Largest trace, in bytes.
+    pub limit: usize,
+}
+
+impl Balancer {
+    /// Writes down from now on what the balancer is asked and answers, until [`Balancer::end_recording`] or
+    /// until nobody wants it any more. It begins with a new instance, which takes over what the old one
+    /// hands over, so that nothing is in it that the trace does not tell. Returns the number of the
+    /// recording.
+    ///
+    /// # Errors
+    /// When it is being recorded already, or the instance cannot be made.
+    pub fn record(&self, recording: Recording) -> Result<u64, String> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        if inner.tape.is_some() {
+            return Err("it is being recorded already".into());
+        }
+        let saved = match &mut inner.seat {
+            // Without it, the recording starts from nothing.
+            Seat::Taken(instance) => instance.save().unwrap_or_default(),
+            Seat::Vacant | Seat::Closed(_) => Vec::new(),
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let header = Header {
+            upstream: self.upstream.clone(),
+            balancer: recording.name,
+            digest: inner.plugin.digest.clone(),
+            config: inner.config.clone(),
+            started: now.map_or(0.0, |since| since.as_secs_f64()),
+            gateway: env!("CARGO_PKG_VERSION").into(),
+            reads_facts: inner.plugin.reads_facts,
+        };
+        let tape = Tape::new(
+            &header,
+            &recording.component,
+            &saved,
+            recording.to,
+            recording.limit,
+        );
+        inner.tape = Some(Box::new(tape));
+        inner.seat = Seat::Vacant;
+        if inner.take_seat(self, &saved).is_err() {
+            inner.tape = None;
+            let fault = inner.counters.last_fault.clone();
+            return Err(fault.unwrap_or_else(|| "the balancer has no instance".into()));
+        }
+        self.recorded.store(true, Ordering::Relaxed);
+        inner.recordings += 1;
+        Ok(inner.recordings)
+    }
+
+    /// Ends the recording of this number, if it is the one that is going on.
+    pub fn end_recording(&self, number: u64) {
+        let mut inner = self.inner.lock();
+        if inner.recordings == number {
+            inner.end_recording(&self.recorded);
+        }
+    }
+
+    /// Takes note of what came of a pick just now, where that is recorded: the status of the answer, 0 if
+    /// there was none.
+    pub fn observe_outcome(&self, request: Request<'_>, status: u16) {
+        if !self.recorded.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = micros(Instant::now());
+        // A trace without some outcomes is better than a request that waits.
+        let patience = Duration::from_micros(self.patience.load(Ordering::Relaxed));
+        let Some(mut inner) = self.inner.try_lock_for(patience) else {
+            return;
+        };
+        let told = (inner.tape.as_mut()).map(|tape| tape.outcome(request.entropy, status, now));
+        if !matches!(told, Some(Ok(()))) {
+            inner.end_recording(&self.recorded);
+        }
+    }
+}
+
+impl Inner {
+    #[cold]
+    pub(super) fn write_down(
+        &mut self,
+        recorded: &AtomicBool,
+        request: Request<'_>,
+        answer: Result<Option<usize>, Unavailable>,
+        chosen: Option<usize>,
+    ) {
+        let Some(tape) = &mut self.tape else {
+            return;
+        };
+        let said = match answer {
+            Ok(Some(position)) => Answer::Position(u32::try_from(position).unwrap_or(u32::MAX)),
+            Ok(None) => Answer::Refused,
+            Err(Unavailable) => Answer::None,
+        };
+        let (load, heard): (&[u32], &[u64]) = match &self.seat {
+            // It went, and with it what it was told.
+            Seat::Vacant | Seat::Closed(_) => (&[], &[]),
+            Seat::Taken(instance) => (&self.load, instance.heard()),
+        };
+        if tape.pick(request, load, heard, said, chosen).is_err() {
+            self.end_recording(recorded);
+        }
+    }
+
+    pub(super) fn end_recording(&mut self, recorded: &AtomicBool) {
+        self.tape = None;
+        recorded.store(false, Ordering::Relaxed);
+    }
+}
