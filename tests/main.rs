@@ -18,6 +18,7 @@ mod guide;
 mod health;
 mod lasting;
 mod lifecycle;
+mod metrics;
 mod names;
 mod oci;
 mod probes;

@@ -7,6 +7,7 @@ mod form;
 mod info;
 mod intake;
 mod logs;
+mod metrics;
 mod paced;
 mod page;
 mod record;
@@ -93,6 +94,7 @@ fn router(admin: Admin) -> Router {
     let mut endpoints: Vec<(String, MethodRouter<Admin>, &'static str)> = vec![
         ("/".into(), get(info::root), "GET, HEAD, OPTIONS"),
         ("/status".into(), get(info::status), "GET, HEAD, OPTIONS"),
+        ("/metrics".into(), get(metrics::show), "GET, HEAD, OPTIONS"),
     ];
     endpoints.extend(balancers::endpoints());
     endpoints.extend(versions::endpoints());

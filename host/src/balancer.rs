@@ -22,6 +22,7 @@ mod output;
 mod rerun;
 mod sandbox;
 mod shipped;
+mod tally;
 mod tape;
 
 pub use check::{LoadError, Observed};
@@ -33,6 +34,7 @@ pub use journal::{Journal, Line};
 pub use limits::Limits;
 pub use rerun::Rerun;
 pub use shipped::{SHIPPED, Shipped};
+pub use tally::{HostChoices, PickTimes};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::proxy::Counters;
 
 /// The release of Kong whose Admin API this one speaks: clients choose their dialect by it.
-const KONG_VERSION: &str = "3.9.1";
+pub(super) const KONG_VERSION: &str = "3.9.1";
 
 /// Names this run of the gateway.
 pub(super) static NODE: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
@@ -87,15 +87,9 @@ pub(super) async fn status(
             json!(format!("{:.scale$} {suffix}", bytes as f64 / divisor))
         }
     });
-    let sum = |of: fn(&Counters) -> &AtomicU64| -> u64 {
-        let workers = admin.counters.iter();
-        workers
-            .map(|worker| of(worker).load(Ordering::Relaxed))
-            .sum()
-    };
+    let sum = |of| sum(&admin, of);
     let accepted = sum(|counters| &counters.accepted);
     let active = sum(|counters| &counters.active);
-    let reachable = admin.store.list(Kind::Service, None, 1, &|_| true).is_ok();
     Ok(Json(json!({
         "memory": { "workers_lua_vms": [], "lua_shared_dicts": {}, "resident": resident },
         "server": {
@@ -108,13 +102,26 @@ pub(super) async fn status(
             "connections_waiting": 0,
             "total_requests": sum(|counters| &counters.requests),
         },
-        "database": { "reachable": reachable },
+        "database": { "reachable": is_reachable(&admin) },
     }))
     .into_response())
 }
 
+/// What all workers together have counted.
+pub(super) fn sum(admin: &Admin, of: fn(&Counters) -> &AtomicU64) -> u64 {
+    let workers = admin.counters.iter();
+    workers
+        .map(|worker| of(worker).load(Ordering::Relaxed))
+        .sum()
+}
+
+/// Whether the store can be read.
+pub(super) fn is_reachable(admin: &Admin) -> bool {
+    admin.store.list(Kind::Service, None, 1, &|_| true).is_ok()
+}
+
 /// Resident memory of this process, where the system tells.
-fn resident_bytes() -> Option<u64> {
+pub(super) fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)

@@ -89,7 +89,7 @@ pub(super) fn newest_first(
 }
 
 /// The upstream as the data plane has it.
-fn running(admin: &Admin, id: Uuid) -> Result<std::sync::Arc<Upstream>, Error> {
+pub(super) fn running(admin: &Admin, id: Uuid) -> Result<std::sync::Arc<Upstream>, Error> {
     let (_, snapshot) = admin.published.current();
     snapshot
         .upstreams
@@ -142,25 +142,20 @@ fn health(admin: &Admin, key: &str, request: &Request) -> Answer {
     let mut answer = newest_first(admin, TARGETS, id, request, |mut row| {
         let own = of_target(&addresses, id_of(&row));
         let checked = upstream.policy().is_checked();
-        let state = |available: bool| match (checked, available) {
-            (false, _) => "HEALTHCHECKS_OFF",
-            (true, true) => "HEALTHY",
-            (true, false) => "UNHEALTHY",
-        };
+        // A target without a weight gets no request, so nobody asks how it is.
         let weighs = row.get("weight").and_then(Value::as_u64) != Some(0);
+        let state = |available| state(checked && weighs, available);
         let health = match own.as_slice() {
             [] => "DNS_ERROR",
-            _ if !weighs => "HEALTHCHECKS_OFF",
             own => state(own.iter().any(|address| address.available)),
         };
-        let data = details(admin, &upstream, &row, &own, |address| {
-            let health = if weighs {
-                state(address.available)
-            } else {
-                "HEALTHCHECKS_OFF"
-            };
-            json!({ "health": health, "pointsman": known(address) })
-        });
+        let data = details(
+            admin,
+            &upstream,
+            &row,
+            &own,
+            |address| json!({ "health": state(address.available), "pointsman": known(address) }),
+        );
         row.insert("health".into(), health.into());
         row.insert("data".into(), data);
         row.into()
@@ -178,6 +173,15 @@ fn without_peer(upstream: &Upstream) -> Value {
     let counts = upstream.without_peer();
     let counts = counts.map(|(reason, count)| (reason.code().to_owned(), json!(count)));
     Value::Object(counts.collect())
+}
+
+/// Kong's word for the state of an address.
+pub(super) fn state(checked: bool, available: bool) -> &'static str {
+    match (checked, available) {
+        (false, _) => "HEALTHCHECKS_OFF",
+        (true, true) => "HEALTHY",
+        (true, false) => "UNHEALTHY",
+    }
 }
 
 fn of_target(addresses: &[AddressReport], target: Uuid) -> Vec<&AddressReport> {

@@ -15,6 +15,7 @@ use super::engine::{Engine, Plugin};
 use super::facts::{self, Facts};
 use super::instance::{Fault, Instance, Order};
 use super::limits::Limits;
+use super::tally::{Cause, HostChoices, PickTimes, TIMED};
 use super::tape::Tape;
 use crate::upstream::Endpoint;
 pub use record::Recording;
@@ -79,12 +80,21 @@ pub struct Counters {
     pub picks: u64,
     /// Picks that the host made by itself, for whatever reason.
     pub host_choices: u64,
+    /// The same by the reason.
+    pub host_choices_by_kind: HostChoices,
     /// Requests that the plugin refused.
     pub refused: u64,
     /// Instances made.
     pub instances: u64,
     /// Picks that did not wait for the instance any longer.
     pub busy: u64,
+    /// Bytes of memory that its instance has.
+    pub memory: usize,
+    /// Times that another plugin or other settings took over, since the upstream was made.
+    pub switches: u64,
+    /// How long picks took.
+    #[serde(skip)]
+    pub times: PickTimes,
     /// Faults of the plugin by kind.
     pub faults: Faults,
     /// The last fault, in words.
@@ -247,6 +257,7 @@ impl Balancer {
         counters.busy = self.busy.load(Ordering::Relaxed);
         counters.picks += counters.busy;
         counters.host_choices += counters.busy;
+        counters.host_choices_by_kind.busy = counters.busy;
         counters
     }
 
@@ -270,7 +281,7 @@ impl Balancer {
             self.busy.fetch_add(1, Ordering::Relaxed);
             let table = self.table.read();
             return match host_choice(&table, request.entropy, tried) {
-                Some(position) => Choice::Endpoint(claim(Arc::clone(&table[position]))),
+                Some(position) => Choice::Endpoint(claim(picked(&table[position]))),
                 None => Choice::Empty,
             };
         };
@@ -281,12 +292,13 @@ impl Balancer {
         if inner.table.is_empty() {
             return Choice::Empty;
         }
-        let answer = inner.ask(self, request);
+        let answer = inner.ask_timed(self, request);
         let chosen = match answer {
             Ok(Some(position)) => Some(untried(&inner.table, position, tried)),
             Ok(None) => None,
-            Err(Unavailable) => {
+            Err(Unavailable(cause)) => {
                 inner.counters.host_choices += 1;
+                inner.counters.host_choices_by_kind.add(cause);
                 host_choice(&inner.table, request.entropy, tried)
             }
         };
@@ -294,7 +306,7 @@ impl Balancer {
             inner.write_down(&self.recorded, request, answer, chosen);
         }
         match chosen {
-            Some(position) => Choice::Endpoint(claim(Arc::clone(&inner.table[position]))),
+            Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]))),
             None if answer.is_ok() => {
                 inner.counters.refused += 1;
                 Choice::Refused
@@ -306,9 +318,24 @@ impl Balancer {
 
 /// The plugin has no answer, and why has been counted.
 #[derive(Debug, Clone, Copy)]
-struct Unavailable;
+struct Unavailable(Cause);
 
 impl Inner {
+    /// The same as [`Inner::ask`], and now and then with a look at the clock.
+    fn ask_timed(
+        &mut self,
+        balancer: &Balancer,
+        request: Request<'_>,
+    ) -> Result<Option<usize>, Unavailable> {
+        if !self.counters.picks.is_multiple_of(TIMED) {
+            return self.ask(balancer, request);
+        }
+        let start = Instant::now();
+        let answer = self.ask(balancer, request);
+        self.counters.times.observe(start.elapsed());
+        answer
+    }
+
     /// The position that the plugin chooses, which is one of the table.
     fn ask(
         &mut self,
@@ -319,7 +346,7 @@ impl Inner {
             self.take_seat(balancer, &[])?;
         }
         let Seat::Taken(instance) = &mut self.seat else {
-            return Err(Unavailable);
+            return Err(Unavailable(Cause::Quarantine));
         };
         let guest_request = bindings::Request {
             entropy: request.entropy,
@@ -357,7 +384,7 @@ impl Inner {
             Err(fault) => fault,
         };
         self.blame(&balancer.upstream, &fault);
-        Err(Unavailable)
+        Err(Unavailable(Cause::from(&fault)))
     }
 
     /// Makes an instance, which takes over what another one has saved, if that is something.
@@ -366,7 +393,7 @@ impl Inner {
         if let Seat::Closed(until) = self.seat
             && Instant::now() < until
         {
-            return Err(Unavailable);
+            return Err(Unavailable(Cause::Quarantine));
         }
         self.counters.instances += 1;
         let order = Order {
@@ -389,7 +416,7 @@ impl Inner {
             }
             Err(fault) => {
                 self.blame(&balancer.upstream, &fault);
-                Err(Unavailable)
+                Err(Unavailable(Cause::from(&fault)))
             }
         }
     }
@@ -402,7 +429,12 @@ impl Inner {
             Seat::Closed(until) => Some(until.saturating_duration_since(now)),
             Seat::Vacant | Seat::Taken(_) => None,
         };
+        let memory = match &self.seat {
+            Seat::Taken(instance) => instance.memory(),
+            Seat::Vacant | Seat::Closed(_) => 0,
+        };
         Counters {
+            memory,
             consecutive_faults: if recent { self.faults } else { 0 },
             quarantine: left
                 .filter(|left| !left.is_zero())
@@ -451,6 +483,12 @@ impl Inner {
 
 fn in_micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// An endpoint that a request is sent to; counts that.
+fn picked(endpoint: &Arc<Endpoint>) -> Arc<Endpoint> {
+    endpoint.count_pick();
+    Arc::clone(endpoint)
 }
 
 /// A position, or the next one whose endpoint has not been tried.

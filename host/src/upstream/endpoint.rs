@@ -45,6 +45,8 @@ pub struct Endpoint {
 #[repr(align(64))]
 pub(super) struct Live {
     in_flight: AtomicU32,
+    /// Times that a balancer has picked it.
+    picks: AtomicU64,
     /// Whether there are watchers.
     watched: AtomicBool,
     /// Where changes of that number are noted, and as what.
@@ -103,6 +105,10 @@ impl Live {
     fn end(&self) {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.note();
+    }
+
+    pub(super) fn picks(&self) -> u64 {
+        self.picks.load(Ordering::Relaxed)
     }
 
     fn note(&self) {
@@ -213,6 +219,13 @@ impl Endpoint {
     /// Requests sent and not yet answered in full, over all workers.
     pub fn in_flight(&self) -> u32 {
         self.live.in_flight()
+    }
+
+    /// Counts that its balancer has picked it. Who calls holds that balancer's lock, so nothing is added
+    /// at the same time; a pick that did not wait for the lock may take one with it.
+    pub(crate) fn count_pick(&self) {
+        let picks = &self.live.picks;
+        picks.store(picks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Microseconds until the endpoint answers, a moving average as of `now`, a time of

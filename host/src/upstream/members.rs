@@ -192,6 +192,8 @@ pub struct AddressReport {
     pub ejected: bool,
     /// Requests sent and not yet answered.
     pub in_flight: u32,
+    /// Times that the upstream's balancers have picked it.
+    pub picks: u64,
     /// What checks say.
     pub condition: Condition,
 }
@@ -577,6 +579,7 @@ fn describe(member: &Member) -> AddressReport {
         available: member.is_available(),
         ejected: member.live.ejection.is_on(),
         in_flight: member.live.in_flight(),
+        picks: member.live.picks(),
         condition: member.live.health.condition(),
     }
 }

@@ -94,6 +94,8 @@ pub struct Active {
 /// What an upstream asks for beyond a name and a balancer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Policy {
+    /// Name of the balancer that was asked for.
+    pub algorithm: String,
     /// Percentage of the weight that must be available, and a bit more; with 0 any is enough.
     pub threshold: f64,
     /// None while nothing is to be probed.
@@ -126,6 +128,7 @@ impl Policy {
         let unhealthy = &passive.unhealthy;
         let judged = unhealthy.tcp_failures + unhealthy.timeouts + unhealthy.http_failures > 0;
         Self {
+            algorithm: upstream.algorithm.clone(),
             threshold: checks.threshold,
             active: probed.then(|| Active {
                 kind: match active.r#type.as_str() {

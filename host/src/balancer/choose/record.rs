@@ -114,7 +114,7 @@ impl Inner {
         let said = match answer {
             Ok(Some(position)) => Answer::Position(u32::try_from(position).unwrap_or(u32::MAX)),
             Ok(None) => Answer::Refused,
-            Err(Unavailable) => Answer::None,
+            Err(Unavailable(_)) => Answer::None,
         };
         let (load, heard): (&[u32], &[u64]) = match &self.seat {
             // It went, and with it what it was told.

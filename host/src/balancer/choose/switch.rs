@@ -150,13 +150,18 @@ impl Inner {
 
     /// Makes the seat free for another one, and returns who had it.
     fn make_way(&mut self, next: Successor) -> Seat {
+        let changes = self.plugin.digest != next.plugin.digest || self.config != next.config;
+        let switches = self.counters.switches + u64::from(changes);
         self.plugin = next.plugin;
         self.config = next.config;
         self.limits = next.limits;
         self.faults = 0;
         self.last_fault = None;
         // They are shown as the plugin's own.
-        self.counters = Counters::default();
+        self.counters = Counters {
+            switches,
+            ..Counters::default()
+        };
         std::mem::replace(&mut self.seat, Seat::Vacant)
     }
 

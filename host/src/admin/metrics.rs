@@ -1,0 +1,362 @@
+//! `GET /metrics`, for Prometheus. Names are Kong's where its plugin has them, as of Kong 3.9; what is of
+//! no balancer of Kong's begins with `pointsman_`. `docs/operating.md` has the list.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+
+use super::entities::id_of;
+use super::info::{KONG_VERSION, NODE, is_reachable, resident_bytes, sum};
+use super::{Admin, targets};
+use crate::balancer::Counters;
+use crate::entity::Kind;
+use crate::error::Error;
+use crate::upstream::{AddressReport, Upstream};
+
+/// Kong's word for what it does over HTTP.
+const SUBSYSTEM: &str = "http";
+
+const STATES: [&str; 4] = ["healthchecks_off", "healthy", "unhealthy", "dns_error"];
+
+pub(super) async fn show(State(admin): State<Admin>) -> Result<Response, Error> {
+    // A thousand upstreams are some milliseconds of work, which others do not have to wait for.
+    let text = tokio::task::spawn_blocking(move || text(&admin)).await;
+    match text {
+        Ok(Ok(text)) => Ok(([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response()),
+        Ok(Err(error)) => Err(error),
+        Err(panic) => {
+            tracing::error!("the metrics cannot be gathered: {panic}");
+            Err(Error::Plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "An unexpected error occurred".into(),
+            ))
+        }
+    }
+}
+
+fn text(admin: &Admin) -> Result<String, Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Figures::of(admin)?));
+    let mut text = String::new();
+    // Writing to memory does not fail.
+    let _ = prometheus_text::encode(&mut text, &registry);
+    Ok(text)
+}
+
+/// All that is shown, as of one moment.
+#[derive(Debug)]
+struct Figures {
+    node: String,
+    connections: [(&'static str, u64); 7],
+    requests: u64,
+    reachable: bool,
+    resident: Option<u64>,
+    upstreams: Vec<Figure>,
+}
+
+/// What is shown of an upstream.
+#[derive(Debug)]
+struct Figure {
+    upstream: Arc<Upstream>,
+    counters: Counters,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug)]
+struct Target {
+    name: String,
+    weighs: bool,
+    addresses: Vec<(String, AddressReport)>,
+}
+
+impl Figures {
+    fn of(admin: &Admin) -> Result<Self, Error> {
+        let accepted = sum(admin, |counters| &counters.accepted);
+        let active = sum(admin, |counters| &counters.active);
+        let requests = sum(admin, |counters| &counters.requests);
+        let (_, snapshot) = admin.published.current();
+        let mut upstreams = Vec::with_capacity(snapshot.upstreams.len());
+        for (id, upstream) in snapshot.upstreams.iter() {
+            let rows =
+                (admin.store).list_referring(Kind::Target, "upstream", *id, None, usize::MAX)?;
+            let addresses = upstream.addresses();
+            let targets = rows.iter().map(|stored| {
+                let id = id_of(&stored.row);
+                let own = addresses.iter().filter(|address| address.target == id);
+                let name = stored.row.get("target").and_then(Value::as_str);
+                Target {
+                    name: name.unwrap_or_default().to_owned(),
+                    weighs: stored.row.get("weight").and_then(Value::as_u64) != Some(0),
+                    addresses: own.map(|a| (a.address.to_string(), a.clone())).collect(),
+                }
+            });
+            upstreams.push(Figure {
+                targets: targets.collect(),
+                counters: upstream.balancer().counters(),
+                upstream: Arc::clone(upstream),
+            });
+        }
+        upstreams.sort_by(|a, b| a.upstream.name.cmp(&b.upstream.name));
+        Ok(Self {
+            node: NODE.to_string(),
+            connections: [
+                ("accepted", accepted),
+                ("handled", accepted),
+                ("total", requests),
+                ("active", active),
+                // Which of these an open connection does is not told apart.
+                ("reading", 0),
+                ("writing", active),
+                ("waiting", 0),
+            ],
+            requests,
+            reachable: is_reachable(admin),
+            resident: resident_bytes(),
+            upstreams,
+        })
+    }
+
+    fn kong(&self, page: &mut Page<'_>) -> fmt::Result {
+        let node = &*self.node;
+        let here = [("node_id", node), ("subsystem", SUBSYSTEM)];
+        let gauge = MetricType::Gauge;
+        let connections = self.connections.iter().map(|(state, number)| {
+            let [node, subsystem] = here;
+            ([node, subsystem, ("state", *state)], *number)
+        });
+        page.whole(
+            "kong_nginx_connections_total",
+            "Number of connections by subsystem",
+            gauge,
+            connections,
+        )?;
+        page.whole(
+            "kong_nginx_requests_total",
+            "Number of requests total",
+            gauge,
+            [(here, self.requests)],
+        )?;
+        page.whole(
+            "kong_datastore_reachable",
+            "Datastore reachable from Kong, 0 is unreachable",
+            gauge,
+            [([] as [(&str, &str); 0], u64::from(self.reachable))],
+        )?;
+        page.whole(
+            "kong_node_info",
+            "Kong Node metadata information",
+            gauge,
+            [([("node_id", node), ("version", KONG_VERSION)], 1)],
+        )?;
+        let mut healths = Vec::new();
+        for figure in &self.upstreams {
+            let checked = figure.upstream.policy().is_checked();
+            for target in &figure.targets {
+                let mut add = |address, word: &str| {
+                    let now = STATES
+                        .iter()
+                        .position(|state| word.eq_ignore_ascii_case(state));
+                    for (number, state) in STATES.iter().enumerate() {
+                        let labels = [
+                            ("upstream", &*figure.upstream.name),
+                            ("target", &target.name),
+                            ("address", address),
+                            ("state", state),
+                            ("subsystem", SUBSYSTEM),
+                        ];
+                        healths.push((labels, u64::from(now == Some(number))));
+                    }
+                };
+                if target.addresses.is_empty() {
+                    add("", "dns_error");
+                }
+                for (address, report) in &target.addresses {
+                    let state = targets::state(checked && target.weighs, report.available);
+                    add(address, state);
+                }
+            }
+        }
+        page.whole(
+            "kong_upstream_target_health",
+            "Health status of targets of upstream. States = healthchecks_off|healthy|unhealthy|dns_error, \
+             value is 1 when state is populated.",
+            gauge,
+            healths,
+        )
+    }
+
+    /// A number for each upstream and the balancer that chooses for it.
+    fn each(&self, of: fn(&Counters) -> u64) -> impl Iterator<Item = ([Label<'_>; 2], u64)> {
+        let figures = self.upstreams.iter();
+        figures.map(move |figure| (figure.labels(), of(&figure.counters)))
+    }
+
+    fn own(&self, page: &mut Page<'_>) -> fmt::Result {
+        let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+        page.whole(
+            "pointsman_picks",
+            "Picks asked for, since this balancer took over",
+            counter,
+            self.each(|counters| counters.picks),
+        )?;
+        let host_choices = self.upstreams.iter().flat_map(|figure| {
+            let kinds = figure.counters.host_choices_by_kind.by_kind();
+            let [upstream, balancer] = figure.labels();
+            kinds.map(|(kind, number)| ([upstream, balancer, ("kind", kind)], number))
+        });
+        page.whole(
+            "pointsman_host_choices",
+            "Picks that the gateway made by itself, by the reason",
+            counter,
+            host_choices,
+        )?;
+        page.whole(
+            "pointsman_refused",
+            "Requests that the balancer refused",
+            counter,
+            self.each(|counters| counters.refused),
+        )?;
+        page.whole(
+            "pointsman_instances",
+            "Instances made of the balancer",
+            counter,
+            self.each(|counters| counters.instances),
+        )?;
+        page.whole(
+            "pointsman_instance_memory_bytes",
+            "Memory of the balancer's instance",
+            gauge,
+            self.each(|counters| counters.memory as u64),
+        )?;
+        let switches = self.upstreams.iter();
+        let switches = switches.map(|figure| ([figure.labels()[0]], figure.counters.switches));
+        page.whole(
+            "pointsman_switches",
+            "Times that another balancer or other settings took over",
+            counter,
+            switches,
+        )?;
+        page.family(
+            "pointsman_pick_seconds",
+            "Time that the balancer took for a pick, of one pick in 64",
+            MetricType::Histogram,
+            self.upstreams.iter().map(|figure| {
+                let times = &figure.counters.times;
+                (figure.labels(), move |mut encoder: MetricEncoder<'_>| {
+                    let (sum, count) = (times.sum(), times.count());
+                    encoder.encode_histogram::<NoLabelSet>(sum, count, &times.buckets(), None)
+                })
+            }),
+        )?;
+        page.whole(
+            "pointsman_endpoint_picks",
+            "Picks of an address by the balancers of the upstream",
+            counter,
+            self.addresses(|report| report.picks),
+        )?;
+        page.whole(
+            "pointsman_endpoint_in_flight",
+            "Requests sent to an address and not yet answered in full",
+            gauge,
+            self.addresses(|report| report.in_flight.into()),
+        )?;
+        let rejections = self.upstreams.iter().flat_map(|figure| {
+            let [upstream, _] = figure.labels();
+            let reasons = figure.upstream.without_peer();
+            reasons.map(move |(reason, number)| ([upstream, ("reason", reason.code())], number))
+        });
+        page.whole(
+            "pointsman_rejected",
+            "Requests that were answered 503 for want of an endpoint, by the reason",
+            counter,
+            rejections,
+        )?;
+        let resident = self.resident.map(|bytes| ([] as [Label<'_>; 0], bytes));
+        page.whole(
+            "process_resident_memory_bytes",
+            "Resident memory size in bytes.",
+            gauge,
+            resident,
+        )
+    }
+
+    /// A number for each address of each target.
+    fn addresses(
+        &self,
+        of: fn(&AddressReport) -> u64,
+    ) -> impl Iterator<Item = ([Label<'_>; 3], u64)> {
+        self.upstreams.iter().flat_map(move |figure| {
+            figure.targets.iter().flat_map(move |target| {
+                target.addresses.iter().map(move |(address, report)| {
+                    let [upstream, _] = figure.labels();
+                    let labels = [upstream, ("target", &*target.name), ("address", address)];
+                    (labels, of(report))
+                })
+            })
+        })
+    }
+}
+
+type Label<'a> = (&'static str, &'a str);
+
+impl Figure {
+    fn labels(&self) -> [Label<'_>; 2] {
+        let algorithm = &*self.upstream.policy().algorithm;
+        [("upstream", &*self.upstream.name), ("balancer", algorithm)]
+    }
+}
+
+impl Collector for Figures {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.kong(&mut page)?;
+        self.own(&mut page)
+    }
+}
+
+/// What is written family by family.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    /// A counter or a gauge. The name of a counter gets `_total` at its end.
+    fn whole<'a, const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        kind: MetricType,
+        rows: impl IntoIterator<Item = ([Label<'a>; N], u64)>,
+    ) -> fmt::Result {
+        let rows = rows.into_iter().map(|(labels, number)| {
+            (labels, move |mut encoder: MetricEncoder<'_>| match kind {
+                MetricType::Counter => {
+                    encoder.encode_counter::<NoLabelSet, u64, f64>(&number, None)
+                }
+                _ => encoder.encode_gauge(&number),
+            })
+        });
+        self.family(name, help, kind, rows)
+    }
+
+    fn family<'a, const N: usize, F: FnOnce(MetricEncoder<'_>) -> fmt::Result>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        kind: MetricType,
+        rows: impl IntoIterator<Item = ([Label<'a>; N], F)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, encode) in rows {
+            encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! What picks come to, counted where the lock is held anyway.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::instance::Fault;
+
+/// One of so many picks is timed: a clock that was asked twice for each would cost a tenth of it.
+pub(super) const TIMED: u64 = 64;
+
+/// Upper bounds of the classes that times of picks are counted in, in nanoseconds; one more has what is
+/// beyond.
+const BOUNDS: [u32; 13] = [
+    100,
+    200,
+    500,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    20_000,
+    50_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+];
+
+/// Why the host made a choice by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cause {
+    Trap,
+    Deadline,
+    Memory,
+    OutOfRange,
+    Configuration,
+    State,
+    /// There is no instance until its pause is over.
+    Quarantine,
+}
+
+impl From<&Fault> for Cause {
+    fn from(fault: &Fault) -> Self {
+        match fault {
+            Fault::Trap(_) => Self::Trap,
+            Fault::Deadline => Self::Deadline,
+            Fault::Memory(_) => Self::Memory,
+            Fault::OutOfRange { .. } => Self::OutOfRange,
+            Fault::Configuration(_) => Self::Configuration,
+            Fault::State(_) | Fault::StateSize { .. } => Self::State,
+        }
+    }
+}
+
+/// Choices that the host made by itself, by the reason.
+#[derive(Debug, Clone, Default, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the names are those of faults, busy and quarantine"
+)]
+pub struct HostChoices {
+    pub trap: u64,
+    pub deadline: u64,
+    pub memory: u64,
+    pub out_of_range: u64,
+    pub configuration: u64,
+    pub state: u64,
+    pub busy: u64,
+    pub quarantine: u64,
+}
+
+impl HostChoices {
+    pub(super) fn add(&mut self, cause: Cause) {
+        *match cause {
+            Cause::Trap => &mut self.trap,
+            Cause::Deadline => &mut self.deadline,
+            Cause::Memory => &mut self.memory,
+            Cause::OutOfRange => &mut self.out_of_range,
+            Cause::Configuration => &mut self.configuration,
+            Cause::State => &mut self.state,
+            Cause::Quarantine => &mut self.quarantine,
+        } += 1;
+    }
+
+    /// Each kind with its number.
+    pub fn by_kind(&self) -> [(&'static str, u64); 8] {
+        [
+            ("trap", self.trap),
+            ("deadline", self.deadline),
+            ("memory", self.memory),
+            ("out_of_range", self.out_of_range),
+            ("configuration", self.configuration),
+            ("state", self.state),
+            ("busy", self.busy),
+            ("quarantine", self.quarantine),
+        ]
+    }
+}
+
+/// How long picks took, of one in 64.
+#[derive(Debug, Clone, Default)]
+pub struct PickTimes {
+    classes: [u64; BOUNDS.len() + 1],
+    /// Nanoseconds.
+    sum: u64,
+}
+
+impl PickTimes {
+    pub(super) fn observe(&mut self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let class = BOUNDS.partition_point(|bound| u64::from(*bound) < time);
+        self.classes[class] += 1;
+        self.sum = self.sum.saturating_add(time);
+    }
+
+    /// Picks that were timed.
+    pub fn count(&self) -> u64 {
+        self.classes.iter().sum()
+    }
+
+    /// Their time, in seconds.
+    pub fn sum(&self) -> f64 {
+        self.sum as f64 / 1e9
+    }
+
+    /// Upper bounds in seconds, the last one infinite, each with the picks above the one before.
+    pub fn buckets(&self) -> Vec<(f64, u64)> {
+        let bounds = BOUNDS.iter().map(|bound| f64::from(*bound) / 1e9);
+        let bounds = bounds.chain([f64::INFINITY]);
+        bounds.zip(self.classes).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_in_the_first_class_that_reaches_it() {
+        let mut times = PickTimes::default();
+        for nanos in [0, 100, 101, 100_000_000, 100_000_001, 1_000_000_000] {
+            times.observe(Duration::from_nanos(nanos));
+        }
+        let buckets = times.buckets();
+        assert_eq!((buckets[0], buckets[1]), ((1e-7, 2), (2e-7, 1)));
+        assert_eq!((buckets[12], buckets[13]), ((0.1, 1), (f64::INFINITY, 2)));
+        assert_eq!(times.count(), 6);
+        assert!((times.sum() - 1.2).abs() < 0.001, "{}", times.sum());
+    }
+}
