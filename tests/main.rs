@@ -26,6 +26,7 @@ mod proxy;
 mod record;
 mod recovery;
 mod retries;
+mod shadow;
 mod simulate;
 mod tls;
 mod versions;

@@ -1,6 +1,7 @@
 //! The Admin API: one set of handlers for every entity, generated from the declarations.
 
 mod balancers;
+mod candidate;
 mod decode;
 mod entities;
 mod form;
@@ -14,6 +15,7 @@ mod record;
 mod respond;
 mod serve;
 mod settings;
+mod shadow;
 mod targets;
 mod upload;
 mod versions;
@@ -101,6 +103,7 @@ fn router(admin: Admin) -> Router {
     endpoints.push(logs::endpoint());
     endpoints.extend(targets::endpoints());
     endpoints.push(record::endpoint());
+    endpoints.push(shadow::endpoint());
     // Targets exist below their upstream only.
     for kind in [Kind::Service, Kind::Route, Kind::Upstream] {
         endpoints.extend(entities::endpoints(kind));

@@ -21,6 +21,7 @@ mod limits;
 mod output;
 mod rerun;
 mod sandbox;
+mod shadow;
 mod shipped;
 mod tally;
 mod tape;
@@ -33,6 +34,7 @@ pub use facts::Facts;
 pub use journal::{Journal, Line};
 pub use limits::Limits;
 pub use rerun::Rerun;
+pub use shadow::{Report as ShadowReport, Shadow, ShadowSettings};
 pub use shipped::{SHIPPED, Shipped};
 pub use tally::{HostChoices, PickTimes};
 

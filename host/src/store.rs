@@ -64,6 +64,13 @@ pub enum Write {
 }
 
 impl Write {
+    /// Primary key of the row that it is about.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::Insert { id, .. } | Self::Replace { id, .. } | Self::Delete { id, .. } => *id,
+        }
+    }
+
     /// Replaces the row that was read at the revision `old`, or adds it where there was none.
     pub fn put(kind: Kind, id: Uuid, row: Row, blob: Option<Bytes>, old: Option<Revision>) -> Self {
         match old {

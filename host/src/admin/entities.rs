@@ -10,7 +10,7 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::page::Page;
-use super::{Admin, BODY_LIMIT, decode, settings, targets};
+use super::{Admin, BODY_LIMIT, decode, settings, shadow, targets};
 use crate::entity::{Kind, Reference, ReferenceBy, Row, Shape};
 use crate::error::Error;
 use crate::store::{self, Stored, Write};
@@ -464,6 +464,10 @@ async fn write_explained(admin: &Admin, write: Write) -> Result<(), Refused> {
         {
             let balancer = settings::check(admin, row).await.map_err(Refused::For)?;
             writes.extend(balancer);
+            let second = shadow::check(admin, row).await.map_err(Refused::For)?;
+            let other =
+                second.filter(|second| !writes.iter().any(|write| write.id() == second.id()));
+            writes.extend(other);
         }
         let relies_on_balancer = writes.len() > 1;
         // Looked at here and not by `Admin::write`, which has no words for a missing balancer.

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::entities::id_of;
 use super::info::{KONG_VERSION, NODE, is_reachable, resident_bytes, sum};
 use super::{Admin, targets};
-use crate::balancer::Counters;
+use crate::balancer::{Counters, ShadowReport};
 use crate::entity::Kind;
 use crate::error::Error;
 use crate::upstream::{AddressReport, Upstream};
@@ -68,6 +68,7 @@ struct Figures {
 struct Figure {
     upstream: Arc<Upstream>,
     counters: Counters,
+    shadow: Option<ShadowReport>,
     targets: Vec<Target>,
 }
 
@@ -102,6 +103,7 @@ impl Figures {
             upstreams.push(Figure {
                 targets: targets.collect(),
                 counters: upstream.balancer().counters(),
+                shadow: upstream.balancer().shadow().map(|shadow| shadow.report()),
                 upstream: Arc::clone(upstream),
             });
         }
@@ -280,12 +282,47 @@ impl Figures {
             counter,
             rejections,
         )?;
+        self.shadows(page)?;
         let resident = self.resident.map(|bytes| ([] as [Label<'_>; 0], bytes));
         page.whole(
             "process_resident_memory_bytes",
             "Resident memory size in bytes.",
             gauge,
             resident,
+        )
+    }
+
+    fn shadows(&self, page: &mut Page<'_>) -> fmt::Result {
+        let each = |of: fn(&ShadowReport) -> u64| {
+            self.upstreams.iter().filter_map(move |figure| {
+                let shadow = figure.shadow.as_ref()?;
+                let [upstream, _] = figure.labels();
+                Some(([upstream, ("balancer", &*shadow.balancer)], of(shadow)))
+            })
+        };
+        page.whole(
+            "pointsman_shadow_compared",
+            "Picks that a shadow has answered beside the balancer that serves",
+            MetricType::Counter,
+            each(|shadow| shadow.compared),
+        )?;
+        page.whole(
+            "pointsman_shadow_agreed",
+            "Those of them where both chose the same",
+            MetricType::Counter,
+            each(|shadow| shadow.agreed),
+        )?;
+        page.whole(
+            "pointsman_shadow_unanswered",
+            "Picks that a shadow had no answer to",
+            MetricType::Counter,
+            each(|shadow| shadow.unanswered),
+        )?;
+        page.whole(
+            "pointsman_shadow_dropped",
+            "Picks that were not compared for want of time",
+            MetricType::Counter,
+            each(|shadow| shadow.dropped),
         )
     }
 

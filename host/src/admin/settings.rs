@@ -71,17 +71,19 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
     }))
 }
 
-/// Turns a pin by id into one by digest.
+/// Turns pins by id into pins by digest.
 pub(super) fn pin_by_digest(admin: &Admin, upstream: &mut Row) -> Result<(), Error> {
-    let pin = upstream
-        .get_mut("pointsman")
-        .and_then(|extension| extension.get_mut("balancer_version"));
-    if let Some(pin) = pin
-        && let Some(id) = pin.as_str().and_then(versions::id)
-        && let Some(version) = admin.store.get(Kind::BalancerVersion, id)?
-        && let Some(digest) = version.row.get("digest")
-    {
-        *pin = digest.clone();
+    let Some(extension) = upstream.get_mut("pointsman") else {
+        return Ok(());
+    };
+    for place in ["/balancer_version", "/shadow/version"] {
+        if let Some(pin) = extension.pointer_mut(place)
+            && let Some(id) = pin.as_str().and_then(versions::id)
+            && let Some(version) = admin.store.get(Kind::BalancerVersion, id)?
+            && let Some(digest) = version.row.get("digest")
+        {
+            *pin = digest.clone();
+        }
     }
     Ok(())
 }
@@ -118,8 +120,10 @@ pub(super) async fn unfit(
 /// The upstreams that use a version by its digest, whatever is active.
 pub(super) fn is_pinned(store: &dyn Store, balancer: &Row, version: &Row) -> Result<bool, Error> {
     let pins = |row: &Row| {
-        row.get("algorithm") == balancer.get("name")
-            && extension(row, "balancer_version") == version.get("digest")
+        let (name, digest) = (balancer.get("name"), version.get("digest"));
+        let own = row.get("algorithm") == name && extension(row, "balancer_version") == digest;
+        let of_shadow = |field| extension(row, "shadow").and_then(|shadow| shadow.get(field));
+        own || of_shadow("balancer") == name && of_shadow("version") == digest
     };
     Ok(!store.list(Kind::Upstream, None, 1, &pins)?.is_empty())
 }
@@ -131,7 +135,11 @@ fn extension<'r>(upstream: &'r Row, field: &str) -> Option<&'r Value> {
 }
 
 /// What the component itself says against settings.
-async fn disliked(engine: &Arc<Engine>, plugin: &Arc<Plugin>, config: &Value) -> Option<String> {
+pub(super) async fn disliked(
+    engine: &Arc<Engine>,
+    plugin: &Arc<Plugin>,
+    config: &Value,
+) -> Option<String> {
     let (engine, plugin) = (Arc::clone(engine), Arc::clone(plugin));
     let text = config.to_string();
     let tried =
@@ -141,11 +149,17 @@ async fn disliked(engine: &Arc<Engine>, plugin: &Arc<Plugin>, config: &Value) ->
 }
 
 fn no_version(balancer: &Value, version: &str) -> Error {
+    refused(
+        "balancer_version",
+        unknown_version(balancer, version).into(),
+    )
+}
+
+pub(super) fn unknown_version(balancer: &Value, version: &str) -> String {
     let name = balancer.as_str().unwrap_or_default();
-    let sentence = format!(
+    format!(
         "{version} is no version of the balancer \"{name}\": give the digest or the id of one, or null to follow the active one"
-    );
-    refused("balancer_version", sentence.into())
+    )
 }
 
 fn refused(field: &str, wrong: Value) -> Error {
@@ -170,7 +184,7 @@ fn exceeds(limits: &Value, own: &config::Balancer) -> Option<Value> {
 }
 
 /// What does not fit, by field; none if all does.
-fn misfits(schema: &Value, config: &Value) -> Option<Value> {
+pub(super) fn misfits(schema: &Value, config: &Value) -> Option<Value> {
     let validator = match jsonschema::validator_for(schema) {
         Ok(validator) => validator,
         Err(error) => return Some(format!("the balancer's own schema is wrong: {error}").into()),

@@ -1,5 +1,6 @@
 //! The balancer of one upstream: asks its instance, and chooses by itself where that fails.
 
+mod aside;
 mod record;
 mod switch;
 
@@ -15,6 +16,7 @@ use super::engine::{Engine, Plugin};
 use super::facts::{self, Facts};
 use super::instance::{Fault, Instance, Order};
 use super::limits::Limits;
+use super::shadow::Shadow;
 use super::tally::{Cause, HostChoices, PickTimes, TIMED};
 use super::tape::Tape;
 use crate::upstream::Endpoint;
@@ -152,6 +154,8 @@ pub struct Balancer {
     patience: AtomicU64,
     /// Whether what happens is written down.
     recorded: AtomicBool,
+    /// Whether another one decides beside it, which may look at anything.
+    shadowed: AtomicBool,
 }
 
 impl std::fmt::Debug for Balancer {
@@ -167,6 +171,7 @@ struct Inner {
     limits: Limits,
     table: Arc<[Arc<Endpoint>]>,
     seat: Seat,
+    shadow: Option<Arc<Shadow>>,
     /// Faults in a row, each within [`PROBATION`] of the one before.
     faults: u32,
     last_fault: Option<Instant>,
@@ -202,6 +207,7 @@ impl Balancer {
                 limits,
                 table: Arc::clone(&table),
                 seat: Seat::Vacant,
+                shadow: None,
                 faults: 0,
                 last_fault: None,
                 load: Vec::new(),
@@ -213,12 +219,13 @@ impl Balancer {
             busy: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             recorded: AtomicBool::new(false),
+            shadowed: AtomicBool::new(false),
         }
     }
 
     /// Whether this has to be taken note of for the plugin.
     pub fn wants(&self, observed: Observed) -> bool {
-        self.interests.contains(observed)
+        self.interests.contains(observed) || self.shadowed.load(Ordering::Relaxed)
     }
 
     /// The plugin that chooses now.
@@ -231,6 +238,9 @@ impl Balancer {
         let mut inner = self.inner.lock();
         *self.table.write() = Arc::clone(&table);
         inner.table = table;
+        if let Some(shadow) = &inner.shadow {
+            shadow.set_endpoints(&inner.table);
+        }
         let inner = &mut *inner;
         if let Seat::Taken(instance) = &mut inner.seat {
             let told = instance.set_endpoints(&inner.table);
@@ -305,14 +315,22 @@ impl Balancer {
         if inner.tape.is_some() {
             inner.write_down(&self.recorded, request, answer, chosen);
         }
-        match chosen {
+        // Before the request counts at the endpoint.
+        let shadow = inner.shadow.as_ref().filter(|_| answer.is_ok());
+        let noted = shadow.is_some_and(|shadow| shadow.note(request, tried, &inner.table, chosen));
+        let choice = match chosen {
             Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]))),
             None if answer.is_ok() => {
                 inner.counters.refused += 1;
                 Choice::Refused
             }
             None => Choice::Empty,
+        };
+        drop(inner);
+        if noted {
+            self.engine.shadows.wake();
         }
+        choice
     }
 }
 

@@ -18,6 +18,7 @@ use super::instance::{Fault, Instance, Prepared};
 use super::journal::{Journal, Journals};
 use super::limits::Limits;
 use super::sandbox::{self, Guest};
+use super::shadow;
 
 /// Address space that a memory of a guest reserves. With it, 10,000 instances are an ordinary case;
 /// wasmtime's own default of 4 GiB would spare memory-heavy guests a fifth of their time, and a pick
@@ -85,6 +86,8 @@ pub struct Engine {
     pub(super) fuel: Option<u64>,
     cache: Option<Cache>,
     journals: Journals,
+    /// The way to those who compare.
+    pub(super) shadows: shadow::Queue,
     /// Stops the epoch clock when dropped.
     _clock: Sender<()>,
 }
@@ -190,6 +193,7 @@ impl Engine {
             fuel,
             cache,
             journals: Journals::default(),
+            shadows: shadow::Queue::default(),
             _clock: clock,
         }))
     }

@@ -9,8 +9,8 @@ use std::fmt;
 use std::ptr::NonNull;
 
 /// What a balancer may ask about the request that it chooses for; see `request-facts` in
-/// `wit/balancer.wit`.
-pub trait Facts {
+/// `wit/balancer.wit`. They are read on the thread of the pick alone; a request without any goes to others.
+pub trait Facts: Sync {
     /// The method.
     fn method(&self) -> Cow<'_, str>;
     /// The normalised path, without the query.

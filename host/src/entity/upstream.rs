@@ -149,6 +149,15 @@ const EXTENSION: &[Field] = &[
             Field::integer("state").check(&[Check::Between(0, 65_536)]),
         ],
     ),
+    Field::record(
+        "shadow",
+        &[
+            Field::string("balancer"),
+            Field::string("version"),
+            Field::any("config"),
+            percent("sample_percent", 100),
+        ],
+    ),
     Field::boolean("share_weight").default(Preset::Boolean(false)),
     percent("panic_threshold", 0),
     seconds("drain_timeout", 0),
@@ -467,6 +476,8 @@ pub struct Extension {
     pub balancer_version: Option<String>,
     /// What the balancer may take, where that is less than the gateway's settings say.
     pub balancer_limits: BalancerLimits,
+    /// A second balancer that decides beside the first, without effect.
+    pub shadow: Option<Shadow>,
     /// Whether a target's weight is divided over the addresses of its name. In Kong each gets it all.
     pub share_weight: bool,
     /// Below this percentage of available addresses all of them are used; with 0 never.
@@ -498,6 +509,20 @@ pub struct BalancerLimits {
     pub memory: Option<u32>,
     /// Largest state that is handed over, in KiB.
     pub state: Option<u32>,
+}
+
+/// A second balancer that decides beside the first, without effect.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Shadow {
+    /// Its name; none for no shadow.
+    pub balancer: Option<String>,
+    /// Digest of its version; none for whichever is active.
+    pub version: Option<String>,
+    /// Its settings, an object that fits its schema.
+    pub config: Option<Value>,
+    /// How many of the picks it is asked for.
+    pub sample_percent: f64,
 }
 
 /// How a probe differs from Kong's.

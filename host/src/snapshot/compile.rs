@@ -1,12 +1,14 @@
 //! Entities to snapshot: follows the store's watch.
 
+mod shadow;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
@@ -278,10 +280,16 @@ impl Compiler {
     async fn load_plugins(&mut self) {
         let active = self.balancers.iter();
         let active = active.map(|(id, balancer)| (balancer.digest.clone(), *id));
-        let pinned = self.upstreams.values().filter_map(|upstream| {
-            let digest = upstream.pointsman.balancer_version.clone()?;
-            Some((digest, self.balancer(&upstream.algorithm)?.id))
+        let pins = self.upstreams.values().flat_map(|upstream| {
+            let extension = &upstream.pointsman;
+            let own = Some(&upstream.algorithm).zip(extension.balancer_version.as_ref());
+            let shadow = extension.shadow.as_ref();
+            let shadow =
+                shadow.and_then(|shadow| shadow.balancer.as_ref().zip(shadow.version.as_ref()));
+            own.into_iter().chain(shadow)
         });
+        let pinned =
+            pins.filter_map(|(name, digest)| Some((digest.clone(), self.balancer(name)?.id)));
         let needed: HashMap<String, Uuid> = active.chain(pinned).collect();
         self.plugins.retain(|digest, _| needed.contains_key(digest));
         for (digest, balancer) in needed {
@@ -433,6 +441,7 @@ impl Compiler {
         upstream.balancer().set_limits(limits);
         upstream.host_header = settings.host_header.as_deref().map(Arc::from);
         upstream.set_policy(Policy::of(settings));
+        self.set_shadow(&upstream, settings);
         self.named.insert(id, Arc::new(upstream));
         None
     }
@@ -461,6 +470,7 @@ impl Compiler {
                 let plugin = self.plugin_or_default(settings);
                 let config = config_of(settings, &plugin);
                 upstream.balancer().replace(plugin, config);
+                self.set_shadow(upstream, settings);
             }
         }
     }
@@ -517,15 +527,19 @@ impl Compiler {
     }
 }
 
-/// The settings of an upstream's balancer. Kong's one field that is a setting goes to a balancer that
-/// knows a setting of that name.
+/// The settings of an upstream's balancer.
 fn config_of(upstream: &entity::upstream::Upstream, plugin: &Plugin) -> String {
     let given = upstream.pointsman.balancer_config.clone();
+    complete(given, upstream.slots, plugin)
+}
+
+/// The settings of a balancer. Kong's one field that is a setting goes to a balancer that knows a setting
+/// of that name.
+pub(crate) fn complete(given: Option<Value>, slots: u32, plugin: &Plugin) -> String {
     let mut config = given.unwrap_or_else(|| json!({}));
     let known = plugin.config_schema.pointer("/properties/slots");
     if let (Some(fields), Some(_)) = (config.as_object_mut(), known) {
-        let slots = fields.entry("slots");
-        slots.or_insert(upstream.slots.into());
+        fields.entry("slots").or_insert(slots.into());
     }
     config.to_string()
 }

@@ -37,7 +37,12 @@ pub struct Endpoint {
     /// http's.
     pub authority: String,
     live: Arc<Live>,
+    /// Of a view: how many requests seem to be in flight, if not as many as there are.
+    pinned: Option<AtomicU32>,
 }
+
+/// No number is pinned.
+const UNPINNED: u32 = u32::MAX;
 
 /// What changes with requests and checks. A cache line of its own: two endpoints that are busy on two
 /// cores must not slow each other.
@@ -203,6 +208,38 @@ impl Endpoint {
             weight,
             max_requests: None,
             live,
+            pinned: None,
+        }
+    }
+
+    /// The endpoint for who looks at it later than others did; see [`Endpoint::pin`].
+    pub(crate) fn view(&self) -> Self {
+        Self {
+            host: self.host.clone(),
+            authority: self.authority.clone(),
+            live: Arc::clone(&self.live),
+            pinned: Some(AtomicU32::new(UNPINNED)),
+            ..*self
+        }
+    }
+
+    /// Makes a view show this many requests in flight, for as long as what is returned lives.
+    pub(crate) fn pin(&self, in_flight: u32) -> impl Drop {
+        struct Pinned<'a>(&'a Endpoint);
+        impl Drop for Pinned<'_> {
+            fn drop(&mut self) {
+                self.0.set_pinned(UNPINNED);
+                // Whoever is told what has changed was told the number of before.
+                self.0.live.note();
+            }
+        }
+        self.set_pinned(in_flight);
+        Pinned(self)
+    }
+
+    fn set_pinned(&self, in_flight: u32) {
+        if let Some(pinned) = &self.pinned {
+            pinned.store(in_flight, Ordering::Relaxed);
         }
     }
 
@@ -218,6 +255,12 @@ impl Endpoint {
 
     /// Requests sent and not yet answered in full, over all workers.
     pub fn in_flight(&self) -> u32 {
+        if let Some(pinned) = &self.pinned {
+            let pinned = pinned.load(Ordering::Relaxed);
+            if pinned != UNPINNED {
+                return pinned;
+            }
+        }
         self.live.in_flight()
     }
 
@@ -408,6 +451,18 @@ mod tests {
         assert!(InFlight::within(Arc::clone(&endpoint), 1, &places).is_err());
         drop(first);
         assert!(InFlight::within(endpoint, 1, &places).is_ok());
+    }
+
+    #[test]
+    fn a_view_shows_what_is_pinned_and_then_what_there_is() {
+        let endpoint = endpoint();
+        let view = endpoint.view();
+        let _request = InFlight::new(Arc::clone(&endpoint));
+        assert_eq!(view.in_flight(), 1);
+        let pinned = view.pin(0);
+        assert_eq!((view.in_flight(), endpoint.in_flight()), (0, 1));
+        drop(pinned);
+        assert_eq!(view.in_flight(), 1);
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! A balancer that a request names beside the one that serves, with settings for it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::entities::id_of;
+use super::{Admin, settings, versions};
+use crate::balancer::Plugin;
+use crate::entity::{Kind, Row};
+use crate::error::Error;
+use crate::store::{self, Stored};
+
+/// What is wrong with it.
+pub(super) enum Wrong {
+    /// A field, with what is wrong.
+    Field(&'static str, Value),
+    /// Something else.
+    Other(Error),
+}
+
+impl From<store::Error> for Wrong {
+    fn from(error: store::Error) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Finds the balancer that the fields `balancer`, `version` and `config` name, if any, and checks the
+/// settings against its schema and with the balancer itself. Returns it with the balancer's row.
+pub(super) async fn find(
+    admin: &Admin,
+    fields: &Row,
+) -> Result<Option<(Arc<Plugin>, Stored)>, Wrong> {
+    let given = |field: &str| fields.get(field).filter(|value| !value.is_null());
+    let Some(name) = given("balancer") else {
+        return Ok(None);
+    };
+    let Some(balancer) = admin.store.find(Kind::Balancer, &["name"], &[name])? else {
+        return Err(Wrong::Field("balancer", unknown(admin)?.into()));
+    };
+    let version = version(admin, &balancer, given("version"))?;
+    if let Some(reason) = versions::not_ready(&version) {
+        return Err(Wrong::Field("version", reason.into()));
+    }
+    let nothing = json!({});
+    let config = given("config").unwrap_or(&nothing);
+    let schema = version.get("description");
+    let schema = schema.and_then(|description| description.get("config_schema"));
+    if let Some(wrong) = schema.and_then(|schema| settings::misfits(schema, config)) {
+        return Err(Wrong::Field("config", wrong));
+    }
+    let component = admin.store.blob(Kind::BalancerVersion, id_of(&version))?;
+    let Some(component) = component else {
+        return Err(Wrong::Field("balancer", "its component is gone".into()));
+    };
+    let plugin = admin.engine.load(component).await;
+    let plugin = plugin.map_err(|error| Wrong::Other(error.into()))?;
+    if given("config").is_some()
+        && let Some(sentence) = settings::disliked(&admin.engine, &plugin, config).await
+    {
+        return Err(Wrong::Field("config", sentence.into()));
+    }
+    Ok(Some((plugin, balancer)))
+}
+
+/// The version of a balancer that is asked for by its digest or its id, or the active one.
+fn version(admin: &Admin, balancer: &Stored, asked: Option<&Value>) -> Result<Row, Wrong> {
+    let row = &balancer.row;
+    let asked = asked.or(row.get("digest")).and_then(Value::as_str);
+    let asked = asked.unwrap_or_default();
+    let found = match versions::id(asked) {
+        Some(id) => {
+            let link = json!({ "id": id_of(row) });
+            let found = admin.store.get(Kind::BalancerVersion, id)?;
+            found.filter(|version| version.row.get("balancer") == Some(&link))
+        }
+        None => versions::of_digest(&*admin.store, id_of(row), asked)?,
+    };
+    let name = row.get("name").cloned().unwrap_or_default();
+    let unknown = || Wrong::Field("version", settings::unknown_version(&name, asked).into());
+    Ok(found.ok_or_else(unknown)?.row)
+}
+
+/// Says which balancers there are.
+fn unknown(admin: &Admin) -> Result<String, store::Error> {
+    let rows = admin.store.list(Kind::Balancer, None, 1000, &|_| true)?;
+    let names = rows
+        .iter()
+        .filter_map(|stored| stored.row.get("name")?.as_str());
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    Ok(format!("expected one of: {}", names.join(", ")))
+}

@@ -1,0 +1,83 @@
+//! `GET /upstreams/{u}/shadow`: what a second balancer would have done.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::candidate::{self, Wrong};
+use super::entities::{Endpoint, id_of, parent_id};
+use super::{Admin, targets};
+use crate::entity::{Kind, Row};
+use crate::error::Error;
+use crate::store::Write;
+
+pub(super) fn endpoint() -> Endpoint {
+    (
+        "/upstreams/{key}/shadow".into(),
+        get(show),
+        "GET, HEAD, OPTIONS",
+    )
+}
+
+async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
+    let upstream = targets::running(&admin, parent_id(&admin, Kind::Upstream, &key)?)?;
+    let balancer = upstream.balancer();
+    let Some(shadow) = balancer.shadow() else {
+        return Err(Error::Plain(
+            StatusCode::NOT_FOUND,
+            "no balancer decides beside the first: pointsman.shadow.balancer names one".into(),
+        ));
+    };
+    let balancer = Arc::clone(balancer);
+    // Whoever asks waits for a call of the shadow that is under way, and nobody else does.
+    let report = tokio::task::spawn_blocking(move || {
+        let mut report = shadow.report();
+        let times = balancer.counters().times;
+        report.first.pick_ns =
+            (times.count() > 0).then(|| times.sum() * 1e9 / times.count() as f64);
+        report
+    });
+    let report = report.await.map_err(|panic| {
+        tracing::error!("a shadow's figures cannot be gathered: {panic}");
+        Error::Plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "An unexpected error occurred".into(),
+        )
+    })?;
+    Ok(Json(report).into_response())
+}
+
+/// Checks the shadow that an upstream asks for. Returns what to write beside the upstream, so that a version
+/// that is asked for is not deleted meanwhile.
+///
+/// # Errors
+/// Which field is wrong, and how.
+pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>, Error> {
+    let given = upstream.get("pointsman");
+    let given = given.and_then(|extension| extension.get("shadow"));
+    let Some(shadow) = given.and_then(Value::as_object) else {
+        return Ok(None);
+    };
+    let found = candidate::find(admin, shadow).await;
+    let found = found.map_err(|wrong| match wrong {
+        Wrong::Field(field, message) => {
+            let message = json!({ "shadow": { field: message } });
+            Error::field("pointsman", message)
+        }
+        Wrong::Other(error) => error,
+    })?;
+    let is_pinned = shadow.get("version").is_some_and(Value::is_string);
+    let pinned = found.filter(|_| is_pinned);
+    Ok(pinned.map(|(_, balancer)| Write::Replace {
+        kind: Kind::Balancer,
+        id: id_of(&balancer.row),
+        row: balancer.row,
+        expected: balancer.revision,
+        blob: None,
+    }))
+}

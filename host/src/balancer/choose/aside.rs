@@ -1,0 +1,70 @@
+//! What there is beside the picks of requests: a shadow, and questions without consequences.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Balancer, Choice, Request, Seat, Unavailable, untried};
+use crate::balancer::engine::Plugin;
+use crate::balancer::shadow::Shadow;
+use crate::upstream::Endpoint;
+
+impl Balancer {
+    /// Has another one decide beside it from the next pick on, or none.
+    pub fn set_shadow(&self, shadow: Option<Arc<Shadow>>) {
+        let mut inner = self.inner.lock();
+        if let Some(shadow) = &shadow {
+            shadow.set_endpoints(&inner.table);
+        }
+        self.shadowed.store(shadow.is_some(), Ordering::Relaxed);
+        let before = std::mem::replace(&mut inner.shadow, shadow);
+        // An instance goes with it, which takes longer than others should wait.
+        drop(inner);
+        drop(before);
+    }
+
+    /// The one that decides beside it.
+    pub fn shadow(&self) -> Option<Arc<Shadow>> {
+        self.inner.lock().shadow.clone()
+    }
+
+    /// The plugin that chooses now, and its settings.
+    pub fn current(&self) -> (Arc<Plugin>, String) {
+        let inner = self.inner.lock();
+        (Arc::clone(&inner.plugin), inner.config.clone())
+    }
+
+    /// The endpoints to choose from.
+    pub fn endpoints(&self) -> Arc<[Arc<Endpoint>]> {
+        Arc::clone(&self.table.read())
+    }
+
+    /// Whether there is an instance.
+    pub(in crate::balancer) fn is_seated(&self) -> bool {
+        matches!(self.inner.lock().seat, Seat::Taken(_))
+    }
+
+    /// What the plugin says, for whoever sends nothing there: a position. None if it has no answer.
+    pub(in crate::balancer) fn ask(
+        &self,
+        request: Request<'_>,
+        tried: &[u64],
+    ) -> Option<Choice<usize>> {
+        let mut inner = self.inner.lock();
+        inner.counters.picks += 1;
+        if inner.table.is_empty() {
+            return Some(Choice::Empty);
+        }
+        match inner.ask(self, request) {
+            Ok(Some(position)) => Some(Choice::Endpoint(untried(&inner.table, position, tried))),
+            Ok(None) => {
+                inner.counters.refused += 1;
+                Some(Choice::Refused)
+            }
+            Err(Unavailable(cause)) => {
+                inner.counters.host_choices += 1;
+                inner.counters.host_choices_by_kind.add(cause);
+                None
+            }
+        }
+    }
+}

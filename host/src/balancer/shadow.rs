@@ -1,0 +1,555 @@
+//! A second balancer that decides beside the first, without effect.
+//!
+//! A pick of the first is noted while its lock is held, so that the order of picks and the table are the
+//! first's own, and handed to one thread that stands back. Nobody waits for that thread: if too much waits
+//! for it, picks are dropped. What the second balancer does wrong it does there.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use super::choose::{Balancer, Choice, Faults, Request};
+use super::engine::{Engine, Plugin};
+use super::limits::Limits;
+use crate::upstream::Endpoint;
+
+/// Picks that may wait to be compared, of all upstreams together: some milliseconds of a busy gateway.
+const QUEUE: usize = 1024;
+
+/// How much the thread stands back: as much as one can, since nobody needs what it does.
+const NICE: i32 = 19;
+
+/// Its stack: that of a worker, for the same guests.
+const STACK: usize = 4 << 20;
+
+/// Addresses beyond those of the table whose picks are kept; names whose addresses change all the time must
+/// not fill the memory.
+const GONE: usize = 1000;
+
+/// The way to the thread that compares. It is started when the first shadow is.
+#[derive(Default)]
+pub(super) struct Queue(OnceLock<Option<Way>>);
+
+struct Way {
+    picks: SyncSender<Pick>,
+    thread: Thread,
+}
+
+impl Queue {
+    fn sender(&self) -> Option<SyncSender<Pick>> {
+        let way = self.0.get_or_init(start).as_ref()?;
+        Some(way.picks.clone())
+    }
+
+    /// Has the thread look for picks. Apart from handing it one: whoever wakes a thread may have to make room
+    /// for it, which is not to happen while a lock is held.
+    pub(super) fn wake(&self) {
+        if let Some(Some(way)) = self.0.get() {
+            way.thread.unpark();
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if let Some(Some(way)) = self.0.take() {
+            // Its end is what the thread finds then.
+            drop(way.picks);
+            way.thread.unpark();
+        }
+    }
+}
+
+/// A pick of the first balancer, to be compared.
+struct Pick {
+    shadow: Arc<Shadow>,
+    request: Request<'static>,
+    tried: Box<[u64]>,
+    /// What the first chose, and requests that were in flight there before; none if it refused.
+    first: Option<(usize, u32)>,
+    /// Number of the table that this is a position of.
+    table: u64,
+}
+
+fn start() -> Option<Way> {
+    let (sender, picks) = sync_channel(QUEUE);
+    let thread = std::thread::Builder::new()
+        .name("shadow".into())
+        .stack_size(STACK)
+        .spawn(move || run(&picks));
+    match thread {
+        Ok(thread) => Some(Way {
+            picks: sender,
+            thread: thread.thread().clone(),
+        }),
+        Err(error) => {
+            tracing::error!("cannot start the thread of shadow balancers: {error}");
+            None
+        }
+    }
+}
+
+fn run(picks: &Receiver<Pick>) {
+    // Requests come first where there are too few cores. A failure changes nothing else.
+    let _ = rustix::process::nice(NICE);
+    let clock = CpuClock::new();
+    loop {
+        match picks.try_recv() {
+            Ok(pick) => {
+                let compared =
+                    catch_unwind(AssertUnwindSafe(|| pick.shadow.compare(&pick, &clock)));
+                if compared.is_err() {
+                    tracing::error!("comparing a shadow's pick has panicked");
+                }
+            }
+            Err(TryRecvError::Empty) => std::thread::park(),
+            Err(TryRecvError::Disconnected) => return,
+        }
+    }
+}
+
+/// What a shadow is made of. With other settings it is another one.
+#[derive(Debug, Clone)]
+pub struct ShadowSettings {
+    /// Who decides.
+    pub plugin: Arc<Plugin>,
+    /// Its settings.
+    pub config: String,
+    /// What it may take.
+    pub limits: Limits,
+    /// Name of the balancer.
+    pub name: String,
+    /// How many of the picks are compared, 0 to 100.
+    pub sample_percent: f64,
+}
+
+/// A balancer that decides beside another one, with what came of it.
+pub struct Shadow {
+    settings: ShadowSettings,
+    /// Digest and settings of the balancer that it is beside.
+    beside: (String, String),
+    /// Of 2^32 picks this many are compared.
+    sampled: u64,
+    queue: SyncSender<Pick>,
+    balancer: Balancer,
+    table: Mutex<Arc<[Arc<Endpoint>]>>,
+    /// Counts the tables.
+    newest: AtomicU64,
+    view: Mutex<View>,
+    /// Picks that were to be compared.
+    noted: AtomicU64,
+    /// Picks that were not compared, since too many waited or the table changed meanwhile.
+    dropped: AtomicU64,
+    tally: Mutex<Tally>,
+    since: SystemTime,
+}
+
+/// The table as the shadow's instance has it. Only the thread that compares touches it.
+#[derive(Default)]
+struct View {
+    number: u64,
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl std::fmt::Debug for Shadow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shadow({})", self.settings.name)
+    }
+}
+
+impl Shadow {
+    /// A shadow beside a balancer of an upstream that has not compared anything. None, with a word in the
+    /// log, if there is no thread for it.
+    pub fn new(
+        engine: &Arc<Engine>,
+        upstream: &str,
+        beside: &Balancer,
+        settings: ShadowSettings,
+    ) -> Option<Arc<Self>> {
+        let queue = engine.shadows.sender()?;
+        let (plugin, config) = beside.current();
+        let balancer = Balancer::new(
+            Arc::clone(engine),
+            &format!("{upstream} (shadow)"),
+            Arc::clone(&settings.plugin),
+            settings.config.clone(),
+        );
+        balancer.set_limits(settings.limits);
+        Some(Arc::new(Self {
+            balancer,
+            beside: (plugin.digest.clone(), config),
+            sampled: (settings.sample_percent.clamp(0.0, 100.0) / 100.0 * 2_f64.powi(32)) as u64,
+            settings,
+            queue,
+            table: Mutex::new(Arc::new([])),
+            newest: AtomicU64::new(0),
+            view: Mutex::default(),
+            noted: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            tally: Mutex::default(),
+            since: SystemTime::now(),
+        }))
+    }
+
+    /// Whether it is what these settings beside this balancer ask for.
+    pub fn is(&self, beside: &Balancer, settings: &ShadowSettings) -> bool {
+        let (plugin, config) = beside.current();
+        let own = &self.settings;
+        self.beside == (plugin.digest.clone(), config)
+            && own.plugin.digest == settings.plugin.digest
+            && own.config == settings.config
+            && own.limits == settings.limits
+            && own.name == settings.name
+            && own
+                .sample_percent
+                .total_cmp(&settings.sample_percent)
+                .is_eq()
+    }
+
+    /// Takes note of the table of the first. Who calls holds that balancer's lock.
+    pub(super) fn set_endpoints(&self, table: &Arc<[Arc<Endpoint>]>) {
+        let mut newest = self.table.lock();
+        *newest = Arc::clone(table);
+        self.newest.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note of a pick, before the request counts at the endpoint. Who calls holds the lock of the
+    /// first balancer, and waits for nothing here; without the lock it is to [`Queue::wake`] the thread, if
+    /// the answer is true.
+    pub(super) fn note(
+        self: &Arc<Self>,
+        request: Request<'_>,
+        tried: &[u64],
+        table: &[Arc<Endpoint>],
+        first: Option<usize>,
+    ) -> bool {
+        if mixed(request.entropy) >= self.sampled {
+            return false;
+        }
+        self.noted.fetch_add(1, Ordering::Relaxed);
+        let pick = Pick {
+            shadow: Arc::clone(self),
+            // What else there is to know of it ends with the request.
+            request: request.in_numbers(),
+            tried: tried.into(),
+            first: first.map(|position| (position, table[position].in_flight())),
+            table: self.newest.load(Ordering::Relaxed),
+        };
+        let taken = self.queue.try_send(pick).is_ok();
+        if !taken {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn compare(&self, pick: &Pick, clock: &CpuClock) {
+        let mut view = self.view.lock();
+        let (table, number) = {
+            let table = self.table.lock();
+            (Arc::clone(&table), self.newest.load(Ordering::Relaxed))
+        };
+        if number != pick.table {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        if view.number != number {
+            view.number = number;
+            view.endpoints = table
+                .iter()
+                .map(|endpoint| Arc::new(endpoint.view()))
+                .collect();
+            self.balancer
+                .set_endpoints(view.endpoints.as_slice().into());
+            self.tally.lock().keep(&view.endpoints);
+        }
+        let endpoints = &view.endpoints;
+        // The first's own request counts there by now, and did not when it chose.
+        let pinned = pick
+            .first
+            .map(|(position, before)| endpoints[position].pin(before));
+        // An instance that has to be made first is no part of a pick.
+        let seated = self.balancer.is_seated();
+        let start = clock.now();
+        let second = self.balancer.ask(pick.request, &pick.tried);
+        let cost = clock.since(start);
+        let figures = |position: usize| {
+            let endpoint = &endpoints[position];
+            Figures {
+                id: endpoint.id,
+                address: endpoint.address,
+                in_flight: endpoint.in_flight(),
+                latency: endpoint.latency(pick.request.now),
+            }
+        };
+        let first = pick.first.map(|(position, _)| figures(position));
+        let mut tally = self.tally.lock();
+        match second {
+            None => tally.unanswered += 1,
+            // The first has no table then either, and nothing was noted.
+            Some(Choice::Empty) => {}
+            Some(Choice::Refused) => tally.add(first, None),
+            Some(Choice::Endpoint(position)) => tally.add(first, Some(figures(position))),
+        }
+        if seated && second.is_some() {
+            tally.cost += cost;
+            tally.costed += 1;
+        }
+        drop(pinned);
+    }
+
+    /// What it has come to so far.
+    pub fn report(&self) -> Report {
+        let counters = self.balancer.counters();
+        let tally = self.tally.lock();
+        let both = tally.both as f64;
+        let mean = |sum: u64, count: f64| (count > 0.0).then(|| sum as f64 / count);
+        let latencies = tally.latencies as f64;
+        let [first, second] = [0, 1].map(|side| Side {
+            refused: tally.refused[side],
+            in_flight: mean(tally.in_flight[side], both),
+            latency_us: mean(tally.latency[side], latencies),
+            pick_ns: None,
+        });
+        let difference = |a: Option<f64>, b: Option<f64>| Some(b? - a?);
+        let since = self.since.duration_since(SystemTime::UNIX_EPOCH);
+        let placed = |side: usize| {
+            tally
+                .picks
+                .values()
+                .map(|picks| picks.of[side])
+                .sum::<u64>()
+        };
+        let (all_first, all_second) = (placed(0) as f64, placed(1) as f64);
+        let mut endpoints: Vec<Share> = tally
+            .picks
+            .iter()
+            .map(|(id, picks)| Share {
+                id: format!("{id:016x}"),
+                address: picks.address,
+                first: picks.of[0],
+                shadow: picks.of[1],
+                first_share: picks.of[0] as f64 / all_first.max(1.0),
+                shadow_share: picks.of[1] as f64 / all_second.max(1.0),
+            })
+            .collect();
+        endpoints.sort_by_key(|share| share.address);
+        Report {
+            balancer: self.settings.name.clone(),
+            version: self.settings.plugin.digest.clone(),
+            sample_percent: self.settings.sample_percent,
+            since: since.unwrap_or_default().as_secs(),
+            sampled: self.noted.load(Ordering::Relaxed),
+            compared: tally.compared,
+            agreed: tally.agreed,
+            agreement: mean(tally.agreed, tally.compared as f64),
+            unanswered: tally.unanswered,
+            dropped: self.dropped.load(Ordering::Relaxed),
+            difference: Difference {
+                in_flight: difference(first.in_flight, second.in_flight),
+                latency_us: difference(first.latency_us, second.latency_us),
+            },
+            first,
+            shadow: Side {
+                pick_ns: mean(
+                    u64::try_from(tally.cost.as_nanos()).unwrap_or(u64::MAX),
+                    tally.costed as f64,
+                ),
+                ..second
+            },
+            endpoints,
+            instances: counters.instances,
+            faults: counters.faults,
+            last_fault: counters.last_fault,
+        }
+    }
+}
+
+/// Some bits of a request that have nothing to do with those that balancers draw from.
+fn mixed(entropy: u64) -> u64 {
+    // The end of SplitMix64 (Steele, Lea, Flood 2014).
+    let z = (entropy ^ entropy >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ z >> 31) >> 32
+}
+
+/// The CPU time of a thread. The thread that stands back is often stopped in the middle of a pick.
+struct CpuClock {
+    /// What a look at it takes itself.
+    look: Duration,
+}
+
+impl CpuClock {
+    fn new() -> Self {
+        let mut clock = Self {
+            look: Duration::ZERO,
+        };
+        let looks = (0..16).map(|_| clock.since(clock.now()));
+        clock.look = looks.min().unwrap_or_default();
+        clock
+    }
+
+    fn now(&self) -> Duration {
+        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+    }
+
+    fn since(&self, start: Duration) -> Duration {
+        self.now().saturating_sub(start).saturating_sub(self.look)
+    }
+}
+
+/// An endpoint as it was at the time of a pick.
+struct Figures {
+    id: u64,
+    address: SocketAddr,
+    in_flight: u32,
+    latency: u32,
+}
+
+/// Sums over compared picks; of pairs the first balancer's comes first.
+#[derive(Default)]
+struct Tally {
+    compared: u64,
+    agreed: u64,
+    unanswered: u64,
+    refused: [u64; 2],
+    /// Picks for which both chose an endpoint, and what was in flight there.
+    both: u64,
+    in_flight: [u64; 2],
+    /// Those of them where both latencies are known.
+    latencies: u64,
+    latency: [u64; 2],
+    picks: HashMap<u64, Picks>,
+    cost: Duration,
+    costed: u64,
+}
+
+struct Picks {
+    address: SocketAddr,
+    of: [u64; 2],
+}
+
+impl Tally {
+    fn add(&mut self, first: Option<Figures>, second: Option<Figures>) {
+        self.compared += 1;
+        let id = |figures: &Option<Figures>| figures.as_ref().map(|figures| figures.id);
+        self.agreed += u64::from(id(&first) == id(&second));
+        if let (Some(a), Some(b)) = (&first, &second) {
+            self.both += 1;
+            self.in_flight[0] += u64::from(a.in_flight);
+            self.in_flight[1] += u64::from(b.in_flight);
+            if a.latency > 0 && b.latency > 0 {
+                self.latencies += 1;
+                self.latency[0] += u64::from(a.latency);
+                self.latency[1] += u64::from(b.latency);
+            }
+        }
+        for (side, chosen) in [first, second].into_iter().enumerate() {
+            match chosen {
+                None => self.refused[side] += 1,
+                Some(figures) => {
+                    let picks = self.picks.entry(figures.id).or_insert(Picks {
+                        address: figures.address,
+                        of: [0, 0],
+                    });
+                    picks.of[side] += 1;
+                }
+            }
+        }
+    }
+
+    /// Forgets addresses that are gone, if there are many.
+    fn keep(&mut self, table: &[Arc<Endpoint>]) {
+        if self.picks.len() > table.len() + GONE {
+            let ids: std::collections::HashSet<u64> = table.iter().map(|e| e.id).collect();
+            self.picks.retain(|id, _| ids.contains(id));
+        }
+    }
+}
+
+/// What a shadow has come to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Name of the balancer.
+    pub balancer: String,
+    /// Its version, by digest.
+    pub version: String,
+    /// How many of the picks are to be compared.
+    pub sample_percent: f64,
+    /// Since when, in seconds of Unix time.
+    pub since: u64,
+    /// Picks that were to be compared: what is neither in `compared` nor in `unanswered` nor in `dropped`
+    /// still waits.
+    pub sampled: u64,
+    /// Picks that both have answered.
+    pub compared: u64,
+    /// Those of them where both said the same.
+    pub agreed: u64,
+    /// The same as a share; none before the first.
+    pub agreement: Option<f64>,
+    /// Picks that the shadow had no answer to, for it failed or was in quarantine.
+    pub unanswered: u64,
+    /// Picks that were not compared, since too many waited or the table changed meanwhile.
+    pub dropped: u64,
+    /// How the shadow's choices differ from the first's, less being better.
+    pub difference: Difference,
+    /// What the balancer in charge chose.
+    pub first: Side,
+    /// What the shadow would have chosen.
+    pub shadow: Side,
+    /// Both by endpoint.
+    pub endpoints: Vec<Share>,
+    /// Instances made of the shadow.
+    pub instances: u64,
+    /// Its faults by kind.
+    pub faults: Faults,
+    /// The last fault, in words.
+    pub last_fault: Option<String>,
+}
+
+/// The shadow's mean less the first's.
+#[derive(Debug, Clone, Serialize)]
+pub struct Difference {
+    /// Requests in flight at the chosen endpoint.
+    pub in_flight: Option<f64>,
+    /// Its latency, in microseconds.
+    pub latency_us: Option<f64>,
+}
+
+/// What one of the two chose, on average.
+#[derive(Debug, Clone, Serialize)]
+pub struct Side {
+    /// Requests that it refused.
+    pub refused: u64,
+    /// Requests in flight at the chosen endpoint before this one, where both chose one.
+    pub in_flight: Option<f64>,
+    /// Moving average of its latency, in microseconds, where both are known.
+    pub latency_us: Option<f64>,
+    /// Time of a pick, in nanoseconds; for the first that of one pick in 64.
+    pub pick_ns: Option<f64>,
+}
+
+/// What both chose of an endpoint.
+#[derive(Debug, Clone, Serialize)]
+pub struct Share {
+    /// Id of the endpoint.
+    pub id: String,
+    /// Where.
+    pub address: SocketAddr,
+    /// Picks of the first.
+    pub first: u64,
+    /// Picks of the shadow.
+    pub shadow: u64,
+    /// The same as a share of all.
+    pub first_share: f64,
+    /// The same as a share of all.
+    pub shadow_share: f64,
+}

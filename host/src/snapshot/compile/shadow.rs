@@ -1,0 +1,44 @@
+//! Balancers that decide beside others.
+
+use super::{Compiler, complete};
+use crate::balancer::{Limits, Shadow, ShadowSettings};
+use crate::entity::upstream::Upstream as Entity;
+use crate::upstream::Upstream;
+
+impl Compiler {
+    /// Gives an upstream the shadow that it asks for. One that is what is asked for goes on; what it has
+    /// compared stays.
+    pub(super) fn set_shadow(&self, upstream: &Upstream, entity: &Entity) {
+        let balancer = upstream.balancer();
+        let wanted = self.shadow_of(entity);
+        if let (Some(wanted), Some(running)) = (&wanted, balancer.shadow())
+            && running.is(balancer, wanted)
+        {
+            return;
+        }
+        let shadow =
+            wanted.and_then(|wanted| Shadow::new(&self.engine, &upstream.name, balancer, wanted));
+        balancer.set_shadow(shadow);
+    }
+
+    fn shadow_of(&self, entity: &Entity) -> Option<ShadowSettings> {
+        let shadow = entity.pointsman.shadow.as_ref()?;
+        let name = shadow.balancer.clone()?;
+        let version = shadow.version.as_ref();
+        let Some(plugin) = self.plugin(&name, version) else {
+            tracing::warn!(
+                upstream = entity.name,
+                version,
+                "no balancer {name:?} is loaded: it does not decide beside the first"
+            );
+            return None;
+        };
+        Some(ShadowSettings {
+            limits: Limits::of_upstream(&entity.pointsman.balancer_limits, &self.engine),
+            config: complete(shadow.config.clone(), entity.slots, &plugin),
+            plugin,
+            name,
+            sample_percent: shadow.sample_percent,
+        })
+    }
+}

@@ -1,0 +1,265 @@
+//! A second balancer that decides beside the first: what is said of it, and that it changes nothing.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Gateway, Load, Setup, Tally, guest};
+
+fn with_backends(setup: Setup) -> (Gateway, [Backend; 3]) {
+    let gateway = setup.start();
+    let backends = ["a", "b", "c"].map(Backend::start);
+    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
+    (gateway, backends)
+}
+
+fn shadow(gateway: &Gateway, shadow: Value) {
+    let change = json!({"pointsman": {"shadow": shadow}});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &change)
+        .expect(200);
+}
+
+fn report(gateway: &Gateway) -> Value {
+    gateway
+        .admin("GET", "/upstreams/u/shadow", &[])
+        .expect(200)
+        .json()
+}
+
+/// What is said once this holds.
+fn when(gateway: &Gateway, holds: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let report = report(gateway);
+        if holds(&report) {
+            return report;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What is said once nothing waits any more.
+fn settled(gateway: &Gateway) -> Value {
+    let number = |report: &Value, name: &str| report[name].as_u64().unwrap();
+    when(gateway, |report| {
+        let done = ["compared", "unanswered", "dropped"].map(|name| number(report, name));
+        done.iter().sum::<u64>() == number(report, "sampled")
+    })
+}
+
+#[test]
+fn round_robin_agrees_with_itself() {
+    let (gateway, backends) = with_backends(Setup::new());
+    shadow(&gateway, json!({"balancer": "round-robin"}));
+    assert_eq!(report(&gateway)["agreement"], Value::Null);
+    // Fewer than may wait, so that none is dropped.
+    assert_eq!(Tally::of(gateway.proxy, "/", 4, 150).failures, [""; 0]);
+    let report = settled(&gateway);
+    assert_eq!(report["compared"], 600, "{report}");
+    assert_eq!(report["agreement"], 1.0, "{report}");
+    assert_eq!(report["faults"]["trap"], 0);
+    assert_eq!(report["instances"], 1);
+    assert_eq!(report["difference"]["in_flight"], 0.0);
+    assert!(report["shadow"]["pick_ns"].as_f64().unwrap() > 0.0);
+    assert!(report["first"]["pick_ns"].as_f64().unwrap() > 0.0);
+    let endpoints = report["endpoints"].as_array().unwrap();
+    assert_eq!(endpoints.len(), 3);
+    for endpoint in endpoints {
+        assert_eq!(
+            (&endpoint["first"], &endpoint["shadow"]),
+            (&json!(200), &json!(200))
+        );
+        let address = endpoint["address"].as_str().unwrap();
+        assert!(
+            backends
+                .iter()
+                .any(|backend| backend.address.to_string() == address)
+        );
+    }
+    let text = gateway.admin("GET", "/metrics", &[]).text();
+    let series = "pointsman_shadow_agreed_total{upstream=\"u\",balancer=\"round-robin\"} 600";
+    assert!(text.contains(series), "{text}");
+}
+
+#[test]
+fn random_differs_from_turns_and_does_not_disturb_them() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    shadow(&gateway, json!({"balancer": "random"}));
+    let tally = Tally::of(gateway.proxy, "/", 4, 150);
+    assert_eq!(tally.by_backend.values().collect::<Vec<_>>(), [&200; 3]);
+    let report = settled(&gateway);
+    // A third, give or take seven standard deviations.
+    let agreement = report["agreement"].as_f64().unwrap();
+    assert!((0.2..0.47).contains(&agreement), "{report}");
+}
+
+#[test]
+fn a_shadow_sees_the_load_that_the_first_saw() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    gateway
+        .admin(
+            "PATCH",
+            "/upstreams/u",
+            &[("algorithm", "least-connections")],
+        )
+        .expect(200);
+    shadow(&gateway, json!({"balancer": "least-connections"}));
+    for round in 1..=20 {
+        // The request is still in flight when it is compared.
+        gateway.backend_of("/delay/20");
+        when(&gateway, |report| report["compared"] == round);
+    }
+    let report = report(&gateway);
+    assert_eq!(report["agreement"], 1.0, "{report}");
+    assert_eq!(report["shadow"]["in_flight"], 0.0, "{report}");
+}
+
+#[test]
+fn a_shadow_that_looks_at_latencies_finds_the_quick_ones() {
+    let (gateway, backends) = with_backends(Setup::new());
+    backends[2].turn(0, 40);
+    // The first does not look at them, so nobody would measure.
+    shadow(&gateway, json!({"balancer": "latency"}));
+    for _ in 0..30 {
+        gateway.backend_of("/");
+    }
+    let report = settled(&gateway);
+    let difference = report["difference"]["latency_us"].as_f64().unwrap();
+    assert!(difference < -5_000.0, "{report}");
+    let slow = backends[2].address.to_string();
+    let mut endpoints = report["endpoints"].as_array().unwrap().iter();
+    let slow = endpoints
+        .find(|endpoint| endpoint["address"] == slow)
+        .unwrap();
+    assert_eq!(slow["first"], 10);
+    assert!(slow["shadow"].as_u64().unwrap() < 10, "{report}");
+}
+
+#[test]
+fn whatever_a_shadow_does_costs_nothing() {
+    let (gateway, _backends) = with_backends(Setup::new().arg("--balancer-pick-timeout", 200));
+    gateway.upload("first", guest("first")).expect(201);
+    gateway
+        .admin("PATCH", "/upstreams/u", &[("algorithm", "first")])
+        .expect(200);
+    let first = gateway.backend_of("/");
+    let mut picks = 1;
+    for (name, kind) in [
+        ("traps", "trap"),
+        ("panics", "trap"),
+        ("panics-sometimes", "trap"),
+        ("sleeps", "trap"),
+        ("overflows-stack", "trap"),
+        ("loops", "deadline"),
+        ("loops-in-configure", "deadline"),
+        ("eats-memory", "memory"),
+        ("out-of-range", "out_of_range"),
+    ] {
+        gateway.upload(name, guest(name)).expect(201);
+        let load = Load::start(gateway.proxy, "/", 3);
+        shadow(&gateway, json!({"balancer": name}));
+        load.wait_for(100);
+        let report = when(&gateway, |report| {
+            let more = |number: &Value| number.as_u64() > Some(0);
+            more(&report["faults"][kind]) && more(&report["unanswered"])
+        });
+        assert!(report["last_fault"].is_string(), "{name}: {report}");
+        let tally = load.stop();
+        assert_eq!(tally.failures, [""; 0], "{name}");
+        assert_eq!(tally.by_backend.len(), 1, "{name}: {:?}", tally.by_backend);
+        picks += tally.by_backend[&first];
+        let shown = gateway.admin("GET", "/balancers/first", &[]).json();
+        let usage = &shown["usage"]["u"];
+        assert_eq!(usage["picks"], picks, "{name}: {usage}");
+        assert_eq!(usage["host_choices"], 0, "{name}: {usage}");
+    }
+}
+
+#[test]
+fn a_shadow_comes_changes_and_goes_live() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    let none = gateway.admin("GET", "/upstreams/u/shadow", &[]).expect(404);
+    assert!(
+        none.text().contains("pointsman.shadow.balancer"),
+        "{}",
+        none.text()
+    );
+    gateway.admin("GET", "/upstreams/x/shadow", &[]).expect(404);
+
+    let load = Load::start(gateway.proxy, "/", 2);
+    shadow(&gateway, json!({"balancer": "random"}));
+    when(&gateway, |report| report["compared"].as_u64() > Some(50));
+    load.stop();
+    // What has nothing to do with it leaves it alone.
+    let before = settled(&gateway);
+    gateway
+        .admin("PATCH", "/upstreams/u", &[("tags[]", "t")])
+        .expect(200);
+    assert_eq!(report(&gateway)["compared"], before["compared"]);
+    // Another sample, other settings, another balancer, and another first one: each begins anew.
+    shadow(&gateway, json!({"sample_percent": 50}));
+    assert_eq!(report(&gateway)["sampled"], 0);
+    Tally::of(gateway.proxy, "/", 4, 100);
+    let half = settled(&gateway);
+    // Ten standard deviations to each side.
+    assert!(
+        (100..300).contains(&half["sampled"].as_u64().unwrap()),
+        "{half}"
+    );
+    assert_eq!(half["compared"], half["sampled"]);
+    shadow(
+        &gateway,
+        json!({"balancer": "prequal", "config": {"probes": 4}}),
+    );
+    assert_eq!(report(&gateway)["sampled"], 0);
+    gateway.backend_of("/");
+    gateway
+        .admin("PATCH", "/upstreams/u", &[("algorithm", "p2c")])
+        .expect(200);
+    assert_eq!(report(&gateway)["sampled"], 0);
+    shadow(&gateway, json!({"sample_percent": 0}));
+    gateway.backend_of("/");
+    assert_eq!(report(&gateway)["sampled"], 0);
+
+    shadow(&gateway, json!({"balancer": null}));
+    gateway.admin("GET", "/upstreams/u/shadow", &[]).expect(404);
+    // And the other way to say it.
+    shadow(&gateway, json!({"balancer": "random", "config": null}));
+    report(&gateway);
+    shadow(&gateway, Value::Null);
+    gateway.admin("GET", "/upstreams/u/shadow", &[]).expect(404);
+    gateway.backend_of("/");
+}
+
+#[test]
+fn a_shadow_that_cannot_be_is_refused_by_field() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    let refused = |shadow: Value| {
+        let change = json!({"pointsman": {"shadow": shadow}});
+        let refused = gateway.admin_json("PATCH", "/upstreams/u", &change);
+        let refused = refused.expect(400).json();
+        assert_eq!(refused["code"], 2, "{refused}");
+        refused["fields"]["pointsman"]["shadow"].clone()
+    };
+    let unknown = refused(json!({"balancer": "nobody"}));
+    let names = unknown["balancer"].as_str().unwrap();
+    assert!(
+        names.contains("expected one of: consistent-hashing, "),
+        "{unknown}"
+    );
+    let unfit = refused(json!({"balancer": "prequal", "config": {"probes": "many"}}));
+    assert!(unfit["config"]["probes"].is_string(), "{unfit}");
+    let version = refused(json!({"balancer": "random", "version": "0"}));
+    assert!(version["version"].is_string(), "{version}");
+    let percent = refused(json!({"balancer": "random", "sample_percent": 101}));
+    assert_eq!(
+        percent["sample_percent"],
+        "value should be between 0 and 100"
+    );
+    let field = refused(json!({"algorithm": "random"}));
+    assert_eq!(field["algorithm"], "unknown field");
+
+    let digest = gateway.admin("GET", "/balancers/random", &[]).json()["digest"].clone();
+    shadow(&gateway, json!({"balancer": "random", "version": digest}));
+    assert_eq!(report(&gateway)["version"], digest);
+}
