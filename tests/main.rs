@@ -13,6 +13,7 @@ mod authors;
 mod bad_input;
 mod balancers;
 mod contract;
+mod explain;
 mod fire;
 mod guide;
 mod health;

@@ -4,6 +4,7 @@ mod balancers;
 mod candidate;
 mod decode;
 mod entities;
+mod explain;
 mod form;
 mod info;
 mod intake;
@@ -104,6 +105,7 @@ fn router(admin: Admin) -> Router {
     endpoints.extend(targets::endpoints());
     endpoints.push(record::endpoint());
     endpoints.push(shadow::endpoint());
+    endpoints.push(explain::endpoint());
     // Targets exist below their upstream only.
     for kind in [Kind::Service, Kind::Route, Kind::Upstream] {
         endpoints.extend(entities::endpoints(kind));

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 pub use declaration::{Check, Declaration, Field, Preset, Rule, Shape};
 pub use validate::Violations;
+pub(crate) use validate::read_fields;
 pub(crate) use view::view;
 
 /// A row of the store: every field of an entity under its Kong name, in declared order.

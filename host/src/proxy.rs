@@ -7,6 +7,7 @@ mod affinity;
 mod body;
 mod client;
 mod connect;
+mod described;
 mod forward;
 mod headers;
 mod listen;
@@ -32,6 +33,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 
+pub(crate) use described::Described;
 pub use listen::{Listeners, Workers};
 pub(crate) use path::canonical_path;
 pub use retry::Retry;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use compile::Compiler;
+pub(crate) use compile::complete;
 
 use crate::proxy::{Retry, Router};
 use crate::store::Revision;

@@ -465,6 +465,11 @@ impl Upstream {
         found
     }
 
+    /// Why there is no endpoint, where there is none.
+    pub fn reason(&self) -> NoPeer {
+        self.shared.members.reason()
+    }
+
     /// All addresses with what is known of them.
     pub fn addresses(&self) -> Vec<AddressReport> {
         self.shared.members.report()

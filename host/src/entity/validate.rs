@@ -86,6 +86,21 @@ fn flatten(name: &str, message: &Value, messages: &mut Vec<String>) {
     }
 }
 
+/// The fields of a request that is no entity's: what is not named has its default.
+///
+/// # Errors
+/// All that is wrong.
+pub(crate) fn read_fields(fields: &[Field], input: Row) -> Result<Row, Violations> {
+    let row = fill(fields, input);
+    let mut violations = Violations::default();
+    check_fields(fields, &row, &mut violations.fields);
+    if violations.is_empty() {
+        Ok(row)
+    } else {
+        Err(violations)
+    }
+}
+
 impl Declaration {
     /// The row that a POST or a PUT asks for: what is not named has its default.
     ///

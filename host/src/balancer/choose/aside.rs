@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Balancer, Choice, Request, Seat, Unavailable, untried};
 use crate::balancer::engine::Plugin;
+use crate::balancer::limits::Limits;
 use crate::balancer::shadow::Shadow;
 use crate::upstream::Endpoint;
 
@@ -31,6 +32,11 @@ impl Balancer {
     pub fn current(&self) -> (Arc<Plugin>, String) {
         let inner = self.inner.lock();
         (Arc::clone(&inner.plugin), inner.config.clone())
+    }
+
+    /// What its plugin may take.
+    pub fn limits(&self) -> Limits {
+        self.inner.lock().limits
     }
 
     /// The endpoints to choose from.

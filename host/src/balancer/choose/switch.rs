@@ -13,6 +13,9 @@ use crate::balancer::engine::Plugin;
 use crate::balancer::instance::{Fault, Instance, Order};
 use crate::balancer::limits::Limits;
 
+/// Why nobody is asked for a state.
+const SLOW: &str = "handing over took too long before, perhaps for another upstream";
+
 /// Who is to choose.
 struct Successor {
     plugin: Arc<Plugin>,
@@ -52,7 +55,7 @@ impl Balancer {
                 return;
             }
             let slow = inner.plugin.prepared.is_slow() || next.plugin.prepared.is_slow();
-            (inner.can_hand_over_to(&next), slow)
+            (inner.can_hand_over_to(&next.plugin), slow)
         };
         let interests = Arc::new(Interests::new(&next.plugin.columns));
         // Without anything to take over, or anybody who asks, the next pick makes it.
@@ -78,8 +81,7 @@ impl Balancer {
             // A trace is of one balancer.
             inner.end_recording(&self.recorded);
             if takes_over && slow {
-                let failure = "handing over took too long before, perhaps for another upstream";
-                inner.lose_state(&self.upstream, failure.into());
+                inner.lose_state(&self.upstream, SLOW.into());
             }
             self.interests.reset(&inner.plugin.columns);
             match (instance, &mut old) {
@@ -127,6 +129,48 @@ impl Balancer {
     }
 }
 
+impl Balancer {
+    /// What the instance would hand over to one of this plugin, and goes on; none if there is nothing.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub(in crate::balancer) fn saved_for(&self, next: &Plugin) -> Result<Option<Vec<u8>>, String> {
+        let mut inner = self.inner.lock();
+        if !inner.can_hand_over_to(next) {
+            return Ok(None);
+        }
+        if inner.tape.is_some() {
+            return Err("it is being recorded, and a trace tells of no such question".into());
+        }
+        if inner.plugin.prepared.is_slow() || next.prepared.is_slow() {
+            return Err(SLOW.into());
+        }
+        let Seat::Taken(instance) = &mut inner.seat else {
+            return Ok(None);
+        };
+        let fault = match instance.save() {
+            Ok(saved) => return Ok(Some(saved).filter(|saved| !saved.is_empty())),
+            Err(fault) => fault,
+        };
+        note_slowness(&inner.plugin, &fault);
+        // One that has trapped cannot be called again; one that saved too much can.
+        if !matches!(fault, Fault::StateSize { .. }) {
+            inner.blame(&self.upstream, &fault);
+        }
+        Err(fault.to_string())
+    }
+
+    /// Makes the instance, with what another one has saved.
+    ///
+    /// # Errors
+    /// What it does wrong. The next pick makes one without that.
+    pub(in crate::balancer) fn start_from(&self, saved: &[u8]) -> Result<(), String> {
+        let mut inner = self.inner.lock();
+        let started = inner.take_seat(self, saved);
+        started.map_err(|_| inner.counters.last_fault.clone().unwrap_or_default())
+    }
+}
+
 fn note_slowness(plugin: &Plugin, fault: &Fault) {
     if matches!(fault, Fault::Deadline) {
         plugin.prepared.mark_slow();
@@ -141,11 +185,11 @@ impl Inner {
     }
 
     /// Whether there is something to take over: an instance of a plugin of the same name.
-    fn can_hand_over_to(&self, next: &Successor) -> bool {
+    fn can_hand_over_to(&self, next: &Plugin) -> bool {
         matches!(self.seat, Seat::Taken(_))
-            && self.plugin.name == next.plugin.name
+            && self.plugin.name == next.name
             && self.plugin.prepared.hands_over()
-            && next.plugin.prepared.hands_over()
+            && next.prepared.hands_over()
     }
 
     /// Makes the seat free for another one, and returns who had it.

@@ -1,0 +1,289 @@
+//! `POST /upstreams/{u}/explain`: what would be picked for a request that is described. Nothing changes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::candidate::{self, Wrong};
+use super::entities::{Endpoint, find, id_of};
+use super::{Admin, BODY_LIMIT, decode, targets};
+use crate::balancer::{self, Explained, Question, Said};
+use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields};
+use crate::error::Error;
+use crate::proxy::Described;
+use crate::snapshot::complete;
+use crate::upstream;
+
+const ANY: Field = Field::element(Shape::Any);
+
+const FIELDS: &[Field] = &[
+    Field::string("method").default(Preset::String("GET")),
+    Field::string("path").default(Preset::String("/")),
+    Field::map("headers", &[], &ANY),
+    Field::string("query"),
+    Field::string("client_ip").default(Preset::String("127.0.0.1")),
+    Field::integer("attempt")
+        .default(Preset::Integer(0))
+        .check(&[Check::Between(0, 32_767)]),
+    Field::integer("entropy"),
+    Field::string("balancer"),
+    Field::string("version"),
+    Field::any("config"),
+    Field::integer("count")
+        .default(Preset::Integer(1))
+        .check(&[Check::Between(1, 1000)]),
+];
+
+pub(super) fn endpoint() -> Endpoint {
+    (
+        "/upstreams/{key}/explain".into(),
+        post(explain),
+        "OPTIONS, POST",
+    )
+}
+
+async fn explain(
+    State(admin): State<Admin>,
+    Path(key): Path<String>,
+    request: Request,
+) -> Result<Response, Error> {
+    let entity = find(&admin, Kind::Upstream, &key)?.ok_or_else(Error::not_found)?;
+    let entity = entity.row;
+    let upstream = targets::running(&admin, id_of(&entity))?;
+    let input = decode::fields(FIELDS, request, BODY_LIMIT).await?;
+    let input = read_fields(FIELDS, input).map_err(|wrong| Error::schema(&wrong))?;
+    let described = described(&input, admin.addresses.0.port())?;
+    let entropy = match input.get("entropy") {
+        None | Some(Value::Null) => fastrand::u64(..),
+        Some(given) => given.as_u64().ok_or_else(|| {
+            Error::field(
+                "entropy",
+                "value should be between 0 and 18446744073709551615",
+            )
+        })?,
+    };
+    let number = |field: &str| input.get(field).and_then(Value::as_u64).unwrap_or_default();
+    let (attempt, count) = (number("attempt"), number("count"));
+    let who = who(&admin, &entity, &upstream, input).await?;
+
+    let (_, snapshot) = admin.published.current();
+    let reading = described.read(&snapshot, &upstream);
+    let now = balancer::micros(Instant::now());
+    let mut entropies = fastrand::Rng::with_seed(entropy);
+    let entropies = std::iter::once(entropy)
+        .chain(std::iter::repeat_with(|| entropies.u64(..)))
+        .take(usize::try_from(count).unwrap_or(1));
+    let requests = entropies.map(|entropy| balancer::Request {
+        now,
+        entropy,
+        affinity: reading.affinity,
+        attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
+        facts: None,
+    });
+    let table = upstream.balancer().endpoints();
+    let question = Question {
+        upstream: upstream.name.to_string(),
+        serving: Arc::clone(upstream.balancer()),
+        plugin: Arc::clone(&who.plugin),
+        config: who.config.clone(),
+        table: Arc::clone(&table),
+        requests: requests.collect(),
+        facts: Box::new(described),
+    };
+    let seen: Vec<Value> = table.iter().map(|endpoint| shown(endpoint, now)).collect();
+    let entropies: Vec<u64> = question.requests.iter().map(|r| r.entropy).collect();
+    let engine = Arc::clone(&admin.engine);
+    let explained = tokio::task::spawn_blocking(move || question.ask(&engine)).await;
+    let Explained { said, handover } = explained.map_err(|panic| {
+        tracing::error!("a balancer cannot be asked: {panic}");
+        Error::Plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "An unexpected error occurred".into(),
+        )
+    })?;
+    let cut_short = said.len() < entropies.len();
+    let answers = entropies.iter().zip(&said).map(|(entropy, said)| {
+        let mut answer = match said {
+            Said::Position(position) => match table.get(*position) {
+                Some(endpoint) => json!({
+                    "endpoint": id(endpoint.id),
+                    "address": endpoint.address,
+                }),
+                None => json!({}),
+            },
+            Said::Refused => json!({ "refused": true }),
+            Said::Failed(fault) => json!({ "fault": fault }),
+            Said::NoEndpoint => json!({ "reason": upstream.reason().code() }),
+        };
+        answer["entropy"] = json!(entropy);
+        answer
+    });
+    let is_restored = handover.as_ref().is_some_and(|h| h.failure.is_none());
+    let answer = json!({
+        "upstream": { "id": id_of(&entity), "name": &*upstream.name },
+        "balancer": {
+            "name": who.name,
+            "version": who.plugin.digest,
+            "config": serde_json::from_str::<Value>(&who.config).unwrap_or_default(),
+        },
+        // The one that serves has seen requests, and may remember some of them.
+        "instance": if is_restored { "restored" } else { "fresh" },
+        "handover": handover,
+        "request": {
+            "route": reading.route,
+            "affinity": reading.affinity.map(id),
+            "attempt": attempt,
+        },
+        "endpoints": seen,
+        "answers": answers.collect::<Vec<_>>(),
+        "cut_short": cut_short,
+    });
+    Ok(Json(answer).into_response())
+}
+
+/// Who is asked.
+struct Who {
+    name: String,
+    plugin: Arc<balancer::Plugin>,
+    config: String,
+}
+
+/// The balancer that the request names, or the one that serves; with the settings that the request gives, or,
+/// if it is the one that serves, with its own.
+async fn who(
+    admin: &Admin,
+    entity: &Row,
+    upstream: &upstream::Upstream,
+    mut input: Row,
+) -> Result<Who, Error> {
+    let algorithm = upstream.policy().algorithm.clone();
+    let (serving, settings) = upstream.balancer().current();
+    let given = |input: &Row, field| {
+        input
+            .get(field)
+            .is_some_and(|value: &Value| !value.is_null())
+    };
+    if !["balancer", "version", "config"]
+        .map(|field| given(&input, field))
+        .contains(&true)
+    {
+        return Ok(Who {
+            name: algorithm,
+            plugin: serving,
+            config: settings,
+        });
+    }
+    if !given(&input, "balancer") {
+        input.insert("balancer".into(), algorithm.clone().into());
+    }
+    let name = input.get("balancer").and_then(Value::as_str);
+    let name = name.unwrap_or_default().to_owned();
+    let own = |field| {
+        let own = entity.get("pointsman");
+        let own = own.and_then(|extension| extension.get(field));
+        own.cloned().unwrap_or_default()
+    };
+    if name == algorithm && !given(&input, "version") {
+        input.insert("version".into(), own("balancer_version"));
+    }
+    if name == algorithm && !given(&input, "config") {
+        input.insert("config".into(), own("balancer_config"));
+    }
+    let found = candidate::find(admin, &input).await;
+    let plugin = found.map_err(|wrong| match wrong {
+        Wrong::Field(field, message) => Error::field(field, message),
+        Wrong::Other(error) => error,
+    })?;
+    let (plugin, _) = plugin.ok_or_else(Error::not_found)?;
+    let slots = entity.get("slots").and_then(Value::as_u64);
+    let slots = slots.and_then(|slots| u32::try_from(slots).ok());
+    let config = input.remove("config").filter(|config| !config.is_null());
+    Ok(Who {
+        config: complete(config, slots.unwrap_or_default(), &plugin),
+        name,
+        plugin,
+    })
+}
+
+/// As cookies of sticky sessions have it: more digits than a number of JSON can hold for all.
+fn id(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+/// An endpoint as a balancer may see it.
+fn shown(endpoint: &upstream::Endpoint, now: u64) -> Value {
+    let reported = endpoint.reported(now);
+    json!({
+        "id": id(endpoint.id),
+        "address": endpoint.address,
+        "host": endpoint.host,
+        "weight": endpoint.weight,
+        "in_flight": endpoint.in_flight(),
+        "latency_us": endpoint.latency(now),
+        "latency_at_load_us": endpoint.latency_at_load(now),
+        "reported_load": reported.load,
+        "reported_queue": reported.queue,
+    })
+}
+
+/// The request that is described.
+fn described(input: &Row, port: u16) -> Result<Described, Error> {
+    let text = |field: &str| input.get(field).and_then(Value::as_str).unwrap_or_default();
+    let method = Method::from_bytes(text("method").as_bytes());
+    let method = method.map_err(|_| Error::field("method", "expected an HTTP method"))?;
+    let (path, query) = (text("path"), text("query"));
+    if !path.starts_with('/') {
+        return Err(Error::field("path", "should start with: /"));
+    }
+    let target = if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{query}")
+    };
+    let target: PathAndQuery = (target.parse()).map_err(|error| {
+        Error::field(
+            if query.is_empty() { "path" } else { "query" },
+            format!("{error}"),
+        )
+    })?;
+    let client: IpAddr = (text("client_ip").parse())
+        .map_err(|_| Error::field("client_ip", "expected an IP address"))?;
+    let client = HeaderValue::try_from(client.to_canonical().to_string());
+    Ok(Described {
+        method,
+        target,
+        headers: headers(input)?,
+        client: client.map_err(|_| Error::field("client_ip", "expected an IP address"))?,
+        port,
+    })
+}
+
+fn headers(input: &Row) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::new();
+    let given = input.get("headers").and_then(Value::as_object);
+    for (name, value) in given.into_iter().flatten() {
+        let wrong = |message: &str| Error::field("headers", json!({ name.as_str(): message }));
+        let parsed = HeaderName::try_from(name).map_err(|_| wrong("expected a header's name"))?;
+        let values = match value {
+            Value::Array(values) => values.as_slice(),
+            single => std::slice::from_ref(single),
+        };
+        for value in values {
+            let value = value
+                .as_str()
+                .and_then(|text| HeaderValue::from_str(text).ok());
+            let value = value.ok_or_else(|| wrong("expected a string, or an array of strings"))?;
+            headers.append(parsed.clone(), value);
+        }
+    }
+    Ok(headers)
+}

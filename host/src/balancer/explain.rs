@@ -1,0 +1,105 @@
+//! What a balancer would say, without any consequence.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::choose::{Balancer, Choice, Handover, Request};
+use super::engine::{Engine, Plugin};
+use super::facts::Facts;
+use crate::upstream::Endpoint;
+
+/// Longest time that answers are waited for: a balancer that is slow a thousand times is cut short.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who is asked, and of what.
+pub struct Question {
+    /// The upstream, for the log.
+    pub upstream: String,
+    /// The balancer that serves, whose instance may know what the one that is asked should.
+    pub serving: Arc<Balancer>,
+    /// Who.
+    pub plugin: Arc<Plugin>,
+    /// Its settings.
+    pub config: String,
+    /// The endpoints to choose from.
+    pub table: Arc<[Arc<Endpoint>]>,
+    /// The requests, one after the other.
+    pub requests: Vec<Request<'static>>,
+    /// What else there is to know of each of them.
+    pub facts: Box<dyn Facts + Send>,
+}
+
+/// What it says.
+#[derive(Debug)]
+pub enum Said {
+    /// A position of the table.
+    Position(usize),
+    /// It refuses the request.
+    Refused,
+    /// It has no answer, for this reason: the gateway would choose by itself.
+    Failed(String),
+    /// There is no endpoint, so it is not asked.
+    NoEndpoint,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub struct Explained {
+    /// The answers: as many as requests, unless it took too long.
+    pub said: Vec<Said>,
+    /// What became of the state of the instance that serves; none if there was nothing to take over.
+    pub handover: Option<Handover>,
+}
+
+impl Question {
+    /// Asks, in an instance that is thrown away. Where it can, that takes over what the instance that serves
+    /// has learnt, which is asked for that and for nothing else. The load that it looks at is what it is
+    /// meanwhile; no request counts for it.
+    pub fn ask(self, engine: &Arc<Engine>) -> Explained {
+        let start = Instant::now();
+        let (balancer, handover) = self.instance(engine);
+        let answers = self.requests.iter().map(|request| {
+            if start.elapsed() > PATIENCE {
+                return None;
+            }
+            let request = Request {
+                facts: Some(&*self.facts),
+                ..*request
+            };
+            Some(match balancer.ask(request, &[]) {
+                Some(Choice::Endpoint(position)) => Said::Position(position),
+                Some(Choice::Refused) => Said::Refused,
+                Some(Choice::Empty) => Said::NoEndpoint,
+                None => Said::Failed(balancer.counters().last_fault.unwrap_or_default()),
+            })
+        });
+        Explained {
+            said: answers.map_while(std::convert::identity).collect(),
+            handover,
+        }
+    }
+
+    /// The instance that is asked, and what it has taken over.
+    fn instance(&self, engine: &Arc<Engine>) -> (Balancer, Option<Handover>) {
+        let name = format!("{} (explained)", self.upstream);
+        let (plugin, config) = (Arc::clone(&self.plugin), self.config.clone());
+        let balancer = Balancer::new(Arc::clone(engine), &name, plugin, config);
+        balancer.set_limits(self.serving.limits());
+        balancer.set_endpoints(Arc::clone(&self.table));
+        let saved = self.serving.saved_for(&self.plugin).transpose();
+        let handover = saved.map(|saved| {
+            let taken = saved.and_then(|saved| balancer.start_from(&saved).map(|()| saved.len()));
+            match taken {
+                Ok(bytes) => Handover {
+                    bytes,
+                    failure: None,
+                },
+                Err(failure) => Handover {
+                    bytes: 0,
+                    failure: Some(failure),
+                },
+            }
+        });
+        (balancer, handover)
+    }
+}

@@ -1,0 +1,105 @@
+//! A request that somebody describes, read as a real one is.
+
+use std::borrow::Cow;
+
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method};
+use regex::bytes::Regex;
+use uuid::Uuid;
+
+use super::affinity::{Facts, Tie};
+use super::path;
+use super::router::{Query, split_host};
+use crate::balancer;
+use crate::snapshot::Snapshot;
+use crate::upstream::Upstream;
+
+/// A request as somebody describes it.
+pub(crate) struct Described {
+    pub(crate) method: Method,
+    pub(crate) target: PathAndQuery,
+    pub(crate) headers: HeaderMap,
+    /// Address of the client, as headers show it.
+    pub(crate) client: HeaderValue,
+    /// Port that it came in on.
+    pub(crate) port: u16,
+}
+
+/// What is read of it for an upstream.
+pub(crate) struct Reading {
+    /// What the balancer is handed.
+    pub(crate) affinity: Option<u64>,
+    /// The route that leads it to the upstream, if it comes there at all.
+    pub(crate) route: Option<Uuid>,
+}
+
+impl Described {
+    pub(crate) fn read(&self, snapshot: &Snapshot, upstream: &Upstream) -> Reading {
+        let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let (host, port) = split_host(host.unwrap_or_default());
+        let path = path::normalize(self.target.path().as_bytes());
+        let query = Query {
+            method: &self.method,
+            host: &host,
+            port: port.unwrap_or(self.port),
+            path: &path,
+            headers: &self.headers,
+        };
+        let taken = snapshot.router.route(&query).filter(|found| {
+            let service = found
+                .route
+                .service
+                .and_then(|id| snapshot.services.get(&id));
+            service.is_some_and(|service| {
+                service.upstream.named && service.upstream.name == upstream.name
+            })
+        });
+        let facts = self.facts(&path, taken.and_then(|found| found.regex));
+        let affinity = upstream.policy().affinity.as_ref();
+        Reading {
+            affinity: affinity.and_then(|affinity| Tie::of(affinity, &facts).affinity),
+            route: taken.map(|found| found.route.id),
+        }
+    }
+
+    fn facts<'a>(&'a self, path: &'a [u8], regex: Option<&'a Regex>) -> Facts<'a> {
+        Facts {
+            method: &self.method,
+            headers: &self.headers,
+            ip: &self.client,
+            path,
+            query: self.target.query(),
+            regex,
+        }
+    }
+
+    fn tell<T>(&self, tell: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let path = path::normalize(self.target.path().as_bytes());
+        tell(&self.facts(&path, None))
+    }
+}
+
+/// As of a real request.
+impl balancer::Facts for Described {
+    fn method(&self) -> Cow<'_, str> {
+        self.tell(|facts| facts.method().into_owned()).into()
+    }
+
+    fn path(&self) -> Cow<'_, str> {
+        self.tell(|facts| facts.path().into_owned()).into()
+    }
+
+    fn query(&self) -> Option<Cow<'_, str>> {
+        self.target.query().map(Cow::Borrowed)
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        let value = self.tell(|facts| facts.header(name).map(Cow::into_owned));
+        value.map(Cow::Owned)
+    }
+
+    fn client(&self) -> Cow<'_, str> {
+        self.tell(|facts| facts.client().into_owned()).into()
+    }
+}
