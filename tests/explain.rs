@@ -287,3 +287,59 @@ fn what_cannot_be_asked_is_refused_by_field() {
         .admin("GET", "/upstreams/u/explain", &[])
         .expect(405);
 }
+
+#[test]
+fn what_was_learnt_is_taken_over_where_that_can_be() {
+    let (gateway, _backends) = with_backends();
+    gateway.backend_of("/");
+    // Another balancer has other things to learn, and some learn nothing.
+    let other = explain(&gateway, json!({"balancer": "least-connections"}));
+    assert_eq!(other["instance"], "fresh");
+    assert_eq!(other["handover"], Value::Null);
+    change(&gateway, json!({"algorithm": "random"}));
+    gateway.backend_of("/");
+    let random = explain(&gateway, json!({}));
+    assert_eq!(random["instance"], "fresh");
+    assert_eq!(random["handover"], Value::Null);
+}
+
+#[test]
+fn an_instance_that_hands_over_badly_is_explained_afresh() {
+    let (gateway, _backends) = with_backends();
+    gateway.upload("bad", guest("hands-over-badly")).expect(201);
+    for does in [
+        "panics-in-save",
+        "saves-8-mib",
+        "panics-in-restore",
+        "refuses",
+    ] {
+        let settings = json!({"balancer_config": {"does": does}});
+        change(&gateway, json!({"algorithm": "bad", "pointsman": settings}));
+        let first = gateway.backend_of("/");
+        let said = explain(&gateway, json!({"count": 2}));
+        assert_eq!(said["instance"], "fresh", "{does}: {said}");
+        assert!(said["handover"]["failure"].is_string(), "{does}: {said}");
+        let answers = said["answers"].as_array().unwrap();
+        assert!(
+            answers.iter().all(|answer| answer["address"].is_string()),
+            "{said}"
+        );
+        // It goes on, or another one does.
+        assert_eq!(gateway.backend_of("/"), first, "{does}");
+    }
+}
+
+#[test]
+fn a_balancer_may_ask_about_the_described_request() {
+    let (gateway, backends) = with_backends();
+    gateway.upload("asks", guest("asks")).expect(201);
+    change(&gateway, json!({"algorithm": "asks"}));
+    for position in ["0", "1", "2"] {
+        let headers = json!({"x-position": position});
+        let said = explain(&gateway, json!({"headers": headers}));
+        let sent = [("x-position", position)];
+        let real = gateway.send(gateway.proxy, "GET", "/", &sent, None);
+        let real = real.expect(200).header("x-backend").to_owned();
+        assert_eq!(name_of(&backends, &said["answers"][0]), real, "{said}");
+    }
+}

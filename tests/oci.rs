@@ -150,7 +150,10 @@ fn a_component_is_published_in_the_form_of_wasm_tools_and_pulled() {
     let component = &config["component"];
     assert_eq!(
         component["exports"],
-        json!(["pointsman:balancer/policy@1.1.0"])
+        json!([
+            "pointsman:balancer/state@1.2.0",
+            "pointsman:balancer/policy@1.2.0"
+        ])
     );
     let mut imports = component["imports"].as_array().unwrap().iter();
     assert!(

@@ -263,3 +263,35 @@ fn a_shadow_that_cannot_be_is_refused_by_field() {
     shadow(&gateway, json!({"balancer": "random", "version": digest}));
     assert_eq!(report(&gateway)["version"], digest);
 }
+
+#[test]
+fn a_version_that_decides_in_the_shadow_is_another_one_and_stays() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    gateway.upload("mine", guest("first")).expect(201);
+    let active = gateway.admin("GET", "/balancers/mine", &[]).json()["digest"].clone();
+    let body = Some(("application/wasm", guest("says")));
+    let versions = "/balancers/mine/versions";
+    let headers: [(&str, &str); 0] = [];
+    let added = gateway.send(gateway.admin, "POST", versions, &headers, body);
+    let added = added.expect(201).json();
+    // By its id, and beside the same balancer.
+    shadow(
+        &gateway,
+        json!({"balancer": "mine", "version": added["id"]}),
+    );
+    gateway
+        .admin("PATCH", "/upstreams/u", &[("algorithm", "mine")])
+        .expect(200);
+    assert_eq!(report(&gateway)["version"], added["digest"]);
+    let stored = gateway.admin("GET", "/upstreams/u", &[]).json();
+    let pinned = &stored["pointsman"]["shadow"]["version"];
+    assert_eq!(*pinned, added["digest"], "{stored}");
+    gateway.backend_of("/");
+    assert_eq!(settled(&gateway)["compared"], 1);
+
+    let path = format!("{versions}/{}", added["id"].as_str().unwrap());
+    gateway.admin("DELETE", &path, &[]).expect(400);
+    shadow(&gateway, json!({"version": null}));
+    assert_eq!(report(&gateway)["version"], active);
+    gateway.admin("DELETE", &path, &[]).expect(204);
+}
