@@ -234,7 +234,8 @@ fn one_process_at_a_time_uses_a_folder_and_a_port() {
         assert!(!status.success());
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(
-            said.contains(&format!("cannot listen on {}", gateway.proxy)),
+            said.contains(&format!("cannot listen on {}", gateway.proxy))
+                && said.contains("_listen): Address already in use"),
             "{said}"
         );
     }

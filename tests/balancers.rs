@@ -264,6 +264,22 @@ fn a_component_that_its_users_settings_do_not_fit_takes_no_ones_place() {
 }
 
 #[test]
+fn a_component_under_two_names_is_used_by_who_names_it() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    for name in ["one", "other"] {
+        gateway.upload(name, guest("first")).expect(201);
+    }
+    use_balancer(&gateway, "one");
+    gateway.backend_of("/");
+    let usage = |name: &str| {
+        let shown = gateway.admin("GET", &format!("/balancers/{name}"), &[]);
+        shown.expect(200).json()["usage"].clone()
+    };
+    assert_eq!(usage("one")["u"]["picks"], 1);
+    assert_eq!(usage("other"), json!({}));
+}
+
+#[test]
 fn an_instance_has_the_memory_that_the_settings_give_it() {
     for (kibibytes, is_enough) in [(8192, false), (65_536, true)] {
         let (gateway, _backends) = with_backends(Setup::new().arg("--balancer-memory", kibibytes));

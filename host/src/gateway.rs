@@ -52,12 +52,21 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     })?;
     let shipped = admin::install_shipped(&store, &engine).await?;
 
-    let listeners = Listeners::bind(config.proxy_listen, config.workers)
-        .with_context(|| format!("cannot listen on {} for the proxy", config.proxy_listen))?;
+    let listeners = Listeners::bind(config.proxy_listen, config.workers).with_context(|| {
+        format!(
+            "cannot listen on {} for the proxy (setting proxy_listen)",
+            config.proxy_listen
+        )
+    })?;
     let proxy = listeners.address;
     let admin_listener = tokio::net::TcpListener::bind(config.admin_listen)
         .await
-        .with_context(|| format!("cannot listen on {} for the Admin API", config.admin_listen))?;
+        .with_context(|| {
+            format!(
+                "cannot listen on {} for the Admin API (setting admin_listen)",
+                config.admin_listen
+            )
+        })?;
     let admin_address = admin_listener.local_addr()?;
 
     let probing = upstream::probe::runtime().context("cannot start the thread of the probes")?;

@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         .init();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(&format!("{error:#}")),
     }
 }
 

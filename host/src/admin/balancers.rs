@@ -155,16 +155,23 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Res
     let digests = versions
         .iter()
         .filter_map(|version| version.row.get("digest"));
-    let usage = usage(&admin, &digests.collect::<Vec<_>>());
+    let name = row.get("name").cloned().unwrap_or_default();
+    let usage = usage(&admin, &name, &digests.collect::<Vec<_>>())?;
     row.insert("usage".into(), usage);
     Ok(Json(Value::from(row)).into_response())
 }
 
-/// What a balancer does now, by the upstreams that one of its versions chooses for.
-fn usage(admin: &Admin, digests: &[&Value]) -> Value {
+/// What a balancer does now, by the upstreams that name it and that one of its versions chooses for.
+fn usage(admin: &Admin, name: &Value, digests: &[&Value]) -> Result<Value, Error> {
     let (_, snapshot) = admin.published.current();
+    // The same component may have another name as well.
+    let names = |row: &Row| row.get("algorithm") == Some(name);
+    let users = admin.store.list(Kind::Upstream, None, usize::MAX, &names)?;
     let mut usage = Row::new();
-    for upstream in snapshot.upstreams.values() {
+    for stored in users {
+        let Some(upstream) = snapshot.upstreams.get(&id_of(&stored.row)) else {
+            continue;
+        };
         let balancer = upstream.balancer();
         let digest = Value::from(balancer.plugin().digest.as_str());
         if digests.contains(&&digest) {
@@ -173,7 +180,7 @@ fn usage(admin: &Admin, digests: &[&Value]) -> Value {
             usage.insert(upstream.name.to_string(), counted);
         }
     }
-    usage.into()
+    Ok(usage.into())
 }
 
 /// The component of a version of a balancer, by its digest.
