@@ -142,6 +142,11 @@ fn fill(table: &mut Vec<u32>, size: u32, endpoints: &[Endpoint]) {
         }
         return;
     }
+    let total: u64 = seekers.iter().map(|seeker| seeker.weight).sum();
+    if heaviest * seekers.len() as u64 <= total * EVEN {
+        fill_by_rounds(table, &mut seekers, heaviest);
+        return;
+    }
     let turns = seekers.iter().zip(0_u32..);
     let mut turns: BinaryHeap<_> = turns
         .map(|(seeker, order)| Reverse((seeker.round(heaviest), order)))
@@ -151,6 +156,30 @@ fn fill(table: &mut Vec<u32>, size: u32, endpoints: &[Endpoint]) {
             let seeker = &mut seekers[turn.0.1 as usize];
             seeker.choose(table);
             turn.0.0 = seeker.round(heaviest);
+        }
+    }
+}
+
+/// Up to so many times the mean weight the heaviest may be, so that looking at every endpoint in every round is
+/// quicker than keeping them in order.
+const EVEN: u64 = 16;
+
+fn fill_by_rounds(table: &mut [u32], seekers: &mut [Seeker], heaviest: u64) {
+    let mut left = table.len();
+    // What each has saved up for its next place, in the same order.
+    let mut credits = vec![0; seekers.len()];
+    loop {
+        for (seeker, credit) in seekers.iter_mut().zip(&mut credits) {
+            *credit += seeker.weight;
+            if *credit < heaviest {
+                continue;
+            }
+            *credit -= heaviest;
+            seeker.choose(table);
+            left -= 1;
+            if left == 0 {
+                return;
+            }
         }
     }
 }

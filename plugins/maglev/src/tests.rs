@@ -115,3 +115,26 @@ fn a_size_that_is_no_prime_is_refused() {
     assert!(error.contains("65537"), "{error}");
     assert!(Maglev::default().configure(r#"{"size": 7}"#).is_err());
 }
+
+proptest! {
+    /// Rounds and turns in order are two ways to the same table.
+    #[test]
+    fn by_rounds_or_in_order_it_is_the_same(weights in proptest::collection::vec(1_u32..30, 1..30)) {
+        let mut heavy = weights.clone();
+        // With one that outweighs all others the turns are kept in order.
+        heavy.push(100_000 / 16);
+        for weights in [weights, heavy] {
+            let endpoints = table(&weights);
+            let heaviest = u64::from(*weights.iter().max().unwrap());
+            let mut by_rounds = vec![FREE; 1009];
+            let mut seekers: Vec<Seeker> = endpoints
+                .iter()
+                .zip(0..)
+                .map(|(endpoint, position)| Seeker::new(endpoint, position, 1009))
+                .collect();
+            seekers.sort_unstable_by_key(|seeker| mix(endpoints[seeker.position as usize].id));
+            fill_by_rounds(&mut by_rounds, &mut seekers, heaviest);
+            prop_assert_eq!(by_rounds, filled(&endpoints, 1009));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 /// Loads that the quantile is taken from, and picks after which it is taken anew.
 const SEEN: usize = 128;
-const REVIEW: u32 = 16;
+const REVIEW: u32 = 64;
 
 /// Chooses from a pool of endpoints that were looked at lately.
 #[derive(Debug, Default)]
@@ -15,12 +15,19 @@ pub struct Prequal {
     options: Options,
     lottery: Lottery,
     pool: Vec<Probe>,
+    /// Where in the pool each endpoint is, by position; [`NOWHERE`] for most.
+    places: Vec<u8>,
+    /// No probe of the pool is older.
+    oldest: u64,
     /// Loads of the endpoints looked at last.
     seen: VecDeque<Load>,
     /// From this load on an endpoint is hot.
     hot: Load,
     picks: u32,
 }
+
+/// Not in the pool, which has 128 probes at most.
+const NOWHERE: u8 = u8::MAX;
 
 /// Requests in flight for each unit of weight, in 2^-20ths.
 type Load = u64;
@@ -111,13 +118,16 @@ impl Balancer for Prequal {
         self.lottery = Lottery::new(endpoints);
         // Positions have shifted.
         self.pool.clear();
+        self.places.clear();
+        self.places.resize(endpoints.len(), NOWHERE);
     }
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
         let mut entropy = Entropy::of(request);
         let limit = self.options.max_age_ms * 1000;
-        self.pool
-            .retain(|probe| request.now.saturating_sub(probe.at) <= limit);
+        if request.now.saturating_sub(self.oldest) > limit {
+            self.drop_old(request.now, limit);
+        }
         let mut probes = self.options.probes;
         while probes > 0 {
             let first = self.lottery.draw(&mut entropy)?;
@@ -143,7 +153,7 @@ impl Balancer for Prequal {
         // The next pick is to know of this request, which the look was too early for.
         probe.load += probe.step;
         if probe.uses >= self.options.max_uses {
-            self.pool.swap_remove(chosen);
+            self.remove(chosen);
         }
         Some(position)
     }
@@ -183,19 +193,42 @@ impl Prequal {
             self.seen.pop_front();
         }
         self.seen.push_back(probe.load);
-        match self
-            .pool
-            .iter_mut()
-            .find(|old| old.position == probe.position)
-        {
-            Some(old) => *old = probe,
-            None => {
-                if self.pool.len() >= self.options.pool_size {
-                    self.forget();
-                }
-                self.pool.push(probe);
+        let place = usize::from(self.places[position]);
+        if let Some(old) = self.pool.get_mut(place) {
+            *old = probe;
+            return;
+        }
+        if self.pool.len() >= self.options.pool_size {
+            self.forget();
+        }
+        if self.pool.is_empty() {
+            self.oldest = now;
+        }
+        self.places[position] = self.pool.len() as u8;
+        self.pool.push(probe);
+    }
+
+    /// Takes a probe out of the pool. The last one takes its place.
+    fn remove(&mut self, place: usize) {
+        let gone = self.pool.swap_remove(place);
+        self.places[gone.position as usize] = NOWHERE;
+        if let Some(moved) = self.pool.get(place) {
+            self.places[moved.position as usize] = place as u8;
+        }
+    }
+
+    /// Takes out what is believed no longer.
+    fn drop_old(&mut self, now: u64, limit: u64) {
+        let mut place = 0;
+        while let Some(probe) = self.pool.get(place) {
+            if now.saturating_sub(probe.at) > limit {
+                self.remove(place);
+            } else {
+                place += 1;
             }
         }
+        let ages = self.pool.iter().map(|probe| probe.at);
+        self.oldest = ages.min().unwrap_or(now);
     }
 
     /// Makes room: the oldest and the worst leave in turn, so that a pool does not fill with what nobody
@@ -207,17 +240,19 @@ impl Prequal {
         } else {
             probes.max_by_key(|(_, probe)| self.rank(probe))
         };
-        if let Some((position, _)) = leaves {
-            self.pool.swap_remove(position);
+        if let Some((place, _)) = leaves {
+            self.remove(place);
         }
     }
 
-    /// The lower the better: cold ones by latency, then hot ones by load.
-    fn rank(&self, probe: &Probe) -> (bool, u64, u64) {
+    /// The lower the better: cold ones by latency, and by load where that is the same, then hot ones by
+    /// load. One number, since it is compared for all of the pool.
+    fn rank(&self, probe: &Probe) -> u64 {
+        const HOT: u64 = 1 << 63;
         if probe.full || probe.load > self.hot {
-            (true, probe.load, 0)
+            HOT | probe.load
         } else {
-            (false, u64::from(probe.latency), probe.load)
+            u64::from(probe.latency) << 31 | probe.load.min((1 << 31) - 1)
         }
     }
 
