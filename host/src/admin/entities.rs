@@ -18,8 +18,9 @@ use crate::store::{self, Stored, Write};
 const COLLECTION: &str = "GET, HEAD, OPTIONS, POST";
 const ITEM: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, PUT";
 
-/// Times that a change is tried again when another one came between its read and its write.
-pub(super) const TRIES: u32 = 16;
+/// Times that a change is tried again when another one came between its read and its write. Of four who change
+/// one row all the time, one would lose sixteen times in a row once in a hundred changes.
+pub(super) const TRIES: u32 = 64;
 
 pub(super) type Answer = Result<Response, Error>;
 pub(super) type Endpoint = (String, MethodRouter<Admin>, &'static str);
