@@ -4,15 +4,36 @@ use std::io::{IsTerminal, Read};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use clap::Args;
 use serde_json::Value;
-use ureq::http::{Request, StatusCode};
-use ureq::{Agent, SendBody};
+use ureq::http::{Request, Response, StatusCode};
+use ureq::{Agent, Body, SendBody};
 
 /// Longest wait for an answer. An upload is compiled before it is answered, or answered as being checked.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Largest answer that is read, in bytes.
 const ANSWER: u64 = 16 << 20;
+
+/// Where the gateway is.
+#[derive(Debug, Args)]
+pub(crate) struct Gateway {
+    /// Address of the Admin API
+    #[arg(
+        long,
+        env = "POINTSMAN_ADMIN",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8001"
+    )]
+    admin: String,
+}
+
+impl Gateway {
+    /// Its Admin API.
+    pub(crate) fn admin(&self) -> anyhow::Result<Admin> {
+        Admin::at(&self.admin)
+    }
+}
 
 pub(crate) struct Admin {
     agent: Agent,
@@ -72,22 +93,14 @@ impl Admin {
 
     /// Asks for something that is answered bit by bit, for as long as it takes.
     pub(crate) fn stream(&self, path: &str) -> anyhow::Result<impl Read + use<>> {
-        let unreachable = |error: ureq::Error| {
-            anyhow!("no answer from the Admin API at {}: {error}", self.address)
-        };
         let request = self.agent.post(format!("{}{path}", self.address));
         let request = request.config().timeout_global(None).build();
-        let mut answer = request.send_empty().map_err(unreachable)?;
+        let answer = request.send_empty();
+        let answer = answer.map_err(|error| self.unreachable(&error))?;
         if answer.status().is_success() {
             return Ok(answer.into_body().into_reader());
         }
-        let body = answer.body_mut().with_config().limit(ANSWER).read_to_vec();
-        let refused = Answer {
-            status: answer.status(),
-            location: None,
-            body: serde_json::from_slice(&body.map_err(unreachable)?).unwrap_or(Value::Null),
-        };
-        match self.good(refused) {
+        match self.good(self.read(answer)?) {
             Err(error) => Err(error),
             Ok(_) => Err(anyhow!("the Admin API at {} answers nothing", self.address)),
         }
@@ -110,18 +123,24 @@ impl Admin {
                 .header("content-type", "application/wasm")
                 .header("content-length", length);
         }
-        let unreachable = |error: ureq::Error| {
-            anyhow!("no answer from the Admin API at {}: {error}", self.address)
-        };
         let request = request
             .body(body)
             .map_err(|error| anyhow!("{url}: {error}"))?;
-        let mut answer = self.agent.run(request).map_err(unreachable)?;
+        let answer = self.agent.run(request);
+        self.read(answer.map_err(|error| self.unreachable(&error))?)
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> anyhow::Error {
+        anyhow!("no answer from the Admin API at {}: {error}", self.address)
+    }
+
+    /// Reads an answer to its end.
+    fn read(&self, mut answer: Response<Body>) -> anyhow::Result<Answer> {
         let location = answer.headers().get("location");
         let location = location.and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let status = answer.status();
         let body = answer.body_mut().with_config().limit(ANSWER).read_to_vec();
-        let body = body.map_err(unreachable)?;
+        let body = body.map_err(|error| self.unreachable(&error))?;
         Ok(Answer {
             status,
             location,

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::client::Admin;
+use crate::client::Gateway;
 
 /// Writes down what the balancer of an upstream is asked and answers, for `pointsman replay`
 #[derive(Debug, Args)]
@@ -28,14 +28,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 64 << 20, value_name = "N")]
     max_bytes: u64,
 
-    /// Address of the Admin API
-    #[arg(
-        long,
-        env = "POINTSMAN_ADMIN",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:8001"
-    )]
-    admin: String,
+    #[command(flatten)]
+    gateway: Gateway,
 }
 
 /// Runs the command.
@@ -47,7 +41,7 @@ pub fn record(arguments: &Arguments) -> anyhow::Result<()> {
     let (seconds, bytes) = (arguments.seconds, arguments.max_bytes);
     let path = format!("/upstreams/{upstream}/record?seconds={seconds}&max_bytes={bytes}");
     // Asked first, so that a mistake leaves no file behind.
-    let mut trace = Admin::at(&arguments.admin)?.stream(&path)?;
+    let mut trace = arguments.gateway.admin()?.stream(&path)?;
     let shown = arguments.out.display();
     let cannot = || format!("cannot write {shown}");
     let mut file = File::create(&arguments.out).with_context(cannot)?;

@@ -255,10 +255,7 @@ impl Balancer {
 
     /// Bytes of memory that the plugin's instance has taken; none while there is no instance.
     pub fn memory(&self) -> Option<usize> {
-        match &self.inner.lock().seat {
-            Seat::Taken(instance) => Some(instance.memory()),
-            Seat::Vacant | Seat::Closed(_) => None,
-        }
+        self.inner.lock().memory()
     }
 
     /// What the balancer has done so far.
@@ -439,6 +436,13 @@ impl Inner {
         }
     }
 
+    fn memory(&self) -> Option<usize> {
+        match &self.seat {
+            Seat::Taken(instance) => Some(instance.memory()),
+            Seat::Vacant | Seat::Closed(_) => None,
+        }
+    }
+
     /// What is shown of it.
     fn counters(&self) -> Counters {
         let now = Instant::now();
@@ -447,12 +451,8 @@ impl Inner {
             Seat::Closed(until) => Some(until.saturating_duration_since(now)),
             Seat::Vacant | Seat::Taken(_) => None,
         };
-        let memory = match &self.seat {
-            Seat::Taken(instance) => instance.memory(),
-            Seat::Vacant | Seat::Closed(_) => 0,
-        };
         Counters {
-            memory,
+            memory: self.memory().unwrap_or(0),
             consecutive_faults: if recent { self.faults } else { 0 },
             quarantine: left
                 .filter(|left| !left.is_zero())

@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::client::Admin;
+use crate::client::{Admin, Gateway};
 
 /// Pause between two looks at a version that is being checked.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -17,19 +17,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time that a check may take: ten times what a gateway lets a compilation take unless told
 /// otherwise.
 const CHECKED: Duration = Duration::from_secs(300);
-
-/// Where the gateway is.
-#[derive(Debug, Args)]
-struct Gateway {
-    /// Address of the Admin API
-    #[arg(
-        long,
-        env = "POINTSMAN_ADMIN",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:8001"
-    )]
-    admin: String,
-}
 
 /// What is to be uploaded, and where to.
 #[derive(Debug, Args)]
@@ -74,7 +61,7 @@ pub(super) fn push(arguments: &Push) -> anyhow::Result<()> {
         Some(name) => name.clone(),
         None => name_of(&arguments.file)?,
     };
-    let admin = Admin::at(&arguments.gateway.admin)?;
+    let admin = arguments.gateway.admin()?;
     super::print(&upload(&admin, &name, &component, arguments.promote)?)
 }
 
@@ -139,7 +126,7 @@ fn upload(admin: &Admin, name: &str, component: &[u8], promote: bool) -> anyhow:
 }
 
 pub(super) fn list(arguments: &List) -> anyhow::Result<()> {
-    super::print(&listed(&Admin::at(&arguments.gateway.admin)?)?)
+    super::print(&listed(&arguments.gateway.admin()?)?)
 }
 
 /// A line for each balancer.
@@ -198,7 +185,7 @@ fn line(admin: &Admin, balancer: &Value) -> anyhow::Result<[String; 6]> {
 }
 
 pub(super) fn rollback(arguments: &Rollback) -> anyhow::Result<()> {
-    let admin = Admin::at(&arguments.gateway.admin)?;
+    let admin = arguments.gateway.admin()?;
     super::print(&rolled_back(&admin, &arguments.name)?)
 }
 
