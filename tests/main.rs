@@ -19,6 +19,7 @@ mod guide;
 mod health;
 mod lasting;
 mod lifecycle;
+mod limits;
 mod metrics;
 mod names;
 mod oci;

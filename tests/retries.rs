@@ -166,14 +166,19 @@ fn a_route_and_a_service_have_retry_budgets_of_their_own() {
 }
 
 /// Has requests hang at a backend until they are that many.
-fn hang<'s>(scope: &'s std::thread::Scope<'s, '_>, gateway: &'s Gateway, at: &Backend) {
-    let before = at.served();
+pub(crate) fn hang<'s>(
+    scope: &'s std::thread::Scope<'s, '_>,
+    gateway: &'s Gateway,
+    at: &[&Backend],
+) {
+    let served = || at.iter().map(|backend| backend.served()).sum::<u64>();
+    let before = served();
     scope.spawn(|| {
         Raw::connect(gateway.proxy)
             .send(b"GET /hang HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
             .read_to_end()
     });
-    until("it hangs", || at.served() == before + 1);
+    until("it hangs", || served() == before + 1);
 }
 
 #[test]
@@ -187,7 +192,7 @@ fn what_finds_no_place_is_told_so_in_every_form_and_counted() {
         &json!({"pointsman": {"circuit_breakers": limits, "drain_timeout": 0.01}}),
     );
     std::thread::scope(|scope| {
-        hang(scope, &gateway, &one);
+        hang(scope, &gateway, &[&one]);
         for form in [
             "application/json",
             "text/html",
@@ -203,7 +208,7 @@ fn what_finds_no_place_is_told_so_in_every_form_and_counted() {
         let own = |most: u32| json!({"pointsman": {"circuit_breakers": {"max_requests": most}}});
         gateway.admin_json("PATCH", &path, &own(2)).expect(200);
         gateway.get("/").expect(200);
-        hang(scope, &gateway, &one);
+        hang(scope, &gateway, &[&one]);
         gateway.get("/").expect(503);
         gateway.admin_json("PATCH", &path, &own(0)).expect(200);
         gateway.get("/").expect(200);

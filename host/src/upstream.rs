@@ -17,6 +17,7 @@ mod policy;
 pub mod probe;
 mod recovery;
 mod resolve;
+mod seats;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use memory::Memory;
 pub use orca::LoadReport;
 pub use policy::Policy;
 pub use resolve::{Names, is_name};
+pub use seats::Seat;
 
 use crate::balancer::{self, Balancer, Choice, Observed};
 use crate::entity::upstream::RetryBudget;
@@ -100,10 +102,12 @@ impl Upstream {
         probing: &tokio::runtime::Handle,
     ) -> Self {
         let balancer = Arc::new(balancer);
+        let places = Arc::<Places>::default();
         let members = Arc::new(Members::new(
             name,
             Arc::clone(&balancer),
             Arc::clone(memory),
+            Arc::clone(&places),
         ));
         Self {
             name: name.into(),
@@ -117,7 +121,7 @@ impl Upstream {
                 members,
                 trials: Trials::default(),
                 budget: Arc::default(),
-                places: Arc::default(),
+                places,
                 pending: AtomicU32::new(0),
                 without_peer: Default::default(),
             }),
@@ -141,6 +145,7 @@ impl Upstream {
         }
         self.policy = Arc::new(policy);
         self.shared.members.set_policy(Arc::clone(&self.policy));
+        self.shared.places.look();
         self.await_trials();
         self.shared.probes.sync();
         self.shared.outliers.sync();
@@ -288,7 +293,6 @@ impl Upstream {
         spare: bool,
         patience: Duration,
     ) -> Result<InFlight, NoPeer> {
-        let limits = &self.policy.extension.circuit_breakers;
         let mut waiting = None;
         let deadline = tokio::time::Instant::now() + patience;
         let places = &self.shared.places;
@@ -302,7 +306,7 @@ impl Upstream {
             let mut freed = std::pin::pin!(freed);
             // From here on no place that gets free is missed.
             freed.as_mut().enable();
-            let mut full = Vec::new();
+            let (mut full, mut queues) = (Vec::new(), Vec::new());
             loop {
                 let entered = self.choose(request, tried, &full, spare, |endpoint, trial| {
                     let id = endpoint.id;
@@ -310,20 +314,23 @@ impl Upstream {
                     if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
                         return Err(None);
                     }
-                    let limit = endpoint.max_requests.unwrap_or(limits.max_requests);
+                    let limit = self.max_requests(&endpoint);
                     match InFlight::within(endpoint, limit, places) {
                         Ok(entered) => Ok(entered.on_trial(trial)),
-                        Err(_) => Err(Some(id)),
+                        Err(endpoint) => Err(Some(endpoint)),
                     }
                 })?;
                 match entered {
                     Ok(entered) => return Ok(entered),
                     Err(None) => break,
-                    Err(Some(id)) => full.push(id),
+                    Err(Some(endpoint)) => {
+                        full.push(endpoint.id);
+                        queues.push(endpoint);
+                    }
                 }
             }
             if waiting.is_none() {
-                waiting = Some(self.wait(limits.max_pending_requests)?);
+                waiting = Some(self.wait(&queues)?);
             }
             if tokio::time::timeout_at(deadline, freed).await.is_err() {
                 return Err(NoPeer::Overflow);
@@ -331,29 +338,58 @@ impl Upstream {
         }
     }
 
-    /// Joins the queue, if it is not full.
-    fn wait(&self, limit: u32) -> Result<impl Drop + use<>, NoPeer> {
-        struct Waiting(Arc<Shared>);
+    /// Joins the queue, if it is not full, on the account of the first of these endpoints that lets
+    /// another one wait.
+    fn wait(&self, queues: &[Arc<Endpoint>]) -> Result<impl Drop + use<>, NoPeer> {
+        struct Waiting(Arc<Shared>, Arc<Endpoint>);
         impl Drop for Waiting {
             fn drop(&mut self) {
                 self.0.pending.fetch_sub(1, Ordering::Relaxed);
+                self.1.live().pending.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        let joined =
-            self.shared
-                .pending
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pending| {
-                    (pending < limit).then_some(pending + 1)
-                });
+        let join = |pending: &AtomicU32, limit| {
+            let more = |waiting| (waiting < limit).then_some(waiting + 1);
+            let joined = pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+            joined.is_ok()
+        };
+        let limit = self.policy.extension.circuit_breakers.max_pending_requests;
+        if !join(&self.shared.pending, limit) {
+            return Err(NoPeer::Overflow);
+        }
+        let joined = queues.iter().find(|endpoint| {
+            let limit = endpoint.limits.max_pending_requests.unwrap_or(u32::MAX);
+            join(&endpoint.live().pending, limit)
+        });
         match joined {
-            Ok(_) => Ok(Waiting(Arc::clone(&self.shared))),
-            Err(_) => Err(NoPeer::Overflow),
+            Some(endpoint) => Ok(Waiting(Arc::clone(&self.shared), Arc::clone(endpoint))),
+            None => {
+                self.shared.pending.fetch_sub(1, Ordering::Relaxed);
+                Err(NoPeer::Overflow)
+            }
+        }
+    }
+
+    /// Connections that there may be to an endpoint; with 0 any number.
+    pub fn max_connections(&self, endpoint: &Endpoint) -> u32 {
+        let general = self.policy.extension.circuit_breakers.max_connections;
+        endpoint.limits.max_connections.unwrap_or(general)
+    }
+
+    /// Requests that an endpoint may have, each of which takes a connection; with 0 any number.
+    fn max_requests(&self, endpoint: &Endpoint) -> u32 {
+        let general = self.policy.extension.circuit_breakers.max_requests;
+        let requests = endpoint.limits.max_requests.unwrap_or(general);
+        match (requests, self.max_connections(endpoint)) {
+            (0, limit) | (limit, 0) => limit,
+            (requests, connections) => requests.min(connections),
         }
     }
 
     /// Whether requests to an endpoint are limited, so that [`Upstream::place`] is to be used.
     pub fn is_limited(&self) -> bool {
-        self.policy.extension.circuit_breakers.max_requests > 0 || self.shared.members.is_limited()
+        let limits = &self.policy.extension.circuit_breakers;
+        limits.max_requests > 0 || limits.max_connections > 0 || self.shared.members.is_limited()
     }
 
     /// Whether requests in flight are cut off at addresses that leave.

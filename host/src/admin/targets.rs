@@ -246,6 +246,8 @@ fn known(address: &AddressReport) -> Value {
     let condition = &address.condition;
     json!({
         "in_flight": address.in_flight,
+        "pending": address.pending,
+        "connections": address.connections,
         "ejected": address.ejected,
         "failures": condition.failures,
         "changed_at": condition.changed_at,

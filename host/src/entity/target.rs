@@ -7,6 +7,10 @@ use super::declaration::{Check, Declaration, Field, Preset, takes_it_as_it_is};
 use super::route::Reference;
 use super::{Kind, OnDelete, ReferenceBy, Row, check};
 
+const fn limit(name: &'static str) -> Field {
+    Field::integer(name).check(&[Check::Between(0, 2_147_483_647)])
+}
+
 /// An address of an upstream.
 pub static DECLARATION: Declaration = Declaration {
     kind: Kind::Target,
@@ -40,7 +44,11 @@ pub static DECLARATION: Declaration = Declaration {
                 Field::record("probe", super::upstream::PROBE_EXTENSION),
                 Field::record(
                     "circuit_breakers",
-                    &[Field::integer("max_requests").check(&[Check::Between(0, 2_147_483_647)])],
+                    &[
+                        limit("max_connections"),
+                        limit("max_requests"),
+                        limit("max_pending_requests"),
+                    ],
                 ),
             ],
         )
@@ -90,10 +98,23 @@ pub struct Extension {
     pub circuit_breakers: CircuitBreakers,
 }
 
-/// Limits of one target.
+/// Limits of one target; what is none is for its upstream to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct CircuitBreakers {
+    /// Connections at a time, busy and idle ones; with 0 there is no limit.
+    pub max_connections: Option<u32>,
     /// Requests at a time; with 0 there is no limit.
     pub max_requests: Option<u32>,
+    /// Requests that may wait for a place and chose this target first; none for as many as its upstream
+    /// lets wait.
+    pub max_pending_requests: Option<u32>,
+}
+
+impl CircuitBreakers {
+    /// Whether there is a limit to the requests of the target.
+    pub fn limits_requests(&self) -> bool {
+        let limits = [self.max_connections, self.max_requests];
+        limits.into_iter().flatten().any(|most| most > 0)
+    }
 }

@@ -173,6 +173,7 @@ const EXTENSION: &[Field] = &[
     Field::record(
         "circuit_breakers",
         &[
+            number("max_connections", 0),
             number("max_requests", 0),
             number("max_pending_requests", 1024),
         ],
@@ -565,6 +566,8 @@ pub struct SlowStart {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct CircuitBreakers {
+    /// Connections at a time, busy and idle ones; with 0 there is no limit.
+    pub max_connections: u32,
     /// Requests at a time, each on a connection of its own; with 0 there is no limit.
     pub max_requests: u32,
     /// Requests of the upstream that may wait for a place.

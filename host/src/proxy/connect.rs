@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::pool::Pool;
 use super::wire::Connection;
 use crate::tls;
 use crate::upstream::Endpoint;
@@ -20,6 +21,9 @@ use crate::upstream::Endpoint;
 /// Why an endpoint could not be connected to.
 #[derive(Debug, Error)]
 pub(super) enum Error {
+    /// The endpoint has as many connections as it may have, and none was closed in time.
+    #[error("no connection was free in time")]
+    Full,
     /// Not within `connect_timeout`.
     #[error("no connection in time")]
     Timeout,
@@ -40,6 +44,9 @@ pub(super) struct Place {
     pub(super) address: SocketAddr,
     /// None in clear text.
     pub(super) tls: Option<Secure>,
+    /// The identity of the endpoint whose own it is, where the endpoint's connections are limited: those of
+    /// others at the same address are not counted with them. 0 otherwise.
+    pub(super) owner: usize,
 }
 
 /// What is asked of the other side of a TLS connection.
@@ -69,17 +76,25 @@ impl Secure {
     }
 }
 
-/// Connects to an endpoint within `timeout`.
+/// Connects to an endpoint within `timeout`, once it has fewer than `limit` connections; with 0 it may have
+/// any number. `pool` is asked for one to be closed if need be.
 pub(super) async fn connect(
     place: Place,
     endpoint: Arc<Endpoint>,
+    limit: u32,
+    pool: &Pool,
     timeout: Duration,
     max_header_size: usize,
 ) -> Result<Box<Connection>, Error> {
-    let stream = tokio::time::timeout(timeout, open(&place))
+    let end = tokio::time::Instant::now() + timeout;
+    let seat = endpoint.seat(limit, || pool.reclaim());
+    let seat = tokio::time::timeout_at(end, seat)
+        .await
+        .map_err(|_| Error::Full)?;
+    let stream = tokio::time::timeout_at(end, open(&place))
         .await
         .map_err(|_| Error::Timeout)??;
-    let connection = Connection::new(stream, place, endpoint, max_header_size);
+    let connection = Connection::new(stream, place, endpoint, seat, max_header_size);
     Ok(Box::new(connection))
 }
 

@@ -22,7 +22,7 @@ use super::upgrade::Upgrade;
 use super::wire::{self, Connection, Head};
 use crate::balancer;
 use crate::snapshot::Service;
-use crate::upstream::{Endpoint, InFlight, Outcome, Spender, authority};
+use crate::upstream::{Endpoint, InFlight, NoPeer, Outcome, Spender, Upstream, authority};
 
 /// A request as the client sent it and its route sees it.
 pub(super) struct Inbound<'a> {
@@ -215,6 +215,7 @@ async fn tries(
                     // That is no fault of the endpoint.
                     Failure::ClientTimeout
                     | Failure::Drained
+                    | Failure::Connect(connect::Error::Full)
                     | Failure::Exchange(wire::Error::Client(_)) => {}
                     failure if failure.is_timeout() => {
                         report(Outcome::Timeout, failure);
@@ -230,6 +231,9 @@ async fn tries(
                     tracing::warn!(service = service.name, %address, attempt, "no answer: {failure}");
                     return Err(match failure {
                         Failure::ClientTimeout => Reject::Engine(StatusCode::REQUEST_TIMEOUT),
+                        Failure::Connect(connect::Error::Full) => {
+                            no_peer(upstream, NoPeer::Overflow)
+                        }
                         Failure::Exchange(wire::Error::Client(_)) => Reject::bad_request(),
                         _ => Reject::Upstream {
                             timeout: failure.is_timeout(),
@@ -259,12 +263,14 @@ async fn pick(
     } else {
         upstream.pick(request, tried, spare)
     };
-    picked.map_err(|reason| {
-        upstream.note_without_peer(reason);
-        let (upstream, name, code) = (upstream.named, &*upstream.name, reason.code());
-        tracing::warn!(upstream = name, reason = code, "no endpoint may be chosen");
-        Reject::NoPeer { upstream, reason }
-    })
+    picked.map_err(|reason| no_peer(upstream, reason))
+}
+
+fn no_peer(upstream: &Upstream, reason: NoPeer) -> Reject {
+    upstream.note_without_peer(reason);
+    let (upstream, name, code) = (upstream.named, &*upstream.name, reason.code());
+    tracing::warn!(upstream = name, reason = code, "no endpoint may be chosen");
+    Reject::NoPeer { upstream, reason }
 }
 
 impl Outbound<'_> {
@@ -318,7 +324,8 @@ async fn once(
     let per_try = outbound.repeats.per_try_timeout();
     let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
-    let place = place_of(endpoint, service, outbound.preserved_host);
+    let most = service.upstream.max_connections(endpoint);
+    let place = place_of(endpoint, service, outbound.preserved_host, most > 0);
     let mut idle = worker.pool.take(&place);
     let mut drain = Drain::of(service, endpoint);
     loop {
@@ -328,6 +335,8 @@ async fn once(
             None => Box::pin(connect(
                 place.clone(),
                 Arc::clone(in_flight.shared()),
+                most,
+                &worker.pool,
                 per_try.map_or(service.connect_timeout, |limit| {
                     limit.min(service.connect_timeout)
                 }),
@@ -446,9 +455,10 @@ impl Limits<'_> {
 }
 
 /// Where a request to an endpoint is sent.
-fn place_of(endpoint: &Endpoint, service: &Service, preserved: Option<&str>) -> Place {
+fn place_of(endpoint: &Endpoint, service: &Service, preserved: Option<&str>, own: bool) -> Place {
     Place {
         address: endpoint.address,
+        owner: if own { endpoint.identity() } else { 0 },
         tls: service.tls.map(|tls| {
             let host = host_for(endpoint, service, preserved);
             Secure::new(&host, endpoint.address.ip(), tls.verify)

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::client::{Client, Order};
 use super::outgoing::Outgoing;
@@ -112,11 +112,13 @@ impl Workers {
             counters: Vec::new(),
         };
         let port = listeners.address.port();
+        let shortage = Arc::<Notify>::default();
         for (number, socket) in listeners.sockets.into_iter().enumerate() {
             let counters = Arc::<Counters>::default();
             workers.counters.push(Arc::clone(&counters));
             let published = Arc::clone(published);
             let settings = settings.clone();
+            let shortage = Arc::clone(&shortage);
             let mut stopped = stopped.clone();
             let draining = draining.clone();
             let body = move || {
@@ -137,7 +139,7 @@ impl Workers {
                         snapshot: RefCell::new(Rc::new(Seen(snapshot))),
                         generation: Cell::new(generation),
                         published,
-                        pool: Pool::new(&settings),
+                        pool: Pool::new(&settings, shortage),
                         counters,
                         settings,
                         clients: RefCell::default(),

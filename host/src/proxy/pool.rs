@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
+use tokio::sync::Notify;
 
 use super::connect::Place;
 use super::wire::Connection;
@@ -18,15 +20,19 @@ const TIDY: Duration = Duration::from_secs(5);
 pub(super) struct Pool {
     /// By place, the one used last at the back.
     idle: RefCell<HashMap<Place, VecDeque<Box<Connection>>>>,
+    /// Told, for all workers, when a request waits for a connection to be closed.
+    shortage: Arc<Notify>,
     size: usize,
     max_requests: Option<u32>,
     idle_timeout: Option<Duration>,
 }
 
 impl Pool {
-    pub(super) fn new(settings: &config::Proxy) -> Rc<Self> {
+    /// A pool that shares `shortage` with those of the other workers.
+    pub(super) fn new(settings: &config::Proxy, shortage: Arc<Notify>) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
+            shortage,
             size: settings.keepalive_pool_size,
             max_requests: settings.keepalive_max_requests,
             idle_timeout: settings.keepalive_idle_timeout,
@@ -62,11 +68,20 @@ impl Pool {
         list.push_back(connection);
     }
 
-    /// Closes connections that were idle too long, or lead to where nothing is sent any more, now and then, for as long as it is polled.
+    /// Has idle connections closed, in all workers, to endpoints that are short of them.
+    pub(super) fn reclaim(&self) {
+        self.shortage.notify_waiters();
+    }
+
+    /// Closes connections that were idle too long, lead to where nothing is sent any more, or are wanted
+    /// elsewhere, now and then and when asked to, for as long as it is polled.
     pub(super) async fn tidy(self: Rc<Self>) {
         let timeout = self.idle_timeout.unwrap_or(Duration::MAX);
         loop {
-            tokio::time::sleep(TIDY.min(timeout)).await;
+            let shortage = self.shortage.notified();
+            let mut shortage = std::pin::pin!(shortage);
+            // From here on none is missed.
+            shortage.as_mut().enable();
             self.idle.borrow_mut().retain(|_, list| {
                 list.retain_mut(|connection| {
                     !connection.is_stale()
@@ -75,6 +90,7 @@ impl Pool {
                 });
                 !list.is_empty()
             });
+            let _ = tokio::time::timeout(TIDY.min(timeout), shortage).await;
         }
     }
 }

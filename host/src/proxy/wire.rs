@@ -25,7 +25,7 @@ pub(super) use framing::Framing;
 
 use super::body::{Stage, Upload};
 use super::connect::{Place, Stream};
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, Seat};
 
 /// Room for what one read may bring, in bytes: at first, and once reads have filled it.
 const READ: (usize, usize) = (8 * 1024, 64 * 1024);
@@ -81,6 +81,8 @@ pub(super) struct Connection {
     pub(super) place: Place,
     /// The endpoint that it was made for; another one of the same place may use it as well.
     endpoint: Arc<Endpoint>,
+    /// Counts it among those of the endpoint.
+    seat: Seat,
     /// Requests sent so far.
     pub(super) requests: u32,
     /// When the last of them was answered in full.
@@ -114,6 +116,7 @@ impl Connection {
         stream: Stream,
         place: Place,
         endpoint: Arc<Endpoint>,
+        seat: Seat,
         max_head: usize,
     ) -> Self {
         let now = Instant::now();
@@ -127,6 +130,7 @@ impl Connection {
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             place,
             endpoint,
+            seat,
             requests: 0,
             idle_since: now,
         }
@@ -210,9 +214,10 @@ impl Connection {
         }
     }
 
-    /// Whether it leads to where nothing is sent any more.
+    /// Whether it is of no use while idle: it leads to where nothing is sent any more, or keeps another
+    /// one from being made.
     pub(super) fn is_useless(&self) -> bool {
-        self.endpoint.is_leaving()
+        self.endpoint.is_leaving() || self.endpoint.is_short_of_connections()
     }
 
     /// Whether another request may follow.
@@ -242,8 +247,9 @@ impl Connection {
     }
 
     /// The bare connection, after a change of protocol, with what was received on it since.
-    pub(super) fn into_parts(self) -> (Stream, BytesMut) {
-        (self.stream, self.input)
+    /// It counts for as long as the last part lives.
+    pub(super) fn into_parts(self) -> (Stream, BytesMut, Seat) {
+        (self.stream, self.input, self.seat)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

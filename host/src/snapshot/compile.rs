@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::new_names::NewNames;
 use super::{Published, Service, Snapshot, Tls};
 use crate::balancer::{Balancer, Engine, Limits, Plugin};
+use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
 use crate::proxy::{Retry, Route, Router};
@@ -209,7 +210,7 @@ impl Compiler {
                         port,
                         weight: target.weight,
                         failover: target.failover,
-                        max_requests: target.pointsman.circuit_breakers.max_requests,
+                        limits: target.pointsman.circuit_breakers,
                         probe: target.pointsman.probe,
                     };
                     self.targets.entry(parent).or_default().insert(id, target);
@@ -552,7 +553,7 @@ fn set_plain_target(upstream: &Upstream, host: &str, port: u16, names: &Names) {
         weight: 1,
         failover: false,
         probe: Probe::default(),
-        max_requests: None,
+        limits: CircuitBreakers::default(),
     };
     upstream.set_targets(&[target], names);
 }

@@ -15,6 +15,8 @@ use super::health::Health;
 use super::latency::{Latency, LatencyAtLoad};
 use super::orca::{LoadReport, Reported};
 use super::outlier::Ejection;
+use super::seats::{Seat, Seats};
+use crate::entity::target::CircuitBreakers;
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -30,9 +32,8 @@ pub struct Endpoint {
     pub host: String,
     /// Share of the traffic, at least 1.
     pub weight: u32,
-    /// Requests that it may have at a time, where that is not for its upstream to say; with 0 any
-    /// number.
-    pub(super) max_requests: Option<u32>,
+    /// Its limits, where they are not for its upstream to say.
+    pub(super) limits: CircuitBreakers,
     /// The `Host` that it gets unless another is asked for: its host, with its port unless that is
     /// http's.
     pub authority: String,
@@ -56,6 +57,9 @@ pub(super) struct Live {
     watched: AtomicBool,
     /// Where changes of that number are noted, and as what.
     watchers: RwLock<Vec<(Arc<Board>, u32)>>,
+    /// Requests that wait for a place, and chose this one first.
+    pub(super) pending: AtomicU32,
+    pub(super) seats: Seats,
     pub(super) ejection: Ejection,
     /// Told when health changes, for the probe whose interval depends on it.
     pub(super) changed: Notify,
@@ -206,7 +210,7 @@ impl Endpoint {
             address,
             host,
             weight,
-            max_requests: None,
+            limits: CircuitBreakers::default(),
             live,
             pinned: None,
         }
@@ -315,6 +319,23 @@ impl Endpoint {
         self.live.departure.leaving.load(Ordering::Relaxed)
     }
 
+    /// Whether a request waits for a connection to be closed, so that no idle one is to be kept.
+    pub fn is_short_of_connections(&self) -> bool {
+        self.live.seats.is_short()
+    }
+
+    /// Counts a connection that is about to be opened, once there are fewer than `limit`; with 0 there is
+    /// no limit. `reclaim` is called while it waits, to have idle ones closed.
+    pub fn seat(&self, limit: u32, reclaim: impl Fn()) -> impl Future<Output = Seat> {
+        Seat::take(Arc::clone(&self.live), limit, reclaim)
+    }
+
+    /// A number that is this endpoint's as long as it is held, and that of no other one, of whatever
+    /// upstream.
+    pub fn identity(&self) -> usize {
+        Arc::as_ptr(&self.live).addr()
+    }
+
     /// Waits until requests in flight are to be cut off, if ever.
     pub fn drained(&self) -> impl Future<Output = ()> + use<> {
         Arc::clone(&self.live).drained()
@@ -343,6 +364,14 @@ pub(super) struct Places {
     /// To all that have been tried somewhere: the place may be at an endpoint that they do not go back
     /// to, and then another one's.
     pub(super) again: Notify,
+}
+
+impl Places {
+    /// Has all that wait look again: there may be a place where there was none.
+    pub(super) fn look(&self) {
+        self.first.notify_waiters();
+        self.again.notify_waiters();
+    }
 }
 
 /// Counts one request of an endpoint for as long as it lives.

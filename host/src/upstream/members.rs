@@ -14,12 +14,13 @@ use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::Endpoint;
-use super::endpoint::Live;
+use super::endpoint::{Live, Places};
 use super::health::{Condition, Source};
 use super::memory::Memory;
 use super::policy::Policy;
 use super::resolve::Names;
 use crate::balancer::Balancer;
+use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 
 /// How long the health of an address that is gone is remembered. Source: Kong.
@@ -46,9 +47,8 @@ pub struct Target {
     pub failover: bool,
     /// How it is probed.
     pub probe: Probe,
-    /// Requests that each of its addresses may have at a time, where its upstream does not say it; with
-    /// 0 any number.
-    pub max_requests: Option<u32>,
+    /// The limits of each of its addresses, where its upstream does not say them.
+    pub limits: CircuitBreakers,
 }
 
 /// Why there is nothing to choose from.
@@ -104,7 +104,7 @@ pub(super) struct Member {
     pub(super) weight: u32,
     pub(super) failover: bool,
     pub(super) probe: Probe,
-    max_requests: Option<u32>,
+    limits: CircuitBreakers,
     pub(super) live: Arc<Live>,
     /// When it joined, or returned.
     since: Instant,
@@ -133,7 +133,7 @@ impl Member {
             weight,
             Arc::clone(&self.live),
         );
-        endpoint.max_requests = self.max_requests;
+        endpoint.limits = self.limits;
         Arc::new(endpoint)
     }
 }
@@ -142,6 +142,7 @@ impl Member {
 #[derive(Debug)]
 pub(super) struct Members {
     memory: Arc<Memory>,
+    places: Arc<Places>,
     inner: Mutex<Inner>,
     policy: RwLock<Arc<Policy>>,
     balancer: Arc<Balancer>,
@@ -192,6 +193,10 @@ pub struct AddressReport {
     pub ejected: bool,
     /// Requests sent and not yet answered.
     pub in_flight: u32,
+    /// Requests that wait for a place and chose it first.
+    pub pending: u32,
+    /// Connections for requests, busy and idle.
+    pub connections: u32,
     /// Times that the upstream's balancers have picked it.
     pub picks: u64,
     /// What checks say.
@@ -199,9 +204,16 @@ pub struct AddressReport {
 }
 
 impl Members {
-    pub(super) fn new(upstream: &str, balancer: Arc<Balancer>, memory: Arc<Memory>) -> Self {
+    /// `places` are told of endpoints that join, and of new limits.
+    pub(super) fn new(
+        upstream: &str,
+        balancer: Arc<Balancer>,
+        memory: Arc<Memory>,
+        places: Arc<Places>,
+    ) -> Self {
         Self {
             memory,
+            places,
             inner: Mutex::new(Inner {
                 name: upstream.into(),
                 targets: Vec::new(),
@@ -306,9 +318,10 @@ impl Members {
                     _ => target.host.clone(),
                 };
                 let known = old.remove(&id);
-                if known.as_ref().is_some_and(|known| {
-                    known.host != host || known.max_requests != target.max_requests
-                }) {
+                if known
+                    .as_ref()
+                    .is_some_and(|known| known.host != host || known.limits != target.limits)
+                {
                     // The ids and weights are what they were, but the endpoints are not.
                     table.clear();
                 }
@@ -331,7 +344,7 @@ impl Members {
                     weight,
                     failover: target.failover,
                     probe: target.probe.clone(),
-                    max_requests: target.max_requests,
+                    limits: target.limits,
                     live,
                     since,
                     was_available,
@@ -556,7 +569,7 @@ impl Members {
             ),
             (
                 &self.is_limited,
-                all().any(|member| member.max_requests.is_some_and(|most| most > 0)),
+                all().any(|member| member.limits.limits_requests()),
             ),
         ];
         for (flag, is) in flags {
@@ -566,6 +579,7 @@ impl Members {
         if inner.table != table {
             inner.table = table;
             self.balancer.set_endpoints(endpoints);
+            self.places.look();
         }
     }
 }
@@ -579,6 +593,8 @@ fn describe(member: &Member) -> AddressReport {
         available: member.is_available(),
         ejected: member.live.ejection.is_on(),
         in_flight: member.live.in_flight(),
+        pending: member.live.pending.load(Ordering::Relaxed),
+        connections: member.live.seats.open(),
         picks: member.live.picks(),
         condition: member.live.health.condition(),
     }

@@ -1,0 +1,120 @@
+//! The connections to one address, counted over all workers, and how one is waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::Notify;
+
+use super::endpoint::Live;
+
+/// The connections to an address.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    open: AtomicU32,
+    /// Requests that wait for one to be closed. Whoever keeps an idle one looks at this first, and who
+    /// counts here looks at `open` afterwards, so one of the two sees the other (`SeqCst`).
+    wanted: AtomicU32,
+    closed: Notify,
+}
+
+impl Seats {
+    pub(super) fn open(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_short(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) > 0
+    }
+
+    fn take(&self, limit: u32) -> bool {
+        let more = |open| (open < limit).then_some(open + 1);
+        let taken = (self.open).fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        taken.is_ok()
+    }
+}
+
+/// Counts one connection for as long as it lives.
+#[derive(Debug)]
+pub struct Seat(Arc<Live>);
+
+impl Seat {
+    /// Counts a connection that is about to be opened. With `limit` of them, it waits until one is closed;
+    /// with 0 there is no limit. `reclaim` is to have idle ones closed, wherever they are.
+    pub(super) async fn take(live: Arc<Live>, limit: u32, reclaim: impl Fn()) -> Self {
+        struct Wanted<'a>(&'a Seats);
+        impl Drop for Wanted<'_> {
+            fn drop(&mut self) {
+                self.0.wanted.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        let limit = if limit == 0 { u32::MAX } else { limit };
+        if !live.seats.take(limit) {
+            let seats = &live.seats;
+            seats.wanted.fetch_add(1, Ordering::SeqCst);
+            let _wanted = Wanted(seats);
+            loop {
+                let closed = seats.closed.notified();
+                let mut closed = std::pin::pin!(closed);
+                // From here on none that is closed is missed.
+                closed.as_mut().enable();
+                if seats.take(limit) {
+                    break;
+                }
+                reclaim();
+                closed.await;
+            }
+        }
+        Self(live)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let seats = &self.0.seats;
+        seats.open.fetch_sub(1, Ordering::SeqCst);
+        if seats.is_short() {
+            seats.closed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_past_the_limit_waits_for_one_that_is_closed() {
+        let live = Arc::<Live>::default();
+        let take = |limit| Seat::take(Arc::clone(&live), limit, || {});
+        let (first, second) = (take(2).await, take(2).await);
+        let reclaims = Cell::new(0);
+        let waits = Seat::take(Arc::clone(&live), 2, || reclaims.set(reclaims.get() + 1));
+        let mut waits = std::pin::pin!(waits);
+        assert!(waits.as_mut().now_or_never().is_none());
+        assert_eq!((live.seats.open(), reclaims.get()), (2, 1));
+        assert!(live.seats.is_short());
+        drop(first);
+        let third = waits.await;
+        assert_eq!(live.seats.open(), 2);
+        assert!(!live.seats.is_short());
+        let unlimited = take(0).await;
+        assert_eq!(live.seats.open(), 3);
+        drop((second, third, unlimited));
+        assert_eq!(live.seats.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_wants_none() {
+        let live = Arc::<Live>::default();
+        let held = Seat::take(Arc::clone(&live), 1, || {}).await;
+        let waits = Seat::take(Arc::clone(&live), 1, || {});
+        assert!(waits.now_or_never().is_none());
+        assert!(!live.seats.is_short());
+        drop(held);
+        assert_eq!(live.seats.open(), 0);
+    }
+}

@@ -1,0 +1,116 @@
+//! Limits of single targets: connections, and requests that wait.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Gateway, Setup};
+use crate::health::{health, set, until};
+use crate::retries::hang;
+
+/// The field `pointsman` of the only address of a target.
+fn known(gateway: &Gateway, backend: &Backend) -> Value {
+    health(gateway, backend.address).1["pointsman"].clone()
+}
+
+fn limit(gateway: &Gateway, backend: &Backend, limits: &Value) {
+    let path = format!("/upstreams/u/targets/{}", backend.address);
+    let limits = json!({"pointsman": {"circuit_breakers": limits}});
+    gateway.admin_json("PATCH", &path, &limits).expect(200);
+}
+
+#[test]
+fn a_connection_past_the_limit_is_made_once_an_idle_one_is_closed_wherever_it_is() {
+    let gateway = Setup::new().arg("--workers", 2).start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 1)]);
+    set(
+        &gateway,
+        &json!({"pointsman": {"circuit_breakers": {"max_connections": 1}, "drain_timeout": 0.01}}),
+    );
+    // Each from a connection of its own, so sooner or later both workers have had some.
+    until("both workers need a connection", || {
+        let closing = [("connection", "close")];
+        gateway.get_with("/", &closing).expect(200);
+        assert!(known(&gateway, &one)["connections"].as_u64().unwrap() <= 1);
+        one.connections() > 3
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let closing = [("connection", "close")];
+                    gateway.get_with("/", &closing).expect(200);
+                }
+            });
+        }
+    });
+    assert_eq!(known(&gateway, &one)["connections"], 1);
+    // The limit is one of requests as well, since each has a connection; the target's own wins.
+    std::thread::scope(|scope| {
+        hang(scope, &gateway, &[&one]);
+        let queue = json!({"max_connections": 1, "max_pending_requests": 0});
+        set(&gateway, &json!({"pointsman": {"circuit_breakers": queue}}));
+        let refused = gateway.get("/").expect(503);
+        assert_eq!(refused.header("x-pointsman-reason"), "overflow");
+        limit(&gateway, &one, &json!({"max_connections": 2}));
+        gateway.get("/").expect(200);
+        limit(&gateway, &one, &json!({"max_connections": 0}));
+        hang(scope, &gateway, &[&one]);
+        hang(scope, &gateway, &[&one]);
+        gateway.get("/").expect(200);
+        let path = format!("/upstreams/u/targets/{}", one.address);
+        gateway.admin("DELETE", &path, &[]).expect(204);
+    });
+}
+
+#[test]
+fn an_upstream_that_shares_an_address_has_connections_of_its_own() {
+    let gateway = Setup::new().arg("--workers", 1).start();
+    let one = Backend::start("one");
+    gateway.balanced_as("other", "/other", &[(one.address, 1)]);
+    gateway.balanced(&[(one.address, 1)]);
+    set(
+        &gateway,
+        &json!({"pointsman": {"circuit_breakers": {"max_connections": 1}}}),
+    );
+    for _ in 0..3 {
+        gateway.get("/").expect(200);
+        gateway.get("/other").expect(200);
+    }
+    assert_eq!(known(&gateway, &one)["connections"], 1);
+    assert_eq!(one.connections(), 2);
+}
+
+#[test]
+fn a_target_lets_only_so_many_wait_for_it() {
+    let gateway = Gateway::start();
+    let backends = [Backend::start("a"), Backend::start("b")];
+    let targets = backends.each_ref().map(|backend| (backend.address, 1));
+    gateway.balanced(&targets);
+    let limits = json!({"max_requests": 1, "max_pending_requests": 0});
+    limit(&gateway, &backends[0], &limits);
+    let limits = json!({"max_requests": 1, "max_pending_requests": 1});
+    limit(&gateway, &backends[1], &limits);
+    set(&gateway, &json!({"pointsman": {"drain_timeout": 0.01}}));
+    let once = gateway.admin_json("PATCH", "/services/u-service", &json!({"retries": 0}));
+    once.expect(200);
+    let pending = |backend| known(&gateway, backend)["pending"].as_u64().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            hang(scope, &gateway, &backends.each_ref());
+        }
+        let waiting = scope.spawn(|| gateway.get("/"));
+        until("one waits", || pending(&backends[1]) == 1);
+        assert_eq!(pending(&backends[0]), 0);
+        let refused = gateway.get("/").expect(503);
+        assert_eq!(refused.header("x-pointsman-reason"), "overflow");
+        // Whatever it waits for, it takes the place that is free first.
+        limit(&gateway, &backends[0], &json!({"max_requests": 2}));
+        let answer = waiting.join().unwrap().expect(200);
+        assert_eq!(answer.header("x-backend"), "a");
+        assert_eq!(pending(&backends[1]), 0);
+        for backend in &backends {
+            let path = format!("/upstreams/u/targets/{}", backend.address);
+            gateway.admin("DELETE", &path, &[]).expect(204);
+        }
+    });
+}
