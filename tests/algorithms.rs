@@ -76,18 +76,28 @@ fn a_switch_every_moment_costs_no_request() {
     assert_eq!(load.stop().failures, [""; 0]);
 }
 
-/// Of 1.0, and of 1.1 with an import that this version brought.
+/// Of 1.0, and of 1.1 and 1.2 with imports that these versions brought.
 #[test]
 fn components_built_for_earlier_versions_still_load() {
     let (gateway, _backends) = with_backends();
-    for (file, policy) in [
-        ("round-robin-1.0.0", "pointsman:balancer/policy@1.0.0"),
-        ("p2c-1.1.0", "pointsman:balancer/policy@1.1.0"),
+    for (file, exports) in [
+        (
+            "round-robin-1.0.0",
+            &["pointsman:balancer/policy@1.0.0"][..],
+        ),
+        ("p2c-1.1.0", &["pointsman:balancer/policy@1.1.0"]),
+        (
+            "asks-1.2.0",
+            &[
+                "pointsman:balancer/policy@1.2.0",
+                "pointsman:balancer/state@1.2.0",
+            ],
+        ),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/components");
         let component = std::fs::read(folder.join(format!("{file}.wasm"))).unwrap();
         let made = gateway.upload(file, component).expect(201).json();
-        assert_eq!(made["exports"], json!([policy]));
+        assert_eq!(made["exports"], json!(exports));
         set(&gateway, &json!({"algorithm": file}));
         let picks: Vec<String> = (0..8).map(|_| gateway.backend_of("/")).collect();
         if file == "round-robin-1.0.0" {

@@ -16,6 +16,9 @@
 //! let request = facts::Given::new("GET", "/cart").with_header("x-tenant", "blue");
 //! assert_eq!(request.during(tenant), Some("blue".into()));
 //! ```
+//!
+//! [`body_start`] is a little different: who calls it anywhere in a balancer has the gateway wait for the start
+//! of each request's body before it asks for a pick.
 
 use std::cell::RefCell;
 
@@ -67,11 +70,39 @@ pub fn client() -> Option<String> {
     given(|request| request.client.clone())
 }
 
+/// The start of the body: as much as there is of it, but no more than `most` bytes, and never more than
+/// [`BODY_START`]. `None` where the request has no body.
+///
+/// Because a component calls this, the gateway waits for that much of every body, or for its end, before
+/// the first pick of a request: a client that sends slowly is placed late. It is part of the contract since
+/// 1.3, and earlier gateways refuse a component that calls it.
+///
+/// ```
+/// use guest_sdk::facts;
+///
+/// let request = facts::Given::new("POST", "/").with_body(b"{\"model\": \"small\"}");
+/// assert_eq!(request.during(|| facts::body_start(8)), Some(b"{\"model\"".to_vec()));
+/// ```
+#[must_use]
+pub fn body_start(most: u32) -> Option<Vec<u8>> {
+    if cfg!(target_family = "wasm") {
+        return request_facts::body_start(most);
+    }
+    given(|request| {
+        let mut body = request.body.clone()?;
+        body.truncate(BODY_START.min(most) as usize);
+        Some(body)
+    })
+}
+
+/// Most bytes that [`body_start`] returns.
+pub const BODY_START: u32 = 16 << 10;
+
 std::thread_local! {
     static GIVEN: RefCell<Option<Given>> = const { RefCell::new(None) };
 }
 
-fn given(read: impl FnOnce(&Given) -> Option<String>) -> Option<String> {
+fn given<T>(read: impl FnOnce(&Given) -> Option<T>) -> Option<T> {
     GIVEN.with_borrow(|request| request.as_ref().and_then(read))
 }
 
@@ -83,10 +114,11 @@ pub struct Given {
     query: Option<String>,
     headers: Vec<(String, String)>,
     client: Option<String>,
+    body: Option<Vec<u8>>,
 }
 
 impl Given {
-    /// A request without query, headers and client.
+    /// A request without query, headers, client and body.
     #[must_use]
     pub fn new(method: &str, path: &str) -> Self {
         Self {
@@ -114,6 +146,13 @@ impl Given {
     #[must_use]
     pub fn with_client(mut self, address: &str) -> Self {
         self.client = Some(address.into());
+        self
+    }
+
+    /// Sets the body, which may be longer than what a balancer can see of it.
+    #[must_use]
+    pub fn with_body(mut self, body: &[u8]) -> Self {
+        self.body = Some(body.into());
         self
     }
 
@@ -164,5 +203,19 @@ mod tests {
         );
         assert_eq!(told, expected);
         assert_eq!(all(), none);
+    }
+
+    #[test]
+    fn a_body_is_seen_no_further_than_a_gateway_shows_it() {
+        let seen = |body: &[u8], most| {
+            let request = Given::new("POST", "/").with_body(body);
+            request.during(|| body_start(most)).map(|seen| seen.len())
+        };
+        assert_eq!(body_start(1), None);
+        assert_eq!(Given::new("GET", "/").during(|| body_start(1)), None);
+        assert_eq!((seen(b"", 8), seen(b"abc", 8)), (Some(0), Some(3)));
+        assert_eq!((seen(b"abc", 2), seen(b"abc", 0)), (Some(2), Some(0)));
+        let long = vec![0; 1 << 20];
+        assert_eq!(seen(&long, u32::MAX), Some(BODY_START as usize));
     }
 }

@@ -50,7 +50,8 @@
 //!
 //! # What else there is
 //!
-//! - [`facts`]: method, path, headers and client of the request, for balancers that need more than numbers.
+//! - [`facts`]: method, path, headers, client and the start of the body of the request, for balancers that need
+//!   more than numbers.
 //! - [`log`]: lines for the people who run the gateway, as [`info!`] and its like.
 //! - [`Balancer::save`] and [`Balancer::restore`]: what is learnt survives an upgrade.
 

@@ -32,7 +32,7 @@ pub use choose::{Balancer, Choice, Counters, Faults, Handover, Recording, Reques
 pub use compile::compile_worker;
 pub use engine::{Engine, Error, Plugin, Settings, digest, try_settings};
 pub use explain::{Explained, Question, Said};
-pub use facts::Facts;
+pub use facts::{BODY_START, Facts};
 pub use journal::{Journal, Line};
 pub use limits::Limits;
 pub use rerun::Rerun;

@@ -15,7 +15,7 @@ mod hand_over {
         path: "../wit",
         inline: "
             package pointsman:host;
-            world hand-over { export pointsman:balancer/state@1.2.0; }
+            world hand-over { export pointsman:balancer/state@1.3.0; }
         ",
         world: "pointsman:host/hand-over",
     });

@@ -8,6 +8,9 @@ use std::cell::Cell;
 use std::fmt;
 use std::ptr::NonNull;
 
+/// Most bytes of a body that a balancer sees.
+pub const BODY_START: usize = 16 << 10;
+
 /// What a balancer may ask about the request that it chooses for; see `request-facts` in
 /// `wit/balancer.wit`. They are read on the thread of the pick alone; a request without any goes to others.
 pub trait Facts: Sync {
@@ -21,6 +24,9 @@ pub trait Facts: Sync {
     fn header(&self, name: &str) -> Option<Cow<'_, str>>;
     /// The address of the client.
     fn client(&self) -> Cow<'_, str>;
+    /// The start of the body, `most` bytes at most, of which there need not be more than [`BODY_START`]; none
+    /// where it has no body, or nobody has read of it.
+    fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>>;
 }
 
 impl fmt::Debug for dyn Facts + '_ {
@@ -86,6 +92,9 @@ mod tests {
         }
         fn client(&self) -> Cow<'_, str> {
             "".into()
+        }
+        fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
+            None
         }
     }
 

@@ -20,7 +20,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::{load, log, request_facts};
 use super::check::{Column, Interests};
-use super::facts;
+use super::facts::{self, BODY_START};
 use super::output::{Output, level_of};
 use crate::upstream::{Changes, Endpoint};
 
@@ -318,6 +318,11 @@ impl request_facts::Host for Guest {
 
     fn client(&mut self) -> wasmtime::Result<Option<String>> {
         Ok(facts::read(|facts| facts.client().into_owned()))
+    }
+
+    fn body_start(&mut self, most: u32) -> wasmtime::Result<Option<Vec<u8>>> {
+        let most = BODY_START.min(most as usize);
+        Ok(facts::read(|facts| Some(facts.body_start(most)?.into_owned())).flatten())
     }
 }
 

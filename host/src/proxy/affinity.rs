@@ -169,6 +169,10 @@ impl balancer::Facts for Facts<'_> {
     fn client(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.ip.as_bytes())
     }
+
+    fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
+        None
+    }
 }
 
 /// The value of a cookie (RFC 6265, 5.4).

@@ -102,4 +102,8 @@ impl balancer::Facts for Described {
     fn client(&self) -> Cow<'_, str> {
         self.tell(|facts| facts.client().into_owned()).into()
     }
+
+    fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
+        None
+    }
 }

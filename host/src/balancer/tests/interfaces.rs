@@ -28,6 +28,9 @@ impl Facts for Asked {
     fn client(&self) -> Cow<'_, str> {
         "2001:db8::7".into()
     }
+    fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+        Some(b"a body"[..most.min(6)].into())
+    }
 }
 
 /// A balancer that is in use under a name, with what it says.
