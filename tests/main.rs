@@ -12,6 +12,7 @@ mod algorithms;
 mod authors;
 mod bad_input;
 mod balancers;
+mod bodies;
 mod contract;
 mod explain;
 mod fire;

@@ -73,9 +73,9 @@ pub fn client() -> Option<String> {
 /// The start of the body: as much as there is of it, but no more than `most` bytes, and never more than
 /// [`BODY_START`]. `None` where the request has no body.
 ///
-/// Because a component calls this, the gateway waits for that much of every body, or for its end, before
-/// the first pick of a request: a client that sends slowly is placed late. It is part of the contract since
-/// 1.3, and earlier gateways refuse a component that calls it.
+/// Because a component calls this, the gateway waits for [`BODY_START`] bytes of every body, or for its end,
+/// before the first pick of a request: a client that sends slowly is placed late. It is part of the contract
+/// since 1.3, and earlier gateways refuse a component that calls it.
 ///
 /// ```
 /// use guest_sdk::facts;

@@ -165,13 +165,14 @@ async fn answer(
         tracing::warn!(service = service.name, "{reason}");
         return Err(Reject::Unsupported(reason.clone()));
     }
-    let facts = Facts {
+    let mut facts = Facts {
         method: &parts.method,
         headers: &parts.headers,
         ip: &client.ip,
         path: &path,
         query: target.query(),
         regex,
+        body_start: None,
     };
     let tie = match &service.upstream.policy().affinity {
         None => Tie::default(),
@@ -181,6 +182,13 @@ async fn answer(
         && route.request_buffering
     {
         upload.keep();
+    }
+    if let Some(upload) = upload
+        && service.upstream.balancer().reads_bodies()
+    {
+        // Not part of this future itself: hardly any balancer asks.
+        let start = Box::pin(upload.start(worker.settings.client_body_timeout));
+        facts.body_start = Some(start.await?);
     }
     let stripped = if route.strip_path { matched } else { 0 };
     let inbound = Inbound {

@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -26,7 +27,6 @@ use super::tls::certified;
 /// - `/status/N` answers with status N
 /// - `/delay/MS` answers after that time
 /// - `/bytes/N` sends N bytes, in chunks
-/// - `/length` says how long the request's body was
 /// - `/hang` never answers
 /// - `/headers-out` answers with hop-by-hop and other headers
 ///
@@ -194,6 +194,12 @@ async fn in_mood(
     Ok(response)
 }
 
+/// What a body is known by: its SHA-256.
+pub(crate) fn sum(body: &[u8]) -> String {
+    let digest = Sha256::digest(body);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 async fn answer(
     name: &'static str,
     request: Request<Incoming>,
@@ -262,6 +268,7 @@ async fn answer(
         "uri": parts.uri.to_string(),
         "headers": headers,
         "length": body.len(),
+        "sum": sum(&body),
     });
     Ok(response
         .header("content-type", "application/json")

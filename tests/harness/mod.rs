@@ -9,7 +9,7 @@ mod process;
 mod raw;
 mod tls;
 
-pub(crate) use backend::Backend;
+pub(crate) use backend::{Backend, sum};
 pub(crate) use dns::{Dns, Reply as DnsReply};
 pub(crate) use gateway::{Gateway, Reply, Setup, help};
 pub(crate) use guests::guest;

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
@@ -30,6 +31,7 @@ const FIELDS: &[Field] = &[
     Field::string("path").default(Preset::String("/")),
     Field::map("headers", &[], &ANY),
     Field::string("query"),
+    Field::string("body"),
     Field::string("client_ip").default(Preset::String("127.0.0.1")),
     Field::integer("attempt")
         .default(Preset::Integer(0))
@@ -264,6 +266,10 @@ fn described(input: &Row, port: u16) -> Result<Described, Error> {
         headers: headers(input)?,
         client: client.map_err(|_| Error::field("client_ip", "expected an IP address"))?,
         port,
+        body: input
+            .get("body")
+            .and_then(Value::as_str)
+            .map(|body| Bytes::copy_from_slice(body.as_bytes())),
     })
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use thiserror::Error;
 use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
 
 use crate::upstream::Endpoint;
 
@@ -15,6 +16,9 @@ const STATE: &str = "pointsman:balancer/state@1.";
 
 /// The interface by which a balancer asks about requests.
 const FACTS: &str = "pointsman:balancer/request-facts@1.";
+
+/// Its function by which one asks for the start of a body.
+const BODY_START: &str = "body-start";
 
 /// Interfaces that a component may import, without version: what std of `wasm32-wasip2` asks for
 /// whether it is used or not, beside our own. Theirs are empty behind the name: no files, no arguments, a clock
@@ -271,6 +275,18 @@ pub(super) fn hands_over(exports: &[String]) -> bool {
 pub(super) fn reads_facts(engine: &Engine, component: &Component) -> bool {
     let ty = component.component_type();
     ty.imports(engine).any(|(name, _)| name.starts_with(FACTS))
+}
+
+/// Whether a component asks for the start of their bodies.
+pub(super) fn reads_bodies(engine: &Engine, component: &Component) -> bool {
+    let ty = component.component_type();
+    let mut facts = ty
+        .imports(engine)
+        .filter(|(name, _)| name.starts_with(FACTS));
+    facts.any(|(_, item)| match item.ty {
+        ComponentItem::ComponentInstance(facts) => facts.get_export(engine, BODY_START).is_some(),
+        _ => false,
+    })
 }
 
 /// The columns that a description names.

@@ -156,6 +156,8 @@ pub struct Balancer {
     recorded: AtomicBool,
     /// Whether another one decides beside it, which may look at anything.
     shadowed: AtomicBool,
+    /// Whether the plugin asks for the start of bodies.
+    reads_bodies: AtomicBool,
 }
 
 impl std::fmt::Debug for Balancer {
@@ -199,6 +201,7 @@ impl Balancer {
         Self {
             interests: Arc::new(Interests::new(&plugin.columns)),
             patience: AtomicU64::new(in_micros(limits.pick_timeout)),
+            reads_bodies: AtomicBool::new(plugin.reads_bodies),
             engine,
             upstream: upstream.into(),
             inner: Mutex::new(Inner {
@@ -226,6 +229,11 @@ impl Balancer {
     /// Whether this has to be taken note of for the plugin.
     pub fn wants(&self, observed: Observed) -> bool {
         self.interests.contains(observed) || self.shadowed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the start of a request's body has to be there before the plugin is asked.
+    pub fn reads_bodies(&self) -> bool {
+        self.reads_bodies.load(Ordering::Relaxed)
     }
 
     /// The plugin that chooses now.

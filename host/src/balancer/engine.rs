@@ -118,6 +118,8 @@ pub struct Plugin {
     pub imports: Vec<String>,
     /// Whether it asks about the requests that it chooses for.
     pub(super) reads_facts: bool,
+    /// Whether it asks for the start of their bodies.
+    pub(super) reads_bodies: bool,
     pub(super) prepared: Prepared,
     /// Where it writes to, once it has the name that it is loaded under.
     pub(super) journal: OnceLock<Arc<Journal>>,
@@ -319,6 +321,7 @@ impl Engine {
             exports,
             imports,
             reads_facts: check::reads_facts(&self.wasm, component),
+            reads_bodies: check::reads_bodies(&self.wasm, component),
             prepared,
             journal: OnceLock::new(),
         }))

@@ -14,16 +14,16 @@ pub const BODY_START: usize = 16 << 10;
 /// What a balancer may ask about the request that it chooses for; see `request-facts` in
 /// `wit/balancer.wit`. They are read on the thread of the pick alone; a request without any goes to others.
 pub trait Facts: Sync {
-    /// The method.
-    fn method(&self) -> Cow<'_, str>;
+    /// The method; none, as in all of these, where it is not known.
+    fn method(&self) -> Option<Cow<'_, str>>;
     /// The normalised path, without the query.
-    fn path(&self) -> Cow<'_, str>;
+    fn path(&self) -> Option<Cow<'_, str>>;
     /// The query without the question mark.
     fn query(&self) -> Option<Cow<'_, str>>;
     /// The values of a header, whose name may be in any case.
     fn header(&self, name: &str) -> Option<Cow<'_, str>>;
     /// The address of the client.
-    fn client(&self) -> Cow<'_, str>;
+    fn client(&self) -> Option<Cow<'_, str>>;
     /// The start of the body, `most` bytes at most, of which there need not be more than [`BODY_START`]; none
     /// where it has no body, or nobody has read of it.
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>>;
@@ -31,7 +31,8 @@ pub trait Facts: Sync {
 
 impl fmt::Debug for dyn Facts + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method(), self.path())
+        let known = |fact: Option<Cow<'_, str>>| fact.unwrap_or_else(|| "-".into()).into_owned();
+        write!(f, "{} {}", known(self.method()), known(self.path()))
     }
 }
 
@@ -78,11 +79,11 @@ mod tests {
     struct Path(String);
 
     impl Facts for Path {
-        fn method(&self) -> Cow<'_, str> {
-            "GET".into()
+        fn method(&self) -> Option<Cow<'_, str>> {
+            None
         }
-        fn path(&self) -> Cow<'_, str> {
-            self.0.as_str().into()
+        fn path(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.as_str().into())
         }
         fn query(&self) -> Option<Cow<'_, str>> {
             None
@@ -90,8 +91,8 @@ mod tests {
         fn header(&self, _: &str) -> Option<Cow<'_, str>> {
             None
         }
-        fn client(&self) -> Cow<'_, str> {
-            "".into()
+        fn client(&self) -> Option<Cow<'_, str>> {
+            None
         }
         fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
             None
@@ -99,7 +100,7 @@ mod tests {
     }
 
     fn path() -> Option<String> {
-        read(|facts| facts.path().into_owned())
+        read(|facts| facts.path().map(Cow::into_owned)).flatten()
     }
 
     #[test]

@@ -301,11 +301,11 @@ impl log::Host for Guest {
 
 impl request_facts::Host for Guest {
     fn method(&mut self) -> wasmtime::Result<Option<String>> {
-        Ok(facts::read(|facts| facts.method().into_owned()))
+        Ok(facts::read(|facts| Some(facts.method()?.into_owned())).flatten())
     }
 
     fn path(&mut self) -> wasmtime::Result<Option<String>> {
-        Ok(facts::read(|facts| facts.path().into_owned()))
+        Ok(facts::read(|facts| Some(facts.path()?.into_owned())).flatten())
     }
 
     fn query(&mut self) -> wasmtime::Result<Option<String>> {
@@ -317,7 +317,7 @@ impl request_facts::Host for Guest {
     }
 
     fn client(&mut self) -> wasmtime::Result<Option<String>> {
-        Ok(facts::read(|facts| facts.client().into_owned()))
+        Ok(facts::read(|facts| Some(facts.client()?.into_owned())).flatten())
     }
 
     fn body_start(&mut self, most: u32) -> wasmtime::Result<Option<Vec<u8>>> {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{HeaderName, Method};
 use regex::bytes::Regex;
@@ -21,6 +22,8 @@ pub(super) struct Facts<'a> {
     pub(super) query: Option<&'a str>,
     /// What the route's path matched by, if that is a regular expression.
     pub(super) regex: Option<&'a Regex>,
+    /// What was read of the body for a balancer that asks for it.
+    pub(super) body_start: Option<Bytes>,
 }
 
 /// What ties a request to an endpoint.
@@ -146,12 +149,12 @@ fn header_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u
 }
 
 impl balancer::Facts for Facts<'_> {
-    fn method(&self) -> Cow<'_, str> {
-        self.method.as_str().into()
+    fn method(&self) -> Option<Cow<'_, str>> {
+        Some(self.method.as_str().into())
     }
 
-    fn path(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.path)
+    fn path(&self) -> Option<Cow<'_, str>> {
+        Some(String::from_utf8_lossy(self.path))
     }
 
     fn query(&self) -> Option<Cow<'_, str>> {
@@ -166,12 +169,13 @@ impl balancer::Facts for Facts<'_> {
         }
     }
 
-    fn client(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.ip.as_bytes())
+    fn client(&self) -> Option<Cow<'_, str>> {
+        Some(String::from_utf8_lossy(self.ip.as_bytes()))
     }
 
-    fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
-        None
+    fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+        let start = self.body_start.as_deref()?;
+        Some(start.get(..most).unwrap_or(start).into())
     }
 }
 
@@ -204,6 +208,7 @@ mod tests {
             path: b"/users/42/x",
             query,
             regex: Some(&regex),
+            body_start: None,
         };
         let cookie = Cookie {
             name: "c".into(),

@@ -8,13 +8,16 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::Worker;
 use super::client::Client;
+use super::respond::Reject;
 use super::wire::{Connection, Framing};
+use crate::balancer::BODY_START;
 use crate::leftover::{self, PolledFrame};
 use crate::snapshot::Service;
 use crate::upstream::{Endpoint, InFlight};
@@ -29,6 +32,8 @@ const KEPT: u64 = 64 * 1024;
 /// The body of a request, shared by the try that sends it and the code that watches over the try.
 pub(super) struct Upload {
     incoming: RefCell<Incoming>,
+    /// Its length, if the client has told it.
+    length: Option<u64>,
     /// What was read of it.
     read: RefCell<Read>,
     /// Whether all of it is kept until the request is answered.
@@ -50,6 +55,19 @@ struct Read {
     ended: bool,
 }
 
+impl Read {
+    /// All that is there as one piece: once an endpoint has got a byte of it, nothing behind it must be lost.
+    fn join(&mut self) -> Bytes {
+        let joined = match self.pieces.as_slice() {
+            [] => return Bytes::new(),
+            [single] => single.clone(),
+            several => several.concat().into(),
+        };
+        self.pieces = vec![joined.clone()];
+        joined
+    }
+}
+
 /// Who a request's body waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -68,6 +86,7 @@ pub(super) enum Stage {
 impl Upload {
     pub(super) fn new(incoming: Incoming) -> Rc<Self> {
         Rc::new(Self {
+            length: incoming.size_hint().exact(),
             incoming: RefCell::new(incoming),
             read: RefCell::default(),
             keeps: Cell::new(false),
@@ -78,7 +97,7 @@ impl Upload {
 
     /// Its length, if the client has told it.
     pub(super) fn length(&self) -> Option<u64> {
-        self.incoming.borrow().size_hint().exact()
+        self.length
     }
 
     /// Keeps all of it until the request is answered, if it is known to be short.
@@ -125,6 +144,26 @@ impl Upload {
         self.since.get()
     }
 
+    /// Reads ahead what a balancer may see, before any endpoint gets the first byte: [`BODY_START`] bytes at
+    /// least, or all of a shorter body. `patience` is for each piece of it.
+    ///
+    /// # Errors
+    /// The client does not send it in time, or what it sends is no body.
+    pub(super) async fn start(&self, patience: Duration) -> Result<Bytes, Reject> {
+        let mut length = 0;
+        while length < BODY_START && !self.read.borrow().ended {
+            let piece = std::future::poll_fn(|cx| self.poll_client(cx));
+            let piece = tokio::time::timeout(patience, piece).await;
+            match piece.map_err(|_| Reject::Engine(StatusCode::REQUEST_TIMEOUT))? {
+                None => {}
+                Some(Ok(frame)) => length += frame.data_ref().map_or(0, Bytes::len),
+                Some(Err(_)) => return Err(Reject::bad_request()),
+            }
+        }
+        self.enter(Stage::Untouched);
+        Ok(self.read.borrow_mut().join())
+    }
+
     /// The next frame. It is gone from here with it once an endpoint has got a byte, unless it is kept.
     pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame {
         let mut read = self.read.borrow_mut();
@@ -138,7 +177,16 @@ impl Upload {
             self.enter(Stage::Done);
             return Poll::Ready(None);
         }
-        let mut incoming = self.incoming.borrow_mut();
+        drop(read);
+        let polled = self.poll_client(cx);
+        let mut read = self.read.borrow_mut();
+        read.given = read.pieces.len();
+        polled
+    }
+
+    /// The next frame that the client sends.
+    fn poll_client(&self, cx: &mut Context<'_>) -> PolledFrame {
+        let (mut read, mut incoming) = (self.read.borrow_mut(), self.incoming.borrow_mut());
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         match &polled {
             Poll::Pending if self.stage() != Stage::Client => self.enter(Stage::Client),
@@ -153,7 +201,6 @@ impl Upload {
                     && !read.lossy
                 {
                     read.pieces.push(piece.clone());
-                    read.given += 1;
                 }
                 read.ended = incoming.is_end_stream();
                 let stage = if read.ended {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
@@ -24,6 +25,8 @@ pub(crate) struct Described {
     pub(crate) client: HeaderValue,
     /// Port that it came in on.
     pub(crate) port: u16,
+    /// Its body, if it has one.
+    pub(crate) body: Option<Bytes>,
 }
 
 /// What is read of it for an upstream.
@@ -71,6 +74,7 @@ impl Described {
             path,
             query: self.target.query(),
             regex,
+            body_start: self.body.clone(),
         }
     }
 
@@ -78,16 +82,20 @@ impl Described {
         let path = path::normalize(self.target.path().as_bytes());
         tell(&self.facts(&path, None))
     }
+
+    fn text(&self, tell: impl FnOnce(&Facts<'_>) -> Option<String>) -> Option<Cow<'_, str>> {
+        self.tell(tell).map(Cow::Owned)
+    }
 }
 
 /// As of a real request.
 impl balancer::Facts for Described {
-    fn method(&self) -> Cow<'_, str> {
-        self.tell(|facts| facts.method().into_owned()).into()
+    fn method(&self) -> Option<Cow<'_, str>> {
+        self.text(|facts| facts.method().map(Cow::into_owned))
     }
 
-    fn path(&self) -> Cow<'_, str> {
-        self.tell(|facts| facts.path().into_owned()).into()
+    fn path(&self) -> Option<Cow<'_, str>> {
+        self.text(|facts| facts.path().map(Cow::into_owned))
     }
 
     fn query(&self) -> Option<Cow<'_, str>> {
@@ -95,15 +103,15 @@ impl balancer::Facts for Described {
     }
 
     fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        let value = self.tell(|facts| facts.header(name).map(Cow::into_owned));
-        value.map(Cow::Owned)
+        self.text(|facts| facts.header(name).map(Cow::into_owned))
     }
 
-    fn client(&self) -> Cow<'_, str> {
-        self.tell(|facts| facts.client().into_owned()).into()
+    fn client(&self) -> Option<Cow<'_, str>> {
+        self.text(|facts| facts.client().map(Cow::into_owned))
     }
 
-    fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
-        None
+    fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+        let start = self.tell(|facts| facts.body_start(most).map(Cow::into_owned));
+        start.map(Cow::Owned)
     }
 }

@@ -84,6 +84,8 @@ impl Balancer {
                 inner.lose_state(&self.upstream, SLOW.into());
             }
             self.interests.reset(&inner.plugin.columns);
+            let reads_bodies = inner.plugin.reads_bodies;
+            self.reads_bodies.store(reads_bodies, Ordering::Relaxed);
             match (instance, &mut old) {
                 (Some(Ok(new)), Seat::Taken(old)) => self.seat(&mut inner, new, old, &predecessor),
                 (Some(Err(fault)), _) => {

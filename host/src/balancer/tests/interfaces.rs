@@ -9,11 +9,11 @@ use super::*;
 struct Asked;
 
 impl Facts for Asked {
-    fn method(&self) -> Cow<'_, str> {
-        "PURGE".into()
+    fn method(&self) -> Option<Cow<'_, str>> {
+        Some("PURGE".into())
     }
-    fn path(&self) -> Cow<'_, str> {
-        "/a/b".into()
+    fn path(&self) -> Option<Cow<'_, str>> {
+        Some("/a/b".into())
     }
     fn query(&self) -> Option<Cow<'_, str>> {
         None
@@ -25,8 +25,8 @@ impl Facts for Asked {
             _ => None,
         }
     }
-    fn client(&self) -> Cow<'_, str> {
-        "2001:db8::7".into()
+    fn client(&self) -> Option<Cow<'_, str>> {
+        Some("2001:db8::7".into())
     }
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
         Some(b"a body"[..most.min(6)].into())
@@ -64,6 +64,31 @@ fn a_plugin_learns_of_the_request_and_only_of_the_one_that_it_chooses_for() {
     let messages: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
     let (known, nothing) = ("PURGE /a/b - 2001:db8::7 1, 2 -", "- - - - - -");
     assert_eq!(messages, [known, nothing, known, nothing]);
+}
+
+#[test]
+fn only_who_asks_for_bodies_has_them_waited_for() {
+    let (_folder, engine) = shared_engine();
+    let (balancer, journal) = heard(&engine, "reads-body");
+    assert!(balancer.reads_bodies());
+    let asked = Request {
+        facts: Some(&Asked),
+        ..request(0)
+    };
+    // The last byte of "a body" is 121.
+    let chosen = balancer.pick(asked, &[], |endpoint| endpoint.id);
+    assert!(matches!(chosen, Choice::Endpoint(2)), "{chosen:?}");
+    let chosen = balancer.pick(request(0), &[], |endpoint| endpoint.id);
+    assert!(matches!(chosen, Choice::Endpoint(1)), "{chosen:?}");
+    let (lines, _) = journal.read();
+    let messages: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
+    assert_eq!(messages, ["0 6 2", "0 none none"]);
+    // Asking for other facts, or none, is another matter.
+    for (name, reads) in [("asks", false), ("reads-body", true), ("first", false)] {
+        let plugin = engine.load_trusted(&guest(name)).unwrap();
+        balancer.replace(plugin, "{}".into());
+        assert_eq!(balancer.reads_bodies(), reads, "{name}");
+    }
 }
 
 #[test]
