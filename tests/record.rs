@@ -116,6 +116,99 @@ fn the_balancer_that_made_a_trace_picks_the_same_again() {
     }
 }
 
+/// A trace of what a balancer does with requests that differ in their bodies and headers.
+fn record_requests(gateway: &Gateway, more: &str) -> Vec<u8> {
+    let url = format!(
+        "http://{}/upstreams/u/record?seconds=600&max_bytes=200000{more}",
+        gateway.admin
+    );
+    let mut answer = ureq::post(&url).send_empty().unwrap();
+    std::thread::scope(|scope| {
+        let recording = scope.spawn(move || {
+            let mut trace = Vec::new();
+            let mut reader = answer.body_mut().as_reader();
+            reader.read_to_end(&mut trace).unwrap();
+            trace
+        });
+        let mut number = 0;
+        while !recording.is_finished() {
+            number += 1;
+            let body = format!("s3cr3t {}", number * number % 7);
+            let position = (number % 5).to_string();
+            let headers = [("x-position", &*position), ("x-several", "t0k3n")];
+            let body = (number % 4 != 0).then(|| ("text/plain", body.into_bytes()));
+            let sent = gateway.send(gateway.proxy, "POST", "/a/b?c", &headers, body);
+            sent.expect(200);
+        }
+        recording.join().unwrap()
+    })
+}
+
+fn tells(trace: &[u8], text: &str) -> bool {
+    trace
+        .windows(text.len())
+        .any(|part| part == text.as_bytes())
+}
+
+#[test]
+fn a_balancer_that_asks_about_requests_picks_the_same_again_if_the_facts_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, _backends) = balanced("round-robin");
+    for (name, fact, other) in [
+        ("reads-body", "s3cr3t", "t0k3n"),
+        ("asks", "t0k3n", "s3cr3t"),
+    ] {
+        gateway.upload(name, guest(name)).expect(201);
+        gateway
+            .admin_json("PATCH", "/upstreams/u", &json!({"algorithm": name}))
+            .expect(200);
+        let trace = record_requests(&gateway, "&facts=true");
+        // What it asked for, and nothing else.
+        assert!(trace.starts_with(b"PMTRACE2"));
+        assert!(tells(&trace, fact) && !tells(&trace, other), "{name}");
+        let path = kept(&folder, name, &trace);
+        let component = kept(&folder, &format!("{name}.wasm"), &guest(name));
+        let document = replayed(&path, &["-b", component.to_str().unwrap()]);
+        let rerun = &document["replayed"];
+        assert!(rerun["asked"].as_u64() > Some(100), "{document}");
+        assert_eq!(rerun["asked"], rerun["same"], "{name}: {document}");
+        assert_eq!(document["trace"]["facts"], true);
+        // As another one it is asked with the same facts.
+        assert_eq!(document["agreement"][0], 1.0, "{name}");
+        assert_eq!(
+            document,
+            replayed(&path, &["-b", component.to_str().unwrap()])
+        );
+        // Whoever asks for others is told that there are none, and so picks the first position.
+        let theirs = if name == "asks" { "reads-body" } else { "asks" };
+        let component = kept(&folder, "other.wasm", &guest(theirs));
+        let document = replayed(&path, &["-b", component.to_str().unwrap()]);
+        let agreement = document["agreement"][0].as_f64().unwrap();
+        assert!((0.1..0.7).contains(&agreement), "{name}: {agreement}");
+    }
+}
+
+#[test]
+fn facts_are_recorded_for_who_asks_for_that_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, _backends) = balanced("round-robin");
+    let refused = gateway.admin("POST", "/upstreams/u/record?facts=some", &[]);
+    assert!(refused.expect(400).text().contains("facts"));
+    gateway.upload("asks", guest("asks")).expect(201);
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &json!({"algorithm": "asks"}))
+        .expect(200);
+    let trace = record_requests(&gateway, "");
+    assert!(trace.starts_with(b"PMTRACE1"));
+    assert!(!tells(&trace, "t0k3n") && !tells(&trace, "/a/b"));
+    let path = kept(&folder, "trace", &trace);
+    let document = replayed(&path, &[]);
+    assert!(document["replayed"]["same"].as_u64() < document["replayed"]["asked"].as_u64());
+    let table = replay(&[path.to_str().unwrap()]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("record --facts"), "{table}");
+}
+
 #[test]
 fn other_balancers_choose_for_the_same_requests() {
     let folder = tempfile::tempdir().unwrap();

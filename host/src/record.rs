@@ -28,6 +28,11 @@ pub struct Arguments {
     #[arg(long, default_value_t = 64 << 20, value_name = "N")]
     max_bytes: u64,
 
+    /// Also writes down what the balancer asks about requests and is answered: paths, headers, addresses of
+    /// clients, starts of bodies
+    #[arg(long)]
+    facts: bool,
+
     #[command(flatten)]
     gateway: Gateway,
 }
@@ -39,7 +44,9 @@ pub struct Arguments {
 pub fn record(arguments: &Arguments) -> anyhow::Result<()> {
     let upstream = utf8_percent_encode(&arguments.upstream, NON_ALPHANUMERIC);
     let (seconds, bytes) = (arguments.seconds, arguments.max_bytes);
-    let path = format!("/upstreams/{upstream}/record?seconds={seconds}&max_bytes={bytes}");
+    let facts = arguments.facts;
+    let path =
+        format!("/upstreams/{upstream}/record?seconds={seconds}&max_bytes={bytes}&facts={facts}");
     // Asked first, so that a mistake leaves no file behind.
     let mut trace = arguments.gateway.admin()?.stream(&path)?;
     let shown = arguments.out.display();

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 pub use read::{Error, Reader};
 pub use write::Writer;
 
-/// What a trace begins with. A newer format has another one.
+/// What a trace begins with: one that tells no facts, and one that does. A newer format has another one.
 const MAGIC: &[u8; 8] = b"PMTRACE1";
+const MAGIC_WITH_FACTS: &[u8; 8] = b"PMTRACE2";
 
 /// What a recording is of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,9 +28,12 @@ pub struct Header {
     pub started: f64,
     /// Version of the gateway.
     pub gateway: String,
-    /// Whether the balancer asks about requests, which a trace does not tell: then it may choose otherwise
-    /// the next time.
+    /// Whether the balancer asks about requests. Unless the trace tells that, it may choose otherwise the
+    /// next time.
     pub reads_facts: bool,
+    /// Whether the trace tells what it asked about requests, and what it was answered.
+    #[serde(default)]
+    pub facts: bool,
 }
 
 /// An endpoint of a table.
@@ -83,10 +87,38 @@ pub struct Pick {
     pub load: Vec<u32>,
     /// Answers of the import `load`.
     pub heard: Vec<u64>,
+    /// What the balancer asked about the request, where that is recorded: each question once.
+    pub facts: Vec<Fact>,
     /// What the balancer said.
     pub answer: Answer,
     /// Where the request went, which is elsewhere if it had been there already; none if nowhere.
     pub chosen: Option<u32>,
+}
+
+/// A question about a request, and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// The question.
+    pub asked: Asked,
+    /// The answer: text in all cases but that of a body.
+    pub answer: Option<Vec<u8>>,
+}
+
+/// A question about a request, of the import `request-facts`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    /// The method.
+    Method,
+    /// The path.
+    Path,
+    /// The query.
+    Query,
+    /// The header of this name, in lower case.
+    Header(String),
+    /// The client.
+    Client,
+    /// So many bytes of the body, at most. The last in order, which who looks for it relies on.
+    BodyStart(u32),
 }
 
 /// What a balancer said.
@@ -107,6 +139,14 @@ mod tag {
     pub(super) const FRESH: u8 = 2;
     pub(super) const PICK: u8 = 3;
     pub(super) const OUTCOME: u8 = 4;
+
+    // Questions of a pick.
+    pub(super) const METHOD: u8 = 0;
+    pub(super) const PATH: u8 = 1;
+    pub(super) const QUERY: u8 = 2;
+    pub(super) const HEADER: u8 = 3;
+    pub(super) const CLIENT: u8 = 4;
+    pub(super) const BODY_START: u8 = 5;
 }
 
 #[cfg(test)]

@@ -40,11 +40,15 @@ async fn record(
     request: Request,
 ) -> Result<Response, Error> {
     let query = request.uri().query().unwrap_or_default();
-    let (mut seconds, mut bytes) = (SECONDS.0, BYTES.0);
+    let (mut seconds, mut bytes, mut facts) = (SECONDS.0, BYTES.0, false);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "seconds" => seconds = number(&name, &value, SECONDS.1)?,
             "max_bytes" => bytes = number(&name, &value, BYTES.1)?,
+            "facts" => {
+                let value = value.parse();
+                facts = value.map_err(|_| Error::field("facts", "expected a boolean"))?;
+            }
             other => return Err(Error::field(other, "unknown field")),
         }
     }
@@ -65,6 +69,7 @@ async fn record(
         component,
         to,
         limit: usize::try_from(bytes).unwrap_or(usize::MAX),
+        facts,
     };
     let begun = running.balancer().record(recording);
     let number = begun.map_err(|why| Error::Plain(StatusCode::CONFLICT, why))?;

@@ -394,7 +394,10 @@ impl Inner {
             instance.pick_by_load(guest_request, &self.load)
         };
         let answer = match request.facts {
-            Some(facts) if self.plugin.reads_facts => facts::at_hand(facts, ask),
+            Some(facts) if self.plugin.reads_facts => match &self.tape {
+                Some(tape) => tape.overhear(facts, |facts| facts::at_hand(facts, ask)),
+                None => facts::at_hand(facts, ask),
+            },
             _ => ask(),
         };
         let length = self.table.len();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::bindings;
 use super::check::Interests;
 use super::engine::{Engine, Plugin};
+use super::facts;
 use super::instance::{Instance, Order};
+use super::notes::Told;
 use crate::trace::{Answer, Pick, Row};
 use crate::upstream::Endpoint;
 
@@ -87,11 +89,13 @@ impl Rerun {
             affinity: pick.affinity,
             attempt: pick.attempt,
         };
-        let answer = if self.plugin.columns.is_empty() {
-            instance.pick(request)
-        } else {
-            instance.pick_by_load(request, &pick.load)
-        };
+        let answer = facts::at_hand(&Told(&pick.facts), || {
+            if self.plugin.columns.is_empty() {
+                instance.pick(request)
+            } else {
+                instance.pick_by_load(request, &pick.load)
+            }
+        });
         match answer {
             Ok(Some(position)) => Ok(Answer::Position(position)),
             Ok(None) => Ok(Answer::Refused),

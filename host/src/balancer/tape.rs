@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 
 use super::choose::Request;
+use super::facts::Facts;
+use super::notes::{Notes, Overheard};
 use crate::trace::{Answer, Header, Pick, Row, Writer};
 use crate::upstream::Endpoint;
 
@@ -20,9 +23,12 @@ pub(super) struct Tape {
     to: Sender<Bytes>,
     limit: usize,
     sent: Instant,
+    /// What is asked about the request at hand, where that is recorded.
+    notes: Option<Mutex<Notes>>,
 }
 
-/// The recording is over: nobody takes it away, not quickly enough, or it is as large as it may be.
+/// The recording is over: nobody takes it away, not quickly enough, or it is as large as it may be, or would be
+/// with what the balancer asked about one request.
 pub(super) struct Over;
 
 impl Tape {
@@ -38,6 +44,7 @@ impl Tape {
             to,
             limit,
             sent: Instant::now(),
+            notes: header.facts.then(Mutex::default),
         }
     }
 
@@ -49,6 +56,14 @@ impl Tape {
         self.writer.table(fresh, rows, heard);
     }
 
+    /// Asks a balancer for a pick, and takes note of what it asks about the request meanwhile.
+    pub(super) fn overhear<T>(&self, facts: &dyn Facts, ask: impl FnOnce(&dyn Facts) -> T) -> T {
+        match &self.notes {
+            Some(notes) => ask(&Overheard { facts, notes }),
+            None => ask(facts),
+        }
+    }
+
     pub(super) fn pick(
         &mut self,
         request: Request<'_>,
@@ -57,7 +72,12 @@ impl Tape {
         answer: Answer,
         chosen: Option<usize>,
     ) -> Result<(), Over> {
+        let facts = match &mut self.notes {
+            Some(notes) => notes.get_mut().take().ok_or(Over)?,
+            None => Vec::new(),
+        };
         let handed = Pick {
+            facts,
             now: request.now,
             entropy: request.entropy,
             affinity: request.affinity,

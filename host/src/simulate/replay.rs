@@ -19,7 +19,7 @@ use super::outcome::{End, Outcome, Recorder};
 use super::run::SAMPLES;
 use super::scenario::{Arrivals, Cost, Phase, Requests, Scenario};
 use super::{Affinity, Contender, Format, Show, each, engine, show};
-use crate::balancer::{Balancer, Choice, Engine, Observed, Request, Rerun, try_settings};
+use crate::balancer::{Balancer, Choice, Engine, Observed, Request, Rerun, Told, try_settings};
 use crate::trace::{Answer, Event, Header, Pick, Reader, Row};
 use crate::upstream::{Endpoint, InFlight, UNANSWERED};
 
@@ -108,9 +108,9 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(first) = &rerun.first_difference {
         heading.push_str(&format!(" First difference: {first}."));
     }
-    if record.header.reads_facts {
+    if record.header.reads_facts && !record.header.facts {
         heading.push_str(
-            " It asks about requests, which a trace does not tell, so it may choose otherwise.",
+            " It asks about requests, which this trace does not tell (record --facts), so it may choose otherwise.",
         );
     }
     for (contender, agreement) in contenders.iter().zip(&agreement) {
@@ -503,6 +503,7 @@ fn send(
 ) -> Option<usize> {
     let mut tried = Vec::new();
     let mut first = None;
+    let told = Told(&pick.facts);
     loop {
         let attempt = tried.len() as u32;
         let request = Request {
@@ -510,7 +511,7 @@ fn send(
             entropy: pick.entropy.wrapping_add(u64::from(attempt)),
             affinity: pick.affinity,
             attempt,
-            facts: None,
+            facts: Some(&told),
         };
         let Choice::Endpoint(in_flight) = balancer.pick(request, &tried, InFlight::new) else {
             fleet.refuse(pick.now);

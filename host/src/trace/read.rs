@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Answer, Event, Header, MAGIC, Pick, Row, tag};
+use super::{Answer, Asked, Event, Fact, Header, MAGIC, MAGIC_WITH_FACTS, Pick, Row, tag};
 
 /// Most endpoints of a table and most values of a pick that are believed.
 const MOST: u64 = 1 << 24;
@@ -43,7 +43,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When it is none.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
-        if !bytes.starts_with(MAGIC) {
+        let facts = bytes.starts_with(MAGIC_WITH_FACTS);
+        if !facts && !bytes.starts_with(MAGIC) {
             return Err(Error::Foreign);
         }
         let mut reader = Self {
@@ -60,6 +61,7 @@ impl<'a> Reader<'a> {
                 started: 0.0,
                 gateway: String::new(),
                 reads_facts: false,
+                facts,
             },
             component: &[],
             saved: &[],
@@ -68,6 +70,7 @@ impl<'a> Reader<'a> {
         reader.component = reader.part()?;
         reader.saved = reader.part()?;
         reader.header = serde_json::from_slice(header).map_err(|_| Error::Damaged(MAGIC.len()))?;
+        reader.header.facts = facts;
         Ok(reader)
     }
 
@@ -124,6 +127,10 @@ impl<'a> Reader<'a> {
             0 => Vec::new(),
             _ => self.heard()?,
         };
+        let facts = match flags & 16 {
+            0 => Vec::new(),
+            _ => self.facts()?,
+        };
         let start = self.at;
         let answer = match self.varint()? {
             0 => Answer::None,
@@ -142,6 +149,7 @@ impl<'a> Reader<'a> {
                 _ => self.load.clone(),
             },
             heard,
+            facts,
             answer,
             chosen: chosen.transpose().map_err(|_| Error::Damaged(start))?,
         })
@@ -176,6 +184,37 @@ impl<'a> Reader<'a> {
         (0..count)
             .map(|_| Ok(self.varint()?.wrapping_sub(1)))
             .collect()
+    }
+
+    fn facts(&mut self) -> Result<Vec<Fact>, Error> {
+        let start = self.at;
+        if !self.header.facts {
+            return Err(Error::Damaged(start));
+        }
+        (0..self.count()?).map(|_| self.fact()).collect()
+    }
+
+    fn fact(&mut self) -> Result<Fact, Error> {
+        let start = self.at;
+        let damaged = || Error::Damaged(start);
+        let asked = match self.byte()? {
+            tag::METHOD => Asked::Method,
+            tag::PATH => Asked::Path,
+            tag::QUERY => Asked::Query,
+            tag::HEADER => {
+                let name = self.part()?.to_vec();
+                Asked::Header(String::from_utf8(name).map_err(|_| damaged())?)
+            }
+            tag::CLIENT => Asked::Client,
+            tag::BODY_START => Asked::BodyStart(self.u32()?),
+            _ => return Err(damaged()),
+        };
+        let answer = match self.byte()? {
+            0 => None,
+            1 => Some(self.part()?.to_vec()),
+            _ => return Err(damaged()),
+        };
+        Ok(Fact { asked, answer })
     }
 
     fn part(&mut self) -> Result<&'a [u8], Error> {

@@ -13,7 +13,21 @@ fn header() -> Header {
         started: 1.5,
         gateway: "0.1.0".into(),
         reads_facts: false,
+        facts: true,
     }
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    let asked = prop_oneof![
+        Just(Asked::Method),
+        Just(Asked::Path),
+        Just(Asked::Query),
+        ".{0,5}".prop_map(Asked::Header),
+        Just(Asked::Client),
+        any::<u32>().prop_map(Asked::BodyStart),
+    ];
+    let answer = prop::option::of(prop::collection::vec(any::<u8>(), 0..5));
+    (asked, answer).prop_map(|(asked, answer)| Fact { asked, answer })
 }
 
 fn table() -> impl Strategy<Value = Event> {
@@ -45,10 +59,11 @@ fn pick() -> impl Strategy<Value = Event> {
     let told = (
         prop::collection::vec(0_u32..3, 0..6),
         prop::collection::vec(any::<u64>(), 0..6),
+        prop::collection::vec(fact(), 0..4),
     );
     (handed, told, answer, any::<Option<u32>>()).prop_map(|(handed, told, answer, chosen)| {
         let (now, entropy, affinity, attempt) = handed;
-        let (load, heard) = told;
+        let (load, heard, facts) = told;
         Event::Pick(Pick {
             now,
             entropy,
@@ -56,6 +71,7 @@ fn pick() -> impl Strategy<Value = Event> {
             attempt,
             load,
             heard,
+            facts,
             answer,
             chosen,
         })
@@ -123,11 +139,37 @@ fn outcomes_find_their_picks() {
 
 #[test]
 fn what_is_no_trace_is_refused_and_what_is_cut_says_where() {
-    assert_eq!(read(b"PMTRACE2"), Err(Error::Foreign));
+    assert_eq!(read(b"PMTRACE3"), Err(Error::Foreign));
     let mut writer = Writer::new(&header(), &[], &[]);
     writer.table(true, [Row { id: 1, weight: 2 }].into_iter(), &[]);
     let bytes = writer.take();
     let whole = bytes.len();
     assert!(matches!(read(&bytes[..whole - 1]), Err(Error::Cut(_))));
     assert_eq!(read(&bytes).unwrap().len(), 1);
+}
+
+/// A trace without facts is what it was before there could be any, and one with a pick of the other kind is none.
+#[test]
+fn facts_are_where_the_version_says_so() {
+    let written = |facts: bool, asked: &[Fact]| {
+        let header = Header { facts, ..header() };
+        let mut writer = Writer::new(&header, &[], &[]);
+        let pick = Pick {
+            facts: asked.to_vec(),
+            ..Pick::default()
+        };
+        writer.event(&Event::Pick(pick));
+        writer.take()
+    };
+    let fact = Fact {
+        asked: Asked::Header("x-a".into()),
+        answer: Some(b"1".to_vec()),
+    };
+    let asked = std::slice::from_ref(&fact);
+    let (with, without) = (written(true, asked), written(false, &[]));
+    assert!(with.starts_with(b"PMTRACE2") && without.starts_with(b"PMTRACE1"));
+    assert!(!Reader::new(&without).unwrap().header.facts);
+    assert!(read(&without).is_ok() && read(&with).is_ok());
+    let wrong = read(&written(false, asked));
+    assert!(matches!(wrong, Err(Error::Damaged(_))), "{wrong:?}");
 }

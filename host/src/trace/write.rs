@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Answer, Event, Header, MAGIC, Pick, Row, tag};
+use super::{Answer, Asked, Event, Fact, Header, MAGIC, MAGIC_WITH_FACTS, Pick, Row, tag};
 
 /// Picks whose outcome is still awaited at most; those before it are taken to have none.
 const AWAITED: usize = 1 << 16;
@@ -25,12 +25,16 @@ pub struct Writer {
 impl Writer {
     /// Begins a trace with what it is of, the component, and what its first instance took over.
     pub fn new(header: &Header, component: &[u8], saved: &[u8]) -> Self {
-        let mut bytes = MAGIC.to_vec();
+        let magic = if header.facts {
+            MAGIC_WITH_FACTS
+        } else {
+            MAGIC
+        };
+        let mut bytes = magic.to_vec();
         // A structure of plain values, which has a text.
         let header = serde_json::to_vec(header).unwrap_or_default();
-        for part in [header.as_slice(), component, saved] {
-            varint(&mut bytes, part.len() as u64);
-            bytes.extend_from_slice(part);
+        for piece in [header.as_slice(), component, saved] {
+            part(&mut bytes, piece);
         }
         Self {
             bytes,
@@ -99,8 +103,8 @@ impl Writer {
         self.load.clear();
     }
 
-    /// A pick. Of `pick` itself only what was handed in is looked at, so that nothing has to be copied into
-    /// it.
+    /// A pick. Of `pick` itself only what was handed in is looked at, and the facts, so that nothing has to
+    /// be copied into it. Only where the header says so there may be facts.
     pub fn pick(
         &mut self,
         pick: &Pick,
@@ -112,7 +116,8 @@ impl Writer {
         let flags = u8::from(pick.affinity.is_some())
             | u8::from(pick.attempt > 0) << 1
             | u8::from(!load.is_empty()) << 2
-            | u8::from(!heard.is_empty()) << 3;
+            | u8::from(!heard.is_empty()) << 3
+            | u8::from(!pick.facts.is_empty()) << 4;
         self.bytes.extend([tag::PICK, flags]);
         // Workers read their clocks apart from each other, so time may seem to go back.
         let passed = pick.now.wrapping_sub(self.now) as i64;
@@ -130,6 +135,10 @@ impl Writer {
         }
         if !heard.is_empty() {
             self.heard(heard);
+        }
+        if !pick.facts.is_empty() {
+            varint(&mut self.bytes, pick.facts.len() as u64);
+            pick.facts.iter().for_each(|fact| self.fact(fact));
         }
         let said = match answer {
             Answer::None => 0,
@@ -184,6 +193,30 @@ impl Writer {
         }
     }
 
+    fn fact(&mut self, fact: &Fact) {
+        match &fact.asked {
+            Asked::Method => self.bytes.push(tag::METHOD),
+            Asked::Path => self.bytes.push(tag::PATH),
+            Asked::Query => self.bytes.push(tag::QUERY),
+            Asked::Header(name) => {
+                self.bytes.push(tag::HEADER);
+                part(&mut self.bytes, name.as_bytes());
+            }
+            Asked::Client => self.bytes.push(tag::CLIENT),
+            Asked::BodyStart(most) => {
+                self.bytes.push(tag::BODY_START);
+                varint(&mut self.bytes, (*most).into());
+            }
+        }
+        match &fact.answer {
+            None => self.bytes.push(0),
+            Some(answer) => {
+                self.bytes.push(1);
+                part(&mut self.bytes, answer);
+            }
+        }
+    }
+
     fn heard(&mut self, heard: &[u64]) {
         varint(&mut self.bytes, heard.len() as u64);
         for answer in heard {
@@ -191,6 +224,12 @@ impl Writer {
             varint(&mut self.bytes, answer.wrapping_add(1));
         }
     }
+}
+
+/// Its length, and the bytes.
+fn part(bytes: &mut Vec<u8>, part: &[u8]) {
+    varint(bytes, part.len() as u64);
+    bytes.extend_from_slice(part);
 }
 
 /// Seven bits a byte, the lowest first, the eighth says that there are more (LEB128).

@@ -22,6 +22,8 @@ pub struct Recording {
     pub to: Sender<Bytes>,
     /// Largest trace, in bytes.
     pub limit: usize,
+    /// Whether what the balancer asks about requests is in it, with the answers.
+    pub facts: bool,
 }
 
 impl Balancer {
@@ -52,6 +54,7 @@ impl Balancer {
             started: now.map_or(0.0, |since| since.as_secs_f64()),
             gateway: env!("CARGO_PKG_VERSION").into(),
             reads_facts: inner.plugin.reads_facts,
+            facts: recording.facts && inner.plugin.reads_facts,
         };
         let tape = Tape::new(
             &header,

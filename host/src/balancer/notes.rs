@@ -1,0 +1,247 @@
+//! What a balancer asks about requests: noted while it is recorded, and told again when that is replayed.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use super::facts::Facts;
+use crate::trace::{Asked, Fact};
+
+/// Most that is noted of one pick: bytes of questions and answers.
+const MOST: usize = 1 << 20;
+
+/// What a note takes beside what is in it, about, in bytes.
+const NOTE: usize = 64;
+
+/// What was asked during a pick, with the answers. What is asked twice is noted once, since the answer is
+/// the same.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    known: BTreeMap<Asked, Option<Vec<u8>>>,
+    size: usize,
+}
+
+impl Notes {
+    /// All of them; none if that is more than is noted.
+    pub(super) fn take(&mut self) -> Option<Vec<Fact>> {
+        let notes = std::mem::take(self);
+        let facts = notes.known.into_iter();
+        let facts = facts.map(|(asked, answer)| Fact { asked, answer });
+        (notes.size <= MOST).then(|| facts.collect())
+    }
+
+    fn add(&mut self, asked: Asked, answer: Option<&[u8]>) {
+        if self.size > MOST || self.known.contains_key(&asked) {
+            return;
+        }
+        // The longest start of a body is the only one, and the last of all questions.
+        if let (Asked::BodyStart(most), Some((Asked::BodyStart(known), _))) =
+            (&asked, self.known.last_key_value())
+        {
+            if most <= known {
+                return;
+            }
+            if let Some((_, shorter)) = self.known.pop_last() {
+                self.size -= NOTE + shorter.map_or(0, |start| start.len());
+            }
+        }
+        let question = match &asked {
+            Asked::Header(name) => name.len(),
+            _ => 0,
+        };
+        self.size += NOTE + question + answer.map_or(0, <[u8]>::len);
+        self.known.insert(asked, answer.map(<[u8]>::to_vec));
+    }
+}
+
+/// The facts of a request, with somebody who takes notes.
+pub(super) struct Overheard<'a> {
+    pub(super) facts: &'a dyn Facts,
+    pub(super) notes: &'a Mutex<Notes>,
+}
+
+impl<'a> Overheard<'a> {
+    fn text(&self, asked: Asked, answer: Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
+        let text = answer.as_deref().map(str::as_bytes);
+        self.notes.lock().add(asked, text);
+        answer
+    }
+}
+
+impl Facts for Overheard<'_> {
+    fn method(&self) -> Option<Cow<'_, str>> {
+        self.text(Asked::Method, self.facts.method())
+    }
+
+    fn path(&self) -> Option<Cow<'_, str>> {
+        self.text(Asked::Path, self.facts.path())
+    }
+
+    fn query(&self) -> Option<Cow<'_, str>> {
+        self.text(Asked::Query, self.facts.query())
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        let asked = Asked::Header(name.to_ascii_lowercase());
+        self.text(asked, self.facts.header(name))
+    }
+
+    fn client(&self) -> Option<Cow<'_, str>> {
+        self.text(Asked::Client, self.facts.client())
+    }
+
+    fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+        let answer = self.facts.body_start(most);
+        let asked = Asked::BodyStart(u32::try_from(most).unwrap_or(u32::MAX));
+        self.notes.lock().add(asked, answer.as_deref());
+        answer
+    }
+}
+
+/// What a trace knows of the request of a pick. What nobody asked when it was recorded is not known, and
+/// each answer to that is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a>(pub &'a [Fact]);
+
+impl<'a> Told<'a> {
+    fn text(&self, asked: &Asked) -> Option<Cow<'a, str>> {
+        let fact = self.0.iter().find(|fact| fact.asked == *asked)?;
+        fact.answer.as_deref().map(String::from_utf8_lossy)
+    }
+}
+
+impl Facts for Told<'_> {
+    fn method(&self) -> Option<Cow<'_, str>> {
+        self.text(&Asked::Method)
+    }
+
+    fn path(&self) -> Option<Cow<'_, str>> {
+        self.text(&Asked::Path)
+    }
+
+    fn query(&self) -> Option<Cow<'_, str>> {
+        self.text(&Asked::Query)
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.text(&Asked::Header(name.to_ascii_lowercase()))
+    }
+
+    fn client(&self) -> Option<Cow<'_, str>> {
+        self.text(&Asked::Client)
+    }
+
+    fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+        let mut facts = self.0.iter();
+        let (known, start) = facts.find_map(|fact| match fact.asked {
+            Asked::BodyStart(known) => Some((known as usize, fact.answer.as_deref()?)),
+            _ => None,
+        })?;
+        // Who got less than it asked for has seen all of the body.
+        let enough = most <= known || start.len() < known;
+        enough.then(|| start.get(..most).unwrap_or(start).into())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Posted(Vec<u8>);
+
+    impl Facts for Posted {
+        fn method(&self) -> Option<Cow<'_, str>> {
+            Some("POST".into())
+        }
+        fn path(&self) -> Option<Cow<'_, str>> {
+            Some("/a".into())
+        }
+        fn query(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+            name.eq_ignore_ascii_case("x-a").then(|| "1, 2".into())
+        }
+        fn client(&self) -> Option<Cow<'_, str>> {
+            Some("192.0.2.7".into())
+        }
+        fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+            Some(self.0.get(..most).unwrap_or(&self.0).into())
+        }
+    }
+
+    /// What is known of a request once these questions were asked about it.
+    fn noted(request: &Posted, ask: impl Fn(&dyn Facts)) -> Option<Vec<Fact>> {
+        let notes = Mutex::default();
+        ask(&Overheard {
+            facts: request,
+            notes: &notes,
+        });
+        notes.into_inner().take()
+    }
+
+    #[test]
+    fn what_was_asked_is_known_once_and_nothing_else() {
+        let facts = noted(&Posted(Vec::new()), |facts| {
+            for name in ["X-A", "x-a", "x-b"] {
+                facts.header(name);
+            }
+            facts.query();
+            facts.method();
+        });
+        let facts = facts.unwrap();
+        assert_eq!(facts.len(), 4, "{facts:?}");
+        let told = Told(&facts);
+        assert_eq!(told.header("x-A").as_deref(), Some("1, 2"));
+        assert_eq!(told.method().as_deref(), Some("POST"));
+        assert_eq!((told.header("x-b"), told.query()), (None, None));
+        // Nobody asked.
+        assert_eq!((told.path(), told.client()), (None, None));
+        assert_eq!(told.body_start(1), None);
+    }
+
+    #[test]
+    fn too_much_is_noted_as_such() {
+        let name = |number: usize| format!("{number}{}", "x".repeat(1000));
+        let ask = |count| {
+            noted(&Posted(Vec::new()), |facts| {
+                for number in 0..count {
+                    facts.header(&name(number));
+                }
+            })
+        };
+        assert_eq!(ask(900).map(|facts| facts.len()), Some(900));
+        assert_eq!(ask(1100), None);
+    }
+
+    proptest! {
+        /// Whoever asked for starts of a body is told the same again; for others, what is not known is none.
+        #[test]
+        fn a_start_is_told_as_it_was(
+            body in prop::collection::vec(any::<u8>(), 0..40),
+            asked in prop::collection::vec(0_usize..60, 1..6),
+            other in 0_usize..60,
+        ) {
+            let request = Posted(body);
+            let facts = noted(&request, |facts| {
+                for most in &asked {
+                    facts.body_start(*most);
+                }
+            });
+            let facts = facts.unwrap();
+            prop_assert_eq!(facts.len(), 1);
+            let told = Told(&facts);
+            for most in &asked {
+                prop_assert_eq!(told.body_start(*most), request.body_start(*most));
+            }
+            let longest = asked.iter().copied().max().unwrap();
+            let known = other <= longest || request.0.len() < longest;
+            let expected = known.then(|| request.body_start(other)).flatten();
+            prop_assert_eq!(told.body_start(other), expected);
+        }
+    }
+}
