@@ -119,7 +119,7 @@ fn the_balancer_that_made_a_trace_picks_the_same_again() {
 /// A trace of what a balancer does with requests that differ in their bodies and headers.
 fn record_requests(gateway: &Gateway, more: &str) -> Vec<u8> {
     let url = format!(
-        "http://{}/upstreams/u/record?seconds=600&max_bytes=200000{more}",
+        "http://{}/upstreams/u/record?seconds=60&max_bytes=200000{more}",
         gateway.admin
     );
     let mut answer = ureq::post(&url).send_empty().unwrap();
@@ -207,6 +207,34 @@ fn facts_are_recorded_for_who_asks_for_that_alone() {
     let table = replay(&[path.to_str().unwrap()]);
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("record --facts"), "{table}");
+}
+
+#[test]
+fn who_asks_for_too_much_ends_the_recording_and_no_request() {
+    let (gateway, _backends) = balanced("round-robin");
+    gateway
+        .upload("asks-too-much", guest("asks-too-much"))
+        .expect(201);
+    gateway
+        .admin_json(
+            "PATCH",
+            "/upstreams/u",
+            &json!({"algorithm": "asks-too-much"}),
+        )
+        .expect(200);
+    let url = format!(
+        "http://{}/upstreams/u/record?seconds=60&facts=true",
+        gateway.admin
+    );
+    let mut answer = ureq::post(&url).send_empty().unwrap();
+    gateway.get("/").expect(200);
+    // It ends, and what came until then is whole.
+    let trace = answer.body_mut().read_to_vec().unwrap();
+    assert!(trace.starts_with(b"PMTRACE2"));
+    gateway.get("/").expect(200);
+    let shown = gateway.admin("GET", "/balancers/asks-too-much", &[]);
+    let usage = &shown.expect(200).json()["usage"]["u"];
+    assert_eq!(usage["host_choices"], 0, "{usage}");
 }
 
 #[test]
