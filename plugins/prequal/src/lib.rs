@@ -1,9 +1,11 @@
 //! Prequal: load is not what you should balance. See README.md.
 
-use std::collections::VecDeque;
+mod pool;
 
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request};
 use serde::Deserialize;
+
+use pool::{Pool, Probe};
 
 /// Loads that the quantile is taken from, and picks after which it is taken anew.
 const SEEN: usize = 128;
@@ -14,37 +16,17 @@ const REVIEW: u32 = 64;
 pub struct Prequal {
     options: Options,
     lottery: Lottery,
-    pool: Vec<Probe>,
-    /// Where in the pool each endpoint is, by position; [`NOWHERE`] for most.
-    places: Vec<u8>,
-    /// No probe of the pool is older.
-    oldest: u64,
-    /// Loads of the endpoints looked at last.
-    seen: VecDeque<Load>,
+    pool: Pool,
+    /// Loads of the endpoints looked at last, and where the next one goes.
+    seen: Vec<Load>,
+    next: usize,
     /// From this load on an endpoint is hot.
     hot: Load,
     picks: u32,
 }
 
-/// Not in the pool, which has 128 probes at most.
-const NOWHERE: u8 = u8::MAX;
-
 /// Requests in flight for each unit of weight, in 2^-20ths.
 type Load = u64;
-
-/// What was seen of an endpoint.
-#[derive(Debug, Clone, Copy)]
-struct Probe {
-    position: u32,
-    load: Load,
-    /// What one request more adds to it.
-    step: Load,
-    latency: u32,
-    /// Whether it says itself that it has too much to do.
-    full: bool,
-    at: u64,
-    uses: u32,
-}
 
 /// What is seen of an endpoint.
 struct Seen {
@@ -116,18 +98,13 @@ impl Balancer for Prequal {
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         self.lottery = Lottery::new(endpoints);
-        // Positions have shifted.
-        self.pool.clear();
-        self.places.clear();
-        self.places.resize(endpoints.len(), NOWHERE);
+        self.pool.clear(endpoints.len());
     }
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
         let mut entropy = Entropy::of(request);
         let limit = self.options.max_age_ms * 1000;
-        if request.now.saturating_sub(self.oldest) > limit {
-            self.drop_old(request.now, limit);
-        }
+        self.pool.expire(request.now, limit);
         let mut probes = self.options.probes;
         while probes > 0 {
             let first = self.lottery.draw(&mut entropy)?;
@@ -142,20 +119,13 @@ impl Balancer for Prequal {
             }
             probes = probes.saturating_sub(2);
         }
-        self.picks += 1;
+        self.picks = self.picks.wrapping_add(1);
         if self.picks.is_multiple_of(REVIEW) || self.seen.len() < REVIEW as usize {
             self.hot = self.quantile();
+            self.pool.judge(self.hot);
         }
-        let chosen = self.choose()?;
-        let probe = &mut self.pool[chosen];
-        let position = probe.position as usize;
-        probe.uses += 1;
-        // The next pick is to know of this request, which the look was too early for.
-        probe.load += probe.step;
-        if probe.uses >= self.options.max_uses {
-            self.remove(chosen);
-        }
-        Some(position)
+        let chosen = self.pool.choose(self.options.max_uses, self.hot);
+        chosen.map(|position| position as usize)
     }
 }
 
@@ -189,83 +159,18 @@ impl Prequal {
             at: now,
             uses: 0,
         };
-        if self.seen.len() == SEEN {
-            self.seen.pop_front();
-        }
-        self.seen.push_back(probe.load);
-        let place = usize::from(self.places[position]);
-        if let Some(old) = self.pool.get_mut(place) {
-            *old = probe;
-            return;
-        }
-        if self.pool.len() >= self.options.pool_size {
-            self.forget();
-        }
-        if self.pool.is_empty() {
-            self.oldest = now;
-        }
-        self.places[position] = self.pool.len() as u8;
-        self.pool.push(probe);
-    }
-
-    /// Takes a probe out of the pool. The last one takes its place.
-    fn remove(&mut self, place: usize) {
-        let gone = self.pool.swap_remove(place);
-        self.places[gone.position as usize] = NOWHERE;
-        if let Some(moved) = self.pool.get(place) {
-            self.places[moved.position as usize] = place as u8;
-        }
-    }
-
-    /// Takes out what is believed no longer.
-    fn drop_old(&mut self, now: u64, limit: u64) {
-        let mut place = 0;
-        while let Some(probe) = self.pool.get(place) {
-            if now.saturating_sub(probe.at) > limit {
-                self.remove(place);
-            } else {
-                place += 1;
-            }
-        }
-        let ages = self.pool.iter().map(|probe| probe.at);
-        self.oldest = ages.min().unwrap_or(now);
-    }
-
-    /// Makes room: the oldest and the worst leave in turn, so that a pool does not fill with what nobody
-    /// would choose.
-    fn forget(&mut self) {
-        let probes = self.pool.iter().enumerate();
-        let leaves = if self.picks.is_multiple_of(2) {
-            probes.min_by_key(|(_, probe)| probe.at)
+        if self.seen.len() < SEEN {
+            self.seen.push(probe.load);
         } else {
-            probes.max_by_key(|(_, probe)| self.rank(probe))
-        };
-        if let Some((place, _)) = leaves {
-            self.remove(place);
+            self.seen[self.next] = probe.load;
+            self.next = (self.next + 1) % SEEN;
         }
-    }
-
-    /// The lower the better: cold ones by latency, and by load where that is the same, then hot ones by
-    /// load. One number, since it is compared for all of the pool.
-    fn rank(&self, probe: &Probe) -> u64 {
-        const HOT: u64 = 1 << 63;
-        if probe.full || probe.load > self.hot {
-            HOT | probe.load
-        } else {
-            u64::from(probe.latency) << 31 | probe.load.min((1 << 31) - 1)
-        }
-    }
-
-    fn choose(&self) -> Option<usize> {
-        let probes = self.pool.iter().enumerate();
-        probes
-            .min_by_key(|(_, probe)| self.rank(probe))
-            .map(|(position, _)| position)
+        self.pool.put(probe, self.options.pool_size, self.hot);
     }
 
     /// The load that the hot ones are above.
     fn quantile(&self) -> Load {
-        let mut loads: Vec<Load> = self.seen.iter().copied().collect();
+        let mut loads = self.seen.clone();
         if loads.is_empty() {
             return 0;
         }

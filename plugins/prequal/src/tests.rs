@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use guest_sdk::{Column, Endpoint};
@@ -141,7 +143,7 @@ fn what_is_old_is_not_believed() {
             ..Request::default()
         };
         balancer.pick(&request, &endpoints).unwrap();
-        assert!(balancer.pool.len() <= 2);
+        assert!(balancer.pool.usable().len() <= 2);
     }
 }
 
@@ -170,4 +172,38 @@ proptest! {
 fn settings_are_checked() {
     assert!(Prequal::default().configure(r#"{"probes": 3}"#).is_ok());
     assert!(Prequal::default().configure(r#"{"probe": 3}"#).is_err());
+}
+
+proptest! {
+    /// Whatever was put in and chosen before: the best one of those that may be chosen is, and nobody is in
+    /// the pool twice.
+    #[test]
+    fn the_pool_gives_its_best(
+        probes in proptest::collection::vec((0_u32..20, 0_u64..8, 0_u32..4, any::<bool>()), 1..200),
+        size in 1_usize..20, max_uses in 1_u32..4, hot in 0_u64..8,
+    ) {
+        const REQUEST: u64 = 1 << 20;
+        let mut pool = Pool::default();
+        pool.clear(20);
+        for (at, (position, load, latency, full)) in (1_u64..).zip(probes) {
+            let probe = Probe {
+                position, load: load * REQUEST, step: REQUEST, latency, full, at, uses: 0,
+            };
+            pool.put(probe, size, hot * REQUEST);
+            pool.expire(at, 50);
+            let kept = pool.usable();
+            prop_assert!(kept.len() <= size && kept.iter().any(|kept| kept.at == at));
+            let positions: std::collections::BTreeSet<u32> = kept.iter().map(|p| p.position).collect();
+            prop_assert_eq!(positions.len(), kept.len());
+            prop_assert!(kept.iter().all(|kept| at - kept.at <= 50 && kept.uses < max_uses));
+            let badness = |probe: &Probe| match probe.full || probe.load > hot * REQUEST {
+                false => (false, u64::from(probe.latency), probe.load),
+                true => (true, probe.load, 0),
+            };
+            let best = kept.iter().map(badness).min();
+            let chosen = pool.choose(max_uses, hot * REQUEST);
+            let chosen = kept.iter().find(|kept| Some(kept.position) == chosen).map(badness);
+            prop_assert_eq!(chosen, best);
+        }
+    }
 }
