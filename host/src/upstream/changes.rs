@@ -2,6 +2,7 @@
 //! in order: they are told what has changed, and need not look at a thousand that have not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -11,6 +12,8 @@ use super::Endpoint;
 #[derive(Debug)]
 pub(super) struct Board {
     noted: Mutex<Noted>,
+    /// Whether something is noted: who asks finds out without the lock that nothing is.
+    any: AtomicBool,
     /// Notes up to which it is cheaper to tell them than to tell every position.
     limit: usize,
 }
@@ -28,6 +31,7 @@ impl Board {
         if noted.all || noted.positions.last() == Some(&position) {
             return;
         }
+        self.any.store(true, Ordering::SeqCst);
         if noted.positions.len() < self.limit {
             noted.positions.push(position);
         } else {
@@ -52,6 +56,7 @@ impl Changes {
     pub fn new(table: Arc<[Arc<Endpoint>]>) -> Self {
         let board = Arc::new(Board {
             noted: Mutex::default(),
+            any: AtomicBool::new(false),
             limit: table.len().max(64),
         });
         for (endpoint, position) in table.iter().zip(0..) {
@@ -72,7 +77,11 @@ impl Iterator for Changes {
     /// moment; there may be one later.
     fn next(&mut self) -> Option<(u32, u32)> {
         if self.due.is_empty() {
+            if !self.board.any.load(Ordering::SeqCst) {
+                return None;
+            }
             let mut noted = self.board.noted.lock();
+            self.board.any.store(false, Ordering::SeqCst);
             if std::mem::take(&mut noted.all) {
                 self.due.extend(0..self.table.len() as u32);
             } else {
