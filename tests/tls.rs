@@ -96,3 +96,58 @@ fn tls_and_clear_text_do_not_take_each_other_for_http() {
         .expect(200);
     gateway.get("/p").expect(502);
 }
+
+#[test]
+fn an_upstream_may_name_its_authorities_and_its_servers_name() {
+    let (backend, authority) = Backend::secure("b", "b.example");
+    let (_, stranger) = Backend::secure("stranger", "b.example");
+    // Nothing that the gateway trusts by itself has to do with it.
+    let (gateway, _folder) = gateway(&stranger, &backend);
+    let tls = |tls: serde_json::Value| {
+        let settings = json!({"pointsman": {"tls": tls}});
+        gateway.admin_json("PATCH", "/upstreams/u", &settings)
+    };
+    // It wins over the service, which does not verify.
+    tls(json!({"verify": true, "server_name": "b.example"})).expect(200);
+    gateway.get("/").expect(502);
+    tls(json!({"ca_certificates": [stranger, authority]})).expect(200);
+    gateway.get("/").expect(200);
+    // The name is for the handshake alone.
+    let port = backend.address.port();
+    let echo = gateway.get("/").json();
+    assert_eq!(echo["headers"]["host"], format!("127.0.0.1:{port}"));
+    tls(json!({"server_name": "c.example"})).expect(200);
+    gateway.get("/").expect(502);
+    // Connections of other terms are not used.
+    tls(json!({"server_name": "b.example", "ca_certificates": [stranger]})).expect(200);
+    gateway.get("/").expect(502);
+    tls(json!({"verify": false})).expect(200);
+    gateway.get("/").expect(200);
+
+    // Probes trust whom requests trust.
+    let active = json!({
+        "type": "https",
+        "healthy": {"interval": 0.05, "successes": 1},
+        "unhealthy": {"interval": 0.05, "tcp_failures": 1},
+    });
+    crate::health::set(&gateway, &json!({"healthchecks": {"active": active}}));
+    crate::health::until("a stranger's word is not taken", || {
+        crate::health::is(&gateway, backend.address, "UNHEALTHY")
+    });
+    tls(json!({"ca_certificates": [authority]})).expect(200);
+    crate::health::until("the authority's is", || {
+        crate::health::is(&gateway, backend.address, "HEALTHY")
+    });
+
+    let cut = &authority[..authority.len() / 2];
+    for (wrong, words) in [(cut, "PEM"), ("text", "PEM"), ("", "length")] {
+        let refused = tls(json!({"ca_certificates": [wrong]})).expect(400);
+        assert!(refused.text().contains(words), "{}", refused.text());
+    }
+    let refused = tls(json!({"ca_certificates": []})).expect(400);
+    assert!(
+        refused.text().contains("ca_certificates"),
+        "{}",
+        refused.text()
+    );
+}

@@ -1,15 +1,18 @@
 //! TLS towards endpoints, for requests and for probes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
     WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
 };
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use sha2::{Digest, Sha256};
 use tokio_rustls::TlsConnector;
 
 /// HTTP/1.1 as it is agreed on in a handshake (RFC 7301).
@@ -18,33 +21,131 @@ pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 /// HTTP/2 (RFC 9113, 3.1).
 pub(crate) const H2: &[u8] = b"h2";
 
-/// A connector that verifies what it is shown, or takes everything, and offers one protocol. All that
-/// ask for the same get the same one, and so share its memory of sessions to resume.
-pub(crate) fn connector(verify: bool, protocol: &'static [u8]) -> Result<TlsConnector, Error> {
-    static MADE: Mutex<BTreeMap<(bool, &[u8]), TlsConnector>> = Mutex::new(BTreeMap::new());
-    let mut made = MADE.lock();
-    if let Some(connector) = made.get(&(verify, protocol)) {
-        return Ok(connector.clone());
-    }
-    let connector = make(verify, protocol)?;
-    made.insert((verify, protocol), connector.clone());
-    Ok(connector)
+/// Whose certificates are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Trust {
+    /// Everybody's.
+    Anybody,
+    /// Those of the authorities that the system trusts, or that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    System,
+    /// Those of these authorities.
+    Only(Arc<Authorities>),
 }
 
-fn make(verify: bool, protocol: &[u8]) -> Result<TlsConnector, Error> {
+impl Trust {
+    /// A connector that offers one protocol. All that ask for the same get the same one, and so share its
+    /// memory of sessions to resume.
+    pub(crate) fn connector(&self, protocol: &'static [u8]) -> Result<TlsConnector, Error> {
+        static ANYBODY: LazyLock<Connectors> = LazyLock::new(Connectors::default);
+        static SYSTEM: LazyLock<Connectors> = LazyLock::new(Connectors::default);
+        match self {
+            Self::Anybody => ANYBODY.get(protocol, None),
+            Self::System => SYSTEM.get(protocol, Some(roots())),
+            Self::Only(these) => these.connectors.get(protocol, Some(&these.roots)),
+        }
+    }
+}
+
+/// Connectors by protocol.
+#[derive(Default)]
+struct Connectors(Mutex<BTreeMap<&'static [u8], TlsConnector>>);
+
+impl Connectors {
+    fn get(
+        &self,
+        protocol: &'static [u8],
+        roots: Option<&Arc<RootCertStore>>,
+    ) -> Result<TlsConnector, Error> {
+        let mut made = self.0.lock();
+        if let Some(connector) = made.get(protocol) {
+            return Ok(connector.clone());
+        }
+        let connector = make(roots, protocol)?;
+        made.insert(protocol, connector.clone());
+        Ok(connector)
+    }
+}
+
+/// Authorities that somebody named; equal if the same ones were named in the same words.
+pub(crate) struct Authorities {
+    digest: [u8; 32],
+    roots: Arc<RootCertStore>,
+    connectors: Connectors,
+}
+
+impl Authorities {
+    /// Reads certificates, each text with one or more in PEM (RFC 7468).
+    ///
+    /// # Errors
+    /// What is wrong with the first that is none.
+    pub(crate) fn parse(texts: &[String]) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        let mut digest = Sha256::new();
+        for text in texts {
+            let before = roots.len();
+            for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+                let certificate = certificate.map_err(|error| format!("it is no PEM: {error}"))?;
+                let added = roots.add(certificate);
+                added.map_err(|error| format!("it is no certificate of an authority: {error}"))?;
+            }
+            if roots.len() == before {
+                return Err("there is no certificate in it, in PEM".into());
+            }
+            digest.update(text.len().to_le_bytes());
+            digest.update(text);
+        }
+        Ok(Self {
+            digest: digest.finalize().into(),
+            roots: Arc::new(roots),
+            connectors: Connectors::default(),
+        })
+    }
+
+    /// None at all, so that nothing is taken.
+    pub(crate) fn none() -> Self {
+        Self {
+            digest: [0; 32],
+            roots: Arc::new(RootCertStore::empty()),
+            connectors: Connectors::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Authorities({})", self.roots.len())
+    }
+}
+
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Authorities {}
+
+impl Hash for Authorities {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // It is uniform as it is.
+        state.write(&self.digest[..8]);
+    }
+}
+
+/// A connector that verifies by these roots, or takes everything.
+fn make(roots: Option<&Arc<RootCertStore>>, protocol: &[u8]) -> Result<TlsConnector, Error> {
     let provider = Arc::new(ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = if verify {
-        builder
-            .with_root_certificates(Arc::clone(roots()))
-            .with_no_client_auth()
-    } else {
-        builder
+    let mut config = match roots {
+        Some(roots) => builder
+            .with_root_certificates(Arc::clone(roots))
+            .with_no_client_auth(),
+        None => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Unverified(algorithms)))
-            .with_no_client_auth()
+            .with_no_client_auth(),
     };
     config.alpn_protocols = vec![protocol.to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))

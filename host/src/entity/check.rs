@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
+use crate::tls::Authorities;
+
 /// `name` of most entities.
 pub(super) fn name(text: &str) -> Result<(), String> {
     let allowed = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "._-~".contains(c);
@@ -36,6 +38,11 @@ pub(super) fn host(text: &str) -> Result<(), String> {
         _ if ip(text).is_some() || is_hostname(text) => Ok(()),
         _ => Err(format!("invalid value: {text}")),
     }
+}
+
+/// Certificates of authorities, in PEM.
+pub(super) fn authority(text: &str) -> Result<(), String> {
+    Authorities::parse(&[text.to_owned()]).map(|_| ())
 }
 
 /// A host that may have a port.

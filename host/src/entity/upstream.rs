@@ -137,6 +137,8 @@ pub(super) const PROBE_EXTENSION: &[Field] = &[
     Field::boolean("reuse_connection"),
 ];
 
+const AUTHORITY: Field = Field::element(Shape::String).check(&[Check::Text(check::authority)]);
+
 /// What goes past Kong, all of it off by default. Terms are Envoy's where it has them.
 const EXTENSION: &[Field] = &[
     Field::any("balancer_config"),
@@ -162,6 +164,14 @@ const EXTENSION: &[Field] = &[
     percent("panic_threshold", 0),
     seconds("drain_timeout", 0),
     Field::record("probe", PROBE_EXTENSION),
+    Field::record(
+        "tls",
+        &[
+            Field::boolean("verify"),
+            Field::string("server_name").check(&[Check::Text(check::host)]),
+            Field::array("ca_certificates", &AUTHORITY).check(&[Check::AtLeast(1)]),
+        ],
+    ),
     Field::record(
         "recovery",
         &[seconds("base_time", 0), seconds("max_time", 300)],
@@ -488,6 +498,8 @@ pub struct Extension {
     pub drain_timeout: f64,
     /// How targets are probed.
     pub probe: Probe,
+    /// How targets are spoken to over TLS.
+    pub tls: Tls,
     /// The circuit that closes by itself.
     pub recovery: Recovery,
     /// The ramp of a target that joins or returns.
@@ -524,6 +536,18 @@ pub struct Shadow {
     pub config: Option<Value>,
     /// How many of the picks it is asked for.
     pub sample_percent: f64,
+}
+
+/// How targets are spoken to over TLS, where that is not for the service to say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Tls {
+    /// Whether the certificates of targets are verified; none for what the service says.
+    pub verify: Option<bool>,
+    /// The name that is sent and that certificates must be for, in place of the `Host`.
+    pub server_name: Option<String>,
+    /// Authorities that are trusted in place of the system's, each text with one or more in PEM.
+    pub ca_certificates: Option<Vec<String>>,
 }
 
 /// How a probe differs from Kong's.

@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::pool::Pool;
 use super::wire::Connection;
-use crate::tls;
+use crate::tls::{self, Trust};
 use crate::upstream::Endpoint;
 
 /// Why an endpoint could not be connected to.
@@ -55,14 +55,14 @@ pub(super) struct Secure {
     /// The name that is sent (SNI, RFC 6066) and, if anything is verified, that the certificate must be
     /// for.
     name: ServerName<'static>,
-    /// Whether the certificate is verified.
-    verify: bool,
+    /// Whose certificate is taken.
+    trust: Trust,
 }
 
 impl Secure {
     /// The name is that of the `Host`, without the port, as in Kong; where that is none, the address
     /// of the endpoint.
-    pub(super) fn new(host: &str, address: IpAddr, verify: bool) -> Self {
+    pub(super) fn new(host: &str, address: IpAddr, trust: Trust) -> Self {
         let bare = match host.rsplit_once(':') {
             Some((bare, port)) if !port.contains(']') => bare,
             _ => host,
@@ -71,7 +71,7 @@ impl Secure {
         let name = ServerName::try_from(bare.to_owned());
         Self {
             name: name.unwrap_or(ServerName::IpAddress(address.into())),
-            verify,
+            trust,
         }
     }
 }
@@ -101,10 +101,10 @@ pub(super) async fn connect(
 async fn open(place: &Place) -> Result<Stream, Error> {
     let stream = TcpStream::connect(place.address).await.map_err(Error::Io)?;
     stream.set_nodelay(true).map_err(Error::Io)?;
-    let Some(Secure { name, verify }) = &place.tls else {
+    let Some(Secure { name, trust }) = &place.tls else {
         return Ok(Stream::Plain(stream));
     };
-    let connector = tls::connector(*verify, tls::HTTP_1_1).map_err(Error::Setup)?;
+    let connector = trust.connector(tls::HTTP_1_1).map_err(Error::Setup)?;
     let stream = connector.connect(name.clone(), stream).await;
     Ok(Stream::Tls(Box::new(stream.map_err(Error::Tls)?)))
 }
@@ -180,7 +180,12 @@ mod tests {
     #[test]
     fn the_name_is_the_hosts_without_its_port() {
         let address = IpAddr::from([10, 0, 0, 1]);
-        let name = |host: &str| Secure::new(host, address, true).name.to_str().into_owned();
+        let name = |host: &str| {
+            Secure::new(host, address, Trust::System)
+                .name
+                .to_str()
+                .into_owned()
+        };
         assert_eq!(name("a.example"), "a.example");
         assert_eq!(name("a.example:8443"), "a.example");
         assert_eq!(name("[::1]:8443"), "::1");

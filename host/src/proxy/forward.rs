@@ -460,8 +460,12 @@ fn place_of(endpoint: &Endpoint, service: &Service, preserved: Option<&str>, own
         address: endpoint.address,
         owner: if own { endpoint.identity() } else { 0 },
         tls: service.tls.map(|tls| {
-            let host = host_for(endpoint, service, preserved);
-            Secure::new(&host, endpoint.address.ip(), tls.verify)
+            let policy = service.upstream.policy();
+            let host = match policy.server_name() {
+                Some(name) => name.into(),
+                None => host_for(endpoint, service, preserved),
+            };
+            Secure::new(&host, endpoint.address.ip(), policy.trust(tls.verify))
         }),
     }
 }

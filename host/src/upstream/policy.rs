@@ -1,10 +1,12 @@
 //! What an upstream asks for, ready to be applied: from the entity's fields to durations and sets.
 
-use super::affinity::Affinity;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::affinity::Affinity;
 use super::health::{Limits, Report};
 use crate::entity::upstream as entity;
+use crate::tls::{Authorities, Trust};
 
 /// Statuses, for one look at each response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +82,7 @@ pub struct Active {
     pub(super) concurrency: usize,
     pub(super) path: String,
     pub(super) sni: Option<String>,
-    pub(super) verify: bool,
+    pub(super) trust: Trust,
     pub(super) headers: Vec<(String, String)>,
     pub(super) host_header: Option<String>,
     pub(super) probe: entity::Probe,
@@ -92,7 +94,7 @@ pub struct Active {
 }
 
 /// What an upstream asks for beyond a name and a balancer.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// Name of the balancer that was asked for.
     pub algorithm: String,
@@ -106,8 +108,25 @@ pub struct Policy {
     pub(super) use_srv_name: bool,
     /// What ties requests to endpoints, if anything does.
     pub affinity: Option<Affinity>,
+    /// Whose certificates are taken where they are verified.
+    trust: Trust,
     /// What goes past Kong.
     pub extension: entity::Extension,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            algorithm: String::new(),
+            threshold: 0.0,
+            active: None,
+            passive: None,
+            use_srv_name: false,
+            affinity: None,
+            trust: Trust::System,
+            extension: entity::Extension::default(),
+        }
+    }
 }
 
 fn seconds(seconds: f64) -> Option<Duration> {
@@ -126,6 +145,15 @@ impl Policy {
         let probed = healthy_interval.is_some() || unhealthy_interval.is_some();
         // `passive.healthy.successes` alone makes no checker, as in Kong.
         let unhealthy = &passive.unhealthy;
+        let tls = &upstream.pointsman.tls;
+        let trust = tls.ca_certificates.as_ref().map_or(Trust::System, |texts| {
+            let read = Authorities::parse(texts);
+            let read = read.unwrap_or_else(|error| {
+                tracing::error!(upstream = upstream.name, "no authority is trusted: {error}");
+                Authorities::none()
+            });
+            Trust::Only(Arc::new(read))
+        });
         let judged = unhealthy.tcp_failures + unhealthy.timeouts + unhealthy.http_failures > 0;
         Self {
             algorithm: upstream.algorithm.clone(),
@@ -142,8 +170,12 @@ impl Policy {
                 timeout: seconds(active.timeout).unwrap_or(Duration::from_secs(1)),
                 concurrency: usize::try_from(active.concurrency).unwrap_or(1).max(1),
                 path: active.http_path.clone(),
-                sni: active.https_sni.clone(),
-                verify: active.https_verify_certificate,
+                sni: active.https_sni.clone().or_else(|| tls.server_name.clone()),
+                trust: if active.https_verify_certificate {
+                    trust.clone()
+                } else {
+                    Trust::Anybody
+                },
                 headers: active
                     .headers
                     .iter()
@@ -159,8 +191,23 @@ impl Policy {
             passive: judged.then(|| Judge::new(&passive.healthy, &passive.unhealthy)),
             use_srv_name: upstream.use_srv_name.unwrap_or(false),
             affinity: Affinity::of(upstream),
+            trust,
             extension: upstream.pointsman.clone(),
         }
+    }
+
+    /// Whose certificates are taken, where the service says whether they are verified.
+    pub(crate) fn trust(&self, verify: bool) -> Trust {
+        match self.extension.tls.verify.unwrap_or(verify) {
+            true => self.trust.clone(),
+            false => Trust::Anybody,
+        }
+    }
+
+    /// The name that is sent to targets over TLS, and that certificates must be for, if that is not their
+    /// `Host`.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.extension.tls.server_name.as_deref()
     }
 
     /// Whether addresses are compared with their peers.

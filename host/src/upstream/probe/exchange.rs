@@ -120,7 +120,7 @@ impl Target {
                 }
                 ProbeKind::Grpc | ProbeKind::Grpcs => Ask::Grpc(host.to_owned()),
             },
-            tls: secure.then(|| (tls::connector(active.verify, alpn), name)),
+            tls: secure.then(|| (active.trust.connector(alpn), name)),
         }
     }
 
