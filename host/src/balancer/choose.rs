@@ -1,6 +1,7 @@
 //! The balancer of one upstream: asks its instance, and chooses by itself where that fails.
 
 mod aside;
+mod counters;
 mod record;
 mod switch;
 
@@ -17,9 +18,10 @@ use super::facts::{self, Facts};
 use super::instance::{Fault, Instance, Order};
 use super::limits::Limits;
 use super::shadow::Shadow;
-use super::tally::{Cause, HostChoices, PickTimes, TIMED};
+use super::tally::{Cause, TIMED};
 use super::tape::Tape;
 use crate::upstream::Endpoint;
+pub use counters::{Counters, Faults, Handover};
 pub use record::Recording;
 
 /// A plugin that behaved this long is forgiven its earlier faults.
@@ -73,67 +75,6 @@ pub enum Choice<T = Arc<Endpoint>> {
     Refused,
     /// Nowhere: there is no endpoint.
     Empty,
-}
-
-/// What the plugin of a balancer has done since it took over.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct Counters {
-    /// Picks asked for.
-    pub picks: u64,
-    /// Picks that the host made by itself, for whatever reason.
-    pub host_choices: u64,
-    /// The same by the reason.
-    pub host_choices_by_kind: HostChoices,
-    /// Requests that the plugin refused.
-    pub refused: u64,
-    /// Instances made.
-    pub instances: u64,
-    /// Picks that did not wait for the instance any longer.
-    pub busy: u64,
-    /// Bytes of memory that its instance has.
-    pub memory: usize,
-    /// Times that another plugin or other settings took over, since the upstream was made.
-    pub switches: u64,
-    /// How long picks took.
-    #[serde(skip)]
-    pub times: PickTimes,
-    /// Faults of the plugin by kind.
-    pub faults: Faults,
-    /// The last fault, in words.
-    pub last_fault: Option<String>,
-    /// Faults in a row, each within a minute of the one before.
-    pub consecutive_faults: u32,
-    /// Seconds until another instance may be made; none if nothing keeps the plugin from choosing.
-    pub quarantine: Option<f64>,
-    /// What became of the state of the instance before this plugin's; none if there was nothing to hand
-    /// over.
-    pub handover: Option<Handover>,
-}
-
-/// What became of the state of an instance.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Handover {
-    /// Bytes that the new instance took over.
-    pub bytes: usize,
-    /// Why it took over nothing.
-    pub failure: Option<String>,
-}
-
-/// Faults of a plugin by kind.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct Faults {
-    /// Traps and panics.
-    pub trap: u64,
-    /// Calls that took too long.
-    pub deadline: u64,
-    /// Traps after more memory was asked for than there may be.
-    pub memory: u64,
-    /// Answers that are no position of the table.
-    pub out_of_range: u64,
-    /// Settings refused.
-    pub configuration: u64,
-    /// States that were not handed over: of any of the kinds above, too large, or refused.
-    pub state: u64,
 }
 
 /// The balancer of one upstream, shared by all workers.
@@ -259,21 +200,6 @@ impl Balancer {
                 inner.blame(&self.upstream, &fault);
             }
         }
-    }
-
-    /// Bytes of memory that the plugin's instance has taken; none while there is no instance.
-    pub fn memory(&self) -> Option<usize> {
-        self.inner.lock().memory()
-    }
-
-    /// What the balancer has done so far.
-    pub fn counters(&self) -> Counters {
-        let mut counters = self.inner.lock().counters();
-        counters.busy = self.busy.load(Ordering::Relaxed);
-        counters.picks += counters.busy;
-        counters.host_choices += counters.busy;
-        counters.host_choices_by_kind.busy = counters.busy;
-        counters
     }
 
     /// Chooses an endpoint. One whose id is in `tried` is chosen only if no other is left, whatever
@@ -444,31 +370,6 @@ impl Inner {
                 self.blame(&balancer.upstream, &fault);
                 Err(Unavailable(Cause::from(&fault)))
             }
-        }
-    }
-
-    fn memory(&self) -> Option<usize> {
-        match &self.seat {
-            Seat::Taken(instance) => Some(instance.memory()),
-            Seat::Vacant | Seat::Closed(_) => None,
-        }
-    }
-
-    /// What is shown of it.
-    fn counters(&self) -> Counters {
-        let now = Instant::now();
-        let recent = self.last_fault.is_some_and(|last| now - last <= PROBATION);
-        let left = match self.seat {
-            Seat::Closed(until) => Some(until.saturating_duration_since(now)),
-            Seat::Vacant | Seat::Taken(_) => None,
-        };
-        Counters {
-            memory: self.memory().unwrap_or(0),
-            consecutive_faults: if recent { self.faults } else { 0 },
-            quarantine: left
-                .filter(|left| !left.is_zero())
-                .map(|left| left.as_secs_f64()),
-            ..self.counters.clone()
         }
     }
 
