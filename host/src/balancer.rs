@@ -10,6 +10,7 @@
 
 mod bindings;
 mod cache;
+mod canary;
 mod check;
 mod choose;
 mod compile;
@@ -28,6 +29,7 @@ mod shipped;
 mod tally;
 mod tape;
 
+pub use canary::{Canary, Figures as CanaryFigures, Placed, Side, Verdict};
 pub use check::{LoadError, Observed};
 pub use choose::{Balancer, Choice, Counters, Faults, Handover, Recording, Request, micros};
 pub use compile::compile_worker;

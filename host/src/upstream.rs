@@ -38,7 +38,7 @@ pub use policy::Policy;
 pub use resolve::{Names, is_name};
 pub use seats::Seat;
 
-use crate::balancer::{self, Balancer, Choice, Observed};
+use crate::balancer::{self, Balancer, Choice, Observed, Placed};
 use crate::entity::upstream::RetryBudget;
 use endpoint::Places;
 use members::Members;
@@ -205,20 +205,21 @@ impl Upstream {
         tried: &[u64],
         spare: bool,
     ) -> Result<InFlight, NoPeer> {
-        self.choose(request, tried, &[], spare, |endpoint, trial| {
-            InFlight::new(endpoint).on_trial(trial)
+        self.choose(request, tried, &[], spare, |endpoint, trial, placed| {
+            InFlight::new(endpoint).on_trial(trial).placed_by(placed)
         })
     }
 
     /// Chooses an endpoint that is none of `tried`, which it must not be while another is left, and none of
-    /// `full`. `claim` gets it, and whether that is a trial, before the next one is chosen.
+    /// `full`. `claim` gets it, whether that is a trial, and who is to be told what comes of it, before the
+    /// next one is chosen.
     fn choose<T>(
         &self,
         request: balancer::Request,
         tried: &[u64],
         full: &[u64],
         spare: bool,
-        claim: impl Fn(Arc<Endpoint>, bool) -> T,
+        claim: impl Fn(Arc<Endpoint>, bool, Option<Placed>) -> T,
     ) -> Result<T, NoPeer> {
         let recovery = self.policy.recovery();
         let session = match self.policy.affinity {
@@ -232,40 +233,40 @@ impl Upstream {
             && session.is_none()
             && let Some(endpoint) = self.trial(request.now, longest)
         {
-            return Ok(claim(endpoint, true));
+            return Ok(claim(endpoint, true, None));
         }
         if let Some(id) = session
             && !tried.contains(&id)
             && !full.contains(&id)
             && let Some(endpoint) = self.shared.members.of_session(id)
         {
-            return Ok(claim(endpoint, false));
+            return Ok(claim(endpoint, false, None));
         }
         let passed = match full {
             [] => Cow::Borrowed(tried),
             full => [tried, full].concat().into(),
         };
-        let picked = self.balancer.pick(request, &passed, |endpoint| {
+        let picked = self.balancer.place(request, &passed, |endpoint, placed| {
             // It has failed all of those that come first.
             let again = full.is_empty() && tried.contains(&endpoint.id);
             if again {
                 Err(endpoint)
             } else {
-                Ok(claim(endpoint, false))
+                Ok(claim(endpoint, false, placed))
             }
         });
         match picked {
             Choice::Endpoint(Ok(claimed)) => Ok(claimed),
             Choice::Endpoint(Err(again)) => {
                 let failover = self.shared.members.failover(tried, request.entropy);
-                Ok(claim(failover.unwrap_or(again), false))
+                Ok(claim(failover.unwrap_or(again), false, None))
             }
             Choice::Refused => Err(NoPeer::Refused),
             Choice::Empty => {
                 // Nothing is lost by trying what is there.
                 let trial = recovery.and_then(|(_, longest)| self.trial(request.now, longest));
                 let trial = trial.ok_or_else(|| self.shared.members.reason())?;
-                Ok(claim(trial, true))
+                Ok(claim(trial, true, None))
             }
         }
     }
@@ -308,18 +309,19 @@ impl Upstream {
             freed.as_mut().enable();
             let (mut full, mut queues) = (Vec::new(), Vec::new());
             loop {
-                let entered = self.choose(request, tried, &full, spare, |endpoint, trial| {
-                    let id = endpoint.id;
-                    // Others are merely full: they are waited for before one is tried twice.
-                    if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
-                        return Err(None);
-                    }
-                    let limit = self.max_requests(&endpoint);
-                    match InFlight::within(endpoint, limit, places) {
-                        Ok(entered) => Ok(entered.on_trial(trial)),
-                        Err(endpoint) => Err(Some(endpoint)),
-                    }
-                })?;
+                let entered =
+                    self.choose(request, tried, &full, spare, |endpoint, trial, placed| {
+                        let id = endpoint.id;
+                        // Others are merely full: they are waited for before one is tried twice.
+                        if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
+                            return Err(None);
+                        }
+                        let limit = self.max_requests(&endpoint);
+                        match InFlight::within(endpoint, limit, places) {
+                            Ok(entered) => Ok(entered.on_trial(trial).placed_by(placed)),
+                            Err(endpoint) => Err(Some(endpoint)),
+                        }
+                    })?;
                 match entered {
                     Ok(entered) => return Ok(entered),
                     Err(None) => break,

@@ -1,6 +1,7 @@
 //! The balancer of one upstream: asks its instance, and chooses by itself where that fails.
 
 mod aside;
+mod canary;
 mod counters;
 mod record;
 mod switch;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::bindings;
+use super::canary::{Canary, Placed, Side};
 use super::check::{Column, Interests, Observed};
 use super::engine::{Engine, Plugin};
 use super::facts::{self, Facts};
@@ -99,6 +101,10 @@ pub struct Balancer {
     shadowed: AtomicBool,
     /// Whether the plugin asks for the start of bodies.
     reads_bodies: AtomicBool,
+    /// Whether another version takes a share of the picks.
+    shared: AtomicBool,
+    /// That version's own balancer.
+    canary: RwLock<Option<Arc<canary::Beside>>>,
 }
 
 impl std::fmt::Debug for Balancer {
@@ -115,6 +121,8 @@ struct Inner {
     table: Arc<[Arc<Endpoint>]>,
     seat: Seat,
     shadow: Option<Arc<Shadow>>,
+    /// Where its faults count as well, and as whose.
+    judged: Option<(Arc<Canary>, Side)>,
     /// Faults in a row, each within [`PROBATION`] of the one before.
     faults: u32,
     last_fault: Option<Instant>,
@@ -152,6 +160,7 @@ impl Balancer {
                 table: Arc::clone(&table),
                 seat: Seat::Vacant,
                 shadow: None,
+                judged: None,
                 faults: 0,
                 last_fault: None,
                 load: Vec::new(),
@@ -164,17 +173,21 @@ impl Balancer {
             stuck: AtomicBool::new(false),
             recorded: AtomicBool::new(false),
             shadowed: AtomicBool::new(false),
+            shared: AtomicBool::new(false),
+            canary: RwLock::new(None),
         }
     }
 
     /// Whether this has to be taken note of for the plugin.
     pub fn wants(&self, observed: Observed) -> bool {
-        self.interests.contains(observed) || self.shadowed.load(Ordering::Relaxed)
+        self.interests.contains(observed)
+            || self.shadowed.load(Ordering::Relaxed)
+            || self.canary_wants(observed)
     }
 
-    /// Whether the start of a request's body has to be there before the plugin is asked.
+    /// Whether the start of a request's body has to be there before the plugin, or a canary of it, is asked.
     pub fn reads_bodies(&self) -> bool {
-        self.reads_bodies.load(Ordering::Relaxed)
+        self.reads_bodies.load(Ordering::Relaxed) || self.canary_reads_bodies()
     }
 
     /// The plugin that chooses now.
@@ -182,8 +195,16 @@ impl Balancer {
         Arc::clone(&self.inner.lock().plugin)
     }
 
-    /// Makes these the endpoints to choose from.
+    /// Makes these the endpoints to choose from. Calls come one at a time.
     pub fn set_endpoints(&self, table: Arc<[Arc<Endpoint>]>) {
+        self.tell(Arc::clone(&table));
+        let beside = self.canary.read().clone();
+        if let Some(beside) = beside {
+            beside.tell(table);
+        }
+    }
+
+    fn tell(&self, table: Arc<[Arc<Endpoint>]>) {
         let mut inner = self.inner.lock();
         *self.table.write() = Arc::clone(&table);
         inner.table = table;
@@ -211,6 +232,29 @@ impl Balancer {
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>) -> T,
     ) -> Choice<T> {
+        self.place(request, tried, |endpoint, _| claim(endpoint))
+    }
+
+    /// The same, with whom what comes of the request is to be told, if that matters to anybody.
+    pub fn place<T>(
+        &self,
+        request: Request<'_>,
+        tried: &[u64],
+        claim: impl FnOnce(Arc<Endpoint>, Option<Placed>) -> T,
+    ) -> Choice<T> {
+        if self.shared.load(Ordering::Relaxed) {
+            return self.place_by_side(request, tried, claim);
+        }
+        self.choose(request, tried, |endpoint, _| claim(endpoint, None))
+    }
+
+    /// Has the plugin of this balancer choose. `claim` is told whether it has, or the host.
+    fn choose<T>(
+        &self,
+        request: Request<'_>,
+        tried: &[u64],
+        claim: impl FnOnce(Arc<Endpoint>, By) -> T,
+    ) -> Choice<T> {
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()
         } else {
@@ -222,7 +266,7 @@ impl Balancer {
             self.busy.fetch_add(1, Ordering::Relaxed);
             let table = self.table.read();
             return match host_choice(&table, request.entropy, tried) {
-                Some(position) => Choice::Endpoint(claim(picked(&table[position]))),
+                Some(position) => Choice::Endpoint(claim(picked(&table[position]), By::Host)),
                 None => Choice::Empty,
             };
         };
@@ -243,6 +287,7 @@ impl Balancer {
                 host_choice(&inner.table, request.entropy, tried)
             }
         };
+        let by = if answer.is_ok() { By::Plugin } else { By::Host };
         if inner.tape.is_some() {
             inner.write_down(&self.recorded, request, answer, chosen);
         }
@@ -250,7 +295,7 @@ impl Balancer {
         let shadow = inner.shadow.as_ref().filter(|_| answer.is_ok());
         let noted = shadow.is_some_and(|shadow| shadow.note(request, tried, &inner.table, chosen));
         let choice = match chosen {
-            Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]))),
+            Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]), by)),
             None if answer.is_ok() => {
                 inner.counters.refused += 1;
                 Choice::Refused
@@ -263,6 +308,13 @@ impl Balancer {
         }
         choice
     }
+}
+
+/// Who has chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Plugin,
+    Host,
 }
 
 /// The plugin has no answer, and why has been counted.
@@ -407,6 +459,7 @@ impl Inner {
             plugin,
             "the balancer failed: {text}; the gateway chooses by itself, and makes a new instance in {pause:?}"
         );
+        self.note_judged(upstream, &text);
         self.counters.last_fault = Some(text);
     }
 }

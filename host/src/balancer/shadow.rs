@@ -373,8 +373,8 @@ impl Shadow {
     }
 }
 
-/// Some bits of a request that have nothing to do with those that balancers draw from.
-fn mixed(entropy: u64) -> u64 {
+/// Some bits of a request, 32 of them, that have nothing to do with those that balancers draw from.
+pub(super) fn mixed(entropy: u64) -> u64 {
     // The end of SplitMix64 (Steele, Lea, Flood 2014).
     let z = (entropy ^ entropy >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -12,6 +12,8 @@ use crate::upstream::{Endpoint, InFlight};
 
 #[path = "../../../tests/harness/guests.rs"]
 pub(crate) mod guests;
+#[path = "tests/canary.rs"]
+mod of_canary;
 #[path = "tests/interfaces.rs"]
 mod of_interfaces;
 #[path = "tests/limits.rs"]

@@ -174,6 +174,7 @@ async fn tries(
         let in_flight = pick(service, request, &tried, spare).await?;
         let endpoint = Arc::clone(in_flight.shared());
         let (ahead, trial) = (in_flight.ahead(), in_flight.is_trial());
+        let placed = in_flight.placed().cloned();
         let outcome = once(worker, service, in_flight, &outbound, now).await;
         let report = |outcome, detail: &dyn std::fmt::Display| {
             let status = match outcome {
@@ -181,6 +182,9 @@ async fn tries(
                 Outcome::Broken | Outcome::Timeout => 0,
             };
             upstream.balancer().observe_outcome(request, status);
+            if let Some(placed) = &placed {
+                placed.observe(outcome, now.elapsed());
+            }
             upstream.report(
                 &endpoint,
                 ahead,

@@ -17,6 +17,7 @@ use super::orca::{LoadReport, Reported};
 use super::outlier::Ejection;
 use super::seats::{Seat, Seats};
 use crate::entity::target::CircuitBreakers;
+use crate::balancer::Placed;
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -269,7 +270,7 @@ impl Endpoint {
     }
 
     /// Counts that its balancer has picked it. Who calls holds that balancer's lock, so nothing is added
-    /// at the same time; a pick that did not wait for the lock may take one with it.
+    /// at the same time; a pick that did not wait for the lock may take one with it, as may one of a canary.
     pub(crate) fn count_pick(&self) {
         let picks = &self.live.picks;
         picks.store(picks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -384,6 +385,8 @@ pub struct InFlight {
     places: Option<Arc<Places>>,
     /// Whether it is to find out whether the endpoint is well again.
     trial: bool,
+    /// Who is told what comes of it, if anybody is.
+    placed: Option<Placed>,
 }
 
 impl InFlight {
@@ -394,12 +397,19 @@ impl InFlight {
             endpoint,
             places: None,
             trial: false,
+            placed: None,
         }
     }
 
     /// The same, as a trial or not.
     pub(super) fn on_trial(mut self, trial: bool) -> Self {
         self.trial = trial;
+        self
+    }
+
+    /// The same, with whom what comes of it is to be told.
+    pub(super) fn placed_by(mut self, placed: Option<Placed>) -> Self {
+        self.placed = placed;
         self
     }
 
@@ -416,6 +426,7 @@ impl InFlight {
                 ahead,
                 places: Some(Arc::clone(places)),
                 trial: false,
+                placed: None,
             }),
             None => Err(endpoint),
         }
@@ -434,6 +445,11 @@ impl InFlight {
     /// Whether it is to find out whether the endpoint is well again.
     pub fn is_trial(&self) -> bool {
         self.trial
+    }
+
+    /// Who is told what comes of it; nobody unless a canary of its balancer is going on.
+    pub fn placed(&self) -> Option<&Placed> {
+        self.placed.as_ref()
     }
 
     /// The endpoint, to be held on to.

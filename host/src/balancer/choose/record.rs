@@ -33,12 +33,18 @@ impl Balancer {
     /// recording.
     ///
     /// # Errors
-    /// When it is being recorded already, or the instance cannot be made.
+    /// When it is being recorded already, a canary takes a share, or the instance cannot be made.
     pub fn record(&self, recording: Recording) -> Result<u64, String> {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         if inner.tape.is_some() {
             return Err("it is being recorded already".into());
+        }
+        if inner.judged.is_some() {
+            return Err(
+                "a canary takes a share of its picks, and a trace tells of one component: end it first"
+                    .into(),
+            );
         }
         let saved = match &mut inner.seat {
             // Without it, the recording starts from nothing.

@@ -219,6 +219,7 @@ impl Inner {
             "the state of the balancer was not handed over, and it starts from nothing: {failure}"
         );
         self.counters.faults.state += 1;
+        self.note_judged(upstream, &failure);
         self.counters.handover = Some(Handover {
             bytes: 0,
             failure: Some(failure),

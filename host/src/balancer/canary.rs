@@ -1,0 +1,242 @@
+//! A version that takes a share of the picks before it is made active, and goes back by itself.
+//!
+//! A [`Canary`] is one for all upstreams that follow its balancer. It says whose a request is, gathers what
+//! comes of the requests of both sides, and judges with each one that it has placed itself. Once a bound is
+//! broken no request is the canary's any longer, on whatever thread; to write that down is left to who
+//! awaits its [`Canary::verdict`].
+
+mod evidence;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::choose::Request;
+use super::engine::Plugin;
+use super::shadow::mixed;
+use crate::entity::balancer::Canary as Settings;
+use crate::upstream::Outcome;
+use evidence::{Evidence, Recent};
+
+/// Who has placed a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The active version.
+    Stable,
+    /// The version that takes a share.
+    Canary,
+}
+
+impl Side {
+    /// Both, in the order in which their figures are kept.
+    pub const ALL: [Self; 2] = [Self::Stable, Self::Canary];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Canary => "canary",
+        }
+    }
+}
+
+/// What has become of a canary, as far as this process knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// No bound is broken.
+    Open,
+    /// A bound is broken, for the reason given: no request is its any longer.
+    Returned(String),
+    /// The store says that it is no canary any longer.
+    Over,
+}
+
+/// A version of a balancer that takes a share of the picks.
+pub struct Canary {
+    /// What was asked for.
+    pub settings: Settings,
+    /// The balancer that it is a version of.
+    pub balancer: Uuid,
+    /// Name of the balancer.
+    pub name: String,
+    /// The version.
+    pub plugin: Arc<Plugin>,
+    /// Of 2^32 requests this many are its.
+    share: u64,
+    /// So that not always the same clients are the first.
+    seed: u64,
+    returned: AtomicBool,
+    picks: [AtomicU64; 2],
+    faults: [AtomicU64; 2],
+    evidence: Mutex<Evidence>,
+    verdict: watch::Sender<Verdict>,
+}
+
+impl std::fmt::Debug for Canary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Canary({}, {})", self.name, self.plugin.digest)
+    }
+}
+
+/// Figures of one side, as this process has counted them since it knows of the canary.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figures {
+    /// Picks asked for.
+    pub picks: u64,
+    /// Faults of its instances.
+    pub faults: u64,
+    /// Requests that it has placed, retries included, and that have come to something.
+    pub requests: u64,
+    /// Those of them that were answered 5xx, not in time or not at all; and those that it refused.
+    pub errors: u64,
+    /// What bounds are judged by.
+    pub recent: Recent,
+}
+
+impl Canary {
+    /// A canary that has placed nothing yet.
+    pub fn new(settings: Settings, balancer: Uuid, name: String, plugin: Arc<Plugin>) -> Self {
+        let share = settings.share_percent.clamp(0.0, 100.0) / 100.0;
+        Self {
+            share: (share * 2_f64.powi(32)) as u64,
+            // The same on every gateway, so that a client is on one side whichever it comes to.
+            seed: settings.id.as_u64_pair().1,
+            settings,
+            balancer,
+            name,
+            plugin,
+            returned: AtomicBool::new(false),
+            picks: Default::default(),
+            faults: Default::default(),
+            evidence: Mutex::new(Evidence::new(Instant::now())),
+            verdict: watch::Sender::new(Verdict::Open),
+        }
+    }
+
+    /// Whose a request is: that of its affinity where it has one, so that a client stays on one side;
+    /// drawn at random otherwise. None once the canary has returned.
+    pub(super) fn side_of(&self, request: &Request<'_>) -> Option<Side> {
+        if self.returned.load(Ordering::Relaxed) {
+            return None;
+        }
+        let key = request.affinity.unwrap_or(request.entropy);
+        Some(if mixed(key ^ self.seed) < self.share {
+            Side::Canary
+        } else {
+            Side::Stable
+        })
+    }
+
+    pub(super) fn note_pick(&self, side: Side) {
+        self.picks[side as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note of a fault of one side's instance.
+    pub(super) fn note_fault(&self, side: Side, upstream: &str, fault: &str) {
+        let faults = self.faults[side as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        let most = self.settings.max_faults;
+        if side == Side::Canary && faults > most {
+            self.give_up(match faults {
+                1 => format!("it failed at {upstream}: {fault}"),
+                _ => format!(
+                    "it failed {faults} times, more than {most}; the last time at {upstream}: {fault}"
+                ),
+            });
+        }
+    }
+
+    /// Takes note that one side has refused a request, which its client is told with a 503.
+    pub(super) fn note_refusal(&self, side: Side) {
+        self.observe(side, true, None);
+    }
+
+    fn observe(&self, side: Side, failed: bool, time: Option<Duration>) {
+        let broken = {
+            let mut evidence = self.evidence.lock();
+            let min = self.settings.min_requests;
+            evidence.observe(Instant::now(), min, side, failed, time);
+            match side {
+                Side::Stable => None,
+                Side::Canary => evidence.broken(&self.settings),
+            }
+        };
+        if let Some(reason) = broken {
+            self.give_up(reason);
+        }
+    }
+
+    /// Ends it for all requests from now on.
+    fn give_up(&self, reason: String) {
+        if self.returned.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (balancer, version) = (&*self.name, &*self.plugin.digest);
+        tracing::warn!(balancer, version, "a canary has returned: {reason}");
+        self.verdict.send_if_modified(|verdict| {
+            let open = *verdict == Verdict::Open;
+            if open {
+                *verdict = Verdict::Returned(reason);
+            }
+            open
+        });
+    }
+
+    /// Says that the store does not know it as a canary any longer.
+    pub(crate) fn end(&self) {
+        self.returned.store(true, Ordering::Relaxed);
+        self.verdict.send_replace(Verdict::Over);
+    }
+
+    /// What has become of it, now and later on.
+    pub fn verdict(&self) -> watch::Receiver<Verdict> {
+        self.verdict.subscribe()
+    }
+
+    /// Whether each side has placed as many requests as it takes to judge.
+    pub fn is_judged(&self) -> bool {
+        let evidence = self.evidence.lock();
+        Side::ALL
+            .iter()
+            .all(|side| evidence.total(*side).0 >= self.settings.min_requests)
+    }
+
+    /// What both sides have come to, the active version first.
+    pub fn figures(&self) -> [Figures; 2] {
+        let evidence = self.evidence.lock();
+        Side::ALL.map(|side| {
+            let (requests, errors) = evidence.total(side);
+            Figures {
+                picks: self.picks[side as usize].load(Ordering::Relaxed),
+                faults: self.faults[side as usize].load(Ordering::Relaxed),
+                requests,
+                errors,
+                recent: evidence.recent(side),
+            }
+        })
+    }
+}
+
+/// Who has placed a request while a canary was going on: what comes of it counts there.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    pub(super) canary: Arc<Canary>,
+    pub(super) side: Side,
+}
+
+impl Placed {
+    /// Takes note of what came of the request, after so long.
+    pub fn observe(&self, outcome: Outcome, took: Duration) {
+        let (failed, time) = match outcome {
+            Outcome::Answered(status) => (status >= 500, Some(took)),
+            Outcome::Timeout => (true, Some(took)),
+            // What breaks off quickly is not quick.
+            Outcome::Broken => (true, None),
+        };
+        self.canary.observe(self.side, failed, time);
+    }
+}

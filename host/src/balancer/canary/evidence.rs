@@ -1,0 +1,212 @@
+//! What the requests of both sides have come to, and whether that breaks a bound.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::Side;
+use crate::entity::balancer::Canary as Settings;
+
+/// Bounds are judged by the present window and the one before, each at least this long: what was well for
+/// a week must not hide what goes wrong now.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Classes in each octave of times: what is told of a time is at most a sixteenth too much.
+const STEPS: u32 = 16;
+const STEP_BITS: u32 = STEPS.ilog2();
+
+/// Classes of all times that fit 32 bits of microseconds, which is more than an hour.
+const CLASSES: usize = ((32 - STEP_BITS + 1) * STEPS) as usize;
+
+/// The requests of both sides.
+pub(super) struct Evidence {
+    /// Requests and errors of each side in all.
+    total: [(u64, u64); 2],
+    before: [Window; 2],
+    present: [Window; 2],
+    since: Instant,
+}
+
+/// What bounds are judged by: the requests of a minute or two, or of as many minutes as it takes to have
+/// enough of them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recent {
+    /// Requests placed.
+    pub requests: u64,
+    /// How many of them failed.
+    pub error_percent: f64,
+    /// The time until the head of the response that 99 of 100 do not exceed, in milliseconds; none if
+    /// there was no response.
+    pub p99_ms: Option<f64>,
+}
+
+impl Evidence {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            total: Default::default(),
+            before: Default::default(),
+            present: Default::default(),
+            since: now,
+        }
+    }
+
+    /// Takes note of a request. A window lasts until both sides have `min` requests in it.
+    pub(super) fn observe(
+        &mut self,
+        now: Instant,
+        min: u64,
+        side: Side,
+        failed: bool,
+        time: Option<Duration>,
+    ) {
+        let full = self.present.iter().all(|window| window.requests >= min);
+        if full && now.saturating_duration_since(self.since) >= WINDOW {
+            self.before = std::mem::take(&mut self.present);
+            self.since = now;
+        }
+        let (requests, errors) = &mut self.total[side as usize];
+        *requests += 1;
+        *errors += u64::from(failed);
+        self.present[side as usize].observe(failed, time);
+    }
+
+    /// Requests and errors of a side, of all that were noted.
+    pub(super) fn total(&self, side: Side) -> (u64, u64) {
+        self.total[side as usize]
+    }
+
+    pub(super) fn recent(&self, side: Side) -> Recent {
+        let (requests, error_percent) = self.rate(side);
+        Recent {
+            requests,
+            error_percent,
+            p99_ms: self.p99_ms(side),
+        }
+    }
+
+    fn windows(&self, side: Side) -> [&Window; 2] {
+        [&self.before[side as usize], &self.present[side as usize]]
+    }
+
+    /// Requests, and how many of 100 have failed.
+    fn rate(&self, side: Side) -> (u64, f64) {
+        let windows = self.windows(side).into_iter();
+        let (requests, errors) = windows.fold((0, 0), |(requests, errors), window| {
+            (requests + window.requests, errors + window.errors)
+        });
+        (requests, errors as f64 * 100.0 / requests.max(1) as f64)
+    }
+
+    fn p99_ms(&self, side: Side) -> Option<f64> {
+        p99(self.windows(side)).map(|micros| micros as f64 / 1000.0)
+    }
+
+    /// Which bound the canary has broken, in words.
+    pub(super) fn broken(&self, bounds: &Settings) -> Option<String> {
+        let min = bounds.min_requests;
+        let (requests, failed) = self.rate(Side::Canary);
+        if requests < min {
+            return None;
+        }
+        let errors = |more: String| {
+            format!("{failed:.2} % of its last {requests} requests failed, more than {more}")
+        };
+        let times = |slow: f64, more: String| {
+            format!("p99 of its last {requests} requests was {slow:.1} ms, more than {more}")
+        };
+        if let Some(most) = bounds.max_error_percent
+            && failed > most
+        {
+            return Some(errors(format!("{most} %")));
+        }
+        // Looked for only where somebody asks: it is more work than all else.
+        let is_timed = bounds.max_p99_ms.or(bounds.max_p99_ratio).is_some();
+        let slow = is_timed.then(|| self.p99_ms(Side::Canary)).flatten();
+        if let (Some(most), Some(slow)) = (bounds.max_p99_ms, slow)
+            && slow > most
+        {
+            return Some(times(slow, format!("{most} ms")));
+        }
+        let (compared, usual) = self.rate(Side::Stable);
+        if compared < min {
+            return None;
+        }
+        // Less than one request of the smallest sample is a rate that nobody can tell from none.
+        let least = 100.0 / min.max(1) as f64;
+        if let Some(most) = bounds.max_error_ratio
+            && failed > most * usual.max(least)
+        {
+            let more = format!("{most} times the {usual:.2} % of the active version's");
+            return Some(errors(more));
+        }
+        if let (Some(most), Some(slow)) = (bounds.max_p99_ratio, slow)
+            && let Some(usual) = self.p99_ms(Side::Stable)
+            && slow > most * usual
+        {
+            let more = format!("{most} times the {usual:.1} ms of the active version's");
+            return Some(times(slow, more));
+        }
+        None
+    }
+}
+
+/// Requests of one side.
+struct Window {
+    requests: u64,
+    errors: u64,
+    /// Times by class.
+    times: Box<[u64; CLASSES]>,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            requests: 0,
+            errors: 0,
+            times: Box::new([0; CLASSES]),
+        }
+    }
+}
+
+impl Window {
+    fn observe(&mut self, failed: bool, time: Option<Duration>) {
+        self.requests += 1;
+        self.errors += u64::from(failed);
+        if let Some(time) = time {
+            self.times[class_of(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))] += 1;
+        }
+    }
+}
+
+/// The class of a time in microseconds: as many for each octave, and one for each of the first few.
+fn class_of(micros: u32) -> usize {
+    let octave = micros.max(1).ilog2().saturating_sub(STEP_BITS);
+    (octave * STEPS + (micros >> octave)) as usize
+}
+
+/// The longest time of a class, in microseconds.
+fn longest(class: usize) -> u64 {
+    let steps = STEPS as usize;
+    let octave = (class / steps).saturating_sub(1);
+    (((class - octave * steps + 1) as u64) << octave) - 1
+}
+
+/// The time in microseconds that 99 of 100 do not exceed; none if there is none.
+fn p99(windows: [&Window; 2]) -> Option<u64> {
+    let [before, present] = windows;
+    let all =
+        || (before.times.iter().zip(&*present.times)).map(|(before, present)| before + present);
+    let total: u64 = all().sum();
+    if total == 0 {
+        return None;
+    }
+    let mut beyond = 0;
+    let class = all().rposition(|times| {
+        beyond += times;
+        beyond > total / 100
+    });
+    class.map(longest)
+}
+
+#[cfg(test)]
+mod tests;

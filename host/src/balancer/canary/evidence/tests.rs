@@ -1,0 +1,148 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Bounds by name, all else unset.
+fn bounds(given: Value) -> Settings {
+    let mut settings = json!({
+        "id": "00000000-0000-4000-8000-000000000000", "version": "v", "state": "running",
+        "share_percent": 5, "max_faults": 0, "min_requests": 100, "promote": false, "created_at": 0,
+    });
+    for (name, value) in given.as_object().unwrap() {
+        settings[name] = value.clone();
+    }
+    serde_json::from_value(settings).unwrap()
+}
+
+struct Case {
+    evidence: Evidence,
+    now: Instant,
+}
+
+impl Case {
+    fn new() -> Self {
+        let now = Instant::now();
+        let evidence = Evidence::new(now);
+        Self { evidence, now }
+    }
+
+    /// So many requests, the first of which fail, each as quick as the others.
+    fn requests(&mut self, side: Side, requests: u64, errors: u64, ms: u64) {
+        for number in 0..requests {
+            let time = Some(Duration::from_millis(ms));
+            (self.evidence).observe(self.now, 100, side, number < errors, time);
+        }
+    }
+
+    fn broken(&self, bound: &str, most: f64) -> Option<String> {
+        self.evidence.broken(&bounds(json!({ bound: most })))
+    }
+}
+
+#[test]
+fn an_absolute_bound_waits_for_enough_requests_of_the_canary() {
+    let mut case = Case::new();
+    case.requests(Side::Canary, 99, 50, 20);
+    assert_eq!(case.broken("max_error_percent", 10.0), None);
+    assert_eq!(case.broken("max_p99_ms", 10.0), None);
+    case.requests(Side::Canary, 1, 0, 20);
+    let reason = case.broken("max_error_percent", 10.0).unwrap();
+    assert_eq!(
+        reason,
+        "50.00 % of its last 100 requests failed, more than 10 %"
+    );
+    assert_eq!(case.broken("max_error_percent", 50.0), None);
+    let reason = case.broken("max_p99_ms", 10.0).unwrap();
+    assert!(
+        reason.starts_with("p99 of its last 100 requests was 20."),
+        "{reason}"
+    );
+    assert_eq!(case.broken("max_p99_ms", 22.0), None);
+}
+
+#[test]
+fn a_ratio_waits_for_enough_requests_of_both() {
+    let mut case = Case::new();
+    case.requests(Side::Canary, 200, 20, 40);
+    case.requests(Side::Stable, 99, 4, 10);
+    assert_eq!(case.broken("max_error_ratio", 2.0), None);
+    assert_eq!(case.broken("max_p99_ratio", 2.0), None);
+    case.requests(Side::Stable, 1, 0, 10);
+    let reason = case.broken("max_error_ratio", 2.0).unwrap();
+    assert!(
+        reason.contains("10.00 %") && reason.contains("4.00 %"),
+        "{reason}"
+    );
+    assert_eq!(case.broken("max_error_ratio", 2.5), None);
+    assert!(case.broken("max_p99_ratio", 3.0).is_some());
+    assert_eq!(case.broken("max_p99_ratio", 5.0), None);
+}
+
+/// A single failure beside none is no ratio.
+#[test]
+fn a_rate_below_one_of_the_smallest_sample_counts_as_that() {
+    let mut case = Case::new();
+    case.requests(Side::Stable, 1900, 0, 1);
+    case.requests(Side::Canary, 100, 2, 1);
+    assert_eq!(case.broken("max_error_ratio", 2.0), None);
+    case.requests(Side::Canary, 1, 1, 1);
+    assert!(case.broken("max_error_ratio", 2.0).is_some());
+}
+
+#[test]
+fn what_was_well_before_does_not_hide_what_goes_wrong_now() {
+    let mut case = Case::new();
+    case.requests(Side::Stable, 10_000, 0, 1);
+    case.requests(Side::Canary, 10_000, 0, 1);
+    for _ in 0..2 {
+        case.now += WINDOW;
+        case.requests(Side::Stable, 100, 0, 1);
+        case.requests(Side::Canary, 100, 10, 1);
+    }
+    assert_eq!(case.evidence.recent(Side::Canary).requests, 200);
+    assert_eq!(case.evidence.total(Side::Canary), (10_200, 20));
+    assert!(case.broken("max_error_percent", 9.0).is_some());
+    // A window that has too little goes on.
+    case.now += 10 * WINDOW;
+    case.requests(Side::Canary, 50, 0, 1);
+    case.now += WINDOW;
+    case.requests(Side::Canary, 1, 0, 1);
+    assert_eq!(case.evidence.recent(Side::Canary).requests, 151);
+}
+
+#[test]
+fn of_nothing_there_is_no_p99() {
+    let mut case = Case::new();
+    assert_eq!(case.evidence.recent(Side::Canary).p99_ms, None);
+    case.evidence.observe(case.now, 1, Side::Canary, true, None);
+    let recent = case.evidence.recent(Side::Canary);
+    assert_eq!((recent.error_percent, recent.p99_ms), (100.0, None));
+}
+
+proptest! {
+    #[test]
+    fn a_class_holds_what_it_says(micros in any::<u32>()) {
+        let class = class_of(micros);
+        prop_assert!(class < CLASSES);
+        let (time, most) = (u64::from(micros), longest(class));
+        prop_assert!(time <= most && most <= time + time / u64::from(STEPS), "{time} {most}");
+        prop_assert!(class == 0 || longest(class - 1) < time);
+    }
+
+    /// Within the width of a class it is the time that the definition names.
+    #[test]
+    fn p99_is_exceeded_by_one_in_a_hundred(times in prop::collection::vec(0_u32..10_000_000, 1..500)) {
+        let mut window = Window::default();
+        for time in &times {
+            window.observe(false, Some(Duration::from_micros((*time).into())));
+        }
+        let told = p99([&Window::default(), &window]).unwrap();
+        let mut sorted = times.clone();
+        sorted.sort_unstable();
+        let exact = u64::from(sorted[sorted.len() - 1 - sorted.len() / 100]);
+        prop_assert!(told >= exact && told <= exact + exact / u64::from(STEPS), "{told} {exact}");
+    }
+}

@@ -1,0 +1,150 @@
+//! Another version beside the one that serves, which takes a share of the picks.
+//!
+//! It has a balancer of its own: its instance, its lock, its faults and its pauses are no business of the
+//! first one. Both are told of the same tables, and see the same load, which is that of the endpoints.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Balancer, By, Choice, Inner, Request};
+use crate::balancer::canary::{Canary, Placed, Side};
+use crate::balancer::check::Observed;
+use crate::balancer::limits::Limits;
+use crate::upstream::Endpoint;
+
+/// The other version at this upstream.
+pub(super) struct Beside {
+    canary: Arc<Canary>,
+    balancer: Balancer,
+}
+
+impl Beside {
+    pub(super) fn tell(&self, table: Arc<[Arc<Endpoint>]>) {
+        self.balancer.tell(table);
+    }
+}
+
+impl Balancer {
+    /// Lets a canary take its share from the next pick on, with these settings and limits, or none. One
+    /// that is there already goes on. A new one begins with what the first hands over, if it takes that; a
+    /// recording ends, since it would tell of a part of the requests.
+    pub fn set_canary(&self, wanted: Option<(Arc<Canary>, String, Limits)>) {
+        let Some((canary, config, limits)) = wanted else {
+            self.end_canary();
+            return;
+        };
+        let running = self.canary.read().clone();
+        if let Some(beside) = running.filter(|beside| Arc::ptr_eq(&beside.canary, &canary)) {
+            let plugin = Arc::clone(&canary.plugin);
+            beside.balancer.replace(plugin, config);
+            beside.balancer.set_limits(limits);
+            return;
+        }
+        self.end_canary();
+        let table = self.endpoints();
+        let beside = self.beside(canary, config, limits, &table);
+        let mut place = self.canary.write();
+        // From here on whoever changes the table finds this one, and tells it.
+        let newest = self.endpoints();
+        if !Arc::ptr_eq(&newest, &table) {
+            beside.tell(newest);
+        }
+        {
+            let mut inner = self.inner.lock();
+            inner.judged = Some((Arc::clone(&beside.canary), Side::Stable));
+            inner.end_recording(&self.recorded);
+        }
+        *place = Some(Arc::new(beside));
+        self.shared.store(true, Ordering::Relaxed);
+    }
+
+    fn end_canary(&self) {
+        // Nobody waits for the place while it is changed.
+        if !self.shared.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.inner.lock().judged = None;
+        // The instance goes when nobody asks it any more, and the lock is free again.
+        let before = self.canary.write().take();
+        drop(before);
+    }
+
+    fn beside(
+        &self,
+        canary: Arc<Canary>,
+        config: String,
+        limits: Limits,
+        table: &Arc<[Arc<Endpoint>]>,
+    ) -> Beside {
+        let plugin = Arc::clone(&canary.plugin);
+        let balancer = Balancer::new(
+            Arc::clone(&self.engine),
+            &format!("{} (canary)", self.upstream),
+            plugin,
+            config,
+        );
+        balancer.set_limits(limits);
+        balancer.tell(Arc::clone(table));
+        balancer.inner.lock().judged = Some((Arc::clone(&canary), Side::Canary));
+        // Without anything to take over, the first pick makes its instance.
+        if let Ok(Some(saved)) = self.saved_for(&canary.plugin) {
+            // What it does wrong is a fault, and counted.
+            let _ = balancer.start_from(&saved);
+        }
+        Beside { canary, balancer }
+    }
+
+    pub(super) fn canary_wants(&self, observed: Observed) -> bool {
+        let wants = |beside: &Arc<Beside>| beside.balancer.interests.contains(observed);
+        self.shared.load(Ordering::Relaxed) && self.canary.read().as_ref().is_some_and(wants)
+    }
+
+    pub(super) fn canary_reads_bodies(&self) -> bool {
+        let reads = |beside: &Arc<Beside>| beside.balancer.reads_bodies();
+        self.shared.load(Ordering::Relaxed) && self.canary.read().as_ref().is_some_and(reads)
+    }
+
+    /// Has that version choose whose the request is.
+    #[inline(never)]
+    pub(super) fn place_by_side<T>(
+        &self,
+        request: Request<'_>,
+        tried: &[u64],
+        claim: impl FnOnce(Arc<Endpoint>, Option<Placed>) -> T,
+    ) -> Choice<T> {
+        let beside = self.canary.read().clone();
+        let side = beside
+            .as_ref()
+            .and_then(|beside| Some((beside, beside.canary.side_of(&request)?)));
+        let Some((beside, side)) = side else {
+            return self.choose(request, tried, |endpoint, _| claim(endpoint, None));
+        };
+        let canary = &beside.canary;
+        canary.note_pick(side);
+        let balancer = match side {
+            Side::Stable => self,
+            Side::Canary => &beside.balancer,
+        };
+        let choice = balancer.choose(request, tried, |endpoint, by| {
+            // What comes of the host's own choices is nobody's merit.
+            let placed = (by == By::Plugin).then(|| Placed {
+                canary: Arc::clone(canary),
+                side,
+            });
+            claim(endpoint, placed)
+        });
+        if matches!(choice, Choice::Refused) {
+            canary.note_refusal(side);
+        }
+        choice
+    }
+}
+
+impl Inner {
+    /// Counts a fault where somebody judges by them.
+    pub(super) fn note_judged(&self, upstream: &str, fault: &str) {
+        if let Some((canary, side)) = &self.judged {
+            canary.note_fault(*side, upstream, fault);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A version that takes a share of the picks.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+use crate::upstream::Outcome;
+
+/// A canary that is this guest, with the bounds that are given.
+fn canary(engine: &Arc<Engine>, name: &str, bounds: Value) -> Arc<Canary> {
+    let plugin = engine.load_trusted(&guest(name)).unwrap();
+    canary_of(plugin, bounds)
+}
+
+fn canary_of(plugin: Arc<Plugin>, bounds: Value) -> Arc<Canary> {
+    let mut settings = json!({
+        "id": "f81d4fae-7dec-41d0-a765-00a0c91e6bf6", "version": plugin.digest, "state": "running",
+        "share_percent": 100, "max_faults": 0, "min_requests": 10, "promote": false, "created_at": 0,
+    });
+    for (name, value) in bounds.as_object().unwrap() {
+        settings[name] = value.clone();
+    }
+    let settings = serde_json::from_value(settings).unwrap();
+    Arc::new(Canary::new(settings, Uuid::nil(), "mine".into(), plugin))
+}
+
+fn begin(engine: &Arc<Engine>, balancer: &Balancer, canary: &Arc<Canary>) {
+    let part = (Arc::clone(canary), "{}".into(), engine.limits());
+    balancer.set_canary(Some(part));
+}
+
+fn reason(canary: &Canary) -> Option<String> {
+    match &*canary.verdict().borrow() {
+        Verdict::Returned(reason) => Some(reason.clone()),
+        Verdict::Open | Verdict::Over => None,
+    }
+}
+
+/// Of three endpoints with these weights the active version chooses the first, the canary the third.
+const WEIGHTS: [u32; 3] = [1, 2, 3];
+
+#[test]
+fn it_gets_its_share_and_what_comes_of_a_request_is_told_to_who_has_placed_it() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "lightest", &WEIGHTS);
+    let canary = canary(&engine, "heaviest", json!({"share_percent": 20}));
+    begin(&engine, &balancer, &canary);
+    let mut of_canary = 0;
+    for entropy in 0..10_000 {
+        let placed = balancer.place(request(entropy), &[], |endpoint, placed| {
+            (endpoint.id, placed.unwrap())
+        });
+        let Choice::Endpoint((id, placed)) = placed else {
+            panic!("no endpoint");
+        };
+        let is_canarys = placed.side == Side::Canary;
+        assert_eq!(id, if is_canarys { 3 } else { 1 });
+        of_canary += u64::from(is_canarys);
+        let status = if is_canarys { 200 } else { 503 };
+        placed.observe(Outcome::Answered(status), Duration::from_millis(1));
+    }
+    // Five standard deviations of 40.
+    assert!((1800..2200).contains(&of_canary), "{of_canary}");
+    let [stable, own] = canary.figures();
+    assert_eq!(
+        (own.picks, own.requests, own.errors),
+        (of_canary, of_canary, 0)
+    );
+    let rest = 10_000 - of_canary;
+    assert_eq!(
+        (stable.picks, stable.requests, stable.errors),
+        (rest, rest, rest)
+    );
+    assert!(canary.is_judged());
+    assert_eq!(balancer.counters().picks, rest);
+
+    balancer.set_canary(None);
+    let none = balancer.place(request(0), &[], |endpoint, placed| {
+        (endpoint.id, placed.is_none())
+    });
+    assert!(matches!(none, Choice::Endpoint((1, true))), "{none:?}");
+}
+
+#[test]
+fn a_client_stays_on_one_side() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "lightest", &WEIGHTS);
+    begin(
+        &engine,
+        &balancer,
+        &canary(&engine, "heaviest", json!({"share_percent": 30})),
+    );
+    let mut seen = [0; 4];
+    for affinity in 0..200 {
+        let pick = |entropy| {
+            let request = Request {
+                affinity: Some(affinity),
+                ..request(entropy)
+            };
+            match balancer.pick(request, &[], |endpoint| endpoint.id) {
+                Choice::Endpoint(id) => id,
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = pick(0);
+        assert!((1..20).all(|entropy| pick(entropy) == first));
+        seen[first as usize] += 1;
+    }
+    assert!(seen[3] > 30 && seen[1] > 100 && seen[2] == 0, "{seen:?}");
+}
+
+#[test]
+fn its_faults_cost_no_request_and_end_it_at_once() {
+    let (_folder, engine) = shared_engine();
+    for (name, word) in [("traps", "trapped"), ("out-of-range", "position")] {
+        let balancer = balancer(&engine, "lightest", &WEIGHTS);
+        let canary = canary(&engine, name, json!({}));
+        begin(&engine, &balancer, &canary);
+        assert!(picks(&balancer, 1)[0] > 0);
+        let said = reason(&canary).unwrap();
+        assert!(said.contains(word) && said.contains("u (canary)"), "{said}");
+        assert_eq!(picks(&balancer, 20), [1; 20]);
+        let [stable, own] = canary.figures();
+        assert_eq!((stable.faults, own.faults, own.requests), (0, 1, 0));
+        assert_eq!(balancer.counters().host_choices, 0);
+    }
+}
+
+#[test]
+fn it_may_have_as_many_faults_as_it_may() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "lightest", &WEIGHTS);
+    let canary = canary(&engine, "panics-sometimes", json!({"max_faults": 1}));
+    begin(&engine, &balancer, &canary);
+    assert!(picks(&balancer, 10).iter().all(|id| *id > 0));
+    assert_eq!(reason(&canary), None);
+    assert!(picks(&balancer, 10).iter().all(|id| *id > 0));
+    let said = reason(&canary).unwrap();
+    assert!(said.starts_with("it failed 2 times, more than 1"), "{said}");
+}
+
+#[test]
+fn what_it_refuses_and_what_fails_counts_against_it() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "lightest", &WEIGHTS);
+    let refuses = canary(&engine, "refuses", json!({"max_error_percent": 50}));
+    begin(&engine, &balancer, &refuses);
+    assert_eq!(picks(&balancer, 12), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+    assert!(reason(&refuses).unwrap().contains("100.00 %"));
+
+    let breaks = canary(&engine, "heaviest", json!({"max_error_percent": 50}));
+    begin(&engine, &balancer, &breaks);
+    for number in 0..10 {
+        assert_eq!(reason(&breaks), None);
+        let placed = balancer.place(request(number), &[], |_, placed| placed.unwrap());
+        let Choice::Endpoint(placed) = placed else {
+            panic!("no endpoint");
+        };
+        let outcome = [Outcome::Broken, Outcome::Timeout, Outcome::Answered(500)];
+        placed.observe(outcome[number as usize % 3], Duration::from_millis(1));
+    }
+    assert!(reason(&breaks).is_some());
+    assert_eq!(picks(&balancer, 3), [1; 3]);
+}
+
+#[test]
+fn both_are_told_of_the_same_table() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "lightest", &WEIGHTS);
+    begin(&engine, &balancer, &canary(&engine, "heaviest", json!({})));
+    assert_eq!(picks(&balancer, 1), [3]);
+    balancer.set_endpoints(endpoints(&[1, 9, 3]));
+    assert_eq!(picks(&balancer, 1), [2]);
+    balancer.set_canary(None);
+    assert_eq!(picks(&balancer, 1), [1]);
+}
+
+#[test]
+fn it_begins_with_what_the_active_version_hands_over() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "counts", &[1, 1, 1]);
+    assert_eq!(picks(&balancer, 2), [1, 2]);
+    let canary = canary(&engine, "counts-next", json!({}));
+    begin(&engine, &balancer, &canary);
+    assert_eq!(picks(&balancer, 2), [3, 1]);
+    // It goes on, whatever else is written; the active one's turn is its own.
+    begin(&engine, &balancer, &canary);
+    assert_eq!(picks(&balancer, 1), [2]);
+    balancer.set_canary(None);
+    assert_eq!(picks(&balancer, 1), [3]);
+}
+
+#[test]
+fn a_state_that_it_does_not_take_is_a_fault() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "counts-next", &[1, 1, 1]);
+    picks(&balancer, 1);
+    let canary = canary(&engine, "counts", json!({}));
+    begin(&engine, &balancer, &canary);
+    let said = reason(&canary).unwrap();
+    assert!(said.contains("this is not of version 1"), "{said}");
+    assert_eq!(picks(&balancer, 2), [2, 3]);
+    let counters = balancer.counters();
+    assert_eq!((counters.instances, counters.faults.state), (1, 0));
+}
+
+#[test]
+fn what_it_looks_at_is_taken_note_of() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "lightest", &WEIGHTS);
+    let latency = SHIPPED
+        .iter()
+        .find(|shipped| shipped.name == "latency")
+        .unwrap();
+    let plugin = engine.load_trusted(latency.component).unwrap();
+    assert!(!balancer.wants(Observed::Latency));
+    begin(&engine, &balancer, &canary_of(plugin, json!({})));
+    picks(&balancer, 1);
+    assert!(balancer.wants(Observed::Latency));
+    balancer.set_canary(None);
+    assert!(!balancer.wants(Observed::Latency));
+}
+
+#[test]
+fn a_recording_is_of_one_component() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "lightest", &WEIGHTS);
+    let record = || {
+        let (to, pieces) = tokio::sync::mpsc::channel(16);
+        let component = guest("lightest").into();
+        let limit = 1 << 20;
+        let name = "mine".into();
+        (
+            balancer.record(Recording {
+                name,
+                component,
+                to,
+                limit,
+            }),
+            pieces,
+        )
+    };
+    let (begun, mut pieces) = record();
+    assert!(begun.is_ok());
+    begin(&engine, &balancer, &canary(&engine, "heaviest", json!({})));
+    while pieces.blocking_recv().is_some() {}
+    let refused = record().0.unwrap_err();
+    assert!(refused.contains("a canary"), "{refused}");
+    balancer.set_canary(None);
+    assert!(record().0.is_ok());
+}

@@ -1,0 +1,15 @@
+//! Picks the endpoint of the greatest weight, the first of several: where it sends a request tells that it
+//! was asked.
+
+use guest_sdk::{Balancer, Endpoints, Request};
+
+#[derive(Default)]
+struct Heaviest;
+
+impl Balancer for Heaviest {
+    fn pick(&mut self, _request: &Request, endpoints: &Endpoints) -> Option<usize> {
+        (0..endpoints.len()).rev().max_by_key(|&position| endpoints[position].weight)
+    }
+}
+
+guest_sdk::export!(Heaviest);
