@@ -13,6 +13,7 @@ mod authors;
 mod bad_input;
 mod balancers;
 mod bodies;
+mod canary;
 mod contract;
 mod explain;
 mod fire;

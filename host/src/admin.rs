@@ -1,6 +1,7 @@
 //! The Admin API: one set of handlers for every entity, generated from the declarations.
 
 mod balancers;
+mod canary;
 mod candidate;
 mod decode;
 mod entities;
@@ -31,6 +32,7 @@ use axum::middleware::map_response_with_state;
 use axum::routing::{MethodRouter, get};
 
 pub use balancers::install_shipped;
+pub use canary::follow_canaries;
 pub use serve::serve;
 pub use versions::resume_checks;
 
@@ -101,6 +103,7 @@ fn router(admin: Admin) -> Router {
     ];
     endpoints.extend(balancers::endpoints());
     endpoints.extend(versions::endpoints());
+    endpoints.push(canary::endpoint());
     endpoints.push(logs::endpoint());
     endpoints.extend(targets::endpoints());
     endpoints.push(record::endpoint());

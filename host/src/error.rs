@@ -115,6 +115,15 @@ impl Error {
         )
     }
 
+    /// What it says, in a sentence.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Plain(_, message) => message.clone(),
+            Self::Bare(status) => status.to_string(),
+            Self::Coded(coded) => coded.message.clone(),
+        }
+    }
+
     fn foreign_key(field: &str, to: &str, key: Value) -> Self {
         let shown = key.as_object().map(lua).unwrap_or_default();
         Self::coded(

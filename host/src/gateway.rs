@@ -106,6 +106,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         addresses: (proxy, admin_address),
     };
     tokio::spawn(admin::resume_checks(admin.clone()));
+    tokio::spawn(admin::follow_canaries(admin.clone()));
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(admin::serve(admin_listener, admin, stopped));
     announce(&config, proxy, admin_address);

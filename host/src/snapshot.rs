@@ -19,6 +19,7 @@ use uuid::Uuid;
 pub use compile::Compiler;
 pub(crate) use compile::complete;
 
+use crate::balancer::Canary;
 use crate::proxy::{Retry, Router};
 use crate::store::Revision;
 use crate::upstream::Upstream;
@@ -75,6 +76,8 @@ pub struct Published {
     current: RwLock<Arc<Snapshot>>,
     /// None until the first commit.
     applied: watch::Sender<Option<Revision>>,
+    /// The canaries that are going on.
+    canaries: watch::Sender<Vec<Arc<Canary>>>,
     /// Applied commits some of whose names are being looked up for the first time.
     unresolved: watch::Sender<BTreeSet<Revision>>,
 }
@@ -85,6 +88,7 @@ impl Default for Published {
             generation: AtomicU64::new(1),
             current: RwLock::default(),
             applied: watch::Sender::new(None),
+            canaries: watch::Sender::default(),
             unresolved: watch::Sender::default(),
         }
     }
@@ -127,6 +131,31 @@ impl Published {
         if let Some(first) = applied {
             self.applied(first).await;
         }
+    }
+
+    /// The canaries that are going on, now and later on.
+    pub fn canaries(&self) -> watch::Receiver<Vec<Arc<Canary>>> {
+        self.canaries.subscribe()
+    }
+
+    /// The canary of a balancer, if one is going on.
+    pub fn canary_of(&self, balancer: Uuid) -> Option<Arc<Canary>> {
+        let canaries = self.canaries.borrow();
+        canaries
+            .iter()
+            .find(|canary| canary.balancer == balancer)
+            .cloned()
+    }
+
+    fn set_canaries(&self, canaries: Vec<Arc<Canary>>) {
+        self.canaries.send_if_modified(|now| {
+            let is_there = |canary| now.iter().any(|known| Arc::ptr_eq(known, canary));
+            let same = now.len() == canaries.len() && canaries.iter().all(is_there);
+            if !same {
+                *now = canaries;
+            }
+            !same
+        });
     }
 
     fn publish(&self, snapshot: Snapshot) {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::entities::{self, Key, TRIES, busy, find, id_of};
 use super::page::Page;
-use super::{Admin, decode, settings, upload, versions};
+use super::{Admin, canary, decode, settings, upload, versions};
 use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
 use crate::entity::{Kind, Row};
 use crate::error::Error;
@@ -158,6 +158,9 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Res
     let name = row.get("name").cloned().unwrap_or_default();
     let usage = usage(&admin, &name, &digests.collect::<Vec<_>>())?;
     row.insert("usage".into(), usage);
+    if let Some(canary) = canary::shown(&admin, &row) {
+        row.insert("canary".into(), canary);
+    }
     Ok(Json(Value::from(row)).into_response())
 }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::entities::id_of;
 use super::info::{KONG_VERSION, NODE, is_reachable, resident_bytes, sum};
 use super::{Admin, targets};
-use crate::balancer::{Counters, ShadowReport};
+use crate::balancer::{CanaryFigures, Counters, ShadowReport, Side};
 use crate::entity::Kind;
 use crate::error::Error;
 use crate::upstream::{AddressReport, Upstream};
@@ -61,6 +61,15 @@ struct Figures {
     reachable: bool,
     resident: Option<u64>,
     upstreams: Vec<Figure>,
+    canaries: Vec<Canary>,
+}
+
+/// What is shown of a canary.
+#[derive(Debug)]
+struct Canary {
+    balancer: String,
+    version: String,
+    sides: [CanaryFigures; 2],
 }
 
 /// What is shown of an upstream.
@@ -124,6 +133,7 @@ impl Figures {
             reachable: is_reachable(admin),
             resident: resident_bytes(),
             upstreams,
+            canaries: Canary::all(admin),
         })
     }
 
@@ -283,6 +293,7 @@ impl Figures {
             rejections,
         )?;
         self.shadows(page)?;
+        self.canaries(page)?;
         let resident = self.resident.map(|bytes| ([] as [Label<'_>; 0], bytes));
         page.whole(
             "process_resident_memory_bytes",
@@ -326,6 +337,49 @@ impl Figures {
         )
     }
 
+    fn canaries(&self, page: &mut Page<'_>) -> fmt::Result {
+        let all = || self.canaries.iter().flat_map(Canary::labelled);
+        let each = |of: fn(&CanaryFigures) -> u64| {
+            all().map(move |(labels, figures)| (labels, of(figures)))
+        };
+        let counter = MetricType::Counter;
+        page.whole(
+            "pointsman_canary_picks",
+            "Picks asked for while a version takes a share of them, by who was asked",
+            counter,
+            each(|figures| figures.picks),
+        )?;
+        page.whole(
+            "pointsman_canary_faults",
+            "Faults of either side's instances",
+            counter,
+            each(|figures| figures.faults),
+        )?;
+        page.whole(
+            "pointsman_canary_requests",
+            "Requests that either side has placed, retries included",
+            counter,
+            each(|figures| figures.requests),
+        )?;
+        page.whole(
+            "pointsman_canary_errors",
+            "Those of them that failed",
+            counter,
+            each(|figures| figures.errors),
+        )?;
+        let times = all().filter_map(|(labels, figures)| Some((labels, figures.recent.p99_ms?)));
+        page.family(
+            "pointsman_canary_p99_seconds",
+            "99th percentile of the time until the head of the response, of the last minutes",
+            MetricType::Gauge,
+            times.map(|(labels, millis)| {
+                let encode =
+                    move |mut encoder: MetricEncoder<'_>| encoder.encode_gauge(&(millis / 1000.0));
+                (labels, encode)
+            }),
+        )
+    }
+
     /// A number for each address of each target.
     fn addresses(
         &self,
@@ -349,6 +403,34 @@ impl Figure {
     fn labels(&self) -> [Label<'_>; 2] {
         let algorithm = &*self.upstream.policy().algorithm;
         [("upstream", &*self.upstream.name), ("balancer", algorithm)]
+    }
+}
+
+impl Canary {
+    fn all(admin: &Admin) -> Vec<Self> {
+        let canaries = admin.published.canaries().borrow().clone();
+        let shown = canaries.iter().map(|canary| Self {
+            balancer: canary.name.clone(),
+            version: canary.plugin.digest.clone(),
+            sides: canary.figures(),
+        });
+        let mut shown: Vec<Self> = shown.collect();
+        shown.sort_by(|a, b| a.balancer.cmp(&b.balancer));
+        shown
+    }
+
+    /// The figures of each side with their labels.
+    fn labelled(&self) -> impl Iterator<Item = ([Label<'_>; 3], &CanaryFigures)> {
+        let sides = Side::ALL.iter().zip(&self.sides);
+        sides.map(|(side, figures)| {
+            let (balancer, version) = (&*self.balancer, &*self.version);
+            let of = [
+                ("balancer", balancer),
+                ("version", version),
+                ("side", side.name()),
+            ];
+            (of, figures)
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::balancers::not_shipped;
+use super::canary;
 use super::entities::{TRIES, busy, find, id_of};
 use super::intake::{self, Taken};
 use super::{Admin, settings, targets, upload};
@@ -72,11 +73,11 @@ pub(super) fn endpoints() -> [Endpoint; 5] {
     ]
 }
 
-fn text<'r>(row: &'r Row, field: &str) -> &'r str {
+pub(super) fn text<'r>(row: &'r Row, field: &str) -> &'r str {
     row.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn balancer_of(admin: &Admin, key: &str) -> Result<Stored, Error> {
+pub(super) fn balancer_of(admin: &Admin, key: &str) -> Result<Stored, Error> {
     find(admin, Kind::Balancer, key)?.ok_or_else(Error::not_found)
 }
 
@@ -104,7 +105,7 @@ pub(super) fn id(key: &str) -> Option<Uuid> {
 }
 
 /// The version that a path names by its id, its digest, or the beginning of its digest.
-fn named(admin: &Admin, balancer: &Stored, key: &str) -> Result<Stored, Error> {
+pub(super) fn named(admin: &Admin, balancer: &Stored, key: &str) -> Result<Stored, Error> {
     let parent = id_of(&balancer.row);
     if let Some(id) = id(key) {
         let found = admin.store.get(KIND, id)?;
@@ -136,6 +137,8 @@ fn shown(mut row: Row, balancer: &Row) -> Value {
     if text(&row, "state") == "ready" {
         let state = if row.get("digest") == balancer.get("digest") {
             "active"
+        } else if canary::is_of(balancer, text(&row, "digest")) {
+            "canary"
         } else if row.get("promoted_at").is_some_and(|time| !time.is_null()) {
             "retired"
         } else {
@@ -225,6 +228,9 @@ async fn delete(
         if digest == balancer.row.get("digest") {
             return Err(Error::referenced(KIND, Kind::Balancer));
         }
+        if canary::is_of(&balancer.row, text(&version, "digest")) {
+            return Err(Error::referenced(KIND, Kind::Balancer));
+        }
         if settings::is_pinned(&*admin.store, &balancer.row, &version)? {
             return Err(Error::referenced(KIND, Kind::Upstream));
         }
@@ -232,6 +238,7 @@ async fn delete(
         if digest == row.get("previous_digest") {
             row.insert("previous_digest".into(), Value::Null);
         }
+        canary::forget(&mut row, text(&version, "digest"));
         // Written even where it stays as it is, so that nobody comes to rely on the version meanwhile.
         let balancer = Write::Replace {
             kind: Kind::Balancer,
@@ -283,21 +290,15 @@ async fn rollback(State(admin): State<Admin>, Path(key): Path<String>) -> Result
 }
 
 /// Makes a version active that is there. Returns the balancer, unless it has changed meanwhile.
-async fn switch(admin: &Admin, balancer: &Stored, version: Stored) -> Result<Option<Row>, Error> {
+pub(super) async fn switch(
+    admin: &Admin,
+    balancer: &Stored,
+    version: Stored,
+) -> Result<Option<Row>, Error> {
     if version.row.get("digest") == balancer.row.get("digest") {
         return Ok(Some(balancer.row.clone()));
     }
-    if let Some(reason) = not_ready(&version.row) {
-        return Err(Error::bad_request(reason));
-    }
-    let component = admin.store.blob(KIND, id_of(&version.row))?;
-    let component = component.ok_or_else(Error::not_found)?;
-    let plugin = admin.engine.load(component).await?;
-    let name = text(&balancer.row, "name");
-    let unfit = settings::unfit(&admin.store, &admin.engine, name, &plugin).await?;
-    if !unfit.is_empty() {
-        return Err(Error::field("upstreams", unfit));
-    }
+    check_fit(admin, &balancer.row, &version.row).await?;
     let candidate = Candidate {
         row: version.row,
         revision: Some(version.revision),
@@ -306,6 +307,23 @@ async fn switch(admin: &Admin, balancer: &Stored, version: Stored) -> Result<Opt
     let id = id_of(&balancer.row);
     let (row, writes) = activation(id, Some(balancer), Row::new(), candidate)?;
     Ok(written(admin, writes).await?.then_some(row))
+}
+
+/// Checks that a version can choose for all upstreams that follow its balancer.
+pub(super) async fn check_fit(admin: &Admin, balancer: &Row, version: &Row) -> Result<(), Error> {
+    if let Some(reason) = not_ready(version) {
+        return Err(Error::bad_request(reason));
+    }
+    let component = admin.store.blob(KIND, id_of(version))?;
+    let component = component.ok_or_else(Error::not_found)?;
+    let plugin = admin.engine.load(component).await?;
+    let name = text(balancer, "name");
+    let unfit = settings::unfit(&admin.store, &admin.engine, name, &plugin).await?;
+    if unfit.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::field("upstreams", unfit))
+    }
 }
 
 /// A version that is ready, with what it takes to write its row.
@@ -356,6 +374,11 @@ pub(super) fn activation(
     if let (Some(before), false) = (before, stays) {
         input.insert("previous_digest".into(), before.clone());
     }
+    if let (Some(old), false) = (old, stays)
+        && let Some(canary) = canary::ended_by(&old.row, text(&version.row, "digest"))
+    {
+        input.insert("canary".into(), canary.into());
+    }
     let declaration = Kind::Balancer.declaration();
     let row = match old {
         Some(old) => declaration.update(&old.row, input)?,
@@ -382,7 +405,7 @@ pub(super) fn activation(
     Ok((row, writes))
 }
 
-fn seconds() -> u64 {
+pub(super) fn seconds() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.unwrap_or_default().as_secs()
 }

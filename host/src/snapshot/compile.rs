@@ -1,5 +1,6 @@
 //! Entities to snapshot: follows the store's watch.
 
+mod canary;
 mod shadow;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::new_names::NewNames;
 use super::{Published, Service, Snapshot, Tls};
-use crate::balancer::{Balancer, Engine, Limits, Plugin};
+use crate::balancer::{Balancer, Canary, Engine, Limits, Plugin};
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
@@ -52,6 +53,8 @@ pub struct Compiler {
     versions: HashMap<Uuid, entity::version::Version>,
     /// The components that upstreams may need now, by digest; none for one that does not load.
     plugins: HashMap<String, Option<Arc<Plugin>>>,
+    /// The canaries that are going on, by balancer.
+    canaries: HashMap<Uuid, Arc<Canary>>,
 
     named: HashMap<Uuid, Arc<Upstream>>,
     plain: HashMap<(String, u16), Arc<Upstream>>,
@@ -100,6 +103,7 @@ impl Compiler {
             balancers: HashMap::new(),
             versions: HashMap::new(),
             plugins: HashMap::new(),
+            canaries: HashMap::new(),
             named: HashMap::new(),
             plain: HashMap::new(),
             router: Arc::default(),
@@ -146,6 +150,7 @@ impl Compiler {
         };
         if stale.plugins || !stale.upstreams.is_empty() {
             self.load_plugins().await;
+            self.set_canaries();
         }
         self.rebuild(stale);
         self.published.mark_applied(commit.revision, resolved);
@@ -277,10 +282,14 @@ impl Compiler {
         }
     }
 
-    /// Loads what is active or pinned and not loaded yet, and forgets what is neither.
+    /// Loads what is active, a canary or pinned and not loaded yet, and forgets what is none of these.
     async fn load_plugins(&mut self) {
         let active = self.balancers.iter();
         let active = active.map(|(id, balancer)| (balancer.digest.clone(), *id));
+        let canaries = self.balancers.iter().filter_map(|(id, balancer)| {
+            let canary = balancer.live_canary()?;
+            Some((canary.version.clone(), *id))
+        });
         let pins = self.upstreams.values().flat_map(|upstream| {
             let extension = &upstream.pointsman;
             let own = Some(&upstream.algorithm).zip(extension.balancer_version.as_ref());
@@ -291,7 +300,7 @@ impl Compiler {
         });
         let pinned =
             pins.filter_map(|(name, digest)| Some((digest.clone(), self.balancer(name)?.id)));
-        let needed: HashMap<String, Uuid> = active.chain(pinned).collect();
+        let needed: HashMap<String, Uuid> = active.chain(canaries).chain(pinned).collect();
         self.plugins.retain(|digest, _| needed.contains_key(digest));
         for (digest, balancer) in needed {
             if !self.plugins.contains_key(&digest) {
@@ -442,6 +451,7 @@ impl Compiler {
         upstream.balancer().set_limits(limits);
         upstream.host_header = settings.host_header.as_deref().map(Arc::from);
         upstream.set_policy(Policy::of(settings));
+        self.set_canary(&upstream, settings);
         self.set_shadow(&upstream, settings);
         self.named.insert(id, Arc::new(upstream));
         None
@@ -471,6 +481,7 @@ impl Compiler {
                 let plugin = self.plugin_or_default(settings);
                 let config = config_of(settings, &plugin);
                 upstream.balancer().replace(plugin, config);
+                self.set_canary(upstream, settings);
                 self.set_shadow(upstream, settings);
             }
         }

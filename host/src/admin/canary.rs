@@ -1,0 +1,337 @@
+//! Canaries: a version takes a share of the picks before it is made active, and goes back by itself.
+//!
+//! What was asked for and what has become of it stand in the balancer's row, beside the digest of the active
+//! version. So each step is one write, and every gateway on the store follows. A bound that is broken takes
+//! effect where requests are placed; here it is written down.
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::StatusCode;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::balancers::not_shipped;
+use super::entities::{Endpoint, TRIES, busy, id_of};
+use super::versions::{self, balancer_of, named, seconds, text, written};
+use super::{Admin, BODY_LIMIT, decode};
+use crate::balancer::{Canary, Side, Verdict};
+use crate::entity::balancer::{CANARY, CanaryState};
+use crate::entity::{Kind, Row, Violations, read_fields};
+use crate::error::Error;
+use crate::store::{Stored, Write};
+
+const KIND: Kind = Kind::Balancer;
+
+/// Pause before what could not be written is tried again, and between two looks at whether a canary has
+/// placed enough to have passed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) fn endpoint() -> Endpoint {
+    (
+        "/balancers/{key}/versions/{nested}/canary".into(),
+        get(show).post(begin).delete(end),
+        "DELETE, GET, HEAD, OPTIONS, POST",
+    )
+}
+
+fn canary_in(balancer: &Row) -> Option<&Row> {
+    balancer.get("canary").and_then(Value::as_object)
+}
+
+fn live_in(balancer: &Row) -> Option<&Row> {
+    let live = [CanaryState::Running, CanaryState::Passed].map(CanaryState::name);
+    canary_in(balancer).filter(|canary| live.contains(&text(canary, "state")))
+}
+
+/// Whether the version of this digest takes a share of a balancer's picks.
+pub(super) fn is_of(balancer: &Row, digest: &str) -> bool {
+    live_in(balancer).is_some_and(|canary| text(canary, "version") == digest)
+}
+
+/// Takes what is said of a canary out of a balancer's row, if it was of this version.
+pub(super) fn forget(balancer: &mut Row, digest: &str) {
+    if canary_in(balancer).is_some_and(|canary| text(canary, "version") == digest) {
+        balancer.shift_remove("canary");
+    }
+}
+
+/// What is to be said of a balancer's canary once the version of this digest is active; none if there is
+/// none, or it is over already.
+pub(super) fn ended_by(balancer: &Row, digest: &str) -> Option<Row> {
+    let canary = live_in(balancer)?;
+    Some(if text(canary, "version") == digest {
+        concluded(canary, CanaryState::Promoted, None)
+    } else {
+        let reason = "another version was made active".to_owned();
+        concluded(canary, CanaryState::Ended, Some(reason))
+    })
+}
+
+fn concluded(canary: &Row, state: CanaryState, reason: Option<String>) -> Row {
+    let mut canary = canary.clone();
+    canary.insert("state".into(), state.name().into());
+    canary.insert("reason".into(), reason.into());
+    if !state.is_live() {
+        canary.insert("ended_at".into(), seconds().into());
+    }
+    canary
+}
+
+/// A balancer's canary with what it has come to here, while it is going on.
+pub(super) fn shown(admin: &Admin, balancer: &Row) -> Option<Value> {
+    let mut row = canary_in(balancer)?.clone();
+    let running = admin.published.canary_of(id_of(balancer));
+    let own = running.filter(|canary| canary.settings.id == id_of(&row));
+    if let Some(canary) = own.filter(|_| live_in(balancer).is_some()) {
+        // It may not be written down yet.
+        if let Verdict::Returned(reason) = &*canary.verdict().borrow() {
+            row = concluded(&row, CanaryState::Returned, Some(reason.clone()));
+        }
+        let sides = Side::ALL.iter().zip(canary.figures());
+        let sides = sides.map(|(side, figures)| (side.name().to_owned(), json!(figures)));
+        row.insert("figures".into(), sides.collect::<Row>().into());
+    }
+    Some(row.into())
+}
+
+async fn show(
+    State(admin): State<Admin>,
+    Path((key, version)): Path<(String, String)>,
+) -> Result<Response, Error> {
+    let balancer = balancer_of(&admin, &key)?;
+    let version = named(&admin, &balancer, &version)?;
+    let shown = shown(&admin, &balancer.row);
+    let own = shown.filter(|canary| canary.get("version") == version.row.get("digest"));
+    Ok(Json(own.ok_or_else(Error::not_found)?).into_response())
+}
+
+/// Lets a version take a share of the picks. Where it does already, it begins anew with other bounds.
+async fn begin(
+    State(admin): State<Admin>,
+    Path((key, version)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Error> {
+    let input = decode::fields(CANARY, request, BODY_LIMIT).await?;
+    let asked = asked(input).map_err(|wrong| Error::schema(&wrong))?;
+    for _ in 0..TRIES {
+        let balancer = balancer_of(&admin, &key)?;
+        not_shipped(&balancer.row, "switched")?;
+        let version = named(&admin, &balancer, &version)?.row;
+        let digest = text(&version, "digest");
+        if digest == text(&balancer.row, "digest") {
+            return Err(Error::bad_request("this version is active already"));
+        }
+        if let Some(other) = live_in(&balancer.row).filter(|other| text(other, "version") != digest)
+        {
+            let message = format!(
+                "the version {} is a canary: end that first",
+                text(other, "version")
+            );
+            return Err(Error::Plain(StatusCode::CONFLICT, message));
+        }
+        versions::check_fit(&admin, &balancer.row, &version).await?;
+        let mut canary = Row::new();
+        canary.insert("id".into(), Uuid::new_v4().to_string().into());
+        canary.insert("version".into(), digest.into());
+        canary.insert("state".into(), CanaryState::Running.name().into());
+        canary.insert("reason".into(), Value::Null);
+        canary.extend(asked.clone());
+        canary.insert("created_at".into(), seconds().into());
+        canary.insert("ended_at".into(), Value::Null);
+        if let Some(row) = put(&admin, balancer, canary.into()).await? {
+            let canary = shown(&admin, &row);
+            return Ok((StatusCode::CREATED, Json(canary)).into_response());
+        }
+    }
+    Err(busy(KIND))
+}
+
+/// What a request asks for.
+fn asked(input: Row) -> Result<Row, Violations> {
+    let asked = read_fields(CANARY, input)?;
+    let mut wrong = Violations::default();
+    if asked.get("share_percent").and_then(Value::as_f64) == Some(0.0) {
+        wrong.field("share_percent", "value must be greater than 0");
+    }
+    let has_end = asked.get("duration").is_some_and(Value::is_number);
+    if asked.get("promote") == Some(&true.into()) && !has_end {
+        let message = "required field missing";
+        wrong.conditional("promote", "duration", message);
+    }
+    if wrong.is_empty() {
+        Ok(asked)
+    } else {
+        Err(wrong)
+    }
+}
+
+/// Ends a canary by hand, or forgets one that is over.
+async fn end(
+    State(admin): State<Admin>,
+    Path((key, version)): Path<(String, String)>,
+) -> Result<StatusCode, Error> {
+    for _ in 0..TRIES {
+        let balancer = balancer_of(&admin, &key)?;
+        let version = named(&admin, &balancer, &version)?;
+        let canary = canary_in(&balancer.row);
+        if canary.is_none_or(|canary| canary.get("version") != version.row.get("digest")) {
+            return Err(Error::not_found());
+        }
+        if put(&admin, balancer, Value::Null).await?.is_some() {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+    }
+    Err(busy(KIND))
+}
+
+/// Writes what is said of a balancer's canary. Returns the balancer, unless it has changed meanwhile.
+async fn put(admin: &Admin, balancer: Stored, canary: Value) -> Result<Option<Row>, Error> {
+    let input = Row::from_iter([("canary".to_owned(), canary)]);
+    let row = KIND.declaration().update(&balancer.row, input)?;
+    let write = Write::put(
+        KIND,
+        id_of(&row),
+        row.clone(),
+        None,
+        Some(balancer.revision),
+    );
+    Ok(written(admin, vec![write]).await?.then_some(row))
+}
+
+/// Follows all canaries, and writes down what becomes of them.
+pub async fn follow_canaries(admin: Admin) {
+    let mut canaries = admin.published.canaries();
+    let mut followed = HashSet::new();
+    loop {
+        let going_on = canaries.borrow_and_update().clone();
+        followed.retain(|id| going_on.iter().any(|canary| canary.settings.id == *id));
+        for canary in going_on {
+            if followed.insert(canary.settings.id) {
+                tokio::spawn(follow(admin.clone(), canary));
+            }
+        }
+        // An error means that the sender is gone, which `admin` holds.
+        if canaries.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn follow(admin: Admin, canary: Arc<Canary>) {
+    let mut verdict = canary.verdict();
+    let mut passes = pin!(passes(&canary));
+    let mut passed = canary.settings.state == CanaryState::Passed;
+    loop {
+        let decided = async {
+            let decided = verdict.wait_for(|verdict| *verdict != Verdict::Open).await;
+            decided.map(|verdict| verdict.clone())
+        };
+        tokio::select! {
+            biased;
+            decided = decided => {
+                if let Ok(Verdict::Returned(reason)) = decided {
+                    conclude(&admin, &canary, CanaryState::Returned, Some(reason)).await;
+                }
+                return;
+            }
+            () = &mut passes, if !passed => {
+                passed = true;
+                pass(&admin, &canary).await;
+            }
+        }
+    }
+}
+
+/// Ends when the canary's time is over, if ever, and both sides have placed enough to be judged.
+async fn passes(canary: &Canary) {
+    let Some(duration) = canary.settings.duration else {
+        return std::future::pending().await;
+    };
+    let began = SystemTime::UNIX_EPOCH + Duration::from_secs(canary.settings.created_at);
+    let end = began + Duration::try_from_secs_f64(duration).unwrap_or_default();
+    let left = end.duration_since(SystemTime::now());
+    tokio::time::sleep(left.unwrap_or_default()).await;
+    while !canary.is_judged() {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn pass(admin: &Admin, canary: &Canary) {
+    let (balancer, version) = (&*canary.name, &*canary.plugin.digest);
+    let reason = if canary.settings.promote {
+        match promote(admin, canary).await {
+            Ok(()) => {
+                tracing::info!(balancer, version, "a canary has passed, and is made active");
+                return;
+            }
+            Err(error) => {
+                let reason = format!("it could not be made active: {}", error.message());
+                tracing::warn!(balancer, version, "a canary has passed: {reason}");
+                Some(reason)
+            }
+        }
+    } else {
+        tracing::info!(balancer, version, "a canary has passed: it can be promoted");
+        None
+    };
+    conclude(admin, canary, CanaryState::Passed, reason).await;
+}
+
+/// Makes a canary active, unless it has ended meanwhile.
+async fn promote(admin: &Admin, canary: &Canary) -> Result<(), Error> {
+    for _ in 0..TRIES {
+        let Some(balancer) = balancer_with(admin, canary)? else {
+            return Ok(());
+        };
+        let version = versions::of_digest(&*admin.store, canary.balancer, &canary.plugin.digest)?;
+        let version = version.ok_or_else(Error::not_found)?;
+        if versions::switch(admin, &balancer, version).await?.is_some() {
+            return Ok(());
+        }
+    }
+    Err(busy(KIND))
+}
+
+/// The balancer of a canary, as long as that is going on.
+fn balancer_with(admin: &Admin, canary: &Canary) -> Result<Option<Stored>, Error> {
+    let balancer = admin.store.get(KIND, canary.balancer)?;
+    let is_own = |balancer: &Stored| {
+        live_in(&balancer.row).is_some_and(|row| id_of(row) == canary.settings.id)
+    };
+    Ok(balancer.filter(is_own))
+}
+
+/// Writes down what has become of a canary, unless it has ended otherwise, as soon as that can be written.
+async fn conclude(admin: &Admin, canary: &Canary, state: CanaryState, reason: Option<String>) {
+    loop {
+        let written = async {
+            let Some(balancer) = balancer_with(admin, canary)? else {
+                return Ok(true);
+            };
+            let row = live_in(&balancer.row).map(|row| concluded(row, state, reason.clone()));
+            Ok::<_, Error>(put(admin, balancer, row.into()).await?.is_some())
+        };
+        match written.await {
+            Ok(true) => return,
+            // Somebody else has written the row: there may be nothing left to say.
+            Ok(false) => {}
+            Err(error) => {
+                let (balancer, state) = (&*canary.name, state.name());
+                let cause = error.message();
+                tracing::error!(
+                    balancer,
+                    state,
+                    "cannot write down what became of a canary: {cause}"
+                );
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
