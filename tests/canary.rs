@@ -1,5 +1,7 @@
 //! A version of a balancer that takes a share of the picks, and goes back by itself.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, Load, Reply, Setup, Tally, guest};
@@ -490,4 +492,32 @@ fn settings_must_fit_it() {
     let refused = refused.expect(400).json();
     let wrong = &refused["fields"]["upstreams"]["u"]["pointsman"]["balancer_config"];
     assert!(wrong.to_string().contains("probes"), "{refused}");
+}
+
+#[test]
+fn the_command_begins_and_ends_it() {
+    let case = Case::new();
+    let command = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args(["plugin", "canary", "mine", &case.digest[..8]])
+            .args(arguments)
+            .env("POINTSMAN_ADMIN", format!("http://{}", case.gateway.admin))
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    let (done, said) = command(&["--share-percent", "100", "--max-p99-ratio", "1.5"]);
+    assert!(done, "{said}");
+    assert_eq!(
+        said,
+        format!("mine: 100.0 % of the picks go to sha256 {}\n", case.digest)
+    );
+    assert_eq!(case.shown()["max_p99_ratio"], 1.5);
+    assert_eq!(case.answers(8), (0, 8));
+    let (done, said) = command(&["--end"]);
+    assert!(done, "{said}");
+    assert_eq!(case.answers(8), (8, 0));
+    let (done, said) = command(&["--min-requests", "0"]);
+    assert!(!done && said.contains("min_requests"), "{said}");
 }

@@ -15,6 +15,10 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Largest answer that is read, in bytes.
 const ANSWER: u64 = 16 << 20;
 
+/// Media types of what is sent.
+const COMPONENT: &str = "application/wasm";
+const JSON: &str = "application/json";
+
 /// Where the gateway is.
 #[derive(Debug, Args)]
 pub(crate) struct Gateway {
@@ -78,7 +82,22 @@ impl Admin {
 
     /// Asks for something to be done.
     pub(crate) fn post(&self, path: &str) -> anyhow::Result<Answer> {
-        let answer = self.send("POST", path, SendBody::none(), Some(0))?;
+        let answer = self.send("POST", path, SendBody::none(), Some((COMPONENT, 0)))?;
+        self.good(answer)
+    }
+
+    /// Asks for something to be done as these fields say.
+    pub(crate) fn post_fields(&self, path: &str, fields: &Value) -> anyhow::Result<Answer> {
+        let text = fields.to_string();
+        let mut reader = text.as_bytes();
+        let body = SendBody::from_reader(&mut reader);
+        let answer = self.send("POST", path, body, Some((JSON, text.len())))?;
+        self.good(answer)
+    }
+
+    /// Asks for something to be deleted.
+    pub(crate) fn delete(&self, path: &str) -> anyhow::Result<Answer> {
+        let answer = self.send("DELETE", path, SendBody::none(), None)?;
         self.good(answer)
     }
 
@@ -86,7 +105,7 @@ impl Admin {
     pub(crate) fn upload(&self, path: &str, component: &[u8]) -> anyhow::Result<Answer> {
         let mut progress = Progress::of(component);
         let body = SendBody::from_reader(&mut progress);
-        let answer = self.send("POST", path, body, Some(component.len()));
+        let answer = self.send("POST", path, body, Some((COMPONENT, component.len())));
         progress.end();
         self.good(answer?)
     }
@@ -111,16 +130,16 @@ impl Admin {
         method: &str,
         path: &str,
         body: SendBody<'_>,
-        length: Option<usize>,
+        content: Option<(&str, usize)>,
     ) -> anyhow::Result<Answer> {
         let url = match path.starts_with("http://") {
             true => path.to_owned(),
             false => format!("{}{path}", self.address),
         };
         let mut request = Request::builder().method(method).uri(&url);
-        if let Some(length) = length {
+        if let Some((media_type, length)) = content {
             request = request
-                .header("content-type", "application/wasm")
+                .header("content-type", media_type)
                 .header("content-length", length);
         }
         let request = request

@@ -1,6 +1,7 @@
 //! `pointsman plugin`: what the author of a balancer needs, from an empty folder to a balancer that chooses.
 
 mod build;
+mod canary;
 mod check;
 mod new;
 mod oci;
@@ -28,6 +29,8 @@ pub enum Arguments {
     List(push::List),
     /// Makes the version that was active before the active one again
     Rollback(push::Rollback),
+    /// Lets a version take a share of the picks, or ends that
+    Canary(canary::Arguments),
     /// Fetches a component from an OCI registry
     Pull(oci::Pull),
     /// Publishes a component to an OCI registry
@@ -46,6 +49,7 @@ pub fn plugin(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Arguments::Push(arguments) => push::push(arguments)?,
         Arguments::List(arguments) => push::list(arguments)?,
         Arguments::Rollback(arguments) => push::rollback(arguments)?,
+        Arguments::Canary(arguments) => canary::canary(arguments)?,
         Arguments::Pull(arguments) => oci::pull(arguments)?,
         Arguments::Publish(arguments) => oci::publish(arguments)?,
     }

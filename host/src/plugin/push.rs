@@ -206,12 +206,12 @@ fn verify(said: &Value, digest: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn path_of(name: &str) -> String {
+pub(super) fn path_of(name: &str) -> String {
     format!("/balancers/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
 }
 
 /// A field that is text; empty if there is none.
-fn text<'a>(of: &'a Value, field: &str) -> &'a str {
+pub(super) fn text<'a>(of: &'a Value, field: &str) -> &'a str {
     of.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
