@@ -104,8 +104,7 @@ impl Canary {
         let share = settings.share_percent.clamp(0.0, 100.0) / 100.0;
         Self {
             share: (share * 2_f64.powi(32)) as u64,
-            // The same on every gateway, so that a client is on one side whichever it comes to.
-            seed: settings.id.as_u64_pair().1,
+            seed: seed_of(&settings.version),
             settings,
             balancer,
             name,
@@ -219,6 +218,13 @@ impl Canary {
             }
         })
     }
+}
+
+/// The same on every gateway, so that a client is on one side whichever it comes to; and for every share of a
+/// version, so that a greater one takes clients in and lets none go.
+fn seed_of(digest: &str) -> u64 {
+    let digits = digest.get(..16).unwrap_or_default();
+    u64::from_str_radix(digits, 16).unwrap_or_default()
 }
 
 /// Who has placed a request while a canary was going on: what comes of it counts there.

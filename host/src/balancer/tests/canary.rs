@@ -110,6 +110,31 @@ fn a_client_stays_on_one_side() {
 }
 
 #[test]
+fn a_greater_share_lets_no_client_go_and_another_version_begins_with_others() {
+    let (_folder, engine) = shared_engine();
+    let clients = |name: &str, share: u32| {
+        let balancer = balancer(&engine, "lightest", &WEIGHTS);
+        let canary = canary(&engine, name, json!({"share_percent": share}));
+        begin(&engine, &balancer, &canary);
+        let is_canarys = |affinity: &u64| {
+            let request = Request {
+                affinity: Some(*affinity),
+                ..request(0)
+            };
+            let placed = balancer.place(request, &[], |_, placed| placed.unwrap().side);
+            matches!(placed, Choice::Endpoint(Side::Canary))
+        };
+        (0..1000).filter(is_canarys).collect::<Vec<u64>>()
+    };
+    let (few, more) = (clients("heaviest", 10), clients("heaviest", 40));
+    assert!(few.len() > 50 && few.len() < more.len());
+    assert!(few.iter().all(|client| more.contains(client)));
+    let others = clients("first", 10);
+    let both = others.iter().filter(|client| few.contains(client)).count();
+    assert!(both < few.len() / 2, "{both} of {}", few.len());
+}
+
+#[test]
 fn its_faults_cost_no_request_and_end_it_at_once() {
     let (_folder, engine) = shared_engine();
     for (name, word) in [("traps", "trapped"), ("out-of-range", "position")] {
