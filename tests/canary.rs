@@ -399,6 +399,48 @@ fn it_comes_and_goes_under_load() {
     assert!(tally.by_backend["canary"] > 0, "{tally:?}");
 }
 
+/// Whoever is first, nothing is left that refers to what is not there.
+#[test]
+fn changes_at_the_same_time_exclude_each_other() {
+    let case = Case::with("first");
+    let gateway = &case.gateway;
+    let stable = get(gateway, "/balancers/mine")["digest"].clone();
+    let stable = format!("/balancers/mine/versions/{}", stable.as_str().unwrap());
+    for _ in 0..20 {
+        let digest = add(gateway, "heaviest");
+        let version = format!("/balancers/mine/versions/{digest}");
+        let (begun, deleted, promoted) = std::thread::scope(|scope| {
+            let begun = scope.spawn(|| {
+                let path = format!("{version}/canary");
+                gateway.admin_json("POST", &path, &json!({})).status
+            });
+            let deleted = scope.spawn(|| gateway.admin("DELETE", &version, &[]).status);
+            let promoted = scope.spawn(|| post(gateway, &format!("{version}/promote")).status);
+            let status = |thread: std::thread::ScopedJoinHandle<'_, u16>| thread.join().unwrap();
+            (status(begun), status(deleted), status(promoted))
+        });
+        let said = format!("{begun} {deleted} {promoted}");
+        let shown = get(gateway, "/balancers/mine");
+        let is_there = gateway.admin("GET", &version, &[]).status == 200;
+        assert_eq!(is_there, deleted != 204, "{said}");
+        assert_eq!(is_there, shown["digest"] == digest, "{said}: {shown}");
+        match shown.get("canary") {
+            // It began first, so the promotion has ended it.
+            Some(canary) => assert_eq!(
+                (&canary["state"], begun),
+                (&json!("promoted"), 201),
+                "{said}"
+            ),
+            None => assert_ne!(begun, 201, "{said}"),
+        }
+        gateway.get("/").expect(200);
+        post(gateway, &format!("{stable}/promote")).expect(200);
+        if is_there {
+            gateway.admin("DELETE", &version, &[]).expect(204);
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_asked_for_is_told_by_field() {
     let case = Case::new();
