@@ -1,6 +1,6 @@
 //! How long endpoints take to answer, as balancers see it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Time after which an answer counts for a fraction 1/e, in milliseconds. Source: Kong, Finagle.
 const DECAY: f64 = 10_000.0;
@@ -68,7 +68,11 @@ impl Latency {
 /// step of load, which follows what changes within a few answers. Source: Prequal (NSDI 2024), where
 /// servers tell the latency of recent requests that came at about the present load.
 #[derive(Debug, Default)]
-pub(super) struct LatencyAtLoad([Average; STEPS]);
+pub(super) struct LatencyAtLoad {
+    means: [Average; STEPS],
+    /// A bit for each step that has a mean, so that the nearest is found without a look at all.
+    known: AtomicU32,
+}
 
 /// Steps of load: 0 to 3 one by one, then two for each doubling, all from 768 on as one.
 const STEPS: usize = 20;
@@ -94,18 +98,30 @@ impl LatencyAtLoad {
     /// Microseconds, of the nearest load that something is known of.
     pub(super) fn at(&self, now: u64, in_flight: u32) -> Option<u32> {
         let step = Self::step(in_flight);
-        let fresh = |step: usize| {
-            let known = self.0.get(step)?.get(now)?;
-            (known.1 < FRESH).then_some(known.0 as u32)
-        };
-        (0..STEPS).find_map(|away| {
-            let below = step.checked_sub(away).and_then(fresh);
-            below.or_else(|| fresh(step + away))
-        })
+        let mut known = self.known.load(Ordering::Relaxed);
+        while known != 0 {
+            // The highest one up to this step, and the lowest one from it on.
+            let below = (known & ((2 << step) - 1)).checked_ilog2();
+            let above =
+                (known >> step != 0).then(|| step + (known >> step).trailing_zeros() as usize);
+            let below = below.map(|step| step as usize);
+            let nearest = match (below, above) {
+                (Some(below), Some(above)) if step - below <= above - step => below,
+                (_, Some(above)) => above,
+                (below, None) => below?,
+            };
+            let mean = self.means.get(nearest)?.get(now);
+            if let Some((mean, _)) = mean.filter(|(_, age)| *age < FRESH) {
+                return Some(mean as u32);
+            }
+            known &= !(1 << nearest);
+        }
+        None
     }
 
     pub(super) fn observe(&self, now: u64, latency: u32, ahead: u32) {
-        let mean = &self.0[Self::step(ahead)];
+        let step = Self::step(ahead);
+        let mean = &self.means[step];
         let new = f64::from(latency);
         let average = match mean.get(now) {
             Some((old, age)) if age < FRESH => {
@@ -115,6 +131,9 @@ impl LatencyAtLoad {
             _ => new,
         };
         mean.set(now, average);
+        if self.known.load(Ordering::Relaxed) >> step & 1 == 0 {
+            self.known.fetch_or(1 << step, Ordering::Relaxed);
+        }
     }
 }
 
