@@ -16,8 +16,8 @@ use super::latency::{Latency, LatencyAtLoad};
 use super::orca::{LoadReport, Reported};
 use super::outlier::Ejection;
 use super::seats::{Seat, Seats};
-use crate::entity::target::CircuitBreakers;
 use crate::balancer::Placed;
+use crate::entity::target::CircuitBreakers;
 
 /// One address that requests can be sent to, shared by all workers.
 ///

@@ -259,6 +259,7 @@ fn a_recording_is_of_one_component() {
             balancer.record(Recording {
                 name,
                 component,
+                facts: false,
                 to,
                 limit,
             }),
