@@ -1,14 +1,15 @@
 //! Prequal: load is not what you should balance. See README.md.
 
 mod pool;
+mod window;
 
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request};
 use serde::Deserialize;
 
 use pool::{Pool, Probe};
+use window::Window;
 
-/// Loads that the quantile is taken from, and picks after which it is taken anew.
-const SEEN: usize = 128;
+/// Picks after which it is told anew which endpoints are hot.
 const REVIEW: u32 = 64;
 
 /// Chooses from a pool of endpoints that were looked at lately.
@@ -17,9 +18,10 @@ pub struct Prequal {
     options: Options,
     lottery: Lottery,
     pool: Pool,
-    /// Loads of the endpoints looked at last, and where the next one goes.
-    seen: Vec<Load>,
-    next: usize,
+    /// What one request more adds to the load of each position.
+    steps: Vec<Load>,
+    /// Loads of the endpoints looked at last.
+    seen: Window,
     /// From this load on an endpoint is hot.
     hot: Load,
     picks: u32,
@@ -98,7 +100,11 @@ impl Balancer for Prequal {
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         self.lottery = Lottery::new(endpoints);
-        self.pool.clear(endpoints.len());
+        self.pool.clear(self.options.pool_size, endpoints.len());
+        let weights = endpoints.iter().map(|endpoint| endpoint.weight.max(1));
+        self.steps = weights
+            .map(|weight| (1 << 20) / Load::from(weight))
+            .collect();
     }
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
@@ -113,18 +119,20 @@ impl Balancer for Prequal {
                 _ => self.lottery.draw(&mut entropy)?,
             };
             let [one, other] = self.look(endpoints, [first, second]);
-            self.take(endpoints, first, &one, request.now);
+            self.take(first, &one, request.now);
             if probes > 1 {
-                self.take(endpoints, second, &other, request.now);
+                self.take(second, &other, request.now);
             }
             probes = probes.saturating_sub(2);
         }
         self.picks = self.picks.wrapping_add(1);
         if self.picks.is_multiple_of(REVIEW) || self.seen.len() < REVIEW as usize {
-            self.hot = self.quantile();
+            self.hot = self.seen.quantile(self.options.hot_quantile);
             self.pool.judge(self.hot);
         }
-        let chosen = self.pool.choose(self.options.max_uses, self.hot);
+        let chosen = self
+            .pool
+            .choose(self.options.max_uses, self.hot, &self.steps);
         chosen.map(|position| position as usize)
     }
 }
@@ -148,34 +156,17 @@ impl Prequal {
     }
 
     /// Takes note of what was seen at a position.
-    fn take(&mut self, endpoints: &Endpoints, position: usize, seen: &Seen, now: u64) {
-        let step = (1 << 20) / u64::from(endpoints[position].weight).max(1);
+    fn take(&mut self, position: usize, seen: &Seen, now: u64) {
+        let step = self.steps[position];
         let probe = Probe {
             position: position as u32,
             load: u64::from(seen.in_flight) * step,
-            step,
             latency: seen.latency,
             full: seen.full,
-            at: now,
             uses: 0,
         };
-        if self.seen.len() < SEEN {
-            self.seen.push(probe.load);
-        } else {
-            self.seen[self.next] = probe.load;
-            self.next = (self.next + 1) % SEEN;
-        }
-        self.pool.put(probe, self.options.pool_size, self.hot);
-    }
-
-    /// The load that the hot ones are above.
-    fn quantile(&self) -> Load {
-        let mut loads = self.seen.clone();
-        if loads.is_empty() {
-            return 0;
-        }
-        let rank = ((loads.len() - 1) as f64 * self.options.hot_quantile) as usize;
-        *loads.select_nth_unstable(rank).1
+        self.seen.note(probe.load);
+        self.pool.put(probe, now, self.hot);
     }
 }
 

@@ -7,27 +7,26 @@
 use crate::Load;
 
 /// Slots that a pool may have.
-const SLOTS: u64 = 128;
+pub(crate) const SLOTS: usize = 128;
+
+/// The same, for what has a slot in its lowest bits.
+const SLOT: u64 = SLOTS as u64;
 
 /// Not in the pool.
 const NOWHERE: u8 = u8::MAX;
 
 /// How good a slot is that nobody is to take: it has served as often as it may, or is not believed any longer.
-const SPENT: u64 = !(SLOTS - 1);
+const SPENT: u64 = !(SLOT - 1);
 
 /// What was seen of an endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probe {
     pub(crate) position: u32,
     pub(crate) load: Load,
-    /// What one request more adds to it.
-    pub(crate) step: Load,
     /// Microseconds.
     pub(crate) latency: u32,
     /// Whether it says itself that it has too much to do.
     pub(crate) full: bool,
-    /// Microseconds.
-    pub(crate) at: u64,
     pub(crate) uses: u32,
 }
 
@@ -36,27 +35,34 @@ impl Probe {
     /// load. The lowest bits of a load, in 2^-20ths of a request, make no difference.
     fn rank(&self, hot: Load) -> u64 {
         const HOT: u64 = 1 << 63;
-        let rank = if self.full || self.load > hot {
-            HOT | self.load.min(HOT - SLOTS - 1)
-        } else {
-            u64::from(self.latency) << 31 | self.load.min((1 << 31) - 1)
-        };
-        rank & !(SLOTS - 1)
+        let by_load = HOT | self.load.min(HOT - SLOT - 1);
+        let by_latency = u64::from(self.latency) << 31 | self.load.min((1 << 31) - 1);
+        let is_hot = self.full | (self.load > hot);
+        let rank = if is_hot { by_load } else { by_latency };
+        rank & !(SLOT - 1)
     }
 }
 
-/// Slots, of which each has its number in the lowest bits of all that is kept for it.
-#[derive(Debug, Default)]
+/// Slots, as many from the start as there are to be: whoever has none takes that of the worst, and none is worse
+/// than one that has served. Each has its number in the lowest bits of all that is compared.
+///
+/// Arrays, since a component pays for each step to memory: their place is known, and so is that a slot is in them.
+#[derive(Debug)]
 pub(crate) struct Pool {
-    probes: Vec<Probe>,
+    /// Slots in use.
+    size: usize,
+    probes: [Probe; SLOTS],
     /// The ranks of the probes, or [`SPENT`].
-    ranks: Vec<u64>,
+    ranks: [u64; SLOTS],
     /// When they were made.
-    ages: Vec<u64>,
-    /// Where in the pool each endpoint is, by position; [`NOWHERE`] for most.
+    ages: [u64; SLOTS],
+    /// Where in the pool each endpoint is, by position; [`NOWHERE`] for most. One more for slots that nobody has
+    /// had.
     places: Vec<u8>,
     /// Who makes room next, as of the last pass: the worst one, then the oldest one.
-    leaving: [Option<usize>; 2],
+    leaving: [u8; 2],
+    /// How many of these have left since.
+    left: usize,
     /// No probe is older.
     oldest: u64,
 }
@@ -69,60 +75,83 @@ struct Found {
 }
 
 fn slot(number: u64) -> usize {
-    (number % SLOTS) as usize
+    (number % SLOT) as usize
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        let nobody = Probe {
+            position: 0,
+            load: 0,
+            latency: 0,
+            full: false,
+            uses: 0,
+        };
+        Self {
+            size: 0,
+            probes: [nobody; SLOTS],
+            ranks: [0; SLOTS],
+            ages: [0; SLOTS],
+            places: vec![NOWHERE],
+            leaving: [0, 1],
+            left: 0,
+            oldest: u64::MAX,
+        }
+    }
 }
 
 impl Pool {
-    /// Forgets everything: positions, of which there are `count`, are others now.
-    pub(crate) fn clear(&mut self, count: usize) {
-        self.probes.clear();
-        self.ranks.clear();
-        self.ages.clear();
-        self.leaving = [None; 2];
-        self.places.clear();
-        self.places.resize(count, NOWHERE);
+    /// Forgets everything, and has `size` slots, at least 2, for endpoints of `count` positions.
+    pub(crate) fn clear(&mut self, size: usize, count: usize) {
+        self.size = size.clamp(2, SLOTS);
+        for place in 0..self.size {
+            self.probes[place].position = count as u32;
+            self.ranks[place] = SPENT | place as u64;
+            self.ages[place] = place as u64;
+        }
+        self.places = vec![NOWHERE; count + 1];
+        self.leaving = [0, 1];
+        self.left = 0;
+        self.oldest = u64::MAX;
     }
 
-    /// Takes a probe in, in the place of an earlier one of the same endpoint, of nobody while there are fewer
-    /// than `size`, or else of the worst and the oldest in turn, so that a pool does not fill with what nobody
-    /// would choose. From a load of `hot` on an endpoint is hot.
-    pub(crate) fn put(&mut self, probe: Probe, size: usize, hot: Load) {
-        let known = usize::from(self.places[probe.position as usize]);
-        let place = if known < self.probes.len() {
-            known
-        } else if self.probes.len() < size.min(SLOTS as usize) {
-            self.probes.push(probe);
-            self.ranks.push(SPENT);
-            self.ages.push(0);
-            self.probes.len() - 1
-        } else {
-            let place = self.leaves();
-            self.places[self.probes[place].position as usize] = NOWHERE;
-            place
-        };
-        self.places[probe.position as usize] = place as u8;
-        self.probes[place] = probe;
-        self.ranks[place] = probe.rank(hot) | place as u64;
-        self.ages[place] = probe.at * SLOTS | place as u64;
+    /// Takes a probe of now, `at` microseconds, in the place of an earlier one of the same endpoint, or else of the worst and the oldest
+    /// in turn, so that a pool does not fill with what nobody would choose. From a load of `hot` on an endpoint is
+    /// hot.
+    ///
+    /// No branch depends on what is in the pool, since none could be foretold.
+    pub(crate) fn put(&mut self, probe: Probe, at: u64, hot: Load) {
+        if self.left == self.leaving.len() {
+            let found = self.look();
+            self.note(&found);
+        }
+        let known = self.places[probe.position as usize];
+        let new = known == NOWHERE;
+        let place = if new { self.leaving[self.left] } else { known };
+        self.left += usize::from(new);
+        let slot = usize::from(place) % SLOTS;
+        self.places[self.probes[slot].position as usize] = NOWHERE;
+        self.places[probe.position as usize] = place;
+        self.ranks[slot] = probe.rank(hot) | slot as u64;
+        self.ages[slot] = (at * SLOT) | slot as u64;
+        self.probes[slot] = probe;
     }
 
-    /// Chooses the best one, and takes note that it will have another request; as often as `max_uses` says.
-    /// None if there is none.
-    pub(crate) fn choose(&mut self, max_uses: u32, hot: Load) -> Option<u32> {
+    /// Chooses the best one, and takes note that it will have another request, which adds its of `steps` to its
+    /// load; as often as `max_uses` says. None if there is none.
+    pub(crate) fn choose(&mut self, max_uses: u32, hot: Load, steps: &[Load]) -> Option<u32> {
         let found = self.look();
         if found.best >= SPENT {
             return None;
         }
-        let (worst, oldest) = (slot(found.worst), slot(found.oldest));
-        self.leaving = [Some(worst), Some(oldest).filter(|slot| *slot != worst)];
-        self.oldest = found.oldest / SLOTS;
+        self.note(&found);
         let place = slot(found.best);
         let probe = &mut self.probes[place];
         probe.uses += 1;
         // The next pick is to know of this request, which the look was too early for.
-        probe.load += probe.step;
-        let spent = probe.uses >= max_uses;
-        let rank = if spent { SPENT } else { probe.rank(hot) };
+        probe.load += steps[probe.position as usize];
+        let rank = probe.rank(hot);
+        let rank = if probe.uses < max_uses { rank } else { SPENT };
         self.ranks[place] = rank | place as u64;
         Some(probe.position)
     }
@@ -132,31 +161,33 @@ impl Pool {
         if now.saturating_sub(self.oldest) <= limit {
             return;
         }
-        for place in 0..self.probes.len() {
-            if now.saturating_sub(self.ages[place] / SLOTS) > limit {
+        for place in 0..self.size {
+            if now.saturating_sub(self.ages[place] / SLOT) > limit {
                 self.ranks[place] = SPENT | place as u64;
                 // That is known now.
-                self.ages[place] = now * SLOTS | place as u64;
+                self.ages[place] = (now * SLOT) | place as u64;
             }
         }
-        self.oldest = self.look().oldest / SLOTS;
+        let found = self.look();
+        self.note(&found);
     }
 
     /// Ranks all anew.
     pub(crate) fn judge(&mut self, hot: Load) {
-        for (place, probe) in self.probes.iter().enumerate() {
+        for (place, probe) in self.probes[..self.size].iter().enumerate() {
             if self.ranks[place] < SPENT {
                 self.ranks[place] = probe.rank(hot) | place as u64;
             }
         }
     }
 
-    /// Probes that may be chosen.
+    /// Probes that may be chosen, with their times.
     #[cfg(test)]
-    pub(crate) fn usable(&self) -> Vec<Probe> {
-        let ranked = self.probes.iter().zip(&self.ranks);
-        let usable = ranked.filter(|(_, rank)| **rank < SPENT);
-        usable.map(|(probe, _)| *probe).collect()
+    pub(crate) fn usable(&self) -> Vec<(Probe, u64)> {
+        let slots = (0..self.size).filter(|place| self.ranks[*place] < SPENT);
+        slots
+            .map(|place| (self.probes[place], self.ages[place] / SLOT))
+            .collect()
     }
 
     fn look(&self) -> Found {
@@ -165,7 +196,8 @@ impl Pool {
             worst: 0,
             oldest: u64::MAX,
         };
-        for (&rank, &age) in self.ranks.iter().zip(&self.ages) {
+        let (ranks, ages) = (&self.ranks[..self.size], &self.ages[..self.size]);
+        for (&rank, &age) in ranks.iter().zip(ages) {
             found.best = found.best.min(rank);
             found.worst = found.worst.max(rank);
             found.oldest = found.oldest.min(age);
@@ -173,10 +205,17 @@ impl Pool {
         found
     }
 
-    /// Whose place the next one takes.
-    fn leaves(&mut self) -> usize {
-        let [worst, oldest] = &mut self.leaving;
-        let next = worst.take().or_else(|| oldest.take());
-        next.unwrap_or_else(|| slot(self.look().worst))
+    fn note(&mut self, found: &Found) {
+        let (worst, oldest) = (slot(found.worst), slot(found.oldest));
+        // Somebody else, if one is both.
+        let other = if oldest + 1 < self.size {
+            oldest + 1
+        } else {
+            0
+        };
+        let second = if oldest == worst { other } else { oldest };
+        self.leaving = [worst as u8, second as u8];
+        self.left = 0;
+        self.oldest = found.oldest / SLOT;
     }
 }
