@@ -11,6 +11,7 @@ mod replay;
 mod report;
 mod run;
 mod scenario;
+mod source;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};

@@ -10,8 +10,9 @@ use slab::Slab;
 
 use super::fleet::{Machine, NEVER, Soonest, Ticket, Time};
 use super::outcome::{End, Outcome, Recorder};
-use super::random::{Costs, Keys, Random, Stream};
-use super::scenario::{Arrivals, Fault, FaultKind, Phase, Scenario};
+use super::random::{Random, Stream};
+use super::scenario::{Fault, FaultKind, Scenario};
+use super::source::{Arrival, Source};
 use super::{Affinity, Contender};
 use crate::balancer::{Balancer, Choice, Engine, Observed, Request as Pick};
 use crate::upstream::{Endpoint, InFlight, LoadReport, UNANSWERED};
@@ -112,84 +113,13 @@ pub(super) fn run(
             }
         } else {
             for _ in 0..scenario.requests.burst {
-                let (work, key, gateway) = source.draw();
-                world.arrive(now, work, key, gateway);
+                world.arrive(now, source.draw());
             }
             source.advance();
         }
     }
     world.check()?;
     Ok(world.recorder.finish(contender, scenario))
-}
-
-/// Where requests come from: the same ones for every balancer.
-struct Source<'a> {
-    scenario: &'a Scenario,
-    gaps: Random,
-    costs: Costs,
-    keys: Keys,
-    gateways: Random,
-    next: Time,
-    /// Phases to come, with the end of each; the first one goes on.
-    phases: VecDeque<(Time, Phase)>,
-    /// Mean time between two arrivals at level 1, in nanoseconds.
-    gap: f64,
-}
-
-impl<'a> Source<'a> {
-    fn new(scenario: &'a Scenario, seed: u64) -> Self {
-        let groups = scenario.targets.iter();
-        let cores: f64 = groups
-            .map(|group| group.count as f64 * group.cores * group.speed)
-            .sum();
-        let requests = &scenario.requests;
-        let mut end = 0.0;
-        let phases = scenario.load.iter().map(|phase| {
-            end += phase.seconds * SECOND;
-            (end as Time, *phase)
-        });
-        let mut source = Self {
-            scenario,
-            gaps: Random::new(seed, Stream::Arrivals),
-            costs: Costs::new(requests.cost, seed),
-            keys: Keys::new(requests.keys, requests.key_skew, seed),
-            gateways: Random::new(seed, Stream::Gateways),
-            next: 0,
-            phases: phases.collect(),
-            gap: requests.cost.mean() * requests.burst as f64 * 1e6 / cores,
-        };
-        source.advance();
-        source
-    }
-
-    fn advance(&mut self) {
-        let Some((_, phase)) = self.phases.front() else {
-            return;
-        };
-        let gap = match self.scenario.requests.arrivals {
-            Arrivals::Poisson => self.gaps.exponential(),
-            Arrivals::Regular => 1.0,
-        };
-        self.next += ((gap * self.gap / phase.level) as Time).max(1);
-        while self
-            .phases
-            .front()
-            .is_some_and(|(end, _)| *end <= self.next)
-        {
-            self.phases.pop_front();
-        }
-        if self.phases.is_empty() {
-            self.next = NEVER;
-        }
-    }
-
-    fn draw(&mut self) -> (f64, Option<usize>, usize) {
-        let gateway = match self.scenario.gateways {
-            1 => 0,
-            many => self.gateways.below(many),
-        };
-        (self.costs.draw(), self.keys.draw(), gateway)
-    }
 }
 
 /// The address of a target, which tells its number.
@@ -290,14 +220,14 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn arrive(&mut self, now: Time, work: f64, key: Option<usize>, gateway: usize) {
+    fn arrive(&mut self, now: Time, arrival: Arrival) {
         self.serial += 1;
         let slot = self.requests.insert(Request {
             serial: self.serial,
             arrived: now,
-            work,
-            key,
-            gateway,
+            work: arrival.work,
+            key: arrival.key,
+            gateway: arrival.gateway,
             attempt: 0,
             tried: Vec::new(),
             target: 0,
