@@ -3,9 +3,11 @@
 //! The balancers are the components themselves, asked by the gateway's own code; only time, targets and
 //! clients are made up. The same scenario, seed and components give the same outcome, byte for byte.
 
+mod cache;
 mod fleet;
 mod outcome;
 mod plot;
+mod prompts;
 mod random;
 mod replay;
 mod report;

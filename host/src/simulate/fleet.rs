@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::cache::Cache;
+use super::prompts::Prompt;
 use super::scenario::{FaultKind, Group};
 
 /// Nanoseconds since the start of the simulation.
@@ -39,6 +41,7 @@ pub(super) struct Machine {
     queue: BinaryHeap<Reverse<(Work, Ticket)>>,
     /// Requests times seconds, since it was last asked for.
     presence: f64,
+    cache: Option<Cache>,
 }
 
 /// Work in an order: no NaN comes up, since all that it is made of is finite.
@@ -72,6 +75,7 @@ impl Machine {
             updated: 0,
             queue: BinaryHeap::new(),
             presence: 0.0,
+            cache: group.cache.map(|cache| Cache::new(cache.blocks)),
         }
     }
 
@@ -125,8 +129,24 @@ impl Machine {
         None
     }
 
-    /// Forgets all that it works on. Some of that has left already.
+    /// How many blocks of a prompt it has cached, from the start.
+    pub(super) fn recall(&mut self, prompt: &Prompt) -> u32 {
+        let cache = self.cache.as_mut();
+        cache.map_or(0, |cache| cache.recall(prompt))
+    }
+
+    /// Caches a prompt that it has answered.
+    pub(super) fn keep(&mut self, prompt: &Prompt) {
+        if let Some(cache) = &mut self.cache {
+            cache.keep(prompt);
+        }
+    }
+
+    /// Forgets all that it works on, and what it has cached. Some requests have left already.
     pub(super) fn clear(&mut self) -> Vec<Ticket> {
+        if let Some(cache) = &mut self.cache {
+            cache.clear();
+        }
         let tickets = self.queue.drain().map(|Reverse((_, ticket))| ticket);
         let mut tickets: Vec<Ticket> = tickets.collect();
         tickets.sort_unstable();
@@ -205,6 +225,7 @@ mod tests {
             machine: None,
             speed: 1.0,
             antagonist: None,
+            cache: None,
         })
     }
 

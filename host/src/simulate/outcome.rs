@@ -48,6 +48,9 @@ pub(super) struct Summary {
     pub(super) requests: u64,
     pub(super) errors: Errors,
     pub(super) retries: u64,
+    /// Blocks of prompts that targets had cached, as a share; none where requests have no prompts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cached: Option<f64>,
     pub(super) mean: f64,
     pub(super) p50: f64,
     pub(super) p90: f64,
@@ -113,6 +116,9 @@ struct Tally {
     /// In microseconds.
     latencies: Histogram<u64>,
     by_target: Vec<u64>,
+    /// Blocks of the prompts that targets got, and those of them that they had cached.
+    blocks: u64,
+    cached: u64,
 }
 
 impl Tally {
@@ -125,6 +131,8 @@ impl Tally {
             errors: Errors::default(),
             latencies: latencies.unwrap_or_else(|_| unreachable!("the bounds are constant")),
             by_target: vec![0; targets],
+            blocks: 0,
+            cached: 0,
         }
     }
 
@@ -160,6 +168,7 @@ impl Tally {
             requests: self.requests,
             errors: self.errors,
             retries: self.retries,
+            cached: (self.blocks > 0).then(|| rounded(self.cached as f64 / self.blocks as f64)),
             mean: rounded(self.latencies.mean() / 1000.0),
             p50: quantile(0.5),
             p90: quantile(0.9),
@@ -221,6 +230,14 @@ impl Recorder {
     pub(super) fn retry(&mut self, arrived: Time) {
         for tally in self.tallies(arrived).into_iter().flatten() {
             tally.retries += 1;
+        }
+    }
+
+    /// A target got a prompt of so many blocks, and had some of them cached.
+    pub(super) fn prompt(&mut self, arrived: Time, blocks: u32, cached: u32) {
+        for tally in self.tallies(arrived).into_iter().flatten() {
+            tally.blocks += u64::from(blocks);
+            tally.cached += u64::from(cached);
         }
     }
 

@@ -15,6 +15,7 @@ pub(super) enum Stream {
     Entropy = 5,
     Antagonists = 6,
     Calibration = 7,
+    Users = 8,
 }
 
 /// Uniform random numbers that depend on a seed and on what they are for, on nothing else.
@@ -44,6 +45,14 @@ impl Random {
     pub(super) fn below(&mut self, count: usize) -> usize {
         ((u128::from(self.bits()) * count as u128) >> 64) as usize
     }
+}
+
+/// Spreads the bits of a number: any good mixing will do. Source: SplitMix64 (Steele, Lea, Flood 2014).
+pub(super) fn mix(number: u64) -> u64 {
+    let z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
 }
 
 /// Draws the work of requests, in milliseconds.

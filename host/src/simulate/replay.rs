@@ -299,6 +299,7 @@ impl Record {
                 retries: RETRIES,
                 keys: 0,
                 key_skew: 0.0,
+                prompts: None,
             },
             load: vec![Phase {
                 seconds: micros as f64 / 1e6,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::outcome::{Outcome, Summary};
 use super::scenario::Scenario;
 
+/// All have these.
 const COLUMNS: [&str; 9] = [
     "balancer",
     "requests",
@@ -17,26 +18,29 @@ const COLUMNS: [&str; 9] = [
     "Jain",
 ];
 
+/// Those have it as well whose requests have prompts.
+const CACHED: &str = "cached";
+
 /// A table for each phase, if there are several, and one for all.
 pub(super) fn tables(scenario: &Scenario, outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     if scenario.load.len() > 1 {
         for (number, phase) in scenario.load.iter().enumerate() {
             let of = |outcome: &Outcome| row(outcome, &outcome.phases[number]);
-            let rows: Vec<[String; 9]> = outcomes.iter().map(of).collect();
+            let rows: Vec<Vec<String>> = outcomes.iter().map(of).collect();
             let level = phase.level * 100.0;
             table(&mut text, &format!("Load {level:.0} %"), &rows);
         }
     }
     let of = |outcome: &Outcome| row(outcome, &outcome.total);
-    let rows: Vec<[String; 9]> = outcomes.iter().map(of).collect();
+    let rows: Vec<Vec<String>> = outcomes.iter().map(of).collect();
     table(&mut text, "All", &rows);
     text
 }
 
-fn row(outcome: &Outcome, summary: &Summary) -> [String; 9] {
+fn row(outcome: &Outcome, summary: &Summary) -> Vec<String> {
     let errors = summary.errors.sum() as f64 / summary.requests.max(1) as f64;
-    [
+    let mut row = vec![
         outcome.balancer.clone(),
         summary.requests.to_string(),
         milliseconds(summary.p50),
@@ -46,7 +50,10 @@ fn row(outcome: &Outcome, summary: &Summary) -> [String; 9] {
         format!("{:.3} %", errors * 100.0),
         format!("{:.2}", summary.peak_to_mean),
         format!("{:.3}", summary.jain),
-    ]
+    ];
+    let cached = summary.cached;
+    row.extend(cached.map(|share| format!("{:.1} %", share * 100.0)));
+    row
 }
 
 /// Three digits that count.
@@ -58,9 +65,11 @@ fn milliseconds(value: f64) -> String {
     }
 }
 
-fn table(text: &mut String, title: &str, rows: &[[String; 9]]) {
-    let header = COLUMNS.map(str::to_owned);
-    let mut widths = [0; 9];
+fn table(text: &mut String, title: &str, rows: &[Vec<String>]) {
+    let all = COLUMNS.into_iter().chain([CACHED]);
+    let count = rows.iter().map(Vec::len).max().unwrap_or(COLUMNS.len());
+    let header: Vec<String> = all.take(count).map(str::to_owned).collect();
+    let mut widths = vec![0; count];
     for row in std::iter::once(&header).chain(rows) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -73,7 +82,7 @@ fn table(text: &mut String, title: &str, rows: &[[String; 9]]) {
     text.push('\n');
     for row in std::iter::once(&header).chain(rows) {
         let mut line = String::new();
-        for (number, (cell, width)) in row.iter().zip(widths).enumerate() {
+        for (number, (cell, width)) in row.iter().zip(&widths).enumerate() {
             // Writing to a string does not fail.
             let _ = match number {
                 0 => write!(line, "  {cell:<width$}"),

@@ -10,11 +10,12 @@ use slab::Slab;
 
 use super::fleet::{Machine, NEVER, Soonest, Ticket, Time};
 use super::outcome::{End, Outcome, Recorder};
-use super::random::{Random, Stream};
+use super::prompts::Prompt;
+use super::random::{Random, Stream, mix};
 use super::scenario::{Fault, FaultKind, Scenario};
 use super::source::{Arrival, Source};
 use super::{Affinity, Contender};
-use crate::balancer::{Balancer, Choice, Engine, Observed, Request as Pick};
+use crate::balancer::{Balancer, Choice, Engine, Facts, Observed, Request as Pick};
 use crate::upstream::{Endpoint, InFlight, LoadReport, UNANSWERED};
 
 /// Points in time at which the state of the fleet is taken down.
@@ -28,6 +29,7 @@ struct Request {
     arrived: Time,
     work: f64,
     key: Option<usize>,
+    prompt: Option<Prompt>,
     gateway: usize,
     attempt: u32,
     /// Endpoints that have failed it.
@@ -191,7 +193,7 @@ impl<'a> World<'a> {
             agenda,
             entropy: Random::new(seed, Stream::Entropy),
             antagonists: Random::new(seed, Stream::Antagonists),
-            sessions: vec![0; scenario.requests.keys],
+            sessions: vec![0; scenario.requests.all_keys()],
             recorder: Recorder::new(scenario, weights),
             machines,
         };
@@ -227,6 +229,7 @@ impl<'a> World<'a> {
             arrived: now,
             work: arrival.work,
             key: arrival.key,
+            prompt: arrival.prompt,
             gateway: arrival.gateway,
             attempt: 0,
             tried: Vec::new(),
@@ -249,7 +252,7 @@ impl<'a> World<'a> {
             let request = &mut self.requests[slot];
             let gateway = &self.gateways[request.gateway];
             let affinity = match (self.affinity, request.key) {
-                (Affinity::Key, Some(key)) => Some(hash(key)),
+                (Affinity::Key, Some(key)) => Some(mix(key as u64)),
                 (Affinity::Session, Some(key)) => Some(self.sessions[key]).filter(|id| *id != 0),
                 _ => None,
             };
@@ -258,7 +261,7 @@ impl<'a> World<'a> {
                 entropy: self.entropy.bits(),
                 affinity,
                 attempt: request.attempt,
-                facts: None,
+                facts: request.prompt.as_ref().map(|prompt| prompt as &dyn Facts),
             };
             let Choice::Endpoint(endpoint) =
                 gateway
@@ -290,8 +293,17 @@ impl<'a> World<'a> {
                 _ => {
                     request.in_flight = Some(InFlight::new(endpoint));
                     let serial = request.serial;
+                    let mut work = request.work;
+                    if let (Some(prompt), Some(prompts)) =
+                        (&request.prompt, &self.scenario.requests.prompts)
+                    {
+                        let cached = machine.recall(prompt);
+                        self.recorder
+                            .prompt(request.arrived, prompt.blocks(), cached);
+                        work += f64::from(prompt.blocks() - cached) * prompts.block_cost;
+                    }
                     machine.advance(now);
-                    machine.take(Ticket { slot, serial }, request.work);
+                    machine.take(Ticket { slot, serial }, work);
                     return self.schedule(target);
                 }
             }
@@ -324,6 +336,9 @@ impl<'a> World<'a> {
         machine.advance(now);
         if let Some((_, ticket)) = machine.next(|ticket| is_valid(requests, target, ticket)) {
             self.learn(ticket.slot, now);
+            if let Some(prompt) = &self.requests[ticket.slot].prompt {
+                self.machines[target].keep(prompt);
+            }
             self.withdraw(ticket.slot, now);
             self.finish(ticket.slot, now, End::Answered);
         }
@@ -493,12 +508,4 @@ fn is_valid(requests: &Slab<Request>, target: usize, ticket: Ticket) -> bool {
     requests.get(ticket.slot).is_some_and(|request| {
         request.serial == ticket.serial && request.in_flight.is_some() && request.target == target
     })
-}
-
-/// The affinity of a key: any good mixing will do. Source: SplitMix64 (Steele, Lea, Flood 2014).
-fn hash(key: usize) -> u64 {
-    let z = (key as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
 }

@@ -19,6 +19,7 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
     shipped!("bursts"),
     shipped!("failures"),
     shipped!("gateways"),
+    shipped!("prompts"),
     shipped!("steady"),
     shipped!("uneven"),
 ];
@@ -71,6 +72,30 @@ pub(super) struct Requests {
     /// How unequal the shares of the keys are: the exponent of Zipf's law, 0 for equal ones.
     #[serde(default)]
     pub(super) key_skew: f64,
+    pub(super) prompts: Option<Prompts>,
+}
+
+/// Prompts as inference servers get them. Users talk: each turn of a conversation sends all that came before
+/// once more, and each conversation begins with the prompt of a group, as a system prompt. A block is what a
+/// server caches as one.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Prompts {
+    pub(super) groups: usize,
+    /// How unequal the groups' shares of the conversations are, as `key_skew`.
+    #[serde(default)]
+    pub(super) skew: f64,
+    /// Blocks of a group's prompt.
+    pub(super) shared: u32,
+    /// Users, each of whom has one conversation at a time and is as likely as any other to ask next. They are
+    /// the keys of requests.
+    pub(super) users: usize,
+    /// Requests of a conversation.
+    pub(super) turns: u32,
+    /// Blocks that each of them adds.
+    pub(super) turn: u32,
+    /// Work for a block that is not cached, in milliseconds of a core of speed 1, beside `cost`.
+    pub(super) block_cost: f64,
 }
 
 /// How the work of requests is distributed. `mean` is the mean of what is drawn, in milliseconds.
@@ -116,7 +141,8 @@ pub(super) enum Arrivals {
 #[serde(deny_unknown_fields)]
 pub(super) struct Phase {
     pub(super) seconds: f64,
-    /// Work that arrives, as a share of what the guaranteed cores of all targets can do.
+    /// Work that arrives, as a share of what the guaranteed cores of all targets can do; of prompts, what it
+    /// would be if nothing were cached.
     pub(super) level: f64,
 }
 
@@ -137,6 +163,15 @@ pub(super) struct Group {
     #[serde(default = "unit")]
     pub(super) speed: f64,
     pub(super) antagonist: Option<Antagonist>,
+    pub(super) cache: Option<Caching>,
+}
+
+/// What a target keeps of prompts that it has answered.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Caching {
+    /// Blocks that fit; the ones used last stay.
+    pub(super) blocks: u64,
 }
 
 /// Load of others on the machine of a target, which comes and goes.
@@ -258,6 +293,14 @@ impl Scenario {
         if !(0.0..=10.0).contains(&self.requests.key_skew) {
             flaws.push(Some("requests.key_skew must be between 0 and 10".into()));
         }
+        if let Some(prompts) = &self.requests.prompts {
+            flaws.push(prompts.flaw());
+            if self.requests.keys > 0 {
+                flaws.push(Some(
+                    "requests.keys must be 0 where there are prompts: users are the keys".into(),
+                ));
+            }
+        }
         if self.load.is_empty() || self.targets.is_empty() {
             flaws.push(Some("load and targets need an entry at least".into()));
         }
@@ -269,6 +312,11 @@ impl Scenario {
             flaws.push(counted("targets.count", group.count));
             flaws.push(positive("targets.cores", group.cores));
             flaws.push(positive("targets.speed", group.speed));
+            if group.cache.is_some() && self.requests.prompts.is_none() {
+                flaws.push(Some(
+                    "targets.cache needs requests.prompts: nothing else is cached".into(),
+                ));
+            }
             if !(1..=65_535).contains(&group.weight) {
                 flaws.push(Some("targets.weight must be between 1 and 65535".into()));
             }
@@ -335,6 +383,53 @@ impl Scenario {
     }
 }
 
+impl Requests {
+    /// Mean work of one, in milliseconds, if nothing is cached.
+    pub(super) fn mean_work(&self) -> f64 {
+        let prompt = |prompts: &Prompts| prompts.mean_blocks() * prompts.block_cost;
+        self.cost.mean() + self.prompts.as_ref().map_or(0.0, prompt)
+    }
+
+    /// How many keys there are.
+    pub(super) fn all_keys(&self) -> usize {
+        self.prompts.map_or(self.keys, |prompts| prompts.users)
+    }
+}
+
+/// Blocks that a prompt may have.
+const LONGEST: u64 = 1 << 20;
+
+impl Prompts {
+    /// Mean blocks of a prompt.
+    pub(super) fn mean_blocks(&self) -> f64 {
+        let turns = (f64::from(self.turns) + 1.0) / 2.0;
+        f64::from(self.shared) + turns * f64::from(self.turn)
+    }
+
+    fn flaw(&self) -> Option<String> {
+        let longest = u64::from(self.shared) + u64::from(self.turns) * u64::from(self.turn);
+        let wrong = |what: &str| Some(format!("requests.prompts.{what}"));
+        if ![self.groups, self.users]
+            .iter()
+            .all(|count| (1..=MOST).contains(count))
+        {
+            wrong(&format!("groups and .users must be between 1 and {MOST}"))
+        } else if !(0.0..=10.0).contains(&self.skew) {
+            wrong("skew must be between 0 and 10")
+        } else if self.turns == 0 {
+            wrong("turns must be 1 at least")
+        } else if !(1..=LONGEST).contains(&longest) {
+            wrong(&format!(
+                "shared, .turns and .turn must make between 1 and {LONGEST} blocks"
+            ))
+        } else if !(0.0..1e6).contains(&self.block_cost) {
+            wrong("block_cost must be between 0 and 1000000")
+        } else {
+            None
+        }
+    }
+}
+
 impl Cost {
     pub(super) fn mean(self) -> f64 {
         match self {
@@ -396,6 +491,15 @@ mod tests {
         assert!(flaw("mean = nan", "mean = 1").contains("mean"));
         let fault = "count = 2}]\nfaults = [{targets = [1, 2], from = 0, until = 1, kind = 'down'";
         assert!(flaw(fault, "count = 2").contains("faults.targets"));
+        assert!(flaw("count = 2, cache = {blocks = 1}", "count = 2").contains("prompts"));
+        let prompts = |more: &str| {
+            let all = "groups = 1, shared = 1, users = 1, turns = 1, turn = 1, block_cost = 1";
+            flaw(
+                &format!("mean = 1}}, prompts = {{{all}}}{more}").replace("turns = 1", "turns = 0"),
+                "mean = 1}",
+            )
+        };
+        assert!(prompts("").contains("prompts.turns"));
         let unknown = format!("{right}colour = 1\n");
         assert!(toml::from_str::<Scenario>(&unknown).is_err());
     }

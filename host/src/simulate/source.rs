@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::fleet::{NEVER, Time};
+use super::prompts::{Prompt, Users};
 use super::random::{Costs, Keys, Random, Stream};
 use super::scenario::{Arrivals, Phase, Scenario};
 
@@ -10,9 +11,10 @@ const SECOND: f64 = 1e9;
 
 /// A request as it comes.
 pub(super) struct Arrival {
-    /// Milliseconds of a core.
+    /// Milliseconds of a core, without what its prompt takes.
     pub(super) work: f64,
     pub(super) key: Option<usize>,
+    pub(super) prompt: Option<Prompt>,
     pub(super) gateway: usize,
 }
 
@@ -22,6 +24,7 @@ pub(super) struct Source<'a> {
     gaps: Random,
     costs: Costs,
     keys: Keys,
+    users: Option<Users>,
     gateways: Random,
     /// When the next one arrives.
     pub(super) next: Time,
@@ -48,10 +51,11 @@ impl<'a> Source<'a> {
             gaps: Random::new(seed, Stream::Arrivals),
             costs: Costs::new(requests.cost, seed),
             keys: Keys::new(requests.keys, requests.key_skew, seed),
+            users: requests.prompts.map(|prompts| Users::new(prompts, seed)),
             gateways: Random::new(seed, Stream::Gateways),
             next: 0,
             phases: phases.collect(),
-            gap: requests.cost.mean() * requests.burst as f64 * 1e6 / cores,
+            gap: requests.mean_work() * requests.burst as f64 * 1e6 / cores,
         };
         source.advance();
         source
@@ -81,13 +85,21 @@ impl<'a> Source<'a> {
 
     /// The next one.
     pub(super) fn draw(&mut self) -> Arrival {
+        let (key, prompt) = match &mut self.users {
+            Some(users) => {
+                let (user, prompt) = users.draw();
+                (Some(user), Some(prompt))
+            }
+            None => (self.keys.draw(), None),
+        };
         Arrival {
             gateway: match self.scenario.gateways {
                 1 => 0,
                 many => self.gateways.below(many),
             },
             work: self.costs.draw(),
-            key: self.keys.draw(),
+            key,
+            prompt,
         }
     }
 }

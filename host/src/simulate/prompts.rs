@@ -1,0 +1,210 @@
+//! Prompts of simulated requests: users talk, and what they send again each time begins as it did before.
+
+use std::borrow::Cow;
+
+use super::random::{Keys, Random, Stream, mix};
+use super::scenario::Prompts;
+use crate::balancer::{BODY_START, Facts};
+
+/// Bytes of the text of a block: 16 tokens of 4 characters, as vLLM's blocks are by default.
+const BLOCK: usize = 64;
+
+/// What a request asks, in the blocks that a server would cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Prompt {
+    /// What it shares with its group, and what follows: that it shares with the rest of its conversation only.
+    pub(super) parts: [Part; 2],
+}
+
+/// Blocks that belong to the same owner: the first so many of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) owner: u64,
+    pub(super) blocks: u32,
+}
+
+impl Prompt {
+    pub(super) fn blocks(&self) -> u32 {
+        self.parts.iter().map(|part| part.blocks).sum()
+    }
+}
+
+/// Users, each in a conversation.
+#[derive(Debug)]
+pub(super) struct Users {
+    prompts: Prompts,
+    groups: Keys,
+    random: Random,
+    users: Vec<User>,
+    /// Conversations so far.
+    conversations: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct User {
+    group: usize,
+    conversation: u64,
+    /// How often they have asked in it.
+    turn: u32,
+}
+
+impl Users {
+    pub(super) fn new(prompts: Prompts, seed: u64) -> Self {
+        let mut this = Self {
+            prompts,
+            groups: Keys::new(prompts.groups, prompts.skew, seed),
+            random: Random::new(seed, Stream::Users),
+            users: Vec::new(),
+            conversations: 0,
+        };
+        for _ in 0..prompts.users {
+            // They did not all begin at the same moment.
+            let turn = this.random.below(prompts.turns as usize) as u32;
+            let user = this.begin(turn);
+            this.users.push(user);
+        }
+        this
+    }
+
+    fn begin(&mut self, turn: u32) -> User {
+        self.conversations += 1;
+        User {
+            group: self.groups.draw().unwrap_or(0),
+            conversation: self.conversations,
+            turn,
+        }
+    }
+
+    /// Somebody asks: who, and what.
+    pub(super) fn draw(&mut self) -> (usize, Prompt) {
+        let number = self.random.below(self.users.len());
+        let mut user = self.users[number];
+        if user.turn == self.prompts.turns {
+            user = self.begin(0);
+        }
+        user.turn += 1;
+        self.users[number] = user;
+        let shared = Part {
+            owner: user.group as u64,
+            blocks: self.prompts.shared,
+        };
+        let own = Part {
+            owner: self.prompts.groups as u64 + user.conversation,
+            blocks: user.turn * self.prompts.turn,
+        };
+        let parts = [shared, own];
+        (number, Prompt { parts })
+    }
+}
+
+/// A request of the OpenAI API for completions, as far as a balancer can ask about it.
+impl Facts for Prompt {
+    fn method(&self) -> Cow<'_, str> {
+        "POST".into()
+    }
+
+    fn path(&self) -> Cow<'_, str> {
+        "/v1/completions".into()
+    }
+
+    fn query(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        let known = name.eq_ignore_ascii_case("content-type");
+        known.then(|| "application/json".into())
+    }
+
+    fn client(&self) -> Cow<'_, str> {
+        "192.0.2.1".into()
+    }
+
+    fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+        Some(self.body(most.min(BODY_START)).into())
+    }
+}
+
+impl Prompt {
+    /// So many bytes of its body, or all of it.
+    fn body(&self, most: usize) -> Vec<u8> {
+        let mut text = br#"{"model":"simulated","prompt":""#.to_vec();
+        'text: for part in self.parts {
+            for block in 0..part.blocks {
+                if text.len() >= most {
+                    break 'text;
+                }
+                let mut number = mix(part.owner ^ mix(u64::from(block)));
+                for _ in 0..BLOCK / 8 {
+                    // Eight letters, from "a" to "p".
+                    let letters = (number & 0x0f0f_0f0f_0f0f_0f0f) + 0x6161_6161_6161_6161;
+                    text.extend(letters.to_le_bytes());
+                    number = mix(number);
+                }
+            }
+        }
+        text.extend(br#"","max_tokens":256}"#);
+        text.truncate(most);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users() -> Users {
+        let prompts = Prompts {
+            groups: 3,
+            skew: 1.0,
+            shared: 5,
+            users: 10,
+            turns: 4,
+            turn: 2,
+            block_cost: 1.0,
+        };
+        Users::new(prompts, 1)
+    }
+
+    #[test]
+    fn a_turn_repeats_what_was_said_and_adds_to_it() {
+        let mut users = users();
+        let mut last = vec![None::<Prompt>; 10];
+        let mut blocks = 0;
+        let mut begun = 0;
+        for _ in 0..4000 {
+            let (user, prompt) = users.draw();
+            blocks += prompt.blocks();
+            let [_, own] = prompt.parts;
+            if let Some(before) = last[user].replace(prompt) {
+                if before.parts[1].owner == own.owner {
+                    assert_eq!(before.parts[0], prompt.parts[0]);
+                    assert_eq!(before.parts[1].blocks + 2, own.blocks);
+                    let (before, now) = (before.body(1000), prompt.body(1000));
+                    // All but what closes it.
+                    assert!(now.starts_with(&before[..before.len() - 20]));
+                } else {
+                    assert_eq!((before.parts[1].blocks, own.blocks), (8, 2));
+                    begun += 1;
+                }
+            }
+        }
+        // A quarter of the turns are the first ones.
+        assert!((950..1050).contains(&begun), "{begun}");
+        // On average as many blocks as the scenario says.
+        let mean = f64::from(blocks) / 4000.0;
+        assert!((mean - users.prompts.mean_blocks()).abs() < 0.2, "{mean}");
+    }
+
+    #[test]
+    fn a_body_is_json_that_may_be_cut_off() {
+        let (_, prompt) = users().draw();
+        let whole = prompt.body(usize::MAX);
+        let document: serde_json::Value = serde_json::from_slice(&whole).unwrap_or_default();
+        let text = document["prompt"].as_str().unwrap_or_default();
+        assert_eq!(text.len(), prompt.blocks() as usize * BLOCK);
+        for most in [0, 10, 100, whole.len()] {
+            assert_eq!(prompt.body(most), whole[..most]);
+        }
+    }
+}
