@@ -25,6 +25,7 @@ mod limits;
 mod metrics;
 mod names;
 mod oci;
+mod prefixes;
 mod probes;
 mod proxy;
 mod record;

@@ -76,7 +76,7 @@ fn every_balancer_gets_the_same_requests_and_finds_its_way() {
     let folder = tempfile::tempdir().unwrap();
     let document = outcome(&[&scenario(&folder, SCENARIO)]);
     let outcomes = document["outcomes"].as_array().unwrap();
-    assert_eq!(outcomes.len(), 9);
+    assert_eq!(outcomes.len(), 10);
     for outcome in outcomes {
         let (total, first) = (&outcome["total"], &outcomes[0]["total"]);
         assert_eq!(total["requests"], first["requests"], "{outcome}");
@@ -99,6 +99,55 @@ fn balancers_are_told_apart() {
     assert!(total(0)["p99"].as_f64().unwrap() * 10.0 < total(1)["p99"].as_f64().unwrap());
     assert_eq!(total(1)["jain"], 1.0);
     assert!(total(0)["jain"].as_f64().unwrap() < 0.99);
+}
+
+/// Talks of a few users with some assistants, which do not fit into the cache of one target together.
+const PROMPTS: &str = r#"
+description = "a few users"
+warm_up = 20
+load = [{ seconds = 80, level = 0.5 }]
+targets = [{ count = 4, cores = 4, cache = { blocks = 300 } }]
+
+[requests]
+cost = { distribution = "exponential", mean = 50 }
+prompts = { groups = 8, shared = 60, users = 20, turns = 5, turn = 4, block_cost = 2 }
+"#;
+
+#[test]
+fn who_looks_at_prompts_sends_them_where_they_are_cached() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = scenario(&folder, PROMPTS);
+    let both = ["-b", "prefix-affinity", "-b", "round-robin"];
+    let document = outcome(&[&[file.as_str()], &both[..]].concat());
+    let cached = |index: usize| {
+        document["outcomes"][index]["total"]["cached"]
+            .as_f64()
+            .unwrap()
+    };
+    let p50 = |index: usize| {
+        document["outcomes"][index]["total"]["p50"]
+            .as_f64()
+            .unwrap()
+    };
+    assert!(cached(0) > cached(1) + 0.05, "{} {}", cached(0), cached(1));
+    assert!(p50(0) < p50(1), "{} {}", p50(0), p50(1));
+    // Of 72 blocks of a mean prompt 4 are new.
+    assert!(cached(0) < 68.0 / 72.0, "{}", cached(0));
+    let table = run(&[&file, "-b", "random"]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    let header = table
+        .lines()
+        .find(|line| line.contains("balancer"))
+        .unwrap();
+    assert!(header.ends_with("  cached"), "{table}");
+    // Without prompts there is nothing of that.
+    let other = outcome(&[&scenario(&folder, SCENARIO), "-b", "random"]);
+    assert_eq!(other["outcomes"][0]["total"]["cached"], Value::Null);
+    let refused = complaint(&[&scenario(
+        &folder,
+        &PROMPTS.replace("turns = 5", "turns = 0"),
+    )]);
+    assert!(refused.contains("requests.prompts.turns"), "{refused}");
 }
 
 #[test]

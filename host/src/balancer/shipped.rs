@@ -26,6 +26,7 @@ pub const SHIPPED: &[Shipped] = &[
     shipped!("least-connections"),
     shipped!("maglev"),
     shipped!("p2c"),
+    shipped!("prefix-affinity"),
     shipped!("prequal"),
     shipped!("random"),
     shipped!("sticky-sessions"),

@@ -1,0 +1,285 @@
+//! Requests that begin alike go where their beginning is cached, within a bound of load. See README.md.
+
+mod index;
+mod saved;
+mod text;
+
+use std::collections::HashMap;
+
+use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, facts};
+use serde::Deserialize;
+
+use index::{HOLDERS, Index};
+use saved::Saved;
+use text::Asked;
+
+/// What may come in a body before the prompt, as far as it is read: names, numbers, tools.
+const HEAD: usize = 4 << 10;
+
+/// Endpoints that are asked whether they have room for a request.
+const ASKED: usize = 2 * HOLDERS;
+
+/// Pairs that are handed over: the newest ones, so that a state stays below a mebibyte.
+const SAVED: usize = 40_000;
+
+/// Knows who had which beginning, and how busy everybody is.
+#[derive(Debug, Default)]
+pub struct PrefixAffinity {
+    options: Options,
+    index: Index,
+    lottery: Lottery,
+    /// The endpoints that the index speaks of, by position.
+    ids: Vec<u64>,
+    in_flight: Vec<u32>,
+    /// The sums of requests in flight and of weights.
+    total: u64,
+    weights: u64,
+}
+
+/// What is seen of an endpoint.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    position: usize,
+    /// Requests in flight and those that it says are waiting, for each unit of weight, in 2^-20ths.
+    load: u64,
+    /// Whether it has less in flight than it may have for what it has cached.
+    within: bool,
+    /// Whether it says itself that it has too much to do.
+    full: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    block_size: usize,
+    max_blocks: usize,
+    capacity: usize,
+    balance_factor: f64,
+    max_queue: u32,
+    max_load: Option<f64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            block_size: 64,
+            max_blocks: 256,
+            capacity: 131_072,
+            balance_factor: 1.5,
+            max_queue: 20,
+            max_load: None,
+        }
+    }
+}
+
+impl Balancer for PrefixAffinity {
+    const CONFIG_SCHEMA: &'static str = r#"{
+        "type": "object",
+        "properties": {
+            "block_size": {
+                "type": "integer", "minimum": 1, "maximum": 4096, "default": 64,
+                "description": "Bytes of a block of a prompt; as many as a block of the servers' caches has, or less"
+            },
+            "max_blocks": {
+                "type": "integer", "minimum": 1, "maximum": 4096, "default": 256,
+                "description": "Blocks of a request, or segments of a path, that are compared at most"
+            },
+            "capacity": {
+                "type": "integer", "minimum": 0, "maximum": 4194304, "default": 131072,
+                "description": "Pairs of a block and an endpoint that are remembered, 32 bytes each: about as many blocks as all caches hold"
+            },
+            "balance_factor": {
+                "type": "number", "minimum": 1, "maximum": 1000, "default": 1.5,
+                "description": "Requests in flight, in means of all endpoints for their weight, from which on an endpoint gets none for what it has cached"
+            },
+            "max_queue": {
+                "type": "integer", "minimum": 0, "maximum": 4294967295, "default": 20,
+                "description": "Requests that wait inside of an endpoint, as it reports, above which it gets none for what it has cached"
+            },
+            "max_load": {
+                "type": "number", "minimum": 0, "maximum": 100,
+                "description": "The same for what it does of what it can do, as it reports; without it, that does not count"
+            }
+        },
+        "additionalProperties": false
+    }"#;
+
+    fn configure(&mut self, config: &str) -> Result<(), String> {
+        self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        self.index = Index::new(self.options.capacity);
+        Ok(())
+    }
+
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
+        let positions = endpoints.iter().zip(0..);
+        let known: HashMap<u64, usize> = positions.map(|(e, position)| (e.id, position)).collect();
+        let moved: Vec<Option<usize>> = self.ids.iter().map(|id| known.get(id).copied()).collect();
+        if !moved.iter().zip(0..).all(|(new, old)| *new == Some(old)) {
+            self.index.renumber(&moved);
+        }
+        self.ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
+        self.lottery = Lottery::new(endpoints);
+        self.weights = endpoints.iter().map(|e| u64::from(e.weight)).sum();
+        self.in_flight.clear();
+        self.in_flight.resize(endpoints.len(), 0);
+        self.total = 0;
+        self.learn(endpoints);
+    }
+
+    fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
+        self.learn(endpoints);
+        let beginnings = self.beginnings();
+        // Whoever has failed a request is not asked again for what it has cached.
+        let known = match request.attempt {
+            0 => &beginnings[..],
+            _ => &[],
+        };
+        let chosen = match self.cached(known, endpoints, |seen| seen.within && !seen.full) {
+            Ok(cached) => cached,
+            Err(best) => {
+                let other = self.less_busy(&mut Entropy::of(request), endpoints)?;
+                self.settle(best, other, known, endpoints)
+            }
+        };
+        self.index.used(&beginnings, chosen.position);
+        Some(chosen.position)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let surplus = self.index.pairs().count().saturating_sub(SAVED);
+        let newest = self.index.pairs().skip(surplus);
+        let saved = Saved {
+            block_size: self.options.block_size as u32,
+            ids: self.ids.clone(),
+            pairs: newest
+                .map(|(hash, position)| (hash, position as u32))
+                .collect(),
+        };
+        saved.bytes()
+    }
+
+    fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
+        let saved = Saved::read(saved);
+        let saved = saved.ok_or("what was saved is in another form than this version's")?;
+        if saved.block_size as usize == self.options.block_size {
+            // The table that comes next says where they are, as at any change.
+            self.ids = saved.ids;
+            for (hash, number) in saved.pairs {
+                self.index.used(&[hash], number as usize);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PrefixAffinity {
+    /// Takes note of who has got and answered requests.
+    fn learn(&mut self, endpoints: &Endpoints) {
+        endpoints.each_change(|position, in_flight| {
+            let known = &mut self.in_flight[position];
+            self.total = self.total - u64::from(*known) + u64::from(in_flight);
+            *known = in_flight;
+        });
+    }
+
+    /// The hashes of all that the request begins with, the shortest first; none where that is not known.
+    fn beginnings(&self) -> Vec<u64> {
+        let (size, most) = (self.options.block_size, self.options.max_blocks);
+        let wanted = (size * most + HEAD).min(facts::BODY_START as usize);
+        let body = facts::body_start(wanted as u32);
+        if let Some(asked) = body.as_deref().and_then(Asked::of) {
+            return text::of_prompt(&asked, size, most);
+        }
+        let Some(path) = facts::path() else {
+            return Vec::new();
+        };
+        text::of_path(&path, facts::query().as_deref(), most)
+    }
+
+    /// The least busy of those who have the most of it and are fit.
+    ///
+    /// # Errors
+    /// Where nobody is who has any of it, the least busy of those who have the most.
+    fn cached(
+        &self,
+        beginnings: &[u64],
+        endpoints: &Endpoints,
+        fit: impl Fn(&Seen) -> bool,
+    ) -> Result<Seen, Option<Seen>> {
+        let mut passed = Vec::new();
+        let mut best = None;
+        let mut longest = beginnings.len();
+        while passed.len() < ASKED {
+            let others = |holder: &usize| !passed.contains(holder);
+            // Shorter beginnings have more holders.
+            longest = beginnings[..longest]
+                .partition_point(|hash| self.index.holders(*hash).any(|holder| others(&holder)));
+            let Some(hash) = longest.checked_sub(1).map(|last| beginnings[last]) else {
+                break;
+            };
+            let holders = self.index.holders(hash).filter(others);
+            let seen: Vec<Seen> = holders.map(|holder| self.look(endpoints, holder)).collect();
+            let least = |found: &&Seen| found.load;
+            if let Some(chosen) = seen.iter().filter(|seen| fit(seen)).min_by_key(least) {
+                return Ok(*chosen);
+            }
+            best = best.or(seen.iter().min_by_key(least).copied());
+            passed.extend(seen.iter().map(|seen| seen.position));
+        }
+        Err(best)
+    }
+
+    /// Nobody is fit: the best of those who have some of it, or another one, who would have to make it all anew.
+    fn settle(
+        &self,
+        best: Option<Seen>,
+        other: Seen,
+        beginnings: &[u64],
+        endpoints: &Endpoints,
+    ) -> Seen {
+        match best {
+            // Only somebody less busy is worth it.
+            Some(best) if best.load <= other.load => best,
+            // If that one says of itself what they said, it is so everywhere, and tells nothing.
+            Some(_) if other.full => self
+                .cached(beginnings, endpoints, |seen| seen.within)
+                .unwrap_or(other),
+            _ => other,
+        }
+    }
+
+    /// The less busy of two that are drawn by weight.
+    fn less_busy(&self, entropy: &mut Entropy, endpoints: &Endpoints) -> Option<Seen> {
+        let (first, second) = self.lottery.draw_two(entropy)?;
+        let (first, second) = (self.look(endpoints, first), self.look(endpoints, second));
+        Some(if second.load < first.load {
+            second
+        } else {
+            first
+        })
+    }
+
+    fn look(&self, endpoints: &Endpoints, position: usize) -> Seen {
+        let columns = [Column::ReportedQueue, Column::ReportedLoad];
+        let [[queue, load], _] = endpoints.look(columns, [position; 2]);
+        let in_flight = u64::from(self.in_flight[position]);
+        let weight = u64::from(endpoints[position].weight).max(1);
+        // Its share of what is in flight, this request included.
+        let share = (self.total + 1) as f64 * weight as f64 / self.weights as f64;
+        let options = &self.options;
+        Seen {
+            position,
+            load: ((in_flight + u64::from(queue)) << 20) / weight,
+            within: (in_flight as f64) < share * options.balance_factor,
+            full: queue > options.max_queue
+                || options
+                    .max_load
+                    .is_some_and(|most| f64::from(load) > most * 1000.0),
+        }
+    }
+}
+
+guest_sdk::export!(PrefixAffinity);
+
+#[cfg(test)]
+mod tests;

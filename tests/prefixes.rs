@@ -1,0 +1,100 @@
+//! Requests that begin alike, in front of servers that would have cached the beginning.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Gateway};
+
+/// Three servers behind the balancer for them.
+fn balanced() -> (Gateway, [Backend; 3]) {
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c"].map(Backend::start);
+    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
+    let settings = json!({"algorithm": "prefix-affinity"});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    (gateway, backends)
+}
+
+fn usage(gateway: &Gateway) -> Value {
+    let shown = gateway.admin("GET", "/balancers/prefix-affinity", &[]);
+    shown.expect(200).json()["usage"]["u"].clone()
+}
+
+/// Who answers a prompt.
+fn ask(gateway: &Gateway, prompt: &str) -> String {
+    let document = json!({"model": "small", "stream": false, "prompt": prompt, "max_tokens": 16});
+    let body = Some(("application/json", document.to_string().into_bytes()));
+    let answer = gateway.send(gateway.proxy, "POST", "/v1/completions", &[], body);
+    let answer = answer.expect(200);
+    // All of the body has come there.
+    assert_eq!(answer.json()["length"], document.to_string().len());
+    answer.header("x-backend").to_owned()
+}
+
+/// Something that a system prompt could be, which differs from others from the first block on.
+fn system(number: usize) -> String {
+    format!("You are assistant {number}. ") + &"Be brief, and say what you do not know. ".repeat(20)
+}
+
+/// Where sixteen conversations are, whose turns all go where they began.
+fn conversations(mut turn: impl FnMut(usize, usize) -> String) -> BTreeMap<String, Vec<usize>> {
+    let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for number in 0..16 {
+        let first = turn(number, 0);
+        for later in 1..6 {
+            assert_eq!(turn(number, later), first, "{number} {later}");
+        }
+        places.entry(first).or_default().push(number);
+    }
+    // Each began anywhere.
+    assert!(places.len() > 1, "{places:?}");
+    places
+}
+
+#[test]
+fn paths_that_begin_alike_have_the_same_place() {
+    let (gateway, _backends) = balanced();
+    conversations(|number, turn| gateway.backend_of(&format!("/{number}/part/{turn}?v=1")));
+    let usage = usage(&gateway);
+    assert_eq!(usage["host_choices"], 0, "{usage}");
+}
+
+#[test]
+fn a_conversation_stays_where_its_beginning_is_known() {
+    let (gateway, _backends) = balanced();
+    let turn = |number: usize, turn: usize| {
+        let said = "What is that? It is something. ".repeat(4 * turn);
+        ask(&gateway, &(system(number) + &said))
+    };
+    conversations(turn);
+    let usage = usage(&gateway);
+    assert_eq!(usage["host_choices"], 0, "{usage}");
+}
+
+#[test]
+fn a_server_that_reports_a_queue_is_left_alone_for_one_that_has_none() {
+    let (gateway, backends) = balanced();
+    let prompt = |turn: usize| system(1) + &"And then? ".repeat(turn);
+    let first = ask(&gateway, &prompt(0));
+    assert!((0..5).all(|turn| ask(&gateway, &prompt(turn)) == first));
+    let busy = backends.iter().zip(["a", "b", "c"]);
+    let (busy, _) = busy.into_iter().find(|(_, name)| *name == first).unwrap();
+    let say = |queue: u32| {
+        busy.answer_with(
+            "endpoint-load-metrics",
+            &format!("TEXT named_metrics.num_requests_waiting={queue}"),
+        );
+    };
+    say(50);
+    // What it says is known once it has answered.
+    assert_eq!(ask(&gateway, &prompt(1)), first);
+    let places: Vec<String> = (0..10).map(|turn| ask(&gateway, &prompt(turn))).collect();
+    assert!(places.iter().all(|place| *place != first), "{places:?}");
+    // All of them are with one again, which knows the beginning now.
+    assert!(places.iter().all(|place| *place == places[0]), "{places:?}");
+    let usage = usage(&gateway);
+    assert_eq!(usage["host_choices"], 0, "{usage}");
+}
