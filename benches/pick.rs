@@ -1,5 +1,6 @@
 //! What a pick costs: the shipped round robin as a component, and the same code compiled in; every balancer
-//! that ships, for few endpoints and for many; and what a changed table costs them.
+//! that ships, for few endpoints and for many; what a changed table costs them; and what a prompt costs that is
+//! compared with others.
 //!
 //!     cargo bench -p pointsman-benches --bench pick
 //!
@@ -11,6 +12,7 @@
     reason = "a benchmark that cannot be set up must stop"
 )]
 
+use std::borrow::Cow;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +20,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use guest_sdk::{Balancer as _, Endpoints};
 use parking_lot::Mutex;
-use pointsman::balancer::{Balancer, Engine, Request, SHIPPED, Settings, Shipped};
+use pointsman::balancer::{Balancer, Engine, Facts, Request, SHIPPED, Settings, Shipped};
 use pointsman::upstream::{Endpoint, InFlight};
 use round_robin::RoundRobin;
 
@@ -187,5 +189,71 @@ fn changes(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, round_robin, shipped, changes);
+/// A request for a completion.
+struct Completion(Vec<u8>);
+
+impl Completion {
+    /// One whose body has so many bytes, in a conversation of its own.
+    fn new(conversation: usize, bytes: usize) -> Self {
+        let said = format!("This is conversation {conversation}, and no other one. ");
+        let prompt = said.repeat(bytes / said.len() + 1);
+        let mut body = format!(r#"{{"model":"small","prompt":"{prompt}"#).into_bytes();
+        body.truncate(bytes);
+        Self(body)
+    }
+}
+
+impl Facts for Completion {
+    fn method(&self) -> Cow<'_, str> {
+        "POST".into()
+    }
+    fn path(&self) -> Cow<'_, str> {
+        "/v1/completions".into()
+    }
+    fn query(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+    fn header(&self, _: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    fn client(&self) -> Cow<'_, str> {
+        "192.0.2.1".into()
+    }
+    fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+        Some(self.0[..most.min(self.0.len())].into())
+    }
+}
+
+/// Prompts of 64 conversations in turn, all of which are known.
+fn prompts(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("prompt");
+    for bytes in [256, 1 << 10, 4 << 10, 16 << 10] {
+        let seated = seated("prefix-affinity");
+        seated.balancer.set_endpoints(table(100));
+        let asked: Vec<Completion> = (0..64).map(|n| Completion::new(n, bytes)).collect();
+        group.bench_with_input(
+            BenchmarkId::new("prefix-affinity", bytes),
+            &asked,
+            |b, asked| {
+                let mut number = 0_u64;
+                b.iter(|| {
+                    number += 1;
+                    let request = Request {
+                        now: number,
+                        entropy: number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                        affinity: None,
+                        attempt: 0,
+                        facts: Some(&asked[number as usize % asked.len()]),
+                    };
+                    seated.balancer.pick(black_box(request), &[], drop);
+                });
+            },
+        );
+        let counters = seated.balancer.counters();
+        assert_eq!(counters.host_choices, 0, "{counters:?}");
+    }
+    group.finish();
+}
+
+criterion_group!(benches, round_robin, shipped, changes, prompts);
 criterion_main!(benches);
