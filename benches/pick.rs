@@ -204,11 +204,11 @@ impl Completion {
 }
 
 impl Facts for Completion {
-    fn method(&self) -> Cow<'_, str> {
-        "POST".into()
+    fn method(&self) -> Option<Cow<'_, str>> {
+        Some("POST".into())
     }
-    fn path(&self) -> Cow<'_, str> {
-        "/v1/completions".into()
+    fn path(&self) -> Option<Cow<'_, str>> {
+        Some("/v1/completions".into())
     }
     fn query(&self) -> Option<Cow<'_, str>> {
         None
@@ -216,8 +216,8 @@ impl Facts for Completion {
     fn header(&self, _: &str) -> Option<Cow<'_, str>> {
         None
     }
-    fn client(&self) -> Cow<'_, str> {
-        "192.0.2.1".into()
+    fn client(&self) -> Option<Cow<'_, str>> {
+        Some("192.0.2.1".into())
     }
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
         Some(self.0[..most.min(self.0.len())].into())

@@ -99,12 +99,12 @@ impl Users {
 
 /// A request of the OpenAI API for completions, as far as a balancer can ask about it.
 impl Facts for Prompt {
-    fn method(&self) -> Cow<'_, str> {
-        "POST".into()
+    fn method(&self) -> Option<Cow<'_, str>> {
+        Some("POST".into())
     }
 
-    fn path(&self) -> Cow<'_, str> {
-        "/v1/completions".into()
+    fn path(&self) -> Option<Cow<'_, str>> {
+        Some("/v1/completions".into())
     }
 
     fn query(&self) -> Option<Cow<'_, str>> {
@@ -116,8 +116,8 @@ impl Facts for Prompt {
         known.then(|| "application/json".into())
     }
 
-    fn client(&self) -> Cow<'_, str> {
-        "192.0.2.1".into()
+    fn client(&self) -> Option<Cow<'_, str>> {
+        Some("192.0.2.1".into())
     }
 
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
