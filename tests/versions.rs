@@ -192,6 +192,68 @@ fn versions_are_switched_under_load() {
     assert_eq!(usage["host_choices"], 0, "{usage}");
 }
 
+/// The component of a balancer that ships, and one that does the same under another digest.
+fn shipped_and_next(gateway: &Gateway, name: &str) -> (Vec<u8>, Vec<u8>) {
+    let path = format!("/balancers/{name}/component");
+    let component = gateway.admin("GET", &path, &[]).expect(200).body;
+    // A custom section, which means nothing: number, length, and the name with its own length before it.
+    let next = [&component[..], &[0, 5, 4], b"next"].concat();
+    (component, next)
+}
+
+#[test]
+fn what_is_known_of_latencies_survives_an_upgrade_of_the_balancer() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c", "slow"].map(Backend::start);
+    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
+    let (first, next) = shipped_and_next(&gateway, "latency");
+    gateway.upload("mine", first).expect(201);
+    follow(&gateway, "u", "mine");
+    let slow = &backends[3];
+    slow.turn(0, 500);
+    while slow.served() == 0 {
+        gateway.get("/").expect(200);
+    }
+    // From here on nothing but what is remembered speaks against it: who is not known is tried first.
+    slow.turn(0, 0);
+    let made = add(&gateway, next);
+    promote(&gateway, &made["id"]).expect(200);
+    for _ in 0..40 {
+        assert_ne!(gateway.backend_of("/"), "slow");
+    }
+    let usage = get(&gateway, "/balancers/mine")["usage"]["u"].clone();
+    assert_eq!(usage["version"], made["digest"]);
+    assert_eq!(usage["host_choices"], 0, "{usage}");
+}
+
+#[test]
+fn sessions_survive_an_upgrade_of_the_balancer() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c", "d"].map(Backend::start);
+    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
+    let (first, next) = shipped_and_next(&gateway, "sticky-sessions");
+    gateway.upload("mine", first).expect(201);
+    let settings = json!({"algorithm": "mine", "sticky_sessions_cookie": "session"});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    let clients: Vec<(String, String)> = (0..8)
+        .map(|_| {
+            let answer = gateway.get("/").expect(200);
+            let cookie = answer.header("set-cookie").split(';').next().unwrap();
+            (cookie.to_owned(), answer.header("x-backend").to_owned())
+        })
+        .collect();
+    let made = add(&gateway, next);
+    promote(&gateway, &made["id"]).expect(200);
+    for (cookie, backend) in &clients {
+        for _ in 0..3 {
+            let answer = gateway.get_with("/", &[("cookie", cookie)]).expect(200);
+            assert_eq!(answer.header("x-backend"), backend);
+        }
+    }
+}
+
 #[test]
 fn a_pin_holds_while_others_follow() {
     let (gateway, backend) = with_mine(Setup::new());
