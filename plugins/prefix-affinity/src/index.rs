@@ -1,5 +1,7 @@
 //! Who has had which beginning lately: what is supposed to be in the endpoints' caches.
 
+use crate::text::mix;
+
 /// Endpoints that are remembered for the same beginning: the ones that had it last. Among so many one that is not busy
 /// is found, if there is one.
 pub(crate) const HOLDERS: usize = 16;
@@ -18,6 +20,9 @@ pub(crate) struct Index {
     entries: Vec<Entry>,
     /// The first entry of each chain. Entries of the same hash are in the same chain, the one used last before others.
     chains: Vec<u32>,
+    /// What hashes are mixed with to tell their chain, so that nobody can have many of them in one; none before the
+    /// first pick.
+    secret: Option<u64>,
     /// The ends of the list by age.
     newest: u32,
     oldest: u32,
@@ -41,6 +46,7 @@ impl Index {
             capacity,
             entries: Vec::with_capacity(capacity),
             chains: vec![NONE; capacity.next_power_of_two()],
+            secret: None,
             newest: NONE,
             oldest: NONE,
         }
@@ -81,7 +87,25 @@ impl Index {
     }
 
     fn chain(&self, hash: u64) -> usize {
-        hash as usize & self.chains.len().wrapping_sub(1)
+        let mixed = mix(hash ^ self.secret.unwrap_or_default());
+        mixed as usize & self.chains.len().wrapping_sub(1)
+    }
+
+    /// Takes a number that nobody else knows, unless it has one.
+    pub(crate) fn keep_secret(&mut self, number: u64) {
+        if self.secret.is_some() {
+            return;
+        }
+        self.secret = Some(number);
+        self.chains.fill(NONE);
+        // The newest comes to the front.
+        let mut index = self.oldest;
+        while let Some(&Entry { hash, newer, .. }) = self.entries.get(index as usize) {
+            let chain = self.chain(hash);
+            self.entries[index as usize].next = self.chains[chain];
+            self.chains[chain] = index;
+            index = newer;
+        }
     }
 
     /// Makes a pair the newest one.
@@ -209,7 +233,6 @@ mod tests {
 
     fn apply(uses: &[Use], index: &mut Index, plain: &mut Plain) {
         for &(first, length, position) in uses {
-            // Few chains, so that different hashes meet in them.
             let beginnings: Vec<u64> = (first..).take(length).map(|hash| hash << 4).collect();
             index.used(&beginnings, position);
             for hash in beginnings.iter().rev() {
@@ -223,6 +246,7 @@ mod tests {
         fn it_is_a_list_by_age(
             before in uses(), after in uses(), capacity in 1_usize..60,
             places in Just((0_usize..20).collect::<Vec<_>>()).prop_shuffle(), here in 0_usize..=20,
+            secret: Option<u64>,
         ) {
             let (mut index, mut plain) = (Index::new(capacity), Plain::default());
             apply(&before, &mut index, &mut plain);
@@ -231,6 +255,10 @@ mod tests {
             index.renumber(&moved);
             for (_, position) in &mut plain.0 {
                 *position = moved.get(*position).copied().flatten().unwrap_or(usize::MAX);
+            }
+            // Where a hash is found changes, and nothing else.
+            if let Some(secret) = secret {
+                index.keep_secret(secret);
             }
             apply(&after, &mut index, &mut plain);
             let known = || plain.0.iter().copied().filter(|(_, position)| *position != usize::MAX);

@@ -128,6 +128,7 @@ impl Balancer for PrefixAffinity {
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
         self.learn(endpoints);
+        self.index.keep_secret(request.entropy);
         let beginnings = self.beginnings();
         // Whoever has failed a request is not asked again for what it has cached.
         let known = match request.attempt {

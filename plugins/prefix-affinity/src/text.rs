@@ -107,8 +107,8 @@ fn chain<'a>(seed: u64, blocks: impl Iterator<Item = &'a [u8]>) -> Vec<u64> {
     blocks.scan(seed, next).collect()
 }
 
-/// Hashes some bytes, eight at a time. Whoever makes two texts collide on purpose gets them to the same server, and
-/// nothing else by it.
+/// Hashes some bytes, eight at a time. Whoever makes two texts collide on purpose gets them to the same server; where
+/// in the index a hash is found depends on a secret besides.
 fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
@@ -122,7 +122,7 @@ fn hash(seed: u64, bytes: &[u8]) -> u64 {
 }
 
 /// Spreads the bits of a number. Source: SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(number: u64) -> u64 {
+pub(crate) fn mix(number: u64) -> u64 {
     let z = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ z >> 31
