@@ -63,6 +63,28 @@ fn a_connection_past_the_limit_is_made_once_an_idle_one_is_closed_wherever_it_is
 }
 
 #[test]
+fn who_waits_goes_by_the_limits_of_now() {
+    let gateway = Gateway::start();
+    let one = Backend::start("one");
+    gateway.balanced(&[(one.address, 1)]);
+    let limits = |most: u32| {
+        let limits = json!({"max_requests": most});
+        let settings = json!({"pointsman": {"circuit_breakers": limits, "drain_timeout": 0.01}});
+        set(&gateway, &settings);
+    };
+    limits(1);
+    std::thread::scope(|scope| {
+        hang(scope, &gateway, &[&one]);
+        let waiting = scope.spawn(|| gateway.get("/"));
+        until("one waits", || known(&gateway, &one)["pending"] == 1);
+        limits(2);
+        waiting.join().unwrap().expect(200);
+        let path = format!("/upstreams/u/targets/{}", one.address);
+        gateway.admin("DELETE", &path, &[]).expect(204);
+    });
+}
+
+#[test]
 fn an_upstream_that_shares_an_address_has_connections_of_its_own() {
     let gateway = Setup::new().arg("--workers", 1).start();
     let one = Backend::start("one");

@@ -39,7 +39,7 @@ pub use resolve::{Names, is_name};
 pub use seats::Seat;
 
 use crate::balancer::{self, Balancer, Choice, Observed, Placed};
-use crate::entity::upstream::RetryBudget;
+use crate::entity::upstream::{CircuitBreakers, RetryBudget};
 use endpoint::Places;
 use members::Members;
 use probe::Probes;
@@ -80,6 +80,9 @@ struct Shared {
 
 /// What a try without an answer took at least, for balancers that look at latencies.
 pub(crate) const UNANSWERED: Duration = Duration::from_secs(1);
+
+/// Longest time between two looks for a place.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What came of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,6 +310,9 @@ impl Upstream {
             let mut freed = std::pin::pin!(freed);
             // From here on no place that gets free is missed.
             freed.as_mut().enable();
+            // The limits of now, and not those of when the request came.
+            let policy = self.shared.members.policy();
+            let limits = &policy.extension.circuit_breakers;
             let (mut full, mut queues) = (Vec::new(), Vec::new());
             loop {
                 let entered =
@@ -316,12 +322,14 @@ impl Upstream {
                         if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
                             return Err(None);
                         }
-                        let limit = self.max_requests(&endpoint);
+                        let limit = max_requests(limits, &endpoint);
                         match InFlight::within(endpoint, limit, places) {
                             Ok(entered) => Ok(entered.on_trial(trial).placed_by(placed)),
                             Err(endpoint) => Err(Some(endpoint)),
                         }
-                    })?;
+                    });
+                // Whoever was told of a place and does not take it tells the next one.
+                let entered = entered.inspect_err(|_| places.first.notify_one())?;
                 match entered {
                     Ok(entered) => return Ok(entered),
                     Err(None) => break,
@@ -332,9 +340,11 @@ impl Upstream {
                 }
             }
             if waiting.is_none() {
-                waiting = Some(self.wait(&queues)?);
+                waiting = Some(self.wait(&queues, limits.max_pending_requests)?);
             }
-            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+            // Requests that began before there was a limit tell nobody that they are over.
+            let look = deadline.min(tokio::time::Instant::now() + LOOK);
+            if tokio::time::timeout_at(look, freed).await.is_err() && look == deadline {
                 return Err(NoPeer::Overflow);
             }
         }
@@ -342,7 +352,7 @@ impl Upstream {
 
     /// Joins the queue, if it is not full, on the account of the first of these endpoints that lets
     /// another one wait.
-    fn wait(&self, queues: &[Arc<Endpoint>]) -> Result<impl Drop + use<>, NoPeer> {
+    fn wait(&self, queues: &[Arc<Endpoint>], limit: u32) -> Result<impl Drop + use<>, NoPeer> {
         struct Waiting(Arc<Shared>, Arc<Endpoint>);
         impl Drop for Waiting {
             fn drop(&mut self) {
@@ -355,7 +365,6 @@ impl Upstream {
             let joined = pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
             joined.is_ok()
         };
-        let limit = self.policy.extension.circuit_breakers.max_pending_requests;
         if !join(&self.shared.pending, limit) {
             return Err(NoPeer::Overflow);
         }
@@ -376,16 +385,6 @@ impl Upstream {
     pub fn max_connections(&self, endpoint: &Endpoint) -> u32 {
         let general = self.policy.extension.circuit_breakers.max_connections;
         endpoint.limits.max_connections.unwrap_or(general)
-    }
-
-    /// Requests that an endpoint may have, each of which takes a connection; with 0 any number.
-    fn max_requests(&self, endpoint: &Endpoint) -> u32 {
-        let general = self.policy.extension.circuit_breakers.max_requests;
-        let requests = endpoint.limits.max_requests.unwrap_or(general);
-        match (requests, self.max_connections(endpoint)) {
-            (0, limit) | (limit, 0) => limit,
-            (requests, connections) => requests.min(connections),
-        }
     }
 
     /// Whether requests to an endpoint are limited, so that [`Upstream::place`] is to be used.
@@ -533,6 +532,18 @@ pub fn split_target(text: &str) -> Option<(String, u16)> {
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host);
     Some((host.to_owned(), port.parse().ok()?))
+}
+
+/// Requests that an endpoint may have where its upstream has these limits; with 0 any number. Each takes a
+/// connection.
+fn max_requests(general: &CircuitBreakers, endpoint: &Endpoint) -> u32 {
+    let own = &endpoint.limits;
+    let requests = own.max_requests.unwrap_or(general.max_requests);
+    let connections = own.max_connections.unwrap_or(general.max_connections);
+    match (requests, connections) {
+        (0, limit) | (limit, 0) => limit,
+        (requests, connections) => requests.min(connections),
+    }
 }
 
 #[cfg(test)]

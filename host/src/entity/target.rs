@@ -106,8 +106,8 @@ pub struct CircuitBreakers {
     pub max_connections: Option<u32>,
     /// Requests at a time; with 0 there is no limit.
     pub max_requests: Option<u32>,
-    /// Requests that may wait for a place and chose this target first; none for as many as its upstream
-    /// lets wait.
+    /// Requests that may wait for a place on the account of this target: the first of those that were chosen
+    /// for a request and lets another one wait. None for as many as its upstream lets wait.
     pub max_pending_requests: Option<u32>,
 }
 

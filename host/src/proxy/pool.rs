@@ -59,6 +59,9 @@ impl Pool {
         if self.size == 0 || worn || !connection.is_reusable() || connection.is_useless() {
             return;
         }
+        if connection.is_wanted_elsewhere() {
+            return;
+        }
         connection.rest(now);
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(connection.place.clone()).or_default();
@@ -77,20 +80,30 @@ impl Pool {
     /// elsewhere, now and then and when asked to, for as long as it is polled.
     pub(super) async fn tidy(self: Rc<Self>) {
         let timeout = self.idle_timeout.unwrap_or(Duration::MAX);
+        let pause = TIDY.min(timeout);
+        let mut due = tokio::time::Instant::now() + pause;
         loop {
             let shortage = self.shortage.notified();
             let mut shortage = std::pin::pin!(shortage);
             // From here on none is missed.
             shortage.as_mut().enable();
-            self.idle.borrow_mut().retain(|_, list| {
-                list.retain_mut(|connection| {
+            self.keep(|connection| !connection.is_wanted_elsewhere());
+            if tokio::time::timeout_at(due, shortage).await.is_err() {
+                self.keep(|connection| {
                     !connection.is_stale()
                         && !connection.is_useless()
                         && connection.idle_since.elapsed() < timeout
                 });
-                !list.is_empty()
-            });
-            let _ = tokio::time::timeout(TIDY.min(timeout), shortage).await;
+                due = tokio::time::Instant::now() + pause;
+            }
         }
+    }
+
+    /// Closes the idle connections that are not worth it.
+    fn keep(&self, mut worth: impl FnMut(&mut Connection) -> bool) {
+        self.idle.borrow_mut().retain(|_, list| {
+            list.retain_mut(|connection| worth(connection));
+            !list.is_empty()
+        });
     }
 }

@@ -73,7 +73,7 @@ impl Upgrade {
         } = exchange;
         tokio::task::spawn_local(async move {
             let _held = (in_flight, worker, connection);
-            let (endpoint, received, _seat) = endpoint.into_parts();
+            let (_seat, endpoint, received) = endpoint.into_parts();
             match client.await {
                 Ok(client) => {
                     let last_move = LastMove::now();

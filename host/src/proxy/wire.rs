@@ -214,10 +214,14 @@ impl Connection {
         }
     }
 
-    /// Whether it is of no use while idle: it leads to where nothing is sent any more, or keeps another
-    /// one from being made.
+    /// Whether it leads to where nothing is sent any more.
     pub(super) fn is_useless(&self) -> bool {
-        self.endpoint.is_leaving() || self.endpoint.is_short_of_connections()
+        self.endpoint.is_leaving()
+    }
+
+    /// Whether it is to be closed, being idle, so that another one can be made. Who is told so closes it.
+    pub(super) fn is_wanted_elsewhere(&self) -> bool {
+        self.endpoint.takes_a_connection()
     }
 
     /// Whether another request may follow.
@@ -247,9 +251,9 @@ impl Connection {
     }
 
     /// The bare connection, after a change of protocol, with what was received on it since.
-    /// It counts for as long as the last part lives.
-    pub(super) fn into_parts(self) -> (Stream, BytesMut, Seat) {
-        (self.stream, self.input, self.seat)
+    /// It counts for as long as the first part lives, which is to go last.
+    pub(super) fn into_parts(self) -> (Seat, Stream, BytesMut) {
+        (self.seat, self.stream, self.input)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -58,7 +58,7 @@ pub(super) struct Live {
     watched: AtomicBool,
     /// Where changes of that number are noted, and as what.
     watchers: RwLock<Vec<(Arc<Board>, u32)>>,
-    /// Requests that wait for a place, and chose this one first.
+    /// Requests that wait for a place on the account of this one.
     pub(super) pending: AtomicU32,
     pub(super) seats: Seats,
     pub(super) ejection: Ejection,
@@ -320,9 +320,9 @@ impl Endpoint {
         self.live.departure.leaving.load(Ordering::Relaxed)
     }
 
-    /// Whether a request waits for a connection to be closed, so that no idle one is to be kept.
-    pub fn is_short_of_connections(&self) -> bool {
-        self.live.seats.is_short()
+    /// Whether an idle connection is to be closed for a request that waits; who is told so has to do it.
+    pub fn takes_a_connection(&self) -> bool {
+        self.live.seats.takes_one()
     }
 
     /// Counts a connection that is about to be opened, once there are fewer than `limit`; with 0 there is

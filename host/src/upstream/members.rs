@@ -193,7 +193,7 @@ pub struct AddressReport {
     pub ejected: bool,
     /// Requests sent and not yet answered.
     pub in_flight: u32,
-    /// Requests that wait for a place and chose it first.
+    /// Requests that wait for a place, on its account.
     pub pending: u32,
     /// Connections for requests, busy and idle.
     pub connections: u32,

@@ -11,9 +11,11 @@ use super::endpoint::Live;
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     open: AtomicU32,
-    /// Requests that wait for one to be closed. Whoever keeps an idle one looks at this first, and who
+    /// Requests that wait for one to be closed. Whoever closes one looks at this afterwards, and who
     /// counts here looks at `open` afterwards, so one of the two sees the other (`SeqCst`).
     wanted: AtomicU32,
+    /// Closings that were asked for and that nobody has undertaken yet.
+    asked: AtomicU32,
     closed: Notify,
 }
 
@@ -22,8 +24,14 @@ impl Seats {
         self.open.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_short(&self) -> bool {
-        self.wanted.load(Ordering::SeqCst) > 0
+    /// Whether whoever holds an idle one is to close it, for one that waits.
+    pub(super) fn takes_one(&self) -> bool {
+        let less = |asked: u32| asked.checked_sub(1);
+        // Mostly nobody asks, and then nobody else's cache is disturbed.
+        self.asked.load(Ordering::SeqCst) > 0
+            && (self.asked)
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+                .is_ok()
     }
 
     fn take(&self, limit: u32) -> bool {
@@ -44,7 +52,9 @@ impl Seat {
         struct Wanted<'a>(&'a Seats);
         impl Drop for Wanted<'_> {
             fn drop(&mut self) {
-                self.0.wanted.fetch_sub(1, Ordering::SeqCst);
+                if self.0.wanted.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    self.0.asked.store(0, Ordering::SeqCst);
+                }
             }
         }
         let limit = if limit == 0 { u32::MAX } else { limit };
@@ -60,6 +70,7 @@ impl Seat {
                 if seats.take(limit) {
                     break;
                 }
+                seats.asked.fetch_add(1, Ordering::SeqCst);
                 reclaim();
                 closed.await;
             }
@@ -72,7 +83,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let seats = &self.0.seats;
         seats.open.fetch_sub(1, Ordering::SeqCst);
-        if seats.is_short() {
+        if seats.wanted.load(Ordering::SeqCst) > 0 {
             seats.closed.notify_one();
         }
     }
@@ -96,11 +107,13 @@ mod tests {
         let mut waits = std::pin::pin!(waits);
         assert!(waits.as_mut().now_or_never().is_none());
         assert_eq!((live.seats.open(), reclaims.get()), (2, 1));
-        assert!(live.seats.is_short());
+        // One connection is to be closed for it, and no second one.
+        assert!(live.seats.takes_one());
+        assert!(!live.seats.takes_one());
         drop(first);
         let third = waits.await;
         assert_eq!(live.seats.open(), 2);
-        assert!(!live.seats.is_short());
+        assert!(!live.seats.takes_one());
         let unlimited = take(0).await;
         assert_eq!(live.seats.open(), 3);
         drop((second, third, unlimited));
@@ -113,7 +126,7 @@ mod tests {
         let held = Seat::take(Arc::clone(&live), 1, || {}).await;
         let waits = Seat::take(Arc::clone(&live), 1, || {});
         assert!(waits.now_or_never().is_none());
-        assert!(!live.seats.is_short());
+        assert!(!live.seats.takes_one());
         drop(held);
         assert_eq!(live.seats.open(), 0);
     }
