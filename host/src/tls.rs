@@ -21,6 +21,12 @@ pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 /// HTTP/2 (RFC 9113, 3.1).
 pub(crate) const H2: &[u8] = b"h2";
 
+/// A name or an address that a server may be asked for by; an IPv6 address may have brackets.
+pub(crate) fn server_name(text: &str) -> Option<ServerName<'static>> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(bare.to_owned()).ok()
+}
+
 /// Whose certificates are taken.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Trust {

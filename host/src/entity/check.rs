@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
-use crate::tls::Authorities;
+use crate::tls::{self, Authorities};
 
 /// `name` of most entities.
 pub(super) fn name(text: &str) -> Result<(), String> {
@@ -43,6 +43,14 @@ pub(super) fn host(text: &str) -> Result<(), String> {
 /// Certificates of authorities, in PEM.
 pub(super) fn authority(text: &str) -> Result<(), String> {
     Authorities::parse(&[text.to_owned()]).map(|_| ())
+}
+
+/// A name that a server may be asked for by over TLS, or an address.
+pub(super) fn server_name(text: &str) -> Result<(), String> {
+    match tls::server_name(text) {
+        Some(_) => Ok(()),
+        None => Err(format!("invalid value: {text}")),
+    }
 }
 
 /// A host that may have a port.

@@ -168,7 +168,7 @@ const EXTENSION: &[Field] = &[
         "tls",
         &[
             Field::boolean("verify"),
-            Field::string("server_name").check(&[Check::Text(check::host)]),
+            Field::string("server_name").check(&[Check::Text(check::server_name)]),
             Field::array("ca_certificates", &AUTHORITY).check(&[Check::AtLeast(1)]),
         ],
     ),

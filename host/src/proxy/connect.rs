@@ -60,6 +60,11 @@ pub(super) struct Secure {
 }
 
 impl Secure {
+    /// With a name that somebody has given.
+    pub(super) fn named(name: ServerName<'static>, trust: Trust) -> Self {
+        Self { name, trust }
+    }
+
     /// The name is that of the `Host`, without the port, as in Kong; where that is none, the address
     /// of the endpoint.
     pub(super) fn new(host: &str, address: IpAddr, trust: Trust) -> Self {

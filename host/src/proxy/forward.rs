@@ -282,6 +282,8 @@ impl Outbound<'_> {
     /// doing it twice does no harm and nothing of its body is gone.
     fn can_be_repeated(&self, failure: &Failure) -> bool {
         match failure {
+            // It has waited for as long as it may.
+            Failure::Connect(connect::Error::Full) => false,
             Failure::Connect(_) => self.is_whole(),
             Failure::Exchange(wire::Error::Client(_)) | Failure::ClientTimeout => false,
             Failure::Exchange(_) | Failure::Timeout | Failure::Drained => {
@@ -465,11 +467,14 @@ fn place_of(endpoint: &Endpoint, service: &Service, preserved: Option<&str>, own
         owner: if own { endpoint.identity() } else { 0 },
         tls: service.tls.map(|tls| {
             let policy = service.upstream.policy();
-            let host = match policy.server_name() {
-                Some(name) => name.into(),
-                None => host_for(endpoint, service, preserved),
-            };
-            Secure::new(&host, endpoint.address.ip(), policy.trust(tls.verify))
+            let trust = policy.trust(tls.verify);
+            match policy.server_name() {
+                Some(name) => Secure::named(name.clone(), trust),
+                None => {
+                    let host = host_for(endpoint, service, preserved);
+                    Secure::new(&host, endpoint.address.ip(), trust)
+                }
+            }
         }),
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+
 use super::affinity::Affinity;
 use super::health::{Limits, Report};
 use crate::entity::upstream as entity;
-use crate::tls::{Authorities, Trust};
+use crate::tls::{self, Authorities, Trust};
 
 /// Statuses, for one look at each response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +112,8 @@ pub struct Policy {
     pub affinity: Option<Affinity>,
     /// Whose certificates are taken where they are verified.
     trust: Trust,
+    /// The name of the servers, where that is not their `Host`.
+    server_name: Option<ServerName<'static>>,
     /// What goes past Kong.
     pub extension: entity::Extension,
 }
@@ -124,6 +128,7 @@ impl Default for Policy {
             use_srv_name: false,
             affinity: None,
             trust: Trust::System,
+            server_name: None,
             extension: entity::Extension::default(),
         }
     }
@@ -145,15 +150,18 @@ impl Policy {
         let probed = healthy_interval.is_some() || unhealthy_interval.is_some();
         // `passive.healthy.successes` alone makes no checker, as in Kong.
         let unhealthy = &passive.unhealthy;
-        let tls = &upstream.pointsman.tls;
-        let trust = tls.ca_certificates.as_ref().map_or(Trust::System, |texts| {
-            let read = Authorities::parse(texts);
-            let read = read.unwrap_or_else(|error| {
-                tracing::error!(upstream = upstream.name, "no authority is trusted: {error}");
-                Authorities::none()
+        let tls_settings = &upstream.pointsman.tls;
+        let trust = tls_settings
+            .ca_certificates
+            .as_ref()
+            .map_or(Trust::System, |texts| {
+                let read = Authorities::parse(texts);
+                let read = read.unwrap_or_else(|error| {
+                    tracing::error!(upstream = upstream.name, "no authority is trusted: {error}");
+                    Authorities::none()
+                });
+                Trust::Only(Arc::new(read))
             });
-            Trust::Only(Arc::new(read))
-        });
         let judged = unhealthy.tcp_failures + unhealthy.timeouts + unhealthy.http_failures > 0;
         Self {
             algorithm: upstream.algorithm.clone(),
@@ -170,7 +178,10 @@ impl Policy {
                 timeout: seconds(active.timeout).unwrap_or(Duration::from_secs(1)),
                 concurrency: usize::try_from(active.concurrency).unwrap_or(1).max(1),
                 path: active.http_path.clone(),
-                sni: active.https_sni.clone().or_else(|| tls.server_name.clone()),
+                sni: active
+                    .https_sni
+                    .clone()
+                    .or_else(|| tls_settings.server_name.clone()),
                 trust: if active.https_verify_certificate {
                     trust.clone()
                 } else {
@@ -192,6 +203,10 @@ impl Policy {
             use_srv_name: upstream.use_srv_name.unwrap_or(false),
             affinity: Affinity::of(upstream),
             trust,
+            server_name: tls_settings
+                .server_name
+                .as_deref()
+                .and_then(tls::server_name),
             extension: upstream.pointsman.clone(),
         }
     }
@@ -206,8 +221,8 @@ impl Policy {
 
     /// The name that is sent to targets over TLS, and that certificates must be for, if that is not their
     /// `Host`.
-    pub(crate) fn server_name(&self) -> Option<&str> {
-        self.extension.tls.server_name.as_deref()
+    pub(crate) fn server_name(&self) -> Option<&ServerName<'static>> {
+        self.server_name.as_ref()
     }
 
     /// Whether addresses are compared with their peers.
