@@ -152,9 +152,7 @@ fn a_pick_waits_for_a_slow_client() {
             .as_u64()
             .unwrap()
     };
-    while seen() < 6 {
-        std::thread::yield_now();
-    }
+    crate::health::until("it has been asked", || seen() >= 6);
     let answer = slow.send(&body[START..]).read_to_end();
     assert_eq!(whole_of(&answer, &body), places[1]);
 }

@@ -160,6 +160,13 @@ fn asked(input: Row) -> Result<Row, Violations> {
     if asked.get("share_percent").and_then(Value::as_f64) == Some(0.0) {
         wrong.field("share_percent", "value must be greater than 0");
     }
+    let is_all = asked.get("share_percent").and_then(Value::as_f64) == Some(100.0);
+    for ratio in ["max_error_ratio", "max_p99_ratio"] {
+        if is_all && asked.get(ratio).is_some_and(Value::is_number) {
+            let message = "needs a share_percent below 100: nothing is left to compare with";
+            wrong.field(ratio, message);
+        }
+    }
     let has_end = asked.get("duration").is_some_and(Value::is_number);
     if asked.get("promote") == Some(&true.into()) && !has_end {
         let message = "required field missing";
@@ -267,10 +274,12 @@ async fn pass(admin: &Admin, canary: &Canary) {
     let (balancer, version) = (&*canary.name, &*canary.plugin.digest);
     let reason = if canary.settings.promote {
         match promote(admin, canary).await {
-            Ok(()) => {
+            Ok(true) => {
                 tracing::info!(balancer, version, "a canary has passed, and is made active");
                 return;
             }
+            // What ended it is told by whoever did.
+            Ok(false) => return,
             Err(error) => {
                 let reason = format!("it could not be made active: {}", error.message());
                 tracing::warn!(balancer, version, "a canary has passed: {reason}");
@@ -284,16 +293,19 @@ async fn pass(admin: &Admin, canary: &Canary) {
     conclude(admin, canary, CanaryState::Passed, reason).await;
 }
 
-/// Makes a canary active, unless it has ended meanwhile.
-async fn promote(admin: &Admin, canary: &Canary) -> Result<(), Error> {
+/// Makes a canary active, unless it has ended meanwhile; returns whether it did.
+async fn promote(admin: &Admin, canary: &Canary) -> Result<bool, Error> {
     for _ in 0..TRIES {
         let Some(balancer) = balancer_with(admin, canary)? else {
-            return Ok(());
+            return Ok(false);
         };
+        if *canary.verdict().borrow() != Verdict::Open {
+            return Ok(false);
+        }
         let version = versions::of_digest(&*admin.store, canary.balancer, &canary.plugin.digest)?;
         let version = version.ok_or_else(Error::not_found)?;
         if versions::switch(admin, &balancer, version).await?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
     }
     Err(busy(KIND))

@@ -103,7 +103,7 @@ impl Canary {
     pub fn new(settings: Settings, balancer: Uuid, name: String, plugin: Arc<Plugin>) -> Self {
         let share = settings.share_percent.clamp(0.0, 100.0) / 100.0;
         Self {
-            share: (share * 2_f64.powi(32)) as u64,
+            share: ((share * 2_f64.powi(32)) as u64).max(1),
             seed: seed_of(&settings.version),
             settings,
             balancer,
@@ -157,8 +157,7 @@ impl Canary {
     fn observe(&self, side: Side, failed: bool, time: Option<Duration>) {
         let broken = {
             let mut evidence = self.evidence.lock();
-            let min = self.settings.min_requests;
-            evidence.observe(Instant::now(), min, side, failed, time);
+            evidence.observe(Instant::now(), &self.settings, side, failed, time);
             match side {
                 Side::Stable => None,
                 Side::Canary => evidence.broken(&self.settings),
@@ -196,12 +195,10 @@ impl Canary {
         self.verdict.subscribe()
     }
 
-    /// Whether each side has placed as many requests as it takes to judge.
+    /// Whether as many requests were placed as it takes to judge.
     pub fn is_judged(&self) -> bool {
         let evidence = self.evidence.lock();
-        Side::ALL
-            .iter()
-            .all(|side| evidence.total(*side).0 >= self.settings.min_requests)
+        evidence::is_enough(&self.settings, |side| evidence.total(side).0)
     }
 
     /// What both sides have come to, the active version first.

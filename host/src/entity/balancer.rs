@@ -101,6 +101,13 @@ impl Balancer {
     }
 }
 
+impl Canary {
+    /// Whether it is compared with the active version, which has to have placed something for that.
+    pub fn is_compared(&self) -> bool {
+        self.max_error_ratio.or(self.max_p99_ratio).is_some()
+    }
+}
+
 /// A version that takes a share of the picks of the active one.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Canary {

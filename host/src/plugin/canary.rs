@@ -1,6 +1,7 @@
 //! `pointsman plugin canary`: a version takes a share of the picks before it is made active.
 
 use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 use super::push::{path_of, text};
@@ -73,7 +74,8 @@ pub(super) fn canary(arguments: &Arguments) -> anyhow::Result<()> {
 /// Does it, and returns what there is to say of it.
 fn done(arguments: &Arguments, admin: &Admin) -> anyhow::Result<String> {
     let (name, version) = (&*arguments.name, &*arguments.version);
-    let path = format!("{}/versions/{version}/canary", path_of(name));
+    let key = utf8_percent_encode(version, NON_ALPHANUMERIC);
+    let path = format!("{}/versions/{key}/canary", path_of(name));
     if arguments.end {
         admin.delete(&path)?;
         return Ok(format!(

@@ -50,16 +50,16 @@ impl Evidence {
         }
     }
 
-    /// Takes note of a request. A window lasts until both sides have `min` requests in it.
+    /// Takes note of a request. A window lasts until there are enough requests in it to judge by.
     pub(super) fn observe(
         &mut self,
         now: Instant,
-        min: u64,
+        bounds: &Settings,
         side: Side,
         failed: bool,
         time: Option<Duration>,
     ) {
-        let full = self.present.iter().all(|window| window.requests >= min);
+        let full = is_enough(bounds, |side| self.present[side as usize].requests);
         if full && now.saturating_duration_since(self.since) >= WINDOW {
             self.before = std::mem::take(&mut self.present);
             self.since = now;
@@ -120,7 +120,9 @@ impl Evidence {
             return Some(errors(format!("{most} %")));
         }
         // Looked for only where somebody asks: it is more work than all else.
-        let is_timed = bounds.max_p99_ms.or(bounds.max_p99_ratio).is_some();
+        let is_timed = bounds.max_p99_ms.or(bounds.max_p99_ratio).is_some()
+            // One request more of thousands changes little.
+            && (requests < 1024 || requests.is_multiple_of(16));
         let slow = is_timed.then(|| self.p99_ms(Side::Canary)).flatten();
         if let (Some(most), Some(slow)) = (bounds.max_p99_ms, slow)
             && slow > most
@@ -148,6 +150,13 @@ impl Evidence {
         }
         None
     }
+}
+
+/// Whether there are enough requests to judge by: of the canary, and of the active version where the two are
+/// compared.
+pub(super) fn is_enough(bounds: &Settings, requests: impl Fn(Side) -> u64) -> bool {
+    let enough = |side| requests(side) >= bounds.min_requests;
+    enough(Side::Canary) && (!bounds.is_compared() || enough(Side::Stable))
 }
 
 /// Requests of one side.

@@ -20,20 +20,25 @@ fn bounds(given: Value) -> Settings {
 struct Case {
     evidence: Evidence,
     now: Instant,
+    settings: Settings,
 }
 
 impl Case {
     fn new() -> Self {
         let now = Instant::now();
-        let evidence = Evidence::new(now);
-        Self { evidence, now }
+        Self {
+            evidence: Evidence::new(now),
+            now,
+            settings: bounds(json!({"max_error_ratio": 2})),
+        }
     }
 
     /// So many requests, the first of which fail, each as quick as the others.
     fn requests(&mut self, side: Side, requests: u64, errors: u64, ms: u64) {
         for number in 0..requests {
             let time = Some(Duration::from_millis(ms));
-            (self.evidence).observe(self.now, 100, side, number < errors, time);
+            let failed = number < errors;
+            (self.evidence).observe(self.now, &self.settings, side, failed, time);
         }
     }
 
@@ -114,10 +119,28 @@ fn what_was_well_before_does_not_hide_what_goes_wrong_now() {
 }
 
 #[test]
+fn who_is_compared_with_nobody_waits_for_nobody() {
+    let mut case = Case::new();
+    case.settings = bounds(json!({"max_error_percent": 9}));
+    case.requests(Side::Canary, 10_000, 0, 1);
+    assert!(is_enough(&case.settings, |side| case
+        .evidence
+        .total(side)
+        .0));
+    for _ in 0..2 {
+        case.now += WINDOW;
+        case.requests(Side::Canary, 100, 10, 1);
+    }
+    assert_eq!(case.evidence.recent(Side::Canary).requests, 200);
+    assert!(case.broken("max_error_percent", 9.0).is_some());
+}
+
+#[test]
 fn of_nothing_there_is_no_p99() {
     let mut case = Case::new();
     assert_eq!(case.evidence.recent(Side::Canary).p99_ms, None);
-    case.evidence.observe(case.now, 1, Side::Canary, true, None);
+    let settings = bounds(json!({}));
+    (case.evidence).observe(case.now, &settings, Side::Canary, true, None);
     let recent = case.evidence.recent(Side::Canary);
     assert_eq!((recent.error_percent, recent.p99_ms), (100.0, None));
 }
