@@ -35,7 +35,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// The first pause is at least this many times as long as a pick may take, if it took longer: the worker
 /// that waited for it had requests of other upstreams to serve.
-const PENANCE: u32 = 50;
+const PENANCE: u32 = 250;
 
 /// A time on the clock that balancers are handed, in microseconds since the process began to use it.
 pub fn micros(time: Instant) -> u64 {
@@ -438,7 +438,9 @@ impl Inner {
             _ => PAUSE.0,
         };
         let pause = match self.faults {
-            0 => Duration::ZERO,
+            // Whatever it was may never come again; a worker that stood still was more than that.
+            0 if !matches!(fault, Fault::Deadline) => Duration::ZERO,
+            0 => first.min(PAUSE.1),
             more => (first * 2_u32.saturating_pow(more - 1)).min(PAUSE.1),
         };
         self.faults = (self.faults + 1).min(16);

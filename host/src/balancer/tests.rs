@@ -158,8 +158,9 @@ fn whatever_a_guest_does_there_is_an_endpoint() {
             assert!(counters.host_choices >= 1, "{name}: {counters:?}");
             assert!(kind(&counters.faults) >= 1, "{name}: {counters:?}");
             assert!(counters.last_fault.is_some(), "{name}");
-            // The first replacement is at once.
-            assert!(counters.instances >= 2, "{name}: {counters:?}");
+            // The first replacement is at once, unless a worker has stood still for it.
+            let at_once = counters.faults.deadline == 0;
+            assert_eq!(counters.instances >= 2, at_once, "{name}: {counters:?}");
         }
     });
 }

@@ -87,10 +87,9 @@ fn a_quarantine_is_shown() {
 fn who_takes_too_long_stays_away_for_longer() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "loops", &[1, 1]);
-    while balancer.counters().faults.deadline < 2 {
-        assert!(picks(&balancer, 1)[0] > 0);
-    }
-    // 50 times the 50 ms that a pick may take, less what the test has taken since.
+    assert!(picks(&balancer, 1)[0] > 0);
+    assert_eq!(balancer.counters().faults.deadline, 1);
+    // At once, 250 times the 50 ms that a pick may take, less what the test has taken since.
     let quarantine = balancer.counters().quarantine.unwrap();
-    assert!((0.2..=2.5).contains(&quarantine), "{quarantine}");
+    assert!((0.2..=12.5).contains(&quarantine), "{quarantine}");
 }
