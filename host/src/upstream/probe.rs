@@ -200,7 +200,11 @@ impl Job {
             let Ok(_permit) = self.permits.acquire().await else {
                 return;
             };
+            // Those that are due in the same millisecond come one after another: whoever waits for this
+            // processor, a worker above all, comes in between.
+            std::thread::yield_now();
             let (report, detail) = self.probe(&mut idle).await;
+            std::thread::yield_now();
             if self.members.upgrade().is_none() {
                 return;
             }
