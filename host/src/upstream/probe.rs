@@ -204,7 +204,6 @@ impl Job {
             // processor, a worker above all, comes in between.
             std::thread::yield_now();
             let (report, detail) = self.probe(&mut idle).await;
-            std::thread::yield_now();
             if self.members.upgrade().is_none() {
                 return;
             }

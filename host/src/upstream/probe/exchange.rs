@@ -142,10 +142,15 @@ impl Target {
         let stream = stream.map_err(Error::Connect)?;
         // Closed without a farewell: ports that wait out their time would soon be used up.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.ask(stream, idle).await,
+            // It writes once, which waits for nothing.
+            None if !matches!(self.ask, Ask::Grpc(_)) => self.ask(stream, idle).await,
+            None => {
+                let _ = stream.set_nodelay(true);
+                self.ask(stream, idle).await
+            }
             Some((connector, name)) => {
+                let _ = stream.set_nodelay(true);
                 let connector = connector
                     .as_ref()
                     .map_err(|error| Error::Tls(io::Error::other(error.clone())))?;
