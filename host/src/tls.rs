@@ -39,6 +39,11 @@ pub(crate) enum Trust {
 }
 
 impl Trust {
+    /// The same where certificates are verified, and anybody where they are not.
+    pub(crate) fn if_verified(&self, verify: bool) -> Self {
+        if verify { self.clone() } else { Self::Anybody }
+    }
+
     /// A connector that offers one protocol. All that ask for the same get the same one, and so share its
     /// memory of sessions to resume.
     pub(crate) fn connector(&self, protocol: &'static [u8]) -> Result<TlsConnector, Error> {

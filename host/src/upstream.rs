@@ -39,7 +39,7 @@ pub use resolve::{Names, is_name};
 pub use seats::Seat;
 
 use crate::balancer::{self, Balancer, Choice, Observed, Placed};
-use crate::entity::upstream::{CircuitBreakers, RetryBudget};
+use crate::entity::upstream::RetryBudget;
 use endpoint::Places;
 use members::Members;
 use probe::Probes;
@@ -322,7 +322,7 @@ impl Upstream {
                         if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
                             return Err(None);
                         }
-                        let limit = max_requests(limits, &endpoint);
+                        let limit = endpoint.max_requests(limits);
                         match InFlight::within(endpoint, limit, places) {
                             Ok(entered) => Ok(entered.on_trial(trial).placed_by(placed)),
                             Err(endpoint) => Err(Some(endpoint)),
@@ -383,14 +383,13 @@ impl Upstream {
 
     /// Connections that there may be to an endpoint; with 0 any number.
     pub fn max_connections(&self, endpoint: &Endpoint) -> u32 {
-        let general = self.policy.extension.circuit_breakers.max_connections;
-        endpoint.limits.max_connections.unwrap_or(general)
+        endpoint.max_connections(&self.policy.extension.circuit_breakers)
     }
 
     /// Whether requests to an endpoint are limited, so that [`Upstream::place`] is to be used.
     pub fn is_limited(&self) -> bool {
-        let limits = &self.policy.extension.circuit_breakers;
-        limits.max_requests > 0 || limits.max_connections > 0 || self.shared.members.is_limited()
+        let general = &self.policy.extension.circuit_breakers;
+        general.limits_requests() || self.shared.members.is_limited()
     }
 
     /// Whether requests in flight are cut off at addresses that leave.
@@ -532,18 +531,6 @@ pub fn split_target(text: &str) -> Option<(String, u16)> {
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host);
     Some((host.to_owned(), port.parse().ok()?))
-}
-
-/// Requests that an endpoint may have where its upstream has these limits; with 0 any number. Each takes a
-/// connection.
-fn max_requests(general: &CircuitBreakers, endpoint: &Endpoint) -> u32 {
-    let own = &endpoint.limits;
-    let requests = own.max_requests.unwrap_or(general.max_requests);
-    let connections = own.max_connections.unwrap_or(general.max_connections);
-    match (requests, connections) {
-        (0, limit) | (limit, 0) => limit,
-        (requests, connections) => requests.min(connections),
-    }
 }
 
 #[cfg(test)]

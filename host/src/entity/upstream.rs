@@ -598,6 +598,13 @@ pub struct CircuitBreakers {
     pub max_pending_requests: u32,
 }
 
+impl CircuitBreakers {
+    /// Whether there is a limit to the requests of targets.
+    pub fn limits_requests(&self) -> bool {
+        self.max_connections > 0 || self.max_requests > 0
+    }
+}
+
 /// How much of the traffic may be retries. Source: Envoy, `retry_budget`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
 #[serde(default)]

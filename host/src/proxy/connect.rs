@@ -72,8 +72,7 @@ impl Secure {
             Some((bare, port)) if !port.contains(']') => bare,
             _ => host,
         };
-        let bare = bare.trim_matches(['[', ']']);
-        let name = ServerName::try_from(bare.to_owned());
+        let name = tls::server_name(bare);
         Self {
             name: name.unwrap_or(ServerName::IpAddress(address.into())),
             trust,

@@ -56,10 +56,9 @@ impl Pool {
         let worn = self
             .max_requests
             .is_some_and(|most| connection.requests >= most);
-        if self.size == 0 || worn || !connection.is_reusable() || connection.is_useless() {
-            return;
-        }
-        if connection.is_wanted_elsewhere() {
+        let useless = worn || !connection.is_reusable() || connection.is_useless();
+        // Asked last: who is told that it is wanted has to close it.
+        if self.size == 0 || useless || connection.is_wanted_elsewhere() {
             return;
         }
         connection.rest(now);

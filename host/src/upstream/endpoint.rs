@@ -18,6 +18,7 @@ use super::outlier::Ejection;
 use super::seats::{Seat, Seats};
 use crate::balancer::Placed;
 use crate::entity::target::CircuitBreakers;
+use crate::entity::upstream;
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -318,6 +319,23 @@ impl Endpoint {
     /// Whether the address was deleted or is unhealthy, so that its connections are of no use.
     pub fn is_leaving(&self) -> bool {
         self.live.departure.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Connections that there may be to it, where its upstream has these limits; with 0 any number.
+    pub(super) fn max_connections(&self, general: &upstream::CircuitBreakers) -> u32 {
+        self.limits
+            .max_connections
+            .unwrap_or(general.max_connections)
+    }
+
+    /// Requests that it may have, each of which takes a connection, where its upstream has these limits; with 0
+    /// any number.
+    pub(super) fn max_requests(&self, general: &upstream::CircuitBreakers) -> u32 {
+        let requests = self.limits.max_requests.unwrap_or(general.max_requests);
+        match (requests, self.max_connections(general)) {
+            (0, limit) | (limit, 0) => limit,
+            (requests, connections) => requests.min(connections),
+        }
     }
 
     /// Whether an idle connection is to be closed for a request that waits; who is told so has to do it.

@@ -182,11 +182,7 @@ impl Policy {
                     .https_sni
                     .clone()
                     .or_else(|| tls_settings.server_name.clone()),
-                trust: if active.https_verify_certificate {
-                    trust.clone()
-                } else {
-                    Trust::Anybody
-                },
+                trust: trust.if_verified(active.https_verify_certificate),
                 headers: active
                     .headers
                     .iter()
@@ -213,10 +209,8 @@ impl Policy {
 
     /// Whose certificates are taken, where the service says whether they are verified.
     pub(crate) fn trust(&self, verify: bool) -> Trust {
-        match self.extension.tls.verify.unwrap_or(verify) {
-            true => self.trust.clone(),
-            false => Trust::Anybody,
-        }
+        let verify = self.extension.tls.verify.unwrap_or(verify);
+        self.trust.if_verified(verify)
     }
 
     /// The name that is sent to targets over TLS, and that certificates must be for, if that is not their

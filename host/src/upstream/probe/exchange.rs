@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -154,8 +153,7 @@ impl Target {
                 let connector = connector
                     .as_ref()
                     .map_err(|error| Error::Tls(io::Error::other(error.clone())))?;
-                let server = ServerName::try_from(name.clone());
-                let server = server.map_err(|_| Error::Name(name.clone()))?;
+                let server = tls::server_name(name).ok_or_else(|| Error::Name(name.clone()))?;
                 let stream = connector.connect(server, stream).await;
                 self.ask(stream.map_err(Error::Tls)?, idle).await
             }
