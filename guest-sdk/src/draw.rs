@@ -2,6 +2,23 @@
 
 use crate::{Column, Endpoint, Endpoints};
 
+/// What the state of SplitMix64 grows by for each number.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Spreads the bits of a number, one to one: for ids and hashes that are close to each other, or for tables that
+/// look at a few of the bits only. Source: SplitMix64 (Steele, Lea, Flood 2014).
+///
+/// ```
+/// assert_ne!(guest_sdk::mix(1) % 64, guest_sdk::mix(65) % 64);
+/// ```
+#[must_use]
+pub const fn mix(number: u64) -> u64 {
+    let z = number.wrapping_add(STEP);
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
 /// As many random numbers as a pick needs, all made from the 64 bits of its request, so that the same
 /// request draws the same ones. Source: SplitMix64 (Steele, Lea, Flood 2014).
 ///
@@ -21,10 +38,9 @@ impl Entropy {
 
     /// 64 uniform random bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        let bits = mix(self.0);
+        self.0 = self.0.wrapping_add(STEP);
+        bits
     }
 
     /// A uniform number from 0 to `bound` - 1; 0 if the bound is 0.

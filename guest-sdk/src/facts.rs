@@ -2,9 +2,9 @@
 //! [`Request`](crate::Request). What is not asked for costs nothing; each of these costs about as much as a
 //! whole pick without it.
 //!
-//! They answer within [`Balancer::pick`](crate::Balancer::pick), when it is asked for a request of a client. In
-//! a simulator, and anywhere else, there is no such request, and all of them answer `None`: have a way to
-//! choose without.
+//! They answer within [`Balancer::pick`](crate::Balancer::pick), when it is asked for a request of a client, or
+//! for one of a simulation that says what its requests are like. Anywhere else there is no such request, and all of
+//! them answer `None`: have a way to choose without.
 //!
 //! In a test, [`Given`] is the request:
 //!

@@ -62,7 +62,7 @@ pub mod log;
 use std::cell::Cell;
 use std::ops::Deref;
 
-pub use draw::{Entropy, Lottery};
+pub use draw::{Entropy, Lottery, mix};
 
 use bindings::pointsman::balancer::load;
 

@@ -19,6 +19,7 @@ pub mod proxy;
 mod record;
 mod simulate;
 pub mod snapshot;
+mod split_mix;
 pub mod store;
 mod tls;
 pub mod trace;

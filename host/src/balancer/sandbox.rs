@@ -22,6 +22,7 @@ use super::bindings::{load, log, request_facts};
 use super::check::{Column, Interests};
 use super::facts::{self, BODY_START};
 use super::output::{Output, level_of};
+use crate::split_mix;
 use crate::upstream::{Changes, Endpoint};
 
 /// Bytes that a guest may write at once.
@@ -113,11 +114,8 @@ impl Guest {
     }
 
     fn random_u64(&mut self) -> u64 {
-        // SplitMix64 (Steele, Lea, Flood 2014).
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.random ^ self.random >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        self.random = self.random.wrapping_add(split_mix::STEP);
+        split_mix::finish(self.random)
     }
 
     fn random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {

@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::choose::{Balancer, Choice, Faults, Request};
 use super::engine::{Engine, Plugin};
 use super::limits::Limits;
+use crate::split_mix;
 use crate::upstream::Endpoint;
 
 /// Picks that may wait to be compared, of all upstreams together: some milliseconds of a busy gateway.
@@ -375,10 +376,7 @@ impl Shadow {
 
 /// Some bits of a request, 32 of them, that have nothing to do with those that balancers draw from.
 pub(super) fn mixed(entropy: u64) -> u64 {
-    // The end of SplitMix64 (Steele, Lea, Flood 2014).
-    let z = (entropy ^ entropy >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ z >> 31) >> 32
+    split_mix::finish(entropy) >> 32
 }
 
 /// The CPU time of a thread. The thread that stands back is often stopped in the middle of a pick.

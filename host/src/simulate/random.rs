@@ -4,6 +4,7 @@ use rand_distr::{Distribution, Exp1, LogNormal, Pareto, StandardNormal, Standard
 use rand_pcg::Pcg64;
 
 use super::scenario::Cost;
+use crate::split_mix;
 
 /// What a stream is for.
 #[derive(Debug, Clone, Copy)]
@@ -47,12 +48,9 @@ impl Random {
     }
 }
 
-/// Spreads the bits of a number: any good mixing will do. Source: SplitMix64 (Steele, Lea, Flood 2014).
+/// Spreads the bits of a number: any good mixing will do.
 pub(super) fn mix(number: u64) -> u64 {
-    let z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
+    split_mix::finish(number.wrapping_add(1).wrapping_mul(split_mix::STEP))
 }
 
 /// Draws the work of requests, in milliseconds.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
+use guest_sdk::{Balancer, Endpoint, Endpoints, Request, mix};
 use serde::Deserialize;
 
 /// Slots for each point of an endpoint of median weight, and the least number of such points.
@@ -218,14 +218,6 @@ fn points_of_each(endpoints: &[Endpoint], slots: u32) -> Vec<u32> {
         ((share + mix(endpoint.id) % ONE) / ONE).max(1) as u32
     };
     endpoints.iter().map(points).collect()
-}
-
-/// Spreads the bits of a number. Source: SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(number: u64) -> u64 {
-    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
 }
 
 guest_sdk::export!(Ring);

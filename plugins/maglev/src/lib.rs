@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
+use guest_sdk::{Balancer, Endpoint, Endpoints, Request, mix};
 use serde::Deserialize;
 
 /// Looks the key up.
@@ -182,14 +182,6 @@ fn fill_by_rounds(table: &mut [u32], seekers: &mut [Seeker], heaviest: u64) {
             }
         }
     }
-}
-
-/// Spreads the bits of a number. Source: SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(number: u64) -> u64 {
-    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
 }
 
 fn is_prime(number: u32) -> bool {

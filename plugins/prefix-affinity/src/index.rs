@@ -1,6 +1,6 @@
 //! Who has had which beginning lately: what is supposed to be in the endpoints' caches.
 
-use crate::text::mix;
+use guest_sdk::mix;
 
 /// Endpoints that are remembered for the same beginning: the ones that had it last. Among so many one that is not busy
 /// is found, if there is one.

@@ -1,5 +1,7 @@
 //! What of a request tells whether it begins as another one did.
 
+use guest_sdk::mix;
+
 /// Keys of a JSON object that are followed by a prompt, in the APIs of OpenAI and of those who follow them.
 const PROMPTS: [&[u8]; 3] = [b"prompt", b"messages", b"input"];
 
@@ -119,13 +121,6 @@ fn hash(seed: u64, bytes: &[u8]) -> u64 {
         state ^= state >> 29;
     }
     mix(state)
-}
-
-/// Spreads the bits of a number. Source: SplitMix64 (Steele, Lea, Flood 2014).
-pub(crate) fn mix(number: u64) -> u64 {
-    let z = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
 }
 
 #[cfg(test)]
