@@ -1,28 +1,29 @@
 //! A recording of what a balancer is asked and answers, while one is going on.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 
-use super::choose::Request;
+use super::choose::{Request, micros};
 use super::facts::Facts;
 use super::notes::{Notes, Overheard};
 use crate::trace::{Answer, Header, Pick, Row, Writer};
 use crate::upstream::Endpoint;
 
-/// Bytes that are sent on together, and the longest time that fewer wait.
+/// Bytes that are sent on together, and the longest time that fewer wait, in microseconds.
 const PIECE: usize = 32 << 10;
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: u64 = 200_000;
 
 /// Writes down what happens, in pieces for somebody who takes them away.
 pub(super) struct Tape {
     writer: Writer,
     to: Sender<Bytes>,
     limit: usize,
-    sent: Instant,
+    /// When something was last sent, on the clock of requests.
+    sent: u64,
     /// What is asked about the request at hand, where that is recorded.
     notes: Option<Mutex<Notes>>,
 }
@@ -43,7 +44,7 @@ impl Tape {
             writer: Writer::new(header, component, saved),
             to,
             limit,
-            sent: Instant::now(),
+            sent: micros(Instant::now()),
             notes: header.facts.then(Mutex::default),
         }
     }
@@ -87,24 +88,25 @@ impl Tape {
         let chosen = chosen.and_then(|position| u32::try_from(position).ok());
         let before = self.writer.pending();
         self.writer.pick(&handed, load, heard, answer, chosen);
-        self.pass_on(before)
+        self.pass_on(before, request.now)
     }
 
     pub(super) fn outcome(&mut self, entropy: u64, status: u16, now: u64) -> Result<(), Over> {
         let before = self.writer.pending();
         self.writer.outcome(entropy, status, now);
-        self.pass_on(before)
+        self.pass_on(before, now)
     }
 
     /// Sends on what there is, if it is enough. `before` is where the last event begins.
-    fn pass_on(&mut self, before: usize) -> Result<(), Over> {
+    /// The clock is not read for it: that is done often enough for every request.
+    fn pass_on(&mut self, before: usize, now: u64) -> Result<(), Over> {
         if self.writer.len() > self.limit {
             self.writer.take_back(before);
             return Err(Over);
         }
         let pending = self.writer.pending();
-        if pending >= PIECE || (pending > 0 && self.sent.elapsed() >= PAUSE) {
-            self.sent = Instant::now();
+        if pending >= PIECE || (pending > 0 && now.saturating_sub(self.sent) >= PAUSE) {
+            self.sent = now;
             // A gap would make the rest worthless.
             return self.send();
         }

@@ -1,6 +1,6 @@
 //! Events to bytes.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 use super::{Answer, Asked, Event, Fact, Header, MAGIC, MAGIC_WITH_FACTS, Pick, Row, tag};
 
@@ -70,7 +70,9 @@ impl Writer {
     /// What was written since this was last called.
     pub fn take(&mut self) -> Vec<u8> {
         self.taken += self.bytes.len();
-        std::mem::take(&mut self.bytes)
+        // The next piece will be about as long.
+        let next = Vec::with_capacity(self.bytes.len());
+        std::mem::replace(&mut self.bytes, next)
     }
 
     /// Writes any event.
