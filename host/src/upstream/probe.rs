@@ -4,16 +4,19 @@
 mod exchange;
 mod grpc;
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::sync::futures::Notified;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use exchange::{Answer, Idle};
+use exchange::{Answer, Error, Idle};
 
 use super::endpoint::Live;
 use super::health::{Report, Source};
@@ -167,11 +170,9 @@ impl Job {
         let mut part = fastrand::f64();
         let mut idle = None;
         let mut spread = true;
+        let mut changed = std::pin::pin!(self.live.changed.notified());
+        changed.as_mut().enable();
         loop {
-            let changed = self.live.changed.notified();
-            let mut changed = std::pin::pin!(changed);
-            // A change from here on is not missed.
-            changed.as_mut().enable();
             let interval = if self.live.health.is_available() {
                 self.active.healthy_interval
             } else {
@@ -179,7 +180,8 @@ impl Job {
             };
             let Some(interval) = interval else {
                 // Not probed in this state.
-                changed.await;
+                changed.as_mut().await;
+                self.listen(changed.as_mut());
                 continue;
             };
             let due = Instant::now() + interval.mul_f64(part);
@@ -187,7 +189,10 @@ impl Job {
             tokio::select! {
                 () = tokio::time::sleep_until(due) => {}
                 // The interval may be another one now.
-                () = changed => continue,
+                () = changed.as_mut() => {
+                    self.listen(changed.as_mut());
+                    continue;
+                }
             }
             // Who comes far too late was stopped together with all others, as the machine was: now they
             // would fall together for minutes.
@@ -200,52 +205,64 @@ impl Job {
             let Ok(_permit) = self.permits.acquire().await else {
                 return;
             };
-            // Those that are due in the same millisecond come one after another: whoever waits for this
-            // processor, a worker above all, comes in between.
-            std::thread::yield_now();
-            let (report, detail) = self.probe(&mut idle).await;
-            if self.members.upgrade().is_none() {
+            make_way();
+            let answer = self.probe(&mut idle).await;
+            if self.members.strong_count() == 0 {
                 return;
             }
-            self.note(report, detail);
+            self.note(&answer);
         }
     }
 
-    async fn probe(&self, idle: &mut Option<Idle>) -> (Report, String) {
+    /// Awaits the next change, which from here on is not missed.
+    fn listen<'a>(&'a self, mut changed: Pin<&mut Notified<'a>>) {
+        changed.set(self.live.changed.notified());
+        changed.enable();
+    }
+
+    async fn probe(&self, idle: &mut Option<Idle>) -> Result<Answer, Error> {
         let timeout = self.active.timeout;
-        match tokio::time::timeout(timeout, self.target.probe(idle)).await {
-            Err(_) => (Report::Timeout, format!("no answer within {timeout:?}")),
-            Ok(Err(error)) => (error.report(), error.to_string()),
-            Ok(Ok(Answer::Connected)) => (Report::Success, "connected".into()),
-            Ok(Ok(Answer::Status(status))) => {
-                let report = self.active.judge.of(status);
-                (
-                    report.unwrap_or(Report::Ignored),
-                    format!("status {status}"),
-                )
-            }
-            Ok(Ok(Answer::Serving(1))) => (Report::Success, "serving".into()),
-            Ok(Ok(Answer::Serving(status))) => {
-                (Report::HttpFailure, format!("not serving: status {status}"))
-            }
+        tokio::time::timeout(timeout, self.target.probe(idle))
+            .await
+            .unwrap_or(Err(Error::Timeout(timeout)))
+    }
+
+    /// What an answer, or none, says of the address.
+    fn judge(&self, answer: &Result<Answer, Error>) -> Report {
+        match answer {
+            Err(error) => error.report(),
+            Ok(Answer::Connected | Answer::Serving(1)) => Report::Success,
+            Ok(Answer::Serving(_)) => Report::HttpFailure,
+            Ok(Answer::Status(status)) => self.active.judge.of(*status).unwrap_or(Report::Ignored),
         }
     }
 
-    fn note(&self, report: Report, detail: String) {
+    fn note(&self, answer: &Result<Answer, Error>) {
+        let report = self.judge(answer);
         let limits = &self.active.judge.limits;
-        let said = detail.clone();
-        if self
-            .live
-            .health
-            .report(Source::Active, report, limits, || detail)
-        {
-            let Some(members) = self.members.upgrade() else {
-                return;
-            };
-            members.refresh();
-            let available = self.live.health.is_available();
-            let (upstream, address) = (&*members.name(), self.target.address());
-            tracing::warn!(upstream, %address, available, "probes changed the health of an address: {said}");
+        let said = || match answer {
+            Ok(answer) => answer.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let health = &self.live.health;
+        if !health.report(Source::Active, report, limits, said) {
+            return;
         }
+        let Some(members) = self.members.upgrade() else {
+            return;
+        };
+        members.refresh();
+        let available = health.is_available();
+        let (upstream, address, said) = (&*members.name(), self.target.address(), said());
+        tracing::warn!(upstream, %address, available, "probes changed the health of an address: {said}");
+    }
+}
+
+/// Those that are due in the same millisecond come one after another: whoever waits for this processor, a worker
+/// above all, comes in between, after every second one. For each it would cost a twentieth of the probing.
+fn make_way() {
+    thread_local!(static SECOND: Cell<bool> = const { Cell::new(false) });
+    if SECOND.replace(!SECOND.get()) {
+        std::thread::yield_now();
     }
 }

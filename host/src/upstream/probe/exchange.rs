@@ -1,6 +1,7 @@
 //! One probe: a connection, its own or that of the one before, and what is said on it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -33,9 +34,22 @@ pub(super) enum Answer {
     Serving(u64),
 }
 
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connected => f.write_str("connected"),
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Serving(1) => f.write_str("serving"),
+            Self::Serving(status) => write!(f, "not serving: status {status}"),
+        }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub(super) enum Error {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
     #[error("cannot connect: {0}")]
     Connect(io::Error),
     #[error("the connection broke off: {0}")]
@@ -53,6 +67,7 @@ pub(super) enum Error {
 impl Error {
     pub(super) fn report(&self) -> Report {
         match self {
+            Self::Timeout(_) => Report::Timeout,
             Self::NotHttp(_) | Self::Grpc(_) => Report::HttpFailure,
             _ => Report::TcpFailure,
         }
@@ -150,14 +165,25 @@ impl Target {
             }
             Some((connector, name)) => {
                 let _ = stream.set_nodelay(true);
-                let connector = connector
-                    .as_ref()
-                    .map_err(|error| Error::Tls(io::Error::other(error.clone())))?;
-                let server = tls::server_name(name).ok_or_else(|| Error::Name(name.clone()))?;
-                let stream = connector.connect(server, stream).await;
-                self.ask(stream.map_err(Error::Tls)?, idle).await
+                // Apart, as all that is large and rare: thousands of probes wait most of the time.
+                Box::pin(self.ask_securely(connector, name, stream, idle)).await
             }
         }
+    }
+
+    async fn ask_securely(
+        &self,
+        connector: &Result<TlsConnector, rustls::Error>,
+        name: &str,
+        stream: TcpStream,
+        idle: &mut Option<Idle>,
+    ) -> Result<Answer, Error> {
+        let connector = connector
+            .as_ref()
+            .map_err(|error| Error::Tls(io::Error::other(error.clone())))?;
+        let server = tls::server_name(name).ok_or_else(|| Error::Name(name.to_owned()))?;
+        let stream = connector.connect(server, stream).await;
+        self.ask(stream.map_err(Error::Tls)?, idle).await
     }
 
     async fn ask<S>(&self, mut stream: S, idle: &mut Option<Idle>) -> Result<Answer, Error>
@@ -175,7 +201,7 @@ impl Target {
             }
             Ask::Grpc(host) => {
                 let scheme = if self.tls.is_some() { "https" } else { "http" };
-                let serving = grpc::check(stream, scheme, host).await;
+                let serving = Box::pin(grpc::check(stream, scheme, host)).await;
                 serving.map(Answer::Serving).map_err(Error::Grpc)
             }
         }
@@ -290,10 +316,10 @@ async fn http(stream: &mut impl Duplex, request: &str, whole: bool) -> Result<(u
         {
             return Err(Error::Broken(io::ErrorKind::UnexpectedEof.into()));
         }
-        let mut fields = [httparse::EMPTY_HEADER; 128];
-        let mut response = httparse::Response::new(&mut fields);
-        let parsed = response
-            .parse(&received)
+        let mut fields = [MaybeUninit::uninit(); 128];
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default()
+            .parse_response_with_uninit_headers(&mut response, &received, &mut fields)
             .map_err(|error| Error::NotHttp(error.to_string()))?;
         let code = response.code.filter(|code| *code >= 200);
         match (parsed, code) {
