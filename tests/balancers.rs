@@ -296,6 +296,30 @@ fn an_instance_has_the_memory_that_the_settings_give_it() {
     }
 }
 
+/// Instances take all the addresses that they could name, and fewer where there are not enough.
+#[test]
+fn few_addresses_are_enough() {
+    let (gateway, backends) = with_backends(Setup::new());
+    gateway.upload("first", guest("first")).expect(201);
+    use_balancer(&gateway, "first");
+    gateway.backend_of("/");
+    let data_dir = gateway.data_dir.clone();
+    let _folder = gateway.kill();
+    // What was compiled for the other way is of no use to this one.
+    let gateway = Setup::with_data(&data_dir).address_space(8 << 20).start();
+    for algorithm in ["first", "round-robin"] {
+        use_balancer(&gateway, algorithm);
+        for _ in 0..backends.len() {
+            gateway.backend_of("/");
+        }
+        let shown = gateway.admin("GET", &format!("/balancers/{algorithm}"), &[]);
+        let usage = &shown.expect(200).json()["usage"]["u"];
+        assert_eq!(usage["host_choices"], 0, "{algorithm}: {usage}");
+        assert_eq!(usage["picks"], backends.len(), "{algorithm}: {usage}");
+    }
+    gateway.upload("heavy", guest("heavy")).expect(201);
+}
+
 #[test]
 fn compiling_has_its_limits() {
     // More code than a second is enough for, as a component that is nothing but a module.
@@ -309,7 +333,7 @@ fn compiling_has_its_limits() {
     gateway.admin("GET", "/status", &[]).expect(200);
     // More memory than the compiler may have, here for the component itself.
     let compiler = std::process::Command::new(env!("CARGO_BIN_EXE_pointsman"))
-        .args(["compile-worker", "600"])
+        .args(["compile-worker", "600", "little"])
         .stdin(std::fs::File::open("/dev/zero").unwrap())
         .stderr(std::process::Stdio::null())
         .status()

@@ -26,6 +26,7 @@ mod rerun;
 mod sandbox;
 mod shadow;
 mod shipped;
+mod space;
 mod tally;
 mod tape;
 

@@ -15,6 +15,7 @@ pub(crate) struct Setup {
     data_dir: PathBuf,
     args: Vec<String>,
     environment: Vec<(&'static str, String)>,
+    address_space: Option<u64>,
     owned: Option<TempDir>,
 }
 
@@ -68,6 +69,7 @@ impl Setup {
             data_dir: owned.path().join("data"),
             args: Vec::new(),
             environment: Vec::new(),
+            address_space: None,
             owned: Some(owned),
         }
     }
@@ -78,6 +80,7 @@ impl Setup {
             data_dir: data_dir.to_owned(),
             args: Vec::new(),
             environment: Vec::new(),
+            address_space: None,
             owned: None,
         }
     }
@@ -92,8 +95,23 @@ impl Setup {
         self
     }
 
+    /// With no more addresses than this many KiB of memory need.
+    pub(crate) fn address_space(mut self, kibibytes: u64) -> Self {
+        self.address_space = Some(kibibytes);
+        self
+    }
+
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+        let program = env!("CARGO_BIN_EXE_pointsman");
+        let mut command = match self.address_space {
+            None => Command::new(program),
+            Some(kibibytes) => {
+                let mut shell = Command::new("sh");
+                let limited = r#"ulimit -v "$0" && exec "$@""#;
+                shell.args(["-c", limited, &kibibytes.to_string(), program]);
+                shell
+            }
+        };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POINTSMAN_")) {
             command.env_remove(name);
         }

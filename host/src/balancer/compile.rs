@@ -14,6 +14,7 @@ use wasmtime::Engine;
 
 use super::check::LoadError;
 use super::engine::config;
+use super::space::Space;
 
 /// Largest address space of the compile worker, in bytes.
 const MEMORY: u64 = 2 << 30;
@@ -45,6 +46,7 @@ pub(super) fn here(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, LoadErr
 /// subcommand is the [`compile_worker`].
 pub(super) async fn in_child(
     compiler: &Path,
+    space: Space,
     timeout: Duration,
     component: &[u8],
 ) -> Result<Vec<u8>, LoadError> {
@@ -53,6 +55,7 @@ pub(super) async fn in_child(
     let mut child = Command::new(compiler)
         .arg("compile-worker")
         .arg(seconds.to_string())
+        .arg(space.name())
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -103,11 +106,14 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Resul
 /// Exit code of the worker for a component that does not compile.
 const REFUSED: i32 = 3;
 
-/// The compile worker: a component on standard input, machine code on standard output. Its one
-/// argument is the CPU time that it may take, in seconds.
+/// The compile worker: a component on standard input, machine code on standard output. Its
+/// arguments are the CPU time that it may take, in seconds, and the [`Space`] that the code may count on: its
+/// own is no measure.
 pub fn compile_worker() -> ExitCode {
-    let seconds = std::env::args().nth(2).and_then(|text| text.parse().ok());
-    let Some(seconds) = seconds else {
+    let mut arguments = std::env::args().skip(2);
+    let seconds = arguments.next().and_then(|text| text.parse().ok());
+    let space = arguments.next().and_then(|name| Space::named(&name));
+    let (Some(seconds), Some(space)) = (seconds, space) else {
         eprintln!("compile-worker is for the gateway's own use");
         return ExitCode::FAILURE;
     };
@@ -134,7 +140,7 @@ pub fn compile_worker() -> ExitCode {
         .map_err(|error| (ExitCode::FAILURE, error.to_string()))
         .and_then(|_| {
             let engine =
-                Engine::new(&config()).map_err(|e| (ExitCode::FAILURE, format!("{e:#}")))?;
+                Engine::new(&config(space)).map_err(|e| (ExitCode::FAILURE, format!("{e:#}")))?;
             here(&engine, &component).map_err(|error| (ExitCode::from(3), error.to_string()))
         })
         .and_then(|machine_code| {

@@ -19,12 +19,7 @@ use super::journal::{Journal, Journals};
 use super::limits::Limits;
 use super::sandbox::{self, Guest};
 use super::shadow;
-
-/// Address space that a memory of a guest reserves. With it, 10,000 instances are an ordinary case;
-/// wasmtime's own default of 4 GiB would spare memory-heavy guests a fifth of their time, and a pick
-/// nothing.
-const MEMORY_RESERVATION: u64 = 64 << 20;
-const MEMORY_GUARD: u64 = 64 << 10;
+use super::space::Space;
 
 /// Stack of a guest: ample for a pick, and far less than a worker's.
 const GUEST_STACK: usize = 256 << 10;
@@ -80,6 +75,8 @@ pub struct Engine {
     pub(super) wasm: wasmtime::Engine,
     linker: Linker<Guest>,
     pub(super) settings: Settings,
+    /// What memories have of the address space.
+    space: Space,
     /// Time between two ticks of the epoch clock.
     pub(super) tick: Duration,
     /// Instructions that a pick may take, where these are counted.
@@ -132,14 +129,12 @@ impl std::fmt::Debug for Plugin {
 }
 
 /// How a component is to be compiled, the same in the gateway and in its compile worker.
-pub(super) fn config() -> Config {
+pub(super) fn config(space: Space) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         // One thread: the cores belong to the data plane.
         .cranelift_opt_level(OptLevel::Speed)
-        .memory_reservation(MEMORY_RESERVATION)
-        .memory_guard_size(MEMORY_GUARD)
         .max_wasm_stack(GUEST_STACK)
         // Every answer must be the same on every machine, for replay.
         .cranelift_nan_canonicalization(true)
@@ -150,6 +145,7 @@ pub(super) fn config() -> Config {
         .wasm_tail_call(false)
         // A backtrace of a fault in someone else's code helps nobody here.
         .wasm_backtrace_max_frames(None);
+    space.apply(&mut config);
     config
 }
 
@@ -173,7 +169,8 @@ impl Engine {
     }
 
     fn with(settings: Settings, fuel: Option<u64>) -> Result<Arc<Self>, Error> {
-        let mut config = config();
+        let space = Space::here();
+        let mut config = config(space);
         config.consume_fuel(fuel.is_some());
         let wasm = wasmtime::Engine::new(&config).map_err(Error::Engine)?;
         let linker = sandbox::linker(&wasm).map_err(Error::Engine)?;
@@ -191,6 +188,7 @@ impl Engine {
             wasm,
             linker,
             settings,
+            space,
             tick,
             fuel,
             cache,
@@ -248,7 +246,8 @@ impl Engine {
             Some(compiled) => compiled,
             None => {
                 let compiler = &self.settings.compiler;
-                let machine_code = compile::in_child(compiler, timeout, &component).await?;
+                let machine_code =
+                    compile::in_child(compiler, self.space, timeout, &component).await?;
                 self.keep(&digest, &machine_code)?
             }
         };
