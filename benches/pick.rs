@@ -45,6 +45,7 @@ fn seated(name: &str) -> Seated {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::new(Settings {
         pick_timeout: Duration::from_millis(20),
+        pick_cost: Duration::from_secs(1),
         memory: 16 << 20,
         state: 1 << 20,
         upload: 1 << 20,

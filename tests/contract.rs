@@ -114,6 +114,11 @@ fn an_upstream_may_bound_its_plugin_and_no_further_than_the_gateway() {
             "pick_timeout",
             "balancer_pick_timeout",
         ),
+        (
+            json!({"pick_cost": 1_000_001}),
+            "pick_cost",
+            "1000000 at most",
+        ),
         (json!({"state": 1025}), "state", "1024 at most"),
         (json!({"memory": 1}), "memory", "64"),
     ] {

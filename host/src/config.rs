@@ -96,13 +96,21 @@ pub struct Written {
     #[arg(long, env = "POINTSMAN_DNS_MIN_TTL", value_name = "MILLISECONDS")]
     pub dns_min_ttl: Option<u64>,
 
-    /// Longest CPU time of one pick by a balancer, in milliseconds, 1 to 10000; past it the gateway chooses by itself [default: 20]
+    /// Longest CPU time of one pick by a balancer, in milliseconds, 1 to 10000; past it the gateway chooses by itself [default: 10]
     #[arg(
         long,
         env = "POINTSMAN_BALANCER_PICK_TIMEOUT",
         value_name = "MILLISECONDS"
     )]
     pub balancer_pick_timeout: Option<u64>,
+
+    /// CPU time of a pick, in microseconds, 1 to 10000000, that a balancer may exceed now and then; after eight picks in a row that do, the gateway chooses by itself for a while [default: 100]
+    #[arg(
+        long,
+        env = "POINTSMAN_BALANCER_PICK_COST",
+        value_name = "MICROSECONDS"
+    )]
+    pub balancer_pick_cost: Option<u64>,
 
     /// Largest memory of one instance of a balancer, in KiB, 64 to 65536 [default: 16384]
     #[arg(long, env = "POINTSMAN_BALANCER_MEMORY", value_name = "KIB")]
@@ -201,6 +209,8 @@ pub struct Proxy {
 pub struct Balancer {
     /// Longest CPU time of a pick.
     pub pick_timeout: Duration,
+    /// CPU time of a pick that may not be exceeded time after time.
+    pub pick_cost: Duration,
     /// Largest memory of an instance, in bytes.
     pub memory: usize,
     /// Largest state that is handed over, in bytes.
@@ -310,9 +320,16 @@ impl Config {
                 pick_timeout: Duration::from_millis(m.within(
                     "balancer_pick_timeout",
                     written.balancer_pick_timeout,
-                    20,
+                    10,
                     1,
                     10_000,
+                )),
+                pick_cost: Duration::from_micros(m.within(
+                    "balancer_pick_cost",
+                    written.balancer_pick_cost,
+                    100,
+                    1,
+                    10_000_000,
                 )),
                 memory: 1024
                     * m.within(
@@ -398,6 +415,7 @@ impl Written {
             dns_hostsfile,
             dns_min_ttl,
             balancer_pick_timeout,
+            balancer_pick_cost,
             balancer_memory,
             balancer_state,
             balancer_upload,

@@ -42,6 +42,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.data_dir)?);
     let engine = Engine::new(balancer::Settings {
         pick_timeout: config.balancer.pick_timeout,
+        pick_cost: config.balancer.pick_cost,
         memory: config.balancer.memory,
         state: config.balancer.state,
         upload: config.balancer.upload,

@@ -181,6 +181,8 @@ fn show(
 fn engine() -> anyhow::Result<Arc<Engine>> {
     Ok(Engine::metered(Settings {
         pick_timeout: PICK_TIMEOUT,
+        // Time is no measure here.
+        pick_cost: Duration::MAX,
         memory: MEMORY,
         state: STATE,
         upload: usize::MAX,

@@ -131,6 +131,9 @@ impl Setup {
             // A busy machine must not make the host's choice look like the balancer's.
             command.args(["--balancer-pick-timeout", "1000"]);
         }
+        if !named("--balancer-pick-cost") {
+            command.args(["--balancer-pick-cost", "1000000"]);
+        }
         command.args(&self.args);
         command.envs(self.environment.iter().cloned());
         command

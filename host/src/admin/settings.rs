@@ -170,6 +170,7 @@ fn refused(field: &str, wrong: Value) -> Error {
 fn exceeds(limits: &Value, own: &config::Balancer) -> Option<Value> {
     let own = [
         ("pick_timeout", own.pick_timeout.as_millis() as u64),
+        ("pick_cost", own.pick_cost.as_micros() as u64),
         ("memory", own.memory as u64 / 1024),
         ("state", own.state as u64 / 1024),
     ];

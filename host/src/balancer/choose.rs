@@ -2,6 +2,7 @@
 
 mod aside;
 mod canary;
+mod cost;
 mod counters;
 mod record;
 mod switch;
@@ -20,7 +21,7 @@ use super::facts::{self, Facts};
 use super::instance::{Fault, Instance, Order};
 use super::limits::Limits;
 use super::shadow::Shadow;
-use super::tally::{Cause, TIMED};
+use super::tally::Cause;
 use super::tape::Tape;
 use crate::upstream::Endpoint;
 pub use counters::{Counters, Faults, Handover};
@@ -33,9 +34,9 @@ const PROBATION: Duration = Duration::from_secs(60);
 /// first replacement is at once.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// The first pause is at least this many times as long as a pick may take, if it took longer: the worker
-/// that waited for it had requests of other upstreams to serve.
-const PENANCE: u32 = 250;
+/// The first pause is at least this many times as long as a pick may take, if picks took too long or too much
+/// memory, which takes long as well: the worker that waited for them had requests of other upstreams to serve.
+const PENANCE: u32 = 1000;
 
 /// A time on the clock that balancers are handed, in microseconds since the process began to use it.
 pub fn micros(time: Instant) -> u64 {
@@ -126,6 +127,8 @@ struct Inner {
     /// Faults in a row, each within [`PROBATION`] of the one before.
     faults: u32,
     last_fault: Option<Instant>,
+    /// Picks in a row that cost too much.
+    dear: u32,
     /// Reused for the columns of every pick.
     load: Vec<u32>,
     tape: Option<Box<Tape>>,
@@ -163,6 +166,7 @@ impl Balancer {
                 judged: None,
                 faults: 0,
                 last_fault: None,
+                dear: 0,
                 load: Vec::new(),
                 tape: None,
                 recordings: 0,
@@ -291,6 +295,9 @@ impl Balancer {
         if inner.tape.is_some() {
             inner.write_down(&self.recorded, request, answer, chosen);
         }
+        if inner.is_too_dear() {
+            inner.blame_cost(&self.upstream);
+        }
         // Before the request counts at the endpoint.
         let shadow = inner.shadow.as_ref().filter(|_| answer.is_ok());
         let noted = shadow.is_some_and(|shadow| shadow.note(request, tried, &inner.table, chosen));
@@ -322,21 +329,6 @@ enum By {
 struct Unavailable(Cause);
 
 impl Inner {
-    /// The same as [`Inner::ask`], and now and then with a look at the clock.
-    fn ask_timed(
-        &mut self,
-        balancer: &Balancer,
-        request: Request<'_>,
-    ) -> Result<Option<usize>, Unavailable> {
-        if !self.counters.picks.is_multiple_of(TIMED) {
-            return self.ask(balancer, request);
-        }
-        let start = Instant::now();
-        let answer = self.ask(balancer, request);
-        self.counters.times.observe(start.elapsed());
-        answer
-    }
-
     /// The position that the plugin chooses, which is one of the table.
     fn ask(
         &mut self,
@@ -433,13 +425,18 @@ impl Inner {
             self.faults = 0;
         }
         self.last_fault = Some(now);
-        let first = match fault {
-            Fault::Deadline => PAUSE.0.max(self.limits.pick_timeout * PENANCE),
-            _ => PAUSE.0,
+        let holds_up = matches!(
+            fault,
+            Fault::Deadline | Fault::Cost { .. } | Fault::Memory(_)
+        );
+        let first = if holds_up {
+            PAUSE.0.max(self.limits.pick_timeout * PENANCE)
+        } else {
+            PAUSE.0
         };
         let pause = match self.faults {
             // Whatever it was may never come again; a worker that stood still was more than that.
-            0 if !matches!(fault, Fault::Deadline) => Duration::ZERO,
+            0 if !holds_up => Duration::ZERO,
             0 => first.min(PAUSE.1),
             more => (first * 2_u32.saturating_pow(more - 1)).min(PAUSE.1),
         };
@@ -449,6 +446,7 @@ impl Inner {
         match fault {
             Fault::Trap(_) => faults.trap += 1,
             Fault::Deadline => faults.deadline += 1,
+            Fault::Cost { .. } => faults.cost += 1,
             Fault::Memory(_) => faults.memory += 1,
             Fault::OutOfRange { .. } => faults.out_of_range += 1,
             Fault::Configuration(_) => faults.configuration += 1,

@@ -37,6 +37,8 @@ pub struct Settings {
     /// Longest CPU time of a pick. A guest is stopped between one and two times later; `configure` and
     /// the like may take ten times as long.
     pub pick_timeout: Duration,
+    /// CPU time of a pick that a balancer may exceed now and then, and not time after time.
+    pub pick_cost: Duration,
     /// Largest memory of an instance, in bytes.
     pub memory: usize,
     /// Largest state that one instance hands over to the next, in bytes.
@@ -182,7 +184,7 @@ impl Engine {
         };
         let cache = settings.cache_dir.as_ref().map(open).transpose()?;
         let tick =
-            (settings.pick_timeout / 4).clamp(Duration::from_millis(1), Duration::from_millis(10));
+            (settings.pick_timeout / 2).clamp(Duration::from_millis(1), Duration::from_millis(10));
         let clock = start_clock(wasm.clone(), tick).map_err(Error::Thread)?;
         Ok(Arc::new(Self {
             wasm,

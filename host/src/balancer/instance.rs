@@ -37,6 +37,14 @@ pub(super) enum Fault {
     /// It did not answer in time.
     #[error("it did not answer in time")]
     Deadline,
+    /// It answered, and took too long for it time after time.
+    #[error("each of {picks} picks in a row took more than {limit:?}")]
+    Cost {
+        /// The picks.
+        picks: u32,
+        /// CPU time that one of them may take.
+        limit: Duration,
+    },
     /// It wanted more memory than it may have.
     #[error("it wanted more memory than it may have: {0}")]
     Memory(String),
@@ -234,7 +242,7 @@ impl Instance {
         store
             .epoch_deadline_callback(move |mut context| check_deadline(context.data_mut(), budget));
         // Instantiation runs the guest's start code.
-        store.set_epoch_deadline(pick_ticks * u64::from(PATIENCE));
+        store.set_epoch_deadline(first_look(pick_ticks, PATIENCE));
         if let Some(fuel) = engine.fuel {
             refuel(&mut store, fuel * u64::from(PATIENCE));
         }
@@ -357,7 +365,7 @@ impl Instance {
         call: impl FnOnce(&Exports, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         self.store
-            .set_epoch_deadline(self.pick_ticks * u64::from(patience));
+            .set_epoch_deadline(first_look(self.pick_ticks, patience));
         if let Some(fuel) = self.fuel {
             refuel(&mut self.store, fuel * u64::from(patience));
         }
@@ -378,6 +386,11 @@ impl Instance {
         guest.output.end_call();
         outcome
     }
+}
+
+/// Ticks after which it is looked at for the first time how long a call takes. Its time counts from there.
+fn first_look(pick_ticks: u64, patience: u32) -> u64 {
+    (pick_ticks * u64::from(patience) - 1).max(1)
 }
 
 fn refuel(store: &mut Store<Guest>, fuel: u64) {
@@ -402,7 +415,8 @@ fn check_deadline(guest: &mut Guest, budget: Duration) -> wasmtime::Result<Updat
     Ok(UpdateDeadline::Continue(1))
 }
 
-fn thread_cpu_time() -> Duration {
+/// CPU time that this thread has used.
+pub(super) fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }

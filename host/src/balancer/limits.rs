@@ -10,6 +10,8 @@ use crate::entity::upstream::BalancerLimits;
 pub struct Limits {
     /// Longest CPU time of a pick. `configure`, `save` and the like may take ten times as long.
     pub pick_timeout: Duration,
+    /// CPU time of a pick that may not be exceeded time after time.
+    pub pick_cost: Duration,
     /// Largest memory, in bytes.
     pub memory: usize,
     /// Largest state that is handed over, in bytes.
@@ -21,6 +23,7 @@ impl Limits {
     pub fn of_gateway(settings: &Settings) -> Self {
         Self {
             pick_timeout: settings.pick_timeout,
+            pick_cost: settings.pick_cost,
             memory: settings.memory,
             state: settings.state,
         }
@@ -34,8 +37,10 @@ impl Limits {
         let time = asked
             .pick_timeout
             .map(|ms| Duration::from_millis(ms.into()));
+        let cost = asked.pick_cost.map(|us| Duration::from_micros(us.into()));
         Self {
             pick_timeout: time.map_or(own.pick_timeout, |time| time.min(own.pick_timeout)),
+            pick_cost: cost.map_or(own.pick_cost, |cost| cost.min(own.pick_cost)),
             memory: bytes(asked.memory).map_or(own.memory, |bytes| bytes.min(own.memory)),
             state: bytes(asked.state).map_or(own.state, |bytes| bytes.min(own.state)),
         }

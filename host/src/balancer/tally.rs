@@ -44,7 +44,7 @@ impl From<&Fault> for Cause {
     fn from(fault: &Fault) -> Self {
         match fault {
             Fault::Trap(_) => Self::Trap,
-            Fault::Deadline => Self::Deadline,
+            Fault::Deadline | Fault::Cost { .. } => Self::Deadline,
             Fault::Memory(_) => Self::Memory,
             Fault::OutOfRange { .. } => Self::OutOfRange,
             Fault::Configuration(_) => Self::Configuration,

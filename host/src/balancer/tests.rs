@@ -40,6 +40,7 @@ fn engine_in(folder: &TempDir) -> Arc<Engine> {
 fn patient_engine(folder: &TempDir) -> Arc<Engine> {
     Engine::new(Settings {
         pick_timeout: Duration::from_secs(60),
+        pick_cost: Duration::from_secs(60),
         ..settings(folder)
     })
     .unwrap()
@@ -48,6 +49,7 @@ fn patient_engine(folder: &TempDir) -> Arc<Engine> {
 fn settings(folder: &TempDir) -> Settings {
     Settings {
         pick_timeout: Duration::from_millis(50),
+        pick_cost: Duration::from_millis(50),
         memory: 16 << 20,
         state: 1 << 20,
         upload: 1 << 20,

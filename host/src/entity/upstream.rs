@@ -147,6 +147,7 @@ const EXTENSION: &[Field] = &[
         "balancer_limits",
         &[
             Field::integer("pick_timeout").check(&[Check::Between(1, 10_000)]),
+            Field::integer("pick_cost").check(&[Check::Between(1, 10_000_000)]),
             Field::integer("memory").check(&[Check::Between(64, 65_536)]),
             Field::integer("state").check(&[Check::Between(0, 65_536)]),
         ],
@@ -518,6 +519,8 @@ pub struct Extension {
 pub struct BalancerLimits {
     /// Longest CPU time of a pick, in milliseconds.
     pub pick_timeout: Option<u32>,
+    /// CPU time of a pick that may not be exceeded time after time, in microseconds.
+    pub pick_cost: Option<u32>,
     /// Largest memory, in KiB.
     pub memory: Option<u32>,
     /// Largest state that is handed over, in KiB.

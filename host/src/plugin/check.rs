@@ -129,6 +129,7 @@ fn engine() -> anyhow::Result<Arc<Engine>> {
     let bounds = Config::load(Written::default())?.balancer;
     Engine::new(Settings {
         pick_timeout: bounds.pick_timeout,
+        pick_cost: bounds.pick_cost,
         memory: bounds.memory,
         state: bounds.state,
         upload: bounds.upload,

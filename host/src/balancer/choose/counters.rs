@@ -57,6 +57,8 @@ pub struct Faults {
     pub trap: u64,
     /// Calls that took too long.
     pub deadline: u64,
+    /// Rows of picks each of which cost too much.
+    pub cost: u64,
     /// Traps after more memory was asked for than there may be.
     pub memory: u64,
     /// Answers that are no position of the table.

@@ -203,6 +203,7 @@ impl Inner {
         self.limits = next.limits;
         self.faults = 0;
         self.last_fault = None;
+        self.dear = 0;
         // They are shown as the plugin's own.
         self.counters = Counters {
             switches,

@@ -51,11 +51,13 @@ fn an_upstream_has_no_more_than_the_gateway() {
     );
     let asked = BalancerLimits {
         pick_timeout: Some(10_000),
+        pick_cost: Some(7),
         memory: Some(128),
         state: Some(0),
     };
     let limits = Limits::of_upstream(&asked, &engine);
     assert_eq!(limits.pick_timeout, own.pick_timeout);
+    assert_eq!(limits.pick_cost, Duration::from_micros(7));
     assert_eq!((limits.memory, limits.state), (128 << 10, 0));
 }
 
@@ -82,6 +84,37 @@ fn a_quarantine_is_shown() {
     assert_eq!(balancer.counters().faults.trap, 5);
 }
 
+/// What each pick takes is taken from other upstreams as well.
+#[test]
+fn a_row_of_picks_that_cost_too_much_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = patient_engine(&folder);
+    let plugin = engine.load_trusted(&guest("heavy")).unwrap();
+    let config = r#"{"steps": 10000}"#;
+    let balancer = Balancer::new(Arc::clone(&engine), "u", plugin, config.into());
+    balancer.set_endpoints(endpoints(&[1, 1]));
+    picks(&balancer, 200);
+    assert_eq!(balancer.counters().host_choices, 0);
+    balancer.set_limits(Limits {
+        pick_cost: Duration::from_nanos(10),
+        ..engine.limits()
+    });
+    // One in 64 is timed, and then each one.
+    let mut asked = 0;
+    while balancer.counters().faults.cost == 0 {
+        assert_eq!(balancer.counters().host_choices, 0);
+        picks(&balancer, 1);
+        asked += 1;
+    }
+    assert!((8..=64 + 8).contains(&asked), "{asked}");
+    let counters = balancer.counters();
+    let said = counters.last_fault.unwrap_or_default();
+    assert_eq!(said, "each of 8 picks in a row took more than 10ns");
+    assert!(counters.quarantine.is_some());
+    picks(&balancer, 1);
+    assert_eq!(balancer.counters().host_choices_by_kind.quarantine, 1);
+}
+
 /// A call that does not end holds up more than one that traps.
 #[test]
 fn who_takes_too_long_stays_away_for_longer() {
@@ -89,7 +122,8 @@ fn who_takes_too_long_stays_away_for_longer() {
     let balancer = balancer(&engine, "loops", &[1, 1]);
     assert!(picks(&balancer, 1)[0] > 0);
     assert_eq!(balancer.counters().faults.deadline, 1);
-    // At once, 250 times the 50 ms that a pick may take, less what the test has taken since.
+    // At once, 1,000 times the 50 ms that a pick may take, which is more than the longest pause, less what the test
+    // has taken since.
     let quarantine = balancer.counters().quarantine.unwrap();
-    assert!((0.2..=12.5).contains(&quarantine), "{quarantine}");
+    assert!((0.2..=30.0).contains(&quarantine), "{quarantine}");
 }
