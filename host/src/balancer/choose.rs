@@ -24,6 +24,7 @@ use super::shadow::Shadow;
 use super::tally::Cause;
 use super::tape::Tape;
 use crate::upstream::Endpoint;
+use cost::Watch;
 pub use counters::{Counters, Faults, Handover};
 pub use record::Recording;
 
@@ -127,8 +128,8 @@ struct Inner {
     /// Faults in a row, each within [`PROBATION`] of the one before.
     faults: u32,
     last_fault: Option<Instant>,
-    /// Picks in a row that cost too much.
-    dear: u32,
+    /// How closely the cost of picks is watched.
+    watch: Watch,
     /// Reused for the columns of every pick.
     load: Vec<u32>,
     tape: Option<Box<Tape>>,
@@ -166,7 +167,7 @@ impl Balancer {
                 judged: None,
                 faults: 0,
                 last_fault: None,
-                dear: 0,
+                watch: Watch::NEW,
                 load: Vec::new(),
                 tape: None,
                 recordings: 0,

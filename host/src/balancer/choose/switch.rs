@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, Counters, Handover, Inner, Seat, in_micros};
+use super::{Balancer, Counters, Handover, Inner, Seat, Watch, in_micros};
 use crate::balancer::check::Interests;
 use crate::balancer::engine::Plugin;
 use crate::balancer::instance::{Fault, Instance, Order};
@@ -203,7 +203,7 @@ impl Inner {
         self.limits = next.limits;
         self.faults = 0;
         self.last_fault = None;
-        self.dear = 0;
+        self.watch = Watch::NEW;
         // They are shown as the plugin's own.
         self.counters = Counters {
             switches,

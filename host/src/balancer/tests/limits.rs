@@ -84,37 +84,6 @@ fn a_quarantine_is_shown() {
     assert_eq!(balancer.counters().faults.trap, 5);
 }
 
-/// What each pick takes is taken from other upstreams as well.
-#[test]
-fn a_row_of_picks_that_cost_too_much_is_a_fault() {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = patient_engine(&folder);
-    let plugin = engine.load_trusted(&guest("heavy")).unwrap();
-    let config = r#"{"steps": 10000}"#;
-    let balancer = Balancer::new(Arc::clone(&engine), "u", plugin, config.into());
-    balancer.set_endpoints(endpoints(&[1, 1]));
-    picks(&balancer, 200);
-    assert_eq!(balancer.counters().host_choices, 0);
-    balancer.set_limits(Limits {
-        pick_cost: Duration::from_nanos(10),
-        ..engine.limits()
-    });
-    // One in 64 is timed, and then each one.
-    let mut asked = 0;
-    while balancer.counters().faults.cost == 0 {
-        assert_eq!(balancer.counters().host_choices, 0);
-        picks(&balancer, 1);
-        asked += 1;
-    }
-    assert!((8..=64 + 8).contains(&asked), "{asked}");
-    let counters = balancer.counters();
-    let said = counters.last_fault.unwrap_or_default();
-    assert_eq!(said, "each of 8 picks in a row took more than 10ns");
-    assert!(counters.quarantine.is_some());
-    picks(&balancer, 1);
-    assert_eq!(balancer.counters().host_choices_by_kind.quarantine, 1);
-}
-
 /// A call that does not end holds up more than one that traps.
 #[test]
 fn who_takes_too_long_stays_away_for_longer() {
