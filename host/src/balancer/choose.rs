@@ -4,6 +4,7 @@ mod aside;
 mod canary;
 mod cost;
 mod counters;
+mod host;
 mod record;
 mod switch;
 
@@ -26,6 +27,7 @@ use super::tape::Tape;
 use crate::upstream::Endpoint;
 use cost::Watch;
 pub use counters::{Counters, Faults, Handover};
+use host::{host_choice, picked, untried};
 pub use record::Recording;
 
 /// A plugin that behaved this long is forgiven its earlier faults.
@@ -90,6 +92,10 @@ pub struct Balancer {
     table: RwLock<Arc<[Arc<Endpoint>]>>,
     /// Picks that did not wait any longer.
     busy: AtomicU64,
+    /// Until when there is no instance, on the clock of requests, and picks that did not ask for the lock because of
+    /// that: who chooses by itself keeps nobody waiting.
+    away_until: AtomicU64,
+    away: AtomicU64,
     /// Set while the lock is held for longer than a pick may wait: who comes next does not wait at
     /// all, or a slow guest would stop its workers once for each request.
     stuck: AtomicBool,
@@ -175,6 +181,8 @@ impl Balancer {
             }),
             table: RwLock::new(table),
             busy: AtomicU64::new(0),
+            away_until: AtomicU64::new(0),
+            away: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             recorded: AtomicBool::new(false),
             shadowed: AtomicBool::new(false),
@@ -260,6 +268,10 @@ impl Balancer {
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>, By) -> T,
     ) -> Choice<T> {
+        if self.is_away() {
+            self.away.fetch_add(1, Ordering::Relaxed);
+            return self.choose_aside(request, tried, claim);
+        }
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()
         } else {
@@ -269,11 +281,7 @@ impl Balancer {
         let Some(mut inner) = locked else {
             self.stuck.store(true, Ordering::Relaxed);
             self.busy.fetch_add(1, Ordering::Relaxed);
-            let table = self.table.read();
-            return match host_choice(&table, request.entropy, tried) {
-                Some(position) => Choice::Endpoint(claim(picked(&table[position]), By::Host)),
-                None => Choice::Empty,
-            };
+            return self.choose_aside(request, tried, claim);
         };
         if self.stuck.load(Ordering::Relaxed) {
             self.stuck.store(false, Ordering::Relaxed);
@@ -287,6 +295,9 @@ impl Balancer {
             Ok(Some(position)) => Some(untried(&inner.table, position, tried)),
             Ok(None) => None,
             Err(Unavailable(cause)) => {
+                if let Seat::Closed(until) = inner.seat {
+                    self.away_until.store(micros(until), Ordering::Relaxed);
+                }
                 inner.counters.host_choices += 1;
                 inner.counters.host_choices_by_kind.add(cause);
                 host_choice(&inner.table, request.entropy, tried)
@@ -467,37 +478,4 @@ impl Inner {
 
 fn in_micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// An endpoint that a request is sent to; counts that.
-fn picked(endpoint: &Arc<Endpoint>) -> Arc<Endpoint> {
-    endpoint.count_pick();
-    Arc::clone(endpoint)
-}
-
-/// A position, or the next one whose endpoint has not been tried.
-fn untried(table: &[Arc<Endpoint>], position: usize, tried: &[u64]) -> usize {
-    if tried.is_empty() || !tried.contains(&table[position].id) {
-        return position;
-    }
-    let further = (position..table.len()).chain(0..position);
-    let mut left = further.filter(|&next| !tried.contains(&table[next].id));
-    left.next().unwrap_or(position)
-}
-
-/// The host's own choice: by weight, at random, among those that have not been tried; none if there is
-/// no endpoint.
-fn host_choice(table: &[Arc<Endpoint>], entropy: u64, tried: &[u64]) -> Option<usize> {
-    let total: u64 = table
-        .iter()
-        .map(|endpoint| u64::from(endpoint.weight))
-        .sum();
-    let mut ticket = entropy.checked_rem(total)?;
-    let drawn = table.iter().position(|endpoint| {
-        let weight = u64::from(endpoint.weight);
-        let hit = ticket < weight;
-        ticket = ticket.saturating_sub(weight);
-        hit
-    });
-    drawn.map(|position| untried(table, position, tried))
 }

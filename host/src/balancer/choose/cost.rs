@@ -88,6 +88,7 @@ impl Inner {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;

@@ -82,6 +82,10 @@ impl Balancer {
         counters.picks += counters.busy;
         counters.host_choices += counters.busy;
         counters.host_choices_by_kind.busy = counters.busy;
+        let away = self.away.load(Ordering::Relaxed);
+        counters.picks += away;
+        counters.host_choices += away;
+        counters.host_choices_by_kind.quarantine += away;
         counters
     }
 }

@@ -74,6 +74,8 @@ impl Balancer {
         let _old = {
             let mut inner = self.inner.lock();
             self.busy.store(0, Ordering::Relaxed);
+            self.away.store(0, Ordering::Relaxed);
+            self.away_until.store(0, Ordering::Relaxed);
             let patience = in_micros(next.limits.pick_timeout);
             self.patience.store(patience, Ordering::Relaxed);
             let predecessor = Arc::clone(&inner.plugin);
