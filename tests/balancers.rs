@@ -140,7 +140,8 @@ fn what_is_no_balancer_is_refused_with_the_reason() {
 /// Each of these does its worst under load, on one upstream, while another one goes on beside it.
 #[test]
 fn no_balancer_costs_a_request() {
-    let (gateway, backends) = with_backends(Setup::new().arg("--balancer-pick-timeout", 20));
+    let setup = Setup::new().arg("--balancer-pick-timeout", 20);
+    let (gateway, backends) = with_backends(setup.arg("--balancer-pick-cost", 100));
     gateway.balanced_as("beside", "/beside", &[(backends[0].address, 1)]);
     for (name, kind) in [
         ("traps", "trap"),
@@ -154,7 +155,7 @@ fn no_balancer_costs_a_request() {
         ("out-of-range", "out_of_range"),
         ("prints", ""),
         ("floods", ""),
-        ("says-too-much", ""),
+        ("says-too-much", "cost"),
     ] {
         gateway.upload(name, guest(name)).expect(201);
         let load = Load::start(gateway.proxy, "/", 3);

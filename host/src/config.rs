@@ -104,7 +104,7 @@ pub struct Written {
     )]
     pub balancer_pick_timeout: Option<u64>,
 
-    /// CPU time of a pick, in microseconds, 1 to 10000000, that a balancer may exceed now and then; after eight picks in a row that do, the gateway chooses by itself for a while [default: 100]
+    /// CPU time of a pick, in microseconds, 1 to 10000000, that a balancer may exceed now and then; if most picks do, the gateway chooses by itself for a while [default: 100]
     #[arg(
         long,
         env = "POINTSMAN_BALANCER_PICK_COST",

@@ -22,7 +22,7 @@ use super::facts::{self, Facts};
 use super::instance::{Fault, Instance, Order};
 use super::limits::Limits;
 use super::shadow::Shadow;
-use super::tally::Cause;
+use super::tally::{Cause, TIMED};
 use super::tape::Tape;
 use crate::upstream::Endpoint;
 use cost::Watch;
@@ -136,6 +136,8 @@ struct Inner {
     last_fault: Option<Instant>,
     /// How closely the cost of picks is watched.
     watch: Watch,
+    /// The pick that is timed next, by the count of picks.
+    next_timed: u64,
     /// Reused for the columns of every pick.
     load: Vec<u32>,
     tape: Option<Box<Tape>>,
@@ -174,6 +176,7 @@ impl Balancer {
                 faults: 0,
                 last_fault: None,
                 watch: Watch::NEW,
+                next_timed: TIMED,
                 load: Vec::new(),
                 tape: None,
                 recordings: 0,
@@ -269,8 +272,7 @@ impl Balancer {
         claim: impl FnOnce(Arc<Endpoint>, By) -> T,
     ) -> Choice<T> {
         if self.is_away() {
-            self.away.fetch_add(1, Ordering::Relaxed);
-            return self.choose_aside(request, tried, claim);
+            return self.choose_aside(&self.away, request, tried, claim);
         }
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()
@@ -280,8 +282,7 @@ impl Balancer {
         };
         let Some(mut inner) = locked else {
             self.stuck.store(true, Ordering::Relaxed);
-            self.busy.fetch_add(1, Ordering::Relaxed);
-            return self.choose_aside(request, tried, claim);
+            return self.choose_aside(&self.busy, request, tried, claim);
         };
         if self.stuck.load(Ordering::Relaxed) {
             self.stuck.store(false, Ordering::Relaxed);
@@ -454,6 +455,8 @@ impl Inner {
         };
         self.faults = (self.faults + 1).min(16);
         self.seat = Seat::Closed(now + pause);
+        // What is known is of this instance.
+        self.watch = Watch::NEW;
         let faults = &mut self.counters.faults;
         match fault {
             Fault::Trap(_) => faults.trap += 1,

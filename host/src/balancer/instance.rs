@@ -38,9 +38,9 @@ pub(super) enum Fault {
     #[error("it did not answer in time")]
     Deadline,
     /// It answered, and took too long for it time after time.
-    #[error("each of {picks} picks in a row took more than {limit:?}")]
+    #[error("{picks} picks took more than {limit:?}, with hardly one between them that did not")]
     Cost {
-        /// The picks.
+        /// How many more they were than those between them.
         picks: u32,
         /// CPU time that one of them may take.
         limit: Duration,
@@ -390,7 +390,8 @@ impl Instance {
 
 /// Ticks after which it is looked at for the first time how long a call takes. Its time counts from there.
 fn first_look(pick_ticks: u64, patience: u32) -> u64 {
-    (pick_ticks * u64::from(patience) - 1).max(1)
+    let ticks = pick_ticks.saturating_mul(u64::from(patience));
+    ticks.saturating_sub(1).max(1)
 }
 
 fn refuel(store: &mut Store<Guest>, fuel: u64) {

@@ -1,6 +1,7 @@
 //! Address space for the memories of guests.
 
 use std::ptr;
+use std::sync::LazyLock;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use wasmtime::Config;
@@ -29,12 +30,17 @@ pub(super) enum Space {
 }
 
 impl Space {
-    /// What this process has room for.
-    #[expect(unsafe_code, reason = "whether there is room is seen by taking it")]
+    /// What this process has room for, seen when it is first asked: several who take it all at a time would be
+    /// in each other's way.
     pub(super) fn here() -> Self {
-        let Some(all) = INSTANCES.checked_mul(WHOLE + WHOLE_GUARD) else {
-            return Self::Little;
-        };
+        static HERE: LazyLock<Space> = LazyLock::new(Space::look);
+        *HERE
+    }
+
+    #[expect(unsafe_code, reason = "whether there is room is seen by taking it")]
+    fn look() -> Self {
+        // wasmtime has a guard on either side.
+        let all = INSTANCES * (WHOLE + 2 * WHOLE_GUARD);
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at a place that the kernel chooses, which nobody can access, and which is given
         // back before anybody knows of it.

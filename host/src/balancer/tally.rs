@@ -44,6 +44,7 @@ impl From<&Fault> for Cause {
     fn from(fault: &Fault) -> Self {
         match fault {
             Fault::Trap(_) => Self::Trap,
+            // Of the latter no pick comes to nothing.
             Fault::Deadline | Fault::Cost { .. } => Self::Deadline,
             Fault::Memory(_) => Self::Memory,
             Fault::OutOfRange { .. } => Self::OutOfRange,

@@ -25,7 +25,7 @@ mod of_switch;
 
 use guests::guest;
 
-fn engine() -> (TempDir, Arc<Engine>) {
+pub(crate) fn engine() -> (TempDir, Arc<Engine>) {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine_in(&folder);
     (folder, engine)
@@ -68,7 +68,7 @@ pub(crate) fn endpoints(weights: &[u32]) -> Arc<[Arc<Endpoint>]> {
     endpoints.collect()
 }
 
-fn balancer(engine: &Arc<Engine>, name: &str, weights: &[u32]) -> Balancer {
+pub(crate) fn balancer(engine: &Arc<Engine>, name: &str, weights: &[u32]) -> Balancer {
     let plugin = engine.load_trusted(&guest(name)).unwrap();
     let balancer = Balancer::new(Arc::clone(engine), "u", plugin, "{}".into());
     balancer.set_endpoints(endpoints(weights));

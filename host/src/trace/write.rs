@@ -7,6 +7,9 @@ use super::{Answer, Asked, Event, Fact, Header, MAGIC, MAGIC_WITH_FACTS, Pick, R
 /// Picks whose outcome is still awaited at most; those before it are taken to have none.
 const AWAITED: usize = 1 << 16;
 
+/// Room that is made at once for what is written next, in bytes.
+const USUAL: usize = 40 << 10;
+
 /// Writes a trace. What is written is taken by [`Writer::take`], piece by piece.
 #[derive(Debug)]
 pub struct Writer {
@@ -70,8 +73,8 @@ impl Writer {
     /// What was written since this was last called.
     pub fn take(&mut self) -> Vec<u8> {
         self.taken += self.bytes.len();
-        // The next piece will be about as long.
-        let next = Vec::with_capacity(self.bytes.len());
+        // The next piece will be about as long, unless this one had the component.
+        let next = Vec::with_capacity(self.bytes.len().min(USUAL));
         std::mem::replace(&mut self.bytes, next)
     }
 

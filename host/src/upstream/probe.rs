@@ -211,6 +211,8 @@ impl Job {
                 return;
             }
             self.note(&answer);
+            // What it changed is known.
+            self.listen(changed.as_mut());
         }
     }
 
@@ -264,5 +266,20 @@ fn make_way() {
     thread_local!(static SECOND: Cell<bool> = const { Cell::new(false) });
     if SECOND.replace(!SECOND.get()) {
         std::thread::yield_now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of many thousand addresses has one.
+    #[test]
+    fn a_job_that_waits_is_small() {
+        fn size<F>(_: impl Fn(Job) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let size = size(Job::run);
+        assert!(size <= 2048, "{size} bytes");
     }
 }

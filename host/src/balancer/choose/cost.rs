@@ -6,21 +6,28 @@ use super::{Balancer, Inner, Request, Unavailable};
 use crate::balancer::instance::{Fault, thread_cpu_time};
 use crate::balancer::tally::TIMED;
 
-/// Picks in a row, each of which costs too much, that are a fault.
-const IN_A_ROW: u32 = 8;
+/// How far picks that cost too much may outnumber the others, of those that follow each other.
+const TOO_MANY: u32 = 8;
 
-/// What is known of how dear picks are.
+/// How closely the cost of picks is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Watch {
-    /// Nothing bad: one pick in [`TIMED`] is looked at.
+    /// One pick in [`TIMED`] is looked at, and the plugin cannot know which.
     Loose,
-    /// Each pick is looked at. So many in a row cost too much.
+    /// Each pick is looked at. Those that cost too much are so many more than the others.
     Close(u32),
 }
 
 impl Watch {
-    /// For a plugin of which nothing is known yet, or nothing good.
+    /// For an instance of which nothing is known yet.
     pub(super) const NEW: Self = Self::Close(0);
+
+    fn after(dear: u32, is_dear: bool) -> Self {
+        if is_dear {
+            return Self::Close(dear + 1);
+        }
+        dear.checked_sub(1).map_or(Self::Loose, Self::Close)
+    }
 }
 
 impl Inner {
@@ -30,57 +37,56 @@ impl Inner {
         balancer: &Balancer,
         request: Request<'_>,
     ) -> Result<Option<usize>, Unavailable> {
-        if let Watch::Close(dear) = self.watch {
-            return self.ask_watched(balancer, request, dear);
+        let is_timed = self.counters.picks >= self.next_timed;
+        match (self.watch, is_timed) {
+            (Watch::Loose, false) => self.ask(balancer, request),
+            (watch, _) => self.ask_watched(balancer, request, watch, is_timed),
         }
-        if !self.counters.picks.is_multiple_of(TIMED) {
-            return self.ask(balancer, request);
-        }
-        let start = Instant::now();
-        let answer = self.ask(balancer, request);
-        let time = start.elapsed();
-        self.counters.times.observe(time);
-        if time > self.limits.pick_cost {
-            // It may have waited for a processor. The next ones are looked at more closely.
-            self.watch = Watch::Close(0);
-        }
-        answer
     }
 
-    /// The same, where the pick before may have cost too much.
-    #[cold]
+    #[inline(never)]
     fn ask_watched(
         &mut self,
         balancer: &Balancer,
         request: Request<'_>,
-        dear: u32,
+        watch: Watch,
+        is_timed: bool,
     ) -> Result<Option<usize>, Unavailable> {
-        let start = thread_cpu_time();
+        let (start, cpu) = (
+            Instant::now(),
+            watch.ne(&Watch::Loose).then(thread_cpu_time),
+        );
         let answer = self.ask(balancer, request);
-        let cost = thread_cpu_time().saturating_sub(start);
-        if answer.is_ok() {
-            let is_dear = cost > self.limits.pick_cost;
-            self.watch = if is_dear {
-                Watch::Close(dear + 1)
-            } else {
-                Watch::Loose
-            };
+        let time = start.elapsed();
+        if is_timed {
+            self.counters.times.observe(time);
+            // Any one of the next block.
+            let block = self.counters.picks.div_ceil(TIMED) * TIMED;
+            self.next_timed = block + fastrand::u64(1..=TIMED);
         }
-        answer
+        let answer = answer?;
+        let limit = self.limits.pick_cost;
+        self.watch = match (watch, cpu) {
+            (Watch::Close(dear), Some(cpu)) => {
+                Watch::after(dear, thread_cpu_time().saturating_sub(cpu) > limit)
+            }
+            // It may have waited for a processor: the next ones tell.
+            _ if time > limit => Watch::NEW,
+            _ => Watch::Loose,
+        };
+        Ok(answer)
     }
 
-    /// Whether each of the last picks cost too much. One alone may have been of an instance that was made for it, or
+    /// Whether too many of the last picks cost too much. One alone may have been of an instance that was made for it, or
     /// of a table that has changed.
     pub(super) fn is_too_dear(&self) -> bool {
-        self.watch == Watch::Close(IN_A_ROW)
+        matches!(self.watch, Watch::Close(TOO_MANY..))
     }
 
     #[cold]
     pub(super) fn blame_cost(&mut self, upstream: &str) {
-        // The next instance is watched from its first pick.
-        self.watch = Watch::NEW;
         let fault = Fault::Cost {
-            picks: IN_A_ROW,
+            picks: TOO_MANY,
             limit: self.limits.pick_cost,
         };
         self.blame(upstream, &fault);
@@ -119,13 +125,13 @@ mod tests {
             assert!(asked.contains(&picks), "{picks} picks");
             assert_eq!(
                 after.last_fault.unwrap_or_default(),
-                "each of 8 picks in a row took more than 10ns"
+                "8 picks took more than 10ns, with hardly one between them that did not"
             );
             picks_stay_away(&balancer);
         };
         // One that was good for a while is looked at now and then.
         balancer.inner.lock().limits.pick_cost = Duration::from_nanos(10);
-        faults(9..=TIMED + 8);
+        faults(9..=2 * TIMED + 8);
         // One that is new, as after other limits, is watched.
         let limits = Limits {
             pick_cost: Duration::from_nanos(10),
@@ -137,6 +143,22 @@ mod tests {
         });
         balancer.set_limits(limits);
         faults(8..=8);
+    }
+
+    /// Whoever is cheap now and then is watched no less for it.
+    #[test]
+    fn some_good_picks_make_up_for_as_many_bad_ones() {
+        let after = |picks: &[bool]| {
+            picks.iter().fold(Watch::NEW, |watch, dear| match watch {
+                Watch::Close(before) => Watch::after(before, *dear),
+                Watch::Loose => watch,
+            })
+        };
+        assert_eq!(after(&[false]), Watch::Loose);
+        assert_eq!(after(&[true, false]), Watch::Close(0));
+        assert_eq!(after(&[true, false, false]), Watch::Loose);
+        let mostly = [true, true, true, false];
+        assert_eq!(after(&mostly.repeat(4)), Watch::Close(8));
     }
 
     fn picks_stay_away(balancer: &Balancer) {

@@ -1,7 +1,7 @@
 //! The host's own choice, where the plugin has none.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::{Balancer, By, Choice, Request, micros};
@@ -12,19 +12,32 @@ impl Balancer {
     /// others.
     pub(super) fn is_away(&self) -> bool {
         let until = self.away_until.load(Ordering::Relaxed);
-        until > 0 && !self.recorded.load(Ordering::Relaxed) && micros(Instant::now()) < until
+        if until == 0 || self.recorded.load(Ordering::Relaxed) {
+            return false;
+        }
+        let is_away = micros(Instant::now()) < until;
+        if !is_away {
+            // The clock is not read again for it, unless somebody has set another time meanwhile.
+            let (done, order) = (0, Ordering::Relaxed);
+            let _ = self.away_until.compare_exchange(until, done, order, order);
+        }
+        is_away
     }
 
-    /// The host's own choice, without the lock.
+    /// The host's own choice, without the lock, which is counted if there is one.
     pub(super) fn choose_aside<T>(
         &self,
+        count: &AtomicU64,
         request: Request<'_>,
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>, By) -> T,
     ) -> Choice<T> {
         let table = self.table.read();
         match host_choice(&table, request.entropy, tried) {
-            Some(position) => Choice::Endpoint(claim(picked(&table[position]), By::Host)),
+            Some(position) => {
+                count.fetch_add(1, Ordering::Relaxed);
+                Choice::Endpoint(claim(picked(&table[position]), By::Host))
+            }
             None => Choice::Empty,
         }
     }
@@ -61,4 +74,31 @@ pub(super) fn host_choice(table: &[Arc<Endpoint>], entropy: u64, tried: &[u64]) 
         hit
     });
     drawn.map(|position| untried(table, position, tried))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancer::tests::{balancer, engine, picks};
+
+    #[test]
+    fn who_is_kept_away_keeps_nobody_waiting() {
+        let (_folder, engine) = engine();
+        let balancer = balancer(&engine, "loops", &[1, 1]);
+        // The first one is its fault, the second one finds that out.
+        picks(&balancer, 2);
+        let held = balancer.inner.lock();
+        assert!(picks(&balancer, 3).iter().all(|id| *id > 0));
+        drop(held);
+        let counters = balancer.counters();
+        assert_eq!((counters.picks, counters.host_choices), (5, 5));
+        let by_kind = &counters.host_choices_by_kind;
+        assert_eq!((by_kind.quarantine, by_kind.busy), (4, 0));
+        balancer.set_endpoints(Arc::new([]));
+        assert_eq!(picks(&balancer, 1), [0]);
+        // With other limits it gets another trial.
+        let limits = engine.limits();
+        balancer.set_limits(crate::balancer::Limits { state: 0, ..limits });
+        assert!(!balancer.is_away());
+    }
 }

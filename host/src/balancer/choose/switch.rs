@@ -12,6 +12,7 @@ use crate::balancer::check::Interests;
 use crate::balancer::engine::Plugin;
 use crate::balancer::instance::{Fault, Instance, Order};
 use crate::balancer::limits::Limits;
+use crate::balancer::tally::TIMED;
 
 /// Why nobody is asked for a state.
 const SLOW: &str = "handing over took too long before, perhaps for another upstream";
@@ -206,6 +207,7 @@ impl Inner {
         self.faults = 0;
         self.last_fault = None;
         self.watch = Watch::NEW;
+        self.next_timed = TIMED;
         // They are shown as the plugin's own.
         self.counters = Counters {
             switches,
