@@ -16,7 +16,7 @@ fn heavy(engine: &Arc<Engine>, config: &str, limits: Limits) -> Counters {
 fn time_is_bounded_for_each_upstream() {
     let folder = tempfile::tempdir().unwrap();
     let engine = patient_engine(&folder);
-    let config = r#"{"steps": 100000000}"#;
+    let config = r#"{"steps": 1000000000}"#;
     let counters = heavy(&engine, config, engine.limits());
     assert_eq!((counters.faults.deadline, counters.host_choices), (0, 0));
     let limits = Limits {
