@@ -46,7 +46,6 @@ pub(super) fn here(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, LoadErr
 /// subcommand is the [`compile_worker`].
 pub(super) async fn in_child(
     compiler: &Path,
-    space: Space,
     timeout: Duration,
     component: &[u8],
 ) -> Result<Vec<u8>, LoadError> {
@@ -55,7 +54,7 @@ pub(super) async fn in_child(
     let mut child = Command::new(compiler)
         .arg("compile-worker")
         .arg(seconds.to_string())
-        .arg(space.name())
+        .arg(Space::here().name())
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -77,8 +77,6 @@ pub struct Engine {
     pub(super) wasm: wasmtime::Engine,
     linker: Linker<Guest>,
     pub(super) settings: Settings,
-    /// What memories have of the address space.
-    space: Space,
     /// Time between two ticks of the epoch clock.
     pub(super) tick: Duration,
     /// Instructions that a pick may take, where these are counted.
@@ -171,8 +169,7 @@ impl Engine {
     }
 
     fn with(settings: Settings, fuel: Option<u64>) -> Result<Arc<Self>, Error> {
-        let space = Space::here();
-        let mut config = config(space);
+        let mut config = config(Space::here());
         config.consume_fuel(fuel.is_some());
         let wasm = wasmtime::Engine::new(&config).map_err(Error::Engine)?;
         let linker = sandbox::linker(&wasm).map_err(Error::Engine)?;
@@ -190,7 +187,6 @@ impl Engine {
             wasm,
             linker,
             settings,
-            space,
             tick,
             fuel,
             cache,
@@ -248,8 +244,7 @@ impl Engine {
             Some(compiled) => compiled,
             None => {
                 let compiler = &self.settings.compiler;
-                let machine_code =
-                    compile::in_child(compiler, self.space, timeout, &component).await?;
+                let machine_code = compile::in_child(compiler, timeout, &component).await?;
                 self.keep(&digest, &machine_code)?
             }
         };

@@ -14,11 +14,11 @@ use std::thread::Thread;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::choose::{Balancer, Choice, Faults, Request};
 use super::engine::{Engine, Plugin};
+use super::instance::thread_cpu_time;
 use super::limits::Limits;
 use crate::split_mix;
 use crate::upstream::Endpoint;
@@ -396,7 +396,7 @@ impl CpuClock {
     }
 
     fn now(&self) -> Duration {
-        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+        thread_cpu_time()
     }
 
     fn since(&self, start: Duration) -> Duration {

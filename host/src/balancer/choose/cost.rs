@@ -54,7 +54,7 @@ impl Inner {
     ) -> Result<Option<usize>, Unavailable> {
         let (start, cpu) = (
             Instant::now(),
-            watch.ne(&Watch::Loose).then(thread_cpu_time),
+            matches!(watch, Watch::Close(_)).then(thread_cpu_time),
         );
         let answer = self.ask(balancer, request);
         let time = start.elapsed();
