@@ -24,6 +24,7 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod names;
+mod naming;
 mod oci;
 mod prefixes;
 mod probes;

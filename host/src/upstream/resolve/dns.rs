@@ -1,18 +1,17 @@
 //! One look-up of a name: the hosts file, then DNS, by the record types asked for, in their order.
 
-use std::fs::File;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
+use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::{Hosts, TokioResolver};
 use parking_lot::Mutex;
 
 use super::{Address, Answer, Failure};
@@ -20,7 +19,10 @@ use crate::config::{Dns, DnsType};
 
 /// Longest wait for one answer of one server, and how often each is asked.
 const TIMEOUT: Duration = Duration::from_secs(1);
-const ATTEMPTS: usize = 2;
+const ATTEMPTS: u32 = 2;
+
+/// Longest time until records of one type are given up that no server answers for.
+pub(super) const UNANSWERED: Duration = TIMEOUT.saturating_mul(ATTEMPTS);
 
 /// Time between two looks at a name of the hosts file.
 const HOSTS_TTL: Duration = Duration::from_secs(5);
@@ -33,6 +35,13 @@ pub(super) struct Lookup {
     /// The hosts file as it was read last, and its time of change then.
     hosts: Mutex<(Option<SystemTime>, Hosts)>,
 }
+
+/// The addresses of names in a hosts file, in the order of its lines. The names are in lower case and
+/// without the dot at their end.
+///
+/// Of our own, since the resolver's reader leaves out names that are no host names to the letter of
+/// RFC 952: those of Docker, Compose and Kubernetes have underscores.
+type Hosts = HashMap<String, Vec<IpAddr>>;
 
 impl std::fmt::Debug for Lookup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,14 +65,13 @@ impl Lookup {
         host: &str,
         last: Option<DnsType>,
     ) -> Result<Answer, Failure> {
-        // As it is written and no longer: what is searched for is the resolver's matter.
-        let name = Name::from_utf8(host).map_err(|error| Failure::Broken(error.to_string()))?;
-        let known = self.in_hosts(&name);
+        let known = self.in_hosts(host);
         if !known.is_empty() {
             return Ok(Answer::new(known, Instant::now() + HOSTS_TTL));
         }
         let resolver = self.resolver.as_ref();
         let resolver = resolver.map_err(|error| Failure::Broken(error.clone()))?;
+        let name = dns_name(host)?;
         let mut failure = Failure::NotFound;
         for kind in kinds(&self.order, last) {
             let found = match kind {
@@ -88,33 +96,64 @@ impl Lookup {
         Err(failure)
     }
 
-    fn in_hosts(&self, name: &Name) -> Vec<Address> {
+    /// The addresses that the hosts file has for a name: of version 4 if there are any.
+    fn in_hosts(&self, host: &str) -> Vec<Address> {
         let changed = std::fs::metadata(&self.hosts_file).and_then(|file| file.modified());
         let changed = changed.ok();
         let mut known = self.hosts.lock();
         if known.0 != changed {
-            let mut hosts = Hosts::default();
-            // A file that cannot be read has no names.
-            if let Ok(file) = File::open(&self.hosts_file)
-                && let Err(error) = hosts.read_hosts_conf(file)
-            {
-                tracing::warn!("cannot read {}: {error}", self.hosts_file.display());
-            }
-            *known = (changed, hosts);
+            // A file that is not there has no names.
+            let text = std::fs::read(&self.hosts_file).unwrap_or_else(|error| {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::warn!("cannot read {}: {error}", self.hosts_file.display());
+                }
+                Vec::new()
+            });
+            *known = (changed, hosts(&String::from_utf8_lossy(&text)));
         }
-        for kind in [RecordType::A, RecordType::AAAA] {
-            let found = known
-                .1
-                .lookup_static_host(&Query::query(name.clone(), kind));
-            if let Some(found) = found {
-                let addresses = found.answers().iter();
-                return addresses
-                    .filter_map(|record| Some(Address::bare(ip(&record.data)?)))
-                    .collect();
-            }
-        }
-        Vec::new()
+        let found = known.1.get(&hosts_name(host));
+        let (four, six): (Vec<IpAddr>, Vec<IpAddr>) = found
+            .into_iter()
+            .flatten()
+            .copied()
+            .partition(|address| address.is_ipv4());
+        let addresses = if four.is_empty() { six } else { four };
+        addresses.into_iter().map(Address::bare).collect()
     }
+}
+
+/// Reads a hosts file: an address and its names on each line, comments behind `#`. A line of another
+/// form is passed over.
+fn hosts(text: &str) -> Hosts {
+    let mut hosts = Hosts::new();
+    for line in text.trim_start_matches('\u{feff}').lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        if let Some(address) = words.next().and_then(|word| word.parse().ok()) {
+            for name in words {
+                hosts.entry(hosts_name(name)).or_default().push(address);
+            }
+        }
+    }
+    hosts
+}
+
+fn hosts_name(name: &str) -> String {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.to_ascii_lowercase()
+}
+
+/// A name as it is asked for: any labels of any bytes (RFC 2181, 11), as they are written. What domains
+/// are searched for it is the resolver's matter, unless a dot at its end says that it is whole.
+fn dns_name(host: &str) -> Result<Name, Failure> {
+    let (labels, whole) = match host.strip_suffix('.') {
+        Some(labels) => (labels, true),
+        None => (host, false),
+    };
+    let name = Name::from_labels(labels.split('.').map(str::as_bytes));
+    let mut name = name.map_err(|error| Failure::Broken(error.to_string()))?;
+    name.set_fqdn(whole);
+    Ok(name)
 }
 
 /// The types to ask for, each once.
@@ -152,7 +191,8 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
     let options: &mut ResolverOpts = builder.options_mut();
     options.cache_size = 0;
     options.timeout = TIMEOUT;
-    options.attempts = ATTEMPTS;
+    // Those after the first one.
+    options.attempts = ATTEMPTS as usize - 1;
     options.use_hosts_file = ResolveHosts::Never;
     builder.build().map_err(|error| error.to_string())
 }
@@ -241,6 +281,28 @@ async fn services(resolver: &TokioResolver, name: &Name) -> Result<Answer, Failu
 mod tests {
     use super::*;
     use DnsType::{A, Aaaa, Last, Srv};
+
+    #[test]
+    fn a_hosts_file_has_whatever_names_it_has() {
+        let text = "\u{feff}127.0.0.1 my_db Db_.TEST. # not.this\r\n\t::1\tmy_db\n127.0.0.2 my_db\n\
+                    # 10.0.0.1 my_db\nno.address my_db\n127.0.0.1\n";
+        let hosts = hosts(text);
+        let names = |name: &str| hosts.get(name).map_or(0, Vec::len);
+        assert_eq!((names("my_db"), names("db_.test")), (3, 1));
+        assert_eq!(hosts.len(), 2);
+    }
+
+    #[test]
+    fn a_name_is_asked_for_as_it_is_written() {
+        for name in ["my_api", "a_.b", "_http._tcp.x", "x-1", "a.b."] {
+            let asked = dns_name(name).map(|name| name.to_string());
+            assert_eq!(asked.ok().as_deref(), Some(name));
+        }
+        let long = "x".repeat(64);
+        for wrong in ["", ".", "a..b", long.as_str()] {
+            assert!(dns_name(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn each_type_is_asked_for_once_the_last_one_where_it_is_said() {
