@@ -95,3 +95,169 @@ fn a_name_with_an_underscore_resolves() {
         assert_eq!(gateway.backend_of(&format!("/{upstream}")), "b", "{name}");
     }
 }
+
+#[test]
+fn a_host_is_matched_in_any_spelling() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    serve(&gateway, "s", &format!("http://{}", backend.address));
+    for (of_route, of_request) in [
+        ("example.com", "example.com."),
+        ("example.org", "EXAMPLE.Org"),
+        ("Example.net.", "example.net"),
+        ("*.Wild.test", "a.WILD.test."),
+        ("tail.*", "TAIL.example."),
+        ("ported.test:8443", "Ported.Test.:8443"),
+        ("[::1]", "[0:0:0::0001]"),
+        ("2001:DB8::1", "[2001:db8::1]:80"),
+        ("127.000.000.009", "127.0.0.9"),
+        ("127.0.0.8", "127.000.0.08:80"),
+    ] {
+        let made = route(&gateway, "s", &[("hosts[]", of_route)]);
+        assert_eq!(made["hosts"], json!([of_route]), "shown as it was written");
+        assert_eq!(status(&gateway, "/", of_request), "200", "{of_request}");
+    }
+    assert_eq!(status(&gateway, "/", "example.com.."), "400");
+    assert_eq!(status(&gateway, "/", "other.test"), "404");
+}
+
+#[test]
+fn an_address_is_taken_out_by_any_spelling() {
+    let gateway = Gateway::start();
+    let backend = Backend::start_on("six", (Ipv6Addr::LOCALHOST, 0).into());
+    gateway.balanced(&[(backend.address, 1)]);
+    let checks = json!({"healthchecks": {"passive": {"unhealthy": {"tcp_failures": 1}}}});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &checks)
+        .expect(200);
+    let port = backend.address.port();
+    let target = escaped(&format!("[::1]:{port}"));
+    let address = escaped(&format!("[0:0::0001]:{port}"));
+    let path = format!("/upstreams/u/targets/{target}/{address}");
+    let put = |word| gateway.admin("PUT", &format!("{path}/{word}"), &[]);
+    put("unhealthy").expect(204);
+    gateway.get("/").expect(503);
+    put("healthy").expect(204);
+    assert_eq!(gateway.backend_of("/"), "six");
+}
+
+#[test]
+fn the_host_that_an_endpoint_gets_has_one_port_and_one_form() {
+    let gateway = Gateway::start();
+    let six = Backend::start_on("six", (Ipv6Addr::LOCALHOST, 0).into());
+    gateway.balanced(&[(six.address, 1)]);
+    let port = six.address.port();
+    let host = || gateway.get("/").expect(200).json()["headers"]["host"].clone();
+    assert_eq!(host(), format!("[::1]:{port}"));
+    for (host_header, sent) in [
+        ("api.example", format!("api.example:{port}")),
+        ("api.example:7", "api.example:7".into()),
+        ("[2001:DB8:0::1]", format!("[2001:db8::1]:{port}")),
+        ("2001:DB8:0::1", format!("[2001:db8::1]:{port}")),
+        ("[2001:db8::1]:7", "[2001:db8::1]:7".into()),
+    ] {
+        let fields = [("host_header", host_header)];
+        gateway.admin("PATCH", "/upstreams/u", &fields).expect(200);
+        assert_eq!(host(), sent);
+    }
+}
+
+#[test]
+fn a_probe_names_an_ipv6_address_as_a_request_does() {
+    let gateway = Gateway::start();
+    let six = Backend::start_on("six", (Ipv6Addr::LOCALHOST, 0).into());
+    gateway.balanced(&[(six.address, 1)]);
+    let settings = crate::health::active("http", &json!({}));
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    until("a probe", || !six.probes().is_empty());
+    let host = format!("\"[::1]:{}\"", six.address.port());
+    assert!(six.probes()[0].contains(&host), "{:?}", six.probes());
+}
+
+#[test]
+fn the_authority_of_an_absolute_target_is_read_as_a_host() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    serve(&gateway, "s", &format!("http://{}", backend.address));
+    route(
+        &gateway,
+        "s",
+        &[("hosts[]", "example.com"), ("preserve_host", "true")],
+    );
+    for refused in [
+        "http://user@example.com/",
+        "http://user:word@example.com:80/",
+        "http://@example.com/",
+        "http://example.com:port/",
+        "http://example.com:99999/",
+        "http://example..com/",
+    ] {
+        assert_eq!(status(&gateway, refused, "example.com"), "400", "{refused}");
+    }
+    for refused in ["user@example.com", "a:b", "[::1", "::1", "example.com:+1"] {
+        assert_eq!(status(&gateway, "/", refused), "400", "{refused}");
+    }
+    let taken = asked(&answer(&gateway, "http://EXAMPLE.com.?a=b", "other.test"));
+    assert_eq!(taken["uri"], "/?a=b");
+    assert_eq!(taken["headers"]["x-forwarded-host"], "example.com");
+    assert_eq!(taken["headers"]["host"], "EXAMPLE.com.");
+    let taken = asked(&answer(&gateway, "http://example.com", "other.test"));
+    assert_eq!(taken["uri"], "/");
+    let taken = asked(&answer(&gateway, "http://example.com?", "other.test"));
+    assert_eq!(taken["uri"], "/?");
+}
+
+#[test]
+fn a_redirect_has_the_host_in_its_one_form() {
+    let gateway = Gateway::start();
+    let service = [("name", "s"), ("host", "127.0.0.1")];
+    gateway.admin("POST", "/services", &service).expect(201);
+    route(
+        &gateway,
+        "s",
+        &[
+            ("paths[]", "/"),
+            ("protocols[]", "https"),
+            ("https_redirect_status_code", "301"),
+        ],
+    );
+    for (host, location) in [
+        ("Example.com.:8000", "https://example.com/x?y"),
+        ("[0:0::1]:8000", "https://[::1]/x?y"),
+    ] {
+        let answer = answer(&gateway, "/x?y", host).to_lowercase();
+        assert!(
+            answer.contains(&format!("location: {location}\r\n")),
+            "{answer}"
+        );
+    }
+    let answer = answer(&gateway, "http://example.com?a=b", "x").to_lowercase();
+    assert!(
+        answer.contains("location: https://example.com/?a=b\r\n"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_look_up_that_takes_long_is_not_begun_again() {
+    let dns = Dns::start();
+    let backend = Backend::start("b");
+    dns.set_type("slow.test", RecordType::SRV, DnsReply::Silence);
+    dns.set_type(
+        "slow.test",
+        RecordType::A,
+        DnsReply::Addresses(vec![LOCAL], 3600),
+    );
+    let gateway = with_dns(&dns).start();
+    gateway.balanced(&[]);
+    let target = format!("slow.test:{}", backend.address.port());
+    gateway
+        .admin("POST", "/upstreams/u/targets", &[("target", &target)])
+        .expect(201);
+    until("an address", || gateway.get("/").status == 200);
+    // For services twice, each time with two more datagrams while no answer comes; for the address once.
+    let asked = dns.asked("slow.test");
+    assert!(asked <= 7, "{asked}");
+}

@@ -7,6 +7,7 @@
 //! requests, and waits for the other side never.
 
 pub mod admin;
+pub mod authority;
 pub mod balancer;
 mod client;
 pub mod config;

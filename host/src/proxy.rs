@@ -20,6 +20,7 @@ mod router;
 mod upgrade;
 mod wire;
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -39,6 +40,7 @@ pub(crate) use path::canonical_path;
 pub use retry::Retry;
 pub use router::{Route, Router};
 
+use crate::authority::{Authority, Host};
 use crate::config;
 use crate::snapshot::{Published, Snapshot};
 use affinity::{Facts, Tie};
@@ -49,7 +51,7 @@ use headers::RequestId;
 use pool::Pool;
 use respond::Reject;
 use retry::Repeats;
-use router::{Match, Query, split_host};
+use router::{Match, Query};
 use upgrade::Upgrade;
 
 /// Product token of `Server` and `Via`.
@@ -137,15 +139,14 @@ async fn answer(
     let snapshot = &*seen.0;
     let upgrade = Upgrade::asked(parts);
     let parts = &*parts;
-    let uri = &parts.uri;
-    let host_header = host_of(parts, uri)?;
-    let (host, port) = split_host(host_header);
-    let target = origin_form(uri)?;
+    let host = host_of(parts)?;
+    let target = origin_form(&parts.uri)?;
+    let target = &*target;
     let path = path::normalize(target.path().as_bytes());
     let query = Query {
         method: &parts.method,
-        host: &host,
-        port: port.unwrap_or(client.listen_port),
+        host: host.name(),
+        port: host.port().unwrap_or(client.listen_port),
         path: &path,
         headers: &parts.headers,
     };
@@ -154,7 +155,7 @@ async fn answer(
         matched,
         regex,
     } = snapshot.router.route(&query).ok_or(Reject::NoRoute)?;
-    if let Some(reject) = wrong_protocol(route, &parts.headers, target, &host) {
+    if let Some(reject) = wrong_protocol(route, &parts.headers, target, host.name()) {
         return Err(reject);
     }
     let service = route
@@ -195,7 +196,6 @@ async fn answer(
         parts,
         target: path::target(&service.path, target, &path, stripped),
         prefix: path.get(..stripped).unwrap_or_default(),
-        host_header,
         host: &host,
         path: target.path().as_bytes(),
         preserve_host: route.preserve_host,
@@ -212,28 +212,65 @@ async fn answer(
     forward::forward(worker, service, inbound, upload, upgrade).await
 }
 
-/// The authority that the request is for: that of an absolute target, else the `Host` header
-/// (RFC 9112, 3.2), which HTTP/1.1 demands exactly once.
-fn host_of<'a>(parts: &'a Parts, uri: &'a Uri) -> Result<&'a str, Reject> {
+/// The host that a client asks for.
+struct ClientHost<'a> {
+    /// As it was sent.
+    sent: &'a str,
+    /// The same as it is read; none where HTTP/1.0 sent none.
+    authority: Option<Authority<'a>>,
+}
+
+impl<'a> ClientHost<'a> {
+    /// It is copied into headers, and into the address of a redirect, so it has to be a right one.
+    fn read(sent: &'a str) -> Result<Self, Reject> {
+        let authority = Authority::parse(sent).ok_or_else(Reject::bad_request)?;
+        Ok(Self {
+            sent,
+            authority: Some(authority),
+        })
+    }
+
+    fn host(&self) -> Option<&Host<'a>> {
+        self.authority.as_ref().map(|authority| &authority.host)
+    }
+
+    /// The host in the form that hosts are compared in.
+    fn name(&self) -> &str {
+        self.host().map_or("", Host::as_str)
+    }
+
+    fn port(&self) -> Option<u16> {
+        self.authority.as_ref()?.port
+    }
+}
+
+/// The host that the request is for: that of an absolute target, else of the `Host` header (RFC 9112,
+/// 3.2), which HTTP/1.1 demands exactly once.
+fn host_of(parts: &Parts) -> Result<ClientHost<'_>, Reject> {
     let mut sent = parts.headers.get_all(HOST).iter();
     let host = match (sent.next(), sent.next()) {
-        (Some(host), None) => host.to_str().map_err(|_| Reject::bad_request())?,
-        (None, None) if parts.version < Version::HTTP_11 => "",
+        (Some(host), None) => ClientHost::read(host.to_str().map_err(|_| Reject::bad_request())?)?,
+        (None, None) if parts.version < Version::HTTP_11 => ClientHost {
+            sent: "",
+            authority: None,
+        },
         _ => return Err(Reject::bad_request()),
     };
-    // It is copied into headers, and into the address of a redirect.
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&b);
-    if !host.bytes().all(allowed) {
-        return Err(Reject::bad_request());
+    match parts.uri.authority() {
+        Some(authority) => ClientHost::read(authority.as_str()),
+        None => Ok(host),
     }
-    Ok(uri.authority().map_or(host, |a| a.as_str()))
 }
 
 /// The path and query of a request; `CONNECT host:port` has none, and `OPTIONS *` names no resource
-/// that a route could match.
-fn origin_form(uri: &Uri) -> Result<&PathAndQuery, Reject> {
+/// that a route could match. The empty path of an absolute target is `/` (RFC 9110, 4.2.3).
+fn origin_form(uri: &Uri) -> Result<Cow<'_, PathAndQuery>, Reject> {
     match uri.path_and_query() {
-        Some(target) if target.as_str().starts_with('/') => Ok(target),
+        Some(target) if target.as_str().starts_with('/') => Ok(Cow::Borrowed(target)),
+        Some(target) if uri.authority().is_some() && target.as_str().starts_with('?') => {
+            let target = format!("/{}", target.as_str()).parse::<PathAndQuery>();
+            target.map(Cow::Owned).map_err(|_| Reject::bad_request())
+        }
         Some(_) => Err(Reject::bad_request()),
         None => Err(Reject::Engine(StatusCode::METHOD_NOT_ALLOWED)),
     }

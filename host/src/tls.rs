@@ -15,6 +15,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use sha2::{Digest, Sha256};
 use tokio_rustls::TlsConnector;
 
+use crate::authority::Host;
+
 /// HTTP/1.1 as it is agreed on in a handshake (RFC 7301).
 pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 
@@ -23,8 +25,12 @@ pub(crate) const H2: &[u8] = b"h2";
 
 /// A name or an address that a server may be asked for by; an IPv6 address may have brackets.
 pub(crate) fn server_name(text: &str) -> Option<ServerName<'static>> {
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    ServerName::try_from(bare.to_owned()).ok()
+    server_name_of(&Host::of_setting(text)?)
+}
+
+/// What the server of a host is asked for by, without the dot at the end of a name (RFC 6066, 3).
+pub(crate) fn server_name_of(host: &Host<'_>) -> Option<ServerName<'static>> {
+    ServerName::try_from(host.bare().to_owned()).ok()
 }
 
 /// Whose certificates are taken.

@@ -29,15 +29,16 @@ use uuid::Uuid;
 pub use affinity::{Affinity, Cookie, Key};
 pub use budget::Spender;
 pub use changes::Changes;
-pub use endpoint::{Endpoint, InFlight, authority};
+pub use endpoint::{Endpoint, InFlight};
 pub use health::{Condition, Event, Report, Source};
 pub use members::{AddressReport, NoPeer, Target, Weights};
 pub use memory::Memory;
 pub use orca::LoadReport;
 pub use policy::Policy;
-pub use resolve::{Names, is_name};
+pub use resolve::Names;
 pub use seats::Seat;
 
+use crate::authority::Authority;
 use crate::balancer::{self, Balancer, Choice, Observed, Placed};
 use crate::entity::upstream::RetryBudget;
 use endpoint::Places;
@@ -56,7 +57,7 @@ pub struct Upstream {
     /// Whether this is an upstream of the Admin API.
     pub named: bool,
     /// `Host` to send in place of the target's own.
-    pub host_header: Option<Arc<str>>,
+    pub host_header: Option<Arc<Authority<'static>>>,
     policy: Arc<Policy>,
     balancer: Arc<Balancer>,
     shared: Arc<Shared>,
@@ -520,28 +521,5 @@ impl Upstream {
     pub fn weights(&self, target: Option<Uuid>) -> Weights {
         let members = &self.shared.members;
         members.weights(|member| target.is_none_or(|target| member.target == target))
-    }
-}
-
-/// Splits `host:port`, the host of an IPv6 address in brackets, as targets are stored.
-pub fn split_target(text: &str) -> Option<(String, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let host = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    Some((host.to_owned(), port.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stored_target_splits_into_host_and_port() {
-        assert_eq!(split_target("a.example:80"), Some(("a.example".into(), 80)));
-        assert_eq!(split_target("[::1]:8000"), Some(("::1".into(), 8000)));
-        assert_eq!(split_target("a.example"), None);
-        assert_eq!(split_target("a.example:port"), None);
     }
 }

@@ -227,7 +227,7 @@ fn shown(endpoint: &upstream::Endpoint, now: u64) -> Value {
     json!({
         "id": id(endpoint.id),
         "address": endpoint.address,
-        "host": endpoint.host,
+        "host": endpoint.host.bare(),
         "weight": endpoint.weight,
         "in_flight": endpoint.in_flight(),
         "latency_us": endpoint.latency(now),

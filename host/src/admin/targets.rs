@@ -12,12 +12,11 @@ use super::Admin;
 use super::entities::{Answer, Endpoint, find, find_in, id_of, parent_id};
 use super::info::NODE;
 use super::page::Page;
+use crate::authority::{Authority, Host};
+use crate::entity::target::DEFAULT_PORT;
 use crate::entity::{Kind, Reference, Row};
 use crate::error::Error;
-use crate::upstream::{AddressReport, Upstream, Weights, split_target};
-
-/// Port of an address that is given without one. Source: Kong.
-const PORT: u16 = 8000;
+use crate::upstream::{AddressReport, Upstream, Weights};
 
 /// The targets of an upstream, for [`newest_first`].
 pub(super) const TARGETS: (Kind, &str) = (Kind::Target, "upstream");
@@ -201,7 +200,8 @@ fn details(
         .get("target")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let (host, port) = split_target(text).unwrap_or_default();
+    let target = Authority::of_setting(text);
+    let host = target.as_ref().map(|target| &target.host);
     let list = addresses.iter().map(|address| {
         let mut shown = json!({
             "ip": address.address.ip().to_string(),
@@ -214,14 +214,14 @@ fn details(
         shown
     });
     let mut shown = json!({
-        "host": host,
-        "port": port,
-        "dns": admin.names.kind(&host),
+        "host": host.map(Host::bare),
+        "port": target.as_ref().and_then(|target| target.port),
+        "dns": host.map(|host| admin.names.kind(host)),
         "nodeWeight": row.get("weight"),
         "weight": sums(upstream.weights(Some(id_of(row)))),
         "addresses": list.collect::<Vec<_>>(),
     });
-    if let Some(freshness) = admin.names.freshness(&host) {
+    if let Some(freshness) = host.and_then(|host| admin.names.freshness(host)) {
         let (age, left) = (freshness.age.as_secs_f64(), freshness.left);
         shown["pointsman"] = json!({ "dns": { "age": millis(age), "expires_in": millis(left) } });
     }
@@ -279,11 +279,7 @@ fn set_health(
             format!("no healthchecker found for {}", upstream.name),
         ));
     }
-    let wanted = address.map(|text| {
-        let bare = text.trim_start_matches('[').trim_end_matches(']');
-        let with_port = text.parse().ok();
-        with_port.or_else(|| Some(std::net::SocketAddr::new(bare.parse().ok()?, PORT)))
-    });
+    let wanted = address.map(|text| Authority::of_setting(text)?.socket_address(DEFAULT_PORT));
     // An address that the target does not have is no error, as in Kong.
     upstream.set_health(available, |report| {
         report.target == target && wanted.is_none_or(|wanted| wanted == Some(report.address))

@@ -1,9 +1,11 @@
 //! Forms of text that fields have, with Kong's words for what does not fit.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use serde_json::Value;
 
+use super::target::DEFAULT_PORT;
+use crate::authority::{Host, ip, parse_port, split_port, written_out};
 use crate::tls::{self, Authorities};
 
 /// `name` of most entities.
@@ -33,10 +35,15 @@ pub(super) fn tag(text: &str) -> Result<(), String> {
 
 /// A host without port: an address or a name.
 pub(super) fn host(text: &str) -> Result<(), String> {
-    match split_port(text) {
-        (_, Some(_)) if ip(text).is_none() => Err("must not have a port".into()),
-        _ if ip(text).is_some() || is_hostname(text) => Ok(()),
-        _ => Err(format!("invalid value: {text}")),
+    if is_host(text) {
+        return Ok(());
+    }
+    let (host, port) = split_port(text);
+    let has_port = port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    if has_port && is_host(host) {
+        Err("must not have a port".into())
+    } else {
+        Err(format!("invalid value: {text}"))
     }
 }
 
@@ -56,8 +63,8 @@ pub(super) fn server_name(text: &str) -> Result<(), String> {
 /// A host that may have a port.
 pub(super) fn host_with_optional_port(text: &str) -> Result<(), String> {
     let (host, port) = split_port(text);
-    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok());
-    if ip(text).is_some() || (port_fits && (ip(host).is_some() || is_hostname(host))) {
+    let port_fits = port.is_none_or(|port| parse_port(port).is_some());
+    if ip(text).is_some() || (port_fits && is_host(host)) {
         Ok(())
     } else {
         Err(format!("invalid value: {text}"))
@@ -238,10 +245,10 @@ pub(super) fn target(text: &str) -> Result<(), String> {
 /// expanded and in brackets, names as they are.
 pub(super) fn normalize_target(text: &str) -> Option<String> {
     if let Some(address) = ip(text) {
-        return Some(address_with_port(address, 8000));
+        return Some(address_with_port(address, DEFAULT_PORT));
     }
     let (host, port) = split_port(text);
-    let port: u16 = port.map_or(Some(8000), |port| port.parse().ok())?;
+    let port: u16 = port.map_or(Some(DEFAULT_PORT), parse_port)?;
     match ip(host) {
         Some(address) => Some(address_with_port(address, port)),
         None => is_hostname(host).then(|| format!("{host}:{port}")),
@@ -252,54 +259,39 @@ fn address_with_port(address: IpAddr, port: u16) -> String {
     match address {
         IpAddr::V4(address) => format!("{address}:{port}"),
         IpAddr::V6(address) => {
-            let groups = address.segments().map(|group| format!("{group:04x}"));
-            format!("[{}]:{port}", groups.join(":"))
+            format!("[{}]:{port}", written_out(address))
         }
     }
 }
 
-/// An address, IPv6 with or without brackets. Leading zeros of IPv4 are decimal, as Kong has it.
-fn ip(text: &str) -> Option<IpAddr> {
-    if let Some(address) = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-    {
-        return address.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    }
-    if let Ok(address) = text.parse::<Ipv6Addr>() {
-        return Some(IpAddr::V6(address));
-    }
-    let mut octets = [0; 4];
-    let mut parts = text.split('.');
-    for octet in &mut octets {
-        let part = parts.next()?;
-        let digits = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-        *octet = digits.then(|| part.parse().ok()).flatten()?;
-    }
-    parts
-        .next()
-        .is_none()
-        .then(|| Ipv4Addr::from(octets).into())
-}
-
-/// Splits off what follows the last colon, unless that is inside an address.
-fn split_port(text: &str) -> (&str, Option<&str>) {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (text, None),
-    }
+/// An address or a name.
+fn is_host(text: &str) -> bool {
+    ip(text).is_some() || is_hostname(text)
 }
 
 fn is_hostname(text: &str) -> bool {
-    let text = text.strip_suffix('.').unwrap_or(text);
+    let name = text.strip_suffix('.').unwrap_or(text);
     let label_fits = |label: &str| {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         !label.is_empty() && label.bytes().all(allowed) && !label.ends_with('-')
     };
-    // Digits and dots alone would be an address, and are none.
-    let numeric = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let like_an_address = numeric && text.contains('.');
-    !text.is_empty() && !like_an_address && text.split('.').all(label_fits)
+    // Digits and dots alone are an IPv4 address for Kong, and not a right one.
+    let numeric = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    !name.is_empty() && !numeric && name.split('.').all(label_fits)
+}
+
+/// The form in which names of upstreams are compared, however they are spelled.
+pub(super) fn same_host(text: &str) -> Option<String> {
+    Host::of_setting(text).map(|host| host.as_str().to_owned())
+}
+
+/// The form in which targets are compared: that in which they are stored, names in lower case and
+/// without the dot at their end.
+pub(super) fn same_target(text: &str) -> Option<String> {
+    let stored = normalize_target(text)?.to_ascii_lowercase();
+    let (host, port) = stored.rsplit_once(':')?;
+    let host = host.strip_suffix('.').unwrap_or(host);
+    Some(format!("{host}:{port}"))
 }
 
 #[cfg(test)]
@@ -308,6 +300,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::authority::Authority;
 
     #[test]
     fn targets_are_stored_in_one_form() {
@@ -328,6 +321,9 @@ mod tests {
             "-:1",
             "a..b",
             "300.1.1.1",
+            "123",
+            "123:80",
+            "a:+80",
         ] {
             assert_eq!(normalize_target(wrong), None, "{wrong}");
         }
@@ -337,6 +333,9 @@ mod tests {
     fn hosts_are_addresses_or_names_without_port() {
         for right in ["a.example", "127.0.0.1", "::1", "a_b", "a.example."] {
             assert_eq!(host(right), Ok(()), "{right}");
+        }
+        for wrong in ["123", "1.2.3", "123.", "300.1.1.1", "123:80", "a:b", "[::1"] {
+            assert_eq!(host(wrong), Err(format!("invalid value: {wrong}")));
         }
         assert_eq!(host("a:80"), Err("must not have a port".into()));
         assert_eq!(host("a b"), Err("invalid value: a b".into()));
@@ -385,7 +384,9 @@ mod tests {
         fn a_stored_target_is_its_own_form(text in "[a-z0-9.:\\[\\]-]{0,20}") {
             if let Some(stored) = normalize_target(&text) {
                 prop_assert_eq!(normalize_target(&stored), Some(stored.clone()));
-                prop_assert!(crate::upstream::split_target(&stored).is_some());
+                let read = Authority::of_setting(&stored);
+                prop_assert!(read.is_some_and(|read| read.port.is_some()));
+                prop_assert_eq!(same_target(&text), same_target(&stored));
             }
         }
     }

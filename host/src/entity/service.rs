@@ -8,6 +8,7 @@ use super::check;
 use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
 use super::validate::Violations;
 use super::{Kind, Row};
+use crate::authority::Host;
 
 const TIMEOUT: &[Check] = &[Check::Between(1, 2_147_483_646)];
 
@@ -158,7 +159,7 @@ pub struct Service {
     /// `http`, `https`, `grpc` and so on.
     pub protocol: String,
     /// Name of an upstream, an address or a host name.
-    pub host: String,
+    pub host: Host<'static>,
     /// Port of `host`; not used where `host` names an upstream.
     pub port: u16,
     /// Put in front of the path of each request.

@@ -6,6 +6,10 @@ use uuid::Uuid;
 use super::declaration::{Check, Declaration, Field, Preset, takes_it_as_it_is};
 use super::route::Reference;
 use super::{Kind, OnDelete, ReferenceBy, Row, check};
+use crate::authority::Authority;
+
+/// Port of a target that is given without one. Source: Kong.
+pub const DEFAULT_PORT: u16 = 8000;
 
 const fn limit(name: &'static str) -> Field {
     Field::integer(name).check(&[Check::Between(0, 2_147_483_647)])
@@ -74,8 +78,8 @@ fn one_form(row: &mut Row) {
 pub struct Target {
     /// Primary key.
     pub id: Uuid,
-    /// `host:port`, the host an address or a name.
-    pub target: String,
+    /// Host and port, the host an address or a name.
+    pub target: Authority<'static>,
     /// Share of the traffic, 0 to 65535; with 0 it gets none.
     pub weight: u32,
     /// The upstream that it belongs to.

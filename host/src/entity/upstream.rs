@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
 use super::validate::Violations;
 use super::{Kind, OnDelete, ReferenceBy, Row, check};
+use crate::authority::Authority;
 
 /// The algorithms that Kong knows. Each is the name of a shipped balancer, or of one to come.
 pub const KONG_ALGORITHMS: &[&str] = &[
@@ -384,7 +385,7 @@ pub struct Upstream {
     /// Name of the balancer that chooses among its targets.
     pub algorithm: String,
     /// `Host` to send in place of the target's own.
-    pub host_header: Option<String>,
+    pub host_header: Option<Authority<'static>>,
     /// Whether `Host` is the name in an SRV record, and not the target's.
     pub use_srv_name: Option<bool>,
     /// How many points a ring has; see the balancer `consistent-hashing`.

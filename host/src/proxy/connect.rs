@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::pool::Pool;
 use super::wire::Connection;
+use crate::authority::Host;
 use crate::tls::{self, Trust};
 use crate::upstream::Endpoint;
 
@@ -65,14 +66,10 @@ impl Secure {
         Self { name, trust }
     }
 
-    /// The name is that of the `Host`, without the port, as in Kong; where that is none, the address
-    /// of the endpoint.
-    pub(super) fn new(host: &str, address: IpAddr, trust: Trust) -> Self {
-        let bare = match host.rsplit_once(':') {
-            Some((bare, port)) if !port.contains(']') => bare,
-            _ => host,
-        };
-        let name = tls::server_name(bare);
+    /// The name is that of the `Host`, without the port, as in Kong; where there is none, or none that
+    /// TLS can name, the address of the endpoint.
+    pub(super) fn new(host: Option<&Host<'_>>, address: IpAddr, trust: Trust) -> Self {
+        let name = host.and_then(tls::server_name_of);
         Self {
             name: name.unwrap_or(ServerName::IpAddress(address.into())),
             trust,
@@ -180,11 +177,14 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authority::Authority;
 
     #[test]
     fn the_name_is_the_hosts_without_its_port() {
         let address = IpAddr::from([10, 0, 0, 1]);
         let name = |host: &str| {
+            let authority = Authority::parse(host);
+            let host = authority.as_ref().map(|authority| &authority.host);
             Secure::new(host, address, Trust::System)
                 .name
                 .to_str()
@@ -193,7 +193,9 @@ mod tests {
         assert_eq!(name("a.example"), "a.example");
         assert_eq!(name("a.example:8443"), "a.example");
         assert_eq!(name("[::1]:8443"), "::1");
-        assert_eq!(name("[::1]"), "::1");
+        assert_eq!(name("[0:0::1]"), "::1");
+        assert_eq!(name("A.example."), "a.example");
+        assert_eq!(name(""), "10.0.0.1");
         assert_eq!(name("127.0.0.1:443"), "127.0.0.1");
         // What can stand in a header and not in a certificate.
         assert_eq!(name("a!b:80"), "10.0.0.1");

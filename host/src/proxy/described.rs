@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::affinity::{Facts, Tie};
 use super::path;
-use super::router::{Query, split_host};
+use super::router::Query;
+use crate::authority::Authority;
 use crate::balancer;
 use crate::snapshot::Snapshot;
 use crate::upstream::Upstream;
@@ -40,11 +41,13 @@ pub(crate) struct Reading {
 impl Described {
     pub(crate) fn read(&self, snapshot: &Snapshot, upstream: &Upstream) -> Reading {
         let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
-        let (host, port) = split_host(host.unwrap_or_default());
+        let authority = host.and_then(Authority::parse);
+        let host = (authority.as_ref()).map_or("", |authority| authority.host.as_str());
+        let port = authority.as_ref().and_then(|authority| authority.port);
         let path = path::normalize(self.target.path().as_bytes());
         let query = Query {
             method: &self.method,
-            host: &host,
+            host,
             port: port.unwrap_or(self.port),
             path: &path,
             headers: &self.headers,

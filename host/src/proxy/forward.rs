@@ -10,7 +10,6 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use thiserror::Error;
 
-use super::Worker;
 use super::affinity::{Facts, Tie};
 use super::body::{Content, Drain, Exchange, Stage, Upload};
 use super::client::Client;
@@ -20,9 +19,10 @@ use super::respond::Reject;
 use super::retry::Repeats;
 use super::upgrade::Upgrade;
 use super::wire::{self, Connection, Head};
+use super::{ClientHost, Worker};
 use crate::balancer;
 use crate::snapshot::Service;
-use crate::upstream::{Endpoint, InFlight, NoPeer, Outcome, Spender, Upstream, authority};
+use crate::upstream::{Endpoint, InFlight, NoPeer, Outcome, Spender, Upstream};
 
 /// A request as the client sent it and its route sees it.
 pub(super) struct Inbound<'a> {
@@ -31,13 +31,11 @@ pub(super) struct Inbound<'a> {
     pub(super) target: Cow<'a, [u8]>,
     /// What `strip_path` removed.
     pub(super) prefix: &'a [u8],
-    /// The `Host` of the client.
-    pub(super) host_header: &'a str,
-    /// The same without port, in lower case.
-    pub(super) host: &'a str,
+    /// The host that the client asks for.
+    pub(super) host: &'a ClientHost<'a>,
     /// Path as the client sent it, without the query.
     pub(super) path: &'a [u8],
-    /// Whether `host_header` is sent on.
+    /// Whether the host is sent on as the client sent it.
     pub(super) preserve_host: bool,
     /// What ties it to an endpoint.
     pub(super) tie: Tie<'a>,
@@ -82,7 +80,7 @@ struct Outbound<'a> {
     target: Cow<'a, [u8]>,
     forwarded: Forwarded<'a>,
     upload: Option<Rc<Upload>>,
-    preserved_host: Option<&'a str>,
+    preserved_host: Option<&'a ClientHost<'a>>,
     repeats: Repeats<'a>,
     affinity: Option<u64>,
     facts: &'a Facts<'a>,
@@ -103,7 +101,7 @@ pub(super) async fn forward(
         target: inbound.target,
         forwarded: Forwarded {
             client: inbound.client,
-            host: inbound.host,
+            host: inbound.host.name(),
             path: inbound.path,
             prefix: inbound.prefix,
             id: inbound.id,
@@ -117,7 +115,7 @@ pub(super) async fn forward(
             },
         },
         upload: upload.cloned(),
-        preserved_host: inbound.preserve_host.then_some(inbound.host_header),
+        preserved_host: inbound.preserve_host.then_some(inbound.host),
         repeats: inbound.repeats,
         affinity: inbound.tie.affinity,
         facts: inbound.facts,
@@ -461,7 +459,12 @@ impl Limits<'_> {
 }
 
 /// Where a request to an endpoint is sent.
-fn place_of(endpoint: &Endpoint, service: &Service, preserved: Option<&str>, own: bool) -> Place {
+fn place_of(
+    endpoint: &Endpoint,
+    service: &Service,
+    preserved: Option<&ClientHost<'_>>,
+    own: bool,
+) -> Place {
     Place {
         address: endpoint.address,
         owner: if own { endpoint.identity() } else { 0 },
@@ -471,28 +474,31 @@ fn place_of(endpoint: &Endpoint, service: &Service, preserved: Option<&str>, own
             match policy.server_name() {
                 Some(name) => Secure::named(name.clone(), trust),
                 None => {
-                    let host = host_for(endpoint, service, preserved);
-                    Secure::new(&host, endpoint.address.ip(), trust)
+                    let host = match (preserved, &service.upstream.host_header) {
+                        (Some(client), _) => client.host(),
+                        (None, Some(header)) => Some(&header.host),
+                        (None, None) => Some(&endpoint.host),
+                    };
+                    Secure::new(host, endpoint.address.ip(), trust)
                 }
             }
         }),
     }
 }
 
-/// The `Host` that a target gets: the client's, the upstream's with the target's port unless that is
-/// the protocol's, or its own.
+/// The `Host` that a target gets: the client's as it was sent; the upstream's, or its own, with the
+/// target's port unless one is named or that is the protocol's.
 fn host_for<'a>(
     endpoint: &'a Endpoint,
     service: &'a Service,
-    preserved: Option<&'a str>,
+    preserved: Option<&'a ClientHost<'a>>,
 ) -> Cow<'a, str> {
-    match (preserved, service.upstream.host_header.as_deref()) {
-        (Some(host), _) => host.into(),
+    let port = endpoint.address.port();
+    let own = if service.tls.is_some() { 443 } else { 80 };
+    match (preserved, &service.upstream.host_header) {
+        (Some(client), _) => client.sent.into(),
+        (None, Some(header)) => header.with_port(port, own),
         (None, None) if service.tls.is_none() => endpoint.authority.as_str().into(),
-        (None, None) => authority(&endpoint.host, endpoint.address.port(), 443).into(),
-        (None, Some(host)) => match (endpoint.address.port(), service.tls) {
-            (80, None) | (443, Some(_)) => host.into(),
-            (port, _) => format!("{host}:{port}").into(),
-        },
+        (None, None) => endpoint.host.with_port(port, own).into(),
     }
 }

@@ -56,7 +56,7 @@ pub struct Route {
 pub struct Query<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The host without port, in lower case.
+    /// The host without port, in the form that hosts are compared in.
     pub host: &'a str,
     /// The port of the `Host` header, or the one that the request came in on.
     pub port: u16,
@@ -124,7 +124,7 @@ impl Route {
     /// in, so it came from elsewhere.
     pub fn compile(route: entity::route::Route) -> Result<Self, String> {
         let has = |protocol: &str| route.protocols.iter().any(|p| p == protocol);
-        let hosts = criteria::hosts(route.hosts.as_deref().unwrap_or_default());
+        let hosts = criteria::hosts(route.hosts.as_deref().unwrap_or_default())?;
         let headers = criteria::headers(route.headers.as_ref())?;
         let paths = criteria::paths(route.paths.as_deref().unwrap_or_default())?;
         let methods = route.methods.as_deref().unwrap_or_default();
@@ -299,21 +299,6 @@ impl Group {
             }
         }
     }
-}
-
-/// The host of a `Host` header without port, in lower case, and its port.
-pub(super) fn split_host(header: &str) -> (Cow<'_, str>, Option<u16>) {
-    let (host, port) = match header.rsplit_once(':') {
-        // The colons of a bare IPv6 address are inside brackets.
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
-        _ => (header, None),
-    };
-    let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
-    };
-    (host, port)
 }
 
 #[cfg(test)]

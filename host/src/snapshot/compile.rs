@@ -16,13 +16,14 @@ use uuid::Uuid;
 
 use super::new_names::NewNames;
 use super::{Published, Service, Snapshot, Tls};
+use crate::authority::{Authority, Host};
 use crate::balancer::{Balancer, Canary, Engine, Limits, Plugin};
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
 use crate::proxy::{Retry, Route, Router};
 use crate::store::{Change, Commit, Revision, Store};
-use crate::upstream::{Memory, Names, Policy, Target, Upstream, is_name, split_target};
+use crate::upstream::{Memory, Names, Policy, Target, Upstream};
 
 /// Kong's default for the three timeouts of a service.
 const TIMEOUT_MS: u64 = 60_000;
@@ -57,7 +58,8 @@ pub struct Compiler {
     canaries: HashMap<Uuid, Arc<Canary>>,
 
     named: HashMap<Uuid, Arc<Upstream>>,
-    plain: HashMap<(String, u16), Arc<Upstream>>,
+    /// Those of services whose host is not an upstream, by its name as DNS is asked for it and its port.
+    plain: HashMap<(String, u16), (Host<'static>, Arc<Upstream>)>,
     router: Arc<Router>,
 }
 
@@ -141,10 +143,8 @@ impl Compiler {
             }
         }
         let resolved = if stale.names {
-            let hosts: Vec<String> = self.hosts().collect();
-            self.new_names
-                .begin(commit.revision, hosts.into_iter())
-                .await
+            let names = self.names_in_use();
+            self.new_names.begin(commit.revision, names).await
         } else {
             true
         };
@@ -201,13 +201,11 @@ impl Compiler {
             }
             Kind::Target => {
                 if let Some(target) = view::<entity::target::Target>(kind, id, row) {
-                    let Some((host, port)) = split_target(&target.target) else {
-                        tracing::error!(target = target.target, "a stored target is left out");
-                        return;
-                    };
+                    let Authority { host, port } = target.target;
+                    let port = port.unwrap_or(entity::target::DEFAULT_PORT);
                     let parent = target.upstream.id;
                     self.remove_target(id, stale);
-                    stale.names |= is_name(&host);
+                    stale.names |= host.ip().is_none();
                     stale.targets.insert(parent);
                     let target = Target {
                         id,
@@ -275,7 +273,7 @@ impl Compiler {
         stale.targets.insert(parent);
         if let Some(siblings) = self.targets.get_mut(&parent) {
             let old = siblings.remove(&id);
-            stale.names |= old.is_some_and(|old| is_name(&old.host));
+            stale.names |= old.is_some_and(|old| old.host.ip().is_none());
             if siblings.is_empty() {
                 self.targets.remove(&parent);
             }
@@ -339,17 +337,18 @@ impl Compiler {
         Ok(blob.flatten().ok_or("it is not in the store")?)
     }
 
-    fn hosts(&self) -> impl Iterator<Item = String> {
+    /// The names of all hosts, as DNS is asked for them.
+    fn names_in_use(&self) -> HashSet<String> {
         // A host that names an upstream is never looked up.
-        let upstreams: HashSet<&str> = self.upstreams.values().map(|u| &*u.name).collect();
+        let upstreams: HashSet<Host<'_>> = (self.upstreams.values())
+            .filter_map(|upstream| Host::of_setting(&upstream.name))
+            .collect();
         let targets = self.targets.values().flat_map(BTreeMap::values);
-        let targets = targets.map(|target| target.host.clone());
-        let services = self
-            .services
-            .values()
-            .filter(move |service| !upstreams.contains(service.host.as_str()))
-            .map(|service| service.host.clone());
-        targets.chain(services)
+        let targets = targets.map(|target| &target.host);
+        let services = self.services.values().map(|service| &service.host);
+        let services = services.filter(|host| !upstreams.contains(*host));
+        let names = targets.chain(services).filter(|host| host.ip().is_none());
+        names.map(|host| host.dns_name().to_owned()).collect()
     }
 
     fn rebuild(&mut self, stale: Stale) {
@@ -449,7 +448,7 @@ impl Compiler {
         }
         let limits = Limits::of_upstream(&settings.pointsman.balancer_limits, &self.engine);
         upstream.balancer().set_limits(limits);
-        upstream.host_header = settings.host_header.as_deref().map(Arc::from);
+        upstream.host_header = settings.host_header.clone().map(Arc::new);
         upstream.set_policy(Policy::of(settings));
         self.set_canary(&upstream, settings);
         self.set_shadow(&upstream, settings);
@@ -500,35 +499,33 @@ impl Compiler {
         for id in self.targets.keys() {
             self.retarget(*id);
         }
-        for ((host, port), upstream) in &self.plain {
+        for ((_, port), (host, upstream)) in &self.plain {
             set_plain_target(upstream, host, *port, &self.names);
         }
     }
 
     fn compile_services(&mut self) -> foldhash::HashMap<Uuid, Service> {
-        let by_name: HashMap<&str, &Arc<Upstream>> = self
-            .named
-            .values()
-            .map(|upstream| (&*upstream.name, upstream))
-            .collect();
+        let by_name = self.upstreams_by_name();
         let (_, old) = self.published.current();
         let mut plain = HashMap::new();
         let mut compiled = foldhash::HashMap::default();
         for (id, service) in &self.services {
             let awaited = self.new_names.is_awaited(&service.host);
-            let upstream = match (by_name.get(service.host.as_str()), old.services.get(id)) {
+            let upstream = match (by_name.get(&service.host), old.services.get(id)) {
                 (Some(upstream), _) => Arc::clone(upstream),
                 // Until there is an address, requests go where they went.
                 (None, Some(old)) if awaited => Arc::clone(&old.upstream),
                 (None, _) => {
-                    let key = (service.host.clone(), service.port);
-                    let upstream = self.plain.get(&key).cloned().unwrap_or_else(|| {
-                        let name = format!("{}:{}", key.0, key.1);
+                    let (host, port) = (&service.host, service.port);
+                    let key = (host.dns_name().to_owned(), port);
+                    let known = self.plain.get(&key).map(|(_, upstream)| upstream);
+                    let upstream = known.cloned().unwrap_or_else(|| {
+                        let name = format!("{host}:{port}");
                         let plugin = Arc::clone(&self.default);
                         Arc::new(self.new_upstream(&name, false, plugin, "{}".into()))
                     });
-                    set_plain_target(&upstream, &key.0, key.1, &self.names);
-                    plain.insert(key, Arc::clone(&upstream));
+                    set_plain_target(&upstream, host, port, &self.names);
+                    plain.insert(key, (host.clone(), Arc::clone(&upstream)));
                     upstream
                 }
             };
@@ -536,6 +533,21 @@ impl Compiler {
         }
         self.plain = plain;
         compiled
+    }
+
+    /// The upstreams by the hosts that lead to them. Of two whose names differ in their spelling alone,
+    /// which an earlier version let in, it is the one whose name is less as text.
+    fn upstreams_by_name(&self) -> HashMap<Host<'_>, &Arc<Upstream>> {
+        let mut by_name: HashMap<Host<'_>, &Arc<Upstream>> = HashMap::new();
+        for upstream in self.named.values() {
+            if let Some(host) = Host::of_setting(&upstream.name) {
+                let first = by_name.entry(host).or_insert(upstream);
+                if upstream.name < first.name {
+                    *first = upstream;
+                }
+            }
+        }
+        by_name
     }
 }
 
@@ -556,10 +568,10 @@ pub(crate) fn complete(given: Option<Value>, slots: u32, plugin: &Plugin) -> Str
     config.to_string()
 }
 
-fn set_plain_target(upstream: &Upstream, host: &str, port: u16, names: &Names) {
+fn set_plain_target(upstream: &Upstream, host: &Host<'static>, port: u16, names: &Names) {
     let target = Target {
         id: Uuid::nil(),
-        host: host.to_owned(),
+        host: host.clone(),
         port,
         weight: 1,
         failover: false,

@@ -8,8 +8,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 
+use crate::authority::Host;
 use crate::store::Revision;
-use crate::upstream::{Names, is_name};
+use crate::upstream::Names;
 
 /// The names in use, and those that are looked up for the first time.
 pub(super) struct NewNames {
@@ -35,18 +36,13 @@ impl NewNames {
         }
     }
 
-    /// Begins to look up those of `hosts` that are new names, and forgets what is no longer among them.
+    /// Begins to look up those of `names` that are new, and forgets what is no longer among them.
     /// Returns whether none is new.
-    pub(super) async fn begin(
-        &mut self,
-        revision: Revision,
-        hosts: impl Iterator<Item = String>,
-    ) -> bool {
-        let hosts: HashSet<String> = hosts.filter(|host| is_name(host)).collect();
-        let new: Vec<String> = hosts.difference(&self.in_use).cloned().collect();
-        self.in_use.clone_from(&hosts);
-        let names = Arc::clone(&self.names);
-        let mut watching = async move { names.watch(hosts.into_iter()).await }.boxed();
+    pub(super) async fn begin(&mut self, revision: Revision, names: HashSet<String>) -> bool {
+        let new: Vec<String> = names.difference(&self.in_use).cloned().collect();
+        self.in_use.clone_from(&names);
+        let all = Arc::clone(&self.names);
+        let mut watching = async move { all.watch(names.into_iter()).await }.boxed();
         // The first poll makes these the names in use, so it has to come in the order of commits.
         let polled = std::future::poll_fn(|cx| Poll::Ready(watching.poll_unpin(cx))).await;
         if polled.is_ready() {
@@ -71,7 +67,7 @@ impl NewNames {
     }
 
     /// Whether a host is being looked up for the first time.
-    pub(super) fn is_awaited(&self, host: &str) -> bool {
-        self.awaited.contains(host)
+    pub(super) fn is_awaited(&self, host: &Host<'_>) -> bool {
+        self.awaited.contains(host.dns_name())
     }
 }

@@ -16,6 +16,7 @@ use super::latency::{Latency, LatencyAtLoad};
 use super::orca::{LoadReport, Reported};
 use super::outlier::Ejection;
 use super::seats::{Seat, Seats};
+use crate::authority::Host;
 use crate::balancer::Placed;
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream;
@@ -30,8 +31,8 @@ pub struct Endpoint {
     pub id: u64,
     /// Where to connect to.
     pub address: SocketAddr,
-    /// The host of the target as it was written: an address or a name.
-    pub host: String,
+    /// The host of the target: an address or a name.
+    pub host: Host<'static>,
     /// Share of the traffic, at least 1.
     pub weight: u32,
     /// Its limits, where they are not for its upstream to say.
@@ -196,19 +197,21 @@ impl Live {
 impl Endpoint {
     /// An endpoint that no request has been sent to.
     pub fn new(id: u64, address: SocketAddr, host: String, weight: u32) -> Self {
+        let host = Host::of_setting(&host).map(Host::into_owned);
+        let host = host.unwrap_or_else(|| address.ip().into());
         Self::sharing(id, address, host, weight, Arc::default())
     }
 
     pub(super) fn sharing(
         id: u64,
         address: SocketAddr,
-        host: String,
+        host: Host<'static>,
         weight: u32,
         live: Arc<Live>,
     ) -> Self {
         Self {
             id,
-            authority: authority(&host, address.port(), 80),
+            authority: host.with_port(address.port(), 80),
             address,
             host,
             weight,
@@ -362,16 +365,6 @@ impl Endpoint {
 
     pub(super) fn live(&self) -> &Live {
         &self.live
-    }
-}
-
-/// Host and port as a URI has them (RFC 3986, 3.2), without the port if that is the protocol's own.
-pub fn authority(host: &str, port: u16, own: u16) -> String {
-    match (host.contains(':'), port == own) {
-        (false, true) => host.to_owned(),
-        (false, false) => format!("{host}:{port}"),
-        (true, true) => format!("[{host}]"),
-        (true, false) => format!("[{host}]:{port}"),
     }
 }
 

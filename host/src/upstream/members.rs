@@ -4,8 +4,9 @@
 //! rebuilt, only compared. An address that is gone is remembered for a while, as in Kong, since it
 //! is often back at once with another weight.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use super::health::{Condition, Source};
 use super::memory::Memory;
 use super::policy::Policy;
 use super::resolve::Names;
+use crate::authority::{Host, written_out};
 use crate::balancer::Balancer;
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
@@ -38,7 +40,7 @@ pub struct Target {
     /// The entity; nil for the plain host of a service.
     pub id: Uuid,
     /// An address or a name.
-    pub host: String,
+    pub host: Host<'static>,
     /// Port.
     pub port: u16,
     /// Share of the traffic, 0 to 65535.
@@ -98,7 +100,7 @@ impl NoPeer {
 pub(super) struct Member {
     pub(super) id: u64,
     pub(super) target: Uuid,
-    pub(super) host: String,
+    pub(super) host: Host<'static>,
     pub(super) address: SocketAddr,
     /// As configured.
     pub(super) weight: u32,
@@ -308,14 +310,15 @@ impl Members {
                 };
                 let port = found.port.unwrap_or(target.port);
                 let address = SocketAddr::new(found.ip, port);
-                let id = Endpoint::id_of(&target.host, address);
+                let id = Endpoint::id_of(&identity(&target.host), address);
                 if !seen.insert(id) {
                     // Two records that lead to one place.
                     continue;
                 }
-                let host = match found.name {
-                    Some(name) if srv_names => name,
-                    _ => target.host.clone(),
+                let srv_name = found.name.as_deref().filter(|_| srv_names);
+                let host = match srv_name.and_then(Host::parse) {
+                    Some(name) => name.into_owned(),
+                    None => target.host.clone(),
                 };
                 let known = old.remove(&id);
                 if known
@@ -581,6 +584,15 @@ impl Members {
             self.balancer.set_endpoints(endpoints);
             self.places.look();
         }
+    }
+}
+
+/// What an endpoint's id is made of beside its address. IPv6 is written out, as in the text of a target
+/// as it is stored: another form would move the keys of every gateway that is upgraded.
+fn identity<'a>(host: &'a Host<'a>) -> Cow<'a, str> {
+    match host.ip() {
+        Some(IpAddr::V6(address)) => written_out(address).into(),
+        _ => host.as_str().into(),
     }
 }
 

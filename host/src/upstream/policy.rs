@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 
 use super::affinity::Affinity;
 use super::health::{Limits, Report};
+use crate::authority::Authority;
 use crate::entity::upstream as entity;
 use crate::tls::{self, Authorities, Trust};
 
@@ -86,7 +87,7 @@ pub struct Active {
     pub(super) sni: Option<String>,
     pub(super) trust: Trust,
     pub(super) headers: Vec<(String, String)>,
-    pub(super) host_header: Option<String>,
+    pub(super) host_header: Option<Authority<'static>>,
     pub(super) probe: entity::Probe,
     /// Time between two probes of an available address; none for no probes.
     pub(super) healthy_interval: Option<Duration>,

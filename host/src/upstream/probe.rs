@@ -22,6 +22,7 @@ use super::endpoint::Live;
 use super::health::{Report, Source};
 use super::members::{Member, Members};
 use super::policy::Active;
+use crate::authority::Host;
 use crate::entity::upstream::Probe;
 
 /// The part of an interval by which probes are spread: those of many addresses must not fall together.
@@ -70,7 +71,7 @@ struct Running {
 struct Task {
     probe: Probe,
     /// What `Host` and the name for TLS may come from: a name in an SRV record can change.
-    host: String,
+    host: Host<'static>,
     handle: AbortHandle,
 }
 

@@ -5,14 +5,17 @@ mod dns;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::authority::Host;
 use crate::config::{Dns, DnsType};
-use dns::Lookup;
+use dns::{Lookup, UNANSWERED};
 
 /// Pause after a look-up that failed; each failure in a row doubles it, up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
@@ -20,8 +23,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// Longest time between two looks at a name, however long its records say that they hold.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Longest wait for a new name; past it the change that brought it goes ahead without.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for a new name; past it the change that brought it goes ahead without. Records of one
+/// type that no server answers for fit into it, so that those of the next type come in time.
+const PATIENCE: Duration = UNANSWERED.saturating_add(Duration::from_millis(500));
 
 /// Names that are looked up at a time; as many more of those that failed when last looked up, so that
 /// they, which may take long to fail again, delay no other.
@@ -98,9 +102,12 @@ enum Failure {
 pub struct Names {
     lookup: Lookup,
     min_ttl: Duration,
+    /// By the name as DNS is asked for it.
     known: Mutex<HashMap<String, Known>>,
-    /// Told when a name came that may be due before the others.
+    /// Told when a name is answered for the first time: it may be due before the others.
     came: Notify,
+    /// Whether a name that a change went ahead without has an address meanwhile.
+    came_late: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -114,6 +121,8 @@ struct Known {
     due: Instant,
     /// Whether it is being looked up.
     asked: bool,
+    /// Whether that is for the first time.
+    first: bool,
     failures: u32,
     error: Option<String>,
 }
@@ -126,28 +135,29 @@ impl Names {
             min_ttl: settings.min_ttl,
             known: Mutex::default(),
             came: Notify::new(),
+            came_late: AtomicBool::new(false),
         }
     }
 
     /// The addresses of a host: itself if it is an address, none while its name is not resolved.
-    pub(super) fn addresses(&self, host: &str) -> Vec<Address> {
-        match literal(host) {
+    pub(super) fn addresses(&self, host: &Host<'_>) -> Vec<Address> {
+        match host.ip() {
             Some(ip) => vec![Address::bare(ip)],
             None => {
                 let known = self.known.lock();
-                let known = known.get(host);
+                let known = known.get(host.dns_name());
                 known.map_or_else(Vec::new, |known| known.addresses.clone())
             }
         }
     }
 
     /// What Kong calls the kind of a host's records, or what the last look-up failed with.
-    pub fn kind(&self, host: &str) -> String {
-        if let Some(ip) = literal(host) {
+    pub fn kind(&self, host: &Host<'_>) -> String {
+        if let Some(ip) = host.ip() {
             return if ip.is_ipv4() { "A" } else { "AAAA" }.into();
         }
         let known = self.known.lock();
-        match known.get(host) {
+        match known.get(host.dns_name()) {
             Some(Known {
                 error: Some(error), ..
             }) => format!("dns server error: {error}"),
@@ -162,9 +172,9 @@ impl Names {
     }
 
     /// How old the last answer for a name is; none for an address, and while there was no answer.
-    pub fn freshness(&self, host: &str) -> Option<Freshness> {
+    pub fn freshness(&self, host: &Host<'_>) -> Option<Freshness> {
         let known = self.known.lock();
-        let (answered, valid_until) = known.get(host)?.answered?;
+        let (answered, valid_until) = known.get(host.dns_name())?.answered?;
         let now = Instant::now();
         let left = valid_until.saturating_duration_since(now).as_secs_f64();
         let over = now.saturating_duration_since(valid_until).as_secs_f64();
@@ -174,40 +184,50 @@ impl Names {
         })
     }
 
-    /// Makes `hosts` the names in use, and resolves those that are new. One that did not resolve
-    /// before is left to [`Names::follow`]: it must not hold up every change that follows.
-    pub async fn watch(&self, hosts: impl Iterator<Item = String>) {
+    /// Makes `names` those in use, and waits a while for those that are new to be looked up. One that did
+    /// not resolve before is left to [`Names::follow`]: it must not hold up every change that follows.
+    pub async fn watch(self: &Arc<Self>, names: impl Iterator<Item = String>) {
         let new: Vec<String> = {
             let now = Instant::now();
             let mut known = self.known.lock();
             let mut old = std::mem::take(&mut *known);
             let mut new = Vec::new();
-            for host in hosts.filter(|host| literal(host).is_none()) {
-                if known.contains_key(&host) {
+            for name in names {
+                if known.contains_key(&name) {
                     continue;
                 }
-                let entry = old.remove(&host).unwrap_or_else(|| {
-                    new.push(host.clone());
-                    // Should it not be answered in time, it is looked up again.
-                    Known::new(now + PATIENCE)
+                let entry = old.remove(&name).unwrap_or_else(|| {
+                    new.push(name.clone());
+                    Known::first(now)
                 });
-                known.insert(host, entry);
+                known.insert(name, entry);
             }
             new
         };
         if new.is_empty() {
             return;
         }
-        let all = async {
-            let mut asked: FuturesUnordered<_> =
-                new.into_iter().map(|host| self.ask(host, None)).collect();
-            while let Some((host, answer)) = asked.next().await {
-                self.take(&host, answer);
-            }
-        };
+        let late = Arc::new(AtomicBool::new(false));
+        // Tasks of their own: a look-up goes on when it is no longer waited for. Begun again, it would ask
+        // once more for all that was not answered.
+        let mut asked: FuturesUnordered<_> = (new.into_iter())
+            .map(|name| {
+                let (names, late) = (Arc::clone(self), Arc::clone(&late));
+                tokio::spawn(async move {
+                    let (name, answer) = names.ask(name, None).await;
+                    let changed = names.take(&name, answer);
+                    if late.load(Ordering::Acquire) {
+                        names.came_late.fetch_or(changed, Ordering::AcqRel);
+                        names.came.notify_one();
+                    }
+                })
+            })
+            .collect();
+        let all = async { while asked.next().await.is_some() {} };
         if tokio::time::timeout(PATIENCE, all).await.is_err() {
             tracing::warn!("not every new name is resolved within {PATIENCE:?}");
         }
+        late.store(true, Ordering::Release);
         self.came.notify_one();
     }
 
@@ -225,7 +245,11 @@ impl Names {
                     }
                 }
                 () = tokio::time::sleep_until(next.into()) => {}
-                () = self.came.notified() => {}
+                () = self.came.notified() => {
+                    if self.came_late.swap(false, Ordering::AcqRel) && !changed() {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -236,7 +260,8 @@ impl Names {
         let now = Instant::now();
         let mut known = self.known.lock();
         let mut room = [CONCURRENCY; 2];
-        for known in known.values().filter(|known| known.asked) {
+        // New names are not looked up from here, and any number of them may be at a time.
+        for known in known.values().filter(|known| known.asked && !known.first) {
             let room = &mut room[usize::from(known.failures > 0)];
             *room = room.saturating_sub(1);
         }
@@ -272,6 +297,15 @@ impl Names {
 }
 
 impl Known {
+    /// A new name, which is being looked up for the first time.
+    fn first(now: Instant) -> Self {
+        Self {
+            asked: true,
+            first: true,
+            ..Self::new(now)
+        }
+    }
+
     /// A name without an answer, to be looked up at `due`.
     fn new(due: Instant) -> Self {
         Self {
@@ -281,6 +315,7 @@ impl Known {
             answered: None,
             due,
             asked: false,
+            first: false,
             failures: 0,
             error: None,
         }
@@ -290,6 +325,7 @@ impl Known {
     fn take(&mut self, host: &str, answer: Result<Answer, Failure>, min_ttl: Duration) -> bool {
         let now = Instant::now();
         self.asked = false;
+        self.first = false;
         match answer {
             Ok(answer) => {
                 let left = answer.valid_until.saturating_duration_since(now);
@@ -325,37 +361,30 @@ impl Known {
     }
 }
 
-/// Whether a host is a name, which has to be looked up.
-pub fn is_name(host: &str) -> bool {
-    literal(host).is_none()
-}
-
-fn literal(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .ok()
-}
-
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
     use crate::config::DnsType;
 
-    fn names() -> Names {
-        Names::new(&Dns {
+    fn names() -> Arc<Names> {
+        Arc::new(Names::new(&Dns {
             resolvers: Vec::new(),
             order: vec![DnsType::A],
             hosts_file: "/etc/hosts".into(),
             min_ttl: Duration::from_secs(1),
-        })
+        }))
+    }
+
+    fn host(text: &str) -> Host<'_> {
+        Host::of_setting(text).unwrap()
     }
 
     #[tokio::test]
     async fn an_address_needs_no_resolver() {
         let names = names();
-        let ips = |host| {
-            let addresses = names.addresses(host).into_iter();
+        let ips = |text: &str| {
+            let addresses = names.addresses(&host(text)).into_iter();
             addresses.map(|address| address.ip).collect::<Vec<_>>()
         };
         assert_eq!(ips("127.0.0.1"), [IpAddr::from([127, 0, 0, 1])]);
@@ -366,11 +395,12 @@ mod tests {
     #[tokio::test]
     async fn localhost_resolves_to_one_address() {
         let names = names();
+        let localhost = host("localhost");
         names.watch(["localhost".to_owned()].into_iter()).await;
-        assert_eq!(names.addresses("localhost").len(), 1);
-        assert_eq!(names.kind("localhost"), "A");
+        assert_eq!(names.addresses(&localhost).len(), 1);
+        assert_eq!(names.kind(&localhost), "A");
         names.watch(std::iter::empty()).await;
-        assert!(names.addresses("localhost").is_empty());
+        assert!(names.addresses(&localhost).is_empty());
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
         }
         Kind::Target => {
             let target = view::<target::Target>(kind, row).map_err(wrong)?;
-            crate::upstream::split_target(&target.target).ok_or("no host and port")?;
+            target.target.port.ok_or("no port")?;
         }
         Kind::Balancer | Kind::BalancerVersion => {}
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 use regex::bytes::Regex;
 
+use crate::authority::Authority;
 use crate::proxy::path::normalize;
 
-/// A host of a route, with the port if it names one. All in lower case: hosts are compared without
-/// regard to case (RFC 9110, 4.2.3).
+/// A host of a route, with the port if it names one, in the form that hosts are compared in.
 #[derive(Debug)]
 pub(super) enum Hosts {
     /// The host itself.
@@ -54,16 +54,19 @@ impl Values {
     }
 }
 
-pub(super) fn hosts(hosts: &[String]) -> Vec<Hosts> {
-    let parsed = hosts.iter().map(|host| {
-        let (name, port) = super::split_host(host);
-        if let Some(suffix) = name.strip_prefix('*') {
+pub(super) fn hosts(hosts: &[String]) -> Result<Vec<Hosts>, String> {
+    let parsed = hosts.iter().map(|text| {
+        // The `*` of a wildcard may stand in a name.
+        let authority = Authority::of_setting(text);
+        let authority = authority.ok_or_else(|| format!("{text:?} is not a host"))?;
+        let (name, port) = (authority.host.as_str(), authority.port);
+        Ok(if let Some(suffix) = name.strip_prefix('*') {
             Hosts::Suffix(suffix.into(), port)
         } else if let Some(prefix) = name.strip_suffix('*') {
             Hosts::Prefix(prefix.into(), port)
         } else {
             Hosts::Exact(name.into(), port)
-        }
+        })
     });
     parsed.collect()
 }

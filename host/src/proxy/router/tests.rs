@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::authority::Authority;
 
 fn route(name: &str, id: u128, fields: Value) -> Arc<Route> {
     let mut row = json!({
@@ -29,11 +30,11 @@ fn answers_with(
     headers: &HeaderMap,
 ) -> Option<u128> {
     let router = Router::new(routes.iter().cloned());
-    let (host, port) = split_host(host);
+    let authority = Authority::parse(host).unwrap();
     let query = Query {
         method: &Method::GET,
-        host: &host,
-        port: port.unwrap_or(8000),
+        host: authority.host.as_str(),
+        port: authority.port.unwrap_or(8000),
         path: path.as_bytes(),
         headers,
     };

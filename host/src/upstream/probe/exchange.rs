@@ -96,7 +96,7 @@ enum Ask {
     Nothing,
     /// The request, as it is sent.
     Http(Box<str>),
-    /// The host, as `:authority`.
+    /// The `:authority`.
     Grpc(String),
 }
 
@@ -106,21 +106,21 @@ impl Target {
         if let Some(port) = member.probe.port.or(active.probe.port) {
             address.set_port(port);
         }
-        let host = active.host_header.as_deref().unwrap_or(&member.host);
-        let bare = host.rsplit_once(':').map_or(host, |(bare, port)| {
-            let numeric = port.bytes().all(|byte| byte.is_ascii_digit());
-            if numeric && !bare.contains(':') {
-                bare
-            } else {
-                host
-            }
-        });
         let secure = matches!(active.kind, ProbeKind::Https | ProbeKind::Grpcs);
+        let own = if secure { 443 } else { 80 };
+        let (host, authority) = match &active.host_header {
+            // As it is written. Source: Kong.
+            Some(header) => (&header.host, header.to_string()),
+            None => {
+                let port = member.address.port();
+                (&member.host, member.host.with_port(port, own))
+            }
+        };
         let alpn = match active.kind {
             ProbeKind::Grpcs => tls::H2,
             _ => tls::HTTP_1_1,
         };
-        let name = active.sni.as_deref().unwrap_or(bare).to_owned();
+        let name = active.sni.as_deref().unwrap_or(host.bare()).to_owned();
         let reuse = (member.probe.reuse_connection)
             .or(active.probe.reuse_connection)
             .unwrap_or(false);
@@ -130,9 +130,9 @@ impl Target {
             ask: match active.kind {
                 ProbeKind::Tcp => Ask::Nothing,
                 ProbeKind::Http | ProbeKind::Https => {
-                    Ask::Http(request(member, active, host, reuse))
+                    Ask::Http(request(member, active, &authority, reuse))
                 }
-                ProbeKind::Grpc | ProbeKind::Grpcs => Ask::Grpc(host.to_owned()),
+                ProbeKind::Grpc | ProbeKind::Grpcs => Ask::Grpc(authority),
             },
             tls: secure.then(|| (active.trust.connector(alpn), name)),
         }
@@ -199,9 +199,9 @@ impl Target {
                 }
                 Ok(Answer::Status(status))
             }
-            Ask::Grpc(host) => {
+            Ask::Grpc(authority) => {
                 let scheme = if self.tls.is_some() { "https" } else { "http" };
-                let serving = Box::pin(grpc::check(stream, scheme, host)).await;
+                let serving = Box::pin(grpc::check(stream, scheme, authority)).await;
                 serving.map(Answer::Serving).map_err(Error::Grpc)
             }
         }
@@ -228,17 +228,7 @@ fn request(member: &Member, active: &Active, host: &str, reuse: bool) -> Box<str
         }
     };
     if !has("host") {
-        let bracketed = member.host.contains(':') && active.host_header.is_none();
-        let host = if bracketed {
-            format!("[{host}]")
-        } else {
-            host.to_owned()
-        };
-        match member.address.port() {
-            _ if active.host_header.is_some() => add("host", &host),
-            80 => add("host", &host),
-            port => add("host", &format!("{host}:{port}")),
-        }
+        add("host", host);
     }
     if !has("user-agent") {
         add(

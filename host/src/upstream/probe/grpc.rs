@@ -15,19 +15,21 @@ const REQUEST: &[u8] = &[0, 0, 0, 0, 0];
 const ANSWER: usize = 4096;
 
 /// The `ServingStatus` of the server; 1 is `SERVING`.
-pub(super) async fn check<S>(stream: S, scheme: &str, host: &str) -> Result<u64, String>
+pub(super) async fn check<S>(stream: S, scheme: &str, authority: &str) -> Result<u64, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let handshake =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
-    let request = Request::post(format!("{scheme}://{host}/grpc.health.v1.Health/Check"))
-        .version(Version::HTTP_2)
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(Full::new(Bytes::from_static(REQUEST)))
-        .map_err(|error| error.to_string())?;
+    let request = Request::post(format!(
+        "{scheme}://{authority}/grpc.health.v1.Health/Check"
+    ))
+    .version(Version::HTTP_2)
+    .header("content-type", "application/grpc")
+    .header("te", "trailers")
+    .body(Full::new(Bytes::from_static(REQUEST)))
+    .map_err(|error| error.to_string())?;
     // The connection works for as long as it is polled here, and ends with this probe.
     let mut connection = std::pin::pin!(connection);
     let asked = async {

@@ -1,0 +1,380 @@
+//! Hosts, with and without a port: read in one place, compared in one form, written in one way.
+//!
+//! The form is that of a URI (RFC 3986, 3.2.2, and RFC 5952 for IPv6): names in lower case and without
+//! the dot at their end, IPv4 without leading zeros, IPv6 as short as it can be and in brackets.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::de::{Deserialize, Deserializer, Error};
+
+/// An address or a name. Two spellings of the same host are equal.
+#[derive(Debug, Clone)]
+pub struct Host<'a> {
+    /// In normal form, but for the dot at the end of a name, which [`Host::dns_name`] needs.
+    text: Cow<'a, str>,
+}
+
+/// A host with a port, or without one (RFC 3986, 3.2). It never has user information, which is no part
+/// of a `Host` (RFC 9110, 4.2.4).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Authority<'a> {
+    /// The host.
+    pub host: Host<'a>,
+    /// The port, if it is named.
+    pub port: Option<u16>,
+}
+
+impl<'a> Host<'a> {
+    /// The host of a URI or a `Host` header: an IPv6 address has brackets, and a name is made of any
+    /// characters of RFC 3986, 3.2.2.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        if text.starts_with('[') {
+            let address = text.strip_prefix('[')?.strip_suffix(']')?;
+            let normal = v6(address.parse().ok()?);
+            let unchanged = normal == text;
+            let text = if unchanged {
+                text.into()
+            } else {
+                normal.into()
+            };
+            return Some(Self { text });
+        }
+        let (mut upper, mut numeric, mut previous) = (false, true, 0);
+        for &byte in text.as_bytes() {
+            // No label is empty but the last one, of a name that is whole (RFC 1034, 3.1).
+            if !is_reg_name(byte) || (byte == b'.' && previous == b'.') {
+                return None;
+            }
+            upper |= byte.is_ascii_uppercase();
+            numeric &= byte.is_ascii_digit() || byte == b'.';
+            previous = byte;
+        }
+        if matches!(text, "" | ".") {
+            return None;
+        }
+        // Most hosts are in normal form as they come, and are not copied.
+        let padded = |part: &str| part.len() > 1 && part.starts_with('0');
+        let text = if upper {
+            Cow::Owned(text.to_ascii_lowercase())
+        } else if numeric
+            && text.split('.').any(padded)
+            && let Some(address) = v4(text)
+        {
+            Cow::Owned(address.to_string())
+        } else {
+            Cow::Borrowed(text)
+        };
+        Some(Self { text })
+    }
+
+    /// The same of a setting, in which an IPv6 address needs no brackets.
+    pub fn of_setting(text: &'a str) -> Option<Self> {
+        match text.parse::<Ipv6Addr>() {
+            Ok(address) => Some(Host::from(IpAddr::V6(address))),
+            Err(_) => Self::parse(text),
+        }
+    }
+
+    /// In normal form, an IPv6 address in brackets.
+    pub fn as_str(&self) -> &str {
+        self.text.strip_suffix('.').unwrap_or(&self.text)
+    }
+
+    /// In normal form, an IPv6 address without brackets.
+    pub fn bare(&self) -> &str {
+        let text = self.as_str();
+        text.strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .unwrap_or(text)
+    }
+
+    /// The name as DNS is asked for it: a dot at its end says that it is whole, so that no domain is to
+    /// be searched for it (RFC 1034, 3.1).
+    pub fn dns_name(&self) -> &str {
+        &self.text
+    }
+
+    /// The address; none for a name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.bare().parse().ok()
+    }
+
+    /// The same, with no tie to where it was read from.
+    pub fn into_owned(self) -> Host<'static> {
+        Host {
+            text: Cow::Owned(self.text.into_owned()),
+        }
+    }
+
+    /// With a port, unless that is `own`, the protocol's.
+    pub fn with_port(&self, port: u16, own: u16) -> String {
+        let host = self.as_str();
+        if port == own {
+            host.to_owned()
+        } else {
+            format!("{host}:{port}")
+        }
+    }
+}
+
+impl From<IpAddr> for Host<'static> {
+    fn from(address: IpAddr) -> Self {
+        let text = match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => v6(address),
+        };
+        Self { text: text.into() }
+    }
+}
+
+impl PartialEq for Host<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Host<'_> {}
+
+impl Hash for Host<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl<'a> Authority<'a> {
+    /// What a URI or a `Host` header names; none if that is not a host with or without a port.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (host, port) = split_port(text);
+        let port = match port {
+            // A colon may stand alone (RFC 3986, 3.2.3).
+            None | Some("") => None,
+            Some(port) => Some(parse_port(port)?),
+        };
+        let host = Host::parse(host)?;
+        Some(Self { host, port })
+    }
+
+    /// The same of a setting, in which an IPv6 address without a port needs no brackets.
+    pub fn of_setting(text: &'a str) -> Option<Self> {
+        match text.parse::<Ipv6Addr>() {
+            Ok(address) => Some(Self {
+                host: Host::from(IpAddr::V6(address)),
+                port: None,
+            }),
+            Err(_) => Self::parse(text),
+        }
+    }
+
+    /// The address that it is, with `port` unless it names one; none for a name.
+    pub fn socket_address(&self, port: u16) -> Option<SocketAddr> {
+        let ip = self.host.ip()?;
+        Some(SocketAddr::new(ip, self.port.unwrap_or(port)))
+    }
+
+    /// With `port` unless it names one itself or that is `own`, the protocol's.
+    pub fn with_port(&self, port: u16, own: u16) -> Cow<'_, str> {
+        match self.port {
+            Some(_) => self.to_string().into(),
+            None if port == own => self.host.as_str().into(),
+            None => self.host.with_port(port, own).into(),
+        }
+    }
+
+    /// The same, with no tie to where it was read from.
+    pub fn into_owned(self) -> Authority<'static> {
+        Authority {
+            host: self.host.into_owned(),
+            port: self.port,
+        }
+    }
+}
+
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(self.host.as_str()),
+        }
+    }
+}
+
+/// As settings have it.
+impl<'de> Deserialize<'de> for Host<'static> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let host = Host::of_setting(&text).map(Host::into_owned);
+        host.ok_or_else(|| D::Error::custom(format!("{text:?} is not a host")))
+    }
+}
+
+/// As settings have it.
+impl<'de> Deserialize<'de> for Authority<'static> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let authority = Authority::of_setting(&text).map(Authority::into_owned);
+        authority.ok_or_else(|| D::Error::custom(format!("{text:?} is not a host with a port")))
+    }
+}
+
+/// Splits off what follows the last colon, unless that is inside of brackets.
+pub fn split_port(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    }
+}
+
+/// A port as it is written: digits alone.
+pub fn parse_port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+/// An address of a setting, IPv6 with or without brackets. Leading zeros of IPv4 are decimal, as Kong
+/// has it.
+pub fn ip(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    match bare {
+        Some(address) => address.parse().ok().map(IpAddr::V6),
+        None => match text.parse() {
+            Ok(address) => Some(IpAddr::V6(address)),
+            Err(_) => v4(text).map(IpAddr::V4),
+        },
+    }
+}
+
+/// IPv6 with all of its digits, as Kong stores it.
+pub fn written_out(address: Ipv6Addr) -> String {
+    let groups = address.segments().map(|group| format!("{group:04x}"));
+    groups.join(":")
+}
+
+fn v4(text: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0_u8; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next()?;
+        let digits = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+        *octet = digits.then(|| part.parse().ok()).flatten()?;
+    }
+    parts.next().is_none().then(|| Ipv4Addr::from(octets))
+}
+
+fn v6(address: Ipv6Addr) -> String {
+    format!("[{address}]")
+}
+
+/// Unreserved characters, those between parts, and the `%` of escapes (RFC 3986, 3.2.2).
+fn is_reg_name(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%')
+        || matches!(
+            byte,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_host_has_one_form_however_it_is_spelled() {
+        for (spelled, normal) in [
+            ("Example.COM", "example.com"),
+            ("example.com.", "example.com"),
+            ("127.000.000.001", "127.0.0.1"),
+            ("10.0.0.10", "10.0.0.10"),
+            ("[0:0:0:0:0:0:0:1]", "[::1]"),
+            ("[2001:DB8::00A]", "[2001:db8::a]"),
+            ("a_b-c", "a_b-c"),
+        ] {
+            assert_eq!(Host::parse(spelled).unwrap().as_str(), normal);
+        }
+        assert_eq!(Host::of_setting("0::1").unwrap().as_str(), "[::1]");
+        assert_eq!(Host::of_setting("0::1").unwrap().bare(), "::1");
+        assert_eq!(Host::parse("A.b."), Host::parse("a.B"));
+        assert_eq!(Host::parse("A.b.").unwrap().dns_name(), "a.b.");
+    }
+
+    #[test]
+    fn nothing_is_copied_that_has_its_form() {
+        for text in ["example.com", "127.0.0.1", "100.20.30.0", "[::1]", "a."] {
+            assert!(matches!(Host::parse(text).unwrap().text, Cow::Borrowed(_)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_authority_is_refused() {
+        for wrong in [
+            "",
+            ":80",
+            ".",
+            "user@host",
+            "user:password@host:80",
+            "a b",
+            "a:b",
+            "a:b:c",
+            "a:99999",
+            "a:+80",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[a]",
+            "a]:80",
+            "[::1%25eth0]",
+            "a..b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "\u{e4}.example",
+        ] {
+            assert_eq!(Authority::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_written_once_and_not_if_it_is_the_protocols() {
+        let written = |text: &str, port| {
+            let authority = Authority::of_setting(text).unwrap();
+            authority.with_port(port, 80).into_owned()
+        };
+        assert_eq!(written("a.example", 80), "a.example");
+        assert_eq!(written("a.example", 9001), "a.example:9001");
+        assert_eq!(written("a.example:7", 9001), "a.example:7");
+        assert_eq!(written("::1", 9001), "[::1]:9001");
+        assert_eq!(written("[::1]:7", 9001), "[::1]:7");
+        assert_eq!(written("a.example:", 80), "a.example");
+        let address = Authority::of_setting("127.0.0.001:7").unwrap();
+        assert_eq!(
+            address.socket_address(8000),
+            Some(([127, 0, 0, 1], 7).into())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_as_the_same(text in "[a-zA-Z0-9.:\\[\\]_-]{0,20}") {
+            if let Some(authority) = Authority::of_setting(&text) {
+                let written = authority.to_string();
+                let again = Authority::parse(&written);
+                prop_assert_eq!(again.as_ref(), Some(&authority));
+                prop_assert_eq!(again.unwrap().to_string(), written.clone());
+            }
+        }
+    }
+}
