@@ -122,6 +122,80 @@ fn a_host_is_matched_in_any_spelling() {
 }
 
 #[test]
+fn a_service_finds_its_upstream_in_any_spelling() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    gateway.balanced_as("Orders.internal", "/", &[(backend.address, 1)]);
+    for host in ["orders.internal", "ORDERS.INTERNAL", "orders.internal."] {
+        let fields = [("host", host)];
+        let service = "/services/Orders.internal-service";
+        gateway.admin("PATCH", service, &fields).expect(200);
+        assert_eq!(gateway.backend_of("/"), "b", "{host}");
+        let path = format!("/upstreams/{host}");
+        let shown = gateway.admin("GET", &path, &[]).expect(200).json();
+        assert_eq!(shown["name"], "Orders.internal");
+        let taken = gateway.admin("POST", "/upstreams", &[("name", host)]);
+        assert_eq!(taken.expect(409).json()["code"], 5);
+    }
+    // A service is no host: its name is compared as it is written.
+    let service = "/services/ORDERS.internal-service";
+    gateway.admin("GET", service, &[]).expect(404);
+}
+
+#[test]
+fn a_target_is_named_in_any_spelling_of_its_address() {
+    let gateway = Gateway::start();
+    gateway
+        .admin("POST", "/upstreams", &[("name", "u")])
+        .expect(201);
+    let spellings = [
+        (
+            "[::1]:81",
+            "[0000:0000:0000:0000:0000:0000:0000:0001]:81",
+            ["[0:0::1]:81", "[::0001]:81"],
+        ),
+        (
+            "2001:DB8::1",
+            "[2001:0db8:0000:0000:0000:0000:0000:0001]:8000",
+            ["2001:db8:0::1", "[2001:db8::1]"],
+        ),
+        (
+            "127.0.0.1",
+            "127.0.0.1:8000",
+            ["127.000.0.001:8000", "127.0.0.1"],
+        ),
+        (
+            "Api_1.test:80",
+            "Api_1.test:80",
+            ["api_1.TEST:80", "api_1.test.:80"],
+        ),
+        ("b.test.", "b.test.:8000", ["b.test", "B.test:8000"]),
+    ];
+    for (given, stored, others) in spellings {
+        let post = |target| gateway.admin("POST", "/upstreams/u/targets", &[("target", target)]);
+        let made = post(given).expect(201).json();
+        assert_eq!(made["target"], stored);
+        for other in others.iter().chain([&given, &stored]) {
+            assert_eq!(post(other).expect(409).json()["code"], 5, "{other}");
+            for path in [(*other).to_owned(), escaped(other)] {
+                if path.contains(['[', ']']) {
+                    continue;
+                }
+                let path = format!("/upstreams/u/targets/{path}");
+                let shown = gateway.admin("GET", &path, &[]).expect(200).json();
+                assert_eq!(shown["id"], made["id"], "{other}");
+                let fields = [("weight", "7")];
+                let changed = gateway.admin("PATCH", &path, &fields).expect(200).json();
+                assert_eq!(changed["id"], made["id"], "{other}");
+            }
+        }
+        let path = format!("/upstreams/u/targets/{}", escaped(others[0]));
+        gateway.admin("DELETE", &path, &[]).expect(204);
+        gateway.admin("GET", &path, &[]).expect(404);
+    }
+}
+
+#[test]
 fn an_address_is_taken_out_by_any_spelling() {
     let gateway = Gateway::start();
     let backend = Backend::start_on("six", (Ipv6Addr::LOCALHOST, 0).into());

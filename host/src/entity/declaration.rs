@@ -29,6 +29,16 @@ pub struct Declaration {
     pub rules: &'static [Rule],
 }
 
+impl Declaration {
+    /// A value of a field in the form in which it is compared with others.
+    pub fn compared(&self, field: &str, value: &Value) -> Value {
+        let field = self.fields.iter().find(|known| known.name == field);
+        let form = field.and_then(|field| field.compared_as);
+        let same = form.zip(value.as_str()).and_then(|(form, text)| form(text));
+        same.map_or_else(|| value.clone(), Value::from)
+    }
+}
+
 /// For a declaration with nothing to expand.
 pub(super) fn takes_it_as_it_is(_: &mut Row, _: Option<&Row>) {}
 
@@ -51,6 +61,9 @@ pub struct Field {
     pub default: Preset,
     /// Bounds and forms of its value.
     pub checks: &'static [Check],
+    /// The form in which its values are compared, if they can be spelled in several ways; none for a value
+    /// that has no such form.
+    pub compared_as: Option<fn(&str) -> Option<String>>,
     /// Whether a row shows it only where it says something other than its default: a client of Kong
     /// 3.9 does not know it.
     pub extension: bool,
@@ -135,6 +148,7 @@ impl Field {
             required: false,
             default: Preset::Null,
             checks: &[],
+            compared_as: None,
             extension: false,
         }
     }
@@ -235,6 +249,12 @@ impl Field {
     /// Not of Kong 3.9: shown only where it says something.
     pub const fn extension(mut self) -> Self {
         self.extension = true;
+        self
+    }
+
+    /// The form in which values are compared.
+    pub const fn compared_as(mut self, form: fn(&str) -> Option<String>) -> Self {
+        self.compared_as = Some(form);
         self
     }
 

@@ -34,7 +34,8 @@ pub static DECLARATION: Declaration = Declaration {
         Field::reference("upstream", Kind::Upstream).required(),
         Field::string("target")
             .required()
-            .check(&[Check::Text(check::target)]),
+            .check(&[Check::Text(check::target)])
+            .compared_as(check::same_target),
         Field::integer("weight")
             .required()
             .default(Preset::Integer(100))

@@ -233,7 +233,8 @@ pub static DECLARATION: Declaration = Declaration {
         Field::id(),
         Field::string("name")
             .required()
-            .check(&[Check::Text(check::upstream_name)]),
+            .check(&[Check::Text(check::upstream_name)])
+            .compared_as(check::same_host),
         Field::created_at(),
         Field::updated_at(),
         Field::string("algorithm")

@@ -89,6 +89,9 @@ impl SledStore {
                 .map_err(|error| refuse(format!("cannot be brought to format 2: {error}")))?;
             folder::mark(data_dir)?;
         }
+        writer.renew().map_err(|error| {
+            OpenError::new(data_dir, format!("cannot be brought up to date: {error}"))
+        })?;
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
@@ -120,10 +123,16 @@ impl Store for SledStore {
         key: UniqueKey,
         values: &[&serde_json::Value],
     ) -> Result<Option<Stored>, Error> {
-        match self.trees.rows.get(keys::unique(kind, key, values))? {
-            Some(id) => self.stored(kind, keys::id(&id)?),
-            None => Ok(None),
+        // In this spelling first: an earlier version may have left two rows that differ in theirs alone.
+        for index in [
+            keys::unique_as_written(kind, key, values),
+            keys::unique(kind, key, values),
+        ] {
+            if let Some(id) = self.trees.rows.get(index)? {
+                return self.stored(kind, keys::id(&id)?);
+            }
         }
+        Ok(None)
     }
 
     fn list(
@@ -272,6 +281,17 @@ impl Writer {
     /// Brings an earlier layout to the present one.
     fn convert(&self) -> Result<(), Error> {
         let commit = self.commit(convert::writes(&self.trees)?)?;
+        self.flush(commit.revision)
+    }
+
+    /// Brings rows that an earlier version wrote into the form in which this one stores them.
+    fn renew(&self) -> Result<(), Error> {
+        let writes = convert::renewals(&self.trees)?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(rows = writes.len(), "bringing stored rows up to date");
+        let commit = self.commit(writes)?;
         self.flush(commit.revision)
     }
 

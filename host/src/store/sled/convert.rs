@@ -1,14 +1,17 @@
-//! From the layout of format 1 to that of format 2.
+//! From the layout of format 1 to that of format 2, and from rows as an earlier version stored them to
+//! rows as this one does.
 //!
 //! In format 1 a component belonged to its balancer. Now it belongs to a version of it, and the balancer
 //! says which one is active.
+
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::{Error, Stored, Write};
-use super::{Trees, keys};
+use super::{Trees, keys, stage};
 use crate::entity::{Kind, Row};
 
 /// What there is to write. Nothing is left to do for a balancer whose component has moved.
@@ -39,6 +42,53 @@ pub(super) fn writes(trees: &Trees) -> Result<Vec<Write>, Error> {
             // None would leave the component here.
             blob: Some(Bytes::new()),
         });
+    }
+    Ok(writes)
+}
+
+/// What there is to write so that each row is as it would be stored now, and is found in any spelling of
+/// its name. Two rows that differ in that alone stay as they are: each is found in its own spelling.
+pub(super) fn renewals(trees: &Trees) -> Result<Vec<Write>, Error> {
+    let mut writes = Vec::new();
+    for kind in Kind::ALL {
+        let mut planned = HashSet::new();
+        let (first, last) = (keys::row(kind, Uuid::nil()), keys::row(kind, Uuid::max()));
+        for entry in trees.rows.range(first..=last) {
+            let (key, value) = entry?;
+            let id = keys::last_id(&key)?;
+            let Stored { row: old, revision } = keys::decode(&value)?;
+            let mut row = old.clone();
+            (kind.declaration().normalize)(&mut row);
+            let (mut stale, mut taken) = (row != old, false);
+            for &unique in kind.unique_keys() {
+                let Some(values) = stage::unique_values(unique, &row) else {
+                    continue;
+                };
+                let index = keys::unique(kind, unique, &values);
+                match trees.rows.get(&index)? {
+                    Some(found) => taken |= *found != *id.as_bytes(),
+                    None => {
+                        stale = true;
+                        taken |= !planned.insert(index);
+                    }
+                }
+            }
+            if taken {
+                tracing::warn!(
+                    entity = kind.name(),
+                    %id,
+                    "another one has the same name in another spelling: give one of them another name"
+                );
+            } else if stale {
+                writes.push(Write::Replace {
+                    kind,
+                    id,
+                    row,
+                    expected: revision,
+                    blob: None,
+                });
+            }
+        }
     }
     Ok(writes)
 }

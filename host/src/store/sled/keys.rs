@@ -3,7 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `r` kind 0 id | revision and row |
-//! | `u` kind 0 fields 0 values | id of the row with these values of a unique key |
+//! | `u` kind 0 fields 0 values | id of the row with these values of a unique key, in the form in which they are compared |
 //! | `f` kind 0 parent 0 kind 0 field 0 id | nothing: this row refers to the parent |
 //! | `m` `revision` | revision of the newest commit |
 //!
@@ -30,7 +30,17 @@ pub(super) fn row(kind: Kind, id: Uuid) -> Vec<u8> {
     [b"r", kind.name().as_bytes(), b"\0", id.as_bytes()].concat()
 }
 
+/// The key of values of a unique key, however they are spelled.
 pub(super) fn unique(kind: Kind, key: UniqueKey, values: &[&Value]) -> Vec<u8> {
+    let compared = key.iter().zip(values);
+    let compared: Vec<Value> = compared
+        .map(|(field, value)| kind.declaration().compared(field, value))
+        .collect();
+    unique_as_written(kind, key, &compared.iter().collect::<Vec<_>>())
+}
+
+/// The same of values in this spelling alone, as earlier versions had it for all.
+pub(super) fn unique_as_written(kind: Kind, key: UniqueKey, values: &[&Value]) -> Vec<u8> {
     let values: Vec<String> = values.iter().map(|value| value.to_string()).collect();
     let (fields, values) = (key.join(","), values.join(","));
     [

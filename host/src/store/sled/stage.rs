@@ -71,7 +71,7 @@ impl<'a> Stage<'a> {
                     .filter(|old| old.revision == expected)
                     .ok_or(Error::Changed { kind, id })?;
                 self.keep_referred(kind, &old.row, &row)?;
-                self.unindex(kind, id, &old.row);
+                self.unindex(kind, id, &old.row)?;
                 self.index(kind, id, &row)?;
                 self.store(kind, id, row, blob.as_deref())
             }
@@ -110,7 +110,7 @@ impl<'a> Stage<'a> {
         for (by, referrer) in cascade {
             self.delete(by, referrer)?;
         }
-        self.unindex(kind, id, &row);
+        self.unindex(kind, id, &row)?;
         self.changed.insert(keys::row(kind, id), None);
         self.delete_blob(kind, id)?;
         self.commit.changes.push(Change::Delete { kind, id });
@@ -164,10 +164,18 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    fn unindex(&mut self, kind: Kind, id: Uuid, row: &Row) {
+    fn unindex(&mut self, kind: Kind, id: Uuid, row: &Row) -> Result<(), Error> {
         for &key in kind.unique_keys() {
-            if let Some(values) = unique_values(key, row) {
-                self.changed.insert(keys::unique(kind, key, &values), None);
+            let Some(values) = unique_values(key, row) else {
+                continue;
+            };
+            for index in [
+                keys::unique(kind, key, &values),
+                keys::unique_as_written(kind, key, &values),
+            ] {
+                if self.get(&index)?.as_deref() == Some(id.as_bytes()) {
+                    self.changed.insert(index, None);
+                }
             }
         }
         for reference in kind.references() {
@@ -177,6 +185,7 @@ impl<'a> Stage<'a> {
                     .insert(reference_key(kind, id, reference, &parent), None);
             }
         }
+        Ok(())
     }
 
     /// The rows that refer to a parent.
@@ -239,7 +248,12 @@ pub(super) fn keys_of(
         let Some(values) = unique_values(key, row) else {
             continue;
         };
-        if rows.get(keys::unique(kind, key, &values))?.as_deref() != Some(id.as_bytes()) {
+        let leads_here = |index: Vec<u8>| -> Result<bool, Error> {
+            Ok(rows.get(index)?.as_deref() == Some(id.as_bytes()))
+        };
+        if !leads_here(keys::unique(kind, key, &values))?
+            && !leads_here(keys::unique_as_written(kind, key, &values))?
+        {
             return Ok(None);
         }
         keys += 1;
@@ -300,7 +314,7 @@ fn batch(changes: Changes) -> Batch {
 }
 
 /// The values of a unique key, unless one of them is null.
-fn unique_values(key: UniqueKey, row: &Row) -> Option<Vec<&Value>> {
+pub(super) fn unique_values(key: UniqueKey, row: &Row) -> Option<Vec<&Value>> {
     key.iter()
         .map(|field| row.get(*field).filter(|value| !value.is_null()))
         .collect()

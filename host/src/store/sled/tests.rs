@@ -472,3 +472,70 @@ async fn a_folder_of_format_1_is_converted_once() {
     }
     assert_eq!(versions[0], versions[1]);
 }
+
+#[tokio::test]
+async fn names_of_hosts_are_unique_however_they_are_spelled() {
+    let (_folder, store) = store();
+    let named = |id, name| {
+        insert(
+            Kind::Upstream,
+            id,
+            json!({"name": name, "algorithm": "latency"}),
+        )
+    };
+    put(&store, named(1, "Orders.test")).await;
+    let find = |name: &str| {
+        let found = store.find(Kind::Upstream, &["name"], &[&json!(name)]);
+        found.unwrap().map(|stored| stored.row["name"].clone())
+    };
+    for name in ["Orders.test", "orders.TEST", "orders.test."] {
+        assert_eq!(find(name), Some(json!("Orders.test")), "{name}");
+        let taken = store.write(vec![named(2, name)]).await;
+        assert!(matches!(taken, Err(Error::UniqueKeyTaken { .. })), "{name}");
+    }
+    put(&store, delete(Kind::Upstream, 1)).await;
+    assert_eq!(find("orders.test"), None);
+    put(&store, named(2, "orders.test.")).await;
+}
+
+#[tokio::test]
+async fn rows_of_an_earlier_version_are_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    let kind = Kind::Upstream;
+    // As an earlier version wrote them: names as keys in their own spelling, any algorithm with any hash.
+    let names = [
+        (1, "Mixed.test"),
+        (2, "Twin.test"),
+        (3, "twin.test"),
+        (4, "plain.test"),
+    ];
+    for (id, name) in names {
+        let id = Uuid::from_u128(id);
+        let fields = json!({
+            "id": id, "name": name, "algorithm": "consistent-hashing", "hash_on": "none",
+        });
+        let rows = &store.trees.rows;
+        let key = keys::unique_as_written(kind, &["name"], &[&json!(name)]);
+        rows.insert(key, id.as_bytes()).unwrap();
+        let value = keys::encode(0, &row(fields));
+        rows.insert(keys::row(kind, id), value).unwrap();
+    }
+    drop(store);
+    let store = reopen(&folder);
+    let find = |name: &str| {
+        let found = store.find(kind, &["name"], &[&json!(name)]).unwrap();
+        found.map(|stored| (stored.row["name"].clone(), stored.row["algorithm"].clone()))
+    };
+    let settled = |name: &str| Some((json!(name), json!("round-robin")));
+    assert_eq!(find("mixed.TEST"), settled("Mixed.test"));
+    assert_eq!(find("PLAIN.test"), settled("plain.test"));
+    // Each of two that differ in their spelling alone is still found in its own, and can be deleted.
+    assert_eq!(find("twin.test"), settled("twin.test"));
+    assert_eq!(find("Twin.test").unwrap().0, "Twin.test");
+    put(&store, delete(kind, 2)).await;
+    assert_eq!(find("Twin.test"), settled("twin.test"));
+    drop(store);
+    let store = reopen(&folder);
+    assert_eq!(store.list(kind, None, 10, &|_| true).unwrap().len(), 3);
+}
