@@ -315,6 +315,79 @@ fn a_redirect_has_the_host_in_its_one_form() {
 }
 
 #[test]
+fn a_plain_path_may_have_any_character_in_its_normal_form() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    let service = format!("http://{}", backend.address);
+    let service = [("name", "s"), ("url", &*service)];
+    gateway.admin("POST", "/services", &service).expect(201);
+    for (path, request) in [
+        ("/{id}", "/%7Bid%7D"),
+        ("/a[b]", "/a[b]"),
+        ("/c|d", "/c%7Cd"),
+        ("/e^f", "/e%5Ef"),
+        ("/g h", "/g%20h/more"),
+        ("/q\"r", "/q%22r"),
+        ("/\u{e4}", "/%C3%A4"),
+        ("/i%20j", "/i%20j"),
+    ] {
+        let made = route(&gateway, "s", &[("paths[]", path)]);
+        assert_eq!(made["paths"], json!([path]));
+        assert_eq!(status(&gateway, request, "h"), "200", "{path}");
+    }
+    for (path, message) in [
+        ("x", "should start with: / (fixed path) or ~/ (regex path)"),
+        ("/a//b", "must not have empty segments"),
+        ("/{a}%zz", "invalid url-encoded value: '%zz'"),
+        ("/{a}%2", "invalid url-encoded value: '%2'"),
+        (
+            "/{a}/../b",
+            "non-normalized path, consider use '/b' instead",
+        ),
+        ("/%7ba", "non-normalized path, consider use '/{a' instead"),
+        ("/a%2f", "non-normalized path, consider use '/a%2F' instead"),
+    ] {
+        let refused = gateway.admin("POST", "/services/s/routes", &[("paths[]", path)]);
+        let refused = refused.expect(400).json();
+        assert_eq!(refused["fields"]["paths"], json!([message]), "{path}");
+    }
+    // Paths that are sent, and not compared, keep the rules of RFC 3986.
+    let refused = gateway.admin("PATCH", "/services/s", &[("path", "/{a}")]);
+    refused.expect(400);
+}
+
+#[test]
+fn digits_alone_are_an_address_that_is_not_right() {
+    let gateway = Gateway::start();
+    gateway
+        .admin("POST", "/upstreams", &[("name", "u")])
+        .expect(201);
+    let field = |reply: Reply, field: &str| reply.expect(400).json()["fields"][field].clone();
+    for host in ["123", "1.2.3", "1.2.3.4.5", "300.1.1.1", "123."] {
+        let reply = gateway.admin("POST", "/services", &[("host", host)]);
+        assert_eq!(field(reply, "host"), format!("invalid value: {host}"));
+        let reply = gateway.admin("POST", "/upstreams", &[("name", host)]);
+        let message = format!("Invalid name ('{host}'); must be a valid hostname");
+        assert_eq!(field(reply, "name"), message);
+        for target in [host.to_owned(), format!("{host}:80")] {
+            let targets = "/upstreams/u/targets";
+            let reply = gateway.admin("POST", targets, &[("target", &target)]);
+            assert_ne!(field(reply, "target"), Value::Null, "{target}");
+        }
+        let fields = [("hosts[]", host)];
+        let reply = gateway.admin("POST", "/routes", &fields);
+        assert_ne!(field(reply, "hosts"), Value::Null, "{host}");
+        let fields = [("host_header", host)];
+        let reply = gateway.admin("PATCH", "/upstreams/u", &fields);
+        assert_ne!(field(reply, "host_header"), Value::Null, "{host}");
+    }
+    for host in ["1a", "123.test", "a.1"] {
+        let fields = [("host", host)];
+        gateway.admin("POST", "/services", &fields).expect(201);
+    }
+}
+
+#[test]
 fn a_look_up_that_takes_long_is_not_begun_again() {
     let dns = Dns::start();
     let backend = Backend::start("b");

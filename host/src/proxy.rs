@@ -36,7 +36,7 @@ use hyper::body::{Body, Incoming};
 
 pub(crate) use described::Described;
 pub use listen::{Listeners, Workers};
-pub(crate) use path::canonical_path;
+pub(crate) use path::{canonical_path, normal_path};
 pub use retry::Retry;
 pub use router::{Route, Router};
 

@@ -130,8 +130,13 @@ pub(super) fn path(text: &str) -> Result<(), String> {
             "invalid path: '{text}' (characters outside of the reserved list of RFC 3986 found)"
         ));
     }
+    rightly_escaped(text)
+}
+
+/// Whether two hexadecimal digits follow each `%`.
+fn rightly_escaped(text: &str) -> Result<(), String> {
     for (at, _) in text.match_indices('%') {
-        let escape = text.get(at..at + 3).unwrap_or(&text[at..]);
+        let escape: String = text[at..].chars().take(3).collect();
         if escape.len() < 3 || !escape[1..].bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(format!("invalid url-encoded value: '{escape}'"));
         }
@@ -139,7 +144,8 @@ pub(super) fn path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A path of a route: a prefix in normal form, or `~` and a regular expression.
+/// A path of a route: a prefix in normal form, of any characters, or `~` and a regular expression. A
+/// prefix may be escaped as well, as it is sent, which Kong does not take.
 pub(super) fn route_path(text: &str) -> Result<(), String> {
     if let Some(pattern) = text.strip_prefix('~').filter(|p| p.starts_with('/')) {
         return pattern_compiles(pattern);
@@ -147,9 +153,13 @@ pub(super) fn route_path(text: &str) -> Result<(), String> {
     if !text.starts_with('/') {
         return Err("should start with: / (fixed path) or ~/ (regex path)".into());
     }
-    path(text)?;
-    let normal = crate::proxy::canonical_path(text);
-    if normal != text {
+    if text.contains("//") {
+        return Err("must not have empty segments".into());
+    }
+    rightly_escaped(text)?;
+    let sent = crate::proxy::canonical_path(text);
+    let normal = crate::proxy::normal_path(text).unwrap_or_else(|| sent.clone());
+    if normal != text && sent != text {
         return Err(format!(
             "non-normalized path, consider use '{normal}' instead"
         ));
@@ -360,7 +370,17 @@ mod tests {
 
     #[test]
     fn paths_of_routes_are_normal_or_regular_expressions() {
-        assert_eq!(route_path("/a%20b"), Ok(()));
+        for right in ["/a%20b", "/a b", "/{a}|b[c]^", "/\u{e4}", "/a%FF", "/%2F"] {
+            assert_eq!(route_path(right), Ok(()), "{right}");
+        }
+        assert_eq!(
+            route_path("/%7bx"),
+            Err("non-normalized path, consider use '/{x' instead".into())
+        );
+        assert_eq!(
+            route_path("/a b%\u{e4}"),
+            Err("invalid url-encoded value: '%\u{e4}'".into())
+        );
         assert_eq!(
             route_path("/a/../%62"),
             Err("non-normalized path, consider use '/b' instead".into())

@@ -31,7 +31,12 @@ pub(super) fn normalize(path: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(resolve(&decode(path)))
 }
 
-/// The one way to write a path that is compared as this one is.
+/// A path as it is compared; none if that is no text.
+pub(crate) fn normal_path(path: &str) -> Option<String> {
+    String::from_utf8(normalize(path.as_bytes()).into_owned()).ok()
+}
+
+/// The one way to send a path that is compared as this one is.
 pub(crate) fn canonical_path(path: &str) -> String {
     let escaped = escape(normalize(path.as_bytes()).into_owned());
     String::from_utf8_lossy(&escaped).into_owned()
