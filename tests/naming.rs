@@ -388,6 +388,85 @@ fn digits_alone_are_an_address_that_is_not_right() {
 }
 
 #[test]
+fn a_put_of_a_target_makes_it_where_it_is_absent() {
+    let gateway = Gateway::start();
+    for name in ["u", "v"] {
+        gateway
+            .admin("POST", "/upstreams", &[("name", name)])
+            .expect(201);
+    }
+    let put = |path: &str, fields: &[(&str, &str)]| {
+        gateway.admin("PUT", &format!("/upstreams/{path}"), fields)
+    };
+    // By its name, in any spelling.
+    let made = put("u/targets/a.test:80", &[("tags[]", "x")])
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&made["target"], &made["weight"]),
+        (&json!("a.test:80"), &json!(100))
+    );
+    let made = put("u/targets/127.0.0.01", &[("weight", "7")])
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&made["target"], &made["weight"]),
+        (&json!("127.0.0.1:8000"), &json!(7))
+    );
+    // What is there is replaced: what is not named has its default.
+    let replaced = put("u/targets/127.0.0.1:8000", &[("tags[]", "x")])
+        .expect(200)
+        .json();
+    assert_eq!(replaced["id"], made["id"]);
+    assert_eq!(
+        (&replaced["weight"], &replaced["tags"]),
+        (&json!(100), &json!(["x"]))
+    );
+    // By its id.
+    let id = "3f2e27a8-5b7d-4a36-9d0e-0d6a4c1b2e3f";
+    let path = format!("u/targets/{id}");
+    put(&path, &[("weight", "1")]).expect(400);
+    let made = put(&path, &[("target", "c.test:1")]).expect(200).json();
+    assert_eq!(
+        (&made["id"], &made["target"]),
+        (&json!(id), &json!("c.test:1"))
+    );
+    let made = put(&path, &[("weight", "3")]).expect(200).json();
+    assert_eq!(
+        (&made["target"], &made["weight"]),
+        (&json!("c.test:1"), &json!(3))
+    );
+    // One of another upstream is not there, and stays.
+    put(&format!("v/targets/{id}"), &[("target", "c.test:1")]).expect(404);
+    let fields = [("weight", "1")];
+    put("v/targets/c.test:1", &fields).expect(200);
+    put("w/targets/c.test:1", &fields).expect(404);
+    put("u/targets/a%20b", &fields).expect(400);
+    put(&path, &[("target", "a.test:80")]).expect(409);
+    let all = gateway.admin("GET", "/upstreams/u/targets", &[]).json();
+    assert_eq!(all["data"].as_array().unwrap().len(), 3, "{all}");
+}
+
+#[test]
+fn a_target_that_many_put_at_once_is_there_once() {
+    let gateway = &Gateway::start();
+    gateway
+        .admin("POST", "/upstreams", &[("name", "u")])
+        .expect(201);
+    std::thread::scope(|scope| {
+        for weight in 1..=8 {
+            scope.spawn(move || {
+                let fields = [("weight", &*weight.to_string())];
+                let path = "/upstreams/u/targets/127.0.0.1:9";
+                gateway.admin("PUT", path, &fields).expect(200);
+            });
+        }
+    });
+    let all = gateway.admin("GET", "/upstreams/u/targets", &[]).json();
+    assert_eq!(all["data"].as_array().unwrap().len(), 1, "{all}");
+}
+
+#[test]
 fn a_look_up_that_takes_long_is_not_begun_again() {
     let dns = Dns::start();
     let backend = Backend::start("b");

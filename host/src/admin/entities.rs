@@ -47,7 +47,8 @@ pub(super) fn endpoints(kind: Kind) -> [Endpoint; 2] {
     .put(
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
             let input = input(kind, request).await?;
-            replace(&admin, kind, &key, input).await
+            let found = || find(&admin, kind, &key);
+            replace(&admin, kind, &key, input, found).await
         },
     )
     .patch(
@@ -105,18 +106,20 @@ pub(super) fn nested_endpoints(kind: Kind, reference: &'static Reference) -> Vec
             let parent = parent_id(&admin, to, &parent)?;
             let mut input = input(kind, request).await?;
             input.insert(field.into(), json!({ "id": parent }));
-            let found = find_in(&admin, kind, reference, parent, &key)?;
-            match found {
-                // Of a target there is an update only. Source: Kong.
-                None if kind == Kind::Target => Err(Error::not_found()),
-                Some(found) if kind == Kind::Target => {
-                    let key = Key::Id(id_of(&found.row));
-                    change(&admin, kind, &key, &input).await
+            let found = || find_in(&admin, kind, reference, parent, &key);
+            match found()? {
+                None if find(&admin, kind, &key)?.is_some() => {
+                    // The key is another parent's.
+                    return Err(Error::not_found());
                 }
-                // The key is another parent's.
-                None if find(&admin, kind, &key)?.is_some() => Err(Error::not_found()),
-                _ => replace(&admin, kind, &key, input).await,
+                // A client of Kong, where this is an update, need not say again what target it is.
+                Some(stored) if kind == Kind::Target => {
+                    let target = stored.row.get("target").cloned().unwrap_or_default();
+                    input.entry("target").or_insert(target);
+                }
+                _ => {}
             }
+            replace(&admin, kind, &key, input, found).await
         },
     )
     .patch(
@@ -183,7 +186,10 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
             let (row, id) = target(&admin, &key)?;
             let input = input(to, request).await?;
             match id {
-                Some(id) => replace(&admin, to, &id.to_string(), input).await,
+                Some(id) => {
+                    let found = || Ok(admin.store.get(to, id)?);
+                    replace(&admin, to, &id.to_string(), input, found).await
+                }
                 None => {
                     let (id, write) = insert(&admin, to, input)?;
                     let link = json!({ field: { "id": id } });
@@ -346,7 +352,7 @@ fn list_by_id(
 /// The id and the write for a new row.
 fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Error> {
     let id = match input.get("id") {
-        None | Some(Value::Null) => Uuid::new_v4(),
+        None | Some(Value::Null) => new_id(kind),
         Some(id) => id
             .as_str()
             .and_then(|id| Uuid::try_parse(id).ok())
@@ -374,25 +380,51 @@ async fn create(admin: &Admin, kind: Kind, input: Row) -> Answer {
     Ok((StatusCode::CREATED, body).into_response())
 }
 
-/// PUT: what is not named returns to its default; a row that is not there is made.
-async fn replace(admin: &Admin, kind: Kind, key: &str, mut input: Row) -> Answer {
+/// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of its making. So the
+/// orders that end in ids (lists, the table of an upstream, routes that match alike) are not by chance:
+/// they are in the order of making, and of routes, of which the greater id wins, the older one wins.
+fn new_id(kind: Kind) -> Uuid {
+    let ordered = Uuid::now_v7().as_u128();
+    let bits = if kind == Kind::Route {
+        !ordered
+    } else {
+        ordered
+    };
+    let id = uuid::Builder::from_u128(bits).with_variant(uuid::Variant::RFC4122);
+    id.with_version(uuid::Version::Random).into_uuid()
+}
+
+/// PUT: what is not named returns to its default; a row that `find` does not find is made. Of a target as
+/// well, as Kong's documentation has it; its code answers 404 there.
+async fn replace(
+    admin: &Admin,
+    kind: Kind,
+    key: &str,
+    mut input: Row,
+    find: impl Fn() -> Result<Option<Stored>, Error>,
+) -> Answer {
     resolve(admin, kind, &mut input)?;
     let key = Key::of(kind, key);
     if let Key::Name(field, text) = &key {
         input.insert((*field).into(), text.clone().into());
     }
     for _ in 0..TRIES {
-        let old = look_up(admin, kind, &key)?;
+        let old = find()?;
+        let is_new = old.is_none();
         let id = match (&key, &old) {
             (Key::Id(id), _) => *id,
             (_, Some(old)) => id_of(&old.row),
-            (_, None) => Uuid::new_v4(),
+            (_, None) => new_id(kind),
         };
         let row = kind.declaration().create(id, input.clone())?;
         let body = Json(Value::from(row.clone()));
         let write = Write::put(kind, id, row, None, old.map(|stored| stored.revision));
-        if write_if_unchanged(admin, write).await? {
-            return Ok(body.into_response());
+        match write_if_unchanged(admin, write).await {
+            Ok(true) => return Ok(body.into_response()),
+            Ok(false) => {}
+            // Another request has made it meanwhile.
+            Err(_) if is_new && find()?.is_some() => {}
+            Err(error) => return Err(error),
         }
     }
     Err(busy(kind))
