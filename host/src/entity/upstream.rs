@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
+use super::declaration::{Check, Declaration, Field, Preset, Shape};
 use super::validate::Violations;
 use super::{Kind, OnDelete, ReferenceBy, Row, check};
 use crate::authority::Authority;
@@ -283,7 +283,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::tags(),
     ],
     expand: couple_hashing,
-    normalize: stores_it_as_it_is,
+    normalize: settle_hashing,
     rules: &[
         fallback_fits,
         hashing_has_its_parameter,
@@ -308,18 +308,29 @@ fn couple_hashing(input: &mut Row, old: Option<&Row>) {
         Some(Value::Null) => {
             input.insert("hash_on".into(), "none".into());
         }
-        // Kong forces round-robin whatever the algorithm is. Here it ends hashing, and leaves an
-        // algorithm alone that was asked for, or has nothing to do with hashing.
+        // Whatever the algorithm was.
         Some(Value::String(on)) if on == "none" => {
-            let hashing = in_force == Some("consistent-hashing");
-            if let (None, true) = (algorithm, hashing) {
-                input.insert("algorithm".into(), "round-robin".into());
-            }
+            input.insert("algorithm".into(), "round-robin".into());
         }
         Some(_) => {
             input.insert("algorithm".into(), "consistent-hashing".into());
         }
     }
+}
+
+/// The same for a whole row, which Kong does whenever it reads one: an upstream that hashes on nothing
+/// takes turns, one that hashes on something hashes.
+fn settle_hashing(row: &mut Row) {
+    let algorithm = text(row, "algorithm");
+    if !KONG_ALGORITHMS.contains(&algorithm) {
+        return;
+    }
+    let (field, settled) = match (algorithm, text(row, "hash_on")) {
+        ("least-connections" | "latency", _) => ("hash_on", "none"),
+        (_, "none") => ("algorithm", "round-robin"),
+        _ => ("algorithm", "consistent-hashing"),
+    };
+    row.insert(field.into(), settled.into());
 }
 
 fn text<'r>(row: &'r Row, field: &str) -> &'r str {
