@@ -561,3 +561,29 @@ fn algorithm_and_hash_on_read_back_as_in_kong() {
         assert_eq!(&found, read, "{posted:?} {patched:?}");
     }
 }
+
+#[test]
+fn a_host_with_the_port_wins_over_the_same_without() {
+    let gateway = Gateway::start();
+    let [plain, ported] = ["plain", "ported"].map(Backend::start);
+    for backend in [(&plain, "plain"), (&ported, "ported")] {
+        let url = format!("http://{}", backend.0.address);
+        let fields = [("name", backend.1), ("url", &*url)];
+        gateway.admin("POST", "/services", &fields).expect(201);
+    }
+    let small = "00000000-0000-4000-8000-000000000001";
+    let great = "ffffffff-ffff-4fff-bfff-fffffffffff1";
+    for ids in [[small, great], [great, small]] {
+        for (service, host, id) in [
+            ("plain", "example.com", ids[0]),
+            ("ported", "example.com:81", ids[1]),
+        ] {
+            let path = format!("/routes/{id}");
+            let fields = json!({"hosts": [host], "service": {"name": service}});
+            gateway.admin_json("PUT", &path, &fields).expect(200);
+        }
+        let of = |host| asked(&answer(&gateway, "/", host))["backend"].clone();
+        assert_eq!(of("example.com:81"), "ported", "{ids:?}");
+        assert_eq!(of("example.com:82"), "plain");
+    }
+}

@@ -1,14 +1,15 @@
 //! Which route a request takes: Kong's `traditional_compatible` rules, as an index.
 //!
-//! Each way to match a route (one prefix path, or one regular expression, or no path at all) is an
-//! entry. Entries are ranked once by Kong's 64-bit priority; a request is looked up by host and by
+//! Each way to match a route (one prefix path, or one regular expression, or no path at all, and hosts
+//! that match equally closely) is an entry. Entries are ranked once by Kong's 64-bit priority, then by
+//! how closely their hosts match, then by the id of their route; a request is looked up by host and by
 //! the prefixes of its path, and takes the best-ranked entry whose other criteria hold. Its cost
 //! depends on the number of different lengths of prefixes, not on the number of routes.
 
 mod criteria;
 mod priority;
 
-use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 // Its keys come from the Admin API, so a slower hash that holds against attackers gains nothing.
@@ -19,7 +20,7 @@ use uuid::Uuid;
 
 use super::retry::Retry;
 use crate::entity;
-use criteria::{Hosts, PathPattern, Values};
+use criteria::{Closeness, Hosts, PathPattern, Values};
 
 /// A route, ready to be matched.
 #[derive(Debug)]
@@ -94,6 +95,14 @@ pub struct Router {
 struct Entry {
     route: Arc<Route>,
     regex: Option<Regex>,
+}
+
+/// A way to match a route: by one of its paths, and by those of its hosts that match equally closely.
+struct Way {
+    priority: u64,
+    closeness: Closeness,
+    route: Arc<Route>,
+    path: Option<PathPattern>,
 }
 
 /// The entries that share a host.
@@ -173,37 +182,48 @@ impl Route {
 impl Router {
     /// Indexes routes.
     pub fn new(routes: impl Iterator<Item = Arc<Route>>) -> Self {
-        let mut ranked: Vec<(u64, Arc<Route>, Option<PathPattern>)> = Vec::new();
+        let mut ways: Vec<Way> = Vec::new();
         for route in routes.filter(|route| route.http) {
-            if route.paths.is_empty() {
-                ranked.push((route.priority, Arc::clone(&route), None));
+            let mut closeness: Vec<Closeness> = route.hosts.iter().map(Hosts::closeness).collect();
+            closeness.sort_unstable();
+            closeness.dedup();
+            if closeness.is_empty() {
+                closeness.push(Closeness::default());
             }
-            for path in &route.paths {
-                let priority = route.priority | priority::of_path(path, route.regex_priority);
-                ranked.push((priority, Arc::clone(&route), Some(path.clone())));
+            let paths = route.paths.iter().map(Some);
+            let pathless = route.paths.is_empty().then_some(None);
+            for path in paths.chain(pathless) {
+                let of_path = path.map_or(0, |path| priority::of_path(path, route.regex_priority));
+                ways.extend(closeness.iter().map(|closeness| Way {
+                    priority: route.priority | of_path,
+                    closeness: *closeness,
+                    route: Arc::clone(&route),
+                    path: path.cloned(),
+                }));
             }
         }
-        // Of equal priorities the greater id wins, as in Kong.
-        ranked.sort_by(|(a, route_a, _), (b, route_b, _)| {
-            b.cmp(a).then_with(|| route_b.id.cmp(&route_a.id))
-        });
+        // What is left is for the id, as in Kong: of two equal routes the greater id wins.
+        ways.sort_by_key(|way| Reverse((way.priority, way.closeness, way.route.id)));
         let mut router = Self::default();
-        for (rank, (_, route, path)) in ranked.into_iter().enumerate() {
-            router.list(rank, &route, path.as_ref());
-            let regex = match path {
+        for (rank, way) in ways.into_iter().enumerate() {
+            router.list(rank, &way);
+            let regex = match way.path {
                 Some(PathPattern::Regex(regex)) => Some(regex),
                 _ => None,
             };
+            let route = way.route;
             router.entries.push(Entry { route, regex });
         }
         router
     }
 
-    fn list(&mut self, rank: usize, route: &Route, path: Option<&PathPattern>) {
-        if route.hosts.is_empty() {
+    fn list(&mut self, rank: usize, way: &Way) {
+        let path = way.path.as_ref();
+        if way.route.hosts.is_empty() {
             self.any.list(Listed { rank, port: None }, path);
         }
-        for host in &route.hosts {
+        let hosts = way.route.hosts.iter();
+        for host in hosts.filter(|host| host.closeness() == way.closeness) {
             let (groups, key, port) = match host {
                 Hosts::Exact(host, port) => (&mut self.exact, host, *port),
                 Hosts::Suffix(suffix, port) => (&mut self.suffixes, suffix, *port),

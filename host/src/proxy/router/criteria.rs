@@ -19,9 +19,36 @@ pub(super) enum Hosts {
     Prefix(Box<str>, Option<u16>),
 }
 
+/// How closely a host of a route matches, the closest last. It decides between routes of equal priority,
+/// where Kong has the id decide, which is random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Closeness {
+    /// Whether there is a host at all.
+    named: bool,
+    /// Whether it has no `*`.
+    exact: bool,
+    /// Length of what a wildcard fixes; 0 for a host without one.
+    fixed: usize,
+    /// Whether it has a port.
+    port: bool,
+}
+
 impl Hosts {
     pub(super) fn is_exact(&self) -> bool {
         matches!(self, Self::Exact(..))
+    }
+
+    pub(super) fn closeness(&self) -> Closeness {
+        let (fixed, port) = match self {
+            Self::Exact(_, port) => (0, port),
+            Self::Suffix(fixed, port) | Self::Prefix(fixed, port) => (fixed.len(), port),
+        };
+        Closeness {
+            named: true,
+            exact: self.is_exact(),
+            fixed,
+            port: port.is_some(),
+        }
     }
 }
 

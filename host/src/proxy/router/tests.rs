@@ -120,6 +120,34 @@ fn all_names_of_headers_and_any_value_of_each_must_match() {
 }
 
 #[test]
+fn of_equal_routes_the_one_whose_host_matches_more_closely_wins() {
+    for (close, far) in [
+        ("example.com:8000", "example.com"),
+        ("*.example.com:8000", "*.example.com"),
+        ("a.*:8000", "a.*"),
+        ("*.example.com", "*.com"),
+        ("a.example.*", "a.*"),
+        ("*.example.com", "a.*"),
+    ] {
+        for ids in [[1, 2], [2, 1]] {
+            // A wildcard that does not match, so that both have the same priority.
+            let hosts = |host| json!({"hosts": [host, "*.other.test", "other.test:1"]});
+            let routes = [
+                route("close", ids[0], hosts(close)),
+                route("far", ids[1], hosts(far)),
+            ];
+            let host = if close.starts_with("example") {
+                "example.com"
+            } else {
+                "a.example.com"
+            };
+            let taken = answers(&routes, host, "/");
+            assert_eq!(taken, Some(ids[0]), "{close} before {far}");
+        }
+    }
+}
+
+#[test]
 fn of_equal_routes_the_greater_id_wins() {
     let routes = [
         route("a", 1, json!({"paths": ["/"]})),
@@ -165,18 +193,24 @@ proptest! {
 }
 
 fn scan(routes: &[Arc<Route>], host: &str, path: &str) -> Option<u128> {
-    let mut best: Option<(u64, u128)> = None;
+    let mut best: Option<(u64, Closeness, u128)> = None;
     for route in routes {
-        let host_matches = route.hosts.is_empty()
-            || route.hosts.iter().any(|pattern| match pattern {
-                Hosts::Exact(name, port) => **name == *host && port.is_none_or(|p| p == 8000),
-                Hosts::Suffix(suffix, _) => host.ends_with(&**suffix),
-                Hosts::Prefix(prefix, _) => host.starts_with(&**prefix),
-            });
-        if !host_matches || !(route.methods.is_empty() || route.methods.contains(&Method::GET)) {
+        let matching = route.hosts.iter().filter(|pattern| match pattern {
+            Hosts::Exact(name, port) => **name == *host && port.is_none_or(|p| p == 8000),
+            Hosts::Suffix(suffix, _) => host.ends_with(&**suffix),
+            Hosts::Prefix(prefix, _) => host.starts_with(&**prefix),
+        });
+        let closest = matching.map(Hosts::closeness).max();
+        let any = route.hosts.is_empty().then(Closeness::default);
+        let Some(closeness) = closest.or(any) else {
+            continue;
+        };
+        if !(route.methods.is_empty() || route.methods.contains(&Method::GET)) {
             continue;
         }
-        let mut offer = |priority: u64| best = best.max(Some((priority, route.id.as_u128())));
+        let mut offer = |priority: u64| {
+            best = best.max(Some((priority, closeness, route.id.as_u128())));
+        };
         if route.paths.is_empty() {
             offer(route.priority);
         }
@@ -190,5 +224,5 @@ fn scan(routes: &[Arc<Route>], host: &str, path: &str) -> Option<u128> {
             }
         }
     }
-    best.map(|(_, id)| id)
+    best.map(|(_, _, id)| id)
 }
