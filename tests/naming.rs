@@ -587,3 +587,66 @@ fn a_host_with_the_port_wins_over_the_same_without() {
         assert_eq!(of("example.com:82"), "plain");
     }
 }
+
+#[test]
+fn what_kong_has_and_is_not_there_yet_is_named() {
+    let gateway = Gateway::start();
+    gateway
+        .admin("POST", "/services", &[("name", "s"), ("host", "h")])
+        .expect(201);
+    let message = |method, path: &str, status| {
+        let reply = gateway.admin(method, path, &[]).expect(status);
+        reply.json()["message"].as_str().unwrap().to_owned()
+    };
+    for (path, entity) in [
+        ("/consumers", "consumers"),
+        ("/consumers/luka", "consumers"),
+        ("/consumers/luka/key-auth", "key-auth"),
+        ("/certificates", "certificates"),
+        ("/certificates/x/snis", "snis"),
+        ("/snis", "snis"),
+        ("/ca_certificates", "ca_certificates"),
+        ("/vaults", "vaults"),
+        ("/keys", "keys"),
+        ("/key-sets/x/keys", "keys"),
+        ("/key-auths", "key-auths"),
+        ("/acls", "acls"),
+        ("/filter-chains", "filter-chains"),
+        ("/plugins", "plugins"),
+        ("/plugins/enabled", "plugins"),
+        ("/services/s/plugins", "plugins"),
+        ("/routes/r/plugins/p", "plugins"),
+        ("/schemas/services", "schemas"),
+        ("/tags", "tags"),
+        ("/config", "config"),
+        ("/services/s/client_certificate", "certificates"),
+    ] {
+        let said = message("GET", path, 404);
+        assert!(said.contains(&format!("'{entity}'")), "{path}: {said}");
+        for there in ["services", "routes", "upstreams", "targets", "balancers"] {
+            assert!(said.contains(there), "{path}: {said}");
+        }
+    }
+    for (method, path) in [
+        ("POST", "/plugins"),
+        ("PUT", "/plugins/x"),
+        ("PATCH", "/plugins/x"),
+        ("POST", "/services/s/plugins"),
+        ("POST", "/routes/r/plugins"),
+        ("POST", "/consumers/luka/plugins"),
+    ] {
+        let said = message(method, path, 501);
+        assert!(said.contains("'plugins'"), "{path}: {said}");
+    }
+    let fields = [("name", "rate-limiting"), ("config.minute", "5")];
+    let said = gateway
+        .admin("POST", "/plugins", &fields)
+        .expect(501)
+        .text();
+    assert!(said.contains("'plugins'"), "{said}");
+    message("POST", "/consumers", 404);
+    message("DELETE", "/plugins/x", 404);
+    for path in ["/konsumers", "/services/s/targets", "/x", "/services/s/x"] {
+        assert_eq!(message("GET", path, 404), "Not found", "{path}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The Admin API: one set of handlers for every entity, generated from the declarations.
 
+mod absent;
 mod balancers;
 mod canary;
 mod candidate;
@@ -139,7 +140,7 @@ fn router(admin: Admin) -> Router {
         router = router.route(&path, methods);
     }
     router
-        .fallback(async || Error::not_found())
+        .fallback(absent::answer)
         .layer(axum::middleware::from_fn(respond::frame))
         .layer(map_response_with_state((), respond::server))
         .with_state(admin)

@@ -1,0 +1,98 @@
+//! What Kong has under a path where there is nothing yet, so that it is not taken for a mistyped path.
+
+use http::{Method, StatusCode, Uri};
+
+use crate::error::Error;
+
+/// What is there.
+const THERE: &str = "services, routes, upstreams, targets and balancers";
+
+/// Collections and endpoints of Kong by the segment of a path that names them, with the name that the
+/// answer has. Source: Kong 3.9, `kong.api.routes`, and the plugins that bring entities.
+const ABSENT: &[(&str, &str)] = &[
+    (PLUGINS, PLUGINS),
+    ("acls", "acls"),
+    ("acme", "acme"),
+    ("basic-auth", "basic-auth"),
+    ("basic-auths", "basic-auths"),
+    ("ca_certificate", "ca_certificates"),
+    ("ca_certificates", "ca_certificates"),
+    ("cache", "cache"),
+    ("certificate", "certificates"),
+    ("certificates", "certificates"),
+    ("client_certificate", "certificates"),
+    ("clustering", "clustering"),
+    ("config", "config"),
+    ("consumer", "consumers"),
+    ("consumer_groups", "consumer_groups"),
+    ("consumers", "consumers"),
+    ("debug", "debug"),
+    ("filter-chains", "filter-chains"),
+    ("filters", "filter-chains"),
+    ("hmac-auth", "hmac-auth"),
+    ("hmac-auths", "hmac-auths"),
+    ("jwt", "jwt"),
+    ("jwts", "jwts"),
+    ("key-auth", "key-auth"),
+    ("key-auths", "key-auths"),
+    ("key-sets", "key-sets"),
+    ("keys", "keys"),
+    ("licenses", "licenses"),
+    ("oauth2", "oauth2"),
+    ("oauth2_tokens", "oauth2_tokens"),
+    ("proxy-cache", "proxy-cache"),
+    ("rbac", "rbac"),
+    ("schemas", "schemas"),
+    ("session", "session"),
+    ("sessions", "sessions"),
+    ("sni", "snis"),
+    ("snis", "snis"),
+    ("tags", "tags"),
+    ("timers", "timers"),
+    ("vaults", "vaults"),
+    ("workspaces", "workspaces"),
+];
+
+const PLUGINS: &str = "plugins";
+
+/// The answer where no endpoint has this path.
+pub(super) async fn answer(method: Method, uri: Uri) -> Error {
+    let Some(name) = absent(uri.path()) else {
+        return Error::not_found();
+    };
+    let makes_one = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+    if name == PLUGINS && makes_one {
+        let message = format!(
+            "no plugin of Kong is there yet, and none takes effect: Kong's '{PLUGINS}' cannot be \
+             stored. There are {THERE}"
+        );
+        return Error::Plain(StatusCode::NOT_IMPLEMENTED, message);
+    }
+    let message = format!("Kong's '{name}' are not there yet: there are {THERE}");
+    Error::Plain(StatusCode::NOT_FOUND, message)
+}
+
+/// What of Kong a path names that is not there: collections and keys take turns in it.
+fn absent(path: &str) -> Option<&'static str> {
+    let collections = path.trim_matches('/').split('/').step_by(2);
+    let known = collections.filter_map(|segment| {
+        let mut absent = ABSENT.iter();
+        absent.find(|(known, _)| *known == segment)
+    });
+    known.last().map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_path_names_is_its_last_collection() {
+        assert_eq!(absent("/consumers"), Some("consumers"));
+        assert_eq!(absent("/consumers/x/key-auth/y"), Some("key-auth"));
+        assert_eq!(absent("/services/plugins/plugins"), Some("plugins"));
+        assert_eq!(absent("/schemas/services"), Some("schemas"));
+        assert_eq!(absent("/services/plugins/x"), None);
+        assert_eq!(absent("/"), None);
+    }
+}
