@@ -44,7 +44,13 @@ fn usage(gateway: &Gateway, name: &str) -> Value {
 fn every_shipped_balancer_serves_by_itself() {
     let (gateway, _backends) = with_backends();
     for name in ALL {
-        set(&gateway, &json!({"algorithm": name}));
+        let mut settings = json!({"algorithm": name});
+        if name == "consistent-hashing" {
+            // Without anything to hash on it would be round-robin. No request has this.
+            settings["hash_on"] = "header".into();
+            settings["hash_on_header"] = "x-none".into();
+        }
+        set(&gateway, &settings);
         let tally = Tally::of(gateway.proxy, "/", 4, 50);
         assert_eq!(tally.failures, [""; 0], "{name}");
         // Without a key, or idle, everybody gets some; but all requests begin alike here.
@@ -66,6 +72,9 @@ fn a_switch_every_moment_costs_no_request() {
             let mut settings = json!({"algorithm": name});
             if ["consistent-hashing", "maglev"].contains(name) {
                 settings["hash_on"] = "ip".into();
+            } else if *name == "round-robin" {
+                // While there is something to hash on it would be consistent-hashing.
+                settings["hash_on"] = "none".into();
             }
             set(&gateway, &settings);
             load.wait_for(20);
