@@ -48,7 +48,7 @@ fn malformed_requests_are_refused_on_both_ports() {
     // A body that is none is found out by whoever reads it.
     for (to, path) in [(gateway.proxy, "/"), (gateway.admin, "/services")] {
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              transfer-encoding: chunked\r\n\r\nzz\r\n"
         );
         let answer = exchange(to, &request);
@@ -118,7 +118,7 @@ fn slow_clients_are_let_go() {
     for (to, path) in [(gateway.proxy, "/"), (gateway.admin, "/services")] {
         let mut body = Raw::connect(to);
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              content-length: 10\r\n\r\nabc"
         );
         let said = body.send(head.as_bytes()).read_to_end();
@@ -130,7 +130,7 @@ fn slow_clients_are_let_go() {
 #[test]
 fn a_body_that_nobody_wants_leaves_the_connection_open() {
     let gateway = Gateway::start();
-    let head = "POST /nowhere HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     for to in [gateway.proxy, gateway.admin] {
         let mut raw = Raw::connect(to);
         for _ in 0..2 {

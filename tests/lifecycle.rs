@@ -247,11 +247,11 @@ fn settings_come_from_flag_environment_and_file() {
 fn a_change_in_flight_is_answered_before_the_end() {
     let gateway = Gateway::start();
     let mut idle = Raw::connect(gateway.admin);
-    idle.send(b"GET /status HTTP/1.1\r\nhost: h\r\n\r\n");
+    idle.send(b"GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n");
     idle.read_until("\r\n\r\n");
     let mut slow = Raw::connect(gateway.admin);
     slow.send(
-        b"POST /services HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n\
+        b"POST /services HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
           expect: 100-continue\r\ncontent-length: 13\r\n\r\n",
     );
     // It is waiting for the body now.

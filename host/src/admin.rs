@@ -1,6 +1,7 @@
 //! The Admin API: one set of handlers for every entity, generated from the declarations.
 
 mod absent;
+mod access;
 mod balancers;
 mod canary;
 mod candidate;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::map_response_with_state;
+use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::routing::{MethodRouter, get};
 
 pub use balancers::install_shipped;
@@ -127,6 +128,7 @@ fn router(admin: Admin) -> Router {
     let list = get(async move || info::endpoints(&paths));
     endpoints.push(("/endpoints".into(), list, "GET, HEAD, OPTIONS"));
 
+    let access = Arc::new(admin.config.admin_access.clone());
     let mut router = Router::new();
     for (path, methods, allowed) in endpoints {
         let methods = methods
@@ -141,7 +143,7 @@ fn router(admin: Admin) -> Router {
     }
     router
         .fallback(absent::answer)
-        .layer(axum::middleware::from_fn(respond::frame))
+        .layer(from_fn_with_state(access, respond::frame))
         .layer(map_response_with_state((), respond::server))
         .with_state(admin)
 }

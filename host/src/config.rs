@@ -14,6 +14,7 @@ use minisign_verify::PublicKey;
 use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use url::Url;
 
 /// Settings as written: what is missing is none.
 #[derive(Debug, Default, Args, Deserialize)]
@@ -26,6 +27,14 @@ pub struct Written {
     /// Address that the Admin API listens on; port 0 takes a free one [default: 127.0.0.1:8001]
     #[arg(long, env = "POINTSMAN_ADMIN_LISTEN", value_name = "ADDR")]
     pub admin_listen: Option<String>,
+
+    /// URLs of web pages that may use the Admin API from within a browser, such as Kong Manager's, separated by commas; pages on this machine may in any case [default: none]
+    #[arg(long, env = "POINTSMAN_ADMIN_GUI_URL", value_name = "URLS")]
+    pub admin_gui_url: Option<String>,
+
+    /// Host names that the Admin API answers for besides addresses and localhost, separated by commas [default: none]
+    #[arg(long, env = "POINTSMAN_ADMIN_HOSTS", value_name = "NAMES")]
+    pub admin_hosts: Option<String>,
 
     /// Folder for entities, components and their compiled forms; made if it is missing [default: pointsman-data]
     #[arg(long, env = "POINTSMAN_DATA_DIR", value_name = "DIR")]
@@ -145,6 +154,8 @@ pub struct Config {
     pub proxy_listen: SocketAddr,
     /// Where the Admin API listens.
     pub admin_listen: SocketAddr,
+    /// From where a browser may use the Admin API.
+    pub admin_access: AdminAccess,
     /// Holds everything that outlives the process.
     pub data_dir: PathBuf,
     /// Proxy threads.
@@ -159,6 +170,17 @@ pub struct Config {
     pub dns: Dns,
     /// Bounds of the component host.
     pub balancer: Balancer,
+}
+
+/// From where a browser may use the Admin API, besides pages on the same machine.
+#[derive(Debug, Clone, Default)]
+pub struct AdminAccess {
+    /// The URLs of `admin_gui_url`, as they are written.
+    pub urls: Vec<String>,
+    /// Their origins, as browsers write them (RFC 6454, 6.2).
+    pub origins: Vec<String>,
+    /// Host names that it answers for, in lower case and without a dot at their end.
+    pub hosts: Vec<String>,
 }
 
 /// How names are looked up.
@@ -253,6 +275,7 @@ impl Config {
         let config = Self {
             proxy_listen: m.address("proxy_listen", written.proxy_listen, "0.0.0.0:8000"),
             admin_listen: m.address("admin_listen", written.admin_listen, "127.0.0.1:8001"),
+            admin_access: m.admin_access(written.admin_gui_url, written.admin_hosts),
             data_dir: written.data_dir.unwrap_or_else(|| "pointsman-data".into()),
             workers: m.within("workers", written.workers, cores, 1, 1024),
             log: m.filter(written.log),
@@ -399,6 +422,8 @@ impl Written {
         first!(
             proxy_listen,
             admin_listen,
+            admin_gui_url,
+            admin_hosts,
             data_dir,
             workers,
             config,
@@ -425,6 +450,12 @@ impl Written {
     }
 }
 
+/// The entries of a list that is written in one text.
+fn list(text: Option<&str>) -> impl Iterator<Item = &str> {
+    let entries = text.unwrap_or_default().split(',').map(str::trim);
+    entries.filter(|entry| !entry.is_empty())
+}
+
 /// Collects what is wrong while the rest is still read.
 struct Mistakes<'a>(&'a mut Vec<String>);
 
@@ -440,6 +471,32 @@ impl Mistakes<'_> {
                 SocketAddr::from(([0, 0, 0, 0], 0))
             }
         }
+    }
+
+    fn admin_access(&mut self, urls: Option<String>, hosts: Option<String>) -> AdminAccess {
+        let mut access = AdminAccess::default();
+        for url in list(urls.as_deref()) {
+            match Url::parse(url) {
+                Ok(parsed) if matches!(parsed.scheme(), "http" | "https") => {
+                    access.urls.push(url.to_owned());
+                    access.origins.push(parsed.origin().ascii_serialization());
+                }
+                _ => self.0.push(format!(
+                    "admin_gui_url = \"{url}\": expected URLs, such as http://localhost:8002, separated by commas"
+                )),
+            }
+        }
+        for host in list(hosts.as_deref()) {
+            let name = host.strip_suffix('.').unwrap_or(host);
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            if name.is_empty() || !name.bytes().all(allowed) {
+                self.0.push(format!(
+                    "admin_hosts = \"{host}\": expected host names without port, such as admin.example.com, separated by commas"
+                ));
+            }
+            access.hosts.push(name.to_ascii_lowercase());
+        }
+        access
     }
 
     fn servers(&mut self, value: Option<String>) -> Vec<SocketAddr> {

@@ -1,5 +1,6 @@
 //! What every response of the Admin API carries.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
@@ -9,37 +10,52 @@ use http::StatusCode;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONTENT_TYPE, HeaderMap,
-    HeaderName, HeaderValue, ORIGIN, SERVER, VARY,
+    HeaderName, HeaderValue, SERVER, VARY,
 };
 
+use super::access::{self, Page};
+use crate::config::AdminAccess;
 use crate::proxy::PRODUCT;
 
 const X_KONG_ADMIN_LATENCY: HeaderName = HeaderName::from_static("x-kong-admin-latency");
 
-/// Lets browser clients of any origin in, as Kong does, and tells how long the answer took.
-pub(super) async fn frame(request: Request, next: Next) -> Response {
+/// Lets in who may come in, tells browsers which page may read the answer, and how long it took.
+pub(super) async fn frame(
+    State(settings): State<Arc<AdminAccess>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
-    let origin = request.headers().get(ORIGIN).cloned();
-    let mut response = next.run(request).await;
+    let (page, admitted) = access::admit(&settings, &request);
+    let mut response = match admitted {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
     let headers = response.headers_mut();
     if let Some(content_type) = headers.get_mut(CONTENT_TYPE)
         && content_type == "application/json"
     {
         *content_type = HeaderValue::from_static("application/json; charset=utf-8");
     }
-    match origin {
-        Some(origin) => {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(VARY, HeaderValue::from_static("Origin"));
+    let readers = match page {
+        Page::None => Some(HeaderValue::from_static("*")),
+        Page::Admitted(origin) => Some(origin),
+        Page::Foreign => None,
+    };
+    match readers {
+        Some(readers) => {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, readers);
+            headers.insert(
+                ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
         }
         None => {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            headers.remove(ACCESS_CONTROL_ALLOW_METHODS);
+            headers.remove(ACCESS_CONTROL_ALLOW_HEADERS);
         }
     }
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_CREDENTIALS,
-        HeaderValue::from_static("true"),
-    );
+    headers.insert(VARY, HeaderValue::from_static("Origin"));
     let latency = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     headers.insert(X_KONG_ADMIN_LATENCY, HeaderValue::from(latency));
     response

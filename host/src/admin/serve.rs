@@ -90,8 +90,10 @@ fn without_trailing_slash(mut request: Request<Incoming>) -> Request<Incoming> {
         Some(query) => format!("{short}?{query}"),
         None => short.to_owned(),
     };
-    if let Ok(target) = PathAndQuery::try_from(target) {
-        *request.uri_mut() = Uri::from(target);
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(target).ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
     }
     request
 }
