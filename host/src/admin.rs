@@ -2,7 +2,9 @@
 
 mod absent;
 mod access;
+mod arguments;
 mod balancers;
+mod bounds;
 mod canary;
 mod candidate;
 mod decode;
@@ -16,6 +18,7 @@ mod metrics;
 mod paced;
 mod page;
 mod record;
+mod refusal;
 mod respond;
 mod serve;
 mod settings;

@@ -87,6 +87,17 @@ impl Error {
         )
     }
 
+    /// A path names a row by what this field of it can never be, as `message` says.
+    pub fn unique_key(field: &str, message: impl Into<String>) -> Self {
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            10,
+            &format!("invalid unique {field}"),
+            message.into(),
+            None,
+        )
+    }
+
     /// A page cannot start there.
     pub fn offset(offset: &str, reason: &str) -> Self {
         let message = format!("'{offset}' is not a valid offset: {reason}");

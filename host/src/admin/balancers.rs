@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::arguments::Path;
 use super::entities::{self, Key, TRIES, busy, find, id_of};
 use super::page::Page;
 use super::{Admin, canary, decode, settings, upload, versions};

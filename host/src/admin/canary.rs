@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::arguments::Path;
 use super::balancers::not_shipped;
 use super::entities::{Endpoint, TRIES, busy, id_of};
 use super::versions::{self, balancer_of, named, seconds, text, written};

@@ -8,15 +8,13 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::form;
+use super::bounds::{ARGUMENTS, Room, too_many_arguments};
 use super::paced::TooSlow;
+use super::{arguments, form};
 use crate::entity::{Field, Row};
 use crate::error::Error;
 
-/// Most arguments of a form. Source: Kong.
-const ARGUMENTS: usize = 1000;
-
-/// The fields that a request carries.
+/// The fields that a request carries, within the bounds of what is built from input.
 pub(super) async fn fields(fields: &[Field], request: Request, limit: usize) -> Result<Row, Error> {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
@@ -29,36 +27,27 @@ pub(super) async fn fields(fields: &[Field], request: Request, limit: usize) -> 
     };
     let content_type = content_type.to_str().unwrap_or_default();
     let lower = content_type.to_ascii_lowercase();
+    let mut room = Room::new();
     if lower.starts_with("application/json") {
         let body = read(body, limit).await?;
-        let unreadable = || Error::bad_request("Cannot parse JSON body");
-        let value: Value = serde_json::from_slice(&body).map_err(|_| unreadable())?;
-        return match value {
-            Value::Object(row) if row.len() > ARGUMENTS => Err(too_many()),
+        return match room.json(&body)? {
+            Value::Object(row) if row.len() > ARGUMENTS => Err(too_many_arguments()),
             Value::Object(row) => Ok(row),
-            _ => Err(unreadable()),
+            _ => Err(Error::bad_request("Cannot parse JSON body")),
         };
     }
     let pairs: Vec<(String, Value)> = if lower.starts_with("application/x-www-form-urlencoded") {
         let body = read(body, limit).await?;
-        form_urlencoded::parse(&body)
-            .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
-            .collect()
+        let pairs = arguments::pairs(&body)?.into_iter();
+        pairs.map(|(name, value)| (name, value.into())).collect()
     } else if lower.starts_with("multipart/form-data") {
-        multipart(content_type, read(body, limit).await?).await?
+        multipart(content_type, read(body, limit).await?, &mut room).await?
     } else {
         return Err(Error::Bare(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     };
-    if pairs.len() > ARGUMENTS {
-        return Err(too_many());
-    }
-    let mut row = form::structure(pairs);
+    let mut row = form::structure(pairs, &mut room)?;
     form::infer(fields, &mut row);
     Ok(row)
-}
-
-fn too_many() -> Error {
-    Error::bad_request("Too many arguments")
 }
 
 fn has_body(headers: &HeaderMap) -> bool {
@@ -110,15 +99,18 @@ fn unread(error: axum::Error) -> Error {
 }
 
 /// The parts of a multipart form with their names; a part of type JSON is decoded.
-async fn multipart(content_type: &str, body: Bytes) -> Result<Vec<(String, Value)>, Error> {
+async fn multipart(
+    content_type: &str,
+    body: Bytes,
+    room: &mut Room,
+) -> Result<Vec<(String, Value)>, Error> {
     let mut pairs = Vec::new();
     for part in parts(content_type, body).await? {
         let json = part.content_type.as_deref() == Some("application/json");
         let value = if json {
-            serde_json::from_slice(&part.content)
-                .map_err(|_| Error::bad_request("Cannot parse JSON body"))?
+            room.json(&part.content)?
         } else {
-            String::from_utf8_lossy(&part.content).into_owned().into()
+            arguments::utf8(&part.name, part.content.into())?.into()
         };
         pairs.push((part.name, value));
     }
@@ -132,13 +124,20 @@ pub(super) struct Part {
     pub(super) content: Bytes,
 }
 
+/// The parts of a multipart form; none of an empty body, which Kong takes as well.
 pub(super) async fn parts(content_type: &str, body: Bytes) -> Result<Vec<Part>, Error> {
+    let mut parts = Vec::new();
+    if body.is_empty() {
+        return Ok(parts);
+    }
     let malformed = |error: multer::Error| Error::bad_request(format!("malformed form: {error}"));
     let boundary = multer::parse_boundary(content_type).map_err(malformed)?;
     let stream = futures_util::stream::once(async move { Ok::<_, std::io::Error>(body) });
     let mut form = multer::Multipart::new(stream, boundary);
-    let mut parts = Vec::new();
     while let Some(field) = form.next_field().await.map_err(malformed)? {
+        if parts.len() == ARGUMENTS {
+            return Err(too_many_arguments());
+        }
         parts.push(Part {
             name: field.name().unwrap_or_default().to_owned(),
             content_type: field.content_type().map(|t| t.essence_str().to_owned()),

@@ -1,7 +1,7 @@
 //! The endpoints of every entity, from its declaration.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use http::StatusCode;
@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
+use super::arguments::Path;
 use super::page::Page;
-use super::{Admin, BODY_LIMIT, decode, settings, shadow, targets};
+use super::{Admin, BODY_LIMIT, bounds, decode, settings, shadow, targets};
 use crate::entity::{Kind, Reference, ReferenceBy, Row, Shape};
 use crate::error::Error;
 use crate::store::{self, Stored, Write};
@@ -437,6 +438,11 @@ pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) ->
     for _ in 0..TRIES {
         let old = look_up(admin, kind, key)?.ok_or_else(|| key.missing())?;
         let row = kind.declaration().update(&old.row, input.clone())?;
+        let row = Value::from(row);
+        bounds::check(&row)?;
+        let Value::Object(row) = row else {
+            return Err(Error::not_found());
+        };
         let body = Json(Value::from(row.clone()));
         let write = Write::Replace {
             kind,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
@@ -14,6 +14,8 @@ use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::arguments::Path;
+use super::bounds::ARGUMENTS;
 use super::candidate::{self, Wrong};
 use super::entities::{Endpoint, find, id_of};
 use super::{Admin, BODY_LIMIT, decode, targets};
@@ -288,6 +290,11 @@ fn headers(input: &Row) -> Result<HeaderMap, Error> {
                 .as_str()
                 .and_then(|text| HeaderValue::from_str(text).ok());
             let value = value.ok_or_else(|| wrong("expected a string, or an array of strings"))?;
+            // A map of headers panics where it is full, at 32,768 of them.
+            if headers.len() == ARGUMENTS {
+                let message = format!("expected {ARGUMENTS} headers at most");
+                return Err(Error::field("headers", message));
+            }
             headers.append(parsed.clone(), value);
         }
     }

@@ -3,20 +3,30 @@
 
 use serde_json::{Number, Value};
 
+use super::bounds::{self, ARGUMENTS, Room};
 use crate::entity::{Field, Row, Shape};
+use crate::error::Error;
 
 /// Builds the structure that the names of a form describe: `a.b=1`, `a[]=1`, `a[1]=1`, and a name
 /// that comes more than once is a list.
-pub(super) fn structure(pairs: impl IntoIterator<Item = (String, Value)>) -> Row {
+///
+/// # Errors
+/// It is deeper or larger than the bounds of what is built from input.
+pub(super) fn structure(
+    pairs: impl IntoIterator<Item = (String, Value)>,
+    room: &mut Room,
+) -> Result<Row, Error> {
     let mut root = Value::Object(Row::new());
     for (name, value) in pairs {
-        let steps = steps(&name);
-        put(&mut root, &steps, value);
+        let steps = steps(&name)?;
+        put(&mut root, &steps, value, room)?;
     }
-    match root {
+    // A list that stands in for one of its elements is a level that no name has.
+    bounds::check(&root)?;
+    Ok(match root {
         Value::Object(row) => row,
         _ => Row::new(),
-    }
+    })
 }
 
 /// One step into a structure.
@@ -29,67 +39,95 @@ enum Step<'n> {
     At(usize),
 }
 
-/// Largest place in a list that a form may name: a form has no more arguments than that.
-const PLACES: usize = 1000;
-
-fn steps(name: &str) -> Vec<Step<'_>> {
+/// The way that a name describes.
+fn steps(name: &str) -> Result<Vec<Step<'_>>, Error> {
     let mut steps = Vec::new();
+    let mut step = |step| {
+        steps.push(step);
+        if steps.len() > bounds::DEPTH {
+            return Err(bounds::too_deep());
+        }
+        Ok(())
+    };
     for part in name.split('.') {
         let (key, mut brackets) = part.find('[').map_or((part, ""), |at| part.split_at(at));
-        steps.push(Step::Name(key));
+        step(Step::Name(key))?;
         while let Some((inner, rest)) = brackets
             .strip_prefix('[')
             .and_then(|rest| rest.split_once(']'))
         {
-            steps.push(match inner.parse() {
-                Ok(place @ 1..=PLACES) => Step::At(place),
-                _ if inner.is_empty() => Step::Append,
-                _ => Step::Name(inner),
-            });
+            step(match place(inner)? {
+                Some(place) => Step::At(place),
+                None if inner.is_empty() => Step::Append,
+                None => Step::Name(inner),
+            })?;
             brackets = rest;
         }
     }
-    steps
+    Ok(steps)
 }
 
-fn put(at: &mut Value, steps: &[Step<'_>], value: Value) {
-    let Some((step, rest)) = steps.split_first() else {
-        match at {
-            // Named again: a list of both.
-            Value::Array(list) => list.push(value),
-            Value::Null => *at = value,
-            _ => *at = vec![at.take(), value].into(),
-        }
-        return;
-    };
-    match step {
-        Step::Name(name) => {
-            if !at.is_object() {
-                *at = Row::new().into();
-            }
-            if let Value::Object(row) = at {
-                put(row.entry(*name).or_insert(Value::Null), rest, value);
-            }
-        }
-        Step::Append => {
-            if let Value::Array(list) = list(at) {
-                list.push(Value::Null);
-                if let Some(last) = list.last_mut() {
-                    put(last, rest, value);
+/// The place in a list that stands in brackets; none if that is a name. A form has no more arguments than
+/// the largest place.
+fn place(inner: &str) -> Result<Option<usize>, Error> {
+    let digits = inner.trim_start_matches('0');
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match digits.parse() {
+        Ok(place @ 1..=ARGUMENTS) => Ok(Some(place)),
+        _ => Err(Error::bad_request(format!(
+            "the index [{inner}] of an argument is larger than {ARGUMENTS}"
+        ))),
+    }
+}
+
+fn put(root: &mut Value, steps: &[Step<'_>], value: Value, room: &mut Room) -> Result<(), Error> {
+    let mut at = root;
+    for step in steps {
+        room.take(1)?;
+        at = match step {
+            Step::Name(name) => {
+                if !at.is_object() {
+                    *at = Row::new().into();
                 }
+                let Value::Object(row) = at else {
+                    return Ok(());
+                };
+                row.entry(*name).or_insert(Value::Null)
             }
-        }
-        Step::At(place) => {
-            if let Value::Array(list) = list(at) {
+            Step::Append => {
+                let Value::Array(list) = list(at) else {
+                    return Ok(());
+                };
+                list.push(Value::Null);
+                let Some(last) = list.last_mut() else {
+                    return Ok(());
+                };
+                last
+            }
+            Step::At(place) => {
+                let Value::Array(list) = list(at) else {
+                    return Ok(());
+                };
                 if list.len() < *place {
+                    room.take(place - list.len())?;
                     list.resize(*place, Value::Null);
                 }
-                if let Some(element) = list.get_mut(place - 1) {
-                    put(element, rest, value);
-                }
+                let Some(element) = list.get_mut(place - 1) else {
+                    return Ok(());
+                };
+                element
             }
-        }
+        };
     }
+    match at {
+        // Named again: a list of both.
+        Value::Array(list) => list.push(value),
+        Value::Null => *at = value,
+        _ => *at = vec![at.take(), value].into(),
+    }
+    Ok(())
 }
 
 fn list(at: &mut Value) -> &mut Value {
@@ -167,6 +205,7 @@ fn guess(value: &mut Value) {
     match value {
         Value::String(text) => {
             *value = match text.as_str() {
+                "" => Value::Null,
                 "true" => true.into(),
                 "false" => false.into(),
                 text => match number(text) {
@@ -198,7 +237,8 @@ mod tests {
 
     fn decoded(kind: Kind, pairs: &[(&str, &str)]) -> Value {
         let pairs = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).into()));
-        let mut row = structure(pairs);
+        let row = structure(pairs, &mut Room::new());
+        let mut row = row.unwrap_or_default();
         infer(kind.declaration().fields, &mut row);
         row.into()
     }

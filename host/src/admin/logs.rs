@@ -1,11 +1,12 @@
 //! What balancers say.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{MethodRouter, get};
 use serde_json::{Value, json};
 
 use super::Admin;
+use super::arguments::Path;
 use super::entities::find;
 use crate::entity::Kind;
 use crate::error::Error;

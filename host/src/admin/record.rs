@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use futures_util::stream;
@@ -12,6 +12,7 @@ use http::header::CONTENT_TYPE;
 use tokio::sync::mpsc;
 
 use super::Admin;
+use super::arguments::Path;
 use super::entities::{find, id_of};
 use crate::balancer::Recording;
 use crate::entity::Kind;

@@ -14,6 +14,7 @@ use http::header::{
 };
 
 use super::access::{self, Page};
+use super::arguments;
 use crate::config::AdminAccess;
 use crate::proxy::PRODUCT;
 
@@ -27,6 +28,9 @@ pub(super) async fn frame(
 ) -> Response {
     let started = Instant::now();
     let (page, admitted) = access::admit(&settings, &request);
+    // Looked at for all alike: many handlers have no use for a query.
+    let query = request.uri().query().unwrap_or_default().as_bytes();
+    let admitted = admitted.and_then(|()| arguments::pairs(query).map(drop));
     let mut response = match admitted {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),

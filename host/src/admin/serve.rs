@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::paced::Paced;
+use super::refusal::{Noted, Progress, Stream};
 use super::{Admin, router};
 use crate::leftover::Lent;
 
@@ -46,15 +47,18 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
             }
         };
         let router = router.clone();
+        let progress = Progress::default();
+        let stream = Stream::new(stream, progress.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let router = router.clone();
+            let (router, progress) = (router.clone(), progress.clone());
+            progress.begin();
             async move {
                 let (head, body) = without_trailing_slash(request).into_parts();
                 let (body, back) = Lent::new(body);
                 let body = Paced::new(body, body_timeout);
                 let response = router.call(Request::from_parts(head, body)).await;
                 back.discard().await;
-                response
+                response.map(|response| response.map(|body| Noted::new(body, progress)))
             }
         });
         let connection = server.serve_connection(TokioIo::new(stream), service);

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::arguments::Path;
 use super::candidate::{self, Wrong};
 use super::entities::{Endpoint, id_of, parent_id};
 use super::{Admin, targets};

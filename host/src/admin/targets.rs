@@ -1,7 +1,7 @@
 //! Targets: their list, and the health of their addresses. Source: Kong 3.9, `kong.api.routes.upstreams`.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, put};
 use http::StatusCode;
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Admin;
+use super::arguments::Path;
 use super::entities::{Answer, Endpoint, find, find_in, id_of, parent_id};
 use super::info::NODE;
 use super::page::Page;

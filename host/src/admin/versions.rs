@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::arguments::Path;
 use super::balancers::not_shipped;
 use super::canary;
 use super::entities::{TRIES, busy, find, id_of};
