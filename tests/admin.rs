@@ -217,7 +217,7 @@ fn errors_have_kongs_codes_and_words() {
             400,
             2,
             "schema violation (protocols: these sets are mutually exclusive: ('http', 'https'), \
-             ('tcp', 'tls', 'udp'), ('tls_passthrough'), ('grpc', 'grpcs'))",
+             ('tcp', 'tls', 'udp'))",
         ),
         (
             "POST",
@@ -313,7 +313,7 @@ fn errors_have_kongs_codes_and_words() {
             &[("target", "a b")],
             400,
             2,
-            "schema violation (target: Invalid target ('a b'); not a valid hostname or ip address)",
+            "schema violation (target: Invalid target; not a valid hostname or ip address)",
         ),
         (
             "POST",

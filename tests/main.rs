@@ -8,6 +8,7 @@
 mod harness;
 
 mod admin;
+mod admin_input;
 mod algorithms;
 mod authors;
 mod bad_input;

@@ -83,7 +83,7 @@ impl Error {
             13,
             "foreign keys unresolved",
             format!("foreign key unresolved ({field}.name: {inner})"),
-            Some(("fields", json!({ field: [{ "name": inner }] }))),
+            Some(("fields", json!({ field: { "name": inner } }))),
         )
     }
 

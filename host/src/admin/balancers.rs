@@ -244,7 +244,7 @@ async fn replace(
     let plugin = admin.engine.load(upload.component.clone()).await?;
     for _ in 0..TRIES {
         let old = find(&admin, KIND, &key)?;
-        let (id, name) = match (&old, Key::of(KIND, &key)) {
+        let (id, name) = match (&old, Key::of(KIND, &key)?) {
             (Some(old), _) => {
                 not_shipped(&old.row, "replaced")?;
                 let name = old.row.get("name").and_then(Value::as_str);
@@ -283,7 +283,7 @@ async fn change(
         let message = "cannot be changed: only tags can; PUT replaces the component";
         return Err(Error::field(field, message));
     }
-    entities::change(&admin, KIND, &Key::of(KIND, &key), &input).await
+    entities::change(&admin, KIND, &Key::of(KIND, &key)?, &input).await
 }
 
 async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<StatusCode, Error> {

@@ -55,7 +55,7 @@ pub(super) fn endpoints(kind: Kind) -> [Endpoint; 2] {
     .patch(
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
             let input = input(kind, request).await?;
-            change(&admin, kind, &Key::of(kind, &key), &input).await
+            change(&admin, kind, &Key::of(kind, &key)?, &input).await
         },
     )
     .delete(
@@ -241,12 +241,20 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) fn of(kind: Kind, text: &str) -> Self {
+    /// # Errors
+    /// No row can have this name.
+    pub(super) fn of(kind: Kind, text: &str) -> Result<Self, Error> {
         // In the form with hyphens alone, by its length: 32 hexadecimal digits are a name as any other.
-        match Uuid::try_parse(text) {
-            Ok(id) if text.len() == Hyphenated::LENGTH => Self::Id(id),
-            _ => Self::Name(kind.declaration().endpoint_key, text.to_owned()),
+        if let Ok(id) = Uuid::try_parse(text)
+            && text.len() == Hyphenated::LENGTH
+        {
+            return Ok(Self::Id(id));
         }
+        let declaration = kind.declaration();
+        let field = declaration.endpoint_key;
+        let checked = declaration.check_key(text);
+        checked.map_err(|message| Error::unique_key(field, message))?;
+        Ok(Self::Name(field, text.to_owned()))
     }
 
     fn missing(&self) -> Error {
@@ -282,7 +290,7 @@ fn look_up(admin: &Admin, kind: Kind, key: &Key) -> Result<Option<Stored>, Error
 }
 
 pub(super) fn find(admin: &Admin, kind: Kind, key: &str) -> Result<Option<Stored>, Error> {
-    look_up(admin, kind, &Key::of(kind, key))
+    look_up(admin, kind, &Key::of(kind, key)?)
 }
 
 /// The row of this key if it refers to this parent.
@@ -299,10 +307,10 @@ pub(super) fn find_in(
         .iter()
         .find(|fields| **fields == [kind.declaration().endpoint_key, reference.field]);
     let found = match (Key::of(kind, key), composite) {
-        (Key::Name(..), Some(unique)) => {
+        (Ok(Key::Name(..)), Some(unique)) => {
             return Ok(admin.store.find(kind, unique, &[&key.into(), &link])?);
         }
-        (key, _) => look_up(admin, kind, &key)?,
+        (key, _) => look_up(admin, kind, &key?)?,
     };
     Ok(found.filter(|stored| stored.row.get(reference.field) == Some(&link)))
 }
@@ -360,6 +368,13 @@ fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Er
             .ok_or_else(|| Error::field("id", "expected a valid UUID"))?,
     };
     resolve(admin, kind, &mut input)?;
+    // Kong brings a target into its form before it looks at anything else, and then says it without the value.
+    if let (Kind::Target, Some(Value::String(target))) = (kind, input.get("target"))
+        && kind.declaration().check_key(target).is_err()
+    {
+        let message = "Invalid target; not a valid hostname or ip address";
+        return Err(Error::field("target", message));
+    }
     let row = kind.declaration().create(id, input)?;
     let write = Write::Insert {
         kind,
@@ -404,8 +419,8 @@ async fn replace(
     mut input: Row,
     find: impl Fn() -> Result<Option<Stored>, Error>,
 ) -> Answer {
+    let key = Key::of(kind, key)?;
     resolve(admin, kind, &mut input)?;
-    let key = Key::of(kind, key);
     if let Key::Name(field, text) = &key {
         input.insert((*field).into(), text.clone().into());
     }
@@ -572,6 +587,10 @@ fn resolve(admin: &Admin, kind: Kind, input: &mut Row) -> Result<(), Error> {
         let Some(name) = key.get(endpoint_key).and_then(Value::as_str) else {
             continue;
         };
+        if to.declaration().check_key(name).is_err() {
+            // As all else that is wrong with a reference, this is said with what is wrong with the row.
+            continue;
+        }
         let found = look_up(admin, to, &Key::Name(endpoint_key, name.to_owned()))?;
         let found = found.ok_or_else(|| Error::unresolved(field.name, to.name(), name))?;
         let link = json!({ "id": id_of(&found.row) });

@@ -191,7 +191,7 @@ fn infer_value(shape: &Shape, value: &mut Value) {
                 infer(fields, row);
             }
         }
-        Shape::Any => guess(value),
+        Shape::Any | Shape::Settings => guess(value),
         Shape::String
         | Shape::Uuid
         | Shape::Id

@@ -1,5 +1,6 @@
 //! What the gateway says about itself.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,9 @@ use crate::proxy::Counters;
 
 /// The release of Kong whose Admin API this one speaks: clients choose their dialect by it.
 pub(super) const KONG_VERSION: &str = "3.9.1";
+
+/// Most digits after the point that `scale` of `GET /status` gives: no amount of memory has more to tell.
+const MOST_DIGITS: f64 = 30.0;
 
 /// Names this run of the gateway.
 pub(super) static NODE: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
@@ -35,13 +39,26 @@ pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
         "lua_version": "none",
         "pids": { "master": std::process::id(), "workers": [] },
         "timers": { "running": 0, "pending": 0 },
-        "plugins": { "available_on_server": {}, "enabled_in_cluster": [] },
+        "plugins": {
+            "available_on_server": {},
+            "disabled_on_server": {},
+            "enabled_in_cluster": [],
+        },
         "configuration": {
             // Clients ask whether they may write; "off" would mean that they may not.
             "database": "postgres",
             "router_flavor": "traditional_compatible",
+            "role": "traditional",
             "proxy_listen": [proxy.to_string()],
+            "proxy_listeners": [listener(proxy, true)],
             "admin_listen": [admin_address.to_string()],
+            "admin_listeners": [listener(admin_address, false)],
+            "admin_gui_url": config.admin_access.urls,
+            "admin_gui_origin": config.admin_access.origins,
+            // Lists that are empty, as Kong shows them.
+            "admin_gui_listeners": {},
+            "status_listeners": {},
+            "stream_listeners": {},
             "data_dir": config.data_dir,
             "nginx_worker_processes": config.workers.to_string(),
             "upstream_keepalive_pool_size": config.proxy.keepalive_pool_size,
@@ -50,6 +67,31 @@ pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
                 config.proxy.keepalive_idle_timeout.map_or(0, |timeout| timeout.as_secs()),
         },
     }))
+}
+
+/// An address that is listened on, with Kong's flags of one.
+fn listener(address: SocketAddr, reuseport: bool) -> Value {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    json!({
+        "ip": ip,
+        "port": address.port(),
+        "listener": address.to_string(),
+        "ssl": false,
+        "http2": false,
+        "proxy_protocol": false,
+        "deferred": false,
+        "bind": false,
+        "reuseport": reuseport,
+        "backlog=%d+": false,
+        "ipv6only=on": false,
+        "ipv6only=off": false,
+        "so_keepalive=on": false,
+        "so_keepalive=off": false,
+        "so_keepalive=%w*:%w*:%d*": false,
+    })
 }
 
 /// `GET /status`: connections, requests, memory, and whether the store can be read.
@@ -62,21 +104,25 @@ pub(super) async fn status(
     for (name, value) in form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()) {
         match &*name {
             "unit" => unit = value.into_owned(),
+            // What is no number changes nothing. Source: Kong.
             "scale" => {
-                let digits = value.parse().ok().filter(|digits| *digits <= 9);
-                scale = digits
-                    .ok_or_else(|| Error::bad_request("scale must be an integer from 0 to 9"))?;
+                if let Ok(digits) = value.parse::<f64>() {
+                    if digits < 0.0 {
+                        return Err(Error::bad_request("scale must be equal or greater than 0"));
+                    }
+                    scale = digits.min(MOST_DIGITS) as usize;
+                }
             }
             _ => {}
         }
     }
     let (divisor, suffix) = match unit.as_str() {
-        "b" | "B" => (1.0, "B"),
+        "" | "b" | "B" => (1.0, "B"),
         "k" | "K" => (1024.0, "KiB"),
         "m" | "M" => (1024.0 * 1024.0, "MiB"),
         "g" | "G" => (1024.0 * 1024.0 * 1024.0, "GiB"),
         other => {
-            let message = format!("invalid unit '{other}' (expected 'k/K', 'm/M', 'g/G' or 'b/B')");
+            let message = format!("invalid unit '{other}' (expected 'k/K', 'm/M', or 'g/G')");
             return Err(Error::bad_request(message));
         }
     };

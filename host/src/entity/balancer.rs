@@ -78,6 +78,7 @@ pub static DECLARATION: Declaration = Declaration {
     ],
     expand: takes_it_as_it_is,
     normalize: stores_it_as_it_is,
+    conditionals: &[],
     rules: &[],
 };
 

@@ -25,6 +25,10 @@ pub struct Declaration {
     pub expand: fn(&mut Row, Option<&Row>),
     /// Brings a whole row into the form in which it is stored, once its fields are right.
     pub normalize: fn(&mut Row),
+    /// Rules by which the value of one field says what another one may be. They are looked at even where
+    /// fields are wrong, and their words win over those about a field alone. Source: Kong's
+    /// `conditional` entity checks.
+    pub conditionals: &'static [Rule],
     /// Rules across fields, for a row whose fields are right.
     pub rules: &'static [Rule],
 }
@@ -101,6 +105,9 @@ pub enum Shape {
     AbsentReference(&'static str),
     /// Whatever JSON there is.
     Any,
+    /// The same, an object of which only a component knows the fields: a PATCH merges it as Kong merges
+    /// records, and what is null in a PATCH returns to its default.
+    Settings,
     /// The primary key.
     Id,
     /// A time that is set when the row is made, or that a request may give.
@@ -197,6 +204,11 @@ impl Field {
     /// Whatever JSON there is.
     pub const fn any(name: &'static str) -> Self {
         Self::new(name, Shape::Any)
+    }
+
+    /// Settings of a component.
+    pub const fn settings(name: &'static str) -> Self {
+        Self::new(name, Shape::Settings)
     }
 
     /// Values in order.

@@ -86,6 +86,7 @@ pub static DECLARATION: Declaration = Declaration {
     ],
     expand: grpc_keeps_paths,
     normalize: stores_it_as_it_is,
+    conditionals: &[],
     rules: &[
         protocols_of_one_family,
         something_to_match,
@@ -125,15 +126,20 @@ fn protocols_of_one_family(row: &Row, violations: &mut Violations) {
         &["tls_passthrough"],
         &["grpc", "grpcs"],
     ];
-    let used = FAMILIES
-        .iter()
-        .filter(|family| family.iter().any(|protocol| has(row, protocol)))
-        .count();
-    if used > 1 {
-        let families = FAMILIES.map(|family| {
+    let protocols = row.get("protocols").and_then(Value::as_array);
+    let mut used: Vec<&[&str]> = Vec::new();
+    for protocol in protocols.into_iter().flatten().filter_map(Value::as_str) {
+        let family = FAMILIES
+            .into_iter()
+            .find(|family| family.contains(&protocol));
+        used.extend(family.filter(|family| !used.contains(family)));
+    }
+    if used.len() > 1 {
+        let families = used.iter().map(|family| {
             let quoted: Vec<String> = family.iter().map(|p| format!("'{p}'")).collect();
             format!("({})", quoted.join(", "))
         });
+        let families: Vec<String> = families.collect();
         violations.field(
             "protocols",
             format!("these sets are mutually exclusive: {}", families.join(", ")),

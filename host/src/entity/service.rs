@@ -71,7 +71,8 @@ pub static DECLARATION: Declaration = Declaration {
     ],
     expand: expand_url,
     normalize: stores_it_as_it_is,
-    rules: &[path_needs_http, tls_needs_tls],
+    conditionals: &[path_needs_http, tls_needs_tls],
+    rules: &[],
 };
 
 /// `url` stands for protocol, host, port and path, and wins over them.
@@ -86,12 +87,20 @@ fn expand_url(input: &mut Row, _: Option<&Row>) {
         }
         return;
     };
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
-        None => (None, text),
+    // RFC 3986, 3: what is before the first colon is a scheme, and what follows is no host without `//`.
+    let is_scheme = |text: &&str| {
+        let mut bytes = text.bytes();
+        bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && bytes.all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
     };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    let scheme = scheme.filter(is_scheme);
+    let rest = scheme.map_or(text, |scheme| &text[scheme.len() + 1..]);
+    let scheme = scheme.map(str::to_ascii_lowercase);
+    let (authority, path) = match rest.strip_prefix("//") {
+        Some(rest) => rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())),
+        None => ("", rest),
+    };
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let authority = authority.rsplit('@').next().unwrap_or_default();
     let (host, port) = match authority.rsplit_once(':') {
@@ -127,13 +136,13 @@ fn must_be_null(row: &Row, fields: &[&str], violations: &mut Violations) {
 }
 
 fn path_needs_http(row: &Row, violations: &mut Violations) {
-    if !matches!(protocol(row), "http" | "https") {
+    if matches!(protocol(row), "tcp" | "tls" | "udp" | "grpc" | "grpcs") {
         must_be_null(row, &["path"], violations);
     }
 }
 
 fn tls_needs_tls(row: &Row, violations: &mut Violations) {
-    if !matches!(protocol(row), "https" | "tls") {
+    if !violations.has("protocol") && !matches!(protocol(row), "https" | "tls") {
         let fields = [
             "client_certificate",
             "tls_verify",

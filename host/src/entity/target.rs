@@ -62,6 +62,7 @@ pub static DECLARATION: Declaration = Declaration {
     ],
     expand: takes_it_as_it_is,
     normalize: one_form,
+    conditionals: &[],
     rules: &[],
 };
 

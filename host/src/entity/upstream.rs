@@ -142,7 +142,7 @@ const AUTHORITY: Field = Field::element(Shape::String).check(&[Check::Text(check
 
 /// What goes past Kong, all of it off by default. Terms are Envoy's where it has them.
 const EXTENSION: &[Field] = &[
-    Field::any("balancer_config"),
+    Field::settings("balancer_config"),
     Field::string("balancer_version"),
     Field::record(
         "balancer_limits",
@@ -158,7 +158,7 @@ const EXTENSION: &[Field] = &[
         &[
             Field::string("balancer"),
             Field::string("version"),
-            Field::any("config"),
+            Field::settings("config"),
             percent("sample_percent", 100),
         ],
     ),
@@ -282,14 +282,54 @@ pub static DECLARATION: Declaration = Declaration {
         Field::record("pointsman", EXTENSION).extension(),
         Field::tags(),
     ],
-    expand: couple_hashing,
+    expand: prepare,
     normalize: settle_hashing,
-    rules: &[
+    conditionals: &[
         fallback_fits,
         hashing_has_its_parameter,
         sessions_have_a_cookie,
     ],
+    rules: &[hashing_differs_from_its_fallback],
 };
+
+/// Rewrites what a request carries.
+fn prepare(input: &mut Row, old: Option<&Row>) {
+    couple_hashing(input, old);
+    if let Some(old) = old {
+        settings_of_another_balancer(input, old);
+    }
+}
+
+/// Settings belong to their balancer: those of another one begin anew, and are merged only with what is
+/// the same balancer's.
+fn settings_of_another_balancer(input: &mut Row, old: &Row) {
+    let changes = |input: Option<&Value>, old: Option<&Value>| input.is_some() && input != old;
+    let algorithm = changes(input.get("algorithm"), old.get("algorithm"));
+    let (Some(new), Some(old)) = (input.get_mut("pointsman"), old.get("pointsman")) else {
+        return;
+    };
+    let shadow = changes(
+        new.pointer("/shadow/balancer"),
+        old.pointer("/shadow/balancer"),
+    );
+    for (changes, settings) in [(algorithm, "/balancer_config"), (shadow, "/shadow/config")] {
+        if changes
+            && let (Some(new), Some(old)) = (new.pointer_mut(settings), old.pointer(settings))
+        {
+            take_out(new, old);
+        }
+    }
+}
+
+/// Says of each old setting that is not named again that it is to be taken out.
+fn take_out(new: &mut Value, old: &Value) {
+    let (Value::Object(new), Value::Object(old)) = (new, old) else {
+        return;
+    };
+    for (name, old) in old {
+        take_out(new.entry(name.as_str()).or_insert(Value::Null), old);
+    }
+}
 
 /// Kong ties `algorithm` and `hash_on` to each other. A balancer of one's own is not part of that: it
 /// may use the hash or not.
@@ -340,10 +380,38 @@ fn text<'r>(row: &'r Row, field: &str) -> &'r str {
 /// What `hash_fallback` may be depends on `hash_on`.
 fn fallback_fits(row: &Row, violations: &mut Violations) {
     let (on, fallback) = (text(row, "hash_on"), text(row, "hash_fallback"));
-    let allowed: Vec<&str> = match on {
-        "none" | "cookie" => vec!["none"],
-        "consumer" | "ip" | "path" => HASH_ON.iter().copied().filter(|f| *f != on).collect(),
-        _ => HASH_ON.to_vec(),
+    // In Kong's order.
+    let allowed: &[&str] = match on {
+        "none" | "cookie" => &["none"],
+        "consumer" => &[
+            "none",
+            "ip",
+            "header",
+            "cookie",
+            "path",
+            "query_arg",
+            "uri_capture",
+        ],
+        "ip" => &[
+            "none",
+            "consumer",
+            "header",
+            "cookie",
+            "path",
+            "query_arg",
+            "uri_capture",
+        ],
+        "path" => &[
+            "none",
+            "consumer",
+            "header",
+            "cookie",
+            "query_arg",
+            "ip",
+            "uri_capture",
+        ],
+        // Of one kind there may be two, by other names.
+        _ => return,
     };
     if !allowed.contains(&fallback) {
         let message = format!("expected one of: {}", allowed.join(", "));
@@ -351,7 +419,7 @@ fn fallback_fits(row: &Row, violations: &mut Violations) {
     }
 }
 
-/// Hashing on something by name needs the name, and a fallback needs another one.
+/// Hashing on something by name needs the name.
 fn hashing_has_its_parameter(row: &Row, violations: &mut Violations) {
     let missing = |field: &str| row.get(field).is_none_or(Value::is_null);
     for (field, infix) in [("hash_on", "hash_on"), ("hash_fallback", "hash_fallback")] {
@@ -364,13 +432,14 @@ fn hashing_has_its_parameter(row: &Row, violations: &mut Violations) {
             violations.conditional(field, &parameter, "required field missing");
         }
     }
+}
+
+/// What is hashed on by name and its fallback have different names, whether they are used or not.
+fn hashing_differs_from_its_fallback(row: &Row, violations: &mut Violations) {
     for kind in ["header", "query_arg", "uri_capture"] {
         let (on, fallback) = (format!("hash_on_{kind}"), format!("hash_fallback_{kind}"));
-        if text(row, "hash_on") == kind
-            && text(row, "hash_fallback") == kind
-            && !missing(&on)
-            && row.get(&on) == row.get(&fallback)
-        {
+        let value = row.get(&on).filter(|value| !value.is_null());
+        if value.is_some() && value == row.get(&fallback) {
             violations.entity(format!(
                 "values of these fields must be distinct: '{on}', '{fallback}'"
             ));

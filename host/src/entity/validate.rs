@@ -1,13 +1,13 @@
 //! From what a request carries to a row that may be stored, or to everything that is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::declaration::{Check, Declaration, Field, Shape};
-use super::{Row, Violation};
+use super::{Kind, Row, Violation};
 
 /// All that is wrong with a row, in Kong's form: a message by field, deeper ones in objects and
 /// arrays, and messages about the row as a whole.
@@ -37,6 +37,11 @@ impl Violations {
             "failed conditional validation given value of field '{given}'"
         ));
         self.field(field, message);
+    }
+
+    /// Whether something is wrong with a field.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
     }
 
     /// Whether nothing is wrong.
@@ -90,7 +95,8 @@ fn flatten(name: &str, message: &Value, messages: &mut Vec<String>) {
 ///
 /// # Errors
 /// All that is wrong.
-pub(crate) fn read_fields(fields: &[Field], input: Row) -> Result<Row, Violations> {
+pub(crate) fn read_fields(fields: &[Field], mut input: Row) -> Result<Row, Violations> {
+    one_form_of_values(fields, &mut input);
     let row = fill(fields, input);
     let mut violations = Violations::default();
     check_fields(fields, &row, &mut violations.fields);
@@ -109,7 +115,7 @@ impl Declaration {
     pub fn create(&self, id: Uuid, mut input: Row) -> Result<Row, Violation> {
         (self.expand)(&mut input, None);
         input.insert("id".into(), id.to_string().into());
-        whole_numbers(self.fields, &mut input);
+        one_form_of_values(self.fields, &mut input);
         let filled = fill(self.fields, input);
         self.finish(filled)
     }
@@ -124,7 +130,7 @@ impl Declaration {
         let mut row = old.clone();
         // An id cannot be changed, and a time of change is not the client's to set.
         input.remove("id");
-        whole_numbers(self.fields, &mut input);
+        one_form_of_values(self.fields, &mut input);
         merge(self.fields, &mut row, input);
         self.finish(row)
     }
@@ -139,6 +145,10 @@ impl Declaration {
         }
         let mut violations = Violations::default();
         check_fields(self.fields, &row, &mut violations.fields);
+        self.check_times(&row, &mut violations);
+        for rule in self.conditionals {
+            rule(&row, &mut violations);
+        }
         if violations.is_empty() {
             one_form_of_references(self.fields, &mut row);
             (self.normalize)(&mut row);
@@ -158,6 +168,31 @@ impl Declaration {
             }
         }
         Ok(row)
+    }
+
+    /// Checks the text by which a path names a row: what the field cannot be names none.
+    ///
+    /// # Errors
+    /// What is said of the field.
+    pub fn check_key(&self, text: &str) -> Result<(), String> {
+        let field = self.fields.iter().find(|f| f.name == self.endpoint_key);
+        let checked = field.map_or(Ok(()), |field| check(field, &text.into()));
+        checked.map_err(|message| message.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Checks the times that a request may set: seconds, whole ones for most entities.
+    fn check_times(&self, row: &Row, violations: &mut Violations) {
+        for field in self.fields {
+            if let Shape::CreatedAt = field.shape
+                && let Some(time) = row.get(field.name)
+            {
+                if !self.precise_times && !time.is_i64() {
+                    violations.field(field.name, "expected an integer");
+                } else if time.as_f64().is_some_and(|time| time <= 0.0) {
+                    violations.field(field.name, "expected a valid timestamp");
+                }
+            }
+        }
     }
 
     /// Sets the times that the server sets.
@@ -195,18 +230,19 @@ fn one_form_of_references(fields: &[Field], row: &mut Row) {
     }
 }
 
-/// A whole number is stored as one, however it was written: `80.0` and `8e1` are 80.
-fn whole_numbers(fields: &[Field], row: &mut Row) {
+/// A whole number is stored as one, however it was written: `80.0` and `8e1` are 80. And what is empty is
+/// a list or an object as its field has it, since clients in Lua and PHP cannot tell `[]` from `{}`.
+fn one_form_of_values(fields: &[Field], row: &mut Row) {
     for field in fields {
         if let Some(value) = row.get_mut(field.name) {
-            whole_number(&field.shape, value);
+            one_form_of_value(&field.shape, value);
         }
     }
 }
 
-fn whole_number(shape: &Shape, value: &mut Value) {
+fn one_form_of_value(shape: &Shape, value: &mut Value) {
     match (shape, &mut *value) {
-        (Shape::Integer | Shape::Number, Value::Number(number)) => {
+        (Shape::Integer | Shape::Number | Shape::CreatedAt, Value::Number(number)) => {
             if let Some(float) = number.as_f64()
                 && number.is_f64()
                 && float.fract() == 0.0
@@ -216,17 +252,23 @@ fn whole_number(shape: &Shape, value: &mut Value) {
                 *value = (float as i64).into();
             }
         }
+        (Shape::Array(_) | Shape::Set(_), Value::Object(map)) if map.is_empty() => {
+            *value = Vec::<Value>::new().into();
+        }
+        (Shape::Map { .. } | Shape::Record(_), Value::Array(list)) if list.is_empty() => {
+            *value = Row::new().into();
+        }
         (Shape::Array(element) | Shape::Set(element), Value::Array(values)) => {
             for value in values {
-                whole_number(&element.shape, value);
+                one_form_of_value(&element.shape, value);
             }
         }
         (Shape::Map { values: field, .. }, Value::Object(map)) => {
             for value in map.values_mut() {
-                whole_number(&field.shape, value);
+                one_form_of_value(&field.shape, value);
             }
         }
-        (Shape::Record(fields), Value::Object(row)) => whole_numbers(fields, row),
+        (Shape::Record(fields), Value::Object(row)) => one_form_of_values(fields, row),
         _ => {}
     }
 }
@@ -262,6 +304,9 @@ fn merge(fields: &[Field], row: &mut Row, input: Row) {
                     row.insert(name, fill(fields, inner).into());
                 }
             }
+            (Some(Shape::Settings), Value::Object(inner)) => {
+                merge_settings(entry(row, &name), inner);
+            }
             (Some(shape), value) => {
                 row.insert(name, deduplicate(shape, value));
             }
@@ -272,20 +317,37 @@ fn merge(fields: &[Field], row: &mut Row, input: Row) {
     }
 }
 
-/// A set has each of its values once.
-fn deduplicate(shape: &Shape, value: Value) -> Value {
-    match (shape, value) {
-        (Shape::Set(_), Value::Array(values)) => {
-            let mut once: Vec<Value> = Vec::with_capacity(values.len());
-            for value in values {
-                if !once.contains(&value) {
-                    once.push(value);
-                }
-            }
-            once.into()
-        }
-        (_, value) => value,
+/// Merges settings: an object into an object, and what is null is taken out (RFC 7396). Nesting is bounded
+/// where input is decoded.
+fn merge_settings(old: &mut Value, input: Row) {
+    if !old.is_object() {
+        *old = Row::new().into();
     }
+    let Value::Object(old) = old else {
+        return;
+    };
+    for (name, value) in input {
+        match value {
+            Value::Null => {
+                old.shift_remove(&name);
+            }
+            Value::Object(inner) => merge_settings(entry(old, &name), inner),
+            value => {
+                old.insert(name, value);
+            }
+        }
+    }
+}
+
+/// A set has each of its values once.
+fn deduplicate(shape: &Shape, mut value: Value) -> Value {
+    if let (Shape::Set(_), Value::Array(values)) = (shape, &mut value) {
+        let mut seen = HashSet::with_capacity(values.len());
+        let first: Vec<bool> = values.iter().map(|value| seen.insert(value)).collect();
+        let mut first = first.into_iter();
+        values.retain(|_| first.next().unwrap_or(true));
+    }
+    value
 }
 
 fn check_fields(fields: &[Field], row: &Row, wrong: &mut BTreeMap<String, Value>) {
@@ -334,7 +396,7 @@ fn check(field: &Field, value: &Value) -> Result<(), Value> {
         Shape::Boolean => {
             value.as_bool().ok_or("expected a boolean")?;
         }
-        Shape::Any => {}
+        Shape::Any | Shape::Settings => {}
         Shape::Array(element) => check_elements(element, value, "expected an array")?,
         Shape::Set(element) => check_elements(element, value, "expected a set")?,
         Shape::Map { names, values } => check_map(names, values, value)?,
@@ -346,7 +408,8 @@ fn check(field: &Field, value: &Value) -> Result<(), Value> {
                 return Err(wrong.into_iter().collect::<Row>().into());
             }
         }
-        Shape::Reference(_) | Shape::AbsentReference(_) => check_reference(value)?,
+        Shape::Reference(to) => check_reference(Some(*to), value)?,
+        Shape::AbsentReference(_) => check_reference(None, value)?,
     }
     for rule in field.checks {
         check_rule(rule, value)?;
@@ -394,12 +457,33 @@ fn check_map(names: &[Check], values: &Field, value: &Value) -> Result<(), Value
     }
 }
 
-fn check_reference(value: &Value) -> Result<(), Value> {
+/// Checks a reference. What else it says of the row is looked at before what is wrong with its key, and not
+/// at all where nothing is. Source: Kong.
+fn check_reference(to: Option<Kind>, value: &Value) -> Result<(), Value> {
     let key = value.as_object().ok_or("expected a record")?;
-    let id = key.get("id").ok_or("missing primary key")?;
-    let id = id.as_str().and_then(|text| Uuid::try_parse(text).ok());
-    id.ok_or_else(|| json!({"id": "expected a valid UUID"}))?;
-    Ok(())
+    let message = match key.get("id") {
+        None => "missing primary key",
+        Some(Value::Null) => "required field missing",
+        Some(id) if id.as_str().is_some_and(|id| Uuid::try_parse(id).is_ok()) => return Ok(()),
+        Some(_) => "expected a valid UUID",
+    };
+    let fields = to.map_or(&[][..], |to| to.declaration().fields);
+    let mut wrong = Row::new();
+    if !fields.is_empty() {
+        for (name, value) in key.iter().filter(|(name, _)| *name != "id") {
+            let checked = match fields.iter().find(|field| field.name == name) {
+                Some(field) => check(field, value),
+                None => Err("unknown field".into()),
+            };
+            if let Err(message) = checked {
+                wrong.insert(name.clone(), message);
+            }
+        }
+    }
+    if wrong.is_empty() || key.contains_key("id") {
+        wrong.insert("id".into(), message.into());
+    }
+    Err(wrong.into())
 }
 
 fn check_rule(rule: &Check, value: &Value) -> Result<(), Value> {
