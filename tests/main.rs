@@ -14,6 +14,7 @@ mod authors;
 mod bad_input;
 mod balancers;
 mod bodies;
+mod bytes;
 mod canary;
 mod contract;
 mod explain;

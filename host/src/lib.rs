@@ -25,6 +25,7 @@ pub mod store;
 mod tls;
 pub mod trace;
 pub mod upstream;
+mod urlencoded;
 
 pub use gateway::run;
 pub use plugin::{Arguments as PluginCommand, plugin};

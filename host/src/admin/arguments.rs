@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::bounds::{ARGUMENTS, too_many_arguments};
 use crate::error::Error;
+use crate::urlencoded;
 
 /// The pairs of a query or of a form.
 ///
@@ -14,26 +15,15 @@ use crate::error::Error;
 /// There are too many, or one is not UTF-8.
 pub(super) fn pairs(input: &[u8]) -> Result<Vec<(String, String)>, Error> {
     let mut pairs = Vec::new();
-    for pair in input.split(|byte| *byte == b'&') {
-        if pair.is_empty() {
-            continue;
-        }
+    for (name, value) in urlencoded::pairs(input) {
         if pairs.len() == ARGUMENTS {
             return Err(too_many_arguments());
         }
-        let mut parts = pair.splitn(2, |byte| *byte == b'=');
-        let name = decoded(parts.next().unwrap_or_default());
-        let name = utf8(&String::from_utf8_lossy(&name), name.clone())?;
-        let value = utf8(&name, decoded(parts.next().unwrap_or_default()))?;
+        let name = utf8(&String::from_utf8_lossy(&name), name.to_vec())?;
+        let value = utf8(&name, value.into_owned())?;
         pairs.push((name, value));
     }
     Ok(pairs)
-}
-
-fn decoded(escaped: &[u8]) -> Vec<u8> {
-    let spaces = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
-    let escaped: Vec<u8> = escaped.iter().map(spaces).collect();
-    percent_decode(&escaped).collect()
 }
 
 /// The text of an argument, which is stored as it came or not at all.

@@ -25,7 +25,8 @@ pub(super) async fn fields(fields: &[Field], request: Request, limit: usize) -> 
             Ok(Row::new())
         };
     };
-    let content_type = content_type.to_str().unwrap_or_default();
+    // A parameter that is no text is none that is looked for.
+    let content_type = &*String::from_utf8_lossy(content_type.as_bytes());
     let lower = content_type.to_ascii_lowercase();
     let mut room = Room::new();
     if lower.starts_with("application/json") {

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -294,6 +294,10 @@ fn headers(input: &Row) -> Result<HeaderMap, Error> {
             if headers.len() == ARGUMENTS {
                 let message = format!("expected {ARGUMENTS} headers at most");
                 return Err(Error::field("headers", message));
+            }
+            // The one header that is text: a request with another is refused.
+            if parsed == HOST && value.to_str().is_err() {
+                return Err(wrong("expected a host in ASCII: others get a 400"));
             }
             headers.append(parsed.clone(), value);
         }

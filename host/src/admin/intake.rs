@@ -10,7 +10,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, LOCATION};
+use http::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
@@ -48,13 +48,12 @@ pub(super) enum Taken {
 
 /// Whether a client does not want to wait (RFC 7240, 4.1).
 pub(super) fn prefers_async(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(PREFER).iter();
-    let mut preferences = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
+    let values = headers.get_all(PREFER).iter().map(HeaderValue::as_bytes);
+    let mut preferences = values.flat_map(|value| value.split(|byte| *byte == b','));
     preferences.any(|preference| {
-        let name = preference.split([';', '=']).next().unwrap_or_default();
-        name.trim().eq_ignore_ascii_case(RESPOND_ASYNC)
+        let name = preference.split(|byte| matches!(byte, b';' | b'=')).next();
+        let name = name.unwrap_or_default().trim_ascii();
+        name.eq_ignore_ascii_case(RESPOND_ASYNC.as_bytes())
     })
 }
 
@@ -64,7 +63,7 @@ pub(super) fn accepted(balancer: Uuid, row: Row, is_async: bool) -> Response {
     let body = Json(Value::from(row));
     let mut response = (StatusCode::ACCEPTED, [(LOCATION, location)], body).into_response();
     if is_async {
-        let applied = http::HeaderValue::from_static(RESPOND_ASYNC);
+        let applied = HeaderValue::from_static(RESPOND_ASYNC);
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     response
@@ -313,7 +312,7 @@ mod tests {
         let prefers = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {
-                headers.append(PREFER, http::HeaderValue::from_static(value));
+                headers.append(PREFER, HeaderValue::from_static(value));
             }
             prefers_async(&headers)
         };

@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use minisign_verify::{PublicKey, Signature};
 use serde_json::Value;
 
-use super::{Admin, decode};
+use super::{Admin, arguments, decode};
 use crate::error::Error;
 
 /// Room for the frame of a multipart form around a component.
@@ -29,8 +29,9 @@ pub(super) struct Upload {
 pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Error> {
     let limit = admin.config.balancer.upload;
     let content_type = request.headers().get(CONTENT_TYPE);
-    let content_type = content_type.and_then(|value| value.to_str().ok());
-    let content_type = content_type.unwrap_or_default().to_owned();
+    // A parameter that is no text is none that is looked for.
+    let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let content_type = content_type.unwrap_or_default().into_owned();
     let mut signature = signature_of(request.headers());
     let mut upload = Upload {
         name: None,
@@ -39,9 +40,9 @@ pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Erro
     };
     let mut tags = Vec::new();
     let query = request.uri().query().unwrap_or_default().to_owned();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+    for (name, value) in arguments::pairs(query.as_bytes())? {
         match &*name {
-            "name" => upload.name = Some(value.into_owned()),
+            "name" => upload.name = Some(value),
             "tags" => tags.extend(value.split(',').map(Value::from)),
             _ => {}
         }
@@ -63,12 +64,12 @@ pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Erro
         let body = decode::read(request.into_body(), limit + FRAME).await;
         let body = body.map_err(too_large)?;
         for part in decode::parts(&content_type, body).await? {
-            let text = || String::from_utf8_lossy(&part.content).into_owned();
+            let text = || arguments::utf8(&part.name, part.content.to_vec());
             match part.name.as_str() {
-                "name" => upload.name = Some(text()),
-                "tags" | "tags[]" => tags.push(text().into()),
+                "name" => upload.name = Some(text()?),
+                "tags" | "tags[]" => tags.push(text()?.into()),
                 "component" => upload.component = part.content,
-                "signature" => signature = Some(text()),
+                "signature" => signature = Some(text()?),
                 other => return Err(Error::field(other, "unknown field")),
             }
         }
@@ -93,7 +94,11 @@ fn signature_of(headers: &HeaderMap) -> Option<String> {
 }
 
 /// Whether one of the keys has signed the component, or there are none.
-fn verify(keys: &[PublicKey], component: &[u8], signature: Option<&str>) -> Result<(), String> {
+pub(super) fn verify(
+    keys: &[PublicKey],
+    component: &[u8],
+    signature: Option<&str>,
+) -> Result<(), String> {
     if keys.is_empty() {
         return Ok(());
     }

@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{HeaderName, Method};
-use regex::bytes::Regex;
 use twox_hash::XxHash64;
 use uuid::Uuid;
 
+use super::router::Pattern;
 use crate::balancer;
 use crate::upstream::{Affinity, Cookie, Key};
+use crate::urlencoded;
 
 /// What a key may be read from, and what a balancer may ask.
 pub(super) struct Facts<'a> {
@@ -21,7 +22,7 @@ pub(super) struct Facts<'a> {
     pub(super) path: &'a [u8],
     pub(super) query: Option<&'a str>,
     /// What the route's path matched by, if that is a regular expression.
-    pub(super) regex: Option<&'a Regex>,
+    pub(super) regex: Option<&'a Pattern>,
     /// What was read of the body for a balancer that asks for it.
     pub(super) body_start: Option<Bytes>,
 }
@@ -47,7 +48,8 @@ impl<'a> Tie<'a> {
         match affinity {
             Affinity::Session(cookie) => {
                 let sent = cookie_of(facts.headers, &cookie.name);
-                let id = sent.and_then(|text| u64::from_str_radix(text, 16).ok());
+                let digits = sent.and_then(|value| std::str::from_utf8(value).ok());
+                let id = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
                 Self {
                     affinity: id,
                     cookie: Some(NewCookie::Endpoint(cookie)),
@@ -115,23 +117,16 @@ fn read<'a>(key: &Key, cookie: &Cookie, facts: &Facts<'a>) -> Option<Cow<'a, [u8
         Key::None => None,
         Key::Ip => Some(facts.ip.as_bytes().into()),
         Key::Path => Some(facts.path.into()),
-        Key::Cookie => cookie_of(facts.headers, &cookie.name).map(|text| text.as_bytes().into()),
+        Key::Cookie => cookie_of(facts.headers, &cookie.name).map(Cow::from),
         Key::Header(name) => header_of(facts.headers, name),
         Key::QueryArg(name) => {
-            let pairs = form_urlencoded::parse(facts.query?.as_bytes());
-            let own = pairs.filter(|(found, _)| found == name);
-            let mut values: Vec<String> = own.map(|(_, value)| value.into_owned()).collect();
+            let pairs = urlencoded::pairs(facts.query?.as_bytes());
+            let own = pairs.filter(|(found, _)| **found == *name.as_bytes());
+            let mut values: Vec<Cow<'_, [u8]>> = own.map(|(_, value)| value).collect();
             values.sort_unstable();
-            (!values.is_empty()).then(|| values.join(",").into_bytes().into())
+            (!values.is_empty()).then(|| values.join(&b","[..]).into())
         }
-        Key::UriCapture(group) => {
-            let captures = facts.regex?.captures(facts.path)?;
-            let found = match group.parse() {
-                Ok(number) => captures.get(number),
-                Err(_) => captures.name(group),
-            };
-            Some(facts.path.get(found?.range())?.into())
-        }
+        Key::UriCapture(group) => facts.regex?.capture(facts.path, group).map(Cow::from),
     }
 }
 
@@ -179,13 +174,14 @@ impl balancer::Facts for Facts<'_> {
     }
 }
 
-/// The value of a cookie (RFC 6265, 5.4).
-fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// The value of a cookie (RFC 6265, 5.4). A line holds the cookies of every application of its host, some
+/// of which are no text, so it is read as bytes.
+pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     headers.get_all(COOKIE).iter().find_map(|line| {
-        let mut pairs = line.to_str().ok()?.split(';');
+        let mut pairs = line.as_bytes().split(|byte| *byte == b';');
         pairs.find_map(|pair| {
-            let (found, value) = pair.trim().split_once('=')?;
-            (found == name && !value.is_empty()).then_some(value)
+            let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
+            value.strip_prefix(b"=").filter(|value| !value.is_empty())
         })
     })
 }
@@ -200,7 +196,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        let regex = Regex::new("^/users/(?P<id>[0-9]+)").unwrap();
+        let regex = Pattern::new("/users/(?P<id>[0-9]+)", "^").unwrap();
         let facts = Facts {
             method: &Method::GET,
             headers: &headers,

@@ -6,12 +6,11 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
-use regex::bytes::Regex;
 use uuid::Uuid;
 
 use super::affinity::{Facts, Tie};
 use super::path;
-use super::router::Query;
+use super::router::{Pattern, Query};
 use crate::authority::Authority;
 use crate::balancer;
 use crate::snapshot::Snapshot;
@@ -69,7 +68,7 @@ impl Described {
         }
     }
 
-    fn facts<'a>(&'a self, path: &'a [u8], regex: Option<&'a Regex>) -> Facts<'a> {
+    fn facts<'a>(&'a self, path: &'a [u8], regex: Option<&'a Pattern>) -> Facts<'a> {
         Facts {
             method: &self.method,
             headers: &self.headers,

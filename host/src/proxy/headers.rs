@@ -109,7 +109,7 @@ pub(super) fn to_upstream(
         BodyLength::None if empty_body => field(text, "content-length", b"0"),
         BodyLength::None => {}
     }
-    if tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers")) {
+    if lists(headers, &TE, "trailers") {
         field(text, "te", b"trailers");
     }
     match forwarded.upgrade {
@@ -265,18 +265,11 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|token| !token.is_empty())
 }
 
-/// The elements of a header that holds a comma-separated list.
-pub(super) fn tokens<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> impl Iterator<Item = &'a str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|token| !token.is_empty())
+/// Whether a header that holds a comma-separated list has this element, in any case.
+pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let mut values = headers.get_all(name).iter();
+    values
+        .any(|value| list(value.as_bytes()).any(|sent| sent.eq_ignore_ascii_case(token.as_bytes())))
 }
 
 #[cfg(test)]

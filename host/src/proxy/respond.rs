@@ -128,9 +128,11 @@ enum Format {
 impl Format {
     /// The form wanted most by a list of media types with `q` values (RFC 9110, 12.5.1), if one of
     /// ours is wanted at all.
-    fn best(list: &str) -> Option<Self> {
+    ///
+    /// An element that is no text is none of ours, and takes nothing away from the others.
+    fn best(list: &[u8]) -> Option<Self> {
         let mut best: Option<(f32, Self)> = None;
-        for element in list.split(',') {
+        for element in String::from_utf8_lossy(list).split(',') {
             let mut parameters = element.split(';').map(str::trim);
             let format = parameters.next().and_then(Self::of);
             let q = parameters
@@ -202,8 +204,8 @@ pub(super) fn reject(
     started: Instant,
 ) -> Response<Content> {
     let wish = |name| {
-        let text = asked.get(name).and_then(|value| value.to_str().ok());
-        text.and_then(Format::best)
+        let list = asked.get(name).map(HeaderValue::as_bytes);
+        list.and_then(Format::best)
     };
     let format = if reject.by_engine() {
         wish(ACCEPT)
@@ -255,17 +257,20 @@ mod tests {
 
     #[test]
     fn the_form_follows_accept_with_its_weights() {
-        assert_eq!(Format::best("*/*"), Some(Format::Json));
+        assert_eq!(Format::best(b"*/*"), Some(Format::Json));
         assert_eq!(
-            Format::best("text/html;q=0.8, application/xml"),
+            Format::best(b"text/html;q=0.8, application/xml"),
             Some(Format::Xml)
         );
-        assert_eq!(Format::best("image/png, text/*;q=0.1"), Some(Format::Plain));
         assert_eq!(
-            Format::best("application/json;q=0, text/html"),
+            Format::best(b"image/png, text/*;q=0.1"),
+            Some(Format::Plain)
+        );
+        assert_eq!(
+            Format::best(b"application/json;q=0, text/html"),
             Some(Format::Html)
         );
-        assert_eq!(Format::best("image/png"), None);
+        assert_eq!(Format::best(b"image/png"), None);
     }
 
     #[test]

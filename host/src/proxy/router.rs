@@ -7,6 +7,7 @@
 //! depends on the number of different lengths of prefixes, not on the number of routes.
 
 mod criteria;
+mod pattern;
 mod priority;
 
 use std::cmp::Reverse;
@@ -15,12 +16,12 @@ use std::sync::Arc;
 // Its keys come from the Admin API, so a slower hash that holds against attackers gains nothing.
 use foldhash::HashMap;
 use http::{HeaderMap, Method};
-use regex::bytes::Regex;
 use uuid::Uuid;
 
 use super::retry::Retry;
 use crate::entity;
 use criteria::{Closeness, Hosts, PathPattern, Values};
+pub(super) use pattern::Pattern;
 
 /// A route, ready to be matched.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ pub struct Match<'a> {
     /// Bytes of the path, from its start; 0 for a route without paths.
     pub matched: usize,
     /// The regular expression that it was matched by, if it was.
-    pub regex: Option<&'a Regex>,
+    pub regex: Option<&'a Pattern>,
 }
 
 /// All routes.
@@ -94,7 +95,7 @@ pub struct Router {
 #[derive(Debug)]
 struct Entry {
     route: Arc<Route>,
-    regex: Option<Regex>,
+    regex: Option<Pattern>,
 }
 
 /// A way to match a route: by one of its paths, and by those of its hosts that match equally closely.
@@ -273,8 +274,7 @@ impl Router {
             }
         }
         self.first(&group.regexes, query, best, |entry| {
-            let found = entry.regex.as_ref()?.find(query.path)?;
-            Some(found.end())
+            entry.regex.as_ref()?.find(query.path)
         });
     }
 

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::body::{Content, Exchange};
 use super::client::Client;
-use super::headers::tokens;
+use super::headers::lists;
 use super::listen::SEND_TIMEOUT;
 use crate::snapshot::Service;
 use side::{LastMove, Side};
@@ -35,9 +35,7 @@ impl Upgrade {
         if !parts.headers.contains_key(UPGRADE) || parts.version != Version::HTTP_11 {
             return None;
         }
-        let has = |name, token: &str| {
-            tokens(&parts.headers, &name).any(|sent| sent.eq_ignore_ascii_case(token))
-        };
+        let has = |name, token| lists(&parts.headers, &name, token);
         if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
             return None;
         }

@@ -57,7 +57,9 @@ impl Reported {
 impl LoadReport {
     /// The report in an answer, if there is one that can be read.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let text = headers.get(NAME).map(HeaderValue::to_str)?.ok()?.trim();
+        // A name that is no text, or no ASCII, is none that is looked for here.
+        let text = String::from_utf8_lossy(headers.get(NAME).map(HeaderValue::as_bytes)?);
+        let text = text.trim();
         match text.split_once(' ') {
             Some(("JSON", json)) => Self::of_json(json),
             Some(("TEXT", text)) => Some(Self::of_text(text)),

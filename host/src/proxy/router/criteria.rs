@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use http::HeaderName;
-use regex::bytes::Regex;
 
+use super::pattern::Pattern;
 use crate::authority::Authority;
 use crate::proxy::path::normalize;
 
@@ -58,7 +58,7 @@ pub(super) enum PathPattern {
     /// The path begins with this.
     Prefix(Box<[u8]>),
     /// The path matches this from its start.
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 /// The values of a header of which one must be there.
@@ -67,7 +67,7 @@ pub(super) enum Values {
     /// One of these, in lower case.
     OneOf(Vec<String>),
     /// One that matches this.
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 impl Values {
@@ -76,7 +76,7 @@ impl Values {
             Self::OneOf(values) => values
                 .iter()
                 .any(|expected| value.eq_ignore_ascii_case(expected.as_bytes())),
-            Self::Regex(regex) => regex.is_match(&value.to_ascii_lowercase()),
+            Self::Regex(regex) => regex.find(&value.to_ascii_lowercase()).is_some(),
         }
     }
 }
@@ -108,7 +108,7 @@ pub(super) fn headers(
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
         // Kong reads a regular expression only where it is the one value.
         let values = match values.as_slice() {
-            [value] if value.starts_with("~*") => Values::Regex(regex(&value[2..], "")?),
+            [value] if value.starts_with("~*") => Values::Regex(Pattern::new(&value[2..], "")?),
             _ => Values::OneOf(values.iter().map(|v| v.to_ascii_lowercase()).collect()),
         };
         Ok((name, values))
@@ -118,12 +118,8 @@ pub(super) fn headers(
 
 pub(super) fn paths(paths: &[String]) -> Result<Vec<PathPattern>, String> {
     let compiled = paths.iter().map(|path| match path.strip_prefix('~') {
-        Some(pattern) => Ok(PathPattern::Regex(regex(pattern, "^")?)),
+        Some(pattern) => Ok(PathPattern::Regex(Pattern::new(pattern, "^")?)),
         None => Ok(PathPattern::Prefix(normalize(path.as_bytes()).into())),
     });
     compiled.collect()
-}
-
-fn regex(pattern: &str, anchor: &str) -> Result<Regex, String> {
-    Regex::new(&format!("{anchor}(?:{pattern})")).map_err(|error| error.to_string())
 }

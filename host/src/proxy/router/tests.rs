@@ -217,7 +217,7 @@ fn scan(routes: &[Arc<Route>], host: &str, path: &str) -> Option<u128> {
         for pattern in &route.paths {
             let matches = match pattern {
                 PathPattern::Prefix(prefix) => path.as_bytes().starts_with(prefix),
-                PathPattern::Regex(regex) => regex.is_match(path.as_bytes()),
+                PathPattern::Regex(regex) => regex.find(path.as_bytes()).is_some(),
             };
             if matches {
                 offer(route.priority | priority::of_path(pattern, route.regex_priority));
