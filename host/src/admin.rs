@@ -11,6 +11,8 @@ mod decode;
 mod entities;
 mod explain;
 mod form;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod info;
 mod intake;
 mod logs;

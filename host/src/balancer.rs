@@ -17,6 +17,8 @@ mod compile;
 mod engine;
 mod explain;
 mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod instance;
 mod journal;
 mod limits;

@@ -13,6 +13,9 @@ mod client;
 pub mod config;
 pub mod entity;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod leftover;
 mod plugin;

@@ -9,6 +9,8 @@ mod client;
 mod connect;
 mod described;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod headers;
 mod listen;
 mod outgoing;

@@ -6,6 +6,8 @@
 //! profile of a proxied request that was more than a quarter of the time outside the kernel.
 
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(in crate::proxy) mod fuzzing;
 mod head;
 
 use std::io;

@@ -1,0 +1,59 @@
+//! What `fuzz/` feeds: one function for each reader of what comes from outside. Each takes any bytes, and
+//! panics where a law does not hold. The tests run it on every input that was kept.
+
+pub use crate::admin::fuzzing::{form, signature};
+pub use crate::balancer::fuzzing::component;
+pub use crate::proxy::fuzzing::{cookies, request_head, response};
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The inputs of a target, one a line, as `fuzz/corpus.py` writes them: with `\\` and `\xNN` for what is
+    /// not plain.
+    fn inputs(target: &str) -> Vec<Vec<u8>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+        let text = std::fs::read_to_string(folder.join(format!("{target}.txt"))).unwrap();
+        let inputs: Vec<Vec<u8>> = text.lines().map(unescape).collect();
+        assert!(!inputs.is_empty(), "{target}");
+        inputs
+    }
+
+    fn unescape(line: &str) -> Vec<u8> {
+        let mut input = Vec::new();
+        let mut rest = line;
+        while let Some(at) = rest.find('\\') {
+            input.extend_from_slice(&rest.as_bytes()[..at]);
+            rest = &rest[at + 1..];
+            if let Some(behind) = rest.strip_prefix('x') {
+                input.push(u8::from_str_radix(&behind[..2], 16).unwrap());
+                rest = &behind[2..];
+            } else {
+                input.push(b'\\');
+                rest = &rest[1..];
+            }
+        }
+        input.extend_from_slice(rest.as_bytes());
+        input
+    }
+
+    #[test]
+    fn what_was_found_once_does_not_come_back() {
+        type Target = (&'static str, fn(&[u8]));
+        let targets: [Target; 5] = [
+            ("request_head", request_head),
+            ("response", response),
+            ("form", form),
+            ("cookies", cookies),
+            ("signature", signature),
+        ];
+        for (target, run) in targets {
+            for input in inputs(target) {
+                run(&input);
+            }
+        }
+    }
+}

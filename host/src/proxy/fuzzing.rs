@@ -1,0 +1,290 @@
+//! The laws of what clients send to the proxy; see `crate::fuzzing`.
+
+#![expect(clippy::expect_used, reason = "a law that does not hold ends the run")]
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, COOKIE, SET_COOKIE, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method, Request};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::affinity::cookie_of;
+use super::headers::{BodyLength, Forwarded, to_upstream};
+use super::*;
+use crate::upstream::{Affinity, Cookie, Key};
+
+pub use super::wire::fuzzing::response;
+
+/// A router with every way to match, so that some input comes past it.
+fn router() -> Router {
+    let routes = [
+        json!({"paths": ["/"]}),
+        json!({"paths": ["/a", "/a/b"], "strip_path": false}),
+        json!({"hosts": ["example.com", "*.example.com:8000", "example.*"], "methods": ["POST"]}),
+        json!({"paths": ["~/users/(?<id>[^/]+)/(.*)$"], "regex_priority": 1}),
+        json!({"headers": {"x-a": ["~*^b.$"], "x-c": ["d"]}}),
+    ];
+    let compile = |(number, fields): (u128, &Value)| {
+        let mut row = json!({
+            "id": Uuid::from_u128(number), "name": null, "protocols": ["http", "https"],
+            "https_redirect_status_code": 426, "regex_priority": 0, "strip_path": true,
+            "preserve_host": false, "request_buffering": true, "service": null,
+        });
+        for (key, value) in fields.as_object().into_iter().flatten() {
+            row[key] = value.clone();
+        }
+        let row = serde_json::from_value(row).expect("a whole row");
+        Arc::new(Route::compile(row).expect("a valid route"))
+    };
+    Router::new((1..).zip(&routes).map(compile))
+}
+
+thread_local! {
+    static ROUTER: RefCell<Router> = RefCell::new(router());
+}
+
+/// The head of a request as hyper hands it over; none where it refuses it.
+fn parts(input: &[u8]) -> Option<Parts> {
+    let mut fields = [httparse::EMPTY_HEADER; 100];
+    let mut parsed = httparse::Request::new(&mut fields);
+    let complete = parsed.parse(input).ok()?;
+    if complete.is_partial() {
+        return None;
+    }
+    let target = Bytes::copy_from_slice(parsed.path?.as_bytes());
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
+    *request.uri_mut() = Uri::from_maybe_shared(target).ok()?;
+    *request.version_mut() = match parsed.version? {
+        0 => Version::HTTP_10,
+        _ => Version::HTTP_11,
+    };
+    for field in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        let value = HeaderValue::from_bytes(field.value).ok()?;
+        request.headers_mut().append(name, value);
+    }
+    Some(request.into_parts().0)
+}
+
+/// Whatever a client sends, an endpoint gets one request, whose length is told in one way.
+pub fn request_head(input: &[u8]) {
+    let Some(parts) = parts(input) else { return };
+    let Ok(host) = host_of(&parts) else {
+        return;
+    };
+    assert!(
+        host.sent.bytes().all(|byte| byte.is_ascii_graphic()) && !host.sent.contains(['@', '/']),
+        "{:?} is not a host",
+        host.sent
+    );
+    let Ok(target) = origin_form(&parts.uri) else {
+        return;
+    };
+    let path = path::normalize(target.path().as_bytes());
+    assert_eq!(path.first(), Some(&b'/'));
+    assert_eq!(
+        path::normalize(&path).first(),
+        Some(&b'/'),
+        "a normal path is no path"
+    );
+    let query = Query {
+        method: &parts.method,
+        host: host.name(),
+        port: host.port().unwrap_or(8000),
+        path: &path,
+        headers: &parts.headers,
+    };
+    ROUTER.with_borrow(|router| {
+        let Some(found) = router.route(&query) else {
+            return;
+        };
+        assert!(found.matched <= path.len());
+        tie(&parts, &path, target.query(), found.regex);
+        let stripped = if found.route.strip_path {
+            found.matched
+        } else {
+            0
+        };
+        for base in ["/", "/base", "/base/"] {
+            let target = path::target(base, &target, &path, stripped);
+            let prefix = path.get(..stripped).unwrap_or_default();
+            forwarded(&parts, &target, host.sent, host.name(), prefix);
+        }
+    });
+}
+
+/// Keys of every kind can be read, or are not there.
+fn tie(parts: &Parts, path: &[u8], query: Option<&str>, regex: Option<&router::Pattern>) {
+    let facts = Facts {
+        method: &parts.method,
+        headers: &parts.headers,
+        ip: &HeaderValue::from_static("192.0.2.7"),
+        path,
+        query,
+        regex,
+        body_start: None,
+    };
+    let keys = [
+        Key::Path,
+        Key::Header(HeaderName::from_static("x-a")),
+        Key::QueryArg("a".into()),
+        Key::UriCapture("id".into()),
+        Key::UriCapture("2".into()),
+        Key::Cookie,
+    ];
+    for on in keys {
+        let affinity = Affinity::Hash {
+            on,
+            fallback: Key::Ip,
+            cookie: cookie("c"),
+        };
+        assert!(Tie::of(&affinity, &facts).affinity.is_some());
+    }
+}
+
+fn cookie(name: &str) -> Cookie {
+    Cookie {
+        name: name.to_owned(),
+        path: "/".into(),
+    }
+}
+
+fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix: &[u8]) {
+    let (open, _) = tokio::sync::mpsc::channel(1);
+    let clock = Rc::new(Cell::new(Instant::now()));
+    let address = std::net::SocketAddr::from(([192, 0, 2, 7], 1234));
+    let client = Client::new(address, 8000, clock, open);
+    let headers = &parts.headers;
+    let body = match headers.get(CONTENT_LENGTH) {
+        _ if headers.contains_key(TRANSFER_ENCODING) => BodyLength::Chunked,
+        Some(length) => BodyLength::Known(length.len() as u64),
+        None => BodyLength::None,
+    };
+    let forwarded = Forwarded {
+        client: &client,
+        host,
+        path: parts.uri.path().as_bytes(),
+        prefix,
+        id: &RequestId::new(),
+        http_1_0: parts.version < Version::HTTP_11,
+        upgrade: None,
+        body,
+    };
+    let mut text = Vec::new();
+    let host = host_header.as_bytes();
+    to_upstream(&mut text, &parts.method, target, host, headers, &forwarded);
+    let mut fields = [httparse::EMPTY_HEADER; 128];
+    let mut sent = httparse::Request::new(&mut fields);
+    let parsed = sent.parse(&text);
+    let shown = String::from_utf8_lossy(&text);
+    assert_eq!(
+        parsed,
+        Ok(httparse::Status::Complete(text.len())),
+        "{shown}"
+    );
+    assert_eq!(sent.method, Some(parts.method.as_str()));
+    assert_eq!(sent.path.map(str::as_bytes), Some(target), "{shown}");
+    assert_eq!(target.first(), Some(&b'/'), "{shown}");
+    let count = |name: &str| {
+        let fields = sent.headers.iter();
+        fields.filter(|f| f.name.eq_ignore_ascii_case(name)).count()
+    };
+    assert_eq!((count("host"), count("connection")), (1, 1), "{shown}");
+    let lengths = (count("content-length"), count("transfer-encoding"));
+    let expected = match body {
+        BodyLength::None => (0, 0),
+        BodyLength::Known(_) => (1, 0),
+        BodyLength::Chunked => (0, 1),
+    };
+    assert_eq!(lengths, expected, "{shown}");
+    for hop in [
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+        "expect",
+        "trailer",
+    ] {
+        assert_eq!(count(hop), 0, "{shown}");
+    }
+}
+
+/// The first line is the name of a cookie, the others are headers: what stands beside a cookie takes
+/// nothing away from it, and an endpoint's own cookies are kept.
+pub fn cookies(input: &[u8]) {
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let name = lines.next().and_then(|line| std::str::from_utf8(line).ok());
+    let Some(name) = name.filter(|name| HeaderName::from_bytes(name.as_bytes()).is_ok()) else {
+        return;
+    };
+    let values: Vec<HeaderValue> = lines
+        .filter_map(|line| HeaderValue::from_bytes(line).ok())
+        .collect();
+    let map = |of: HeaderName, values: &[HeaderValue]| -> HeaderMap {
+        values
+            .iter()
+            .map(|value| (of.clone(), value.clone()))
+            .collect()
+    };
+    let headers = map(COOKIE, &values);
+    let found = cookie_of(&headers, name);
+    if let Some(found) = found {
+        let holds = |value: &HeaderValue| {
+            let pair = [name.as_bytes(), b"=", found].concat();
+            let mut windows = value.as_bytes().windows(pair.len());
+            windows.any(|window| window == pair)
+        };
+        assert!(!found.is_empty() && values.iter().any(holds));
+    }
+    for odd in [&b"\xe9; "[..], b"\xff=\x80;", b"=;", b"==; ;"] {
+        let beside = values.iter().map(|value| {
+            let line = [odd, value.as_bytes()].concat();
+            HeaderValue::from_bytes(&line).expect("no byte is a control character")
+        });
+        let beside = map(COOKIE, &beside.collect::<Vec<_>>());
+        assert_eq!(cookie_of(&beside, name), found, "{odd:?}");
+    }
+    let facts = Facts {
+        method: &Method::GET,
+        headers: &headers,
+        ip: &HeaderValue::from_static("192.0.2.7"),
+        path: b"/",
+        query: None,
+        regex: None,
+        body_start: None,
+    };
+    let affinity = Affinity::Session(cookie(name));
+    let tie = Tie::of(&affinity, &facts);
+    let mut answer = map(SET_COOKIE, &values);
+    let endpoint = 7;
+    tie.mark(&mut answer, endpoint);
+    let own = |value: &&HeaderValue| {
+        let rest = value.as_bytes().strip_prefix(name.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"="))
+    };
+    let after: Vec<&HeaderValue> = answer.get_all(SET_COOKIE).iter().collect();
+    if tie.affinity == Some(endpoint) {
+        assert_eq!(after, values.iter().collect::<Vec<_>>());
+        return;
+    }
+    assert_eq!(after.iter().filter(|value| own(value)).count(), 1);
+    let others: Vec<&HeaderValue> = values.iter().filter(|value| !own(value)).collect();
+    assert_eq!(after[..after.len() - 1], others);
+    // The client comes back with it, and belongs to the endpoint.
+    let text = after[after.len() - 1].as_bytes();
+    let pair = text.split(|byte| *byte == b';').next().unwrap_or_default();
+    let mut back = HeaderMap::new();
+    back.insert(
+        COOKIE,
+        HeaderValue::from_bytes(pair).expect("part of a value"),
+    );
+    let facts = Facts {
+        headers: &back,
+        ..facts
+    };
+    assert_eq!(Tie::of(&affinity, &facts).affinity, Some(endpoint));
+}
