@@ -61,7 +61,7 @@ impl<'a> Host<'a> {
             Cow::Owned(text.to_ascii_lowercase())
         } else if numeric
             && text.split('.').any(padded)
-            && let Some(address) = v4(text)
+            && let Some(address) = v4(text.strip_suffix('.').unwrap_or(text))
         {
             Cow::Owned(address.to_string())
         } else {
@@ -297,6 +297,7 @@ mod tests {
             ("Example.COM", "example.com"),
             ("example.com.", "example.com"),
             ("127.000.000.001", "127.0.0.1"),
+            ("010.0.0.1.", "10.0.0.1"),
             ("10.0.0.10", "10.0.0.10"),
             ("[0:0:0:0:0:0:0:1]", "[::1]"),
             ("[2001:DB8::00A]", "[2001:db8::a]"),

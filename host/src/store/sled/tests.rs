@@ -511,14 +511,15 @@ async fn rows_of_an_earlier_version_are_brought_up_to_date() {
         (4, "plain.test"),
     ];
     for (id, name) in names {
-        let id = Uuid::from_u128(id);
-        let fields = json!({
-            "id": id, "name": name, "algorithm": "consistent-hashing", "hash_on": "none",
-        });
-        let rows = &store.trees.rows;
+        let fields = |name: &str| json!({"name": name, "algorithm": "consistent-hashing", "hash_on": "none"});
+        let other = format!("other-{id}");
+        let revision = put(&store, insert(kind, id, fields(&other))).await;
+        let (rows, id) = (&store.trees.rows, Uuid::from_u128(id));
+        let key = keys::unique(kind, &["name"], &[&json!(other)]);
+        rows.remove(key).unwrap().unwrap();
         let key = keys::unique_as_written(kind, &["name"], &[&json!(name)]);
         rows.insert(key, id.as_bytes()).unwrap();
-        let value = keys::encode(0, &row(fields));
+        let value = keys::encode(revision, &row(fields(name)));
         rows.insert(keys::row(kind, id), value).unwrap();
     }
     drop(store);
