@@ -22,6 +22,7 @@ mod page;
 mod record;
 mod refusal;
 mod respond;
+mod routes;
 mod serve;
 mod settings;
 mod shadow;

@@ -69,6 +69,10 @@ pub struct Written {
     #[arg(long, env = "POINTSMAN_MAX_HEADER_SIZE", value_name = "BYTES")]
     pub max_header_size: Option<usize>,
 
+    /// Largest memory of the regular expressions of all routes together, compiled, in MiB, 1 to 65536 [default: 512]
+    #[arg(long, env = "POINTSMAN_ROUTE_REGEX_MEMORY", value_name = "MIB")]
+    pub route_regex_memory: Option<usize>,
+
     /// Idle connections kept to each endpoint, by each worker; 0 keeps none [default: 512]
     #[arg(long, env = "POINTSMAN_UPSTREAM_KEEPALIVE_POOL_SIZE", value_name = "N")]
     pub upstream_keepalive_pool_size: Option<usize>,
@@ -218,6 +222,8 @@ pub struct Proxy {
     pub client_body_timeout: Duration,
     /// Largest head, in bytes.
     pub max_header_size: usize,
+    /// Largest memory of the regular expressions of all routes together, in bytes.
+    pub route_regex_memory: usize,
     /// Idle connections kept, for each worker and endpoint.
     pub keepalive_pool_size: usize,
     /// Requests on one connection; none sets no limit.
@@ -308,6 +314,13 @@ impl Config {
                     8 * 1024,
                     1024 * 1024,
                 ),
+                route_regex_memory: m.within(
+                    "route_regex_memory",
+                    written.route_regex_memory,
+                    crate::proxy::PATTERN_MEMORY >> 20,
+                    1,
+                    65_536,
+                ) << 20,
                 keepalive_pool_size: m.within(
                     "upstream_keepalive_pool_size",
                     written.upstream_keepalive_pool_size,
@@ -432,6 +445,7 @@ impl Written {
             client_header_timeout,
             client_body_timeout,
             max_header_size,
+            route_regex_memory,
             upstream_keepalive_pool_size,
             upstream_keepalive_max_requests,
             upstream_keepalive_idle_timeout,

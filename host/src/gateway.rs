@@ -75,7 +75,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let writing = Arc::clone(&memory);
     let writing = tokio::spawn(async move { writing.write_down().await });
     let names = Arc::new(Names::new(&config.dns));
-    let published = Arc::<Published>::default();
+    let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let commits = store.watch()?;
     let compiler = Compiler::new(
         Arc::clone(&published),

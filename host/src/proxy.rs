@@ -40,7 +40,8 @@ pub(crate) use described::Described;
 pub use listen::{Listeners, Workers};
 pub(crate) use path::{canonical_path, normal_path};
 pub use retry::Retry;
-pub use router::{Route, Router};
+pub(crate) use router::is_pattern;
+pub use router::{PATTERN_MEMORY, PatternError, PatternMemory, Route, RouteError, Router};
 
 use crate::authority::{Authority, Host};
 use crate::config;

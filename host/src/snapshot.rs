@@ -20,7 +20,7 @@ pub use compile::Compiler;
 pub(crate) use compile::complete;
 
 use crate::balancer::Canary;
-use crate::proxy::{Retry, Router};
+use crate::proxy::{PATTERN_MEMORY, PatternMemory, Retry, Router};
 use crate::store::Revision;
 use crate::upstream::Upstream;
 
@@ -80,11 +80,21 @@ pub struct Published {
     canaries: watch::Sender<Vec<Arc<Canary>>>,
     /// Applied commits some of whose names are being looked up for the first time.
     unresolved: watch::Sender<BTreeSet<Revision>>,
+    /// What the regular expressions of routes take.
+    pub patterns: PatternMemory,
 }
 
 impl Default for Published {
     fn default() -> Self {
+        Self::new(PATTERN_MEMORY)
+    }
+}
+
+impl Published {
+    /// Nothing yet. `pattern_memory` is what the regular expressions of all routes may take, in bytes.
+    pub fn new(pattern_memory: usize) -> Self {
         Self {
+            patterns: PatternMemory::new(pattern_memory),
             generation: AtomicU64::new(1),
             current: RwLock::default(),
             applied: watch::Sender::new(None),
@@ -92,9 +102,7 @@ impl Default for Published {
             unresolved: watch::Sender::default(),
         }
     }
-}
 
-impl Published {
     /// Number of the newest snapshot.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

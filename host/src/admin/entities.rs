@@ -11,7 +11,7 @@ use uuid::fmt::Hyphenated;
 
 use super::arguments::Path;
 use super::page::Page;
-use super::{Admin, BODY_LIMIT, bounds, decode, settings, shadow, targets};
+use super::{Admin, BODY_LIMIT, bounds, decode, routes, settings, shadow, targets};
 use crate::entity::{Kind, Reference, ReferenceBy, Row, Shape};
 use crate::error::Error;
 use crate::store::{self, Stored, Write};
@@ -522,6 +522,11 @@ async fn write_explained(admin: &Admin, write: Write) -> Result<(), Refused> {
             let other =
                 second.filter(|second| !writes.iter().any(|write| write.id() == second.id()));
             writes.extend(other);
+        }
+        if let Write::Insert { kind, row, .. } | Write::Replace { kind, row, .. } = &write
+            && *kind == Kind::Route
+        {
+            routes::check(admin, row).await.map_err(Refused::For)?;
         }
         let relies_on_balancer = writes.len() > 1;
         // Looked at here and not by `Admin::write`, which has no words for a missing balancer.

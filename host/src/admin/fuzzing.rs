@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{BODY_LIMIT, decode, upload};
 use crate::entity::{Kind, Row, view};
-use crate::proxy::Route;
+use crate::proxy::{PATTERN_MEMORY, PatternError, Route};
 
 /// The first byte tells the form that the rest has, the second what it is an entity of: what is taken is
 /// read again as it was written, and a route that is taken can be compiled.
@@ -37,7 +37,16 @@ pub fn form(input: &[u8]) {
     assert_eq!(again, row);
     if kind == Kind::Route {
         let route = view(kind, row).expect("the data side can read it");
-        Route::compile(route).expect("it can be compiled");
+        match Route::compile(route, PATTERN_MEMORY) {
+            Ok(route) => assert!(route.pattern_memory <= PATTERN_MEMORY),
+            Err(error) => assert!(
+                matches!(
+                    error.cause.downcast_ref::<PatternError>(),
+                    Some(PatternError::NoRoom { .. } | PatternError::TooLarge)
+                ),
+                "{error}"
+            ),
+        }
     }
 }
 

@@ -148,7 +148,7 @@ fn rightly_escaped(text: &str) -> Result<(), String> {
 /// prefix may be escaped as well, as it is sent, which Kong does not take.
 pub(super) fn route_path(text: &str) -> Result<(), String> {
     if let Some(pattern) = text.strip_prefix('~').filter(|p| p.starts_with('/')) {
-        return pattern_compiles(pattern);
+        return is_pattern(pattern);
     }
     if !text.starts_with('/') {
         return Err("should start with: / (fixed path) or ~/ (regex path)".into());
@@ -167,22 +167,16 @@ pub(super) fn route_path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a regular expression compiles as the router writes it.
-fn pattern_compiles(pattern: &str) -> Result<(), String> {
-    match regex::bytes::Regex::new(&format!("^(?:{pattern})")) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let error = error.to_string();
-            let reason = error.lines().last().unwrap_or_default();
-            Err(format!("invalid regex: '{pattern}' ({reason})"))
-        }
-    }
+/// Whether a regular expression is one. Whether there is room for it is seen when it is compiled, beside
+/// those of all other routes.
+fn is_pattern(pattern: &str) -> Result<(), String> {
+    crate::proxy::is_pattern(pattern).map_err(|error| error.to_string())
 }
 
 /// The values of a header of a route: a single one behind `~*` is a regular expression.
 pub(super) fn route_header_values(values: &[Value]) -> Result<(), String> {
     match values {
-        [Value::String(value)] => value.strip_prefix("~*").map_or(Ok(()), pattern_compiles),
+        [Value::String(value)] => value.strip_prefix("~*").map_or(Ok(()), is_pattern),
         _ => Ok(()),
     }
 }

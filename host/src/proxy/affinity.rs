@@ -196,7 +196,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        let regex = Pattern::new("/users/(?P<id>[0-9]+)", "^").unwrap();
+        let regex = Pattern::new("/users/(?P<id>[0-9]+)", "^", &mut { 1 << 20 }).unwrap();
         let facts = Facts {
             method: &Method::GET,
             headers: &headers,

@@ -38,7 +38,7 @@ fn router() -> Router {
             row[key] = value.clone();
         }
         let row = serde_json::from_value(row).expect("a whole row");
-        Arc::new(Route::compile(row).expect("a valid route"))
+        Arc::new(Route::compile(row, PATTERN_MEMORY).expect("a valid route"))
     };
     Router::new((1..).zip(&routes).map(compile))
 }

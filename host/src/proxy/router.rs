@@ -16,12 +16,15 @@ use std::sync::Arc;
 // Its keys come from the Admin API, so a slower hash that holds against attackers gains nothing.
 use foldhash::HashMap;
 use http::{HeaderMap, Method};
+use thiserror::Error;
 use uuid::Uuid;
 
 use super::retry::Retry;
 use crate::entity;
 use criteria::{Closeness, Hosts, PathPattern, Values};
 pub(super) use pattern::Pattern;
+pub(crate) use pattern::is_pattern;
+pub use pattern::{PATTERN_MEMORY, PatternError, PatternMemory};
 
 /// A route, ready to be matched.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub struct Route {
     pub grpc_only: bool,
     /// Which tries are repeated.
     pub retry: Retry,
+    /// What its regular expressions take, in bytes.
+    pub pattern_memory: usize,
     /// Whether it is for requests at all, not for streams.
     http: bool,
     methods: Vec<Method>,
@@ -51,6 +56,33 @@ pub struct Route {
     /// Priority without what depends on the path.
     priority: u64,
     regex_priority: u64,
+}
+
+/// Why a stored route cannot be matched.
+#[derive(Debug, Error)]
+#[error("{cause}")]
+pub struct RouteError {
+    /// The field that is to blame.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl RouteError {
+    fn new(field: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self {
+            field,
+            cause: Box::new(cause),
+        }
+    }
+
+    /// Whether it would do if other routes left more memory.
+    pub fn is_want_of_room(&self) -> bool {
+        matches!(
+            self.cause.downcast_ref::<PatternError>(),
+            Some(PatternError::NoRoom { .. })
+        )
+    }
 }
 
 /// What a request is matched by.
@@ -127,22 +159,23 @@ struct Listed {
 }
 
 impl Route {
-    /// Compiles what a stored route says.
+    /// Compiles what a stored route says. Its regular expressions may take `room`, in bytes.
     ///
     /// # Errors
-    /// A sentence, for a regular expression or a name that does not compile: the Admin API lets none
-    /// in, so it came from elsewhere.
-    pub fn compile(route: entity::route::Route) -> Result<Self, String> {
+    /// For a regular expression that takes more, and for one or a name that does not compile: the Admin API
+    /// lets none in, so it came from elsewhere.
+    pub fn compile(route: entity::route::Route, room: usize) -> Result<Self, RouteError> {
+        let mut left = room;
         let has = |protocol: &str| route.protocols.iter().any(|p| p == protocol);
         let hosts = criteria::hosts(route.hosts.as_deref().unwrap_or_default())?;
-        let headers = criteria::headers(route.headers.as_ref())?;
-        let paths = criteria::paths(route.paths.as_deref().unwrap_or_default())?;
+        let headers = criteria::headers(route.headers.as_ref(), &mut left)?;
+        let paths = criteria::paths(route.paths.as_deref().unwrap_or_default(), &mut left)?;
         let methods = route.methods.as_deref().unwrap_or_default();
         let methods: Result<Vec<Method>, _> = methods
             .iter()
             .map(|method| Method::from_bytes(method.as_bytes()))
             .collect();
-        let methods = methods.map_err(|error| error.to_string())?;
+        let methods = methods.map_err(|error| RouteError::new("methods", error))?;
         let snis = route.snis.as_ref().is_some_and(|snis| !snis.is_empty());
         let priority = priority::without_path(&priority::Set {
             methods: !methods.is_empty(),
@@ -162,6 +195,7 @@ impl Route {
             grpc_only: has("grpc") || has("grpcs"),
             http: ["http", "https", "grpc", "grpcs"].into_iter().any(has),
             retry: Retry::of(&route.pointsman.retry),
+            pattern_memory: room - left,
             methods,
             hosts,
             headers,

@@ -46,6 +46,10 @@ pub struct Compiler {
 
     services: BTreeMap<Uuid, entity::service::Service>,
     routes: BTreeMap<Uuid, Arc<Route>>,
+    /// Routes whose regular expressions have no room beside those of the others, for now.
+    set_aside: BTreeMap<Uuid, entity::route::Route>,
+    /// The least that was left, in bytes, when one of those was tried last.
+    tried_with: usize,
     upstreams: BTreeMap<Uuid, entity::upstream::Upstream>,
     /// Targets by upstream, in the order of their ids, and the upstream of each.
     targets: HashMap<Uuid, BTreeMap<Uuid, Target>>,
@@ -99,6 +103,8 @@ impl Compiler {
             probing,
             services: BTreeMap::new(),
             routes: BTreeMap::new(),
+            tried_with: usize::MAX,
+            set_aside: BTreeMap::new(),
             upstreams: BTreeMap::new(),
             targets: HashMap::new(),
             parents: HashMap::new(),
@@ -142,6 +148,9 @@ impl Compiler {
                 Change::Delete { kind, id } => self.delete(kind, id, &mut stale),
             }
         }
+        if stale.router {
+            self.take_back();
+        }
         let resolved = if stale.names {
             let names = self.names_in_use();
             self.new_names.begin(commit.revision, names).await
@@ -180,15 +189,7 @@ impl Compiler {
             Kind::Route => {
                 if let Some(route) = view::<entity::route::Route>(kind, id, row) {
                     stale.router = true;
-                    match Route::compile(route) {
-                        Ok(route) => {
-                            self.routes.insert(id, Arc::new(route));
-                        }
-                        Err(error) => {
-                            tracing::error!(route = %id, "a stored route is left out: {error}");
-                            self.routes.remove(&id);
-                        }
-                    }
+                    self.compile_route(id, route);
                 }
             }
             Kind::Upstream => {
@@ -248,7 +249,7 @@ impl Compiler {
             }
             Kind::Route => {
                 stale.router = true;
-                self.routes.remove(&id);
+                self.remove_route(id);
             }
             Kind::Upstream => {
                 stale.upstreams.insert(id);
@@ -262,6 +263,48 @@ impl Compiler {
             }
             Kind::BalancerVersion => {
                 self.versions.remove(&id);
+            }
+        }
+    }
+
+    /// Compiles a route in the memory that the others leave, or sets it aside.
+    fn compile_route(&mut self, id: Uuid, route: entity::route::Route) {
+        self.remove_route(id);
+        let patterns = &self.published.patterns;
+        let left = patterns.left_for(id);
+        match Route::compile(route.clone(), left) {
+            Ok(compiled) => {
+                patterns.set(id, compiled.pattern_memory);
+                self.routes.insert(id, Arc::new(compiled));
+            }
+            Err(error) => {
+                tracing::error!(
+                    route = route.name,
+                    %id,
+                    "a stored route is set aside, {}: {error}",
+                    error.field
+                );
+                if error.is_want_of_room() {
+                    self.set_aside.insert(id, route);
+                    self.tried_with = self.tried_with.min(left);
+                }
+            }
+        }
+    }
+
+    fn remove_route(&mut self, id: Uuid) {
+        self.routes.remove(&id);
+        self.set_aside.remove(&id);
+        self.published.patterns.set(id, 0);
+    }
+
+    /// Tries those again that were set aside, if there is more room than there was.
+    fn take_back(&mut self) {
+        let left = self.published.patterns.left_for(Uuid::nil());
+        if !self.set_aside.is_empty() && left > self.tried_with {
+            self.tried_with = usize::MAX;
+            for (id, route) in std::mem::take(&mut self.set_aside) {
+                self.compile_route(id, route);
             }
         }
     }

@@ -17,7 +17,8 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
         Kind::Service => drop(view::<service::Service>(kind, row).map_err(wrong)?),
         Kind::Route => {
             let route = view::<route::Route>(kind, row).map_err(wrong)?;
-            proxy::Route::compile(route)?;
+            proxy::Route::compile(route, proxy::PATTERN_MEMORY)
+                .map_err(|error| error.to_string())?;
         }
         Kind::Upstream => {
             let upstream = view::<upstream::Upstream>(kind, row).map_err(wrong)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 
+use super::RouteError;
 use super::pattern::Pattern;
 use crate::authority::Authority;
 use crate::proxy::path::normalize;
@@ -81,11 +82,14 @@ impl Values {
     }
 }
 
-pub(super) fn hosts(hosts: &[String]) -> Result<Vec<Hosts>, String> {
+pub(super) fn hosts(hosts: &[String]) -> Result<Vec<Hosts>, RouteError> {
     let parsed = hosts.iter().map(|text| {
         // The `*` of a wildcard may stand in a name.
         let authority = Authority::of_setting(text);
-        let authority = authority.ok_or_else(|| format!("{text:?} is not a host"))?;
+        let authority = authority.ok_or_else(|| RouteError {
+            field: "hosts",
+            cause: format!("{text:?} is not a host").into(),
+        })?;
         let (name, port) = (authority.host.as_str(), authority.port);
         Ok(if let Some(suffix) = name.strip_prefix('*') {
             Hosts::Suffix(suffix.into(), port)
@@ -100,15 +104,20 @@ pub(super) fn hosts(hosts: &[String]) -> Result<Vec<Hosts>, String> {
 
 pub(super) fn headers(
     headers: Option<&BTreeMap<String, Vec<String>>>,
-) -> Result<Vec<(HeaderName, Values)>, String> {
+    room: &mut usize,
+) -> Result<Vec<(HeaderName, Values)>, RouteError> {
     let Some(headers) = headers else {
         return Ok(Vec::new());
     };
     let compiled = headers.iter().map(|(name, values)| {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|error| RouteError::new("headers", error))?;
         // Kong reads a regular expression only where it is the one value.
         let values = match values.as_slice() {
-            [value] if value.starts_with("~*") => Values::Regex(Pattern::new(&value[2..], "")?),
+            [value] if value.starts_with("~*") => {
+                let pattern = Pattern::new(&value[2..], "", room);
+                Values::Regex(pattern.map_err(|error| RouteError::new("headers", error))?)
+            }
             _ => Values::OneOf(values.iter().map(|v| v.to_ascii_lowercase()).collect()),
         };
         Ok((name, values))
@@ -116,9 +125,12 @@ pub(super) fn headers(
     compiled.collect()
 }
 
-pub(super) fn paths(paths: &[String]) -> Result<Vec<PathPattern>, String> {
+pub(super) fn paths(paths: &[String], room: &mut usize) -> Result<Vec<PathPattern>, RouteError> {
     let compiled = paths.iter().map(|path| match path.strip_prefix('~') {
-        Some(pattern) => Ok(PathPattern::Regex(Pattern::new(pattern, "^")?)),
+        Some(pattern) => match Pattern::new(pattern, "^", room) {
+            Ok(pattern) => Ok(PathPattern::Regex(pattern)),
+            Err(error) => Err(RouteError::new("paths", error)),
+        },
         None => Ok(PathPattern::Prefix(normalize(path.as_bytes()).into())),
     });
     compiled.collect()

@@ -1,6 +1,23 @@
-//! Regular expressions of routes.
+//! Regular expressions of routes, and the memory that they take.
 
-use regex::bytes::Regex;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use parking_lot::Mutex;
+use regex_automata::meta::Regex;
+use regex_automata::util::syntax;
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Largest program of one pattern, in bytes. Source: the crate `regex`, whose default it is.
+const LARGEST: usize = 10 << 20;
+
+/// What a pattern takes beside its programs, about, in bytes.
+const FRAME: usize = 2 << 10;
+
+/// Memory of all patterns together where no other bound is set, in bytes: room for some thousand with `\w`,
+/// which takes half a megabyte for all that Unicode calls a letter, and for seven thousand with `\d`.
+pub const PATTERN_MEMORY: usize = 512 << 20;
 
 /// What stands for a byte that is no text: the control character that is there for that.
 const SUBSTITUTE: u8 = 0x1a;
@@ -13,11 +30,61 @@ const SUBSTITUTE: u8 = 0x1a;
 #[derive(Debug, Clone)]
 pub struct Pattern(Regex);
 
+/// Why a pattern cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PatternError {
+    /// It is none.
+    #[error("invalid regex: '{pattern}' ({reason})")]
+    Syntax {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Its program would be larger than any may be.
+    #[error(
+        "the regex is too large: compiled, it takes more than {} MiB. Use smaller repetitions, or classes \
+         such as [0-9A-Za-z_] in place of \\w",
+        LARGEST >> 20
+    )]
+    TooLarge,
+    /// It does not fit beside those of other routes.
+    #[error(
+        "the regexes of all routes together take too much memory: {left} bytes are left for this route \
+         (setting route_regex_memory)"
+    )]
+    NoRoom {
+        /// Bytes that other routes leave.
+        left: usize,
+    },
+}
+
 impl Pattern {
-    /// Compiles a pattern behind an anchor.
-    pub(in crate::proxy) fn new(pattern: &str, anchor: &str) -> Result<Self, String> {
-        let regex = Regex::new(&format!("{anchor}(?:{pattern})"));
-        regex.map(Self).map_err(|error| error.to_string())
+    /// Compiles a pattern behind an anchor. What it takes, in bytes, is taken from `room`; what takes more is
+    /// not built to its end.
+    pub(in crate::proxy) fn new(
+        pattern: &str,
+        anchor: &str,
+        room: &mut usize,
+    ) -> Result<Self, PatternError> {
+        let left = *room;
+        let most = LARGEST.min(left);
+        let config = Regex::config().utf8_empty(false).nfa_size_limit(Some(most));
+        let regex = Regex::builder()
+            .configure(config)
+            .syntax(syntax())
+            .build(&format!("{anchor}(?:{pattern})"))
+            .map_err(|error| match error.size_limit() {
+                Some(LARGEST) => PatternError::TooLarge,
+                Some(_) => PatternError::NoRoom { left },
+                None => invalid(pattern, &error.to_string()),
+            })?;
+        // The programs are shared, and each worker that matches has a cache of its own.
+        let size = regex.memory_usage() + regex.create_cache().memory_usage() + FRAME;
+        *room = left
+            .checked_sub(size)
+            .ok_or(PatternError::NoRoom { left })?;
+        Ok(Self(regex))
     }
 
     /// Where the first match ends.
@@ -27,19 +94,41 @@ impl Pattern {
 
     /// What a group, by name or number, has captured in the first match.
     pub(in crate::proxy) fn capture<'t>(&self, text: &'t [u8], group: &str) -> Option<&'t [u8]> {
-        let captured = self.look(text, |regex, text| {
-            let captures = regex.captures(text)?;
-            let found = match group.parse() {
-                Ok(number) => captures.get(number),
-                Err(_) => captures.name(group),
+        let captured: Option<Range<usize>> = self.look(text, |regex, text| {
+            let mut captures = regex.create_captures();
+            regex.captures(text, &mut captures);
+            let span = match group.parse() {
+                Ok(number) => captures.get_group(number),
+                Err(_) => captures.get_group_by_name(group),
             };
-            Some(found.map(|found| found.range()))
-        });
-        text.get(captured??)
+            captures.is_match().then(|| span.map(|span| span.range()))
+        })?;
+        text.get(captured?)
     }
 
     fn look<T>(&self, text: &[u8], look: impl Fn(&Regex, &[u8]) -> Option<T>) -> Option<T> {
         look(&self.0, text).or_else(|| look(&self.0, &characters(text)?))
+    }
+}
+
+/// Whether a pattern is one at all. That takes no longer than its text is long, whatever it would take to
+/// compile it.
+pub(crate) fn is_pattern(pattern: &str) -> Result<(), PatternError> {
+    match syntax::parse_with(&format!("(?:{pattern})"), &syntax()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(pattern, &error.to_string())),
+    }
+}
+
+fn syntax() -> syntax::Config {
+    syntax::Config::new().utf8(false)
+}
+
+fn invalid(pattern: &str, error: &str) -> PatternError {
+    PatternError::Syntax {
+        pattern: pattern.to_owned(),
+        // What comes before it shows the place, over several lines.
+        reason: error.lines().last().unwrap_or_default().to_owned(),
     }
 }
 
@@ -57,29 +146,120 @@ fn characters(text: &[u8]) -> Option<Vec<u8>> {
     Some(characters)
 }
 
+/// The memory that the patterns of all routes may take together.
+#[derive(Debug)]
+pub struct PatternMemory {
+    limit: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    by_route: HashMap<Uuid, usize>,
+    total: usize,
+}
+
+impl PatternMemory {
+    /// `limit` is in bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            taken: Mutex::default(),
+        }
+    }
+
+    /// What the patterns of a route may take: as much as other routes leave, in bytes.
+    pub fn left_for(&self, route: Uuid) -> usize {
+        let taken = self.taken.lock();
+        let own = taken.by_route.get(&route).copied().unwrap_or(0);
+        (self.limit + own).saturating_sub(taken.total)
+    }
+
+    /// Notes what the patterns of a route take, in bytes; 0 for a route that is gone.
+    pub fn set(&self, route: Uuid, bytes: usize) {
+        let mut taken = self.taken.lock();
+        let old = match bytes {
+            0 => taken.by_route.remove(&route),
+            bytes => taken.by_route.insert(route, bytes),
+        };
+        taken.total = taken.total + bytes - old.unwrap_or(0);
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
 
+    fn pattern(text: &str) -> Pattern {
+        Pattern::new(text, "^", &mut { PATTERN_MEMORY }).unwrap()
+    }
+
     #[test]
     fn a_byte_that_is_no_text_is_a_character() {
-        let pattern = Pattern::new("/a/([^/]+)/(?P<end>.)", "^").unwrap();
+        let named = pattern("/a/([^/]+)/(?P<end>.)");
         for (text, end, last) in [
             (&b"/a/\xff\xfe/\x80x"[..], 7, &b"\x80"[..]),
             ("/a/é/é".as_bytes(), 8, "é".as_bytes()),
             (b"/a/b/\xc3", 6, b"\xc3"),
         ] {
-            assert_eq!(pattern.find(text), Some(end), "{text:?}");
-            assert_eq!(pattern.capture(text, "end"), Some(last), "{text:?}");
+            assert_eq!(named.find(text), Some(end), "{text:?}");
+            assert_eq!(named.capture(text, "end"), Some(last), "{text:?}");
         }
-        assert_eq!(pattern.find(b"/a//\xff"), None);
-        assert_eq!(pattern.capture(b"/a/\xff/b", "1"), Some(&b"\xff"[..]));
-        assert_eq!(pattern.capture(b"/a/\xff/b", "2"), Some(&b"b"[..]));
-        assert_eq!(pattern.capture(b"/a/\xff/b", "3"), None);
-        // Who means a byte can say so.
-        let pattern = Pattern::new(r"/(?-u:\xff)", "^").unwrap();
-        assert_eq!(pattern.find(b"/\xff"), Some(2));
-        assert_eq!(pattern.find(b"/\xfe"), None);
+        assert_eq!(named.find(b"/a//\xff"), None);
+        assert_eq!(named.capture(b"/a//\xff", "1"), None);
+        assert_eq!(named.capture(b"/a/\xff/b", "1"), Some(&b"\xff"[..]));
+        assert_eq!(named.capture(b"/a/\xff/b", "2"), Some(&b"b"[..]));
+        assert_eq!(named.capture(b"/a/\xff/b", "3"), None);
+        // A pattern that means a byte can say so.
+        let byte = pattern(r"/(?-u:\xff)");
+        assert_eq!(byte.find(b"/\xff"), Some(2));
+        assert_eq!(byte.find(b"/\xfe"), None);
+    }
+
+    #[test]
+    fn a_pattern_takes_its_memory_from_what_is_left() {
+        let mut room = PATTERN_MEMORY;
+        Pattern::new(r"/\w{10}", "^", &mut room).unwrap();
+        let taken = PATTERN_MEMORY - room;
+        assert!(taken > 10_000, "{taken}");
+        let mut room = taken - 1;
+        let refused = Pattern::new(r"/\w{10}", "^", &mut room);
+        assert_eq!(
+            refused.unwrap_err(),
+            PatternError::NoRoom { left: taken - 1 }
+        );
+        let mut room = taken;
+        Pattern::new(r"/\w{10}", "^", &mut room).unwrap();
+        assert_eq!(room, 0);
+        let refused = Pattern::new("/", "^", &mut room);
+        assert_eq!(refused.unwrap_err(), PatternError::NoRoom { left: 0 });
+        let refused = Pattern::new(r"/\w{1000}{1000}", "^", &mut { usize::MAX });
+        assert_eq!(refused.unwrap_err(), PatternError::TooLarge);
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told_without_compiling_it() {
+        is_pattern(r"/\w{1000}{1000}{1000}").unwrap();
+        let error = is_pattern("/a(").unwrap_err().to_string();
+        assert_eq!(error, "invalid regex: '/a(' (error: unclosed group)");
+        assert_eq!(
+            is_pattern("/a(").unwrap_err(),
+            Pattern::new("/a(", "^", &mut { 1 << 20 }).unwrap_err()
+        );
+    }
+
+    #[test]
+    fn a_route_may_take_what_others_leave() {
+        let memory = PatternMemory::new(100);
+        let [a, b] = [1, 2].map(Uuid::from_u128);
+        memory.set(a, 60);
+        assert_eq!((memory.left_for(a), memory.left_for(b)), (100, 40));
+        memory.set(b, 40);
+        memory.set(a, 10);
+        assert_eq!((memory.left_for(a), memory.left_for(b)), (60, 90));
+        memory.set(b, 0);
+        memory.set(b, 0);
+        assert_eq!(memory.left_for(b), 90);
     }
 }

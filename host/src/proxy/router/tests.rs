@@ -15,7 +15,8 @@ fn route(name: &str, id: u128, fields: Value) -> Arc<Route> {
     for (key, value) in fields.as_object().unwrap() {
         row[key] = value.clone();
     }
-    Arc::new(Route::compile(serde_json::from_value(row).unwrap()).unwrap())
+    let row = serde_json::from_value(row).unwrap();
+    Arc::new(Route::compile(row, PATTERN_MEMORY).unwrap())
 }
 
 /// Which of the routes (by id) answers `GET http://host/path`.
