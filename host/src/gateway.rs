@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::proxy::{Listeners, Workers};
 use crate::snapshot::{Compiler, Published};
 use crate::store::{SledStore, Store};
-use crate::upstream::{self, Memory, Names};
+use crate::upstream::{self, Memory, Names, SessionKey};
 
 /// Runs the gateway until it is asked to end by SIGTERM or SIGINT.
 ///
@@ -77,6 +77,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let names = Arc::new(Names::new(&config.dns));
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let commits = store.watch()?;
+    let sessions = SessionKey::open(&config.data_dir).map_err(anyhow::Error::msg)?;
     let compiler = Compiler::new(
         Arc::clone(&published),
         Arc::clone(&store),
@@ -85,7 +86,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Arc::clone(&names),
         Arc::clone(&memory),
         probing,
-    );
+    )
+    .with_session_key(sessions);
     let mut compiling = tokio::spawn(compiler.run(commits));
     // Traffic is taken only once everything that is stored is in effect.
     tokio::select! {

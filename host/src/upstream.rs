@@ -18,6 +18,7 @@ pub mod probe;
 mod recovery;
 mod resolve;
 mod seats;
+mod session;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use orca::LoadReport;
 pub use policy::Policy;
 pub use resolve::Names;
 pub use seats::Seat;
+pub use session::SessionKey;
 
 use crate::authority::Authority;
 use crate::balancer::{self, Balancer, Choice, Observed, Placed};
@@ -227,7 +229,7 @@ impl Upstream {
     ) -> Result<T, NoPeer> {
         let recovery = self.policy.recovery();
         let session = match self.policy.affinity {
-            Some(Affinity::Session(_)) => request.affinity,
+            Some(Affinity::Session(..)) => request.affinity,
             _ => None,
         };
         if let Some((_, longest)) = recovery

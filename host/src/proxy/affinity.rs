@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::router::Pattern;
 use crate::balancer;
-use crate::upstream::{Affinity, Cookie, Key};
+use crate::upstream::{Affinity, Cookie, Key, SessionKey};
 use crate::urlencoded;
 
 /// What a key may be read from, and what a balancer may ask.
@@ -39,20 +39,20 @@ pub(super) struct Tie<'a> {
 enum NewCookie<'a> {
     /// With this value, whatever the endpoint is.
     Value(&'a Cookie, String),
-    /// With the id of the endpoint, if that is not what `affinity` says.
-    Endpoint(&'a Cookie),
+    /// With the sealed id of the endpoint, if that is not what `affinity` says.
+    Endpoint(&'a Cookie, &'a SessionKey),
 }
 
 impl<'a> Tie<'a> {
     pub(super) fn of(affinity: &'a Affinity, facts: &Facts<'_>) -> Self {
         match affinity {
-            Affinity::Session(cookie) => {
+            Affinity::Session(cookie, key) => {
                 let sent = cookie_of(facts.headers, &cookie.name);
                 let digits = sent.and_then(|value| std::str::from_utf8(value).ok());
-                let id = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+                let sealed = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
                 Self {
-                    affinity: id,
-                    cookie: Some(NewCookie::Endpoint(cookie)),
+                    affinity: sealed.map(|sealed| key.open_seal(sealed)),
+                    cookie: Some(NewCookie::Endpoint(cookie, key)),
                 }
             }
             Affinity::Hash {
@@ -85,8 +85,8 @@ impl<'a> Tie<'a> {
     pub(super) fn mark(&self, headers: &mut HeaderMap, endpoint: u64) {
         let (cookie, value) = match &self.cookie {
             Some(NewCookie::Value(cookie, value)) => (cookie, Cow::Borrowed(value)),
-            Some(NewCookie::Endpoint(cookie)) if self.affinity != Some(endpoint) => {
-                (cookie, Cow::Owned(format!("{endpoint:016x}")))
+            Some(NewCookie::Endpoint(cookie, key)) if self.affinity != Some(endpoint) => {
+                (cookie, Cow::Owned(format!("{:016x}", key.seal(endpoint))))
             }
             _ => return,
         };
@@ -247,9 +247,11 @@ mod tests {
             name: "s".into(),
             path: "/p".into(),
         };
+        let folder = tempfile::tempdir().unwrap();
+        let key = SessionKey::open(folder.path()).unwrap();
         let mut tie = Tie {
             affinity: Some(7),
-            cookie: Some(NewCookie::Endpoint(&cookie)),
+            cookie: Some(NewCookie::Endpoint(&cookie, &key)),
         };
         let mut headers = HeaderMap::new();
         headers.append(SET_COOKIE, HeaderValue::from_static("s=theirs"));
@@ -264,7 +266,7 @@ mod tests {
             all,
             [
                 "ss=other",
-                "s=0000000000000007; Path=/p; SameSite=Lax; HttpOnly"
+                format!("s={:016x}; Path=/p; SameSite=Lax; HttpOnly", key.seal(7)).as_str()
             ]
         );
     }

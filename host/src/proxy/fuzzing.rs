@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::affinity::cookie_of;
 use super::headers::{BodyLength, Forwarded, to_upstream};
 use super::*;
-use crate::upstream::{Affinity, Cookie, Key};
+use crate::upstream::{Affinity, Cookie, Key, SessionKey};
 
 pub use super::wire::fuzzing::response;
 
@@ -257,7 +257,7 @@ pub fn cookies(input: &[u8]) {
         regex: None,
         body_start: None,
     };
-    let affinity = Affinity::Session(cookie(name));
+    let affinity = Affinity::Session(cookie(name), SessionKey::of_process());
     let tie = Tie::of(&affinity, &facts);
     let mut answer = map(SET_COOKIE, &values);
     let endpoint = 7;

@@ -23,7 +23,7 @@ use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
 use crate::proxy::{Retry, Route, Router};
 use crate::store::{Change, Commit, Revision, Store};
-use crate::upstream::{Memory, Names, Policy, Target, Upstream};
+use crate::upstream::{Memory, Names, Policy, SessionKey, Target, Upstream};
 
 /// Kong's default for the three timeouts of a service.
 const TIMEOUT_MS: u64 = 60_000;
@@ -43,6 +43,8 @@ pub struct Compiler {
     memory: Arc<Memory>,
     /// Where probes run.
     probing: Handle,
+    /// What the cookies of sessions are made with.
+    sessions: Arc<SessionKey>,
 
     services: BTreeMap<Uuid, entity::service::Service>,
     routes: BTreeMap<Uuid, Arc<Route>>,
@@ -101,6 +103,7 @@ impl Compiler {
             names,
             memory,
             probing,
+            sessions: SessionKey::of_process(),
             services: BTreeMap::new(),
             routes: BTreeMap::new(),
             tried_with: usize::MAX,
@@ -116,6 +119,13 @@ impl Compiler {
             plain: HashMap::new(),
             router: Arc::default(),
         }
+    }
+
+    /// Has the cookies of sessions made with this key, and not with one that ends with the process.
+    #[must_use]
+    pub fn with_session_key(mut self, key: Arc<SessionKey>) -> Self {
+        self.sessions = key;
+        self
     }
 
     /// Applies commits until the store ends, and looks at names again now and then.
@@ -492,7 +502,7 @@ impl Compiler {
         let limits = Limits::of_upstream(&settings.pointsman.balancer_limits, &self.engine);
         upstream.balancer().set_limits(limits);
         upstream.host_header = settings.host_header.clone().map(Arc::new);
-        upstream.set_policy(Policy::of(settings));
+        upstream.set_policy(Policy::of(settings).with_session_key(&self.sessions));
         self.set_canary(&upstream, settings);
         self.set_shadow(&upstream, settings);
         self.named.insert(id, Arc::new(upstream));

@@ -1,8 +1,11 @@
 //! What ties requests to endpoints, as an upstream asks for it. Source: Kong 3.9, `hash_on`; sticky
 //! sessions as in Kong Enterprise 3.11.
 
+use std::sync::Arc;
+
 use http::HeaderName;
 
+use super::session::SessionKey;
 use crate::balancer::SHIPPED;
 use crate::entity::upstream as entity;
 
@@ -18,8 +21,8 @@ pub enum Affinity {
         /// The cookie of a [`Key::Cookie`].
         cookie: Cookie,
     },
-    /// A cookie that names the endpoint.
-    Session(Cookie),
+    /// A cookie that names the endpoint, to whoever has the key.
+    Session(Cookie, Arc<SessionKey>),
 }
 
 /// What a hash is made of.
@@ -73,7 +76,7 @@ impl Affinity {
                     .as_deref()
                     .is_none_or(|on| on == "none"));
         if theirs && let Some(cookie) = Cookie::of(&upstream.sticky_sessions_cookie, path) {
-            return Some(Self::Session(cookie));
+            return Some(Self::Session(cookie, SessionKey::of_process()));
         }
         let hash = &upstream.hashing;
         let on = key(

@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 
 use super::affinity::Affinity;
 use super::health::{Limits, Report};
+use super::session::SessionKey;
 use crate::authority::Authority;
 use crate::entity::upstream as entity;
 use crate::tls::{self, Authorities, Trust};
@@ -206,6 +207,15 @@ impl Policy {
                 .and_then(tls::server_name),
             extension: upstream.pointsman.clone(),
         }
+    }
+
+    /// Has the cookies of sessions made and read with this key.
+    #[must_use]
+    pub fn with_session_key(mut self, key: &Arc<SessionKey>) -> Self {
+        if let Some(Affinity::Session(_, own)) = &mut self.affinity {
+            *own = Arc::clone(key);
+        }
+        self
     }
 
     /// Whose certificates are taken, where the service says whether they are verified.
