@@ -359,7 +359,7 @@ fn compiling_has_its_limits() {
 }
 
 /// A component whose one module has many functions of many additions.
-fn long_component() -> Vec<u8> {
+pub(crate) fn long_component() -> Vec<u8> {
     fn number(mut n: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while n > 0x7f {

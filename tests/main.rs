@@ -16,6 +16,7 @@ mod balancers;
 mod bodies;
 mod bytes;
 mod canary;
+mod component_bounds;
 mod contract;
 mod explain;
 mod fire;

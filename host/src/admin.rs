@@ -27,6 +27,7 @@ mod serve;
 mod settings;
 mod shadow;
 mod targets;
+mod tidy;
 mod upload;
 mod versions;
 
@@ -38,10 +39,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::routing::{MethodRouter, get};
+use tokio::sync::Notify;
 
 pub use balancers::install_shipped;
 pub use canary::follow_canaries;
 pub use serve::serve;
+pub use tidy::tidy_cache;
 pub use versions::resume_checks;
 
 use crate::balancer::Engine;
@@ -78,6 +81,8 @@ pub struct Admin {
     pub config: Config,
     /// Where the proxy and the Admin API listen.
     pub addresses: (SocketAddr, SocketAddr),
+    /// Told when compiled components may have been left without a version.
+    pub left_over: Arc<Notify>,
 }
 
 impl Admin {
@@ -149,6 +154,7 @@ fn router(admin: Admin) -> Router {
     }
     router
         .fallback(absent::answer)
+        .layer(from_fn_with_state(admin.clone(), tidy::after_changes))
         .layer(from_fn_with_state(access, respond::frame))
         .layer(map_response_with_state((), respond::server))
         .with_state(admin)

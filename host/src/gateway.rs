@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::admin::{self, Admin};
 use crate::balancer::{self, Engine};
 use crate::config::Config;
+use crate::in_place::in_place;
 use crate::proxy::{Listeners, Workers};
 use crate::snapshot::{Compiler, Published};
 use crate::store::{SledStore, Store};
@@ -88,7 +89,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         probing,
     )
     .with_session_key(sessions);
-    let mut compiling = tokio::spawn(compiler.run(commits));
+    let mut compiling = tokio::spawn(in_place(compiler.run(commits)));
     // Traffic is taken only once everything that is stored is in effect.
     tokio::select! {
         () = published.started() => {}
@@ -107,8 +108,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         counters: workers.counters.clone(),
         config: config.clone(),
         addresses: (proxy, admin_address),
+        left_over: Arc::default(),
     };
-    tokio::spawn(admin::resume_checks(admin.clone()));
+    tokio::spawn(in_place(admin::resume_checks(admin.clone())));
+    tokio::spawn(in_place(admin::tidy_cache(admin.clone())));
     tokio::spawn(admin::follow_canaries(admin.clone()));
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(admin::serve(admin_listener, admin, stopped));

@@ -17,6 +17,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod in_place;
 mod leftover;
 mod plugin;
 pub mod proxy;

@@ -14,9 +14,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What the gateway calls itself with to compile an uploaded component apart from itself. Not for
-/// people, so not in the help.
+/// What the gateway calls itself with to do what a component may make expensive apart from itself. Not
+/// for people, so not in the help.
 const COMPILE_WORKER: &str = "compile-worker";
+const SCHEMA_WORKER: &str = "schema-worker";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -48,11 +49,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|arg| arg == COMPILE_WORKER)
-    {
-        return balancer::compile_worker();
+    match std::env::args_os().nth(1) {
+        Some(first) if first == COMPILE_WORKER => return balancer::compile_worker(),
+        Some(first) if first == SCHEMA_WORKER => return balancer::schema_worker(),
+        _ => {}
     }
     let cli = Cli::parse();
     if let Some(command) = &cli.command {

@@ -25,7 +25,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::balancer::{Engine, Plugin, SHIPPED, Settings, try_settings};
+use crate::balancer::{Engine, Plugin, SHIPPED, Schema, Settings, try_settings};
 pub use replay::{Arguments as ReplayArguments, replay};
 
 use outcome::Outcome;
@@ -262,10 +262,10 @@ impl Contender {
         };
         let settings: Value = serde_json::from_str(settings)
             .with_context(|| format!("its settings are no JSON: {settings}"))?;
-        let validator = jsonschema::validator_for(&plugin.config_schema)
+        let schema = Schema::compile(&plugin.config_schema)
             .map_err(|error| anyhow!("its schema is none: {error}"))?;
-        if let Err(error) = validator.validate(&settings) {
-            bail!("its settings are refused: {error}");
+        if let Some(wrong) = schema.violations(&settings) {
+            bail!("its settings are refused: {wrong}");
         }
         let config = settings.to_string();
         try_settings(engine, &plugin, &config).map_err(|sentence| anyhow!(sentence))?;

@@ -259,6 +259,28 @@ impl Gateway {
         }
     }
 
+    /// The same for a process that may end meanwhile: none if it does not answer.
+    pub(crate) fn try_send(
+        &self,
+        to: SocketAddr,
+        method: &str,
+        path: &str,
+        body: (&str, Vec<u8>),
+    ) -> Option<u16> {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{to}{path}"))
+            .header("content-type", body.0)
+            .body(body.1);
+        let answer = self.agent.run(request.ok()?);
+        answer.ok().map(|answer| answer.status().as_u16())
+    }
+
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// An upstream `u` with these targets, reached under `/`.
     pub(crate) fn balanced(&self, targets: &[(SocketAddr, u32)]) {
         self.balanced_as("u", "/", targets);

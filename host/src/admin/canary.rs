@@ -26,6 +26,7 @@ use crate::balancer::{Canary, Side, Verdict};
 use crate::entity::balancer::{CANARY, CanaryState};
 use crate::entity::{Kind, Row, Violations, read_fields};
 use crate::error::Error;
+use crate::in_place::in_place;
 use crate::store::{Stored, Write};
 
 const KIND: Kind = Kind::Balancer;
@@ -222,7 +223,7 @@ pub async fn follow_canaries(admin: Admin) {
         followed.retain(|id| going_on.iter().any(|canary| canary.settings.id == *id));
         for canary in going_on {
             if followed.insert(canary.settings.id) {
-                tokio::spawn(follow(admin.clone(), canary));
+                tokio::spawn(in_place(follow(admin.clone(), canary)));
             }
         }
         // An error means that the sender is gone, which `admin` holds.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::entities::id_of;
 use super::{Admin, settings, versions};
-use crate::balancer::Plugin;
+use crate::balancer::{LoadError, Plugin};
 use crate::entity::{Kind, Row};
 use crate::error::Error;
 use crate::store::{self, Stored};
@@ -21,6 +21,12 @@ pub(super) enum Wrong {
 
 impl From<store::Error> for Wrong {
     fn from(error: store::Error) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<LoadError> for Wrong {
+    fn from(error: LoadError) -> Self {
         Self::Other(error.into())
     }
 }
@@ -46,17 +52,18 @@ pub(super) async fn find(
     let config = given("config").unwrap_or(&nothing);
     let schema = version.get("description");
     let schema = schema.and_then(|description| description.get("config_schema"));
-    if let Some(wrong) = schema.and_then(|schema| settings::misfits(schema, config)) {
+    if let Some(schema) = schema
+        && let Some(wrong) = settings::misfits(&admin.engine, schema, config).await?
+    {
         return Err(Wrong::Field("config", wrong));
     }
     let component = admin.store.blob(Kind::BalancerVersion, id_of(&version))?;
     let Some(component) = component else {
         return Err(Wrong::Field("balancer", "its component is gone".into()));
     };
-    let plugin = admin.engine.load(component).await;
-    let plugin = plugin.map_err(|error| Wrong::Other(error.into()))?;
+    let plugin = admin.engine.load(component).await?;
     if given("config").is_some()
-        && let Some(sentence) = settings::disliked(&admin.engine, &plugin, config).await
+        && let Some(sentence) = settings::disliked(&admin.engine, &plugin, config).await?
     {
         return Err(Wrong::Field("config", sentence.into()));
     }

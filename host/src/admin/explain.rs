@@ -9,9 +9,9 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
+use http::Method;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::arguments::Path;
@@ -106,14 +106,8 @@ async fn explain(
     let seen: Vec<Value> = table.iter().map(|endpoint| shown(endpoint, now)).collect();
     let entropies: Vec<u64> = question.requests.iter().map(|r| r.entropy).collect();
     let engine = Arc::clone(&admin.engine);
-    let explained = tokio::task::spawn_blocking(move || question.ask(&engine)).await;
-    let Explained { said, handover } = explained.map_err(|panic| {
-        tracing::error!("a balancer cannot be asked: {panic}");
-        Error::Plain(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "An unexpected error occurred".into(),
-        )
-    })?;
+    let explained = admin.engine.aside(move || question.ask(&engine)).await;
+    let Explained { said, handover } = explained?;
     let cut_short = said.len() < entropies.len();
     let answers = entropies.iter().zip(&said).map(|(entropy, said)| {
         let mut answer = match said {

@@ -21,6 +21,7 @@ use super::versions::{of_digest, written};
 use crate::balancer::{LoadError, Plugin, digest};
 use crate::entity::{Kind, Row, Violation};
 use crate::error::Error;
+use crate::in_place::in_place;
 use crate::store::Write;
 
 const KIND: Kind = Kind::BalancerVersion;
@@ -95,13 +96,13 @@ pub(super) async fn take(
         digest,
         component,
     };
-    tokio::spawn(async move {
+    tokio::spawn(in_place(async move {
         if is_async {
             new.check_behind(answer).await;
         } else {
             new.check_in_sight(answer).await;
         }
-    });
+    }));
     let gone = |_| LoadError::Internal("a check has stopped".into());
     answered.await.map_err(gone)?
 }
@@ -241,7 +242,10 @@ async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Pl
             .await
         };
         match settled.await {
-            Ok(true) => return,
+            Ok(true) => {
+                admin.left_over.notify_one();
+                return;
+            }
             Ok(false) => {}
             Err::<_, Error>(error) => {
                 // The row still says that it is being checked, and at the next start it is.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text};
@@ -28,19 +27,10 @@ const SUBSYSTEM: &str = "http";
 const STATES: [&str; 4] = ["healthchecks_off", "healthy", "unhealthy", "dns_error"];
 
 pub(super) async fn show(State(admin): State<Admin>) -> Result<Response, Error> {
-    // A thousand upstreams are some milliseconds of work, which others do not have to wait for.
-    let text = tokio::task::spawn_blocking(move || text(&admin)).await;
-    match text {
-        Ok(Ok(text)) => Ok(([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response()),
-        Ok(Err(error)) => Err(error),
-        Err(panic) => {
-            tracing::error!("the metrics cannot be gathered: {panic}");
-            Err(Error::Plain(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "An unexpected error occurred".into(),
-            ))
-        }
-    }
+    // A thousand upstreams are some milliseconds of work, which others do not wait for (see
+    // `in_place`).
+    let text = text(&admin)?;
+    Ok(([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response())
 }
 
 fn text(admin: &Admin) -> Result<String, Error> {

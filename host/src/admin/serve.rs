@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use super::paced::Paced;
 use super::refusal::{Noted, Progress, Stream};
 use super::{Admin, router};
+use crate::in_place::in_turn;
 use crate::leftover::Lent;
 
 /// Pause after a failed accept.
@@ -56,7 +57,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
                 let (head, body) = without_trailing_slash(request).into_parts();
                 let (body, back) = Lent::new(body);
                 let body = Paced::new(body, body_timeout);
-                let response = router.call(Request::from_parts(head, body)).await;
+                let response = in_turn(router.call(Request::from_parts(head, body))).await;
                 back.discard().await;
                 response.map(|response| response.map(|body| Noted::new(body, progress)))
             }

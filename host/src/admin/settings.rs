@@ -5,18 +5,24 @@
 //! promotion, a deletion and an upstream's settings cannot pass each other unseen: of two that were
 //! looked at beside the same row, the store takes one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use jsonschema::error::ValidationErrorKind;
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::entities::id_of;
 use super::{Admin, versions};
-use crate::balancer::{self, Engine, Plugin};
+use crate::balancer::{self, Engine, LoadError, Plugin};
 use crate::config;
 use crate::entity::{Kind, Row};
 use crate::error::Error;
 use crate::store::{Store, Write};
+
+/// Longest time that the settings of all upstreams of a balancer are tried out for: each takes a
+/// millisecond or so, unless the balancer is slow to take them.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Checks the settings of an upstream's balancer, and its pin. A balancer that is not there is for
 /// others to find. Returns what to write beside the upstream.
@@ -49,14 +55,16 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
     let schema = schema.and_then(|description| description.get("config_schema"));
     let nothing = json!({});
     let config = given.unwrap_or(&nothing);
-    if let Some(wrong) = schema.and_then(|schema| misfits(schema, config)) {
+    if let Some(schema) = schema
+        && let Some(wrong) = misfits(&admin.engine, schema, config).await?
+    {
         return Err(refused("balancer_config", wrong));
     }
     if given.is_some()
         && let Some(component) = admin.store.blob(Kind::BalancerVersion, id_of(&version))?
     {
         let plugin = admin.engine.load(component).await?;
-        if let Some(sentence) = disliked(&admin.engine, &plugin, config).await {
+        if let Some(sentence) = disliked(&admin.engine, &plugin, config).await? {
             return Err(refused("balancer_config", sentence.into()));
         }
     }
@@ -100,14 +108,40 @@ pub(super) async fn unfit(
         row.get("algorithm").and_then(Value::as_str) == Some(balancer)
             && extension(row, "balancer_version").is_none()
     };
+    let upstreams = store.list(Kind::Upstream, None, usize::MAX, &follows)?;
+    let nothing = json!({});
+    let given: Vec<Option<&Value>> = upstreams
+        .iter()
+        .map(|upstream| extension(&upstream.row, "balancer_config"))
+        .collect();
+    let settings: Vec<&Value> = given
+        .iter()
+        .map(|given| given.unwrap_or(&nothing))
+        .collect();
+    let misfits = match engine.violations(&version.config_schema, &settings).await {
+        Err(LoadError::Schema(reason)) => vec![Some(wrong_schema(&reason)); settings.len()],
+        said => said?,
+    };
+    let start = Instant::now();
+    // Most upstreams have the same settings as others.
+    let mut tried: HashMap<String, Option<Value>> = HashMap::new();
     let mut wrong = Row::new();
-    for upstream in store.list(Kind::Upstream, None, usize::MAX, &follows)? {
-        let nothing = json!({});
-        let given = extension(&upstream.row, "balancer_config");
-        let mut message = misfits(&version.config_schema, given.unwrap_or(&nothing));
-        if let (None, Some(config)) = (&message, given) {
-            message = disliked(engine, version, config).await.map(Value::from);
-        }
+    for ((upstream, given), misfit) in upstreams.iter().zip(given).zip(misfits) {
+        let message = match (misfit, given) {
+            (None, Some(config)) => {
+                let text = config.to_string();
+                match tried.get(&text) {
+                    Some(known) => known.clone(),
+                    None if start.elapsed() > PATIENCE => return Err(too_slow(&version.name)),
+                    None => {
+                        let said = disliked(engine, version, config).await?.map(Value::from);
+                        tried.insert(text, said.clone());
+                        said
+                    }
+                }
+            }
+            (misfit, _) => misfit,
+        };
         if let Some(message) = message {
             let name = upstream.row.get("name").and_then(Value::as_str);
             let wrong_here = json!({ "pointsman": { "balancer_config": message } });
@@ -115,6 +149,14 @@ pub(super) async fn unfit(
         }
     }
     Ok(wrong)
+}
+
+fn too_slow(balancer: &str) -> Error {
+    let message = format!(
+        "the balancer {balancer} took more than {PATIENCE:?} to take the settings of the upstreams that \
+         follow it, and not all have been tried: make its configure quicker"
+    );
+    Error::Plain(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
 /// The upstreams that use a version by its digest, whatever is active.
@@ -139,13 +181,11 @@ pub(super) async fn disliked(
     engine: &Arc<Engine>,
     plugin: &Arc<Plugin>,
     config: &Value,
-) -> Option<String> {
-    let (engine, plugin) = (Arc::clone(engine), Arc::clone(plugin));
+) -> Result<Option<String>, LoadError> {
+    let (own, plugin) = (Arc::clone(engine), Arc::clone(plugin));
     let text = config.to_string();
-    let tried =
-        tokio::task::spawn_blocking(move || balancer::try_settings(&engine, &plugin, &text));
-    // A task that panicked is no fault of the settings.
-    tried.await.ok()?.err()
+    let tried = engine.aside(move || balancer::try_settings(&own, &plugin, &text));
+    Ok(tried.await?.err())
 }
 
 fn no_version(balancer: &Value, version: &str) -> Error {
@@ -184,74 +224,19 @@ fn exceeds(limits: &Value, own: &config::Balancer) -> Option<Value> {
     (!above.is_empty()).then(|| above.into())
 }
 
-/// What does not fit, by field; none if all does.
-pub(super) fn misfits(schema: &Value, config: &Value) -> Option<Value> {
-    let validator = match jsonschema::validator_for(schema) {
-        Ok(validator) => validator,
-        Err(error) => return Some(format!("the balancer's own schema is wrong: {error}").into()),
-    };
-    let mut fields = unknown(schema, config);
-    for error in validator.iter_errors(config) {
-        let place = error.instance_path().to_string();
-        let message = error.to_string();
-        if place.is_empty() {
-            // Said by field already, which the validator does not.
-            let is_known = matches!(
-                error.kind(),
-                ValidationErrorKind::AdditionalProperties { .. } | ValidationErrorKind::FalseSchema
-            );
-            if is_known && !fields.is_empty() {
-                continue;
-            }
-            return Some(message.into());
-        }
-        let name = place.trim_start_matches('/').replace('/', ".");
-        fields.entry(name).or_insert(message.into());
+/// What of settings does not fit a schema, by field; none if all does.
+pub(super) async fn misfits(
+    engine: &Engine,
+    schema: &Value,
+    config: &Value,
+) -> Result<Option<Value>, LoadError> {
+    match engine.violations(schema, &[config]).await {
+        Ok(said) => Ok(said.into_iter().next().flatten()),
+        Err(LoadError::Schema(reason)) => Ok(Some(wrong_schema(&reason))),
+        Err(error) => Err(error),
     }
-    (!fields.is_empty()).then(|| fields.into())
 }
 
-/// The fields that a schema has no place for.
-fn unknown(schema: &Value, config: &Value) -> Row {
-    let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false))
-        && schema.get("patternProperties").is_none();
-    let Some(config) = config.as_object().filter(|_| is_closed) else {
-        return Row::new();
-    };
-    let known = schema.get("properties").and_then(Value::as_object);
-    let names = config.keys();
-    let names = names.filter(|name| !known.is_some_and(|known| known.contains_key(*name)));
-    names
-        .map(|name| (name.clone(), "unknown field".into()))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_does_not_fit_is_told_by_field() {
-        let schema = json!({
-            "type": "object",
-            "properties": {"size": {"type": "integer", "minimum": 2}, "deep": {"type": "object",
-                "properties": {"name": {"type": "string"}}}},
-            "additionalProperties": false,
-        });
-        assert_eq!(misfits(&schema, &json!({"size": 3})), None);
-        let wrong = misfits(&schema, &json!({"size": 1, "deep": {"name": 5}})).unwrap_or_default();
-        assert!(
-            wrong["size"]
-                .as_str()
-                .is_some_and(|text| text.contains("2")),
-            "{wrong}"
-        );
-        assert!(wrong["deep.name"].is_string(), "{wrong}");
-        let unknown = Some(json!({"other": "unknown field"}));
-        assert_eq!(misfits(&schema, &json!({"other": 1})), unknown);
-        let closed = json!({"type": "object", "additionalProperties": false});
-        assert_eq!(misfits(&closed, &json!({"other": 1})), unknown);
-        assert!(misfits(&schema, &json!([])).is_some());
-        assert!(misfits(&json!({"type": 5}), &json!({})).is_some());
-    }
+fn wrong_schema(reason: &str) -> Value {
+    format!("the balancer's own schema is wrong: {reason}").into()
 }

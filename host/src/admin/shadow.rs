@@ -36,21 +36,14 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Res
     };
     let balancer = Arc::clone(balancer);
     // Whoever asks waits for a call of the shadow that is under way, and nobody else does.
-    let report = tokio::task::spawn_blocking(move || {
+    let report = admin.engine.aside(move || {
         let mut report = shadow.report();
         let times = balancer.counters().times;
         report.first.pick_ns =
             (times.count() > 0).then(|| times.sum() * 1e9 / times.count() as f64);
         report
     });
-    let report = report.await.map_err(|panic| {
-        tracing::error!("a shadow's figures cannot be gathered: {panic}");
-        Error::Plain(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "An unexpected error occurred".into(),
-        )
-    })?;
-    Ok(Json(report).into_response())
+    Ok(Json(report.await?).into_response())
 }
 
 /// Checks the shadow that an upstream asks for. Returns what to write beside the upstream, so that a version

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
@@ -16,6 +17,13 @@ use wasmtime::component::Component;
 
 /// Bytes of the checksum in front of the machine code.
 const CHECKSUM: usize = 32;
+
+/// Most bytes that the folder holds: hundreds of components of ordinary size. Past it the oldest go, and
+/// are compiled again when they are needed.
+const MOST: u64 = 1 << 30;
+
+/// Age past which a file that was never finished is what a killed gateway has left.
+const UNFINISHED: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -76,10 +84,54 @@ impl Cache {
     ) -> wasmtime::Result<Component> {
         let component = load(engine, machine_code)?;
         // Without the file the next start compiles again: no reason to refuse the component.
-        if let Err(error) = self.store(digest, machine_code) {
+        let kept = self.store(digest, machine_code);
+        if let Err(error) = kept.and_then(|()| self.bound(MOST, &self.path(digest))) {
             tracing::warn!("cannot keep a compiled component: {error}");
         }
         Ok(component)
+    }
+
+    /// Removes what is of no component that is wanted, and what an engine with other settings has left.
+    pub(super) fn sweep(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<()> {
+        let ending = format!("-{}.cwasm", self.compatibility);
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let digest = name.strip_suffix(&ending);
+            let keep = match digest {
+                Some(digest) => is_wanted(digest),
+                // It may be just being written.
+                None if name.ends_with(".tmp") => !is_old(&entry.metadata()?),
+                None => false,
+            };
+            if !keep {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest files until no more than so many bytes are left; `newest` stays in any case.
+    fn bound(&self, most: u64, newest: &Path) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            files.push((metadata.modified()?, metadata.len(), entry.path()));
+        }
+        let mut size: u64 = files.iter().map(|(_, size, _)| size).sum();
+        files.sort_unstable();
+        for (_, length, path) in files {
+            if size <= most {
+                break;
+            }
+            if path != newest {
+                remove(&path)?;
+                size -= length;
+            }
+        }
+        Ok(())
     }
 
     fn store(&self, digest: &str, machine_code: &[u8]) -> io::Result<()> {
@@ -104,6 +156,19 @@ impl Cache {
     }
 }
 
+fn is_old(metadata: &fs::Metadata) -> bool {
+    let age = metadata.modified().map(|modified| modified.elapsed());
+    age.is_ok_and(|age| age.is_ok_and(|age| age > UNFINISHED))
+}
+
+/// Removes a file, which another thread may have done before.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Loads machine code that wasmtime's compiler has made in this very build.
 #[expect(unsafe_code, reason = "loading machine code is unsafe by nature")]
 pub(super) fn load(engine: &Engine, machine_code: &[u8]) -> wasmtime::Result<Component> {
@@ -111,4 +176,60 @@ pub(super) fn load(engine: &Engine, machine_code: &[u8]) -> wasmtime::Result<Com
     // our compile worker, or from a file that only this user can write and whose checksum holds. wasmtime itself
     // refuses code of another version or for another processor.
     unsafe { Component::deserialize(engine, machine_code) }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), &Engine::default()).unwrap();
+        (folder, cache)
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn only_what_is_wanted_and_of_this_engine_stays() {
+        let (folder, cache) = cache();
+        for digest in ["a", "b"] {
+            cache.store(digest, b"code").unwrap();
+        }
+        for other in ["a-0123.cwasm", "a-0123.5.tmp"] {
+            fs::write(folder.path().join(other), b"code").unwrap();
+        }
+        cache.sweep(|digest| digest == "a").unwrap();
+        let own = format!("a-{}.cwasm", cache.compatibility);
+        // What may just be being written is left to its writer.
+        let mut expected = ["a-0123.5.tmp".to_owned(), own];
+        expected.sort_unstable();
+        assert_eq!(files(folder.path()), expected);
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_is_too_much() {
+        let (folder, cache) = cache();
+        for (age, digest) in ["new", "older", "oldest"].iter().enumerate() {
+            cache.store(digest, b"code").unwrap();
+            let file = fs::File::options().append(true).open(cache.path(digest));
+            let then = std::time::SystemTime::now() - Duration::from_secs(age as u64 * 60);
+            file.unwrap().set_modified(then).unwrap();
+        }
+        let size = (CHECKSUM + b"code".len()) as u64;
+        cache.bound(2 * size, &cache.path("oldest")).unwrap();
+        let left = files(folder.path());
+        assert!(
+            left[0].starts_with("new-") && left[1].starts_with("oldest-"),
+            "{left:?}"
+        );
+        assert_eq!(left.len(), 2);
+    }
 }

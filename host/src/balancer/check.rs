@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use serde_json::Value;
 use thiserror::Error;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -69,8 +68,8 @@ pub enum LoadError {
     Invalid(String),
     #[error("the component did not compile within {seconds} s (setting balancer_compile_timeout)")]
     CompileTime { seconds: u64 },
-    #[error("the component needs too much memory or time to compile")]
-    CompileMemory,
+    #[error("the component needs more than {mebibytes} MiB of memory to compile")]
+    CompileMemory { mebibytes: u64 },
     #[error(
         "the component lacks the interface pointsman:balancer/policy@1.0.0; it exports {}",
         list(exports)
@@ -84,6 +83,8 @@ pub enum LoadError {
     Imports(String),
     #[error("an interface that the component exports is not the one of that name and version: {0}")]
     Exports(String),
+    #[error("the component needs more than an instance of it may have: {0}")]
+    Limit(String),
     #[error("the component fails when it is asked to describe itself: {0}")]
     Describe(String),
     #[error(
@@ -91,7 +92,7 @@ pub enum LoadError {
         list(known)
     )]
     Column { column: String, known: Vec<String> },
-    #[error("the component's config-schema is not a JSON Schema: {0}")]
+    #[error("the component's config-schema is not a JSON Schema that this gateway takes: {0}")]
     Schema(String),
     #[error("the component could not be loaded, for a reason on our side: {0}")]
     Internal(String),
@@ -298,20 +299,4 @@ pub(super) fn columns(names: &[String]) -> Result<Vec<Column>, LoadError> {
         })
     };
     names.iter().map(known).collect()
-}
-
-/// The schema of a description. It must be an object, or a boolean, to be a JSON Schema at all.
-pub(super) fn schema(text: &str) -> Result<Value, LoadError> {
-    match serde_json::from_str(text) {
-        Ok(schema @ (Value::Object(_) | Value::Bool(_))) => {
-            match jsonschema::validator_for(&schema) {
-                Ok(_) => Ok(schema),
-                Err(error) => Err(LoadError::Schema(error.to_string())),
-            }
-        }
-        Ok(other) => Err(LoadError::Schema(format!(
-            "expected an object, found {other}"
-        ))),
-        Err(error) => Err(LoadError::Schema(error.to_string())),
-    }
 }

@@ -25,7 +25,8 @@ use super::shadow::Shadow;
 use super::tally::{Cause, TIMED};
 use super::tape::Tape;
 use crate::upstream::Endpoint;
-use cost::Watch;
+use cost::Budget;
+pub(super) use cost::SHARE_PER_MILLE;
 pub use counters::{Counters, Faults, Handover};
 use host::{host_choice, picked, untried};
 pub use record::Recording;
@@ -134,8 +135,8 @@ struct Inner {
     /// Faults in a row, each within [`PROBATION`] of the one before.
     faults: u32,
     last_fault: Option<Instant>,
-    /// How closely the cost of picks is watched.
-    watch: Watch,
+    /// What its picks may still cost.
+    budget: Budget,
     /// The pick that is timed next, by the count of picks.
     next_timed: u64,
     /// Reused for the columns of every pick.
@@ -175,7 +176,7 @@ impl Balancer {
                 judged: None,
                 faults: 0,
                 last_fault: None,
-                watch: Watch::NEW,
+                budget: Budget::NEW,
                 next_timed: TIMED,
                 load: Vec::new(),
                 tape: None,
@@ -456,13 +457,13 @@ impl Inner {
         self.faults = (self.faults + 1).min(16);
         self.seat = Seat::Closed(now + pause);
         // What is known is of this instance.
-        self.watch = Watch::NEW;
+        self.budget = Budget::NEW;
         let faults = &mut self.counters.faults;
         match fault {
             Fault::Trap(_) => faults.trap += 1,
             Fault::Deadline => faults.deadline += 1,
             Fault::Cost { .. } => faults.cost += 1,
-            Fault::Memory(_) => faults.memory += 1,
+            Fault::Memory(_) | Fault::Limit(_) => faults.memory += 1,
             Fault::OutOfRange { .. } => faults.out_of_range += 1,
             Fault::Configuration(_) => faults.configuration += 1,
             Fault::State(_) | Fault::StateSize { .. } => faults.state += 1,

@@ -1,13 +1,16 @@
 //! What all components share: the compiler, the sandbox and the clock that interrupts.
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, OptLevel};
 
@@ -18,11 +21,13 @@ use super::instance::{Fault, Instance, Prepared};
 use super::journal::{Journal, Journals};
 use super::limits::Limits;
 use super::sandbox::{self, Guest};
+use super::schema::{self, Schema};
 use super::shadow;
 use super::space::Space;
+use super::workers::{self, Workers};
 
 /// Stack of a guest: ample for a pick, and far less than a worker's.
-const GUEST_STACK: usize = 256 << 10;
+pub(super) const GUEST_STACK: usize = 256 << 10;
 
 /// Instructions of a pick where these are counted: some hundred milliseconds of work.
 const FUEL: u64 = 500_000_000;
@@ -37,7 +42,7 @@ pub struct Settings {
     /// Longest CPU time of a pick. A guest is stopped between one and two times later; `configure` and
     /// the like may take ten times as long.
     pub pick_timeout: Duration,
-    /// CPU time of a pick that a balancer may exceed now and then, and not time after time.
+    /// CPU time that a pick may always take. What picks take beyond it is bounded over time.
     pub pick_cost: Duration,
     /// Largest memory of an instance, in bytes.
     pub memory: usize,
@@ -49,7 +54,8 @@ pub struct Settings {
     pub compile_timeout: Duration,
     /// Folder for compiled components; none to keep them nowhere.
     pub cache_dir: Option<PathBuf>,
-    /// The program whose subcommand `compile-worker` compiles, as a rule this one.
+    /// The program whose subcommands `compile-worker` and `schema-worker` do what takes any time, as a
+    /// rule this one.
     pub compiler: PathBuf,
 }
 
@@ -82,6 +88,9 @@ pub struct Engine {
     /// Instructions that a pick may take, where these are counted.
     pub(super) fuel: Option<u64>,
     cache: Option<Cache>,
+    pub(super) workers: Workers,
+    /// What has been loaded and is still in use, by digest.
+    loaded: Mutex<HashMap<String, Weak<Plugin>>>,
     journals: Journals,
     /// The way to those who compare.
     pub(super) shadows: shadow::Queue,
@@ -190,6 +199,8 @@ impl Engine {
             tick,
             fuel,
             cache,
+            workers: Workers::default(),
+            loaded: Mutex::default(),
             journals: Journals::default(),
             shadows: shadow::Queue::default(),
             _clock: clock,
@@ -213,14 +224,18 @@ impl Engine {
     }
 
     /// Checks a component from outside. It is compiled in a process of its own, with bounds on time
-    /// and memory, unless it was compiled before.
+    /// and memory, unless it was compiled before; and so is its schema. All else that takes a while is
+    /// done on a thread that may be kept waiting.
     ///
     /// # Errors
     /// A sentence that says what to change.
     pub async fn load(self: &Arc<Self>, component: Bytes) -> Result<Arc<Plugin>, LoadError> {
         check::is_component(&component, self.settings.upload)?;
-        self.load_within(self.settings.compile_timeout, component)
-            .await
+        let timeout = self.settings.compile_timeout;
+        let turns = Some(&self.workers.compilers);
+        let plugin = self.load_within(timeout, turns, component).await?;
+        self.check_schema(&plugin.config_schema).await?;
+        Ok(plugin)
     }
 
     /// Checks a component that ships with the gateway: the bounds for those from outside do not apply.
@@ -231,28 +246,53 @@ impl Engine {
         self: &Arc<Self>,
         component: Bytes,
     ) -> Result<Arc<Plugin>, LoadError> {
-        self.load_within(SHIPPED_COMPILE_TIMEOUT, component).await
+        let plugin = self
+            .load_within(SHIPPED_COMPILE_TIMEOUT, None, component)
+            .await?;
+        self.workers.trust(&plugin.config_schema);
+        Ok(plugin)
     }
 
     async fn load_within(
         self: &Arc<Self>,
         timeout: Duration,
+        turns: Option<&Semaphore>,
         component: Bytes,
     ) -> Result<Arc<Plugin>, LoadError> {
-        let digest = digest(&component);
-        let compiled = match self.cached(&digest) {
-            Some(compiled) => compiled,
+        let engine = Arc::clone(self);
+        let bytes = component.clone();
+        let loads = &self.workers.loads;
+        let (digest, cached) = workers::aside(loads, move || {
+            let digest = digest(&bytes);
+            let cached = engine.cached(&digest);
+            (digest, cached)
+        })
+        .await?;
+        let machine_code = match cached {
+            Some(_) => None,
             None => {
+                // It is never closed.
+                let _turn = match turns {
+                    Some(turns) => turns.acquire().await.ok(),
+                    None => None,
+                };
                 let compiler = &self.settings.compiler;
-                let machine_code = compile::in_child(compiler, timeout, &component).await?;
-                self.keep(&digest, &machine_code)?
+                Some(compile::in_child(compiler, timeout, &component).await?)
             }
         };
         let engine = Arc::clone(self);
         // The guest is asked to describe itself, and may take its time.
-        tokio::task::spawn_blocking(move || engine.check(&compiled, digest, component.len()))
-            .await
-            .unwrap_or_else(|error| Err(LoadError::Internal(error.to_string())))
+        workers::aside(loads, move || {
+            let compiled = match (cached, machine_code) {
+                (Some(compiled), _) => compiled,
+                (None, machine_code) => engine.keep(&digest, &machine_code.unwrap_or_default())?,
+            };
+            let plugin = engine.check(&compiled, digest, component.len())?;
+            let loaded = (plugin.digest.clone(), Arc::downgrade(&plugin));
+            engine.loaded.lock().extend([loaded]);
+            Ok(plugin)
+        })
+        .await?
     }
 
     /// Checks a component that whoever runs this program brings: it is compiled here and without
@@ -270,7 +310,23 @@ impl Engine {
                 self.keep(&digest, &machine_code)?
             }
         };
-        self.check(&compiled, digest, component.len())
+        let plugin = self.check(&compiled, digest, component.len())?;
+        Schema::compile(&plugin.config_schema).map_err(LoadError::Schema)?;
+        Ok(plugin)
+    }
+
+    /// Removes compiled components that no stored version has. What is just being loaded stays: its
+    /// version may be about to be stored.
+    pub fn sweep_cache(&self, stored: &HashSet<String>) {
+        let Some(cache) = &self.cache else {
+            return;
+        };
+        let mut loaded = self.loaded.lock();
+        loaded.retain(|_, plugin| plugin.strong_count() > 0);
+        let is_wanted = |digest: &str| stored.contains(digest) || loaded.contains_key(digest);
+        if let Err(error) = cache.sweep(is_wanted) {
+            tracing::warn!("cannot tidy the folder for compiled components: {error}");
+        }
     }
 
     /// Largest memory of an instance, in bytes.
@@ -306,7 +362,7 @@ impl Engine {
             .map_err(|error| LoadError::Exports(format!("{error:#}")))?;
         let description = Instance::describe(self, &prepared, &digest)?;
         let columns = check::columns(&description.columns)?;
-        let config_schema = check::schema(&description.config_schema)?;
+        let config_schema = schema::parse(&description.config_schema)?;
         Ok(Arc::new(Plugin {
             digest,
             size,

@@ -11,10 +11,11 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::bindings::{self, BalancerIndices, Description, HandOver, HandOverIndices};
 use super::check::{Interests, LoadError};
-use super::engine::{Engine, Plugin};
+use super::choose::SHARE_PER_MILLE;
+use super::engine::{Engine, GUEST_STACK, Plugin};
 use super::limits::Limits;
 use super::output::Output;
-use super::sandbox::{Ear, Guest, Overdue};
+use super::sandbox::{self, Denied, Ear, Guest, Overdue};
 use crate::upstream::Endpoint;
 
 /// Calls other than picks may take this many times as long.
@@ -28,26 +29,37 @@ const STARVATION: u32 = 50;
 /// message for the log.
 const HOSTCALL_FUEL: usize = 1 << 20;
 
+/// What wasmtime says where that is exceeded.
+const HOSTCALL_FUEL_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
+
 /// What a guest did wrong.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
-    /// It trapped, or panicked.
+    /// It trapped, or panicked: the cause, and what it said last.
     #[error("it trapped: {0}")]
     Trap(String),
     /// It did not answer in time.
     #[error("it did not answer in time")]
     Deadline,
-    /// It answered, and took too long for it time after time.
-    #[error("{picks} picks took more than {limit:?}, with hardly one between them that did not")]
+    /// It answered, and its picks took more CPU time than they may.
+    #[error(
+        "{picks} of its picks took more than {limit:?} of CPU time (setting balancer_pick_cost), {excess:?} more \
+         in all, and that is more than {SHARE_PER_MILLE} thousandths of the time since"
+    )]
     Cost {
-        /// How many more they were than those between them.
+        /// How many they were.
         picks: u32,
         /// CPU time that one of them may take.
         limit: Duration,
+        /// CPU time beyond that, of all of them.
+        excess: Duration,
     },
-    /// It wanted more memory than it may have.
-    #[error("it wanted more memory than it may have: {0}")]
+    /// It wanted more memory than it may have, or larger tables.
+    #[error("{0}")]
     Memory(String),
+    /// It consists of more than an instance may, or hands over more than a call may.
+    #[error("{0}")]
+    Limit(String),
     /// Its answer is no position of the table.
     #[error("it chose position {position} of a table of {length}")]
     OutOfRange {
@@ -152,6 +164,8 @@ pub(super) struct Instance {
     fuel: Option<u64>,
     /// Largest state, in bytes.
     state: usize,
+    /// CPU time of the last call behind a tick of the clock that it has met, if it has met one.
+    overrun: Option<Duration>,
 }
 
 impl Instance {
@@ -224,7 +238,10 @@ impl Instance {
                 policy.call_describe(store)
             })
         };
-        describe().map_err(|fault: Fault| LoadError::Describe(fault.to_string()))
+        describe().map_err(|fault: Fault| match fault {
+            Fault::Limit(_) | Fault::Memory(_) => LoadError::Limit(fault.to_string()),
+            other => LoadError::Describe(other.to_string()),
+        })
     }
 
     fn new(
@@ -256,7 +273,15 @@ impl Instance {
             pick_ticks,
             fuel: engine.fuel,
             state: limits.state,
+            overrun: None,
         })
+    }
+
+    /// A lower bound of the CPU time of the last pick, if the clock has ticked during it. That is so for any
+    /// part of picks as likely as it is long, and no guest can know when it will be.
+    #[inline]
+    pub(super) fn take_overrun(&mut self) -> Option<Duration> {
+        self.overrun.take()
     }
 
     /// What it hands over; empty for nothing.
@@ -364,8 +389,12 @@ impl Instance {
         patience: u32,
         call: impl FnOnce(&Exports, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
-        self.store
-            .set_epoch_deadline(first_look(self.pick_ticks, patience));
+        // At a pick the next tick is looked at, whatever it may take: see `take_overrun`.
+        let first = match patience {
+            1 => 1,
+            more => first_look(self.pick_ticks, more),
+        };
+        self.store.set_epoch_deadline(first);
         if let Some(fuel) = self.fuel {
             refuel(&mut self.store, fuel * u64::from(patience));
         }
@@ -380,9 +409,12 @@ impl Instance {
             Err(_) => Err(Fault::Trap("the host panicked".into())),
         };
         let guest = self.store.data_mut();
-        guest.overdue = None;
+        if let Some(overdue) = guest.overdue.take() {
+            let rest = thread_cpu_time().saturating_sub(overdue.cpu);
+            self.overrun = (patience == 1).then_some(rest);
+        }
         // A growth that was denied and that the guest coped with is no part of a later fault.
-        guest.limits.denied = false;
+        guest.limits.denied = None;
         guest.output.end_call();
         outcome
     }
@@ -417,22 +449,42 @@ fn check_deadline(guest: &mut Guest, budget: Duration) -> wasmtime::Result<Updat
 }
 
 /// CPU time that this thread has used.
-pub(super) fn thread_cpu_time() -> Duration {
+pub(crate) fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }
 
-fn fault(store: &mut Store<Guest>, error: &wasmtime::Error) -> Fault {
+/// What a guest did wrong, with what it said about it: the words of a panic tell more than its trap.
+pub(super) fn fault(store: &mut Store<Guest>, error: &wasmtime::Error) -> Fault {
     let guest = store.data_mut();
-    let denied = std::mem::take(&mut guest.limits.denied);
+    let denied = guest.limits.denied.take();
     let trap = error.downcast_ref::<Trap>();
     if error.is::<Late>() || matches!(trap, Some(Trap::Interrupt | Trap::OutOfFuel)) {
         return Fault::Deadline;
     }
-    let cause = error.root_cause().to_string();
-    if denied {
-        Fault::Memory(cause)
-    } else {
-        Fault::Trap(cause)
+    let mut cause = error.root_cause().to_string();
+    if let Some(reason) = sandbox::too_many(&cause) {
+        return Fault::Limit(reason);
+    }
+    if trap == Some(&Trap::StackOverflow) {
+        cause = format!("{cause}, of which it may have {} KiB", GUEST_STACK >> 10);
+    }
+    if cause.contains(HOSTCALL_FUEL_EXHAUSTED) {
+        let most = HOSTCALL_FUEL >> 10;
+        cause = format!("it handed over more than {most} KiB in one call");
+    }
+    let words = guest.output.last_words();
+    match (denied, trap) {
+        // It could not even be made.
+        (Some(denied @ Denied::Table(_)), None) => Fault::Limit(denied.to_string()),
+        (Some(denied), _) => Fault::Memory(quoting(format!("{denied}: {cause}"), words)),
+        (None, _) => Fault::Trap(quoting(cause, words)),
+    }
+}
+
+fn quoting(cause: String, words: Option<String>) -> String {
+    match words {
+        Some(words) => format!("{cause}; it said: {words}"),
+        None => cause,
     }
 }

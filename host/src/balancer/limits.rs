@@ -10,7 +10,7 @@ use crate::entity::upstream::BalancerLimits;
 pub struct Limits {
     /// Longest CPU time of a pick. `configure`, `save` and the like may take ten times as long.
     pub pick_timeout: Duration,
-    /// CPU time of a pick that may not be exceeded time after time.
+    /// CPU time that a pick may always take. What picks take beyond it is bounded over time.
     pub pick_cost: Duration,
     /// Largest memory, in bytes.
     pub memory: usize,

@@ -18,6 +18,16 @@ const SPAN: Duration = Duration::from_secs(1);
 /// Bytes of a line that are taken.
 const LENGTH: usize = 1000;
 
+/// Bytes of standard error that are kept of the running call, for the case that it fails: the last ones,
+/// since they say why.
+const TAIL: usize = 1024;
+
+/// What a panic of Rust begins with, behind the name of the thread.
+const PANICKED: &str = "panicked at ";
+
+/// Lines before the end that are quoted where nothing says that it is a panic.
+const LAST_LINES: usize = 3;
+
 /// The voice of one instance.
 pub(super) struct Output {
     /// All that a call prints, taken at its end: it may come in pieces.
@@ -26,6 +36,8 @@ pub(super) struct Output {
     left: usize,
     /// Whether it has tried to print more.
     overflowed: bool,
+    /// The end of what the running call has written to standard error.
+    tail: Vec<u8>,
     upstream: Arc<str>,
     plugin: Box<str>,
     /// None before the plugin has its name, as while it is checked.
@@ -42,6 +54,7 @@ impl Output {
             text: Vec::new(),
             left: PRINTED_PER_CALL,
             overflowed: false,
+            tail: Vec::new(),
             upstream: upstream.into(),
             plugin: plugin.into(),
             journal,
@@ -49,6 +62,35 @@ impl Output {
             taken: 0,
             dropped: 0,
         }
+    }
+
+    /// Takes what is written to standard error.
+    pub(super) fn print_error(&mut self, bytes: &[u8]) {
+        let end = &bytes[bytes.len().saturating_sub(TAIL)..];
+        let excess = (self.tail.len() + end.len()).saturating_sub(TAIL);
+        self.tail.drain(..excess);
+        self.tail.extend_from_slice(end);
+        self.print(bytes);
+    }
+
+    /// What the running call has written to standard error last, as one line: all that a panic says, or
+    /// the last lines. None if that is nothing.
+    pub(super) fn last_words(&self) -> Option<String> {
+        let tail = String::from_utf8_lossy(&self.tail);
+        let said = match tail.rfind(PANICKED) {
+            Some(start) => &tail[start..],
+            None => &tail,
+        };
+        let mut lines: Vec<&str> = said
+            .lines()
+            .map(str::trim)
+            // How to see a backtrace, which helps nobody here.
+            .filter(|line| !line.is_empty() && !line.contains("RUST_BACKTRACE"))
+            .collect();
+        if !said.starts_with(PANICKED) {
+            lines.drain(..lines.len().saturating_sub(LAST_LINES));
+        }
+        (!lines.is_empty()).then(|| cut(&lines.join(" ")))
     }
 
     /// Takes what is printed.
@@ -61,6 +103,9 @@ impl Output {
 
     /// Ends a call: what it printed is told, and the next call may print again.
     pub(super) fn end_call(&mut self) {
+        if !self.tail.is_empty() {
+            self.tail.clear();
+        }
         if self.left < PRINTED_PER_CALL {
             let text = std::mem::take(&mut self.text);
             self.say(Level::INFO, &String::from_utf8_lossy(&text));
@@ -211,6 +256,35 @@ mod tests {
         assert!(messages[2].len() < LENGTH + 10 && messages[2].ends_with(" ..."));
         assert!(messages[3].starts_with("more than 4096 bytes"));
         assert!(output.text.capacity() < 2 * PRINTED_PER_CALL);
+    }
+
+    #[test]
+    fn the_last_words_are_those_of_the_panic_or_the_last_lines() {
+        let words = |pieces: &[&str]| {
+            let (mut output, _) = voice();
+            for piece in pieces {
+                output.print_error(piece.as_bytes());
+            }
+            output.last_words()
+        };
+        let panic = "\nthread '<unnamed>' (1) panicked at src/lib.rs:9:5:\n";
+        let hint =
+            "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+        let said = words(&["before\n", panic, "left: 1\n  right: 2\n", hint]);
+        let expected = "panicked at src/lib.rs:9:5: left: 1 right: 2";
+        assert_eq!(said.as_deref(), Some(expected));
+        // However much was written before.
+        let much = "x".repeat(5000);
+        let said = words(&[&much, panic, "why\n", hint]);
+        assert_eq!(said.as_deref(), Some("panicked at src/lib.rs:9:5: why"));
+        let said = words(&["1\n2\n3\n4\n\n"]);
+        assert_eq!(said.as_deref(), Some("2 3 4"));
+        assert_eq!(words(&[]), None);
+        assert_eq!(words(&["\n", hint]), None);
+        let (mut output, _) = voice();
+        output.print_error(b"of another call");
+        output.end_call();
+        assert_eq!(output.last_words(), None);
     }
 
     #[test]

@@ -31,6 +31,17 @@ const WRITE: u64 = 4096;
 /// Random bytes that a guest may ask for at once.
 const RANDOM: u64 = 4096;
 
+/// The stream that is standard error.
+const STDERR: u32 = 2;
+
+/// What an instance may have beside a memory of the size that is set. The README says so beside that
+/// setting.
+const MEMORIES: usize = 1;
+const TABLES: usize = 8;
+const TABLE_ELEMENTS: usize = 10_000;
+/// Core modules that a component is made of: one of Rust has about three.
+const INSTANCES: usize = 8;
+
 /// What the host keeps for an instance.
 pub(super) struct Guest {
     context: WasiCtx,
@@ -80,12 +91,13 @@ impl Guest {
             limits: Limits {
                 limits: StoreLimitsBuilder::new()
                     .memory_size(memory)
-                    .memories(1)
-                    .tables(8)
-                    .table_elements(10_000)
-                    .instances(8)
+                    .memories(MEMORIES)
+                    .tables(TABLES)
+                    .table_elements(TABLE_ELEMENTS)
+                    .instances(INSTANCES)
                     .build(),
-                denied: false,
+                most: memory,
+                denied: None,
                 memory: 0,
             },
             output,
@@ -126,10 +138,54 @@ impl Guest {
     }
 }
 
-/// Bounds on what an instance may hold, with a mark when it asked for more memory than that.
+/// What an instance wanted more of than it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// Memory, of which it may have so many bytes.
+    Memory(usize),
+    /// A table of so many elements.
+    Table(usize),
+}
+
+impl std::fmt::Display for Denied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory(most) => write!(
+                f,
+                "it wanted more memory than it may have, which is {} KiB (setting balancer_memory)",
+                most >> 10
+            ),
+            Self::Table(wanted) => write!(
+                f,
+                "it wanted a table of {wanted} elements, and one may have {TABLE_ELEMENTS}"
+            ),
+        }
+    }
+}
+
+/// What wasmtime says where a component consists of more than its store has room for.
+const TOO_MANY: &str = "resource limit exceeded: ";
+
+/// What is wrong where that is the cause of an error.
+pub(super) fn too_many(cause: &str) -> Option<String> {
+    let counted = cause.strip_prefix(TOO_MANY)?;
+    let kind = counted.split(' ').next().unwrap_or_default();
+    Some(match kind {
+        "instance" => {
+            format!("it consists of more than the {INSTANCES} core instances that it may have")
+        }
+        "memory" => format!("it has more memories than the {MEMORIES} that it may have"),
+        "table" => format!("it has more tables than the {TABLES} that it may have"),
+        _ => counted.to_owned(),
+    })
+}
+
+/// Bounds on what an instance may hold, with a mark when it asked for more than that.
 pub(super) struct Limits {
     limits: StoreLimits,
-    pub(super) denied: bool,
+    /// Bytes that its memory may have.
+    most: usize,
+    pub(super) denied: Option<Denied>,
     /// Bytes that its one memory has.
     pub(super) memory: usize,
 }
@@ -142,9 +198,10 @@ impl ResourceLimiter for Limits {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let allowed = self.limits.memory_growing(current, desired, maximum)?;
-        self.denied |= !allowed;
         if allowed {
             self.memory = desired;
+        } else {
+            self.denied = Some(Denied::Memory(self.most));
         }
         Ok(allowed)
     }
@@ -155,7 +212,11 @@ impl ResourceLimiter for Limits {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        self.limits.table_growing(current, desired, maximum)
+        let allowed = self.limits.table_growing(current, desired, maximum)?;
+        if !allowed {
+            self.denied = Some(Denied::Table(desired));
+        }
+        Ok(allowed)
     }
 
     fn instances(&self) -> usize {
@@ -352,7 +413,7 @@ impl cli::stdout::Host for Guest {
 
 impl cli::stderr::Host for Guest {
     fn get_stderr(&mut self) -> wasmtime::Result<Resource<OutputStream>> {
-        Ok(Resource::new_own(2))
+        Ok(Resource::new_own(STDERR))
     }
 }
 
@@ -399,8 +460,12 @@ impl streams::HostOutputStream for Guest {
         Ok(WRITE)
     }
 
-    fn write(&mut self, _: Resource<OutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
-        self.output.print(&bytes);
+    fn write(&mut self, stream: Resource<OutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        if stream.rep() == STDERR {
+            self.output.print_error(&bytes);
+        } else {
+            self.output.print(&bytes);
+        }
         Ok(())
     }
 
@@ -552,5 +617,79 @@ impl random::insecure::Host for Guest {
 impl random::insecure_seed::Host for Guest {
     fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
         Ok((self.random_u64(), self.random_u64()))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use wasmtime::Store;
+    use wasmtime::component::Component;
+
+    use super::*;
+    use crate::balancer::engine::config;
+    use crate::balancer::instance::fault;
+    use crate::balancer::space::Space;
+
+    /// A component of so many instances of a core module that has these sections.
+    fn component(sections: &[u8], instances: u8) -> Vec<u8> {
+        let module = [&b"\0asm\x01\0\0\0"[..], sections].concat();
+        let made = [0, 0, 0].repeat(instances.into());
+        let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+        component.extend([1, module.len() as u8]);
+        component.extend(&module);
+        component.extend([2, made.len() as u8 + 1, instances]);
+        component.extend(&made);
+        component
+    }
+
+    fn refusal(sections: &[u8], instances: u8) -> String {
+        let engine = Engine::new(&config(Space::here())).unwrap();
+        let component = Component::new(&engine, component(sections, instances)).unwrap();
+        let output = Output::new("", "", None);
+        let mut store = Store::new(&engine, Guest::new(1 << 20, output, Arc::default()));
+        store.limiter(|guest| &mut guest.limits);
+        store.set_epoch_deadline(1000);
+        let made = linker(&engine).unwrap().instantiate(&mut store, &component);
+        made.map_or_else(
+            |error| fault(&mut store, &error).to_string(),
+            |_| String::new(),
+        )
+    }
+
+    /// A table of funcref, `count` of them, each with so many elements (in LEB128).
+    fn tables(count: u8, elements: &[u8]) -> Vec<u8> {
+        let table = [&[0x70, 0][..], elements].concat();
+        let tables = table.repeat(count.into());
+        let mut section = vec![4, tables.len() as u8 + 1, count];
+        section.extend(tables);
+        section
+    }
+
+    #[test]
+    fn each_limit_of_the_sandbox_is_named_where_it_is_exceeded() {
+        assert_eq!(refusal(&tables(8, &[16]), 1), "");
+        // 10,000 and 20,000.
+        assert_eq!(refusal(&tables(1, &[0x90, 0x4e]), 1), "");
+        let said = refusal(&tables(1, &[0xa0, 0x9c, 1]), 1);
+        assert_eq!(
+            said,
+            "it wanted a table of 20000 elements, and one may have 10000"
+        );
+        let said = refusal(&tables(9, &[1]), 1);
+        assert_eq!(said, "it has more tables than the 8 that it may have");
+        let said = refusal(&[], 9);
+        assert_eq!(
+            said,
+            "it consists of more than the 8 core instances that it may have"
+        );
+        // One page each; then 17 pages, which are more than 1 MiB.
+        let said = refusal(&[5, 3, 1, 0, 1], 2);
+        assert_eq!(said, "it has more memories than the 1 that it may have");
+        let said = refusal(&[5, 3, 1, 0, 17], 1);
+        assert!(
+            said.starts_with("it wanted more memory than it may have, which is 1024 KiB"),
+            "{said}"
+        );
     }
 }

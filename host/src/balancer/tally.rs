@@ -46,7 +46,7 @@ impl From<&Fault> for Cause {
             Fault::Trap(_) => Self::Trap,
             // Of the latter no pick comes to nothing.
             Fault::Deadline | Fault::Cost { .. } => Self::Deadline,
-            Fault::Memory(_) => Self::Memory,
+            Fault::Memory(_) | Fault::Limit(_) => Self::Memory,
             Fault::OutOfRange { .. } => Self::OutOfRange,
             Fault::Configuration(_) => Self::Configuration,
             Fault::State(_) | Fault::StateSize { .. } => Self::State,

@@ -1,46 +1,119 @@
 //! What picks cost, and what becomes of a plugin whose picks cost too much.
+//!
+//! A pick that takes no more than `pick_cost` is always in order. What picks take beyond that is drawn from a
+//! budget of CPU time that fills at a small share of the time that passes; a plugin that overdraws it is at
+//! fault. So whatever the pattern of its picks, an instance takes no more than its picks times
+//! `pick_cost`, that share, and a burst.
+//!
+//! To time each pick would cost more than most picks do. So as a rule none is, and yet a dear one is found
+//! soon: the clock that interrupts guests ticks every few milliseconds, in a pick as likely as that is long,
+//! and what it meets is timed from there on. From then on each pick is timed, until there has been none that
+//! was too dear for a while and the budget is full.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Balancer, Inner, Request, Unavailable};
+use super::{Balancer, Inner, Request, Seat, Unavailable};
 use crate::balancer::instance::{Fault, thread_cpu_time};
 use crate::balancer::tally::TIMED;
 
-/// How far picks that cost too much may outnumber the others, of those that follow each other.
-const TOO_MANY: u32 = 8;
+/// How fast the budget fills: so many thousandths of the time that passes. With picks of 10 ms that is one
+/// every two seconds, which few requests of others meet.
+pub(in crate::balancer) const SHARE_PER_MILLE: u32 = 5;
 
-/// How closely the cost of picks is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Watch {
-    /// One pick in [`TIMED`] is looked at, and the plugin cannot know which.
-    Loose,
-    /// Each pick is looked at. Those that cost too much are so many more than the others.
-    Close(u32),
+/// What the budget holds, in costs of a pick: 10 ms with the usual 100 µs.
+const BURST: u32 = 100;
+
+/// Fewest picks that overdraw it. One or two may have been of a table that has changed.
+const LEAST: u32 = 3;
+
+/// Time without a pick that was too dear after which picks are no longer timed each.
+const CALM: Duration = Duration::from_secs(1);
+
+/// The budget of an instance, and whether each of its picks is timed.
+#[derive(Debug)]
+pub(super) struct Budget {
+    is_watched: bool,
+    /// CPU time that picks took beyond their cost, less what the time since has paid back.
+    debt: Duration,
+    /// The same with nothing paid back, and how many these picks were, since there was last no debt.
+    excess: Duration,
+    over: u32,
+    /// As of when.
+    settled: Option<Instant>,
+    /// When the last pick was that was too dear.
+    last_over: Option<Instant>,
 }
 
-impl Watch {
+impl Budget {
     /// For an instance of which nothing is known yet.
-    pub(super) const NEW: Self = Self::Close(0);
+    pub(super) const NEW: Self = Self {
+        is_watched: true,
+        debt: Duration::ZERO,
+        excess: Duration::ZERO,
+        over: 0,
+        settled: None,
+        last_over: None,
+    };
 
-    fn after(dear: u32, is_dear: bool) -> Self {
-        if is_dear {
-            return Self::Close(dear + 1);
+    /// Takes note of a pick that took so much CPU time, or more.
+    fn charge(&mut self, now: Instant, time: Duration, cost: Duration) {
+        let passed = self.settled.map(|then| now.saturating_duration_since(then));
+        let paid = passed.unwrap_or_default() * SHARE_PER_MILLE / 1000;
+        self.settled = Some(now);
+        self.debt = self.debt.saturating_sub(paid);
+        if self.debt.is_zero() {
+            (self.excess, self.over) = (Duration::ZERO, 0);
         }
-        dear.checked_sub(1).map_or(Self::Loose, Self::Close)
+        if time > cost {
+            self.debt += time - cost;
+            self.excess += time - cost;
+            self.over += 1;
+            self.last_over = Some(now);
+        }
+        let last = self
+            .last_over
+            .map(|last| now.saturating_duration_since(last));
+        let is_calm = self.debt.is_zero() && last.is_none_or(|since| since >= CALM);
+        self.is_watched = !is_calm;
+    }
+
+    fn is_overdrawn(&self, cost: Duration) -> bool {
+        self.over >= LEAST && self.debt > cost.saturating_mul(BURST)
     }
 }
 
 impl Inner {
-    /// The same as [`Inner::ask`], and now and then with a look at the clock.
+    /// The same as [`Inner::ask`], with a look at what it costs.
+    #[inline]
     pub(super) fn ask_timed(
         &mut self,
         balancer: &Balancer,
         request: Request<'_>,
     ) -> Result<Option<usize>, Unavailable> {
         let is_timed = self.counters.picks >= self.next_timed;
-        match (self.watch, is_timed) {
-            (Watch::Loose, false) => self.ask(balancer, request),
-            (watch, _) => self.ask_watched(balancer, request, watch, is_timed),
+        if is_timed || self.budget.is_watched {
+            return self.ask_watched(balancer, request, is_timed);
+        }
+        let answer = self.ask(balancer, request);
+        if let Some(time) = self.take_overrun() {
+            self.note_overrun(time);
+        }
+        answer
+    }
+
+    fn take_overrun(&mut self) -> Option<Duration> {
+        match &mut self.seat {
+            Seat::Taken(instance) => instance.take_overrun(),
+            Seat::Vacant | Seat::Closed(_) => None,
+        }
+    }
+
+    /// The clock has ticked in a pick, which took so long after that.
+    #[cold]
+    fn note_overrun(&mut self, time: Duration) {
+        // Any pick may meet a tick; that it goes on for long after is no chance.
+        if time > self.limits.pick_cost {
+            (self.budget).charge(Instant::now(), time, self.limits.pick_cost);
         }
     }
 
@@ -49,13 +122,13 @@ impl Inner {
         &mut self,
         balancer: &Balancer,
         request: Request<'_>,
-        watch: Watch,
         is_timed: bool,
     ) -> Result<Option<usize>, Unavailable> {
-        let (start, cpu) = (
-            Instant::now(),
-            matches!(watch, Watch::Close(_)).then(thread_cpu_time),
-        );
+        let is_watched = self.budget.is_watched;
+        // One that makes its instance takes what that takes.
+        let is_seated = matches!(self.seat, Seat::Taken(_));
+        let cpu = is_watched.then(thread_cpu_time);
+        let start = Instant::now();
         let answer = self.ask(balancer, request);
         let time = start.elapsed();
         if is_timed {
@@ -65,29 +138,36 @@ impl Inner {
             self.next_timed = block + fastrand::u64(1..=TIMED);
         }
         let answer = answer?;
-        let limit = self.limits.pick_cost;
-        self.watch = match (watch, cpu) {
-            (Watch::Close(dear), Some(cpu)) => {
-                Watch::after(dear, thread_cpu_time().saturating_sub(cpu) > limit)
+        let overrun = self.take_overrun();
+        let cost = self.limits.pick_cost;
+        match cpu {
+            Some(_) if !is_seated => {}
+            Some(cpu) => {
+                let time = thread_cpu_time().saturating_sub(cpu);
+                self.budget.charge(start, time, cost);
             }
-            // It may have waited for a processor: the next ones tell.
-            _ if time > limit => Watch::NEW,
-            _ => Watch::Loose,
-        };
+            None => {
+                if let Some(time) = overrun {
+                    self.note_overrun(time);
+                }
+                // It may have waited for a processor: the next ones tell.
+                self.budget.is_watched |= time > cost;
+            }
+        }
         Ok(answer)
     }
 
-    /// Whether too many of the last picks cost too much. One alone may have been of an instance that was made for it, or
-    /// of a table that has changed.
+    /// Whether the picks of the instance took too much.
     pub(super) fn is_too_dear(&self) -> bool {
-        matches!(self.watch, Watch::Close(TOO_MANY..))
+        self.budget.is_watched && self.budget.is_overdrawn(self.limits.pick_cost)
     }
 
     #[cold]
     pub(super) fn blame_cost(&mut self, upstream: &str) {
         let fault = Fault::Cost {
-            picks: TOO_MANY,
+            picks: self.budget.over,
             limit: self.limits.pick_cost,
+            excess: self.budget.excess,
         };
         self.blame(upstream, &fault);
     }
@@ -97,73 +177,140 @@ impl Inner {
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use crate::balancer::Limits;
     use crate::balancer::tests::{endpoints, guests::guest, patient_engine, picks};
 
-    /// What each pick takes is taken from other upstreams as well.
+    const COST: Duration = Duration::from_micros(100);
+
+    /// The excess that picks have taken, as a share of the time, when they are a fault; and the one that
+    /// they have come to if they never are one, in a minute.
+    fn share(rate: u32, time: impl Fn(u32) -> Duration) -> Result<f64, f64> {
+        let start = Instant::now();
+        let mut budget = Budget::NEW;
+        let mut excess = Duration::ZERO;
+        for pick in 0..60 * rate {
+            let now = start + Duration::from_secs(1) * pick / rate;
+            let time = time(pick);
+            excess += time.saturating_sub(COST);
+            budget.charge(now, time, COST);
+            let share = excess.as_secs_f64() / (now - start).as_secs_f64().max(1.0);
+            if budget.is_overdrawn(COST) {
+                return Err(share);
+            }
+        }
+        Ok(excess.as_secs_f64() / 60.0)
+    }
+
     #[test]
-    fn a_row_of_picks_that_cost_too_much_is_a_fault() {
+    fn no_pattern_of_picks_takes_more_than_the_share() {
+        let (ms, us) = (Duration::from_millis, Duration::from_micros);
+        for rate in [100, 1000, 10_000] {
+            for every in [1, 2, 3, 10, 100, 1000] {
+                for time in [us(150), ms(1), ms(3), ms(20)] {
+                    let dear = |pick: u32| {
+                        if pick.is_multiple_of(every) {
+                            time
+                        } else {
+                            us(1)
+                        }
+                    };
+                    match share(rate, dear) {
+                        // What it may take, and the burst.
+                        Ok(share) => assert!(share <= 0.0052, "{rate} {every} {time:?}: {share}"),
+                        Err(share) => assert!(
+                            share <= 0.005 + 0.010 + 3.0 * 0.020,
+                            "{rate} {every} {time:?}: {share}"
+                        ),
+                    }
+                }
+            }
+        }
+        // Cheap for ten thousand picks.
+        let grows = |pick| if pick < 10_000 { us(1) } else { ms(3) };
+        assert!(share(1000, grows).is_err());
+        // What keeps within the cost is in order, and so is a table that is made anew now and then.
+        assert_eq!(share(10_000, |_| us(100)), Ok(0.0));
+        assert!(share(1000, |pick| if pick % 5000 == 0 { ms(20) } else { us(1) }).is_ok());
+        assert!(share(1000, |pick| if pick < 2 { ms(50) } else { us(1) }).is_ok());
+    }
+
+    #[test]
+    fn picks_are_watched_until_they_have_been_good_for_a_while() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut budget = Budget::NEW;
+        budget.charge(start, COST, COST);
+        assert!(!budget.is_watched);
+        budget.charge(after(1), 2 * COST, COST);
+        budget.charge(after(900), COST, COST);
+        assert!(budget.is_watched && budget.debt.is_zero());
+        budget.charge(after(1100), COST, COST);
+        assert!(!budget.is_watched);
+    }
+
+    /// Whatever the guest does at most of its picks: nothing tells it which are looked at.
+    #[test]
+    fn a_guest_that_is_dear_at_some_picks_is_found_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = patient_engine(&folder);
+        let plugin = engine.load_trusted(&guest("dear")).unwrap();
+        for config in [
+            r#"{"every": 1, "steps": 3000000}"#,
+            r#"{"every": 2, "steps": 3000000}"#,
+            r#"{"every": 10, "steps": 3000000}"#,
+            r#"{"every": 100, "steps": 30000000}"#,
+            r#"{"every": 1, "steps": 3000000, "after": 10000}"#,
+        ] {
+            let plugin = Arc::clone(&plugin);
+            let balancer = Balancer::new(Arc::clone(&engine), "u", plugin, config.into());
+            balancer.set_limits(Limits {
+                pick_cost: COST,
+                ..engine.limits()
+            });
+            balancer.set_endpoints(endpoints(&[1, 1]));
+            while balancer.counters().faults.cost == 0 {
+                assert_eq!(balancer.counters().host_choices, 0);
+                picks(&balancer, 1);
+            }
+            let said = balancer.counters().last_fault.unwrap();
+            assert!(
+                said.contains(
+                    "of its picks took more than 100µs of CPU time (setting balancer_pick_cost)"
+                ),
+                "{said}"
+            );
+            picks_stay_away(&balancer);
+        }
+    }
+
+    #[test]
+    fn the_pick_that_makes_an_instance_is_no_measure_of_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let engine = patient_engine(&folder);
         let plugin = engine.load_trusted(&guest("heavy")).unwrap();
         let config = r#"{"steps": 10000}"#;
         let balancer = Balancer::new(Arc::clone(&engine), "u", plugin, config.into());
         balancer.set_endpoints(endpoints(&[1, 1]));
-        picks(&balancer, 200);
-        assert_eq!(balancer.counters().host_choices, 0);
-        let faults = |asked: std::ops::RangeInclusive<u64>| {
-            let before = balancer.counters();
-            while balancer.counters().faults.cost == before.faults.cost {
-                assert_eq!(balancer.counters().host_choices, 0);
-                picks(&balancer, 1);
-            }
-            let after = balancer.counters();
-            let picks = after.picks - before.picks;
-            assert!(asked.contains(&picks), "{picks} picks");
-            assert_eq!(
-                after.last_fault.unwrap_or_default(),
-                "8 picks took more than 10ns, with hardly one between them that did not"
-            );
-            picks_stay_away(&balancer);
-        };
-        // One that was good for a while is looked at now and then.
-        balancer.inner.lock().limits.pick_cost = Duration::from_nanos(10);
-        faults(9..=2 * TIMED + 8);
-        // One that is new, as after other limits, is watched.
         let limits = Limits {
             pick_cost: Duration::from_nanos(10),
             ..engine.limits()
         };
-        balancer.set_limits(Limits {
-            pick_cost: Duration::from_nanos(20),
-            ..limits
-        });
         balancer.set_limits(limits);
-        faults(8..=8);
-    }
-
-    /// Whoever is cheap now and then is watched no less for it.
-    #[test]
-    fn some_good_picks_make_up_for_as_many_bad_ones() {
-        let after = |picks: &[bool]| {
-            picks.iter().fold(Watch::NEW, |watch, dear| match watch {
-                Watch::Close(before) => Watch::after(before, *dear),
-                Watch::Loose => watch,
-            })
-        };
-        assert_eq!(after(&[false]), Watch::Loose);
-        assert_eq!(after(&[true, false]), Watch::Close(0));
-        assert_eq!(after(&[true, false, false]), Watch::Loose);
-        let mostly = [true, true, true, false];
-        assert_eq!(after(&mostly.repeat(4)), Watch::Close(8));
+        picks(&balancer, 1);
+        assert_eq!(balancer.inner.lock().budget.over, 0);
+        // Each of these is over, and three overdraw what a hundred of 10 ns hold.
+        picks(&balancer, 3);
+        assert_eq!(balancer.counters().faults.cost, 1);
+        picks_stay_away(&balancer);
     }
 
     fn picks_stay_away(balancer: &Balancer) {
         assert!(balancer.counters().quarantine.is_some());
+        let before = balancer.counters().host_choices_by_kind.quarantine;
         picks(balancer, 1);
-        assert_eq!(balancer.counters().host_choices_by_kind.quarantine, 1);
+        let after = balancer.counters().host_choices_by_kind.quarantine;
+        assert_eq!(after, before + 1);
     }
 }

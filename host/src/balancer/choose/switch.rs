@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, Counters, Handover, Inner, Seat, Watch, in_micros};
+use super::{Balancer, Budget, Counters, Handover, Inner, Seat, in_micros};
 use crate::balancer::check::Interests;
 use crate::balancer::engine::Plugin;
 use crate::balancer::instance::{Fault, Instance, Order};
@@ -169,7 +169,7 @@ impl Balancer {
     ///
     /// # Errors
     /// What it does wrong. The next pick makes one without that.
-    pub(in crate::balancer) fn start_from(&self, saved: &[u8]) -> Result<(), String> {
+    pub(crate) fn start_from(&self, saved: &[u8]) -> Result<(), String> {
         let mut inner = self.inner.lock();
         let started = inner.take_seat(self, saved);
         started.map_err(|_| inner.counters.last_fault.clone().unwrap_or_default())
@@ -206,7 +206,7 @@ impl Inner {
         self.limits = next.limits;
         self.faults = 0;
         self.last_fault = None;
-        self.watch = Watch::NEW;
+        self.budget = Budget::NEW;
         self.next_timed = TIMED;
         // They are shown as the plugin's own.
         self.counters = Counters {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Finding, words};
-use crate::balancer::{Engine, LoadError, Plugin, try_settings};
+use crate::balancer::{Engine, LoadError, Plugin, Schema, try_settings};
 
 /// What a component says of itself.
 #[derive(Debug, Serialize)]
@@ -56,7 +56,8 @@ fn step(error: &LoadError) -> usize {
         | LoadError::CoreModule
         | LoadError::Invalid(_)
         | LoadError::CompileTime { .. }
-        | LoadError::CompileMemory
+        | LoadError::CompileMemory { .. }
+        | LoadError::Limit(_)
         | LoadError::Internal(_) => 0,
         LoadError::NoPolicy { .. } | LoadError::Exports(_) => 1,
         LoadError::Capability { .. } | LoadError::Imports(_) => 2,
@@ -143,8 +144,9 @@ fn notes(plugin: &Plugin, checks: &mut [Finding]) {
             format!("its version {version:?} is not as semantic versioning writes it: 1.2.0"),
         );
     }
-    let validator = jsonschema::validator_for(&plugin.config_schema);
-    if validator.is_ok_and(|schema| schema.is_valid(&json!({ "no such setting": 1 }))) {
+    let schema = Schema::compile(&plugin.config_schema);
+    let unnamed = json!({ "no such setting": 1 });
+    if schema.is_ok_and(|schema| schema.violations(&unnamed).is_none()) {
         note(
             "schema",
             "its config-schema takes settings that it does not name, so a typing error is not noticed: \
@@ -189,20 +191,22 @@ fn refusal(engine: &Engine, plugin: &Plugin, config: &str) -> Option<String> {
         Err(error) => return Some(format!("the settings are no JSON: {error}")),
     };
     // It was one when the component was loaded.
-    if let Ok(schema) = jsonschema::validator_for(&plugin.config_schema) {
-        let wrong: Vec<String> = schema
-            .iter_errors(&settings)
-            .map(|error| match error.instance_path().as_str() {
-                "" => error.to_string(),
-                path => format!("{path}: {error}"),
-            })
-            .collect();
-        if !wrong.is_empty() {
-            return Some(format!(
-                "its schema refuses the settings: {}",
-                wrong.join("; ")
-            ));
-        }
+    if let Ok(schema) = Schema::compile(&plugin.config_schema)
+        && let Some(wrong) = schema.violations(&settings)
+    {
+        let wrong: Vec<String> = match &wrong {
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(field, message)| {
+                    format!("/{field}: {}", message.as_str().unwrap_or_default())
+                })
+                .collect(),
+            whole => vec![whole.as_str().unwrap_or_default().to_owned()],
+        };
+        return Some(format!(
+            "its schema refuses the settings: {}",
+            wrong.join("; ")
+        ));
     }
     let refused = try_settings(engine, plugin, config).err()?;
     Some(words::with(refused))

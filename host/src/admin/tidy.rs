@@ -1,0 +1,55 @@
+//! Keeps the folder of compiled components to those of versions that there are.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::Admin;
+use crate::entity::Kind;
+
+/// Wait for more of what leaves something over, and for its last user to let go of it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Has the folder looked through once a request is answered that may have left something there: an
+/// upload that was refused after it was compiled, or a deletion.
+pub(super) async fn after_changes(
+    State(admin): State<Admin>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let changes = !request.method().is_safe() && request.uri().path().starts_with("/balancers");
+    let response = next.run(request).await;
+    if changes {
+        admin.left_over.notify_one();
+    }
+    response
+}
+
+/// Looks through the folder at the start, and whenever something may have been left there.
+pub async fn tidy_cache(admin: Admin) {
+    loop {
+        match digests(&admin) {
+            Ok(stored) => admin.engine.sweep_cache(&stored),
+            Err(error) => tracing::warn!("the versions of balancers cannot be read: {error}"),
+        }
+        admin.left_over.notified().await;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Digests of all components that are stored.
+fn digests(admin: &Admin) -> Result<HashSet<String>, crate::store::Error> {
+    let versions = admin
+        .store
+        .list(Kind::BalancerVersion, None, usize::MAX, &|_| true)?;
+    let digest =
+        |row: &crate::entity::Row| row.get("digest").and_then(Value::as_str).map(str::to_owned);
+    Ok(versions
+        .iter()
+        .filter_map(|version| digest(&version.row))
+        .collect())
+}

@@ -1,0 +1,200 @@
+//! Work on what a plugin brings, in a process of its own: it can be made to take any time and memory,
+//! is stopped when that is too much, and what it took is given back with its process.
+//!
+//! A worker ends with its gateway, even with one that was killed: it watches the pipe that its input came
+//! by, whose other end the kernel closes then.
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+/// Largest report of what went wrong that is read from a worker, in bytes.
+const REPORT: u64 = 16 << 10;
+
+/// Exit code of a worker that refuses what it was given.
+const REFUSED: u8 = 3;
+
+/// The last argument of a worker whose input has its length in front, in eight bytes, and stays open for as
+/// long as the gateway is there. Without it, the input ends where it ends.
+const WATCHED: &str = "watched";
+
+/// Stack of the thread that watches the gateway, in bytes: it does nothing else.
+const WATCHER_STACK: usize = 128 << 10;
+
+/// Why a worker has no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It refuses what it was given, with the reason.
+    Refused(String),
+    /// It took longer than it may.
+    Time,
+    /// It ended by a signal that is not the one for its time: its memory, or its stack.
+    Memory,
+    /// It could not do its work for a reason on our side.
+    Internal(String),
+}
+
+/// A subcommand of this program, and what it may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job<'a> {
+    /// The program, as a rule this one.
+    pub(super) program: &'a Path,
+    /// The subcommand, and its arguments behind the seconds of CPU time that it may take.
+    pub(super) command: &'a str,
+    pub(super) arguments: &'a [&'a str],
+    /// Longest CPU time.
+    pub(super) time: Duration,
+    /// Longest time by the clock on the wall: on a busy machine a worker may not run at all for a while.
+    pub(super) patience: Duration,
+    /// Largest answer, in bytes.
+    pub(super) answer: u64,
+}
+
+impl Job<'_> {
+    /// Whole seconds of CPU time, as the kernel counts them.
+    pub(super) fn seconds(&self) -> u64 {
+        self.time.as_secs().max(1)
+    }
+
+    /// Runs a worker with this input. It is killed when it takes too long, or the future is dropped.
+    pub(super) async fn run(&self, input: &[u8]) -> Result<Vec<u8>, Failure> {
+        let internal = |error: std::io::Error| Failure::Internal(error.to_string());
+        let mut child = Command::new(self.program)
+            .arg(self.command)
+            .arg(self.seconds().to_string())
+            .args(self.arguments)
+            .arg(WATCHED)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(internal)?;
+        // Open until the worker has ended.
+        let mut stdin = child.stdin.take();
+        let feed = async {
+            // The worker reads all of it before it does anything else; if it dies first, its exit tells.
+            if let Some(stdin) = &mut stdin {
+                let length = (input.len() as u64).to_le_bytes();
+                let _ = stdin.write_all(&length).await;
+                let _ = stdin.write_all(input).await;
+                let _ = stdin.flush().await;
+            }
+        };
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let work = async {
+            let ((), answer, said) =
+                tokio::join!(feed, read(stdout, self.answer), read(stderr, REPORT));
+            Ok((child.wait().await?, answer?, said?))
+        };
+        let (status, answer, said) = match tokio::time::timeout(self.patience, work).await {
+            Ok(outcome) => outcome.map_err(internal)?,
+            Err(_) => return Err(Failure::Time),
+        };
+        if status.success() {
+            return Ok(answer);
+        }
+        if answer.len() as u64 >= self.answer {
+            let most = self.answer >> 20;
+            return Err(Failure::Refused(format!(
+                "what comes of it has more than {most} MiB"
+            )));
+        }
+        let said = String::from_utf8_lossy(&said);
+        // The soft and the hard limit are the same, so the kernel may send either.
+        let out_of_time = [Signal::XCPU, Signal::KILL].map(|signal| Some(signal.as_raw()));
+        Err(match status.code() {
+            Some(code) if code == i32::from(REFUSED) => {
+                Failure::Refused(said.trim_end().to_owned())
+            }
+            Some(code) => {
+                let command = self.command;
+                Failure::Internal(format!("the {command} ended with {code}: {said}"))
+            }
+            None if out_of_time.contains(&status.signal()) => Failure::Time,
+            None => Failure::Memory,
+        })
+    }
+}
+
+/// What a worker writes, up to a bound. Past it the pipe is closed, and the worker ends by that.
+async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(most).read_to_end(&mut content).await?;
+    }
+    Ok(content)
+}
+
+/// The other side: does `work` with what comes on standard input, in no more than so many bytes of
+/// address space and seconds of CPU time. An error of `work` is a refusal.
+pub(super) fn serve(
+    memory: u64,
+    seconds: u64,
+    work: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, String>,
+) -> ExitCode {
+    match served(memory, seconds, work) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => {
+            eprintln!("{error}");
+            code
+        }
+    }
+}
+
+fn served(
+    memory: u64,
+    seconds: u64,
+    work: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, String>,
+) -> Result<(), (ExitCode, String)> {
+    let internal = |error: std::io::Error| (ExitCode::FAILURE, error.to_string());
+    let limits = [
+        (Resource::As, memory),
+        (Resource::Cpu, seconds),
+        (Resource::Core, 0),
+    ];
+    for (resource, most) in limits {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        setrlimit(resource, limit).map_err(|error| internal(error.into()))?;
+    }
+    // What a panic says is part of the answer, and where it was helps nobody there.
+    std::panic::set_hook(Box::new(|_| {}));
+    let input = input().map_err(internal)?;
+    let answer = work(input).map_err(|error| (ExitCode::from(REFUSED), error))?;
+    std::io::stdout().write_all(&answer).map_err(internal)
+}
+
+/// What the worker is given. From then on it ends with the gateway.
+fn input() -> std::io::Result<Vec<u8>> {
+    let mut stdin = std::io::stdin();
+    let mut input = Vec::new();
+    if std::env::args().next_back().as_deref() != Some(WATCHED) {
+        stdin.read_to_end(&mut input)?;
+        return Ok(input);
+    }
+    let mut length = [0; 8];
+    stdin.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
+    (&mut stdin).take(length).read_to_end(&mut input)?;
+    let watch = move || {
+        // Nothing comes any more, so this is the end, or an error.
+        let _ = std::io::copy(&mut stdin, &mut std::io::sink());
+        // A compiler in another thread does not hear of anything milder.
+        let _ = kill_process(getpid(), Signal::KILL);
+    };
+    std::thread::Builder::new()
+        .name("watcher".into())
+        .stack_size(WATCHER_STACK)
+        .spawn(watch)?;
+    Ok(input)
+}

@@ -1,0 +1,516 @@
+//! The JSON Schema that a component gives for its settings, and whether settings fit it.
+//!
+//! A schema is a plugin's word, and a few hundred bytes of one can mean gigabytes: `allOf` with the same
+//! `$ref` twice, twenty times over. So its size, its depth and what it comes to with all references
+//! followed are counted before a validator sees it, and what a gateway is given is compiled and applied
+//! in a worker (see [`super::child`]), never by the gateway itself.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, Validator};
+use serde_json::{Map, Value, json};
+
+use super::check::LoadError;
+use super::child;
+
+/// Largest schema, in bytes.
+const SIZE: usize = 64 << 10;
+
+/// Deepest nesting of a schema with its references followed, and of its JSON. Twice as much, and what a
+/// row has around it, is still below the 128 that a reader of JSON takes.
+const DEPTH: usize = 60;
+
+/// Most subschemas that a schema may come to with its references followed.
+const SUBSCHEMAS: usize = 10_000;
+
+/// Most regular expressions in a schema, and the largest one compiled, in bytes.
+const PATTERNS: usize = 100;
+const PATTERN_SIZE: usize = 256 << 10;
+
+/// Largest settings, in bytes of JSON.
+pub(super) const SETTINGS: usize = 1 << 20;
+
+/// Most that is told to be wrong with settings, and the longest sentence about one of their fields.
+const MISTAKES: usize = 100;
+const SENTENCE: usize = 500;
+
+/// Largest address space of a worker, in bytes: its allocator alone reserves one GiB.
+pub(super) const MEMORY: u64 = 2 << 30;
+
+/// Keywords that are not taken, since what they mean depends on where a reference came from: then
+/// what a schema comes to cannot be counted.
+const REFUSED: &[&str] = &[
+    "$anchor",
+    "$dynamicAnchor",
+    "$dynamicRef",
+    "$id",
+    "$recursiveAnchor",
+    "$recursiveRef",
+    "$vocabulary",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
+
+/// Keywords that hold one schema, some of them a list of schemas or something else in earlier drafts.
+const ONE: &[&str] = &[
+    "additionalItems",
+    "additionalProperties",
+    "contains",
+    "contentSchema",
+    "else",
+    "if",
+    "items",
+    "not",
+    "propertyNames",
+    "then",
+];
+
+/// Keywords that hold a list of schemas.
+const LIST: &[&str] = &["allOf", "anyOf", "oneOf", "prefixItems"];
+
+/// Keywords that hold schemas by name.
+const NAMED: &[&str] = &[
+    "$defs",
+    "definitions",
+    "dependencies",
+    "dependentSchemas",
+    "patternProperties",
+    "properties",
+];
+
+/// The schema of a description, if it is one and within its limits. It must be an object, or a boolean, to
+/// be a JSON Schema at all.
+pub(super) fn parse(text: &str) -> Result<Value, LoadError> {
+    let refused = |reason: String| LoadError::Schema(reason);
+    if text.len() > SIZE {
+        let size = text.len();
+        return Err(refused(format!("it has {size} bytes, and may have {SIZE}")));
+    }
+    let schema: Value = serde_json::from_str(text).map_err(|error| refused(error.to_string()))?;
+    if !matches!(schema, Value::Object(_) | Value::Bool(_)) {
+        let kind = match schema {
+            Value::Null => "null",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a string",
+            _ => "an array",
+        };
+        return Err(refused(format!("expected an object, found {kind}")));
+    }
+    check(&schema).map_err(refused)?;
+    Ok(schema)
+}
+
+/// Whether a schema is within its limits; what is not, in a sentence.
+pub(super) fn check(schema: &Value) -> Result<(), String> {
+    if nesting(schema, 0) > DEPTH {
+        return Err(format!("it is nested deeper than {DEPTH} levels"));
+    }
+    let mut count = Count {
+        root: schema,
+        known: HashMap::new(),
+        patterns: 0,
+    };
+    count.schema(schema, 0).map(drop)
+}
+
+/// Levels of nesting, as far as they matter.
+fn nesting(value: &Value, above: usize) -> usize {
+    if above > DEPTH {
+        return above;
+    }
+    let inner = |value| nesting(value, above + 1);
+    match value {
+        Value::Array(items) => items.iter().map(inner).max().unwrap_or(above + 1),
+        Value::Object(fields) => fields.values().map(inner).max().unwrap_or(above + 1),
+        _ => above,
+    }
+}
+
+/// What a part of a schema comes to.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    subschemas: usize,
+    depth: usize,
+}
+
+/// Counts what a schema comes to with its references followed. Each place is looked at once.
+struct Count<'s> {
+    root: &'s Value,
+    /// By the place of a schema in the document; none while it is being counted.
+    known: HashMap<*const Value, Option<Extent>>,
+    patterns: usize,
+}
+
+impl<'s> Count<'s> {
+    fn schema(&mut self, schema: &'s Value, above: usize) -> Result<Extent, String> {
+        let place: *const Value = schema;
+        let mut extent = Extent {
+            subschemas: 1,
+            depth: 1,
+        };
+        if above > DEPTH {
+            return Err(too_deep());
+        }
+        match self.known.get(&place) {
+            Some(Some(known)) => {
+                let known = *known;
+                return within(known, above).map(|()| known);
+            }
+            Some(None) => {
+                return Err("a reference in it leads back to where it came from".into());
+            }
+            None => {}
+        }
+        let Value::Object(keywords) = schema else {
+            self.known.insert(place, Some(extent));
+            return Ok(extent);
+        };
+        self.known.insert(place, None);
+        for (keyword, value) in keywords {
+            for part in self.parts(keyword, value)? {
+                let inner = self.schema(part, above + 1)?;
+                extent.subschemas = extent.subschemas.saturating_add(inner.subschemas);
+                extent.depth = extent.depth.max(inner.depth + 1);
+            }
+            within(extent, above)?;
+        }
+        self.known.insert(place, Some(extent));
+        Ok(extent)
+    }
+
+    /// The schemas that a keyword holds, or refers to.
+    fn parts(&mut self, keyword: &str, value: &'s Value) -> Result<Vec<&'s Value>, String> {
+        if REFUSED.contains(&keyword) {
+            return Err(format!("the keyword {keyword} is not taken"));
+        }
+        if keyword == "pattern" {
+            self.count_patterns(1)?;
+        }
+        if keyword == "patternProperties" {
+            self.count_patterns(value.as_object().map_or(0, Map::len))?;
+        }
+        Ok(match value {
+            Value::String(reference) if keyword == "$ref" => {
+                vec![self.referred(reference)?]
+            }
+            // In draft 4, what `$id` is now. A property of that name is below `properties`.
+            Value::String(_) if keyword == "id" => {
+                return Err("the keyword id is not taken".into());
+            }
+            Value::Object(_) | Value::Bool(_) if ONE.contains(&keyword) => vec![value],
+            Value::Array(parts) if ONE.contains(&keyword) || LIST.contains(&keyword) => {
+                parts.iter().collect()
+            }
+            Value::Object(parts) if NAMED.contains(&keyword) => parts.values().collect(),
+            _ => Vec::new(),
+        })
+    }
+
+    fn referred(&self, reference: &str) -> Result<&'s Value, String> {
+        let pointer = reference.strip_prefix('#').and_then(|pointer| {
+            let pointer = percent_encoding::percent_decode_str(pointer);
+            self.root.pointer(&pointer.decode_utf8_lossy())
+        });
+        pointer.ok_or_else(|| {
+            let reference: String = reference.chars().take(100).collect();
+            format!(
+                "the reference {reference:?} leads nowhere: only those to a place of the schema itself are \
+                 followed, such as #/$defs/name"
+            )
+        })
+    }
+
+    fn count_patterns(&mut self, more: usize) -> Result<(), String> {
+        self.patterns += more;
+        if self.patterns > PATTERNS {
+            return Err(format!("it has more than {PATTERNS} regular expressions"));
+        }
+        Ok(())
+    }
+}
+
+fn within(extent: Extent, above: usize) -> Result<(), String> {
+    if extent.subschemas > SUBSCHEMAS {
+        return Err(format!(
+            "it comes to more than {SUBSCHEMAS} schemas once its references are followed"
+        ));
+    }
+    if above + extent.depth > DEPTH {
+        return Err(too_deep());
+    }
+    Ok(())
+}
+
+fn too_deep() -> String {
+    format!("it is nested deeper than {DEPTH} levels once its references are followed")
+}
+
+/// A schema that settings can be held against.
+pub(crate) struct Schema<'s> {
+    schema: &'s Value,
+    validator: Validator,
+}
+
+impl<'s> Schema<'s> {
+    /// Compiles a schema, in this process: a worker, or a program whose user brings the schema.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn compile(schema: &'s Value) -> Result<Self, String> {
+        check(schema)?;
+        let patterns = PatternOptions::regex()
+            .size_limit(PATTERN_SIZE)
+            .dfa_size_limit(PATTERN_SIZE);
+        let validator = jsonschema::options()
+            // Linear in what it is matched with, whatever the pattern.
+            .with_pattern_options(patterns)
+            .offline()
+            .build(schema)
+            .map_err(|error| cut(error.to_string()))?;
+        Ok(Self { schema, validator })
+    }
+
+    /// What does not fit, by field, or for the whole; none if all does.
+    pub(crate) fn violations(&self, config: &Value) -> Option<Value> {
+        let mut fields = unknown(self.schema, config);
+        for error in self.validator.iter_errors(config) {
+            let place = error.instance_path().to_string();
+            let message = cut(error.to_string());
+            if place.is_empty() {
+                // Said by field already, which the validator does not.
+                let is_known = matches!(
+                    error.kind(),
+                    ValidationErrorKind::AdditionalProperties { .. }
+                        | ValidationErrorKind::FalseSchema
+                );
+                if is_known && !fields.is_empty() {
+                    continue;
+                }
+                return Some(message.into());
+            }
+            let name = cut(place.trim_start_matches('/').replace('/', "."));
+            fields.entry(name).or_insert(message.into());
+            if fields.len() >= MISTAKES {
+                break;
+            }
+        }
+        (!fields.is_empty()).then(|| fields.into())
+    }
+}
+
+/// The fields that a schema has no place for.
+fn unknown(schema: &Value, config: &Value) -> Map<String, Value> {
+    let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false))
+        && schema.get("patternProperties").is_none();
+    let Some(config) = config.as_object().filter(|_| is_closed) else {
+        return Map::new();
+    };
+    let known = schema.get("properties").and_then(Value::as_object);
+    let names = config.keys();
+    let names = names.filter(|name| !known.is_some_and(|known| known.contains_key(*name)));
+    names
+        .take(MISTAKES)
+        .map(|name| (cut(name.clone()), "unknown field".into()))
+        .collect()
+}
+
+/// A sentence may quote all of the settings.
+fn cut(mut sentence: String) -> String {
+    if sentence.len() > SENTENCE {
+        sentence.truncate(sentence.floor_char_boundary(SENTENCE));
+        sentence.push_str(" ...");
+    }
+    sentence
+}
+
+/// What a worker is asked: a schema, and settings to hold against it.
+pub(super) fn question(schema: &Value, settings: &[&Value]) -> Vec<u8> {
+    json!({ "schema": schema, "settings": settings })
+        .to_string()
+        .into_bytes()
+}
+
+/// What it says: of each of the settings what does not fit, or null.
+pub(super) fn answer(bytes: &[u8]) -> Result<Vec<Option<Value>>, String> {
+    let said: Vec<Value> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let said = said.into_iter();
+    Ok(said
+        .map(|wrong| (!wrong.is_null()).then_some(wrong))
+        .collect())
+}
+
+/// The schema worker: a [`question`] on standard input, its [`answer`] on standard output. Its argument is
+/// the CPU time that it may take, in seconds.
+pub fn schema_worker() -> ExitCode {
+    let seconds = std::env::args().nth(2).and_then(|text| text.parse().ok());
+    let Some(seconds) = seconds else {
+        eprintln!("schema-worker is for the gateway's own use");
+        return ExitCode::FAILURE;
+    };
+    child::serve(MEMORY, seconds, |question| {
+        let question: Value =
+            serde_json::from_slice(&question).map_err(|error| error.to_string())?;
+        let schema = Schema::compile(&question["schema"])?;
+        let settings = question["settings"].as_array().into_iter().flatten();
+        let said: Vec<Option<Value>> = settings.map(|one| schema.violations(one)).collect();
+        Ok(json!(said).to_string().into_bytes())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(schema: &Value) -> String {
+        let refused = parse(&schema.to_string()).map(drop);
+        refused.map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    /// Definitions each of which refers to the next one twice by a keyword.
+    fn doubling(keyword: &str, levels: usize) -> Value {
+        let mut definitions = Map::new();
+        for level in 0..levels {
+            let next = json!({ "$ref": format!("#/$defs/d{}", level + 1) });
+            definitions.insert(
+                format!("d{level}"),
+                json!({ keyword: [next.clone(), next] }),
+            );
+        }
+        definitions.insert(format!("d{levels}"), json!({ "type": "object" }));
+        json!({ "$defs": definitions, "$ref": "#/$defs/d0" })
+    }
+
+    #[test]
+    fn a_schema_that_doubles_is_refused_however_it_does() {
+        for keyword in ["allOf", "anyOf", "oneOf"] {
+            let said = refusal(&doubling(keyword, 25));
+            assert!(said.contains("more than 10000 schemas"), "{said}");
+            assert_eq!(refusal(&doubling(keyword, 8)), "");
+        }
+        // By names, by items of a draft before, and through a place that is no keyword.
+        for mut schema in [
+            json!({"properties": {"a": {"$ref": "#/x/0"}, "b": {"$ref": "#/x/0"}}}),
+            json!({"items": [{"$ref": "#/x/0"}, {"$ref": "#/x/0"}]}),
+            json!({"if": {"$ref": "#/x/0"}, "then": {"$ref": "#/x/0"}}),
+        ] {
+            let rest: Vec<Value> = (1..=25)
+                .map(|level| {
+                    let next = json!({ "$ref": format!("#/x/{level}") });
+                    json!({ "allOf": [next.clone(), next] })
+                })
+                .chain([json!(true)])
+                .collect();
+            schema["x"] = rest.into();
+            let said = refusal(&schema);
+            assert!(said.contains("more than 10000 schemas"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_schema_is_bounded_in_size_depth_and_patterns() {
+        let deep = (0..70).fold(json!(true), |inner, _| json!({ "not": inner }));
+        let long = json!({ "description": "x".repeat(70_000) });
+        let chain: Map<String, Value> = (0..100)
+            .map(|n| {
+                (
+                    n.to_string(),
+                    json!({ "$ref": format!("#/$defs/{}", n + 1) }),
+                )
+            })
+            .chain([("100".to_owned(), json!(true))])
+            .collect();
+        let patterns: Map<String, Value> =
+            (0..101).map(|n| (format!("^{n}$"), json!(true))).collect();
+        for (schema, part) in [
+            (deep, "deeper than 60"),
+            (long, "and may have 65536"),
+            (
+                json!({ "$defs": chain, "$ref": "#/$defs/0" }),
+                "deeper than 60",
+            ),
+            (
+                json!({ "patternProperties": patterns }),
+                "more than 100 regular",
+            ),
+            (json!({ "$ref": "#" }), "leads back"),
+            (
+                json!({ "properties": { "a": { "$ref": "#/properties/a" } } }),
+                "leads back",
+            ),
+            (json!({ "$ref": "http://127.0.0.1/" }), "leads nowhere"),
+            (
+                json!({ "$ref": "https://json-schema.org/draft/2020-12/schema" }),
+                "leads nowhere",
+            ),
+            (json!({ "$ref": "#/$defs/none" }), "leads nowhere"),
+            (json!({ "$id": "a:b" }), "$id is not taken"),
+            (json!({ "$dynamicRef": "#" }), "$dynamicRef is not taken"),
+            (json!([]), "found an array"),
+        ] {
+            let said = refusal(&schema);
+            assert!(said.contains(part), "{schema}: {said}");
+        }
+        // What a plugin may call its fields.
+        let named = json!({"properties": {"id": {"type": "string"}, "$id": {}, "$ref": {}}});
+        assert_eq!(refusal(&named), "");
+    }
+
+    #[test]
+    fn a_pattern_is_linear_and_of_a_bounded_size() {
+        for pattern in ["(a{1000}){1000}", "(?=a)b", "("] {
+            let schema = json!({ "pattern": pattern });
+            assert!(Schema::compile(&schema).is_err(), "{pattern}");
+        }
+        let schema = json!({ "pattern": r"^[\w-]{1,64}$" });
+        let compiled = Schema::compile(&schema).map_err(|error| panic!("{error}"));
+        assert!(compiled.is_ok_and(|schema| schema.violations(&json!("a-b")).is_none()));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_by_field() {
+        let schema = json!({
+            "type": "object",
+            "properties": {"size": {"type": "integer", "minimum": 2}, "deep": {"type": "object",
+                "properties": {"name": {"type": "string"}}}},
+            "additionalProperties": false,
+        });
+        let violations = |schema: &Value, config: &Value| match Schema::compile(schema) {
+            Ok(schema) => schema.violations(config),
+            Err(error) => Some(error.into()),
+        };
+        assert_eq!(violations(&schema, &json!({"size": 3})), None);
+        let wrong = violations(&schema, &json!({"size": 1, "deep": {"name": 5}}));
+        let wrong = wrong.unwrap_or_default();
+        assert!(
+            wrong["size"]
+                .as_str()
+                .is_some_and(|text| text.contains("2")),
+            "{wrong}"
+        );
+        assert!(wrong["deep.name"].is_string(), "{wrong}");
+        let unknown = Some(json!({"other": "unknown field"}));
+        assert_eq!(violations(&schema, &json!({"other": 1})), unknown);
+        let closed = json!({"type": "object", "additionalProperties": false});
+        assert_eq!(violations(&closed, &json!({"other": 1})), unknown);
+        assert!(violations(&schema, &json!([])).is_some());
+        assert!(violations(&json!({"type": 5}), &json!({})).is_some());
+    }
+
+    #[test]
+    fn what_is_told_of_settings_is_bounded() {
+        let schema = json!({"additionalProperties": {"type": "integer"}});
+        let long = "x".repeat(10_000);
+        let many: Map<String, Value> = (0..1000)
+            .map(|n| (format!("{n}"), long.clone().into()))
+            .collect();
+        let schema = Schema::compile(&schema).map_err(|error| panic!("{error}"));
+        let wrong = schema
+            .ok()
+            .and_then(|schema| schema.violations(&many.into()));
+        let wrong = wrong.unwrap_or_default();
+        assert_eq!(wrong.as_object().map(Map::len), Some(MISTAKES));
+        assert!(wrong.to_string().len() < MISTAKES * (SENTENCE + 50));
+    }
+}

@@ -1,0 +1,212 @@
+//! What is done for components apart from the threads that others wait for: so much at a time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use super::check::LoadError;
+use super::child::{Failure, Job};
+use super::engine::Engine;
+use super::schema::{self, SETTINGS, Schema};
+
+/// Components that are loaded, and questions to guests beside their picks, at a time.
+const QUESTIONS: usize = 8;
+
+/// Schema workers at a time.
+const SCHEMA_WORKERS: usize = 2;
+
+/// Longest CPU time of a schema worker, and longest wait for it. What it does takes a millisecond as a
+/// rule.
+const SCHEMA_TIME: Duration = Duration::from_secs(2);
+const SCHEMA_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes of settings that a worker is asked about at once, and largest answer.
+const QUESTION: usize = 4 << 20;
+const ANSWER: u64 = 16 << 20;
+
+/// Answers that are remembered: settings are held against a schema again with each change of an upstream.
+const REMEMBERED: usize = 1024;
+
+/// The places for such work, and what came of some. None of the semaphores is ever closed.
+pub(super) struct Workers {
+    pub(super) compilers: Semaphore,
+    schemas: Semaphore,
+    /// For what is read from components, and asked of them, as they are loaded.
+    pub(super) loads: Arc<Semaphore>,
+    /// For what their instances are asked otherwise, which may wait for others.
+    questions: Arc<Semaphore>,
+    /// Schemas of the balancers that ship, as text.
+    trusted: Mutex<HashSet<String>>,
+    /// What did not fit, by the digest of the schema and the settings.
+    known: Mutex<HashMap<[u8; 32], Option<Value>>>,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        // The cores belong to the data plane.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            compilers: Semaphore::new((cores / 2).clamp(1, 4)),
+            schemas: Semaphore::new(SCHEMA_WORKERS),
+            loads: Arc::new(Semaphore::new(QUESTIONS)),
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            trusted: Mutex::default(),
+            known: Mutex::default(),
+        }
+    }
+}
+
+impl Workers {
+    /// Has settings held against this schema by the gateway itself from now on: it is our own.
+    pub(super) fn trust(&self, schema: &Value) {
+        self.trusted.lock().insert(schema.to_string());
+    }
+
+    fn remember(&self, key: [u8; 32], wrong: Option<Value>) {
+        let mut known = self.known.lock();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(key, wrong);
+    }
+}
+
+impl Engine {
+    /// Does something that asks an instance beside its picks, on a thread that may be kept waiting. What
+    /// is begun is done even if the future is dropped.
+    ///
+    /// # Errors
+    /// [`LoadError::Internal`] if it panics.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, LoadError> {
+        aside(&self.workers.questions, work).await
+    }
+
+    /// Whether a schema can be compiled within its bounds.
+    pub(super) async fn check_schema(&self, schema: &Value) -> Result<(), LoadError> {
+        let said = self.violations(schema, &[&Value::Null]).await;
+        said.map(drop)
+    }
+
+    /// What does not fit of each of these settings, by field or for the whole; none where all does. What
+    /// a plugin has given as a schema is compiled and applied by a worker.
+    ///
+    /// # Errors
+    /// What is wrong with the schema.
+    pub async fn violations(
+        &self,
+        schema: &Value,
+        settings: &[&Value],
+    ) -> Result<Vec<Option<Value>>, LoadError> {
+        let schema_text = schema.to_string();
+        if self.workers.trusted.lock().contains(&schema_text) {
+            let schema = Schema::compile(schema).map_err(LoadError::Schema)?;
+            return Ok(settings
+                .iter()
+                .map(|one| {
+                    let size = one.to_string().len();
+                    too_large(size).or_else(|| schema.violations(one))
+                })
+                .collect());
+        }
+        schema::check(schema).map_err(LoadError::Schema)?;
+        let mut said = vec![None; settings.len()];
+        // Those that a worker has to be asked about, with their sizes and keys.
+        let mut open = Vec::new();
+        for (number, one) in settings.iter().enumerate() {
+            let text = one.to_string();
+            if let Some(wrong) = too_large(text.len()) {
+                said[number] = Some(wrong);
+                continue;
+            }
+            let key = Sha256::new()
+                .chain_update(schema_text.len().to_be_bytes())
+                .chain_update(&schema_text)
+                .chain_update(&text)
+                .finalize();
+            let key = key.into();
+            match self.workers.known.lock().get(&key) {
+                Some(known) => said[number].clone_from(known),
+                None => open.push((number, text.len(), key)),
+            }
+        }
+        let mut open = open.into_iter().peekable();
+        while open.peek().is_some() {
+            let mut batch = Vec::new();
+            let mut size = 0;
+            while let Some((number, length, key)) = open.next_if(|_| size < QUESTION) {
+                size += length;
+                batch.push((number, key));
+            }
+            let asked: Vec<&Value> = batch.iter().map(|(number, _)| settings[*number]).collect();
+            let answers = self.ask_schema_worker(schema, &asked).await?;
+            for ((number, key), wrong) in batch.into_iter().zip(answers) {
+                self.workers.remember(key, wrong.clone());
+                said[number] = wrong;
+            }
+        }
+        Ok(said)
+    }
+
+    async fn ask_schema_worker(
+        &self,
+        schema: &Value,
+        settings: &[&Value],
+    ) -> Result<Vec<Option<Value>>, LoadError> {
+        let _turn = self.workers.schemas.acquire().await;
+        let job = Job {
+            program: &self.settings.compiler,
+            command: "schema-worker",
+            arguments: &[],
+            time: SCHEMA_TIME,
+            patience: SCHEMA_PATIENCE,
+            answer: ANSWER,
+        };
+        let seconds = job.seconds();
+        let bytes = job.run(&schema::question(schema, settings)).await;
+        let bytes = bytes.map_err(|failure| match failure {
+            Failure::Refused(reason) => LoadError::Schema(reason),
+            Failure::Time => LoadError::Schema(format!(
+                "to compile it and to hold settings against it takes more than {seconds} s of CPU time"
+            )),
+            Failure::Memory => LoadError::Schema(format!(
+                "to compile it and to hold settings against it takes more than {} MiB of memory",
+                schema::MEMORY >> 20
+            )),
+            Failure::Internal(cause) => LoadError::Internal(cause),
+        })?;
+        let said = schema::answer(&bytes).map_err(LoadError::Internal)?;
+        if said.len() != settings.len() {
+            return Err(LoadError::Internal(
+                "the schema worker said too little".into(),
+            ));
+        }
+        Ok(said)
+    }
+}
+
+/// Does something on a thread that may be kept waiting, once there is a place for it.
+pub(super) async fn aside<T: Send + 'static>(
+    places: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LoadError> {
+    let place = Arc::clone(places).acquire_owned().await;
+    let work = move || {
+        let _place = place;
+        work()
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| LoadError::Internal(error.to_string()))
+}
+
+fn too_large(size: usize) -> Option<Value> {
+    (size > SETTINGS)
+        .then(|| format!("the settings have {size} bytes of JSON, and may have {SETTINGS}").into())
+}

@@ -1,0 +1,365 @@
+//! What a component brings is worked on within bounds, and holds nothing else up.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::balancers::long_component;
+use crate::harness::{Backend, Gateway, Load, Setup, guest};
+use crate::health::until;
+
+/// Files of compiled components.
+fn compiled(data_dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(data_dir.join("cache")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".cwasm")).collect();
+    names.sort_unstable();
+    names
+}
+
+fn digest_of(row: &Value) -> String {
+    row["digest"].as_str().unwrap().to_owned()
+}
+
+/// Ids of running workers that were started by the process of this id, or by any that is gone.
+fn workers_of(gateway: u32, command: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(id) = entry.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let rest = stat.rsplit(')').next().unwrap_or_default();
+        let mut fields = rest.split_whitespace();
+        let (state, parent) = (fields.next(), fields.next());
+        let is_worker = line.split(|byte| *byte == 0).nth(1) == Some(command.as_bytes());
+        let parent = parent.and_then(|parent| parent.parse().ok());
+        if is_worker && state != Some("Z") && parent == Some(gateway) {
+            found.push(id);
+        }
+    }
+    found
+}
+
+fn is_running(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .trim_start()
+        .chars()
+        .next();
+    state.is_some_and(|state| state != 'Z')
+}
+
+#[test]
+fn a_schema_that_doubles_is_refused_before_it_is_evaluated() {
+    let gateway = Gateway::start();
+    let refused = gateway.upload("x", guest("doubling-schema")).expect(400);
+    let said = refused.text();
+    assert!(said.contains("comes to more than 10000 schemas"), "{said}");
+    gateway.admin("GET", "/status", &[]).expect(200);
+}
+
+/// By an engine that backtracks, the text below is matched for longer than the sun has left.
+#[test]
+fn settings_are_matched_in_bounded_time() {
+    let gateway = Gateway::start();
+    gateway.upload("x", guest("pattern-schema")).expect(201);
+    let upstream = |key: &str| {
+        let settings = json!({"name": "u", "algorithm": "x",
+            "pointsman": {"balancer_config": {"key": key}}});
+        gateway.admin_json("PUT", "/upstreams/u", &settings)
+    };
+    let refused = upstream(&"a".repeat(5000)).expect(400);
+    assert!(
+        refused.text().contains("balancer_config"),
+        "{}",
+        refused.text()
+    );
+    upstream("abcAb").expect(200);
+    // The same again is known.
+    upstream("abcAb").expect(200);
+    let large = upstream(&"a".repeat(2 << 20)).expect(400);
+    assert!(
+        large.text().contains("may have 1048576"),
+        "{}",
+        large.text()
+    );
+}
+
+/// A plugin that takes all the time that it may to take its settings, in a row of requests.
+#[test]
+fn the_admin_api_answers_while_plugins_are_slow() {
+    let gateway = Setup::new().arg("--balancer-pick-timeout", 50).start();
+    let made = gateway
+        .upload("slow", guest("loops-in-configure"))
+        .expect(201);
+    let digest = digest_of(&made.json());
+    std::thread::scope(|scope| {
+        let slow: Vec<_> = (0..20)
+            .map(|number| {
+                let gateway = &gateway;
+                scope.spawn(move || {
+                    let name = format!("u{number}");
+                    let settings = json!({"name": name, "algorithm": "slow",
+                        "pointsman": {"balancer_config": {"a": number}}});
+                    gateway
+                        .admin_json("POST", "/upstreams", &settings)
+                        .expect(400)
+                })
+            })
+            .collect();
+        let mut answers = 0;
+        while !slow.iter().all(|request| request.is_finished()) {
+            gateway.admin("GET", "/status", &[]).expect(200);
+            gateway.admin("GET", "/upstreams", &[]).expect(200);
+            answers += 1;
+        }
+        assert!(answers > 0, "{digest} was asked 20 times");
+        for request in slow {
+            request.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn compiled_components_go_with_the_versions_that_they_are_of() {
+    let gateway = Gateway::start();
+    let data_dir = gateway.data_dir.clone();
+    let shipped = compiled(&data_dir);
+    let first = digest_of(&gateway.upload("mine", guest("first")).expect(201).json());
+    let body = Some(("application/wasm", guest("least-in-flight")));
+    let path = "/balancers/mine/versions";
+    let next = gateway
+        .send(gateway.admin, "POST", path, &[], body)
+        .expect(201);
+    let next = digest_of(&next.json());
+    // Refused only after it was compiled.
+    gateway.upload("odd", guest("unknown-column")).expect(400);
+    gateway.upload("mine", guest("heavy")).expect(409);
+    let has = |digest: &str| {
+        compiled(&data_dir)
+            .iter()
+            .any(|name| name.starts_with(digest))
+    };
+    until("only what is stored is left", || {
+        compiled(&data_dir).len() == shipped.len() + 2 && has(&first) && has(&next)
+    });
+    let version = format!("{path}/{next}");
+    gateway.admin("DELETE", &version, &[]).expect(204);
+    until("the version's file is gone", || has(&first) && !has(&next));
+    gateway.admin("DELETE", "/balancers/mine", &[]).expect(204);
+    until("the balancer's file is gone", || {
+        compiled(&data_dir) == shipped
+    });
+    // What another build has left.
+    let other = data_dir
+        .join("cache")
+        .join(format!("{first}-0123456789abcdef.cwasm"));
+    std::fs::write(&other, "code").unwrap();
+    let _folder = gateway.kill();
+    let _gateway = Setup::with_data(&data_dir).start();
+    until("what is of no use is gone", || !other.exists());
+    assert_eq!(compiled(&data_dir), shipped);
+}
+
+#[test]
+fn compilers_are_few_and_end_with_their_gateway() {
+    let gateway = Setup::new()
+        .arg("--balancer-compile-timeout", 600)
+        .arg("--balancer-upload", 65_536)
+        .start();
+    let id = gateway.id();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = (cores / 2).clamp(1, 4);
+    std::thread::scope(|scope| {
+        for number in 0..most + 3 {
+            let gateway = &gateway;
+            // Each is another component, by a name that nothing reads.
+            let mut component = long_component();
+            component.extend([0, 3, 1, b'x', b'0' + number as u8]);
+            scope.spawn(move || {
+                let path = format!("/balancers?name=long-{number}");
+                // Nothing comes of it: the gateway is killed.
+                let _ = gateway.try_send(
+                    gateway.admin,
+                    "POST",
+                    &path,
+                    ("application/wasm", component),
+                );
+            });
+        }
+        until("as many compile as may", || {
+            workers_of(id, "compile-worker").len() == most
+        });
+        gateway.admin("GET", "/status", &[]).expect(200);
+        let workers = workers_of(id, "compile-worker");
+        assert_eq!(workers.len(), most);
+        gateway.kill_9();
+        until("they have ended", || {
+            !workers.iter().any(|worker| is_running(*worker))
+        });
+    });
+}
+
+/// However seldom its dear picks are.
+#[test]
+fn a_balancer_that_is_dear_now_and_then_is_kept_away() {
+    let gateway = Setup::new()
+        .arg("--balancer-pick-timeout", 100)
+        .arg("--balancer-pick-cost", 100)
+        .start();
+    let backend = Backend::start("a");
+    gateway.balanced(&[(backend.address, 1)]);
+    gateway.upload("dear", guest("dear")).expect(201);
+    for (every, steps) in [(2, 3_000_000), (10, 3_000_000), (100, 30_000_000)] {
+        let settings = json!({"algorithm": "dear",
+            "pointsman": {"balancer_config": {"every": every, "steps": steps}}});
+        let load = Load::start(gateway.proxy, "/", 3);
+        gateway
+            .admin_json("PATCH", "/upstreams/u", &settings)
+            .expect(200);
+        let usage = || gateway.admin("GET", "/balancers/dear", &[]).json()["usage"]["u"].clone();
+        until("it is kept away", || {
+            usage()["faults"]["cost"].as_u64() > Some(0)
+        });
+        assert_eq!(load.stop().failures, [""; 0]);
+        let usage = usage();
+        assert!(usage["quarantine"].as_f64() > Some(0.0), "{usage}");
+        let said = usage["last_fault"].as_str().unwrap();
+        assert!(said.contains("balancer_pick_cost"), "{said}");
+        gateway
+            .admin_json(
+                "PATCH",
+                "/upstreams/u",
+                &json!({"algorithm": "round-robin", "pointsman": {"balancer_config": null}}),
+            )
+            .expect(200);
+    }
+}
+
+#[test]
+fn a_panic_is_told_in_its_own_words_wherever_it_is_told() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("a");
+    gateway.balanced(&[(backend.address, 1)]);
+    gateway.upload("mine", guest("first")).expect(201);
+    let body = Some(("application/wasm", guest("panics-after-much")));
+    let path = "/balancers/mine/versions";
+    let next = gateway
+        .send(gateway.admin, "POST", path, &[], body)
+        .expect(201);
+    let next = digest_of(&next.json());
+    gateway
+        .admin("PATCH", "/upstreams/u", &[("algorithm", "mine")])
+        .expect(200);
+    let canary = format!("{path}/{next}/canary");
+    gateway
+        .admin_json("POST", &canary, &json!({"share_percent": 100}))
+        .expect(201);
+    gateway.get("/").expect(200);
+    let words = "panicked at examples/panics-after-much.rs";
+    let end = "what went wrong in the end: 0";
+    let told = |said: &Value| {
+        let said = said.as_str().unwrap_or_default();
+        said.contains(words) && said.ends_with(end)
+    };
+    until("the canary has returned", || {
+        let shown = gateway.admin("GET", "/balancers/mine", &[]).json();
+        shown["canary"]["state"] == "returned" && told(&shown["canary"]["reason"])
+    });
+    gateway
+        .admin("POST", &format!("{path}/{next}/promote"), &[])
+        .expect(200);
+    gateway.get("/").expect(200);
+    let usage = gateway.admin("GET", "/balancers/mine", &[]).json()["usage"]["u"].clone();
+    assert!(told(&usage["last_fault"]), "{usage}");
+}
+
+/// The id of an endpoint is a hash of what a client can guess, so the cookie is not that id.
+#[test]
+fn a_sessions_cookie_names_its_target_to_this_gateway_alone() {
+    let setting = [
+        ("name", "u"),
+        ("algorithm", "sticky-sessions"),
+        ("sticky_sessions_cookie", "session"),
+    ];
+    let gateways = [Gateway::start(), Gateway::start()];
+    let backends = ["a", "b"].map(Backend::start);
+    let cookie = |gateway: &Gateway| {
+        let answer = gateway.get("/").expect(200);
+        let cookie = answer
+            .header("set-cookie")
+            .split(';')
+            .next()
+            .unwrap()
+            .to_owned();
+        (cookie, answer.header("x-backend").to_owned())
+    };
+    for gateway in &gateways {
+        gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 1)));
+        gateway.admin("PUT", "/upstreams/u", &setting).expect(200);
+    }
+    let of = |gateway: &Gateway, name: &str| loop {
+        let (cookie, backend) = cookie(gateway);
+        if backend == name {
+            return cookie;
+        }
+    };
+    let own = of(&gateways[0], "a");
+    assert_ne!(own, of(&gateways[1], "a"));
+    // What the gateway itself calls the endpoint is no session.
+    let explained = gateways[0]
+        .admin_json("POST", "/upstreams/u/explain", &json!({}))
+        .expect(200)
+        .json();
+    for endpoint in explained["endpoints"].as_array().unwrap() {
+        let guess = format!("session={}", endpoint["id"].as_str().unwrap());
+        let answer = gateways[0].get_with("/", &[("cookie", &guess)]).expect(200);
+        assert!(
+            answer.header("set-cookie").starts_with("session="),
+            "{guess}"
+        );
+        assert_ne!(own, guess);
+    }
+    // It lasts, as long as the data folder does.
+    let data_dir = gateways[0].data_dir.clone();
+    let [first, _second] = gateways;
+    let _folder = first.kill();
+    let gateway = Setup::with_data(&data_dir).start();
+    for _ in 0..4 {
+        let answer = gateway.get_with("/", &[("cookie", &own)]).expect(200);
+        assert_eq!(answer.header("x-backend"), "a");
+        assert_eq!(answer.header("set-cookie"), "");
+    }
+    let key = std::fs::metadata(data_dir.join("session.key")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&key.permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_long_check_says_what_it_is_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dear.wasm");
+    std::fs::write(&file, guest("dear")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args([
+            "plugin",
+            "check",
+            "--config",
+            r#"{"every": 2, "steps": 1000000}"#,
+        ])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("FAIL  cost"), "{said}");
+    assert!(said.contains("balancer_pick_cost"), "{said}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("picks so far"), "{said}");
+}
