@@ -2,6 +2,7 @@
 
 mod component;
 mod cost;
+mod progress;
 mod report;
 mod suite;
 mod trial;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::trial::{Trial, Wrong, endpoint};
-use super::{Finding, Subject, words};
+use super::{Finding, Subject, progress, words};
 use crate::upstream::{Endpoint, InFlight, LoadReport};
 
 /// What a check has to say if nothing went wrong.
@@ -44,6 +44,7 @@ pub(super) fn run(subject: &Subject) -> Vec<Finding> {
     let run = |&(id, check): &(&'static str, Check)| {
         // What an earlier check printed is none of this one's.
         words::take();
+        progress::begin(id);
         match check(subject) {
             Ok(Fine(sentence)) => Finding::pass(id, sentence),
             Ok(Odd(sentence)) => Finding::warn(id, sentence),
@@ -363,6 +364,8 @@ fn repeat(subject: &Subject) -> Result<Note, Wrong> {
 
 fn output(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[100; 3])?;
+    // What it prints while it takes its settings and its table is no part of a pick.
+    trial.begin()?;
     words::take();
     for _ in 0..3 {
         trial.pick()?;

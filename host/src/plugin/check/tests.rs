@@ -70,6 +70,59 @@ fn every_wrong_doer_is_told_what_it_does() {
     }
 }
 
+/// What a gateway would keep away, whatever the pattern of its picks.
+#[test]
+fn a_balancer_that_is_dear_fails_and_the_bound_is_named() {
+    for config in [
+        r#"{"every": 1, "steps": 1000000}"#,
+        r#"{"every": 2, "steps": 2000000}"#,
+    ] {
+        let engine = engine().unwrap();
+        let plugin = engine.load_trusted(&guest("dear")).unwrap();
+        let subject = Subject {
+            engine,
+            plugin,
+            config: config.into(),
+        };
+        let mut checks = Vec::new();
+        cost::measure(&subject, &mut checks);
+        assert_eq!(checks[0].verdict, Verdict::Fail, "{checks:?}");
+        let said = &checks[0].sentence;
+        assert!(
+            said.contains("more than the 100 µs of balancer_pick_cost"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn only_what_is_printed_at_picks_is_noted_as_that() {
+    let report = checked(&guest("prints-table"), "{}");
+    assert!(
+        those(&report, Verdict::Pass).contains(&"output"),
+        "{report:?}"
+    );
+    let report = checked(&guest("prints"), "{}");
+    assert!(
+        those(&report, Verdict::Warn).contains(&"output"),
+        "{report:?}"
+    );
+}
+
+/// The words of a panic, which come last, and without the advice that follows them.
+#[test]
+fn a_panic_is_told_in_its_own_words() {
+    let report = checked(&guest("panics-after-much"), "{}");
+    let said = sentence(&report, "one");
+    assert!(said.contains("what went wrong in the end"), "{said}");
+    assert!(!said.contains("RUST_BACKTRACE"), "{said}");
+    assert_eq!(
+        said.matches("what went wrong in the end").count(),
+        1,
+        "{said}"
+    );
+}
+
 /// Each of these may be meant as it is, so it is no failure.
 #[test]
 fn what_is_odd_is_noted() {

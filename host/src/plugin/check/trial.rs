@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::{Subject, words};
+use super::{Subject, progress, words};
 use crate::balancer::{Balancer, Choice, Request};
 use crate::upstream::Endpoint;
 
@@ -57,6 +57,13 @@ impl Trial {
         Ok(trial)
     }
 
+    /// Makes the instance, which else the first pick does.
+    pub(super) fn begin(&mut self) -> Result<(), Wrong> {
+        // What is wrong is a fault.
+        let _ = self.balancer.start_from(&[]);
+        self.fault(|| "when it was made".into())
+    }
+
     /// Gives the balancer another table.
     pub(super) fn tell(&mut self, table: Vec<Arc<Endpoint>>) -> Result<(), Wrong> {
         self.balancer.set_endpoints(table.iter().cloned().collect());
@@ -93,6 +100,7 @@ impl Trial {
     /// Asks for one request.
     pub(super) fn ask(&mut self, request: Request<'_>) -> Result<Option<Arc<Endpoint>>, Wrong> {
         self.picks += 1;
+        progress::pick();
         let choice = self.balancer.pick(request, &[], |endpoint| endpoint);
         let (pick, count) = (self.picks, self.table.len());
         self.fault(|| format!("at pick {pick}, of {count} endpoints"))?;
@@ -111,6 +119,7 @@ impl Trial {
         for request in requests {
             std::hint::black_box(self.balancer.pick(*request, &[], drop));
         }
+        progress::picks(requests.len() as u64);
     }
 
     /// Bytes of memory that the instance has taken.

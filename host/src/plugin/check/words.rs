@@ -31,20 +31,27 @@ pub(super) fn take() -> String {
     LAST.take()
 }
 
-/// A sentence with what was printed before it.
+/// What a fault quotes by itself begins with this.
+const QUOTE: &str = "; it said: ";
+
+/// A sentence with what was printed before it, the last of it if that is much, unless it quotes the words of a
+/// panic already.
 pub(super) fn with(sentence: String) -> String {
     let said = take();
     let said: Vec<&str> = said
         .lines()
         .map(str::trim)
         // What Rust says after each panic helps nobody here.
-        .filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE"))
+        .filter(|line| !line.is_empty() && !line.contains("RUST_BACKTRACE"))
         .collect();
-    if said.is_empty() {
+    if said.is_empty() || sentence.contains(QUOTE) {
         return sentence;
     }
-    let said: String = said.join(" ").chars().take(QUOTED).collect();
-    format!("{sentence}; it said: {said}")
+    let said = said.join(" ");
+    let skipped = said.chars().count().saturating_sub(QUOTED);
+    let end: String = said.chars().skip(skipped).collect();
+    let gap = if skipped > 0 { "... " } else { "" };
+    format!("{sentence}{QUOTE}{gap}{end}")
 }
 
 struct Listener;
@@ -55,10 +62,11 @@ impl<S: Subscriber> Layer<S> for Listener {
         event.record(&mut message);
         if let Some(said) = message.0.strip_prefix(MARK) {
             LAST.with_borrow_mut(|last| {
-                if last.len() < KEPT {
-                    last.push_str(said);
-                    last.push('\n');
-                }
+                last.push_str(said);
+                last.push('\n');
+                let excess = last.len().saturating_sub(KEPT);
+                let start = last.ceil_char_boundary(excess);
+                last.drain(..start);
             });
         }
     }

@@ -1,0 +1,59 @@
+//! What a check is at, told on standard error while it takes long: a balancer that takes milliseconds for a
+//! pick is asked tens of thousands of times all the same.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// Time between two lines.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Picks between two looks at the clock. Each may take as long as a pick may.
+const LOOK: u64 = 16;
+
+#[derive(Clone, Copy)]
+struct Progress {
+    /// What is being checked.
+    id: &'static str,
+    picks: u64,
+    /// Picks at the last look at the clock, and when the last line was.
+    looked: u64,
+    told: Instant,
+}
+
+thread_local! {
+    static PROGRESS: Cell<Option<Progress>> = const { Cell::new(None) };
+}
+
+/// Another check begins.
+pub(super) fn begin(id: &'static str) {
+    let told = PROGRESS
+        .get()
+        .map_or_else(Instant::now, |before| before.told);
+    PROGRESS.set(Some(Progress {
+        id,
+        picks: 0,
+        looked: 0,
+        told,
+    }));
+}
+
+/// One more pick was asked for.
+pub(super) fn pick() {
+    picks(1);
+}
+
+/// So many more picks were asked for.
+pub(super) fn picks(count: u64) {
+    let Some(mut progress) = PROGRESS.get() else {
+        return;
+    };
+    progress.picks += count;
+    if progress.picks - progress.looked >= LOOK {
+        progress.looked = progress.picks;
+        if progress.told.elapsed() >= PAUSE {
+            progress.told = Instant::now();
+            eprintln!("checking {}: {} picks so far", progress.id, progress.picks);
+        }
+    }
+    PROGRESS.set(Some(progress));
+}
