@@ -256,6 +256,8 @@ pub(super) struct Download {
     read_timeout: Duration,
     /// Whether the last poll found nothing to read, and so set the timer.
     waiting: bool,
+    /// Why it has broken off, until hyper is told.
+    broken: Option<Error>,
 }
 
 /// What a request holds while it is with an endpoint.
@@ -308,6 +310,7 @@ impl Content {
             exchange: Some(exchange),
             read_timeout,
             waiting: false,
+            broken: None,
         };
         if download.framing.is_done() {
             download.finish();
@@ -323,6 +326,30 @@ impl Download {
         if let Some(exchange) = self.exchange.take() {
             let now = exchange.worker.clock.get();
             exchange.worker.pool.put(exchange.connection, now);
+        }
+    }
+
+    /// The next piece of the body; none at its end.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let Some(exchange) = &mut self.exchange else {
+            return Poll::Ready(None);
+        };
+        match exchange.connection.poll_body(cx, &mut self.framing) {
+            Poll::Ready(piece) => {
+                self.waiting = false;
+                if piece.is_none() {
+                    self.finish();
+                }
+                Poll::Ready(piece.map(|piece| piece.map_err(Error::from)))
+            }
+            Poll::Pending if exchange.drain.poll(cx).is_ready() => {
+                Poll::Ready(Some(Err("the upstream server was taken out".into())))
+            }
+            Poll::Pending => {
+                ready!(self.poll_timeout(cx));
+                let error = "the upstream server sent nothing for too long";
+                Poll::Ready(Some(Err(error.into())))
+            }
         }
     }
 
@@ -357,36 +384,26 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let download = match &mut self.get_mut().content {
+        let Self { content, client } = self.get_mut();
+        let download = match content {
             Content::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Content::Streamed(download) => download,
         };
-        let Some(exchange) = &mut download.exchange else {
-            return Poll::Ready(None);
-        };
-        match exchange.connection.poll_body(cx, &mut download.framing) {
-            Poll::Ready(piece) => {
-                download.waiting = false;
-                match &piece {
-                    None => download.finish(),
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) => download.exchange = None,
+        if download.broken.is_none() {
+            let frame = ready!(download.poll_piece(cx)).transpose();
+            match frame {
+                Ok(piece) => return Poll::Ready(piece.map(|piece| Ok(Frame::data(piece)))),
+                Err(error) => {
+                    download.exchange = None;
+                    download.broken = Some(error);
+                    client.backlog.watch();
                 }
-                Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Error::from)))
-            }
-            Poll::Pending if exchange.drain.poll(cx).is_ready() => {
-                download.exchange = None;
-                Poll::Ready(Some(Err("the upstream server was taken out".into())))
-            }
-            Poll::Pending => {
-                // The head is out, so no status is left to choose: the connection is cut.
-                ready!(download.poll_timeout(cx));
-                download.exchange = None;
-                Poll::Ready(Some(Err(
-                    "the upstream server sent nothing for too long".into()
-                )))
             }
         }
+        // The head is out, so no status is left to choose: the connection is cut. An error makes
+        // hyper forget what it has not written yet, so what came before goes out first.
+        ready!(client.backlog.poll_flushed(cx));
+        Poll::Ready(download.broken.take().map(Err))
     }
 
     fn is_end_stream(&self) -> bool {
