@@ -20,7 +20,7 @@ mod respond;
 mod retry;
 mod router;
 mod upgrade;
-mod wire;
+pub(crate) mod wire;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};

@@ -330,7 +330,7 @@ async fn once(
     let endpoint = in_flight.endpoint();
     let most = service.upstream.max_connections(endpoint);
     let place = place_of(endpoint, service, outbound.preserved_host, most > 0);
-    let mut idle = worker.pool.take(&place);
+    let mut idle = worker.pool.take(&place, worker.clock.get());
     let mut drain = Drain::of(service, endpoint);
     loop {
         let mut connection = match idle.take() {

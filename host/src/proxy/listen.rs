@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::client::{Client, Order};
 use super::outgoing::Outgoing;
-use super::pool::Pool;
+use super::pool::{self, Pool};
 use super::{Counters, Seen, Worker, handle};
 use crate::config;
 use crate::snapshot::Published;
@@ -124,6 +124,7 @@ impl Workers {
             let body = move || {
                 let runtime = Builder::new_current_thread()
                     .enable_all()
+                    .on_thread_unpark(pool::note_look)
                     .build_local(LocalOptions::default());
                 let runtime = match runtime {
                     Ok(runtime) => runtime,

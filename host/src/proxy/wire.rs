@@ -18,12 +18,13 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::Response;
+use http::{Response, StatusCode};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-pub(super) use framing::Framing;
+pub(crate) use framing::Framing;
+pub(crate) use head::parse as parse_head;
 
 use super::body::{Stage, Upload};
 use super::connect::{Place, Stream};
@@ -34,7 +35,7 @@ const READ: (usize, usize) = (8 * 1024, 64 * 1024);
 
 /// Why an exchange with an endpoint broke off.
 #[derive(Debug, Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// The system's word for it.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -47,6 +48,9 @@ pub(super) enum Error {
     /// The head goes on past the limit.
     #[error("the head of the response is larger than {0} bytes")]
     TooLarge(usize),
+    /// It has more headers than can be held, however short they are.
+    #[error("the head of the response has more than {0} headers")]
+    TooManyHeaders(usize),
     /// It is not clear where the body ends.
     #[error("the body of the response is malformed: {0}")]
     Framing(&'static str),
@@ -57,13 +61,22 @@ pub(super) enum Error {
 
 /// The head of a response.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Status and headers, without those for one hop only.
-    pub(super) response: Response<()>,
+    pub(crate) response: Response<()>,
     /// How long its body is.
-    pub(super) framing: Framing,
+    pub(crate) framing: Framing,
     /// Whether another request may follow on the connection.
-    persistent: bool,
+    pub(crate) persistent: bool,
+}
+
+impl Head {
+    /// Whether the answer proper is still to come, as it is after all others of the first class
+    /// than one that changes the protocol.
+    pub(crate) fn is_interim(&self) -> bool {
+        let status = self.response.status();
+        status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+    }
 }
 
 /// A connection to an endpoint.
@@ -179,10 +192,7 @@ impl Connection {
                 let Some(head) = head::parse(&mut self.input, self.max_head, bodiless)? else {
                     break;
                 };
-                // Others of this class say that the answer proper is still to come.
-                if !head.response.status().is_informational()
-                    || head.response.status() == http::StatusCode::SWITCHING_PROTOCOLS
-                {
+                if !head.is_interim() {
                     self.persistent = head.persistent;
                     return Poll::Ready(Ok(head));
                 }
@@ -232,15 +242,23 @@ impl Connection {
         self.persistent && self.output.is_done() && self.input.is_empty()
     }
 
-    /// Whether the endpoint has closed an idle connection, or sent what nobody asked for.
-    pub(super) fn is_stale(&mut self) -> bool {
+    /// Whether the endpoint has closed an idle connection, or sent what nobody asked for: neither
+    /// may become the answer to the next request. The runtime knows of what had arrived when it
+    /// last looked at its sockets; with `ask` the system is asked, at the cost of a call.
+    pub(super) fn is_stale(&mut self, ask: bool) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let mut byte = [0];
         let mut read = ReadBuf::new(&mut byte);
         // Nothing is waited for, and without news no system call is made. Over TLS what comes may be
         // for the session alone, which is no news.
         let polled = Pin::new(&mut self.stream).poll_read(&mut cx, &mut read);
-        polled.is_ready()
+        polled.is_ready() || (ask && self.stream.has_news())
+    }
+
+    /// Whether all that is left of a body has been received.
+    pub(super) fn has_all_of(&self, framing: &Framing) -> bool {
+        let received = |left| left <= self.input.len() as u64;
+        framing.is_done() || framing.left().is_some_and(received)
     }
 
     /// Gives back memory that only large responses need, before the connection is idle.

@@ -9,9 +9,11 @@ const LINES: usize = 16 * 1024;
 
 /// What is still to come of a body.
 #[derive(Debug)]
-pub(in crate::proxy) enum Framing {
+pub(crate) enum Framing {
     /// This many bytes.
     Length(u64),
+    /// None, though the head gives the length of one: that which a 304 says is still valid.
+    Described(u64),
     /// Pieces that say their own lengths.
     Chunked(Chunked),
     /// Whatever comes until the connection ends.
@@ -20,7 +22,7 @@ pub(in crate::proxy) enum Framing {
 
 /// The place that was reached in a chunked body.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Chunked {
+pub(crate) struct Chunked {
     place: Place,
     /// Bytes of extensions and trailers since the last piece.
     lines: usize,
@@ -53,26 +55,28 @@ impl Framing {
         Self::Chunked(Chunked::default())
     }
 
-    pub(in crate::proxy) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         match self {
             Self::Length(left) => *left == 0,
+            Self::Described(_) => true,
             Self::Chunked(chunked) => chunked.place == Place::Done,
             Self::Close => false,
         }
     }
 
-    /// What is left, if that is known.
-    pub(in crate::proxy) fn left(&self) -> Option<u64> {
+    /// The length that is left, or is described, if that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
         match self {
-            Self::Length(left) => Some(*left),
+            Self::Length(left) | Self::Described(left) => Some(*left),
             Self::Chunked(_) | Self::Close => None,
         }
     }
 
     /// Takes the next piece of what was received; none if more must be, or the body is done.
-    pub(super) fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Error> {
+    pub(crate) fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Length(left) => Ok(up_to(input, left)),
+            Self::Described(_) => Ok(None),
             Self::Chunked(chunked) => chunked.take(input),
             Self::Close if input.is_empty() => Ok(None),
             Self::Close => Ok(Some(input.split().freeze())),
@@ -80,7 +84,7 @@ impl Framing {
     }
 
     /// The connection has ended.
-    pub(super) fn end(&mut self) -> Result<(), Error> {
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
         match self {
             Self::Close => {
                 *self = Self::Length(0);

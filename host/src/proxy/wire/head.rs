@@ -14,34 +14,52 @@ use super::framing::Framing;
 use super::{Error, Head};
 use crate::proxy::headers::list;
 
-/// Most headers that a response may have.
+/// Headers for which there is room without asking for memory. More are read from memory of their
+/// own: only the bytes of a head are limited.
 const FIELDS: usize = 128;
+
+/// Most headers, which [`HeaderMap`] has room for together with [`ADDED`]. They take 96,000 bytes
+/// at least, so few settings let a head come to that.
+const MOST: usize = 24_000;
+
+/// Bytes of the shortest line of a header, `a:` and its end.
+const SHORTEST: usize = 4;
 
 /// Headers that are added to a response on its way to the client.
 const ADDED: usize = 6;
 
 /// Takes the head of a response from what was received; none while it is not whole.
-pub(super) fn parse(
+pub(crate) fn parse(
     input: &mut BytesMut,
     limit: usize,
     bodiless: bool,
 ) -> Result<Option<Head>, Error> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut more = Vec::new();
     let mut parsed = httparse::Response::new(&mut []);
-    let length = match httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut parsed,
-        input,
-        &mut fields,
-    )? {
-        httparse::Status::Complete(length) if length <= limit => length,
-        httparse::Status::Partial if input.len() < limit => return Ok(None),
-        _ => return Err(Error::TooLarge(limit)),
+    let status = match parse_into(&mut parsed, input, &mut fields) {
+        Err(httparse::Error::TooManyHeaders) => {
+            let most = input.len().min(limit) / SHORTEST + 1;
+            more.resize_with(most, MaybeUninit::uninit);
+            parsed = httparse::Response::new(&mut []);
+            parse_into(&mut parsed, input, &mut more)
+        }
+        status => status,
+    };
+    let length = match status {
+        Ok(httparse::Status::Complete(length)) if length <= limit => length,
+        Ok(httparse::Status::Partial) if input.len() < limit => return Ok(None),
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Error::TooLarge(limit)),
+        Err(error) => return Err(error.into()),
     };
     // One copy, so that the values that are kept do not hold on to the buffer of the body.
     let text = Bytes::copy_from_slice(&input[..length]);
     let start = input.as_ptr().addr();
     let http_1_1 = parsed.version == Some(1);
     let mut reading = Reading::default();
+    if parsed.headers.len() > MOST {
+        return Err(Error::TooManyHeaders(MOST));
+    }
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ADDED);
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes())
@@ -62,20 +80,24 @@ pub(super) fn parse(
         .and_then(|code| StatusCode::from_u16(code).ok())
         .ok_or(httparse::Error::Status)?;
     let mut response = Response::new(());
-    if let Some(reason) = parsed.reason
-        && !reason.is_empty()
-        && status.canonical_reason() != Some(reason)
-        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
-    {
-        response.extensions_mut().insert(reason);
+    let sent = parsed.reason.filter(|reason| !reason.is_empty());
+    if sent.is_none() || sent != status.canonical_reason() {
+        let sent = sent.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
+        // It may be missing (RFC 9112, 4), while hyper writes `<none>` for a status that it does
+        // not know.
+        let unknown = status.canonical_reason().is_none();
+        let none = || unknown.then(|| ReasonPhrase::from_static(b""));
+        if let Some(reason) = sent.or_else(none) {
+            response.extensions_mut().insert(reason);
+        }
     }
     input.advance(length);
-    let without_body = bodiless
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED;
+    let without_body = bodiless || status.is_informational() || status == StatusCode::NO_CONTENT;
     let framing = match reading.length {
-        _ if without_body => Framing::Length(0),
+        Some(length) if status == StatusCode::NOT_MODIFIED && !reading.chunked => {
+            Framing::Described(length)
+        }
+        _ if without_body || status == StatusCode::NOT_MODIFIED => Framing::Length(0),
         _ if reading.chunked => Framing::chunked(),
         Some(length) => Framing::Length(length),
         None => Framing::Close,
@@ -91,10 +113,22 @@ pub(super) fn parse(
         response,
         framing,
         // A length beside chunks is either a mistake or an attack (RFC 9112, 6.3).
+        // Chunks in HTTP/1.0 are as bad (6.1).
         persistent: !reading.close
-            && (http_1_1 || reading.keep_alive)
+            && (http_1_1 || reading.keep_alive && !reading.chunked)
             && !(reading.chunked && reading.length.is_some()),
     }))
+}
+
+fn parse_into<'h, 'b>(
+    parsed: &mut httparse::Response<'h, 'b>,
+    input: &'b [u8],
+    fields: &'h mut [MaybeUninit<httparse::Header<'b>>],
+) -> httparse::Result<usize> {
+    // A blank before the colon is for a proxy to remove (RFC 9112, 5.1).
+    httparse::ParserConfig::default()
+        .allow_spaces_after_header_name_in_responses(true)
+        .parse_response_with_uninit_headers(parsed, input, fields)
 }
 
 /// What the headers for one hop say.
@@ -195,9 +229,10 @@ mod tests {
     fn where_a_body_ends_is_read_as_the_rfc_has_it() {
         let none = |head: &Head| matches!(head.framing, Framing::Length(0));
         assert!(none(&whole("HTTP/1.1 204 No Content\r\n\r\n")));
-        assert!(none(&whole(
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"
-        )));
+        assert!(none(&whole("HTTP/1.1 304 Not Modified\r\n\r\n")));
+        let described = whole("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n");
+        assert!(matches!(described.framing, Framing::Described(9)));
+        assert!(described.framing.is_done());
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n";
         let to_head = parse(&mut BytesMut::from(text), 1000, true)
             .unwrap()
@@ -219,6 +254,12 @@ mod tests {
             "Content-Length: ",
             "Transfer-Encoding: gzip, chunked",
             "Transfer-Encoding: identity",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: chunked, gzip",
+            "Transfer-Encoding: chunked;a=b",
+            "Transfer-Encoding: ,chunked",
+            "Transfer-Encoding:",
+            "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         ] {
             let head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"));
@@ -236,7 +277,67 @@ mod tests {
         assert!(!whole("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").persistent);
         assert!(!whole("HTTP/1.1 200 OK\r\nConnection: close, keep-alive\r\n\r\n").persistent);
         assert!(!whole("HTTP/1.0 200 OK\r\n\r\n").persistent);
-        assert!(whole("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n").persistent);
+        let kept = "HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n";
+        assert!(whole(&format!("{kept}\r\n")).persistent);
+        assert!(!whole(&format!("{kept}Transfer-Encoding: chunked\r\n\r\n")).persistent);
+    }
+
+    #[test]
+    fn the_bytes_of_a_head_are_limited_and_not_its_headers() {
+        let many = |count: usize| {
+            let lines: String = (0..count).map(|n| format!("a{n}: {n}\r\n")).collect();
+            let text = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+            parse(&mut BytesMut::from(&*text), 1 << 20, false)
+        };
+        for count in [1, 127, 128, 129, 5000, MOST] {
+            let head = many(count).unwrap().unwrap();
+            assert_eq!(head.response.headers().len(), count);
+        }
+        assert!(matches!(many(MOST + 1), Err(Error::TooManyHeaders(MOST))));
+        // What the map of headers cannot hold in the end must not get there.
+        let mut headers = many(MOST).unwrap().unwrap().response.headers().clone();
+        for number in 0..ADDED {
+            let name = HeaderName::try_from(format!("added-{number}")).unwrap();
+            headers
+                .try_insert(name, HeaderValue::from_static("x"))
+                .unwrap();
+        }
+        let short = "HTTP/1.1 200 OK\r\n".to_owned() + &"a:\r\n".repeat(200);
+        assert!(matches!(head(&short), Ok(None)));
+        let head = parse(&mut BytesMut::from(&*(short + "\r\n")), 1000, false);
+        assert_eq!(head.unwrap().unwrap().response.headers().len(), 200);
+    }
+
+    #[test]
+    fn a_blank_before_the_colon_is_removed() {
+        let sent = "HTTP/1.1 200 OK\r\nA : b\r\nContent-Length \t: 3\r\n\r\n";
+        let head = whole(sent);
+        assert_eq!(head.response.headers()["a"], "b");
+        assert!(matches!(head.framing, Framing::Length(3)));
+        for wrong in ["A b: c", " A: b", ": b", "A"] {
+            let sent = format!("HTTP/1.1 200 OK\r\n{wrong}\r\n\r\n");
+            assert!(
+                matches!(super::tests::head(&sent), Err(Error::Malformed(_))),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reason_phrase_passes_or_is_left_out() {
+        let reason = |line: &str| {
+            let head = whole(&format!("{line}\r\n\r\n"));
+            let reason = head.response.extensions().get::<ReasonPhrase>();
+            reason.map(|reason| String::from_utf8(reason.as_bytes().to_vec()).unwrap())
+        };
+        assert_eq!(reason("HTTP/1.1 200 OK"), None);
+        assert_eq!(reason("HTTP/1.1 200 Fine by me"), Some("Fine by me".into()));
+        assert_eq!(reason("HTTP/1.1 599 Odd"), Some("Odd".into()));
+        // hyper would write `<none>` for these.
+        for line in ["HTTP/1.1 599 ", "HTTP/1.1 599", "HTTP/1.1 799 caf\u{e9}"] {
+            assert_eq!(reason(line), Some(String::new()), "{line}");
+        }
+        assert_eq!(reason("HTTP/1.1 404 "), None);
     }
 
     #[test]
