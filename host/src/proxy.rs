@@ -13,6 +13,7 @@ mod forward;
 pub(crate) mod fuzzing;
 mod headers;
 mod listen;
+mod outcome;
 mod outgoing;
 mod path;
 mod pool;
@@ -117,16 +118,21 @@ async fn handle(
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let id = RequestId::new();
     let (mut parts, incoming) = request.into_parts();
-    let upload = (!incoming.is_end_stream()).then(|| Upload::new(incoming));
-    let response = match answer(&worker, &client, &mut parts, upload.as_ref(), &id, started).await {
-        Ok(response) => response,
-        Err(reject) => {
-            if let Some(upload) = upload {
-                Box::pin(upload.discard()).await;
+    let upload = (!incoming.is_end_stream()).then(|| Upload::new(incoming, Rc::clone(&client)));
+    let mut response =
+        match answer(&worker, &client, &mut parts, upload.as_ref(), &id, started).await {
+            Ok(response) => response,
+            Err(reject) => {
+                if let Some(upload) = upload {
+                    Box::pin(upload.discard()).await;
+                }
+                respond::reject(&reject, &parts.headers, &id, started)
             }
-            respond::reject(&reject, &parts.headers, &id, started)
-        }
-    };
+        };
+    if parts.version < Version::HTTP_11 && response.body().length().is_none() {
+        // Its end is that of the connection, which hyper would promise to keep in HTTP/1.1.
+        *response.version_mut() = Version::HTTP_10;
+    }
     Ok(response.map(|content| ResponseBody::new(content, client)))
 }
 

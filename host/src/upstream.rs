@@ -90,11 +90,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What came of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The head of a response with this status came in.
+    /// A response with this status came in, whole as far as the client wanted it.
     Answered(u16),
-    /// There was no connection, or it broke off.
+    /// There was no connection, it broke off, or what came was no whole response.
     Broken,
-    /// There was no answer in time.
+    /// The response, or more of it, did not come in time.
     Timeout,
 }
 
@@ -420,27 +420,41 @@ impl Upstream {
             .zip(counts.map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// Takes note of what came of a try, which found so many others `ahead`. `detail` says it in words,
-    /// and is asked only if they are kept. Returns whether it counts as a failure.
+    /// Takes note of how long the head of a response took, for balancers that look at latencies.
+    pub fn note_latency(&self, in_flight: &InFlight, took: Duration) {
+        if self.balancer.wants(Observed::Latency) {
+            let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let now = balancer::micros(Instant::now());
+            in_flight
+                .endpoint()
+                .observe_latency(now, took, in_flight.ahead());
+        }
+    }
+
+    /// Whether a response of this status is a failure of its endpoint, whatever its body is like.
+    pub fn is_failure(&self, status: u16) -> bool {
+        match &self.policy.passive {
+            Some(judge) => judge.of(status) == Some(Report::HttpFailure),
+            None => status >= 500,
+        }
+    }
+
+    /// Takes note of what came of a try. `took` is the time until the head of the response, or
+    /// until it was known that there will be none; `detail` says the outcome in words, and is asked
+    /// only if they are kept.
     pub fn report(
         &self,
-        endpoint: &Endpoint,
-        ahead: u32,
-        trial: bool,
+        in_flight: &InFlight,
         outcome: Outcome,
-        latency: impl Fn() -> Duration,
+        took: Duration,
         detail: impl FnOnce() -> String,
-    ) -> bool {
+    ) {
+        let endpoint = in_flight.endpoint();
         let live = endpoint.live();
-        if self.balancer.wants(Observed::Latency) {
-            let took = latency();
+        if matches!(outcome, Outcome::Broken | Outcome::Timeout) {
+            live.note_failure();
             // What fails quickly is not quick.
-            let took = match outcome {
-                Outcome::Answered(_) => took,
-                Outcome::Broken | Outcome::Timeout => took.max(UNANSWERED),
-            };
-            let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            endpoint.observe_latency(balancer::micros(Instant::now()), took, ahead);
+            self.note_latency(in_flight, took.max(UNANSWERED));
         }
         if self.policy.watches_outliers() {
             let failed = !matches!(outcome, Outcome::Answered(..500));
@@ -448,11 +462,11 @@ impl Upstream {
             live.window
                 .failures
                 .fetch_add(u32::from(failed), Ordering::Relaxed);
-            let latency = u64::try_from(latency().as_micros()).unwrap_or(u64::MAX);
+            let latency = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             live.window.latency.fetch_add(latency, Ordering::Relaxed);
         }
         let Some(judge) = &self.policy.passive else {
-            return false;
+            return;
         };
         let report = match outcome {
             Outcome::Answered(status) => judge.of(status),
@@ -460,10 +474,10 @@ impl Upstream {
             Outcome::Timeout => Some(Report::Timeout),
         };
         let Some(report) = report else {
-            return false;
+            return;
         };
         let well = report == Report::Success;
-        let trial = trial && live.health.awaits_trial();
+        let trial = in_flight.is_trial() && live.health.awaits_trial();
         let mut limits = judge.limits;
         let source = if trial && well {
             // Kong's default of 0 has no request bring an address back, which is what a trial is for.
@@ -492,7 +506,6 @@ impl Upstream {
             let now = balancer::micros(Instant::now());
             self.shared.trials.add(endpoint.id, now, pause);
         }
-        !well
     }
 
     /// Sets by hand whether the addresses that `wanted` names may be chosen. Returns whether there is

@@ -266,6 +266,12 @@ impl Figures {
             self.addresses(|report| report.picks),
         )?;
         page.whole(
+            "pointsman_endpoint_failures",
+            "Requests sent to an address that got no whole response: no connection, broken off, timed out",
+            counter,
+            self.addresses(|report| report.failures),
+        )?;
+        page.whole(
             "pointsman_endpoint_in_flight",
             "Requests sent to an address and not yet answered in full",
             gauge,

@@ -14,13 +14,14 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::Worker;
-use super::client::Client;
+use super::client::{Client, Order};
+use super::outcome::Awaited;
 use super::respond::Reject;
-use super::wire::{Connection, Framing};
+use super::wire::{self, Connection, Framing};
 use crate::balancer::BODY_START;
 use crate::leftover::{self, PolledFrame};
 use crate::snapshot::Service;
-use crate::upstream::{Endpoint, InFlight};
+use crate::upstream::{Endpoint, InFlight, Outcome};
 
 /// What ends a body early.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -32,6 +33,7 @@ const KEPT: u64 = 64 * 1024;
 /// The body of a request, shared by the try that sends it and the code that watches over the try.
 pub(super) struct Upload {
     incoming: RefCell<Incoming>,
+    client: Rc<Client>,
     /// Its length, if the client has told it.
     length: Option<u64>,
     /// What was read of it.
@@ -84,10 +86,11 @@ pub(super) enum Stage {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming) -> Rc<Self> {
+    pub(super) fn new(incoming: Incoming, client: Rc<Client>) -> Rc<Self> {
         Rc::new(Self {
             length: incoming.size_hint().exact(),
             incoming: RefCell::new(incoming),
+            client,
             read: RefCell::default(),
             keeps: Cell::new(false),
             stage: Cell::new(Stage::Untouched),
@@ -197,6 +200,11 @@ impl Upload {
             }
             Poll::Ready(Some(Err(_))) => self.enter(Stage::Broken),
             Poll::Ready(Some(Ok(frame))) => {
+                if frame.is_trailers() {
+                    // hyper looks for CR LF alone: trailers with a bare LF go on into the next
+                    // request. That it is not answered must not look like an answer that is late.
+                    self.client.tell(Order::Finish);
+                }
                 if let Some(piece) = frame.data_ref()
                     && !read.lossy
                 {
@@ -258,6 +266,18 @@ pub(super) struct Download {
     waiting: bool,
     /// Why it has broken off, until hyper is told.
     broken: Option<Error>,
+    /// What is reported when it ends, if that is to be known only then.
+    awaited: Option<Awaited>,
+}
+
+/// What it says of the endpoint that a body does not come to its end.
+enum End {
+    /// It is the endpoint's doing.
+    Failed(Outcome),
+    /// It is not: the body was well so far.
+    Innocent,
+    /// Nothing: the endpoint was deleted, or is known to be unhealthy.
+    TakenOut,
 }
 
 /// What a request holds while it is with an endpoint.
@@ -304,18 +324,32 @@ impl Drop for ResponseBody {
 
 impl Content {
     /// The body of a response whose head has come in.
-    pub(super) fn streamed(framing: Framing, exchange: Exchange, read_timeout: Duration) -> Self {
+    pub(super) fn streamed(
+        framing: Framing,
+        exchange: Exchange,
+        awaited: Option<Awaited>,
+        read_timeout: Duration,
+    ) -> Self {
         let mut download = Download {
             framing,
             exchange: Some(exchange),
             read_timeout,
             waiting: false,
             broken: None,
+            awaited,
         };
         if download.framing.is_done() {
             download.finish();
         }
         Self::Streamed(Box::new(download))
+    }
+
+    /// Its length in bytes, if that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Own(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Streamed(download) => download.framing.left(),
+        }
     }
 }
 
@@ -324,6 +358,9 @@ impl Download {
     /// before it had read this one.
     fn finish(&mut self) {
         if let Some(exchange) = self.exchange.take() {
+            if let Some(awaited) = self.awaited.take() {
+                awaited.answered(&exchange.in_flight);
+            }
             let now = exchange.worker.clock.get();
             exchange.worker.pool.put(exchange.connection, now);
         }
@@ -337,20 +374,44 @@ impl Download {
         match exchange.connection.poll_body(cx, &mut self.framing) {
             Poll::Ready(piece) => {
                 self.waiting = false;
-                if piece.is_none() {
-                    self.finish();
-                }
-                Poll::Ready(piece.map(|piece| piece.map_err(Error::from)))
+                Poll::Ready(match piece {
+                    None => {
+                        self.finish();
+                        None
+                    }
+                    Some(Ok(piece)) => Some(Ok(piece)),
+                    Some(Err(error @ wire::Error::Client(_))) => {
+                        Some(Err(self.break_off(End::Innocent, error.into())))
+                    }
+                    Some(Err(error)) => {
+                        let end = End::Failed(Outcome::Broken);
+                        Some(Err(self.break_off(end, error.into())))
+                    }
+                })
             }
             Poll::Pending if exchange.drain.poll(cx).is_ready() => {
-                Poll::Ready(Some(Err("the upstream server was taken out".into())))
+                let error = "the upstream server was taken out".into();
+                Poll::Ready(Some(Err(self.break_off(End::TakenOut, error))))
             }
             Poll::Pending => {
                 ready!(self.poll_timeout(cx));
-                let error = "the upstream server sent nothing for too long";
-                Poll::Ready(Some(Err(error.into())))
+                let end = End::Failed(Outcome::Timeout);
+                let error = "the upstream server sent nothing for too long".into();
+                Poll::Ready(Some(Err(self.break_off(end, error))))
             }
         }
+    }
+
+    /// The body will not come to its end.
+    fn break_off(&mut self, end: End, error: Error) -> Error {
+        if let (Some(exchange), Some(awaited)) = (self.exchange.take(), self.awaited.take()) {
+            match end {
+                End::Failed(outcome) => awaited.failed(&exchange.in_flight, outcome, &error),
+                End::Innocent => awaited.answered(&exchange.in_flight),
+                End::TakenOut => {}
+            }
+        }
+        error
     }
 
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -372,6 +433,9 @@ impl Drop for Download {
         // A body of known length is dropped as soon as its last byte is read.
         if self.framing.is_done() {
             self.finish();
+        } else if let (Some(exchange), Some(awaited)) = (&self.exchange, &self.awaited) {
+            // The client has left, so how it would have ended is not known.
+            awaited.answered(&exchange.in_flight);
         }
     }
 }
@@ -394,7 +458,6 @@ impl Body for ResponseBody {
             match frame {
                 Ok(piece) => return Poll::Ready(piece.map(|piece| Ok(Frame::data(piece)))),
                 Err(error) => {
-                    download.exchange = None;
                     download.broken = Some(error);
                     client.backlog.watch();
                 }
@@ -409,19 +472,16 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
-            Content::Streamed(download) => download.framing.is_done(),
+            // hyper leaves out the length of a 304 unless it takes it for that of a body.
+            Content::Streamed(download) => match download.framing {
+                Framing::Described(_) => false,
+                ref framing => framing.is_done(),
+            },
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Own(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
-            }
-            Content::Streamed(download) => download
-                .framing
-                .left()
-                .map_or_else(SizeHint::default, SizeHint::with_exact),
-        }
+        let length = self.content.length();
+        length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

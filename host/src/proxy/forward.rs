@@ -15,6 +15,7 @@ use super::body::{Content, Drain, Exchange, Stage, Upload};
 use super::client::Client;
 use super::connect::{self, Place, Secure, connect};
 use super::headers::{self, BodyLength, Forwarded, RequestId};
+use super::outcome::{Awaited, Try};
 use super::respond::Reject;
 use super::retry::Repeats;
 use super::upgrade::Upgrade;
@@ -120,7 +121,12 @@ pub(super) async fn forward(
         affinity: inbound.tie.affinity,
         facts: inbound.facts,
     };
-    let (head, exchange, times) = tries(worker, service, outbound, inbound.started).await?;
+    let Answer {
+        head,
+        exchange,
+        times,
+        awaited,
+    } = tries(worker, service, outbound, inbound.started).await?;
     let mut response = head.response;
     headers::to_client(response.headers_mut(), inbound.id, times.0, times.1);
     let endpoint = exchange.in_flight.endpoint().id;
@@ -138,17 +144,26 @@ pub(super) async fn forward(
             }),
         };
     }
-    Ok(response.map(|()| Content::streamed(head.framing, exchange, service.read_timeout)))
+    Ok(response.map(|()| Content::streamed(head.framing, exchange, awaited, service.read_timeout)))
 }
 
-/// Tries endpoints until one answers: 1 + `retries` at most. Returns the response with the time
-/// spent with the upstream and the time spent by us.
+/// The response to a request, of which no other try will be made.
+struct Answer {
+    head: Head,
+    exchange: Exchange,
+    /// The time spent with the upstream and the time spent by us.
+    times: (Duration, Duration),
+    /// What is reported when the body ends; none if that was done.
+    awaited: Option<Awaited>,
+}
+
+/// Tries endpoints until one answers: 1 + `retries` at most.
 async fn tries(
     worker: &Rc<Worker>,
     service: &Service,
     outbound: Outbound<'_>,
     started: Instant,
-) -> Result<(Head, Exchange, (Duration, Duration)), Reject> {
+) -> Result<Answer, Reject> {
     let upstream = &*service.upstream;
     // No allocation unless a try fails.
     let mut tried = Vec::new();
@@ -170,41 +185,54 @@ async fn tries(
         // A body that would be gone with it must not be lost for a trial.
         let spare = repeatable && outbound.is_kept() && service.retries > 0;
         let in_flight = pick(service, request, &tried, spare).await?;
-        let endpoint = Arc::clone(in_flight.shared());
-        let (ahead, trial) = (in_flight.ahead(), in_flight.is_trial());
-        let placed = in_flight.placed().cloned();
-        let outcome = once(worker, service, in_flight, &outbound, now).await;
-        let report = |outcome, detail: &dyn std::fmt::Display| {
-            let status = match outcome {
-                Outcome::Answered(status) => status,
-                Outcome::Broken | Outcome::Timeout => 0,
-            };
-            upstream.balancer().observe_outcome(request, status);
-            if let Some(placed) = &placed {
-                placed.observe(outcome, now.elapsed());
-            }
-            upstream.report(
-                &endpoint,
-                ahead,
-                trial,
-                outcome,
-                || now.elapsed(),
-                || detail.to_string(),
-            )
+        let endpoint = in_flight.endpoint();
+        let outcome = once(worker, service, &in_flight, &outbound, now).await;
+        let attempted = Try {
+            upstream,
+            in_flight: &in_flight,
+            entropy: request.entropy,
+            picked: request.now,
         };
         let more = |repeatable, spender: &mut Option<Spender>| {
             attempt < service.retries && repeatable && spender.as_mut().is_none_or(Spender::retry)
         };
         match outcome {
-            Ok((head, exchange)) => {
+            Ok((head, connection, drain)) => {
+                let answered = Instant::now();
+                let took = answered - now;
                 let status = head.response.status();
-                upstream.report_load(&endpoint, head.response.headers());
-                let failed = report(Outcome::Answered(status.as_u16()), &status);
+                upstream.report_load(endpoint, head.response.headers());
+                upstream.note_latency(&in_flight, took);
+                let failed = upstream.is_failure(status.as_u16());
+                let whole = connection.has_all_of(&head.framing);
+                let certain = failed || whole || status == StatusCode::SWITCHING_PROTOCOLS;
                 // That a trial fails is found out at no client's cost, where there is another endpoint.
-                let unwanted =
-                    outbound.repeats.unwanted(status) || (trial && failed && upstream.is_healthy());
-                if !unwanted || !more(repeatable && outbound.is_whole(), &mut spender) {
-                    return Ok((head, exchange, (first_try.elapsed(), proxy)));
+                let unwanted = outbound.repeats.unwanted(status)
+                    || (in_flight.is_trial() && failed && upstream.is_healthy());
+                let again = unwanted && more(repeatable && outbound.is_whole(), &mut spender);
+                if certain || again {
+                    attempted.report(Outcome::Answered(status.as_u16()), took, &status);
+                }
+                if !again {
+                    let awaited = (!certain).then(|| Awaited {
+                        upstream: Arc::clone(&service.upstream),
+                        entropy: request.entropy,
+                        picked: request.now,
+                        status: status.as_u16(),
+                        took,
+                        id: *outbound.forwarded.id,
+                    });
+                    return Ok(Answer {
+                        head,
+                        exchange: Exchange {
+                            connection,
+                            worker: Rc::clone(worker),
+                            in_flight,
+                            drain,
+                        },
+                        times: (answered - first_try, proxy),
+                        awaited,
+                    });
                 }
                 tracing::debug!(
                     upstream = &*upstream.name,
@@ -213,6 +241,7 @@ async fn tries(
                 );
             }
             Err(failure) => {
+                let took = now.elapsed();
                 match &failure {
                     // That is no fault of the endpoint.
                     Failure::ClientTimeout
@@ -220,10 +249,10 @@ async fn tries(
                     | Failure::Connect(connect::Error::Full)
                     | Failure::Exchange(wire::Error::Client(_)) => {}
                     failure if failure.is_timeout() => {
-                        report(Outcome::Timeout, failure);
+                        attempted.report(Outcome::Timeout, took, failure);
                     }
                     failure => {
-                        report(Outcome::Broken, failure);
+                        attempted.report(Outcome::Broken, took, failure);
                     }
                 }
                 let repeatable = outbound.can_be_repeated(&failure);
@@ -321,10 +350,10 @@ impl Outbound<'_> {
 async fn once(
     worker: &Rc<Worker>,
     service: &Service,
-    in_flight: InFlight,
+    in_flight: &InFlight,
     outbound: &Outbound<'_>,
     mut now: Instant,
-) -> Result<(Head, Exchange), Failure> {
+) -> Result<(Head, Box<Connection>, Drain), Failure> {
     let per_try = outbound.repeats.per_try_timeout();
     let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
@@ -363,15 +392,15 @@ async fn once(
             .watch(&mut connection, now, outbound, &mut drain)
             .await;
         match head {
-            Ok(head) => {
-                let exchange = Exchange {
-                    connection,
-                    worker: Rc::clone(worker),
-                    in_flight,
-                    drain,
-                };
-                return Ok((head, exchange));
+            Ok(head)
+                if head.response.status() == StatusCode::SWITCHING_PROTOCOLS
+                    && outbound.forwarded.upgrade.is_none() =>
+            {
+                return Err(Failure::Exchange(wire::Error::Framing(
+                    "it changes to a protocol that nobody asked for",
+                )));
             }
+            Ok(head) => return Ok((head, connection, drain)),
             // The endpoint has closed a connection that was idle, as it may at any time: that is no
             // failure of the endpoint, so the same one is tried on a new connection.
             Err(Failure::Exchange(wire::Error::Io(_) | wire::Error::Closed))

@@ -20,6 +20,7 @@ const VIA_1_1: &str = concat!("1.1 pointsman/", env!("CARGO_PKG_VERSION"));
 const VIA_1_0: &str = concat!("1.0 pointsman/", env!("CARGO_PKG_VERSION"));
 
 /// Names one request in headers, error bodies and the log: 32 hex digits.
+#[derive(Clone, Copy)]
 pub(super) struct RequestId([u8; 32]);
 
 impl RequestId {

@@ -56,6 +56,8 @@ pub(super) struct Live {
     in_flight: AtomicU32,
     /// Times that a balancer has picked it.
     picks: AtomicU64,
+    /// Requests that got no whole response from it.
+    failures: AtomicU64,
     /// Whether there are watchers.
     watched: AtomicBool,
     /// Where changes of that number are noted, and as what.
@@ -121,6 +123,15 @@ impl Live {
 
     pub(super) fn picks(&self) -> u64 {
         self.picks.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that got no whole response.
+    pub(super) fn note_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     fn note(&self) {

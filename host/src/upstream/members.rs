@@ -201,6 +201,9 @@ pub struct AddressReport {
     pub connections: u32,
     /// Times that the upstream's balancers have picked it.
     pub picks: u64,
+    /// Requests that got no whole response from it: no connection, or one that broke off or timed
+    /// out.
+    pub failures: u64,
     /// What checks say.
     pub condition: Condition,
 }
@@ -608,6 +611,7 @@ fn describe(member: &Member) -> AddressReport {
         pending: member.live.pending.load(Ordering::Relaxed),
         connections: member.live.seats.open(),
         picks: member.live.picks(),
+        failures: member.live.failures(),
         condition: member.live.health.condition(),
     }
 }

@@ -1,12 +1,12 @@
 //! Recordings of what a balancer is asked and answers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-use super::{Balancer, Inner, Request, Seat, Unavailable, micros};
+use super::{Balancer, Inner, Request, Seat, Unavailable};
 use crate::balancer::tape::Tape;
 use crate::trace::{Answer, Header};
 
@@ -90,19 +90,18 @@ impl Balancer {
         }
     }
 
-    /// Takes note of what came of a pick just now, where that is recorded: the status of the answer, 0 if
-    /// there was none.
-    pub fn observe_outcome(&self, request: Request<'_>, status: u16) {
+    /// Takes note of what came of a pick, where that is recorded: the status of the answer, 0 if
+    /// there was none, and the time of its head. `entropy` is that of the pick.
+    pub fn observe_outcome(&self, entropy: u64, status: u16, now: u64) {
         if !self.recorded.load(Ordering::Relaxed) {
             return;
         }
-        let now = micros(Instant::now());
         // A trace without some outcomes is better than a request that waits.
         let patience = Duration::from_micros(self.patience.load(Ordering::Relaxed));
         let Some(mut inner) = self.inner.try_lock_for(patience) else {
             return;
         };
-        let told = (inner.tape.as_mut()).map(|tape| tape.outcome(request.entropy, status, now));
+        let told = (inner.tape.as_mut()).map(|tape| tape.outcome(entropy, status, now));
         if !matches!(told, Some(Ok(()))) {
             inner.end_recording(&self.recorded);
         }
