@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::{from_fn_with_state, map_response_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_response_with_state};
 use axum::routing::{MethodRouter, get};
 use tokio::sync::Notify;
 
@@ -155,6 +155,7 @@ fn router(admin: Admin) -> Router {
     router
         .fallback(absent::answer)
         .layer(from_fn_with_state(admin.clone(), tidy::after_changes))
+        .layer(from_fn(respond::only_chunked))
         .layer(from_fn_with_state(access, respond::frame))
         .layer(map_response_with_state((), respond::server))
         .with_state(admin)

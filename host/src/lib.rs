@@ -28,6 +28,7 @@ mod split_mix;
 pub mod store;
 mod tls;
 pub mod trace;
+mod transfer_coding;
 pub mod upstream;
 mod urlencoded;
 

@@ -47,6 +47,7 @@ pub use router::{PATTERN_MEMORY, PatternError, PatternMemory, Route, RouteError,
 use crate::authority::{Authority, Host};
 use crate::config;
 use crate::snapshot::{Published, Snapshot};
+use crate::transfer_coding;
 use affinity::{Facts, Tie};
 use body::{Content, ResponseBody, Upload};
 use client::Client;
@@ -144,6 +145,12 @@ async fn answer(
     id: &RequestId,
     started: Instant,
 ) -> Result<Response<Content>, Reject> {
+    if let Some(upload) = upload
+        && upload.length().is_none()
+        && let Some(status) = transfer_coding::refusal(&parts.headers)
+    {
+        return Err(Reject::TransferCoding(status));
+    }
     let seen = worker.snapshot();
     let snapshot = &*seen.0;
     let upgrade = Upgrade::asked(parts);

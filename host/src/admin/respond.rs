@@ -9,14 +9,16 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONTENT_TYPE, HeaderMap,
-    HeaderName, HeaderValue, SERVER, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONNECTION, CONTENT_TYPE,
+    HeaderMap, HeaderName, HeaderValue, SERVER, VARY,
 };
 
 use super::access::{self, Page};
 use super::arguments;
 use crate::config::AdminAccess;
+use crate::error::Error;
 use crate::proxy::PRODUCT;
+use crate::transfer_coding;
 
 const X_KONG_ADMIN_LATENCY: HeaderName = HeaderName::from_static("x-kong-admin-latency");
 
@@ -62,6 +64,17 @@ pub(super) async fn frame(
     headers.insert(VARY, HeaderValue::from_static("Origin"));
     let latency = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     headers.insert(X_KONG_ADMIN_LATENCY, HeaderValue::from(latency));
+    response
+}
+
+/// Refuses a body that was encoded on its way in a form that is not undone here.
+pub(super) async fn only_chunked(request: Request, next: Next) -> Response {
+    let Some(status) = transfer_coding::refusal(request.headers()) else {
+        return next.run(request).await;
+    };
+    let mut response = Error::Plain(status, transfer_coding::REFUSAL.into()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

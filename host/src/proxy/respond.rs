@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 
 use super::body::Content;
 use super::headers::{self, RequestId};
+use crate::transfer_coding;
 use crate::upstream::NoPeer;
 
 /// Says why there was no endpoint.
@@ -44,6 +45,8 @@ pub(super) enum Reject {
     },
     /// What nginx, the engine of Kong, says by status alone.
     Engine(StatusCode),
+    /// The body is encoded in a way that is not undone here, which takes this status.
+    TransferCoding(StatusCode),
     /// Every try with the upstream failed.
     Upstream {
         /// Whether for want of an answer in time: 504, else 502.
@@ -69,7 +72,7 @@ impl Reject {
             }
             Self::Http2Only => StatusCode::UPGRADE_REQUIRED,
             Self::NotGrpc => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Engine(status) => *status,
+            Self::Engine(status) | Self::TransferCoding(status) => *status,
             Self::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
         }
@@ -87,6 +90,7 @@ impl Reject {
             Self::NoPeer {
                 upstream: false, ..
             } => "name resolution failed",
+            Self::TransferCoding(_) => transfer_coding::REFUSAL,
             Self::Engine(status) => match status.as_u16() {
                 400 => "Bad request",
                 405 => "Method not allowed",
@@ -112,7 +116,10 @@ impl Reject {
 
     /// Whether the engine makes it, which reads the request's own type where `Accept` says nothing.
     fn by_engine(&self) -> bool {
-        matches!(self, Self::Engine(_) | Self::Upstream { .. })
+        matches!(
+            self,
+            Self::Engine(_) | Self::TransferCoding(_) | Self::Upstream { .. }
+        )
     }
 }
 
@@ -247,6 +254,9 @@ pub(super) fn reject(
     } {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static(protocol));
+    } else if matches!(reject, Reject::TransferCoding(_)) {
+        // Where its body ends is a matter of opinion, so what follows is not read as a request.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
