@@ -16,7 +16,7 @@ use tokio::sync::futures::Notified;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use exchange::{Answer, Error, Idle};
+use exchange::{Answer, Error, Left};
 
 use super::endpoint::Live;
 use super::health::{Report, Source};
@@ -223,7 +223,7 @@ impl Job {
         changed.enable();
     }
 
-    async fn probe(&self, idle: &mut Option<Idle>) -> Result<Answer, Error> {
+    async fn probe(&self, idle: &mut Option<Left>) -> Result<Answer, Error> {
         let timeout = self.active.timeout;
         tokio::time::timeout(timeout, self.target.probe(idle))
             .await

@@ -1,17 +1,19 @@
 //! One probe: a connection, its own or that of the one before, and what is said on it.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use socket2::SockRef;
+use bytes::BytesMut;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::grpc;
+use crate::proxy::wire;
 use crate::tls;
 use crate::upstream::health::Report;
 use crate::upstream::members::Member;
@@ -20,8 +22,18 @@ use crate::upstream::policy::{Active, ProbeKind};
 /// Longest head of an answer, in bytes.
 const HEAD: usize = 16 * 1024;
 
-/// Longest body that is read so that the connection can serve again, in bytes.
-const BODY: u64 = 64 * 1024;
+/// Most that is read of the body of an answer, in bytes: of a longer one the start has to be
+/// enough.
+const BODY: usize = 64 * 1024;
+
+/// Longest wait for a server to close a connection, as it was asked to.
+const THEIR_TURN: Duration = Duration::from_millis(100);
+
+/// Longest wait for the end of a connection that the gateway has closed on its side.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Most that is read, and forgotten, before that end, in bytes.
+const FORGOTTEN: u64 = 1024 * 1024;
 
 /// What came of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +86,54 @@ impl Error {
     }
 }
 
-/// A connection that the next probe may use.
-pub(super) type Idle = Box<dyn Duplex>;
+/// The connection of a probe that is over.
+pub(super) struct Left {
+    stream: Box<dyn Duplex>,
+    /// Whether it may serve the next probe.
+    reusable: bool,
+    /// Whether the server was asked to close it.
+    their_turn: bool,
+}
+
+impl Left {
+    /// Closes it in order, beside all else: a reset is an error in the log of most servers, and
+    /// bytes that are not read when a connection is closed cause one (RFC 9112, 9.6).
+    fn close(self) {
+        tokio::spawn(async move {
+            let Self {
+                mut stream,
+                their_turn,
+                ..
+            } = self;
+            // The port of the side that ends first is not free for a minute, so that is not for us
+            // to do if it can be helped.
+            if their_turn && ends_within(THEIR_TURN, &mut stream).await {
+                return;
+            }
+            if stream.shutdown().await.is_ok() {
+                ends_within(FAREWELL, &mut stream).await;
+            }
+        });
+    }
+}
+
+/// Whether an idle connection has ended, or has brought what nobody asked for, as a 408 for its
+/// age: that is no answer to the next probe.
+async fn has_news(stream: &mut (impl AsyncRead + Unpin)) -> bool {
+    std::future::poll_fn(|cx| {
+        let mut byte = [0];
+        let read = Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
+        Poll::Ready(read.is_ready())
+    })
+    .await
+}
+
+/// Reads and forgets what still comes. Returns whether it came to its end in time.
+async fn ends_within(patience: Duration, stream: &mut impl Duplex) -> bool {
+    let (mut rest, mut nowhere) = (stream.take(FORGOTTEN), tokio::io::sink());
+    let reading = tokio::io::copy(&mut rest, &mut nowhere);
+    matches!(tokio::time::timeout(patience, reading).await, Ok(Ok(read)) if read < FORGOTTEN)
+}
 
 /// A stream of bytes both ways.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -144,8 +202,10 @@ impl Target {
 
     /// `idle` is the connection of an earlier probe, and takes that of this one if it can serve
     /// again.
-    pub(super) async fn probe(&self, idle: &mut Option<Idle>) -> Result<Answer, Error> {
-        if let Some(stream) = idle.take() {
+    pub(super) async fn probe(&self, idle: &mut Option<Left>) -> Result<Answer, Error> {
+        if let Some(Left { mut stream, .. }) = idle.take()
+            && !has_news(&mut stream).await
+        {
             match self.ask(stream, idle).await {
                 // The server may have closed it for its age: that says nothing yet.
                 Err(Error::Broken(_)) => {}
@@ -154,14 +214,12 @@ impl Target {
         }
         let stream = TcpStream::connect(self.address).await;
         let stream = stream.map_err(Error::Connect)?;
-        // Closed without a farewell: ports that wait out their time would soon be used up.
-        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         match &self.tls {
             // It writes once, which waits for nothing.
-            None if !matches!(self.ask, Ask::Grpc(_)) => self.ask(stream, idle).await,
+            None if !matches!(self.ask, Ask::Grpc(_)) => self.ask(Box::new(stream), idle).await,
             None => {
                 let _ = stream.set_nodelay(true);
-                self.ask(stream, idle).await
+                self.ask(Box::new(stream), idle).await
             }
             Some((connector, name)) => {
                 let _ = stream.set_nodelay(true);
@@ -176,35 +234,45 @@ impl Target {
         connector: &Result<TlsConnector, rustls::Error>,
         name: &str,
         stream: TcpStream,
-        idle: &mut Option<Idle>,
+        idle: &mut Option<Left>,
     ) -> Result<Answer, Error> {
         let connector = connector
             .as_ref()
             .map_err(|error| Error::Tls(io::Error::other(error.clone())))?;
         let server = tls::server_name(name).ok_or_else(|| Error::Name(name.to_owned()))?;
         let stream = connector.connect(server, stream).await;
-        self.ask(stream.map_err(Error::Tls)?, idle).await
+        let stream = Box::new(stream.map_err(Error::Tls)?);
+        self.ask(stream, idle).await
     }
 
-    async fn ask<S>(&self, mut stream: S, idle: &mut Option<Idle>) -> Result<Answer, Error>
-    where
-        S: Duplex + 'static,
-    {
-        match &self.ask {
+    async fn ask(&self, stream: Box<dyn Duplex>, idle: &mut Option<Left>) -> Result<Answer, Error> {
+        let mut left = Left {
+            stream,
+            reusable: false,
+            their_turn: false,
+        };
+        let answer = match &self.ask {
             Ask::Nothing => Ok(Answer::Connected),
             Ask::Http(request) => {
-                let (status, rest) = http(&mut stream, request, self.reuse).await?;
-                if self.reuse && rest.read(&mut stream).await {
-                    *idle = Some(Box::new(stream));
-                }
-                Ok(Answer::Status(status))
+                left.their_turn = !self.reuse;
+                let answer = http(&mut left.stream, request).await;
+                answer.map(|(status, reusable)| {
+                    left.reusable = self.reuse && reusable;
+                    Answer::Status(status)
+                })
             }
             Ask::Grpc(authority) => {
                 let scheme = if self.tls.is_some() { "https" } else { "http" };
-                let serving = Box::pin(grpc::check(stream, scheme, authority)).await;
-                serving.map(Answer::Serving).map_err(Error::Grpc)
+                let serving = Box::pin(grpc::check(left.stream, scheme, authority)).await;
+                return serving.map(Answer::Serving).map_err(Error::Grpc);
             }
+        };
+        if left.reusable {
+            *idle = Some(left);
+        } else {
+            left.close();
         }
+        answer
     }
 }
 
@@ -246,88 +314,52 @@ fn request(member: &Member, active: &Active, host: &str, reuse: bool) -> Box<str
     text.into()
 }
 
-/// What is left of an answer once its head is read.
-struct Rest {
-    /// Bytes of the body that are still to come; none if the connection is of no more use.
-    left: Option<u64>,
-}
-
-impl Rest {
-    /// What follows a head, of which `received` came with it.
-    fn of(response: &httparse::Response<'_, '_>, bodiless: bool, received: usize) -> Self {
-        let mut length = None;
-        let mut persistent = response.version == Some(1);
-        for field in &*response.headers {
-            if field.name.eq_ignore_ascii_case("content-length") {
-                let text = std::str::from_utf8(field.value).ok();
-                length = text.and_then(|text| text.trim().parse().ok());
-            }
-            // Whoever says more about the connection than nothing, or sends chunks, gets a new one.
-            persistent &= !field.name.eq_ignore_ascii_case("connection")
-                || field.value.eq_ignore_ascii_case(b"keep-alive");
-            persistent &= !field.name.eq_ignore_ascii_case("transfer-encoding");
-        }
-        let bodiless = bodiless || matches!(response.code, Some(204 | 304));
-        let length = if bodiless { Some(0) } else { length };
-        let left = length.filter(|length| persistent && *length <= BODY);
-        Self {
-            left: left.and_then(|left: u64| left.checked_sub(received as u64)),
-        }
-    }
-
-    /// Reads it. Whether the connection can serve another probe.
-    async fn read(self, stream: &mut impl Duplex) -> bool {
-        match self.left {
-            Some(left) => {
-                let mut body = stream.take(left);
-                matches!(tokio::io::copy(&mut body, &mut tokio::io::sink()).await, Ok(read) if read == left)
-            }
-            None => false,
-        }
-    }
-}
-
-/// The status that a server answers with. A redirect is not followed. The status line is enough, once
-/// it is whole, unless all of the head is asked for.
-async fn http(stream: &mut impl Duplex, request: &str, whole: bool) -> Result<(u16, Rest), Error> {
+/// The status that a server answers with, and whether the connection can serve another probe. A
+/// redirect is not followed. The answer has to be whole, as far as it is read.
+async fn http(stream: &mut impl Duplex, request: &str) -> Result<(u16, bool), Error> {
     stream
         .write_all(request.as_bytes())
         .await
         .map_err(Error::Broken)?;
     stream.flush().await.map_err(Error::Broken)?;
     let bodiless = request.starts_with("HEAD ");
-    let mut received = Vec::with_capacity(1024);
-    loop {
-        if stream
-            .read_buf(&mut received)
-            .await
-            .map_err(Error::Broken)?
-            == 0
+    let malformed = |error: wire::Error| Error::NotHttp(error.to_string());
+    let early = || Error::Broken(io::ErrorKind::UnexpectedEof.into());
+    let mut received = BytesMut::with_capacity(1024);
+    let mut head = loop {
+        if !received.is_empty()
+            && let Some(head) =
+                wire::parse_head(&mut received, HEAD, bodiless).map_err(malformed)?
         {
-            return Err(Error::Broken(io::ErrorKind::UnexpectedEof.into()));
+            if !head.is_interim() {
+                break head;
+            }
+        } else if read(stream, &mut received).await? == 0 {
+            return Err(early());
         }
-        let mut fields = [MaybeUninit::uninit(); 128];
-        let mut response = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default()
-            .parse_response_with_uninit_headers(&mut response, &received, &mut fields)
-            .map_err(|error| Error::NotHttp(error.to_string()))?;
-        let code = response.code.filter(|code| *code >= 200);
-        match (parsed, code) {
-            (httparse::Status::Complete(length), Some(code)) => {
-                let rest = Rest::of(&response, bodiless, received.len() - length);
-                return Ok((code, rest));
-            }
-            // An answer of the first class comes before the one that counts.
-            (httparse::Status::Complete(length), None) => {
-                received.drain(..length);
-            }
-            (httparse::Status::Partial, Some(code)) if !whole || received.len() >= HEAD => {
-                return Ok((code, Rest { left: None }));
-            }
-            (httparse::Status::Partial, _) if received.len() < HEAD => {}
-            (httparse::Status::Partial, _) => {
-                return Err(Error::NotHttp("its head is too large".into()));
-            }
+    };
+    let status = head.response.status().as_u16();
+    let mut length = 0;
+    let mut open = true;
+    loop {
+        while let Some(piece) = head.framing.take(&mut received).map_err(malformed)? {
+            length += piece.len();
+        }
+        if head.framing.is_done() {
+            let reusable = open && head.persistent && received.is_empty();
+            return Ok((status, reusable));
+        }
+        if length >= BODY {
+            return Ok((status, false));
+        }
+        if read(stream, &mut received).await? == 0 {
+            head.framing.end().map_err(|_| early())?;
+            open = false;
         }
     }
+}
+
+async fn read(stream: &mut impl Duplex, received: &mut BytesMut) -> Result<usize, Error> {
+    received.reserve(1024);
+    stream.read_buf(received).await.map_err(Error::Broken)
 }
