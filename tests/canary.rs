@@ -83,7 +83,7 @@ impl Case {
 }
 
 /// Adds a version, and returns its digest.
-fn add(gateway: &Gateway, name: &str) -> String {
+pub(crate) fn add(gateway: &Gateway, name: &str) -> String {
     let body = Some(("application/wasm", guest(name)));
     let path = "/balancers/mine/versions";
     let mut version = gateway.send(gateway.admin, "POST", path, &[], body).json();

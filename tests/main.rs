@@ -18,6 +18,7 @@ mod bytes;
 mod canary;
 mod component_bounds;
 mod contract;
+mod endpoint_faults;
 mod explain;
 mod fire;
 mod guide;

@@ -15,5 +15,5 @@ pub(crate) use gateway::{Gateway, Reply, Setup, help};
 pub(crate) use guests::guest;
 pub(crate) use load::{Load, Tally};
 pub(crate) use process::Process;
-pub(crate) use raw::{Raw, exchange};
+pub(crate) use raw::{Raw, RawServer, exchange};
 pub(crate) use tls::certified;
