@@ -83,12 +83,17 @@ impl Cache {
         machine_code: &[u8],
     ) -> wasmtime::Result<Component> {
         let component = load(engine, machine_code)?;
+        self.keep(digest, machine_code);
+        Ok(component)
+    }
+
+    /// Keeps machine code that the compiler has just made.
+    pub(super) fn keep(&self, digest: &str, machine_code: &[u8]) {
         // Without the file the next start compiles again: no reason to refuse the component.
         let kept = self.store(digest, machine_code);
         if let Err(error) = kept.and_then(|()| self.bound(MOST, &self.path(digest))) {
             tracing::warn!("cannot keep a compiled component: {error}");
         }
-        Ok(component)
     }
 
     /// Removes what is of no component that is wanted, and what an engine with other settings has left.

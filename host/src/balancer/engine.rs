@@ -233,9 +233,7 @@ impl Engine {
         check::is_component(&component, self.settings.upload)?;
         let timeout = self.settings.compile_timeout;
         let turns = Some(&self.workers.compilers);
-        let plugin = self.load_within(timeout, turns, component).await?;
-        self.check_schema(&plugin.config_schema).await?;
-        Ok(plugin)
+        self.load_within(timeout, turns, component).await
     }
 
     /// Checks a component that ships with the gateway: the bounds for those from outside do not apply.
@@ -282,17 +280,36 @@ impl Engine {
         };
         let engine = Arc::clone(self);
         // The guest is asked to describe itself, and may take its time.
-        workers::aside(loads, move || {
-            let compiled = match (cached, machine_code) {
+        let (plugin, machine_code) = workers::aside(loads, move || {
+            let compiled = match (cached, &machine_code) {
                 (Some(compiled), _) => compiled,
-                (None, machine_code) => engine.keep(&digest, &machine_code.unwrap_or_default())?,
+                (None, code) => {
+                    let code = code.as_deref().unwrap_or_default();
+                    cache::load(&engine.wasm, code)
+                        .map_err(|error| LoadError::Internal(error.to_string()))?
+                }
             };
             let plugin = engine.check(&compiled, digest, component.len())?;
             let loaded = (plugin.digest.clone(), Arc::downgrade(&plugin));
             engine.loaded.lock().extend([loaded]);
-            Ok(plugin)
+            Ok::<_, LoadError>((plugin, machine_code))
         })
-        .await?
+        .await??;
+        let Some(machine_code) = machine_code else {
+            return Ok(plugin);
+        };
+        if turns.is_some() {
+            self.check_schema(&plugin.config_schema).await?;
+        }
+        // What is kept has passed all of it.
+        let (engine, digest) = (Arc::clone(self), plugin.digest.clone());
+        let keep = move || {
+            if let Some(cache) = &engine.cache {
+                cache.keep(&digest, &machine_code);
+            }
+        };
+        workers::aside(loads, keep).await?;
+        Ok(plugin)
     }
 
     /// Checks a component that whoever runs this program brings: it is compiled here and without

@@ -456,6 +456,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
 
 /// What a guest did wrong, with what it said about it: the words of a panic tell more than its trap.
 pub(super) fn fault(store: &mut Store<Guest>, error: &wasmtime::Error) -> Fault {
+    let most = store.hostcall_fuel() >> 10;
     let guest = store.data_mut();
     let denied = guest.limits.denied.take();
     let trap = error.downcast_ref::<Trap>();
@@ -470,8 +471,7 @@ pub(super) fn fault(store: &mut Store<Guest>, error: &wasmtime::Error) -> Fault 
         cause = format!("{cause}, of which it may have {} KiB", GUEST_STACK >> 10);
     }
     if cause.contains(HOSTCALL_FUEL_EXHAUSTED) {
-        let most = HOSTCALL_FUEL >> 10;
-        cause = format!("it handed over more than {most} KiB in one call");
+        cause = format!("it handed over too much data in one call, more than {most} KiB");
     }
     let words = guest.output.last_words();
     match (denied, trap) {
