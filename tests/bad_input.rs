@@ -263,7 +263,7 @@ fn wrong_settings_are_told_all_at_once() {
     std::fs::write(&file, "wokers = 1\n").unwrap();
     let (_, said) = Setup::new().arg("--config", file.display()).fail();
     assert!(
-        said.contains(", line 1 is not right: unknown field `wokers`"),
+        said.contains(", line 1 is invalid: unknown field `wokers`; did you mean `workers`?"),
         "{said}"
     );
     assert_eq!(said.lines().count(), 1, "{said}");

@@ -3,79 +3,95 @@
 //! Each setting has one name, written `--proxy-listen` as a flag, `POINTSMAN_PROXY_LISTEN` in the
 //! environment and `proxy_listen` in the file; the flag wins over the environment, which wins over
 //! the file.
+//!
+//! A new setting is a field of [`Written`] (its doc comment is the help), its name in
+//! [`Written::or`], a field of [`Config`], and a line in [`Config::check`] that says what is
+//! accepted. README's table has it too.
 
+mod file;
+mod value;
+
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Command};
 use minisign_verify::PublicKey;
-use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
-/// Settings as written: what is missing is none.
-#[derive(Debug, Default, Args, Deserialize)]
-#[serde(deny_unknown_fields)]
+use file::File;
+use value::Content;
+pub use value::Value;
+
+/// What the variable of each setting begins with.
+const PREFIX: &str = "POINTSMAN_";
+
+/// Letters by which a variable may differ from that of a setting to be taken for a typo.
+const TYPO: usize = 2;
+
+/// Settings as written, none of them checked: what is missing is none.
+#[derive(Debug, Default, Args)]
 pub struct Written {
     /// Address that the proxy listens on; port 0 takes a free one [default: 0.0.0.0:8000]
     #[arg(long, env = "POINTSMAN_PROXY_LISTEN", value_name = "ADDR")]
-    pub proxy_listen: Option<String>,
+    pub proxy_listen: Option<Value>,
 
     /// Address that the Admin API listens on; port 0 takes a free one [default: 127.0.0.1:8001]
     #[arg(long, env = "POINTSMAN_ADMIN_LISTEN", value_name = "ADDR")]
-    pub admin_listen: Option<String>,
+    pub admin_listen: Option<Value>,
 
     /// URLs of web pages that may use the Admin API from within a browser, such as Kong Manager's, separated by commas; pages on this machine may in any case [default: none]
     #[arg(long, env = "POINTSMAN_ADMIN_GUI_URL", value_name = "URLS")]
-    pub admin_gui_url: Option<String>,
+    pub admin_gui_url: Option<Value>,
 
     /// Host names that the Admin API answers for besides addresses and localhost, separated by commas [default: none]
     #[arg(long, env = "POINTSMAN_ADMIN_HOSTS", value_name = "NAMES")]
-    pub admin_hosts: Option<String>,
+    pub admin_hosts: Option<Value>,
 
     /// Folder for entities, components and their compiled forms; made if it is missing [default: pointsman-data]
     #[arg(long, env = "POINTSMAN_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    pub data_dir: Option<Value>,
 
     /// Worker threads of the proxy, 1 to 1024 [default: one for each core]
     #[arg(long, env = "POINTSMAN_WORKERS", value_name = "N")]
-    pub workers: Option<usize>,
+    pub workers: Option<Value>,
 
     /// TOML file with settings
     #[arg(long, env = "POINTSMAN_CONFIG", value_name = "FILE")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
+    pub config: Option<Value>,
 
     /// What is logged: off, error, warn, info, debug, trace, or directives such as info,pointsman=debug [default: info]
     #[arg(long, env = "POINTSMAN_LOG", value_name = "LEVEL")]
-    pub log: Option<String>,
+    pub log: Option<Value>,
 
     /// Longest time that requests in flight are waited for at shutdown, in seconds, 0 to 3600 [default: 30]
     #[arg(long, env = "POINTSMAN_SHUTDOWN_TIMEOUT", value_name = "SECONDS")]
-    pub shutdown_timeout: Option<u64>,
+    pub shutdown_timeout: Option<Value>,
 
     /// Longest time for a client to send the head of a request, and for an idle connection to send the next one, in seconds, 1 to 3600 [default: 60]
     #[arg(long, env = "POINTSMAN_CLIENT_HEADER_TIMEOUT", value_name = "SECONDS")]
-    pub client_header_timeout: Option<u64>,
+    pub client_header_timeout: Option<Value>,
 
     /// Longest time between two reads of a request's body, in seconds, 1 to 3600 [default: 60]
     #[arg(long, env = "POINTSMAN_CLIENT_BODY_TIMEOUT", value_name = "SECONDS")]
-    pub client_body_timeout: Option<u64>,
+    pub client_body_timeout: Option<Value>,
 
     /// Largest head of a request or a response, in bytes, 8192 to 1048576 [default: 32768]
     #[arg(long, env = "POINTSMAN_MAX_HEADER_SIZE", value_name = "BYTES")]
-    pub max_header_size: Option<usize>,
+    pub max_header_size: Option<Value>,
 
     /// Largest memory of the regular expressions of all routes together, compiled, in MiB, 1 to 65536 [default: 512]
     #[arg(long, env = "POINTSMAN_ROUTE_REGEX_MEMORY", value_name = "MIB")]
-    pub route_regex_memory: Option<usize>,
+    pub route_regex_memory: Option<Value>,
 
     /// Idle connections kept to each endpoint, by each worker; 0 keeps none [default: 512]
     #[arg(long, env = "POINTSMAN_UPSTREAM_KEEPALIVE_POOL_SIZE", value_name = "N")]
-    pub upstream_keepalive_pool_size: Option<usize>,
+    pub upstream_keepalive_pool_size: Option<Value>,
 
     /// Requests after which a connection to an endpoint is closed; 0 sets no limit [default: 10000]
     #[arg(
@@ -83,7 +99,7 @@ pub struct Written {
         env = "POINTSMAN_UPSTREAM_KEEPALIVE_MAX_REQUESTS",
         value_name = "N"
     )]
-    pub upstream_keepalive_max_requests: Option<u32>,
+    pub upstream_keepalive_max_requests: Option<Value>,
 
     /// Time after which an idle connection to an endpoint is closed, in seconds; 0 sets no limit [default: 60]
     #[arg(
@@ -91,31 +107,31 @@ pub struct Written {
         env = "POINTSMAN_UPSTREAM_KEEPALIVE_IDLE_TIMEOUT",
         value_name = "SECONDS"
     )]
-    pub upstream_keepalive_idle_timeout: Option<u64>,
+    pub upstream_keepalive_idle_timeout: Option<Value>,
 
     /// DNS servers, as ADDR or ADDR:PORT, separated by commas [default: those of /etc/resolv.conf]
     #[arg(long, env = "POINTSMAN_DNS_RESOLVER", value_name = "ADDRS")]
-    pub dns_resolver: Option<String>,
+    pub dns_resolver: Option<Value>,
 
     /// DNS records that are looked for, in this order: SRV, A, AAAA, and LAST for the type that had an answer the last time; CNAME, which Kong has as well, changes nothing [default: LAST,SRV,A,AAAA,CNAME]
     #[arg(long, env = "POINTSMAN_DNS_ORDER", value_name = "TYPES")]
-    pub dns_order: Option<String>,
+    pub dns_order: Option<Value>,
 
     /// Names that need no DNS, in the form of /etc/hosts; read again when it changes [default: /etc/hosts]
     #[arg(long, env = "POINTSMAN_DNS_HOSTSFILE", value_name = "FILE")]
-    pub dns_hostsfile: Option<PathBuf>,
+    pub dns_hostsfile: Option<Value>,
 
     /// Shortest time between two look-ups of a name, whatever its records say, in milliseconds, 10 to 3600000 [default: 1000]
     #[arg(long, env = "POINTSMAN_DNS_MIN_TTL", value_name = "MILLISECONDS")]
-    pub dns_min_ttl: Option<u64>,
+    pub dns_min_ttl: Option<Value>,
 
-    /// Longest CPU time of one pick by a balancer, in milliseconds, 1 to 10000; past it the gateway chooses by itself [default: 10]
+    /// Longest CPU time of one pick by a balancer, in milliseconds, 1 to 10000; past it the gateway makes a fallback pick [default: 10]
     #[arg(
         long,
         env = "POINTSMAN_BALANCER_PICK_TIMEOUT",
         value_name = "MILLISECONDS"
     )]
-    pub balancer_pick_timeout: Option<u64>,
+    pub balancer_pick_timeout: Option<Value>,
 
     /// CPU time that a pick by a balancer may always take, in microseconds, 1 to 10000000; if picks take more than 0.5 % of the time beyond that, the gateway chooses by itself for a while [default: 100]
     #[arg(
@@ -123,20 +139,20 @@ pub struct Written {
         env = "POINTSMAN_BALANCER_PICK_COST",
         value_name = "MICROSECONDS"
     )]
-    pub balancer_pick_cost: Option<u64>,
+    pub balancer_pick_cost: Option<Value>,
 
     /// Largest memory of one instance of a balancer, in KiB, 64 to 65536; beside it, 8 tables of 10000 elements and 8 core modules [default: 16384]
     #[arg(long, env = "POINTSMAN_BALANCER_MEMORY", value_name = "KIB")]
-    pub balancer_memory: Option<usize>,
+    pub balancer_memory: Option<Value>,
 
     /// Largest state that an instance of a balancer hands over to the next, in KiB, 0 to 65536; 0 hands over
     /// nothing [default: 1024]
     #[arg(long, env = "POINTSMAN_BALANCER_STATE", value_name = "KIB")]
-    pub balancer_state: Option<usize>,
+    pub balancer_state: Option<Value>,
 
     /// Largest component that the Admin API takes, in KiB, 1 to 65536 [default: 4096]
     #[arg(long, env = "POINTSMAN_BALANCER_UPLOAD", value_name = "KIB")]
-    pub balancer_upload: Option<usize>,
+    pub balancer_upload: Option<Value>,
 
     /// Longest time to compile an uploaded component, in seconds, 1 to 600 [default: 30]
     #[arg(
@@ -144,11 +160,11 @@ pub struct Written {
         env = "POINTSMAN_BALANCER_COMPILE_TIMEOUT",
         value_name = "SECONDS"
     )]
-    pub balancer_compile_timeout: Option<u64>,
+    pub balancer_compile_timeout: Option<Value>,
 
     /// minisign public keys, separated by commas, one of which must have signed every component that is uploaded [default: none, and no signature is asked for]
     #[arg(long, env = "POINTSMAN_BALANCER_PUBLIC_KEYS", value_name = "KEYS")]
-    pub balancer_public_keys: Option<String>,
+    pub balancer_public_keys: Option<Value>,
 }
 
 /// Settings as checked.
@@ -267,22 +283,38 @@ impl Config {
     /// # Errors
     /// Every mistake at once, each with the setting, its value and what is accepted.
     pub fn load(written: Written) -> Result<Self, Error> {
-        let file = match &written.config {
-            Some(path) => read(path).map_err(|mistake| Error(vec![mistake]))?,
-            None => Written::default(),
-        };
-        Self::check(written.or(file))
+        Self::load_with(written, Vec::new())
     }
 
-    fn check(written: Written) -> Result<Self, Error> {
-        let mut mistakes = Vec::new();
+    /// As [`Config::load`], for a command line in which there are mistakes already.
+    ///
+    /// # Errors
+    /// These mistakes and all others at once.
+    pub fn load_with(written: Written, mut mistakes: Vec<String>) -> Result<Self, Error> {
+        let names = Written::names();
+        // The file cannot name another one.
+        let names = names.iter().map(String::as_str);
+        let names: Vec<&str> = names.filter(|name| *name != "config").collect();
+        let path = Mistakes(&mut mistakes).path("config", written.config.clone());
+        let mut file = match path {
+            Some(path) => File::read(&path, &names, &mut mistakes),
+            None => File::default(),
+        };
+        let written = written.or(&mut file);
+        file.finish(&names, &mut mistakes);
+        Self::check(written, mistakes)
+    }
+
+    fn check(written: Written, mut mistakes: Vec<String>) -> Result<Self, Error> {
         let mut m = Mistakes(&mut mistakes);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let config = Self {
             proxy_listen: m.address("proxy_listen", written.proxy_listen, "0.0.0.0:8000"),
             admin_listen: m.address("admin_listen", written.admin_listen, "127.0.0.1:8001"),
             admin_access: m.admin_access(written.admin_gui_url, written.admin_hosts),
-            data_dir: written.data_dir.unwrap_or_else(|| "pointsman-data".into()),
+            data_dir: m
+                .path("data_dir", written.data_dir)
+                .unwrap_or_else(|| "pointsman-data".into()),
             workers: m.within("workers", written.workers, cores, 1, 1024),
             log: m.filter(written.log),
             shutdown_timeout: Duration::from_secs(m.within(
@@ -328,9 +360,13 @@ impl Config {
                     0,
                     1_000_000,
                 ),
-                keepalive_max_requests: some_unless_zero(
-                    written.upstream_keepalive_max_requests.unwrap_or(10_000),
-                ),
+                keepalive_max_requests: some_unless_zero(m.within(
+                    "upstream_keepalive_max_requests",
+                    written.upstream_keepalive_max_requests,
+                    10_000,
+                    0,
+                    u32::MAX,
+                )),
                 keepalive_idle_timeout: some_unless_zero(m.within(
                     "upstream_keepalive_idle_timeout",
                     written.upstream_keepalive_idle_timeout,
@@ -343,7 +379,9 @@ impl Config {
             dns: Dns {
                 resolvers: m.servers(written.dns_resolver),
                 order: m.record_types(written.dns_order),
-                hosts_file: written.dns_hostsfile.unwrap_or_else(|| "/etc/hosts".into()),
+                hosts_file: m
+                    .path("dns_hostsfile", written.dns_hostsfile)
+                    .unwrap_or_else(|| "/etc/hosts".into()),
                 min_ttl: Duration::from_millis(m.within(
                     "dns_min_ttl",
                     written.dns_min_ttl,
@@ -403,23 +441,28 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> Result<Written, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("cannot read the config file {}: {error}", path.display()))?;
-    toml::from_str(&text).map_err(|error| sentence(path, &text, &error))
+/// Variables of the environment that are probably meant for a setting and are none: the others are
+/// none of ours, such as those that Kubernetes makes for a service called pointsman.
+pub fn misspelt_variables(variables: impl Iterator<Item = OsString>) -> Vec<String> {
+    let known: Vec<String> = Written::names().iter().map(|name| variable(name)).collect();
+    let mut mistakes: Vec<String> = variables
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
+        .filter_map(|name| {
+            let near = |known: &&String| strsim::damerau_levenshtein(known, &name) <= TYPO;
+            let meant = known.iter().find(near)?;
+            Some(format!(
+                "no setting has the variable {name}; did you mean {meant}?"
+            ))
+        })
+        .collect();
+    mistakes.sort();
+    mistakes
 }
 
-/// What is wrong with a file and where, in one line: what TOML prints by itself are pictures of it.
-fn sentence(path: &Path, text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start));
-    let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
-    let words: Vec<&str> = error.message().split_whitespace().collect();
-    format!(
-        "the config file {}{} is not right: {}",
-        path.display(),
-        line.unwrap_or_default(),
-        words.join(" ")
-    )
+/// The variable of a setting.
+fn variable(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_uppercase())
 }
 
 fn some_unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
@@ -427,10 +470,25 @@ fn some_unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
 }
 
 impl Written {
-    /// What is set here, and for the rest what is set in `other`.
-    fn or(self, other: Self) -> Self {
+    /// The names of all settings.
+    fn names() -> Vec<String> {
+        let command = Self::augment_args(Command::new("names"));
+        let names = command.get_arguments().map(|arg| arg.get_id().to_string());
+        names.collect()
+    }
+
+    /// What is set here, and for the rest what is set in the file.
+    fn or(self, file: &mut File) -> Self {
         macro_rules! first {
-            ($($name:ident),+ $(,)?) => { Self { $($name: self.$name.or(other.$name)),+ } };
+            ($($name:ident),+ $(,)?) => {
+                Self {
+                    config: self.config,
+                    $($name: first(self.$name, file.take(stringify!($name)))),+
+                }
+            };
+        }
+        fn first(here: Option<Value>, there: Option<Value>) -> Option<Value> {
+            here.or(there)
         }
         first!(
             proxy_listen,
@@ -439,7 +497,6 @@ impl Written {
             admin_hosts,
             data_dir,
             workers,
-            config,
             log,
             shutdown_timeout,
             client_header_timeout,
@@ -465,47 +522,70 @@ impl Written {
 }
 
 /// The entries of a list that is written in one text.
-fn list(text: Option<&str>) -> impl Iterator<Item = &str> {
-    let entries = text.unwrap_or_default().split(',').map(str::trim);
-    entries.filter(|entry| !entry.is_empty())
-}
-
 /// Collects what is wrong while the rest is still read.
 struct Mistakes<'a>(&'a mut Vec<String>);
 
 impl Mistakes<'_> {
-    fn address(&mut self, name: &str, value: Option<String>, default: &str) -> SocketAddr {
-        let text = value.as_deref().unwrap_or(default);
-        match text.to_socket_addrs().map(|mut found| found.next()) {
-            Ok(Some(address)) => address,
-            _ => {
-                self.0.push(format!(
-                    "{name} = \"{text}\": expected an address and a port, such as {default}"
-                ));
-                SocketAddr::from(([0, 0, 0, 0], 0))
+    /// Notes that a setting is not what is expected, and where it was set.
+    fn add(&mut self, name: &str, value: &Value, expected: impl fmt::Display) {
+        let shown = match value.content() {
+            // Text and numbers are told apart by what is expected only.
+            Content::Plain(text) if value.number::<f64>().is_none() => {
+                format!("\"{}\"", text.display())
+            }
+            _ => value.to_string(),
+        };
+        self.0
+            .push(format!("{name} = {shown}: {expected} ({})", value.place()));
+    }
+
+    /// A setting that is text.
+    fn os_text(&mut self, name: &str, value: Option<Value>) -> Option<(OsString, Value)> {
+        let value = value?;
+        if let Some(text) = value.text() {
+            return Some((text.to_owned(), value));
+        }
+        match value.content() {
+            Content::Bare(word) => {
+                let quoted = format!("text needs quotes, as in {name} = {word:?}");
+                self.add(name, &value, quoted);
+            }
+            _ => self.add(name, &value, "expected text in quotes"),
+        }
+        None
+    }
+
+    /// A setting that is text in UTF-8.
+    fn text(&mut self, name: &str, value: Option<Value>) -> Option<(String, Value)> {
+        let (text, value) = self.os_text(name, value)?;
+        match text.into_string() {
+            Ok(text) => Some((text, value)),
+            Err(_) => {
+                self.add(name, &value, "expected text in UTF-8");
+                None
             }
         }
     }
 
-    fn admin_access(&mut self, urls: Option<String>, hosts: Option<String>) -> AdminAccess {
+    fn admin_access(&mut self, urls: Option<Value>, hosts: Option<Value>) -> AdminAccess {
         let mut access = AdminAccess::default();
-        for url in list(urls.as_deref()) {
-            match Url::parse(url) {
+        for (url, place) in self.entries("admin_gui_url", urls) {
+            match Url::parse(&url) {
                 Ok(parsed) if matches!(parsed.scheme(), "http" | "https") => {
-                    access.urls.push(url.to_owned());
                     access.origins.push(parsed.origin().ascii_serialization());
+                    access.urls.push(url);
                 }
                 _ => self.0.push(format!(
-                    "admin_gui_url = \"{url}\": expected URLs, such as http://localhost:8002, separated by commas"
+                    "admin_gui_url = \"{url}\": expected URLs, such as http://localhost:8002, separated by commas ({place})"
                 )),
             }
         }
-        for host in list(hosts.as_deref()) {
-            let name = host.strip_suffix('.').unwrap_or(host);
+        for (host, place) in self.entries("admin_hosts", hosts) {
+            let name = host.strip_suffix('.').unwrap_or(&host);
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
             if name.is_empty() || !name.bytes().all(allowed) {
                 self.0.push(format!(
-                    "admin_hosts = \"{host}\": expected host names without port, such as admin.example.com, separated by commas"
+                    "admin_hosts = \"{host}\": expected host names without port, such as admin.example.com, separated by commas ({place})"
                 ));
             }
             access.hosts.push(name.to_ascii_lowercase());
@@ -513,23 +593,61 @@ impl Mistakes<'_> {
         access
     }
 
-    fn servers(&mut self, value: Option<String>) -> Vec<SocketAddr> {
-        let text = value.unwrap_or_default();
+    /// The entries of a setting that is text separated by commas, each with the place of the setting.
+    fn entries(&mut self, name: &str, value: Option<Value>) -> Vec<(String, String)> {
+        let Some((text, value)) = self.text(name, value) else {
+            return Vec::new();
+        };
+        let entries = text.split(',').map(str::trim);
+        entries
+            .filter(|entry| !entry.is_empty())
+            .map(|entry| (entry.to_owned(), value.place().to_string()))
+            .collect()
+    }
+
+    fn path(&mut self, name: &str, value: Option<Value>) -> Option<PathBuf> {
+        let (text, value) = self.os_text(name, value)?;
+        if text.is_empty() {
+            self.add(name, &value, "expected a path");
+        }
+        Some(text.into())
+    }
+
+    fn address(&mut self, name: &str, value: Option<Value>, default: &str) -> SocketAddr {
+        let written = self.text(name, value);
+        let text = written.as_ref().map_or(default, |(text, _)| text);
+        match text.to_socket_addrs().map(|mut found| found.next()) {
+            Ok(Some(address)) => return address,
+            _ => {
+                if let Some((_, value)) = &written {
+                    let expected = format!("expected an address and a port, such as {default}");
+                    self.add(name, value, expected);
+                }
+            }
+        }
+        SocketAddr::from(([0, 0, 0, 0], 0))
+    }
+
+    fn servers(&mut self, value: Option<Value>) -> Vec<SocketAddr> {
+        let Some((text, value)) = self.text("dns_resolver", value) else {
+            return Vec::new();
+        };
         let servers = text.split(',').map(str::trim).filter(|s| !s.is_empty());
         let servers = servers.map(|server| {
             let bare = server.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
             server.parse().or(bare)
         });
         servers.collect::<Result<_, _>>().unwrap_or_else(|_| {
-            self.0.push(format!(
-                "dns_resolver = \"{text}\": expected addresses, such as 192.0.2.53,[2001:db8::53]:5353"
-            ));
+            let expected = "expected addresses, such as 192.0.2.53,[2001:db8::53]:5353";
+            self.add("dns_resolver", &value, expected);
             Vec::new()
         })
     }
 
-    fn record_types(&mut self, value: Option<String>) -> Vec<DnsType> {
-        let text = value.unwrap_or_else(|| "LAST,SRV,A,AAAA,CNAME".into());
+    fn record_types(&mut self, value: Option<Value>) -> Vec<DnsType> {
+        let written = self.text("dns_order", value);
+        let default = "LAST,SRV,A,AAAA,CNAME";
+        let text = written.as_ref().map_or(default, |(text, _)| text);
         let mut order = Vec::new();
         let mut known = true;
         for word in text.split(',') {
@@ -542,48 +660,60 @@ impl Mistakes<'_> {
                 _ => known = false,
             }
         }
-        if !known || order.iter().all(|kind| *kind == DnsType::Last) {
-            self.0.push(format!(
-                "dns_order = \"{text}\": expected SRV, A or AAAA, some of them, and LAST and CNAME if wanted, separated by commas"
-            ));
+        let leads_nowhere = order.iter().all(|kind| *kind == DnsType::Last);
+        if let Some((_, value)) = written.filter(|_| !known || leads_nowhere) {
+            let expected = "expected SRV, A or AAAA, some of them, and LAST and CNAME if wanted, separated by commas";
+            self.add("dns_order", &value, expected);
         }
         order
     }
 
-    fn public_keys(&mut self, value: Option<String>) -> Vec<PublicKey> {
-        let text = value.unwrap_or_default();
-        let keys = text.split(',').map(str::trim).filter(|key| !key.is_empty());
-        keys.filter_map(|key| match PublicKey::from_base64(key) {
-            Ok(key) => Some(key),
-            Err(_) => {
-                self.0.push(format!(
-                    "balancer_public_keys = \"{key}\": expected the second line of a minisign.pub file, which begins with RW"
-                ));
-                None
+    fn public_keys(&mut self, value: Option<Value>) -> Vec<PublicKey> {
+        let Some((text, value)) = self.text("balancer_public_keys", value) else {
+            return Vec::new();
+        };
+        let written = text.split(',').map(str::trim).filter(|key| !key.is_empty());
+        let mut keys = Vec::new();
+        for key in written {
+            match PublicKey::from_base64(key) {
+                Ok(key) => keys.push(key),
+                Err(_) => self.0.push(format!(
+                    "balancer_public_keys = \"{key}\": expected the second line of a minisign.pub file, \
+                     which begins with RW ({})",
+                    value.place()
+                )),
             }
-        })
-        .collect()
+        }
+        keys
     }
 
-    fn within<T: PartialOrd + fmt::Display + Copy>(
+    fn within<T: PartialOrd + fmt::Display + Copy + FromStr>(
         &mut self,
         name: &str,
-        value: Option<T>,
+        value: Option<Value>,
         default: T,
         least: T,
         most: T,
     ) -> T {
-        let value = value.unwrap_or(default);
-        if value < least || value > most {
-            self.0.push(format!(
-                "{name} = {value}: expected a number from {least} to {most}"
-            ));
+        let Some(value) = value else { return default };
+        match value.number() {
+            Some(number) if number >= least && number <= most => number,
+            _ => {
+                let without_quotes = match value.content() {
+                    Content::Quoted(_) => ", without quotes",
+                    _ => "",
+                };
+                let expected = format!("expected a number from {least} to {most}{without_quotes}");
+                self.add(name, &value, expected);
+                default
+            }
         }
-        value
     }
 
-    fn filter(&mut self, value: Option<String>) -> String {
-        let text = value.unwrap_or_else(|| "info".into());
+    fn filter(&mut self, value: Option<Value>) -> String {
+        let Some((text, value)) = self.text("log", value) else {
+            return "info".into();
+        };
         // A word alone would be read as the name of a module.
         let known = if text.contains(['=', ',']) {
             text.parse::<Targets>().is_ok()
@@ -591,9 +721,8 @@ impl Mistakes<'_> {
             text.parse::<LevelFilter>().is_ok()
         };
         if !known {
-            self.0.push(format!(
-                "log = \"{text}\": expected off, error, warn, info, debug, trace, or directives such as info,pointsman=debug"
-            ));
+            let expected = "expected off, error, warn, info, debug, trace, or directives such as info,pointsman=debug";
+            self.add("log", &value, expected);
         }
         text
     }
@@ -602,11 +731,17 @@ impl Mistakes<'_> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use super::value::Place;
     use super::*;
+
+    fn flag(name: &str, text: &str) -> Option<Value> {
+        let content = Content::Plain(text.into());
+        Some(Value::new(content, Place::Flag(format!("--{name}"))))
+    }
 
     #[test]
     fn the_defaults_are_kongs_ports() {
-        let config = Config::check(Written::default()).unwrap();
+        let config = Config::load(Written::default()).unwrap();
         assert_eq!(config.proxy_listen.to_string(), "0.0.0.0:8000");
         assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8001");
         assert_eq!(config.proxy.keepalive_pool_size, 512);
@@ -614,46 +749,76 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_at_once() {
-        let error = Config::check(Written {
-            proxy_listen: Some("nowhere".into()),
-            workers: Some(0),
-            log: Some("loud".into()),
+        let error = Config::load(Written {
+            proxy_listen: flag("proxy-listen", "nowhere"),
+            workers: flag("workers", "0"),
+            dns_min_ttl: flag("dns-min-ttl", "soon"),
+            log: flag("log", "loud"),
             ..Written::default()
         })
         .unwrap_err()
         .to_string();
-        assert_eq!(error.lines().count(), 3, "{error}");
-        assert!(error.contains("proxy_listen = \"nowhere\""), "{error}");
-        assert!(
-            error.contains("workers = 0: expected a number from 1 to 1024"),
-            "{error}"
-        );
+        assert_eq!(error.lines().count(), 4, "{error}");
+        for told in [
+            "proxy_listen = \"nowhere\": expected an address",
+            "workers = 0: expected a number from 1 to 1024 (set by --workers)",
+            "dns_min_ttl = \"soon\": expected a number from 10 to 3600000 (set by --dns-min-ttl)",
+        ] {
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]
     fn a_flag_wins_over_the_file() {
-        let flag = Written {
-            workers: Some(3),
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        std::fs::write(&path, "workers = 7\nproxy_listen = \"[::1]:0\"").unwrap();
+        let config = Config::load(Written {
+            workers: flag("workers", "3"),
+            config: flag("config", path.to_str().unwrap()),
             ..Written::default()
-        };
-        let file: Written = toml::from_str("workers = 7\nproxy_listen = \"[::1]:0\"").unwrap();
-        let config = Config::check(flag.or(file)).unwrap();
+        })
+        .unwrap();
         assert_eq!(config.workers, 3);
         assert_eq!(config.proxy_listen.to_string(), "[::1]:0");
     }
 
     #[test]
-    fn what_is_wrong_with_the_file_is_one_line_that_says_where() {
-        for (text, line, word) in [
-            ("# a word\nwokers = 7\n", 2, "wokers"),
-            ("workers = \"many\"\n", 1, "expected usize"),
-            ("workers = 1\nlog = [\n", 2, "array"),
+    fn text_in_the_file_needs_quotes_and_numbers_need_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        let text = "proxy_listen = 0.0.0.0:80\nlog = info\nworkers = \"4\"\ndata_dir = [1]\n\
+                    max_header_size = many\n";
+        std::fs::write(&path, text).unwrap();
+        let error = Config::load(Written {
+            config: flag("config", path.to_str().unwrap()),
+            ..Written::default()
+        });
+        let error = error.unwrap_err().to_string();
+        let shown = path.display();
+        for told in [
+            "proxy_listen = 0.0.0.0:80: text needs quotes, as in proxy_listen = \"0.0.0.0:80\""
+                .to_owned(),
+            format!("log = info: text needs quotes, as in log = \"info\" (set in {shown}, line 2)"),
+            "workers = \"4\": expected a number from 1 to 1024, without quotes".to_owned(),
+            "data_dir = a list: expected text in quotes".to_owned(),
+            "max_header_size = many: expected a number from 8192".to_owned(),
         ] {
-            let error = toml::from_str::<Written>(text).unwrap_err();
-            let said = sentence(Path::new("x.toml"), text, &error);
-            let start = format!("the config file x.toml, line {line} is not right: ");
-            assert!(said.starts_with(&start) && said.contains(word), "{said}");
-            assert_eq!(said.lines().count(), 1, "{said}");
+            assert!(error.contains(&told), "{told} in {error}");
         }
+        assert_eq!(error.lines().count(), 5, "{error}");
+    }
+
+    #[test]
+    fn a_variable_with_a_typo_is_told_and_others_are_not_ours() {
+        let names = [
+            "POINTSMAN_WOKERS",
+            "POINTSMAN_PORT",
+            "POINTSMAN_ADMIN",
+            "PATH",
+        ];
+        let told = misspelt_variables(names.into_iter().map(OsString::from));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("POINTSMAN_WOKERS; did you mean POINTSMAN_WORKERS?"));
     }
 }

@@ -1,9 +1,12 @@
 //! The `pointsman` program: arguments in, exit code out.
 
+use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use clap::error::ContextKind;
 use clap::{Parser, Subcommand};
-use pointsman::config::{Config, Written};
+use pointsman::config::{Config, Written, misspelt_variables};
 use pointsman::{
     PluginCommand, Recording, Replay, Simulation, balancer, plugin, record, replay, run, simulate,
 };
@@ -54,7 +57,10 @@ fn main() -> ExitCode {
         Some(first) if first == SCHEMA_WORKER => return balancer::schema_worker(),
         _ => {}
     }
-    let cli = Cli::parse();
+    let (cli, mut mistakes) = match parse(std::env::args_os().collect()) {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
+    };
     if let Some(command) = &cli.command {
         let done = match command {
             Command::Simulate(simulation) => simulate(simulation).map(|()| ExitCode::SUCCESS),
@@ -64,20 +70,81 @@ fn main() -> ExitCode {
         };
         return done.unwrap_or_else(|error| fail(&format!("{error:#}")));
     }
-    let config = match Config::load(cli.settings) {
+    mistakes.extend(misspelt_variables(
+        std::env::vars_os().map(|(name, _)| name),
+    ));
+    let config = match Config::load_with(cli.settings, mistakes) {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
     // Checked by `Config::load`.
     let filter: Targets = config.log.parse().unwrap_or_default();
+    // A file or a pipe gets plain text, and so does a terminal if it is asked for (no-color.org).
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !plain);
     tracing_subscriber::registry()
         .with(filter)
-        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+        .with(layer)
         .init();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}")),
     }
+}
+
+/// Reads the command line. clap stops at the first flag that it cannot take; for the gateway's own
+/// flags it is set aside, with what was wrong with it, and the rest is read, so that every mistake is
+/// told at once.
+fn parse(mut args: Vec<OsString>) -> Result<(Cli, Vec<String>), clap::Error> {
+    let mut first = None;
+    let mut mistakes = Vec::new();
+    loop {
+        match Cli::try_parse_from(&args) {
+            // A command is told by clap what is wrong with it, with its usage.
+            Ok(cli) => match first {
+                Some(error) if cli.command.is_some() => return Err(error),
+                _ => return Ok((cli, mistakes)),
+            },
+            Err(error) => match without_refused(&args, &error) {
+                Some((rest, mistake)) => {
+                    args = rest;
+                    mistakes.push(mistake);
+                    first.get_or_insert(error);
+                }
+                None => return Err(first.unwrap_or(error)),
+            },
+        }
+    }
+}
+
+/// The arguments without the flag that clap refuses, if it is one, and why it does.
+fn without_refused(args: &[OsString], error: &clap::Error) -> Option<(Vec<OsString>, String)> {
+    let refused = error.get(ContextKind::InvalidArg)?.to_string();
+    // It may come with the form of its value: `--workers <N>`.
+    let flag = refused.split([' ', '=']).next()?;
+    if !flag.starts_with('-') {
+        return None;
+    }
+    let is_refused = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        arg.split('=').next() == Some(flag)
+    };
+    let position = args.iter().rposition(is_refused)?;
+    let has_value = !args[position].to_string_lossy().contains('=')
+        && args
+            .get(position + 1)
+            .is_some_and(|next| !next.to_string_lossy().starts_with('-'));
+    let end = position + 1 + usize::from(has_value);
+    let rest = args[..position].iter().chain(&args[end..]);
+    let mut mistake = error.to_string();
+    mistake.truncate(mistake.find('\n').unwrap_or(mistake.len()));
+    let mut mistake = mistake.trim_start_matches("error: ").to_owned();
+    if let Some(similar) = error.get(ContextKind::SuggestedArg) {
+        mistake.push_str(&format!("; did you mean {similar}?"));
+    }
+    Some((rest.cloned().collect(), mistake))
 }
 
 /// Says what is wrong, a line each, where a person or a supervisor looks for it.

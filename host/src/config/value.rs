@@ -1,0 +1,140 @@
+//! One setting as it was written: what it says, and where it says it.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::builder::{TypedValueParser, ValueParserFactory};
+use clap::parser::ValueSource;
+use clap::{Arg, Command};
+
+/// A setting as written. It is checked only once all settings are read, so that one report names
+/// every mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    content: Content,
+    place: Place,
+}
+
+/// What was written. Only TOML tells text from numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A flag or a variable: text, a number, whatever the setting needs.
+    Plain(OsString),
+    /// Text of a file, in quotes there.
+    Quoted(String),
+    /// A number of a file, or a word that TOML would take in quotes only.
+    Bare(String),
+    /// A list, a table or a time of a file, which no setting has.
+    Other(&'static str),
+}
+
+/// Where a setting was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// With its dashes.
+    Flag(String),
+    Variable(String),
+    /// Lines count from 1.
+    Line(Arc<Path>, usize),
+}
+
+impl Value {
+    pub(super) fn new(content: Content, place: Place) -> Self {
+        Self { content, place }
+    }
+
+    /// The number that this is, if it is one of this type.
+    pub(super) fn number<T: FromStr>(&self) -> Option<T> {
+        match &self.content {
+            Content::Plain(text) => text.to_str()?.parse().ok(),
+            Content::Bare(text) => text.parse().ok(),
+            Content::Quoted(_) | Content::Other(_) => None,
+        }
+    }
+
+    /// The text that this is, unless it is a number, or a word without quotes, of a file.
+    pub(super) fn text(&self) -> Option<&OsStr> {
+        match &self.content {
+            Content::Plain(text) => Some(text),
+            Content::Quoted(text) => Some(OsStr::new(text)),
+            Content::Bare(_) | Content::Other(_) => None,
+        }
+    }
+
+    pub(super) fn content(&self) -> &Content {
+        &self.content
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+/// As it was written.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.content {
+            Content::Plain(text) => f.write_str(&text.to_string_lossy()),
+            Content::Quoted(text) => write!(f, "{text:?}"),
+            Content::Bare(text) => f.write_str(text),
+            Content::Other(kind) => f.write_str(kind),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) | Self::Variable(name) => write!(f, "set by {name}"),
+            Self::Line(path, line) => write!(f, "set in {}, line {line}", path.display()),
+        }
+    }
+}
+
+/// Takes whatever a flag or a variable says: with a parser that refuses, clap would stop at the first.
+#[derive(Debug, Clone)]
+pub struct Parser;
+
+impl ValueParserFactory for Value {
+    type Parser = Parser;
+
+    fn value_parser() -> Parser {
+        Parser
+    }
+}
+
+impl TypedValueParser for Parser {
+    type Value = Value;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Value, clap::Error> {
+        self.parse_ref_(command, arg, value, ValueSource::CommandLine)
+    }
+
+    fn parse_ref_(
+        &self,
+        _command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+        source: ValueSource,
+    ) -> Result<Value, clap::Error> {
+        let variable = arg.and_then(Arg::get_env);
+        let place = match (source, variable) {
+            (ValueSource::EnvVariable, Some(name)) => {
+                Place::Variable(name.to_string_lossy().into_owned())
+            }
+            _ => Place::Flag(format!(
+                "--{}",
+                arg.and_then(Arg::get_long).unwrap_or_default()
+            )),
+        };
+        Ok(Value::new(Content::Plain(value.to_owned()), place))
+    }
+}
