@@ -18,7 +18,7 @@ use crate::snapshot::{Compiler, Published};
 use crate::store::{SledStore, Store};
 use crate::upstream::{self, Memory, Names, SessionKey};
 
-/// Runs the gateway until it is asked to end by SIGTERM or SIGINT.
+/// Runs the gateway until it is asked to end by SIGTERM, SIGINT or SIGQUIT.
 ///
 /// # Errors
 /// One clear sentence, when it cannot start.
@@ -39,6 +39,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Whoever is asked to end while starting must end as well, so listen for that first.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // What Kong and nginx end with in order.
+    let mut quit = signal(SignalKind::quit())?;
+    tokio::spawn(ignore_reloads()?);
 
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.data_dir)?);
     let engine = Engine::new(balancer::Settings {
@@ -95,7 +98,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         () = published.started() => {}
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
-        ended = &mut compiling => anyhow::bail!("what is stored cannot be put into effect: {ended:?}"),
+        _ = quit.recv() => return Ok(()),
+        ended = &mut compiling => anyhow::bail!("the stored configuration cannot be applied: {ended:?}"),
     }
 
     let workers = Workers::start(listeners, &published, &config.proxy)
@@ -120,11 +124,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let reason = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+        _ = quit.recv() => "SIGQUIT",
         // Without it, changes would be acknowledged and have no effect.
         ended = &mut compiling => anyhow::bail!("the snapshot compiler has stopped: {ended:?}"),
     };
     tracing::info!(
-        "{reason}: no new connections; requests in flight have {:?}",
+        "{reason}: no new connections; draining requests in flight for up to {:?}",
         config.shutdown_timeout
     );
     stop.send_replace(true);
@@ -133,10 +138,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tokio::join!(workers.shut_down(config.shutdown_timeout), administered);
     writing.abort();
     if let Err(error) = memory.save() {
-        tracing::warn!("what is known of targets is not written down: {error}");
+        tracing::warn!("cannot write the health of targets: {error}");
     }
     if drained && administered.is_ok() {
-        tracing::info!("all requests are answered: good bye");
+        tracing::info!("all requests drained");
     } else {
         tracing::warn!(
             "requests were still in flight after {:?}",
@@ -144,6 +149,27 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Answers the signals by which other servers read their configuration or open their log again. Left
+/// alone, each would end the process at once.
+fn ignore_reloads() -> std::io::Result<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut first = signal(SignalKind::user_defined1())?;
+    let mut second = signal(SignalKind::user_defined2())?;
+    Ok(async move {
+        loop {
+            let name = tokio::select! {
+                _ = hangup.recv() => "SIGHUP",
+                _ = first.recv() => "SIGUSR1",
+                _ = second.recv() => "SIGUSR2",
+            };
+            tracing::info!(
+                "{name}: nothing to reload or reopen: changes by the Admin API are in effect when they are \
+                 answered, settings are read at a start, and the log is standard error"
+            );
+        }
+    })
 }
 
 /// Says that the gateway is ready: in the log for people, and as one line of JSON on standard output
