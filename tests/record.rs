@@ -345,6 +345,6 @@ fn what_is_no_trace_is_named() {
     let output = replay(&[path.to_str().unwrap()]);
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("no trace of pointsman"), "{said}");
+    assert!(said.contains("not a trace of pointsman"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }

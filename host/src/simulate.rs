@@ -26,6 +26,8 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::balancer::{Engine, Plugin, SHIPPED, Schema, Settings, try_settings};
+use crate::json::exact;
+use crate::named::{self, Named};
 pub use replay::{Arguments as ReplayArguments, replay};
 
 use outcome::Outcome;
@@ -47,11 +49,12 @@ pub struct Arguments {
     scenario: Option<String>,
 
     /// A balancer: the name of one that ships or a component (.wasm), with its settings if it needs any, as
-    /// in 'prequal={"probes":3}'; may be given several times [default: all that ship]
+    /// in 'prequal={"probes":3}'; may be given several times. Components alone are compared with all that
+    /// ship [default: all that ship]
     #[arg(short, long = "balancer", value_name = "NAME|FILE[=JSON]")]
     balancers: Vec<String>,
 
-    /// Where chance begins: the same seed gives the same outcome
+    /// Random seed: the same seed gives the same outcome
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
 
@@ -106,15 +109,13 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let engine = engine()?;
-    let names: Vec<&str> = match arguments.balancers.as_slice() {
-        [] => SHIPPED.iter().map(|shipped| shipped.name).collect(),
-        some => some.iter().map(String::as_str).collect(),
-    };
+    let names = contenders(&arguments.balancers);
     let start = Instant::now();
     let progress = Progress::new(names.len());
     let outcomes = progress.watch(|| {
         each(&names, |index, name| -> anyhow::Result<_> {
-            let contender = Contender::load(&engine, name).with_context(|| (*name).to_owned())?;
+            let contender = Contender::load(&engine, name, scenario.named().flatten())
+                .with_context(|| (*name).to_owned())?;
             let start = Instant::now();
             let outcome = run::run(
                 &engine,
@@ -134,22 +135,60 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
     let document = json!({
         "scenario": name,
         "description": scenario.description,
-        "seed": arguments.seed,
+        "seed": exact(arguments.seed),
         "version": env!("CARGO_PKG_VERSION"),
         "outcomes": outcomes,
     });
     let wanted = Show {
         format: arguments.format,
         out: arguments.out.as_deref(),
+        title: title(name, &scenario),
     };
     let heading = scenario.description.trim();
     show(&wanted, &scenario, &outcomes, &document, heading)
+}
+
+/// The endpoints that a scenario names.
+pub(crate) fn named_endpoints(scenario: &str) -> anyhow::Result<Vec<Named>> {
+    let scenario = Scenario::load(scenario)?;
+    Ok(scenario.named().flatten().cloned().collect())
 }
 
 /// In what form outcomes are wanted, and where.
 struct Show<'a> {
     format: Format,
     out: Option<&'a Path>,
+    /// Of the plots: what was simulated, and under which load.
+    title: String,
+}
+
+/// The balancers that are to be compared. Components on their own are compared with all that ship.
+fn contenders(named: &[String]) -> Vec<&str> {
+    let is_shipped = |name: &&str| {
+        let component = component_of(name).0;
+        SHIPPED.iter().any(|shipped| shipped.name == component)
+    };
+    let mut names: Vec<&str> = named.iter().map(String::as_str).collect();
+    if !names.iter().any(|name| is_shipped(name)) {
+        names.extend(SHIPPED.iter().map(|shipped| shipped.name));
+    }
+    names
+}
+
+/// The name of a scenario, and the load that it puts on its fleet.
+fn title(scenario: &str, of: &Scenario) -> String {
+    let name = Path::new(scenario).file_stem();
+    let name = name.map_or(scenario.into(), |name| name.to_string_lossy());
+    let percent = |phase: &scenario::Phase| (phase.level * 100.0).round();
+    let levels = || of.load.iter().map(percent);
+    let (least, most) = (
+        levels().fold(f64::MAX, f64::min),
+        levels().fold(0.0, f64::max),
+    );
+    match least == most {
+        true => format!("{name}, load {most} %"),
+        false => format!("{name}, load {least} to {most} %"),
+    }
 }
 
 /// Writes outcomes down, for people and for programs.
@@ -166,9 +205,9 @@ fn show(
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         write(folder, "outcome.json", &document()?)?;
         let plotted = |error: Box<dyn std::error::Error>| anyhow!("cannot plot: {error}");
-        let latencies = plot::latencies(outcomes).map_err(plotted)?;
+        let latencies = plot::latencies(&wanted.title, outcomes).map_err(plotted)?;
         write(folder, "latency.svg", &latencies)?;
-        let loads = plot::loads(scenario, outcomes).map_err(plotted)?;
+        let loads = plot::loads(&wanted.title, scenario, outcomes).map_err(plotted)?;
         write(folder, "load.svg", &loads)?;
     }
     print(&match wanted.format {
@@ -226,24 +265,33 @@ fn say_speed(outcomes: &[(Outcome, Duration)], took: Duration) {
         sum += outcome.total.requests;
         let rate = outcome.total.requests as f64 / took.as_secs_f64();
         eprintln!(
-            "{}: {:.2} million requests a second",
+            "{}: simulated at {:.1} M requests/s",
             outcome.balancer,
             rate / 1e6
         );
     }
     eprintln!(
-        "{:.1} million requests in {:.1} s",
+        "{:.1} M requests simulated in {:.1} s",
         sum as f64 / 1e6,
         took.as_secs_f64()
     );
 }
 
+/// The component of a balancer as it was named, and its settings.
+fn component_of(name: &str) -> (&str, &str) {
+    name.split_once('=').unwrap_or((name, "{}"))
+}
+
 impl Contender {
-    fn load(engine: &Arc<Engine>, name: &str) -> anyhow::Result<Self> {
-        let (component, settings) = match name.split_once('=') {
-            Some((component, settings)) => (component, settings),
-            None => (name, "{}"),
-        };
+    /// Loads a balancer, in whose settings the labels of endpoints stand for their ids.
+    fn load<'a>(
+        engine: &Arc<Engine>,
+        name: &str,
+        endpoints: impl Iterator<Item = &'a Named>,
+    ) -> anyhow::Result<Self> {
+        let (component, settings) = component_of(name);
+        let settings =
+            &named::resolve(settings, endpoints).map_err(|sentence| anyhow!(sentence))?;
         let shipped = SHIPPED.iter().find(|shipped| shipped.name == component);
         let plugin = match shipped {
             Some(shipped) => engine.load_trusted(shipped.component)?,
@@ -255,15 +303,15 @@ impl Contender {
             None => {
                 let known: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
                 bail!(
-                    "no balancer of this name ships: name a .wasm file, or one of {}",
+                    "no balancer {component:?} ships: name a .wasm file, or one of {}",
                     known.join(", ")
                 );
             }
         };
         let settings: Value = serde_json::from_str(settings)
-            .with_context(|| format!("its settings are no JSON: {settings}"))?;
+            .with_context(|| format!("its settings are not JSON: {settings}"))?;
         let schema = Schema::compile(&plugin.config_schema)
-            .map_err(|error| anyhow!("its schema is none: {error}"))?;
+            .map_err(|error| anyhow!("its config-schema is not a JSON Schema: {error}"))?;
         if let Some(wrong) = schema.violations(&settings) {
             bail!("its settings are refused: {wrong}");
         }

@@ -134,6 +134,16 @@ pub enum Answer {
     Position(u32),
 }
 
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("a fallback pick"),
+            Self::Refused => f.write_str("refused"),
+            Self::Position(position) => write!(f, "position {position}"),
+        }
+    }
+}
+
 mod tag {
     pub(super) const TABLE: u8 = 1;
     pub(super) const FRESH: u8 = 2;

@@ -19,6 +19,8 @@ use serde::Serialize;
 
 use crate::balancer::{Engine, Plugin, Settings};
 use crate::config::{Config, Written};
+use crate::named::{self, Named};
+use crate::simulate;
 
 /// What is to be checked, and how.
 #[derive(Debug, Args)]
@@ -29,6 +31,19 @@ pub struct Arguments {
     /// Settings to check it with, as an upstream would have them
     #[arg(long, value_name = "JSON", default_value = "{}")]
     config: String,
+
+    /// An endpoint to try it with, by its address or by its id, as the Admin API shows it; may be given several
+    /// times. With a label, ${LABEL} in the settings stands for the id
+    #[arg(
+        long = "endpoint",
+        value_name = "[LABEL=]HOST:PORT|ID",
+        conflicts_with = "scenario"
+    )]
+    endpoints: Vec<Named>,
+
+    /// A scenario of `pointsman simulate` (.toml) whose named endpoints it is tried with
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<String>,
 
     /// What is written to standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -96,6 +111,8 @@ struct Subject {
     engine: Arc<Engine>,
     plugin: Arc<Plugin>,
     config: String,
+    /// The first endpoints of each table, where the author has named some.
+    named: Vec<Named>,
 }
 
 /// All that is found out about a component.
@@ -113,8 +130,15 @@ struct Report {
 pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let shown = arguments.file.display().to_string();
     let bytes = std::fs::read(&arguments.file).with_context(|| format!("cannot read {shown}"))?;
+    let named = match &arguments.scenario {
+        Some(scenario) => simulate::named_endpoints(scenario)?,
+        None => arguments.endpoints.clone(),
+    };
+    named::ids(named.iter()).map_err(|sentence| anyhow!(sentence))?;
+    let config = named::resolve(&arguments.config, named.iter());
+    let config = config.map_err(|sentence| anyhow!(sentence))?;
     let engine = engine()?;
-    let report = words::listen(|| report(&engine, shown, &bytes, &arguments.config));
+    let report = words::listen(|| report(&engine, shown, &bytes, &config, &named));
     super::print(&match arguments.format {
         Format::Table => report::table(&report),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
@@ -144,7 +168,13 @@ fn engine() -> anyhow::Result<Arc<Engine>> {
     .map_err(|error| anyhow!(error))
 }
 
-fn report(engine: &Arc<Engine>, file: String, bytes: &[u8], config: &str) -> Report {
+fn report(
+    engine: &Arc<Engine>,
+    file: String,
+    bytes: &[u8],
+    config: &str,
+    named: &[Named],
+) -> Report {
     let mut checks = Vec::new();
     let mut facts = None;
     let mut measured = None;
@@ -155,6 +185,7 @@ fn report(engine: &Arc<Engine>, file: String, bytes: &[u8], config: &str) -> Rep
                 engine: Arc::clone(engine),
                 plugin,
                 config: config.to_owned(),
+                named: named.to_vec(),
             };
             checks.extend(suite::run(&subject));
             measured = cost::measure(&subject, &mut checks);

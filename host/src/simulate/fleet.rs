@@ -219,6 +219,7 @@ mod tests {
 
     fn machine(cores: f64) -> Machine {
         Machine::new(&Group {
+            endpoints: Vec::new(),
             count: 1,
             weight: 1,
             cores,

@@ -1,11 +1,14 @@
 //! What came of a simulation, in figures.
 
+use std::path::Path;
+
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::Contender;
 use super::fleet::Time;
 use super::scenario::Scenario;
+use crate::named::Named;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,51 @@ pub(super) struct Outcome {
     pub(super) timeline: Timeline,
     #[serde(skip)]
     pub(super) latencies: Histogram<u64>,
+}
+
+/// Longest name in plots and tables, in letters.
+const LONGEST_NAME: usize = 26;
+
+/// Names of balancers for plots and tables: those of components without folder and ending, and settings only
+/// where it takes them to tell two apart.
+pub(super) fn short_names(outcomes: &[Outcome]) -> Vec<String> {
+    let named: Vec<&str> = outcomes.iter().map(|o| &*o.balancer).collect();
+    shortened(&named)
+}
+
+fn shortened(named: &[&str]) -> Vec<String> {
+    let bare: Vec<String> = named
+        .iter()
+        .map(|name| {
+            let component = super::component_of(name).0;
+            let stem = Path::new(component).file_stem();
+            let stem = stem.filter(|_| component.ends_with(".wasm"));
+            stem.map_or(component.into(), |stem| stem.to_string_lossy())
+                .into_owned()
+        })
+        .collect();
+    let mut short: Vec<String> = Vec::new();
+    for (name, bare_name) in named.iter().zip(&bare) {
+        let alone = bare.iter().filter(|other| *other == bare_name).count() == 1;
+        let settings = name.split_once('=').filter(|_| !alone);
+        let mut long = bare_name.clone();
+        if let Some((_, settings)) = settings {
+            let settings: String = settings.chars().filter(|c| !"{}\"".contains(*c)).collect();
+            long = format!("{bare_name} {settings}");
+        }
+        if long.chars().count() > LONGEST_NAME {
+            long = long.chars().take(LONGEST_NAME - 1).collect();
+            long.push('…');
+        }
+        let mut unique = long.clone();
+        let mut number = 1;
+        while short.contains(&unique) {
+            number += 1;
+            unique = format!("{long} ({number})");
+        }
+        short.push(unique);
+    }
+    short
 }
 
 /// Requests of a time. Latencies are milliseconds from arrival to end, of all requests but those that
@@ -82,6 +130,12 @@ impl Errors {
 /// What one target had to do.
 #[derive(Debug, Serialize)]
 pub(super) struct TargetSummary {
+    /// As the scenario calls it, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    /// Its id, in the hexadecimal digits that the Admin API shows as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
     pub(super) weight: u32,
     pub(super) requests: u64,
 }
@@ -254,9 +308,17 @@ impl Recorder {
         let phases = self.phases.iter().zip(&scenario.load);
         let phases = phases.map(|(tally, phase)| tally.summary(Some(phase.level), &self.weights));
         let counts = self.total.by_target.iter().zip(&self.weights);
-        let targets = counts.map(|(requests, weight)| TargetSummary {
-            weight: *weight,
-            requests: *requests,
+        // A recording has targets and no scenario that tells of them.
+        let names: Vec<_> = scenario.named().collect();
+        let ids = super::run::ids(scenario);
+        let targets = counts.enumerate().map(|(target, (requests, weight))| {
+            let named = names.get(target).copied().flatten();
+            TargetSummary {
+                name: named.map(Named::name),
+                id: ids.get(target).map(|id| format!("{id:016x}")),
+                weight: *weight,
+                requests: *requests,
+            }
         });
         Outcome {
             balancer: contender.name.clone(),
@@ -276,6 +338,29 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_short_and_differ() {
+        let named = [
+            "target/release/my_balancer.wasm",
+            "p2c",
+            r#"prequal={"probes":1}"#,
+            "prequal",
+            r#"prequal={"probes":1}"#,
+        ];
+        assert_eq!(
+            shortened(&named),
+            [
+                "my_balancer",
+                "p2c",
+                "prequal probes:1",
+                "prequal",
+                "prequal probes:1 (2)"
+            ]
+        );
+        let long = shortened(&["a-balancer-whose-name-says-all-that-it-does.wasm"]);
+        assert_eq!(long, ["a-balancer-whose-name-say…"]);
+    }
 
     #[test]
     fn shares_are_those_of_the_weights() {

@@ -1,83 +1,166 @@
-//! Pictures of outcomes, as SVG.
+//! Plots of outcomes, as SVG.
+
+mod axis;
 
 use std::error::Error;
 
 use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::outcome::Outcome;
+use axis::Axis;
+
+use super::outcome::{Outcome, short_names};
 use super::scenario::Scenario;
+use crate::named::Named;
 
-/// Smallest share of requests in the picture of latencies: beyond lies chance.
+/// Smallest share of requests in the plot of latencies: beyond lies chance.
 const RAREST: f64 = 1e-4;
 
 /// Share of requests at its left edge.
 const SOONEST: f64 = 0.01;
 
-/// Columns of the picture of loads, and the size of each of its panels.
+/// Size of the plot of latencies, and what its legend takes of the width.
+const LATENCIES: (u32, u32) = (1080, 600);
+const LEGEND: u32 = 220;
+
+/// Columns of the plot of loads, and the size of each of its panels.
 const COLUMNS: usize = 3;
 const PANEL: (u32, u32) = (420, 260);
+
+/// Of the plot of loads: height of its title and of a row of its legend, and width of an entry.
+const TITLE: u32 = 34;
+const LEGEND_ROW: u32 = 20;
+const LEGEND_ENTRY: u32 = 140;
+
+/// Length of a line in a legend.
+const SAMPLE: i32 = 26;
 
 /// Up to so many targets are drawn one by one, more as quantiles.
 const APART: usize = 12;
 
+/// What lines are drawn for where targets are many.
+const QUANTILES: [(&str, f64); 5] = [
+    ("maximum", 1.0),
+    ("9th decile", 0.9),
+    ("median", 0.5),
+    ("1st decile", 0.1),
+    ("minimum", 0.0),
+];
+
+/// Colours that people with any kind of colour vision tell apart on white. Its yellow is left out, which is too
+/// light for a line. Source: Okabe and Ito, Color Universal Design, 2008.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0x00, 0x72, 0xb2),
+    RGBColor(0xd5, 0x5e, 0x00),
+    RGBColor(0x00, 0x9e, 0x73),
+    RGBColor(0xcc, 0x79, 0xa7),
+    RGBColor(0xe6, 0x9f, 0x00),
+    RGBColor(0x56, 0xb4, 0xe9),
+    RGBColor(0x00, 0x00, 0x00),
+];
+
+/// Lengths of dashes and gaps, in pixels: how lines of the same colour are told apart. The first is solid.
+const DASHES: [Option<(i32, i32)>; 3] = [None, Some((9, 4)), Some((3, 3))];
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
+/// How the line of a number is drawn.
+#[derive(Clone, Copy)]
+struct Stroke {
+    style: ShapeStyle,
+    dash: Option<(i32, i32)>,
+}
+
+impl Stroke {
+    fn of(number: usize, width: u32) -> Self {
+        Self {
+            style: COLOURS[number % COLOURS.len()].stroke_width(width),
+            dash: DASHES[number / COLOURS.len() % DASHES.len()],
+        }
+    }
+
+    /// A legend's line, and its text.
+    fn explain(self, area: &Area<'_>, (x, y): (i32, i32), text: &str) -> Drawn {
+        let ends = [(x, y), (x + SAMPLE, y)];
+        match self.dash {
+            None => area.draw(&PathElement::new(ends, self.style))?,
+            Some((dash, gap)) => {
+                area.draw(&DashedPathElement::new(ends, dash, gap, self.style))?;
+            }
+        }
+        let style = ("sans-serif", 13).into_text_style(area);
+        let style = style.pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw(&Text::new(text.to_owned(), (x + SAMPLE + 7, y), style))?;
+        Ok(())
+    }
+}
+
 /// For each balancer the share of requests that take longer than a time.
-pub(super) fn latencies(outcomes: &[Outcome]) -> Result<String, Box<dyn Error>> {
+pub(super) fn latencies(title: &str, outcomes: &[Outcome]) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
     draw_latencies(
-        &SVGBackend::with_string(&mut text, (960, 600)).into_drawing_area(),
+        &SVGBackend::with_string(&mut text, LATENCIES).into_drawing_area(),
+        title,
         outcomes,
     )?;
     Ok(text)
 }
 
-fn draw_latencies(area: &Area<'_>, outcomes: &[Outcome]) -> Drawn {
+fn draw_latencies(area: &Area<'_>, title: &str, outcomes: &[Outcome]) -> Drawn {
     area.fill(&WHITE)?;
+    let (left, right) = area.split_horizontally(LATENCIES.0 - LEGEND);
     let all = || outcomes.iter().map(|outcome| &outcome.latencies);
     let at = |quantile| all().map(move |latencies| latencies.value_at_quantile(quantile));
     let least = at(SOONEST).min().unwrap_or(1).max(1) as f64 / 1e3;
     let most = at(1.0 - RAREST).max().unwrap_or(1) as f64 / 1e3;
-    let mut chart = ChartBuilder::on(area)
-        .caption("Latency", ("sans-serif", 22))
+    let most = most.max(least * 10.0);
+    let mut chart = ChartBuilder::on(&left)
+        .caption(format!("Latency: {title}"), ("sans-serif", 20))
         .margin(12)
-        .margin_right(36)
+        .margin_right(24)
         .x_label_area_size(44)
-        .y_label_area_size(70)
+        .y_label_area_size(74)
         .build_cartesian_2d(
-            (least..most.max(least * 10.0)).log_scale(),
-            (RAREST..1.0).log_scale(),
+            Axis::logarithmic(least, most),
+            Axis::logarithmic(RAREST, 1.0),
         )?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc("milliseconds")
         .y_desc("share of requests that take longer")
+        .x_label_formatter(&|value| axis::label(*value))
+        .y_label_formatter(&|value| format!("{} %", axis::label(*value * 100.0)))
         .draw()?;
+    let names = short_names(outcomes);
     for (number, outcome) in outcomes.iter().enumerate() {
-        let colour = Palette99::pick(number).to_rgba();
         let count = outcome.latencies.len().max(1) as f64;
         let mut longer = count;
         let mut points = Vec::new();
         for value in outcome.latencies.iter_recorded() {
             longer -= value.count_since_last_iteration() as f64;
             let share = longer / count;
-            if share >= RAREST {
-                points.push((value.value_iterated_to() as f64 / 1e3, share));
+            let milliseconds = value.value_iterated_to() as f64 / 1e3;
+            if share >= RAREST && milliseconds >= least {
+                points.push((milliseconds, share));
             }
         }
-        chart
-            .draw_series(LineSeries::new(thinned(points), colour.stroke_width(2)))?
-            .label(&outcome.balancer)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        let stroke = Stroke::of(number, 2);
+        let points = thinned(points);
+        match stroke.dash {
+            None => {
+                chart.draw_series(LineSeries::new(points, stroke.style))?;
+            }
+            Some((dash, gap)) => {
+                chart.draw_series(DashedLineSeries::new(points, dash, gap, stroke.style))?;
+            }
+        }
+        let place = (6, 60 + 22 * number as i32);
+        stroke.explain(&right, place, &names[number])?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
     area.present()?;
     Ok(())
 }
@@ -97,17 +180,34 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 }
 
 /// For each balancer a panel with the requests that targets work on over time.
-pub(super) fn loads(scenario: &Scenario, outcomes: &[Outcome]) -> Result<String, Box<dyn Error>> {
+pub(super) fn loads(
+    title: &str,
+    scenario: &Scenario,
+    outcomes: &[Outcome],
+) -> Result<String, Box<dyn Error>> {
     let columns = outcomes.len().clamp(1, COLUMNS);
     let rows = outcomes.len().div_ceil(columns).max(1);
-    let size = (PANEL.0 * columns as u32, PANEL.1 * rows as u32);
+    let width = PANEL.0 * columns as u32;
+    let names = line_names(scenario, outcomes);
+    let entries = (width / LEGEND_ENTRY) as usize;
+    let legend = LEGEND_ROW * names.len().div_ceil(entries) as u32 + 8;
+    let panels = PANEL.1 * rows as u32;
     let mut text = String::new();
-    draw_loads(
-        &SVGBackend::with_string(&mut text, size).into_drawing_area(),
-        (rows, columns),
-        scenario,
-        outcomes,
-    )?;
+    let area = SVGBackend::with_string(&mut text, (width, TITLE + panels + legend));
+    let area = area.into_drawing_area();
+    area.fill(&WHITE)?;
+    let title = format!("Requests at each target: {title}");
+    let below = area.titled(&title, ("sans-serif", 17))?;
+    let (grid, strip) = below.split_vertically(panels);
+    draw_loads(&grid, (rows, columns), scenario, outcomes)?;
+    for (number, name) in names.iter().enumerate() {
+        let (row, column) = (number / entries, number % entries);
+        let x = 12 + column as i32 * LEGEND_ENTRY as i32;
+        let y = (LEGEND_ROW / 2) as i32 + row as i32 * LEGEND_ROW as i32;
+        Stroke::of(number, 2).explain(&strip, (x, y), name)?;
+    }
+    area.present()?;
+    drop((grid, strip, below, area));
     Ok(text)
 }
 
@@ -117,39 +217,66 @@ fn draw_loads(
     scenario: &Scenario,
     outcomes: &[Outcome],
 ) -> Drawn {
-    area.fill(&WHITE)?;
     let all = outcomes
         .iter()
         .flat_map(|outcome| &outcome.timeline.working);
-    let most = all.flatten().copied().fold(1.0, f64::max);
-    for (panel, outcome) in area.split_evenly(grid).iter().zip(outcomes) {
+    let most = all.flatten().copied().fold(1.0, f64::max) * 1.1;
+    let least = 0.5;
+    let seconds = scenario.seconds();
+    let names = short_names(outcomes);
+    let panels = area.split_evenly(grid);
+    for ((panel, outcome), name) in panels.iter().zip(outcomes).zip(&names) {
         let mut chart = ChartBuilder::on(panel)
-            .caption(&outcome.balancer, ("sans-serif", 16))
+            .caption(name, ("sans-serif", 15))
             .margin(8)
+            .margin_right(18)
             .x_label_area_size(34)
             .y_label_area_size(52)
-            .build_cartesian_2d(0.0..scenario.seconds(), (0.5..most * 1.1).log_scale())?;
+            .build_cartesian_2d(Axis::linear(0.0, seconds), Axis::logarithmic(least, most))?;
         chart
             .configure_mesh()
-            .x_labels(5)
-            .y_labels(6)
+            .light_line_style(TRANSPARENT)
             .x_desc("seconds")
             .y_desc("requests at a target")
+            .x_label_formatter(&|value| axis::label(*value))
+            .y_label_formatter(&|value| axis::label(*value))
             .draw()?;
         for (number, line) in lines(&outcome.timeline.working).into_iter().enumerate() {
             let points = line.into_iter().enumerate().map(|(sample, value)| {
-                ((sample + 1) as f64 * outcome.timeline.step, value.max(0.5))
+                let time = (sample + 1) as f64 * outcome.timeline.step;
+                (time, value.max(least))
             });
-            let colour = Palette99::pick(number);
-            chart.draw_series(LineSeries::new(points, colour.stroke_width(1)))?;
+            let points: Vec<(f64, f64)> = points.collect();
+            let stroke = Stroke::of(number, 1);
+            match stroke.dash {
+                None => {
+                    chart.draw_series(LineSeries::new(points, stroke.style))?;
+                }
+                Some((dash, gap)) => {
+                    chart.draw_series(DashedLineSeries::new(points, dash, gap, stroke.style))?;
+                }
+            }
         }
     }
-    area.present()?;
     Ok(())
 }
 
-/// The lines of a panel: each target, or if they are many the maximum, the ninth decile, the median, the
-/// first decile and the minimum.
+/// What the lines of a panel are of.
+fn line_names(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<String> {
+    let working = outcomes.first().map(|outcome| &outcome.timeline.working);
+    let targets = working.and_then(|w| w.first()).map_or(0, Vec::len);
+    if targets > APART {
+        return QUANTILES.map(|(name, _)| name.to_owned()).into();
+    }
+    let named: Vec<Option<&Named>> = scenario.named().collect();
+    let name = |target: usize| {
+        let named = named.get(target).copied().flatten();
+        named.map_or_else(|| format!("target {target}"), Named::name)
+    };
+    (0..targets).map(name).collect()
+}
+
+/// The lines of a panel: each target, or if they are many the quantiles of all.
 fn lines(working: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let targets = working.first().map_or(0, Vec::len);
     if targets <= APART {
@@ -164,9 +291,9 @@ fn lines(working: &[Vec<f64>]) -> Vec<Vec<f64>> {
             sample
         })
         .collect();
-    [1.0, 0.9, 0.5, 0.1, 0.0]
+    QUANTILES
         .into_iter()
-        .map(|quantile| {
+        .map(|(_, quantile)| {
             let place = ((targets - 1) as f64 * quantile).round() as usize;
             sorted.iter().map(|sample| sample[place]).collect()
         })

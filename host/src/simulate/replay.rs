@@ -26,7 +26,7 @@ use crate::upstream::{Endpoint, InFlight, UNANSWERED};
 /// Further tries of a request that got no answer, as in Kong's `retries`.
 const RETRIES: u32 = 5;
 
-/// Asks balancers what was asked in a trace of `pointsman record`
+/// Replays a trace of `pointsman record` with the balancer that was recorded and with others
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The trace
@@ -84,8 +84,9 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
     let maker = maker(&engine, component, &record.header)?;
     let rerun = rerun(&engine, &maker, saved, &record)?;
     let contenders = arguments.balancers.iter();
-    let contenders =
-        contenders.map(|name| Contender::load(&engine, name).with_context(|| name.clone()));
+    let contenders = contenders.map(|name| {
+        Contender::load(&engine, name, std::iter::empty()).with_context(|| name.clone())
+    });
     let contenders: Vec<Contender> = contenders.collect::<Result<_, _>>()?;
     let scenario = record.scenario();
     let asked = each(&contenders, |_, contender| {
@@ -110,7 +111,7 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if record.header.reads_facts && !record.header.facts {
         heading.push_str(
-            " It asks about requests, which this trace does not tell (record --facts), so it may choose otherwise.",
+            " It reads facts of requests, which this trace does not have (record --facts), so its picks may differ.",
         );
     }
     for (contender, agreement) in contenders.iter().zip(&agreement) {
@@ -136,6 +137,7 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
         &Show {
             format: arguments.format,
             out: arguments.out.as_deref(),
+            title: format!("requests recorded at {}", record.header.upstream),
         },
         &scenario,
         &outcomes,
@@ -148,7 +150,7 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
 fn maker(engine: &Arc<Engine>, component: &[u8], header: &Header) -> anyhow::Result<Contender> {
     let plugin = engine.load_trusted(component)?;
     if plugin.digest != header.digest {
-        bail!("the component in the trace is not the one that the trace is of");
+        bail!("the component in the trace does not have the digest that the trace names");
     }
     let config = header.config.clone();
     try_settings(engine, &plugin, &config).map_err(|sentence| anyhow!(sentence))?;
@@ -199,8 +201,8 @@ fn rerun(
                     again.same += 1;
                 } else if again.first_difference.is_none() {
                     let was = pick.answer;
-                    again.first_difference =
-                        Some(format!("pick {number} was {was:?} and is {answer:?}"));
+                    let now = answer.map_or_else(|fault| fault, |a| a.to_string());
+                    again.first_difference = Some(format!("pick {number} was {was} and is {now}"));
                 }
             }
             Event::Outcome { .. } => {}
@@ -264,7 +266,7 @@ impl Record {
             }
         }
         if record.came.is_empty() {
-            bail!("there is no pick in it");
+            bail!("the trace has no picks");
         }
         for history in &mut record.history {
             history.sort_by_key(|(at, _)| *at);

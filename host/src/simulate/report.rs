@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::outcome::{Outcome, Summary};
+use super::outcome::{Outcome, Summary, short_names};
 use super::scenario::Scenario;
 
 /// All have these.
@@ -24,24 +24,25 @@ const CACHED: &str = "cached";
 /// A table for each phase, if there are several, and one for all.
 pub(super) fn tables(scenario: &Scenario, outcomes: &[Outcome]) -> String {
     let mut text = String::new();
+    let names = short_names(outcomes);
     if scenario.load.len() > 1 {
         for (number, phase) in scenario.load.iter().enumerate() {
-            let of = |outcome: &Outcome| row(outcome, &outcome.phases[number]);
-            let rows: Vec<Vec<String>> = outcomes.iter().map(of).collect();
+            let of = |(outcome, name): (&Outcome, _)| row(name, &outcome.phases[number]);
+            let rows: Vec<Vec<String>> = outcomes.iter().zip(&names).map(of).collect();
             let level = phase.level * 100.0;
             table(&mut text, &format!("Load {level:.0} %"), &rows);
         }
     }
-    let of = |outcome: &Outcome| row(outcome, &outcome.total);
-    let rows: Vec<Vec<String>> = outcomes.iter().map(of).collect();
+    let of = |(outcome, name): (&Outcome, _)| row(name, &outcome.total);
+    let rows: Vec<Vec<String>> = outcomes.iter().zip(&names).map(of).collect();
     table(&mut text, "All", &rows);
     text
 }
 
-fn row(outcome: &Outcome, summary: &Summary) -> Vec<String> {
+fn row(name: &String, summary: &Summary) -> Vec<String> {
     let errors = summary.errors.sum() as f64 / summary.requests.max(1) as f64;
     let mut row = vec![
-        outcome.balancer.clone(),
+        name.clone(),
         summary.requests.to_string(),
         milliseconds(summary.p50),
         milliseconds(summary.p90),

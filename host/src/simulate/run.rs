@@ -124,6 +124,15 @@ pub(super) fn run(
     Ok(world.recorder.finish(contender, scenario))
 }
 
+/// The id of each target: that of its name, if the scenario names it.
+pub(super) fn ids(scenario: &Scenario) -> Vec<u64> {
+    let ids = scenario.named().enumerate().map(|(target, named)| {
+        let own = || Endpoint::id_of(&format!("target-{target}"), address(target));
+        named.and_then(|named| named.id().ok()).unwrap_or_else(own)
+    });
+    ids.collect()
+}
+
 /// The address of a target, which tells its number.
 fn address(target: usize) -> SocketAddr {
     let ip = Ipv4Addr::from(0x0a00_0000 + target as u32);
@@ -165,15 +174,14 @@ impl<'a> World<'a> {
                 at(fault.until + after, Event::Return(index));
             }
         }
+        let ids = ids(scenario);
         let gateways = (0..scenario.gateways).map(|_| {
             let plugin = Arc::clone(&contender.plugin);
             let config = contender.config.clone();
             let balancer = Balancer::new(Arc::clone(engine), &contender.name, plugin, config);
             let endpoints = weights.iter().enumerate().map(|(target, weight)| {
-                let address = address(target);
                 let host = format!("target-{target}");
-                let id = Endpoint::id_of(&host, address);
-                Arc::new(Endpoint::new(id, address, host, *weight))
+                Arc::new(Endpoint::new(ids[target], address(target), host, *weight))
             });
             let endpoints: Vec<_> = endpoints.collect();
             Gateway {

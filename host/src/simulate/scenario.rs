@@ -5,6 +5,8 @@ use std::path::Path;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::named::{self, Named};
+
 macro_rules! shipped {
     ($name:literal) => {
         (
@@ -150,7 +152,12 @@ pub(super) struct Phase {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Group {
+    /// As many as are named unless given.
+    #[serde(default)]
     pub(super) count: usize,
+    /// What the first ones are called; the others have names of their own.
+    #[serde(default)]
+    pub(super) endpoints: Vec<Named>,
     #[serde(default = "weight")]
     pub(super) weight: u32,
     /// Cores that each has whatever happens. A request uses one at most.
@@ -241,7 +248,7 @@ pub(super) enum Error {
     Read(String, std::io::Error),
     #[error("there is no scenario {0:?}: name a .toml file, or one of {1}")]
     Unknown(String, String),
-    #[error("{0} is no scenario: {1}")]
+    #[error("{0} is not a scenario: {1}")]
     Syntax(String, String),
     #[error("{0}: {1}")]
     Value(String, String),
@@ -260,12 +267,25 @@ impl Scenario {
                 return Err(Error::Unknown(name.into(), known.join(", ")));
             }
         };
-        let scenario: Self =
+        let mut scenario: Self =
             toml::from_str(&text).map_err(|error| Error::Syntax(name.into(), error.to_string()))?;
+        for group in &mut scenario.targets {
+            if group.count == 0 {
+                group.count = group.endpoints.len();
+            }
+        }
         match scenario.flaw() {
             Some(flaw) => Err(Error::Value(name.into(), flaw)),
             None => Ok(scenario),
         }
+    }
+
+    /// What each target is called, where it is; they are as many as targets.
+    pub(super) fn named(&self) -> impl Iterator<Item = Option<&Named>> {
+        self.targets.iter().flat_map(|group| {
+            let named = group.endpoints.iter().map(Some);
+            named.chain(std::iter::repeat(None)).take(group.count)
+        })
     }
 
     /// Length of the whole, in seconds.
@@ -310,6 +330,13 @@ impl Scenario {
         }
         for group in &self.targets {
             flaws.push(counted("targets.count", group.count));
+            if group.endpoints.len() > group.count {
+                flaws.push(Some(format!(
+                    "targets.endpoints names {} of targets.count = {}",
+                    group.endpoints.len(),
+                    group.count
+                )));
+            }
             flaws.push(positive("targets.cores", group.cores));
             flaws.push(positive("targets.speed", group.speed));
             if group.cache.is_some() && self.requests.prompts.is_none() {
@@ -339,6 +366,10 @@ impl Scenario {
         }
         let count: usize = self.targets.iter().map(|group| group.count).sum();
         flaws.push(counted("the sum of targets.count", count));
+        let names = self.targets.iter().flat_map(|group| &group.endpoints);
+        if let Err(flaw) = named::ids(names) {
+            flaws.push(Some(format!("targets.endpoints: {flaw}")));
+        }
         for fault in &self.faults {
             let [first, last] = fault.targets;
             if first > last || last >= count {
@@ -486,6 +517,12 @@ mod tests {
         assert!(toml::from_str::<Scenario>(right).unwrap().flaw().is_none());
         assert!(flaw("level = -1", "level = 0.5").contains("load.level"));
         assert!(flaw("count = 0", "count = 2").contains("targets.count"));
+        let named = |named: &str| flaw(&format!("count = 2, endpoints = [{named}]"), "count = 2");
+        let three = "{label = 'a'}, {label = 'b'}, {label = 'c'}";
+        assert!(named(three).contains("targets.endpoints names 3"));
+        assert!(named("{label = 'a'}, {label = 'a', port = 1}").contains("the label a"));
+        assert!(named("{id = '12'}").contains("16 hexadecimal digits"));
+        assert!(named("{port = 1}").contains("needs a label"));
         assert!(flaw("count = 2, weight = 0", "count = 2").contains("weight"));
         assert!(flaw("count = 2, cores = 2, machine = 1", "count = 2").contains("machine"));
         assert!(flaw("mean = nan", "mean = 1").contains("mean"));

@@ -11,10 +11,10 @@ const MOST: u64 = 1 << 24;
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Error {
     /// It does not begin as one does.
-    #[error("this is no trace of pointsman, or one of another version")]
+    #[error("this is not a trace of pointsman, or one of another version")]
     Foreign,
     /// It is cut off.
-    #[error("the trace ends in the middle of something, at byte {0}")]
+    #[error("the trace is cut off at byte {0}")]
     Cut(usize),
     /// It says what cannot be.
     #[error("the trace is damaged at byte {0}")]

@@ -141,7 +141,7 @@ fn notes(plugin: &Plugin, checks: &mut [Finding]) {
     } else if !is_semantic(version) {
         note(
             "description",
-            format!("its version {version:?} is not as semantic versioning writes it: 1.2.0"),
+            format!("its version {version:?} is not a semantic version such as 1.2.0"),
         );
     }
     let schema = Schema::compile(&plugin.config_schema);
@@ -188,7 +188,7 @@ fn refusal(engine: &Engine, plugin: &Plugin, config: &str) -> Option<String> {
     let settings: Value = match serde_json::from_str(config) {
         Ok(settings @ Value::Object(_)) => settings,
         Ok(_) => return Some("settings are a JSON object".into()),
-        Err(error) => return Some(format!("the settings are no JSON: {error}")),
+        Err(error) => return Some(format!("the settings are not JSON: {error}")),
     };
     // It was one when the component was loaded.
     if let Ok(schema) = Schema::compile(&plugin.config_schema)

@@ -126,7 +126,7 @@ fn many(subject: &Subject) -> Result<Note, Wrong> {
 /// Nobody is asked while there is no endpoint, but the table is told.
 fn empty(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[])?;
-    let table: Vec<_> = (0..3).map(|number| endpoint(number, 100)).collect();
+    let table: Vec<_> = (0..3).map(|number| trial.endpoint(number, 100)).collect();
     for _ in 0..3 {
         trial.tell(table.clone())?;
         for _ in 0..10 {
@@ -304,7 +304,7 @@ fn hostile(subject: &Subject) -> Result<Note, Wrong> {
         let weights = [1, 65_535, 100, 65_535, 1, 1, 65_535, 65_535];
         let table: Vec<_> = (0..)
             .zip(weights)
-            .map(|(n, weight)| endpoint(n, weight))
+            .map(|(n, weight)| trial.endpoint(n, weight))
             .collect();
         trial.tell(table)?;
         for pick in 0..200 {

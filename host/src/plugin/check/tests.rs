@@ -6,7 +6,7 @@ use crate::balancer::tests::guests::guest;
 
 fn checked(component: &[u8], config: &str) -> Report {
     let engine = engine().unwrap();
-    words::listen(|| report(&engine, "x.wasm".into(), component, config))
+    words::listen(|| report(&engine, "x.wasm".into(), component, config, &[]))
 }
 
 /// The checks that came to this.
@@ -83,6 +83,7 @@ fn a_balancer_that_is_dear_fails_and_the_bound_is_named() {
             engine,
             plugin,
             config: config.into(),
+            named: Vec::new(),
         };
         let mut checks = Vec::new();
         cost::measure(&subject, &mut checks);
@@ -160,7 +161,7 @@ fn settings_are_those_that_are_given() {
         .find(|shipped| shipped.name == "prequal")
         .unwrap();
     for (config, part) in [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "a JSON object"),
         (r#"{"probes": "three"}"#, "/probes: "),
         (r#"{"probs": 3}"#, "probs"),

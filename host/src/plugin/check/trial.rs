@@ -8,6 +8,7 @@ use fastrand::Rng;
 
 use super::{Subject, progress, words};
 use crate::balancer::{Balancer, Choice, Request};
+use crate::named::Named;
 use crate::upstream::Endpoint;
 
 /// Where chance begins in each trial.
@@ -22,6 +23,7 @@ pub(super) struct Wrong(pub(super) String);
 
 pub(super) struct Trial {
     balancer: Balancer,
+    named: Vec<Named>,
     pub(super) chance: Rng,
     /// The table as it was last told.
     pub(super) table: Vec<Arc<Endpoint>>,
@@ -43,6 +45,7 @@ impl Trial {
         let balancer = Balancer::new(Arc::clone(&subject.engine), "check", plugin, config);
         let mut trial = Self {
             balancer,
+            named: subject.named.clone(),
             chance: Rng::with_seed(SEED),
             table: Vec::new(),
             now: 1_000_000,
@@ -52,8 +55,9 @@ impl Trial {
         };
         let table = (0..)
             .zip(weights)
-            .map(|(number, weight)| endpoint(number, *weight));
-        trial.tell(table.collect())?;
+            .map(|(number, weight)| trial.endpoint(number, *weight));
+        let table = table.collect();
+        trial.tell(table)?;
         Ok(trial)
     }
 
@@ -62,6 +66,18 @@ impl Trial {
         // What is wrong is a fault.
         let _ = self.balancer.start_from(&[]);
         self.fault(|| "when it was made".into())
+    }
+
+    /// The endpoint of a number: the first ones are those that the author has named.
+    pub(super) fn endpoint(&self, number: u32, weight: u32) -> Arc<Endpoint> {
+        let named = self.named.get(number as usize);
+        match named.and_then(|named| named.id().ok()) {
+            Some(id) => {
+                let host = format!("endpoint-{number}");
+                Arc::new(Endpoint::new(id, address(number), host, weight))
+            }
+            None => endpoint(number, weight),
+        }
     }
 
     /// Gives the balancer another table.
@@ -136,9 +152,13 @@ impl Trial {
     }
 }
 
-/// An endpoint that nobody connects to. Its number says which it is.
+fn address(number: u32) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + number), 80))
+}
+
+/// An endpoint that no request is sent to. Its number says which it is.
 pub(super) fn endpoint(number: u32, weight: u32) -> Arc<Endpoint> {
-    let address = SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + number), 80));
+    let address = address(number);
     let host = format!("endpoint-{number}");
     let id = Endpoint::id_of(&host, address);
     Arc::new(Endpoint::new(id, address, host, weight))
