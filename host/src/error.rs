@@ -38,7 +38,13 @@ impl Error {
         Self::Plain(StatusCode::NOT_FOUND, "Not found".into())
     }
 
-    /// The request is not right, for the reason given.
+    /// What a path or a command names is not there. Kong's entities have Kong's "Not found".
+    pub fn missing(what: &str, key: &str) -> Self {
+        let message = format!("no {what} has the name or id {key:?}");
+        Self::Plain(StatusCode::NOT_FOUND, message)
+    }
+
+    /// The request is invalid, for the reason given.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::Plain(StatusCode::BAD_REQUEST, message.into())
     }

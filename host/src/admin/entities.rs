@@ -328,8 +328,7 @@ fn list(
 ) -> Answer {
     if kind == Kind::Target {
         let (_, parent) = parent.ok_or_else(Error::not_found)?;
-        let answer = targets::newest_first(admin, targets::TARGETS, parent, request, Value::from)?;
-        Ok(Json(answer).into_response())
+        targets::list(admin, parent, request)
     } else {
         list_by_id(admin, kind, parent, request)
     }

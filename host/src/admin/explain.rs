@@ -22,6 +22,7 @@ use super::{Admin, BODY_LIMIT, decode, targets};
 use crate::balancer::{self, Explained, Question, Said};
 use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields};
 use crate::error::Error;
+use crate::json::exact;
 use crate::proxy::Described;
 use crate::snapshot::complete;
 use crate::upstream;
@@ -38,7 +39,7 @@ const FIELDS: &[Field] = &[
     Field::integer("attempt")
         .default(Preset::Integer(0))
         .check(&[Check::Between(0, 32_767)]),
-    Field::integer("entropy"),
+    Field::any("entropy"),
     Field::string("balancer"),
     Field::string("version"),
     Field::any("config"),
@@ -60,7 +61,8 @@ async fn explain(
     Path(key): Path<String>,
     request: Request,
 ) -> Result<Response, Error> {
-    let entity = find(&admin, Kind::Upstream, &key)?.ok_or_else(Error::not_found)?;
+    let entity = find(&admin, Kind::Upstream, &key)?;
+    let entity = entity.ok_or_else(|| Error::missing("upstream", &key))?;
     let entity = entity.row;
     let upstream = targets::running(&admin, id_of(&entity))?;
     let input = decode::fields(FIELDS, request, BODY_LIMIT).await?;
@@ -68,12 +70,9 @@ async fn explain(
     let described = described(&input, admin.addresses.0.port())?;
     let entropy = match input.get("entropy") {
         None | Some(Value::Null) => fastrand::u64(..),
-        Some(given) => given.as_u64().ok_or_else(|| {
-            Error::field(
-                "entropy",
-                "value should be between 0 and 18446744073709551615",
-            )
-        })?,
+        // As it is answered: text past what every reader of JSON can hold.
+        Some(Value::String(digits)) => digits.parse().map_err(|_| no_entropy())?,
+        Some(given) => given.as_u64().ok_or_else(no_entropy)?,
     };
     let number = |field: &str| input.get(field).and_then(Value::as_u64).unwrap_or_default();
     let (attempt, count) = (number("attempt"), number("count"));
@@ -113,7 +112,7 @@ async fn explain(
         let mut answer = match said {
             Said::Position(position) => match table.get(*position) {
                 Some(endpoint) => json!({
-                    "endpoint": id(endpoint.id),
+                    "endpoint": targets::shown_id(endpoint.id),
                     "address": endpoint.address,
                 }),
                 None => json!({}),
@@ -122,7 +121,7 @@ async fn explain(
             Said::Failed(fault) => json!({ "fault": fault }),
             Said::NoEndpoint => json!({ "reason": upstream.reason().code() }),
         };
-        answer["entropy"] = json!(entropy);
+        answer["entropy"] = exact(*entropy);
         answer
     });
     let is_restored = handover.as_ref().is_some_and(|h| h.failure.is_none());
@@ -138,7 +137,7 @@ async fn explain(
         "handover": handover,
         "request": {
             "route": reading.route,
-            "affinity": reading.affinity.map(id),
+            "affinity": reading.affinity.map(targets::shown_id),
             "attempt": attempt,
         },
         "endpoints": seen,
@@ -146,6 +145,13 @@ async fn explain(
         "cut_short": cut_short,
     });
     Ok(Json(answer).into_response())
+}
+
+fn no_entropy() -> Error {
+    Error::field(
+        "entropy",
+        "expected an integer between 0 and 18446744073709551615",
+    )
 }
 
 /// Who is asked.
@@ -212,16 +218,11 @@ async fn who(
     })
 }
 
-/// As cookies of sticky sessions have it: more digits than a number of JSON can hold for all.
-fn id(id: u64) -> String {
-    format!("{id:016x}")
-}
-
 /// An endpoint as a balancer may see it.
 fn shown(endpoint: &upstream::Endpoint, now: u64) -> Value {
     let reported = endpoint.reported(now);
     json!({
-        "id": id(endpoint.id),
+        "id": targets::shown_id(endpoint.id),
         "address": endpoint.address,
         "host": endpoint.host.bare(),
         "weight": endpoint.weight,

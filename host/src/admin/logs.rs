@@ -22,7 +22,7 @@ pub(super) fn endpoint() -> (String, MethodRouter<Admin>, &'static str) {
 /// The last lines of a balancer's instances, the oldest first, with how many there were too many.
 async fn logs(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Json<Value>, Error> {
     let row = find(&admin, Kind::Balancer, &key)?
-        .ok_or_else(Error::not_found)?
+        .ok_or_else(|| Error::missing("balancer", &key))?
         .row;
     let name = row.get("name").and_then(Value::as_str).unwrap_or_default();
     let journal = admin.engine.journal(name);

@@ -53,7 +53,8 @@ async fn record(
             other => return Err(Error::field(other, "unknown field")),
         }
     }
-    let upstream = find(&admin, Kind::Upstream, &key)?.ok_or_else(Error::not_found)?;
+    let upstream = find(&admin, Kind::Upstream, &key)?;
+    let upstream = upstream.ok_or_else(|| Error::missing("upstream", &key))?;
     let (_, snapshot) = admin.published.current();
     let running = snapshot.upstreams.get(&id_of(&upstream.row));
     let running = running.ok_or_else(Error::not_found)?.clone();

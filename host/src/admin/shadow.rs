@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Path;
 use super::candidate::{self, Wrong};
-use super::entities::{Endpoint, id_of, parent_id};
+use super::entities::{Endpoint, find, id_of};
 use super::{Admin, targets};
 use crate::entity::{Kind, Row};
 use crate::error::Error;
@@ -26,12 +26,14 @@ pub(super) fn endpoint() -> Endpoint {
 }
 
 async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
-    let upstream = targets::running(&admin, parent_id(&admin, Kind::Upstream, &key)?)?;
+    let upstream = find(&admin, Kind::Upstream, &key)?;
+    let upstream = upstream.ok_or_else(|| Error::missing("upstream", &key))?;
+    let upstream = targets::running(&admin, id_of(&upstream.row))?;
     let balancer = upstream.balancer();
     let Some(shadow) = balancer.shadow() else {
         return Err(Error::Plain(
             StatusCode::NOT_FOUND,
-            "no balancer decides beside the first: pointsman.shadow.balancer names one".into(),
+            "this upstream has no shadow: set pointsman.shadow.balancer to add one".into(),
         ));
     };
     let balancer = Arc::clone(balancer);

@@ -116,7 +116,7 @@ fn health(admin: &Admin, key: &str, request: &Request) -> Answer {
                 &upstream,
                 &stored.row,
                 &addresses,
-                |address| json!({ "healthy": address.available }),
+                |address| json!({ "healthy": address.available, "pointsman": { "id": shown_id(address.id) } }),
             )
         });
         let healthy = upstream.is_healthy();
@@ -229,6 +229,39 @@ fn details(
     shown
 }
 
+/// The id of an endpoint, as cookies of sticky sessions, traces and `explain` have it: 16 hexadecimal digits,
+/// since a number of JSON cannot hold each of them.
+pub(super) fn shown_id(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+/// The list of an upstream's targets. The ids by which its balancer knows their addresses stand beside the
+/// rows and not in them: a client may send a row back as it came.
+pub(super) fn list(admin: &Admin, upstream: Uuid, request: &Request) -> Answer {
+    let mut answer = newest_first(admin, TARGETS, upstream, request, Value::from)?;
+    let addresses = running(admin, upstream).map_or_else(|_| Vec::new(), |u| u.addresses());
+    let rows = answer.get("data").and_then(Value::as_array);
+    let endpoints = rows.into_iter().flatten().flat_map(|row| {
+        let id = row.get("id").and_then(Value::as_str);
+        let id: Option<Uuid> = id.and_then(|id| id.parse().ok());
+        let own = addresses
+            .iter()
+            .filter(move |address| Some(address.target) == id);
+        own.map(|address| {
+            json!({
+                "target": row.get("target"),
+                "address": address.address,
+                "id": shown_id(address.id),
+            })
+        })
+    });
+    let endpoints: Vec<Value> = endpoints.collect();
+    if let Some(answer) = answer.as_object_mut() {
+        answer.insert("pointsman".into(), json!({ "endpoints": endpoints }));
+    }
+    Ok(Json(answer).into_response())
+}
+
 /// Seconds, to the millisecond.
 fn millis(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
@@ -246,6 +279,7 @@ fn sums(weights: Weights) -> Value {
 fn known(address: &AddressReport) -> Value {
     let condition = &address.condition;
     json!({
+        "id": shown_id(address.id),
         "in_flight": address.in_flight,
         "pending": address.pending,
         "connections": address.connections,

@@ -79,7 +79,7 @@ pub(super) fn text<'r>(row: &'r Row, field: &str) -> &'r str {
 }
 
 pub(super) fn balancer_of(admin: &Admin, key: &str) -> Result<Stored, Error> {
-    find(admin, Kind::Balancer, key)?.ok_or_else(Error::not_found)
+    find(admin, Kind::Balancer, key)?.ok_or_else(|| Error::missing("balancer", key))
 }
 
 /// The version of a balancer that has this digest.
@@ -108,23 +108,32 @@ pub(super) fn id(key: &str) -> Option<Uuid> {
 /// The version that a path names by its id, its digest, or the beginning of its digest.
 pub(super) fn named(admin: &Admin, balancer: &Stored, key: &str) -> Result<Stored, Error> {
     let parent = id_of(&balancer.row);
+    let missing = || {
+        let name = text(&balancer.row, "name");
+        let advice = match key.len() {
+            0..PREFIX => format!("; give its id, or {PREFIX} digits of its digest or more"),
+            _ => String::new(),
+        };
+        let message = format!("the balancer {name:?} has no version {key:?}{advice}");
+        Error::Plain(StatusCode::NOT_FOUND, message)
+    };
     if let Some(id) = id(key) {
         let found = admin.store.get(KIND, id)?;
         let link = json!({ "id": parent });
         let own = found.filter(|version| version.row.get("balancer") == Some(&link));
-        return own.ok_or_else(Error::not_found);
+        return own.ok_or_else(missing);
     }
     let digest = key.to_ascii_lowercase();
     if digest.len() == DIGEST {
         let found = of_digest(&*admin.store, parent, &digest)?;
-        return found.ok_or_else(Error::not_found);
+        return found.ok_or_else(missing);
     }
     if digest.len() < PREFIX {
-        return Err(Error::not_found());
+        return Err(missing());
     }
     let mut found = all(&*admin.store, parent)?;
     found.retain(|version| text(&version.row, "digest").starts_with(&digest));
-    let first = found.pop().ok_or_else(Error::not_found)?;
+    let first = found.pop().ok_or_else(missing)?;
     if found.is_empty() {
         return Ok(first);
     }
