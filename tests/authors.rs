@@ -141,7 +141,10 @@ fn versions_are_pushed_promoted_and_rolled_back() {
     let before = active();
     let new = run(&["push", "other.wasm", "--name", "first"]);
     assert!(new.contains("has a new version: "), "{new}");
-    assert!(new.contains("is not active"), "{new}");
+    assert!(
+        new.contains("; not active; run push again with --promote"),
+        "{new}"
+    );
     assert_eq!(active(), before);
 
     let known = run(&["push", "other.wasm", "--name", "first", "--promote"]);
@@ -154,7 +157,7 @@ fn versions_are_pushed_promoted_and_rolled_back() {
     assert!(again.contains("and it is active"), "{again}");
 
     let back = run(&["rollback", "first"]);
-    assert!(back.starts_with("first is back to sha256 "), "{back}");
+    assert!(back.starts_with("first rolled back to sha256 "), "{back}");
     assert_eq!(active(), before);
 }
 
@@ -180,7 +183,7 @@ fn what_cannot_be_made_or_built_or_pushed_is_told_in_a_sentence() {
     let admin = format!("http://{}", gateway.admin);
     for (arguments, part) in [
         (&["new", "mine"][..], "the folder mine is not empty"),
-        (&["new", "1st"], "is no name for a crate"),
+        (&["new", "1st"], "is not a name for a crate"),
         (&["build"], "what it says stands above"),
         (
             &["build", "--manifest-path", "none/Cargo.toml"],
@@ -192,7 +195,7 @@ fn what_cannot_be_made_or_built_or_pushed_is_told_in_a_sentence() {
         ),
         (
             &["rollback", "none", "--admin", &admin],
-            "the Admin API answers 404: Not found",
+            "the Admin API answers 404: no balancer has the name or id \"none\"",
         ),
     ] {
         let said = complaint(folder, &[&["plugin"], arguments].concat());

@@ -198,7 +198,7 @@ fn what_is_no_component_is_named() {
         "-o",
         text(&file),
     ]));
-    assert!(said.contains("is no Wasm component"), "{said}");
+    assert!(said.contains("is not a Wasm component"), "{said}");
     assert!(
         said.contains("application/vnd.wasm.content.layer.v1+wasm"),
         "{said}"
@@ -213,7 +213,7 @@ fn what_is_no_component_is_named() {
     ]));
     assert!(said.contains("cannot fetch"), "{said}");
     let said = refused(&plugin(&["pull", "NOT A REFERENCE", "-o", text(&file)]));
-    assert!(said.contains("is no reference"), "{said}");
+    assert!(said.contains("is not a reference"), "{said}");
 
     std::fs::write(&file, b"\0asm\x01\0\0\0").unwrap();
     let said = refused(&plugin(&[
@@ -221,5 +221,5 @@ fn what_is_no_component_is_named() {
         text(&file),
         &format!("{address}/x:1"),
     ]));
-    assert!(said.contains("is no component"), "{said}");
+    assert!(said.contains("is not a component"), "{said}");
 }

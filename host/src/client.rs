@@ -60,7 +60,9 @@ impl Admin {
         let address = match address.split_once("://") {
             None => format!("http://{address}"),
             Some(("http", _)) => address.to_owned(),
-            Some(_) => bail!("the Admin API speaks http, so {address} is no address of it"),
+            Some(_) => {
+                bail!("the Admin API speaks plain HTTP: give an http:// address, not {address}")
+            }
         };
         let agent = Agent::config_builder()
             .http_status_as_error(false)

@@ -27,9 +27,9 @@ pub enum Arguments {
     Push(push::Push),
     /// Lists the balancers of a gateway
     List(push::List),
-    /// Makes the version that was active before the active one again
+    /// Rolls a balancer back to the version that was active before
     Rollback(push::Rollback),
-    /// Lets a version take a share of the picks, or ends that
+    /// Starts a canary, in which a version takes a share of the picks, or ends it
     Canary(canary::Arguments),
     /// Fetches a component from an OCI registry
     Pull(oci::Pull),

@@ -10,7 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::client::Gateway;
 
-/// Writes down what the balancer of an upstream is asked and answers, for `pointsman replay`
+/// Records the picks of an upstream's balancer, for `pointsman replay`
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Name or id of the upstream
@@ -28,8 +28,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 64 << 20, value_name = "N")]
     max_bytes: u64,
 
-    /// Also writes down what the balancer asks about requests and is answered: paths, headers, addresses of
-    /// clients, starts of bodies
+    /// Also records what the balancer reads of requests: paths, headers, addresses of clients, starts of
+    /// bodies
     #[arg(long)]
     facts: bool,
 
@@ -57,7 +57,7 @@ pub fn record(arguments: &Arguments) -> anyhow::Result<()> {
     loop {
         let read = trace
             .read(&mut piece)
-            .context("the gateway broke off; what came until then is whole")?;
+            .context("the gateway ended the recording early; what was received is complete")?;
         if read == 0 {
             break;
         }
@@ -71,6 +71,6 @@ pub fn record(arguments: &Arguments) -> anyhow::Result<()> {
         eprint!("\r\x1b[K");
     }
     file.sync_all().with_context(cannot)?;
-    println!("{written} bytes in {shown}");
+    println!("{shown}: {written} bytes recorded");
     Ok(())
 }

@@ -490,12 +490,9 @@ impl Upstream {
         let available = live.health.is_available();
         if changed {
             self.shared.members.refresh();
-            tracing::warn!(
-                upstream = &*self.name,
-                address = %endpoint.address,
-                available,
-                "requests changed the health of an address"
-            );
+            let (upstream, address) = (&*self.name, endpoint.address);
+            let verdict = live.health.verdict();
+            tracing::warn!(upstream, %address, "passive check: {verdict}");
         }
         if changed && available {
             self.shared.trials.remove(endpoint.id);

@@ -24,6 +24,12 @@ use crate::store::{self, Store};
 
 const KIND: Kind = Kind::Balancer;
 
+/// Figures of a balancer that are shown under an old and a new name.
+const RENAMED: [(&str, &str); 2] = [
+    ("host_choices", "fallback_picks"),
+    ("host_choices_by_kind", "fallback_picks_by_kind"),
+];
+
 type Endpoint = (String, MethodRouter<Admin>, &'static str);
 
 impl From<LoadError> for Error {
@@ -105,8 +111,8 @@ async fn install(
         if known.row.get("source") != Some(&"shipped".into()) {
             tracing::warn!(
                 balancer = shipped.name,
-                "a balancer of this name ships with the gateway now; the one that was uploaded stays: \
-                 delete it, and the next start brings the one that ships"
+                "this version of the gateway ships a balancer of this name; the uploaded one stays: \
+                 delete it, and the next start installs the shipped one"
             );
             return Ok(());
         }
@@ -181,6 +187,10 @@ fn usage(admin: &Admin, name: &Value, digests: &[&Value]) -> Result<Value, Error
         if digests.contains(&&digest) {
             let mut counted = json!(balancer.counters());
             counted["version"] = digest;
+            // The old names stay for one release.
+            for (old, new) in RENAMED {
+                counted[new] = counted[old].clone();
+            }
             usage.insert(upstream.name.to_string(), counted);
         }
     }

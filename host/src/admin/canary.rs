@@ -111,7 +111,7 @@ async fn show(
     let version = named(&admin, &balancer, &version)?;
     let shown = shown(&admin, &balancer.row);
     let own = shown.filter(|canary| canary.get("version") == version.row.get("digest"));
-    Ok(Json(own.ok_or_else(Error::not_found)?).into_response())
+    Ok(Json(own.ok_or_else(|| not_a_canary(&version.row))?).into_response())
 }
 
 /// Lets a version take a share of the picks. Where it does already, it begins anew with other bounds.
@@ -181,6 +181,12 @@ fn asked(input: Row) -> Result<Row, Violations> {
     }
 }
 
+fn not_a_canary(version: &Row) -> Error {
+    let digest = version.get("digest").and_then(Value::as_str);
+    let message = format!("the version {} is not a canary", digest.unwrap_or_default());
+    Error::Plain(StatusCode::NOT_FOUND, message)
+}
+
 /// Ends a canary by hand, or forgets one that is over.
 async fn end(
     State(admin): State<Admin>,
@@ -191,7 +197,7 @@ async fn end(
         let version = named(&admin, &balancer, &version)?;
         let canary = canary_in(&balancer.row);
         if canary.is_none_or(|canary| canary.get("version") != version.row.get("digest")) {
-            return Err(Error::not_found());
+            return Err(not_a_canary(&version.row));
         }
         if put(&admin, balancer, Value::Null).await?.is_some() {
             return Ok(StatusCode::NO_CONTENT);
@@ -277,19 +283,27 @@ async fn pass(admin: &Admin, canary: &Canary) {
     let reason = if canary.settings.promote {
         match promote(admin, canary).await {
             Ok(true) => {
-                tracing::info!(balancer, version, "a canary has passed, and is made active");
+                // The snapshot's compiler says that it has ended.
                 return;
             }
             // What ended it is told by whoever did.
             Ok(false) => return,
             Err(error) => {
-                let reason = format!("it could not be made active: {}", error.message());
-                tracing::warn!(balancer, version, "a canary has passed: {reason}");
+                let reason = format!("it could not be promoted: {}", error.message());
+                tracing::warn!(
+                    balancer,
+                    version,
+                    "canary passed, but not promoted: {reason}"
+                );
                 Some(reason)
             }
         }
     } else {
-        tracing::info!(balancer, version, "a canary has passed: it can be promoted");
+        tracing::info!(
+            balancer,
+            version,
+            "canary passed: it keeps its share until it is promoted"
+        );
         None
     };
     conclude(admin, canary, CanaryState::Passed, reason).await;
@@ -342,7 +356,7 @@ async fn conclude(admin: &Admin, canary: &Canary, state: CanaryState, reason: Op
                 tracing::error!(
                     balancer,
                     state,
-                    "cannot write down what became of a canary: {cause}"
+                    "cannot store the outcome of a canary: {cause}"
                 );
                 tokio::time::sleep(PAUSE).await;
             }

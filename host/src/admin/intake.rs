@@ -203,7 +203,7 @@ pub async fn resume_checks(admin: Admin) {
     let is_checking = |row: &Row| row.get("state") == Some(&"checking".into());
     let unfinished = admin.store.list(KIND, None, usize::MAX, &is_checking);
     for version in unfinished.unwrap_or_else(|error| {
-        tracing::error!("cannot look for checks to go on with: {error}");
+        tracing::error!("cannot look for unfinished checks of components: {error}");
         Vec::new()
     }) {
         let balancer = version.row.get("balancer").and_then(Value::as_object);
@@ -249,7 +249,10 @@ async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Pl
             Ok(false) => {}
             Err::<_, Error>(error) => {
                 // The row still says that it is being checked, and at the next start it is.
-                tracing::error!(version = digest, "cannot write down a check: {error:?}");
+                tracing::error!(
+                    version = digest,
+                    "cannot store the outcome of a check: {error:?}"
+                );
                 return;
             }
         }

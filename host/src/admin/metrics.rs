@@ -206,20 +206,29 @@ impl Figures {
         let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
         page.whole(
             "pointsman_picks",
-            "Picks asked for, since this balancer took over",
+            "Picks requested since this balancer took over",
             counter,
             self.each(|counters| counters.picks),
         )?;
-        let host_choices = self.upstreams.iter().flat_map(|figure| {
-            let kinds = figure.counters.host_choices_by_kind.by_kind();
-            let [upstream, balancer] = figure.labels();
-            kinds.map(|(kind, number)| ([upstream, balancer, ("kind", kind)], number))
-        });
+        let fallback_picks = || {
+            self.upstreams.iter().flat_map(|figure| {
+                let kinds = figure.counters.host_choices_by_kind.by_kind();
+                let [upstream, balancer] = figure.labels();
+                kinds.map(move |(kind, number)| ([upstream, balancer, ("kind", kind)], number))
+            })
+        };
+        // The old name stays for one release.
         page.whole(
             "pointsman_host_choices",
-            "Picks that the gateway made by itself, by the reason",
+            "Renamed: see pointsman_fallback_picks",
             counter,
-            host_choices,
+            fallback_picks(),
+        )?;
+        page.whole(
+            "pointsman_fallback_picks",
+            "Picks that the gateway made in place of the balancer, by the reason",
+            counter,
+            fallback_picks(),
         )?;
         page.whole(
             "pointsman_refused",
@@ -243,7 +252,7 @@ impl Figures {
         let switches = switches.map(|figure| ([figure.labels()[0]], figure.counters.switches));
         page.whole(
             "pointsman_switches",
-            "Times that another balancer or other settings took over",
+            "Switches to another balancer or other settings",
             counter,
             switches,
         )?;
@@ -284,7 +293,7 @@ impl Figures {
         });
         page.whole(
             "pointsman_rejected",
-            "Requests that were answered 503 for want of an endpoint, by the reason",
+            "Requests answered 503 because no endpoint was available, by the reason",
             counter,
             rejections,
         )?;
@@ -309,25 +318,25 @@ impl Figures {
         };
         page.whole(
             "pointsman_shadow_compared",
-            "Picks that a shadow has answered beside the balancer that serves",
+            "Picks that both the shadow and the balancer that serves have made",
             MetricType::Counter,
             each(|shadow| shadow.compared),
         )?;
         page.whole(
             "pointsman_shadow_agreed",
-            "Those of them where both chose the same",
+            "Compared picks in which both chose the same endpoint",
             MetricType::Counter,
             each(|shadow| shadow.agreed),
         )?;
         page.whole(
             "pointsman_shadow_unanswered",
-            "Picks that a shadow had no answer to",
+            "Picks that the shadow failed to make",
             MetricType::Counter,
             each(|shadow| shadow.unanswered),
         )?;
         page.whole(
             "pointsman_shadow_dropped",
-            "Picks that were not compared for want of time",
+            "Picks that were not compared because the shadow fell behind",
             MetricType::Counter,
             each(|shadow| shadow.dropped),
         )
@@ -341,25 +350,25 @@ impl Figures {
         let counter = MetricType::Counter;
         page.whole(
             "pointsman_canary_picks",
-            "Picks asked for while a version takes a share of them, by who was asked",
+            "Picks requested during a canary, by side",
             counter,
             each(|figures| figures.picks),
         )?;
         page.whole(
             "pointsman_canary_faults",
-            "Faults of either side's instances",
+            "Faults of instances during a canary, by side",
             counter,
             each(|figures| figures.faults),
         )?;
         page.whole(
             "pointsman_canary_requests",
-            "Requests that either side has placed, retries included",
+            "Requests placed during a canary, retries included, by side",
             counter,
             each(|figures| figures.requests),
         )?;
         page.whole(
             "pointsman_canary_errors",
-            "Those of them that failed",
+            "Requests placed during a canary that failed, by side",
             counter,
             each(|figures| figures.errors),
         )?;

@@ -198,7 +198,7 @@ fn no_version(balancer: &Value, version: &str) -> Error {
 pub(super) fn unknown_version(balancer: &Value, version: &str) -> String {
     let name = balancer.as_str().unwrap_or_default();
     format!(
-        "{version} is no version of the balancer \"{name}\": give the digest or the id of one, or null to follow the active one"
+        "{version} is not a version of the balancer \"{name}\": give the digest or the id of one, or null to follow the active one"
     )
 }
 

@@ -41,7 +41,7 @@ impl Cache {
         // What is in the folder will run in this process, so nobody else may write there.
         let owner = fs::symlink_metadata(folder)?;
         if !owner.is_dir() || owner.uid() != rustix::process::geteuid().as_raw() {
-            return Err(io::Error::other("it belongs to someone else"));
+            return Err(io::Error::other("it belongs to another user"));
         }
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         let mut hasher = DefaultHasher::new();

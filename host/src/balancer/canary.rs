@@ -174,7 +174,11 @@ impl Canary {
             return;
         }
         let (balancer, version) = (&*self.name, &*self.plugin.digest);
-        tracing::warn!(balancer, version, "a canary has returned: {reason}");
+        tracing::warn!(
+            balancer,
+            version,
+            "canary broke a bound, its share returns to the active version: {reason}"
+        );
         self.verdict.send_if_modified(|verdict| {
             let open = *verdict == Verdict::Open;
             if open {

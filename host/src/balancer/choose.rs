@@ -473,7 +473,7 @@ impl Inner {
         tracing::warn!(
             upstream,
             plugin,
-            "the balancer failed: {text}; the gateway chooses by itself, and makes a new instance in {pause:?}"
+            "balancer fault: {text}; fallback picks until a new instance is made in {pause:?}"
         );
         self.note_judged(upstream, &text);
         self.counters.last_fault = Some(text);

@@ -158,7 +158,7 @@ impl Output {
             tracing::warn!(
                 upstream,
                 plugin,
-                "the balancer says too much: {dropped} lines were dropped"
+                "the balancer logs too much: {dropped} lines were dropped"
             );
             self.dropped = 0;
         }

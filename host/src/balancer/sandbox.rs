@@ -279,7 +279,7 @@ const NO_CHANGE: u64 = u64::MAX;
 impl Guest {
     fn value(&self, column: u32, position: u32) -> wasmtime::Result<u32> {
         let Some(column) = Column::of_handle(column) else {
-            wasmtime::bail!("{column} is the handle of no column");
+            wasmtime::bail!("{column} is not the handle of a column");
         };
         let Some(endpoint) = self.endpoints.get(position as usize) else {
             let length = self.endpoints.len();

@@ -19,11 +19,11 @@ pub struct Arguments {
     #[command(flatten)]
     bounds: Bounds,
 
-    /// Makes it active once it has passed
+    /// Promotes it once it has passed
     #[arg(long, requires = "duration")]
     promote: bool,
 
-    /// Ends it
+    /// Ends the canary
     #[arg(long, conflicts_with_all = ["Bounds", "promote"])]
     end: bool,
 
@@ -78,9 +78,7 @@ fn done(arguments: &Arguments, admin: &Admin) -> anyhow::Result<String> {
     let path = format!("{}/versions/{key}/canary", path_of(name));
     if arguments.end {
         admin.delete(&path)?;
-        return Ok(format!(
-            "{name}: the version {version} takes no picks any longer\n"
-        ));
+        return Ok(format!("{name}: canary {version} ended\n"));
     }
     let made = admin.post_fields(&path, &fields(arguments))?.body;
     let share = made.get("share_percent").cloned().unwrap_or_default();

@@ -126,7 +126,7 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !starts || !name.chars().all(fits) || name.len() > LONGEST_NAME {
         bail!(
-            "{name:?} is no name for a crate: a letter first, then letters, digits, - and _, \
+            "{name:?} is not a name for a crate: a letter first, then letters, digits, - and _, \
              {LONGEST_NAME} at most"
         );
     }

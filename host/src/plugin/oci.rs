@@ -89,7 +89,7 @@ pub(super) fn publish(arguments: &Publish) -> anyhow::Result<()> {
     let component = read(&arguments.file)?;
     let config = config(&component).with_context(|| {
         let file = arguments.file.display();
-        format!("{file} is no component: build it for the target wasm32-wasip2")
+        format!("{file} is not a component: build it for the target wasm32-wasip2")
     })?;
     let artifact = block_on(send(&reference, &account, component, &config))??;
     super::print(&format!("{}@{artifact}\n", arguments.reference))
@@ -101,7 +101,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 
 fn parse(text: &str) -> anyhow::Result<Reference> {
     text.parse().map_err(|error| {
-        anyhow!("{text:?} is no reference such as ghcr.io/me/my-balancer:1.0.0: {error}")
+        anyhow!("{text:?} is not a reference such as ghcr.io/me/my-balancer:1.0.0: {error}")
     })
 }
 
@@ -150,7 +150,7 @@ async fn fetch(reference: &Reference, account: &RegistryAuth) -> anyhow::Result<
         OciManifest::Image(image) => layer(image),
         OciManifest::ImageIndex(_) => Err(anyhow!("it is an index of several images")),
     };
-    let manifest_layer = layer.with_context(|| format!("{reference} is no Wasm component"))?;
+    let manifest_layer = layer.with_context(|| format!("{reference} is not a Wasm component"))?;
     let mut component = Vec::new();
     client
         .pull_blob(reference, manifest_layer, &mut component)

@@ -28,7 +28,7 @@ pub struct Push {
     #[arg(long)]
     name: Option<String>,
 
-    /// Makes a new version the active one at once
+    /// Promotes a new version: makes it the active one at once
     #[arg(long)]
     promote: bool,
 
@@ -118,7 +118,7 @@ fn upload(admin: &Admin, name: &str, component: &[u8], promote: bool) -> anyhow:
     };
     if !promote {
         return Ok(format!(
-            "{said}; it is not active: --promote makes it that\n"
+            "{said}; not active; run push again with --promote\n"
         ));
     }
     admin.post(&format!("{path}/versions/{id}/promote"))?;
@@ -133,7 +133,7 @@ pub(super) fn list(arguments: &List) -> anyhow::Result<()> {
 fn listed(admin: &Admin) -> anyhow::Result<String> {
     let header = ["name", "source", "version", "active", "sha256", "upstreams"];
     let mut rows = vec![header.map(String::from)];
-    let none = || anyhow!("this is no Admin API of Pointsman: it has no balancers");
+    let none = || anyhow!("this is not the Admin API of Pointsman: it has no balancers");
     for balancer in all(admin, "/balancers")?.ok_or_else(none)? {
         rows.push(line(admin, &balancer)?);
     }
@@ -192,16 +192,14 @@ pub(super) fn rollback(arguments: &Rollback) -> anyhow::Result<()> {
 fn rolled_back(admin: &Admin, name: &str) -> anyhow::Result<String> {
     let answer = admin.post(&format!("{}/rollback", path_of(name)))?;
     let digest = text(&answer.body, "digest");
-    Ok(format!("{name} is back to sha256 {digest}\n"))
+    Ok(format!("{name} rolled back to sha256 {digest}\n"))
 }
 
 /// Whether the gateway has got what was sent.
 fn verify(said: &Value, digest: &str) -> anyhow::Result<()> {
     let got = text(said, "digest");
     if got != digest {
-        bail!(
-            "the gateway has got something else: its sha256 is {got:?}, and that of the file {digest}"
-        );
+        bail!("the gateway received something else: sha256 {got:?}, and the file has {digest}");
     }
     Ok(())
 }

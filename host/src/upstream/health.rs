@@ -187,6 +187,17 @@ impl Health {
         !self.is_available() && self.taken_out_by() == Some(Source::Passive)
     }
 
+    /// What the last report has made of it, in words for the log.
+    pub(super) fn verdict(&self) -> String {
+        let condition = self.condition();
+        if condition.available {
+            return "target marked healthy".to_owned();
+        }
+        let detail = condition.last_failure.map(|event| cause(&event.detail));
+        let (detail, count) = (detail.unwrap_or_default(), condition.failures);
+        format!("target marked unhealthy ({detail} × {count})")
+    }
+
     /// What is known of it.
     pub(super) fn condition(&self) -> Condition {
         let inner = self.inner.lock();
@@ -260,6 +271,15 @@ impl Inner {
     }
 }
 
+/// The cause in an error's words: without what failed, and without the number that the system has for it.
+fn cause(detail: &str) -> String {
+    let bare = detail.strip_prefix("cannot connect: ").unwrap_or(detail);
+    let bare = bare.split(" (os error").next().unwrap_or(bare);
+    let mut letters = bare.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}
+
 /// Seconds since 1970, to the millisecond.
 pub(super) fn now() -> f64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -292,6 +312,19 @@ mod tests {
         assert!(!tell(&health, Report::Success));
         assert!(tell(&health, Report::Success));
         assert!(health.is_available());
+    }
+
+    #[test]
+    fn the_log_says_what_took_a_target_out_and_how_often() {
+        let health = Health::default();
+        let refused = || "cannot connect: Connection refused (os error 111)".to_owned();
+        for _ in 0..2 {
+            health.report(Source::Passive, Report::TcpFailure, &LIMITS, refused);
+        }
+        let verdict = health.verdict();
+        assert_eq!(verdict, "target marked unhealthy (connection refused × 2)");
+        health.set(true, Source::Manual);
+        assert_eq!(health.verdict(), "target marked healthy");
     }
 
     #[test]

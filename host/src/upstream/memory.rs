@@ -65,7 +65,7 @@ impl Memory {
         let path = folder.join("health.json");
         let kept: Vec<Entry> = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!("{} is not right, and is left out: {error}", path.display());
+                tracing::warn!("{} is invalid and is ignored: {error}", path.display());
                 Vec::new()
             }),
             Err(_) => Vec::new(),

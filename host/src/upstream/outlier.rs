@@ -146,7 +146,8 @@ async fn watch(members: Weak<Members>) {
         let interval = Duration::try_from_secs_f64(settings.interval).unwrap_or_default();
         if policy.watches_outliers() && looked.elapsed() >= interval {
             looked = now;
-            let lives = members.each(|member| Arc::clone(&member.live));
+            let known = members.each(|member| (member.address, Arc::clone(&member.live)));
+            let (addresses, lives): (Vec<_>, Vec<_>) = known.into_iter().unzip();
             let seen: Vec<Seen> = (0..).zip(&lives).map(Seen::of).collect();
             let outliers = outliers(&seen, settings);
             for (number, live) in (0..).zip(&lives) {
@@ -155,7 +156,8 @@ async fn watch(members: Weak<Members>) {
                     changed = true;
                     tracing::warn!(
                         upstream = &*members.name(),
-                        "an address does worse than its peers: out for {time:?}"
+                        address = %addresses[number],
+                        "outlier detection: target ejected for {time:?}, it does worse than its peers"
                     );
                 } else {
                     live.ejection.behaved();

@@ -159,7 +159,10 @@ impl Policy {
             .map_or(Trust::System, |texts| {
                 let read = Authorities::parse(texts);
                 let read = read.unwrap_or_else(|error| {
-                    tracing::error!(upstream = upstream.name, "no authority is trusted: {error}");
+                    tracing::error!(
+                        upstream = upstream.name,
+                        "no certificate authority is trusted: {error}"
+                    );
                     Authorities::none()
                 });
                 Trust::Only(Arc::new(read))

@@ -255,9 +255,9 @@ impl Job {
             return;
         };
         members.refresh();
-        let available = health.is_available();
-        let (upstream, address, said) = (&*members.name(), self.target.address(), said());
-        tracing::warn!(upstream, %address, available, "probes changed the health of an address: {said}");
+        let (upstream, address) = (&*members.name(), self.target.address());
+        let verdict = health.verdict();
+        tracing::warn!(upstream, %address, "active check: {verdict}");
     }
 }
 

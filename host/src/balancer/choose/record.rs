@@ -33,7 +33,7 @@ impl Balancer {
     /// recording.
     ///
     /// # Errors
-    /// When it is being recorded already, a canary takes a share, or the instance cannot be made.
+    /// When the upstream is being recorded already, a canary takes a share, or the instance cannot be made.
     pub fn record(&self, recording: Recording) -> Result<u64, String> {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
@@ -42,7 +42,7 @@ impl Balancer {
         }
         if inner.judged.is_some() {
             return Err(
-                "a canary takes a share of its picks, and a trace tells of one component: end it first"
+                "a canary takes a share of the picks, and a trace is of one component: end the canary first"
                     .into(),
             );
         }

@@ -15,7 +15,7 @@ use crate::balancer::limits::Limits;
 use crate::balancer::tally::TIMED;
 
 /// Why nobody is asked for a state.
-const SLOW: &str = "handing over took too long before, perhaps for another upstream";
+const SLOW: &str = "an earlier hand-over took too long, perhaps for another upstream";
 
 /// Who is to choose.
 struct Successor {
@@ -145,7 +145,7 @@ impl Balancer {
             return Ok(None);
         }
         if inner.tape.is_some() {
-            return Err("it is being recorded, and a trace tells of no such question".into());
+            return Err("a recording is running, and a trace cannot hold a hand-over".into());
         }
         if inner.plugin.prepared.is_slow() || next.prepared.is_slow() {
             return Err(SLOW.into());
@@ -221,7 +221,7 @@ impl Inner {
         tracing::warn!(
             upstream,
             plugin,
-            "the state of the balancer was not handed over, and it starts from nothing: {failure}"
+            "the state was not handed over, and the new instance starts without: {failure}"
         );
         self.counters.faults.state += 1;
         self.note_judged(upstream, &failure);

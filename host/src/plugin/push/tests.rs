@@ -99,7 +99,7 @@ fn a_known_name_gets_a_version_which_waits_to_be_promoted() {
     let (said, sent) = push_to(exchanges(), false);
     assert_eq!(
         said.unwrap(),
-        "mine has a new version: v2; it is not active: --promote makes it that\n"
+        "mine has a new version: v2; not active; run push again with --promote\n"
     );
     assert_eq!(sent[1], COMPONENT);
     let mut more = exchanges();
@@ -247,7 +247,7 @@ fn a_rollback_says_where_to() {
     )]);
     let said = rolled_back(&Admin::at(&address.to_string()).unwrap(), "mine").unwrap();
     served.join().unwrap();
-    assert_eq!(said, format!("mine is back to sha256 {}\n", digest()));
+    assert_eq!(said, format!("mine rolled back to sha256 {}\n", digest()));
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Compiler {
                     tracing::info!(
                         balancer = balancer.name,
                         version,
-                        "a canary takes {share} % of the picks"
+                        "canary started: {share} % of the picks"
                     );
                     let (name, plugin) = (balancer.name.clone(), Arc::clone(plugin));
                     Arc::new(Canary::new(wanted.clone(), *id, name, plugin))
@@ -43,11 +43,11 @@ impl Compiler {
                 canary.end();
                 let row = self.balancers.get(&id).and_then(|row| row.canary.as_ref());
                 let own = row.filter(|row| row.id == canary.settings.id);
+                let state = own.map_or("by the operator", |row| row.state.name());
                 tracing::info!(
                     balancer = canary.name,
                     version = canary.plugin.digest,
-                    state = own.map(|row| row.state.name()),
-                    "a canary takes no picks any longer"
+                    "canary ended: {state}"
                 );
             }
         }

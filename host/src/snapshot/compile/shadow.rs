@@ -29,7 +29,7 @@ impl Compiler {
             tracing::warn!(
                 upstream = entity.name,
                 version,
-                "no balancer {name:?} is loaded: it does not decide beside the first"
+                "no balancer {name:?} is loaded: the upstream has no shadow"
             );
             return None;
         };

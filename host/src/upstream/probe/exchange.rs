@@ -68,9 +68,9 @@ pub(super) enum Error {
     Broken(io::Error),
     #[error("the TLS handshake failed: {0}")]
     Tls(io::Error),
-    #[error("{0:?} is no name for TLS")]
+    #[error("{0:?} is not a name for TLS")]
     Name(String),
-    #[error("the answer is no HTTP: {0}")]
+    #[error("the answer is not HTTP: {0}")]
     NotHttp(String),
     #[error("gRPC: {0}")]
     Grpc(String),

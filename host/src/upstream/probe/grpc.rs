@@ -45,7 +45,7 @@ where
         match code.map(|code| code.as_bytes()) {
             Some(b"0") => serving_status(&body.to_bytes()),
             Some(code) => Err(format!("status {}", String::from_utf8_lossy(code))),
-            None => Err(format!("no gRPC at all, but HTTP status {}", parts.status)),
+            None => Err(format!("not gRPC, but HTTP status {}", parts.status)),
         }
     };
     let mut asked = std::pin::pin!(asked);
@@ -62,7 +62,7 @@ where
 
 /// Reads a `HealthCheckResponse`: its field 1, a number that is 0 where it is left out.
 fn serving_status(message: &[u8]) -> Result<u64, String> {
-    let malformed = || "the answer is no HealthCheckResponse".to_owned();
+    let malformed = || "the answer is not a HealthCheckResponse".to_owned();
     let (head, mut rest) = message.split_at_checked(5).ok_or_else(malformed)?;
     if head.first() != Some(&0) {
         return Err("the answer is compressed".to_owned());
