@@ -77,7 +77,11 @@ impl Pattern {
             .map_err(|error| match error.size_limit() {
                 Some(LARGEST) => PatternError::TooLarge,
                 Some(_) => PatternError::NoRoom { left },
-                None => invalid(pattern, &error.to_string()),
+                // The error itself tells only which of several patterns it is about.
+                None => match error.syntax_error() {
+                    Some(wrong) => invalid(pattern, &wrong.to_string()),
+                    None => invalid(pattern, &error.to_string()),
+                },
             })?;
         // The programs are shared, and each worker that matches has a cache of its own.
         let size = regex.memory_usage() + regex.create_cache().memory_usage() + FRAME;
