@@ -39,4 +39,5 @@ mod retries;
 mod shadow;
 mod simulate;
 mod tls;
+mod usage;
 mod versions;
