@@ -69,6 +69,14 @@ impl Raw {
         self.0.read_to_end(&mut read).map(|_| read)
     }
 
+    /// Whether something has come that is not read yet.
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.0.set_nonblocking(true).unwrap();
+        let has = self.0.peek(&mut [0]).is_ok_and(|read| read > 0);
+        self.0.set_nonblocking(false).unwrap();
+        has
+    }
+
     /// Whether the other side has closed the connection; waits for it.
     pub(crate) fn is_closed(&mut self) -> bool {
         match self.0.read(&mut [0; 1024]) {
