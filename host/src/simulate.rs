@@ -169,7 +169,7 @@ fn contenders(named: &[String]) -> Vec<&str> {
         SHIPPED.iter().any(|shipped| shipped.name == component)
     };
     let mut names: Vec<&str> = named.iter().map(String::as_str).collect();
-    if !names.iter().any(|name| is_shipped(name)) {
+    if !names.iter().any(is_shipped) {
         names.extend(SHIPPED.iter().map(|shipped| shipped.name));
     }
     names

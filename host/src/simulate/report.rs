@@ -27,22 +27,22 @@ pub(super) fn tables(scenario: &Scenario, outcomes: &[Outcome]) -> String {
     let names = short_names(outcomes);
     if scenario.load.len() > 1 {
         for (number, phase) in scenario.load.iter().enumerate() {
-            let of = |(outcome, name): (&Outcome, _)| row(name, &outcome.phases[number]);
+            let of = |(outcome, name): (&Outcome, &String)| row(name, &outcome.phases[number]);
             let rows: Vec<Vec<String>> = outcomes.iter().zip(&names).map(of).collect();
             let level = phase.level * 100.0;
             table(&mut text, &format!("Load {level:.0} %"), &rows);
         }
     }
-    let of = |(outcome, name): (&Outcome, _)| row(name, &outcome.total);
+    let of = |(outcome, name): (&Outcome, &String)| row(name, &outcome.total);
     let rows: Vec<Vec<String>> = outcomes.iter().zip(&names).map(of).collect();
     table(&mut text, "All", &rows);
     text
 }
 
-fn row(name: &String, summary: &Summary) -> Vec<String> {
+fn row(name: &str, summary: &Summary) -> Vec<String> {
     let errors = summary.errors.sum() as f64 / summary.requests.max(1) as f64;
     let mut row = vec![
-        name.clone(),
+        name.to_owned(),
         summary.requests.to_string(),
         milliseconds(summary.p50),
         milliseconds(summary.p90),
