@@ -60,10 +60,11 @@ impl Entry {
 }
 
 impl Memory {
-    /// Reads what was kept in `folder`. What cannot be read is forgotten: it is no configuration.
+    /// Reads what was kept in `folder`. What cannot be read is forgotten, each entry by itself: it is no
+    /// configuration.
     pub fn open(folder: &Path) -> Self {
         let path = folder.join("health.json");
-        let kept: Vec<Entry> = match std::fs::read(&path) {
+        let kept: Vec<serde_json::Value> = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 tracing::warn!("{} is invalid and is ignored: {error}", path.display());
                 Vec::new()
@@ -71,10 +72,18 @@ impl Memory {
             Err(_) => Vec::new(),
         };
         let now = now();
-        let kept = kept.into_iter().filter(|entry| entry.lasts(now));
+        let read = |entry| match serde_json::from_value::<Entry>(entry) {
+            Ok(entry) => Some(entry),
+            Err(error) => {
+                tracing::warn!("{}: an entry is left out: {error}", path.display());
+                None
+            }
+        };
+        let kept = kept.into_iter().filter_map(read);
+        let kept: Vec<Entry> = kept.filter(|entry| entry.lasts(now)).collect();
         Self {
             path,
-            entries: Mutex::new(kept.map(|entry| (entry.key(), entry)).collect()),
+            entries: Mutex::new(kept.into_iter().map(|e| (e.key(), e)).collect()),
             changed: Notify::new(),
         }
     }
@@ -259,6 +268,19 @@ mod tests {
         assert_eq!(memory.recall("v", 1), Some(Source::Active));
         assert_eq!(memory.recall("u", 1), None);
         assert_eq!(memory.recall("v", 2), None);
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::open(folder.path());
+        memory.keep("u", 1, Source::Active);
+        memory.save().unwrap();
+        let text = std::fs::read_to_string(&memory.path).unwrap();
+        let spoilt = text.replacen('[', r#"[{"upstream": 5}, 7, "#, 1);
+        std::fs::write(&memory.path, spoilt).unwrap();
+        let memory = Memory::open(folder.path());
+        assert_eq!(memory.recall("u", 1), Some(Source::Active));
     }
 
     #[test]
