@@ -38,6 +38,7 @@ mod recovery;
 mod retries;
 mod shadow;
 mod simulate;
+mod store_faults;
 mod tls;
 mod usage;
 mod versions;

@@ -7,6 +7,7 @@ mod balancers;
 mod bounds;
 mod canary;
 mod candidate;
+mod changes;
 mod decode;
 mod entities;
 mod explain;
@@ -112,6 +113,11 @@ fn router(admin: Admin) -> Router {
     let mut endpoints: Vec<(String, MethodRouter<Admin>, &'static str)> = vec![
         ("/".into(), get(info::root), "GET, HEAD, OPTIONS"),
         ("/status".into(), get(info::status), "GET, HEAD, OPTIONS"),
+        (
+            "/status/ready".into(),
+            get(info::ready),
+            "GET, HEAD, OPTIONS",
+        ),
         ("/metrics".into(), get(metrics::show), "GET, HEAD, OPTIONS"),
     ];
     endpoints.extend(balancers::endpoints());

@@ -237,6 +237,19 @@ impl From<store::Error> for Error {
                 StatusCode::CONFLICT,
                 "the entity was changed by others at the same time: try again".into(),
             ),
+            store::Error::Unreadable { reason, .. } => {
+                Self::bad_request(format!("the entity cannot be stored: {reason}"))
+            }
+            store::Error::SetAside { kind, id, reason } => Self::Plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!(
+                    "the stored row {id} of {} is set aside: {reason}; DELETE removes it",
+                    kind.name()
+                ),
+            ),
+            store::Error::Unavailable(reason) => {
+                Self::Plain(StatusCode::SERVICE_UNAVAILABLE, reason)
+            }
             store::Error::Backend(cause) => {
                 tracing::error!("{cause}");
                 Self::Plain(

@@ -42,6 +42,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // What Kong and nginx end with in order.
     let mut quit = signal(SignalKind::quit())?;
     tokio::spawn(ignore_reloads()?);
+    // A file that grows past the limit of its size is an error, which is told, and not the end.
+    let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
 
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.data_dir)?);
     let engine = Engine::new(balancer::Settings {

@@ -6,6 +6,8 @@
 
 mod sled;
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
@@ -68,6 +70,15 @@ impl Write {
     pub fn id(&self) -> Uuid {
         match self {
             Self::Insert { id, .. } | Self::Replace { id, .. } | Self::Delete { id, .. } => *id,
+        }
+    }
+
+    /// The kind of the row.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Insert { kind, .. } | Self::Replace { kind, .. } | Self::Delete { kind, .. } => {
+                *kind
+            }
         }
     }
 
@@ -170,9 +181,62 @@ pub enum Error {
         /// The id.
         id: Uuid,
     },
+    /// The row could not be read again if it were stored. Nothing is.
+    #[error("the entity cannot be stored: {reason}")]
+    Unreadable {
+        /// Which entity.
+        kind: Kind,
+        /// What is wrong with it, as the end of a sentence.
+        reason: String,
+    },
+    /// The row was found unusable at the start, and is left out of lists and of what is in effect until
+    /// it is deleted.
+    #[error("the row {id} of {} is set aside: {reason}", kind.name())]
+    SetAside {
+        /// Which entity.
+        kind: Kind,
+        /// The id.
+        id: Uuid,
+        /// What is wrong with it, as the end of a sentence.
+        reason: String,
+    },
+    /// The store cannot be written now. Unless the reason says otherwise, nothing has changed.
+    #[error("{0}")]
+    Unavailable(String),
     /// What the store is kept on failed.
     #[error("the store failed: {0}")]
     Backend(String),
+}
+
+/// How the store is.
+#[derive(Debug, Clone, Default)]
+pub struct Condition {
+    /// Why it cannot be written; none while it can.
+    pub failure: Option<Failure>,
+    /// How often it has become unwritable since the start.
+    pub failures: u64,
+    /// The rows that are left out.
+    pub set_aside: Vec<SetAside>,
+}
+
+/// Why the store cannot be written.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The reason, as a sentence without its full stop.
+    pub reason: String,
+    /// Since when.
+    pub since: SystemTime,
+}
+
+/// A row that cannot be used.
+#[derive(Debug, Clone)]
+pub struct SetAside {
+    /// Which entity.
+    pub kind: Kind,
+    /// Primary key, for its deletion.
+    pub id: Uuid,
+    /// What is wrong with it, as the end of a sentence.
+    pub reason: String,
 }
 
 /// Keeps entities.
@@ -211,7 +275,11 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Stored>, Error>;
 
-    /// Does all of `writes` or none. The future ends when they are on disk.
+    /// How the store is now.
+    fn condition(&self) -> Condition;
+
+    /// Does all of `writes` or none. The future ends when they are on disk, or when it is known that
+    /// the store cannot be written; it never waits for that to change.
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>>;
 
     /// Follows the store: the first commit holds every row there is, in the order of [`Kind::ALL`],

@@ -16,6 +16,8 @@ pub(crate) struct Setup {
     args: Vec<String>,
     environment: Vec<(&'static str, String)>,
     address_space: Option<u64>,
+    /// The command that runs the gateway, in the place where it is to run.
+    within: Vec<String>,
     owned: Option<TempDir>,
 }
 
@@ -70,6 +72,7 @@ impl Setup {
             args: Vec::new(),
             environment: Vec::new(),
             address_space: None,
+            within: Vec::new(),
             owned: Some(owned),
         }
     }
@@ -81,6 +84,7 @@ impl Setup {
             args: Vec::new(),
             environment: Vec::new(),
             address_space: None,
+            within: Vec::new(),
             owned: None,
         }
     }
@@ -101,9 +105,26 @@ impl Setup {
         self
     }
 
+    /// With another data folder.
+    pub(crate) fn data_dir(mut self, data_dir: &Path) -> Self {
+        self.data_dir = data_dir.to_owned();
+        self
+    }
+
+    /// Run by another command, which has to become the gateway.
+    pub(crate) fn within(mut self, command: Vec<String>) -> Self {
+        self.within = command;
+        self
+    }
+
     pub(crate) fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_pointsman");
         let mut command = match self.address_space {
+            None if !self.within.is_empty() => {
+                let mut command = Command::new(&self.within[0]);
+                command.args(&self.within[1..]).arg(program);
+                command
+            }
             None => Command::new(program),
             Some(kibibytes) => {
                 let mut shell = Command::new("sh");
@@ -365,6 +386,11 @@ impl Gateway {
             .and_then(|rest| rest.trim().strip_suffix(" kB"))
             .unwrap();
         kilobytes.parse::<usize>().unwrap() << 10
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn signal(&self, signal: &str) {

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::arguments::Path;
-use super::entities::{self, Key, TRIES, busy, find, id_of};
+use super::entities::{self, Key, TRIES, busy, find, id_of, look_up, to_delete};
 use super::page::Page;
-use super::{Admin, canary, decode, settings, upload, versions};
+use super::{Admin, canary, changes, decode, settings, upload, versions};
 use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
 use crate::entity::{Kind, Row};
 use crate::error::Error;
@@ -132,7 +132,7 @@ async fn install(
     let candidate = versions::candidate(&**store, id, plugin, component)?;
     let tags = known.as_ref().and_then(|known| known.row.get("tags"));
     let fields = fields(shipped.name, "shipped", tags.cloned().unwrap_or_default());
-    let (_, writes) = versions::activation(id, known.as_ref(), fields, candidate)?;
+    let (_, writes) = versions::activation(id, known.as_ref(), fields, candidate, None)?;
     store.write(writes).await?;
     Ok(())
 }
@@ -239,8 +239,9 @@ async fn create(State(admin): State<Admin>, request: Request) -> Result<Response
     let id = Uuid::new_v4();
     let candidate = versions::candidate(&*admin.store, id, &plugin, upload.component)?;
     let fields = fields(&name, "uploaded", upload.tags);
-    let (row, writes) = versions::activation(id, None, fields, candidate)?;
+    let (row, writes) = versions::activation(id, None, fields, candidate, None)?;
     admin.write(writes).await?;
+    changes::log(&admin, KIND, &row, &uploaded("created", &row));
     Ok((StatusCode::CREATED, Json(Value::from(row))).into_response())
 }
 
@@ -273,12 +274,23 @@ async fn replace(
         let component = upload.component.clone();
         let candidate = versions::candidate(&*admin.store, id, &plugin, component)?;
         let fields = fields(&name, "uploaded", upload.tags.clone());
-        let (row, writes) = versions::activation(id, old.as_ref(), fields, candidate)?;
+        let figures = old
+            .as_ref()
+            .and_then(|old| canary::figures(&admin, &old.row));
+        let (row, writes) = versions::activation(id, old.as_ref(), fields, candidate, figures)?;
         if versions::written(&admin, writes).await? {
+            let done = if old.is_some() { "replaced" } else { "created" };
+            changes::log(&admin, KIND, &row, &uploaded(done, &row));
             return Ok(Json(Value::from(row)).into_response());
         }
     }
     Err(busy(KIND))
+}
+
+/// What an upload did to a balancer.
+fn uploaded(done: &str, balancer: &Row) -> String {
+    let digest = versions::text(balancer, "digest");
+    format!("{done} by an upload, with the version {digest} active")
 }
 
 /// Changes the tags: all else is read from the component, and the name is what upstreams refer to.
@@ -297,7 +309,14 @@ async fn change(
 }
 
 async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<StatusCode, Error> {
-    if let Some(stored) = find(&admin, KIND, &key)? {
+    let found = look_up(&admin, KIND, &Key::of(KIND, &key)?);
+    if let Err(store::Error::SetAside { .. }) = found {
+        if let Some(id) = to_delete(found)? {
+            entities::delete(&admin, KIND, id).await?;
+        }
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    if let Some(stored) = found? {
         // Who uses it has to change first in any case.
         let name = stored.row.get("name").and_then(Value::as_str);
         let uses = |row: &Row| row.get("algorithm").and_then(Value::as_str) == name;

@@ -21,7 +21,7 @@ use super::arguments::Path;
 use super::balancers::not_shipped;
 use super::entities::{Endpoint, TRIES, busy, id_of};
 use super::versions::{self, balancer_of, named, seconds, text, written};
-use super::{Admin, BODY_LIMIT, decode};
+use super::{Admin, BODY_LIMIT, changes, decode};
 use crate::balancer::{Canary, Side, Verdict};
 use crate::entity::balancer::{CANARY, CanaryState};
 use crate::entity::{Kind, Row, Violations, read_fields};
@@ -65,19 +65,49 @@ pub(super) fn forget(balancer: &mut Row, digest: &str) {
 }
 
 /// What is to be said of a balancer's canary once the version of this digest is active; none if there is
-/// none, or it is over already.
-pub(super) fn ended_by(balancer: &Row, digest: &str) -> Option<Row> {
+/// none, or it is over already. `figures` are what it has come to.
+pub(super) fn ended_by(balancer: &Row, digest: &str, figures: Option<Value>) -> Option<Row> {
     let canary = live_in(balancer)?;
     Some(if text(canary, "version") == digest {
-        concluded(canary, CanaryState::Promoted, None)
+        concluded(canary, CanaryState::Promoted, None, figures)
     } else {
         let reason = "another version was made active".to_owned();
-        concluded(canary, CanaryState::Ended, Some(reason))
+        concluded(canary, CanaryState::Ended, Some(reason), figures)
     })
 }
 
-fn concluded(canary: &Row, state: CanaryState, reason: Option<String>) -> Row {
+/// What has become of a canary, in words.
+pub(super) fn outcome(canary: &Row) -> String {
+    match canary.get("reason").and_then(Value::as_str) {
+        Some(reason) => reason.to_owned(),
+        None => text(canary, "state").to_owned(),
+    }
+}
+
+/// What a balancer's canary has come to here; none if none is going on.
+pub(super) fn figures(admin: &Admin, balancer: &Row) -> Option<Value> {
+    let row = live_in(balancer)?;
+    let running = admin.published.canary_of(id_of(balancer))?;
+    (running.settings.id == id_of(row)).then(|| figures_of(&running))
+}
+
+fn figures_of(canary: &Canary) -> Value {
+    let sides = Side::ALL.iter().zip(canary.figures());
+    let sides = sides.map(|(side, figures)| (side.name().to_owned(), json!(figures)));
+    sides.collect::<Row>().into()
+}
+
+fn concluded(
+    canary: &Row,
+    state: CanaryState,
+    reason: Option<String>,
+    figures: Option<Value>,
+) -> Row {
     let mut canary = canary.clone();
+    // They would be lost with the process.
+    if let Some(figures) = figures.filter(|_| !state.is_live()) {
+        canary.insert("figures".into(), figures);
+    }
     canary.insert("state".into(), state.name().into());
     canary.insert("reason".into(), reason.into());
     if !state.is_live() {
@@ -86,7 +116,7 @@ fn concluded(canary: &Row, state: CanaryState, reason: Option<String>) -> Row {
     canary
 }
 
-/// A balancer's canary with what it has come to here, while it is going on.
+/// A balancer's canary with what it has come to: here while it is going on, at its end afterwards.
 pub(super) fn shown(admin: &Admin, balancer: &Row) -> Option<Value> {
     let mut row = canary_in(balancer)?.clone();
     let running = admin.published.canary_of(id_of(balancer));
@@ -94,11 +124,9 @@ pub(super) fn shown(admin: &Admin, balancer: &Row) -> Option<Value> {
     if let Some(canary) = own.filter(|_| live_in(balancer).is_some()) {
         // It may not be written down yet.
         if let Verdict::Returned(reason) = &*canary.verdict().borrow() {
-            row = concluded(&row, CanaryState::Returned, Some(reason.clone()));
+            row = concluded(&row, CanaryState::Returned, Some(reason.clone()), None);
         }
-        let sides = Side::ALL.iter().zip(canary.figures());
-        let sides = sides.map(|(side, figures)| (side.name().to_owned(), json!(figures)));
-        row.insert("figures".into(), sides.collect::<Row>().into());
+        row.insert("figures".into(), figures_of(&canary));
     }
     Some(row.into())
 }
@@ -148,6 +176,9 @@ async fn begin(
         canary.insert("created_at".into(), seconds().into());
         canary.insert("ended_at".into(), Value::Null);
         if let Some(row) = put(&admin, balancer, canary.into()).await? {
+            let share = asked.get("share_percent").cloned().unwrap_or_default();
+            let done = format!("canary begun: the version {digest} takes {share} % of the picks");
+            changes::log(&admin, KIND, &row, &done);
             let canary = shown(&admin, &row);
             return Ok((StatusCode::CREATED, Json(canary)).into_response());
         }
@@ -182,12 +213,11 @@ fn asked(input: Row) -> Result<Row, Violations> {
 }
 
 fn not_a_canary(version: &Row) -> Error {
-    let digest = version.get("digest").and_then(Value::as_str);
-    let message = format!("the version {} is not a canary", digest.unwrap_or_default());
+    let message = format!("the version {} is not a canary", text(version, "digest"));
     Error::Plain(StatusCode::NOT_FOUND, message)
 }
 
-/// Ends a canary by hand, or forgets one that is over.
+/// Ends a canary by hand, whose figures stay; or forgets one that is over.
 async fn end(
     State(admin): State<Admin>,
     Path((key, version)): Path<(String, String)>,
@@ -195,11 +225,22 @@ async fn end(
     for _ in 0..TRIES {
         let balancer = balancer_of(&admin, &key)?;
         let version = named(&admin, &balancer, &version)?;
+        let digest = text(&version.row, "digest");
         let canary = canary_in(&balancer.row);
-        if canary.is_none_or(|canary| canary.get("version") != version.row.get("digest")) {
+        if canary.is_none_or(|canary| text(canary, "version") != digest) {
             return Err(not_a_canary(&version.row));
         }
-        if put(&admin, balancer, Value::Null).await?.is_some() {
+        let figures = figures(&admin, &balancer.row);
+        let ended = live_in(&balancer.row).map(|canary| {
+            let reason = "it was ended by a request to the Admin API".to_owned();
+            concluded(canary, CanaryState::Ended, Some(reason), figures)
+        });
+        let done = match &ended {
+            Some(_) => format!("canary ended: the version {digest} takes no picks any longer"),
+            None => format!("canary forgotten: that of the version {digest}"),
+        };
+        if let Some(row) = put(&admin, balancer, ended.into()).await? {
+            changes::log(&admin, KIND, &row, &done);
             return Ok(StatusCode::NO_CONTENT);
         }
     }
@@ -343,8 +384,19 @@ async fn conclude(admin: &Admin, canary: &Canary, state: CanaryState, reason: Op
             let Some(balancer) = balancer_with(admin, canary)? else {
                 return Ok(true);
             };
-            let row = live_in(&balancer.row).map(|row| concluded(row, state, reason.clone()));
-            Ok::<_, Error>(put(admin, balancer, row.into()).await?.is_some())
+            let figures = Some(figures_of(canary));
+            let row = live_in(&balancer.row);
+            let row = row.map(|row| concluded(row, state, reason.clone(), figures));
+            let Some(row) = put(admin, balancer, row.into()).await? else {
+                return Ok(false);
+            };
+            if !state.is_live() {
+                let why = reason.as_deref().unwrap_or(state.name());
+                let digest = &canary.plugin.digest;
+                let done = format!("canary taken back: {why} (version {digest})");
+                changes::log(admin, KIND, &row, &done);
+            }
+            Ok::<_, Error>(true)
         };
         match written.await {
             Ok(true) => return,

@@ -11,7 +11,7 @@ use uuid::fmt::Hyphenated;
 
 use super::arguments::Path;
 use super::page::Page;
-use super::{Admin, BODY_LIMIT, bounds, decode, routes, settings, shadow, targets};
+use super::{Admin, BODY_LIMIT, bounds, changes, decode, routes, settings, shadow, targets};
 use crate::entity::{Kind, Reference, ReferenceBy, Row, Shape};
 use crate::error::Error;
 use crate::store::{self, Stored, Write};
@@ -60,8 +60,8 @@ pub(super) fn endpoints(kind: Kind) -> [Endpoint; 2] {
     )
     .delete(
         move |State(admin): State<Admin>, Path(key): Path<String>| async move {
-            if let Some(stored) = find(&admin, kind, &key)? {
-                delete(&admin, kind, id_of(&stored.row)).await?;
+            if let Some(id) = to_delete(look_up(&admin, kind, &Key::of(kind, &key)?))? {
+                delete(&admin, kind, id).await?;
             }
             Ok::<_, Error>(StatusCode::NO_CONTENT)
         },
@@ -137,9 +137,9 @@ pub(super) fn nested_endpoints(kind: Kind, reference: &'static Reference) -> Vec
     .delete(
         move |State(admin): State<Admin>, Path((parent, key)): Path<(String, String)>| async move {
             let parent = parent_id(&admin, to, &parent)?;
-            let found = find_in(&admin, kind, reference, parent, &key)?;
-            let found = found.ok_or_else(Error::not_found)?;
-            delete(&admin, kind, id_of(&found.row)).await?;
+            let key = Key::of(kind, &key)?;
+            let found = to_delete(look_up_in(&admin, kind, reference, parent, &key))?;
+            delete(&admin, kind, found.ok_or_else(Error::not_found)?).await?;
             Ok::<_, Error>(StatusCode::NO_CONTENT)
         },
     );
@@ -204,6 +204,8 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
                         blob: None,
                     };
                     admin.write(vec![write, link]).await?;
+                    changes::log_id(to, id, "created");
+                    changes::log(&admin, kind, &row.row, "updated");
                     shown(admin.store.get(to, id)?)
                 }
             }
@@ -276,13 +278,17 @@ fn shown(row: Option<Stored>) -> Answer {
     Ok(Json(Value::from(stored.row)).into_response())
 }
 
-fn look_up(admin: &Admin, kind: Kind, key: &Key) -> Result<Option<Stored>, Error> {
+pub(super) fn look_up(
+    admin: &Admin,
+    kind: Kind,
+    key: &Key,
+) -> Result<Option<Stored>, store::Error> {
     match key {
-        Key::Id(id) => Ok(admin.store.get(kind, *id)?),
+        Key::Id(id) => admin.store.get(kind, *id),
         Key::Name(field, text) => {
             let unique = kind.unique_keys().iter().find(|key| **key == [*field]);
             match unique {
-                Some(key) => Ok(admin.store.find(kind, key, &[&text.as_str().into()])?),
+                Some(key) => admin.store.find(kind, key, &[&text.as_str().into()]),
                 None => Ok(None),
             }
         }
@@ -290,7 +296,18 @@ fn look_up(admin: &Admin, kind: Kind, key: &Key) -> Result<Option<Stored>, Error
 }
 
 pub(super) fn find(admin: &Admin, kind: Kind, key: &str) -> Result<Option<Stored>, Error> {
-    look_up(admin, kind, &Key::of(kind, key)?)
+    Ok(look_up(admin, kind, &Key::of(kind, key)?)?)
+}
+
+/// The id of a row that is to be deleted: one that is set aside can be, and nothing else.
+pub(super) fn to_delete(
+    found: Result<Option<Stored>, store::Error>,
+) -> Result<Option<Uuid>, Error> {
+    match found {
+        Ok(found) => Ok(found.map(|stored| id_of(&stored.row))),
+        Err(store::Error::SetAside { id, .. }) => Ok(Some(id)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The row of this key if it refers to this parent.
@@ -301,16 +318,29 @@ pub(super) fn find_in(
     parent: Uuid,
     key: &str,
 ) -> Result<Option<Stored>, Error> {
+    let key = Key::of(kind, key)?;
+    Ok(look_up_in(admin, kind, reference, parent, &key)?)
+}
+
+fn look_up_in(
+    admin: &Admin,
+    kind: Kind,
+    reference: &Reference,
+    parent: Uuid,
+    key: &Key,
+) -> Result<Option<Stored>, store::Error> {
     let link = json!({ "id": parent });
     let composite = kind
         .unique_keys()
         .iter()
         .find(|fields| **fields == [kind.declaration().endpoint_key, reference.field]);
-    let found = match (Key::of(kind, key), composite) {
-        (Ok(Key::Name(..)), Some(unique)) => {
-            return Ok(admin.store.find(kind, unique, &[&key.into(), &link])?);
+    let found = match (key, composite) {
+        (Key::Name(_, text), Some(unique)) => {
+            return admin
+                .store
+                .find(kind, unique, &[&text.as_str().into(), &link]);
         }
-        (key, _) => look_up(admin, kind, &key?)?,
+        (key, _) => look_up(admin, kind, key)?,
     };
     Ok(found.filter(|stored| stored.row.get(reference.field) == Some(&link)))
 }
@@ -385,14 +415,14 @@ fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Er
 }
 
 async fn create(admin: &Admin, kind: Kind, input: Row) -> Answer {
-    let (id, write) = insert(admin, kind, input)?;
+    let (_, write) = insert(admin, kind, input)?;
     let Write::Insert { row, .. } = &write else {
         return Err(Error::not_found());
     };
-    let body = Json(Value::from(row.clone()));
+    let row = row.clone();
     write_explained(admin, write).await?;
-    tracing::debug!(entity = kind.name(), %id, "created");
-    Ok((StatusCode::CREATED, body).into_response())
+    changes::log(admin, kind, &row, "created");
+    Ok((StatusCode::CREATED, Json(Value::from(row))).into_response())
 }
 
 /// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of its making. So the
@@ -432,10 +462,14 @@ async fn replace(
             (_, None) => new_id(kind),
         };
         let row = kind.declaration().create(id, input.clone())?;
-        let body = Json(Value::from(row.clone()));
-        let write = Write::put(kind, id, row, None, old.map(|stored| stored.revision));
+        let done = if is_new { "created" } else { "replaced" };
+        let old = old.map(|stored| stored.revision);
+        let write = Write::put(kind, id, row.clone(), None, old);
         match write_if_unchanged(admin, write).await {
-            Ok(true) => return Ok(body.into_response()),
+            Ok(true) => {
+                changes::log(admin, kind, &row, done);
+                return Ok(Json(Value::from(row)).into_response());
+            }
             Ok(false) => {}
             // Another request has made it meanwhile.
             Err(_) if is_new && find()?.is_some() => {}
@@ -457,23 +491,29 @@ pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) ->
         let Value::Object(row) = row else {
             return Err(Error::not_found());
         };
-        let body = Json(Value::from(row.clone()));
         let write = Write::Replace {
             kind,
             id: id_of(&old.row),
-            row,
+            row: row.clone(),
             expected: old.revision,
             blob: None,
         };
         if write_if_unchanged(admin, write).await? {
-            return Ok(body.into_response());
+            changes::log(admin, kind, &row, "updated");
+            return Ok(Json(Value::from(row)).into_response());
         }
     }
     Err(busy(kind))
 }
 
 pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Error> {
+    // Read before it is gone, for its name.
+    let row = admin.store.get(kind, id).ok().flatten();
     admin.write(vec![Write::Delete { kind, id }]).await?;
+    match row {
+        Some(stored) => changes::log(admin, kind, &stored.row, "deleted"),
+        None => changes::log_id(kind, id, "deleted"),
+    }
     Ok(())
 }
 

@@ -3,17 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Admin;
-use crate::entity::Kind;
 use crate::error::Error;
 use crate::proxy::Counters;
+use crate::store::Condition;
 
 /// The release of Kong whose Admin API this one speaks: clients choose their dialect by it.
 pub(super) const KONG_VERSION: &str = "3.9.1";
@@ -94,7 +96,7 @@ fn listener(address: SocketAddr, reuseport: bool) -> Value {
     })
 }
 
-/// `GET /status`: connections, requests, memory, and whether the store can be read.
+/// `GET /status`: connections, requests, memory, and how the store is.
 pub(super) async fn status(
     State(admin): State<Admin>,
     request: Request,
@@ -133,6 +135,7 @@ pub(super) async fn status(
             json!(format!("{:.scale$} {suffix}", bytes as f64 / divisor))
         }
     });
+    let store = admin.store.condition();
     let sum = |of| sum(&admin, of);
     let accepted = sum(|counters| &counters.accepted);
     let active = sum(|counters| &counters.active);
@@ -148,9 +151,39 @@ pub(super) async fn status(
             "connections_waiting": 0,
             "total_requests": sum(|counters| &counters.requests),
         },
-        "database": { "reachable": is_reachable(&admin) },
+        "database": { "reachable": store.failure.is_none() },
+        "pointsman": { "store": shown(&store) },
     }))
     .into_response())
+}
+
+/// How the store is, for people.
+fn shown(store: &Condition) -> Value {
+    let failure = store.failure.as_ref();
+    let since = failure.and_then(|failure| failure.since.duration_since(UNIX_EPOCH).ok());
+    let set_aside = store
+        .set_aside
+        .iter()
+        .map(|row| json!({ "entity": row.kind.name(), "id": row.id, "reason": row.reason }));
+    json!({
+        "writable": failure.is_none(),
+        "reason": failure.map(|failure| &*failure.reason),
+        "since": since.map(|since| since.as_secs()),
+        "set_aside": set_aside.collect::<Vec<_>>(),
+    })
+}
+
+/// `GET /status/ready`: whether requests are served by what is configured, and changes are taken. As
+/// Kong's Status API.
+pub(super) async fn ready(State(admin): State<Admin>) -> Response {
+    match admin.store.condition().failure {
+        None => Json(json!({ "message": "ready" })).into_response(),
+        Some(failure) => Error::Plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the store cannot be written: {}", failure.reason),
+        )
+        .into_response(),
+    }
 }
 
 /// What all workers together have counted.
@@ -159,11 +192,6 @@ pub(super) fn sum(admin: &Admin, of: fn(&Counters) -> &AtomicU64) -> u64 {
     workers
         .map(|worker| of(worker).load(Ordering::Relaxed))
         .sum()
-}
-
-/// Whether the store can be read.
-pub(super) fn is_reachable(admin: &Admin) -> bool {
-    admin.store.list(Kind::Service, None, 1, &|_| true).is_ok()
 }
 
 /// Resident memory of this process, where the system tells.

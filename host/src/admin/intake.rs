@@ -16,8 +16,9 @@ use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
 use super::Admin;
+use super::changes;
 use super::entities::{TRIES, busy, id_of};
-use super::versions::{of_digest, written};
+use super::versions::{of_digest, text, written};
 use crate::balancer::{LoadError, Plugin, digest};
 use crate::entity::{Kind, Row, Violation};
 use crate::error::Error;
@@ -226,6 +227,7 @@ async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Pl
     if let Err(LoadError::Internal(cause)) = checked {
         tracing::error!("cannot load a component: {cause}");
     }
+    let mut facts = facts(checked);
     for _ in 0..TRIES {
         let settled = async {
             let is_checking = |row: &Row| row.get("state") == Some(&"checking".into());
@@ -233,13 +235,18 @@ async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Pl
             let Some(known) = known.filter(|known| is_checking(&known.row)) else {
                 return Ok(true);
             };
-            let row = KIND.declaration().update(&known.row, facts(checked))?;
+            let row = KIND.declaration().update(&known.row, facts.clone())?;
             let id = id_of(&row);
-            written(
-                admin,
-                vec![Write::put(KIND, id, row, None, Some(known.revision))],
-            )
-            .await
+            let write = Write::put(KIND, id, row.clone(), None, Some(known.revision));
+            let is_written = written(admin, vec![write]).await?;
+            if is_written {
+                let done = match text(&row, "state") {
+                    "ready" => "checked: ready".to_owned(),
+                    _ => format!("checked: failed, {}", text(&row, "reason")),
+                };
+                changes::log(admin, KIND, &row, &done);
+            }
+            Ok(is_written)
         };
         match settled.await {
             Ok(true) => {
@@ -247,6 +254,12 @@ async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Pl
                 return;
             }
             Ok(false) => {}
+            // What it says of itself cannot be stored, so it has failed.
+            Err::<_, Error>(Error::Plain(StatusCode::BAD_REQUEST, reason))
+                if text(&facts, "state") == "ready" =>
+            {
+                facts = failed(&reason);
+            }
             Err::<_, Error>(error) => {
                 // The row still says that it is being checked, and at the next start it is.
                 tracing::error!(
@@ -294,13 +307,12 @@ pub(super) fn facts(checked: Result<&Plugin, &LoadError>) -> Row {
                 "exports": plugin.exports,
             })
         }
-        Err(error) => json!({
-            "state": "failed",
-            "reason": error.to_string(),
-            "description": null,
-            "exports": null,
-        }),
+        Err(error) => return failed(&error.to_string()),
     })
+}
+
+fn failed(reason: &str) -> Row {
+    fields(json!({ "state": "failed", "reason": reason, "description": null, "exports": null }))
 }
 
 fn fields(value: Value) -> Row {

@@ -14,11 +14,12 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use super::entities::id_of;
-use super::info::{KONG_VERSION, NODE, is_reachable, resident_bytes, sum};
+use super::info::{KONG_VERSION, NODE, resident_bytes, sum};
 use super::{Admin, targets};
 use crate::balancer::{CanaryFigures, Counters, ShadowReport, Side};
 use crate::entity::Kind;
 use crate::error::Error;
+use crate::store::Condition;
 use crate::upstream::{AddressReport, Upstream};
 
 /// Kong's word for what it does over HTTP.
@@ -48,7 +49,7 @@ struct Figures {
     node: String,
     connections: [(&'static str, u64); 7],
     requests: u64,
-    reachable: bool,
+    store: Condition,
     resident: Option<u64>,
     upstreams: Vec<Figure>,
     canaries: Vec<Canary>,
@@ -120,7 +121,7 @@ impl Figures {
                 ("waiting", 0),
             ],
             requests,
-            reachable: is_reachable(admin),
+            store: admin.store.condition(),
             resident: resident_bytes(),
             upstreams,
             canaries: Canary::all(admin),
@@ -151,7 +152,10 @@ impl Figures {
             "kong_datastore_reachable",
             "Datastore reachable from Kong, 0 is unreachable",
             gauge,
-            [([] as [(&str, &str); 0], u64::from(self.reachable))],
+            [(
+                [] as [(&str, &str); 0],
+                u64::from(self.store.failure.is_none()),
+            )],
         )?;
         page.whole(
             "kong_node_info",
@@ -193,6 +197,28 @@ impl Figures {
              value is 1 when state is populated.",
             gauge,
             healths,
+        )
+    }
+
+    fn store(&self, page: &mut Page<'_>) -> fmt::Result {
+        let one = |number| [([] as [Label<'_>; 0], number)];
+        page.whole(
+            "pointsman_store_writable",
+            "Whether changes can be stored",
+            MetricType::Gauge,
+            one(u64::from(self.store.failure.is_none())),
+        )?;
+        page.whole(
+            "pointsman_store_failures",
+            "Times that changes could no longer be stored",
+            MetricType::Counter,
+            one(self.store.failures),
+        )?;
+        page.whole(
+            "pointsman_store_set_aside_rows",
+            "Stored rows that cannot be used, and are left out",
+            MetricType::Gauge,
+            one(self.store.set_aside.len() as u64),
         )
     }
 
@@ -299,6 +325,7 @@ impl Figures {
         )?;
         self.shadows(page)?;
         self.canaries(page)?;
+        self.store(page)?;
         let resident = self.resident.map(|bytes| ([] as [Label<'_>; 0], bytes));
         page.whole(
             "process_resident_memory_bytes",

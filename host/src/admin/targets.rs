@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::arguments::Path;
+use super::changes;
 use super::entities::{Answer, Endpoint, find, find_in, id_of, parent_id};
 use super::info::NODE;
 use super::page::Page;
@@ -306,7 +307,8 @@ fn set_health(
         .first()
         .ok_or_else(Error::not_found)?;
     let target = find_in(admin, Kind::Target, reference, id, target)?;
-    let target = id_of(&target.ok_or_else(Error::not_found)?.row);
+    let target_row = target.ok_or_else(Error::not_found)?.row;
+    let target = id_of(&target_row);
     let upstream = running(admin, id)?;
     if !upstream.policy().is_checked() {
         return Err(Error::Plain(
@@ -319,5 +321,11 @@ fn set_health(
     upstream.set_health(available, |report| {
         report.target == target && wanted.is_none_or(|wanted| wanted == Some(report.address))
     });
+    let state = if available { "healthy" } else { "unhealthy" };
+    let done = match address {
+        Some(address) => format!("marked {state} by the operator, at its address {address:?}"),
+        None => format!("marked {state} by the operator"),
+    };
+    changes::log(admin, Kind::Target, &target_row, &done);
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -18,9 +18,9 @@ use uuid::Uuid;
 use super::arguments::Path;
 use super::balancers::not_shipped;
 use super::canary;
-use super::entities::{TRIES, busy, find, id_of};
+use super::entities::{self, TRIES, busy, find, id_of};
 use super::intake::{self, Taken};
-use super::{Admin, settings, targets, upload};
+use super::{Admin, changes, settings, targets, upload};
 use crate::balancer::Plugin;
 use crate::entity::version::BY_DIGEST;
 use crate::entity::{Kind, Row, Violation};
@@ -218,6 +218,11 @@ async fn create(
     let upload = upload::read(&admin, request).await?;
     let id = id_of(&balancer.row);
     let taken = intake::take(admin.clone(), id, upload.component, is_async).await?;
+    match &taken {
+        Taken::Ready(row) => changes::log(&admin, KIND, row, "uploaded"),
+        Taken::Checking(row) => changes::log(&admin, KIND, row, "uploaded, and being checked"),
+        Taken::Known(_) => {}
+    }
     // It may have been promoted meanwhile.
     let balancer = balancer_of(&admin, &key)?;
     Ok(match taken {
@@ -233,6 +238,10 @@ async fn delete(
 ) -> Result<StatusCode, Error> {
     for _ in 0..TRIES {
         let balancer = balancer_of(&admin, &key)?;
+        if let Some(id) = set_aside(&admin, &balancer, &version)? {
+            entities::delete(&admin, KIND, id).await?;
+            return Ok(StatusCode::NO_CONTENT);
+        }
         let version = named(&admin, &balancer, &version)?.row;
         let digest = version.get("digest");
         if digest == balancer.row.get("digest") {
@@ -260,10 +269,29 @@ async fn delete(
         let id = id_of(&version);
         let delete = Write::Delete { kind: KIND, id };
         if written(&admin, vec![balancer, delete]).await? {
+            changes::log(&admin, KIND, &version, "deleted");
             return Ok(StatusCode::NO_CONTENT);
         }
     }
     Err(busy(KIND))
+}
+
+/// The id of a version that is set aside, if a path names one that is not active.
+fn set_aside(admin: &Admin, balancer: &Stored, key: &str) -> Result<Option<Uuid>, Error> {
+    let id_of_aside = |found| match found {
+        Err(store::Error::SetAside { id, .. }) => Some(id),
+        _ => None,
+    };
+    let parent = id_of(&balancer.row);
+    let found = match id(key) {
+        Some(id) => id_of_aside(admin.store.get(KIND, id)),
+        None => id_of_aside(of_digest(&*admin.store, parent, &key.to_ascii_lowercase())),
+    };
+    let active = of_digest(&*admin.store, parent, text(&balancer.row, "digest"));
+    if found.is_some() && found == id_of_aside(active) {
+        return Err(Error::referenced(KIND, Kind::Balancer));
+    }
+    Ok(found)
 }
 
 async fn promote(
@@ -275,10 +303,25 @@ async fn promote(
         not_shipped(&balancer.row, "switched")?;
         let version = named(&admin, &balancer, &version)?;
         if let Some(row) = switch(&admin, &balancer, version).await? {
+            log_switch(&admin, &balancer.row, &row, "promoted");
             return Ok(Json(Value::from(row)).into_response());
         }
     }
     Err(busy(Kind::Balancer))
+}
+
+/// Says in the log that another version is active.
+fn log_switch(admin: &Admin, before: &Row, after: &Row, done: &str) {
+    let [old, new] = [before, after].map(|row| text(row, "digest"));
+    if old == new {
+        return;
+    }
+    let ended = match canary::ended_by(before, new, None) {
+        Some(canary) => format!("; canary ended: {}", canary::outcome(&canary)),
+        None => String::new(),
+    };
+    let done = format!("{done}: the version {new} is active, in place of {old}{ended}");
+    changes::log(admin, Kind::Balancer, after, &done);
 }
 
 async fn rollback(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
@@ -293,6 +336,7 @@ async fn rollback(State(admin): State<Admin>, Path(key): Path<String>) -> Result
             )
         })?;
         if let Some(row) = switch(&admin, &balancer, version).await? {
+            log_switch(&admin, &balancer.row, &row, "rolled back");
             return Ok(Json(Value::from(row)).into_response());
         }
     }
@@ -315,7 +359,8 @@ pub(super) async fn switch(
         component: None,
     };
     let id = id_of(&balancer.row);
-    let (row, writes) = activation(id, Some(balancer), Row::new(), candidate)?;
+    let figures = canary::figures(admin, &balancer.row);
+    let (row, writes) = activation(id, Some(balancer), Row::new(), candidate, figures)?;
     Ok(written(admin, writes).await?.then_some(row))
 }
 
@@ -367,12 +412,13 @@ pub(super) fn candidate(
 }
 
 /// A balancer with this version active, and the steps that make it so, for one write. `fields` are
-/// those of the balancer that change beside.
+/// those of the balancer that change beside, `figures` what a canary that this ends has come to.
 pub(super) fn activation(
     id: Uuid,
     old: Option<&Stored>,
     fields: Row,
     version: Candidate,
+    figures: Option<Value>,
 ) -> Result<(Row, Vec<Write>), Violation> {
     let mut input = fields;
     for field in COPIED {
@@ -385,7 +431,7 @@ pub(super) fn activation(
         input.insert("previous_digest".into(), before.clone());
     }
     if let (Some(old), false) = (old, stays)
-        && let Some(canary) = canary::ended_by(&old.row, text(&version.row, "digest"))
+        && let Some(canary) = canary::ended_by(&old.row, text(&version.row, "digest"), figures)
     {
         input.insert("canary".into(), canary.into());
     }

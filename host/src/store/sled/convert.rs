@@ -11,21 +11,19 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::{Error, Stored, Write};
-use super::{Trees, keys, stage};
+use super::rows::Rows;
+use super::{engine, keys, stage};
 use crate::entity::{Kind, Row};
 
 /// What there is to write. Nothing is left to do for a balancer whose component has moved.
-pub(super) fn writes(trees: &Trees) -> Result<Vec<Write>, Error> {
+pub(super) fn writes(rows: &Rows, blobs: &::sled::Tree) -> Result<Vec<Write>, Error> {
     let kind = Kind::Balancer;
     let mut writes = Vec::new();
-    let (first, last) = (keys::row(kind, Uuid::nil()), keys::row(kind, Uuid::max()));
-    for entry in trees.rows.range(first..=last) {
-        let (key, value) = entry?;
-        let id = keys::last_id(&key)?;
-        let Some(component) = trees.blob(kind, id)? else {
+    for (id, stored) in rows.of_kind(kind, None) {
+        let Some(component) = engine::blob(blobs, kind, id)? else {
             continue;
         };
-        let Stored { mut row, revision } = keys::decode(&value)?;
+        let Stored { mut row, revision } = stored;
         let version = Uuid::now_v7();
         writes.push(Write::Insert {
             kind: Kind::BalancerVersion,
@@ -48,15 +46,13 @@ pub(super) fn writes(trees: &Trees) -> Result<Vec<Write>, Error> {
 
 /// What there is to write so that each row is as it would be stored now, and is found in any spelling of
 /// its name. Two rows that differ in that alone stay as they are: each is found in its own spelling.
-pub(super) fn renewals(trees: &Trees) -> Result<Vec<Write>, Error> {
+pub(super) fn renewals(rows: &Rows) -> Vec<Write> {
     let mut writes = Vec::new();
     for kind in Kind::ALL {
         let mut planned = HashSet::new();
-        let (first, last) = (keys::row(kind, Uuid::nil()), keys::row(kind, Uuid::max()));
-        for entry in trees.rows.range(first..=last) {
-            let (key, value) = entry?;
-            let id = keys::last_id(&key)?;
-            let Stored { row: old, revision } = keys::decode(&value)?;
+        // A row that is set aside stays as it is, and so do the keys that lead to it.
+        for (id, stored) in rows.of_kind(kind, None) {
+            let Stored { row: old, revision } = stored;
             let mut row = old.clone();
             (kind.declaration().normalize)(&mut row);
             let (mut stale, mut taken) = (row != old, false);
@@ -65,8 +61,8 @@ pub(super) fn renewals(trees: &Trees) -> Result<Vec<Write>, Error> {
                     continue;
                 };
                 let index = keys::unique(kind, unique, &values);
-                match trees.rows.get(&index)? {
-                    Some(found) => taken |= *found != *id.as_bytes(),
+                match rows.get(&index) {
+                    Some(found) => taken |= **found != *id.as_bytes(),
                     None => {
                         stale = true;
                         taken |= !planned.insert(index);
@@ -90,7 +86,7 @@ pub(super) fn renewals(trees: &Trees) -> Result<Vec<Write>, Error> {
             }
         }
     }
-    Ok(writes)
+    writes
 }
 
 /// The version that a balancer of format 1 had.

@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use super::super::Revision;
@@ -18,10 +18,11 @@ const NAME: &str = "HEAD";
 /// Digits of a revision, so that each overwrites the one before.
 const WIDTH: usize = 20;
 
+/// Open from the start, so that a commit needs no file of its own for it.
 #[derive(Debug)]
 pub(super) struct Head {
     file: File,
-    /// sled's log.
+    /// sled's log, to be read only.
     log: File,
 }
 
@@ -32,7 +33,7 @@ impl Head {
             .truncate(false)
             .write(true)
             .open(folder.join(NAME))?;
-        let log = File::open(folder.join("entities").join("db"))?;
+        let log = File::open(log(folder))?;
         Ok(Self { file, log })
     }
 
@@ -43,6 +44,29 @@ impl Head {
             .write_all_at(format!("{revision:0WIDTH$}\n").as_bytes(), 0)?;
         self.file.sync_data()
     }
+
+    /// Whether the files that are open are still those of the folder.
+    pub(super) fn is_in_place(&self, folder: &Path) -> io::Result<bool> {
+        let is_same = |open: &File, path: &Path| {
+            let (open, there) = (open.metadata()?, std::fs::metadata(path));
+            match there {
+                Ok(there) => Ok((open.dev(), open.ino()) == (there.dev(), there.ino())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        Ok(is_same(&self.log, &log(folder))? && is_same(&self.file, &folder.join(NAME))?)
+    }
+
+    /// sled's log, to be read only.
+    pub(super) fn log(&self) -> &File {
+        &self.log
+    }
+}
+
+/// Where sled keeps its log.
+pub(super) fn log(folder: &Path) -> std::path::PathBuf {
+    folder.join("entities").join("db")
 }
 
 /// The revision that was last acknowledged; none if the file is missing or says nothing.

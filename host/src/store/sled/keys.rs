@@ -10,7 +10,8 @@
 //! Kinds and fields are our own words; values and parents are JSON text, in which no byte is 0. Ids
 //! come last, as 16 bytes. A chunk of a blob has the key of its row with the number of the chunk.
 
-use ::sled::Tree;
+use std::fmt::Display;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -85,8 +86,9 @@ pub(super) fn referrer(rest: &[u8]) -> Result<(Kind, Uuid), Error> {
     Ok((kind.ok_or_else(damaged)?, last_id(rest)?))
 }
 
-pub(super) fn chunk(kind: Kind, id: Uuid, number: u32) -> Vec<u8> {
-    [&*row(kind, id), &number.to_be_bytes()].concat()
+/// The key of a part of the blob of the row with the key `row`.
+pub(super) fn chunk(row: &[u8], number: u32) -> Vec<u8> {
+    [row, &number.to_be_bytes()].concat()
 }
 
 pub(super) fn id(bytes: &[u8]) -> Result<Uuid, Error> {
@@ -98,29 +100,110 @@ pub(super) fn last_id(key: &[u8]) -> Result<Uuid, Error> {
     id(key.last_chunk::<16>().ok_or_else(damaged)?)
 }
 
-pub(super) fn encode(revision: Revision, row: &Row) -> Vec<u8> {
-    let json = serde_json::to_vec(row).unwrap_or_default();
-    [&revision.to_be_bytes(), &*json].concat()
+/// The kind and id of the row that a key is of; none for other keys.
+pub(super) fn row_of(key: &[u8]) -> Option<(Kind, Uuid)> {
+    let (name, id) = key.strip_prefix(b"r")?.split_last_chunk::<16>()?;
+    let name = name.strip_suffix(b"\0")?;
+    let mut kinds = Kind::ALL.into_iter();
+    let kind = kinds.find(|kind| kind.name().as_bytes() == name)?;
+    Some((kind, Uuid::from_bytes(*id)))
 }
 
-pub(super) fn decode(value: &[u8]) -> Result<Stored, Error> {
-    let (revision, json) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
-    let row = serde_json::from_slice(json).map_err(|_| damaged())?;
+/// Whether an index entry leads to this row.
+pub(super) fn leads_to(key: &[u8], value: &[u8], kind: Kind, id: Uuid) -> bool {
+    let Some((mark, rest)) = key.split_first() else {
+        return false;
+    };
+    let name = kind.name().as_bytes();
+    match mark {
+        b'u' => {
+            let own = rest
+                .strip_prefix(name)
+                .is_some_and(|r| r.first() == Some(&0));
+            own && value == id.as_bytes()
+        }
+        b'f' => {
+            let path = rest.strip_suffix(id.as_bytes()).unwrap_or_default();
+            // to 0 parent 0 kind 0 field 0
+            path.split(|byte| *byte == 0).nth(2) == Some(name)
+        }
+        _ => false,
+    }
+}
+
+/// The values of a unique key as JSON text, from the key of its entry.
+pub(super) fn values_of(entry: &[u8]) -> Option<&str> {
+    let values = entry.splitn(3, |byte| *byte == 0).nth(2)?;
+    std::str::from_utf8(values).ok()
+}
+
+pub(super) fn encode(revision: Revision, row: &Row) -> Result<Vec<u8>, String> {
+    let mut value = revision.to_be_bytes().to_vec();
+    serde_json::to_writer(&mut value, row).map_err(|error| error.to_string())?;
+    Ok(value)
+}
+
+/// Reads what [`encode`] has written.
+///
+/// # Errors
+/// Why it cannot be read, as the end of a sentence.
+pub(super) fn decode(value: &[u8]) -> Result<Stored, String> {
+    let (revision, json) = value.split_first_chunk::<8>().ok_or("it is cut off")?;
+    let row = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     Ok(Stored {
         row,
         revision: u64::from_be_bytes(*revision),
     })
 }
 
-pub(super) fn revision(rows: &Tree) -> Result<Revision, Error> {
-    match rows.get(REVISION)? {
-        Some(value) => Ok(u64::from_be_bytes(
-            value.as_ref().try_into().map_err(|_| damaged())?,
-        )),
-        None => Err(damaged()),
+/// Deepest nesting of objects and arrays in a row. The reader of stored rows ends at 128, and so do
+/// most clients; lists and what is shown around a row add some of their own.
+pub(super) const DEPTH: usize = 112;
+
+/// Writes a row down, if it can be read again by what will read it.
+///
+/// # Errors
+/// Why not, as the end of a sentence.
+pub(super) fn encode_checked(revision: Revision, row: &Row) -> Result<Vec<u8>, String> {
+    if row.values().any(|value| is_deeper(value, DEPTH - 1)) {
+        return Err(format!(
+            "it is nested deeper than {DEPTH} objects and arrays"
+        ));
     }
+    let value = encode(revision, row)?;
+    decode(&value)?;
+    Ok(value)
+}
+
+/// Whether a value has more than so many objects and arrays inside each other.
+fn is_deeper(value: &Value, most: usize) -> bool {
+    let mut left = vec![(value, most)];
+    while let Some((value, most)) = left.pop() {
+        let (array, object) = match value {
+            Value::Array(array) => (Some(array), None),
+            Value::Object(object) => (None, Some(object)),
+            _ => continue,
+        };
+        let Some(inside) = most.checked_sub(1) else {
+            return true;
+        };
+        left.extend(array.into_iter().flatten().map(|value| (value, inside)));
+        let values = object.into_iter().flat_map(|object| object.values());
+        left.extend(values.map(|value| (value, inside)));
+    }
+    false
+}
+
+/// A revision as it is stored.
+pub(super) fn revision(value: &[u8]) -> Option<Revision> {
+    value.try_into().map(u64::from_be_bytes).ok()
 }
 
 pub(super) fn damaged() -> Error {
-    Error::Backend("a stored value cannot be read".into())
+    broken("a stored value cannot be read")
+}
+
+/// What is stored is not what was written.
+pub(super) fn broken(what: impl Display) -> Error {
+    Error::Backend(what.to_string())
 }

@@ -1,48 +1,82 @@
 //! One atomic write before it is done: each step sees the ones before it, and all must be right.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use ::sled::{Batch, Tree};
+use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::super::{Change, Commit, Error, Revision, Stored, Write};
 use super::keys;
+use super::rows::Rows;
 use crate::entity::{Kind, OnDelete, Reference, ReferenceBy, Row, UniqueKey};
 
-type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+/// New values by key; none deletes.
+pub(super) type Changes = BTreeMap<Vec<u8>, Option<Arc<[u8]>>>;
+
+/// What the writes that share a flush change, over what is stored.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Round {
+    /// Rows and their indexes.
+    pub(super) rows: Changes,
+    /// New blobs by the key of their row; an empty one deletes.
+    pub(super) blobs: BTreeMap<Vec<u8>, Bytes>,
+    /// The revision of the last of them; 0 if there is none.
+    pub(super) newest: Revision,
+}
+
+impl Round {
+    /// Adds what a write changes that comes after.
+    pub(super) fn add(&mut self, later: Self) {
+        self.rows.extend(later.rows);
+        self.blobs.extend(later.blobs);
+        self.newest = later.newest;
+    }
+
+    /// How many bytes there are to write, about.
+    pub(super) fn size(&self) -> u64 {
+        let value = |value: &Option<Arc<[u8]>>| value.as_ref().map_or(0, |value| value.len());
+        let rows = self.rows.iter().map(|(k, v)| k.len() + value(v));
+        let blobs = self.blobs.values().map(Bytes::len);
+        rows.chain(blobs).sum::<usize>() as u64
+    }
+}
 
 /// What a write is going to change, over what is there.
 pub(super) struct Stage<'a> {
-    rows: &'a Tree,
-    blobs: &'a Tree,
-    /// New values of `rows` by key; none deletes.
+    rows: &'a Rows,
+    /// What the writes before it in the same round change.
+    ahead: &'a Round,
     changed: Changes,
-    /// New values of `blobs`.
-    changed_blobs: Changes,
+    blobs: BTreeMap<Vec<u8>, Bytes>,
     commit: Commit,
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(rows: &'a Tree, blobs: &'a Tree) -> Result<Self, Error> {
-        let revision = keys::revision(rows)? + 1;
-        Ok(Self {
+    pub(super) fn new(rows: &'a Rows, ahead: &'a Round) -> Self {
+        Self {
             rows,
-            blobs,
+            ahead,
             changed: Changes::new(),
-            changed_blobs: Changes::new(),
+            blobs: BTreeMap::new(),
             commit: Commit {
-                revision,
+                revision: rows.revision().max(ahead.newest) + 1,
                 changes: Vec::new(),
             },
-        })
+        }
     }
 
-    /// What is to be done to rows and to blobs, and what watchers are told of it.
-    pub(super) fn finish(mut self) -> (Batch, Batch, Commit) {
-        let revision: Revision = self.commit.revision;
-        self.put(keys::REVISION.to_vec(), revision.to_be_bytes().to_vec());
-        (batch(self.changed), batch(self.changed_blobs), self.commit)
+    /// What is to be done, and what watchers are told of it.
+    pub(super) fn finish(mut self) -> (Round, Commit) {
+        let newest = self.commit.revision;
+        self.put(keys::REVISION.to_vec(), newest.to_be_bytes().to_vec());
+        let round = Round {
+            rows: self.changed,
+            blobs: self.blobs,
+            newest,
+        };
+        (round, self.commit)
     }
 
     pub(super) fn write(&mut self, write: Write) -> Result<(), Error> {
@@ -53,11 +87,11 @@ impl<'a> Stage<'a> {
                 row,
                 blob,
             } => {
-                if self.get(&keys::row(kind, id))?.is_some() {
+                if self.get(&keys::row(kind, id)).is_some() {
                     return Err(Error::PrimaryKeyTaken { kind, id });
                 }
                 self.index(kind, id, &row)?;
-                self.store(kind, id, row, blob.as_deref())
+                self.store(kind, id, row, blob)
             }
             Write::Replace {
                 kind,
@@ -71,34 +105,44 @@ impl<'a> Stage<'a> {
                     .filter(|old| old.revision == expected)
                     .ok_or(Error::Changed { kind, id })?;
                 self.keep_referred(kind, &old.row, &row)?;
-                self.unindex(kind, id, &old.row)?;
+                self.unindex(kind, id, &old.row);
                 self.index(kind, id, &row)?;
-                self.store(kind, id, row, blob.as_deref())
+                self.store(kind, id, row, blob)
             }
             Write::Delete { kind, id } => self.delete(kind, id),
         }
     }
 
-    fn store(&mut self, kind: Kind, id: Uuid, row: Row, blob: Option<&[u8]>) -> Result<(), Error> {
-        let value = keys::encode(self.commit.revision, &row);
+    fn store(&mut self, kind: Kind, id: Uuid, row: Row, blob: Option<Bytes>) -> Result<(), Error> {
+        // What is acknowledged has to be readable, whatever it is.
+        let value = keys::encode_checked(self.commit.revision, &row)
+            .map_err(|reason| Error::Unreadable { kind, reason })?;
         self.put(keys::row(kind, id), value);
         if let Some(blob) = blob {
-            self.delete_blob(kind, id)?;
-            for (number, chunk) in (0..).zip(blob.chunks(keys::CHUNK)) {
-                let key = keys::chunk(kind, id, number);
-                self.changed_blobs.insert(key, Some(chunk.to_vec()));
-            }
+            self.blobs.insert(keys::row(kind, id), blob);
         }
         self.commit.changes.push(Change::Put { kind, id, row });
         Ok(())
     }
 
     fn delete(&mut self, kind: Kind, id: Uuid) -> Result<(), Error> {
-        let Some(Stored { row, .. }) = self.stored(kind, id)? else {
-            return Ok(());
+        let row = match self.stored(kind, id) {
+            Ok(Some(stored)) => Some(stored.row),
+            Ok(None) => return Ok(()),
+            Err(Error::SetAside { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        // The keys of a row that cannot be read are told by where they lead.
+        let entries = match row {
+            Some(_) => Vec::new(),
+            None => self.entries_of(kind, id),
+        };
+        let parents = match &row {
+            Some(row) => parents(kind, id, row),
+            None => parents_by_entries(kind, id, &entries),
         };
         let mut cascade = Vec::new();
-        for parent in parents(kind, id, &row) {
+        for parent in parents {
             for (by, referrer) in self.referrers(kind, &parent)? {
                 let reference = by.references().iter().find(|r| r.to == kind);
                 match reference.map(|reference| reference.on_delete) {
@@ -110,9 +154,13 @@ impl<'a> Stage<'a> {
         for (by, referrer) in cascade {
             self.delete(by, referrer)?;
         }
-        self.unindex(kind, id, &row)?;
+        if let Some(row) = &row {
+            self.unindex(kind, id, row);
+        }
+        let entries = entries.into_iter().map(|key| (key, None));
+        self.changed.extend(entries);
         self.changed.insert(keys::row(kind, id), None);
-        self.delete_blob(kind, id)?;
+        self.blobs.insert(keys::row(kind, id), Bytes::new());
         self.commit.changes.push(Change::Delete { kind, id });
         Ok(())
     }
@@ -138,7 +186,7 @@ impl<'a> Stage<'a> {
                 continue;
             };
             let index = keys::unique(kind, key, &values);
-            if self.get(&index)?.is_some() {
+            if self.get(&index).is_some() {
                 let values = key.iter().zip(values);
                 let values = values.map(|(f, v)| ((*f).to_owned(), v.clone())).collect();
                 return Err(Error::UniqueKeyTaken { kind, key, values });
@@ -156,7 +204,7 @@ impl<'a> Stage<'a> {
                 value: value.clone(),
             };
             let parent = parent_of(reference, value).ok_or_else(missing)?;
-            if !refers_to_a_row(reference, value, |key| Ok(self.get(key)?.is_some()))? {
+            if !refers_to_a_row(reference, value, |key| self.get(key).is_some()) {
                 return Err(missing());
             }
             self.put(reference_key(kind, id, reference, &parent), Vec::new());
@@ -164,7 +212,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    fn unindex(&mut self, kind: Kind, id: Uuid, row: &Row) -> Result<(), Error> {
+    fn unindex(&mut self, kind: Kind, id: Uuid, row: &Row) {
         for &key in kind.unique_keys() {
             let Some(values) = unique_values(key, row) else {
                 continue;
@@ -173,7 +221,7 @@ impl<'a> Stage<'a> {
                 keys::unique(kind, key, &values),
                 keys::unique_as_written(kind, key, &values),
             ] {
-                if self.get(&index)?.as_deref() == Some(id.as_bytes()) {
+                if self.get(&index).as_deref() == Some(id.as_bytes()) {
                     self.changed.insert(index, None);
                 }
             }
@@ -185,76 +233,81 @@ impl<'a> Stage<'a> {
                     .insert(reference_key(kind, id, reference, &parent), None);
             }
         }
-        Ok(())
     }
 
     /// The rows that refer to a parent.
     fn referrers(&self, to: Kind, parent: &str) -> Result<Vec<(Kind, Uuid)>, Error> {
         let prefix = keys::referred(to, parent);
-        let mut found = Vec::new();
-        for entry in self.rows.scan_prefix(&prefix) {
-            let (key, _) = entry?;
-            if !self.changed.contains_key(&*key) {
-                found.push(keys::referrer(&key[prefix.len()..])?);
-            }
+        let found = self.scan(&prefix);
+        let found = found.iter().map(|(key, _)| &key[prefix.len()..]);
+        found.map(keys::referrer).collect()
+    }
+
+    /// The keys of all index entries that lead to a row.
+    fn entries_of(&self, kind: Kind, id: Uuid) -> Vec<Vec<u8>> {
+        let entries = keys::INDEXES.into_iter().flat_map(|index| self.scan(index));
+        let own = entries.filter(|(key, value)| keys::leads_to(key, value, kind, id));
+        own.map(|(key, _)| key).collect()
+    }
+
+    /// Everything whose key begins so, as the steps before leave it.
+    fn scan(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Arc<[u8]>)> {
+        let mut found: Changes = self
+            .rows
+            .scan(prefix)
+            .map(|(key, value)| (key.to_vec(), Some(Arc::clone(value))))
+            .collect();
+        for changes in [&self.ahead.rows, &self.changed] {
+            let changed = changes.range(prefix.to_vec()..);
+            let changed = changed.take_while(|(key, _)| key.starts_with(prefix));
+            found.extend(changed.map(|(key, value)| (key.clone(), value.clone())));
         }
-        let staged = self.changed.range(prefix.clone()..);
-        for (key, value) in staged.take_while(|(key, _)| key.starts_with(&prefix)) {
-            if value.is_some() {
-                found.push(keys::referrer(&key[prefix.len()..])?);
-            }
-        }
-        Ok(found)
+        let found = found.into_iter();
+        found
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
     }
 
     fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Stored>, Error> {
-        let value = self.get(&keys::row(kind, id))?;
-        value.map(|value| keys::decode(&value)).transpose()
+        let key = keys::row(kind, id);
+        let changed = self.changed.get(&key).or(self.ahead.rows.get(&key));
+        match changed {
+            Some(changed) => {
+                let stored = changed.as_ref().map(|value| keys::decode(value));
+                let unreadable = |reason| Error::SetAside { kind, id, reason };
+                stored.transpose().map_err(unreadable)
+            }
+            None => self.rows.stored(kind, id),
+        }
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        match self.changed.get(key) {
-            Some(changed) => Ok(changed.clone()),
-            None => Ok(self.rows.get(key)?.map(|value| value.to_vec())),
+    fn get(&self, key: &[u8]) -> Option<Arc<[u8]>> {
+        match self.changed.get(key).or(self.ahead.rows.get(key)) {
+            Some(changed) => changed.clone(),
+            None => self.rows.get(key).cloned(),
         }
     }
 
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.changed.insert(key, Some(value));
-    }
-
-    fn delete_blob(&mut self, kind: Kind, id: Uuid) -> Result<(), Error> {
-        let prefix = keys::row(kind, id);
-        for chunk in self.blobs.scan_prefix(&prefix) {
-            self.changed_blobs.insert(chunk?.0.to_vec(), None);
-        }
-        let staged = self.changed_blobs.range_mut(prefix.clone()..);
-        for (_, chunk) in staged.take_while(|(key, _)| key.starts_with(&prefix)) {
-            *chunk = None;
-        }
-        Ok(())
+        self.changed.insert(key, Some(value.into()));
     }
 }
 
 /// How many keys lead to a stored row; none if one is missing, or a row that it refers to.
-pub(super) fn keys_of(
-    rows: &Tree,
-    kind: Kind,
-    id: Uuid,
-    row: &Row,
-) -> Result<Option<usize>, Error> {
+pub(super) fn keys_of(rows: &Rows, kind: Kind, id: Uuid, row: &Row) -> Option<usize> {
     let mut keys = 0;
     for &key in kind.unique_keys() {
         let Some(values) = unique_values(key, row) else {
             continue;
         };
-        let leads_here = |index: Vec<u8>| -> Result<bool, Error> {
-            Ok(rows.get(index)?.as_deref() == Some(id.as_bytes()))
+        let leads_here = |index: Vec<u8>| {
+            rows.get(&index)
+                .is_some_and(|found| **found == *id.as_bytes())
         };
-        if !leads_here(keys::unique(kind, key, &values))?
-            && !leads_here(keys::unique_as_written(kind, key, &values))?
+        if !leads_here(keys::unique(kind, key, &values))
+            && !leads_here(keys::unique_as_written(kind, key, &values))
         {
-            return Ok(None);
+            return None;
         }
         keys += 1;
     }
@@ -262,55 +315,38 @@ pub(super) fn keys_of(
         let Some(value) = row.get(reference.field).filter(|value| !value.is_null()) else {
             continue;
         };
-        let Some(parent) = parent_of(reference, value) else {
-            return Ok(None);
-        };
-        let indexed = rows.contains_key(reference_key(kind, id, reference, &parent))?;
-        if !indexed || !refers_to_a_row(reference, value, |key| Ok(rows.contains_key(key)?))? {
-            return Ok(None);
+        let parent = parent_of(reference, value)?;
+        rows.get(&reference_key(kind, id, reference, &parent))?;
+        if !refers_to_a_row(reference, value, |key| rows.get(key).is_some()) {
+            return None;
         }
         keys += 1;
     }
-    Ok(Some(keys))
+    Some(keys)
 }
 
 /// Whether the row that a reference names is there, or need not be.
-fn refers_to_a_row(
-    reference: &Reference,
-    value: &Value,
-    is_there: impl Fn(&[u8]) -> Result<bool, Error>,
-) -> Result<bool, Error> {
+fn refers_to_a_row(reference: &Reference, value: &Value, is_there: impl Fn(&[u8]) -> bool) -> bool {
     let key = match reference.by {
         ReferenceBy::Id => match id_of(value) {
             Some(id) => keys::row(reference.to, id),
-            None => return Ok(false),
+            None => return false,
         },
         ReferenceBy::Field { name, reserved } => {
             if value
                 .as_str()
                 .is_some_and(|value| reserved.contains(&value))
             {
-                return Ok(true);
+                return true;
             }
             let mut unique = reference.to.unique_keys().iter();
             match unique.find(|key| **key == [name]) {
                 Some(key) => keys::unique(reference.to, key, &[value]),
-                None => return Ok(false),
+                None => return false,
             }
         }
     };
     is_there(&key)
-}
-
-fn batch(changes: Changes) -> Batch {
-    let mut batch = Batch::default();
-    for (key, value) in changes {
-        match value {
-            Some(value) => batch.insert(key, value),
-            None => batch.remove(key),
-        }
-    }
-    batch
 }
 
 /// The values of a unique key, unless one of them is null.
@@ -354,4 +390,15 @@ fn parents(kind: Kind, id: Uuid, row: &Row) -> Vec<String> {
     std::iter::once(keys::parent(id))
         .chain(values.map(keys::parent_value))
         .collect()
+}
+
+/// As [`parents`], of a row that cannot be read, from the index entries that lead to it.
+fn parents_by_entries(kind: Kind, id: Uuid, entries: &[Vec<u8>]) -> Vec<String> {
+    let values = referred_fields(kind).flat_map(|field| {
+        let of_field = [b"u", kind.name().as_bytes(), b"\0", field.as_bytes(), b"\0"].concat();
+        let own = entries.iter().filter(move |key| key.starts_with(&of_field));
+        own.filter_map(|key| keys::values_of(key))
+    });
+    let values = values.map(str::to_owned);
+    std::iter::once(keys::parent(id)).chain(values).collect()
 }

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::super::Change;
+use super::stage::Stage;
 use super::*;
 
 fn store() -> (TempDir, SledStore) {
@@ -378,12 +380,10 @@ fn a_folder_that_was_not_set_up_to_the_end_can_be() {
 #[tokio::test]
 async fn writes_that_wait_together_share_a_flush() {
     let folder = tempfile::tempdir().unwrap();
-    let (trees, head, _) = folder::open(folder.path()).unwrap();
-    let writer = Writer {
-        trees,
-        head,
-        watchers: Vec::new(),
-    };
+    let opened = folder::open(folder.path()).unwrap();
+    let shared = Arc::new(Shared::new(opened.rows));
+    let engine = Engine::new(folder.path(), Arc::clone(&shared), opened.open);
+    let writer = Writer::start(shared, engine).unwrap();
     // All of them are there before the writer looks.
     let (jobs, waiting) = channel();
     let answers: Vec<_> = (1..=50)
@@ -401,6 +401,16 @@ async fn writes_that_wait_together_share_a_flush() {
     }
 }
 
+/// Changes what is on disk, behind the back of the store.
+fn tamper(store: &SledStore, key: &[u8], value: Option<&[u8]>) {
+    let disk = store.shared.disk.read().clone().unwrap();
+    match value {
+        Some(value) => disk.rows.insert(key, value).unwrap(),
+        None => disk.rows.remove(key).unwrap(),
+    };
+    disk.db.flush().unwrap();
+}
+
 #[tokio::test]
 async fn a_key_that_leads_to_no_row_is_damage() {
     let nobody = Uuid::from_u128(9);
@@ -416,8 +426,7 @@ async fn a_key_that_leads_to_no_row_is_damage() {
         put(&store, insert(Kind::Route, 2, route)).await;
         drop(store);
         let store = reopen(&folder);
-        store.trees.rows.insert(key, nobody.as_bytes()).unwrap();
-        store.trees.db.flush().unwrap();
+        tamper(&store, &key, Some(nobody.as_bytes()));
         drop(store);
         let refused = loop {
             match SledStore::open(folder.path()) {
@@ -514,13 +523,13 @@ async fn rows_of_an_earlier_version_are_brought_up_to_date() {
         let fields = |name: &str| json!({"name": name, "algorithm": "consistent-hashing", "hash_on": "none"});
         let other = format!("other-{id}");
         let revision = put(&store, insert(kind, id, fields(&other))).await;
-        let (rows, id) = (&store.trees.rows, Uuid::from_u128(id));
+        let id = Uuid::from_u128(id);
         let key = keys::unique(kind, &["name"], &[&json!(other)]);
-        rows.remove(key).unwrap().unwrap();
+        tamper(&store, &key, None);
         let key = keys::unique_as_written(kind, &["name"], &[&json!(name)]);
-        rows.insert(key, id.as_bytes()).unwrap();
-        let value = keys::encode(revision, &row(fields(name)));
-        rows.insert(keys::row(kind, id), value).unwrap();
+        tamper(&store, &key, Some(id.as_bytes()));
+        let value = keys::encode(revision, &row(fields(name))).unwrap();
+        tamper(&store, &keys::row(kind, id), Some(&value));
     }
     drop(store);
     let store = reopen(&folder);
@@ -539,4 +548,297 @@ async fn rows_of_an_earlier_version_are_brought_up_to_date() {
     drop(store);
     let store = reopen(&folder);
     assert_eq!(store.list(kind, None, 10, &|_| true).unwrap().len(), 3);
+}
+
+/// Objects inside each other, this many.
+fn nested(depth: usize) -> Value {
+    (1..depth).fold(json!({}), |inner, _| json!({ "a": inner }))
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_again_is_not_written() {
+    let (folder, store) = store();
+    put(&store, insert(Kind::Service, 1, nested(keys::DEPTH))).await;
+    for depth in [keys::DEPTH + 1, 126, 127, 128, 129, 500] {
+        let refused = store
+            .write(vec![insert(Kind::Service, 2, nested(depth))])
+            .await;
+        assert!(
+            matches!(refused, Err(Error::Unreadable { .. })),
+            "{depth}: {refused:?}"
+        );
+    }
+    drop(store);
+    let store = reopen(&folder);
+    let listed = store.list(Kind::Service, None, 10, &|_| true).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].row, row(nested(keys::DEPTH)));
+}
+
+/// Rows of a service with a route, and of an upstream with a target.
+async fn filled() -> (TempDir, SledStore) {
+    let (folder, store) = store();
+    let upstream = json!({"id": Uuid::from_u128(3), "name": "u", "algorithm": "latency"});
+    let writes = vec![
+        insert(Kind::Service, 1, json!({"name": "a"})),
+        insert(Kind::Route, 2, json!({"name": "r", "service": link(1)})),
+        insert(Kind::Upstream, 3, upstream),
+        insert(
+            Kind::Upstream,
+            4,
+            json!({"name": "v", "algorithm": "latency"}),
+        ),
+        insert(Kind::Target, 5, json!({"target": "t", "upstream": link(3)})),
+    ];
+    store.write(writes).await.unwrap();
+    (folder, store)
+}
+
+fn ids_of(store: &SledStore, kind: Kind) -> Vec<u128> {
+    let rows = store.shared.rows();
+    rows.of_kind(kind, None)
+        .map(|(id, _)| id.as_u128())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_set_aside_until_it_is_deleted() {
+    let deep = serde_json::to_vec(&row(nested(127))).unwrap();
+    let deep = [&1_u64.to_be_bytes(), &*deep, b" "].concat();
+    // What the reader cannot take, in every way that it can go wrong.
+    let deep = [&deep[..8], br#"{"a":"#, &deep[8..], b"}"].concat();
+    let bad: [&[u8]; 4] = [&deep, b"", b"\0\0\0\0\0\0\0\x01{", b"\0\0\0\0\0\0\0\x01[1]"];
+    for bad in bad {
+        let (folder, store) = filled().await;
+        tamper(
+            &store,
+            &keys::row(Kind::Upstream, Uuid::from_u128(3)),
+            Some(bad),
+        );
+        drop(store);
+        let store = reopen(&folder);
+        let set_aside = store.condition().set_aside;
+        assert_eq!(set_aside.len(), 1);
+        assert_eq!(
+            (set_aside[0].kind, set_aside[0].id.as_u128()),
+            (Kind::Upstream, 3)
+        );
+        // Nothing else is missing, neither of its kind nor in what watchers are told.
+        assert_eq!(ids_of(&store, Kind::Upstream), [4]);
+        assert_eq!(ids_of(&store, Kind::Service), [1]);
+        let listed = store.list(Kind::Upstream, None, 10, &|_| true).unwrap();
+        assert_eq!(listed.len(), 1);
+        let first = store.watch().unwrap().recv().await.unwrap();
+        let told = first.changes.iter();
+        let told = told.filter(|change| {
+            matches!(
+                change,
+                Change::Put {
+                    kind: Kind::Upstream,
+                    ..
+                }
+            )
+        });
+        assert_eq!(told.count(), 1);
+        // It is named where it is asked for, by its id and by its name.
+        let got = store.get(Kind::Upstream, Uuid::from_u128(3));
+        assert!(matches!(got, Err(Error::SetAside { .. })), "{got:?}");
+        let found = store.find(Kind::Upstream, &["name"], &[&json!("u")]);
+        assert!(matches!(found, Err(Error::SetAside { .. })), "{found:?}");
+        // Others can be written and deleted beside it, and its name is taken until it is gone.
+        put(&store, delete(Kind::Upstream, 4)).await;
+        let again = insert(
+            Kind::Upstream,
+            6,
+            json!({"name": "u", "algorithm": "latency"}),
+        );
+        let taken = store.write(vec![again.clone()]).await;
+        assert!(matches!(taken, Err(Error::UniqueKeyTaken { .. })));
+        put(&store, delete(Kind::Upstream, 3)).await;
+        assert!(store.condition().set_aside.is_empty());
+        // Its targets went with it.
+        assert_eq!(ids_of(&store, Kind::Target), [0_u128; 0]);
+        put(&store, again).await;
+        drop(store);
+        let store = reopen(&folder);
+        assert!(store.condition().set_aside.is_empty());
+        assert_eq!(ids_of(&store, Kind::Upstream), [6]);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_has_lost_what_it_needs_is_set_aside() {
+    let (folder, store) = filled().await;
+    tamper(&store, &keys::row(Kind::Service, Uuid::from_u128(1)), None);
+    let name = keys::unique(Kind::Service, &["name"], &[&json!("a")]);
+    tamper(&store, &name, None);
+    drop(store);
+    let store = reopen(&folder);
+    let set_aside = store.condition().set_aside;
+    assert_eq!(set_aside.len(), 1);
+    assert_eq!(set_aside[0].kind, Kind::Route);
+    assert_eq!(ids_of(&store, Kind::Route), [0_u128; 0]);
+    assert_eq!(ids_of(&store, Kind::Target), [5]);
+    put(&store, delete(Kind::Route, 2)).await;
+    drop(store);
+    assert!(reopen(&folder).condition().set_aside.is_empty());
+}
+
+/// A row that sled puts in a file of its own.
+fn large(id: u128) -> Write {
+    insert(
+        Kind::Service,
+        id,
+        json!({"name": id.to_string(), "a": "x".repeat(300_000)}),
+    )
+}
+
+/// Takes from sled the folder in which it would make files, and gives it back when dropped. Works for root
+/// as well, who may do everything.
+struct NoFiles(std::path::PathBuf);
+
+impl NoFiles {
+    fn in_folder(folder: &TempDir) -> Self {
+        let blobs = folder.path().join("entities").join("blobs");
+        std::fs::rename(&blobs, blobs.with_extension("away")).unwrap();
+        std::fs::write(&blobs, "").unwrap();
+        Self(blobs)
+    }
+}
+
+impl Drop for NoFiles {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+        std::fs::rename(self.0.with_extension("away"), &self.0).unwrap();
+    }
+}
+
+/// Writes until that succeeds again, which is at some time.
+async fn written_at_last(store: &SledStore, write: Write) -> Revision {
+    loop {
+        match store.write(vec![write.clone()]).await {
+            Ok(revision) => return revision,
+            Err(Error::Unavailable(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
+    let (folder, store) = filled().await;
+    let component = Bytes::from(vec![7; 200_000]);
+    let blob = |blob: &'static [u8], old| {
+        let version = row(json!({"digest": "d", "balancer": link(7)}));
+        let id = Uuid::from_u128(8);
+        Write::put(
+            Kind::BalancerVersion,
+            id,
+            version,
+            Some(Bytes::from_static(blob)),
+            old,
+        )
+    };
+    let mut balancer = vec![insert(
+        Kind::Balancer,
+        7,
+        json!({"name": "b", "digest": "d"}),
+    )];
+    balancer.push(blob(b"old", None));
+    let old = store.write(balancer).await.unwrap();
+    let mut commits = store.watch().unwrap();
+    commits.recv().await.unwrap();
+
+    let no_files = NoFiles::in_folder(&folder);
+    // In one write: a row that is changed, a blob that is replaced, and what cannot be written.
+    let mut writes = vec![delete(Kind::Route, 2), blob(b"new", Some(old)), large(9)];
+    writes.push(Write::Insert {
+        kind: Kind::Balancer,
+        id: Uuid::from_u128(10),
+        row: row(json!({"name": "c", "digest": "d"})),
+        blob: Some(component),
+    });
+    let failed = store.write(writes).await;
+    assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
+    // The next one is answered as well, and so is whoever reads.
+    let failed = store.write(vec![delete(Kind::Route, 2)]).await;
+    assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
+    assert!(store.condition().failure.is_some());
+    assert_eq!(ids_of(&store, Kind::Route), [2]);
+    assert_eq!(ids_of(&store, Kind::Service), [1]);
+
+    drop(no_files);
+    let newest = written_at_last(&store, insert(Kind::Service, 11, json!({"name": "n"}))).await;
+    assert!(store.condition().failure.is_none());
+    // Watchers were told of nothing between.
+    let next = commits.recv().await.unwrap();
+    assert_eq!((next.revision, next.changes.len()), (newest, 1));
+    let holds = |store: &SledStore| {
+        assert_eq!(ids_of(store, Kind::Service), [1, 11]);
+        assert_eq!(ids_of(store, Kind::Route), [2]);
+        assert_eq!(ids_of(store, Kind::Balancer), [7]);
+        let blob = store
+            .blob(Kind::BalancerVersion, Uuid::from_u128(8))
+            .unwrap();
+        assert_eq!(blob.as_deref(), Some(&b"old"[..]));
+        assert_eq!(
+            store.blob(Kind::Balancer, Uuid::from_u128(10)).unwrap(),
+            None
+        );
+    };
+    holds(&store);
+    put(&store, large(12)).await;
+    put(&store, delete(Kind::Service, 12)).await;
+    drop(store);
+    holds(&reopen(&folder));
+}
+
+#[tokio::test]
+async fn what_is_on_disk_without_having_been_acknowledged_is_taken_back() {
+    let (folder, store) = filled().await;
+    drop(store);
+    let opened = folder::open(folder.path()).unwrap();
+    let shared = Arc::new(Shared::new(opened.rows));
+    let mut engine = Engine::new(folder.path(), Arc::clone(&shared), opened.open);
+    let (rows, ahead) = (shared.rows(), stage::Round::default());
+    let mut stage = Stage::new(&rows, &ahead);
+    stage.write(delete(Kind::Route, 2)).unwrap();
+    stage
+        .write(insert(Kind::Service, 9, json!({"name": "n"})))
+        .unwrap();
+    let (round, commit) = stage.finish();
+    // It came to the disk, and only then something failed.
+    engine.commit_and_fail(&round);
+    assert!(matches!(engine.reopen(), engine::Outcome::Done));
+    // Later revisions are greater than those that were seen on disk.
+    assert_eq!(shared.rows().revision(), commit.revision);
+    drop(engine);
+    drop(shared);
+    let store = reopen(&folder);
+    assert_eq!(ids_of(&store, Kind::Route), [2]);
+    assert_eq!(ids_of(&store, Kind::Service), [1]);
+    assert!(put(&store, delete(Kind::Route, 2)).await > commit.revision);
+}
+
+#[tokio::test]
+async fn a_folder_that_holds_something_else_is_not_taken_for_ours() {
+    let (folder, store) = filled().await;
+    let (other, stranger) = filled().await;
+    put(&stranger, insert(Kind::Service, 9, json!({"name": "n"}))).await;
+    drop(stranger);
+    drop(reopen(&other));
+    let aside = folder.path().with_extension("aside");
+    std::fs::rename(folder.path(), &aside).unwrap();
+    let gone = store.write(vec![delete(Kind::Route, 2)]).await.unwrap_err();
+    assert!(gone.to_string().contains("deleted or replaced"), "{gone}");
+    std::fs::rename(other.path(), folder.path()).unwrap();
+    let replaced = store.write(vec![delete(Kind::Route, 2)]).await.unwrap_err();
+    assert!(
+        replaced.to_string().contains("deleted or replaced"),
+        "{replaced}"
+    );
+    std::fs::rename(folder.path(), other.path()).unwrap();
+    std::fs::rename(&aside, folder.path()).unwrap();
+    written_at_last(&store, delete(Kind::Route, 2)).await;
+    assert_eq!(ids_of(&reopen(&other), Kind::Service), [1, 9]);
 }
