@@ -35,9 +35,8 @@ fn create(gateway: &Gateway, name: &str) -> Reply {
 
 /// A service that does not fit into sled's log, and so takes a file of its own.
 fn create_large(gateway: &Gateway, name: &str) -> Reply {
-    let tags: Vec<_> = (0..20_000)
-        .map(|n| format!("{name}-{n}-0123456789"))
-        .collect();
+    let tag = |number: u32| format!("{name}-{number}-{}", "x".repeat(4000));
+    let tags: Vec<_> = (0..50).map(tag).collect();
     let service = json!({"name": name, "host": "h", "tags": tags});
     gateway.admin_json("POST", "/services", &service)
 }
