@@ -16,6 +16,7 @@ mod balancers;
 mod bodies;
 mod bytes;
 mod canary;
+mod client_side;
 mod component_bounds;
 mod contract;
 mod endpoint_faults;

@@ -50,6 +50,7 @@ pub use versions::resume_checks;
 
 use crate::balancer::Engine;
 use crate::config::Config;
+use crate::connections::ConnectionLimits;
 use crate::entity::Kind;
 use crate::error::Error;
 use crate::proxy::Counters;
@@ -78,6 +79,8 @@ pub struct Admin {
     pub names: Arc<Names>,
     /// What the workers count.
     pub counters: Vec<Arc<Counters>>,
+    /// How many connections there may be.
+    pub limits: Arc<ConnectionLimits>,
     /// The settings.
     pub config: Config,
     /// Where the proxy and the Admin API listen.

@@ -73,6 +73,10 @@ pub struct Written {
     #[arg(long, env = "POINTSMAN_SHUTDOWN_TIMEOUT", value_name = "SECONDS")]
     pub shutdown_timeout: Option<Value>,
 
+    /// Connections of clients that the proxy serves at once, over all workers, 1 to 1000000; further ones are answered 503 [default: 50000, or as many as the limit of open files suffices for]
+    #[arg(long, env = "POINTSMAN_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<Value>,
+
     /// Longest time for a client to send the head of a request, and for an idle connection to send the next one, in seconds, 1 to 3600 [default: 60]
     #[arg(long, env = "POINTSMAN_CLIENT_HEADER_TIMEOUT", value_name = "SECONDS")]
     pub client_header_timeout: Option<Value>,
@@ -81,6 +85,22 @@ pub struct Written {
     #[arg(long, env = "POINTSMAN_CLIENT_BODY_TIMEOUT", value_name = "SECONDS")]
     pub client_body_timeout: Option<Value>,
 
+    /// Longest time that a client which has closed its sending side is waited for with the start of its answer, in seconds, 1 to 3600; after that it is taken to be gone [default: 5]
+    #[arg(
+        long,
+        env = "POINTSMAN_CLIENT_HALF_CLOSE_TIMEOUT",
+        value_name = "SECONDS"
+    )]
+    pub client_half_close_timeout: Option<Value>,
+
+    /// Part of a request's body that is read before an endpoint is asked, on routes with request_buffering, in bytes, 0 to 1048576; a body that is longer is passed on as it comes [default: 65536]
+    #[arg(long, env = "POINTSMAN_CLIENT_BODY_BUFFER_SIZE", value_name = "BYTES")]
+    pub client_body_buffer_size: Option<Value>,
+
+    /// Slowest rate at which a request's body may come in, in bytes a second, 0 to 1000000, after the first client_body_timeout, on routes with request_buffering; 0 sets no limit [default: 500]
+    #[arg(long, env = "POINTSMAN_CLIENT_BODY_MIN_RATE", value_name = "BYTES")]
+    pub client_body_min_rate: Option<Value>,
+
     /// Largest head of a request or a response, in bytes, 8192 to 1048576 [default: 32768]
     #[arg(long, env = "POINTSMAN_MAX_HEADER_SIZE", value_name = "BYTES")]
     pub max_header_size: Option<Value>,
@@ -88,6 +108,10 @@ pub struct Written {
     /// Largest memory of the regular expressions of all routes together, compiled, in MiB, 1 to 65536 [default: 512]
     #[arg(long, env = "POINTSMAN_ROUTE_REGEX_MEMORY", value_name = "MIB")]
     pub route_regex_memory: Option<Value>,
+
+    /// Most header fields of a request, 100 to 1000; more than 100 cost memory for each request [default: 100]
+    #[arg(long, env = "POINTSMAN_MAX_HEADERS", value_name = "N")]
+    pub max_headers: Option<Value>,
 
     /// Idle connections kept to each endpoint, by each worker; 0 keeps none [default: 512]
     #[arg(long, env = "POINTSMAN_UPSTREAM_KEEPALIVE_POOL_SIZE", value_name = "N")]
@@ -232,14 +256,24 @@ pub enum DnsType {
 /// How clients and endpoints are talked to.
 #[derive(Debug, Clone)]
 pub struct Proxy {
+    /// Most connections of clients, if the operator says so.
+    pub max_connections: Option<usize>,
     /// Longest time for the head of a request.
     pub client_header_timeout: Duration,
     /// Longest time between two reads of a request's body.
     pub client_body_timeout: Duration,
+    /// Longest wait for the head of a response to a client that has closed its sending side.
+    pub client_half_close_timeout: Duration,
+    /// Part of a request's body that is read before an endpoint is asked, in bytes.
+    pub client_body_buffer_size: usize,
+    /// Slowest rate of a request's body, in bytes a second; 0 sets no limit.
+    pub client_body_min_rate: u32,
     /// Largest head, in bytes.
     pub max_header_size: usize,
     /// Largest memory of the regular expressions of all routes together, in bytes.
     pub route_regex_memory: usize,
+    /// Most header fields of a request.
+    pub max_headers: usize,
     /// Idle connections kept, for each worker and endpoint.
     pub keepalive_pool_size: usize,
     /// Requests on one connection; none sets no limit.
@@ -325,6 +359,29 @@ impl Config {
                 3600,
             )),
             proxy: Proxy {
+                max_connections: (written.max_connections)
+                    .map(|most| m.within("max_connections", Some(most), 1, 1, 1_000_000)),
+                client_half_close_timeout: Duration::from_secs(m.within(
+                    "client_half_close_timeout",
+                    written.client_half_close_timeout,
+                    5,
+                    1,
+                    3600,
+                )),
+                client_body_buffer_size: m.within(
+                    "client_body_buffer_size",
+                    written.client_body_buffer_size,
+                    64 * 1024,
+                    0,
+                    1024 * 1024,
+                ),
+                client_body_min_rate: m.within(
+                    "client_body_min_rate",
+                    written.client_body_min_rate,
+                    500,
+                    0,
+                    1_000_000,
+                ),
                 client_header_timeout: Duration::from_secs(m.within(
                     "client_header_timeout",
                     written.client_header_timeout,
@@ -353,6 +410,7 @@ impl Config {
                     1,
                     65_536,
                 ) << 20,
+                max_headers: m.within("max_headers", written.max_headers, 100, 100, 1000),
                 keepalive_pool_size: m.within(
                     "upstream_keepalive_pool_size",
                     written.upstream_keepalive_pool_size,
@@ -499,10 +557,15 @@ impl Written {
             workers,
             log,
             shutdown_timeout,
+            max_connections,
+            client_half_close_timeout,
+            client_body_buffer_size,
+            client_body_min_rate,
             client_header_timeout,
             client_body_timeout,
             max_header_size,
             route_regex_memory,
+            max_headers,
             upstream_keepalive_pool_size,
             upstream_keepalive_max_requests,
             upstream_keepalive_idle_timeout,

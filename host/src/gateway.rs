@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::admin::{self, Admin};
 use crate::balancer::{self, Engine};
 use crate::config::Config;
+use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_place;
 use crate::proxy::{Listeners, Workers};
 use crate::snapshot::{Compiler, Published};
@@ -23,19 +24,20 @@ use crate::upstream::{self, Memory, Names, SessionKey};
 /// # Errors
 /// One clear sentence, when it cannot start.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    let files = connections::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config, files));
     // Nothing on the control side is worth waiting for: what was acknowledged is on disk.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
     // Whoever is asked to end while starting must end as well, so listen for that first.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -104,7 +106,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         ended = &mut compiling => anyhow::bail!("the stored configuration cannot be applied: {ended:?}"),
     }
 
-    let workers = Workers::start(listeners, &published, &config.proxy)
+    let limits = ConnectionLimits::new(files, config.workers, config.proxy.max_connections)?;
+    let limits = Arc::new(limits);
+    let workers = Workers::start(listeners, &published, &config.proxy, &limits)
         .context("cannot start the workers of the proxy")?;
     let admin = Admin {
         store,
@@ -112,6 +116,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         published,
         names,
         counters: workers.counters.clone(),
+        limits: Arc::clone(&limits),
         config: config.clone(),
         addresses: (proxy, admin_address),
         left_over: Arc::default(),
@@ -121,6 +126,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::spawn(admin::follow_canaries(admin.clone()));
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(admin::serve(admin_listener, admin, stopped));
+    tracing::info!(
+        "up to {} connections of clients, with {files} open files",
+        limits.max_clients
+    );
     announce(&config, proxy, admin_address);
 
     let reason = tokio::select! {

@@ -8,7 +8,8 @@ use clap::error::ContextKind;
 use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written, misspelt_variables};
 use pointsman::{
-    PluginCommand, Recording, Replay, Simulation, balancer, plugin, record, replay, run, simulate,
+    LogFields, PluginCommand, Recording, Replay, Simulation, balancer, plugin, record, replay, run,
+    simulate,
 };
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
     // A file or a pipe gets plain text, and so does a terminal if it is asked for (no-color.org).
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let layer = tracing_subscriber::fmt::layer()
+        .fmt_fields(LogFields::default())
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && !plain);
     tracing_subscriber::registry()

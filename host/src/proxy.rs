@@ -15,6 +15,7 @@ mod headers;
 mod listen;
 mod outcome;
 mod outgoing;
+mod page;
 mod path;
 mod pool;
 mod respond;
@@ -27,11 +28,13 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
@@ -46,6 +49,8 @@ pub use router::{PATTERN_MEMORY, PatternError, PatternMemory, Route, RouteError,
 
 use crate::authority::{Authority, Host};
 use crate::config;
+use crate::connections::ConnectionLimits;
+use crate::request_log;
 use crate::snapshot::{Published, Snapshot};
 use crate::transfer_coding;
 use affinity::{Facts, Tie};
@@ -53,6 +58,7 @@ use body::{Content, ResponseBody, Upload};
 use client::Client;
 use forward::Inbound;
 use headers::RequestId;
+use listen::Unserved;
 use pool::Pool;
 use respond::Reject;
 use retry::Repeats;
@@ -70,6 +76,8 @@ pub struct Counters {
     pub accepted: std::sync::atomic::AtomicU64,
     /// Connections of clients that are open.
     pub active: std::sync::atomic::AtomicU64,
+    /// Connections of clients that were refused, since there were as many as there may be.
+    pub refused: std::sync::atomic::AtomicU64,
     /// Requests received.
     pub requests: std::sync::atomic::AtomicU64,
 }
@@ -85,11 +93,13 @@ struct Worker {
     snapshot: RefCell<Rc<Seen>>,
     generation: Cell<u64>,
     pool: Rc<Pool>,
+    limits: Arc<ConnectionLimits>,
     counters: Arc<Counters>,
     settings: config::Proxy,
     /// The connections that are open, by number.
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
+    unserved: Unserved,
     /// The time, as of the last look at the connections.
     clock: Rc<Cell<Instant>>,
 }
@@ -109,27 +119,43 @@ impl Worker {
 async fn handle(
     worker: Rc<Worker>,
     client: Rc<Client>,
+    id: RequestId,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let started = Instant::now();
-    client.request_begins();
     worker
         .counters
         .requests
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let id = RequestId::new();
     let (mut parts, incoming) = request.into_parts();
-    let upload = (!incoming.is_end_stream()).then(|| Upload::new(incoming, Rc::clone(&client)));
-    let mut response =
-        match answer(&worker, &client, &mut parts, upload.as_ref(), &id, started).await {
-            Ok(response) => response,
-            Err(reject) => {
-                if let Some(upload) = upload {
-                    Box::pin(upload.discard()).await;
-                }
-                respond::reject(&reject, &parts.headers, &id, started)
+    let patience = worker.settings.client_body_timeout;
+    let upload =
+        (!incoming.is_end_stream()).then(|| Upload::new(incoming, Rc::clone(&client), patience));
+    let answered = {
+        let upload = upload.as_ref();
+        // Made where it stays: it is large.
+        let mut answering = pin!(answer(&worker, &client, &mut parts, upload, &id, started));
+        poll_fn(|cx| {
+            let _scope = request_log::enter(Some(id.digits()));
+            answering.as_mut().poll(cx)
+        })
+        .await
+    };
+    let mut response = match answered {
+        Ok(response) => response,
+        Err(reject) => {
+            let ends = upload.is_some() && reject.is_clients_fault();
+            if let Some(upload) = upload.filter(|_| !ends) {
+                Box::pin(upload.discard()).await;
             }
-        };
+            let mut response = respond::reject(&reject, &parts.headers, &id, started);
+            if ends {
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
+    };
     if parts.version < Version::HTTP_11 && response.body().length().is_none() {
         // Its end is that of the connection, which hyper would promise to keep in HTTP/1.1.
         *response.version_mut() = Version::HTTP_10;
@@ -198,13 +224,19 @@ async fn answer(
     if let Some(upload) = upload
         && route.request_buffering
     {
-        upload.keep();
+        let settings = &worker.settings;
+        let buffered = upload.buffer(
+            settings.client_body_buffer_size,
+            settings.client_body_min_rate,
+        );
+        // Not part of this future itself: most requests have no body.
+        Box::pin(buffered).await?;
     }
     if let Some(upload) = upload
         && service.upstream.balancer().reads_bodies()
     {
         // Not part of this future itself: hardly any balancer asks.
-        let start = Box::pin(upload.start(worker.settings.client_body_timeout));
+        let start = Box::pin(upload.start());
         facts.body_start = Some(start.await?);
     }
     let stripped = if route.strip_path { matched } else { 0 };

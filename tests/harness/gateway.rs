@@ -15,7 +15,7 @@ pub(crate) struct Setup {
     data_dir: PathBuf,
     args: Vec<String>,
     environment: Vec<(&'static str, String)>,
-    address_space: Option<u64>,
+    ulimit: Option<String>,
     /// The command that runs the gateway, in the place where it is to run.
     within: Vec<String>,
     owned: Option<TempDir>,
@@ -71,7 +71,7 @@ impl Setup {
             data_dir: owned.path().join("data"),
             args: Vec::new(),
             environment: Vec::new(),
-            address_space: None,
+            ulimit: None,
             within: Vec::new(),
             owned: Some(owned),
         }
@@ -83,7 +83,7 @@ impl Setup {
             data_dir: data_dir.to_owned(),
             args: Vec::new(),
             environment: Vec::new(),
-            address_space: None,
+            ulimit: None,
             within: Vec::new(),
             owned: None,
         }
@@ -100,8 +100,13 @@ impl Setup {
     }
 
     /// With no more addresses than this many KiB of memory need.
-    pub(crate) fn address_space(mut self, kibibytes: u64) -> Self {
-        self.address_space = Some(kibibytes);
+    pub(crate) fn address_space(self, kibibytes: u64) -> Self {
+        self.ulimit(&format!("-v {kibibytes}"))
+    }
+
+    /// With a limit of the shell's `ulimit`.
+    pub(crate) fn ulimit(mut self, limit: &str) -> Self {
+        self.ulimit = Some(limit.to_owned());
         self
     }
 
@@ -119,17 +124,16 @@ impl Setup {
 
     pub(crate) fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_pointsman");
-        let mut command = match self.address_space {
+        let mut command = match &self.ulimit {
             None if !self.within.is_empty() => {
                 let mut command = Command::new(&self.within[0]);
                 command.args(&self.within[1..]).arg(program);
                 command
             }
             None => Command::new(program),
-            Some(kibibytes) => {
+            Some(limit) => {
                 let mut shell = Command::new("sh");
-                let limited = r#"ulimit -v "$0" && exec "$@""#;
-                shell.args(["-c", limited, &kibibytes.to_string(), program]);
+                shell.args(["-c", r#"ulimit $0 && exec "$@""#, limit, program]);
                 shell
             }
         };
@@ -372,6 +376,11 @@ impl Gateway {
         std::io::copy(&mut body, &mut std::io::sink()).unwrap() as usize
     }
 
+    /// The memory that the process holds.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        self.status_bytes("VmRSS:")
+    }
+
     /// Begins to measure the memory that the process holds at its most, from what it holds now.
     pub(crate) fn reset_peak(&self) -> usize {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
@@ -380,9 +389,13 @@ impl Gateway {
 
     /// The most memory that the process has held since then.
     pub(crate) fn peak_bytes(&self) -> usize {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = peak
+        let field = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes = field
             .and_then(|rest| rest.trim().strip_suffix(" kB"))
             .unwrap();
         kilobytes.parse::<usize>().unwrap() << 10

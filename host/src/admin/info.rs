@@ -143,7 +143,7 @@ pub(super) async fn status(
         "memory": { "workers_lua_vms": [], "lua_shared_dicts": {}, "resident": resident },
         "server": {
             "connections_accepted": accepted,
-            "connections_handled": accepted,
+            "connections_handled": accepted.saturating_sub(sum(|counters| &counters.refused)),
             "connections_active": active,
             // Which of these an open connection does is not told apart.
             "connections_reading": 0,

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -48,6 +49,8 @@ fn text(admin: &Admin) -> Result<String, Error> {
 struct Figures {
     node: String,
     connections: [(&'static str, u64); 7],
+    /// Connections that were refused, by the listener.
+    refused: [(&'static str, u64); 2],
     requests: u64,
     store: Condition,
     resident: Option<u64>,
@@ -84,6 +87,8 @@ impl Figures {
         let accepted = sum(admin, |counters| &counters.accepted);
         let active = sum(admin, |counters| &counters.active);
         let requests = sum(admin, |counters| &counters.requests);
+        let refused = sum(admin, |counters| &counters.refused);
+        let admin_refused = admin.limits.admin_refused.load(Ordering::Relaxed);
         let (_, snapshot) = admin.published.current();
         let mut upstreams = Vec::with_capacity(snapshot.upstreams.len());
         for (id, upstream) in snapshot.upstreams.iter() {
@@ -112,7 +117,7 @@ impl Figures {
             node: NODE.to_string(),
             connections: [
                 ("accepted", accepted),
-                ("handled", accepted),
+                ("handled", accepted.saturating_sub(refused)),
                 ("total", requests),
                 ("active", active),
                 // Which of these an open connection does is not told apart.
@@ -120,6 +125,7 @@ impl Figures {
                 ("writing", active),
                 ("waiting", 0),
             ],
+            refused: [("proxy", refused), ("admin", admin_refused)],
             requests,
             store: admin.store.condition(),
             resident: resident_bytes(),
@@ -230,6 +236,12 @@ impl Figures {
 
     fn own(&self, page: &mut Page<'_>) -> fmt::Result {
         let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+        page.whole(
+            "pointsman_connections_refused",
+            "Connections of clients that were refused, since there were as many as there may be",
+            counter,
+            (self.refused.iter()).map(|(listener, number)| ([("listener", *listener)], *number)),
+        )?;
         page.whole(
             "pointsman_picks",
             "Picks requested since this balancer took over",

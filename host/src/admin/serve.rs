@@ -1,6 +1,8 @@
 //! The Admin API's own server.
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -17,11 +19,19 @@ use tokio::sync::{mpsc, watch};
 use super::paced::Paced;
 use super::refusal::{Noted, Progress, Stream};
 use super::{Admin, router};
+use crate::connections;
 use crate::in_place::in_turn;
 use crate::leftover::Lent;
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a client gets for which there is no room.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/json; charset=utf-8\r\n\
+    content-length: 34\r\n\
+    connection: close\r\n\r\n\
+    {\"message\":\"Too many connections\"}";
 
 /// Serves the Admin API until `stopped` says so, and then until the requests in flight are answered.
 pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Receiver<bool>) {
@@ -29,8 +39,11 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
+        // A client may close its sending side after its request.
+        .half_close(true)
         .header_read_timeout(admin.config.proxy.client_header_timeout)
         .max_header_size(admin.config.proxy.max_header_size);
+    let limits = Arc::clone(&admin.limits);
     let router = TowerToHyperService::new(router(admin));
     // Connections hold a sender: the receiver ends with the last of them.
     let (open, mut closed) = mpsc::channel::<()>(1);
@@ -46,6 +59,16 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
+        };
+        let Some(permit) = limits.admin_client() else {
+            limits.admin_refused.fetch_add(1, Ordering::Relaxed);
+            if let Some(permit) = limits.refusal() {
+                tokio::spawn(async move {
+                    connections::refuse(stream, FULL).await;
+                    drop(permit);
+                });
+            }
+            continue;
         };
         let router = router.clone();
         let progress = Progress::default();
@@ -65,7 +88,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let (mut stopped, open) = (stopped.clone(), open.clone());
         tokio::spawn(async move {
-            let _open = open;
+            let _held = (open, permit);
             let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
             let mut connection = pin!(connection);
             let ended = tokio::select! {

@@ -20,29 +20,57 @@ use super::respond::Reject;
 use super::wire::{self, Connection, Framing};
 use crate::balancer::BODY_START;
 use crate::leftover::{self, PolledFrame};
+use crate::request_log;
 use crate::snapshot::Service;
 use crate::upstream::{Endpoint, InFlight, Outcome};
 
 /// What ends a body early.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Longest body that is kept so that it can be sent again, in bytes: what hyper may read of it at once.
-/// Past it, a copy for each request in flight would cost more than the rare repeat is worth.
-const KEPT: u64 = 64 * 1024;
+/// Pieces of a body that are held before they are joined. Each may hold a whole buffer of hyper's, however
+/// few of its bytes it is.
+const PIECES: usize = 16;
 
 /// The body of a request, shared by the try that sends it and the code that watches over the try.
 pub(super) struct Upload {
     incoming: RefCell<Incoming>,
     client: Rc<Client>,
-    /// Its length, if the client has told it.
-    length: Option<u64>,
+    /// Its length, if the client has told it or all of it has been read.
+    length: Cell<Option<u64>>,
     /// What was read of it.
     read: RefCell<Read>,
     /// Whether all of it is kept until the request is answered.
     keeps: Cell<bool>,
+    pace: Pace,
     stage: Cell<Stage>,
     /// When the stage was last entered.
     since: Cell<Instant>,
+}
+
+/// How fast a body has to come in, and how fast it has.
+struct Pace {
+    /// Longest time between two reads.
+    patience: Duration,
+    /// Bytes a second that it may not fall below for longer than that; 0 sets no limit.
+    min_rate: Cell<u32>,
+    /// Time that was spent waiting for the client.
+    waited: Cell<Duration>,
+    /// Bytes that it has sent.
+    received: Cell<u64>,
+}
+
+impl Pace {
+    /// How long the client may be waited for from now on.
+    fn patience(&self) -> Duration {
+        match self.min_rate.get() {
+            0 => self.patience,
+            rate => {
+                let earned = Duration::from_secs(self.received.get() / u64::from(rate));
+                let left = (self.patience + earned).saturating_sub(self.waited.get());
+                left.min(self.patience)
+            }
+        }
+    }
 }
 
 /// What was read of a body, as far as it can be sent again.
@@ -55,10 +83,12 @@ struct Read {
     lossy: bool,
     /// Whether there is nothing more to be read.
     ended: bool,
+    /// Where the last piece ends in memory.
+    end: usize,
 }
 
 impl Read {
-    /// All that is there as one piece: once an endpoint has got a byte of it, nothing behind it must be lost.
+    /// All that is there as one piece.
     fn join(&mut self) -> Bytes {
         let joined = match self.pieces.as_slice() {
             [] => return Bytes::new(),
@@ -67,6 +97,10 @@ impl Read {
         };
         self.pieces = vec![joined.clone()];
         joined
+    }
+
+    fn length(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
     }
 }
 
@@ -86,11 +120,18 @@ pub(super) enum Stage {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming, client: Rc<Client>) -> Rc<Self> {
+    /// A body that comes in from a client, which may keep it waiting for `patience`.
+    pub(super) fn new(incoming: Incoming, client: Rc<Client>, patience: Duration) -> Rc<Self> {
         Rc::new(Self {
-            length: incoming.size_hint().exact(),
+            length: Cell::new(incoming.size_hint().exact()),
             incoming: RefCell::new(incoming),
             client,
+            pace: Pace {
+                patience,
+                min_rate: Cell::new(0),
+                waited: Cell::default(),
+                received: Cell::default(),
+            },
             read: RefCell::default(),
             keeps: Cell::new(false),
             stage: Cell::new(Stage::Untouched),
@@ -98,15 +139,31 @@ impl Upload {
         })
     }
 
-    /// Its length, if the client has told it.
+    /// Its length, if the client has told it or all of it has been read.
     pub(super) fn length(&self) -> Option<u64> {
-        self.length
+        self.length.get()
     }
 
-    /// Keeps all of it until the request is answered, if it is known to be short.
-    pub(super) fn keep(&self) {
-        self.keeps
-            .set(self.length().is_some_and(|length| length <= KEPT));
+    /// Reads all of it before any endpoint is asked, if it is no longer than `bound`, so that a slow client
+    /// costs no endpoint a connection. It is kept until the request is answered. From now on it may not
+    /// come slower than `min_rate`, in bytes a second; 0 sets no limit.
+    ///
+    /// # Errors
+    /// Those of [`Upload::start`].
+    pub(super) async fn buffer(&self, bound: usize, min_rate: u32) -> Result<(), Reject> {
+        self.pace.min_rate.set(min_rate);
+        let bound = bound as u64;
+        if bound == 0 || self.length().is_some_and(|length| length > bound) {
+            return Ok(());
+        }
+        // To find out that it is not longer takes a byte more.
+        self.read_ahead(bound + 1).await?;
+        let read = self.read.borrow();
+        if read.ended && read.length() <= bound {
+            self.keeps.set(true);
+            self.length.set(Some(read.length()));
+        }
+        Ok(())
     }
 
     /// Whether it can be sent again, whatever becomes of a try.
@@ -124,8 +181,8 @@ impl Upload {
         if !self.keeps.get() {
             let mut read = self.read.borrow_mut();
             read.lossy = true;
-            read.pieces = Vec::new();
-            read.given = 0;
+            let given = std::mem::take(&mut read.given);
+            read.pieces.drain(..given);
         }
     }
 
@@ -147,24 +204,42 @@ impl Upload {
         self.since.get()
     }
 
+    /// Until when the client has to send more of it, while that is what is waited for.
+    pub(super) fn due(&self) -> Instant {
+        self.since.get() + self.pace.patience()
+    }
+
     /// Reads ahead what a balancer may see, before any endpoint gets the first byte: [`BODY_START`] bytes at
-    /// least, or all of a shorter body. `patience` is for each piece of it.
+    /// least, or all of a shorter body.
     ///
     /// # Errors
     /// The client does not send it in time, or what it sends is no body.
-    pub(super) async fn start(&self, patience: Duration) -> Result<Bytes, Reject> {
-        let mut length = 0;
-        while length < BODY_START && !self.read.borrow().ended {
+    pub(super) async fn start(&self) -> Result<Bytes, Reject> {
+        self.read_ahead(BODY_START as u64).await?;
+        Ok(self.read.borrow_mut().join())
+    }
+
+    /// Reads until this many bytes are there, or all of a shorter body.
+    async fn read_ahead(&self, least: u64) -> Result<(), Reject> {
+        loop {
+            {
+                let mut read = self.read.borrow_mut();
+                if read.ended || read.length() >= least {
+                    break;
+                }
+                if read.pieces.len() >= PIECES {
+                    read.join();
+                }
+            }
             let piece = std::future::poll_fn(|cx| self.poll_client(cx));
-            let piece = tokio::time::timeout(patience, piece).await;
+            let piece = tokio::time::timeout(self.pace.patience(), piece).await;
             match piece.map_err(|_| Reject::Engine(StatusCode::REQUEST_TIMEOUT))? {
-                None => {}
-                Some(Ok(frame)) => length += frame.data_ref().map_or(0, Bytes::len),
+                None | Some(Ok(_)) => {}
                 Some(Err(_)) => return Err(Reject::bad_request()),
             }
         }
         self.enter(Stage::Untouched);
-        Ok(self.read.borrow_mut().join())
+        Ok(())
     }
 
     /// The next frame. It is gone from here with it once an endpoint has got a byte, unless it is kept.
@@ -192,10 +267,17 @@ impl Upload {
         let (mut read, mut incoming) = (self.read.borrow_mut(), self.incoming.borrow_mut());
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         match &polled {
+            Poll::Pending if self.length().is_none() && self.client.backlog.ends_bare(read.end) => {
+                read.ended = true;
+                self.client.request_is_whole();
+                self.enter(Stage::Done);
+                return Poll::Ready(None);
+            }
             Poll::Pending if self.stage() != Stage::Client => self.enter(Stage::Client),
             Poll::Pending => {}
             Poll::Ready(None) => {
                 read.ended = true;
+                self.client.request_is_whole();
                 self.enter(Stage::Done);
             }
             Poll::Ready(Some(Err(_))) => self.enter(Stage::Broken),
@@ -205,12 +287,18 @@ impl Upload {
                     // request. That it is not answered must not look like an answer that is late.
                     self.client.tell(Order::Finish);
                 }
-                if let Some(piece) = frame.data_ref()
-                    && !read.lossy
-                {
-                    read.pieces.push(piece.clone());
+                if let Some(piece) = frame.data_ref() {
+                    read.end = piece.as_ptr_range().end.addr();
+                    let received = self.pace.received.get() + piece.len() as u64;
+                    self.pace.received.set(received);
+                    if !read.lossy {
+                        read.pieces.push(piece.clone());
+                    }
                 }
                 read.ended = incoming.is_end_stream();
+                if read.ended {
+                    self.client.request_is_whole();
+                }
                 let stage = if read.ended {
                     Stage::Done
                 } else {
@@ -237,8 +325,11 @@ impl Upload {
     }
 
     fn enter(&self, stage: Stage) {
-        self.stage.set(stage);
-        self.since.set(Instant::now());
+        let now = Instant::now();
+        let since = self.since.replace(now);
+        if self.stage.replace(stage) == Stage::Client {
+            self.pace.waited.set(self.pace.waited.get() + (now - since));
+        }
     }
 }
 
@@ -314,10 +405,16 @@ impl ResponseBody {
     pub(super) fn new(content: Content, client: Rc<Client>) -> Self {
         Self { content, client }
     }
+
+    fn log_scope(&self) -> request_log::Scope {
+        request_log::enter(self.client.last_request().map(|id| id.digits()))
+    }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
+        let _scope = self.log_scope();
+        self.content = Content::Own(None);
         self.client.request_ends();
     }
 }
@@ -366,12 +463,23 @@ impl Download {
         }
     }
 
-    /// The next piece of the body; none at its end.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+    /// The next piece of the body; none at its end. While the client is `stalled`, nothing is read for
+    /// it, and the endpoint is not to blame for the time that passes.
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        stalled: bool,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
         let Some(exchange) = &mut self.exchange else {
             return Poll::Ready(None);
         };
-        match exchange.connection.poll_body(cx, &mut self.framing) {
+        let polled = if stalled {
+            exchange.connection.yield_memory();
+            Poll::Pending
+        } else {
+            exchange.connection.poll_body(cx, &mut self.framing)
+        };
+        match polled {
             Poll::Ready(piece) => {
                 self.waiting = false;
                 Poll::Ready(match piece {
@@ -393,6 +501,7 @@ impl Download {
                 let error = "the upstream server was taken out".into();
                 Poll::Ready(Some(Err(self.break_off(End::TakenOut, error))))
             }
+            Poll::Pending if stalled => Poll::Pending,
             Poll::Pending => {
                 ready!(self.poll_timeout(cx));
                 let end = End::Failed(Outcome::Timeout);
@@ -448,13 +557,18 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Self { content, client } = self.get_mut();
+        let this = self.get_mut();
+        let _scope = this.log_scope();
+        let Self { content, client } = this;
         let download = match content {
             Content::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Content::Streamed(download) => download,
         };
         if download.broken.is_none() {
-            let frame = ready!(download.poll_piece(cx)).transpose();
+            // A client that takes nothing is not to fill hyper's buffer, which asks again once it
+            // has sent what it has.
+            let stalled = client.backlog.is_there();
+            let frame = ready!(download.poll_piece(cx, stalled)).transpose();
             match frame {
                 Ok(piece) => return Poll::Ready(piece.map(|piece| Ok(Frame::data(piece)))),
                 Err(error) => {

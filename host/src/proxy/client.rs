@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use tokio::sync::mpsc;
 
-use super::outgoing::Backlog;
+use super::headers::RequestId;
+use super::outgoing::{Backlog, Phase};
+use crate::connections::ConnectionPermit;
 
 /// What a worker and its connections know of each other. The words about the client are made once,
 /// for all requests of the connection.
@@ -21,7 +23,13 @@ pub(super) struct Client {
     pub(super) listen_port_text: HeaderValue,
     /// Since when the next request is waited for; none while one is being served.
     waiting: Cell<Option<Instant>>,
-    /// What it has not taken yet.
+    /// The request that was served last.
+    request: Cell<Option<RequestId>>,
+    /// Since when it is known that the client has closed its sending side.
+    half_closed: Cell<Option<Instant>>,
+    /// Whether the connection has rested since the last request.
+    rested: Cell<bool>,
+    /// Where its connection stands.
     pub(super) backlog: Backlog,
     order: Cell<Order>,
     /// Wakes the task of the connection.
@@ -30,6 +38,8 @@ pub(super) struct Client {
     clock: Rc<Cell<Instant>>,
     /// Held for as long as the connection lives, so that the worker can wait for the last of them.
     _open: mpsc::Sender<()>,
+    /// Counts it among the connections of the process.
+    _permit: Option<ConnectionPermit>,
 }
 
 /// What a connection is to do.
@@ -37,6 +47,8 @@ pub(super) struct Client {
 pub(super) enum Order {
     /// Go on.
     Serve,
+    /// Give back memory until the next request comes.
+    Rest,
     /// End after the request in flight.
     Finish,
     /// End now.
@@ -49,6 +61,7 @@ impl Client {
         listen_port: u16,
         clock: Rc<Cell<Instant>>,
         open: mpsc::Sender<()>,
+        permit: Option<ConnectionPermit>,
     ) -> Rc<Self> {
         let ip = address.ip().to_canonical().to_string();
         Rc::new(Self {
@@ -56,22 +69,53 @@ impl Client {
             listen_port,
             listen_port_text: HeaderValue::from(listen_port),
             waiting: Cell::new(Some(clock.get())),
+            request: Cell::default(),
+            half_closed: Cell::default(),
+            // It has nothing to give back before its first request.
+            rested: Cell::new(true),
             backlog: Backlog::default(),
             order: Cell::new(Order::Serve),
             waker: RefCell::new(None),
             clock,
             _open: open,
+            _permit: permit,
         })
     }
 
-    /// A request has come in whole, but for its body.
-    pub(super) fn request_begins(&self) {
+    /// A request has come in whole, but for its body, which is still to come if `uploads`.
+    pub(super) fn request_begins(&self, id: RequestId, uploads: bool) {
         self.waiting.set(None);
+        self.request.set(Some(id));
+        self.rested.set(false);
+        self.backlog.enter(if uploads {
+            Phase::Uploading
+        } else {
+            Phase::Received
+        });
+    }
+
+    /// The body of the request has come in whole as well.
+    pub(super) fn request_is_whole(&self) {
+        if self.backlog.phase() == Phase::Uploading {
+            self.backlog.enter(Phase::Received);
+        }
+    }
+
+    /// The request that was served last, or is being served.
+    pub(super) fn last_request(&self) -> Option<RequestId> {
+        self.request.get()
+    }
+
+    /// The request that is being served.
+    pub(super) fn request_in_flight(&self) -> Option<RequestId> {
+        self.request.get().filter(|_| self.waiting.get().is_none())
     }
 
     /// The last byte of the response is on its way.
     pub(super) fn request_ends(&self) {
         self.waiting.set(Some(self.clock.get()));
+        self.half_closed.set(None);
+        self.backlog.enter(Phase::Answered);
     }
 
     /// Whether the next request should have come by now. None is expected of who has yet to take the
@@ -87,9 +131,45 @@ impl Client {
         now - since >= patience
     }
 
+    /// Whether the client has gone in the middle of a request, as far as can be told. One that has closed its
+    /// sending side may still read, so it is waited for with the start of its answer, for `patience`. Then
+    /// its system tells by a reset if it does not, which the connection looks for when it is woken.
+    pub(super) fn is_gone(&self, now: Instant, patience: Duration) -> bool {
+        if self.waiting.get().is_some() || !self.backlog.is_half_closed() {
+            return false;
+        }
+        self.wake();
+        let since = self.half_closed.get().unwrap_or(now);
+        self.half_closed.set(Some(since));
+        !self.backlog.is_tried() && now - since >= patience
+    }
+
+    /// Whether the connection should give back the memory that only requests need: none has come for `pause`.
+    /// Once only before the next one, since a part of it may have come.
+    pub(super) fn may_rest(&self, now: Instant, pause: Duration) -> bool {
+        let waits = self.waiting.get().is_some_and(|since| now - since >= pause);
+        waits && self.is_at_rest() && self.order.get() == Order::Serve && !self.rested.replace(true)
+    }
+
+    /// Whether nothing is being received or sent.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.waiting.get().is_some() && self.backlog.phase() == Phase::Idle
+    }
+
+    /// The order to rest has been seen to.
+    pub(super) fn go_on(&self) {
+        if self.order.get() == Order::Rest {
+            self.order.set(Order::Serve);
+        }
+    }
+
     /// Tells the connection what to do.
     pub(super) fn tell(&self, order: Order) {
         self.order.set(order);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

@@ -91,9 +91,11 @@ pub(super) async fn connect(
 ) -> Result<Box<Connection>, Error> {
     let end = tokio::time::Instant::now() + timeout;
     let seat = endpoint.seat(limit, || pool.reclaim());
-    let seat = tokio::time::timeout_at(end, seat)
+    let mut seat = tokio::time::timeout_at(end, seat)
         .await
         .map_err(|_| Error::Full)?;
+    let permit = tokio::time::timeout_at(end, pool.permit()).await;
+    seat.keep(permit.ok().flatten().ok_or(Error::Full)?);
     let stream = tokio::time::timeout_at(end, open(&place))
         .await
         .map_err(|_| Error::Timeout)??;

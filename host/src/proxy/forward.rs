@@ -481,7 +481,7 @@ impl Limits<'_> {
         match upload.stage() {
             Stage::Untouched => (sent + service.write_timeout, Failure::Timeout),
             Stage::Endpoint => (since + service.write_timeout, Failure::Timeout),
-            Stage::Client => (since + self.client_body, Failure::ClientTimeout),
+            Stage::Client => (upload.due(), Failure::ClientTimeout),
             Stage::Done | Stage::Broken => (since + service.read_timeout, Failure::Timeout),
         }
     }

@@ -158,7 +158,7 @@ fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix
     let (open, _) = tokio::sync::mpsc::channel(1);
     let clock = Rc::new(Cell::new(Instant::now()));
     let address = std::net::SocketAddr::from(([192, 0, 2, 7], 1234));
-    let client = Client::new(address, 8000, clock, open);
+    let client = Client::new(address, 8000, clock, open, None);
     let headers = &parts.headers;
     let body = match headers.get(CONTENT_LENGTH) {
         _ if headers.contains_key(TRANSFER_ENCODING) => BodyLength::Chunked,

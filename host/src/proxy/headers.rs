@@ -8,6 +8,7 @@ use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER,
 
 use super::PRODUCT;
 use super::client::Client;
+use crate::request_log;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_KONG_REQUEST_ID: HeaderName = HeaderName::from_static("x-kong-request-id");
@@ -36,6 +37,11 @@ impl RequestId {
 
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The digits, as the log has them.
+    pub(super) fn digits(&self) -> request_log::Id {
+        self.0
     }
 
     fn value(&self) -> HeaderValue {
@@ -298,7 +304,7 @@ mod tests {
     fn forwarded(headers: &HeaderMap, prefix: &[u8], body: BodyLength) -> HeaderMap {
         let (open, _) = tokio::sync::mpsc::channel(1);
         let clock = Rc::new(Cell::new(Instant::now()));
-        let client = Client::new("192.0.2.7:1234".parse().unwrap(), 8000, clock, open);
+        let client = Client::new("192.0.2.7:1234".parse().unwrap(), 8000, clock, open, None);
         let forwarded = Forwarded {
             client: &client,
             host: "example.com",

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use http::{Request, StatusCode};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -19,10 +22,13 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::client::{Client, Order};
+use super::headers::RequestId;
 use super::outgoing::Outgoing;
 use super::pool::{self, Pool};
-use super::{Counters, Seen, Worker, handle};
+use super::{Counters, Seen, Worker, handle, page};
 use crate::config;
+use crate::connections::{self, ConnectionLimits};
+use crate::request_log;
 use crate::snapshot::Published;
 
 /// Connections that the kernel holds for us until they are accepted.
@@ -31,6 +37,12 @@ const BACKLOG: i32 = 4096;
 /// Pause after a failed accept, which is for want of files as a rule: more of them come back only
 /// when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time without a request after which a connection gives back the memory that only requests need.
+const REST: Duration = Duration::from_secs(1);
+
+/// Least time between two lines of the log about connections that cannot be served.
+const NOTE: Duration = Duration::from_secs(10);
 
 /// Time between two looks at the connections, and so how exactly idle ones are timed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -42,6 +54,13 @@ pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// The stack of a worker. A guest that overflows its own stack needs 512 KiB at most, and must not
 /// meet the end of ours.
 const STACK: usize = 4 * 1024 * 1024;
+
+/// Header fields for which hyper needs no memory. For more it allocates some for each request.
+const FREE_HEADERS: usize = 100;
+
+/// Most that hyper may hold of what a client sends, or of what it is sent, in bytes, where heads are not
+/// larger. It reads bodies in pieces of this size, at most.
+const LEAST_BUFFER: usize = 64 * 1024;
 
 /// One listener for each worker, all on the same address.
 #[derive(Debug)]
@@ -102,6 +121,7 @@ impl Workers {
         listeners: Listeners,
         published: &Arc<Published>,
         settings: &config::Proxy,
+        limits: &Arc<ConnectionLimits>,
     ) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let (draining, drained) = mpsc::channel(1);
@@ -119,6 +139,7 @@ impl Workers {
             let published = Arc::clone(published);
             let settings = settings.clone();
             let shortage = Arc::clone(&shortage);
+            let limits = Arc::clone(limits);
             let mut stopped = stopped.clone();
             let draining = draining.clone();
             let body = move || {
@@ -140,10 +161,12 @@ impl Workers {
                         snapshot: RefCell::new(Rc::new(Seen(snapshot))),
                         generation: Cell::new(generation),
                         published,
-                        pool: Pool::new(&settings, shortage),
+                        pool: Pool::new(&settings, shortage, Arc::clone(&limits)),
+                        limits,
                         counters,
                         settings,
                         clients: RefCell::default(),
+                        unserved: Unserved::default(),
                         next_client: Cell::new(0),
                         clock: Rc::new(Cell::new(Instant::now())),
                     });
@@ -200,7 +223,7 @@ impl Worker {
                     self.admit(&server, stream, address, listen_port, open.clone());
                 }
                 Err(error) => {
-                    tracing::warn!("cannot accept a connection: {error}");
+                    self.unserved.fail(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -214,6 +237,7 @@ impl Worker {
             client.tell(Order::Finish);
         }
         closed.recv().await;
+        self.unserved.say(self.limits.max_clients);
         janitor.abort();
         watchman.abort();
     }
@@ -222,12 +246,18 @@ impl Worker {
         let mut server = http1::Builder::new();
         server
             .max_header_size(self.settings.max_header_size)
+            // Of a request and its answer, hyper holds no more than this and a piece. What it holds of a
+            // body is bounded by `ResponseBody`: one piece, until the client has taken it.
+            .max_buf_size(self.settings.max_header_size.max(LEAST_BUFFER))
             // The worker watches over slow heads itself, at no cost to quick ones.
             .header_read_timeout(None)
             // Head and body of a small response leave in one buffer: copying a kilobyte costs less than
             // a list of buffers does. (Not `pipeline_flush`: with it hyper takes a body as fast as it
             // comes, however slow the client is.)
             .writev(false);
+        if self.settings.max_headers > FREE_HEADERS {
+            server.max_headers(self.settings.max_headers);
+        }
         server
     }
 
@@ -240,7 +270,11 @@ impl Worker {
         open: mpsc::Sender<()>,
     ) {
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let client = Client::new(address, listen_port, Rc::clone(&self.clock), open);
+        let Some(permit) = self.limits.client() else {
+            return self.refuse(stream, open);
+        };
+        let clock = Rc::clone(&self.clock);
+        let client = Client::new(address, listen_port, clock, open, Some(permit));
         let number = self.next_client.get();
         self.next_client.set(number + 1);
         self.clients.borrow_mut().insert(number, Rc::clone(&client));
@@ -251,6 +285,19 @@ impl Worker {
             worker.counters.active.fetch_sub(1, Ordering::Relaxed);
             worker.clients.borrow_mut().remove(&number);
         });
+    }
+
+    /// Answers a client for which there is no room, if it can be done in order, and closes its connection.
+    fn refuse(&self, stream: TcpStream, open: mpsc::Sender<()>) {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.unserved.refuse();
+        if let Some(permit) = self.limits.refusal() {
+            tokio::task::spawn_local(async move {
+                let _held = (permit, open);
+                let page = page::refusal(StatusCode::SERVICE_UNAVAILABLE);
+                connections::refuse(stream, &page).await;
+            });
+        }
     }
 
     async fn connection(
@@ -264,37 +311,81 @@ impl Worker {
         let _ = stream.set_nodelay(true);
         // A client that takes nothing of its response would hold its endpoint's connection for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
-        let stream = Outgoing::new(stream, client.backlog.clone());
-        let (worker, who) = (Rc::clone(self), Rc::clone(&client));
-        let service =
-            service_fn(move |request| handle(Rc::clone(&worker), Rc::clone(&who), request));
-        let connection = server
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
+        let mut stream = Outgoing::new(stream, client.backlog.clone());
+        loop {
+            // hyper's state and buffers are twenty times what an idle connection is without them.
+            let waited = tokio::select! {
+                biased;
+                readable = stream.readable() => readable,
+                order = client.order_after(Order::Serve) => match order {
+                    // The client may have sent a request that the runtime has yet to hear of.
+                    Order::Finish if stream.has_bytes() => stream.readable().await,
+                    _ => return,
+                },
+            };
+            if waited.is_err() {
+                return;
+            }
+            match self.requests(server, stream, &client).await {
+                Some(idle) => stream = idle,
+                None => return,
+            }
+        }
+    }
+
+    /// Serves the requests of a connection until it ends, or is idle and gives back memory.
+    async fn requests(
+        self: &Rc<Self>,
+        server: &http1::Builder,
+        stream: Outgoing,
+        client: &Rc<Client>,
+    ) -> Option<Outgoing> {
+        let (worker, who) = (Rc::clone(self), Rc::clone(client));
+        let service = service_fn(move |request: Request<Incoming>| {
+            // At once, and not when the request is first polled: hyper reads on before that.
+            let id = RequestId::new();
+            who.request_begins(id, !request.body().is_end_stream());
+            handle(Rc::clone(&worker), Rc::clone(&who), id, request)
+        });
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        let mut connection = Box::new(connection.with_upgrades());
         let mut order = Order::Serve;
         let result = loop {
             tokio::select! {
                 biased;
-                result = connection.as_mut() => break result,
+                result = Pin::new(&mut *connection) => break result,
                 new = client.order_after(order) => order = new,
             }
             match order {
                 Order::Serve => {}
-                Order::Finish => connection.as_mut().graceful_shutdown(),
-                Order::Close => return,
+                Order::Rest => {
+                    client.go_on();
+                    order = Order::Serve;
+                    // The next request may have come meanwhile.
+                    if client.is_at_rest() {
+                        let parts = connection.into_parts()?;
+                        let mut stream = parts.io.into_inner();
+                        stream.rewind(parts.read_buf);
+                        return Some(stream);
+                    }
+                }
+                Order::Finish => Pin::new(&mut *connection).graceful_shutdown(),
+                Order::Close => return None,
             }
         };
         if let Err(error) = result {
             // Clients come and go as they like: not worth more than a word for who looks for it.
+            let _scope = request_log::enter(client.request_in_flight().map(|id| id.digits()));
             tracing::debug!("a client's connection ended: {error}");
         }
+        None
     }
 
     /// Closes connections whose next request does not come, and lets go of what the newest snapshot has
     /// no use for, for as long as it is polled.
     async fn let_go(self: Rc<Self>) {
         let patience = self.settings.client_header_timeout;
+        let half_closed = self.settings.client_half_close_timeout;
         loop {
             tokio::time::sleep(LOOK).await;
             let now = Instant::now();
@@ -302,10 +393,58 @@ impl Worker {
             // A worker without requests would hold what was deleted long ago.
             let _ = self.snapshot();
             for client in self.clients.borrow().values() {
-                if client.is_overdue(now, patience) {
+                if client.is_overdue(now, patience) || client.is_gone(now, half_closed) {
                     client.tell(Order::Close);
+                } else if client.may_rest(now, REST) {
+                    client.tell(Order::Rest);
                 }
             }
+            self.unserved.note(now, self.limits.max_clients);
         }
+    }
+}
+
+/// Connections that could not be served since the log last said so. A line for each would let clients
+/// fill the disk.
+#[derive(Debug, Default)]
+pub(super) struct Unserved {
+    refused: Cell<u64>,
+    failed: Cell<u64>,
+    error: RefCell<String>,
+    noted: Cell<Option<Instant>>,
+}
+
+impl Unserved {
+    fn refuse(&self) {
+        self.refused.set(self.refused.get() + 1);
+    }
+
+    fn fail(&self, error: &io::Error) {
+        if self.failed.replace(self.failed.get() + 1) == 0 {
+            *self.error.borrow_mut() = error.to_string();
+        }
+    }
+
+    fn note(&self, now: Instant, most: usize) {
+        let recent = (self.noted.get()).is_some_and(|noted| now - noted < NOTE);
+        if !recent && self.say(most) {
+            self.noted.set(Some(now));
+        }
+    }
+
+    /// Returns whether there was something to say.
+    fn say(&self, most: usize) -> bool {
+        let (refused, failed) = (self.refused.take(), self.failed.take());
+        if refused > 0 {
+            tracing::warn!(
+                "{refused} connections of clients were refused: there are {most} already \
+                 (setting max_connections, limit of open files)"
+            );
+        }
+        if failed > 0 {
+            let error = self.error.borrow();
+            tracing::warn!("a connection could not be accepted, {failed} times: {error}");
+        }
+        refused + failed > 0
     }
 }

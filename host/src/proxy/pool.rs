@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::connect::Place;
 use super::wire::Connection;
 use crate::config;
+use crate::connections::{ConnectionLimits, ConnectionPermit};
 
 /// Time between two looks for connections that were idle too long.
 const TIDY: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ pub(super) struct Pool {
     idle: RefCell<HashMap<Place, VecDeque<Box<Connection>>>>,
     /// Told, for all workers, when a request waits for a connection to be closed.
     shortage: Arc<Notify>,
+    limits: Arc<ConnectionLimits>,
     size: usize,
     max_requests: Option<u32>,
     idle_timeout: Option<Duration>,
@@ -44,10 +46,15 @@ pub(super) struct Pool {
 
 impl Pool {
     /// A pool that shares `shortage` with those of the other workers.
-    pub(super) fn new(settings: &config::Proxy, shortage: Arc<Notify>) -> Rc<Self> {
+    pub(super) fn new(
+        settings: &config::Proxy,
+        shortage: Arc<Notify>,
+        limits: Arc<ConnectionLimits>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
             shortage,
+            limits,
             size: settings.keepalive_pool_size,
             max_requests: settings.keepalive_max_requests,
             idle_timeout: settings.keepalive_idle_timeout,
@@ -83,7 +90,8 @@ impl Pool {
             .is_some_and(|most| connection.requests >= most);
         let useless = worn || !connection.is_reusable() || connection.is_useless();
         // Asked last: who is told that it is wanted has to close it.
-        if self.size == 0 || useless || connection.is_wanted_elsewhere() {
+        let scarce = self.limits.endpoints_are_out();
+        if self.size == 0 || useless || scarce || connection.is_wanted_elsewhere() {
             return;
         }
         connection.rest(now);
@@ -93,6 +101,16 @@ impl Pool {
             list.pop_front();
         }
         list.push_back(connection);
+    }
+
+    /// Waits until the process may have one more connection to an endpoint. While it may not, each
+    /// worker closes one that is idle.
+    pub(super) async fn permit(&self) -> Option<ConnectionPermit> {
+        if let Some(permit) = self.limits.endpoint() {
+            return Some(permit);
+        }
+        self.shortage.notify_waiters();
+        self.limits.endpoint_in_time().await
     }
 
     /// Has idle connections closed, in all workers, to endpoints that are short of them.
@@ -112,6 +130,9 @@ impl Pool {
             // From here on none is missed.
             shortage.as_mut().enable();
             self.keep(|connection| !connection.is_wanted_elsewhere());
+            if self.limits.endpoints_are_out() {
+                self.close_oldest();
+            }
             if tokio::time::timeout_at(due, shortage).await.is_err() {
                 self.keep(|connection| {
                     !connection.is_stale(false)
@@ -120,6 +141,16 @@ impl Pool {
                 });
                 due = tokio::time::Instant::now() + pause;
             }
+        }
+    }
+
+    /// Closes the connection that was idle for the longest time.
+    fn close_oldest(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let since = |list: &VecDeque<Box<Connection>>| Some(list.front()?.idle_since);
+        let lists = idle.values_mut().filter(|list| !list.is_empty());
+        if let Some(list) = lists.min_by_key(|list| since(list)) {
+            list.pop_front();
         }
     }
 

@@ -61,6 +61,12 @@ impl Reject {
         Self::Engine(StatusCode::BAD_REQUEST)
     }
 
+    /// Whether it is the client that has done wrong. Then its connection ends, since what else it sends is
+    /// not worth waiting for.
+    pub(super) fn is_clients_fault(&self) -> bool {
+        matches!(self, Self::Engine(status) if status.is_client_error())
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -97,6 +103,8 @@ impl Reject {
                 408 => "Request timeout",
                 413 => "Payload too large",
                 414 => "URI too long",
+                431 => "Request header or cookie too large",
+                503 => "Too many connections",
                 _ => "An unexpected error occurred",
             },
             Self::Upstream { timeout: true, .. } => "The upstream server is timing out",

@@ -19,6 +19,8 @@ use super::body::{Content, Exchange};
 use super::client::Client;
 use super::headers::lists;
 use super::listen::SEND_TIMEOUT;
+use super::outgoing::Phase;
+use crate::request_log;
 use crate::snapshot::Service;
 use side::{LastMove, Side};
 
@@ -62,6 +64,7 @@ impl Upgrade {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, self.protocol);
+        connection.backlog.enter(Phase::Tunnel);
         let client = self.client;
         let Exchange {
             connection: endpoint,
@@ -70,6 +73,7 @@ impl Upgrade {
             mut drain,
         } = exchange;
         tokio::task::spawn_local(async move {
+            let id = connection.last_request().map(|id| id.digits());
             let _held = (in_flight, worker, connection);
             let (_seat, endpoint, received) = endpoint.into_parts();
             match client.await {
@@ -87,7 +91,10 @@ impl Upgrade {
                         }
                     }
                 }
-                Err(error) => tracing::debug!("a connection did not change over: {error}"),
+                Err(error) => {
+                    let _scope = request_log::enter(id);
+                    tracing::debug!("a connection did not change over: {error}");
+                }
             }
         });
         response.map(|()| Content::Own(None))

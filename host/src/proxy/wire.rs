@@ -270,6 +270,13 @@ impl Connection {
         }
     }
 
+    /// Gives back memory while the client takes nothing.
+    pub(super) fn yield_memory(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+
     /// The bare connection, after a change of protocol, with what was received on it since.
     /// It counts for as long as the first part lives, which is to go last.
     pub(super) fn into_parts(self) -> (Seat, Stream, BytesMut) {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::Notify;
 
 use super::endpoint::Live;
+use crate::connections::ConnectionPermit;
 
 /// The connections to an address.
 #[derive(Debug, Default)]
@@ -43,7 +44,11 @@ impl Seats {
 
 /// Counts one connection for as long as it lives.
 #[derive(Debug)]
-pub struct Seat(Arc<Live>);
+pub struct Seat {
+    live: Arc<Live>,
+    /// The process's own permit for the connection, once it has it.
+    permit: Option<ConnectionPermit>,
+}
 
 impl Seat {
     /// Counts a connection that is about to be opened. With `limit` of them, it waits until one is closed;
@@ -75,13 +80,20 @@ impl Seat {
                 closed.await;
             }
         }
-        Self(live)
+        Self { live, permit: None }
+    }
+
+    /// Keeps a permit of the process for as long as the connection lives.
+    pub(crate) fn keep(&mut self, permit: ConnectionPermit) {
+        self.permit = Some(permit);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let seats = &self.0.seats;
+        // Whoever waits for the place needs a permit as well.
+        drop(self.permit.take());
+        let seats = &self.live.seats;
         seats.open.fetch_sub(1, Ordering::SeqCst);
         if seats.wanted.load(Ordering::SeqCst) > 0 {
             seats.closed.notify_one();
