@@ -49,7 +49,9 @@ impl File {
                 continue;
             }
             let written = text.lines().nth(line - 1).and_then(bare_word);
-            match written.filter(|(name, _)| names.contains(name)) {
+            // A value that TOML takes is not what is wrong with the line.
+            let is_word = |word: &str| DeTable::parse(&format!("word = {word}")).is_err();
+            match written.filter(|(name, word)| names.contains(name) && is_word(word)) {
                 Some((name, word)) => {
                     let place = Place::Line(Arc::clone(&path), line);
                     let value = Value::new(Content::Bare(word.into()), place);

@@ -135,7 +135,7 @@ fn who_takes_too_long_to_hand_over_is_not_asked_twice() {
     // The second one would trap if it were asked.
     for (config, said) in [
         ("loops-in-save", "in time"),
-        ("panics-in-save", "took too long before"),
+        ("panics-in-save", "an earlier hand-over took too long"),
     ] {
         let balancer = seated(&format!(r#"{{"does": "{config}"}}"#));
         balancer.replace(Arc::clone(&plugin), "{}".into());

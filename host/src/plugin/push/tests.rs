@@ -171,7 +171,7 @@ fn another_digest_is_noticed() {
     assert!(
         said.unwrap_err()
             .to_string()
-            .contains("has got something else")
+            .contains("received something else")
     );
 }
 
