@@ -18,7 +18,6 @@ use std::time::Duration;
 use ::sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 use ::sled::{Batch, Db, IVec, Tree};
 use bytes::Bytes;
-use futures_util::FutureExt;
 use rustix::io::DupFlags;
 use uuid::Uuid;
 
@@ -267,7 +266,11 @@ fn give_up(db: &Db) -> bool {
         }
         // In a tree that nothing else is kept in. An error is what is wanted.
         let _ = db.insert(b"closing", &number.to_be_bytes());
-        let _ = db.flush_async().now_or_never();
+        // On a thread of its own: the first ones wait for what is stuck, until one of them meets the
+        // error. Not `flush`, which keeps transactions of all stores of the process waiting meanwhile.
+        let pages = db.context.pagecache.clone();
+        let flush = move || drop(pages.log.make_stable(i64::MAX));
+        let _ = std::thread::Builder::new().spawn(flush);
         std::thread::sleep(PAUSE);
     }
     false

@@ -797,7 +797,13 @@ async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
 async fn what_is_on_disk_without_having_been_acknowledged_is_taken_back() {
     let (folder, store) = filled().await;
     drop(store);
-    let opened = folder::open(folder.path()).unwrap();
+    let opened = loop {
+        match folder::open(folder.path()) {
+            Ok(opened) => break opened,
+            Err(error) if error.to_string().contains("in use") => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
     let shared = Arc::new(Shared::new(opened.rows));
     let mut engine = Engine::new(folder.path(), Arc::clone(&shared), opened.open);
     let (rows, ahead) = (shared.rows(), stage::Round::default());
