@@ -550,6 +550,55 @@ async fn rows_of_an_earlier_version_are_brought_up_to_date() {
     assert_eq!(store.list(kind, None, 10, &|_| true).unwrap().len(), 3);
 }
 
+#[tokio::test]
+async fn rows_that_cannot_be_brought_up_to_date_cost_no_other() {
+    let (folder, store) = store();
+    let kind = Kind::Upstream;
+    // Deeper than is stored now, cut off, and one in which nothing is wrong: each with a key in the
+    // spelling of its name.
+    let names = [(1, "Deep.test"), (2, "Broken.test"), (3, "Sound.test")];
+    for (id, name) in names {
+        let mut fields = json!({"name": format!("other-{id}"), "algorithm": "latency"});
+        let revision = put(&store, insert(kind, id, fields.clone())).await;
+        let key = keys::unique(kind, &["name"], &[&fields["name"]]);
+        tamper(&store, &key, None);
+        fields["name"] = json!(name);
+        if id == 1 {
+            fields["deep"] = nested(keys::DEPTH + 1);
+        }
+        let mut value = keys::encode(revision, &row(fields)).unwrap();
+        if id == 2 {
+            value.pop();
+        }
+        let id = Uuid::from_u128(id);
+        let key = keys::unique_as_written(kind, &["name"], &[&json!(name)]);
+        tamper(&store, &key, Some(id.as_bytes()));
+        tamper(&store, &keys::row(kind, id), Some(&value));
+    }
+    drop(store);
+    // The same again at the next start.
+    for _ in 0..2 {
+        let store = reopen(&folder);
+        let find = |name: &str| store.find(kind, &["name"], &[&json!(name)]);
+        assert!(find("sound.test").unwrap().is_some());
+        assert!(find("Deep.test").unwrap().is_some());
+        let broken = find("Broken.test");
+        assert!(matches!(broken, Err(Error::SetAside { .. })), "{broken:?}");
+        assert_eq!(ids_of(&store, kind), [1, 3]);
+    }
+    // All of them can be deleted, and their names be taken again.
+    let store = reopen(&folder);
+    for (id, name) in names {
+        put(&store, delete(kind, id)).await;
+        let again = json!({"name": name.to_lowercase(), "algorithm": "latency"});
+        put(&store, insert(kind, id, again)).await;
+    }
+    drop(store);
+    let store = reopen(&folder);
+    assert!(store.condition().set_aside.is_empty());
+    assert_eq!(ids_of(&store, kind), [1, 2, 3]);
+}
+
 /// Objects inside each other, this many.
 fn nested(depth: usize) -> Value {
     (1..depth).fold(json!({}), |inner, _| json!({ "a": inner }))
@@ -797,6 +846,7 @@ async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
 async fn what_is_on_disk_without_having_been_acknowledged_is_taken_back() {
     let (folder, store) = filled().await;
     drop(store);
+    // The threads of the store that was dropped may still hold it.
     let opened = loop {
         match folder::open(folder.path()) {
             Ok(opened) => break opened,
