@@ -195,7 +195,9 @@ fn keys_stay_where_they_are_for_every_hash_on() {
     placed(|key| gateway.backend_of(&format!("/{key}")));
     fallback("header", json!({"hash_fallback_header": "x-user"}));
     placed(by_header);
-    fallback("query_arg", json!({"hash_fallback_query_arg": "u"}));
+    // Names differ, whether they are used or not. Source: Kong.
+    let query_arg = json!({"hash_on_query_arg": null, "hash_fallback_query_arg": "u"});
+    fallback("query_arg", query_arg);
     placed(|key| gateway.backend_of(&format!("/?u={key}")));
     fallback("ip", json!({}));
     let first = gateway.backend_of("/");
@@ -221,7 +223,10 @@ fn keys_stay_where_they_are_for_every_hash_on() {
         calls += 1;
         gateway.backend_of(&format!("/users/{key}/{calls}"))
     });
-    hash(json!({"hash_on": "uri_capture", "hash_on_uri_capture": "id", "hash_fallback": "none"}));
+    hash(json!({
+        "hash_on": "uri_capture", "hash_on_uri_capture": "id",
+        "hash_fallback": "none", "hash_fallback_uri_capture": null,
+    }));
     let mut calls = 0;
     placed(|key| {
         calls += 1;

@@ -554,7 +554,7 @@ fn the_command_begins_and_ends_it() {
     assert!(done, "{said}");
     assert_eq!(
         said,
-        format!("mine: 100.0 % of the picks go to sha256 {}\n", case.digest)
+        format!("mine: 100 % of the picks go to sha256 {}\n", case.digest)
     );
     assert_eq!(case.shown()["max_p99_ms"].as_f64(), Some(60_000.0));
     assert_eq!(case.answers(8), (0, 8));

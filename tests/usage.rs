@@ -321,7 +321,9 @@ fn targets_and_health_show_the_ids_that_balancers_see() {
     let gateway = Gateway::start();
     let backends = ["a", "b"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
-    let explained = gateway.admin("POST", "/upstreams/u/explain", &[]).json();
+    let explained = gateway
+        .admin_json("POST", "/upstreams/u/explain", &json!({}))
+        .json();
     let id_of = |address: &Value| -> Value {
         let seen = explained["endpoints"].as_array().unwrap().iter();
         let mut own = seen.filter(|endpoint| endpoint["address"] == *address);

@@ -85,7 +85,7 @@ pub struct Written {
     #[arg(long, env = "POINTSMAN_CLIENT_BODY_TIMEOUT", value_name = "SECONDS")]
     pub client_body_timeout: Option<Value>,
 
-    /// Longest time that a client which has closed its sending side is waited for with the start of its answer, in seconds, 1 to 3600; after that it is taken to be gone [default: 5]
+    /// Longest time that a client which has closed its sending side is waited for with the next part of its answer, in seconds, 1 to 3600; after that it is taken to be gone [default: 5]
     #[arg(
         long,
         env = "POINTSMAN_CLIENT_HALF_CLOSE_TIMEOUT",

@@ -109,6 +109,7 @@ impl Backend {
                         },
                     };
                     let _ = hyper::server::conn::http1::Builder::new()
+                        .max_headers(1000)
                         .serve_connection(TokioIo::new(stream), answer)
                         .with_upgrades()
                         .await;

@@ -86,9 +86,9 @@ pub static DECLARATION: Declaration = Declaration {
     ],
     expand: grpc_keeps_paths,
     normalize: stores_it_as_it_is,
-    conditionals: &[],
+    // As a field's own rule in Kong: what depends on the protocols is looked at once they are right.
+    conditionals: &[protocols_of_one_family],
     rules: &[
-        protocols_of_one_family,
         something_to_match,
         fields_of_the_family,
         addresses_name_something,

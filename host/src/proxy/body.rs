@@ -246,7 +246,12 @@ impl Upload {
     pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame {
         let mut read = self.read.borrow_mut();
         if let Some(piece) = read.pieces.get(read.given).cloned() {
-            read.given += 1;
+            if read.lossy {
+                // It is needed by no other try.
+                read.pieces.remove(0);
+            } else {
+                read.given += 1;
+            }
             let last = read.ended && read.given == read.pieces.len();
             self.enter(if last { Stage::Done } else { Stage::Endpoint });
             return Poll::Ready(Some(Ok(Frame::data(piece))));
@@ -268,13 +273,19 @@ impl Upload {
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         match &polled {
             Poll::Pending if self.length().is_none() && self.client.backlog.ends_bare(read.end) => {
+                // hyper waits for the end of trailers, and would take the next request for some.
+                self.client.tell(Order::Finish);
                 read.ended = true;
                 self.client.request_is_whole();
                 self.enter(Stage::Done);
                 return Poll::Ready(None);
             }
-            Poll::Pending if self.stage() != Stage::Client => self.enter(Stage::Client),
-            Poll::Pending => {}
+            Poll::Pending => {
+                self.client.backlog.starve(cx);
+                if self.stage() != Stage::Client {
+                    self.enter(Stage::Client);
+                }
+            }
             Poll::Ready(None) => {
                 read.ended = true;
                 self.client.request_is_whole();
@@ -295,7 +306,7 @@ impl Upload {
                         read.pieces.push(piece.clone());
                     }
                 }
-                read.ended = incoming.is_end_stream();
+                read.ended = incoming.is_end_stream() || frame.is_trailers();
                 if read.ended {
                     self.client.request_is_whole();
                 }
@@ -367,8 +378,6 @@ enum End {
     Failed(Outcome),
     /// It is not: the body was well so far.
     Innocent,
-    /// Nothing: the endpoint was deleted, or is known to be unhealthy.
-    TakenOut,
 }
 
 /// What a request holds while it is with an endpoint.
@@ -475,7 +484,11 @@ impl Download {
         };
         let polled = if stalled {
             exchange.connection.yield_memory();
-            Poll::Pending
+            // Its own body goes on meanwhile: a client may send all of it before it reads.
+            match exchange.connection.poll_send(cx) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Some(Err(error))),
+            }
         } else {
             exchange.connection.poll_body(cx, &mut self.framing)
         };
@@ -499,7 +512,7 @@ impl Download {
             }
             Poll::Pending if exchange.drain.poll(cx).is_ready() => {
                 let error = "the upstream server was taken out".into();
-                Poll::Ready(Some(Err(self.break_off(End::TakenOut, error))))
+                Poll::Ready(Some(Err(self.break_off(End::Innocent, error))))
             }
             Poll::Pending if stalled => Poll::Pending,
             Poll::Pending => {
@@ -517,7 +530,6 @@ impl Download {
             match end {
                 End::Failed(outcome) => awaited.failed(&exchange.in_flight, outcome, &error),
                 End::Innocent => awaited.answered(&exchange.in_flight),
-                End::TakenOut => {}
             }
         }
         error

@@ -220,7 +220,6 @@ async fn tries(
                         picked: request.now,
                         status: status.as_u16(),
                         took,
-                        id: *outbound.forwarded.id,
                     });
                     return Ok(Answer {
                         head,

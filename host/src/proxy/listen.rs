@@ -59,8 +59,9 @@ const STACK: usize = 4 * 1024 * 1024;
 const FREE_HEADERS: usize = 100;
 
 /// Most that hyper may hold of what a client sends, or of what it is sent, in bytes, where heads are not
-/// larger. It reads bodies in pieces of this size, at most.
-const LEAST_BUFFER: usize = 64 * 1024;
+/// larger. It reads bodies in pieces of this size, at most. Less than a piece of a response, so that it
+/// holds one, and not two.
+const LEAST_BUFFER: usize = 40 * 1024;
 
 /// One listener for each worker, all on the same address.
 #[derive(Debug)]

@@ -9,7 +9,6 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::headers::RequestId;
 use crate::upstream::{InFlight, Outcome, Upstream};
 
 /// A try, as those see it that judge endpoints and balancers by what comes of it.
@@ -51,8 +50,6 @@ pub(super) struct Awaited {
     pub(super) status: u16,
     /// Time until its head.
     pub(super) took: Duration,
-    /// Names the request in the log.
-    pub(super) id: RequestId,
 }
 
 impl Awaited {
@@ -66,7 +63,6 @@ impl Awaited {
         tracing::warn!(
             upstream = &*self.upstream.name,
             address = %in_flight.endpoint().address,
-            request_id = self.id.as_str(),
             status = self.status,
             "the response broke off: {detail}"
         );

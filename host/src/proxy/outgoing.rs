@@ -58,6 +58,8 @@ struct Shared {
     half_closed: AtomicBool,
     /// Whether it was sent something after that.
     sent_since: AtomicBool,
+    /// Whether the handler has taken all that hyper has read of the body, and waits for more.
+    starved: AtomicBool,
     /// Whether the last request was answered before it had come whole.
     cut: AtomicBool,
     /// Where the last byte that was read ends in memory, if it is a line feed of a chunked body without
@@ -102,7 +104,19 @@ impl Backlog {
             self.0.bare_at.store(0, Ordering::Relaxed);
             self.0.stuck_at.store(0, Ordering::Relaxed);
         }
+        if matches!(last, Phase::Idle | Phase::Answered) && phase != Phase::Answered {
+            self.0.starved.store(false, Ordering::Relaxed);
+        }
         self.0.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The handler waits for more of the body than hyper has read. If the client will send no more, hyper
+    /// may know now: the body has broken off.
+    pub(super) fn starve(&self, cx: &Context<'_>) {
+        if !self.0.starved.swap(true, Ordering::Relaxed) && self.is_half_closed() {
+            // The task that reads from the client is this one.
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// Whether the client has closed its sending side while its request is not answered.
@@ -204,8 +218,11 @@ impl Outgoing {
     /// hyper to know: it would end the connection, and with it the request.
     fn poll_half_closed(&mut self) -> Poll<io::Result<()>> {
         let shared = &self.backlog.0;
-        if !matches!(self.backlog.phase(), Phase::Received | Phase::Answered) {
-            return Poll::Ready(Ok(()));
+        match self.backlog.phase() {
+            Phase::Received | Phase::Answered => {}
+            // The end may have come with the last bytes of the body, which the handler has yet to take.
+            Phase::Uploading if !shared.starved.load(Ordering::Relaxed) => {}
+            _ => return Poll::Ready(Ok(())),
         }
         if !shared.half_closed.swap(true, Ordering::Relaxed) {
             shared.sent_since.store(false, Ordering::Relaxed);
@@ -290,6 +307,7 @@ impl AsyncRead for Outgoing {
             return this.poll_half_closed();
         }
         this.note_end(read);
+        this.backlog.0.starved.store(false, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }

@@ -30,8 +30,9 @@ use super::body::{Stage, Upload};
 use super::connect::{Place, Stream};
 use crate::upstream::{Endpoint, Seat};
 
-/// Room for what one read may bring, in bytes: at first, and once reads have filled it.
-const READ: (usize, usize) = (8 * 1024, 64 * 1024);
+/// Room for what one read may bring, in bytes: at first, and once reads have filled it. A client that
+/// stalls holds it twice: as it was read, until the allocator gives it back, and in hyper's buffer.
+const READ: (usize, usize) = (8 * 1024, 48 * 1024);
 
 /// Why an exchange with an endpoint broke off.
 #[derive(Debug, Error)]
@@ -294,7 +295,7 @@ impl Connection {
 
     /// Sends what can be sent. That the endpoint takes no more is noted and not returned: what it
     /// answered may be there to be read.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         if self.output.is_done() || self.output.failed.is_some() {
             return Ok(());
         }

@@ -49,7 +49,9 @@ enum Task {
 struct Staged {
     round: Round,
     commits: Vec<Commit>,
-    answers: Vec<(Revision, Answer)>,
+    /// What each asker is told once the round will last. What is refused may be so for what another
+    /// write of the round does, which a reader must find by then.
+    answers: Vec<(Result<Revision, Error>, Answer)>,
 }
 
 /// The thread that writes, but for what touches the disk.
@@ -124,10 +126,11 @@ impl Writer {
                 Job::Write(writes, answer) => match self.stage(&staged.round, writes) {
                     Ok((round, commit)) => {
                         staged.round.add(round);
-                        staged.answers.push((commit.revision, answer));
+                        staged.answers.push((Ok(commit.revision), answer));
                         staged.commits.push(commit);
                     }
-                    Err(error) => drop(answer.send(Err(error))),
+                    Err(error) if staged.commits.is_empty() => drop(answer.send(Err(error))),
+                    Err(error) => staged.answers.push((Err(error), answer)),
                 },
                 Job::Watch(watcher) => {
                     // What this round wrote so far must reach earlier watchers first, and this one as
@@ -171,12 +174,20 @@ impl Writer {
                     .retain(|watcher| watcher.send(commit.clone()).is_ok());
             }
         }
+        // What has failed midway is on disk perhaps, until the store is open again and takes it back.
+        let in_doubt = match &outcome {
+            Outcome::Failed(reason) => Some(format!(
+                "the store has failed: {reason}; the change is not in effect, and will be taken back \
+                 unless the gateway is restarted before the store is open again"
+            )),
+            Outcome::Done | Outcome::Refused(_) => None,
+        };
         self.note(outcome);
-        for (revision, answer) in answers {
-            let outcome = if is_done {
-                Ok(revision)
-            } else {
-                Err(self.unavailable())
+        for (staged, answer) in answers {
+            let outcome = match &in_doubt {
+                Some(reason) => Err(Error::Unavailable(reason.clone())),
+                None if is_done => staged,
+                None => Err(self.unavailable()),
             };
             drop(answer.send(outcome));
         }
@@ -190,7 +201,7 @@ impl Writer {
         &mut self,
         task: Task,
         jobs: &Receiver<Job>,
-        answers: &mut Vec<(Revision, Answer)>,
+        answers: &mut Vec<(Result<Revision, Error>, Answer)>,
     ) -> Outcome {
         let ended = || Outcome::Failed("its thread has ended, so restart the gateway".into());
         let began = Instant::now();
