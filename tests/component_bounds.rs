@@ -351,7 +351,7 @@ fn a_long_check_says_what_it_is_at() {
             "plugin",
             "check",
             "--config",
-            r#"{"every": 2, "steps": 1000000}"#,
+            r#"{"every": 2, "steps": 2500000}"#,
         ])
         .arg(&file)
         .output()
