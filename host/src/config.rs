@@ -732,18 +732,13 @@ impl Mistakes<'_> {
     }
 
     fn public_keys(&mut self, value: Option<Value>) -> Vec<PublicKey> {
-        let Some((text, value)) = self.text("balancer_public_keys", value) else {
-            return Vec::new();
-        };
-        let written = text.split(',').map(str::trim).filter(|key| !key.is_empty());
         let mut keys = Vec::new();
-        for key in written {
-            match PublicKey::from_base64(key) {
+        for (key, place) in self.entries("balancer_public_keys", value) {
+            match PublicKey::from_base64(&key) {
                 Ok(key) => keys.push(key),
                 Err(_) => self.0.push(format!(
                     "balancer_public_keys = \"{key}\": expected the second line of a minisign.pub file, \
-                     which begins with RW ({})",
-                    value.place()
+                     which begins with RW ({place})"
                 )),
             }
         }

@@ -23,7 +23,7 @@ pub(crate) async fn in_place<F: Future>(future: F) -> F::Output {
 }
 
 /// The same for one of any number: no more than so many steps are done at a time, in the order in which
-/// they were asked for. Whoever waits for something holds up nobody.
+/// they were asked for. A task that waits for something holds up no other.
 pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut turn = Turn(None);

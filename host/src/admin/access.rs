@@ -1,6 +1,6 @@
 //! Who may use the Admin API from within a browser.
 //!
-//! The Admin API has no authentication: whoever reaches its port is an administrator. A web page that an
+//! The Admin API has no authentication: a client that reaches its port is an administrator. A web page that an
 //! administrator visits reaches that port as well, with the administrator's browser. So a page may read
 //! and write only if its origin is on this machine, is the Admin API's own, or is listed; and the Admin
 //! API answers only for names that an attacker cannot bind to its address (DNS rebinding). Clients that

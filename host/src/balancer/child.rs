@@ -167,7 +167,7 @@ fn served(
         };
         setrlimit(resource, limit).map_err(|error| internal(error.into()))?;
     }
-    // What a panic says is part of the answer, and where it was helps nobody there.
+    // What a panic says is part of the answer; where it was does not help the author there.
     std::panic::set_hook(Box::new(|_| {}));
     let input = input().map_err(internal)?;
     let answer = work(input).map_err(|error| (ExitCode::from(REFUSED), error))?;

@@ -84,7 +84,7 @@ impl Output {
         let mut lines: Vec<&str> = said
             .lines()
             .map(str::trim)
-            // How to see a backtrace, which helps nobody here.
+            // How to see a backtrace, which an author cannot have here.
             .filter(|line| !line.is_empty() && !line.contains("RUST_BACKTRACE"))
             .collect();
         if !said.starts_with(PANICKED) {

@@ -243,7 +243,7 @@ impl Connection {
         self.persistent && self.output.is_done() && self.input.is_empty()
     }
 
-    /// Whether the endpoint has closed an idle connection, or sent what nobody asked for: neither
+    /// Whether the endpoint has closed an idle connection, or sent what no request asked for: neither
     /// may become the answer to the next request. The runtime knows of what had arrived when it
     /// last looked at its sockets; with `ask` the system is asked, at the cost of a call.
     pub(super) fn is_stale(&mut self, ask: bool) -> bool {

@@ -21,7 +21,7 @@ pub enum Affinity {
         /// The cookie of a [`Key::Cookie`].
         cookie: Cookie,
     },
-    /// A cookie that names the endpoint, to whoever has the key.
+    /// A cookie that names the endpoint, to a gateway that has the key.
     Session(Cookie, Arc<SessionKey>),
 }
 

@@ -91,7 +91,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        // Whoever waits for the place needs a permit as well.
+        // A request that waits for the place needs a permit as well.
         drop(self.permit.take());
         let seats = &self.live.seats;
         seats.open.fetch_sub(1, Ordering::SeqCst);

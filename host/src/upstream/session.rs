@@ -1,4 +1,4 @@
-//! What a session's cookie says, so that nobody but the gateway learns an endpoint from it.
+//! What a session's cookie says, so that only the gateway learns an endpoint from it.
 //!
 //! The id of an endpoint is a hash of its host and address, the same on every gateway, since what
 //! balancers make of it must be. A client that knows the host could try all ports until the hash fits. So

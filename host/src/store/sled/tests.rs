@@ -809,7 +809,7 @@ async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
     });
     let failed = store.write(writes).await;
     assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
-    // The next one is answered as well, and so is whoever reads.
+    // The next one is answered as well, and so is a reader.
     let failed = store.write(vec![delete(Kind::Route, 2)]).await;
     assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
     assert!(store.condition().failure.is_some());

@@ -117,7 +117,7 @@ impl Left {
     }
 }
 
-/// Whether an idle connection has ended, or has brought what nobody asked for, as a 408 for its
+/// Whether an idle connection has ended, or has brought what no request asked for, as a 408 for its
 /// age: that is no answer to the next probe.
 async fn has_news(stream: &mut (impl AsyncRead + Unpin)) -> bool {
     std::future::poll_fn(|cx| {
