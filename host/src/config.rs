@@ -406,7 +406,7 @@ impl Config {
                 route_regex_memory: m.within(
                     "route_regex_memory",
                     written.route_regex_memory,
-                    crate::proxy::PATTERN_MEMORY >> 20,
+                    crate::pattern::PATTERN_MEMORY >> 20,
                     1,
                     65_536,
                 ) << 20,

@@ -3,7 +3,8 @@
 
 pub use crate::admin::fuzzing::{form, signature};
 pub use crate::balancer::fuzzing::component;
-pub use crate::proxy::fuzzing::{cookies, request_head, response};
+pub use crate::http1::fuzzing::response;
+pub use crate::proxy::fuzzing::{cookies, request_head};
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]

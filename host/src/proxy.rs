@@ -16,13 +16,10 @@ mod listen;
 mod outcome;
 mod outgoing;
 mod page;
-mod path;
 mod pool;
 mod respond;
-mod retry;
-mod router;
 mod upgrade;
-pub(crate) mod wire;
+mod wire;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -42,15 +39,14 @@ use hyper::body::{Body, Incoming};
 
 pub(crate) use described::Described;
 pub use listen::{Listeners, Workers};
-pub(crate) use path::{canonical_path, normal_path};
-pub use retry::Retry;
-pub(crate) use router::is_pattern;
-pub use router::{PATTERN_MEMORY, PatternError, PatternMemory, Route, RouteError, Router};
 
 use crate::authority::{Authority, Host};
 use crate::config;
 use crate::connections::ConnectionLimits;
+use crate::path;
 use crate::request_log;
+use crate::retry::Repeats;
+use crate::router::{Match, Query, Route};
 use crate::snapshot::{Published, Snapshot};
 use crate::transfer_coding;
 use affinity::{Facts, Tie};
@@ -61,8 +57,6 @@ use headers::RequestId;
 use listen::Unserved;
 use pool::Pool;
 use respond::Reject;
-use retry::Repeats;
-use router::{Match, Query};
 use upgrade::Upgrade;
 
 /// Product token of `Server` and `Via`.

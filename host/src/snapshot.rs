@@ -20,7 +20,9 @@ pub use compile::Compiler;
 pub(crate) use compile::complete;
 
 use crate::balancer::Canary;
-use crate::proxy::{PATTERN_MEMORY, PatternMemory, Retry, Router};
+use crate::pattern::{PATTERN_MEMORY, PatternMemory};
+use crate::retry::Retry;
+use crate::router::Router;
 use crate::store::Revision;
 use crate::upstream::Upstream;
 

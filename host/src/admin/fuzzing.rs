@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::{BODY_LIMIT, decode, upload};
 use crate::entity::{Kind, Row, view};
-use crate::proxy::{PATTERN_MEMORY, PatternError, Route};
+use crate::pattern::{PATTERN_MEMORY, PatternError};
+use crate::router::Route;
 
 /// The first byte tells the form that the rest has, the second what it is an entity of: what is taken is
 /// read again as it was written, and a route that is taken can be compiled.

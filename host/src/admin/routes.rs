@@ -7,7 +7,7 @@ use super::Admin;
 use super::entities::id_of;
 use crate::entity::{Kind, Row, view};
 use crate::error::Error;
-use crate::proxy::Route;
+use crate::router::Route;
 
 /// Compiles the regular expressions of a route, as the data side will, in what other routes leave of the
 /// memory for all of them.

@@ -157,8 +157,8 @@ pub(super) fn route_path(text: &str) -> Result<(), String> {
         return Err("must not have empty segments".into());
     }
     rightly_escaped(text)?;
-    let sent = crate::proxy::canonical_path(text);
-    let normal = crate::proxy::normal_path(text).unwrap_or_else(|| sent.clone());
+    let sent = crate::path::canonical_path(text);
+    let normal = crate::path::normal_path(text).unwrap_or_else(|| sent.clone());
     if normal != text && sent != text {
         return Err(format!(
             "non-normalized path, consider use '{normal}' instead"
@@ -170,7 +170,7 @@ pub(super) fn route_path(text: &str) -> Result<(), String> {
 /// Whether a regular expression is one. Whether there is room for it is seen when it is compiled, beside
 /// those of all other routes.
 fn is_pattern(pattern: &str) -> Result<(), String> {
-    crate::proxy::is_pattern(pattern).map_err(|error| error.to_string())
+    crate::pattern::is_pattern(pattern).map_err(|error| error.to_string())
 }
 
 /// The values of a header of a route: a single one behind `~*` is a regular expression.

@@ -8,8 +8,8 @@ use http::{HeaderName, Method};
 use twox_hash::XxHash64;
 use uuid::Uuid;
 
-use super::router::Pattern;
 use crate::balancer;
+use crate::pattern::Pattern;
 use crate::upstream::{Affinity, Cookie, Key, SessionKey};
 use crate::urlencoded;
 

@@ -17,8 +17,9 @@ use super::Worker;
 use super::client::{Client, Order};
 use super::outcome::Awaited;
 use super::respond::Reject;
-use super::wire::{self, Connection, Framing};
+use super::wire::Connection;
 use crate::balancer::BODY_START;
+use crate::http1::{self, Framing};
 use crate::leftover::{self, PolledFrame};
 use crate::request_log;
 use crate::snapshot::Service;
@@ -501,7 +502,7 @@ impl Download {
                         None
                     }
                     Some(Ok(piece)) => Some(Ok(piece)),
-                    Some(Err(error @ wire::Error::Client(_))) => {
+                    Some(Err(error @ http1::Error::Client(_))) => {
                         Some(Err(self.break_off(End::Innocent, error.into())))
                     }
                     Some(Err(error)) => {

@@ -9,10 +9,11 @@ use http::{HeaderMap, HeaderValue, Method};
 use uuid::Uuid;
 
 use super::affinity::{Facts, Tie};
-use super::path;
-use super::router::{Pattern, Query};
 use crate::authority::Authority;
 use crate::balancer;
+use crate::path;
+use crate::pattern::Pattern;
+use crate::router::Query;
 use crate::snapshot::Snapshot;
 use crate::upstream::Upstream;
 

@@ -17,11 +17,12 @@ use super::connect::{self, Place, Secure, connect};
 use super::headers::{self, BodyLength, Forwarded, RequestId};
 use super::outcome::{Awaited, Try};
 use super::respond::Reject;
-use super::retry::Repeats;
 use super::upgrade::Upgrade;
-use super::wire::{self, Connection, Head};
+use super::wire::Connection;
 use super::{ClientHost, Worker};
 use crate::balancer;
+use crate::http1::{self, Head};
+use crate::retry::Repeats;
 use crate::snapshot::Service;
 use crate::upstream::{Endpoint, InFlight, NoPeer, Outcome, Spender, Upstream};
 
@@ -57,7 +58,7 @@ enum Failure {
     Connect(connect::Error),
     /// The exchange broke off before the head of a response.
     #[error("no valid response: {0}")]
-    Exchange(wire::Error),
+    Exchange(http1::Error),
     /// The endpoint took or sent nothing for too long.
     #[error("no response in time")]
     Timeout,
@@ -246,7 +247,7 @@ async fn tries(
                     Failure::ClientTimeout
                     | Failure::Drained
                     | Failure::Connect(connect::Error::Full)
-                    | Failure::Exchange(wire::Error::Client(_)) => {}
+                    | Failure::Exchange(http1::Error::Client(_)) => {}
                     failure if failure.is_timeout() => {
                         attempted.report(Outcome::Timeout, took, failure);
                     }
@@ -264,7 +265,7 @@ async fn tries(
                         Failure::Connect(connect::Error::Full) => {
                             no_peer(upstream, NoPeer::Overflow)
                         }
-                        Failure::Exchange(wire::Error::Client(_)) => Reject::bad_request(),
+                        Failure::Exchange(http1::Error::Client(_)) => Reject::bad_request(),
                         _ => Reject::Upstream {
                             timeout: failure.is_timeout(),
                             latencies: (first_try.elapsed(), proxy),
@@ -311,7 +312,7 @@ impl Outbound<'_> {
             // It has waited for as long as it may.
             Failure::Connect(connect::Error::Full) => false,
             Failure::Connect(_) => self.is_whole(),
-            Failure::Exchange(wire::Error::Client(_)) | Failure::ClientTimeout => false,
+            Failure::Exchange(http1::Error::Client(_)) | Failure::ClientTimeout => false,
             Failure::Exchange(_) | Failure::Timeout | Failure::Drained => {
                 self.is_idempotent() && self.is_whole()
             }
@@ -395,19 +396,19 @@ async fn once(
                 if head.response.status() == StatusCode::SWITCHING_PROTOCOLS
                     && outbound.forwarded.upgrade.is_none() =>
             {
-                return Err(Failure::Exchange(wire::Error::Framing(
+                return Err(Failure::Exchange(http1::Error::Framing(
                     "it changes to a protocol that nobody asked for",
                 )));
             }
             Ok(head) => return Ok((head, connection, drain)),
             // The endpoint has closed a connection that was idle, as it may at any time: that is no
             // failure of the endpoint, so the same one is tried on a new connection.
-            Err(Failure::Exchange(wire::Error::Io(_) | wire::Error::Closed))
+            Err(Failure::Exchange(http1::Error::Io(_) | http1::Error::Closed))
                 if reused
                     && connection.is_silent()
                     && outbound.is_whole()
                     && (outbound.is_idempotent() || !connection.begun()) => {}
-            Err(Failure::Exchange(wire::Error::Io(error))) if !connection.begun() => {
+            Err(Failure::Exchange(http1::Error::Io(error))) if !connection.begun() => {
                 return Err(Failure::Connect(connect::Error::Io(error)));
             }
             Err(failure) => return Err(failure),

@@ -15,9 +15,9 @@ use uuid::Uuid;
 use super::affinity::cookie_of;
 use super::headers::{BodyLength, Forwarded, to_upstream};
 use super::*;
+use crate::pattern::{PATTERN_MEMORY, Pattern};
+use crate::router::Router;
 use crate::upstream::{Affinity, Cookie, Key, SessionKey};
-
-pub use super::wire::fuzzing::response;
 
 /// A router with every way to match, so that some input comes past it.
 fn router() -> Router {
@@ -119,7 +119,7 @@ pub fn request_head(input: &[u8]) {
 }
 
 /// Keys of every kind can be read, or are not there.
-fn tie(parts: &Parts, path: &[u8], query: Option<&str>, regex: Option<&router::Pattern>) {
+fn tie(parts: &Parts, path: &[u8], query: Option<&str>, regex: Option<&Pattern>) {
     let facts = Facts {
         method: &parts.method,
         headers: &parts.headers,

@@ -8,6 +8,7 @@ use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER,
 
 use super::PRODUCT;
 use super::client::Client;
+use crate::http1::{list, lists};
 use crate::request_log;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -262,21 +263,6 @@ fn via(headers: &mut HeaderMap) {
     if let Ok(list) = HeaderValue::from_bytes(&list) {
         headers.insert(VIA, list);
     }
-}
-
-/// The elements of a comma-separated list.
-pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|token| !token.is_empty())
-}
-
-/// Whether a header that holds a comma-separated list has this element, in any case.
-pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let mut values = headers.get_all(name).iter();
-    values
-        .any(|value| list(value.as_bytes()).any(|sent| sent.eq_ignore_ascii_case(token.as_bytes())))
 }
 
 #[cfg(test)]

@@ -5,11 +5,6 @@
 //! reads and writes the endpoint's as well, and the head of a request is written once, as bytes. In the
 //! profile of a proxied request that was more than a quarter of the time outside the kernel.
 
-mod framing;
-#[cfg(any(test, fuzzing))]
-pub(in crate::proxy) mod fuzzing;
-mod head;
-
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -18,67 +13,17 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Response, StatusCode};
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-pub(crate) use framing::Framing;
-pub(crate) use head::parse as parse_head;
-
 use super::body::{Stage, Upload};
 use super::connect::{Place, Stream};
+use crate::http1::{self, Error, Framing, Head};
 use crate::upstream::{Endpoint, Seat};
 
 /// Room for what one read may bring, in bytes: at first, and once reads have filled it. A client that
 /// stalls holds it twice: as it was read, until the allocator gives it back, and in hyper's buffer.
 const READ: (usize, usize) = (8 * 1024, 48 * 1024);
-
-/// Why an exchange with an endpoint broke off.
-#[derive(Debug, Error)]
-pub(crate) enum Error {
-    /// The system's word for it.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// The endpoint closed the connection.
-    #[error("the endpoint closed the connection too early")]
-    Closed,
-    /// What it sent is no head of a response.
-    #[error("the head of the response is malformed: {0}")]
-    Malformed(#[from] httparse::Error),
-    /// The head goes on past the limit.
-    #[error("the head of the response is larger than {0} bytes")]
-    TooLarge(usize),
-    /// It has more headers than can be held, however short they are.
-    #[error("the head of the response has more than {0} headers")]
-    TooManyHeaders(usize),
-    /// It is not clear where the body ends.
-    #[error("the body of the response is malformed: {0}")]
-    Framing(&'static str),
-    /// The client's body is none.
-    #[error("the client's body is broken: {0}")]
-    Client(hyper::Error),
-}
-
-/// The head of a response.
-#[derive(Debug)]
-pub(crate) struct Head {
-    /// Status and headers, without those for one hop only.
-    pub(crate) response: Response<()>,
-    /// How long its body is.
-    pub(crate) framing: Framing,
-    /// Whether another request may follow on the connection.
-    pub(crate) persistent: bool,
-}
-
-impl Head {
-    /// Whether the answer proper is still to come, as it is after all others of the first class
-    /// than one that changes the protocol.
-    pub(crate) fn is_interim(&self) -> bool {
-        let status = self.response.status();
-        status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
-    }
-}
 
 /// A connection to an endpoint.
 pub(super) struct Connection {
@@ -190,7 +135,8 @@ impl Connection {
         self.poll_send(cx)?;
         loop {
             while !self.input.is_empty() {
-                let Some(head) = head::parse(&mut self.input, self.max_head, bodiless)? else {
+                let Some(head) = http1::parse_head(&mut self.input, self.max_head, bodiless)?
+                else {
                     break;
                 };
                 if !head.is_interim() {

@@ -21,7 +21,8 @@ use crate::balancer::{Balancer, Canary, Engine, Limits, Plugin};
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
-use crate::proxy::{Retry, Route, Router};
+use crate::retry::Retry;
+use crate::router::{Route, Router};
 use crate::store::{Change, Commit, Revision, Store};
 use crate::upstream::{Memory, Names, Policy, SessionKey, Target, Upstream};
 

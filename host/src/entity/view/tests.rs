@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::entity::{Check, route, service, target, upstream};
-use crate::proxy;
+use crate::pattern::PATTERN_MEMORY;
+use crate::router::Route;
 
 /// Whether the data plane can work with a row, as `snapshot/compile.rs` does.
 fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
@@ -17,8 +18,7 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
         Kind::Service => drop(view::<service::Service>(kind, row).map_err(wrong)?),
         Kind::Route => {
             let route = view::<route::Route>(kind, row).map_err(wrong)?;
-            proxy::Route::compile(route, proxy::PATTERN_MEMORY)
-                .map_err(|error| error.to_string())?;
+            Route::compile(route, PATTERN_MEMORY).map_err(|error| error.to_string())?;
         }
         Kind::Upstream => {
             let upstream = view::<upstream::Upstream>(kind, row).map_err(wrong)?;

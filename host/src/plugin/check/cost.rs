@@ -134,8 +134,7 @@ fn time(cost: &Cost) -> Finding {
         over_cost.endpoints,
         nanoseconds(u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX)),
     ));
-    let outcome =
-        "a gateway would soon keep the balancer away and choose by itself, unless that setting is raised";
+    let outcome = "a gateway would soon keep the balancer away and choose by itself, unless that setting is raised";
     if over_cost.endpoints > USUAL_SIZE {
         sentence.push_str(&format!(
             "with more than {USUAL_SIZE} endpoints and many requests {outcome}"

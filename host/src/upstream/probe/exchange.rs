@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::grpc;
-use crate::proxy::wire;
+use crate::http1;
 use crate::tls;
 use crate::upstream::health::Report;
 use crate::upstream::members::Member;
@@ -323,13 +323,13 @@ async fn http(stream: &mut impl Duplex, request: &str) -> Result<(u16, bool), Er
         .map_err(Error::Broken)?;
     stream.flush().await.map_err(Error::Broken)?;
     let bodiless = request.starts_with("HEAD ");
-    let malformed = |error: wire::Error| Error::NotHttp(error.to_string());
+    let malformed = |error: http1::Error| Error::NotHttp(error.to_string());
     let early = || Error::Broken(io::ErrorKind::UnexpectedEof.into());
     let mut received = BytesMut::with_capacity(1024);
     let mut head = loop {
         if !received.is_empty()
             && let Some(head) =
-                wire::parse_head(&mut received, HEAD, bodiless).map_err(malformed)?
+                http1::parse_head(&mut received, HEAD, bodiless).map_err(malformed)?
         {
             if !head.is_interim() {
                 break head;

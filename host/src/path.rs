@@ -24,7 +24,7 @@ const ESCAPED: &AsciiSet = &CONTROLS
 /// decoded, others in upper case, `.` and `..` resolved (RFC 3986, 5.2.4), `//` merged.
 ///
 /// Borrows where there is nothing to do, as for nearly every request.
-pub(super) fn normalize(path: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn normalize(path: &[u8]) -> Cow<'_, [u8]> {
     if is_normal(path) {
         return Cow::Borrowed(path);
     }
@@ -106,7 +106,7 @@ fn resolve(path: &[u8]) -> Vec<u8> {
 }
 
 /// The target of the request to the upstream, in origin form (RFC 9112, 3.2.1); see [`rewrite`].
-pub(super) fn target<'a>(
+pub(crate) fn target<'a>(
     base: &str,
     sent: &'a PathAndQuery,
     normalized: &[u8],

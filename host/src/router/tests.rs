@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::authority::Authority;
+use crate::pattern::PATTERN_MEMORY;
 
 fn route(name: &str, id: u128, fields: Value) -> Arc<Route> {
     let mut row = json!({

@@ -11,8 +11,8 @@ use http::{Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
 use super::framing::Framing;
+use super::list;
 use super::{Error, Head};
-use crate::proxy::headers::list;
 
 /// Headers for which there is room without asking for memory. More are read from memory of their
 /// own: only the bytes of a head are limited.

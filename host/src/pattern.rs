@@ -62,11 +62,7 @@ pub enum PatternError {
 impl Pattern {
     /// Compiles a pattern behind an anchor. What it takes, in bytes, is taken from `room`; what takes more is
     /// not built to its end.
-    pub(in crate::proxy) fn new(
-        pattern: &str,
-        anchor: &str,
-        room: &mut usize,
-    ) -> Result<Self, PatternError> {
+    pub(crate) fn new(pattern: &str, anchor: &str, room: &mut usize) -> Result<Self, PatternError> {
         let left = *room;
         let most = LARGEST.min(left);
         let config = Regex::config().utf8_empty(false).nfa_size_limit(Some(most));
@@ -92,12 +88,12 @@ impl Pattern {
     }
 
     /// Where the first match ends.
-    pub(super) fn find(&self, text: &[u8]) -> Option<usize> {
+    pub(crate) fn find(&self, text: &[u8]) -> Option<usize> {
         self.look(text, |regex, text| Some(regex.find(text)?.end()))
     }
 
     /// What a group, by name or number, has captured in the first match.
-    pub(in crate::proxy) fn capture<'t>(&self, text: &'t [u8], group: &str) -> Option<&'t [u8]> {
+    pub(crate) fn capture<'t>(&self, text: &'t [u8], group: &str) -> Option<&'t [u8]> {
         let captured: Option<Range<usize>> = self.look(text, |regex, text| {
             let mut captures = regex.create_captures();
             regex.captures(text, &mut captures);

@@ -35,14 +35,14 @@ impl Retry {
 
 /// What holds for one request: the route's word before the service's.
 #[derive(Clone, Copy)]
-pub(super) struct Repeats<'a> {
-    pub(super) route: &'a Retry,
-    pub(super) service: &'a Retry,
+pub(crate) struct Repeats<'a> {
+    pub(crate) route: &'a Retry,
+    pub(crate) service: &'a Retry,
 }
 
 impl Repeats<'_> {
     /// Whether a response of this status is no answer while another try is left.
-    pub(super) fn unwanted(self, status: StatusCode) -> bool {
+    pub(crate) fn unwanted(self, status: StatusCode) -> bool {
         let statuses = self
             .route
             .statuses
@@ -53,7 +53,7 @@ impl Repeats<'_> {
 
     /// Whether doing it twice does no harm. Source: nginx, which takes all for such but these,
     /// unknown methods included.
-    pub(super) fn is_idempotent(self, method: &Method) -> bool {
+    pub(crate) fn is_idempotent(self, method: &Method) -> bool {
         let methods = self
             .route
             .methods
@@ -68,7 +68,7 @@ impl Repeats<'_> {
     }
 
     /// How much of the traffic may be retries, where the upstream says `budget`.
-    pub(super) fn budget(self, budget: RetryBudget) -> RetryBudget {
+    pub(crate) fn budget(self, budget: RetryBudget) -> RetryBudget {
         let (route, service) = (self.route, self.service);
         let percent = route.budget_percent.or(service.budget_percent);
         let least = route
@@ -81,7 +81,7 @@ impl Repeats<'_> {
     }
 
     /// Longest time until the head of the response of each try.
-    pub(super) fn per_try_timeout(self) -> Option<Duration> {
+    pub(crate) fn per_try_timeout(self) -> Option<Duration> {
         self.route.per_try_timeout.or(self.service.per_try_timeout)
     }
 }

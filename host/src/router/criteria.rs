@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 
 use super::RouteError;
-use super::pattern::Pattern;
 use crate::authority::Authority;
-use crate::proxy::path::normalize;
+use crate::path::normalize;
+use crate::pattern::Pattern;
 
 /// A host of a route, with the port if it names one, in the form that hosts are compared in.
 #[derive(Debug)]

@@ -7,7 +7,6 @@
 //! depends on the number of different lengths of prefixes, not on the number of routes.
 
 mod criteria;
-mod pattern;
 mod priority;
 
 use std::cmp::Reverse;
@@ -19,12 +18,10 @@ use http::{HeaderMap, Method};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::retry::Retry;
 use crate::entity;
+use crate::pattern::{Pattern, PatternError};
+use crate::retry::Retry;
 use criteria::{Closeness, Hosts, PathPattern, Values};
-pub(super) use pattern::Pattern;
-pub(crate) use pattern::is_pattern;
-pub use pattern::{PATTERN_MEMORY, PatternError, PatternMemory};
 
 /// A route, ready to be matched.
 #[derive(Debug)]
