@@ -2,7 +2,7 @@
 //! that ships, for few endpoints and for many; what a changed table costs them; and what a prompt costs that is
 //! compared with others.
 //!
-//!     cargo bench -p pointsman-benches --bench pick
+//!     cargo bench --profile dist -p pointsman-benches --bench pick
 //!
 //! All take the upstream's lock and hand out a counted reference to the endpoint, as a request needs it. The
 //! difference between a component and the same compiled in is the price of the component.
