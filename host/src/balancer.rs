@@ -37,12 +37,11 @@ mod workers;
 
 pub use canary::{Canary, Figures as CanaryFigures, Placed, Side, Verdict};
 pub use check::{LoadError, Observed};
-pub use choose::{Balancer, Choice, Counters, Faults, Handover, Recording, Request, micros};
+pub use choose::{Balancer, Choice, Counters, Faults, Handover, Recording, Request};
 pub use compile::compile_worker;
 pub use engine::{Engine, Error, Plugin, Settings, digest, try_settings};
 pub use explain::{Explained, Question, Said};
 pub use facts::{BODY_START, Facts};
-pub(crate) use instance::thread_cpu_time;
 pub use journal::{Journal, Line};
 pub use limits::Limits;
 pub use notes::Told;

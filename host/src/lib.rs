@@ -10,6 +10,7 @@ pub mod admin;
 pub mod authority;
 pub mod balancer;
 mod client;
+pub mod clock;
 pub mod config;
 pub mod connections;
 pub mod entity;

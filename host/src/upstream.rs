@@ -42,6 +42,7 @@ pub use session::SessionKey;
 
 use crate::authority::Authority;
 use crate::balancer::{self, Balancer, Choice, Observed, Placed};
+use crate::clock;
 use crate::entity::upstream::RetryBudget;
 use endpoint::Places;
 use members::Members;
@@ -185,7 +186,7 @@ impl Upstream {
         let Some((pause, _)) = self.policy.recovery() else {
             return;
         };
-        let now = balancer::micros(Instant::now());
+        let now = clock::micros(Instant::now());
         for id in self.shared.members.awaiting_trial() {
             self.shared.trials.expect(id, now, pause);
         }
@@ -196,7 +197,7 @@ impl Upstream {
         if self.balancer.wants(Observed::Report)
             && let Some(report) = LoadReport::of(headers)
         {
-            endpoint.observe_report(balancer::micros(Instant::now()), report);
+            endpoint.observe_report(clock::micros(Instant::now()), report);
         }
     }
 
@@ -424,7 +425,7 @@ impl Upstream {
     pub fn note_latency(&self, in_flight: &InFlight, took: Duration) {
         if self.balancer.wants(Observed::Latency) {
             let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            let now = balancer::micros(Instant::now());
+            let now = clock::micros(Instant::now());
             in_flight
                 .endpoint()
                 .observe_latency(now, took, in_flight.ahead());
@@ -500,7 +501,7 @@ impl Upstream {
             && let Some((pause, _)) = self.policy.recovery()
         {
             // It is out from now on, or on its way back: the next trial comes after the first pause.
-            let now = balancer::micros(Instant::now());
+            let now = clock::micros(Instant::now());
             self.shared.trials.add(endpoint.id, now, pause);
         }
     }

@@ -20,6 +20,7 @@ use super::candidate::{self, Wrong};
 use super::entities::{Endpoint, find, id_of};
 use super::{Admin, BODY_LIMIT, decode, targets};
 use crate::balancer::{self, Explained, Question, Said};
+use crate::clock;
 use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields};
 use crate::error::Error;
 use crate::json::exact;
@@ -80,7 +81,7 @@ async fn explain(
 
     let (_, snapshot) = admin.published.current();
     let reading = described.read(&snapshot, &upstream);
-    let now = balancer::micros(Instant::now());
+    let now = clock::micros(Instant::now());
     let mut entropies = fastrand::Rng::with_seed(entropy);
     let entropies = std::iter::once(entropy)
         .chain(std::iter::repeat_with(|| entropies.u64(..)))

@@ -8,8 +8,8 @@ mod host;
 mod record;
 mod switch;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +24,7 @@ use super::limits::Limits;
 use super::shadow::Shadow;
 use super::tally::{Cause, TIMED};
 use super::tape::Tape;
+use crate::clock::micros;
 use crate::upstream::Endpoint;
 use cost::Budget;
 pub(super) use cost::SHARE_PER_MILLE;
@@ -41,12 +42,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// The first pause is at least this many times as long as a pick may take, if picks took too long or too much
 /// memory, which takes long as well: the worker that waited for them had requests of other upstreams to serve.
 const PENANCE: u32 = 1000;
-
-/// A time on the clock that balancers are handed, in microseconds since the process began to use it.
-pub fn micros(time: Instant) -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(time.saturating_duration_since(*START).as_micros()).unwrap_or(u64::MAX)
-}
 
 /// A request to be placed; see `wit/balancer.wit`.
 #[derive(Debug, Clone, Copy)]

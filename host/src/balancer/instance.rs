@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
@@ -16,6 +15,7 @@ use super::engine::{Engine, GUEST_STACK, Plugin};
 use super::limits::Limits;
 use super::output::Output;
 use super::sandbox::{self, Denied, Ear, Guest, Overdue};
+use crate::clock::thread_cpu_time;
 use crate::upstream::Endpoint;
 
 /// Calls other than picks may take this many times as long.
@@ -446,12 +446,6 @@ fn check_deadline(guest: &mut Guest, budget: Duration) -> wasmtime::Result<Updat
         return Err(Late.into());
     }
     Ok(UpdateDeadline::Continue(1))
-}
-
-/// CPU time that this thread has used.
-pub(crate) fn thread_cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
 
 /// What a guest did wrong, with what it said about it: the words of a panic tell more than its trap.

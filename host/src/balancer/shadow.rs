@@ -18,8 +18,8 @@ use serde::Serialize;
 
 use super::choose::{Balancer, Choice, Faults, Request};
 use super::engine::{Engine, Plugin};
-use super::instance::thread_cpu_time;
 use super::limits::Limits;
+use crate::clock::thread_cpu_time;
 use crate::split_mix;
 use crate::upstream::Endpoint;
 

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 
-use super::choose::{Request, micros};
+use super::choose::Request;
 use super::facts::Facts;
 use super::notes::{Notes, Overheard};
+use crate::clock::micros;
 use crate::trace::{Answer, Header, Pick, Row, Writer};
 use crate::upstream::Endpoint;
 

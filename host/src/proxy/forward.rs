@@ -20,11 +20,11 @@ use super::respond::Reject;
 use super::upgrade::Upgrade;
 use super::wire::Connection;
 use super::{ClientHost, Worker};
-use crate::balancer;
 use crate::http1::{self, Head};
 use crate::retry::Repeats;
 use crate::snapshot::Service;
 use crate::upstream::{Endpoint, InFlight, NoPeer, Outcome, Spender, Upstream};
+use crate::{balancer, clock};
 
 /// A request as the client sent it and its route sees it.
 pub(super) struct Inbound<'a> {
@@ -177,7 +177,7 @@ async fn tries(
     loop {
         let repeatable = outbound.is_idempotent() && outbound.is_whole();
         let request = balancer::Request {
-            now: balancer::micros(now),
+            now: clock::micros(now),
             entropy: fastrand::u64(..),
             affinity: outbound.affinity,
             attempt,

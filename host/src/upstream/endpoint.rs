@@ -292,7 +292,7 @@ impl Endpoint {
     }
 
     /// Microseconds until the endpoint answers, a moving average as of `now`, a time of
-    /// [`micros`](crate::balancer::micros); 0 while nothing is known.
+    /// [`micros`](crate::clock::micros); 0 while nothing is known.
     pub fn latency(&self, now: u64) -> u32 {
         self.live.latency.at(now)
     }

@@ -13,8 +13,9 @@
 use std::time::{Duration, Instant};
 
 use super::{Balancer, Inner, Request, Seat, Unavailable};
-use crate::balancer::instance::{Fault, thread_cpu_time};
+use crate::balancer::instance::Fault;
 use crate::balancer::tally::TIMED;
+use crate::clock::thread_cpu_time;
 
 /// How fast the budget fills: so many thousandths of the time that passes. With picks of 10 ms that is one
 /// every two seconds, which few requests of others meet.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::{Balancer, By, Choice, Request, micros};
+use super::{Balancer, By, Choice, Request};
+use crate::clock::micros;
 use crate::upstream::Endpoint;
 
 impl Balancer {

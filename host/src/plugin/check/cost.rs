@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::trial::{Trial, Wrong};
 use super::{Finding, Subject, progress};
-use crate::balancer::thread_cpu_time;
+use crate::clock::thread_cpu_time;
 use crate::config::{Config, Written};
 
 /// Endpoints that picks are measured with.
