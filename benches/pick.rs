@@ -21,7 +21,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use guest_sdk::{Balancer as _, Endpoints};
 use parking_lot::Mutex;
 use pointsman::balancer::{Balancer, Engine, Facts, Request, SHIPPED, Settings, Shipped};
-use pointsman::upstream::{Endpoint, InFlight};
+use pointsman::endpoint::{Endpoint, InFlight};
 use round_robin::RoundRobin;
 
 fn table(length: u64) -> Arc<[Arc<Endpoint>]> {

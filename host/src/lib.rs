@@ -13,6 +13,7 @@ mod client;
 pub mod clock;
 pub mod config;
 pub mod connections;
+pub mod endpoint;
 pub mod entity;
 pub mod error;
 #[cfg(any(test, fuzzing))]

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use crate::authority::Authority;
-use crate::upstream::Endpoint;
+use crate::endpoint::Endpoint;
 
 /// Port of a target that is named without one. Source: Kong.
 const PORT: u16 = 8000;

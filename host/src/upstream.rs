@@ -5,19 +5,13 @@
 
 mod affinity;
 mod budget;
-mod changes;
-mod endpoint;
-mod health;
-mod latency;
 mod members;
 mod memory;
-mod orca;
 mod outlier;
 mod policy;
 pub mod probe;
 mod recovery;
 mod resolve;
-mod seats;
 mod session;
 
 use std::borrow::Cow;
@@ -29,22 +23,18 @@ use uuid::Uuid;
 
 pub use affinity::{Affinity, Cookie, Key};
 pub use budget::Spender;
-pub use changes::Changes;
-pub use endpoint::{Endpoint, InFlight};
-pub use health::{Condition, Event, Report, Source};
 pub use members::{AddressReport, NoPeer, Target, Weights};
 pub use memory::Memory;
-pub use orca::LoadReport;
 pub use policy::Policy;
 pub use resolve::Names;
-pub use seats::Seat;
 pub use session::SessionKey;
 
 use crate::authority::Authority;
 use crate::balancer::{self, Balancer, Choice, Observed, Placed};
 use crate::clock;
+use crate::endpoint::health::{Report, Source};
+use crate::endpoint::{Endpoint, InFlight, LoadReport, Outcome, Places};
 use crate::entity::upstream::RetryBudget;
-use endpoint::Places;
 use members::Members;
 use probe::Probes;
 use recovery::Trials;
@@ -87,17 +77,6 @@ pub(crate) const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// Longest time between two looks for a place.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What came of a try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// A response with this status came in, whole as far as the client wanted it.
-    Answered(u16),
-    /// There was no connection, it broke off, or what came was no whole response.
-    Broken,
-    /// The response, or more of it, did not come in time.
-    Timeout,
-}
 
 impl Upstream {
     /// An upstream without endpoints. Its probes run on `probing`.

@@ -21,6 +21,7 @@ use super::entities::{Endpoint, find, id_of};
 use super::{Admin, BODY_LIMIT, decode, targets};
 use crate::balancer::{self, Explained, Question, Said};
 use crate::clock;
+use crate::endpoint;
 use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields};
 use crate::error::Error;
 use crate::json::exact;
@@ -220,7 +221,7 @@ async fn who(
 }
 
 /// An endpoint as a balancer may see it.
-fn shown(endpoint: &upstream::Endpoint, now: u64) -> Value {
+fn shown(endpoint: &endpoint::Endpoint, now: u64) -> Value {
     let reported = endpoint.reported(now);
     json!({
         "id": targets::shown_id(endpoint.id),

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use super::choose::Request;
 use super::engine::Plugin;
 use super::shadow::mixed;
+use crate::endpoint::Outcome;
 use crate::entity::balancer::Canary as Settings;
-use crate::upstream::Outcome;
 use evidence::{Evidence, Recent};
 
 /// Who has placed a request.

@@ -7,7 +7,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use crate::upstream::Endpoint;
+use crate::endpoint::Endpoint;
 
 /// The interface that a balancer exports, and the one that it may.
 const POLICY: &str = "pointsman:balancer/policy@1.";

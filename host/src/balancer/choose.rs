@@ -25,7 +25,7 @@ use super::shadow::Shadow;
 use super::tally::{Cause, TIMED};
 use super::tape::Tape;
 use crate::clock::micros;
-use crate::upstream::Endpoint;
+use crate::endpoint::Endpoint;
 use cost::Budget;
 pub(super) use cost::SHARE_PER_MILLE;
 pub use counters::{Counters, Faults, Handover};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::choose::{Balancer, Choice, Handover, Request};
 use super::engine::{Engine, Plugin};
 use super::facts::Facts;
-use crate::upstream::Endpoint;
+use crate::endpoint::Endpoint;
 
 /// Longest time that answers are waited for: a balancer that is slow a thousand times is cut short.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ use super::limits::Limits;
 use super::output::Output;
 use super::sandbox::{self, Denied, Ear, Guest, Overdue};
 use crate::clock::thread_cpu_time;
-use crate::upstream::Endpoint;
+use crate::endpoint::Endpoint;
 
 /// Calls other than picks may take this many times as long.
 const PATIENCE: u32 = 10;

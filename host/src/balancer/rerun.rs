@@ -9,8 +9,8 @@ use super::engine::{Engine, Plugin};
 use super::facts;
 use super::instance::{Instance, Order};
 use super::notes::Told;
+use crate::endpoint::Endpoint;
 use crate::trace::{Answer, Pick, Row};
-use crate::upstream::Endpoint;
 
 /// Asks a component what it was asked in a trace.
 pub struct Rerun {

@@ -22,8 +22,8 @@ use super::bindings::{load, log, request_facts};
 use super::check::{Column, Interests};
 use super::facts::{self, BODY_START};
 use super::output::{Output, level_of};
+use crate::endpoint::{Changes, Endpoint};
 use crate::split_mix;
-use crate::upstream::{Changes, Endpoint};
 
 /// Bytes that a guest may write at once.
 const WRITE: u64 = 4096;

@@ -20,8 +20,8 @@ use super::choose::{Balancer, Choice, Faults, Request};
 use super::engine::{Engine, Plugin};
 use super::limits::Limits;
 use crate::clock::thread_cpu_time;
+use crate::endpoint::Endpoint;
 use crate::split_mix;
-use crate::upstream::Endpoint;
 
 /// Picks that may wait to be compared, of all upstreams together: some milliseconds of a busy gateway.
 const QUEUE: usize = 1024;

@@ -11,8 +11,8 @@ use super::choose::Request;
 use super::facts::Facts;
 use super::notes::{Notes, Overheard};
 use crate::clock::micros;
+use crate::endpoint::Endpoint;
 use crate::trace::{Answer, Header, Pick, Row, Writer};
-use crate::upstream::Endpoint;
 
 /// Bytes that are sent on together, and the longest time that fewer wait, in microseconds.
 const PIECE: usize = 32 << 10;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::upstream::{Endpoint, InFlight};
+use crate::endpoint::{Endpoint, InFlight};
 
 #[path = "../../../tests/harness/guests.rs"]
 pub(crate) mod guests;

@@ -19,11 +19,11 @@ use super::outcome::Awaited;
 use super::respond::Reject;
 use super::wire::Connection;
 use crate::balancer::BODY_START;
+use crate::endpoint::{Endpoint, InFlight, Outcome};
 use crate::http1::{self, Framing};
 use crate::leftover::{self, PolledFrame};
 use crate::request_log;
 use crate::snapshot::Service;
-use crate::upstream::{Endpoint, InFlight, Outcome};
 
 /// What ends a body early.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -18,8 +18,8 @@ use tokio_rustls::client::TlsStream;
 use super::pool::Pool;
 use super::wire::Connection;
 use crate::authority::Host;
+use crate::endpoint::Endpoint;
 use crate::tls::{self, Trust};
-use crate::upstream::Endpoint;
 
 /// Why an endpoint could not be connected to.
 #[derive(Debug, Error)]

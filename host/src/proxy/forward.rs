@@ -20,10 +20,11 @@ use super::respond::Reject;
 use super::upgrade::Upgrade;
 use super::wire::Connection;
 use super::{ClientHost, Worker};
+use crate::endpoint::{Endpoint, InFlight, Outcome};
 use crate::http1::{self, Head};
 use crate::retry::Repeats;
 use crate::snapshot::Service;
-use crate::upstream::{Endpoint, InFlight, NoPeer, Outcome, Spender, Upstream};
+use crate::upstream::{NoPeer, Spender, Upstream};
 use crate::{balancer, clock};
 
 /// A request as the client sent it and its route sees it.

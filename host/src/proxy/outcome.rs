@@ -9,7 +9,8 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::upstream::{InFlight, Outcome, Upstream};
+use crate::endpoint::{InFlight, Outcome};
+use crate::upstream::Upstream;
 
 /// A try, as those see it that judge endpoints and balancers by what comes of it.
 pub(super) struct Try<'a> {

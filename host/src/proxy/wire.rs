@@ -18,8 +18,8 @@ use tokio::time::Sleep;
 
 use super::body::{Stage, Upload};
 use super::connect::{Place, Stream};
+use crate::endpoint::{Endpoint, Seat};
 use crate::http1::{self, Error, Framing, Head};
-use crate::upstream::{Endpoint, Seat};
 
 /// Room for what one read may bring, in bytes: at first, and once reads have filled it. A client that
 /// stalls holds it twice: as it was read, until the allocator gives it back, and in hyper's buffer.

@@ -20,8 +20,9 @@ use super::run::SAMPLES;
 use super::scenario::{Arrivals, Cost, Phase, Requests, Scenario};
 use super::{Affinity, Contender, Format, Show, each, engine, show};
 use crate::balancer::{Balancer, Choice, Engine, Observed, Request, Rerun, Told, try_settings};
+use crate::endpoint::{Endpoint, InFlight};
 use crate::trace::{Answer, Event, Header, Pick, Reader, Row};
-use crate::upstream::{Endpoint, InFlight, UNANSWERED};
+use crate::upstream::UNANSWERED;
 
 /// Further tries of a request that got no answer, as in Kong's `retries`.
 const RETRIES: u32 = 5;

@@ -16,7 +16,8 @@ use super::scenario::{Fault, FaultKind, Scenario};
 use super::source::{Arrival, Source};
 use super::{Affinity, Contender};
 use crate::balancer::{Balancer, Choice, Engine, Facts, Observed, Request as Pick};
-use crate::upstream::{Endpoint, InFlight, LoadReport, UNANSWERED};
+use crate::endpoint::{Endpoint, InFlight, LoadReport};
+use crate::upstream::UNANSWERED;
 
 /// Points in time at which the state of the fleet is taken down.
 pub(super) const SAMPLES: u64 = 100;

@@ -14,14 +14,13 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
-use super::Endpoint;
-use super::endpoint::{Live, Places};
-use super::health::{Condition, Source};
 use super::memory::Memory;
 use super::policy::Policy;
 use super::resolve::Names;
 use crate::authority::{Host, written_out};
 use crate::balancer::Balancer;
+use crate::endpoint::health::{Condition, Source};
+use crate::endpoint::{Endpoint, Live, Places};
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 

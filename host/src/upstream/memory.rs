@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::health::{Source, now};
 use super::members::REMEMBERED;
+use crate::endpoint::health::{Source, now};
 
 /// Longest time between two writes while an address is unhealthy. Should the process be killed, what it
 /// knew looks older than it was by that much at most.

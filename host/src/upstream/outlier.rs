@@ -3,7 +3,7 @@
 //!
 //! The same task lets weights ramp up, since both are a matter of looking now and then.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::endpoint::Live;
 use super::members::Members;
+use crate::endpoint::Live;
 use crate::entity::upstream::OutlierDetection;
 
 /// Time between two steps: a weight ramps up, an ejection ends.
@@ -58,70 +58,6 @@ impl Drop for Watch {
         if let Some(task) = self.task.lock().take() {
             task.abort();
         }
-    }
-}
-
-/// Whether an address is left out for doing worse than its peers. It belongs to the address, so that it
-/// ends when it has to even if the address was gone meanwhile.
-#[derive(Debug, Default)]
-pub(super) struct Ejection {
-    ejected: AtomicBool,
-    term: Mutex<Term>,
-}
-
-#[derive(Debug, Default)]
-struct Term {
-    /// None while it is not ejected.
-    until: Option<Instant>,
-    /// Ejections in a row: each lasts longer than the one before.
-    times: u32,
-}
-
-impl Ejection {
-    /// Whether the address is left out.
-    pub(super) fn is_on(&self) -> bool {
-        self.ejected.load(Ordering::Relaxed)
-    }
-
-    /// Leaves the address out from `now` on, for a time that it returns.
-    fn begin(&self, now: Instant, settings: &OutlierDetection) -> Duration {
-        let mut term = self.term.lock();
-        term.times += 1;
-        let time = settings.base_ejection_time * f64::from(term.times);
-        let time = time.min(settings.max_ejection_time);
-        let time = Duration::try_from_secs_f64(time).unwrap_or_default();
-        term.until = Some(now + time);
-        self.ejected.store(true, Ordering::Relaxed);
-        time
-    }
-
-    /// Lets it back in, if its time has come. Returns whether it did.
-    fn end(&self, now: Instant) -> bool {
-        // Nearly every address, and no lock for it.
-        if !self.is_on() {
-            return false;
-        }
-        let mut term = self.term.lock();
-        let over = term.until.is_none_or(|until| until <= now);
-        if over {
-            term.until = None;
-            self.ejected.store(false, Ordering::Relaxed);
-        }
-        over
-    }
-
-    /// An interval in which it did as well as its peers.
-    fn behaved(&self) {
-        let mut term = self.term.lock();
-        if term.until.is_none() {
-            term.times = term.times.saturating_sub(1);
-        }
-    }
-
-    /// Nobody compares addresses any longer.
-    pub(super) fn lift(&self) {
-        *self.term.lock() = Term::default();
-        self.ejected.store(false, Ordering::Relaxed);
     }
 }
 
@@ -271,25 +207,6 @@ mod tests {
             latency,
             ejected: false,
         }
-    }
-
-    #[test]
-    fn an_ejection_ends_when_it_has_to_and_each_in_a_row_lasts_longer() {
-        let (ejection, settings) = (Ejection::default(), settings());
-        let second = Duration::from_secs(1);
-        let now = Instant::now();
-        assert_eq!(ejection.begin(now, &settings), second);
-        assert!(ejection.is_on() && !ejection.end(now));
-        assert!(ejection.end(now + second) && !ejection.is_on());
-        assert_eq!(ejection.begin(now, &settings), 2 * second);
-        // Behaving counts only while it gets requests.
-        ejection.behaved();
-        assert!(ejection.end(now + 2 * second));
-        ejection.behaved();
-        assert_eq!(ejection.begin(now, &settings), 2 * second);
-        ejection.lift();
-        assert!(!ejection.is_on());
-        assert_eq!(ejection.begin(now, &settings), second);
     }
 
     #[test]

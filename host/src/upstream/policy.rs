@@ -6,9 +6,9 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use super::affinity::Affinity;
-use super::health::{Limits, Report};
 use super::session::SessionKey;
 use crate::authority::Authority;
+use crate::endpoint::health::{Limits, Report};
 use crate::entity::upstream as entity;
 use crate::tls::{self, Authorities, Trust};
 

@@ -18,11 +18,11 @@ use tokio::time::Instant;
 
 use exchange::{Answer, Error, Left};
 
-use super::endpoint::Live;
-use super::health::{Report, Source};
 use super::members::{Member, Members};
 use super::policy::Active;
 use crate::authority::Host;
+use crate::endpoint::Live;
+use crate::endpoint::health::{Report, Source};
 use crate::entity::upstream::Probe;
 
 /// The part of an interval by which probes are spread: those of many addresses must not fall together.

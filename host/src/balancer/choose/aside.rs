@@ -7,7 +7,7 @@ use super::{Balancer, Choice, Request, Seat, Unavailable, untried};
 use crate::balancer::engine::Plugin;
 use crate::balancer::limits::Limits;
 use crate::balancer::shadow::Shadow;
-use crate::upstream::Endpoint;
+use crate::endpoint::Endpoint;
 
 impl Balancer {
     /// Has another one decide beside it from the next pick on, or none.

@@ -10,7 +10,7 @@ use super::{Balancer, By, Choice, Inner, Request};
 use crate::balancer::canary::{Canary, Placed, Side};
 use crate::balancer::check::Observed;
 use crate::balancer::limits::Limits;
-use crate::upstream::Endpoint;
+use crate::endpoint::Endpoint;
 
 /// The other version at this upstream.
 pub(super) struct Beside {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Balancer, By, Choice, Request};
 use crate::clock::micros;
-use crate::upstream::Endpoint;
+use crate::endpoint::Endpoint;
 
 impl Balancer {
     /// Whether it is known that there is no instance. What is recorded has to be written down in its place among the

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::trial::{Trial, Wrong, endpoint};
 use super::{Finding, Subject, progress, words};
-use crate::upstream::{Endpoint, InFlight, LoadReport};
+use crate::endpoint::{Endpoint, InFlight, LoadReport};
 
 /// What a check has to say if nothing went wrong.
 enum Note {

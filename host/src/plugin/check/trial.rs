@@ -8,8 +8,8 @@ use fastrand::Rng;
 
 use super::{Subject, progress, words};
 use crate::balancer::{Balancer, Choice, Request};
+use crate::endpoint::Endpoint;
 use crate::named::Named;
-use crate::upstream::Endpoint;
 
 /// Where chance begins in each trial.
 const SEED: u64 = 1;

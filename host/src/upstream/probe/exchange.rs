@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::grpc;
+use crate::endpoint::health::Report;
 use crate::http1;
 use crate::tls;
-use crate::upstream::health::Report;
 use crate::upstream::members::Member;
 use crate::upstream::policy::{Active, ProbeKind};
 

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::Notify;
 
-use super::endpoint::Live;
+use super::Live;
 use crate::connections::ConnectionPermit;
 
 /// The connections to an address.
 #[derive(Debug, Default)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     open: AtomicU32,
     /// Requests that wait for one to be closed. Whoever closes one looks at this afterwards, and who
     /// counts here looks at `open` afterwards, so one of the two sees the other (`SeqCst`).
@@ -21,7 +21,7 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    pub(super) fn open(&self) -> u32 {
+    pub(crate) fn open(&self) -> u32 {
         self.open.load(Ordering::Relaxed)
     }
 

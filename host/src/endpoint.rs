@@ -1,4 +1,14 @@
-//! One address that requests can be sent to.
+//! One address that requests can be sent to, with its live numbers: what is in flight there, how long it takes,
+//! what it says of its load, whether it is well.
+//!
+//! They belong to the address, and not to the upstream or the balancer that looks at them.
+
+mod changes;
+mod ejection;
+pub(crate) mod health;
+mod latency;
+mod orca;
+mod permits;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,16 +20,19 @@ use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
-use super::changes::Board;
-use super::health::Health;
-use super::latency::{Latency, LatencyAtLoad};
-use super::orca::{LoadReport, Reported};
-use super::outlier::Ejection;
-use super::seats::{Seat, Seats};
 use crate::authority::Host;
 use crate::balancer::Placed;
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream;
+use changes::Board;
+pub use changes::Changes;
+use ejection::Ejection;
+use health::Health;
+use latency::{Latency, LatencyAtLoad};
+pub use orca::LoadReport;
+use orca::Reported;
+pub use permits::Seat;
+use permits::Seats;
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -36,7 +49,7 @@ pub struct Endpoint {
     /// Share of the traffic, at least 1.
     pub weight: u32,
     /// Its limits, where they are not for its upstream to say.
-    pub(super) limits: CircuitBreakers,
+    pub(crate) limits: CircuitBreakers,
     /// The `Host` that it gets unless another is asked for: its host, with its port unless that is
     /// http's.
     pub authority: String,
@@ -52,7 +65,7 @@ const UNPINNED: u32 = u32::MAX;
 /// cores must not slow each other.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(super) struct Live {
+pub(crate) struct Live {
     in_flight: AtomicU32,
     /// Times that a balancer has picked it.
     picks: AtomicU64,
@@ -63,13 +76,13 @@ pub(super) struct Live {
     /// Where changes of that number are noted, and as what.
     watchers: RwLock<Vec<(Arc<Board>, u32)>>,
     /// Requests that wait for a place on the account of this one.
-    pub(super) pending: AtomicU32,
-    pub(super) seats: Seats,
-    pub(super) ejection: Ejection,
+    pub(crate) pending: AtomicU32,
+    pub(crate) seats: Seats,
+    pub(crate) ejection: Ejection,
     /// Told when health changes, for the probe whose interval depends on it.
-    pub(super) changed: Notify,
-    pub(super) health: Health,
-    pub(super) window: Window,
+    pub(crate) changed: Notify,
+    pub(crate) health: Health,
+    pub(crate) window: Window,
     latency: Latency,
     at_load: LatencyAtLoad,
     reported: Reported,
@@ -88,15 +101,26 @@ struct Departure {
 
 /// What requests did since outliers were last looked for.
 #[derive(Debug, Default)]
-pub(super) struct Window {
-    pub(super) requests: AtomicU32,
-    pub(super) failures: AtomicU32,
+pub(crate) struct Window {
+    pub(crate) requests: AtomicU32,
+    pub(crate) failures: AtomicU32,
     /// Microseconds until the heads of the responses, summed up.
-    pub(super) latency: AtomicU64,
+    pub(crate) latency: AtomicU64,
+}
+
+/// What came of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A response with this status came in, whole as far as the client wanted it.
+    Answered(u16),
+    /// There was no connection, it broke off, or what came was no whole response.
+    Broken,
+    /// The response, or more of it, did not come in time.
+    Timeout,
 }
 
 impl Live {
-    pub(super) fn in_flight(&self) -> u32 {
+    pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
@@ -121,16 +145,16 @@ impl Live {
         self.note();
     }
 
-    pub(super) fn picks(&self) -> u64 {
+    pub(crate) fn picks(&self) -> u64 {
         self.picks.load(Ordering::Relaxed)
     }
 
     /// Counts a request that got no whole response.
-    pub(super) fn note_failure(&self) {
+    pub(crate) fn note_failure(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn failures(&self) -> u64 {
+    pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
@@ -144,31 +168,31 @@ impl Live {
 
     /// Has changes noted from now on. They are in one order with the changes (`SeqCst`): one that is not
     /// noted is in [`Live::settled`] afterwards.
-    pub(super) fn watch(&self, board: &Arc<Board>, position: u32) {
+    fn watch(&self, board: &Arc<Board>, position: u32) {
         let mut watchers = self.watchers.write();
         watchers.push((Arc::clone(board), position));
         self.watched.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn unwatch(&self, board: &Arc<Board>) {
+    fn unwatch(&self, board: &Arc<Board>) {
         let mut watchers = self.watchers.write();
         watchers.retain(|(known, _)| !Arc::ptr_eq(known, board));
         self.watched.store(!watchers.is_empty(), Ordering::SeqCst);
     }
 
     #[cfg(test)]
-    pub(super) fn is_watched(&self) -> bool {
+    fn is_watched(&self) -> bool {
         self.watched.load(Ordering::SeqCst)
     }
 
     /// Requests in flight, in one order with what is noted.
-    pub(super) fn settled(&self) -> u32 {
+    fn settled(&self) -> u32 {
         self.in_flight.load(Ordering::SeqCst)
     }
 
     /// Takes note that the address leaves, and what is in flight is to end by then; the first such
     /// time stands.
-    pub(super) fn leave(&self, end: Option<Instant>) {
+    pub(crate) fn leave(&self, end: Option<Instant>) {
         self.departure.leaving.store(true, Ordering::Relaxed);
         let mut known = self.departure.end.lock();
         if known.is_none() && end.is_some() {
@@ -178,7 +202,7 @@ impl Live {
     }
 
     /// Takes note that it stays after all.
-    pub(super) fn stay(&self) {
+    pub(crate) fn stay(&self) {
         if self.departure.leaving.swap(false, Ordering::Relaxed) {
             *self.departure.end.lock() = None;
             self.departure.changed.notify_waiters();
@@ -213,7 +237,7 @@ impl Endpoint {
         Self::sharing(id, address, host, weight, Arc::default())
     }
 
-    pub(super) fn sharing(
+    pub(crate) fn sharing(
         id: u64,
         address: SocketAddr,
         host: Host<'static>,
@@ -336,7 +360,7 @@ impl Endpoint {
     }
 
     /// Connections that there may be to it, where its upstream has these limits; with 0 any number.
-    pub(super) fn max_connections(&self, general: &upstream::CircuitBreakers) -> u32 {
+    pub(crate) fn max_connections(&self, general: &upstream::CircuitBreakers) -> u32 {
         self.limits
             .max_connections
             .unwrap_or(general.max_connections)
@@ -344,7 +368,7 @@ impl Endpoint {
 
     /// Requests that it may have, each of which takes a connection, where its upstream has these limits; with 0
     /// any number.
-    pub(super) fn max_requests(&self, general: &upstream::CircuitBreakers) -> u32 {
+    pub(crate) fn max_requests(&self, general: &upstream::CircuitBreakers) -> u32 {
         let requests = self.limits.max_requests.unwrap_or(general.max_requests);
         match (requests, self.max_connections(general)) {
             (0, limit) | (limit, 0) => limit,
@@ -374,24 +398,24 @@ impl Endpoint {
         Arc::clone(&self.live).drained()
     }
 
-    pub(super) fn live(&self) -> &Live {
+    pub(crate) fn live(&self) -> &Live {
         &self.live
     }
 }
 
 /// Says that a place at some endpoint is free.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(crate) struct Places {
     /// To the request that has waited for the longest.
-    pub(super) first: Notify,
+    pub(crate) first: Notify,
     /// To all that have been tried somewhere: the place may be at an endpoint that they do not go back
     /// to, and then another one's.
-    pub(super) again: Notify,
+    pub(crate) again: Notify,
 }
 
 impl Places {
     /// Has all that wait look again: there may be a place where there was none.
-    pub(super) fn look(&self) {
+    pub(crate) fn look(&self) {
         self.first.notify_waiters();
         self.again.notify_waiters();
     }
@@ -424,19 +448,19 @@ impl InFlight {
     }
 
     /// The same, as a trial or not.
-    pub(super) fn on_trial(mut self, trial: bool) -> Self {
+    pub(crate) fn on_trial(mut self, trial: bool) -> Self {
         self.trial = trial;
         self
     }
 
     /// The same, with whom what comes of it is to be told.
-    pub(super) fn placed_by(mut self, placed: Option<Placed>) -> Self {
+    pub(crate) fn placed_by(mut self, placed: Option<Placed>) -> Self {
         self.placed = placed;
         self
     }
 
     /// The same, unless that would be more than `limit` at a time; with 0 there is none.
-    pub(super) fn within(
+    pub(crate) fn within(
         endpoint: Arc<Endpoint>,
         limit: u32,
         places: &Arc<Places>,

@@ -42,11 +42,11 @@ pub enum Source {
 
 /// How many reports of a kind it takes to change the state; with 0 the kind is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Limits {
-    pub(super) successes: u32,
-    pub(super) http_failures: u32,
-    pub(super) tcp_failures: u32,
-    pub(super) timeouts: u32,
+pub(crate) struct Limits {
+    pub(crate) successes: u32,
+    pub(crate) http_failures: u32,
+    pub(crate) tcp_failures: u32,
+    pub(crate) timeouts: u32,
 }
 
 /// The last thing of note that was reported, for people.
@@ -82,7 +82,7 @@ pub struct Condition {
 
 /// The health of one address. All workers and probes report to it.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(crate) struct Health {
     /// Healthy, and without a failure since the last success: what nearly every request finds, and
     /// what a success leaves as it is.
     spotless: AtomicBool,
@@ -118,12 +118,12 @@ impl Default for Health {
 
 impl Health {
     /// Whether the address may be chosen.
-    pub(super) fn is_available(&self) -> bool {
+    pub(crate) fn is_available(&self) -> bool {
         self.available.load(Ordering::Relaxed)
     }
 
     /// Takes note of a report. Returns whether the address became available or unavailable by it.
-    pub(super) fn report(
+    pub(crate) fn report(
         &self,
         source: Source,
         report: Report,
@@ -159,7 +159,7 @@ impl Health {
 
     /// Sets the state, whatever was reported: the word of `source` replaces that of whoever spoke
     /// before, even if it is the same. Returns whether that changed the state.
-    pub(super) fn set(&self, available: bool, source: Source) -> bool {
+    pub(crate) fn set(&self, available: bool, source: Source) -> bool {
         let mut inner = self.inner.lock();
         inner.clear_failures();
         inner.successes = 0;
@@ -171,24 +171,24 @@ impl Health {
     }
 
     /// Makes it what an earlier run of the gateway knew: taken out, by `source`.
-    pub(super) fn restore(&self, source: Source) {
+    pub(crate) fn restore(&self, source: Source) {
         self.set(false, Source::Restored);
         self.inner.lock().taken_out_by = Some(source);
     }
 
     /// Who took it out, if it is out.
-    pub(super) fn taken_out_by(&self) -> Option<Source> {
+    pub(crate) fn taken_out_by(&self) -> Option<Source> {
         self.inner.lock().taken_out_by
     }
 
     /// Whether it is for requests to find out that it is well again: what people and probes have taken
     /// out is theirs to bring back.
-    pub(super) fn awaits_trial(&self) -> bool {
+    pub(crate) fn awaits_trial(&self) -> bool {
         !self.is_available() && self.taken_out_by() == Some(Source::Passive)
     }
 
     /// What the last report has made of it, in words for the log.
-    pub(super) fn verdict(&self) -> String {
+    pub(crate) fn verdict(&self) -> String {
         let condition = self.condition();
         if condition.available {
             return "target marked healthy".to_owned();
@@ -199,7 +199,7 @@ impl Health {
     }
 
     /// What is known of it.
-    pub(super) fn condition(&self) -> Condition {
+    pub(crate) fn condition(&self) -> Condition {
         let inner = self.inner.lock();
         Condition {
             available: !inner.unavailable,
@@ -281,7 +281,7 @@ fn cause(detail: &str) -> String {
 }
 
 /// Seconds since 1970, to the millisecond.
-pub(super) fn now() -> f64 {
+pub(crate) fn now() -> f64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
 }
