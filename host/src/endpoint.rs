@@ -14,14 +14,13 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use crate::authority::Host;
-use crate::balancer::Placed;
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream;
 use changes::Board;
@@ -117,6 +116,12 @@ pub enum Outcome {
     Broken,
     /// The response, or more of it, did not come in time.
     Timeout,
+}
+
+/// Is told what comes of requests, as a canary is of those that it has placed.
+pub trait OutcomeObserver: std::fmt::Debug + Send + Sync {
+    /// Takes note of what came of a request, after so long.
+    fn observe(&self, outcome: Outcome, took: Duration);
 }
 
 impl Live {
@@ -431,8 +436,8 @@ pub struct InFlight {
     places: Option<Arc<Places>>,
     /// Whether it is to find out whether the endpoint is well again.
     trial: bool,
-    /// Who is told what comes of it, if anybody is.
-    placed: Option<Placed>,
+    /// Is told what comes of it.
+    observer: Option<Arc<dyn OutcomeObserver>>,
 }
 
 impl InFlight {
@@ -443,7 +448,7 @@ impl InFlight {
             endpoint,
             places: None,
             trial: false,
-            placed: None,
+            observer: None,
         }
     }
 
@@ -453,9 +458,9 @@ impl InFlight {
         self
     }
 
-    /// The same, with whom what comes of it is to be told.
-    pub(crate) fn placed_by(mut self, placed: Option<Placed>) -> Self {
-        self.placed = placed;
+    /// The same, with the observer that is to be told what comes of it, if there is one.
+    pub(crate) fn observed_by(mut self, observer: Option<Arc<dyn OutcomeObserver>>) -> Self {
+        self.observer = observer;
         self
     }
 
@@ -472,7 +477,7 @@ impl InFlight {
                 ahead,
                 places: Some(Arc::clone(places)),
                 trial: false,
-                placed: None,
+                observer: None,
             }),
             None => Err(endpoint),
         }
@@ -493,9 +498,11 @@ impl InFlight {
         self.trial
     }
 
-    /// Who is told what comes of it; nobody unless a canary of its balancer is going on.
-    pub fn placed(&self) -> Option<&Placed> {
-        self.placed.as_ref()
+    /// Tells its observer what came of it, after so long; without one it does nothing.
+    pub fn tell(&self, outcome: Outcome, took: Duration) {
+        if let Some(observer) = &self.observer {
+            observer.observe(outcome, took);
+        }
     }
 
     /// The endpoint, to be held on to.

@@ -30,10 +30,10 @@ pub use resolve::Names;
 pub use session::SessionKey;
 
 use crate::authority::Authority;
-use crate::balancer::{self, Balancer, Choice, Observed, Placed};
+use crate::balancer::{self, Balancer, Choice, Observed};
 use crate::clock;
 use crate::endpoint::health::{Report, Source};
-use crate::endpoint::{Endpoint, InFlight, LoadReport, Outcome, Places};
+use crate::endpoint::{Endpoint, InFlight, LoadReport, Outcome, OutcomeObserver, Places};
 use crate::entity::upstream::RetryBudget;
 use members::Members;
 use probe::Probes;
@@ -191,21 +191,23 @@ impl Upstream {
         tried: &[u64],
         spare: bool,
     ) -> Result<InFlight, NoPeer> {
-        self.choose(request, tried, &[], spare, |endpoint, trial, placed| {
-            InFlight::new(endpoint).on_trial(trial).placed_by(placed)
+        self.choose(request, tried, &[], spare, |endpoint, trial, observer| {
+            InFlight::new(endpoint)
+                .on_trial(trial)
+                .observed_by(observer)
         })
     }
 
     /// Chooses an endpoint that is none of `tried`, which it must not be while another is left, and none of
-    /// `full`. `claim` gets it, whether that is a trial, and who is to be told what comes of it, before the
-    /// next one is chosen.
+    /// `full`. `claim` gets it, whether that is a trial, and the observer that is to be told what comes of it,
+    /// before the next one is chosen.
     fn choose<T>(
         &self,
         request: balancer::Request,
         tried: &[u64],
         full: &[u64],
         spare: bool,
-        claim: impl Fn(Arc<Endpoint>, bool, Option<Placed>) -> T,
+        claim: impl Fn(Arc<Endpoint>, bool, Option<Arc<dyn OutcomeObserver>>) -> T,
     ) -> Result<T, NoPeer> {
         let recovery = self.policy.recovery();
         let session = match self.policy.affinity {
@@ -238,7 +240,8 @@ impl Upstream {
             if again {
                 Err(endpoint)
             } else {
-                Ok(claim(endpoint, false, placed))
+                let observer = placed.map(|placed| placed as Arc<dyn OutcomeObserver>);
+                Ok(claim(endpoint, false, observer))
             }
         });
         match picked {
@@ -299,7 +302,7 @@ impl Upstream {
             let (mut full, mut queues) = (Vec::new(), Vec::new());
             loop {
                 let entered =
-                    self.choose(request, tried, &full, spare, |endpoint, trial, placed| {
+                    self.choose(request, tried, &full, spare, |endpoint, trial, observer| {
                         let id = endpoint.id;
                         // Others are merely full: they are waited for before one is tried twice.
                         if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
@@ -307,7 +310,7 @@ impl Upstream {
                         }
                         let limit = endpoint.max_requests(limits);
                         match InFlight::within(endpoint, limit, places) {
-                            Ok(entered) => Ok(entered.on_trial(trial).placed_by(placed)),
+                            Ok(entered) => Ok(entered.on_trial(trial).observed_by(observer)),
                             Err(endpoint) => Err(Some(endpoint)),
                         }
                     });

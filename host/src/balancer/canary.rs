@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::choose::Request;
 use super::engine::Plugin;
 use super::shadow::mixed;
-use crate::endpoint::Outcome;
+use crate::endpoint::{Outcome, OutcomeObserver};
 use crate::entity::balancer::Canary as Settings;
 use evidence::{Evidence, Recent};
 
@@ -229,15 +229,14 @@ fn seed_of(digest: &str) -> u64 {
 }
 
 /// Who has placed a request while a canary was going on: what comes of it counts there.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Placed {
     pub(super) canary: Arc<Canary>,
     pub(super) side: Side,
 }
 
-impl Placed {
-    /// Takes note of what came of the request, after so long.
-    pub fn observe(&self, outcome: Outcome, took: Duration) {
+impl OutcomeObserver for Placed {
+    fn observe(&self, outcome: Outcome, took: Duration) {
         let (failed, time) = match outcome {
             Outcome::Answered(status) => (status >= 500, Some(took)),
             Outcome::Timeout => (true, Some(took)),

@@ -252,7 +252,7 @@ impl Balancer {
         &self,
         request: Request<'_>,
         tried: &[u64],
-        claim: impl FnOnce(Arc<Endpoint>, Option<Placed>) -> T,
+        claim: impl FnOnce(Arc<Endpoint>, Option<Arc<Placed>>) -> T,
     ) -> Choice<T> {
         if self.shared.load(Ordering::Relaxed) {
             return self.place_by_side(request, tried, claim);

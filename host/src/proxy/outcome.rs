@@ -34,9 +34,7 @@ impl Try<'_> {
         let answered = self.picked.saturating_add(took_micros);
         let balancer = self.upstream.balancer();
         balancer.observe_outcome(self.entropy, status, answered);
-        if let Some(placed) = self.in_flight.placed() {
-            placed.observe(outcome, took);
-        }
+        self.in_flight.tell(outcome, took);
         self.upstream
             .report(self.in_flight, outcome, took, || detail.to_string());
     }

@@ -16,6 +16,8 @@ use crate::endpoint::Endpoint;
 pub(super) struct Beside {
     canary: Arc<Canary>,
     balancer: Balancer,
+    /// Those who are told what comes of requests, by the side that has placed them.
+    placed: [Arc<Placed>; 2],
 }
 
 impl Beside {
@@ -91,7 +93,15 @@ impl Balancer {
             // What it does wrong is a fault, and counted.
             let _ = balancer.start_from(&saved);
         }
-        Beside { canary, balancer }
+        let placed = Side::ALL.map(|side| {
+            let canary = Arc::clone(&canary);
+            Arc::new(Placed { canary, side })
+        });
+        Beside {
+            canary,
+            balancer,
+            placed,
+        }
     }
 
     pub(super) fn canary_wants(&self, observed: Observed) -> bool {
@@ -110,7 +120,7 @@ impl Balancer {
         &self,
         request: Request<'_>,
         tried: &[u64],
-        claim: impl FnOnce(Arc<Endpoint>, Option<Placed>) -> T,
+        claim: impl FnOnce(Arc<Endpoint>, Option<Arc<Placed>>) -> T,
     ) -> Choice<T> {
         let beside = self.canary.read().clone();
         let side = beside
@@ -127,10 +137,7 @@ impl Balancer {
         };
         let choice = balancer.choose(request, tried, |endpoint, by| {
             // What comes of the host's own choices is nobody's merit.
-            let placed = (by == By::Plugin).then(|| Placed {
-                canary: Arc::clone(canary),
-                side,
-            });
+            let placed = (by == By::Plugin).then(|| Arc::clone(&beside.placed[side as usize]));
             claim(endpoint, placed)
         });
         if matches!(choice, Choice::Refused) {

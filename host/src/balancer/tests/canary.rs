@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::endpoint::Outcome;
+use crate::endpoint::{Outcome, OutcomeObserver};
 
 /// A canary that is this guest, with the bounds that are given.
 fn canary(engine: &Arc<Engine>, name: &str, bounds: Value) -> Arc<Canary> {
