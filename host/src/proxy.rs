@@ -49,7 +49,7 @@ use crate::retry::Repeats;
 use crate::router::{Match, Query, Route};
 use crate::snapshot::{Published, Snapshot};
 use crate::transfer_coding;
-use affinity::{Facts, Tie};
+use affinity::{Affinity, Facts};
 use body::{Content, ResponseBody, Upload};
 use client::Client;
 use forward::Inbound;
@@ -211,9 +211,9 @@ async fn answer(
         regex,
         body_start: None,
     };
-    let tie = match &service.upstream.policy().affinity {
-        None => Tie::default(),
-        Some(affinity) => Tie::of(affinity, &facts),
+    let affinity = match &service.upstream.policy().affinity {
+        None => Affinity::default(),
+        Some(policy) => Affinity::of(policy, &facts),
     };
     if let Some(upload) = upload
         && route.request_buffering
@@ -241,7 +241,7 @@ async fn answer(
         host: &host,
         path: target.path().as_bytes(),
         preserve_host: route.preserve_host,
-        tie,
+        affinity,
         facts: &facts,
         repeats: Repeats {
             route: &route.retry,

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-pub use affinity::{Affinity, Cookie, Key};
+pub use affinity::{AffinityPolicy, Cookie, Key};
 pub use budget::Spender;
 pub use members::{AddressReport, NoPeer, Target, Weights};
 pub use memory::Memory;
@@ -211,7 +211,7 @@ impl Upstream {
     ) -> Result<T, NoPeer> {
         let recovery = self.policy.recovery();
         let session = match self.policy.affinity {
-            Some(Affinity::Session(..)) => request.affinity,
+            Some(AffinityPolicy::Session(..)) => request.affinity,
             _ => None,
         };
         if let Some((_, longest)) = recovery

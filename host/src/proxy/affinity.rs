@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::balancer;
 use crate::pattern::Pattern;
-use crate::upstream::{Affinity, Cookie, Key, SessionKey};
+use crate::upstream::{AffinityPolicy, Cookie, Key, SessionKey};
 use crate::urlencoded;
 
 /// What a key may be read from, and what a balancer may ask.
@@ -29,9 +29,9 @@ pub(super) struct Facts<'a> {
 
 /// What ties a request to an endpoint.
 #[derive(Default)]
-pub(super) struct Tie<'a> {
+pub(super) struct Affinity<'a> {
     /// What the balancer is handed.
-    pub(super) affinity: Option<u64>,
+    pub(super) value: Option<u64>,
     cookie: Option<NewCookie<'a>>,
 }
 
@@ -39,23 +39,23 @@ pub(super) struct Tie<'a> {
 enum NewCookie<'a> {
     /// With this value, whatever the endpoint is.
     Value(&'a Cookie, String),
-    /// With the sealed id of the endpoint, if that is not what `affinity` says.
+    /// With the sealed id of the endpoint, if that is not what `value` says.
     Endpoint(&'a Cookie, &'a SessionKey),
 }
 
-impl<'a> Tie<'a> {
-    pub(super) fn of(affinity: &'a Affinity, facts: &Facts<'_>) -> Self {
-        match affinity {
-            Affinity::Session(cookie, key) => {
+impl<'a> Affinity<'a> {
+    pub(super) fn of(policy: &'a AffinityPolicy, facts: &Facts<'_>) -> Self {
+        match policy {
+            AffinityPolicy::Session(cookie, key) => {
                 let sent = cookie_of(facts.headers, &cookie.name);
                 let digits = sent.and_then(|value| std::str::from_utf8(value).ok());
                 let sealed = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
                 Self {
-                    affinity: sealed.map(|sealed| key.open_seal(sealed)),
+                    value: sealed.map(|sealed| key.open_seal(sealed)),
                     cookie: Some(NewCookie::Endpoint(cookie, key)),
                 }
             }
-            Affinity::Hash {
+            AffinityPolicy::Hash {
                 on,
                 fallback,
                 cookie,
@@ -63,14 +63,14 @@ impl<'a> Tie<'a> {
                 for key in [on, fallback] {
                     if let Some(text) = read(key, cookie, facts) {
                         return Self {
-                            affinity: Some(XxHash64::oneshot(0, &text)),
+                            value: Some(XxHash64::oneshot(0, &text)),
                             cookie: None,
                         };
                     }
                     if *key == Key::Cookie {
                         let value = Uuid::new_v4().to_string();
                         return Self {
-                            affinity: Some(XxHash64::oneshot(0, value.as_bytes())),
+                            value: Some(XxHash64::oneshot(0, value.as_bytes())),
                             cookie: Some(NewCookie::Value(cookie, value)),
                         };
                     }
@@ -82,10 +82,10 @@ impl<'a> Tie<'a> {
 
     /// Sets the cookie that the answer of an endpoint is to carry, if any, in place of one of that name
     /// that the endpoint itself has set.
-    pub(super) fn mark(&self, headers: &mut HeaderMap, endpoint: u64) {
+    pub(super) fn set_cookie(&self, headers: &mut HeaderMap, endpoint: u64) {
         let (cookie, value) = match &self.cookie {
             Some(NewCookie::Value(cookie, value)) => (cookie, Cow::Borrowed(value)),
-            Some(NewCookie::Endpoint(cookie, key)) if self.affinity != Some(endpoint) => {
+            Some(NewCookie::Endpoint(cookie, key)) if self.value != Some(endpoint) => {
                 (cookie, Cow::Owned(format!("{:016x}", key.seal(endpoint))))
             }
             _ => return,
@@ -249,18 +249,18 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let key = SessionKey::open(folder.path()).unwrap();
-        let mut tie = Tie {
-            affinity: Some(7),
+        let mut affinity = Affinity {
+            value: Some(7),
             cookie: Some(NewCookie::Endpoint(&cookie, &key)),
         };
         let mut headers = HeaderMap::new();
         headers.append(SET_COOKIE, HeaderValue::from_static("s=theirs"));
         headers.append(SET_COOKIE, HeaderValue::from_static("ss=other"));
-        tie.mark(&mut headers, 7);
+        affinity.set_cookie(&mut headers, 7);
         assert_eq!(headers.get_all(SET_COOKIE).iter().count(), 2);
         assert_eq!(headers[SET_COOKIE], "s=theirs");
-        tie.affinity = None;
-        tie.mark(&mut headers, 7);
+        affinity.value = None;
+        affinity.set_cookie(&mut headers, 7);
         let all: Vec<&HeaderValue> = headers.get_all(SET_COOKIE).iter().collect();
         assert_eq!(
             all,

@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use uuid::Uuid;
 
-use super::affinity::{Facts, Tie};
+use super::affinity::{Affinity, Facts};
 use crate::authority::Authority;
 use crate::balancer;
 use crate::path;
@@ -64,7 +64,7 @@ impl Described {
         let facts = self.facts(&path, taken.and_then(|found| found.regex));
         let affinity = upstream.policy().affinity.as_ref();
         Reading {
-            affinity: affinity.and_then(|affinity| Tie::of(affinity, &facts).affinity),
+            affinity: affinity.and_then(|policy| Affinity::of(policy, &facts).value),
             route: taken.map(|found| found.route.id),
         }
     }

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use thiserror::Error;
 
-use super::affinity::{Facts, Tie};
+use super::affinity::{Affinity, Facts};
 use super::body::{Content, Drain, Exchange, Stage, Upload};
 use super::client::Client;
 use super::connect::{self, Place, Secure, connect};
@@ -41,7 +41,7 @@ pub(super) struct Inbound<'a> {
     /// Whether the host is sent on as the client sent it.
     pub(super) preserve_host: bool,
     /// What ties it to an endpoint.
-    pub(super) tie: Tie<'a>,
+    pub(super) affinity: Affinity<'a>,
     /// What a balancer may ask about it.
     pub(super) facts: &'a Facts<'a>,
     /// Which tries are repeated.
@@ -120,7 +120,7 @@ pub(super) async fn forward(
         upload: upload.cloned(),
         preserved_host: inbound.preserve_host.then_some(inbound.host),
         repeats: inbound.repeats,
-        affinity: inbound.tie.affinity,
+        affinity: inbound.affinity.value,
         facts: inbound.facts,
     };
     let Answer {
@@ -132,7 +132,9 @@ pub(super) async fn forward(
     let mut response = head.response;
     headers::to_client(response.headers_mut(), inbound.id, times.0, times.1);
     let endpoint = exchange.in_flight.endpoint().id;
-    inbound.tie.mark(response.headers_mut(), endpoint);
+    inbound
+        .affinity
+        .set_cookie(response.headers_mut(), endpoint);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
             Some(upgrade) => {

@@ -17,7 +17,7 @@ use super::headers::{BodyLength, Forwarded, to_upstream};
 use super::*;
 use crate::pattern::{PATTERN_MEMORY, Pattern};
 use crate::router::Router;
-use crate::upstream::{Affinity, Cookie, Key, SessionKey};
+use crate::upstream::{AffinityPolicy, Cookie, Key, SessionKey};
 
 /// A router with every way to match, so that some input comes past it.
 fn router() -> Router {
@@ -104,7 +104,7 @@ pub fn request_head(input: &[u8]) {
             return;
         };
         assert!(found.matched <= path.len());
-        tie(&parts, &path, target.query(), found.regex);
+        affinity(&parts, &path, target.query(), found.regex);
         let stripped = if found.route.strip_path {
             found.matched
         } else {
@@ -119,7 +119,7 @@ pub fn request_head(input: &[u8]) {
 }
 
 /// Keys of every kind can be read, or are not there.
-fn tie(parts: &Parts, path: &[u8], query: Option<&str>, regex: Option<&Pattern>) {
+fn affinity(parts: &Parts, path: &[u8], query: Option<&str>, regex: Option<&Pattern>) {
     let facts = Facts {
         method: &parts.method,
         headers: &parts.headers,
@@ -138,12 +138,12 @@ fn tie(parts: &Parts, path: &[u8], query: Option<&str>, regex: Option<&Pattern>)
         Key::Cookie,
     ];
     for on in keys {
-        let affinity = Affinity::Hash {
+        let policy = AffinityPolicy::Hash {
             on,
             fallback: Key::Ip,
             cookie: cookie("c"),
         };
-        assert!(Tie::of(&affinity, &facts).affinity.is_some());
+        assert!(Affinity::of(&policy, &facts).value.is_some());
     }
 }
 
@@ -257,17 +257,17 @@ pub fn cookies(input: &[u8]) {
         regex: None,
         body_start: None,
     };
-    let affinity = Affinity::Session(cookie(name), SessionKey::of_process());
-    let tie = Tie::of(&affinity, &facts);
+    let policy = AffinityPolicy::Session(cookie(name), SessionKey::of_process());
+    let affinity = Affinity::of(&policy, &facts);
     let mut answer = map(SET_COOKIE, &values);
     let endpoint = 7;
-    tie.mark(&mut answer, endpoint);
+    affinity.set_cookie(&mut answer, endpoint);
     let own = |value: &&HeaderValue| {
         let rest = value.as_bytes().strip_prefix(name.as_bytes());
         rest.is_some_and(|rest| rest.starts_with(b"="))
     };
     let after: Vec<&HeaderValue> = answer.get_all(SET_COOKIE).iter().collect();
-    if tie.affinity == Some(endpoint) {
+    if affinity.value == Some(endpoint) {
         assert_eq!(after, values.iter().collect::<Vec<_>>());
         return;
     }
@@ -286,5 +286,5 @@ pub fn cookies(input: &[u8]) {
         headers: &back,
         ..facts
     };
-    assert_eq!(Tie::of(&affinity, &facts).affinity, Some(endpoint));
+    assert_eq!(Affinity::of(&policy, &facts).value, Some(endpoint));
 }

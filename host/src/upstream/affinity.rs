@@ -11,7 +11,7 @@ use crate::entity::upstream as entity;
 
 /// What ties requests to endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Affinity {
+pub enum AffinityPolicy {
     /// A hash of the first key that a request carries.
     Hash {
         /// `hash_on`.
@@ -62,7 +62,7 @@ impl Cookie {
     }
 }
 
-impl Affinity {
+impl AffinityPolicy {
     /// Reads what the entity says; none where nothing is tied.
     pub(super) fn of(upstream: &entity::Upstream) -> Option<Self> {
         let path = &upstream.sticky_sessions_cookie_path;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
-use super::affinity::Affinity;
+use super::affinity::AffinityPolicy;
 use super::session::SessionKey;
 use crate::authority::Authority;
 use crate::endpoint::health::{Limits, Report};
@@ -111,7 +111,7 @@ pub struct Policy {
     /// Whether `Host` is the name in an SRV record, and not the target's.
     pub(super) use_srv_name: bool,
     /// What ties requests to endpoints, if anything does.
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<AffinityPolicy>,
     /// Whose certificates are taken where they are verified.
     trust: Trust,
     /// The name of the servers, where that is not their `Host`.
@@ -202,7 +202,7 @@ impl Policy {
             }),
             passive: judged.then(|| Judge::new(&passive.healthy, &passive.unhealthy)),
             use_srv_name: upstream.use_srv_name.unwrap_or(false),
-            affinity: Affinity::of(upstream),
+            affinity: AffinityPolicy::of(upstream),
             trust,
             server_name: tls_settings
                 .server_name
@@ -215,7 +215,7 @@ impl Policy {
     /// Has the cookies of sessions made and read with this key.
     #[must_use]
     pub fn with_session_key(mut self, key: &Arc<SessionKey>) -> Self {
-        if let Some(Affinity::Session(_, own)) = &mut self.affinity {
+        if let Some(AffinityPolicy::Session(_, own)) = &mut self.affinity {
             *own = Arc::clone(key);
         }
         self
