@@ -210,8 +210,8 @@ impl Worker {
         stopped: &mut watch::Receiver<bool>,
     ) {
         let server = Rc::new(self.server());
-        let janitor = tokio::task::spawn_local(Rc::clone(&self.pool).tidy());
-        let watchman = tokio::task::spawn_local(Rc::clone(&self).let_go());
+        let pool_sweeper = tokio::task::spawn_local(Rc::clone(&self.pool).tidy());
+        let idle_reaper = tokio::task::spawn_local(Rc::clone(&self).close_idle());
         // Connections hold a sender: the receiver ends with the last of them.
         let (open, mut closed) = mpsc::channel::<()>(1);
         loop {
@@ -239,8 +239,8 @@ impl Worker {
         }
         closed.recv().await;
         self.unserved.say(self.limits.max_clients);
-        janitor.abort();
-        watchman.abort();
+        pool_sweeper.abort();
+        idle_reaper.abort();
     }
 
     fn server(&self) -> http1::Builder {
@@ -384,7 +384,7 @@ impl Worker {
 
     /// Closes connections whose next request does not come, and lets go of what the newest snapshot has
     /// no use for, for as long as it is polled.
-    async fn let_go(self: Rc<Self>) {
+    async fn close_idle(self: Rc<Self>) {
         let patience = self.settings.client_header_timeout;
         let half_closed = self.settings.client_half_close_timeout;
         loop {
