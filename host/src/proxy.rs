@@ -314,7 +314,7 @@ fn origin_form(uri: &Uri) -> Result<Cow<'_, PathAndQuery>, Reject> {
             target.map(Cow::Owned).map_err(|_| Reject::bad_request())
         }
         Some(_) => Err(Reject::bad_request()),
-        None => Err(Reject::Engine(StatusCode::METHOD_NOT_ALLOWED)),
+        None => Err(Reject::HttpServer(StatusCode::METHOD_NOT_ALLOWED)),
     }
 }
 

@@ -234,7 +234,7 @@ impl Upload {
             }
             let piece = std::future::poll_fn(|cx| self.poll_client(cx));
             let piece = tokio::time::timeout(self.pace.patience(), piece).await;
-            match piece.map_err(|_| Reject::Engine(StatusCode::REQUEST_TIMEOUT))? {
+            match piece.map_err(|_| Reject::HttpServer(StatusCode::REQUEST_TIMEOUT))? {
                 None | Some(Ok(_)) => {}
                 Some(Err(_)) => return Err(Reject::bad_request()),
             }

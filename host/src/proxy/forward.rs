@@ -264,7 +264,7 @@ async fn tries(
                 if !more(repeatable, &mut spender) {
                     tracing::warn!(service = service.name, %address, attempt, "no answer: {failure}");
                     return Err(match failure {
-                        Failure::ClientTimeout => Reject::Engine(StatusCode::REQUEST_TIMEOUT),
+                        Failure::ClientTimeout => Reject::HttpServer(StatusCode::REQUEST_TIMEOUT),
                         Failure::Connect(connect::Error::Full) => {
                             no_peer(upstream, NoPeer::Overflow)
                         }

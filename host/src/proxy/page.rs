@@ -18,7 +18,7 @@ pub(super) fn refusal(status: StatusCode) -> Bytes {
     let _scope = request_log::enter(Some(id.digits()));
     tracing::debug!("a client is answered {status} and nothing more");
     let rejected = respond::reject(
-        &Reject::Engine(status),
+        &Reject::HttpServer(status),
         &HeaderMap::new(),
         &id,
         Instant::now(),

@@ -43,8 +43,8 @@ pub(super) enum Reject {
         /// Why not.
         reason: NoPeer,
     },
-    /// What nginx, the engine of Kong, says by status alone.
-    Engine(StatusCode),
+    /// What the HTTP server answers by itself, by status alone. In Kong that is nginx.
+    HttpServer(StatusCode),
     /// The body is encoded in a way that is not undone here, which takes this status.
     TransferCoding(StatusCode),
     /// Every try with the upstream failed.
@@ -58,13 +58,13 @@ pub(super) enum Reject {
 
 impl Reject {
     pub(super) fn bad_request() -> Self {
-        Self::Engine(StatusCode::BAD_REQUEST)
+        Self::HttpServer(StatusCode::BAD_REQUEST)
     }
 
     /// Whether it is the client that has done wrong. Then its connection ends, since what else it sends is
     /// not worth waiting for.
     pub(super) fn is_clients_fault(&self) -> bool {
-        matches!(self, Self::Engine(status) if status.is_client_error())
+        matches!(self, Self::HttpServer(status) if status.is_client_error())
     }
 
     fn status(&self) -> StatusCode {
@@ -78,7 +78,7 @@ impl Reject {
             }
             Self::Http2Only => StatusCode::UPGRADE_REQUIRED,
             Self::NotGrpc => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Engine(status) | Self::TransferCoding(status) => *status,
+            Self::HttpServer(status) | Self::TransferCoding(status) => *status,
             Self::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
         }
@@ -97,7 +97,7 @@ impl Reject {
                 upstream: false, ..
             } => "name resolution failed",
             Self::TransferCoding(_) => transfer_coding::REFUSAL,
-            Self::Engine(status) => match status.as_u16() {
+            Self::HttpServer(status) => match status.as_u16() {
                 400 => "Bad request",
                 405 => "Method not allowed",
                 408 => "Request timeout",
@@ -122,11 +122,11 @@ impl Reject {
         }
     }
 
-    /// Whether the engine makes it, which reads the request's own type where `Accept` says nothing.
-    fn by_engine(&self) -> bool {
+    /// Whether the HTTP server makes it, which reads the type of the request where `Accept` says nothing.
+    fn by_http_server(&self) -> bool {
         matches!(
             self,
-            Self::Engine(_) | Self::TransferCoding(_) | Self::Upstream { .. }
+            Self::HttpServer(_) | Self::TransferCoding(_) | Self::Upstream { .. }
         )
     }
 }
@@ -222,7 +222,7 @@ pub(super) fn reject(
         let list = asked.get(name).map(HeaderValue::as_bytes);
         list.and_then(Format::best)
     };
-    let format = if reject.by_engine() {
+    let format = if reject.by_http_server() {
         wish(ACCEPT)
             .or_else(|| wish(CONTENT_TYPE))
             .unwrap_or(Format::Plain)
