@@ -41,26 +41,26 @@ pub(crate) async fn discard(least: u64, mut poll: impl FnMut(&mut Context<'_>) -
 }
 
 /// A body given to a handler that may read all of it, some, or nothing.
-pub(crate) struct Lent {
+pub(crate) struct ReturnableBody {
     body: Option<Incoming>,
     owner: Option<oneshot::Sender<Incoming>>,
 }
 
-/// Where a lent body comes back to.
-pub(crate) struct Return(oneshot::Receiver<Incoming>);
+/// Where a returnable body comes back to.
+pub(crate) struct ReturnedBody(oneshot::Receiver<Incoming>);
 
-impl Lent {
-    pub(crate) fn new(body: Incoming) -> (Self, Return) {
+impl ReturnableBody {
+    pub(crate) fn new(body: Incoming) -> (Self, ReturnedBody) {
         let (owner, back) = oneshot::channel();
-        let lent = Self {
+        let returnable = Self {
             body: Some(body),
             owner: Some(owner),
         };
-        (lent, Return(back))
+        (returnable, ReturnedBody(back))
     }
 }
 
-impl Drop for Lent {
+impl Drop for ReturnableBody {
     fn drop(&mut self) {
         if let (Some(body), Some(owner)) = (self.body.take(), self.owner.take()) {
             // The owner has gone when the client has.
@@ -69,7 +69,7 @@ impl Drop for Lent {
     }
 }
 
-impl Return {
+impl ReturnedBody {
     /// Discards what the handler has left.
     pub(crate) async fn discard(mut self) {
         if let Ok(mut body) = self.0.try_recv()
@@ -81,7 +81,7 @@ impl Return {
     }
 }
 
-impl Body for Lent {
+impl Body for ReturnableBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -21,7 +21,7 @@ use super::refusal::{Noted, Progress, Stream};
 use super::{Admin, router};
 use crate::connections;
 use crate::in_place::in_turn;
-use crate::leftover::Lent;
+use crate::leftover::ReturnableBody;
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -78,7 +78,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
             progress.begin();
             async move {
                 let (head, body) = without_trailing_slash(request).into_parts();
-                let (body, back) = Lent::new(body);
+                let (body, back) = ReturnableBody::new(body);
                 let body = Paced::new(body, body_timeout);
                 let response = in_turn(router.call(Request::from_parts(head, body))).await;
                 back.discard().await;
