@@ -6,6 +6,7 @@
 mod affinity;
 mod body;
 mod client;
+mod client_stream;
 mod connect;
 mod described;
 mod forward;
@@ -14,7 +15,6 @@ pub(crate) mod fuzzing;
 mod headers;
 mod listen;
 mod outcome;
-mod outgoing;
 mod page;
 mod pool;
 mod respond;

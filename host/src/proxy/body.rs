@@ -580,7 +580,7 @@ impl Body for ResponseBody {
         if download.broken.is_none() {
             // A client that takes nothing is not to fill hyper's buffer, which asks again once it
             // has sent what it has.
-            let stalled = client.backlog.is_there();
+            let stalled = client.backlog.has_unsent();
             let frame = ready!(download.poll_piece(cx, stalled)).transpose();
             match frame {
                 Ok(piece) => return Poll::Ready(piece.map(|piece| Ok(Frame::data(piece)))),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use tokio::sync::mpsc;
 
+use super::client_stream::{Backlog, Phase};
 use super::headers::RequestId;
-use super::outgoing::{Backlog, Phase};
 use crate::connections::ConnectionPermit;
 
 /// What a worker and its connections know of each other. The words about the client are made once,
@@ -124,7 +124,7 @@ impl Client {
         let Some(since) = self.waiting.get() else {
             return false;
         };
-        if self.backlog.is_there() {
+        if self.backlog.has_unsent() {
             self.waiting.set(Some(now));
             return false;
         }

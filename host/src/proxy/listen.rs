@@ -22,8 +22,8 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::client::{Client, Order};
+use super::client_stream::ClientStream;
 use super::headers::RequestId;
-use super::outgoing::Outgoing;
 use super::pool::{self, Pool};
 use super::{Counters, Seen, Worker, handle, page};
 use crate::config;
@@ -312,7 +312,7 @@ impl Worker {
         let _ = stream.set_nodelay(true);
         // A client that takes nothing of its response would hold its endpoint's connection for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
-        let mut stream = Outgoing::new(stream, client.backlog.clone());
+        let mut stream = ClientStream::new(stream, client.backlog.clone());
         loop {
             // hyper's state and buffers are twenty times what an idle connection is without them.
             let waited = tokio::select! {
@@ -338,9 +338,9 @@ impl Worker {
     async fn requests(
         self: &Rc<Self>,
         server: &http1::Builder,
-        stream: Outgoing,
+        stream: ClientStream,
         client: &Rc<Client>,
-    ) -> Option<Outgoing> {
+    ) -> Option<ClientStream> {
         let (worker, who) = (Rc::clone(self), Rc::clone(client));
         let service = service_fn(move |request: Request<Incoming>| {
             // At once, and not when the request is first polled: hyper reads on before that.

@@ -17,8 +17,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::body::{Content, Exchange};
 use super::client::Client;
+use super::client_stream::Phase;
 use super::listen::SEND_TIMEOUT;
-use super::outgoing::Phase;
 use crate::http1::lists;
 use crate::request_log;
 use crate::snapshot::Service;

@@ -76,7 +76,7 @@ struct Shared {
 
 impl Backlog {
     /// Whether a client has yet to take bytes that are ready for it.
-    pub(super) fn is_there(&self) -> bool {
+    pub(super) fn has_unsent(&self) -> bool {
         self.0.unsent.load(Ordering::Relaxed)
     }
 
@@ -165,7 +165,7 @@ impl Backlog {
 }
 
 /// The stream of a client's connection.
-pub(super) struct Outgoing {
+pub(super) struct ClientStream {
     stream: TcpStream,
     backlog: Backlog,
     /// Read before, and to be read again.
@@ -179,7 +179,7 @@ pub(super) struct Outgoing {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl Outgoing {
+impl ClientStream {
     pub(super) fn new(stream: TcpStream, backlog: Backlog) -> Self {
         Self {
             stream,
@@ -281,7 +281,7 @@ fn has_chunks(read: &[u8]) -> bool {
     digits.count() > 0 && (after.starts_with(b"\r\n") || after.starts_with(b";"))
 }
 
-impl AsyncRead for Outgoing {
+impl AsyncRead for ClientStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -312,7 +312,7 @@ impl AsyncRead for Outgoing {
     }
 }
 
-impl AsyncWrite for Outgoing {
+impl AsyncWrite for ClientStream {
     /// Whoever writes goes on until it is done or has to wait, so the last word tells which.
     fn poll_write(
         self: Pin<&mut Self>,
