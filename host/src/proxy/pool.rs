@@ -88,10 +88,10 @@ impl Pool {
         let worn = self
             .max_requests
             .is_some_and(|most| connection.requests >= most);
-        let useless = worn || !connection.is_reusable() || connection.is_useless();
+        let useless = worn || !connection.is_reusable() || connection.endpoint_leaving();
         // Asked last: who is told that it is wanted has to close it.
         let scarce = self.limits.endpoints_are_out();
-        if self.size == 0 || useless || scarce || connection.is_wanted_elsewhere() {
+        if self.size == 0 || useless || scarce || connection.claim_reclaim() {
             return;
         }
         connection.rest(now);
@@ -129,14 +129,14 @@ impl Pool {
             let mut shortage = std::pin::pin!(shortage);
             // From here on none is missed.
             shortage.as_mut().enable();
-            self.keep(|connection| !connection.is_wanted_elsewhere());
+            self.keep(|connection| !connection.claim_reclaim());
             if self.limits.endpoints_are_out() {
                 self.close_oldest();
             }
             if tokio::time::timeout_at(due, shortage).await.is_err() {
                 self.keep(|connection| {
                     !connection.is_stale(false)
-                        && !connection.is_useless()
+                        && !connection.endpoint_leaving()
                         && connection.idle_since.elapsed() < timeout
                 });
                 due = tokio::time::Instant::now() + pause;

@@ -174,12 +174,12 @@ impl Connection {
     }
 
     /// Whether it leads to where nothing is sent any more.
-    pub(super) fn is_useless(&self) -> bool {
+    pub(super) fn endpoint_leaving(&self) -> bool {
         self.endpoint.is_leaving()
     }
 
     /// Whether it is to be closed, being idle, so that another one can be made. Who is told so closes it.
-    pub(super) fn is_wanted_elsewhere(&self) -> bool {
+    pub(super) fn claim_reclaim(&self) -> bool {
         self.endpoint.takes_a_connection()
     }
 
