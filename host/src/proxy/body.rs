@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::Worker;
-use super::client::{Client, Order};
+use super::client::{Client, ConnectionState};
 use super::outcome::Awaited;
 use super::respond::Reject;
 use super::wire::Connection;
@@ -275,7 +275,7 @@ impl Upload {
         match &polled {
             Poll::Pending if self.length().is_none() && self.client.backlog.ends_bare(read.end) => {
                 // hyper waits for the end of trailers, and would take the next request for some.
-                self.client.tell(Order::Finish);
+                self.client.enter(ConnectionState::Draining);
                 read.ended = true;
                 self.client.request_is_whole();
                 self.enter(Stage::Done);
@@ -297,7 +297,7 @@ impl Upload {
                 if frame.is_trailers() {
                     // hyper looks for CR LF alone: trailers with a bare LF go on into the next
                     // request. That it is not answered must not look like an answer that is late.
-                    self.client.tell(Order::Finish);
+                    self.client.enter(ConnectionState::Draining);
                 }
                 if let Some(piece) = frame.data_ref() {
                     read.end = piece.as_ptr_range().end.addr();

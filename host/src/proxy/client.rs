@@ -31,7 +31,7 @@ pub(super) struct Client {
     rested: Cell<bool>,
     /// Where its connection stands.
     pub(super) backlog: Backlog,
-    order: Cell<Order>,
+    state: Cell<ConnectionState>,
     /// Wakes the task of the connection.
     waker: RefCell<Option<Waker>>,
     /// The time, as of the worker's last look at its connections.
@@ -42,17 +42,17 @@ pub(super) struct Client {
     _permit: Option<ConnectionPermit>,
 }
 
-/// What a connection is to do.
+/// What a connection does, or is to do from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Go on.
-    Serve,
-    /// Give back memory until the next request comes.
-    Rest,
-    /// End after the request in flight.
-    Finish,
-    /// End now.
-    Close,
+pub(super) enum ConnectionState {
+    /// It serves requests.
+    Serving,
+    /// It gives back memory until the next request comes.
+    Resting,
+    /// It ends after the request in flight.
+    Draining,
+    /// It ends now.
+    Closing,
 }
 
 impl Client {
@@ -74,7 +74,7 @@ impl Client {
             // It has nothing to give back before its first request.
             rested: Cell::new(true),
             backlog: Backlog::default(),
-            order: Cell::new(Order::Serve),
+            state: Cell::new(ConnectionState::Serving),
             waker: RefCell::new(None),
             clock,
             _open: open,
@@ -148,7 +148,10 @@ impl Client {
     /// Once only before the next one, since a part of it may have come.
     pub(super) fn may_rest(&self, now: Instant, pause: Duration) -> bool {
         let waits = self.waiting.get().is_some_and(|since| now - since >= pause);
-        waits && self.is_at_rest() && self.order.get() == Order::Serve && !self.rested.replace(true)
+        waits
+            && self.is_at_rest()
+            && self.state.get() == ConnectionState::Serving
+            && !self.rested.replace(true)
     }
 
     /// Whether nothing is being received or sent.
@@ -156,16 +159,16 @@ impl Client {
         self.waiting.get().is_some() && self.backlog.phase() == Phase::Idle
     }
 
-    /// The order to rest has been seen to.
+    /// It rests, or cannot.
     pub(super) fn go_on(&self) {
-        if self.order.get() == Order::Rest {
-            self.order.set(Order::Serve);
+        if self.state.get() == ConnectionState::Resting {
+            self.state.set(ConnectionState::Serving);
         }
     }
 
-    /// Tells the connection what to do.
-    pub(super) fn tell(&self, order: Order) {
-        self.order.set(order);
+    /// Has the connection enter a state.
+    pub(super) fn enter(&self, state: ConnectionState) {
+        self.state.set(state);
         self.wake();
     }
 
@@ -175,12 +178,12 @@ impl Client {
         }
     }
 
-    /// Waits for an order other than `known`. Costs next to nothing to poll.
-    pub(super) async fn order_after(&self, known: Order) -> Order {
+    /// Waits for a state other than `known`. Costs next to nothing to poll.
+    pub(super) async fn state_after(&self, known: ConnectionState) -> ConnectionState {
         std::future::poll_fn(|cx| {
-            let order = self.order.get();
-            if order != known {
-                return Poll::Ready(order);
+            let state = self.state.get();
+            if state != known {
+                return Poll::Ready(state);
             }
             let mut waker = self.waker.borrow_mut();
             if !waker

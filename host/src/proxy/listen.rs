@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::client::{Client, Order};
+use super::client::{Client, ConnectionState};
 use super::client_stream::ClientStream;
 use super::headers::RequestId;
 use super::pool::{self, Pool};
@@ -235,7 +235,7 @@ impl Worker {
         }
         drop((listener, open));
         for client in self.clients.borrow().values() {
-            client.tell(Order::Finish);
+            client.enter(ConnectionState::Draining);
         }
         closed.recv().await;
         self.unserved.say(self.limits.max_clients);
@@ -318,9 +318,9 @@ impl Worker {
             let waited = tokio::select! {
                 biased;
                 readable = stream.readable() => readable,
-                order = client.order_after(Order::Serve) => match order {
+                state = client.state_after(ConnectionState::Serving) => match state {
                     // The client may have sent a request that the runtime has yet to hear of.
-                    Order::Finish if stream.has_bytes() => stream.readable().await,
+                    ConnectionState::Draining if stream.has_bytes() => stream.readable().await,
                     _ => return,
                 },
             };
@@ -350,18 +350,18 @@ impl Worker {
         });
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let mut connection = Box::new(connection.with_upgrades());
-        let mut order = Order::Serve;
+        let mut state = ConnectionState::Serving;
         let result = loop {
             tokio::select! {
                 biased;
                 result = Pin::new(&mut *connection) => break result,
-                new = client.order_after(order) => order = new,
+                new = client.state_after(state) => state = new,
             }
-            match order {
-                Order::Serve => {}
-                Order::Rest => {
+            match state {
+                ConnectionState::Serving => {}
+                ConnectionState::Resting => {
                     client.go_on();
-                    order = Order::Serve;
+                    state = ConnectionState::Serving;
                     // The next request may have come meanwhile.
                     if client.is_at_rest() {
                         let parts = connection.into_parts()?;
@@ -370,8 +370,8 @@ impl Worker {
                         return Some(stream);
                     }
                 }
-                Order::Finish => Pin::new(&mut *connection).graceful_shutdown(),
-                Order::Close => return None,
+                ConnectionState::Draining => Pin::new(&mut *connection).graceful_shutdown(),
+                ConnectionState::Closing => return None,
             }
         };
         if let Err(error) = result {
@@ -395,9 +395,9 @@ impl Worker {
             let _ = self.snapshot();
             for client in self.clients.borrow().values() {
                 if client.is_overdue(now, patience) || client.is_gone(now, half_closed) {
-                    client.tell(Order::Close);
+                    client.enter(ConnectionState::Closing);
                 } else if client.may_rest(now, REST) {
-                    client.tell(Order::Rest);
+                    client.enter(ConnectionState::Resting);
                 }
             }
             self.unserved.note(now, self.limits.max_clients);
