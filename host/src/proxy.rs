@@ -17,6 +17,7 @@ mod listen;
 mod outcome;
 mod page;
 mod pool;
+mod request_id;
 mod respond;
 mod upgrade;
 mod wire;
@@ -53,9 +54,9 @@ use affinity::{Affinity, Facts};
 use body::{Content, ResponseBody, Upload};
 use client::Client;
 use forward::Inbound;
-use headers::RequestId;
 use listen::Unserved;
 use pool::Pool;
+use request_id::RequestId;
 use respond::Reject;
 use upgrade::Upgrade;
 
@@ -147,7 +148,7 @@ async fn handle(
                 let headers = response.headers_mut();
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            response
+            response.map(|body| Content::Own(Some(body)))
         }
     };
     if parts.version < Version::HTTP_11 && response.body().length().is_none() {

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 
 use super::client_stream::{Backlog, Phase};
-use super::headers::RequestId;
+use super::request_id::RequestId;
 use crate::connections::ConnectionPermit;
 
 /// What a worker and its connections know of each other. The words about the client are made once,

@@ -8,8 +8,8 @@ use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER,
 
 use super::PRODUCT;
 use super::client::Client;
+use super::request_id::RequestId;
 use crate::http1::{list, lists};
-use crate::request_log;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_KONG_REQUEST_ID: HeaderName = HeaderName::from_static("x-kong-request-id");
@@ -20,35 +20,6 @@ const X_KONG_RESPONSE_LATENCY: HeaderName = HeaderName::from_static("x-kong-resp
 /// What we call ourselves in `Via`, after the version of the protocol that the message came in by.
 const VIA_1_1: &str = concat!("1.1 pointsman/", env!("CARGO_PKG_VERSION"));
 const VIA_1_0: &str = concat!("1.0 pointsman/", env!("CARGO_PKG_VERSION"));
-
-/// Names one request in headers, error bodies and the log: 32 hex digits.
-#[derive(Clone, Copy)]
-pub(super) struct RequestId([u8; 32]);
-
-impl RequestId {
-    pub(super) fn new() -> Self {
-        let mut text = [0; 32];
-        let mut bits = fastrand::u128(..);
-        for digit in &mut text {
-            *digit = b"0123456789abcdef"[(bits & 15) as usize];
-            bits >>= 4;
-        }
-        Self(text)
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    /// The digits, as the log has them.
-    pub(super) fn digits(&self) -> request_log::Id {
-        self.0
-    }
-
-    fn value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
-    }
-}
 
 /// What the upstream is told of a request's way.
 #[derive(Clone, Copy)]
@@ -146,7 +117,7 @@ pub(super) fn to_upstream(
     if !matches!(forwarded.prefix, b"" | b"/") && fits(forwarded.prefix) {
         field(text, "x-forwarded-prefix", forwarded.prefix);
     }
-    field(text, "x-kong-request-id", &forwarded.id.0);
+    field(text, "x-kong-request-id", forwarded.id.as_bytes());
     let via = if forwarded.http_1_0 { VIA_1_0 } else { VIA_1_1 };
     if lists_via {
         longer_list(text, headers, &VIA, via.as_bytes());

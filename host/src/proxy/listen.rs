@@ -23,8 +23,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::client::{Client, ConnectionState};
 use super::client_stream::ClientStream;
-use super::headers::RequestId;
 use super::pool::{self, Pool};
+use super::request_id::RequestId;
 use super::{Counters, Seen, Worker, handle, page};
 use crate::config;
 use crate::connections::{self, ConnectionLimits};

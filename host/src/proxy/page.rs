@@ -6,8 +6,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::body::Content;
-use super::headers::RequestId;
+use super::request_id::RequestId;
 use super::respond::{self, Reject};
 use crate::request_log;
 
@@ -23,11 +22,7 @@ pub(super) fn refusal(status: StatusCode) -> Bytes {
         &id,
         Instant::now(),
     );
-    let (parts, content) = rejected.into_parts();
-    let body = match content {
-        Content::Own(body) => body.unwrap_or_default(),
-        Content::Streamed(_) => Bytes::new(),
-    };
+    let (parts, body) = rejected.into_parts();
     let mut text = format!("HTTP/1.1 {status}\r\n").into_bytes();
     let mut line = |name: &str, value: &[u8]| {
         text.extend_from_slice(name.as_bytes());

@@ -8,8 +8,8 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 
-use super::body::Content;
-use super::headers::{self, RequestId};
+use super::headers;
+use super::request_id::RequestId;
 use crate::transfer_coding;
 use crate::upstream::NoPeer;
 
@@ -217,7 +217,7 @@ pub(super) fn reject(
     asked: &HeaderMap,
     id: &RequestId,
     started: Instant,
-) -> Response<Content> {
+) -> Response<Bytes> {
     let wish = |name| {
         let list = asked.get(name).map(HeaderValue::as_bytes);
         list.and_then(Format::best)
@@ -239,7 +239,7 @@ pub(super) fn reject(
             .body(reject.message(), reject.reason(), id.as_str())
             .into(),
     };
-    let mut response = Response::new(Content::Own(Some(body)));
+    let mut response = Response::new(body);
     *response.status_mut() = reject.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
