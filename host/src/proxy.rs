@@ -8,6 +8,7 @@ mod body;
 mod client;
 mod client_stream;
 mod connect;
+mod connection_info;
 mod described;
 mod forward;
 #[cfg(any(test, fuzzing))]
@@ -183,7 +184,7 @@ async fn answer(
     let query = Query {
         method: &parts.method,
         host: host.name(),
-        port: host.port().unwrap_or(client.listen_port),
+        port: host.port().unwrap_or(client.info.port),
         path: &path,
         headers: &parts.headers,
     };
@@ -206,7 +207,7 @@ async fn answer(
     let mut facts = Facts {
         method: &parts.method,
         headers: &parts.headers,
-        ip: &client.ip,
+        ip: &client.info.ip,
         path: &path,
         query: target.query(),
         regex,

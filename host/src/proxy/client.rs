@@ -1,26 +1,21 @@
 //! The connection of a client: who it is, what it is doing, and when it has to go.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use tokio::sync::mpsc;
 
 use super::client_stream::{Backlog, Phase};
+use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
 use crate::connections::ConnectionPermit;
 
-/// What a worker and its connections know of each other. The words about the client are made once,
-/// for all requests of the connection.
+/// What a worker and its connections know of each other.
 pub(super) struct Client {
-    /// Its address, as headers show it.
-    pub(super) ip: HeaderValue,
-    /// The port that it came in on.
-    pub(super) listen_port: u16,
-    pub(super) listen_port_text: HeaderValue,
+    /// How it came in.
+    pub(super) info: ConnectionInfo,
     /// Since when the next request is waited for; none while one is being served.
     waiting: Cell<Option<Instant>>,
     /// The request that was served last.
@@ -57,17 +52,13 @@ pub(super) enum ConnectionState {
 
 impl Client {
     pub(super) fn new(
-        address: SocketAddr,
-        listen_port: u16,
+        info: ConnectionInfo,
         clock: Rc<Cell<Instant>>,
         open: mpsc::Sender<()>,
         permit: Option<ConnectionPermit>,
     ) -> Rc<Self> {
-        let ip = address.ip().to_canonical().to_string();
         Rc::new(Self {
-            ip: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("")),
-            listen_port,
-            listen_port_text: HeaderValue::from(listen_port),
+            info,
             waiting: Cell::new(Some(clock.get())),
             request: Cell::default(),
             half_closed: Cell::default(),

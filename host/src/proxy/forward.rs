@@ -104,7 +104,7 @@ pub(super) async fn forward(
         parts,
         target: inbound.target,
         forwarded: Forwarded {
-            client: inbound.client,
+            connection: &inbound.client.info,
             host: inbound.host.name(),
             path: inbound.path,
             prefix: inbound.prefix,

@@ -2,9 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a law that does not hold ends the run")]
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
-use std::time::Instant;
+use std::cell::RefCell;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, COOKIE, SET_COOKIE, TRANSFER_ENCODING};
@@ -13,6 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::affinity::cookie_of;
+use super::connection_info::{ConnectionInfo, Scheme};
 use super::headers::{BodyLength, Forwarded, to_upstream};
 use super::*;
 use crate::pattern::{PATTERN_MEMORY, Pattern};
@@ -155,10 +154,8 @@ fn cookie(name: &str) -> Cookie {
 }
 
 fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix: &[u8]) {
-    let (open, _) = tokio::sync::mpsc::channel(1);
-    let clock = Rc::new(Cell::new(Instant::now()));
-    let address = std::net::SocketAddr::from(([192, 0, 2, 7], 1234));
-    let client = Client::new(address, 8000, clock, open, None);
+    let client = std::net::SocketAddr::from(([192, 0, 2, 7], 1234));
+    let connection = ConnectionInfo::new(client, 8000, Scheme::Http);
     let headers = &parts.headers;
     let body = match headers.get(CONTENT_LENGTH) {
         _ if headers.contains_key(TRANSFER_ENCODING) => BodyLength::Chunked,
@@ -166,7 +163,7 @@ fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix
         None => BodyLength::None,
     };
     let forwarded = Forwarded {
-        client: &client,
+        connection: &connection,
         host,
         path: parts.uri.path().as_bytes(),
         prefix,

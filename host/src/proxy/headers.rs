@@ -7,7 +7,7 @@ use http::Method;
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA};
 
 use super::PRODUCT;
-use super::client::Client;
+use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
 use crate::http1::{list, lists};
 
@@ -24,7 +24,7 @@ const VIA_1_0: &str = concat!("1.0 pointsman/", env!("CARGO_PKG_VERSION"));
 /// What the upstream is told of a request's way.
 #[derive(Clone, Copy)]
 pub(super) struct Forwarded<'a> {
-    pub(super) client: &'a Client,
+    pub(super) connection: &'a ConnectionInfo,
     /// Host without port, in lower case.
     pub(super) host: &'a str,
     /// Path as the client sent it, without the query.
@@ -98,17 +98,21 @@ pub(super) fn to_upstream(
         }
         None => field(text, "connection", b"keep-alive"),
     }
-    let client = forwarded.client;
-    let ip = client.ip.as_bytes();
+    let connection = forwarded.connection;
+    let ip = connection.ip.as_bytes();
     if lists_for {
         longer_list(text, headers, &X_FORWARDED_FOR, ip);
     } else {
         field(text, "x-forwarded-for", ip);
     }
     field(text, "x-real-ip", ip);
-    field(text, "x-forwarded-proto", b"http");
+    field(
+        text,
+        "x-forwarded-proto",
+        connection.scheme.as_str().as_bytes(),
+    );
     field(text, "x-forwarded-host", forwarded.host.as_bytes());
-    field(text, "x-forwarded-port", client.listen_port_text.as_bytes());
+    field(text, "x-forwarded-port", connection.port_text.as_bytes());
     // A path may have been decoded into what cannot stand in a header.
     let fits = |value: &[u8]| !value.iter().any(u8::is_ascii_control);
     if fits(forwarded.path) {
@@ -239,11 +243,8 @@ fn via(headers: &mut HeaderMap) {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
-    use std::cell::Cell;
-    use std::rc::Rc;
-    use std::time::Instant;
-
     use super::*;
+    use crate::proxy::connection_info::Scheme;
 
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         lines
@@ -259,11 +260,10 @@ mod tests {
 
     /// What an endpoint gets of these headers.
     fn forwarded(headers: &HeaderMap, prefix: &[u8], body: BodyLength) -> HeaderMap {
-        let (open, _) = tokio::sync::mpsc::channel(1);
-        let clock = Rc::new(Cell::new(Instant::now()));
-        let client = Client::new("192.0.2.7:1234".parse().unwrap(), 8000, clock, open, None);
+        let client = "192.0.2.7:1234".parse().unwrap();
+        let connection = ConnectionInfo::new(client, 8000, Scheme::Http);
         let forwarded = Forwarded {
-            client: &client,
+            connection: &connection,
             host: "example.com",
             path: b"/mock/x",
             prefix,

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::client::{Client, ConnectionState};
 use super::client_stream::ClientStream;
+use super::connection_info::{ConnectionInfo, Scheme};
 use super::pool::{self, Pool};
 use super::request_id::RequestId;
 use super::{Counters, Seen, Worker, handle, page};
@@ -275,7 +276,8 @@ impl Worker {
             return self.refuse(stream, open);
         };
         let clock = Rc::clone(&self.clock);
-        let client = Client::new(address, listen_port, clock, open, Some(permit));
+        let info = ConnectionInfo::new(address, listen_port, Scheme::Http);
+        let client = Client::new(info, clock, open, Some(permit));
         let number = self.next_client.get();
         self.next_client.set(number + 1);
         self.clients.borrow_mut().insert(number, Rc::clone(&client));
