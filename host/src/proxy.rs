@@ -4,12 +4,12 @@
 //! workers share the snapshot, the upstreams' balancers and the endpoints' live numbers, nothing else.
 
 mod affinity;
-mod body;
 mod client;
 mod client_stream;
 mod connect;
 mod connection_info;
 mod described;
+mod download;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -21,6 +21,7 @@ mod pool;
 mod request_id;
 mod respond;
 mod upgrade;
+mod upload;
 mod wire;
 
 use std::borrow::Cow;
@@ -52,14 +53,15 @@ use crate::router::{Match, Query, Route};
 use crate::snapshot::{Published, Snapshot};
 use crate::transfer_coding;
 use affinity::{Affinity, Facts};
-use body::{Content, ResponseBody, Upload};
 use client::Client;
+use download::{Content, ResponseBody};
 use forward::Inbound;
 use listen::Unserved;
 use pool::Pool;
 use request_id::RequestId;
 use respond::Reject;
 use upgrade::Upgrade;
+use upload::Upload;
 
 /// Product token of `Server` and `Via`.
 pub const PRODUCT: &str = concat!("pointsman/", env!("CARGO_PKG_VERSION"));

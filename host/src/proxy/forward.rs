@@ -11,14 +11,15 @@ use http::{Method, Response, StatusCode, Version};
 use thiserror::Error;
 
 use super::affinity::{Affinity, Facts};
-use super::body::{Content, Drain, Exchange, Stage, Upload};
 use super::client::Client;
 use super::connect::{self, Place, Secure, connect};
+use super::download::{Content, Drain, Exchange};
 use super::headers::{self, BodyLength, Forwarded};
 use super::outcome::{Awaited, Try};
 use super::request_id::RequestId;
 use super::respond::Reject;
 use super::upgrade::Upgrade;
+use super::upload::{Stage, Upload};
 use super::wire::Connection;
 use super::{ClientHost, Worker};
 use crate::endpoint::{Endpoint, InFlight, Outcome};

@@ -15,9 +15,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
-use super::body::{Content, Exchange};
 use super::client::Client;
 use super::client_stream::Phase;
+use super::download::{Content, Exchange};
 use super::listen::SEND_TIMEOUT;
 use crate::http1::lists;
 use crate::request_log;

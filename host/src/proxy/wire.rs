@@ -16,8 +16,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::body::{Stage, Upload};
 use super::connect::{Place, Stream};
+use super::upload::{Stage, Upload};
 use crate::endpoint::{Endpoint, Seat};
 use crate::http1::{self, Error, Framing, Head};
 
