@@ -3,6 +3,7 @@
 pub mod balancer;
 mod check;
 mod declaration;
+mod reference;
 pub mod retry;
 pub mod route;
 pub mod service;
@@ -12,9 +13,12 @@ mod validate;
 pub mod version;
 mod view;
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 pub use declaration::{Check, Declaration, Field, Preset, Rule, Shape};
+pub use reference::{Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey};
 pub use validate::Violations;
 pub(crate) use validate::read_fields;
 pub(crate) use view::view;
@@ -37,47 +41,6 @@ pub enum Kind {
     Balancer,
     /// One of the components that were uploaded as a balancer.
     BalancerVersion,
-}
-
-/// Fields whose values together may stand in one row only. A row in which one of them is null is
-/// exempt.
-pub type UniqueKey = &'static [&'static str];
-
-/// A field that names a row of another entity.
-#[derive(Debug, Clone, Copy)]
-pub struct Reference {
-    /// The field of the referring entity.
-    pub field: &'static str,
-    /// The entity referred to.
-    pub to: Kind,
-    /// What the field holds.
-    pub by: ReferenceBy,
-    /// What deleting the row referred to does to the referring row.
-    pub on_delete: OnDelete,
-}
-
-/// What a referring field holds.
-#[derive(Debug, Clone, Copy)]
-pub enum ReferenceBy {
-    /// `{"id": "<uuid>"}`; the row must exist.
-    Id,
-    /// The value of this unique field of the row referred to, as a plain string. The row must exist
-    /// unless the value is one of `reserved`.
-    Field {
-        /// The unique field of the entity referred to.
-        name: &'static str,
-        /// Values that stand for something even without a row.
-        reserved: &'static [&'static str],
-    },
-}
-
-/// What deleting a row does to the rows that refer to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDelete {
-    /// The delete is refused.
-    Restrict,
-    /// They are deleted as well.
-    Cascade,
 }
 
 impl Kind {
@@ -122,7 +85,10 @@ impl Kind {
 
     /// The fields that refer to rows of other kinds.
     pub fn references(self) -> &'static [Reference] {
-        self.declaration().references
+        static OF_KINDS: LazyLock<[Vec<Reference>; Kind::ALL.len()]> =
+            LazyLock::new(|| Kind::ALL.map(|kind| kind.declaration().references()));
+        let place = Self::ALL.iter().position(|kind| *kind == self);
+        place.map_or(&[], |place| &OF_KINDS[place])
     }
 }
 

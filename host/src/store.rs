@@ -144,7 +144,7 @@ pub enum Error {
         id: Uuid,
     },
     /// Another row has the same values of a unique key.
-    #[error("unique key {key:?} is taken in {}", kind.name())]
+    #[error("unique key {:?} is taken in {}", key.fields, kind.name())]
     UniqueKeyTaken {
         /// Which entity.
         kind: Kind,
@@ -247,11 +247,11 @@ pub trait Store: Send + Sync + 'static {
     /// Reads the bytes that belong to a row.
     fn blob(&self, kind: Kind, id: Uuid) -> Result<Option<Bytes>, Error>;
 
-    /// Finds the row that has these values of a unique key, given in the key's order.
+    /// Finds the row that has these values of a unique key, given in the order of the key's fields.
     fn find(
         &self,
         kind: Kind,
-        key: UniqueKey,
+        key: &[&str],
         values: &[&serde_json::Value],
     ) -> Result<Option<Stored>, Error>;
 

@@ -286,9 +286,9 @@ pub(super) fn look_up(
     match key {
         Key::Id(id) => admin.store.get(kind, *id),
         Key::Name(field, text) => {
-            let unique = kind.unique_keys().iter().find(|key| **key == [*field]);
+            let unique = kind.unique_keys().iter().find(|key| key.fields == [*field]);
             match unique {
-                Some(key) => admin.store.find(kind, key, &[&text.as_str().into()]),
+                Some(key) => admin.store.find(kind, key.fields, &[&text.as_str().into()]),
                 None => Ok(None),
             }
         }
@@ -333,12 +333,12 @@ fn look_up_in(
     let composite = kind
         .unique_keys()
         .iter()
-        .find(|fields| **fields == [kind.declaration().endpoint_key, reference.field]);
+        .find(|key| key.fields == [kind.declaration().endpoint_key, reference.field]);
     let found = match (key, composite) {
         (Key::Name(_, text), Some(unique)) => {
             return admin
                 .store
-                .find(kind, unique, &[&text.as_str().into(), &link]);
+                .find(kind, unique.fields, &[&text.as_str().into(), &link]);
         }
         (key, _) => look_up(admin, kind, key)?,
     };

@@ -90,7 +90,7 @@ pub(super) fn of_digest(
 ) -> Result<Option<Stored>, store::Error> {
     store.find(
         KIND,
-        BY_DIGEST,
+        BY_DIGEST.fields,
         &[&digest.into(), &json!({ "id": balancer })],
     )
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::declaration::{
     Check, Declaration, Field, Preset, Shape, stores_it_as_it_is, takes_it_as_it_is,
 };
-use super::{Kind, check};
+use super::{Kind, UniqueKey, check};
 
 pub(super) const TEXT: Field = Field::element(Shape::String);
 
@@ -53,8 +53,7 @@ pub(crate) const CANARY: &[Field] = &[
 /// the active one in the step that makes it active.
 pub static DECLARATION: Declaration = Declaration {
     kind: Kind::Balancer,
-    unique: &[&["name"]],
-    references: &[],
+    unique: &[UniqueKey::of(&["name"])],
     endpoint_key: "name",
     precise_times: false,
     fields: &[

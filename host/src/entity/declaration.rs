@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::reference::{OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey};
 use super::validate::Violations;
-use super::{Kind, Reference, Row, UniqueKey};
+use super::{Kind, Row, reference};
 
 /// An entity, declared once.
 #[derive(Debug)]
@@ -14,8 +15,6 @@ pub struct Declaration {
     pub fields: &'static [Field],
     /// The combinations of fields that must be unique.
     pub unique: &'static [UniqueKey],
-    /// The fields that refer to rows of other entities, and what a delete does.
-    pub references: &'static [Reference],
     /// The field by which a path may name a row beside its id.
     pub endpoint_key: &'static str,
     /// Whether times are seconds with a fraction, and not whole seconds.
@@ -34,6 +33,11 @@ pub struct Declaration {
 }
 
 impl Declaration {
+    /// The fields that refer to rows of other entities, wherever they are in a row.
+    pub fn references(&self) -> Vec<Reference> {
+        reference::references(self.fields)
+    }
+
     /// A value of a field in the form in which it is compared with others.
     pub fn compared(&self, field: &str, value: &Value) -> Value {
         let field = self.fields.iter().find(|known| known.name == field);
@@ -68,6 +72,8 @@ pub struct Field {
     /// The form in which its values are compared, if they can be spelled in several ways; none for a value
     /// that has no such form.
     pub compared_as: Option<fn(&str) -> Option<String>>,
+    /// Where it leads, if it refers to rows of another entity. Of an array or a set the element says it.
+    pub reference: Option<ReferenceTarget>,
     /// Whether a row shows it only where it says something other than its default: a client of Kong
     /// 3.9 does not know it.
     pub extension: bool,
@@ -156,6 +162,7 @@ impl Field {
             default: Preset::Null,
             checks: &[],
             compared_as: None,
+            reference: None,
             extension: false,
         }
     }
@@ -231,9 +238,9 @@ impl Field {
         Self::new(name, Shape::Record(fields))
     }
 
-    /// A row of another entity.
+    /// A row of another entity, which cannot be deleted as long as it is referred to.
     pub const fn reference(name: &'static str, to: Kind) -> Self {
-        Self::new(name, Shape::Reference(to))
+        Self::new(name, Shape::Reference(to)).refers_to(to, ReferenceBy::Id)
     }
 
     /// A row of an entity that this version does not have.
@@ -244,6 +251,34 @@ impl Field {
     /// An element of an array, a set or a map.
     pub const fn element(shape: Shape) -> Self {
         Self::new("", shape)
+    }
+
+    /// Its value, or that of the elements that are such, names a row of another entity, which cannot be
+    /// deleted as long as it is referred to.
+    pub const fn refers_to(mut self, to: Kind, by: ReferenceBy) -> Self {
+        self.reference = Some(ReferenceTarget {
+            to,
+            by,
+            on_delete: OnDelete::Restrict,
+            has_endpoint: matches!(by, ReferenceBy::Id),
+        });
+        self
+    }
+
+    /// What deleting the row referred to does to the row with this field.
+    pub const fn on_delete(mut self, on_delete: OnDelete) -> Self {
+        if let Some(target) = &mut self.reference {
+            target.on_delete = on_delete;
+        }
+        self
+    }
+
+    /// The Admin API has no path to the row referred to below the row with this field.
+    pub const fn without_endpoint(mut self) -> Self {
+        if let Some(target) = &mut self.reference {
+            target.has_endpoint = false;
+        }
+        self
     }
 
     /// Null is refused.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
 use super::validate::Violations;
-use super::{Kind, OnDelete, ReferenceBy, Row, check};
+use super::{Kind, Row, UniqueKey, check};
 
 const PROTOCOL: Field = Field::element(Shape::String).check(&[Check::OneOf(&[
     "grpc",
@@ -35,13 +35,7 @@ const ADDRESS: Field = Field::element(Shape::Record(&[
 /// Which requests go to a service.
 pub static DECLARATION: Declaration = Declaration {
     kind: Kind::Route,
-    unique: &[&["name"]],
-    references: &[super::Reference {
-        field: "service",
-        to: Kind::Service,
-        by: ReferenceBy::Id,
-        on_delete: OnDelete::Restrict,
-    }],
+    unique: &[UniqueKey::of(&["name"])],
     endpoint_key: "name",
     precise_times: false,
     fields: &[

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::check;
 use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
 use super::validate::Violations;
-use super::{Kind, Row};
+use super::{Kind, Row, UniqueKey};
 use crate::authority::Host;
 
 const TIMEOUT: &[Check] = &[Check::Between(1, 2_147_483_646)];
@@ -17,8 +17,7 @@ const UUID: Field = Field::element(Shape::Uuid).check(&[Check::Text(absent_ca_ce
 /// Where the requests of a route are sent.
 pub static DECLARATION: Declaration = Declaration {
     kind: Kind::Service,
-    unique: &[&["name"]],
-    references: &[],
+    unique: &[UniqueKey::of(&["name"])],
     endpoint_key: "name",
     precise_times: false,
     fields: &[

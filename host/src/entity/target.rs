@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::declaration::{Check, Declaration, Field, Preset, takes_it_as_it_is};
 use super::route::Reference;
-use super::{Kind, OnDelete, ReferenceBy, Row, check};
+use super::{Kind, OnDelete, Row, UniqueKey, check};
 use crate::authority::Authority;
 
 /// Port of a target that is given without one. Source: Kong.
@@ -18,20 +18,16 @@ const fn limit(name: &'static str) -> Field {
 /// An address of an upstream.
 pub static DECLARATION: Declaration = Declaration {
     kind: Kind::Target,
-    unique: &[&["target", "upstream"]],
-    references: &[super::Reference {
-        field: "upstream",
-        to: Kind::Upstream,
-        by: ReferenceBy::Id,
-        on_delete: OnDelete::Cascade,
-    }],
+    unique: &[UniqueKey::of(&["target", "upstream"])],
     endpoint_key: "target",
     precise_times: true,
     fields: &[
         Field::id(),
         Field::created_at(),
         Field::updated_at(),
-        Field::reference("upstream", Kind::Upstream).required(),
+        Field::reference("upstream", Kind::Upstream)
+            .required()
+            .on_delete(OnDelete::Cascade),
         Field::string("target")
             .required()
             .check(&[Check::Text(check::target)])

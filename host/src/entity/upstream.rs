@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::declaration::{Check, Declaration, Field, Preset, Shape};
 use super::validate::Violations;
-use super::{Kind, OnDelete, ReferenceBy, Row, check};
+use super::{Kind, ReferenceBy, Row, UniqueKey, check};
 use crate::authority::Authority;
 
 /// The algorithms that Kong knows. Each is the name of a shipped balancer, or of one to come.
@@ -217,16 +217,7 @@ const EXTENSION: &[Field] = &[
 /// A virtual host name with targets to balance over.
 pub static DECLARATION: Declaration = Declaration {
     kind: Kind::Upstream,
-    unique: &[&["name"]],
-    references: &[super::Reference {
-        field: "algorithm",
-        to: Kind::Balancer,
-        by: ReferenceBy::Field {
-            name: "name",
-            reserved: KONG_ALGORITHMS,
-        },
-        on_delete: OnDelete::Restrict,
-    }],
+    unique: &[UniqueKey::of(&["name"])],
     endpoint_key: "name",
     precise_times: false,
     fields: &[
@@ -239,7 +230,14 @@ pub static DECLARATION: Declaration = Declaration {
         Field::updated_at(),
         Field::string("algorithm")
             .default(Preset::String("round-robin"))
-            .required(),
+            .required()
+            .refers_to(
+                Kind::Balancer,
+                ReferenceBy::Field {
+                    name: "name",
+                    reserved: KONG_ALGORITHMS,
+                },
+            ),
         Field::string("hash_on")
             .default(Preset::String("none"))
             .check(&[Check::OneOf(HASH_ON)]),

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use super::balancer::{DESCRIPTION, TEXT};
 use super::declaration::{Check, Declaration, Field, stores_it_as_it_is, takes_it_as_it_is};
 use super::route::Reference;
-use super::{Kind, OnDelete, ReferenceBy, UniqueKey};
+use super::{Kind, OnDelete, UniqueKey};
 
 /// By which a version is found, among those of one balancer.
-pub const BY_DIGEST: UniqueKey = &["digest", "balancer"];
+pub const BY_DIGEST: UniqueKey = UniqueKey::of(&["digest", "balancer"]);
 
 /// A component that was uploaded under the name of a balancer. The component itself is the row's blob.
 ///
@@ -17,17 +17,13 @@ pub const BY_DIGEST: UniqueKey = &["digest", "balancer"];
 pub static DECLARATION: Declaration = Declaration {
     kind: Kind::BalancerVersion,
     unique: &[BY_DIGEST],
-    references: &[super::Reference {
-        field: "balancer",
-        to: Kind::Balancer,
-        by: ReferenceBy::Id,
-        on_delete: OnDelete::Cascade,
-    }],
     endpoint_key: "digest",
     precise_times: false,
     fields: &[
         Field::id(),
-        Field::reference("balancer", Kind::Balancer).required(),
+        Field::reference("balancer", Kind::Balancer)
+            .required()
+            .on_delete(OnDelete::Cascade),
         Field::string("digest").required(),
         Field::created_at(),
         Field::integer("size").required(),

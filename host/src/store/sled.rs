@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{Commit, Condition, Error, Failure, Revision, Store, Stored, Write};
-use crate::entity::{Kind, Row, UniqueKey};
+use crate::entity::{Kind, Row};
 use engine::Engine;
 use rows::Rows;
 use writer::{Job, Writer};
@@ -174,7 +174,7 @@ impl Store for SledStore {
     fn find(
         &self,
         kind: Kind,
-        key: UniqueKey,
+        key: &[&str],
         values: &[&serde_json::Value],
     ) -> Result<Option<Stored>, Error> {
         let rows = self.shared.rows();

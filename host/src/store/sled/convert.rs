@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::super::{Error, Stored, Write};
 use super::rows::Rows;
-use super::{engine, keys, stage};
+use super::{engine, keys};
 use crate::entity::{Kind, Row};
 
 /// What there is to write. Nothing is left to do for a balancer whose component has moved.
@@ -57,10 +57,10 @@ pub(super) fn renewals(rows: &Rows) -> Vec<Write> {
             (kind.declaration().normalize)(&mut row);
             let (mut stale, mut taken) = (row != old, false);
             for &unique in kind.unique_keys() {
-                let Some(values) = stage::unique_values(unique, &row) else {
+                let Some(values) = unique.values(&row) else {
                     continue;
                 };
-                let index = keys::unique(kind, unique, &values);
+                let index = keys::unique(kind, unique.fields, &values);
                 match rows.get(&index) {
                     Some(found) => taken |= **found != *id.as_bytes(),
                     None => {

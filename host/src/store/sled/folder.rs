@@ -357,7 +357,7 @@ fn has_blob(disk: &Disk, row: &[u8]) -> Result<bool, Error> {
 fn has_active_version(rows: &Rows, id: Uuid, row: &Row) -> bool {
     let link = json!({ "id": id });
     let digest = row.get("digest").cloned().unwrap_or_default();
-    let key = keys::unique(Kind::BalancerVersion, BY_DIGEST, &[&digest, &link]);
+    let key = keys::unique(Kind::BalancerVersion, BY_DIGEST.fields, &[&digest, &link]);
     rows.get(&key).is_some()
 }
 

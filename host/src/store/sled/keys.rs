@@ -16,7 +16,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::super::{Error, Revision, Stored};
-use crate::entity::{Kind, Row, UniqueKey};
+use crate::entity::{Kind, Row};
 
 /// Key of the newest revision.
 pub(super) const REVISION: &[u8] = b"mrevision";
@@ -32,7 +32,7 @@ pub(super) fn row(kind: Kind, id: Uuid) -> Vec<u8> {
 }
 
 /// The key of values of a unique key, however they are spelled.
-pub(super) fn unique(kind: Kind, key: UniqueKey, values: &[&Value]) -> Vec<u8> {
+pub(super) fn unique(kind: Kind, key: &[&str], values: &[&Value]) -> Vec<u8> {
     let compared = key.iter().zip(values);
     let compared: Vec<Value> = compared
         .map(|(field, value)| kind.declaration().compared(field, value))
@@ -41,7 +41,7 @@ pub(super) fn unique(kind: Kind, key: UniqueKey, values: &[&Value]) -> Vec<u8> {
 }
 
 /// The same of values in this spelling alone, as earlier versions had it for all.
-pub(super) fn unique_as_written(kind: Kind, key: UniqueKey, values: &[&Value]) -> Vec<u8> {
+pub(super) fn unique_as_written(kind: Kind, key: &[&str], values: &[&Value]) -> Vec<u8> {
     let values: Vec<String> = values.iter().map(|value| value.to_string()).collect();
     let (fields, values) = (key.join(","), values.join(","));
     [

@@ -1,6 +1,6 @@
 //! One atomic write before it is done: each step sees the ones before it, and all must be right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::super::{Change, Commit, Error, Revision, Stored, Write};
 use super::keys;
 use super::rows::Rows;
-use crate::entity::{Kind, OnDelete, Reference, ReferenceBy, Row, UniqueKey};
+use crate::entity::{Kind, OnDelete, Reference, ReferenceBy, Row};
 
 /// New values by key; none deletes.
 pub(super) type Changes = BTreeMap<Vec<u8>, Option<Arc<[u8]>>>;
@@ -182,44 +182,43 @@ impl<'a> Stage<'a> {
 
     fn index(&mut self, kind: Kind, id: Uuid, row: &Row) -> Result<(), Error> {
         for &key in kind.unique_keys() {
-            let Some(values) = unique_values(key, row) else {
+            let Some(values) = key.values(row) else {
                 continue;
             };
-            let index = keys::unique(kind, key, &values);
+            let index = keys::unique(kind, key.fields, &values);
             if self.get(&index).is_some() {
-                let values = key.iter().zip(values);
+                let values = key.fields.iter().zip(values);
                 let values = values.map(|(f, v)| ((*f).to_owned(), v.clone())).collect();
                 return Err(Error::UniqueKeyTaken { kind, key, values });
             }
             self.put(index, id.as_bytes().to_vec());
         }
         for reference in kind.references() {
-            let Some(value) = row.get(reference.field).filter(|value| !value.is_null()) else {
-                continue;
-            };
-            let missing = || Error::ReferenceMissing {
-                kind,
-                field: reference.field,
-                to: reference.to,
-                value: value.clone(),
-            };
-            let parent = parent_of(reference, value).ok_or_else(missing)?;
-            if !refers_to_a_row(reference, value, |key| self.get(key).is_some()) {
-                return Err(missing());
+            for value in reference.values(row) {
+                let missing = || Error::ReferenceMissing {
+                    kind,
+                    field: reference.field,
+                    to: reference.to,
+                    value: value.clone(),
+                };
+                let parent = parent_of(reference, value).ok_or_else(missing)?;
+                if !refers_to_a_row(reference, value, |key| self.get(key).is_some()) {
+                    return Err(missing());
+                }
+                self.put(reference_key(kind, id, reference, &parent), Vec::new());
             }
-            self.put(reference_key(kind, id, reference, &parent), Vec::new());
         }
         Ok(())
     }
 
     fn unindex(&mut self, kind: Kind, id: Uuid, row: &Row) {
         for &key in kind.unique_keys() {
-            let Some(values) = unique_values(key, row) else {
+            let Some(values) = key.values(row) else {
                 continue;
             };
             for index in [
-                keys::unique(kind, key, &values),
-                keys::unique_as_written(kind, key, &values),
+                keys::unique(kind, key.fields, &values),
+                keys::unique_as_written(kind, key.fields, &values),
             ] {
                 if self.get(&index).as_deref() == Some(id.as_bytes()) {
                     self.changed.insert(index, None);
@@ -227,10 +226,11 @@ impl<'a> Stage<'a> {
             }
         }
         for reference in kind.references() {
-            let value = row.get(reference.field);
-            if let Some(parent) = value.and_then(|value| parent_of(reference, value)) {
-                self.changed
-                    .insert(reference_key(kind, id, reference, &parent), None);
+            for value in reference.values(row) {
+                if let Some(parent) = parent_of(reference, value) {
+                    self.changed
+                        .insert(reference_key(kind, id, reference, &parent), None);
+                }
             }
         }
     }
@@ -297,72 +297,62 @@ impl<'a> Stage<'a> {
 pub(super) fn keys_of(rows: &Rows, kind: Kind, id: Uuid, row: &Row) -> Option<usize> {
     let mut keys = 0;
     for &key in kind.unique_keys() {
-        let Some(values) = unique_values(key, row) else {
+        let Some(values) = key.values(row) else {
             continue;
         };
         let leads_here = |index: Vec<u8>| {
             rows.get(&index)
                 .is_some_and(|found| **found == *id.as_bytes())
         };
-        if !leads_here(keys::unique(kind, key, &values))
-            && !leads_here(keys::unique_as_written(kind, key, &values))
+        if !leads_here(keys::unique(kind, key.fields, &values))
+            && !leads_here(keys::unique_as_written(kind, key.fields, &values))
         {
             return None;
         }
         keys += 1;
     }
     for reference in kind.references() {
-        let Some(value) = row.get(reference.field).filter(|value| !value.is_null()) else {
-            continue;
-        };
-        let parent = parent_of(reference, value)?;
-        rows.get(&reference_key(kind, id, reference, &parent))?;
-        if !refers_to_a_row(reference, value, |key| rows.get(key).is_some()) {
-            return None;
+        let mut parents = BTreeSet::new();
+        for value in reference.values(row) {
+            let parent = parent_of(reference, value)?;
+            rows.get(&reference_key(kind, id, reference, &parent))?;
+            if !refers_to_a_row(reference, value, |key| rows.get(key).is_some()) {
+                return None;
+            }
+            parents.insert(parent);
         }
-        keys += 1;
+        keys += parents.len();
     }
     Some(keys)
 }
 
 /// Whether the row that a reference names is there, or need not be.
 fn refers_to_a_row(reference: &Reference, value: &Value, is_there: impl Fn(&[u8]) -> bool) -> bool {
-    let key = match reference.by {
-        ReferenceBy::Id => match id_of(value) {
-            Some(id) => keys::row(reference.to, id),
-            None => return false,
-        },
-        ReferenceBy::Field { name, reserved } => {
-            if value
-                .as_str()
-                .is_some_and(|value| reserved.contains(&value))
-            {
-                return true;
-            }
-            let mut unique = reference.to.unique_keys().iter();
-            match unique.find(|key| **key == [name]) {
-                Some(key) => keys::unique(reference.to, key, &[value]),
-                None => return false,
-            }
+    match reference.by {
+        ReferenceBy::Id | ReferenceBy::PlainId => {
+            let id = referred_id(reference, value);
+            id.is_some_and(|id| is_there(&keys::row(reference.to, id)))
         }
+        ReferenceBy::Field { name, reserved } => {
+            let is_reserved = value.as_str().is_some_and(|text| reserved.contains(&text));
+            is_reserved || is_there(&keys::unique(reference.to, &[name], &[value]))
+        }
+    }
+}
+
+/// The id that a value refers to, if it refers by id.
+fn referred_id(reference: &Reference, value: &Value) -> Option<Uuid> {
+    let id = match reference.by {
+        ReferenceBy::Id => value.get("id")?,
+        ReferenceBy::PlainId => value,
+        ReferenceBy::Field { .. } => return None,
     };
-    is_there(&key)
-}
-
-/// The values of a unique key, unless one of them is null.
-pub(super) fn unique_values(key: UniqueKey, row: &Row) -> Option<Vec<&Value>> {
-    key.iter()
-        .map(|field| row.get(*field).filter(|value| !value.is_null()))
-        .collect()
-}
-
-fn id_of(value: &Value) -> Option<Uuid> {
-    Uuid::parse_str(value.get("id")?.as_str()?).ok()
+    Uuid::parse_str(id.as_str()?).ok()
 }
 
 fn parent_of(reference: &Reference, value: &Value) -> Option<String> {
     match reference.by {
-        ReferenceBy::Id => id_of(value).map(keys::parent),
+        ReferenceBy::Id | ReferenceBy::PlainId => referred_id(reference, value).map(keys::parent),
         ReferenceBy::Field { .. } => Some(keys::parent_value(value)),
     }
 }
@@ -380,7 +370,7 @@ fn referred_fields(kind: Kind) -> impl Iterator<Item = &'static str> {
         .filter(move |reference| reference.to == kind)
         .filter_map(|reference| match reference.by {
             ReferenceBy::Field { name, .. } => Some(name),
-            ReferenceBy::Id => None,
+            ReferenceBy::Id | ReferenceBy::PlainId => None,
         })
 }
 

@@ -1,0 +1,261 @@
+//! What rows have to do with each other: the fields that refer to other rows, and the combinations of
+//! fields that no two rows may share. The store turns both into rules.
+
+use serde_json::Value;
+
+use super::declaration::{Field, Shape};
+use super::{Kind, Row};
+
+/// Fields whose values together may stand in one row only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UniqueKey {
+    /// The fields.
+    pub fields: &'static [&'static str],
+    /// What a null among the values means.
+    pub nulls: Nulls,
+}
+
+/// What a null in a unique key means. The words are those of SQL:2023.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nulls {
+    /// A null differs from every other null: a row with one is exempt from the key.
+    Distinct,
+    /// A null is a value like any other: two rows may not both have it. Kong's plugins are such, of
+    /// which one that is global may be there once.
+    NotDistinct,
+}
+
+impl UniqueKey {
+    /// A key from which rows with a null are exempt.
+    pub const fn of(fields: &'static [&'static str]) -> Self {
+        let nulls = Nulls::Distinct;
+        Self { fields, nulls }
+    }
+
+    /// A key in which null is a value like any other.
+    pub const fn with_nulls(fields: &'static [&'static str]) -> Self {
+        let nulls = Nulls::NotDistinct;
+        Self { fields, nulls }
+    }
+
+    /// The values that a row has of the key, in its order; none if the row is exempt from it.
+    pub fn values<'r>(&self, row: &'r Row) -> Option<Vec<&'r Value>> {
+        let values = self.fields.iter().map(|field| {
+            let value = row.get(*field).unwrap_or(&Value::Null);
+            match self.nulls {
+                Nulls::Distinct => Some(value).filter(|value| !value.is_null()),
+                Nulls::NotDistinct => Some(value),
+            }
+        });
+        values.collect()
+    }
+}
+
+/// A field that names rows of another entity, or of its own. Declared with the field; see
+/// [`Field::refers_to`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reference {
+    /// The field of the referring entity. That of a record inside the row is named with all records
+    /// that it is in, with dots between: `config.redis`.
+    pub field: &'static str,
+    /// Whether the field is an array or a set of references, and not a single one.
+    pub is_array: bool,
+    /// The entity referred to.
+    pub to: Kind,
+    /// What the field, or an element of it, holds.
+    pub by: ReferenceBy,
+    /// What deleting a row referred to does to the referring row.
+    pub on_delete: OnDelete,
+    /// Whether the Admin API shows the row referred to below the referring one, as in
+    /// `/routes/{route}/service`.
+    pub has_endpoint: bool,
+}
+
+/// What the declaration of a field says of where it leads; see [`Reference`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReferenceTarget {
+    pub(super) to: Kind,
+    pub(super) by: ReferenceBy,
+    pub(super) on_delete: OnDelete,
+    pub(super) has_endpoint: bool,
+}
+
+/// What a referring field holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReferenceBy {
+    /// `{"id": "<uuid>"}`; the row must exist.
+    Id,
+    /// The primary key as a plain string; the row must exist.
+    PlainId,
+    /// The value of this unique field of the row referred to, as a plain string. The row must exist
+    /// unless the value is one of `reserved`.
+    Field {
+        /// The unique field of the entity referred to.
+        name: &'static str,
+        /// Values that stand for something even without a row.
+        reserved: &'static [&'static str],
+    },
+}
+
+/// What deleting a row does to the rows that refer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDelete {
+    /// The delete is refused.
+    Restrict,
+    /// They are deleted as well.
+    Cascade,
+}
+
+impl Reference {
+    /// What a row has in the field: a value for each row that it refers to.
+    pub fn values<'r>(&self, row: &'r Row) -> Vec<&'r Value> {
+        let mut names = self.field.split('.');
+        let first = names.next().and_then(|name| row.get(name));
+        let value = names.try_fold(first, |value, name| Some(value?.get(name)));
+        let value = value.flatten().filter(|value| !value.is_null());
+        match value {
+            Some(Value::Array(elements)) if self.is_array => elements.iter().collect(),
+            value => value.into_iter().collect(),
+        }
+    }
+}
+
+/// The references among fields, those of their records included.
+pub(super) fn references(fields: &[Field]) -> Vec<Reference> {
+    let mut found = Vec::new();
+    collect(fields, "", &mut found);
+    found
+}
+
+fn collect(fields: &[Field], record: &str, found: &mut Vec<Reference>) {
+    for field in fields {
+        let name = || format!("{record}{}", field.name);
+        let (target, is_array) = match &field.shape {
+            Shape::Array(element) | Shape::Set(element) => (element.reference, true),
+            _ => (field.reference, false),
+        };
+        if let Some(target) = target {
+            // There are as many as are declared, and they are collected once.
+            let name: &'static str = if record.is_empty() {
+                field.name
+            } else {
+                Box::leak(name().into_boxed_str())
+            };
+            found.push(Reference {
+                field: name,
+                is_array,
+                to: target.to,
+                by: target.by,
+                on_delete: target.on_delete,
+                has_endpoint: target.has_endpoint,
+            });
+        }
+        if let Shape::Record(fields) = field.shape {
+            collect(fields, &format!("{}.", name()), found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::entity::Row;
+
+    const CERTIFICATE: Field =
+        Field::element(Shape::Uuid).refers_to(Kind::Balancer, ReferenceBy::PlainId);
+
+    const FIELDS: &[Field] = &[
+        Field::reference("service", Kind::Service).on_delete(OnDelete::Cascade),
+        Field::reference("fallback", Kind::Service),
+        Field::array("certificates", &CERTIFICATE),
+        Field::record(
+            "tls",
+            &[Field::record(
+                "client",
+                &[
+                    Field::string("balancer").refers_to(
+                        Kind::Balancer,
+                        ReferenceBy::Field {
+                            name: "name",
+                            reserved: &[],
+                        },
+                    ),
+                    Field::set("authorities", &CERTIFICATE),
+                ],
+            )],
+        ),
+    ];
+
+    fn row(value: Value) -> Row {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn references_are_found_in_records_and_arrays() {
+        let found = references(FIELDS);
+        let found: Vec<_> = found.iter().map(|r| (r.field, r.is_array)).collect();
+        assert_eq!(
+            found,
+            [
+                ("service", false),
+                ("fallback", false),
+                ("certificates", true),
+                ("tls.client.balancer", false),
+                ("tls.client.authorities", true),
+            ]
+        );
+    }
+
+    #[test]
+    fn two_references_to_one_entity_have_rules_of_their_own() {
+        let rules: Vec<OnDelete> = references(FIELDS)
+            .iter()
+            .filter(|reference| reference.to == Kind::Service)
+            .map(|reference| reference.on_delete)
+            .collect();
+        assert_eq!(rules, [OnDelete::Cascade, OnDelete::Restrict]);
+    }
+
+    #[test]
+    fn the_values_of_a_reference_are_one_for_each_row_referred_to() {
+        let row = row(json!({
+            "service": { "id": "1" },
+            "fallback": null,
+            "certificates": ["2", "3"],
+            "tls": { "client": { "balancer": "b", "authorities": [] } },
+        }));
+        let values: Vec<Vec<Value>> = references(FIELDS)
+            .iter()
+            .map(|reference| reference.values(&row).into_iter().cloned().collect())
+            .collect();
+        assert_eq!(
+            values,
+            [
+                vec![json!({ "id": "1" })],
+                vec![],
+                vec![json!("2"), json!("3")],
+                vec![json!("b")],
+                vec![],
+            ]
+        );
+        for reference in references(FIELDS) {
+            assert!(reference.values(&Row::new()).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_null_exempts_a_row_only_where_it_is_distinct() {
+        let key = UniqueKey::of(&["name", "route"]);
+        let with_nulls = UniqueKey::with_nulls(&["name", "route"]);
+        let one = row(json!({ "name": "cors" }));
+        assert_eq!(key.values(&one), None);
+        assert_eq!(
+            with_nulls.values(&one),
+            Some(vec![&json!("cors"), &Value::Null])
+        );
+        let whole = row(json!({ "name": "cors", "route": 1 }));
+        assert_eq!(key.values(&whole), with_nulls.values(&whole));
+    }
+}
