@@ -10,6 +10,7 @@ mod candidate;
 mod changes;
 mod decode;
 mod entities;
+mod error;
 mod explain;
 mod form;
 #[cfg(any(test, fuzzing))]
@@ -52,11 +53,11 @@ use crate::balancer::Engine;
 use crate::config::Config;
 use crate::connections::ConnectionLimits;
 use crate::entity::Kind;
-use crate::error::Error;
 use crate::proxy::Counters;
 use crate::snapshot::Published;
 use crate::store::{Revision, Store, Write};
 use crate::upstream::Names;
+use error::Error;
 
 /// Largest body of a request, in bytes. Source: Kong.
 const BODY_LIMIT: usize = 10 << 20;

@@ -15,7 +15,6 @@ pub mod config;
 pub mod connections;
 pub mod endpoint;
 pub mod entity;
-pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

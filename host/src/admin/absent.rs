@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode, Uri};
 
-use crate::error::Error;
+use super::error::Error;
 
 /// What is there.
 const THERE: &str = "services, routes, upstreams, targets and balancers";

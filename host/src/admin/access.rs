@@ -12,8 +12,8 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use http::{Method, Request, StatusCode, Version};
 use url::Url;
 
+use super::error::Error;
 use crate::config::AdminAccess;
-use crate::error::Error;
 
 /// Sent by browsers with every request to `https:`, `localhost` and loopback addresses. Source: W3C, Fetch
 /// Metadata.

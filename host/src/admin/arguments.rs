@@ -6,7 +6,7 @@ use percent_encoding::percent_decode;
 use serde::de::DeserializeOwned;
 
 use super::bounds::{ARGUMENTS, too_many_arguments};
-use crate::error::Error;
+use super::error::Error;
 use crate::urlencoded;
 
 /// The pairs of a query or of a form.

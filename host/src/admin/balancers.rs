@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use super::arguments::Path;
 use super::entities::{self, Key, TRIES, busy, find, id_of, look_up, to_delete};
+use super::error::Error;
 use super::page::Page;
 use super::{Admin, canary, changes, decode, settings, upload, versions};
 use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
 use crate::entity::{Kind, Row};
-use crate::error::Error;
 use crate::store::{self, Store};
 
 const KIND: Kind = Kind::Balancer;

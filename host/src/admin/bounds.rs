@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::error::Error;
+use super::error::Error;
 
 /// Most arguments of a query, a form, or of the top level of a JSON body. Source: Kong.
 pub(super) const ARGUMENTS: usize = 1000;

@@ -20,12 +20,12 @@ use uuid::Uuid;
 use super::arguments::Path;
 use super::balancers::not_shipped;
 use super::entities::{Endpoint, TRIES, busy, id_of};
+use super::error::Error;
 use super::versions::{self, balancer_of, named, seconds, text, written};
 use super::{Admin, BODY_LIMIT, changes, decode};
 use crate::balancer::{Canary, Side, Verdict};
 use crate::entity::balancer::{CANARY, CanaryState};
 use crate::entity::{Kind, Row, Violations, read_fields};
-use crate::error::Error;
 use crate::in_place::in_place;
 use crate::store::{Stored, Write};
 

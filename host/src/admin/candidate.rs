@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::entities::id_of;
+use super::error::Error;
 use super::{Admin, settings, versions};
 use crate::balancer::{LoadError, Plugin};
 use crate::entity::{Kind, Row};
-use crate::error::Error;
 use crate::store::{self, Stored};
 
 /// What is wrong with it.

@@ -9,10 +9,10 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::bounds::{ARGUMENTS, Room, too_many_arguments};
+use super::error::Error;
 use super::paced::TooSlow;
 use super::{arguments, form};
 use crate::entity::{Field, Row};
-use crate::error::Error;
 
 /// The fields that a request carries, within the bounds of what is built from input.
 pub(super) async fn fields(fields: &[Field], request: Request, limit: usize) -> Result<Row, Error> {

@@ -10,10 +10,10 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::arguments::Path;
+use super::error::Error;
 use super::page::Page;
 use super::{Admin, BODY_LIMIT, bounds, changes, decode, routes, settings, shadow, targets};
 use crate::entity::{Kind, Reference, ReferenceBy, Row, Shape};
-use crate::error::Error;
 use crate::store::{self, Stored, Write};
 
 const COLLECTION: &str = "GET, HEAD, OPTIONS, POST";

@@ -4,8 +4,8 @@
 use serde_json::{Number, Value};
 
 use super::bounds::{self, ARGUMENTS, Room};
+use super::error::Error;
 use crate::entity::{Field, Row, Shape};
-use crate::error::Error;
 
 /// Builds the structure that the names of a form describe: `a.b=1`, `a[]=1`, `a[1]=1`, and a name
 /// that comes more than once is a list.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Admin;
-use crate::error::Error;
+use super::error::Error;
 use crate::proxy::Counters;
 use crate::store::Condition;
 

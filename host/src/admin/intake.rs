@@ -18,10 +18,10 @@ use uuid::Uuid;
 use super::Admin;
 use super::changes;
 use super::entities::{TRIES, busy, id_of};
+use super::error::Error;
 use super::versions::{of_digest, text, written};
 use crate::balancer::{LoadError, Plugin, digest};
 use crate::entity::{Kind, Row, Violation};
-use crate::error::Error;
 use crate::in_place::in_place;
 use crate::store::Write;
 

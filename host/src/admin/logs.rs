@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::Admin;
 use super::arguments::Path;
 use super::entities::find;
+use super::error::Error;
 use crate::entity::Kind;
-use crate::error::Error;
 
 pub(super) fn endpoint() -> (String, MethodRouter<Admin>, &'static str) {
     (

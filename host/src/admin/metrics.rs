@@ -15,11 +15,11 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use super::entities::id_of;
+use super::error::Error;
 use super::info::{KONG_VERSION, NODE, resident_bytes, sum};
 use super::{Admin, targets};
 use crate::balancer::{CanaryFigures, Counters, ShadowReport, Side};
 use crate::entity::Kind;
-use crate::error::Error;
 use crate::store::Condition;
 use crate::upstream::{AddressReport, Upstream};
 

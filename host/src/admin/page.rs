@@ -6,8 +6,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::error::Error;
 use crate::entity::Row;
-use crate::error::Error;
 use crate::store::Stored;
 
 /// Rows of a page unless `size` says otherwise, and most of them. Source: Kong.

@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use super::Admin;
 use super::arguments::Path;
 use super::entities::{find, id_of};
+use super::error::Error;
 use crate::balancer::Recording;
 use crate::entity::Kind;
-use crate::error::Error;
 
 /// Length and size of a recording unless asked otherwise, and the most that may be asked for.
 const SECONDS: (u64, u64) = (60, 24 * 3600);

@@ -15,8 +15,8 @@ use http::header::{
 
 use super::access::{self, Page};
 use super::arguments;
+use super::error::Error;
 use crate::config::AdminAccess;
-use crate::error::Error;
 use crate::proxy::PRODUCT;
 use crate::transfer_coding;
 

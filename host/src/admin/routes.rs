@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::Admin;
 use super::entities::id_of;
+use super::error::Error;
 use crate::entity::{Kind, Row, view};
-use crate::error::Error;
 use crate::router::Route;
 
 /// Compiles the regular expressions of a route, as the data side will, in what other routes leave of the

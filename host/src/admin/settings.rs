@@ -13,11 +13,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::entities::id_of;
+use super::error::Error;
 use super::{Admin, versions};
 use crate::balancer::{self, Engine, LoadError, Plugin};
 use crate::config;
 use crate::entity::{Kind, Row};
-use crate::error::Error;
 use crate::store::{Store, Write};
 
 /// Longest time that the settings of all upstreams of a balancer are tried out for: each takes a

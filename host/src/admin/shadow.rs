@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::arguments::Path;
 use super::candidate::{self, Wrong};
 use super::entities::{Endpoint, find, id_of};
+use super::error::Error;
 use super::{Admin, targets};
 use crate::entity::{Kind, Row};
-use crate::error::Error;
 use crate::store::Write;
 
 pub(super) fn endpoint() -> Endpoint {

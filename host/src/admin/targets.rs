@@ -12,12 +12,12 @@ use super::Admin;
 use super::arguments::Path;
 use super::changes;
 use super::entities::{Answer, Endpoint, find, find_in, id_of, parent_id};
+use super::error::Error;
 use super::info::NODE;
 use super::page::Page;
 use crate::authority::{Authority, Host};
 use crate::entity::target::DEFAULT_PORT;
 use crate::entity::{Kind, Reference, Row};
-use crate::error::Error;
 use crate::upstream::{AddressReport, Upstream, Weights};
 
 /// The targets of an upstream, for [`newest_first`].

@@ -9,8 +9,8 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use minisign_verify::{PublicKey, Signature};
 use serde_json::Value;
 
+use super::error::Error;
 use super::{Admin, arguments, decode};
-use crate::error::Error;
 
 /// Room for the frame of a multipart form around a component.
 const FRAME: usize = 64 << 10;

@@ -19,12 +19,12 @@ use super::arguments::Path;
 use super::balancers::not_shipped;
 use super::canary;
 use super::entities::{self, TRIES, busy, find, id_of};
+use super::error::Error;
 use super::intake::{self, Taken};
 use super::{Admin, changes, settings, targets, upload};
 use crate::balancer::Plugin;
 use crate::entity::version::BY_DIGEST;
 use crate::entity::{Kind, Row, Violation};
-use crate::error::Error;
 use crate::store::{self, Revision, Store, Stored, Write};
 
 pub use intake::resume_checks;

@@ -12,7 +12,7 @@ use crate::store;
 
 /// An error of the Admin API.
 #[derive(Debug)]
-pub enum Error {
+pub(super) enum Error {
     /// A status with a message, as for what is no entity's error.
     Plain(StatusCode, String),
     /// A status alone.
@@ -23,7 +23,7 @@ pub enum Error {
 
 /// What an entity's error says.
 #[derive(Debug)]
-pub struct Coded {
+pub(super) struct Coded {
     status: StatusCode,
     code: u8,
     name: String,
@@ -34,23 +34,23 @@ pub struct Coded {
 
 impl Error {
     /// There is nothing under this path.
-    pub fn not_found() -> Self {
+    pub(super) fn not_found() -> Self {
         Self::Plain(StatusCode::NOT_FOUND, "Not found".into())
     }
 
     /// What a path or a command names is not there. Kong's entities have Kong's "Not found".
-    pub fn missing(what: &str, key: &str) -> Self {
+    pub(super) fn missing(what: &str, key: &str) -> Self {
         let message = format!("no {what} has the name or id {key:?}");
         Self::Plain(StatusCode::NOT_FOUND, message)
     }
 
     /// The request is invalid, for the reason given.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::Plain(StatusCode::BAD_REQUEST, message.into())
     }
 
     /// The fields of an entity are not right.
-    pub fn schema(violations: &Violations) -> Self {
+    pub(super) fn schema(violations: &Violations) -> Self {
         Self::coded(
             StatusCode::BAD_REQUEST,
             2,
@@ -61,14 +61,14 @@ impl Error {
     }
 
     /// One field of an entity is not right.
-    pub fn field(name: &str, message: impl Into<Value>) -> Self {
+    pub(super) fn field(name: &str, message: impl Into<Value>) -> Self {
         let mut violations = Violations::default();
         violations.field(name, message);
         Self::schema(&violations)
     }
 
     /// A row to change is not there; `key` is what it was looked up by.
-    pub fn no_row(key: &Row) -> Self {
+    pub(super) fn no_row(key: &Row) -> Self {
         let shown = lua(key);
         let message = if key.contains_key("id") {
             format!("could not find the entity with primary key '{shown}'")
@@ -80,7 +80,7 @@ impl Error {
     }
 
     /// A reference by name leads nowhere.
-    pub fn unresolved(field: &str, to: &str, name: &str) -> Self {
+    pub(super) fn unresolved(field: &str, to: &str, name: &str) -> Self {
         let inner = format!(
             "the foreign key cannot be resolved with '{{name=\"{name}\"}}' for an existing '{to}' entity"
         );
@@ -94,7 +94,7 @@ impl Error {
     }
 
     /// A path names a row by what this field of it can never be, as `message` says.
-    pub fn unique_key(field: &str, message: impl Into<String>) -> Self {
+    pub(super) fn unique_key(field: &str, message: impl Into<String>) -> Self {
         Self::coded(
             StatusCode::BAD_REQUEST,
             10,
@@ -105,13 +105,13 @@ impl Error {
     }
 
     /// A page cannot start there.
-    pub fn offset(offset: &str, reason: &str) -> Self {
+    pub(super) fn offset(offset: &str, reason: &str) -> Self {
         let message = format!("'{offset}' is not a valid offset: {reason}");
         Self::coded(StatusCode::BAD_REQUEST, 7, "invalid offset", message, None)
     }
 
     /// A page cannot have this size.
-    pub fn size(message: &str) -> Self {
+    pub(super) fn size(message: &str) -> Self {
         Self::coded(
             StatusCode::BAD_REQUEST,
             9,
@@ -122,7 +122,7 @@ impl Error {
     }
 
     /// A filter by tags cannot be understood.
-    pub fn tags(reason: &str) -> Self {
+    pub(super) fn tags(reason: &str) -> Self {
         Self::coded(
             StatusCode::BAD_REQUEST,
             11,
@@ -133,7 +133,7 @@ impl Error {
     }
 
     /// What it says, in a sentence.
-    pub fn message(&self) -> String {
+    pub(super) fn message(&self) -> String {
         match self {
             Self::Plain(_, message) => message.clone(),
             Self::Bare(status) => status.to_string(),
@@ -153,7 +153,7 @@ impl Error {
     }
 
     /// Other rows refer to the row that was to be deleted.
-    pub fn referenced(kind: Kind, by: Kind) -> Self {
+    pub(super) fn referenced(kind: Kind, by: Kind) -> Self {
         let (kind, by) = (kind.name(), by.name());
         Self::coded(
             StatusCode::BAD_REQUEST,
