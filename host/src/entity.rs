@@ -3,6 +3,7 @@
 pub mod balancer;
 mod check;
 mod declaration;
+mod field;
 mod reference;
 pub mod retry;
 pub mod route;
@@ -12,16 +13,20 @@ pub mod upstream;
 mod validate;
 pub mod version;
 mod view;
+mod violations;
 
 use std::sync::LazyLock;
 
 use serde_json::Value;
 
-pub use declaration::{Check, Declaration, Field, Preset, Rule, Shape};
-pub use reference::{Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey};
-pub use validate::Violations;
+pub use declaration::{Declaration, Rule};
+pub use field::{Check, Field, Preset, Shape};
+pub use reference::{
+    ForeignKey, Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey,
+};
 pub(crate) use validate::read_fields;
 pub(crate) use view::view;
+pub use violations::Violations;
 
 /// A row of the store: every field of an entity under its Kong name, in declared order.
 pub type Row = serde_json::Map<String, Value>;

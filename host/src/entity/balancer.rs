@@ -3,9 +3,8 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::declaration::{
-    Check, Declaration, Field, Preset, Shape, stores_it_as_it_is, takes_it_as_it_is,
-};
+use super::declaration::{Declaration, stores_it_as_it_is, takes_it_as_it_is};
+use super::field::{Check, Field, Preset, Shape};
 use super::{Kind, UniqueKey, check};
 
 pub(super) const TEXT: Field = Field::element(Shape::String);

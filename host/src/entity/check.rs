@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::target::DEFAULT_PORT;
 use crate::authority::{Host, ip, parse_port, split_port, written_out};
 use crate::tls::{self, Authorities};
+
+/// Port of a target that is given without one. Source: Kong.
+pub const DEFAULT_PORT: u16 = 8000;
 
 /// `name` of most entities.
 pub(super) fn name(text: &str) -> Result<(), String> {

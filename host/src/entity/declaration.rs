@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::reference::{OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey};
-use super::validate::Violations;
-use super::{Kind, Row, reference};
+use super::field::{Field, Shape};
+use super::reference::{Reference, UniqueKey};
+use super::violations::Violations;
+use super::{Kind, Row};
 
 /// An entity, declared once.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub struct Declaration {
 impl Declaration {
     /// The fields that refer to rows of other entities, wherever they are in a row.
     pub fn references(&self) -> Vec<Reference> {
-        reference::references(self.fields)
+        references(self.fields)
     }
 
     /// A value of a field in the form in which it is compared with others.
@@ -56,275 +57,128 @@ pub(super) fn stores_it_as_it_is(_: &mut Row) {}
 /// A rule across fields.
 pub type Rule = fn(&Row, &mut Violations);
 
-/// A field, or an element of an array, a set or a map.
-#[derive(Debug)]
-pub struct Field {
-    /// Its name; empty for an element.
-    pub name: &'static str,
-    /// What it holds.
-    pub shape: Shape,
-    /// Whether null is refused.
-    pub required: bool,
-    /// What it is if the request does not name it.
-    pub default: Preset,
-    /// Bounds and forms of its value.
-    pub checks: &'static [Check],
-    /// The form in which its values are compared, if they can be spelled in several ways; none for a value
-    /// that has no such form.
-    pub compared_as: Option<fn(&str) -> Option<String>>,
-    /// Where it leads, if it refers to rows of another entity. Of an array or a set the element says it.
-    pub reference: Option<ReferenceTarget>,
-    /// Whether a row shows it only where it says something other than its default: a client of Kong
-    /// 3.9 does not know it.
-    pub extension: bool,
+/// The references among fields, those of their records included.
+fn references(fields: &[Field]) -> Vec<Reference> {
+    let mut found = Vec::new();
+    collect(fields, "", &mut found);
+    found
 }
 
-/// What a field holds.
-#[derive(Debug)]
-pub enum Shape {
-    /// Text, not empty.
-    String,
-    /// A whole number.
-    Integer,
-    /// Any number.
-    Number,
-    /// True or false.
-    Boolean,
-    /// A UUID as text.
-    Uuid,
-    /// Values in order.
-    Array(&'static Field),
-    /// Values without order, each once.
-    Set(&'static Field),
-    /// Values by name.
-    Map {
-        /// What a name must be.
-        names: &'static [Check],
-        /// What a value must be.
-        values: &'static Field,
-    },
-    /// Fields of its own.
-    Record(&'static [Field]),
-    /// A row of another entity, as `{"id": …}`.
-    Reference(Kind),
-    /// A row of an entity that this version does not have, so that none can be named.
-    AbsentReference(&'static str),
-    /// Whatever JSON there is.
-    Any,
-    /// The same, an object of which only a component knows the fields: a PATCH merges it as Kong merges
-    /// records, and what is null in a PATCH returns to its default.
-    Settings,
-    /// The primary key.
-    Id,
-    /// A time that is set when the row is made, or that a request may give.
-    CreatedAt,
-    /// A time that is set with every change.
-    UpdatedAt,
-}
-
-/// The value of a field that a request does not name.
-#[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Preset {
-    Null,
-    String(&'static str),
-    Integer(i64),
-    Boolean(bool),
-    Strings(&'static [&'static str]),
-    Integers(&'static [i64]),
-}
-
-/// A bound or a form of a value.
-#[derive(Debug, Clone, Copy)]
-pub enum Check {
-    /// A number within these, both included.
-    Between(i64, i64),
-    /// One of these.
-    OneOf(&'static [&'static str]),
-    /// One of these numbers.
-    OneOfIntegers(&'static [i64]),
-    /// At least this many elements.
-    AtLeast(usize),
-    /// Whatever this says of a text.
-    Text(fn(&str) -> Result<(), String>),
-    /// Whatever this says of a list.
-    List(fn(&[Value]) -> Result<(), String>),
-    /// Only null, for this reason.
-    Nothing(&'static str),
-}
-
-impl Field {
-    const fn new(name: &'static str, shape: Shape) -> Self {
-        Self {
-            name,
-            shape,
-            required: false,
-            default: Preset::Null,
-            checks: &[],
-            compared_as: None,
-            reference: None,
-            extension: false,
+fn collect(fields: &[Field], record: &str, found: &mut Vec<Reference>) {
+    for field in fields {
+        let name = || format!("{record}{}", field.name);
+        let (target, is_array) = match &field.shape {
+            Shape::Array(element) | Shape::Set(element) => (element.reference, true),
+            _ => (field.reference, false),
+        };
+        if let Some(target) = target {
+            // There are as many as are declared, and they are collected once.
+            let name: &'static str = if record.is_empty() {
+                field.name
+            } else {
+                Box::leak(name().into_boxed_str())
+            };
+            found.push(Reference {
+                field: name,
+                is_array,
+                to: target.to,
+                by: target.by,
+                on_delete: target.on_delete,
+                has_endpoint: target.has_endpoint,
+            });
+        }
+        if let Shape::Record(fields) = field.shape {
+            collect(fields, &format!("{}.", name()), found);
         }
     }
+}
 
-    /// The primary key, a UUID.
-    pub const fn id() -> Self {
-        Self::new("id", Shape::Id)
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::entity::{OnDelete, ReferenceBy};
+
+    const CERTIFICATE: Field =
+        Field::element(Shape::Uuid).refers_to(Kind::Balancer, ReferenceBy::PlainId);
+
+    const FIELDS: &[Field] = &[
+        Field::reference("service", Kind::Service).on_delete(OnDelete::Cascade),
+        Field::reference("fallback", Kind::Service),
+        Field::array("certificates", &CERTIFICATE),
+        Field::record(
+            "tls",
+            &[Field::record(
+                "client",
+                &[
+                    Field::string("balancer").refers_to(
+                        Kind::Balancer,
+                        ReferenceBy::Field {
+                            name: "name",
+                            reserved: &[],
+                        },
+                    ),
+                    Field::set("authorities", &CERTIFICATE),
+                ],
+            )],
+        ),
+    ];
+
+    fn row(value: Value) -> Row {
+        value.as_object().cloned().unwrap_or_default()
     }
 
-    /// When the row was made.
-    pub const fn created_at() -> Self {
-        Self::new("created_at", Shape::CreatedAt)
+    #[test]
+    fn references_are_found_in_records_and_arrays() {
+        let found = references(FIELDS);
+        let found: Vec<_> = found.iter().map(|r| (r.field, r.is_array)).collect();
+        assert_eq!(
+            found,
+            [
+                ("service", false),
+                ("fallback", false),
+                ("certificates", true),
+                ("tls.client.balancer", false),
+                ("tls.client.authorities", true),
+            ]
+        );
     }
 
-    /// When the row was last changed.
-    pub const fn updated_at() -> Self {
-        Self::new("updated_at", Shape::UpdatedAt)
+    #[test]
+    fn two_references_to_one_entity_have_rules_of_their_own() {
+        let rules: Vec<OnDelete> = references(FIELDS)
+            .iter()
+            .filter(|reference| reference.to == Kind::Service)
+            .map(|reference| reference.on_delete)
+            .collect();
+        assert_eq!(rules, [OnDelete::Cascade, OnDelete::Restrict]);
     }
 
-    /// Words to find rows by.
-    pub const fn tags() -> Self {
-        const TAG: Field = Field::element(Shape::String).check(&[Check::Text(super::check::tag)]);
-        Self::new("tags", Shape::Set(&TAG))
-    }
-
-    /// Text.
-    pub const fn string(name: &'static str) -> Self {
-        Self::new(name, Shape::String)
-    }
-
-    /// A whole number.
-    pub const fn integer(name: &'static str) -> Self {
-        Self::new(name, Shape::Integer)
-    }
-
-    /// Any number.
-    pub const fn number(name: &'static str) -> Self {
-        Self::new(name, Shape::Number)
-    }
-
-    /// True or false.
-    pub const fn boolean(name: &'static str) -> Self {
-        Self::new(name, Shape::Boolean)
-    }
-
-    /// Whatever JSON there is.
-    pub const fn any(name: &'static str) -> Self {
-        Self::new(name, Shape::Any)
-    }
-
-    /// Settings of a component.
-    pub const fn settings(name: &'static str) -> Self {
-        Self::new(name, Shape::Settings)
-    }
-
-    /// Values in order.
-    pub const fn array(name: &'static str, element: &'static Field) -> Self {
-        Self::new(name, Shape::Array(element))
-    }
-
-    /// Values without order.
-    pub const fn set(name: &'static str, element: &'static Field) -> Self {
-        Self::new(name, Shape::Set(element))
-    }
-
-    /// Values by name.
-    pub const fn map(name: &'static str, names: &'static [Check], values: &'static Field) -> Self {
-        Self::new(name, Shape::Map { names, values })
-    }
-
-    /// Fields of its own. A request that does not name it gets all their defaults.
-    pub const fn record(name: &'static str, fields: &'static [Field]) -> Self {
-        Self::new(name, Shape::Record(fields))
-    }
-
-    /// A row of another entity, which cannot be deleted as long as it is referred to.
-    pub const fn reference(name: &'static str, to: Kind) -> Self {
-        Self::new(name, Shape::Reference(to)).refers_to(to, ReferenceBy::Id)
-    }
-
-    /// A row of an entity that this version does not have.
-    pub const fn absent_reference(name: &'static str, to: &'static str) -> Self {
-        Self::new(name, Shape::AbsentReference(to))
-    }
-
-    /// An element of an array, a set or a map.
-    pub const fn element(shape: Shape) -> Self {
-        Self::new("", shape)
-    }
-
-    /// Its value, or that of the elements that are such, names a row of another entity, which cannot be
-    /// deleted as long as it is referred to.
-    pub const fn refers_to(mut self, to: Kind, by: ReferenceBy) -> Self {
-        self.reference = Some(ReferenceTarget {
-            to,
-            by,
-            on_delete: OnDelete::Restrict,
-            has_endpoint: matches!(by, ReferenceBy::Id),
-        });
-        self
-    }
-
-    /// What deleting the row referred to does to the row with this field.
-    pub const fn on_delete(mut self, on_delete: OnDelete) -> Self {
-        if let Some(target) = &mut self.reference {
-            target.on_delete = on_delete;
-        }
-        self
-    }
-
-    /// The Admin API has no path to the row referred to below the row with this field.
-    pub const fn without_endpoint(mut self) -> Self {
-        if let Some(target) = &mut self.reference {
-            target.has_endpoint = false;
-        }
-        self
-    }
-
-    /// Null is refused.
-    pub const fn required(mut self) -> Self {
-        self.required = true;
-        self
-    }
-
-    /// What it is if a request does not name it.
-    pub const fn default(mut self, default: Preset) -> Self {
-        self.default = default;
-        self
-    }
-
-    /// Not of Kong 3.9: shown only where it says something.
-    pub const fn extension(mut self) -> Self {
-        self.extension = true;
-        self
-    }
-
-    /// The form in which values are compared.
-    pub const fn compared_as(mut self, form: fn(&str) -> Option<String>) -> Self {
-        self.compared_as = Some(form);
-        self
-    }
-
-    /// Bounds and forms of the value.
-    pub const fn check(mut self, checks: &'static [Check]) -> Self {
-        self.checks = checks;
-        self
-    }
-
-    /// The default as JSON; that of a record is the defaults of its fields.
-    pub(super) fn preset(&self) -> Value {
-        match (&self.shape, self.default) {
-            (Shape::Record(fields), _) => fields
-                .iter()
-                .map(|field| (field.name.to_owned(), field.preset()))
-                .collect::<Row>()
-                .into(),
-            (_, Preset::Null) => Value::Null,
-            (_, Preset::String(text)) => text.into(),
-            (_, Preset::Integer(number)) => number.into(),
-            (_, Preset::Boolean(value)) => value.into(),
-            (_, Preset::Strings(texts)) => texts.into(),
-            (_, Preset::Integers(numbers)) => numbers.into(),
+    #[test]
+    fn the_values_of_a_reference_are_one_for_each_row_referred_to() {
+        let row = row(json!({
+            "service": { "id": "1" },
+            "fallback": null,
+            "certificates": ["2", "3"],
+            "tls": { "client": { "balancer": "b", "authorities": [] } },
+        }));
+        let values: Vec<Vec<Value>> = references(FIELDS)
+            .iter()
+            .map(|reference| reference.values(&row).into_iter().cloned().collect())
+            .collect();
+        assert_eq!(
+            values,
+            [
+                vec![json!({ "id": "1" })],
+                vec![],
+                vec![json!("2"), json!("3")],
+                vec![json!("b")],
+                vec![],
+            ]
+        );
+        for reference in references(FIELDS) {
+            assert!(reference.values(&Row::new()).is_empty());
         }
     }
 }

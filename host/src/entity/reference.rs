@@ -1,9 +1,10 @@
 //! What rows have to do with each other: the fields that refer to other rows, and the combinations of
 //! fields that no two rows may share. The store turns both into rules.
 
+use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
-use super::declaration::{Field, Shape};
 use super::{Kind, Row};
 
 /// Fields whose values together may stand in one row only.
@@ -80,6 +81,13 @@ pub struct ReferenceTarget {
     pub(super) has_endpoint: bool,
 }
 
+/// The value of a field that names another row, as the data plane reads it.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct ForeignKey {
+    /// Primary key of that row.
+    pub id: Uuid,
+}
+
 /// What a referring field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReferenceBy {
@@ -120,142 +128,23 @@ impl Reference {
     }
 }
 
-/// The references among fields, those of their records included.
-pub(super) fn references(fields: &[Field]) -> Vec<Reference> {
-    let mut found = Vec::new();
-    collect(fields, "", &mut found);
-    found
-}
-
-fn collect(fields: &[Field], record: &str, found: &mut Vec<Reference>) {
-    for field in fields {
-        let name = || format!("{record}{}", field.name);
-        let (target, is_array) = match &field.shape {
-            Shape::Array(element) | Shape::Set(element) => (element.reference, true),
-            _ => (field.reference, false),
-        };
-        if let Some(target) = target {
-            // There are as many as are declared, and they are collected once.
-            let name: &'static str = if record.is_empty() {
-                field.name
-            } else {
-                Box::leak(name().into_boxed_str())
-            };
-            found.push(Reference {
-                field: name,
-                is_array,
-                to: target.to,
-                by: target.by,
-                on_delete: target.on_delete,
-                has_endpoint: target.has_endpoint,
-            });
-        }
-        if let Shape::Record(fields) = field.shape {
-            collect(fields, &format!("{}.", name()), found);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::entity::Row;
-
-    const CERTIFICATE: Field =
-        Field::element(Shape::Uuid).refers_to(Kind::Balancer, ReferenceBy::PlainId);
-
-    const FIELDS: &[Field] = &[
-        Field::reference("service", Kind::Service).on_delete(OnDelete::Cascade),
-        Field::reference("fallback", Kind::Service),
-        Field::array("certificates", &CERTIFICATE),
-        Field::record(
-            "tls",
-            &[Field::record(
-                "client",
-                &[
-                    Field::string("balancer").refers_to(
-                        Kind::Balancer,
-                        ReferenceBy::Field {
-                            name: "name",
-                            reserved: &[],
-                        },
-                    ),
-                    Field::set("authorities", &CERTIFICATE),
-                ],
-            )],
-        ),
-    ];
-
-    fn row(value: Value) -> Row {
-        value.as_object().cloned().unwrap_or_default()
-    }
-
-    #[test]
-    fn references_are_found_in_records_and_arrays() {
-        let found = references(FIELDS);
-        let found: Vec<_> = found.iter().map(|r| (r.field, r.is_array)).collect();
-        assert_eq!(
-            found,
-            [
-                ("service", false),
-                ("fallback", false),
-                ("certificates", true),
-                ("tls.client.balancer", false),
-                ("tls.client.authorities", true),
-            ]
-        );
-    }
-
-    #[test]
-    fn two_references_to_one_entity_have_rules_of_their_own() {
-        let rules: Vec<OnDelete> = references(FIELDS)
-            .iter()
-            .filter(|reference| reference.to == Kind::Service)
-            .map(|reference| reference.on_delete)
-            .collect();
-        assert_eq!(rules, [OnDelete::Cascade, OnDelete::Restrict]);
-    }
-
-    #[test]
-    fn the_values_of_a_reference_are_one_for_each_row_referred_to() {
-        let row = row(json!({
-            "service": { "id": "1" },
-            "fallback": null,
-            "certificates": ["2", "3"],
-            "tls": { "client": { "balancer": "b", "authorities": [] } },
-        }));
-        let values: Vec<Vec<Value>> = references(FIELDS)
-            .iter()
-            .map(|reference| reference.values(&row).into_iter().cloned().collect())
-            .collect();
-        assert_eq!(
-            values,
-            [
-                vec![json!({ "id": "1" })],
-                vec![],
-                vec![json!("2"), json!("3")],
-                vec![json!("b")],
-                vec![],
-            ]
-        );
-        for reference in references(FIELDS) {
-            assert!(reference.values(&Row::new()).is_empty());
-        }
-    }
 
     #[test]
     fn a_null_exempts_a_row_only_where_it_is_distinct() {
         let key = UniqueKey::of(&["name", "route"]);
         let with_nulls = UniqueKey::with_nulls(&["name", "route"]);
-        let one = row(json!({ "name": "cors" }));
-        assert_eq!(key.values(&one), None);
+        let mut row = Row::from_iter([("name".to_owned(), json!("cors"))]);
+        assert_eq!(key.values(&row), None);
         assert_eq!(
-            with_nulls.values(&one),
+            with_nulls.values(&row),
             Some(vec![&json!("cors"), &Value::Null])
         );
-        let whole = row(json!({ "name": "cors", "route": 1 }));
-        assert_eq!(key.values(&whole), with_nulls.values(&whole));
+        row.insert("route".into(), json!(1));
+        assert_eq!(key.values(&row), with_nulls.values(&row));
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::check;
-use super::declaration::{Check, Field, Shape};
+use super::field::{Check, Field, Shape};
 
 const STATUS: Field = Field::element(Shape::Integer).check(&[Check::Between(400, 599)]);
 const METHOD: Field = Field::element(Shape::String).check(&[Check::Text(check::method)]);

@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
-use super::validate::Violations;
-use super::{Kind, Row, UniqueKey, check};
+use super::declaration::{Declaration, stores_it_as_it_is};
+use super::field::{Check, Field, Preset, Shape};
+use super::violations::Violations;
+use super::{ForeignKey, Kind, Row, UniqueKey, check};
 
 const PROTOCOL: Field = Field::element(Shape::String).check(&[Check::OneOf(&[
     "grpc",
@@ -253,15 +254,8 @@ pub struct Route {
     /// Whether the body of a request is kept, so that it can be sent again.
     pub request_buffering: bool,
     /// The service that gets the requests.
-    pub service: Option<Reference>,
+    pub service: Option<ForeignKey>,
     /// What goes past Kong.
     #[serde(default)]
     pub pointsman: super::retry::Extension,
-}
-
-/// The value of a field that names another row.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub struct Reference {
-    /// Primary key of that row.
-    pub id: Uuid,
 }

@@ -5,8 +5,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::check;
-use super::declaration::{Check, Declaration, Field, Preset, Shape, stores_it_as_it_is};
-use super::validate::Violations;
+use super::declaration::{Declaration, stores_it_as_it_is};
+use super::field::{Check, Field, Preset, Shape};
+use super::violations::Violations;
 use super::{Kind, Row, UniqueKey};
 use crate::authority::Host;
 

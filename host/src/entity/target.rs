@@ -3,13 +3,11 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::declaration::{Check, Declaration, Field, Preset, takes_it_as_it_is};
-use super::route::Reference;
-use super::{Kind, OnDelete, Row, UniqueKey, check};
+pub use super::check::DEFAULT_PORT;
+use super::declaration::{Declaration, takes_it_as_it_is};
+use super::field::{Check, Field, Preset};
+use super::{ForeignKey, Kind, OnDelete, Row, UniqueKey, check};
 use crate::authority::Authority;
-
-/// Port of a target that is given without one. Source: Kong.
-pub const DEFAULT_PORT: u16 = 8000;
 
 const fn limit(name: &'static str) -> Field {
     Field::integer(name).check(&[Check::Between(0, 2_147_483_647)])
@@ -81,7 +79,7 @@ pub struct Target {
     /// Share of the traffic, 0 to 65535; with 0 it gets none.
     pub weight: u32,
     /// The upstream that it belongs to.
-    pub upstream: Reference,
+    pub upstream: ForeignKey,
     /// Whether it gets traffic only while every other one is unavailable. Source: Kong Enterprise 3.12.
     #[serde(default)]
     pub failover: bool,

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::declaration::{Check, Declaration, Field, Preset, Shape};
-use super::validate::Violations;
+use super::declaration::Declaration;
+use super::field::{Check, Field, Preset, Shape};
+use super::violations::Violations;
 use super::{Kind, ReferenceBy, Row, UniqueKey, check};
 use crate::authority::Authority;
 

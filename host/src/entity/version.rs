@@ -4,9 +4,9 @@
 use serde::Deserialize;
 
 use super::balancer::{DESCRIPTION, TEXT};
-use super::declaration::{Check, Declaration, Field, stores_it_as_it_is, takes_it_as_it_is};
-use super::route::Reference;
-use super::{Kind, OnDelete, UniqueKey};
+use super::declaration::{Declaration, stores_it_as_it_is, takes_it_as_it_is};
+use super::field::{Check, Field};
+use super::{ForeignKey, Kind, OnDelete, UniqueKey};
 
 /// By which a version is found, among those of one balancer.
 pub const BY_DIGEST: UniqueKey = UniqueKey::of(&["digest", "balancer"]);
@@ -46,7 +46,7 @@ pub static DECLARATION: Declaration = Declaration {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Version {
     /// The balancer that it is a version of.
-    pub balancer: Reference,
+    pub balancer: ForeignKey,
     /// SHA-256 of the component, in lower-case hex.
     pub digest: String,
 }

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::declaration::{Field, Shape};
+use super::field::{Field, Shape};
 use super::{Kind, Row};
 
 /// Reads a row into the type that the data plane works with.

@@ -1,0 +1,89 @@
+//! What is wrong with a row, in Kong's form.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Row;
+
+/// All that is wrong with a row, in Kong's form: a message by field, deeper ones in objects and
+/// arrays, and messages about the row as a whole.
+#[derive(Debug, Default, PartialEq)]
+pub struct Violations {
+    entity: Vec<String>,
+    pub(super) fields: BTreeMap<String, Value>,
+}
+
+impl Violations {
+    /// Says what is wrong with the row as a whole.
+    pub fn entity(&mut self, message: impl Into<String>) {
+        let message = message.into();
+        if !self.entity.contains(&message) {
+            self.entity.push(message);
+        }
+    }
+
+    /// Says what is wrong with a field.
+    pub fn field(&mut self, name: &str, message: impl Into<Value>) {
+        self.fields.insert(name.to_owned(), message.into());
+    }
+
+    /// The rule of Kong that ties a field to the value of another.
+    pub fn conditional(&mut self, given: &str, field: &str, message: impl Into<Value>) {
+        self.entity(format!(
+            "failed conditional validation given value of field '{given}'"
+        ));
+        self.field(field, message);
+    }
+
+    /// Whether something is wrong with a field.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.entity.is_empty() && self.fields.is_empty()
+    }
+
+    /// The `fields` of Kong's error.
+    pub fn fields(&self) -> Value {
+        let mut fields = Row::new();
+        if !self.entity.is_empty() {
+            fields.insert("@entity".into(), self.entity.clone().into());
+        }
+        fields.extend(self.fields.clone());
+        fields.into()
+    }
+
+    /// The `message` of Kong's error.
+    pub fn message(&self) -> String {
+        let mut messages = self.entity.clone();
+        for (name, message) in &self.fields {
+            flatten(name, message, &mut messages);
+        }
+        match messages.as_slice() {
+            [one] => format!("schema violation ({one})"),
+            many => format!("{} schema violations ({})", many.len(), many.join("; ")),
+        }
+    }
+}
+
+fn flatten(name: &str, message: &Value, messages: &mut Vec<String>) {
+    match message {
+        Value::String(text) => messages.push(format!("{name}: {text}")),
+        Value::Array(elements) => {
+            for (number, element) in (1..).zip(elements) {
+                flatten(&format!("{name}.{number}"), element, messages);
+            }
+        }
+        Value::Object(fields) => {
+            let mut names: Vec<&String> = fields.keys().collect();
+            names.sort();
+            for inner in names {
+                flatten(&format!("{name}.{inner}"), &fields[inner], messages);
+            }
+        }
+        _ => {}
+    }
+}
