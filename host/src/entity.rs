@@ -2,8 +2,11 @@
 
 pub mod balancer;
 mod check;
+mod conformance;
 mod declaration;
 mod field;
+mod merge;
+mod normal_form;
 mod reference;
 pub mod retry;
 pub mod route;

@@ -1,14 +1,19 @@
 //! An upstream: a virtual host name with targets to balance over. Source: Kong 3.9, `upstreams`.
 
-use serde::Deserialize;
+mod hashing;
+mod view;
+
 use serde_json::Value;
-use uuid::Uuid;
+
+pub use view::{
+    ActiveChecks, BalancerLimits, CircuitBreakers, Extension, Hashing, HealthChecks, Healthy,
+    OutlierDetection, PassiveChecks, Probe, Recovery, RetryBudget, Shadow, SlowStart, Tls,
+    Unhealthy, Upstream,
+};
 
 use super::declaration::Declaration;
 use super::field::{Check, Field, Preset, Shape};
-use super::violations::Violations;
 use super::{Kind, ReferenceBy, Row, UniqueKey, check};
-use crate::authority::Authority;
 
 /// The algorithms that Kong knows. Each is the name of a shipped balancer, or of one to come.
 pub const KONG_ALGORITHMS: &[&str] = &[
@@ -282,18 +287,18 @@ pub static DECLARATION: Declaration = Declaration {
         Field::tags(),
     ],
     expand: prepare,
-    normalize: settle_hashing,
+    normalize: hashing::settle,
     conditionals: &[
-        fallback_fits,
-        hashing_has_its_parameter,
+        hashing::fallback_fits,
+        hashing::has_its_parameter,
         sessions_have_a_cookie,
     ],
-    rules: &[hashing_differs_from_its_fallback],
+    rules: &[hashing::differs_from_its_fallback],
 };
 
 /// Rewrites what a request carries.
 fn prepare(input: &mut Row, old: Option<&Row>) {
-    couple_hashing(input, old);
+    hashing::couple(input, old);
     if let Some(old) = old {
         settings_of_another_balancer(input, old);
     }
@@ -330,398 +335,12 @@ fn take_out(new: &mut Value, old: &Value) {
     }
 }
 
-/// Kong ties `algorithm` and `hash_on` to each other. A balancer of one's own is not part of that: it
-/// may use the hash or not.
-fn couple_hashing(input: &mut Row, old: Option<&Row>) {
-    let algorithm = input.get("algorithm").and_then(Value::as_str);
-    let in_force = algorithm.or_else(|| old?.get("algorithm")?.as_str());
-    if !in_force.is_none_or(|name| KONG_ALGORITHMS.contains(&name)) {
-        return;
-    }
-    if matches!(algorithm, Some("least-connections" | "latency")) {
-        input.insert("hash_on".into(), "none".into());
-        return;
-    }
-    match input.get("hash_on") {
-        None => {}
-        Some(Value::Null) => {
-            input.insert("hash_on".into(), "none".into());
-        }
-        // Whatever the algorithm was.
-        Some(Value::String(on)) if on == "none" => {
-            input.insert("algorithm".into(), "round-robin".into());
-        }
-        Some(_) => {
-            input.insert("algorithm".into(), "consistent-hashing".into());
-        }
-    }
-}
-
-/// The same for a whole row, which Kong does whenever it reads one: an upstream that hashes on nothing
-/// takes turns, one that hashes on something hashes.
-fn settle_hashing(row: &mut Row) {
-    let algorithm = text(row, "algorithm");
-    if !KONG_ALGORITHMS.contains(&algorithm) {
-        return;
-    }
-    let (field, settled) = match (algorithm, text(row, "hash_on")) {
-        ("least-connections" | "latency", _) => ("hash_on", "none"),
-        (_, "none") => ("algorithm", "round-robin"),
-        _ => ("algorithm", "consistent-hashing"),
-    };
-    row.insert(field.into(), settled.into());
-}
-
-fn text<'r>(row: &'r Row, field: &str) -> &'r str {
-    row.get(field).and_then(Value::as_str).unwrap_or("none")
-}
-
-/// What `hash_fallback` may be depends on `hash_on`.
-fn fallback_fits(row: &Row, violations: &mut Violations) {
-    let (on, fallback) = (text(row, "hash_on"), text(row, "hash_fallback"));
-    // In Kong's order.
-    let allowed: &[&str] = match on {
-        "none" | "cookie" => &["none"],
-        "consumer" => &[
-            "none",
-            "ip",
-            "header",
-            "cookie",
-            "path",
-            "query_arg",
-            "uri_capture",
-        ],
-        "ip" => &[
-            "none",
-            "consumer",
-            "header",
-            "cookie",
-            "path",
-            "query_arg",
-            "uri_capture",
-        ],
-        "path" => &[
-            "none",
-            "consumer",
-            "header",
-            "cookie",
-            "query_arg",
-            "ip",
-            "uri_capture",
-        ],
-        // Of one kind there may be two, by other names.
-        _ => return,
-    };
-    if !allowed.contains(&fallback) {
-        let message = format!("expected one of: {}", allowed.join(", "));
-        violations.conditional("hash_on", "hash_fallback", message);
-    }
-}
-
-/// Hashing on something by name needs the name.
-fn hashing_has_its_parameter(row: &Row, violations: &mut Violations) {
-    let missing = |field: &str| row.get(field).is_none_or(Value::is_null);
-    for (field, infix) in [("hash_on", "hash_on"), ("hash_fallback", "hash_fallback")] {
-        let parameter = match text(row, field) {
-            "cookie" => "hash_on_cookie".to_owned(),
-            kind @ ("header" | "query_arg" | "uri_capture") => format!("{infix}_{kind}"),
-            _ => continue,
-        };
-        if missing(&parameter) {
-            violations.conditional(field, &parameter, "required field missing");
-        }
-    }
-}
-
-/// What is hashed on by name and its fallback have different names, whether they are used or not.
-fn hashing_differs_from_its_fallback(row: &Row, violations: &mut Violations) {
-    for kind in ["header", "query_arg", "uri_capture"] {
-        let (on, fallback) = (format!("hash_on_{kind}"), format!("hash_fallback_{kind}"));
-        let value = row.get(&on).filter(|value| !value.is_null());
-        if value.is_some() && value == row.get(&fallback) {
-            violations.entity(format!(
-                "values of these fields must be distinct: '{on}', '{fallback}'"
-            ));
-        }
-    }
-}
-
 /// Sessions are kept by a cookie, which needs a name. Source: Kong Enterprise 3.11.
-fn sessions_have_a_cookie(row: &Row, violations: &mut Violations) {
+fn sessions_have_a_cookie(row: &Row, violations: &mut super::Violations) {
     let cookie = row.get("sticky_sessions_cookie");
-    if text(row, "algorithm") == "sticky-sessions" && cookie.is_none_or(Value::is_null) {
+    if row.get("algorithm") == Some(&"sticky-sessions".into()) && cookie.is_none_or(Value::is_null)
+    {
         let message = "required field missing";
         violations.conditional("algorithm", "sticky_sessions_cookie", message);
     }
-}
-
-/// What the data plane reads of an upstream.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Upstream {
-    /// Primary key.
-    pub id: Uuid,
-    /// The host name that services use to refer to it.
-    pub name: String,
-    /// Name of the balancer that chooses among its targets.
-    pub algorithm: String,
-    /// `Host` to send in place of the target's own.
-    pub host_header: Option<Authority<'static>>,
-    /// Whether `Host` is the name in an SRV record, and not the target's.
-    pub use_srv_name: Option<bool>,
-    /// How many points a ring has; see the balancer `consistent-hashing`.
-    pub slots: u32,
-    /// What the affinity hash is made of.
-    #[serde(flatten)]
-    pub hashing: Hashing,
-    /// Name of the cookie that ties a session to its endpoint.
-    pub sticky_sessions_cookie: Option<String>,
-    /// For which paths that is.
-    pub sticky_sessions_cookie_path: Option<String>,
-    /// How its targets are checked.
-    #[serde(default)]
-    pub healthchecks: HealthChecks,
-    /// What goes past Kong.
-    #[serde(default)]
-    pub pointsman: Extension,
-}
-
-/// What the affinity hash is made of.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "the names are Kong's")]
-pub struct Hashing {
-    pub hash_on: Option<String>,
-    pub hash_fallback: Option<String>,
-    pub hash_on_header: Option<String>,
-    pub hash_fallback_header: Option<String>,
-    pub hash_on_cookie: Option<String>,
-    pub hash_on_cookie_path: Option<String>,
-    pub hash_on_query_arg: Option<String>,
-    pub hash_fallback_query_arg: Option<String>,
-    pub hash_on_uri_capture: Option<String>,
-    pub hash_fallback_uri_capture: Option<String>,
-}
-
-/// How targets are checked.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "the names are Kong's")]
-pub struct HealthChecks {
-    pub threshold: f64,
-    pub active: ActiveChecks,
-    pub passive: PassiveChecks,
-}
-
-/// Probes.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "the names are Kong's")]
-pub struct ActiveChecks {
-    pub r#type: String,
-    pub timeout: f64,
-    pub concurrency: u32,
-    pub http_path: String,
-    pub https_sni: Option<String>,
-    pub https_verify_certificate: bool,
-    pub headers: Option<std::collections::BTreeMap<String, Vec<String>>>,
-    pub healthy: Healthy,
-    pub unhealthy: Unhealthy,
-}
-
-/// What proxied requests say.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "the names are Kong's")]
-pub struct PassiveChecks {
-    pub healthy: Healthy,
-    pub unhealthy: Unhealthy,
-}
-
-/// What makes an address healthy.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "the names are Kong's")]
-pub struct Healthy {
-    pub interval: f64,
-    pub http_statuses: Option<Vec<u16>>,
-    pub successes: u32,
-}
-
-/// What makes an address unhealthy.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "the names are Kong's")]
-pub struct Unhealthy {
-    pub interval: f64,
-    pub http_statuses: Option<Vec<u16>>,
-    pub tcp_failures: u32,
-    pub timeouts: u32,
-    pub http_failures: u32,
-}
-
-/// What goes past Kong.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct Extension {
-    /// Settings of the balancer, an object that fits its schema.
-    pub balancer_config: Option<Value>,
-    /// Digest of the balancer's version that serves; none for whichever is active.
-    pub balancer_version: Option<String>,
-    /// What the balancer may take, where that is less than the gateway's settings say.
-    pub balancer_limits: BalancerLimits,
-    /// A second balancer that decides beside the first, without effect.
-    pub shadow: Option<Shadow>,
-    /// Whether a target's weight is divided over the addresses of its name. In Kong each gets it all.
-    pub share_weight: bool,
-    /// Below this percentage of available addresses all of them are used; with 0 never.
-    pub panic_threshold: f64,
-    /// Seconds that requests in flight may go on at an address that was deleted or is unhealthy; with 0
-    /// as long as they take.
-    pub drain_timeout: f64,
-    /// How targets are probed.
-    pub probe: Probe,
-    /// How targets are spoken to over TLS.
-    pub tls: Tls,
-    /// The circuit that closes by itself.
-    pub recovery: Recovery,
-    /// The ramp of a target that joins or returns.
-    pub slow_start: SlowStart,
-    /// Limits for each target.
-    pub circuit_breakers: CircuitBreakers,
-    /// How much of the traffic may be retries.
-    pub retry_budget: RetryBudget,
-    /// Targets that do worse than their peers.
-    pub outlier_detection: OutlierDetection,
-}
-
-/// What the balancer of an upstream may take; none is what the gateway's settings say.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
-pub struct BalancerLimits {
-    /// Longest CPU time of a pick, in milliseconds.
-    pub pick_timeout: Option<u32>,
-    /// CPU time of a pick that may not be exceeded time after time, in microseconds.
-    pub pick_cost: Option<u32>,
-    /// Largest memory, in KiB.
-    pub memory: Option<u32>,
-    /// Largest state that is handed over, in KiB.
-    pub state: Option<u32>,
-}
-
-/// A second balancer that decides beside the first, without effect.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct Shadow {
-    /// Its name; none for no shadow.
-    pub balancer: Option<String>,
-    /// Digest of its version; none for whichever is active.
-    pub version: Option<String>,
-    /// Its settings, an object that fits its schema.
-    pub config: Option<Value>,
-    /// How many of the picks it is asked for.
-    pub sample_percent: f64,
-}
-
-/// How targets are spoken to over TLS, where that is not for the service to say.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
-pub struct Tls {
-    /// Whether the certificates of targets are verified; none for what the service says.
-    pub verify: Option<bool>,
-    /// The name that is sent and that certificates must be for, in place of the `Host`.
-    pub server_name: Option<String>,
-    /// Authorities that are trusted in place of the system's, each text with one or more in PEM.
-    pub ca_certificates: Option<Vec<String>>,
-}
-
-/// How a probe differs from Kong's.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
-pub struct Probe {
-    /// Port, instead of the target's.
-    pub port: Option<u16>,
-    /// Method, instead of GET.
-    pub method: Option<String>,
-    /// Path, instead of `http_path`.
-    pub path: Option<String>,
-    /// Whether probes over HTTP follow each other on one connection. The term is Envoy's, whose
-    /// default is true.
-    pub reuse_connection: Option<bool>,
-}
-
-/// The circuit that closes by itself: after a time one request at a time tries an address that passive
-/// checks took out.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct Recovery {
-    /// Seconds until the first trial; each one that fails doubles it. With 0 there is none.
-    pub base_time: f64,
-    /// Longest time between two trials, in seconds.
-    pub max_time: f64,
-}
-
-/// The ramp of a target that joins or returns. Source: Envoy, `slow_start_config`.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct SlowStart {
-    /// Seconds until it has its full weight; with 0 it has it at once.
-    pub window: f64,
-    /// What it begins with.
-    pub min_weight_percent: f64,
-}
-
-/// Limits for each target, over all workers. Source: Envoy, `circuit_breakers`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
-pub struct CircuitBreakers {
-    /// Connections at a time, busy and idle ones; with 0 there is no limit.
-    pub max_connections: u32,
-    /// Requests at a time, each on a connection of its own; with 0 there is no limit.
-    pub max_requests: u32,
-    /// Requests of the upstream that may wait for a place.
-    pub max_pending_requests: u32,
-}
-
-impl CircuitBreakers {
-    /// Whether there is a limit to the requests of targets.
-    pub fn limits_requests(&self) -> bool {
-        self.max_connections > 0 || self.max_requests > 0
-    }
-}
-
-/// How much of the traffic may be retries. Source: Envoy, `retry_budget`.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct RetryBudget {
-    /// Retries in flight, as a percentage of requests in flight; with 0 there is no limit.
-    pub budget_percent: f64,
-    /// Retries in flight that are always allowed.
-    pub min_retry_concurrency: u32,
-}
-
-/// Targets that do worse than their peers are left out for a while. Source: Envoy,
-/// `outlier_detection`.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct OutlierDetection {
-    /// Seconds between two looks.
-    pub interval: f64,
-    /// Seconds that the first ejection lasts; each one in a row lasts as much longer.
-    pub base_ejection_time: f64,
-    /// Longest ejection, in seconds.
-    pub max_ejection_time: f64,
-    /// Most addresses that may be ejected; one may always be.
-    pub max_ejection_percent: f64,
-    /// Whether a success rate that is too low ejects.
-    pub success_rate: bool,
-    /// Whether a mean response time that is too long ejects.
-    pub latency: bool,
-    /// Addresses with enough requests that it takes to compare.
-    pub minimum_hosts: u32,
-    /// Requests in an interval that an address needs to be compared.
-    pub request_volume: u32,
-    /// Thousandths of standard deviations below the mean success rate.
-    pub success_rate_stdev_factor: u32,
-    /// Thousandths of the median response time of all.
-    pub latency_factor: u32,
 }

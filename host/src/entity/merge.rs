@@ -1,0 +1,87 @@
+//! What a row becomes with what a request carries: defaults where nothing is named, records merged.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::Row;
+use super::field::{Field, Shape};
+
+/// A field to be written; null if the row has none.
+pub(super) fn entry<'r>(row: &'r mut Row, name: &str) -> &'r mut Value {
+    row.entry(name).or_insert(Value::Null)
+}
+
+/// The fields in their order, with defaults where the input names none, then what is unknown.
+pub(super) fn fill(fields: &[Field], mut input: Row) -> Row {
+    let mut row = Row::new();
+    for field in fields {
+        let value = match (input.shift_remove(field.name), &field.shape) {
+            (Some(Value::Object(inner)), Shape::Record(fields)) => fill(fields, inner).into(),
+            (Some(value), shape) => deduplicate(shape, value),
+            (None, _) if field.extension => continue,
+            (None, _) => field.preset(),
+        };
+        row.insert(field.name.into(), value);
+    }
+    row.extend(input);
+    row
+}
+
+/// Puts what a PATCH names into a row.
+pub(super) fn merge(fields: &[Field], row: &mut Row, input: Row) {
+    for (name, value) in input {
+        let shape = fields.iter().find(|f| f.name == name).map(|f| &f.shape);
+        match (shape, value) {
+            (Some(Shape::Record(fields)), Value::Object(inner)) => {
+                if let Value::Object(old) = entry(row, &name) {
+                    merge(fields, old, inner);
+                } else {
+                    row.insert(name, fill(fields, inner).into());
+                }
+            }
+            (Some(Shape::Settings), Value::Object(inner)) => {
+                merge_settings(entry(row, &name), inner);
+            }
+            (Some(shape), value) => {
+                row.insert(name, deduplicate(shape, value));
+            }
+            (None, value) => {
+                row.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Merges settings: an object into an object, and what is null is taken out (RFC 7396). Nesting is bounded
+/// where input is decoded.
+fn merge_settings(old: &mut Value, input: Row) {
+    if !old.is_object() {
+        *old = Row::new().into();
+    }
+    let Value::Object(old) = old else {
+        return;
+    };
+    for (name, value) in input {
+        match value {
+            Value::Null => {
+                old.shift_remove(&name);
+            }
+            Value::Object(inner) => merge_settings(entry(old, &name), inner),
+            value => {
+                old.insert(name, value);
+            }
+        }
+    }
+}
+
+/// A set has each of its values once.
+fn deduplicate(shape: &Shape, mut value: Value) -> Value {
+    if let (Shape::Set(_), Value::Array(values)) = (shape, &mut value) {
+        let mut seen = HashSet::with_capacity(values.len());
+        let first: Vec<bool> = values.iter().map(|value| seen.insert(value)).collect();
+        let mut first = first.into_iter();
+        values.retain(|_| first.next().unwrap_or(true));
+    }
+    value
+}
