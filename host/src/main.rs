@@ -11,7 +11,6 @@ use pointsman::{
     LogFields, PluginCommand, Recording, Replay, Simulation, balancer, plugin, record, replay, run,
     simulate,
 };
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -78,8 +77,6 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
-    // Checked by `Config::load`.
-    let filter: Targets = config.log.parse().unwrap_or_default();
     // A file or a pipe gets plain text, and so does a terminal if it is asked for (no-color.org).
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let layer = tracing_subscriber::fmt::layer()
@@ -87,7 +84,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && !plain);
     tracing_subscriber::registry()
-        .with(filter)
+        .with(config.log.clone())
         .with(layer)
         .init();
     match run(config) {

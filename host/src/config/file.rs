@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
+use super::settings;
 use super::value::{Content, Place, Value};
 
 /// Names as alike as this are taken for misspelt, 1 for equal ones.
@@ -90,7 +91,7 @@ impl File {
             let Place::Line(_, line) = value.place() else {
                 continue;
             };
-            let advice = if key == "config" {
+            let advice = if key == settings::FILE.name {
                 "it names this file, and can be a flag or a variable only".to_owned()
             } else {
                 match similar(&key, names) {
@@ -124,7 +125,14 @@ fn content(value: &DeValue<'_>) -> Content {
         DeValue::Float(float) => Content::Bare(float.as_str().to_owned()),
         DeValue::Boolean(value) => Content::Bare(value.to_string()),
         DeValue::Datetime(_) => Content::Other("a time"),
-        DeValue::Array(_) => Content::Other("a list"),
+        DeValue::Array(values) => {
+            let texts = values.iter().map(|value| match value.get_ref() {
+                DeValue::String(text) => Some(text.trim().to_owned()),
+                _ => None,
+            });
+            let texts: Option<Vec<String>> = texts.collect();
+            texts.map_or(Content::Other("a list"), Content::List)
+        }
         DeValue::Table(_) => Content::Other("a table"),
     }
 }

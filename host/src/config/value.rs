@@ -6,14 +6,10 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use clap::builder::{TypedValueParser, ValueParserFactory};
-use clap::parser::ValueSource;
-use clap::{Arg, Command};
-
 /// A setting as written. It is checked only once all settings are read, so that one report names
 /// every mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Value {
+pub(super) struct Value {
     content: Content,
     place: Place,
 }
@@ -27,7 +23,9 @@ pub(super) enum Content {
     Quoted(String),
     /// A number of a file, or a word that TOML would take in quotes only.
     Bare(String),
-    /// A list, a table or a time of a file, which no setting has.
+    /// Texts of a file, as an array.
+    List(Vec<String>),
+    /// A table, a time or another array of a file, which no setting has.
     Other(&'static str),
 }
 
@@ -39,6 +37,8 @@ pub(super) enum Place {
     Variable(String),
     /// Lines count from 1.
     Line(Arc<Path>, usize),
+    /// Not written: the default of the declaration.
+    Default,
 }
 
 impl Value {
@@ -51,7 +51,7 @@ impl Value {
         match &self.content {
             Content::Plain(text) => text.to_str()?.parse().ok(),
             Content::Bare(text) => text.parse().ok(),
-            Content::Quoted(_) | Content::Other(_) => None,
+            Content::Quoted(_) | Content::List(_) | Content::Other(_) => None,
         }
     }
 
@@ -60,7 +60,15 @@ impl Value {
         match &self.content {
             Content::Plain(text) => Some(text),
             Content::Quoted(text) => Some(OsStr::new(text)),
-            Content::Bare(_) | Content::Other(_) => None,
+            Content::Bare(_) | Content::List(_) | Content::Other(_) => None,
+        }
+    }
+
+    /// The texts that this is, if it is an array.
+    pub(super) fn list(&self) -> Option<&[String]> {
+        match &self.content {
+            Content::List(texts) => Some(texts),
+            _ => None,
         }
     }
 
@@ -80,6 +88,7 @@ impl fmt::Display for Value {
             Content::Plain(text) => f.write_str(&text.to_string_lossy()),
             Content::Quoted(text) => write!(f, "{text:?}"),
             Content::Bare(text) => f.write_str(text),
+            Content::List(_) => f.write_str("a list"),
             Content::Other(kind) => f.write_str(kind),
         }
     }
@@ -90,51 +99,7 @@ impl fmt::Display for Place {
         match self {
             Self::Flag(name) | Self::Variable(name) => write!(f, "set by {name}"),
             Self::Line(path, line) => write!(f, "set in {}, line {line}", path.display()),
+            Self::Default => f.write_str("the default"),
         }
-    }
-}
-
-/// Takes whatever a flag or a variable says: with a parser that refuses, clap would stop at the first.
-#[derive(Debug, Clone)]
-pub struct Parser;
-
-impl ValueParserFactory for Value {
-    type Parser = Parser;
-
-    fn value_parser() -> Parser {
-        Parser
-    }
-}
-
-impl TypedValueParser for Parser {
-    type Value = Value;
-
-    fn parse_ref(
-        &self,
-        command: &Command,
-        arg: Option<&Arg>,
-        value: &OsStr,
-    ) -> Result<Value, clap::Error> {
-        self.parse_ref_(command, arg, value, ValueSource::CommandLine)
-    }
-
-    fn parse_ref_(
-        &self,
-        _command: &Command,
-        arg: Option<&Arg>,
-        value: &OsStr,
-        source: ValueSource,
-    ) -> Result<Value, clap::Error> {
-        let variable = arg.and_then(Arg::get_env);
-        let place = match (source, variable) {
-            (ValueSource::EnvVariable, Some(name)) => {
-                Place::Variable(name.to_string_lossy().into_owned())
-            }
-            _ => Place::Flag(format!(
-                "--{}",
-                arg.and_then(Arg::get_long).unwrap_or_default()
-            )),
-        };
-        Ok(Value::new(Content::Plain(value.to_owned()), place))
     }
 }

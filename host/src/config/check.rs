@@ -1,0 +1,137 @@
+//! Checks a value against the declaration of its setting, and says what is wrong with it.
+
+use std::ffi::OsStr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::Config;
+use super::declaration::{Kind, Setting};
+use super::value::{Content, Value};
+
+/// A value, or a part of it, that cannot be taken.
+struct Wrong {
+    /// The part, as a message shows it.
+    shown: String,
+    /// What is wrong with it.
+    reason: String,
+}
+
+impl Setting {
+    /// Puts what is written into the field of this setting, or notes what is wrong with it and where it
+    /// is written.
+    pub(super) fn read(&self, value: &Value, config: &mut Config, mistakes: &mut Vec<String>) {
+        let wrong = self.put(value, config).err().unwrap_or_default();
+        mistakes.extend(wrong.into_iter().map(|Wrong { shown, reason }| {
+            format!("{} = {shown}: {reason} ({})", self.name, value.place())
+        }));
+    }
+
+    fn put(&self, value: &Value, config: &mut Config) -> Result<(), Vec<Wrong>> {
+        match &self.kind {
+            Kind::Number(_, range, set) => set(config, number(value, range)?),
+            Kind::Size(unit, range, set) => {
+                let bytes = number(value, range)? as usize * unit.factor as usize;
+                set(config, bytes);
+            }
+            Kind::Time(unit, range, set) => {
+                let micros = u64::from(number(value, range)?) * u64::from(unit.factor);
+                set(config, Duration::from_micros(micros));
+            }
+            Kind::Path(_, set) => {
+                let path = self.text(value)?;
+                if path.is_empty() {
+                    return Err(wrong(value, "expected a path"));
+                }
+                set(config, path.into());
+            }
+            Kind::Text { expected, set, .. } => {
+                let taken = set(config, utf8(value, self.text(value)?)?);
+                taken.ok_or_else(|| wrong(value, format!("expected {expected}")))?;
+            }
+            Kind::List { expected, set, .. } => {
+                let entries = match value.list() {
+                    Some(entries) => entries.iter().map(String::as_str).collect(),
+                    None => split(utf8(value, self.text(value)?)?),
+                };
+                let wrong = set(config, &entries).err().unwrap_or_default();
+                if !wrong.is_empty() {
+                    let wrong = wrong.into_iter().map(|entry| Wrong {
+                        shown: format!("{entry:?}"),
+                        reason: format!("expected {expected}"),
+                    });
+                    return Err(wrong.collect());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The value as text, which it is unless it is written without quotes in a file.
+    fn text<'a>(&self, value: &'a Value) -> Result<&'a OsStr, Vec<Wrong>> {
+        value.text().ok_or_else(|| match value.content() {
+            Content::Bare(word) => wrong(
+                value,
+                format!("text needs quotes, as in {} = {word:?}", self.name),
+            ),
+            _ => wrong(value, "expected text in quotes"),
+        })
+    }
+}
+
+/// The entries of a list in one text.
+fn split(text: &str) -> Vec<&str> {
+    let entries = text.split(',').map(str::trim);
+    entries.filter(|entry| !entry.is_empty()).collect()
+}
+
+fn utf8<'a>(value: &Value, text: &'a OsStr) -> Result<&'a str, Vec<Wrong>> {
+    text.to_str()
+        .ok_or_else(|| wrong(value, "expected text in UTF-8"))
+}
+
+fn number(value: &Value, range: &RangeInclusive<u32>) -> Result<u32, Vec<Wrong>> {
+    let number = value.number().filter(|number| range.contains(number));
+    number.ok_or_else(|| {
+        let without_quotes = match value.content() {
+            Content::Quoted(_) => ", without quotes",
+            _ => "",
+        };
+        let (least, most) = (range.start(), range.end());
+        wrong(
+            value,
+            format!("expected a number from {least} to {most}{without_quotes}"),
+        )
+    })
+}
+
+/// The whole value is wrong.
+fn wrong(value: &Value, reason: impl Into<String>) -> Vec<Wrong> {
+    let shown = match value.content() {
+        // Only a file tells text from numbers.
+        Content::Plain(text) if value.number::<f64>().is_none() => {
+            format!("\"{}\"", text.display())
+        }
+        _ => value.to_string(),
+    };
+    vec![Wrong {
+        shown,
+        reason: reason.into(),
+    }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn an_entry_of_a_list_may_have_several_words() {
+        let listeners = "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl ,";
+        assert_eq!(
+            split(listeners),
+            [
+                "0.0.0.0:8000 reuseport backlog=16384",
+                "0.0.0.0:8443 http2 ssl"
+            ]
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! What the declaration of a setting is made of, and the words that are derived from it: the names of
+//! its flag and its variable, its text in `--help`, and its row in README.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Config;
+use super::value::{Content, Place, Value};
+
+/// What the variable of each setting begins with.
+pub(super) const PREFIX: &str = "POINTSMAN_";
+
+/// Settings of one subject, with a heading in `--help` and in README.
+pub(super) struct Section {
+    pub(super) title: &'static str,
+    pub(super) settings: &'static [Setting],
+}
+
+/// A setting, declared once.
+pub(super) struct Setting {
+    /// Its key in the file: words with underscores between them.
+    pub(super) name: &'static str,
+    /// What it is for, without a full stop. Markdown, with links as README has them.
+    pub(super) about: &'static str,
+    /// What may be written, and the field of [`Config`] that it goes to.
+    pub(super) kind: Kind,
+    /// What holds if nothing is written.
+    pub(super) default: DefaultValue,
+}
+
+/// What may be written. Each kind ends with the function that puts a checked value into its field.
+pub(super) enum Kind {
+    /// A whole number, as it is written.
+    Number(Unit, RangeInclusive<u32>, fn(&mut Config, u32)),
+    /// A number of bytes, written as a number of units.
+    Size(Unit, RangeInclusive<u32>, fn(&mut Config, usize)),
+    /// A time, written as a number of units.
+    Time(Unit, RangeInclusive<u32>, fn(&mut Config, Duration)),
+    /// A path, and what `--help` calls it.
+    Path(&'static str, fn(&mut Config, PathBuf)),
+    /// Text of some form.
+    Text {
+        /// What `--help` calls it.
+        value: &'static str,
+        /// What is accepted, as it follows "expected".
+        expected: &'static str,
+        /// Returns none for text of another form.
+        set: fn(&mut Config, &str) -> Option<()>,
+    },
+    /// Several texts of some form. In a flag or a variable there are commas between them, in the file
+    /// too, or they are an array.
+    List {
+        /// What `--help` calls it.
+        value: &'static str,
+        /// What is accepted, as it follows "expected".
+        expected: &'static str,
+        /// Returns the entries that are wrong.
+        set: fn(&mut Config, &[&str]) -> Result<(), Vec<String>>,
+    },
+}
+
+/// What a number counts.
+pub(super) struct Unit {
+    /// What `--help` calls a value.
+    value: &'static str,
+    /// The word after a number.
+    plural: &'static str,
+    /// Bytes of a size, microseconds of a time.
+    pub(super) factor: u32,
+}
+
+/// Things that have no unit.
+pub(super) const ONE: Unit = unit("N", "", 1);
+pub(super) const BYTES: Unit = unit("BYTES", "bytes", 1);
+pub(super) const BYTES_PER_SECOND: Unit = unit("BYTES", "bytes a second", 1);
+pub(super) const KIB: Unit = unit("KIB", "KiB", 1 << 10);
+pub(super) const MIB: Unit = unit("MIB", "MiB", 1 << 20);
+pub(super) const MICROSECONDS: Unit = unit("MICROSECONDS", "microseconds", 1);
+pub(super) const MILLISECONDS: Unit = unit("MILLISECONDS", "milliseconds", 1000);
+pub(super) const SECONDS: Unit = unit("SECONDS", "seconds", 1_000_000);
+
+const fn unit(value: &'static str, plural: &'static str, factor: u32) -> Unit {
+    Unit {
+        value,
+        plural,
+        factor,
+    }
+}
+
+/// What holds if a setting is not written.
+pub(super) enum DefaultValue {
+    /// This, read as if it were written.
+    Written(&'static str),
+    /// What the function returns, read as if it were written; described in words.
+    Computed(&'static str, fn() -> String),
+    /// The field stays empty; what the gateway does then, in words.
+    Unset(&'static str),
+}
+
+impl Setting {
+    /// Its flag, without the dashes in front.
+    pub(super) fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// Its variable in the environment.
+    pub(super) fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_uppercase())
+    }
+
+    /// The default as a value, unless the field stays empty.
+    pub(super) fn default_value(&self) -> Option<Value> {
+        let text = match self.default {
+            DefaultValue::Written(text) => text.to_owned(),
+            DefaultValue::Computed(_, text) => text(),
+            DefaultValue::Unset(_) => return None,
+        };
+        Some(Value::new(Content::Plain(text.into()), Place::Default))
+    }
+
+    /// What `--help` says.
+    pub(super) fn help(&self) -> String {
+        let about = without_markup(self.about);
+        let accepted = self
+            .kind
+            .accepted()
+            .map(|accepted| format!(" ({accepted})"));
+        let default = without_markup(self.default.words());
+        format!(
+            "{about}{} [default: {default}]",
+            accepted.unwrap_or_default()
+        )
+    }
+
+    /// What `--help` calls its value.
+    pub(super) fn value_name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Number(unit, ..) | Kind::Size(unit, ..) | Kind::Time(unit, ..) => unit.value,
+            Kind::Path(value, _) | Kind::Text { value, .. } | Kind::List { value, .. } => value,
+        }
+    }
+}
+
+impl Kind {
+    /// What a value has to keep to, if that can be said in a word or two.
+    pub(super) fn accepted(&self) -> Option<String> {
+        match self {
+            Self::Number(unit, range, _)
+            | Self::Size(unit, range, _)
+            | Self::Time(unit, range, _) => {
+                let accepted = format!("{} to {} {}", range.start(), range.end(), unit.plural);
+                Some(accepted.trim_end().to_owned())
+            }
+            Self::List { .. } => Some("separated by commas".to_owned()),
+            Self::Path(..) | Self::Text { .. } => None,
+        }
+    }
+}
+
+impl DefaultValue {
+    /// As people read it.
+    pub(super) fn words(&self) -> &'static str {
+        match self {
+            Self::Written(words) | Self::Computed(words, _) | Self::Unset(words) => words,
+        }
+    }
+}
+
+/// Markdown as it reads on a terminal: links and code without their marks.
+fn without_markup(markdown: &str) -> String {
+    let mut text = String::new();
+    let mut rest = markdown;
+    while let Some((before, link)) = rest.split_once('[') {
+        text.push_str(before);
+        let (words, after) = link.split_once("](").unwrap_or((link, ""));
+        text.push_str(words);
+        rest = after.split_once(')').map_or("", |(_, after)| after);
+    }
+    text.push_str(rest);
+    text.replace('`', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_markup;
+
+    #[test]
+    fn help_has_no_markup() {
+        for (markdown, text) in [
+            ("plain", "plain"),
+            ("`off` or `info`", "off or info"),
+            (
+                "web [pages](docs/a.md#pages) that may",
+                "web pages that may",
+            ),
+            ("[a](b), [c](d)", "a, c"),
+        ] {
+            assert_eq!(without_markup(markdown), text);
+        }
+    }
+}

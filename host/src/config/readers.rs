@@ -1,0 +1,93 @@
+//! Reads the text of single settings.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use minisign_verify::PublicKey;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use url::Url;
+
+use super::DnsType;
+
+/// Reads every entry of a list, or returns those that are wrong.
+pub(super) fn each<T>(
+    entries: &[&str],
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, Vec<String>> {
+    let mut values = Vec::new();
+    let mut wrong = Vec::new();
+    for entry in entries {
+        match read(entry) {
+            Some(value) => values.push(value),
+            None => wrong.push((*entry).to_owned()),
+        }
+    }
+    if wrong.is_empty() {
+        Ok(values)
+    } else {
+        Err(wrong)
+    }
+}
+
+/// The number of cores that the process may use.
+pub(super) fn cores() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.to_string()
+}
+
+/// What is logged, as a level or as directives.
+pub(super) fn log(text: &str) -> Option<Targets> {
+    // As a directive, a word that is no level would be the name of a module.
+    if !text.contains(['=', ',']) {
+        let level: LevelFilter = text.parse().ok()?;
+        return Some(Targets::new().with_default(level));
+    }
+    text.parse().ok()
+}
+
+/// An address with a port. A name is looked up.
+pub(super) fn address(text: &str) -> Option<SocketAddr> {
+    text.to_socket_addrs().ok()?.next()
+}
+
+/// The URL of a web page as it is written, and its origin as browsers write it (RFC 6454, 6.2).
+pub(super) fn page(url: &str) -> Option<(String, String)> {
+    let parsed = Url::parse(url).ok()?;
+    let is_web = matches!(parsed.scheme(), "http" | "https");
+    is_web.then(|| (url.to_owned(), parsed.origin().ascii_serialization()))
+}
+
+/// A host name, in lower case and without a dot at its end.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (!name.is_empty() && name.bytes().all(allowed)).then(|| name.to_ascii_lowercase())
+}
+
+/// An address, with the port of DNS where it has none.
+pub(super) fn dns_server(text: &str) -> Option<SocketAddr> {
+    let with_port = text.parse().ok();
+    with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)))
+}
+
+/// Types of records, one of which at least leads to addresses.
+pub(super) fn dns_order(entries: &[&str]) -> Result<Vec<DnsType>, Vec<String>> {
+    let types = each(entries, |word| match word.to_ascii_uppercase().as_str() {
+        "SRV" => Some(Some(DnsType::Srv)),
+        "A" => Some(Some(DnsType::A)),
+        "AAAA" => Some(Some(DnsType::Aaaa)),
+        "LAST" => Some(Some(DnsType::Last)),
+        // Kong's name for what every look-up follows here.
+        "CNAME" => Some(None),
+        _ => None,
+    })?;
+    let order: Vec<DnsType> = types.into_iter().flatten().collect();
+    if order.iter().all(|kind| *kind == DnsType::Last) {
+        return Err(vec![entries.join(",")]);
+    }
+    Ok(order)
+}
+
+/// A minisign public key.
+pub(super) fn public_key(text: &str) -> Option<PublicKey> {
+    PublicKey::from_base64(text).ok()
+}

@@ -1,0 +1,367 @@
+//! Every setting.
+//!
+//! A new one is an entry here and a field of [`Config`](super::Config). The flag, the variable, the key
+//! in the file, `--help`, the check and the row in README follow from the entry; a test prints the rows
+//! that README lacks.
+
+use super::declaration::{
+    BYTES, BYTES_PER_SECOND, DefaultValue, KIB, Kind, MIB, MICROSECONDS, MILLISECONDS, ONE,
+    SECONDS, Section, Setting,
+};
+use super::readers;
+
+use DefaultValue::{Computed, Unset, Written};
+use Kind::{List, Number, Path, Size, Text, Time};
+
+/// The file with all other settings, which therefore cannot be set in it.
+pub(super) static FILE: Setting = Setting {
+    name: "config",
+    about: "TOML file with settings",
+    kind: Path("FILE", |config, path| config.file = Some(path)),
+    default: Unset("none"),
+};
+
+/// All settings, in the order in which they are shown.
+pub(super) static SECTIONS: &[Section] = &[
+    Section {
+        title: "Process",
+        settings: PROCESS,
+    },
+    Section {
+        title: "Listeners",
+        settings: LISTENERS,
+    },
+    Section {
+        title: "Clients and their requests",
+        settings: CLIENTS,
+    },
+    Section {
+        title: "Connections to endpoints",
+        settings: ENDPOINTS,
+    },
+    Section {
+        title: "DNS",
+        settings: DNS,
+    },
+    Section {
+        title: "Balancers",
+        settings: BALANCERS,
+    },
+];
+
+/// Every setting but [`FILE`].
+pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
+    SECTIONS.iter().flat_map(|section| section.settings)
+}
+
+const PROCESS: &[Setting] = &[
+    Setting {
+        name: "data_dir",
+        about: "Folder for entities, components and their compiled forms; made if it is missing",
+        kind: Path("DIR", |config, path| config.data_dir = path),
+        default: Written("pointsman-data"),
+    },
+    Setting {
+        name: "workers",
+        about: "Worker threads of the proxy",
+        kind: Number(ONE, 1..=1024, |config, n| config.workers = n as usize),
+        default: Computed("one for each core", readers::cores),
+    },
+    Setting {
+        name: "log",
+        about: "What is logged: `off`, `error`, `warn`, `info`, `debug`, `trace`, or directives such \
+                as `info,pointsman=debug`",
+        kind: Text {
+            value: "LEVEL",
+            expected: "off, error, warn, info, debug, trace, or directives such as \
+                       info,pointsman=debug",
+            set: |config, text| readers::log(text).map(|log| config.log = log),
+        },
+        default: Written("info"),
+    },
+    Setting {
+        name: "shutdown_timeout",
+        about: "Longest time that requests in flight are waited for at shutdown",
+        kind: Time(SECONDS, 0..=3600, |config, time| {
+            config.shutdown_timeout = time;
+        }),
+        default: Written("30"),
+    },
+];
+
+const LISTENERS: &[Setting] = &[
+    Setting {
+        name: "proxy_listen",
+        about: "Address that the proxy listens on; port 0 takes a free one",
+        kind: Text {
+            value: "ADDR",
+            expected: "an address and a port, such as 0.0.0.0:8000",
+            set: |config, text| readers::address(text).map(|addr| config.proxy_listen = addr),
+        },
+        default: Written("0.0.0.0:8000"),
+    },
+    Setting {
+        name: "admin_listen",
+        about: "Address that the Admin API, which has no authentication of its own, listens on; \
+                port 0 takes a free one",
+        kind: Text {
+            value: "ADDR",
+            expected: "an address and a port, such as 127.0.0.1:8001",
+            set: |config, text| readers::address(text).map(|addr| config.admin_listen = addr),
+        },
+        default: Written("127.0.0.1:8001"),
+    },
+    Setting {
+        name: "admin_gui_url",
+        about: "URLs of [web pages](docs/operating.md#web-pages), such as Kong Manager's, that may \
+                use the Admin API from within a browser; pages on the same machine always may",
+        kind: List {
+            value: "URLS",
+            expected: "URLs, such as http://localhost:8002, separated by commas",
+            set: |config, entries| {
+                let pages = readers::each(entries, readers::page)?;
+                (config.admin_access.urls, config.admin_access.origins) = pages.into_iter().unzip();
+                Ok(())
+            },
+        },
+        default: Unset("none"),
+    },
+    Setting {
+        name: "admin_hosts",
+        about: "Host names that the Admin API answers for besides addresses and `localhost`",
+        kind: List {
+            value: "NAMES",
+            expected: "host names without port, such as admin.example.com, separated by commas",
+            set: |config, entries| {
+                config.admin_access.hosts = readers::each(entries, readers::host_name)?;
+                Ok(())
+            },
+        },
+        default: Unset("none"),
+    },
+];
+
+const CLIENTS: &[Setting] = &[
+    Setting {
+        name: "max_connections",
+        about: "Connections of clients that the proxy serves at once, over all workers; further \
+                ones are answered 503",
+        kind: Number(ONE, 1..=1_000_000, |config, n| {
+            config.proxy.max_connections = Some(n as usize);
+        }),
+        default: Unset("50000, or as many as the limit of open files suffices for"),
+    },
+    Setting {
+        name: "client_header_timeout",
+        about: "Longest time for a client to send the head of a request, and for an idle connection \
+                to send the next one",
+        kind: Time(SECONDS, 1..=3600, |config, time| {
+            config.proxy.client_header_timeout = time;
+        }),
+        default: Written("60"),
+    },
+    Setting {
+        name: "client_body_timeout",
+        about: "Longest time between two reads of a request's body",
+        kind: Time(SECONDS, 1..=3600, |config, time| {
+            config.proxy.client_body_timeout = time;
+        }),
+        default: Written("60"),
+    },
+    Setting {
+        name: "client_body_min_rate",
+        about: "Slowest rate at which a request's body may come in after the first \
+                `client_body_timeout`, on routes with `request_buffering`; 0 sets no limit",
+        kind: Number(BYTES_PER_SECOND, 0..=1_000_000, |config, rate| {
+            config.proxy.client_body_min_rate = rate;
+        }),
+        default: Written("500"),
+    },
+    Setting {
+        name: "client_body_buffer_size",
+        about: "Part of a request's body that is read before an endpoint is asked, on routes with \
+                `request_buffering`; a longer body is passed on as it comes",
+        kind: Size(BYTES, 0..=1_048_576, |config, size| {
+            config.proxy.client_body_buffer_size = size;
+        }),
+        default: Written("65536"),
+    },
+    Setting {
+        name: "client_half_close_timeout",
+        about: "Longest wait for the next part of a response to a client that has closed its sending \
+                side; after that the client is taken to be gone",
+        kind: Time(SECONDS, 1..=3600, |config, time| {
+            config.proxy.client_half_close_timeout = time;
+        }),
+        default: Written("5"),
+    },
+    Setting {
+        name: "max_header_size",
+        about: "Largest head of a request (a larger one is answered 431) or of a response (502); a \
+                response may have up to 24,000 header fields",
+        kind: Size(BYTES, 8192..=1_048_576, |config, size| {
+            config.proxy.max_header_size = size;
+        }),
+        default: Written("32768"),
+    },
+    Setting {
+        name: "max_headers",
+        about: "Most header fields of a request (more are answered 431); more than 100 cost memory \
+                for each request",
+        kind: Number(ONE, 100..=1000, |config, n| {
+            config.proxy.max_headers = n as usize;
+        }),
+        default: Written("100"),
+    },
+    Setting {
+        name: "route_regex_memory",
+        about: "Largest memory of the regular expressions of all routes together, compiled, with the \
+                cache that one worker keeps for each; a route that would exceed it is refused by \
+                400, or set aside at a start",
+        kind: Size(MIB, 1..=65_536, |config, size| {
+            config.proxy.route_regex_memory = size;
+        }),
+        default: Written("512"),
+    },
+];
+
+const ENDPOINTS: &[Setting] = &[
+    Setting {
+        name: "upstream_keepalive_pool_size",
+        about: "Idle connections kept to each endpoint, by each worker; 0 keeps none",
+        kind: Number(ONE, 0..=1_000_000, |config, n| {
+            config.proxy.keepalive_pool_size = n as usize;
+        }),
+        default: Written("512"),
+    },
+    Setting {
+        name: "upstream_keepalive_max_requests",
+        about: "Requests after which a connection to an endpoint is closed; 0 sets no limit",
+        kind: Number(ONE, 0..=u32::MAX, |config, n| {
+            config.proxy.keepalive_max_requests = (n > 0).then_some(n);
+        }),
+        default: Written("10000"),
+    },
+    Setting {
+        name: "upstream_keepalive_idle_timeout",
+        about: "Time after which an idle connection to an endpoint is closed; 0 sets no limit",
+        kind: Time(SECONDS, 0..=86_400, |config, time| {
+            config.proxy.keepalive_idle_timeout = (!time.is_zero()).then_some(time);
+        }),
+        default: Written("60"),
+    },
+];
+
+const DNS: &[Setting] = &[
+    Setting {
+        name: "dns_resolver",
+        about: "DNS servers, as ADDR or ADDR:PORT",
+        kind: List {
+            value: "ADDRS",
+            expected: "addresses, such as 192.0.2.53,[2001:db8::53]:5353",
+            set: |config, entries| {
+                config.dns.resolvers = readers::each(entries, readers::dns_server)?;
+                Ok(())
+            },
+        },
+        default: Unset("those of `/etc/resolv.conf`"),
+    },
+    Setting {
+        name: "dns_order",
+        about: "Types of DNS records that are looked for, in this order: `SRV`, `A`, `AAAA`, and \
+                `LAST` for the type that had an answer the last time; `CNAME`, which Kong has as \
+                well, changes nothing",
+        kind: List {
+            value: "TYPES",
+            expected: "SRV, A or AAAA, some of them, and LAST and CNAME if wanted, separated by \
+                       commas",
+            set: |config, entries| {
+                config.dns.order = readers::dns_order(entries)?;
+                Ok(())
+            },
+        },
+        default: Written("LAST,SRV,A,AAAA,CNAME"),
+    },
+    Setting {
+        name: "dns_hostsfile",
+        about: "Names that need no DNS, in the form of `/etc/hosts`; read again when it changes",
+        kind: Path("FILE", |config, path| config.dns.hosts_file = path),
+        default: Written("/etc/hosts"),
+    },
+    Setting {
+        name: "dns_min_ttl",
+        about: "Shortest time between two look-ups of a name, whatever its records say",
+        kind: Time(MILLISECONDS, 10..=3_600_000, |config, time| {
+            config.dns.min_ttl = time;
+        }),
+        default: Written("1000"),
+    },
+];
+
+const BALANCERS: &[Setting] = &[
+    Setting {
+        name: "balancer_pick_timeout",
+        about: "Longest CPU time of one pick by a balancer; past it the gateway makes a fallback pick",
+        kind: Time(MILLISECONDS, 1..=10_000, |config, time| {
+            config.balancer.pick_timeout = time;
+        }),
+        default: Written("10"),
+    },
+    Setting {
+        name: "balancer_pick_cost",
+        about: "CPU time that a pick by a balancer may always take; if picks take more than 0.5 % of \
+                the time beyond that, the gateway chooses by itself for a while",
+        kind: Time(MICROSECONDS, 1..=10_000_000, |config, time| {
+            config.balancer.pick_cost = time;
+        }),
+        default: Written("100"),
+    },
+    Setting {
+        name: "balancer_memory",
+        about: "Largest memory of one instance of a balancer; beside that one memory it may have 8 \
+                tables of 10,000 elements, 8 core modules and 256 KiB of stack",
+        kind: Size(KIB, 64..=65_536, |config, size| {
+            config.balancer.memory = size;
+        }),
+        default: Written("16384"),
+    },
+    Setting {
+        name: "balancer_state",
+        about: "Largest state that an instance of a balancer hands over to the next; 0 hands over \
+                nothing",
+        kind: Size(KIB, 0..=65_536, |config, size| {
+            config.balancer.state = size;
+        }),
+        default: Written("1024"),
+    },
+    Setting {
+        name: "balancer_upload",
+        about: "Largest component that the Admin API takes",
+        kind: Size(KIB, 1..=65_536, |config, size| {
+            config.balancer.upload = size;
+        }),
+        default: Written("4096"),
+    },
+    Setting {
+        name: "balancer_compile_timeout",
+        about: "Longest time to compile an uploaded component; half as many at a time as there are \
+                cores, 1 to 4, each with 2 GiB of memory at most",
+        kind: Time(SECONDS, 1..=600, |config, time| {
+            config.balancer.compile_timeout = time;
+        }),
+        default: Written("30"),
+    },
+    Setting {
+        name: "balancer_public_keys",
+        about: "minisign public keys, one of which must have signed every component that is uploaded",
+        kind: List {
+            value: "KEYS",
+            expected: "the second line of a minisign.pub file, which begins with RW",
+            set: |config, entries| {
+                config.balancer.public_keys = readers::each(entries, readers::public_key)?;
+                Ok(())
+            },
+        },
+        default: Unset("none, and no signature is asked for"),
+    },
+];

@@ -1,0 +1,262 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use clap::builder::Resettable;
+use clap::{Args, Command, FromArgMatches};
+
+use super::declaration::{DefaultValue, Kind, Setting};
+use super::settings::{FILE, SECTIONS};
+use super::*;
+
+/// What flags set, as the program reads them, whatever the environment of the tests sets.
+fn flags(arguments: &[&str]) -> Written {
+    let command = Written::augment_args(Command::new("pointsman").no_binary_name(true));
+    let command = command.mut_args(|argument| argument.env(Resettable::Reset));
+    Written::from_arg_matches(&command.get_matches_from(arguments)).unwrap()
+}
+
+/// What a file with this text sets. The file goes with the folder.
+fn in_file(text: &str) -> (tempfile::TempDir, Written) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.toml");
+    std::fs::write(&path, text).unwrap();
+    let written = flags(&["--config", path.to_str().unwrap()]);
+    (folder, written)
+}
+
+/// All that is said of settings that are refused.
+fn refusal(written: Written) -> String {
+    Config::load(written).unwrap_err().to_string()
+}
+
+#[test]
+fn the_defaults_are_kongs_ports() {
+    let config = Config::load(Written::default()).unwrap();
+    assert_eq!(config.proxy_listen.to_string(), "0.0.0.0:8000");
+    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8001");
+    assert_eq!(config.proxy.keepalive_pool_size, 512);
+}
+
+#[test]
+fn sizes_and_times_are_in_their_units() {
+    let config = Config::load(Written::default()).unwrap();
+    assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
+    assert_eq!(config.dns.min_ttl, Duration::from_secs(1));
+    assert_eq!(config.balancer.pick_timeout, Duration::from_millis(10));
+    assert_eq!(config.balancer.pick_cost, Duration::from_micros(100));
+    assert_eq!(config.proxy.max_header_size, 32 << 10);
+    assert_eq!(config.balancer.memory, 16 << 20);
+    assert_eq!(config.proxy.route_regex_memory, 512 << 20);
+}
+
+#[test]
+fn zero_sets_no_limit() {
+    let config = Config::load(flags(&[
+        "--upstream-keepalive-max-requests=0",
+        "--upstream-keepalive-idle-timeout=0",
+    ]))
+    .unwrap();
+    assert_eq!(config.proxy.keepalive_max_requests, None);
+    assert_eq!(config.proxy.keepalive_idle_timeout, None);
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let error = refusal(flags(&[
+        "--proxy-listen=nowhere",
+        "--workers=0",
+        "--dns-min-ttl=soon",
+        "--log=loud",
+    ]));
+    assert_eq!(error.lines().count(), 4, "{error}");
+    for told in [
+        "proxy_listen = \"nowhere\": expected an address",
+        "workers = 0: expected a number from 1 to 1024 (set by --workers)",
+        "dns_min_ttl = \"soon\": expected a number from 10 to 3600000 (set by --dns-min-ttl)",
+    ] {
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.toml");
+    std::fs::write(&path, "workers = 7\nproxy_listen = \"[::1]:0\"").unwrap();
+    let config = Config::load(flags(&[
+        "--config",
+        path.to_str().unwrap(),
+        "--workers",
+        "3",
+    ]))
+    .unwrap();
+    assert_eq!(config.workers, 3);
+    assert_eq!(config.proxy_listen.to_string(), "[::1]:0");
+}
+
+#[test]
+fn text_in_the_file_needs_quotes_and_numbers_need_none() {
+    let (folder, written) = in_file(
+        "proxy_listen = 0.0.0.0:80\nlog = info\nworkers = \"4\"\ndata_dir = [1]\n\
+         max_header_size = many\nadmin_listen = [\"[::1]:0\"]\n",
+    );
+    let error = refusal(written);
+    let shown = folder.path().join("x.toml");
+    let shown = shown.display();
+    for told in [
+        "proxy_listen = 0.0.0.0:80: text needs quotes, as in proxy_listen = \"0.0.0.0:80\""
+            .to_owned(),
+        format!("log = info: text needs quotes, as in log = \"info\" (set in {shown}, line 2)"),
+        "workers = \"4\": expected a number from 1 to 1024, without quotes".to_owned(),
+        "data_dir = a list: expected text in quotes".to_owned(),
+        "admin_listen = a list: expected text in quotes".to_owned(),
+        "max_header_size = many: expected a number from 8192".to_owned(),
+    ] {
+        assert!(error.contains(&told), "{told} in {error}");
+    }
+    assert_eq!(error.lines().count(), 6, "{error}");
+}
+
+#[test]
+fn a_list_is_an_array_or_has_commas() {
+    for text in [
+        "dns_resolver = \"192.0.2.1, [::1]:5353\"",
+        "dns_resolver = [\"192.0.2.1\", \"[::1]:5353\"]",
+    ] {
+        let (_folder, written) = in_file(text);
+        let config = Config::load(written).unwrap();
+        let servers = config.dns.resolvers.iter().map(ToString::to_string);
+        let servers: Vec<String> = servers.collect();
+        assert_eq!(servers, ["192.0.2.1:53", "[::1]:5353"], "{text}");
+    }
+}
+
+#[test]
+fn every_wrong_entry_of_a_list_is_told() {
+    let error = refusal(flags(&["--dns-resolver", "one,192.0.2.1,two"]));
+    assert_eq!(error.lines().count(), 2, "{error}");
+    for told in [
+        "dns_resolver = \"one\": expected addresses, such as 192.0.2.53",
+        "dns_resolver = \"two\": expected addresses, such as 192.0.2.53",
+    ] {
+        assert!(error.contains(told), "{told} in {error}");
+    }
+    let (_folder, written) = in_file("dns_resolver = [5]");
+    let error = refusal(written);
+    assert!(error.contains("dns_resolver = a list: expected"), "{error}");
+    // Each of these is a type, and none leads to an address.
+    let error = refusal(flags(&["--dns-order", "LAST, CNAME"]));
+    assert!(
+        error.contains("dns_order = \"LAST,CNAME\": expected SRV"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_variable_with_a_typo_is_told_and_others_are_not_ours() {
+    let names = [
+        "POINTSMAN_WOKERS",
+        "POINTSMAN_PORT",
+        "POINTSMAN_ADMIN",
+        "PATH",
+    ];
+    let told = misspelt_variables(names.into_iter().map(Into::into));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("POINTSMAN_WOKERS; did you mean POINTSMAN_WORKERS?"));
+}
+
+/// Each entry of the table fills a field of its own: what it is set to shows in the settings as checked.
+#[test]
+fn every_setting_has_its_effect() {
+    let usual = format!("{:?}", Config::load(Written::default()).unwrap());
+    let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let mut effects = std::collections::BTreeSet::new();
+    for setting in settings::all() {
+        let other = match &setting.kind {
+            Kind::Number(_, range, _) | Kind::Size(_, range, _) | Kind::Time(_, range, _) => {
+                &range.end().to_string()
+            }
+            _ => match setting.name {
+                "data_dir" | "dns_hostsfile" => "elsewhere",
+                "log" => "warn",
+                "proxy_listen" | "admin_listen" => "192.0.2.1:7",
+                "admin_gui_url" => "http://a.example",
+                "admin_hosts" => "a.example",
+                "dns_resolver" => "192.0.2.1",
+                "dns_order" => "AAAA",
+                "balancer_public_keys" => key,
+                name => panic!("this test needs a value of {name}, other than its default"),
+            },
+        };
+        let written = flags(&[&format!("--{}", setting.flag()), other]);
+        let config = format!("{:?}", Config::load(written).unwrap());
+        assert_ne!(config, usual, "{}", setting.name);
+        assert!(effects.insert(config), "{}: same field", setting.name);
+    }
+}
+
+/// A setting's row in README: name, default, what is accepted, what it is for.
+fn row(setting: &Setting) -> Vec<String> {
+    let words = setting.default.words();
+    let default = match setting.default {
+        DefaultValue::Written(_) => format!("`{words}`"),
+        DefaultValue::Computed(..) | DefaultValue::Unset(_) => words.to_owned(),
+    };
+    vec![
+        format!("`{}`", setting.name),
+        default,
+        setting.kind.accepted().unwrap_or_default(),
+        setting.about.to_owned(),
+    ]
+}
+
+/// README's tables of settings, as they follow from the declarations.
+fn tables() -> String {
+    let mut text = String::new();
+    for section in SECTIONS {
+        text.push_str(&format!("### {}\n\n", section.title));
+        text.push_str("| setting | default | accepted | |\n|---|---|---|---|\n");
+        for setting in section.settings {
+            text.push_str(&format!("| {} |\n", row(setting).join(" | ")));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The headings and the rows of tables, cell by cell.
+fn cells(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.lines();
+    let lines = lines.filter(|line| line.starts_with('|') || line.starts_with("###"));
+    let cells = lines.map(|line| line.trim_matches('|').split('|').map(str::trim));
+    cells.map(Iterator::collect).collect()
+}
+
+#[test]
+fn the_readme_has_every_setting_as_it_is_declared() {
+    let readme = include_str!("../../../README.md");
+    let chapter = &readme[readme.find("\n## Configuration\n").unwrap() + 1..];
+    let chapter = &chapter[..chapter.find("\n## ").unwrap()];
+    let tables = tables();
+    let (stands, declared) = (cells(chapter), cells(&tables));
+    let mut rows = stands.iter().zip(&declared);
+    let differs = rows.find(|(stands, declared)| stands != declared);
+    assert!(
+        stands == declared,
+        "the chapter Configuration of README needs these tables:\n\n{tables}\n\
+         First difference: {differs:#?}"
+    );
+}
+
+#[test]
+fn every_flag_is_in_the_help_with_its_default() {
+    let mut command = Written::augment_args(Command::new("pointsman").term_width(0));
+    let help = command.render_help().to_string();
+    for setting in settings::all().chain([&FILE]) {
+        let flag = format!("--{} <{}>", setting.flag(), setting.value_name());
+        let line = help.lines().find(|line| line.contains(&flag)).unwrap();
+        let variable = format!("[env: {}=", setting.variable());
+        for part in [setting.help(), variable] {
+            assert!(line.contains(&part), "{part} is not in {line}");
+        }
+    }
+}
