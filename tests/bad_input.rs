@@ -163,7 +163,8 @@ fn a_folder_that_is_not_ours_is_left_alone() {
     assert!(!status.success());
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(
-        said.contains("holds something else than Pointsman's data"),
+        said.contains("(setting data_dir)")
+            && said.contains("holds something else than Pointsman's data"),
         "{said}"
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -47,7 +47,9 @@ async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
     // A file that grows past the limit of its size is an error, which is told, and not the end.
     let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
 
-    let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.data_dir)?);
+    let store = SledStore::open(&config.data_dir);
+    let store = store.context("cannot open the store (setting data_dir)")?;
+    let store: Arc<dyn Store> = Arc::new(store);
     let engine = Engine::new(balancer::Settings {
         pick_timeout: config.balancer.pick_timeout,
         pick_cost: config.balancer.pick_cost,

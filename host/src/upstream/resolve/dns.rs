@@ -105,7 +105,10 @@ impl Lookup {
             // A file that is not there has no names.
             let text = std::fs::read(&self.hosts_file).unwrap_or_else(|error| {
                 if error.kind() != std::io::ErrorKind::NotFound {
-                    tracing::warn!("cannot read {}: {error}", self.hosts_file.display());
+                    tracing::warn!(
+                        "cannot read {} (setting dns_hostsfile): {error}",
+                        self.hosts_file.display()
+                    );
                 }
                 Vec::new()
             });
