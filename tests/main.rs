@@ -8,7 +8,10 @@
 mod harness;
 
 mod admin;
+mod admin_access;
+mod admin_bounds;
 mod admin_input;
+mod admin_words;
 mod algorithms;
 mod authors;
 mod bad_input;
