@@ -1,11 +1,12 @@
-//! What a pick costs: the shipped round robin as a component, and the same code compiled in; every balancer
-//! that ships, for few endpoints and for many; what a changed table costs them; and what a prompt costs that is
-//! compared with others.
+//! The cost of a pick: of the round robin that ships, as a component and compiled in; of every
+//! balancer that ships, with few and with many endpoints; of a change of the table; and of a prompt
+//! that is compared with others.
 //!
 //!     cargo bench --profile dist -p pointsman-benches --bench pick
 //!
-//! All take the upstream's lock and hand out a counted reference to the endpoint, as a request needs it. The
-//! difference between a component and the same compiled in is the price of the component.
+//! Each pick takes the upstream's lock and returns a counted reference to the endpoint, as a
+//! request needs it. The difference between the component and the same code compiled in is the cost
+//! of the component.
 
 #![expect(
     clippy::unwrap_used,
@@ -35,13 +36,13 @@ fn table(length: u64) -> Arc<[Arc<Endpoint>]> {
         .collect()
 }
 
-/// A balancer that ships, with a table of its own.
-struct Seated {
+/// A balancer that ships, loaded as a component, with the folder of its compiled form.
+struct Loaded {
     balancer: Balancer,
     _cache: tempfile::TempDir,
 }
 
-fn seated(name: &str) -> Seated {
+fn loaded(name: &str) -> Loaded {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::new(Settings {
         pick_timeout: Duration::from_millis(20),
@@ -56,13 +57,13 @@ fn seated(name: &str) -> Seated {
     .unwrap();
     let shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();
     let plugin = engine.load_trusted(shipped.component).unwrap();
-    Seated {
+    Loaded {
         balancer: Balancer::new(engine, "bench", plugin, "{}".into()),
         _cache: folder,
     }
 }
 
-/// Picks in turn, of requests that all have another key.
+/// Picks one after the other, for requests with different keys.
 fn picks(bencher: &mut criterion::Bencher<'_>, balancer: &Balancer) {
     let mut request = Request {
         now: 0,
@@ -82,9 +83,9 @@ fn picks(bencher: &mut criterion::Bencher<'_>, balancer: &Balancer) {
 }
 
 fn component(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
-    let seated = seated(name);
+    let loaded = loaded(name);
     let table = table(length);
-    // Some work and some latencies, so that there is something to compare.
+    // Some requests in flight and some latencies, so that endpoints differ.
     let mut in_flight = Vec::new();
     for endpoint in &*table {
         let load = endpoint.id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -93,21 +94,21 @@ fn component(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
             in_flight.push(InFlight::new(Arc::clone(endpoint)));
         }
     }
-    seated.balancer.set_endpoints(table);
-    picks(bencher, &seated.balancer);
+    loaded.balancer.set_endpoints(table);
+    picks(bencher, &loaded.balancer);
 }
 
-/// One endpoint of many, each with requests in flight, leaves or comes back; with the first pick after that, so
-/// that nothing is put off to it unseen.
+/// One of many endpoints, all with requests in flight, leaves or joins. The first pick after that
+/// is included, because a balancer may leave work to it.
 fn change(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
-    let seated = seated(name);
+    let loaded = loaded(name);
     let all = table(length);
     let busy = all
         .iter()
         .map(|endpoint| InFlight::new(Arc::clone(endpoint)));
     let busy: Vec<InFlight> = busy.collect();
     let less: Arc<[Arc<Endpoint>]> = all[1..].into();
-    seated.balancer.set_endpoints(Arc::clone(&all));
+    loaded.balancer.set_endpoints(Arc::clone(&all));
     let request = Request {
         now: 0,
         entropy: 0,
@@ -115,17 +116,17 @@ fn change(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
         attempt: 0,
         facts: None,
     };
-    seated.balancer.pick(request, &[], drop);
+    loaded.balancer.pick(request, &[], drop);
     let mut turn = false;
     bencher.iter(|| {
         turn = !turn;
         let table = if turn { &less } else { &all };
-        seated.balancer.set_endpoints(Arc::clone(table));
-        seated.balancer.pick(request, &[], drop);
+        loaded.balancer.set_endpoints(Arc::clone(table));
+        loaded.balancer.pick(request, &[], drop);
     });
     drop(busy);
-    seated.balancer.pick(request, &[], drop);
-    let counters = seated.balancer.counters();
+    loaded.balancer.pick(request, &[], drop);
+    let counters = loaded.balancer.counters();
     assert_eq!((counters.host_choices, counters.instances), (0, 1));
 }
 
@@ -141,12 +142,12 @@ fn compiled_in(bencher: &mut criterion::Bencher<'_>, length: u64) {
     let endpoints = Endpoints::new(endpoints);
     let mut balancer = RoundRobin::default();
     balancer.endpoints_changed(&endpoints);
-    let seat = Mutex::new((balancer, endpoints));
+    let lock = Mutex::new((balancer, endpoints));
     let mut request = guest_sdk::Request::default();
     bencher.iter(|| {
         request.now += 1;
         request.entropy = request.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let (balancer, endpoints) = &mut *seat.lock();
+        let (balancer, endpoints) = &mut *lock.lock();
         let position = balancer.pick(black_box(&request), endpoints)?;
         table.get(position).map(Arc::clone)
     });
@@ -190,11 +191,11 @@ fn changes(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A request for a completion.
+/// A request of OpenAI's completions API.
 struct Completion(Vec<u8>);
 
 impl Completion {
-    /// One whose body has so many bytes, in a conversation of its own.
+    /// A request with a body of `bytes` bytes, whose prompt is that of a conversation of its own.
     fn new(conversation: usize, bytes: usize) -> Self {
         let said = format!("This is conversation {conversation}, and no other one. ");
         let prompt = said.repeat(bytes / said.len() + 1);
@@ -225,12 +226,12 @@ impl Facts for Completion {
     }
 }
 
-/// Prompts of 64 conversations in turn, all of which are known.
+/// Prompts of 64 conversations in turn, all of which the balancer has seen.
 fn prompts(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("prompt");
     for bytes in [256, 1 << 10, 4 << 10, 16 << 10] {
-        let seated = seated("prefix-affinity");
-        seated.balancer.set_endpoints(table(100));
+        let loaded = loaded("prefix-affinity");
+        loaded.balancer.set_endpoints(table(100));
         let asked: Vec<Completion> = (0..64).map(|n| Completion::new(n, bytes)).collect();
         group.bench_with_input(
             BenchmarkId::new("prefix-affinity", bytes),
@@ -246,11 +247,11 @@ fn prompts(criterion: &mut Criterion) {
                         attempt: 0,
                         facts: Some(&asked[number as usize % asked.len()]),
                     };
-                    seated.balancer.pick(black_box(request), &[], drop);
+                    loaded.balancer.pick(black_box(request), &[], drop);
                 });
             },
         );
-        let counters = seated.balancer.counters();
+        let counters = loaded.balancer.counters();
         assert_eq!(counters.host_choices, 0, "{counters:?}");
     }
     group.finish();
