@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Keeps the inputs of a fuzz target as lines of text, which can be read, compared and merged.
+"""Stores the inputs of a fuzz target as lines of text, which can be read, compared and merged.
 
     corpus.py unpack TARGET FOLDER    writes a file for each line of corpus/TARGET.txt
     corpus.py pack TARGET FOLDER      writes a line for each file of the folder
 
-A line holds the bytes as they are, but for `\\\\` and `\\xNN` where they are not plain ASCII.
+A line has the bytes unchanged, except for `\\\\` and `\\xNN` where they are not plain ASCII.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def main(action, target, folder):
     folder = pathlib.Path(folder)
     if action == "unpack":
         folder.mkdir(parents=True, exist_ok=True)
-        # A last line that is empty is an input as well.
+        # An empty last line is an input, too.
         for line in lines.read_text("ascii").split("\n")[:-1]:
             data = unescape(line)
             (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)

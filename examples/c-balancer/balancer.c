@@ -1,4 +1,4 @@
-/* The endpoint with the fewest requests in flight for its weight; of several, each in its turn. */
+/* Picks the endpoint with the fewest requests in flight for its weight; equal endpoints take turns. */
 
 #include <stdlib.h>
 
@@ -17,15 +17,15 @@ static const struct description description = {
 static struct endpoint *table;
 static size_t count;
 
-/* Position that the last request went to. */
+/* Position of the last pick. */
 static size_t last;
 
-/* The gateway puts texts and lists into memory that this returns. */
+/* Allocates the memory into which the gateway writes strings and lists. */
 __attribute__((export_name("cabi_realloc"))) void *
 cabi_realloc(void *old, size_t old_size, size_t alignment, size_t size)
 {
     (void)old_size;
-    /* Of nothing, there is nothing to free either. */
+    /* Nothing is allocated for size 0, so nothing has to be freed. */
     if (size == 0)
         return (void *)alignment;
     void *memory = realloc(old, size);
@@ -39,7 +39,7 @@ POLICY("describe") const struct description *describe(void)
     return &description;
 }
 
-/* The schema lets nothing but {} through. */
+/* The settings are always {}, because the schema accepts nothing else. */
 POLICY("configure") const struct outcome *configure(char *config, size_t length)
 {
     static const struct outcome fine = {0};
@@ -64,7 +64,7 @@ POLICY("pick-by-load") const struct choice *pick_by_load(REQUEST, uint32_t *load
     size_t best = 0;
     for (size_t step = 1; step <= count && count <= length; step++) {
         size_t position = (last + step) % count;
-        /* Load for each unit of weight is compared without a division. */
+        /* Compares the load for each unit of weight without a division. */
         uint64_t mine = (uint64_t)load[position] * table[best].weight;
         uint64_t its = (uint64_t)load[best] * table[position].weight;
         if (step == 1 || mine < its)
@@ -78,7 +78,7 @@ POLICY("pick-by-load") const struct choice *pick_by_load(REQUEST, uint32_t *load
     return &choice;
 }
 
-/* Asked only of a balancer that wants no columns. */
+/* The gateway calls this only if describe names no columns. */
 POLICY("pick") const struct choice *pick(REQUEST)
 {
     static const struct choice none = {0};

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds target/c-balancer.wasm. The tools come from PyPI (a C compiler with a libc for WebAssembly) and
-# from npm (core module to component), and stay in target/.
+# Builds target/c-balancer.wasm. Installs the tools into target/: a C compiler with a libc for
+# WebAssembly from PyPI, and from npm the one that turns a core module into a component.
 set -euo pipefail
 cd "$(dirname "$0")"
 mkdir -p target/node
 
-# Installed once, and again when the versions change.
+# The tools are installed once, and again when their versions change.
 if ! cmp -s requirements.txt target/python/requirements.txt; then
     rm -rf target/python
     python3 -m venv target/python
@@ -21,7 +21,7 @@ fi
 wit=../../wit/balancer.wit
 version=$(sed -n 's/^package pointsman:balancer@\(.*\);$/\1/p' "$wit")
 
-# A small stack: what the compiler sets aside unless told otherwise is all that an instance may have.
+# A small stack, because the compiler's default takes all the memory that an instance may have.
 target/python/bin/python -m ziglang cc --target=wasm32-wasi -mexec-model=reactor -Os -s \
     -Wall -Wextra -DVERSION="\"$version\"" -Wl,-z,stack-size=65536 -o target/module.wasm balancer.c
 cp componentize.mjs target/node/

@@ -1,4 +1,4 @@
-// Makes a component of a core module: node componentize.mjs MODULE WIT COMPONENT
+// Turns a core module into a component: node componentize.mjs MODULE WIT COMPONENT
 import { readFile, writeFile } from 'node:fs/promises';
 import { componentEmbed, componentNew } from '@bytecodealliance/jco-transpile/wasm-tools';
 

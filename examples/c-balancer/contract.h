@@ -1,15 +1,15 @@
-/* wit/balancer.wit as C sees it: the canonical ABI of the component model, for WebAssembly of 32 bits.
+/* wit/balancer.wit in C: the canonical ABI of the component model, for 32-bit WebAssembly.
  *
- * Texts and lists are a pointer and a length. What a call brings along was allocated by cabi_realloc
- * and belongs to the callee; what a call returns is read before the next call. Any struct that does
- * not fit into one value is returned by its address. */
+ * Strings and lists are a pointer and a length. Arguments were allocated by cabi_realloc and belong to
+ * the callee; the gateway reads results before the next call. A struct that does not fit into one
+ * value is returned by its address. */
 #ifndef CONTRACT_H
 #define CONTRACT_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* Exports a function of the interface `policy`. Its VERSION is that of the contract: build.sh reads it. */
+/* Exports a function of the interface `policy`. build.sh sets VERSION to the contract's version. */
 #define POLICY(function) \
     __attribute__((export_name("pointsman:balancer/policy@" VERSION "#" function)))
 

@@ -1,10 +1,10 @@
-//! Components and their signatures, as they are uploaded.
+//! Uploaded components and their signatures.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(
     init: {
-        // The host catches what the compiler panics about; libfuzzer's own hook would end the process first.
-        // What is not caught still ends it.
+        // The host catches panics of the compiler, but libfuzzer's own hook would end the process
+        // before that. A panic that is not caught still ends it.
         std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     },
     |input: &[u8]| {

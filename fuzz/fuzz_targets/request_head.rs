@@ -1,4 +1,4 @@
-//! Heads of requests, as bytes of the proxy port.
+//! Heads of requests, as bytes from a client.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| pointsman::fuzzing::request_head(input));

@@ -2,7 +2,7 @@ use super::Random;
 use guest_sdk::{Balancer, Endpoint, Endpoints, Request};
 
 #[test]
-fn every_endpoint_gets_its_turn() {
+fn entropy_decides_which_endpoint_is_picked() {
     let table = (1..=3).map(|id| Endpoint { id, weight: 100 }).collect();
     let endpoints = Endpoints::new(table);
     let picks = (0..6).map(|entropy| {
@@ -16,7 +16,7 @@ fn every_endpoint_gets_its_turn() {
 }
 
 #[test]
-fn an_empty_table_is_refused() {
+fn a_request_is_refused_if_the_table_is_empty() {
     assert_eq!(
         Random.pick(&Request::default(), &Endpoints::default()),
         None
