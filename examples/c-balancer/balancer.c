@@ -1,4 +1,4 @@
-/* Picks the endpoint with the fewest requests in flight for its weight; equal endpoints take turns. */
+/* Picks the endpoint with the fewest requests in flight for its weight; equal ones take turns. */
 
 #include <stdlib.h>
 

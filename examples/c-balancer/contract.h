@@ -1,8 +1,8 @@
 /* wit/balancer.wit in C: the canonical ABI of the component model, for 32-bit WebAssembly.
  *
- * Strings and lists are a pointer and a length. Arguments were allocated by cabi_realloc and belong to
- * the callee; the gateway reads results before the next call. A struct that does not fit into one
- * value is returned by its address. */
+ * Strings and lists are a pointer and a length. Arguments were allocated by cabi_realloc and belong
+ * to the callee; the gateway reads results before the next call. A struct that does not fit into
+ * one value is returned by its address. */
 #ifndef CONTRACT_H
 #define CONTRACT_H
 
