@@ -1,16 +1,16 @@
-//! Endpoints take turns by weight, and one that is much busier than the others is passed over.
+//! Endpoints take turns by weight; an endpoint that is much busier than the others is skipped.
 
 use std::collections::HashMap;
 
 use guest_sdk::{Balancer, Column, Endpoints, Request};
 use serde::Deserialize;
 
-/// What `pointsman.balancer_config` of an upstream may say.
+/// The settings in `pointsman.balancer_config` of an upstream.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
-    /// Requests in flight that an endpoint may have, in percent of its share of them all. One that has
-    /// more is passed over. At least 100, so that there always is one that is not.
+    /// Requests in flight that an endpoint may have, in percent of its share of all. An endpoint with
+    /// more is skipped. At least 100, so that there always is an endpoint that is not skipped.
     limit: u32,
 }
 
@@ -20,20 +20,20 @@ impl Default for Settings {
     }
 }
 
-/// The balancer. There is one for each upstream, its calls come one at a time, and its fields are what
-/// it remembers from one to the next.
+/// The balancer. There is one instance for each upstream. The gateway calls it one call at a time, and
+/// its fields keep its state between calls.
 #[derive(Debug, Default)]
 struct Turns {
     settings: Settings,
-    /// How long each endpoint has waited for its turn: it grows by the endpoint's weight with each pick,
-    /// and the one that has waited longest is chosen. In the order of the table.
+    /// How long each endpoint has waited for its turn, in the order of the table. It grows by the
+    /// endpoint's weight with each pick, and the endpoint that has waited longest is picked.
     waited: Vec<i64>,
-    /// The ids of the table. What is remembered of an endpoint belongs to its id, since positions shift.
+    /// The ids of the table. State of an endpoint is kept by its id, because positions change.
     ids: Vec<u64>,
 }
 
 impl Balancer for Turns {
-    /// Checked before `configure` sees any settings.
+    /// The gateway checks settings against it before it calls `configure`.
     const CONFIG_SCHEMA: &'static str = r#"{
         "type": "object",
         "properties": {
@@ -48,7 +48,7 @@ impl Balancer for Turns {
         "additionalProperties": false
     }"#;
 
-    /// What `pick` reads of the load. A balancer that reads none is cheaper.
+    /// The load columns that `pick` reads. A balancer without any is cheaper.
     const COLUMNS: &'static [Column] = &[Column::InFlight];
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
@@ -60,7 +60,7 @@ impl Balancer for Turns {
         let known: HashMap<u64, i64> = self.ids.drain(..).zip(self.waited.drain(..)).collect();
         self.ids
             .extend(endpoints.iter().map(|endpoint| endpoint.id));
-        // Who joins has not waited yet.
+        // An endpoint that joins has not waited yet.
         let waited = |id: &u64| known.get(id).copied().unwrap_or(0);
         self.waited.extend(self.ids.iter().map(waited));
     }
@@ -75,8 +75,8 @@ impl Balancer for Turns {
             .iter()
             .map(|&count| u64::from(count))
             .sum();
-        // Requests in flight for each unit of weight, this one among them. Floating point is the same
-        // on every machine here, so the same calls still give the same picks.
+        // Requests in flight for each unit of weight, including this one. WebAssembly's floating point
+        // is the same on every machine, so the same calls still give the same picks.
         let mean = (in_flight + 1) as f64 / weights as f64;
         let most = mean * f64::from(self.settings.limit) / 100.0;
 
@@ -94,7 +94,7 @@ impl Balancer for Turns {
             }
         }
         let chosen = chosen?;
-        // What all have waited stays the same in sum, so nobody has more to catch up on than a round.
+        // The sum of all waiting times stays the same, so no endpoint falls more than a round behind.
         self.waited[chosen] -= waiting;
         Some(chosen)
     }

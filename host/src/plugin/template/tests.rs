@@ -15,7 +15,7 @@ fn balancer(table: &Endpoints) -> Turns {
     balancer
 }
 
-/// The positions of so many picks, with the same load at each.
+/// The positions of `count` picks, all with the same load.
 fn picks(balancer: &mut Turns, table: &Endpoints, load: &[u32], count: usize) -> Vec<usize> {
     let loaded = table.clone().with_column(Column::InFlight, load);
     let pick = |_| balancer.pick(&Request::default(), &loaded);
@@ -23,14 +23,14 @@ fn picks(balancer: &mut Turns, table: &Endpoints, load: &[u32], count: usize) ->
 }
 
 #[test]
-fn turns_go_by_weight() {
+fn turns_are_in_proportion_to_weights() {
     let table = endpoints(&[1, 2]);
     let picks = picks(&mut balancer(&table), &table, &[0, 0], 6);
     assert_eq!(picks, [1, 0, 1, 1, 0, 1]);
 }
 
 #[test]
-fn a_busy_endpoint_is_passed_over() {
+fn a_busy_endpoint_is_skipped() {
     let table = endpoints(&[1, 1]);
     let picks = picks(&mut balancer(&table), &table, &[9, 0], 3);
     assert_eq!(picks, [1, 1, 1]);
@@ -46,18 +46,18 @@ fn the_limit_is_a_setting() {
 }
 
 #[test]
-fn who_stays_keeps_its_turn() {
+fn an_endpoint_that_stays_keeps_its_turn() {
     let before = endpoints(&[1, 1, 1]);
     let mut balancer = balancer(&before);
     assert_eq!(picks(&mut balancer, &before, &[0, 0, 0], 1), [0]);
-    // The one that had its turn is now second.
+    // The endpoint that had its turn is now second in the table.
     let after = Endpoints::new(vec![before[1], before[0], before[2]]);
     balancer.endpoints_changed(&after);
     assert_eq!(picks(&mut balancer, &after, &[0, 0, 0], 2), [0, 2]);
 }
 
 #[test]
-fn without_endpoints_there_is_none() {
+fn without_endpoints_there_is_no_pick() {
     let table = endpoints(&[]);
     assert!(picks(&mut balancer(&table), &table, &[], 1).is_empty());
 }
