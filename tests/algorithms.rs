@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Setup, Tally};
+use crate::harness::{Backend, Gateway, Load, Setup};
 
 /// All that ship, but the one that needs a field of its own.
 const ALL: [&str; 9] = [
@@ -51,7 +51,7 @@ fn every_shipped_balancer_serves_by_itself() {
             settings["hash_on_header"] = "x-none".into();
         }
         set(&gateway, &settings);
-        let tally = Tally::of(gateway.proxy, "/", 4, 50);
+        let tally = Load::run(gateway.proxy, "/", 4, 50);
         assert_eq!(tally.failures, [""; 0], "{name}");
         // Without a key, or idle, everybody gets some; but all requests begin alike here.
         let least = if name == "prefix-affinity" { 1 } else { 4 };
@@ -310,10 +310,10 @@ fn a_session_stays_with_its_target_while_that_is_there() {
 #[test]
 fn latency_and_prequal_leave_a_slow_target_alone() {
     let (gateway, backends) = with_backends();
-    backends[3].turn(0, 60);
+    backends[3].respond_with(0, 60);
     for name in ["latency", "prequal"] {
         set(&gateway, &json!({"algorithm": name}));
-        let tally = Tally::of(gateway.proxy, "/", 4, 100);
+        let tally = Load::run(gateway.proxy, "/", 4, 100);
         let slow = tally.by_backend.get("d").copied().unwrap_or(0);
         // A quarter would be 100.
         assert!(slow <= 40, "{name}: {tally:?}");
@@ -331,7 +331,7 @@ fn the_least_busy_is_exact_over_all_workers() {
         std::thread::scope(|scope| {
             // Each waits at its target for long enough that all of them are there at once.
             for _ in 0..40 {
-                scope.spawn(|| Tally::of(gateway.proxy, "/delay/1500", 1, 1));
+                scope.spawn(|| Load::run(gateway.proxy, "/delay/1500", 1, 1));
             }
             let start = Instant::now();
             loop {
@@ -436,7 +436,7 @@ fn a_left_over_session_cookie_does_not_get_in_the_way_of_hashing() {
 fn a_target_that_says_that_it_is_full_is_left_alone() {
     let (gateway, backends) = with_backends();
     for (backend, load) in backends.iter().zip(["0.99", "0.2", "0.2", "0.2"]) {
-        backend.answer_with(
+        backend.respond_with_header(
             "endpoint-load-metrics",
             &format!("TEXT cpu_utilization={load}"),
         );
@@ -447,7 +447,7 @@ fn a_target_that_says_that_it_is_full_is_left_alone() {
         &json!({"algorithm": "prequal", "pointsman": {"balancer_config": config}}),
     );
     // What they say is not known before they have answered.
-    let tally = Tally::of(gateway.proxy, "/", 2, 200);
+    let tally = Load::run(gateway.proxy, "/", 2, 200);
     assert_eq!(tally.failures, [""; 0]);
     let full = tally.by_backend.get("a").copied().unwrap_or(0);
     // A quarter would be 100.

@@ -39,7 +39,7 @@ fn malformed_requests_are_refused_on_both_ports() {
     for to in [gateway.proxy, gateway.admin] {
         for (case, status) in &cases {
             let mut raw = Raw::connect(to);
-            let answer = raw.send(case.as_bytes()).finish().read_to_end();
+            let answer = raw.send(case.as_bytes()).half_close().read_to_end();
             let shown: String = case.chars().take(60).collect();
             let expected = format!("HTTP/1.1 {status}");
             assert!(answer.starts_with(&expected), "{shown:?}: {answer}");

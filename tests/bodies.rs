@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Raw, Setup, guest, sum};
+use crate::harness::{Backend, Gateway, Raw, Setup, guest, sha256, until};
 
 /// Most that a balancer sees of a body.
 const START: usize = 16 << 10;
@@ -43,7 +43,7 @@ fn post(gateway: &Gateway, body: &[u8]) -> String {
 /// Who got a body, which has to be all of it.
 fn whole(answer: &Value, body: &[u8]) -> String {
     assert_eq!(answer["length"], body.len(), "{answer}");
-    assert_eq!(answer["sum"], sum(body), "{answer}");
+    assert_eq!(answer["sha256"], sha256(body), "{answer}");
     answer["backend"].as_str().unwrap().to_owned()
 }
 
@@ -152,7 +152,7 @@ fn a_pick_waits_for_a_slow_client() {
             .as_u64()
             .unwrap()
     };
-    crate::health::until("it has been asked", || seen() >= 6);
+    until("it has been asked", || seen() >= 6);
     let answer = slow.send(&body[START..]).read_to_end();
     assert_eq!(whole_of(&answer, &body), places[1]);
 }
@@ -229,7 +229,7 @@ fn what_was_read_ahead_is_sent_again_with_the_rest() {
         Some("a") => (&backends[0], "b"),
         _ => (&backends[1], "a"),
     };
-    failing.turn(503, 0);
+    failing.respond_with(503, 0);
     // A body that is kept goes to the other one, as it was.
     for length in [1, START, 40_000] {
         let mut body = long(b'0');

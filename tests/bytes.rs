@@ -209,7 +209,7 @@ fn a_report_of_load_is_read_whatever_else_it_names() {
             &json!({"algorithm": "prequal", "pointsman": asks}),
         );
         for backend in &backends {
-            backend.answer_with("endpoint-load-metrics", report);
+            backend.respond_with_header("endpoint-load-metrics", report);
         }
         // What they say is not asked for before a balancer is there that wants it.
         for _ in 0..20 {

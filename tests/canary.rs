@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Reply, Setup, Tally, guest};
+use crate::harness::{Backend, Gateway, Load, Reply, Setup, guest, until};
 
 /// A gateway whose upstream `u` follows the balancer `mine`. Its active version sends requests to the
 /// backend `stable`; the one that waits, whose digest is returned, to the backend `canary`.
@@ -66,7 +66,7 @@ impl Case {
 
     /// Who answers so many requests, none of which fails.
     fn answers(&self, requests: usize) -> (u64, u64) {
-        let mut tally = Tally::of(self.gateway.proxy, "/", 4, requests / 4);
+        let mut tally = Load::run(self.gateway.proxy, "/", 4, requests / 4);
         assert_eq!(tally.failures, [""; 0]);
         let mut of = |name| tally.by_backend.remove(name).unwrap_or(0);
         (of("stable"), of("canary"))
@@ -202,7 +202,7 @@ fn one_that_traps_returns_and_costs_no_request() {
 #[test]
 fn one_whose_requests_fail_returns() {
     let case = Case::new();
-    case.canary.turn(500, 0);
+    case.canary.respond_with(500, 0);
     case.begin(json!({"share_percent": 50, "max_error_percent": 10, "min_requests": 20}));
     let returned = case.await_state("returned");
     assert_eq!(
@@ -212,7 +212,7 @@ fn one_whose_requests_fail_returns() {
     assert_eq!(case.answers(40), (40, 0));
 
     // Beside those of the active version that fail as often, they are nothing special.
-    case.stable.turn(503, 0);
+    case.stable.respond_with(503, 0);
     case.begin(json!({"share_percent": 50, "max_error_ratio": 2, "min_requests": 20}));
     for _ in 0..200 {
         case.gateway.get("/");
@@ -220,7 +220,7 @@ fn one_whose_requests_fail_returns() {
     let shown = case.shown();
     assert_eq!(shown["state"], "running", "{shown}");
     assert_eq!(shown["figures"]["stable"]["recent"]["error_percent"], 100.0);
-    case.stable.turn(0, 0);
+    case.stable.respond_normally();
     case.begin(json!({"share_percent": 50, "max_error_ratio": 2, "min_requests": 20}));
     let returned = case.await_state("returned");
     let reason = returned["reason"].as_str().unwrap();
@@ -230,7 +230,7 @@ fn one_whose_requests_fail_returns() {
 #[test]
 fn one_whose_requests_are_slow_returns() {
     let case = Case::new();
-    case.canary.turn(0, 100);
+    case.canary.respond_with(0, 100);
     case.begin(json!({"share_percent": 50, "max_p99_ms": 50, "min_requests": 10}));
     let returned = case.await_state("returned");
     let reason = returned["reason"].as_str().unwrap();
@@ -257,7 +257,7 @@ fn it_goes_on_after_a_restart() {
     let path = "/balancers/mine";
     case.gateway.admin_json("PATCH", path, &tags).expect(200);
     assert_eq!(case.shown()["figures"]["canary"]["picks"], 20);
-    case.canary.turn(500, 0);
+    case.canary.respond_with(500, 0);
     case.await_state("returned");
     assert_eq!(case.answers(20), (20, 0));
 }
@@ -344,9 +344,9 @@ fn one_that_has_passed_is_promoted_if_that_was_asked_for() {
     assert_eq!(state_of(&case, &case.digest), "canary");
     let (stable, canary) = case.answers(100);
     assert!(stable > 0 && canary > 0, "{stable} {canary}");
-    case.canary.turn(500, 0);
+    case.canary.respond_with(500, 0);
     case.await_state("returned");
-    case.canary.turn(0, 0);
+    case.canary.respond_normally();
 
     let mut bounds = bounds;
     bounds["promote"] = json!(true);
@@ -359,7 +359,7 @@ fn one_that_has_passed_is_promoted_if_that_was_asked_for() {
         shown["usage"]["u"]["version"] == case.digest
     };
     // Nobody has waited for an answer, so it may be a moment until it is in effect.
-    crate::health::until("it serves", serves);
+    until("it serves", serves);
     assert_eq!(case.answers(20), (0, 20));
 }
 
@@ -523,7 +523,7 @@ fn settings_must_fit_it() {
         .send(gateway.admin, "POST", versions, &[], body)
         .json();
     let id = made["id"].as_str().unwrap();
-    crate::health::until("it is checked", || {
+    until("it is checked", || {
         get(gateway, &format!("{versions}/{id}"))["state"] != "checking"
     });
     post(gateway, &format!("{versions}/{id}/promote")).expect(200);

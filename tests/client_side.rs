@@ -8,8 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 use socket2::SockRef;
 
-use crate::harness::{Backend, Gateway, Raw, Setup, exchange, sum};
-use crate::health::until;
+use crate::harness::{
+    Backend, Gateway, Raw, Setup, exchange, guest, patch_upstream, set_passive_checks, sha256,
+    until,
+};
 
 fn with_backend(setup: Setup) -> (Gateway, Backend) {
     let gateway = setup.start();
@@ -32,7 +34,7 @@ fn in_flight(gateway: &Gateway) -> f64 {
 
 /// Reads an answer of the backend to its end.
 fn read_answer(raw: &mut Raw) -> String {
-    let head = raw.read_until("\"sum\":\"");
+    let head = raw.read_until("\"sha256\":\"");
     head + &raw.read_until("\"}")
 }
 
@@ -70,7 +72,7 @@ fn a_client_that_half_closes_gets_its_answer() {
         ] {
             let before = backend.served();
             let mut raw = Raw::connect(gateway.proxy);
-            let answer = raw.send(request.as_bytes()).finish().read_to_end();
+            let answer = raw.send(request.as_bytes()).half_close().read_to_end();
             let head = answer.get(..12).unwrap_or_default();
             assert!(head.ends_with(" 200"), "{request}: {answer}");
             assert!(answer.ends_with('}'), "{request}: {answer}");
@@ -81,11 +83,12 @@ fn a_client_that_half_closes_gets_its_answer() {
     for _ in 0..20 {
         let mut raw = Raw::connect(gateway.proxy);
         let two = "GET / HTTP/1.1\r\nhost: h\r\n\r\n".repeat(2);
-        let answers = raw.send(two.as_bytes()).finish().read_to_end();
+        let answers = raw.send(two.as_bytes()).half_close().read_to_end();
         assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
     }
     let mut raw = Raw::connect(gateway.proxy);
-    raw.send(b"GET /bytes/3000000 HTTP/1.0\r\n\r\n").finish();
+    raw.send(b"GET /bytes/3000000 HTTP/1.0\r\n\r\n")
+        .half_close();
     let answer = raw.read_to_end();
     assert_eq!(answer.split_once("\r\n\r\n").unwrap().1.len(), 3_000_000);
 }
@@ -219,7 +222,7 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_taken() {
             let answer = raw.read_to_end();
             assert!(answer.starts_with("HTTP/1.1 200"), "{chunks:?}: {answer}");
             assert!(
-                answer.contains(&sum(body.as_bytes())),
+                answer.contains(&sha256(body.as_bytes())),
                 "{chunks:?}: {answer}"
             );
         }
@@ -244,7 +247,7 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_taken() {
         metric(&gateway, "kong_nginx_requests_total") > requests
     });
     let answer = read_answer(raw.send(b"3\r\nabc\r\n0\r\n\r\n"));
-    assert!(answer.contains(&sum(b"abc")), "{answer}");
+    assert!(answer.contains(&sha256(b"abc")), "{answer}");
     // A line feed that is data ends nothing, however long the rest takes.
     let mut raw = Raw::connect(gateway.proxy);
     let served = backend.served();
@@ -255,7 +258,7 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_taken() {
     assert_eq!(backend.served(), served + 2);
     raw.send(b"c\r\n0\r\n\r\n");
     let answer = read_answer(&mut raw);
-    assert!(answer.contains(&sum(b"ab\n\nc")), "{answer}");
+    assert!(answer.contains(&sha256(b"ab\n\nc")), "{answer}");
 }
 
 #[test]
@@ -375,7 +378,7 @@ fn an_idle_gateway_is_small() {
     let gateway = Gateway::start();
     let resident = gateway.resident_bytes();
     println!("an idle gateway holds {} KiB", resident >> 10);
-    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", gateway.id())).unwrap();
+    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", gateway.pid())).unwrap();
     let anonymous = rollup
         .lines()
         .find_map(|line| line.strip_prefix("Anonymous:"));
@@ -425,7 +428,7 @@ fn a_slow_upload_holds_no_endpoint() {
         }
         let answer = raw.read_to_end();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.contains(&sum(&whole)), "{answer}");
+        assert!(answer.contains(&sha256(&whole)), "{answer}");
         // Its length is known by now, and told.
         assert!(answer.contains("\"content-length\":\"60000\""), "{answer}");
     }
@@ -441,7 +444,7 @@ fn a_long_body_and_one_that_must_not_be_buffered_are_passed_on_as_they_come() {
         raw.send(head.as_bytes()).send(&vec![b'x'; sent]);
         until("the endpoint is asked", || backend.served() > served);
         let answer = read_answer(raw.send(&vec![b'x'; length - sent]));
-        assert!(answer.contains(&sum(&vec![b'x'; length])), "{answer}");
+        assert!(answer.contains(&sha256(&vec![b'x'; length])), "{answer}");
     };
     starts("/", 1001, 10);
     let mut raw = Raw::connect(gateway.proxy);
@@ -450,7 +453,7 @@ fn a_long_body_and_one_that_must_not_be_buffered_are_passed_on_as_they_come() {
     raw.send(format!("3e9\r\n{}\r\n", "x".repeat(1001)).as_bytes());
     until("the endpoint is asked", || backend.served() > served);
     let answer = read_answer(raw.send(b"2\r\nxx\r\n0\r\n\r\n"));
-    assert!(answer.contains(&sum(&vec![b'x'; 1003])), "{answer}");
+    assert!(answer.contains(&sha256(&vec![b'x'; 1003])), "{answer}");
     let route = json!({"name": "raw", "paths": ["/raw"], "request_buffering": false});
     gateway
         .admin_json("POST", "/services/u-service/routes", &route)
@@ -549,9 +552,7 @@ fn both_ports_answer_when_files_run_out() {
     gateway
         .admin("POST", "/services", &[("url", "http://other.test")])
         .expect(201);
-    gateway
-        .upload("own", crate::harness::guest("reads-body"))
-        .expect(201);
+    gateway.upload("own", guest("reads-body")).expect(201);
     drop(clients);
     until("there is room again", || gateway.get("/").status == 200);
     // Nor can clients of the Admin API starve the proxy, or each other for ever.
@@ -612,14 +613,14 @@ fn every_line_about_a_request_has_its_id() {
     gateway
         .admin("PATCH", "/services/u-service", &[("retries", "0")])
         .expect(200);
-    crate::health::passive(&gateway, &json!({"tcp_failures": 1}));
+    set_passive_checks(&gateway, &json!({"tcp_failures": 1}));
     let id = |reply: &crate::harness::Reply| reply.header("x-kong-request-id").to_owned();
     let failed = id(&gateway.get("/").expect(502));
     let without = id(&gateway.get("/").expect(503));
     gateway
-        .upload("reads-body", crate::harness::guest("reads-body"))
+        .upload("reads-body", guest("reads-body"))
         .expect(201);
-    crate::health::set(&gateway, &json!({"algorithm": "reads-body"}));
+    patch_upstream(&gateway, &json!({"algorithm": "reads-body"}));
     let path = format!("/upstreams/u/targets/{refusing}/healthy");
     gateway.admin("PUT", &path, &[]).expect(204);
     let spoken = id(&gateway.get("/").expect(502));

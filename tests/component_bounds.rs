@@ -6,8 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::balancers::long_component;
-use crate::harness::{Backend, Gateway, Load, Setup, guest};
-use crate::health::until;
+use crate::harness::{Backend, Gateway, Load, Setup, guest, until};
 
 /// Files of compiled components.
 fn compiled(data_dir: &Path) -> Vec<String> {
@@ -173,7 +172,7 @@ fn compilers_are_few_and_end_with_their_gateway() {
         .arg("--balancer-compile-timeout", 600)
         .arg("--balancer-upload", 65_536)
         .start();
-    let id = gateway.id();
+    let id = gateway.pid();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = (cores / 2).clamp(1, 4);
     std::thread::scope(|scope| {

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Raw, RawServer, Setup, guest};
-use crate::health::{active, health, is, passive, set, until};
+use crate::harness::{
+    Backend, Gateway, Raw, RawServer, Setup, active_checks, guest, has_health, health,
+    patch_upstream, set_passive_checks, until,
+};
 
 /// A gateway with one target.
 fn before(target: SocketAddr) -> Gateway {
@@ -167,7 +169,7 @@ fn what_arrived_before_a_request_was_sent_is_not_its_answer() {
     let slow = json!({
         "algorithm": "heavy", "pointsman": {"balancer_config": {"steps": 100_000_000, "bytes": 0}},
     });
-    set(&gateway, &slow);
+    patch_upstream(&gateway, &slow);
     let mut client = Raw::connect(gateway.proxy);
     let mut ask = |unasked: Option<&'static str>, method: &str| {
         let length = if method == "POST" {
@@ -202,10 +204,10 @@ fn what_arrived_before_a_request_was_sent_is_not_its_answer() {
 fn a_target_whose_responses_break_off_is_taken_out() {
     let good = Backend::start("good");
     for (broken, _) in BROKEN {
-        let server = RawServer::saying(format!("HTTP/1.1 200 OK\r\n{broken}"));
+        let server = RawServer::responding_with(format!("HTTP/1.1 200 OK\r\n{broken}"));
         let gateway = Gateway::start();
         gateway.balanced(&[(good.address, 100), (server.address, 100)]);
-        passive(&gateway, &json!({"tcp_failures": 2}));
+        set_passive_checks(&gateway, &json!({"tcp_failures": 2}));
         let answers: Vec<String> = (0..8).map(|_| get_and_close(&gateway)).collect();
         let whole = answers.iter().filter(|answer| answer.contains("x-backend"));
         assert_eq!(whole.count(), 6, "{broken:?}: {answers:?}");
@@ -253,7 +255,7 @@ fn a_body_that_stops_is_a_timeout_and_one_that_ends_is_none() {
     gateway
         .admin("PATCH", "/services/u-service", &[("read_timeout", "100")])
         .expect(200);
-    passive(&gateway, &json!({"timeouts": 1, "tcp_failures": 1}));
+    set_passive_checks(&gateway, &json!({"timeouts": 1, "tcp_failures": 1}));
     assert!(get_and_close(&gateway).ends_with("abc"));
     let (state, known) = health(&gateway, hanging.address);
     assert_eq!(state, "UNHEALTHY");
@@ -265,9 +267,9 @@ fn a_body_that_stops_is_a_timeout_and_one_that_ends_is_none() {
         "\r\nabc",
         "content-length: 0\r\n\r\n",
     ] {
-        let server = RawServer::saying(format!("HTTP/1.1 200 OK\r\n{whole}"));
+        let server = RawServer::responding_with(format!("HTTP/1.1 200 OK\r\n{whole}"));
         let gateway = before(server.address);
-        passive(&gateway, &json!({"timeouts": 1, "tcp_failures": 1}));
+        set_passive_checks(&gateway, &json!({"timeouts": 1, "tcp_failures": 1}));
         for _ in 0..3 {
             get_and_close(&gateway);
         }
@@ -291,7 +293,7 @@ fn a_client_that_leaves_in_the_middle_is_no_failure_of_the_target() {
         let _ = gone.send(());
     });
     let gateway = before(server.address);
-    passive(&gateway, &json!({"timeouts": 1, "tcp_failures": 1}));
+    set_passive_checks(&gateway, &json!({"timeouts": 1, "tcp_failures": 1}));
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
     assert!(raw.read_until("abc").ends_with("abc"));
@@ -305,7 +307,7 @@ fn a_client_that_leaves_in_the_middle_is_no_failure_of_the_target() {
 #[test]
 fn outliers_and_canaries_see_what_breaks_off() {
     let good = ["a", "b", "c", "d", "e"].map(Backend::start);
-    let broken = RawServer::saying("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc");
+    let broken = RawServer::responding_with("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc");
     let gateway = Gateway::start();
     let addresses = good.iter().map(|backend| backend.address);
     let targets: Vec<_> = addresses.chain([broken.address]).map(|a| (a, 1)).collect();
@@ -313,7 +315,7 @@ fn outliers_and_canaries_see_what_breaks_off() {
     let outliers = json!({
         "success_rate": true, "interval": 2, "request_volume": 5, "base_ejection_time": 60,
     });
-    set(
+    patch_upstream(
         &gateway,
         &json!({"pointsman": {"outlier_detection": outliers}}),
     );
@@ -377,9 +379,9 @@ fn a_probe_reads_a_whole_answer() {
     ];
     let gateway = Gateway::start();
     gateway.balanced(&[]);
-    set(&gateway, &active("http", &json!({})));
+    patch_upstream(&gateway, &active_checks("http", &json!({})));
     for (answer, well) in cases {
-        let server = RawServer::saying(answer);
+        let server = RawServer::responding_with(answer);
         gateway.add_target("u", server.address, 100);
         let other = if well { "healthy" } else { "unhealthy" };
         // Begins as the other one, so that there is a change to be seen.
@@ -389,7 +391,7 @@ fn a_probe_reads_a_whole_answer() {
             gateway.admin("PUT", &path, &[]).expect(204);
         }
         until(other, || {
-            is(&gateway, server.address, &other.to_uppercase())
+            has_health(&gateway, server.address, &other.to_uppercase())
         });
         gateway.admin("DELETE", &path, &[]).expect(204);
     }
@@ -401,14 +403,14 @@ fn ends_of_probes(kind: &str, serve: impl Fn(&mut Raw) + Send + Sync + 'static) 
     let noted = Arc::clone(&ends);
     let server = RawServer::start(move |_, mut raw| {
         serve(&mut raw);
-        let end = match raw.read_to_order() {
+        let end = match raw.read_to_close() {
             Ok(_) => "in order".into(),
             Err(error) => error.to_string(),
         };
         noted.lock().unwrap().push(end);
     });
     let gateway = before(server.address);
-    set(&gateway, &active(kind, &json!({})));
+    patch_upstream(&gateway, &active_checks(kind, &json!({})));
     until("probes have ended", || ends.lock().unwrap().len() >= 5);
     ends.lock().unwrap().clone()
 }
@@ -462,9 +464,9 @@ fn what_arrived_before_a_probe_was_sent_is_not_its_answer() {
         raw.send(b"HTTP/1.1 500 Old\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     });
     let gateway = before(server.address);
-    let mut settings = active("http", &json!({}));
+    let mut settings = active_checks("http", &json!({}));
     settings["pointsman"] = json!({"probe": {"reuse_connection": true}});
-    set(&gateway, &settings);
+    patch_upstream(&gateway, &settings);
     until("probes", || server.accepted() >= 10);
     let (state, known) = health(&gateway, server.address);
     assert_eq!(state, "HEALTHY");
@@ -533,7 +535,7 @@ fn a_response_of_another_transfer_coding_is_no_response() {
         "transfer-encoding : gzip, chunked",
     ] {
         let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
-        let server = RawServer::saying(format!("{head}3\r\nabc\r\n0\r\n\r\n"));
+        let server = RawServer::responding_with(format!("{head}3\r\nabc\r\n0\r\n\r\n"));
         let gateway = before(server.address);
         gateway.get("/").expect(502);
     }
@@ -585,7 +587,7 @@ fn a_bare_line_feed_in_trailers_does_not_swallow_the_next_request() {
 
 /// What a client gets of an answer, over a connection that it asks to keep.
 fn answer_to(head: &str, answer: &str) -> String {
-    let server = RawServer::saying(answer);
+    let server = RawServer::responding_with(answer);
     let gateway = before(server.address);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(head.as_bytes()).read_until("\r\n\r\n")
@@ -657,7 +659,7 @@ fn an_old_client_is_not_promised_what_cannot_be_kept() {
     let old = "GET / HTTP/1.0\r\nhost: h\r\nconnection: keep-alive\r\n\r\n";
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
     for unknown in [chunked, "HTTP/1.1 200 OK\r\n\r\nhi"] {
-        let server = RawServer::saying(unknown);
+        let server = RawServer::responding_with(unknown);
         let gateway = before(server.address);
         let got = Raw::connect(gateway.proxy)
             .send(old.as_bytes())
@@ -681,7 +683,7 @@ fn the_headers_of_a_response_are_limited_by_their_bytes() {
         format!("HTTP/1.1 200 OK\r\n{fields}content-length: 2\r\n\r\nhi")
     };
     for count in [100, 127, 128, 129, 500, 2000] {
-        let server = RawServer::saying(answer(count));
+        let server = RawServer::responding_with(answer(count));
         let gateway = before(server.address);
         let got = get_and_close(&gateway);
         assert!(got.starts_with("HTTP/1.1 200 "), "{count}: {got}");
@@ -691,7 +693,7 @@ fn the_headers_of_a_response_are_limited_by_their_bytes() {
             "{count}"
         );
     }
-    let server = RawServer::saying(answer(4000));
+    let server = RawServer::responding_with(answer(4000));
     let gateway = before(server.address);
     gateway.get("/").expect(502);
     gateway.terminate();

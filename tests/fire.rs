@@ -137,7 +137,7 @@ fn targets_die_stand_still_fail_and_grow_slow_and_all_heal() {
 
     // A status is an answer like any other, until it is detected.
     within(2 * interval, &gateway, failing.address, "UNHEALTHY", || {
-        failing.turn(500, 0);
+        failing.respond_with(500, 0);
     });
     // What was under way then is answered, too.
     load.wait_for(2 * clients as u64);
@@ -146,7 +146,7 @@ fn targets_die_stand_still_fail_and_grow_slow_and_all_heal() {
     goes_well("one fails");
 
     // Slow is not down: it keeps its share, and nothing fails.
-    slow.turn(0, 40);
+    slow.respond_with(0, 40);
     load.wait_for(2 * clients as u64);
     load.take();
     load.wait_for(400);
@@ -159,7 +159,7 @@ fn targets_die_stand_still_fail_and_grow_slow_and_all_heal() {
         "{tally:?}"
     );
 
-    slow.turn(0, 0);
+    slow.respond_normally();
     let again = Process::start_on("killed", killed.address);
     within(2 * interval, &gateway, again.address, "HEALTHY", || {});
     within(
@@ -172,7 +172,7 @@ fn targets_die_stand_still_fail_and_grow_slow_and_all_heal() {
         },
     );
     within(2 * interval, &gateway, failing.address, "HEALTHY", || {
-        failing.turn(0, 0);
+        failing.respond_normally();
     });
     goes_well("all are healed");
     load.wait_for(5000);

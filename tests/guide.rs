@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Backend, Gateway, Load, Tally};
+use crate::harness::{Backend, Gateway, Load, help};
 
 #[test]
 fn the_guide_as_it_is_written() {
@@ -42,7 +42,7 @@ fn equal_targets_share_exactly_whatever_connection_a_request_comes_on() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    let tally = Tally::of(gateway.proxy, "/", 8, 100);
+    let tally = Load::run(gateway.proxy, "/", 8, 100);
     assert_eq!(tally.failures, [""; 0]);
     let expected = BTreeMap::from([("one".to_owned(), 400), ("two".to_owned(), 400)]);
     assert_eq!(tally.by_backend, expected);
@@ -58,7 +58,7 @@ fn weights_are_exact_and_smooth() {
         let twos = window.iter().filter(|pick| *pick == "two").count();
         assert_eq!(twos, 2, "{picks:?}");
     }
-    let tally = Tally::of(gateway.proxy, "/", 6, 100);
+    let tally = Load::run(gateway.proxy, "/", 6, 100);
     let expected = BTreeMap::from([("one".to_owned(), 200), ("two".to_owned(), 400)]);
     assert_eq!(tally.by_backend, expected);
     assert_eq!(none.served(), 0);
@@ -109,7 +109,7 @@ fn everything_in_the_readme_is_true() {
     for setting in ["proxy_listen", "admin_listen", "data_dir", "workers", "log"] {
         assert!(readme.contains(setting), "{setting}");
     }
-    let help = crate::harness::help();
+    let help = help();
     let mut settings = 0;
     for line in help
         .lines()

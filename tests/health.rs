@@ -1,71 +1,21 @@
 //! Targets that fail and come back: health checks, the circuits, and what is said of them.
 
-use std::net::{SocketAddr, TcpListener};
-use std::time::{Duration, Instant};
+use std::net::TcpListener;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Load, Raw, Setup, Tally};
-
-/// Longest wait for something that has to come.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Waits until something holds.
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The upstream `u` as [`Gateway::balanced`] makes it, with these settings.
-pub(crate) fn set(gateway: &Gateway, settings: &Value) {
-    let answer = gateway.admin_json("PATCH", "/upstreams/u", settings);
-    answer.expect(200);
-}
-
-pub(crate) fn passive(gateway: &Gateway, unhealthy: &Value) {
-    set(
-        gateway,
-        &json!({"healthchecks": {"passive": {"unhealthy": unhealthy}}}),
-    );
-}
-
-/// The health of a target of `u`, with its first address.
-pub(crate) fn health(gateway: &Gateway, target: SocketAddr) -> (String, Value) {
-    let all = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
-    let all = all.json();
-    let rows = all["data"].as_array().unwrap();
-    let row = rows.iter().find(|row| row["target"] == target.to_string());
-    let row = row.unwrap_or_else(|| panic!("{target} is not in {all}"));
-    (
-        row["health"].as_str().unwrap().to_owned(),
-        row["data"]["addresses"][0].clone(),
-    )
-}
-
-pub(crate) fn is(gateway: &Gateway, target: SocketAddr, state: &str) -> bool {
-    health(gateway, target).0 == state
-}
-
-pub(crate) fn mark(gateway: &Gateway, target: SocketAddr, state: &str) {
-    let path = format!("/upstreams/u/targets/{target}/{state}");
-    gateway.admin("PUT", &path, &[]).expect(204);
-}
-
-/// An address that refuses connections.
-fn refusing() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
+use crate::harness::{
+    Backend, Gateway, Load, Raw, Setup, active_checks, has_health, health, patch_upstream,
+    refusing_address, set_health, set_passive_checks, until,
+};
 
 #[test]
 fn without_checks_kong_says_so() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
-    assert!(is(&gateway, one.address, "HEALTHCHECKS_OFF"));
+    assert!(has_health(&gateway, one.address, "HEALTHCHECKS_OFF"));
     let path = format!("/upstreams/u/targets/{}/unhealthy", one.address);
     let refused = gateway.admin("PUT", &path, &[]).expect(400);
     assert_eq!(refused.json()["message"], "no healthchecker found for u");
@@ -78,9 +28,13 @@ fn without_checks_kong_says_so() {
 fn health_is_shown_in_kongs_form() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
-    gateway.balanced(&[(one.address, 100), (two.address, 50), (refusing(), 0)]);
-    passive(&gateway, &json!({"http_failures": 1}));
-    mark(&gateway, two.address, "unhealthy");
+    gateway.balanced(&[
+        (one.address, 100),
+        (two.address, 50),
+        (refusing_address(), 0),
+    ]);
+    set_passive_checks(&gateway, &json!({"http_failures": 1}));
+    set_health(&gateway, two.address, "unhealthy");
 
     let all = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
     let all = all.json();
@@ -119,8 +73,8 @@ fn statuses_take_a_target_out_and_a_hand_brings_it_back() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    passive(&gateway, &json!({"http_failures": 2}));
-    two.turn(500, 0);
+    set_passive_checks(&gateway, &json!({"http_failures": 2}));
+    two.respond_with(500, 0);
     let statuses: Vec<u16> = (0..12).map(|_| gateway.get("/").status).collect();
     assert_eq!(
         statuses.iter().filter(|s| **s == 500).count(),
@@ -135,10 +89,10 @@ fn statuses_take_a_target_out_and_a_hand_brings_it_back() {
     assert!(failure["detail"].as_str().unwrap().contains("500"));
 
     // No time brings it back, as in Kong.
-    two.turn(0, 0);
+    two.respond_normally();
     assert!((0..10).all(|_| gateway.backend_of("/") == "one"));
-    mark(&gateway, two.address, "healthy");
-    let tally = Tally::of(gateway.proxy, "/", 2, 10);
+    set_health(&gateway, two.address, "healthy");
+    let tally = Load::run(gateway.proxy, "/", 2, 10);
     assert_eq!(tally.by_backend["two"], 10);
 }
 
@@ -146,15 +100,15 @@ fn statuses_take_a_target_out_and_a_hand_brings_it_back() {
 fn connect_failures_and_timeouts_count_each_by_themselves() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
-    let (refusing, slow) = (refusing(), Backend::start("slow"));
+    let (refusing, slow) = (refusing_address(), Backend::start("slow"));
     gateway.balanced(&[(one.address, 1), (refusing, 1), (slow.address, 1)]);
     let patience = [("read_timeout", "100")];
     gateway
         .admin("PATCH", "/services/u-service", &patience)
         .expect(200);
-    passive(&gateway, &json!({"tcp_failures": 2, "timeouts": 2}));
-    slow.turn(0, 60_000);
-    let tally = Tally::of(gateway.proxy, "/", 1, 12);
+    set_passive_checks(&gateway, &json!({"tcp_failures": 2, "timeouts": 2}));
+    slow.respond_with(0, 60_000);
+    let tally = Load::run(gateway.proxy, "/", 1, 12);
     assert_eq!(tally.failures, [""; 0], "each is retried elsewhere");
     assert_eq!(tally.by_backend["one"], 12);
     let (state, address) = health(&gateway, refusing);
@@ -172,14 +126,14 @@ fn connect_failures_and_timeouts_count_each_by_themselves() {
 #[test]
 fn the_last_try_counts_as_well() {
     let gateway = Gateway::start();
-    let refusing = refusing();
+    let refusing = refusing_address();
     gateway.balanced(&[(refusing, 1)]);
     gateway
         .admin("PATCH", "/services/u-service", &[("retries", "0")])
         .expect(200);
-    passive(&gateway, &json!({"tcp_failures": 1}));
+    set_passive_checks(&gateway, &json!({"tcp_failures": 1}));
     gateway.get("/").expect(502);
-    assert!(is(&gateway, refusing, "UNHEALTHY"));
+    assert!(has_health(&gateway, refusing, "UNHEALTHY"));
 }
 
 #[test]
@@ -200,17 +154,17 @@ fn a_503_says_why_there_was_no_peer() {
     why("no_targets");
     gateway.add_target("u", one.address, 100);
     gateway.get("/").expect(200);
-    set(
+    patch_upstream(
         &gateway,
         &json!({"healthchecks": {"threshold": 60, "passive": {"unhealthy": {"timeouts": 1}}}}),
     );
-    mark(&gateway, one.address, "unhealthy");
+    set_health(&gateway, one.address, "unhealthy");
     why("none_available");
     // Half of the weight is available, and more is asked for.
     let two = Backend::start("two");
     gateway.add_target("u", two.address, 100);
     why("below_threshold");
-    set(&gateway, &json!({"healthchecks": {"threshold": 49}}));
+    patch_upstream(&gateway, &json!({"healthchecks": {"threshold": 49}}));
     assert_eq!(gateway.backend_of("/"), "two");
 }
 
@@ -219,10 +173,13 @@ fn health_stays_through_every_change() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    passive(&gateway, &json!({"http_failures": 3}));
-    mark(&gateway, two.address, "unhealthy");
+    set_passive_checks(&gateway, &json!({"http_failures": 3}));
+    set_health(&gateway, two.address, "unhealthy");
     let stays = |after: &str| {
-        assert!(is(&gateway, two.address, "UNHEALTHY"), "after {after}");
+        assert!(
+            has_health(&gateway, two.address, "UNHEALTHY"),
+            "after {after}"
+        );
         assert!(
             (0..4).all(|_| gateway.backend_of("/") == "one"),
             "after {after}"
@@ -236,9 +193,9 @@ fn health_stays_through_every_change() {
         .admin("PATCH", &path, &[("weight", "7")])
         .expect(200);
     stays("its weight changed");
-    set(&gateway, &json!({"slots": 100, "tags": ["x"]}));
+    patch_upstream(&gateway, &json!({"slots": 100, "tags": ["x"]}));
     stays("its upstream changed");
-    set(
+    patch_upstream(
         &gateway,
         &json!({"healthchecks": {"passive": {"unhealthy": {"timeouts": 9}}}}),
     );
@@ -253,27 +210,14 @@ fn one_address_can_be_set_by_hand() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
-    passive(&gateway, &json!({"http_failures": 3}));
+    set_passive_checks(&gateway, &json!({"http_failures": 3}));
     let path = format!("/upstreams/u/targets/{0}/{0}/unhealthy", one.address);
     gateway.admin("PUT", &path, &[]).expect(204);
-    assert!(is(&gateway, one.address, "UNHEALTHY"));
+    assert!(has_health(&gateway, one.address, "UNHEALTHY"));
     // An address that is not the target's is ignored, as in Kong.
     let path = format!("/upstreams/u/targets/{}/127.0.0.9/healthy", one.address);
     gateway.admin("PUT", &path, &[]).expect(204);
-    assert!(is(&gateway, one.address, "UNHEALTHY"));
-}
-
-pub(crate) fn active(kind: &str, more: &Value) -> Value {
-    let mut active = json!({
-        "type": kind,
-        "http_path": "/probe",
-        "timeout": 1,
-        "healthy": {"interval": 0.05, "successes": 2},
-        "unhealthy": {"interval": 0.05, "http_failures": 2, "tcp_failures": 2, "timeouts": 1},
-    });
-    let fields = active.as_object_mut().unwrap();
-    fields.extend(more.as_object().unwrap().clone());
-    json!({"healthchecks": {"active": active}})
+    assert!(has_health(&gateway, one.address, "UNHEALTHY"));
 }
 
 #[test]
@@ -281,32 +225,32 @@ fn probes_find_what_is_down_and_what_is_back() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    set(&gateway, &active("http", &json!({"timeout": 0.3})));
+    patch_upstream(&gateway, &active_checks("http", &json!({"timeout": 0.3})));
     until("probes", || two.probes().len() > 2);
-    assert!(is(&gateway, two.address, "HEALTHY"));
+    assert!(has_health(&gateway, two.address, "HEALTHY"));
     // Each kind of failure, with no request to notice it.
     for (status, delay, kind) in [(500, 0, "http_failure"), (0, 60_000, "timeout")] {
-        two.turn(status, delay);
-        until("down", || is(&gateway, two.address, "UNHEALTHY"));
+        two.respond_with(status, delay);
+        until("down", || has_health(&gateway, two.address, "UNHEALTHY"));
         let (_, address) = health(&gateway, two.address);
         assert_eq!(address["pointsman"]["last_probe"]["report"], kind);
         assert!((0..4).all(|_| gateway.backend_of("/") == "one"));
-        two.turn(0, 0);
-        until("back", || is(&gateway, two.address, "HEALTHY"));
+        two.respond_normally();
+        until("back", || has_health(&gateway, two.address, "HEALTHY"));
     }
     // A status of neither list says nothing.
-    two.turn(204, 0);
+    two.respond_with(204, 0);
     until("a look", || {
         health(&gateway, two.address).1["pointsman"]["last_probe"]["report"] == "ignored"
     });
-    assert!(is(&gateway, two.address, "HEALTHY"));
+    assert!(has_health(&gateway, two.address, "HEALTHY"));
     let address = two.address;
     two.kill();
-    until("dead", || is(&gateway, address, "UNHEALTHY"));
+    until("dead", || has_health(&gateway, address, "UNHEALTHY"));
     let again = Backend::start_on("two", address);
-    until("alive", || is(&gateway, address, "HEALTHY"));
+    until("alive", || has_health(&gateway, address, "HEALTHY"));
     // They end with the checks.
-    set(
+    patch_upstream(
         &gateway,
         &json!({"healthchecks": {"active": {"healthy": {"interval": 0}, "unhealthy": {"interval": 0}}}}),
     );
@@ -325,10 +269,10 @@ fn a_probe_is_what_was_asked_for() {
     let (one, checks) = (Backend::start("one"), Backend::start("checks"));
     gateway.balanced(&[(one.address, 100)]);
     let port = checks.address.port();
-    let mut settings = active("http", &json!({"headers": {"x-probe": ["a", "b"]}}));
+    let mut settings = active_checks("http", &json!({"headers": {"x-probe": ["a", "b"]}}));
     settings["host_header"] = json!("health.example");
     settings["pointsman"] = json!({"probe": {"port": port, "method": "HEAD", "path": "/probe/x"}});
-    set(&gateway, &settings);
+    patch_upstream(&gateway, &settings);
     until("a probe", || !checks.probes().is_empty());
     let probe = checks.probes().swap_remove(0);
     for part in [
@@ -352,13 +296,13 @@ fn probes_share_a_connection_where_asked_to() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
-    let mut settings = active("http", &json!({}));
+    let mut settings = active_checks("http", &json!({}));
     settings["pointsman"] = json!({"probe": {"reuse_connection": true}});
-    set(&gateway, &settings);
+    patch_upstream(&gateway, &settings);
     until("probes", || one.probes().len() > 20);
     assert_eq!(one.connections(), 1);
-    one.turn(500, 0);
-    until("down", || is(&gateway, one.address, "UNHEALTHY"));
+    one.respond_with(500, 0);
+    until("down", || has_health(&gateway, one.address, "UNHEALTHY"));
     // Its place is taken by another server: the old connection says nothing of this one.
     let address = one.address;
     one.kill();
@@ -366,13 +310,13 @@ fn probes_share_a_connection_where_asked_to() {
         health(&gateway, address).1["pointsman"]["last_probe"]["report"] == "tcp_failure"
     });
     let again = Backend::start_on("one", address);
-    until("back", || is(&gateway, address, "HEALTHY"));
+    until("back", || has_health(&gateway, address, "HEALTHY"));
     // A status of 204 has no length, and a server may end a connection whenever it likes.
-    again.turn(204, 0);
+    again.respond_with(204, 0);
     let before = again.probes().len();
     until("probes", || again.probes().len() > before + 10);
     assert_eq!(again.connections(), 1);
-    assert!(is(&gateway, address, "HEALTHY"));
+    assert!(has_health(&gateway, address, "HEALTHY"));
 }
 
 #[test]
@@ -381,11 +325,11 @@ fn a_connection_is_enough_for_tcp() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     gateway.balanced(&[(address, 100)]);
-    set(&gateway, &active("tcp", &json!({})));
-    mark(&gateway, address, "unhealthy");
-    until("connected", || is(&gateway, address, "HEALTHY"));
+    patch_upstream(&gateway, &active_checks("tcp", &json!({})));
+    set_health(&gateway, address, "unhealthy");
+    until("connected", || has_health(&gateway, address, "HEALTHY"));
     drop(listener);
-    until("refused", || is(&gateway, address, "UNHEALTHY"));
+    until("refused", || has_health(&gateway, address, "UNHEALTHY"));
 }
 
 #[test]
@@ -399,14 +343,14 @@ fn failover_targets_wait_for_the_last_of_the_others() {
     ];
     let added = gateway.admin("POST", "/upstreams/u/targets", &target);
     assert_eq!(added.expect(201).json()["failover"], true);
-    passive(&gateway, &json!({"http_failures": 3}));
-    let share = || Tally::of(gateway.proxy, "/", 1, 10).by_backend;
+    set_passive_checks(&gateway, &json!({"http_failures": 3}));
+    let share = || Load::run(gateway.proxy, "/", 1, 10).by_backend;
     assert!(!share().contains_key("spare"));
-    mark(&gateway, one.address, "unhealthy");
+    set_health(&gateway, one.address, "unhealthy");
     assert_eq!(share()["two"], 10);
-    mark(&gateway, two.address, "unhealthy");
+    set_health(&gateway, two.address, "unhealthy");
     assert_eq!(share()["spare"], 10);
-    mark(&gateway, one.address, "healthy");
+    set_health(&gateway, one.address, "healthy");
     assert_eq!(share()["one"], 10);
 }
 
@@ -415,7 +359,7 @@ fn a_circuit_may_close_by_itself() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    set(
+    patch_upstream(
         &gateway,
         &json!({
             "healthchecks": {"passive": {"unhealthy": {"tcp_failures": 1}}},
@@ -425,11 +369,11 @@ fn a_circuit_may_close_by_itself() {
     let address = two.address;
     two.kill();
     let load = Load::start(gateway.proxy, "/", 2);
-    until("open", || is(&gateway, address, "UNHEALTHY"));
+    until("open", || has_health(&gateway, address, "UNHEALTHY"));
     load.wait_for(500);
-    assert!(is(&gateway, address, "UNHEALTHY"), "trials fail");
+    assert!(has_health(&gateway, address, "UNHEALTHY"), "trials fail");
     let two = Backend::start_on("two", address);
-    until("closed", || is(&gateway, address, "HEALTHY"));
+    until("closed", || has_health(&gateway, address, "HEALTHY"));
     load.wait_for(100);
     assert_eq!(load.stop().failures, [""; 0]);
     assert!(two.served() > 10);
@@ -442,17 +386,17 @@ fn in_a_panic_all_are_used() {
     let gateway = Gateway::start();
     let [one, two, three] = ["one", "two", "three"].map(Backend::start);
     gateway.balanced(&[(one.address, 1), (two.address, 1), (three.address, 1)]);
-    set(
+    patch_upstream(
         &gateway,
         &json!({
             "healthchecks": {"passive": {"unhealthy": {"tcp_failures": 9}}},
             "pointsman": {"panic_threshold": 50},
         }),
     );
-    mark(&gateway, one.address, "unhealthy");
-    assert_eq!(Tally::of(gateway.proxy, "/", 1, 12).by_backend.len(), 2);
-    mark(&gateway, two.address, "unhealthy");
-    assert_eq!(Tally::of(gateway.proxy, "/", 1, 12).by_backend.len(), 3);
+    set_health(&gateway, one.address, "unhealthy");
+    assert_eq!(Load::run(gateway.proxy, "/", 1, 12).by_backend.len(), 2);
+    set_health(&gateway, two.address, "unhealthy");
+    assert_eq!(Load::run(gateway.proxy, "/", 1, 12).by_backend.len(), 3);
 }
 
 #[test]
@@ -460,7 +404,7 @@ fn statuses_are_retried_where_asked_for() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    two.turn(503, 0);
+    two.respond_with(503, 0);
     let statuses: Vec<u16> = (0..4).map(|_| gateway.get("/").status).collect();
     assert!(statuses.contains(&503), "Kong retries no status");
     let retry = json!({"pointsman": {"retry": {"statuses": [503]}}});
@@ -485,7 +429,7 @@ fn statuses_are_retried_where_asked_for() {
         .expect(200);
     assert!((0..10).all(|_| post() == 200));
     // The last answer is the answer.
-    one.turn(503, 0);
+    one.respond_with(503, 0);
     gateway.get("/").expect(503);
 }
 
@@ -498,9 +442,9 @@ fn a_try_may_have_a_limit_of_its_own() {
     gateway
         .admin_json("PATCH", "/services/u-service", &retry)
         .expect(200);
-    two.turn(0, 60_000);
+    two.respond_with(0, 60_000);
     assert!((0..6).all(|_| gateway.backend_of("/") == "one"));
-    one.turn(0, 60_000);
+    one.respond_with(0, 60_000);
     gateway.get("/").expect(504);
 }
 
@@ -510,12 +454,12 @@ fn a_target_takes_no_more_than_it_may() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
     let limits = json!({"max_requests": 1, "max_pending_requests": 1});
-    set(
+    patch_upstream(
         &gateway,
         &json!({"pointsman": {"circuit_breakers": limits}}),
     );
-    one.turn(0, 400);
-    two.turn(0, 400);
+    one.respond_with(0, 400);
+    two.respond_with(0, 400);
     let proxy = gateway.proxy;
     // Two have a place, one waits for the next, and the fourth is one too many.
     let statuses: Vec<u16> = std::thread::scope(|scope| {
@@ -534,19 +478,19 @@ fn one_that_returns_starts_slowly() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    set(
+    patch_upstream(
         &gateway,
         &json!({
             "healthchecks": {"passive": {"unhealthy": {"tcp_failures": 9}}},
             "pointsman": {"slow_start": {"window": 3, "min_weight_percent": 10}},
         }),
     );
-    let share = || Tally::of(gateway.proxy, "/", 1, 100).by_backend["two"];
+    let share = || Load::run(gateway.proxy, "/", 1, 100).by_backend["two"];
     // Both joined a moment ago, so neither has to spare the other.
     assert_eq!(share(), 50);
     std::thread::sleep(Duration::from_secs(3));
-    mark(&gateway, two.address, "unhealthy");
-    mark(&gateway, two.address, "healthy");
+    set_health(&gateway, two.address, "unhealthy");
+    set_health(&gateway, two.address, "healthy");
     let first = share();
     assert!((1..45).contains(&first), "{first}");
     until("full weight", || share() == 50);
@@ -558,19 +502,19 @@ fn what_does_worse_than_its_peers_is_left_out() {
     let backends = ["a", "b", "c", "d", "e", "f"].map(Backend::start);
     let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
     gateway.balanced(&targets);
-    set(
+    patch_upstream(
         &gateway,
         &json!({"pointsman": {"outlier_detection": {
             "success_rate": true, "interval": 0.3, "request_volume": 10, "base_ejection_time": 1,
         }}}),
     );
     let worst = backends[5].address;
-    backends[5].turn(500, 0);
+    backends[5].respond_with(500, 0);
     let load = Load::start(gateway.proxy, "/", 4);
     until("out", || {
         health(&gateway, worst).1["pointsman"]["ejected"] == true
     });
-    backends[5].turn(0, 0);
+    backends[5].respond_normally();
     until("in again", || {
         health(&gateway, worst).1["pointsman"]["ejected"] == false
     });
@@ -583,18 +527,18 @@ fn what_was_unhealthy_is_so_after_a_restart() {
     let gateway = Setup::with_data(folder.path()).start();
     let [one, two, three] = ["one", "two", "three"].map(Backend::start);
     gateway.balanced(&[(one.address, 1), (two.address, 1), (three.address, 1)]);
-    passive(&gateway, &json!({"http_failures": 1}));
-    mark(&gateway, one.address, "unhealthy");
-    two.turn(500, 0);
+    set_passive_checks(&gateway, &json!({"http_failures": 1}));
+    set_health(&gateway, one.address, "unhealthy");
+    two.respond_with(500, 0);
     until("noticed", || gateway.get("/").status == 500);
-    mark(&gateway, three.address, "unhealthy");
-    mark(&gateway, three.address, "healthy");
+    set_health(&gateway, three.address, "unhealthy");
+    set_health(&gateway, three.address, "healthy");
     gateway.terminate();
     assert!(gateway.wait().0.success());
 
     let gateway = Setup::with_data(folder.path()).start();
-    assert!(is(&gateway, one.address, "UNHEALTHY"));
-    assert!(is(&gateway, two.address, "UNHEALTHY"));
+    assert!(has_health(&gateway, one.address, "UNHEALTHY"));
+    assert!(has_health(&gateway, two.address, "UNHEALTHY"));
     let (_, known) = health(&gateway, two.address);
     assert_eq!(known["pointsman"]["changed_by"], "restored");
     assert!((0..4).all(|_| gateway.backend_of("/") == "three"));

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Load, Setup};
-use crate::health::{active, health, is, mark, passive, set, until};
+use crate::harness::{
+    Backend, Gateway, Load, Setup, active_checks, has_health, health, patch_upstream, set_health,
+    set_passive_checks, until,
+};
 
 #[test]
 fn probes_end_with_their_upstream() {
@@ -15,8 +17,8 @@ fn probes_end_with_their_upstream() {
     let (one, other) = (Backend::start("one"), Backend::start("other"));
     gateway.balanced(&[(one.address, 100)]);
     gateway.balanced_as("v", "/v", &[(other.address, 100)]);
-    let settings = active("http", &json!({}));
-    set(&gateway, &settings);
+    let settings = active_checks("http", &json!({}));
+    patch_upstream(&gateway, &settings);
     gateway
         .admin_json("PATCH", "/upstreams/v", &settings)
         .expect(200);
@@ -37,7 +39,7 @@ fn what_is_in_flight_at_an_upstream_that_was_deleted_ends_when_it_is_told_to() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
-    set(&gateway, &json!({"pointsman": {"drain_timeout": 0.2}}));
+    patch_upstream(&gateway, &json!({"pointsman": {"drain_timeout": 0.2}}));
     std::thread::scope(|scope| {
         let hung = scope.spawn(|| gateway.get("/hang"));
         until("in flight", || one.served() == 1);
@@ -52,9 +54,9 @@ fn health_stays_when_an_upstream_gets_another_name() {
     let gateway = Setup::with_data(folder.path()).start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    passive(&gateway, &json!({"http_failures": 3}));
-    mark(&gateway, two.address, "unhealthy");
-    set(&gateway, &json!({"name": "v"}));
+    set_passive_checks(&gateway, &json!({"http_failures": 3}));
+    set_health(&gateway, two.address, "unhealthy");
+    patch_upstream(&gateway, &json!({"name": "v"}));
     gateway
         .admin("PATCH", "/services/u-service", &[("host", "v")])
         .expect(200);
@@ -77,8 +79,8 @@ fn an_upstream_that_is_made_again_soon_knows_what_was_known() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
-    passive(&gateway, &json!({"http_failures": 3}));
-    mark(&gateway, one.address, "unhealthy");
+    set_passive_checks(&gateway, &json!({"http_failures": 3}));
+    set_health(&gateway, one.address, "unhealthy");
     gateway.admin("DELETE", "/upstreams/u", &[]).expect(204);
     let checks = json!({"passive": {"unhealthy": {"http_failures": 3}}});
     let upstream = json!({"name": "u", "healthchecks": checks});
@@ -86,9 +88,9 @@ fn an_upstream_that_is_made_again_soon_knows_what_was_known() {
         .admin_json("POST", "/upstreams", &upstream)
         .expect(201);
     gateway.add_target("u", one.address, 100);
-    assert!(is(&gateway, one.address, "UNHEALTHY"));
+    assert!(has_health(&gateway, one.address, "UNHEALTHY"));
     gateway.get("/").expect(503);
-    mark(&gateway, one.address, "healthy");
+    set_health(&gateway, one.address, "healthy");
     gateway.get("/").expect(200);
 }
 
@@ -101,17 +103,17 @@ fn an_ejection_goes_with_its_address_and_ends_when_it_has_to() {
     let outliers = json!({
         "success_rate": true, "interval": 0.3, "request_volume": 10, "base_ejection_time": 5,
     });
-    set(
+    patch_upstream(
         &gateway,
         &json!({"pointsman": {"outlier_detection": outliers}}),
     );
     let worst = backends[5].address;
-    backends[5].turn(500, 0);
+    backends[5].respond_with(500, 0);
     let load = Load::start(gateway.proxy, "/", 4);
     let ejected = || health(&gateway, worst).1["pointsman"]["ejected"] == true;
     until("out", ejected);
     load.stop();
-    backends[5].turn(0, 0);
+    backends[5].respond_normally();
     let path = format!("/upstreams/u/targets/{worst}");
     gateway.admin("DELETE", &path, &[]).expect(204);
     // Longer than it takes to look for outliers again, which finds that it is gone.

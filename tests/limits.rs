@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Setup};
-use crate::health::{health, set, until};
+use crate::harness::{Backend, Gateway, Setup, health, patch_upstream, until};
 use crate::retries::hang;
 
 /// The field `pointsman` of the only address of a target.
@@ -22,7 +21,7 @@ fn a_connection_past_the_limit_is_made_once_an_idle_one_is_closed_wherever_it_is
     let gateway = Setup::new().arg("--workers", 2).start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 1)]);
-    set(
+    patch_upstream(
         &gateway,
         &json!({"pointsman": {"circuit_breakers": {"max_connections": 1}, "drain_timeout": 0.01}}),
     );
@@ -48,7 +47,7 @@ fn a_connection_past_the_limit_is_made_once_an_idle_one_is_closed_wherever_it_is
     std::thread::scope(|scope| {
         hang(scope, &gateway, &[&one]);
         let queue = json!({"max_connections": 1, "max_pending_requests": 0});
-        set(&gateway, &json!({"pointsman": {"circuit_breakers": queue}}));
+        patch_upstream(&gateway, &json!({"pointsman": {"circuit_breakers": queue}}));
         let refused = gateway.get("/").expect(503);
         assert_eq!(refused.header("x-pointsman-reason"), "overflow");
         limit(&gateway, &one, &json!({"max_connections": 2}));
@@ -70,7 +69,7 @@ fn who_waits_goes_by_the_limits_of_now() {
     let limits = |most: u32| {
         let limits = json!({"max_requests": most});
         let settings = json!({"pointsman": {"circuit_breakers": limits, "drain_timeout": 0.01}});
-        set(&gateway, &settings);
+        patch_upstream(&gateway, &settings);
     };
     limits(1);
     std::thread::scope(|scope| {
@@ -90,7 +89,7 @@ fn an_upstream_that_shares_an_address_has_connections_of_its_own() {
     let one = Backend::start("one");
     gateway.balanced_as("other", "/other", &[(one.address, 1)]);
     gateway.balanced(&[(one.address, 1)]);
-    set(
+    patch_upstream(
         &gateway,
         &json!({"pointsman": {"circuit_breakers": {"max_connections": 1}}}),
     );
@@ -112,7 +111,7 @@ fn a_target_lets_only_so_many_wait_for_it() {
     limit(&gateway, &backends[0], &limits);
     let limits = json!({"max_requests": 1, "max_pending_requests": 1});
     limit(&gateway, &backends[1], &limits);
-    set(&gateway, &json!({"pointsman": {"drain_timeout": 0.01}}));
+    patch_upstream(&gateway, &json!({"pointsman": {"drain_timeout": 0.01}}));
     let once = gateway.admin_json("PATCH", "/services/u-service", &json!({"retries": 0}));
     once.expect(200);
     let pending = |backend| known(&gateway, backend)["pending"].as_u64().unwrap();

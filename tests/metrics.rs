@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Setup, Tally, guest};
+use crate::harness::{Backend, Gateway, Load, Setup, guest};
 
 /// The samples by name and labels, as they are written.
 fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {
@@ -102,7 +102,7 @@ fn picks_and_shares_and_times_are_counted() {
     assert_eq!(before[&format!("pointsman_picks_total{rr}")], 0.0);
     // Its instance is made with the first pick.
     assert_eq!(before[&format!("pointsman_instance_memory_bytes{rr}")], 0.0);
-    assert_eq!(Tally::of(gateway.proxy, "/", 4, 64).failures, [""; 0]);
+    assert_eq!(Load::run(gateway.proxy, "/", 4, 64).failures, [""; 0]);
     let after = scrape(&gateway);
     assert_eq!(after[&format!("pointsman_picks_total{rr}")], 256.0);
     assert_eq!(after[&format!("pointsman_instances_total{rr}")], 1.0);

@@ -1,12 +1,11 @@
 //! Host names of targets and services, with a real DNS server.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Dns, DnsReply, Gateway, Load, Setup, Tally};
+use crate::harness::{Backend, Dns, DnsReply, Gateway, Load, Setup, active_checks, until};
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -31,14 +30,6 @@ fn target(gateway: &Gateway, target: &str) {
         .expect(201);
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 fn health(gateway: &Gateway) -> Value {
     let all = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
     all.json()["data"][0].clone()
@@ -52,7 +43,7 @@ fn every_address_of_a_name_gets_its_share_and_changes_are_followed() {
     let (one, two) = pair();
     gateway.balanced(&[]);
     target(&gateway, &format!("api.test:{}", one.address.port()));
-    let tally = Tally::of(gateway.proxy, "/", 2, 10);
+    let tally = Load::run(gateway.proxy, "/", 2, 10);
     assert_eq!(tally.by_backend["one"], 10);
     assert_eq!(tally.by_backend["two"], 10);
     let data = &health(&gateway)["data"];
@@ -86,16 +77,16 @@ fn a_name_that_stops_resolving_keeps_its_addresses() {
     target(&gateway, &format!("api.test:{}", one.address.port()));
     gateway.get("/").expect(200);
     let kinds = [
-        Some(DnsReply::Failure),
+        Some(DnsReply::ServerFailure),
         Some(DnsReply::Addresses(vec![], 0)),
-        Some(DnsReply::Silence),
+        Some(DnsReply::NoResponse),
         // NXDOMAIN.
         None,
     ];
     for reply in kinds {
         match reply {
             Some(reply) => dns.set("api.test", reply),
-            None => dns.forget("api.test"),
+            None => dns.remove("api.test"),
         }
         until("an error", || {
             let dns = &health(&gateway)["data"]["dns"];
@@ -137,8 +128,8 @@ fn records_are_asked_for_again_when_they_expire_and_not_before() {
     for name in ["long", "short"] {
         target(&gateway, &format!("{name}.test:{}", one.address.port()));
     }
-    until("asked again", || dns.asked("short.test") > 5);
-    assert_eq!(dns.asked("long.test"), 1);
+    until("asked again", || dns.queries("short.test") > 5);
+    assert_eq!(dns.queries("long.test"), 1);
 }
 
 #[test]
@@ -157,7 +148,7 @@ fn services_bring_their_own_ports_and_weights() {
     gateway.balanced(&[]);
     target(&gateway, "_http._tcp.test:1");
     assert_eq!(health(&gateway)["data"]["dns"], "SRV");
-    let tally = Tally::of(gateway.proxy, "/", 1, 40);
+    let tally = Load::run(gateway.proxy, "/", 1, 40);
     assert_eq!(tally.by_backend["one"], 10);
     assert_eq!(tally.by_backend["two"], 30);
     let host = |gateway: &Gateway| gateway.get("/").json()["headers"]["host"].clone();
@@ -197,7 +188,7 @@ fn the_host_of_a_service_and_the_hosts_file_are_names_as_well() {
         gateway.get(&path).expect(200);
         assert_eq!(expected.served(), before + 1);
     }
-    assert_eq!(dns.asked("alias.test"), 0);
+    assert_eq!(dns.queries("alias.test"), 0);
 }
 
 #[test]
@@ -209,7 +200,7 @@ fn the_weight_of_a_name_may_be_shared() {
     let three = Backend::start("three");
     gateway.balanced(&[(three.address, 100)]);
     target(&gateway, &format!("api.test:{}", one.address.port()));
-    let share = || Tally::of(gateway.proxy, "/", 1, 60).by_backend["three"];
+    let share = || Load::run(gateway.proxy, "/", 1, 60).by_backend["three"];
     assert_eq!(share(), 20, "as in Kong");
     let settings = json!({"pointsman": {"share_weight": true}});
     gateway
@@ -223,7 +214,7 @@ fn a_name_that_nobody_answers_for_holds_up_its_own_change_alone() {
     const NAMES: [&str; 4] = ["a.test", "b.test", "c.test", "d.test"];
     let dns = Dns::start();
     for name in NAMES {
-        dns.set(name, DnsReply::Silence);
+        dns.set(name, DnsReply::NoResponse);
     }
     let gateway = &setup(&dns).start();
     let backend = Backend::start("b");
@@ -238,7 +229,7 @@ fn a_name_that_nobody_answers_for_holds_up_its_own_change_alone() {
         let mut slow: Vec<_> = targets.collect();
         slow.push(change("PATCH", "/services/u-service", "host", NAMES[3]));
         for name in NAMES {
-            until("the name is asked for", || dns.asked(name) > 0);
+            until("the name is asked for", || dns.queries(name) > 0);
         }
         // Requests go where they went until it is known where else.
         assert_eq!(gateway.backend_of("/"), "b");
@@ -290,7 +281,7 @@ fn services_that_nobody_can_tell_are_not_replaced_by_addresses() {
     gateway.balanced(&[]);
     target(&gateway, &format!("{name}:{}", other.address.port()));
     assert_eq!(gateway.backend_of("/"), "one");
-    for reply in [DnsReply::Failure, DnsReply::Silence] {
+    for reply in [DnsReply::ServerFailure, DnsReply::NoResponse] {
         dns.set_type(name, RecordType::SRV, reply);
         until("an error", || {
             let said = health(&gateway)["data"]["dns"].clone();
@@ -310,7 +301,7 @@ fn services_that_nobody_can_tell_are_not_replaced_by_addresses() {
 #[test]
 fn a_name_that_nobody_answers_for_delays_no_other() {
     let dns = Dns::start();
-    dns.set("dead.test", DnsReply::Silence);
+    dns.set("dead.test", DnsReply::NoResponse);
     dns.set("live.test", DnsReply::Addresses(vec![ONE], 0));
     let gateway = setup(&dns).start();
     let (one, _two) = pair();
@@ -319,12 +310,12 @@ fn a_name_that_nobody_answers_for_delays_no_other() {
     target(&gateway, &format!("live.test:{}", one.address.port()));
     assert_eq!(gateway.backend_of("/"), "one");
     // Servers are asked twice for each of three types, and each time waited for.
-    let begun = dns.asked("dead.test");
-    until("a look-up", || dns.asked("dead.test") > begun);
-    let begun = dns.asked("dead.test");
+    let begun = dns.queries("dead.test");
+    until("a look-up", || dns.queries("dead.test") > begun);
+    let begun = dns.queries("dead.test");
     dns.set("live.test", DnsReply::Addresses(vec![TWO], 0));
     until("the change", || gateway.backend_of("/") == "two");
-    assert!(dns.asked("dead.test") < begun + 4);
+    assert!(dns.queries("dead.test") < begun + 4);
 }
 
 #[test]
@@ -339,7 +330,7 @@ fn a_probe_follows_the_name_in_a_service_record() {
     }
     let gateway = setup(&dns).start();
     gateway.balanced(&[]);
-    let mut settings = crate::health::active("http", &json!({}));
+    let mut settings = active_checks("http", &json!({}));
     settings["use_srv_name"] = json!(true);
     gateway
         .admin_json("PATCH", "/upstreams/u", &settings)

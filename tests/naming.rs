@@ -1,12 +1,13 @@
 //! Names of hosts, routes and entities: in which spellings they are taken, found and written.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Dns, DnsReply, Gateway, Reply, Setup, exchange};
+use crate::harness::{
+    Backend, Dns, DnsReply, Gateway, Reply, Setup, active_checks, exchange, until,
+};
 
 const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
@@ -14,14 +15,6 @@ fn with_dns(dns: &Dns) -> Setup {
     Setup::new()
         .arg("--dns-resolver", dns.address)
         .arg("--dns-min-ttl", 50)
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A route to a service with this URL, under a path of its own.
@@ -241,7 +234,7 @@ fn a_probe_names_an_ipv6_address_as_a_request_does() {
     let gateway = Gateway::start();
     let six = Backend::start_on("six", (Ipv6Addr::LOCALHOST, 0).into());
     gateway.balanced(&[(six.address, 1)]);
-    let settings = crate::health::active("http", &json!({}));
+    let settings = active_checks("http", &json!({}));
     gateway
         .admin_json("PATCH", "/upstreams/u", &settings)
         .expect(200);
@@ -470,7 +463,7 @@ fn a_target_that_many_put_at_once_is_there_once() {
 fn a_look_up_that_takes_long_is_not_begun_again() {
     let dns = Dns::start();
     let backend = Backend::start("b");
-    dns.set_type("slow.test", RecordType::SRV, DnsReply::Silence);
+    dns.set_type("slow.test", RecordType::SRV, DnsReply::NoResponse);
     dns.set_type(
         "slow.test",
         RecordType::A,
@@ -484,7 +477,7 @@ fn a_look_up_that_takes_long_is_not_begun_again() {
         .expect(201);
     until("an address", || gateway.get("/").status == 200);
     // For services twice, each time with two more datagrams while no answer comes; for the address once.
-    let asked = dns.asked("slow.test");
+    let asked = dns.queries("slow.test");
     assert!(asked <= 7, "{asked}");
 }
 

@@ -83,7 +83,7 @@ fn a_server_that_reports_a_queue_is_left_alone_for_one_that_has_none() {
     let busy = backends.iter().zip(["a", "b", "c"]);
     let (busy, _) = busy.into_iter().find(|(_, name)| *name == first).unwrap();
     let say = |queue: u32| {
-        busy.answer_with(
+        busy.respond_with_header(
             "endpoint-load-metrics",
             &format!("TEXT named_metrics.num_requests_waiting={queue}"),
         );

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Backend, Gateway, Setup, certified};
+use crate::harness::{Backend, Gateway, Setup, tls_acceptor};
 
 fn until_health(gateway: &Gateway, state: &str) -> Value {
     let start = Instant::now();
@@ -57,7 +57,7 @@ fn runtime() -> Runtime {
 
 #[test]
 fn https_verifies_the_name_and_the_chain_unless_told_not_to() {
-    let (backend, authority) = Backend::secure("b", "health.example");
+    let (backend, authority) = Backend::start_tls("b", "health.example");
     let address = backend.address;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("authority.pem");
@@ -181,7 +181,7 @@ fn grpc_asks_the_health_service() {
 
 #[test]
 fn grpcs_asks_it_over_tls_and_verifies_who_answers() {
-    let (acceptor, authority) = certified("health.example", &[b"h2"]);
+    let (acceptor, authority) = tls_acceptor("health.example", &[b"h2"]);
     let server = Health::start(Some(acceptor));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("authority.pem");

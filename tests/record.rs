@@ -242,7 +242,7 @@ fn other_balancers_choose_for_the_same_requests() {
     let folder = tempfile::tempdir().unwrap();
     let (gateway, backends) = balanced("random");
     // One of three takes its time.
-    backends[2].turn(0, 30);
+    backends[2].respond_with(0, 30);
     let trace = record(&gateway, |_| {});
     let path = kept(&folder, "trace", &trace);
     let out = folder.path().join("out");

@@ -4,23 +4,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Setup};
-use crate::health::{health, is, mark, set, until};
+use crate::harness::{
+    Backend, Gateway, Load, Setup, has_health, health, patch_upstream, set_health, until,
+};
 
 /// Passive checks of which one bad status is enough, and trials after so many seconds.
 fn trials(gateway: &Gateway, base_time: f64, healthy: &Value) {
     let checks = json!({"passive": {"healthy": healthy, "unhealthy": {"http_failures": 1}}});
     let recovery = json!({"base_time": base_time, "max_time": base_time});
     let settings = json!({"healthchecks": checks, "pointsman": {"recovery": recovery}});
-    set(gateway, &settings);
+    patch_upstream(gateway, &settings);
 }
 
 /// Has requests take a target out.
 fn take_out(gateway: &Gateway, backend: &Backend) {
-    backend.turn(500, 0);
+    backend.respond_with(500, 0);
     until("out", || {
         gateway.get("/");
-        is(gateway, backend.address, "UNHEALTHY")
+        has_health(gateway, backend.address, "UNHEALTHY")
     });
 }
 
@@ -33,8 +34,8 @@ fn what_a_person_has_taken_out_is_not_tried() {
     trials(&gateway, 0.02, &json!({}));
     take_out(&gateway, &two);
     // Nothing changes but who says so.
-    mark(&gateway, two.address, "unhealthy");
-    two.turn(0, 0);
+    set_health(&gateway, two.address, "unhealthy");
+    two.respond_normally();
     let stays = |gateway: &Gateway, by: &str| {
         let load = Load::start(gateway.proxy, "/", 2);
         load.wait_for(500);
@@ -68,11 +69,11 @@ fn what_probes_have_taken_out_is_theirs_to_bring_back() {
     gateway.admin_json("PATCH", &path, &probe).expect(200);
     let unhealthy = json!({"interval": 0.05, "tcp_failures": 1});
     let active = json!({"healthy": {"interval": 0.05, "successes": 1}, "unhealthy": unhealthy});
-    set(&gateway, &json!({"healthchecks": {"active": active}}));
-    until("out", || is(&gateway, two.address, "UNHEALTHY"));
+    patch_upstream(&gateway, &json!({"healthchecks": {"active": active}}));
+    until("out", || has_health(&gateway, two.address, "UNHEALTHY"));
     let load = Load::start(gateway.proxy, "/", 2);
     load.wait_for(500);
-    assert!(is(&gateway, two.address, "UNHEALTHY"));
+    assert!(has_health(&gateway, two.address, "UNHEALTHY"));
     load.stop();
 }
 
@@ -85,13 +86,13 @@ fn a_request_that_was_under_way_closes_no_circuit() {
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| gateway.get("/delay/2000"));
         until("under way", || one.served() == 1);
-        one.turn(500, 0);
+        one.respond_with(500, 0);
         gateway.get("/").expect(500);
-        one.turn(0, 0);
-        assert!(is(&gateway, one.address, "UNHEALTHY"));
+        one.respond_normally();
+        assert!(has_health(&gateway, one.address, "UNHEALTHY"));
         slow.join().unwrap().expect(200);
     });
-    assert!(is(&gateway, one.address, "UNHEALTHY"));
+    assert!(has_health(&gateway, one.address, "UNHEALTHY"));
 }
 
 #[test]
@@ -102,18 +103,18 @@ fn it_takes_as_many_good_trials_as_successes_says() {
     trials(&gateway, 0.02, &json!({"successes": 3}));
     take_out(&gateway, &one);
     // A status of neither list says nothing.
-    one.turn(404, 0);
+    one.respond_with(404, 0);
     let mut answers = 0;
     until("trials", || {
         answers += u32::from(gateway.get("/").status == 404);
         answers == 5
     });
-    assert!(is(&gateway, one.address, "UNHEALTHY"));
-    one.turn(0, 0);
+    assert!(has_health(&gateway, one.address, "UNHEALTHY"));
+    one.respond_normally();
     let mut answers = 0;
     until("closed", || {
         answers += u32::from(gateway.get("/").status == 200);
-        is(&gateway, one.address, "HEALTHY")
+        has_health(&gateway, one.address, "HEALTHY")
     });
     assert_eq!(answers, 3);
     let (_, known) = health(&gateway, one.address);
@@ -142,6 +143,6 @@ fn a_trial_that_fails_costs_no_request() {
         gateway.get("/").expect(200);
         two.served() >= before + 3
     });
-    assert!(is(&gateway, two.address, "UNHEALTHY"));
+    assert!(has_health(&gateway, two.address, "UNHEALTHY"));
     assert!(one.served() > 50);
 }

@@ -1,18 +1,13 @@
 //! What is repeated and how often, where it goes then, and what limits it.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Raw, Reply, Tally, guest};
-use crate::health::{health, mark, passive, set, until};
-
-/// An address that refuses connections.
-fn refusing() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
+use crate::harness::{
+    Backend, Gateway, Load, Raw, Reply, guest, health, patch_upstream, refusing_address,
+    set_health, set_passive_checks, until,
+};
 
 fn service(gateway: &Gateway, settings: &Value) {
     let answer = gateway.admin_json("PATCH", "/services/u-service", settings);
@@ -38,7 +33,7 @@ fn there_are_as_many_tries_as_retries_says_and_one() {
     let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
     gateway.balanced(&targets);
     for backend in &backends {
-        backend.turn(503, 0);
+        backend.respond_with(503, 0);
     }
     let retry = json!({"statuses": [503]});
     for retries in [0, 1, 3] {
@@ -73,7 +68,7 @@ fn a_body_that_is_gone_is_not_sent_again_and_one_that_is_kept_is() {
         &gateway,
         &json!({"pointsman": {"retry": {"statuses": [503]}}}),
     );
-    two.turn(503, 0);
+    two.respond_with(503, 0);
     let statuses = |method: &str, length: usize| -> BTreeSet<u16> {
         let answers = (0..6).map(|_| upload(&gateway, method, length));
         answers
@@ -116,7 +111,11 @@ fn a_body_that_is_gone_is_not_sent_again_and_one_that_is_kept_is() {
 fn a_body_of_which_no_endpoint_has_got_a_byte_is_whole() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
-    gateway.balanced(&[(one.address, 1), (refusing(), 1), (refusing(), 1)]);
+    gateway.balanced(&[
+        (one.address, 1),
+        (refusing_address(), 1),
+        (refusing_address(), 1),
+    ]);
     route(&gateway, &json!({"request_buffering": false}));
     for _ in 0..6 {
         let answer = upload(&gateway, "POST", 1 << 20).expect(200);
@@ -128,7 +127,7 @@ fn a_body_of_which_no_endpoint_has_got_a_byte_is_whole() {
 fn failover_targets_are_for_a_request_that_all_others_have_failed() {
     let gateway = Gateway::start();
     let spare = Backend::start("spare");
-    gateway.balanced(&[(refusing(), 1), (refusing(), 1)]);
+    gateway.balanced(&[(refusing_address(), 1), (refusing_address(), 1)]);
     let target = [
         ("target", &*spare.address.to_string()),
         ("failover", "true"),
@@ -146,12 +145,12 @@ fn failover_targets_are_for_a_request_that_all_others_have_failed() {
 fn a_route_and_a_service_have_retry_budgets_of_their_own() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
-    gateway.balanced(&[(one.address, 1), (refusing(), 1)]);
-    let failures = || Tally::of(gateway.proxy, "/", 2, 10).failures.len();
+    gateway.balanced(&[(one.address, 1), (refusing_address(), 1)]);
+    let failures = || Load::run(gateway.proxy, "/", 2, 10).failures.len();
     assert_eq!(failures(), 0);
     // A hundredth of what is in flight is none.
     let none = json!({"budget_percent": 1, "min_retry_concurrency": 0});
-    set(&gateway, &json!({"pointsman": {"retry_budget": none}}));
+    patch_upstream(&gateway, &json!({"pointsman": {"retry_budget": none}}));
     assert!(failures() > 0);
     let enough = json!({"min_retry_concurrency": 100});
     service(&gateway, &json!({"pointsman": {"retry": enough}}));
@@ -187,7 +186,7 @@ fn what_finds_no_place_is_told_so_in_every_form_and_counted() {
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 1)]);
     let limits = json!({"max_requests": 1, "max_pending_requests": 0});
-    set(
+    patch_upstream(
         &gateway,
         &json!({"pointsman": {"circuit_breakers": limits, "drain_timeout": 0.01}}),
     );
@@ -214,7 +213,7 @@ fn what_finds_no_place_is_told_so_in_every_form_and_counted() {
         gateway.get("/").expect(200);
         // With that alone, too.
         let limits = json!({"max_requests": 0});
-        set(
+        patch_upstream(
             &gateway,
             &json!({"pointsman": {"circuit_breakers": limits}}),
         );
@@ -242,7 +241,7 @@ fn a_retry_waits_for_a_place_before_it_goes_back_to_where_it_failed() {
     let gateway = Gateway::start();
     let (good, bad) = (Backend::start("good"), Backend::start("bad"));
     gateway.balanced(&[(good.address, 1)]);
-    set(
+    patch_upstream(
         &gateway,
         &json!({"pointsman": {"circuit_breakers": {"max_requests": 1}}}),
     );
@@ -250,7 +249,7 @@ fn a_retry_waits_for_a_place_before_it_goes_back_to_where_it_failed() {
         &gateway,
         &json!({"pointsman": {"retry": {"statuses": [503]}}}),
     );
-    bad.turn(503, 0);
+    bad.respond_with(503, 0);
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| gateway.get("/delay/1000"));
         until("it is full", || good.served() == 1);
@@ -268,7 +267,7 @@ fn a_balancer_that_refuses_is_named() {
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 1)]);
     gateway.upload("refuses", guest("refuses")).expect(201);
-    set(&gateway, &json!({"algorithm": "refuses"}));
+    patch_upstream(&gateway, &json!({"algorithm": "refuses"}));
     let refused = gateway.get("/").expect(503);
     assert_eq!(refused.header("x-pointsman-reason"), "refused_by_balancer");
     assert_eq!(refused.json()["reason"], "refused_by_balancer");
@@ -282,8 +281,8 @@ fn sessions_stay_at_a_target_that_gets_no_new_ones() {
     let settings = json!({
         "algorithm": "sticky-sessions", "sticky_sessions_cookie": "session",
     });
-    set(&gateway, &settings);
-    passive(&gateway, &json!({"http_failures": 1}));
+    patch_upstream(&gateway, &settings);
+    set_passive_checks(&gateway, &json!({"http_failures": 1}));
     let mut cookie = String::new();
     until("a session at two", || {
         let answer = gateway.get("/").expect(200);
@@ -306,11 +305,11 @@ fn sessions_stay_at_a_target_that_gets_no_new_ones() {
         assert_eq!(gateway.backend_of("/"), "one");
     }
     // One that is unhealthy loses them.
-    mark(&gateway, two.address, "unhealthy");
+    set_health(&gateway, two.address, "unhealthy");
     let answer = of_session();
     assert_eq!(answer.header("x-backend"), "one");
     assert!(answer.header("set-cookie").starts_with("session="));
-    mark(&gateway, two.address, "healthy");
+    set_health(&gateway, two.address, "healthy");
     assert_eq!(of_session().header("x-backend"), "two");
     gateway.admin("DELETE", &path, &[]).expect(204);
     assert_eq!(of_session().header("x-backend"), "one");
@@ -322,8 +321,8 @@ fn no_more_than_their_share_is_ejected_for_being_slow() {
     let backends = ["a", "b", "c", "d", "e", "f"].map(Backend::start);
     let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
     gateway.balanced(&targets);
-    backends[0].turn(0, 200);
-    backends[1].turn(0, 400);
+    backends[0].respond_with(0, 200);
+    backends[1].respond_with(0, 400);
     let load = Load::start(gateway.proxy, "/", 4);
     let outliers = |percent: u32| {
         json!({"pointsman": {"outlier_detection": {
@@ -336,12 +335,12 @@ fn no_more_than_their_share_is_ejected_for_being_slow() {
             |backend: &Backend| health(&gateway, backend.address).1["pointsman"]["ejected"] == true;
         backends.iter().map(out).collect()
     };
-    set(&gateway, &outliers(20));
+    patch_upstream(&gateway, &outliers(20));
     // The worst of them, and no other however long that lasts.
     until("one", || ejected().contains(&true));
     load.wait_for(100);
     assert_eq!(ejected(), [false, true, false, false, false, false]);
-    set(&gateway, &outliers(40));
+    patch_upstream(&gateway, &outliers(40));
     until("two", || ejected()[..2] == [true, true]);
     assert_eq!(load.stop().failures, [""; 0]);
 }

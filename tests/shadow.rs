@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Setup, Tally, guest};
+use crate::harness::{Backend, Gateway, Load, Setup, guest};
 
 fn with_backends(setup: Setup) -> (Gateway, [Backend; 3]) {
     let gateway = setup.start();
@@ -53,7 +53,7 @@ fn round_robin_agrees_with_itself() {
     shadow(&gateway, json!({"balancer": "round-robin"}));
     assert_eq!(report(&gateway)["agreement"], Value::Null);
     // Fewer than may wait, so that none is dropped.
-    assert_eq!(Tally::of(gateway.proxy, "/", 4, 150).failures, [""; 0]);
+    assert_eq!(Load::run(gateway.proxy, "/", 4, 150).failures, [""; 0]);
     let report = settled(&gateway);
     assert_eq!(report["compared"], 600, "{report}");
     assert_eq!(report["agreement"], 1.0, "{report}");
@@ -85,7 +85,7 @@ fn round_robin_agrees_with_itself() {
 fn random_differs_from_turns_and_does_not_disturb_them() {
     let (gateway, _backends) = with_backends(Setup::new());
     shadow(&gateway, json!({"balancer": "random"}));
-    let tally = Tally::of(gateway.proxy, "/", 4, 150);
+    let tally = Load::run(gateway.proxy, "/", 4, 150);
     assert_eq!(tally.by_backend.values().collect::<Vec<_>>(), [&200; 3]);
     let report = settled(&gateway);
     // A third, give or take seven standard deviations.
@@ -117,7 +117,7 @@ fn a_shadow_sees_the_load_that_the_first_saw() {
 #[test]
 fn a_shadow_that_looks_at_latencies_finds_the_quick_ones() {
     let (gateway, backends) = with_backends(Setup::new());
-    backends[2].turn(0, 40);
+    backends[2].respond_with(0, 40);
     // The first does not look at them, so nobody would measure.
     shadow(&gateway, json!({"balancer": "latency"}));
     for _ in 0..30 {
@@ -199,7 +199,7 @@ fn a_shadow_comes_changes_and_goes_live() {
     // Another sample, other settings, another balancer, and another first one: each begins anew.
     shadow(&gateway, json!({"sample_percent": 50}));
     assert_eq!(report(&gateway)["sampled"], 0);
-    Tally::of(gateway.proxy, "/", 4, 100);
+    Load::run(gateway.proxy, "/", 4, 100);
     let half = settled(&gateway);
     // Ten standard deviations to each side.
     assert!(

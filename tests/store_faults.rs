@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 use sled::Tree;
 use tempfile::TempDir;
 
-use crate::harness::{Backend, Gateway, Reply, Setup, guest};
-use crate::health::until;
+use crate::harness::{Backend, Gateway, Reply, Setup, guest, until};
 
 fn get(gateway: &Gateway, path: &str) -> Value {
     gateway.admin("GET", path, &[]).expect(200).json()
@@ -280,7 +279,7 @@ impl SmallDisk {
             "--",
         ];
         Setup::with_data(&self.folder.path().join("data"))
-            .within(within.map(str::to_owned).to_vec())
+            .launcher(within.map(str::to_owned).to_vec())
     }
 
     /// A path there, as it is seen from here.
@@ -647,14 +646,14 @@ fn what_an_ended_canary_has_come_to_can_still_be_read() {
     gateway.admin("GET", &canary, &[]).expect(404);
 
     // By a bound that is broken.
-    backend.turn(500, 0);
+    backend.respond_with(500, 0);
     begin(&json!({"share_percent": 100, "max_error_percent": 50, "min_requests": 10}));
     until("returned", || {
         let mine = gateway.admin("GET", "/balancers?size=1000", &[]).text();
         mine.contains("\"state\":\"returned\"")
     });
     kept(&gateway, "returned");
-    backend.turn(0, 0);
+    backend.respond_normally();
 
     // By its promotion, also after a restart.
     begin(&all);

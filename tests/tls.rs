@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Raw, Setup};
+use crate::harness::{Backend, Gateway, Raw, Setup, has_health, patch_upstream, until};
 
 /// A gateway that trusts this authority, with an upstream `u` that is reached over https.
 fn gateway(authority: &str, backend: &Backend) -> (Gateway, tempfile::TempDir) {
@@ -26,7 +26,7 @@ fn set(gateway: &Gateway, fields: &[(&str, &str)]) {
 
 #[test]
 fn requests_and_bodies_of_any_size_pass_over_tls() {
-    let (backend, authority) = Backend::secure("b", "b.example");
+    let (backend, authority) = Backend::start_tls("b", "b.example");
     let (gateway, _folder) = gateway(&authority, &backend);
     // Nothing is verified unless asked for, as in Kong.
     let echo = gateway.get("/anything").expect(200).json();
@@ -52,7 +52,7 @@ fn requests_and_bodies_of_any_size_pass_over_tls() {
 
 #[test]
 fn certificates_are_verified_where_asked_for() {
-    let (backend, authority) = Backend::secure("b", "b.example");
+    let (backend, authority) = Backend::start_tls("b", "b.example");
     let (gateway, _folder) = gateway(&authority, &backend);
     set(&gateway, &[("tls_verify", "true")]);
     // It is not for an address.
@@ -72,7 +72,7 @@ fn certificates_are_verified_where_asked_for() {
     set(&gateway, &[("tls_verify", "true")]);
     gateway.get("/").expect(502);
 
-    let (stranger, _) = Backend::secure("stranger", "b.example");
+    let (stranger, _) = Backend::start_tls("stranger", "b.example");
     host("b.example");
     gateway.get("/").expect(200);
     let target = format!("/upstreams/u/targets/{}", backend.address);
@@ -83,7 +83,7 @@ fn certificates_are_verified_where_asked_for() {
 
 #[test]
 fn tls_and_clear_text_do_not_take_each_other_for_http() {
-    let (secure, authority) = Backend::secure("secure", "b.example");
+    let (secure, authority) = Backend::start_tls("secure", "b.example");
     let (gateway, _folder) = gateway(&authority, &secure);
     gateway.get("/").expect(200);
     set(&gateway, &[("protocol", "http")]);
@@ -99,8 +99,8 @@ fn tls_and_clear_text_do_not_take_each_other_for_http() {
 
 #[test]
 fn an_upstream_may_name_its_authorities_and_its_servers_name() {
-    let (backend, authority) = Backend::secure("b", "b.example");
-    let (_, stranger) = Backend::secure("stranger", "b.example");
+    let (backend, authority) = Backend::start_tls("b", "b.example");
+    let (_, stranger) = Backend::start_tls("stranger", "b.example");
     // Nothing that the gateway trusts by itself has to do with it.
     let (gateway, _folder) = gateway(&stranger, &backend);
     let tls = |tls: serde_json::Value| {
@@ -130,13 +130,13 @@ fn an_upstream_may_name_its_authorities_and_its_servers_name() {
         "healthy": {"interval": 0.05, "successes": 1},
         "unhealthy": {"interval": 0.05, "tcp_failures": 1},
     });
-    crate::health::set(&gateway, &json!({"healthchecks": {"active": active}}));
-    crate::health::until("a stranger's word is not taken", || {
-        crate::health::is(&gateway, backend.address, "UNHEALTHY")
+    patch_upstream(&gateway, &json!({"healthchecks": {"active": active}}));
+    until("a stranger's word is not taken", || {
+        has_health(&gateway, backend.address, "UNHEALTHY")
     });
     tls(json!({"ca_certificates": [authority]})).expect(200);
-    crate::health::until("the authority's is", || {
-        crate::health::is(&gateway, backend.address, "HEALTHY")
+    until("the authority's is", || {
+        has_health(&gateway, backend.address, "HEALTHY")
     });
 
     let cut = &authority[..authority.len() / 2];

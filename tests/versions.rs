@@ -210,12 +210,12 @@ fn what_is_known_of_latencies_survives_an_upgrade_of_the_balancer() {
     gateway.upload("mine", first).expect(201);
     follow(&gateway, "u", "mine");
     let slow = &backends[3];
-    slow.turn(0, 500);
+    slow.respond_with(0, 500);
     while slow.served() == 0 {
         gateway.get("/").expect(200);
     }
     // From here on nothing but what is remembered speaks against it: who is not known is tried first.
-    slow.turn(0, 0);
+    slow.respond_normally();
     let made = add(&gateway, next);
     promote(&gateway, &made["id"]).expect(200);
     for _ in 0..40 {

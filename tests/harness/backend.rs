@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,51 +20,56 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-use super::tls::certified;
+use super::tls::tls_acceptor;
 
-/// A server that says in `x-backend` who it is and in its body what it was asked:
+/// A server that responds with its name in `x-backend` and with a description of the request as its
+/// body, except under these paths:
 ///
-/// - `/status/N` answers with status N
-/// - `/delay/MS` answers after that time
-/// - `/bytes/N` sends N bytes, in chunks
-/// - `/hang` never answers
-/// - `/headers-out` answers with hop-by-hop and other headers
+/// - `/status/N` responds with status N
+/// - `/delay/MS` responds after that time
+/// - `/bytes/N` responds with N bytes, in chunks
+/// - `/hang` never responds
+/// - `/upgrade` changes to another protocol, in which it sends back what it receives
+/// - `/headers-out` responds with hop-by-hop and other headers
 ///
-/// All but that is for requests whose path begins with `/probe`, which it answers as it is told to by
-/// [`Backend::turn`], like all others.
+/// Requests whose path begins with `/probe` are those of health checks, and are counted apart. What
+/// [`Backend::respond_with`] sets holds for every path.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     served: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
-    mood: Arc<Mood>,
+    behaviour: Arc<Behaviour>,
     runtime: Option<Runtime>,
 }
 
-/// How a server answers, whatever it is asked.
+/// How a server responds to every request, and the probes that it received.
 #[derive(Default)]
-struct Mood {
-    /// The status, or 0 for that of the request.
-    status: AtomicU64,
-    /// The time that it takes, in milliseconds.
-    delay: AtomicU64,
-    /// A header of its answers.
+struct Behaviour {
+    /// The status, or 0 for the one that the path asks for.
+    status: AtomicU16,
+    /// The time before each response, in milliseconds.
+    delay_ms: AtomicU64,
+    /// A header that each response has.
     header: Mutex<Option<(&'static str, String)>>,
-    /// The heads of the probes that came, as they came.
+    /// The method and the headers of each probe, in the order in which they came.
     probes: Mutex<Vec<String>>,
 }
 
 impl Backend {
+    /// A server on a free port.
     pub(crate) fn start(name: &'static str) -> Self {
         Self::start_on(name, "127.0.0.1:0".parse().unwrap())
     }
 
-    /// A server over TLS with a certificate for `host`, and the authority that has signed it, as PEM.
-    pub(crate) fn secure(name: &'static str, host: &str) -> (Self, String) {
-        let (acceptor, authority) = certified(host, &[]);
+    /// A server over TLS with a certificate for `host`, and the certificate of the authority that signed
+    /// it, as PEM.
+    pub(crate) fn start_tls(name: &'static str, host: &str) -> (Self, String) {
+        let (acceptor, authority) = tls_acceptor(host, &[]);
         let address = "127.0.0.1:0".parse().unwrap();
         (Self::serve(name, address, Some(acceptor)), authority)
     }
 
+    /// A server on a given address.
     pub(crate) fn start_on(name: &'static str, address: SocketAddr) -> Self {
         Self::serve(name, address, None)
     }
@@ -81,23 +86,23 @@ impl Backend {
         let counter = Arc::clone(&served);
         let connections = Arc::new(AtomicU64::new(0));
         let accepted = Arc::clone(&connections);
-        let mood = Arc::<Mood>::default();
-        let shared = Arc::clone(&mood);
+        let behaviour = Arc::<Behaviour>::default();
+        let shared = Arc::clone(&behaviour);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 accepted.fetch_add(1, Ordering::SeqCst);
                 let counter = Arc::clone(&counter);
-                let mood = Arc::clone(&shared);
+                let behaviour = Arc::clone(&shared);
                 let acceptor = acceptor.clone();
-                let answer = service_fn(move |request: Request<Incoming>| {
+                let service = service_fn(move |request: Request<Incoming>| {
                     let probe = request.uri().path().starts_with("/probe");
                     if probe {
                         let head = format!("{} {:?}", request.method(), request.headers());
-                        mood.probes.lock().unwrap().push(head);
+                        behaviour.probes.lock().unwrap().push(head);
                     } else {
                         counter.fetch_add(1, Ordering::SeqCst);
                     }
-                    in_mood(name, Arc::clone(&mood), request)
+                    respond(name, Arc::clone(&behaviour), request)
                 });
                 tokio::spawn(async move {
                     let _ = stream.set_nodelay(true);
@@ -110,7 +115,7 @@ impl Backend {
                     };
                     let _ = hyper::server::conn::http1::Builder::new()
                         .max_headers(1000)
-                        .serve_connection(TokioIo::new(stream), answer)
+                        .serve_connection(TokioIo::new(stream), service)
                         .with_upgrades()
                         .await;
                 });
@@ -120,39 +125,45 @@ impl Backend {
             address,
             served,
             connections,
-            mood,
+            behaviour,
             runtime: Some(runtime),
         }
     }
 
-    /// Requests that it got so far.
+    /// Requests received so far, without probes.
     pub(crate) fn served(&self) -> u64 {
         self.served.load(Ordering::SeqCst)
     }
 
-    /// Connections that it got so far.
+    /// Connections accepted so far.
     pub(crate) fn connections(&self) -> u64 {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// From now on answers everything with this status (0 for the usual one) after this many
-    /// milliseconds.
-    pub(crate) fn turn(&self, status: u64, delay: u64) {
-        self.mood.status.store(status, Ordering::SeqCst);
-        self.mood.delay.store(delay, Ordering::SeqCst);
+    /// From now on responds to every request with this status (0 for the one that its path asks for)
+    /// after this many milliseconds.
+    pub(crate) fn respond_with(&self, status: u16, delay_ms: u64) {
+        self.behaviour.status.store(status, Ordering::SeqCst);
+        self.behaviour.delay_ms.store(delay_ms, Ordering::SeqCst);
     }
 
-    /// From now on has this header in all of its answers.
-    pub(crate) fn answer_with(&self, name: &'static str, value: &str) {
-        *self.mood.header.lock().unwrap() = Some((name, value.to_owned()));
+    /// From now on responds as the path of each request asks for, at once.
+    pub(crate) fn respond_normally(&self) {
+        self.respond_with(0, 0);
     }
 
-    /// The methods and headers of the requests under `/probe` that came so far.
+    /// From now on every response has this header.
+    pub(crate) fn respond_with_header(&self, name: &'static str, value: &str) {
+        *self.behaviour.header.lock().unwrap() = Some((name, value.to_owned()));
+    }
+
+    /// The method and the headers of each probe received so far.
     pub(crate) fn probes(&self) -> Vec<String> {
-        self.mood.probes.lock().unwrap().clone()
+        self.behaviour.probes.lock().unwrap().clone()
     }
 
-    /// Dies: the port is closed and so is every connection, in the middle of whatever they do.
+    /// Ends the server at once: the port and every connection are closed, also in the middle of a
+    /// request or a response.
     pub(crate) fn kill(mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(10));
@@ -175,33 +186,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 type Body = BoxBody<Bytes, Infallible>;
 
-async fn in_mood(
+async fn respond(
     name: &'static str,
-    mood: Arc<Mood>,
+    behaviour: Arc<Behaviour>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, hyper::Error> {
-    let delay = mood.delay.load(Ordering::SeqCst);
-    if delay > 0 {
-        tokio::time::sleep(Duration::from_millis(delay)).await;
+    let delay_ms = behaviour.delay_ms.load(Ordering::SeqCst);
+    if delay_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
     }
-    let mut response = answer(name, request).await?;
-    let status = mood.status.load(Ordering::SeqCst);
+    let mut response = response_to(name, request).await?;
+    let status = behaviour.status.load(Ordering::SeqCst);
     if status > 0 {
-        *response.status_mut() = hyper::StatusCode::from_u16(status as u16).unwrap();
+        *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap();
     }
-    if let Some((name, value)) = &*mood.header.lock().unwrap() {
+    if let Some((name, value)) = &*behaviour.header.lock().unwrap() {
         response.headers_mut().insert(*name, value.parse().unwrap());
     }
     Ok(response)
 }
 
-/// What a body is known by: its SHA-256.
-pub(crate) fn sum(body: &[u8]) -> String {
+/// The SHA-256 of a body, in hexadecimal digits: what a response says of the body that it answers.
+pub(crate) fn sha256(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn answer(
+/// The response that the path of a request asks for.
+async fn response_to(
     name: &'static str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, hyper::Error> {
@@ -269,7 +281,7 @@ async fn answer(
         "uri": parts.uri.to_string(),
         "headers": headers,
         "length": body.len(),
-        "sum": sum(&body),
+        "sha256": sha256(&body),
     });
     Ok(response
         .header("content-type", "application/json")

@@ -1,4 +1,4 @@
-//! A gateway process of its own for each case.
+//! A gateway process for each test.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -16,8 +16,8 @@ pub(crate) struct Setup {
     args: Vec<String>,
     environment: Vec<(&'static str, String)>,
     ulimit: Option<String>,
-    /// The command that runs the gateway, in the place where it is to run.
-    within: Vec<String>,
+    /// A command that becomes the gateway, such as one that enters a namespace; empty for none.
+    launcher: Vec<String>,
     owned: Option<TempDir>,
 }
 
@@ -55,7 +55,7 @@ impl Reply {
         self.headers.get(name).map_or("", |v| v.to_str().unwrap())
     }
 
-    /// Fails the case unless the answer has this status.
+    /// Fails the test unless the answer has this status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
@@ -72,7 +72,7 @@ impl Setup {
             args: Vec::new(),
             environment: Vec::new(),
             ulimit: None,
-            within: Vec::new(),
+            launcher: Vec::new(),
             owned: Some(owned),
         }
     }
@@ -84,7 +84,7 @@ impl Setup {
             args: Vec::new(),
             environment: Vec::new(),
             ulimit: None,
-            within: Vec::new(),
+            launcher: Vec::new(),
             owned: None,
         }
     }
@@ -99,12 +99,12 @@ impl Setup {
         self
     }
 
-    /// With no more addresses than this many KiB of memory need.
+    /// With an address space of this many KiB at most.
     pub(crate) fn address_space(self, kibibytes: u64) -> Self {
         self.ulimit(&format!("-v {kibibytes}"))
     }
 
-    /// With a limit of the shell's `ulimit`.
+    /// With a limit that the shell's `ulimit` sets.
     pub(crate) fn ulimit(mut self, limit: &str) -> Self {
         self.ulimit = Some(limit.to_owned());
         self
@@ -116,18 +116,18 @@ impl Setup {
         self
     }
 
-    /// Run by another command, which has to become the gateway.
-    pub(crate) fn within(mut self, command: Vec<String>) -> Self {
-        self.within = command;
+    /// Started by another command, which becomes the gateway.
+    pub(crate) fn launcher(mut self, command: Vec<String>) -> Self {
+        self.launcher = command;
         self
     }
 
     pub(crate) fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_pointsman");
         let mut command = match &self.ulimit {
-            None if !self.within.is_empty() => {
-                let mut command = Command::new(&self.within[0]);
-                command.args(&self.within[1..]).arg(program);
+            None if !self.launcher.is_empty() => {
+                let mut command = Command::new(&self.launcher[0]);
+                command.args(&self.launcher[1..]).arg(program);
                 command
             }
             None => Command::new(program),
@@ -153,7 +153,7 @@ impl Setup {
             command.args(["--workers", "2"]);
         }
         if !named("--balancer-pick-timeout") {
-            // A busy machine must not make the host's choice look like the balancer's.
+            // On a busy machine a pick may overrun a shorter timeout, and the host chooses then.
             command.args(["--balancer-pick-timeout", "1000"]);
         }
         if !named("--balancer-pick-cost") {
@@ -164,7 +164,7 @@ impl Setup {
         command
     }
 
-    /// Starts the gateway and waits until it says that it is ready.
+    /// Starts the gateway, and waits until it prints that it is ready.
     pub(crate) fn start(self) -> Gateway {
         let mut child = self
             .command()
@@ -204,7 +204,7 @@ impl Setup {
         }
     }
 
-    /// Runs a gateway that is expected to give up: its exit status and what it printed.
+    /// Runs a gateway that is expected to exit at its start: its exit status and its log.
     pub(crate) fn fail(self) -> (ExitStatus, String) {
         let output = self.command().output().unwrap();
         (
@@ -219,7 +219,7 @@ impl Gateway {
         Setup::new().start()
     }
 
-    /// Sends a request to the Admin API, the fields as a form, `[]`-names and all.
+    /// Sends a request to the Admin API, with the fields as a form.
     pub(crate) fn admin(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Reply {
         let form = form(fields);
         let content_type = "application/x-www-form-urlencoded";
@@ -250,7 +250,7 @@ impl Gateway {
         self.send(self.proxy, "GET", path, headers, None)
     }
 
-    /// The name of the backend that answers a request.
+    /// The name of the backend that answers a request with 200.
     pub(crate) fn backend_of(&self, path: &str) -> String {
         self.get(path).expect(200).header("x-backend").to_owned()
     }
@@ -284,7 +284,7 @@ impl Gateway {
         }
     }
 
-    /// The same for a process that may end meanwhile: none if it does not answer.
+    /// The same for a process that may end meanwhile: the status, or `None` if it does not answer.
     pub(crate) fn try_send(
         &self,
         to: SocketAddr,
@@ -299,11 +299,6 @@ impl Gateway {
             .body(body.1);
         let answer = self.agent.run(request.ok()?);
         answer.ok().map(|answer| answer.status().as_u16())
-    }
-
-    /// The id of the process.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// An upstream `u` with these targets, reached under `/`.
@@ -335,7 +330,7 @@ impl Gateway {
             .expect(201);
     }
 
-    /// Sends a form to the Admin API: the status, or none if the process did not answer.
+    /// Sends a form to the Admin API: the status, or `None` if the process did not answer.
     pub(crate) fn try_admin(
         &self,
         method: &str,
@@ -356,17 +351,17 @@ impl Gateway {
         Some(status)
     }
 
-    /// Answers that [`Gateway::try_admin`] got so far.
+    /// How many requests of [`Gateway::try_admin`] were answered so far.
     pub(crate) fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
     }
 
-    /// Kills the process from beside its clients.
+    /// Sends SIGKILL to the process, while clients may still use it.
     pub(crate) fn kill_9(&self) {
         self.signal("-KILL");
     }
 
-    /// The length of a body that is too long to hold.
+    /// The length of a body that is not held in memory.
     pub(crate) fn get_large(&self, path: &str) -> usize {
         let answer = self
             .agent
@@ -381,13 +376,13 @@ impl Gateway {
         self.status_bytes("VmRSS:")
     }
 
-    /// Begins to measure the memory that the process holds at its most, from what it holds now.
+    /// Begins to measure the peak of the memory that the process holds, and returns what it holds now.
     pub(crate) fn reset_peak(&self) -> usize {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
         self.peak_bytes()
     }
 
-    /// The most memory that the process has held since then.
+    /// The peak of the memory that the process held since [`Gateway::reset_peak`].
     pub(crate) fn peak_bytes(&self) -> usize {
         self.status_bytes("VmHWM:")
     }
@@ -412,14 +407,14 @@ impl Gateway {
         assert!(status.unwrap().success());
     }
 
-    /// Kills the process as a power cut would: nothing is cleaned up.
+    /// Kills the process, which cleans nothing up.
     pub(crate) fn kill(mut self) -> Option<TempDir> {
         let _ = self.child.kill();
         self.child.wait().unwrap();
         self._owned.take()
     }
 
-    /// Asks the process to end, without waiting.
+    /// Sends SIGTERM to the process, without waiting for its end.
     pub(crate) fn terminate(&self) {
         self.signal("-TERM");
     }

@@ -1,10 +1,10 @@
-//! The balancers of `tests/guests`, good and bad, built when the first case asks for one.
+//! The components of `tests/guests`, built when the first test asks for one.
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The component of a guest.
+/// The component of the guest with this name.
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     static BUILT: OnceLock<()> = OnceLock::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests");
@@ -20,7 +20,7 @@ pub(crate) fn guest(name: &str) -> Vec<u8> {
             .unwrap();
         assert!(
             status.success(),
-            "the guests do not build: is the wasm target there? scripts/wasm-target makes it available"
+            "the guests do not build: scripts/wasm-target installs the wasm target, if it is missing"
         );
     });
     let file = name.replace('-', "_") + ".wasm";

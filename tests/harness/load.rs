@@ -14,10 +14,10 @@ pub(crate) struct Load {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What became of requests.
+/// The outcomes of requests.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Answers by the backend that made them.
+    /// Answers of status 200, by the backend that sent them.
     pub(crate) by_backend: BTreeMap<String, u64>,
     /// Answers other than 200, and requests without an answer.
     pub(crate) failures: Vec<String>,
@@ -26,11 +26,11 @@ pub(crate) struct Tally {
 impl Load {
     /// Starts `clients` connections that ask for `path`.
     pub(crate) fn start(to: SocketAddr, path: &str, clients: usize) -> Self {
-        Self::of(to, path, clients, usize::MAX)
+        Self::start_bounded(to, path, clients, usize::MAX)
     }
 
-    /// The same, which end by themselves after so many requests of each.
-    fn of(to: SocketAddr, path: &str, clients: usize, each: usize) -> Self {
+    /// The same with an end: each connection sends `each` requests.
+    fn start_bounded(to: SocketAddr, path: &str, clients: usize, each: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
         let tally = Arc::<Mutex<Tally>>::default();
@@ -57,6 +57,13 @@ impl Load {
         }
     }
 
+    /// Sends `each` requests for `path` on each of `clients` connections, and waits for the last answer.
+    pub(crate) fn run(to: SocketAddr, path: &str, clients: usize, each: usize) -> Tally {
+        let mut load = Self::start_bounded(to, path, clients, each);
+        load.join();
+        load.take()
+    }
+
     /// Waits until this many more requests were answered.
     pub(crate) fn wait_for(&self, requests: u64) {
         let goal = self.sent.load(Ordering::Relaxed) + requests;
@@ -65,11 +72,12 @@ impl Load {
         }
     }
 
-    /// What became of the requests that were answered since this was last asked.
+    /// The outcomes of the requests since this was last called.
     pub(crate) fn take(&self) -> Tally {
         std::mem::take(&mut self.tally.lock().unwrap())
     }
 
+    /// Stops, and returns the outcomes since [`Load::take`] was last called.
     pub(crate) fn stop(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         self.join();
@@ -84,13 +92,6 @@ impl Load {
 }
 
 impl Tally {
-    /// Sends this many requests from each of several connections.
-    pub(crate) fn of(to: SocketAddr, path: &str, clients: usize, each: usize) -> Self {
-        let mut load = Load::of(to, path, clients, each);
-        load.join();
-        load.take()
-    }
-
     fn note(&mut self, answer: Result<String, String>) {
         match answer {
             Ok(backend) => *self.by_backend.entry(backend).or_default() += 1,
@@ -99,7 +100,7 @@ impl Tally {
     }
 }
 
-/// The backend that answered, or what came in its place.
+/// The name of the backend that answered, or the failure.
 fn ask(agent: &ureq::Agent, url: &str) -> Result<String, String> {
     let mut answer = agent.get(url).call().map_err(|error| error.to_string())?;
     let status = answer.status().as_u16();

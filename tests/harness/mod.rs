@@ -1,19 +1,25 @@
-//! What the cases stand on: a gateway, backends, and clients.
+//! What the tests use: gateways, backends, a DNS server, and clients.
 
 mod backend;
 mod dns;
 mod gateway;
 mod guests;
+mod health;
 mod load;
 mod process;
 mod raw;
 mod tls;
+mod wait;
 
-pub(crate) use backend::{Backend, sum};
-pub(crate) use dns::{Dns, Reply as DnsReply};
+pub(crate) use backend::{Backend, sha256};
+pub(crate) use dns::{Dns, DnsReply};
 pub(crate) use gateway::{Gateway, Reply, Setup, help};
 pub(crate) use guests::guest;
-pub(crate) use load::{Load, Tally};
+pub(crate) use health::{
+    active_checks, has_health, health, patch_upstream, set_health, set_passive_checks,
+};
+pub(crate) use load::Load;
 pub(crate) use process::Process;
-pub(crate) use raw::{Raw, RawServer, exchange};
-pub(crate) use tls::certified;
+pub(crate) use raw::{Raw, RawServer, exchange, refusing_address};
+pub(crate) use tls::tls_acceptor;
+pub(crate) use wait::until;

@@ -1,4 +1,4 @@
-//! Servers in processes of their own, to be stopped and killed as processes are.
+//! Backends in processes of their own, which a test can stop, resume and kill by signals.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -6,10 +6,10 @@ use std::process::{Child, Command, Stdio};
 
 use super::Backend;
 
-/// Tells a process of this very test program to be a server.
-const WHO: &str = "TEST_BACKEND";
+/// The environment variable by which this test program is asked to be a backend: name and address.
+const BACKEND_VARIABLE: &str = "TEST_BACKEND";
 
-/// What the server says once it listens.
+/// What the backend prints once it listens, before its address.
 const LISTENING: &str = "listening on ";
 
 /// A [`Backend`] in a process of its own. Killed when dropped.
@@ -25,16 +25,20 @@ impl Process {
 
     pub(crate) fn start_on(name: &str, address: SocketAddr) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "harness::process::a_server", "--nocapture"])
-            .env(WHO, format!("{name} {address}"))
+            .args([
+                "--exact",
+                "harness::process::is_a_backend_if_the_environment_asks_for_one",
+                "--nocapture",
+            ])
+            .env(BACKEND_VARIABLE, format!("{name} {address}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // The test runner has its own words before it.
-        let said = lines.map_while(Result::ok);
-        let address = said
+        // The test runner prints lines of its own before it.
+        let printed = lines.map_while(Result::ok);
+        let address = printed
             .filter_map(|line| Some(line.split_once(LISTENING)?.1.parse().unwrap()))
             .next();
         Self {
@@ -43,10 +47,15 @@ impl Process {
         }
     }
 
-    /// See [`Backend::turn`].
-    pub(crate) fn turn(&mut self, status: u64, delay: u64) {
+    /// See [`Backend::respond_with`].
+    pub(crate) fn respond_with(&mut self, status: u16, delay_ms: u64) {
         let stdin = self.child.stdin.as_mut().unwrap();
-        writeln!(stdin, "{status} {delay}").unwrap();
+        writeln!(stdin, "{status} {delay_ms}").unwrap();
+    }
+
+    /// See [`Backend::respond_normally`].
+    pub(crate) fn respond_normally(&mut self) {
+        self.respond_with(0, 0);
     }
 
     /// Sends a signal, by its name.
@@ -64,18 +73,19 @@ impl Drop for Process {
     }
 }
 
-/// Does nothing but where [`Process`] asks for a server, which then takes orders until its input ends.
+/// The main function of the processes that [`Process`] starts: a backend that reads from its standard
+/// input how it has to respond, until that ends. Elsewhere it does nothing.
 #[test]
-fn a_server() {
-    let Ok(who) = std::env::var(WHO) else {
+fn is_a_backend_if_the_environment_asks_for_one() {
+    let Ok(requested) = std::env::var(BACKEND_VARIABLE) else {
         return;
     };
-    let (name, address) = who.split_once(' ').unwrap();
+    let (name, address) = requested.split_once(' ').unwrap();
     let name: &'static str = name.to_owned().leak();
     let backend = Backend::start_on(name, address.parse().unwrap());
     println!("\n{LISTENING}{}", backend.address);
-    for order in std::io::stdin().lines().map_while(Result::ok) {
-        let (status, delay) = order.split_once(' ').unwrap();
-        backend.turn(status.parse().unwrap(), delay.parse().unwrap());
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let (status, delay_ms) = line.split_once(' ').unwrap();
+        backend.respond_with(status.parse().unwrap(), delay_ms.parse().unwrap());
     }
 }

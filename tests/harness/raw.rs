@@ -1,4 +1,4 @@
-//! A client and a server that send bytes as they are given to them, right or wrong.
+//! A client and a server that send the bytes that a test gives them, valid HTTP or not.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A connection to speak HTTP on by hand.
+/// A connection on which a test reads and writes bytes.
 pub(crate) struct Raw(TcpStream);
 
 impl Raw {
@@ -16,21 +16,21 @@ impl Raw {
 
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        // So that a case that waits in vain fails and does not hang.
+        // A test that waits in vain fails, rather than hang.
         stream
             .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
         Self(stream)
     }
 
-    /// Sends bytes. A connection that the other side has closed is no failure: what it said before
-    /// is still to be read.
+    /// Sends bytes. A connection that the peer has closed is no failure: what the peer sent before can
+    /// still be read.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> &mut Self {
         let _ = self.0.write_all(bytes);
         self
     }
 
-    /// Sends bytes as two segments.
+    /// Sends bytes as two segments, the first of `first` bytes.
     pub(crate) fn send_in_two(&mut self, bytes: &[u8], first: usize) -> &mut Self {
         let (first, second) = bytes.split_at(first);
         self.send(first).send(second)
@@ -41,12 +41,13 @@ impl Raw {
         self.0.local_addr().unwrap().port()
     }
 
-    pub(crate) fn finish(&mut self) -> &mut Self {
+    /// Ends the direction in which this side sends; the other one stays open.
+    pub(crate) fn half_close(&mut self) -> &mut Self {
         let _ = self.0.shutdown(Shutdown::Write);
         self
     }
 
-    /// Reads until the text holds `mark`, or the connection ends.
+    /// Reads until the text ends with `mark`, or the connection ends.
     pub(crate) fn read_until(&mut self, mark: &str) -> String {
         let mut read = Vec::new();
         let mut byte = [0];
@@ -63,13 +64,13 @@ impl Raw {
         String::from_utf8_lossy(&read).into_owned()
     }
 
-    /// Reads until the other side ends the connection in order; an error is a reset.
-    pub(crate) fn read_to_order(&mut self) -> std::io::Result<Vec<u8>> {
+    /// Reads until the peer closes the connection; an error where it resets it.
+    pub(crate) fn read_to_close(&mut self) -> std::io::Result<Vec<u8>> {
         let mut read = Vec::new();
         self.0.read_to_end(&mut read).map(|_| read)
     }
 
-    /// Whether something has come that is not read yet.
+    /// Whether bytes have arrived that were not read yet.
     pub(crate) fn has_bytes(&self) -> bool {
         self.0.set_nonblocking(true).unwrap();
         let has = self.0.peek(&mut [0]).is_ok_and(|read| read > 0);
@@ -77,7 +78,7 @@ impl Raw {
         has
     }
 
-    /// Whether the other side has closed the connection; waits for it.
+    /// Whether the peer closes the connection; waits for that, or for bytes.
     pub(crate) fn is_closed(&mut self) -> bool {
         match self.0.read(&mut [0; 1024]) {
             Ok(read) => read == 0,
@@ -86,7 +87,7 @@ impl Raw {
     }
 }
 
-/// A server whose every word is given to it.
+/// A server that sends the bytes that a test gives it.
 pub(crate) struct RawServer {
     pub(crate) address: SocketAddr,
     accepted: Arc<AtomicU64>,
@@ -111,23 +112,29 @@ impl RawServer {
         Self { address, accepted }
     }
 
-    /// A server that answers the first request of each connection with these bytes and ends it.
-    pub(crate) fn saying(answer: impl Into<Vec<u8>>) -> Self {
-        let answer = answer.into();
+    /// A server that answers the first request of each connection with these bytes, and closes it.
+    pub(crate) fn responding_with(response: impl Into<Vec<u8>>) -> Self {
+        let response = response.into();
         Self::start(move |_, mut raw| {
             if raw.read_until("\r\n\r\n").ends_with("\r\n\r\n") {
-                raw.send(&answer);
+                raw.send(&response);
             }
         })
     }
 
-    /// Connections so far.
+    /// Connections accepted so far.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::SeqCst)
     }
 }
 
-/// Sends a whole request that asks for the connection to end, and reads the whole answer.
+/// An address that refuses connections.
+pub(crate) fn refusing_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Sends a request with `connection: close`, and reads the whole response.
 pub(crate) fn exchange(to: SocketAddr, request: &str) -> String {
     Raw::connect(to).send(request.as_bytes()).read_to_end()
 }

@@ -1,4 +1,4 @@
-//! A certificate authority of one's own, and servers that it vouches for.
+//! Servers over TLS whose certificates a test's own authority has signed.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
 
-/// What makes a server one for `host`, and the certificate of the authority as PEM. `protocols` is what the
-/// server speaks, in the terms of ALPN.
-pub(crate) fn certified(host: &str, protocols: &[&[u8]]) -> (TlsAcceptor, String) {
+/// The acceptor of a TLS server for `host`, and the certificate of the authority that signed its
+/// certificate, as PEM. `protocols` are those that the server offers in ALPN.
+pub(crate) fn tls_acceptor(host: &str, protocols: &[&[u8]]) -> (TlsAcceptor, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
