@@ -99,7 +99,7 @@ fn rows_have_kongs_defaults() {
 }
 
 #[test]
-fn errors_have_kongs_codes_and_words() {
+fn errors_have_kongs_codes_and_messages() {
     let gateway = Gateway::start();
     gateway
         .admin("POST", "/services", &[("name", "s"), ("host", "h")])
@@ -390,7 +390,7 @@ fn errors_have_kongs_codes_and_words() {
 }
 
 #[test]
-fn put_replaces_patch_merges_and_delete_is_quiet() {
+fn put_replaces_patch_merges_and_delete_can_be_repeated() {
     let gateway = Gateway::start();
     let made = gateway
         .admin("PUT", "/services/s", &[("host", "h"), ("retries", "9")])
@@ -449,7 +449,7 @@ fn put_replaces_patch_merges_and_delete_is_quiet() {
 }
 
 #[test]
-fn nested_paths_lead_both_ways() {
+fn nested_paths_reach_children_and_parents() {
     let gateway = Gateway::start();
     for name in ["a", "b"] {
         gateway
@@ -503,7 +503,7 @@ fn nested_paths_lead_both_ways() {
 }
 
 #[test]
-fn lists_come_a_page_at_a_time_and_by_tags() {
+fn lists_are_paged_and_filtered_by_tags() {
     let gateway = Gateway::start();
     for number in 0..7 {
         let (name, tag) = (format!("s{number}"), format!("t{}", number % 2));
@@ -575,7 +575,7 @@ fn lists_come_a_page_at_a_time_and_by_tags() {
 }
 
 #[test]
-fn bodies_come_in_every_form_that_kong_takes() {
+fn bodies_are_read_in_every_content_type_that_kong_reads() {
     let gateway = Gateway::start();
     let send = |content_type: &str, body: &str| {
         let body = Some((content_type, body.as_bytes().to_vec()));
@@ -614,7 +614,7 @@ fn bodies_come_in_every_form_that_kong_takes() {
 }
 
 #[test]
-fn every_answer_has_kongs_frame() {
+fn every_answer_has_kongs_headers() {
     let gateway = Gateway::start();
     let send = |method: &str, path: &str, headers: &[(&str, &str)]| {
         gateway.send(gateway.admin, method, path, headers, None)
@@ -665,7 +665,7 @@ fn every_answer_has_kongs_frame() {
 }
 
 #[test]
-fn algorithm_and_hash_on_go_together_as_in_kong() {
+fn algorithm_and_hash_on_adjust_each_other_as_in_kong() {
     let gateway = Gateway::start();
     gateway
         .admin("POST", "/upstreams", &[("name", "u")])
@@ -690,7 +690,7 @@ fn algorithm_and_hash_on_go_together_as_in_kong() {
 }
 
 #[test]
-fn changes_at_the_same_time_lose_nothing() {
+fn concurrent_patches_are_all_kept() {
     let gateway = Gateway::start();
     gateway
         .admin("POST", "/services", &[("name", "s"), ("host", "h")])

@@ -41,7 +41,7 @@ fn usage(gateway: &Gateway, name: &str) -> Value {
 }
 
 #[test]
-fn every_shipped_balancer_serves_by_itself() {
+fn every_shipped_balancer_makes_all_its_picks() {
     let (gateway, _backends) = with_backends();
     for name in ALL {
         let mut settings = json!({"algorithm": name});
@@ -63,7 +63,7 @@ fn every_shipped_balancer_serves_by_itself() {
 }
 
 #[test]
-fn a_switch_every_moment_costs_no_request() {
+fn frequent_switches_of_the_balancer_cost_no_request() {
     let (gateway, _backends) = with_backends();
     set(&gateway, &json!({"sticky_sessions_cookie": "session"}));
     let load = Load::start(gateway.proxy, "/", 4);
@@ -133,7 +133,7 @@ fn placed(mut ask: impl FnMut(&str) -> String) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn keys_stay_where_they_are_for_every_hash_on() {
+fn a_key_keeps_its_target_for_every_hash_on() {
     let (gateway, backends) = with_backends();
     let by_header = |key: &str| {
         let headers = [("x-user", key)];
@@ -235,7 +235,7 @@ fn keys_stay_where_they_are_for_every_hash_on() {
 }
 
 #[test]
-fn a_cookie_to_hash_on_is_made_where_it_is_missing() {
+fn a_missing_cookie_to_hash_on_is_set() {
     let (gateway, _backends) = with_backends();
     let settings = json!({
         "hash_on": "cookie", "hash_on_cookie": "id", "hash_on_cookie_path": "/shop",
@@ -257,7 +257,7 @@ fn a_cookie_to_hash_on_is_made_where_it_is_missing() {
 }
 
 #[test]
-fn a_session_stays_with_its_target_while_that_is_there() {
+fn a_session_keeps_its_target_while_it_exists() {
     let (gateway, backends) = with_backends();
     let missing = gateway.admin_json(
         "PATCH",
@@ -308,7 +308,7 @@ fn a_session_stays_with_its_target_while_that_is_there() {
 }
 
 #[test]
-fn latency_and_prequal_leave_a_slow_target_alone() {
+fn latency_and_prequal_avoid_a_slow_target() {
     let (gateway, backends) = with_backends();
     backends[3].respond_with(0, 60);
     for name in ["latency", "prequal"] {
@@ -322,7 +322,7 @@ fn latency_and_prequal_leave_a_slow_target_alone() {
 }
 
 #[test]
-fn the_least_busy_is_exact_over_all_workers() {
+fn load_is_compared_exactly_over_all_workers() {
     let (gateway, backends) = with_backends();
     for name in ["least-connections", "p2c"] {
         set(&gateway, &json!({"algorithm": name}));
@@ -359,7 +359,7 @@ fn the_least_busy_is_exact_over_all_workers() {
 }
 
 #[test]
-fn settings_must_fit_the_balancer() {
+fn settings_must_match_the_schema_of_the_balancer() {
     let gateway = Setup::new().start();
     let backend = Backend::start("a");
     gateway.balanced(&[(backend.address, 100)]);
@@ -410,7 +410,7 @@ fn settings_must_fit_the_balancer() {
 
 /// A cookie of sessions that is left over from another algorithm means nothing to those that hash.
 #[test]
-fn a_left_over_session_cookie_does_not_get_in_the_way_of_hashing() {
+fn hashing_ignores_a_left_over_session_cookie() {
     let (gateway, _backends) = with_backends();
     for algorithm in ["consistent-hashing", "maglev", "round-robin"] {
         let settings = json!({
@@ -433,7 +433,7 @@ fn a_left_over_session_cookie_does_not_get_in_the_way_of_hashing() {
 
 /// What targets say of their load in their answers reaches the balancer that asks for it.
 #[test]
-fn a_target_that_says_that_it_is_full_is_left_alone() {
+fn prequal_avoids_a_target_that_reports_a_high_load() {
     let (gateway, backends) = with_backends();
     for (backend, load) in backends.iter().zip(["0.99", "0.2", "0.2", "0.2"]) {
         backend.respond_with_header(

@@ -58,7 +58,7 @@ fn cargo<A: AsRef<OsStr>>(folder: &Path, arguments: &[A]) {
 }
 
 #[test]
-fn from_an_empty_folder_to_picks_on_live_traffic() {
+fn a_new_project_builds_passes_its_check_and_serves() {
     let gateway = Gateway::start();
     let backends = ["a", "b"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
@@ -162,7 +162,7 @@ fn versions_are_pushed_promoted_and_rolled_back() {
 }
 
 #[test]
-fn a_check_that_fails_is_told_by_the_exit_code() {
+fn a_failed_check_exits_with_code_1() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("panics.wasm"), guest("panics")).unwrap();
     let said = complaint(folder.path(), &["plugin", "check", "panics.wasm"]);
@@ -173,7 +173,7 @@ fn a_check_that_fails_is_told_by_the_exit_code() {
 }
 
 #[test]
-fn what_cannot_be_made_or_built_or_pushed_is_told_in_a_sentence() {
+fn plugin_commands_say_in_a_sentence_why_they_fail() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     std::fs::create_dir(folder.join("mine")).unwrap();
@@ -206,7 +206,7 @@ fn what_cannot_be_made_or_built_or_pushed_is_told_in_a_sentence() {
 
 /// The contract alone is enough: the example is C, built by its own script.
 #[test]
-fn a_balancer_in_another_language_chooses() {
+fn a_balancer_in_c_passes_its_check_and_serves() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c-balancer");
     let output = Command::new(folder.join("build.sh")).output().unwrap();
     assert!(output.status.success(), "{}", text(output.stderr));

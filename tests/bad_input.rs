@@ -62,7 +62,7 @@ fn malformed_requests_are_refused_on_both_ports() {
 }
 
 #[test]
-fn a_request_says_once_which_host_it_is_for() {
+fn a_request_must_have_exactly_one_host() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 1)]);
@@ -97,7 +97,7 @@ fn smuggled_framing_does_not_reach_the_backend() {
 }
 
 #[test]
-fn slow_clients_are_let_go() {
+fn slow_clients_are_disconnected() {
     let gateway = Setup::new()
         .arg("--client-header-timeout", 1)
         .arg("--client-body-timeout", 1)
@@ -128,7 +128,7 @@ fn slow_clients_are_let_go() {
 }
 
 #[test]
-fn a_body_that_nobody_wants_leaves_the_connection_open() {
+fn an_unread_body_leaves_the_connection_open() {
     let gateway = Gateway::start();
     let head = "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     for to in [gateway.proxy, gateway.admin] {
@@ -155,7 +155,7 @@ fn bodies_over_the_admin_limit_are_413() {
 }
 
 #[test]
-fn a_folder_that_is_not_ours_is_left_alone() {
+fn a_folder_of_other_files_is_refused_and_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letter.txt");
     std::fs::write(&file, "dear").unwrap();
@@ -175,7 +175,7 @@ fn a_folder_that_is_not_ours_is_left_alone() {
 }
 
 #[test]
-fn damaged_data_is_one_sentence_and_not_overwritten() {
+fn damaged_data_is_refused_in_one_line_and_not_overwritten() {
     let gateway = Gateway::start();
     for number in 0..50 {
         let name = format!("s{number}");
@@ -243,7 +243,7 @@ fn one_process_at_a_time_uses_a_folder_and_a_port() {
 }
 
 #[test]
-fn wrong_settings_are_told_all_at_once() {
+fn invalid_settings_are_reported_together() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.toml");
     std::fs::write(&file, "workers = 0\nmax_header_size = 1\n").unwrap();

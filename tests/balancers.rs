@@ -106,7 +106,7 @@ fn a_multipart_upload_and_a_restart_keep_the_component() {
 }
 
 #[test]
-fn what_is_no_balancer_is_refused_with_the_reason() {
+fn an_invalid_component_is_refused_with_the_reason() {
     let gateway = Setup::new().arg("--balancer-upload", 200).start();
     for (component, part) in [
         (b"#!/bin/sh".to_vec(), "not WebAssembly"),
@@ -139,7 +139,7 @@ fn what_is_no_balancer_is_refused_with_the_reason() {
 
 /// Each of these does its worst under load, on one upstream, while another one goes on beside it.
 #[test]
-fn no_balancer_costs_a_request() {
+fn no_faulty_balancer_costs_a_request() {
     let (gateway, backends) = with_backends(Setup::new().arg("--balancer-pick-timeout", 20));
     gateway.balanced_as("beside", "/beside", &[(backends[0].address, 1)]);
     for (name, kind) in [
@@ -181,7 +181,7 @@ fn no_balancer_costs_a_request() {
 
 /// What keeps within the time of a single pick takes the time of others all the same.
 #[test]
-fn a_balancer_that_is_too_dear_is_kept_away() {
+fn a_balancer_over_its_pick_cost_is_quarantined() {
     let (gateway, _backends) = with_backends(Setup::new().arg("--balancer-pick-cost", 100));
     gateway.upload("dear", guest("says-too-much")).expect(201);
     let load = Load::start(gateway.proxy, "/", 3);
@@ -234,7 +234,7 @@ fn a_balancer_may_refuse_a_request() {
 }
 
 #[test]
-fn what_ships_stays() {
+fn a_shipped_balancer_cannot_be_replaced_or_deleted() {
     let (gateway, _backends) = with_backends(Setup::new());
     for name in ["round-robin", "least-connections"] {
         let path = format!("/balancers/{name}");
@@ -251,7 +251,7 @@ fn what_ships_stays() {
 }
 
 #[test]
-fn a_component_that_its_users_settings_do_not_fit_takes_no_ones_place() {
+fn a_component_that_rejects_the_settings_in_use_is_refused() {
     let (gateway, _backends) = with_backends(Setup::new());
     let ring = gateway
         .admin("GET", "/balancers/consistent-hashing/component", &[])
@@ -281,7 +281,7 @@ fn a_component_that_its_users_settings_do_not_fit_takes_no_ones_place() {
 }
 
 #[test]
-fn a_component_under_two_names_is_used_by_who_names_it() {
+fn a_component_under_two_names_is_counted_under_the_one_in_use() {
     let (gateway, _backends) = with_backends(Setup::new());
     for name in ["one", "other"] {
         gateway.upload(name, guest("first")).expect(201);
@@ -297,7 +297,7 @@ fn a_component_under_two_names_is_used_by_who_names_it() {
 }
 
 #[test]
-fn an_instance_has_the_memory_that_the_settings_give_it() {
+fn an_instance_may_use_the_memory_of_the_setting() {
     for (kibibytes, is_enough) in [(8192, false), (65_536, true)] {
         let (gateway, _backends) = with_backends(Setup::new().arg("--balancer-memory", kibibytes));
         let component = guest("eats-memory");
@@ -315,7 +315,7 @@ fn an_instance_has_the_memory_that_the_settings_give_it() {
 
 /// Instances take all the addresses that they could name, and fewer where there are not enough.
 #[test]
-fn few_addresses_are_enough() {
+fn balancers_run_in_a_small_address_space() {
     let (gateway, backends) = with_backends(Setup::new());
     gateway.upload("first", guest("first")).expect(201);
     use_balancer(&gateway, "first");
@@ -338,7 +338,7 @@ fn few_addresses_are_enough() {
 }
 
 #[test]
-fn compiling_has_its_limits() {
+fn compilation_is_bounded_in_time_and_memory() {
     // More code than a second is enough for, as a component that is nothing but a module.
     let gateway = Setup::new()
         .arg("--balancer-compile-timeout", 1)

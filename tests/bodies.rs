@@ -126,7 +126,7 @@ fn a_balancer_picks_by_the_start_of_a_body() {
 
 /// Also one that sends nothing until it is told to.
 #[test]
-fn a_pick_waits_for_a_slow_client() {
+fn a_pick_waits_for_the_start_of_a_slow_body() {
     let (gateway, _backends) = with_backends();
     let places = [b"0", b"1", b"2"].map(|body| post(&gateway, body));
     let fields = "expect: 100-continue\r\ncontent-length: 4\r\n";
@@ -158,7 +158,7 @@ fn a_pick_waits_for_a_slow_client() {
 }
 
 #[test]
-fn a_body_that_does_not_come_or_is_none_is_answered_as_ever() {
+fn a_late_body_is_408_and_an_invalid_one_400() {
     let gateway = Setup::new().arg("--client-body-timeout", 1).start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 1)]);
@@ -197,7 +197,7 @@ fn a_body_that_does_not_come_or_is_none_is_answered_as_ever() {
 }
 
 #[test]
-fn a_connection_goes_on_after_a_body_that_went_nowhere() {
+fn a_connection_stays_open_after_a_body_without_an_endpoint() {
     let gateway = Gateway::start();
     gateway.balanced(&[]);
     reading(&gateway);
@@ -211,7 +211,7 @@ fn a_connection_goes_on_after_a_body_that_went_nowhere() {
 }
 
 #[test]
-fn what_was_read_ahead_is_sent_again_with_the_rest() {
+fn a_retry_sends_what_was_read_ahead_and_the_rest() {
     let gateway = Gateway::start();
     let backends = ["a", "b"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 1)));
@@ -250,7 +250,7 @@ fn what_was_read_ahead_is_sent_again_with_the_rest() {
 }
 
 #[test]
-fn a_body_of_which_no_endpoint_has_got_a_byte_stays_whole() {
+fn a_body_read_ahead_is_sent_whole_after_a_refused_connection() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
@@ -271,7 +271,7 @@ fn a_body_of_which_no_endpoint_has_got_a_byte_stays_whole() {
 }
 
 #[test]
-fn a_described_request_may_have_a_body() {
+fn explain_takes_a_body() {
     let (gateway, backends) = with_backends();
     for last in ["0", "1", "2"] {
         let body = format!("a body {last}");

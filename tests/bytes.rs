@@ -65,7 +65,7 @@ fn cookie_lines(pair: &[u8], odd: &[u8]) -> [Vec<u8>; 3] {
 }
 
 #[test]
-fn a_session_keeps_its_target_whatever_stands_beside_its_cookie() {
+fn a_session_keeps_its_target_beside_cookies_that_are_not_text() {
     let (gateway, _backends) = with_backends();
     set(
         &gateway,
@@ -152,7 +152,7 @@ fn a_hash_is_over_the_bytes_of_a_header_and_of_an_argument() {
 }
 
 #[test]
-fn a_regular_expression_matches_bytes_that_are_no_text() {
+fn regular_expressions_match_bytes_that_are_not_text() {
     let (gateway, _backends) = with_backends();
     let routes = "/services/u-service/routes";
     for (path, header) in [
@@ -197,7 +197,7 @@ fn a_regular_expression_matches_bytes_that_are_no_text() {
 }
 
 #[test]
-fn a_report_of_load_is_read_whatever_else_it_names() {
+fn a_load_report_is_read_beside_other_metrics() {
     for report in [
         "TEXT cpu_utilization=0.5, named_metrics.größe=1, named_metrics.queue_size=7",
         r#"JSON {"named_metrics": {"größe": 1, "queue_size": 7}, "cpu_utilization": 0.5}"#,
@@ -226,7 +226,7 @@ fn a_report_of_load_is_read_whatever_else_it_names() {
 }
 
 #[test]
-fn a_described_request_may_hold_what_a_real_one_may() {
+fn explain_takes_the_headers_that_a_real_request_may_have() {
     let (gateway, backends) = with_backends();
     set(
         &gateway,
@@ -264,7 +264,7 @@ fn a_described_request_may_hold_what_a_real_one_may() {
 }
 
 #[test]
-fn lists_in_headers_are_read_past_what_is_no_text() {
+fn lists_in_headers_are_read_past_bytes_that_are_not_text() {
     let (gateway, _backends) = with_backends();
     for odd in ODD {
         let te = [b"te: x", odd, b", trailers"].concat();
@@ -295,7 +295,7 @@ fn lists_in_headers_are_read_past_what_is_no_text() {
 }
 
 #[test]
-fn the_admin_api_reads_headers_as_bytes_and_refuses_text_that_is_none() {
+fn the_admin_api_takes_headers_as_bytes_and_refuses_values_that_are_not_utf8() {
     let gateway = Gateway::start();
     let post = |content_type: &[u8], body: &[u8]| {
         let length = format!("\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -372,7 +372,7 @@ fn is_taken(gateway: &Gateway, number: usize) -> bool {
 }
 
 #[test]
-fn regular_expressions_take_no_more_memory_than_they_may() {
+fn regular_expressions_stay_within_their_memory_limit() {
     let gateway = Setup::new().arg("--route-regex-memory", 32).start();
     let post = |name: &str, fields: Value| {
         let mut route = json!({"name": name});

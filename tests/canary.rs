@@ -107,7 +107,7 @@ fn state_of(case: &Case, digest: &str) -> Value {
 }
 
 #[test]
-fn it_takes_its_share_and_both_sides_are_shown() {
+fn a_canary_takes_its_share_and_both_sides_are_shown() {
     let case = Case::new();
     let begun = case.begin(json!({"share_percent": 20, "max_error_ratio": 3, "min_requests": 50}));
     assert_eq!(begun["state"], "running");
@@ -170,7 +170,7 @@ fn it_takes_its_share_and_both_sides_are_shown() {
 }
 
 #[test]
-fn one_that_traps_returns_and_costs_no_request() {
+fn a_canary_that_traps_returns_and_costs_no_request() {
     let case = Case::with("traps");
     case.begin(json!({"share_percent": 50}));
     let (stable, canary) = case.answers(400);
@@ -200,7 +200,7 @@ fn one_that_traps_returns_and_costs_no_request() {
 }
 
 #[test]
-fn one_whose_requests_fail_returns() {
+fn a_canary_whose_requests_fail_returns() {
     let case = Case::new();
     case.canary.respond_with(500, 0);
     case.begin(json!({"share_percent": 50, "max_error_percent": 10, "min_requests": 20}));
@@ -228,7 +228,7 @@ fn one_whose_requests_fail_returns() {
 }
 
 #[test]
-fn one_whose_requests_are_slow_returns() {
+fn a_canary_whose_requests_are_slow_returns() {
     let case = Case::new();
     case.canary.respond_with(0, 100);
     case.begin(json!({"share_percent": 50, "max_p99_ms": 50, "min_requests": 10}));
@@ -243,7 +243,7 @@ fn one_whose_requests_are_slow_returns() {
 }
 
 #[test]
-fn it_goes_on_after_a_restart() {
+fn a_canary_continues_after_a_restart() {
     let case = Case::new();
     let begun =
         case.begin(json!({"share_percent": 100, "max_error_percent": 10, "min_requests": 10}));
@@ -263,7 +263,7 @@ fn it_goes_on_after_a_restart() {
 }
 
 #[test]
-fn a_promotion_and_a_rollback_end_it() {
+fn a_promotion_and_a_rollback_end_a_canary() {
     let case = Case::new();
     let (gateway, digest) = (&case.gateway, &case.digest);
     let versions = "/balancers/mine/versions";
@@ -318,7 +318,7 @@ fn a_promotion_and_a_rollback_end_it() {
 }
 
 #[test]
-fn upstreams_with_a_pin_take_no_part() {
+fn an_upstream_with_a_pinned_version_is_not_in_a_canary() {
     let case = Case::new();
     let first = get(&case.gateway, "/balancers/mine")["digest"].clone();
     let pin = |version: Value| {
@@ -334,7 +334,7 @@ fn upstreams_with_a_pin_take_no_part() {
 }
 
 #[test]
-fn one_that_has_passed_is_promoted_if_that_was_asked_for() {
+fn a_passed_canary_is_promoted_if_configured() {
     let case = Case::new();
     let bounds = json!({"share_percent": 50, "duration": 0, "min_requests": 20,
         "max_error_percent": 10});
@@ -386,7 +386,7 @@ fn a_client_with_an_affinity_stays_on_one_side() {
 }
 
 #[test]
-fn it_comes_and_goes_under_load() {
+fn canaries_begin_and_end_under_load() {
     let case = Case::new();
     let load = Load::start(case.gateway.proxy, "/", 4);
     for _ in 0..20 {
@@ -402,7 +402,7 @@ fn it_comes_and_goes_under_load() {
 
 /// Whoever is first, nothing is left that refers to what is not there.
 #[test]
-fn changes_at_the_same_time_exclude_each_other() {
+fn concurrent_changes_of_a_canary_leave_no_dangling_reference() {
     let case = Case::with("first");
     let gateway = &case.gateway;
     let stable = get(gateway, "/balancers/mine")["digest"].clone();
@@ -443,7 +443,7 @@ fn changes_at_the_same_time_exclude_each_other() {
 }
 
 #[test]
-fn what_cannot_be_asked_for_is_told_by_field() {
+fn invalid_bounds_are_refused_by_field() {
     let case = Case::new();
     let between = |least: i64, most: i64| format!("value should be between {least} and {most}");
     for (bounds, field, message) in [
@@ -512,7 +512,7 @@ fn what_cannot_be_asked_for_is_told_by_field() {
 
 /// As a promotion is refused.
 #[test]
-fn settings_must_fit_it() {
+fn settings_must_match_the_schema_of_a_canary() {
     let case = Case::new();
     let path = "/balancers/prequal/component";
     let prequal = case.gateway.admin("GET", path, &[]).expect(200).body;
@@ -538,7 +538,7 @@ fn settings_must_fit_it() {
 }
 
 #[test]
-fn the_command_begins_and_ends_it() {
+fn the_command_begins_and_ends_a_canary() {
     let case = Case::new();
     let command = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))

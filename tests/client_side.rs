@@ -94,7 +94,7 @@ fn a_client_that_half_closes_gets_its_answer() {
 }
 
 #[test]
-fn a_client_that_is_gone_frees_its_endpoint() {
+fn a_closed_or_reset_client_frees_its_endpoint() {
     let (gateway, _backend) = with_backend(Setup::new().arg("--client-half-close-timeout", 1));
     let hang = || {
         let mut stream = TcpStream::connect(gateway.proxy).unwrap();
@@ -136,7 +136,7 @@ fn slow_body() -> SocketAddr {
 }
 
 #[test]
-fn a_client_that_resets_after_its_end_frees_its_endpoint() {
+fn a_client_that_closes_before_its_answer_frees_its_endpoint() {
     let gateway = Setup::new()
         .arg("--client-half-close-timeout", 3600)
         .start();
@@ -154,7 +154,7 @@ fn a_client_that_resets_after_its_end_frees_its_endpoint() {
 }
 
 #[test]
-fn a_host_without_a_name_is_refused() {
+fn an_empty_host_is_refused() {
     let (gateway, backend) = with_backend(Setup::new());
     for line in [
         "host:\r\n",
@@ -177,7 +177,7 @@ fn a_host_without_a_name_is_refused() {
 }
 
 #[test]
-fn a_missing_host_is_refused_before_a_body_is_waited_for() {
+fn a_missing_host_is_refused_before_the_body_is_read() {
     let (gateway, _backend) = with_backend(Setup::new());
     for lines in ["", "host:\r\n", "host: a\r\nhost: b\r\n", "host: a b\r\n"] {
         let mut raw = Raw::connect(gateway.proxy);
@@ -194,7 +194,7 @@ fn a_missing_host_is_refused_before_a_body_is_waited_for() {
 }
 
 #[test]
-fn a_chunked_body_that_ends_with_a_bare_line_feed_is_taken() {
+fn a_chunked_body_that_ends_with_a_bare_line_feed_is_accepted() {
     let (gateway, backend) = with_backend(Setup::new());
     let head = "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
     for (chunks, body) in [
@@ -295,7 +295,7 @@ fn a_malformed_head_is_answered_as_by_kong() {
 }
 
 #[test]
-fn as_many_headers_are_passed_on_as_the_setting_says() {
+fn as_many_headers_are_forwarded_as_the_setting_allows() {
     let (gateway, _backend) = with_backend(Setup::new().arg("--max-headers", 400));
     let headers: String = (0..300)
         .map(|number| format!("x-h{number}: {number}\r\n"))
@@ -309,7 +309,7 @@ fn as_many_headers_are_passed_on_as_the_setting_says() {
 }
 
 #[test]
-fn a_reader_that_stalls_holds_little() {
+fn a_stalled_reader_holds_little_memory() {
     const READERS: usize = 60;
     let (gateway, _backend) = with_backend(Setup::new().arg("--workers", 1));
     gateway.get_large("/bytes/8000000");
@@ -331,7 +331,7 @@ fn a_reader_that_stalls_holds_little() {
 }
 
 #[test]
-fn an_idle_connection_holds_little() {
+fn an_idle_connection_holds_little_memory() {
     const CLIENTS: usize = 2000;
     let (gateway, _backend) = with_backend(Setup::new().arg("--workers", 1));
     let clients = |requests: bool| {
@@ -374,7 +374,7 @@ fn active(gateway: &Gateway) -> f64 {
 }
 
 #[test]
-fn an_idle_gateway_is_small() {
+fn an_idle_gateway_holds_little_memory() {
     let gateway = Gateway::start();
     let resident = gateway.resident_bytes();
     println!("an idle gateway holds {} KiB", resident >> 10);
@@ -390,7 +390,7 @@ fn an_idle_gateway_is_small() {
 }
 
 #[test]
-fn a_slow_upload_holds_no_endpoint() {
+fn a_slow_upload_occupies_no_endpoint() {
     let (gateway, backend) = with_backend(Setup::new());
     let requests = metric(&gateway, "kong_nginx_requests_total");
     let mut slow: Vec<_> = [
@@ -435,7 +435,7 @@ fn a_slow_upload_holds_no_endpoint() {
 }
 
 #[test]
-fn a_long_body_and_one_that_must_not_be_buffered_are_passed_on_as_they_come() {
+fn long_bodies_and_unbuffered_ones_are_streamed() {
     let (gateway, backend) = with_backend(Setup::new().arg("--client-body-buffer-size", 1000));
     let starts = |path: &str, length: usize, sent: usize| {
         let served = backend.served();
@@ -462,7 +462,7 @@ fn a_long_body_and_one_that_must_not_be_buffered_are_passed_on_as_they_come() {
 }
 
 #[test]
-fn a_body_that_comes_too_slowly_is_a_408() {
+fn a_body_below_the_minimum_rate_is_408() {
     let setup = Setup::new()
         .arg("--client-body-timeout", 1)
         .arg("--client-body-min-rate", 1000);
@@ -497,7 +497,7 @@ fn a_body_that_comes_too_slowly_is_a_408() {
 }
 
 #[test]
-fn clients_past_the_limit_are_refused_in_order() {
+fn clients_over_the_limit_are_refused_with_503() {
     let (gateway, _backend) = with_backend(Setup::new().arg("--max-connections", 4));
     let before = active(&gateway);
     let mut clients: Vec<_> = (0..4).map(|_| Raw::connect(gateway.proxy)).collect();
@@ -523,7 +523,7 @@ fn clients_past_the_limit_are_refused_in_order() {
 }
 
 #[test]
-fn both_ports_answer_when_files_run_out() {
+fn both_ports_answer_when_descriptors_run_out() {
     let (gateway, _backend) = with_backend(Setup::new().ulimit("-n 160").arg("--workers", 1));
     let mut clients = Vec::new();
     let refused = "pointsman_connections_refused_total{listener=\"proxy\"}";
@@ -571,7 +571,7 @@ fn both_ports_answer_when_files_run_out() {
 }
 
 #[test]
-fn idle_connections_to_endpoints_make_room_for_others() {
+fn idle_endpoint_connections_are_closed_to_make_room() {
     let (gateway, _backend) = with_backend(Setup::new().ulimit("-n 120").arg("--workers", 2));
     let backends: Vec<_> = (0..60).map(|_| Backend::start("b")).collect();
     for backend in &backends {
@@ -595,14 +595,14 @@ fn the_limit_of_open_files_is_raised() {
 }
 
 #[test]
-fn too_few_files_are_said_at_the_start() {
+fn a_start_with_too_few_descriptors_is_refused() {
     let (status, said) = Setup::new().ulimit("-n 40").arg("--workers", 8).fail();
     assert!(!status.success());
     assert!(said.contains("limit of open files is 40"), "{said}");
 }
 
 #[test]
-fn every_line_about_a_request_has_its_id() {
+fn every_log_line_about_a_request_has_its_id() {
     let gateway = Setup::new().arg("--log", "debug").start();
     let refusing = TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -55,7 +55,7 @@ fn is_running(process: u32) -> bool {
 }
 
 #[test]
-fn a_schema_that_doubles_is_refused_before_it_is_evaluated() {
+fn a_schema_that_expands_exponentially_is_refused() {
     let gateway = Gateway::start();
     let refused = gateway.upload("x", guest("doubling-schema")).expect(400);
     let said = refused.text();
@@ -65,7 +65,7 @@ fn a_schema_that_doubles_is_refused_before_it_is_evaluated() {
 
 /// By an engine that backtracks, the text below is matched for longer than the sun has left.
 #[test]
-fn settings_are_matched_in_bounded_time() {
+fn a_backtracking_pattern_is_matched_in_bounded_time() {
     let gateway = Gateway::start();
     gateway.upload("x", guest("pattern-schema")).expect(201);
     let upstream = |key: &str| {
@@ -126,7 +126,7 @@ fn the_admin_api_answers_while_plugins_are_slow() {
 }
 
 #[test]
-fn compiled_components_go_with_the_versions_that_they_are_of() {
+fn the_compiled_component_of_a_deleted_version_is_deleted() {
     let gateway = Gateway::start();
     let data_dir = gateway.data_dir.clone();
     let shipped = compiled(&data_dir);
@@ -167,7 +167,7 @@ fn compiled_components_go_with_the_versions_that_they_are_of() {
 }
 
 #[test]
-fn compilers_are_few_and_end_with_their_gateway() {
+fn compile_workers_are_limited_and_end_with_their_gateway() {
     let gateway = Setup::new()
         .arg("--balancer-compile-timeout", 600)
         .arg("--balancer-upload", 65_536)
@@ -207,7 +207,7 @@ fn compilers_are_few_and_end_with_their_gateway() {
 
 /// However seldom its dear picks are.
 #[test]
-fn a_balancer_that_is_dear_now_and_then_is_kept_away() {
+fn a_balancer_seldom_over_its_pick_cost_is_quarantined() {
     let gateway = Setup::new()
         .arg("--balancer-pick-timeout", 100)
         .arg("--balancer-pick-cost", 100)
@@ -242,7 +242,7 @@ fn a_balancer_that_is_dear_now_and_then_is_kept_away() {
 }
 
 #[test]
-fn a_panic_is_told_in_its_own_words_wherever_it_is_told() {
+fn the_message_of_a_panic_is_shown_everywhere() {
     let gateway = Gateway::start();
     let backend = Backend::start("a");
     gateway.balanced(&[(backend.address, 1)]);
@@ -281,7 +281,7 @@ fn a_panic_is_told_in_its_own_words_wherever_it_is_told() {
 
 /// The id of an endpoint is a hash of what a client can guess, so the cookie is not that id.
 #[test]
-fn a_sessions_cookie_names_its_target_to_this_gateway_alone() {
+fn a_session_cookie_is_valid_at_one_gateway_only() {
     let setting = [
         ("name", "u"),
         ("algorithm", "sticky-sessions"),
@@ -341,7 +341,7 @@ fn a_sessions_cookie_names_its_target_to_this_gateway_alone() {
 }
 
 #[test]
-fn a_long_check_says_what_it_is_at() {
+fn a_long_check_reports_its_progress() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dear.wasm");
     std::fs::write(&file, guest("dear")).unwrap();

@@ -64,7 +64,7 @@ fn the_state_of_a_plugin_survives_upgrades_and_new_settings_under_load() {
 }
 
 #[test]
-fn a_plugin_learns_of_the_request_and_is_heard() {
+fn a_plugin_reads_facts_of_the_request_and_its_log_is_kept() {
     let (gateway, backends) = with_backends();
     gateway.upload("asks", guest("asks")).expect(201);
     set(&gateway, &json!({"algorithm": "asks"}));
@@ -100,7 +100,7 @@ fn a_plugin_learns_of_the_request_and_is_heard() {
 }
 
 #[test]
-fn an_upstream_may_bound_its_plugin_and_no_further_than_the_gateway() {
+fn an_upstream_may_only_lower_the_limits_of_the_gateway() {
     let (gateway, _backends) = with_backends();
     gateway.upload("heavy", guest("heavy")).expect(201);
     let limited = |limits: Value| {
@@ -154,7 +154,7 @@ fn an_upstream_may_bound_its_plugin_and_no_further_than_the_gateway() {
 
 /// However badly a plugin hands over under load, its own requests and those of others go on.
 #[test]
-fn a_bad_hand_over_costs_no_request() {
+fn a_failed_handover_costs_no_request() {
     let gateway = Setup::new().arg("--balancer-pick-timeout", 20).start();
     let backends = ["a", "b"].map(Backend::start);
     gateway.balanced(&[(backends[0].address, 1), (backends[1].address, 1)]);

@@ -57,7 +57,7 @@ const BROKEN: [(&str, &str); 8] = [
 ];
 
 #[test]
-fn what_came_of_a_broken_response_reaches_the_client() {
+fn the_received_part_of_a_broken_response_reaches_the_client() {
     for (broken, passed) in BROKEN {
         let answer = format!("HTTP/1.1 201 Made\r\nx-mark: here\r\n{broken}");
         let sizes = answer.len();
@@ -89,7 +89,7 @@ fn what_came_of_a_broken_response_reaches_the_client() {
 
 /// However much of it the client has yet to take.
 #[test]
-fn what_came_of_a_long_response_reaches_a_client_that_takes_its_time() {
+fn the_received_part_of_a_long_response_reaches_a_slow_client() {
     const SENT: usize = 6 << 20;
     let server = RawServer::start(|_, mut raw| {
         raw.read_until("\r\n\r\n");
@@ -139,7 +139,7 @@ fn is_read(gateway: &Gateway, client: &Raw) -> bool {
 /// A turn of the only worker lasts for as long as its balancer computes. What arrives at an idle
 /// connection meanwhile, the runtime has not seen when the connection is taken.
 #[test]
-fn what_arrived_before_a_request_was_sent_is_not_its_answer() {
+fn bytes_that_arrive_before_a_request_are_not_its_response() {
     const UNASKED: [&str; 3] = [
         "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
         "HTTP/1.1 200 OK\r\nx-mark: unasked\r\ncontent-length: 0\r\n\r\n",
@@ -201,7 +201,7 @@ fn what_arrived_before_a_request_was_sent_is_not_its_answer() {
 }
 
 #[test]
-fn a_target_whose_responses_break_off_is_taken_out() {
+fn a_target_whose_responses_break_off_becomes_unhealthy() {
     let good = Backend::start("good");
     for (broken, _) in BROKEN {
         let server = RawServer::responding_with(format!("HTTP/1.1 200 OK\r\n{broken}"));
@@ -243,7 +243,7 @@ fn get_and_close(gateway: &Gateway) -> String {
 }
 
 #[test]
-fn a_body_that_stops_is_a_timeout_and_one_that_ends_is_none() {
+fn a_stalled_body_is_a_timeout_and_a_complete_one_is_no_failure() {
     let (release, held) = mpsc::channel::<()>();
     let held = Mutex::new(held);
     let hanging = RawServer::start(move |_, mut raw| {
@@ -284,7 +284,7 @@ fn a_body_that_stops_is_a_timeout_and_one_that_ends_is_none() {
 
 /// A client that leaves says nothing of the endpoint.
 #[test]
-fn a_client_that_leaves_in_the_middle_is_no_failure_of_the_target() {
+fn a_client_that_disconnects_is_no_failure_of_the_target() {
     let (gone, left) = mpsc::channel::<()>();
     let server = RawServer::start(move |_, mut raw| {
         raw.read_until("\r\n\r\n");
@@ -305,7 +305,7 @@ fn a_client_that_leaves_in_the_middle_is_no_failure_of_the_target() {
 }
 
 #[test]
-fn outliers_and_canaries_see_what_breaks_off() {
+fn broken_responses_count_for_outliers_and_canaries() {
     let good = ["a", "b", "c", "d", "e"].map(Backend::start);
     let broken = RawServer::responding_with("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc");
     let gateway = Gateway::start();
@@ -347,7 +347,7 @@ fn outliers_and_canaries_see_what_breaks_off() {
 }
 
 #[test]
-fn a_probe_reads_a_whole_answer() {
+fn a_probe_needs_a_complete_response() {
     let long = format!("content-length: 9999999\r\n\r\n{}", "x".repeat(100_000));
     let cases = [
         ("HTTP/1.1 200 OK\r\n", false),
@@ -416,7 +416,7 @@ fn ends_of_probes(kind: &str, serve: impl Fn(&mut Raw) + Send + Sync + 'static) 
 }
 
 #[test]
-fn probes_end_their_connections_in_order() {
+fn probes_close_their_connections_without_a_reset() {
     let ordered = |kind: &str, serve: fn(&mut Raw)| {
         let ends = ends_of_probes(kind, serve);
         assert!(ends.iter().all(|end| end == "in order"), "{kind}: {ends:?}");
@@ -455,7 +455,7 @@ fn probes_end_their_connections_in_order() {
 
 /// Of a probe's connection that is used again, too.
 #[test]
-fn what_arrived_before_a_probe_was_sent_is_not_its_answer() {
+fn bytes_that_arrive_before_a_probe_are_not_its_response() {
     let server = RawServer::start(|_, mut raw| {
         if raw.read_until("\r\n\r\n").is_empty() {
             return;
@@ -474,7 +474,7 @@ fn what_arrived_before_a_probe_was_sent_is_not_its_answer() {
 }
 
 #[test]
-fn transfer_codings_that_are_not_known_are_refused() {
+fn a_request_with_an_unknown_transfer_coding_is_refused() {
     let (gateway, backend) = {
         let backend = Backend::start("b");
         (before(backend.address), backend)
@@ -526,7 +526,7 @@ fn transfer_codings_that_are_not_known_are_refused() {
 }
 
 #[test]
-fn a_response_of_another_transfer_coding_is_no_response() {
+fn a_response_with_an_unknown_transfer_coding_is_502() {
     for fields in [
         "transfer-encoding: gzip, chunked",
         "transfer-encoding: chunked, chunked",
@@ -544,7 +544,7 @@ fn a_response_of_another_transfer_coding_is_no_response() {
 /// hyper ends trailers at CR LF only, and so may take the next request for a part of them. Whatever
 /// becomes of the first request, the second one is answered, or the connection ends.
 #[test]
-fn a_bare_line_feed_in_trailers_does_not_swallow_the_next_request() {
+fn a_bare_line_feed_in_trailers_does_not_hide_the_next_request() {
     let backend = Backend::start("b");
     let gateway = before(backend.address);
     let second = "GET /second HTTP/1.1\r\nhost: h\r\n\r\n";
@@ -596,7 +596,7 @@ fn answer_to(head: &str, answer: &str) -> String {
 const GET: &str = "GET / HTTP/1.1\r\nhost: h\r\n\r\n";
 
 #[test]
-fn a_blank_before_the_colon_of_a_response_is_removed() {
+fn whitespace_before_a_colon_in_a_response_is_removed() {
     let answer = "HTTP/1.1 200 OK\r\nX-Mark : here\r\nContent-Length\t : 2\r\n\r\nhi";
     let got = answer_to(GET, answer);
     assert!(got.starts_with("HTTP/1.1 200 "), "{got}");
@@ -605,7 +605,7 @@ fn a_blank_before_the_colon_of_a_response_is_removed() {
 }
 
 #[test]
-fn a_response_without_a_body_keeps_the_length_that_it_gives() {
+fn a_response_without_a_body_keeps_its_content_length() {
     let head = "HEAD / HTTP/1.1\r\nhost: h\r\n\r\n";
     for length in [0, 7, 123_456] {
         let field = format!("\r\ncontent-length: {length}\r\n");
@@ -642,7 +642,7 @@ fn a_response_without_a_body_keeps_the_length_that_it_gives() {
 }
 
 #[test]
-fn a_reason_phrase_passes_or_is_left_out() {
+fn a_reason_phrase_is_forwarded_or_left_out() {
     let line = |sent: &str| {
         let got = answer_to(GET, &format!("{sent}\r\ncontent-length: 0\r\n\r\n"));
         got.lines().next().unwrap().to_owned()
@@ -655,7 +655,7 @@ fn a_reason_phrase_passes_or_is_left_out() {
 }
 
 #[test]
-fn an_old_client_is_not_promised_what_cannot_be_kept() {
+fn an_http_1_0_connection_is_kept_only_for_a_known_length() {
     let old = "GET / HTTP/1.0\r\nhost: h\r\nconnection: keep-alive\r\n\r\n";
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
     for unknown in [chunked, "HTTP/1.1 200 OK\r\n\r\nhi"] {

@@ -33,7 +33,7 @@ fn change(gateway: &Gateway, change: Value) {
 }
 
 #[test]
-fn the_balancer_that_serves_is_not_asked() {
+fn explain_leaves_the_serving_instance_alone() {
     let (gateway, backends) = with_backends();
     let before: Vec<String> = (0..2).map(|_| gateway.backend_of("/")).collect();
     let said = explain(&gateway, json!({"count": 6}));
@@ -71,7 +71,7 @@ fn the_balancer_that_serves_is_not_asked() {
 }
 
 #[test]
-fn the_load_is_what_it_is_now() {
+fn explain_uses_the_current_load() {
     let (gateway, backends) = with_backends();
     change(&gateway, json!({"algorithm": "least-connections"}));
     let proxy = gateway.proxy;
@@ -99,7 +99,7 @@ fn the_load_is_what_it_is_now() {
 }
 
 #[test]
-fn a_described_request_is_tied_as_a_real_one() {
+fn a_described_request_has_the_affinity_of_a_real_one() {
     let (gateway, backends) = with_backends();
     let route = [
         ("paths[]", "~/users/(?<id>[0-9]+)"),
@@ -165,7 +165,7 @@ fn a_described_request_is_tied_as_a_real_one() {
 }
 
 #[test]
-fn another_balancer_is_asked_with_other_settings() {
+fn explain_runs_another_balancer_with_other_settings() {
     let (gateway, backends) = with_backends();
     gateway.upload("mine", guest("first")).expect(201);
     let said = explain(&gateway, json!({"balancer": "mine", "count": 3}));
@@ -212,7 +212,7 @@ fn another_balancer_is_asked_with_other_settings() {
 }
 
 #[test]
-fn what_a_balancer_does_wrong_is_told() {
+fn explain_shows_faults_and_refusals() {
     let (gateway, _backends) = with_backends();
     for (name, part) in [("traps", "it trapped"), ("out-of-range", "of a table of 3")] {
         gateway.upload(name, guest(name)).expect(201);
@@ -237,7 +237,7 @@ fn what_a_balancer_does_wrong_is_told() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_refused_by_field() {
+fn an_invalid_request_to_explain_is_refused_by_field() {
     let (gateway, _backends) = with_backends();
     for (request, field, part) in [
         (
@@ -289,7 +289,7 @@ fn what_cannot_be_asked_is_refused_by_field() {
 }
 
 #[test]
-fn what_was_learnt_is_taken_over_where_that_can_be() {
+fn explain_starts_afresh_where_no_state_can_be_restored() {
     let (gateway, _backends) = with_backends();
     gateway.backend_of("/");
     // Another balancer has other things to learn, and some learn nothing.
@@ -304,7 +304,7 @@ fn what_was_learnt_is_taken_over_where_that_can_be() {
 }
 
 #[test]
-fn an_instance_that_hands_over_badly_is_explained_afresh() {
+fn explain_starts_afresh_after_a_failed_handover() {
     let (gateway, _backends) = with_backends();
     gateway.upload("bad", guest("hands-over-badly")).expect(201);
     for does in [
@@ -330,7 +330,7 @@ fn an_instance_that_hands_over_badly_is_explained_afresh() {
 }
 
 #[test]
-fn a_balancer_may_ask_about_the_described_request() {
+fn a_balancer_reads_facts_of_the_described_request() {
     let (gateway, backends) = with_backends();
     gateway.upload("asks", guest("asks")).expect(201);
     change(&gateway, json!({"algorithm": "asks"}));

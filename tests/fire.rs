@@ -93,7 +93,7 @@ fn within(
 }
 
 #[test]
-fn targets_die_stand_still_fail_and_grow_slow_and_all_heal() {
+fn target_failures_are_detected_in_time_and_recovered_from() {
     let gateway = Gateway::start();
     let names = ["killed", "stopped", "failing", "slow", "well"];
     let [killed, stopped, mut failing, mut slow, well] = names.map(Process::start);

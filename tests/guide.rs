@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::harness::{Backend, Gateway, Load, help};
 
 #[test]
-fn the_guide_as_it_is_written() {
+fn kongs_load_balancing_guide_works_as_written() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let url = format!("http://{}", one.address);
@@ -38,7 +38,7 @@ fn the_guide_as_it_is_written() {
 }
 
 #[test]
-fn equal_targets_share_exactly_whatever_connection_a_request_comes_on() {
+fn equal_targets_share_exactly_over_all_connections() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -65,7 +65,7 @@ fn weights_are_exact_and_smooth() {
 }
 
 #[test]
-fn a_killed_backend_is_noticed_by_nobody() {
+fn a_killed_backend_costs_no_request() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -79,7 +79,7 @@ fn a_killed_backend_is_noticed_by_nobody() {
 }
 
 #[test]
-fn targets_come_and_go_under_load() {
+fn adding_and_deleting_targets_costs_no_request() {
     let gateway = Gateway::start();
     let backends = ["a", "b", "c"].map(Backend::start);
     gateway.balanced(&[(backends[0].address, 100)]);
@@ -104,7 +104,7 @@ fn targets_come_and_go_under_load() {
 }
 
 #[test]
-fn everything_in_the_readme_is_true() {
+fn every_setting_of_help_is_in_the_readme() {
     let readme = include_str!("../README.md");
     for setting in ["proxy_listen", "admin_listen", "data_dir", "workers", "log"] {
         assert!(readme.contains(setting), "{setting}");

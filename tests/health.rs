@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 #[test]
-fn without_checks_kong_says_so() {
+fn without_checks_health_is_healthchecks_off() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
@@ -69,7 +69,7 @@ fn health_is_shown_in_kongs_form() {
 }
 
 #[test]
-fn statuses_take_a_target_out_and_a_hand_brings_it_back() {
+fn failure_statuses_make_a_target_unhealthy_until_an_operator_resets_it() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -97,7 +97,7 @@ fn statuses_take_a_target_out_and_a_hand_brings_it_back() {
 }
 
 #[test]
-fn connect_failures_and_timeouts_count_each_by_themselves() {
+fn connect_failures_and_timeouts_are_counted_separately() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     let (refusing, slow) = (refusing_address(), Backend::start("slow"));
@@ -124,7 +124,7 @@ fn connect_failures_and_timeouts_count_each_by_themselves() {
 }
 
 #[test]
-fn the_last_try_counts_as_well() {
+fn the_last_try_counts_for_health() {
     let gateway = Gateway::start();
     let refusing = refusing_address();
     gateway.balanced(&[(refusing, 1)]);
@@ -137,7 +137,7 @@ fn the_last_try_counts_as_well() {
 }
 
 #[test]
-fn a_503_says_why_there_was_no_peer() {
+fn a_503_names_the_reason_why_there_is_no_peer() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[]);
@@ -169,7 +169,7 @@ fn a_503_says_why_there_was_no_peer() {
 }
 
 #[test]
-fn health_stays_through_every_change() {
+fn health_survives_changes_of_targets_and_settings() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -206,7 +206,7 @@ fn health_stays_through_every_change() {
 }
 
 #[test]
-fn one_address_can_be_set_by_hand() {
+fn the_health_of_one_address_can_be_set() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
@@ -221,7 +221,7 @@ fn one_address_can_be_set_by_hand() {
 }
 
 #[test]
-fn probes_find_what_is_down_and_what_is_back() {
+fn probes_detect_failures_and_recoveries() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -264,7 +264,7 @@ fn probes_find_what_is_down_and_what_is_back() {
 }
 
 #[test]
-fn a_probe_is_what_was_asked_for() {
+fn a_probe_is_sent_as_configured() {
     let gateway = Gateway::start();
     let (one, checks) = (Backend::start("one"), Backend::start("checks"));
     gateway.balanced(&[(one.address, 100)]);
@@ -292,7 +292,7 @@ fn a_probe_is_what_was_asked_for() {
 }
 
 #[test]
-fn probes_share_a_connection_where_asked_to() {
+fn probes_reuse_a_connection_if_configured() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
@@ -320,7 +320,7 @@ fn probes_share_a_connection_where_asked_to() {
 }
 
 #[test]
-fn a_connection_is_enough_for_tcp() {
+fn a_tcp_probe_succeeds_with_a_connection() {
     let gateway = Gateway::start();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -333,7 +333,7 @@ fn a_connection_is_enough_for_tcp() {
 }
 
 #[test]
-fn failover_targets_wait_for_the_last_of_the_others() {
+fn failover_targets_serve_when_no_other_target_is_healthy() {
     let gateway = Gateway::start();
     let [one, two, spare] = ["one", "two", "spare"].map(Backend::start);
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -355,7 +355,7 @@ fn failover_targets_wait_for_the_last_of_the_others() {
 }
 
 #[test]
-fn a_circuit_may_close_by_itself() {
+fn a_circuit_closes_after_successful_trials() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -382,7 +382,7 @@ fn a_circuit_may_close_by_itself() {
 }
 
 #[test]
-fn in_a_panic_all_are_used() {
+fn in_panic_mode_every_target_is_used() {
     let gateway = Gateway::start();
     let [one, two, three] = ["one", "two", "three"].map(Backend::start);
     gateway.balanced(&[(one.address, 1), (two.address, 1), (three.address, 1)]);
@@ -400,7 +400,7 @@ fn in_a_panic_all_are_used() {
 }
 
 #[test]
-fn statuses_are_retried_where_asked_for() {
+fn statuses_are_retried_if_configured() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -434,7 +434,7 @@ fn statuses_are_retried_where_asked_for() {
 }
 
 #[test]
-fn a_try_may_have_a_limit_of_its_own() {
+fn a_try_may_have_its_own_timeout() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -449,7 +449,7 @@ fn a_try_may_have_a_limit_of_its_own() {
 }
 
 #[test]
-fn a_target_takes_no_more_than_it_may() {
+fn requests_to_a_target_are_limited() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -474,7 +474,7 @@ fn a_target_takes_no_more_than_it_may() {
 }
 
 #[test]
-fn one_that_returns_starts_slowly() {
+fn a_recovered_target_starts_slowly() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -497,7 +497,7 @@ fn one_that_returns_starts_slowly() {
 }
 
 #[test]
-fn what_does_worse_than_its_peers_is_left_out() {
+fn an_outlier_is_ejected_and_returns() {
     let gateway = Gateway::start();
     let backends = ["a", "b", "c", "d", "e", "f"].map(Backend::start);
     let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
@@ -522,7 +522,7 @@ fn what_does_worse_than_its_peers_is_left_out() {
 }
 
 #[test]
-fn what_was_unhealthy_is_so_after_a_restart() {
+fn health_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Setup::with_data(folder.path()).start();
     let [one, two, three] = ["one", "two", "three"].map(Backend::start);
@@ -556,7 +556,7 @@ fn tunnel(gateway: &Gateway) -> Raw {
 }
 
 #[test]
-fn what_is_in_flight_at_a_target_that_leaves_ends_when_it_is_told_to() {
+fn requests_at_a_removed_target_end_after_the_drain_timeout() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 100)]);

@@ -35,7 +35,7 @@ fn probes_end_with_their_upstream() {
 }
 
 #[test]
-fn what_is_in_flight_at_an_upstream_that_was_deleted_ends_when_it_is_told_to() {
+fn requests_at_a_deleted_upstream_end_after_the_drain_timeout() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
@@ -49,7 +49,7 @@ fn what_is_in_flight_at_an_upstream_that_was_deleted_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn health_stays_when_an_upstream_gets_another_name() {
+fn health_survives_a_new_name_of_the_upstream() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Setup::with_data(folder.path()).start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
@@ -75,7 +75,7 @@ fn health_stays_when_an_upstream_gets_another_name() {
 }
 
 #[test]
-fn an_upstream_that_is_made_again_soon_knows_what_was_known() {
+fn health_survives_a_deleted_and_recreated_upstream() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
@@ -95,7 +95,7 @@ fn an_upstream_that_is_made_again_soon_knows_what_was_known() {
 }
 
 #[test]
-fn an_ejection_goes_with_its_address_and_ends_when_it_has_to() {
+fn an_ejection_stays_with_its_address_and_ends_in_time() {
     let gateway = Gateway::start();
     let backends = ["a", "b", "c", "d", "e", "f"].map(Backend::start);
     let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();

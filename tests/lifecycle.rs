@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::harness::{Backend, Gateway, Load, Raw, Setup};
 
 #[test]
-fn requests_in_flight_are_answered_before_the_end() {
+fn requests_in_flight_are_answered_before_the_exit() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 1)]);
@@ -30,7 +30,7 @@ fn requests_in_flight_are_answered_before_the_end() {
 }
 
 #[test]
-fn the_wait_for_the_last_request_has_an_end() {
+fn the_drain_ends_after_the_shutdown_timeout() {
     let gateway = Setup::new().arg("--shutdown-timeout", 0).start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 1)]);
@@ -133,7 +133,7 @@ impl Writer<'_> {
 }
 
 #[test]
-fn what_was_acknowledged_survives_kill_9() {
+fn acknowledged_changes_survive_sigkill() {
     let owned = tempfile::tempdir().unwrap();
     let data_dir = owned.path().join("data");
     let mut all = BTreeMap::new();
@@ -191,7 +191,7 @@ fn check(gateway: &Gateway, facts: &BTreeMap<String, Fact>) {
 }
 
 #[test]
-fn a_restart_under_another_process_sees_every_kind_of_row() {
+fn a_restarted_gateway_serves_from_the_stored_rows() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 1)]);
@@ -244,7 +244,7 @@ fn settings_come_from_flag_environment_and_file() {
 }
 
 #[test]
-fn a_change_in_flight_is_answered_before_the_end() {
+fn a_change_in_flight_is_answered_before_the_exit() {
     let gateway = Gateway::start();
     let mut idle = Raw::connect(gateway.admin);
     idle.send(b"GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n");

@@ -17,7 +17,7 @@ fn limit(gateway: &Gateway, backend: &Backend, limits: &Value) {
 }
 
 #[test]
-fn a_connection_past_the_limit_is_made_once_an_idle_one_is_closed_wherever_it_is() {
+fn a_connection_over_the_limit_replaces_an_idle_one_of_any_worker() {
     let gateway = Setup::new().arg("--workers", 2).start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 1)]);
@@ -62,7 +62,7 @@ fn a_connection_past_the_limit_is_made_once_an_idle_one_is_closed_wherever_it_is
 }
 
 #[test]
-fn who_waits_goes_by_the_limits_of_now() {
+fn a_waiting_request_follows_a_changed_limit() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 1)]);
@@ -84,7 +84,7 @@ fn who_waits_goes_by_the_limits_of_now() {
 }
 
 #[test]
-fn an_upstream_that_shares_an_address_has_connections_of_its_own() {
+fn upstreams_that_share_an_address_have_separate_connections() {
     let gateway = Setup::new().arg("--workers", 1).start();
     let one = Backend::start("one");
     gateway.balanced_as("other", "/other", &[(one.address, 1)]);
@@ -102,7 +102,7 @@ fn an_upstream_that_shares_an_address_has_connections_of_its_own() {
 }
 
 #[test]
-fn a_target_lets_only_so_many_wait_for_it() {
+fn requests_that_wait_for_a_target_are_limited() {
     let gateway = Gateway::start();
     let backends = [Backend::start("a"), Backend::start("b")];
     let targets = backends.each_ref().map(|backend| (backend.address, 1));

@@ -93,7 +93,7 @@ fn names_and_labels_are_kongs_where_kong_has_them() {
 }
 
 #[test]
-fn picks_and_shares_and_times_are_counted() {
+fn picks_and_their_times_are_counted() {
     let gateway = Gateway::start();
     let [one, two] = ["one", "two"].map(Backend::start);
     gateway.balanced(&[(one.address, 100), (two.address, 300)]);
@@ -144,7 +144,7 @@ fn picks_and_shares_and_times_are_counted() {
 }
 
 #[test]
-fn what_the_gateway_chose_by_itself_is_counted_by_its_reason() {
+fn host_choices_are_counted_by_their_reason() {
     let gateway = Setup::new().arg("--balancer-pick-timeout", 20).start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);

@@ -36,7 +36,7 @@ fn health(gateway: &Gateway) -> Value {
 }
 
 #[test]
-fn every_address_of_a_name_gets_its_share_and_changes_are_followed() {
+fn every_address_of_a_name_gets_its_share_and_dns_changes_are_followed() {
     let dns = Dns::start();
     dns.set("api.test", DnsReply::Addresses(vec![ONE, TWO], 0));
     let gateway = setup(&dns).start();
@@ -104,7 +104,7 @@ fn a_name_that_stops_resolving_keeps_its_addresses() {
 }
 
 #[test]
-fn a_name_that_never_resolved_says_so_and_comes_when_it_does() {
+fn a_name_that_does_not_resolve_is_served_once_it_does() {
     let dns = Dns::start();
     let gateway = setup(&dns).start();
     let one = Backend::start("one");
@@ -118,7 +118,7 @@ fn a_name_that_never_resolved_says_so_and_comes_when_it_does() {
 }
 
 #[test]
-fn records_are_asked_for_again_when_they_expire_and_not_before() {
+fn records_are_queried_again_only_when_they_expire() {
     let dns = Dns::start();
     dns.set("long.test", DnsReply::Addresses(vec![ONE], 3600));
     dns.set("short.test", DnsReply::Addresses(vec![ONE], 0));
@@ -133,7 +133,7 @@ fn records_are_asked_for_again_when_they_expire_and_not_before() {
 }
 
 #[test]
-fn services_bring_their_own_ports_and_weights() {
+fn srv_records_set_ports_and_weights() {
     let dns = Dns::start();
     let [one, two, spare] = ["one", "two", "spare"].map(Backend::start);
     let port = |backend: &Backend| backend.address.port();
@@ -166,7 +166,7 @@ fn services_bring_their_own_ports_and_weights() {
 }
 
 #[test]
-fn the_host_of_a_service_and_the_hosts_file_are_names_as_well() {
+fn the_host_of_a_service_and_the_hosts_file_are_resolved() {
     let dns = Dns::start();
     let folder = tempfile::tempdir().unwrap();
     let hosts = folder.path().join("hosts");
@@ -210,7 +210,7 @@ fn the_weight_of_a_name_may_be_shared() {
 }
 
 #[test]
-fn a_name_that_nobody_answers_for_holds_up_its_own_change_alone() {
+fn a_name_without_dns_responses_delays_only_its_own_change() {
     const NAMES: [&str; 4] = ["a.test", "b.test", "c.test", "d.test"];
     let dns = Dns::start();
     for name in NAMES {
@@ -248,7 +248,7 @@ fn a_name_that_nobody_answers_for_holds_up_its_own_change_alone() {
 }
 
 #[test]
-fn a_name_may_have_addresses_of_version_6_alone() {
+fn a_name_may_have_ipv6_addresses_only() {
     let dns = Dns::start();
     let replies = DnsReply::Addresses6(vec![Ipv6Addr::LOCALHOST], 60);
     dns.set("six.test", replies);
@@ -268,7 +268,7 @@ fn a_name_may_have_addresses_of_version_6_alone() {
 }
 
 #[test]
-fn services_that_nobody_can_tell_are_not_replaced_by_addresses() {
+fn failed_srv_queries_do_not_fall_back_to_addresses() {
     let dns = Dns::start();
     let [one, other] = ["one", "other"].map(Backend::start);
     let services = vec![(1, 10, one.address.port(), "host.test.")];
@@ -299,7 +299,7 @@ fn services_that_nobody_can_tell_are_not_replaced_by_addresses() {
 }
 
 #[test]
-fn a_name_that_nobody_answers_for_delays_no_other() {
+fn a_name_without_dns_responses_delays_no_other_name() {
     let dns = Dns::start();
     dns.set("dead.test", DnsReply::NoResponse);
     dns.set("live.test", DnsReply::Addresses(vec![ONE], 0));

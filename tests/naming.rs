@@ -189,7 +189,7 @@ fn a_target_is_named_in_any_spelling_of_its_address() {
 }
 
 #[test]
-fn an_address_is_taken_out_by_any_spelling() {
+fn the_health_of_an_address_is_set_by_any_spelling() {
     let gateway = Gateway::start();
     let backend = Backend::start_on("six", (Ipv6Addr::LOCALHOST, 0).into());
     gateway.balanced(&[(backend.address, 1)]);
@@ -209,7 +209,7 @@ fn an_address_is_taken_out_by_any_spelling() {
 }
 
 #[test]
-fn the_host_that_an_endpoint_gets_has_one_port_and_one_form() {
+fn the_host_sent_to_an_endpoint_has_a_port_and_the_canonical_form() {
     let gateway = Gateway::start();
     let six = Backend::start_on("six", (Ipv6Addr::LOCALHOST, 0).into());
     gateway.balanced(&[(six.address, 1)]);
@@ -277,7 +277,7 @@ fn the_authority_of_an_absolute_target_is_read_as_a_host() {
 }
 
 #[test]
-fn a_redirect_has_the_host_in_its_one_form() {
+fn a_redirect_has_the_canonical_host() {
     let gateway = Gateway::start();
     let service = [("name", "s"), ("host", "127.0.0.1")];
     gateway.admin("POST", "/services", &service).expect(201);
@@ -350,7 +350,7 @@ fn a_plain_path_may_have_any_character_in_its_normal_form() {
 }
 
 #[test]
-fn digits_alone_are_an_address_that_is_not_right() {
+fn a_host_of_digits_is_an_invalid_address() {
     let gateway = Gateway::start();
     gateway
         .admin("POST", "/upstreams", &[("name", "u")])
@@ -381,7 +381,7 @@ fn digits_alone_are_an_address_that_is_not_right() {
 }
 
 #[test]
-fn a_put_of_a_target_makes_it_where_it_is_absent() {
+fn a_put_creates_or_replaces_a_target() {
     let gateway = Gateway::start();
     for name in ["u", "v"] {
         gateway
@@ -441,7 +441,7 @@ fn a_put_of_a_target_makes_it_where_it_is_absent() {
 }
 
 #[test]
-fn a_target_that_many_put_at_once_is_there_once() {
+fn concurrent_puts_of_a_target_create_one() {
     let gateway = &Gateway::start();
     gateway
         .admin("POST", "/upstreams", &[("name", "u")])
@@ -460,7 +460,7 @@ fn a_target_that_many_put_at_once_is_there_once() {
 }
 
 #[test]
-fn a_look_up_that_takes_long_is_not_begun_again() {
+fn a_slow_lookup_is_not_started_again() {
     let dns = Dns::start();
     let backend = Backend::start("b");
     dns.set_type("slow.test", RecordType::SRV, DnsReply::NoResponse);
@@ -556,7 +556,7 @@ fn algorithm_and_hash_on_read_back_as_in_kong() {
 }
 
 #[test]
-fn a_host_with_the_port_wins_over_the_same_without() {
+fn a_host_with_a_port_wins_over_the_same_without() {
     let gateway = Gateway::start();
     let [plain, ported] = ["plain", "ported"].map(Backend::start);
     for backend in [(&plain, "plain"), (&ported, "ported")] {
@@ -582,7 +582,7 @@ fn a_host_with_the_port_wins_over_the_same_without() {
 }
 
 #[test]
-fn what_kong_has_and_is_not_there_yet_is_named() {
+fn kongs_entities_that_are_not_supported_are_named() {
     let gateway = Gateway::start();
     gateway
         .admin("POST", "/services", &[("name", "s"), ("host", "h")])

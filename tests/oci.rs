@@ -113,7 +113,7 @@ fn text(path: &Path) -> &str {
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 #[test]
-fn a_component_is_published_in_the_form_of_wasm_tools_and_pulled() {
+fn a_component_is_published_in_the_layout_of_wasm_tools_and_pulled() {
     let registry = Registry::start();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("first.wasm");
@@ -175,7 +175,7 @@ fn a_component_is_published_in_the_form_of_wasm_tools_and_pulled() {
 }
 
 #[test]
-fn what_is_no_component_is_named() {
+fn an_artifact_that_is_not_a_component_is_refused() {
     let registry = Registry::start();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.wasm");

@@ -55,7 +55,7 @@ fn conversations(mut turn: impl FnMut(usize, usize) -> String) -> BTreeMap<Strin
 }
 
 #[test]
-fn paths_that_begin_alike_have_the_same_place() {
+fn paths_with_a_common_prefix_have_one_target() {
     let (gateway, _backends) = balanced();
     conversations(|number, turn| gateway.backend_of(&format!("/{number}/part/{turn}?v=1")));
     let usage = usage(&gateway);
@@ -63,7 +63,7 @@ fn paths_that_begin_alike_have_the_same_place() {
 }
 
 #[test]
-fn a_conversation_stays_where_its_beginning_is_known() {
+fn a_conversation_keeps_the_target_that_knows_its_prefix() {
     let (gateway, _backends) = balanced();
     let turn = |number: usize, turn: usize| {
         let said = "What is that? It is something. ".repeat(4 * turn);
@@ -75,7 +75,7 @@ fn a_conversation_stays_where_its_beginning_is_known() {
 }
 
 #[test]
-fn a_server_that_reports_a_queue_is_left_alone_for_one_that_has_none() {
+fn a_target_that_reports_a_queue_is_avoided() {
     let (gateway, backends) = balanced();
     let prompt = |turn: usize| system(1) + &"And then? ".repeat(turn);
     let first = ask(&gateway, &prompt(0));

@@ -56,7 +56,7 @@ fn runtime() -> Runtime {
 }
 
 #[test]
-fn https_verifies_the_name_and_the_chain_unless_told_not_to() {
+fn an_https_probe_verifies_the_certificate_unless_configured_otherwise() {
     let (backend, authority) = Backend::start_tls("b", "health.example");
     let address = backend.address;
     let folder = tempfile::tempdir().unwrap();
@@ -160,7 +160,7 @@ async fn serve(
 }
 
 #[test]
-fn grpc_asks_the_health_service() {
+fn a_grpc_probe_calls_the_health_service() {
     let server = Health::start(None);
     let gateway = Gateway::start();
     gateway.balanced(&[(server.address, 100)]);
@@ -180,7 +180,7 @@ fn grpc_asks_the_health_service() {
 }
 
 #[test]
-fn grpcs_asks_it_over_tls_and_verifies_who_answers() {
+fn a_grpcs_probe_verifies_the_certificate() {
     let (acceptor, authority) = tls_acceptor("health.example", &[b"h2"]);
     let server = Health::start(Some(acceptor));
     let folder = tempfile::tempdir().unwrap();

@@ -37,7 +37,7 @@ fn add(
 }
 
 #[test]
-fn the_upstream_is_told_of_the_way_as_by_kong() {
+fn the_upstream_gets_kongs_forwarding_headers() {
     let (gateway, backend) = with_backend(&[], &[("paths[]", "/mock")]);
     let headers = [
         ("x-forwarded-for", "192.0.2.1"),
@@ -68,7 +68,7 @@ fn the_upstream_is_told_of_the_way_as_by_kong() {
 }
 
 #[test]
-fn the_client_gets_kongs_headers_and_none_of_the_hops() {
+fn the_client_gets_kongs_headers_without_hop_by_hop_ones() {
     let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
     let reply = gateway.get("/headers-out").expect(200);
     for name in ["x-private", "keep-alive"] {
@@ -86,7 +86,7 @@ fn the_client_gets_kongs_headers_and_none_of_the_hops() {
 }
 
 #[test]
-fn strip_path_preserve_host_and_the_services_path() {
+fn strip_path_preserve_host_and_the_service_path_are_applied() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     let target = backend.address.to_string();
@@ -224,7 +224,7 @@ fn errors_have_kongs_bodies() {
 }
 
 #[test]
-fn a_bad_upstream_is_502_and_a_slow_one_504() {
+fn a_refused_connection_is_502_and_a_slow_response_504() {
     let (gateway, backend) = with_backend(
         &[("read_timeout", "100"), ("retries", "0")],
         &[("paths[]", "/")],
@@ -254,7 +254,7 @@ fn a_bad_upstream_is_502_and_a_slow_one_504() {
 }
 
 #[test]
-fn a_post_is_not_sent_twice_but_goes_elsewhere_if_it_was_not_sent() {
+fn a_post_is_sent_to_one_endpoint_only() {
     let gateway = Gateway::start();
     let (dead, alive) = (Backend::start("dead"), Backend::start("alive"));
     gateway.balanced(&[(dead.address, 1), (alive.address, 1)]);
@@ -298,7 +298,7 @@ fn bodies_are_streamed_both_ways() {
 }
 
 #[test]
-fn a_chunked_request_is_forwarded_and_a_connection_serves_many() {
+fn a_connection_serves_several_chunked_requests() {
     let (gateway, backend) = with_backend(&[], &[("paths[]", "/")]);
     let mut raw = Raw::connect(gateway.proxy);
     for _ in 0..3 {
@@ -335,7 +335,7 @@ fn older_clients_and_absolute_targets_are_served() {
 }
 
 #[test]
-fn a_connection_may_change_its_protocol() {
+fn a_connection_is_upgraded_to_websocket() {
     let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(
@@ -348,7 +348,7 @@ fn a_connection_may_change_its_protocol() {
 }
 
 #[test]
-fn connections_to_a_backend_are_kept_and_a_stale_one_is_not_an_error() {
+fn a_stale_pooled_connection_costs_no_request() {
     let gateway = Setup::new().arg("--workers", 1).start();
     let backend = Backend::start("b");
     let address = backend.address;
@@ -378,7 +378,7 @@ fn a_get_with_a_body_of_unknown_length_keeps_it() {
 }
 
 #[test]
-fn a_broken_body_is_the_clients_fault() {
+fn a_broken_request_body_is_400() {
     let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(
@@ -394,7 +394,7 @@ fn a_broken_body_is_the_clients_fault() {
 }
 
 #[test]
-fn no_protocol_but_websocket_passes_by_the_router() {
+fn no_protocol_but_websocket_is_upgraded_to() {
     let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
     let headers = [
         ("connection", "upgrade, http2-settings"),
@@ -406,7 +406,7 @@ fn no_protocol_but_websocket_passes_by_the_router() {
 }
 
 #[test]
-fn a_slow_client_gets_the_end_of_what_it_takes() {
+fn a_slow_client_gets_its_whole_response() {
     let gateway = Setup::new().arg("--client-header-timeout", 1).start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 1)]);
@@ -435,7 +435,7 @@ fn a_slow_client_gets_the_end_of_what_it_takes() {
 }
 
 #[test]
-fn a_tunnel_that_nobody_uses_is_closed() {
+fn an_idle_tunnel_is_closed() {
     let (gateway, _backend) = with_backend(&[("read_timeout", "500")], &[("paths[]", "/")]);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(
@@ -520,7 +520,7 @@ fn an_endpoint_that_does_not_connect_or_does_not_read_is_504() {
 }
 
 #[test]
-fn connections_to_endpoints_are_kept_as_long_as_the_settings_say() {
+fn the_pool_of_endpoint_connections_follows_its_settings() {
     for (size, most, requests, connections) in [(0, 0, 4, 4), (8, 2, 6, 3), (8, 0, 6, 1)] {
         let gateway = Setup::new()
             .arg("--workers", 1)
@@ -556,7 +556,7 @@ fn an_idle_connection_to_an_endpoint_is_closed() {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_its_endpoint_back() {
+fn a_client_that_does_not_read_slows_its_endpoint_down() {
     const SIZE: usize = 256 << 20;
     let gateway = Gateway::start();
     let (stuck, at) = std::sync::mpsc::channel();

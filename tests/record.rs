@@ -72,7 +72,7 @@ fn kept(folder: &tempfile::TempDir, name: &str, trace: &[u8]) -> PathBuf {
 }
 
 #[test]
-fn the_balancer_that_made_a_trace_picks_the_same_again() {
+fn replay_repeats_the_picks_of_the_recorded_balancer() {
     let folder = tempfile::tempdir().unwrap();
     // One that takes turns, one that is told of changes, two that look, one that has columns.
     let (gateway, _backends) = balanced("round-robin");
@@ -151,7 +151,7 @@ fn tells(trace: &[u8], text: &str) -> bool {
 }
 
 #[test]
-fn a_balancer_that_asks_about_requests_picks_the_same_again_if_the_facts_are_there() {
+fn replay_repeats_the_picks_of_a_balancer_that_reads_recorded_facts() {
     let folder = tempfile::tempdir().unwrap();
     let (gateway, _backends) = balanced("round-robin");
     for (name, fact, other) in [
@@ -189,7 +189,7 @@ fn a_balancer_that_asks_about_requests_picks_the_same_again_if_the_facts_are_the
 }
 
 #[test]
-fn facts_are_recorded_for_who_asks_for_that_alone() {
+fn facts_are_recorded_only_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let (gateway, _backends) = balanced("round-robin");
     let refused = gateway.admin("POST", "/upstreams/u/record?facts=some", &[]);
@@ -210,7 +210,7 @@ fn facts_are_recorded_for_who_asks_for_that_alone() {
 }
 
 #[test]
-fn who_asks_for_too_much_ends_the_recording_and_no_request() {
+fn too_large_facts_end_the_recording_and_cost_no_request() {
     let (gateway, _backends) = balanced("round-robin");
     gateway
         .upload("asks-too-much", guest("asks-too-much"))
@@ -238,7 +238,7 @@ fn who_asks_for_too_much_ends_the_recording_and_no_request() {
 }
 
 #[test]
-fn other_balancers_choose_for_the_same_requests() {
+fn replay_compares_balancers_on_the_same_requests() {
     let folder = tempfile::tempdir().unwrap();
     let (gateway, backends) = balanced("random");
     // One of three takes its time.
@@ -274,7 +274,7 @@ fn other_balancers_choose_for_the_same_requests() {
 }
 
 #[test]
-fn a_recording_is_one_at_a_time_and_says_what_it_takes() {
+fn recordings_of_an_upstream_exclude_each_other() {
     let (gateway, _backends) = balanced("round-robin");
     gateway
         .admin("POST", "/upstreams/nobody/record", &[])
@@ -339,7 +339,7 @@ fn the_command_writes_a_trace_that_can_be_replayed() {
 }
 
 #[test]
-fn what_is_no_trace_is_named() {
+fn a_file_that_is_not_a_trace_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = kept(&folder, "none", b"PMTRACE0");
     let output = replay(&[path.to_str().unwrap()]);

@@ -26,7 +26,7 @@ fn take_out(gateway: &Gateway, backend: &Backend) {
 }
 
 #[test]
-fn what_a_person_has_taken_out_is_not_tried() {
+fn a_target_set_unhealthy_by_an_operator_gets_no_trials() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Setup::with_data(folder.path()).start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
@@ -55,7 +55,7 @@ fn what_a_person_has_taken_out_is_not_tried() {
 }
 
 #[test]
-fn what_probes_have_taken_out_is_theirs_to_bring_back() {
+fn a_target_made_unhealthy_by_probes_gets_no_trials() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
@@ -78,7 +78,7 @@ fn what_probes_have_taken_out_is_theirs_to_bring_back() {
 }
 
 #[test]
-fn a_request_that_was_under_way_closes_no_circuit() {
+fn a_request_sent_before_the_failure_closes_no_circuit() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
@@ -96,7 +96,7 @@ fn a_request_that_was_under_way_closes_no_circuit() {
 }
 
 #[test]
-fn it_takes_as_many_good_trials_as_successes_says() {
+fn a_circuit_closes_after_the_configured_successes() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
@@ -122,7 +122,7 @@ fn it_takes_as_many_good_trials_as_successes_says() {
 }
 
 #[test]
-fn a_trial_that_fails_costs_no_request() {
+fn a_failed_trial_costs_no_request() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);

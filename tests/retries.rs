@@ -27,7 +27,7 @@ fn upload(gateway: &Gateway, method: &str, length: usize) -> Reply {
 }
 
 #[test]
-fn there_are_as_many_tries_as_retries_says_and_one() {
+fn a_request_is_tried_once_and_retried_as_often_as_configured() {
     let gateway = Gateway::start();
     let backends = ["a", "b", "c", "d", "e"].map(Backend::start);
     let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
@@ -60,7 +60,7 @@ fn there_are_as_many_tries_as_retries_says_and_one() {
 }
 
 #[test]
-fn a_body_that_is_gone_is_not_sent_again_and_one_that_is_kept_is() {
+fn only_a_buffered_body_is_sent_again() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 1), (two.address, 1)]);
@@ -108,7 +108,7 @@ fn a_body_that_is_gone_is_not_sent_again_and_one_that_is_kept_is() {
 }
 
 #[test]
-fn a_body_of_which_no_endpoint_has_got_a_byte_is_whole() {
+fn an_unbuffered_body_is_sent_whole_after_a_refused_connection() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[
@@ -124,7 +124,7 @@ fn a_body_of_which_no_endpoint_has_got_a_byte_is_whole() {
 }
 
 #[test]
-fn failover_targets_are_for_a_request_that_all_others_have_failed() {
+fn a_request_that_failed_everywhere_goes_to_a_failover_target() {
     let gateway = Gateway::start();
     let spare = Backend::start("spare");
     gateway.balanced(&[(refusing_address(), 1), (refusing_address(), 1)]);
@@ -142,7 +142,7 @@ fn failover_targets_are_for_a_request_that_all_others_have_failed() {
 }
 
 #[test]
-fn a_route_and_a_service_have_retry_budgets_of_their_own() {
+fn a_route_and_a_service_have_their_own_retry_budgets() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 1), (refusing_address(), 1)]);
@@ -181,7 +181,7 @@ pub(crate) fn hang<'s>(
 }
 
 #[test]
-fn what_finds_no_place_is_told_so_in_every_form_and_counted() {
+fn a_request_over_the_limit_is_503_overflow_in_every_content_type() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 1)]);
@@ -237,7 +237,7 @@ fn what_finds_no_place_is_told_so_in_every_form_and_counted() {
 }
 
 #[test]
-fn a_retry_waits_for_a_place_before_it_goes_back_to_where_it_failed() {
+fn a_retry_waits_for_a_permit_of_another_target() {
     let gateway = Gateway::start();
     let (good, bad) = (Backend::start("good"), Backend::start("bad"));
     gateway.balanced(&[(good.address, 1)]);
@@ -262,7 +262,7 @@ fn a_retry_waits_for_a_place_before_it_goes_back_to_where_it_failed() {
 }
 
 #[test]
-fn a_balancer_that_refuses_is_named() {
+fn a_request_refused_by_its_balancer_is_503_with_that_reason() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 1)]);
@@ -274,7 +274,7 @@ fn a_balancer_that_refuses_is_named() {
 }
 
 #[test]
-fn sessions_stay_at_a_target_that_gets_no_new_ones() {
+fn a_target_of_weight_0_keeps_its_sessions() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 1), (two.address, 1)]);
@@ -316,7 +316,7 @@ fn sessions_stay_at_a_target_that_gets_no_new_ones() {
 }
 
 #[test]
-fn no_more_than_their_share_is_ejected_for_being_slow() {
+fn slow_targets_are_ejected_up_to_the_maximum_percentage() {
     let gateway = Gateway::start();
     let backends = ["a", "b", "c", "d", "e", "f"].map(Backend::start);
     let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();

@@ -82,7 +82,7 @@ fn round_robin_agrees_with_itself() {
 }
 
 #[test]
-fn random_differs_from_turns_and_does_not_disturb_them() {
+fn a_random_shadow_differs_from_round_robin_and_does_not_affect_it() {
     let (gateway, _backends) = with_backends(Setup::new());
     shadow(&gateway, json!({"balancer": "random"}));
     let tally = Load::run(gateway.proxy, "/", 4, 150);
@@ -94,7 +94,7 @@ fn random_differs_from_turns_and_does_not_disturb_them() {
 }
 
 #[test]
-fn a_shadow_sees_the_load_that_the_first_saw() {
+fn a_shadow_sees_the_load_that_the_first_balancer_saw() {
     let (gateway, _backends) = with_backends(Setup::new());
     gateway
         .admin(
@@ -115,7 +115,7 @@ fn a_shadow_sees_the_load_that_the_first_saw() {
 }
 
 #[test]
-fn a_shadow_that_looks_at_latencies_finds_the_quick_ones() {
+fn a_shadow_that_reads_latencies_prefers_quick_targets() {
     let (gateway, backends) = with_backends(Setup::new());
     backends[2].respond_with(0, 40);
     // The first does not look at them, so nobody would measure.
@@ -136,7 +136,7 @@ fn a_shadow_that_looks_at_latencies_finds_the_quick_ones() {
 }
 
 #[test]
-fn whatever_a_shadow_does_costs_nothing() {
+fn no_faulty_shadow_costs_a_request_or_a_pick() {
     let (gateway, _backends) = with_backends(Setup::new().arg("--balancer-pick-timeout", 200));
     gateway.upload("first", guest("first")).expect(201);
     gateway
@@ -176,7 +176,7 @@ fn whatever_a_shadow_does_costs_nothing() {
 }
 
 #[test]
-fn a_shadow_comes_changes_and_goes_live() {
+fn a_shadow_is_added_changed_and_removed_without_a_restart() {
     let (gateway, _backends) = with_backends(Setup::new());
     let none = gateway.admin("GET", "/upstreams/u/shadow", &[]).expect(404);
     assert!(
@@ -232,7 +232,7 @@ fn a_shadow_comes_changes_and_goes_live() {
 }
 
 #[test]
-fn a_shadow_that_cannot_be_is_refused_by_field() {
+fn an_invalid_shadow_is_refused_by_field() {
     let (gateway, _backends) = with_backends(Setup::new());
     let refused = |shadow: Value| {
         let change = json!({"pointsman": {"shadow": shadow}});
@@ -265,7 +265,7 @@ fn a_shadow_that_cannot_be_is_refused_by_field() {
 }
 
 #[test]
-fn a_version_that_decides_in_the_shadow_is_another_one_and_stays() {
+fn a_version_used_by_a_shadow_cannot_be_deleted() {
     let (gateway, _backends) = with_backends(Setup::new());
     gateway.upload("mine", guest("first")).expect(201);
     let active = gateway.admin("GET", "/balancers/mine", &[]).json()["digest"].clone();

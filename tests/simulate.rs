@@ -72,7 +72,7 @@ fn the_same_seed_gives_the_same_bytes() {
 }
 
 #[test]
-fn every_balancer_gets_the_same_requests_and_finds_its_way() {
+fn every_balancer_gets_the_same_requests_and_survives_a_dead_target() {
     let folder = tempfile::tempdir().unwrap();
     let document = outcome(&[&scenario(&folder, SCENARIO)]);
     let outcomes = document["outcomes"].as_array().unwrap();
@@ -92,7 +92,7 @@ fn every_balancer_gets_the_same_requests_and_finds_its_way() {
 }
 
 #[test]
-fn balancers_are_told_apart() {
+fn least_connections_beats_round_robin_on_uneven_targets() {
     let both = ["-b", "least-connections", "-b", "round-robin"];
     let document = outcome(&[&["uneven"], &both[..]].concat());
     let total = |index: usize| &document["outcomes"][index]["total"];
@@ -114,7 +114,7 @@ prompts = { groups = 8, shared = 60, users = 20, turns = 5, turn = 4, block_cost
 "#;
 
 #[test]
-fn who_looks_at_prompts_sends_them_where_they_are_cached() {
+fn prefix_affinity_reuses_cached_prompts() {
     let folder = tempfile::tempdir().unwrap();
     let file = scenario(&folder, PROMPTS);
     let both = ["-b", "prefix-affinity", "-b", "round-robin"];
@@ -151,7 +151,7 @@ fn who_looks_at_prompts_sends_them_where_they_are_cached() {
 }
 
 #[test]
-fn components_and_settings_are_taken() {
+fn components_and_settings_can_be_simulated() {
     let folder = tempfile::tempdir().unwrap();
     let file = scenario(&folder, SCENARIO);
     let old =
@@ -174,7 +174,7 @@ fn components_and_settings_are_taken() {
 }
 
 #[test]
-fn what_cannot_be_simulated_is_named() {
+fn invalid_input_of_the_simulator_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = scenario(&folder, SCENARIO);
     assert!(complaint(&["nothing"]).contains("one of prequal"));
@@ -208,7 +208,7 @@ fn what_cannot_be_simulated_is_named() {
 }
 
 #[test]
-fn the_scenarios_that_ship_are_listed() {
+fn the_shipped_scenarios_are_listed() {
     let output = run(&["--list"]);
     let list = String::from_utf8(output.stdout).unwrap();
     for entry in fs::read_dir("../examples/scenarios").unwrap() {

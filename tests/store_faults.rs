@@ -130,7 +130,7 @@ fn limit(gateway: &Gateway, resource: Resource, most: Option<u64>) {
 }
 
 #[test]
-fn a_file_that_may_not_grow_refuses_changes_until_it_may() {
+fn changes_are_refused_while_the_store_file_cannot_grow() {
     let (_folder, gateway, _backend) = served(Setup::with_data);
     let log = gateway.data_dir.join("entities").join("db");
     let length = fs::metadata(log).unwrap().len();
@@ -145,7 +145,7 @@ fn a_file_that_may_not_grow_refuses_changes_until_it_may() {
 }
 
 #[test]
-fn without_descriptors_changes_are_refused_until_there_are_some() {
+fn changes_are_refused_while_there_are_no_descriptors() {
     let (_folder, gateway, _backend) = served(Setup::with_data);
     // Connections stay open from here on.
     get(&gateway, "/status");
@@ -186,7 +186,7 @@ impl NoRights {
 }
 
 #[test]
-fn what_fails_in_the_middle_of_a_write_is_undone() {
+fn a_write_that_fails_halfway_is_undone() {
     let (_folder, gateway, _backend) = served(Setup::with_data);
     create_large(&gateway, "first").expect(201);
     let rights = NoRights::take(&gateway.data_dir);
@@ -199,7 +199,7 @@ fn what_fails_in_the_middle_of_a_write_is_undone() {
 }
 
 #[test]
-fn a_folder_without_rights_refuses_changes_until_it_has_them() {
+fn changes_are_refused_while_the_folder_is_not_writable() {
     if rustix::process::geteuid().is_root() {
         // Who may do everything: the case before has another way.
         return;
@@ -218,7 +218,7 @@ fn a_folder_without_rights_refuses_changes_until_it_has_them() {
 }
 
 #[test]
-fn a_data_folder_that_is_gone_is_noticed_without_a_change() {
+fn a_missing_data_folder_is_noticed_without_a_change() {
     let (_folder, gateway, _backend) = served(Setup::with_data);
     let aside = gateway.data_dir.with_extension("aside");
     fs::rename(&gateway.data_dir, &aside).unwrap();
@@ -309,7 +309,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_refuses_changes_until_there_is_room() {
+fn changes_are_refused_while_the_disk_is_full() {
     let Some(disk) = SmallDisk::of(256) else {
         eprintln!("no disk can be mounted here: left out");
         return;
@@ -373,7 +373,7 @@ fn key(collection: &str, id: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_row_that_cannot_be_read_takes_nothing_with_it() {
+fn an_unreadable_row_is_set_aside_alone() {
     let (_folder, mut gateway, _backend) = served(Setup::with_data);
     create(&gateway, "good").expect(201);
     let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
@@ -484,7 +484,7 @@ fn a_row_of_any_kind_can_be_set_aside() {
 }
 
 #[test]
-fn a_schema_that_could_not_be_read_again_is_refused() {
+fn a_schema_nested_too_deeply_to_be_stored_is_refused() {
     let (_folder, gateway, _backend) = served(Setup::with_data);
     gateway.upload("deep", guest("deep-schema")).expect(400);
     gateway.upload("mine", guest("first")).expect(201);
@@ -508,7 +508,7 @@ fn a_schema_that_could_not_be_read_again_is_refused() {
 }
 
 #[test]
-fn every_change_is_one_line_of_the_log() {
+fn every_change_is_logged_in_one_line() {
     let plain = |folder: &Path| Setup::with_data(folder).env("NO_COLOR", 1);
     let (_folder, gateway, backend) = served(plain);
     let id = create(&gateway, "s").expect(201).json()["id"].clone();
@@ -604,7 +604,7 @@ fn every_change_is_one_line_of_the_log() {
 }
 
 #[test]
-fn what_an_ended_canary_has_come_to_can_still_be_read() {
+fn the_figures_of_an_ended_canary_can_be_read() {
     let (folder, gateway, backend) = served(Setup::with_data);
     gateway.upload("mine", guest("lightest")).expect(201);
     let algorithm = [("algorithm", "mine")];

@@ -25,7 +25,7 @@ fn set(gateway: &Gateway, fields: &[(&str, &str)]) {
 }
 
 #[test]
-fn requests_and_bodies_of_any_size_pass_over_tls() {
+fn requests_and_bodies_of_any_size_are_sent_over_tls() {
     let (backend, authority) = Backend::start_tls("b", "b.example");
     let (gateway, _folder) = gateway(&authority, &backend);
     // Nothing is verified unless asked for, as in Kong.
@@ -51,7 +51,7 @@ fn requests_and_bodies_of_any_size_pass_over_tls() {
 }
 
 #[test]
-fn certificates_are_verified_where_asked_for() {
+fn certificates_are_verified_if_configured() {
     let (backend, authority) = Backend::start_tls("b", "b.example");
     let (gateway, _folder) = gateway(&authority, &backend);
     set(&gateway, &[("tls_verify", "true")]);
@@ -82,7 +82,7 @@ fn certificates_are_verified_where_asked_for() {
 }
 
 #[test]
-fn tls_and_clear_text_do_not_take_each_other_for_http() {
+fn tls_to_a_plain_server_and_plain_to_a_tls_server_are_502() {
     let (secure, authority) = Backend::start_tls("secure", "b.example");
     let (gateway, _folder) = gateway(&authority, &secure);
     gateway.get("/").expect(200);
@@ -98,7 +98,7 @@ fn tls_and_clear_text_do_not_take_each_other_for_http() {
 }
 
 #[test]
-fn an_upstream_may_name_its_authorities_and_its_servers_name() {
+fn an_upstream_may_set_its_authorities_and_server_name() {
     let (backend, authority) = Backend::start_tls("b", "b.example");
     let (_, stranger) = Backend::start_tls("stranger", "b.example");
     // Nothing that the gateway trusts by itself has to do with it.

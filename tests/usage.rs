@@ -27,7 +27,7 @@ fn complaint(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn one_start_tells_every_mistake_of_flags_environment_and_file() {
+fn all_mistakes_of_flags_environment_and_file_are_reported_together() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.toml");
     let text = "log = info\nwokers = 3\nbalancer_memory = \"64\"\n[proxy]\nlisten = 1\n";
@@ -63,7 +63,7 @@ fn one_start_tells_every_mistake_of_flags_environment_and_file() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_hides_no_other_mistake() {
+fn an_unreadable_config_file_hides_no_other_mistake() {
     let (_, said) = Setup::new()
         .arg("--config", "/none/settings.toml")
         .arg("--workers", 0)
@@ -81,7 +81,7 @@ fn a_file_that_cannot_be_read_hides_no_other_mistake() {
 }
 
 #[test]
-fn a_flag_without_a_value_is_told_with_the_others() {
+fn a_flag_without_a_value_is_reported_with_the_others() {
     let said = complaint(&["--workers", "0", "--log", "loud", "--data-dir"]);
     for mistake in ["workers = 0", "log = \"loud\"", "--data-dir <DIR>"] {
         assert!(said.contains(mistake), "{mistake} in {said}");
@@ -90,7 +90,7 @@ fn a_flag_without_a_value_is_told_with_the_others() {
 }
 
 #[test]
-fn mistyped_commands_are_answered_with_the_right_ones() {
+fn a_mistyped_command_gets_a_suggestion() {
     for (mistyped, meant) in [
         (&["simulat"][..], "'simulate'"),
         (&["plugin", "chek"], "'check'"),
@@ -132,7 +132,7 @@ fn signals_to_reload_leave_the_gateway_running() {
 }
 
 #[test]
-fn colours_are_for_terminals_that_want_them() {
+fn logs_are_coloured_on_terminals_only() {
     let gateway = Gateway::start();
     gateway.terminate();
     let (_, log) = gateway.wait();
@@ -217,7 +217,7 @@ fn balancers(document: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_component_on_its_own_is_compared_with_all_that_ship() {
+fn a_single_component_is_compared_with_all_shipped_balancers() {
     let fleet = Fleet::new();
     let mine = fleet.guest("first");
     let all = fleet.simulate(&[]);
@@ -236,7 +236,7 @@ fn a_component_on_its_own_is_compared_with_all_that_ship() {
 }
 
 #[test]
-fn numbers_that_javascript_cannot_hold_are_text() {
+fn integers_beyond_2_to_the_53_are_strings() {
     let fleet = Fleet::new();
     for (seed, shown) in [
         ("7", json!(7)),
@@ -269,7 +269,7 @@ fn numbers_that_javascript_cannot_hold_are_text() {
 }
 
 #[test]
-fn what_is_not_found_is_named() {
+fn a_404_names_what_was_not_found() {
     let gateway = Gateway::start();
     gateway.upload("mine", guest("first")).expect(201);
     for (method, path, named) in [
@@ -362,7 +362,7 @@ fn targets_and_health_show_the_ids_that_balancers_see() {
 }
 
 #[test]
-fn a_balancer_that_is_configured_by_id_finds_its_endpoint_in_simulation_and_check() {
+fn simulation_and_check_give_endpoints_the_ids_of_a_gateway() {
     let fleet = Fleet::new();
     let prefers = fleet.guest("prefers");
     let by_label = format!(r#"{prefers}={{"prefer":"${{big}}"}}"#);
@@ -420,7 +420,7 @@ fn a_balancer_that_is_configured_by_id_finds_its_endpoint_in_simulation_and_chec
 }
 
 #[test]
-fn fallback_picks_are_counted_under_their_name_and_the_one_of_before() {
+fn fallback_picks_are_counted_under_the_new_and_the_old_name() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 100)]);
@@ -447,7 +447,7 @@ fn fallback_picks_are_counted_under_their_name_and_the_one_of_before() {
 }
 
 #[test]
-fn the_log_says_why_the_health_of_a_target_changed() {
+fn the_log_has_the_reason_of_a_change_of_health() {
     let gateway = Gateway::start();
     let backends = ["a", "b"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
@@ -476,7 +476,7 @@ fn the_log_says_why_the_health_of_a_target_changed() {
 }
 
 #[test]
-fn the_log_says_how_a_canary_began_and_ended() {
+fn the_log_has_the_start_and_the_end_of_a_canary() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     gateway.upload("mine", guest("first")).expect(201);
@@ -523,7 +523,7 @@ fn texts(svg: &str) -> Vec<(f64, f64, String)> {
 }
 
 #[test]
-fn plots_can_be_read() {
+fn plots_are_labelled_and_legible() {
     let fleet = Fleet::new();
     let out = fleet.folder.path().join("out");
     let mine = fleet.guest("first");

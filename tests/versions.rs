@@ -99,7 +99,7 @@ fn checked(gateway: &Gateway, path: &str) -> Value {
 }
 
 #[test]
-fn a_version_is_uploaded_promoted_and_taken_back() {
+fn a_version_is_uploaded_promoted_and_rolled_back() {
     let (gateway, _backend) = with_mine(Setup::new());
     let first = get(&gateway, "/balancers/mine")["digest"].clone();
     let made = add(&gateway, guest("refuses"));
@@ -160,7 +160,7 @@ fn a_version_is_uploaded_promoted_and_taken_back() {
 }
 
 #[test]
-fn versions_come_in_pages_the_newest_first() {
+fn versions_are_paged_newest_first() {
     let (gateway, _backend) = with_mine(Setup::new());
     let second = add(&gateway, guest("refuses"));
     let third = add(&gateway, guest("clock"));
@@ -202,7 +202,7 @@ fn shipped_and_next(gateway: &Gateway, name: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn what_is_known_of_latencies_survives_an_upgrade_of_the_balancer() {
+fn known_latencies_survive_an_upgrade_of_the_balancer() {
     let gateway = Gateway::start();
     let backends = ["a", "b", "c", "slow"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
@@ -255,7 +255,7 @@ fn sessions_survive_an_upgrade_of_the_balancer() {
 }
 
 #[test]
-fn a_pin_holds_while_others_follow() {
+fn a_pinned_upstream_keeps_its_version() {
     let (gateway, backend) = with_mine(Setup::new());
     gateway.balanced_as("pinned", "/pinned", &[(backend.address, 1)]);
     follow(&gateway, "pinned", "mine");
@@ -300,7 +300,7 @@ fn a_pin_holds_while_others_follow() {
 }
 
 #[test]
-fn what_is_used_is_not_deleted() {
+fn a_version_in_use_cannot_be_deleted() {
     let (gateway, _backend) = with_mine(Setup::new());
     let first = get(&gateway, "/balancers/mine")["digest"].clone();
     let other = add(&gateway, guest("clock"));
@@ -344,7 +344,7 @@ fn what_is_used_is_not_deleted() {
 
 /// Whoever is first, nothing is left that refers to what is not there.
 #[test]
-fn changes_at_the_same_time_exclude_each_other() {
+fn concurrent_changes_of_versions_leave_no_dangling_reference() {
     let (gateway, _backend) = with_mine(Setup::new());
     let first = get(&gateway, "/balancers/mine")["digest"].clone();
     for _ in 0..20 {
@@ -372,7 +372,7 @@ fn changes_at_the_same_time_exclude_each_other() {
 }
 
 #[test]
-fn settings_must_fit_the_version_that_would_serve() {
+fn settings_must_match_the_schema_of_the_version_to_be_active() {
     let (gateway, _backend) = with_mine(Setup::new());
     let prequal = gateway.admin("GET", "/balancers/prequal/component", &[]);
     let prequal = prequal.expect(200).body;
@@ -411,7 +411,7 @@ fn settings_must_fit_the_version_that_would_serve() {
 }
 
 #[test]
-fn a_check_can_be_left_to_go_on() {
+fn a_check_can_run_after_the_answer() {
     let (gateway, _backend) = with_mine(Setup::new());
     let prefer = &[("prefer", "respond-async")];
     let accepted = upload_with(&gateway, prefer, guest("clock")).expect(202);
@@ -444,7 +444,7 @@ fn a_check_can_be_left_to_go_on() {
 }
 
 #[test]
-fn a_check_that_takes_long_goes_on_after_the_answer_and_after_a_restart() {
+fn a_long_check_continues_after_the_answer_and_after_a_restart() {
     // What a component may take to describe itself follows from this.
     let setup = Setup::new().arg("--balancer-pick-timeout", 10_000);
     let (gateway, _backend) = with_mine(setup);
@@ -469,7 +469,7 @@ fn a_check_that_takes_long_goes_on_after_the_answer_and_after_a_restart() {
 }
 
 #[test]
-fn only_what_a_known_key_has_signed_is_taken() {
+fn only_components_signed_by_a_known_key_are_accepted() {
     let [ours, theirs] = [(); 2].map(|()| KeyPair::generate_unencrypted_keypair().unwrap());
     let setup = Setup::new().arg("--balancer-public-keys", ours.pk.to_base64());
     let gateway = setup.start();
@@ -535,7 +535,7 @@ fn only_what_a_known_key_has_signed_is_taken() {
 }
 
 #[test]
-fn what_ships_has_versions_and_is_switched_by_nobody() {
+fn the_version_of_a_shipped_balancer_cannot_be_switched() {
     let gateway = Gateway::start();
     let list = get(&gateway, "/balancers/round-robin/versions");
     assert_eq!(list["data"][0]["state"], "active");
@@ -580,7 +580,7 @@ fn named(store: &SledStore, name: &str) -> Stored {
 }
 
 #[test]
-fn an_upgrade_of_the_gateway_adds_a_version_and_leaves_what_is_yours() {
+fn an_upgrade_of_the_gateway_adds_a_version_and_keeps_uploaded_balancers() {
     let gateway = Gateway::start();
     let current = get(&gateway, "/balancers/round-robin")["digest"].clone();
     let data_dir = gateway.data_dir.clone();
@@ -686,7 +686,7 @@ fn to_format_1(data_dir: &Path) {
 }
 
 #[test]
-fn a_folder_of_before_there_were_versions_is_brought_up_to_date() {
+fn a_data_folder_of_format_1_is_upgraded() {
     let (gateway, _backend) = with_mine(Setup::new());
     let before = get(&gateway, "/balancers/mine");
     let data_dir = gateway.data_dir.clone();
