@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Gateway, Raw};
 
-/// Method, path, fields, and the status, code and message that answer them.
+/// Method, path and fields of a request, and the status, code and message of its answer.
 type Case<'a> = (&'a str, &'a str, Fields<'a>, u16, i64, &'a str);
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
@@ -117,12 +117,12 @@ fn errors_have_kongs_codes_and_messages() {
     gateway
         .admin("POST", "/upstreams/u/targets", &[("target", "a:1")])
         .expect(201);
-    let nobody = "11111111-2222-4333-8444-555555555555";
+    let unknown_id = "11111111-2222-4333-8444-555555555555";
     let unknown_service = format!(
-        "the foreign key '{{id=\"{nobody}\"}}' does not reference an existing 'services' entity."
+        "the foreign key '{{id=\"{unknown_id}\"}}' does not reference an existing 'services' entity."
     );
-    let missing = format!("could not find the entity with primary key '{{id=\"{nobody}\"}}'");
-    let by_id = format!("/services/{nobody}");
+    let missing = format!("could not find the entity with primary key '{{id=\"{unknown_id}\"}}'");
+    let by_id = format!("/services/{unknown_id}");
     let cases: &[Case<'_>] = &[
         (
             "POST",
@@ -222,7 +222,7 @@ fn errors_have_kongs_codes_and_messages() {
         (
             "POST",
             "/routes",
-            &[("paths[]", "/"), ("service.id", nobody)],
+            &[("paths[]", "/"), ("service.id", unknown_id)],
             400,
             4,
             &unknown_service,
@@ -607,7 +607,7 @@ fn bodies_are_read_in_every_content_type_that_kong_reads() {
         .expect(400)
         .json();
     assert_eq!(many, json!({"message": "Too many arguments"}));
-    // No type and no body is an empty one.
+    // A request without a content type and a body has no fields.
     let mut raw = Raw::connect(gateway.admin);
     raw.send(b"PUT /upstreams/u HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     assert!(raw.read_to_end().starts_with("HTTP/1.1 200"));

@@ -1,4 +1,4 @@
-//! The balancers that ship, each on real traffic, and what ties requests to endpoints.
+//! The shipped balancers on real traffic, and the affinity of requests to endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, Load, Setup};
 
-/// All that ship, but the one that needs a field of its own.
+/// All shipped balancers except `sticky-sessions`, which needs a field of its own.
 const ALL: [&str; 9] = [
     "round-robin",
     "consistent-hashing",
@@ -34,7 +34,7 @@ fn set(gateway: &Gateway, settings: &Value) {
     answer.expect(200);
 }
 
-/// What a balancer has done for `u`.
+/// The usage of a balancer by the upstream `u`.
 fn usage(gateway: &Gateway, name: &str) -> Value {
     let shown = gateway.admin("GET", &format!("/balancers/{name}"), &[]);
     shown.expect(200).json()["usage"]["u"].clone()
@@ -46,14 +46,16 @@ fn every_shipped_balancer_makes_all_its_picks() {
     for name in ALL {
         let mut settings = json!({"algorithm": name});
         if name == "consistent-hashing" {
-            // Without anything to hash on it would be round-robin. No request has this.
+            // Without a field to hash on, the Admin API stores round-robin. No request has this
+            // header.
             settings["hash_on"] = "header".into();
             settings["hash_on_header"] = "x-none".into();
         }
         set(&gateway, &settings);
         let tally = Load::run(gateway.proxy, "/", 4, 50);
         assert_eq!(tally.failures, [""; 0], "{name}");
-        // Without a key, or idle, everybody gets some; but all requests begin alike here.
+        // Requests without a key, at idle targets, are spread over all of them. To prefix-affinity
+        // all of these requests have the same prefix.
         let least = if name == "prefix-affinity" { 1 } else { 4 };
         assert!(tally.by_backend.len() >= least, "{name}: {tally:?}");
         let usage = usage(&gateway, name);
@@ -73,12 +75,12 @@ fn frequent_switches_of_the_balancer_cost_no_request() {
             if ["consistent-hashing", "maglev"].contains(name) {
                 settings["hash_on"] = "ip".into();
             } else if *name == "round-robin" {
-                // While there is something to hash on it would be consistent-hashing.
+                // With a field to hash on, the Admin API stores consistent-hashing.
                 settings["hash_on"] = "none".into();
             }
             set(&gateway, &settings);
             load.wait_for(20);
-            // It was this one that chose, and by itself.
+            // The picks are those of this balancer, none of the host.
             let usage = usage(&gateway, name);
             assert!(usage["picks"].as_u64() >= Some(15), "{name}: {usage}");
             assert_eq!(usage["host_choices"], 0, "{name}: {usage}");
@@ -87,7 +89,8 @@ fn frequent_switches_of_the_balancer_cost_no_request() {
     assert_eq!(load.stop().failures, [""; 0]);
 }
 
-/// Of 1.0, and of 1.1 and 1.2 with imports that these versions brought.
+/// Components of the contract's versions 1.0, 1.1 and 1.2; the latter two import what their version
+/// added.
 #[test]
 fn components_built_for_earlier_versions_still_load() {
     let (gateway, _backends) = with_backends();
@@ -120,7 +123,7 @@ fn components_built_for_earlier_versions_still_load() {
     }
 }
 
-/// Where requests go that differ in one thing, twice over.
+/// The backend of each of 40 keys, asked twice; both answers have to be the same.
 fn placed(mut ask: impl FnMut(&str) -> String) -> BTreeMap<String, String> {
     let keys = (0..40).map(|number| format!("user-{number}"));
     let places: BTreeMap<String, String> = keys.map(|key| (key.clone(), ask(&key))).collect();
@@ -150,7 +153,7 @@ fn a_key_keeps_its_target_for_every_hash_on() {
     let shown = gateway.admin("GET", "/upstreams/u", &[]).json();
     assert_eq!(shown["algorithm"], "consistent-hashing");
     let places = placed(by_header);
-    // Only keys of who left move.
+    // Only the keys of the deleted target move.
     let gone = format!("/upstreams/u/targets/{}", backends[0].address);
     gateway.admin("DELETE", &gone, &[]).expect(204);
     for (key, place) in &places {
@@ -159,7 +162,7 @@ fn a_key_keeps_its_target_for_every_hash_on() {
     }
     gateway.add_target("u", backends[0].address, 100);
     assert_eq!(placed(by_header), places);
-    // Other gateways agree, and other algorithms that look at the key keep it in one place.
+    // Another algorithm that hashes the key keeps it at one target as well.
     set(&gateway, &json!({"algorithm": "maglev"}));
     placed(by_header);
 
@@ -182,7 +185,7 @@ fn a_key_keeps_its_target_for_every_hash_on() {
     hash(json!({"hash_on": "ip"}));
     let first = gateway.backend_of("/");
     assert!((0..20).all(|_| gateway.backend_of("/") == first));
-    // What is missing is made up for.
+    // The fallback is hashed where the first field is missing.
     let fallback = |on: &str, more: Value| {
         let mut settings = json!({
             "hash_on": "header", "hash_on_header": "x-none", "hash_fallback": on,
@@ -195,7 +198,7 @@ fn a_key_keeps_its_target_for_every_hash_on() {
     placed(|key| gateway.backend_of(&format!("/{key}")));
     fallback("header", json!({"hash_fallback_header": "x-user"}));
     placed(by_header);
-    // Names differ, whether they are used or not. Source: Kong.
+    // The two names must differ, even if only one is used. Source: Kong.
     let query_arg = json!({"hash_on_query_arg": null, "hash_fallback_query_arg": "u"});
     fallback("query_arg", query_arg);
     placed(|key| gateway.backend_of(&format!("/?u={key}")));
@@ -293,7 +296,7 @@ fn a_session_keeps_its_target_while_it_exists() {
         }
         seen.insert((backend, cookie));
     }
-    // One cookie a target, on every target.
+    // There is one cookie for each target, and every target has sessions.
     assert_eq!(seen.len(), 4, "{seen:?}");
     let (_, cookie) = seen.iter().find(|(backend, _)| backend == "a").unwrap();
     let gone = format!("/upstreams/u/targets/{}", backends[0].address);
@@ -301,7 +304,7 @@ fn a_session_keeps_its_target_while_it_exists() {
     let moved = gateway.get_with("/", &[("cookie", cookie)]).expect(200);
     assert_ne!(moved.header("x-backend"), "a");
     assert!(moved.header("set-cookie").starts_with("session="));
-    // Nonsense is no session.
+    // An invalid cookie is ignored.
     gateway
         .get_with("/", &[("cookie", "session=%%%")])
         .expect(200);
@@ -315,7 +318,7 @@ fn latency_and_prequal_avoid_a_slow_target() {
         set(&gateway, &json!({"algorithm": name}));
         let tally = Load::run(gateway.proxy, "/", 4, 100);
         let slow = tally.by_backend.get("d").copied().unwrap_or(0);
-        // A quarter would be 100.
+        // An equal share would be 100.
         assert!(slow <= 40, "{name}: {tally:?}");
         assert_eq!(tally.failures, [""; 0]);
     }
@@ -329,7 +332,7 @@ fn load_is_compared_exactly_over_all_workers() {
         let served = || -> Vec<u64> { backends.iter().map(Backend::served).collect() };
         let before = served();
         std::thread::scope(|scope| {
-            // Each waits at its target for long enough that all of them are there at once.
+            // Each request takes long enough that all of them are in flight at once.
             for _ in 0..40 {
                 scope.spawn(|| Load::run(gateway.proxy, "/delay/1500", 1, 1));
             }
@@ -370,7 +373,7 @@ fn settings_must_match_the_schema_of_the_balancer() {
     let wrong = with("maglev", json!({"table_size": 1})).expect(400).json();
     let said = &wrong["fields"]["pointsman"]["balancer_config"]["table_size"];
     assert!(said.as_str().unwrap().contains('2'), "{wrong}");
-    // What no schema can say.
+    // A rule that a schema cannot express: the component checks it.
     let wrong = with("maglev", json!({"table_size": 65536}))
         .expect(400)
         .json();
@@ -390,7 +393,7 @@ fn settings_must_match_the_schema_of_the_balancer() {
         .json();
     assert_eq!(shown["pointsman"]["balancer_config"]["table_size"], 101);
     assert_eq!(gateway.backend_of("/"), "a");
-    // They belong to their balancer.
+    // Settings of one balancer are not those of another.
     let other = gateway.admin("PATCH", "/upstreams/u", &[("algorithm", "prequal")]);
     assert!(other.expect(400).text().contains("table_size"));
     let form = [
@@ -408,7 +411,7 @@ fn settings_must_match_the_schema_of_the_balancer() {
     );
 }
 
-/// A cookie of sessions that is left over from another algorithm means nothing to those that hash.
+/// A cookie from the time of sticky sessions must not be hashed.
 #[test]
 fn hashing_ignores_a_left_over_session_cookie() {
     let (gateway, _backends) = with_backends();
@@ -431,7 +434,7 @@ fn hashing_ignores_a_left_over_session_cookie() {
     }
 }
 
-/// What targets say of their load in their answers reaches the balancer that asks for it.
+/// The load that targets report in their responses (ORCA) reaches a balancer that reads it.
 #[test]
 fn prequal_avoids_a_target_that_reports_a_high_load() {
     let (gateway, backends) = with_backends();
@@ -446,10 +449,10 @@ fn prequal_avoids_a_target_that_reports_a_high_load() {
         &gateway,
         &json!({"algorithm": "prequal", "pointsman": {"balancer_config": config}}),
     );
-    // What they say is not known before they have answered.
+    // The first picks are made before any target has reported its load.
     let tally = Load::run(gateway.proxy, "/", 2, 200);
     assert_eq!(tally.failures, [""; 0]);
     let full = tally.by_backend.get("a").copied().unwrap_or(0);
-    // A quarter would be 100.
+    // An equal share would be 100.
     assert!(full <= 50, "{tally:?}");
 }

@@ -1,4 +1,4 @@
-//! The tools for authors of balancers, as people run them.
+//! `pointsman plugin`: the commands for authors of balancers, run as an author runs them.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ fn pointsman(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pointsman"))
         .args(arguments)
         .current_dir(folder)
-        // One for all projects, so that what they depend on is built once; a project's own folder is
-        // what a stranger has.
+        // One target folder for all projects, so that their dependencies are built once. Outside of
+        // these tests each project has its own.
         .env("CARGO_TARGET_DIR", target())
         .env_remove("POINTSMAN_ADMIN")
-        // Settings of a gateway on this machine are no concern of these.
+        // A setting of the gateway, which these commands have to ignore.
         .env("POINTSMAN_PROXY_LISTEN", "127.0.0.1:1")
         .output()
         .unwrap()
@@ -26,7 +26,7 @@ fn target() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("authors")
 }
 
-/// What a command that succeeds says.
+/// Runs a command that has to succeed, and returns its standard output.
 #[track_caller]
 fn said(folder: &Path, arguments: &[&str]) -> String {
     let output = pointsman(folder, arguments);
@@ -35,7 +35,7 @@ fn said(folder: &Path, arguments: &[&str]) -> String {
     out
 }
 
-/// What a command that fails says.
+/// Runs a command that has to fail, and returns all that it prints.
 #[track_caller]
 fn complaint(folder: &Path, arguments: &[&str]) -> String {
     let output = pointsman(folder, arguments);
@@ -68,7 +68,7 @@ fn a_new_project_builds_passes_its_check_and_serves() {
     assert!(next.contains("pointsman plugin build"), "{next}");
     let folder = top.path().join("my-balancer");
     cargo(&folder, &["fmt", "--check"]);
-    // Its own tests, natively, and without a warning.
+    // The project's own tests pass natively.
     cargo(&folder, &["test"]);
 
     let built = said(&folder, &["plugin", "build"]);
@@ -88,7 +88,7 @@ fn a_new_project_builds_passes_its_check_and_serves() {
     let checks = report["checks"].as_array().unwrap();
     let odd: Vec<_> = checks
         .iter()
-        // How long a pick takes is the machine's affair as well.
+        // How long a pick takes also depends on the machine.
         .filter(|check| check["verdict"] != "pass" && check["id"] != "cost")
         .collect();
     assert!(odd.is_empty(), "{odd:?}");
@@ -204,7 +204,8 @@ fn plugin_commands_say_in_a_sentence_why_they_fail() {
     assert_eq!(std::fs::read_dir(folder.join("mine")).unwrap().count(), 1);
 }
 
-/// The contract alone is enough: the example is C, built by its own script.
+/// The contract is enough to write a balancer without the SDK: the example is C, built by its own
+/// script.
 #[test]
 fn a_balancer_in_c_passes_its_check_and_serves() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c-balancer");

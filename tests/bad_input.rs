@@ -1,4 +1,4 @@
-//! What must not be believed: on both ports, and in the folder.
+//! Invalid input: requests on both ports, the data folder, and settings.
 
 use serde_json::json;
 
@@ -45,7 +45,7 @@ fn malformed_requests_are_refused_on_both_ports() {
             assert!(answer.starts_with(&expected), "{shown:?}: {answer}");
         }
     }
-    // A body that is none is found out by whoever reads it.
+    // An invalid chunk is found only when the body is read.
     for (to, path) in [(gateway.proxy, "/"), (gateway.admin, "/services")] {
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
@@ -54,7 +54,7 @@ fn malformed_requests_are_refused_on_both_ports() {
         let answer = exchange(to, &request);
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     }
-    // Nobody was hurt.
+    // The gateway still serves.
     for _ in 0..20 {
         assert_eq!(gateway.backend_of("/"), "b");
     }
@@ -91,7 +91,7 @@ fn smuggled_framing_does_not_reach_the_backend() {
         "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\
          connection: close\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n",
     );
-    // RFC 9112, 6.3: either refuse it, or believe the coding alone and close.
+    // RFC 9112, 6.3: a server either refuses this, or uses the transfer coding alone and closes.
     assert!(!answer.contains("smuggled"), "{answer}");
     assert!(backend.served() <= 1);
 }
@@ -135,7 +135,7 @@ fn an_unread_body_leaves_the_connection_open() {
         let mut raw = Raw::connect(to);
         for _ in 0..2 {
             raw.send(head.as_bytes());
-            // Long enough for the request to be answered, were its body not waited for.
+            // A gateway that did not read the body would have answered by now.
             gateway.admin("GET", "/status", &[]).expect(200);
             assert_eq!(gateway.get("/nowhere").status, 404);
             raw.send(b"3\r\nabc\r\n0\r\n\r\n");
@@ -158,7 +158,7 @@ fn bodies_over_the_admin_limit_are_413() {
 fn a_folder_of_other_files_is_refused_and_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letter.txt");
-    std::fs::write(&file, "dear").unwrap();
+    std::fs::write(&file, "content").unwrap();
     let (status, said) = Setup::with_data(folder.path()).fail();
     assert!(!status.success());
     assert_eq!(said.lines().count(), 1, "{said}");
@@ -188,7 +188,7 @@ fn damaged_data_is_refused_in_one_line_and_not_overwritten() {
     let database = data_dir.join("entities/db");
     let good = std::fs::read(&database).unwrap();
     let mut flipped = good.clone();
-    // In the last tenth of what was written: sled alone would quietly forget what follows.
+    // In the last tenth of the file: sled alone would drop what follows without an error.
     let written = good.iter().rposition(|byte| *byte != 0).unwrap();
     for byte in &mut flipped[written * 9 / 10..written] {
         *byte ^= 0x55;

@@ -1,4 +1,4 @@
-//! Balancers of one's own: uploaded, switched to, and kept from doing harm.
+//! Uploaded balancers: upload, use, replacement and deletion, and that a faulty one does no harm.
 
 use std::path::Path;
 
@@ -137,7 +137,7 @@ fn an_invalid_component_is_refused_with_the_reason() {
     assert!(rows.all(|row| row["source"] == "shipped"), "{all}");
 }
 
-/// Each of these does its worst under load, on one upstream, while another one goes on beside it.
+/// Each faulty balancer serves an upstream under load, while another upstream is used beside it.
 #[test]
 fn no_faulty_balancer_costs_a_request() {
     let (gateway, backends) = with_backends(Setup::new().arg("--balancer-pick-timeout", 20));
@@ -179,15 +179,15 @@ fn no_faulty_balancer_costs_a_request() {
     }
 }
 
-/// What keeps within the time of a single pick takes the time of others all the same.
+/// A balancer that keeps to the deadline of each pick may still take CPU time from other upstreams.
 #[test]
 fn a_balancer_over_its_pick_cost_is_quarantined() {
     let (gateway, _backends) = with_backends(Setup::new().arg("--balancer-pick-cost", 100));
-    gateway.upload("dear", guest("says-too-much")).expect(201);
+    gateway.upload("costly", guest("says-too-much")).expect(201);
     let load = Load::start(gateway.proxy, "/", 3);
-    use_balancer(&gateway, "dear");
+    use_balancer(&gateway, "costly");
     load.wait_for(200);
-    let shown = gateway.admin("GET", "/balancers/dear", &[]).expect(200);
+    let shown = gateway.admin("GET", "/balancers/costly", &[]).expect(200);
     assert_eq!(load.stop().failures, [""; 0]);
     let usage = &shown.json()["usage"]["u"];
     assert_eq!(usage["faults"]["cost"], 1, "{usage}");
@@ -208,7 +208,7 @@ fn balancers_are_switched_under_load() {
         use_balancer(&gateway, ["first", "least", "round-robin"][round % 3]);
         load.wait_for(20);
     }
-    // Another component under the same name takes over too.
+    // A new component under the same name takes over as well.
     use_balancer(&gateway, "first");
     let body = Some(("application/wasm", guest("least-in-flight")));
     gateway
@@ -241,7 +241,7 @@ fn a_shipped_balancer_cannot_be_replaced_or_deleted() {
         gateway.upload(name, guest("first")).expect(409);
         use_balancer(&gateway, name);
         gateway.backend_of("/");
-        // As in Kong, who uses it is told first.
+        // As in Kong, the reference to it is the first reason that is given.
         let used = gateway.admin("DELETE", &path, &[]).expect(400).json();
         assert_eq!(used["code"], 4);
         use_balancer(&gateway, "random");
@@ -269,7 +269,7 @@ fn a_component_that_rejects_the_settings_in_use_is_refused() {
         gateway.send(gateway.admin, "PUT", "/balancers/mine", &[], body)
     };
     let refused = put().expect(400).json();
-    // By the upstream, and by what it says.
+    // The error names the upstream and the field of its settings.
     let wrong = &refused["fields"]["upstreams"]["u"]["pointsman"]["balancer_config"]["slots"];
     assert_eq!(wrong, "unknown field", "{refused}");
     let without = json!({"pointsman": {"balancer_config": null}});
@@ -313,7 +313,8 @@ fn an_instance_may_use_the_memory_of_the_setting() {
     }
 }
 
-/// Instances take all the addresses that they could name, and fewer where there are not enough.
+/// An instance reserves all addresses that it could use, and fewer where the address space is
+/// small.
 #[test]
 fn balancers_run_in_a_small_address_space() {
     let (gateway, backends) = with_backends(Setup::new());
@@ -322,7 +323,7 @@ fn balancers_run_in_a_small_address_space() {
     gateway.backend_of("/");
     let data_dir = gateway.data_dir.clone();
     let _folder = gateway.kill();
-    // What was compiled for the other way is of no use to this one.
+    // Components have to be compiled again, because the code depends on how addresses are reserved.
     let gateway = Setup::with_data(&data_dir).address_space(8 << 20).start();
     for algorithm in ["first", "round-robin"] {
         use_balancer(&gateway, algorithm);
@@ -339,7 +340,7 @@ fn balancers_run_in_a_small_address_space() {
 
 #[test]
 fn compilation_is_bounded_in_time_and_memory() {
-    // More code than a second is enough for, as a component that is nothing but a module.
+    // A component with more code than can be compiled in a second.
     let gateway = Setup::new()
         .arg("--balancer-compile-timeout", 1)
         .arg("--balancer-upload", 16_384)
@@ -348,7 +349,7 @@ fn compilation_is_bounded_in_time_and_memory() {
     let said = refused.text();
     assert!(said.contains("did not compile within 1 s"), "{said}");
     gateway.admin("GET", "/status", &[]).expect(200);
-    // More memory than the compiler may have, here for the component itself.
+    // An input that is larger than the memory that the compiler may use.
     let compiler = std::process::Command::new(env!("CARGO_BIN_EXE_pointsman"))
         .args(["compile-worker", "600", "little"])
         .stdin(std::fs::File::open("/dev/zero").unwrap())
@@ -373,7 +374,8 @@ pub(crate) fn long_component() -> Vec<u8> {
         [&[id], &*number(content.len()), content].concat()
     }
     const FUNCTIONS: usize = 2000;
-    // No locals; 1, then each value doubled and added to: `i32.const 1`, `local.get 0`, `i32.mul`, ...
+    // No locals; 1, then each value doubled and added to: `i32.const 1`, `local.get 0`, `i32.mul`,
+    // ...
     let mut body = vec![0, 0x41, 1];
     for _ in 0..1000 {
         // local.get 0, i32.mul, local.get 0, i32.xor

@@ -1,4 +1,5 @@
-//! Balancers that look at the start of a body: what they see, what they wait for, and that nothing gets lost.
+//! Balancers that read the start of a body: what they see, what they wait for, and that no byte is
+//! lost.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -7,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, Raw, Setup, guest, sha256, until};
 
-/// Most that a balancer sees of a body.
+/// The most bytes of a body that a balancer can read.
 const START: usize = 16 << 10;
 
-/// A gateway whose balancer picks the position that the last byte names which it sees of a body.
+/// Makes `u` use a balancer that picks the position named by the last byte that it reads of a body.
 fn reading(gateway: &Gateway) {
     gateway
         .upload("reads-body", guest("reads-body"))
@@ -32,7 +33,7 @@ fn with_backends() -> (Gateway, [Backend; 3]) {
     (gateway, backends)
 }
 
-/// Sends a body whose length is told, and returns who got it, whole.
+/// Sends a body with a `content-length`, and returns the backend that received it whole.
 fn post(gateway: &Gateway, body: &[u8]) -> String {
     let sent = Some(("text/plain", body.to_vec()));
     let answer = gateway.send(gateway.proxy, "POST", "/", &[], sent);
@@ -40,7 +41,7 @@ fn post(gateway: &Gateway, body: &[u8]) -> String {
     whole(&answer, body)
 }
 
-/// Who got a body, which has to be all of it.
+/// The backend that received a body, which has to be whole.
 fn whole(answer: &Value, body: &[u8]) -> String {
     assert_eq!(answer["length"], body.len(), "{answer}");
     assert_eq!(answer["sha256"], sha256(body), "{answer}");
@@ -51,7 +52,7 @@ fn head(method: &str, fields: &str) -> Vec<u8> {
     format!("{method} / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{fields}\r\n").into_bytes()
 }
 
-/// A request that sends these pieces as chunks.
+/// A request with these pieces as chunks.
 fn chunked(method: &str, pieces: &[&[u8]]) -> Vec<u8> {
     let mut request = head(method, "transfer-encoding: chunked\r\n");
     for piece in pieces {
@@ -63,7 +64,7 @@ fn chunked(method: &str, pieces: &[&[u8]]) -> Vec<u8> {
     request
 }
 
-/// Who got a body that was sent by hand.
+/// The same for a response that was read as text.
 fn whole_of(answer: &str, body: &[u8]) -> String {
     let (head, content) = answer.split_once("\r\n\r\n").unwrap_or_default();
     assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
@@ -76,7 +77,8 @@ fn post_chunks(gateway: &Gateway, pieces: &[&[u8]]) -> String {
     whole_of(&answer, &pieces.concat())
 }
 
-/// What the balancer said last: the number of the try, the length of what it saw, and of two bytes of it.
+/// The last log line of the balancer: the number of the try, how much it reads of a body, and how
+/// much of two bytes.
 fn last_seen(gateway: &Gateway) -> String {
     let logs = gateway.admin("GET", "/balancers/reads-body/logs", &[]);
     let logs = logs.expect(200).json();
@@ -87,7 +89,7 @@ fn last_seen(gateway: &Gateway) -> String {
         .to_owned()
 }
 
-/// More than a balancer sees, where the last byte that it does see is this one.
+/// A body longer than a balancer can read, where the last byte that it reads is `last`.
 fn long(last: u8) -> Vec<u8> {
     let mut body: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
     body[START - 1] = last;
@@ -113,9 +115,9 @@ fn a_balancer_picks_by_the_start_of_a_body() {
         assert_eq!(post_chunks(&gateway, &pieces), *place);
         assert_eq!(last_seen(&gateway), "0 16384 2");
     }
-    // As much as it can see, and no more.
+    // A body exactly as long as a balancer can read.
     assert_eq!(post(&gateway, &long(b'1')[..START]), places[1]);
-    // Where there is no body there is nothing, which is not the same as a body of nothing.
+    // A request without a body differs from one with an empty chunked body.
     assert_eq!(gateway.backend_of("/"), places[0]);
     assert_eq!(last_seen(&gateway), "0 none none");
     assert_eq!(post(&gateway, b""), places[0]);
@@ -124,7 +126,7 @@ fn a_balancer_picks_by_the_start_of_a_body() {
     assert_eq!(last_seen(&gateway), "0 0 0");
 }
 
-/// Also one that sends nothing until it is told to.
+/// Also for a client that sends nothing before a 100 (Continue).
 #[test]
 fn a_pick_waits_for_the_start_of_a_slow_body() {
     let (gateway, _backends) = with_backends();
@@ -132,15 +134,15 @@ fn a_pick_waits_for_the_start_of_a_slow_body() {
     let fields = "expect: 100-continue\r\ncontent-length: 4\r\n";
     let mut slow = Raw::connect(gateway.proxy);
     slow.send(&head("POST", fields));
-    let told = slow.read_until("\r\n\r\n");
-    assert!(told.starts_with("HTTP/1.1 100"), "{told}");
+    let interim = slow.read_until("\r\n\r\n");
+    assert!(interim.starts_with("HTTP/1.1 100"), "{interim}");
     slow.send(b"x0");
-    // Meanwhile others are placed, one by one behind the same lock.
+    // Meanwhile other requests are picked for: the lock of the balancer is free.
     assert_eq!(post(&gateway, b"1"), places[1]);
     let answer = slow.send(b"x2").read_to_end();
     assert_eq!(whole_of(&answer, b"x0x2"), places[2]);
     assert_eq!(last_seen(&gateway), "0 4 2");
-    // What comes after the start is not waited for.
+    // The pick does not wait for bytes past those that a balancer can read.
     let body = long(b'1');
     let fields = format!("content-length: {}\r\n", body.len());
     let mut slow = Raw::connect(gateway.proxy);
@@ -152,7 +154,7 @@ fn a_pick_waits_for_the_start_of_a_slow_body() {
             .as_u64()
             .unwrap()
     };
-    until("it has been asked", || seen() >= 6);
+    until("the balancer has picked", || seen() >= 6);
     let answer = slow.send(&body[START..]).read_to_end();
     assert_eq!(whole_of(&answer, &body), places[1]);
 }
@@ -162,7 +164,7 @@ fn a_late_body_is_408_and_an_invalid_one_400() {
     let gateway = Setup::new().arg("--client-body-timeout", 1).start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 1)]);
-    // Otherwise all of it is read before the backend is asked.
+    // With request buffering the whole body is read before an endpoint is chosen.
     let routes = gateway.admin("GET", "/routes", &[]).expect(200).json();
     let route = routes["data"][0]["id"].as_str().unwrap();
     let streamed = json!({"request_buffering": false});
@@ -171,7 +173,7 @@ fn a_late_body_is_408_and_an_invalid_one_400() {
         .expect(200);
     let late = || {
         let mut raw = Raw::connect(gateway.proxy);
-        // The backend answers this without a look at the body.
+        // The backend answers this path without reading the body.
         let head = "POST /bytes/5 HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nabc";
         raw.send(head.as_bytes()).read_until("\r\n\r\n")
     };
@@ -187,10 +189,10 @@ fn a_late_body_is_408_and_an_invalid_one_400() {
     .concat();
     let answered = Raw::connect(gateway.proxy).send(&broken).read_to_end();
     assert!(answered.starts_with("HTTP/1.1 400"), "{answered}");
-    // Neither was a fault of anybody's, or came to the backend.
+    // Neither request reached the backend, and neither counts as its failure.
     assert_eq!(backend.served(), 1);
     assert_eq!(post(&gateway, b"x"), "b");
-    // Whoever serves now, the next request is treated as it wants.
+    // After a switch to a balancer that reads no body, picks wait for none.
     serve_by(&gateway, "round-robin");
     let answered = late();
     assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
@@ -230,7 +232,7 @@ fn a_retry_sends_what_was_read_ahead_and_the_rest() {
         _ => (&backends[1], "a"),
     };
     failing.respond_with(503, 0);
-    // A body that is kept goes to the other one, as it was.
+    // A buffered body is sent to the other backend unchanged.
     for length in [1, START, 40_000] {
         let mut body = long(b'0');
         body.truncate(length);
@@ -242,7 +244,7 @@ fn a_retry_sends_what_was_read_ahead_and_the_rest() {
         );
         assert!(last_seen(&gateway).starts_with("1 "), "{length}");
     }
-    // One that is gone does not. One whose length the client does not tell is read whole before.
+    // A body that was not buffered is not sent again. A body without a length is buffered first.
     put(&long(b'0')).expect(503);
     let request = chunked("PUT", &[b"0"]);
     let answer = Raw::connect(gateway.proxy).send(&request).read_to_end();
@@ -265,7 +267,7 @@ fn a_body_read_ahead_is_sent_whole_after_a_refused_connection() {
         assert_eq!(post_chunks(&gateway, &pieces), "b");
         tries.insert(last_seen(&gateway));
     }
-    // One of them went to the endpoint that is none first, and was seen again.
+    // One of the two was first tried at the refusing address; the balancer read it again.
     let seen = ["0 16384 2", "1 16384 2"].map(str::to_owned);
     assert_eq!(tries, BTreeSet::from(seen));
 }

@@ -1,5 +1,5 @@
-//! Headers, paths and queries are bytes (RFC 9110, 5.5): one that is no text costs a request nothing; and the bytes
-//! that regular expressions may take.
+//! Headers, paths and queries are bytes (RFC 9110, 5.5): a request that has some that are not text
+//! is served like any other.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, Raw, Setup};
 
-/// What may stand in a field and is no ASCII: UTF-8, Latin-1, a lone continuation byte.
+/// What a field may contain beside ASCII: UTF-8, Latin-1, a lone continuation byte.
 const ODD: [&[u8]; 3] = ["é".as_bytes(), b"\xe9", b"\x80"];
 
 fn with_backends() -> (Gateway, [Backend; 4]) {
@@ -25,7 +25,7 @@ fn set(gateway: &Gateway, settings: &Value) {
         .expect(200);
 }
 
-/// The answer to a `GET` with these header lines, as they are.
+/// The answer to a `GET` with these header lines, sent unchanged.
 fn get(to: SocketAddr, path: &[u8], lines: &[&[u8]]) -> String {
     let mut request = [
         b"GET ",
@@ -41,7 +41,7 @@ fn get(to: SocketAddr, path: &[u8], lines: &[&[u8]]) -> String {
     Raw::connect(to).send(&request).read_to_end()
 }
 
-/// The value of a header of an answer; empty for none.
+/// The value of a header of an answer; empty if there is no such header.
 fn header<'a>(answer: &'a str, name: &str) -> &'a str {
     let lines = answer.lines().take_while(|line| !line.is_empty());
     let mut fields = lines.filter_map(|line| line.split_once(": "));
@@ -55,7 +55,7 @@ fn backend_of(answer: &str) -> &str {
     header(answer, "x-backend")
 }
 
-/// A cookie line with `pair`, and beside it cookies that are no text.
+/// Cookie lines with `pair`, beside cookies that are not text.
 fn cookie_lines(pair: &[u8], odd: &[u8]) -> [Vec<u8>; 3] {
     [
         [b"cookie: ", pair, b"; theme=", odd].concat(),
@@ -97,7 +97,7 @@ fn a_hash_is_over_the_bytes_of_a_cookie() {
     );
     let place = |line: &[u8]| {
         let answer = get(gateway.proxy, b"/", &[line]);
-        // The client has the cookie already.
+        // The client has the cookie already, so none is set.
         assert_eq!(header(&answer, "set-cookie"), "", "{line:?}");
         backend_of(&answer).to_owned()
     };
@@ -140,7 +140,7 @@ fn a_hash_is_over_the_bytes_of_a_header_and_of_an_argument() {
         })
         .collect();
     assert_eq!(places.len(), 4, "{places:?}");
-    // Escaped or not, it is the same value.
+    // An escaped and a plain argument have the same value.
     let place = |path: &str| backend_of(&get(gateway.proxy, path.as_bytes(), &[])).to_owned();
     for number in 0..8 {
         let (one, other) = (
@@ -165,7 +165,7 @@ fn regular_expressions_match_bytes_that_are_not_text() {
         }
         gateway.admin_json("POST", routes, &route).expect(201);
     }
-    // Without it, no route of the host `h` is left but those.
+    // With this one deleted, the host `h` has only the two routes above.
     let catch_all = gateway.admin("GET", routes, &[]).json();
     let catch_all = catch_all["data"].as_array().unwrap();
     let catch_all = catch_all
@@ -211,17 +211,20 @@ fn a_load_report_is_read_beside_other_metrics() {
         for backend in &backends {
             backend.respond_with_header("endpoint-load-metrics", report);
         }
-        // What they say is not asked for before a balancer is there that wants it.
+        // Reports are read only once a balancer that needs them is in use.
         for _ in 0..20 {
             backend_of(&get(gateway.proxy, b"/", &[]));
         }
         let said = gateway.admin_json("POST", "/upstreams/u/explain", &json!({}));
         let said = said.expect(200).json();
         let endpoints = said["endpoints"].as_array().unwrap();
-        let told = |endpoint: &&Value| {
+        let is_reported = |endpoint: &&Value| {
             (&endpoint["reported_load"], &endpoint["reported_queue"]) == (&json!(500), &json!(7))
         };
-        assert!(endpoints.iter().any(|endpoint| told(&endpoint)), "{said}");
+        assert!(
+            endpoints.iter().any(|endpoint| is_reported(&endpoint)),
+            "{said}"
+        );
     }
 }
 
@@ -253,7 +256,7 @@ fn explain_takes_the_headers_that_a_real_request_may_have() {
         let address = address_of(backend_of(&real));
         assert_eq!(said["answers"][0]["address"], address, "{said}");
     }
-    // A real one gets a 400 for it.
+    // The proxy answers a real request with this host with 400.
     let described = json!({"headers": {"host": "exämple.com"}});
     let said = gateway.admin_json("POST", "/upstreams/u/explain", &described);
     assert!(said.expect(400).text().contains("host"));
@@ -277,7 +280,7 @@ fn lists_in_headers_are_read_past_bytes_that_are_not_text() {
             .send(b", upgrade\r\n\r\n");
         let answer = websocket.read_until("\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
-        // The gateway's own answers have the form that is asked for.
+        // An error of the gateway has the content type that the client accepts.
         gateway
             .admin("PATCH", "/services/u-service", &[("enabled", "false")])
             .expect(200);
@@ -320,7 +323,7 @@ fn the_admin_api_takes_headers_as_bytes_and_refuses_values_that_are_not_utf8() {
         let answer = post(&[json_type, odd].concat(), json.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     }
-    // It is stored as it was sent, or not at all.
+    // A value is stored as it was sent, or refused.
     for (content_type, body) in [
         (form, b"name=u&tags[]=a%ff".to_vec()),
         (form, b"name=u&tags[]=\xe9".to_vec()),
@@ -356,12 +359,12 @@ fn the_admin_api_takes_headers_as_bytes_and_refuses_values_that_are_not_utf8() {
     }
 }
 
-/// A path of a route whose regular expression takes some megabytes, compiled.
+/// A path of a route whose compiled regular expression takes some megabytes.
 fn large(number: usize) -> String {
     format!("~/{number}/\\w{{90}}$")
 }
 
-/// Whether a request takes the route with that path, which has no service.
+/// Whether the route with that path, which has no service, matches its requests.
 fn is_taken(gateway: &Gateway, number: usize) -> bool {
     let path = format!("/{number}/{}", "w".repeat(90));
     match gateway.get(&path).status {
@@ -399,7 +402,7 @@ fn regular_expressions_stay_within_their_memory_limit() {
     assert!(wrong.contains("route_regex_memory"), "{wrong}");
     let refused = post("l", json!({"paths": ["~/\\w{1000}{1000}"]})).expect(400);
     assert!(refused.text().contains("regex"), "{}", refused.text());
-    // What needs no memory is taken, and what is there can be written again.
+    // A path without a regular expression is accepted, and the existing routes can be changed.
     post("p", json!({"paths": ["/plain"]})).expect(201);
     let tags = json!({"tags": ["t"]});
     gateway.admin_json("PATCH", "/routes/r0", &tags).expect(200);
@@ -407,7 +410,8 @@ fn regular_expressions_stay_within_their_memory_limit() {
     post("again", json!({"paths": [large(0)]})).expect(201);
     assert!((0..made).all(|number| is_taken(&gateway, number)));
 
-    // With less memory some are set aside, by name, until there is room.
+    // At a start with less memory some routes are set aside, and logged by name, until others are
+    // deleted.
     let folder = gateway.kill().unwrap();
     let data = folder.path().join("data");
     let gateway = Setup::with_data(&data)

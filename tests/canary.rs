@@ -1,4 +1,5 @@
-//! A version of a balancer that takes a share of the picks, and goes back by itself.
+//! Canaries: a version of a balancer gets a share of the picks, and returns to the active version
+//! when it breaks a bound.
 
 use std::process::Command;
 
@@ -6,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, Load, Reply, Setup, guest, until};
 
-/// A gateway whose upstream `u` follows the balancer `mine`. Its active version sends requests to the
-/// backend `stable`; the one that waits, whose digest is returned, to the backend `canary`.
+/// A gateway whose upstream `u` uses the balancer `mine`. The active version sends requests to the
+/// backend `stable`; the other one, which has this digest, sends them to the backend `canary`.
 struct Case {
     gateway: Gateway,
     stable: Backend,
@@ -51,7 +52,7 @@ impl Case {
         get(&self.gateway, &self.path())
     }
 
-    /// Sends requests until the store says that the canary is in this state. Returns what is said of it.
+    /// Sends requests until the stored state of the canary is this one, and returns the canary.
     fn await_state(&self, state: &str) -> Value {
         loop {
             self.gateway.get("/");
@@ -64,7 +65,7 @@ impl Case {
         }
     }
 
-    /// Who answers so many requests, none of which fails.
+    /// How many of these requests each backend answers; none may fail.
     fn answers(&self, requests: usize) -> (u64, u64) {
         let mut tally = Load::run(self.gateway.proxy, "/", 4, requests / 4);
         assert_eq!(tally.failures, [""; 0]);
@@ -76,7 +77,7 @@ impl Case {
         let data_dir = self.gateway.data_dir.clone();
         let folder = self.gateway.kill();
         let gateway = Setup::with_data(&data_dir).start();
-        // The folder is left for the end of the process to forget.
+        // The folder has to outlive this function; the system removes it later.
         std::mem::forget(folder);
         Self { gateway, ..self }
     }
@@ -149,14 +150,14 @@ fn a_canary_takes_its_share_and_both_sides_are_shown() {
     assert!(metrics.contains(&format!("pointsman_canary_errors_total{series}0\n")));
     assert!(metrics.contains(&format!("pointsman_canary_p99_seconds{series}0.")));
 
-    // With other bounds it begins anew.
+    // A canary with other bounds replaces it.
     let again = case.begin(json!({"share_percent": 100}));
     assert_ne!(again["id"], begun["id"]);
     assert_eq!(again["figures"]["canary"]["picks"], 0);
     assert_eq!(case.answers(20), (0, 20));
     case.gateway.admin("DELETE", &case.path(), &[]).expect(204);
     assert_eq!(case.answers(20), (20, 0));
-    // It can still be read, until it is forgotten.
+    // An ended canary can be read until it is deleted once more.
     assert_eq!(case.shown()["state"], "ended");
     case.gateway.admin("DELETE", &case.path(), &[]).expect(204);
     case.gateway.admin("GET", &case.path(), &[]).expect(404);
@@ -187,7 +188,7 @@ fn a_canary_that_traps_returns_and_costs_no_request() {
     let usage = get(&case.gateway, "/balancers/mine")["usage"]["u"].clone();
     assert_eq!(usage["host_choices"], 0, "{usage}");
 
-    // It stays so.
+    // A restart does not begin it again.
     let case = case.restart();
     assert_eq!(case.shown()["reason"], reason);
     assert_eq!(case.answers(40), (40, 0));
@@ -211,7 +212,7 @@ fn a_canary_whose_requests_fail_returns() {
     );
     assert_eq!(case.answers(40), (40, 0));
 
-    // Beside those of the active version that fail as often, they are nothing special.
+    // The ratio bound holds while requests of the active version fail as often.
     case.stable.respond_with(503, 0);
     case.begin(json!({"share_percent": 50, "max_error_ratio": 2, "min_requests": 20}));
     for _ in 0..200 {
@@ -252,7 +253,7 @@ fn a_canary_continues_after_a_restart() {
     let shown = case.shown();
     assert_eq!(shown["id"], begun["id"]);
     assert_eq!(shown["figures"]["canary"]["picks"], 20);
-    // Whoever writes the balancer's row has no hand in it.
+    // A change of the balancer's row does not affect its canary.
     let tags = json!({"tags": ["x"]});
     let path = "/balancers/mine";
     case.gateway.admin_json("PATCH", path, &tags).expect(200);
@@ -294,7 +295,7 @@ fn a_promotion_and_a_rollback_end_a_canary() {
     let refused = gateway.admin_json("POST", &case.path(), &json!({}));
     assert!(refused.expect(400).text().contains("active already"));
 
-    // The other way round: now the first is what waits, and another one is promoted.
+    // A canary ends as well when a third version is promoted.
     let path = format!("{versions}/{}/canary", first.as_str().unwrap());
     let all = json!({"share_percent": 100});
     gateway.admin_json("POST", &path, &all).expect(201);
@@ -310,7 +311,7 @@ fn a_promotion_and_a_rollback_end_a_canary() {
     assert_eq!(get(gateway, &path)["state"], "ended");
     assert_eq!(case.answers(20), (0, 20));
 
-    // What is said of a version goes with it.
+    // Deleting a version deletes its ended canary.
     gateway
         .admin("DELETE", path.trim_end_matches("/canary"), &[])
         .expect(204);
@@ -340,7 +341,7 @@ fn a_passed_canary_is_promoted_if_configured() {
         "max_error_percent": 10});
     case.begin(bounds.clone());
     case.await_state("passed");
-    // It goes on until it is promoted, and may still return.
+    // A passed canary continues until it is promoted, and may still return.
     assert_eq!(state_of(&case, &case.digest), "canary");
     let (stable, canary) = case.answers(100);
     assert!(stable > 0 && canary > 0, "{stable} {canary}");
@@ -358,8 +359,8 @@ fn a_passed_canary_is_promoted_if_configured() {
         assert_eq!(shown["digest"], case.digest);
         shown["usage"]["u"]["version"] == case.digest
     };
-    // Nobody has waited for an answer, so it may be a moment until it is in effect.
-    until("it serves", serves);
+    // No request waited for this promotion, so it may take effect a little later.
+    until("the promoted version is in use", serves);
     assert_eq!(case.answers(20), (0, 20));
 }
 
@@ -400,7 +401,7 @@ fn canaries_begin_and_end_under_load() {
     assert!(tally.by_backend["canary"] > 0, "{tally:?}");
 }
 
-/// Whoever is first, nothing is left that refers to what is not there.
+/// In whatever order the changes take effect, no reference to a deleted version is left.
 #[test]
 fn concurrent_changes_of_a_canary_leave_no_dangling_reference() {
     let case = Case::with("first");
@@ -426,7 +427,7 @@ fn concurrent_changes_of_a_canary_leave_no_dangling_reference() {
         assert_eq!(is_there, deleted != 204, "{said}");
         assert_eq!(is_there, shown["digest"] == digest, "{said}: {shown}");
         match shown.get("canary") {
-            // It began first, so the promotion has ended it.
+            // The canary began before the promotion, which ended it.
             Some(canary) => assert_eq!(
                 (&canary["state"], begun),
                 (&json!("promoted"), 201),
@@ -496,21 +497,21 @@ fn invalid_bounds_are_refused_by_field() {
         assert_eq!(refused["fields"][field], message, "{bounds}: {refused}");
     }
     let gateway = &case.gateway;
-    let nobody = format!("/balancers/mine/versions/{}/canary", "0".repeat(64));
-    gateway.admin_json("POST", &nobody, &json!({})).expect(404);
+    let unknown = format!("/balancers/mine/versions/{}/canary", "0".repeat(64));
+    gateway.admin_json("POST", &unknown, &json!({})).expect(404);
     let shipped = get(gateway, "/balancers/random")["digest"].clone();
     let shipped = shipped.as_str().unwrap();
     let path = format!("/balancers/random/versions/{shipped}/canary");
     let refused = gateway.admin_json("POST", &path, &json!({})).expect(400);
     assert!(refused.text().contains("ships with the gateway"));
-    // Nor is it there by another way.
+    // A canary cannot be written into the balancer's row.
     let tags = json!({"canary": {"state": "running"}});
     let refused = gateway.admin_json("PATCH", "/balancers/mine", &tags);
     refused.expect(400);
     assert!(get(gateway, "/balancers/mine").get("canary").is_none());
 }
 
-/// As a promotion is refused.
+/// A canary is refused for the same reasons as a promotion.
 #[test]
 fn settings_must_match_the_schema_of_a_canary() {
     let case = Case::new();
@@ -523,7 +524,7 @@ fn settings_must_match_the_schema_of_a_canary() {
         .send(gateway.admin, "POST", versions, &[], body)
         .json();
     let id = made["id"].as_str().unwrap();
-    until("it is checked", || {
+    until("the version is checked", || {
         get(gateway, &format!("{versions}/{id}"))["state"] != "checking"
     });
     post(gateway, &format!("{versions}/{id}/promote")).expect(200);
@@ -561,7 +562,7 @@ fn the_command_begins_and_ends_a_canary() {
     let (done, said) = command(&["--end"]);
     assert!(done, "{said}");
     assert_eq!(case.answers(8), (8, 0));
-    // Nothing would be left to compare it with.
+    // With all picks at the canary there would be nothing to compare it with.
     let (done, said) = command(&["--share-percent", "100", "--max-p99-ratio", "1.5"]);
     assert!(!done && said.contains("max_p99_ratio"), "{said}");
     let (done, said) = command(&["--min-requests", "0"]);

@@ -1,5 +1,4 @@
-//! The side of the proxy that faces clients: how many there may be, what each may hold, and what
-//! those get that do something unusual.
+//! Connections of clients: how many there may be, what each may hold, and unusual requests.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,7 +19,7 @@ fn with_backend(setup: Setup) -> (Gateway, Backend) {
     (gateway, backend)
 }
 
-/// The value of a metric without labels, or of its first row with these.
+/// The value of the first sample that starts with this text.
 fn metric(gateway: &Gateway, start: &str) -> f64 {
     let page = gateway.admin("GET", "/metrics", &[]).expect(200).text();
     let row = page.lines().find(|line| line.starts_with(start));
@@ -38,8 +37,7 @@ fn read_answer(raw: &mut Raw) -> String {
     head + &raw.read_until("\"}")
 }
 
-/// A response that the gateway has made by itself has Kong's headers, and a body that names the
-/// request.
+/// Checks that an error of the gateway has Kong's headers, and a body with the id of the request.
 #[track_caller]
 fn is_kongs(answer: &str, status: &str, words: &str) {
     assert!(
@@ -79,7 +77,7 @@ fn a_client_that_half_closes_gets_its_answer() {
             assert_eq!(backend.served(), before + 1);
         }
     }
-    // Also the answers to several requests that came together, whenever the end comes, and a long one.
+    // The same for several requests in one segment, and for a long response.
     for _ in 0..20 {
         let mut raw = Raw::connect(gateway.proxy);
         let two = "GET / HTTP/1.1\r\nhost: h\r\n\r\n".repeat(2);
@@ -119,7 +117,7 @@ fn a_closed_or_reset_client_frees_its_endpoint() {
     });
 }
 
-/// An endpoint that sends a head and a part of a body as soon as it is asked, and then nothing.
+/// An endpoint that sends a head and a part of a body after 300 ms, and then nothing.
 fn slow_body() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -148,7 +146,7 @@ fn a_client_that_closes_before_its_answer_frees_its_endpoint() {
     until("the request is with the endpoint", || {
         in_flight(&gateway) == 1.0
     });
-    // Closed before the answer begins, which the client's system answers with a reset.
+    // The client's system answers the response, which comes after this, with a reset.
     drop(stream);
     until("the client is gone", || in_flight(&gateway) == 0.0);
 }
@@ -181,7 +179,7 @@ fn a_missing_host_is_refused_before_the_body_is_read() {
     let (gateway, _backend) = with_backend(Setup::new());
     for lines in ["", "host:\r\n", "host: a\r\nhost: b\r\n", "host: a b\r\n"] {
         let mut raw = Raw::connect(gateway.proxy);
-        // Who waits for the body says so.
+        // A server that is going to read the body sends 100 (Continue) first.
         let head =
             format!("POST / HTTP/1.1\r\n{lines}expect: 100-continue\r\ncontent-length: 4\r\n\r\n");
         let answer = raw.send(head.as_bytes()).read_to_end();
@@ -227,19 +225,19 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_accepted() {
             );
         }
     }
-    // hyper waits for the end of trailers then: what follows is not taken for some, nor its body for
-    // a request.
+    // hyper waits for the end of trailers then. It must not read the next request as trailers, nor
+    // the body of that one as a request.
     let mut raw = Raw::connect(gateway.proxy);
     let served = backend.served();
     raw.send(head.replace("POST /", "POST /delay/300").as_bytes());
     raw.send(b"3\r\nabc\r\n0\r\n\n");
-    until("it is with the endpoint", || backend.served() > served);
+    until("the endpoint has the request", || backend.served() > served);
     raw.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 35\r\n\r\n");
     raw.send(b"GET /admin HTTP/1.1\r\nhost: h\r\n\r\n\r\n");
     let answers = raw.read_to_end();
     assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
     assert_eq!(backend.served(), served + 1);
-    // Nor does one that ends a head.
+    // A head that ends with a bare line feed is accepted, and its body is read.
     let mut raw = Raw::connect(gateway.proxy);
     let requests = metric(&gateway, "kong_nginx_requests_total");
     raw.send(b"POST / HTTP/1.1\nhost: h\ntransfer-encoding: chunked\n\n");
@@ -248,7 +246,7 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_accepted() {
     });
     let answer = read_answer(raw.send(b"3\r\nabc\r\n0\r\n\r\n"));
     assert!(answer.contains(&sha256(b"abc")), "{answer}");
-    // A line feed that is data ends nothing, however long the rest takes.
+    // A line feed in the data does not end the body, however late the rest arrives.
     let mut raw = Raw::connect(gateway.proxy);
     let served = backend.served();
     raw.send(format!("{head}5\r\nab\n").as_bytes());
@@ -286,7 +284,7 @@ fn a_malformed_head_is_answered_as_by_kong() {
         let answer = exchange(gateway.proxy, &head);
         is_kongs(&answer, status, words);
     }
-    // Also after a request that was right.
+    // The same after a valid request on the connection.
     let mut raw = Raw::connect(gateway.proxy);
     read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
     let answer = raw.send(b"nonsense\r\n\r\n").read_to_end();
@@ -321,7 +319,7 @@ fn a_stalled_reader_holds_little_memory() {
         raw.read_until("\r\n\r\n");
         readers.push(raw);
     }
-    // Others are served meanwhile; each of these gets as much as the systems between take.
+    // Meanwhile other clients are served; the stalled ones get what socket buffers hold.
     for _ in 0..20 {
         gateway.get_large("/bytes/1000000");
     }
@@ -345,22 +343,22 @@ fn an_idle_connection_holds_little_memory() {
         }
         clients
     };
-    // What a few thousand need once is not what each needs.
+    // The first few thousand connections allocate what later ones use again: they are not measured.
     drop(clients(true));
-    until("they are gone", || {
+    until("the connections are closed", || {
         metric(&gateway, "kong_nginx_connections_total{") >= 0.0 && active(&gateway) < 100.0
     });
     let before = gateway.resident_bytes();
     let silent = clients(false);
-    until("they are there", || active(&gateway) >= CLIENTS as f64);
+    until("the connections are open", || {
+        active(&gateway) >= CLIENTS as f64
+    });
     let each = gateway.resident_bytes().saturating_sub(before) / CLIENTS;
     println!("a new connection holds {each} bytes");
     assert!(each < 8 << 10, "{each} bytes");
     let served = clients(true);
     let each = || gateway.resident_bytes().saturating_sub(before) / (2 * CLIENTS);
-    until("they have given back what requests need", || {
-        each() < 8 << 10
-    });
+    until("the memory of the requests is freed", || each() < 8 << 10);
     println!("a connection holds {} bytes", each());
     drop((silent, served));
 }
@@ -383,7 +381,8 @@ fn an_idle_gateway_holds_little_memory() {
         .lines()
         .find_map(|line| line.strip_prefix("Anonymous:"));
     let anonymous = anonymous.unwrap().trim().trim_end_matches(" kB");
-    // The program itself is mapped from its file, and twice as large without optimisation.
+    // Without anonymous memory, because the program is mapped from its file, and twice as large
+    // without optimisation.
     let anonymous: usize = anonymous.parse().unwrap();
     println!("of which {anonymous} KiB are anonymous");
     assert!(anonymous <= 24 << 10, "{anonymous} KiB");
@@ -429,7 +428,7 @@ fn a_slow_upload_occupies_no_endpoint() {
         let answer = raw.read_to_end();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains(&sha256(&whole)), "{answer}");
-        // Its length is known by now, and told.
+        // A buffered body is forwarded with its length.
         assert!(answer.contains("\"content-length\":\"60000\""), "{answer}");
     }
 }
@@ -478,7 +477,7 @@ fn a_body_below_the_minimum_rate_is_408() {
             .unwrap();
         let head = format!("POST / HTTP/1.1\r\nhost: h\r\n{length}\r\n");
         stream.write_all(head.as_bytes()).unwrap();
-        // A byte now and then is never too late, and always too little.
+        // Single bytes keep to the timeout between reads, and not to the minimum rate.
         let mut answer = [0; 12];
         let mut read = 0;
         until("it is answered", || {
@@ -493,7 +492,10 @@ fn a_body_below_the_minimum_rate_is_408() {
         });
         assert_eq!(&answer[..read], b"HTTP/1.1 408");
     }
-    assert!(backend.served() <= 1, "but for the long one");
+    assert!(
+        backend.served() <= 1,
+        "only the body that is too long to be buffered may reach the backend"
+    );
 }
 
 #[test]
@@ -501,7 +503,9 @@ fn clients_over_the_limit_are_refused_with_503() {
     let (gateway, _backend) = with_backend(Setup::new().arg("--max-connections", 4));
     let before = active(&gateway);
     let mut clients: Vec<_> = (0..4).map(|_| Raw::connect(gateway.proxy)).collect();
-    until("all are in", || active(&gateway) == before + 4.0);
+    until("all connections are open", || {
+        active(&gateway) == before + 4.0
+    });
     for number in 1..=10 {
         let answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
         is_kongs(&answer, "503", "Too many connections");
@@ -527,18 +531,18 @@ fn both_ports_answer_when_descriptors_run_out() {
     let (gateway, _backend) = with_backend(Setup::new().ulimit("-n 160").arg("--workers", 1));
     let mut clients = Vec::new();
     let refused = "pointsman_connections_refused_total{listener=\"proxy\"}";
-    until("no more are let in", || {
+    until("connections are refused", || {
         clients.push(Raw::connect(gateway.proxy));
         metric(&gateway, refused) > 20.0
     });
-    // Only a few are answered at a time; others just lose their connections.
+    // Only a few of the refused connections get a response; the others are closed.
     let mut answer = String::new();
-    until("one is answered in order", || {
+    until("a refused connection gets a response", || {
         answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
         !answer.is_empty()
     });
     is_kongs(&answer, "503", "Too many connections");
-    // Those that are in are served, all at once.
+    // The accepted connections are all served at the same time.
     let inside = active(&gateway) as usize;
     assert!(inside > 10, "{inside}");
     for raw in &mut clients[..inside] {
@@ -548,14 +552,14 @@ fn both_ports_answer_when_descriptors_run_out() {
         let answer = read_answer(raw);
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
-    // What is kept back is there for writes, and for components to be compiled.
+    // Descriptors are reserved for writes, and for compiling components.
     gateway
         .admin("POST", "/services", &[("url", "http://other.test")])
         .expect(201);
     gateway.upload("own", guest("reads-body")).expect(201);
     drop(clients);
     until("there is room again", || gateway.get("/").status == 200);
-    // Nor can clients of the Admin API starve the proxy, or each other for ever.
+    // Clients of the Admin API cannot take the descriptors of the proxy, or of each other for long.
     let held: Vec<_> = (0..200).map(|_| Raw::connect(gateway.admin)).collect();
     gateway.get("/").expect(200);
     drop(held);
@@ -609,7 +613,7 @@ fn every_log_line_about_a_request_has_its_id() {
         .local_addr()
         .unwrap();
     gateway.balanced(&[(refusing, 100)]);
-    // Another try would find no target that is healthy.
+    // With a retry the request would end with another error, because no target is healthy then.
     gateway
         .admin("PATCH", "/services/u-service", &[("retries", "0")])
         .expect(200);

@@ -1,4 +1,4 @@
-//! What a component brings is worked on within bounds, and holds nothing else up.
+//! Work that an uploaded component causes is bounded, and delays no other request.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::balancers::long_component;
 use crate::harness::{Backend, Gateway, Load, Setup, guest, until};
 
-/// Files of compiled components.
+/// The files of compiled components.
 fn compiled(data_dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(data_dir.join("cache")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
@@ -21,7 +21,7 @@ fn digest_of(row: &Value) -> String {
     row["digest"].as_str().unwrap().to_owned()
 }
 
-/// Ids of running workers that were started by the process of this id, or by any that is gone.
+/// The process ids of running workers of a gateway that run this command.
 fn workers_of(gateway: u32, command: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -63,7 +63,7 @@ fn a_schema_that_expands_exponentially_is_refused() {
     gateway.admin("GET", "/status", &[]).expect(200);
 }
 
-/// By an engine that backtracks, the text below is matched for longer than the sun has left.
+/// An engine that backtracks would need exponential time for the text below.
 #[test]
 fn a_backtracking_pattern_is_matched_in_bounded_time() {
     let gateway = Gateway::start();
@@ -80,7 +80,7 @@ fn a_backtracking_pattern_is_matched_in_bounded_time() {
         refused.text()
     );
     upstream("abcAb").expect(200);
-    // The same again is known.
+    // Known settings are not checked again.
     upstream("abcAb").expect(200);
     let large = upstream(&"a".repeat(2 << 20)).expect(400);
     assert!(
@@ -90,7 +90,7 @@ fn a_backtracking_pattern_is_matched_in_bounded_time() {
     );
 }
 
-/// A plugin that takes all the time that it may to take its settings, in a row of requests.
+/// Each of 20 requests waits for a plugin that does not return from `configure`.
 #[test]
 fn the_admin_api_answers_while_plugins_are_slow() {
     let gateway = Setup::new().arg("--balancer-pick-timeout", 50).start();
@@ -118,7 +118,10 @@ fn the_admin_api_answers_while_plugins_are_slow() {
             gateway.admin("GET", "/upstreams", &[]).expect(200);
             answers += 1;
         }
-        assert!(answers > 0, "{digest} was asked 20 times");
+        assert!(
+            answers > 0,
+            "no answer while {digest} was configured 20 times"
+        );
         for request in slow {
             request.join().unwrap();
         }
@@ -137,7 +140,7 @@ fn the_compiled_component_of_a_deleted_version_is_deleted() {
         .send(gateway.admin, "POST", path, &[], body)
         .expect(201);
     let next = digest_of(&next.json());
-    // Refused only after it was compiled.
+    // This component is refused after it was compiled.
     gateway.upload("odd", guest("unknown-column")).expect(400);
     gateway.upload("mine", guest("heavy")).expect(409);
     let has = |digest: &str| {
@@ -155,14 +158,14 @@ fn the_compiled_component_of_a_deleted_version_is_deleted() {
     until("the balancer's file is gone", || {
         compiled(&data_dir) == shipped
     });
-    // What another build has left.
+    // A file of another build of the gateway.
     let other = data_dir
         .join("cache")
         .join(format!("{first}-0123456789abcdef.cwasm"));
     std::fs::write(&other, "code").unwrap();
     let _folder = gateway.kill();
     let _gateway = Setup::with_data(&data_dir).start();
-    until("what is of no use is gone", || !other.exists());
+    until("the file of another build is deleted", || !other.exists());
     assert_eq!(compiled(&data_dir), shipped);
 }
 
@@ -178,12 +181,12 @@ fn compile_workers_are_limited_and_end_with_their_gateway() {
     std::thread::scope(|scope| {
         for number in 0..most + 3 {
             let gateway = &gateway;
-            // Each is another component, by a name that nothing reads.
+            // A custom section, which nothing reads, makes each component another one.
             let mut component = long_component();
             component.extend([0, 3, 1, b'x', b'0' + number as u8]);
             scope.spawn(move || {
                 let path = format!("/balancers?name=long-{number}");
-                // Nothing comes of it: the gateway is killed.
+                // There may be no answer, because the gateway is killed.
                 let _ = gateway.try_send(
                     gateway.admin,
                     "POST",
@@ -192,20 +195,20 @@ fn compile_workers_are_limited_and_end_with_their_gateway() {
                 );
             });
         }
-        until("as many compile as may", || {
+        until("the limit of compile workers is reached", || {
             workers_of(id, "compile-worker").len() == most
         });
         gateway.admin("GET", "/status", &[]).expect(200);
         let workers = workers_of(id, "compile-worker");
         assert_eq!(workers.len(), most);
         gateway.kill_9();
-        until("they have ended", || {
+        until("the compile workers have ended", || {
             !workers.iter().any(|worker| is_running(*worker))
         });
     });
 }
 
-/// However seldom its dear picks are.
+/// Also where only one pick in 100 takes too long.
 #[test]
 fn a_balancer_seldom_over_its_pick_cost_is_quarantined() {
     let gateway = Setup::new()
@@ -214,16 +217,16 @@ fn a_balancer_seldom_over_its_pick_cost_is_quarantined() {
         .start();
     let backend = Backend::start("a");
     gateway.balanced(&[(backend.address, 1)]);
-    gateway.upload("dear", guest("dear")).expect(201);
+    gateway.upload("costly", guest("dear")).expect(201);
     for (every, steps) in [(2, 3_000_000), (10, 3_000_000), (100, 30_000_000)] {
-        let settings = json!({"algorithm": "dear",
+        let settings = json!({"algorithm": "costly",
             "pointsman": {"balancer_config": {"every": every, "steps": steps}}});
         let load = Load::start(gateway.proxy, "/", 3);
         gateway
             .admin_json("PATCH", "/upstreams/u", &settings)
             .expect(200);
-        let usage = || gateway.admin("GET", "/balancers/dear", &[]).json()["usage"]["u"].clone();
-        until("it is kept away", || {
+        let usage = || gateway.admin("GET", "/balancers/costly", &[]).json()["usage"]["u"].clone();
+        until("the balancer is in quarantine", || {
             usage()["faults"]["cost"].as_u64() > Some(0)
         });
         assert_eq!(load.stop().failures, [""; 0]);
@@ -263,23 +266,24 @@ fn the_message_of_a_panic_is_shown_everywhere() {
     gateway.get("/").expect(200);
     let words = "panicked at examples/panics-after-much.rs";
     let end = "what went wrong in the end: 0";
-    let told = |said: &Value| {
+    let shows_message = |said: &Value| {
         let said = said.as_str().unwrap_or_default();
         said.contains(words) && said.ends_with(end)
     };
     until("the canary has returned", || {
         let shown = gateway.admin("GET", "/balancers/mine", &[]).json();
-        shown["canary"]["state"] == "returned" && told(&shown["canary"]["reason"])
+        shown["canary"]["state"] == "returned" && shows_message(&shown["canary"]["reason"])
     });
     gateway
         .admin("POST", &format!("{path}/{next}/promote"), &[])
         .expect(200);
     gateway.get("/").expect(200);
     let usage = gateway.admin("GET", "/balancers/mine", &[]).json()["usage"]["u"].clone();
-    assert!(told(&usage["last_fault"]), "{usage}");
+    assert!(shows_message(&usage["last_fault"]), "{usage}");
 }
 
-/// The id of an endpoint is a hash of what a client can guess, so the cookie is not that id.
+/// The id of an endpoint is a hash of values that a client can guess, so it must not work as a
+/// cookie.
 #[test]
 fn a_session_cookie_is_valid_at_one_gateway_only() {
     let setting = [
@@ -311,7 +315,7 @@ fn a_session_cookie_is_valid_at_one_gateway_only() {
     };
     let own = of(&gateways[0], "a");
     assert_ne!(own, of(&gateways[1], "a"));
-    // What the gateway itself calls the endpoint is no session.
+    // The endpoint's id as the Admin API shows it is not a valid session.
     let explained = gateways[0]
         .admin_json("POST", "/upstreams/u/explain", &json!({}))
         .expect(200)
@@ -325,7 +329,7 @@ fn a_session_cookie_is_valid_at_one_gateway_only() {
         );
         assert_ne!(own, guess);
     }
-    // It lasts, as long as the data folder does.
+    // The session survives a restart with the same data folder.
     let data_dir = gateways[0].data_dir.clone();
     let [first, _second] = gateways;
     let _folder = first.kill();
@@ -343,7 +347,7 @@ fn a_session_cookie_is_valid_at_one_gateway_only() {
 #[test]
 fn a_long_check_reports_its_progress() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("dear.wasm");
+    let file = folder.path().join("costly.wasm");
     std::fs::write(&file, guest("dear")).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
         .args([

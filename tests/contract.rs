@@ -1,4 +1,4 @@
-//! What plugins have beside picks: state, log, facts, limits.
+//! The parts of the contract beside picks: state, log, facts and limits.
 
 use serde_json::{Value, json};
 
@@ -31,8 +31,8 @@ fn replace(gateway: &Gateway, name: &str, component: &str) {
         .expect(200);
 }
 
-/// The guest takes turns by the number of its picks. Had an upgrade lost one, or begun anew, the backends
-/// would not have had the same number of requests.
+/// The guest takes turns by the number of its picks. If an upgrade lost or reset that number, the
+/// backends would have different numbers of requests.
 #[test]
 fn the_state_of_a_plugin_survives_upgrades_and_new_settings_under_load() {
     let (gateway, _backends) = with_backends();
@@ -152,7 +152,8 @@ fn an_upstream_may_only_lower_the_limits_of_the_gateway() {
     );
 }
 
-/// However badly a plugin hands over under load, its own requests and those of others go on.
+/// A plugin that fails to save or restore its state under load costs no request, of its own
+/// upstream or of another.
 #[test]
 fn a_failed_handover_costs_no_request() {
     let gateway = Setup::new().arg("--balancer-pick-timeout", 20).start();

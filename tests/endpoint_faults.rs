@@ -1,5 +1,5 @@
-//! Endpoints that break the rules of HTTP, byte by byte: what the client gets, what it says of the
-//! endpoint, and that it never becomes part of another answer.
+//! Endpoints that violate HTTP: what the client receives, how it counts for the endpoint's health,
+//! and that no byte becomes part of another response.
 
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -19,8 +19,7 @@ fn before(target: SocketAddr) -> Gateway {
     gateway
 }
 
-/// What the client gets of a request, until the end of the connection, and whether that came in
-/// order.
+/// The response to a request, until the connection ends.
 fn get(gateway: &Gateway, method: &str) -> String {
     let request = format!("{method} / HTTP/1.1\r\nhost: h\r\n\r\n");
     Raw::connect(gateway.proxy)
@@ -32,7 +31,7 @@ fn body_of(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
-/// Responses that break off after the head, with what their clients get of the body.
+/// Responses that break off after the head, with the part of the body that clients have to receive.
 const BROKEN: [(&str, &str); 8] = [
     ("content-length: 10\r\n\r\nabc", "abc"),
     ("content-length: 10\r\n\r\n", ""),
@@ -61,12 +60,12 @@ fn the_received_part_of_a_broken_response_reaches_the_client() {
     for (broken, passed) in BROKEN {
         let answer = format!("HTTP/1.1 201 Made\r\nx-mark: here\r\n{broken}");
         let sizes = answer.len();
-        let turn = std::sync::atomic::AtomicUsize::new(0);
+        let start_at = std::sync::atomic::AtomicUsize::new(0);
         let text = answer.clone();
-        // Each time it comes in two other segments.
+        // Each response is split into two segments at another byte.
         let server = RawServer::start(move |_, mut raw| {
             raw.read_until("\r\n\r\n");
-            let first = turn.fetch_add(7, std::sync::atomic::Ordering::SeqCst) % sizes;
+            let first = start_at.fetch_add(7, std::sync::atomic::Ordering::SeqCst) % sizes;
             raw.send_in_two(text.as_bytes(), first);
         });
         let gateway = before(server.address);
@@ -77,7 +76,7 @@ fn the_received_part_of_a_broken_response_reaches_the_client() {
                 "{broken:?}: {got:?}"
             );
             assert!(got.contains("\r\nx-mark: here\r\n"), "{broken:?}: {got:?}");
-            // Chunks may come as they came, or in smaller ones, and the last one does not.
+            // Chunks may be forwarded in other sizes, and the last one must be missing.
             let body = body_of(&got).replace("\r\n", "");
             let letters: String = body.chars().filter(|c| "abc".contains(*c)).collect();
             let wanted: String = passed.chars().filter(|c| "abc".contains(*c)).collect();
@@ -87,7 +86,7 @@ fn the_received_part_of_a_broken_response_reaches_the_client() {
     }
 }
 
-/// However much of it the client has yet to take.
+/// Also where the client has not read most of it yet when it breaks off.
 #[test]
 fn the_received_part_of_a_long_response_reaches_a_slow_client() {
     const SENT: usize = 6 << 20;
@@ -101,7 +100,7 @@ fn the_received_part_of_a_long_response_reaches_a_slow_client() {
         let got = get(&gateway, "GET");
         assert_eq!(body_of(&got).len(), SENT);
     }
-    // One that breaks off for want of more, too.
+    // The same for a response that ends with a read timeout.
     let waiting = [("read_timeout", "100")];
     gateway
         .admin("PATCH", "/services/u-service", &waiting)
@@ -121,8 +120,7 @@ fn the_received_part_of_a_long_response_reaches_a_slow_client() {
     drop(release);
 }
 
-/// The receive queue of the gateway's side of a client's connection is empty: it has read what was
-/// sent.
+/// Whether the gateway has read all that a client sent: the receive queue of its socket is empty.
 fn is_read(gateway: &Gateway, client: &Raw) -> bool {
     let (local, remote) = (gateway.proxy.port(), client.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -136,8 +134,8 @@ fn is_read(gateway: &Gateway, client: &Raw) -> bool {
     })
 }
 
-/// A turn of the only worker lasts for as long as its balancer computes. What arrives at an idle
-/// connection meanwhile, the runtime has not seen when the connection is taken.
+/// While the balancer computes, the only worker polls no socket. The runtime has not seen bytes
+/// that arrive on an idle connection meanwhile, when that connection is taken from the pool.
 #[test]
 fn bytes_that_arrive_before_a_request_are_not_its_response() {
     const UNASKED: [&str; 3] = [
@@ -148,13 +146,13 @@ fn bytes_that_arrive_before_a_request_are_not_its_response() {
     let gateway = Setup::new().arg("--workers", 1).start();
     let (say, said) = mpsc::channel::<&str>();
     let said = Mutex::new(said);
-    // Each connection answers one request, and goes on when it is told to.
+    // After each response the server waits until the test says what it sends unasked.
     let server = RawServer::start(move |_, mut raw| {
         let said = said.lock().unwrap();
         while raw.read_until("\r\n\r\n").ends_with("\r\n\r\n") {
             raw.send(b"HTTP/1.1 200 OK\r\nx-mark: asked\r\ncontent-length: 2\r\n\r\nhi");
             match said.recv() {
-                // On a busy machine it may be too late: the request has come.
+                // On a busy machine the next request may have arrived already.
                 Ok(_) if raw.has_bytes() => {}
                 Ok(unasked) => {
                     raw.send(unasked.as_bytes());
@@ -180,7 +178,10 @@ fn bytes_that_arrive_before_a_request_are_not_its_response() {
         let request = format!("{method} / HTTP/1.1\r\nhost: h\r\n{length}\r\n");
         client.send(request.as_bytes());
         if let Some(unasked) = unasked {
-            until("the worker chooses", || is_read(&gateway, &client));
+            until(
+                "the worker has read the request and the balancer computes",
+                || is_read(&gateway, &client),
+            );
             say.send(unasked).unwrap();
         }
         let head = client.read_until("\r\n\r\n");
@@ -282,7 +283,7 @@ fn a_stalled_body_is_a_timeout_and_a_complete_one_is_no_failure() {
     }
 }
 
-/// A client that leaves says nothing of the endpoint.
+/// It does not count for the endpoint's health.
 #[test]
 fn a_client_that_disconnects_is_no_failure_of_the_target() {
     let (gone, left) = mpsc::channel::<()>();
@@ -319,7 +320,7 @@ fn broken_responses_count_for_outliers_and_canaries() {
         &gateway,
         &json!({"pointsman": {"outlier_detection": outliers}}),
     );
-    until("out", || {
+    until("the target is ejected", || {
         for _ in 0..60 {
             get_and_close(&gateway);
         }
@@ -384,7 +385,7 @@ fn a_probe_needs_a_complete_response() {
         let server = RawServer::responding_with(answer);
         gateway.add_target("u", server.address, 100);
         let other = if well { "healthy" } else { "unhealthy" };
-        // Begins as the other one, so that there is a change to be seen.
+        // The target starts in the opposite state, so that the change can be seen.
         let path = format!("/upstreams/u/targets/{}", server.address);
         if well {
             let path = format!("{path}/unhealthy");
@@ -397,14 +398,14 @@ fn a_probe_needs_a_complete_response() {
     }
 }
 
-/// How the probes' connections have ended, as the server sees it.
+/// How the connections of probes end, as the server sees it.
 fn ends_of_probes(kind: &str, serve: impl Fn(&mut Raw) + Send + Sync + 'static) -> Vec<String> {
     let ends = Arc::<Mutex<Vec<String>>>::default();
     let noted = Arc::clone(&ends);
     let server = RawServer::start(move |_, mut raw| {
         serve(&mut raw);
         let end = match raw.read_to_close() {
-            Ok(_) => "in order".into(),
+            Ok(_) => "closed".into(),
             Err(error) => error.to_string(),
         };
         noted.lock().unwrap().push(end);
@@ -417,43 +418,43 @@ fn ends_of_probes(kind: &str, serve: impl Fn(&mut Raw) + Send + Sync + 'static) 
 
 #[test]
 fn probes_close_their_connections_without_a_reset() {
-    let ordered = |kind: &str, serve: fn(&mut Raw)| {
+    let closes = |kind: &str, serve: fn(&mut Raw)| {
         let ends = ends_of_probes(kind, serve);
-        assert!(ends.iter().all(|end| end == "in order"), "{kind}: {ends:?}");
+        assert!(ends.iter().all(|end| end == "closed"), "{kind}: {ends:?}");
     };
-    ordered("tcp", |_| {});
-    // One that speaks first.
-    ordered("tcp", |raw| {
+    closes("tcp", |_| {});
+    // A server that sends first.
+    closes("tcp", |raw| {
         raw.send(b"220 mail.example ESMTP\r\n");
     });
-    ordered("http", |raw| {
+    closes("http", |raw| {
         raw.read_until("\r\n\r\n");
         raw.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
             .send(b"hi");
     });
-    ordered("http", |raw| {
+    closes("http", |raw| {
         raw.read_until("\r\n\r\n");
         raw.send(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n");
         raw.send(&[b'x'; 60_000]);
     });
-    // More than is read of it, and more than it should be.
-    ordered("http", |raw| {
+    // A body longer than a probe reads, and more bytes than announced.
+    closes("http", |raw| {
         raw.read_until("\r\n\r\n");
         raw.send(b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n");
         raw.send(&[b'x'; 300_000]);
     });
-    ordered("http", |raw| {
+    closes("http", |raw| {
         raw.read_until("\r\n\r\n");
         raw.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n")
             .send(&[b'x'; 70_000]);
     });
-    ordered("http", |raw| {
+    closes("http", |raw| {
         raw.read_until("\r\n\r\n");
         raw.send(b"no HTTP at all\r\n").send(&[b'x'; 70_000]);
     });
 }
 
-/// Of a probe's connection that is used again, too.
+/// On a connection that probes reuse.
 #[test]
 fn bytes_that_arrive_before_a_probe_are_not_its_response() {
     let server = RawServer::start(|_, mut raw| {
@@ -509,7 +510,7 @@ fn a_request_with_an_unknown_transfer_coding_is_refused() {
             let answer = raw.send(request.as_bytes()).read_to_end();
             let wanted = format!("HTTP/1.1 {status} ");
             assert!(answer.starts_with(&wanted), "{to} {fields}: {answer}");
-            // What follows is not read as a request.
+            // The bytes after the refused request are not read as a request.
             assert_eq!(
                 answer.matches("HTTP/1.1 ").count(),
                 1,
@@ -541,8 +542,8 @@ fn a_response_with_an_unknown_transfer_coding_is_502() {
     }
 }
 
-/// hyper ends trailers at CR LF only, and so may take the next request for a part of them. Whatever
-/// becomes of the first request, the second one is answered, or the connection ends.
+/// hyper ends trailers at CR LF only, and so could read the next request as a part of them. Either
+/// the second request is answered, or the connection ends.
 #[test]
 fn a_bare_line_feed_in_trailers_does_not_hide_the_next_request() {
     let backend = Backend::start("b");
@@ -568,7 +569,7 @@ fn a_bare_line_feed_in_trailers_does_not_hide_the_next_request() {
             assert!(answered || raw.is_closed(), "{trailers:?}: {answers}");
         }
     }
-    // Between an endpoint and the gateway as well: what follows is no answer to another request.
+    // The same from an endpoint: the bytes after it are not the response to another request.
     let server = RawServer::start(|_, mut raw| {
         raw.read_until("\r\n\r\n");
         raw.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\na: b\n\n");
@@ -585,7 +586,7 @@ fn a_bare_line_feed_in_trailers_does_not_hide_the_next_request() {
     }
 }
 
-/// What a client gets of an answer, over a connection that it asks to keep.
+/// The head that a client receives of a response.
 fn answer_to(head: &str, answer: &str) -> String {
     let server = RawServer::responding_with(answer);
     let gateway = before(server.address);
@@ -625,7 +626,7 @@ fn a_response_without_a_body_keeps_its_content_length() {
         let got = answer_to(GET, &format!("HTTP/1.1 {status}\r\n\r\n"));
         assert!(!got.contains("content-length"), "{got}");
     }
-    // The connections go on: nothing is waited for after it.
+    // The connections are used again: the gateway waits for no body.
     let server = RawServer::start(|_, mut raw| {
         while raw.read_until("\r\n\r\n").ends_with("\r\n\r\n") {
             raw.send(b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n");

@@ -1,4 +1,4 @@
-//! `POST /upstreams/{u}/explain`: what would be picked, and that nothing changes by it.
+//! `POST /upstreams/{u}/explain`: what would be picked, and that explaining changes nothing.
 
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ fn explain_leaves_the_serving_instance_alone() {
         !names[..2].contains(&names[2]) && names[0] != names[1],
         "{said}"
     );
-    // Its turn is where it was, and it was not asked.
+    // The serving instance goes on with the next target: it was not called.
     let third = gateway.backend_of("/");
     assert!(!before.contains(&third), "{before:?} {third}");
     assert_eq!(names[0], third, "{said}");
@@ -184,7 +184,7 @@ fn explain_runs_another_balancer_with_other_settings() {
     let digest = &said["balancer"]["version"];
     explain(&gateway, json!({"balancer": "prequal", "version": digest}));
 
-    // The same entropy, the same answers.
+    // The same entropy gives the same answers.
     let draw = || {
         explain(
             &gateway,
@@ -200,13 +200,13 @@ fn explain_runs_another_balancer_with_other_settings() {
         .collect();
     assert_eq!(addresses.len(), 3);
 
-    // A form will do as well.
+    // The request may be a form.
     let form = [("balancer", "mine"), ("count", "2"), ("path", "/x")];
     let said = gateway
         .admin("POST", "/upstreams/u/explain", &form)
         .expect(200);
     assert_eq!(said.json()["answers"].as_array().unwrap().len(), 2);
-    // Nothing of all this was an instance of the upstream's.
+    // None of these calls made an instance of the upstream.
     let shown = gateway.admin("GET", "/balancers/round-robin", &[]).json();
     assert_eq!(shown["usage"]["u"]["instances"], 0);
 }
@@ -241,7 +241,7 @@ fn an_invalid_request_to_explain_is_refused_by_field() {
     let (gateway, _backends) = with_backends();
     for (request, field, part) in [
         (
-            json!({"balancer": "nobody"}),
+            json!({"balancer": "unknown"}),
             "balancer",
             "expected one of: ",
         ),
@@ -281,7 +281,7 @@ fn an_invalid_request_to_explain_is_refused_by_field() {
         );
     }
     gateway
-        .admin("POST", "/upstreams/nobody/explain", &[])
+        .admin("POST", "/upstreams/unknown/explain", &[])
         .expect(404);
     gateway
         .admin("GET", "/upstreams/u/explain", &[])
@@ -292,7 +292,7 @@ fn an_invalid_request_to_explain_is_refused_by_field() {
 fn explain_starts_afresh_where_no_state_can_be_restored() {
     let (gateway, _backends) = with_backends();
     gateway.backend_of("/");
-    // Another balancer has other things to learn, and some learn nothing.
+    // Another balancer cannot restore the state, and some balancers have none.
     let other = explain(&gateway, json!({"balancer": "least-connections"}));
     assert_eq!(other["instance"], "fresh");
     assert_eq!(other["handover"], Value::Null);
@@ -324,7 +324,7 @@ fn explain_starts_afresh_after_a_failed_handover() {
             answers.iter().all(|answer| answer["address"].is_string()),
             "{said}"
         );
-        // It goes on, or another one does.
+        // The upstream still serves.
         assert_eq!(gateway.backend_of("/"), first, "{does}");
     }
 }

@@ -1,4 +1,5 @@
-//! Proof under fire: real processes that die, stand still, fail and grow slow under constant load.
+//! Targets that are killed, stopped, failing and slow, and many changes of targets, under constant
+//! load.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,33 +11,34 @@ use serde_json::json;
 
 use crate::harness::{Backend, Gateway, Load, Process};
 
-/// Time between two looks at the Admin API.
-const LOOK: Duration = Duration::from_millis(5);
+/// The time between two requests for the health of targets.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How often what is measured waits in turn for a processor: a probe for its time, to connect, to be
-/// answered and to be read, twice over, and then whoever looks.
-const WAITS: u32 = 10;
+/// How often the measured event waits for a processor: each of two probes for its timer, connection,
+/// answer and reading, and then the test's own request.
+const SCHEDULER_WAITS: u32 = 10;
 
-/// Says how long a thread waits for a processor at the worst, on a machine that others use as well.
+/// Measures the longest time that a thread waits for a processor, because other processes use the
+/// machine as well.
 struct Stalls {
     worst_us: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
 impl Stalls {
-    fn watch() -> Self {
+    fn measure() -> Self {
         let stalls = Self {
             worst_us: Arc::default(),
             stop: Arc::default(),
         };
         let (worst, stop) = (Arc::clone(&stalls.worst_us), Arc::clone(&stalls.stop));
         std::thread::spawn(move || {
-            // As much as the thread of the probes stands back.
+            // The same priority as the thread of the probes.
             rustix::process::nice(5).unwrap();
             while !stop.load(Ordering::Relaxed) {
                 let start = Instant::now();
-                std::thread::sleep(LOOK);
-                let late = start.elapsed().saturating_sub(LOOK).as_micros();
+                std::thread::sleep(POLL_INTERVAL);
+                let late = start.elapsed().saturating_sub(POLL_INTERVAL).as_micros();
                 worst.fetch_max(late as u64, Ordering::Relaxed);
             }
         });
@@ -63,8 +65,8 @@ fn states(gateway: &Gateway) -> HashMap<String, String> {
         .collect()
 }
 
-/// Makes something happen to a target, and waits until its state is what follows. Fails if that takes
-/// longer than the settings promise and the machine is to blame for.
+/// Does something to a target, and waits until the target has the state that follows from it. Fails
+/// if that takes longer than the settings promise, plus what the machine delays.
 fn within(
     promise: Duration,
     gateway: &Gateway,
@@ -72,7 +74,7 @@ fn within(
     state: &str,
     happen: impl FnOnce(),
 ) {
-    let stalls = Stalls::watch();
+    let stalls = Stalls::measure();
     let start = Instant::now();
     happen();
     loop {
@@ -84,11 +86,11 @@ fn within(
         }
         let worst = stalls.worst();
         assert!(
-            waited < promise + LOOK + WAITS * worst.max(LOOK),
+            waited < promise + POLL_INTERVAL + SCHEDULER_WAITS * worst.max(POLL_INTERVAL),
             "{target} is not {state} after {waited:?}: promised {promise:?}, and a thread waited for \
              {worst:?} at the worst"
         );
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -116,36 +118,36 @@ fn target_failures_are_detected_in_time_and_recovered_from() {
         .admin_json("PATCH", "/upstreams/u", &checks)
         .expect(200);
 
-    // One load through all of it.
+    // One load during the whole test.
     let clients = 8;
     let load = Load::start(gateway.proxy, "/", clients);
-    let goes_well = |during: &str| {
+    let no_request_fails = |during: &str| {
         load.wait_for(500);
         assert_eq!(load.take().failures, [""; 0], "{during}");
     };
-    goes_well("nothing");
-    // A connection that cannot be made, or breaks, costs no idempotent request, detected or not.
+    no_request_fails("nothing has happened");
+    // A refused or broken connection costs no idempotent request, before or after it is detected.
     within(2 * interval, &gateway, killed.address, "UNHEALTHY", || {
         killed.signal("KILL");
     });
-    goes_well("one is killed");
+    no_request_fails("one is killed");
     let twice = 2 * (interval + timeout);
     within(twice, &gateway, stopped.address, "UNHEALTHY", || {
         stopped.signal("STOP");
     });
-    goes_well("one stands still");
+    no_request_fails("one is stopped");
 
-    // A status is an answer like any other, until it is detected.
+    // Responses with a failure status reach clients until they are detected.
     within(2 * interval, &gateway, failing.address, "UNHEALTHY", || {
         failing.respond_with(500, 0);
     });
-    // What was under way then is answered, too.
+    // So do those to requests that are in flight then.
     load.wait_for(2 * clients as u64);
     let noticed = load.take().failures;
     assert!(noticed.iter().all(|failure| failure.starts_with("500")));
-    goes_well("one fails");
+    no_request_fails("one fails");
 
-    // Slow is not down: it keeps its share, and nothing fails.
+    // A slow target is not unhealthy: it keeps its share, and no request fails.
     slow.respond_with(0, 40);
     load.wait_for(2 * clients as u64);
     load.take();
@@ -174,15 +176,15 @@ fn target_failures_are_detected_in_time_and_recovered_from() {
     within(2 * interval, &gateway, failing.address, "HEALTHY", || {
         failing.respond_normally();
     });
-    goes_well("all are healed");
+    no_request_fails("all are healthy again");
     load.wait_for(5000);
-    let healed = load.stop();
-    assert_eq!(healed.failures, [""; 0]);
-    let total: u64 = healed.by_backend.values().sum();
+    let outcomes = load.stop();
+    assert_eq!(outcomes.failures, [""; 0]);
+    let total: u64 = outcomes.by_backend.values().sum();
     for name in names {
-        let share = healed.by_backend[name] * 100 * names.len() as u64;
+        let share = outcomes.by_backend[name] * 100 * names.len() as u64;
         let even = 98 * total..=102 * total;
-        assert!(even.contains(&share), "{:?}", healed.by_backend);
+        assert!(even.contains(&share), "{:?}", outcomes.by_backend);
     }
 }
 
@@ -199,7 +201,7 @@ fn a_thousand_changes_of_targets_cost_no_request() {
     let path = |number: usize| format!("/upstreams/u/targets/{}", backends[number].address);
     for round in 0..1000 / 5 {
         let number = 1 + round % 3;
-        // Five of them.
+        // Each round makes five changes.
         gateway.add_target("u", backends[number].address, 50);
         let weight = [("weight", "100")];
         gateway.admin("PATCH", &path(number), &weight).expect(200);

@@ -1,4 +1,4 @@
-//! Kong's load-balancing guide, typed as it stands, and what it promises.
+//! Kong's load-balancing guide: its commands, what it promises, and the settings in the README.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ fn kongs_load_balancing_guide_works_as_written() {
         .admin("POST", "/services/example_service/routes", &route)
         .expect(201);
 
-    // A change is in effect when it is answered, so no waiting here or below.
+    // A change is in effect when it is answered, so this test never waits.
     let echo = gateway.get("/mock/anything").expect(200);
     assert_eq!(echo.header("x-backend"), "one");
     assert_eq!(echo.json()["uri"], "/anything");
@@ -97,7 +97,7 @@ fn adding_and_deleting_targets_costs_no_request() {
     }
     let tally = load.stop();
     assert_eq!(tally.failures, [""; 0]);
-    // A deleted target gets nothing more.
+    // A deleted target gets no more requests.
     let served = backends[1].served();
     gateway.backend_of("/");
     assert_eq!(backends[1].served(), served);

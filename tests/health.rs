@@ -1,4 +1,4 @@
-//! Targets that fail and come back: health checks, the circuits, and what is said of them.
+//! Health checks of targets, the circuits that they open and close, and how health is shown.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -41,7 +41,7 @@ fn health_is_shown_in_kongs_form() {
     assert!(all["node_id"].is_string() && all["next"].is_null());
     let states = all["data"].as_array().unwrap().iter();
     let states: Vec<_> = states.map(|row| row["health"].as_str().unwrap()).collect();
-    // Newest first; a weight of 0 is not checked.
+    // The newest target is first. A target of weight 0 is not checked.
     assert_eq!(states, ["HEALTHCHECKS_OFF", "UNHEALTHY", "HEALTHY"]);
     let data = &all["data"][1]["data"];
     assert_eq!(data["host"], "127.0.0.1");
@@ -88,7 +88,7 @@ fn failure_statuses_make_a_target_unhealthy_until_an_operator_resets_it() {
     assert_eq!(failure["report"], "http_failure");
     assert!(failure["detail"].as_str().unwrap().contains("500"));
 
-    // No time brings it back, as in Kong.
+    // As in Kong, passive checks never make it healthy after some time.
     two.respond_normally();
     assert!((0..10).all(|_| gateway.backend_of("/") == "one"));
     set_health(&gateway, two.address, "healthy");
@@ -109,7 +109,10 @@ fn connect_failures_and_timeouts_are_counted_separately() {
     set_passive_checks(&gateway, &json!({"tcp_failures": 2, "timeouts": 2}));
     slow.respond_with(0, 60_000);
     let tally = Load::run(gateway.proxy, "/", 1, 12);
-    assert_eq!(tally.failures, [""; 0], "each is retried elsewhere");
+    assert_eq!(
+        tally.failures, [""; 0],
+        "each failed request is retried at another target"
+    );
     assert_eq!(tally.by_backend["one"], 12);
     let (state, address) = health(&gateway, refusing);
     assert_eq!(state, "UNHEALTHY");
@@ -160,7 +163,7 @@ fn a_503_names_the_reason_why_there_is_no_peer() {
     );
     set_health(&gateway, one.address, "unhealthy");
     why("none_available");
-    // Half of the weight is available, and more is asked for.
+    // Half of the weight is available, and the threshold is 60 %.
     let two = Backend::start("two");
     gateway.add_target("u", two.address, 100);
     why("below_threshold");
@@ -214,7 +217,7 @@ fn the_health_of_one_address_can_be_set() {
     let path = format!("/upstreams/u/targets/{0}/{0}/unhealthy", one.address);
     gateway.admin("PUT", &path, &[]).expect(204);
     assert!(has_health(&gateway, one.address, "UNHEALTHY"));
-    // An address that is not the target's is ignored, as in Kong.
+    // As in Kong, an address that the target does not have is ignored.
     let path = format!("/upstreams/u/targets/{}/127.0.0.9/healthy", one.address);
     gateway.admin("PUT", &path, &[]).expect(204);
     assert!(has_health(&gateway, one.address, "UNHEALTHY"));
@@ -228,7 +231,7 @@ fn probes_detect_failures_and_recoveries() {
     patch_upstream(&gateway, &active_checks("http", &json!({"timeout": 0.3})));
     until("probes", || two.probes().len() > 2);
     assert!(has_health(&gateway, two.address, "HEALTHY"));
-    // Each kind of failure, with no request to notice it.
+    // Each kind of failure is found without a request.
     for (status, delay, kind) in [(500, 0, "http_failure"), (0, 60_000, "timeout")] {
         two.respond_with(status, delay);
         until("down", || has_health(&gateway, two.address, "UNHEALTHY"));
@@ -238,9 +241,9 @@ fn probes_detect_failures_and_recoveries() {
         two.respond_normally();
         until("back", || has_health(&gateway, two.address, "HEALTHY"));
     }
-    // A status of neither list says nothing.
+    // A status that is in neither list is ignored.
     two.respond_with(204, 0);
-    until("a look", || {
+    until("an ignored probe", || {
         health(&gateway, two.address).1["pointsman"]["last_probe"]["report"] == "ignored"
     });
     assert!(has_health(&gateway, two.address, "HEALTHY"));
@@ -249,7 +252,7 @@ fn probes_detect_failures_and_recoveries() {
     until("dead", || has_health(&gateway, address, "UNHEALTHY"));
     let again = Backend::start_on("two", address);
     until("alive", || has_health(&gateway, address, "HEALTHY"));
-    // They end with the checks.
+    // Probes end when the checks are turned off.
     patch_upstream(
         &gateway,
         &json!({"healthchecks": {"active": {"healthy": {"interval": 0}, "unhealthy": {"interval": 0}}}}),
@@ -284,7 +287,7 @@ fn a_probe_is_sent_as_configured() {
     ] {
         assert!(probe.contains(part), "{part} in {probe}");
     }
-    // A target may say otherwise.
+    // A target may have its own settings.
     let path = format!("/upstreams/u/targets/{}", one.address);
     let own = json!({"pointsman": {"probe": {"port": one.address.port(), "path": "/probe/own"}}});
     gateway.admin_json("PATCH", &path, &own).expect(200);
@@ -303,7 +306,7 @@ fn probes_reuse_a_connection_if_configured() {
     assert_eq!(one.connections(), 1);
     one.respond_with(500, 0);
     until("down", || has_health(&gateway, one.address, "UNHEALTHY"));
-    // Its place is taken by another server: the old connection says nothing of this one.
+    // Another server takes the address: the connection to the old one is not used for its health.
     let address = one.address;
     one.kill();
     until("gone", || {
@@ -311,7 +314,7 @@ fn probes_reuse_a_connection_if_configured() {
     });
     let again = Backend::start_on("one", address);
     until("back", || has_health(&gateway, address, "HEALTHY"));
-    // A status of 204 has no length, and a server may end a connection whenever it likes.
+    // A response of status 204 has no length, and the connection is reused after it.
     again.respond_with(204, 0);
     let before = again.probes().len();
     until("probes", || again.probes().len() > before + 10);
@@ -412,7 +415,7 @@ fn statuses_are_retried_if_configured() {
         .admin_json("PATCH", "/services/u-service", &retry)
         .expect(200);
     assert!((0..10).all(|_| gateway.backend_of("/") == "one"));
-    // Not what may do harm, unless that is asked for as well.
+    // A method that is not idempotent is not retried, unless that is configured too.
     let post = || {
         let body = ("text/plain", Vec::new());
         gateway
@@ -428,7 +431,7 @@ fn statuses_are_retried_if_configured() {
         .admin_json("PATCH", &format!("/routes/{route}"), &retry)
         .expect(200);
     assert!((0..10).all(|_| post() == 200));
-    // The last answer is the answer.
+    // When all targets fail, the client gets the last response.
     one.respond_with(503, 0);
     gateway.get("/").expect(503);
 }
@@ -461,7 +464,7 @@ fn requests_to_a_target_are_limited() {
     one.respond_with(0, 400);
     two.respond_with(0, 400);
     let proxy = gateway.proxy;
-    // Two have a place, one waits for the next, and the fourth is one too many.
+    // Two requests are sent, one waits, and the fourth is refused.
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let all: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| gateway.send(proxy, "GET", "/", &[], None).status))
@@ -486,7 +489,7 @@ fn a_recovered_target_starts_slowly() {
         }),
     );
     let share = || Load::run(gateway.proxy, "/", 1, 100).by_backend["two"];
-    // Both joined a moment ago, so neither has to spare the other.
+    // Both targets are new, and start slowly at the same time, so they have equal shares.
     assert_eq!(share(), 50);
     std::thread::sleep(Duration::from_secs(3));
     set_health(&gateway, two.address, "unhealthy");
@@ -511,11 +514,11 @@ fn an_outlier_is_ejected_and_returns() {
     let worst = backends[5].address;
     backends[5].respond_with(500, 0);
     let load = Load::start(gateway.proxy, "/", 4);
-    until("out", || {
+    until("the target is ejected", || {
         health(&gateway, worst).1["pointsman"]["ejected"] == true
     });
     backends[5].respond_normally();
-    until("in again", || {
+    until("the ejection ends", || {
         health(&gateway, worst).1["pointsman"]["ejected"] == false
     });
     load.stop();
@@ -530,7 +533,7 @@ fn health_survives_a_restart() {
     set_passive_checks(&gateway, &json!({"http_failures": 1}));
     set_health(&gateway, one.address, "unhealthy");
     two.respond_with(500, 0);
-    until("noticed", || gateway.get("/").status == 500);
+    until("a failure is counted", || gateway.get("/").status == 500);
     set_health(&gateway, three.address, "unhealthy");
     set_health(&gateway, three.address, "healthy");
     gateway.terminate();
@@ -544,7 +547,7 @@ fn health_survives_a_restart() {
     assert!((0..4).all(|_| gateway.backend_of("/") == "three"));
 }
 
-/// A WebSocket through the gateway, set up.
+/// A WebSocket connection through the gateway.
 fn tunnel(gateway: &Gateway) -> Raw {
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(
@@ -577,8 +580,8 @@ fn requests_at_a_removed_target_end_after_the_drain_timeout() {
         .expect(200);
     gateway.add_target("u", backend.address, 100);
     let in_flight = || health(&gateway, backend.address).1["pointsman"]["in_flight"].clone();
-    until("the first one has ended", || in_flight() == 0);
-    // Deleted, then unhealthy.
+    until("the first connection has ended", || in_flight() == 0);
+    // The target is deleted in the first round, and set unhealthy in the second.
     let unhealthy = format!("{target}/unhealthy");
     for (method, path, status) in [("DELETE", &target, 204), ("PUT", &unhealthy, 204)] {
         let mut raw = tunnel(&gateway);
@@ -589,7 +592,7 @@ fn requests_at_a_removed_target_end_after_the_drain_timeout() {
             assert!(raw.is_closed());
             hung.join().unwrap()
         });
-        // There is no other target to try.
+        // There is no other target to retry at.
         hung.expect(503);
         if method == "DELETE" {
             gateway.add_target("u", backend.address, 100);

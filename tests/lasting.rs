@@ -1,5 +1,5 @@
-//! What is known of an address stays with it, whatever becomes of targets and upstreams; and what an
-//! upstream does by itself ends with it.
+//! The life of health data and probes: what is known of an address survives changes of its targets
+//! and upstreams, and an upstream's probes and requests in flight end with it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::{
 
 #[test]
 fn probes_end_with_their_upstream() {
-    // One worker, which has seen the upstream.
+    // The only worker has used the upstream.
     let gateway = Setup::new().arg("--workers", 1).start();
     let (one, other) = (Backend::start("one"), Backend::start("other"));
     gateway.balanced(&[(one.address, 100)]);
@@ -24,13 +24,13 @@ fn probes_end_with_their_upstream() {
         .expect(200);
     until("probes", || one.probes().len() > 2);
     gateway.get("/").expect(200);
-    // No request comes that would show the worker what is new.
+    // No request follows, so the worker does not read the new snapshot.
     gateway.admin("DELETE", "/upstreams/u", &[]).expect(204);
     let (ended, goes_on) = (one.probes().len(), other.probes().len());
     until("probes of the other", || {
         other.probes().len() > goes_on + 10
     });
-    // One may have been under way.
+    // One probe may have been in flight.
     assert!(one.probes().len() <= ended + 1);
 }
 
@@ -111,14 +111,14 @@ fn an_ejection_stays_with_its_address_and_ends_in_time() {
     backends[5].respond_with(500, 0);
     let load = Load::start(gateway.proxy, "/", 4);
     let ejected = || health(&gateway, worst).1["pointsman"]["ejected"] == true;
-    until("out", ejected);
+    until("the target is ejected", ejected);
     load.stop();
     backends[5].respond_normally();
     let path = format!("/upstreams/u/targets/{worst}");
     gateway.admin("DELETE", &path, &[]).expect(204);
-    // Longer than it takes to look for outliers again, which finds that it is gone.
+    // Longer than the interval of outlier detection, which runs once without the target.
     std::thread::sleep(Duration::from_secs(1));
     gateway.add_target("u", worst, 1);
-    assert!(ejected(), "it goes with its address");
-    until("in again", || !ejected());
+    assert!(ejected(), "the ejection is kept with the address");
+    until("the ejection ends", || !ejected());
 }

@@ -1,4 +1,4 @@
-//! Starts and ends, wanted and not.
+//! Starts, drains and crashes of the gateway.
 
 use std::collections::BTreeMap;
 
@@ -46,29 +46,30 @@ fn the_drain_ends_after_the_shutdown_timeout() {
     assert!(stuck.is_closed());
 }
 
-/// What must be found under a path of the Admin API.
+/// What a path of the Admin API must answer.
 #[derive(Debug, Clone, PartialEq)]
-enum Fact {
-    Gone,
+enum Expected {
+    /// Status 404.
+    Missing,
     /// A row whose field has this value.
-    There(&'static str, Value),
+    Field(&'static str, Value),
 }
 
-/// A client that changes one thing after the other, and keeps account of what was acknowledged.
+/// A client that makes one change after the other, and records what was acknowledged.
 struct Writer<'a> {
     gateway: &'a Gateway,
-    /// What is known for sure: nothing of a path whose last change was not answered.
-    facts: BTreeMap<String, Fact>,
+    /// What was acknowledged. A path whose last change was not answered is not in it.
+    facts: BTreeMap<String, Expected>,
 }
 
 impl Writer<'_> {
-    /// Changes something, which makes these facts; none if the gateway has died.
+    /// Makes a change that leads to these expectations; `None` if the gateway has ended.
     fn change(
         &mut self,
         method: &str,
         path: &str,
         fields: &[(&str, &str)],
-        facts: &[(String, Fact)],
+        facts: &[(String, Expected)],
     ) -> Option<()> {
         for (path, _) in facts {
             self.facts.remove(path);
@@ -84,10 +85,12 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// Rows of every kind: made, changed, deleted alone and with what belongs to them.
-    fn story(&mut self, name: &str) -> Option<()> {
-        let there = |path: &str, field, value: Value| (path.to_owned(), Fact::There(field, value));
-        let gone = |path: &str| (path.to_owned(), Fact::Gone);
+    /// Creates, changes and deletes rows of every kind, alone and with the rows that belong to
+    /// them.
+    fn write_rows(&mut self, name: &str) -> Option<()> {
+        let there =
+            |path: &str, field, value: Value| (path.to_owned(), Expected::Field(field, value));
+        let gone = |path: &str| (path.to_owned(), Expected::Missing);
         let service = &format!("/services/s-{name}");
         let route = &format!("{service}/routes/r-{name}");
         let upstream = &format!("/upstreams/u-{name}");
@@ -140,7 +143,7 @@ fn acknowledged_changes_survive_sigkill() {
     let start = || Setup::with_data(&data_dir).arg("--workers", 1).start();
     let mut gateway = start();
     for round in 0..50 {
-        // Four writers at once; the kill comes in their midst, at a different moment in each round.
+        // Four clients write at the same time; the kill comes at a different moment in each round.
         let facts = std::thread::scope(|scope| {
             let gateway = &gateway;
             let writers: Vec<_> = (0..4)
@@ -151,7 +154,7 @@ fn acknowledged_changes_survive_sigkill() {
                             facts: BTreeMap::new(),
                         };
                         let mut names = (0..).map(|n| format!("{round}-{number}-{n}"));
-                        while writer.story(&names.next().unwrap()).is_some() {}
+                        while writer.write_rows(&names.next().unwrap()).is_some() {}
                         writer.facts
                     })
                 })
@@ -163,26 +166,29 @@ fn acknowledged_changes_survive_sigkill() {
             let facts = writers
                 .into_iter()
                 .flat_map(|writer| writer.join().unwrap());
-            facts.collect::<BTreeMap<String, Fact>>()
+            facts.collect::<BTreeMap<String, Expected>>()
         });
         drop(gateway);
-        // The start reads every row, and follows every key and reference.
+        // The start reads every row, and checks every key and reference.
         gateway = start();
         check(&gateway, &facts);
         all.extend(facts);
     }
     check(&gateway, &all);
     assert!(all.len() > 500, "{}", all.len());
-    let gone = all.values().filter(|fact| **fact == Fact::Gone).count();
+    let gone = all
+        .values()
+        .filter(|fact| **fact == Expected::Missing)
+        .count();
     assert!(gone > 50, "{gone}");
 }
 
-fn check(gateway: &Gateway, facts: &BTreeMap<String, Fact>) {
+fn check(gateway: &Gateway, facts: &BTreeMap<String, Expected>) {
     for (path, fact) in facts {
         let answer = gateway.admin("GET", path, &[]);
         match fact {
-            Fact::Gone => assert_eq!(answer.status, 404, "{path}"),
-            Fact::There(field, value) => {
+            Expected::Missing => assert_eq!(answer.status, 404, "{path}"),
+            Expected::Field(field, value) => {
                 assert_eq!(answer.status, 200, "{path}");
                 assert_eq!(answer.json()[field], *value, "{path}");
             }
@@ -218,7 +224,8 @@ fn settings_come_from_flag_environment_and_file() {
         let root = gateway.admin("GET", "/", &[]).expect(200).json();
         root["configuration"]["nginx_worker_processes"].clone()
     };
-    // The harness gives a flag of its own where it is not told otherwise.
+    // Where a test sets no number of workers, the harness sets one by a flag, which wins over the
+    // file.
     let gateway = with_file().start();
     assert_eq!(workers(&gateway), "2");
     let root = gateway.admin("GET", "/", &[]).expect(200).json();
@@ -226,7 +233,7 @@ fn settings_come_from_flag_environment_and_file() {
     assert_eq!(root["pointsman"]["version"], env!("CARGO_PKG_VERSION"));
     gateway.terminate();
     let (_, log) = gateway.wait();
-    assert_eq!(log, "", "the file wants errors only");
+    assert_eq!(log, "", "the file sets the level to error");
 
     let by_environment = with_file()
         .env("POINTSMAN_WORKERS", 4)
@@ -254,9 +261,9 @@ fn a_change_in_flight_is_answered_before_the_exit() {
         b"POST /services HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
           expect: 100-continue\r\ncontent-length: 13\r\n\r\n",
     );
-    // It is waiting for the body now.
-    let told = slow.read_until("\r\n\r\n");
-    assert!(told.starts_with("HTTP/1.1 100"), "{told}");
+    // The gateway waits for the body now.
+    let answer = slow.read_until("\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 100"), "{answer}");
     gateway.terminate();
     assert!(idle.read_to_end().ends_with('}'));
     slow.send(b"{\"host\": \"h\"");

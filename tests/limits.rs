@@ -1,4 +1,4 @@
-//! Limits of single targets: connections, and requests that wait.
+//! Limits of targets (`circuit_breakers`): connections, requests, and requests that wait.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ fn a_connection_over_the_limit_replaces_an_idle_one_of_any_worker() {
         &gateway,
         &json!({"pointsman": {"circuit_breakers": {"max_connections": 1}, "drain_timeout": 0.01}}),
     );
-    // Each from a connection of its own, so sooner or later both workers have had some.
+    // Each request is on a new connection, so both workers get some of them.
     until("both workers need a connection", || {
         let closing = [("connection", "close")];
         gateway.get_with("/", &closing).expect(200);
@@ -43,7 +43,8 @@ fn a_connection_over_the_limit_replaces_an_idle_one_of_any_worker() {
         }
     });
     assert_eq!(known(&gateway, &one)["connections"], 1);
-    // The limit is one of requests as well, since each has a connection; the target's own wins.
+    // Each request in flight has a connection, so this limits requests as well. A target's own
+    // limit wins over that of the upstream.
     std::thread::scope(|scope| {
         hang(scope, &gateway, &[&one]);
         let queue = json!({"max_connections": 1, "max_pending_requests": 0});
@@ -75,7 +76,9 @@ fn a_waiting_request_follows_a_changed_limit() {
     std::thread::scope(|scope| {
         hang(scope, &gateway, &[&one]);
         let waiting = scope.spawn(|| gateway.get("/"));
-        until("one waits", || known(&gateway, &one)["pending"] == 1);
+        until("one request waits", || {
+            known(&gateway, &one)["pending"] == 1
+        });
         limits(2);
         waiting.join().unwrap().expect(200);
         let path = format!("/upstreams/u/targets/{}", one.address);
@@ -120,11 +123,11 @@ fn requests_that_wait_for_a_target_are_limited() {
             hang(scope, &gateway, &backends.each_ref());
         }
         let waiting = scope.spawn(|| gateway.get("/"));
-        until("one waits", || pending(&backends[1]) == 1);
+        until("one request waits", || pending(&backends[1]) == 1);
         assert_eq!(pending(&backends[0]), 0);
         let refused = gateway.get("/").expect(503);
         assert_eq!(refused.header("x-pointsman-reason"), "overflow");
-        // Whatever it waits for, it takes the place that is free first.
+        // A request that waits takes the first permit of any target.
         limit(&gateway, &backends[0], &json!({"max_requests": 2}));
         let answer = waiting.join().unwrap().expect(200);
         assert_eq!(answer.header("x-backend"), "a");

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what is counted, and the form in which it is told.
+//! `GET /metrics`: what is counted, and the names and labels of the series.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::{Backend, Gateway, Load, Setup, guest};
 
-/// The samples by name and labels, as they are written.
+/// The samples by series: name and labels, as they are written.
 fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {
     let reply = gateway.admin("GET", "/metrics", &[]).expect(200);
     assert_eq!(
@@ -88,7 +88,7 @@ fn names_and_labels_are_kongs_where_kong_has_them() {
     assert_eq!(on[&health(&one, "healthy")], 1.0);
     assert_eq!(on[&health(&one, "healthchecks_off")], 0.0);
     assert_eq!(on[&health(&two, "unhealthy")], 1.0);
-    // It has no weight, so nobody asks.
+    // A target of weight 0 is not checked.
     assert_eq!(on[&health("127.0.0.1:1", "healthchecks_off")], 1.0);
 }
 
@@ -100,7 +100,7 @@ fn picks_and_their_times_are_counted() {
     let before = scrape(&gateway);
     let rr = "{upstream=\"u\",balancer=\"round-robin\"}";
     assert_eq!(before[&format!("pointsman_picks_total{rr}")], 0.0);
-    // Its instance is made with the first pick.
+    // The instance is created by the first pick.
     assert_eq!(before[&format!("pointsman_instance_memory_bytes{rr}")], 0.0);
     assert_eq!(Load::run(gateway.proxy, "/", 4, 64).failures, [""; 0]);
     let after = scrape(&gateway);
@@ -113,7 +113,7 @@ fn picks_and_their_times_are_counted() {
     );
     let memory = after[&format!("pointsman_instance_memory_bytes{rr}")];
     assert!(memory >= 65_536.0 && memory % 65_536.0 == 0.0, "{memory}");
-    // One in 64.
+    // One pick in 64 is timed.
     assert_eq!(after[&format!("pointsman_pick_seconds_count{rr}")], 4.0);
     assert!(after[&format!("pointsman_pick_seconds_sum{rr}")] > 0.0);
     let infinite = after.iter().find(|(series, _)| {
@@ -130,7 +130,7 @@ fn picks_and_their_times_are_counted() {
         assert_eq!(after[&format!("pointsman_endpoint_in_flight{labels}")], 0.0);
     }
 
-    // The numbers of the balancer begin anew with another one, those of the endpoints do not.
+    // Counters of a balancer start again at 0 with another one, those of endpoints go on.
     gateway
         .admin("PATCH", "/upstreams/u", &[("algorithm", "random")])
         .expect(200);
@@ -162,8 +162,8 @@ fn host_choices_are_counted_by_their_reason() {
         let of = |samples: &BTreeMap<String, f64>, kind: &str| {
             samples[&format!("pointsman_host_choices_total{labels},kind=\"{kind}\"}}")]
         };
-        // One of them needs some picks until it fails. The first new instance is made at once; the pauses
-        // before others double, so sooner or later a request falls into one.
+        // `eats-memory` needs some picks until it fails. The first new instance is created at once;
+        // the pauses before later ones double, so after a while a request falls into one.
         let samples = (0..500)
             .map(|_| {
                 gateway.backend_of("/");

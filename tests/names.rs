@@ -1,4 +1,4 @@
-//! Host names of targets and services, with a real DNS server.
+//! Host names of targets and services are resolved, with a real DNS server.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -16,7 +16,7 @@ fn setup(dns: &Dns) -> Setup {
         .arg("--dns-min-ttl", 50)
 }
 
-/// Two servers on one port of two addresses.
+/// Two servers on two addresses with the same port.
 fn pair() -> (Backend, Backend) {
     let one = Backend::start("one");
     let two = SocketAddr::from((TWO, one.address.port()));
@@ -48,17 +48,17 @@ fn every_address_of_a_name_gets_its_share_and_dns_changes_are_followed() {
     assert_eq!(tally.by_backend["two"], 10);
     let data = &health(&gateway)["data"];
     assert_eq!(data["dns"], "A");
-    // As in Kong, each address has the weight of the target.
+    // As in Kong, each address has the target's whole weight.
     assert_eq!(data["weight"]["total"], 200);
 
     let load = Load::start(gateway.proxy, "/", 2);
     dns.set("api.test", DnsReply::Addresses(vec![TWO], 0));
-    until("one left", || {
+    until("one address is left", || {
         health(&gateway)["data"]["weight"]["total"] == 100
     });
     let before = one.served();
     load.wait_for(100);
-    // At most what was under way.
+    // Only requests that were in flight may still arrive.
     assert!(one.served() <= before + 2);
     dns.set("api.test", DnsReply::Addresses(vec![ONE], 0));
     let before = two.served();
@@ -99,7 +99,9 @@ fn a_name_that_stops_resolving_keeps_its_addresses() {
         );
         gateway.get("/").expect(200);
         dns.set("api.test", DnsReply::Addresses(vec![ONE], 0));
-        until("well again", || health(&gateway)["data"]["dns"] == "A");
+        until("the name resolves again", || {
+            health(&gateway)["data"]["dns"] == "A"
+        });
     }
 }
 
@@ -128,7 +130,9 @@ fn records_are_queried_again_only_when_they_expire() {
     for name in ["long", "short"] {
         target(&gateway, &format!("{name}.test:{}", one.address.port()));
     }
-    until("asked again", || dns.queries("short.test") > 5);
+    until("the short record is queried again", || {
+        dns.queries("short.test") > 5
+    });
     assert_eq!(dns.queries("long.test"), 1);
 }
 
@@ -229,9 +233,9 @@ fn a_name_without_dns_responses_delays_only_its_own_change() {
         let mut slow: Vec<_> = targets.collect();
         slow.push(change("PATCH", "/services/u-service", "host", NAMES[3]));
         for name in NAMES {
-            until("the name is asked for", || dns.queries(name) > 0);
+            until("the name is queried", || dns.queries(name) > 0);
         }
-        // Requests go where they went until it is known where else.
+        // The service keeps its old host until the new one has resolved.
         assert_eq!(gateway.backend_of("/"), "b");
         let mut others = 0;
         while !slow.iter().any(|change| change.is_finished()) {
@@ -239,7 +243,7 @@ fn a_name_without_dns_responses_delays_only_its_own_change() {
             gateway.admin("POST", "/services", &fields).expect(201);
             others += 1;
         }
-        // In a row with them, only one would have come between.
+        // If changes waited for each other, at most one would have been answered meanwhile.
         assert!(others > 1, "{others}");
         for change in slow {
             assert!(matches!(change.join().unwrap(), 200 | 201));
@@ -290,9 +294,11 @@ fn failed_srv_queries_do_not_fall_back_to_addresses() {
         });
         assert_eq!(gateway.backend_of("/"), "one");
         dns.set_type(name, RecordType::SRV, services.clone());
-        until("well again", || health(&gateway)["data"]["dns"] == "SRV");
+        until("the name resolves again", || {
+            health(&gateway)["data"]["dns"] == "SRV"
+        });
     }
-    // That there are none is an answer.
+    // An answer without SRV records does fall back to addresses.
     dns.set_type(name, RecordType::SRV, DnsReply::Addresses(vec![], 0));
     until("addresses", || health(&gateway)["data"]["dns"] == "A");
     assert_eq!(gateway.backend_of("/"), "other");
@@ -309,9 +315,9 @@ fn a_name_without_dns_responses_delays_no_other_name() {
     target(&gateway, "dead.test:80");
     target(&gateway, &format!("live.test:{}", one.address.port()));
     assert_eq!(gateway.backend_of("/"), "one");
-    // Servers are asked twice for each of three types, and each time waited for.
+    // For each of three record types the resolver queries twice, and waits for each response.
     let begun = dns.queries("dead.test");
-    until("a look-up", || dns.queries("dead.test") > begun);
+    until("a lookup begins", || dns.queries("dead.test") > begun);
     let begun = dns.queries("dead.test");
     dns.set("live.test", DnsReply::Addresses(vec![TWO], 0));
     until("the change", || gateway.backend_of("/") == "two");

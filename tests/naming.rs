@@ -1,4 +1,5 @@
-//! Names of hosts, routes and entities: in which spellings they are taken, found and written.
+//! Spellings of hosts, addresses, paths and names: which are accepted, matched, stored and
+//! forwarded.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -40,8 +41,8 @@ fn answer(gateway: &Gateway, target: &str, host: &str) -> String {
     exchange(gateway.proxy, &request)
 }
 
-/// What the backend was asked.
-fn asked(answer: &str) -> Value {
+/// The request as the backend received it.
+fn received(answer: &str) -> Value {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
@@ -130,7 +131,7 @@ fn a_service_finds_its_upstream_in_any_spelling() {
         let taken = gateway.admin("POST", "/upstreams", &[("name", host)]);
         assert_eq!(taken.expect(409).json()["code"], 5);
     }
-    // A service is no host: its name is compared as it is written.
+    // The name of a service is not a host: it is compared byte by byte.
     let service = "/services/ORDERS.internal-service";
     gateway.admin("GET", service, &[]).expect(404);
 }
@@ -266,13 +267,13 @@ fn the_authority_of_an_absolute_target_is_read_as_a_host() {
     for refused in ["user@example.com", "a:b", "[::1", "::1", "example.com:+1"] {
         assert_eq!(status(&gateway, "/", refused), "400", "{refused}");
     }
-    let taken = asked(&answer(&gateway, "http://EXAMPLE.com.?a=b", "other.test"));
+    let taken = received(&answer(&gateway, "http://EXAMPLE.com.?a=b", "other.test"));
     assert_eq!(taken["uri"], "/?a=b");
     assert_eq!(taken["headers"]["x-forwarded-host"], "example.com");
     assert_eq!(taken["headers"]["host"], "EXAMPLE.com.");
-    let taken = asked(&answer(&gateway, "http://example.com", "other.test"));
+    let taken = received(&answer(&gateway, "http://example.com", "other.test"));
     assert_eq!(taken["uri"], "/");
-    let taken = asked(&answer(&gateway, "http://example.com?", "other.test"));
+    let taken = received(&answer(&gateway, "http://example.com?", "other.test"));
     assert_eq!(taken["uri"], "/?");
 }
 
@@ -344,7 +345,7 @@ fn a_plain_path_may_have_any_character_in_its_normal_form() {
         let refused = refused.expect(400).json();
         assert_eq!(refused["fields"]["paths"], json!([message]), "{path}");
     }
-    // Paths that are sent, and not compared, keep the rules of RFC 3986.
+    // The path of a service is sent and not compared, so it must be valid by RFC 3986.
     let refused = gateway.admin("PATCH", "/services/s", &[("path", "/{a}")]);
     refused.expect(400);
 }
@@ -391,7 +392,7 @@ fn a_put_creates_or_replaces_a_target() {
     let put = |path: &str, fields: &[(&str, &str)]| {
         gateway.admin("PUT", &format!("/upstreams/{path}"), fields)
     };
-    // By its name, in any spelling.
+    // By the target's address, in any spelling.
     let made = put("u/targets/a.test:80", &[("tags[]", "x")])
         .expect(200)
         .json();
@@ -406,7 +407,7 @@ fn a_put_creates_or_replaces_a_target() {
         (&made["target"], &made["weight"]),
         (&json!("127.0.0.1:8000"), &json!(7))
     );
-    // What is there is replaced: what is not named has its default.
+    // An existing target is replaced: fields that are not given have their defaults.
     let replaced = put("u/targets/127.0.0.1:8000", &[("tags[]", "x")])
         .expect(200)
         .json();
@@ -429,7 +430,7 @@ fn a_put_creates_or_replaces_a_target() {
         (&made["target"], &made["weight"]),
         (&json!("c.test:1"), &json!(3))
     );
-    // One of another upstream is not there, and stays.
+    // A target of another upstream is not found, and does not change.
     put(&format!("v/targets/{id}"), &[("target", "c.test:1")]).expect(404);
     let fields = [("weight", "1")];
     put("v/targets/c.test:1", &fields).expect(200);
@@ -476,7 +477,7 @@ fn a_slow_lookup_is_not_started_again() {
         .admin("POST", "/upstreams/u/targets", &[("target", &target)])
         .expect(201);
     until("an address", || gateway.get("/").status == 200);
-    // For services twice, each time with two more datagrams while no answer comes; for the address once.
+    // Two lookups of SRV records with three datagrams each, and one of the address.
     let asked = dns.queries("slow.test");
     assert!(asked <= 7, "{asked}");
 }
@@ -512,7 +513,7 @@ fn algorithm_and_hash_on_read_back_as_in_kong() {
     const MAGLEV: (&str, &str) = ("algorithm", "maglev");
     type Fields = &'static [(&'static str, &'static str)];
     let cases: &[(Fields, Fields, &str)] = &[
-        // What is posted, what is patched, what is read.
+        // Fields of the POST, fields of the PATCH, and what a GET shows.
         (&[], &[], "round-robin none"),
         (&[HASHING], &[], "round-robin none"),
         (&[HASHING, NONE], &[], "round-robin none"),
@@ -535,7 +536,7 @@ fn algorithm_and_hash_on_read_back_as_in_kong() {
         (&[IP], &[NULL], "round-robin none"),
         (&[IP], &[ROUND, NONE], "round-robin none"),
         (&[LEAST], &[HASHING], "round-robin none"),
-        // A balancer that Kong does not know goes with any of them.
+        // A balancer that Kong does not have keeps any `hash_on`.
         (&[MAGLEV], &[], "maglev none"),
         (&[MAGLEV, IP], &[], "maglev ip"),
         (&[MAGLEV, IP], &[NONE], "maglev none"),
@@ -575,7 +576,7 @@ fn a_host_with_a_port_wins_over_the_same_without() {
             let fields = json!({"hosts": [host], "service": {"name": service}});
             gateway.admin_json("PUT", &path, &fields).expect(200);
         }
-        let of = |host| asked(&answer(&gateway, "/", host))["backend"].clone();
+        let of = |host| received(&answer(&gateway, "/", host))["backend"].clone();
         assert_eq!(of("example.com:81"), "ported", "{ids:?}");
         assert_eq!(of("example.com:82"), "plain");
     }

@@ -1,4 +1,4 @@
-//! Components in an OCI registry: Debian's `docker-registry`, on this machine.
+//! Components in an OCI registry, with Debian's `docker-registry`.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::harness::guest;
 
-/// A registry with nothing in it. Killed when dropped.
+/// An empty registry. Killed when dropped.
 struct Registry {
     child: Child,
     address: String,
@@ -45,7 +45,7 @@ impl Registry {
         let line = line.unwrap_or_else(|| panic!("the registry did not start"));
         let end = line.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit());
         let address = line[..end.unwrap_or(line.len())].to_owned();
-        // It would stop if nobody read what it says.
+        // The registry would block on a full pipe if its log were not read.
         std::thread::spawn(move || log.for_each(drop));
         Self {
             child,
@@ -60,7 +60,7 @@ impl Registry {
         answer.unwrap().body_mut().read_to_vec().unwrap()
     }
 
-    /// Stores bytes, and returns what a manifest says of them.
+    /// Stores a blob, and returns its descriptor for a manifest.
     fn put_blob(&self, repository: &str, media_type: &str, bytes: &[u8]) -> Value {
         let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.address);
         let begun = ureq::post(url).send_empty().unwrap();
@@ -94,14 +94,14 @@ fn plugin(args: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn good(output: &Output) -> String {
+fn stdout_of(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[track_caller]
-fn refused(output: &Output) -> String {
+fn error_of(output: &Output) -> String {
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -119,9 +119,9 @@ fn a_component_is_published_in_the_layout_of_wasm_tools_and_pulled() {
     let file = folder.path().join("first.wasm");
     std::fs::write(&file, guest("first")).unwrap();
     let reference = format!("{}/team/first:1.0.0", registry.address);
-    let published = good(&plugin(&["publish", text(&file), &reference]));
-    // The same again is the same artifact.
-    let again = good(&plugin(&["publish", text(&file), &reference]));
+    let published = stdout_of(&plugin(&["publish", text(&file), &reference]));
+    // Publishing the same component again gives the same digest.
+    let again = stdout_of(&plugin(&["publish", text(&file), &reference]));
     assert_eq!(published, again);
 
     let manifest = registry.get("team/first/manifests/1.0.0", MANIFEST);
@@ -164,7 +164,7 @@ fn a_component_is_published_in_the_layout_of_wasm_tools_and_pulled() {
     let pulled = folder.path().join("pulled.wasm");
     let by_digest = published.trim_end().to_owned();
     for reference in [&reference, &by_digest] {
-        let said = good(&plugin(&["pull", reference, "-o", text(&pulled)]));
+        let said = stdout_of(&plugin(&["pull", reference, "-o", text(&pulled)]));
         assert!(
             said.contains(digest(&guest("first")).trim_start_matches("sha256:")),
             "{said}"
@@ -181,7 +181,7 @@ fn an_artifact_that_is_not_a_component_is_refused() {
     let file = folder.path().join("x.wasm");
     let address = &registry.address;
 
-    // The layout of modules before there were components.
+    // An artifact with a core module, in the layout that was used before components.
     let config = registry.put_blob("old", "application/vnd.wasm.config.v1+json", b"{}");
     let layer = "application/vnd.wasm.content.layer.v1+wasm";
     let layer = registry.put_blob("old", layer, b"\0asm\x01\0\0\0");
@@ -192,7 +192,7 @@ fn an_artifact_that_is_not_a_component_is_refused() {
         .content_type(MANIFEST)
         .send(manifest.to_string())
         .unwrap();
-    let said = refused(&plugin(&[
+    let said = error_of(&plugin(&[
         "pull",
         &format!("{address}/old:1"),
         "-o",
@@ -205,18 +205,18 @@ fn an_artifact_that_is_not_a_component_is_refused() {
     );
     assert!(!file.exists());
 
-    let said = refused(&plugin(&[
+    let said = error_of(&plugin(&[
         "pull",
         &format!("{address}/none:1"),
         "-o",
         text(&file),
     ]));
     assert!(said.contains("cannot fetch"), "{said}");
-    let said = refused(&plugin(&["pull", "NOT A REFERENCE", "-o", text(&file)]));
+    let said = error_of(&plugin(&["pull", "NOT A REFERENCE", "-o", text(&file)]));
     assert!(said.contains("is not a reference"), "{said}");
 
     std::fs::write(&file, b"\0asm\x01\0\0\0").unwrap();
-    let said = refused(&plugin(&[
+    let said = error_of(&plugin(&[
         "publish",
         text(&file),
         &format!("{address}/x:1"),

@@ -1,4 +1,5 @@
-//! Requests that begin alike, in front of servers that would have cached the beginning.
+//! `prefix-affinity`: requests with a common prefix go to the target that is likely to have it
+//! cached.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway};
 
-/// Three servers behind the balancer for them.
+/// A gateway with three backends whose upstream `u` uses `prefix-affinity`.
 fn balanced() -> (Gateway, [Backend; 3]) {
     let gateway = Gateway::start();
     let backends = ["a", "b", "c"].map(Backend::start);
@@ -23,23 +24,24 @@ fn usage(gateway: &Gateway) -> Value {
     shown.expect(200).json()["usage"]["u"].clone()
 }
 
-/// Who answers a prompt.
+/// The backend that answers a prompt.
 fn ask(gateway: &Gateway, prompt: &str) -> String {
     let document = json!({"model": "small", "stream": false, "prompt": prompt, "max_tokens": 16});
     let body = Some(("application/json", document.to_string().into_bytes()));
     let answer = gateway.send(gateway.proxy, "POST", "/v1/completions", &[], body);
     let answer = answer.expect(200);
-    // All of the body has come there.
+    // The backend received the whole body.
     assert_eq!(answer.json()["length"], document.to_string().len());
     answer.header("x-backend").to_owned()
 }
 
-/// Something that a system prompt could be, which differs from others from the first block on.
+/// A system prompt that differs from those of other numbers from the first block on.
 fn system(number: usize) -> String {
     format!("You are assistant {number}. ") + &"Be brief, and say what you do not know. ".repeat(20)
 }
 
-/// Where sixteen conversations are, whose turns all go where they began.
+/// Holds sixteen conversations, and returns which of them each backend has. All turns of one must
+/// go to the same backend.
 fn conversations(mut turn: impl FnMut(usize, usize) -> String) -> BTreeMap<String, Vec<usize>> {
     let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for number in 0..16 {
@@ -49,7 +51,7 @@ fn conversations(mut turn: impl FnMut(usize, usize) -> String) -> BTreeMap<Strin
         }
         places.entry(first).or_default().push(number);
     }
-    // Each began anywhere.
+    // Conversations are spread over several backends.
     assert!(places.len() > 1, "{places:?}");
     places
 }
@@ -82,18 +84,18 @@ fn a_target_that_reports_a_queue_is_avoided() {
     assert!((0..5).all(|turn| ask(&gateway, &prompt(turn)) == first));
     let busy = backends.iter().zip(["a", "b", "c"]);
     let (busy, _) = busy.into_iter().find(|(_, name)| *name == first).unwrap();
-    let say = |queue: u32| {
+    let report = |queue: u32| {
         busy.respond_with_header(
             "endpoint-load-metrics",
             &format!("TEXT named_metrics.num_requests_waiting={queue}"),
         );
     };
-    say(50);
-    // What it says is known once it has answered.
+    report(50);
+    // The report is known after the response that carries it.
     assert_eq!(ask(&gateway, &prompt(1)), first);
     let places: Vec<String> = (0..10).map(|turn| ask(&gateway, &prompt(turn))).collect();
     assert!(places.iter().all(|place| *place != first), "{places:?}");
-    // All of them are with one again, which knows the beginning now.
+    // All turns go to one other backend, which now has the prefix.
     assert!(places.iter().all(|place| *place == places[0]), "{places:?}");
     let usage = usage(&gateway);
     assert_eq!(usage["host_choices"], 0, "{usage}");

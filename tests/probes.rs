@@ -1,4 +1,4 @@
-//! Probes over TLS and gRPC, with real servers of both.
+//! Probes over TLS and gRPC, with real servers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -83,10 +83,10 @@ fn an_https_probe_verifies_the_certificate_unless_configured_otherwise() {
     until_health(&gateway, "HEALTHY");
     drop(gateway);
 
-    // Nobody vouches for it here.
-    let nobody = folder.path().join("nobody.pem");
-    std::fs::write(&nobody, "").unwrap();
-    let gateway = Setup::new().env("SSL_CERT_FILE", nobody.display()).start();
+    // A gateway that trusts no authority.
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    let gateway = Setup::new().env("SSL_CERT_FILE", empty.display()).start();
     gateway.balanced(&[(address, 100)]);
     probe(
         &gateway,
@@ -95,8 +95,8 @@ fn an_https_probe_verifies_the_certificate_unless_configured_otherwise() {
     until_health(&gateway, "UNHEALTHY");
 }
 
-/// A server that answers as the health service of gRPC does: with 0 for unknown, 1 for serving, 2 for not
-/// serving; with 9 as one that has no such service.
+/// A gRPC server with the health service, which answers with `status`: 0 for unknown, 1 for
+/// serving, 2 for not serving. With 9 it answers like a server without that service.
 struct Health {
     address: SocketAddr,
     status: Arc<AtomicU8>,
@@ -116,7 +116,7 @@ impl Health {
                 tokio::spawn(async move {
                     match acceptor {
                         None => serve(stream, status).await,
-                        // Who does not like the certificate hangs up.
+                        // A probe that rejects the certificate closes the connection.
                         Some(acceptor) => {
                             if let Ok(stream) = acceptor.accept(stream).await {
                                 serve(stream, status).await;

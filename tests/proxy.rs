@@ -1,4 +1,4 @@
-//! What a request and its response go through.
+//! Requests and responses of the proxy: routing, headers, paths, bodies, errors and connections.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -154,7 +154,7 @@ fn routes_are_chosen_by_host_method_header_and_path() {
         .send(gateway.proxy, "DELETE", "/", &[], None)
         .expect(200);
     assert_eq!(reply.header("x-backend"), "method");
-    // A disabled service takes its routes with it.
+    // The routes of a disabled service match no request.
     gateway
         .admin("PATCH", "/services/host", &[("enabled", "false")])
         .expect(200);
@@ -232,7 +232,7 @@ fn a_refused_connection_is_502_and_a_slow_response_504() {
     let slow = gateway.get("/hang").expect(504);
     assert_eq!(slow.json()["message"], "The upstream server is timing out");
     assert!(!slow.header("x-kong-upstream-latency").is_empty());
-    // Without a word on the form, the engine of Kong answers in plain text.
+    // Without an `accept` header, Kong's errors from nginx are plain text.
     let plain = exchange(
         gateway.proxy,
         "GET /hang HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n",
@@ -248,7 +248,7 @@ fn a_refused_connection_is_502_and_a_slow_response_504() {
         refused.json()["message"],
         "An invalid response was received from the upstream server"
     );
-    // It comes back, and so does the service.
+    // Once the address serves again, requests succeed.
     let _backend = Backend::start_on("again", address);
     assert_eq!(gateway.backend_of("/"), "again");
 }
@@ -292,7 +292,7 @@ fn bodies_are_streamed_both_ways() {
         .send(gateway.proxy, "PUT", "/length", &[], body)
         .expect(200);
     assert_eq!(reply.json()["length"], SIZE);
-    // Had a body been held, it would show.
+    // The peak of memory shows that neither body was buffered.
     let grown = gateway.peak_bytes() - before;
     assert!(grown < SIZE / 2, "{grown} bytes more than before");
 }
@@ -360,7 +360,7 @@ fn a_stale_pooled_connection_costs_no_request() {
         &[("paths[]", "/")],
     );
     assert_eq!(gateway.backend_of("/"), "b");
-    // The idle connection that the gateway now holds ends with the backend.
+    // The gateway has a pooled connection, which ends with the backend.
     backend.kill();
     let _next = Backend::start_on("next", address);
     assert_eq!(gateway.backend_of("/"), "next");
@@ -385,7 +385,7 @@ fn a_broken_request_body_is_400() {
         b"POST /x HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
     );
     let answer = raw.read_until("\r\n");
-    // hyper may end the connection before there is anything to say.
+    // hyper may close the connection before a response is sent.
     assert!(
         answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
         "{answer}"
@@ -410,7 +410,8 @@ fn a_slow_client_gets_its_whole_response() {
     let gateway = Setup::new().arg("--client-header-timeout", 1).start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 1)]);
-    // Of some of these, whatever the kernel holds, the end is all that is left to be sent.
+    // For some of these sizes only the end of the response is left to be sent, because socket
+    // buffers hold the rest.
     let downloads: Vec<(usize, Raw)> = (1..=32)
         .map(|number| {
             let size = number * 192 * 1024;
@@ -421,7 +422,7 @@ fn a_slow_client_gets_its_whole_response() {
             (size, client)
         })
         .collect();
-    // Connections that were idle as long are closed by then, twice over.
+    // Two idle connections time out one after the other: longer than twice the timeout passes.
     for _ in 0..2 {
         let mut idle = Raw::connect(gateway.proxy);
         idle.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
@@ -448,8 +449,8 @@ fn an_idle_tunnel_is_closed() {
     assert!(raw.is_closed());
 }
 
-/// A server that speaks HTTP by hand: what it does with each connection, one after the other.
-fn by_hand(serve: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
+/// A server that calls `serve` with each connection, one after the other.
+fn raw_server(serve: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));
@@ -474,7 +475,8 @@ fn an_endpoint_that_does_not_connect_or_does_not_read_is_504() {
         ("write_timeout", "200"),
         ("retries", "0"),
     ];
-    // A queue of one, and nobody who takes from it: the kernel leaves further connections hanging.
+    // The listener has a queue of one and accepts nothing: the kernel leaves further connections
+    // pending.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket
         .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
@@ -496,20 +498,20 @@ fn an_endpoint_that_does_not_connect_or_does_not_read_is_504() {
     assert_eq!(late.json()["message"], "The upstream server is timing out");
 
     let mut kept = Vec::new();
-    let deaf = by_hand(move |stream| kept.push(stream));
+    let unread = raw_server(move |stream| kept.push(stream));
     add(
         &gateway,
-        "deaf",
-        &deaf.to_string(),
+        "unread",
+        &unread.to_string(),
         &timeouts,
-        &[("paths[]", "/deaf")],
+        &[("paths[]", "/unread")],
     );
     let mut client = TcpStream::connect(gateway.proxy).unwrap();
     let mut upload = client.try_clone().unwrap();
     let sender = std::thread::spawn(move || {
-        let head = "POST /deaf HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000000\r\n\r\n";
+        let head = "POST /unread HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000000\r\n\r\n";
         let _ = upload.write_all(head.as_bytes());
-        // Until nobody takes it any more.
+        // Until the gateway closes the connection.
         while upload.write_all(&[b'x'; 65_536]).is_ok() {}
     });
     let mut answer = [0; 12];
@@ -542,12 +544,12 @@ fn an_idle_connection_to_an_endpoint_is_closed() {
         .arg("--upstream-keepalive-idle-timeout", 1)
         .start();
     let (ended, end) = std::sync::mpsc::channel();
-    let address = by_hand(move |mut stream| {
+    let address = raw_server(move |mut stream| {
         read_head(&mut stream);
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
             .unwrap();
-        // Nothing comes but the end.
+        // The gateway sends no second request, and closes.
         let _ = ended.send(stream.read(&mut [0]).unwrap());
     });
     gateway.balanced(&[(address, 1)]);
@@ -560,11 +562,11 @@ fn a_client_that_does_not_read_slows_its_endpoint_down() {
     const SIZE: usize = 256 << 20;
     let gateway = Gateway::start();
     let (stuck, at) = std::sync::mpsc::channel();
-    let address = by_hand(move |mut stream| {
+    let address = raw_server(move |mut stream| {
         read_head(&mut stream);
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
-        // A second in which nothing is taken is a long one: then the gateway holds what it will hold.
+        // If the gateway reads nothing for a second, it has buffered all that it is going to.
         stream
             .set_write_timeout(Some(Duration::from_secs(1)))
             .unwrap();
@@ -585,10 +587,10 @@ fn a_client_that_does_not_read_slows_its_endpoint_down() {
     client
         .write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
         .unwrap();
-    // What two pairs of sockets hold, and a little of our own.
+    // The buffers of two pairs of sockets, and a little memory of the gateway.
     let held = at.recv().unwrap();
     assert!(held < SIZE / 8, "{held}");
-    // It goes on where it stood.
+    // Once the client reads, the response continues.
     let read = std::io::copy(&mut client, &mut std::io::sink()).unwrap();
     assert!(read > SIZE as u64, "{read}");
 }

@@ -1,4 +1,4 @@
-//! Recorded picks, and what replaying them tells.
+//! Recording picks, and replaying them.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn balanced(algorithm: &str) -> (Gateway, Vec<Backend>) {
     (gateway, backends)
 }
 
-/// A trace of what a balancer does under load, while `meanwhile` changes something.
+/// A trace of picks under load, while `meanwhile` changes something.
 fn record(gateway: &Gateway, meanwhile: impl FnOnce(&Load)) -> Vec<u8> {
     let url = format!(
         "http://{}/upstreams/u/record?seconds=600&max_bytes=200000",
@@ -32,7 +32,7 @@ fn record(gateway: &Gateway, meanwhile: impl FnOnce(&Load)) -> Vec<u8> {
         let recording = scope.spawn(|| {
             let mut answer = ureq::post(&url).send_empty().unwrap();
             let mut trace = Vec::new();
-            // It ends when it is as large as it may be.
+            // The recording ends at its maximum size.
             answer
                 .body_mut()
                 .as_reader()
@@ -74,7 +74,7 @@ fn kept(folder: &tempfile::TempDir, name: &str, trace: &[u8]) -> PathBuf {
 #[test]
 fn replay_repeats_the_picks_of_the_recorded_balancer() {
     let folder = tempfile::tempdir().unwrap();
-    // One that takes turns, one that is told of changes, two that look, one that has columns.
+    // One reads no load, one is told of changes, two look at single endpoints, one gets columns.
     let (gateway, _backends) = balanced("round-robin");
     gateway
         .upload("columns", guest("least-in-flight"))
@@ -92,7 +92,7 @@ fn replay_repeats_the_picks_of_the_recorded_balancer() {
             .expect(200);
         let extra = Backend::start("d");
         let trace = record(&gateway, |load| {
-            // The table changes in the middle.
+            // The table of endpoints changes during the recording.
             load.wait_for(200);
             gateway.add_target("u", extra.address, 300);
             load.wait_for(200);
@@ -108,15 +108,18 @@ fn replay_repeats_the_picks_of_the_recorded_balancer() {
         assert!(asked.as_u64() > Some(500), "{algorithm}: {document}");
         assert_eq!(asked, same, "{algorithm}: {}", document["replayed"]);
         assert_eq!(document["trace"]["balancer"], algorithm);
-        // What it was is shown first: all requests were answered.
-        let was = &document["outcomes"][0];
-        assert_eq!(was["balancer"], "recorded");
-        assert_eq!(was["total"]["errors"]["broken"], 0, "{was}");
-        assert!(was["total"]["requests"].as_u64() > Some(400), "{was}");
+        // The first outcome is the recorded one, in which all requests were answered.
+        let recorded = &document["outcomes"][0];
+        assert_eq!(recorded["balancer"], "recorded");
+        assert_eq!(recorded["total"]["errors"]["broken"], 0, "{recorded}");
+        assert!(
+            recorded["total"]["requests"].as_u64() > Some(400),
+            "{recorded}"
+        );
     }
 }
 
-/// A trace of what a balancer does with requests that differ in their bodies and headers.
+/// A trace of picks for requests that differ in their bodies and headers.
 fn record_requests(gateway: &Gateway, more: &str) -> Vec<u8> {
     let url = format!(
         "http://{}/upstreams/u/record?seconds=60&max_bytes=200000{more}",
@@ -144,7 +147,7 @@ fn record_requests(gateway: &Gateway, more: &str) -> Vec<u8> {
     })
 }
 
-fn tells(trace: &[u8], text: &str) -> bool {
+fn contains(trace: &[u8], text: &str) -> bool {
     trace
         .windows(text.len())
         .any(|part| part == text.as_bytes())
@@ -163,9 +166,9 @@ fn replay_repeats_the_picks_of_a_balancer_that_reads_recorded_facts() {
             .admin_json("PATCH", "/upstreams/u", &json!({"algorithm": name}))
             .expect(200);
         let trace = record_requests(&gateway, "&facts=true");
-        // What it asked for, and nothing else.
+        // The trace has the facts that the balancer read, and no others.
         assert!(trace.starts_with(b"PMTRACE2"));
-        assert!(tells(&trace, fact) && !tells(&trace, other), "{name}");
+        assert!(contains(&trace, fact) && !contains(&trace, other), "{name}");
         let path = kept(&folder, name, &trace);
         let component = kept(&folder, &format!("{name}.wasm"), &guest(name));
         let document = replayed(&path, &["-b", component.to_str().unwrap()]);
@@ -173,13 +176,13 @@ fn replay_repeats_the_picks_of_a_balancer_that_reads_recorded_facts() {
         assert!(rerun["asked"].as_u64() > Some(100), "{document}");
         assert_eq!(rerun["asked"], rerun["same"], "{name}: {document}");
         assert_eq!(document["trace"]["facts"], true);
-        // As another one it is asked with the same facts.
+        // The same component given by `-b` reads the same facts.
         assert_eq!(document["agreement"][0], 1.0, "{name}");
         assert_eq!(
             document,
             replayed(&path, &["-b", component.to_str().unwrap()])
         );
-        // Whoever asks for others is told that there are none, and so picks the first position.
+        // A balancer that reads other facts gets none, and so picks the first position.
         let theirs = if name == "asks" { "reads-body" } else { "asks" };
         let component = kept(&folder, "other.wasm", &guest(theirs));
         let document = replayed(&path, &["-b", component.to_str().unwrap()]);
@@ -200,7 +203,7 @@ fn facts_are_recorded_only_on_request() {
         .expect(200);
     let trace = record_requests(&gateway, "");
     assert!(trace.starts_with(b"PMTRACE1"));
-    assert!(!tells(&trace, "t0k3n") && !tells(&trace, "/a/b"));
+    assert!(!contains(&trace, "t0k3n") && !contains(&trace, "/a/b"));
     let path = kept(&folder, "trace", &trace);
     let document = replayed(&path, &[]);
     assert!(document["replayed"]["same"].as_u64() < document["replayed"]["asked"].as_u64());
@@ -228,7 +231,7 @@ fn too_large_facts_end_the_recording_and_cost_no_request() {
     );
     let mut answer = ureq::post(&url).send_empty().unwrap();
     gateway.get("/").expect(200);
-    // It ends, and what came until then is whole.
+    // The recording ends, and what was recorded before is complete.
     let trace = answer.body_mut().read_to_vec().unwrap();
     assert!(trace.starts_with(b"PMTRACE2"));
     gateway.get("/").expect(200);
@@ -241,7 +244,7 @@ fn too_large_facts_end_the_recording_and_cost_no_request() {
 fn replay_compares_balancers_on_the_same_requests() {
     let folder = tempfile::tempdir().unwrap();
     let (gateway, backends) = balanced("random");
-    // One of three takes its time.
+    // One of the three backends is slow.
     backends[2].respond_with(0, 30);
     let trace = record(&gateway, |_| {});
     let path = kept(&folder, "trace", &trace);
@@ -261,7 +264,7 @@ fn replay_compares_balancers_on_the_same_requests() {
             .iter()
             .all(|o| o["total"]["requests"] == *requests)
     );
-    // Chance draws from the same numbers, and so chooses the same.
+    // The random balancer gets the recorded entropy, and so makes the same picks.
     assert_eq!(document["agreement"][1], 1.0);
     assert!(document["agreement"][0].as_f64() < Some(0.6));
     let mean = |index: usize| outcomes[index]["total"]["mean"].as_f64().unwrap();
@@ -277,7 +280,7 @@ fn replay_compares_balancers_on_the_same_requests() {
 fn recordings_of_an_upstream_exclude_each_other() {
     let (gateway, _backends) = balanced("round-robin");
     gateway
-        .admin("POST", "/upstreams/nobody/record", &[])
+        .admin("POST", "/upstreams/unknown/record", &[])
         .expect(404);
     let refused = gateway
         .admin("POST", "/upstreams/u/record?seconds=0", &[])
@@ -319,7 +322,7 @@ fn the_command_writes_a_trace_that_can_be_replayed() {
             .output()
             .unwrap()
     };
-    let refused = record("nobody");
+    let refused = record("unknown");
     assert!(!refused.status.success());
     assert!(String::from_utf8(refused.stderr).unwrap().contains("404"));
     assert!(!path.exists());

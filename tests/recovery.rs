@@ -1,4 +1,5 @@
-//! Circuits that close by themselves: who is tried, by what, and what it takes to be back.
+//! Recovery: which unhealthy targets get trial requests, which requests those are, and when a
+//! circuit closes.
 
 use std::time::{Duration, Instant};
 
@@ -8,18 +9,18 @@ use crate::harness::{
     Backend, Gateway, Load, Setup, has_health, health, patch_upstream, set_health, until,
 };
 
-/// Passive checks of which one bad status is enough, and trials after so many seconds.
-fn trials(gateway: &Gateway, base_time: f64, healthy: &Value) {
+/// Configures passive checks that one failure status trips, and trials after `base_time` seconds.
+fn configure_trials(gateway: &Gateway, base_time: f64, healthy: &Value) {
     let checks = json!({"passive": {"healthy": healthy, "unhealthy": {"http_failures": 1}}});
     let recovery = json!({"base_time": base_time, "max_time": base_time});
     let settings = json!({"healthchecks": checks, "pointsman": {"recovery": recovery}});
     patch_upstream(gateway, &settings);
 }
 
-/// Has requests take a target out.
-fn take_out(gateway: &Gateway, backend: &Backend) {
+/// Makes a target unhealthy by failing requests.
+fn make_unhealthy(gateway: &Gateway, backend: &Backend) {
     backend.respond_with(500, 0);
-    until("out", || {
+    until("the target is unhealthy", || {
         gateway.get("/");
         has_health(gateway, backend.address, "UNHEALTHY")
     });
@@ -31,9 +32,9 @@ fn a_target_set_unhealthy_by_an_operator_gets_no_trials() {
     let gateway = Setup::with_data(folder.path()).start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    trials(&gateway, 0.02, &json!({}));
-    take_out(&gateway, &two);
-    // Nothing changes but who says so.
+    configure_trials(&gateway, 0.02, &json!({}));
+    make_unhealthy(&gateway, &two);
+    // The state stays the same, but an operator has set it now.
     set_health(&gateway, two.address, "unhealthy");
     two.respond_normally();
     let stays = |gateway: &Gateway, by: &str| {
@@ -59,8 +60,8 @@ fn a_target_made_unhealthy_by_probes_gets_no_trials() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    trials(&gateway, 0.02, &json!({}));
-    // Where nobody listens, so that probes fail and requests do not.
+    configure_trials(&gateway, 0.02, &json!({}));
+    // Probes go to a port that refuses connections, so they fail and requests do not.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = closed.local_addr().unwrap().port();
     drop(closed);
@@ -70,7 +71,9 @@ fn a_target_made_unhealthy_by_probes_gets_no_trials() {
     let unhealthy = json!({"interval": 0.05, "tcp_failures": 1});
     let active = json!({"healthy": {"interval": 0.05, "successes": 1}, "unhealthy": unhealthy});
     patch_upstream(&gateway, &json!({"healthchecks": {"active": active}}));
-    until("out", || has_health(&gateway, two.address, "UNHEALTHY"));
+    until("the target is unhealthy", || {
+        has_health(&gateway, two.address, "UNHEALTHY")
+    });
     let load = Load::start(gateway.proxy, "/", 2);
     load.wait_for(500);
     assert!(has_health(&gateway, two.address, "UNHEALTHY"));
@@ -82,10 +85,10 @@ fn a_request_sent_before_the_failure_closes_no_circuit() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
-    trials(&gateway, 600.0, &json!({}));
+    configure_trials(&gateway, 600.0, &json!({}));
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| gateway.get("/delay/2000"));
-        until("under way", || one.served() == 1);
+        until("the request is in flight", || one.served() == 1);
         one.respond_with(500, 0);
         gateway.get("/").expect(500);
         one.respond_normally();
@@ -100,9 +103,9 @@ fn a_circuit_closes_after_the_configured_successes() {
     let gateway = Gateway::start();
     let one = Backend::start("one");
     gateway.balanced(&[(one.address, 100)]);
-    trials(&gateway, 0.02, &json!({"successes": 3}));
-    take_out(&gateway, &one);
-    // A status of neither list says nothing.
+    configure_trials(&gateway, 0.02, &json!({"successes": 3}));
+    make_unhealthy(&gateway, &one);
+    // A status that is in neither list is ignored.
     one.respond_with(404, 0);
     let mut answers = 0;
     until("trials", || {
@@ -112,7 +115,7 @@ fn a_circuit_closes_after_the_configured_successes() {
     assert!(has_health(&gateway, one.address, "UNHEALTHY"));
     one.respond_normally();
     let mut answers = 0;
-    until("closed", || {
+    until("the circuit closes", || {
         answers += u32::from(gateway.get("/").status == 200);
         has_health(&gateway, one.address, "HEALTHY")
     });
@@ -126,9 +129,9 @@ fn a_failed_trial_costs_no_request() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    trials(&gateway, 0.02, &json!({}));
-    take_out(&gateway, &two);
-    // A body that is not kept is sent once, so a request with one is not for trials.
+    configure_trials(&gateway, 0.02, &json!({}));
+    make_unhealthy(&gateway, &two);
+    // A request whose body is not buffered cannot be retried, so it is never a trial.
     let before = two.served();
     let start = Instant::now();
     let mut sent = 0;

@@ -1,4 +1,4 @@
-//! What is repeated and how often, where it goes then, and what limits it.
+//! Retries: which requests are sent again, how often, to which targets, and within which limits.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ fn a_request_is_tried_once_and_retried_as_often_as_configured() {
         assert_eq!(tries.iter().sum::<u64>(), retries + 1, "{tries:?}");
         assert!(tries.iter().all(|tries| *tries <= 1), "{tries:?}");
     }
-    // With fewer targets than tries they are tried again.
+    // With fewer targets than tries, a target is tried again.
     for backend in &backends[1..] {
         let path = format!("/upstreams/u/targets/{}", backend.address);
         gateway.admin("DELETE", &path, &[]).expect(204);
@@ -83,7 +83,7 @@ fn only_a_buffered_body_is_sent_again() {
     let (kept, gone) = (BTreeSet::from([200]), BTreeSet::from([200, 503]));
     assert_eq!(statuses("PUT", 64 * 1024), kept);
     assert_eq!(statuses("PUT", 64 * 1024 + 1), gone);
-    // What may do harm is not sent twice, unless it is said that it does none.
+    // A method that is not idempotent is not sent twice, unless it is configured.
     assert_eq!(statuses("POST", 10), gone);
     service(
         &gateway,
@@ -91,7 +91,7 @@ fn only_a_buffered_body_is_sent_again() {
     );
     assert_eq!(statuses("POST", 10), kept);
     assert_eq!(statuses("PUT", 10), gone);
-    // One whose length the client does not tell is read whole before the first try.
+    // A body without a length is buffered before the first try.
     let chunked = "POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\
                    transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n";
     let answers: BTreeSet<bool> = (0..4)
@@ -135,7 +135,7 @@ fn a_request_that_failed_everywhere_goes_to_a_failover_target() {
     gateway
         .admin("POST", "/upstreams/u/targets", &target)
         .expect(201);
-    // Nothing is checked, so nothing is ever detected.
+    // Without health checks no target becomes unhealthy.
     assert!((0..6).all(|_| gateway.backend_of("/") == "spare"));
     service(&gateway, &json!({"retries": 1}));
     gateway.get("/").expect(502);
@@ -148,7 +148,7 @@ fn a_route_and_a_service_have_their_own_retry_budgets() {
     gateway.balanced(&[(one.address, 1), (refusing_address(), 1)]);
     let failures = || Load::run(gateway.proxy, "/", 2, 10).failures.len();
     assert_eq!(failures(), 0);
-    // A hundredth of what is in flight is none.
+    // One percent of the requests in flight is less than one retry.
     let none = json!({"budget_percent": 1, "min_retry_concurrency": 0});
     patch_upstream(&gateway, &json!({"pointsman": {"retry_budget": none}}));
     assert!(failures() > 0);
@@ -164,7 +164,7 @@ fn a_route_and_a_service_have_their_own_retry_budgets() {
     assert_eq!(failures(), 0);
 }
 
-/// Has requests hang at a backend until they are that many.
+/// Sends a request that hangs at one of the backends, and waits until it has arrived.
 pub(crate) fn hang<'s>(
     scope: &'s std::thread::Scope<'s, '_>,
     gateway: &'s Gateway,
@@ -177,7 +177,7 @@ pub(crate) fn hang<'s>(
             .send(b"GET /hang HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
             .read_to_end()
     });
-    until("it hangs", || served() == before + 1);
+    until("the request hangs", || served() == before + 1);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_request_over_the_limit_is_503_overflow_in_every_content_type() {
             assert!(refused.text().contains("overflow"), "{}", refused.text());
         }
         let path = format!("/upstreams/u/targets/{}", one.address);
-        // A target's own limit wins, and 0 is none.
+        // A target's own limit wins over that of the upstream, and 0 means no limit.
         let own = |most: u32| json!({"pointsman": {"circuit_breakers": {"max_requests": most}}});
         gateway.admin_json("PATCH", &path, &own(2)).expect(200);
         gateway.get("/").expect(200);
@@ -211,7 +211,7 @@ fn a_request_over_the_limit_is_503_overflow_in_every_content_type() {
         gateway.get("/").expect(503);
         gateway.admin_json("PATCH", &path, &own(0)).expect(200);
         gateway.get("/").expect(200);
-        // With that alone, too.
+        // The same where only the target has a limit.
         let limits = json!({"max_requests": 0});
         patch_upstream(
             &gateway,
@@ -231,7 +231,7 @@ fn a_request_over_the_limit_is_503_overflow_in_every_content_type() {
             assert_eq!(counts["overflow"], 6, "{all}");
             assert_eq!(counts["no_targets"], 0, "{all}");
         }
-        // What hangs ends with its target.
+        // Deleting the target ends the requests that hang.
         gateway.admin("DELETE", &path, &[]).expect(204);
     });
 }
@@ -252,7 +252,7 @@ fn a_retry_waits_for_a_permit_of_another_target() {
     bad.respond_with(503, 0);
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| gateway.get("/delay/1000"));
-        until("it is full", || good.served() == 1);
+        until("the only permit is taken", || good.served() == 1);
         gateway.add_target("u", bad.address, 1);
         let before = bad.served();
         assert_eq!(gateway.backend_of("/"), "good");
@@ -304,7 +304,7 @@ fn a_target_of_weight_0_keeps_its_sessions() {
         assert_eq!(answer.header("set-cookie"), "");
         assert_eq!(gateway.backend_of("/"), "one");
     }
-    // One that is unhealthy loses them.
+    // An unhealthy target loses its sessions.
     set_health(&gateway, two.address, "unhealthy");
     let answer = of_session();
     assert_eq!(answer.header("x-backend"), "one");
@@ -336,7 +336,7 @@ fn slow_targets_are_ejected_up_to_the_maximum_percentage() {
         backends.iter().map(out).collect()
     };
     patch_upstream(&gateway, &outliers(20));
-    // The worst of them, and no other however long that lasts.
+    // Only the slowest target is ejected, also after more intervals.
     until("one", || ejected().contains(&true));
     load.wait_for(100);
     assert_eq!(ejected(), [false, true, false, false, false, false]);

@@ -1,4 +1,4 @@
-//! A second balancer that decides beside the first: what is said of it, and that it changes nothing.
+//! Shadow balancers: their picks are compared with those of the first balancer, and change nothing.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn report(gateway: &Gateway) -> Value {
         .json()
 }
 
-/// What is said once this holds.
+/// The report, once a condition holds for it.
 fn when(gateway: &Gateway, holds: impl Fn(&Value) -> bool) -> Value {
     loop {
         let report = report(gateway);
@@ -38,7 +38,7 @@ fn when(gateway: &Gateway, holds: impl Fn(&Value) -> bool) -> Value {
     }
 }
 
-/// What is said once nothing waits any more.
+/// The report, once no pick waits to be compared.
 fn settled(gateway: &Gateway) -> Value {
     let number = |report: &Value, name: &str| report[name].as_u64().unwrap();
     when(gateway, |report| {
@@ -52,7 +52,7 @@ fn round_robin_agrees_with_itself() {
     let (gateway, backends) = with_backends(Setup::new());
     shadow(&gateway, json!({"balancer": "round-robin"}));
     assert_eq!(report(&gateway)["agreement"], Value::Null);
-    // Fewer than may wait, so that none is dropped.
+    // Fewer picks than the queue holds, so that none is dropped.
     assert_eq!(Load::run(gateway.proxy, "/", 4, 150).failures, [""; 0]);
     let report = settled(&gateway);
     assert_eq!(report["compared"], 600, "{report}");
@@ -88,7 +88,7 @@ fn a_random_shadow_differs_from_round_robin_and_does_not_affect_it() {
     let tally = Load::run(gateway.proxy, "/", 4, 150);
     assert_eq!(tally.by_backend.values().collect::<Vec<_>>(), [&200; 3]);
     let report = settled(&gateway);
-    // A third, give or take seven standard deviations.
+    // A third, within seven standard deviations.
     let agreement = report["agreement"].as_f64().unwrap();
     assert!((0.2..0.47).contains(&agreement), "{report}");
 }
@@ -118,7 +118,7 @@ fn a_shadow_sees_the_load_that_the_first_balancer_saw() {
 fn a_shadow_that_reads_latencies_prefers_quick_targets() {
     let (gateway, backends) = with_backends(Setup::new());
     backends[2].respond_with(0, 40);
-    // The first does not look at them, so nobody would measure.
+    // The first balancer reads no latencies, so they are measured for the shadow alone.
     shadow(&gateway, json!({"balancer": "latency"}));
     for _ in 0..30 {
         gateway.backend_of("/");
@@ -190,13 +190,14 @@ fn a_shadow_is_added_changed_and_removed_without_a_restart() {
     shadow(&gateway, json!({"balancer": "random"}));
     when(&gateway, |report| report["compared"].as_u64() > Some(50));
     load.stop();
-    // What has nothing to do with it leaves it alone.
+    // A change of an unrelated field keeps the report.
     let before = settled(&gateway);
     gateway
         .admin("PATCH", "/upstreams/u", &[("tags[]", "t")])
         .expect(200);
     assert_eq!(report(&gateway)["compared"], before["compared"]);
-    // Another sample, other settings, another balancer, and another first one: each begins anew.
+    // Another sample, other settings, another shadow and another first balancer each start a new
+    // report.
     shadow(&gateway, json!({"sample_percent": 50}));
     assert_eq!(report(&gateway)["sampled"], 0);
     Load::run(gateway.proxy, "/", 4, 100);
@@ -223,7 +224,7 @@ fn a_shadow_is_added_changed_and_removed_without_a_restart() {
 
     shadow(&gateway, json!({"balancer": null}));
     gateway.admin("GET", "/upstreams/u/shadow", &[]).expect(404);
-    // And the other way to say it.
+    // A shadow is removed by null as well.
     shadow(&gateway, json!({"balancer": "random", "config": null}));
     report(&gateway);
     shadow(&gateway, Value::Null);
@@ -241,7 +242,7 @@ fn an_invalid_shadow_is_refused_by_field() {
         assert_eq!(refused["code"], 2, "{refused}");
         refused["fields"]["pointsman"]["shadow"].clone()
     };
-    let unknown = refused(json!({"balancer": "nobody"}));
+    let unknown = refused(json!({"balancer": "unknown"}));
     let names = unknown["balancer"].as_str().unwrap();
     assert!(
         names.contains("expected one of: consistent-hashing, "),
@@ -274,7 +275,7 @@ fn a_version_used_by_a_shadow_cannot_be_deleted() {
     let headers: [(&str, &str); 0] = [];
     let added = gateway.send(gateway.admin, "POST", versions, &headers, body);
     let added = added.expect(201).json();
-    // By its id, and beside the same balancer.
+    // The shadow is given by the version's id, and is of the same balancer as the first.
     shadow(
         &gateway,
         json!({"balancer": "mine", "version": added["id"]}),

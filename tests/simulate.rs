@@ -1,4 +1,4 @@
-//! The simulator, as people run it.
+//! `pointsman simulate`: the command, its output and its errors.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::harness::guest;
 
-/// Equal targets, one of which has to stop for a while.
+/// Equal targets, one of which is down for a while.
 const SCENARIO: &str = r#"
 description = "a few targets"
 gateways = 2
@@ -24,7 +24,7 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pointsman"))
         .arg("simulate")
         .args(arguments)
-        // Settings of a gateway on this machine are none of the simulator's.
+        // A setting of the gateway, which the simulator has to ignore.
         .env("POINTSMAN_PROXY_LISTEN", "127.0.0.1:1")
         .output()
         .unwrap()
@@ -37,7 +37,7 @@ fn outcome(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn complaint(arguments: &[&str]) -> String {
+fn error_of(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert!(!output.status.success());
     assert!(output.stdout.is_empty());
@@ -80,12 +80,12 @@ fn every_balancer_gets_the_same_requests_and_survives_a_dead_target() {
     for outcome in outcomes {
         let (total, first) = (&outcome["total"], &outcomes[0]["total"]);
         assert_eq!(total["requests"], first["requests"], "{outcome}");
-        // What was at the target that died is tried elsewhere.
+        // Requests at the dead target are retried at others.
         assert_eq!(total["errors"]["broken"], 0, "{outcome}");
         assert!(total["retries"].as_u64().unwrap() > 0);
         let phases = outcome["phases"].as_array().unwrap();
         assert!(phases[0]["mean"].as_f64() < phases[1]["mean"].as_f64());
-        // For 9 of 20 seconds it was left alone.
+        // The dead target gets no requests for 9 of 20 seconds.
         let counts = |target: usize| outcome["targets"][target]["requests"].as_u64().unwrap();
         assert!(counts(1) < counts(0), "{outcome}");
     }
@@ -101,7 +101,7 @@ fn least_connections_beats_round_robin_on_uneven_targets() {
     assert!(total(0)["jain"].as_f64().unwrap() < 0.99);
 }
 
-/// Talks of a few users with some assistants, which do not fit into the cache of one target together.
+/// Conversations of a few users with some assistants, more than the cache of one target can hold.
 const PROMPTS: &str = r#"
 description = "a few users"
 warm_up = 20
@@ -131,7 +131,7 @@ fn prefix_affinity_reuses_cached_prompts() {
     };
     assert!(cached(0) > cached(1) + 0.05, "{} {}", cached(0), cached(1));
     assert!(p50(0) < p50(1), "{} {}", p50(0), p50(1));
-    // Of 72 blocks of a mean prompt 4 are new.
+    // Of 72 blocks of a prompt, on average, 4 are new.
     assert!(cached(0) < 68.0 / 72.0, "{}", cached(0));
     let table = run(&[&file, "-b", "random"]);
     let table = String::from_utf8(table.stdout).unwrap();
@@ -140,10 +140,10 @@ fn prefix_affinity_reuses_cached_prompts() {
         .find(|line| line.contains("balancer"))
         .unwrap();
     assert!(header.ends_with("  cached"), "{table}");
-    // Without prompts there is nothing of that.
+    // A scenario without prompts has no such figure.
     let other = outcome(&[&scenario(&folder, SCENARIO), "-b", "random"]);
     assert_eq!(other["outcomes"][0]["total"]["cached"], Value::Null);
-    let refused = complaint(&[&scenario(
+    let refused = error_of(&[&scenario(
         &folder,
         &PROMPTS.replace("turns = 5", "turns = 0"),
     )]);
@@ -168,7 +168,7 @@ fn components_and_settings_can_be_simulated() {
         "prequal",
     ]);
     let outcomes = document["outcomes"].as_array().unwrap();
-    // The round robin of 1.0.0 takes the same turns.
+    // The round robin of version 1.0.0 makes the same picks.
     assert_eq!(outcomes[0]["total"], outcomes[1]["total"]);
     assert_ne!(outcomes[2]["total"], outcomes[3]["total"]);
 }
@@ -177,29 +177,29 @@ fn components_and_settings_can_be_simulated() {
 fn invalid_input_of_the_simulator_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = scenario(&folder, SCENARIO);
-    assert!(complaint(&["nothing"]).contains("one of prequal"));
-    assert!(complaint(&["none.toml"]).contains("cannot read none.toml"));
-    assert!(complaint(&[]).contains("SCENARIO"));
-    let refused = complaint(&[&file, "-b", "nothing"]);
+    assert!(error_of(&["nothing"]).contains("one of prequal"));
+    assert!(error_of(&["none.toml"]).contains("cannot read none.toml"));
+    assert!(error_of(&[]).contains("SCENARIO"));
+    let refused = error_of(&[&file, "-b", "nothing"]);
     assert!(refused.contains("one of round-robin"), "{refused}");
-    let refused = complaint(&[&file, "-b", r#"prequal={"probes": 0}"#]);
+    let refused = error_of(&[&file, "-b", r#"prequal={"probes": 0}"#]);
     assert!(
         refused.contains("prequal") && refused.contains("minimum"),
         "{refused}"
     );
     let mut broken = SCENARIO.replace("exponential", "guessed");
-    let refused = complaint(&[&scenario(&folder, &broken)]);
+    let refused = error_of(&[&scenario(&folder, &broken)]);
     assert!(
         refused.contains("guessed") && refused.contains("pareto"),
         "{refused}"
     );
     broken = SCENARIO.replace("until = 15", "until = 1");
-    let refused = complaint(&[&scenario(&folder, &broken)]);
+    let refused = error_of(&[&scenario(&folder, &broken)]);
     assert!(refused.contains("faults.from must be before"), "{refused}");
-    // A balancer that fails has no outcome.
+    // A balancer that fails is an error.
     let component = folder.path().join("traps.wasm");
     fs::write(&component, guest("traps")).unwrap();
-    let refused = complaint(&[
+    let refused = error_of(&[
         &scenario(&folder, SCENARIO),
         "-b",
         component.to_str().unwrap(),

@@ -1,5 +1,4 @@
-//! The store when its disk does not do what it should, and rows that cannot be used; and what the log
-//! says of changes.
+//! The store on a faulty disk, and rows that cannot be read.
 
 use std::fs;
 use std::io::Write;
@@ -32,7 +31,7 @@ fn create(gateway: &Gateway, name: &str) -> Reply {
     gateway.admin("POST", "/services", &[("name", name), ("host", "h")])
 }
 
-/// A service that does not fit into sled's log, and so takes a file of its own.
+/// Creates a service that is too large for sled's log, and so is stored in a file of its own.
 fn create_large(gateway: &Gateway, name: &str) -> Reply {
     let tag = |number: u32| format!("{name}-{number}-{}", "x".repeat(4000));
     let tags: Vec<_> = (0..50).map(tag).collect();
@@ -40,9 +39,9 @@ fn create_large(gateway: &Gateway, name: &str) -> Reply {
     gateway.admin_json("POST", "/services", &service)
 }
 
-/// That changes are refused with this reason, which is told wherever the state of the gateway is, and that
-/// what is in effect stays so.
-fn is_refused(gateway: &Gateway, name: &str, reason: &str) {
+/// Checks that changes are refused with this reason, that the state of the gateway shows the
+/// reason, and that the stored rows stay in effect.
+fn refuses_changes(gateway: &Gateway, name: &str, reason: &str) {
     for _ in 0..3 {
         let refused = create(gateway, name).expect(503).json();
         let message = refused["message"].as_str().unwrap();
@@ -51,14 +50,14 @@ fn is_refused(gateway: &Gateway, name: &str, reason: &str) {
             "{message}"
         );
     }
-    is_told(gateway, reason);
+    shows_reason(gateway, reason);
     gateway.get("/").expect(200);
     assert!(!services(gateway).iter().any(|known| known == name));
     let path = format!("/services/{name}");
     gateway.admin("GET", &path, &[]).expect(404);
 }
 
-fn is_told(gateway: &Gateway, reason: &str) {
+fn shows_reason(gateway: &Gateway, reason: &str) {
     let status = get(gateway, "/status");
     assert_eq!(status["database"]["reachable"], false);
     let store = &status["pointsman"]["store"];
@@ -85,9 +84,11 @@ fn is_told(gateway: &Gateway, reason: &str) {
     assert!(!metrics.contains("\npointsman_store_failures_total 0\n"));
 }
 
-/// That changes are taken again, after a while.
-fn is_taken_again(gateway: &Gateway, name: &str) {
-    until("written again", || create(gateway, name).status == 201);
+/// Checks that changes are accepted again, after a while.
+fn accepts_changes_again(gateway: &Gateway, name: &str) {
+    until("a change is accepted", || {
+        create(gateway, name).status == 201
+    });
     let status = get(gateway, "/status");
     assert_eq!(status["database"]["reachable"], true);
     assert_eq!(status["pointsman"]["store"]["writable"], true);
@@ -97,7 +98,7 @@ fn is_taken_again(gateway: &Gateway, name: &str) {
     assert!(metrics.contains("\npointsman_store_writable 1\n"));
 }
 
-/// That a gateway on the same folder has what was acknowledged, and nothing else.
+/// Checks that a gateway on the same folder has the acknowledged rows, and no others.
 fn holds_after_a_restart(gateway: Gateway, setup: impl Fn(&Path) -> Setup) {
     let (known, folder) = (services(&gateway), gateway.data_dir.clone());
     gateway.kill_9();
@@ -110,7 +111,7 @@ fn holds_after_a_restart(gateway: Gateway, setup: impl Fn(&Path) -> Setup) {
     );
 }
 
-/// A folder, and a gateway that serves from a folder in it.
+/// A temporary folder, and a gateway with a backend whose data folder is in it.
 fn served(setup: impl Fn(&Path) -> Setup) -> (TempDir, Gateway, Backend) {
     let folder = tempfile::tempdir().unwrap();
     let gateway = setup(&folder.path().join("data")).start();
@@ -135,19 +136,19 @@ fn changes_are_refused_while_the_store_file_cannot_grow() {
     let log = gateway.data_dir.join("entities").join("db");
     let length = fs::metadata(log).unwrap().len();
     limit(&gateway, Resource::Fsize, Some(length));
-    // What is over is written first: the file ends with a whole block.
+    // A few changes still fit, because the file ends with a whole block.
     let mut names = (0..).map(|n| format!("grows-{n}"));
     let refused = names.find(|name| create(&gateway, name).status != 201);
-    is_refused(&gateway, &refused.unwrap(), "File too large");
+    refuses_changes(&gateway, &refused.unwrap(), "File too large");
     limit(&gateway, Resource::Fsize, None);
-    is_taken_again(&gateway, "again");
+    accepts_changes_again(&gateway, "again");
     holds_after_a_restart(gateway, Setup::with_data);
 }
 
 #[test]
 fn changes_are_refused_while_there_are_no_descriptors() {
     let (_folder, gateway, _backend) = served(Setup::with_data);
-    // Connections stay open from here on.
+    // The connections that these requests open are kept.
     get(&gateway, "/status");
     gateway.get("/").expect(200);
     let numbers = || {
@@ -159,16 +160,16 @@ fn changes_are_refused_while_there_are_no_descriptors() {
     let open = numbers();
     let lowest = (0..).find(|number| !open.contains(number)).unwrap();
     limit(&gateway, Resource::Nofile, Some(lowest));
-    is_refused(&gateway, "small", "Too many open files");
+    refuses_changes(&gateway, "small", "Too many open files");
     let refused = create_large(&gateway, "large").expect(503);
     assert!(refused.text().contains("Too many open files"));
     limit(&gateway, Resource::Nofile, None);
-    is_taken_again(&gateway, "again");
+    accepts_changes_again(&gateway, "again");
     create_large(&gateway, "large").expect(201);
     holds_after_a_restart(gateway, Setup::with_data);
 }
 
-/// Takes the right to make files in a folder, from root as well.
+/// Makes it impossible to create files in the store's folder, for root as well.
 struct NoRights(PathBuf);
 
 impl NoRights {
@@ -191,9 +192,9 @@ fn a_write_that_fails_halfway_is_undone() {
     create_large(&gateway, "first").expect(201);
     let rights = NoRights::take(&gateway.data_dir);
     create_large(&gateway, "large").expect(503);
-    is_refused(&gateway, "small", "");
+    refuses_changes(&gateway, "small", "");
     rights.give_back();
-    is_taken_again(&gateway, "again");
+    accepts_changes_again(&gateway, "again");
     create_large(&gateway, "large").expect(201);
     holds_after_a_restart(gateway, Setup::with_data);
 }
@@ -201,7 +202,7 @@ fn a_write_that_fails_halfway_is_undone() {
 #[test]
 fn changes_are_refused_while_the_folder_is_not_writable() {
     if rustix::process::geteuid().is_root() {
-        // Who may do everything: the case before has another way.
+        // Root may write everywhere; the test before this one covers it by `NoRights`.
         return;
     }
     let (_folder, gateway, _backend) = served(Setup::with_data);
@@ -211,9 +212,9 @@ fn changes_are_refused_while_the_folder_is_not_writable() {
         fs::set_permissions(&files, fs::Permissions::from_mode(mode)).unwrap();
     };
     mode(0o500);
-    is_refused(&gateway, "small", "Permission denied");
+    refuses_changes(&gateway, "small", "Permission denied");
     mode(0o700);
-    is_taken_again(&gateway, "again");
+    accepts_changes_again(&gateway, "again");
     holds_after_a_restart(gateway, Setup::with_data);
 }
 
@@ -223,31 +224,34 @@ fn a_missing_data_folder_is_noticed_without_a_change() {
     let aside = gateway.data_dir.with_extension("aside");
     fs::rename(&gateway.data_dir, &aside).unwrap();
     let reason = "was deleted or replaced while the gateway was running";
-    until("noticed", || {
+    until("the missing folder is noticed", || {
         get(&gateway, "/status")["pointsman"]["store"]["writable"] == false
     });
-    is_told(&gateway, reason);
-    is_refused(&gateway, "lost", reason);
-    assert!(!gateway.data_dir.exists(), "it is not made anew");
+    shows_reason(&gateway, reason);
+    refuses_changes(&gateway, "lost", reason);
+    assert!(
+        !gateway.data_dir.exists(),
+        "the folder is not created again"
+    );
     fs::rename(&aside, &gateway.data_dir).unwrap();
-    is_taken_again(&gateway, "again");
+    accepts_changes_again(&gateway, "again");
 
     fs::remove_dir_all(&gateway.data_dir).unwrap();
-    is_refused(&gateway, "lost", reason);
+    refuses_changes(&gateway, "lost", reason);
     gateway.terminate();
     let (status, log) = gateway.wait();
     assert!(status.success(), "{log}");
     assert!(log.contains(reason), "{log}");
 }
 
-/// A small disk, which lasts for as long as the case.
+/// A small file system, mounted for as long as the value lives.
 struct SmallDisk {
     keeper: Child,
     folder: TempDir,
 }
 
 impl SmallDisk {
-    /// None where the system does not let us mount one.
+    /// `None` where the system does not allow mounts.
     fn of(mebibytes: u64) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mount =
@@ -266,7 +270,7 @@ impl SmallDisk {
         (said == "mounted\n").then_some(disk)
     }
 
-    /// A gateway there.
+    /// A gateway whose data folder is on the disk.
     fn setup(&self) -> Setup {
         let keeper = self.keeper.id().to_string();
         let within = [
@@ -282,7 +286,7 @@ impl SmallDisk {
             .launcher(within.map(str::to_owned).to_vec())
     }
 
-    /// A path there, as it is seen from here.
+    /// A path on the disk, as this process sees it.
     fn path(&self, name: &str) -> PathBuf {
         let inside = self.folder.path().join(name);
         let root = PathBuf::from(format!("/proc/{}/root", self.keeper.id()));
@@ -318,13 +322,13 @@ fn changes_are_refused_while_the_disk_is_full() {
     let backend = Backend::start("one");
     gateway.balanced(&[(backend.address, 100)]);
     disk.fill();
-    is_refused(&gateway, "small", "is full");
+    refuses_changes(&gateway, "small", "is full");
     create_large(&gateway, "large").expect(503);
     disk.empty();
-    is_taken_again(&gateway, "again");
+    accepts_changes_again(&gateway, "again");
     create_large(&gateway, "large").expect(201);
 
-    // At a start, it is not called damage.
+    // A start on a full disk does not report damage.
     let known = services(&gateway);
     disk.fill();
     gateway.kill_9();
@@ -338,7 +342,7 @@ fn changes_are_refused_while_the_disk_is_full() {
     let gateway = disk.setup().start();
     assert_eq!(services(&gateway), known);
 
-    // Nor at the first one.
+    // Nor does the first start in a folder.
     disk.fill();
     let other = disk.folder.path().join("other");
     let (_, said) = disk.setup().data_dir(&other).fail();
@@ -349,7 +353,7 @@ fn changes_are_refused_while_the_disk_is_full() {
     );
 }
 
-/// Changes rows while no gateway has them.
+/// Changes stored rows while no gateway runs.
 fn tamper(folder: &Path, change: impl Fn(&Tree)) {
     let config = sled::Config::new().path(folder.join("entities"));
     let db = config.flush_every_ms(None).open().unwrap();
@@ -395,13 +399,13 @@ fn an_unreadable_row_is_set_aside_alone() {
             "{metrics}"
         );
         for path in [format!("/services/{id}"), "/services/bad".into()] {
-            let told = gateway.admin("GET", &path, &[]).expect(500).text();
+            let message = gateway.admin("GET", &path, &[]).expect(500).text();
             assert!(
-                told.contains(id) && told.contains("DELETE removes it"),
-                "{told}"
+                message.contains(id) && message.contains("DELETE removes it"),
+                "{message}"
             );
         }
-        // What it had is free once it is gone.
+        // Its unique name is free again once it is deleted.
         create(&gateway, "bad").expect(409);
         create(&gateway, "other").expect(201);
         gateway.admin("DELETE", "/services/other", &[]).expect(204);
@@ -449,7 +453,7 @@ fn a_row_of_any_kind_can_be_set_aside() {
     }
     gateway.get("/").expect(404);
     get(&gateway, "/balancers/mine");
-    // What is active goes with its balancer alone.
+    // The active version is deleted only with its balancer.
     let active = format!("/balancers/mine/versions/{version}");
     gateway.admin("DELETE", &active, &[]).expect(400);
     for path in [
@@ -467,7 +471,7 @@ fn a_row_of_any_kind_can_be_set_aside() {
     gateway.get("/").expect(200);
     gateway.upload("mine", guest("first")).expect(201);
 
-    // A balancer, with all that belongs to it.
+    // An unreadable balancer is deleted with all that belongs to it.
     let mine = get(&gateway, "/balancers/mine")["id"].clone();
     let gateway = tampered(gateway, |tree| {
         tree.insert(key("balancers", mine.as_str().unwrap()), "spoilt")
@@ -494,7 +498,7 @@ fn a_schema_nested_too_deeply_to_be_stored_is_refused() {
         let headers = [("prefer", wait)];
         let answer = gateway.send(gateway.admin, "POST", versions, &headers, body);
         if answer.status == 202 {
-            // Checked behind the back of the client.
+            // The check runs after the answer.
             let id = answer.json()["id"].as_str().unwrap().to_owned();
             let path = format!("{versions}/{id}");
             until("checked", || get(&gateway, &path)["state"] == "failed");
@@ -638,14 +642,14 @@ fn the_figures_of_an_ended_canary_can_be_read() {
     };
     let all = json!({"share_percent": 100});
 
-    // By hand; the second time it is forgotten.
+    // A canary ended by an operator; a second DELETE deletes it.
     begin(&all);
     gateway.admin("DELETE", &canary, &[]).expect(204);
     kept(&gateway, "ended");
     gateway.admin("DELETE", &canary, &[]).expect(204);
     gateway.admin("GET", &canary, &[]).expect(404);
 
-    // By a bound that is broken.
+    // A canary ended by a bound.
     backend.respond_with(500, 0);
     begin(&json!({"share_percent": 100, "max_error_percent": 50, "min_requests": 10}));
     until("returned", || {
@@ -655,7 +659,7 @@ fn the_figures_of_an_ended_canary_can_be_read() {
     kept(&gateway, "returned");
     backend.respond_normally();
 
-    // By its promotion, also after a restart.
+    // A canary ended by its promotion, also after a restart.
     begin(&all);
     gateway
         .admin("POST", &format!("{path}/promote"), &[])

@@ -1,4 +1,4 @@
-//! Services whose protocol is `https`, with a real server over TLS.
+//! Services whose protocol is `https`, with real servers over TLS.
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ fn set(gateway: &Gateway, fields: &[(&str, &str)]) {
 fn requests_and_bodies_of_any_size_are_sent_over_tls() {
     let (backend, authority) = Backend::start_tls("b", "b.example");
     let (gateway, _folder) = gateway(&authority, &backend);
-    // Nothing is verified unless asked for, as in Kong.
+    // As in Kong, certificates are not verified unless configured.
     let echo = gateway.get("/anything").expect(200).json();
     let port = backend.address.port();
     assert_eq!(echo["headers"]["host"], format!("127.0.0.1:{port}"));
@@ -38,7 +38,7 @@ fn requests_and_bodies_of_any_size_are_sent_over_tls() {
     let upload = ("application/octet-stream", vec![b'y'; 5_000_000]);
     let echo = gateway.send(gateway.proxy, "POST", "/", &[], Some(upload));
     assert_eq!(echo.expect(200).json()["length"], 5_000_000);
-    // One handshake for all of them.
+    // All requests used one connection.
     assert_eq!(backend.connections(), 1);
 
     let mut raw = Raw::connect(gateway.proxy);
@@ -55,7 +55,7 @@ fn certificates_are_verified_if_configured() {
     let (backend, authority) = Backend::start_tls("b", "b.example");
     let (gateway, _folder) = gateway(&authority, &backend);
     set(&gateway, &[("tls_verify", "true")]);
-    // It is not for an address.
+    // The certificate is not for an address.
     gateway.get("/").expect(502);
     let host = |host: &str| {
         gateway
@@ -66,17 +66,17 @@ fn certificates_are_verified_if_configured() {
     gateway.get("/").expect(200);
     host("c.example");
     gateway.get("/").expect(502);
-    // A connection that was made without looking is not used by who looks.
+    // A connection that was made without verification is not used where verification is required.
     set(&gateway, &[("tls_verify", "false")]);
     gateway.get("/").expect(200);
     set(&gateway, &[("tls_verify", "true")]);
     gateway.get("/").expect(502);
 
-    let (stranger, _) = Backend::start_tls("stranger", "b.example");
+    let (other, _) = Backend::start_tls("other", "b.example");
     host("b.example");
     gateway.get("/").expect(200);
     let target = format!("/upstreams/u/targets/{}", backend.address);
-    gateway.add_target("u", stranger.address, 100);
+    gateway.add_target("u", other.address, 100);
     gateway.admin("DELETE", &target, &[]).expect(204);
     gateway.get("/").expect(502);
 }
@@ -100,42 +100,42 @@ fn tls_to_a_plain_server_and_plain_to_a_tls_server_are_502() {
 #[test]
 fn an_upstream_may_set_its_authorities_and_server_name() {
     let (backend, authority) = Backend::start_tls("b", "b.example");
-    let (_, stranger) = Backend::start_tls("stranger", "b.example");
-    // Nothing that the gateway trusts by itself has to do with it.
-    let (gateway, _folder) = gateway(&stranger, &backend);
+    let (_, other) = Backend::start_tls("other", "b.example");
+    // The gateway trusts another authority only.
+    let (gateway, _folder) = gateway(&other, &backend);
     let tls = |tls: serde_json::Value| {
         let settings = json!({"pointsman": {"tls": tls}});
         gateway.admin_json("PATCH", "/upstreams/u", &settings)
     };
-    // It wins over the service, which does not verify.
+    // The upstream's setting wins over that of the service, which does not verify.
     tls(json!({"verify": true, "server_name": "b.example"})).expect(200);
     gateway.get("/").expect(502);
-    tls(json!({"ca_certificates": [stranger, authority]})).expect(200);
+    tls(json!({"ca_certificates": [other, authority]})).expect(200);
     gateway.get("/").expect(200);
-    // The name is for the handshake alone.
+    // The server name is used in the handshake only, not as the host.
     let port = backend.address.port();
     let echo = gateway.get("/").json();
     assert_eq!(echo["headers"]["host"], format!("127.0.0.1:{port}"));
     tls(json!({"server_name": "c.example"})).expect(200);
     gateway.get("/").expect(502);
-    // Connections of other terms are not used.
-    tls(json!({"server_name": "b.example", "ca_certificates": [stranger]})).expect(200);
+    // Pooled connections that were made with other settings are not used.
+    tls(json!({"server_name": "b.example", "ca_certificates": [other]})).expect(200);
     gateway.get("/").expect(502);
     tls(json!({"verify": false})).expect(200);
     gateway.get("/").expect(200);
 
-    // Probes trust whom requests trust.
+    // Probes trust the same authorities as requests.
     let active = json!({
         "type": "https",
         "healthy": {"interval": 0.05, "successes": 1},
         "unhealthy": {"interval": 0.05, "tcp_failures": 1},
     });
     patch_upstream(&gateway, &json!({"healthchecks": {"active": active}}));
-    until("a stranger's word is not taken", || {
+    until("the probe rejects the certificate", || {
         has_health(&gateway, backend.address, "UNHEALTHY")
     });
     tls(json!({"ca_certificates": [authority]})).expect(200);
-    until("the authority's is", || {
+    until("the probe accepts the certificate", || {
         has_health(&gateway, backend.address, "HEALTHY")
     });
 

@@ -1,4 +1,4 @@
-//! What people meet who run the program: settings, signals, and what it says.
+//! The command line: settings, signals, the log, and messages of commands.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Backend, Gateway, Setup, guest};
 
-/// The program with nothing of ours in its environment.
+/// Runs the program without settings in its environment.
 fn pointsman(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POINTSMAN_")) {
@@ -18,9 +18,9 @@ fn pointsman(arguments: &[&str]) -> Output {
     command.args(arguments).output().unwrap()
 }
 
-/// What a command says that fails.
+/// Runs a command that has to fail, and returns its standard error.
 #[track_caller]
-fn complaint(arguments: &[&str]) -> String {
+fn error_of(arguments: &[&str]) -> String {
     let output = pointsman(arguments);
     assert!(!output.status.success(), "{arguments:?}");
     String::from_utf8(output.stderr).unwrap()
@@ -73,7 +73,7 @@ fn an_unreadable_config_file_hides_no_other_mistake() {
         "{said}"
     );
     assert!(said.contains("workers = 0: expected"), "{said}");
-    // What another program's settings are called is none of ours.
+    // A variable that is set by Kubernetes for a service named `pointsman` is not a setting.
     let gateway = Setup::new()
         .env("POINTSMAN_PORT", "tcp://10.0.0.1:80")
         .start();
@@ -82,7 +82,7 @@ fn an_unreadable_config_file_hides_no_other_mistake() {
 
 #[test]
 fn a_flag_without_a_value_is_reported_with_the_others() {
-    let said = complaint(&["--workers", "0", "--log", "loud", "--data-dir"]);
+    let said = error_of(&["--workers", "0", "--log", "loud", "--data-dir"]);
     for mistake in ["workers = 0", "log = \"loud\"", "--data-dir <DIR>"] {
         assert!(said.contains(mistake), "{mistake} in {said}");
     }
@@ -97,7 +97,7 @@ fn a_mistyped_command_gets_a_suggestion() {
         (&["simulate", "uneven", "--sed", "3"], "'--seed'"),
         (&["--worker", "simulate"], "--workers"),
     ] {
-        let said = complaint(mistyped);
+        let said = error_of(mistyped);
         assert!(said.contains(meant), "{mistyped:?}: {said}");
     }
 }
@@ -125,7 +125,7 @@ fn signals_to_reload_leave_the_gateway_running() {
         signal(name);
         wait_for(&format!("SIG{name}: nothing to reload"));
     }
-    // The one by which Kong and nginx end in order.
+    // The signal for a graceful end, as of Kong and nginx.
     signal("QUIT");
     wait_for("SIGQUIT: no new connections");
     assert!(child.wait().unwrap().success());
@@ -225,10 +225,10 @@ fn a_single_component_is_compared_with_all_shipped_balancers() {
     assert_eq!(balancers(&compared)[0], mine);
     assert_eq!(balancers(&compared)[1..], balancers(&all));
     assert_eq!(compared["outcomes"][1], all["outcomes"][0]);
-    // One that ships beside it, and these two are all.
+    // With a shipped balancer beside it only these two are compared.
     let two = fleet.simulate(&["-b", &mine, "-b", "p2c"]);
     assert_eq!(balancers(&two), [&mine, "p2c"]);
-    // In the table it has a short name.
+    // In the table the component has a short name.
     let table = pointsman(&["simulate", &fleet.file, "-b", &mine, "-b", "p2c"]);
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("\n  first  "), "{table}");
@@ -260,7 +260,7 @@ fn integers_beyond_2_to_the_53_are_strings() {
             entropy.is_string() || entropy.as_u64() <= Some(1 << 53),
             "{entropy}"
         );
-        // What was answered can be asked.
+        // An answered value can be sent back.
         let again = explain(json!({"entropy": entropy}));
         assert_eq!(again["answers"][0]["entropy"], *entropy);
     }
@@ -307,11 +307,11 @@ fn a_404_names_what_was_not_found() {
         (&["plugin", "canary", "nothing", "01234567"], "nothing"),
         (&["plugin", "canary", "mine", "01234567"], "01234567"),
     ] {
-        let said = complaint(&[arguments, &["--admin", &admin]].concat());
+        let said = error_of(&[arguments, &["--admin", &admin]].concat());
         assert!(said.contains(named), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
-    // Kong's entities have Kong's answer.
+    // For Kong's own paths the answer is Kong's.
     let kong = gateway.admin("GET", "/upstreams/nowhere/health", &[]);
     assert_eq!(kong.expect(404).json(), json!({"message": "Not found"}));
 }
@@ -337,7 +337,7 @@ fn targets_and_health_show_the_ids_that_balancers_see() {
         assert_eq!(endpoint["target"], endpoint["address"]);
         assert_eq!(endpoint["id"].as_str().unwrap().len(), 16);
     }
-    // A row is as it was: a client may send it back.
+    // Rows have no additional fields: a client can send them back.
     for row in list["data"].as_array().unwrap() {
         let path = format!("/upstreams/u/targets/{}", row["id"].as_str().unwrap());
         assert_eq!(gateway.admin("GET", &path, &[]).json(), *row);
@@ -355,7 +355,7 @@ fn targets_and_health_show_the_ids_that_balancers_see() {
         let address = &host["addresses"][0];
         assert_eq!(address["pointsman"]["id"].as_str().unwrap().len(), 16);
     }
-    // Paged, each page has the endpoints of its own targets.
+    // Each page has the endpoints of its own targets.
     let page = "/upstreams/u/targets?size=1";
     let page = gateway.admin("GET", page, &[]).json();
     assert_eq!(page["pointsman"]["endpoints"].as_array().unwrap().len(), 1);
@@ -375,7 +375,7 @@ fn simulation_and_check_give_endpoints_the_ids_of_a_gateway() {
         assert_eq!(targets[0]["name"], "big");
         assert_eq!(targets[1]["id"], "00000000000000ff");
     }
-    // The same host and port have the same id in a gateway.
+    // In a gateway an endpoint of the same host and port has the same id.
     let gateway = Gateway::start();
     gateway
         .admin("POST", "/upstreams", &[("name", "u")])
@@ -391,7 +391,7 @@ fn simulation_and_check_give_endpoints_the_ids_of_a_gateway() {
     let big = &document["outcomes"][0]["targets"][0]["id"];
     assert_eq!(list["pointsman"]["endpoints"][0]["id"], *big);
     let unknown = format!(r#"{prefers}={{"prefer":"${{huge}}"}}"#);
-    let said = complaint(&["simulate", &fleet.file, "-b", &unknown, "-b", "p2c"]);
+    let said = error_of(&["simulate", &fleet.file, "-b", &unknown, "-b", "p2c"]);
     assert!(
         said.contains("huge") && said.contains("big, small"),
         "{said}"
@@ -458,11 +458,11 @@ fn the_log_has_the_reason_of_a_change_of_health() {
     let [left, gone] = backends;
     let address = gone.address;
     gone.kill();
-    let is_out = || {
+    let is_unhealthy = || {
         let health = gateway.admin("GET", "/upstreams/u/health", &[]).json();
         health.to_string().contains("\"UNHEALTHY\"")
     };
-    while !is_out() {
+    while !is_unhealthy() {
         gateway.backend_of("/");
     }
     gateway.terminate();
@@ -506,7 +506,7 @@ fn the_log_has_the_start_and_the_end_of_a_canary() {
     }
 }
 
-/// Texts of an SVG, with the place of each.
+/// The texts of an SVG, with the position of each.
 fn texts(svg: &str) -> Vec<(f64, f64, String)> {
     let element = |part: &str| {
         let number = |name: &str| -> f64 {
@@ -540,7 +540,7 @@ fn plots_are_labelled_and_legible() {
         assert!(!svg.contains(&mine), "a name with its folder is not short");
         assert!(!svg.contains("#F0E442"), "yellow cannot be seen on white");
     }
-    // The legend is beside the axes: to the right of the last label of the axis of times.
+    // The legend is to the right of the last label of the time axis.
     let texts_of = texts(&latency);
     let of_axis = |end: &str| {
         let labels = texts_of.iter().filter(|(_, _, text)| text.ends_with(end));
@@ -558,7 +558,7 @@ fn plots_are_labelled_and_legible() {
         .iter()
         .filter(|(_, _, text)| text == "first" || text == "p2c");
     assert!(legend.clone().count() == 2 && legend.clone().all(|(x, _, _)| *x > right));
-    // The lines of loads are named as the scenario names its targets.
+    // The lines of the loads have the labels of the scenario's targets.
     let of_load = texts(&load);
     assert!(
         of_load.iter().any(|(_, _, text)| text == "big"),

@@ -1,4 +1,4 @@
-//! Versions of a balancer: uploaded, checked, promoted, pinned, taken back and deleted.
+//! Versions of a balancer: upload, check, promotion, pins, rollback and deletion.
 
 use std::path::Path;
 
@@ -19,11 +19,11 @@ fn with_mine(setup: Setup) -> (Gateway, Backend) {
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 100)]);
     gateway.upload("mine", guest("first")).expect(201);
-    follow(&gateway, "u", "mine");
+    use_balancer(&gateway, "u", "mine");
     (gateway, backend)
 }
 
-fn follow(gateway: &Gateway, upstream: &str, name: &str) {
+fn use_balancer(gateway: &Gateway, upstream: &str, name: &str) {
     let path = format!("/upstreams/{upstream}");
     gateway
         .admin("PATCH", &path, &[("algorithm", name)])
@@ -50,7 +50,7 @@ fn upload(gateway: &Gateway, component: Vec<u8>) -> Answer {
     upload_with(gateway, &[], component)
 }
 
-/// The version that an upload has become, however long its check took.
+/// The version that an upload has created, once its check has ended.
 fn version(gateway: &Gateway, answer: Answer) -> Value {
     match answer.status {
         202 => checked(gateway, answer.header("location")),
@@ -87,7 +87,7 @@ fn states(gateway: &Gateway) -> Vec<(Value, Value)> {
         .collect()
 }
 
-/// A version once its check has come to an end.
+/// A version, once its check has ended.
 fn checked(gateway: &Gateway, path: &str) -> Value {
     loop {
         let version = get(gateway, path);
@@ -115,7 +115,7 @@ fn a_version_is_uploaded_promoted_and_rolled_back() {
     assert!(made["reason"].is_null());
     assert!(made["created_at"].is_u64());
 
-    // It serves nobody yet.
+    // A new version is not in use yet.
     gateway.get("/").expect(200);
     let again = upload(&gateway, guest("refuses")).expect(200).json();
     assert_eq!(again["id"], made["id"]);
@@ -142,7 +142,7 @@ fn a_version_is_uploaded_promoted_and_rolled_back() {
     assert_eq!(back["previous_digest"], made["digest"]);
     gateway.get("/").expect(200);
 
-    // By id, by digest, and by its beginning.
+    // A version is found by its id, its digest, and the start of its digest.
     for key in [made["id"].as_str().unwrap(), &digest, &digest[..8]] {
         let path = format!("/balancers/mine/versions/{key}");
         assert_eq!(get(&gateway, &path)["id"], made["id"]);
@@ -196,7 +196,7 @@ fn versions_are_switched_under_load() {
 fn shipped_and_next(gateway: &Gateway, name: &str) -> (Vec<u8>, Vec<u8>) {
     let path = format!("/balancers/{name}/component");
     let component = gateway.admin("GET", &path, &[]).expect(200).body;
-    // A custom section, which means nothing: number, length, and the name with its own length before it.
+    // An empty custom section: its id, its length, and its name after the name's length.
     let next = [&component[..], &[0, 5, 4], b"next"].concat();
     (component, next)
 }
@@ -208,13 +208,14 @@ fn known_latencies_survive_an_upgrade_of_the_balancer() {
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
     let (first, next) = shipped_and_next(&gateway, "latency");
     gateway.upload("mine", first).expect(201);
-    follow(&gateway, "u", "mine");
+    use_balancer(&gateway, "u", "mine");
     let slow = &backends[3];
     slow.respond_with(0, 500);
     while slow.served() == 0 {
         gateway.get("/").expect(200);
     }
-    // From here on nothing but what is remembered speaks against it: who is not known is tried first.
+    // From here on only the remembered latency makes the balancer avoid it: an unknown target would
+    // be tried first.
     slow.respond_normally();
     let made = add(&gateway, next);
     promote(&gateway, &made["id"]).expect(200);
@@ -258,7 +259,7 @@ fn sessions_survive_an_upgrade_of_the_balancer() {
 fn a_pinned_upstream_keeps_its_version() {
     let (gateway, backend) = with_mine(Setup::new());
     gateway.balanced_as("pinned", "/pinned", &[(backend.address, 1)]);
-    follow(&gateway, "pinned", "mine");
+    use_balancer(&gateway, "pinned", "mine");
     let first = get(&gateway, "/balancers/mine")["digest"].clone();
     let versions = get(&gateway, "/balancers/mine/versions");
     let by_id = versions["data"][0]["id"].clone();
@@ -273,7 +274,7 @@ fn a_pinned_upstream_keeps_its_version() {
     assert_eq!(usage["u"]["version"], other["digest"]);
     assert_eq!(usage["pinned"]["version"], first);
 
-    // After a restart as well.
+    // The same after a restart.
     let data_dir = gateway.data_dir.clone();
     let _folder = gateway.kill();
     let gateway = Setup::with_data(&data_dir).start();
@@ -285,14 +286,14 @@ fn a_pinned_upstream_keeps_its_version() {
     pin(&gateway, "pinned", first.clone()).expect(200);
     gateway.get("/pinned/").expect(200);
 
-    // A pin is one of the balancer that serves.
+    // A pinned version must be of the upstream's balancer.
     let path = "/upstreams/pinned";
     let refused = gateway.admin("PATCH", path, &[("algorithm", "round-robin")]);
     let refused = refused.expect(400).json();
     let reason = refused["fields"]["pointsman"]["balancer_version"].as_str();
     assert!(reason.unwrap().contains("round-robin"), "{refused}");
-    let nobody = json!("0".repeat(64));
-    pin(&gateway, "pinned", nobody).expect(400);
+    let unknown = json!("0".repeat(64));
+    pin(&gateway, "pinned", unknown).expect(400);
     let shipped = get(&gateway, "/balancers/round-robin")["digest"].clone();
     let settings = json!({"algorithm": "round-robin", "pointsman": {"balancer_version": shipped}});
     gateway.admin_json("PATCH", path, &settings).expect(200);
@@ -332,8 +333,8 @@ fn a_version_in_use_cannot_be_deleted() {
         "{}",
         refused.text()
     );
-    // All of them go with their balancer, and nothing of them is found at the next start.
-    follow(&gateway, "u", "round-robin");
+    // Deleting the balancer deletes its versions, and a restart finds none of them.
+    use_balancer(&gateway, "u", "round-robin");
     gateway.admin("DELETE", "/balancers/mine", &[]).expect(204);
     let data_dir = gateway.data_dir.clone();
     let _folder = gateway.kill();
@@ -342,7 +343,7 @@ fn a_version_in_use_cannot_be_deleted() {
     assert_eq!(states(&gateway).len(), 1);
 }
 
-/// Whoever is first, nothing is left that refers to what is not there.
+/// In whatever order the changes take effect, no reference to a deleted version is left.
 #[test]
 fn concurrent_changes_of_versions_leave_no_dangling_reference() {
     let (gateway, _backend) = with_mine(Setup::new());
@@ -376,7 +377,7 @@ fn settings_must_match_the_schema_of_the_version_to_be_active() {
     let (gateway, _backend) = with_mine(Setup::new());
     let prequal = gateway.admin("GET", "/balancers/prequal/component", &[]);
     let prequal = prequal.expect(200).body;
-    // The same component under two names is a version of each.
+    // A component may be a version of several balancers.
     let with_settings = add(&gateway, prequal);
     let settings = json!({"pointsman": {"balancer_config": {"probes": 3}}});
     gateway
@@ -403,7 +404,7 @@ fn settings_must_match_the_schema_of_the_version_to_be_active() {
         );
     }
     gateway.get("/").expect(200);
-    // An upstream with a pin of its own is in nobody's way.
+    // An upstream with a pinned version does not prevent a rollback.
     pin(&gateway, "u", with_settings["digest"].clone()).expect(200);
     post(&gateway, "/balancers/mine/rollback").expect(200);
     gateway.get("/").expect(200);
@@ -431,11 +432,11 @@ fn a_check_can_run_after_the_answer() {
     let refused = promote(&gateway, &failed["id"]).expect(400);
     assert!(refused.text().contains("lacks the interface"));
     pin(&gateway, "u", failed["digest"].clone()).expect(400);
-    // What has failed may be tried again.
+    // A failed version can be uploaded again.
     upload_with(&gateway, prefer, guest("no-policy")).expect(202);
     upload_with(&gateway, prefer, Vec::new()).expect(400);
 
-    // In the sight of its client, a failure leaves no trace.
+    // A failure that is answered to the client leaves no version.
     let before = states(&gateway);
     let refused = upload(&gateway, b"\0asm\x01\0\0\0".to_vec());
     let refused = refused.expect(400).json();
@@ -445,14 +446,14 @@ fn a_check_can_run_after_the_answer() {
 
 #[test]
 fn a_long_check_continues_after_the_answer_and_after_a_restart() {
-    // What a component may take to describe itself follows from this.
+    // The time limit of `describe` follows from this setting.
     let setup = Setup::new().arg("--balancer-pick-timeout", 10_000);
     let (gateway, _backend) = with_mine(setup);
     let accepted = upload(&gateway, guest("loops-in-describe")).expect(202);
     let location = accepted.header("location").to_owned();
     assert_eq!(get(&gateway, &location)["state"], "checking");
     assert_eq!(accepted.header("preference-applied"), "");
-    // The same once more is the same check.
+    // Uploading the same component again does not start a second check.
     let again = upload(&gateway, guest("loops-in-describe")).expect(202);
     assert_eq!(again.header("location"), location);
     let refused = promote(&gateway, &accepted.json()["id"]).expect(400);
@@ -501,7 +502,7 @@ fn only_components_signed_by_a_known_key_are_accepted() {
     send("PUT", "/balancers/mine", None, "clock").expect(403);
     send("POST", "/balancers/mine/versions", Some(&good), "clock").expect(403);
 
-    // In a form the file is a part.
+    // In a multipart body the signature is a part.
     let clock = signature(&ours, &guest("clock"));
     let mut body = Vec::new();
     for (name, content) in [
@@ -519,7 +520,7 @@ fn only_components_signed_by_a_known_key_are_accepted() {
     let path = "/balancers/mine/versions";
     let added = gateway.send(gateway.admin, "POST", path, &[], body);
     assert_eq!(version(&gateway, added)["state"], "ready");
-    // What ships needs no signature.
+    // Shipped balancers need no signature.
     gateway
         .admin("POST", "/upstreams", &[("name", "u")])
         .expect(201);
@@ -552,14 +553,14 @@ fn the_version_of_a_shipped_balancer_cannot_be_switched() {
     }
 }
 
-/// What is changed in a data folder while no gateway has it.
+/// Changes rows in a data folder while no gateway runs.
 fn edit(data_dir: &Path, edit: impl Fn(&SledStore) -> Vec<Write>) {
     let store = SledStore::open(data_dir).unwrap();
     let writes = edit(&store);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(store.write(writes)).unwrap();
     drop(store);
-    // Its thread ends a little later, and with it the lock that keeps a gateway out.
+    // The store's thread ends a little later, and holds the folder's lock until then.
     let log = std::fs::File::open(data_dir.join("entities/db")).unwrap();
     while log.try_lock().is_err() {
         std::thread::yield_now();
@@ -585,7 +586,7 @@ fn an_upgrade_of_the_gateway_adds_a_version_and_keeps_uploaded_balancers() {
     let current = get(&gateway, "/balancers/round-robin")["digest"].clone();
     let data_dir = gateway.data_dir.clone();
     let _folder = gateway.kill();
-    // As an earlier gateway would have left it: another round-robin, and no p2c but someone's own.
+    // As an earlier gateway would have left it: another round-robin, and an uploaded p2c.
     let old = include_bytes!("components/round-robin-1.0.0.wasm");
     edit(&data_dir, |store| {
         let mut writes = Vec::new();
@@ -646,7 +647,7 @@ fn an_upgrade_of_the_gateway_adds_a_version_and_keeps_uploaded_balancers() {
         (&mine["source"], &mine["tags"][0]),
         (&json!("uploaded"), &json!("mine"))
     );
-    // Once it is gone, the one that ships takes its name.
+    // Once the uploaded p2c is deleted, the shipped one takes its name.
     gateway.admin("DELETE", "/balancers/p2c", &[]).expect(204);
     let data_dir = gateway.data_dir.clone();
     drop(gateway);
@@ -654,7 +655,8 @@ fn an_upgrade_of_the_gateway_adds_a_version_and_keeps_uploaded_balancers() {
     assert_eq!(get(&gateway, "/balancers/p2c")["source"], "shipped");
 }
 
-/// Format 1: a component belongs to its balancer, and there are no versions.
+/// Changes a data folder to format 1, in which a component belongs to its balancer and there are no
+/// versions.
 fn to_format_1(data_dir: &Path) {
     edit(data_dir, |store| {
         let versions = rows(store, Kind::BalancerVersion);
@@ -708,7 +710,7 @@ fn a_data_folder_of_format_1_is_upgraded() {
     let list = get(&gateway, "/balancers/round-robin/versions");
     assert_eq!(list["data"].as_array().unwrap().len(), 1);
 
-    // And again with nothing left to do.
+    // The upgrade happens once: later changes survive a restart.
     let other = add(&gateway, guest("refuses"));
     promote(&gateway, &other["id"]).expect(200);
     drop(gateway);

@@ -61,8 +61,8 @@ impl Backend {
         Self::start_on(name, "127.0.0.1:0".parse().unwrap())
     }
 
-    /// A server over TLS with a certificate for `host`, and the certificate of the authority that signed
-    /// it, as PEM.
+    /// A server over TLS with a certificate for `host`, and the certificate of the authority that
+    /// signed it, as PEM.
     pub(crate) fn start_tls(name: &'static str, host: &str) -> (Self, String) {
         let (acceptor, authority) = tls_acceptor(host, &[]);
         let address = "127.0.0.1:0".parse().unwrap();
@@ -140,8 +140,8 @@ impl Backend {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// From now on responds to every request with this status (0 for the one that its path asks for)
-    /// after this many milliseconds.
+    /// From now on responds to every request with this status (0 for the one that its path asks
+    /// for) after this many milliseconds.
     pub(crate) fn respond_with(&self, status: u16, delay_ms: u64) {
         self.behaviour.status.store(status, Ordering::SeqCst);
         self.behaviour.delay_ms.store(delay_ms, Ordering::SeqCst);

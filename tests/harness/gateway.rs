@@ -376,7 +376,8 @@ impl Gateway {
         self.status_bytes("VmRSS:")
     }
 
-    /// Begins to measure the peak of the memory that the process holds, and returns what it holds now.
+    /// Begins to measure the peak of the memory that the process holds, and returns what it holds
+    /// now.
     pub(crate) fn reset_peak(&self) -> usize {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
         self.peak_bytes()

@@ -1,5 +1,5 @@
-//! The health of targets, as the Admin API shows and sets it: all functions are for the upstream `u`
-//! that [`Gateway::balanced`] makes.
+//! The health of targets, as the Admin API shows and sets it: all functions are for the upstream
+//! `u` that [`Gateway::balanced`] makes.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,8 @@ pub(crate) fn set_passive_checks(gateway: &Gateway, unhealthy: &Value) {
     );
 }
 
-/// The fields of an upstream that make quick active health checks of a type, with more fields of them.
+/// The fields of an upstream that make quick active health checks of a type, with more fields of
+/// them.
 pub(crate) fn active_checks(kind: &str, more: &Value) -> Value {
     let mut active = json!({
         "type": kind,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// Threads that send requests until they are told to stop.
+/// Threads that send requests until they are stopped.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
@@ -57,7 +57,8 @@ impl Load {
         }
     }
 
-    /// Sends `each` requests for `path` on each of `clients` connections, and waits for the last answer.
+    /// Sends `each` requests for `path` on each of `clients` connections, and waits for the last
+    /// answer.
     pub(crate) fn run(to: SocketAddr, path: &str, clients: usize, each: usize) -> Tally {
         let mut load = Self::start_bounded(to, path, clients, each);
         load.join();

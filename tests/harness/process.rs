@@ -73,8 +73,8 @@ impl Drop for Process {
     }
 }
 
-/// The main function of the processes that [`Process`] starts: a backend that reads from its standard
-/// input how it has to respond, until that ends. Elsewhere it does nothing.
+/// The main function of the processes that [`Process`] starts: a backend that reads from its
+/// standard input how it has to respond, until that ends. Elsewhere it does nothing.
 #[test]
 fn is_a_backend_if_the_environment_asks_for_one() {
     let Ok(requested) = std::env::var(BACKEND_VARIABLE) else {

@@ -23,8 +23,8 @@ impl Raw {
         Self(stream)
     }
 
-    /// Sends bytes. A connection that the peer has closed is no failure: what the peer sent before can
-    /// still be read.
+    /// Sends bytes. A connection that the peer has closed is no failure: what the peer sent before
+    /// can still be read.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> &mut Self {
         let _ = self.0.write_all(bytes);
         self
