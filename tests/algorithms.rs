@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Setup};
+use crate::harness::{Backend, Gateway, Load, Setup, patch_upstream};
 
 /// All shipped balancers except `sticky-sessions`, which needs a field of its own.
 const ALL: [&str; 9] = [
@@ -29,11 +29,6 @@ fn with_backends() -> (Gateway, Vec<Backend>) {
     (gateway, backends)
 }
 
-fn set(gateway: &Gateway, settings: &Value) {
-    let answer = gateway.admin_json("PATCH", "/upstreams/u", settings);
-    answer.expect(200);
-}
-
 /// The usage of a balancer by the upstream `u`.
 fn usage(gateway: &Gateway, name: &str) -> Value {
     let shown = gateway.admin("GET", &format!("/balancers/{name}"), &[]);
@@ -51,7 +46,7 @@ fn every_shipped_balancer_makes_all_its_picks() {
             settings["hash_on"] = "header".into();
             settings["hash_on_header"] = "x-none".into();
         }
-        set(&gateway, &settings);
+        patch_upstream(&gateway, &settings);
         let tally = Load::run(gateway.proxy, "/", 4, 50);
         assert_eq!(tally.failures, [""; 0], "{name}");
         // Requests without a key, at idle targets, are spread over all of them. To prefix-affinity
@@ -67,7 +62,7 @@ fn every_shipped_balancer_makes_all_its_picks() {
 #[test]
 fn frequent_switches_of_the_balancer_cost_no_request() {
     let (gateway, _backends) = with_backends();
-    set(&gateway, &json!({"sticky_sessions_cookie": "session"}));
+    patch_upstream(&gateway, &json!({"sticky_sessions_cookie": "session"}));
     let load = Load::start(gateway.proxy, "/", 4);
     for _ in 0..5 {
         for name in ["sticky-sessions"].iter().chain(&ALL) {
@@ -78,7 +73,7 @@ fn frequent_switches_of_the_balancer_cost_no_request() {
                 // With a field to hash on, the Admin API stores consistent-hashing.
                 settings["hash_on"] = "none".into();
             }
-            set(&gateway, &settings);
+            patch_upstream(&gateway, &settings);
             load.wait_for(20);
             // The picks are those of this balancer, none of the host.
             let usage = usage(&gateway, name);
@@ -112,7 +107,7 @@ fn components_built_for_earlier_versions_still_load() {
         let component = std::fs::read(folder.join(format!("{file}.wasm"))).unwrap();
         let made = gateway.upload(file, component).expect(201).json();
         assert_eq!(made["exports"], json!(exports));
-        set(&gateway, &json!({"algorithm": file}));
+        patch_upstream(&gateway, &json!({"algorithm": file}));
         let picks: Vec<String> = (0..8).map(|_| gateway.backend_of("/")).collect();
         if file == "round-robin-1.0.0" {
             assert_eq!(picks[..4], picks[4..]);
@@ -124,7 +119,7 @@ fn components_built_for_earlier_versions_still_load() {
 }
 
 /// The backend of each of 40 keys, asked twice; both answers have to be the same.
-fn placed(mut ask: impl FnMut(&str) -> String) -> BTreeMap<String, String> {
+fn backends_of_keys(mut ask: impl FnMut(&str) -> String) -> BTreeMap<String, String> {
     let keys = (0..40).map(|number| format!("user-{number}"));
     let places: BTreeMap<String, String> = keys.map(|key| (key.clone(), ask(&key))).collect();
     for (key, place) in &places {
@@ -146,13 +141,13 @@ fn a_key_keeps_its_target_for_every_hash_on() {
             .header("x-backend")
             .to_owned()
     };
-    set(
+    patch_upstream(
         &gateway,
         &json!({"hash_on": "header", "hash_on_header": "x-user"}),
     );
     let shown = gateway.admin("GET", "/upstreams/u", &[]).json();
     assert_eq!(shown["algorithm"], "consistent-hashing");
-    let places = placed(by_header);
+    let places = backends_of_keys(by_header);
     // Only the keys of the deleted target move.
     let gone = format!("/upstreams/u/targets/{}", backends[0].address);
     gateway.admin("DELETE", &gone, &[]).expect(204);
@@ -161,22 +156,22 @@ fn a_key_keeps_its_target_for_every_hash_on() {
         assert!(now == *place || place == "a", "{key}: {place}, {now}");
     }
     gateway.add_target("u", backends[0].address, 100);
-    assert_eq!(placed(by_header), places);
+    assert_eq!(backends_of_keys(by_header), places);
     // Another algorithm that hashes the key keeps it at one target as well.
-    set(&gateway, &json!({"algorithm": "maglev"}));
-    placed(by_header);
+    patch_upstream(&gateway, &json!({"algorithm": "maglev"}));
+    backends_of_keys(by_header);
 
     let hash = |settings: Value| {
         let mut settings = settings;
         settings["algorithm"] = "consistent-hashing".into();
-        set(&gateway, &settings);
+        patch_upstream(&gateway, &settings);
     };
     hash(json!({"hash_on": "path"}));
-    placed(|key| gateway.backend_of(&format!("/{key}?x=1")));
+    backends_of_keys(|key| gateway.backend_of(&format!("/{key}?x=1")));
     hash(json!({"hash_on": "query_arg", "hash_on_query_arg": "u"}));
-    placed(|key| gateway.backend_of(&format!("/?a=1&u={key}")));
+    backends_of_keys(|key| gateway.backend_of(&format!("/?a=1&u={key}")));
     hash(json!({"hash_on": "cookie", "hash_on_cookie": "id"}));
-    placed(|key| {
+    backends_of_keys(|key| {
         let cookie = format!("a=1; id={key}");
         let answer = gateway.get_with("/", &[("cookie", &cookie)]).expect(200);
         assert_eq!(answer.header("set-cookie"), "");
@@ -195,13 +190,13 @@ fn a_key_keeps_its_target_for_every_hash_on() {
         hash(settings);
     };
     fallback("path", json!({}));
-    placed(|key| gateway.backend_of(&format!("/{key}")));
+    backends_of_keys(|key| gateway.backend_of(&format!("/{key}")));
     fallback("header", json!({"hash_fallback_header": "x-user"}));
-    placed(by_header);
+    backends_of_keys(by_header);
     // The two names must differ, even if only one is used. Source: Kong.
     let query_arg = json!({"hash_on_query_arg": null, "hash_fallback_query_arg": "u"});
     fallback("query_arg", query_arg);
-    placed(|key| gateway.backend_of(&format!("/?u={key}")));
+    backends_of_keys(|key| gateway.backend_of(&format!("/?u={key}")));
     fallback("ip", json!({}));
     let first = gateway.backend_of("/");
     assert!((0..20).all(|_| gateway.backend_of("/") == first));
@@ -222,7 +217,7 @@ fn a_key_keeps_its_target_for_every_hash_on() {
         .expect(201);
     fallback("uri_capture", json!({"hash_fallback_uri_capture": "id"}));
     let mut calls = 100;
-    placed(|key| {
+    backends_of_keys(|key| {
         calls += 1;
         gateway.backend_of(&format!("/users/{key}/{calls}"))
     });
@@ -231,7 +226,7 @@ fn a_key_keeps_its_target_for_every_hash_on() {
         "hash_fallback": "none", "hash_fallback_uri_capture": null,
     }));
     let mut calls = 0;
-    placed(|key| {
+    backends_of_keys(|key| {
         calls += 1;
         gateway.backend_of(&format!("/users/{key}/{calls}"))
     });
@@ -243,7 +238,7 @@ fn a_missing_cookie_to_hash_on_is_set() {
     let settings = json!({
         "hash_on": "cookie", "hash_on_cookie": "id", "hash_on_cookie_path": "/shop",
     });
-    set(&gateway, &settings);
+    patch_upstream(&gateway, &settings);
     for _ in 0..10 {
         let answer = gateway.get("/").expect(200);
         let set_cookie = answer.header("set-cookie");
@@ -277,7 +272,7 @@ fn a_session_keeps_its_target_while_it_exists() {
         "algorithm": "sticky-sessions", "sticky_sessions_cookie": "session",
         "sticky_sessions_cookie_path": "/app",
     });
-    set(&gateway, &settings);
+    patch_upstream(&gateway, &settings);
     let mut seen = BTreeSet::new();
     for _ in 0..20 {
         let answer = gateway.get("/").expect(200);
@@ -315,7 +310,7 @@ fn latency_and_prequal_avoid_a_slow_target() {
     let (gateway, backends) = with_backends();
     backends[3].respond_with(0, 60);
     for name in ["latency", "prequal"] {
-        set(&gateway, &json!({"algorithm": name}));
+        patch_upstream(&gateway, &json!({"algorithm": name}));
         let tally = Load::run(gateway.proxy, "/", 4, 100);
         let slow = tally.by_backend.get("d").copied().unwrap_or(0);
         // An equal share would be 100.
@@ -328,7 +323,7 @@ fn latency_and_prequal_avoid_a_slow_target() {
 fn load_is_compared_exactly_over_all_workers() {
     let (gateway, backends) = with_backends();
     for name in ["least-connections", "p2c"] {
-        set(&gateway, &json!({"algorithm": name}));
+        patch_upstream(&gateway, &json!({"algorithm": name}));
         let served = || -> Vec<u64> { backends.iter().map(Backend::served).collect() };
         let before = served();
         std::thread::scope(|scope| {
@@ -420,7 +415,7 @@ fn hashing_ignores_a_left_over_session_cookie() {
             "algorithm": algorithm, "sticky_sessions_cookie": "session",
             "hash_on": if algorithm == "round-robin" { "none" } else { "ip" },
         });
-        set(&gateway, &settings);
+        patch_upstream(&gateway, &settings);
         let places: BTreeSet<String> = (0..12)
             .map(|number| {
                 let cookie = format!("session={number}");
@@ -445,7 +440,7 @@ fn prequal_avoids_a_target_that_reports_a_high_load() {
         );
     }
     let config = json!({"hot_load": 0.9});
-    set(
+    patch_upstream(
         &gateway,
         &json!({"algorithm": "prequal", "pointsman": {"balancer_config": config}}),
     );

@@ -28,7 +28,7 @@ fn target() -> PathBuf {
 
 /// Runs a command that has to succeed, and returns its standard output.
 #[track_caller]
-fn said(folder: &Path, arguments: &[&str]) -> String {
+fn stdout_of(folder: &Path, arguments: &[&str]) -> String {
     let output = pointsman(folder, arguments);
     let (out, err) = (text(output.stdout), text(output.stderr));
     assert!(output.status.success(), "{arguments:?}: {out}{err}");
@@ -37,7 +37,7 @@ fn said(folder: &Path, arguments: &[&str]) -> String {
 
 /// Runs a command that has to fail, and returns all that it prints.
 #[track_caller]
-fn complaint(folder: &Path, arguments: &[&str]) -> String {
+fn output_of_failure(folder: &Path, arguments: &[&str]) -> String {
     let output = pointsman(folder, arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}");
     text(output.stdout) + &text(output.stderr)
@@ -64,14 +64,14 @@ fn a_new_project_builds_passes_its_check_and_serves() {
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
 
     let top = tempfile::tempdir().unwrap();
-    let next = said(top.path(), &["plugin", "new", "my-balancer"]);
+    let next = stdout_of(top.path(), &["plugin", "new", "my-balancer"]);
     assert!(next.contains("pointsman plugin build"), "{next}");
     let folder = top.path().join("my-balancer");
     cargo(&folder, &["fmt", "--check"]);
     // The project's own tests pass natively.
     cargo(&folder, &["test"]);
 
-    let built = said(&folder, &["plugin", "build"]);
+    let built = stdout_of(&folder, &["plugin", "build"]);
     let (component, size) = built.trim_end().rsplit_once(": ").unwrap();
     assert!(component.ends_with("/my_balancer.wasm"), "{built}");
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_new_project_builds_passes_its_check_and_serves() {
     let arguments = [
         "plugin", "check", component, "--config", config, "--format", "json",
     ];
-    let report: Value = serde_json::from_str(&said(&folder, &arguments)).unwrap();
+    let report: Value = serde_json::from_str(&stdout_of(&folder, &arguments)).unwrap();
     assert_eq!(report["name"], "my-balancer");
     let checks = report["checks"].as_array().unwrap();
     let odd: Vec<_> = checks
@@ -95,7 +95,7 @@ fn a_new_project_builds_passes_its_check_and_serves() {
     assert_eq!(report["cost"]["picks"][3]["endpoints"], 10_000);
 
     let admin = format!("http://{}", gateway.admin);
-    let pushed = said(&folder, &["plugin", "push", component, "--admin", &admin]);
+    let pushed = stdout_of(&folder, &["plugin", "push", component, "--admin", &admin]);
     let digest = report["digest"].as_str().unwrap();
     assert_eq!(
         pushed,
@@ -109,7 +109,7 @@ fn a_new_project_builds_passes_its_check_and_serves() {
     let picks: Vec<String> = (0..4).map(|_| gateway.backend_of("/")).collect();
     assert!(picks.windows(2).all(|pair| pair[0] != pair[1]), "{picks:?}");
 
-    let listed = said(&folder, &["plugin", "list", "--admin", &admin]);
+    let listed = stdout_of(&folder, &["plugin", "list", "--admin", &admin]);
     let line = listed.lines().find(|line| line.starts_with("my-balancer "));
     let line = line.unwrap();
     assert!(line.contains("uploaded") && line.ends_with(" u"), "{line}");
@@ -129,7 +129,7 @@ fn versions_are_pushed_promoted_and_rolled_back() {
     std::fs::write(folder.join("other.wasm"), guest("least-in-flight")).unwrap();
     let run = |arguments: &[&str]| {
         let gateway = ["--admin", &admin];
-        said(folder, &[&["plugin"], arguments, &gateway].concat())
+        stdout_of(folder, &[&["plugin"], arguments, &gateway].concat())
     };
     let active = || -> String {
         let list = run(&["list"]);
@@ -165,10 +165,10 @@ fn versions_are_pushed_promoted_and_rolled_back() {
 fn a_failed_check_exits_with_code_1() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("panics.wasm"), guest("panics")).unwrap();
-    let said = complaint(folder.path(), &["plugin", "check", "panics.wasm"]);
+    let said = output_of_failure(folder.path(), &["plugin", "check", "panics.wasm"]);
     assert!(said.contains("FAIL  one"), "{said}");
     assert!(said.contains("this balancer always panics"), "{said}");
-    let said = complaint(folder.path(), &["plugin", "check", "none.wasm"]);
+    let said = output_of_failure(folder.path(), &["plugin", "check", "none.wasm"]);
     assert!(said.contains("cannot read none.wasm"), "{said}");
 }
 
@@ -198,7 +198,7 @@ fn plugin_commands_say_in_a_sentence_why_they_fail() {
             "the Admin API answers 404: no balancer has the name or id \"none\"",
         ),
     ] {
-        let said = complaint(folder, &[&["plugin"], arguments].concat());
+        let said = output_of_failure(folder, &[&["plugin"], arguments].concat());
         assert!(said.contains(part), "{arguments:?}: {said}");
     }
     assert_eq!(std::fs::read_dir(folder.join("mine")).unwrap().count(), 1);
@@ -212,7 +212,7 @@ fn a_balancer_in_c_passes_its_check_and_serves() {
     let output = Command::new(folder.join("build.sh")).output().unwrap();
     assert!(output.status.success(), "{}", text(output.stderr));
     let component = folder.join("target/c-balancer.wasm");
-    let checked = said(&folder, &["plugin", "check", component.to_str().unwrap()]);
+    let checked = stdout_of(&folder, &["plugin", "check", component.to_str().unwrap()]);
     assert!(checked.contains(" 0 failed"), "{checked}");
 
     let gateway = Gateway::start();

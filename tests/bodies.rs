@@ -12,14 +12,14 @@ use crate::harness::{Backend, Gateway, Raw, Setup, guest, sha256, until};
 const START: usize = 16 << 10;
 
 /// Makes `u` use a balancer that picks the position named by the last byte that it reads of a body.
-fn reading(gateway: &Gateway) {
+fn use_reads_body(gateway: &Gateway) {
     gateway
         .upload("reads-body", guest("reads-body"))
         .expect(201);
-    serve_by(gateway, "reads-body");
+    use_balancer(gateway, "reads-body");
 }
 
-fn serve_by(gateway: &Gateway, algorithm: &str) {
+fn use_balancer(gateway: &Gateway, algorithm: &str) {
     gateway
         .admin_json("PATCH", "/upstreams/u", &json!({"algorithm": algorithm}))
         .expect(200);
@@ -29,7 +29,7 @@ fn with_backends() -> (Gateway, [Backend; 3]) {
     let gateway = Gateway::start();
     let backends = ["a", "b", "c"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
-    reading(&gateway);
+    use_reads_body(&gateway);
     (gateway, backends)
 }
 
@@ -38,11 +38,11 @@ fn post(gateway: &Gateway, body: &[u8]) -> String {
     let sent = Some(("text/plain", body.to_vec()));
     let answer = gateway.send(gateway.proxy, "POST", "/", &[], sent);
     let answer = answer.expect(200).json();
-    whole(&answer, body)
+    receiver(&answer, body)
 }
 
 /// The backend that received a body, which has to be whole.
-fn whole(answer: &Value, body: &[u8]) -> String {
+fn receiver(answer: &Value, body: &[u8]) -> String {
     assert_eq!(answer["length"], body.len(), "{answer}");
     assert_eq!(answer["sha256"], sha256(body), "{answer}");
     answer["backend"].as_str().unwrap().to_owned()
@@ -65,16 +65,16 @@ fn chunked(method: &str, pieces: &[&[u8]]) -> Vec<u8> {
 }
 
 /// The same for a response that was read as text.
-fn whole_of(answer: &str, body: &[u8]) -> String {
+fn receiver_of(answer: &str, body: &[u8]) -> String {
     let (head, content) = answer.split_once("\r\n\r\n").unwrap_or_default();
     assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
-    whole(&serde_json::from_str(content).unwrap(), body)
+    receiver(&serde_json::from_str(content).unwrap(), body)
 }
 
 fn post_chunks(gateway: &Gateway, pieces: &[&[u8]]) -> String {
     let request = chunked("POST", pieces);
     let answer = Raw::connect(gateway.proxy).send(&request).read_to_end();
-    whole_of(&answer, &pieces.concat())
+    receiver_of(&answer, &pieces.concat())
 }
 
 /// The last log line of the balancer: the number of the try, how much it reads of a body, and how
@@ -140,7 +140,7 @@ fn a_pick_waits_for_the_start_of_a_slow_body() {
     // Meanwhile other requests are picked for: the lock of the balancer is free.
     assert_eq!(post(&gateway, b"1"), places[1]);
     let answer = slow.send(b"x2").read_to_end();
-    assert_eq!(whole_of(&answer, b"x0x2"), places[2]);
+    assert_eq!(receiver_of(&answer, b"x0x2"), places[2]);
     assert_eq!(last_seen(&gateway), "0 4 2");
     // The pick does not wait for bytes past those that a balancer can read.
     let body = long(b'1');
@@ -156,7 +156,7 @@ fn a_pick_waits_for_the_start_of_a_slow_body() {
     };
     until("the balancer has picked", || seen() >= 6);
     let answer = slow.send(&body[START..]).read_to_end();
-    assert_eq!(whole_of(&answer, &body), places[1]);
+    assert_eq!(receiver_of(&answer, &body), places[1]);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_late_body_is_408_and_an_invalid_one_400() {
     };
     let answered = late();
     assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
-    reading(&gateway);
+    use_reads_body(&gateway);
     let answered = late();
     assert!(answered.starts_with("HTTP/1.1 408"), "{answered}");
     let broken = [
@@ -193,7 +193,7 @@ fn a_late_body_is_408_and_an_invalid_one_400() {
     assert_eq!(backend.served(), 1);
     assert_eq!(post(&gateway, b"x"), "b");
     // After a switch to a balancer that reads no body, picks wait for none.
-    serve_by(&gateway, "round-robin");
+    use_balancer(&gateway, "round-robin");
     let answered = late();
     assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
 }
@@ -202,7 +202,7 @@ fn a_late_body_is_408_and_an_invalid_one_400() {
 fn a_connection_stays_open_after_a_body_without_an_endpoint() {
     let gateway = Gateway::start();
     gateway.balanced(&[]);
-    reading(&gateway);
+    use_reads_body(&gateway);
     let mut raw = Raw::connect(gateway.proxy);
     for _ in 0..2 {
         raw.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 20000\r\n\r\n");
@@ -217,7 +217,7 @@ fn a_retry_sends_what_was_read_ahead_and_the_rest() {
     let gateway = Gateway::start();
     let backends = ["a", "b"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 1)));
-    reading(&gateway);
+    use_reads_body(&gateway);
     let retry = json!({"pointsman": {"retry": {"statuses": [503]}}});
     gateway
         .admin_json("PATCH", "/services/u-service", &retry)
@@ -238,7 +238,7 @@ fn a_retry_sends_what_was_read_ahead_and_the_rest() {
         body.truncate(length);
         *body.last_mut().unwrap() = b'0';
         assert_eq!(
-            whole(&put(&body).expect(200).json(), &body),
+            receiver(&put(&body).expect(200).json(), &body),
             other,
             "{length}"
         );
@@ -248,7 +248,7 @@ fn a_retry_sends_what_was_read_ahead_and_the_rest() {
     put(&long(b'0')).expect(503);
     let request = chunked("PUT", &[b"0"]);
     let answer = Raw::connect(gateway.proxy).send(&request).read_to_end();
-    assert_eq!(whole_of(&answer, b"0"), other);
+    assert_eq!(receiver_of(&answer, b"0"), other);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_body_read_ahead_is_sent_whole_after_a_refused_connection() {
     let backend = Backend::start("b");
     let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
     gateway.balanced(&[(backend.address, 1), (refusing.unwrap(), 1)]);
-    reading(&gateway);
+    use_reads_body(&gateway);
     let body = long(b'0');
     let mut tries = BTreeSet::new();
     for last in [b'0', b'1'] {

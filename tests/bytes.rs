@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Raw, Setup};
+use crate::harness::{Backend, Gateway, Raw, Setup, patch_upstream};
 
 /// What a field may contain beside ASCII: UTF-8, Latin-1, a lone continuation byte.
 const ODD: [&[u8]; 3] = ["é".as_bytes(), b"\xe9", b"\x80"];
@@ -17,12 +17,6 @@ fn with_backends() -> (Gateway, [Backend; 4]) {
     let backends = ["a", "b", "c", "d"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
     (gateway, backends)
-}
-
-fn set(gateway: &Gateway, settings: &Value) {
-    gateway
-        .admin_json("PATCH", "/upstreams/u", settings)
-        .expect(200);
 }
 
 /// The answer to a `GET` with these header lines, sent unchanged.
@@ -67,7 +61,7 @@ fn cookie_lines(pair: &[u8], odd: &[u8]) -> [Vec<u8>; 3] {
 #[test]
 fn a_session_keeps_its_target_beside_cookies_that_are_not_text() {
     let (gateway, _backends) = with_backends();
-    set(
+    patch_upstream(
         &gateway,
         &json!({"algorithm": "sticky-sessions", "sticky_sessions_cookie": "session"}),
     );
@@ -88,7 +82,7 @@ fn a_session_keeps_its_target_beside_cookies_that_are_not_text() {
 #[test]
 fn a_hash_is_over_the_bytes_of_a_cookie() {
     let (gateway, _backends) = with_backends();
-    set(
+    patch_upstream(
         &gateway,
         &json!({
             "algorithm": "consistent-hashing", "hash_on": "cookie", "hash_on_cookie": "user",
@@ -117,7 +111,7 @@ fn a_hash_is_over_the_bytes_of_a_cookie() {
 fn a_hash_is_over_the_bytes_of_a_header_and_of_an_argument() {
     let (gateway, _backends) = with_backends();
     let hash_on = |kind: &str, name: &str| {
-        set(
+        patch_upstream(
             &gateway,
             &json!({
                 "algorithm": "consistent-hashing", "hash_on": kind, format!("hash_on_{kind}"): name,
@@ -173,7 +167,7 @@ fn regular_expressions_match_bytes_that_are_not_text() {
         .find(|route| route["paths"] == json!(["/"]));
     let catch_all = format!("/routes/{}", catch_all.unwrap()["id"].as_str().unwrap());
     gateway.admin("DELETE", &catch_all, &[]).expect(204);
-    set(
+    patch_upstream(
         &gateway,
         &json!({
             "algorithm": "consistent-hashing", "hash_on": "uri_capture",
@@ -204,7 +198,7 @@ fn a_load_report_is_read_beside_other_metrics() {
     ] {
         let (gateway, backends) = with_backends();
         let asks = json!({"balancer_config": {"hot_load": 0.9}});
-        set(
+        patch_upstream(
             &gateway,
             &json!({"algorithm": "prequal", "pointsman": asks}),
         );
@@ -231,7 +225,7 @@ fn a_load_report_is_read_beside_other_metrics() {
 #[test]
 fn explain_takes_the_headers_that_a_real_request_may_have() {
     let (gateway, backends) = with_backends();
-    set(
+    patch_upstream(
         &gateway,
         &json!({
             "algorithm": "consistent-hashing", "hash_on": "cookie", "hash_on_cookie": "user",

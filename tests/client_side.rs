@@ -39,7 +39,7 @@ fn read_answer(raw: &mut Raw) -> String {
 
 /// Checks that an error of the gateway has Kong's headers, and a body with the id of the request.
 #[track_caller]
-fn is_kongs(answer: &str, status: &str, words: &str) {
+fn assert_kong_error(answer: &str, status: &str, words: &str) {
     assert!(
         answer.starts_with(&format!("HTTP/1.1 {status}")),
         "{answer}"
@@ -99,20 +99,22 @@ fn a_closed_or_reset_client_frees_its_endpoint() {
         stream
             .write_all(b"GET /hang HTTP/1.1\r\nhost: h\r\n\r\n")
             .unwrap();
-        until("the request is with the endpoint", || {
+        until("the endpoint has the request", || {
             in_flight(&gateway) == 1.0
         });
         stream
     };
     let closed = hang();
     drop(closed);
-    until("a closed client is gone", || in_flight(&gateway) == 0.0);
+    until("the closed client's request has ended", || {
+        in_flight(&gateway) == 0.0
+    });
     let reset = hang();
     SockRef::from(&reset)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
     drop(reset);
-    until("a client that resets is gone", || {
+    until("the reset client's request has ended", || {
         in_flight(&gateway) == 0.0
     });
 }
@@ -143,12 +145,14 @@ fn a_client_that_closes_before_its_answer_frees_its_endpoint() {
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
         .unwrap();
-    until("the request is with the endpoint", || {
+    until("the endpoint has the request", || {
         in_flight(&gateway) == 1.0
     });
     // The client's system answers the response, which comes after this, with a reset.
     drop(stream);
-    until("the client is gone", || in_flight(&gateway) == 0.0);
+    until("the client's request has ended", || {
+        in_flight(&gateway) == 0.0
+    });
 }
 
 #[test]
@@ -165,7 +169,7 @@ fn an_empty_host_is_refused() {
             gateway.proxy,
             &format!("GET / HTTP/1.1\r\n{line}connection: close\r\n\r\n"),
         );
-        is_kongs(&answer, "400", "Bad request");
+        assert_kong_error(&answer, "400", "Bad request");
     }
     let answer = exchange(gateway.proxy, "GET / HTTP/1.0\r\nhost:\r\n\r\n");
     assert!(answer.contains(" 400 "), "{answer}");
@@ -183,7 +187,7 @@ fn a_missing_host_is_refused_before_the_body_is_read() {
         let head =
             format!("POST / HTTP/1.1\r\n{lines}expect: 100-continue\r\ncontent-length: 4\r\n\r\n");
         let answer = raw.send(head.as_bytes()).read_to_end();
-        is_kongs(&answer, "400", "Bad request");
+        assert_kong_error(&answer, "400", "Bad request");
         assert!(
             answer.to_ascii_lowercase().contains("connection: close"),
             "{answer}"
@@ -212,7 +216,7 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_accepted() {
                 let served = metric(&gateway, "kong_nginx_requests_total");
                 raw.send(piece.as_bytes());
                 if pieces.len() > 1 && piece == head {
-                    until("the head has come", || {
+                    until("the head is read", || {
                         metric(&gateway, "kong_nginx_requests_total") > served
                     });
                 }
@@ -241,7 +245,7 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_accepted() {
     let mut raw = Raw::connect(gateway.proxy);
     let requests = metric(&gateway, "kong_nginx_requests_total");
     raw.send(b"POST / HTTP/1.1\nhost: h\ntransfer-encoding: chunked\n\n");
-    until("the head has come", || {
+    until("the head is read", || {
         metric(&gateway, "kong_nginx_requests_total") > requests
     });
     let answer = read_answer(raw.send(b"3\r\nabc\r\n0\r\n\r\n"));
@@ -282,13 +286,13 @@ fn a_malformed_head_is_answered_as_by_kong() {
         ),
     ] {
         let answer = exchange(gateway.proxy, &head);
-        is_kongs(&answer, status, words);
+        assert_kong_error(&answer, status, words);
     }
     // The same after a valid request on the connection.
     let mut raw = Raw::connect(gateway.proxy);
     read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
     let answer = raw.send(b"nonsense\r\n\r\n").read_to_end();
-    is_kongs(&answer, "400", "Bad request");
+    assert_kong_error(&answer, "400", "Bad request");
     assert_eq!(backend.served(), 1);
 }
 
@@ -346,12 +350,13 @@ fn an_idle_connection_holds_little_memory() {
     // The first few thousand connections allocate what later ones use again: they are not measured.
     drop(clients(true));
     until("the connections are closed", || {
-        metric(&gateway, "kong_nginx_connections_total{") >= 0.0 && active(&gateway) < 100.0
+        metric(&gateway, "kong_nginx_connections_total{") >= 0.0
+            && active_connections(&gateway) < 100.0
     });
     let before = gateway.resident_bytes();
     let silent = clients(false);
     until("the connections are open", || {
-        active(&gateway) >= CLIENTS as f64
+        active_connections(&gateway) >= CLIENTS as f64
     });
     let each = gateway.resident_bytes().saturating_sub(before) / CLIENTS;
     println!("a new connection holds {each} bytes");
@@ -363,7 +368,7 @@ fn an_idle_connection_holds_little_memory() {
     drop((silent, served));
 }
 
-fn active(gateway: &Gateway) -> f64 {
+fn active_connections(gateway: &Gateway) -> f64 {
     let page = gateway.admin("GET", "/metrics", &[]).expect(200).text();
     let row = page.lines().find(|line| {
         line.starts_with("kong_nginx_connections_total{") && line.contains("state=\"active\"")
@@ -412,7 +417,7 @@ fn a_slow_upload_occupies_no_endpoint() {
         raw
     })
     .collect();
-    until("all have come", || {
+    until("all heads are read", || {
         metric(&gateway, "kong_nginx_requests_total") >= requests + 10.0
     });
     gateway.get("/").expect(200);
@@ -441,7 +446,7 @@ fn long_bodies_and_unbuffered_ones_are_streamed() {
         let mut raw = Raw::connect(gateway.proxy);
         let head = format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n");
         raw.send(head.as_bytes()).send(&vec![b'x'; sent]);
-        until("the endpoint is asked", || backend.served() > served);
+        until("the endpoint has the request", || backend.served() > served);
         let answer = read_answer(raw.send(&vec![b'x'; length - sent]));
         assert!(answer.contains(&sha256(&vec![b'x'; length])), "{answer}");
     };
@@ -450,7 +455,7 @@ fn long_bodies_and_unbuffered_ones_are_streamed() {
     let served = backend.served();
     raw.send(b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
     raw.send(format!("3e9\r\n{}\r\n", "x".repeat(1001)).as_bytes());
-    until("the endpoint is asked", || backend.served() > served);
+    until("the endpoint has the request", || backend.served() > served);
     let answer = read_answer(raw.send(b"2\r\nxx\r\n0\r\n\r\n"));
     assert!(answer.contains(&sha256(&vec![b'x'; 1003])), "{answer}");
     let route = json!({"name": "raw", "paths": ["/raw"], "request_buffering": false});
@@ -480,7 +485,7 @@ fn a_body_below_the_minimum_rate_is_408() {
         // Single bytes keep to the timeout between reads, and not to the minimum rate.
         let mut answer = [0; 12];
         let mut read = 0;
-        until("it is answered", || {
+        until("the request is answered", || {
             let byte: &[u8] = if length.starts_with('t') {
                 b"1\r\nx\r\n"
             } else {
@@ -501,14 +506,14 @@ fn a_body_below_the_minimum_rate_is_408() {
 #[test]
 fn clients_over_the_limit_are_refused_with_503() {
     let (gateway, _backend) = with_backend(Setup::new().arg("--max-connections", 4));
-    let before = active(&gateway);
+    let before = active_connections(&gateway);
     let mut clients: Vec<_> = (0..4).map(|_| Raw::connect(gateway.proxy)).collect();
     until("all connections are open", || {
-        active(&gateway) == before + 4.0
+        active_connections(&gateway) == before + 4.0
     });
     for number in 1..=10 {
         let answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
-        is_kongs(&answer, "503", "Too many connections");
+        assert_kong_error(&answer, "503", "Too many connections");
         let refused = "pointsman_connections_refused_total{listener=\"proxy\"}";
         assert_eq!(metric(&gateway, refused), f64::from(number));
     }
@@ -517,7 +522,9 @@ fn clients_over_the_limit_are_refused_with_503() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
     clients.pop();
-    until("there is room again", || active(&gateway) == before + 3.0);
+    until("a connection is accepted again", || {
+        active_connections(&gateway) == before + 3.0
+    });
     gateway.get("/").expect(200);
     drop(clients);
     gateway.terminate();
@@ -541,9 +548,9 @@ fn both_ports_answer_when_descriptors_run_out() {
         answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
         !answer.is_empty()
     });
-    is_kongs(&answer, "503", "Too many connections");
+    assert_kong_error(&answer, "503", "Too many connections");
     // The accepted connections are all served at the same time.
-    let inside = active(&gateway) as usize;
+    let inside = active_connections(&gateway) as usize;
     assert!(inside > 10, "{inside}");
     for raw in &mut clients[..inside] {
         raw.send(b"GET /delay/200 HTTP/1.1\r\nhost: h\r\n\r\n");
@@ -558,7 +565,9 @@ fn both_ports_answer_when_descriptors_run_out() {
         .expect(201);
     gateway.upload("own", guest("reads-body")).expect(201);
     drop(clients);
-    until("there is room again", || gateway.get("/").status == 200);
+    until("a connection is accepted again", || {
+        gateway.get("/").status == 200
+    });
     // Clients of the Admin API cannot take the descriptors of the proxy, or of each other for long.
     let held: Vec<_> = (0..200).map(|_| Raw::connect(gateway.admin)).collect();
     gateway.get("/").expect(200);

@@ -148,7 +148,7 @@ fn the_compiled_component_of_a_deleted_version_is_deleted() {
             .iter()
             .any(|name| name.starts_with(digest))
     };
-    until("only what is stored is left", || {
+    until("only stored components are left", || {
         compiled(&data_dir).len() == shipped.len() + 2 && has(&first) && has(&next)
     });
     let version = format!("{path}/{next}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Setup, guest};
+use crate::harness::{Backend, Gateway, Load, Setup, guest, patch_upstream};
 
 /// A gateway with three backends behind `/`.
 fn with_backends() -> (Gateway, [Backend; 3]) {
@@ -10,12 +10,6 @@ fn with_backends() -> (Gateway, [Backend; 3]) {
     let backends = ["a", "b", "c"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
     (gateway, backends)
-}
-
-fn set(gateway: &Gateway, fields: &Value) {
-    gateway
-        .admin_json("PATCH", "/upstreams/u", fields)
-        .expect(200);
 }
 
 fn usage(gateway: &Gateway, name: &str) -> Value {
@@ -37,7 +31,7 @@ fn replace(gateway: &Gateway, name: &str, component: &str) {
 fn the_state_of_a_plugin_survives_upgrades_and_new_settings_under_load() {
     let (gateway, _backends) = with_backends();
     gateway.upload("counts", guest("counts")).expect(201);
-    set(&gateway, &json!({"algorithm": "counts"}));
+    patch_upstream(&gateway, &json!({"algorithm": "counts"}));
     let load = Load::start(gateway.proxy, "/", 4);
     load.wait_for(50);
     replace(&gateway, "counts", "counts-next");
@@ -49,7 +43,7 @@ fn the_state_of_a_plugin_survives_upgrades_and_new_settings_under_load() {
     handed_over();
     for round in 0..10 {
         load.wait_for(20);
-        set(
+        patch_upstream(
             &gateway,
             &json!({"pointsman": {"balancer_config": {"round": round}}}),
         );
@@ -67,7 +61,7 @@ fn the_state_of_a_plugin_survives_upgrades_and_new_settings_under_load() {
 fn a_plugin_reads_facts_of_the_request_and_its_log_is_kept() {
     let (gateway, backends) = with_backends();
     gateway.upload("asks", guest("asks")).expect(201);
-    set(&gateway, &json!({"algorithm": "asks"}));
+    patch_upstream(&gateway, &json!({"algorithm": "asks"}));
     let ask = |position: &str| {
         let headers = [("x-position", position), ("x-several", "one")];
         let answer = gateway.get_with("/%61/./b?c=%64", &headers).expect(200);
@@ -130,7 +124,7 @@ fn an_upstream_may_only_lower_the_limits_of_the_gateway() {
         );
     }
     let config = json!({"bytes": 4_000_000});
-    set(
+    patch_upstream(
         &gateway,
         &json!({"algorithm": "heavy", "pointsman": {"balancer_config": config}}),
     );
@@ -161,13 +155,13 @@ fn a_failed_handover_costs_no_request() {
     gateway.balanced(&[(backends[0].address, 1), (backends[1].address, 1)]);
     gateway.balanced_as("beside", "/beside", &[(backends[0].address, 1)]);
     gateway.upload("bad", guest("hands-over-badly")).expect(201);
-    set(&gateway, &json!({"algorithm": "bad"}));
+    patch_upstream(&gateway, &json!({"algorithm": "bad"}));
     let load = Load::start(gateway.proxy, "/", 3);
     let beside = Load::start(gateway.proxy, "/beside/", 1);
     let lost = |does: &str, successor: &str| {
         for does in [does, successor] {
             load.wait_for(20);
-            set(
+            patch_upstream(
                 &gateway,
                 &json!({"pointsman": {"balancer_config": {"does": does}}}),
             );

@@ -13,7 +13,7 @@ use crate::harness::{
 };
 
 /// A gateway with one target.
-fn before(target: SocketAddr) -> Gateway {
+fn gateway_to(target: SocketAddr) -> Gateway {
     let gateway = Gateway::start();
     gateway.balanced(&[(target, 100)]);
     gateway
@@ -68,7 +68,7 @@ fn the_received_part_of_a_broken_response_reaches_the_client() {
             let first = start_at.fetch_add(7, std::sync::atomic::Ordering::SeqCst) % sizes;
             raw.send_in_two(text.as_bytes(), first);
         });
-        let gateway = before(server.address);
+        let gateway = gateway_to(server.address);
         for _ in 0..40 {
             let got = get(&gateway, "GET");
             assert!(
@@ -95,7 +95,7 @@ fn the_received_part_of_a_long_response_reaches_a_slow_client() {
         raw.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", SENT + 1).as_bytes());
         raw.send(&vec![b'x'; SENT]);
     });
-    let gateway = before(server.address);
+    let gateway = gateway_to(server.address);
     for _ in 0..5 {
         let got = get(&gateway, "GET");
         assert_eq!(body_of(&got).len(), SENT);
@@ -252,7 +252,7 @@ fn a_stalled_body_is_a_timeout_and_a_complete_one_is_no_failure() {
         raw.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc");
         let _ = held.lock().unwrap().recv();
     });
-    let gateway = before(hanging.address);
+    let gateway = gateway_to(hanging.address);
     gateway
         .admin("PATCH", "/services/u-service", &[("read_timeout", "100")])
         .expect(200);
@@ -269,7 +269,7 @@ fn a_stalled_body_is_a_timeout_and_a_complete_one_is_no_failure() {
         "content-length: 0\r\n\r\n",
     ] {
         let server = RawServer::responding_with(format!("HTTP/1.1 200 OK\r\n{whole}"));
-        let gateway = before(server.address);
+        let gateway = gateway_to(server.address);
         set_passive_checks(&gateway, &json!({"timeouts": 1, "tcp_failures": 1}));
         for _ in 0..3 {
             get_and_close(&gateway);
@@ -293,7 +293,7 @@ fn a_client_that_disconnects_is_no_failure_of_the_target() {
         raw.is_closed();
         let _ = gone.send(());
     });
-    let gateway = before(server.address);
+    let gateway = gateway_to(server.address);
     set_passive_checks(&gateway, &json!({"timeouts": 1, "tcp_failures": 1}));
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
@@ -410,7 +410,7 @@ fn ends_of_probes(kind: &str, serve: impl Fn(&mut Raw) + Send + Sync + 'static) 
         };
         noted.lock().unwrap().push(end);
     });
-    let gateway = before(server.address);
+    let gateway = gateway_to(server.address);
     patch_upstream(&gateway, &active_checks(kind, &json!({})));
     until("probes have ended", || ends.lock().unwrap().len() >= 5);
     ends.lock().unwrap().clone()
@@ -464,7 +464,7 @@ fn bytes_that_arrive_before_a_probe_are_not_its_response() {
         raw.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
         raw.send(b"HTTP/1.1 500 Old\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     });
-    let gateway = before(server.address);
+    let gateway = gateway_to(server.address);
     let mut settings = active_checks("http", &json!({}));
     settings["pointsman"] = json!({"probe": {"reuse_connection": true}});
     patch_upstream(&gateway, &settings);
@@ -478,7 +478,7 @@ fn bytes_that_arrive_before_a_probe_are_not_its_response() {
 fn a_request_with_an_unknown_transfer_coding_is_refused() {
     let (gateway, backend) = {
         let backend = Backend::start("b");
-        (before(backend.address), backend)
+        (gateway_to(backend.address), backend)
     };
     let refused = [
         ("transfer-encoding: gzip, chunked", "501"),
@@ -537,7 +537,7 @@ fn a_response_with_an_unknown_transfer_coding_is_502() {
     ] {
         let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
         let server = RawServer::responding_with(format!("{head}3\r\nabc\r\n0\r\n\r\n"));
-        let gateway = before(server.address);
+        let gateway = gateway_to(server.address);
         gateway.get("/").expect(502);
     }
 }
@@ -547,7 +547,7 @@ fn a_response_with_an_unknown_transfer_coding_is_502() {
 #[test]
 fn a_bare_line_feed_in_trailers_does_not_hide_the_next_request() {
     let backend = Backend::start("b");
-    let gateway = before(backend.address);
+    let gateway = gateway_to(backend.address);
     let second = "GET /second HTTP/1.1\r\nhost: h\r\n\r\n";
     for trailers in [
         "a: b\n\n",
@@ -576,7 +576,7 @@ fn a_bare_line_feed_in_trailers_does_not_hide_the_next_request() {
         raw.send(b"HTTP/1.1 200 OK\r\nx-mark: second\r\ncontent-length: 0\r\n\r\n");
         raw.read_to_end();
     });
-    let gateway = before(server.address);
+    let gateway = gateway_to(server.address);
     for _ in 0..5 {
         let got = get(&gateway, "GET");
         assert!(
@@ -589,7 +589,7 @@ fn a_bare_line_feed_in_trailers_does_not_hide_the_next_request() {
 /// The head that a client receives of a response.
 fn answer_to(head: &str, answer: &str) -> String {
     let server = RawServer::responding_with(answer);
-    let gateway = before(server.address);
+    let gateway = gateway_to(server.address);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(head.as_bytes()).read_until("\r\n\r\n")
 }
@@ -661,7 +661,7 @@ fn an_http_1_0_connection_is_kept_only_for_a_known_length() {
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
     for unknown in [chunked, "HTTP/1.1 200 OK\r\n\r\nhi"] {
         let server = RawServer::responding_with(unknown);
-        let gateway = before(server.address);
+        let gateway = gateway_to(server.address);
         let got = Raw::connect(gateway.proxy)
             .send(old.as_bytes())
             .read_to_end();
@@ -685,7 +685,7 @@ fn the_headers_of_a_response_are_limited_by_their_bytes() {
     };
     for count in [100, 127, 128, 129, 500, 2000] {
         let server = RawServer::responding_with(answer(count));
-        let gateway = before(server.address);
+        let gateway = gateway_to(server.address);
         let got = get_and_close(&gateway);
         assert!(got.starts_with("HTTP/1.1 200 "), "{count}: {got}");
         assert!(got.matches("\r\nx-").count() >= count, "{count}: {got}");
@@ -695,7 +695,7 @@ fn the_headers_of_a_response_are_limited_by_their_bytes() {
         );
     }
     let server = RawServer::responding_with(answer(4000));
-    let gateway = before(server.address);
+    let gateway = gateway_to(server.address);
     gateway.get("/").expect(502);
     gateway.terminate();
     let (_, log) = gateway.wait();

@@ -102,9 +102,9 @@ fn connect_failures_and_timeouts_are_counted_separately() {
     let one = Backend::start("one");
     let (refusing, slow) = (refusing_address(), Backend::start("slow"));
     gateway.balanced(&[(one.address, 1), (refusing, 1), (slow.address, 1)]);
-    let patience = [("read_timeout", "100")];
+    let timeout = [("read_timeout", "100")];
     gateway
-        .admin("PATCH", "/services/u-service", &patience)
+        .admin("PATCH", "/services/u-service", &timeout)
         .expect(200);
     set_passive_checks(&gateway, &json!({"tcp_failures": 2, "timeouts": 2}));
     slow.respond_with(0, 60_000);
@@ -190,22 +190,22 @@ fn health_survives_changes_of_targets_and_settings() {
     };
     let three = Backend::start("one");
     gateway.add_target("u", three.address, 100);
-    stays("another target came");
+    stays("another target is added");
     let path = format!("/upstreams/u/targets/{}", two.address);
     gateway
         .admin("PATCH", &path, &[("weight", "7")])
         .expect(200);
-    stays("its weight changed");
+    stays("the weight changes");
     patch_upstream(&gateway, &json!({"slots": 100, "tags": ["x"]}));
-    stays("its upstream changed");
+    stays("the upstream changes");
     patch_upstream(
         &gateway,
         &json!({"healthchecks": {"passive": {"unhealthy": {"timeouts": 9}}}}),
     );
-    stays("the checks changed");
+    stays("the checks change");
     gateway.admin("DELETE", &path, &[]).expect(204);
     gateway.add_target("u", two.address, 100);
-    stays("it went and came back");
+    stays("the target is deleted and added again");
 }
 
 #[test]
@@ -229,17 +229,21 @@ fn probes_detect_failures_and_recoveries() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
     patch_upstream(&gateway, &active_checks("http", &json!({"timeout": 0.3})));
-    until("probes", || two.probes().len() > 2);
+    until("more probes", || two.probes().len() > 2);
     assert!(has_health(&gateway, two.address, "HEALTHY"));
     // Each kind of failure is found without a request.
     for (status, delay, kind) in [(500, 0, "http_failure"), (0, 60_000, "timeout")] {
         two.respond_with(status, delay);
-        until("down", || has_health(&gateway, two.address, "UNHEALTHY"));
+        until("the target is unhealthy", || {
+            has_health(&gateway, two.address, "UNHEALTHY")
+        });
         let (_, address) = health(&gateway, two.address);
         assert_eq!(address["pointsman"]["last_probe"]["report"], kind);
         assert!((0..4).all(|_| gateway.backend_of("/") == "one"));
         two.respond_normally();
-        until("back", || has_health(&gateway, two.address, "HEALTHY"));
+        until("the target is healthy again", || {
+            has_health(&gateway, two.address, "HEALTHY")
+        });
     }
     // A status that is in neither list is ignored.
     two.respond_with(204, 0);
@@ -249,9 +253,13 @@ fn probes_detect_failures_and_recoveries() {
     assert!(has_health(&gateway, two.address, "HEALTHY"));
     let address = two.address;
     two.kill();
-    until("dead", || has_health(&gateway, address, "UNHEALTHY"));
+    until("the killed target is unhealthy", || {
+        has_health(&gateway, address, "UNHEALTHY")
+    });
     let again = Backend::start_on("two", address);
-    until("alive", || has_health(&gateway, address, "HEALTHY"));
+    until("the restarted target is healthy", || {
+        has_health(&gateway, address, "HEALTHY")
+    });
     // Probes end when the checks are turned off.
     patch_upstream(
         &gateway,
@@ -302,22 +310,26 @@ fn probes_reuse_a_connection_if_configured() {
     let mut settings = active_checks("http", &json!({}));
     settings["pointsman"] = json!({"probe": {"reuse_connection": true}});
     patch_upstream(&gateway, &settings);
-    until("probes", || one.probes().len() > 20);
+    until("more probes", || one.probes().len() > 20);
     assert_eq!(one.connections(), 1);
     one.respond_with(500, 0);
-    until("down", || has_health(&gateway, one.address, "UNHEALTHY"));
+    until("the target is unhealthy", || {
+        has_health(&gateway, one.address, "UNHEALTHY")
+    });
     // Another server takes the address: the connection to the old one is not used for its health.
     let address = one.address;
     one.kill();
-    until("gone", || {
+    until("a refused probe", || {
         health(&gateway, address).1["pointsman"]["last_probe"]["report"] == "tcp_failure"
     });
     let again = Backend::start_on("one", address);
-    until("back", || has_health(&gateway, address, "HEALTHY"));
+    until("the target is healthy again", || {
+        has_health(&gateway, address, "HEALTHY")
+    });
     // A response of status 204 has no length, and the connection is reused after it.
     again.respond_with(204, 0);
     let before = again.probes().len();
-    until("probes", || again.probes().len() > before + 10);
+    until("more probes", || again.probes().len() > before + 10);
     assert_eq!(again.connections(), 1);
     assert!(has_health(&gateway, address, "HEALTHY"));
 }
@@ -330,9 +342,13 @@ fn a_tcp_probe_succeeds_with_a_connection() {
     gateway.balanced(&[(address, 100)]);
     patch_upstream(&gateway, &active_checks("tcp", &json!({})));
     set_health(&gateway, address, "unhealthy");
-    until("connected", || has_health(&gateway, address, "HEALTHY"));
+    until("the open port is healthy", || {
+        has_health(&gateway, address, "HEALTHY")
+    });
     drop(listener);
-    until("refused", || has_health(&gateway, address, "UNHEALTHY"));
+    until("the closed port is unhealthy", || {
+        has_health(&gateway, address, "UNHEALTHY")
+    });
 }
 
 #[test]
@@ -372,11 +388,15 @@ fn a_circuit_closes_after_successful_trials() {
     let address = two.address;
     two.kill();
     let load = Load::start(gateway.proxy, "/", 2);
-    until("open", || has_health(&gateway, address, "UNHEALTHY"));
+    until("the circuit opens", || {
+        has_health(&gateway, address, "UNHEALTHY")
+    });
     load.wait_for(500);
     assert!(has_health(&gateway, address, "UNHEALTHY"), "trials fail");
     let two = Backend::start_on("two", address);
-    until("closed", || has_health(&gateway, address, "HEALTHY"));
+    until("the circuit closes", || {
+        has_health(&gateway, address, "HEALTHY")
+    });
     load.wait_for(100);
     assert_eq!(load.stop().failures, [""; 0]);
     assert!(two.served() > 10);
@@ -409,7 +429,10 @@ fn statuses_are_retried_if_configured() {
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
     two.respond_with(503, 0);
     let statuses: Vec<u16> = (0..4).map(|_| gateway.get("/").status).collect();
-    assert!(statuses.contains(&503), "Kong retries no status");
+    assert!(
+        statuses.contains(&503),
+        "as in Kong, no status is retried by default"
+    );
     let retry = json!({"pointsman": {"retry": {"statuses": [503]}}});
     gateway
         .admin_json("PATCH", "/services/u-service", &retry)
@@ -587,7 +610,7 @@ fn requests_at_a_removed_target_end_after_the_drain_timeout() {
         let mut raw = tunnel(&gateway);
         let hung = std::thread::scope(|scope| {
             let hung = scope.spawn(|| gateway.get("/hang"));
-            until("both are in flight", || in_flight() == 2);
+            until("both requests are in flight", || in_flight() == 2);
             gateway.admin(method, path, &[]).expect(status);
             assert!(raw.is_closed());
             hung.join().unwrap()

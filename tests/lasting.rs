@@ -27,7 +27,7 @@ fn probes_end_with_their_upstream() {
     // No request follows, so the worker does not read the new snapshot.
     gateway.admin("DELETE", "/upstreams/u", &[]).expect(204);
     let (ended, goes_on) = (one.probes().len(), other.probes().len());
-    until("probes of the other", || {
+    until("probes of the other upstream", || {
         other.probes().len() > goes_on + 10
     });
     // One probe may have been in flight.
@@ -42,7 +42,7 @@ fn requests_at_a_deleted_upstream_end_after_the_drain_timeout() {
     patch_upstream(&gateway, &json!({"pointsman": {"drain_timeout": 0.2}}));
     std::thread::scope(|scope| {
         let hung = scope.spawn(|| gateway.get("/hang"));
-        until("in flight", || one.served() == 1);
+        until("the request is in flight", || one.served() == 1);
         gateway.admin("DELETE", "/upstreams/u", &[]).expect(204);
         hung.join().unwrap().expect(503);
     });

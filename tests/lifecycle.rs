@@ -59,7 +59,7 @@ enum Expected {
 struct Writer<'a> {
     gateway: &'a Gateway,
     /// What was acknowledged. A path whose last change was not answered is not in it.
-    facts: BTreeMap<String, Expected>,
+    expectations: BTreeMap<String, Expected>,
 }
 
 impl Writer<'_> {
@@ -69,10 +69,10 @@ impl Writer<'_> {
         method: &str,
         path: &str,
         fields: &[(&str, &str)],
-        facts: &[(String, Expected)],
+        expectations: &[(String, Expected)],
     ) -> Option<()> {
-        for (path, _) in facts {
-            self.facts.remove(path);
+        for (path, _) in expectations {
+            self.expectations.remove(path);
         }
         let expected = match method {
             "POST" => 201,
@@ -81,7 +81,7 @@ impl Writer<'_> {
         };
         let status = self.gateway.try_admin(method, path, fields)?;
         assert_eq!(status, expected, "{method} {path}");
-        self.facts.extend(facts.iter().cloned());
+        self.expectations.extend(expectations.iter().cloned());
         Some(())
     }
 
@@ -144,18 +144,18 @@ fn acknowledged_changes_survive_sigkill() {
     let mut gateway = start();
     for round in 0..50 {
         // Four clients write at the same time; the kill comes at a different moment in each round.
-        let facts = std::thread::scope(|scope| {
+        let expectations = std::thread::scope(|scope| {
             let gateway = &gateway;
             let writers: Vec<_> = (0..4)
                 .map(|number| {
                     scope.spawn(move || {
                         let mut writer = Writer {
                             gateway,
-                            facts: BTreeMap::new(),
+                            expectations: BTreeMap::new(),
                         };
                         let mut names = (0..).map(|n| format!("{round}-{number}-{n}"));
                         while writer.write_rows(&names.next().unwrap()).is_some() {}
-                        writer.facts
+                        writer.expectations
                     })
                 })
                 .collect();
@@ -163,30 +163,30 @@ fn acknowledged_changes_survive_sigkill() {
                 std::thread::yield_now();
             }
             gateway.kill_9();
-            let facts = writers
+            let expectations = writers
                 .into_iter()
                 .flat_map(|writer| writer.join().unwrap());
-            facts.collect::<BTreeMap<String, Expected>>()
+            expectations.collect::<BTreeMap<String, Expected>>()
         });
         drop(gateway);
         // The start reads every row, and checks every key and reference.
         gateway = start();
-        check(&gateway, &facts);
-        all.extend(facts);
+        assert_expectations(&gateway, &expectations);
+        all.extend(expectations);
     }
-    check(&gateway, &all);
+    assert_expectations(&gateway, &all);
     assert!(all.len() > 500, "{}", all.len());
     let gone = all
         .values()
-        .filter(|fact| **fact == Expected::Missing)
+        .filter(|expectation| **expectation == Expected::Missing)
         .count();
     assert!(gone > 50, "{gone}");
 }
 
-fn check(gateway: &Gateway, facts: &BTreeMap<String, Expected>) {
-    for (path, fact) in facts {
+fn assert_expectations(gateway: &Gateway, expectations: &BTreeMap<String, Expected>) {
+    for (path, expectation) in expectations {
         let answer = gateway.admin("GET", path, &[]);
-        match fact {
+        match expectation {
             Expected::Missing => assert_eq!(answer.status, 404, "{path}"),
             Expected::Field(field, value) => {
                 assert_eq!(answer.status, 200, "{path}");

@@ -6,7 +6,7 @@ use crate::harness::{Backend, Gateway, Setup, health, patch_upstream, until};
 use crate::retries::hang;
 
 /// The field `pointsman` of the only address of a target.
-fn known(gateway: &Gateway, backend: &Backend) -> Value {
+fn shown(gateway: &Gateway, backend: &Backend) -> Value {
     health(gateway, backend.address).1["pointsman"].clone()
 }
 
@@ -29,7 +29,7 @@ fn a_connection_over_the_limit_replaces_an_idle_one_of_any_worker() {
     until("both workers need a connection", || {
         let closing = [("connection", "close")];
         gateway.get_with("/", &closing).expect(200);
-        assert!(known(&gateway, &one)["connections"].as_u64().unwrap() <= 1);
+        assert!(shown(&gateway, &one)["connections"].as_u64().unwrap() <= 1);
         one.connections() > 3
     });
     std::thread::scope(|scope| {
@@ -42,7 +42,7 @@ fn a_connection_over_the_limit_replaces_an_idle_one_of_any_worker() {
             });
         }
     });
-    assert_eq!(known(&gateway, &one)["connections"], 1);
+    assert_eq!(shown(&gateway, &one)["connections"], 1);
     // Each request in flight has a connection, so this limits requests as well. A target's own
     // limit wins over that of the upstream.
     std::thread::scope(|scope| {
@@ -77,7 +77,7 @@ fn a_waiting_request_follows_a_changed_limit() {
         hang(scope, &gateway, &[&one]);
         let waiting = scope.spawn(|| gateway.get("/"));
         until("one request waits", || {
-            known(&gateway, &one)["pending"] == 1
+            shown(&gateway, &one)["pending"] == 1
         });
         limits(2);
         waiting.join().unwrap().expect(200);
@@ -100,7 +100,7 @@ fn upstreams_that_share_an_address_have_separate_connections() {
         gateway.get("/").expect(200);
         gateway.get("/other").expect(200);
     }
-    assert_eq!(known(&gateway, &one)["connections"], 1);
+    assert_eq!(shown(&gateway, &one)["connections"], 1);
     assert_eq!(one.connections(), 2);
 }
 
@@ -117,7 +117,7 @@ fn requests_that_wait_for_a_target_are_limited() {
     patch_upstream(&gateway, &json!({"pointsman": {"drain_timeout": 0.01}}));
     let once = gateway.admin_json("PATCH", "/services/u-service", &json!({"retries": 0}));
     once.expect(200);
-    let pending = |backend| known(&gateway, backend)["pending"].as_u64().unwrap();
+    let pending = |backend| shown(&gateway, backend)["pending"].as_u64().unwrap();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             hang(scope, &gateway, &backends.each_ref());

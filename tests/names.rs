@@ -62,7 +62,7 @@ fn every_address_of_a_name_gets_its_share_and_dns_changes_are_followed() {
     assert!(one.served() <= before + 2);
     dns.set("api.test", DnsReply::Addresses(vec![ONE], 0));
     let before = two.served();
-    until("the other one", || one.served() > 100);
+    until("requests at the new address", || one.served() > 100);
     assert_eq!(load.stop().failures, [""; 0]);
     assert!(two.served() >= before);
 }
@@ -88,7 +88,7 @@ fn a_name_that_stops_resolving_keeps_its_addresses() {
             Some(reply) => dns.set("api.test", reply),
             None => dns.remove("api.test"),
         }
-        until("an error", || {
+        until("the failed lookup is shown", || {
             let dns = &health(&gateway)["data"]["dns"];
             dns.as_str().unwrap().starts_with("dns server error")
         });
@@ -116,7 +116,7 @@ fn a_name_that_does_not_resolve_is_served_once_it_does() {
     assert_eq!(refused.json()["reason"], "no_address");
     assert_eq!(health(&gateway)["health"], "DNS_ERROR");
     dns.set("late.test", DnsReply::Addresses(vec![ONE], 60));
-    until("resolved", || gateway.get("/").status == 200);
+    until("the name resolves", || gateway.get("/").status == 200);
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn failed_srv_queries_do_not_fall_back_to_addresses() {
     assert_eq!(gateway.backend_of("/"), "one");
     for reply in [DnsReply::ServerFailure, DnsReply::NoResponse] {
         dns.set_type(name, RecordType::SRV, reply);
-        until("an error", || {
+        until("the failed lookup is shown", || {
             let said = health(&gateway)["data"]["dns"].clone();
             assert_ne!(said, "A");
             said != "SRV"
@@ -300,7 +300,9 @@ fn failed_srv_queries_do_not_fall_back_to_addresses() {
     }
     // An answer without SRV records does fall back to addresses.
     dns.set_type(name, RecordType::SRV, DnsReply::Addresses(vec![], 0));
-    until("addresses", || health(&gateway)["data"]["dns"] == "A");
+    until("the lookup of addresses is shown", || {
+        health(&gateway)["data"]["dns"] == "A"
+    });
     assert_eq!(gateway.backend_of("/"), "other");
 }
 
@@ -320,7 +322,9 @@ fn a_name_without_dns_responses_delays_no_other_name() {
     until("a lookup begins", || dns.queries("dead.test") > begun);
     let begun = dns.queries("dead.test");
     dns.set("live.test", DnsReply::Addresses(vec![TWO], 0));
-    until("the change", || gateway.backend_of("/") == "two");
+    until("requests at the changed address", || {
+        gateway.backend_of("/") == "two"
+    });
     assert!(dns.queries("dead.test") < begun + 4);
 }
 
@@ -343,7 +347,7 @@ fn a_probe_follows_the_name_in_a_service_record() {
         .expect(200);
     target(&gateway, "_http._tcp.test:1");
     let probed = |host: &str| one.probes().iter().any(|probe| probe.contains(host));
-    until("the old name", || probed("old.test"));
+    until("a probe with the old name", || probed("old.test"));
     dns.set("_http._tcp.test", at("new.test."));
-    until("the new name", || probed("new.test"));
+    until("a probe with the new name", || probed("new.test"));
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{Backend, Gateway};
 
 /// A gateway with three backends whose upstream `u` uses `prefix-affinity`.
-fn balanced() -> (Gateway, [Backend; 3]) {
+fn with_backends() -> (Gateway, [Backend; 3]) {
     let gateway = Gateway::start();
     let backends = ["a", "b", "c"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
@@ -25,7 +25,7 @@ fn usage(gateway: &Gateway) -> Value {
 }
 
 /// The backend that answers a prompt.
-fn ask(gateway: &Gateway, prompt: &str) -> String {
+fn answering_backend(gateway: &Gateway, prompt: &str) -> String {
     let document = json!({"model": "small", "stream": false, "prompt": prompt, "max_tokens": 16});
     let body = Some(("application/json", document.to_string().into_bytes()));
     let answer = gateway.send(gateway.proxy, "POST", "/v1/completions", &[], body);
@@ -36,7 +36,7 @@ fn ask(gateway: &Gateway, prompt: &str) -> String {
 }
 
 /// A system prompt that differs from those of other numbers from the first block on.
-fn system(number: usize) -> String {
+fn system_prompt(number: usize) -> String {
     format!("You are assistant {number}. ") + &"Be brief, and say what you do not know. ".repeat(20)
 }
 
@@ -58,7 +58,7 @@ fn conversations(mut turn: impl FnMut(usize, usize) -> String) -> BTreeMap<Strin
 
 #[test]
 fn paths_with_a_common_prefix_have_one_target() {
-    let (gateway, _backends) = balanced();
+    let (gateway, _backends) = with_backends();
     conversations(|number, turn| gateway.backend_of(&format!("/{number}/part/{turn}?v=1")));
     let usage = usage(&gateway);
     assert_eq!(usage["host_choices"], 0, "{usage}");
@@ -66,10 +66,10 @@ fn paths_with_a_common_prefix_have_one_target() {
 
 #[test]
 fn a_conversation_keeps_the_target_that_knows_its_prefix() {
-    let (gateway, _backends) = balanced();
+    let (gateway, _backends) = with_backends();
     let turn = |number: usize, turn: usize| {
         let said = "What is that? It is something. ".repeat(4 * turn);
-        ask(&gateway, &(system(number) + &said))
+        answering_backend(&gateway, &(system_prompt(number) + &said))
     };
     conversations(turn);
     let usage = usage(&gateway);
@@ -78,10 +78,10 @@ fn a_conversation_keeps_the_target_that_knows_its_prefix() {
 
 #[test]
 fn a_target_that_reports_a_queue_is_avoided() {
-    let (gateway, backends) = balanced();
-    let prompt = |turn: usize| system(1) + &"And then? ".repeat(turn);
-    let first = ask(&gateway, &prompt(0));
-    assert!((0..5).all(|turn| ask(&gateway, &prompt(turn)) == first));
+    let (gateway, backends) = with_backends();
+    let prompt = |turn: usize| system_prompt(1) + &"And then? ".repeat(turn);
+    let first = answering_backend(&gateway, &prompt(0));
+    assert!((0..5).all(|turn| answering_backend(&gateway, &prompt(turn)) == first));
     let busy = backends.iter().zip(["a", "b", "c"]);
     let (busy, _) = busy.into_iter().find(|(_, name)| *name == first).unwrap();
     let report = |queue: u32| {
@@ -92,8 +92,10 @@ fn a_target_that_reports_a_queue_is_avoided() {
     };
     report(50);
     // The report is known after the response that carries it.
-    assert_eq!(ask(&gateway, &prompt(1)), first);
-    let places: Vec<String> = (0..10).map(|turn| ask(&gateway, &prompt(turn))).collect();
+    assert_eq!(answering_backend(&gateway, &prompt(1)), first);
+    let places: Vec<String> = (0..10)
+        .map(|turn| answering_backend(&gateway, &prompt(turn)))
+        .collect();
     assert!(places.iter().all(|place| *place != first), "{places:?}");
     // All turns go to one other backend, which now has the prefix.
     assert!(places.iter().all(|place| *place == places[0]), "{places:?}");

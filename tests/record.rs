@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, Load, guest};
 
-fn balanced(algorithm: &str) -> (Gateway, Vec<Backend>) {
+fn with_backends(algorithm: &str) -> (Gateway, Vec<Backend>) {
     let gateway = Gateway::start();
     let backends: Vec<Backend> = ["a", "b", "c"].map(Backend::start).into();
     let targets: Vec<_> = backends.iter().map(|b| (b.address, 100)).collect();
@@ -65,7 +65,7 @@ fn replayed(trace: &Path, more: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn kept(folder: &tempfile::TempDir, name: &str, trace: &[u8]) -> PathBuf {
+fn write_file(folder: &tempfile::TempDir, name: &str, trace: &[u8]) -> PathBuf {
     let path = folder.path().join(name);
     std::fs::write(&path, trace).unwrap();
     path
@@ -75,7 +75,7 @@ fn kept(folder: &tempfile::TempDir, name: &str, trace: &[u8]) -> PathBuf {
 fn replay_repeats_the_picks_of_the_recorded_balancer() {
     let folder = tempfile::tempdir().unwrap();
     // One reads no load, one is told of changes, two look at single endpoints, one gets columns.
-    let (gateway, _backends) = balanced("round-robin");
+    let (gateway, _backends) = with_backends("round-robin");
     gateway
         .upload("columns", guest("least-in-flight"))
         .expect(201);
@@ -99,7 +99,7 @@ fn replay_repeats_the_picks_of_the_recorded_balancer() {
             let gone = format!("/upstreams/u/targets/{}", extra.address);
             gateway.admin("DELETE", &gone, &[]).expect(204);
         });
-        let path = kept(&folder, algorithm, &trace);
+        let path = write_file(&folder, algorithm, &trace);
         let document = replayed(&path, &[]);
         let (asked, same) = (
             &document["replayed"]["asked"],
@@ -156,7 +156,7 @@ fn contains(trace: &[u8], text: &str) -> bool {
 #[test]
 fn replay_repeats_the_picks_of_a_balancer_that_reads_recorded_facts() {
     let folder = tempfile::tempdir().unwrap();
-    let (gateway, _backends) = balanced("round-robin");
+    let (gateway, _backends) = with_backends("round-robin");
     for (name, fact, other) in [
         ("reads-body", "s3cr3t", "t0k3n"),
         ("asks", "t0k3n", "s3cr3t"),
@@ -169,8 +169,8 @@ fn replay_repeats_the_picks_of_a_balancer_that_reads_recorded_facts() {
         // The trace has the facts that the balancer read, and no others.
         assert!(trace.starts_with(b"PMTRACE2"));
         assert!(contains(&trace, fact) && !contains(&trace, other), "{name}");
-        let path = kept(&folder, name, &trace);
-        let component = kept(&folder, &format!("{name}.wasm"), &guest(name));
+        let path = write_file(&folder, name, &trace);
+        let component = write_file(&folder, &format!("{name}.wasm"), &guest(name));
         let document = replayed(&path, &["-b", component.to_str().unwrap()]);
         let rerun = &document["replayed"];
         assert!(rerun["asked"].as_u64() > Some(100), "{document}");
@@ -184,7 +184,7 @@ fn replay_repeats_the_picks_of_a_balancer_that_reads_recorded_facts() {
         );
         // A balancer that reads other facts gets none, and so picks the first position.
         let theirs = if name == "asks" { "reads-body" } else { "asks" };
-        let component = kept(&folder, "other.wasm", &guest(theirs));
+        let component = write_file(&folder, "other.wasm", &guest(theirs));
         let document = replayed(&path, &["-b", component.to_str().unwrap()]);
         let agreement = document["agreement"][0].as_f64().unwrap();
         assert!((0.1..0.7).contains(&agreement), "{name}: {agreement}");
@@ -194,7 +194,7 @@ fn replay_repeats_the_picks_of_a_balancer_that_reads_recorded_facts() {
 #[test]
 fn facts_are_recorded_only_on_request() {
     let folder = tempfile::tempdir().unwrap();
-    let (gateway, _backends) = balanced("round-robin");
+    let (gateway, _backends) = with_backends("round-robin");
     let refused = gateway.admin("POST", "/upstreams/u/record?facts=some", &[]);
     assert!(refused.expect(400).text().contains("facts"));
     gateway.upload("asks", guest("asks")).expect(201);
@@ -204,7 +204,7 @@ fn facts_are_recorded_only_on_request() {
     let trace = record_requests(&gateway, "");
     assert!(trace.starts_with(b"PMTRACE1"));
     assert!(!contains(&trace, "t0k3n") && !contains(&trace, "/a/b"));
-    let path = kept(&folder, "trace", &trace);
+    let path = write_file(&folder, "trace", &trace);
     let document = replayed(&path, &[]);
     assert!(document["replayed"]["same"].as_u64() < document["replayed"]["asked"].as_u64());
     let table = replay(&[path.to_str().unwrap()]);
@@ -214,7 +214,7 @@ fn facts_are_recorded_only_on_request() {
 
 #[test]
 fn too_large_facts_end_the_recording_and_cost_no_request() {
-    let (gateway, _backends) = balanced("round-robin");
+    let (gateway, _backends) = with_backends("round-robin");
     gateway
         .upload("asks-too-much", guest("asks-too-much"))
         .expect(201);
@@ -243,11 +243,11 @@ fn too_large_facts_end_the_recording_and_cost_no_request() {
 #[test]
 fn replay_compares_balancers_on_the_same_requests() {
     let folder = tempfile::tempdir().unwrap();
-    let (gateway, backends) = balanced("random");
+    let (gateway, backends) = with_backends("random");
     // One of the three backends is slow.
     backends[2].respond_with(0, 30);
     let trace = record(&gateway, |_| {});
-    let path = kept(&folder, "trace", &trace);
+    let path = write_file(&folder, "trace", &trace);
     let out = folder.path().join("out");
     let balancers = ["-b", "round-robin", "-b", "random", "-b", "latency"];
     let arguments = [&balancers[..], &["--out", out.to_str().unwrap()]].concat();
@@ -278,7 +278,7 @@ fn replay_compares_balancers_on_the_same_requests() {
 
 #[test]
 fn recordings_of_an_upstream_exclude_each_other() {
-    let (gateway, _backends) = balanced("round-robin");
+    let (gateway, _backends) = with_backends("round-robin");
     gateway
         .admin("POST", "/upstreams/unknown/record", &[])
         .expect(404);
@@ -301,7 +301,7 @@ fn recordings_of_an_upstream_exclude_each_other() {
 #[test]
 fn the_command_writes_a_trace_that_can_be_replayed() {
     let folder = tempfile::tempdir().unwrap();
-    let (gateway, _backends) = balanced("round-robin");
+    let (gateway, _backends) = with_backends("round-robin");
     let path = folder.path().join("u.trace");
     let record = |upstream: &str| {
         Command::new(env!("CARGO_BIN_EXE_pointsman"))
@@ -344,7 +344,7 @@ fn the_command_writes_a_trace_that_can_be_replayed() {
 #[test]
 fn a_file_that_is_not_a_trace_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let path = kept(&folder, "none", b"PMTRACE0");
+    let path = write_file(&folder, "none", b"PMTRACE0");
     let output = replay(&[path.to_str().unwrap()]);
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();

@@ -337,10 +337,10 @@ fn slow_targets_are_ejected_up_to_the_maximum_percentage() {
     };
     patch_upstream(&gateway, &outliers(20));
     // Only the slowest target is ejected, also after more intervals.
-    until("one", || ejected().contains(&true));
+    until("a target is ejected", || ejected().contains(&true));
     load.wait_for(100);
     assert_eq!(ejected(), [false, true, false, false, false, false]);
     patch_upstream(&gateway, &outliers(40));
-    until("two", || ejected()[..2] == [true, true]);
+    until("two targets are ejected", || ejected()[..2] == [true, true]);
     assert_eq!(load.stop().failures, [""; 0]);
 }

@@ -28,7 +28,7 @@ fn report(gateway: &Gateway) -> Value {
 }
 
 /// The report, once a condition holds for it.
-fn when(gateway: &Gateway, holds: impl Fn(&Value) -> bool) -> Value {
+fn report_when(gateway: &Gateway, holds: impl Fn(&Value) -> bool) -> Value {
     loop {
         let report = report(gateway);
         if holds(&report) {
@@ -39,9 +39,9 @@ fn when(gateway: &Gateway, holds: impl Fn(&Value) -> bool) -> Value {
 }
 
 /// The report, once no pick waits to be compared.
-fn settled(gateway: &Gateway) -> Value {
+fn complete_report(gateway: &Gateway) -> Value {
     let number = |report: &Value, name: &str| report[name].as_u64().unwrap();
-    when(gateway, |report| {
+    report_when(gateway, |report| {
         let done = ["compared", "unanswered", "dropped"].map(|name| number(report, name));
         done.iter().sum::<u64>() == number(report, "sampled")
     })
@@ -54,7 +54,7 @@ fn round_robin_agrees_with_itself() {
     assert_eq!(report(&gateway)["agreement"], Value::Null);
     // Fewer picks than the queue holds, so that none is dropped.
     assert_eq!(Load::run(gateway.proxy, "/", 4, 150).failures, [""; 0]);
-    let report = settled(&gateway);
+    let report = complete_report(&gateway);
     assert_eq!(report["compared"], 600, "{report}");
     assert_eq!(report["agreement"], 1.0, "{report}");
     assert_eq!(report["faults"]["trap"], 0);
@@ -87,7 +87,7 @@ fn a_random_shadow_differs_from_round_robin_and_does_not_affect_it() {
     shadow(&gateway, json!({"balancer": "random"}));
     let tally = Load::run(gateway.proxy, "/", 4, 150);
     assert_eq!(tally.by_backend.values().collect::<Vec<_>>(), [&200; 3]);
-    let report = settled(&gateway);
+    let report = complete_report(&gateway);
     // A third, within seven standard deviations.
     let agreement = report["agreement"].as_f64().unwrap();
     assert!((0.2..0.47).contains(&agreement), "{report}");
@@ -107,7 +107,7 @@ fn a_shadow_sees_the_load_that_the_first_balancer_saw() {
     for round in 1..=20 {
         // The request is still in flight when it is compared.
         gateway.backend_of("/delay/20");
-        when(&gateway, |report| report["compared"] == round);
+        report_when(&gateway, |report| report["compared"] == round);
     }
     let report = report(&gateway);
     assert_eq!(report["agreement"], 1.0, "{report}");
@@ -123,7 +123,7 @@ fn a_shadow_that_reads_latencies_prefers_quick_targets() {
     for _ in 0..30 {
         gateway.backend_of("/");
     }
-    let report = settled(&gateway);
+    let report = complete_report(&gateway);
     let difference = report["difference"]["latency_us"].as_f64().unwrap();
     assert!(difference < -5_000.0, "{report}");
     let slow = backends[2].address.to_string();
@@ -159,7 +159,7 @@ fn no_faulty_shadow_costs_a_request_or_a_pick() {
         let load = Load::start(gateway.proxy, "/", 3);
         shadow(&gateway, json!({"balancer": name}));
         load.wait_for(100);
-        let report = when(&gateway, |report| {
+        let report = report_when(&gateway, |report| {
             let more = |number: &Value| number.as_u64() > Some(0);
             more(&report["faults"][kind]) && more(&report["unanswered"])
         });
@@ -188,10 +188,10 @@ fn a_shadow_is_added_changed_and_removed_without_a_restart() {
 
     let load = Load::start(gateway.proxy, "/", 2);
     shadow(&gateway, json!({"balancer": "random"}));
-    when(&gateway, |report| report["compared"].as_u64() > Some(50));
+    report_when(&gateway, |report| report["compared"].as_u64() > Some(50));
     load.stop();
     // A change of an unrelated field keeps the report.
-    let before = settled(&gateway);
+    let before = complete_report(&gateway);
     gateway
         .admin("PATCH", "/upstreams/u", &[("tags[]", "t")])
         .expect(200);
@@ -201,7 +201,7 @@ fn a_shadow_is_added_changed_and_removed_without_a_restart() {
     shadow(&gateway, json!({"sample_percent": 50}));
     assert_eq!(report(&gateway)["sampled"], 0);
     Load::run(gateway.proxy, "/", 4, 100);
-    let half = settled(&gateway);
+    let half = complete_report(&gateway);
     // Ten standard deviations to each side.
     assert!(
         (100..300).contains(&half["sampled"].as_u64().unwrap()),
@@ -288,7 +288,7 @@ fn a_version_used_by_a_shadow_cannot_be_deleted() {
     let pinned = &stored["pointsman"]["shadow"]["version"];
     assert_eq!(*pinned, added["digest"], "{stored}");
     gateway.backend_of("/");
-    assert_eq!(settled(&gateway)["compared"], 1);
+    assert_eq!(complete_report(&gateway)["compared"], 1);
 
     let path = format!("{versions}/{}", added["id"].as_str().unwrap());
     gateway.admin("DELETE", &path, &[]).expect(400);

@@ -112,7 +112,7 @@ fn holds_after_a_restart(gateway: Gateway, setup: impl Fn(&Path) -> Setup) {
 }
 
 /// A temporary folder, and a gateway with a backend whose data folder is in it.
-fn served(setup: impl Fn(&Path) -> Setup) -> (TempDir, Gateway, Backend) {
+fn start_gateway(setup: impl Fn(&Path) -> Setup) -> (TempDir, Gateway, Backend) {
     let folder = tempfile::tempdir().unwrap();
     let gateway = setup(&folder.path().join("data")).start();
     let backend = Backend::start("one");
@@ -132,7 +132,7 @@ fn limit(gateway: &Gateway, resource: Resource, most: Option<u64>) {
 
 #[test]
 fn changes_are_refused_while_the_store_file_cannot_grow() {
-    let (_folder, gateway, _backend) = served(Setup::with_data);
+    let (_folder, gateway, _backend) = start_gateway(Setup::with_data);
     let log = gateway.data_dir.join("entities").join("db");
     let length = fs::metadata(log).unwrap().len();
     limit(&gateway, Resource::Fsize, Some(length));
@@ -147,7 +147,7 @@ fn changes_are_refused_while_the_store_file_cannot_grow() {
 
 #[test]
 fn changes_are_refused_while_there_are_no_descriptors() {
-    let (_folder, gateway, _backend) = served(Setup::with_data);
+    let (_folder, gateway, _backend) = start_gateway(Setup::with_data);
     // The connections that these requests open are kept.
     get(&gateway, "/status");
     gateway.get("/").expect(200);
@@ -188,7 +188,7 @@ impl NoRights {
 
 #[test]
 fn a_write_that_fails_halfway_is_undone() {
-    let (_folder, gateway, _backend) = served(Setup::with_data);
+    let (_folder, gateway, _backend) = start_gateway(Setup::with_data);
     create_large(&gateway, "first").expect(201);
     let rights = NoRights::take(&gateway.data_dir);
     create_large(&gateway, "large").expect(503);
@@ -205,7 +205,7 @@ fn changes_are_refused_while_the_folder_is_not_writable() {
         // Root may write everywhere; the test before this one covers it by `NoRights`.
         return;
     }
-    let (_folder, gateway, _backend) = served(Setup::with_data);
+    let (_folder, gateway, _backend) = start_gateway(Setup::with_data);
     let files = gateway.data_dir.join("entities").join("blobs");
     let mode = |mode| {
         use std::os::unix::fs::PermissionsExt;
@@ -220,7 +220,7 @@ fn changes_are_refused_while_the_folder_is_not_writable() {
 
 #[test]
 fn a_missing_data_folder_is_noticed_without_a_change() {
-    let (_folder, gateway, _backend) = served(Setup::with_data);
+    let (_folder, gateway, _backend) = start_gateway(Setup::with_data);
     let aside = gateway.data_dir.with_extension("aside");
     fs::rename(&gateway.data_dir, &aside).unwrap();
     let reason = "was deleted or replaced while the gateway was running";
@@ -378,7 +378,7 @@ fn key(collection: &str, id: &str) -> Vec<u8> {
 
 #[test]
 fn an_unreadable_row_is_set_aside_alone() {
-    let (_folder, mut gateway, _backend) = served(Setup::with_data);
+    let (_folder, mut gateway, _backend) = start_gateway(Setup::with_data);
     create(&gateway, "good").expect(201);
     let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
     for bad in [&*deep, "{"] {
@@ -422,7 +422,7 @@ fn an_unreadable_row_is_set_aside_alone() {
 
 #[test]
 fn a_row_of_any_kind_can_be_set_aside() {
-    let (_folder, gateway, backend) = served(Setup::with_data);
+    let (_folder, gateway, backend) = start_gateway(Setup::with_data);
     gateway.upload("mine", guest("first")).expect(201);
     let rows = |gateway: &Gateway, path: &str| {
         let listed = get(gateway, path);
@@ -489,7 +489,7 @@ fn a_row_of_any_kind_can_be_set_aside() {
 
 #[test]
 fn a_schema_nested_too_deeply_to_be_stored_is_refused() {
-    let (_folder, gateway, _backend) = served(Setup::with_data);
+    let (_folder, gateway, _backend) = start_gateway(Setup::with_data);
     gateway.upload("deep", guest("deep-schema")).expect(400);
     gateway.upload("mine", guest("first")).expect(201);
     let versions = "/balancers/mine/versions";
@@ -501,7 +501,9 @@ fn a_schema_nested_too_deeply_to_be_stored_is_refused() {
             // The check runs after the answer.
             let id = answer.json()["id"].as_str().unwrap().to_owned();
             let path = format!("{versions}/{id}");
-            until("checked", || get(&gateway, &path)["state"] == "failed");
+            until("the check has failed", || {
+                get(&gateway, &path)["state"] == "failed"
+            });
         } else {
             answer.expect(400);
         }
@@ -514,7 +516,7 @@ fn a_schema_nested_too_deeply_to_be_stored_is_refused() {
 #[test]
 fn every_change_is_logged_in_one_line() {
     let plain = |folder: &Path| Setup::with_data(folder).env("NO_COLOR", 1);
-    let (_folder, gateway, backend) = served(plain);
+    let (_folder, gateway, backend) = start_gateway(plain);
     let id = create(&gateway, "s").expect(201).json()["id"].clone();
     let id = id.as_str().unwrap();
     gateway
@@ -609,7 +611,7 @@ fn every_change_is_logged_in_one_line() {
 
 #[test]
 fn the_figures_of_an_ended_canary_can_be_read() {
-    let (folder, gateway, backend) = served(Setup::with_data);
+    let (folder, gateway, backend) = start_gateway(Setup::with_data);
     gateway.upload("mine", guest("lightest")).expect(201);
     let algorithm = [("algorithm", "mine")];
     gateway
@@ -628,7 +630,7 @@ fn the_figures_of_an_ended_canary_can_be_read() {
         for _ in 0..10 {
             gateway.get("/");
         }
-        until("reported", || {
+        until("the requests are counted", || {
             get(&gateway, &canary)["figures"]["canary"]["requests"] == 10
         });
     };
@@ -652,7 +654,7 @@ fn the_figures_of_an_ended_canary_can_be_read() {
     // A canary ended by a bound.
     backend.respond_with(500, 0);
     begin(&json!({"share_percent": 100, "max_error_percent": 50, "min_requests": 10}));
-    until("returned", || {
+    until("the canary has returned", || {
         let mine = gateway.admin("GET", "/balancers?size=1000", &[]).text();
         mine.contains("\"state\":\"returned\"")
     });

@@ -537,7 +537,10 @@ fn plots_are_labelled_and_legible() {
         let title = texts.iter().find(|(_, _, text)| text.contains("my-fleet"));
         assert!(title.unwrap().2.ends_with("my-fleet, load 40 to 80 %"));
         assert!(has("first") && has("least-connections"), "{texts:?}");
-        assert!(!svg.contains(&mine), "a name with its folder is not short");
+        assert!(
+            !svg.contains(&mine),
+            "a component is named without its folder"
+        );
         assert!(!svg.contains("#F0E442"), "yellow cannot be seen on white");
     }
     // The legend is to the right of the last label of the time axis.
