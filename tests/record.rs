@@ -216,13 +216,13 @@ fn facts_are_recorded_only_on_request() {
 fn too_large_facts_end_the_recording_and_cost_no_request() {
     let (gateway, _backends) = with_backends("round-robin");
     gateway
-        .upload("asks-too-much", guest("asks-too-much"))
+        .upload("reads-long-headers", guest("reads-long-headers"))
         .expect(201);
     gateway
         .admin_json(
             "PATCH",
             "/upstreams/u",
-            &json!({"algorithm": "asks-too-much"}),
+            &json!({"algorithm": "reads-long-headers"}),
         )
         .expect(200);
     let url = format!(
@@ -235,7 +235,7 @@ fn too_large_facts_end_the_recording_and_cost_no_request() {
     let trace = answer.body_mut().read_to_vec().unwrap();
     assert!(trace.starts_with(b"PMTRACE2"));
     gateway.get("/").expect(200);
-    let shown = gateway.admin("GET", "/balancers/asks-too-much", &[]);
+    let shown = gateway.admin("GET", "/balancers/reads-long-headers", &[]);
     let usage = &shown.expect(200).json()["usage"]["u"];
     assert_eq!(usage["host_choices"], 0, "{usage}");
 }

@@ -364,9 +364,9 @@ fn targets_and_health_show_the_ids_that_balancers_see() {
 #[test]
 fn simulation_and_check_give_endpoints_the_ids_of_a_gateway() {
     let fleet = Fleet::new();
-    let prefers = fleet.guest("prefers");
-    let by_label = format!(r#"{prefers}={{"prefer":"${{big}}"}}"#);
-    let by_id = format!(r#"{prefers}={{"prefer":"00000000000000ff"}}"#);
+    let component = fleet.guest("picks-configured-id");
+    let by_label = format!(r#"{component}={{"prefer":"${{big}}"}}"#);
+    let by_id = format!(r#"{component}={{"prefer":"00000000000000ff"}}"#);
     let document = fleet.simulate(&["-b", &by_label, "-b", &by_id, "-b", "random"]);
     for (outcome, target) in [(0, 0), (1, 1)] {
         let targets = document["outcomes"][outcome]["targets"].as_array().unwrap();
@@ -390,7 +390,7 @@ fn simulation_and_check_give_endpoints_the_ids_of_a_gateway() {
     let list = gateway.admin("GET", "/upstreams/u/targets", &[]).json();
     let big = &document["outcomes"][0]["targets"][0]["id"];
     assert_eq!(list["pointsman"]["endpoints"][0]["id"], *big);
-    let unknown = format!(r#"{prefers}={{"prefer":"${{huge}}"}}"#);
+    let unknown = format!(r#"{component}={{"prefer":"${{huge}}"}}"#);
     let said = error_of(&["simulate", &fleet.file, "-b", &unknown, "-b", "p2c"]);
     assert!(
         said.contains("huge") && said.contains("big, small"),
@@ -398,7 +398,7 @@ fn simulation_and_check_give_endpoints_the_ids_of_a_gateway() {
     );
 
     let check = |arguments: &[&str]| {
-        let fixed = ["plugin", "check", &prefers, "--format", "json"];
+        let fixed = ["plugin", "check", &component, "--format", "json"];
         let output = pointsman(&[&fixed, arguments].concat());
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let checks = report["checks"].as_array().unwrap().iter();

@@ -1,5 +1,5 @@
-//! Picks the position that the header `x-position` names, 0 without one, and says all that it can know of the
-//! request.
+//! Picks the position that the header `x-position` names, 0 without one, and logs all facts that it
+//! can read of the request.
 
 use guest_sdk::{Balancer, Endpoints, Request, facts, info};
 

@@ -1,4 +1,4 @@
-//! Describes its settings by something that is no JSON.
+//! Describes its settings by text that is not JSON.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

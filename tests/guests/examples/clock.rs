@@ -1,5 +1,5 @@
-//! Picks by the clocks of the machine, which a balancer has no business to read: two instances answer
-//! alike only if the host shows both the same time.
+//! Picks by the clocks of the machine, which a balancer must not see: two instances make the same
+//! picks only if the host shows both the same time.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

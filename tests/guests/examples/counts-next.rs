@@ -1,4 +1,5 @@
-//! The next version of `counts`: it has a setting, saves in another form, and understands both.
+//! The next version of `counts`: it has a setting, saves its state in another form, and restores
+//! both.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 
@@ -25,7 +26,7 @@ impl Balancer for Counts {
     fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
         self.picks = match saved.split_first() {
             Some((1, picks)) => {
-                let picks = picks.try_into().map_err(|_| "this is no number")?;
+                let picks = picks.try_into().map_err(|_| "this is not a number")?;
                 u64::from_le_bytes(picks)
             }
             Some((2, picks)) => {

@@ -1,4 +1,4 @@
-//! Takes turns by the number of its picks, which it hands over.
+//! Takes turns by the number of its picks, which is the state that it saves.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 
@@ -22,7 +22,7 @@ impl Balancer for Counts {
         let Some((1, picks)) = saved.split_first() else {
             return Err("this is not of version 1".into());
         };
-        let picks = picks.try_into().map_err(|_| "this is no number")?;
+        let picks = picks.try_into().map_err(|_| "this is not a number")?;
         self.picks = u64::from_le_bytes(picks);
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Computes for `steps` steps at each `every`th pick behind the first `after` ones, and picks the first
-//! endpoint: a step is about a nanosecond.
+//! Computes for `steps` steps at each `every`th pick behind the first `after` ones, and picks the
+//! first endpoint: a step is about a nanosecond.
 
 use std::hint::black_box;
 

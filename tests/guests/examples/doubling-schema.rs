@@ -1,5 +1,5 @@
-//! Describes its settings by a schema of less than a kilobyte that is 2^25 schemas once its references are
-//! followed.
+//! Describes its settings by a schema of less than a kilobyte that is 2^25 schemas once its
+//! references are followed.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

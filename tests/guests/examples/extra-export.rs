@@ -1,7 +1,7 @@
-//! A balancer of the future: beside `policy`, which it exports through the SDK, it exports an
-//! interface that no gateway of today calls. It must load and pick as any other.
+//! A balancer of a later version: beside `policy`, which it exports through the SDK, it exports an
+//! interface that this gateway does not call. It must load and pick as any other.
 //!
-//! It is also the proof that a plugin can be linked from two worlds, the SDK's and one more, which is
+//! It also shows that a plugin can be linked from two worlds, the SDK's and one more, which is
 //! how later interfaces reach plugins (wit/README.md).
 
 use guest_sdk::{Balancer, Endpoints, Request};

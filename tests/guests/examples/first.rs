@@ -1,4 +1,4 @@
-//! Picks the first endpoint, always: a switch to it can be seen at once.
+//! Always picks the first endpoint, so that a switch to it shows at once.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

@@ -23,7 +23,7 @@ impl Balancer for HandsOverBadly {
 
     fn save(&self) -> Vec<u8> {
         let does = |what| self.config.contains(what);
-        assert!(!does("panics-in-save"), "as it was told to");
+        assert!(!does("panics-in-save"), "as configured");
         while does("loops-in-save") {
             black_box(());
         }
@@ -40,7 +40,7 @@ impl Balancer for HandsOverBadly {
 
     fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
         let does = |what| self.config.contains(what);
-        assert!(!does("panics-in-restore"), "as it was told to");
+        assert!(!does("panics-in-restore"), "as configured");
         while does("loops-in-restore") {
             black_box(());
         }

@@ -1,6 +1,6 @@
 //! Picks by the order in which a hash map yields its keys, which depends on the seed that the
-//! standard library asks the host for: two instances answer alike only if the host gives them the
-//! same seed.
+//! standard library asks the host for: two instances make the same picks only if the host gives
+//! them the same seed.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Picks the endpoint of the greatest weight, the first of several: where it sends a request tells that it
-//! was asked.
+//! Picks the endpoint of the greatest weight, the first of several: the target of a request shows
+//! that this balancer made the pick.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

@@ -1,4 +1,4 @@
-//! Computes or holds memory, as much as its settings say, and picks the first endpoint.
+//! Computes or holds memory, as much as configured, and picks the first endpoint.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! Looks at the load of an endpoint that is not there.
+//! Reads the load of a position outside of the table.
 
 use guest_sdk::{Balancer, Column, Endpoints, Request};
 

@@ -1,4 +1,4 @@
-//! Never comes back from `configure`.
+//! Never returns from `configure`.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

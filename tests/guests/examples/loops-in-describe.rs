@@ -1,4 +1,4 @@
-//! Never comes back from `describe`, so that its check takes as long as it may. The SDK describes a
+//! Never returns from `describe`, so that its check takes as long as the limit. The SDK describes a
 //! balancer by itself, so this one is written on the bare bindings.
 
 wit_bindgen::generate!({ path: "../../wit", world: "balancer" });

@@ -1,4 +1,4 @@
-//! Never comes back from a pick.
+//! Never returns from a pick.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

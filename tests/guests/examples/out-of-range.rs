@@ -1,4 +1,4 @@
-//! Picks the position just past the end of the table, always.
+//! Picks the position just past the end of the table.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

@@ -1,5 +1,5 @@
 //! Calls itself without end in each pick. What is done with the inner call's answer depends on the
-//! order, so that no optimiser can make a loop of it.
+//! order, so that no optimiser can turn it into a loop.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 
@@ -13,7 +13,7 @@ impl Balancer for OverflowsStack {
 }
 
 fn deeper(seed: u64) -> u64 {
-    // From an odd number in steps of two, zero is never met.
+    // An odd number in steps of two is never 0.
     if seed == 0 {
         return 1;
     }

@@ -1,4 +1,4 @@
-//! Writes a lot to standard error on each pick, and then panics.
+//! Writes much text to standard error on each pick, and then panics.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 
@@ -7,7 +7,7 @@ struct PanicsAfterMuch;
 
 impl Balancer for PanicsAfterMuch {
     fn pick(&mut self, request: &Request, _endpoints: &Endpoints) -> Option<usize> {
-        eprintln!("{}", "what nobody has to know, ".repeat(400));
+        eprintln!("{}", "some text of no interest, ".repeat(400));
         panic!("what went wrong in the end: {}", request.attempt)
     }
 }

@@ -1,4 +1,5 @@
-//! Describes a setting by a regular expression that backtracks for ever on some texts.
+//! Describes a setting by a regular expression on which a backtracking engine takes exponential
+//! time for some texts.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

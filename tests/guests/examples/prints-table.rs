@@ -1,4 +1,4 @@
-//! Prints a line for each table that it is told of, and none for a pick.
+//! Prints a line for each table of endpoints that it gets, and none for a pick.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

@@ -1,4 +1,4 @@
-//! Says 1,000 lines on each pick, the first of half a mebibyte, and picks the first endpoint.
+//! Logs 1,000 lines on each pick, the first of half a mebibyte, and picks the first endpoint.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

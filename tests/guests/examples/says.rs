@@ -1,4 +1,4 @@
-//! Says a line of each level when it begins, and picks the first endpoint.
+//! Logs a line of each level when it gets a table of endpoints, and picks the first endpoint.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

@@ -1,5 +1,5 @@
-//! Describes its settings by a schema of three kilobytes in which each definition asks twice for the one
-//! before: to try it takes 2^40 steps.
+//! Describes its settings by a schema of three kilobytes in which each definition refers twice to
+//! the one before: to apply it takes 2^40 steps.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

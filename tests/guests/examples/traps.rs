@@ -1,4 +1,4 @@
-//! Traps on each pick, without a word.
+//! Traps on each pick, without a message.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 

@@ -1,1 +1,1 @@
-//! Nothing: the guests are in `examples/`, one file each, so that one command builds them all.
+//! An empty library: each guest is a file in `examples/`, so that one command builds them all.

@@ -1,13 +1,13 @@
-//! Chooses the endpoint whose id is in its settings, and refuses requests while that is not there.
+//! Picks the endpoint whose id is in its settings, and refuses requests while no endpoint has it.
 
 use guest_sdk::{Balancer, Endpoints, Request};
 
 #[derive(Default)]
-struct Prefers {
+struct PicksConfiguredId {
     id: u64,
 }
 
-impl Balancer for Prefers {
+impl Balancer for PicksConfiguredId {
     const CONFIG_SCHEMA: &str = r#"{
         "type": "object",
         "properties": {"prefer": {"type": "string", "pattern": "^[0-9a-f]{16}$"}},
@@ -27,4 +27,4 @@ impl Balancer for Prefers {
     }
 }
 
-guest_sdk::export!(Prefers);
+guest_sdk::export!(PicksConfiguredId);

@@ -1,11 +1,11 @@
-//! Asks for headers with names of 300,000 letters.
+//! Reads headers whose names have 300,000 letters.
 
 use guest_sdk::{Balancer, Endpoints, Request, facts};
 
 #[derive(Default)]
-struct AsksTooMuch;
+struct ReadsLongHeaders;
 
-impl Balancer for AsksTooMuch {
+impl Balancer for ReadsLongHeaders {
     fn pick(&mut self, _request: &Request, _endpoints: &Endpoints) -> Option<usize> {
         for letter in ["a", "b", "c", "d"] {
             assert_eq!(facts::header(&letter.repeat(300_000)), None);
@@ -14,4 +14,4 @@ impl Balancer for AsksTooMuch {
     }
 }
 
-guest_sdk::export!(AsksTooMuch);
+guest_sdk::export!(ReadsLongHeaders);
