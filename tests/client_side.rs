@@ -386,7 +386,7 @@ fn an_idle_gateway_holds_little_memory() {
         .lines()
         .find_map(|line| line.strip_prefix("Anonymous:"));
     let anonymous = anonymous.unwrap().trim().trim_end_matches(" kB");
-    // Without anonymous memory, because the program is mapped from its file, and twice as large
+    // Only anonymous memory has a limit: the program is mapped from its file, and twice as large
     // without optimisation.
     let anonymous: usize = anonymous.parse().unwrap();
     println!("of which {anonymous} KiB are anonymous");
