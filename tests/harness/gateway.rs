@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::Backend;
+
 /// A gateway to be started.
 pub(crate) struct Setup {
     data_dir: PathBuf,
@@ -438,6 +440,14 @@ impl Drop for Gateway {
             eprintln!("log of the gateway:\n{log}");
         }
     }
+}
+
+/// A gateway whose upstream `u` has one backend `b`, reached under `/`.
+pub(crate) fn with_backend(setup: Setup) -> (Gateway, Backend) {
+    let gateway = setup.start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 100)]);
+    (gateway, backend)
 }
 
 /// What `--help` prints.

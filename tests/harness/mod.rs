@@ -6,6 +6,7 @@ mod gateway;
 mod guests;
 mod health;
 mod load;
+mod metrics;
 mod process;
 mod raw;
 mod tls;
@@ -13,13 +14,14 @@ mod wait;
 
 pub(crate) use backend::{Backend, sha256};
 pub(crate) use dns::{Dns, DnsReply};
-pub(crate) use gateway::{Gateway, Reply, Setup, help};
+pub(crate) use gateway::{Gateway, Reply, Setup, help, with_backend};
 pub(crate) use guests::guest;
 pub(crate) use health::{
     active_checks, has_health, health, patch_upstream, set_health, set_passive_checks,
 };
 pub(crate) use load::Load;
+pub(crate) use metrics::{active_connections, in_flight, metric};
 pub(crate) use process::Process;
-pub(crate) use raw::{Raw, RawServer, exchange, refusing_address};
+pub(crate) use raw::{Raw, RawServer, assert_kong_error, exchange, read_answer, refusing_address};
 pub(crate) use tls::tls_acceptor;
 pub(crate) use wait::until;

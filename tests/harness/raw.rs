@@ -138,3 +138,28 @@ pub(crate) fn refusing_address() -> SocketAddr {
 pub(crate) fn exchange(to: SocketAddr, request: &str) -> String {
     Raw::connect(to).send(request.as_bytes()).read_to_end()
 }
+
+/// Reads an answer of the backend to its end.
+pub(crate) fn read_answer(raw: &mut Raw) -> String {
+    let head = raw.read_until("\"sha256\":\"");
+    head + &raw.read_until("\"}")
+}
+
+/// Checks that an error of the gateway has Kong's headers, and a body with the id of the request.
+#[track_caller]
+pub(crate) fn assert_kong_error(answer: &str, status: &str, words: &str) {
+    assert!(
+        answer.starts_with(&format!("HTTP/1.1 {status}")),
+        "{answer}"
+    );
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let head = head.to_ascii_lowercase();
+    let id = head.split_once("x-kong-request-id: ").unwrap().1;
+    let id = id.split("\r\n").next().unwrap();
+    assert!(head.contains("server: pointsman/"), "{answer}");
+    assert!(body.contains(words) && body.contains(id), "{answer}");
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{answer}"
+    );
+}

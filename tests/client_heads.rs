@@ -1,0 +1,90 @@
+//! Unusual heads of requests: hosts, malformed heads, and many headers.
+
+use crate::harness::{Raw, Setup, assert_kong_error, exchange, read_answer, with_backend};
+
+#[test]
+fn an_empty_host_is_refused() {
+    let (gateway, backend) = with_backend(Setup::new());
+    for line in [
+        "host:\r\n",
+        "host: \r\n",
+        "host: :80\r\n",
+        "",
+        "host: a\r\nhost: b\r\n",
+    ] {
+        let answer = exchange(
+            gateway.proxy,
+            &format!("GET / HTTP/1.1\r\n{line}connection: close\r\n\r\n"),
+        );
+        assert_kong_error(&answer, "400", "Bad request");
+    }
+    let answer = exchange(gateway.proxy, "GET / HTTP/1.0\r\nhost:\r\n\r\n");
+    assert!(answer.contains(" 400 "), "{answer}");
+    assert_eq!(backend.served(), 0);
+    let answer = exchange(gateway.proxy, "GET / HTTP/1.0\r\n\r\n");
+    assert!(answer.contains(" 200 "), "{answer}");
+}
+
+#[test]
+fn a_missing_host_is_refused_before_the_body_is_read() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    for lines in ["", "host:\r\n", "host: a\r\nhost: b\r\n", "host: a b\r\n"] {
+        let mut raw = Raw::connect(gateway.proxy);
+        // A server that is going to read the body sends 100 (Continue) first.
+        let head =
+            format!("POST / HTTP/1.1\r\n{lines}expect: 100-continue\r\ncontent-length: 4\r\n\r\n");
+        let answer = raw.send(head.as_bytes()).read_to_end();
+        assert_kong_error(&answer, "400", "Bad request");
+        assert!(
+            answer.to_ascii_lowercase().contains("connection: close"),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn a_malformed_head_is_answered_as_by_kong() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let long = "x".repeat(40_000);
+    for (head, status, words) in [
+        ("nonsense\r\n\r\n".to_owned(), "400", "Bad request"),
+        (
+            "GET / HTTP/1.1\r\nhost h\r\n\r\n".to_owned(),
+            "400",
+            "Bad request",
+        ),
+        (
+            "G@T / HTTP/1.1\r\nhost: h\r\n\r\n".to_owned(),
+            "400",
+            "Bad request",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nhost: h\r\nx: {long}\r\n\r\n"),
+            "431",
+            "Request header or cookie too large",
+        ),
+    ] {
+        let answer = exchange(gateway.proxy, &head);
+        assert_kong_error(&answer, status, words);
+    }
+    // The same after a valid request on the connection.
+    let mut raw = Raw::connect(gateway.proxy);
+    read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
+    let answer = raw.send(b"nonsense\r\n\r\n").read_to_end();
+    assert_kong_error(&answer, "400", "Bad request");
+    assert_eq!(backend.served(), 1);
+}
+
+#[test]
+fn as_many_headers_are_forwarded_as_the_setting_allows() {
+    let (gateway, _backend) = with_backend(Setup::new().arg("--max-headers", 400));
+    let headers: String = (0..300)
+        .map(|number| format!("x-h{number}: {number}\r\n"))
+        .collect();
+    let answer = exchange(
+        gateway.proxy,
+        &format!("GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{headers}\r\n"),
+    );
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"x-h299\":\"299\""), "{answer}");
+}

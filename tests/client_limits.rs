@@ -1,0 +1,117 @@
+//! Limits of connections and of open files.
+
+use crate::harness::{
+    Backend, Raw, Setup, active_connections, assert_kong_error, exchange, guest, metric,
+    read_answer, until, with_backend,
+};
+
+#[test]
+fn clients_over_the_limit_are_refused_with_503() {
+    let (gateway, _backend) = with_backend(Setup::new().arg("--max-connections", 4));
+    let before = active_connections(&gateway);
+    let mut clients: Vec<_> = (0..4).map(|_| Raw::connect(gateway.proxy)).collect();
+    until("all connections are open", || {
+        active_connections(&gateway) == before + 4.0
+    });
+    for number in 1..=10 {
+        let answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+        assert_kong_error(&answer, "503", "Too many connections");
+        let refused = "pointsman_connections_refused_total{listener=\"proxy\"}";
+        assert_eq!(metric(&gateway, refused), f64::from(number));
+    }
+    for raw in &mut clients {
+        let answer = read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    clients.pop();
+    until("a connection is accepted again", || {
+        active_connections(&gateway) == before + 3.0
+    });
+    gateway.get("/").expect(200);
+    drop(clients);
+    gateway.terminate();
+    let (_, log) = gateway.wait();
+    let lines = log.lines().filter(|line| line.contains("refused")).count();
+    assert!((1..=2).contains(&lines), "{log}");
+}
+
+#[test]
+fn both_ports_answer_when_descriptors_run_out() {
+    let (gateway, _backend) = with_backend(Setup::new().ulimit("-n 160").arg("--workers", 1));
+    let mut clients = Vec::new();
+    let refused = "pointsman_connections_refused_total{listener=\"proxy\"}";
+    until("connections are refused", || {
+        clients.push(Raw::connect(gateway.proxy));
+        metric(&gateway, refused) > 20.0
+    });
+    // Only a few of the refused connections get a response; the others are closed.
+    let mut answer = String::new();
+    until("a refused connection gets a response", || {
+        answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+        !answer.is_empty()
+    });
+    assert_kong_error(&answer, "503", "Too many connections");
+    // The accepted connections are all served at the same time.
+    let inside = active_connections(&gateway) as usize;
+    assert!(inside > 10, "{inside}");
+    for raw in &mut clients[..inside] {
+        raw.send(b"GET /delay/200 HTTP/1.1\r\nhost: h\r\n\r\n");
+    }
+    for raw in &mut clients[..inside] {
+        let answer = read_answer(raw);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    // Descriptors are reserved for writes, and for compiling components.
+    gateway
+        .admin("POST", "/services", &[("url", "http://other.test")])
+        .expect(201);
+    gateway.upload("own", guest("reads-body")).expect(201);
+    drop(clients);
+    until("a connection is accepted again", || {
+        gateway.get("/").status == 200
+    });
+    // Clients of the Admin API cannot take the descriptors of the proxy, or of each other for long.
+    let held: Vec<_> = (0..200).map(|_| Raw::connect(gateway.admin)).collect();
+    gateway.get("/").expect(200);
+    drop(held);
+    until("the Admin API answers", || {
+        gateway.try_admin("GET", "/", &[]) == Some(200)
+    });
+    assert!(
+        metric(
+            &gateway,
+            "pointsman_connections_refused_total{listener=\"admin\"}"
+        ) > 0.0
+    );
+}
+
+#[test]
+fn idle_endpoint_connections_are_closed_to_make_room() {
+    let (gateway, _backend) = with_backend(Setup::new().ulimit("-n 120").arg("--workers", 2));
+    let backends: Vec<_> = (0..60).map(|_| Backend::start("b")).collect();
+    for backend in &backends {
+        gateway.add_target("u", backend.address, 100);
+    }
+    for _ in 0..240 {
+        gateway
+            .get_with("/", &[("connection", "close")])
+            .expect(200);
+    }
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised() {
+    let (gateway, _backend) = with_backend(Setup::new().ulimit("-S -n 64"));
+    let mut clients: Vec<_> = (0..200).map(|_| Raw::connect(gateway.proxy)).collect();
+    for raw in &mut clients {
+        let answer = read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+#[test]
+fn a_start_with_too_few_descriptors_is_refused() {
+    let (status, said) = Setup::new().ulimit("-n 40").arg("--workers", 8).fail();
+    assert!(!status.success());
+    assert!(said.contains("limit of open files is 40"), "{said}");
+}

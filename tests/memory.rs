@@ -1,0 +1,80 @@
+//! How much memory the gateway and its connections hold.
+
+use crate::harness::{
+    Gateway, Raw, Setup, active_connections, metric, read_answer, until, with_backend,
+};
+
+#[test]
+fn a_stalled_reader_holds_little_memory() {
+    const READERS: usize = 60;
+    let (gateway, _backend) = with_backend(Setup::new().arg("--workers", 1));
+    gateway.get_large("/bytes/8000000");
+    let before = gateway.reset_peak();
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let mut raw = Raw::connect(gateway.proxy);
+        raw.send(b"GET /bytes/100000000 HTTP/1.1\r\nhost: h\r\n\r\n");
+        raw.read_until("\r\n\r\n");
+        readers.push(raw);
+    }
+    // Meanwhile other clients are served; the stalled ones get what socket buffers hold.
+    for _ in 0..20 {
+        gateway.get_large("/bytes/1000000");
+    }
+    let held = gateway.peak_bytes().saturating_sub(before) / READERS;
+    println!("a stalled reader holds {held} bytes");
+    assert!(held <= 128 << 10, "{held} bytes");
+}
+
+#[test]
+fn an_idle_connection_holds_little_memory() {
+    const CLIENTS: usize = 2000;
+    let (gateway, _backend) = with_backend(Setup::new().arg("--workers", 1));
+    let clients = |requests: bool| {
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut raw = Raw::connect(gateway.proxy);
+            if requests {
+                read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
+            }
+            clients.push(raw);
+        }
+        clients
+    };
+    // The first few thousand connections allocate what later ones use again: they are not measured.
+    drop(clients(true));
+    until("the connections are closed", || {
+        metric(&gateway, "kong_nginx_connections_total{") >= 0.0
+            && active_connections(&gateway) < 100.0
+    });
+    let before = gateway.resident_bytes();
+    let silent = clients(false);
+    until("the connections are open", || {
+        active_connections(&gateway) >= CLIENTS as f64
+    });
+    let each = gateway.resident_bytes().saturating_sub(before) / CLIENTS;
+    println!("a new connection holds {each} bytes");
+    assert!(each < 8 << 10, "{each} bytes");
+    let served = clients(true);
+    let each = || gateway.resident_bytes().saturating_sub(before) / (2 * CLIENTS);
+    until("the memory of the requests is freed", || each() < 8 << 10);
+    println!("a connection holds {} bytes", each());
+    drop((silent, served));
+}
+
+#[test]
+fn an_idle_gateway_holds_little_memory() {
+    let gateway = Gateway::start();
+    let resident = gateway.resident_bytes();
+    println!("an idle gateway holds {} KiB", resident >> 10);
+    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", gateway.pid())).unwrap();
+    let anonymous = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Anonymous:"));
+    let anonymous = anonymous.unwrap().trim().trim_end_matches(" kB");
+    // Only anonymous memory has a limit: the program is mapped from its file, and twice as large
+    // without optimisation.
+    let anonymous: usize = anonymous.parse().unwrap();
+    println!("of which {anonymous} KiB are anonymous");
+    assert!(anonymous <= 24 << 10, "{anonymous} KiB");
+}
