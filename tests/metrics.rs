@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Load, Setup, guest};
+use crate::harness::{Backend, Gateway, Load, Setup, guest, health};
 
 /// The samples by series: name and labels, as they are written.
 fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {

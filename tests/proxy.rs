@@ -9,10 +9,10 @@ use serde_json::json;
 use crate::harness::{Backend, Gateway, Raw, Setup, exchange};
 
 /// A gateway with one backend behind `/`, and further fields for service and route.
-fn with_backend(service: &[(&str, &str)], route: &[(&str, &str)]) -> (Gateway, Backend) {
+fn with_route(service: &[(&str, &str)], route: &[(&str, &str)]) -> (Gateway, Backend) {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
-    add(
+    add_route(
         &gateway,
         "s",
         backend.address.to_string().as_str(),
@@ -22,7 +22,7 @@ fn with_backend(service: &[(&str, &str)], route: &[(&str, &str)]) -> (Gateway, B
     (gateway, backend)
 }
 
-fn add(
+fn add_route(
     gateway: &Gateway,
     name: &str,
     target: &str,
@@ -38,7 +38,7 @@ fn add(
 
 #[test]
 fn the_upstream_gets_kongs_forwarding_headers() {
-    let (gateway, backend) = with_backend(&[], &[("paths[]", "/mock")]);
+    let (gateway, backend) = with_route(&[], &[("paths[]", "/mock")]);
     let headers = [
         ("x-forwarded-for", "192.0.2.1"),
         ("x-forwarded-proto", "https"),
@@ -69,7 +69,7 @@ fn the_upstream_gets_kongs_forwarding_headers() {
 
 #[test]
 fn the_client_gets_kongs_headers_without_hop_by_hop_ones() {
-    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
     let reply = gateway.get("/headers-out").expect(200);
     for name in ["x-private", "keep-alive"] {
         assert_eq!(reply.header(name), "", "{name}");
@@ -90,28 +90,28 @@ fn strip_path_preserve_host_and_the_service_path_are_applied() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     let target = backend.address.to_string();
-    add(
+    add_route(
         &gateway,
         "kept",
         &target,
         &[],
         &[("paths[]", "/kept"), ("strip_path", "false")],
     );
-    add(
+    add_route(
         &gateway,
         "base",
         &format!("{target}/api"),
         &[],
         &[("paths[]", "/base")],
     );
-    add(
+    add_route(
         &gateway,
         "host",
         &target,
         &[],
         &[("paths[]", "/host"), ("preserve_host", "true")],
     );
-    add(&gateway, "regex", &target, &[], &[("paths[]", r"~/v\d+/")]);
+    add_route(&gateway, "regex", &target, &[], &[("paths[]", r"~/v\d+/")]);
     let uri = |path: &str| gateway.get(path).expect(200).json()["uri"].clone();
     assert_eq!(uri("/kept/x?y"), "/kept/x?y");
     assert_eq!(uri("/base/x?"), "/api/x?");
@@ -135,7 +135,7 @@ fn routes_are_chosen_by_host_method_header_and_path() {
             "header" => &[("headers.x-version", "v2"), ("paths[]", "/")],
             _ => &[("paths[]", "/")],
         };
-        add(&gateway, name, &backend.address.to_string(), &[], route);
+        add_route(&gateway, name, &backend.address.to_string(), &[], route);
         backend
     });
     let asked = |headers: &[(&str, &str)]| {
@@ -164,7 +164,7 @@ fn routes_are_chosen_by_host_method_header_and_path() {
 
 #[test]
 fn errors_have_kongs_bodies() {
-    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/s"), ("name", "r")]);
+    let (gateway, _backend) = with_route(&[], &[("paths[]", "/s"), ("name", "r")]);
     let nothing = gateway.get("/nowhere").expect(404);
     assert_eq!(
         nothing.json()["message"],
@@ -225,7 +225,7 @@ fn errors_have_kongs_bodies() {
 
 #[test]
 fn a_refused_connection_is_502_and_a_slow_response_504() {
-    let (gateway, backend) = with_backend(
+    let (gateway, backend) = with_route(
         &[("read_timeout", "100"), ("retries", "0")],
         &[("paths[]", "/")],
     );
@@ -282,7 +282,7 @@ fn a_post_is_sent_to_one_endpoint_only() {
 
 #[test]
 fn bodies_are_streamed_both_ways() {
-    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
     const SIZE: usize = 64 << 20;
     let before = gateway.reset_peak();
     let reply = gateway.get_large(&format!("/bytes/{SIZE}"));
@@ -299,7 +299,7 @@ fn bodies_are_streamed_both_ways() {
 
 #[test]
 fn a_connection_serves_several_chunked_requests() {
-    let (gateway, backend) = with_backend(&[], &[("paths[]", "/")]);
+    let (gateway, backend) = with_route(&[], &[("paths[]", "/")]);
     let mut raw = Raw::connect(gateway.proxy);
     for _ in 0..3 {
         raw.send(
@@ -317,7 +317,7 @@ fn a_connection_serves_several_chunked_requests() {
 
 #[test]
 fn older_clients_and_absolute_targets_are_served() {
-    let (gateway, _backend) = with_backend(&[], &[("hosts[]", "absolute.example")]);
+    let (gateway, _backend) = with_route(&[], &[("hosts[]", "absolute.example")]);
     let old = exchange(
         gateway.proxy,
         "GET / HTTP/1.0\r\nhost: absolute.example\r\n\r\n",
@@ -336,7 +336,7 @@ fn older_clients_and_absolute_targets_are_served() {
 
 #[test]
 fn a_connection_is_upgraded_to_websocket() {
-    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(
         b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
@@ -352,7 +352,7 @@ fn a_stale_pooled_connection_costs_no_request() {
     let gateway = Setup::new().arg("--workers", 1).start();
     let backend = Backend::start("b");
     let address = backend.address;
-    add(
+    add_route(
         &gateway,
         "s",
         &address.to_string(),
@@ -368,7 +368,7 @@ fn a_stale_pooled_connection_costs_no_request() {
 
 #[test]
 fn a_get_with_a_body_of_unknown_length_keeps_it() {
-    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
     let answer = exchange(
         gateway.proxy,
         "GET /x HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
@@ -379,7 +379,7 @@ fn a_get_with_a_body_of_unknown_length_keeps_it() {
 
 #[test]
 fn a_broken_request_body_is_400() {
-    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(
         b"POST /x HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
@@ -395,7 +395,7 @@ fn a_broken_request_body_is_400() {
 
 #[test]
 fn no_protocol_but_websocket_is_upgraded_to() {
-    let (gateway, _backend) = with_backend(&[], &[("paths[]", "/")]);
+    let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
     let headers = [
         ("connection", "upgrade, http2-settings"),
         ("upgrade", "h2c"),
@@ -437,7 +437,7 @@ fn a_slow_client_gets_its_whole_response() {
 
 #[test]
 fn an_idle_tunnel_is_closed() {
-    let (gateway, _backend) = with_backend(&[("read_timeout", "500")], &[("paths[]", "/")]);
+    let (gateway, _backend) = with_route(&[("read_timeout", "500")], &[("paths[]", "/")]);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(
         b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n",
@@ -487,7 +487,7 @@ fn an_endpoint_that_does_not_connect_or_does_not_read_is_504() {
     while let Ok(stream) = TcpStream::connect_timeout(&full, Duration::from_millis(200)) {
         held.push(stream);
     }
-    add(
+    add_route(
         &gateway,
         "full",
         &full.to_string(),
@@ -499,7 +499,7 @@ fn an_endpoint_that_does_not_connect_or_does_not_read_is_504() {
 
     let mut kept = Vec::new();
     let unread = raw_server(move |stream| kept.push(stream));
-    add(
+    add_route(
         &gateway,
         "unread",
         &unread.to_string(),
