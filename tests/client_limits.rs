@@ -1,6 +1,9 @@
 //! Limits of connections and of open files.
 
-use crate::harness::{Backend, Raw, Setup, active_connections, assert_kong_error, exchange, guest, metric, read_answer, until, with_backend};
+use crate::harness::{
+    Backend, Raw, Setup, active_connections, assert_kong_error, exchange, guest, metric,
+    read_answer, until, with_backend,
+};
 
 #[test]
 fn clients_over_the_limit_are_refused_with_503() {

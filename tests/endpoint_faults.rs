@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Raw, RawServer, Setup, active_checks, guest, has_health, health, patch_upstream, set_passive_checks, until};
+use crate::harness::{
+    Backend, Gateway, Raw, RawServer, Setup, active_checks, guest, has_health, health,
+    patch_upstream, set_passive_checks, until,
+};
 
 /// A gateway with one target.
 fn gateway_to(target: SocketAddr) -> Gateway {

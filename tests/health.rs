@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Load, Raw, Setup, active_checks, has_health, health, in_flight, patch_upstream, refusing_address, set_health, set_passive_checks, until};
+use crate::harness::{
+    Backend, Gateway, Load, Raw, Setup, active_checks, has_health, health, patch_upstream,
+    refusing_address, set_health, set_passive_checks, until,
+};
 
 #[test]
 fn without_checks_health_is_healthchecks_off() {

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Load, Setup, active_checks, has_health, health, patch_upstream, set_health, set_passive_checks, until};
+use crate::harness::{
+    Backend, Gateway, Load, Setup, active_checks, has_health, health, patch_upstream, set_health,
+    set_passive_checks, until,
+};
 
 #[test]
 fn probes_end_with_their_upstream() {

@@ -1,6 +1,8 @@
 //! How much memory the gateway and its connections hold.
 
-use crate::harness::{Gateway, Raw, Setup, active_connections, metric, read_answer, until, with_backend};
+use crate::harness::{
+    Gateway, Raw, Setup, active_connections, metric, read_answer, until, with_backend,
+};
 
 #[test]
 fn a_stalled_reader_holds_little_memory() {

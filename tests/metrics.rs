@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Load, Setup, guest, health};
+use crate::harness::{Backend, Gateway, Load, Setup, guest};
 
 /// The samples by series: name and labels, as they are written.
 fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {

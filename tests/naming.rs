@@ -6,7 +6,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Dns, DnsReply, Gateway, Reply, Setup, active_checks, exchange, until};
+use crate::harness::{
+    Backend, Dns, DnsReply, Gateway, Reply, Setup, active_checks, exchange, until,
+};
 
 const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Setup, has_health, health, patch_upstream, set_health, until};
+use crate::harness::{
+    Backend, Gateway, Load, Setup, has_health, health, patch_upstream, set_health, until,
+};
 
 /// Configures passive checks that one failure status trips, and trials after `base_time` seconds.
 fn configure_trials(gateway: &Gateway, base_time: f64, healthy: &Value) {

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Raw, Reply, guest, health, patch_upstream, refusing_address, set_health, set_passive_checks, until};
+use crate::harness::{
+    Backend, Gateway, Load, Raw, Reply, guest, health, patch_upstream, refusing_address,
+    set_health, set_passive_checks, until,
+};
 
 fn service(gateway: &Gateway, settings: &Value) {
     let answer = gateway.admin_json("PATCH", "/services/u-service", settings);
