@@ -20,7 +20,7 @@ fn pointsman(arguments: &[&str]) -> Output {
 
 /// Runs a command that has to fail, and returns its standard error.
 #[track_caller]
-fn error_of(arguments: &[&str]) -> String {
+pub(crate) fn error_of(arguments: &[&str]) -> String {
     let output = pointsman(arguments);
     assert!(!output.status.success(), "{arguments:?}");
     String::from_utf8(output.stderr).unwrap()
@@ -266,54 +266,6 @@ fn integers_beyond_2_to_the_53_are_strings() {
     }
     let all = explain(json!({"entropy": u64::MAX}));
     assert_eq!(all["answers"][0]["entropy"], u64::MAX.to_string());
-}
-
-#[test]
-fn a_404_names_what_was_not_found() {
-    let gateway = Gateway::start();
-    gateway.upload("mine", guest("first")).expect(201);
-    for (method, path, named) in [
-        ("POST", "/upstreams/nowhere/record", "nowhere"),
-        ("POST", "/upstreams/nowhere/explain", "nowhere"),
-        ("GET", "/upstreams/nowhere/shadow", "nowhere"),
-        ("GET", "/balancers/nothing/logs", "nothing"),
-        ("GET", "/balancers/nothing/versions", "nothing"),
-        ("POST", "/balancers/nothing/rollback", "nothing"),
-        ("POST", "/balancers/mine/versions/abcd/promote", "abcd"),
-        (
-            "POST",
-            "/balancers/mine/versions/01234567/promote",
-            "01234567",
-        ),
-        (
-            "DELETE",
-            "/balancers/mine/versions/01234567/canary",
-            "01234567",
-        ),
-    ] {
-        let said = gateway.admin(method, path, &[]).expect(404).json();
-        let message = said["message"].as_str().unwrap();
-        assert!(message.contains(&format!("{named:?}")), "{path}: {message}");
-    }
-    let admin = format!("http://{}", gateway.admin);
-    let out = tempfile::tempdir().unwrap();
-    let out = out.path().join("trace");
-    for (arguments, named) in [
-        (
-            &["record", "nowhere", "-o", out.to_str().unwrap()][..],
-            "nowhere",
-        ),
-        (&["plugin", "rollback", "nothing"], "nothing"),
-        (&["plugin", "canary", "nothing", "01234567"], "nothing"),
-        (&["plugin", "canary", "mine", "01234567"], "01234567"),
-    ] {
-        let said = error_of(&[arguments, &["--admin", &admin]].concat());
-        assert!(said.contains(named), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-    }
-    // For Kong's own paths the answer is Kong's.
-    let kong = gateway.admin("GET", "/upstreams/nowhere/health", &[]);
-    assert_eq!(kong.expect(404).json(), json!({"message": "Not found"}));
 }
 
 #[test]

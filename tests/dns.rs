@@ -6,8 +6,10 @@ use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Dns, DnsReply, Gateway, Load, Setup, active_checks, until};
+use crate::hosts::serve;
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+
 const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 fn setup(dns: &Dns) -> Setup {
@@ -350,4 +352,63 @@ fn a_probe_follows_the_name_in_a_service_record() {
     until("a probe with the old name", || probed("old.test"));
     dns.set("_http._tcp.test", at("new.test."));
     until("a probe with the new name", || probed("new.test"));
+}
+
+#[test]
+fn a_name_with_an_underscore_resolves() {
+    let dns = Dns::start();
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    let lines =
+        b"# \xff no UTF-8\n127.0.0.1 web_1.file db_ -x.file # more\n::1 web_1.file\nnonsense\n";
+    std::fs::write(&hosts, lines).unwrap();
+    let names = ["my_api.test", "api_.test", "a_b.c_d.test"];
+    for name in names {
+        dns.set(name, DnsReply::Addresses(vec![Ipv4Addr::LOCALHOST], 60));
+    }
+    let gateway = setup(&dns).arg("--dns-hostsfile", hosts.display()).start();
+    let backend = Backend::start("b");
+    let port = backend.address.port();
+    for (number, name) in names
+        .iter()
+        .chain(&["web_1.file", "WEB_1.file.", "db_"])
+        .enumerate()
+    {
+        let path = serve(
+            &gateway,
+            &format!("s{number}"),
+            &format!("http://{name}:{port}"),
+        );
+        assert_eq!(gateway.backend_of(&path), "b", "service {name}");
+        let upstream = format!("u{number}");
+        gateway.balanced_as(&upstream, &format!("/{upstream}"), &[]);
+        let targets = format!("/upstreams/{upstream}/targets");
+        let target = format!("{name}:{port}");
+        gateway
+            .admin("POST", &targets, &[("target", &target)])
+            .expect(201);
+        assert_eq!(gateway.backend_of(&format!("/{upstream}")), "b", "{name}");
+    }
+}
+
+#[test]
+fn a_slow_lookup_is_not_started_again() {
+    let dns = Dns::start();
+    let backend = Backend::start("b");
+    dns.set_type("slow.test", RecordType::SRV, DnsReply::NoResponse);
+    dns.set_type(
+        "slow.test",
+        RecordType::A,
+        DnsReply::Addresses(vec![Ipv4Addr::LOCALHOST], 3600),
+    );
+    let gateway = setup(&dns).start();
+    gateway.balanced(&[]);
+    let target = format!("slow.test:{}", backend.address.port());
+    gateway
+        .admin("POST", "/upstreams/u/targets", &[("target", &target)])
+        .expect(201);
+    until("an address", || gateway.get("/").status == 200);
+    // Two lookups of SRV records with three datagrams each, and one of the address.
+    let asked = dns.queries("slow.test");
+    assert!(asked <= 7, "{asked}");
 }
