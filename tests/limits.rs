@@ -138,3 +138,28 @@ fn requests_that_wait_for_a_target_are_limited() {
         }
     });
 }
+
+#[test]
+fn requests_to_a_target_are_limited() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    let limits = json!({"max_requests": 1, "max_pending_requests": 1});
+    patch_upstream(
+        &gateway,
+        &json!({"pointsman": {"circuit_breakers": limits}}),
+    );
+    one.respond_with(0, 400);
+    two.respond_with(0, 400);
+    let proxy = gateway.proxy;
+    // Two requests are sent, one waits, and the fourth is refused.
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| gateway.send(proxy, "GET", "/", &[], None).status))
+            .collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let answered = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!(answered, 3, "{statuses:?}");
+    assert!(statuses.contains(&503));
+}

@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod active_checks;
 mod admin;
 mod admin_access;
 mod admin_bounds;
@@ -27,20 +28,22 @@ mod client_limits;
 mod component_bounds;
 mod contract;
 mod dns;
+mod draining;
 mod endpoint_connections;
 mod endpoint_faults;
 mod explain;
+mod failover;
 mod fire;
 mod guide;
 mod health;
 mod hosts;
-mod lasting;
 mod lifecycle;
 mod limits;
 mod log;
 mod memory;
 mod metrics;
 mod oci;
+mod outliers;
 mod prefixes;
 mod probes;
 mod proxy;

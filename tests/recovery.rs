@@ -149,3 +149,34 @@ fn a_failed_trial_costs_no_request() {
     assert!(has_health(&gateway, two.address, "UNHEALTHY"));
     assert!(one.served() > 50);
 }
+
+#[test]
+fn a_circuit_closes_after_successful_trials() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    patch_upstream(
+        &gateway,
+        &json!({
+            "healthchecks": {"passive": {"unhealthy": {"tcp_failures": 1}}},
+            "pointsman": {"recovery": {"base_time": 0.05, "max_time": 0.2}},
+        }),
+    );
+    let address = two.address;
+    two.kill();
+    let load = Load::start(gateway.proxy, "/", 2);
+    until("the circuit opens", || {
+        has_health(&gateway, address, "UNHEALTHY")
+    });
+    load.wait_for(500);
+    assert!(has_health(&gateway, address, "UNHEALTHY"), "trials fail");
+    let two = Backend::start_on("two", address);
+    until("the circuit closes", || {
+        has_health(&gateway, address, "HEALTHY")
+    });
+    load.wait_for(100);
+    assert_eq!(load.stop().failures, [""; 0]);
+    assert!(two.served() > 10);
+    let (_, known) = health(&gateway, address);
+    assert_eq!(known["pointsman"]["changed_by"], "recovery");
+}

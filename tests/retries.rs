@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Backend, Gateway, Load, Raw, Reply, guest, health, patch_upstream, refusing_address,
-    set_health, set_passive_checks, until,
+    Backend, Gateway, Load, Raw, Reply, guest, patch_upstream, refusing_address, set_health,
+    set_passive_checks, until,
 };
 
-fn service(gateway: &Gateway, settings: &Value) {
+pub(crate) fn service(gateway: &Gateway, settings: &Value) {
     let answer = gateway.admin_json("PATCH", "/services/u-service", settings);
     answer.expect(200);
 }
 
-fn route(gateway: &Gateway, settings: &Value) {
+pub(crate) fn route(gateway: &Gateway, settings: &Value) {
     let routes = gateway.admin("GET", "/services/u-service/routes", &[]);
     let route = routes.json()["data"][0]["id"].as_str().unwrap().to_owned();
     let answer = gateway.admin_json("PATCH", &format!("/routes/{route}"), settings);
@@ -121,24 +121,6 @@ fn an_unbuffered_body_is_sent_whole_after_a_refused_connection() {
         let answer = upload(&gateway, "POST", 1 << 20).expect(200);
         assert_eq!(answer.json()["length"], 1 << 20);
     }
-}
-
-#[test]
-fn a_request_that_failed_everywhere_goes_to_a_failover_target() {
-    let gateway = Gateway::start();
-    let spare = Backend::start("spare");
-    gateway.balanced(&[(refusing_address(), 1), (refusing_address(), 1)]);
-    let target = [
-        ("target", &*spare.address.to_string()),
-        ("failover", "true"),
-    ];
-    gateway
-        .admin("POST", "/upstreams/u/targets", &target)
-        .expect(201);
-    // Without health checks no target becomes unhealthy.
-    assert!((0..6).all(|_| gateway.backend_of("/") == "spare"));
-    service(&gateway, &json!({"retries": 1}));
-    gateway.get("/").expect(502);
 }
 
 #[test]
@@ -316,31 +298,53 @@ fn a_target_of_weight_0_keeps_its_sessions() {
 }
 
 #[test]
-fn slow_targets_are_ejected_up_to_the_maximum_percentage() {
+fn statuses_are_retried_if_configured() {
     let gateway = Gateway::start();
-    let backends = ["a", "b", "c", "d", "e", "f"].map(Backend::start);
-    let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
-    gateway.balanced(&targets);
-    backends[0].respond_with(0, 200);
-    backends[1].respond_with(0, 400);
-    let load = Load::start(gateway.proxy, "/", 4);
-    let outliers = |percent: u32| {
-        json!({"pointsman": {"outlier_detection": {
-            "latency": true, "interval": 1, "request_volume": 3, "base_ejection_time": 60,
-            "max_ejection_percent": percent, "latency_factor": 10_000,
-        }}})
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    two.respond_with(503, 0);
+    let statuses: Vec<u16> = (0..4).map(|_| gateway.get("/").status).collect();
+    assert!(
+        statuses.contains(&503),
+        "as in Kong, no status is retried by default"
+    );
+    let retry = json!({"pointsman": {"retry": {"statuses": [503]}}});
+    gateway
+        .admin_json("PATCH", "/services/u-service", &retry)
+        .expect(200);
+    assert!((0..10).all(|_| gateway.backend_of("/") == "one"));
+    // A method that is not idempotent is not retried, unless that is configured too.
+    let post = || {
+        let body = ("text/plain", Vec::new());
+        gateway
+            .send(gateway.proxy, "POST", "/", &[], Some(body))
+            .status
     };
-    let ejected = || -> Vec<bool> {
-        let out =
-            |backend: &Backend| health(&gateway, backend.address).1["pointsman"]["ejected"] == true;
-        backends.iter().map(out).collect()
-    };
-    patch_upstream(&gateway, &outliers(20));
-    // Only the slowest target is ejected, also after more intervals.
-    until("a target is ejected", || ejected().contains(&true));
-    load.wait_for(100);
-    assert_eq!(ejected(), [false, true, false, false, false, false]);
-    patch_upstream(&gateway, &outliers(40));
-    until("two targets are ejected", || ejected()[..2] == [true, true]);
-    assert_eq!(load.stop().failures, [""; 0]);
+    let statuses: Vec<u16> = (0..4).map(|_| post()).collect();
+    assert!(statuses.contains(&503));
+    let routes = gateway.admin("GET", "/services/u-service/routes", &[]);
+    let route = routes.json()["data"][0]["id"].as_str().unwrap().to_owned();
+    let retry = json!({"pointsman": {"retry": {"methods": ["POST"]}}});
+    gateway
+        .admin_json("PATCH", &format!("/routes/{route}"), &retry)
+        .expect(200);
+    assert!((0..10).all(|_| post() == 200));
+    // When all targets fail, the client gets the last response.
+    one.respond_with(503, 0);
+    gateway.get("/").expect(503);
+}
+
+#[test]
+fn a_try_may_have_its_own_timeout() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
+    let retry = json!({"pointsman": {"retry": {"per_try_timeout": 100}}});
+    gateway
+        .admin_json("PATCH", "/services/u-service", &retry)
+        .expect(200);
+    two.respond_with(0, 60_000);
+    assert!((0..6).all(|_| gateway.backend_of("/") == "one"));
+    one.respond_with(0, 60_000);
+    gateway.get("/").expect(504);
 }
