@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use crate::command_line::error_of;
 use crate::harness::{Gateway, guest};
-use crate::usage::error_of;
 
 #[test]
 fn kongs_entities_that_are_not_supported_are_named() {

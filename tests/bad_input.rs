@@ -1,4 +1,4 @@
-//! Invalid input: requests on both ports, the data folder, and settings.
+//! Invalid input: requests on both ports, and the data folder.
 
 use serde_json::json;
 
@@ -240,36 +240,4 @@ fn one_process_at_a_time_uses_a_folder_and_a_port() {
             "{said}"
         );
     }
-}
-
-#[test]
-fn invalid_settings_are_reported_together() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("settings.toml");
-    std::fs::write(&file, "workers = 0\nmax_header_size = 1\n").unwrap();
-    let (status, said) = Setup::new()
-        .arg("--config", file.display())
-        .arg("--workers", 5000)
-        .fail();
-    assert!(!status.success());
-    assert!(
-        said.contains("workers = 5000: expected a number from 1 to 1024"),
-        "{said}"
-    );
-    assert!(
-        said.contains("max_header_size = 1: expected a number from 8192"),
-        "{said}"
-    );
-
-    std::fs::write(&file, "wokers = 1\n").unwrap();
-    let (_, said) = Setup::new().arg("--config", file.display()).fail();
-    assert!(
-        said.contains(", line 1 is invalid: unknown field `wokers`; did you mean `workers`?"),
-        "{said}"
-    );
-    assert_eq!(said.lines().count(), 1, "{said}");
-    let missing = folder.path().join("missing.toml");
-    let (status, said) = Setup::new().arg("--config", missing.display()).fail();
-    assert!(!status.success());
-    assert!(said.contains("cannot read the config file"), "{said}");
 }

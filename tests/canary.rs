@@ -1,27 +1,26 @@
 //! Canaries: a version of a balancer gets a share of the picks, and returns to the active version
 //! when it breaks a bound.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, Load, Reply, Setup, guest, until};
+use crate::store_faults::start_gateway;
 
 /// A gateway whose upstream `u` uses the balancer `mine`. The active version sends requests to the
 /// backend `stable`; the other one, which has this digest, sends them to the backend `canary`.
-struct Case {
-    gateway: Gateway,
-    stable: Backend,
-    canary: Backend,
-    digest: String,
+pub(crate) struct Case {
+    pub(crate) gateway: Gateway,
+    pub(crate) stable: Backend,
+    pub(crate) canary: Backend,
+    pub(crate) digest: String,
 }
 
 impl Case {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with("heaviest")
     }
 
-    fn with(waiting: &str) -> Self {
+    pub(crate) fn with(waiting: &str) -> Self {
         let gateway = Gateway::start();
         let [stable, canary] = ["stable", "canary"].map(Backend::start);
         gateway.balanced(&[(stable.address, 1), (canary.address, 100)]);
@@ -39,21 +38,21 @@ impl Case {
         }
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/balancers/mine/versions/{}/canary", self.digest)
     }
 
-    fn begin(&self, bounds: Value) -> Value {
+    pub(crate) fn begin(&self, bounds: Value) -> Value {
         let made = self.gateway.admin_json("POST", &self.path(), &bounds);
         made.expect(201).json()
     }
 
-    fn shown(&self) -> Value {
+    pub(crate) fn shown(&self) -> Value {
         get(&self.gateway, &self.path())
     }
 
     /// Sends requests until the stored state of the canary is this one, and returns the canary.
-    fn await_state(&self, state: &str) -> Value {
+    pub(crate) fn await_state(&self, state: &str) -> Value {
         loop {
             self.gateway.get("/");
             let stored = get(&self.gateway, "/balancers?size=1000");
@@ -66,14 +65,14 @@ impl Case {
     }
 
     /// How many of these requests each backend answers; none may fail.
-    fn answers(&self, requests: usize) -> (u64, u64) {
+    pub(crate) fn answers(&self, requests: usize) -> (u64, u64) {
         let mut tally = Load::run(self.gateway.proxy, "/", 4, requests / 4);
         assert_eq!(tally.failures, [""; 0]);
         let mut of = |name| tally.by_backend.remove(name).unwrap_or(0);
         (of("stable"), of("canary"))
     }
 
-    fn restart(self) -> Self {
+    pub(crate) fn restart(self) -> Self {
         let data_dir = self.gateway.data_dir.clone();
         let folder = self.gateway.kill();
         let gateway = Setup::with_data(&data_dir).start();
@@ -95,15 +94,15 @@ pub(crate) fn add(gateway: &Gateway, name: &str) -> String {
     version["digest"].as_str().unwrap().to_owned()
 }
 
-fn get(gateway: &Gateway, path: &str) -> Value {
+pub(crate) fn get(gateway: &Gateway, path: &str) -> Value {
     gateway.admin("GET", path, &[]).expect(200).json()
 }
 
-fn post(gateway: &Gateway, path: &str) -> Reply {
+pub(crate) fn post(gateway: &Gateway, path: &str) -> Reply {
     gateway.admin("POST", path, &[])
 }
 
-fn state_of(case: &Case, digest: &str) -> Value {
+pub(crate) fn state_of(case: &Case, digest: &str) -> Value {
     get(&case.gateway, &format!("/balancers/mine/versions/{digest}"))["state"].clone()
 }
 
@@ -264,61 +263,6 @@ fn a_canary_continues_after_a_restart() {
 }
 
 #[test]
-fn a_promotion_and_a_rollback_end_a_canary() {
-    let case = Case::new();
-    let (gateway, digest) = (&case.gateway, &case.digest);
-    let versions = "/balancers/mine/versions";
-    let first = get(gateway, "/balancers/mine")["digest"].clone();
-    case.begin(json!({"share_percent": 50}));
-
-    let version = format!("{versions}/{digest}");
-    let refused = gateway.admin("DELETE", &version, &[]).expect(400).json();
-    assert_eq!(
-        refused["message"],
-        "an existing 'balancers' entity references this 'balancer_versions' entity"
-    );
-    let other = add(gateway, "first");
-    let path = format!("{versions}/{other}/canary");
-    let refused = gateway.admin_json("POST", &path, &json!({})).expect(409);
-    assert!(refused.text().contains(digest), "{}", refused.text());
-    gateway.admin("GET", &path, &[]).expect(404);
-    let refused = post(gateway, "/upstreams/u/record").expect(409);
-    assert!(refused.text().contains("a canary"), "{}", refused.text());
-
-    let promoted = post(gateway, &format!("{version}/promote"))
-        .expect(200)
-        .json();
-    assert_eq!(promoted["canary"]["state"], "promoted");
-    assert_eq!(promoted["previous_digest"], first);
-    assert_eq!(case.answers(20), (0, 20));
-    assert_eq!(state_of(&case, digest), "active");
-    let refused = gateway.admin_json("POST", &case.path(), &json!({}));
-    assert!(refused.expect(400).text().contains("active already"));
-
-    // A canary ends as well when a third version is promoted.
-    let path = format!("{versions}/{}/canary", first.as_str().unwrap());
-    let all = json!({"share_percent": 100});
-    gateway.admin_json("POST", &path, &all).expect(201);
-    assert_eq!(case.answers(20), (20, 0));
-    post(gateway, &format!("{versions}/{other}/promote")).expect(200);
-    let ended = get(gateway, &path);
-    assert_eq!(ended["state"], "ended");
-    assert_eq!(ended["reason"], "another version was made active");
-    assert_eq!(ended["figures"]["canary"]["picks"], 20);
-
-    gateway.admin_json("POST", &path, &all).expect(201);
-    post(gateway, "/balancers/mine/rollback").expect(200);
-    assert_eq!(get(gateway, &path)["state"], "ended");
-    assert_eq!(case.answers(20), (0, 20));
-
-    // Deleting a version deletes its ended canary.
-    gateway
-        .admin("DELETE", path.trim_end_matches("/canary"), &[])
-        .expect(204);
-    assert!(get(gateway, "/balancers/mine").get("canary").is_none());
-}
-
-#[test]
 fn an_upstream_with_a_pinned_version_is_not_in_a_canary() {
     let case = Case::new();
     let first = get(&case.gateway, "/balancers/mine")["digest"].clone();
@@ -401,170 +345,68 @@ fn canaries_begin_and_end_under_load() {
     assert!(tally.by_backend["canary"] > 0, "{tally:?}");
 }
 
-/// In whatever order the changes take effect, no reference to a deleted version is left.
 #[test]
-fn concurrent_changes_of_a_canary_leave_no_dangling_reference() {
-    let case = Case::with("first");
-    let gateway = &case.gateway;
-    let stable = get(gateway, "/balancers/mine")["digest"].clone();
-    let stable = format!("/balancers/mine/versions/{}", stable.as_str().unwrap());
-    for _ in 0..20 {
-        let digest = add(gateway, "heaviest");
-        let version = format!("/balancers/mine/versions/{digest}");
-        let (begun, deleted, promoted) = std::thread::scope(|scope| {
-            let begun = scope.spawn(|| {
-                let path = format!("{version}/canary");
-                gateway.admin_json("POST", &path, &json!({})).status
-            });
-            let deleted = scope.spawn(|| gateway.admin("DELETE", &version, &[]).status);
-            let promoted = scope.spawn(|| post(gateway, &format!("{version}/promote")).status);
-            let status = |thread: std::thread::ScopedJoinHandle<'_, u16>| thread.join().unwrap();
-            (status(begun), status(deleted), status(promoted))
-        });
-        let said = format!("{begun} {deleted} {promoted}");
-        let shown = get(gateway, "/balancers/mine");
-        let is_there = gateway.admin("GET", &version, &[]).status == 200;
-        assert_eq!(is_there, deleted != 204, "{said}");
-        assert_eq!(is_there, shown["digest"] == digest, "{said}: {shown}");
-        match shown.get("canary") {
-            // The canary began before the promotion, which ended it.
-            Some(canary) => assert_eq!(
-                (&canary["state"], begun),
-                (&json!("promoted"), 201),
-                "{said}"
-            ),
-            None => assert_ne!(begun, 201, "{said}"),
-        }
-        gateway.get("/").expect(200);
-        post(gateway, &format!("{stable}/promote")).expect(200);
-        if is_there {
-            gateway.admin("DELETE", &version, &[]).expect(204);
-        }
-    }
-}
-
-#[test]
-fn invalid_bounds_are_refused_by_field() {
-    let case = Case::new();
-    let between = |least: i64, most: i64| format!("value should be between {least} and {most}");
-    for (bounds, field, message) in [
-        (
-            json!({"share_percent": 0}),
-            "share_percent",
-            "value must be greater than 0".to_owned(),
-        ),
-        (
-            json!({"share_percent": 101}),
-            "share_percent",
-            between(0, 100),
-        ),
-        (
-            json!({"share_percent": "all"}),
-            "share_percent",
-            "expected a number".into(),
-        ),
-        (
-            json!({"share_percent": null}),
-            "share_percent",
-            "required field missing".into(),
-        ),
-        (
-            json!({"max_faults": -1}),
-            "max_faults",
-            between(0, 2_147_483_647),
-        ),
-        (
-            json!({"max_error_percent": 101}),
-            "max_error_percent",
-            between(0, 100),
-        ),
-        (
-            json!({"min_requests": 0}),
-            "min_requests",
-            between(1, 2_147_483_647),
-        ),
-        (json!({"duration": -1}), "duration", between(0, 31_536_000)),
-        (
-            json!({"promote": true}),
-            "duration",
-            "required field missing".into(),
-        ),
-        (json!({"share": 5}), "share", "unknown field".into()),
-    ] {
-        let refused = case.gateway.admin_json("POST", &case.path(), &bounds);
-        let refused = refused.expect(400).json();
-        assert_eq!(refused["name"], "schema violation", "{bounds}");
-        assert_eq!(refused["fields"][field], message, "{bounds}: {refused}");
-    }
-    let gateway = &case.gateway;
-    let unknown = format!("/balancers/mine/versions/{}/canary", "0".repeat(64));
-    gateway.admin_json("POST", &unknown, &json!({})).expect(404);
-    let shipped = get(gateway, "/balancers/random")["digest"].clone();
-    let shipped = shipped.as_str().unwrap();
-    let path = format!("/balancers/random/versions/{shipped}/canary");
-    let refused = gateway.admin_json("POST", &path, &json!({})).expect(400);
-    assert!(refused.text().contains("ships with the gateway"));
-    // A canary cannot be written into the balancer's row.
-    let tags = json!({"canary": {"state": "running"}});
-    let refused = gateway.admin_json("PATCH", "/balancers/mine", &tags);
-    refused.expect(400);
-    assert!(get(gateway, "/balancers/mine").get("canary").is_none());
-}
-
-/// A canary is refused for the same reasons as a promotion.
-#[test]
-fn settings_must_match_the_schema_of_a_canary() {
-    let case = Case::new();
-    let path = "/balancers/prequal/component";
-    let prequal = case.gateway.admin("GET", path, &[]).expect(200).body;
-    let body = Some(("application/wasm", prequal));
-    let versions = "/balancers/mine/versions";
-    let gateway = &case.gateway;
-    let made = gateway
-        .send(gateway.admin, "POST", versions, &[], body)
-        .json();
-    let id = made["id"].as_str().unwrap();
-    until("the version is checked", || {
-        get(gateway, &format!("{versions}/{id}"))["state"] != "checking"
-    });
-    post(gateway, &format!("{versions}/{id}/promote")).expect(200);
-    let settings = json!({"pointsman": {"balancer_config": {"probes": 3}}});
+fn the_figures_of_an_ended_canary_can_be_read() {
+    let (folder, gateway, backend) = start_gateway(Setup::with_data);
+    gateway.upload("mine", guest("lightest")).expect(201);
+    let algorithm = [("algorithm", "mine")];
     gateway
-        .admin_json("PATCH", "/upstreams/u", &settings)
+        .admin("PATCH", "/upstreams/u", &algorithm)
         .expect(200);
-    let refused = gateway.admin_json("POST", &case.path(), &json!({}));
-    let refused = refused.expect(400).json();
-    let wrong = &refused["fields"]["upstreams"]["u"]["pointsman"]["balancer_config"];
-    assert!(wrong.to_string().contains("probes"), "{refused}");
-}
-
-#[test]
-fn the_command_begins_and_ends_a_canary() {
-    let case = Case::new();
-    let command = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
-            .args(["plugin", "canary", "mine", &case.digest[..8]])
-            .args(arguments)
-            .env("POINTSMAN_ADMIN", format!("http://{}", case.gateway.admin))
-            .output()
-            .unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8(text).unwrap())
+    let body = Some(("application/wasm", guest("heaviest")));
+    let versions = "/balancers/mine/versions";
+    let added = gateway
+        .send(gateway.admin, "POST", versions, &[], body)
+        .expect(201)
+        .json();
+    let path = format!("{versions}/{}", added["digest"].as_str().unwrap());
+    let canary = format!("{path}/canary");
+    let begin = |bounds: &Value| {
+        gateway.admin_json("POST", &canary, bounds).expect(201);
+        for _ in 0..10 {
+            gateway.get("/");
+        }
+        until("the requests are counted", || {
+            get(&gateway, &canary)["figures"]["canary"]["requests"] == 10
+        });
     };
-    let (done, said) = command(&["--share-percent", "100", "--max-p99-ms", "60000"]);
-    assert!(done, "{said}");
-    assert_eq!(
-        said,
-        format!("mine: 100 % of the picks go to sha256 {}\n", case.digest)
+    let kept = |gateway: &Gateway, state: &str| {
+        let shown = get(gateway, &canary);
+        assert_eq!(shown["state"], state, "{shown}");
+        assert_eq!(shown["figures"]["canary"]["picks"], 10, "{shown}");
+        assert_eq!(shown["figures"]["canary"]["requests"], 10, "{shown}");
+        assert_eq!(get(gateway, "/balancers/mine")["canary"], shown);
+        assert!(shown["ended_at"].is_u64(), "{shown}");
+    };
+    let all = json!({"share_percent": 100});
+
+    // A canary ended by an operator; a second DELETE deletes it.
+    begin(&all);
+    gateway.admin("DELETE", &canary, &[]).expect(204);
+    kept(&gateway, "ended");
+    gateway.admin("DELETE", &canary, &[]).expect(204);
+    gateway.admin("GET", &canary, &[]).expect(404);
+
+    // A canary ended by a bound.
+    backend.respond_with(500, 0);
+    begin(&json!({"share_percent": 100, "max_error_percent": 50, "min_requests": 10}));
+    until("the canary has returned", || {
+        let mine = gateway.admin("GET", "/balancers?size=1000", &[]).text();
+        mine.contains("\"state\":\"returned\"")
+    });
+    kept(&gateway, "returned");
+    backend.respond_normally();
+
+    // A canary ended by its promotion, also after a restart.
+    begin(&all);
+    gateway
+        .admin("POST", &format!("{path}/promote"), &[])
+        .expect(200);
+    kept(&gateway, "promoted");
+    gateway.terminate();
+    gateway.wait();
+    kept(
+        &Setup::with_data(&folder.path().join("data")).start(),
+        "promoted",
     );
-    assert_eq!(case.shown()["max_p99_ms"].as_f64(), Some(60_000.0));
-    assert_eq!(case.answers(8), (0, 8));
-    let (done, said) = command(&["--end"]);
-    assert!(done, "{said}");
-    assert_eq!(case.answers(8), (8, 0));
-    // With all picks at the canary there would be nothing to compare it with.
-    let (done, said) = command(&["--share-percent", "100", "--max-p99-ratio", "1.5"]);
-    assert!(!done && said.contains("max_p99_ratio"), "{said}");
-    let (done, said) = command(&["--min-requests", "0"]);
-    assert!(!done && said.contains("min_requests"), "{said}");
 }

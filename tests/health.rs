@@ -1,5 +1,6 @@
 //! Health of targets: passive checks, how it is shown and set, and what changes it survives.
 
+use serde_json::Value;
 use serde_json::json;
 
 use crate::harness::{
@@ -287,4 +288,49 @@ fn health_survives_a_deleted_and_recreated_upstream() {
     gateway.get("/").expect(503);
     set_health(&gateway, one.address, "healthy");
     gateway.get("/").expect(200);
+}
+
+#[test]
+fn targets_and_health_show_the_ids_that_balancers_see() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b"].map(Backend::start);
+    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
+    let explained = gateway
+        .admin_json("POST", "/upstreams/u/explain", &json!({}))
+        .json();
+    let id_of = |address: &Value| -> Value {
+        let seen = explained["endpoints"].as_array().unwrap().iter();
+        let mut own = seen.filter(|endpoint| endpoint["address"] == *address);
+        own.next().unwrap()["id"].clone()
+    };
+    let list = gateway.admin("GET", "/upstreams/u/targets", &[]).json();
+    let endpoints = list["pointsman"]["endpoints"].as_array().unwrap();
+    assert_eq!(endpoints.len(), 2);
+    for endpoint in endpoints {
+        assert_eq!(endpoint["id"], id_of(&endpoint["address"]));
+        assert_eq!(endpoint["target"], endpoint["address"]);
+        assert_eq!(endpoint["id"].as_str().unwrap().len(), 16);
+    }
+    // Rows have no additional fields: a client can send them back.
+    for row in list["data"].as_array().unwrap() {
+        let path = format!("/upstreams/u/targets/{}", row["id"].as_str().unwrap());
+        assert_eq!(gateway.admin("GET", &path, &[]).json(), *row);
+        gateway.admin_json("PATCH", &path, row).expect(200);
+    }
+    let health = gateway.admin("GET", "/upstreams/u/health", &[]).json();
+    for target in health["data"].as_array().unwrap() {
+        let address = &target["data"]["addresses"][0];
+        assert_eq!(address["pointsman"]["id"], id_of(&target["target"]));
+    }
+    let whole = "/upstreams/u/health?balancer_health=1";
+    let whole = gateway.admin("GET", whole, &[]).json();
+    let hosts = whole["data"]["details"]["hosts"].as_array().unwrap();
+    for host in hosts {
+        let address = &host["addresses"][0];
+        assert_eq!(address["pointsman"]["id"].as_str().unwrap().len(), 16);
+    }
+    // Each page has the endpoints of its own targets.
+    let page = "/upstreams/u/targets?size=1";
+    let page = gateway.admin("GET", page, &[]).json();
+    assert_eq!(page["pointsman"]["endpoints"].as_array().unwrap().len(), 1);
 }

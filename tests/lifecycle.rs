@@ -215,42 +215,6 @@ fn a_restarted_gateway_serves_from_the_stored_rows() {
 }
 
 #[test]
-fn settings_come_from_flag_environment_and_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("settings.toml");
-    std::fs::write(&file, "workers = 3\nlog = \"error\"\n").unwrap();
-    let with_file = || Setup::new().env("POINTSMAN_CONFIG", file.display());
-    let workers = |gateway: &Gateway| {
-        let root = gateway.admin("GET", "/", &[]).expect(200).json();
-        root["configuration"]["nginx_worker_processes"].clone()
-    };
-    // Where a test sets no number of workers, the harness sets one by a flag, which wins over the
-    // file.
-    let gateway = with_file().start();
-    assert_eq!(workers(&gateway), "2");
-    let root = gateway.admin("GET", "/", &[]).expect(200).json();
-    assert!(root["version"].as_str().unwrap().starts_with("3.9."));
-    assert_eq!(root["pointsman"]["version"], env!("CARGO_PKG_VERSION"));
-    gateway.terminate();
-    let (_, log) = gateway.wait();
-    assert_eq!(log, "", "the file sets the level to error");
-
-    let by_environment = with_file()
-        .env("POINTSMAN_WORKERS", 4)
-        .env("POINTSMAN_LOG", "info")
-        .start();
-    assert_eq!(workers(&by_environment), "4");
-    let by_flag = with_file()
-        .env("POINTSMAN_WORKERS", 4)
-        .arg("--workers", 5)
-        .start();
-    assert_eq!(workers(&by_flag), "5");
-    by_environment.terminate();
-    let (_, log) = by_environment.wait();
-    assert!(log.contains("all requests drained"), "{log}");
-}
-
-#[test]
 fn a_change_in_flight_is_answered_before_the_exit() {
     let gateway = Gateway::start();
     let mut idle = Raw::connect(gateway.admin);

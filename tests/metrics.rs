@@ -196,3 +196,30 @@ fn requests_without_an_endpoint_are_counted_by_their_reason() {
     assert_eq!(of("no_targets"), 3.0);
     assert_eq!(of("none_available"), 0.0);
 }
+
+#[test]
+fn fallback_picks_are_counted_under_the_new_and_the_old_name() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 100)]);
+    gateway.upload("traps", guest("traps")).expect(201);
+    gateway
+        .admin("PATCH", "/upstreams/u", &[("algorithm", "traps")])
+        .expect(200);
+    for _ in 0..3 {
+        gateway.backend_of("/");
+    }
+    let shown = gateway.admin("GET", "/balancers/traps", &[]).json();
+    let usage = &shown["usage"]["u"];
+    assert_eq!(usage["fallback_picks"], 3, "{usage}");
+    assert_eq!(usage["fallback_picks"], usage["host_choices"]);
+    let (new, old) = ("fallback_picks_by_kind", "host_choices_by_kind");
+    assert_eq!(usage[new], usage[old]);
+    let metrics = gateway.admin("GET", "/metrics", &[]).text();
+    for name in ["fallback_picks", "host_choices"] {
+        let start = format!("pointsman_{name}_total{{upstream=\"u\",balancer=\"traps\",kind=\"");
+        let lines = metrics.lines().filter(|line| line.starts_with(&start));
+        let values = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
+        assert_eq!(values.sum::<u64>(), 3, "{metrics}");
+    }
+}

@@ -1,20 +1,12 @@
 //! Versions of a balancer: upload, check, promotion, pins, rollback and deletion.
 
-use std::path::Path;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use minisign::KeyPair;
-use pointsman::entity::{Kind, Row};
-use pointsman::store::{SledStore, Store, Stored, Write};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::harness::{Backend, Gateway, Load, Reply as Answer, Setup, guest};
 
 /// A gateway with a backend behind `/`, and a balancer `mine` that is `first`.
-fn with_mine(setup: Setup) -> (Gateway, Backend) {
+pub(crate) fn with_mine(setup: Setup) -> (Gateway, Backend) {
     let gateway = setup.start();
     let backend = Backend::start("b");
     gateway.balanced(&[(backend.address, 100)]);
@@ -23,19 +15,23 @@ fn with_mine(setup: Setup) -> (Gateway, Backend) {
     (gateway, backend)
 }
 
-fn use_balancer(gateway: &Gateway, upstream: &str, name: &str) {
+pub(crate) fn use_balancer(gateway: &Gateway, upstream: &str, name: &str) {
     let path = format!("/upstreams/{upstream}");
     gateway
         .admin("PATCH", &path, &[("algorithm", name)])
         .expect(200);
 }
 
-fn pin(gateway: &Gateway, upstream: &str, version: Value) -> Answer {
+pub(crate) fn pin(gateway: &Gateway, upstream: &str, version: Value) -> Answer {
     let settings = json!({"pointsman": {"balancer_version": version}});
     gateway.admin_json("PATCH", &format!("/upstreams/{upstream}"), &settings)
 }
 
-fn upload_with(gateway: &Gateway, headers: &[(&str, &str)], component: Vec<u8>) -> Answer {
+pub(crate) fn upload_with(
+    gateway: &Gateway,
+    headers: &[(&str, &str)],
+    component: Vec<u8>,
+) -> Answer {
     let body = Some(("application/wasm", component));
     gateway.send(
         gateway.admin,
@@ -46,31 +42,31 @@ fn upload_with(gateway: &Gateway, headers: &[(&str, &str)], component: Vec<u8>) 
     )
 }
 
-fn upload(gateway: &Gateway, component: Vec<u8>) -> Answer {
+pub(crate) fn upload(gateway: &Gateway, component: Vec<u8>) -> Answer {
     upload_with(gateway, &[], component)
 }
 
 /// The version that an upload has created, once its check has ended.
-fn version(gateway: &Gateway, answer: Answer) -> Value {
+pub(crate) fn version(gateway: &Gateway, answer: Answer) -> Value {
     match answer.status {
         202 => checked(gateway, answer.header("location")),
         _ => answer.expect(201).json(),
     }
 }
 
-fn add(gateway: &Gateway, component: Vec<u8>) -> Value {
+pub(crate) fn add(gateway: &Gateway, component: Vec<u8>) -> Value {
     version(gateway, upload(gateway, component))
 }
 
-fn get(gateway: &Gateway, path: &str) -> Value {
+pub(crate) fn get(gateway: &Gateway, path: &str) -> Value {
     gateway.admin("GET", path, &[]).expect(200).json()
 }
 
-fn post(gateway: &Gateway, path: &str) -> Answer {
+pub(crate) fn post(gateway: &Gateway, path: &str) -> Answer {
     gateway.admin("POST", path, &[])
 }
 
-fn promote(gateway: &Gateway, version: &Value) -> Answer {
+pub(crate) fn promote(gateway: &Gateway, version: &Value) -> Answer {
     let version = version.as_str().unwrap();
     post(
         gateway,
@@ -79,7 +75,7 @@ fn promote(gateway: &Gateway, version: &Value) -> Answer {
 }
 
 /// The states of the versions of `mine` by digest, the newest version first.
-fn states(gateway: &Gateway) -> Vec<(Value, Value)> {
+pub(crate) fn states(gateway: &Gateway) -> Vec<(Value, Value)> {
     let list = get(gateway, "/balancers/mine/versions");
     let versions = list["data"].as_array().unwrap().iter();
     versions
@@ -88,7 +84,7 @@ fn states(gateway: &Gateway) -> Vec<(Value, Value)> {
 }
 
 /// A version, once its check has ended.
-fn checked(gateway: &Gateway, path: &str) -> Value {
+pub(crate) fn checked(gateway: &Gateway, path: &str) -> Value {
     loop {
         let version = get(gateway, path);
         if version["state"] != "checking" {
@@ -190,69 +186,6 @@ fn versions_are_switched_under_load() {
     let usage = get(&gateway, "/balancers/mine")["usage"]["u"].clone();
     assert!(usage["picks"].as_u64().unwrap() > 0, "{usage}");
     assert_eq!(usage["host_choices"], 0, "{usage}");
-}
-
-/// The component of a balancer that ships, and one that does the same under another digest.
-fn shipped_and_next(gateway: &Gateway, name: &str) -> (Vec<u8>, Vec<u8>) {
-    let path = format!("/balancers/{name}/component");
-    let component = gateway.admin("GET", &path, &[]).expect(200).body;
-    // An empty custom section: its id, its length, and its name after the name's length.
-    let next = [&component[..], &[0, 5, 4], b"next"].concat();
-    (component, next)
-}
-
-#[test]
-fn known_latencies_survive_an_upgrade_of_the_balancer() {
-    let gateway = Gateway::start();
-    let backends = ["a", "b", "c", "slow"].map(Backend::start);
-    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
-    let (first, next) = shipped_and_next(&gateway, "latency");
-    gateway.upload("mine", first).expect(201);
-    use_balancer(&gateway, "u", "mine");
-    let slow = &backends[3];
-    slow.respond_with(0, 500);
-    while slow.served() == 0 {
-        gateway.get("/").expect(200);
-    }
-    // From here on only the remembered latency makes the balancer avoid it: an unknown target would
-    // be tried first.
-    slow.respond_normally();
-    let made = add(&gateway, next);
-    promote(&gateway, &made["id"]).expect(200);
-    for _ in 0..40 {
-        assert_ne!(gateway.backend_of("/"), "slow");
-    }
-    let usage = get(&gateway, "/balancers/mine")["usage"]["u"].clone();
-    assert_eq!(usage["version"], made["digest"]);
-    assert_eq!(usage["host_choices"], 0, "{usage}");
-}
-
-#[test]
-fn sessions_survive_an_upgrade_of_the_balancer() {
-    let gateway = Gateway::start();
-    let backends = ["a", "b", "c", "d"].map(Backend::start);
-    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
-    let (first, next) = shipped_and_next(&gateway, "sticky-sessions");
-    gateway.upload("mine", first).expect(201);
-    let settings = json!({"algorithm": "mine", "sticky_sessions_cookie": "session"});
-    gateway
-        .admin_json("PATCH", "/upstreams/u", &settings)
-        .expect(200);
-    let clients: Vec<(String, String)> = (0..8)
-        .map(|_| {
-            let answer = gateway.get("/").expect(200);
-            let cookie = answer.header("set-cookie").split(';').next().unwrap();
-            (cookie.to_owned(), answer.header("x-backend").to_owned())
-        })
-        .collect();
-    let made = add(&gateway, next);
-    promote(&gateway, &made["id"]).expect(200);
-    for (cookie, backend) in &clients {
-        for _ in 0..3 {
-            let answer = gateway.get_with("/", &[("cookie", cookie)]).expect(200);
-            assert_eq!(answer.header("x-backend"), backend);
-        }
-    }
 }
 
 #[test]
@@ -412,130 +345,6 @@ fn settings_must_match_the_schema_of_the_version_to_be_active() {
 }
 
 #[test]
-fn a_check_can_run_after_the_answer() {
-    let (gateway, _backend) = with_mine(Setup::new());
-    let prefer = &[("prefer", "respond-async")];
-    let accepted = upload_with(&gateway, prefer, guest("clock")).expect(202);
-    assert_eq!(accepted.header("preference-applied"), "respond-async");
-    assert_eq!(accepted.json()["state"], "checking");
-    let location = accepted.header("location").to_owned();
-    let version = checked(&gateway, &location);
-    assert_eq!(version["state"], "ready");
-    assert!(version["description"].is_object());
-    upload_with(&gateway, prefer, guest("clock")).expect(200);
-
-    let accepted = upload_with(&gateway, prefer, guest("no-policy")).expect(202);
-    let failed = checked(&gateway, accepted.header("location"));
-    assert_eq!(failed["state"], "failed");
-    let reason = failed["reason"].as_str().unwrap();
-    assert!(reason.contains("lacks the interface"), "{reason}");
-    let refused = promote(&gateway, &failed["id"]).expect(400);
-    assert!(refused.text().contains("lacks the interface"));
-    pin(&gateway, "u", failed["digest"].clone()).expect(400);
-    // A failed version can be uploaded again.
-    upload_with(&gateway, prefer, guest("no-policy")).expect(202);
-    upload_with(&gateway, prefer, Vec::new()).expect(400);
-
-    // A failure that is answered to the client leaves no version.
-    let before = states(&gateway);
-    let refused = upload(&gateway, b"\0asm\x01\0\0\0".to_vec());
-    let refused = refused.expect(400).json();
-    assert!(refused["fields"]["component"].is_string());
-    assert_eq!(states(&gateway).len(), before.len());
-}
-
-#[test]
-fn a_long_check_continues_after_the_answer_and_after_a_restart() {
-    // The time limit of `describe` follows from this setting.
-    let setup = Setup::new().arg("--balancer-pick-timeout", 10_000);
-    let (gateway, _backend) = with_mine(setup);
-    let accepted = upload(&gateway, guest("loops-in-describe")).expect(202);
-    let location = accepted.header("location").to_owned();
-    assert_eq!(get(&gateway, &location)["state"], "checking");
-    assert_eq!(accepted.header("preference-applied"), "");
-    // Uploading the same component again does not start a second check.
-    let again = upload(&gateway, guest("loops-in-describe")).expect(202);
-    assert_eq!(again.header("location"), location);
-    let refused = promote(&gateway, &accepted.json()["id"]).expect(400);
-    assert!(refused.text().contains("still being checked"));
-
-    let data_dir = gateway.data_dir.clone();
-    let _folder = gateway.kill();
-    let setup = Setup::with_data(&data_dir).arg("--balancer-pick-timeout", 1);
-    let gateway = setup.start();
-    let version = checked(&gateway, &location);
-    assert_eq!(version["state"], "failed");
-    let reason = version["reason"].as_str().unwrap();
-    assert!(reason.contains("describe"), "{reason}");
-}
-
-#[test]
-fn only_components_signed_by_a_known_key_are_accepted() {
-    let [ours, theirs] = [(); 2].map(|()| KeyPair::generate_unencrypted_keypair().unwrap());
-    let setup = Setup::new().arg("--balancer-public-keys", ours.pk.to_base64());
-    let gateway = setup.start();
-    let signature = |pair: &KeyPair, component: &[u8]| {
-        let signed = minisign::sign(None, &pair.sk, component, None, None);
-        signed.unwrap().into_string()
-    };
-    let send = |method: &str, path: &str, file: Option<&str>, component: &str| {
-        let file = file.map(|file| STANDARD.encode(file));
-        let headers: Vec<_> = file
-            .iter()
-            .map(|f| ("x-pointsman-signature", &**f))
-            .collect();
-        let body = Some(("application/wasm", guest(component)));
-        gateway.send(gateway.admin, method, path, &headers, body)
-    };
-    let good = signature(&ours, &guest("first"));
-    let made = "/balancers?name=mine";
-    for (file, part) in [
-        (None, "is not signed"),
-        (Some(signature(&theirs, &guest("first"))), "not that of"),
-        (Some(signature(&ours, &guest("clock"))), "not that of"),
-        (Some("nonsense".into()), "not the content of a .minisig"),
-    ] {
-        let refused = send("POST", made, file.as_deref(), "first").expect(403);
-        assert!(refused.text().contains(part), "{}", refused.text());
-    }
-    send("POST", made, Some(&good), "first").expect(201);
-    send("PUT", "/balancers/mine", None, "clock").expect(403);
-    send("POST", "/balancers/mine/versions", Some(&good), "clock").expect(403);
-
-    // In a multipart body the signature is a part.
-    let clock = signature(&ours, &guest("clock"));
-    let mut body = Vec::new();
-    for (name, content) in [
-        ("signature", clock.into_bytes()),
-        ("component", guest("clock")),
-    ] {
-        body.extend(
-            format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n").bytes(),
-        );
-        body.extend(content);
-        body.extend(b"\r\n");
-    }
-    body.extend(b"--X--\r\n");
-    let body = Some(("multipart/form-data; boundary=X", body));
-    let path = "/balancers/mine/versions";
-    let added = gateway.send(gateway.admin, "POST", path, &[], body);
-    assert_eq!(version(&gateway, added)["state"], "ready");
-    // Shipped balancers need no signature.
-    gateway
-        .admin("POST", "/upstreams", &[("name", "u")])
-        .expect(201);
-
-    let (status, log) = Setup::new()
-        .arg("--balancer-public-keys", "RWnonsense")
-        .fail();
-    assert!(!status.success());
-    assert!(
-        log.contains("balancer_public_keys = \"RWnonsense\""),
-        "{log}"
-    );
-}
-
-#[test]
 fn the_version_of_a_shipped_balancer_cannot_be_switched() {
     let gateway = Gateway::start();
     let list = get(&gateway, "/balancers/round-robin/versions");
@@ -551,172 +360,4 @@ fn the_version_of_a_shipped_balancer_cannot_be_switched() {
         let refused = refused.expect(400);
         assert!(refused.text().contains("ships with the gateway"));
     }
-}
-
-/// Changes rows in a data folder while no gateway runs.
-fn edit(data_dir: &Path, edit: impl Fn(&SledStore) -> Vec<Write>) {
-    let store = SledStore::open(data_dir).unwrap();
-    let writes = edit(&store);
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.unwrap().block_on(store.write(writes)).unwrap();
-    drop(store);
-    // The store's thread ends a little later, and holds the folder's lock until then.
-    let log = std::fs::File::open(data_dir.join("entities/db")).unwrap();
-    while log.try_lock().is_err() {
-        std::thread::yield_now();
-    }
-}
-
-fn rows(store: &SledStore, kind: Kind) -> Vec<Stored> {
-    store.list(kind, None, usize::MAX, &|_| true).unwrap()
-}
-
-fn id_of(row: &Row) -> Uuid {
-    row["id"].as_str().unwrap().parse().unwrap()
-}
-
-fn named(store: &SledStore, name: &str) -> Stored {
-    let found = store.find(Kind::Balancer, &["name"], &[&name.into()]);
-    found.unwrap().unwrap()
-}
-
-#[test]
-fn an_upgrade_of_the_gateway_adds_a_version_and_keeps_uploaded_balancers() {
-    let gateway = Gateway::start();
-    let current = get(&gateway, "/balancers/round-robin")["digest"].clone();
-    let data_dir = gateway.data_dir.clone();
-    let _folder = gateway.kill();
-    // As an earlier gateway would have left it: another round-robin, and an uploaded p2c.
-    let old = include_bytes!("components/round-robin-1.0.0.wasm");
-    edit(&data_dir, |store| {
-        let mut writes = Vec::new();
-        let Stored { mut row, revision } = named(store, "round-robin");
-        let link = json!({ "id": row["id"] });
-        let mut versions = rows(store, Kind::BalancerVersion).into_iter();
-        let version = versions.find(|version| version.row["balancer"] == link);
-        let Stored {
-            row: mut version,
-            revision: expected,
-        } = version.unwrap();
-        let digest = json!("an earlier one");
-        row["digest"] = digest.clone();
-        version["digest"] = digest;
-        for (kind, row, expected, blob) in [
-            (Kind::Balancer, row, revision, None),
-            (
-                Kind::BalancerVersion,
-                version,
-                expected,
-                Some(Bytes::from_static(old)),
-            ),
-        ] {
-            writes.push(Write::Replace {
-                kind,
-                id: id_of(&row),
-                row,
-                expected,
-                blob,
-            });
-        }
-        let Stored { mut row, revision } = named(store, "p2c");
-        row["source"] = json!("uploaded");
-        row["tags"] = json!(["mine"]);
-        writes.push(Write::Replace {
-            kind: Kind::Balancer,
-            id: id_of(&row),
-            row,
-            expected: revision,
-            blob: None,
-        });
-        writes
-    });
-    let gateway = Setup::with_data(&data_dir).start();
-    let shown = get(&gateway, "/balancers/round-robin");
-    assert_eq!(shown["digest"], current);
-    assert_eq!(shown["previous_digest"], "an earlier one");
-    let list = get(&gateway, "/balancers/round-robin/versions");
-    let states: Vec<&Value> = list["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| &v["state"])
-        .collect();
-    assert_eq!(states, ["active", "retired"]);
-    let mine = get(&gateway, "/balancers/p2c");
-    assert_eq!(
-        (&mine["source"], &mine["tags"][0]),
-        (&json!("uploaded"), &json!("mine"))
-    );
-    // Once the uploaded p2c is deleted, the shipped one takes its name.
-    gateway.admin("DELETE", "/balancers/p2c", &[]).expect(204);
-    let data_dir = gateway.data_dir.clone();
-    drop(gateway);
-    let gateway = Setup::with_data(&data_dir).start();
-    assert_eq!(get(&gateway, "/balancers/p2c")["source"], "shipped");
-}
-
-/// Changes a data folder to format 1, in which a component belongs to its balancer and there are no
-/// versions.
-fn to_format_1(data_dir: &Path) {
-    edit(data_dir, |store| {
-        let versions = rows(store, Kind::BalancerVersion);
-        let mut writes = Vec::new();
-        for Stored { mut row, revision } in rows(store, Kind::Balancer) {
-            let link = json!({ "id": row["id"] });
-            let active = versions.iter().find(|version| {
-                version.row["balancer"] == link && version.row["digest"] == row["digest"]
-            });
-            let id = id_of(&active.unwrap().row);
-            let blob = store.blob(Kind::BalancerVersion, id).unwrap();
-            assert!(blob.is_some());
-            row.shift_remove("previous_digest");
-            writes.push(Write::Replace {
-                kind: Kind::Balancer,
-                id: id_of(&row),
-                row,
-                expected: revision,
-                blob,
-            });
-        }
-        writes.extend(versions.iter().map(|version| Write::Delete {
-            kind: Kind::BalancerVersion,
-            id: id_of(&version.row),
-        }));
-        writes
-    });
-    std::fs::write(data_dir.join("FORMAT"), "pointsman data, format 1\n").unwrap();
-}
-
-#[test]
-fn a_data_folder_of_format_1_is_upgraded() {
-    let (gateway, _backend) = with_mine(Setup::new());
-    let before = get(&gateway, "/balancers/mine");
-    let data_dir = gateway.data_dir.clone();
-    let folder = gateway.kill();
-    to_format_1(&data_dir);
-
-    let gateway = Setup::with_data(&data_dir).start();
-    gateway.get("/").expect(200);
-    let shown = get(&gateway, "/balancers/mine");
-    assert_eq!(shown["digest"], before["digest"]);
-    assert_eq!(shown["usage"]["u"]["host_choices"], 0);
-    assert!(shown["previous_digest"].is_null());
-    assert_eq!(
-        states(&gateway),
-        [(before["digest"].clone(), json!("active"))]
-    );
-    let component = gateway.admin("GET", "/balancers/mine/component", &[]);
-    assert_eq!(component.expect(200).body, guest("first"));
-    let list = get(&gateway, "/balancers/round-robin/versions");
-    assert_eq!(list["data"].as_array().unwrap().len(), 1);
-
-    // The upgrade happens once: later changes survive a restart.
-    let other = add(&gateway, guest("refuses"));
-    promote(&gateway, &other["id"]).expect(200);
-    drop(gateway);
-    let gateway = Setup::with_data(&data_dir).start();
-    gateway.get("/").expect(503);
-    post(&gateway, "/balancers/mine/rollback").expect(200);
-    gateway.get("/").expect(200);
-    drop(folder);
 }

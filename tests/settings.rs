@@ -1,0 +1,162 @@
+//! Settings by flag, environment and file: precedence, and mistakes in them.
+
+use std::fs;
+
+use crate::command_line::error_of;
+use crate::harness::{Gateway, Setup, help};
+
+#[test]
+fn all_mistakes_of_flags_environment_and_file_are_reported_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.toml");
+    let text = "log = info\nwokers = 3\nbalancer_memory = \"64\"\n[proxy]\nlisten = 1\n";
+    fs::write(&file, text).unwrap();
+    let (status, said) = Setup::new()
+        .arg("--config", file.display())
+        .arg("--max-header-size", "large")
+        .env("POINTSMAN_CLIENT_BODY_TIMEOUT", -1)
+        .arg("--balancer-pik-cost", 7)
+        .env("POINTSMAN_WORKERS", "many")
+        .env("POINTSMAN_DNS_MIN_TTL", "")
+        .env("POINTSMAN_LOGG", "info")
+        .fail();
+    assert!(!status.success());
+    let file = file.display();
+    let expected = [
+        format!("log = info: text needs quotes, as in log = \"info\" (set in {file}, line 1)"),
+        format!("{file}, line 2 is invalid: unknown field `wokers`; did you mean `workers`?"),
+        format!("without quotes (set in {file}, line 3)"),
+        format!("{file}, line 4 is invalid: unknown field `proxy`"),
+        "max_header_size = \"large\": expected a number from 8192 to 1048576 (set by --max-header-size)".into(),
+        "client_body_timeout = -1: expected a number from 1 to 3600".into(),
+        "'--balancer-pik-cost' found; did you mean --balancer-pick-cost?".into(),
+        "workers = \"many\": expected a number from 1 to 1024 (set by POINTSMAN_WORKERS)".into(),
+        "dns_min_ttl = \"\": expected a number from 10 to 3600000 (set by POINTSMAN_DNS_MIN_TTL)".into(),
+        "no setting has the variable POINTSMAN_LOGG; did you mean POINTSMAN_LOG?".into(),
+    ];
+    for mistake in &expected {
+        assert!(said.contains(mistake.as_str()), "{mistake}\nin\n{said}");
+    }
+    assert_eq!(said.lines().count(), expected.len(), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("pointsman: ")));
+}
+
+#[test]
+fn an_unreadable_config_file_hides_no_other_mistake() {
+    let (_, said) = Setup::new()
+        .arg("--config", "/none/settings.toml")
+        .arg("--workers", 0)
+        .fail();
+    assert!(
+        said.contains("cannot read the config file /none/settings.toml"),
+        "{said}"
+    );
+    assert!(said.contains("workers = 0: expected"), "{said}");
+    // A variable that is set by Kubernetes for a service named `pointsman` is not a setting.
+    let gateway = Setup::new()
+        .env("POINTSMAN_PORT", "tcp://10.0.0.1:80")
+        .start();
+    gateway.admin("GET", "/status", &[]).expect(200);
+}
+
+#[test]
+fn a_flag_without_a_value_is_reported_with_the_others() {
+    let said = error_of(&["--workers", "0", "--log", "loud", "--data-dir"]);
+    for mistake in ["workers = 0", "log = \"loud\"", "--data-dir <DIR>"] {
+        assert!(said.contains(mistake), "{mistake} in {said}");
+    }
+    assert_eq!(said.lines().count(), 3, "{said}");
+}
+
+#[test]
+fn invalid_settings_are_reported_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.toml");
+    std::fs::write(&file, "workers = 0\nmax_header_size = 1\n").unwrap();
+    let (status, said) = Setup::new()
+        .arg("--config", file.display())
+        .arg("--workers", 5000)
+        .fail();
+    assert!(!status.success());
+    assert!(
+        said.contains("workers = 5000: expected a number from 1 to 1024"),
+        "{said}"
+    );
+    assert!(
+        said.contains("max_header_size = 1: expected a number from 8192"),
+        "{said}"
+    );
+
+    std::fs::write(&file, "wokers = 1\n").unwrap();
+    let (_, said) = Setup::new().arg("--config", file.display()).fail();
+    assert!(
+        said.contains(", line 1 is invalid: unknown field `wokers`; did you mean `workers`?"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let missing = folder.path().join("missing.toml");
+    let (status, said) = Setup::new().arg("--config", missing.display()).fail();
+    assert!(!status.success());
+    assert!(said.contains("cannot read the config file"), "{said}");
+}
+
+#[test]
+fn settings_come_from_flag_environment_and_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.toml");
+    std::fs::write(&file, "workers = 3\nlog = \"error\"\n").unwrap();
+    let with_file = || Setup::new().env("POINTSMAN_CONFIG", file.display());
+    let workers = |gateway: &Gateway| {
+        let root = gateway.admin("GET", "/", &[]).expect(200).json();
+        root["configuration"]["nginx_worker_processes"].clone()
+    };
+    // Where a test sets no number of workers, the harness sets one by a flag, which wins over the
+    // file.
+    let gateway = with_file().start();
+    assert_eq!(workers(&gateway), "2");
+    let root = gateway.admin("GET", "/", &[]).expect(200).json();
+    assert!(root["version"].as_str().unwrap().starts_with("3.9."));
+    assert_eq!(root["pointsman"]["version"], env!("CARGO_PKG_VERSION"));
+    gateway.terminate();
+    let (_, log) = gateway.wait();
+    assert_eq!(log, "", "the file sets the level to error");
+
+    let by_environment = with_file()
+        .env("POINTSMAN_WORKERS", 4)
+        .env("POINTSMAN_LOG", "info")
+        .start();
+    assert_eq!(workers(&by_environment), "4");
+    let by_flag = with_file()
+        .env("POINTSMAN_WORKERS", 4)
+        .arg("--workers", 5)
+        .start();
+    assert_eq!(workers(&by_flag), "5");
+    by_environment.terminate();
+    let (_, log) = by_environment.wait();
+    assert!(log.contains("all requests drained"), "{log}");
+}
+
+#[test]
+fn every_setting_of_help_is_in_the_readme() {
+    let readme = include_str!("../README.md");
+    for setting in ["proxy_listen", "admin_listen", "data_dir", "workers", "log"] {
+        assert!(readme.contains(setting), "{setting}");
+    }
+    let help = help();
+    let mut settings = 0;
+    for line in help
+        .lines()
+        .filter(|line| line.trim_start().starts_with("--"))
+    {
+        let flag = line.split_whitespace().next().unwrap();
+        let name = flag.trim_start_matches("--").replace('-', "_");
+        let variable = format!("POINTSMAN_{}", name.to_uppercase());
+        assert!(help.contains(&variable), "{variable} is not in the help");
+        assert!(
+            readme.contains(&format!("`{name}`")) || name == "config",
+            "{name} is not in the README"
+        );
+        settings += 1;
+    }
+    assert!(settings >= 15, "{help}");
+}
