@@ -11,6 +11,7 @@ pub mod authority;
 pub mod balancer;
 mod client;
 pub mod clock;
+pub mod component;
 pub mod config;
 pub mod connections;
 pub mod endpoint;

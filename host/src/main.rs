@@ -8,8 +8,8 @@ use clap::error::ContextKind;
 use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written, misspelt_variables};
 use pointsman::{
-    LogFields, PluginCommand, Recording, Replay, Simulation, balancer, plugin, record, replay, run,
-    simulate,
+    LogFields, PluginCommand, Recording, Replay, Simulation, component, plugin, record, replay,
+    run, simulate,
 };
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -53,8 +53,8 @@ enum Command {
 
 fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
-        Some(first) if first == COMPILE_WORKER => return balancer::compile_worker(),
-        Some(first) if first == SCHEMA_WORKER => return balancer::schema_worker(),
+        Some(first) if first == COMPILE_WORKER => return component::compile_worker(),
+        Some(first) if first == SCHEMA_WORKER => return component::schema_worker(),
         _ => {}
     }
     let (cli, mut mistakes) = match parse(std::env::args_os().collect()) {

@@ -25,7 +25,8 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::balancer::{Engine, Plugin, SHIPPED, Schema, Settings, try_settings};
+use crate::balancer::{Engine, Plugin, SHIPPED, Settings, try_settings};
+use crate::component::Schema;
 use crate::json::exact;
 use crate::named::{self, Named};
 pub use replay::{Arguments as ReplayArguments, replay};

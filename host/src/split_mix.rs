@@ -11,6 +11,11 @@ pub(crate) fn finish(state: u64) -> u64 {
     z ^ z >> 31
 }
 
+/// Some bits of a number, 32 of them, that have nothing to do with those that are drawn from it otherwise.
+pub(crate) fn mixed(number: u64) -> u64 {
+    finish(number) >> 32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

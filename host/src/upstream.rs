@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 pub use affinity::{AffinityPolicy, Cookie, Key};
@@ -30,7 +31,7 @@ pub use resolve::Names;
 pub use session::SessionKey;
 
 use crate::authority::Authority;
-use crate::balancer::{self, Balancer, Choice, Observed};
+use crate::balancer::{self, Balancer, Choice, Observed, Shadow};
 use crate::clock;
 use crate::endpoint::health::{Report, Source};
 use crate::endpoint::{Endpoint, InFlight, LoadReport, Outcome, OutcomeObserver, Places};
@@ -63,6 +64,8 @@ struct Shared {
     probes: Probes,
     outliers: outlier::Watch,
     trials: Trials,
+    /// A second balancer that decides beside the first, without effect.
+    shadow: Mutex<Option<Arc<Shadow>>>,
     budget: Arc<budget::Budget>,
     /// Told when an endpoint has room for a request again.
     places: Arc<Places>,
@@ -106,6 +109,7 @@ impl Upstream {
                 outliers: outlier::Watch::new(&members, probing),
                 members,
                 trials: Trials::default(),
+                shadow: Mutex::default(),
                 budget: Arc::default(),
                 places,
                 pending: AtomicU32::new(0),
@@ -117,6 +121,19 @@ impl Upstream {
     /// The balancer, to switch it or to read its counters.
     pub fn balancer(&self) -> &Arc<Balancer> {
         &self.balancer
+    }
+
+    /// Has another balancer decide beside the first from the next pick on, or none.
+    pub fn set_shadow(&self, shadow: Option<Arc<Shadow>>) {
+        Shadow::set(&self.balancer, shadow.clone());
+        let before = std::mem::replace(&mut *self.shared.shadow.lock(), shadow);
+        // Its instance goes with it, which takes longer than others should wait for the lock.
+        drop(before);
+    }
+
+    /// The balancer that decides beside the first.
+    pub fn shadow(&self) -> Option<Arc<Shadow>> {
+        self.shared.shadow.lock().clone()
     }
 
     /// What it asks for.

@@ -19,6 +19,7 @@ use super::error::Error;
 use super::page::Page;
 use super::{Admin, canary, changes, decode, settings, upload, versions};
 use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
+use crate::component::ComponentError;
 use crate::entity::{Kind, Row};
 use crate::store::{self, Store};
 
@@ -35,7 +36,7 @@ type Endpoint = (String, MethodRouter<Admin>, &'static str);
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
         match error {
-            LoadError::Internal(cause) => {
+            LoadError::Component(ComponentError::Internal(cause)) => {
                 tracing::error!("cannot load a component: {cause}");
                 Self::Plain(
                     StatusCode::INTERNAL_SERVER_ERROR,

@@ -20,7 +20,8 @@ use super::changes;
 use super::entities::{TRIES, busy, id_of};
 use super::error::Error;
 use super::versions::{of_digest, text, written};
-use crate::balancer::{LoadError, Plugin, digest};
+use crate::balancer::{LoadError, Plugin};
+use crate::component::{ComponentError, digest};
 use crate::entity::{Kind, Row, Violation};
 use crate::in_place::in_place;
 use crate::store::Write;
@@ -79,7 +80,7 @@ pub(super) async fn take(
     is_async: bool,
 ) -> Result<Taken, Error> {
     if component.is_empty() {
-        return Err(LoadError::Empty.into());
+        return Err(LoadError::from(ComponentError::Empty).into());
     }
     let digest = digest(&component);
     if let Some(known) = of_digest(&*admin.store, balancer, &digest)? {
@@ -104,7 +105,7 @@ pub(super) async fn take(
             new.check_in_sight(answer).await;
         }
     }));
-    let gone = |_| LoadError::Internal("a check has stopped".into());
+    let gone = |_| LoadError::Component(ComponentError::Internal("a check has stopped".into()));
     answered.await.map_err(gone)?
 }
 
@@ -224,7 +225,7 @@ pub async fn resume_checks(admin: Admin) {
 
 /// Writes down how a check ended. A version that was deleted meanwhile stays deleted.
 async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Plugin, &LoadError>) {
-    if let Err(LoadError::Internal(cause)) = checked {
+    if let Err(LoadError::Component(ComponentError::Internal(cause))) = checked {
         tracing::error!("cannot load a component: {cause}");
     }
     let mut facts = facts(checked);

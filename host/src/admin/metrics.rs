@@ -108,7 +108,7 @@ impl Figures {
             upstreams.push(Figure {
                 targets: targets.collect(),
                 counters: upstream.balancer().counters(),
-                shadow: upstream.balancer().shadow().map(|shadow| shadow.report()),
+                shadow: upstream.shadow().map(|shadow| shadow.report()),
                 upstream: Arc::clone(upstream),
             });
         }

@@ -16,6 +16,7 @@ use super::entities::id_of;
 use super::error::Error;
 use super::{Admin, versions};
 use crate::balancer::{self, Engine, LoadError, Plugin};
+use crate::component::ComponentError;
 use crate::config;
 use crate::entity::{Kind, Row};
 use crate::store::{Store, Write};
@@ -119,7 +120,9 @@ pub(super) async fn unfit(
         .map(|given| given.unwrap_or(&nothing))
         .collect();
     let misfits = match engine.violations(&version.config_schema, &settings).await {
-        Err(LoadError::Schema(reason)) => vec![Some(wrong_schema(&reason)); settings.len()],
+        Err(LoadError::Component(ComponentError::Schema(reason))) => {
+            vec![Some(wrong_schema(&reason)); settings.len()]
+        }
         said => said?,
     };
     let start = Instant::now();
@@ -232,7 +235,9 @@ pub(super) async fn misfits(
 ) -> Result<Option<Value>, LoadError> {
     match engine.violations(schema, &[config]).await {
         Ok(said) => Ok(said.into_iter().next().flatten()),
-        Err(LoadError::Schema(reason)) => Ok(Some(wrong_schema(&reason))),
+        Err(LoadError::Component(ComponentError::Schema(reason))) => {
+            Ok(Some(wrong_schema(&reason)))
+        }
         Err(error) => Err(error),
     }
 }

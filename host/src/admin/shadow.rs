@@ -29,14 +29,13 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Res
     let upstream = find(&admin, Kind::Upstream, &key)?;
     let upstream = upstream.ok_or_else(|| Error::missing("upstream", &key))?;
     let upstream = targets::running(&admin, id_of(&upstream.row))?;
-    let balancer = upstream.balancer();
-    let Some(shadow) = balancer.shadow() else {
+    let Some(shadow) = upstream.shadow() else {
         return Err(Error::Plain(
             StatusCode::NOT_FOUND,
             "this upstream has no shadow: set pointsman.shadow.balancer to add one".into(),
         ));
     };
-    let balancer = Arc::clone(balancer);
+    let balancer = Arc::clone(upstream.balancer());
     // Whoever asks waits for a call of the shadow that is under way, and nobody else does.
     let report = admin.engine.aside(move || {
         let mut report = shadow.report();

@@ -16,11 +16,11 @@ use serde::Serialize;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::choose::Request;
-use super::engine::Plugin;
-use super::shadow::mixed;
+use super::plugin::Plugin;
+use super::request::Request;
 use crate::endpoint::{Outcome, OutcomeObserver};
 use crate::entity::balancer::Canary as Settings;
+use crate::split_mix::mixed;
 use evidence::{Evidence, Recent};
 
 /// Who has placed a request.

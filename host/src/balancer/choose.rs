@@ -10,24 +10,27 @@ mod switch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::bindings;
 use super::canary::{Canary, Placed, Side};
-use super::check::{Column, Interests, Observed};
-use super::engine::{Engine, Plugin};
-use super::facts::{self, Facts};
-use super::instance::{Fault, Instance, Order};
+use super::columns::{Column, Interests, Observed};
+use super::engine::Engine;
+use super::facts;
+use super::fault::Fault;
+use super::instance::{Instance, Order};
 use super::limits::Limits;
-use super::shadow::Shadow;
+use super::plugin::Plugin;
+use super::request::{Choice, Request};
 use super::tally::{Cause, TIMED};
 use super::tape::Tape;
 use crate::clock::micros;
+use crate::component::GuestFault;
 use crate::endpoint::Endpoint;
 use cost::Budget;
-pub(super) use cost::SHARE_PER_MILLE;
 pub use counters::{Counters, Faults, Handover};
 use host::{host_choice, picked, untried};
 pub use record::Recording;
@@ -43,40 +46,21 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// memory, which takes long as well: the worker that waited for them had requests of other upstreams to serve.
 const PENANCE: u32 = 1000;
 
-/// A request to be placed; see `wit/balancer.wit`.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// Microseconds on a clock that never goes back.
-    pub now: u64,
-    /// Uniform random bits.
-    pub entropy: u64,
-    /// Hash of what the upstream hashes on.
-    pub affinity: Option<u64>,
-    /// 0 for the first try.
-    pub attempt: u32,
-    /// What else there is to know of it, for plugins that ask; none where it is no client's request.
-    pub facts: Option<&'a dyn Facts>,
-}
+/// Is told of what a balancer chooses, and of the tables that it chooses from, in their order. Whoever calls
+/// holds the balancer's lock, so nothing here may wait.
+pub(super) trait PickObserver: Send + Sync {
+    /// Takes note of the table of the next picks.
+    fn set_endpoints(&self, table: &Arc<[Arc<Endpoint>]>);
 
-impl Request<'_> {
-    /// The same without what lives no longer than the request: to be kept, or sent elsewhere.
-    pub fn in_numbers(self) -> Request<'static> {
-        Request {
-            facts: None,
-            ..self
-        }
-    }
-}
-
-/// Where a request goes.
-#[derive(Debug, Clone)]
-pub enum Choice<T = Arc<Endpoint>> {
-    /// To this endpoint.
-    Endpoint(T),
-    /// Nowhere: the plugin refused it.
-    Refused,
-    /// Nowhere: there is no endpoint.
-    Empty,
+    /// Takes note of a pick of the plugin, before the request counts at the endpoint. Returns the thread that is to be
+    /// unparked for it, which is to happen without the lock: whoever wakes a thread may have to make room for it.
+    fn note(
+        self: Arc<Self>,
+        request: Request<'_>,
+        tried: &[u64],
+        table: &[Arc<Endpoint>],
+        chosen: Option<usize>,
+    ) -> Option<Thread>;
 }
 
 /// The balancer of one upstream, shared by all workers.
@@ -101,8 +85,8 @@ pub struct Balancer {
     patience: AtomicU64,
     /// Whether what happens is written down.
     recorded: AtomicBool,
-    /// Whether another one decides beside it, which may look at anything.
-    shadowed: AtomicBool,
+    /// Whether its picks are observed, by one that may look at anything.
+    observed: AtomicBool,
     /// Whether the plugin asks for the start of bodies.
     reads_bodies: AtomicBool,
     /// Whether another version takes a share of the picks.
@@ -124,7 +108,7 @@ struct Inner {
     limits: Limits,
     table: Arc<[Arc<Endpoint>]>,
     seat: Seat,
-    shadow: Option<Arc<Shadow>>,
+    observer: Option<Arc<dyn PickObserver>>,
     /// Where its faults count as well, and as whose.
     judged: Option<(Arc<Canary>, Side)>,
     /// Faults in a row, each within [`PROBATION`] of the one before.
@@ -167,7 +151,7 @@ impl Balancer {
                 limits,
                 table: Arc::clone(&table),
                 seat: Seat::Vacant,
-                shadow: None,
+                observer: None,
                 judged: None,
                 faults: 0,
                 last_fault: None,
@@ -184,7 +168,7 @@ impl Balancer {
             away: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             recorded: AtomicBool::new(false),
-            shadowed: AtomicBool::new(false),
+            observed: AtomicBool::new(false),
             shared: AtomicBool::new(false),
             canary: RwLock::new(None),
         }
@@ -193,7 +177,7 @@ impl Balancer {
     /// Whether this has to be taken note of for the plugin.
     pub fn wants(&self, observed: Observed) -> bool {
         self.interests.contains(observed)
-            || self.shadowed.load(Ordering::Relaxed)
+            || self.observed.load(Ordering::Relaxed)
             || self.canary_wants(observed)
     }
 
@@ -220,8 +204,8 @@ impl Balancer {
         let mut inner = self.inner.lock();
         *self.table.write() = Arc::clone(&table);
         inner.table = table;
-        if let Some(shadow) = &inner.shadow {
-            shadow.set_endpoints(&inner.table);
+        if let Some(observer) = &inner.observer {
+            observer.set_endpoints(&inner.table);
         }
         let inner = &mut *inner;
         if let Seat::Taken(instance) = &mut inner.seat {
@@ -308,8 +292,9 @@ impl Balancer {
             inner.blame_cost(&self.upstream);
         }
         // Before the request counts at the endpoint.
-        let shadow = inner.shadow.as_ref().filter(|_| answer.is_ok());
-        let noted = shadow.is_some_and(|shadow| shadow.note(request, tried, &inner.table, chosen));
+        let observer = inner.observer.as_ref().filter(|_| answer.is_ok());
+        let observing = observer
+            .and_then(|observer| Arc::clone(observer).note(request, tried, &inner.table, chosen));
         let choice = match chosen {
             Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]), by)),
             None if answer.is_ok() => {
@@ -319,8 +304,8 @@ impl Balancer {
             None => Choice::Empty,
         };
         drop(inner);
-        if noted {
-            self.engine.shadows.wake();
+        if let Some(thread) = observing {
+            thread.unpark();
         }
         choice
     }
@@ -402,7 +387,7 @@ impl Inner {
         }
         self.counters.instances += 1;
         let order = Order {
-            engine: &balancer.engine,
+            host: &balancer.engine.components,
             plugin: &self.plugin,
             upstream: &balancer.upstream,
             config: &self.config,
@@ -436,7 +421,7 @@ impl Inner {
         self.last_fault = Some(now);
         let holds_up = matches!(
             fault,
-            Fault::Deadline | Fault::Cost { .. } | Fault::Memory(_)
+            Fault::Guest(GuestFault::Deadline | GuestFault::Memory(_)) | Fault::Cost { .. }
         );
         let first = if holds_up {
             PAUSE.0.max(self.limits.pick_timeout * PENANCE)
@@ -455,10 +440,10 @@ impl Inner {
         self.budget = Budget::NEW;
         let faults = &mut self.counters.faults;
         match fault {
-            Fault::Trap(_) => faults.trap += 1,
-            Fault::Deadline => faults.deadline += 1,
+            Fault::Guest(GuestFault::Trap(_)) => faults.trap += 1,
+            Fault::Guest(GuestFault::Deadline) => faults.deadline += 1,
             Fault::Cost { .. } => faults.cost += 1,
-            Fault::Memory(_) | Fault::Limit(_) => faults.memory += 1,
+            Fault::Guest(GuestFault::Memory(_) | GuestFault::Limit(_)) => faults.memory += 1,
             Fault::OutOfRange { .. } => faults.out_of_range += 1,
             Fault::Configuration(_) => faults.configuration += 1,
             Fault::State(_) | Fault::StateSize { .. } => faults.state += 1,

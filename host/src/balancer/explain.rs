@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::choose::{Balancer, Choice, Handover, Request};
-use super::engine::{Engine, Plugin};
+use super::choose::{Balancer, Handover};
+use super::engine::Engine;
 use super::facts::Facts;
+use super::plugin::Plugin;
+use super::request::{Choice, Request};
 use crate::endpoint::Endpoint;
 
 /// Longest time that answers are waited for: a balancer that is slow a thousand times is cut short.

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::engine::{Engine, Settings};
 use crate::entity::upstream::BalancerLimits;
+
+/// How fast the budget of what picks may take beyond their cost fills: so many thousandths of the time that passes.
+/// With picks of 10 ms that is one every two seconds, which few requests of others meet.
+pub(super) const SHARE_PER_MILLE: u32 = 5;
 
 /// Bounds of one upstream's instance: those of the gateway, or tighter ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,30 +22,19 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The gateway's own.
-    pub fn of_gateway(settings: &Settings) -> Self {
-        Self {
-            pick_timeout: settings.pick_timeout,
-            pick_cost: settings.pick_cost,
-            memory: settings.memory,
-            state: settings.state,
-        }
-    }
-
     /// What an upstream asks for. No more than the gateway has, whatever is stored: its settings may have
     /// changed since.
-    pub fn of_upstream(asked: &BalancerLimits, engine: &Engine) -> Self {
-        let own = Self::of_gateway(&engine.settings);
+    pub(super) fn tightened(self, asked: &BalancerLimits) -> Self {
         let bytes = |kib: Option<u32>| kib.map(|kib| kib as usize * 1024);
         let time = asked
             .pick_timeout
             .map(|ms| Duration::from_millis(ms.into()));
         let cost = asked.pick_cost.map(|us| Duration::from_micros(us.into()));
         Self {
-            pick_timeout: time.map_or(own.pick_timeout, |time| time.min(own.pick_timeout)),
-            pick_cost: cost.map_or(own.pick_cost, |cost| cost.min(own.pick_cost)),
-            memory: bytes(asked.memory).map_or(own.memory, |bytes| bytes.min(own.memory)),
-            state: bytes(asked.state).map_or(own.state, |bytes| bytes.min(own.state)),
+            pick_timeout: time.map_or(self.pick_timeout, |time| time.min(self.pick_timeout)),
+            pick_cost: cost.map_or(self.pick_cost, |cost| cost.min(self.pick_cost)),
+            memory: bytes(asked.memory).map_or(self.memory, |bytes| bytes.min(self.memory)),
+            state: bytes(asked.state).map_or(self.state, |bytes| bytes.min(self.state)),
         }
     }
 }

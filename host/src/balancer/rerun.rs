@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::bindings;
-use super::check::Interests;
-use super::engine::{Engine, Plugin};
+use super::columns::Interests;
+use super::engine::Engine;
 use super::facts;
 use super::instance::{Instance, Order};
 use super::notes::Told;
+use super::plugin::Plugin;
 use crate::endpoint::Endpoint;
 use crate::trace::{Answer, Pick, Row};
 
@@ -47,7 +48,7 @@ impl Rerun {
     pub fn table(&mut self, fresh: bool, rows: &[Row], heard: Vec<u64>) -> Result<(), String> {
         if fresh {
             let order = Order {
-                engine: &self.engine,
+                host: &self.engine.components,
                 plugin: &self.plugin,
                 upstream: "",
                 config: &self.config,

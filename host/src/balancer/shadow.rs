@@ -16,12 +16,14 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::choose::{Balancer, Choice, Faults, Request};
-use super::engine::{Engine, Plugin};
+use super::choose::{Balancer, Faults, PickObserver};
+use super::engine::Engine;
 use super::limits::Limits;
+use super::plugin::Plugin;
+use super::request::{Choice, Request};
 use crate::clock::thread_cpu_time;
 use crate::endpoint::Endpoint;
-use crate::split_mix;
+use crate::split_mix::mixed;
 
 /// Picks that may wait to be compared, of all upstreams together: some milliseconds of a busy gateway.
 const QUEUE: usize = 1024;
@@ -36,36 +38,35 @@ const STACK: usize = 4 << 20;
 /// not fill the memory.
 const GONE: usize = 1000;
 
-/// The way to the thread that compares. It is started when the first shadow is.
+/// The thread that compares, for all shadows of the gateway. It is started when the first of them is.
 #[derive(Default)]
-pub(super) struct Queue(OnceLock<Option<Way>>);
+pub struct ShadowThread(OnceLock<Option<Queue>>);
 
-struct Way {
+/// The way to it.
+#[derive(Clone)]
+struct Queue {
     picks: SyncSender<Pick>,
     thread: Thread,
 }
 
-impl Queue {
-    fn sender(&self) -> Option<SyncSender<Pick>> {
-        let way = self.0.get_or_init(start).as_ref()?;
-        Some(way.picks.clone())
-    }
-
-    /// Has the thread look for picks. Apart from handing it one: whoever wakes a thread may have to make room
-    /// for it, which is not to happen while a lock is held.
-    pub(super) fn wake(&self) {
-        if let Some(Some(way)) = self.0.get() {
-            way.thread.unpark();
-        }
+impl ShadowThread {
+    fn queue(&self) -> Option<Queue> {
+        self.0.get_or_init(start).clone()
     }
 }
 
-impl Drop for Queue {
+impl std::fmt::Debug for ShadowThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShadowThread").finish_non_exhaustive()
+    }
+}
+
+impl Drop for ShadowThread {
     fn drop(&mut self) {
-        if let Some(Some(way)) = self.0.take() {
+        if let Some(Some(queue)) = self.0.take() {
             // Its end is what the thread finds then.
-            drop(way.picks);
-            way.thread.unpark();
+            drop(queue.picks);
+            queue.thread.unpark();
         }
     }
 }
@@ -81,14 +82,14 @@ struct Pick {
     table: u64,
 }
 
-fn start() -> Option<Way> {
+fn start() -> Option<Queue> {
     let (sender, picks) = sync_channel(QUEUE);
     let thread = std::thread::Builder::new()
         .name("shadow".into())
         .stack_size(STACK)
         .spawn(move || run(&picks));
     match thread {
-        Ok(thread) => Some(Way {
+        Ok(thread) => Some(Queue {
             picks: sender,
             thread: thread.thread().clone(),
         }),
@@ -140,7 +141,7 @@ pub struct Shadow {
     beside: (String, String),
     /// Of 2^32 picks this many are compared.
     sampled: u64,
-    queue: SyncSender<Pick>,
+    queue: Queue,
     balancer: Balancer,
     table: Mutex<Arc<[Arc<Endpoint>]>>,
     /// Counts the tables.
@@ -171,12 +172,13 @@ impl Shadow {
     /// A shadow beside a balancer of an upstream that has not compared anything. None, with a word in the
     /// log, if there is no thread for it.
     pub fn new(
+        thread: &ShadowThread,
         engine: &Arc<Engine>,
         upstream: &str,
         beside: &Balancer,
         settings: ShadowSettings,
     ) -> Option<Arc<Self>> {
-        let queue = engine.shadows.sender()?;
+        let queue = thread.queue()?;
         let (plugin, config) = beside.current();
         let balancer = Balancer::new(
             Arc::clone(engine),
@@ -201,6 +203,11 @@ impl Shadow {
         }))
     }
 
+    /// Has the picks of a balancer compared from the next one on, or no longer.
+    pub fn set(balancer: &Balancer, shadow: Option<Arc<Self>>) {
+        balancer.set_observer(shadow.map(|shadow| shadow as Arc<dyn PickObserver>));
+    }
+
     /// Whether it is what these settings beside this balancer ask for.
     pub fn is(&self, beside: &Balancer, settings: &ShadowSettings) -> bool {
         let (plugin, config) = beside.current();
@@ -214,42 +221,6 @@ impl Shadow {
                 .sample_percent
                 .total_cmp(&settings.sample_percent)
                 .is_eq()
-    }
-
-    /// Takes note of the table of the first. Who calls holds that balancer's lock.
-    pub(super) fn set_endpoints(&self, table: &Arc<[Arc<Endpoint>]>) {
-        let mut newest = self.table.lock();
-        *newest = Arc::clone(table);
-        self.newest.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes note of a pick, before the request counts at the endpoint. Who calls holds the lock of the
-    /// first balancer, and waits for nothing here; without the lock it is to [`Queue::wake`] the thread, if
-    /// the answer is true.
-    pub(super) fn note(
-        self: &Arc<Self>,
-        request: Request<'_>,
-        tried: &[u64],
-        table: &[Arc<Endpoint>],
-        first: Option<usize>,
-    ) -> bool {
-        if mixed(request.entropy) >= self.sampled {
-            return false;
-        }
-        self.noted.fetch_add(1, Ordering::Relaxed);
-        let pick = Pick {
-            shadow: Arc::clone(self),
-            // What else there is to know of it ends with the request.
-            request: request.in_numbers(),
-            tried: tried.into(),
-            first: first.map(|position| (position, table[position].in_flight())),
-            table: self.newest.load(Ordering::Relaxed),
-        };
-        let taken = self.queue.try_send(pick).is_ok();
-        if !taken {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        taken
     }
 
     fn compare(&self, pick: &Pick, clock: &CpuClock) {
@@ -374,9 +345,38 @@ impl Shadow {
     }
 }
 
-/// Some bits of a request, 32 of them, that have nothing to do with those that balancers draw from.
-pub(super) fn mixed(entropy: u64) -> u64 {
-    split_mix::finish(entropy) >> 32
+impl PickObserver for Shadow {
+    fn set_endpoints(&self, table: &Arc<[Arc<Endpoint>]>) {
+        let mut newest = self.table.lock();
+        *newest = Arc::clone(table);
+        self.newest.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn note(
+        self: Arc<Self>,
+        request: Request<'_>,
+        tried: &[u64],
+        table: &[Arc<Endpoint>],
+        chosen: Option<usize>,
+    ) -> Option<Thread> {
+        if mixed(request.entropy) >= self.sampled {
+            return None;
+        }
+        self.noted.fetch_add(1, Ordering::Relaxed);
+        let pick = Pick {
+            // What else there is to know of it ends with the request.
+            request: request.in_numbers(),
+            tried: tried.into(),
+            first: chosen.map(|position| (position, table[position].in_flight())),
+            table: self.newest.load(Ordering::Relaxed),
+            shadow: Arc::clone(&self),
+        };
+        if self.queue.picks.try_send(pick).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.queue.thread.clone())
+    }
 }
 
 /// The CPU time of a thread. The thread that stands back is often stopped in the middle of a pick.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::instance::Fault;
+use super::fault::Fault;
+use crate::component::GuestFault;
 
 /// One of so many picks is timed: a clock that was asked twice for each would cost a tenth of it.
 pub(super) const TIMED: u64 = 64;
@@ -43,10 +44,10 @@ pub(super) enum Cause {
 impl From<&Fault> for Cause {
     fn from(fault: &Fault) -> Self {
         match fault {
-            Fault::Trap(_) => Self::Trap,
+            Fault::Guest(GuestFault::Trap(_)) => Self::Trap,
             // Of the latter no pick comes to nothing.
-            Fault::Deadline | Fault::Cost { .. } => Self::Deadline,
-            Fault::Memory(_) | Fault::Limit(_) => Self::Memory,
+            Fault::Guest(GuestFault::Deadline) | Fault::Cost { .. } => Self::Deadline,
+            Fault::Guest(GuestFault::Memory(_) | GuestFault::Limit(_)) => Self::Memory,
             Fault::OutOfRange { .. } => Self::OutOfRange,
             Fault::Configuration(_) => Self::Configuration,
             Fault::State(_) | Fault::StateSize { .. } => Self::State,

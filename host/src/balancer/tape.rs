@@ -7,9 +7,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 
-use super::choose::Request;
 use super::facts::Facts;
 use super::notes::{Notes, Overheard};
+use super::request::Request;
 use crate::clock::micros;
 use crate::endpoint::Endpoint;
 use crate::trace::{Answer, Header, Pick, Row, Writer};

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::component::ComponentError;
 use crate::endpoint::{Endpoint, InFlight};
 
 #[path = "../../../tests/harness/guests.rs"]
@@ -309,7 +310,10 @@ async fn compiled_components_are_kept_and_damaged_ones_are_not_used() {
     content[middle] ^= 1;
     std::fs::write(&path, content).unwrap();
     let refused = engine_in(&folder).load(component).await.unwrap_err();
-    assert!(matches!(refused, LoadError::Internal(_)), "{refused}");
+    assert!(
+        matches!(refused, LoadError::Component(ComponentError::Internal(_))),
+        "{refused}"
+    );
     engine_in(&folder)
         .load_trusted(SHIPPED[0].component)
         .unwrap();

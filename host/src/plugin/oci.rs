@@ -13,7 +13,7 @@ use oci_client::{Client, Reference};
 use serde_json::{Value, json};
 use wasmtime::component::Component;
 
-use crate::balancer::digest;
+use crate::component::digest;
 
 /// Media types of the layout.
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::new_names::NewNames;
 use super::{Published, Service, Snapshot, Tls};
 use crate::authority::{Authority, Host};
-use crate::balancer::{Balancer, Canary, Engine, Limits, Plugin};
+use crate::balancer::{Balancer, Canary, Engine, Plugin, ShadowThread};
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 use crate::entity::{self, Kind, Row};
@@ -63,6 +63,8 @@ pub struct Compiler {
     plugins: HashMap<String, Option<Arc<Plugin>>>,
     /// The canaries that are going on, by balancer.
     canaries: HashMap<Uuid, Arc<Canary>>,
+    /// Where shadows compare what they would have picked.
+    shadows: ShadowThread,
 
     named: HashMap<Uuid, Arc<Upstream>>,
     /// Those of services whose host is not an upstream, by its name as DNS is asked for it and its port.
@@ -116,6 +118,7 @@ impl Compiler {
             versions: HashMap::new(),
             plugins: HashMap::new(),
             canaries: HashMap::new(),
+            shadows: ShadowThread::default(),
             named: HashMap::new(),
             plain: HashMap::new(),
             router: Arc::default(),
@@ -500,7 +503,7 @@ impl Compiler {
         if *upstream.name != *settings.name {
             upstream.rename(&settings.name);
         }
-        let limits = Limits::of_upstream(&settings.pointsman.balancer_limits, &self.engine);
+        let limits = self.engine.limits_for(&settings.pointsman.balancer_limits);
         upstream.balancer().set_limits(limits);
         upstream.host_header = settings.host_header.clone().map(Arc::new);
         upstream.set_policy(Policy::of(settings).with_session_key(&self.sessions));

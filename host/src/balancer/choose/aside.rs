@@ -1,31 +1,25 @@
-//! What there is beside the picks of requests: a shadow, and questions without consequences.
+//! What there is beside the picks of requests: an observer, and questions without consequences.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, Choice, Request, Seat, Unavailable, untried};
-use crate::balancer::engine::Plugin;
+use super::{Balancer, Choice, PickObserver, Request, Seat, Unavailable, untried};
 use crate::balancer::limits::Limits;
-use crate::balancer::shadow::Shadow;
+use crate::balancer::plugin::Plugin;
 use crate::endpoint::Endpoint;
 
 impl Balancer {
-    /// Has another one decide beside it from the next pick on, or none.
-    pub fn set_shadow(&self, shadow: Option<Arc<Shadow>>) {
+    /// Has its picks observed from the next one on, or no longer.
+    pub(in crate::balancer) fn set_observer(&self, observer: Option<Arc<dyn PickObserver>>) {
         let mut inner = self.inner.lock();
-        if let Some(shadow) = &shadow {
-            shadow.set_endpoints(&inner.table);
+        if let Some(observer) = &observer {
+            observer.set_endpoints(&inner.table);
         }
-        self.shadowed.store(shadow.is_some(), Ordering::Relaxed);
-        let before = std::mem::replace(&mut inner.shadow, shadow);
-        // An instance goes with it, which takes longer than others should wait.
+        self.observed.store(observer.is_some(), Ordering::Relaxed);
+        let before = std::mem::replace(&mut inner.observer, observer);
+        // An instance may go with it, which takes longer than others should wait.
         drop(inner);
         drop(before);
-    }
-
-    /// The one that decides beside it.
-    pub fn shadow(&self) -> Option<Arc<Shadow>> {
-        self.inner.lock().shadow.clone()
     }
 
     /// The plugin that chooses now, and its settings.

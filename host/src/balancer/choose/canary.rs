@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Balancer, By, Choice, Inner, Request};
 use crate::balancer::canary::{Canary, Placed, Side};
-use crate::balancer::check::Observed;
+use crate::balancer::columns::Observed;
 use crate::balancer::limits::Limits;
 use crate::endpoint::Endpoint;
 

@@ -13,13 +13,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Balancer, Inner, Request, Seat, Unavailable};
-use crate::balancer::instance::Fault;
+use crate::balancer::fault::Fault;
+use crate::balancer::limits::SHARE_PER_MILLE;
 use crate::balancer::tally::TIMED;
 use crate::clock::thread_cpu_time;
-
-/// How fast the budget fills: so many thousandths of the time that passes. With picks of 10 ms that is one
-/// every two seconds, which few requests of others meet.
-pub(in crate::balancer) const SHARE_PER_MILLE: u32 = 5;
 
 /// What the budget holds, in costs of a pick: 10 ms with the usual 100 µs.
 const BURST: u32 = 100;

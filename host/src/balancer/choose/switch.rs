@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Balancer, Budget, Counters, Handover, Inner, Seat, in_micros};
-use crate::balancer::check::Interests;
-use crate::balancer::engine::Plugin;
-use crate::balancer::instance::{Fault, Instance, Order};
+use crate::balancer::columns::Interests;
+use crate::balancer::fault::Fault;
+use crate::balancer::instance::{Instance, Order};
 use crate::balancer::limits::Limits;
+use crate::balancer::plugin::Plugin;
 use crate::balancer::tally::TIMED;
+use crate::component::GuestFault;
 
 /// Why nobody is asked for a state.
 const SLOW: &str = "an earlier hand-over took too long, perhaps for another upstream";
@@ -62,7 +64,7 @@ impl Balancer {
         // Without anything to take over, or anybody who asks, the next pick makes it.
         let instance = (takes_over && !slow).then(|| {
             let order = Order {
-                engine: &self.engine,
+                host: &self.engine.components,
                 plugin: &next.plugin,
                 upstream: &self.upstream,
                 config: &next.config,
@@ -177,7 +179,7 @@ impl Balancer {
 }
 
 fn note_slowness(plugin: &Plugin, fault: &Fault) {
-    if matches!(fault, Fault::Deadline) {
+    if matches!(fault, Fault::Guest(GuestFault::Deadline)) {
         plugin.prepared.mark_slow();
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use tracing::Level;
 
 use super::*;
+use crate::component::Journal;
 
 struct Asked;
 

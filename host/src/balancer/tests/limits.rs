@@ -45,17 +45,14 @@ fn memory_is_bounded_for_each_upstream() {
 fn an_upstream_has_no_more_than_the_gateway() {
     let (_folder, engine) = shared_engine();
     let own = engine.limits();
-    assert_eq!(
-        Limits::of_upstream(&BalancerLimits::default(), &engine),
-        own
-    );
+    assert_eq!(engine.limits_for(&BalancerLimits::default()), own);
     let asked = BalancerLimits {
         pick_timeout: Some(10_000),
         pick_cost: Some(7),
         memory: Some(128),
         state: Some(0),
     };
-    let limits = Limits::of_upstream(&asked, &engine);
+    let limits = engine.limits_for(&asked);
     assert_eq!(limits.pick_timeout, own.pick_timeout);
     assert_eq!(limits.pick_cost, Duration::from_micros(7));
     assert_eq!((limits.memory, limits.state), (128 << 10, 0));

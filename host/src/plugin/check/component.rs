@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Finding, words};
-use crate::balancer::{Engine, LoadError, Plugin, Schema, try_settings};
+use crate::balancer::{Engine, LoadError, Plugin, try_settings};
+use crate::component::{ComponentError, Schema};
 
 /// What a component says of itself.
 #[derive(Debug, Serialize)]
@@ -50,20 +51,12 @@ const STEPS: [&str; 6] = [
 /// The step at which a component is refused.
 fn step(error: &LoadError) -> usize {
     match error {
-        LoadError::Empty
-        | LoadError::TooLarge { .. }
-        | LoadError::NotWasm
-        | LoadError::CoreModule
-        | LoadError::Invalid(_)
-        | LoadError::CompileTime { .. }
-        | LoadError::CompileMemory { .. }
-        | LoadError::Limit(_)
-        | LoadError::Internal(_) => 0,
+        LoadError::Component(ComponentError::Schema(_)) => 5,
+        LoadError::Component(_) | LoadError::Limit(_) => 0,
         LoadError::NoPolicy { .. } | LoadError::Exports(_) => 1,
         LoadError::Capability { .. } | LoadError::Imports(_) => 2,
         LoadError::Describe(_) => 3,
         LoadError::Column { .. } => 4,
-        LoadError::Schema(_) => 5,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Compiler, complete};
-use crate::balancer::{Canary, Limits};
+use crate::balancer::Canary;
 use crate::entity::upstream::Upstream as Entity;
 use crate::upstream::Upstream;
 
@@ -65,7 +65,7 @@ impl Compiler {
             (
                 Arc::clone(canary),
                 complete(given, entity.slots, &canary.plugin),
-                Limits::of_upstream(&entity.pointsman.balancer_limits, &self.engine),
+                self.engine.limits_for(&entity.pointsman.balancer_limits),
             )
         });
         upstream.balancer().set_canary(part);

@@ -1,7 +1,7 @@
 //! Balancers that decide beside others.
 
 use super::{Compiler, complete};
-use crate::balancer::{Limits, Shadow, ShadowSettings};
+use crate::balancer::{Shadow, ShadowSettings};
 use crate::entity::upstream::Upstream as Entity;
 use crate::upstream::Upstream;
 
@@ -11,14 +11,21 @@ impl Compiler {
     pub(super) fn set_shadow(&self, upstream: &Upstream, entity: &Entity) {
         let balancer = upstream.balancer();
         let wanted = self.shadow_of(entity);
-        if let (Some(wanted), Some(running)) = (&wanted, balancer.shadow())
+        if let (Some(wanted), Some(running)) = (&wanted, upstream.shadow())
             && running.is(balancer, wanted)
         {
             return;
         }
-        let shadow =
-            wanted.and_then(|wanted| Shadow::new(&self.engine, &upstream.name, balancer, wanted));
-        balancer.set_shadow(shadow);
+        let shadow = wanted.and_then(|wanted| {
+            Shadow::new(
+                &self.shadows,
+                &self.engine,
+                &upstream.name,
+                balancer,
+                wanted,
+            )
+        });
+        upstream.set_shadow(shadow);
     }
 
     fn shadow_of(&self, entity: &Entity) -> Option<ShadowSettings> {
@@ -34,7 +41,7 @@ impl Compiler {
             return None;
         };
         Some(ShadowSettings {
-            limits: Limits::of_upstream(&entity.pointsman.balancer_limits, &self.engine),
+            limits: self.engine.limits_for(&entity.pointsman.balancer_limits),
             config: complete(shadow.config.clone(), entity.slots, &plugin),
             plugin,
             name,

@@ -12,7 +12,7 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
-use super::check::LoadError;
+use super::check::ComponentError;
 use super::child;
 
 /// Largest schema, in bytes.
@@ -30,14 +30,14 @@ const PATTERNS: usize = 100;
 const PATTERN_SIZE: usize = 256 << 10;
 
 /// Largest settings, in bytes of JSON.
-pub(super) const SETTINGS: usize = 1 << 20;
+pub(crate) const SETTINGS: usize = 1 << 20;
 
 /// Most that is told to be wrong with settings, and the longest sentence about one of their fields.
 const MISTAKES: usize = 100;
 const SENTENCE: usize = 500;
 
 /// Largest address space of a worker, in bytes: its allocator alone reserves one GiB.
-pub(super) const MEMORY: u64 = 2 << 30;
+pub(crate) const MEMORY: u64 = 2 << 30;
 
 /// Keywords that are not taken, since what they mean depends on where a reference came from: then
 /// what a schema comes to cannot be counted.
@@ -82,8 +82,8 @@ const NAMED: &[&str] = &[
 
 /// The schema of a description, if it is one and within its limits. It must be an object, or a boolean, to
 /// be a JSON Schema at all.
-pub(super) fn parse(text: &str) -> Result<Value, LoadError> {
-    let refused = |reason: String| LoadError::Schema(reason);
+pub(crate) fn parse(text: &str) -> Result<Value, ComponentError> {
+    let refused = |reason: String| ComponentError::Schema(reason);
     if text.len() > SIZE {
         let size = text.len();
         return Err(refused(format!("it has {size} bytes, and may have {SIZE}")));
@@ -103,7 +103,7 @@ pub(super) fn parse(text: &str) -> Result<Value, LoadError> {
 }
 
 /// Whether a schema is within its limits; what is not, in a sentence.
-pub(super) fn check(schema: &Value) -> Result<(), String> {
+pub(crate) fn check(schema: &Value) -> Result<(), String> {
     if nesting(schema, 0) > DEPTH {
         return Err(format!("it is nested deeper than {DEPTH} levels"));
     }
@@ -326,14 +326,14 @@ fn cut(mut sentence: String) -> String {
 }
 
 /// What a worker is asked: a schema, and settings to hold against it.
-pub(super) fn question(schema: &Value, settings: &[&Value]) -> Vec<u8> {
+pub(crate) fn question(schema: &Value, settings: &[&Value]) -> Vec<u8> {
     json!({ "schema": schema, "settings": settings })
         .to_string()
         .into_bytes()
 }
 
 /// What it says: of each of the settings what does not fit, or null.
-pub(super) fn answer(bytes: &[u8]) -> Result<Vec<Option<Value>>, String> {
+pub(crate) fn answer(bytes: &[u8]) -> Result<Vec<Option<Value>>, String> {
     let said: Vec<Value> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let said = said.into_iter();
     Ok(said

@@ -1,6 +1,7 @@
 //! What is done for components apart from the threads that others wait for: so much at a time.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::check::LoadError;
+use super::check::ComponentError;
 use super::child::{Failure, Job};
-use super::engine::Engine;
 use super::schema::{self, SETTINGS, Schema};
 
-/// Components that are loaded, and questions to guests beside their picks, at a time.
+/// Components that are loaded, and questions to guests that no request waits for, at a time.
 const QUESTIONS: usize = 8;
 
 /// Schema workers at a time.
@@ -33,24 +33,28 @@ const ANSWER: u64 = 16 << 20;
 const REMEMBERED: usize = 1024;
 
 /// The places for such work, and what came of some. None of the semaphores is ever closed.
-pub(super) struct Workers {
+pub(crate) struct Workers {
+    /// The program whose subcommand `schema-worker` is, as a rule this one.
+    program: PathBuf,
     pub(super) compilers: Semaphore,
     schemas: Semaphore,
     /// For what is read from components, and asked of them, as they are loaded.
-    pub(super) loads: Arc<Semaphore>,
+    loads: Arc<Semaphore>,
     /// For what their instances are asked otherwise, which may wait for others.
     questions: Arc<Semaphore>,
-    /// Schemas of the balancers that ship, as text.
+    /// Schemas of the components that ship, as text.
     trusted: Mutex<HashSet<String>>,
     /// What did not fit, by the digest of the schema and the settings.
     known: Mutex<HashMap<[u8; 32], Option<Value>>>,
 }
 
-impl Default for Workers {
-    fn default() -> Self {
+impl Workers {
+    /// Workers whose schemas are compiled by this program.
+    pub(super) fn new(program: PathBuf) -> Self {
         // The cores belong to the data plane.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
+            program,
             compilers: Semaphore::new((cores / 2).clamp(1, 4)),
             schemas: Semaphore::new(SCHEMA_WORKERS),
             loads: Arc::new(Semaphore::new(QUESTIONS)),
@@ -59,11 +63,9 @@ impl Default for Workers {
             known: Mutex::default(),
         }
     }
-}
 
-impl Workers {
     /// Has settings held against this schema by the gateway itself from now on: it is our own.
-    pub(super) fn trust(&self, schema: &Value) {
+    pub(crate) fn trust(&self, schema: &Value) {
         self.trusted.lock().insert(schema.to_string());
     }
 
@@ -74,23 +76,29 @@ impl Workers {
         }
         known.insert(key, wrong);
     }
-}
 
-impl Engine {
-    /// Does something that asks an instance beside its picks, on a thread that may be kept waiting. What
+    /// Does something that asks an instance what no request waits for, on a thread that may be kept waiting. What
     /// is begun is done even if the future is dropped.
     ///
     /// # Errors
-    /// [`LoadError::Internal`] if it panics.
+    /// [`ComponentError::Internal`] if it panics.
     pub(crate) async fn aside<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, LoadError> {
-        aside(&self.workers.questions, work).await
+    ) -> Result<T, ComponentError> {
+        aside(&self.questions, work).await
+    }
+
+    /// The same for what is read from a component and asked of it as it is loaded, which waits for nothing else.
+    pub(crate) async fn aside_to_load<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComponentError> {
+        aside(&self.loads, work).await
     }
 
     /// Whether a schema can be compiled within its bounds.
-    pub(super) async fn check_schema(&self, schema: &Value) -> Result<(), LoadError> {
+    pub(crate) async fn check_schema(&self, schema: &Value) -> Result<(), ComponentError> {
         let said = self.violations(schema, &[&Value::Null]).await;
         said.map(drop)
     }
@@ -100,14 +108,14 @@ impl Engine {
     ///
     /// # Errors
     /// What is wrong with the schema.
-    pub async fn violations(
+    pub(crate) async fn violations(
         &self,
         schema: &Value,
         settings: &[&Value],
-    ) -> Result<Vec<Option<Value>>, LoadError> {
+    ) -> Result<Vec<Option<Value>>, ComponentError> {
         let schema_text = schema.to_string();
-        if self.workers.trusted.lock().contains(&schema_text) {
-            let schema = Schema::compile(schema).map_err(LoadError::Schema)?;
+        if self.trusted.lock().contains(&schema_text) {
+            let schema = Schema::compile(schema).map_err(ComponentError::Schema)?;
             return Ok(settings
                 .iter()
                 .map(|one| {
@@ -116,7 +124,7 @@ impl Engine {
                 })
                 .collect());
         }
-        schema::check(schema).map_err(LoadError::Schema)?;
+        schema::check(schema).map_err(ComponentError::Schema)?;
         let mut said = vec![None; settings.len()];
         // Those that a worker has to be asked about, with their sizes and keys.
         let mut open = Vec::new();
@@ -132,7 +140,7 @@ impl Engine {
                 .chain_update(&text)
                 .finalize();
             let key = key.into();
-            match self.workers.known.lock().get(&key) {
+            match self.known.lock().get(&key) {
                 Some(known) => said[number].clone_from(known),
                 None => open.push((number, text.len(), key)),
             }
@@ -148,7 +156,7 @@ impl Engine {
             let asked: Vec<&Value> = batch.iter().map(|(number, _)| settings[*number]).collect();
             let answers = self.ask_schema_worker(schema, &asked).await?;
             for ((number, key), wrong) in batch.into_iter().zip(answers) {
-                self.workers.remember(key, wrong.clone());
+                self.remember(key, wrong.clone());
                 said[number] = wrong;
             }
         }
@@ -159,10 +167,10 @@ impl Engine {
         &self,
         schema: &Value,
         settings: &[&Value],
-    ) -> Result<Vec<Option<Value>>, LoadError> {
-        let _turn = self.workers.schemas.acquire().await;
+    ) -> Result<Vec<Option<Value>>, ComponentError> {
+        let _turn = self.schemas.acquire().await;
         let job = Job {
-            program: &self.settings.compiler,
+            program: &self.program,
             command: "schema-worker",
             arguments: &[],
             time: SCHEMA_TIME,
@@ -172,19 +180,19 @@ impl Engine {
         let seconds = job.seconds();
         let bytes = job.run(&schema::question(schema, settings)).await;
         let bytes = bytes.map_err(|failure| match failure {
-            Failure::Refused(reason) => LoadError::Schema(reason),
-            Failure::Time => LoadError::Schema(format!(
+            Failure::Refused(reason) => ComponentError::Schema(reason),
+            Failure::Time => ComponentError::Schema(format!(
                 "to compile it and to hold settings against it takes more than {seconds} s of CPU time"
             )),
-            Failure::Memory => LoadError::Schema(format!(
+            Failure::Memory => ComponentError::Schema(format!(
                 "to compile it and to hold settings against it takes more than {} MiB of memory",
                 schema::MEMORY >> 20
             )),
-            Failure::Internal(cause) => LoadError::Internal(cause),
+            Failure::Internal(cause) => ComponentError::Internal(cause),
         })?;
-        let said = schema::answer(&bytes).map_err(LoadError::Internal)?;
+        let said = schema::answer(&bytes).map_err(ComponentError::Internal)?;
         if said.len() != settings.len() {
-            return Err(LoadError::Internal(
+            return Err(ComponentError::Internal(
                 "the schema worker said too little".into(),
             ));
         }
@@ -193,17 +201,17 @@ impl Engine {
 }
 
 /// Does something on a thread that may be kept waiting, once there is a place for it.
-pub(super) async fn aside<T: Send + 'static>(
+async fn aside<T: Send + 'static>(
     places: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, LoadError> {
+) -> Result<T, ComponentError> {
     let place = Arc::clone(places).acquire_owned().await;
     let work = move || {
         let _place = place;
         work()
     };
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| LoadError::Internal(error.to_string()))
+    done.map_err(|error| ComponentError::Internal(error.to_string()))
 }
 
 fn too_large(size: usize) -> Option<Value> {

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use wasmtime::Engine;
+use wasmtime::{Config, Engine, OptLevel};
 
-use super::check::LoadError;
+use super::check::ComponentError;
 use super::child::{self, Failure, Job};
-use super::engine::config;
 use super::space::Space;
 
 /// Largest address space of the compiler, in bytes.
@@ -18,17 +17,41 @@ pub(super) const MEMORY: u64 = 2 << 30;
 /// Largest output that is read from it, in bytes: machine code is a small multiple of its source.
 const OUTPUT: u64 = 256 << 20;
 
+/// Stack of a guest: ample for what a request waits for, and far less than a worker's.
+pub(super) const GUEST_STACK: usize = 256 << 10;
+
+/// How a component is to be compiled, the same in the gateway and in its compile worker.
+pub(super) fn config(space: Space) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        // One thread: the cores belong to the data plane.
+        .cranelift_opt_level(OptLevel::Speed)
+        .max_wasm_stack(GUEST_STACK)
+        // Every answer must be the same on every machine, for replay.
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        // What a component of the gateway has no use for, and what has had holes.
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_tail_call(false)
+        // A backtrace of a fault in someone else's code helps nobody here.
+        .wasm_backtrace_max_frames(None);
+    space.apply(&mut config);
+    config
+}
+
 /// Compiles in this process, for programs that are no gateway.
-pub(super) fn here(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+pub(super) fn here(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, ComponentError> {
     // wasmtime 48 panics where a component that holds another one needs several memories, which its
     // configuration here does not allow.
     match catch_unwind(AssertUnwindSafe(|| engine.precompile_component(component))) {
         Ok(Ok(machine_code)) => Ok(machine_code),
-        Ok(Err(error)) => Err(LoadError::Invalid(format!("{error:#}"))),
+        Ok(Err(error)) => Err(ComponentError::Invalid(format!("{error:#}"))),
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(LoadError::Invalid(
+            Err(ComponentError::Invalid(
                 message.unwrap_or("the compiler gave up").into(),
             ))
         }
@@ -41,7 +64,7 @@ pub(super) async fn in_child(
     compiler: &Path,
     timeout: Duration,
     component: &[u8],
-) -> Result<Vec<u8>, LoadError> {
+) -> Result<Vec<u8>, ComponentError> {
     let job = Job {
         program: compiler,
         command: "compile-worker",
@@ -51,14 +74,14 @@ pub(super) async fn in_child(
         answer: OUTPUT,
     };
     job.run(component).await.map_err(|failure| match failure {
-        Failure::Refused(reason) => LoadError::Invalid(reason),
-        Failure::Time => LoadError::CompileTime {
+        Failure::Refused(reason) => ComponentError::Invalid(reason),
+        Failure::Time => ComponentError::CompileTime {
             seconds: job.seconds(),
         },
-        Failure::Memory => LoadError::CompileMemory {
+        Failure::Memory => ComponentError::CompileMemory {
             mebibytes: MEMORY >> 20,
         },
-        Failure::Internal(cause) => LoadError::Internal(cause),
+        Failure::Internal(cause) => ComponentError::Internal(cause),
     })
 }
 
@@ -76,7 +99,7 @@ pub fn compile_worker() -> ExitCode {
     child::serve(MEMORY, seconds, |component| {
         let engine = Engine::new(&config(space)).map_err(|error| format!("{error:#}"))?;
         here(&engine, &component).map_err(|error| match error {
-            LoadError::Invalid(reason) => reason,
+            ComponentError::Invalid(reason) => reason,
             other => other.to_string(),
         })
     })

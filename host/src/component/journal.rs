@@ -39,7 +39,7 @@ struct Kept {
 }
 
 impl Journal {
-    pub(super) fn keep(&self, level: tracing::Level, upstream: &Arc<str>, message: String) {
+    pub(crate) fn keep(&self, level: tracing::Level, upstream: &Arc<str>, message: String) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let line = Line {
             // To the millisecond.
@@ -56,7 +56,7 @@ impl Journal {
     }
 
     /// Takes note of lines that were too many.
-    pub(super) fn drop_lines(&self, count: u64) {
+    pub(crate) fn drop_lines(&self, count: u64) {
         self.0.lock().dropped += count;
     }
 
@@ -71,11 +71,11 @@ impl Journal {
 /// plugin that writes to it, so one that is replaced hands it to the next, and one that is deleted takes it
 /// along.
 #[derive(Debug, Default)]
-pub(super) struct Journals(Mutex<HashMap<String, Weak<Journal>>>);
+pub(crate) struct Journals(Mutex<HashMap<String, Weak<Journal>>>);
 
 impl Journals {
     /// The journal of this name, a new one if there is none.
-    pub(super) fn open(&self, name: &str) -> Arc<Journal> {
+    pub(crate) fn open(&self, name: &str) -> Arc<Journal> {
         let mut journals = self.0.lock();
         if let Some(journal) = journals.get(name).and_then(Weak::upgrade) {
             return journal;
@@ -86,7 +86,7 @@ impl Journals {
         journal
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<Arc<Journal>> {
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Journal>> {
         self.0.lock().get(name).and_then(Weak::upgrade)
     }
 }

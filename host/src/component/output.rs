@@ -29,7 +29,7 @@ const PANICKED: &str = "panicked at ";
 const LAST_LINES: usize = 3;
 
 /// The voice of one instance.
-pub(super) struct Output {
+pub(crate) struct Output {
     /// All that a call prints, taken at its end: it may come in pieces.
     text: Vec<u8>,
     /// Bytes that the running call may still print.
@@ -49,7 +49,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(upstream: &str, plugin: &str, journal: Option<Arc<Journal>>) -> Self {
+    pub(crate) fn new(upstream: &str, plugin: &str, journal: Option<Arc<Journal>>) -> Self {
         Self {
             text: Vec::new(),
             left: PRINTED_PER_CALL,
@@ -65,7 +65,7 @@ impl Output {
     }
 
     /// Takes what is written to standard error.
-    pub(super) fn print_error(&mut self, bytes: &[u8]) {
+    pub(crate) fn print_error(&mut self, bytes: &[u8]) {
         let end = &bytes[bytes.len().saturating_sub(TAIL)..];
         let excess = (self.tail.len() + end.len()).saturating_sub(TAIL);
         self.tail.drain(..excess);
@@ -75,7 +75,7 @@ impl Output {
 
     /// What the running call has written to standard error last, as one line: all that a panic says, or
     /// the last lines. None if that is nothing.
-    pub(super) fn last_words(&self) -> Option<String> {
+    pub(crate) fn last_words(&self) -> Option<String> {
         let tail = String::from_utf8_lossy(&self.tail);
         let said = match tail.rfind(PANICKED) {
             Some(start) => &tail[start..],
@@ -94,7 +94,7 @@ impl Output {
     }
 
     /// Takes what is printed.
-    pub(super) fn print(&mut self, bytes: &[u8]) {
+    pub(crate) fn print(&mut self, bytes: &[u8]) {
         let taken = bytes.len().min(self.left);
         self.left -= taken;
         self.text.extend_from_slice(&bytes[..taken]);
@@ -102,7 +102,7 @@ impl Output {
     }
 
     /// Ends a call: what it printed is told, and the next call may print again.
-    pub(super) fn end_call(&mut self) {
+    pub(crate) fn end_call(&mut self) {
         if !self.tail.is_empty() {
             self.tail.clear();
         }
@@ -120,7 +120,7 @@ impl Output {
     }
 
     /// Tells a line, or several.
-    pub(super) fn say(&mut self, level: Level, text: &str) {
+    pub(crate) fn say(&mut self, level: Level, text: &str) {
         self.say_at(Instant::now(), level, text);
     }
 
@@ -190,7 +190,7 @@ fn cut(line: &str) -> String {
 }
 
 /// What a severity of the contract is called here.
-pub(super) fn level_of(severity: u8) -> Level {
+pub(crate) fn level_of(severity: u8) -> Level {
     match severity {
         0..=4 => Level::TRACE,
         5..=8 => Level::DEBUG,

@@ -1,0 +1,197 @@
+//! What a balancer may import beside WASI: the load of endpoints, the log, and facts of the request at hand.
+
+use std::sync::Arc;
+
+use wasmtime::Engine;
+use wasmtime::component::{HasSelf, Linker};
+
+use super::bindings::{load, log, request_facts};
+use super::columns::{Column, Interests};
+use super::facts::{self, BODY_START};
+use crate::component::{add_wasi, level_of};
+use crate::endpoint::{Changes, Endpoint};
+
+/// What the host keeps for an instance of a balancer.
+pub(super) type Guest = crate::component::Guest<LoadView>;
+
+/// What an instance sees of its endpoints.
+pub(super) struct LoadView {
+    /// The table that the guest was told of.
+    endpoints: Arc<[Arc<Endpoint>]>,
+    /// What has changed in it, once the guest has asked.
+    changes: Option<Changes>,
+    pub(super) ear: Ear,
+    /// What the guest asks for is added here, so that it is taken note of.
+    interests: Arc<Interests>,
+}
+
+/// Who hears, or gives, the answers to a guest's questions about load.
+pub(super) enum Ear {
+    /// Nobody.
+    Deaf,
+    /// Somebody who writes down the answers of a call.
+    Listening(Vec<u64>),
+    /// Somebody who knows them from a trace, and gives them.
+    Prompted(std::vec::IntoIter<u64>),
+}
+
+impl LoadView {
+    /// A view without endpoints.
+    pub(super) fn new(ear: Ear, interests: Arc<Interests>) -> Self {
+        Self {
+            endpoints: Arc::new([]),
+            changes: None,
+            ear,
+            interests,
+        }
+    }
+
+    /// Makes this the table that the guest's questions are about.
+    pub(super) fn set_endpoints(&mut self, table: &Arc<[Arc<Endpoint>]>) {
+        self.endpoints = Arc::clone(table);
+        if self.changes.is_some() {
+            self.changes = Some(Changes::new(Arc::clone(table)));
+        }
+    }
+
+    /// Adds what the guest has asked for, and what it will, to these.
+    pub(super) fn report_to(&mut self, interests: &Arc<Interests>) {
+        interests.absorb(&self.interests);
+        self.interests = Arc::clone(interests);
+    }
+}
+
+/// Links what a balancer may import.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    add_wasi(&mut linker)?;
+    load::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    log::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    request_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    Ok(linker)
+}
+
+/// What a guest is told where nothing has changed.
+const NO_CHANGE: u64 = u64::MAX;
+
+impl LoadView {
+    fn value(&self, now: u64, column: u32, position: u32) -> wasmtime::Result<u32> {
+        let Some(column) = Column::of_handle(column) else {
+            wasmtime::bail!("{column} is not the handle of a column");
+        };
+        let Some(endpoint) = self.endpoints.get(position as usize) else {
+            let length = self.endpoints.len();
+            wasmtime::bail!("it looked at position {position} of a table of {length}");
+        };
+        Ok(column.value(endpoint, now))
+    }
+
+    fn change(&mut self) -> u64 {
+        let endpoints = &self.endpoints;
+        // Nobody else pays for it.
+        let changes = (self.changes).get_or_insert_with(|| Changes::new(Arc::clone(endpoints)));
+        match changes.next() {
+            Some((position, in_flight)) => u64::from(position) << 32 | u64::from(in_flight),
+            None => NO_CHANGE,
+        }
+    }
+
+    fn pair(&self, now: u64, low: u32, high: u32, position: u32) -> wasmtime::Result<u64> {
+        let low = self.value(now, low, position)?;
+        let high = self.value(now, high, position)?;
+        Ok(u64::from(high) << 32 | u64::from(low))
+    }
+
+    /// An answer to a question about load, which is written down or known already.
+    fn answer(
+        &mut self,
+        live: impl FnOnce(&mut Self) -> wasmtime::Result<u64>,
+    ) -> wasmtime::Result<u64> {
+        if let Ear::Prompted(answers) = &mut self.ear {
+            let answer = answers.next();
+            return answer.ok_or_else(|| wasmtime::Error::msg("it asks more than it did"));
+        }
+        let answer = live(self)?;
+        if let Ear::Listening(heard) = &mut self.ear {
+            heard.push(answer);
+        }
+        Ok(answer)
+    }
+}
+
+impl load::Host for Guest {
+    fn read(&mut self, column: String) -> wasmtime::Result<Option<u32>> {
+        let column = Column::named(&column);
+        if let Some(observed) = column.and_then(Column::source) {
+            self.own.interests.add(observed);
+        }
+        // It does not depend on anything, so nobody has to hear it.
+        Ok(column.map(Column::handle))
+    }
+
+    fn at(&mut self, column: u32, position: u32) -> wasmtime::Result<u32> {
+        let now = self.now;
+        let value = (self.own).answer(|load| load.value(now, column, position).map(u64::from))?;
+        Ok(value as u32)
+    }
+
+    fn at_two(
+        &mut self,
+        low: u32,
+        high: u32,
+        first: u32,
+        second: u32,
+    ) -> wasmtime::Result<(u64, u64)> {
+        let now = self.now;
+        let mut at = |position| (self.own).answer(|load| load.pair(now, low, high, position));
+        Ok((at(first)?, at(second)?))
+    }
+
+    fn changes(&mut self) -> wasmtime::Result<(u64, u64, u64, u64)> {
+        // Mostly there is none, and then nobody has to look for another three times.
+        let mut last = 0;
+        let mut next = || {
+            self.own.answer(|load| {
+                if last != NO_CHANGE {
+                    last = load.change();
+                }
+                Ok(last)
+            })
+        };
+        Ok((next()?, next()?, next()?, next()?))
+    }
+}
+
+impl log::Host for Guest {
+    fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
+        self.output.say(level_of(level), &message);
+        Ok(())
+    }
+}
+
+impl request_facts::Host for Guest {
+    fn method(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| Some(facts.method()?.into_owned())).flatten())
+    }
+
+    fn path(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| Some(facts.path()?.into_owned())).flatten())
+    }
+
+    fn query(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| Some(facts.query()?.into_owned())).flatten())
+    }
+
+    fn header(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| Some(facts.header(&name)?.into_owned())).flatten())
+    }
+
+    fn client(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(facts::read(|facts| Some(facts.client()?.into_owned())).flatten())
+    }
+
+    fn body_start(&mut self, most: u32) -> wasmtime::Result<Option<Vec<u8>>> {
+        let most = BODY_START.min(most as usize);
+        Ok(facts::read(|facts| Some(facts.body_start(most)?.into_owned())).flatten())
+    }
+}

@@ -1,0 +1,100 @@
+//! A balancer as it was loaded.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use wasmtime::Store;
+use wasmtime::component::InstancePre;
+
+use super::bindings::{self, BalancerIndices, HandOver, HandOverIndices};
+use super::columns::Column;
+use super::imports::Guest;
+use crate::component::{InUse, Journal};
+
+/// A component that was checked and is ready to be instantiated.
+pub struct Plugin {
+    /// SHA-256 of the component, in lower-case hex.
+    pub digest: String,
+    /// Size of the component, in bytes.
+    pub size: usize,
+    /// The name that the plugin gives itself.
+    pub name: String,
+    /// The version that the plugin gives itself.
+    pub version: String,
+    /// JSON Schema of its settings.
+    pub config_schema: serde_json::Value,
+    /// The load columns that it asks for.
+    pub columns: Vec<Column>,
+    /// The interfaces that it exports.
+    pub exports: Vec<String>,
+    /// The interfaces that it imports, all of which this gateway gives.
+    pub imports: Vec<String>,
+    /// Whether it asks about the requests that it chooses for.
+    pub(super) reads_facts: bool,
+    /// Whether it asks for the start of their bodies.
+    pub(super) reads_bodies: bool,
+    pub(super) prepared: Prepared,
+    /// Where it writes to, once it has the name that it is loaded under.
+    pub(super) journal: OnceLock<Arc<Journal>>,
+    pub(super) _in_use: InUse,
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plugin({} {})", self.name, self.version)
+    }
+}
+
+/// A component that is linked, with the places of what it exports.
+pub(super) struct Prepared {
+    pre: InstancePre<Guest>,
+    policy: BalancerIndices,
+    hand_over: Option<HandOverIndices>,
+    /// Set when handing over took too long.
+    slow: AtomicBool,
+}
+
+/// What can be called.
+pub(super) struct Exports {
+    pub(super) policy: bindings::Balancer,
+    pub(super) hand_over: Option<HandOver>,
+}
+
+impl Prepared {
+    /// Looks the exports up: those of `policy`, and those of `state` where it `hands_over`.
+    pub(super) fn new(pre: InstancePre<Guest>, hands_over: bool) -> wasmtime::Result<Self> {
+        let hand_over = hands_over.then(|| HandOverIndices::new(&pre));
+        Ok(Self {
+            policy: BalancerIndices::new(&pre)?,
+            hand_over: hand_over.transpose()?,
+            slow: AtomicBool::new(false),
+            pre,
+        })
+    }
+
+    /// Whether its state can be handed over.
+    pub(super) fn hands_over(&self) -> bool {
+        self.hand_over.is_some()
+    }
+
+    /// Takes note that it took too long to hand over. Whoever changes a thousand upstreams cannot wait for
+    /// it a thousand times.
+    pub(super) fn mark_slow(&self) {
+        self.slow.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it took too long once, at whatever upstream.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn instantiate(&self, mut store: &mut Store<Guest>) -> wasmtime::Result<Exports> {
+        let instance = self.pre.instantiate(&mut store)?;
+        let hand_over = self.hand_over.as_ref();
+        let hand_over = hand_over.map(|indices| indices.load(&mut store, &instance));
+        Ok(Exports {
+            policy: self.policy.load(store, &instance)?,
+            hand_over: hand_over.transpose()?,
+        })
+    }
+}
