@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod scenario;
 mod source;
+mod targets;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -31,8 +32,7 @@ use crate::json::exact;
 use crate::named::{self, Named};
 pub use replay::{Arguments as ReplayArguments, replay};
 
-use outcome::Outcome;
-use run::SAMPLES;
+use outcome::{Outcome, SAMPLES};
 use scenario::Scenario;
 
 /// Never reached: what a balancer may take is counted in instructions, so that it is the same each time.

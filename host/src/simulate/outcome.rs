@@ -8,7 +8,11 @@ use serde::Serialize;
 use super::Contender;
 use super::fleet::Time;
 use super::scenario::Scenario;
+use super::targets;
 use crate::named::Named;
+
+/// Points in time at which the state of the fleet is taken down.
+pub(super) const SAMPLES: u64 = 100;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,7 +314,7 @@ impl Recorder {
         let counts = self.total.by_target.iter().zip(&self.weights);
         // A recording has targets and no scenario that tells of them.
         let names: Vec<_> = scenario.named().collect();
-        let ids = super::run::ids(scenario);
+        let ids = targets::ids(scenario);
         let targets = counts.enumerate().map(|(target, (requests, weight))| {
             let named = names.get(target).copied().flatten();
             TargetSummary {
@@ -327,7 +331,7 @@ impl Recorder {
             phases: phases.collect(),
             targets: targets.collect(),
             timeline: Timeline {
-                step: scenario.seconds() / super::run::SAMPLES as f64,
+                step: scenario.seconds() / SAMPLES as f64,
                 working: self.working,
             },
             latencies: self.total.latencies,

@@ -15,8 +15,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::fleet::Time;
-use super::outcome::{End, Outcome, Recorder};
-use super::run::SAMPLES;
+use super::outcome::{End, Outcome, Recorder, SAMPLES};
 use super::scenario::{Arrivals, Cost, Phase, Requests, Scenario};
 use super::{Affinity, Contender, Format, Show, each, engine, show};
 use crate::balancer::{Balancer, Choice, Engine, Observed, Request, Rerun, Told, try_settings};

@@ -2,25 +2,22 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use slab::Slab;
 
 use super::fleet::{Machine, NEVER, Soonest, Ticket, Time};
-use super::outcome::{End, Outcome, Recorder};
+use super::outcome::{End, Outcome, Recorder, SAMPLES};
 use super::prompts::Prompt;
 use super::random::{Random, Stream, mix};
 use super::scenario::{Fault, FaultKind, Scenario};
 use super::source::{Arrival, Source};
+use super::targets::{address, ids, target_at};
 use super::{Affinity, Contender};
 use crate::balancer::{Balancer, Choice, Engine, Facts, Observed, Request as Pick};
 use crate::endpoint::{Endpoint, InFlight, LoadReport};
 use crate::upstream::UNANSWERED;
-
-/// Points in time at which the state of the fleet is taken down.
-pub(super) const SAMPLES: u64 = 100;
 
 const SECOND: f64 = 1e9;
 
@@ -123,28 +120,6 @@ pub(super) fn run(
     }
     world.check()?;
     Ok(world.recorder.finish(contender, scenario))
-}
-
-/// The id of each target: that of its name, if the scenario names it.
-pub(super) fn ids(scenario: &Scenario) -> Vec<u64> {
-    let ids = scenario.named().enumerate().map(|(target, named)| {
-        let own = || Endpoint::id_of(&format!("target-{target}"), address(target));
-        named.and_then(|named| named.id().ok()).unwrap_or_else(own)
-    });
-    ids.collect()
-}
-
-/// The address of a target, which tells its number.
-fn address(target: usize) -> SocketAddr {
-    let ip = Ipv4Addr::from(0x0a00_0000 + target as u32);
-    SocketAddr::from((ip, 80))
-}
-
-fn target_at(address: SocketAddr) -> usize {
-    match address.ip() {
-        IpAddr::V4(ip) => (u32::from(ip) - 0x0a00_0000) as usize,
-        IpAddr::V6(_) => 0,
-    }
 }
 
 impl<'a> World<'a> {

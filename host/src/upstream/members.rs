@@ -9,12 +9,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
-use super::memory::Memory;
+use super::memory::{Memory, REMEMBERED};
 use super::policy::Policy;
 use super::resolve::Names;
 use crate::authority::{Host, written_out};
@@ -23,9 +23,6 @@ use crate::endpoint::health::{Condition, Source};
 use crate::endpoint::{Endpoint, Live, Places};
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
-
-/// How long the health of an address that is gone is remembered. Source: Kong.
-pub(super) const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// Weights are multiplied by up to this while one of them ramps up, so that a part of 1 is possible.
 const RAMP: u32 = 100;

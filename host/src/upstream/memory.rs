@@ -13,8 +13,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::members::REMEMBERED;
 use crate::endpoint::health::{Source, now};
+
+/// How long the health of an address that is gone is remembered. Source: Kong.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// Longest time between two writes while an address is unhealthy. Should the process be killed, what it
 /// knew looks older than it was by that much at most.
