@@ -39,6 +39,7 @@ mod field_bytes;
 mod guide;
 mod health;
 mod hosts;
+mod layers;
 mod lifecycle;
 mod limits;
 mod log;

@@ -1,0 +1,600 @@
+//! What the files of a crate name: a scanner of Rust that knows `use` lines and paths from `crate`, `self` or `super`,
+//! and leaves tests out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A module by its path from the root of the crate, which is empty.
+pub(super) type Module = Vec<String>;
+
+/// That a module names something of another one.
+#[derive(Debug, Clone)]
+pub(super) struct Arrow {
+    pub(super) from: Module,
+    pub(super) to: Module,
+    pub(super) file: PathBuf,
+    pub(super) line: usize,
+}
+
+/// The modules of a crate, and the arrows between them.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    pub(super) modules: BTreeSet<Module>,
+    pub(super) arrows: Vec<Arrow>,
+}
+
+/// A path that a file names.
+#[derive(Debug, PartialEq)]
+struct Named {
+    /// The module in whose scope it stands.
+    scope: Module,
+    path: Vec<String>,
+    line: usize,
+    /// The name that it has there from now on, if it is imported.
+    import: Option<String>,
+}
+
+/// What one file says.
+#[derive(Debug, Default)]
+struct Scan {
+    named: Vec<Named>,
+    /// Modules in files of their own that are for tests alone.
+    tests: Vec<Module>,
+}
+
+/// Scans all files below a folder that has the `lib.rs` of a crate. `main.rs` beside it is a module that calls the
+/// root by the name `krate`.
+pub(super) fn graph(folder: &Path, krate: &str) -> Graph {
+    let mut files = Vec::new();
+    collect(folder, &mut files);
+    let scans: Vec<(Module, PathBuf, Scan)> = files
+        .into_iter()
+        .map(|file| {
+            let module = module_of(file.strip_prefix(folder).unwrap());
+            let source = std::fs::read_to_string(&file).unwrap();
+            let scan = scan(&source, &module, krate);
+            (module, file, scan)
+        })
+        .collect();
+    let tests: Vec<Module> = scans
+        .iter()
+        .flat_map(|(_, _, scan)| scan.tests.clone())
+        .collect();
+    let is_test = |module: &Module| tests.iter().any(|test| module.starts_with(test));
+    let scans: Vec<_> = scans
+        .into_iter()
+        .filter(|(module, ..)| !is_test(module))
+        .collect();
+
+    let modules: BTreeSet<Module> = scans.iter().map(|(module, ..)| module.clone()).collect();
+    let mut imports = BTreeMap::new();
+    for named in scans.iter().flat_map(|(_, _, scan)| &scan.named) {
+        if let (Some(name), Some(path)) = (&named.import, absolute(named, &modules)) {
+            imports.insert((named.scope.clone(), name.clone()), path);
+        }
+    }
+    let mut arrows = Vec::new();
+    for (from, file, scan) in &scans {
+        for named in &scan.named {
+            let Some(path) = absolute(named, &modules) else {
+                continue;
+            };
+            let to = target(path, from, &modules, &imports);
+            if to != *from {
+                let (from, file, line) = (from.clone(), file.clone(), named.line);
+                arrows.push(Arrow {
+                    from,
+                    to,
+                    file,
+                    line,
+                });
+            }
+        }
+    }
+    Graph { modules, arrows }
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The module of a file, by its path from the folder of `lib.rs`.
+fn module_of(file: &Path) -> Module {
+    let stem = file.with_extension("");
+    let parts = stem.iter().map(|part| part.to_string_lossy().into_owned());
+    let module: Module = parts.collect();
+    match &*module {
+        [one] if one == "lib" => Module::new(),
+        _ => module,
+    }
+}
+
+/// A path from the root of the crate; none if it is of another crate.
+fn absolute(named: &Named, modules: &BTreeSet<Module>) -> Option<Vec<String>> {
+    let mut start = named.scope.clone();
+    let mut rest = &named.path[..];
+    match rest.first()?.as_str() {
+        "crate" => {
+            start.clear();
+            rest = &rest[1..];
+        }
+        "self" => rest = &rest[1..],
+        "super" => {
+            while rest.first().is_some_and(|part| part == "super") {
+                start.pop();
+                rest = &rest[1..];
+            }
+        }
+        child => {
+            start.push(child.to_owned());
+            if !modules.contains(&start) {
+                return None;
+            }
+            rest = &rest[1..];
+        }
+    }
+    start.extend_from_slice(rest);
+    Some(start)
+}
+
+/// The module that a path leads to, named in `from`. What a module above `from` only imports is not its own: the
+/// path goes on to where it comes from.
+fn target(
+    mut path: Vec<String>,
+    from: &Module,
+    modules: &BTreeSet<Module>,
+    imports: &BTreeMap<(Module, String), Vec<String>>,
+) -> Module {
+    let mut seen = BTreeSet::new();
+    loop {
+        let length = (0..=path.len())
+            .rev()
+            .find(|&length| modules.contains(&path[..length]))
+            .unwrap_or(0);
+        let module: Module = path[..length].to_vec();
+        let Some(name) = path.get(length) else {
+            return module;
+        };
+        let Some(origin) = imports.get(&(module.clone(), name.clone())) else {
+            return module;
+        };
+        if !from.starts_with(&module) || !seen.insert(path.clone()) {
+            return module;
+        }
+        path = [origin, &path[length + 1..]].concat();
+    }
+}
+
+/// Finds what a file names.
+fn scan(source: &str, module: &Module, krate: &str) -> Scan {
+    let tokens = tokens(source);
+    let text = |at: usize| tokens.get(at).map_or("", |(text, _)| text.as_str());
+    let mut scan = Scan::default();
+    let mut scope = module.clone();
+    // How deep in braces each inline module of the scope begins.
+    let mut inline = Vec::new();
+    let mut depth = 0;
+    let mut at = 0;
+    while at < tokens.len() {
+        let before = if at == 0 { ";" } else { text(at - 1) };
+        match text(at) {
+            "#" if text(at + 1) == "[" => {
+                let end = matching(&tokens, at + 1);
+                let attribute: Vec<&str> = (at + 2..end).map(text).collect();
+                at = end + 1;
+                if attribute == ["cfg", "(", "test", ")"] {
+                    at = skip_item(&tokens, at, &scope, &mut scan.tests);
+                }
+                continue;
+            }
+            "{" => depth += 1,
+            "}" => {
+                depth -= 1;
+                if inline.last() == Some(&depth) {
+                    inline.pop();
+                    scope.pop();
+                }
+            }
+            "mod" if text(at + 2) == "{" => {
+                scope.push(text(at + 1).to_owned());
+                inline.push(depth);
+                at += 2;
+                continue;
+            }
+            "use" if matches!(before, ";" | "{" | "}" | "]" | ")" | "pub") => {
+                let line = tokens[at].1;
+                let (leaves, end) = tree(&tokens, at + 1);
+                for (mut path, import) in leaves {
+                    if path.first().is_some_and(|first| first == krate) {
+                        path[0] = "crate".into();
+                    }
+                    let scope = scope.clone();
+                    scan.named.push(Named {
+                        scope,
+                        path,
+                        line,
+                        import,
+                    });
+                }
+                at = end;
+                continue;
+            }
+            start
+                if (matches!(start, "crate" | "self" | "super") || start == krate)
+                    && text(at + 1) == "::"
+                    && !matches!(before, "::" | "in") =>
+            {
+                let start = if start == krate { "crate" } else { start };
+                let (mut path, line) = (vec![start.to_owned()], tokens[at].1);
+                while text(at + 1) == "::" && is_word(text(at + 2)) {
+                    path.push(text(at + 2).to_owned());
+                    at += 2;
+                }
+                let scope = scope.clone();
+                let import = None;
+                scan.named.push(Named {
+                    scope,
+                    path,
+                    line,
+                    import,
+                });
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    scan
+}
+
+/// Skips the item at a place, which is for tests alone, and returns the place behind it.
+fn skip_item(
+    tokens: &[(String, usize)],
+    mut at: usize,
+    scope: &Module,
+    tests: &mut Vec<Module>,
+) -> usize {
+    let text = |at: usize| tokens.get(at).map_or("", |(text, _)| text.as_str());
+    while text(at) == "#" {
+        at = matching(tokens, at + 1) + 1;
+    }
+    if text(at) == "pub" {
+        at += 1;
+        if text(at) == "(" {
+            at = matching(tokens, at) + 1;
+        }
+    }
+    let first = text(at);
+    if first == "mod" && text(at + 2) == ";" {
+        tests.push([&scope[..], &[text(at + 1).to_owned()]].concat());
+    }
+    let is_item = [
+        "fn", "mod", "use", "impl", "struct", "enum", "trait", "const", "static", "async",
+    ];
+    let ends_with_comma = !is_item.contains(&first);
+    while at < tokens.len() {
+        match text(at) {
+            ";" => return at + 1,
+            "," if ends_with_comma => return at + 1,
+            // The end of what it is a part of.
+            "}" => return at,
+            "{" if first != "use" => return matching(tokens, at) + 1,
+            "(" | "[" | "{" => at = matching(tokens, at),
+            _ => {}
+        }
+        at += 1;
+    }
+    at
+}
+
+/// The place of the bracket that closes the one at a place.
+fn matching(tokens: &[(String, usize)], open: usize) -> usize {
+    let mut depth = 0;
+    for (at, (text, _)) in tokens.iter().enumerate().skip(open) {
+        match text.as_str() {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    tokens.len()
+}
+
+/// The leaves of a `use` tree that begins at a place, each with the name that it gets, and the place behind it.
+fn tree(tokens: &[(String, usize)], start: usize) -> (Vec<(Vec<String>, Option<String>)>, usize) {
+    let text = |at: usize| tokens.get(at).map_or("", |(text, _)| text.as_str());
+    let mut path: Vec<String> = Vec::new();
+    let mut at = start;
+    loop {
+        match text(at) {
+            "::" => at += 1,
+            "{" => {
+                let mut leaves = Vec::new();
+                at += 1;
+                while !matches!(text(at), "}" | "") {
+                    let (inner, end) = tree(tokens, at);
+                    leaves.extend(inner.into_iter().map(|(rest, name)| {
+                        let whole = match &*rest {
+                            [own] if own == "self" => path.clone(),
+                            _ => [&path[..], &rest].concat(),
+                        };
+                        let name = name.map(|name| match (name.as_str(), path.last()) {
+                            ("self", Some(last)) => last.clone(),
+                            _ => name,
+                        });
+                        (whole, name)
+                    }));
+                    at = end + usize::from(text(end) == ",");
+                }
+                return (leaves, at + 1);
+            }
+            "as" => {
+                let name = text(at + 1).to_owned();
+                return (vec![(path, Some(name))], at + 2);
+            }
+            "*" => return (vec![(path, None)], at + 1),
+            word if is_word(word) => {
+                path.push(word.to_owned());
+                at += 1;
+            }
+            // "," or ";" or "}"
+            _ => {
+                let name = path.last().cloned();
+                return (vec![(path, name)], at);
+            }
+        }
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_alphabetic() || first == '_')
+}
+
+/// The words and signs of a file with their lines, without comments and literals.
+fn tokens(source: &str) -> Vec<(String, usize)> {
+    let chars: Vec<char> = source.chars().collect();
+    let char_at = |at: usize| chars.get(at).copied().unwrap_or('\0');
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut tokens: Vec<(String, usize)> = Vec::new();
+    let mut lines = 1;
+    let mut at = 0;
+    while at < chars.len() {
+        let start = at;
+        let line = lines;
+        match char_at(at) {
+            '/' if char_at(at + 1) == '/' => {
+                while at < chars.len() && char_at(at) != '\n' {
+                    at += 1;
+                }
+            }
+            '/' if char_at(at + 1) == '*' => {
+                let mut depth = 0;
+                loop {
+                    match (char_at(at), char_at(at + 1)) {
+                        ('/', '*') => (depth, at) = (depth + 1, at + 2),
+                        ('*', '/') => (depth, at) = (depth - 1, at + 2),
+                        _ => at += 1,
+                    }
+                    if depth == 0 || at >= chars.len() {
+                        break;
+                    }
+                }
+            }
+            '"' => at = string_end(&chars, at, 0, true),
+            '\'' => {
+                let is_lifetime = is_part(char_at(at + 1)) && char_at(at + 2) != '\'';
+                at += 1;
+                if !is_lifetime {
+                    at += if char_at(at) == '\\' { 2 } else { 1 };
+                    while at < chars.len() && char_at(at) != '\'' {
+                        at += 1;
+                    }
+                    at += 1;
+                }
+                while is_lifetime && is_part(char_at(at)) {
+                    at += 1;
+                }
+            }
+            ':' if char_at(at + 1) == ':' => {
+                tokens.push(("::".into(), line));
+                at += 2;
+            }
+            first if is_part(first) => {
+                while is_part(char_at(at)) {
+                    at += 1;
+                }
+                let word: String = chars[start..at].iter().collect();
+                let hashes = (at..).take_while(|&at| char_at(at) == '#').count();
+                if ["r", "b", "br", "c", "cr"].contains(&word.as_str())
+                    && char_at(at + hashes) == '"'
+                    && (hashes == 0 || word.ends_with('r'))
+                {
+                    at = string_end(&chars, at + hashes, hashes, !word.ends_with('r'));
+                } else if word == "r" && hashes == 1 {
+                    // A word that would be a keyword: it comes next.
+                    at += 1;
+                } else {
+                    tokens.push((word, line));
+                }
+            }
+            other => {
+                if !other.is_whitespace() {
+                    tokens.push((other.to_string(), line));
+                }
+                at += 1;
+            }
+        }
+        lines += chars[start..at.min(chars.len())]
+            .iter()
+            .filter(|c| **c == '\n')
+            .count();
+    }
+    tokens
+}
+
+/// The place behind a string whose quote opens at a place, and that ends with as many hashes.
+fn string_end(chars: &[char], open: usize, hashes: usize, escapes: bool) -> usize {
+    let mut at = open + 1;
+    while at < chars.len() {
+        match chars[at] {
+            '\\' if escapes => at += 1,
+            '"' if chars[at + 1..].iter().take_while(|c| **c == '#').count() >= hashes => {
+                return at + 1 + hashes;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(path: &str) -> Module {
+        path.split("::")
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// What a file of `a::b` names, with the names that are imported.
+    fn named(source: &str) -> Vec<(String, Option<String>)> {
+        let scan = scan(source, &module("a::b"), "own");
+        let named = scan.named.into_iter();
+        named
+            .map(|named| (named.path.join("::"), named.import))
+            .collect()
+    }
+
+    fn paths(source: &str) -> Vec<String> {
+        named(source).into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// The arrows of a crate of these files, as `from -> to`.
+    fn arrows(files: &[(&str, &str)]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, source) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, source).unwrap();
+        }
+        let arrows = graph(folder.path(), "own").arrows;
+        let shown = arrows
+            .iter()
+            .map(|arrow| format!("{} -> {}", arrow.from.join("::"), arrow.to.join("::")));
+        shown.collect()
+    }
+
+    #[test]
+    fn a_use_tree_names_each_of_its_leaves() {
+        let source = "pub(crate) use crate::{c::{self, d::E as F, *}, g};\nuse std::io;";
+        let expected = [
+            ("crate::c", Some("c")),
+            ("crate::c::d::E", Some("F")),
+            ("crate::c", None),
+            ("crate::g", Some("g")),
+            ("std::io", Some("io")),
+        ];
+        let expected = expected.map(|(path, name)| (path.to_owned(), name.map(str::to_owned)));
+        assert_eq!(named(source), expected);
+    }
+
+    #[test]
+    fn paths_within_code_are_named_and_those_of_visibility_are_not() {
+        let source = "
+            pub(in crate::a) fn f<'a>(x: &'a super::super::X) -> impl Sized + use<> {
+                let quote = '\\''; let letter = 'a';
+                crate::c::call::<self::Y>(x); super::z!(); self.w()
+            }";
+        let expected = ["super::super::X", "crate::c::call", "self::Y", "super::z"];
+        assert_eq!(paths(source), expected);
+    }
+
+    #[test]
+    fn comments_and_literals_name_nothing() {
+        let source = "
+            //! [`x`](crate::x)
+            /* use crate::y; /* */ use crate::y; */
+            const S: &str = \"use crate::z; \\\" crate::z::z\";
+            const R: &str = r#\"\" use crate::z;\"#;
+            const B: &[u8] = b\"crate::z::z\"; const C: char = '\"';
+            use crate::r#mod;";
+        assert_eq!(paths(source), ["crate::mod"]);
+    }
+
+    #[test]
+    fn what_is_for_tests_alone_is_left_out() {
+        let source = "
+            #[cfg(test)]
+            #[expect(lint, reason = \"x\")]
+            mod tests { use crate::x; mod more { use super::super::y; } }
+            #[cfg(test)]
+            pub(crate) mod apart;
+            #[cfg(test)]
+            use crate::{p, q};
+            struct S {
+                #[cfg(test)]
+                field: crate::r::R,
+                other: crate::s::S,
+            }
+            #[cfg(test)]
+            fn f<A, B>() -> crate::t::T { crate::t::T }
+            #[cfg(any(test, fuzzing))]
+            use crate::u;";
+        assert_eq!(paths(source), ["crate::s::S", "crate::u"]);
+        let scan = scan(source, &module("a"), "own");
+        assert_eq!(scan.tests, [module("a::apart")]);
+        let files = [
+            ("lib.rs", ""),
+            ("a.rs", "#[cfg(test)] mod tests;"),
+            ("a/tests.rs", "use crate::c;"),
+            ("a/tests/deep.rs", "use crate::c;"),
+            ("c.rs", ""),
+        ];
+        assert_eq!(arrows(&files), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_path_leads_to_the_module_that_has_it() {
+        let files = [
+            ("lib.rs", "pub use d::D;"),
+            ("main.rs", "use own::d; fn main() { own::a::b::go() }"),
+            ("a.rs", "mod b; mod e; use e::E; pub struct A;"),
+            // Its parent's own, its parent's import, its own, another crate's.
+            (
+                "a/b.rs",
+                "use super::A; use super::E; use self::x; use std::d;",
+            ),
+            (
+                "a/e.rs",
+                "mod inner { use super::super::b::X; } use crate::D;",
+            ),
+            ("d.rs", "use crate::a::E;"),
+        ];
+        let expected = [
+            "a::b -> a",
+            "a::b -> a::e",
+            "a::e -> a::b",
+            "a::e -> d",
+            "a -> a::e",
+            "d -> a",
+            " -> d",
+            "main -> d",
+            "main -> a::b",
+        ];
+        assert_eq!(arrows(&files), expected);
+    }
+}
