@@ -35,8 +35,8 @@ const REFUSAL: Duration = Duration::from_secs(1);
 /// Most that is read of it, in bytes.
 const REFUSED_BYTES: usize = 64 * 1024;
 
-/// The right to one connection. Given back when dropped.
-pub(crate) type ConnectionPermit = OwnedSemaphorePermit;
+/// The right to one connection, which takes a descriptor of the process. Given back when dropped.
+pub(crate) type DescriptorPermit = OwnedSemaphorePermit;
 
 /// How many connections of each kind may still be made.
 #[derive(Debug)]
@@ -111,22 +111,22 @@ impl ConnectionLimits {
     }
 
     /// Room for a client, if there is any.
-    pub(crate) fn client(&self) -> Option<ConnectionPermit> {
+    pub(crate) fn client(&self) -> Option<DescriptorPermit> {
         Arc::clone(&self.clients).try_acquire_owned().ok()
     }
 
     /// Room for a client of the Admin API, if there is any.
-    pub(crate) fn admin_client(&self) -> Option<ConnectionPermit> {
+    pub(crate) fn admin_client(&self) -> Option<DescriptorPermit> {
         Arc::clone(&self.admin).try_acquire_owned().ok()
     }
 
     /// Room for a connection to an endpoint, if there is any.
-    pub(crate) fn endpoint(&self) -> Option<ConnectionPermit> {
+    pub(crate) fn endpoint(&self) -> Option<DescriptorPermit> {
         Arc::clone(&self.endpoints).try_acquire_owned().ok()
     }
 
     /// Waits for room for a connection to an endpoint.
-    pub(crate) async fn endpoint_in_time(&self) -> Option<ConnectionPermit> {
+    pub(crate) async fn endpoint_in_time(&self) -> Option<DescriptorPermit> {
         // Ours are never closed.
         Arc::clone(&self.endpoints).acquire_owned().await.ok()
     }
@@ -138,7 +138,7 @@ impl ConnectionLimits {
 
     /// The right to answer a client that is refused. Without it the connection is just closed:
     /// those that are being refused must not take what is left for others.
-    pub(crate) fn refusal(&self) -> Option<ConnectionPermit> {
+    pub(crate) fn refusal(&self) -> Option<DescriptorPermit> {
         Arc::clone(&self.refusals).try_acquire_owned().ok()
     }
 }

@@ -30,8 +30,8 @@ use health::Health;
 use latency::{Latency, LatencyAtLoad};
 pub use orca::LoadReport;
 use orca::Reported;
-pub use permits::Seat;
-use permits::Seats;
+pub use permits::ConnectionPermit;
+use permits::ConnectionPermits;
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -76,7 +76,7 @@ pub(crate) struct Live {
     watchers: RwLock<Vec<(Arc<Board>, u32)>>,
     /// Requests that wait for a place on the account of this one.
     pub(crate) pending: AtomicU32,
-    pub(crate) seats: Seats,
+    pub(crate) permits: ConnectionPermits,
     pub(crate) ejection: Ejection,
     /// Told when health changes, for the probe whose interval depends on it.
     pub(crate) changed: Notify,
@@ -383,13 +383,13 @@ impl Endpoint {
 
     /// Whether an idle connection is to be closed for a request that waits; who is told so has to do it.
     pub fn takes_a_connection(&self) -> bool {
-        self.live.seats.takes_one()
+        self.live.permits.takes_one()
     }
 
     /// Counts a connection that is about to be opened, once there are fewer than `limit`; with 0 there is
     /// no limit. `reclaim` is called while it waits, to have idle ones closed.
-    pub fn seat(&self, limit: u32, reclaim: impl Fn()) -> impl Future<Output = Seat> {
-        Seat::take(Arc::clone(&self.live), limit, reclaim)
+    pub fn permit(&self, limit: u32, reclaim: impl Fn()) -> impl Future<Output = ConnectionPermit> {
+        ConnectionPermit::take(Arc::clone(&self.live), limit, reclaim)
     }
 
     /// A number that is this endpoint's as long as it is held, and that of no other one, of whatever

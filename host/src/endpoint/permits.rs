@@ -1,4 +1,4 @@
-//! The connections to one address, counted over all workers, and how one is waited for.
+//! Permits for connections to one address, counted over all workers, and how a request waits for one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,29 +6,29 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::Notify;
 
 use super::Live;
-use crate::connections::ConnectionPermit;
+use crate::connections::DescriptorPermit;
 
-/// The connections to an address.
+/// The permits for connections to one address.
 #[derive(Debug, Default)]
-pub(crate) struct Seats {
+pub(crate) struct ConnectionPermits {
     open: AtomicU32,
-    /// Requests that wait for one to be closed. Whoever closes one looks at this afterwards, and who
-    /// counts here looks at `open` afterwards, so one of the two sees the other (`SeqCst`).
+    /// Requests that wait for a connection to be closed. The worker that closes one reads this afterwards, and
+    /// the one that counts here reads `open` afterwards, so one of the two sees the other (`SeqCst`).
     wanted: AtomicU32,
-    /// Closings that were asked for and that nobody has undertaken yet.
+    /// Connections that are to be closed for others and that no worker has closed yet.
     asked: AtomicU32,
     closed: Notify,
 }
 
-impl Seats {
+impl ConnectionPermits {
     pub(crate) fn open(&self) -> u32 {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Whether whoever holds an idle one is to close it, for one that waits.
+    /// Whether the holder of an idle connection is to close it, for a request that waits.
     pub(super) fn takes_one(&self) -> bool {
         let less = |asked: u32| asked.checked_sub(1);
-        // Mostly nobody asks, and then nobody else's cache is disturbed.
+        // Mostly none is to be closed, and then the caches of other cores are left alone.
         self.asked.load(Ordering::SeqCst) > 0
             && (self.asked)
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
@@ -44,17 +44,17 @@ impl Seats {
 
 /// Counts one connection for as long as it lives.
 #[derive(Debug)]
-pub struct Seat {
+pub struct ConnectionPermit {
     live: Arc<Live>,
-    /// The process's own permit for the connection, once it has it.
-    permit: Option<ConnectionPermit>,
+    /// The right to a descriptor of the process, once the connection has it.
+    descriptor: Option<DescriptorPermit>,
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// Counts a connection that is about to be opened. With `limit` of them, it waits until one is closed;
     /// with 0 there is no limit. `reclaim` is to have idle ones closed, wherever they are.
     pub(super) async fn take(live: Arc<Live>, limit: u32, reclaim: impl Fn()) -> Self {
-        struct Wanted<'a>(&'a Seats);
+        struct Wanted<'a>(&'a ConnectionPermits);
         impl Drop for Wanted<'_> {
             fn drop(&mut self) {
                 if self.0.wanted.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -63,40 +63,43 @@ impl Seat {
             }
         }
         let limit = if limit == 0 { u32::MAX } else { limit };
-        if !live.seats.take(limit) {
-            let seats = &live.seats;
-            seats.wanted.fetch_add(1, Ordering::SeqCst);
-            let _wanted = Wanted(seats);
+        if !live.permits.take(limit) {
+            let permits = &live.permits;
+            permits.wanted.fetch_add(1, Ordering::SeqCst);
+            let _wanted = Wanted(permits);
             loop {
-                let closed = seats.closed.notified();
+                let closed = permits.closed.notified();
                 let mut closed = std::pin::pin!(closed);
-                // From here on none that is closed is missed.
+                // From here on no closing is missed.
                 closed.as_mut().enable();
-                if seats.take(limit) {
+                if permits.take(limit) {
                     break;
                 }
-                seats.asked.fetch_add(1, Ordering::SeqCst);
+                permits.asked.fetch_add(1, Ordering::SeqCst);
                 reclaim();
                 closed.await;
             }
         }
-        Self { live, permit: None }
+        Self {
+            live,
+            descriptor: None,
+        }
     }
 
-    /// Keeps a permit of the process for as long as the connection lives.
-    pub(crate) fn keep(&mut self, permit: ConnectionPermit) {
-        self.permit = Some(permit);
+    /// Keeps the right to a descriptor for as long as the connection lives.
+    pub(crate) fn keep(&mut self, descriptor: DescriptorPermit) {
+        self.descriptor = Some(descriptor);
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        // A request that waits for the place needs a permit as well.
-        drop(self.permit.take());
-        let seats = &self.live.seats;
-        seats.open.fetch_sub(1, Ordering::SeqCst);
-        if seats.wanted.load(Ordering::SeqCst) > 0 {
-            seats.closed.notify_one();
+        // A request that waits for the permit needs a descriptor as well.
+        drop(self.descriptor.take());
+        let permits = &self.live.permits;
+        permits.open.fetch_sub(1, Ordering::SeqCst);
+        if permits.wanted.load(Ordering::SeqCst) > 0 {
+            permits.closed.notify_one();
         }
     }
 }
@@ -112,34 +115,35 @@ mod tests {
     #[tokio::test]
     async fn a_connection_past_the_limit_waits_for_one_that_is_closed() {
         let live = Arc::<Live>::default();
-        let take = |limit| Seat::take(Arc::clone(&live), limit, || {});
+        let take = |limit| ConnectionPermit::take(Arc::clone(&live), limit, || {});
         let (first, second) = (take(2).await, take(2).await);
         let reclaims = Cell::new(0);
-        let waits = Seat::take(Arc::clone(&live), 2, || reclaims.set(reclaims.get() + 1));
+        let waits =
+            ConnectionPermit::take(Arc::clone(&live), 2, || reclaims.set(reclaims.get() + 1));
         let mut waits = std::pin::pin!(waits);
         assert!(waits.as_mut().now_or_never().is_none());
-        assert_eq!((live.seats.open(), reclaims.get()), (2, 1));
+        assert_eq!((live.permits.open(), reclaims.get()), (2, 1));
         // One connection is to be closed for it, and no second one.
-        assert!(live.seats.takes_one());
-        assert!(!live.seats.takes_one());
+        assert!(live.permits.takes_one());
+        assert!(!live.permits.takes_one());
         drop(first);
         let third = waits.await;
-        assert_eq!(live.seats.open(), 2);
-        assert!(!live.seats.takes_one());
+        assert_eq!(live.permits.open(), 2);
+        assert!(!live.permits.takes_one());
         let unlimited = take(0).await;
-        assert_eq!(live.seats.open(), 3);
+        assert_eq!(live.permits.open(), 3);
         drop((second, third, unlimited));
-        assert_eq!(live.seats.open(), 0);
+        assert_eq!(live.permits.open(), 0);
     }
 
     #[tokio::test]
-    async fn who_gives_up_waiting_wants_none() {
+    async fn a_request_that_gives_up_waiting_has_no_connection_closed() {
         let live = Arc::<Live>::default();
-        let held = Seat::take(Arc::clone(&live), 1, || {}).await;
-        let waits = Seat::take(Arc::clone(&live), 1, || {});
+        let held = ConnectionPermit::take(Arc::clone(&live), 1, || {}).await;
+        let waits = ConnectionPermit::take(Arc::clone(&live), 1, || {});
         assert!(waits.now_or_never().is_none());
-        assert!(!live.seats.takes_one());
+        assert!(!live.permits.takes_one());
         drop(held);
-        assert_eq!(live.seats.open(), 0);
+        assert_eq!(live.permits.open(), 0);
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::client_stream::{Backlog, Phase};
 use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
-use crate::connections::ConnectionPermit;
+use crate::connections::DescriptorPermit;
 
 /// What a worker and its connections know of each other.
 pub(super) struct Client {
@@ -34,7 +34,7 @@ pub(super) struct Client {
     /// Held for as long as the connection lives, so that the worker can wait for the last of them.
     _open: mpsc::Sender<()>,
     /// Counts it among the connections of the process.
-    _permit: Option<ConnectionPermit>,
+    _permit: Option<DescriptorPermit>,
 }
 
 /// What a connection does, or is to do from now on.
@@ -55,7 +55,7 @@ impl Client {
         info: ConnectionInfo,
         clock: Rc<Cell<Instant>>,
         open: mpsc::Sender<()>,
-        permit: Option<ConnectionPermit>,
+        permit: Option<DescriptorPermit>,
     ) -> Rc<Self> {
         Rc::new(Self {
             info,

@@ -90,16 +90,16 @@ pub(super) async fn connect(
     max_header_size: usize,
 ) -> Result<Box<Connection>, Error> {
     let end = tokio::time::Instant::now() + timeout;
-    let seat = endpoint.seat(limit, || pool.reclaim());
-    let mut seat = tokio::time::timeout_at(end, seat)
+    let permit = endpoint.permit(limit, || pool.reclaim());
+    let mut permit = tokio::time::timeout_at(end, permit)
         .await
         .map_err(|_| Error::Full)?;
-    let permit = tokio::time::timeout_at(end, pool.permit()).await;
-    seat.keep(permit.ok().flatten().ok_or(Error::Full)?);
+    let descriptor = tokio::time::timeout_at(end, pool.descriptor()).await;
+    permit.keep(descriptor.ok().flatten().ok_or(Error::Full)?);
     let stream = tokio::time::timeout_at(end, open(&place))
         .await
         .map_err(|_| Error::Timeout)??;
-    let connection = Connection::new(stream, place, endpoint, seat, max_header_size);
+    let connection = Connection::new(stream, place, endpoint, permit, max_header_size);
     Ok(Box::new(connection))
 }
 

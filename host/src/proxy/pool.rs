@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::connect::Place;
 use super::wire::Connection;
 use crate::config;
-use crate::connections::{ConnectionLimits, ConnectionPermit};
+use crate::connections::{ConnectionLimits, DescriptorPermit};
 
 /// Time between two looks for connections that were idle too long.
 const TIDY: Duration = Duration::from_secs(5);
@@ -105,7 +105,7 @@ impl Pool {
 
     /// Waits until the process may have one more connection to an endpoint. While it may not, each
     /// worker closes one that is idle.
-    pub(super) async fn permit(&self) -> Option<ConnectionPermit> {
+    pub(super) async fn descriptor(&self) -> Option<DescriptorPermit> {
         if let Some(permit) = self.limits.endpoint() {
             return Some(permit);
         }

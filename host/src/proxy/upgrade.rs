@@ -75,7 +75,7 @@ impl Upgrade {
         tokio::task::spawn_local(async move {
             let id = connection.last_request().map(|id| id.digits());
             let _held = (in_flight, worker, connection);
-            let (_seat, endpoint, received) = endpoint.into_parts();
+            let (_permit, endpoint, received) = endpoint.into_parts();
             match client.await {
                 Ok(client) => {
                     let last_move = LastMove::now();

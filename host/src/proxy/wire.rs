@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 
 use super::connect::{Place, Stream};
 use super::upload::{Stage, Upload};
-use crate::endpoint::{Endpoint, Seat};
+use crate::endpoint::{ConnectionPermit, Endpoint};
 use crate::http1::{self, Error, Framing, Head};
 
 /// Room for what one read may bring, in bytes: at first, and once reads have filled it. A client that
@@ -43,7 +43,7 @@ pub(super) struct Connection {
     /// The endpoint that it was made for; another one of the same place may use it as well.
     endpoint: Arc<Endpoint>,
     /// Counts it among those of the endpoint.
-    seat: Seat,
+    permit: ConnectionPermit,
     /// Requests sent so far.
     pub(super) requests: u32,
     /// When the last of them was answered in full.
@@ -77,7 +77,7 @@ impl Connection {
         stream: Stream,
         place: Place,
         endpoint: Arc<Endpoint>,
-        seat: Seat,
+        permit: ConnectionPermit,
         max_head: usize,
     ) -> Self {
         let now = Instant::now();
@@ -91,7 +91,7 @@ impl Connection {
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             place,
             endpoint,
-            seat,
+            permit,
             requests: 0,
             idle_since: now,
         }
@@ -226,8 +226,8 @@ impl Connection {
 
     /// The bare connection, after a change of protocol, with what was received on it since.
     /// It counts for as long as the first part lives, which is to go last.
-    pub(super) fn into_parts(self) -> (Seat, Stream, BytesMut) {
-        (self.seat, self.stream, self.input)
+    pub(super) fn into_parts(self) -> (ConnectionPermit, Stream, BytesMut) {
+        (self.permit, self.stream, self.input)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -605,7 +605,7 @@ fn describe(member: &Member) -> AddressReport {
         ejected: member.live.ejection.is_on(),
         in_flight: member.live.in_flight(),
         pending: member.live.pending.load(Ordering::Relaxed),
-        connections: member.live.seats.open(),
+        connections: member.live.permits.open(),
         picks: member.live.picks(),
         failures: member.live.failures(),
         condition: member.live.health.condition(),
