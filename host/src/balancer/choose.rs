@@ -107,7 +107,7 @@ struct Inner {
     config: String,
     limits: Limits,
     table: Arc<[Arc<Endpoint>]>,
-    seat: Seat,
+    slot: Slot,
     observer: Option<Arc<dyn PickObserver>>,
     /// Where its faults count as well, and as whose.
     judged: Option<(Arc<Canary>, Side)>,
@@ -126,12 +126,12 @@ struct Inner {
     counters: Counters,
 }
 
-enum Seat {
+enum Slot {
     /// An instance is made when the next pick asks for one.
-    Vacant,
-    Taken(Box<Instance>),
+    Empty,
+    Running(Box<Instance>),
     /// The last instance failed; another one is not made before this.
-    Closed(Instant),
+    Quarantined(Instant),
 }
 
 impl Balancer {
@@ -150,7 +150,7 @@ impl Balancer {
                 config,
                 limits,
                 table: Arc::clone(&table),
-                seat: Seat::Vacant,
+                slot: Slot::Empty,
                 observer: None,
                 judged: None,
                 faults: 0,
@@ -208,7 +208,7 @@ impl Balancer {
             observer.set_endpoints(&inner.table);
         }
         let inner = &mut *inner;
-        if let Seat::Taken(instance) = &mut inner.seat {
+        if let Slot::Running(instance) = &mut inner.slot {
             let told = instance.set_endpoints(&inner.table);
             if let Some(tape) = &mut inner.tape {
                 tape.table(false, &inner.table, instance.heard());
@@ -276,7 +276,7 @@ impl Balancer {
             Ok(Some(position)) => Some(untried(&inner.table, position, tried)),
             Ok(None) => None,
             Err(Unavailable(cause)) => {
-                if let Seat::Closed(until) = inner.seat {
+                if let Slot::Quarantined(until) = inner.slot {
                     self.away_until.store(micros(until), Ordering::Relaxed);
                 }
                 inner.counters.host_choices += 1;
@@ -329,10 +329,10 @@ impl Inner {
         balancer: &Balancer,
         request: Request<'_>,
     ) -> Result<Option<usize>, Unavailable> {
-        if !matches!(self.seat, Seat::Taken(_)) {
-            self.take_seat(balancer, &[])?;
+        if !matches!(self.slot, Slot::Running(_)) {
+            self.fill_slot(balancer, &[])?;
         }
-        let Seat::Taken(instance) = &mut self.seat else {
+        let Slot::Running(instance) = &mut self.slot else {
             return Err(Unavailable(Cause::Quarantine));
         };
         let guest_request = bindings::Request {
@@ -379,8 +379,8 @@ impl Inner {
 
     /// Makes an instance, which takes over what another one has saved, if that is something.
     #[cold]
-    fn take_seat(&mut self, balancer: &Balancer, saved: &[u8]) -> Result<(), Unavailable> {
-        if let Seat::Closed(until) = self.seat
+    fn fill_slot(&mut self, balancer: &Balancer, saved: &[u8]) -> Result<(), Unavailable> {
+        if let Slot::Quarantined(until) = self.slot
             && Instant::now() < until
         {
             return Err(Unavailable(Cause::Quarantine));
@@ -401,7 +401,7 @@ impl Inner {
                 if let Some(tape) = &mut self.tape {
                     tape.table(true, &self.table, instance.heard());
                 }
-                self.seat = Seat::Taken(Box::new(instance));
+                self.slot = Slot::Running(Box::new(instance));
                 Ok(())
             }
             Err(fault) => {
@@ -435,7 +435,7 @@ impl Inner {
             more => (first * 2_u32.saturating_pow(more - 1)).min(PAUSE.1),
         };
         self.faults = (self.faults + 1).min(16);
-        self.seat = Seat::Closed(now + pause);
+        self.slot = Slot::Quarantined(now + pause);
         // What is known is of this instance.
         self.budget = Budget::NEW;
         let faults = &mut self.counters.faults;

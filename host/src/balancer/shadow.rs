@@ -249,7 +249,7 @@ impl Shadow {
             .first
             .map(|(position, before)| endpoints[position].pin(before));
         // An instance that has to be made first is no part of a pick.
-        let seated = self.balancer.is_seated();
+        let had_instance = self.balancer.has_instance();
         let start = clock.now();
         let second = self.balancer.ask(pick.request, &pick.tried);
         let cost = clock.since(start);
@@ -271,7 +271,7 @@ impl Shadow {
             Some(Choice::Refused) => tally.add(first, None),
             Some(Choice::Endpoint(position)) => tally.add(first, Some(figures(position))),
         }
-        if seated && second.is_some() {
+        if had_instance && second.is_some() {
             tally.cost += cost;
             tally.costed += 1;
         }

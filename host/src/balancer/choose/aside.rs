@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, Choice, PickObserver, Request, Seat, Unavailable, untried};
+use super::{Balancer, Choice, PickObserver, Request, Slot, Unavailable, untried};
 use crate::balancer::limits::Limits;
 use crate::balancer::plugin::Plugin;
 use crate::endpoint::Endpoint;
@@ -39,8 +39,8 @@ impl Balancer {
     }
 
     /// Whether there is an instance.
-    pub(in crate::balancer) fn is_seated(&self) -> bool {
-        matches!(self.inner.lock().seat, Seat::Taken(_))
+    pub(in crate::balancer) fn has_instance(&self) -> bool {
+        matches!(self.inner.lock().slot, Slot::Running(_))
     }
 
     /// What the plugin says, for whoever sends nothing there: a position. None if it has no answer.

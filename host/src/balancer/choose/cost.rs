@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Balancer, Inner, Request, Seat, Unavailable};
+use super::{Balancer, Inner, Request, Slot, Unavailable};
 use crate::balancer::fault::Fault;
 use crate::balancer::limits::SHARE_PER_MILLE;
 use crate::balancer::tally::TIMED;
@@ -100,9 +100,9 @@ impl Inner {
     }
 
     fn take_overrun(&mut self) -> Option<Duration> {
-        match &mut self.seat {
-            Seat::Taken(instance) => instance.take_overrun(),
-            Seat::Vacant | Seat::Closed(_) => None,
+        match &mut self.slot {
+            Slot::Running(instance) => instance.take_overrun(),
+            Slot::Empty | Slot::Quarantined(_) => None,
         }
     }
 
@@ -124,7 +124,7 @@ impl Inner {
     ) -> Result<Option<usize>, Unavailable> {
         let is_watched = self.budget.is_watched;
         // One that makes its instance takes what that takes.
-        let is_seated = matches!(self.seat, Seat::Taken(_));
+        let has_instance = matches!(self.slot, Slot::Running(_));
         let cpu = is_watched.then(thread_cpu_time);
         let start = Instant::now();
         let answer = self.ask(balancer, request);
@@ -139,7 +139,7 @@ impl Inner {
         let overrun = self.take_overrun();
         let cost = self.limits.pick_cost;
         match cpu {
-            Some(_) if !is_seated => {}
+            Some(_) if !has_instance => {}
             Some(cpu) => {
                 let time = thread_cpu_time().saturating_sub(cpu);
                 self.budget.charge(start, time, cost);

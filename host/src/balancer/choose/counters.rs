@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Balancer, Inner, PROBATION, Seat};
+use super::{Balancer, Inner, PROBATION, Slot};
 use crate::balancer::tally::{HostChoices, PickTimes};
 
 /// What the plugin of a balancer has done since it took over.
@@ -92,9 +92,9 @@ impl Balancer {
 
 impl Inner {
     fn memory(&self) -> Option<usize> {
-        match &self.seat {
-            Seat::Taken(instance) => Some(instance.memory()),
-            Seat::Vacant | Seat::Closed(_) => None,
+        match &self.slot {
+            Slot::Running(instance) => Some(instance.memory()),
+            Slot::Empty | Slot::Quarantined(_) => None,
         }
     }
 
@@ -102,9 +102,9 @@ impl Inner {
     fn counters(&self) -> Counters {
         let now = Instant::now();
         let recent = self.last_fault.is_some_and(|last| now - last <= PROBATION);
-        let left = match self.seat {
-            Seat::Closed(until) => Some(until.saturating_duration_since(now)),
-            Seat::Vacant | Seat::Taken(_) => None,
+        let left = match self.slot {
+            Slot::Quarantined(until) => Some(until.saturating_duration_since(now)),
+            Slot::Empty | Slot::Running(_) => None,
         };
         Counters {
             memory: self.memory().unwrap_or(0),

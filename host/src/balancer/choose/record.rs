@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-use super::{Balancer, Inner, Request, Seat, Unavailable};
+use super::{Balancer, Inner, Request, Slot, Unavailable};
 use crate::balancer::tape::Tape;
 use crate::trace::{Answer, Header};
 
@@ -46,10 +46,10 @@ impl Balancer {
                     .into(),
             );
         }
-        let saved = match &mut inner.seat {
+        let saved = match &mut inner.slot {
             // Without it, the recording starts from nothing.
-            Seat::Taken(instance) => instance.save().unwrap_or_default(),
-            Seat::Vacant | Seat::Closed(_) => Vec::new(),
+            Slot::Running(instance) => instance.save().unwrap_or_default(),
+            Slot::Empty | Slot::Quarantined(_) => Vec::new(),
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let header = Header {
@@ -70,8 +70,8 @@ impl Balancer {
             recording.limit,
         );
         inner.tape = Some(Box::new(tape));
-        inner.seat = Seat::Vacant;
-        if inner.take_seat(self, &saved).is_err() {
+        inner.slot = Slot::Empty;
+        if inner.fill_slot(self, &saved).is_err() {
             inner.tape = None;
             let fault = inner.counters.last_fault.clone();
             return Err(fault.unwrap_or_else(|| "the balancer has no instance".into()));
@@ -125,10 +125,10 @@ impl Inner {
             Ok(None) => Answer::Refused,
             Err(Unavailable(_)) => Answer::None,
         };
-        let (load, heard): (&[u32], &[u64]) = match &self.seat {
+        let (load, heard): (&[u32], &[u64]) = match &self.slot {
             // It went, and with it what it was told.
-            Seat::Vacant | Seat::Closed(_) => (&[], &[]),
-            Seat::Taken(instance) => (&self.load, instance.heard()),
+            Slot::Empty | Slot::Quarantined(_) => (&[], &[]),
+            Slot::Running(instance) => (&self.load, instance.heard()),
         };
         if tape.pick(request, load, heard, said, chosen).is_err() {
             self.end_recording(recorded);

@@ -1,13 +1,13 @@
 //! Another plugin, other settings or other limits for an upstream, under traffic.
 //!
-//! The old instance picks until the new one has its seat. Where both can, the new one takes over what the
+//! The old instance picks until the new one is in its slot. Where both can, the new one takes over what the
 //! old one has learnt: then it is made and configured beside the old one, and picks wait only for what is
 //! handed over, up to their own bound; past that the gateway chooses by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, Budget, Counters, Handover, Inner, Seat, in_micros};
+use super::{Balancer, Budget, Counters, Handover, Inner, Slot, in_micros};
 use crate::balancer::columns::Interests;
 use crate::balancer::fault::Fault;
 use crate::balancer::instance::{Instance, Order};
@@ -92,7 +92,9 @@ impl Balancer {
             let reads_bodies = inner.plugin.reads_bodies;
             self.reads_bodies.store(reads_bodies, Ordering::Relaxed);
             match (instance, &mut old) {
-                (Some(Ok(new)), Seat::Taken(old)) => self.seat(&mut inner, new, old, &predecessor),
+                (Some(Ok(new)), Slot::Running(old)) => {
+                    self.install(&mut inner, new, old, &predecessor)
+                }
                 (Some(Err(fault)), _) => {
                     note_slowness(&inner.plugin, &fault);
                     inner.counters.instances += 1;
@@ -105,8 +107,14 @@ impl Balancer {
         };
     }
 
-    /// Gives an instance the seat, and what the one before has learnt.
-    fn seat(&self, inner: &mut Inner, mut new: Instance, old: &mut Instance, predecessor: &Plugin) {
+    /// Puts an instance into the slot, with what the one before has learnt.
+    fn install(
+        &self,
+        inner: &mut Inner,
+        mut new: Instance,
+        old: &mut Instance,
+        predecessor: &Plugin,
+    ) {
         let saved = match old.save() {
             Ok(saved) => saved,
             Err(fault) => {
@@ -130,7 +138,7 @@ impl Balancer {
         inner.counters.instances += 1;
         new.report_to(&self.interests);
         match new.set_endpoints(&inner.table) {
-            Ok(()) => inner.seat = Seat::Taken(Box::new(new)),
+            Ok(()) => inner.slot = Slot::Running(Box::new(new)),
             Err(fault) => inner.blame(&self.upstream, &fault),
         }
     }
@@ -152,7 +160,7 @@ impl Balancer {
         if inner.plugin.prepared.is_slow() || next.prepared.is_slow() {
             return Err(SLOW.into());
         }
-        let Seat::Taken(instance) = &mut inner.seat else {
+        let Slot::Running(instance) = &mut inner.slot else {
             return Ok(None);
         };
         let fault = match instance.save() {
@@ -173,7 +181,7 @@ impl Balancer {
     /// What it does wrong. The next pick makes one without that.
     pub(crate) fn start_from(&self, saved: &[u8]) -> Result<(), String> {
         let mut inner = self.inner.lock();
-        let started = inner.take_seat(self, saved);
+        let started = inner.fill_slot(self, saved);
         started.map_err(|_| inner.counters.last_fault.clone().unwrap_or_default())
     }
 }
@@ -193,14 +201,14 @@ impl Inner {
 
     /// Whether there is something to take over: an instance of a plugin of the same name.
     fn can_hand_over_to(&self, next: &Plugin) -> bool {
-        matches!(self.seat, Seat::Taken(_))
+        matches!(self.slot, Slot::Running(_))
             && self.plugin.name == next.name
             && self.plugin.prepared.hands_over()
             && next.prepared.hands_over()
     }
 
-    /// Makes the seat free for another one, and returns who had it.
-    fn make_way(&mut self, next: Successor) -> Seat {
+    /// Empties the slot for another plugin, and returns what was in it.
+    fn make_way(&mut self, next: Successor) -> Slot {
         let changes = self.plugin.digest != next.plugin.digest || self.config != next.config;
         let switches = self.counters.switches + u64::from(changes);
         self.plugin = next.plugin;
@@ -215,7 +223,7 @@ impl Inner {
             switches,
             ..Counters::default()
         };
-        std::mem::replace(&mut self.seat, Seat::Vacant)
+        std::mem::replace(&mut self.slot, Slot::Empty)
     }
 
     fn lose_state(&mut self, upstream: &str, failure: String) {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn seated(engine: &Arc<Engine>, name: &str) -> Balancer {
+fn of_shipped(engine: &Arc<Engine>, name: &str) -> Balancer {
     let shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();
     let plugin = engine.load_trusted(shipped.component).unwrap();
     Balancer::new(Arc::clone(engine), "u", plugin, "{}".into())
@@ -18,7 +18,7 @@ fn table(length: usize) -> Arc<[Arc<Endpoint>]> {
 fn every_size_of_table_and_every_change_is_an_ordinary_case() {
     let (_folder, engine) = shared_engine();
     for Shipped { name, .. } in SHIPPED {
-        let balancer = seated(&engine, name);
+        let balancer = of_shipped(&engine, name);
         let sizes = [0, 1, 2, 10_000, 9_999, 3, 0, 10_000, 1, 0, 2];
         for size in sizes {
             let table = table(size);
@@ -65,7 +65,7 @@ proptest! {
         size in 1_usize..20, steps in prop::collection::vec((0_usize..20, 0_usize..9), 1..60),
     ) {
         let (_folder, engine) = shared_engine();
-        let balancer = seated(&engine, "least-connections");
+        let balancer = of_shipped(&engine, "least-connections");
         let mut table = endpoints(&vec![5; size]);
         balancer.set_endpoints(Arc::clone(&table));
         let mut open: Vec<Vec<InFlight>> = (0..20).map(|_| Vec::new()).collect();
@@ -94,7 +94,7 @@ proptest! {
 #[test]
 fn least_connections_is_exact_over_all_workers() {
     let (_folder, engine) = shared_engine();
-    let balancer = seated(&engine, "least-connections");
+    let balancer = of_shipped(&engine, "least-connections");
     let table = endpoints(&[1; 8]);
     balancer.set_endpoints(Arc::clone(&table));
     let open: Vec<InFlight> = std::thread::scope(|scope| {
@@ -123,7 +123,7 @@ fn least_connections_is_exact_over_all_workers() {
 fn the_pages_show_the_options_that_there_are() {
     let (_folder, engine) = shared_engine();
     for Shipped { name, .. } in SHIPPED {
-        let schema = seated(&engine, name).plugin().config_schema.clone();
+        let schema = of_shipped(&engine, name).plugin().config_schema.clone();
         let page = format!("{}/../plugins/{name}/README.md", env!("CARGO_MANIFEST_DIR"));
         let page = std::fs::read_to_string(page).unwrap();
         let shown = page
@@ -160,7 +160,7 @@ fn what_nobody_looks_at_is_not_taken_note_of() {
         ("prequal", "{}", true, false),
         ("prequal", r#"{"hot_load": 0.9}"#, true, true),
     ] {
-        let balancer = seated(&engine, name);
+        let balancer = of_shipped(&engine, name);
         balancer.replace(balancer.plugin(), config.into());
         balancer.set_endpoints(table(3));
         picks(&balancer, 3);

@@ -126,7 +126,7 @@ fn a_state_that_cannot_be_handed_over_costs_nothing_else() {
 fn who_takes_too_long_to_hand_over_is_not_asked_twice() {
     let (_folder, engine) = shared_engine();
     let plugin = engine.load_trusted(&guest("hands-over-badly")).unwrap();
-    let seated = |config: &str| {
+    let made = |config: &str| {
         let balancer = Balancer::new(Arc::clone(&engine), "u", Arc::clone(&plugin), config.into());
         balancer.set_endpoints(endpoints(&[1, 1]));
         picks(&balancer, 1);
@@ -137,7 +137,7 @@ fn who_takes_too_long_to_hand_over_is_not_asked_twice() {
         ("loops-in-save", "in time"),
         ("panics-in-save", "an earlier hand-over took too long"),
     ] {
-        let balancer = seated(&format!(r#"{{"does": "{config}"}}"#));
+        let balancer = made(&format!(r#"{{"does": "{config}"}}"#));
         balancer.replace(Arc::clone(&plugin), "{}".into());
         let counters = balancer.counters();
         let failure = counters.handover.unwrap().failure.unwrap();
@@ -172,7 +172,7 @@ fn a_state_is_bounded_for_each_upstream() {
     }
 }
 
-/// A plugin that fails at its settings fails once, before it has the seat.
+/// A plugin that fails at its settings fails once, before it is in the slot.
 #[test]
 fn a_successor_that_does_not_start_is_a_fault() {
     let (_folder, engine) = shared_engine();
