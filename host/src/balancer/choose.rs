@@ -38,13 +38,14 @@ pub use record::Recording;
 /// A plugin that behaved this long is forgiven its earlier faults.
 const PROBATION: Duration = Duration::from_secs(60);
 
-/// First and longest pause before a faulty instance is replaced; each fault doubles it. The very
+/// First and longest quarantine before a faulty instance is replaced; each fault doubles it. The very
 /// first replacement is at once.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+const FIRST_QUARANTINE: Duration = Duration::from_millis(100);
+const LONGEST_QUARANTINE: Duration = Duration::from_secs(30);
 
-/// The first pause is at least this many times as long as a pick may take, if picks took too long or too much
+/// The first quarantine is at least this many times as long as a pick may take, if picks took too long or too much
 /// memory, which takes long as well: the worker that waited for them had requests of other upstreams to serve.
-const PENANCE: u32 = 1000;
+const QUARANTINE_FACTOR: u32 = 1000;
 
 /// Is told of what a balancer chooses, and of the tables that it chooses from, in their order. Whoever calls
 /// holds the balancer's lock, so nothing here may wait.
@@ -73,9 +74,9 @@ pub struct Balancer {
     /// Picks that did not wait any longer.
     busy: AtomicU64,
     /// Until when there is no instance, on the clock of requests, and picks that did not ask for the lock because of
-    /// that: who chooses by itself keeps nobody waiting.
-    away_until: AtomicU64,
-    away: AtomicU64,
+    /// that: a worker that lets the host choose keeps no other one waiting.
+    quarantined_until: AtomicU64,
+    quarantine_picks: AtomicU64,
     /// Set while the lock is held for longer than a pick may wait: who comes next does not wait at
     /// all, or a slow guest would stop its workers once for each request.
     stuck: AtomicBool,
@@ -164,8 +165,8 @@ impl Balancer {
             }),
             table: RwLock::new(table),
             busy: AtomicU64::new(0),
-            away_until: AtomicU64::new(0),
-            away: AtomicU64::new(0),
+            quarantined_until: AtomicU64::new(0),
+            quarantine_picks: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             recorded: AtomicBool::new(false),
             observed: AtomicBool::new(false),
@@ -214,7 +215,7 @@ impl Balancer {
                 tape.table(false, &inner.table, instance.heard());
             }
             if let Err(fault) = told {
-                inner.blame(&self.upstream, &fault);
+                inner.record_fault(&self.upstream, &fault);
             }
         }
     }
@@ -251,8 +252,8 @@ impl Balancer {
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>, By) -> T,
     ) -> Choice<T> {
-        if self.is_away() {
-            return self.choose_aside(&self.away, request, tried, claim);
+        if self.in_quarantine() {
+            return self.choose_without_instance(&self.quarantine_picks, request, tried, claim);
         }
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()
@@ -262,7 +263,7 @@ impl Balancer {
         };
         let Some(mut inner) = locked else {
             self.stuck.store(true, Ordering::Relaxed);
-            return self.choose_aside(&self.busy, request, tried, claim);
+            return self.choose_without_instance(&self.busy, request, tried, claim);
         };
         if self.stuck.load(Ordering::Relaxed) {
             self.stuck.store(false, Ordering::Relaxed);
@@ -277,7 +278,8 @@ impl Balancer {
             Ok(None) => None,
             Err(Unavailable(cause)) => {
                 if let Slot::Quarantined(until) = inner.slot {
-                    self.away_until.store(micros(until), Ordering::Relaxed);
+                    self.quarantined_until
+                        .store(micros(until), Ordering::Relaxed);
                 }
                 inner.counters.host_choices += 1;
                 inner.counters.host_choices_by_kind.add(cause);
@@ -289,7 +291,7 @@ impl Balancer {
             inner.write_down(&self.recorded, request, answer, chosen);
         }
         if inner.is_too_dear() {
-            inner.blame_cost(&self.upstream);
+            inner.record_cost_fault(&self.upstream);
         }
         // Before the request counts at the endpoint.
         let observer = inner.observer.as_ref().filter(|_| answer.is_ok());
@@ -373,7 +375,7 @@ impl Inner {
             Ok(Some(position)) => Fault::OutOfRange { position, length },
             Err(fault) => fault,
         };
-        self.blame(&balancer.upstream, &fault);
+        self.record_fault(&balancer.upstream, &fault);
         Err(Unavailable(Cause::from(&fault)))
     }
 
@@ -405,15 +407,15 @@ impl Inner {
                 Ok(())
             }
             Err(fault) => {
-                self.blame(&balancer.upstream, &fault);
+                self.record_fault(&balancer.upstream, &fault);
                 Err(Unavailable(Cause::from(&fault)))
             }
         }
     }
 
-    /// Throws the instance away and decides when there may be another.
+    /// Throws the instance away, counts its fault, and decides when there may be another.
     #[cold]
-    fn blame(&mut self, upstream: &str, fault: &Fault) {
+    fn record_fault(&mut self, upstream: &str, fault: &Fault) {
         let now = Instant::now();
         if self.last_fault.is_none_or(|last| now - last > PROBATION) {
             self.faults = 0;
@@ -424,15 +426,15 @@ impl Inner {
             Fault::Guest(GuestFault::Deadline | GuestFault::Memory(_)) | Fault::Cost { .. }
         );
         let first = if holds_up {
-            PAUSE.0.max(self.limits.pick_timeout * PENANCE)
+            FIRST_QUARANTINE.max(self.limits.pick_timeout * QUARANTINE_FACTOR)
         } else {
-            PAUSE.0
+            FIRST_QUARANTINE
         };
         let pause = match self.faults {
             // Whatever it was may never come again; a worker that stood still was more than that.
             0 if !holds_up => Duration::ZERO,
-            0 => first.min(PAUSE.1),
-            more => (first * 2_u32.saturating_pow(more - 1)).min(PAUSE.1),
+            0 => first.min(LONGEST_QUARANTINE),
+            more => (first * 2_u32.saturating_pow(more - 1)).min(LONGEST_QUARANTINE),
         };
         self.faults = (self.faults + 1).min(16);
         self.slot = Slot::Quarantined(now + pause);

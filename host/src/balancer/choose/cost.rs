@@ -161,13 +161,13 @@ impl Inner {
     }
 
     #[cold]
-    pub(super) fn blame_cost(&mut self, upstream: &str) {
+    pub(super) fn record_cost_fault(&mut self, upstream: &str) {
         let fault = Fault::Cost {
             picks: self.budget.over,
             limit: self.limits.pick_cost,
             excess: self.budget.excess,
         };
-        self.blame(upstream, &fault);
+        self.record_fault(upstream, &fault);
     }
 }
 

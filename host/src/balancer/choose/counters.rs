@@ -82,10 +82,10 @@ impl Balancer {
         counters.picks += counters.busy;
         counters.host_choices += counters.busy;
         counters.host_choices_by_kind.busy = counters.busy;
-        let away = self.away.load(Ordering::Relaxed);
-        counters.picks += away;
-        counters.host_choices += away;
-        counters.host_choices_by_kind.quarantine += away;
+        let in_quarantine = self.quarantine_picks.load(Ordering::Relaxed);
+        counters.picks += in_quarantine;
+        counters.host_choices += in_quarantine;
+        counters.host_choices_by_kind.quarantine += in_quarantine;
         counters
     }
 }

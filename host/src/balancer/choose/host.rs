@@ -9,24 +9,26 @@ use crate::clock::micros;
 use crate::endpoint::Endpoint;
 
 impl Balancer {
-    /// Whether it is known that there is no instance. What is recorded has to be written down in its place among the
-    /// others.
-    pub(super) fn is_away(&self) -> bool {
-        let until = self.away_until.load(Ordering::Relaxed);
+    /// Whether it is known, without the lock, that there is no instance. While picks are recorded the answer is no, since
+    /// each has to be written down in its place among the others.
+    pub(super) fn in_quarantine(&self) -> bool {
+        let until = self.quarantined_until.load(Ordering::Relaxed);
         if until == 0 || self.recorded.load(Ordering::Relaxed) {
             return false;
         }
-        let is_away = micros(Instant::now()) < until;
-        if !is_away {
-            // The clock is not read again for it, unless somebody has set another time meanwhile.
+        let in_quarantine = micros(Instant::now()) < until;
+        if !in_quarantine {
+            // The clock is not read again for it, unless another thread has set another time meanwhile.
             let (done, order) = (0, Ordering::Relaxed);
-            let _ = self.away_until.compare_exchange(until, done, order, order);
+            let _ = self
+                .quarantined_until
+                .compare_exchange(until, done, order, order);
         }
-        is_away
+        in_quarantine
     }
 
     /// The host's own choice, without the lock, which is counted if there is one.
-    pub(super) fn choose_aside<T>(
+    pub(super) fn choose_without_instance<T>(
         &self,
         count: &AtomicU64,
         request: Request<'_>,
@@ -83,7 +85,7 @@ mod tests {
     use crate::balancer::tests::{balancer, engine, picks};
 
     #[test]
-    fn who_is_kept_away_keeps_nobody_waiting() {
+    fn picks_during_a_quarantine_do_not_wait_for_the_lock() {
         let (_folder, engine) = engine();
         let balancer = balancer(&engine, "loops", &[1, 1]);
         // The first one is its fault, the second one finds that out.
@@ -100,6 +102,6 @@ mod tests {
         // With other limits it gets another trial.
         let limits = engine.limits();
         balancer.set_limits(crate::balancer::Limits { state: 0, ..limits });
-        assert!(!balancer.is_away());
+        assert!(!balancer.in_quarantine());
     }
 }

@@ -77,7 +77,7 @@ impl Balancer {
             return Err(fault.unwrap_or_else(|| "the balancer has no instance".into()));
         }
         self.recorded.store(true, Ordering::Relaxed);
-        self.away_until.store(0, Ordering::Relaxed);
+        self.quarantined_until.store(0, Ordering::Relaxed);
         inner.recordings += 1;
         Ok(inner.recordings)
     }

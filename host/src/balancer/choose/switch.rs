@@ -77,8 +77,8 @@ impl Balancer {
         let _old = {
             let mut inner = self.inner.lock();
             self.busy.store(0, Ordering::Relaxed);
-            self.away.store(0, Ordering::Relaxed);
-            self.away_until.store(0, Ordering::Relaxed);
+            self.quarantine_picks.store(0, Ordering::Relaxed);
+            self.quarantined_until.store(0, Ordering::Relaxed);
             let patience = in_micros(next.limits.pick_timeout);
             self.patience.store(patience, Ordering::Relaxed);
             let predecessor = Arc::clone(&inner.plugin);
@@ -98,7 +98,7 @@ impl Balancer {
                 (Some(Err(fault)), _) => {
                     note_slowness(&inner.plugin, &fault);
                     inner.counters.instances += 1;
-                    inner.blame(&self.upstream, &fault);
+                    inner.record_fault(&self.upstream, &fault);
                 }
                 // The old one has failed meanwhile.
                 (Some(Ok(_)), _) | (None, _) => {}
@@ -139,7 +139,7 @@ impl Balancer {
         new.report_to(&self.interests);
         match new.set_endpoints(&inner.table) {
             Ok(()) => inner.slot = Slot::Running(Box::new(new)),
-            Err(fault) => inner.blame(&self.upstream, &fault),
+            Err(fault) => inner.record_fault(&self.upstream, &fault),
         }
     }
 }
@@ -170,7 +170,7 @@ impl Balancer {
         note_slowness(&inner.plugin, &fault);
         // One that has trapped cannot be called again; one that saved too much can.
         if !matches!(fault, Fault::StateSize { .. }) {
-            inner.blame(&self.upstream, &fault);
+            inner.record_fault(&self.upstream, &fault);
         }
         Err(fault.to_string())
     }

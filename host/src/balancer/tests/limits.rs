@@ -58,7 +58,7 @@ fn an_upstream_has_no_more_than_the_gateway() {
     assert_eq!((limits.memory, limits.state), (128 << 10, 0));
 }
 
-/// Each fault in a row keeps the plugin away for longer, and that can be seen.
+/// Each fault in a row keeps the plugin in quarantine for longer, and that can be seen.
 #[test]
 fn a_quarantine_is_shown() {
     let (_folder, engine) = shared_engine();
@@ -83,7 +83,7 @@ fn a_quarantine_is_shown() {
 
 /// A call that does not end holds up more than one that traps.
 #[test]
-fn who_takes_too_long_stays_away_for_longer() {
+fn a_call_that_does_not_end_is_quarantined_for_longer() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "loops", &[1, 1]);
     assert!(picks(&balancer, 1)[0] > 0);
