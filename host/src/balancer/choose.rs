@@ -290,7 +290,7 @@ impl Balancer {
         if inner.tape.is_some() {
             inner.write_down(&self.recorded, request, answer, chosen);
         }
-        if inner.is_too_dear() {
+        if inner.is_over_cost() {
             inner.record_cost_fault(&self.upstream);
         }
         // Before the request counts at the endpoint.

@@ -5,10 +5,10 @@
 //! fault. So whatever the pattern of its picks, an instance takes no more than its picks times
 //! `pick_cost`, that share, and a burst.
 //!
-//! To time each pick would cost more than most picks do. So as a rule none is, and yet a dear one is found
-//! soon: the clock that interrupts guests ticks every few milliseconds, in a pick as likely as that is long,
+//! To time each pick would cost more than most picks do. So as a rule none is, and yet one over its cost is
+//! found soon: the clock that interrupts guests ticks every few milliseconds, in a pick as likely as that is long,
 //! and what it meets is timed from there on. From then on each pick is timed, until there has been none that
-//! was too dear for a while and the budget is full.
+//! was over its cost for a while and the budget is full.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ const BURST: u32 = 100;
 /// Fewest picks that overdraw it. One or two may have been of a table that has changed.
 const LEAST: u32 = 3;
 
-/// Time without a pick that was too dear after which picks are no longer timed each.
+/// Time without a pick over its cost after which picks are no longer timed each.
 const CALM: Duration = Duration::from_secs(1);
 
 /// The budget of an instance, and whether each of its picks is timed.
@@ -38,7 +38,7 @@ pub(super) struct Budget {
     over: u32,
     /// As of when.
     settled: Option<Instant>,
-    /// When the last pick was that was too dear.
+    /// When the last pick over its cost was.
     last_over: Option<Instant>,
 }
 
@@ -156,7 +156,7 @@ impl Inner {
     }
 
     /// Whether the picks of the instance took too much.
-    pub(super) fn is_too_dear(&self) -> bool {
+    pub(super) fn is_over_cost(&self) -> bool {
         self.budget.is_watched && self.budget.is_overdrawn(self.limits.pick_cost)
     }
 
@@ -207,14 +207,14 @@ mod tests {
         for rate in [100, 1000, 10_000] {
             for every in [1, 2, 3, 10, 100, 1000] {
                 for time in [us(150), ms(1), ms(3), ms(20)] {
-                    let dear = |pick: u32| {
+                    let over_cost = |pick: u32| {
                         if pick.is_multiple_of(every) {
                             time
                         } else {
                             us(1)
                         }
                     };
-                    match share(rate, dear) {
+                    match share(rate, over_cost) {
                         // What it may take, and the burst.
                         Ok(share) => assert!(share <= 0.0052, "{rate} {every} {time:?}: {share}"),
                         Err(share) => assert!(
@@ -250,7 +250,7 @@ mod tests {
 
     /// Whatever the guest does at most of its picks: nothing tells it which are looked at.
     #[test]
-    fn a_guest_that_is_dear_at_some_picks_is_found_out() {
+    fn a_guest_over_its_cost_at_some_picks_is_at_fault() {
         let folder = tempfile::tempdir().unwrap();
         let engine = patient_engine(&folder);
         let plugin = engine.load_trusted(&guest("dear")).unwrap();
