@@ -212,7 +212,7 @@ impl Balancer {
         if let Slot::Running(instance) = &mut inner.slot {
             let told = instance.set_endpoints(&inner.table);
             if let Some(tape) = &mut inner.tape {
-                tape.table(false, &inner.table, instance.heard());
+                tape.table(false, &inner.table, instance.recorded_answers());
             }
             if let Err(fault) = told {
                 inner.record_fault(&self.upstream, &fault);
@@ -361,7 +361,7 @@ impl Inner {
         };
         let answer = match request.facts {
             Some(facts) if self.plugin.reads_facts => match &self.tape {
-                Some(tape) => tape.overhear(facts, |facts| facts::at_hand(facts, ask)),
+                Some(tape) => tape.record_facts(facts, |facts| facts::at_hand(facts, ask)),
                 None => facts::at_hand(facts, ask),
             },
             _ => ask(),
@@ -394,14 +394,14 @@ impl Inner {
             upstream: &balancer.upstream,
             config: &self.config,
             limits: self.limits,
-            listen: self.tape.is_some(),
+            record: self.tape.is_some(),
         };
         self.load.clear();
         let started = Instance::start(&order, saved, &self.table, &balancer.interests);
         match started {
             Ok(instance) => {
                 if let Some(tape) = &mut self.tape {
-                    tape.table(true, &self.table, instance.heard());
+                    tape.table(true, &self.table, instance.recorded_answers());
                 }
                 self.slot = Slot::Running(Box::new(instance));
                 Ok(())

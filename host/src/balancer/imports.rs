@@ -20,28 +20,28 @@ pub(super) struct LoadView {
     endpoints: Arc<[Arc<Endpoint>]>,
     /// What has changed in it, once the guest has asked.
     changes: Option<Changes>,
-    pub(super) ear: Ear,
+    pub(super) answers: LoadAnswers,
     /// What the guest asks for is added here, so that it is taken note of.
     interests: Arc<Interests>,
 }
 
-/// Who hears, or gives, the answers to a guest's questions about load.
-pub(super) enum Ear {
-    /// Nobody.
-    Deaf,
-    /// Somebody who writes down the answers of a call.
-    Listening(Vec<u64>),
-    /// Somebody who knows them from a trace, and gives them.
-    Prompted(std::vec::IntoIter<u64>),
+/// Where the answers to a guest's questions about load come from, and whether they are kept.
+pub(super) enum LoadAnswers {
+    /// From the endpoints.
+    Live,
+    /// From the endpoints, and those of a call are kept for a recording.
+    Recorded(Vec<u64>),
+    /// From a trace.
+    Replayed(std::vec::IntoIter<u64>),
 }
 
 impl LoadView {
     /// A view without endpoints.
-    pub(super) fn new(ear: Ear, interests: Arc<Interests>) -> Self {
+    pub(super) fn new(answers: LoadAnswers, interests: Arc<Interests>) -> Self {
         Self {
             endpoints: Arc::new([]),
             changes: None,
-            ear,
+            answers,
             interests,
         }
     }
@@ -107,13 +107,13 @@ impl LoadView {
         &mut self,
         live: impl FnOnce(&mut Self) -> wasmtime::Result<u64>,
     ) -> wasmtime::Result<u64> {
-        if let Ear::Prompted(answers) = &mut self.ear {
+        if let LoadAnswers::Replayed(answers) = &mut self.answers {
             let answer = answers.next();
             return answer.ok_or_else(|| wasmtime::Error::msg("it asks more than it did"));
         }
         let answer = live(self)?;
-        if let Ear::Listening(heard) = &mut self.ear {
-            heard.push(answer);
+        if let LoadAnswers::Recorded(answers) = &mut self.answers {
+            answers.push(answer);
         }
         Ok(answer)
     }
@@ -125,7 +125,7 @@ impl load::Host for Guest {
         if let Some(observed) = column.and_then(Column::source) {
             self.own.interests.add(observed);
         }
-        // It does not depend on anything, so nobody has to hear it.
+        // It does not depend on anything, so no recording needs it.
         Ok(column.map(Column::handle))
     }
 

@@ -9,7 +9,7 @@ use super::bindings::{self, Description};
 use super::check::LoadError;
 use super::columns::Interests;
 use super::fault::Fault;
-use super::imports::{Ear, Guest, LoadView};
+use super::imports::{Guest, LoadAnswers, LoadView};
 use super::limits::Limits;
 use super::plugin::{Exports, Plugin, Prepared};
 use crate::component::{ComponentHost, GuestFault, Output, Sandbox};
@@ -23,8 +23,8 @@ pub(super) struct Order<'a> {
     pub(super) upstream: &'a str,
     pub(super) config: &'a str,
     pub(super) limits: Limits,
-    /// Whether what it is answered is kept for [`Instance::heard`].
-    pub(super) listen: bool,
+    /// Whether what it is answered is kept for [`Instance::recorded_answers`].
+    pub(super) record: bool,
 }
 
 /// An instance in its sandbox.
@@ -56,12 +56,12 @@ impl Instance {
     pub(super) fn configured(order: &Order<'_>, interests: &Arc<Interests>) -> Result<Self, Fault> {
         let plugin = order.plugin;
         let output = Output::new(order.upstream, &plugin.name, plugin.journal.get().cloned());
-        let ear = if order.listen {
-            Ear::Listening(Vec::new())
+        let answers = if order.record {
+            LoadAnswers::Recorded(Vec::new())
         } else {
-            Ear::Deaf
+            LoadAnswers::Live
         };
-        let load = LoadView::new(ear, Arc::clone(interests));
+        let load = LoadView::new(answers, Arc::clone(interests));
         let guest = Guest::new(order.limits.memory, output, load);
         let mut instance = Self::new(order.host, &plugin.prepared, guest, order.limits)?;
         instance
@@ -92,7 +92,7 @@ impl Instance {
             upstream: "",
             config,
             limits,
-            listen: false,
+            record: false,
         };
         Self::start(&order, &[], &none, &Arc::default()).map(|_| ())
     }
@@ -106,7 +106,7 @@ impl Instance {
     ) -> Result<Description, LoadError> {
         let describe = || {
             let output = Output::new("", digest, None);
-            let load = LoadView::new(Ear::Deaf, Arc::default());
+            let load = LoadView::new(LoadAnswers::Live, Arc::default());
             let guest = Guest::new(limits.memory, output, load);
             let mut instance = Self::new(host, prepared, guest, limits)?;
             instance.call_patiently(|exports, store| {
@@ -151,7 +151,7 @@ impl Instance {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        self.forget_heard();
+        self.forget_recorded();
         let exports = &self.exports;
         let saved = self
             .sandbox
@@ -181,17 +181,17 @@ impl Instance {
         self.sandbox.guest_mut().own.report_to(interests);
     }
 
-    /// What the gateway answered to questions of the last call, if somebody listens.
-    pub(super) fn heard(&self) -> &[u64] {
-        match &self.sandbox.guest().own.ear {
-            Ear::Listening(heard) => heard,
-            Ear::Deaf | Ear::Prompted(_) => &[],
+    /// What the gateway answered to questions of the last call, where that is recorded.
+    pub(super) fn recorded_answers(&self) -> &[u64] {
+        match &self.sandbox.guest().own.answers {
+            LoadAnswers::Recorded(answers) => answers,
+            LoadAnswers::Live | LoadAnswers::Replayed(_) => &[],
         }
     }
 
     /// Answers questions of the next call from here, and not from the endpoints.
-    pub(super) fn prompt(&mut self, answers: Vec<u64>) {
-        self.sandbox.guest_mut().own.ear = Ear::Prompted(answers.into_iter());
+    pub(super) fn replay(&mut self, answers: Vec<u64>) {
+        self.sandbox.guest_mut().own.answers = LoadAnswers::Replayed(answers.into_iter());
     }
 
     /// Bytes of memory that it has taken.
@@ -248,7 +248,7 @@ impl Instance {
         &mut self,
         call: impl FnOnce(&Exports, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
-        self.forget_heard();
+        self.forget_recorded();
         let exports = &self.exports;
         Ok(self.sandbox.call(|store| call(exports, store))?)
     }
@@ -257,15 +257,15 @@ impl Instance {
         &mut self,
         call: impl FnOnce(&Exports, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
-        self.forget_heard();
+        self.forget_recorded();
         let exports = &self.exports;
         Ok(self.sandbox.call_patiently(|store| call(exports, store))?)
     }
 
     #[inline]
-    fn forget_heard(&mut self) {
-        if let Ear::Listening(heard) = &mut self.sandbox.guest_mut().own.ear {
-            heard.clear();
+    fn forget_recorded(&mut self) {
+        if let LoadAnswers::Recorded(answers) = &mut self.sandbox.guest_mut().own.answers {
+            answers.clear();
         }
     }
 }

@@ -55,13 +55,13 @@ impl Notes {
     }
 }
 
-/// The facts of a request, with somebody who takes notes.
-pub(super) struct Overheard<'a> {
+/// The facts of a request, of which those that are asked for are noted.
+pub(super) struct RecordedFacts<'a> {
     pub(super) facts: &'a dyn Facts,
     pub(super) notes: &'a Mutex<Notes>,
 }
 
-impl<'a> Overheard<'a> {
+impl<'a> RecordedFacts<'a> {
     fn text(&self, asked: Asked, answer: Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
         let text = answer.as_deref().map(str::as_bytes);
         self.notes.lock().add(asked, text);
@@ -69,7 +69,7 @@ impl<'a> Overheard<'a> {
     }
 }
 
-impl Facts for Overheard<'_> {
+impl Facts for RecordedFacts<'_> {
     fn method(&self) -> Option<Cow<'_, str>> {
         self.text(Asked::Method, self.facts.method())
     }
@@ -177,7 +177,7 @@ mod tests {
     /// What is known of a request once these questions were asked about it.
     fn noted(request: &Posted, ask: impl Fn(&dyn Facts)) -> Option<Vec<Fact>> {
         let notes = Mutex::default();
-        ask(&Overheard {
+        ask(&RecordedFacts {
             facts: request,
             notes: &notes,
         });

@@ -45,7 +45,7 @@ impl Rerun {
     ///
     /// # Errors
     /// What it does wrong.
-    pub fn table(&mut self, fresh: bool, rows: &[Row], heard: Vec<u64>) -> Result<(), String> {
+    pub fn table(&mut self, fresh: bool, rows: &[Row], answers: Vec<u64>) -> Result<(), String> {
         if fresh {
             let order = Order {
                 host: &self.engine.components,
@@ -53,7 +53,7 @@ impl Rerun {
                 upstream: "",
                 config: &self.config,
                 limits: self.engine.limits(),
-                listen: false,
+                record: false,
             };
             let made = Instance::configured(&order, &Arc::<Interests>::default());
             let mut made = made.map_err(|fault| fault.to_string())?;
@@ -70,7 +70,7 @@ impl Rerun {
         let Some(instance) = &mut self.instance else {
             return Err("the trace does not begin with an instance".into());
         };
-        instance.prompt(heard);
+        instance.replay(answers);
         let told = instance.set_endpoints(&table);
         told.map_err(|fault| fault.to_string())
     }
@@ -83,7 +83,7 @@ impl Rerun {
         let Some(instance) = &mut self.instance else {
             return Err("the trace does not begin with an instance".into());
         };
-        instance.prompt(pick.heard.clone());
+        instance.replay(pick.heard.clone());
         let request = bindings::Request {
             entropy: pick.entropy,
             now: pick.now,

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 
 use super::facts::Facts;
-use super::notes::{Notes, Overheard};
+use super::notes::{Notes, RecordedFacts};
 use super::request::Request;
 use crate::clock::micros;
 use crate::endpoint::Endpoint;
@@ -50,18 +50,22 @@ impl Tape {
         }
     }
 
-    pub(super) fn table(&mut self, fresh: bool, table: &[Arc<Endpoint>], heard: &[u64]) {
+    pub(super) fn table(&mut self, fresh: bool, table: &[Arc<Endpoint>], answers: &[u64]) {
         let rows = table.iter().map(|endpoint| Row {
             id: endpoint.id,
             weight: endpoint.weight,
         });
-        self.writer.table(fresh, rows, heard);
+        self.writer.table(fresh, rows, answers);
     }
 
     /// Asks a balancer for a pick, and takes note of what it asks about the request meanwhile.
-    pub(super) fn overhear<T>(&self, facts: &dyn Facts, ask: impl FnOnce(&dyn Facts) -> T) -> T {
+    pub(super) fn record_facts<T>(
+        &self,
+        facts: &dyn Facts,
+        ask: impl FnOnce(&dyn Facts) -> T,
+    ) -> T {
         match &self.notes {
-            Some(notes) => ask(&Overheard { facts, notes }),
+            Some(notes) => ask(&RecordedFacts { facts, notes }),
             None => ask(facts),
         }
     }
@@ -70,7 +74,7 @@ impl Tape {
         &mut self,
         request: Request<'_>,
         load: &[u32],
-        heard: &[u64],
+        answers: &[u64],
         answer: Answer,
         chosen: Option<usize>,
     ) -> Result<(), Over> {
@@ -88,7 +92,7 @@ impl Tape {
         };
         let chosen = chosen.and_then(|position| u32::try_from(position).ok());
         let before = self.writer.pending();
-        self.writer.pick(&handed, load, heard, answer, chosen);
+        self.writer.pick(&handed, load, answers, answer, chosen);
         self.pass_on(before, request.now)
     }
 

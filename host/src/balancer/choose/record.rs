@@ -125,12 +125,12 @@ impl Inner {
             Ok(None) => Answer::Refused,
             Err(Unavailable(_)) => Answer::None,
         };
-        let (load, heard): (&[u32], &[u64]) = match &self.slot {
+        let (load, answers): (&[u32], &[u64]) = match &self.slot {
             // It went, and with it what it was told.
             Slot::Empty | Slot::Quarantined(_) => (&[], &[]),
-            Slot::Running(instance) => (&self.load, instance.heard()),
+            Slot::Running(instance) => (&self.load, instance.recorded_answers()),
         };
-        if tape.pick(request, load, heard, said, chosen).is_err() {
+        if tape.pick(request, load, answers, said, chosen).is_err() {
             self.end_recording(recorded);
         }
     }

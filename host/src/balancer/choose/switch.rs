@@ -69,7 +69,7 @@ impl Balancer {
                 upstream: &self.upstream,
                 config: &next.config,
                 limits: next.limits,
-                listen: false,
+                record: false,
             };
             Instance::configured(&order, &interests)
         });
