@@ -1,10 +1,10 @@
 //! The balancer of one upstream: asks its instance, and chooses by itself where that fails.
 
-mod aside;
 mod canary;
 mod cost;
 mod counters;
 mod host;
+mod inspect;
 mod record;
 mod switch;
 
@@ -93,7 +93,7 @@ pub struct Balancer {
     /// Whether another version takes a share of the picks.
     shared: AtomicBool,
     /// That version's own balancer.
-    canary: RwLock<Option<Arc<canary::Beside>>>,
+    canary: RwLock<Option<Arc<canary::CanaryBalancer>>>,
 }
 
 impl std::fmt::Debug for Balancer {
@@ -195,9 +195,9 @@ impl Balancer {
     /// Makes these the endpoints to choose from. Calls come one at a time.
     pub fn set_endpoints(&self, table: Arc<[Arc<Endpoint>]>) {
         self.tell(Arc::clone(&table));
-        let beside = self.canary.read().clone();
-        if let Some(beside) = beside {
-            beside.tell(table);
+        let canary = self.canary.read().clone();
+        if let Some(canary) = canary {
+            canary.tell(table);
         }
     }
 

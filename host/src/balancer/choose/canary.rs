@@ -1,4 +1,4 @@
-//! Another version beside the one that serves, which takes a share of the picks.
+//! The balancer of a canary: another version at the same upstream, which takes a share of the picks.
 //!
 //! It has a balancer of its own: its instance, its lock, its faults and its pauses are no business of the
 //! first one. Both are told of the same tables, and see the same load, which is that of the endpoints.
@@ -13,14 +13,14 @@ use crate::balancer::limits::Limits;
 use crate::endpoint::Endpoint;
 
 /// The other version at this upstream.
-pub(super) struct Beside {
+pub(super) struct CanaryBalancer {
     canary: Arc<Canary>,
     balancer: Balancer,
     /// Those who are told what comes of requests, by the side that has placed them.
     placed: [Arc<Placed>; 2],
 }
 
-impl Beside {
+impl CanaryBalancer {
     pub(super) fn tell(&self, table: Arc<[Arc<Endpoint>]>) {
         self.balancer.tell(table);
     }
@@ -36,27 +36,27 @@ impl Balancer {
             return;
         };
         let running = self.canary.read().clone();
-        if let Some(beside) = running.filter(|beside| Arc::ptr_eq(&beside.canary, &canary)) {
+        if let Some(other) = running.filter(|other| Arc::ptr_eq(&other.canary, &canary)) {
             let plugin = Arc::clone(&canary.plugin);
-            beside.balancer.replace(plugin, config);
-            beside.balancer.set_limits(limits);
+            other.balancer.replace(plugin, config);
+            other.balancer.set_limits(limits);
             return;
         }
         self.end_canary();
         let table = self.endpoints();
-        let beside = self.beside(canary, config, limits, &table);
+        let other = self.canary_balancer(canary, config, limits, &table);
         let mut place = self.canary.write();
         // From here on whoever changes the table finds this one, and tells it.
         let newest = self.endpoints();
         if !Arc::ptr_eq(&newest, &table) {
-            beside.tell(newest);
+            other.tell(newest);
         }
         {
             let mut inner = self.inner.lock();
-            inner.judged = Some((Arc::clone(&beside.canary), Side::Stable));
+            inner.judged = Some((Arc::clone(&other.canary), Side::Stable));
             inner.end_recording(&self.recorded);
         }
-        *place = Some(Arc::new(beside));
+        *place = Some(Arc::new(other));
         self.shared.store(true, Ordering::Relaxed);
     }
 
@@ -71,13 +71,13 @@ impl Balancer {
         drop(before);
     }
 
-    fn beside(
+    fn canary_balancer(
         &self,
         canary: Arc<Canary>,
         config: String,
         limits: Limits,
         table: &Arc<[Arc<Endpoint>]>,
-    ) -> Beside {
+    ) -> CanaryBalancer {
         let plugin = Arc::clone(&canary.plugin);
         let balancer = Balancer::new(
             Arc::clone(&self.engine),
@@ -97,7 +97,7 @@ impl Balancer {
             let canary = Arc::clone(&canary);
             Arc::new(Placed { canary, side })
         });
-        Beside {
+        CanaryBalancer {
             canary,
             balancer,
             placed,
@@ -105,12 +105,12 @@ impl Balancer {
     }
 
     pub(super) fn canary_wants(&self, observed: Observed) -> bool {
-        let wants = |beside: &Arc<Beside>| beside.balancer.interests.contains(observed);
+        let wants = |other: &Arc<CanaryBalancer>| other.balancer.interests.contains(observed);
         self.shared.load(Ordering::Relaxed) && self.canary.read().as_ref().is_some_and(wants)
     }
 
     pub(super) fn canary_reads_bodies(&self) -> bool {
-        let reads = |beside: &Arc<Beside>| beside.balancer.reads_bodies();
+        let reads = |other: &Arc<CanaryBalancer>| other.balancer.reads_bodies();
         self.shared.load(Ordering::Relaxed) && self.canary.read().as_ref().is_some_and(reads)
     }
 
@@ -122,22 +122,22 @@ impl Balancer {
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>, Option<Arc<Placed>>) -> T,
     ) -> Choice<T> {
-        let beside = self.canary.read().clone();
-        let side = beside
+        let other = self.canary.read().clone();
+        let side = other
             .as_ref()
-            .and_then(|beside| Some((beside, beside.canary.side_of(&request)?)));
-        let Some((beside, side)) = side else {
+            .and_then(|other| Some((other, other.canary.side_of(&request)?)));
+        let Some((other, side)) = side else {
             return self.choose(request, tried, |endpoint, _| claim(endpoint, None));
         };
-        let canary = &beside.canary;
+        let canary = &other.canary;
         canary.note_pick(side);
         let balancer = match side {
             Side::Stable => self,
-            Side::Canary => &beside.balancer,
+            Side::Canary => &other.balancer,
         };
         let choice = balancer.choose(request, tried, |endpoint, by| {
             // What comes of the host's own choices is nobody's merit.
-            let placed = (by == By::Plugin).then(|| Arc::clone(&beside.placed[side as usize]));
+            let placed = (by == By::Plugin).then(|| Arc::clone(&other.placed[side as usize]));
             claim(endpoint, placed)
         });
         if matches!(choice, Choice::Refused) {

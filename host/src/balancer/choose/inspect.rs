@@ -1,4 +1,4 @@
-//! What there is beside the picks of requests: an observer, and questions without consequences.
+//! What others see of a balancer: an observer of its picks, its parts, and what it would say.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
