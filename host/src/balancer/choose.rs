@@ -21,7 +21,7 @@ use super::columns::{Column, Interests, Observed};
 use super::engine::Engine;
 use super::facts;
 use super::fault::Fault;
-use super::instance::{Instance, Order};
+use super::instance::{Instance, InstanceSpec};
 use super::limits::Limits;
 use super::plugin::Plugin;
 use super::request::{Choice, Request};
@@ -388,7 +388,7 @@ impl Inner {
             return Err(Unavailable(Cause::Quarantine));
         }
         self.counters.instances += 1;
-        let order = Order {
+        let spec = InstanceSpec {
             host: &balancer.engine.components,
             plugin: &self.plugin,
             upstream: &balancer.upstream,
@@ -397,7 +397,7 @@ impl Inner {
             record: self.tape.is_some(),
         };
         self.load.clear();
-        let started = Instance::start(&order, saved, &self.table, &balancer.interests);
+        let started = Instance::start(&spec, saved, &self.table, &balancer.interests);
         match started {
             Ok(instance) => {
                 if let Some(tape) = &mut self.tape {

@@ -16,7 +16,7 @@ use crate::component::{ComponentHost, GuestFault, Output, Sandbox};
 use crate::endpoint::Endpoint;
 
 /// What an instance is made from.
-pub(super) struct Order<'a> {
+pub(super) struct InstanceSpec<'a> {
     pub(super) host: &'a ComponentHost,
     pub(super) plugin: &'a Plugin,
     /// Whose requests it is to place.
@@ -39,12 +39,12 @@ impl Instance {
     /// An instance that knows its settings and its table, and what another one has saved, if that is
     /// something. What it asks for is added to `interests`.
     pub(super) fn start(
-        order: &Order<'_>,
+        spec: &InstanceSpec<'_>,
         saved: &[u8],
         table: &Arc<[Arc<Endpoint>]>,
         interests: &Arc<Interests>,
     ) -> Result<Self, Fault> {
-        let mut instance = Self::configured(order, interests)?;
+        let mut instance = Self::configured(spec, interests)?;
         if !saved.is_empty() {
             instance.restore(saved)?;
         }
@@ -53,23 +53,26 @@ impl Instance {
     }
 
     /// An instance that knows its settings, and waits for its table.
-    pub(super) fn configured(order: &Order<'_>, interests: &Arc<Interests>) -> Result<Self, Fault> {
-        let plugin = order.plugin;
-        let output = Output::new(order.upstream, &plugin.name, plugin.journal.get().cloned());
-        let answers = if order.record {
+    pub(super) fn configured(
+        spec: &InstanceSpec<'_>,
+        interests: &Arc<Interests>,
+    ) -> Result<Self, Fault> {
+        let plugin = spec.plugin;
+        let output = Output::new(spec.upstream, &plugin.name, plugin.journal.get().cloned());
+        let answers = if spec.record {
             LoadAnswers::Recorded(Vec::new())
         } else {
             LoadAnswers::Live
         };
         let load = LoadView::new(answers, Arc::clone(interests));
-        let guest = Guest::new(order.limits.memory, output, load);
-        let mut instance = Self::new(order.host, &plugin.prepared, guest, order.limits)?;
+        let guest = Guest::new(spec.limits.memory, output, load);
+        let mut instance = Self::new(spec.host, &plugin.prepared, guest, spec.limits)?;
         instance
             .call_patiently(|exports, store| {
                 exports
                     .policy
                     .pointsman_balancer_policy()
-                    .call_configure(store, order.config)
+                    .call_configure(store, spec.config)
             })?
             .map_err(Fault::Configuration)?;
         Ok(instance)
@@ -86,7 +89,7 @@ impl Instance {
         config: &str,
     ) -> Result<(), Fault> {
         let none: Arc<[Arc<Endpoint>]> = Arc::new([]);
-        let order = Order {
+        let spec = InstanceSpec {
             host,
             plugin,
             upstream: "",
@@ -94,7 +97,7 @@ impl Instance {
             limits,
             record: false,
         };
-        Self::start(&order, &[], &none, &Arc::default()).map(|_| ())
+        Self::start(&spec, &[], &none, &Arc::default()).map(|_| ())
     }
 
     /// Asks a component what it is, in an instance that is then thrown away.

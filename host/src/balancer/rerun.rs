@@ -7,7 +7,7 @@ use super::bindings;
 use super::columns::Interests;
 use super::engine::Engine;
 use super::facts;
-use super::instance::{Instance, Order};
+use super::instance::{Instance, InstanceSpec};
 use super::notes::Told;
 use super::plugin::Plugin;
 use crate::endpoint::Endpoint;
@@ -47,7 +47,7 @@ impl Rerun {
     /// What it does wrong.
     pub fn table(&mut self, fresh: bool, rows: &[Row], answers: Vec<u64>) -> Result<(), String> {
         if fresh {
-            let order = Order {
+            let spec = InstanceSpec {
                 host: &self.engine.components,
                 plugin: &self.plugin,
                 upstream: "",
@@ -55,7 +55,7 @@ impl Rerun {
                 limits: self.engine.limits(),
                 record: false,
             };
-            let made = Instance::configured(&order, &Arc::<Interests>::default());
+            let made = Instance::configured(&spec, &Arc::<Interests>::default());
             let mut made = made.map_err(|fault| fault.to_string())?;
             let saved = std::mem::take(&mut self.saved);
             if !saved.is_empty() {

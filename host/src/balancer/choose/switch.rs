@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::{Balancer, Budget, Counters, Handover, Inner, Slot, in_micros};
 use crate::balancer::columns::Interests;
 use crate::balancer::fault::Fault;
-use crate::balancer::instance::{Instance, Order};
+use crate::balancer::instance::{Instance, InstanceSpec};
 use crate::balancer::limits::Limits;
 use crate::balancer::plugin::Plugin;
 use crate::balancer::tally::TIMED;
@@ -63,7 +63,7 @@ impl Balancer {
         let interests = Arc::new(Interests::new(&next.plugin.columns));
         // Without anything to take over, or anybody who asks, the next pick makes it.
         let instance = (takes_over && !slow).then(|| {
-            let order = Order {
+            let spec = InstanceSpec {
                 host: &self.engine.components,
                 plugin: &next.plugin,
                 upstream: &self.upstream,
@@ -71,7 +71,7 @@ impl Balancer {
                 limits: next.limits,
                 record: false,
             };
-            Instance::configured(&order, &interests)
+            Instance::configured(&spec, &interests)
         });
         // Dropped when the lock is free again.
         let _old = {
