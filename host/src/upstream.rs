@@ -197,7 +197,7 @@ impl Upstream {
         }
     }
 
-    /// Chooses an endpoint and counts the request there; see [`Balancer::pick`]. `spare` says that the
+    /// Chooses an endpoint and counts the request there; see [`Balancer::pick`]. `may_trial` says that the
     /// request can be sent to another one whatever becomes of this try, so that it may be a trial.
     ///
     /// # Errors
@@ -206,13 +206,19 @@ impl Upstream {
         &self,
         request: balancer::Request<'_>,
         tried: &[u64],
-        spare: bool,
+        may_trial: bool,
     ) -> Result<InFlight, NoPeer> {
-        self.choose(request, tried, &[], spare, |endpoint, trial, observer| {
-            InFlight::new(endpoint)
-                .on_trial(trial)
-                .observed_by(observer)
-        })
+        self.choose(
+            request,
+            tried,
+            &[],
+            may_trial,
+            |endpoint, trial, observer| {
+                InFlight::new(endpoint)
+                    .on_trial(trial)
+                    .observed_by(observer)
+            },
+        )
     }
 
     /// Chooses an endpoint that is none of `tried`, which it must not be while another is left, and none of
@@ -223,7 +229,7 @@ impl Upstream {
         request: balancer::Request,
         tried: &[u64],
         full: &[u64],
-        spare: bool,
+        may_trial: bool,
         claim: impl Fn(Arc<Endpoint>, bool, Option<Arc<dyn OutcomeObserver>>) -> T,
     ) -> Result<T, NoPeer> {
         let recovery = self.policy.recovery();
@@ -233,7 +239,7 @@ impl Upstream {
         };
         if let Some((_, longest)) = recovery
             && request.attempt == 0
-            && spare
+            && may_trial
             // It would end there.
             && session.is_none()
             && let Some(endpoint) = self.trial(request.now, longest)
@@ -297,7 +303,7 @@ impl Upstream {
         &self,
         request: balancer::Request<'_>,
         tried: &[u64],
-        spare: bool,
+        may_trial: bool,
         patience: Duration,
     ) -> Result<InFlight, NoPeer> {
         let mut waiting = None;
@@ -318,8 +324,12 @@ impl Upstream {
             let limits = &policy.extension.circuit_breakers;
             let (mut full, mut queues) = (Vec::new(), Vec::new());
             loop {
-                let entered =
-                    self.choose(request, tried, &full, spare, |endpoint, trial, observer| {
+                let entered = self.choose(
+                    request,
+                    tried,
+                    &full,
+                    may_trial,
+                    |endpoint, trial, observer| {
                         let id = endpoint.id;
                         // Others are merely full: they are waited for before one is tried twice.
                         if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
@@ -330,7 +340,8 @@ impl Upstream {
                             Ok(entered) => Ok(entered.on_trial(trial).observed_by(observer)),
                             Err(endpoint) => Err(Some(endpoint)),
                         }
-                    });
+                    },
+                );
                 // Whoever was told of a place and does not take it tells the next one.
                 let entered = entered.inspect_err(|_| places.first.notify_one())?;
                 match entered {

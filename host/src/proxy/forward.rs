@@ -189,8 +189,8 @@ async fn tries(
             facts: Some(outbound.facts),
         };
         // A body that would be gone with it must not be lost for a trial.
-        let spare = repeatable && outbound.is_kept() && service.retries > 0;
-        let in_flight = pick(service, request, &tried, spare).await?;
+        let may_trial = repeatable && outbound.is_kept() && service.retries > 0;
+        let in_flight = pick(service, request, &tried, may_trial).await?;
         let endpoint = in_flight.endpoint();
         let outcome = once(worker, service, &in_flight, &outbound, now).await;
         let attempted = Try {
@@ -290,14 +290,14 @@ async fn pick(
     service: &Service,
     request: balancer::Request<'_>,
     tried: &[u64],
-    spare: bool,
+    may_trial: bool,
 ) -> Result<InFlight, Reject> {
     let upstream = &*service.upstream;
     let picked = if upstream.is_limited() {
         let patience = service.connect_timeout;
-        Box::pin(upstream.place(request, tried, spare, patience)).await
+        Box::pin(upstream.place(request, tried, may_trial, patience)).await
     } else {
-        upstream.pick(request, tried, spare)
+        upstream.pick(request, tried, may_trial)
     };
     picked.map_err(|reason| no_peer(upstream, reason))
 }
