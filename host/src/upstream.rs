@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 pub use affinity::{AffinityPolicy, Cookie, Key};
-pub use budget::Spender;
+pub use budget::RetryPermit;
 pub use members::{AddressReport, NoPeer, Target, Weights};
 pub use memory::Memory;
 pub use policy::Policy;
@@ -413,9 +413,12 @@ impl Upstream {
 
     /// Counts a request for the retry budget, if there is one. `says` has the words of its route and its
     /// service on that of the upstream.
-    pub fn spender(&self, says: impl FnOnce(RetryBudget) -> RetryBudget) -> Option<Spender> {
+    pub fn retry_permit(
+        &self,
+        says: impl FnOnce(RetryBudget) -> RetryBudget,
+    ) -> Option<RetryPermit> {
         let budget = says(self.policy.extension.retry_budget);
-        (budget.budget_percent > 0.0).then(|| Spender::new(&self.shared.budget, budget))
+        (budget.budget_percent > 0.0).then(|| RetryPermit::new(&self.shared.budget, budget))
     }
 
     /// Counts a request that found no endpoint.

@@ -26,7 +26,7 @@ use crate::endpoint::{Endpoint, InFlight, Outcome};
 use crate::http1::{self, Head};
 use crate::retry::Repeats;
 use crate::snapshot::Service;
-use crate::upstream::{NoPeer, Spender, Upstream};
+use crate::upstream::{NoPeer, RetryPermit, Upstream};
 use crate::{balancer, clock};
 
 /// A request as the client sent it and its route sees it.
@@ -176,7 +176,7 @@ async fn tries(
     let mut attempt = 0;
     let first_try = Instant::now();
     let proxy = first_try - started;
-    let mut spender = upstream.spender(|budget| outbound.repeats.budget(budget));
+    let mut retry_permit = upstream.retry_permit(|budget| outbound.repeats.budget(budget));
     // Read once a try: the clock is asked some fifty thousand times a second as it is.
     let mut now = first_try;
     loop {
@@ -199,8 +199,10 @@ async fn tries(
             entropy: request.entropy,
             picked: request.now,
         };
-        let more = |repeatable, spender: &mut Option<Spender>| {
-            attempt < service.retries && repeatable && spender.as_mut().is_none_or(Spender::retry)
+        let more = |repeatable, retry_permit: &mut Option<RetryPermit>| {
+            attempt < service.retries
+                && repeatable
+                && retry_permit.as_mut().is_none_or(RetryPermit::retry)
         };
         match outcome {
             Ok((head, connection, drain)) => {
@@ -215,7 +217,7 @@ async fn tries(
                 // That a trial fails is found out at no client's cost, where there is another endpoint.
                 let unwanted = outbound.repeats.unwanted(status)
                     || (in_flight.is_trial() && failed && upstream.is_healthy());
-                let again = unwanted && more(repeatable && outbound.is_whole(), &mut spender);
+                let again = unwanted && more(repeatable && outbound.is_whole(), &mut retry_permit);
                 if certain || again {
                     attempted.report(Outcome::Answered(status.as_u16()), took, &status);
                 }
@@ -263,7 +265,7 @@ async fn tries(
                 let repeatable = outbound.can_be_repeated(&failure);
                 let (name, address) = (&*upstream.name, endpoint.address);
                 tracing::debug!(upstream = name, %address, attempt, "a try failed: {failure}");
-                if !more(repeatable, &mut spender) {
+                if !more(repeatable, &mut retry_permit) {
                     tracing::warn!(service = service.name, %address, attempt, "no answer: {failure}");
                     return Err(match failure {
                         Failure::ClientTimeout => Reject::HttpServer(StatusCode::REQUEST_TIMEOUT),

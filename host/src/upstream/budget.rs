@@ -13,15 +13,15 @@ pub(super) struct Budget {
     retries: AtomicU32,
 }
 
-/// Counts a request of the budget for as long as it lives.
+/// Counts a request of the budget for as long as it lives, and permits its retries.
 #[derive(Debug)]
-pub struct Spender {
+pub struct RetryPermit {
     budget: Arc<Budget>,
     settings: RetryBudget,
     retries: u32,
 }
 
-impl Spender {
+impl RetryPermit {
     pub(super) fn new(budget: &Arc<Budget>, settings: RetryBudget) -> Self {
         budget.requests.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -51,7 +51,7 @@ impl Spender {
     }
 }
 
-impl Drop for Spender {
+impl Drop for RetryPermit {
     fn drop(&mut self) {
         self.budget.requests.fetch_sub(1, Ordering::Relaxed);
         if self.retries > 0 {
@@ -71,13 +71,15 @@ mod tests {
             min_retry_concurrency: 1,
         };
         let budget = Arc::default();
-        let mut all: Vec<Spender> = (0..50).map(|_| Spender::new(&budget, settings)).collect();
+        let mut all: Vec<RetryPermit> = (0..50)
+            .map(|_| RetryPermit::new(&budget, settings))
+            .collect();
         let allowed = all.iter_mut().filter_map(|s| s.retry().then_some(()));
         assert_eq!(allowed.count(), 10);
         all.clear();
-        let mut one = Spender::new(&budget, settings);
+        let mut one = RetryPermit::new(&budget, settings);
         assert!(one.retry(), "a few are always allowed");
         assert!(one.retry(), "one that has begun may go on");
-        assert!(!Spender::new(&budget, settings).retry());
+        assert!(!RetryPermit::new(&budget, settings).retry());
     }
 }
