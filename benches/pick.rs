@@ -21,7 +21,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use guest_sdk::{Balancer as _, Endpoints};
 use parking_lot::Mutex;
-use pointsman::balancer::{Balancer, Engine, Facts, Request, SHIPPED, Settings, Shipped};
+use pointsman::balancer::{Balancer, Engine, Facts, PickRequest, SHIPPED, Settings, Shipped};
 use pointsman::endpoint::{Endpoint, InFlight};
 use round_robin::RoundRobin;
 
@@ -65,7 +65,7 @@ fn loaded(name: &str) -> Loaded {
 
 /// Picks one after the other, for requests with different keys.
 fn picks(bencher: &mut criterion::Bencher<'_>, balancer: &Balancer) {
-    let mut request = Request {
+    let mut request = PickRequest {
         now: 0,
         entropy: 0,
         affinity: Some(0),
@@ -109,7 +109,7 @@ fn change(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
     let busy: Vec<InFlight> = busy.collect();
     let less: Arc<[Arc<Endpoint>]> = all[1..].into();
     loaded.balancer.set_endpoints(Arc::clone(&all));
-    let request = Request {
+    let request = PickRequest {
         now: 0,
         entropy: 0,
         affinity: None,
@@ -240,7 +240,7 @@ fn prompts(criterion: &mut Criterion) {
                 let mut number = 0_u64;
                 b.iter(|| {
                     number += 1;
-                    let request = Request {
+                    let request = PickRequest {
                         now: number,
                         entropy: number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
                         affinity: None,

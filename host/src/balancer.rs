@@ -41,7 +41,7 @@ pub use facts::{BODY_START, Facts};
 pub use limits::Limits;
 pub use notes::Told;
 pub use plugin::Plugin;
-pub use request::{Choice, Request};
+pub use request::{Choice, PickRequest};
 pub use rerun::Rerun;
 pub use shadow::{Report as ShadowReport, Shadow, ShadowSettings, ShadowThread};
 pub use shipped::{SHIPPED, Shipped};

@@ -204,7 +204,7 @@ impl Upstream {
     /// Why there is none.
     pub fn pick(
         &self,
-        request: balancer::Request<'_>,
+        request: balancer::PickRequest<'_>,
         tried: &[u64],
         may_trial: bool,
     ) -> Result<InFlight, NoPeer> {
@@ -226,7 +226,7 @@ impl Upstream {
     /// before the next one is chosen.
     fn choose<T>(
         &self,
-        request: balancer::Request,
+        request: balancer::PickRequest,
         tried: &[u64],
         full: &[u64],
         may_trial: bool,
@@ -301,7 +301,7 @@ impl Upstream {
     /// Why there is none.
     pub async fn place(
         &self,
-        request: balancer::Request<'_>,
+        request: balancer::PickRequest<'_>,
         tried: &[u64],
         may_trial: bool,
         patience: Duration,

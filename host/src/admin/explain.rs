@@ -87,7 +87,7 @@ async fn explain(
     let entropies = std::iter::once(entropy)
         .chain(std::iter::repeat_with(|| entropies.u64(..)))
         .take(usize::try_from(count).unwrap_or(1));
-    let requests = entropies.map(|entropy| balancer::Request {
+    let requests = entropies.map(|entropy| balancer::PickRequest {
         now,
         entropy,
         affinity: reading.affinity,

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::plugin::Plugin;
-use super::request::Request;
+use super::request::PickRequest;
 use crate::endpoint::{Outcome, OutcomeObserver};
 use crate::entity::balancer::Canary as Settings;
 use crate::split_mix::mixed;
@@ -119,7 +119,7 @@ impl Canary {
 
     /// Whose a request is: that of its affinity where it has one, so that a client stays on one side;
     /// drawn at random otherwise. None once the canary has returned.
-    pub(super) fn side_of(&self, request: &Request<'_>) -> Option<Side> {
+    pub(super) fn side_of(&self, request: &PickRequest<'_>) -> Option<Side> {
         if self.returned.load(Ordering::Relaxed) {
             return None;
         }

@@ -24,7 +24,7 @@ use super::fault::Fault;
 use super::instance::{Instance, InstanceSpec};
 use super::limits::Limits;
 use super::plugin::Plugin;
-use super::request::{Choice, Request};
+use super::request::{Choice, PickRequest};
 use super::tally::{Cause, TIMED};
 use super::tape::Tape;
 use crate::clock::micros;
@@ -57,7 +57,7 @@ pub(super) trait PickObserver: Send + Sync {
     /// unparked for it, which is to happen without the lock: whoever wakes a thread may have to make room for it.
     fn note(
         self: Arc<Self>,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         tried: &[u64],
         table: &[Arc<Endpoint>],
         chosen: Option<usize>,
@@ -225,7 +225,7 @@ impl Balancer {
     /// is known to that.
     pub fn pick<T>(
         &self,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>) -> T,
     ) -> Choice<T> {
@@ -235,7 +235,7 @@ impl Balancer {
     /// The same, with whom what comes of the request is to be told, if that matters to anybody.
     pub fn place<T>(
         &self,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>, Option<Arc<Placed>>) -> T,
     ) -> Choice<T> {
@@ -248,7 +248,7 @@ impl Balancer {
     /// Has the plugin of this balancer choose. `claim` is told whether it has, or the host.
     fn choose<T>(
         &self,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>, By) -> T,
     ) -> Choice<T> {
@@ -329,7 +329,7 @@ impl Inner {
     fn ask(
         &mut self,
         balancer: &Balancer,
-        request: Request<'_>,
+        request: PickRequest<'_>,
     ) -> Result<Option<usize>, Unavailable> {
         if !matches!(self.slot, Slot::Running(_)) {
             self.fill_slot(balancer, &[])?;

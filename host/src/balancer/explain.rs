@@ -7,7 +7,7 @@ use super::choose::{Balancer, Handover};
 use super::engine::Engine;
 use super::facts::Facts;
 use super::plugin::Plugin;
-use super::request::{Choice, Request};
+use super::request::{Choice, PickRequest};
 use crate::endpoint::Endpoint;
 
 /// Longest time that answers are waited for: a balancer that is slow a thousand times is cut short.
@@ -26,7 +26,7 @@ pub struct Question {
     /// The endpoints to choose from.
     pub table: Arc<[Arc<Endpoint>]>,
     /// The requests, one after the other.
-    pub requests: Vec<Request<'static>>,
+    pub requests: Vec<PickRequest<'static>>,
     /// What else there is to know of each of them.
     pub facts: Box<dyn Facts + Send>,
 }
@@ -64,7 +64,7 @@ impl Question {
             if start.elapsed() > PATIENCE {
                 return None;
             }
-            let request = Request {
+            let request = PickRequest {
                 facts: Some(&*self.facts),
                 ..*request
             };

@@ -7,7 +7,7 @@ use crate::endpoint::Endpoint;
 
 /// A request to be placed; see `wit/balancer.wit`.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct PickRequest<'a> {
     /// Microseconds on a clock that never goes back.
     pub now: u64,
     /// Uniform random bits.
@@ -20,10 +20,10 @@ pub struct Request<'a> {
     pub facts: Option<&'a dyn Facts>,
 }
 
-impl Request<'_> {
+impl PickRequest<'_> {
     /// The same without what lives no longer than the request: to be kept, or sent elsewhere.
-    pub fn in_numbers(self) -> Request<'static> {
-        Request {
+    pub fn in_numbers(self) -> PickRequest<'static> {
+        PickRequest {
             facts: None,
             ..self
         }

@@ -20,7 +20,7 @@ use super::choose::{Balancer, Faults, PickObserver};
 use super::engine::Engine;
 use super::limits::Limits;
 use super::plugin::Plugin;
-use super::request::{Choice, Request};
+use super::request::{Choice, PickRequest};
 use crate::clock::thread_cpu_time;
 use crate::endpoint::Endpoint;
 use crate::split_mix::mixed;
@@ -74,7 +74,7 @@ impl Drop for ShadowThread {
 /// A pick of the first balancer, to be compared.
 struct Pick {
     shadow: Arc<Shadow>,
-    request: Request<'static>,
+    request: PickRequest<'static>,
     tried: Box<[u64]>,
     /// What the first chose, and requests that were in flight there before; none if it refused.
     first: Option<(usize, u32)>,
@@ -354,7 +354,7 @@ impl PickObserver for Shadow {
 
     fn note(
         self: Arc<Self>,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         tried: &[u64],
         table: &[Arc<Endpoint>],
         chosen: Option<usize>,

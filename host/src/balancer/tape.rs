@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::facts::Facts;
 use super::notes::{Notes, RecordedFacts};
-use super::request::Request;
+use super::request::PickRequest;
 use crate::clock::micros;
 use crate::endpoint::Endpoint;
 use crate::trace::{Answer, Header, Pick, Row, Writer};
@@ -72,7 +72,7 @@ impl Tape {
 
     pub(super) fn pick(
         &mut self,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         load: &[u32],
         answers: &[u64],
         answer: Answer,

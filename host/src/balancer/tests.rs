@@ -83,8 +83,8 @@ fn shipped(engine: &Arc<Engine>, weights: &[u32]) -> Balancer {
     balancer
 }
 
-fn request(entropy: u64) -> Request<'static> {
-    Request {
+fn request(entropy: u64) -> PickRequest<'static> {
+    PickRequest {
         now: entropy,
         entropy,
         affinity: None,
@@ -334,7 +334,7 @@ proptest! {
         };
         let mut tried = Vec::new();
         for attempt in 0..size as u32 {
-            let request = Request { attempt, ..request(entropy) };
+            let request = PickRequest { attempt, ..request(entropy) };
             let Choice::Endpoint(endpoint) = balancer.pick(request, &tried, std::convert::identity) else {
                 return Err(TestCaseError::fail("no endpoint"));
             };

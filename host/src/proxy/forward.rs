@@ -181,7 +181,7 @@ async fn tries(
     let mut now = first_try;
     loop {
         let repeatable = outbound.is_idempotent() && outbound.is_whole();
-        let request = balancer::Request {
+        let request = balancer::PickRequest {
             now: clock::micros(now),
             entropy: fastrand::u64(..),
             affinity: outbound.affinity,
@@ -290,7 +290,7 @@ async fn tries(
 /// Chooses the endpoint of the next try, and counts the request there.
 async fn pick(
     service: &Service,
-    request: balancer::Request<'_>,
+    request: balancer::PickRequest<'_>,
     tried: &[u64],
     may_trial: bool,
 ) -> Result<InFlight, Reject> {

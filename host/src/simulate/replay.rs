@@ -18,7 +18,7 @@ use super::fleet::Time;
 use super::outcome::{End, Outcome, Recorder, SAMPLES};
 use super::scenario::{Arrivals, Cost, Phase, Requests, Scenario};
 use super::{Affinity, Contender, Format, Show, each, engine, show};
-use crate::balancer::{Balancer, Choice, Engine, Observed, Request, Rerun, Told, try_settings};
+use crate::balancer::{Balancer, Choice, Engine, Observed, PickRequest, Rerun, Told, try_settings};
 use crate::endpoint::{Endpoint, InFlight};
 use crate::trace::{Answer, Event, Header, Pick, Reader, Row};
 use crate::upstream::UNANSWERED;
@@ -509,7 +509,7 @@ fn send(
     let told = Told(&pick.facts);
     loop {
         let attempt = tried.len() as u32;
-        let request = Request {
+        let request = PickRequest {
             now: pick.now,
             entropy: pick.entropy.wrapping_add(u64::from(attempt)),
             affinity: pick.affinity,

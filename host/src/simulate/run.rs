@@ -15,7 +15,7 @@ use super::scenario::{Fault, FaultKind, Scenario};
 use super::source::{Arrival, Source};
 use super::targets::{address, ids, target_at};
 use super::{Affinity, Contender};
-use crate::balancer::{Balancer, Choice, Engine, Facts, Observed, Request as Pick};
+use crate::balancer::{Balancer, Choice, Engine, Facts, Observed, PickRequest};
 use crate::endpoint::{Endpoint, InFlight, LoadReport};
 use crate::upstream::UNANSWERED;
 
@@ -240,7 +240,7 @@ impl<'a> World<'a> {
                 (Affinity::Session, Some(key)) => Some(self.sessions[key]).filter(|id| *id != 0),
                 _ => None,
             };
-            let pick = Pick {
+            let pick = PickRequest {
                 now: now / 1000,
                 entropy: self.entropy.bits(),
                 affinity,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, By, Choice, Inner, Request};
+use super::{Balancer, By, Choice, Inner, PickRequest};
 use crate::balancer::canary::{Canary, Placed, Side};
 use crate::balancer::columns::Observed;
 use crate::balancer::limits::Limits;
@@ -118,7 +118,7 @@ impl Balancer {
     #[inline(never)]
     pub(super) fn place_by_side<T>(
         &self,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>, Option<Arc<Placed>>) -> T,
     ) -> Choice<T> {

@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Balancer, Inner, Request, Slot, Unavailable};
+use super::{Balancer, Inner, PickRequest, Slot, Unavailable};
 use crate::balancer::fault::Fault;
 use crate::balancer::limits::SHARE_PER_MILLE;
 use crate::balancer::tally::TIMED;
@@ -86,7 +86,7 @@ impl Inner {
     pub(super) fn ask_timed(
         &mut self,
         balancer: &Balancer,
-        request: Request<'_>,
+        request: PickRequest<'_>,
     ) -> Result<Option<usize>, Unavailable> {
         let is_timed = self.counters.picks >= self.next_timed;
         if is_timed || self.budget.is_watched {
@@ -119,7 +119,7 @@ impl Inner {
     fn ask_watched(
         &mut self,
         balancer: &Balancer,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         is_timed: bool,
     ) -> Result<Option<usize>, Unavailable> {
         let is_watched = self.budget.is_watched;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::{Balancer, By, Choice, Request};
+use super::{Balancer, By, Choice, PickRequest};
 use crate::clock::micros;
 use crate::endpoint::Endpoint;
 
@@ -31,7 +31,7 @@ impl Balancer {
     pub(super) fn choose_without_instance<T>(
         &self,
         count: &AtomicU64,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>, By) -> T,
     ) -> Choice<T> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, Choice, PickObserver, Request, Slot, Unavailable, untried};
+use super::{Balancer, Choice, PickObserver, PickRequest, Slot, Unavailable, untried};
 use crate::balancer::limits::Limits;
 use crate::balancer::plugin::Plugin;
 use crate::endpoint::Endpoint;
@@ -46,7 +46,7 @@ impl Balancer {
     /// What the plugin says, for whoever sends nothing there: a position. None if it has no answer.
     pub(in crate::balancer) fn ask(
         &self,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         tried: &[u64],
     ) -> Option<Choice<usize>> {
         let mut inner = self.inner.lock();

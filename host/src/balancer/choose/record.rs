@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-use super::{Balancer, Inner, Request, Slot, Unavailable};
+use super::{Balancer, Inner, PickRequest, Slot, Unavailable};
 use crate::balancer::tape::Tape;
 use crate::trace::{Answer, Header};
 
@@ -113,7 +113,7 @@ impl Inner {
     pub(super) fn write_down(
         &mut self,
         recorded: &AtomicBool,
-        request: Request<'_>,
+        request: PickRequest<'_>,
         answer: Result<Option<usize>, Unavailable>,
         chosen: Option<usize>,
     ) {

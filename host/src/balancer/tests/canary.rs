@@ -93,7 +93,7 @@ fn a_client_stays_on_one_side() {
     let mut seen = [0; 4];
     for affinity in 0..200 {
         let pick = |entropy| {
-            let request = Request {
+            let request = PickRequest {
                 affinity: Some(affinity),
                 ..request(entropy)
             };
@@ -117,7 +117,7 @@ fn a_greater_share_lets_no_client_go_and_another_version_begins_with_others() {
         let canary = canary(&engine, name, json!({"share_percent": share}));
         begin(&engine, &balancer, &canary);
         let is_canarys = |affinity: &u64| {
-            let request = Request {
+            let request = PickRequest {
                 affinity: Some(*affinity),
                 ..request(0)
             };

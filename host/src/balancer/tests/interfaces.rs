@@ -47,7 +47,7 @@ fn heard(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
 fn a_plugin_learns_of_the_request_and_only_of_the_one_that_it_chooses_for() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = heard(&engine, "asks");
-    let asked = Request {
+    let asked = PickRequest {
         facts: Some(&Asked),
         ..request(0)
     };
@@ -72,7 +72,7 @@ fn only_who_asks_for_bodies_has_them_waited_for() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = heard(&engine, "reads-body");
     assert!(balancer.reads_bodies());
-    let asked = Request {
+    let asked = PickRequest {
         facts: Some(&Asked),
         ..request(0)
     };

@@ -30,7 +30,7 @@ fn every_size_of_table_and_every_change_is_an_ordinary_case() {
             });
             let busy: Vec<InFlight> = busy.collect();
             for number in 0..200 {
-                let request = Request {
+                let request = PickRequest {
                     affinity: (number % 2 == 0).then_some(number),
                     attempt: (number % 3) as u32,
                     ..request(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))

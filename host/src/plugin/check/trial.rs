@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::{Subject, progress, words};
-use crate::balancer::{Balancer, Choice, Request};
+use crate::balancer::{Balancer, Choice, PickRequest};
 use crate::endpoint::Endpoint;
 use crate::named::Named;
 
@@ -96,7 +96,7 @@ impl Trial {
     }
 
     /// The next request: most are tied to a key or a session, and a few are tried again.
-    pub(super) fn request(&mut self) -> Request<'static> {
+    pub(super) fn request(&mut self) -> PickRequest<'static> {
         let affinity = match self.chance.u8(0..4) {
             0 => None,
             1 if self.sessions && !self.table.is_empty() => {
@@ -104,7 +104,7 @@ impl Trial {
             }
             _ => Some(self.chance.u64(..)),
         };
-        Request {
+        PickRequest {
             now: self.now,
             entropy: self.chance.u64(..),
             affinity,
@@ -114,7 +114,7 @@ impl Trial {
     }
 
     /// Asks for one request.
-    pub(super) fn ask(&mut self, request: Request<'_>) -> Result<Option<Arc<Endpoint>>, Wrong> {
+    pub(super) fn ask(&mut self, request: PickRequest<'_>) -> Result<Option<Arc<Endpoint>>, Wrong> {
         self.picks += 1;
         progress::pick();
         let choice = self.balancer.pick(request, &[], |endpoint| endpoint);
@@ -131,7 +131,7 @@ impl Trial {
     }
 
     /// Asks without a look at what comes of it, as often as this.
-    pub(super) fn ask_all(&mut self, requests: &[Request<'_>]) {
+    pub(super) fn ask_all(&mut self, requests: &[PickRequest<'_>]) {
         for request in requests {
             std::hint::black_box(self.balancer.pick(*request, &[], drop));
         }
