@@ -21,7 +21,9 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use guest_sdk::{Balancer as _, Endpoints};
 use parking_lot::Mutex;
-use pointsman::balancer::{Balancer, Engine, Facts, PickRequest, SHIPPED, Settings, Shipped};
+use pointsman::balancer::{
+    Balancer, Engine, PickRequest, RequestFacts, SHIPPED, Settings, Shipped,
+};
 use pointsman::endpoint::{Endpoint, InFlight};
 use round_robin::RoundRobin;
 
@@ -205,7 +207,7 @@ impl Completion {
     }
 }
 
-impl Facts for Completion {
+impl RequestFacts for Completion {
     fn method(&self) -> Option<Cow<'_, str>> {
         Some("POST".into())
     }

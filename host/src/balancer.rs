@@ -37,7 +37,7 @@ pub use choose::{Balancer, Counters, Faults, Handover, Recording};
 pub use columns::Observed;
 pub use engine::{Engine, Settings, try_settings};
 pub use explain::{Explained, Question, Said};
-pub use facts::{BODY_START, Facts};
+pub use facts::{BODY_START, RequestFacts};
 pub use limits::Limits;
 pub use notes::Told;
 pub use plugin::Plugin;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::choose::{Balancer, Handover};
 use super::engine::Engine;
-use super::facts::Facts;
+use super::facts::RequestFacts;
 use super::plugin::Plugin;
 use super::request::{Choice, PickRequest};
 use crate::endpoint::Endpoint;
@@ -28,7 +28,7 @@ pub struct Question {
     /// The requests, one after the other.
     pub requests: Vec<PickRequest<'static>>,
     /// What else there is to know of each of them.
-    pub facts: Box<dyn Facts + Send>,
+    pub facts: Box<dyn RequestFacts + Send>,
 }
 
 /// What it says.

@@ -13,7 +13,7 @@ pub const BODY_START: usize = 16 << 10;
 
 /// What a balancer may ask about the request that it chooses for; see `request-facts` in
 /// `wit/balancer.wit`. They are read on the thread of the pick alone; a request without any goes to others.
-pub trait Facts: Sync {
+pub trait RequestFacts: Sync {
     /// The method; none, as in all of these, where it is not known.
     fn method(&self) -> Option<Cow<'_, str>>;
     /// The normalised path, without the query.
@@ -29,7 +29,7 @@ pub trait Facts: Sync {
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>>;
 }
 
-impl fmt::Debug for dyn Facts + '_ {
+impl fmt::Debug for dyn RequestFacts + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = |fact: Option<Cow<'_, str>>| fact.unwrap_or_else(|| "-".into()).into_owned();
         write!(f, "{} {}", known(self.method()), known(self.path()))
@@ -37,7 +37,7 @@ impl fmt::Debug for dyn Facts + '_ {
 }
 
 thread_local! {
-    static AT_HAND: Cell<Option<NonNull<dyn Facts>>> = const { Cell::new(None) };
+    static AT_HAND: Cell<Option<NonNull<dyn RequestFacts>>> = const { Cell::new(None) };
 }
 
 /// Has facts at hand while a function runs.
@@ -45,8 +45,8 @@ thread_local! {
     unsafe_code,
     reason = "the lifetime is that of the call, for which there is no type"
 )]
-pub(super) fn at_hand<T>(facts: &dyn Facts, during: impl FnOnce() -> T) -> T {
-    struct Before(Option<NonNull<dyn Facts>>);
+pub(super) fn at_hand<T>(facts: &dyn RequestFacts, during: impl FnOnce() -> T) -> T {
+    struct Before(Option<NonNull<dyn RequestFacts>>);
     impl Drop for Before {
         fn drop(&mut self) {
             AT_HAND.set(self.0);
@@ -56,15 +56,16 @@ pub(super) fn at_hand<T>(facts: &dyn Facts, during: impl FnOnce() -> T) -> T {
     // SAFETY: only the lifetime changes. `read` alone follows the pointer, on this thread, while it is in
     // `AT_HAND`: from here to the drop of `_before`, which a panic does not skip and nobody else can reach.
     // `facts` is borrowed for longer than that.
-    let facts =
-        unsafe { std::mem::transmute::<NonNull<dyn Facts + '_>, NonNull<dyn Facts>>(facts) };
+    let facts = unsafe {
+        std::mem::transmute::<NonNull<dyn RequestFacts + '_>, NonNull<dyn RequestFacts>>(facts)
+    };
     let _before = Before(AT_HAND.replace(Some(facts)));
     during()
 }
 
 /// Reads the facts that are at hand.
 #[expect(unsafe_code, reason = "see `at_hand`")]
-pub(super) fn read<T>(read: impl FnOnce(&dyn Facts) -> T) -> Option<T> {
+pub(super) fn read<T>(read: impl FnOnce(&dyn RequestFacts) -> T) -> Option<T> {
     // SAFETY: what is in `AT_HAND` is borrowed by a call of `at_hand` further up on this thread's stack.
     let facts = AT_HAND.get().map(|facts| unsafe { &*facts.as_ptr() });
     facts.map(read)
@@ -78,7 +79,7 @@ mod tests {
 
     struct Path(String);
 
-    impl Facts for Path {
+    impl RequestFacts for Path {
         fn method(&self) -> Option<Cow<'_, str>> {
             None
         }

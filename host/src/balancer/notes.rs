@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::facts::Facts;
+use super::facts::RequestFacts;
 use crate::trace::{Asked, Fact};
 
 /// Most that is noted of one pick: bytes of questions and answers.
@@ -57,7 +57,7 @@ impl Notes {
 
 /// The facts of a request, of which those that are asked for are noted.
 pub(super) struct RecordedFacts<'a> {
-    pub(super) facts: &'a dyn Facts,
+    pub(super) facts: &'a dyn RequestFacts,
     pub(super) notes: &'a Mutex<Notes>,
 }
 
@@ -69,7 +69,7 @@ impl<'a> RecordedFacts<'a> {
     }
 }
 
-impl Facts for RecordedFacts<'_> {
+impl RequestFacts for RecordedFacts<'_> {
     fn method(&self) -> Option<Cow<'_, str>> {
         self.text(Asked::Method, self.facts.method())
     }
@@ -111,7 +111,7 @@ impl<'a> Told<'a> {
     }
 }
 
-impl Facts for Told<'_> {
+impl RequestFacts for Told<'_> {
     fn method(&self) -> Option<Cow<'_, str>> {
         self.text(&Asked::Method)
     }
@@ -153,7 +153,7 @@ mod tests {
 
     struct Posted(Vec<u8>);
 
-    impl Facts for Posted {
+    impl RequestFacts for Posted {
         fn method(&self) -> Option<Cow<'_, str>> {
             Some("POST".into())
         }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     /// What is known of a request once these questions were asked about it.
-    fn noted(request: &Posted, ask: impl Fn(&dyn Facts)) -> Option<Vec<Fact>> {
+    fn noted(request: &Posted, ask: impl Fn(&dyn RequestFacts)) -> Option<Vec<Fact>> {
         let notes = Mutex::default();
         ask(&RecordedFacts {
             facts: request,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::facts::Facts;
+use super::facts::RequestFacts;
 use crate::endpoint::Endpoint;
 
 /// A request to be placed; see `wit/balancer.wit`.
@@ -17,7 +17,7 @@ pub struct PickRequest<'a> {
     /// 0 for the first try.
     pub attempt: u32,
     /// What else there is to know of it, for plugins that ask; none where it is no client's request.
-    pub facts: Option<&'a dyn Facts>,
+    pub facts: Option<&'a dyn RequestFacts>,
 }
 
 impl PickRequest<'_> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 
-use super::facts::Facts;
+use super::facts::RequestFacts;
 use super::notes::{Notes, RecordedFacts};
 use super::request::PickRequest;
 use crate::clock::micros;
@@ -61,8 +61,8 @@ impl Tape {
     /// Asks a balancer for a pick, and takes note of what it asks about the request meanwhile.
     pub(super) fn record_facts<T>(
         &self,
-        facts: &dyn Facts,
-        ask: impl FnOnce(&dyn Facts) -> T,
+        facts: &dyn RequestFacts,
+        ask: impl FnOnce(&dyn RequestFacts) -> T,
     ) -> T {
         match &self.notes {
             Some(notes) => ask(&RecordedFacts { facts, notes }),

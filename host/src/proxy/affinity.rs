@@ -143,7 +143,7 @@ fn header_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u
     })
 }
 
-impl balancer::Facts for Facts<'_> {
+impl balancer::RequestFacts for Facts<'_> {
     fn method(&self) -> Option<Cow<'_, str>> {
         Some(self.method.as_str().into())
     }

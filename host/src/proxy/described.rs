@@ -92,7 +92,7 @@ impl Described {
 }
 
 /// As of a real request.
-impl balancer::Facts for Described {
+impl balancer::RequestFacts for Described {
     fn method(&self) -> Option<Cow<'_, str>> {
         self.text(|facts| facts.method().map(Cow::into_owned))
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::random::{Keys, Random, Stream, mix};
 use super::scenario::Prompts;
-use crate::balancer::{BODY_START, Facts};
+use crate::balancer::{BODY_START, RequestFacts};
 
 /// Bytes of the text of a block: 16 tokens of 4 characters, as vLLM's blocks are by default.
 const BLOCK: usize = 64;
@@ -98,7 +98,7 @@ impl Users {
 }
 
 /// A request of the OpenAI API for completions, as far as a balancer can ask about it.
-impl Facts for Prompt {
+impl RequestFacts for Prompt {
     fn method(&self) -> Option<Cow<'_, str>> {
         Some("POST".into())
     }

@@ -15,7 +15,7 @@ use super::scenario::{Fault, FaultKind, Scenario};
 use super::source::{Arrival, Source};
 use super::targets::{address, ids, target_at};
 use super::{Affinity, Contender};
-use crate::balancer::{Balancer, Choice, Engine, Facts, Observed, PickRequest};
+use crate::balancer::{Balancer, Choice, Engine, Observed, PickRequest, RequestFacts};
 use crate::endpoint::{Endpoint, InFlight, LoadReport};
 use crate::upstream::UNANSWERED;
 
@@ -245,7 +245,10 @@ impl<'a> World<'a> {
                 entropy: self.entropy.bits(),
                 affinity,
                 attempt: request.attempt,
-                facts: request.prompt.as_ref().map(|prompt| prompt as &dyn Facts),
+                facts: request
+                    .prompt
+                    .as_ref()
+                    .map(|prompt| prompt as &dyn RequestFacts),
             };
             let Choice::Endpoint(endpoint) =
                 gateway

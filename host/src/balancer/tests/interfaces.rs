@@ -9,7 +9,7 @@ use crate::component::Journal;
 
 struct Asked;
 
-impl Facts for Asked {
+impl RequestFacts for Asked {
     fn method(&self) -> Option<Cow<'_, str>> {
         Some("PURGE".into())
     }
