@@ -38,7 +38,7 @@ pub use columns::Observed;
 pub use engine::{Engine, Settings, try_settings};
 pub use explain::{Explained, Question, Said};
 pub use facts::{BODY_START, RequestFacts};
-pub use limits::Limits;
+pub use limits::PickLimits;
 pub use notes::Told;
 pub use plugin::Plugin;
 pub use request::{Choice, PickRequest};

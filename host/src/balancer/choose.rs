@@ -22,7 +22,7 @@ use super::engine::Engine;
 use super::facts;
 use super::fault::Fault;
 use super::instance::{Instance, InstanceSpec};
-use super::limits::Limits;
+use super::limits::PickLimits;
 use super::plugin::Plugin;
 use super::request::{Choice, PickRequest};
 use super::tally::{Cause, TIMED};
@@ -106,7 +106,7 @@ impl std::fmt::Debug for Balancer {
 struct Inner {
     plugin: Arc<Plugin>,
     config: String,
-    limits: Limits,
+    limits: PickLimits,
     table: Arc<[Arc<Endpoint>]>,
     slot: Slot,
     observer: Option<Arc<dyn PickObserver>>,

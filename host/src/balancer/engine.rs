@@ -13,7 +13,7 @@ use super::check::{self, LoadError};
 use super::fault::Fault;
 use super::imports::{self, Guest};
 use super::instance::Instance;
-use super::limits::Limits;
+use super::limits::PickLimits;
 use super::plugin::{Plugin, Prepared};
 use crate::component::{
     Compiled, ComponentError, ComponentHost, HostSettings, Journal, Journals, Origin, Schema,
@@ -51,7 +51,7 @@ pub struct Settings {
 pub struct Engine {
     pub(super) components: Arc<ComponentHost>,
     linker: Linker<Guest>,
-    limits: Limits,
+    limits: PickLimits,
     journals: Journals,
 }
 
@@ -95,7 +95,7 @@ impl Engine {
         Ok(Arc::new(Self {
             components,
             linker,
-            limits: Limits {
+            limits: PickLimits {
                 pick_timeout: settings.pick_timeout,
                 pick_cost: settings.pick_cost,
                 memory: settings.memory,
@@ -106,12 +106,12 @@ impl Engine {
     }
 
     /// The bounds of an instance whose upstream asks for no others.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> PickLimits {
         self.limits
     }
 
     /// The bounds of an instance whose upstream asks for these.
-    pub fn limits_for(&self, asked: &BalancerLimits) -> Limits {
+    pub fn limits_for(&self, asked: &BalancerLimits) -> PickLimits {
         self.limits.tightened(asked)
     }
 

@@ -10,7 +10,7 @@ use super::check::LoadError;
 use super::columns::Interests;
 use super::fault::Fault;
 use super::imports::{Guest, LoadAnswers, LoadView};
-use super::limits::Limits;
+use super::limits::PickLimits;
 use super::plugin::{Exports, Plugin, Prepared};
 use crate::component::{ComponentHost, GuestFault, Output, Sandbox};
 use crate::endpoint::Endpoint;
@@ -22,7 +22,7 @@ pub(super) struct InstanceSpec<'a> {
     /// Whose requests it is to place.
     pub(super) upstream: &'a str,
     pub(super) config: &'a str,
-    pub(super) limits: Limits,
+    pub(super) limits: PickLimits,
     /// Whether what it is answered is kept for [`Instance::recorded_answers`].
     pub(super) record: bool,
 }
@@ -84,7 +84,7 @@ impl Instance {
     /// What the plugin says of them, or how it fails.
     pub(super) fn configure(
         host: &ComponentHost,
-        limits: Limits,
+        limits: PickLimits,
         plugin: &Plugin,
         config: &str,
     ) -> Result<(), Fault> {
@@ -103,7 +103,7 @@ impl Instance {
     /// Asks a component what it is, in an instance that is then thrown away.
     pub(super) fn describe(
         host: &ComponentHost,
-        limits: Limits,
+        limits: PickLimits,
         prepared: &Prepared,
         digest: &str,
     ) -> Result<Description, LoadError> {
@@ -129,7 +129,7 @@ impl Instance {
         host: &ComponentHost,
         prepared: &Prepared,
         guest: Guest,
-        limits: Limits,
+        limits: PickLimits,
     ) -> Result<Self, Fault> {
         let (sandbox, exports) = Sandbox::new(host, guest, limits.pick_timeout, |store| {
             prepared.instantiate(store)

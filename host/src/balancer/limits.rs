@@ -10,7 +10,7 @@ pub(super) const SHARE_PER_MILLE: u32 = 5;
 
 /// Bounds of one upstream's instance: those of the gateway, or tighter ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct PickLimits {
     /// Longest CPU time of a pick. `configure`, `save` and the like may take ten times as long.
     pub pick_timeout: Duration,
     /// CPU time that a pick may always take. What picks take beyond it is bounded over time.
@@ -21,7 +21,7 @@ pub struct Limits {
     pub state: usize,
 }
 
-impl Limits {
+impl PickLimits {
     /// What an upstream asks for. No more than the gateway has, whatever is stored: its settings may have
     /// changed since.
     pub(super) fn tightened(self, asked: &BalancerLimits) -> Self {

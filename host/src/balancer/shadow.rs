@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::choose::{Balancer, Faults, PickObserver};
 use super::engine::Engine;
-use super::limits::Limits;
+use super::limits::PickLimits;
 use super::plugin::Plugin;
 use super::request::{Choice, PickRequest};
 use crate::clock::thread_cpu_time;
@@ -127,7 +127,7 @@ pub struct ShadowSettings {
     /// Its settings.
     pub config: String,
     /// What it may take.
-    pub limits: Limits,
+    pub limits: PickLimits,
     /// Name of the balancer.
     pub name: String,
     /// How many of the picks are compared, 0 to 100.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::{Balancer, By, Choice, Inner, PickRequest};
 use crate::balancer::canary::{Canary, Placed, Side};
 use crate::balancer::columns::Observed;
-use crate::balancer::limits::Limits;
+use crate::balancer::limits::PickLimits;
 use crate::endpoint::Endpoint;
 
 /// The other version at this upstream.
@@ -30,7 +30,7 @@ impl Balancer {
     /// Lets a canary take its share from the next pick on, with these settings and limits, or none. One
     /// that is there already goes on. A new one begins with what the first hands over, if it takes that; a
     /// recording ends, since it would tell of a part of the requests.
-    pub fn set_canary(&self, wanted: Option<(Arc<Canary>, String, Limits)>) {
+    pub fn set_canary(&self, wanted: Option<(Arc<Canary>, String, PickLimits)>) {
         let Some((canary, config, limits)) = wanted else {
             self.end_canary();
             return;
@@ -75,7 +75,7 @@ impl Balancer {
         &self,
         canary: Arc<Canary>,
         config: String,
-        limits: Limits,
+        limits: PickLimits,
         table: &Arc<[Arc<Endpoint>]>,
     ) -> CanaryBalancer {
         let plugin = Arc::clone(&canary.plugin);

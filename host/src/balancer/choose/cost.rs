@@ -177,7 +177,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::balancer::Limits;
+    use crate::balancer::PickLimits;
     use crate::balancer::tests::{endpoints, guests::guest, patient_engine, picks};
 
     const COST: Duration = Duration::from_micros(100);
@@ -263,7 +263,7 @@ mod tests {
         ] {
             let plugin = Arc::clone(&plugin);
             let balancer = Balancer::new(Arc::clone(&engine), "u", plugin, config.into());
-            balancer.set_limits(Limits {
+            balancer.set_limits(PickLimits {
                 pick_cost: COST,
                 ..engine.limits()
             });
@@ -291,7 +291,7 @@ mod tests {
         let config = r#"{"steps": 10000}"#;
         let balancer = Balancer::new(Arc::clone(&engine), "u", plugin, config.into());
         balancer.set_endpoints(endpoints(&[1, 1]));
-        let limits = Limits {
+        let limits = PickLimits {
             pick_cost: Duration::from_nanos(10),
             ..engine.limits()
         };

@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(picks(&balancer, 1), [0]);
         // With other limits it gets another trial.
         let limits = engine.limits();
-        balancer.set_limits(crate::balancer::Limits { state: 0, ..limits });
+        balancer.set_limits(crate::balancer::PickLimits { state: 0, ..limits });
         assert!(!balancer.in_quarantine());
     }
 }

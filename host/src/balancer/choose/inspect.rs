@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Balancer, Choice, PickObserver, PickRequest, Slot, Unavailable, untried};
-use crate::balancer::limits::Limits;
+use crate::balancer::limits::PickLimits;
 use crate::balancer::plugin::Plugin;
 use crate::endpoint::Endpoint;
 
@@ -29,7 +29,7 @@ impl Balancer {
     }
 
     /// What its plugin may take.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> PickLimits {
         self.inner.lock().limits
     }
 

@@ -11,7 +11,7 @@ use super::{Balancer, Budget, Counters, Handover, Inner, Slot, in_micros};
 use crate::balancer::columns::Interests;
 use crate::balancer::fault::Fault;
 use crate::balancer::instance::{Instance, InstanceSpec};
-use crate::balancer::limits::Limits;
+use crate::balancer::limits::PickLimits;
 use crate::balancer::plugin::Plugin;
 use crate::balancer::tally::TIMED;
 use crate::component::GuestFault;
@@ -23,7 +23,7 @@ const SLOW: &str = "an earlier hand-over took too long, perhaps for another upst
 struct Successor {
     plugin: Arc<Plugin>,
     config: String,
-    limits: Limits,
+    limits: PickLimits,
 }
 
 impl Balancer {
@@ -39,7 +39,7 @@ impl Balancer {
     }
 
     /// Bounds the plugin otherwise, from the next pick on.
-    pub fn set_limits(&self, limits: Limits) {
+    pub fn set_limits(&self, limits: PickLimits) {
         let (plugin, config) = {
             let inner = self.inner.lock();
             (Arc::clone(&inner.plugin), inner.config.clone())

@@ -3,7 +3,7 @@
 use super::*;
 use crate::entity::upstream::BalancerLimits;
 
-fn heavy(engine: &Arc<Engine>, config: &str, limits: Limits) -> Counters {
+fn heavy(engine: &Arc<Engine>, config: &str, limits: PickLimits) -> Counters {
     let plugin = engine.load_trusted(&guest("heavy")).unwrap();
     let balancer = Balancer::new(Arc::clone(engine), "u", plugin, config.into());
     balancer.set_limits(limits);
@@ -19,7 +19,7 @@ fn time_is_bounded_for_each_upstream() {
     let config = r#"{"steps": 1000000000}"#;
     let counters = heavy(&engine, config, engine.limits());
     assert_eq!((counters.faults.deadline, counters.host_choices), (0, 0));
-    let limits = Limits {
+    let limits = PickLimits {
         pick_timeout: Duration::from_millis(1),
         ..engine.limits()
     };
@@ -33,7 +33,7 @@ fn memory_is_bounded_for_each_upstream() {
     let config = r#"{"bytes": 4000000}"#;
     let counters = heavy(&engine, config, engine.limits());
     assert_eq!((counters.faults.memory, counters.host_choices), (0, 0));
-    let limits = Limits {
+    let limits = PickLimits {
         memory: 2 << 20,
         ..engine.limits()
     };

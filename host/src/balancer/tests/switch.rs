@@ -46,7 +46,7 @@ fn new_limits_keep_the_state_too() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "counts", &[1, 1, 1]);
     picks(&balancer, 1);
-    let limits = Limits {
+    let limits = PickLimits {
         memory: 2 << 20,
         ..engine.limits()
     };
@@ -153,7 +153,7 @@ fn a_state_is_bounded_for_each_upstream() {
     let all = engine.limits();
     for (state, handed_over) in [(all.state, Some(100 << 10)), (64 << 10, None), (0, Some(0))] {
         let balancer = balancer(&engine, "hands-over-badly", &[1, 1]);
-        balancer.set_limits(Limits { state, ..all });
+        balancer.set_limits(PickLimits { state, ..all });
         next(
             &engine,
             &balancer,
