@@ -492,15 +492,15 @@ impl Upstream {
         };
         let well = report == Report::Success;
         let trial = in_flight.is_trial() && live.health.awaits_trial();
-        let mut limits = judge.limits;
+        let mut thresholds = judge.thresholds;
         let source = if trial && well {
             // Kong's default of 0 has no request bring an address back, which is what a trial is for.
-            limits.successes = limits.successes.max(1);
+            thresholds.successes = thresholds.successes.max(1);
             Source::Recovery
         } else {
             Source::Passive
         };
-        let changed = live.health.report(source, report, &limits, detail);
+        let changed = live.health.report(source, report, &thresholds, detail);
         let available = live.health.is_available();
         if changed {
             self.shared.members.refresh();

@@ -42,7 +42,7 @@ pub enum Source {
 
 /// How many reports of a kind it takes to change the state; with 0 the kind is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Limits {
+pub(crate) struct Thresholds {
     pub(crate) successes: u32,
     pub(crate) http_failures: u32,
     pub(crate) tcp_failures: u32,
@@ -127,12 +127,12 @@ impl Health {
         &self,
         source: Source,
         report: Report,
-        limits: &Limits,
+        thresholds: &Thresholds,
         detail: impl FnOnce() -> String,
     ) -> bool {
         if report == Report::Success
             && source == Source::Passive
-            && (limits.successes == 0 || self.spotless.load(Ordering::Relaxed))
+            && (thresholds.successes == 0 || self.spotless.load(Ordering::Relaxed))
         {
             return false;
         }
@@ -149,7 +149,7 @@ impl Health {
         if source == Source::Active {
             inner.last_probe = Some(event);
         }
-        let changed = inner.count(report, limits);
+        let changed = inner.count(report, thresholds);
         if changed {
             inner.note_change(source);
         }
@@ -223,15 +223,15 @@ impl Health {
 }
 
 impl Inner {
-    fn count(&mut self, report: Report, limits: &Limits) -> bool {
+    fn count(&mut self, report: Report, thresholds: &Thresholds) -> bool {
         let failing = self.http_failures + self.tcp_failures + self.timeouts > 0;
         let (counter, limit) = match report {
             Report::Success => {
-                if limits.successes == 0 || (!self.unavailable && !failing) {
+                if thresholds.successes == 0 || (!self.unavailable && !failing) {
                     return false;
                 }
                 self.successes += 1;
-                let enough = self.successes >= limits.successes;
+                let enough = self.successes >= thresholds.successes;
                 self.clear_failures();
                 let changed = enough && self.unavailable;
                 if enough {
@@ -241,9 +241,9 @@ impl Inner {
                 return changed;
             }
             Report::Ignored => return false,
-            Report::HttpFailure => (&mut self.http_failures, limits.http_failures),
-            Report::TcpFailure => (&mut self.tcp_failures, limits.tcp_failures),
-            Report::Timeout => (&mut self.timeouts, limits.timeouts),
+            Report::HttpFailure => (&mut self.http_failures, thresholds.http_failures),
+            Report::TcpFailure => (&mut self.tcp_failures, thresholds.tcp_failures),
+            Report::Timeout => (&mut self.timeouts, thresholds.timeouts),
         };
         // Kinds are not summed: each has its own limit.
         if limit == 0 {
@@ -292,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const THRESHOLDS: Thresholds = Thresholds {
         successes: 2,
         http_failures: 3,
         tcp_failures: 2,
@@ -300,7 +300,7 @@ mod tests {
     };
 
     fn tell(health: &Health, report: Report) -> bool {
-        health.report(Source::Active, report, &LIMITS, String::new)
+        health.report(Source::Active, report, &THRESHOLDS, String::new)
     }
 
     #[test]
@@ -319,7 +319,7 @@ mod tests {
         let health = Health::default();
         let refused = || "cannot connect: Connection refused (os error 111)".to_owned();
         for _ in 0..2 {
-            health.report(Source::Passive, Report::TcpFailure, &LIMITS, refused);
+            health.report(Source::Passive, Report::TcpFailure, &THRESHOLDS, refused);
         }
         let verdict = health.verdict();
         assert_eq!(verdict, "target marked unhealthy (connection refused × 2)");
@@ -405,19 +405,19 @@ mod tests {
         #[test]
         fn the_state_follows_from_the_reports(
             reports in prop::collection::vec(0_u8..4, 0..200),
-            limits in (0_u32..4, 0_u32..4, 0_u32..4, 0_u32..4),
+            thresholds in (0_u32..4, 0_u32..4, 0_u32..4, 0_u32..4),
         ) {
-            let limits = Limits {
-                successes: limits.0, http_failures: limits.1, tcp_failures: limits.2, timeouts: limits.3,
+            let thresholds = Thresholds {
+                successes: thresholds.0, http_failures: thresholds.1, tcp_failures: thresholds.2, timeouts: thresholds.3,
             };
             let health = Health::default();
             let (mut available, mut successes, mut failures) = (true, 0, [0_u32; 3]);
             for report in reports {
                 let (kind, limit) = match report {
-                    0 => (Report::Success, limits.successes),
-                    1 => (Report::HttpFailure, limits.http_failures),
-                    2 => (Report::TcpFailure, limits.tcp_failures),
-                    _ => (Report::Timeout, limits.timeouts),
+                    0 => (Report::Success, thresholds.successes),
+                    1 => (Report::HttpFailure, thresholds.http_failures),
+                    2 => (Report::TcpFailure, thresholds.tcp_failures),
+                    _ => (Report::Timeout, thresholds.timeouts),
                 };
                 let before = available;
                 match (report, limit) {
@@ -436,7 +436,7 @@ mod tests {
                     }
                 }
                 let source = if report % 2 == 0 { Source::Passive } else { Source::Active };
-                let changed = health.report(source, kind, &limits, String::new);
+                let changed = health.report(source, kind, &thresholds, String::new);
                 prop_assert_eq!(changed, before != available);
                 prop_assert_eq!(health.is_available(), available);
             }

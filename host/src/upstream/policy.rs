@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 use super::affinity::AffinityPolicy;
 use super::session::SessionKey;
 use crate::authority::Authority;
-use crate::endpoint::health::{Limits, Report};
+use crate::endpoint::health::{Report, Thresholds};
 use crate::entity::upstream as entity;
 use crate::tls::{self, Authorities, Trust};
 
@@ -38,7 +38,7 @@ impl Statuses {
 pub(super) struct Judge {
     healthy: Statuses,
     unhealthy: Statuses,
-    pub(super) limits: Limits,
+    pub(super) thresholds: Thresholds,
 }
 
 impl Judge {
@@ -47,7 +47,7 @@ impl Judge {
         Self {
             healthy: of(&healthy.http_statuses),
             unhealthy: of(&unhealthy.http_statuses),
-            limits: Limits {
+            thresholds: Thresholds {
                 successes: healthy.successes,
                 http_failures: unhealthy.http_failures,
                 tcp_failures: unhealthy.tcp_failures,

@@ -242,13 +242,13 @@ impl Job {
 
     fn note(&self, answer: &Result<Answer, Error>) {
         let report = self.judge(answer);
-        let limits = &self.active.judge.limits;
+        let thresholds = &self.active.judge.thresholds;
         let said = || match answer {
             Ok(answer) => answer.to_string(),
             Err(error) => error.to_string(),
         };
         let health = &self.live.health;
-        if !health.report(Source::Active, report, limits, said) {
+        if !health.report(Source::Active, report, thresholds, said) {
             return;
         }
         let Some(members) = self.members.upgrade() else {
