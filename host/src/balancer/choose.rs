@@ -56,7 +56,7 @@ pub(super) trait PickObserver: Send + Sync {
     /// Takes note of a pick of the plugin, before the request counts at the endpoint. Returns the thread that is to be
     /// unparked for it, which is to happen without the lock: whoever wakes a thread may have to make room for it.
     fn note(
-        self: Arc<Self>,
+        &self,
         request: PickRequest<'_>,
         tried: &[u64],
         table: &[Arc<Endpoint>],
@@ -296,7 +296,7 @@ impl Balancer {
         // Before the request counts at the endpoint.
         let observer = inner.observer.as_ref().filter(|_| answer.is_ok());
         let observing = observer
-            .and_then(|observer| Arc::clone(observer).note(request, tried, &inner.table, chosen));
+            .and_then(|observer| observer.note(request, tried, &inner.table, chosen));
         let choice = match chosen {
             Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]), by)),
             None if answer.is_ok() => {

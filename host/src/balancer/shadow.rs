@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, SystemTime};
 
@@ -136,6 +136,8 @@ pub struct ShadowSettings {
 
 /// A balancer that decides beside another one, with what came of it.
 pub struct Shadow {
+    /// Itself, to be handed to the thread that compares.
+    own: Weak<Self>,
     settings: ShadowSettings,
     /// Digest and settings of the balancer that it is beside.
     beside: (String, String),
@@ -187,7 +189,8 @@ impl Shadow {
             settings.config.clone(),
         );
         balancer.set_limits(settings.limits);
-        Some(Arc::new(Self {
+        Some(Arc::new_cyclic(|own| Self {
+            own: own.clone(),
             balancer,
             beside: (plugin.digest.clone(), config),
             sampled: (settings.sample_percent.clamp(0.0, 100.0) / 100.0 * 2_f64.powi(32)) as u64,
@@ -353,7 +356,7 @@ impl PickObserver for Shadow {
     }
 
     fn note(
-        self: Arc<Self>,
+        &self,
         request: PickRequest<'_>,
         tried: &[u64],
         table: &[Arc<Endpoint>],
@@ -369,7 +372,7 @@ impl PickObserver for Shadow {
             tried: tried.into(),
             first: chosen.map(|position| (position, table[position].in_flight())),
             table: self.newest.load(Ordering::Relaxed),
-            shadow: Arc::clone(&self),
+            shadow: self.own.upgrade()?,
         };
         if self.queue.picks.try_send(pick).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
