@@ -1,5 +1,5 @@
-//! The modules of the gateway use each other in one direction: from the layers of ARCHITECTURE.md down, and in no circle
-//! among the children of one module.
+//! The modules of the gateway use each other in one direction: from the layers of ARCHITECTURE.md
+//! down, and in no circle among the children of one module.
 
 mod scan;
 
@@ -19,8 +19,8 @@ fn host() -> Graph {
     scan::graph(&folder, "pointsman")
 }
 
-/// The layer of each top-level module, the lowest being 0: the table under `## Layers` of ARCHITECTURE.md, whose
-/// first row is the highest.
+/// The layer of each top-level module, the lowest being 0: the table under `## Layers` of
+/// ARCHITECTURE.md, whose first row is the highest.
 fn layers(map: &str) -> BTreeMap<String, usize> {
     let section = map.split("\n## Layers\n").nth(1).unwrap_or_default();
     let section = section.split("\n## ").next().unwrap_or_default();

@@ -1,8 +1,9 @@
 //! Loads balancers, and asks them.
 //!
-//! - [`Engine`] is the component host for balancers: it loads them, and gives them what they may import.
-//! - [`Plugin`] is a component that was checked: compiled, linked, described. Any number of upstreams
-//!   share it.
+//! - [`Engine`] is the component host for balancers: it loads them, and gives them what they may
+//!   import.
+//! - [`Plugin`] is a component that was checked: compiled, linked, described. Any number of
+//!   upstreams share it.
 //! - [`Balancer`] belongs to one upstream: its endpoint table and the instance that was told of it,
 //!   behind one lock that is held for a fraction of a microsecond.
 //!

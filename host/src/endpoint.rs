@@ -1,5 +1,5 @@
-//! One address that requests can be sent to, with its live numbers: what is in flight there, how long it takes,
-//! what it says of its load, whether it is well.
+//! One address that requests can be sent to, with its live numbers: what is in flight there, how
+//! long it takes, what it says of its load, whether it is well.
 //!
 //! They belong to the address, and not to the upstream or the balancer that looks at them.
 
@@ -35,8 +35,8 @@ use permits::ConnectionPermits;
 
 /// One address that requests can be sent to, shared by all workers.
 ///
-/// Its weight and place are fixed; a change makes a new endpoint that shares the live numbers of the
-/// one before, so requests in flight are counted through every change of a table.
+/// Its weight and place are fixed; a change makes a new endpoint that shares the live numbers of
+/// the one before, so requests in flight are counted through every change of a table.
 #[derive(Debug)]
 pub struct Endpoint {
     /// See [`Endpoint::id_of`].
@@ -60,8 +60,8 @@ pub struct Endpoint {
 /// No number is pinned.
 const UNPINNED: u32 = u32::MAX;
 
-/// What changes with requests and checks. A cache line of its own: two endpoints that are busy on two
-/// cores must not slow each other.
+/// What changes with requests and checks. A cache line of its own: two endpoints that are busy on
+/// two cores must not slow each other.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct Live {
@@ -171,8 +171,8 @@ impl Live {
         }
     }
 
-    /// Has changes noted from now on. They are in one order with the changes (`SeqCst`): one that is not
-    /// noted is in [`Live::settled`] afterwards.
+    /// Has changes noted from now on. They are in one order with the changes (`SeqCst`): one that
+    /// is not noted is in [`Live::settled`] afterwards.
     fn watch(&self, board: &Arc<Board>, position: u32) {
         let mut watchers = self.watchers.write();
         watchers.push((Arc::clone(board), position));
@@ -313,8 +313,9 @@ impl Endpoint {
         self.live.in_flight()
     }
 
-    /// Counts that its balancer has picked it. Who calls holds that balancer's lock, so nothing is added
-    /// at the same time; a pick that did not wait for the lock may take one with it, as may one of a canary.
+    /// Counts that its balancer has picked it. Who calls holds that balancer's lock, so nothing is
+    /// added at the same time; a pick that did not wait for the lock may take one with it, as may
+    /// one of a canary.
     pub(crate) fn count_pick(&self) {
         let picks = &self.live.picks;
         picks.store(picks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -326,23 +327,23 @@ impl Endpoint {
         self.live.latency.at(now)
     }
 
-    /// Microseconds until the endpoint answers a request that finds it with as many in flight as it has
-    /// now, as of `now`; 0 while nothing is known.
+    /// Microseconds until the endpoint answers a request that finds it with as many in flight as it
+    /// has now, as of `now`; 0 while nothing is known.
     pub fn latency_at_load(&self, now: u64) -> u32 {
         let known = self.live.at_load.at(now, self.in_flight());
         known.unwrap_or_else(|| self.latency(now))
     }
 
-    /// Takes note of an answer at `now` that took so many microseconds, to a request that was sent when
-    /// `ahead` others were in flight.
+    /// Takes note of an answer at `now` that took so many microseconds, to a request that was sent
+    /// when `ahead` others were in flight.
     pub fn observe_latency(&self, now: u64, latency: u64, ahead: u32) {
         let latency = u32::try_from(latency).unwrap_or(u32::MAX);
         self.live.latency.observe(now, latency);
         self.live.at_load.observe(now, latency, ahead);
     }
 
-    /// What the endpoint said last of its own load, as of `now`; all 0 where it has said nothing for 10
-    /// seconds.
+    /// What the endpoint said last of its own load, as of `now`; all 0 where it has said nothing
+    /// for 10 seconds.
     pub fn reported(&self, now: u64) -> LoadReport {
         self.live.reported.at(now)
     }
@@ -371,8 +372,8 @@ impl Endpoint {
             .unwrap_or(general.max_connections)
     }
 
-    /// Requests that it may have, each of which takes a connection, where its upstream has these limits; with 0
-    /// any number.
+    /// Requests that it may have, each of which takes a connection, where its upstream has these
+    /// limits; with 0 any number.
     pub(crate) fn max_requests(&self, general: &upstream::CircuitBreakers) -> u32 {
         let requests = self.limits.max_requests.unwrap_or(general.max_requests);
         match (requests, self.max_connections(general)) {
@@ -381,19 +382,20 @@ impl Endpoint {
         }
     }
 
-    /// Whether an idle connection is to be closed for a request that waits; who is told so has to do it.
+    /// Whether an idle connection is to be closed for a request that waits; who is told so has to
+    /// do it.
     pub fn takes_a_connection(&self) -> bool {
         self.live.permits.takes_one()
     }
 
-    /// Counts a connection that is about to be opened, once there are fewer than `limit`; with 0 there is
-    /// no limit. `reclaim` is called while it waits, to have idle ones closed.
+    /// Counts a connection that is about to be opened, once there are fewer than `limit`; with 0
+    /// there is no limit. `reclaim` is called while it waits, to have idle ones closed.
     pub fn permit(&self, limit: u32, reclaim: impl Fn()) -> impl Future<Output = ConnectionPermit> {
         ConnectionPermit::take(Arc::clone(&self.live), limit, reclaim)
     }
 
-    /// A number that is this endpoint's as long as it is held, and that of no other one, of whatever
-    /// upstream.
+    /// A number that is this endpoint's as long as it is held, and that of no other one, of
+    /// whatever upstream.
     pub fn identity(&self) -> usize {
         Arc::as_ptr(&self.live).addr()
     }
@@ -413,8 +415,8 @@ impl Endpoint {
 pub(crate) struct Places {
     /// To the request that has waited for the longest.
     pub(crate) first: Notify,
-    /// To all that have been tried somewhere: the place may be at an endpoint that they do not go back
-    /// to, and then another one's.
+    /// To all that have been tried somewhere: the place may be at an endpoint that they do not go
+    /// back to, and then another one's.
     pub(crate) again: Notify,
 }
 

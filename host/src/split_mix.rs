@@ -1,5 +1,5 @@
-//! Random bits that are the same each time, for who has to be repeatable. Source: SplitMix64 (Steele, Lea, Flood
-//! 2014).
+//! Random bits that are the same each time, for who has to be repeatable. Source: SplitMix64
+//! (Steele, Lea, Flood 2014).
 
 /// What the state grows by for each number.
 pub(crate) const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -11,7 +11,8 @@ pub(crate) fn finish(state: u64) -> u64 {
     z ^ z >> 31
 }
 
-/// Some bits of a number, 32 of them, that have nothing to do with those that are drawn from it otherwise.
+/// Some bits of a number, 32 of them, that have nothing to do with those that are drawn from it
+/// otherwise.
 pub(crate) fn mixed(number: u64) -> u64 {
     finish(number) >> 32
 }

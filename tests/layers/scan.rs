@@ -1,5 +1,5 @@
-//! What the files of a crate name: a scanner of Rust that knows `use` lines and paths from `crate`, `self` or `super`,
-//! and leaves tests out.
+//! What the files of a crate name: a scanner of Rust that knows `use` lines and paths from `crate`,
+//! `self` or `super`, and leaves tests out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -42,8 +42,8 @@ struct Scan {
     tests: Vec<Module>,
 }
 
-/// Scans all files below a folder that has the `lib.rs` of a crate. `main.rs` beside it is a module that calls the
-/// root by the name `krate`.
+/// Scans all files below a folder that has the `lib.rs` of a crate. `main.rs` beside it is a module
+/// that calls the root by the name `krate`.
 pub(super) fn graph(folder: &Path, krate: &str) -> Graph {
     let mut files = Vec::new();
     collect(folder, &mut files);
@@ -146,8 +146,8 @@ fn absolute(named: &Named, modules: &BTreeSet<Module>) -> Option<Vec<String>> {
     Some(start)
 }
 
-/// The module that a path leads to, named in `from`. What a module above `from` only imports is not its own: the
-/// path goes on to where it comes from.
+/// The module that a path leads to, named in `from`. What a module above `from` only imports is not
+/// its own: the path goes on to where it comes from.
 fn target(
     mut path: Vec<String>,
     from: &Module,
@@ -311,7 +311,8 @@ fn matching(tokens: &[(String, usize)], open: usize) -> usize {
     tokens.len()
 }
 
-/// The leaves of a `use` tree that begins at a place, each with the name that it gets, and the place behind it.
+/// The leaves of a `use` tree that begins at a place, each with the name that it gets, and the
+/// place behind it.
 fn tree(tokens: &[(String, usize)], start: usize) -> (Vec<(Vec<String>, Option<String>)>, usize) {
     let text = |at: usize| tokens.get(at).map_or("", |(text, _)| text.as_str());
     let mut path: Vec<String> = Vec::new();

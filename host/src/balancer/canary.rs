@@ -1,9 +1,9 @@
 //! A version that takes a share of the picks before it is made active, and goes back by itself.
 //!
-//! A [`Canary`] is one for all upstreams that follow its balancer. It says whose a request is, gathers what
-//! comes of the requests of both sides, and judges with each one that it has placed itself. Once a bound is
-//! broken no request is the canary's any longer, on whatever thread; to write that down is left to who
-//! awaits its [`Canary::verdict`].
+//! A [`Canary`] is one for all upstreams that follow its balancer. It says whose a request is,
+//! gathers what comes of the requests of both sides, and judges with each one that it has placed
+//! itself. Once a bound is broken no request is the canary's any longer, on whatever thread; to
+//! write that down is left to who awaits its [`Canary::verdict`].
 
 mod evidence;
 
@@ -117,8 +117,8 @@ impl Canary {
         }
     }
 
-    /// Whose a request is: that of its affinity where it has one, so that a client stays on one side;
-    /// drawn at random otherwise. None once the canary has returned.
+    /// Whose a request is: that of its affinity where it has one, so that a client stays on one
+    /// side; drawn at random otherwise. None once the canary has returned.
     pub(super) fn side_of(&self, request: &PickRequest<'_>) -> Option<Side> {
         if self.returned.load(Ordering::Relaxed) {
             return None;
@@ -221,8 +221,8 @@ impl Canary {
     }
 }
 
-/// The same on every gateway, so that a client is on one side whichever it comes to; and for every share of a
-/// version, so that a greater one takes clients in and lets none go.
+/// The same on every gateway, so that a client is on one side whichever it comes to; and for every
+/// share of a version, so that a greater one takes clients in and lets none go.
 fn seed_of(digest: &str) -> u64 {
     let digits = digest.get(..16).unwrap_or_default();
     u64::from_str_radix(digits, 16).unwrap_or_default()

@@ -38,23 +38,25 @@ pub use record::Recording;
 /// A plugin that behaved this long is forgiven its earlier faults.
 const PROBATION: Duration = Duration::from_secs(60);
 
-/// First and longest quarantine before a faulty instance is replaced; each fault doubles it. The very
-/// first replacement is at once.
+/// First and longest quarantine before a faulty instance is replaced; each fault doubles it. The
+/// very first replacement is at once.
 const FIRST_QUARANTINE: Duration = Duration::from_millis(100);
 const LONGEST_QUARANTINE: Duration = Duration::from_secs(30);
 
-/// The first quarantine is at least this many times as long as a pick may take, if picks took too long or too much
-/// memory, which takes long as well: the worker that waited for them had requests of other upstreams to serve.
+/// The first quarantine is at least this many times as long as a pick may take, if picks took too
+/// long or too much memory, which takes long as well: the worker that waited for them had requests
+/// of other upstreams to serve.
 const QUARANTINE_FACTOR: u32 = 1000;
 
-/// Is told of what a balancer chooses, and of the tables that it chooses from, in their order. Whoever calls
-/// holds the balancer's lock, so nothing here may wait.
+/// Is told of what a balancer chooses, and of the tables that it chooses from, in their order.
+/// Whoever calls holds the balancer's lock, so nothing here may wait.
 pub(super) trait PickObserver: Send + Sync {
     /// Takes note of the table of the next picks.
     fn set_endpoints(&self, table: &Arc<[Arc<Endpoint>]>);
 
-    /// Takes note of a pick of the plugin, before the request counts at the endpoint. Returns the thread that is to be
-    /// unparked for it, which is to happen without the lock: whoever wakes a thread may have to make room for it.
+    /// Takes note of a pick of the plugin, before the request counts at the endpoint. Returns the
+    /// thread that is to be unparked for it, which is to happen without the lock: whoever wakes a
+    /// thread may have to make room for it.
     fn note(
         &self,
         request: PickRequest<'_>,
@@ -73,8 +75,8 @@ pub struct Balancer {
     table: RwLock<Arc<[Arc<Endpoint>]>>,
     /// Picks that did not wait any longer.
     busy: AtomicU64,
-    /// Until when there is no instance, on the clock of requests, and picks that did not ask for the lock because of
-    /// that: a worker that lets the host choose keeps no other one waiting.
+    /// Until when there is no instance, on the clock of requests, and picks that did not ask for
+    /// the lock because of that: a worker that lets the host choose keeps no other one waiting.
     quarantined_until: AtomicU64,
     quarantine_picks: AtomicU64,
     /// Set while the lock is held for longer than a pick may wait: who comes next does not wait at
@@ -102,7 +104,8 @@ impl std::fmt::Debug for Balancer {
     }
 }
 
-/// What the lock guards: a position is only ever read against the table that the instance was told of.
+/// What the lock guards: a position is only ever read against the table that the instance was told
+/// of.
 struct Inner {
     plugin: Arc<Plugin>,
     config: String,
@@ -182,7 +185,8 @@ impl Balancer {
             || self.canary_wants(observed)
     }
 
-    /// Whether the start of a request's body has to be there before the plugin, or a canary of it, is asked.
+    /// Whether the start of a request's body has to be there before the plugin, or a canary of it,
+    /// is asked.
     pub fn reads_bodies(&self) -> bool {
         self.reads_bodies.load(Ordering::Relaxed) || self.canary_reads_bodies()
     }
@@ -221,8 +225,8 @@ impl Balancer {
     }
 
     /// Chooses an endpoint. One whose id is in `tried` is chosen only if no other is left, whatever
-    /// the plugin says. `claim` is called with it before the next pick is asked for, so that what it counts
-    /// is known to that.
+    /// the plugin says. `claim` is called with it before the next pick is asked for, so that what
+    /// it counts is known to that.
     pub fn pick<T>(
         &self,
         request: PickRequest<'_>,
@@ -295,8 +299,8 @@ impl Balancer {
         }
         // Before the request counts at the endpoint.
         let observer = inner.observer.as_ref().filter(|_| answer.is_ok());
-        let observing = observer
-            .and_then(|observer| observer.note(request, tried, &inner.table, chosen));
+        let observing =
+            observer.and_then(|observer| observer.note(request, tried, &inner.table, chosen));
         let choice = match chosen {
             Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]), by)),
             None if answer.is_ok() => {

@@ -27,8 +27,8 @@ const FUEL: u64 = 500_000_000;
 /// Bounds of the component host for balancers.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Longest CPU time of a pick. A guest is stopped between one and two times later; `configure` and
-    /// the like may take ten times as long.
+    /// Longest CPU time of a pick. A guest is stopped between one and two times later; `configure`
+    /// and the like may take ten times as long.
     pub pick_timeout: Duration,
     /// CPU time that a pick may always take. What picks take beyond it is bounded over time.
     pub pick_cost: Duration,
@@ -42,8 +42,8 @@ pub struct Settings {
     pub compile_timeout: Duration,
     /// Folder for compiled components; none to keep them nowhere.
     pub cache_dir: Option<PathBuf>,
-    /// The program whose subcommands `compile-worker` and `schema-worker` do what takes any time, as a
-    /// rule this one.
+    /// The program whose subcommands `compile-worker` and `schema-worker` do what takes any time,
+    /// as a rule this one.
     pub compiler: PathBuf,
 }
 
@@ -70,9 +70,9 @@ impl Engine {
         Self::with(settings, None)
     }
 
-    /// The same where calls are bounded by the instructions that they take and not by time, so that even
-    /// one that takes too long ends at the same place each time: for replay and simulation. It costs a
-    /// little of the speed.
+    /// The same where calls are bounded by the instructions that they take and not by time, so that
+    /// even one that takes too long ends at the same place each time: for replay and simulation. It
+    /// costs a little of the speed.
     ///
     /// # Errors
     /// As for [`Engine::new`].
@@ -127,8 +127,8 @@ impl Engine {
     }
 
     /// Checks a component from outside. It is compiled in a process of its own, with bounds on time
-    /// and memory, unless it was compiled before; and so is its schema. All else that takes a while is
-    /// done on a thread that may be kept waiting.
+    /// and memory, unless it was compiled before; and so is its schema. All else that takes a while
+    /// is done on a thread that may be kept waiting.
     ///
     /// # Errors
     /// A sentence that says what to change.
@@ -136,7 +136,8 @@ impl Engine {
         self.load_from(Origin::Uploaded, component).await
     }
 
-    /// Checks a component that ships with the gateway: the bounds for those from outside do not apply.
+    /// Checks a component that ships with the gateway: the bounds for those from outside do not
+    /// apply.
     ///
     /// # Errors
     /// As for [`Engine::load`], and only if the gateway was built wrongly.
@@ -192,8 +193,8 @@ impl Engine {
         self.limits.memory
     }
 
-    /// Does something that asks an instance beside its picks, on a thread that may be kept waiting. What
-    /// is begun is done even if the future is dropped.
+    /// Does something that asks an instance beside its picks, on a thread that may be kept waiting.
+    /// What is begun is done even if the future is dropped.
     ///
     /// # Errors
     /// [`ComponentError::Internal`] if it panics.
@@ -204,8 +205,8 @@ impl Engine {
         Ok(self.components.workers().aside(work).await?)
     }
 
-    /// What does not fit of each of these settings, by field or for the whole; none where all does. What
-    /// a plugin has given as a schema is compiled and applied by a worker.
+    /// What does not fit of each of these settings, by field or for the whole; none where all does.
+    /// What a plugin has given as a schema is compiled and applied by a worker.
     ///
     /// # Errors
     /// What is wrong with the schema.

@@ -49,14 +49,15 @@ pub enum Said {
 pub struct Explained {
     /// The answers: as many as requests, unless it took too long.
     pub said: Vec<Said>,
-    /// What became of the state of the instance that serves; none if there was nothing to take over.
+    /// What became of the state of the instance that serves; none if there was nothing to take
+    /// over.
     pub handover: Option<Handover>,
 }
 
 impl Question {
-    /// Asks, in an instance that is thrown away. Where it can, that takes over what the instance that serves
-    /// has learnt, which is asked for that and for nothing else. The load that it looks at is what it is
-    /// meanwhile; no request counts for it.
+    /// Asks, in an instance that is thrown away. Where it can, that takes over what the instance
+    /// that serves has learnt, which is asked for that and for nothing else. The load that it looks
+    /// at is what it is meanwhile; no request counts for it.
     pub fn ask(self, engine: &Arc<Engine>) -> Explained {
         let start = Instant::now();
         let (balancer, handover) = self.instance(engine);

@@ -1,4 +1,5 @@
-//! What a balancer may import beside WASI: the load of endpoints, the log, and facts of the request at hand.
+//! What a balancer may import beside WASI: the load of endpoints, the log, and facts of the request
+//! at hand.
 
 use std::sync::Arc;
 

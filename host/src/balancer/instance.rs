@@ -36,8 +36,8 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// An instance that knows its settings and its table, and what another one has saved, if that is
-    /// something. What it asks for is added to `interests`.
+    /// An instance that knows its settings and its table, and what another one has saved, if that
+    /// is something. What it asks for is added to `interests`.
     pub(super) fn start(
         spec: &InstanceSpec<'_>,
         saved: &[u8],
@@ -141,8 +141,8 @@ impl Instance {
         })
     }
 
-    /// A lower bound of the CPU time of the last pick, if the clock has ticked during it. That is so for any
-    /// part of picks as likely as it is long, and no guest can know when it will be.
+    /// A lower bound of the CPU time of the last pick, if the clock has ticked during it. That is
+    /// so for any part of picks as likely as it is long, and no guest can know when it will be.
     #[inline]
     pub(super) fn take_overrun(&mut self) -> Option<Duration> {
         self.sandbox.take_overrun()

@@ -1,4 +1,5 @@
-//! What a balancer asks about requests: noted while it is recorded, and told again when that is replayed.
+//! What a balancer asks about requests: noted while it is recorded, and told again when that is
+//! replayed.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,8 +15,8 @@ const MOST: usize = 1 << 20;
 /// What a note takes beside what is in it, about, in bytes.
 const NOTE: usize = 64;
 
-/// What was asked during a pick, with the answers. What is asked twice is noted once, since the answer is
-/// the same.
+/// What was asked during a pick, with the answers. What is asked twice is noted once, since the
+/// answer is the same.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     known: BTreeMap<Asked, Option<Vec<u8>>>,
@@ -99,8 +100,8 @@ impl RequestFacts for RecordedFacts<'_> {
     }
 }
 
-/// What a trace knows of the request of a pick. What nobody asked when it was recorded is not known, and
-/// each answer to that is none.
+/// What a trace knows of the request of a pick. What nobody asked when it was recorded is not
+/// known, and each answer to that is none.
 #[derive(Debug, Clone, Copy)]
 pub struct Told<'a>(pub &'a [Fact]);
 
@@ -219,7 +220,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever asked for starts of a body is told the same again; for others, what is not known is none.
+        /// Whoever asked for starts of a body is told the same again; for others, what is not known
+        /// is none.
         #[test]
         fn a_start_is_told_as_it_was(
             body in prop::collection::vec(any::<u8>(), 0..40),

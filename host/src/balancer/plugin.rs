@@ -77,8 +77,8 @@ impl Prepared {
         self.hand_over.is_some()
     }
 
-    /// Takes note that it took too long to hand over. Whoever changes a thousand upstreams cannot wait for
-    /// it a thousand times.
+    /// Takes note that it took too long to hand over. Whoever changes a thousand upstreams cannot
+    /// wait for it a thousand times.
     pub(super) fn mark_slow(&self) {
         self.slow.store(true, Ordering::Relaxed);
     }

@@ -16,7 +16,8 @@ pub struct PickRequest<'a> {
     pub affinity: Option<u64>,
     /// 0 for the first try.
     pub attempt: u32,
-    /// What else there is to know of it, for plugins that ask; none where it is no client's request.
+    /// What else there is to know of it, for plugins that ask; none where it is no client's
+    /// request.
     pub facts: Option<&'a dyn RequestFacts>,
 }
 

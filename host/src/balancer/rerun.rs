@@ -1,4 +1,5 @@
-//! A balancer once more: the calls of a trace, and the answers that it got, for the component that made it.
+//! A balancer once more: the calls of a trace, and the answers that it got, for the component that
+//! made it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! A second balancer that decides beside the first, without effect.
 //!
-//! A pick of the first is noted while its lock is held, so that the order of picks and the table are the
-//! first's own, and handed to one thread that stands back. Nobody waits for that thread: if too much waits
-//! for it, picks are dropped. What the second balancer does wrong it does there.
+//! A pick of the first is noted while its lock is held, so that the order of picks and the table
+//! are the first's own, and handed to one thread that stands back. Nobody waits for that thread: if
+//! too much waits for it, picks are dropped. What the second balancer does wrong it does there.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,7 +25,8 @@ use crate::clock::thread_cpu_time;
 use crate::endpoint::Endpoint;
 use crate::split_mix::mixed;
 
-/// Picks that may wait to be compared, of all upstreams together: some milliseconds of a busy gateway.
+/// Picks that may wait to be compared, of all upstreams together: some milliseconds of a busy
+/// gateway.
 const QUEUE: usize = 1024;
 
 /// How much the thread stands back: as much as one can, since nobody needs what it does.
@@ -34,11 +35,12 @@ const NICE: i32 = 19;
 /// Its stack: that of a worker, for the same guests.
 const STACK: usize = 4 << 20;
 
-/// Addresses beyond those of the table whose picks are kept; names whose addresses change all the time must
-/// not fill the memory.
+/// Addresses beyond those of the table whose picks are kept; names whose addresses change all the
+/// time must not fill the memory.
 const GONE: usize = 1000;
 
-/// The thread that compares, for all shadows of the gateway. It is started when the first of them is.
+/// The thread that compares, for all shadows of the gateway. It is started when the first of them
+/// is.
 #[derive(Default)]
 pub struct ShadowThread(OnceLock<Option<Queue>>);
 
@@ -171,8 +173,8 @@ impl std::fmt::Debug for Shadow {
 }
 
 impl Shadow {
-    /// A shadow beside a balancer of an upstream that has not compared anything. None, with a word in the
-    /// log, if there is no thread for it.
+    /// A shadow beside a balancer of an upstream that has not compared anything. None, with a word
+    /// in the log, if there is no thread for it.
     pub fn new(
         thread: &ShadowThread,
         engine: &Arc<Engine>,
@@ -487,8 +489,8 @@ pub struct Report {
     pub sample_percent: f64,
     /// Since when, in seconds of Unix time.
     pub since: u64,
-    /// Picks that were to be compared: what is neither in `compared` nor in `unanswered` nor in `dropped`
-    /// still waits.
+    /// Picks that were to be compared: what is neither in `compared` nor in `unanswered` nor in
+    /// `dropped` still waits.
     pub sampled: u64,
     /// Picks that both have answered.
     pub compared: u64,

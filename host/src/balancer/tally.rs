@@ -10,8 +10,8 @@ use crate::component::GuestFault;
 /// One of so many picks is timed: a clock that was asked twice for each would cost a tenth of it.
 pub(super) const TIMED: u64 = 64;
 
-/// Upper bounds of the classes that times of picks are counted in, in nanoseconds; one more has what is
-/// beyond.
+/// Upper bounds of the classes that times of picks are counted in, in nanoseconds; one more has
+/// what is beyond.
 const BOUNDS: [u32; 13] = [
     100,
     200,

@@ -29,8 +29,8 @@ pub(super) struct Tape {
     notes: Option<Mutex<Notes>>,
 }
 
-/// The recording is over: nobody takes it away, not quickly enough, or it is as large as it may be, or would be
-/// with what the balancer asked about one request.
+/// The recording is over: nobody takes it away, not quickly enough, or it is as large as it may be,
+/// or would be with what the balancer asked about one request.
 pub(super) struct Over;
 
 impl Tape {

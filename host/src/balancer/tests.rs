@@ -36,8 +36,8 @@ fn engine_in(folder: &TempDir) -> Arc<Engine> {
     Engine::new(settings(folder)).unwrap()
 }
 
-/// A patient gateway: a busy machine must not make the host's choice look like the balancer's, and what one
-/// upstream is denied is in order on another one.
+/// A patient gateway: a busy machine must not make the host's choice look like the balancer's, and
+/// what one upstream is denied is in order on another one.
 pub(crate) fn patient_engine(folder: &TempDir) -> Arc<Engine> {
     Engine::new(Settings {
         pick_timeout: Duration::from_secs(60),
@@ -128,8 +128,8 @@ fn without_endpoints_nobody_is_asked() {
     assert_eq!(balancer.counters().instances, 0);
 }
 
-/// Each of these misbehaves sooner or later, and each pick is answered all the same: on a thread that
-/// runs tokio, as a worker does, where the stock WASI would panic.
+/// Each of these misbehaves sooner or later, and each pick is answered all the same: on a thread
+/// that runs tokio, as a worker does, where the stock WASI would panic.
 #[test]
 fn whatever_a_guest_does_there_is_an_endpoint() {
     let (_folder, engine) = engine();

@@ -1,8 +1,8 @@
 //! Compiled components on disk, so that a restart compiles nothing.
 //!
 //! A file is machine code that will run in this process: it is written by us alone, readable by us
-//! alone, named by the digest of the component and by the engine's own compatibility hash, and begins
-//! with its checksum. Anything else is not there, as far as the cache is concerned.
+//! alone, named by the digest of the component and by the engine's own compatibility hash, and
+//! begins with its checksum. Anything else is not there, as far as the cache is concerned.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,8 +18,8 @@ use wasmtime::component::Component;
 /// Bytes of the checksum in front of the machine code.
 const CHECKSUM: usize = 32;
 
-/// Most bytes that the folder holds: hundreds of components of ordinary size. Past it the oldest go, and
-/// are compiled again when they are needed.
+/// Most bytes that the folder holds: hundreds of components of ordinary size. Past it the oldest
+/// go, and are compiled again when they are needed.
 const MOST: u64 = 1 << 30;
 
 /// Age past which a file that was never finished is what a killed gateway has left.
@@ -96,7 +96,8 @@ impl Cache {
         }
     }
 
-    /// Removes what is of no component that is wanted, and what an engine with other settings has left.
+    /// Removes what is of no component that is wanted, and what an engine with other settings has
+    /// left.
     pub(super) fn sweep(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<()> {
         let ending = format!("-{}.cwasm", self.compatibility);
         for entry in fs::read_dir(&self.folder)? {
@@ -117,7 +118,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes the oldest files until no more than so many bytes are left; `newest` stays in any case.
+    /// Removes the oldest files until no more than so many bytes are left; `newest` stays in any
+    /// case.
     fn bound(&self, most: u64, newest: &Path) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -177,9 +179,9 @@ fn remove(path: &Path) -> io::Result<()> {
 /// Loads machine code that wasmtime's compiler has made in this very build.
 #[expect(unsafe_code, reason = "loading machine code is unsafe by nature")]
 pub(super) fn load(engine: &Engine, machine_code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes come from wasmtime's own compiler: either a moment ago, from this process or from
-    // our compile worker, or from a file that only this user can write and whose checksum holds. wasmtime itself
-    // refuses code of another version or for another processor.
+    // SAFETY: the bytes come from wasmtime's own compiler: either a moment ago, from this process
+    // or from our compile worker, or from a file that only this user can write and whose checksum
+    // holds. wasmtime itself refuses code of another version or for another processor.
     unsafe { Component::deserialize(engine, machine_code) }
 }
 

@@ -4,9 +4,9 @@ use thiserror::Error;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Interfaces of WASI that a component may import, without version: what std of `wasm32-wasip2` asks for whether it is
-/// used or not. Theirs are empty behind the name: no files, no arguments, a clock that stands still within a call,
-/// fixed random numbers, and output that goes to the log.
+/// Interfaces of WASI that a component may import, without version: what std of `wasm32-wasip2`
+/// asks for whether it is used or not. Theirs are empty behind the name: no files, no arguments, a
+/// clock that stands still within a call, fixed random numbers, and output that goes to the log.
 pub(crate) const WASI: &[&str] = &[
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -75,7 +75,8 @@ pub(super) fn is_component(bytes: &[u8], limit: usize) -> Result<(), ComponentEr
     }
 }
 
-/// The interfaces that a component exports, in alphabetical order: theirs in the component is its linker's.
+/// The interfaces that a component exports, in alphabetical order: theirs in the component is its
+/// linker's.
 pub(crate) fn exports(engine: &Engine, component: &Component) -> Vec<String> {
     let ty = component.component_type();
     let names = ty.exports(engine).map(|(name, _)| name.to_owned());

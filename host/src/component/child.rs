@@ -1,8 +1,8 @@
-//! Work on what a plugin brings, in a process of its own: it can be made to take any time and memory,
-//! is stopped when that is too much, and what it took is given back with its process.
+//! Work on what a plugin brings, in a process of its own: it can be made to take any time and
+//! memory, is stopped when that is too much, and what it took is given back with its process.
 //!
-//! A worker ends with its gateway, even with one that was killed: it watches the pipe that its input came
-//! by, whose other end the kernel closes then.
+//! A worker ends with its gateway, even with one that was killed: it watches the pipe that its
+//! input came by, whose other end the kernel closes then.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -20,8 +20,8 @@ const REPORT: u64 = 16 << 10;
 /// Exit code of a worker that refuses what it was given.
 const REFUSED: u8 = 3;
 
-/// The last argument of a worker whose input has its length in front, in eight bytes, and stays open for as
-/// long as the gateway is there. Without it, the input ends where it ends.
+/// The last argument of a worker whose input has its length in front, in eight bytes, and stays
+/// open for as long as the gateway is there. Without it, the input ends where it ends.
 const WATCHED: &str = "watched";
 
 /// Stack of the thread that watches the gateway, in bytes: it does nothing else.
@@ -50,7 +50,8 @@ pub(super) struct Job<'a> {
     pub(super) arguments: &'a [&'a str],
     /// Longest CPU time.
     pub(super) time: Duration,
-    /// Longest time by the clock on the wall: on a busy machine a worker may not run at all for a while.
+    /// Longest time by the clock on the wall: on a busy machine a worker may not run at all for a
+    /// while.
     pub(super) patience: Duration,
     /// Largest answer, in bytes.
     pub(super) answer: u64,
@@ -62,7 +63,8 @@ impl Job<'_> {
         self.time.as_secs().max(1)
     }
 
-    /// Runs a worker with this input. It is killed when it takes too long, or the future is dropped.
+    /// Runs a worker with this input. It is killed when it takes too long, or the future is
+    /// dropped.
     pub(super) async fn run(&self, input: &[u8]) -> Result<Vec<u8>, Failure> {
         let internal = |error: std::io::Error| Failure::Internal(error.to_string());
         let mut child = Command::new(self.program)
@@ -80,7 +82,8 @@ impl Job<'_> {
         // Open until the worker has ended.
         let mut stdin = child.stdin.take();
         let feed = async {
-            // The worker reads all of it before it does anything else; if it dies first, its exit tells.
+            // The worker reads all of it before it does anything else; if it dies first, its exit
+            // tells.
             if let Some(stdin) = &mut stdin {
                 let length = (input.len() as u64).to_le_bytes();
                 let _ = stdin.write_all(&length).await;

@@ -86,8 +86,8 @@ pub(super) async fn in_child(
 }
 
 /// The compile worker: a component on standard input, machine code on standard output. Its
-/// arguments are the CPU time that it may take, in seconds, and the [`Space`] that the code may count on: its
-/// own is no measure.
+/// arguments are the CPU time that it may take, in seconds, and the [`Space`] that the code may
+/// count on: its own is no measure.
 pub fn compile_worker() -> ExitCode {
     let mut arguments = std::env::args().skip(2);
     let seconds = arguments.next().and_then(|text| text.parse().ok());

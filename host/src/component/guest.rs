@@ -12,15 +12,16 @@ use crate::split_mix;
 /// Random bytes that a guest may ask for at once.
 const RANDOM: u64 = 4096;
 
-/// What an instance may have beside a memory of the size that is set. The README says so beside that
-/// setting.
+/// What an instance may have beside a memory of the size that is set. The README says so beside
+/// that setting.
 const MEMORIES: usize = 1;
 const TABLES: usize = 8;
 const TABLE_ELEMENTS: usize = 10_000;
 /// Core modules that a component is made of: one of Rust has about three.
 const INSTANCES: usize = 8;
 
-/// What the host keeps for an instance. `T` is what the interfaces keep that the component is given beside WASI.
+/// What the host keeps for an instance. `T` is what the interfaces keep that the component is given
+/// beside WASI.
 pub(crate) struct Guest<T> {
     context: WasiCtx,
     table: ResourceTable,

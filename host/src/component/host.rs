@@ -27,8 +27,9 @@ const SHIPPED_COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 pub(crate) struct HostSettings {
     /// Time between two looks at how long calls take.
     pub(crate) tick: Duration,
-    /// Instructions that a call may take, where these are counted and bound it instead of the time: so that even one
-    /// that takes too long ends at the same place each time. That costs a little of the speed.
+    /// Instructions that a call may take, where these are counted and bound it instead of the time:
+    /// so that even one that takes too long ends at the same place each time. That costs a little
+    /// of the speed.
     pub(crate) fuel: Option<u64>,
     /// Largest component, in bytes.
     pub(crate) upload: usize,
@@ -36,8 +37,8 @@ pub(crate) struct HostSettings {
     pub(crate) compile_timeout: Duration,
     /// Folder for compiled components; none to keep them nowhere.
     pub(crate) cache_dir: Option<PathBuf>,
-    /// The program whose subcommands `compile-worker` and `schema-worker` do what takes any time, as a
-    /// rule this one.
+    /// The program whose subcommands `compile-worker` and `schema-worker` do what takes any time,
+    /// as a rule this one.
     pub(crate) compiler: PathBuf,
 }
 
@@ -136,8 +137,9 @@ impl ComponentHost {
         }))
     }
 
-    /// Compiles a component in a process of its own, with bounds on time and memory, unless it was compiled before. What
-    /// takes a while beside that is done on a thread that may be kept waiting.
+    /// Compiles a component in a process of its own, with bounds on time and memory, unless it was
+    /// compiled before. What takes a while beside that is done on a thread that may be kept
+    /// waiting.
     ///
     /// # Errors
     /// A sentence that says what to change.
@@ -179,8 +181,8 @@ impl ComponentHost {
         self.workers.aside_to_load(load).await?
     }
 
-    /// Compiles a component that whoever runs this program brings: here and without bounds, which no gateway can
-    /// afford.
+    /// Compiles a component that whoever runs this program brings: here and without bounds, which
+    /// no gateway can afford.
     ///
     /// # Errors
     /// As for [`ComponentHost::compile`].

@@ -60,16 +60,17 @@ impl Journal {
         self.0.lock().dropped += count;
     }
 
-    /// The lines, the oldest first, and how many were dropped because there were too many at a time.
+    /// The lines, the oldest first, and how many were dropped because there were too many at a
+    /// time.
     pub fn read(&self) -> (Vec<Line>, u64) {
         let kept = self.0.lock();
         (kept.lines.iter().cloned().collect(), kept.dropped)
     }
 }
 
-/// The journals of all balancers, by the names that these are loaded under. A journal lives as long as a
-/// plugin that writes to it, so one that is replaced hands it to the next, and one that is deleted takes it
-/// along.
+/// The journals of all balancers, by the names that these are loaded under. A journal lives as long
+/// as a plugin that writes to it, so one that is replaced hands it to the next, and one that is
+/// deleted takes it along.
 #[derive(Debug, Default)]
 pub(crate) struct Journals(Mutex<HashMap<String, Weak<Journal>>>);
 

@@ -1,5 +1,5 @@
-//! What an instance says, through `log` or by printing, on its way to the log and to the journal. However
-//! much that is, it is a bounded number of lines a second.
+//! What an instance says, through `log` or by printing, on its way to the log and to the journal.
+//! However much that is, it is a bounded number of lines a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ const SPAN: Duration = Duration::from_secs(1);
 /// Bytes of a line that are taken.
 const LENGTH: usize = 1000;
 
-/// Bytes of standard error that are kept of the running call, for the case that it fails: the last ones,
-/// since they say why.
+/// Bytes of standard error that are kept of the running call, for the case that it fails: the last
+/// ones, since they say why.
 const TAIL: usize = 1024;
 
 /// What a panic of Rust begins with, behind the name of the thread.
@@ -73,8 +73,8 @@ impl Output {
         self.print(bytes);
     }
 
-    /// What the running call has written to standard error last, as one line: all that a panic says, or
-    /// the last lines. None if that is nothing.
+    /// What the running call has written to standard error last, as one line: all that a panic
+    /// says, or the last lines. None if that is nothing.
     pub(crate) fn last_words(&self) -> Option<String> {
         let tail = String::from_utf8_lossy(&self.tail);
         let said = match tail.rfind(PANICKED) {

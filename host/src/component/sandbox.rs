@@ -13,12 +13,12 @@ use crate::clock::thread_cpu_time;
 /// Calls that no request waits for may take this many times as long.
 const PATIENCE: u32 = 10;
 
-/// A call that is past its deadline by the wall clock, but has used little CPU time, is waiting for a
-/// processor. It is left alone up to this many times its deadline.
+/// A call that is past its deadline by the wall clock, but has used little CPU time, is waiting for
+/// a processor. It is left alone up to this many times its deadline.
 const STARVATION: u32 = 50;
 
-/// Memory that the host sets aside for what one call hands it, in bytes: strings of a description, or a
-/// message for the log.
+/// Memory that the host sets aside for what one call hands it, in bytes: strings of a description,
+/// or a message for the log.
 const HOSTCALL_FUEL: usize = 1 << 20;
 
 /// What wasmtime says where that is exceeded.
@@ -58,8 +58,8 @@ pub(crate) struct Sandbox<T: 'static> {
 }
 
 impl<T: 'static> Sandbox<T> {
-    /// A sandbox with what `instantiate` makes in it, which runs the guest's start code. A call may take
-    /// `timeout` of CPU time.
+    /// A sandbox with what `instantiate` makes in it, which runs the guest's start code. A call may
+    /// take `timeout` of CPU time.
     pub(crate) fn new<I>(
         host: &ComponentHost,
         guest: Guest<T>,
@@ -99,8 +99,8 @@ impl<T: 'static> Sandbox<T> {
         self.call_within(PATIENCE, call)
     }
 
-    /// The same, where the guest may hand over this many bytes and a little more. A little too much can be told in
-    /// figures then; all that is more is not copied at all.
+    /// The same, where the guest may hand over this many bytes and a little more. A little too much
+    /// can be told in figures then; all that is more is not copied at all.
     pub(crate) fn call_for_bytes<R>(
         &mut self,
         bytes: usize,
@@ -119,7 +119,8 @@ impl<T: 'static> Sandbox<T> {
         patience: u32,
         call: impl FnOnce(&mut Store<Guest<T>>) -> wasmtime::Result<R>,
     ) -> Result<R, GuestFault> {
-        // While a request waits, the next tick is looked at, whatever the call may take: see `take_overrun`.
+        // While a request waits, the next tick is looked at, whatever the call may take: see
+        // `take_overrun`.
         let first = match patience {
             1 => 1,
             more => first_look(self.ticks, more),
@@ -147,8 +148,9 @@ impl<T: 'static> Sandbox<T> {
         outcome
     }
 
-    /// A lower bound of the CPU time of the last call that a request waited for, if the clock has ticked during it.
-    /// That is so for any part of such calls as likely as it is long, and no guest can know when it will be.
+    /// A lower bound of the CPU time of the last call that a request waited for, if the clock has
+    /// ticked during it. That is so for any part of such calls as likely as it is long, and no
+    /// guest can know when it will be.
     #[inline]
     pub(crate) fn take_overrun(&mut self) -> Option<Duration> {
         self.overrun.take()
@@ -171,7 +173,8 @@ impl<T: 'static> Sandbox<T> {
     }
 }
 
-/// Ticks after which it is looked at for the first time how long a call takes. Its time counts from there.
+/// Ticks after which it is looked at for the first time how long a call takes. Its time counts from
+/// there.
 fn first_look(ticks: u64, patience: u32) -> u64 {
     let ticks = ticks.saturating_mul(u64::from(patience));
     ticks.saturating_sub(1).max(1)
@@ -194,7 +197,8 @@ fn check_deadline<T>(guest: &mut Guest<T>, timeout: Duration) -> wasmtime::Resul
     Ok(UpdateDeadline::Continue(1))
 }
 
-/// What a guest did wrong, with what it said about it: the words of a panic tell more than its trap.
+/// What a guest did wrong, with what it said about it: the words of a panic tell more than its
+/// trap.
 fn fault<T>(store: &mut Store<Guest<T>>, error: &wasmtime::Error) -> GuestFault {
     let most = store.hostcall_fuel() >> 10;
     let guest = store.data_mut();

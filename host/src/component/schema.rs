@@ -1,9 +1,9 @@
 //! The JSON Schema that a component gives for its settings, and whether settings fit it.
 //!
-//! A schema is a plugin's word, and a few hundred bytes of one can mean gigabytes: `allOf` with the same
-//! `$ref` twice, twenty times over. So its size, its depth and what it comes to with all references
-//! followed are counted before a validator sees it, and what a gateway is given is compiled and applied
-//! in a worker (see [`super::child`]), never by the gateway itself.
+//! A schema is a plugin's word, and a few hundred bytes of one can mean gigabytes: `allOf` with the
+//! same `$ref` twice, twenty times over. So its size, its depth and what it comes to with all
+//! references followed are counted before a validator sees it, and what a gateway is given is
+//! compiled and applied in a worker (see [`super::child`]), never by the gateway itself.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -18,8 +18,8 @@ use super::child;
 /// Largest schema, in bytes.
 const SIZE: usize = 64 << 10;
 
-/// Deepest nesting of a schema with its references followed, and of its JSON. Twice as much, and what a
-/// row has around it, is still below the 128 that a reader of JSON takes.
+/// Deepest nesting of a schema with its references followed, and of its JSON. Twice as much, and
+/// what a row has around it, is still below the 128 that a reader of JSON takes.
 const DEPTH: usize = 60;
 
 /// Most subschemas that a schema may come to with its references followed.
@@ -53,7 +53,8 @@ const REFUSED: &[&str] = &[
     "unevaluatedProperties",
 ];
 
-/// Keywords that hold one schema, some of them a list of schemas or something else in earlier drafts.
+/// Keywords that hold one schema, some of them a list of schemas or something else in earlier
+/// drafts.
 const ONE: &[&str] = &[
     "additionalItems",
     "additionalProperties",
@@ -80,8 +81,8 @@ const NAMED: &[&str] = &[
     "properties",
 ];
 
-/// The schema of a description, if it is one and within its limits. It must be an object, or a boolean, to
-/// be a JSON Schema at all.
+/// The schema of a description, if it is one and within its limits. It must be an object, or a
+/// boolean, to be a JSON Schema at all.
 pub(crate) fn parse(text: &str) -> Result<Value, ComponentError> {
     let refused = |reason: String| ComponentError::Schema(reason);
     if text.len() > SIZE {
@@ -341,8 +342,8 @@ pub(crate) fn answer(bytes: &[u8]) -> Result<Vec<Option<Value>>, String> {
         .collect())
 }
 
-/// The schema worker: a [`question`] on standard input, its [`answer`] on standard output. Its argument is
-/// the CPU time that it may take, in seconds.
+/// The schema worker: a [`question`] on standard input, its [`answer`] on standard output. Its
+/// argument is the CPU time that it may take, in seconds.
 pub fn schema_worker() -> ExitCode {
     let seconds = std::env::args().nth(2).and_then(|text| text.parse().ok());
     let Some(seconds) = seconds else {

@@ -1,9 +1,9 @@
 //! All that a guest can reach: nothing, behind the names that std of `wasm32-wasip2` imports.
 //!
 //! wasmtime-wasi serves what needs no more than an empty context (arguments, files, terminals). The
-//! rest is ours. Its synchronous streams and pollables block on tokio, which panics on a thread that
-//! runs tokio already, so a guest that prints or sleeps would take a worker with it; and its clocks
-//! and random numbers are real, so two instances would answer differently.
+//! rest is ours. Its synchronous streams and pollables block on tokio, which panics on a thread
+//! that runs tokio already, so a guest that prints or sleeps would take a worker with it; and its
+//! clocks and random numbers are real, so two instances would answer differently.
 
 use wasmtime::component::{HasSelf, Linker, Resource};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};

@@ -20,8 +20,8 @@ const QUESTIONS: usize = 8;
 /// Schema workers at a time.
 const SCHEMA_WORKERS: usize = 2;
 
-/// Longest CPU time of a schema worker, and longest wait for it. What it does takes a millisecond as a
-/// rule.
+/// Longest CPU time of a schema worker, and longest wait for it. What it does takes a millisecond
+/// as a rule.
 const SCHEMA_TIME: Duration = Duration::from_secs(2);
 const SCHEMA_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,7 +29,8 @@ const SCHEMA_PATIENCE: Duration = Duration::from_secs(20);
 const QUESTION: usize = 4 << 20;
 const ANSWER: u64 = 16 << 20;
 
-/// Answers that are remembered: settings are held against a schema again with each change of an upstream.
+/// Answers that are remembered: settings are held against a schema again with each change of an
+/// upstream.
 const REMEMBERED: usize = 1024;
 
 /// The places for such work, and what came of some. None of the semaphores is ever closed.
@@ -77,8 +78,8 @@ impl Workers {
         known.insert(key, wrong);
     }
 
-    /// Does something that asks an instance what no request waits for, on a thread that may be kept waiting. What
-    /// is begun is done even if the future is dropped.
+    /// Does something that asks an instance what no request waits for, on a thread that may be kept
+    /// waiting. What is begun is done even if the future is dropped.
     ///
     /// # Errors
     /// [`ComponentError::Internal`] if it panics.
@@ -89,7 +90,8 @@ impl Workers {
         aside(&self.questions, work).await
     }
 
-    /// The same for what is read from a component and asked of it as it is loaded, which waits for nothing else.
+    /// The same for what is read from a component and asked of it as it is loaded, which waits for
+    /// nothing else.
     pub(crate) async fn aside_to_load<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -103,8 +105,8 @@ impl Workers {
         said.map(drop)
     }
 
-    /// What does not fit of each of these settings, by field or for the whole; none where all does. What
-    /// a plugin has given as a schema is compiled and applied by a worker.
+    /// What does not fit of each of these settings, by field or for the whole; none where all does.
+    /// What a plugin has given as a schema is compiled and applied by a worker.
     ///
     /// # Errors
     /// What is wrong with the schema.

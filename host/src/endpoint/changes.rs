@@ -1,5 +1,5 @@
-//! Which endpoints have another number of requests in flight than before, for balancers that keep them
-//! in order: they are told what has changed, and need not look at a thousand that have not.
+//! Which endpoints have another number of requests in flight than before, for balancers that keep
+//! them in order: they are told what has changed, and need not look at a thousand that have not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,8 +73,8 @@ impl Changes {
 impl Iterator for Changes {
     type Item = (u32, u32);
 
-    /// Another change: a position, and the requests in flight there now. None if there is none at the
-    /// moment; there may be one later.
+    /// Another change: a position, and the requests in flight there now. None if there is none at
+    /// the moment; there may be one later.
     fn next(&mut self) -> Option<(u32, u32)> {
         if self.due.is_empty() {
             if !self.board.any.load(Ordering::SeqCst) {

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use crate::entity::upstream::OutlierDetection;
 
-/// Whether an address is left out for doing worse than its peers. It belongs to the address, so that it
-/// ends when it has to even if the address was gone meanwhile.
+/// Whether an address is left out for doing worse than its peers. It belongs to the address, so
+/// that it ends when it has to even if the address was gone meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Ejection {
     ejected: AtomicBool,

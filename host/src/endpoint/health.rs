@@ -73,8 +73,8 @@ pub struct Condition {
     pub last_probe: Option<Event>,
     /// The last failure, of a probe or a request.
     pub last_failure: Option<Event>,
-    /// When it last became available or unavailable, or was set by hand, in seconds since 1970; none if
-    /// it never was.
+    /// When it last became available or unavailable, or was set by hand, in seconds since 1970;
+    /// none if it never was.
     pub changed_at: Option<f64>,
     /// Who changed it then.
     pub changed_by: Option<Source>,
@@ -101,8 +101,8 @@ struct Inner {
     last_failure: Option<Event>,
     changed_at: Option<f64>,
     changed_by: Option<Source>,
-    /// Who took it out, an earlier run of the gateway being no one: what it has restored keeps who it
-    /// was then. None while it is available.
+    /// Who took it out, an earlier run of the gateway being no one: what it has restored keeps who
+    /// it was then. None while it is available.
     taken_out_by: Option<Source>,
 }
 
@@ -181,8 +181,8 @@ impl Health {
         self.inner.lock().taken_out_by
     }
 
-    /// Whether it is for requests to find out that it is well again: what people and probes have taken
-    /// out is theirs to bring back.
+    /// Whether it is for requests to find out that it is well again: what people and probes have
+    /// taken out is theirs to bring back.
     pub(crate) fn awaits_trial(&self) -> bool {
         !self.is_available() && self.taken_out_by() == Some(Source::Passive)
     }
@@ -271,7 +271,8 @@ impl Inner {
     }
 }
 
-/// The cause in an error's words: without what failed, and without the number that the system has for it.
+/// The cause in an error's words: without what failed, and without the number that the system has
+/// for it.
 fn cause(detail: &str) -> String {
     let bare = detail.strip_prefix("cannot connect: ").unwrap_or(detail);
     let bare = bare.split(" (os error").next().unwrap_or(bare);

@@ -7,14 +7,14 @@ const DECAY: f64 = 10_000.0;
 
 /// An average that is forgotten with time.
 ///
-/// Microseconds in the upper half, the millisecond of the last answer in the lower one. Two answers at
-/// once may lose one, which an average does not mind. 0 means that nothing is known.
+/// Microseconds in the upper half, the millisecond of the last answer in the lower one. Two answers
+/// at once may lose one, which an average does not mind. 0 means that nothing is known.
 #[derive(Debug, Default)]
 struct Average(AtomicU64);
 
 impl Average {
-    /// The average, and how many milliseconds ago the last answer was, at a time in microseconds since
-    /// some start.
+    /// The average, and how many milliseconds ago the last answer was, at a time in microseconds
+    /// since some start.
     fn get(&self, now: u64) -> Option<(f64, u32)> {
         let packed = self.0.load(Ordering::Relaxed);
         if packed == 0 {
@@ -36,7 +36,8 @@ impl Average {
 fn part(age: u32) -> f64 {
     let x = f64::from(age) / DECAY;
     if age < 1000 {
-        // The series is good to five digits here, and several times as quick: balancers ask at every pick.
+        // The series is good to five digits here, and several times as quick: balancers ask at
+        // every pick.
         return 1.0 - x * (1.0 - x * (0.5 - x / 6.0));
     }
     (-x).exp()
@@ -65,8 +66,8 @@ impl Latency {
 }
 
 /// How long until an answer to a request that finds so many others at the endpoint. A mean for each
-/// step of load, which follows what changes within a few answers. Source: Prequal (NSDI 2024), where
-/// servers tell the latency of recent requests that came at about the present load.
+/// step of load, which follows what changes within a few answers. Source: Prequal (NSDI 2024),
+/// where servers tell the latency of recent requests that came at about the present load.
 #[derive(Debug, Default)]
 pub(super) struct LatencyAtLoad {
     means: [Average; STEPS],

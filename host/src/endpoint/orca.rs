@@ -1,6 +1,6 @@
 //! What endpoints say of their own load, in a header of their answers. Source: Open Request Cost
-//! Aggregation (ORCA), `OrcaLoadReport` as text or as JSON in `endpoint-load-metrics`, as Envoy and vLLM
-//! have it.
+//! Aggregation (ORCA), `OrcaLoadReport` as text or as JSON in `endpoint-load-metrics`, as Envoy and
+//! vLLM have it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -94,7 +94,8 @@ impl LoadReport {
         metric: impl Fn(&str) -> Option<f64>,
         named: impl Fn(&str) -> Option<f64>,
     ) -> Self {
-        // What the application says of itself is better than what its processor does. Source: gRPC A58.
+        // What the application says of itself is better than what its processor does. Source: gRPC
+        // A58.
         let load = metric("application_utilization").filter(|load| *load > 0.0);
         let load = load.or_else(|| metric("cpu_utilization")).unwrap_or(0.0);
         let queue = QUEUES.iter().find_map(|name| named(name)).unwrap_or(0.0);

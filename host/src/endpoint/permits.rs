@@ -1,4 +1,5 @@
-//! Permits for connections to one address, counted over all workers, and how a request waits for one.
+//! Permits for connections to one address, counted over all workers, and how a request waits for
+//! one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,8 +13,9 @@ use crate::connections::DescriptorPermit;
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionPermits {
     open: AtomicU32,
-    /// Requests that wait for a connection to be closed. The worker that closes one reads this afterwards, and
-    /// the one that counts here reads `open` afterwards, so one of the two sees the other (`SeqCst`).
+    /// Requests that wait for a connection to be closed. The worker that closes one reads this
+    /// afterwards, and the one that counts here reads `open` afterwards, so one of the two sees the
+    /// other (`SeqCst`).
     wanted: AtomicU32,
     /// Connections that are to be closed for others and that no worker has closed yet.
     asked: AtomicU32,
@@ -51,8 +53,8 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// Counts a connection that is about to be opened. With `limit` of them, it waits until one is closed;
-    /// with 0 there is no limit. `reclaim` is to have idle ones closed, wherever they are.
+    /// Counts a connection that is about to be opened. With `limit` of them, it waits until one is
+    /// closed; with 0 there is no limit. `reclaim` is to have idle ones closed, wherever they are.
     pub(super) async fn take(live: Arc<Live>, limit: u32, reclaim: impl Fn()) -> Self {
         struct Wanted<'a>(&'a ConnectionPermits);
         impl Drop for Wanted<'_> {

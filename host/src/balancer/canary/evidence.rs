@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::Side;
 use crate::entity::balancer::Canary as Settings;
 
-/// Bounds are judged by the present window and the one before, each at least this long: what was well for
-/// a week must not hide what goes wrong now.
+/// Bounds are judged by the present window and the one before, each at least this long: what was
+/// well for a week must not hide what goes wrong now.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Classes in each octave of times: what is told of a time is at most a sixteenth too much.
@@ -27,16 +27,16 @@ pub(super) struct Evidence {
     since: Instant,
 }
 
-/// What bounds are judged by: the requests of a minute or two, or of as many minutes as it takes to have
-/// enough of them.
+/// What bounds are judged by: the requests of a minute or two, or of as many minutes as it takes to
+/// have enough of them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recent {
     /// Requests placed.
     pub requests: u64,
     /// How many of them failed.
     pub error_percent: f64,
-    /// The time until the head of the response that 99 of 100 do not exceed, in milliseconds; none if
-    /// there was no response.
+    /// The time until the head of the response that 99 of 100 do not exceed, in milliseconds; none
+    /// if there was no response.
     pub p99_ms: Option<f64>,
 }
 
@@ -152,8 +152,8 @@ impl Evidence {
     }
 }
 
-/// Whether there are enough requests to judge by: of the canary, and of the active version where the two are
-/// compared.
+/// Whether there are enough requests to judge by: of the canary, and of the active version where
+/// the two are compared.
 pub(super) fn is_enough(bounds: &Settings, requests: impl Fn(Side) -> u64) -> bool {
     let enough = |side| requests(side) >= bounds.min_requests;
     enough(Side::Canary) && (!bounds.is_compared() || enough(Side::Stable))

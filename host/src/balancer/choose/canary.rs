@@ -1,7 +1,9 @@
-//! The balancer of a canary: another version at the same upstream, which takes a share of the picks.
+//! The balancer of a canary: another version at the same upstream, which takes a share of the
+//! picks.
 //!
-//! It has a balancer of its own: its instance, its lock, its faults and its pauses are no business of the
-//! first one. Both are told of the same tables, and see the same load, which is that of the endpoints.
+//! It has a balancer of its own: its instance, its lock, its faults and its pauses are no business
+//! of the first one. Both are told of the same tables, and see the same load, which is that of the
+//! endpoints.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,9 +29,9 @@ impl CanaryBalancer {
 }
 
 impl Balancer {
-    /// Lets a canary take its share from the next pick on, with these settings and limits, or none. One
-    /// that is there already goes on. A new one begins with what the first hands over, if it takes that; a
-    /// recording ends, since it would tell of a part of the requests.
+    /// Lets a canary take its share from the next pick on, with these settings and limits, or none.
+    /// One that is there already goes on. A new one begins with what the first hands over, if it
+    /// takes that; a recording ends, since it would tell of a part of the requests.
     pub fn set_canary(&self, wanted: Option<(Arc<Canary>, String, PickLimits)>) {
         let Some((canary, config, limits)) = wanted else {
             self.end_canary();

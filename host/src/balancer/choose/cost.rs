@@ -1,14 +1,14 @@
 //! What picks cost, and what becomes of a plugin whose picks cost too much.
 //!
-//! A pick that takes no more than `pick_cost` is always in order. What picks take beyond that is drawn from a
-//! budget of CPU time that fills at a small share of the time that passes; a plugin that overdraws it is at
-//! fault. So whatever the pattern of its picks, an instance takes no more than its picks times
-//! `pick_cost`, that share, and a burst.
+//! A pick that takes no more than `pick_cost` is always in order. What picks take beyond that is
+//! drawn from a budget of CPU time that fills at a small share of the time that passes; a plugin
+//! that overdraws it is at fault. So whatever the pattern of its picks, an instance takes no more
+//! than its picks times `pick_cost`, that share, and a burst.
 //!
-//! To time each pick would cost more than most picks do. So as a rule none is, and yet one over its cost is
-//! found soon: the clock that interrupts guests ticks every few milliseconds, in a pick as likely as that is long,
-//! and what it meets is timed from there on. From then on each pick is timed, until there has been none that
-//! was over its cost for a while and the budget is full.
+//! To time each pick would cost more than most picks do. So as a rule none is, and yet one over its
+//! cost is found soon: the clock that interrupts guests ticks every few milliseconds, in a pick as
+//! likely as that is long, and what it meets is timed from there on. From then on each pick is
+//! timed, until there has been none that was over its cost for a while and the budget is full.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,8 @@ pub(super) struct Budget {
     is_watched: bool,
     /// CPU time that picks took beyond their cost, less what the time since has paid back.
     debt: Duration,
-    /// The same with nothing paid back, and how many these picks were, since there was last no debt.
+    /// The same with nothing paid back, and how many these picks were, since there was last no
+    /// debt.
     excess: Duration,
     over: u32,
     /// As of when.
@@ -182,8 +183,8 @@ mod tests {
 
     const COST: Duration = Duration::from_micros(100);
 
-    /// The excess that picks have taken, as a share of the time, when they are a fault; and the one that
-    /// they have come to if they never are one, in a minute.
+    /// The excess that picks have taken, as a share of the time, when they are a fault; and the one
+    /// that they have come to if they never are one, in a minute.
     fn share(rate: u32, time: impl Fn(u32) -> Duration) -> Result<f64, f64> {
         let start = Instant::now();
         let mut budget = Budget::NEW;

@@ -36,8 +36,8 @@ pub struct Counters {
     pub consecutive_faults: u32,
     /// Seconds until another instance may be made; none if nothing keeps the plugin from choosing.
     pub quarantine: Option<f64>,
-    /// What became of the state of the instance before this plugin's; none if there was nothing to hand
-    /// over.
+    /// What became of the state of the instance before this plugin's; none if there was nothing to
+    /// hand over.
     pub handover: Option<Handover>,
 }
 

@@ -9,8 +9,8 @@ use crate::clock::micros;
 use crate::endpoint::Endpoint;
 
 impl Balancer {
-    /// Whether it is known, without the lock, that there is no instance. While picks are recorded the answer is no, since
-    /// each has to be written down in its place among the others.
+    /// Whether it is known, without the lock, that there is no instance. While picks are recorded
+    /// the answer is no, since each has to be written down in its place among the others.
     pub(super) fn in_quarantine(&self) -> bool {
         let until = self.quarantined_until.load(Ordering::Relaxed);
         if until == 0 || self.recorded.load(Ordering::Relaxed) {
@@ -18,7 +18,8 @@ impl Balancer {
         }
         let in_quarantine = micros(Instant::now()) < until;
         if !in_quarantine {
-            // The clock is not read again for it, unless another thread has set another time meanwhile.
+            // The clock is not read again for it, unless another thread has set another time
+            // meanwhile.
             let (done, order) = (0, Ordering::Relaxed);
             let _ = self
                 .quarantined_until
@@ -62,8 +63,8 @@ pub(super) fn untried(table: &[Arc<Endpoint>], position: usize, tried: &[u64]) -
     left.next().unwrap_or(position)
 }
 
-/// The host's own choice: by weight, at random, among those that have not been tried; none if there is
-/// no endpoint.
+/// The host's own choice: by weight, at random, among those that have not been tried; none if there
+/// is no endpoint.
 pub(super) fn host_choice(table: &[Arc<Endpoint>], entropy: u64, tried: &[u64]) -> Option<usize> {
     let total: u64 = table
         .iter()

@@ -17,8 +17,8 @@ pub struct Recording {
     pub name: String,
     /// The component.
     pub component: Bytes,
-    /// The pieces of the trace, in order. Whoever does not take them away quickly enough, or not at all,
-    /// ends the recording.
+    /// The pieces of the trace, in order. Whoever does not take them away quickly enough, or not at
+    /// all, ends the recording.
     pub to: Sender<Bytes>,
     /// Largest trace, in bytes.
     pub limit: usize,
@@ -27,13 +27,14 @@ pub struct Recording {
 }
 
 impl Balancer {
-    /// Writes down from now on what the balancer is asked and answers, until [`Balancer::end_recording`] or
-    /// until nobody wants it any more. It begins with a new instance, which takes over what the old one
-    /// hands over, so that nothing is in it that the trace does not tell. Returns the number of the
-    /// recording.
+    /// Writes down from now on what the balancer is asked and answers, until
+    /// [`Balancer::end_recording`] or until nobody wants it any more. It begins with a new
+    /// instance, which takes over what the old one hands over, so that nothing is in it that the
+    /// trace does not tell. Returns the number of the recording.
     ///
     /// # Errors
-    /// When the upstream is being recorded already, a canary takes a share, or the instance cannot be made.
+    /// When the upstream is being recorded already, a canary takes a share, or the instance cannot
+    /// be made.
     pub fn record(&self, recording: Recording) -> Result<u64, String> {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;

@@ -1,8 +1,8 @@
 //! Another plugin, other settings or other limits for an upstream, under traffic.
 //!
-//! The old instance picks until the new one is in its slot. Where both can, the new one takes over what the
-//! old one has learnt: then it is made and configured beside the old one, and picks wait only for what is
-//! handed over, up to their own bound; past that the gateway chooses by itself.
+//! The old instance picks until the new one is in its slot. Where both can, the new one takes over
+//! what the old one has learnt: then it is made and configured beside the old one, and picks wait
+//! only for what is handed over, up to their own bound; past that the gateway chooses by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -145,7 +145,8 @@ impl Balancer {
 }
 
 impl Balancer {
-    /// What the instance would hand over to one of this plugin, and goes on; none if there is nothing.
+    /// What the instance would hand over to one of this plugin, and goes on; none if there is
+    /// nothing.
     ///
     /// # Errors
     /// Why that is not known.

@@ -36,7 +36,8 @@ fn reason(canary: &Canary) -> Option<String> {
     }
 }
 
-/// Of three endpoints with these weights the active version chooses the first, the canary the third.
+/// Of three endpoints with these weights the active version chooses the first, the canary the
+/// third.
 const WEIGHTS: [u32; 3] = [1, 2, 3];
 
 #[test]

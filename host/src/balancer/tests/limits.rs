@@ -88,8 +88,8 @@ fn a_call_that_does_not_end_is_quarantined_for_longer() {
     let balancer = balancer(&engine, "loops", &[1, 1]);
     assert!(picks(&balancer, 1)[0] > 0);
     assert_eq!(balancer.counters().faults.deadline, 1);
-    // At once, 1,000 times the 50 ms that a pick may take, which is more than the longest pause, less what the test
-    // has taken since.
+    // At once, 1,000 times the 50 ms that a pick may take, which is more than the longest pause,
+    // less what the test has taken since.
     let quarantine = balancer.counters().quarantine.unwrap();
     assert!((0.2..=30.0).contains(&quarantine), "{quarantine}");
 }

@@ -58,8 +58,8 @@ fn every_size_of_table_and_every_change_is_an_ordinary_case() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The gateway tells what changes, one to four at a time, and the component knows it all: it chooses
-    /// nobody while another is less busy.
+    /// The gateway tells what changes, one to four at a time, and the component knows it all: it
+    /// chooses nobody while another is less busy.
     #[test]
     fn least_connections_knows_every_request(
         size in 1_usize..20, steps in prop::collection::vec((0_usize..20, 0_usize..9), 1..60),

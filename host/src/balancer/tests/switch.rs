@@ -203,7 +203,8 @@ fn what_a_successor_looks_at_is_taken_note_of_and_nothing_else() {
     assert!(balancer.wants(Observed::Latency) && !balancer.wants(Observed::Report));
 }
 
-/// Upgrades while several threads pick: no pick is lost, none is the host's, and nothing starts anew.
+/// Upgrades while several threads pick: no pick is lost, none is the host's, and nothing starts
+/// anew.
 #[test]
 fn the_count_of_picks_survives_upgrades_under_load() {
     let folder = tempfile::tempdir().unwrap();
