@@ -7,7 +7,9 @@
 //! depends on the number of different lengths of prefixes, not on the number of routes.
 
 mod criteria;
+mod error;
 mod priority;
+mod route;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -15,72 +17,11 @@ use std::sync::Arc;
 // Its keys come from the Admin API, so a slower hash that holds against attackers gains nothing.
 use foldhash::HashMap;
 use http::{HeaderMap, Method};
-use thiserror::Error;
-use uuid::Uuid;
 
-use crate::entity;
-use crate::pattern::{Pattern, PatternError};
-use crate::retry::Retry;
-use criteria::{Closeness, Hosts, PathPattern, Values};
-
-/// A route, ready to be matched.
-#[derive(Debug)]
-pub struct Route {
-    /// Primary key.
-    pub id: Uuid,
-    /// Its service; none for a route that has none.
-    pub service: Option<Uuid>,
-    /// Whether the matched path is removed.
-    pub strip_path: bool,
-    /// Whether the client's `Host` is sent on.
-    pub preserve_host: bool,
-    /// Whether a short body is kept, so that it can be sent again.
-    pub request_buffering: bool,
-    /// The answer to a plain request, for a route that serves https only.
-    pub https_only: Option<u16>,
-    /// Whether it serves gRPC alone.
-    pub grpc_only: bool,
-    /// Which tries are repeated.
-    pub retry: Retry,
-    /// What its regular expressions take, in bytes.
-    pub pattern_memory: usize,
-    /// Whether it is for requests at all, not for streams.
-    http: bool,
-    methods: Vec<Method>,
-    hosts: Vec<Hosts>,
-    headers: Vec<(http::HeaderName, Values)>,
-    paths: Vec<PathPattern>,
-    /// Priority without what depends on the path.
-    priority: u64,
-    regex_priority: u64,
-}
-
-/// Why a stored route cannot be matched.
-#[derive(Debug, Error)]
-#[error("{cause}")]
-pub struct RouteError {
-    /// The field that is to blame.
-    pub field: &'static str,
-    /// What is wrong with it.
-    pub cause: Box<dyn std::error::Error + Send + Sync>,
-}
-
-impl RouteError {
-    fn new(field: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self {
-            field,
-            cause: Box::new(cause),
-        }
-    }
-
-    /// Whether it would do if other routes left more memory.
-    pub fn is_want_of_room(&self) -> bool {
-        matches!(
-            self.cause.downcast_ref::<PatternError>(),
-            Some(PatternError::NoRoom { .. })
-        )
-    }
-}
+use crate::pattern::Pattern;
+use criteria::{Closeness, Hosts, PathPattern};
+pub use error::RouteError;
+pub use route::Route;
 
 /// What a request is matched by.
 #[derive(Debug)]
@@ -153,62 +94,6 @@ struct Group {
 struct Listed {
     rank: usize,
     port: Option<u16>,
-}
-
-impl Route {
-    /// Compiles what a stored route says. Its regular expressions may take `room`, in bytes.
-    ///
-    /// # Errors
-    /// For a regular expression that takes more, and for one or a name that does not compile: the Admin API
-    /// lets none in, so it came from elsewhere.
-    pub fn compile(route: entity::route::Route, room: usize) -> Result<Self, RouteError> {
-        let mut left = room;
-        let has = |protocol: &str| route.protocols.iter().any(|p| p == protocol);
-        let hosts = criteria::hosts(route.hosts.as_deref().unwrap_or_default())?;
-        let headers = criteria::headers(route.headers.as_ref(), &mut left)?;
-        let paths = criteria::paths(route.paths.as_deref().unwrap_or_default(), &mut left)?;
-        let methods = route.methods.as_deref().unwrap_or_default();
-        let methods: Result<Vec<Method>, _> = methods
-            .iter()
-            .map(|method| Method::from_bytes(method.as_bytes()))
-            .collect();
-        let methods = methods.map_err(|error| RouteError::new("methods", error))?;
-        let snis = route.snis.as_ref().is_some_and(|snis| !snis.is_empty());
-        let priority = priority::without_path(&priority::Set {
-            methods: !methods.is_empty(),
-            hosts: !hosts.is_empty(),
-            plain_hosts: hosts.iter().all(Hosts::is_exact),
-            headers: headers.len(),
-            snis,
-            paths: !paths.is_empty(),
-        });
-        Ok(Self {
-            id: route.id,
-            service: route.service.map(|service| service.id),
-            strip_path: route.strip_path,
-            preserve_host: route.preserve_host,
-            request_buffering: route.request_buffering,
-            https_only: (!has("http") && has("https")).then_some(route.https_redirect_status_code),
-            grpc_only: has("grpc") || has("grpcs"),
-            http: ["http", "https", "grpc", "grpcs"].into_iter().any(has),
-            retry: Retry::of(&route.pointsman.retry),
-            pattern_memory: room - left,
-            methods,
-            hosts,
-            headers,
-            paths,
-            priority,
-            regex_priority: u64::try_from(route.regex_priority).unwrap_or(0),
-        })
-    }
-
-    fn accepts(&self, query: &Query<'_>) -> bool {
-        (self.methods.is_empty() || self.methods.contains(query.method))
-            && self.headers.iter().all(|(name, values)| {
-                let mut sent = query.headers.get_all(name).iter();
-                sent.any(|value| values.accept(value.as_bytes()))
-            })
-    }
 }
 
 impl Router {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 
-use super::RouteError;
+use super::error::RouteError;
 use crate::authority::Authority;
 use crate::path::normalize;
 use crate::pattern::Pattern;
