@@ -33,6 +33,7 @@ mod record;
 mod request_log;
 pub mod retry;
 pub mod router;
+mod shared_map;
 mod simulate;
 pub mod snapshot;
 mod split_mix;

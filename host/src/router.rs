@@ -1,26 +1,30 @@
 //! Which route a request takes: Kong's `traditional_compatible` rules, as an index.
 //!
-//! Each way to match a route (one prefix path, or one regular expression, or no path at all, and hosts
-//! that match equally closely) is an entry. Entries are ranked once by Kong's 64-bit priority, then by
-//! how closely their hosts match, then by the id of their route; a request is looked up by host and by
-//! the prefixes of its path, and takes the best-ranked entry whose other criteria hold. Its cost
-//! depends on the number of different lengths of prefixes, not on the number of routes.
+//! Each way to match a route, by one of its paths and one of its hosts, has a rank: Kong's 64-bit priority,
+//! then how closely the host matches, then the id of the route. The ways are grouped by host, and in a group
+//! by path. A request is looked up by its host and by the prefixes of its path, and takes the way of the
+//! greatest rank whose other criteria hold. So its cost depends on the number of different lengths of
+//! prefixes, not on the number of routes.
+//!
+//! A copy of a router shares all groups. A route that is added to the copy, or removed from it, replaces
+//! the groups of its own hosts, and in these the lists of its own paths.
 
 mod criteria;
 mod error;
+mod group;
 mod priority;
+mod rank;
 mod route;
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
-// Its keys come from the Admin API, so a slower hash that holds against attackers gains nothing.
-use foldhash::HashMap;
 use http::{HeaderMap, Method};
 
 use crate::pattern::Pattern;
-use criteria::{Closeness, Hosts, PathPattern};
+use crate::shared_map::SharedMap;
+use criteria::Hosts;
 pub use error::RouteError;
+use group::Group;
 pub use route::Route;
 
 /// What a request is matched by.
@@ -50,190 +54,117 @@ pub struct Match<'a> {
 }
 
 /// All routes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Router {
-    /// Best first.
-    entries: Vec<Entry>,
-    exact: HashMap<Box<str>, Group>,
+    exact: Groups,
     /// By `.example.com` of `*.example.com`.
-    suffixes: HashMap<Box<str>, Group>,
+    suffixes: Groups,
     /// By `example.` of `example.*`.
-    prefixes: HashMap<Box<str>, Group>,
-    any: Group,
+    prefixes: Groups,
+    /// Of routes without hosts.
+    any: Arc<Group>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    route: Arc<Route>,
-    regex: Option<Pattern>,
-}
-
-/// A way to match a route: by one of its paths, and by those of its hosts that match equally closely.
-struct Way {
-    priority: u64,
-    closeness: Closeness,
-    route: Arc<Route>,
-    path: Option<PathPattern>,
-}
-
-/// The entries that share a host.
-#[derive(Debug, Default)]
-struct Group {
-    /// By prefix path.
-    prefixes: HashMap<Box<[u8]>, Vec<Listed>>,
-    /// The lengths that prefixes have, each once.
-    lengths: Vec<usize>,
-    /// Entries with a regular expression.
-    regexes: Vec<Listed>,
-    /// Entries of routes without paths.
-    pathless: Vec<Listed>,
-}
-
-/// An entry as a list of a group has it: lists are in ascending order of rank.
-#[derive(Debug, Clone, Copy)]
-struct Listed {
-    rank: usize,
-    port: Option<u16>,
-}
+type Groups = SharedMap<Arc<str>, Arc<Group>>;
 
 impl Router {
-    /// Indexes routes.
-    pub fn new(routes: impl Iterator<Item = Arc<Route>>) -> Self {
-        let mut ways: Vec<Way> = Vec::new();
-        for route in routes.filter(|route| route.http) {
-            let mut closeness: Vec<Closeness> = route.hosts.iter().map(Hosts::closeness).collect();
-            closeness.sort_unstable();
-            closeness.dedup();
-            if closeness.is_empty() {
-                closeness.push(Closeness::default());
-            }
-            let paths = route.paths.iter().map(Some);
-            let pathless = route.paths.is_empty().then_some(None);
-            for path in paths.chain(pathless) {
-                let of_path = path.map_or(0, |path| priority::of_path(path, route.regex_priority));
-                ways.extend(closeness.iter().map(|closeness| Way {
-                    priority: route.priority | of_path,
-                    closeness: *closeness,
-                    route: Arc::clone(&route),
-                    path: path.cloned(),
-                }));
+    /// Adds a route. One of the same id has to be removed before.
+    pub fn insert(&mut self, route: &Arc<Route>) {
+        if route.is_for_requests() {
+            for way in route.ways() {
+                self.change(way.host, |group| group.insert(&way, route));
             }
         }
-        // What is left is for the id, as in Kong: of two equal routes the greater id wins.
-        ways.sort_by_key(|way| Reverse((way.priority, way.closeness, way.route.id)));
-        let mut router = Self::default();
-        for (rank, way) in ways.into_iter().enumerate() {
-            router.list(rank, &way);
-            let regex = match way.path {
-                Some(PathPattern::Regex(regex)) => Some(regex),
-                _ => None,
-            };
-            let route = way.route;
-            router.entries.push(Entry { route, regex });
-        }
-        router
     }
 
-    fn list(&mut self, rank: usize, way: &Way) {
-        let path = way.path.as_ref();
-        if way.route.hosts.is_empty() {
-            self.any.list(Listed { rank, port: None }, path);
+    /// Removes a route, if it is there.
+    pub fn remove(&mut self, route: &Route) {
+        for way in route.ways() {
+            self.change(way.host, |group| group.remove(&way));
         }
-        let hosts = way.route.hosts.iter();
-        for host in hosts.filter(|host| host.closeness() == way.closeness) {
-            let (groups, key, port) = match host {
-                Hosts::Exact(host, port) => (&mut self.exact, host, *port),
-                Hosts::Suffix(suffix, port) => (&mut self.suffixes, suffix, *port),
-                Hosts::Prefix(prefix, port) => (&mut self.prefixes, prefix, *port),
-            };
-            let group = groups.entry(key.clone()).or_default();
-            group.list(Listed { rank, port }, path);
+    }
+
+    /// Changes the group of a host, which is there while it has ways.
+    fn change(&mut self, host: Option<&Hosts>, change: impl FnOnce(&mut Group)) {
+        let (groups, key) = match host {
+            None => return change(Arc::make_mut(&mut self.any)),
+            Some(Hosts::Exact(name, _)) => (&mut self.exact, name),
+            Some(Hosts::Suffix(suffix, _)) => (&mut self.suffixes, suffix),
+            Some(Hosts::Prefix(prefix, _)) => (&mut self.prefixes, prefix),
+        };
+        match groups.get_mut(&**key) {
+            Some(group) => {
+                let group = Arc::make_mut(group);
+                change(group);
+                if group.is_empty() {
+                    groups.remove(&**key);
+                }
+            }
+            None => {
+                let mut group = Group::default();
+                change(&mut group);
+                if !group.is_empty() {
+                    groups.insert((&**key).into(), Arc::new(group));
+                }
+            }
         }
     }
 
     /// The route that `query` takes.
     pub fn route(&self, query: &Query<'_>) -> Option<Match<'_>> {
-        let mut best: Option<(usize, usize)> = None;
-        self.look(&self.any, query, &mut best);
+        let mut best = None;
+        self.any.find(query, &mut best);
         if !self.exact.is_empty()
             && let Some(group) = self.exact.get(query.host)
         {
-            self.look(group, query, &mut best);
+            group.find(query, &mut best);
         }
         if !self.suffixes.is_empty() || !self.prefixes.is_empty() {
             for (dot, _) in query.host.match_indices('.') {
                 if let Some(group) = self.suffixes.get(&query.host[dot..]) {
-                    self.look(group, query, &mut best);
+                    group.find(query, &mut best);
                 }
                 if let Some(group) = self.prefixes.get(&query.host[..=dot]) {
-                    self.look(group, query, &mut best);
+                    group.find(query, &mut best);
                 }
             }
         }
-        let (rank, matched) = best?;
-        let Entry { route, regex } = self.entries.get(rank)?;
-        Some(Match {
-            route,
-            matched,
-            regex: regex.as_ref(),
-        })
-    }
-
-    /// Looks for an entry of the group that is better than `best`: its rank and what it matched.
-    fn look(&self, group: &Group, query: &Query<'_>, best: &mut Option<(usize, usize)>) {
-        self.first(&group.pathless, query, best, |_| Some(0));
-        for &length in &group.lengths {
-            if let Some(prefix) = query.path.get(..length)
-                && let Some(list) = group.prefixes.get(prefix)
-            {
-                self.first(list, query, best, |_| Some(length));
-            }
-        }
-        self.first(&group.regexes, query, best, |entry| {
-            entry.regex.as_ref()?.find(query.path)
-        });
-    }
-
-    fn first(
-        &self,
-        list: &[Listed],
-        query: &Query<'_>,
-        best: &mut Option<(usize, usize)>,
-        matches: impl Fn(&Entry) -> Option<usize>,
-    ) {
-        for listed in list {
-            if best.is_some_and(|(rank, _)| rank <= listed.rank) {
-                return;
-            }
-            let Some(entry) = self.entries.get(listed.rank) else {
-                return;
-            };
-            if listed.port.is_none_or(|port| port == query.port)
-                && entry.route.accepts(query)
-                && let Some(matched) = matches(entry)
-            {
-                *best = Some((listed.rank, matched));
-                return;
-            }
-        }
+        best.map(group::Found::into_match)
     }
 }
 
-impl Group {
-    fn list(&mut self, listed: Listed, path: Option<&PathPattern>) {
-        match path {
-            None => self.pathless.push(listed),
-            Some(PathPattern::Regex(_)) => self.regexes.push(listed),
-            Some(PathPattern::Prefix(prefix)) => {
-                if !self.lengths.contains(&prefix.len()) {
-                    self.lengths.push(prefix.len());
-                }
-                self.prefixes
-                    .entry(prefix.clone())
-                    .or_default()
-                    .push(listed);
-            }
+impl<'a> FromIterator<&'a Arc<Route>> for Router {
+    fn from_iter<I: IntoIterator<Item = &'a Arc<Route>>>(routes: I) -> Self {
+        let mut router = Self::default();
+        for route in routes {
+            router.insert(route);
         }
+        router
+    }
+}
+
+#[cfg(test)]
+impl Router {
+    /// How many groups, prefixes and ways were copied, or made, since it was a copy of `old`.
+    fn copied_since(&self, old: &Self) -> usize {
+        let none = Group::default();
+        let maps = [
+            (&self.exact, &old.exact),
+            (&self.suffixes, &old.suffixes),
+            (&self.prefixes, &old.prefixes),
+        ];
+        let maps = maps.map(|(new, old)| {
+            let groups = new.iter().map(|(host, group)| match old.get(host) {
+                Some(old) if Arc::ptr_eq(group, old) => 0,
+                old => 1 + group.copied_since(old.map_or(&none, |old| old)),
+            });
+            new.copied_since(old) + groups.sum::<usize>()
+        });
+        let any = match Arc::ptr_eq(&self.any, &old.any) {
+            true => 0,
+            false => 1 + self.any.copied_since(&old.any),
+        };
+        maps.iter().sum::<usize>() + any
     }
 }
 

@@ -30,7 +30,7 @@ use crate::upstream::Upstream;
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Finds the route of a request.
-    pub router: Arc<Router>,
+    pub router: Router,
     /// The services that routes name.
     pub services: Arc<foldhash::HashMap<Uuid, Service>>,
     /// The upstreams of the Admin API; requests find theirs by the service.

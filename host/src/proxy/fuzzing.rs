@@ -39,7 +39,8 @@ fn router() -> Router {
         let row = serde_json::from_value(row).expect("a whole row");
         Arc::new(Route::compile(row, PATTERN_MEMORY).expect("a valid route"))
     };
-    Router::new((1..).zip(&routes).map(compile))
+    let routes: Vec<_> = (1..).zip(&routes).map(compile).collect();
+    routes.iter().collect()
 }
 
 thread_local! {

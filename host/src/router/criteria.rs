@@ -39,16 +39,22 @@ impl Hosts {
         matches!(self, Self::Exact(..))
     }
 
+    pub(super) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Exact(_, port) | Self::Suffix(_, port) | Self::Prefix(_, port) => *port,
+        }
+    }
+
     pub(super) fn closeness(&self) -> Closeness {
-        let (fixed, port) = match self {
-            Self::Exact(_, port) => (0, port),
-            Self::Suffix(fixed, port) | Self::Prefix(fixed, port) => (fixed.len(), port),
+        let fixed = match self {
+            Self::Exact(..) => 0,
+            Self::Suffix(fixed, _) | Self::Prefix(fixed, _) => fixed.len(),
         };
         Closeness {
             named: true,
             exact: self.is_exact(),
             fixed,
-            port: port.is_some(),
+            port: self.port().is_some(),
         }
     }
 }

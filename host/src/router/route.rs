@@ -1,4 +1,6 @@
-//! A route, ready to be matched.
+//! A route, and the ways to match it.
+
+use std::cmp::Reverse;
 
 use http::Method;
 use uuid::Uuid;
@@ -7,6 +9,7 @@ use super::Query;
 use super::criteria::{self, Hosts, PathPattern, Values};
 use super::error::RouteError;
 use super::priority;
+use super::rank::Rank;
 use crate::entity;
 use crate::retry::Retry;
 
@@ -32,14 +35,28 @@ pub struct Route {
     /// What its regular expressions take, in bytes.
     pub pattern_memory: usize,
     /// Whether it is for requests at all, not for streams.
-    pub(super) http: bool,
+    http: bool,
     pub(super) methods: Vec<Method>,
     pub(super) hosts: Vec<Hosts>,
-    pub(super) headers: Vec<(http::HeaderName, Values)>,
+    headers: Vec<(http::HeaderName, Values)>,
     pub(super) paths: Vec<PathPattern>,
     /// Priority without what depends on the path.
     pub(super) priority: u64,
     pub(super) regex_priority: u64,
+}
+
+/// A way to match a route: by one of its paths, and by one of its hosts.
+pub(super) struct Way<'a> {
+    pub(super) rank: Rank,
+    pub(super) host: Option<&'a Hosts>,
+    pub(super) path: Option<&'a PathPattern>,
+}
+
+impl Way<'_> {
+    /// The port of the host, if it has one.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.host.and_then(Hosts::port)
+    }
 }
 
 impl Route {
@@ -89,6 +106,33 @@ impl Route {
         })
     }
 
+    /// Whether it serves requests, and not streams alone.
+    pub(super) fn is_for_requests(&self) -> bool {
+        self.http
+    }
+
+    /// Each path with each host. A route without paths, or without hosts, has none in their place.
+    pub(super) fn ways(&self) -> impl Iterator<Item = Way<'_>> {
+        let paths = self.paths.iter().map(Some);
+        let paths = paths.chain(self.paths.is_empty().then_some(None));
+        (0..).zip(paths).flat_map(move |(position, path)| {
+            let of_path = path.map_or(0, |path| priority::of_path(path, self.regex_priority));
+            let hosts = self.hosts.iter().map(Some);
+            let hosts = hosts.chain(self.hosts.is_empty().then_some(None));
+            hosts.map(move |host| Way {
+                rank: Rank {
+                    priority: self.priority | of_path,
+                    closeness: host.map(Hosts::closeness).unwrap_or_default(),
+                    route: self.id,
+                    path: Reverse(position),
+                },
+                host,
+                path,
+            })
+        })
+    }
+
+    /// Whether the criteria other than path and host hold.
     pub(super) fn accepts(&self, query: &Query<'_>) -> bool {
         (self.methods.is_empty() || self.methods.contains(query.method))
             && self.headers.iter().all(|(name, values)| {

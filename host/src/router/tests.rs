@@ -1,9 +1,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::criteria::{Closeness, PathPattern};
 use super::*;
 use crate::authority::Authority;
 use crate::pattern::PATTERN_MEMORY;
@@ -32,7 +35,18 @@ fn answers_with(
     path: &str,
     headers: &HeaderMap,
 ) -> Option<u128> {
-    let router = Router::new(routes.iter().cloned());
+    let found = ask(&Router::from_iter(routes), host, path, headers)?;
+    Some(found.0)
+}
+
+/// Which route (by id) answers `GET http://host/path`, how much of the path it matches, and by which regular
+/// expression, by its position.
+fn ask(
+    router: &Router,
+    host: &str,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<(u128, usize, Option<usize>)> {
     let authority = Authority::parse(host).unwrap();
     let query = Query {
         method: &Method::GET,
@@ -41,7 +55,12 @@ fn answers_with(
         path: path.as_bytes(),
         headers,
     };
-    router.route(&query).map(|found| found.route.id.as_u128())
+    let found = router.route(&query)?;
+    let mut paths = found.route.paths.iter();
+    let regex = found.regex.and_then(|regex| {
+        paths.position(|path| matches!(path, PathPattern::Regex(own) if std::ptr::eq(own, regex)))
+    });
+    Some((found.route.id.as_u128(), found.matched, regex))
 }
 
 #[test]
@@ -192,6 +211,88 @@ proptest! {
             .map(|(index, fields)| route("r", index as u128 + 1, fields))
             .collect();
         prop_assert_eq!(answers(&routes, &host, &path), scan(&routes, &host, &path));
+    }
+}
+
+/// One change to the routes: a route of this id comes, in place of an earlier one, or goes.
+fn any_step() -> impl Strategy<Value = (u128, Option<Value>)> {
+    (1_u128..8, prop::option::weighted(0.7, any_route()))
+}
+
+proptest! {
+    /// A router that was changed a route at a time answers as one that is built anew from what is left, and
+    /// keeps nothing of what has gone.
+    #[test]
+    fn a_changed_router_is_as_one_built_anew(
+        steps in prop::collection::vec(any_step(), 1..24),
+        queries in prop::collection::vec(("[ab]\\.c(:8000)?|a\\.d|x\\.y\\.c", "/[ab]{0,4}"), 1..8),
+    ) {
+        let mut changed = Router::default();
+        let mut routes: BTreeMap<u128, Arc<Route>> = BTreeMap::new();
+        let headers = HeaderMap::new();
+        for (id, fields) in steps {
+            let before = (changed.clone(), Router::from_iter(routes.values()));
+            if let Some(old) = routes.remove(&id) {
+                changed.remove(&old);
+            }
+            if let Some(fields) = fields {
+                let new = route("r", id, fields);
+                changed.insert(&new);
+                routes.insert(id, new);
+            }
+            let anew = Router::from_iter(routes.values());
+            // What was copied before a change stays as it was.
+            for (changed, anew) in [(&changed, &anew), (&before.0, &before.1)] {
+                for (host, path) in &queries {
+                    let answers = ask(changed, host, path, &headers);
+                    prop_assert_eq!(answers, ask(anew, host, path, &headers));
+                }
+                prop_assert_eq!(ways(changed), ways(anew));
+            }
+        }
+        for old in routes.values() {
+            changed.remove(old);
+        }
+        prop_assert_eq!(ways(&changed), 0);
+        prop_assert!(changed.exact.is_empty() && changed.any.is_empty());
+    }
+}
+
+/// How many ways a router has, hosts and prefixes that none is left for included.
+fn ways(router: &Router) -> usize {
+    let groups = [&router.exact, &router.suffixes, &router.prefixes];
+    let groups = groups.into_iter().flat_map(SharedMap::iter);
+    let groups = groups.map(|(_, group)| 1 + group.ways());
+    groups.sum::<usize>() + router.any.ways()
+}
+
+/// Routes as they come in practice: of many services, each with hosts or a prefix of its own.
+fn many_routes(count: u128) -> impl Iterator<Item = Arc<Route>> {
+    (1..=count).map(|id| {
+        let fields = match id % 4 {
+            0 => json!({"paths": [format!("/service/{id}")]}),
+            1 => json!({"paths": [format!("/api/{id}"), format!("/old/{id}")], "methods": ["GET"]}),
+            2 => json!({"hosts": [format!("h{id}.test")], "paths": ["/"]}),
+            _ => json!({"hosts": [format!("h{}.test", id % 100)], "paths": [format!("/{id}")]}),
+        };
+        route("r", id, fields)
+    })
+}
+
+/// A route that is added to many costs about as much as one that is added to few.
+#[test]
+fn a_change_copies_no_more_among_many_routes_than_among_few() {
+    for (count, most) in [(10, 25), (10_000, 400)] {
+        let routes: Vec<_> = many_routes(count + 200).collect();
+        let (there, new) = routes.split_at(usize::try_from(count).unwrap());
+        let mut router = Router::from_iter(there);
+        for route in new {
+            let old = router.clone();
+            router.insert(route);
+            let copied = router.copied_since(&old);
+            assert!((1..=most).contains(&copied), "{copied} of {count}");
+            router.remove(route);
+        }
     }
 }
 

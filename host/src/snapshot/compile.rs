@@ -69,7 +69,7 @@ pub struct Compiler {
     named: HashMap<Uuid, Arc<Upstream>>,
     /// Those of services whose host is not an upstream, by its name as DNS is asked for it and its port.
     plain: HashMap<(String, u16), (Host<'static>, Arc<Upstream>)>,
-    router: Arc<Router>,
+    router: Router,
 }
 
 /// What a commit made stale.
@@ -121,7 +121,7 @@ impl Compiler {
             shadows: ShadowThread::default(),
             named: HashMap::new(),
             plain: HashMap::new(),
-            router: Arc::default(),
+            router: Router::default(),
         }
     }
 
@@ -421,24 +421,20 @@ impl Compiler {
             self.retarget(*id);
         }
         if stale.router {
-            self.router = Arc::new(Router::new(
-                self.routes
-                    .values()
-                    .filter(|route| self.is_enabled(route))
-                    .cloned(),
-            ));
+            let routes = self.routes.values();
+            self.router = routes.filter(|route| self.is_enabled(route)).collect();
         }
         if stale.services || upstreams_changed {
             let services = Arc::new(self.compile_services());
             self.published.publish(Snapshot {
-                router: Arc::clone(&self.router),
+                router: self.router.clone(),
                 services,
                 upstreams: Arc::new(self.named.clone()),
             });
         } else if stale.router {
             let (_, old) = self.published.current();
             self.published.publish(Snapshot {
-                router: Arc::clone(&self.router),
+                router: self.router.clone(),
                 services: Arc::clone(&old.services),
                 upstreams: Arc::clone(&old.upstreams),
             });
