@@ -83,7 +83,7 @@ pub struct Published {
     /// Applied commits some of whose names are being looked up for the first time.
     unresolved: watch::Sender<BTreeSet<Revision>>,
     /// What the regular expressions of routes take.
-    pub patterns: PatternMemory,
+    pub patterns: Arc<PatternMemory>,
 }
 
 impl Default for Published {
@@ -96,7 +96,7 @@ impl Published {
     /// Nothing yet. `pattern_memory` is what the regular expressions of all routes may take, in bytes.
     pub fn new(pattern_memory: usize) -> Self {
         Self {
-            patterns: PatternMemory::new(pattern_memory),
+            patterns: Arc::new(PatternMemory::new(pattern_memory)),
             generation: AtomicU64::new(1),
             current: RwLock::default(),
             applied: watch::Sender::new(None),

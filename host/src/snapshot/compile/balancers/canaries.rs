@@ -3,25 +3,41 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Compiler, complete};
-use crate::balancer::Canary;
-use crate::entity::upstream::Upstream as Entity;
-use crate::upstream::Upstream;
+use uuid::Uuid;
 
-impl Compiler {
+use super::components::Components;
+use crate::balancer::Canary;
+use crate::entity::balancer::Balancer;
+use crate::snapshot::Published;
+
+/// The canaries that are going on, by balancer.
+#[derive(Default)]
+pub(super) struct Canaries(HashMap<Uuid, Arc<Canary>>);
+
+impl Canaries {
+    /// The canary of a balancer, if one is going on.
+    pub(super) fn of(&self, balancer: Uuid) -> Option<&Arc<Canary>> {
+        self.0.get(&balancer)
+    }
+
     /// Begins and ends canaries as the balancers' rows say. One that is going on does so with all that it
     /// has come to, whoever writes the row.
-    pub(super) fn set_canaries(&mut self) {
+    pub(super) fn rebuild(
+        &mut self,
+        balancers: &HashMap<Uuid, Balancer>,
+        components: &Components,
+        published: &Published,
+    ) {
         let mut canaries = HashMap::new();
-        for (id, balancer) in &self.balancers {
+        for (id, balancer) in balancers {
             let Some(wanted) = balancer.live_canary() else {
                 continue;
             };
-            let running = self.canaries.get(id);
+            let running = self.0.get(id);
             let running = running.filter(|canary| canary.settings.id == wanted.id);
-            let canary = match (running, self.plugins.get(&wanted.version)) {
+            let canary = match (running, components.get(&wanted.version)) {
                 (Some(running), _) => Arc::clone(running),
-                (None, Some(Some(plugin))) => {
+                (None, Some(plugin)) => {
                     let (version, share) = (&*wanted.version, wanted.share_percent);
                     tracing::info!(
                         balancer = balancer.name,
@@ -32,16 +48,16 @@ impl Compiler {
                     Arc::new(Canary::new(wanted.clone(), *id, name, plugin))
                 }
                 // It does not load, which the log says.
-                (None, _) => continue,
+                (None, None) => continue,
             };
             canaries.insert(*id, canary);
         }
-        let before = std::mem::replace(&mut self.canaries, canaries);
+        let before = std::mem::replace(&mut self.0, canaries);
         for (id, canary) in before {
             let goes_on = |now: &Arc<Canary>| Arc::ptr_eq(now, &canary);
-            if !self.canaries.get(&id).is_some_and(goes_on) {
+            if !self.0.get(&id).is_some_and(goes_on) {
                 canary.end();
-                let row = self.balancers.get(&id).and_then(|row| row.canary.as_ref());
+                let row = balancers.get(&id).and_then(|row| row.canary.as_ref());
                 let own = row.filter(|row| row.id == canary.settings.id);
                 let state = own.map_or("by the operator", |row| row.state.name());
                 tracing::info!(
@@ -51,23 +67,6 @@ impl Compiler {
                 );
             }
         }
-        let canaries = self.canaries.values().cloned().collect();
-        self.published.set_canaries(canaries);
-    }
-
-    /// Gives an upstream its part of the canary of its balancer, unless it pins a version.
-    pub(super) fn set_canary(&self, upstream: &Upstream, entity: &Entity) {
-        let follows = entity.pointsman.balancer_version.is_none();
-        let balancer = self.balancer(&entity.algorithm).filter(|_| follows);
-        let canary = balancer.and_then(|balancer| self.canaries.get(&balancer.id));
-        let part = canary.map(|canary| {
-            let given = entity.pointsman.balancer_config.clone();
-            (
-                Arc::clone(canary),
-                complete(given, entity.slots, &canary.plugin),
-                self.engine.limits_for(&entity.pointsman.balancer_limits),
-            )
-        });
-        upstream.balancer().set_canary(part);
+        published.set_canaries(self.0.values().cloned().collect());
     }
 }

@@ -1,0 +1,122 @@
+//! Balancers, their versions, and the components that are loaded of them.
+
+mod canaries;
+mod components;
+mod versions;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::{Part, view};
+use crate::balancer::{Canary, Plugin};
+use crate::entity::balancer::Balancer;
+use crate::entity::{Kind, Row};
+use canaries::Canaries;
+use components::Components;
+use versions::Versions;
+
+/// Name of the balancer that serves where the one asked for is not loaded.
+pub(super) const DEFAULT_BALANCER: &str = "round-robin";
+
+/// The balancers, and what upstreams can be given of them.
+#[derive(Default)]
+pub(super) struct Balancers {
+    rows: HashMap<Uuid, Balancer>,
+    pub(super) versions: Versions,
+    components: Components,
+    canaries: Canaries,
+    /// Whether a row has changed since the last rebuild.
+    changed: bool,
+}
+
+impl Part for Balancers {
+    fn put(&mut self, id: Uuid, row: Row) {
+        if let Some(balancer) = view::<Balancer>(Kind::Balancer, id, row) {
+            // Its row is written again whenever an upstream comes to rely on it.
+            self.changed |= self.rows.get(&id) != Some(&balancer);
+            self.rows.insert(id, balancer);
+        }
+    }
+
+    fn delete(&mut self, id: Uuid) {
+        self.changed = true;
+        self.rows.remove(&id);
+    }
+}
+
+impl Balancers {
+    /// Loads what is active, a canary, or named in `pinned` with its balancer, and begins and ends canaries.
+    /// Returns whether what a balancer's name stands for may have changed. `pins_changed` is whether `pinned`
+    /// may have.
+    pub(super) async fn rebuild<'a>(
+        &mut self,
+        context: &Context,
+        pins_changed: bool,
+        pinned: impl Iterator<Item = (&'a String, &'a String)>,
+    ) -> bool {
+        let written = self.versions.take_written();
+        let mut changed = std::mem::take(&mut self.changed);
+        changed |= self.components.forget_failed(&written);
+        if changed || pins_changed {
+            let needed = self.needed(pinned);
+            self.components
+                .load(context, &self.rows, &self.versions, needed)
+                .await;
+            self.canaries
+                .rebuild(&self.rows, &self.components, &context.published);
+        }
+        changed
+    }
+
+    /// The versions that upstreams may need now, by digest, with their balancers.
+    fn needed<'a>(
+        &self,
+        pinned: impl Iterator<Item = (&'a String, &'a String)>,
+    ) -> HashMap<String, Uuid> {
+        let active = self.rows.iter();
+        let active = active.map(|(id, balancer)| (balancer.digest.clone(), *id));
+        let canaries = self.rows.iter().filter_map(|(id, balancer)| {
+            let canary = balancer.live_canary()?;
+            Some((canary.version.clone(), *id))
+        });
+        let pinned =
+            pinned.filter_map(|(name, digest)| Some((digest.clone(), self.by_name(name)?.id)));
+        active.chain(canaries).chain(pinned).collect()
+    }
+
+    fn by_name(&self, name: &str) -> Option<&Balancer> {
+        self.rows.values().find(|balancer| balancer.name == name)
+    }
+
+    /// The version of a balancer that is pinned, or the active one.
+    pub(super) fn plugin(&self, name: &str, pin: Option<&String>) -> Option<Arc<Plugin>> {
+        let active = &self.by_name(name)?.digest;
+        self.components.get(pin.unwrap_or(active)).cloned()
+    }
+
+    /// The balancer that serves where the one asked for is not loaded.
+    pub(super) fn default_plugin(&self, context: &Context) -> Arc<Plugin> {
+        let default = self.plugin(DEFAULT_BALANCER, None);
+        default.unwrap_or_else(|| Arc::clone(&context.default))
+    }
+
+    /// The canary of a balancer, if one is going on.
+    pub(super) fn canary(&self, name: &str) -> Option<&Arc<Canary>> {
+        self.canaries.of(self.by_name(name)?.id)
+    }
+}
+
+/// The settings of a balancer. Kong's one field that is a setting goes to a balancer that knows a setting
+/// of that name.
+pub(crate) fn complete(given: Option<Value>, slots: u32, plugin: &Plugin) -> String {
+    let mut config = given.unwrap_or_else(|| json!({}));
+    let known = plugin.config_schema.pointer("/properties/slots");
+    if let (Some(fields), Some(_)) = (config.as_object_mut(), known) {
+        fields.entry("slots").or_insert(slots.into());
+    }
+    config.to_string()
+}

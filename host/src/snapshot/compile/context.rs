@@ -1,0 +1,43 @@
+//! What the parts of the compiler work with.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::super::Published;
+use crate::balancer::{Balancer, Engine, Plugin, ShadowThread};
+use crate::store::Store;
+use crate::upstream::{Memory, Names, SessionKey, Upstream};
+
+/// What the parts of the compiler work with.
+pub(super) struct Context {
+    pub(super) published: Arc<Published>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) engine: Arc<Engine>,
+    /// The balancer that serves where the one asked for is not loaded.
+    pub(super) default: Arc<Plugin>,
+    /// Where shadows compare what they would have picked.
+    pub(super) shadows: ShadowThread,
+    pub(super) names: Arc<Names>,
+    /// What an earlier run knew.
+    pub(super) memory: Arc<Memory>,
+    /// Where probes run.
+    pub(super) probing: Handle,
+    /// What the cookies of sessions are made with.
+    pub(super) sessions: Arc<SessionKey>,
+}
+
+impl Context {
+    /// An upstream without targets. `named` is whether it is one of the Admin API.
+    pub(super) fn new_upstream(
+        &self,
+        name: &str,
+        named: bool,
+        plugin: Arc<Plugin>,
+        config: String,
+    ) -> Upstream {
+        let engine = Arc::clone(&self.engine);
+        let balancer = Balancer::new(engine, name, plugin, config);
+        Upstream::new(name, named, balancer, &self.memory, &self.probing)
+    }
+}

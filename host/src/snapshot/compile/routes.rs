@@ -1,0 +1,116 @@
+//! Routes: their regular expressions, compiled once and within a bound of memory, and the router.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::services::Services;
+use super::{Part, view};
+use crate::entity::route::Route as Entity;
+use crate::entity::{Kind, Row};
+use crate::pattern::PatternMemory;
+use crate::router::{Route, Router};
+
+/// The routes, and the router that finds them.
+pub(super) struct Routes {
+    /// What the regular expressions of all routes take.
+    patterns: Arc<PatternMemory>,
+    compiled: BTreeMap<Uuid, Arc<Route>>,
+    /// Routes whose regular expressions have no room beside those of the others, for now.
+    set_aside: BTreeMap<Uuid, Entity>,
+    /// The least that was left, in bytes, when one of those was tried last.
+    tried_with: usize,
+    /// Of the routes whose service is enabled.
+    router: Router,
+    /// Whether routes have come or gone since the last rebuild.
+    changed: bool,
+}
+
+impl Part for Routes {
+    fn put(&mut self, id: Uuid, row: Row) {
+        if let Some(route) = view(Kind::Route, id, row) {
+            self.changed = true;
+            self.compile(id, route);
+        }
+    }
+
+    fn delete(&mut self, id: Uuid) {
+        self.changed = true;
+        self.remove(id);
+    }
+}
+
+impl Routes {
+    pub(super) fn new(patterns: Arc<PatternMemory>) -> Self {
+        Self {
+            patterns,
+            compiled: BTreeMap::new(),
+            set_aside: BTreeMap::new(),
+            tried_with: usize::MAX,
+            router: Router::default(),
+            changed: false,
+        }
+    }
+
+    pub(super) fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// Brings the router up to date. `toggled` is whether services were enabled or disabled. Returns whether
+    /// the router has changed.
+    pub(super) fn rebuild(&mut self, services: &Services, toggled: bool) -> bool {
+        let changed = std::mem::take(&mut self.changed);
+        if changed {
+            self.retry_set_aside();
+        }
+        let changed = changed || toggled;
+        if changed {
+            let is_enabled =
+                |route: &&Arc<Route>| route.service.is_none_or(|id| services.is_enabled(id));
+            self.router = self.compiled.values().filter(is_enabled).collect();
+        }
+        changed
+    }
+
+    /// Compiles a route in the memory that the others leave, or sets it aside.
+    fn compile(&mut self, id: Uuid, route: Entity) {
+        self.remove(id);
+        let left = self.patterns.left_for(id);
+        match Route::compile(route.clone(), left) {
+            Ok(compiled) => {
+                self.patterns.set(id, compiled.pattern_memory);
+                self.compiled.insert(id, Arc::new(compiled));
+            }
+            Err(error) => {
+                tracing::error!(
+                    route = route.name,
+                    %id,
+                    "a stored route is set aside, {}: {error}",
+                    error.field
+                );
+                if error.is_want_of_room() {
+                    self.set_aside.insert(id, route);
+                    self.tried_with = self.tried_with.min(left);
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, id: Uuid) {
+        self.compiled.remove(&id);
+        self.set_aside.remove(&id);
+        self.patterns.set(id, 0);
+    }
+
+    /// Tries those again that were set aside, if there is more room than there was.
+    fn retry_set_aside(&mut self) {
+        let left = self.patterns.left_for(Uuid::nil());
+        if !self.set_aside.is_empty() && left > self.tried_with {
+            self.tried_with = usize::MAX;
+            for (id, route) in std::mem::take(&mut self.set_aside) {
+                self.compile(id, route);
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Services, and the upstreams of those whose host is not an upstream of the Admin API.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::super::new_names::NewNames;
+use super::super::{Service, Tls};
+use super::context::Context;
+use super::upstreams::Upstreams;
+use super::{Part, view};
+use crate::authority::Host;
+use crate::entity::service::Service as Entity;
+use crate::entity::target::CircuitBreakers;
+use crate::entity::upstream::Probe;
+use crate::entity::{Kind, Row};
+use crate::retry::Retry;
+use crate::upstream::{Names, Target, Upstream};
+
+/// Kong's default for the three timeouts of a service.
+const TIMEOUT_MS: u64 = 60_000;
+
+/// The services.
+#[derive(Default)]
+pub(super) struct Services {
+    settings: BTreeMap<Uuid, Entity>,
+    compiled: Arc<foldhash::HashMap<Uuid, Service>>,
+    /// The upstreams of services whose host is not an upstream, by its name as DNS is asked for it and its port.
+    plain: HashMap<(String, u16), (Host<'static>, Arc<Upstream>)>,
+    /// Whether one has changed since the last rebuild.
+    changed: bool,
+    /// Whether one was enabled or disabled since this was asked last.
+    toggled: bool,
+    /// Whether names to look up have come or gone.
+    pub(super) names_changed: bool,
+}
+
+impl Part for Services {
+    fn put(&mut self, id: Uuid, row: Row) {
+        if let Some(service) = view(Kind::Service, id, row) {
+            self.change(id, Some(service));
+        }
+    }
+
+    fn delete(&mut self, id: Uuid) {
+        self.change(id, None);
+    }
+}
+
+impl Services {
+    fn change(&mut self, id: Uuid, service: Option<Entity>) {
+        let was_enabled = self.is_enabled(id);
+        match service {
+            Some(service) => self.settings.insert(id, service),
+            None => self.settings.remove(&id),
+        };
+        if self.is_enabled(id) != was_enabled {
+            self.toggled = true;
+        }
+        self.changed = true;
+        self.names_changed = true;
+    }
+
+    /// Whether the routes of a service are in effect.
+    pub(super) fn is_enabled(&self, id: Uuid) -> bool {
+        self.settings.get(&id).is_none_or(|service| service.enabled)
+    }
+
+    /// Whether services were enabled or disabled since this was asked last.
+    pub(super) fn take_toggled(&mut self) -> bool {
+        std::mem::take(&mut self.toggled)
+    }
+
+    /// All of them, as requests find them.
+    pub(super) fn compiled(&self) -> &Arc<foldhash::HashMap<Uuid, Service>> {
+        &self.compiled
+    }
+
+    /// The hosts of all services.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &Host<'static>> {
+        self.settings.values().map(|service| &service.host)
+    }
+
+    /// Has the next rebuild compile all services, for what their names have come to.
+    pub(super) fn recompile(&mut self) {
+        self.changed = true;
+    }
+
+    /// Sets the addresses of the hosts that are not upstreams to what their names have come to.
+    pub(super) fn refresh(&self, names: &Names) {
+        for ((_, port), (host, upstream)) in &self.plain {
+            set_plain_target(upstream, host, *port, names);
+        }
+    }
+
+    /// Compiles the services if one has changed, or an upstream. Returns whether they are new.
+    pub(super) fn rebuild(
+        &mut self,
+        context: &Context,
+        upstreams: &Upstreams,
+        upstreams_changed: bool,
+        new_names: &NewNames,
+    ) -> bool {
+        let changed = std::mem::take(&mut self.changed) || upstreams_changed;
+        if changed {
+            self.compile(context, upstreams, new_names);
+        }
+        changed
+    }
+
+    fn compile(&mut self, context: &Context, upstreams: &Upstreams, new_names: &NewNames) {
+        let by_host = upstreams.by_host();
+        let mut plain = HashMap::new();
+        let mut compiled = foldhash::HashMap::default();
+        for (id, service) in &self.settings {
+            let awaited = new_names.is_awaited(&service.host);
+            let upstream = match (by_host.get(&service.host), self.compiled.get(id)) {
+                (Some(upstream), _) => Arc::clone(upstream),
+                // Until there is an address, requests go where they went.
+                (None, Some(old)) if awaited => Arc::clone(&old.upstream),
+                (None, _) => {
+                    let (host, port) = (&service.host, service.port);
+                    let key = (host.dns_name().to_owned(), port);
+                    let known = self.plain.get(&key).map(|(_, upstream)| upstream);
+                    let upstream = known.cloned().unwrap_or_else(|| {
+                        let name = format!("{host}:{port}");
+                        let plugin = Arc::clone(&context.default);
+                        Arc::new(context.new_upstream(&name, false, plugin, "{}".into()))
+                    });
+                    set_plain_target(&upstream, host, port, &context.names);
+                    plain.insert(key, (host.clone(), Arc::clone(&upstream)));
+                    upstream
+                }
+            };
+            compiled.insert(*id, compile_service(service, upstream));
+        }
+        self.plain = plain;
+        self.compiled = Arc::new(compiled);
+    }
+}
+
+fn set_plain_target(upstream: &Upstream, host: &Host<'static>, port: u16, names: &Names) {
+    let target = Target {
+        id: Uuid::nil(),
+        host: host.clone(),
+        port,
+        weight: 1,
+        failover: false,
+        probe: Probe::default(),
+        limits: CircuitBreakers::default(),
+    };
+    upstream.set_targets(&[target], names);
+}
+
+fn compile_service(service: &Entity, upstream: Arc<Upstream>) -> Service {
+    let timeout = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(TIMEOUT_MS));
+    Service {
+        name: service
+            .name
+            .clone()
+            .unwrap_or_else(|| service.id.to_string()),
+        unsupported: (!matches!(service.protocol.as_str(), "http" | "https")).then(|| {
+            format!(
+                "this version of Pointsman sends requests over http and https only, and the service \
+                 asks for {}",
+                service.protocol
+            )
+        }),
+        tls: (service.protocol == "https").then(|| Tls {
+            // Off unless asked for. Source: Kong, `proxy_ssl_verify`.
+            verify: service.tls_verify.unwrap_or(false),
+        }),
+        path: service.path.clone().unwrap_or_else(|| "/".into()),
+        retries: service.retries.unwrap_or(5),
+        retry: Retry::of(&service.pointsman.retry),
+        connect_timeout: timeout(service.connect_timeout),
+        write_timeout: timeout(service.write_timeout),
+        read_timeout: timeout(service.read_timeout),
+        upstream,
+    }
+}

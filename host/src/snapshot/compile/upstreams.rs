@@ -1,0 +1,206 @@
+//! Upstreams: what requests can be sent to by a name.
+
+mod shadow;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::balancers::{Balancers, DEFAULT_BALANCER, complete};
+use super::context::Context;
+use super::{Part, view};
+use crate::authority::Host;
+use crate::balancer::Plugin;
+use crate::entity::upstream::Upstream as Entity;
+use crate::entity::{Kind, Row};
+use crate::upstream::{Policy, Upstream};
+
+/// The upstreams of the Admin API.
+#[derive(Default)]
+pub(super) struct Upstreams {
+    settings: BTreeMap<Uuid, Entity>,
+    compiled: Arc<HashMap<Uuid, Arc<Upstream>>>,
+    /// Those whose settings have changed since the last rebuild.
+    changed: HashSet<Uuid>,
+    /// Whether names have become, or are no longer, names to look up: the host of a service that has the name
+    /// of an upstream is not looked up.
+    pub(super) names_changed: bool,
+}
+
+/// What a rebuild has come to.
+#[derive(Default)]
+pub(super) struct Rebuilt {
+    /// Those that are new or have new settings, or are deleted.
+    pub(super) changed: HashSet<Uuid>,
+    /// Those that are deleted, to be retired once no new request can find them.
+    pub(super) deleted: Vec<Arc<Upstream>>,
+}
+
+impl Part for Upstreams {
+    fn put(&mut self, id: Uuid, row: Row) {
+        if let Some(upstream) = view(Kind::Upstream, id, row) {
+            self.changed.insert(id);
+            self.names_changed = true;
+            self.settings.insert(id, upstream);
+        }
+    }
+
+    fn delete(&mut self, id: Uuid) {
+        self.changed.insert(id);
+        self.names_changed = true;
+        self.settings.remove(&id);
+    }
+}
+
+impl Upstreams {
+    pub(super) fn get(&self, id: Uuid) -> Option<&Arc<Upstream>> {
+        self.compiled.get(&id)
+    }
+
+    /// All of them, as requests find them.
+    pub(super) fn compiled(&self) -> &Arc<HashMap<Uuid, Arc<Upstream>>> {
+        &self.compiled
+    }
+
+    /// Whether settings have changed since the last rebuild.
+    pub(super) fn is_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// The hosts that lead to an upstream.
+    pub(super) fn hosts(&self) -> HashSet<Host<'_>> {
+        let names = self.settings.values();
+        let names = names.filter_map(|upstream| Host::of_setting(&upstream.name));
+        names.collect()
+    }
+
+    /// The upstreams by the hosts that lead to them. Of two whose names differ in their spelling alone,
+    /// which an earlier version let in, it is the one whose name is less as text.
+    pub(super) fn by_host(&self) -> HashMap<Host<'_>, &Arc<Upstream>> {
+        let mut by_host: HashMap<Host<'_>, &Arc<Upstream>> = HashMap::new();
+        for upstream in self.compiled.values() {
+            if let Some(host) = Host::of_setting(&upstream.name) {
+                let first = by_host.entry(host).or_insert(upstream);
+                if upstream.name < first.name {
+                    *first = upstream;
+                }
+            }
+        }
+        by_host
+    }
+
+    /// The versions that upstreams name, each with the name of its balancer.
+    pub(super) fn pinned_versions(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.settings.values().flat_map(|upstream| {
+            let extension = &upstream.pointsman;
+            let own = Some(&upstream.algorithm).zip(extension.balancer_version.as_ref());
+            let shadow = extension.shadow.as_ref();
+            let shadow =
+                shadow.and_then(|shadow| shadow.balancer.as_ref().zip(shadow.version.as_ref()));
+            own.into_iter().chain(shadow)
+        })
+    }
+
+    /// Rebuilds the upstreams whose settings have changed, and gives all of them the balancer that their
+    /// algorithm now stands for if `balancers_changed`.
+    pub(super) fn rebuild(
+        &mut self,
+        context: &Context,
+        balancers: &Balancers,
+        balancers_changed: bool,
+    ) -> Rebuilt {
+        let changed = std::mem::take(&mut self.changed);
+        let mut deleted = Vec::new();
+        for id in &changed {
+            deleted.extend(self.rebuild_one(*id, context, balancers));
+        }
+        if balancers_changed {
+            for (id, settings) in &self.settings {
+                if let Some(upstream) = self.compiled.get(id) {
+                    let plugin = plugin_or_default(context, balancers, settings);
+                    let config = config_of(settings, &plugin);
+                    upstream.balancer().replace(plugin, config);
+                    set_canary(context, balancers, upstream, settings);
+                    shadow::set(context, balancers, upstream, settings);
+                }
+            }
+        }
+        Rebuilt { changed, deleted }
+    }
+
+    /// Returns the upstream of this id if it was deleted.
+    fn rebuild_one(
+        &mut self,
+        id: Uuid,
+        context: &Context,
+        balancers: &Balancers,
+    ) -> Option<Arc<Upstream>> {
+        let compiled = Arc::make_mut(&mut self.compiled);
+        let Some(settings) = self.settings.get(&id) else {
+            return compiled.remove(&id);
+        };
+        let plugin = plugin_or_default(context, balancers, settings);
+        let config = config_of(settings, &plugin);
+        let mut upstream = match compiled.get(&id) {
+            Some(old) => {
+                old.balancer().replace(plugin, config);
+                Upstream::clone(old)
+            }
+            None => context.new_upstream(&settings.name, true, plugin, config),
+        };
+        if *upstream.name != *settings.name {
+            upstream.rename(&settings.name);
+        }
+        let limits = context
+            .engine
+            .limits_for(&settings.pointsman.balancer_limits);
+        upstream.balancer().set_limits(limits);
+        upstream.host_header = settings.host_header.clone().map(Arc::new);
+        upstream.set_policy(Policy::of(settings).with_session_key(&context.sessions));
+        set_canary(context, balancers, &upstream, settings);
+        shadow::set(context, balancers, &upstream, settings);
+        compiled.insert(id, Arc::new(upstream));
+        None
+    }
+}
+
+/// The balancer that an upstream asks for, or the default with a word in the log.
+fn plugin_or_default(context: &Context, balancers: &Balancers, upstream: &Entity) -> Arc<Plugin> {
+    let pin = upstream.pointsman.balancer_version.as_ref();
+    balancers
+        .plugin(&upstream.algorithm, pin)
+        .unwrap_or_else(|| {
+            if upstream.algorithm != DEFAULT_BALANCER {
+                tracing::warn!(
+                    upstream = upstream.name,
+                    "no balancer {:?} is loaded: {DEFAULT_BALANCER} serves in its place",
+                    upstream.algorithm
+                );
+            }
+            balancers.default_plugin(context)
+        })
+}
+
+/// Gives an upstream its part of the canary of its balancer, unless it pins a version.
+fn set_canary(context: &Context, balancers: &Balancers, upstream: &Upstream, settings: &Entity) {
+    let follows = settings.pointsman.balancer_version.is_none();
+    let canary = balancers.canary(&settings.algorithm).filter(|_| follows);
+    let part = canary.map(|canary| {
+        let given = settings.pointsman.balancer_config.clone();
+        (
+            Arc::clone(canary),
+            complete(given, settings.slots, &canary.plugin),
+            context
+                .engine
+                .limits_for(&settings.pointsman.balancer_limits),
+        )
+    });
+    upstream.balancer().set_canary(part);
+}
+
+/// The settings of an upstream's balancer.
+fn config_of(upstream: &Entity, plugin: &Plugin) -> String {
+    let given = upstream.pointsman.balancer_config.clone();
+    complete(given, upstream.slots, plugin)
+}
