@@ -1,8 +1,8 @@
 //! What the data plane reads: compiled from the stored entities, swapped whole.
 //!
 //! The control side follows the store's watch and compiles only what a commit touches. A target or an
-//! algorithm changes inside its upstream and needs no new snapshot; a route needs a new router; a
-//! service or an upstream a new map of a few pointers.
+//! algorithm changes inside its upstream and needs no new snapshot; a route changes a copy of the router,
+//! which shares nearly all with the one before; a service or an upstream needs a new map of a few pointers.
 
 mod compile;
 mod new_names;

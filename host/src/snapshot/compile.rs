@@ -198,7 +198,7 @@ impl Compiler {
             self.services
                 .rebuild(context, &self.upstreams, upstreams_changed, &self.new_names);
         let toggled = self.services.take_toggled();
-        let routes_changed = self.routes.rebuild(&self.services, toggled);
+        let routes_changed = self.routes.rebuild(&self.services, &toggled);
         if services_changed || routes_changed {
             context.published.publish(Snapshot {
                 router: self.routes.router().clone(),

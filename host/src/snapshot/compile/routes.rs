@@ -1,6 +1,6 @@
 //! Routes: their regular expressions, compiled once and within a bound of memory, and the router.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -21,6 +21,8 @@ pub(super) struct Routes {
     set_aside: BTreeMap<Uuid, Entity>,
     /// The least that was left, in bytes, when one of those was tried last.
     tried_with: usize,
+    /// The routes that are compiled but not in the router yet.
+    waiting: Vec<Uuid>,
     /// Of the routes whose service is enabled.
     router: Router,
     /// Whether routes have come or gone since the last rebuild.
@@ -48,6 +50,7 @@ impl Routes {
             compiled: BTreeMap::new(),
             set_aside: BTreeMap::new(),
             tried_with: usize::MAX,
+            waiting: Vec::new(),
             router: Router::default(),
             changed: false,
         }
@@ -57,20 +60,30 @@ impl Routes {
         &self.router
     }
 
-    /// Brings the router up to date. `toggled` is whether services were enabled or disabled. Returns whether
+    /// Brings the router up to date. `toggled` are the services that were enabled or disabled. Returns whether
     /// the router has changed.
-    pub(super) fn rebuild(&mut self, services: &Services, toggled: bool) -> bool {
+    pub(super) fn rebuild(&mut self, services: &Services, toggled: &HashSet<Uuid>) -> bool {
         let changed = std::mem::take(&mut self.changed);
         if changed {
             self.retry_set_aside();
         }
-        let changed = changed || toggled;
-        if changed {
-            let is_enabled =
-                |route: &&Arc<Route>| route.service.is_none_or(|id| services.is_enabled(id));
-            self.router = self.compiled.values().filter(is_enabled).collect();
+        let is_toggled = |route: &Route| route.service.is_some_and(|id| toggled.contains(&id));
+        if !toggled.is_empty() {
+            for route in self.compiled.values().filter(|route| is_toggled(route)) {
+                self.router.remove(route);
+                self.waiting.push(route.id);
+            }
         }
-        changed
+        self.waiting.sort_unstable();
+        self.waiting.dedup();
+        for id in self.waiting.drain(..) {
+            if let Some(route) = self.compiled.get(&id)
+                && route.service.is_none_or(|id| services.is_enabled(id))
+            {
+                self.router.insert(route);
+            }
+        }
+        changed || !toggled.is_empty()
     }
 
     /// Compiles a route in the memory that the others leave, or sets it aside.
@@ -81,6 +94,7 @@ impl Routes {
             Ok(compiled) => {
                 self.patterns.set(id, compiled.pattern_memory);
                 self.compiled.insert(id, Arc::new(compiled));
+                self.waiting.push(id);
             }
             Err(error) => {
                 tracing::error!(
@@ -98,7 +112,9 @@ impl Routes {
     }
 
     fn remove(&mut self, id: Uuid) {
-        self.compiled.remove(&id);
+        if let Some(route) = self.compiled.remove(&id) {
+            self.router.remove(&route);
+        }
         self.set_aside.remove(&id);
         self.patterns.set(id, 0);
     }
@@ -114,3 +130,6 @@ impl Routes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

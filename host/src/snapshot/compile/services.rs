@@ -1,6 +1,6 @@
 //! Services, and the upstreams of those whose host is not an upstream of the Admin API.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ pub(super) struct Services {
     plain: HashMap<(String, u16), (Host<'static>, Arc<Upstream>)>,
     /// Whether one has changed since the last rebuild.
     changed: bool,
-    /// Whether one was enabled or disabled since this was asked last.
-    toggled: bool,
+    /// Those that were enabled or disabled since this was asked last.
+    toggled: HashSet<Uuid>,
     /// Whether names to look up have come or gone.
     pub(super) names_changed: bool,
 }
@@ -57,7 +57,7 @@ impl Services {
             None => self.settings.remove(&id),
         };
         if self.is_enabled(id) != was_enabled {
-            self.toggled = true;
+            self.toggled.insert(id);
         }
         self.changed = true;
         self.names_changed = true;
@@ -68,8 +68,8 @@ impl Services {
         self.settings.get(&id).is_none_or(|service| service.enabled)
     }
 
-    /// Whether services were enabled or disabled since this was asked last.
-    pub(super) fn take_toggled(&mut self) -> bool {
+    /// The services that were enabled or disabled since this was asked last.
+    pub(super) fn take_toggled(&mut self) -> HashSet<Uuid> {
         std::mem::take(&mut self.toggled)
     }
 
