@@ -12,14 +12,14 @@ use uuid::Uuid;
 /// Largest program of one pattern, in bytes. Source: the crate `regex`, whose default it is.
 const LARGEST: usize = 10 << 20;
 
-/// What a pattern takes beside its programs, about, in bytes.
+/// Memory that a pattern takes beside its programs, about, in bytes.
 const FRAME: usize = 2 << 10;
 
 /// Memory of all patterns together where no other bound is set, in bytes: room for some thousand with `\w`,
 /// which takes half a megabyte for all that Unicode calls a letter, and for seven thousand with `\d`.
 pub const PATTERN_MEMORY: usize = 512 << 20;
 
-/// What stands for a byte that is no text: the control character that is there for that.
+/// What stands for a byte that is not part of a character: the control character SUBSTITUTE.
 const SUBSTITUTE: u8 = 0x1a;
 
 /// A regular expression that is matched with bytes.
@@ -33,7 +33,7 @@ pub struct Pattern(Regex);
 /// Why a pattern cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PatternError {
-    /// It is none.
+    /// It is not a regular expression.
     #[error("invalid regex: '{pattern}' ({reason})")]
     Syntax {
         /// The pattern.
@@ -60,8 +60,8 @@ pub enum PatternError {
 }
 
 impl Pattern {
-    /// Compiles a pattern behind an anchor. What it takes, in bytes, is taken from `room`; what takes more is
-    /// not built to its end.
+    /// Compiles a pattern behind an anchor. The memory that it takes, in bytes, is subtracted from `room`; a
+    /// pattern that takes more is not built to its end.
     pub(crate) fn new(pattern: &str, anchor: &str, room: &mut usize) -> Result<Self, PatternError> {
         let left = *room;
         let most = LARGEST.min(left);
@@ -111,8 +111,8 @@ impl Pattern {
     }
 }
 
-/// Whether a pattern is one at all. That takes no longer than its text is long, whatever it would take to
-/// compile it.
+/// Whether a text is a regular expression. That takes time in proportion to its length, whatever it would
+/// take to compile it.
 pub(crate) fn is_pattern(pattern: &str) -> Result<(), PatternError> {
     match syntax::parse_with(&format!("(?:{pattern})"), &syntax()) {
         Ok(_) => Ok(()),
@@ -132,8 +132,8 @@ fn invalid(pattern: &str, error: &str) -> PatternError {
     }
 }
 
-/// A text of the same length with a character for each byte that is part of none; none where there is no
-/// such byte.
+/// A text of the same length with a character in place of each byte that is not part of one; `None` where
+/// there is no such byte.
 fn characters(text: &[u8]) -> Option<Vec<u8>> {
     if std::str::from_utf8(text).is_ok() {
         return None;
@@ -168,14 +168,14 @@ impl PatternMemory {
         }
     }
 
-    /// What the patterns of a route may take: as much as other routes leave, in bytes.
+    /// Memory that the patterns of a route may take: as much as other routes leave, in bytes.
     pub fn left_for(&self, route: Uuid) -> usize {
         let taken = self.taken.lock();
         let own = taken.by_route.get(&route).copied().unwrap_or(0);
         (self.limit + own).saturating_sub(taken.total)
     }
 
-    /// Notes what the patterns of a route take, in bytes; 0 for a route that is gone.
+    /// Notes the memory that the patterns of a route take, in bytes; 0 for a route that is deleted.
     pub fn set(&self, route: Uuid, bytes: usize) {
         let mut taken = self.taken.lock();
         let old = match bytes {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_is_no_text_is_a_character() {
+    fn a_byte_that_is_not_part_of_a_character_is_one() {
         let named = pattern("/a/([^/]+)/(?P<end>.)");
         for (text, end, last) in [
             (&b"/a/\xff\xfe/\x80x"[..], 7, &b"\x80"[..]),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_told_without_compiling_it() {
+    fn an_invalid_pattern_is_refused_without_compiling_it() {
         is_pattern(r"/\w{1000}{1000}{1000}").unwrap();
         let error = is_pattern("/a(").unwrap_err().to_string();
         assert_eq!(error, "invalid regex: '/a(' (error: unclosed group)");

@@ -1,4 +1,4 @@
-//! Which tries of a request are repeated.
+//! When a try of a request that failed is followed by another.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use http::{Method, StatusCode};
 use crate::entity::retry as entity;
 use crate::entity::upstream::RetryBudget;
 
-/// What a service or a route says of repeats; what it leaves open is for the other, or for Kong's way.
+/// The retry settings of a service or a route. What one of them leaves open is decided by the other, or by
+/// the default.
 #[derive(Debug, Clone, Default)]
 pub struct Retry {
     statuses: Option<Vec<u16>>,
@@ -18,7 +19,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Reads what the entity says.
+    /// Reads the settings of the entity.
     pub fn of(retry: &entity::Retry) -> Self {
         let methods = retry.methods.iter().flatten();
         // The Admin API let only methods in.
@@ -33,7 +34,7 @@ impl Retry {
     }
 }
 
-/// What holds for one request: the route's word before the service's.
+/// The retry settings of one request: those of the route before those of the service.
 #[derive(Clone, Copy)]
 pub(crate) struct Repeats<'a> {
     pub(crate) route: &'a Retry,
@@ -41,7 +42,7 @@ pub(crate) struct Repeats<'a> {
 }
 
 impl Repeats<'_> {
-    /// Whether a response of this status is no answer while another try is left.
+    /// Whether a response of this status is discarded while another try is left.
     pub(crate) fn unwanted(self, status: StatusCode) -> bool {
         let statuses = self
             .route
@@ -51,8 +52,8 @@ impl Repeats<'_> {
         statuses.is_some_and(|statuses| statuses.contains(&status.as_u16()))
     }
 
-    /// Whether doing it twice does no harm. Source: nginx, which takes all for such but these,
-    /// unknown methods included.
+    /// Whether a request of this method may be sent twice. Source: nginx, which takes every method for
+    /// idempotent but these, unknown ones included.
     pub(crate) fn is_idempotent(self, method: &Method) -> bool {
         let methods = self
             .route
@@ -67,7 +68,7 @@ impl Repeats<'_> {
         }
     }
 
-    /// How much of the traffic may be retries, where the upstream says `budget`.
+    /// How much of the traffic may be retries, where the upstream's setting is `budget`.
     pub(crate) fn budget(self, budget: RetryBudget) -> RetryBudget {
         let (route, service) = (self.route, self.service);
         let percent = route.budget_percent.or(service.budget_percent);
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_has_the_first_word_and_nginx_the_last() {
+    fn the_settings_of_a_route_come_before_those_of_its_service_and_nginx_is_the_default() {
         let none = Retry::default();
         let service = Retry {
             statuses: Some(vec![503]),
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_of_the_budget_is_the_first_that_is_said() {
+    fn each_part_of_the_budget_is_the_first_that_is_set() {
         let upstream = RetryBudget {
             budget_percent: 20.0,
             min_retry_concurrency: 3,

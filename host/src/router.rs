@@ -22,7 +22,7 @@ use http::{HeaderMap, Method};
 
 use crate::pattern::Pattern;
 use crate::shared_map::SharedMap;
-use criteria::Hosts;
+use criteria::HostPattern;
 pub use error::RouteError;
 use group::Group;
 pub use route::Route;
@@ -85,12 +85,12 @@ impl Router {
     }
 
     /// Changes the group of a host, which is there while it has ways.
-    fn change(&mut self, host: Option<&Hosts>, change: impl FnOnce(&mut Group)) {
+    fn change(&mut self, host: Option<&HostPattern>, change: impl FnOnce(&mut Group)) {
         let (groups, key) = match host {
             None => return change(Arc::make_mut(&mut self.any)),
-            Some(Hosts::Exact(name, _)) => (&mut self.exact, name),
-            Some(Hosts::Suffix(suffix, _)) => (&mut self.suffixes, suffix),
-            Some(Hosts::Prefix(prefix, _)) => (&mut self.prefixes, prefix),
+            Some(HostPattern::Exact(name, _)) => (&mut self.exact, name),
+            Some(HostPattern::Suffix(suffix, _)) => (&mut self.suffixes, suffix),
+            Some(HostPattern::Prefix(prefix, _)) => (&mut self.prefixes, prefix),
         };
         match groups.get_mut(&**key) {
             Some(group) => {

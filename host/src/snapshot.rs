@@ -116,8 +116,8 @@ impl Published {
         (self.generation(), Arc::clone(&current))
     }
 
-    /// Waits until requests that start from now on see the commit `revision`, and its names are looked
-    /// up or given up for now. A commit without new names waits for those of no other.
+    /// Waits until requests that start from now on see the commit `revision`, and its names are looked up
+    /// or given up for now. A commit without new names does not wait for those of other commits.
     pub async fn applied(&self, revision: Revision) {
         // An error means that the sender is gone, which `self` holds.
         let _ = self

@@ -11,7 +11,7 @@ use crate::pattern::Pattern;
 
 /// A host of a route, with the port if it names one, in the form that hosts are compared in.
 #[derive(Debug)]
-pub(super) enum Hosts {
+pub(super) enum HostPattern {
     /// The host itself.
     Exact(Box<str>, Option<u16>),
     /// `.example.com` of `*.example.com`.
@@ -34,7 +34,7 @@ pub(super) struct Closeness {
     port: bool,
 }
 
-impl Hosts {
+impl HostPattern {
     pub(super) fn is_exact(&self) -> bool {
         matches!(self, Self::Exact(..))
     }
@@ -70,14 +70,14 @@ pub(super) enum PathPattern {
 
 /// The values of a header of which one must be there.
 #[derive(Debug)]
-pub(super) enum Values {
+pub(super) enum HeaderPattern {
     /// One of these, in lower case.
     OneOf(Vec<String>),
     /// One that matches this.
     Regex(Pattern),
 }
 
-impl Values {
+impl HeaderPattern {
     pub(super) fn accept(&self, value: &[u8]) -> bool {
         match self {
             Self::OneOf(values) => values
@@ -88,7 +88,7 @@ impl Values {
     }
 }
 
-pub(super) fn hosts(hosts: &[String]) -> Result<Vec<Hosts>, RouteError> {
+pub(super) fn hosts(hosts: &[String]) -> Result<Vec<HostPattern>, RouteError> {
     let parsed = hosts.iter().map(|text| {
         // The `*` of a wildcard may stand in a name.
         let authority = Authority::of_setting(text);
@@ -98,11 +98,11 @@ pub(super) fn hosts(hosts: &[String]) -> Result<Vec<Hosts>, RouteError> {
         })?;
         let (name, port) = (authority.host.as_str(), authority.port);
         Ok(if let Some(suffix) = name.strip_prefix('*') {
-            Hosts::Suffix(suffix.into(), port)
+            HostPattern::Suffix(suffix.into(), port)
         } else if let Some(prefix) = name.strip_suffix('*') {
-            Hosts::Prefix(prefix.into(), port)
+            HostPattern::Prefix(prefix.into(), port)
         } else {
-            Hosts::Exact(name.into(), port)
+            HostPattern::Exact(name.into(), port)
         })
     });
     parsed.collect()
@@ -111,7 +111,7 @@ pub(super) fn hosts(hosts: &[String]) -> Result<Vec<Hosts>, RouteError> {
 pub(super) fn headers(
     headers: Option<&BTreeMap<String, Vec<String>>>,
     room: &mut usize,
-) -> Result<Vec<(HeaderName, Values)>, RouteError> {
+) -> Result<Vec<(HeaderName, HeaderPattern)>, RouteError> {
     let Some(headers) = headers else {
         return Ok(Vec::new());
     };
@@ -122,9 +122,9 @@ pub(super) fn headers(
         let values = match values.as_slice() {
             [value] if value.starts_with("~*") => {
                 let pattern = Pattern::new(&value[2..], "", room);
-                Values::Regex(pattern.map_err(|error| RouteError::new("headers", error))?)
+                HeaderPattern::Regex(pattern.map_err(|error| RouteError::new("headers", error))?)
             }
-            _ => Values::OneOf(values.iter().map(|v| v.to_ascii_lowercase()).collect()),
+            _ => HeaderPattern::OneOf(values.iter().map(|v| v.to_ascii_lowercase()).collect()),
         };
         Ok((name, values))
     });

@@ -6,7 +6,7 @@ use http::Method;
 use uuid::Uuid;
 
 use super::Query;
-use super::criteria::{self, Hosts, PathPattern, Values};
+use super::criteria::{self, HeaderPattern, HostPattern, PathPattern};
 use super::error::RouteError;
 use super::priority;
 use super::rank::Rank;
@@ -37,8 +37,8 @@ pub struct Route {
     /// Whether it is for requests at all, not for streams.
     http: bool,
     pub(super) methods: Vec<Method>,
-    pub(super) hosts: Vec<Hosts>,
-    headers: Vec<(http::HeaderName, Values)>,
+    pub(super) hosts: Vec<HostPattern>,
+    headers: Vec<(http::HeaderName, HeaderPattern)>,
     pub(super) paths: Vec<PathPattern>,
     /// Priority without what depends on the path.
     pub(super) priority: u64,
@@ -48,14 +48,14 @@ pub struct Route {
 /// A way to match a route: by one of its paths, and by one of its hosts.
 pub(super) struct Way<'a> {
     pub(super) rank: Rank,
-    pub(super) host: Option<&'a Hosts>,
+    pub(super) host: Option<&'a HostPattern>,
     pub(super) path: Option<&'a PathPattern>,
 }
 
 impl Way<'_> {
     /// The port of the host, if it has one.
     pub(super) fn port(&self) -> Option<u16> {
-        self.host.and_then(Hosts::port)
+        self.host.and_then(HostPattern::port)
     }
 }
 
@@ -81,7 +81,7 @@ impl Route {
         let priority = priority::without_path(&priority::Set {
             methods: !methods.is_empty(),
             hosts: !hosts.is_empty(),
-            plain_hosts: hosts.iter().all(Hosts::is_exact),
+            plain_hosts: hosts.iter().all(HostPattern::is_exact),
             headers: headers.len(),
             snis,
             paths: !paths.is_empty(),
@@ -122,7 +122,7 @@ impl Route {
             hosts.map(move |host| Way {
                 rank: Rank {
                     priority: self.priority | of_path,
-                    closeness: host.map(Hosts::closeness).unwrap_or_default(),
+                    closeness: host.map(HostPattern::closeness).unwrap_or_default(),
                     route: self.id,
                     path: Reverse(position),
                 },

@@ -300,11 +300,11 @@ fn scan(routes: &[Arc<Route>], host: &str, path: &str) -> Option<u128> {
     let mut best: Option<(u64, Closeness, u128)> = None;
     for route in routes {
         let matching = route.hosts.iter().filter(|pattern| match pattern {
-            Hosts::Exact(name, port) => **name == *host && port.is_none_or(|p| p == 8000),
-            Hosts::Suffix(suffix, _) => host.ends_with(&**suffix),
-            Hosts::Prefix(prefix, _) => host.starts_with(&**prefix),
+            HostPattern::Exact(name, port) => **name == *host && port.is_none_or(|p| p == 8000),
+            HostPattern::Suffix(suffix, _) => host.ends_with(&**suffix),
+            HostPattern::Prefix(prefix, _) => host.starts_with(&**prefix),
         });
-        let closest = matching.map(Hosts::closeness).max();
+        let closest = matching.map(HostPattern::closeness).max();
         let any = route.hosts.is_empty().then(Closeness::default);
         let Some(closeness) = closest.or(any) else {
             continue;

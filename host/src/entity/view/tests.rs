@@ -10,7 +10,7 @@ use crate::entity::{Check, route, service, target, upstream};
 use crate::pattern::PATTERN_MEMORY;
 use crate::router::Route;
 
-/// Whether the data plane can work with a row, as `snapshot/compile.rs` does.
+/// Whether the data plane can work with a row, as the compiler of snapshots does.
 fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
     let row = row.clone();
     let wrong = |error: serde_json::Error| error.to_string();

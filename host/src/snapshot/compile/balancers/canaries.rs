@@ -20,8 +20,8 @@ impl Canaries {
         self.0.get(&balancer)
     }
 
-    /// Begins and ends canaries as the balancers' rows say. One that is going on does so with all that it
-    /// has come to, whoever writes the row.
+    /// Begins and ends canaries as the balancers' rows say. One that goes on keeps its evidence, whichever
+    /// client writes the row.
     pub(super) fn rebuild(
         &mut self,
         balancers: &HashMap<Uuid, Balancer>,
