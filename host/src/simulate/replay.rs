@@ -4,8 +4,10 @@
 //! Another one gets the same requests at the same times. What a target would have made of another load nobody
 //! knows: it answers as it did at about that time.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+mod fleet;
+mod record;
+
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,14 +16,15 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::fleet::Time;
-use super::outcome::{End, Outcome, Recorder, SAMPLES};
-use super::scenario::{Arrivals, Cost, Phase, Requests, Scenario};
+use super::outcome::Outcome;
+use super::scenario::Scenario;
 use super::{Affinity, Contender, Format, Show, each, engine, show};
 use crate::balancer::{Balancer, Choice, Engine, Observed, PickRequest, Rerun, Told, try_settings};
 use crate::endpoint::{Endpoint, InFlight};
 use crate::trace::{Answer, Event, Header, Pick, Reader, Row};
 use crate::upstream::UNANSWERED;
+use fleet::{Fleet, Sent};
+use record::{Came, Record};
 
 /// Further tries of a request that got no answer, as in Kong's `retries`.
 const RETRIES: u32 = 5;
@@ -44,30 +47,6 @@ pub struct Arguments {
     /// Folder for outcome.json, latency.svg and load.svg; made if it is missing
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-}
-
-/// What came of a pick.
-#[derive(Debug, Clone, Copy)]
-struct Came {
-    status: u16,
-    /// Microseconds.
-    latency: u64,
-}
-
-/// A trace, sorted out.
-struct Record {
-    header: Header,
-    events: Vec<Event>,
-    /// By the number of the pick.
-    came: Vec<Option<Came>>,
-    /// The endpoints that are in any table, with the weight that they had last.
-    targets: Vec<Row>,
-    /// The same by id.
-    places: HashMap<u64, usize>,
-    /// For each target what came of its picks, by the time of the pick.
-    history: Vec<Vec<(u64, Came)>>,
-    /// Times of the first and the last pick.
-    span: (u64, u64),
 }
 
 /// Runs the command.
@@ -93,7 +72,7 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
         ask(&engine, contender, &record, &scenario)
     });
     let asked: Vec<(Outcome, f64)> = asked.into_iter().collect::<Result<_, _>>()?;
-    let mut outcomes = vec![record.as_it_was(&maker, &scenario)];
+    let mut outcomes = vec![as_it_was(&record, &maker, &scenario)];
     let agreement: Vec<f64> = asked.iter().map(|(_, agreement)| *agreement).collect();
     outcomes.extend(asked.into_iter().map(|(outcome, _)| outcome));
 
@@ -211,237 +190,30 @@ fn rerun(
     Ok(again)
 }
 
-impl Record {
-    fn new(mut reader: Reader<'_>) -> anyhow::Result<Self> {
-        let mut events = Vec::new();
-        loop {
-            match reader.event() {
-                Ok(Some(event)) => events.push(event),
-                Ok(None) => break,
-                // Whoever recorded it was interrupted; what is there is whole.
-                Err(crate::trace::Error::Cut(_)) if !events.is_empty() => break,
-                Err(error) => return Err(error.into()),
+/// The figures of the recording itrecord.
+fn as_it_was(record: &Record, maker: &Contender, scenario: &Scenario) -> Outcome {
+    let mut fleet = Fleet::new(record, scenario);
+    let mut table: Vec<usize> = Vec::new();
+    let mut number = 0;
+    for event in &record.events {
+        match event {
+            Event::Table { rows, .. } => {
+                table = rows.iter().map(|row| record.places[&row.id]).collect();
             }
-        }
-        let mut record = Self {
-            header: reader.header,
-            came: Vec::new(),
-            targets: Vec::new(),
-            places: HashMap::new(),
-            history: Vec::new(),
-            span: (u64::MAX, 0),
-            events: Vec::new(),
-        };
-        let mut table: Vec<usize> = Vec::new();
-        let mut sent: Vec<(u64, Option<usize>)> = Vec::new();
-        for event in &events {
-            match event {
-                Event::Table { rows, .. } => {
-                    table = rows.iter().map(|row| record.place(*row)).collect();
+            Event::Pick(pick) => {
+                fleet.advance(pick.now, |_| {});
+                let chosen = pick.chosen.and_then(|p| table.get(p as usize));
+                match (chosen, record.came[number]) {
+                    (Some(target), Some(came)) => fleet.send(*target, pick.now, came, None),
+                    (Some(_), None) => {}
+                    (None, _) => fleet.refuse(pick.now),
                 }
-                Event::Pick(pick) => {
-                    record.span.0 = record.span.0.min(pick.now);
-                    record.span.1 = record.span.1.max(pick.now);
-                    let chosen = pick.chosen.and_then(|p| table.get(p as usize)).copied();
-                    sent.push((pick.now, chosen));
-                    record.came.push(None);
-                }
-                Event::Outcome {
-                    pick,
-                    status,
-                    latency,
-                } => {
-                    let came = Came {
-                        status: *status,
-                        latency: *latency,
-                    };
-                    let number = *pick as usize;
-                    if let (Some(slot), Some((at, Some(target)))) =
-                        (record.came.get_mut(number), sent.get(number))
-                    {
-                        *slot = Some(came);
-                        record.history[*target].push((*at, came));
-                    }
-                }
+                number += 1;
             }
-        }
-        if record.came.is_empty() {
-            bail!("the trace has no picks");
-        }
-        for history in &mut record.history {
-            history.sort_by_key(|(at, _)| *at);
-        }
-        record.events = events;
-        Ok(record)
-    }
-
-    fn place(&mut self, row: Row) -> usize {
-        let next = self.targets.len();
-        let place = *self.places.entry(row.id).or_insert(next);
-        if place == next {
-            self.targets.push(row);
-            self.history.push(Vec::new());
-        }
-        self.targets[place] = row;
-        place
-    }
-
-    /// Only what figures and pictures need of one.
-    fn scenario(&self) -> Scenario {
-        let micros = self.span.1.saturating_sub(self.span.0).max(1);
-        Scenario {
-            description: format!("recorded at {}", self.header.upstream),
-            gateways: 1,
-            warm_up: 0.0,
-            requests: Requests {
-                cost: Cost::Constant { mean: 1.0 },
-                arrivals: Arrivals::Poisson,
-                burst: 1,
-                timeout: 60.0,
-                retries: RETRIES,
-                keys: 0,
-                key_skew: 0.0,
-                prompts: None,
-            },
-            load: vec![Phase {
-                seconds: micros as f64 / 1e6,
-                level: 1.0,
-            }],
-            targets: Vec::new(),
-            faults: Vec::new(),
+            Event::Outcome { .. } => {}
         }
     }
-
-    fn recorder(&self, scenario: &Scenario) -> Recorder {
-        let weights = self.targets.iter().map(|row| row.weight.max(1));
-        Recorder::new(scenario, weights.collect())
-    }
-
-    /// Nanoseconds since the first pick.
-    fn time(&self, now: u64) -> Time {
-        now.saturating_sub(self.span.0) * 1000
-    }
-
-    /// What a target does with a request that is sent at a time.
-    fn answer(&self, target: usize, now: u64) -> Option<Came> {
-        let history = &self.history[target];
-        let next = history.partition_point(|(at, _)| *at < now);
-        let (_, came) = history.get(next).or(history.last())?;
-        Some(*came)
-    }
-
-    /// The figures of the recording itself.
-    fn as_it_was(&self, maker: &Contender, scenario: &Scenario) -> Outcome {
-        let mut fleet = Fleet::new(self, scenario);
-        let mut table: Vec<usize> = Vec::new();
-        let mut number = 0;
-        for event in &self.events {
-            match event {
-                Event::Table { rows, .. } => {
-                    table = rows.iter().map(|row| self.places[&row.id]).collect();
-                }
-                Event::Pick(pick) => {
-                    fleet.advance(pick.now, |_| {});
-                    let chosen = pick.chosen.and_then(|p| table.get(p as usize));
-                    match (chosen, self.came[number]) {
-                        (Some(target), Some(came)) => fleet.send(*target, pick.now, came, None),
-                        (Some(_), None) => {}
-                        (None, _) => fleet.refuse(pick.now),
-                    }
-                    number += 1;
-                }
-                Event::Outcome { .. } => {}
-            }
-        }
-        fleet.finish(maker, scenario)
-    }
-}
-
-/// Targets with the requests that they have.
-struct Fleet<'a> {
-    record: &'a Record,
-    recorder: Recorder,
-    working: Vec<u32>,
-    /// By the time at which they end.
-    open: BinaryHeap<Reverse<(u64, usize)>>,
-    requests: Vec<Option<Sent>>,
-    next_sample: u64,
-    step: u64,
-}
-
-struct Sent {
-    target: usize,
-    at: u64,
-    came: Came,
-    in_flight: Option<InFlight>,
-}
-
-impl<'a> Fleet<'a> {
-    fn new(record: &'a Record, scenario: &Scenario) -> Self {
-        let step = (record.span.1 - record.span.0).max(SAMPLES) / SAMPLES;
-        Self {
-            recorder: record.recorder(scenario),
-            working: vec![0; record.targets.len()],
-            open: BinaryHeap::new(),
-            requests: Vec::new(),
-            next_sample: record.span.0 + step,
-            step,
-            record,
-        }
-    }
-
-    /// Ends what has ended by now.
-    fn advance(&mut self, now: u64, mut learn: impl FnMut(&Sent)) {
-        while let Some(Reverse((end, index))) = self.open.peek().copied() {
-            self.sample(end.min(now));
-            if end > now {
-                return;
-            }
-            self.open.pop();
-            if let Some(sent) = self.requests[index].take() {
-                self.working[sent.target] -= 1;
-                learn(&sent);
-                let how = match sent.came.status {
-                    0 => End::Broken,
-                    500.. => End::Error,
-                    _ => End::Answered,
-                };
-                let (start, end) = (self.record.time(sent.at), self.record.time(end));
-                self.recorder.end(start, end, sent.target, how);
-            }
-        }
-        self.sample(now);
-    }
-
-    fn sample(&mut self, now: u64) {
-        while self.next_sample <= now && self.recorder.samples() < SAMPLES {
-            let working = self.working.iter().map(|count| f64::from(*count));
-            self.recorder.sample(working.collect());
-            self.next_sample += self.step;
-        }
-    }
-
-    fn send(&mut self, target: usize, now: u64, came: Came, in_flight: Option<InFlight>) {
-        self.working[target] += 1;
-        let end = now.saturating_add(came.latency);
-        self.open.push(Reverse((end, self.requests.len())));
-        self.requests.push(Some(Sent {
-            target,
-            at: now,
-            came,
-            in_flight,
-        }));
-    }
-
-    fn refuse(&mut self, now: u64) {
-        let time = self.record.time(now);
-        self.recorder.end(time, time, 0, End::NoTarget);
-    }
-
-    fn finish(mut self, contender: &Contender, scenario: &Scenario) -> Outcome {
-        self.advance(u64::MAX, |_| {});
-        self.recorder.finish(contender, scenario)
-    }
+    fleet.finish(maker, scenario)
 }
 
 /// Has another balancer choose for the requests of a trace. Returns what came of it, and for which share of

@@ -1,5 +1,7 @@
 //! One balancer with a fleet: what happens, moment by moment.
 
+mod events;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -11,13 +13,14 @@ use super::fleet::{Machine, NEVER, Soonest, Ticket, Time};
 use super::outcome::{End, Outcome, Recorder, SAMPLES};
 use super::prompts::Prompt;
 use super::random::{Random, Stream, mix};
-use super::scenario::{Fault, FaultKind, Scenario};
+use super::scenario::{FaultKind, Scenario};
 use super::source::{Arrival, Source};
 use super::targets::{address, ids, target_at};
 use super::{Affinity, Contender};
 use crate::balancer::{Balancer, Choice, Engine, Observed, PickRequest, RequestFacts};
 use crate::endpoint::{Endpoint, InFlight, LoadReport};
 use crate::upstream::UNANSWERED;
+use events::Event;
 
 const SECOND: f64 = 1e9;
 
@@ -36,17 +39,6 @@ struct Request {
     target: usize,
     sent: Time,
     in_flight: Option<InFlight>,
-}
-
-/// What happens by itself, and seldom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    Antagonist(usize),
-    Begin(usize),
-    Detect(usize),
-    End(usize),
-    Return(usize),
-    Sample,
 }
 
 /// A gateway: its balancer, and all endpoints with its own numbers of them.
@@ -397,96 +389,6 @@ impl<'a> World<'a> {
     fn finish(&mut self, slot: usize, now: Time, end: End) {
         let request = self.requests.remove(slot);
         self.recorder.end(request.arrived, now, request.target, end);
-    }
-
-    fn happen(&mut self, now: Time, step: Time) {
-        let Some(Reverse((_, event))) = self.agenda.pop() else {
-            return;
-        };
-        match event {
-            Event::Antagonist(target) => self.disturb(target, now),
-            Event::Begin(index) => self.change(index, now, true),
-            Event::End(index) => self.change(index, now, false),
-            Event::Detect(index) => self.detect(index, true),
-            Event::Return(index) => self.detect(index, false),
-            Event::Sample => {
-                for machine in &mut self.machines {
-                    machine.advance(now);
-                }
-                let machines = self.machines.iter_mut();
-                let working = machines.map(|machine| machine.mean_working(step));
-                self.recorder.sample(working.collect());
-                if self.recorder.samples() < SAMPLES {
-                    self.agenda.push(Reverse((now + step, Event::Sample)));
-                }
-            }
-        }
-    }
-
-    /// The antagonist of a target takes another number of cores.
-    fn disturb(&mut self, target: usize, now: Time) {
-        let mut first = 0;
-        let group = self.scenario.targets.iter().find(|group| {
-            first += group.count;
-            target < first
-        });
-        let Some(antagonist) = group.and_then(|group| group.antagonist) else {
-            return;
-        };
-        let [least, most] = antagonist.cores;
-        let machine = &mut self.machines[target];
-        machine.advance(now);
-        machine.taken = least + (most - least) * self.antagonists.unit();
-        let pause = antagonist.every * SECOND * self.antagonists.exponential();
-        let next = now.saturating_add((pause as Time).max(1));
-        self.agenda.push(Reverse((next, Event::Antagonist(target))));
-        self.schedule(target);
-    }
-
-    fn targets_of(&self, index: usize) -> (Fault, std::ops::RangeInclusive<usize>) {
-        let fault = self.scenario.faults[index];
-        let [first, last] = fault.targets;
-        (fault, first..=last)
-    }
-
-    /// A fault begins or ends.
-    fn change(&mut self, index: usize, now: Time, begins: bool) {
-        let (fault, targets) = self.targets_of(index);
-        for target in targets {
-            let machine = &mut self.machines[target];
-            machine.advance(now);
-            machine.fault = begins.then_some((fault.kind, fault.factor));
-            if begins && fault.kind == FaultKind::Down {
-                self.break_off(target, now);
-            }
-            self.schedule(target);
-        }
-    }
-
-    /// Everything that a target works on breaks off, and is tried elsewhere.
-    fn break_off(&mut self, target: usize, now: Time) {
-        for ticket in self.machines[target].clear() {
-            if !is_valid(&self.requests, target, ticket) {
-                continue;
-            }
-            if let Some(in_flight) = self.withdraw(ticket.slot, now) {
-                let endpoint = Arc::clone(in_flight.shared());
-                drop(in_flight);
-                if self.fail(ticket.slot, &endpoint, now) {
-                    self.send(ticket.slot, now);
-                }
-            }
-        }
-    }
-
-    /// Health checks notice the start or the end of a fault.
-    fn detect(&mut self, index: usize, begins: bool) {
-        let (_, targets) = self.targets_of(index);
-        for target in targets {
-            let known = &mut self.detected[target];
-            *known = if begins { *known + 1 } else { *known - 1 };
-        }
-        self.publish();
     }
 }
 

@@ -1,0 +1,155 @@
+//! A trace, sorted out by pick and by target.
+
+use std::collections::HashMap;
+
+use anyhow::bail;
+
+use super::super::fleet::Time;
+use super::super::outcome::Recorder;
+use super::super::scenario::{Arrivals, Cost, Phase, Requests, Scenario};
+use super::RETRIES;
+use crate::trace::{Event, Header, Reader, Row};
+
+/// What came of a pick.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came {
+    pub(super) status: u16,
+    /// Microseconds.
+    pub(super) latency: u64,
+}
+
+/// A trace, sorted out.
+pub(super) struct Record {
+    pub(super) header: Header,
+    pub(super) events: Vec<Event>,
+    /// By the number of the pick.
+    pub(super) came: Vec<Option<Came>>,
+    /// The endpoints that are in any table, with the weight that they had last.
+    pub(super) targets: Vec<Row>,
+    /// The same by id.
+    pub(super) places: HashMap<u64, usize>,
+    /// For each target what came of its picks, by the time of the pick.
+    history: Vec<Vec<(u64, Came)>>,
+    /// Times of the first and the last pick.
+    pub(super) span: (u64, u64),
+}
+
+impl Record {
+    pub(super) fn new(mut reader: Reader<'_>) -> anyhow::Result<Self> {
+        let mut events = Vec::new();
+        loop {
+            match reader.event() {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break,
+                // Whoever recorded it was interrupted; what is there is whole.
+                Err(crate::trace::Error::Cut(_)) if !events.is_empty() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut record = Self {
+            header: reader.header,
+            came: Vec::new(),
+            targets: Vec::new(),
+            places: HashMap::new(),
+            history: Vec::new(),
+            span: (u64::MAX, 0),
+            events: Vec::new(),
+        };
+        let mut table: Vec<usize> = Vec::new();
+        let mut sent: Vec<(u64, Option<usize>)> = Vec::new();
+        for event in &events {
+            match event {
+                Event::Table { rows, .. } => {
+                    table = rows.iter().map(|row| record.place(*row)).collect();
+                }
+                Event::Pick(pick) => {
+                    record.span.0 = record.span.0.min(pick.now);
+                    record.span.1 = record.span.1.max(pick.now);
+                    let chosen = pick.chosen.and_then(|p| table.get(p as usize)).copied();
+                    sent.push((pick.now, chosen));
+                    record.came.push(None);
+                }
+                Event::Outcome {
+                    pick,
+                    status,
+                    latency,
+                } => {
+                    let came = Came {
+                        status: *status,
+                        latency: *latency,
+                    };
+                    let number = *pick as usize;
+                    if let (Some(slot), Some((at, Some(target)))) =
+                        (record.came.get_mut(number), sent.get(number))
+                    {
+                        *slot = Some(came);
+                        record.history[*target].push((*at, came));
+                    }
+                }
+            }
+        }
+        if record.came.is_empty() {
+            bail!("the trace has no picks");
+        }
+        for history in &mut record.history {
+            history.sort_by_key(|(at, _)| *at);
+        }
+        record.events = events;
+        Ok(record)
+    }
+
+    fn place(&mut self, row: Row) -> usize {
+        let next = self.targets.len();
+        let place = *self.places.entry(row.id).or_insert(next);
+        if place == next {
+            self.targets.push(row);
+            self.history.push(Vec::new());
+        }
+        self.targets[place] = row;
+        place
+    }
+
+    /// Only what figures and pictures need of one.
+    pub(super) fn scenario(&self) -> Scenario {
+        let micros = self.span.1.saturating_sub(self.span.0).max(1);
+        Scenario {
+            description: format!("recorded at {}", self.header.upstream),
+            gateways: 1,
+            warm_up: 0.0,
+            requests: Requests {
+                cost: Cost::Constant { mean: 1.0 },
+                arrivals: Arrivals::Poisson,
+                burst: 1,
+                timeout: 60.0,
+                retries: RETRIES,
+                keys: 0,
+                key_skew: 0.0,
+                prompts: None,
+            },
+            load: vec![Phase {
+                seconds: micros as f64 / 1e6,
+                level: 1.0,
+            }],
+            targets: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    pub(super) fn recorder(&self, scenario: &Scenario) -> Recorder {
+        let weights = self.targets.iter().map(|row| row.weight.max(1));
+        Recorder::new(scenario, weights.collect())
+    }
+
+    /// Nanoseconds since the first pick.
+    pub(super) fn time(&self, now: u64) -> Time {
+        now.saturating_sub(self.span.0) * 1000
+    }
+
+    /// What a target does with a request that is sent at a time.
+    pub(super) fn answer(&self, target: usize, now: u64) -> Option<Came> {
+        let history = &self.history[target];
+        let next = history.partition_point(|(at, _)| *at < now);
+        let (_, came) = history.get(next).or(history.last())?;
+        Some(*came)
+    }
+}
