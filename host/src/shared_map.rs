@@ -1,8 +1,8 @@
 //! A hash map for snapshots: its copies share what they have in common.
 //!
 //! The entries are divided by their hashes into shards. A copy shares all shards, and a change to the copy
-//! replaces one of them. So a map of 10,000 entries is followed by one with an entry more for the price of
-//! a hundred entries and of as many pointers, and a look-up costs one pointer more than in a plain map.
+//! replaces one of them. So to follow a map of 10,000 entries by one with an entry more copies some forty
+//! entries and some hundred pointers, and a look-up costs one pointer and one hash more than in a plain map.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
