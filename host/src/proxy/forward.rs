@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::affinity::{Affinity, Facts};
 use super::client::Client;
-use super::connect::{self, Place, Secure, connect};
+use super::connect::{self, connect};
 use super::download::{Content, Drain, Exchange};
 use super::headers::{self, BodyLength, Forwarded};
 use super::outcome::{Awaited, Try};
@@ -20,7 +20,7 @@ use super::request_id::RequestId;
 use super::respond::Reject;
 use super::upgrade::Upgrade;
 use super::upload::{Stage, Upload};
-use super::wire::Connection;
+use super::wire::{Connection, Destination, Secure};
 use super::{ClientHost, Worker};
 use crate::endpoint::{Endpoint, InFlight, Outcome};
 use crate::http1::{self, Head};
@@ -365,15 +365,15 @@ async fn once(
     let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
     let most = service.upstream.max_connections(endpoint);
-    let place = place_of(endpoint, service, outbound.preserved_host, most > 0);
-    let mut idle = worker.pool.take(&place, worker.clock.get());
+    let destination = destination_of(endpoint, service, outbound.preserved_host, most > 0);
+    let mut idle = worker.pool.take(&destination, worker.clock.get());
     let mut drain = Drain::of(service, endpoint);
     loop {
         let mut connection = match idle.take() {
             Some(idle) => idle,
             // Not part of this future itself, which is copied for every request: connecting is rare.
             None => Box::pin(connect(
-                place.clone(),
+                destination.clone(),
                 Arc::clone(in_flight.shared()),
                 most,
                 &worker.pool,
@@ -495,13 +495,13 @@ impl Limits<'_> {
 }
 
 /// Where a request to an endpoint is sent.
-fn place_of(
+fn destination_of(
     endpoint: &Endpoint,
     service: &Service,
     preserved: Option<&ClientHost<'_>>,
     own: bool,
-) -> Place {
-    Place {
+) -> Destination {
+    Destination {
         address: endpoint.address,
         owner: if own { endpoint.identity() } else { 0 },
         tls: service.tls.map(|tls| {

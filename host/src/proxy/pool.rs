@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use foldhash::HashMap;
 use tokio::sync::Notify;
 
-use super::connect::Place;
-use super::wire::Connection;
+use super::wire::{Connection, Destination};
 use crate::config;
 use crate::connections::{ConnectionLimits, DescriptorPermit};
 
@@ -34,8 +33,8 @@ pub(super) fn note_look() {
 
 /// The idle connections of one worker.
 pub(super) struct Pool {
-    /// By place, the one used last at the back.
-    idle: RefCell<HashMap<Place, VecDeque<Box<Connection>>>>,
+    /// By destination, the one used last at the back.
+    idle: RefCell<HashMap<Destination, VecDeque<Box<Connection>>>>,
     /// Told, for all workers, when a request waits for a connection to be closed.
     shortage: Arc<Notify>,
     limits: Arc<ConnectionLimits>,
@@ -67,9 +66,13 @@ impl Pool {
     /// Endpoints end connections that were idle for long, some with a 408 before. What has come of
     /// that is seen by the runtime once in a turn, which a slow balancer or a busy machine makes
     /// long. So the system is asked in a turn that goes on, and where an end is likely.
-    pub(super) fn take(&self, place: &Place, clock: Instant) -> Option<Box<Connection>> {
+    pub(super) fn take(
+        &self,
+        destination: &Destination,
+        clock: Instant,
+    ) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
-        let list = idle.get_mut(place)?;
+        let list = idle.get_mut(destination)?;
         if list.is_empty() {
             return None;
         }
@@ -96,7 +99,7 @@ impl Pool {
         }
         connection.rest(now);
         let mut idle = self.idle.borrow_mut();
-        let list = idle.entry(connection.place.clone()).or_default();
+        let list = idle.entry(connection.destination.clone()).or_default();
         if list.len() >= self.size {
             list.pop_front();
         }

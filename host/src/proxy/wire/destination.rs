@@ -1,0 +1,74 @@
+//! Where connections to endpoints lead.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rustls::pki_types::ServerName;
+
+use crate::authority::Host;
+use crate::tls::{self, Trust};
+
+/// Where a connection leads: requests for the same place may share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::proxy) struct Destination {
+    pub(in crate::proxy) address: SocketAddr,
+    /// None in clear text.
+    pub(in crate::proxy) tls: Option<Secure>,
+    /// The identity of the endpoint whose own it is, where the endpoint's connections are limited: those of
+    /// others at the same address are not counted with them. 0 otherwise.
+    pub(in crate::proxy) owner: usize,
+}
+
+/// What is asked of the other side of a TLS connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::proxy) struct Secure {
+    /// The name that is sent (SNI, RFC 6066) and, if anything is verified, that the certificate must be
+    /// for.
+    pub(in crate::proxy) name: ServerName<'static>,
+    /// Whose certificate is taken.
+    pub(in crate::proxy) trust: Trust,
+}
+
+impl Secure {
+    /// With a name that somebody has given.
+    pub(in crate::proxy) fn named(name: ServerName<'static>, trust: Trust) -> Self {
+        Self { name, trust }
+    }
+
+    /// The name is that of the `Host`, without the port, as in Kong; where there is none, or none that
+    /// TLS can name, the address of the endpoint.
+    pub(in crate::proxy) fn new(host: Option<&Host<'_>>, address: IpAddr, trust: Trust) -> Self {
+        let name = host.and_then(tls::server_name_of);
+        Self {
+            name: name.unwrap_or(ServerName::IpAddress(address.into())),
+            trust,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::Authority;
+
+    #[test]
+    fn the_name_is_the_hosts_without_its_port() {
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let name = |host: &str| {
+            let authority = Authority::parse(host);
+            let host = authority.as_ref().map(|authority| &authority.host);
+            Secure::new(host, address, Trust::System)
+                .name
+                .to_str()
+                .into_owned()
+        };
+        assert_eq!(name("a.example"), "a.example");
+        assert_eq!(name("a.example:8443"), "a.example");
+        assert_eq!(name("[::1]:8443"), "::1");
+        assert_eq!(name("[0:0::1]"), "::1");
+        assert_eq!(name("A.example."), "a.example");
+        assert_eq!(name(""), "10.0.0.1");
+        assert_eq!(name("127.0.0.1:443"), "127.0.0.1");
+        // What can stand in a header and not in a certificate.
+        assert_eq!(name("a!b:80"), "10.0.0.1");
+    }
+}
