@@ -35,9 +35,6 @@ pub(crate) enum Error {
     /// It is not clear where the body ends.
     #[error("the body of the response is malformed: {0}")]
     Framing(&'static str),
-    /// The client's body is none.
-    #[error("the client's body is broken: {0}")]
-    Client(hyper::Error),
 }
 
 /// The head of a response.

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 
 use super::pool::Pool;
-use super::wire::{Connection, Destination, Secure, Stream};
+use super::wire::{Connection, Destination, Exchange, Secure, Stream};
 use crate::endpoint::Endpoint;
 use crate::tls;
 
@@ -41,7 +41,7 @@ pub(super) async fn connect(
     pool: &Pool,
     timeout: Duration,
     max_header_size: usize,
-) -> Result<Box<Connection>, Error> {
+) -> Result<Exchange, Error> {
     let end = tokio::time::Instant::now() + timeout;
     let permit = endpoint.permit(limit, || pool.reclaim());
     let mut permit = tokio::time::timeout_at(end, permit)
@@ -52,8 +52,8 @@ pub(super) async fn connect(
     let stream = tokio::time::timeout_at(end, open(&destination))
         .await
         .map_err(|_| Error::Timeout)??;
-    let connection = Connection::new(stream, destination, endpoint, permit, max_header_size);
-    Ok(Box::new(connection))
+    let connection = Connection::http1(stream, destination, endpoint, permit, max_header_size);
+    Ok(connection.into_exchange())
 }
 
 async fn open(destination: &Destination) -> Result<Stream, Error> {

@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 
 use super::Worker;
 use super::client::Client;
 use super::outcome::Awaited;
-use super::wire::Connection;
+use super::wire::{self, Exchange};
 use crate::endpoint::{Endpoint, InFlight, Outcome};
-use crate::http1::{self, Framing};
 use crate::request_log;
 use crate::snapshot::Service;
 
@@ -38,9 +36,10 @@ pub(super) enum Content {
 
 /// A response as it comes in from an endpoint.
 pub(super) struct Download {
-    framing: Framing,
     /// None once the body has ended and the connection is back in the pool.
-    exchange: Option<Exchange>,
+    request: Option<UpstreamRequest>,
+    /// The length of a body that the response describes and does not have.
+    described: Option<u64>,
     read_timeout: Duration,
     /// Whether the last poll found nothing to read, and so set the timer.
     waiting: bool,
@@ -59,9 +58,8 @@ enum End {
 }
 
 /// What a request holds while it is with an endpoint.
-pub(super) struct Exchange {
-    /// The connection that it is on.
-    pub(super) connection: Box<Connection>,
+pub(super) struct UpstreamRequest {
+    pub(super) exchange: Exchange,
     /// Whose connection it is.
     pub(super) worker: Rc<Worker>,
     /// Counts it at its endpoint.
@@ -109,20 +107,19 @@ impl Drop for ResponseBody {
 impl Content {
     /// The body of a response whose head has come in.
     pub(super) fn streamed(
-        framing: Framing,
-        exchange: Exchange,
+        request: UpstreamRequest,
         awaited: Option<Awaited>,
         read_timeout: Duration,
     ) -> Self {
         let mut download = Download {
-            framing,
-            exchange: Some(exchange),
+            described: request.exchange.described_length(),
+            request: Some(request),
             read_timeout,
             waiting: false,
             broken: None,
             awaited,
         };
-        if download.framing.is_done() {
+        if download.is_done() {
             download.finish();
         }
         Self::Streamed(Box::new(download))
@@ -132,54 +129,65 @@ impl Content {
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Own(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Streamed(download) => download.framing.left(),
+            Self::Streamed(download) => match &download.request {
+                Some(request) => request.exchange.body_left(),
+                None => Some(download.described.unwrap_or(0)),
+            },
         }
     }
 }
 
 impl Download {
-    /// The body has ended: the connection can serve another request, unless the endpoint answered
-    /// before it had read this one.
-    fn finish(&mut self) {
-        if let Some(exchange) = self.exchange.take() {
-            if let Some(awaited) = self.awaited.take() {
-                awaited.answered(&exchange.in_flight);
-            }
-            let now = exchange.worker.clock.get();
-            exchange.worker.pool.put(exchange.connection, now);
+    /// Whether all of the body was read.
+    fn is_done(&self) -> bool {
+        match &self.request {
+            Some(request) => request.exchange.is_body_done(),
+            None => self.broken.is_none(),
         }
     }
 
-    /// The next piece of the body; none at its end. While the client is `stalled`, nothing is read for
+    /// The body has ended: the connection can serve another request, unless the endpoint answered
+    /// before it had read this one.
+    fn finish(&mut self) {
+        if let Some(request) = self.request.take() {
+            if let Some(awaited) = self.awaited.take() {
+                awaited.answered(&request.in_flight);
+            }
+            let now = request.worker.clock.get();
+            request.worker.pool.put(request.exchange, now);
+        }
+    }
+
+    /// The next frame of the body; none at its end. While the client is `stalled`, nothing is read for
     /// it, and the endpoint is not to blame for the time that passes.
-    fn poll_piece(
+    fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
         stalled: bool,
-    ) -> Poll<Option<Result<Bytes, Error>>> {
-        let Some(exchange) = &mut self.exchange else {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(request) = &mut self.request else {
             return Poll::Ready(None);
         };
         let polled = if stalled {
-            exchange.connection.yield_memory();
+            request.exchange.yield_memory();
             // Its own body goes on meanwhile: a client may send all of it before it reads.
-            match exchange.connection.poll_send(cx) {
+            match request.exchange.poll_send(cx) {
                 Ok(()) => Poll::Pending,
                 Err(error) => Poll::Ready(Some(Err(error))),
             }
         } else {
-            exchange.connection.poll_body(cx, &mut self.framing)
+            request.exchange.poll_frame(cx)
         };
         match polled {
-            Poll::Ready(piece) => {
+            Poll::Ready(frame) => {
                 self.waiting = false;
-                Poll::Ready(match piece {
+                Poll::Ready(match frame {
                     None => {
                         self.finish();
                         None
                     }
-                    Some(Ok(piece)) => Some(Ok(piece)),
-                    Some(Err(error @ http1::Error::Client(_))) => {
+                    Some(Ok(frame)) => Some(Ok(frame)),
+                    Some(Err(error @ wire::Error::Client(_))) => {
                         Some(Err(self.break_off(End::Innocent, error.into())))
                     }
                     Some(Err(error)) => {
@@ -188,7 +196,7 @@ impl Download {
                     }
                 })
             }
-            Poll::Pending if exchange.drain.poll(cx).is_ready() => {
+            Poll::Pending if request.drain.poll(cx).is_ready() => {
                 let error = "the upstream server was taken out".into();
                 Poll::Ready(Some(Err(self.break_off(End::Innocent, error))))
             }
@@ -204,24 +212,25 @@ impl Download {
 
     /// The body will not come to its end.
     fn break_off(&mut self, end: End, error: Error) -> Error {
-        if let (Some(exchange), Some(awaited)) = (self.exchange.take(), self.awaited.take()) {
+        if let (Some(request), Some(awaited)) = (self.request.take(), self.awaited.take()) {
             match end {
-                End::Failed(outcome) => awaited.failed(&exchange.in_flight, outcome, &error),
-                End::Innocent => awaited.answered(&exchange.in_flight),
+                End::Failed(outcome) => awaited.failed(&request.in_flight, outcome, &error),
+                End::Innocent => awaited.answered(&request.in_flight),
             }
         }
         error
     }
 
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(exchange) = &mut self.exchange else {
+        let Some(request) = &mut self.request else {
             return Poll::Pending;
         };
-        let timer: Pin<&mut Sleep> = exchange.connection.timer.as_mut();
+        let mut timer = request.exchange.timer();
         if !self.waiting {
             self.waiting = true;
-            timer.reset((Instant::now() + self.read_timeout).into());
-            return exchange.connection.timer.as_mut().poll(cx);
+            timer
+                .as_mut()
+                .reset((Instant::now() + self.read_timeout).into());
         }
         timer.poll(cx)
     }
@@ -230,11 +239,11 @@ impl Download {
 impl Drop for Download {
     fn drop(&mut self) {
         // A body of known length is dropped as soon as its last byte is read.
-        if self.framing.is_done() {
+        if self.is_done() {
             self.finish();
-        } else if let (Some(exchange), Some(awaited)) = (&self.exchange, &self.awaited) {
+        } else if let (Some(request), Some(awaited)) = (&self.request, &self.awaited) {
             // The client has left, so how it would have ended is not known.
-            awaited.answered(&exchange.in_flight);
+            awaited.answered(&request.in_flight);
         }
     }
 }
@@ -258,9 +267,9 @@ impl Body for ResponseBody {
             // A client that takes nothing is not to fill hyper's buffer, which asks again once it
             // has sent what it has.
             let stalled = client.backlog.has_unsent();
-            let frame = ready!(download.poll_piece(cx, stalled)).transpose();
+            let frame = ready!(download.poll_frame(cx, stalled)).transpose();
             match frame {
-                Ok(piece) => return Poll::Ready(piece.map(|piece| Ok(Frame::data(piece)))),
+                Ok(frame) => return Poll::Ready(frame.map(Ok)),
                 Err(error) => {
                     download.broken = Some(error);
                     client.backlog.watch();
@@ -277,10 +286,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
             // hyper leaves out the length of a 304 unless it takes it for that of a body.
-            Content::Streamed(download) => match download.framing {
-                Framing::Described(_) => false,
-                ref framing => framing.is_done(),
-            },
+            Content::Streamed(download) => download.described.is_none() && download.is_done(),
         }
     }
 

@@ -13,17 +13,16 @@ use thiserror::Error;
 use super::affinity::{Affinity, Facts};
 use super::client::Client;
 use super::connect::{self, connect};
-use super::download::{Content, Drain, Exchange};
-use super::headers::{self, BodyLength, Forwarded};
+use super::download::{Content, Drain, UpstreamRequest};
+use super::headers::{self, BodyLength, Forwarded, RequestHead};
 use super::outcome::{Awaited, Try};
 use super::request_id::RequestId;
 use super::respond::Reject;
 use super::upgrade::Upgrade;
 use super::upload::{Stage, Upload};
-use super::wire::{Connection, Destination, Secure};
+use super::wire::{self, Destination, Exchange, Secure};
 use super::{ClientHost, Worker};
 use crate::endpoint::{Endpoint, InFlight, Outcome};
-use crate::http1::{self, Head};
 use crate::retry::Repeats;
 use crate::snapshot::Service;
 use crate::upstream::{NoPeer, RetryPermit, Upstream};
@@ -61,7 +60,7 @@ enum Failure {
     Connect(connect::Error),
     /// The exchange broke off before the head of a response.
     #[error("no valid response: {0}")]
-    Exchange(http1::Error),
+    Exchange(wire::Error),
     /// The endpoint took or sent nothing for too long.
     #[error("no response in time")]
     Timeout,
@@ -126,14 +125,13 @@ pub(super) async fn forward(
         facts: inbound.facts,
     };
     let Answer {
-        head,
-        exchange,
+        head: mut response,
+        request,
         times,
         awaited,
     } = tries(worker, service, outbound, inbound.started).await?;
-    let mut response = head.response;
     headers::to_client(response.headers_mut(), inbound.id, times.0, times.1);
-    let endpoint = exchange.in_flight.endpoint().id;
+    let endpoint = request.in_flight.endpoint().id;
     inbound
         .affinity
         .set_cookie(response.headers_mut(), endpoint);
@@ -141,7 +139,7 @@ pub(super) async fn forward(
         return match upgrade {
             Some(upgrade) => {
                 let client = Rc::clone(inbound.client);
-                Ok(upgrade.tunnel(response, exchange, client, service))
+                Ok(upgrade.tunnel(response, request, client, service))
             }
             // Nobody asked for it.
             None => Err(Reject::Upstream {
@@ -150,13 +148,13 @@ pub(super) async fn forward(
             }),
         };
     }
-    Ok(response.map(|()| Content::streamed(head.framing, exchange, awaited, service.read_timeout)))
+    Ok(response.map(|()| Content::streamed(request, awaited, service.read_timeout)))
 }
 
 /// The response to a request, of which no other try will be made.
 struct Answer {
-    head: Head,
-    exchange: Exchange,
+    head: Response<()>,
+    request: UpstreamRequest,
     /// The time spent with the upstream and the time spent by us.
     times: (Duration, Duration),
     /// What is reported when the body ends; none if that was done.
@@ -205,14 +203,14 @@ async fn tries(
                 && retry_permit.as_mut().is_none_or(RetryPermit::retry)
         };
         match outcome {
-            Ok((head, connection, drain)) => {
+            Ok((head, exchange, drain)) => {
                 let answered = Instant::now();
                 let took = answered - now;
-                let status = head.response.status();
-                upstream.report_load(endpoint, head.response.headers());
+                let status = head.status();
+                upstream.report_load(endpoint, head.headers());
                 upstream.note_latency(&in_flight, took);
                 let failed = upstream.is_failure(status.as_u16());
-                let whole = connection.has_all_of(&head.framing);
+                let whole = exchange.has_whole_body();
                 let certain = failed || whole || status == StatusCode::SWITCHING_PROTOCOLS;
                 // That a trial fails is found out at no client's cost, where there is another endpoint.
                 let unwanted = outbound.repeats.unwanted(status)
@@ -231,8 +229,8 @@ async fn tries(
                     });
                     return Ok(Answer {
                         head,
-                        exchange: Exchange {
-                            connection,
+                        request: UpstreamRequest {
+                            exchange,
                             worker: Rc::clone(worker),
                             in_flight,
                             drain,
@@ -254,7 +252,7 @@ async fn tries(
                     Failure::ClientTimeout
                     | Failure::Drained
                     | Failure::Connect(connect::Error::Full)
-                    | Failure::Exchange(http1::Error::Client(_)) => {}
+                    | Failure::Exchange(wire::Error::Client(_)) => {}
                     failure if failure.is_timeout() => {
                         attempted.report(Outcome::Timeout, took, failure);
                     }
@@ -272,7 +270,7 @@ async fn tries(
                         Failure::Connect(connect::Error::Full) => {
                             no_peer(upstream, NoPeer::Overflow)
                         }
-                        Failure::Exchange(http1::Error::Client(_)) => Reject::bad_request(),
+                        Failure::Exchange(wire::Error::Client(_)) => Reject::bad_request(),
                         _ => Reject::Upstream {
                             timeout: failure.is_timeout(),
                             latencies: (first_try.elapsed(), proxy),
@@ -319,7 +317,7 @@ impl Outbound<'_> {
             // It has waited for as long as it may.
             Failure::Connect(connect::Error::Full) => false,
             Failure::Connect(_) => self.is_whole(),
-            Failure::Exchange(http1::Error::Client(_)) | Failure::ClientTimeout => false,
+            Failure::Exchange(wire::Error::Client(_)) | Failure::ClientTimeout => false,
             Failure::Exchange(_) | Failure::Timeout | Failure::Drained => {
                 self.is_idempotent() && self.is_whole()
             }
@@ -339,18 +337,6 @@ impl Outbound<'_> {
     fn is_kept(&self) -> bool {
         self.upload.as_ref().is_none_or(|upload| upload.is_kept())
     }
-
-    /// Writes the head of the request to an endpoint.
-    fn write(&self, text: &mut Vec<u8>, endpoint: &Endpoint, service: &Service) {
-        headers::to_upstream(
-            text,
-            &self.parts.method,
-            &self.target,
-            host_for(endpoint, service, self.preserved_host).as_bytes(),
-            &self.parts.headers,
-            &self.forwarded,
-        );
-    }
 }
 
 /// One try with one endpoint.
@@ -360,7 +346,7 @@ async fn once(
     in_flight: &InFlight,
     outbound: &Outbound<'_>,
     mut now: Instant,
-) -> Result<(Head, Box<Connection>, Drain), Failure> {
+) -> Result<(Response<()>, Exchange, Drain), Failure> {
     let per_try = outbound.repeats.per_try_timeout();
     let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
@@ -368,8 +354,16 @@ async fn once(
     let destination = destination_of(endpoint, service, outbound.preserved_host, most > 0);
     let mut idle = worker.pool.take(&destination, worker.clock.get());
     let mut drain = Drain::of(service, endpoint);
+    let host = host_for(endpoint, service, outbound.preserved_host);
+    let head = RequestHead {
+        method: &outbound.parts.method,
+        target: &outbound.target,
+        host: &host,
+        headers: &outbound.parts.headers,
+        forwarded: &outbound.forwarded,
+    };
     loop {
-        let mut connection = match idle.take() {
+        let mut exchange = match idle.take() {
             Some(idle) => idle,
             // Not part of this future itself, which is copied for every request: connecting is rare.
             None => Box::pin(connect(
@@ -386,36 +380,30 @@ async fn once(
             .map_err(Failure::Connect)
             .inspect(|_| now = Instant::now())?,
         };
-        let reused = connection.requests > 0;
-        connection.begin(outbound.upload.clone(), |text| {
-            outbound.write(text, endpoint, service);
-        });
+        exchange.begin(outbound.upload.clone(), &head);
         let limits = Limits {
             service,
             client_body: worker.settings.client_body_timeout,
             end,
         };
-        let head = limits
-            .watch(&mut connection, now, outbound, &mut drain)
-            .await;
-        match head {
+        let answer = limits.watch(&mut exchange, now, outbound, &mut drain).await;
+        match answer {
             Ok(head)
-                if head.response.status() == StatusCode::SWITCHING_PROTOCOLS
+                if head.status() == StatusCode::SWITCHING_PROTOCOLS
                     && outbound.forwarded.upgrade.is_none() =>
             {
-                return Err(Failure::Exchange(http1::Error::Framing(
-                    "it changes to a protocol that nobody asked for",
+                return Err(Failure::Exchange(wire::Error::Response(
+                    "it changes to a protocol that nobody asked for".into(),
                 )));
             }
-            Ok(head) => return Ok((head, connection, drain)),
+            Ok(head) => return Ok((head, exchange, drain)),
             // The endpoint has closed a connection that was idle, as it may at any time: that is no
             // failure of the endpoint, so the same one is tried on a new connection.
-            Err(Failure::Exchange(http1::Error::Io(_) | http1::Error::Closed))
-                if reused
-                    && connection.is_silent()
+            Err(Failure::Exchange(wire::Error::Io(_) | wire::Error::Closed))
+                if exchange.is_unanswered_reuse()
                     && outbound.is_whole()
-                    && (outbound.is_idempotent() || !connection.begun()) => {}
-            Err(Failure::Exchange(http1::Error::Io(error))) if !connection.begun() => {
+                    && (outbound.is_idempotent() || !exchange.begun()) => {}
+            Err(Failure::Exchange(wire::Error::Io(error))) if !exchange.begun() => {
                 return Err(Failure::Connect(connect::Error::Io(error)));
             }
             Err(failure) => return Err(failure),
@@ -435,11 +423,11 @@ impl Limits<'_> {
     /// Waits for the head of the response, no longer than the part that stands still may.
     async fn watch(
         &self,
-        connection: &mut Connection,
+        exchange: &mut Exchange,
         sent: Instant,
         outbound: &Outbound<'_>,
         drain: &mut Drain,
-    ) -> Result<Head, Failure> {
+    ) -> Result<Response<()>, Failure> {
         let upload = outbound.upload.as_deref();
         // Nothing wakes this when the body moves on to a stage with a shorter limit, so the timer is
         // never set further than the shortest of them.
@@ -452,15 +440,15 @@ impl Limits<'_> {
         let bodiless = outbound.parts.method == Method::HEAD;
         let first = sent + step;
         let first = self.end.map_or(first, |end| end.min(first));
-        connection.timer.as_mut().reset(first.into());
+        exchange.timer().reset(first.into());
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(head) = connection.poll_head(cx, bodiless) {
+            if let Poll::Ready(head) = exchange.poll_head(cx, bodiless) {
                 return Poll::Ready(head.map_err(Failure::Exchange));
             }
             if drain.poll(cx).is_ready() {
                 return Poll::Ready(Err(Failure::Drained));
             }
-            while connection.timer.as_mut().poll(cx).is_ready() {
+            while exchange.timer().poll(cx).is_ready() {
                 let now = Instant::now();
                 let (deadline, failure) = self.deadline(upload, sent);
                 let (deadline, failure) = match self.end {
@@ -471,7 +459,7 @@ impl Limits<'_> {
                     return Poll::Ready(Err(failure));
                 }
                 let next = deadline.min(now + step);
-                connection.timer.as_mut().reset(next.into());
+                exchange.timer().reset(next.into());
             }
             Poll::Pending
         })

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::affinity::cookie_of;
 use super::connection_info::{ConnectionInfo, Scheme};
-use super::headers::{BodyLength, Forwarded, to_upstream};
+use super::headers::{BodyLength, Forwarded, RequestHead};
 use super::*;
 use crate::pattern::{PATTERN_MEMORY, Pattern};
 use crate::router::Router;
@@ -174,8 +174,14 @@ fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix
         body,
     };
     let mut text = Vec::new();
-    let host = host_header.as_bytes();
-    to_upstream(&mut text, &parts.method, target, host, headers, &forwarded);
+    RequestHead {
+        method: &parts.method,
+        target,
+        host: host_header,
+        headers,
+        forwarded: &forwarded,
+    }
+    .write_http1(&mut text);
     let mut fields = [httparse::EMPTY_HEADER; 128];
     let mut sent = httparse::Request::new(&mut fields);
     let parsed = sent.parse(&text);

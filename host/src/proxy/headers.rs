@@ -49,86 +49,98 @@ pub(super) enum BodyLength {
     Chunked,
 }
 
-/// Writes the head of the request to an endpoint: the client's headers but for those of one hop, and
-/// what Kong adds. The framing is written anew, whatever the client's headers make of it.
-pub(super) fn to_upstream(
-    text: &mut Vec<u8>,
-    method: &Method,
-    target: &[u8],
-    host: &[u8],
-    headers: &HeaderMap,
-    forwarded: &Forwarded<'_>,
-) {
-    text.extend_from_slice(method.as_str().as_bytes());
-    text.push(b' ');
-    text.extend_from_slice(target);
-    text.extend_from_slice(b" HTTP/1.1\r\n");
-    field(text, HOST.as_str(), host);
-    let mut hops = Hops::default();
-    let (mut lists_for, mut lists_via, mut empty_body) = (false, false, false);
-    for value in headers.get_all(CONNECTION) {
-        hops.read(value.as_bytes());
-    }
-    for (name, value) in headers {
-        match name.as_str() {
-            "host" | "connection" | "keep-alive" | "proxy-connection" | "proxy" | "upgrade"
-            | "transfer-encoding" | "trailer" | "te" | "expect" | "x-real-ip"
-            | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port"
-            | "x-forwarded-path" | "x-forwarded-prefix" | "x-kong-request-id" => {}
-            "content-length" => empty_body = true,
-            "x-forwarded-for" => lists_for = true,
-            "via" => lists_via = true,
-            name if hops.names(name) => {}
-            name => field(text, name, value.as_bytes()),
+/// The head of a request to an endpoint: the client's headers but for those of one hop, and what Kong
+/// adds. The framing is written anew, whatever the client's headers make of it.
+pub(super) struct RequestHead<'a> {
+    pub(super) method: &'a Method,
+    /// Path and query.
+    pub(super) target: &'a [u8],
+    /// The `Host` that the endpoint gets.
+    pub(super) host: &'a str,
+    /// The client's headers.
+    pub(super) headers: &'a HeaderMap,
+    pub(super) forwarded: &'a Forwarded<'a>,
+}
+
+impl RequestHead<'_> {
+    /// Writes it as HTTP/1.1 has it.
+    pub(super) fn write_http1(&self, text: &mut Vec<u8>) {
+        let Self {
+            headers, forwarded, ..
+        } = *self;
+        text.extend_from_slice(self.method.as_str().as_bytes());
+        text.push(b' ');
+        text.extend_from_slice(self.target);
+        text.extend_from_slice(b" HTTP/1.1\r\n");
+        field(text, HOST.as_str(), self.host.as_bytes());
+        let mut hops = Hops::default();
+        let (mut lists_for, mut lists_via, mut empty_body) = (false, false, false);
+        for value in headers.get_all(CONNECTION) {
+            hops.read(value.as_bytes());
         }
-    }
-    match forwarded.body {
-        BodyLength::Known(length) => field(text, "content-length", length.to_string().as_bytes()),
-        BodyLength::Chunked => field(text, "transfer-encoding", b"chunked"),
-        BodyLength::None if empty_body => field(text, "content-length", b"0"),
-        BodyLength::None => {}
-    }
-    if lists(headers, &TE, "trailers") {
-        field(text, "te", b"trailers");
-    }
-    match forwarded.upgrade {
-        Some(protocol) => {
-            field(text, "connection", b"keep-alive, Upgrade");
-            field(text, "upgrade", protocol.as_bytes());
+        for (name, value) in headers {
+            match name.as_str() {
+                "host" | "connection" | "keep-alive" | "proxy-connection" | "proxy" | "upgrade"
+                | "transfer-encoding" | "trailer" | "te" | "expect" | "x-real-ip"
+                | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port"
+                | "x-forwarded-path" | "x-forwarded-prefix" | "x-kong-request-id" => {}
+                "content-length" => empty_body = true,
+                "x-forwarded-for" => lists_for = true,
+                "via" => lists_via = true,
+                name if hops.names(name) => {}
+                name => field(text, name, value.as_bytes()),
+            }
         }
-        None => field(text, "connection", b"keep-alive"),
+        match forwarded.body {
+            BodyLength::Known(length) => {
+                field(text, "content-length", length.to_string().as_bytes())
+            }
+            BodyLength::Chunked => field(text, "transfer-encoding", b"chunked"),
+            BodyLength::None if empty_body => field(text, "content-length", b"0"),
+            BodyLength::None => {}
+        }
+        if lists(headers, &TE, "trailers") {
+            field(text, "te", b"trailers");
+        }
+        match forwarded.upgrade {
+            Some(protocol) => {
+                field(text, "connection", b"keep-alive, Upgrade");
+                field(text, "upgrade", protocol.as_bytes());
+            }
+            None => field(text, "connection", b"keep-alive"),
+        }
+        let connection = forwarded.connection;
+        let ip = connection.ip.as_bytes();
+        if lists_for {
+            longer_list(text, headers, &X_FORWARDED_FOR, ip);
+        } else {
+            field(text, "x-forwarded-for", ip);
+        }
+        field(text, "x-real-ip", ip);
+        field(
+            text,
+            "x-forwarded-proto",
+            connection.scheme.as_str().as_bytes(),
+        );
+        field(text, "x-forwarded-host", forwarded.host.as_bytes());
+        field(text, "x-forwarded-port", connection.port_text.as_bytes());
+        // A path may have been decoded into what cannot stand in a header.
+        let fits = |value: &[u8]| !value.iter().any(u8::is_ascii_control);
+        if fits(forwarded.path) {
+            field(text, "x-forwarded-path", forwarded.path);
+        }
+        if !matches!(forwarded.prefix, b"" | b"/") && fits(forwarded.prefix) {
+            field(text, "x-forwarded-prefix", forwarded.prefix);
+        }
+        field(text, "x-kong-request-id", forwarded.id.as_bytes());
+        let via = if forwarded.http_1_0 { VIA_1_0 } else { VIA_1_1 };
+        if lists_via {
+            longer_list(text, headers, &VIA, via.as_bytes());
+        } else {
+            field(text, "via", via.as_bytes());
+        }
+        text.extend_from_slice(b"\r\n");
     }
-    let connection = forwarded.connection;
-    let ip = connection.ip.as_bytes();
-    if lists_for {
-        longer_list(text, headers, &X_FORWARDED_FOR, ip);
-    } else {
-        field(text, "x-forwarded-for", ip);
-    }
-    field(text, "x-real-ip", ip);
-    field(
-        text,
-        "x-forwarded-proto",
-        connection.scheme.as_str().as_bytes(),
-    );
-    field(text, "x-forwarded-host", forwarded.host.as_bytes());
-    field(text, "x-forwarded-port", connection.port_text.as_bytes());
-    // A path may have been decoded into what cannot stand in a header.
-    let fits = |value: &[u8]| !value.iter().any(u8::is_ascii_control);
-    if fits(forwarded.path) {
-        field(text, "x-forwarded-path", forwarded.path);
-    }
-    if !matches!(forwarded.prefix, b"" | b"/") && fits(forwarded.prefix) {
-        field(text, "x-forwarded-prefix", forwarded.prefix);
-    }
-    field(text, "x-kong-request-id", forwarded.id.as_bytes());
-    let via = if forwarded.http_1_0 { VIA_1_0 } else { VIA_1_1 };
-    if lists_via {
-        longer_list(text, headers, &VIA, via.as_bytes());
-    } else {
-        field(text, "via", via.as_bytes());
-    }
-    text.extend_from_slice(b"\r\n");
 }
 
 fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -273,14 +285,14 @@ mod tests {
             body,
         };
         let mut text = Vec::new();
-        to_upstream(
-            &mut text,
-            &Method::GET,
-            b"/x?a=b",
-            b"a:1",
+        RequestHead {
+            method: &Method::GET,
+            target: b"/x?a=b",
+            host: "a:1",
             headers,
-            &forwarded,
-        );
+            forwarded: &forwarded,
+        }
+        .write_http1(&mut text);
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut fields);
         assert!(request.parse(&text).unwrap().is_complete());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use foldhash::HashMap;
 use tokio::sync::Notify;
 
-use super::wire::{Connection, Destination};
+use super::wire::{Connection, Destination, Exchange};
 use crate::config;
 use crate::connections::{ConnectionLimits, DescriptorPermit};
 
@@ -34,7 +34,7 @@ pub(super) fn note_look() {
 /// The idle connections of one worker.
 pub(super) struct Pool {
     /// By destination, the one used last at the back.
-    idle: RefCell<HashMap<Destination, VecDeque<Box<Connection>>>>,
+    idle: RefCell<HashMap<Destination, VecDeque<Connection>>>,
     /// Told, for all workers, when a request waits for a connection to be closed.
     shortage: Arc<Notify>,
     limits: Arc<ConnectionLimits>,
@@ -60,17 +60,13 @@ impl Pool {
         })
     }
 
-    /// The connection that was idle for the shortest time: the likeliest to be open still. `clock`
-    /// is the worker's, as [`Pool::put`] had it.
+    /// Room for an exchange, on the connection that was idle for the shortest time: the likeliest to be
+    /// open still. `clock` is the worker's, as [`Pool::put`] had it.
     ///
     /// Endpoints end connections that were idle for long, some with a 408 before. What has come of
     /// that is seen by the runtime once in a turn, which a slow balancer or a busy machine makes
     /// long. So the system is asked in a turn that goes on, and where an end is likely.
-    pub(super) fn take(
-        &self,
-        destination: &Destination,
-        clock: Instant,
-    ) -> Option<Box<Connection>> {
+    pub(super) fn take(&self, destination: &Destination, clock: Instant) -> Option<Exchange> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(destination)?;
         if list.is_empty() {
@@ -78,20 +74,23 @@ impl Pool {
         }
         let fresh = LOOKED.get().is_some_and(|looked| looked.elapsed() < FRESH);
         while let Some(mut connection) = list.pop_back() {
-            let ask = !fresh || connection.idle_since != clock;
+            let ask = !fresh || connection.idle_since() != clock;
             if !connection.is_stale(ask) {
-                return Some(connection);
+                return Some(connection.into_exchange());
             }
         }
         None
     }
 
-    /// Keeps a connection for the next request. `now` need not be exact.
-    pub(super) fn put(&self, mut connection: Box<Connection>, now: Instant) {
+    /// Keeps the connection of an exchange that is over for the next request. `now` need not be exact.
+    pub(super) fn put(&self, exchange: Exchange, now: Instant) {
+        let Some(mut connection) = exchange.into_connection() else {
+            return;
+        };
         let worn = self
             .max_requests
-            .is_some_and(|most| connection.requests >= most);
-        let useless = worn || !connection.is_reusable() || connection.endpoint_leaving();
+            .is_some_and(|most| connection.requests() >= most);
+        let useless = worn || connection.endpoint_leaving();
         // Asked last: who is told that it is wanted has to close it.
         let scarce = self.limits.endpoints_are_out();
         if self.size == 0 || useless || scarce || connection.claim_reclaim() {
@@ -99,7 +98,7 @@ impl Pool {
         }
         connection.rest(now);
         let mut idle = self.idle.borrow_mut();
-        let list = idle.entry(connection.destination.clone()).or_default();
+        let list = idle.entry(connection.destination().clone()).or_default();
         if list.len() >= self.size {
             list.pop_front();
         }
@@ -140,7 +139,7 @@ impl Pool {
                 self.keep(|connection| {
                     !connection.is_stale(false)
                         && !connection.endpoint_leaving()
-                        && connection.idle_since.elapsed() < timeout
+                        && connection.idle_since().elapsed() < timeout
                 });
                 due = tokio::time::Instant::now() + pause;
             }
@@ -150,7 +149,7 @@ impl Pool {
     /// Closes the connection that was idle for the longest time.
     fn close_oldest(&self) {
         let mut idle = self.idle.borrow_mut();
-        let since = |list: &VecDeque<Box<Connection>>| Some(list.front()?.idle_since);
+        let since = |list: &VecDeque<Connection>| Some(list.front()?.idle_since());
         let lists = idle.values_mut().filter(|list| !list.is_empty());
         if let Some(list) = lists.min_by_key(|list| since(list)) {
             list.pop_front();

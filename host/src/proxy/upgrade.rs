@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::client::Client;
 use super::client_stream::Phase;
-use super::download::{Content, Exchange};
+use super::download::{Content, UpstreamRequest};
 use super::listen::SEND_TIMEOUT;
 use crate::http1::lists;
 use crate::request_log;
@@ -56,7 +56,7 @@ impl Upgrade {
     pub(super) fn tunnel(
         self,
         mut response: Response<()>,
-        exchange: Exchange,
+        request: UpstreamRequest,
         connection: Rc<Client>,
         service: &Service,
     ) -> Response<Content> {
@@ -66,16 +66,16 @@ impl Upgrade {
         headers.insert(UPGRADE, self.protocol);
         connection.backlog.enter(Phase::Tunnel);
         let client = self.client;
-        let Exchange {
-            connection: endpoint,
+        let UpstreamRequest {
+            exchange,
             in_flight,
             worker,
             mut drain,
-        } = exchange;
+        } = request;
         tokio::task::spawn_local(async move {
             let id = connection.last_request().map(|id| id.digits());
             let _held = (in_flight, worker, connection);
-            let (_permit, endpoint, received) = endpoint.into_parts();
+            let (_permit, endpoint, received) = exchange.into_tunnel();
             match client.await {
                 Ok(client) => {
                     let last_move = LastMove::now();
