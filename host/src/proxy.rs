@@ -3,28 +3,31 @@
 //! A worker is a thread with its own listener, its own runtime and its own connections to endpoints;
 //! workers share the snapshot, the upstreams' balancers and the endpoints' live numbers, nothing else.
 
+mod access;
 mod affinity;
+mod answer;
 mod client;
 mod client_stream;
 mod connect;
 mod connection_info;
 mod described;
 mod download;
-mod forward;
+mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod headers;
 mod listen;
-mod outcome;
+mod matched;
 mod page;
+mod place;
 mod pool;
+mod record;
 mod request_id;
 mod respond;
 mod upgrade;
 mod upload;
 mod wire;
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -34,28 +37,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, Version};
 use hyper::body::{Body, Incoming};
 
 pub(crate) use described::Described;
 pub use listen::{Listeners, Workers};
 
-use crate::authority::{Authority, Host};
 use crate::config;
 use crate::connections::ConnectionLimits;
-use crate::path;
 use crate::request_log;
-use crate::retry::Repeats;
-use crate::router::{Match, Query, Route};
 use crate::snapshot::{Published, Snapshot};
 use crate::transfer_coding;
-use affinity::{Affinity, Facts};
 use client::Client;
 use download::{Content, ResponseBody};
-use forward::Inbound;
+use exchange::Outbound;
 use listen::Unserved;
 use pool::Pool;
 use request_id::RequestId;
@@ -113,6 +110,16 @@ impl Worker {
     }
 }
 
+/// A request as it came in.
+struct Inbound {
+    parts: Parts,
+    /// Its body, if it has one.
+    upload: Option<Rc<Upload>>,
+    client: Rc<Client>,
+    id: RequestId,
+    started: Instant,
+}
+
 /// Answers one request. Whatever goes wrong on the way becomes a response here and nowhere else.
 async fn handle(
     worker: Rc<Worker>,
@@ -125,20 +132,31 @@ async fn handle(
         .counters
         .requests
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let (mut parts, incoming) = request.into_parts();
+    let (parts, incoming) = request.into_parts();
     let patience = worker.settings.client_body_timeout;
-    let upload =
-        (!incoming.is_end_stream()).then(|| Upload::new(incoming, Rc::clone(&client), patience));
+    let mut inbound = Inbound {
+        parts,
+        upload: (!incoming.is_end_stream())
+            .then(|| Upload::new(incoming, Rc::clone(&client), patience)),
+        client,
+        id,
+        started,
+    };
     let answered = {
-        let upload = upload.as_ref();
         // Made where it stays: it is large.
-        let mut answering = pin!(answer(&worker, &client, &mut parts, upload, &id, started));
+        let mut answering = pin!(stages(&worker, &mut inbound));
         poll_fn(|cx| {
             let _scope = request_log::enter(Some(id.digits()));
             answering.as_mut().poll(cx)
         })
         .await
     };
+    let Inbound {
+        parts,
+        upload,
+        client,
+        ..
+    } = inbound;
     let mut response = match answered {
         Ok(response) => response,
         Err(reject) => {
@@ -161,186 +179,38 @@ async fn handle(
     Ok(response.map(|content| ResponseBody::new(content, client)))
 }
 
-async fn answer(
-    worker: &Rc<Worker>,
-    client: &Rc<Client>,
-    parts: &mut Parts,
-    upload: Option<&Rc<Upload>>,
-    id: &RequestId,
-    started: Instant,
-) -> Result<Response<Content>, Reject> {
-    if let Some(upload) = upload
-        && upload.length().is_none()
-        && let Some(status) = transfer_coding::refusal(&parts.headers)
-    {
-        return Err(Reject::TransferCoding(status));
-    }
+/// The stages of a request, with one snapshot for all of them. The last one, `record`, ends with the
+/// body of the response.
+async fn stages(worker: &Rc<Worker>, inbound: &mut Inbound) -> Result<Response<Content>, Reject> {
+    inbound.check_coding()?;
     let seen = worker.snapshot();
     let snapshot = &*seen.0;
-    let upgrade = Upgrade::asked(parts);
-    let parts = &*parts;
-    let host = host_of(parts)?;
-    let target = origin_form(&parts.uri)?;
-    let target = &*target;
-    let path = path::normalize(target.path().as_bytes());
-    let query = Query {
-        method: &parts.method,
-        host: host.name(),
-        port: host.port().unwrap_or(client.info.port),
-        path: &path,
-        headers: &parts.headers,
-    };
-    let Match {
-        route,
-        matched,
-        regex,
-    } = snapshot.router.route(&query).ok_or(Reject::NoRoute)?;
-    if let Some(reject) = wrong_protocol(route, &parts.headers, target, host.name()) {
-        return Err(reject);
-    }
-    let service = route
-        .service
-        .and_then(|id| snapshot.services.get(&id))
-        .ok_or(Reject::NoService)?;
-    if let Some(reason) = &service.unsupported {
-        tracing::warn!(service = service.name, "{reason}");
-        return Err(Reject::Unsupported(reason.clone()));
-    }
-    let mut facts = Facts {
-        method: &parts.method,
-        headers: &parts.headers,
-        ip: &client.info.ip,
-        path: &path,
-        query: target.query(),
-        regex,
-        body_start: None,
-    };
-    let affinity = match &service.upstream.policy().affinity {
-        None => Affinity::default(),
-        Some(policy) => Affinity::of(policy, &facts),
-    };
-    if let Some(upload) = upload
-        && route.request_buffering
-    {
-        let settings = &worker.settings;
-        let buffered = upload.buffer(
-            settings.client_body_buffer_size,
-            settings.client_body_min_rate,
-        );
+    let matched = matched::find(snapshot, inbound)?;
+    access::check(inbound, &matched)?;
+    let upgrade = Upgrade::asked(&mut inbound.parts);
+    let inbound = &*inbound;
+    let service = place::service(snapshot, matched.route)?;
+    let body_start = match &inbound.upload {
+        None => None,
         // Not part of this future itself: most requests have no body.
-        Box::pin(buffered).await?;
-    }
-    if let Some(upload) = upload
-        && service.upstream.balancer().reads_bodies()
-    {
-        // Not part of this future itself: hardly any balancer asks.
-        let start = Box::pin(upload.start());
-        facts.body_start = Some(start.await?);
-    }
-    let stripped = if route.strip_path { matched } else { 0 };
-    let inbound = Inbound {
-        parts,
-        target: path::target(&service.path, target, &path, stripped),
-        prefix: path.get(..stripped).unwrap_or_default(),
-        host: &host,
-        path: target.path().as_bytes(),
-        preserve_host: route.preserve_host,
-        affinity,
-        facts: &facts,
-        repeats: Repeats {
-            route: &route.retry,
-            service: &service.retry,
-        },
-        client,
-        id,
-        started,
+        Some(upload) => Box::pin(place::read_ahead(worker, matched.route, service, upload)).await?,
     };
-    forward::forward(worker, service, inbound, upload, upgrade).await
+    let facts = place::facts(inbound, &matched, body_start);
+    let affinity = place::affinity(service, &facts);
+    let protocol = upgrade.as_ref().map(|upgrade| &upgrade.protocol);
+    let outbound = Outbound::new(inbound, &matched, service, &facts, affinity.value, protocol);
+    let exchanged = exchange::exchange(worker, &outbound).await?;
+    answer::answer(inbound, service, exchanged, &affinity, upgrade)
 }
 
-/// The host that a client asks for.
-struct ClientHost<'a> {
-    /// As it was sent.
-    sent: &'a str,
-    /// The same as it is read; none where HTTP/1.0 sent none.
-    authority: Option<Authority<'a>>,
-}
-
-impl<'a> ClientHost<'a> {
-    /// It is copied into headers, and into the address of a redirect, so it has to be a right one.
-    fn read(sent: &'a str) -> Result<Self, Reject> {
-        let authority = Authority::parse(sent).ok_or_else(Reject::bad_request)?;
-        Ok(Self {
-            sent,
-            authority: Some(authority),
-        })
-    }
-
-    fn host(&self) -> Option<&Host<'a>> {
-        self.authority.as_ref().map(|authority| &authority.host)
-    }
-
-    /// The host in the form that hosts are compared in.
-    fn name(&self) -> &str {
-        self.host().map_or("", Host::as_str)
-    }
-
-    fn port(&self) -> Option<u16> {
-        self.authority.as_ref()?.port
-    }
-}
-
-/// The host that the request is for: that of an absolute target, else of the `Host` header (RFC 9112,
-/// 3.2), which HTTP/1.1 demands exactly once.
-fn host_of(parts: &Parts) -> Result<ClientHost<'_>, Reject> {
-    let mut sent = parts.headers.get_all(HOST).iter();
-    let host = match (sent.next(), sent.next()) {
-        (Some(host), None) => ClientHost::read(host.to_str().map_err(|_| Reject::bad_request())?)?,
-        (None, None) if parts.version < Version::HTTP_11 => ClientHost {
-            sent: "",
-            authority: None,
-        },
-        _ => return Err(Reject::bad_request()),
-    };
-    match parts.uri.authority() {
-        Some(authority) => ClientHost::read(authority.as_str()),
-        None => Ok(host),
-    }
-}
-
-/// The path and query of a request; `CONNECT host:port` has none, and `OPTIONS *` names no resource
-/// that a route could match. The empty path of an absolute target is `/` (RFC 9110, 4.2.3).
-fn origin_form(uri: &Uri) -> Result<Cow<'_, PathAndQuery>, Reject> {
-    match uri.path_and_query() {
-        Some(target) if target.as_str().starts_with('/') => Ok(Cow::Borrowed(target)),
-        Some(target) if uri.authority().is_some() && target.as_str().starts_with('?') => {
-            let target = format!("/{}", target.as_str()).parse::<PathAndQuery>();
-            target.map(Cow::Owned).map_err(|_| Reject::bad_request())
+impl Inbound {
+    /// A body that was encoded in another way than as chunks is refused.
+    fn check_coding(&self) -> Result<(), Reject> {
+        let chunked = (self.upload.as_ref()).is_some_and(|upload| upload.length().is_none());
+        let refusal = chunked.then(|| transfer_coding::refusal(&self.parts.headers));
+        match refusal.flatten() {
+            Some(status) => Err(Reject::TransferCoding(status)),
+            None => Ok(()),
         }
-        Some(_) => Err(Reject::bad_request()),
-        None => Err(Reject::HttpServer(StatusCode::METHOD_NOT_ALLOWED)),
     }
-}
-
-fn wrong_protocol(
-    route: &Route,
-    headers: &HeaderMap,
-    target: &PathAndQuery,
-    host: &str,
-) -> Option<Reject> {
-    if let Some(status) = route.https_only {
-        return Some(Reject::HttpsOnly {
-            status,
-            location: format!("https://{host}{target}"),
-        });
-    }
-    route.grpc_only.then(|| {
-        let content_type = headers.get(CONTENT_TYPE);
-        let grpc = content_type.is_some_and(|ct| ct.as_bytes().starts_with(b"application/grpc"));
-        if grpc {
-            Reject::Http2Only
-        } else {
-            Reject::NotGrpc
-        }
-    })
 }

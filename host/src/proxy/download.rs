@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::Worker;
 use super::client::Client;
-use super::outcome::Awaited;
+use super::record::Awaited;
 use super::wire::{self, Exchange};
 use crate::endpoint::{Endpoint, InFlight, Outcome};
 use crate::request_log;

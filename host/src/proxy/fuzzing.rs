@@ -4,18 +4,24 @@
 
 use std::cell::RefCell;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, COOKIE, SET_COOKIE, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue, Method, Request};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::affinity::cookie_of;
+use super::affinity::{Affinity, Facts, cookie_of};
 use super::connection_info::{ConnectionInfo, Scheme};
 use super::headers::{BodyLength, Forwarded, RequestHead};
-use super::*;
+
+use super::matched::{host_of, origin_form};
+use super::request_id::RequestId;
+use crate::path;
 use crate::pattern::{PATTERN_MEMORY, Pattern};
-use crate::router::Router;
+use crate::router::{Query, Route, Router};
 use crate::upstream::{AffinityPolicy, Cookie, Key, SessionKey};
 
 /// A router with every way to match, so that some input comes past it.
@@ -77,10 +83,10 @@ pub fn request_head(input: &[u8]) {
     let Ok(host) = host_of(&parts) else {
         return;
     };
+    let sent = host.sent();
     assert!(
-        host.sent.bytes().all(|byte| byte.is_ascii_graphic()) && !host.sent.contains(['@', '/']),
-        "{:?} is not a host",
-        host.sent
+        sent.bytes().all(|byte| byte.is_ascii_graphic()) && !sent.contains(['@', '/']),
+        "{sent:?} is not a host"
     );
     let Ok(target) = origin_form(&parts.uri) else {
         return;
@@ -95,7 +101,7 @@ pub fn request_head(input: &[u8]) {
     let query = Query {
         method: &parts.method,
         host: host.name(),
-        port: host.port().unwrap_or(8000),
+        port: host.port.unwrap_or(8000),
         path: &path,
         headers: &parts.headers,
     };
@@ -113,7 +119,7 @@ pub fn request_head(input: &[u8]) {
         for base in ["/", "/base", "/base/"] {
             let target = path::target(base, &target, &path, stripped);
             let prefix = path.get(..stripped).unwrap_or_default();
-            forwarded(&parts, &target, host.sent, host.name(), prefix);
+            forwarded(&parts, &target, sent, host.name(), prefix);
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Sends a request to an endpoint, and to another one while that is safe.
+//! Stage exchange: sends a request to an endpoint, and to another one while that is safe.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -6,51 +6,26 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use thiserror::Error;
 
-use super::affinity::{Affinity, Facts};
-use super::client::Client;
+use super::affinity::Facts;
 use super::connect::{self, connect};
-use super::download::{Content, Drain, UpstreamRequest};
-use super::headers::{self, BodyLength, Forwarded, RequestHead};
-use super::outcome::{Awaited, Try};
-use super::request_id::RequestId;
+use super::download::{Drain, UpstreamRequest};
+use super::headers::{BodyLength, Forwarded, RequestHead};
+use super::matched::{ClientHost, Matched};
+use super::record::{Awaited, Try};
 use super::respond::Reject;
-use super::upgrade::Upgrade;
 use super::upload::{Stage, Upload};
-use super::wire::{self, Destination, Exchange, Secure};
-use super::{ClientHost, Worker};
-use crate::endpoint::{Endpoint, InFlight, Outcome};
+use super::wire::{self, Exchange};
+use super::{Inbound, Worker, place};
+use crate::endpoint::{InFlight, Outcome};
 use crate::retry::Repeats;
 use crate::snapshot::Service;
-use crate::upstream::{NoPeer, RetryPermit, Upstream};
+use crate::upstream::{NoPeer, RetryPermit};
 use crate::{balancer, clock};
-
-/// A request as the client sent it and its route sees it.
-pub(super) struct Inbound<'a> {
-    pub(super) parts: &'a Parts,
-    /// The target of the request to the upstream.
-    pub(super) target: Cow<'a, [u8]>,
-    /// What `strip_path` removed.
-    pub(super) prefix: &'a [u8],
-    /// The host that the client asks for.
-    pub(super) host: &'a ClientHost<'a>,
-    /// Path as the client sent it, without the query.
-    pub(super) path: &'a [u8],
-    /// Whether the host is sent on as the client sent it.
-    pub(super) preserve_host: bool,
-    /// What ties it to an endpoint.
-    pub(super) affinity: Affinity<'a>,
-    /// What a balancer may ask about it.
-    pub(super) facts: &'a Facts<'a>,
-    /// Which tries are repeated.
-    pub(super) repeats: Repeats<'a>,
-    pub(super) client: &'a Rc<Client>,
-    pub(super) id: &'a RequestId,
-    pub(super) started: Instant,
-}
 
 /// Why a try failed.
 #[derive(Debug, Error)]
@@ -79,101 +54,85 @@ impl Failure {
 }
 
 /// A request ready to be tried, again and again if need be.
-struct Outbound<'a> {
+pub(super) struct Outbound<'a> {
     parts: &'a Parts,
     target: Cow<'a, [u8]>,
     forwarded: Forwarded<'a>,
-    upload: Option<Rc<Upload>>,
-    preserved_host: Option<&'a ClientHost<'a>>,
+    upload: Option<&'a Rc<Upload>>,
+    preserved_host: Option<&'a ClientHost>,
+    service: &'a Service,
     repeats: Repeats<'a>,
     affinity: Option<u64>,
     facts: &'a Facts<'a>,
+    started: Instant,
 }
 
-/// Sends a request to the service and returns the head of the response; its body follows as it
-/// comes in.
-pub(super) async fn forward(
-    worker: &Rc<Worker>,
-    service: &Service,
-    inbound: Inbound<'_>,
-    upload: Option<&Rc<Upload>>,
-    upgrade: Option<Upgrade>,
-) -> Result<Response<Content>, Reject> {
-    let parts = inbound.parts;
-    let outbound = Outbound {
-        parts,
-        target: inbound.target,
-        forwarded: Forwarded {
-            connection: &inbound.client.info,
-            host: inbound.host.name(),
-            path: inbound.path,
-            prefix: inbound.prefix,
-            id: inbound.id,
-            http_1_0: parts.version < Version::HTTP_11,
-            upgrade: upgrade.as_ref().map(|upgrade| &upgrade.protocol),
-            body: match upload {
-                None => BodyLength::None,
-                Some(upload) => upload
-                    .length()
-                    .map_or(BodyLength::Chunked, BodyLength::Known),
+impl<'a> Outbound<'a> {
+    /// What an endpoint is to get. `affinity` is what the balancer is handed, `upgrade` the protocol that
+    /// the client asks to change to.
+    pub(super) fn new(
+        inbound: &'a Inbound,
+        matched: &'a Matched<'_>,
+        service: &'a Service,
+        facts: &'a Facts<'a>,
+        affinity: Option<u64>,
+        upgrade: Option<&'a HeaderValue>,
+    ) -> Self {
+        let upload = inbound.upload.as_ref();
+        Self {
+            parts: &inbound.parts,
+            target: matched.upstream_target(&service.path),
+            forwarded: Forwarded {
+                connection: &inbound.client.info,
+                host: matched.host.name(),
+                path: matched.target.path().as_bytes(),
+                prefix: matched.prefix(),
+                id: &inbound.id,
+                http_1_0: inbound.parts.version < Version::HTTP_11,
+                upgrade,
+                body: match upload.map(|upload| upload.length()) {
+                    None => BodyLength::None,
+                    Some(Some(length)) => BodyLength::Known(length),
+                    Some(None) => BodyLength::Chunked,
+                },
             },
-        },
-        upload: upload.cloned(),
-        preserved_host: inbound.preserve_host.then_some(inbound.host),
-        repeats: inbound.repeats,
-        affinity: inbound.affinity.value,
-        facts: inbound.facts,
-    };
-    let Answer {
-        head: mut response,
-        request,
-        times,
-        awaited,
-    } = tries(worker, service, outbound, inbound.started).await?;
-    headers::to_client(response.headers_mut(), inbound.id, times.0, times.1);
-    let endpoint = request.in_flight.endpoint().id;
-    inbound
-        .affinity
-        .set_cookie(response.headers_mut(), endpoint);
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return match upgrade {
-            Some(upgrade) => {
-                let client = Rc::clone(inbound.client);
-                Ok(upgrade.tunnel(response, request, client, service))
-            }
-            // Nobody asked for it.
-            None => Err(Reject::Upstream {
-                timeout: false,
-                latencies: times,
-            }),
-        };
+            upload,
+            preserved_host: matched.route.preserve_host.then_some(&matched.host),
+            service,
+            repeats: Repeats {
+                route: &matched.route.retry,
+                service: &service.retry,
+            },
+            affinity,
+            facts,
+            started: inbound.started,
+        }
     }
-    Ok(response.map(|()| Content::streamed(request, awaited, service.read_timeout)))
 }
 
 /// The response to a request, of which no other try will be made.
-struct Answer {
-    head: Response<()>,
-    request: UpstreamRequest,
+pub(super) struct Exchanged {
+    pub(super) head: Response<()>,
+    /// What its body is read from.
+    pub(super) request: UpstreamRequest,
     /// The time spent with the upstream and the time spent by us.
-    times: (Duration, Duration),
+    pub(super) times: (Duration, Duration),
     /// What is reported when the body ends; none if that was done.
-    awaited: Option<Awaited>,
+    pub(super) awaited: Option<Awaited>,
 }
 
 /// Tries endpoints until one answers: 1 + `retries` at most.
-async fn tries(
+pub(super) async fn exchange(
     worker: &Rc<Worker>,
-    service: &Service,
-    outbound: Outbound<'_>,
-    started: Instant,
-) -> Result<Answer, Reject> {
+    outbound: &Outbound<'_>,
+) -> Result<Exchanged, Reject> {
+    let service = outbound.service;
     let upstream = &*service.upstream;
     // No allocation unless a try fails.
     let mut tried = Vec::new();
     let mut attempt = 0;
     let first_try = Instant::now();
-    let proxy = first_try - started;
+    let proxy = first_try - outbound.started;
     let mut retry_permit = upstream.retry_permit(|budget| outbound.repeats.budget(budget));
     // Read once a try: the clock is asked some fifty thousand times a second as it is.
     let mut now = first_try;
@@ -188,9 +147,9 @@ async fn tries(
         };
         // A body that would be gone with it must not be lost for a trial.
         let may_trial = repeatable && outbound.is_kept() && service.retries > 0;
-        let in_flight = pick(service, request, &tried, may_trial).await?;
+        let in_flight = place::pick(service, request, &tried, may_trial).await?;
         let endpoint = in_flight.endpoint();
-        let outcome = once(worker, service, &in_flight, &outbound, now).await;
+        let outcome = once(worker, &in_flight, outbound, now).await;
         let attempted = Try {
             upstream,
             in_flight: &in_flight,
@@ -227,7 +186,7 @@ async fn tries(
                         status: status.as_u16(),
                         took,
                     });
-                    return Ok(Answer {
+                    return Ok(Exchanged {
                         head,
                         request: UpstreamRequest {
                             exchange,
@@ -268,7 +227,7 @@ async fn tries(
                     return Err(match failure {
                         Failure::ClientTimeout => Reject::HttpServer(StatusCode::REQUEST_TIMEOUT),
                         Failure::Connect(connect::Error::Full) => {
-                            no_peer(upstream, NoPeer::Overflow)
+                            place::no_peer(upstream, NoPeer::Overflow)
                         }
                         Failure::Exchange(wire::Error::Client(_)) => Reject::bad_request(),
                         _ => Reject::Upstream {
@@ -283,30 +242,6 @@ async fn tries(
         attempt += 1;
         now = Instant::now();
     }
-}
-
-/// Chooses the endpoint of the next try, and counts the request there.
-async fn pick(
-    service: &Service,
-    request: balancer::PickRequest<'_>,
-    tried: &[u64],
-    may_trial: bool,
-) -> Result<InFlight, Reject> {
-    let upstream = &*service.upstream;
-    let picked = if upstream.is_limited() {
-        let patience = service.connect_timeout;
-        Box::pin(upstream.place(request, tried, may_trial, patience)).await
-    } else {
-        upstream.pick(request, tried, may_trial)
-    };
-    picked.map_err(|reason| no_peer(upstream, reason))
-}
-
-fn no_peer(upstream: &Upstream, reason: NoPeer) -> Reject {
-    upstream.note_without_peer(reason);
-    let (upstream, name, code) = (upstream.named, &*upstream.name, reason.code());
-    tracing::warn!(upstream = name, reason = code, "no endpoint may be chosen");
-    Reject::NoPeer { upstream, reason }
 }
 
 impl Outbound<'_> {
@@ -330,31 +265,31 @@ impl Outbound<'_> {
 
     /// Whether nothing of its body is gone.
     fn is_whole(&self) -> bool {
-        self.upload.as_ref().is_none_or(|upload| upload.is_whole())
+        self.upload.is_none_or(|upload| upload.is_whole())
     }
 
     /// Whether nothing of its body will be gone, whatever becomes of a try.
     fn is_kept(&self) -> bool {
-        self.upload.as_ref().is_none_or(|upload| upload.is_kept())
+        self.upload.is_none_or(|upload| upload.is_kept())
     }
 }
 
 /// One try with one endpoint.
 async fn once(
     worker: &Rc<Worker>,
-    service: &Service,
     in_flight: &InFlight,
     outbound: &Outbound<'_>,
     mut now: Instant,
 ) -> Result<(Response<()>, Exchange, Drain), Failure> {
+    let service = outbound.service;
     let per_try = outbound.repeats.per_try_timeout();
     let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
     let most = service.upstream.max_connections(endpoint);
-    let destination = destination_of(endpoint, service, outbound.preserved_host, most > 0);
+    let destination = place::destination_of(endpoint, service, outbound.preserved_host, most > 0);
     let mut idle = worker.pool.take(&destination, worker.clock.get());
     let mut drain = Drain::of(service, endpoint);
-    let host = host_for(endpoint, service, outbound.preserved_host);
+    let host = place::host_for(endpoint, service, outbound.preserved_host);
     let head = RequestHead {
         method: &outbound.parts.method,
         target: &outbound.target,
@@ -380,7 +315,7 @@ async fn once(
             .map_err(Failure::Connect)
             .inspect(|_| now = Instant::now())?,
         };
-        exchange.begin(outbound.upload.clone(), &head);
+        exchange.begin(outbound.upload.cloned(), &head);
         let limits = Limits {
             service,
             client_body: worker.settings.client_body_timeout,
@@ -428,7 +363,7 @@ impl Limits<'_> {
         outbound: &Outbound<'_>,
         drain: &mut Drain,
     ) -> Result<Response<()>, Failure> {
-        let upload = outbound.upload.as_deref();
+        let upload = outbound.upload.map(|upload| &**upload);
         // Nothing wakes this when the body moves on to a stage with a shorter limit, so the timer is
         // never set further than the shortest of them.
         let step = match upload {
@@ -479,50 +414,5 @@ impl Limits<'_> {
             Stage::Client => (upload.due(), Failure::ClientTimeout),
             Stage::Done | Stage::Broken => (since + service.read_timeout, Failure::Timeout),
         }
-    }
-}
-
-/// Where a request to an endpoint is sent.
-fn destination_of(
-    endpoint: &Endpoint,
-    service: &Service,
-    preserved: Option<&ClientHost<'_>>,
-    own: bool,
-) -> Destination {
-    Destination {
-        address: endpoint.address,
-        owner: if own { endpoint.identity() } else { 0 },
-        tls: service.tls.map(|tls| {
-            let policy = service.upstream.policy();
-            let trust = policy.trust(tls.verify);
-            match policy.server_name() {
-                Some(name) => Secure::named(name.clone(), trust),
-                None => {
-                    let host = match (preserved, &service.upstream.host_header) {
-                        (Some(client), _) => client.host(),
-                        (None, Some(header)) => Some(&header.host),
-                        (None, None) => Some(&endpoint.host),
-                    };
-                    Secure::new(host, endpoint.address.ip(), trust)
-                }
-            }
-        }),
-    }
-}
-
-/// The `Host` that a target gets: the client's as it was sent; the upstream's, or its own, with the
-/// target's port unless one is named or that is the protocol's.
-fn host_for<'a>(
-    endpoint: &'a Endpoint,
-    service: &'a Service,
-    preserved: Option<&'a ClientHost<'a>>,
-) -> Cow<'a, str> {
-    let port = endpoint.address.port();
-    let own = if service.tls.is_some() { 443 } else { 80 };
-    match (preserved, &service.upstream.host_header) {
-        (Some(client), _) => client.sent.into(),
-        (None, Some(header)) => header.with_port(port, own),
-        (None, None) if service.tls.is_none() => endpoint.authority.as_str().into(),
-        (None, None) => endpoint.host.with_port(port, own).into(),
     }
 }

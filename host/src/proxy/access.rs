@@ -1,0 +1,32 @@
+//! Stage access: whether a request may take its route.
+
+use http::header::CONTENT_TYPE;
+
+use super::Inbound;
+use super::connection_info::Scheme;
+use super::matched::Matched;
+use super::respond::Reject;
+
+/// Lets a request pass, or says why not.
+pub(super) fn check(inbound: &Inbound, matched: &Matched<'_>) -> Result<(), Reject> {
+    let route = matched.route;
+    if let Some(status) = route.https_only
+        && inbound.client.info.scheme == Scheme::Http
+    {
+        let (host, target) = (matched.host.name(), &matched.target);
+        return Err(Reject::HttpsOnly {
+            status,
+            location: format!("https://{host}{target}"),
+        });
+    }
+    if route.grpc_only {
+        let content_type = inbound.parts.headers.get(CONTENT_TYPE);
+        let grpc = content_type.is_some_and(|ct| ct.as_bytes().starts_with(b"application/grpc"));
+        return Err(if grpc {
+            Reject::Http2Only
+        } else {
+            Reject::NotGrpc
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! Stage answer: the response of an endpoint on its way to the client.
+
+use std::rc::Rc;
+
+use http::{Response, StatusCode};
+
+use super::Inbound;
+use super::affinity::Affinity;
+use super::download::Content;
+use super::exchange::Exchanged;
+use super::headers;
+use super::respond::Reject;
+use super::upgrade::Upgrade;
+use crate::snapshot::Service;
+
+/// Makes the client's response of what an endpoint has answered; the body follows as it comes in.
+pub(super) fn answer(
+    inbound: &Inbound,
+    service: &Service,
+    exchanged: Exchanged,
+    affinity: &Affinity<'_>,
+    upgrade: Option<Upgrade>,
+) -> Result<Response<Content>, Reject> {
+    let Exchanged {
+        head: mut response,
+        request,
+        times,
+        awaited,
+    } = exchanged;
+    headers::to_client(response.headers_mut(), &inbound.id, times.0, times.1);
+    affinity.set_cookie(response.headers_mut(), request.in_flight.endpoint().id);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return match upgrade {
+            Some(upgrade) => {
+                let client = Rc::clone(&inbound.client);
+                Ok(upgrade.tunnel(response, request, client, service))
+            }
+            // The client has not asked for it.
+            None => Err(Reject::Upstream {
+                timeout: false,
+                latencies: times,
+            }),
+        };
+    }
+    Ok(response.map(|()| Content::streamed(request, awaited, service.read_timeout)))
+}

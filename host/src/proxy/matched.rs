@@ -1,0 +1,184 @@
+//! Stage match: which route a request takes.
+
+use std::borrow::Cow;
+
+use http::header::{HOST, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{StatusCode, Uri, Version};
+
+use super::Inbound;
+use super::respond::Reject;
+use crate::authority::{Authority, Host};
+use crate::path;
+use crate::pattern::Pattern;
+use crate::router::{Match, Query, Route};
+use crate::snapshot::Snapshot;
+
+/// A request whose route is known. It owns what was read of the client's head, so that the head may be
+/// edited from here on.
+pub(super) struct Matched<'s> {
+    pub(super) route: &'s Route,
+    /// The regular expression that its path was matched by, if it was.
+    pub(super) regex: Option<&'s Pattern>,
+    /// The host that the client asks for.
+    pub(super) host: ClientHost,
+    /// Path and query as the client sent them.
+    pub(super) target: PathAndQuery,
+    /// The normalised path, if it is another than that of the target.
+    normal_path: Option<Vec<u8>>,
+    /// Bytes of the normalised path that the route has matched.
+    matched: usize,
+}
+
+/// Finds the route of a request.
+pub(super) fn find<'s>(snapshot: &'s Snapshot, inbound: &Inbound) -> Result<Matched<'s>, Reject> {
+    let parts = &inbound.parts;
+    let host = host_of(parts)?;
+    let target = origin_form(&parts.uri)?;
+    let path = path::normalize(target.path().as_bytes());
+    let query = Query {
+        method: &parts.method,
+        host: host.name(),
+        port: host.port.unwrap_or(inbound.client.info.port),
+        path: &path,
+        headers: &parts.headers,
+    };
+    let found = snapshot.router.route(&query).ok_or(Reject::NoRoute)?;
+    let Match {
+        route,
+        matched,
+        regex,
+    } = found;
+    let normal_path = match path {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(path) => Some(path),
+    };
+    Ok(Matched {
+        route,
+        regex,
+        host,
+        target,
+        normal_path,
+        matched,
+    })
+}
+
+impl Matched<'_> {
+    /// The normalised path.
+    pub(super) fn path(&self) -> &[u8] {
+        let sent = || self.target.path().as_bytes();
+        self.normal_path.as_deref().unwrap_or_else(sent)
+    }
+
+    /// What `strip_path` removes.
+    pub(super) fn prefix(&self) -> &[u8] {
+        self.path().get(..self.stripped()).unwrap_or_default()
+    }
+
+    /// The target of the request to the upstream. `base` is the path of the service.
+    pub(super) fn upstream_target(&self, base: &str) -> Cow<'_, [u8]> {
+        path::target(base, &self.target, self.path(), self.stripped())
+    }
+
+    fn stripped(&self) -> usize {
+        match self.route.strip_path {
+            true => self.matched,
+            false => 0,
+        }
+    }
+}
+
+/// The host that a client asks for.
+pub(super) struct ClientHost {
+    /// As it was sent; empty where HTTP/1.0 sent none.
+    sent: HeaderValue,
+    /// The name in it, in the form that hosts are compared in.
+    name: Name,
+    /// The port, if it is named.
+    pub(super) port: Option<u16>,
+}
+
+enum Name {
+    /// The first bytes of what was sent.
+    Sent(usize),
+    /// Spelled in another way.
+    Normal(Host<'static>),
+}
+
+impl ClientHost {
+    /// It is copied into headers, and into the address of a redirect, so it has to be a right one.
+    fn read(sent: &HeaderValue) -> Result<Self, Reject> {
+        let text = sent.to_str().map_err(|_| Reject::bad_request())?;
+        let Authority { host, port } = Authority::parse(text).ok_or_else(Reject::bad_request)?;
+        let name = host.as_str();
+        let name = match text.starts_with(name) {
+            true => Name::Sent(name.len()),
+            false => Name::Normal(host.into_owned()),
+        };
+        Ok(Self {
+            sent: sent.clone(),
+            name,
+            port,
+        })
+    }
+
+    /// As it was sent.
+    pub(super) fn sent(&self) -> &str {
+        self.sent.to_str().unwrap_or_default()
+    }
+
+    /// The host in the form that hosts are compared in.
+    pub(super) fn name(&self) -> &str {
+        match &self.name {
+            Name::Sent(length) => self.sent().get(..*length).unwrap_or_default(),
+            Name::Normal(host) => host.as_str(),
+        }
+    }
+}
+
+impl ClientHost {
+    /// The host itself; none where none was sent.
+    pub(super) fn host(&self) -> Option<Host<'_>> {
+        match &self.name {
+            Name::Sent(_) => Host::parse(self.name()),
+            Name::Normal(host) => Some(host.clone()),
+        }
+    }
+}
+
+/// The host that the request is for: that of an absolute target, else of the `Host` header (RFC 9112,
+/// 3.2), which HTTP/1.1 demands exactly once.
+pub(super) fn host_of(parts: &Parts) -> Result<ClientHost, Reject> {
+    let mut sent = parts.headers.get_all(HOST).iter();
+    let host = match (sent.next(), sent.next()) {
+        (Some(host), None) => ClientHost::read(host)?,
+        (None, None) if parts.version < Version::HTTP_11 => ClientHost {
+            sent: HeaderValue::from_static(""),
+            name: Name::Sent(0),
+            port: None,
+        },
+        _ => return Err(Reject::bad_request()),
+    };
+    match parts.uri.authority() {
+        Some(authority) => {
+            let sent = HeaderValue::from_str(authority.as_str());
+            ClientHost::read(&sent.map_err(|_| Reject::bad_request())?)
+        }
+        None => Ok(host),
+    }
+}
+
+/// The path and query of a request; `CONNECT host:port` has none, and `OPTIONS *` names no resource
+/// that a route could match. The empty path of an absolute target is `/` (RFC 9110, 4.2.3).
+pub(super) fn origin_form(uri: &Uri) -> Result<PathAndQuery, Reject> {
+    match uri.path_and_query() {
+        Some(target) if target.as_str().starts_with('/') => Ok(target.clone()),
+        Some(target) if uri.authority().is_some() && target.as_str().starts_with('?') => {
+            let target = format!("/{}", target.as_str()).parse::<PathAndQuery>();
+            target.map_err(|_| Reject::bad_request())
+        }
+        Some(_) => Err(Reject::bad_request()),
+        None => Err(Reject::HttpServer(StatusCode::METHOD_NOT_ALLOWED)),
+    }
+}

@@ -1,0 +1,144 @@
+//! Stage place: the service, its upstream, and the endpoint that a request is sent to.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::affinity::{Affinity, Facts};
+use super::matched::{ClientHost, Matched};
+use super::respond::Reject;
+use super::upload::Upload;
+use super::wire::{Destination, Secure};
+use super::{Inbound, Worker};
+use crate::balancer;
+use crate::endpoint::{Endpoint, InFlight};
+use crate::router::Route;
+use crate::snapshot::{Service, Snapshot};
+use crate::upstream::{NoPeer, Upstream};
+
+/// The service of a route.
+pub(super) fn service<'s>(snapshot: &'s Snapshot, route: &Route) -> Result<&'s Service, Reject> {
+    let service = route
+        .service
+        .and_then(|id| snapshot.services.get(&id))
+        .ok_or(Reject::NoService)?;
+    if let Some(reason) = &service.unsupported {
+        tracing::warn!(service = service.name, "{reason}");
+        return Err(Reject::Unsupported(reason.clone()));
+    }
+    Ok(service)
+}
+
+/// Reads of a body what is to be there before an endpoint is chosen; returns its start, if the balancer
+/// asks for that.
+pub(super) async fn read_ahead(
+    worker: &Worker,
+    route: &Route,
+    service: &Service,
+    upload: &Upload,
+) -> Result<Option<Bytes>, Reject> {
+    if route.request_buffering {
+        let settings = &worker.settings;
+        let (size, min_rate) = (
+            settings.client_body_buffer_size,
+            settings.client_body_min_rate,
+        );
+        upload.buffer(size, min_rate).await?;
+    }
+    if service.upstream.balancer().reads_bodies() {
+        return Ok(Some(upload.start().await?));
+    }
+    Ok(None)
+}
+
+/// What keys are read from, and what a balancer may ask.
+pub(super) fn facts<'a>(
+    inbound: &'a Inbound,
+    matched: &'a Matched<'_>,
+    body_start: Option<Bytes>,
+) -> Facts<'a> {
+    Facts {
+        method: &inbound.parts.method,
+        headers: &inbound.parts.headers,
+        ip: &inbound.client.info.ip,
+        path: matched.path(),
+        query: matched.target.query(),
+        regex: matched.regex,
+        body_start,
+    }
+}
+
+/// What ties the request to an endpoint of its service.
+pub(super) fn affinity<'s>(service: &'s Service, facts: &Facts<'_>) -> Affinity<'s> {
+    let policy = service.upstream.policy().affinity.as_ref();
+    policy.map_or_else(Affinity::default, |policy| Affinity::of(policy, facts))
+}
+
+/// Chooses the endpoint of the next try, and counts the request there.
+pub(super) async fn pick(
+    service: &Service,
+    request: balancer::PickRequest<'_>,
+    tried: &[u64],
+    may_trial: bool,
+) -> Result<InFlight, Reject> {
+    let upstream = &*service.upstream;
+    let picked = if upstream.is_limited() {
+        let patience = service.connect_timeout;
+        Box::pin(upstream.place(request, tried, may_trial, patience)).await
+    } else {
+        upstream.pick(request, tried, may_trial)
+    };
+    picked.map_err(|reason| no_peer(upstream, reason))
+}
+
+pub(super) fn no_peer(upstream: &Upstream, reason: NoPeer) -> Reject {
+    upstream.note_without_peer(reason);
+    let (upstream, name, code) = (upstream.named, &*upstream.name, reason.code());
+    tracing::warn!(upstream = name, reason = code, "no endpoint may be chosen");
+    Reject::NoPeer { upstream, reason }
+}
+
+/// Where a request to an endpoint is sent.
+pub(super) fn destination_of(
+    endpoint: &Endpoint,
+    service: &Service,
+    preserved: Option<&ClientHost>,
+    own: bool,
+) -> Destination {
+    Destination {
+        address: endpoint.address,
+        owner: if own { endpoint.identity() } else { 0 },
+        tls: service.tls.map(|tls| {
+            let policy = service.upstream.policy();
+            let trust = policy.trust(tls.verify);
+            let ip = endpoint.address.ip();
+            match (
+                policy.server_name(),
+                preserved,
+                &service.upstream.host_header,
+            ) {
+                (Some(name), ..) => Secure::named(name.clone(), trust),
+                (None, Some(client), _) => Secure::new(client.host().as_ref(), ip, trust),
+                (None, None, Some(header)) => Secure::new(Some(&header.host), ip, trust),
+                (None, None, None) => Secure::new(Some(&endpoint.host), ip, trust),
+            }
+        }),
+    }
+}
+
+/// The `Host` that a target gets: the client's as it was sent; the upstream's, or its own, with the
+/// target's port unless one is named or that is the protocol's.
+pub(super) fn host_for<'a>(
+    endpoint: &'a Endpoint,
+    service: &'a Service,
+    preserved: Option<&'a ClientHost>,
+) -> Cow<'a, str> {
+    let port = endpoint.address.port();
+    let own = if service.tls.is_some() { 443 } else { 80 };
+    match (preserved, &service.upstream.host_header) {
+        (Some(client), _) => client.sent().into(),
+        (None, Some(header)) => header.with_port(port, own),
+        (None, None) if service.tls.is_none() => endpoint.authority.as_str().into(),
+        (None, None) => endpoint.host.with_port(port, own).into(),
+    }
+}
