@@ -1,10 +1,11 @@
-//! HTTP/1.1 as bytes (RFC 9112): heads of responses, and where bodies end. What speaks it is elsewhere:
-//! the proxy's connections to endpoints, and probes.
+//! HTTP/1.1 as bytes (RFC 9112): heads of responses, and where bodies and requests end. What speaks it is
+//! elsewhere: the proxy's connections, and probes.
 
 mod framing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod head;
+mod requests;
 
 use std::io;
 
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 pub(crate) use framing::Framing;
 pub(crate) use head::parse as parse_head;
+pub(crate) use requests::{BodyKind, Part, Requests};
 
 /// Why an exchange with an endpoint broke off.
 #[derive(Debug, Error)]

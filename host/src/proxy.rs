@@ -136,8 +136,7 @@ async fn handle(
     let patience = worker.settings.client_body_timeout;
     let mut inbound = Inbound {
         parts,
-        upload: (!incoming.is_end_stream())
-            .then(|| Upload::new(incoming, Rc::clone(&client), patience)),
+        upload: (!incoming.is_end_stream()).then(|| Upload::new(incoming, patience)),
         client,
         id,
         started,
@@ -172,6 +171,10 @@ async fn handle(
             response.map(|body| Content::Own(Some(body)))
         }
     };
+    if client.backlog.is_last() {
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if parts.version < Version::HTTP_11 && response.body().length().is_none() {
         // Its end is that of the connection, which hyper would promise to keep in HTTP/1.1.
         *response.version_mut() = Version::HTTP_10;

@@ -4,9 +4,6 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::Error;
 
-/// Longest chunk extensions and trailers between two pieces of a body, in bytes.
-const LINES: usize = 16 * 1024;
-
 /// What is still to come of a body.
 #[derive(Debug)]
 pub(crate) enum Framing {
@@ -21,11 +18,13 @@ pub(crate) enum Framing {
 }
 
 /// The place that was reached in a chunked body.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Chunked {
     place: Place,
     /// Bytes of extensions and trailers since the last piece.
     lines: usize,
+    /// Most of them.
+    max_lines: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,9 +49,10 @@ impl Default for Place {
 }
 
 impl Framing {
-    /// A chunked body from its start.
-    pub(super) fn chunked() -> Self {
-        Self::Chunked(Chunked::default())
+    /// A chunked body from its start. Between two pieces, and after the last one, extensions and trailers
+    /// may take `max_lines` bytes.
+    pub(super) fn chunked(max_lines: usize) -> Self {
+        Self::Chunked(Chunked::new(max_lines))
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -102,7 +102,59 @@ fn up_to(input: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     (length > 0).then(|| input.split_to(length).freeze())
 }
 
+/// How far what was received belongs to a chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// All of it.
+    All,
+    /// So many bytes, and they end it.
+    Done(usize),
+    /// So many bytes: a line feed follows that ends a line of trailers without a carriage return.
+    BareLineFeed(usize),
+    /// So many bytes.
+    Malformed(usize),
+}
+
 impl Chunked {
+    /// From the start of a body; see [`Framing::chunked`].
+    pub(super) fn new(max_lines: usize) -> Self {
+        Self {
+            place: Place::default(),
+            lines: 0,
+            max_lines,
+        }
+    }
+
+    /// Goes over what was received, and leaves it where it is.
+    pub(super) fn pass(&mut self, received: &[u8]) -> Passed {
+        let mut at = 0;
+        while let Some(&byte) = received.get(at) {
+            if let Place::Data { left } = &mut self.place {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX);
+                let length = most.min(received.len() - at);
+                *left -= length as u64;
+                at += length;
+                if *left == 0 {
+                    self.place = Place::DataReturn;
+                }
+                self.lines = 0;
+                continue;
+            }
+            if byte == b'\n' && matches!(self.place, Place::TrailerStart | Place::Trailer) {
+                return Passed::BareLineFeed(at);
+            }
+            match self.after(byte) {
+                Ok(place) => self.place = place,
+                Err(_) => return Passed::Malformed(at),
+            }
+            at += 1;
+            if self.place == Place::Done {
+                return Passed::Done(at);
+            }
+        }
+        Passed::All
+    }
+
     fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Error> {
         while !input.is_empty() && self.place != Place::Done {
             if let Place::Data { left } = &mut self.place {
@@ -121,7 +173,7 @@ impl Chunked {
     fn after(&mut self, byte: u8) -> Result<Place, Error> {
         let line = |chunked: &mut Self, place| {
             chunked.lines += 1;
-            if chunked.lines > LINES {
+            if chunked.lines > chunked.max_lines {
                 return Err(Error::Framing("extensions or trailers are too long"));
             }
             Ok(place)
@@ -170,6 +222,8 @@ mod tests {
 
     use super::*;
 
+    const LINES: usize = 1000;
+
     /// Feeds `sent` in pieces of these sizes, in turn; returns the body and what was left over.
     fn read(
         framing: &mut Framing,
@@ -212,7 +266,7 @@ mod tests {
                 sent.extend_from_slice(b"Digest: x\r\n");
             }
             sent.extend_from_slice(b"\r\nnext");
-            let mut framing = Framing::chunked();
+            let mut framing = Framing::chunked(LINES);
             let (body, rest) = read(&mut framing, &sent, &sizes).unwrap();
             prop_assert!(framing.is_done());
             prop_assert_eq!(body, chunks.concat());
@@ -221,7 +275,7 @@ mod tests {
 
         #[test]
         fn nothing_that_arrives_makes_it_panic(sent in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = read(&mut Framing::chunked(), &sent, &[7]);
+            let _ = read(&mut Framing::chunked(LINES), &sent, &[7]);
         }
 
         #[test]
@@ -249,7 +303,7 @@ mod tests {
             "0\r\n\rx",
             &most,
         ] {
-            let read = read(&mut Framing::chunked(), wrong.as_bytes(), &[1]);
+            let read = read(&mut Framing::chunked(LINES), wrong.as_bytes(), &[1]);
             assert!(matches!(read, Err(Error::Framing(_))), "{wrong:?}");
         }
     }
@@ -257,7 +311,7 @@ mod tests {
     #[test]
     fn endless_trailers_are_refused() {
         let sent = format!("0\r\n{}", "a: b\r\n".repeat(LINES));
-        assert!(read(&mut Framing::chunked(), sent.as_bytes(), &[1000]).is_err());
+        assert!(read(&mut Framing::chunked(LINES), sent.as_bytes(), &[1000]).is_err());
     }
 
     #[test]
@@ -266,6 +320,6 @@ mod tests {
         close.end().unwrap();
         assert!(close.is_done());
         assert!(Framing::Length(1).end().is_err());
-        assert!(Framing::chunked().end().is_err());
+        assert!(Framing::chunked(LINES).end().is_err());
     }
 }

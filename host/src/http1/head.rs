@@ -98,7 +98,7 @@ pub(crate) fn parse(
             Framing::Described(length)
         }
         _ if without_body || status == StatusCode::NOT_MODIFIED => Framing::Length(0),
-        _ if reading.chunked => Framing::chunked(),
+        _ if reading.chunked => Framing::chunked(limit),
         Some(length) => Framing::Length(length),
         None => Framing::Close,
     };

@@ -11,6 +11,7 @@ use super::client_stream::{Backlog, Phase};
 use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
 use crate::connections::DescriptorPermit;
+use crate::http1::BodyKind;
 
 /// What a worker and its connections know of each other.
 pub(super) struct Client {
@@ -73,23 +74,12 @@ impl Client {
         })
     }
 
-    /// A request has come in whole, but for its body, which is still to come if `uploads`.
-    pub(super) fn request_begins(&self, id: RequestId, uploads: bool) {
+    /// The head of a request has come in, and this body is to follow.
+    pub(super) fn request_begins(&self, id: RequestId, body: BodyKind) {
         self.waiting.set(None);
         self.request.set(Some(id));
         self.rested.set(false);
-        self.backlog.enter(if uploads {
-            Phase::Uploading
-        } else {
-            Phase::Received
-        });
-    }
-
-    /// The body of the request has come in whole as well.
-    pub(super) fn request_is_whole(&self) {
-        if self.backlog.phase() == Phase::Uploading {
-            self.backlog.enter(Phase::Received);
-        }
+        self.backlog.begin(body);
     }
 
     /// The request that was served last, or is being served.

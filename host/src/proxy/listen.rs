@@ -29,6 +29,7 @@ use super::request_id::RequestId;
 use super::{Counters, Seen, Worker, handle, page};
 use crate::config;
 use crate::connections::{self, ConnectionLimits};
+use crate::http1::BodyKind;
 use crate::request_log;
 use crate::snapshot::Published;
 
@@ -314,7 +315,11 @@ impl Worker {
         let _ = stream.set_nodelay(true);
         // A client that takes nothing of its response would hold its endpoint's connection for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
-        let mut stream = ClientStream::new(stream, client.backlog.clone());
+        let mut stream = ClientStream::new(
+            stream,
+            client.backlog.clone(),
+            self.settings.max_header_size,
+        );
         loop {
             // hyper's state and buffers are twenty times what an idle connection is without them.
             let waited = tokio::select! {
@@ -347,7 +352,11 @@ impl Worker {
         let service = service_fn(move |request: Request<Incoming>| {
             // At once, and not when the request is first polled: hyper reads on before that.
             let id = RequestId::new();
-            who.request_begins(id, !request.body().is_end_stream());
+            let body = match request.body() {
+                body if body.is_end_stream() => BodyKind::Length(0),
+                body => (body.size_hint().exact()).map_or(BodyKind::Chunked, BodyKind::Length),
+            };
+            who.request_begins(id, body);
             handle(Rc::clone(&worker), Rc::clone(&who), id, request)
         });
         let connection = server.serve_connection(TokioIo::new(stream), service);

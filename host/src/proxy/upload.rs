@@ -12,7 +12,6 @@ use http::StatusCode;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
-use super::client::{Client, ConnectionState};
 use super::respond::Reject;
 use crate::balancer::BODY_START;
 use crate::leftover::{self, PolledFrame};
@@ -24,7 +23,6 @@ const PIECES: usize = 16;
 /// The body of a request, shared by the try that sends it and the code that watches over the try.
 pub(super) struct Upload {
     incoming: RefCell<Incoming>,
-    client: Rc<Client>,
     /// Its length, if the client has told it or all of it has been read.
     length: Cell<Option<u64>>,
     /// What was read of it.
@@ -73,8 +71,6 @@ struct Read {
     lossy: bool,
     /// Whether there is nothing more to be read.
     ended: bool,
-    /// Where the last piece ends in memory.
-    end: usize,
 }
 
 impl Read {
@@ -111,11 +107,10 @@ pub(super) enum Stage {
 
 impl Upload {
     /// A body that comes in from a client, which may keep it waiting for `patience`.
-    pub(super) fn new(incoming: Incoming, client: Rc<Client>, patience: Duration) -> Rc<Self> {
+    pub(super) fn new(incoming: Incoming, patience: Duration) -> Rc<Self> {
         Rc::new(Self {
             length: Cell::new(incoming.size_hint().exact()),
             incoming: RefCell::new(incoming),
-            client,
             pace: Pace {
                 patience,
                 min_rate: Cell::new(0),
@@ -262,34 +257,15 @@ impl Upload {
         let (mut read, mut incoming) = (self.read.borrow_mut(), self.incoming.borrow_mut());
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         match &polled {
-            Poll::Pending if self.length().is_none() && self.client.backlog.ends_bare(read.end) => {
-                // hyper waits for the end of trailers, and would take the next request for some.
-                self.client.enter(ConnectionState::Draining);
-                read.ended = true;
-                self.client.request_is_whole();
-                self.enter(Stage::Done);
-                return Poll::Ready(None);
-            }
-            Poll::Pending => {
-                self.client.backlog.starve(cx);
-                if self.stage() != Stage::Client {
-                    self.enter(Stage::Client);
-                }
-            }
+            Poll::Pending if self.stage() == Stage::Client => {}
+            Poll::Pending => self.enter(Stage::Client),
             Poll::Ready(None) => {
                 read.ended = true;
-                self.client.request_is_whole();
                 self.enter(Stage::Done);
             }
             Poll::Ready(Some(Err(_))) => self.enter(Stage::Broken),
             Poll::Ready(Some(Ok(frame))) => {
-                if frame.is_trailers() {
-                    // hyper looks for CR LF alone: trailers with a bare LF go on into the next
-                    // request. That it is not answered must not look like an answer that is late.
-                    self.client.enter(ConnectionState::Draining);
-                }
                 if let Some(piece) = frame.data_ref() {
-                    read.end = piece.as_ptr_range().end.addr();
                     let received = self.pace.received.get() + piece.len() as u64;
                     self.pace.received.set(received);
                     if !read.lossy {
@@ -297,9 +273,6 @@ impl Upload {
                     }
                 }
                 read.ended = incoming.is_end_stream() || frame.is_trailers();
-                if read.ended {
-                    self.client.request_is_whole();
-                }
                 let stage = if read.ended {
                     Stage::Done
                 } else {
