@@ -50,12 +50,12 @@ use crate::connections::ConnectionLimits;
 use crate::request_log;
 use crate::snapshot::{Published, Snapshot};
 use crate::transfer_coding;
-use client::Client;
+use client::{Client, ClientRequest};
+use connection_info::ConnectionInfo;
 use download::{Content, ResponseBody};
 use exchange::Outbound;
 use listen::Unserved;
 use pool::Pool;
-use request_id::RequestId;
 use respond::Reject;
 use upgrade::Upgrade;
 use upload::Upload;
@@ -115,16 +115,14 @@ struct Inbound {
     parts: Parts,
     /// Its body, if it has one.
     upload: Option<Rc<Upload>>,
-    client: Rc<Client>,
-    id: RequestId,
+    from: ClientRequest,
     started: Instant,
 }
 
 /// Answers one request. Whatever goes wrong on the way becomes a response here and nowhere else.
 async fn handle(
     worker: Rc<Worker>,
-    client: Rc<Client>,
-    id: RequestId,
+    from: ClientRequest,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let started = Instant::now();
@@ -137,10 +135,10 @@ async fn handle(
     let mut inbound = Inbound {
         parts,
         upload: (!incoming.is_end_stream()).then(|| Upload::new(incoming, patience)),
-        client,
-        id,
+        from,
         started,
     };
+    let id = inbound.from.id;
     let answered = {
         // Made where it stays: it is large.
         let mut answering = pin!(stages(&worker, &mut inbound));
@@ -153,7 +151,7 @@ async fn handle(
     let Inbound {
         parts,
         upload,
-        client,
+        from,
         ..
     } = inbound;
     let mut response = match answered {
@@ -171,7 +169,7 @@ async fn handle(
             response.map(|body| Content::Own(Some(body)))
         }
     };
-    if client.backlog.is_last() {
+    if from.client.backlog.is_last() {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -179,7 +177,7 @@ async fn handle(
         // Its end is that of the connection, which hyper would promise to keep in HTTP/1.1.
         *response.version_mut() = Version::HTTP_10;
     }
-    Ok(response.map(|content| ResponseBody::new(content, client)))
+    Ok(response.map(|content| ResponseBody::new(content, from)))
 }
 
 /// The stages of a request, with one snapshot for all of them. The last one, `record`, ends with the
@@ -207,6 +205,11 @@ async fn stages(worker: &Rc<Worker>, inbound: &mut Inbound) -> Result<Response<C
 }
 
 impl Inbound {
+    /// The connection that it came in on.
+    fn connection(&self) -> &ConnectionInfo {
+        &self.from.client.info
+    }
+
     /// A body that was encoded in another way than as chunks is refused.
     fn check_coding(&self) -> Result<(), Reject> {
         let chunked = (self.upload.as_ref()).is_some_and(|upload| upload.length().is_none());

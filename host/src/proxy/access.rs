@@ -1,5 +1,6 @@
 //! Stage access: whether a request may take its route.
 
+use http::Version;
 use http::header::CONTENT_TYPE;
 
 use super::Inbound;
@@ -11,7 +12,7 @@ use super::respond::Reject;
 pub(super) fn check(inbound: &Inbound, matched: &Matched<'_>) -> Result<(), Reject> {
     let route = matched.route;
     if let Some(status) = route.https_only
-        && inbound.client.info.scheme == Scheme::Http
+        && inbound.connection().listener.scheme == Scheme::Http
     {
         let (host, target) = (matched.host.name(), &matched.target);
         return Err(Reject::HttpsOnly {
@@ -22,11 +23,12 @@ pub(super) fn check(inbound: &Inbound, matched: &Matched<'_>) -> Result<(), Reje
     if route.grpc_only {
         let content_type = inbound.parts.headers.get(CONTENT_TYPE);
         let grpc = content_type.is_some_and(|ct| ct.as_bytes().starts_with(b"application/grpc"));
-        return Err(if grpc {
-            Reject::Http2Only
-        } else {
-            Reject::NotGrpc
-        });
+        if !grpc {
+            return Err(Reject::NotGrpc);
+        }
+        if inbound.parts.version < Version::HTTP_2 {
+            return Err(Reject::Http2Only);
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use http::{Response, StatusCode};
 
 use super::Inbound;
 use super::affinity::Affinity;
+use super::client::ClientRequest;
 use super::download::Content;
 use super::exchange::Exchanged;
 use super::headers;
@@ -27,13 +28,13 @@ pub(super) fn answer(
         times,
         awaited,
     } = exchanged;
-    headers::to_client(response.headers_mut(), &inbound.id, times.0, times.1);
+    headers::to_client(response.headers_mut(), &inbound.from.id, times.0, times.1);
     affinity.set_cookie(response.headers_mut(), request.in_flight.endpoint().id);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
             Some(upgrade) => {
-                let client = Rc::clone(&inbound.client);
-                Ok(upgrade.tunnel(response, request, client, service))
+                let ClientRequest { client, id } = &inbound.from;
+                Ok(upgrade.tunnel(response, request, Rc::clone(client), *id, service))
             }
             // The client has not asked for it.
             None => Err(Reject::Upstream {

@@ -1,4 +1,5 @@
-//! The connection of a client: who it is, what it is doing, and when it has to go.
+//! The connection of a client: who it is, what it is doing, and when it has to go; and the requests that
+//! are served on it, of which there may be several at a time.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,14 +14,20 @@ use super::request_id::RequestId;
 use crate::connections::DescriptorPermit;
 use crate::http1::BodyKind;
 
+/// Longest time that a client may leave sent data unacknowledged, or take nothing at all. Source:
+/// nginx, `send_timeout`.
+pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What a worker and its connections know of each other.
 pub(super) struct Client {
     /// How it came in.
     pub(super) info: ConnectionInfo,
-    /// Since when the next request is waited for; none while one is being served.
-    waiting: Cell<Option<Instant>>,
-    /// The request that was served last.
-    request: Cell<Option<RequestId>>,
+    /// Requests that are being served.
+    in_flight: Cell<u32>,
+    /// Since when none was, and so the next one is waited for.
+    idle_since: Cell<Instant>,
+    /// The request that has begun last.
+    last_request: Cell<Option<RequestId>>,
     /// Since when it is known that the client has closed its sending side.
     half_closed: Cell<Option<Instant>>,
     /// Whether the connection has rested since the last request.
@@ -36,6 +43,12 @@ pub(super) struct Client {
     _open: mpsc::Sender<()>,
     /// Counts it among the connections of the process.
     _permit: Option<DescriptorPermit>,
+}
+
+/// A request of a client, from its head to the last byte of its response.
+pub(super) struct ClientRequest {
+    pub(super) client: Rc<Client>,
+    pub(super) id: RequestId,
 }
 
 /// What a connection does, or is to do from now on.
@@ -60,8 +73,9 @@ impl Client {
     ) -> Rc<Self> {
         Rc::new(Self {
             info,
-            waiting: Cell::new(Some(clock.get())),
-            request: Cell::default(),
+            in_flight: Cell::default(),
+            idle_since: Cell::new(clock.get()),
+            last_request: Cell::default(),
             half_closed: Cell::default(),
             // It has nothing to give back before its first request.
             rested: Cell::new(true),
@@ -75,48 +89,46 @@ impl Client {
     }
 
     /// The head of a request has come in, and this body is to follow.
-    pub(super) fn request_begins(&self, id: RequestId, body: BodyKind) {
-        self.waiting.set(None);
-        self.request.set(Some(id));
+    pub(super) fn begin(self: &Rc<Self>, body: BodyKind) -> ClientRequest {
+        let id = RequestId::new();
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.last_request.set(Some(id));
         self.rested.set(false);
         self.backlog.begin(body);
+        ClientRequest {
+            client: Rc::clone(self),
+            id,
+        }
     }
 
-    /// The request that was served last, or is being served.
-    pub(super) fn last_request(&self) -> Option<RequestId> {
-        self.request.get()
-    }
-
-    /// The request that is being served.
+    /// The request that is being served; of several the one that has begun last.
     pub(super) fn request_in_flight(&self) -> Option<RequestId> {
-        self.request.get().filter(|_| self.waiting.get().is_none())
+        self.last_request.get().filter(|_| !self.is_idle())
     }
 
-    /// The last byte of the response is on its way.
-    pub(super) fn request_ends(&self) {
-        self.waiting.set(Some(self.clock.get()));
-        self.half_closed.set(None);
-        self.backlog.enter(Phase::Answered);
+    /// Whether no request is being served.
+    fn is_idle(&self) -> bool {
+        self.in_flight.get() == 0
     }
 
-    /// Whether the next request should have come by now. None is expected of who has yet to take the
-    /// last response: that has its own end, [`super::listen::SEND_TIMEOUT`].
+    /// Whether the next request should have come by now. None is expected of a client that has yet to
+    /// take the last response: that has its own end, [`SEND_TIMEOUT`].
     pub(super) fn is_overdue(&self, now: Instant, patience: Duration) -> bool {
-        let Some(since) = self.waiting.get() else {
-            return false;
-        };
-        if self.backlog.has_unsent() {
-            self.waiting.set(Some(now));
+        if !self.is_idle() {
             return false;
         }
-        now - since >= patience
+        if self.backlog.has_unsent() {
+            self.idle_since.set(now);
+            return false;
+        }
+        now - self.idle_since.get() >= patience
     }
 
     /// Whether the client has gone in the middle of a request, as far as can be told. One that has closed its
     /// sending side may still read, so it is waited for with the start of its answer, for `patience`. Then
     /// its system tells by a reset if it does not, which the connection looks for when it is woken.
     pub(super) fn is_gone(&self, now: Instant, patience: Duration) -> bool {
-        if self.waiting.get().is_some() || !self.backlog.is_half_closed() {
+        if self.is_idle() || !self.backlog.is_half_closed() {
             return false;
         }
         self.wake();
@@ -128,16 +140,15 @@ impl Client {
     /// Whether the connection should give back the memory that only requests need: none has come for `pause`.
     /// Once only before the next one, since a part of it may have come.
     pub(super) fn may_rest(&self, now: Instant, pause: Duration) -> bool {
-        let waits = self.waiting.get().is_some_and(|since| now - since >= pause);
-        waits
-            && self.is_at_rest()
+        self.is_at_rest()
+            && now - self.idle_since.get() >= pause
             && self.state.get() == ConnectionState::Serving
             && !self.rested.replace(true)
     }
 
     /// Whether nothing is being received or sent.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.waiting.get().is_some() && self.backlog.phase() == Phase::Idle
+        self.is_idle() && self.backlog.phase() == Phase::Idle
     }
 
     /// It rests, or cannot.
@@ -176,5 +187,20 @@ impl Client {
             Poll::Pending
         })
         .await
+    }
+}
+
+impl Drop for ClientRequest {
+    /// The last byte of the response is on its way, or will never be.
+    fn drop(&mut self) {
+        let client = &self.client;
+        client
+            .in_flight
+            .set(client.in_flight.get().saturating_sub(1));
+        if client.is_idle() {
+            client.idle_since.set(client.clock.get());
+            client.half_closed.set(None);
+            client.backlog.enter(Phase::Answered);
+        }
     }
 }

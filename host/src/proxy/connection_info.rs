@@ -1,6 +1,7 @@
 //! What all requests of a client's connection have in common.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use http::HeaderValue;
 
@@ -8,11 +9,16 @@ use http::HeaderValue;
 pub(super) struct ConnectionInfo {
     /// The client's address, as headers show it.
     pub(super) ip: HeaderValue,
-    /// The port that it came in on.
+    /// Where it was accepted.
+    pub(super) listener: Rc<ListenerInfo>,
+}
+
+/// What all connections of a listener have in common.
+pub(super) struct ListenerInfo {
     pub(super) port: u16,
     /// The same, as headers show it.
     pub(super) port_text: HeaderValue,
-    /// The scheme of the requests that it carries.
+    /// The scheme of the requests that it accepts.
     pub(super) scheme: Scheme,
 }
 
@@ -24,15 +30,23 @@ pub(super) enum Scheme {
 }
 
 impl ConnectionInfo {
-    /// Of a connection from `client` that was accepted on `port`.
-    pub(super) fn new(client: SocketAddr, port: u16, scheme: Scheme) -> Self {
+    /// Of a connection from `client`.
+    pub(super) fn new(client: SocketAddr, listener: Rc<ListenerInfo>) -> Self {
         let ip = client.ip().to_canonical().to_string();
         Self {
             ip: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("")),
+            listener,
+        }
+    }
+}
+
+impl ListenerInfo {
+    pub(super) fn new(port: u16, scheme: Scheme) -> Rc<Self> {
+        Rc::new(Self {
             port,
             port_text: HeaderValue::from(port),
             scheme,
-        }
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::Worker;
-use super::client::Client;
+use super::client::ClientRequest;
 use super::record::Awaited;
 use super::wire::{self, Exchange};
 use crate::endpoint::{Endpoint, InFlight, Outcome};
@@ -23,7 +23,7 @@ pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a response on its way to the client. The request ends with it.
 pub(super) struct ResponseBody {
     content: Content,
-    client: Rc<Client>,
+    request: ClientRequest,
 }
 
 /// Where the body of a response comes from.
@@ -87,12 +87,12 @@ impl Drain {
 }
 
 impl ResponseBody {
-    pub(super) fn new(content: Content, client: Rc<Client>) -> Self {
-        Self { content, client }
+    pub(super) fn new(content: Content, request: ClientRequest) -> Self {
+        Self { content, request }
     }
 
     fn log_scope(&self) -> request_log::Scope {
-        request_log::enter(self.client.last_request().map(|id| id.digits()))
+        request_log::enter(Some(self.request.id.digits()))
     }
 }
 
@@ -100,7 +100,6 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         let _scope = self.log_scope();
         self.content = Content::Own(None);
-        self.client.request_ends();
     }
 }
 
@@ -258,7 +257,8 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let _scope = this.log_scope();
-        let Self { content, client } = this;
+        let Self { content, request } = this;
+        let client = &request.client;
         let download = match content {
             Content::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Content::Streamed(download) => download,

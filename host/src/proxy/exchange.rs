@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 use http::request::Parts;
-use http::{Method, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode};
 use thiserror::Error;
 
 use super::affinity::Facts;
@@ -83,12 +83,12 @@ impl<'a> Outbound<'a> {
             parts: &inbound.parts,
             target: matched.upstream_target(&service.path),
             forwarded: Forwarded {
-                connection: &inbound.client.info,
+                connection: inbound.connection(),
                 host: matched.host.name(),
                 path: matched.target.path().as_bytes(),
                 prefix: matched.prefix(),
-                id: &inbound.id,
-                http_1_0: inbound.parts.version < Version::HTTP_11,
+                id: &inbound.from.id,
+                version: inbound.parts.version,
                 upgrade,
                 body: match upload.map(|upload| upload.length()) {
                     None => BodyLength::None,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::affinity::{Affinity, Facts, cookie_of};
-use super::connection_info::{ConnectionInfo, Scheme};
+use super::connection_info::{ConnectionInfo, ListenerInfo, Scheme};
 use super::headers::{BodyLength, Forwarded, RequestHead};
 
 use super::matched::{host_of, origin_form};
@@ -162,7 +162,7 @@ fn cookie(name: &str) -> Cookie {
 
 fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix: &[u8]) {
     let client = std::net::SocketAddr::from(([192, 0, 2, 7], 1234));
-    let connection = ConnectionInfo::new(client, 8000, Scheme::Http);
+    let connection = ConnectionInfo::new(client, ListenerInfo::new(8000, Scheme::Http));
     let headers = &parts.headers;
     let body = match headers.get(CONTENT_LENGTH) {
         _ if headers.contains_key(TRANSFER_ENCODING) => BodyLength::Chunked,
@@ -175,7 +175,7 @@ fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix
         path: parts.uri.path().as_bytes(),
         prefix,
         id: &RequestId::new(),
-        http_1_0: parts.version < Version::HTTP_11,
+        version: parts.version,
         upgrade: None,
         body,
     };

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use http::Method;
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA};
+use http::{Method, Version};
 
 use super::PRODUCT;
 use super::connection_info::ConnectionInfo;
@@ -20,6 +20,15 @@ const X_KONG_RESPONSE_LATENCY: HeaderName = HeaderName::from_static("x-kong-resp
 /// What we call ourselves in `Via`, after the version of the protocol that the message came in by.
 const VIA_1_1: &str = concat!("1.1 pointsman/", env!("CARGO_PKG_VERSION"));
 const VIA_1_0: &str = concat!("1.0 pointsman/", env!("CARGO_PKG_VERSION"));
+const VIA_2: &str = concat!("2 pointsman/", env!("CARGO_PKG_VERSION"));
+
+fn via_of(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => VIA_2,
+        version if version < Version::HTTP_11 => VIA_1_0,
+        _ => VIA_1_1,
+    }
+}
 
 /// What the upstream is told of a request's way.
 #[derive(Clone, Copy)]
@@ -32,7 +41,8 @@ pub(super) struct Forwarded<'a> {
     /// What `strip_path` removed.
     pub(super) prefix: &'a [u8],
     pub(super) id: &'a RequestId,
-    pub(super) http_1_0: bool,
+    /// Of the protocol that the request came by.
+    pub(super) version: Version,
     /// The protocol that the client asks to change to.
     pub(super) upgrade: Option<&'a HeaderValue>,
     pub(super) body: BodyLength,
@@ -120,10 +130,14 @@ impl RequestHead<'_> {
         field(
             text,
             "x-forwarded-proto",
-            connection.scheme.as_str().as_bytes(),
+            connection.listener.scheme.as_str().as_bytes(),
         );
         field(text, "x-forwarded-host", forwarded.host.as_bytes());
-        field(text, "x-forwarded-port", connection.port_text.as_bytes());
+        field(
+            text,
+            "x-forwarded-port",
+            connection.listener.port_text.as_bytes(),
+        );
         // A path may have been decoded into what cannot stand in a header.
         let fits = |value: &[u8]| !value.iter().any(u8::is_ascii_control);
         if fits(forwarded.path) {
@@ -133,7 +147,7 @@ impl RequestHead<'_> {
             field(text, "x-forwarded-prefix", forwarded.prefix);
         }
         field(text, "x-kong-request-id", forwarded.id.as_bytes());
-        let via = if forwarded.http_1_0 { VIA_1_0 } else { VIA_1_1 };
+        let via = via_of(forwarded.version);
         if lists_via {
             longer_list(text, headers, &VIA, via.as_bytes());
         } else {
@@ -256,7 +270,7 @@ fn via(headers: &mut HeaderMap) {
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
-    use crate::proxy::connection_info::Scheme;
+    use crate::proxy::connection_info::{ListenerInfo, Scheme};
 
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         lines
@@ -273,14 +287,14 @@ mod tests {
     /// What an endpoint gets of these headers.
     fn forwarded(headers: &HeaderMap, prefix: &[u8], body: BodyLength) -> HeaderMap {
         let client = "192.0.2.7:1234".parse().unwrap();
-        let connection = ConnectionInfo::new(client, 8000, Scheme::Http);
+        let connection = ConnectionInfo::new(client, ListenerInfo::new(8000, Scheme::Http));
         let forwarded = Forwarded {
             connection: &connection,
             host: "example.com",
             path: b"/mock/x",
             prefix,
             id: &RequestId::new(),
-            http_1_0: false,
+            version: Version::HTTP_11,
             upgrade: None,
             body,
         };

@@ -21,11 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::client::{Client, ConnectionState};
+use super::client::{Client, ConnectionState, SEND_TIMEOUT};
 use super::client_stream::ClientStream;
-use super::connection_info::{ConnectionInfo, Scheme};
+use super::connection_info::{ConnectionInfo, ListenerInfo, Scheme};
 use super::pool::{self, Pool};
-use super::request_id::RequestId;
 use super::{Counters, Seen, Worker, handle, page};
 use crate::config;
 use crate::connections::{self, ConnectionLimits};
@@ -48,10 +47,6 @@ const NOTE: Duration = Duration::from_secs(10);
 
 /// Time between two looks at the connections, and so how exactly idle ones are timed.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// Longest time that a client may leave sent data unacknowledged, or take nothing at all. Source:
-/// nginx, `send_timeout`.
-pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The stack of a worker. A guest that overflows its own stack needs 512 KiB at most, and must not
 /// meet the end of ours.
@@ -173,7 +168,8 @@ impl Workers {
                         next_client: Cell::new(0),
                         clock: Rc::new(Cell::new(Instant::now())),
                     });
-                    worker.serve(listener, port, &mut stopped).await;
+                    let info = ListenerInfo::new(port, Scheme::Http);
+                    worker.serve(listener, &info, &mut stopped).await;
                 });
                 drop(draining);
             };
@@ -208,7 +204,7 @@ impl Worker {
     async fn serve(
         self: Rc<Self>,
         listener: TcpListener,
-        listen_port: u16,
+        accepted_on: &Rc<ListenerInfo>,
         stopped: &mut watch::Receiver<bool>,
     ) {
         let server = Rc::new(self.server());
@@ -223,7 +219,7 @@ impl Worker {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    self.admit(&server, stream, address, listen_port, open.clone());
+                    self.admit(&server, stream, address, accepted_on, open.clone());
                 }
                 Err(error) => {
                     self.unserved.fail(&error);
@@ -233,7 +229,7 @@ impl Worker {
         }
         // Whoever the kernel has let in already may have sent a request.
         while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-            self.admit(&server, stream, address, listen_port, open.clone());
+            self.admit(&server, stream, address, accepted_on, open.clone());
         }
         drop((listener, open));
         for client in self.clients.borrow().values() {
@@ -269,7 +265,7 @@ impl Worker {
         server: &Rc<http1::Builder>,
         stream: TcpStream,
         address: SocketAddr,
-        listen_port: u16,
+        accepted_on: &Rc<ListenerInfo>,
         open: mpsc::Sender<()>,
     ) {
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
@@ -277,7 +273,7 @@ impl Worker {
             return self.refuse(stream, open);
         };
         let clock = Rc::clone(&self.clock);
-        let info = ConnectionInfo::new(address, listen_port, Scheme::Http);
+        let info = ConnectionInfo::new(address, Rc::clone(accepted_on));
         let client = Client::new(info, clock, open, Some(permit));
         let number = self.next_client.get();
         self.next_client.set(number + 1);
@@ -351,13 +347,11 @@ impl Worker {
         let (worker, who) = (Rc::clone(self), Rc::clone(client));
         let service = service_fn(move |request: Request<Incoming>| {
             // At once, and not when the request is first polled: hyper reads on before that.
-            let id = RequestId::new();
             let body = match request.body() {
                 body if body.is_end_stream() => BodyKind::Length(0),
                 body => (body.size_hint().exact()).map_or(BodyKind::Chunked, BodyKind::Length),
             };
-            who.request_begins(id, body);
-            handle(Rc::clone(&worker), Rc::clone(&who), id, request)
+            handle(Rc::clone(&worker), who.begin(body), request)
         });
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let mut connection = Box::new(connection.with_upgrades());

@@ -40,7 +40,7 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, inbound: &Inbound) -> Result<Matc
     let query = Query {
         method: &parts.method,
         host: host.name(),
-        port: host.port.unwrap_or(inbound.client.info.port),
+        port: host.port.unwrap_or(inbound.connection().listener.port),
         path: &path,
         headers: &parts.headers,
     };

@@ -60,7 +60,7 @@ pub(super) fn facts<'a>(
     Facts {
         method: &inbound.parts.method,
         headers: &inbound.parts.headers,
-        ip: &inbound.client.info.ip,
+        ip: &inbound.connection().ip,
         path: matched.path(),
         query: matched.target.query(),
         regex: matched.regex,

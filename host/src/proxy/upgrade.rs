@@ -15,10 +15,10 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
-use super::client::Client;
+use super::client::{Client, SEND_TIMEOUT};
 use super::client_stream::Phase;
 use super::download::{Content, UpstreamRequest};
-use super::listen::SEND_TIMEOUT;
+use super::request_id::RequestId;
 use crate::http1::lists;
 use crate::request_log;
 use crate::snapshot::Service;
@@ -58,6 +58,7 @@ impl Upgrade {
         mut response: Response<()>,
         request: UpstreamRequest,
         connection: Rc<Client>,
+        id: RequestId,
         service: &Service,
     ) -> Response<Content> {
         let (read_timeout, write_timeout) = (service.read_timeout, service.write_timeout);
@@ -73,7 +74,6 @@ impl Upgrade {
             mut drain,
         } = request;
         tokio::task::spawn_local(async move {
-            let id = connection.last_request().map(|id| id.digits());
             let _held = (in_flight, worker, connection);
             let (_permit, endpoint, received) = exchange.into_tunnel();
             match client.await {
@@ -92,7 +92,7 @@ impl Upgrade {
                     }
                 }
                 Err(error) => {
-                    let _scope = request_log::enter(id);
+                    let _scope = request_log::enter(Some(id.digits()));
                     tracing::debug!("a connection did not change over: {error}");
                 }
             }
