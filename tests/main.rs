@@ -69,5 +69,6 @@ mod unreadable_rows;
 mod upgrades;
 mod upstream_algorithm;
 mod version_checks;
+mod trailers;
 mod versions;
 mod websocket;

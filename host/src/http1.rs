@@ -6,6 +6,7 @@ mod framing;
 pub(crate) mod fuzzing;
 mod head;
 mod requests;
+mod trailers;
 
 use std::io;
 
@@ -15,6 +16,7 @@ use thiserror::Error;
 pub(crate) use framing::Framing;
 pub(crate) use head::parse as parse_head;
 pub(crate) use requests::{BodyKind, Part, Requests};
+pub(crate) use trailers::passed_on as trailers_passed_on;
 
 /// Why an exchange with an endpoint broke off.
 #[derive(Debug, Error)]

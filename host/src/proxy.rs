@@ -132,9 +132,11 @@ async fn handle(
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let (parts, incoming) = request.into_parts();
     let patience = worker.settings.client_body_timeout;
+    let upload =
+        (!incoming.is_end_stream()).then(|| Upload::new(incoming, &parts.headers, patience));
     let mut inbound = Inbound {
         parts,
-        upload: (!incoming.is_end_stream()).then(|| Upload::new(incoming, patience)),
+        upload,
         from,
         started,
     };

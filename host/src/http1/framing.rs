@@ -1,8 +1,9 @@
 //! Where the body of a response ends (RFC 9112, 6 and 7.1).
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName};
 
-use super::Error;
+use super::{Error, trailers};
 
 /// What is still to come of a body.
 #[derive(Debug)]
@@ -25,6 +26,10 @@ pub(crate) struct Chunked {
     lines: usize,
     /// Most of them.
     max_lines: usize,
+    /// The lines of trailers that were taken.
+    trailers: Vec<u8>,
+    /// Headers that `Connection` has named as meant for one hop.
+    hops: Vec<HeaderName>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,8 +56,12 @@ impl Default for Place {
 impl Framing {
     /// A chunked body from its start. Between two pieces, and after the last one, extensions and trailers
     /// may take `max_lines` bytes.
-    pub(super) fn chunked(max_lines: usize) -> Self {
-        Self::Chunked(Chunked::new(max_lines))
+    /// None of the trailers in `hops` is passed on.
+    pub(super) fn chunked(max_lines: usize, hops: Vec<HeaderName>) -> Self {
+        Self::Chunked(Chunked {
+            hops,
+            ..Chunked::new(max_lines)
+        })
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -80,6 +89,18 @@ impl Framing {
             Self::Chunked(chunked) => chunked.take(input),
             Self::Close if input.is_empty() => Ok(None),
             Self::Close => Ok(Some(input.split().freeze())),
+        }
+    }
+
+    /// The trailers of a body that is done, if any are to be passed on. They are taken with that.
+    pub(crate) fn take_trailers(&mut self) -> Result<Option<HeaderMap>, Error> {
+        match self {
+            Self::Chunked(chunked) if !chunked.trailers.is_empty() => {
+                let trailers = trailers::parse(std::mem::take(&mut chunked.trailers))?;
+                let is_hop = |name: &HeaderName| chunked.hops.contains(name);
+                Ok(trailers::passed_on(&trailers, is_hop))
+            }
+            _ => Ok(None),
         }
     }
 
@@ -122,6 +143,8 @@ impl Chunked {
             place: Place::default(),
             lines: 0,
             max_lines,
+            trailers: Vec::new(),
+            hops: Vec::new(),
         }
     }
 
@@ -165,7 +188,14 @@ impl Chunked {
                 self.lines = 0;
                 return Ok(piece);
             }
-            self.place = self.after(input.get_u8())?;
+            let byte = input.get_u8();
+            let place = self.after(byte)?;
+            if matches!(place, Place::Trailer | Place::TrailerEnd)
+                || self.place == Place::TrailerEnd
+            {
+                self.trailers.push(byte);
+            }
+            self.place = place;
         }
         Ok(None)
     }
@@ -266,16 +296,18 @@ mod tests {
                 sent.extend_from_slice(b"Digest: x\r\n");
             }
             sent.extend_from_slice(b"\r\nnext");
-            let mut framing = Framing::chunked(LINES);
+            let mut framing = Framing::chunked(LINES, Vec::new());
             let (body, rest) = read(&mut framing, &sent, &sizes).unwrap();
             prop_assert!(framing.is_done());
+            let trailers = framing.take_trailers().unwrap();
+            prop_assert_eq!(trailers.map(|fields| fields["digest"].clone()), trailer.then(|| "x".parse().unwrap()));
             prop_assert_eq!(body, chunks.concat());
             prop_assert_eq!(rest, b"next");
         }
 
         #[test]
         fn nothing_that_arrives_makes_it_panic(sent in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = read(&mut Framing::chunked(LINES), &sent, &[7]);
+            let _ = read(&mut Framing::chunked(LINES, Vec::new()), &sent, &[7]);
         }
 
         #[test]
@@ -303,7 +335,11 @@ mod tests {
             "0\r\n\rx",
             &most,
         ] {
-            let read = read(&mut Framing::chunked(LINES), wrong.as_bytes(), &[1]);
+            let read = read(
+                &mut Framing::chunked(LINES, Vec::new()),
+                wrong.as_bytes(),
+                &[1],
+            );
             assert!(matches!(read, Err(Error::Framing(_))), "{wrong:?}");
         }
     }
@@ -311,7 +347,14 @@ mod tests {
     #[test]
     fn endless_trailers_are_refused() {
         let sent = format!("0\r\n{}", "a: b\r\n".repeat(LINES));
-        assert!(read(&mut Framing::chunked(LINES), sent.as_bytes(), &[1000]).is_err());
+        assert!(
+            read(
+                &mut Framing::chunked(LINES, Vec::new()),
+                sent.as_bytes(),
+                &[1000]
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -320,6 +363,6 @@ mod tests {
         close.end().unwrap();
         assert!(close.is_done());
         assert!(Framing::Length(1).end().is_err());
-        assert!(Framing::chunked(LINES).end().is_err());
+        assert!(Framing::chunked(LINES, Vec::new()).end().is_err());
     }
 }

@@ -14,6 +14,8 @@ struct Read {
     body: Vec<u8>,
     /// Whether it has ended; none where it is malformed.
     done: Option<bool>,
+    /// The trailers that are passed on; none where they are malformed.
+    trailers: Option<HeaderMap>,
     /// What came after its end.
     rest: Vec<u8>,
 }
@@ -36,6 +38,7 @@ fn read(sent: &[u8], step: usize, limit: usize, bodiless: bool) -> Read {
         head: None,
         body: Vec::new(),
         done: Some(false),
+        trailers: None,
         rest: Vec::new(),
     };
     let mut input = BytesMut::new();
@@ -69,7 +72,9 @@ fn read(sent: &[u8], step: usize, limit: usize, bodiless: bool) -> Read {
                 return read;
             }
         }
-        if framing.as_ref().is_some_and(Framing::is_done) {
+        if let Some(framing) = framing.as_mut().filter(|framing| framing.is_done()) {
+            let trailers = framing.take_trailers();
+            read.trailers = trailers.ok().map(Option::unwrap_or_default);
             read.done = Some(true);
             read.rest = input.to_vec();
             read.rest.extend(pieces.flatten());

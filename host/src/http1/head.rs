@@ -72,8 +72,12 @@ pub(crate) fn parse(
             headers.append(name, value);
         }
     }
-    for name in reading.named.drain(..) {
+    for name in &reading.named {
         headers.remove(name);
+    }
+    if !reading.chunked {
+        // No other body has trailers to announce.
+        headers.remove(TRAILER);
     }
     let status = parsed
         .code
@@ -98,7 +102,7 @@ pub(crate) fn parse(
             Framing::Described(length)
         }
         _ if without_body || status == StatusCode::NOT_MODIFIED => Framing::Length(0),
-        _ if reading.chunked => Framing::chunked(limit),
+        _ if reading.chunked => Framing::chunked(limit, std::mem::take(&mut reading.named)),
         Some(length) => Framing::Length(length),
         None => Framing::Close,
     };
@@ -174,7 +178,7 @@ impl Reading {
                 self.chunked = true;
                 Ok(false)
             }
-            UPGRADE | TRAILER | PROXY_AUTHENTICATE => Ok(false),
+            UPGRADE | PROXY_AUTHENTICATE => Ok(false),
             _ => Ok(!matches!(name.as_str(), "keep-alive" | "proxy-connection")),
         }
     }
@@ -220,9 +224,13 @@ mod tests {
             "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\
              Transfer-Encoding: chunked\r\nTrailer: x\r\nUpgrade: h2c\r\nB: c\r\n\r\n",
         );
-        assert_eq!(head.response.headers().len(), 1);
+        // Trailers go further.
+        assert_eq!(head.response.headers().len(), 2);
+        assert_eq!(head.response.headers()["trailer"], "x");
         assert_eq!(head.response.headers()["b"], "c");
         assert!(matches!(head.framing, Framing::Chunked(_)));
+        let head = whole("HTTP/1.1 200 OK\r\nTrailer: x\r\nContent-Length: 0\r\n\r\n");
+        assert!(!head.response.headers().contains_key("trailer"));
     }
 
     #[test]

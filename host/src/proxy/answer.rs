@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use http::header::{TE, TRAILER};
 use http::{Response, StatusCode};
 
 use super::Inbound;
@@ -12,6 +13,7 @@ use super::exchange::Exchanged;
 use super::headers;
 use super::respond::Reject;
 use super::upgrade::Upgrade;
+use crate::http1::lists;
 use crate::snapshot::Service;
 
 /// Makes the client's response of what an endpoint has answered; the body follows as it comes in.
@@ -29,6 +31,10 @@ pub(super) fn answer(
         awaited,
     } = exchanged;
     headers::to_client(response.headers_mut(), &inbound.from.id, times.0, times.1);
+    if request.exchange.body_left().is_none() && !lists(&inbound.parts.headers, &TE, "trailers") {
+        // hyper sends trailers if a response announces them and its client takes them (RFC 9110, 6.5.1).
+        response.headers_mut().remove(TRAILER);
+    }
     affinity.set_cookie(response.headers_mut(), request.in_flight.endpoint().id);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {

@@ -83,20 +83,18 @@ impl RequestHead<'_> {
         text.extend_from_slice(self.target);
         text.extend_from_slice(b" HTTP/1.1\r\n");
         field(text, HOST.as_str(), self.host.as_bytes());
-        let mut hops = Hops::default();
+        let hops = Hops::of(headers);
         let (mut lists_for, mut lists_via, mut empty_body) = (false, false, false);
-        for value in headers.get_all(CONNECTION) {
-            hops.read(value.as_bytes());
-        }
         for (name, value) in headers {
             match name.as_str() {
                 "host" | "connection" | "keep-alive" | "proxy-connection" | "proxy" | "upgrade"
-                | "transfer-encoding" | "trailer" | "te" | "expect" | "x-real-ip"
-                | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port"
-                | "x-forwarded-path" | "x-forwarded-prefix" | "x-kong-request-id" => {}
+                | "transfer-encoding" | "te" | "expect" | "x-real-ip" | "x-forwarded-proto"
+                | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-path"
+                | "x-forwarded-prefix" | "x-kong-request-id" => {}
                 "content-length" => empty_body = true,
                 "x-forwarded-for" => lists_for = true,
                 "via" => lists_via = true,
+                "trailer" if forwarded.body != BodyLength::Chunked => {}
                 name if hops.names(name) => {}
                 name => field(text, name, value.as_bytes()),
             }
@@ -157,7 +155,8 @@ impl RequestHead<'_> {
     }
 }
 
-fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Writes a field as HTTP/1.1 has it.
+pub(super) fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
     text.extend_from_slice(name.as_bytes());
     text.extend_from_slice(b": ");
     text.extend_from_slice(value);
@@ -178,9 +177,17 @@ fn longer_list(text: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName, more:
 
 /// The headers that `Connection` names as meant for one hop.
 #[derive(Default)]
-struct Hops(Vec<Box<[u8]>>);
+pub(super) struct Hops(Vec<Box<[u8]>>);
 
 impl Hops {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut hops = Self::default();
+        for value in headers.get_all(CONNECTION) {
+            hops.read(value.as_bytes());
+        }
+        hops
+    }
+
     fn read(&mut self, connection: &[u8]) {
         for token in list(connection) {
             // What it says as a rule: these need no memory.
@@ -193,7 +200,7 @@ impl Hops {
         }
     }
 
-    fn names(&self, header: &str) -> bool {
+    pub(super) fn names(&self, header: &str) -> bool {
         (self.0.iter()).any(|token| token.eq_ignore_ascii_case(header.as_bytes()))
     }
 }

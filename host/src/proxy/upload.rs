@@ -8,12 +8,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, StatusCode};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
+use super::headers::Hops;
 use super::respond::Reject;
 use crate::balancer::BODY_START;
+use crate::http1::trailers_passed_on;
 use crate::leftover::{self, PolledFrame};
 
 /// Pieces of a body that are held before they are joined. Each may hold a whole buffer of hyper's, however
@@ -23,6 +25,8 @@ const PIECES: usize = 16;
 /// The body of a request, shared by the try that sends it and the code that watches over the try.
 pub(super) struct Upload {
     incoming: RefCell<Incoming>,
+    /// The headers that are meant for one hop.
+    hops: Hops,
     /// Its length, if the client has told it or all of it has been read.
     length: Cell<Option<u64>>,
     /// What was read of it.
@@ -71,6 +75,19 @@ struct Read {
     lossy: bool,
     /// Whether there is nothing more to be read.
     ended: bool,
+    /// The trailers that are passed on.
+    trailers: Option<HeaderMap>,
+    /// Whether they were given to the try at hand.
+    gave_trailers: bool,
+}
+
+impl Read {
+    fn give_trailers(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        let trailers = self.trailers.as_ref().filter(|_| !self.gave_trailers)?;
+        let frame = Frame::trailers(trailers.clone());
+        self.gave_trailers = true;
+        Some(Ok(frame))
+    }
 }
 
 impl Read {
@@ -106,10 +123,16 @@ pub(super) enum Stage {
 }
 
 impl Upload {
-    /// A body that comes in from a client, which may keep it waiting for `patience`.
-    pub(super) fn new(incoming: Incoming, patience: Duration) -> Rc<Self> {
+    /// A body that comes in from a client after these headers. It may keep us waiting for `patience`.
+    pub(super) fn new(incoming: Incoming, headers: &HeaderMap, patience: Duration) -> Rc<Self> {
+        let length = incoming.size_hint().exact();
         Rc::new(Self {
-            length: Cell::new(incoming.size_hint().exact()),
+            // Only chunks have trailers.
+            hops: match length {
+                None => Hops::of(headers),
+                Some(_) => Hops::default(),
+            },
+            length: Cell::new(length),
             incoming: RefCell::new(incoming),
             pace: Pace {
                 patience,
@@ -146,7 +169,10 @@ impl Upload {
         let read = self.read.borrow();
         if read.ended && read.length() <= bound {
             self.keeps.set(true);
-            self.length.set(Some(read.length()));
+            if read.trailers.is_none() {
+                // Trailers need chunks to follow.
+                self.length.set(Some(read.length()));
+            }
         }
         Ok(())
     }
@@ -175,6 +201,7 @@ impl Upload {
     pub(super) fn rewind(&self) {
         let mut read = self.read.borrow_mut();
         read.given = 0;
+        read.gave_trailers = false;
         if !read.pieces.is_empty() {
             self.enter(Stage::Untouched);
         }
@@ -243,13 +270,19 @@ impl Upload {
         }
         if read.ended {
             self.enter(Stage::Done);
-            return Poll::Ready(None);
+            return Poll::Ready(read.give_trailers());
         }
         drop(read);
         let polled = self.poll_client(cx);
         let mut read = self.read.borrow_mut();
         read.given = read.pieces.len();
-        polled
+        match polled {
+            // Some of them may not be for the endpoint.
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
+                Poll::Ready(read.give_trailers())
+            }
+            polled => polled,
+        }
     }
 
     /// The next frame that the client sends.
@@ -271,6 +304,10 @@ impl Upload {
                     if !read.lossy {
                         read.pieces.push(piece.clone());
                     }
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    let is_hop = |name: &HeaderName| self.hops.names(name.as_str());
+                    read.trailers = trailers_passed_on(trailers, is_hop);
                 }
                 read.ended = incoming.is_end_stream() || frame.is_trailers();
                 let stage = if read.ended {

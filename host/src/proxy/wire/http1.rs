@@ -137,7 +137,8 @@ impl Connection {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             if self.framing.is_done() {
-                return Poll::Ready(None);
+                let trailers = self.framing.take_trailers()?;
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             }
             if ready!(self.poll_read(cx))? == 0 {
                 self.framing.end()?;

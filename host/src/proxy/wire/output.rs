@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
 use super::Stream;
-use crate::proxy::headers::RequestHead;
+use crate::proxy::headers::{RequestHead, field};
 use crate::proxy::upload::{Stage, Upload};
 
 /// What is on its way to the endpoint.
@@ -107,7 +108,7 @@ impl Output {
             return Ok(Poll::Pending);
         };
         match frame {
-            None => self.end_body(),
+            None => self.end_body(None),
             Some(frame) => match frame?.into_data() {
                 Ok(piece) if piece.is_empty() => {}
                 Ok(piece) => {
@@ -119,16 +120,19 @@ impl Output {
                     }
                     self.piece = piece;
                 }
-                // nginx and Kong leave trailers out as well.
-                Err(_trailers) => self.end_body(),
+                Err(frame) => self.end_body(frame.into_trailers().ok()),
             },
         }
         Ok(Poll::Ready(()))
     }
 
-    fn end_body(&mut self) {
+    fn end_body(&mut self, trailers: Option<HeaderMap>) {
         if self.chunked {
-            self.text.extend_from_slice(b"0\r\n\r\n");
+            self.text.extend_from_slice(b"0\r\n");
+            for (name, value) in trailers.iter().flat_map(HeaderMap::iter) {
+                field(&mut self.text, name.as_str(), value.as_bytes());
+            }
+            self.text.extend_from_slice(b"\r\n");
         }
         self.untaken = None;
         if let Some(body) = self.body.take() {

@@ -1,0 +1,102 @@
+//! Fields that follow a chunked body (RFC 9110, 6.5), and which of them are passed on.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Error;
+
+/// Reads lines of fields, each with its end.
+pub(super) fn parse(mut lines: Vec<u8>) -> Result<HeaderMap, Error> {
+    let count = lines.iter().filter(|byte| **byte == b'\n').count();
+    lines.extend_from_slice(b"\r\n");
+    let mut fields = vec![httparse::EMPTY_HEADER; count];
+    let mut trailers = HeaderMap::new();
+    let httparse::Status::Complete((_, fields)) = httparse::parse_headers(&lines, &mut fields)?
+    else {
+        return Err(Error::Framing("its trailers do not end"));
+    };
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| httparse::Error::HeaderName)?;
+        let value =
+            HeaderValue::from_bytes(field.value).map_err(|_| httparse::Error::HeaderValue)?;
+        let added = trailers.try_append(name, value);
+        added.map_err(|_| httparse::Error::TooManyHeaders)?;
+    }
+    Ok(trailers)
+}
+
+/// The trailers that are passed on, if there are any. `is_hop` says which headers `Connection` has named
+/// as meant for one hop.
+pub(crate) fn passed_on(
+    trailers: &HeaderMap,
+    is_hop: impl Fn(&HeaderName) -> bool,
+) -> Option<HeaderMap> {
+    let fields = trailers.iter();
+    let allowed = fields.filter(|(name, _)| is_allowed(name) && !is_hop(name));
+    let allowed: HeaderMap = allowed
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    (!allowed.is_empty()).then_some(allowed)
+}
+
+/// Whether a field may come after a body. By then a message has been framed, routed, authenticated and
+/// taken for what it is, and who merges trailers into headers must not be told otherwise (RFC 9110,
+/// 6.5.1; the list is that of RFC 7230, 4.1.2, with what Go's net/http and Kong add to it).
+fn is_allowed(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let prefixes = [
+        "if-",
+        "x-forwarded-",
+        "x-kong-",
+        "x-consumer-",
+        "x-credential-",
+    ];
+    if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+        return false;
+    }
+    !matches!(
+        name,
+        // Framing and connections.
+        "content-length" | "transfer-encoding" | "trailer" | "te" | "connection" | "keep-alive"
+            | "proxy-connection" | "upgrade"
+            // Routing, and what is told of the way.
+            | "host" | "forwarded" | "via" | "x-real-ip"
+            // Modifiers of the request.
+            | "cache-control" | "expect" | "max-forwards" | "pragma" | "range"
+            // Authentication.
+            | "authorization" | "proxy-authorization" | "www-authenticate" | "proxy-authenticate"
+            | "authentication-info" | "proxy-authentication-info" | "cookie" | "set-cookie"
+            | "realm" | "x-anonymous-consumer"
+            // Control of the response.
+            | "age" | "date" | "expires" | "location" | "retry-after" | "vary" | "warning"
+            // How the body is to be read.
+            | "content-encoding" | "content-type" | "content-range"
+    )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_message_is_read_by_is_not_taken_from_trailers() {
+        let lines = "Digest: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nHost: evil\r\n\
+                     Authorization: x\r\nX-Forwarded-For: y\r\nIf-Match: z\r\nX-Hop: 1\r\ndigest: b\r\n";
+        let trailers = parse(lines.into()).unwrap();
+        assert_eq!(trailers.len(), 9);
+        let passed = passed_on(&trailers, |name| name == "x-hop").unwrap();
+        let values: Vec<_> = passed.get_all("digest").iter().collect();
+        assert_eq!(values, ["a", "b"]);
+        assert_eq!(passed.len(), 2);
+        let none = parse("Host: h\r\n".into()).unwrap();
+        assert!(passed_on(&none, |_| false).is_none());
+    }
+
+    #[test]
+    fn trailers_that_are_not_fields_are_refused() {
+        for lines in ["a\r\n", ": b\r\n", "a b: c\r\n", "a: \0\r\n"] {
+            assert!(parse(lines.into()).is_err(), "{lines:?}");
+        }
+    }
+}
