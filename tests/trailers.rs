@@ -53,7 +53,7 @@ fn trailers_of_a_request_reach_its_endpoint() {
 
 #[test]
 fn trailers_of_a_response_reach_a_client_that_takes_them() {
-    let server = RawServer::saying(format!(
+    let server = RawServer::responding_with(format!(
         "HTTP/1.1 200 OK\r\ntrailer: digest, host, x-forwarded-for, x-hop\r\nconnection: x-hop\r\n\
          transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n{FORBIDDEN}x-hop: 1\r\ndigest: d\r\n\r\n"
     ));
