@@ -132,16 +132,8 @@ fn router(admin: Admin) -> Router {
     endpoints.push(record::endpoint());
     endpoints.push(shadow::endpoint());
     endpoints.push(explain::endpoint());
-    // Targets exist below their upstream only.
-    for kind in [Kind::Service, Kind::Route, Kind::Upstream] {
+    for kind in Kind::ALL {
         endpoints.extend(entities::endpoints(kind));
-    }
-    // Versions are made by uploads only, and have endpoints of their own.
-    let kinds = Kind::ALL.into_iter();
-    for kind in kinds.filter(|kind| *kind != Kind::BalancerVersion) {
-        for reference in kind.references() {
-            endpoints.extend(entities::nested_endpoints(kind, reference));
-        }
     }
     let mut paths: Vec<String> = endpoints.iter().map(|(path, ..)| path.clone()).collect();
     paths.push("/endpoints".into());

@@ -22,7 +22,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-pub use declaration::{Declaration, Rule};
+pub use declaration::{Declaration, Endpoints, IdOrder, ListOrder, Rule};
 pub use field::{Check, Field, Preset, Shape};
 pub use reference::{
     ForeignKey, Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey,
@@ -62,16 +62,9 @@ impl Kind {
         Self::Target,
     ];
 
-    /// The name of the collection, as in paths and error messages.
+    /// Its name in the store, in errors and in `/schemas`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Service => "services",
-            Self::Route => "routes",
-            Self::Upstream => "upstreams",
-            Self::Target => "targets",
-            Self::Balancer => "balancers",
-            Self::BalancerVersion => "balancer_versions",
-        }
+        self.declaration().name
     }
 
     /// What the Admin API knows of the entity.

@@ -13,7 +13,9 @@ use super::arguments::Path;
 use super::error::Error;
 use super::page::Page;
 use super::{Admin, BODY_LIMIT, bounds, changes, decode, routes, settings, shadow, targets};
-use crate::entity::{Kind, Reference, ReferenceBy, Row, Shape};
+use crate::entity::{
+    Declaration, Endpoints, IdOrder, Kind, ListOrder, Reference, ReferenceBy, Row, Shape,
+};
 use crate::store::{self, Stored, Write};
 
 const COLLECTION: &str = "GET, HEAD, OPTIONS, POST";
@@ -26,9 +28,22 @@ pub(super) const TRIES: u32 = 64;
 pub(super) type Answer = Result<Response, Error>;
 pub(super) type Endpoint = (String, MethodRouter<Admin>, &'static str);
 
+/// The endpoints of an entity that its declaration asks for.
+pub(super) fn endpoints(kind: Kind) -> Vec<Endpoint> {
+    let mut endpoints = match kind.declaration().endpoints {
+        Endpoints::Own => return Vec::new(),
+        Endpoints::All => Vec::from(top_level(kind)),
+        Endpoints::NestedOnly => Vec::new(),
+    };
+    for reference in kind.references() {
+        endpoints.extend(nested(kind, reference));
+    }
+    endpoints
+}
+
 /// `/E` and `/E/{e}`.
-pub(super) fn endpoints(kind: Kind) -> [Endpoint; 2] {
-    let name = kind.name();
+fn top_level(kind: Kind) -> [Endpoint; 2] {
+    let path = kind.declaration().path;
     let collection = get(
         move |State(admin): State<Admin>, request: Request| async move {
             list(&admin, kind, None, &request)
@@ -49,7 +64,7 @@ pub(super) fn endpoints(kind: Kind) -> [Endpoint; 2] {
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
             let input = input(kind, request).await?;
             let found = || find(&admin, kind, &key);
-            replace(&admin, kind, &key, input, found).await
+            replace(&admin, kind, &Key::of(kind, &key)?, input, found).await
         },
     )
     .patch(
@@ -67,19 +82,20 @@ pub(super) fn endpoints(kind: Kind) -> [Endpoint; 2] {
         },
     );
     [
-        (format!("/{name}"), collection, COLLECTION),
-        (format!("/{name}/{{key}}"), item, ITEM),
+        (format!("/{path}"), collection, COLLECTION),
+        (format!("/{path}/{{key}}"), item, ITEM),
     ]
 }
 
 /// `/P/{p}/E`, `/P/{p}/E/{e}` and `/E/{e}/f`, for an entity that refers to another one by id.
-pub(super) fn nested_endpoints(kind: Kind, reference: &'static Reference) -> Vec<Endpoint> {
+fn nested(kind: Kind, reference: &'static Reference) -> Vec<Endpoint> {
     let ReferenceBy::Id = reference.by else {
         return Vec::new();
     };
     let to = reference.to;
     let field = reference.field;
-    let (name, parents) = (kind.name(), to.name());
+    let declaration = kind.declaration();
+    let (name, parents) = (declaration.nested_path, to.declaration().path);
     let collection = get(
         move |State(admin): State<Admin>, Path(parent): Path<String>, request: Request| async move {
             let parent = parent_id(&admin, to, &parent)?;
@@ -107,18 +123,11 @@ pub(super) fn nested_endpoints(kind: Kind, reference: &'static Reference) -> Vec
             let parent = parent_id(&admin, to, &parent)?;
             let mut input = input(kind, request).await?;
             input.insert(field.into(), json!({ "id": parent }));
-            let found = || find_in(&admin, kind, reference, parent, &key);
-            match found()? {
-                None if find(&admin, kind, &key)?.is_some() => {
-                    // The key is another parent's.
-                    return Err(Error::not_found());
-                }
-                // A client of Kong, where this is an update, need not say again what target it is.
-                Some(stored) if kind == Kind::Target => {
-                    let target = stored.row.get("target").cloned().unwrap_or_default();
-                    input.entry("target").or_insert(target);
-                }
-                _ => {}
+            let key = Key::nested(kind, &key)?;
+            let found = || Ok(look_up_in(&admin, kind, reference, parent, &key)?);
+            if found()?.is_none() && look_up(&admin, kind, &key)?.is_some() {
+                // The key is another parent's.
+                return Err(Error::not_found());
             }
             replace(&admin, kind, &key, input, found).await
         },
@@ -137,7 +146,7 @@ pub(super) fn nested_endpoints(kind: Kind, reference: &'static Reference) -> Vec
     .delete(
         move |State(admin): State<Admin>, Path((parent, key)): Path<(String, String)>| async move {
             let parent = parent_id(&admin, to, &parent)?;
-            let key = Key::of(kind, &key)?;
+            let key = Key::nested(kind, &key)?;
             let found = to_delete(look_up_in(&admin, kind, reference, parent, &key))?;
             delete(&admin, kind, found.ok_or_else(Error::not_found)?).await?;
             Ok::<_, Error>(StatusCode::NO_CONTENT)
@@ -147,7 +156,7 @@ pub(super) fn nested_endpoints(kind: Kind, reference: &'static Reference) -> Vec
         (format!("/{parents}/{{key}}/{name}"), collection, COLLECTION),
         (format!("/{parents}/{{key}}/{name}/{{nested}}"), item, ITEM),
     ];
-    if kind == Kind::Target {
+    if declaration.nested_order == ListOrder::NewestFirst {
         let all = get(
             move |State(admin): State<Admin>, Path(parent): Path<String>, request: Request| async move {
                 let parent = parent_id(&admin, to, &parent)?;
@@ -156,9 +165,10 @@ pub(super) fn nested_endpoints(kind: Kind, reference: &'static Reference) -> Vec
         );
         let path = format!("/{parents}/{{key}}/{name}/all");
         endpoints.push((path, all, "GET, HEAD, OPTIONS"));
-    } else {
+    }
+    if declaration.endpoints == Endpoints::All && reference.has_endpoint {
         endpoints.push((
-            format!("/{name}/{{key}}/{field}"),
+            format!("/{}/{{key}}/{field}", declaration.path),
             referred(kind, reference),
             ITEM,
         ));
@@ -189,7 +199,7 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
             match id {
                 Some(id) => {
                     let found = || Ok(admin.store.get(to, id)?);
-                    replace(&admin, to, &id.to_string(), input, found).await
+                    replace(&admin, to, &Key::Id(id), input, found).await
                 }
                 None => {
                     let (id, write) = insert(&admin, to, input)?;
@@ -238,23 +248,45 @@ async fn input(kind: Kind, request: Request) -> Result<Row, Error> {
 /// How a path names a row.
 pub(super) enum Key {
     Id(Uuid),
-    /// By the endpoint key of the entity.
+    /// By the value of a field.
     Name(&'static str, String),
 }
 
 impl Key {
+    /// The key at the end of a path below the root.
+    ///
     /// # Errors
     /// No row can have this name.
     pub(super) fn of(kind: Kind, text: &str) -> Result<Self, Error> {
+        let declaration = kind.declaration();
+        Self::by(declaration, declaration.endpoint_key, text)
+    }
+
+    /// The key at the end of a path below another row.
+    ///
+    /// # Errors
+    /// As above.
+    fn nested(kind: Kind, text: &str) -> Result<Self, Error> {
+        let declaration = kind.declaration();
+        Self::by(declaration, declaration.nested_key(), text)
+    }
+
+    /// A key that is an id or, if a field is given, the value of that.
+    fn by(
+        declaration: &Declaration,
+        field: Option<&'static str>,
+        text: &str,
+    ) -> Result<Self, Error> {
         // In the form with hyphens alone, by its length: 32 hexadecimal digits are a name as any other.
         if let Ok(id) = Uuid::try_parse(text)
             && text.len() == Hyphenated::LENGTH
         {
             return Ok(Self::Id(id));
         }
-        let declaration = kind.declaration();
-        let field = declaration.endpoint_key;
-        let checked = declaration.check_key(text);
+        let Some(field) = field else {
+            return Err(Error::primary_key_form(text));
+        };
+        let checked = declaration.check_key(field, text);
         checked.map_err(|message| Error::unique_key(field, message))?;
         Ok(Self::Name(field, text.to_owned()))
     }
@@ -318,7 +350,7 @@ pub(super) fn find_in(
     parent: Uuid,
     key: &str,
 ) -> Result<Option<Stored>, Error> {
-    let key = Key::of(kind, key)?;
+    let key = Key::nested(kind, key)?;
     Ok(look_up_in(admin, kind, reference, parent, &key)?)
 }
 
@@ -330,18 +362,15 @@ fn look_up_in(
     key: &Key,
 ) -> Result<Option<Stored>, store::Error> {
     let link = json!({ "id": parent });
-    let composite = kind
-        .unique_keys()
-        .iter()
-        .find(|key| key.fields == [kind.declaration().endpoint_key, reference.field]);
-    let found = match (key, composite) {
-        (Key::Name(_, text), Some(unique)) => {
-            return admin
-                .store
-                .find(kind, unique.fields, &[&text.as_str().into(), &link]);
+    if let Key::Name(field, text) = key {
+        let among_siblings = [*field, reference.field];
+        let mut unique = kind.unique_keys().iter();
+        if unique.any(|key| key.fields == among_siblings) {
+            let values = [&text.as_str().into(), &link];
+            return admin.store.find(kind, &among_siblings, &values);
         }
-        (key, _) => look_up(admin, kind, key)?,
-    };
+    }
+    let found = look_up(admin, kind, key)?;
     Ok(found.filter(|stored| stored.row.get(reference.field) == Some(&link)))
 }
 
@@ -399,7 +428,7 @@ fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Er
     resolve(admin, kind, &mut input)?;
     // Kong brings a target into its form before it looks at anything else, and then says it without the value.
     if let (Kind::Target, Some(Value::String(target))) = (kind, input.get("target"))
-        && kind.declaration().check_key(target).is_err()
+        && kind.declaration().check_key("target", target).is_err()
     {
         let message = "Invalid target; not a valid hostname or ip address";
         return Err(Error::field("target", message));
@@ -427,13 +456,12 @@ async fn create(admin: &Admin, kind: Kind, input: Row) -> Answer {
 
 /// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of its making. So the
 /// orders that end in ids (lists, the table of an upstream, routes that match alike) are not by chance:
-/// they are in the order of making, and of routes, of which the greater id wins, the older one wins.
+/// they are in the order of making, or against it, as the declaration says.
 fn new_id(kind: Kind) -> Uuid {
     let ordered = Uuid::now_v7().as_u128();
-    let bits = if kind == Kind::Route {
-        !ordered
-    } else {
-        ordered
+    let bits = match kind.declaration().id_order {
+        IdOrder::Ascending => ordered,
+        IdOrder::Descending => !ordered,
     };
     let id = uuid::Builder::from_u128(bits).with_variant(uuid::Variant::RFC4122);
     id.with_version(uuid::Version::Random).into_uuid()
@@ -444,24 +472,29 @@ fn new_id(kind: Kind) -> Uuid {
 async fn replace(
     admin: &Admin,
     kind: Kind,
-    key: &str,
+    key: &Key,
     mut input: Row,
     find: impl Fn() -> Result<Option<Stored>, Error>,
 ) -> Answer {
-    let key = Key::of(kind, key)?;
     resolve(admin, kind, &mut input)?;
-    if let Key::Name(field, text) = &key {
+    if let Key::Name(field, text) = key {
         input.insert((*field).into(), text.clone().into());
     }
     for _ in 0..TRIES {
         let old = find()?;
         let is_new = old.is_none();
-        let id = match (&key, &old) {
+        let id = match (key, &old) {
             (Key::Id(id), _) => *id,
             (_, Some(old)) => id_of(&old.row),
             (_, None) => new_id(kind),
         };
-        let row = kind.declaration().create(id, input.clone())?;
+        let mut input = input.clone();
+        for field in kind.declaration().kept_by_put {
+            if let Some(value) = old.as_ref().and_then(|old| old.row.get(*field)) {
+                input.entry(*field).or_insert_with(|| value.clone());
+            }
+        }
+        let row = kind.declaration().create(id, input)?;
         let done = if is_new { "created" } else { "replaced" };
         let old = old.map(|stored| stored.revision);
         let write = Write::put(kind, id, row.clone(), None, old);
@@ -624,19 +657,22 @@ fn resolve(admin: &Admin, kind: Kind, input: &mut Row) -> Result<(), Error> {
         let Some(Value::Object(key)) = input.get(field.name) else {
             continue;
         };
-        let endpoint_key = to.declaration().endpoint_key;
         if key.contains_key("id") {
             continue;
         }
+        let Some(endpoint_key) = to.declaration().endpoint_key else {
+            continue;
+        };
         let Some(name) = key.get(endpoint_key).and_then(Value::as_str) else {
             continue;
         };
-        if to.declaration().check_key(name).is_err() {
+        if to.declaration().check_key(endpoint_key, name).is_err() {
             // As all else that is wrong with a reference, this is said with what is wrong with the row.
             continue;
         }
         let found = look_up(admin, to, &Key::Name(endpoint_key, name.to_owned()))?;
-        let found = found.ok_or_else(|| Error::unresolved(field.name, to.name(), name))?;
+        let found =
+            found.ok_or_else(|| Error::unresolved(field.name, to.name(), endpoint_key, name))?;
         let link = json!({ "id": id_of(&found.row) });
         input.insert(field.name.into(), link);
     }

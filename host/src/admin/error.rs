@@ -80,16 +80,16 @@ impl Error {
     }
 
     /// A reference by name leads nowhere.
-    pub(super) fn unresolved(field: &str, to: &str, name: &str) -> Self {
+    pub(super) fn unresolved(field: &str, to: &str, key: &str, name: &str) -> Self {
         let inner = format!(
-            "the foreign key cannot be resolved with '{{name=\"{name}\"}}' for an existing '{to}' entity"
+            "the foreign key cannot be resolved with '{{{key}=\"{name}\"}}' for an existing '{to}' entity"
         );
         Self::coded(
             StatusCode::BAD_REQUEST,
             13,
             "foreign keys unresolved",
-            format!("foreign key unresolved ({field}.name: {inner})"),
-            Some(("fields", json!({ field: { "name": inner } }))),
+            format!("foreign key unresolved ({field}.{key}: {inner})"),
+            Some(("fields", json!({ field: { key: inner } }))),
         )
     }
 
@@ -101,6 +101,18 @@ impl Error {
             &format!("invalid unique {field}"),
             message.into(),
             None,
+        )
+    }
+
+    /// A path names a row of an entity without a name by what is no id.
+    pub(super) fn primary_key_form(text: &str) -> Self {
+        let key = Row::from_iter([("id".to_owned(), text.into())]);
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            1,
+            "invalid primary key",
+            format!("invalid primary key: '{}'", lua(&key)),
+            Some(("fields", json!({ "id": "expected a valid UUID" }))),
         )
     }
 

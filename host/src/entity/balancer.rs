@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::declaration::{Declaration, stores_it_as_it_is, takes_it_as_it_is};
+use super::declaration::{Declaration, Endpoints};
 use super::field::{Check, Field, Preset, Shape};
 use super::{Kind, UniqueKey, check};
 
@@ -51,10 +51,9 @@ pub(crate) const CANARY: &[Field] = &[
 /// active, and `previous_digest` which one was before; `canary` which one takes a share, or took one last; size, description and exports are copied from
 /// the active one in the step that makes it active.
 pub static DECLARATION: Declaration = Declaration {
-    kind: Kind::Balancer,
+    endpoints: Endpoints::Own,
     unique: &[UniqueKey::of(&["name"])],
-    endpoint_key: "name",
-    precise_times: false,
+    endpoint_key: Some("name"),
     fields: &[
         Field::id(),
         Field::string("name")
@@ -74,10 +73,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::any("canary").extension(),
         Field::tags(),
     ],
-    expand: takes_it_as_it_is,
-    normalize: stores_it_as_it_is,
-    conditionals: &[],
-    rules: &[],
+    ..Declaration::of(Kind::Balancer, "balancers", "balancer")
 };
 
 /// What the data plane reads of a balancer.

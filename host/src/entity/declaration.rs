@@ -7,17 +7,40 @@ use super::reference::{Reference, UniqueKey};
 use super::violations::Violations;
 use super::{Kind, Row};
 
-/// An entity, declared once.
+/// An entity, declared once. A declaration says what differs from [`Declaration::of`].
 #[derive(Debug)]
 pub struct Declaration {
     /// Which entity.
     pub kind: Kind,
+    /// Its name in the store, in errors and in `/schemas`, such as `keyauth_credentials`.
+    pub name: &'static str,
+    /// What one of them is called in the log, such as `target`.
+    pub singular: &'static str,
+    /// Which endpoints it has.
+    pub endpoints: Endpoints,
+    /// The name of its collection in paths, such as `key-auths`.
+    pub path: &'static str,
+    /// The same in a path below a row that it refers to, such as `key-auth` in
+    /// `/consumers/{consumer}/key-auth`.
+    pub nested_path: &'static str,
+    /// The field by which a path may name a row beside its id, if there is one.
+    pub endpoint_key: Option<&'static str>,
+    /// The same in a path below a row that it refers to, where it is another one: it need be unique among
+    /// the rows of that parent only.
+    pub nested_key: Option<&'static str>,
+    /// The reference to the row that it is a part of, if it is a part of one.
+    pub owner: Option<&'static str>,
+    /// The order of its lists below a row that it refers to. All other lists are in the order of ids.
+    pub nested_order: ListOrder,
+    /// The order of the ids that are given to new rows.
+    pub id_order: IdOrder,
+    /// Fields that a PUT of a row that is there leaves as they are where it does not name them. All others
+    /// return to their defaults.
+    pub kept_by_put: &'static [&'static str],
     /// Its fields, in the order in which they are shown.
     pub fields: &'static [Field],
     /// The combinations of fields that must be unique.
     pub unique: &'static [UniqueKey],
-    /// The field by which a path may name a row beside its id.
-    pub endpoint_key: &'static str,
     /// Whether times are seconds with a fraction, and not whole seconds.
     pub precise_times: bool,
     /// Rewrites what a request carries before it is looked at (shorthands, couplings), beside the row
@@ -33,10 +56,71 @@ pub struct Declaration {
     pub rules: &'static [Rule],
 }
 
+/// Which endpoints of an entity are generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoints {
+    /// A collection, and another one below each row that it can refer to.
+    All,
+    /// Those below a row that it refers to.
+    NestedOnly,
+    /// None: it has handlers of its own.
+    Own,
+}
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListOrder {
+    /// Ascending ids; an offset names the first row.
+    ById,
+    /// The newest row first; an offset is a number of rows. The list in the order of ids is at `all`
+    /// below it.
+    NewestFirst,
+}
+
+/// The order of the ids that are given to new rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdOrder {
+    /// A later one is greater.
+    Ascending,
+    /// A later one is smaller.
+    Descending,
+}
+
 impl Declaration {
+    /// What is declared where nothing else is said: an entity with all endpoints, under one name
+    /// everywhere.
+    pub(super) const fn of(kind: Kind, name: &'static str, singular: &'static str) -> Self {
+        Self {
+            kind,
+            name,
+            singular,
+            endpoints: Endpoints::All,
+            path: name,
+            nested_path: name,
+            endpoint_key: None,
+            nested_key: None,
+            owner: None,
+            nested_order: ListOrder::ById,
+            id_order: IdOrder::Ascending,
+            kept_by_put: &[],
+            fields: &[],
+            unique: &[],
+            precise_times: false,
+            expand: no_expansion,
+            normalize: no_normalization,
+            conditionals: &[],
+            rules: &[],
+        }
+    }
+
     /// The fields that refer to rows of other entities, wherever they are in a row.
     pub fn references(&self) -> Vec<Reference> {
         references(self.fields)
+    }
+
+    /// The field by which a path below another row may name a row beside its id.
+    pub fn nested_key(&self) -> Option<&'static str> {
+        self.nested_key.or(self.endpoint_key)
     }
 
     /// A value of a field in the form in which it is compared with others.
@@ -48,11 +132,9 @@ impl Declaration {
     }
 }
 
-/// For a declaration with nothing to expand.
-pub(super) fn takes_it_as_it_is(_: &mut Row, _: Option<&Row>) {}
+fn no_expansion(_: &mut Row, _: Option<&Row>) {}
 
-/// For a declaration with nothing to normalize.
-pub(super) fn stores_it_as_it_is(_: &mut Row) {}
+fn no_normalization(_: &mut Row) {}
 
 /// A rule across fields.
 pub type Rule = fn(&Row, &mut Violations);

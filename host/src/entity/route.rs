@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::declaration::{Declaration, stores_it_as_it_is};
+use super::declaration::{Declaration, IdOrder};
 use super::field::{Check, Field, Preset, Shape};
 use super::violations::Violations;
 use super::{ForeignKey, Kind, Row, UniqueKey, check};
@@ -35,10 +35,10 @@ const ADDRESS: Field = Field::element(Shape::Record(&[
 
 /// Which requests go to a service.
 pub static DECLARATION: Declaration = Declaration {
-    kind: Kind::Route,
+    // Of routes that match alike the greater id wins, and so the older one.
+    id_order: IdOrder::Descending,
     unique: &[UniqueKey::of(&["name"])],
-    endpoint_key: "name",
-    precise_times: false,
+    endpoint_key: Some("name"),
     fields: &[
         Field::id(),
         Field::string("name").check(&[Check::Text(check::name)]),
@@ -80,7 +80,6 @@ pub static DECLARATION: Declaration = Declaration {
         Field::tags(),
     ],
     expand: grpc_keeps_paths,
-    normalize: stores_it_as_it_is,
     // As a field's own rule in Kong: what depends on the protocols is looked at once they are right.
     conditionals: &[protocols_of_one_family],
     rules: &[
@@ -88,6 +87,7 @@ pub static DECLARATION: Declaration = Declaration {
         fields_of_the_family,
         addresses_name_something,
     ],
+    ..Declaration::of(Kind::Route, "routes", "route")
 };
 
 /// A gRPC route strips no path unless told to, which is then refused.

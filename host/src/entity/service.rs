@@ -5,7 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::check;
-use super::declaration::{Declaration, stores_it_as_it_is};
+use super::declaration::Declaration;
 use super::field::{Check, Field, Preset, Shape};
 use super::violations::Violations;
 use super::{Kind, Row, UniqueKey};
@@ -17,10 +17,8 @@ const UUID: Field = Field::element(Shape::Uuid).check(&[Check::Text(absent_ca_ce
 
 /// Where the requests of a route are sent.
 pub static DECLARATION: Declaration = Declaration {
-    kind: Kind::Service,
     unique: &[UniqueKey::of(&["name"])],
-    endpoint_key: "name",
-    precise_times: false,
+    endpoint_key: Some("name"),
     fields: &[
         Field::id(),
         Field::string("name").check(&[Check::Text(check::name)]),
@@ -70,9 +68,8 @@ pub static DECLARATION: Declaration = Declaration {
         Field::tags(),
     ],
     expand: expand_url,
-    normalize: stores_it_as_it_is,
     conditionals: &[path_needs_http, tls_needs_tls],
-    rules: &[],
+    ..Declaration::of(Kind::Service, "services", "service")
 };
 
 /// `url` stands for protocol, host, port and path, and wins over them.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 pub use super::check::DEFAULT_PORT;
-use super::declaration::{Declaration, takes_it_as_it_is};
+use super::declaration::{Declaration, Endpoints, ListOrder};
 use super::field::{Check, Field, Preset};
 use super::{ForeignKey, Kind, OnDelete, Row, UniqueKey, check};
 use crate::authority::Authority;
@@ -15,9 +15,13 @@ const fn limit(name: &'static str) -> Field {
 
 /// An address of an upstream.
 pub static DECLARATION: Declaration = Declaration {
-    kind: Kind::Target,
+    endpoints: Endpoints::NestedOnly,
+    nested_key: Some("target"),
+    owner: Some("upstream"),
+    nested_order: ListOrder::NewestFirst,
+    // A client of Kong, where a PUT is an update, need not say again what target it is.
+    kept_by_put: &["target"],
     unique: &[UniqueKey::of(&["target", "upstream"])],
-    endpoint_key: "target",
     precise_times: true,
     fields: &[
         Field::id(),
@@ -54,10 +58,8 @@ pub static DECLARATION: Declaration = Declaration {
         .extension(),
         Field::tags(),
     ],
-    expand: takes_it_as_it_is,
     normalize: one_form,
-    conditionals: &[],
-    rules: &[],
+    ..Declaration::of(Kind::Target, "targets", "target")
 };
 
 /// A target is stored in one form, by a PATCH as well (which Kong leaves as it is written).

@@ -222,10 +222,8 @@ const EXTENSION: &[Field] = &[
 
 /// A virtual host name with targets to balance over.
 pub static DECLARATION: Declaration = Declaration {
-    kind: Kind::Upstream,
     unique: &[UniqueKey::of(&["name"])],
-    endpoint_key: "name",
-    precise_times: false,
+    endpoint_key: Some("name"),
     fields: &[
         Field::id(),
         Field::string("name")
@@ -294,6 +292,7 @@ pub static DECLARATION: Declaration = Declaration {
         sessions_have_a_cookie,
     ],
     rules: &[hashing::differs_from_its_fallback],
+    ..Declaration::of(Kind::Upstream, "upstreams", "upstream")
 };
 
 /// Rewrites what a request carries.

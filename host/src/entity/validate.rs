@@ -92,12 +92,12 @@ impl Declaration {
         Ok(row)
     }
 
-    /// Checks the text by which a path names a row: what the field cannot be names none.
+    /// Checks the text by which a path names a row by a field: what the field cannot be names none.
     ///
     /// # Errors
     /// What is said of the field.
-    pub fn check_key(&self, text: &str) -> Result<(), String> {
-        let field = self.fields.iter().find(|f| f.name == self.endpoint_key);
+    pub fn check_key(&self, key: &str, text: &str) -> Result<(), String> {
+        let field = self.fields.iter().find(|field| field.name == key);
         let checked = field.map_or(Ok(()), |field| check(field, &text.into()));
         checked.map_err(|message| message.as_str().unwrap_or_default().to_owned())
     }

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use super::balancer::{DESCRIPTION, TEXT};
-use super::declaration::{Declaration, stores_it_as_it_is, takes_it_as_it_is};
+use super::declaration::{Declaration, Endpoints};
 use super::field::{Check, Field};
 use super::{ForeignKey, Kind, OnDelete, UniqueKey};
 
@@ -15,10 +15,10 @@ pub const BY_DIGEST: UniqueKey = UniqueKey::of(&["digest", "balancer"]);
 ///
 /// Whether it is active is told by the balancer alone, so that there is one active version always.
 pub static DECLARATION: Declaration = Declaration {
-    kind: Kind::BalancerVersion,
+    endpoints: Endpoints::Own,
+    nested_key: Some("digest"),
+    owner: Some("balancer"),
     unique: &[BY_DIGEST],
-    endpoint_key: "digest",
-    precise_times: false,
     fields: &[
         Field::id(),
         Field::reference("balancer", Kind::Balancer)
@@ -36,10 +36,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::string("reason"),
         Field::integer("promoted_at"),
     ],
-    expand: takes_it_as_it_is,
-    normalize: stores_it_as_it_is,
-    conditionals: &[],
-    rules: &[],
+    ..Declaration::of(Kind::BalancerVersion, "balancer_versions", "version")
 };
 
 /// What the data plane reads of a version.
