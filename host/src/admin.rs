@@ -25,6 +25,7 @@ mod record;
 mod refusal;
 mod respond;
 mod routes;
+mod rows;
 mod serve;
 mod settings;
 mod shadow;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_response_with_state};
+use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use tokio::sync::Notify;
 
@@ -66,6 +68,12 @@ const BODY_LIMIT: usize = 10 << 20;
 /// part of a millisecond; a name that does not resolve takes as long as the resolver is waited for, and
 /// a component that has to be compiled anew longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A path, what answers under it, and the methods that it answers, as `Allow` names them.
+type ApiEndpoint = (String, MethodRouter<Admin>, &'static str);
+
+/// What a handler answers.
+type ApiResult = Result<Response, Error>;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -114,7 +122,7 @@ impl Admin {
 
 /// Every endpoint, generated for entities as Kong does.
 fn router(admin: Admin) -> Router {
-    let mut endpoints: Vec<(String, MethodRouter<Admin>, &'static str)> = vec![
+    let mut endpoints: Vec<ApiEndpoint> = vec![
         ("/".into(), get(info::root), "GET, HEAD, OPTIONS"),
         ("/status".into(), get(info::status), "GET, HEAD, OPTIONS"),
         (

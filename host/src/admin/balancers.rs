@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::arguments::Path;
-use super::entities::{self, Key, TRIES, busy, find, id_of, look_up, to_delete};
+use super::entities;
 use super::error::Error;
 use super::page::Page;
+use super::rows::{Key, TRIES, busy, find, id_of, look_up, to_delete};
 use super::{Admin, canary, changes, decode, settings, upload, versions};
 use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
 use crate::component::ComponentError;
@@ -30,8 +31,6 @@ const RENAMED: [(&str, &str); 2] = [
     ("host_choices", "fallback_picks"),
     ("host_choices_by_kind", "fallback_picks_by_kind"),
 ];
-
-type Endpoint = (String, MethodRouter<Admin>, &'static str);
 
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
@@ -48,7 +47,7 @@ impl From<LoadError> for Error {
     }
 }
 
-pub(super) fn endpoints() -> [Endpoint; 4] {
+pub(super) fn endpoints() -> [super::ApiEndpoint; 4] {
     let collection = get(list).post(create);
     let item = get(show).put(replace).patch(change).delete(delete);
     [

@@ -17,10 +17,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::ApiEndpoint;
 use super::arguments::Path;
 use super::balancers::not_shipped;
-use super::entities::{Endpoint, TRIES, busy, id_of};
 use super::error::Error;
+use super::rows::{TRIES, busy, id_of};
 use super::versions::{self, balancer_of, named, seconds, text, written};
 use super::{Admin, BODY_LIMIT, changes, decode};
 use crate::balancer::{Canary, Side, Verdict};
@@ -35,7 +36,7 @@ const KIND: Kind = Kind::Balancer;
 /// placed enough to have passed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> ApiEndpoint {
     (
         "/balancers/{key}/versions/{nested}/canary".into(),
         get(show).post(begin).delete(end),

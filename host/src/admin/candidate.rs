@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::entities::id_of;
 use super::error::Error;
+use super::rows::id_of;
 use super::{Admin, settings, versions};
 use crate::balancer::{LoadError, Plugin};
 use crate::entity::{Kind, Row};

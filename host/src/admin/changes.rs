@@ -4,7 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Admin;
-use super::entities::id_of;
+use super::rows::id_of;
 use crate::entity::{Kind, Row};
 
 /// Says in the log what was done to an entity, such as "created".

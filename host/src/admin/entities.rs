@@ -2,34 +2,30 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get};
 use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use uuid::fmt::Hyphenated;
 
 use super::arguments::Path;
 use super::error::Error;
 use super::page::Page;
-use super::{Admin, BODY_LIMIT, bounds, changes, decode, routes, settings, shadow, targets};
-use crate::entity::{
-    Declaration, Endpoints, IdOrder, Kind, ListOrder, Reference, ReferenceBy, Row, Shape,
+use super::rows::{
+    Key, TRIES, busy, find, find_in, id_of, look_up, look_up_in, parent_id, to_delete,
 };
+use super::{
+    Admin, ApiEndpoint, ApiResult, BODY_LIMIT, bounds, changes, decode, routes, settings, shadow,
+    targets,
+};
+use crate::entity::{Endpoints, IdOrder, Kind, ListOrder, Reference, ReferenceBy, Row, Shape};
 use crate::store::{self, Stored, Write};
 
 const COLLECTION: &str = "GET, HEAD, OPTIONS, POST";
 const ITEM: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, PUT";
 
-/// Times that a change is tried again when another one came between its read and its write. Of four who change
-/// one row all the time, one would lose sixteen times in a row once in a hundred changes.
-pub(super) const TRIES: u32 = 64;
-
-pub(super) type Answer = Result<Response, Error>;
-pub(super) type Endpoint = (String, MethodRouter<Admin>, &'static str);
-
 /// The endpoints of an entity that its declaration asks for.
-pub(super) fn endpoints(kind: Kind) -> Vec<Endpoint> {
+pub(super) fn endpoints(kind: Kind) -> Vec<ApiEndpoint> {
     let mut endpoints = match kind.declaration().endpoints {
         Endpoints::Own => return Vec::new(),
         Endpoints::All => Vec::from(top_level(kind)),
@@ -42,7 +38,7 @@ pub(super) fn endpoints(kind: Kind) -> Vec<Endpoint> {
 }
 
 /// `/E` and `/E/{e}`.
-fn top_level(kind: Kind) -> [Endpoint; 2] {
+fn top_level(kind: Kind) -> [ApiEndpoint; 2] {
     let path = kind.declaration().path;
     let collection = get(
         move |State(admin): State<Admin>, request: Request| async move {
@@ -88,7 +84,7 @@ fn top_level(kind: Kind) -> [Endpoint; 2] {
 }
 
 /// `/P/{p}/E`, `/P/{p}/E/{e}` and `/E/{e}/f`, for an entity that refers to another one by id.
-fn nested(kind: Kind, reference: &'static Reference) -> Vec<Endpoint> {
+fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
     let ReferenceBy::Id = reference.by else {
         return Vec::new();
     };
@@ -245,138 +241,9 @@ async fn input(kind: Kind, request: Request) -> Result<Row, Error> {
     decode::fields(kind.declaration().fields, request, BODY_LIMIT).await
 }
 
-/// How a path names a row.
-pub(super) enum Key {
-    Id(Uuid),
-    /// By the value of a field.
-    Name(&'static str, String),
-}
-
-impl Key {
-    /// The key at the end of a path below the root.
-    ///
-    /// # Errors
-    /// No row can have this name.
-    pub(super) fn of(kind: Kind, text: &str) -> Result<Self, Error> {
-        let declaration = kind.declaration();
-        Self::by(declaration, declaration.endpoint_key, text)
-    }
-
-    /// The key at the end of a path below another row.
-    ///
-    /// # Errors
-    /// As above.
-    fn nested(kind: Kind, text: &str) -> Result<Self, Error> {
-        let declaration = kind.declaration();
-        Self::by(declaration, declaration.nested_key(), text)
-    }
-
-    /// A key that is an id or, if a field is given, the value of that.
-    fn by(
-        declaration: &Declaration,
-        field: Option<&'static str>,
-        text: &str,
-    ) -> Result<Self, Error> {
-        // In the form with hyphens alone, by its length: 32 hexadecimal digits are a name as any other.
-        if let Ok(id) = Uuid::try_parse(text)
-            && text.len() == Hyphenated::LENGTH
-        {
-            return Ok(Self::Id(id));
-        }
-        let Some(field) = field else {
-            return Err(Error::primary_key_form(text));
-        };
-        let checked = declaration.check_key(field, text);
-        checked.map_err(|message| Error::unique_key(field, message))?;
-        Ok(Self::Name(field, text.to_owned()))
-    }
-
-    fn missing(&self) -> Error {
-        let (name, value) = match self {
-            Self::Id(id) => ("id", id.to_string()),
-            Self::Name(field, text) => (*field, text.clone()),
-        };
-        Error::no_row(&Row::from_iter([(name.to_owned(), value.into())]))
-    }
-}
-
-pub(super) fn id_of(row: &Row) -> Uuid {
-    let id = row.get("id").and_then(Value::as_str);
-    id.and_then(|id| id.parse().ok()).unwrap_or_default()
-}
-
-fn shown(row: Option<Stored>) -> Answer {
+fn shown(row: Option<Stored>) -> ApiResult {
     let stored = row.ok_or_else(Error::not_found)?;
     Ok(Json(Value::from(stored.row)).into_response())
-}
-
-pub(super) fn look_up(
-    admin: &Admin,
-    kind: Kind,
-    key: &Key,
-) -> Result<Option<Stored>, store::Error> {
-    match key {
-        Key::Id(id) => admin.store.get(kind, *id),
-        Key::Name(field, text) => {
-            let unique = kind.unique_keys().iter().find(|key| key.fields == [*field]);
-            match unique {
-                Some(key) => admin.store.find(kind, key.fields, &[&text.as_str().into()]),
-                None => Ok(None),
-            }
-        }
-    }
-}
-
-pub(super) fn find(admin: &Admin, kind: Kind, key: &str) -> Result<Option<Stored>, Error> {
-    Ok(look_up(admin, kind, &Key::of(kind, key)?)?)
-}
-
-/// The id of a row that is to be deleted: one that is set aside can be, and nothing else.
-pub(super) fn to_delete(
-    found: Result<Option<Stored>, store::Error>,
-) -> Result<Option<Uuid>, Error> {
-    match found {
-        Ok(found) => Ok(found.map(|stored| id_of(&stored.row))),
-        Err(store::Error::SetAside { id, .. }) => Ok(Some(id)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The row of this key if it refers to this parent.
-pub(super) fn find_in(
-    admin: &Admin,
-    kind: Kind,
-    reference: &Reference,
-    parent: Uuid,
-    key: &str,
-) -> Result<Option<Stored>, Error> {
-    let key = Key::nested(kind, key)?;
-    Ok(look_up_in(admin, kind, reference, parent, &key)?)
-}
-
-fn look_up_in(
-    admin: &Admin,
-    kind: Kind,
-    reference: &Reference,
-    parent: Uuid,
-    key: &Key,
-) -> Result<Option<Stored>, store::Error> {
-    let link = json!({ "id": parent });
-    if let Key::Name(field, text) = key {
-        let among_siblings = [*field, reference.field];
-        let mut unique = kind.unique_keys().iter();
-        if unique.any(|key| key.fields == among_siblings) {
-            let values = [&text.as_str().into(), &link];
-            return admin.store.find(kind, &among_siblings, &values);
-        }
-    }
-    let found = look_up(admin, kind, key)?;
-    Ok(found.filter(|stored| stored.row.get(reference.field) == Some(&link)))
-}
-
-pub(super) fn parent_id(admin: &Admin, kind: Kind, key: &str) -> Result<Uuid, Error> {
-    let parent = find(admin, kind, key)?.ok_or_else(Error::not_found)?;
-    Ok(id_of(&parent.row))
 }
 
 fn list(
@@ -384,7 +251,7 @@ fn list(
     kind: Kind,
     parent: Option<(&'static str, Uuid)>,
     request: &Request,
-) -> Answer {
+) -> ApiResult {
     if kind == Kind::Target {
         let (_, parent) = parent.ok_or_else(Error::not_found)?;
         targets::list(admin, parent, request)
@@ -398,7 +265,7 @@ fn list_by_id(
     kind: Kind,
     parent: Option<(&'static str, Uuid)>,
     request: &Request,
-) -> Answer {
+) -> ApiResult {
     let page = Page::of(request.uri().query())?;
     let first = page.first()?;
     let rows = match parent {
@@ -443,7 +310,7 @@ fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Er
     Ok((id, write))
 }
 
-async fn create(admin: &Admin, kind: Kind, input: Row) -> Answer {
+async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
     let (_, write) = insert(admin, kind, input)?;
     let Write::Insert { row, .. } = &write else {
         return Err(Error::not_found());
@@ -475,7 +342,7 @@ async fn replace(
     key: &Key,
     mut input: Row,
     find: impl Fn() -> Result<Option<Stored>, Error>,
-) -> Answer {
+) -> ApiResult {
     resolve(admin, kind, &mut input)?;
     if let Key::Name(field, text) = key {
         input.insert((*field).into(), text.clone().into());
@@ -513,7 +380,7 @@ async fn replace(
 }
 
 /// PATCH: what is not named stays.
-pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) -> Answer {
+pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) -> ApiResult {
     let mut input = input.clone();
     resolve(admin, kind, &mut input)?;
     for _ in 0..TRIES {
@@ -548,14 +415,6 @@ pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Er
         None => changes::log_id(kind, id, "deleted"),
     }
     Ok(())
-}
-
-pub(super) fn busy(kind: Kind) -> Error {
-    store::Error::Changed {
-        kind,
-        id: Uuid::nil(),
-    }
-    .into()
 }
 
 /// Writes, unless the row has changed since it was read: then nothing is done, and the answer is

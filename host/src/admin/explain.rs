@@ -14,11 +14,12 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use serde_json::{Value, json};
 
+use super::ApiEndpoint;
 use super::arguments::Path;
 use super::bounds::ARGUMENTS;
 use super::candidate::{self, Wrong};
-use super::entities::{Endpoint, find, id_of};
 use super::error::Error;
+use super::rows::{find, id_of};
 use super::{Admin, BODY_LIMIT, decode, targets};
 use crate::balancer::{self, Explained, Question, Said};
 use crate::clock;
@@ -50,7 +51,7 @@ const FIELDS: &[Field] = &[
         .check(&[Check::Between(1, 1000)]),
 ];
 
-pub(super) fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> ApiEndpoint {
     (
         "/upstreams/{key}/explain".into(),
         post(explain),

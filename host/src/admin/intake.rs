@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::changes;
-use super::entities::{TRIES, busy, id_of};
 use super::error::Error;
+use super::rows::{TRIES, busy, id_of};
 use super::versions::{of_digest, text, written};
 use crate::balancer::{LoadError, Plugin};
 use crate::component::{ComponentError, digest};

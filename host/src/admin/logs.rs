@@ -2,16 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::routing::{MethodRouter, get};
+use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::Admin;
 use super::arguments::Path;
-use super::entities::find;
 use super::error::Error;
+use super::rows::find;
 use crate::entity::Kind;
 
-pub(super) fn endpoint() -> (String, MethodRouter<Admin>, &'static str) {
+pub(super) fn endpoint() -> super::ApiEndpoint {
     (
         "/balancers/{key}/logs".into(),
         get(logs),

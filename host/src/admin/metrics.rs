@@ -14,9 +14,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 
-use super::entities::id_of;
 use super::error::Error;
 use super::info::{KONG_VERSION, NODE, resident_bytes, sum};
+use super::rows::id_of;
 use super::{Admin, targets};
 use crate::balancer::{CanaryFigures, Counters, ShadowReport, Side};
 use crate::entity::Kind;

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 
 use super::Admin;
 use super::arguments::Path;
-use super::entities::{find, id_of};
 use super::error::Error;
+use super::rows::{find, id_of};
 use crate::balancer::Recording;
 use crate::entity::Kind;
 
@@ -28,7 +28,7 @@ const WAITING: usize = 256;
 /// Media type of a trace.
 const TRACE: &str = "application/vnd.pointsman.trace";
 
-pub(super) fn endpoint() -> (String, MethodRouter<Admin>, &'static str) {
+pub(super) fn endpoint() -> super::ApiEndpoint {
     let path = "/upstreams/{key}/record".to_owned();
     (path, post(record), "OPTIONS, POST")
 }

@@ -4,8 +4,8 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::Admin;
-use super::entities::id_of;
 use super::error::Error;
+use super::rows::id_of;
 use crate::entity::{Kind, Row, view};
 use crate::router::Route;
 

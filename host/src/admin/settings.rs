@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::entities::id_of;
 use super::error::Error;
+use super::rows::id_of;
 use super::{Admin, versions};
 use crate::balancer::{self, Engine, LoadError, Plugin};
 use crate::component::ComponentError;

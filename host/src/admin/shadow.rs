@@ -9,15 +9,16 @@ use axum::routing::get;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::ApiEndpoint;
 use super::arguments::Path;
 use super::candidate::{self, Wrong};
-use super::entities::{Endpoint, find, id_of};
 use super::error::Error;
+use super::rows::{find, id_of};
 use super::{Admin, targets};
 use crate::entity::{Kind, Row};
 use crate::store::Write;
 
-pub(super) fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> ApiEndpoint {
     (
         "/upstreams/{key}/shadow".into(),
         get(show),

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Admin;
+use super::ApiEndpoint;
+use super::ApiResult;
 use super::arguments::Path;
 use super::changes;
-use super::entities::{Answer, Endpoint, find, find_in, id_of, parent_id};
 use super::error::Error;
 use super::info::NODE;
 use super::page::Page;
+use super::rows::{find, find_in, id_of, parent_id};
 use crate::authority::{Authority, Host};
 use crate::entity::target::DEFAULT_PORT;
 use crate::entity::{Kind, Reference, Row};
@@ -23,7 +25,7 @@ use crate::upstream::{AddressReport, Upstream, Weights};
 /// The targets of an upstream, for [`newest_first`].
 pub(super) const TARGETS: (Kind, &str) = (Kind::Target, "upstream");
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<ApiEndpoint> {
     let health = get(
         async |State(admin): State<Admin>, Path(upstream): Path<String>, request: Request| {
             health(&admin, &upstream, &request)
@@ -99,7 +101,7 @@ pub(super) fn running(admin: &Admin, id: Uuid) -> Result<std::sync::Arc<Upstream
         .ok_or_else(Error::not_found)
 }
 
-fn health(admin: &Admin, key: &str, request: &Request) -> Answer {
+fn health(admin: &Admin, key: &str, request: &Request) -> ApiResult {
     let id = parent_id(admin, Kind::Upstream, key)?;
     let upstream = running(admin, id)?;
     let query = request.uri().query().unwrap_or_default();
@@ -238,7 +240,7 @@ pub(super) fn shown_id(id: u64) -> String {
 
 /// The list of an upstream's targets. The ids by which its balancer knows their addresses stand beside the
 /// rows and not in them: a client may send a row back as it came.
-pub(super) fn list(admin: &Admin, upstream: Uuid, request: &Request) -> Answer {
+pub(super) fn list(admin: &Admin, upstream: Uuid, request: &Request) -> ApiResult {
     let mut answer = newest_first(admin, TARGETS, upstream, request, Value::from)?;
     let addresses = running(admin, upstream).map_or_else(|_| Vec::new(), |u| u.addresses());
     let rows = answer.get("data").and_then(Value::as_array);
@@ -299,7 +301,7 @@ fn set_health(
     target: &str,
     address: Option<&str>,
     available: bool,
-) -> Answer {
+) -> ApiResult {
     let row = find(admin, Kind::Upstream, upstream)?.ok_or_else(Error::not_found)?;
     let id = id_of(&row.row);
     let reference: &Reference = Kind::Target

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -18,9 +18,10 @@ use uuid::Uuid;
 use super::arguments::Path;
 use super::balancers::not_shipped;
 use super::canary;
-use super::entities::{self, TRIES, busy, find, id_of};
+use super::entities;
 use super::error::Error;
 use super::intake::{self, Taken};
+use super::rows::{TRIES, busy, find, id_of};
 use super::{Admin, changes, settings, targets, upload};
 use crate::balancer::Plugin;
 use crate::entity::version::BY_DIGEST;
@@ -40,9 +41,7 @@ const DIGEST: usize = 64;
 /// What a balancer shows of its active version.
 const COPIED: [&str; 4] = ["digest", "size", "description", "exports"];
 
-type Endpoint = (String, MethodRouter<Admin>, &'static str);
-
-pub(super) fn endpoints() -> [Endpoint; 5] {
+pub(super) fn endpoints() -> [super::ApiEndpoint; 5] {
     let versions = "/balancers/{key}/versions";
     let read = "GET, HEAD, OPTIONS";
     [

@@ -1,0 +1,152 @@
+//! Rows as paths name them: by id, or by the value of a field.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+
+use super::Admin;
+use super::error::Error;
+use crate::entity::{Declaration, Kind, Reference, Row};
+use crate::store::{self, Stored};
+
+/// Times that a change is tried again when another one came between its read and its write. Of four who change
+/// one row all the time, one would lose sixteen times in a row once in a hundred changes.
+pub(super) const TRIES: u32 = 64;
+
+/// How a path names a row.
+pub(super) enum Key {
+    Id(Uuid),
+    /// By the value of a field.
+    Name(&'static str, String),
+}
+
+impl Key {
+    /// The key at the end of a path below the root.
+    ///
+    /// # Errors
+    /// No row can have this name.
+    pub(super) fn of(kind: Kind, text: &str) -> Result<Self, Error> {
+        let declaration = kind.declaration();
+        Self::by(declaration, declaration.endpoint_key, text)
+    }
+
+    /// The key at the end of a path below another row.
+    ///
+    /// # Errors
+    /// As above.
+    pub(super) fn nested(kind: Kind, text: &str) -> Result<Self, Error> {
+        let declaration = kind.declaration();
+        Self::by(declaration, declaration.nested_key(), text)
+    }
+
+    /// A key that is an id or, if a field is given, the value of that.
+    fn by(
+        declaration: &Declaration,
+        field: Option<&'static str>,
+        text: &str,
+    ) -> Result<Self, Error> {
+        // In the form with hyphens alone, by its length: 32 hexadecimal digits are a name as any other.
+        if let Ok(id) = Uuid::try_parse(text)
+            && text.len() == Hyphenated::LENGTH
+        {
+            return Ok(Self::Id(id));
+        }
+        let Some(field) = field else {
+            return Err(Error::primary_key_form(text));
+        };
+        let checked = declaration.check_key(field, text);
+        checked.map_err(|message| Error::unique_key(field, message))?;
+        Ok(Self::Name(field, text.to_owned()))
+    }
+
+    pub(super) fn missing(&self) -> Error {
+        let (name, value) = match self {
+            Self::Id(id) => ("id", id.to_string()),
+            Self::Name(field, text) => (*field, text.clone()),
+        };
+        Error::no_row(&Row::from_iter([(name.to_owned(), value.into())]))
+    }
+}
+
+pub(super) fn id_of(row: &Row) -> Uuid {
+    let id = row.get("id").and_then(Value::as_str);
+    id.and_then(|id| id.parse().ok()).unwrap_or_default()
+}
+
+pub(super) fn look_up(
+    admin: &Admin,
+    kind: Kind,
+    key: &Key,
+) -> Result<Option<Stored>, store::Error> {
+    match key {
+        Key::Id(id) => admin.store.get(kind, *id),
+        Key::Name(field, text) => {
+            let unique = kind.unique_keys().iter().find(|key| key.fields == [*field]);
+            match unique {
+                Some(key) => admin.store.find(kind, key.fields, &[&text.as_str().into()]),
+                None => Ok(None),
+            }
+        }
+    }
+}
+
+pub(super) fn find(admin: &Admin, kind: Kind, key: &str) -> Result<Option<Stored>, Error> {
+    Ok(look_up(admin, kind, &Key::of(kind, key)?)?)
+}
+
+/// The id of a row that is to be deleted: one that is set aside can be, and nothing else.
+pub(super) fn to_delete(
+    found: Result<Option<Stored>, store::Error>,
+) -> Result<Option<Uuid>, Error> {
+    match found {
+        Ok(found) => Ok(found.map(|stored| id_of(&stored.row))),
+        Err(store::Error::SetAside { id, .. }) => Ok(Some(id)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The row of this key if it refers to this parent.
+pub(super) fn find_in(
+    admin: &Admin,
+    kind: Kind,
+    reference: &Reference,
+    parent: Uuid,
+    key: &str,
+) -> Result<Option<Stored>, Error> {
+    let key = Key::nested(kind, key)?;
+    Ok(look_up_in(admin, kind, reference, parent, &key)?)
+}
+
+/// As [`find_in`], by a key that is read.
+pub(super) fn look_up_in(
+    admin: &Admin,
+    kind: Kind,
+    reference: &Reference,
+    parent: Uuid,
+    key: &Key,
+) -> Result<Option<Stored>, store::Error> {
+    let link = json!({ "id": parent });
+    if let Key::Name(field, text) = key {
+        let among_siblings = [*field, reference.field];
+        let mut unique = kind.unique_keys().iter();
+        if unique.any(|key| key.fields == among_siblings) {
+            let values = [&text.as_str().into(), &link];
+            return admin.store.find(kind, &among_siblings, &values);
+        }
+    }
+    let found = look_up(admin, kind, key)?;
+    Ok(found.filter(|stored| stored.row.get(reference.field) == Some(&link)))
+}
+
+pub(super) fn parent_id(admin: &Admin, kind: Kind, key: &str) -> Result<Uuid, Error> {
+    let parent = find(admin, kind, key)?.ok_or_else(Error::not_found)?;
+    Ok(id_of(&parent.row))
+}
+
+pub(super) fn busy(kind: Kind) -> Error {
+    store::Error::Changed {
+        kind,
+        id: Uuid::nil(),
+    }
+    .into()
+}
