@@ -15,8 +15,10 @@ mod explain;
 mod form;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod hooks;
 mod info;
 mod intake;
+mod lists;
 mod logs;
 mod metrics;
 mod paced;
@@ -32,7 +34,9 @@ mod shadow;
 mod targets;
 mod tidy;
 mod upload;
+mod upstreams;
 mod versions;
+mod writes;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -44,6 +48,7 @@ use axum::middleware::{from_fn, from_fn_with_state, map_response_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 pub use balancers::install_shipped;
 pub use canary::follow_canaries;
@@ -58,8 +63,9 @@ use crate::entity::Kind;
 use crate::proxy::Counters;
 use crate::snapshot::Published;
 use crate::store::{Revision, Store, Write};
-use crate::upstream::Names;
+use crate::upstream::{Names, Upstream};
 use error::Error;
+use hooks::Hooks;
 
 /// Largest body of a request, in bytes. Source: Kong.
 const BODY_LIMIT: usize = 10 << 20;
@@ -106,6 +112,13 @@ impl Admin {
         Ok(revision)
     }
 
+    /// An upstream as the data plane has it.
+    fn upstream(&self, id: Uuid) -> Result<Arc<Upstream>, Error> {
+        let (_, snapshot) = self.published.current();
+        let upstream = snapshot.upstreams.get(&id).cloned();
+        upstream.ok_or_else(Error::not_found)
+    }
+
     /// Waits until requests that start from now on see what was stored, however long that takes: an
     /// answer says that it is in effect. The gateway ends should the compiler of snapshots stop.
     async fn wait_for(&self, revision: Revision) {
@@ -117,6 +130,16 @@ impl Admin {
             tracing::warn!(revision, "a change is stored but not yet in effect");
             applied.await;
         }
+    }
+}
+
+/// What an entity does beside what its declaration says.
+fn hooks(kind: Kind) -> &'static Hooks {
+    match kind {
+        Kind::Route => &routes::HOOKS,
+        Kind::Upstream => &upstreams::HOOKS,
+        Kind::Target => &targets::HOOKS,
+        Kind::Service | Kind::Balancer | Kind::BalancerVersion => &Hooks::NONE,
     }
 }
 

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::arguments::Path;
-use super::entities;
 use super::error::Error;
 use super::page::Page;
 use super::rows::{Key, TRIES, busy, find, id_of, look_up, to_delete};
+use super::writes;
 use super::{Admin, canary, changes, decode, settings, upload, versions};
 use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
 use crate::component::ComponentError;
@@ -305,14 +305,14 @@ async fn change(
         let message = "cannot be changed: only tags can; PUT replaces the component";
         return Err(Error::field(field, message));
     }
-    entities::change(&admin, KIND, &Key::of(KIND, &key)?, &input).await
+    writes::change(&admin, KIND, &Key::of(KIND, &key)?, &input).await
 }
 
 async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<StatusCode, Error> {
     let found = look_up(&admin, KIND, &Key::of(KIND, &key)?);
     if let Err(store::Error::SetAside { .. }) = found {
         if let Some(id) = to_delete(found)? {
-            entities::delete(&admin, KIND, id).await?;
+            writes::delete(&admin, KIND, id).await?;
         }
         return Ok(StatusCode::NO_CONTENT);
     }
@@ -325,7 +325,7 @@ async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<S
             return Err(store::Error::StillReferenced { kind, by }.into());
         }
         not_shipped(&stored.row, "deleted")?;
-        entities::delete(&admin, KIND, id_of(&stored.row)).await?;
+        writes::delete(&admin, KIND, id_of(&stored.row)).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

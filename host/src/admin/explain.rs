@@ -67,7 +67,7 @@ async fn explain(
     let entity = find(&admin, Kind::Upstream, &key)?;
     let entity = entity.ok_or_else(|| Error::missing("upstream", &key))?;
     let entity = entity.row;
-    let upstream = targets::running(&admin, id_of(&entity))?;
+    let upstream = admin.upstream(id_of(&entity))?;
     let input = decode::fields(FIELDS, request, BODY_LIMIT).await?;
     let input = read_fields(FIELDS, input).map_err(|wrong| Error::schema(&wrong))?;
     let described = described(&input, admin.addresses.0.port())?;

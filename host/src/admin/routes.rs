@@ -1,20 +1,27 @@
 //! What can be said of a route only beside all others: whether there is room for its regular expressions.
 
+use futures_util::{FutureExt, TryFutureExt};
 use http::StatusCode;
 use serde_json::Value;
 
 use super::Admin;
 use super::error::Error;
+use super::hooks::Hooks;
 use super::rows::id_of;
 use crate::entity::{Kind, Row, view};
 use crate::router::Route;
+
+pub(super) const HOOKS: Hooks = Hooks {
+    check: |admin, row| check(admin, row).map_ok(|()| Vec::new()).boxed(),
+    ..Hooks::NONE
+};
 
 /// Compiles the regular expressions of a route, as the data side will, in what other routes leave of the
 /// memory for all of them.
 ///
 /// That takes up to a second, which is not the runtime's. Of two routes that are written at once each may fit
 /// alone: the data side sets the later one aside, and says so.
-pub(super) async fn check(admin: &Admin, row: &Row) -> Result<(), Error> {
+async fn check(admin: &Admin, row: &Row) -> Result<(), Error> {
     if !has_patterns(row) {
         return Ok(());
     }

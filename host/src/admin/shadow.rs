@@ -9,12 +9,12 @@ use axum::routing::get;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::Admin;
 use super::ApiEndpoint;
 use super::arguments::Path;
 use super::candidate::{self, Wrong};
 use super::error::Error;
 use super::rows::{find, id_of};
-use super::{Admin, targets};
 use crate::entity::{Kind, Row};
 use crate::store::Write;
 
@@ -29,7 +29,7 @@ pub(super) fn endpoint() -> ApiEndpoint {
 async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
     let upstream = find(&admin, Kind::Upstream, &key)?;
     let upstream = upstream.ok_or_else(|| Error::missing("upstream", &key))?;
-    let upstream = targets::running(&admin, id_of(&upstream.row))?;
+    let upstream = admin.upstream(id_of(&upstream.row))?;
     let Some(shadow) = upstream.shadow() else {
         return Err(Error::Plain(
             StatusCode::NOT_FOUND,

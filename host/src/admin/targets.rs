@@ -14,16 +14,22 @@ use super::ApiResult;
 use super::arguments::Path;
 use super::changes;
 use super::error::Error;
+use super::hooks::Hooks;
 use super::info::NODE;
-use super::page::Page;
+use super::lists::newest_first;
 use super::rows::{find, find_in, id_of, parent_id};
 use crate::authority::{Authority, Host};
 use crate::entity::target::DEFAULT_PORT;
 use crate::entity::{Kind, Reference, Row};
 use crate::upstream::{AddressReport, Upstream, Weights};
 
-/// The targets of an upstream, for [`newest_first`].
-pub(super) const TARGETS: (Kind, &str) = (Kind::Target, "upstream");
+const KIND: Kind = Kind::Target;
+
+pub(super) const HOOKS: Hooks = Hooks {
+    before_insert: has_a_form,
+    beside_list: add_endpoints,
+    ..Hooks::NONE
+};
 
 pub(super) fn endpoints() -> Vec<ApiEndpoint> {
     let health = get(
@@ -60,50 +66,9 @@ pub(super) fn endpoints() -> Vec<ApiEndpoint> {
     endpoints
 }
 
-/// The list of the rows of a parent, such as the targets of an upstream: newest first, its offset a number.
-pub(super) fn newest_first(
-    admin: &Admin,
-    (kind, field): (Kind, &'static str),
-    parent: Uuid,
-    request: &Request,
-    show: impl Fn(Row) -> Value,
-) -> Result<Value, Error> {
-    let page = Page::of(request.uri().query())?;
-    let start: usize = match &page.offset {
-        None => 0,
-        Some(offset) => offset
-            .parse()
-            .map_err(|_| Error::offset(offset, "not a number"))?,
-    };
-    let mut rows = admin
-        .store
-        .list_referring(kind, field, parent, None, usize::MAX)?;
-    let created = |row: &Row| row.get("created_at").and_then(Value::as_f64).unwrap_or(0.0);
-    rows.sort_by(|a, b| {
-        created(&b.row)
-            .total_cmp(&created(&a.row))
-            .then_with(|| id_of(&b.row).cmp(&id_of(&a.row)))
-    });
-    let end = start.saturating_add(page.size);
-    let offset = (rows.len() > end).then(|| end.to_string());
-    let rows = rows.into_iter().skip(start).take(page.size);
-    let rows = rows.map(|stored| show(stored.row)).collect();
-    Ok(page.list(request.uri().path(), rows, offset, false))
-}
-
-/// The upstream as the data plane has it.
-pub(super) fn running(admin: &Admin, id: Uuid) -> Result<std::sync::Arc<Upstream>, Error> {
-    let (_, snapshot) = admin.published.current();
-    snapshot
-        .upstreams
-        .get(&id)
-        .cloned()
-        .ok_or_else(Error::not_found)
-}
-
 fn health(admin: &Admin, key: &str, request: &Request) -> ApiResult {
     let id = parent_id(admin, Kind::Upstream, key)?;
-    let upstream = running(admin, id)?;
+    let upstream = admin.upstream(id)?;
     let query = request.uri().query().unwrap_or_default();
     let whole = form_urlencoded::parse(query.as_bytes())
         .any(|(name, value)| name == "balancer_health" && value != "0");
@@ -142,7 +107,7 @@ fn health(admin: &Admin, key: &str, request: &Request) -> ApiResult {
         });
         return Ok(Json(answer).into_response());
     }
-    let mut answer = newest_first(admin, TARGETS, id, request, |mut row| {
+    let mut answer = newest_first(admin, KIND, "upstream", id, request, |mut row| {
         let own = of_target(&addresses, id_of(&row));
         let checked = upstream.policy().is_checked();
         // A target without a weight gets no request, so nobody asks how it is.
@@ -238,12 +203,12 @@ pub(super) fn shown_id(id: u64) -> String {
     format!("{id:016x}")
 }
 
-/// The list of an upstream's targets. The ids by which its balancer knows their addresses stand beside the
+/// The ids by which the balancer of an upstream knows the addresses of its targets. They stand beside the
 /// rows and not in them: a client may send a row back as it came.
-pub(super) fn list(admin: &Admin, upstream: Uuid, request: &Request) -> ApiResult {
-    let mut answer = newest_first(admin, TARGETS, upstream, request, Value::from)?;
-    let addresses = running(admin, upstream).map_or_else(|_| Vec::new(), |u| u.addresses());
-    let rows = answer.get("data").and_then(Value::as_array);
+fn add_endpoints(admin: &Admin, upstream: Uuid, list: &mut Row) {
+    let addresses = admin.upstream(upstream);
+    let addresses = addresses.map_or_else(|_| Vec::new(), |upstream| upstream.addresses());
+    let rows = list.get("data").and_then(Value::as_array);
     let endpoints = rows.into_iter().flatten().flat_map(|row| {
         let id = row.get("id").and_then(Value::as_str);
         let id: Option<Uuid> = id.and_then(|id| id.parse().ok());
@@ -259,10 +224,18 @@ pub(super) fn list(admin: &Admin, upstream: Uuid, request: &Request) -> ApiResul
         })
     });
     let endpoints: Vec<Value> = endpoints.collect();
-    if let Some(answer) = answer.as_object_mut() {
-        answer.insert("pointsman".into(), json!({ "endpoints": endpoints }));
+    list.insert("pointsman".into(), json!({ "endpoints": endpoints }));
+}
+
+/// Kong brings a target into its form before it looks at anything else, and then says it without the value.
+fn has_a_form(input: &Row) -> Result<(), Error> {
+    match input.get("target") {
+        Some(Value::String(target)) if KIND.declaration().check_key("target", target).is_err() => {
+            let message = "Invalid target; not a valid hostname or ip address";
+            Err(Error::field("target", message))
+        }
+        _ => Ok(()),
     }
-    Ok(Json(answer).into_response())
 }
 
 /// Seconds, to the millisecond.
@@ -311,7 +284,7 @@ fn set_health(
     let target = find_in(admin, Kind::Target, reference, id, target)?;
     let target_row = target.ok_or_else(Error::not_found)?.row;
     let target = id_of(&target_row);
-    let upstream = running(admin, id)?;
+    let upstream = admin.upstream(id)?;
     if !upstream.policy().is_checked() {
         return Err(Error::Plain(
             StatusCode::BAD_REQUEST,

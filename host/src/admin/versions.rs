@@ -18,11 +18,11 @@ use uuid::Uuid;
 use super::arguments::Path;
 use super::balancers::not_shipped;
 use super::canary;
-use super::entities;
 use super::error::Error;
 use super::intake::{self, Taken};
+use super::lists::newest_first;
 use super::rows::{TRIES, busy, find, id_of};
-use super::{Admin, changes, settings, targets, upload};
+use super::{Admin, changes, settings, upload};
 use crate::balancer::Plugin;
 use crate::entity::version::BY_DIGEST;
 use crate::entity::{Kind, Row, Violation};
@@ -180,8 +180,8 @@ async fn list(
 ) -> Result<Response, Error> {
     let balancer = balancer_of(&admin, &key)?;
     let show = |row: Row| shown(row, &balancer.row);
-    let versions = (KIND, "balancer");
-    let answer = targets::newest_first(&admin, versions, id_of(&balancer.row), &request, show)?;
+    let id = id_of(&balancer.row);
+    let answer = newest_first(&admin, KIND, "balancer", id, &request, show)?;
     Ok(Json(answer).into_response())
 }
 
@@ -238,7 +238,7 @@ async fn delete(
     for _ in 0..TRIES {
         let balancer = balancer_of(&admin, &key)?;
         if let Some(id) = set_aside(&admin, &balancer, &version)? {
-            entities::delete(&admin, KIND, id).await?;
+            super::writes::delete(&admin, KIND, id).await?;
             return Ok(StatusCode::NO_CONTENT);
         }
         let version = named(&admin, &balancer, &version)?.row;

@@ -1,0 +1,249 @@
+//! What POST, PUT, PATCH and DELETE do to rows.
+
+use axum::Json;
+use axum::response::IntoResponse;
+use http::StatusCode;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::error::Error;
+use super::rows::{Key, TRIES, busy, id_of, look_up};
+use super::{Admin, ApiResult, bounds, changes, hooks};
+use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape};
+use crate::store::{self, Stored, Write};
+
+/// The id and the write for a new row.
+pub(super) fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Error> {
+    let id = match input.get("id") {
+        None | Some(Value::Null) => new_id(kind),
+        Some(id) => id
+            .as_str()
+            .and_then(|id| Uuid::try_parse(id).ok())
+            .ok_or_else(|| Error::field("id", "expected a valid UUID"))?,
+    };
+    resolve(admin, kind, &mut input)?;
+    (hooks(kind).before_insert)(&input)?;
+    let row = kind.declaration().create(id, input)?;
+    let write = Write::Insert {
+        kind,
+        id,
+        row,
+        blob: None,
+    };
+    Ok((id, write))
+}
+
+pub(super) async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
+    let (_, write) = insert(admin, kind, input)?;
+    let Write::Insert { row, .. } = &write else {
+        return Err(Error::not_found());
+    };
+    let row = row.clone();
+    write_with_companions(admin, write).await?;
+    changes::log(admin, kind, &row, "created");
+    Ok((StatusCode::CREATED, Json(Value::from(row))).into_response())
+}
+
+/// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of its making. So the
+/// orders that end in ids (lists, the table of an upstream, routes that match alike) are not by chance:
+/// they are in the order of making, or against it, as the declaration says.
+fn new_id(kind: Kind) -> Uuid {
+    let ordered = Uuid::now_v7().as_u128();
+    let bits = match kind.declaration().id_order {
+        IdOrder::Ascending => ordered,
+        IdOrder::Descending => !ordered,
+    };
+    let id = uuid::Builder::from_u128(bits).with_variant(uuid::Variant::RFC4122);
+    id.with_version(uuid::Version::Random).into_uuid()
+}
+
+/// PUT: what is not named returns to its default; a row that `find` does not find is made. Of a target as
+/// well, as Kong's documentation has it; its code answers 404 there.
+pub(super) async fn replace(
+    admin: &Admin,
+    kind: Kind,
+    key: &Key,
+    mut input: Row,
+    find: impl Fn() -> Result<Option<Stored>, Error>,
+) -> ApiResult {
+    resolve(admin, kind, &mut input)?;
+    if let Key::Name(field, text) = key {
+        input.insert((*field).into(), text.clone().into());
+    }
+    for _ in 0..TRIES {
+        let old = find()?;
+        let is_new = old.is_none();
+        let id = match (key, &old) {
+            (Key::Id(id), _) => *id,
+            (_, Some(old)) => id_of(&old.row),
+            (_, None) => new_id(kind),
+        };
+        let mut input = input.clone();
+        for field in kind.declaration().kept_by_put {
+            if let Some(value) = old.as_ref().and_then(|old| old.row.get(*field)) {
+                input.entry(*field).or_insert_with(|| value.clone());
+            }
+        }
+        let row = kind.declaration().create(id, input)?;
+        let done = if is_new { "created" } else { "replaced" };
+        let old = old.map(|stored| stored.revision);
+        let write = Write::put(kind, id, row.clone(), None, old);
+        match write_if_unchanged(admin, write).await {
+            Ok(true) => {
+                changes::log(admin, kind, &row, done);
+                return Ok(Json(Value::from(row)).into_response());
+            }
+            Ok(false) => {}
+            // Another request has made it meanwhile.
+            Err(_) if is_new && find()?.is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(busy(kind))
+}
+
+/// PATCH: what is not named stays.
+pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) -> ApiResult {
+    let mut input = input.clone();
+    resolve(admin, kind, &mut input)?;
+    for _ in 0..TRIES {
+        let old = look_up(admin, kind, key)?.ok_or_else(|| key.missing())?;
+        let row = kind.declaration().update(&old.row, input.clone())?;
+        let row = Value::from(row);
+        bounds::check(&row)?;
+        let Value::Object(row) = row else {
+            return Err(Error::not_found());
+        };
+        let write = Write::Replace {
+            kind,
+            id: id_of(&old.row),
+            row: row.clone(),
+            expected: old.revision,
+            blob: None,
+        };
+        if write_if_unchanged(admin, write).await? {
+            changes::log(admin, kind, &row, "updated");
+            return Ok(Json(Value::from(row)).into_response());
+        }
+    }
+    Err(busy(kind))
+}
+
+pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Error> {
+    // Read before it is gone, for its name.
+    let row = admin.store.get(kind, id).ok().flatten();
+    admin.write(vec![Write::Delete { kind, id }]).await?;
+    match row {
+        Some(stored) => changes::log(admin, kind, &stored.row, "deleted"),
+        None => changes::log_id(kind, id, "deleted"),
+    }
+    Ok(())
+}
+
+/// Writes, unless the row has changed since it was read: then nothing is done, and the answer is
+/// false.
+async fn write_if_unchanged(admin: &Admin, write: Write) -> Result<bool, Error> {
+    match write_with_companions(admin, write).await {
+        Ok(()) => Ok(true),
+        Err(Refused::Changed) => Ok(false),
+        Err(Refused::For(error)) => Err(error),
+    }
+}
+
+enum Refused {
+    Changed,
+    For(Error),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Changed => busy(Kind::Service),
+            Refused::For(error) => error,
+        }
+    }
+}
+
+/// Writes a row with its companions.
+async fn write_with_companions(admin: &Admin, write: Write) -> Result<(), Refused> {
+    for _ in 0..TRIES {
+        let mut writes = vec![write.clone()];
+        if let Write::Insert { kind, row, .. } | Write::Replace { kind, row, .. } = &write {
+            let companions = (hooks(*kind).check)(admin, row).await;
+            writes.extend(companions.map_err(Refused::For)?);
+        }
+        // Looked at here and not by `Admin::write`, which does not know what may be said of a reference.
+        let written = admin.store.write(writes).await;
+        return match written {
+            Ok(revision) => {
+                admin.wait_for(revision).await;
+                Ok(())
+            }
+            // The row was checked beside a companion that has changed since.
+            Err(store::Error::Changed { id, .. }) if id != write.id() => continue,
+            Err(store::Error::Changed { .. }) => Err(Refused::Changed),
+            Err(store::Error::ReferenceMissing { kind, field, .. })
+                if let Some(error) = unknown_name(admin, kind, field) =>
+            {
+                Err(Refused::For(error))
+            }
+            Err(error) => Err(Refused::For(error.into())),
+        };
+    }
+    Err(Refused::Changed)
+}
+
+/// Says which names there are, of a field that refers by name; none of any other field.
+fn unknown_name(admin: &Admin, kind: Kind, field: &str) -> Option<Error> {
+    let mut references = kind.references().iter();
+    let reference = references.find(|reference| reference.field == field)?;
+    let ReferenceBy::Field { name, reserved } = reference.by else {
+        return None;
+    };
+    let mut names: Vec<String> = reserved.iter().map(|name| (*name).to_owned()).collect();
+    match admin.store.list(reference.to, None, 1000, &|_| true) {
+        Ok(rows) => {
+            for stored in rows {
+                let name = stored.row.get(name).and_then(Value::as_str);
+                if let Some(name) = name.filter(|name| !names.iter().any(|n| n == name)) {
+                    names.push(name.to_owned());
+                }
+            }
+        }
+        Err(error) => return Some(error.into()),
+    }
+    let message = format!("expected one of: {}", names.join(", "));
+    Some(Error::field(field, message))
+}
+
+/// References by name become references by id.
+fn resolve(admin: &Admin, kind: Kind, input: &mut Row) -> Result<(), Error> {
+    (hooks(kind).prepare)(admin, input)?;
+    for field in kind.declaration().fields {
+        let Shape::Reference(to) = field.shape else {
+            continue;
+        };
+        let Some(Value::Object(key)) = input.get(field.name) else {
+            continue;
+        };
+        if key.contains_key("id") {
+            continue;
+        }
+        let Some(endpoint_key) = to.declaration().endpoint_key else {
+            continue;
+        };
+        let Some(name) = key.get(endpoint_key).and_then(Value::as_str) else {
+            continue;
+        };
+        if to.declaration().check_key(endpoint_key, name).is_err() {
+            // As all else that is wrong with a reference, this is said with what is wrong with the row.
+            continue;
+        }
+        let found = look_up(admin, to, &Key::Name(endpoint_key, name.to_owned()))?;
+        let found =
+            found.ok_or_else(|| Error::unresolved(field.name, to.name(), endpoint_key, name))?;
+        let link = json!({ "id": id_of(&found.row) });
+        input.insert(field.name.into(), link);
+    }
+    Ok(())
+}
