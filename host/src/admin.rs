@@ -2,10 +2,12 @@
 
 mod absent;
 mod access;
+mod activation;
 mod arguments;
 mod balancers;
 mod bounds;
 mod canary;
+mod canary_state;
 mod candidate;
 mod changes;
 mod decode;
@@ -35,6 +37,7 @@ mod targets;
 mod tidy;
 mod upload;
 mod upstreams;
+mod version_rows;
 mod versions;
 mod writes;
 
@@ -52,9 +55,9 @@ use uuid::Uuid;
 
 pub use balancers::install_shipped;
 pub use canary::follow_canaries;
+pub use intake::resume_checks;
 pub use serve::serve;
 pub use tidy::tidy_cache;
-pub use versions::resume_checks;
 
 use crate::balancer::Engine;
 use crate::config::Config;

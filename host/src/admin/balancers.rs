@@ -17,8 +17,9 @@ use super::arguments::Path;
 use super::error::Error;
 use super::page::Page;
 use super::rows::{Key, TRIES, busy, find, id_of, look_up, to_delete};
+use super::version_rows::not_shipped;
 use super::writes;
-use super::{Admin, canary, changes, decode, settings, upload, versions};
+use super::{Admin, activation, canary_state, changes, decode, settings, upload, version_rows};
 use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
 use crate::component::ComponentError;
 use crate::entity::{Kind, Row};
@@ -129,10 +130,10 @@ async fn install(
     }
     let id = known.as_ref().map_or_else(Uuid::new_v4, |s| id_of(&s.row));
     let component = Bytes::from_static(shipped.component);
-    let candidate = versions::candidate(&**store, id, plugin, component)?;
+    let candidate = activation::candidate(&**store, id, plugin, component)?;
     let tags = known.as_ref().and_then(|known| known.row.get("tags"));
     let fields = fields(shipped.name, "shipped", tags.cloned().unwrap_or_default());
-    let (_, writes) = versions::activation(id, known.as_ref(), fields, candidate, None)?;
+    let (_, writes) = activation::activation(id, known.as_ref(), fields, candidate, None)?;
     store.write(writes).await?;
     Ok(())
 }
@@ -158,14 +159,14 @@ async fn list(State(admin): State<Admin>, request: Request) -> Result<Response, 
 
 async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
     let mut row = find(&admin, KIND, &key)?.ok_or_else(Error::not_found)?.row;
-    let versions = versions::all(&*admin.store, id_of(&row))?;
+    let versions = version_rows::all(&*admin.store, id_of(&row))?;
     let digests = versions
         .iter()
         .filter_map(|version| version.row.get("digest"));
     let name = row.get("name").cloned().unwrap_or_default();
     let usage = usage(&admin, &name, &digests.collect::<Vec<_>>())?;
     row.insert("usage".into(), usage);
-    if let Some(canary) = canary::shown(&admin, &row) {
+    if let Some(canary) = canary_state::shown(&admin, &row) {
         row.insert("canary".into(), canary);
     }
     Ok(Json(Value::from(row)).into_response())
@@ -206,7 +207,7 @@ pub(super) fn component_of(
     let Some(balancer) = admin.store.find(KIND, &["name"], &[&name.into()])? else {
         return Ok(None);
     };
-    let version = versions::of_digest(&*admin.store, id_of(&balancer.row), digest)?;
+    let version = version_rows::of_digest(&*admin.store, id_of(&balancer.row), digest)?;
     match version {
         Some(version) => Ok((admin.store).blob(Kind::BalancerVersion, id_of(&version.row))?),
         None => Ok(None),
@@ -216,7 +217,7 @@ pub(super) fn component_of(
 async fn component(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Response, Error> {
     let row = find(&admin, KIND, &key)?.ok_or_else(Error::not_found)?.row;
     let active = row.get("digest").and_then(Value::as_str);
-    let active = versions::of_digest(&*admin.store, id_of(&row), active.unwrap_or_default())?;
+    let active = version_rows::of_digest(&*admin.store, id_of(&row), active.unwrap_or_default())?;
     let active = active.ok_or_else(Error::not_found)?.row;
     let blob = admin.store.blob(Kind::BalancerVersion, id_of(&active))?;
     let blob = blob.ok_or_else(Error::not_found)?;
@@ -237,9 +238,9 @@ async fn create(State(admin): State<Admin>, request: Request) -> Result<Response
         .ok_or_else(|| Error::field("name", "required field missing"))?;
     let plugin = admin.engine.load(upload.component.clone()).await?;
     let id = Uuid::new_v4();
-    let candidate = versions::candidate(&*admin.store, id, &plugin, upload.component)?;
+    let candidate = activation::candidate(&*admin.store, id, &plugin, upload.component)?;
     let fields = fields(&name, "uploaded", upload.tags);
-    let (row, writes) = versions::activation(id, None, fields, candidate, None)?;
+    let (row, writes) = activation::activation(id, None, fields, candidate, None)?;
     admin.write(writes).await?;
     changes::log(&admin, KIND, &row, &uploaded("created", &row));
     Ok((StatusCode::CREATED, Json(Value::from(row))).into_response())
@@ -272,13 +273,13 @@ async fn replace(
             return Err(Error::field("upstreams", unfit));
         }
         let component = upload.component.clone();
-        let candidate = versions::candidate(&*admin.store, id, &plugin, component)?;
+        let candidate = activation::candidate(&*admin.store, id, &plugin, component)?;
         let fields = fields(&name, "uploaded", upload.tags.clone());
         let figures = old
             .as_ref()
-            .and_then(|old| canary::figures(&admin, &old.row));
-        let (row, writes) = versions::activation(id, old.as_ref(), fields, candidate, figures)?;
-        if versions::written(&admin, writes).await? {
+            .and_then(|old| canary_state::figures(&admin, &old.row));
+        let (row, writes) = activation::activation(id, old.as_ref(), fields, candidate, figures)?;
+        if version_rows::written(&admin, writes).await? {
             let done = if old.is_some() { "replaced" } else { "created" };
             changes::log(&admin, KIND, &row, &uploaded(done, &row));
             return Ok(Json(Value::from(row)).into_response());
@@ -289,7 +290,7 @@ async fn replace(
 
 /// What an upload did to a balancer.
 fn uploaded(done: &str, balancer: &Row) -> String {
-    let digest = versions::text(balancer, "digest");
+    let digest = version_rows::text(balancer, "digest");
     format!("{done} by an upload, with the version {digest} active")
 }
 
@@ -328,14 +329,4 @@ async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<S
         writes::delete(&admin, KIND, id_of(&stored.row)).await?;
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Refuses to change a balancer that ships with the gateway.
-pub(super) fn not_shipped(row: &Row, done: &str) -> Result<(), Error> {
-    if row.get("source") == Some(&"shipped".into()) {
-        return Err(Error::bad_request(format!(
-            "this balancer ships with the gateway and cannot be {done}: upload yours under another name"
-        )));
-    }
-    Ok(())
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::error::Error;
 use super::rows::id_of;
-use super::{Admin, settings, versions};
+use super::{Admin, settings, version_rows};
 use crate::balancer::{LoadError, Plugin};
 use crate::entity::{Kind, Row};
 use crate::store::{self, Stored};
@@ -45,7 +45,7 @@ pub(super) async fn find(
         return Err(Wrong::Field("balancer", unknown(admin)?.into()));
     };
     let version = version(admin, &balancer, given("version"))?;
-    if let Some(reason) = versions::not_ready(&version) {
+    if let Some(reason) = version_rows::not_ready(&version) {
         return Err(Wrong::Field("version", reason.into()));
     }
     let nothing = json!({});
@@ -75,13 +75,13 @@ fn version(admin: &Admin, balancer: &Stored, asked: Option<&Value>) -> Result<Ro
     let row = &balancer.row;
     let asked = asked.or(row.get("digest")).and_then(Value::as_str);
     let asked = asked.unwrap_or_default();
-    let found = match versions::id(asked) {
+    let found = match version_rows::id(asked) {
         Some(id) => {
             let link = json!({ "id": id_of(row) });
             let found = admin.store.get(Kind::BalancerVersion, id)?;
             found.filter(|version| version.row.get("balancer") == Some(&link))
         }
-        None => versions::of_digest(&*admin.store, id_of(row), asked)?,
+        None => version_rows::of_digest(&*admin.store, id_of(row), asked)?,
     };
     let name = row.get("name").cloned().unwrap_or_default();
     let unknown = || Wrong::Field("version", settings::unknown_version(&name, asked).into());

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::error::Error;
 use super::rows::id_of;
-use super::{Admin, versions};
+use super::{Admin, version_rows};
 use crate::balancer::{self, Engine, LoadError, Plugin};
 use crate::component::ComponentError;
 use crate::config;
@@ -47,9 +47,9 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
     let active = balancer.row.get("digest").and_then(Value::as_str);
     let digest = pin.or(active).unwrap_or_default();
     let id = id_of(&balancer.row);
-    let version = versions::of_digest(&*admin.store, id, digest)?;
+    let version = version_rows::of_digest(&*admin.store, id, digest)?;
     let version = version.ok_or_else(|| no_version(&algorithm, digest))?.row;
-    if let Some(reason) = versions::not_ready(&version) {
+    if let Some(reason) = version_rows::not_ready(&version) {
         return Err(refused("balancer_version", reason.into()));
     }
     let schema = version.get("description");
@@ -87,7 +87,7 @@ pub(super) fn pin_by_digest(admin: &Admin, upstream: &mut Row) -> Result<(), Err
     };
     for place in ["/balancer_version", "/shadow/version"] {
         if let Some(pin) = extension.pointer_mut(place)
-            && let Some(id) = pin.as_str().and_then(versions::id)
+            && let Some(id) = pin.as_str().and_then(version_rows::id)
             && let Some(version) = admin.store.get(Kind::BalancerVersion, id)?
             && let Some(digest) = version.row.get("digest")
         {
