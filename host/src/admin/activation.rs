@@ -27,14 +27,14 @@ pub(super) async fn switch(
         return Ok(Some(balancer.row.clone()));
     }
     check_fit(admin, &balancer.row, &version.row).await?;
-    let candidate = Candidate {
+    let version = ReadyVersion {
         row: version.row,
         revision: Some(version.revision),
         component: None,
     };
     let id = id_of(&balancer.row);
     let figures = canary_state::figures(admin, &balancer.row);
-    let (row, writes) = activation(id, Some(balancer), Row::new(), candidate, figures)?;
+    let (row, writes) = activation(id, Some(balancer), Row::new(), version, figures)?;
     Ok(written(admin, writes).await?.then_some(row))
 }
 
@@ -47,16 +47,17 @@ pub(super) async fn check_fit(admin: &Admin, balancer: &Row, version: &Row) -> R
     let component = component.ok_or_else(Error::not_found)?;
     let plugin = admin.engine.load(component).await?;
     let name = text(balancer, "name");
-    let unfit = settings::unfit(&admin.store, &admin.engine, name, &plugin).await?;
-    if unfit.is_empty() {
+    let incompatible =
+        settings::incompatible_upstreams(&admin.store, &admin.engine, name, &plugin).await?;
+    if incompatible.is_empty() {
         Ok(())
     } else {
-        Err(Error::field("upstreams", unfit))
+        Err(Error::field("upstreams", incompatible))
     }
 }
 
 /// A version that is ready, with what it takes to write its row.
-pub(super) struct Candidate {
+pub(super) struct ReadyVersion {
     row: Row,
     /// None for a new one.
     revision: Option<Revision>,
@@ -64,20 +65,20 @@ pub(super) struct Candidate {
 }
 
 /// The version of a balancer that a component is, or becomes.
-pub(super) fn candidate(
+pub(super) fn ready_version(
     store: &dyn Store,
     balancer: Uuid,
     plugin: &Plugin,
     component: Bytes,
-) -> Result<Candidate, Error> {
+) -> Result<ReadyVersion, Error> {
     let facts = intake::facts(Ok(plugin));
     Ok(match of_digest(store, balancer, &plugin.digest)? {
-        Some(known) => Candidate {
+        Some(known) => ReadyVersion {
             row: KIND.declaration().update(&known.row, facts)?,
             revision: Some(known.revision),
             component: None,
         },
-        None => Candidate {
+        None => ReadyVersion {
             row: intake::row(balancer, &plugin.digest, component.len(), facts)?,
             revision: None,
             component: Some(component),
@@ -91,7 +92,7 @@ pub(super) fn activation(
     id: Uuid,
     old: Option<&Stored>,
     fields: Row,
-    version: Candidate,
+    version: ReadyVersion,
     figures: Option<Value>,
 ) -> Result<(Row, Vec<Write>), Violation> {
     let mut input = fields;

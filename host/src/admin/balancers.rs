@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::arguments::Path;
 use super::error::Error;
 use super::page::Page;
-use super::rows::{Key, TRIES, busy, find, id_of, look_up, to_delete};
+use super::rows::{Key, TRIES, conflict, find, id_of, look_up, to_delete};
 use super::version_rows::not_shipped;
 use super::writes;
 use super::{Admin, activation, canary_state, changes, decode, settings, upload, version_rows};
@@ -120,7 +120,9 @@ async fn install(
         if known.row.get("digest") == Some(&plugin.digest.as_str().into()) {
             return Ok(());
         }
-        for (upstream, wrong) in settings::unfit(store, engine, shipped.name, plugin).await? {
+        for (upstream, wrong) in
+            settings::incompatible_upstreams(store, engine, shipped.name, plugin).await?
+        {
             tracing::warn!(
                 upstream,
                 "the settings do not fit the new version of {}, which ships with this gateway: {wrong}",
@@ -130,10 +132,10 @@ async fn install(
     }
     let id = known.as_ref().map_or_else(Uuid::new_v4, |s| id_of(&s.row));
     let component = Bytes::from_static(shipped.component);
-    let candidate = activation::candidate(&**store, id, plugin, component)?;
+    let version = activation::ready_version(&**store, id, plugin, component)?;
     let tags = known.as_ref().and_then(|known| known.row.get("tags"));
     let fields = fields(shipped.name, "shipped", tags.cloned().unwrap_or_default());
-    let (_, writes) = activation::activation(id, known.as_ref(), fields, candidate, None)?;
+    let (_, writes) = activation::activation(id, known.as_ref(), fields, version, None)?;
     store.write(writes).await?;
     Ok(())
 }
@@ -238,9 +240,9 @@ async fn create(State(admin): State<Admin>, request: Request) -> Result<Response
         .ok_or_else(|| Error::field("name", "required field missing"))?;
     let plugin = admin.engine.load(upload.component.clone()).await?;
     let id = Uuid::new_v4();
-    let candidate = activation::candidate(&*admin.store, id, &plugin, upload.component)?;
+    let version = activation::ready_version(&*admin.store, id, &plugin, upload.component)?;
     let fields = fields(&name, "uploaded", upload.tags);
-    let (row, writes) = activation::activation(id, None, fields, candidate, None)?;
+    let (row, writes) = activation::activation(id, None, fields, version, None)?;
     admin.write(writes).await?;
     changes::log(&admin, KIND, &row, &uploaded("created", &row));
     Ok((StatusCode::CREATED, Json(Value::from(row))).into_response())
@@ -268,24 +270,25 @@ async fn replace(
             }
             (None, Key::Name(_, name)) => (Uuid::new_v4(), name),
         };
-        let unfit = settings::unfit(&admin.store, &admin.engine, &name, &plugin).await?;
-        if !unfit.is_empty() {
-            return Err(Error::field("upstreams", unfit));
+        let incompatible =
+            settings::incompatible_upstreams(&admin.store, &admin.engine, &name, &plugin).await?;
+        if !incompatible.is_empty() {
+            return Err(Error::field("upstreams", incompatible));
         }
         let component = upload.component.clone();
-        let candidate = activation::candidate(&*admin.store, id, &plugin, component)?;
+        let version = activation::ready_version(&*admin.store, id, &plugin, component)?;
         let fields = fields(&name, "uploaded", upload.tags.clone());
         let figures = old
             .as_ref()
             .and_then(|old| canary_state::figures(&admin, &old.row));
-        let (row, writes) = activation::activation(id, old.as_ref(), fields, candidate, figures)?;
+        let (row, writes) = activation::activation(id, old.as_ref(), fields, version, figures)?;
         if version_rows::written(&admin, writes).await? {
             let done = if old.is_some() { "replaced" } else { "created" };
             changes::log(&admin, KIND, &row, &uploaded(done, &row));
             return Ok(Json(Value::from(row)).into_response());
         }
     }
-    Err(busy(KIND))
+    Err(conflict(KIND))
 }
 
 /// What an upload did to a balancer.

@@ -21,7 +21,7 @@ use super::ApiEndpoint;
 use super::arguments::Path;
 use super::canary_state::{canary_in, concluded, figures, figures_of, live_in, shown};
 use super::error::Error;
-use super::rows::{TRIES, busy, id_of};
+use super::rows::{TRIES, conflict, id_of};
 use super::version_rows::{balancer_of, named, not_shipped, of_digest, seconds, text, written};
 use super::{Admin, BODY_LIMIT, activation, changes, decode};
 use crate::balancer::{Canary, Verdict};
@@ -96,7 +96,7 @@ async fn begin(
             return Ok((StatusCode::CREATED, Json(canary)).into_response());
         }
     }
-    Err(busy(KIND))
+    Err(conflict(KIND))
 }
 
 /// What a request asks for.
@@ -157,7 +157,7 @@ async fn end(
             return Ok(StatusCode::NO_CONTENT);
         }
     }
-    Err(busy(KIND))
+    Err(conflict(KIND))
 }
 
 /// Writes what is said of a balancer's canary. Returns the balancer, unless it has changed meanwhile.
@@ -281,7 +281,7 @@ async fn promote(admin: &Admin, canary: &Canary) -> Result<bool, Error> {
             return Ok(true);
         }
     }
-    Err(busy(KIND))
+    Err(conflict(KIND))
 }
 
 /// The balancer of a canary, as long as that is going on.

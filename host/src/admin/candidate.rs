@@ -12,20 +12,20 @@ use crate::entity::{Kind, Row};
 use crate::store::{self, Stored};
 
 /// What is wrong with it.
-pub(super) enum Wrong {
+pub(super) enum CandidateError {
     /// A field, with what is wrong.
     Field(&'static str, Value),
     /// Something else.
     Other(Error),
 }
 
-impl From<store::Error> for Wrong {
+impl From<store::Error> for CandidateError {
     fn from(error: store::Error) -> Self {
         Self::Other(error.into())
     }
 }
 
-impl From<LoadError> for Wrong {
+impl From<LoadError> for CandidateError {
     fn from(error: LoadError) -> Self {
         Self::Other(error.into())
     }
@@ -36,42 +36,46 @@ impl From<LoadError> for Wrong {
 pub(super) async fn find(
     admin: &Admin,
     fields: &Row,
-) -> Result<Option<(Arc<Plugin>, Stored)>, Wrong> {
+) -> Result<Option<(Arc<Plugin>, Stored)>, CandidateError> {
     let given = |field: &str| fields.get(field).filter(|value| !value.is_null());
     let Some(name) = given("balancer") else {
         return Ok(None);
     };
     let Some(balancer) = admin.store.find(Kind::Balancer, &["name"], &[name])? else {
-        return Err(Wrong::Field("balancer", unknown(admin)?.into()));
+        return Err(CandidateError::Field("balancer", unknown(admin)?.into()));
     };
     let version = version(admin, &balancer, given("version"))?;
     if let Some(reason) = version_rows::not_ready(&version) {
-        return Err(Wrong::Field("version", reason.into()));
+        return Err(CandidateError::Field("version", reason.into()));
     }
     let nothing = json!({});
     let config = given("config").unwrap_or(&nothing);
     let schema = version.get("description");
     let schema = schema.and_then(|description| description.get("config_schema"));
     if let Some(schema) = schema
-        && let Some(wrong) = settings::misfits(&admin.engine, schema, config).await?
+        && let Some(wrong) = settings::schema_violations(&admin.engine, schema, config).await?
     {
-        return Err(Wrong::Field("config", wrong));
+        return Err(CandidateError::Field("config", wrong));
     }
     let component = admin.store.blob(Kind::BalancerVersion, id_of(&version))?;
     let Some(component) = component else {
-        return Err(Wrong::Field("balancer", "its component is gone".into()));
+        return Err(CandidateError::Field(
+            "balancer",
+            "its component is gone".into(),
+        ));
     };
     let plugin = admin.engine.load(component).await?;
     if given("config").is_some()
-        && let Some(sentence) = settings::disliked(&admin.engine, &plugin, config).await?
+        && let Some(sentence) =
+            settings::rejected_by_component(&admin.engine, &plugin, config).await?
     {
-        return Err(Wrong::Field("config", sentence.into()));
+        return Err(CandidateError::Field("config", sentence.into()));
     }
     Ok(Some((plugin, balancer)))
 }
 
 /// The version of a balancer that is asked for by its digest or its id, or the active one.
-fn version(admin: &Admin, balancer: &Stored, asked: Option<&Value>) -> Result<Row, Wrong> {
+fn version(admin: &Admin, balancer: &Stored, asked: Option<&Value>) -> Result<Row, CandidateError> {
     let row = &balancer.row;
     let asked = asked.or(row.get("digest")).and_then(Value::as_str);
     let asked = asked.unwrap_or_default();
@@ -84,7 +88,8 @@ fn version(admin: &Admin, balancer: &Stored, asked: Option<&Value>) -> Result<Ro
         None => version_rows::of_digest(&*admin.store, id_of(row), asked)?,
     };
     let name = row.get("name").cloned().unwrap_or_default();
-    let unknown = || Wrong::Field("version", settings::unknown_version(&name, asked).into());
+    let unknown =
+        || CandidateError::Field("version", settings::unknown_version(&name, asked).into());
     Ok(found.ok_or_else(unknown)?.row)
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::ApiEndpoint;
 use super::arguments::Path;
 use super::bounds::ARGUMENTS;
-use super::candidate::{self, Wrong};
+use super::candidate::{self, CandidateError};
 use super::error::Error;
 use super::rows::{find, id_of};
 use super::{Admin, BODY_LIMIT, decode, targets};
@@ -207,8 +207,8 @@ async fn who(
     }
     let found = candidate::find(admin, &input).await;
     let plugin = found.map_err(|wrong| match wrong {
-        Wrong::Field(field, message) => Error::field(field, message),
-        Wrong::Other(error) => error,
+        CandidateError::Field(field, message) => Error::field(field, message),
+        CandidateError::Other(error) => error,
     })?;
     let (plugin, _) = plugin.ok_or_else(Error::not_found)?;
     let slots = entity.get("slots").and_then(Value::as_u64);

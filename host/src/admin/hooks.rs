@@ -17,14 +17,14 @@ pub(super) struct Hooks {
     /// Looks at what a POST carries before its fields are checked.
     pub(super) before_insert: fn(&Row) -> Result<(), Error>,
     /// Checks a whole row beside all others before it is written.
-    pub(super) check: Check,
+    pub(super) check: CheckHook,
     /// Adds what a list of the rows of a parent shows beside them.
     pub(super) beside_list: fn(&Admin, Uuid, &mut Row),
 }
 
 /// Returns companions of the row: what is written in one step with it. Should one of them have been changed
 /// by another request meanwhile, the row is checked again.
-type Check = for<'a> fn(&'a Admin, &'a Row) -> BoxFuture<'a, Result<Vec<Write>, Error>>;
+type CheckHook = for<'a> fn(&'a Admin, &'a Row) -> BoxFuture<'a, Result<Vec<Write>, Error>>;
 
 impl Hooks {
     /// Those of an entity of which the declaration says everything.

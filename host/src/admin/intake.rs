@@ -18,9 +18,9 @@ use uuid::Uuid;
 use super::Admin;
 use super::changes;
 use super::error::Error;
-use super::rows::{TRIES, busy, id_of};
 use crate::balancer::{LoadError, Plugin};
 use crate::component::{ComponentError, digest};
+use super::rows::{TRIES, conflict, id_of};
 use super::version_rows::{of_digest, text, written};
 use crate::entity::{Kind, Row, Violation};
 use crate::in_place::in_place;
@@ -109,7 +109,7 @@ pub(super) async fn take(
     answered.await.map_err(gone)?
 }
 
-type Answer = oneshot::Sender<Result<Taken, Error>>;
+type Reply = oneshot::Sender<Result<Taken, Error>>;
 
 /// A component on its way in. Answers that nobody waits for any longer are dropped.
 struct New {
@@ -120,18 +120,18 @@ struct New {
 }
 
 impl New {
-    async fn check_in_sight(self, answer: Answer) {
+    async fn check_in_sight(self, reply: Reply) {
         let mut check = std::pin::pin!(self.admin.engine.load(self.component.clone()));
         match tokio::time::timeout(PATIENCE, &mut check).await {
             Ok(Ok(plugin)) => {
                 let row = self.write(facts(Ok(&plugin))).await;
-                let _ = answer.send(row.map(Taken::Ready));
+                let _ = reply.send(row.map(Taken::Ready));
             }
             Ok(Err(error)) => {
-                let _ = answer.send(Err(error.into()));
+                let _ = reply.send(Err(error.into()));
             }
             Err(_) => {
-                if self.announce(answer).await {
+                if self.announce(reply).await {
                     let checked = check.await;
                     settle(&self.admin, self.balancer, &self.digest, checked.as_deref()).await;
                 }
@@ -139,8 +139,8 @@ impl New {
         }
     }
 
-    async fn check_behind(self, answer: Answer) {
-        if self.announce(answer).await {
+    async fn check_behind(self, reply: Reply) {
+        if self.announce(reply).await {
             // An error means that the semaphore is closed, which nobody does.
             let _turn = TURNS.acquire().await;
             let checked = self.admin.engine.load(self.component.clone()).await;
@@ -149,7 +149,7 @@ impl New {
     }
 
     /// Writes down that the component is being checked, and says so. Returns whether it is.
-    async fn announce(&self, answer: Answer) -> bool {
+    async fn announce(&self, reply: Reply) -> bool {
         let row = self.write(checking()).await;
         let taken = row.map(|row| {
             // Another upload of the same component may have been quicker.
@@ -165,7 +165,7 @@ impl New {
             Ok((is_checking, taken)) => (is_checking, Ok(taken)),
             Err(error) => (false, Err(error)),
         };
-        let _ = answer.send(taken);
+        let _ = reply.send(taken);
         is_checking
     }
 
@@ -196,7 +196,7 @@ impl New {
                 return Ok(row);
             }
         }
-        Err(busy(KIND))
+        Err(conflict(KIND))
     }
 }
 

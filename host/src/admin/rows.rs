@@ -143,7 +143,7 @@ pub(super) fn parent_id(admin: &Admin, kind: Kind, key: &str) -> Result<Uuid, Er
     Ok(id_of(&parent.row))
 }
 
-pub(super) fn busy(kind: Kind) -> Error {
+pub(super) fn conflict(kind: Kind) -> Error {
     store::Error::Changed {
         kind,
         id: Uuid::nil(),

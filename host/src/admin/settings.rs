@@ -57,7 +57,7 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
     let nothing = json!({});
     let config = given.unwrap_or(&nothing);
     if let Some(schema) = schema
-        && let Some(wrong) = misfits(&admin.engine, schema, config).await?
+        && let Some(wrong) = schema_violations(&admin.engine, schema, config).await?
     {
         return Err(refused("balancer_config", wrong));
     }
@@ -65,7 +65,7 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
         && let Some(component) = admin.store.blob(Kind::BalancerVersion, id_of(&version))?
     {
         let plugin = admin.engine.load(component).await?;
-        if let Some(sentence) = disliked(&admin.engine, &plugin, config).await? {
+        if let Some(sentence) = rejected_by_component(&admin.engine, &plugin, config).await? {
             return Err(refused("balancer_config", sentence.into()));
         }
     }
@@ -99,7 +99,7 @@ pub(super) fn pin_by_digest(admin: &Admin, upstream: &mut Row) -> Result<(), Err
 
 /// What a version would not take of the settings of the upstreams that follow the active one, by
 /// upstream.
-pub(super) async fn unfit(
+pub(super) async fn incompatible_upstreams(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,
     balancer: &str,
@@ -119,7 +119,7 @@ pub(super) async fn unfit(
         .iter()
         .map(|given| given.unwrap_or(&nothing))
         .collect();
-    let misfits = match engine.violations(&version.config_schema, &settings).await {
+    let violations = match engine.violations(&version.config_schema, &settings).await {
         Err(LoadError::Component(ComponentError::Schema(reason))) => {
             vec![Some(wrong_schema(&reason)); settings.len()]
         }
@@ -129,21 +129,23 @@ pub(super) async fn unfit(
     // Most upstreams have the same settings as others.
     let mut tried: HashMap<String, Option<Value>> = HashMap::new();
     let mut wrong = Row::new();
-    for ((upstream, given), misfit) in upstreams.iter().zip(given).zip(misfits) {
-        let message = match (misfit, given) {
+    for ((upstream, given), violation) in upstreams.iter().zip(given).zip(violations) {
+        let message = match (violation, given) {
             (None, Some(config)) => {
                 let text = config.to_string();
                 match tried.get(&text) {
                     Some(known) => known.clone(),
                     None if start.elapsed() > PATIENCE => return Err(too_slow(&version.name)),
                     None => {
-                        let said = disliked(engine, version, config).await?.map(Value::from);
+                        let said = rejected_by_component(engine, version, config)
+                            .await?
+                            .map(Value::from);
                         tried.insert(text, said.clone());
                         said
                     }
                 }
             }
-            (misfit, _) => misfit,
+            (violation, _) => violation,
         };
         if let Some(message) = message {
             let name = upstream.row.get("name").and_then(Value::as_str);
@@ -180,7 +182,7 @@ fn extension<'r>(upstream: &'r Row, field: &str) -> Option<&'r Value> {
 }
 
 /// What the component itself says against settings.
-pub(super) async fn disliked(
+pub(super) async fn rejected_by_component(
     engine: &Arc<Engine>,
     plugin: &Arc<Plugin>,
     config: &Value,
@@ -228,7 +230,7 @@ fn exceeds(limits: &Value, own: &config::Balancer) -> Option<Value> {
 }
 
 /// What of settings does not fit a schema, by field; none if all does.
-pub(super) async fn misfits(
+pub(super) async fn schema_violations(
     engine: &Engine,
     schema: &Value,
     config: &Value,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Admin;
 use super::ApiEndpoint;
 use super::arguments::Path;
-use super::candidate::{self, Wrong};
+use super::candidate::{self, CandidateError};
 use super::error::Error;
 use super::rows::{find, id_of};
 use crate::entity::{Kind, Row};
@@ -61,11 +61,11 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
     };
     let found = candidate::find(admin, shadow).await;
     let found = found.map_err(|wrong| match wrong {
-        Wrong::Field(field, message) => {
+        CandidateError::Field(field, message) => {
             let message = json!({ "shadow": { field: message } });
             Error::field("pointsman", message)
         }
-        Wrong::Other(error) => error,
+        CandidateError::Other(error) => error,
     })?;
     let is_pinned = shadow.get("version").is_some_and(Value::is_string);
     let pinned = found.filter(|_| is_pinned);

@@ -17,7 +17,7 @@ use super::arguments::Path;
 use super::error::Error;
 use super::intake::{self, Taken};
 use super::lists::newest_first;
-use super::rows::{TRIES, busy, id_of};
+use super::rows::{TRIES, conflict, id_of};
 use super::version_rows::{balancer_of, id, named, not_shipped, of_digest, text, written};
 use super::{Admin, canary_state, changes, settings, upload, writes};
 use crate::entity::{Kind, Row};
@@ -173,7 +173,7 @@ async fn delete(
             return Ok(StatusCode::NO_CONTENT);
         }
     }
-    Err(busy(KIND))
+    Err(conflict(KIND))
 }
 
 /// The id of a version that is set aside, if a path names one that is not active.
@@ -207,7 +207,7 @@ async fn promote(
             return Ok(Json(Value::from(row)).into_response());
         }
     }
-    Err(busy(Kind::Balancer))
+    Err(conflict(Kind::Balancer))
 }
 
 /// Says in the log that another version is active.
@@ -240,5 +240,5 @@ async fn rollback(State(admin): State<Admin>, Path(key): Path<String>) -> Result
             return Ok(Json(Value::from(row)).into_response());
         }
     }
-    Err(busy(Kind::Balancer))
+    Err(conflict(Kind::Balancer))
 }

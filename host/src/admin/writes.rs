@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::error::Error;
-use super::rows::{Key, TRIES, busy, id_of, look_up};
+use super::rows::{Key, TRIES, conflict, id_of, look_up};
 use super::{Admin, ApiResult, bounds, changes, hooks};
 use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape};
 use crate::store::{self, Stored, Write};
@@ -99,7 +99,7 @@ pub(super) async fn replace(
             Err(error) => return Err(error),
         }
     }
-    Err(busy(kind))
+    Err(conflict(kind))
 }
 
 /// PATCH: what is not named stays.
@@ -126,7 +126,7 @@ pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) ->
             return Ok(Json(Value::from(row)).into_response());
         }
     }
-    Err(busy(kind))
+    Err(conflict(kind))
 }
 
 pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Error> {
@@ -145,20 +145,20 @@ pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Er
 async fn write_if_unchanged(admin: &Admin, write: Write) -> Result<bool, Error> {
     match write_with_companions(admin, write).await {
         Ok(()) => Ok(true),
-        Err(Refused::Changed) => Ok(false),
+        Err(Refused::Changed(_)) => Ok(false),
         Err(Refused::For(error)) => Err(error),
     }
 }
 
 enum Refused {
-    Changed,
+    Changed(Kind),
     For(Error),
 }
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Changed => busy(Kind::Service),
+            Refused::Changed(kind) => conflict(kind),
             Refused::For(error) => error,
         }
     }
@@ -181,7 +181,7 @@ async fn write_with_companions(admin: &Admin, write: Write) -> Result<(), Refuse
             }
             // The row was checked beside a companion that has changed since.
             Err(store::Error::Changed { id, .. }) if id != write.id() => continue,
-            Err(store::Error::Changed { .. }) => Err(Refused::Changed),
+            Err(store::Error::Changed { .. }) => Err(Refused::Changed(write.kind())),
             Err(store::Error::ReferenceMissing { kind, field, .. })
                 if let Some(error) = unknown_name(admin, kind, field) =>
             {
@@ -190,7 +190,7 @@ async fn write_with_companions(admin: &Admin, write: Write) -> Result<(), Refuse
             Err(error) => Err(Refused::For(error.into())),
         };
     }
-    Err(Refused::Changed)
+    Err(Refused::Changed(write.kind()))
 }
 
 /// Says which names there are, of a field that refers by name; none of any other field.
