@@ -4,13 +4,16 @@ pub mod balancer;
 mod check;
 mod conformance;
 mod declaration;
+mod entity_check;
 mod field;
 mod merge;
 mod normal_form;
 mod reference;
 pub mod retry;
 pub mod route;
+mod schema;
 pub mod service;
+mod subschema;
 pub mod target;
 pub mod upstream;
 mod validate;
@@ -22,11 +25,13 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-pub use declaration::{Declaration, Endpoints, IdOrder, ListOrder, Rule};
+pub use declaration::{Declaration, Endpoints, IdOrder, ListOrder};
+pub use entity_check::{EntityCheck, Match, Rule};
 pub use field::{Check, Field, Preset, Shape};
 pub use reference::{
     ForeignKey, Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey,
 };
+pub use subschema::{Subschema, Subschemas};
 pub(crate) use validate::read_fields;
 pub(crate) use view::view;
 pub use violations::Violations;
@@ -107,4 +112,10 @@ pub enum Violation {
         /// What the field holds.
         key: Value,
     },
+}
+
+impl From<Violations> for Violation {
+    fn from(violations: Violations) -> Self {
+        Self::Schema(violations)
+    }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::entity_check::EntityCheck;
 use super::field::{Check, Field, Shape};
+use super::violations::Violations;
 use super::{Kind, Row};
 
 /// Checks the fields of a row or a record; what is wrong is noted by field.
@@ -32,10 +34,13 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Value> {
             Ok(())
         };
     }
+    if field.is_in_vault(value) {
+        return Ok(());
+    }
     match &field.shape {
         Shape::String => {
             let text = value.as_str().ok_or("expected a string")?;
-            if text.is_empty() {
+            if text.is_empty() && !field.may_be_empty {
                 return Err("length must be at least 1".into());
             }
         }
@@ -65,6 +70,13 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Value> {
             check_fields(fields, row, &mut wrong);
             if !wrong.is_empty() {
                 return Err(wrong.into_iter().collect::<Row>().into());
+            }
+            let mut violations = Violations::default();
+            for rule in field.entity_checks {
+                check_across(rule, fields, row, &mut violations);
+            }
+            if !violations.is_empty() {
+                return Err(violations.fields());
             }
         }
         Shape::Reference(to) => check_reference(Some(*to), value)?,
@@ -155,6 +167,16 @@ fn check_rule(rule: &Check, value: &Value) -> Result<(), Value> {
                 return Err(format!("value should be between {least} and {most}").into());
             }
         }
+        Check::GreaterThan(bound) => {
+            if !value.as_f64().is_some_and(|number| number > *bound as f64) {
+                return Err(format!("value must be greater than {bound}").into());
+            }
+        }
+        Check::NotOneOf(words) => {
+            if value.as_str().is_some_and(|text| words.contains(&text)) {
+                return Err(format!("must not be one of: {}", words.join(", ")).into());
+            }
+        }
         Check::OneOf(words) => {
             if !value.as_str().is_some_and(|text| words.contains(&text)) {
                 return Err(format!("expected one of: {}", words.join(", ")).into());
@@ -171,9 +193,112 @@ fn check_rule(rule: &Check, value: &Value) -> Result<(), Value> {
                 return Err(format!("length must be at least {count}").into());
             }
         }
+        Check::ExclusiveSubsets(subsets) => check_subsets(subsets, value)?,
         Check::Text(check) => check(value.as_str().unwrap_or_default())?,
         Check::List(check) => check(value.as_array().map_or(&[], Vec::as_slice))?,
         Check::Nothing(reason) => return Err((*reason).into()),
     }
     Ok(())
+}
+
+/// Looks at a row or a record with these fields by a rule across them.
+pub(super) fn check_across(
+    rule: &EntityCheck,
+    fields: &[Field],
+    row: &Row,
+    violations: &mut Violations,
+) {
+    let in_vault = |name: &&'static str| {
+        let field = fields.iter().find(|field| field.name == *name);
+        field.is_some_and(|field| row.get(*name).is_some_and(|value| field.is_in_vault(value)))
+    };
+    if rule.sources().iter().any(in_vault) {
+        return;
+    }
+    let set = |names: &[&str]| names.iter().filter(|name| is_set(row, name)).count();
+    let broken = |sentence: &str, names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+        format!("{sentence}: {}", names.join(", "))
+    };
+    match *rule {
+        EntityCheck::AtLeastOneOf(names) if set(names) == 0 => {
+            let sentence = "at least one of these fields must be non-empty";
+            violations.entity(broken(sentence, names));
+        }
+        EntityCheck::OnlyOneOf(names) if set(names) != 1 => {
+            let sentence = "exactly one of these fields must be non-empty";
+            violations.entity(broken(sentence, names));
+        }
+        EntityCheck::MutuallyRequired(names) if set(names) > 0 && set(names) < names.len() => {
+            let sentence = "all or none of these fields must be set";
+            violations.entity(broken(sentence, names));
+        }
+        EntityCheck::MutuallyExclusive(names) if set(names) > 1 => {
+            let sentence = "only one or none of these fields must be set";
+            violations.entity(broken(sentence, names));
+        }
+        EntityCheck::Distinct(names) if !are_distinct(row, names) => {
+            let sentence = "values of these fields must be distinct";
+            violations.entity(broken(sentence, names));
+        }
+        EntityCheck::Conditional {
+            if_field,
+            if_match,
+            then_field,
+            then_match,
+        } => {
+            if !violations.has(if_field)
+                && if_match.holds(&given(fields, row, if_field))
+                && let Some(message) = then_match.broken_by(&given(fields, row, then_field))
+            {
+                violations.conditional(if_field, then_field, message);
+            }
+        }
+        EntityCheck::Custom { check, .. } => check(row, violations),
+        _ => {}
+    }
+}
+
+/// The value of a field; its default where it is null.
+fn given(fields: &[Field], row: &Row, name: &str) -> Value {
+    let value = row.get(name).filter(|value| !value.is_null());
+    let field = || fields.iter().find(|field| field.name == name);
+    let value = value.cloned().or_else(|| field().map(Field::preset));
+    value.unwrap_or_default()
+}
+
+/// Whether a field says something: what is empty does not.
+fn is_set(row: &Row, name: &str) -> bool {
+    match row.get(name) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(_) => true,
+    }
+}
+
+fn are_distinct(row: &Row, names: &[&str]) -> bool {
+    let values = names.iter().filter_map(|name| row.get(*name));
+    let values: Vec<&Value> = values.filter(|value| !value.is_null()).collect();
+    (1..values.len()).all(|place| !values[..place].contains(&values[place]))
+}
+
+/// Refuses a set with elements of more than one of these.
+fn check_subsets(subsets: &[&[&str]], value: &Value) -> Result<(), Value> {
+    let elements = value.as_array().map_or(&[][..], Vec::as_slice);
+    let mut used: Vec<&[&str]> = Vec::new();
+    for element in elements.iter().filter_map(Value::as_str) {
+        let subset = subsets.iter().find(|subset| subset.contains(&element));
+        used.extend(subset.filter(|subset| !used.contains(subset)));
+    }
+    if used.len() < 2 {
+        return Ok(());
+    }
+    let subsets = used.iter().map(|subset| {
+        let quoted: Vec<String> = subset.iter().map(|text| format!("'{text}'")).collect();
+        format!("({})", quoted.join(", "))
+    });
+    let subsets: Vec<String> = subsets.collect();
+    Err(format!("these sets are mutually exclusive: {}", subsets.join(", ")).into())
 }

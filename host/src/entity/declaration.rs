@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::entity_check::EntityCheck;
 use super::field::{Field, Shape};
 use super::reference::{Reference, UniqueKey};
-use super::violations::Violations;
+use super::subschema::Subschemas;
 use super::{Kind, Row};
 
 /// An entity, declared once. A declaration says what differs from [`Declaration::of`].
@@ -48,12 +49,10 @@ pub struct Declaration {
     pub expand: fn(&mut Row, Option<&Row>),
     /// Brings a whole row into the form in which it is stored, once its fields are right.
     pub normalize: fn(&mut Row),
-    /// Rules by which the value of one field says what another one may be. They are looked at even where
-    /// fields are wrong, and their words win over those about a field alone. Source: Kong's
-    /// `conditional` entity checks.
-    pub conditionals: &'static [Rule],
-    /// Rules across fields, for a row whose fields are right.
-    pub rules: &'static [Rule],
+    /// The fields that depend on the value of another one, if there are such.
+    pub subschemas: Option<Subschemas>,
+    /// Rules across fields.
+    pub entity_checks: &'static [EntityCheck],
 }
 
 /// Which endpoints of an entity are generated.
@@ -108,8 +107,8 @@ impl Declaration {
             precise_times: false,
             expand: no_expansion,
             normalize: no_normalization,
-            conditionals: &[],
-            rules: &[],
+            subschemas: None,
+            entity_checks: &[],
         }
     }
 
@@ -135,9 +134,6 @@ impl Declaration {
 fn no_expansion(_: &mut Row, _: Option<&Row>) {}
 
 fn no_normalization(_: &mut Row) {}
-
-/// A rule across fields.
-pub type Rule = fn(&Row, &mut Violations);
 
 /// The references among fields, those of their records included.
 fn references(fields: &[Field]) -> Vec<Reference> {

@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
+use super::entity_check::EntityCheck;
 use super::reference::{OnDelete, ReferenceBy, ReferenceTarget};
 use super::{Kind, Row, check};
 
 /// A field, or an element of an array, a set or a map.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Field {
     /// Its name; empty for an element.
     pub name: &'static str,
@@ -26,10 +27,18 @@ pub struct Field {
     /// Whether a row shows it only where it says something other than its default: a client of Kong
     /// 3.9 does not know it.
     pub extension: bool,
+    /// Whether its value is a secret, which forms and logs are not to show.
+    pub secret: bool,
+    /// Whether its value may stand in a vault, and a reference to it here: `{vault://env/key}`.
+    pub referenceable: bool,
+    /// Whether a text may have no characters.
+    pub may_be_empty: bool,
+    /// Rules across the fields of a record.
+    pub entity_checks: &'static [EntityCheck],
 }
 
 /// What a field holds.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Shape {
     /// Text, not empty.
     String,
@@ -81,6 +90,8 @@ pub enum Preset {
     Boolean(bool),
     Strings(&'static [&'static str]),
     Integers(&'static [i64]),
+    /// A text that is made anew each time, as a key that a credential is given.
+    Generated(fn() -> String),
 }
 
 /// A bound or a form of a value.
@@ -88,12 +99,18 @@ pub enum Preset {
 pub enum Check {
     /// A number within these, both included.
     Between(i64, i64),
+    /// A number above this one.
+    GreaterThan(i64),
+    /// None of these.
+    NotOneOf(&'static [&'static str]),
     /// One of these.
     OneOf(&'static [&'static str]),
     /// One of these numbers.
     OneOfIntegers(&'static [i64]),
     /// At least this many elements.
     AtLeast(usize),
+    /// A set with elements of one of these only.
+    ExclusiveSubsets(&'static [&'static [&'static str]]),
     /// Whatever this says of a text.
     Text(fn(&str) -> Result<(), String>),
     /// Whatever this says of a list.
@@ -113,6 +130,10 @@ impl Field {
             compared_as: None,
             reference: None,
             extension: false,
+            secret: false,
+            referenceable: false,
+            may_be_empty: false,
+            entity_checks: &[],
         }
     }
 
@@ -248,6 +269,30 @@ impl Field {
         self
     }
 
+    /// A secret: see [`Field::secret`].
+    pub const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// A value that may stand in a vault: see [`Field::referenceable`].
+    pub const fn referenceable(mut self) -> Self {
+        self.referenceable = true;
+        self
+    }
+
+    /// A text that may have no characters.
+    pub const fn may_be_empty(mut self) -> Self {
+        self.may_be_empty = true;
+        self
+    }
+
+    /// Rules across the fields of a record.
+    pub const fn entity_checks(mut self, checks: &'static [EntityCheck]) -> Self {
+        self.entity_checks = checks;
+        self
+    }
+
     /// The form in which values are compared.
     pub const fn compared_as(mut self, form: fn(&str) -> Option<String>) -> Self {
         self.compared_as = Some(form);
@@ -258,6 +303,13 @@ impl Field {
     pub const fn check(mut self, checks: &'static [Check]) -> Self {
         self.checks = checks;
         self
+    }
+
+    /// Whether a value of the field stands in a vault, and only the reference to it here. Nothing can be said
+    /// of such a value. Source: Kong.
+    pub(super) fn is_in_vault(&self, value: &Value) -> bool {
+        let is_reference = |text: &str| text.starts_with("{vault://") && text.ends_with('}');
+        self.referenceable && value.as_str().is_some_and(is_reference)
     }
 
     /// The default as JSON; that of a record is the defaults of its fields.
@@ -274,6 +326,7 @@ impl Field {
             (_, Preset::Boolean(value)) => value.into(),
             (_, Preset::Strings(texts)) => texts.into(),
             (_, Preset::Integers(numbers)) => numbers.into(),
+            (_, Preset::Generated(generate)) => generate().into(),
         }
     }
 }

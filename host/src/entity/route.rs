@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::declaration::{Declaration, IdOrder};
 use super::field::{Check, Field, Preset, Shape};
 use super::violations::Violations;
-use super::{ForeignKey, Kind, Row, UniqueKey, check};
+use super::{EntityCheck, ForeignKey, Kind, Row, UniqueKey, check};
 
 const PROTOCOL: Field = Field::element(Shape::String).check(&[Check::OneOf(&[
     "grpc",
@@ -47,7 +47,15 @@ pub static DECLARATION: Declaration = Declaration {
         Field::set("protocols", &PROTOCOL)
             .required()
             .default(Preset::Strings(&["http", "https"]))
-            .check(&[Check::AtLeast(1)]),
+            .check(&[
+                Check::AtLeast(1),
+                Check::ExclusiveSubsets(&[
+                    &["http", "https"],
+                    &["tcp", "tls", "udp"],
+                    &["tls_passthrough"],
+                    &["grpc", "grpcs"],
+                ]),
+            ]),
         Field::set("methods", &METHOD),
         Field::array("hosts", &HOST),
         Field::array("paths", &PATH),
@@ -80,12 +88,38 @@ pub static DECLARATION: Declaration = Declaration {
         Field::tags(),
     ],
     expand: grpc_keeps_paths,
-    // As a field's own rule in Kong: what depends on the protocols is looked at once they are right.
-    conditionals: &[protocols_of_one_family],
-    rules: &[
-        something_to_match,
-        fields_of_the_family,
-        addresses_name_something,
+    entity_checks: &[
+        EntityCheck::Custom {
+            fields: &[
+                "protocols",
+                "methods",
+                "hosts",
+                "headers",
+                "paths",
+                "snis",
+                "sources",
+                "destinations",
+            ],
+            check: something_to_match,
+        },
+        EntityCheck::Custom {
+            fields: &[
+                "protocols",
+                "methods",
+                "hosts",
+                "headers",
+                "paths",
+                "snis",
+                "sources",
+                "destinations",
+                "strip_path",
+            ],
+            check: fields_of_the_family,
+        },
+        EntityCheck::Custom {
+            fields: &["sources", "destinations"],
+            check: addresses_name_something,
+        },
     ],
     ..Declaration::of(Kind::Route, "routes", "route")
 };
@@ -111,34 +145,6 @@ fn is_set(row: &Row, field: &str) -> bool {
         Some(Value::Array(list)) => !list.is_empty(),
         Some(Value::Object(map)) => !map.is_empty(),
         Some(_) => true,
-    }
-}
-
-fn protocols_of_one_family(row: &Row, violations: &mut Violations) {
-    const FAMILIES: [&[&str]; 4] = [
-        &["http", "https"],
-        &["tcp", "tls", "udp"],
-        &["tls_passthrough"],
-        &["grpc", "grpcs"],
-    ];
-    let protocols = row.get("protocols").and_then(Value::as_array);
-    let mut used: Vec<&[&str]> = Vec::new();
-    for protocol in protocols.into_iter().flatten().filter_map(Value::as_str) {
-        let family = FAMILIES
-            .into_iter()
-            .find(|family| family.contains(&protocol));
-        used.extend(family.filter(|family| !used.contains(family)));
-    }
-    if used.len() > 1 {
-        let families = used.iter().map(|family| {
-            let quoted: Vec<String> = family.iter().map(|p| format!("'{p}'")).collect();
-            format!("({})", quoted.join(", "))
-        });
-        let families: Vec<String> = families.collect();
-        violations.field(
-            "protocols",
-            format!("these sets are mutually exclusive: {}", families.join(", ")),
-        );
     }
 }
 

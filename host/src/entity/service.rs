@@ -7,8 +7,7 @@ use uuid::Uuid;
 use super::check;
 use super::declaration::Declaration;
 use super::field::{Check, Field, Preset, Shape};
-use super::violations::Violations;
-use super::{Kind, Row, UniqueKey};
+use super::{EntityCheck, Kind, Match, Row, UniqueKey};
 use crate::authority::Host;
 
 const TIMEOUT: &[Check] = &[Check::Between(1, 2_147_483_646)];
@@ -68,7 +67,18 @@ pub static DECLARATION: Declaration = Declaration {
         Field::tags(),
     ],
     expand: expand_url,
-    conditionals: &[path_needs_http, tls_needs_tls],
+    entity_checks: &[
+        EntityCheck::Conditional {
+            if_field: "protocol",
+            if_match: Match::OneOf(&["tcp", "tls", "udp", "grpc", "grpcs"]),
+            then_field: "path",
+            then_match: Match::Null,
+        },
+        needs_tls("client_certificate"),
+        needs_tls("tls_verify"),
+        needs_tls("tls_verify_depth"),
+        needs_tls("ca_certificates"),
+    ],
     ..Declaration::of(Kind::Service, "services", "service")
 };
 
@@ -120,33 +130,13 @@ fn expand_url(input: &mut Row, _: Option<&Row>) {
     input.insert("protocol".into(), protocol.into());
 }
 
-fn protocol(row: &Row) -> &str {
-    row.get("protocol").and_then(Value::as_str).unwrap_or("")
-}
-
-fn must_be_null(row: &Row, fields: &[&str], violations: &mut Violations) {
-    for field in fields {
-        if row.get(*field).is_some_and(|value| !value.is_null()) {
-            violations.conditional("protocol", field, "value must be null");
-        }
-    }
-}
-
-fn path_needs_http(row: &Row, violations: &mut Violations) {
-    if matches!(protocol(row), "tcp" | "tls" | "udp" | "grpc" | "grpcs") {
-        must_be_null(row, &["path"], violations);
-    }
-}
-
-fn tls_needs_tls(row: &Row, violations: &mut Violations) {
-    if !violations.has("protocol") && !matches!(protocol(row), "https" | "tls") {
-        let fields = [
-            "client_certificate",
-            "tls_verify",
-            "tls_verify_depth",
-            "ca_certificates",
-        ];
-        must_be_null(row, &fields, violations);
+/// A field that says something only of connections over TLS.
+const fn needs_tls(field: &'static str) -> EntityCheck {
+    EntityCheck::Conditional {
+        if_field: "protocol",
+        if_match: Match::NotOneOf(&["https", "tls"]),
+        then_field: field,
+        then_match: Match::Null,
     }
 }
 

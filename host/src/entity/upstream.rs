@@ -286,12 +286,7 @@ pub static DECLARATION: Declaration = Declaration {
     ],
     expand: prepare,
     normalize: hashing::settle,
-    conditionals: &[
-        hashing::fallback_fits,
-        hashing::has_its_parameter,
-        sessions_have_a_cookie,
-    ],
-    rules: &[hashing::differs_from_its_fallback],
+    entity_checks: hashing::ENTITY_CHECKS,
     ..Declaration::of(Kind::Upstream, "upstreams", "upstream")
 };
 
@@ -331,15 +326,5 @@ fn take_out(new: &mut Value, old: &Value) {
     };
     for (name, old) in old {
         take_out(new.entry(name.as_str()).or_insert(Value::Null), old);
-    }
-}
-
-/// Sessions are kept by a cookie, which needs a name. Source: Kong Enterprise 3.11.
-fn sessions_have_a_cookie(row: &Row, violations: &mut super::Violations) {
-    let cookie = row.get("sticky_sessions_cookie");
-    if row.get("algorithm") == Some(&"sticky-sessions".into()) && cookie.is_none_or(Value::is_null)
-    {
-        let message = "required field missing";
-        violations.conditional("algorithm", "sticky_sessions_cookie", message);
     }
 }

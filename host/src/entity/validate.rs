@@ -1,12 +1,14 @@
 //! From what a request carries to a row that may be stored, or to everything that is wrong with it.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::conformance::{check, check_fields};
+use super::conformance::{check, check_across, check_fields};
 use super::declaration::Declaration;
+use super::entity_check::EntityCheck;
 use super::field::{Field, Shape};
 use super::merge::{entry, fill, merge};
 use super::normal_form::{one_form_of_references, one_form_of_values};
@@ -37,9 +39,10 @@ impl Declaration {
     pub fn create(&self, id: Uuid, mut input: Row) -> Result<Row, Violation> {
         (self.expand)(&mut input, None);
         input.insert("id".into(), id.to_string().into());
-        one_form_of_values(self.fields, &mut input);
-        let filled = fill(self.fields, input);
-        self.finish(filled)
+        let fields = self.chosen_fields(&input, None)?;
+        one_form_of_values(&fields, &mut input);
+        let filled = fill(&fields, input);
+        self.finish(&fields, filled)
     }
 
     /// The row that a PATCH asks for: what is not named stays, records are merged, all else is
@@ -52,36 +55,74 @@ impl Declaration {
         let mut row = old.clone();
         // An id cannot be changed, and a time of change is not the client's to set.
         input.remove("id");
-        one_form_of_values(self.fields, &mut input);
-        merge(self.fields, &mut row, input);
-        self.finish(row)
+        let fields = self.chosen_fields(&input, Some(old))?;
+        one_form_of_values(&fields, &mut input);
+        merge(&fields, &mut row, input);
+        self.finish(&fields, row)
     }
 
-    fn finish(&self, mut row: Row) -> Result<Row, Violation> {
+    /// The fields that a row has which is written so, over the row that it changes. Where those depend on
+    /// one that is wrong, they are as they are declared for all.
+    pub fn fields_of(&self, input: &Row, old: Option<&Row>) -> Cow<'static, [Field]> {
+        let chosen = self.chosen_fields(input, old);
+        chosen.unwrap_or(Cow::Borrowed(self.fields))
+    }
+
+    /// As [`Declaration::fields_of`].
+    ///
+    /// # Errors
+    /// The field that others depend on is wrong. Nothing else can be said then.
+    fn chosen_fields(
+        &self,
+        input: &Row,
+        old: Option<&Row>,
+    ) -> Result<Cow<'static, [Field]>, Violations> {
+        let Some(subschemas) = &self.subschemas else {
+            return Ok(Cow::Borrowed(self.fields));
+        };
+        let wrong = |message: Value| {
+            let mut violations = Violations::default();
+            violations.field(subschemas.by, message);
+            violations
+        };
+        if let Some(subschema) = subschemas.chosen(input, old).map_err(|m| wrong(m.into()))? {
+            return Ok(Cow::Owned(subschema.merged_into(self.fields)));
+        }
+        let field = self.fields.iter().find(|field| field.name == subschemas.by);
+        let value = input.get(subschemas.by).unwrap_or(&Value::Null);
+        field
+            .map_or(Ok(()), |field| check(field, value))
+            .map_err(wrong)?;
+        Ok(Cow::Borrowed(self.fields))
+    }
+
+    fn finish(&self, fields: &[Field], mut row: Row) -> Result<Row, Violation> {
         self.stamp(&mut row);
-        for field in self.fields.iter().filter(|field| field.extension) {
+        for field in fields.iter().filter(|field| field.extension) {
             let value = row.get(field.name);
             if value.is_some_and(|value| value.is_null() || *value == field.preset()) {
                 row.shift_remove(field.name);
             }
         }
         let mut violations = Violations::default();
-        check_fields(self.fields, &row, &mut violations.fields);
+        check_fields(fields, &row, &mut violations.fields);
         self.check_times(&row, &mut violations);
-        for rule in self.conditionals {
-            rule(&row, &mut violations);
+        let (conditional, other): (Vec<_>, Vec<_>) = (self.entity_checks.iter())
+            .partition(|rule| matches!(rule, EntityCheck::Conditional { .. }));
+        for rule in conditional {
+            check_across(rule, fields, &row, &mut violations);
         }
         if violations.is_empty() {
-            one_form_of_references(self.fields, &mut row);
+            one_form_of_references(fields, &mut row);
             (self.normalize)(&mut row);
-            for rule in self.rules {
-                rule(&row, &mut violations);
+            for rule in other {
+                check_across(rule, fields, &row, &mut violations);
             }
         }
         if !violations.is_empty() {
             return Err(Violation::Schema(violations));
         }
-        for field in self.fields {
+        for field in fields {
             if let Shape::AbsentReference(to) = field.shape
                 && let Some(key @ Value::Object(_)) = row.get(field.name)
             {

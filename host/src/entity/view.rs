@@ -16,7 +16,8 @@ use super::{Kind, Row};
 /// What does not fit. No row that a declaration lets through is such a one, so it was written by
 /// another version.
 pub(crate) fn view<T: DeserializeOwned>(kind: Kind, mut row: Row) -> Result<T, serde_json::Error> {
-    fill_in(kind.declaration().fields, &mut row);
+    let fields = kind.declaration().fields_of(&row, None);
+    fill_in(&fields, &mut row);
     serde_json::from_value(row.into())
 }
 

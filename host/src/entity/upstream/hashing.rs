@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::KONG_ALGORITHMS;
-use crate::entity::{Row, Violations};
+use crate::entity::{EntityCheck, Match, Row};
 
 /// Kong ties `algorithm` and `hash_on` to each other. A balancer of one's own is not part of that: it
 /// may use the hash or not.
@@ -51,13 +51,36 @@ fn text<'r>(row: &'r Row, field: &str) -> &'r str {
     row.get(field).and_then(Value::as_str).unwrap_or("none")
 }
 
-/// What `hash_fallback` may be depends on `hash_on`.
-pub(super) fn fallback_fits(row: &Row, violations: &mut Violations) {
-    let (on, fallback) = (text(row, "hash_on"), text(row, "hash_fallback"));
-    // In Kong's order.
-    let allowed: &[&str] = match on {
-        "none" | "cookie" => &["none"],
-        "consumer" => &[
+/// Something that is named needs its name.
+const fn named(
+    field: &'static str,
+    on: &'static [&'static str],
+    name: &'static str,
+) -> EntityCheck {
+    EntityCheck::Conditional {
+        if_field: field,
+        if_match: Match::OneOf(on),
+        then_field: name,
+        then_match: Match::NotNull,
+    }
+}
+
+/// What `hash_fallback` may be depends on `hash_on`, in Kong's order.
+const fn fallback(on: &'static [&'static str], allowed: &'static [&'static str]) -> EntityCheck {
+    EntityCheck::Conditional {
+        if_field: "hash_on",
+        if_match: Match::OneOf(on),
+        then_field: "hash_fallback",
+        then_match: Match::OneOf(allowed),
+    }
+}
+
+/// The rules across the fields that say what is hashed on. Of one kind there may be two, by other names.
+pub(super) const ENTITY_CHECKS: &[EntityCheck] = &[
+    fallback(&["none", "cookie"], &["none"]),
+    fallback(
+        &["consumer"],
+        &[
             "none",
             "ip",
             "header",
@@ -66,7 +89,10 @@ pub(super) fn fallback_fits(row: &Row, violations: &mut Violations) {
             "query_arg",
             "uri_capture",
         ],
-        "ip" => &[
+    ),
+    fallback(
+        &["ip"],
+        &[
             "none",
             "consumer",
             "header",
@@ -75,7 +101,10 @@ pub(super) fn fallback_fits(row: &Row, violations: &mut Violations) {
             "query_arg",
             "uri_capture",
         ],
-        "path" => &[
+    ),
+    fallback(
+        &["path"],
+        &[
             "none",
             "consumer",
             "header",
@@ -84,39 +113,22 @@ pub(super) fn fallback_fits(row: &Row, violations: &mut Violations) {
             "ip",
             "uri_capture",
         ],
-        // Of one kind there may be two, by other names.
-        _ => return,
-    };
-    if !allowed.contains(&fallback) {
-        let message = format!("expected one of: {}", allowed.join(", "));
-        violations.conditional("hash_on", "hash_fallback", message);
-    }
-}
-
-/// Hashing on something by name needs the name.
-pub(super) fn has_its_parameter(row: &Row, violations: &mut Violations) {
-    let missing = |field: &str| row.get(field).is_none_or(Value::is_null);
-    for (field, infix) in [("hash_on", "hash_on"), ("hash_fallback", "hash_fallback")] {
-        let parameter = match text(row, field) {
-            "cookie" => "hash_on_cookie".to_owned(),
-            kind @ ("header" | "query_arg" | "uri_capture") => format!("{infix}_{kind}"),
-            _ => continue,
-        };
-        if missing(&parameter) {
-            violations.conditional(field, &parameter, "required field missing");
-        }
-    }
-}
-
-/// What is hashed on by name and its fallback have different names, whether they are used or not.
-pub(super) fn differs_from_its_fallback(row: &Row, violations: &mut Violations) {
-    for kind in ["header", "query_arg", "uri_capture"] {
-        let (on, fallback) = (format!("hash_on_{kind}"), format!("hash_fallback_{kind}"));
-        let value = row.get(&on).filter(|value| !value.is_null());
-        if value.is_some() && value == row.get(&fallback) {
-            violations.entity(format!(
-                "values of these fields must be distinct: '{on}', '{fallback}'"
-            ));
-        }
-    }
-}
+    ),
+    named("hash_on", &["header"], "hash_on_header"),
+    named("hash_on", &["cookie"], "hash_on_cookie"),
+    named("hash_on", &["query_arg"], "hash_on_query_arg"),
+    named("hash_on", &["uri_capture"], "hash_on_uri_capture"),
+    named("hash_fallback", &["header"], "hash_fallback_header"),
+    named("hash_fallback", &["cookie"], "hash_on_cookie"),
+    named("hash_fallback", &["query_arg"], "hash_fallback_query_arg"),
+    named(
+        "hash_fallback",
+        &["uri_capture"],
+        "hash_fallback_uri_capture",
+    ),
+    // Kong's sessions are kept by a cookie, which needs a name. Source: Kong Enterprise 3.11.
+    named("algorithm", &["sticky-sessions"], "sticky_sessions_cookie"),
+    EntityCheck::Distinct(&["hash_on_header", "hash_fallback_header"]),
+    EntityCheck::Distinct(&["hash_on_query_arg", "hash_fallback_query_arg"]),
+    EntityCheck::Distinct(&["hash_on_uri_capture", "hash_fallback_uri_capture"]),
+];

@@ -1,0 +1,180 @@
+//! `/schemas/…`: what a declaration says, in the form in which Kong tells clients of its entities. Source:
+//! Kong 3.9, `kong.api.routes.kong`.
+//!
+//! One walk over the declaration. What is declared by a function leaves no trace, as in Kong. Fields that
+//! are not Kong's are left out: a client adds the defaults that it reads here to what it sends and
+//! compares with what it gets, which does not show them.
+
+use serde_json::{Value, json};
+
+use super::Row;
+use super::declaration::Declaration;
+use super::entity_check::{EntityCheck, Match};
+use super::field::{Check, Field, Preset, Shape};
+use super::reference::{OnDelete, UniqueKey};
+use super::subschema::Subschema;
+
+impl Declaration {
+    /// The fields of the entity, and its rules across them.
+    pub fn schema(&self) -> Value {
+        let walk = Walk {
+            unique: self.unique,
+            precise_times: self.precise_times,
+        };
+        json!({
+            "fields": walk.fields(self.fields),
+            "entity_checks": entity_checks(self.entity_checks),
+        })
+    }
+}
+
+impl Subschema {
+    /// What this schema says beside that of its entity.
+    pub fn schema(&self) -> Value {
+        let walk = Walk {
+            unique: &[],
+            precise_times: false,
+        };
+        json!({ "fields": walk.fields(self.fields), "entity_checks": [] })
+    }
+}
+
+/// What is to be known of the entity where its fields are shown.
+struct Walk {
+    unique: &'static [UniqueKey],
+    precise_times: bool,
+}
+
+impl Walk {
+    fn fields(&self, fields: &[Field]) -> Value {
+        let shown = fields.iter().filter(|field| !field.extension);
+        let shown = shown.map(|field| {
+            let mut attributes = self.attributes(field);
+            if self.unique.iter().any(|key| key.fields == [field.name]) {
+                attributes.insert("unique".into(), true.into());
+            }
+            if matches!(field.shape, Shape::Record(_)) {
+                attributes.insert("required".into(), true.into());
+            }
+            json!({ field.name: attributes })
+        });
+        shown.collect()
+    }
+
+    /// What is shown of a field, or of an element of one.
+    fn attributes(&self, field: &Field) -> Row {
+        let mut shown = self.shape(field);
+        let is_generated = matches!(field.default, Preset::Generated(_));
+        let flags = [
+            ("required", field.required),
+            ("auto", is_generated),
+            ("encrypted", field.secret),
+            ("referenceable", field.referenceable),
+        ];
+        let flags = flags.into_iter().filter(|(_, is_set)| *is_set);
+        shown.extend(flags.map(|(name, _)| (name.to_owned(), true.into())));
+        if !is_generated && !matches!(field.default, Preset::Null) {
+            shown.insert("default".into(), field.preset());
+        }
+        if field.may_be_empty {
+            shown.insert("len_min".into(), 0.into());
+        }
+        shown.extend(field.checks.iter().filter_map(check));
+        if !field.entity_checks.is_empty() {
+            let checks = entity_checks(field.entity_checks);
+            shown.insert("entity_checks".into(), checks);
+        }
+        shown
+    }
+
+    fn shape(&self, field: &Field) -> Row {
+        let inner = |field: &Field| Value::from(self.attributes(field));
+        let shown = match &field.shape {
+            Shape::String => json!({ "type": "string" }),
+            Shape::Integer => json!({ "type": "integer" }),
+            Shape::Number => json!({ "type": "number" }),
+            Shape::Boolean => json!({ "type": "boolean" }),
+            Shape::Uuid => json!({ "type": "string", "uuid": true }),
+            Shape::Id => json!({ "type": "string", "uuid": true, "auto": true }),
+            Shape::CreatedAt | Shape::UpdatedAt => {
+                let of = if self.precise_times {
+                    "number"
+                } else {
+                    "integer"
+                };
+                json!({ "type": of, "timestamp": true, "auto": true })
+            }
+            Shape::Array(element) => json!({ "type": "array", "elements": inner(element) }),
+            Shape::Set(element) => json!({ "type": "set", "elements": inner(element) }),
+            Shape::Map { names, values } => {
+                let mut keys = Row::from_iter([("type".to_owned(), "string".into())]);
+                keys.extend(names.iter().filter_map(check));
+                json!({ "type": "map", "keys": keys, "values": inner(values) })
+            }
+            // The fields are those of a subschema.
+            Shape::Record([]) => json!({ "type": "record", "abstract": true }),
+            Shape::Record(fields) => json!({ "type": "record", "fields": self.fields(fields) }),
+            Shape::Reference(to) => json!({ "type": "foreign", "reference": to.name() }),
+            Shape::AbsentReference(to) => json!({ "type": "foreign", "reference": to }),
+            Shape::Any | Shape::Settings => json!({ "type": "json" }),
+        };
+        let Value::Object(mut shown) = shown else {
+            return Row::new();
+        };
+        let cascades = (field.reference).is_some_and(|to| to.on_delete == OnDelete::Cascade);
+        if cascades && matches!(field.shape, Shape::Reference(_)) {
+            shown.insert("on_delete".into(), "cascade".into());
+        }
+        shown
+    }
+}
+
+/// A bound as an attribute; none of what only a function says.
+fn check(check: &Check) -> Option<(String, Value)> {
+    let (name, value) = match check {
+        Check::Between(least, most) => ("between", json!([least, most])),
+        Check::GreaterThan(bound) => ("gt", json!(bound)),
+        Check::OneOf(words) => ("one_of", json!(words)),
+        Check::NotOneOf(words) => ("not_one_of", json!(words)),
+        Check::OneOfIntegers(numbers) => ("one_of", json!(numbers)),
+        Check::AtLeast(count) => ("len_min", json!(count)),
+        Check::ExclusiveSubsets(subsets) => ("mutually_exclusive_subsets", json!(subsets)),
+        Check::Nothing(_) => ("eq", Value::Null),
+        Check::Text(_) | Check::List(_) => return None,
+    };
+    Some((name.to_owned(), value))
+}
+
+fn entity_checks(checks: &[EntityCheck]) -> Value {
+    let shown = checks.iter().map(|check| match check {
+        EntityCheck::AtLeastOneOf(fields) => json!({ "at_least_one_of": fields }),
+        EntityCheck::OnlyOneOf(fields) => json!({ "only_one_of": fields }),
+        EntityCheck::MutuallyRequired(fields) => json!({ "mutually_required": fields }),
+        EntityCheck::MutuallyExclusive(fields) => json!({ "mutually_exclusive": fields }),
+        EntityCheck::Distinct(fields) => json!({ "distinct": fields }),
+        EntityCheck::Conditional {
+            if_field,
+            if_match,
+            then_field,
+            then_match,
+        } => json!({ "conditional": {
+            "if_field": if_field,
+            "if_match": matched(*if_match),
+            "then_field": then_field,
+            "then_match": matched(*then_match),
+        } }),
+        EntityCheck::Custom { fields, .. } => {
+            json!({ "custom_entity_check": { "field_sources": fields } })
+        }
+    });
+    shown.collect()
+}
+
+fn matched(matched: Match) -> Value {
+    match matched {
+        Match::Null => json!({ "eq": null }),
+        Match::NotNull => json!({ "required": true }),
+        Match::OneOf(texts) => json!({ "one_of": texts }),
+        Match::NotOneOf(texts) => json!({ "not_one_of": texts }),
+    }
+}
