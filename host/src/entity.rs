@@ -15,6 +15,8 @@ mod schema;
 pub mod service;
 mod subschema;
 pub mod target;
+#[cfg(test)]
+mod tests;
 pub mod upstream;
 mod validate;
 pub mod version;

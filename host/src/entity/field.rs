@@ -33,6 +33,8 @@ pub struct Field {
     pub referenceable: bool,
     /// Whether a text may have no characters.
     pub may_be_empty: bool,
+    /// Whether a record that a request does not name is null, and not one of defaults.
+    pub null_by_default: bool,
     /// Rules across the fields of a record.
     pub entity_checks: &'static [EntityCheck],
 }
@@ -133,6 +135,7 @@ impl Field {
             secret: false,
             referenceable: false,
             may_be_empty: false,
+            null_by_default: false,
             entity_checks: &[],
         }
     }
@@ -287,6 +290,12 @@ impl Field {
         self
     }
 
+    /// A record that is null where a request does not name it.
+    pub const fn null_by_default(mut self) -> Self {
+        self.null_by_default = true;
+        self
+    }
+
     /// Rules across the fields of a record.
     pub const fn entity_checks(mut self, checks: &'static [EntityCheck]) -> Self {
         self.entity_checks = checks;
@@ -315,6 +324,7 @@ impl Field {
     /// The default as JSON; that of a record is the defaults of its fields.
     pub(super) fn preset(&self) -> Value {
         match (&self.shape, self.default) {
+            (Shape::Record(_), _) if self.null_by_default => Value::Null,
             (Shape::Record(fields), _) => fields
                 .iter()
                 .map(|field| (field.name.to_owned(), field.preset()))
