@@ -12,10 +12,30 @@ use super::bounds::{ARGUMENTS, Room, too_many_arguments};
 use super::error::Error;
 use super::paced::TooSlow;
 use super::{arguments, form};
-use crate::entity::{Field, Row};
+use crate::entity::{Field, Kind, Row};
 
 /// The fields that a request carries, within the bounds of what is built from input.
 pub(super) async fn fields(fields: &[Field], request: Request, limit: usize) -> Result<Row, Error> {
+    decoded(request, limit, |row| form::infer(fields, row)).await
+}
+
+/// As [`fields`], those of an entity; `old` is the row that the request changes, if it changes one.
+pub(super) async fn entity(
+    kind: Kind,
+    old: Option<&Row>,
+    request: Request,
+    limit: usize,
+) -> Result<Row, Error> {
+    let infer = |row: &mut Row| form::infer(&kind.declaration().fields_of(row, old), row);
+    decoded(request, limit, infer).await
+}
+
+/// What a request carries; `infer` makes what the fields of a form are of their texts.
+async fn decoded(
+    request: Request,
+    limit: usize,
+    infer: impl FnOnce(&mut Row),
+) -> Result<Row, Error> {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let Some(content_type) = headers.get(CONTENT_TYPE) else {
@@ -47,7 +67,7 @@ pub(super) async fn fields(fields: &[Field], request: Request, limit: usize) -> 
         return Err(Error::Bare(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     };
     let mut row = form::structure(pairs, &mut room)?;
-    form::infer(fields, &mut row);
+    infer(&mut row);
     Ok(row)
 }
 

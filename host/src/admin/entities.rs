@@ -61,7 +61,8 @@ fn top_level(kind: Kind) -> [ApiEndpoint; 2] {
     )
     .patch(
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
-            let input = input(kind, request).await?;
+            let old = || find(&admin, kind, &key).ok().flatten();
+            let input = patch_input(kind, old, request).await?;
             change(&admin, kind, &Key::of(kind, &key)?, &input).await
         },
     )
@@ -129,7 +130,12 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
               Path((parent, key)): Path<(String, String)>,
               request: Request| async move {
             let parent = parent_id(&admin, to, &parent)?;
-            let input = input(kind, request).await?;
+            let old = || {
+                find_in(&admin, kind, reference, parent, &key)
+                    .ok()
+                    .flatten()
+            };
+            let input = patch_input(kind, old, request).await?;
             let found = find_in(&admin, kind, reference, parent, &key)?;
             let found = found.ok_or_else(Error::not_found)?;
             change(&admin, kind, &Key::Id(id_of(&found.row)), &input).await
@@ -218,7 +224,8 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
             let (_, id) = target(&admin, &key)?;
             let id = id.ok_or_else(Error::not_found)?;
-            let input = input(to, request).await?;
+            let old = || admin.store.get(to, id).ok().flatten();
+            let input = patch_input(to, old, request).await?;
             change(&admin, to, &Key::Id(id), &input).await
         },
     )
@@ -235,7 +242,19 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
 }
 
 async fn input(kind: Kind, request: Request) -> Result<Row, Error> {
-    decode::fields(kind.declaration().fields, request, BODY_LIMIT).await
+    decode::entity(kind, None, request, BODY_LIMIT).await
+}
+
+/// What a PATCH carries. Where the fields of an entity depend on one of them, they may be those of the row that
+/// it changes.
+async fn patch_input(
+    kind: Kind,
+    old: impl FnOnce() -> Option<Stored>,
+    request: Request,
+) -> Result<Row, Error> {
+    let depends = kind.declaration().subschemas.is_some();
+    let old = depends.then(old).flatten();
+    decode::entity(kind, old.as_ref().map(|old| &old.row), request, BODY_LIMIT).await
 }
 
 fn shown(row: Option<Stored>) -> ApiResult {

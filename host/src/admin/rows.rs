@@ -150,3 +150,23 @@ pub(super) fn conflict(kind: Kind) -> Error {
     }
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    #[test]
+    fn without_an_endpoint_key_a_path_names_rows_by_id_alone() {
+        // Targets are named by a key of their own below their upstream.
+        let wrong = Key::of(Kind::Target, "a.example:80").err();
+        let wrong = wrong.map(IntoResponse::into_response);
+        assert_eq!(wrong.map(|response| response.status().as_u16()), Some(400));
+        let id = Uuid::new_v4();
+        let named = Key::of(Kind::Target, &id.to_string());
+        assert!(matches!(named, Ok(Key::Id(named)) if named == id));
+        let nested = Key::nested(Kind::Target, "a.example:80");
+        assert!(matches!(nested, Ok(Key::Name("target", _))));
+    }
+}
