@@ -4,7 +4,10 @@
 //! follows [`Store::watch`], and whoever changes a row says which revision of it the change is
 //! based on.
 
+mod rows;
+mod rules;
 mod sled;
+mod writer;
 
 use std::time::SystemTime;
 

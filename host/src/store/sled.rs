@@ -11,15 +11,12 @@
 //! error. When a write fails, that thread takes the file away from sled, opens it anew, and brings it
 //! back to what was acknowledged; until that has worked, writes are refused with the reason.
 
-mod convert;
-mod engine;
+pub(super) mod convert;
 mod folder;
+pub(super) mod format;
 mod head;
-mod keys;
+pub(super) mod journal;
 mod preflight;
-mod rows;
-mod stage;
-mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,11 +31,13 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::rows::Rows;
+use super::writer::{self, Job, Writer};
 use super::{Commit, Condition, Error, Failure, Revision, Store, Stored, Write};
 use crate::entity::{Kind, Row};
-use engine::Engine;
-use rows::Rows;
-use writer::{Job, Writer};
+use format as keys;
+use journal as engine;
+use journal::Engine;
 
 pub use folder::OpenError;
 
@@ -51,26 +50,26 @@ pub struct SledStore {
 
 /// What the threads of the store and its readers share.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     /// What is acknowledged. Readers take the whole of it and look at it without the lock.
-    rows: RwLock<Arc<Rows>>,
+    pub(super) rows: RwLock<Arc<Rows>>,
     /// Where blobs are read; none while the store has no file.
-    disk: RwLock<Option<Disk>>,
+    pub(super) disk: RwLock<Option<Disk>>,
     /// What the engine works on, so that it can be woken up.
-    working: Mutex<Option<Db>>,
+    pub(super) working: Mutex<Option<Db>>,
     /// Why the store cannot be written.
-    failure: RwLock<Option<Failure>>,
-    failures: AtomicU64,
+    pub(super) failure: RwLock<Option<Failure>>,
+    pub(super) failures: AtomicU64,
 }
 
 /// What is open.
 #[derive(Debug, Clone)]
-struct Disk {
-    db: Db,
+pub(super) struct Disk {
+    pub(super) db: Db,
     /// Rows with their indexes.
-    rows: Tree,
+    pub(super) rows: Tree,
     /// Apart from the rows, which are small and read often.
-    blobs: Tree,
+    pub(super) blobs: Tree,
 }
 
 impl Shared {
@@ -84,12 +83,12 @@ impl Shared {
         }
     }
 
-    fn rows(&self) -> Arc<Rows> {
+    pub(super) fn rows(&self) -> Arc<Rows> {
         Arc::clone(&self.rows.read())
     }
 
     /// Why nothing can be written now.
-    fn unavailable(&self) -> Error {
+    pub(super) fn unavailable(&self) -> Error {
         let failure = self.failure.read();
         let reason = failure.as_ref().map(|failure| &*failure.reason);
         let reason = reason.unwrap_or("it is being opened");
@@ -100,7 +99,7 @@ impl Shared {
 
     /// Wakes up what waits in sled for an error that it was not told of: a buffer that could not be
     /// written is noted by sled, but some of those who wait for it are not woken.
-    fn nudge(&self) {
+    pub(super) fn nudge(&self) {
         let db = self.working.lock().clone();
         if let Some(db) = db
             && db.context.global_error().is_err()

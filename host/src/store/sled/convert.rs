@@ -10,13 +10,13 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::super::rows::Rows;
 use super::super::{Error, Stored, Write};
-use super::rows::Rows;
-use super::{engine, keys};
+use super::{format as keys, journal as engine};
 use crate::entity::{Kind, Row};
 
 /// What there is to write. Nothing is left to do for a balancer whose component has moved.
-pub(super) fn writes(rows: &Rows, blobs: &::sled::Tree) -> Result<Vec<Write>, Error> {
+pub(in crate::store) fn writes(rows: &Rows, blobs: &::sled::Tree) -> Result<Vec<Write>, Error> {
     let kind = Kind::Balancer;
     let mut writes = Vec::new();
     for (id, stored) in rows.of_kind(kind, None) {
@@ -46,7 +46,7 @@ pub(super) fn writes(rows: &Rows, blobs: &::sled::Tree) -> Result<Vec<Write>, Er
 
 /// What there is to write so that each row is as it would be stored now, and is found in any spelling of
 /// its name. Two rows that differ in that alone stay as they are: each is found in its own spelling.
-pub(super) fn renewals(rows: &Rows) -> Vec<Write> {
+pub(in crate::store) fn renewals(rows: &Rows) -> Vec<Write> {
     let mut writes = Vec::new();
     for kind in Kind::ALL {
         let mut planned = HashSet::new();

@@ -11,10 +11,11 @@ use std::path::Path;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::engine::Open;
+use super::super::rows::Rows;
+use super::super::rules as stage;
 use super::head::{self, Head};
-use super::rows::Rows;
-use super::{Disk, keys, preflight, stage};
+use super::journal::Open;
+use super::{Disk, format as keys, preflight};
 use crate::entity::version::BY_DIGEST;
 use crate::entity::{Kind, Row};
 use crate::store::Error;

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::super::{Error, Revision, SetAside, Stored};
-use super::keys;
-use super::stage::Changes;
+use super::rules::Changes;
+use super::sled::format as keys;
+use super::{Error, Revision, SetAside, Stored};
 use crate::entity::Kind;
 
 /// Keys and values as they are on disk.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rows {
+pub(in crate::store) struct Rows {
     entries: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
     /// Why a row is not shown, and put into effect nowhere.
     set_aside: BTreeMap<(Kind, Uuid), String>,
@@ -24,7 +24,7 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Reads a tree.
-    pub(super) fn read(tree: &::sled::Tree) -> Result<Self, Error> {
+    pub(in crate::store) fn read(tree: &::sled::Tree) -> Result<Self, Error> {
         let mut entries = BTreeMap::new();
         for entry in tree.iter() {
             let (key, value) = entry?;
@@ -37,21 +37,21 @@ impl Rows {
     }
 
     /// The newest revision; 0 for a tree in which nothing was ever written.
-    pub(super) fn revision(&self) -> Revision {
+    pub(in crate::store) fn revision(&self) -> Revision {
         let value = self.get(keys::REVISION);
         value.and_then(|value| keys::revision(value)).unwrap_or(0)
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<[u8]>> {
+    pub(in crate::store) fn get(&self, key: &[u8]) -> Option<&Arc<[u8]>> {
         self.entries.get(key)
     }
 
     /// All entries in the order of their keys.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<[u8]>)> {
+    pub(in crate::store) fn iter(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<[u8]>)> {
         self.entries.iter()
     }
 
-    pub(super) fn scan<'a>(
+    pub(in crate::store) fn scan<'a>(
         &'a self,
         prefix: &'a [u8],
     ) -> impl Iterator<Item = (&'a [u8], &'a Arc<[u8]>)> {
@@ -60,7 +60,7 @@ impl Rows {
     }
 
     /// The entries from `first` to `last`, both included.
-    pub(super) fn range<'a>(
+    pub(in crate::store) fn range<'a>(
         &'a self,
         first: &[u8],
         last: Option<&[u8]>,
@@ -72,7 +72,7 @@ impl Rows {
         entries.map(|(key, value)| (&**key, value))
     }
 
-    pub(super) fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Stored>, Error> {
+    pub(in crate::store) fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Stored>, Error> {
         let Some(value) = self.get(&keys::row(kind, id)) else {
             return Ok(None);
         };
@@ -84,7 +84,7 @@ impl Rows {
     }
 
     /// The rows of a kind from an id on, without those that are set aside.
-    pub(super) fn of_kind(
+    pub(in crate::store) fn of_kind(
         &self,
         kind: Kind,
         from: Option<Uuid>,
@@ -102,7 +102,7 @@ impl Rows {
     }
 
     /// Puts into effect what is on disk now.
-    pub(super) fn apply(&mut self, changes: &Changes) {
+    pub(in crate::store) fn apply(&mut self, changes: &Changes) {
         for (key, value) in changes {
             if !self.set_aside.is_empty()
                 && let Some(row) = keys::row_of(key)
@@ -117,12 +117,12 @@ impl Rows {
     }
 
     /// Leaves a row out of all that is read, but for its deletion.
-    pub(super) fn set_aside(&mut self, kind: Kind, id: Uuid, reason: String) {
+    pub(in crate::store) fn set_aside(&mut self, kind: Kind, id: Uuid, reason: String) {
         self.set_aside.insert((kind, id), reason);
     }
 
     /// The rows that are left out.
-    pub(super) fn all_set_aside(&self) -> Vec<SetAside> {
+    pub(in crate::store) fn all_set_aside(&self) -> Vec<SetAside> {
         let rows = self.set_aside.iter();
         rows.map(|((kind, id), reason)| SetAside {
             kind: *kind,

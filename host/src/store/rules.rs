@@ -7,35 +7,35 @@ use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::super::{Change, Commit, Error, Revision, Stored, Write};
-use super::keys;
 use super::rows::Rows;
+use super::sled::format as keys;
+use super::{Change, Commit, Error, Revision, Stored, Write};
 use crate::entity::{Kind, OnDelete, Reference, ReferenceBy, Row};
 
 /// New values by key; none deletes.
-pub(super) type Changes = BTreeMap<Vec<u8>, Option<Arc<[u8]>>>;
+pub(in crate::store) type Changes = BTreeMap<Vec<u8>, Option<Arc<[u8]>>>;
 
 /// What the writes that share a flush change, over what is stored.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Round {
+pub(in crate::store) struct Round {
     /// Rows and their indexes.
-    pub(super) rows: Changes,
+    pub(in crate::store) rows: Changes,
     /// New blobs by the key of their row; an empty one deletes.
-    pub(super) blobs: BTreeMap<Vec<u8>, Bytes>,
+    pub(in crate::store) blobs: BTreeMap<Vec<u8>, Bytes>,
     /// The revision of the last of them; 0 if there is none.
-    pub(super) newest: Revision,
+    pub(in crate::store) newest: Revision,
 }
 
 impl Round {
     /// Adds what a write changes that comes after.
-    pub(super) fn add(&mut self, later: Self) {
+    pub(in crate::store) fn add(&mut self, later: Self) {
         self.rows.extend(later.rows);
         self.blobs.extend(later.blobs);
         self.newest = later.newest;
     }
 
     /// How many bytes there are to write, about.
-    pub(super) fn size(&self) -> u64 {
+    pub(in crate::store) fn size(&self) -> u64 {
         let value = |value: &Option<Arc<[u8]>>| value.as_ref().map_or(0, |value| value.len());
         let rows = self.rows.iter().map(|(k, v)| k.len() + value(v));
         let blobs = self.blobs.values().map(Bytes::len);
@@ -44,7 +44,7 @@ impl Round {
 }
 
 /// What a write is going to change, over what is there.
-pub(super) struct Stage<'a> {
+pub(in crate::store) struct Stage<'a> {
     rows: &'a Rows,
     /// What the writes before it in the same round change.
     ahead: &'a Round,
@@ -54,7 +54,7 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(rows: &'a Rows, ahead: &'a Round) -> Self {
+    pub(in crate::store) fn new(rows: &'a Rows, ahead: &'a Round) -> Self {
         Self {
             rows,
             ahead,
@@ -68,7 +68,7 @@ impl<'a> Stage<'a> {
     }
 
     /// What is to be done, and what watchers are told of it.
-    pub(super) fn finish(mut self) -> (Round, Commit) {
+    pub(in crate::store) fn finish(mut self) -> (Round, Commit) {
         let newest = self.commit.revision;
         self.put(keys::REVISION.to_vec(), newest.to_be_bytes().to_vec());
         let round = Round {
@@ -79,7 +79,7 @@ impl<'a> Stage<'a> {
         (round, self.commit)
     }
 
-    pub(super) fn write(&mut self, write: Write) -> Result<(), Error> {
+    pub(in crate::store) fn write(&mut self, write: Write) -> Result<(), Error> {
         match write {
             Write::Insert {
                 kind,
@@ -294,7 +294,7 @@ impl<'a> Stage<'a> {
 }
 
 /// How many keys lead to a stored row; none if one is missing, or a row that it refers to.
-pub(super) fn keys_of(rows: &Rows, kind: Kind, id: Uuid, row: &Row) -> Option<usize> {
+pub(in crate::store) fn keys_of(rows: &Rows, kind: Kind, id: Uuid, row: &Row) -> Option<usize> {
     let mut keys = 0;
     for &key in kind.unique_keys() {
         let Some(values) = key.values(row) else {

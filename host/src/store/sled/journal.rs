@@ -21,15 +21,15 @@ use bytes::Bytes;
 use rustix::io::DupFlags;
 use uuid::Uuid;
 
+use super::super::rows::Rows;
+use super::super::rules::{Changes, Round};
 use super::super::{Error, Revision};
 use super::head::Head;
-use super::rows::Rows;
-use super::stage::{Changes, Round};
-use super::{Disk, Shared, folder, keys, preflight};
+use super::{Disk, Shared, folder, format as keys, preflight};
 use crate::entity::Kind;
 
 /// What has come of something.
-pub(super) enum Outcome {
+pub(in crate::store) enum Outcome {
     /// It is done, and will last.
     Done,
     /// It was not begun, for this reason.
@@ -40,11 +40,11 @@ pub(super) enum Outcome {
 
 /// sled's files, open.
 #[derive(Debug)]
-pub(super) struct Open {
-    pub(super) disk: Disk,
+pub(in crate::store) struct Open {
+    pub(in crate::store) disk: Disk,
     pub(super) head: Head,
     /// Of sled's log; none if it could not be found.
-    pub(super) descriptor: Option<RawFd>,
+    pub(in crate::store) descriptor: Option<RawFd>,
 }
 
 /// What may be on disk without having been acknowledged.
@@ -57,7 +57,7 @@ struct Suspect {
 
 /// The store's files, and the thread that works on them.
 #[derive(Debug)]
-pub(super) struct Engine {
+pub(in crate::store) struct Engine {
     folder: PathBuf,
     shared: Arc<Shared>,
     /// None while it is closed.
@@ -68,7 +68,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(folder: &Path, shared: Arc<Shared>, open: Open) -> Self {
+    pub(in crate::store) fn new(folder: &Path, shared: Arc<Shared>, open: Open) -> Self {
         let attempted = shared.rows().revision();
         let mut engine = Self {
             folder: folder.to_owned(),
@@ -93,7 +93,7 @@ impl Engine {
     }
 
     /// Writes a round, so that it lasts.
-    pub(super) fn commit(&mut self, round: &Round) -> Outcome {
+    pub(in crate::store) fn commit(&mut self, round: &Round) -> Outcome {
         let Some(open) = &self.open else {
             return Outcome::Failed("it is closed".into());
         };
@@ -121,14 +121,14 @@ impl Engine {
 
     /// As [`Self::commit`], of which only the disk hears.
     #[cfg(test)]
-    pub(super) fn commit_and_fail(&mut self, round: &Round) {
+    pub(in crate::store) fn commit_and_fail(&mut self, round: &Round) {
         assert!(matches!(self.commit(round), Outcome::Done));
         self.suspect.rows.extend(round.rows.keys().cloned());
         self.close();
     }
 
     /// Looks whether a write would have a chance.
-    pub(super) fn look(&mut self) -> Outcome {
+    pub(in crate::store) fn look(&mut self) -> Outcome {
         let Some(open) = &self.open else {
             return Outcome::Failed("it is closed".into());
         };
@@ -139,7 +139,7 @@ impl Engine {
     }
 
     /// Opens the store again, as it was acknowledged.
-    pub(super) fn reopen(&mut self) -> Outcome {
+    pub(in crate::store) fn reopen(&mut self) -> Outcome {
         self.close();
         let opened = guarded(|| self.restore());
         match opened {
@@ -277,7 +277,7 @@ fn give_up(db: &Db) -> bool {
 }
 
 /// The bytes that belong to a row.
-pub(super) fn blob(blobs: &Tree, kind: Kind, id: Uuid) -> Result<Option<Bytes>, Error> {
+pub(in crate::store) fn blob(blobs: &Tree, kind: Kind, id: Uuid) -> Result<Option<Bytes>, Error> {
     let mut blob: Option<Vec<u8>> = None;
     for chunk in blobs.scan_prefix(keys::row(kind, id)) {
         blob.get_or_insert_default().extend_from_slice(&chunk?.1);
@@ -342,7 +342,7 @@ fn guarded<T>(run: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
 }
 
 /// An error of sled for people, as the end of a sentence.
-pub(super) fn sentence(error: &::sled::Error) -> String {
+pub(in crate::store) fn sentence(error: &::sled::Error) -> String {
     match error {
         ::sled::Error::Io(error) => preflight::plain(error),
         error => error.to_string(),

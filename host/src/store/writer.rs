@@ -9,10 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::Change;
-use super::engine::{Engine, Outcome};
-use super::stage::{Round, Stage};
-use super::{Commit, Error, Failure, Revision, Shared, Write, convert};
+use super::Change;
+use super::rules::{Round, Stage};
+use super::sled::journal::{Engine, Outcome};
+use super::sled::{Shared, convert};
+use super::{Commit, Error, Failure, Revision, Write};
 use crate::entity::Kind;
 
 /// Pause between two looks at a store that can be written: whether its folder is still there, and has
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(25);
 
 /// What the writer is asked for.
-pub(super) enum Job {
+pub(in crate::store) enum Job {
     Write(Vec<Write>, Answer),
     Watch(mpsc::UnboundedSender<Commit>),
 }
@@ -55,7 +56,7 @@ struct Staged {
 }
 
 /// The thread that writes, but for what touches the disk.
-pub(super) struct Writer {
+pub(in crate::store) struct Writer {
     shared: Arc<Shared>,
     tasks: Sender<Task>,
     outcomes: Receiver<Outcome>,
@@ -70,7 +71,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(shared: Arc<Shared>, mut engine: Engine) -> std::io::Result<Self> {
+    pub(in crate::store) fn start(
+        shared: Arc<Shared>,
+        mut engine: Engine,
+    ) -> std::io::Result<Self> {
         let (tasks, waiting) = channel();
         let (done, outcomes) = channel();
         std::thread::Builder::new()
@@ -100,7 +104,7 @@ impl Writer {
     }
 
     /// Serves until the last asker has gone. Returns how often it had something to flush.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>) -> u64 {
+    pub(in crate::store) fn run(mut self, jobs: &Receiver<Job>) -> u64 {
         let mut flushes = 0;
         loop {
             let left = self.due.saturating_duration_since(Instant::now());
@@ -344,7 +348,7 @@ fn stage(shared: &Shared, ahead: &Round, writes: Vec<Write>) -> Result<(Round, C
 ///
 /// # Errors
 /// Why not, as the end of a sentence.
-pub(super) fn convert(shared: &Shared, engine: &mut Engine) -> Result<(), String> {
+pub(in crate::store) fn convert(shared: &Shared, engine: &mut Engine) -> Result<(), String> {
     let staged = || {
         let disk = shared.disk.read().clone();
         let disk = disk.ok_or_else(|| shared.unavailable())?;
@@ -359,7 +363,7 @@ pub(super) fn convert(shared: &Shared, engine: &mut Engine) -> Result<(), String
 ///
 /// # Errors
 /// Why not, as the end of a sentence.
-pub(super) fn renew(shared: &Shared, engine: &mut Engine) -> Result<(), String> {
+pub(in crate::store) fn renew(shared: &Shared, engine: &mut Engine) -> Result<(), String> {
     let mut round = Round::default();
     let mut renewed = 0_usize;
     for write in convert::renewals(&shared.rows()) {

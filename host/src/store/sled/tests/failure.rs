@@ -1,0 +1,169 @@
+//! Writes that fail, and a folder that is not there any longer.
+
+use super::*;
+
+/// A row that sled puts in a file of its own.
+fn large(id: u128) -> Write {
+    insert(
+        Kind::Service,
+        id,
+        json!({"name": id.to_string(), "a": "x".repeat(300_000)}),
+    )
+}
+
+/// Takes from sled the folder in which it would make files, and gives it back when dropped. Works for root
+/// as well, who may do everything.
+struct NoFiles(std::path::PathBuf);
+
+impl NoFiles {
+    fn in_folder(folder: &TempDir) -> Self {
+        let blobs = folder.path().join("entities").join("blobs");
+        std::fs::rename(&blobs, blobs.with_extension("away")).unwrap();
+        std::fs::write(&blobs, "").unwrap();
+        Self(blobs)
+    }
+}
+
+impl Drop for NoFiles {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+        std::fs::rename(self.0.with_extension("away"), &self.0).unwrap();
+    }
+}
+
+/// Writes until that succeeds again, which is at some time.
+async fn written_at_last(store: &SledStore, write: Write) -> Revision {
+    loop {
+        match store.write(vec![write.clone()]).await {
+            Ok(revision) => return revision,
+            Err(Error::Unavailable(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
+    let (folder, store) = filled().await;
+    let component = Bytes::from(vec![7; 200_000]);
+    let blob = |blob: &'static [u8], old| {
+        let version = row(json!({"digest": "d", "balancer": link(7)}));
+        let id = Uuid::from_u128(8);
+        Write::put(
+            Kind::BalancerVersion,
+            id,
+            version,
+            Some(Bytes::from_static(blob)),
+            old,
+        )
+    };
+    let mut balancer = vec![insert(
+        Kind::Balancer,
+        7,
+        json!({"name": "b", "digest": "d"}),
+    )];
+    balancer.push(blob(b"old", None));
+    let old = store.write(balancer).await.unwrap();
+    let mut commits = store.watch().unwrap();
+    commits.recv().await.unwrap();
+
+    let no_files = NoFiles::in_folder(&folder);
+    // In one write: a row that is changed, a blob that is replaced, and what cannot be written.
+    let mut writes = vec![delete(Kind::Route, 2), blob(b"new", Some(old)), large(9)];
+    writes.push(Write::Insert {
+        kind: Kind::Balancer,
+        id: Uuid::from_u128(10),
+        row: row(json!({"name": "c", "digest": "d"})),
+        blob: Some(component),
+    });
+    let failed = store.write(writes).await;
+    assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
+    // The next one is answered as well, and so is a reader.
+    let failed = store.write(vec![delete(Kind::Route, 2)]).await;
+    assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
+    assert!(store.condition().failure.is_some());
+    assert_eq!(ids_of(&store, Kind::Route), [2]);
+    assert_eq!(ids_of(&store, Kind::Service), [1]);
+
+    drop(no_files);
+    let newest = written_at_last(&store, insert(Kind::Service, 11, json!({"name": "n"}))).await;
+    assert!(store.condition().failure.is_none());
+    // Watchers were told of nothing between.
+    let next = commits.recv().await.unwrap();
+    assert_eq!((next.revision, next.changes.len()), (newest, 1));
+    let holds = |store: &SledStore| {
+        assert_eq!(ids_of(store, Kind::Service), [1, 11]);
+        assert_eq!(ids_of(store, Kind::Route), [2]);
+        assert_eq!(ids_of(store, Kind::Balancer), [7]);
+        let blob = store
+            .blob(Kind::BalancerVersion, Uuid::from_u128(8))
+            .unwrap();
+        assert_eq!(blob.as_deref(), Some(&b"old"[..]));
+        assert_eq!(
+            store.blob(Kind::Balancer, Uuid::from_u128(10)).unwrap(),
+            None
+        );
+    };
+    holds(&store);
+    put(&store, large(12)).await;
+    put(&store, delete(Kind::Service, 12)).await;
+    drop(store);
+    holds(&reopen(&folder));
+}
+
+#[tokio::test]
+async fn what_is_on_disk_without_having_been_acknowledged_is_taken_back() {
+    let (folder, store) = filled().await;
+    drop(store);
+    // The threads of the store that was dropped may still hold it.
+    let opened = loop {
+        match folder::open(folder.path()) {
+            Ok(opened) => break opened,
+            Err(error) if error.to_string().contains("in use") => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let shared = Arc::new(Shared::new(opened.rows));
+    let mut engine = Engine::new(folder.path(), Arc::clone(&shared), opened.open);
+    let (rows, ahead) = (shared.rows(), stage::Round::default());
+    let mut stage = Stage::new(&rows, &ahead);
+    stage.write(delete(Kind::Route, 2)).unwrap();
+    stage
+        .write(insert(Kind::Service, 9, json!({"name": "n"})))
+        .unwrap();
+    let (round, commit) = stage.finish();
+    // It came to the disk, and only then something failed.
+    engine.commit_and_fail(&round);
+    assert!(matches!(engine.reopen(), engine::Outcome::Done));
+    // Later revisions are greater than those that were seen on disk.
+    assert_eq!(shared.rows().revision(), commit.revision);
+    drop(engine);
+    drop(shared);
+    let store = reopen(&folder);
+    assert_eq!(ids_of(&store, Kind::Route), [2]);
+    assert_eq!(ids_of(&store, Kind::Service), [1]);
+    assert!(put(&store, delete(Kind::Route, 2)).await > commit.revision);
+}
+
+#[tokio::test]
+async fn a_folder_that_holds_something_else_is_not_taken_for_ours() {
+    let (folder, store) = filled().await;
+    let (other, stranger) = filled().await;
+    put(&stranger, insert(Kind::Service, 9, json!({"name": "n"}))).await;
+    drop(stranger);
+    drop(reopen(&other));
+    let aside = folder.path().with_extension("aside");
+    std::fs::rename(folder.path(), &aside).unwrap();
+    let gone = store.write(vec![delete(Kind::Route, 2)]).await.unwrap_err();
+    assert!(gone.to_string().contains("deleted or replaced"), "{gone}");
+    std::fs::rename(other.path(), folder.path()).unwrap();
+    let replaced = store.write(vec![delete(Kind::Route, 2)]).await.unwrap_err();
+    assert!(
+        replaced.to_string().contains("deleted or replaced"),
+        "{replaced}"
+    );
+    std::fs::rename(folder.path(), other.path()).unwrap();
+    std::fs::rename(&aside, folder.path()).unwrap();
+    written_at_last(&store, delete(Kind::Route, 2)).await;
+    assert_eq!(ids_of(&reopen(&other), Kind::Service), [1, 9]);
+}

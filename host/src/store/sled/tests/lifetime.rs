@@ -1,0 +1,134 @@
+//! What lasts from one start to the next.
+
+use super::*;
+
+#[tokio::test]
+async fn a_blob_lives_and_dies_with_its_row() {
+    let (folder, store) = store();
+    let component: Bytes = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+    let id = Uuid::from_u128(1);
+    let write = Write::Insert {
+        kind: Kind::Balancer,
+        id,
+        row: row(json!({"name": "a"})),
+        blob: Some(component.clone()),
+    };
+    let revision = put(&store, write).await;
+    assert_eq!(store.blob(Kind::Balancer, id).unwrap(), Some(component));
+    let shorter = Write::Replace {
+        kind: Kind::Balancer,
+        id,
+        row: row(json!({"name": "a"})),
+        expected: revision,
+        blob: Some(Bytes::from_static(b"short")),
+    };
+    put(&store, shorter).await;
+    drop(store);
+    let store = reopen(&folder);
+    let blob = store.blob(Kind::Balancer, id).unwrap();
+    assert_eq!(blob.as_deref(), Some(&b"short"[..]));
+    put(&store, delete(Kind::Balancer, 1)).await;
+    assert_eq!(store.blob(Kind::Balancer, id).unwrap(), None);
+}
+
+/// What a model of the store does with the same writes.
+#[derive(Debug, Clone)]
+enum Step {
+    Service(u128, u8),
+    Route(u128, u128),
+    DeleteService(u128),
+    DeleteRoute(u128),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0_u128..5, 0_u8..3).prop_map(|(id, name)| Step::Service(id, name)),
+        (10_u128..14, 0_u128..5).prop_map(|(id, service)| Step::Route(id, service)),
+        (0_u128..5).prop_map(Step::DeleteService),
+        (10_u128..14).prop_map(Step::DeleteRoute),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever is written, refused and deleted, the store agrees with a plain map, and is found whole
+    /// when it is opened again.
+    #[test]
+    fn the_store_agrees_with_a_map(steps in prop::collection::vec(step(), 1..40)) {
+        let (folder, store) = store();
+        let mut services: BTreeMap<u128, u8> = BTreeMap::new();
+        let mut routes: BTreeMap<u128, u128> = BTreeMap::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for step in steps {
+            let (write, allowed) = match step {
+                Step::Service(id, name) => (
+                    insert(Kind::Service, id, json!({"name": format!("s{name}")})),
+                    !services.contains_key(&id) && !services.values().any(|n| *n == name),
+                ),
+                Step::Route(id, service) => (
+                    insert(Kind::Route, id, json!({"name": null, "service": link(service)})),
+                    !routes.contains_key(&id) && services.contains_key(&service),
+                ),
+                Step::DeleteService(id) => (
+                    delete(Kind::Service, id),
+                    !routes.values().any(|service| *service == id),
+                ),
+                Step::DeleteRoute(id) => (delete(Kind::Route, id), true),
+            };
+            let done = runtime.block_on(store.write(vec![write])).is_ok();
+            prop_assert_eq!(done, allowed, "{:?}", step);
+            if allowed {
+                match step {
+                    Step::Service(id, name) => { services.insert(id, name); }
+                    Step::Route(id, service) => { routes.insert(id, service); }
+                    Step::DeleteService(id) => { services.remove(&id); }
+                    Step::DeleteRoute(id) => { routes.remove(&id); }
+                }
+            }
+        }
+        drop(store);
+        let store = reopen(&folder);
+        let ids = |kind| -> Vec<u128> {
+            let known = (0..20).filter(|id| {
+                let stored = store.get(kind, Uuid::from_u128(*id)).unwrap();
+                stored.is_some()
+            });
+            known.collect()
+        };
+        prop_assert_eq!(ids(Kind::Service), services.into_keys().collect::<Vec<_>>());
+        prop_assert_eq!(ids(Kind::Route), routes.into_keys().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_folder_that_was_not_set_up_to_the_end_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("FORMAT.tmp"), "point").unwrap();
+    drop(SledStore::open(folder.path()).unwrap());
+    assert!(folder.path().join("FORMAT").exists());
+}
+
+#[tokio::test]
+async fn writes_that_wait_together_share_a_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = folder::open(folder.path()).unwrap();
+    let shared = Arc::new(Shared::new(opened.rows));
+    let engine = Engine::new(folder.path(), Arc::clone(&shared), opened.open);
+    let writer = Writer::start(shared, engine).unwrap();
+    // All of them are there before the writer looks.
+    let (jobs, waiting) = channel();
+    let answers: Vec<_> = (1..=50)
+        .map(|id| {
+            let (answer, answered) = oneshot::channel();
+            let write = insert(Kind::Service, id, json!({}));
+            jobs.send(Job::Write(vec![write], answer)).unwrap();
+            answered
+        })
+        .collect();
+    drop(jobs);
+    assert_eq!(writer.run(&waiting), 1);
+    for (number, answer) in (1..).zip(join_all(answers).await) {
+        assert_eq!(answer.unwrap().unwrap(), number);
+    }
+}
