@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use pointsman::entity::{Kind, Row};
-use pointsman::store::{SledStore, Store, Stored, Write};
+use pointsman::store::{self, JournaledStore, Store, Stored, Write};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -75,8 +75,8 @@ fn sessions_survive_an_upgrade_of_the_balancer() {
 }
 
 /// Changes rows in a data folder while no gateway runs.
-fn edit(data_dir: &Path, edit: impl Fn(&SledStore) -> Vec<Write>) {
-    let store = SledStore::open(data_dir).unwrap();
+fn edit(data_dir: &Path, edit: impl Fn(&JournaledStore) -> Vec<Write>) {
+    let store = store::open(data_dir).unwrap();
     let writes = edit(&store);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(store.write(writes)).unwrap();
@@ -88,7 +88,7 @@ fn edit(data_dir: &Path, edit: impl Fn(&SledStore) -> Vec<Write>) {
     }
 }
 
-fn rows(store: &SledStore, kind: Kind) -> Vec<Stored> {
+fn rows(store: &JournaledStore, kind: Kind) -> Vec<Stored> {
     store.list(kind, None, usize::MAX, &|_| true).unwrap()
 }
 
@@ -96,7 +96,7 @@ fn id_of(row: &Row) -> Uuid {
     row["id"].as_str().unwrap().parse().unwrap()
 }
 
-fn named(store: &SledStore, name: &str) -> Stored {
+fn named(store: &JournaledStore, name: &str) -> Stored {
     let found = store.find(Kind::Balancer, &["name"], &[&name.into()]);
     found.unwrap().unwrap()
 }

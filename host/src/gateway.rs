@@ -16,7 +16,7 @@ use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_place;
 use crate::proxy::{Listeners, Workers};
 use crate::snapshot::{Compiler, Published};
-use crate::store::{SledStore, Store};
+use crate::store::{self, Store};
 use crate::upstream::{self, Memory, Names, SessionKey};
 
 /// Runs the gateway until it is asked to end by SIGTERM, SIGINT or SIGQUIT.
@@ -47,7 +47,7 @@ async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
     // A file that grows past the limit of its size is an error, which is told, and not the end.
     let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
 
-    let store = SledStore::open(&config.data_dir);
+    let store = store::open(&config.data_dir);
     let store = store.context("cannot open the store (setting data_dir)")?;
     let store: Arc<dyn Store> = Arc::new(store);
     let engine = Engine::new(balancer::Settings {

@@ -4,9 +4,21 @@
 //! follows [`Store::watch`], and whoever changes a row says which revision of it the change is
 //! based on.
 
+mod index;
+mod journal;
+mod journaled;
+#[cfg(test)]
+mod memory;
+mod operations;
+mod record;
 mod rows;
 mod rules;
+mod schema;
 mod sled;
+mod state;
+#[cfg(test)]
+mod tests;
+mod upgrade;
 mod writer;
 
 use std::time::SystemTime;
@@ -17,7 +29,9 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-pub use self::sled::{OpenError, SledStore};
+pub use self::journal::OpenError;
+pub use self::journaled::JournaledStore;
+pub use self::sled::open;
 use crate::entity::{Kind, Row, UniqueKey};
 
 /// Counts the commits of a store; each commit has a greater one than all before it.

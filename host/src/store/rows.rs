@@ -1,128 +1,178 @@
 //! The rows as they were last acknowledged, in memory, with their indexes.
 //!
-//! Everything that is read is read here. So no reader sees what is not on disk yet, none waits for the
-//! disk, and all of it can still be read when the disk cannot be written any longer.
+//! Everything that is read is read here. So no reader sees what will not last, none waits for the
+//! journal, and all of it can still be read when the journal cannot be written any longer.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::rules::Changes;
-use super::sled::format as keys;
-use super::{Error, Revision, SetAside, Stored};
+use super::index::{Parent, ReferenceEntry, RowKey, UniqueEntry};
+use super::operations::Operations;
+use super::schema::Schema;
+use super::{Change, Error, Revision, SetAside, Stored, record};
 use crate::entity::Kind;
 
-/// Keys and values as they are on disk.
-#[derive(Debug, Clone, Default)]
-pub(in crate::store) struct Rows {
-    entries: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
+/// Rows and indexes.
+#[derive(Debug, Clone)]
+pub(super) struct Rows {
+    schema: Schema,
+    /// The newest revision; 0 if nothing was ever written.
+    head: Revision,
+    /// As `record.rs` writes them.
+    pub(super) records: BTreeMap<RowKey, Arc<[u8]>>,
+    pub(super) unique: BTreeMap<UniqueEntry, Uuid>,
+    pub(super) references: BTreeMap<ReferenceEntry, ()>,
     /// Why a row is not shown, and put into effect nowhere.
-    set_aside: BTreeMap<(Kind, Uuid), String>,
+    set_aside: BTreeMap<RowKey, String>,
 }
 
 impl Rows {
-    /// Reads a tree.
-    pub(in crate::store) fn read(tree: &::sled::Tree) -> Result<Self, Error> {
-        let mut entries = BTreeMap::new();
-        for entry in tree.iter() {
-            let (key, value) = entry?;
-            entries.insert(Arc::from(&*key), Arc::from(&*value));
-        }
-        Ok(Self {
-            entries,
+    /// No rows.
+    pub(super) fn new(schema: Schema) -> Self {
+        Self {
+            schema,
+            head: 0,
+            records: BTreeMap::new(),
+            unique: BTreeMap::new(),
+            references: BTreeMap::new(),
             set_aside: BTreeMap::new(),
-        })
+        }
     }
 
-    /// The newest revision; 0 for a tree in which nothing was ever written.
-    pub(in crate::store) fn revision(&self) -> Revision {
-        let value = self.get(keys::REVISION);
-        value.and_then(|value| keys::revision(value)).unwrap_or(0)
+    pub(super) fn schema(&self) -> Schema {
+        self.schema
     }
 
-    pub(in crate::store) fn get(&self, key: &[u8]) -> Option<&Arc<[u8]>> {
-        self.entries.get(key)
+    /// The newest revision.
+    pub(super) fn head(&self) -> Revision {
+        self.head
     }
 
-    /// All entries in the order of their keys.
-    pub(in crate::store) fn iter(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<[u8]>)> {
-        self.entries.iter()
+    pub(super) fn set_head(&mut self, head: Revision) {
+        self.head = head;
     }
 
-    pub(in crate::store) fn scan<'a>(
-        &'a self,
-        prefix: &'a [u8],
-    ) -> impl Iterator<Item = (&'a [u8], &'a Arc<[u8]>)> {
-        self.range(prefix, None)
-            .take_while(move |(key, _)| key.starts_with(prefix))
-    }
-
-    /// The entries from `first` to `last`, both included.
-    pub(in crate::store) fn range<'a>(
-        &'a self,
-        first: &[u8],
-        last: Option<&[u8]>,
-    ) -> impl Iterator<Item = (&'a [u8], &'a Arc<[u8]>)> + use<'a> {
-        let last = last.map_or(Bound::Unbounded, Bound::Included);
-        let entries = self
-            .entries
-            .range::<[u8], _>((Bound::Included(first), last));
-        entries.map(|(key, value)| (&**key, value))
-    }
-
-    pub(in crate::store) fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Stored>, Error> {
-        let Some(value) = self.get(&keys::row(kind, id)) else {
+    /// Reads a row; an error if it is set aside.
+    pub(super) fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Stored>, Error> {
+        let Some(record) = self.records.get(&(kind, id)) else {
             return Ok(None);
         };
         let set_aside = |reason| Error::SetAside { kind, id, reason };
         if let Some(reason) = self.set_aside.get(&(kind, id)) {
             return Err(set_aside(reason.clone()));
         }
-        keys::decode(value).map(Some).map_err(set_aside)
+        record::decode(record).map(Some).map_err(set_aside)
     }
 
     /// The rows of a kind from an id on, without those that are set aside.
-    pub(in crate::store) fn of_kind(
+    pub(super) fn of_kind(
         &self,
         kind: Kind,
         from: Option<Uuid>,
     ) -> impl Iterator<Item = (Uuid, Stored)> {
-        let first = keys::row(kind, from.unwrap_or(Uuid::nil()));
-        let last = keys::row(kind, Uuid::max());
-        self.range(&first, Some(&last))
-            .filter_map(move |(key, value)| {
-                let id = keys::last_id(key).ok()?;
-                if self.set_aside.contains_key(&(kind, id)) {
+        let (first, last) = ((kind, from.unwrap_or(Uuid::nil())), (kind, Uuid::max()));
+        self.records
+            .range(first..=last)
+            .filter_map(move |(key, record)| {
+                if self.set_aside.contains_key(key) {
                     return None;
                 }
-                Some((id, keys::decode(value).ok()?))
+                Some((key.1, record::decode(record).ok()?))
             })
     }
 
-    /// Puts into effect what is on disk now.
-    pub(in crate::store) fn apply(&mut self, changes: &Changes) {
-        for (key, value) in changes {
-            if !self.set_aside.is_empty()
-                && let Some(row) = keys::row_of(key)
-            {
-                self.set_aside.remove(&row);
+    /// Finds the row that has these values of a unique key.
+    pub(super) fn find(
+        &self,
+        kind: Kind,
+        key: &[&str],
+        values: &[&Value],
+    ) -> Result<Option<Stored>, Error> {
+        let Some(key) = self.schema.unique_key(kind, key) else {
+            return Ok(None);
+        };
+        // In this spelling first: an earlier version may have left two rows that differ in theirs alone.
+        for entry in [
+            UniqueEntry::as_written(kind, key, values),
+            UniqueEntry::new(kind, key, values),
+        ] {
+            if let Some(id) = self.unique.get(&entry) {
+                return self.stored(kind, *id);
             }
-            match value {
-                Some(value) => self.entries.insert(Arc::from(&**key), Arc::clone(value)),
-                None => self.entries.remove(&**key),
-            };
         }
+        Ok(None)
+    }
+
+    /// The rows of a kind whose field refers to a row by its id, from an id on.
+    pub(super) fn referring(
+        &self,
+        kind: Kind,
+        field: &str,
+        parent: Uuid,
+        from: Option<Uuid>,
+    ) -> impl Iterator<Item = Uuid> {
+        let reference = self.schema.reference(kind, field);
+        let entries = reference.map(|reference| {
+            let entry = |id| ReferenceEntry {
+                to: reference.to,
+                parent: Parent::Id(parent),
+                kind,
+                field: reference.field,
+                id,
+            };
+            let first = entry(from.unwrap_or(Uuid::nil()));
+            self.references.range(first..=entry(Uuid::max()))
+        });
+        entries.into_iter().flatten().map(|(entry, ())| entry.id)
+    }
+
+    /// Puts into effect what lasts now.
+    pub(super) fn apply(&mut self, operations: &Operations) {
+        if !self.set_aside.is_empty() {
+            for key in operations.rows.keys() {
+                self.set_aside.remove(key);
+            }
+        }
+        apply(&mut self.records, &operations.rows);
+        apply(&mut self.unique, &operations.unique);
+        apply(&mut self.references, &operations.references);
+        self.head = operations.head;
+    }
+
+    /// As [`Self::apply`], of what another process has committed. Returns what that did to rows: what is
+    /// new first, those referred to before those that refer to them, then what is gone in reverse.
+    pub(super) fn follow(&mut self, operations: &Operations) -> Vec<Change> {
+        self.apply(operations);
+        let (mut put, mut gone) = (Vec::new(), Vec::new());
+        for kind in Kind::ALL {
+            let rows = operations
+                .rows
+                .range((kind, Uuid::nil())..=(kind, Uuid::max()));
+            for (&(kind, id), record) in rows {
+                match record.as_deref().map(record::decode) {
+                    Some(Ok(Stored { row, .. })) => put.push(Change::Put { kind, id, row }),
+                    Some(Err(reason)) => {
+                        self.set_aside(kind, id, format!("it cannot be read ({reason})"));
+                        gone.push(Change::Delete { kind, id });
+                    }
+                    None => gone.push(Change::Delete { kind, id }),
+                }
+            }
+        }
+        put.extend(gone.into_iter().rev());
+        put
     }
 
     /// Leaves a row out of all that is read, but for its deletion.
-    pub(in crate::store) fn set_aside(&mut self, kind: Kind, id: Uuid, reason: String) {
+    pub(super) fn set_aside(&mut self, kind: Kind, id: Uuid, reason: String) {
         self.set_aside.insert((kind, id), reason);
     }
 
     /// The rows that are left out.
-    pub(in crate::store) fn all_set_aside(&self) -> Vec<SetAside> {
+    pub(super) fn all_set_aside(&self) -> Vec<SetAside> {
         let rows = self.set_aside.iter();
         rows.map(|((kind, id), reason)| SetAside {
             kind: *kind,
@@ -130,5 +180,14 @@ impl Rows {
             reason: reason.clone(),
         })
         .collect()
+    }
+}
+
+fn apply<K: Ord + Clone, V: Clone>(map: &mut BTreeMap<K, V>, changes: &BTreeMap<K, Option<V>>) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => map.insert(key.clone(), value.clone()),
+            None => map.remove(key),
+        };
     }
 }

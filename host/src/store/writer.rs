@@ -1,19 +1,19 @@
 //! The one thread that takes writes and answers them.
 //!
-//! It never touches the disk itself, so that it can answer whatever the disk does.
+//! It never calls the journal itself, so that it can answer whatever the journal does: a second thread
+//! does that, and has one task at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Change;
-use super::rules::{Round, Stage};
-use super::sled::journal::{Engine, Outcome};
-use super::sled::{Shared, convert};
-use super::{Commit, Error, Failure, Revision, Write};
+use super::journal::{CommitError, Journal};
+use super::operations::Operations;
+use super::rows::Rows;
+use super::state::State;
+use super::{Change, Commit, Error, Revision, Write, rules};
 use crate::entity::Kind;
 
 /// Pause between two looks at a store that can be written: whether its folder is still there, and has
@@ -23,89 +23,122 @@ const LOOK: Duration = Duration::from_secs(5);
 /// First and longest pause before a store that cannot be written is tried again.
 const RETRY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// Longest wait for the disk before a write is answered without it. A healthy disk takes milliseconds, a
-/// busy one up to some seconds.
+/// Longest wait for the journal before a write is answered without it. A healthy disk takes
+/// milliseconds, a busy one up to some seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Pause between two looks at what the disk is waited for.
+/// Pause between two looks at what the journal is waited for.
 const TICK: Duration = Duration::from_millis(25);
 
 /// What the writer is asked for.
-pub(in crate::store) enum Job {
+pub(super) enum Job {
     Write(Vec<Write>, Answer),
     Watch(mpsc::UnboundedSender<Commit>),
+    /// Another process has committed something.
+    Follow,
 }
 
 type Answer = oneshot::Sender<Result<Revision, Error>>;
 
-/// What the thread of the engine is asked for.
+/// What the thread of the journal is asked for.
 enum Task {
-    Commit(Arc<Round>),
-    Reopen,
-    Look,
+    Commit(Revision, Arc<Operations>),
+    Check,
+    Recover(Arc<Rows>),
+    Follow(Arc<Rows>),
 }
 
-/// Writes that are staged, with the answers that their askers wait for.
+/// What has come of a task.
+enum Outcome {
+    Done,
+    Recovered(Revision),
+    Followed(Vec<Operations>),
+    NotDone(CommitError),
+    /// The journal has to recover, for this reason.
+    Failed(String),
+}
+
+/// A write whose asker waits for its answer.
+struct Asked {
+    writes: Vec<Write>,
+    answer: Answer,
+}
+
+/// Writes that are staged for one commit of the journal.
 #[derive(Default)]
 struct Staged {
-    round: Round,
+    operations: Operations,
     commits: Vec<Commit>,
-    /// What each asker is told once the round will last. What is refused may be so for what another
-    /// write of the round does, which a reader must find by then.
-    answers: Vec<(Result<Revision, Error>, Answer)>,
+    /// What each asker is told once the commit will last. What is refused may be so for what another
+    /// write of the commit does, which a reader must find by then.
+    answers: Vec<(Asked, Result<Revision, Error>)>,
 }
 
-/// The thread that writes, but for what touches the disk.
-pub(in crate::store) struct Writer {
-    shared: Arc<Shared>,
+impl Staged {
+    fn new(rows: &Rows, asked: Vec<Asked>) -> Self {
+        let mut staged = Self::default();
+        for asked in asked {
+            match rules::stage(rows, &staged.operations, &asked.writes) {
+                Ok((operations, commit)) => {
+                    staged.operations.add(operations);
+                    staged.answers.push((asked, Ok(commit.revision)));
+                    staged.commits.push(commit);
+                }
+                // An answer is dropped if its asker has gone.
+                Err(error) if staged.commits.is_empty() => drop(asked.answer.send(Err(error))),
+                Err(error) => staged.answers.push((asked, Err(error))),
+            }
+        }
+        staged
+    }
+}
+
+/// The thread that writes, but for what the journal does.
+pub(super) struct Writer {
+    state: Arc<State>,
     tasks: Sender<Task>,
     outcomes: Receiver<Outcome>,
     watchers: Vec<mpsc::UnboundedSender<Commit>>,
-    /// Watches that were asked for while the disk was waited for.
-    asked: Vec<mpsc::UnboundedSender<Commit>>,
-    /// Whether the engine has closed its file, so that no write can be tried.
-    is_closed: bool,
-    /// When the disk is looked at next, and the pause after that.
+    /// Watches that were asked for while the journal was waited for.
+    starting: Vec<mpsc::UnboundedSender<Commit>>,
+    /// Whether the journal has to recover before a write can be tried.
+    has_failed: bool,
+    /// Whether there is something to follow.
+    is_behind: bool,
+    /// When the journal is looked at next, and the pause after that.
     due: Instant,
     pause: Duration,
 }
 
 impl Writer {
-    pub(in crate::store) fn start(
-        shared: Arc<Shared>,
-        mut engine: Engine,
-    ) -> std::io::Result<Self> {
+    pub(super) fn start(state: Arc<State>, mut journal: impl Journal) -> std::io::Result<Self> {
         let (tasks, waiting) = channel();
         let (done, outcomes) = channel();
         std::thread::Builder::new()
-            .name("store-disk".into())
+            .name("store-journal".into())
             .spawn(move || {
                 for task in waiting {
-                    let outcome = match task {
-                        Task::Commit(round) => engine.commit(&round),
-                        Task::Reopen => engine.reopen(),
-                        Task::Look => engine.look(),
-                    };
-                    if done.send(outcome).is_err() {
+                    if done.send(perform(&mut journal, task)).is_err() {
                         return;
                     }
                 }
             })?;
         Ok(Self {
-            shared,
+            state,
             tasks,
             outcomes,
             watchers: Vec::new(),
-            asked: Vec::new(),
-            is_closed: false,
+            starting: Vec::new(),
+            has_failed: false,
+            is_behind: false,
             due: Instant::now() + LOOK,
             pause: RETRY[0],
         })
     }
 
-    /// Serves until the last asker has gone. Returns how often it had something to flush.
-    pub(in crate::store) fn run(mut self, jobs: &Receiver<Job>) -> u64 {
-        let mut flushes = 0;
+    /// Serves until the last asker has gone. Returns how often it had something to commit.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) -> u64 {
+        let mut commits = 0;
         loop {
             let left = self.due.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -113,99 +146,143 @@ impl Writer {
                 continue;
             }
             match jobs.recv_timeout(left) {
-                Ok(first) => flushes += self.serve(first, jobs),
+                Ok(first) => commits += self.serve(first, jobs),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return flushes,
+                Err(RecvTimeoutError::Disconnected) => return commits,
             }
         }
     }
 
     /// Does all that is waiting.
     fn serve(&mut self, first: Job, jobs: &Receiver<Job>) -> u64 {
-        let mut flushes = 0;
-        let mut staged = Staged::default();
+        let mut commits = 0;
+        let mut asked = Vec::new();
         for job in std::iter::once(first).chain(jobs.try_iter()) {
             match job {
-                // An answer is dropped if the asker has gone; nothing was written either.
-                Job::Write(writes, answer) => match self.stage(&staged.round, writes) {
-                    Ok((round, commit)) => {
-                        staged.round.add(round);
-                        staged.answers.push((Ok(commit.revision), answer));
-                        staged.commits.push(commit);
-                    }
-                    Err(error) if staged.commits.is_empty() => drop(answer.send(Err(error))),
-                    Err(error) => staged.answers.push((Err(error), answer)),
-                },
+                Job::Write(writes, answer) => asked.push(Asked { writes, answer }),
                 Job::Watch(watcher) => {
-                    // What this round wrote so far must reach earlier watchers first, and this one as
-                    // rows.
-                    flushes += self.finish(&mut staged, jobs);
-                    self.asked.push(watcher);
+                    // What was asked before must reach earlier watchers first, and this one as rows.
+                    commits += self.commit(std::mem::take(&mut asked), jobs);
+                    self.starting.push(watcher);
                     self.begin_watches();
                 }
+                Job::Follow => self.is_behind = true,
             }
         }
-        flushes + self.finish(&mut staged, jobs)
+        commits += self.commit(asked, jobs);
+        if self.is_behind && !self.has_failed {
+            self.follow(jobs, &mut Vec::new());
+            self.begin_watches();
+        }
+        commits
     }
 
-    /// What writes would change.
-    fn stage(&self, ahead: &Round, writes: Vec<Write>) -> Result<(Round, Commit), Error> {
-        if self.is_closed {
-            return Err(self.unavailable());
+    /// Makes writes last, puts them into effect, and tells watchers and askers. Those that were made on a
+    /// head that another process has replaced are held to the rules again, over what that one did.
+    /// Returns how often it committed.
+    fn commit(&mut self, mut asked: Vec<Asked>, jobs: &Receiver<Job>) -> u64 {
+        let mut commits = 0;
+        let began = Instant::now();
+        while !asked.is_empty() {
+            if self.has_failed {
+                for Asked { answer, .. } in asked {
+                    drop(answer.send(Err(self.state.unavailable())));
+                }
+                break;
+            }
+            let rows = self.state.rows();
+            let mut staged = Staged::new(&rows, asked);
+            let head = rows.head();
+            // While it is held, rows would have to be copied to be changed.
+            drop(rows);
+            if staged.commits.is_empty() {
+                break;
+            }
+            let operations = Arc::new(std::mem::take(&mut staged.operations));
+            let task = Task::Commit(head, Arc::clone(&operations));
+            let mut outcome = self.wait_for(task, jobs, &mut staged.answers);
+            commits += 1;
+            if matches!(outcome, Outcome::NotDone(CommitError::Conflict)) {
+                self.follow(jobs, &mut staged.answers);
+                outcome = if began.elapsed() >= PATIENCE {
+                    let reason = "other processes change it again and again".into();
+                    Outcome::NotDone(CommitError::Refused(reason))
+                } else if self.has_failed || self.state.rows().head() != head {
+                    let answers = staged.answers.into_iter();
+                    asked = answers.map(|(asked, _)| asked).collect();
+                    continue;
+                } else {
+                    Outcome::Failed("it is at another revision than the one acknowledged".into())
+                };
+            }
+            self.finish(staged, &operations, outcome);
+            break;
         }
-        stage(&self.shared, ahead, writes)
+        self.begin_watches();
+        commits
     }
 
-    /// Makes what was staged last, puts it into effect, and tells watchers and askers. Returns how often
-    /// it flushed.
-    fn finish(&mut self, staged: &mut Staged, jobs: &Receiver<Job>) -> u64 {
-        let Staged {
-            round,
-            commits,
-            mut answers,
-        } = std::mem::take(staged);
-        if commits.is_empty() {
-            return 0;
-        }
-        let round = Arc::new(round);
-        let outcome = self.wait_for(Task::Commit(Arc::clone(&round)), jobs, &mut answers);
+    /// Puts into effect what was committed, and tells watchers and askers of it; or says why it was not.
+    fn finish(&mut self, staged: Staged, operations: &Operations, outcome: Outcome) {
         let is_done = matches!(outcome, Outcome::Done);
         if is_done {
-            // Copied only while a reader looks at it.
-            Arc::make_mut(&mut self.shared.rows.write()).apply(&round.rows);
-            for commit in commits {
-                self.watchers
-                    .retain(|watcher| watcher.send(commit.clone()).is_ok());
+            self.state.change(|rows| rows.apply(operations));
+            for commit in staged.commits {
+                self.tell(&commit);
             }
         }
-        // What has failed midway is on disk perhaps, until the store is open again and takes it back.
+        // What has failed midway is kept perhaps, until the journal has recovered.
         let in_doubt = match &outcome {
-            Outcome::Failed(reason) => Some(format!(
-                "the store has failed: {reason}; the change is not in effect, and will be taken back \
-                 unless the gateway is restarted before the store is open again"
+            Outcome::NotDone(CommitError::InDoubt { reason, fate }) => Some(format!(
+                "the store has failed: {reason}; the change is not in effect, and {fate}"
             )),
-            Outcome::Done | Outcome::Refused(_) => None,
+            _ => None,
         };
         self.note(outcome);
-        for (staged, answer) in answers {
+        for (Asked { answer, .. }, staged) in staged.answers {
             let outcome = match &in_doubt {
                 Some(reason) => Err(Error::Unavailable(reason.clone())),
                 None if is_done => staged,
-                None => Err(self.unavailable()),
+                None => Err(self.state.unavailable()),
             };
             drop(answer.send(outcome));
         }
-        self.begin_watches();
-        1
     }
 
-    /// Waits until the engine has done something. `answers` are those of the askers who wait as well; what
+    /// Puts into effect what other processes have committed.
+    fn follow(
+        &mut self,
+        jobs: &Receiver<Job>,
+        answers: &mut Vec<(Asked, Result<Revision, Error>)>,
+    ) {
+        self.is_behind = false;
+        let task = Task::Follow(self.state.rows());
+        match self.wait_for(task, jobs, answers) {
+            Outcome::Followed(commits) => {
+                for operations in commits {
+                    let changes = self.state.change(|rows| rows.follow(&operations));
+                    self.tell(&Commit {
+                        revision: operations.head,
+                        changes,
+                    });
+                }
+            }
+            outcome => self.note(outcome),
+        }
+    }
+
+    fn tell(&mut self, commit: &Commit) {
+        self.watchers
+            .retain(|watcher| watcher.send(commit.clone()).is_ok());
+    }
+
+    /// Waits until the journal has done something. `answers` are those of the askers who wait as well; what
     /// takes too long is told to them, and to all who come meanwhile.
     fn wait_for(
         &mut self,
         task: Task,
         jobs: &Receiver<Job>,
-        answers: &mut Vec<(Result<Revision, Error>, Answer)>,
+        answers: &mut Vec<(Asked, Result<Revision, Error>)>,
     ) -> Outcome {
         let ended = || Outcome::Failed("its thread has ended, so restart the gateway".into());
         let began = Instant::now();
@@ -219,23 +296,23 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return ended(),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            self.shared.nudge();
+            self.state.journal().nudge();
             if !is_late && began.elapsed() >= PATIENCE {
                 is_late = true;
-                self.fail(format!(
-                    "the disk has not answered for {} s",
+                let late = format!(
+                    "the {} has not answered for {} s",
+                    self.state.journal().medium(),
                     PATIENCE.as_secs()
-                ));
-                for (_, answer) in answers.drain(..) {
+                );
+                self.state.fail(late.clone());
+                for (Asked { answer, .. }, _) in answers.drain(..) {
                     let reason = format!(
-                        "the disk has not answered for {} s: the change takes effect if and when it is \
-                         stored, which is not known yet",
-                        PATIENCE.as_secs()
+                        "{late}: the change takes effect if and when it is stored, which is not known yet"
                     );
                     drop(answer.send(Err(Error::Unavailable(reason))));
                 }
             }
-            if self.shared.failure.read().is_some() {
+            if self.state.has_failed() {
                 self.refuse_all(jobs);
             }
         }
@@ -245,76 +322,65 @@ impl Writer {
     fn refuse_all(&mut self, jobs: &Receiver<Job>) {
         for job in jobs.try_iter() {
             match job {
-                Job::Write(_, answer) => drop(answer.send(Err(self.unavailable()))),
-                Job::Watch(watcher) => self.asked.push(watcher),
+                Job::Write(_, answer) => drop(answer.send(Err(self.state.unavailable()))),
+                Job::Watch(watcher) => self.starting.push(watcher),
+                Job::Follow => self.is_behind = true,
             }
         }
     }
 
-    /// Looks whether the store can be written, and opens it again if it is closed.
+    /// Looks whether the store can be written, and has the journal recover if it has failed.
     fn tend(&mut self, jobs: &Receiver<Job>) {
-        let task = if self.is_closed {
-            Task::Reopen
+        let task = if self.has_failed {
+            Task::Recover(self.state.rows())
         } else {
-            Task::Look
+            Task::Check
         };
         let outcome = self.wait_for(task, jobs, &mut Vec::new());
+        // What a failed commit may have left behind is among what there is to follow.
+        let follows = matches!(outcome, Outcome::Recovered(_)) || self.is_behind;
         self.note(outcome);
+        if follows && !self.has_failed {
+            self.follow(jobs, &mut Vec::new());
+        }
         self.begin_watches();
     }
 
     /// Takes over what has come of something.
     fn note(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Done => {
-                self.is_closed = false;
-                self.pause = RETRY[0];
-                self.due = Instant::now() + LOOK;
-                if let Some(failure) = self.shared.failure.write().take() {
-                    let seconds = failure.since.elapsed().unwrap_or_default().as_secs_f64();
-                    tracing::info!("the store can be written again, after {seconds:.1} s");
-                }
+            Outcome::Recovered(head) => {
+                self.state.change(|rows| rows.set_head(head));
+                self.has_failed = false;
+                self.succeed();
                 return;
             }
-            Outcome::Refused(reason) => self.fail(reason),
-            Outcome::Failed(reason) => {
-                self.is_closed = true;
-                self.fail(reason);
+            Outcome::Done | Outcome::Followed(_) => {
+                self.succeed();
+                return;
+            }
+            // That is for the write alone: the journal is as it was.
+            Outcome::NotDone(CommitError::Conflict) => return,
+            Outcome::NotDone(CommitError::Refused(reason)) => self.state.fail(reason),
+            Outcome::NotDone(CommitError::InDoubt { reason, .. }) | Outcome::Failed(reason) => {
+                self.has_failed = true;
+                self.state.fail(reason);
             }
         }
         self.due = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(RETRY[1]);
     }
 
-    fn fail(&self, reason: String) {
-        let mut failure = self.shared.failure.write();
-        if failure
-            .as_ref()
-            .is_some_and(|failure| failure.reason == reason)
-        {
-            return;
-        }
-        tracing::error!(
-            "the store cannot be written: {reason}; changes are refused, and what is in effect stays so"
-        );
-        let since = failure.as_ref().map(|failure| failure.since);
-        if since.is_none() {
-            self.shared.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        *failure = Some(Failure {
-            reason,
-            since: since.unwrap_or_else(SystemTime::now),
-        });
-    }
-
-    fn unavailable(&self) -> Error {
-        self.shared.unavailable()
+    fn succeed(&mut self) {
+        self.pause = RETRY[0];
+        self.due = Instant::now() + LOOK;
+        self.state.succeed();
     }
 
     /// Tells what there is to those who asked to watch.
     fn begin_watches(&mut self) {
-        for watcher in std::mem::take(&mut self.asked) {
-            let rows = self.shared.rows();
+        for watcher in std::mem::take(&mut self.starting) {
+            let rows = self.state.rows();
             let changes = Kind::ALL.into_iter().flat_map(|kind| {
                 let rows = rows.of_kind(kind, None);
                 rows.map(move |(id, stored)| Change::Put {
@@ -324,7 +390,7 @@ impl Writer {
                 })
             });
             let commit = Commit {
-                revision: rows.revision(),
+                revision: rows.head(),
                 changes: changes.collect(),
             };
             if watcher.send(commit).is_ok() {
@@ -334,67 +400,24 @@ impl Writer {
     }
 }
 
-/// What writes would change.
-fn stage(shared: &Shared, ahead: &Round, writes: Vec<Write>) -> Result<(Round, Commit), Error> {
-    let rows = shared.rows();
-    let mut stage = Stage::new(&rows, ahead);
-    for write in writes {
-        stage.write(write)?;
-    }
-    Ok(stage.finish())
-}
-
-/// Brings an earlier layout to the present one.
-///
-/// # Errors
-/// Why not, as the end of a sentence.
-pub(in crate::store) fn convert(shared: &Shared, engine: &mut Engine) -> Result<(), String> {
-    let staged = || {
-        let disk = shared.disk.read().clone();
-        let disk = disk.ok_or_else(|| shared.unavailable())?;
-        let writes = convert::writes(&shared.rows(), &disk.blobs)?;
-        stage(shared, &Round::default(), writes)
-    };
-    let (round, _) = staged().map_err(|error| error.to_string())?;
-    put_into_effect(shared, engine, &round)
-}
-
-/// Brings rows that an earlier version wrote into the form in which this one stores them.
-///
-/// # Errors
-/// Why not, as the end of a sentence.
-pub(in crate::store) fn renew(shared: &Shared, engine: &mut Engine) -> Result<(), String> {
-    let mut round = Round::default();
-    let mut renewed = 0_usize;
-    for write in convert::renewals(&shared.rows()) {
-        let (kind, id) = (write.kind(), write.id());
-        // Each by itself: one that this version would not store any longer must cost no other.
-        match stage(shared, &round, vec![write]) {
-            Ok((one, _)) => {
-                round.add(one);
-                renewed += 1;
-            }
-            Err(error) => tracing::warn!(
-                entity = kind.name(),
-                %id,
-                "a stored row stays as an earlier version wrote it: {error}"
-            ),
-        }
-    }
-    if renewed == 0 {
-        return Ok(());
-    }
-    tracing::info!(rows = renewed, "bringing stored rows up to date");
-    put_into_effect(shared, engine, &round)
-}
-
-/// Writes a round before there is anyone to tell of it.
-fn put_into_effect(shared: &Shared, engine: &mut Engine, round: &Round) -> Result<(), String> {
-    match engine.commit(round) {
-        Outcome::Done => {
-            Arc::make_mut(&mut shared.rows.write()).apply(&round.rows);
-            Ok(())
-        }
-        Outcome::Refused(reason) | Outcome::Failed(reason) => Err(reason),
+/// Has the journal do something.
+fn perform(journal: &mut impl Journal, task: Task) -> Outcome {
+    match task {
+        Task::Commit(expected, operations) => match journal.commit(expected, &operations) {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::NotDone(error),
+        },
+        Task::Check => match journal.check() {
+            Ok(()) => Outcome::Done,
+            Err(reason) => Outcome::NotDone(CommitError::Refused(reason)),
+        },
+        Task::Recover(rows) => match journal.recover(&rows) {
+            Ok(head) => Outcome::Recovered(head),
+            Err(reason) => Outcome::Failed(reason),
+        },
+        Task::Follow(rows) => match journal.follow(&rows) {
+            Ok(commits) => Outcome::Followed(commits),
+            Err(reason) => Outcome::Failed(reason),
+        },
     }
 }

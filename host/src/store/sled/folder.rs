@@ -3,22 +3,15 @@
 use std::any::Any;
 use std::fs;
 use std::io;
-use std::os::fd::RawFd;
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use serde_json::json;
-use uuid::Uuid;
-
+use super::super::Error;
+use super::super::journal::OpenError;
 use super::super::rows::Rows;
-use super::super::rules as stage;
-use super::head::{self, Head};
-use super::journal::Open;
-use super::{Disk, format as keys, preflight};
-use crate::entity::version::BY_DIGEST;
-use crate::entity::{Kind, Row};
-use crate::store::Error;
+use super::super::schema::Schema;
+use super::files::{Open, Trees};
+use super::{format, head, load, preflight};
 
 /// Marks a data folder, and says how its content is laid out.
 const MARKER: &str = "FORMAT";
@@ -49,23 +42,6 @@ pub(super) enum Layout {
     Current,
 }
 
-/// Why a data folder cannot be used. Nothing in it was changed.
-#[derive(Debug, thiserror::Error)]
-#[error("the data folder {folder} {reason}")]
-pub struct OpenError {
-    folder: String,
-    reason: String,
-}
-
-impl OpenError {
-    pub(super) fn new(folder: &Path, reason: String) -> Self {
-        Self {
-            folder: folder.display().to_string(),
-            reason,
-        }
-    }
-}
-
 /// A folder that is open.
 pub(super) struct Opened {
     pub(super) open: Open,
@@ -74,8 +50,8 @@ pub(super) struct Opened {
 }
 
 /// Opens the store, and makes it if the folder is empty or missing.
-pub(super) fn open(folder: &Path) -> Result<Opened, OpenError> {
-    let refuse = |reason: String| OpenError::new(folder, reason);
+pub(super) fn open(folder: &Path, schema: Schema) -> Result<Opened, OpenError> {
+    let refuse = |reason: String| refuse(folder, &reason);
     let layout = claim(folder).map_err(refuse)?;
     let is_new = layout == Layout::New;
     if is_new {
@@ -86,19 +62,19 @@ pub(super) fn open(folder: &Path) -> Result<Opened, OpenError> {
     }
     // sled panics on some kinds of damage, after it has printed what it found.
     let opened = quietly(|| -> Result<(Open, Rows), Error> {
-        let disk = open_trees(folder)?;
-        if is_new && disk.rows.get(keys::REVISION)?.is_none() {
-            disk.rows.insert(keys::REVISION, &0_u64.to_be_bytes())?;
-            disk.db.flush()?;
+        let trees = Trees::open(folder)?;
+        if is_new && trees.rows.get(format::REVISION)?.is_none() {
+            trees.rows.insert(format::REVISION, &0_u64.to_be_bytes())?;
+            trees.db.flush()?;
         }
-        let mut rows = Rows::read(&disk.rows)?;
+        let mut rows = load::read(&trees, schema)?;
         if !is_new {
-            verify(&mut rows, &disk)?;
-            if head::read(folder).is_none_or(|head| rows.revision() < head) {
-                return Err(keys::broken("its newest changes are lost"));
+            load::verify(&mut rows, &trees)?;
+            if head::read(folder).is_none_or(|head| rows.head() < head) {
+                return Err(format::broken("its newest changes are lost"));
             }
         }
-        let open = with_head(folder, disk).map_err(Error::Unavailable)?;
+        let open = Open::new(folder, trees).map_err(Error::Unavailable)?;
         Ok((open, rows))
     });
     let (open, rows) = match opened {
@@ -117,9 +93,9 @@ pub(super) fn open(folder: &Path) -> Result<Opened, OpenError> {
         Ok(Err(error)) => return Err(refuse(format!("is damaged: {error}"))),
     };
     if is_new {
-        let advanced = open.head.advance(rows.revision());
+        let advanced = open.head.advance(rows.head());
         advanced.map_err(|error| unusable(folder, &preflight::plain(&error)))?;
-        mark(folder)?;
+        mark(folder).map_err(refuse)?;
     }
     Ok(Opened { open, rows, layout })
 }
@@ -150,7 +126,7 @@ pub(super) fn reopen(folder: &Path) -> Result<Open, String> {
         return Err(gone());
     }
     preflight::surroundings(folder, 0)?;
-    let disk = open_trees(folder).map_err(|error| match error {
+    let trees = Trees::open(folder).map_err(|error| match error {
         Error::Backend(reason) if reason.contains("could not acquire lock") => {
             "its files are still in use after an error; restart the gateway if that lasts"
                 .to_owned()
@@ -158,44 +134,16 @@ pub(super) fn reopen(folder: &Path) -> Result<Open, String> {
         Error::Backend(reason) => reason,
         error => error.to_string(),
     })?;
-    with_head(folder, disk)
+    Open::new(folder, trees)
 }
 
-fn with_head(folder: &Path, disk: Disk) -> Result<Open, String> {
-    // Looked for before the log is opened a second time.
-    let descriptor = descriptor(&head::log(folder));
-    let head = Head::open(folder);
-    let head = head.map_err(|error| format!("HEAD: {}", preflight::plain(&error)))?;
-    Ok(Open {
-        disk,
-        head,
-        descriptor,
-    })
+/// Says why a data folder cannot be used.
+pub(super) fn refuse(folder: &Path, reason: &str) -> OpenError {
+    OpenError(format!("the data folder {} {reason}", folder.display()))
 }
-
-/// The descriptor under which this process has a file open to be written.
-fn descriptor(path: &Path) -> Option<RawFd> {
-    let file = fs::metadata(path).ok()?;
-    let own = |number: RawFd| {
-        let open = fs::metadata(format!("/proc/self/fd/{number}")).ok()?;
-        let is_same = (open.dev(), open.ino()) == (file.dev(), file.ino());
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-        let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
-        (is_same && flags & READ_WRITE != 0).then_some(number)
-    };
-    let numbers = fs::read_dir("/proc/self/fd").ok()?;
-    let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let mut found = numbers.filter_map(own);
-    // One alone can be told.
-    found.next().filter(|_| found.next().is_none())
-}
-
-/// `O_RDWR`, among the flags of an open file.
-const READ_WRITE: u32 = 0o2;
 
 fn unusable(folder: &Path, reason: &str) -> OpenError {
-    OpenError::new(folder, format!("cannot be used: {reason}"))
+    refuse(folder, &format!("cannot be used: {reason}"))
 }
 
 /// Whether all files are there that sled would make anew, and so lose what they held.
@@ -214,13 +162,12 @@ fn is_whole(folder: &Path) -> Result<(), String> {
 }
 
 /// Says that the folder is in the layout of this version.
-pub(super) fn mark(folder: &Path) -> Result<(), OpenError> {
-    write_marker(folder, FORMAT).map_err(|error| {
-        OpenError::new(
-            folder,
-            format!("cannot be written: {}", preflight::plain(&error)),
-        )
-    })
+///
+/// # Errors
+/// Why not, as the end of a sentence.
+pub(super) fn mark(folder: &Path) -> Result<(), String> {
+    write_marker(folder, FORMAT)
+        .map_err(|error| format!("cannot be written: {}", preflight::plain(&error)))
 }
 
 /// Makes the folder ours, or finds that it is.
@@ -264,102 +211,6 @@ fn write_marker(folder: &Path, content: &str) -> io::Result<()> {
     fs::File::open(&temporary)?.sync_all()?;
     fs::rename(&temporary, folder.join(MARKER))?;
     fs::File::open(folder)?.sync_all()
-}
-
-fn open_trees(folder: &Path) -> Result<Disk, Error> {
-    let db = ::sled::Config::new()
-        .path(folder.join("entities"))
-        // Every write is flushed before it is acknowledged.
-        .flush_every_ms(None)
-        .open()?;
-    Ok(Disk {
-        rows: db.open_tree("rows")?,
-        blobs: db.open_tree("blobs")?,
-        db,
-    })
-}
-
-/// Follows every reference and counts the keys, so that damage is found now and not by a request. A
-/// single row that cannot be used is set aside; keys that lead nowhere are damage of the whole.
-fn verify(rows: &mut Rows, disk: &Disk) -> Result<(), Error> {
-    if rows.get(keys::REVISION).is_none() {
-        return Err(keys::broken("its entities are missing"));
-    }
-    let mut led_to = 0;
-    let mut set_aside = Vec::new();
-    for kind in Kind::ALL {
-        let (first, last) = (keys::row(kind, Uuid::nil()), keys::row(kind, Uuid::max()));
-        for (key, value) in rows.range(&first, Some(&last)) {
-            let id = keys::last_id(key)?;
-            match usable(rows, disk, kind, id, value)? {
-                Ok(keys) => led_to += keys,
-                Err(reason) => {
-                    led_to += keys_to(rows, kind, id);
-                    set_aside.push((kind, id, reason));
-                }
-            }
-        }
-    }
-    // Each row has its own, so there are more only if some are of no row: a name that cannot be taken
-    // again, or a row that cannot be deleted.
-    let indexes = keys::INDEXES.into_iter();
-    if indexes.map(|index| rows.scan(index).count()).sum::<usize>() != led_to {
-        return Err(keys::broken("some of its keys lead to no row"));
-    }
-    for (kind, id, reason) in set_aside {
-        rows.set_aside(kind, id, reason);
-    }
-    Ok(())
-}
-
-/// How many keys lead to a row; or why it cannot be used, as the end of a sentence.
-fn usable(
-    rows: &Rows,
-    disk: &Disk,
-    kind: Kind,
-    id: Uuid,
-    value: &[u8],
-) -> Result<Result<usize, String>, Error> {
-    let row = match keys::decode(value) {
-        Ok(stored) => stored.row,
-        Err(error) => return Ok(Err(format!("it cannot be read ({error})"))),
-    };
-    let Some(keys) = stage::keys_of(rows, kind, id, &row) else {
-        return Ok(Err("it has lost a key, or a row that it refers to".into()));
-    };
-    let key = keys::row(kind, id);
-    let has_component = match kind {
-        // In the earlier layout the component is the balancer's own.
-        Kind::Balancer => has_active_version(rows, id, &row) || has_blob(disk, &key)?,
-        Kind::BalancerVersion => has_blob(disk, &key)?,
-        _ => true,
-    };
-    Ok(if has_component {
-        Ok(keys)
-    } else {
-        Err("it has lost its component".into())
-    })
-}
-
-/// How many keys lead to a row, whatever it holds.
-fn keys_to(rows: &Rows, kind: Kind, id: Uuid) -> usize {
-    let indexes = keys::INDEXES.into_iter();
-    let entries = indexes.flat_map(|index| rows.scan(index));
-    entries
-        .filter(|(key, value)| keys::leads_to(key, value, kind, id))
-        .count()
-}
-
-fn has_blob(disk: &Disk, row: &[u8]) -> Result<bool, Error> {
-    Ok(disk.blobs.scan_prefix(row).next().transpose()?.is_some())
-}
-
-/// Whether the version that a balancer calls active is there.
-fn has_active_version(rows: &Rows, id: Uuid, row: &Row) -> bool {
-    let link = json!({ "id": id });
-    let digest = row.get("digest").cloned().unwrap_or_default();
-    let key = keys::unique(Kind::BalancerVersion, BY_DIGEST.fields, &[&digest, &link]);
-    rows.get(&key).is_some()
 }
 
 /// Runs what may panic. The panic's words come back in place of the report on standard error.

@@ -2,208 +2,184 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `r` kind 0 id | revision and row |
+//! | `r` kind 0 id | revision and row, as `record.rs` writes them |
 //! | `u` kind 0 fields 0 values | id of the row with these values of a unique key, in the form in which they are compared |
 //! | `f` kind 0 parent 0 kind 0 field 0 id | nothing: this row refers to the parent |
 //! | `m` `revision` | revision of the newest commit |
 //!
 //! Kinds and fields are our own words; values and parents are JSON text, in which no byte is 0. Ids
-//! come last, as 16 bytes. A chunk of a blob has the key of its row with the number of the chunk.
+//! come last, as 16 bytes; a parent that is named by its id has it as text. A chunk of a blob has the
+//! key of its row with the number of the chunk.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
-use serde_json::Value;
 use uuid::Uuid;
 
-use super::super::{Error, Revision, Stored};
-use crate::entity::{Kind, Row};
+use super::super::index::{Parent, ReferenceEntry, RowKey, UniqueEntry};
+use super::super::operations::Operations;
+use super::super::rows::Rows;
+use super::super::schema::Schema;
+use super::super::{Error, Revision};
+use crate::entity::{Kind, ReferenceBy};
 
 /// Key of the newest revision.
-pub(in crate::store) const REVISION: &[u8] = b"mrevision";
-
-/// Starts of the keys that lead to rows.
-pub(in crate::store) const INDEXES: [&[u8]; 2] = [b"u", b"f"];
+pub(super) const REVISION: &[u8] = b"mrevision";
 
 /// Bytes of a blob in one value: beyond 128 KiB sled puts a value in a file of its own.
-pub(in crate::store) const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 
-pub(in crate::store) fn row(kind: Kind, id: Uuid) -> Vec<u8> {
+pub(super) fn row((kind, id): RowKey) -> Vec<u8> {
     [b"r", kind.name().as_bytes(), b"\0", id.as_bytes()].concat()
 }
 
-/// The key of values of a unique key, however they are spelled.
-pub(in crate::store) fn unique(kind: Kind, key: &[&str], values: &[&Value]) -> Vec<u8> {
-    let compared = key.iter().zip(values);
-    let compared: Vec<Value> = compared
-        .map(|(field, value)| kind.declaration().compared(field, value))
-        .collect();
-    unique_as_written(kind, key, &compared.iter().collect::<Vec<_>>())
-}
-
-/// The same of values in this spelling alone, as earlier versions had it for all.
-pub(in crate::store) fn unique_as_written(kind: Kind, key: &[&str], values: &[&Value]) -> Vec<u8> {
-    let values: Vec<String> = values.iter().map(|value| value.to_string()).collect();
-    let (fields, values) = (key.join(","), values.join(","));
+pub(super) fn unique(entry: &UniqueEntry) -> Vec<u8> {
+    let fields = entry.fields.join(",");
     [
         b"u",
-        kind.name().as_bytes(),
+        entry.kind.name().as_bytes(),
         b"\0",
         fields.as_bytes(),
         b"\0",
-        values.as_bytes(),
+        entry.values.as_bytes(),
     ]
     .concat()
 }
 
-/// The parent as reference keys have it, by id.
-pub(in crate::store) fn parent(id: Uuid) -> String {
-    id.to_string()
-}
-
-/// The parent as reference keys have it, by the value of a field.
-pub(in crate::store) fn parent_value(value: &Value) -> String {
-    value.to_string()
-}
-
-/// Start of the keys of all rows that refer to a parent.
-pub(in crate::store) fn referred(to: Kind, parent: &str) -> Vec<u8> {
-    [b"f", to.name().as_bytes(), b"\0", parent.as_bytes(), b"\0"].concat()
-}
-
-/// Start of the keys of the rows of a kind that refer to a parent by a field.
-pub(in crate::store) fn referring(to: Kind, parent: &str, kind: Kind, field: &str) -> Vec<u8> {
-    let referring = [kind.name().as_bytes(), b"\0", field.as_bytes(), b"\0"].concat();
-    [referred(to, parent), referring].concat()
-}
-
-/// The kind and id of the row that a reference key is of; `rest` is the key without its
-/// [`referred`] part.
-pub(in crate::store) fn referrer(rest: &[u8]) -> Result<(Kind, Uuid), Error> {
-    let kind = rest
-        .split(|&byte| byte == 0)
-        .next()
-        .and_then(|name| Kind::ALL.into_iter().find(|k| k.name().as_bytes() == name));
-    Ok((kind.ok_or_else(damaged)?, last_id(rest)?))
+pub(super) fn reference(entry: &ReferenceEntry) -> Vec<u8> {
+    let parent = match &entry.parent {
+        Parent::Id(id) => id.to_string(),
+        Parent::Value(value) => value.clone(),
+    };
+    [
+        b"f",
+        entry.to.name().as_bytes(),
+        b"\0",
+        parent.as_bytes(),
+        b"\0",
+        entry.kind.name().as_bytes(),
+        b"\0",
+        entry.field.as_bytes(),
+        b"\0",
+        entry.id.as_bytes(),
+    ]
+    .concat()
 }
 
 /// The key of a part of the blob of the row with the key `row`.
-pub(in crate::store) fn chunk(row: &[u8], number: u32) -> Vec<u8> {
+pub(super) fn chunk(row: &[u8], number: u32) -> Vec<u8> {
     [row, &number.to_be_bytes()].concat()
 }
 
-pub(in crate::store) fn id(bytes: &[u8]) -> Result<Uuid, Error> {
-    Uuid::from_slice(bytes).map_err(|_| damaged())
+/// What stands under a key.
+pub(super) enum Entry {
+    Head(Revision),
+    Row(RowKey),
+    Unique(UniqueEntry, Uuid),
+    Reference(ReferenceEntry),
 }
 
-/// The id at the end of a key.
-pub(in crate::store) fn last_id(key: &[u8]) -> Result<Uuid, Error> {
-    id(key.last_chunk::<16>().ok_or_else(damaged)?)
-}
-
-/// The kind and id of the row that a key is of; none for other keys.
-pub(in crate::store) fn row_of(key: &[u8]) -> Option<(Kind, Uuid)> {
-    let (name, id) = key.strip_prefix(b"r")?.split_last_chunk::<16>()?;
-    let name = name.strip_suffix(b"\0")?;
-    let mut kinds = Kind::ALL.into_iter();
-    let kind = kinds.find(|kind| kind.name().as_bytes() == name)?;
-    Some((kind, Uuid::from_bytes(*id)))
-}
-
-/// Whether an index entry leads to this row.
-pub(in crate::store) fn leads_to(key: &[u8], value: &[u8], kind: Kind, id: Uuid) -> bool {
-    let Some((mark, rest)) = key.split_first() else {
-        return false;
-    };
-    let name = kind.name().as_bytes();
+/// Reads a key and its value; none for what this version does not write.
+pub(super) fn read(schema: Schema, key: &[u8], value: &[u8]) -> Option<Entry> {
+    if key == REVISION {
+        return revision(value).map(Entry::Head);
+    }
+    let (mark, rest) = key.split_first()?;
     match mark {
+        b'r' => {
+            let (name, id) = rest.split_last_chunk::<16>()?;
+            let kind = kind(name.strip_suffix(b"\0")?)?;
+            Some(Entry::Row((kind, Uuid::from_bytes(*id))))
+        }
         b'u' => {
-            let own = rest
-                .strip_prefix(name)
-                .is_some_and(|r| r.first() == Some(&0));
-            own && value == id.as_bytes()
+            let mut parts = rest.splitn(3, |byte| *byte == 0);
+            let kind = kind(parts.next()?)?;
+            let fields = parts.next()?;
+            let mut keys = schema.unique_keys(kind).iter();
+            let key = keys.find(|key| key.fields.join(",").as_bytes() == fields)?;
+            let values = String::from_utf8(parts.next()?.to_vec()).ok()?;
+            let fields = key.fields;
+            let entry = UniqueEntry {
+                kind,
+                fields,
+                values,
+            };
+            Some(Entry::Unique(entry, Uuid::from_slice(value).ok()?))
         }
         b'f' => {
-            let path = rest.strip_suffix(id.as_bytes()).unwrap_or_default();
-            // to 0 parent 0 kind 0 field 0
-            path.split(|byte| *byte == 0).nth(2) == Some(name)
+            let (path, id) = rest.split_last_chunk::<16>()?;
+            let mut parts = path.strip_suffix(b"\0")?.split(|byte| *byte == 0);
+            let to = kind(parts.next()?)?;
+            let parent = std::str::from_utf8(parts.next()?).ok()?;
+            let by = kind(parts.next()?)?;
+            let field = std::str::from_utf8(parts.next()?).ok()?;
+            let reference = schema.reference(by, field)?;
+            let parent = match reference.by {
+                ReferenceBy::Id | ReferenceBy::PlainId => Parent::Id(parent.parse().ok()?),
+                ReferenceBy::Field { .. } => Parent::Value(parent.to_owned()),
+            };
+            let entry = ReferenceEntry {
+                to,
+                parent,
+                kind: by,
+                field: reference.field,
+                id: Uuid::from_bytes(*id),
+            };
+            Some(Entry::Reference(entry))
         }
-        _ => false,
+        _ => None,
     }
 }
 
-/// The values of a unique key as JSON text, from the key of its entry.
-pub(in crate::store) fn values_of(entry: &[u8]) -> Option<&str> {
-    let values = entry.splitn(3, |byte| *byte == 0).nth(2)?;
-    std::str::from_utf8(values).ok()
-}
-
-pub(in crate::store) fn encode(revision: Revision, row: &Row) -> Result<Vec<u8>, String> {
-    let mut value = revision.to_be_bytes().to_vec();
-    serde_json::to_writer(&mut value, row).map_err(|error| error.to_string())?;
-    Ok(value)
-}
-
-/// Reads what [`encode`] has written.
-///
-/// # Errors
-/// Why it cannot be read, as the end of a sentence.
-pub(in crate::store) fn decode(value: &[u8]) -> Result<Stored, String> {
-    let (revision, json) = value.split_first_chunk::<8>().ok_or("it is cut off")?;
-    let row = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-    Ok(Stored {
-        row,
-        revision: u64::from_be_bytes(*revision),
-    })
-}
-
-/// Deepest nesting of objects and arrays in a row. The reader of stored rows ends at 128, and so do
-/// most clients; lists and what is shown around a row add some of their own.
-pub(in crate::store) const DEPTH: usize = 112;
-
-/// Writes a row down, if it can be read again by what will read it.
-///
-/// # Errors
-/// Why not, as the end of a sentence.
-pub(in crate::store) fn encode_checked(revision: Revision, row: &Row) -> Result<Vec<u8>, String> {
-    if row.values().any(|value| is_deeper(value, DEPTH - 1)) {
-        return Err(format!(
-            "it is nested deeper than {DEPTH} objects and arrays"
-        ));
-    }
-    let value = encode(revision, row)?;
-    decode(&value)?;
-    Ok(value)
-}
-
-/// Whether a value has more than so many objects and arrays inside each other.
-fn is_deeper(value: &Value, most: usize) -> bool {
-    let mut left = vec![(value, most)];
-    while let Some((value, most)) = left.pop() {
-        let (array, object) = match value {
-            Value::Array(array) => (Some(array), None),
-            Value::Object(object) => (None, Some(object)),
-            _ => continue,
-        };
-        let Some(inside) = most.checked_sub(1) else {
-            return true;
-        };
-        left.extend(array.into_iter().flatten().map(|value| (value, inside)));
-        let values = object.into_iter().flat_map(|object| object.values());
-        left.extend(values.map(|value| (value, inside)));
-    }
-    false
+fn kind(name: &[u8]) -> Option<Kind> {
+    let mut kinds = Kind::ALL.into_iter();
+    kinds.find(|kind| kind.name().as_bytes() == name)
 }
 
 /// A revision as it is stored.
-pub(in crate::store) fn revision(value: &[u8]) -> Option<Revision> {
+pub(super) fn revision(value: &[u8]) -> Option<Revision> {
     value.try_into().map(u64::from_be_bytes).ok()
 }
 
-pub(in crate::store) fn damaged() -> Error {
-    broken("a stored value cannot be read")
+/// Keys with their new values, none where something is removed, in no order.
+pub(super) type Changes = Vec<(Vec<u8>, Option<Arc<[u8]>>)>;
+
+/// What operations come to in the tree of rows.
+pub(super) fn changes(operations: &Operations) -> Changes {
+    let rows = operations.rows.iter();
+    let rows = rows.map(|(key, record)| (row(*key), record.clone()));
+    let unique = operations.unique.iter();
+    let unique = unique.map(|(entry, id)| (self::unique(entry), id.map(|id| of_id(&id))));
+    let references = operations.references.iter();
+    let references = references.map(|(entry, is_there)| {
+        let nothing = is_there.map(|()| Arc::from([]));
+        (reference(entry), nothing)
+    });
+    let head = (REVISION.to_vec(), Some(of_revision(operations.head)));
+    rows.chain(unique).chain(references).chain([head]).collect()
+}
+
+/// All that stands in the tree of rows when it holds these, but for the revision.
+pub(super) fn entries(rows: &Rows) -> impl Iterator<Item = (Vec<u8>, Arc<[u8]>)> {
+    let records = rows.records.iter();
+    let records = records.map(|(key, record)| (row(*key), Arc::clone(record)));
+    let unique = rows.unique.iter();
+    let unique = unique.map(|(entry, id)| (self::unique(entry), of_id(id)));
+    let references = rows.references.keys();
+    let references = references.map(|entry| (reference(entry), Arc::from([])));
+    records.chain(unique).chain(references)
+}
+
+/// A revision as a value.
+pub(super) fn of_revision(revision: Revision) -> Arc<[u8]> {
+    Arc::from(revision.to_be_bytes())
+}
+
+fn of_id(id: &Uuid) -> Arc<[u8]> {
+    Arc::from(id.as_bytes().as_slice())
 }
 
 /// What is stored is not what was written.
-pub(in crate::store) fn broken(what: impl Display) -> Error {
+pub(super) fn broken(what: impl Display) -> Error {
     Error::Backend(what.to_string())
 }

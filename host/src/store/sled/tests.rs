@@ -1,58 +1,60 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
-use futures_util::future::join_all;
-use proptest::prelude::*;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use uuid::Uuid;
 
-use super::super::Change;
-use super::super::rules::{self as stage, Stage};
+use super::super::index::{Parent, ReferenceEntry, UniqueEntry};
+use super::super::record::{self, DEPTH};
+use super::super::tests::{delete, ids_of, insert, link, put, row};
+use super::super::{Change, Error, Revision, Store, Write};
+use super::files::Handle;
 use super::*;
+use crate::entity::{Kind, UniqueKey};
+
+const NAME: UniqueKey = UniqueKey::of(&["name"]);
 
 mod damage;
 mod failure;
 mod lifetime;
-mod rules;
 mod upgrade;
 
-fn store() -> (TempDir, SledStore) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SledStore::open(folder.path()).unwrap();
-    (folder, store)
+/// A store in a data folder, of which the files can be reached.
+#[derive(Debug)]
+struct Opened {
+    store: JournaledStore,
+    handle: Arc<Handle>,
 }
 
-fn row(value: Value) -> Row {
-    value.as_object().unwrap().clone()
-}
+impl Deref for Opened {
+    type Target = JournaledStore;
 
-fn insert(kind: Kind, id: u128, fields: Value) -> Write {
-    Write::Insert {
-        kind,
-        id: Uuid::from_u128(id),
-        row: row(fields),
-        blob: None,
+    fn deref(&self) -> &JournaledStore {
+        &self.store
     }
 }
 
-fn delete(kind: Kind, id: u128) -> Write {
-    let id = Uuid::from_u128(id);
-    Write::Delete { kind, id }
+fn open(folder: &Path) -> Result<Opened, OpenError> {
+    let journal = SledJournal::new(folder);
+    let handle = Arc::clone(&journal.handle);
+    let store = JournaledStore::start(journal, Schema::DECLARED)?;
+    Ok(Opened { store, handle })
 }
 
-fn link(id: u128) -> Value {
-    json!({ "id": Uuid::from_u128(id) })
-}
-
-async fn put(store: &SledStore, write: Write) -> Revision {
-    store.write(vec![write]).await.unwrap()
+fn store() -> (TempDir, Opened) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    (folder, store)
 }
 
 /// The writer ends with the store, and lets go of the folder a moment later.
-fn reopen(folder: &TempDir) -> SledStore {
+fn reopen(folder: &TempDir) -> Opened {
     loop {
-        match SledStore::open(folder.path()) {
+        match open(folder.path()) {
             Ok(store) => return store,
             Err(error) if error.to_string().contains("in use") => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
@@ -61,13 +63,14 @@ fn reopen(folder: &TempDir) -> SledStore {
 }
 
 /// Changes what is on disk, behind the back of the store.
-fn tamper(store: &SledStore, key: &[u8], value: Option<&[u8]>) {
-    let disk = store.shared.disk.read().clone().unwrap();
+fn tamper(store: &Opened, key: &[u8], value: Option<&[u8]>) {
+    let db = store.handle.working.lock().clone().unwrap();
+    let rows = db.open_tree("rows").unwrap();
     match value {
-        Some(value) => disk.rows.insert(key, value).unwrap(),
-        None => disk.rows.remove(key).unwrap(),
+        Some(value) => rows.insert(key, value).unwrap(),
+        None => rows.remove(key).unwrap(),
     };
-    disk.db.flush().unwrap();
+    db.flush().unwrap();
 }
 
 /// Objects inside each other, this many.
@@ -76,7 +79,7 @@ fn nested(depth: usize) -> Value {
 }
 
 /// Rows of a service with a route, and of an upstream with a target.
-async fn filled() -> (TempDir, SledStore) {
+async fn filled() -> (TempDir, Opened) {
     let (folder, store) = store();
     let upstream = json!({"id": Uuid::from_u128(3), "name": "u", "algorithm": "latency"});
     let writes = vec![
@@ -94,9 +97,17 @@ async fn filled() -> (TempDir, SledStore) {
     (folder, store)
 }
 
-fn ids_of(store: &SledStore, kind: Kind) -> Vec<u128> {
-    let rows = store.shared.rows();
-    rows.of_kind(kind, None)
-        .map(|(id, _)| id.as_u128())
-        .collect()
+/// The key of a row.
+fn row_key(kind: Kind, id: u128) -> Vec<u8> {
+    format::row((kind, Uuid::from_u128(id)))
+}
+
+/// The key of the name of a row.
+fn name_key(kind: Kind, name: &str) -> Vec<u8> {
+    format::unique(&UniqueEntry::new(kind, NAME, &[&json!(name)]))
+}
+
+/// The same in this spelling alone.
+fn name_key_as_written(kind: Kind, name: &str) -> Vec<u8> {
+    format::unique(&UniqueEntry::as_written(kind, NAME, &[&json!(name)]))
 }

@@ -5,10 +5,14 @@ use super::*;
 #[tokio::test]
 async fn a_key_that_leads_to_no_row_is_damage() {
     let nobody = Uuid::from_u128(9);
-    let unique = keys::unique(Kind::Service, &["name"], &[&json!("ghost")]);
-    let parent = keys::parent(Uuid::from_u128(1));
-    let reference = keys::referring(Kind::Service, &parent, Kind::Route, "service");
-    let reference = [&*reference, nobody.as_bytes()].concat();
+    let unique = name_key(Kind::Service, "ghost");
+    let reference = format::reference(&ReferenceEntry {
+        to: Kind::Service,
+        parent: Parent::Id(Uuid::from_u128(1)),
+        kind: Kind::Route,
+        field: "service",
+        id: nobody,
+    });
     for key in [unique, reference] {
         let (folder, store) = store();
         let named = json!({"name": "a"});
@@ -20,7 +24,7 @@ async fn a_key_that_leads_to_no_row_is_damage() {
         tamper(&store, &key, Some(nobody.as_bytes()));
         drop(store);
         let refused = loop {
-            match SledStore::open(folder.path()) {
+            match open(folder.path()) {
                 Err(error) if error.to_string().contains("in use") => std::thread::yield_now(),
                 outcome => break outcome.unwrap_err().to_string(),
             }
@@ -35,8 +39,8 @@ async fn a_key_that_leads_to_no_row_is_damage() {
 #[tokio::test]
 async fn what_could_not_be_read_again_is_not_written() {
     let (folder, store) = store();
-    put(&store, insert(Kind::Service, 1, nested(keys::DEPTH))).await;
-    for depth in [keys::DEPTH + 1, 126, 127, 128, 129, 500] {
+    put(&store, insert(Kind::Service, 1, nested(DEPTH))).await;
+    for depth in [DEPTH + 1, 126, 127, 128, 129, 500] {
         let refused = store
             .write(vec![insert(Kind::Service, 2, nested(depth))])
             .await;
@@ -49,7 +53,7 @@ async fn what_could_not_be_read_again_is_not_written() {
     let store = reopen(&folder);
     let listed = store.list(Kind::Service, None, 10, &|_| true).unwrap();
     assert_eq!(listed.len(), 1);
-    assert_eq!(listed[0].row, row(nested(keys::DEPTH)));
+    assert_eq!(listed[0].row, row(nested(DEPTH)));
 }
 
 #[tokio::test]
@@ -61,11 +65,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_until_it_is_deleted() {
     let bad: [&[u8]; 4] = [&deep, b"", b"\0\0\0\0\0\0\0\x01{", b"\0\0\0\0\0\0\0\x01[1]"];
     for bad in bad {
         let (folder, store) = filled().await;
-        tamper(
-            &store,
-            &keys::row(Kind::Upstream, Uuid::from_u128(3)),
-            Some(bad),
-        );
+        tamper(&store, &row_key(Kind::Upstream, 3), Some(bad));
         drop(store);
         let store = reopen(&folder);
         let set_aside = store.condition().set_aside;
@@ -120,8 +120,8 @@ async fn a_row_that_cannot_be_read_is_set_aside_until_it_is_deleted() {
 #[tokio::test]
 async fn a_row_that_has_lost_what_it_needs_is_set_aside() {
     let (folder, store) = filled().await;
-    tamper(&store, &keys::row(Kind::Service, Uuid::from_u128(1)), None);
-    let name = keys::unique(Kind::Service, &["name"], &[&json!("a")]);
+    tamper(&store, &row_key(Kind::Service, 1), None);
+    let name = name_key(Kind::Service, "a");
     tamper(&store, &name, None);
     drop(store);
     let store = reopen(&folder);

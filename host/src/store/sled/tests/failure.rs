@@ -1,5 +1,8 @@
 //! Writes that fail, and a folder that is not there any longer.
 
+use super::super::super::journal::Journal;
+use super::super::super::operations::Operations;
+use super::super::super::rules;
 use super::*;
 
 /// A row that sled puts in a file of its own.
@@ -32,7 +35,7 @@ impl Drop for NoFiles {
 }
 
 /// Writes until that succeeds again, which is at some time.
-async fn written_at_last(store: &SledStore, write: Write) -> Revision {
+async fn written_at_last(store: &Opened, write: Write) -> Revision {
     loop {
         match store.write(vec![write.clone()]).await {
             Ok(revision) => return revision,
@@ -91,7 +94,7 @@ async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
     // Watchers were told of nothing between.
     let next = commits.recv().await.unwrap();
     assert_eq!((next.revision, next.changes.len()), (newest, 1));
-    let holds = |store: &SledStore| {
+    let holds = |store: &Opened| {
         assert_eq!(ids_of(store, Kind::Service), [1, 11]);
         assert_eq!(ids_of(store, Kind::Route), [2]);
         assert_eq!(ids_of(store, Kind::Balancer), [7]);
@@ -115,30 +118,25 @@ async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
 async fn what_is_on_disk_without_having_been_acknowledged_is_taken_back() {
     let (folder, store) = filled().await;
     drop(store);
+    let mut journal = SledJournal::new(folder.path());
     // The threads of the store that was dropped may still hold it.
-    let opened = loop {
-        match folder::open(folder.path()) {
-            Ok(opened) => break opened,
+    let rows = loop {
+        match journal.load(Schema::DECLARED) {
+            Ok(rows) => break rows,
             Err(error) if error.to_string().contains("in use") => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
     };
-    let shared = Arc::new(Shared::new(opened.rows));
-    let mut engine = Engine::new(folder.path(), Arc::clone(&shared), opened.open);
-    let (rows, ahead) = (shared.rows(), stage::Round::default());
-    let mut stage = Stage::new(&rows, &ahead);
-    stage.write(delete(Kind::Route, 2)).unwrap();
-    stage
-        .write(insert(Kind::Service, 9, json!({"name": "n"})))
-        .unwrap();
-    let (round, commit) = stage.finish();
+    let writes = [
+        delete(Kind::Route, 2),
+        insert(Kind::Service, 9, json!({"name": "n"})),
+    ];
+    let (operations, commit) = rules::stage(&rows, &Operations::default(), &writes).unwrap();
     // It came to the disk, and only then something failed.
-    engine.commit_and_fail(&round);
-    assert!(matches!(engine.reopen(), engine::Outcome::Done));
+    journal.commit_and_fail(rows.head(), &operations);
     // Later revisions are greater than those that were seen on disk.
-    assert_eq!(shared.rows().revision(), commit.revision);
-    drop(engine);
-    drop(shared);
+    assert_eq!(journal.recover(&rows), Ok(commit.revision));
+    drop(journal);
     let store = reopen(&folder);
     assert_eq!(ids_of(&store, Kind::Route), [2]);
     assert_eq!(ids_of(&store, Kind::Service), [1]);

@@ -1,5 +1,15 @@
 //! What lasts from one start to the next.
 
+use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use tokio::sync::oneshot;
+
+use super::super::super::journal::Journal;
+use super::super::super::state::State;
+use super::super::super::writer::{Job, Writer};
 use super::*;
 
 #[tokio::test]
@@ -105,17 +115,17 @@ proptest! {
 fn a_folder_that_was_not_set_up_to_the_end_can_be() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("FORMAT.tmp"), "point").unwrap();
-    drop(SledStore::open(folder.path()).unwrap());
+    drop(open(folder.path()).unwrap());
     assert!(folder.path().join("FORMAT").exists());
 }
 
 #[tokio::test]
 async fn writes_that_wait_together_share_a_flush() {
     let folder = tempfile::tempdir().unwrap();
-    let opened = folder::open(folder.path()).unwrap();
-    let shared = Arc::new(Shared::new(opened.rows));
-    let engine = Engine::new(folder.path(), Arc::clone(&shared), opened.open);
-    let writer = Writer::start(shared, engine).unwrap();
+    let mut journal = SledJournal::new(folder.path());
+    let rows = journal.load(Schema::DECLARED).unwrap();
+    let state = Arc::new(State::new(rows, journal.handle()));
+    let writer = Writer::start(state, journal).unwrap();
     // All of them are there before the writer looks.
     let (jobs, waiting) = channel();
     let answers: Vec<_> = (1..=50)

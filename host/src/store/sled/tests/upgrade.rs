@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_folder_of_format_1_is_converted_once() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SledStore::open(folder.path()).unwrap();
+    let store = open(folder.path()).unwrap();
     let old = Write::Insert {
         kind: Kind::Balancer,
         id: Uuid::from_u128(1),
@@ -46,7 +46,7 @@ async fn a_folder_of_format_1_is_converted_once() {
 #[tokio::test]
 async fn rows_of_an_earlier_version_are_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SledStore::open(folder.path()).unwrap();
+    let store = open(folder.path()).unwrap();
     let kind = Kind::Upstream;
     // As an earlier version wrote them: names as keys in their own spelling, any algorithm with any hash.
     let names = [
@@ -60,12 +60,12 @@ async fn rows_of_an_earlier_version_are_brought_up_to_date() {
         let other = format!("other-{id}");
         let revision = put(&store, insert(kind, id, fields(&other))).await;
         let id = Uuid::from_u128(id);
-        let key = keys::unique(kind, &["name"], &[&json!(other)]);
+        let key = name_key(kind, &other);
         tamper(&store, &key, None);
-        let key = keys::unique_as_written(kind, &["name"], &[&json!(name)]);
+        let key = name_key_as_written(kind, name);
         tamper(&store, &key, Some(id.as_bytes()));
-        let value = keys::encode(revision, &row(fields(name))).unwrap();
-        tamper(&store, &keys::row(kind, id), Some(&value));
+        let value = record::encode(revision, &row(fields(name))).unwrap();
+        tamper(&store, &format::row((kind, id)), Some(&value));
     }
     drop(store);
     let store = reopen(&folder);
@@ -96,20 +96,20 @@ async fn rows_that_cannot_be_brought_up_to_date_cost_no_other() {
     for (id, name) in names {
         let mut fields = json!({"name": format!("other-{id}"), "algorithm": "latency"});
         let revision = put(&store, insert(kind, id, fields.clone())).await;
-        let key = keys::unique(kind, &["name"], &[&fields["name"]]);
+        let key = name_key(kind, fields["name"].as_str().unwrap());
         tamper(&store, &key, None);
         fields["name"] = json!(name);
         if id == 1 {
-            fields["deep"] = nested(keys::DEPTH + 1);
+            fields["deep"] = nested(DEPTH + 1);
         }
-        let mut value = keys::encode(revision, &row(fields)).unwrap();
+        let mut value = record::encode(revision, &row(fields)).unwrap();
         if id == 2 {
             value.pop();
         }
         let id = Uuid::from_u128(id);
-        let key = keys::unique_as_written(kind, &["name"], &[&json!(name)]);
+        let key = name_key_as_written(kind, name);
         tamper(&store, &key, Some(id.as_bytes()));
-        tamper(&store, &keys::row(kind, id), Some(&value));
+        tamper(&store, &format::row((kind, id)), Some(&value));
     }
     drop(store);
     // The same again at the next start.

@@ -1,10 +1,12 @@
-//! What the rules of rows come to.
+//! What is declared of entities, held by the rules.
+
+use futures_util::future::join_all;
 
 use super::*;
 
 #[tokio::test]
 async fn a_row_is_found_by_id_and_by_its_unique_key() {
-    let (_folder, store) = store();
+    let store = store();
     put(&store, insert(Kind::Service, 1, json!({"name": "a"}))).await;
     let stored = store
         .get(Kind::Service, Uuid::from_u128(1))
@@ -25,7 +27,7 @@ async fn a_row_is_found_by_id_and_by_its_unique_key() {
 
 #[tokio::test]
 async fn all_of_a_write_is_done_or_none() {
-    let (_folder, store) = store();
+    let store = store();
     put(&store, insert(Kind::Service, 1, json!({"name": "a"}))).await;
     let writes = vec![
         insert(Kind::Service, 2, json!({"name": "b"})),
@@ -49,7 +51,7 @@ async fn all_of_a_write_is_done_or_none() {
 
 #[tokio::test]
 async fn later_steps_of_a_write_see_earlier_ones() {
-    let (_folder, store) = store();
+    let store = store();
     let writes = vec![
         insert(Kind::Service, 1, json!({"name": "a"})),
         insert(Kind::Route, 2, json!({"name": "r", "service": link(1)})),
@@ -69,7 +71,7 @@ async fn later_steps_of_a_write_see_earlier_ones() {
 
 #[tokio::test]
 async fn null_is_no_value_of_a_unique_key() {
-    let (_folder, store) = store();
+    let store = store();
     put(&store, insert(Kind::Route, 1, json!({"name": null}))).await;
     put(&store, insert(Kind::Route, 2, json!({"name": null}))).await;
     let taken = store.write(vec![insert(Kind::Route, 1, json!({}))]).await;
@@ -78,7 +80,7 @@ async fn null_is_no_value_of_a_unique_key() {
 
 #[tokio::test]
 async fn references_restrict_and_cascade() {
-    let (_folder, store) = store();
+    let store = store();
     let missing = store
         .write(vec![insert(Kind::Route, 9, json!({"service": link(1)}))])
         .await;
@@ -133,7 +135,7 @@ async fn references_restrict_and_cascade() {
 
 #[tokio::test]
 async fn a_name_that_is_referred_to_stays() {
-    let (_folder, store) = store();
+    let store = store();
     let unknown = json!({"name": "u", "algorithm": "mine"});
     let missing = store
         .write(vec![insert(Kind::Upstream, 1, unknown.clone())])
@@ -184,7 +186,7 @@ async fn a_name_that_is_referred_to_stays() {
 
 #[tokio::test]
 async fn a_change_based_on_an_old_row_is_refused() {
-    let (_folder, store) = store();
+    let store = store();
     let first = put(&store, insert(Kind::Service, 1, json!({"name": "a"}))).await;
     let replace = |expected, name: &str| Write::Replace {
         kind: Kind::Service,
@@ -204,7 +206,7 @@ async fn a_change_based_on_an_old_row_is_refused() {
 
 #[tokio::test]
 async fn a_watcher_sees_what_is_there_and_then_every_commit_in_order() {
-    let (_folder, store) = store();
+    let store = store();
     put(&store, insert(Kind::Service, 1, json!({"name": "a"}))).await;
     let mut commits = store.watch().unwrap();
     let first = commits.recv().await.unwrap();
@@ -220,7 +222,7 @@ async fn a_watcher_sees_what_is_there_and_then_every_commit_in_order() {
 
 #[tokio::test]
 async fn names_of_hosts_are_unique_however_they_are_spelled() {
-    let (_folder, store) = store();
+    let store = store();
     let named = |id, name| {
         insert(
             Kind::Upstream,

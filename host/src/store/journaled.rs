@@ -1,0 +1,162 @@
+//! The store: rows in memory, over a journal.
+//!
+//! What is read is in memory (`rows.rs`), and follows the journal: a write is put into effect once it
+//! will last. One thread writes (`writer.rs`): it holds the writes that are waiting to the rules
+//! (`rules.rs`), commits them together, puts them into effect, tells the watchers, and answers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::journal::{Journal, OpenError};
+use super::schema::Schema;
+use super::state::State;
+use super::writer::{Job, Writer};
+use super::{Commit, Condition, Error, Revision, Store, Stored, Write};
+use crate::entity::{Kind, Row};
+
+/// The store over a journal.
+pub struct JournaledStore {
+    state: Arc<State>,
+    jobs: Arc<Sender<Job>>,
+}
+
+impl JournaledStore {
+    /// Loads what a journal keeps, and takes writes from then on.
+    pub(super) fn start(mut journal: impl Journal, schema: Schema) -> Result<Self, OpenError> {
+        let rows = journal.load(schema)?;
+        for row in rows.all_set_aside() {
+            tracing::error!(
+                entity = row.kind.name(),
+                id = %row.id,
+                "a stored row is set aside: {}; DELETE removes it",
+                row.reason
+            );
+        }
+        let state = Arc::new(State::new(rows, journal.handle()));
+        let (jobs, waiting) = channel();
+        let jobs = Arc::new(jobs);
+        // The journal does not keep the writer going.
+        let asker = Arc::downgrade(&jobs);
+        journal.watch(Box::new(move || {
+            if let Some(jobs) = asker.upgrade() {
+                // None is there to follow once the writer has ended.
+                drop(jobs.send(Job::Follow));
+            }
+        }));
+        let refuse = |error| OpenError(format!("the store cannot be started: {error}"));
+        let writer = Writer::start(Arc::clone(&state), journal).map_err(refuse)?;
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || {
+                let commits = writer.run(&waiting);
+                tracing::debug!(commits, "the writer of the store ends");
+            })
+            .map_err(refuse)?;
+        Ok(Self { state, jobs })
+    }
+
+    /// What is in effect, for tests of journals.
+    #[cfg(test)]
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+impl fmt::Debug for JournaledStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("JournaledStore")
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store for JournaledStore {
+    fn get(&self, kind: Kind, id: Uuid) -> Result<Option<Stored>, Error> {
+        self.state.rows().stored(kind, id)
+    }
+
+    fn blob(&self, kind: Kind, id: Uuid) -> Result<Option<Bytes>, Error> {
+        self.state.blob(kind, id)
+    }
+
+    fn find(
+        &self,
+        kind: Kind,
+        key: &[&str],
+        values: &[&serde_json::Value],
+    ) -> Result<Option<Stored>, Error> {
+        self.state.rows().find(kind, key, values)
+    }
+
+    fn list(
+        &self,
+        kind: Kind,
+        from: Option<Uuid>,
+        limit: usize,
+        filter: &dyn Fn(&Row) -> bool,
+    ) -> Result<Vec<Stored>, Error> {
+        let rows = self.state.rows();
+        let stored = rows.of_kind(kind, from).map(|(_, stored)| stored);
+        Ok(stored
+            .filter(|stored| filter(&stored.row))
+            .take(limit)
+            .collect())
+    }
+
+    fn list_referring(
+        &self,
+        kind: Kind,
+        field: &'static str,
+        parent: Uuid,
+        from: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<Stored>, Error> {
+        let rows = self.state.rows();
+        let mut listed = Vec::new();
+        for id in rows.referring(kind, field, parent, from) {
+            if listed.len() == limit {
+                break;
+            }
+            match rows.stored(kind, id) {
+                Ok(stored) => listed.extend(stored),
+                Err(Error::SetAside { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(listed)
+    }
+
+    fn condition(&self) -> Condition {
+        self.state.condition()
+    }
+
+    fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.jobs.send(Job::Write(writes, answer));
+        async move {
+            sent.map_err(|_| stopped())?;
+            answered.await.map_err(|_| stopped())?
+        }
+        .boxed()
+    }
+
+    fn watch(&self) -> Result<mpsc::UnboundedReceiver<Commit>, Error> {
+        let (sender, commits) = mpsc::unbounded_channel();
+        self.jobs.send(Job::Watch(sender)).map_err(|_| stopped())?;
+        Ok(commits)
+    }
+}
+
+fn stopped() -> Error {
+    Error::Unavailable(
+        "the writer of the store has stopped: what is in effect stays so; restart the gateway"
+            .into(),
+    )
+}

@@ -1,0 +1,64 @@
+//! The bytes that belong to rows, in chunks.
+
+use std::collections::BTreeMap;
+
+use ::sled::{Batch, IVec, Tree};
+use bytes::Bytes;
+
+use super::super::Error;
+use super::super::index::RowKey;
+use super::super::operations::Operations;
+use super::format;
+
+/// Chunks as they were before a commit; none where there was none.
+pub(super) type Before = BTreeMap<Vec<u8>, Option<IVec>>;
+
+/// The bytes that belong to a row.
+pub(super) fn read(blobs: &Tree, key: RowKey) -> Result<Option<Bytes>, Error> {
+    let mut blob: Option<Vec<u8>> = None;
+    for chunk in blobs.scan_prefix(format::row(key)) {
+        blob.get_or_insert_default().extend_from_slice(&chunk?.1);
+    }
+    Ok(blob.map(Bytes::from))
+}
+
+/// Whether a row has bytes of its own.
+pub(super) fn is_there(blobs: &Tree, key: RowKey) -> Result<bool, Error> {
+    let mut chunks = blobs.scan_prefix(format::row(key));
+    Ok(chunks.next().transpose()?.is_some())
+}
+
+/// What is to be done to blobs. `before` takes what is there now.
+pub(super) fn changes(
+    blobs: &Tree,
+    operations: &Operations,
+    before: &mut Before,
+) -> Result<Batch, Error> {
+    let mut batch = Batch::default();
+    for (key, blob) in &operations.blobs {
+        let row = format::row(*key);
+        for chunk in blobs.scan_prefix(&row) {
+            let (key, value) = chunk?;
+            batch.remove(&key);
+            before.insert(key.to_vec(), Some(value));
+        }
+        for (number, chunk) in (0..).zip(blob.chunks(format::CHUNK)) {
+            let key = format::chunk(&row, number);
+            batch.insert(&*key, chunk);
+            before.entry(key).or_insert(None);
+        }
+    }
+    Ok(batch)
+}
+
+/// Puts back what was there before.
+pub(super) fn restore(before: &Before) -> Batch {
+    let mut batch = Batch::default();
+    for (key, old) in before {
+        match old {
+            Some(old) => batch.insert(&**key, old),
+            None => batch.remove(&**key),
+        }
+    }
+    batch
+}

@@ -1,0 +1,113 @@
+//! What the threads of a store and its readers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use uuid::Uuid;
+
+use super::journal::{BlobError, JournalHandle};
+use super::rows::Rows;
+use super::{Condition, Error, Failure};
+use crate::entity::Kind;
+
+/// What is in effect, and how the store is.
+pub(super) struct State {
+    /// What is acknowledged. Readers take the whole of it and look at it without the lock.
+    rows: RwLock<Arc<Rows>>,
+    journal: Arc<dyn JournalHandle>,
+    /// Why the store cannot be written.
+    failure: RwLock<Option<Failure>>,
+    failures: AtomicU64,
+}
+
+impl State {
+    pub(super) fn new(rows: Rows, journal: Arc<dyn JournalHandle>) -> Self {
+        Self {
+            rows: RwLock::new(Arc::new(rows)),
+            journal,
+            failure: RwLock::new(None),
+            failures: 0.into(),
+        }
+    }
+
+    /// The rows as they are now.
+    pub(super) fn rows(&self) -> Arc<Rows> {
+        Arc::clone(&self.rows.read())
+    }
+
+    /// Changes the rows for those who read from now on.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Rows) -> T) -> T {
+        // Copied only while a reader looks at them.
+        change(Arc::make_mut(&mut self.rows.write()))
+    }
+
+    /// The part of the journal that any thread may call.
+    pub(super) fn journal(&self) -> &dyn JournalHandle {
+        &*self.journal
+    }
+
+    /// Reads the bytes that belong to a row.
+    pub(super) fn blob(&self, kind: Kind, id: Uuid) -> Result<Option<Bytes>, Error> {
+        self.journal.blob(kind, id).map_err(|error| match error {
+            BlobError::Closed => self.unavailable(),
+            BlobError::Failed(error) => error,
+        })
+    }
+
+    /// How the store is now.
+    pub(super) fn condition(&self) -> Condition {
+        Condition {
+            failure: self.failure.read().clone(),
+            failures: self.failures.load(Ordering::Relaxed),
+            set_aside: self.rows().all_set_aside(),
+        }
+    }
+
+    /// Whether the store cannot be written.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.read().is_some()
+    }
+
+    /// Why nothing can be written now.
+    pub(super) fn unavailable(&self) -> Error {
+        let failure = self.failure.read();
+        let reason = failure.as_ref().map(|failure| &*failure.reason);
+        let reason = reason.unwrap_or("it is being opened");
+        Error::Unavailable(format!(
+            "the store cannot be written: {reason}; nothing was changed"
+        ))
+    }
+
+    /// Notes why the store cannot be written.
+    pub(super) fn fail(&self, reason: String) {
+        let mut failure = self.failure.write();
+        if failure
+            .as_ref()
+            .is_some_and(|failure| failure.reason == reason)
+        {
+            return;
+        }
+        tracing::error!(
+            "the store cannot be written: {reason}; changes are refused, and what is in effect stays so"
+        );
+        let since = failure.as_ref().map(|failure| failure.since);
+        if since.is_none() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        *failure = Some(Failure {
+            reason,
+            since: since.unwrap_or_else(SystemTime::now),
+        });
+    }
+
+    /// Notes that the store can be written.
+    pub(super) fn succeed(&self) {
+        if let Some(failure) = self.failure.write().take() {
+            let seconds = failure.since.elapsed().unwrap_or_default().as_secs_f64();
+            tracing::info!("the store can be written again, after {seconds:.1} s");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Several writers on one journal, and commits that fail.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use futures_util::future::{join, join_all};
+use proptest::prelude::*;
+use tokio::sync::{mpsc, oneshot};
+
+use super::*;
+use crate::store::journal::Journal;
+use crate::store::memory::Fault;
+use crate::store::operations::Operations;
+use crate::store::record;
+use crate::store::rows::Rows;
+use crate::store::rules as law;
+use crate::store::state::State;
+use crate::store::writer::{Job, Writer};
+use crate::store::{Change, Commit};
+
+/// Commits as another process would.
+fn commit(memory: &Memory, writes: &[Write]) {
+    let mut journal = memory.journal([]);
+    let rows = journal.load(Schema::DECLARED).unwrap();
+    let (operations, _) = law::stage(&rows, &Operations::default(), writes).unwrap();
+    journal.commit(rows.head(), &operations).unwrap();
+}
+
+/// Another process commits between the staging of a write and its commit.
+fn overtaken(memory: &Memory, writes: Vec<Write>) -> Fault {
+    let memory = memory.clone();
+    Fault::Overtaken(Box::new(move || commit(&memory, &writes)))
+}
+
+/// A store on a memory that holds the service 1, named "a", from revision 1 on.
+fn started(memory: &Memory, faults: impl IntoIterator<Item = Fault>) -> JournaledStore {
+    commit(memory, &[service(1, "a")]);
+    JournaledStore::start(memory.journal(faults), Schema::DECLARED).unwrap()
+}
+
+fn service(id: u128, name: &str) -> Write {
+    insert(Kind::Service, id, json!({ "name": name }))
+}
+
+fn renamed(id: u128, name: &str, expected: Revision) -> Write {
+    Write::Replace {
+        kind: Kind::Service,
+        id: Uuid::from_u128(id),
+        row: row(json!({ "name": name })),
+        expected,
+        blob: None,
+    }
+}
+
+/// A watch after its first commit, of which the revision is returned.
+async fn watched(store: &JournaledStore) -> (Revision, mpsc::UnboundedReceiver<Commit>) {
+    let mut commits = store.watch().unwrap();
+    (commits.recv().await.unwrap().revision, commits)
+}
+
+/// What a commit put and deleted.
+fn ids(commit: &Commit) -> Vec<(bool, u128)> {
+    let changes = commit.changes.iter();
+    let changes = changes.map(|change| match change {
+        Change::Put { id, .. } => (true, id.as_u128()),
+        Change::Delete { id, .. } => (false, id.as_u128()),
+    });
+    changes.collect()
+}
+
+#[tokio::test]
+async fn a_write_that_was_overtaken_is_made_again() {
+    let memory = Memory::default();
+    let twice = [2, 3].map(|id| overtaken(&memory, vec![service(id, &format!("s{id}"))]));
+    let store = started(&memory, twice);
+    let (first, mut commits) = watched(&store).await;
+    assert_eq!(first, 1);
+    assert_eq!(put(&store, service(4, "b")).await, 4);
+    assert_eq!(ids_of(&store, Kind::Service), [1, 2, 3, 4]);
+    // Watchers were told of all of it, in order.
+    for id in 2..=4 {
+        let commit = commits.recv().await.unwrap();
+        assert_eq!(
+            (u128::from(commit.revision), ids(&commit)),
+            (id, vec![(true, id)])
+        );
+    }
+    // So was whoever else follows the journal.
+    let other = JournaledStore::start(memory.journal([]), Schema::DECLARED).unwrap();
+    assert_eq!(ids_of(&other, Kind::Service), [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_write_that_was_overtaken_is_refused_as_the_rules_say() {
+    let route = || insert(Kind::Route, 9, json!({"service": link(1)}));
+    type Expected = fn(&Error) -> bool;
+    let cases: [(Vec<Write>, Write, Expected); 6] = [
+        (vec![service(2, "b")], service(3, "b"), |error| {
+            matches!(error, Error::UniqueKeyTaken { .. })
+        }),
+        (vec![service(2, "b")], service(2, "c"), |error| {
+            matches!(error, Error::PrimaryKeyTaken { .. })
+        }),
+        (vec![delete(Kind::Service, 1)], route(), |error| {
+            matches!(error, Error::ReferenceMissing { .. })
+        }),
+        (vec![route()], delete(Kind::Service, 1), |error| {
+            matches!(error, Error::StillReferenced { .. })
+        }),
+        (vec![renamed(1, "b", 1)], renamed(1, "c", 1), |error| {
+            matches!(error, Error::Changed { .. })
+        }),
+        (
+            vec![delete(Kind::Service, 1)],
+            renamed(1, "c", 1),
+            |error| matches!(error, Error::Changed { .. }),
+        ),
+    ];
+    for (others, own, expected) in cases {
+        let memory = Memory::default();
+        let store = started(&memory, [overtaken(&memory, others.clone())]);
+        let refused = store.write(vec![own]).await.unwrap_err();
+        assert!(expected(&refused), "{refused} after {others:?}");
+        // What the other one did is in effect, and nothing else was written.
+        assert_eq!(store.state().rows().head(), 2);
+        assert_eq!(memory.log().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn all_writes_of_a_commit_that_was_overtaken_are_made_again() {
+    let memory = Memory::default();
+    commit(&memory, &[service(1, "a")]);
+    let mut journal = memory.journal([overtaken(&memory, vec![service(2, "b")])]);
+    let rows = journal.load(Schema::DECLARED).unwrap();
+    let state = Arc::new(State::new(rows, journal.handle()));
+    let writer = Writer::start(Arc::clone(&state), journal).unwrap();
+    // Of those that wait together, one has lost its name meanwhile, and another one has it free.
+    let (jobs, waiting) = channel();
+    let writes = [
+        service(10, "c"),
+        service(11, "b"),
+        service(12, "c"),
+        renamed(1, "z", 1),
+        service(13, "a"),
+    ];
+    let answers: Vec<_> = writes
+        .into_iter()
+        .map(|write| {
+            let (answer, answered) = oneshot::channel();
+            jobs.send(Job::Write(vec![write], answer)).unwrap();
+            answered
+        })
+        .collect();
+    drop(jobs);
+    assert_eq!(writer.run(&waiting), 2);
+    let answers = join_all(answers).await.into_iter();
+    let answers: Vec<_> = answers.map(|answer| answer.unwrap().ok()).collect();
+    assert_eq!(answers, [Some(3), None, None, Some(4), Some(5)]);
+    assert_eq!(state.rows().head(), 5);
+    assert_eq!(memory.log().len(), 3);
+}
+
+#[tokio::test]
+async fn what_another_process_commits_is_in_effect_here() {
+    let memory = Memory::default();
+    let store = started(&memory, []);
+    let (_, mut commits) = watched(&store).await;
+    let route = insert(Kind::Route, 9, json!({"service": link(1)}));
+    commit(&memory, &[route, service(2, "b")]);
+    let told = commits.recv().await.unwrap();
+    // The service stands before the route, whatever the order was.
+    assert_eq!(ids(&told), [(true, 2), (true, 9)]);
+    assert_eq!(ids_of(&store, Kind::Route), [9]);
+    commit(&memory, &[delete(Kind::Route, 9), delete(Kind::Service, 1)]);
+    let told = commits.recv().await.unwrap();
+    assert_eq!(ids(&told), [(false, 9), (false, 1)]);
+    let got = store.get(Kind::Service, Uuid::from_u128(1)).unwrap();
+    assert_eq!(got, None);
+}
+
+#[tokio::test]
+async fn a_row_of_another_process_that_cannot_be_read_is_set_aside() {
+    let memory = Memory::default();
+    let store = started(&memory, []);
+    let (_, mut commits) = watched(&store).await;
+    let key = (Kind::Service, Uuid::from_u128(1));
+    let unreadable = Operations {
+        rows: [(key, Some(Arc::from(*b"\0\0\0\0\0\0\0\x02{")))].into(),
+        head: 2,
+        ..Operations::default()
+    };
+    memory.journal([]).commit(1, &unreadable).unwrap();
+    assert_eq!(ids(&commits.recv().await.unwrap()), [(false, 1)]);
+    let got = store.get(key.0, key.1);
+    assert!(matches!(got, Err(Error::SetAside { .. })), "{got:?}");
+    assert_eq!(store.condition().set_aside.len(), 1);
+    // Its name is taken until it is deleted.
+    let taken = store.write(vec![service(2, "a")]).await.unwrap_err();
+    assert!(matches!(taken, Error::UniqueKeyTaken { .. }), "{taken}");
+    put(&store, delete(Kind::Service, 1)).await;
+    assert!(store.condition().set_aside.is_empty());
+    put(&store, service(2, "a")).await;
+}
+
+/// Writes until that succeeds again, which is at some time.
+async fn written_at_last(store: &JournaledStore, write: Write) -> Revision {
+    loop {
+        match store.write(vec![write.clone()]).await {
+            Ok(revision) => return revision,
+            Err(Error::Unavailable(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_was_refused_has_changed_nothing() {
+    let memory = Memory::default();
+    let store = started(&memory, [Fault::Refused]);
+    let refused = store.write(vec![service(2, "b")]).await.unwrap_err();
+    assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
+    assert!(store.condition().failure.is_some());
+    assert_eq!(ids_of(&store, Kind::Service), [1]);
+    assert_eq!(put(&store, service(2, "b")).await, 2);
+    assert!(store.condition().failure.is_none());
+}
+
+#[tokio::test]
+async fn a_commit_in_doubt_is_refused_until_it_is_known_what_came_of_it() {
+    for is_kept in [false, true] {
+        let memory = Memory::default();
+        let store = started(&memory, [Fault::InDoubt { is_kept }]);
+        let (_, mut commits) = watched(&store).await;
+        let refused = store.write(vec![service(2, "b")]).await.unwrap_err();
+        let reason = "it is not known whether it will be";
+        assert!(refused.to_string().ends_with(reason), "{refused}");
+        assert!(store.condition().failure.is_some());
+        assert_eq!(ids_of(&store, Kind::Service), [1]);
+
+        let newest = written_at_last(&store, service(3, "c")).await;
+        assert_eq!(store.condition().failures, 1);
+        assert!(store.condition().failure.is_none());
+        // What was kept came into effect before anything else was written, and watchers know of it.
+        let (there, told): (&[u128], &[u128]) = match is_kept {
+            true => (&[1, 2, 3], &[2, 3]),
+            false => (&[1, 3], &[3]),
+        };
+        assert_eq!(ids_of(&store, Kind::Service), there);
+        for id in told {
+            let commit = commits.recv().await.unwrap();
+            assert_eq!(ids(&commit), [(true, *id)]);
+            assert!(commit.revision <= newest);
+        }
+    }
+}
+
+/// What one of two writers asks for.
+#[derive(Debug, Clone)]
+enum Step {
+    Service(u128, u8),
+    Route(u128, u128),
+    Delete(Kind, u128),
+}
+
+impl Step {
+    fn write(&self) -> Write {
+        match self {
+            Self::Service(id, name) => service(*id, &format!("s{name}")),
+            Self::Route(id, to) => insert(Kind::Route, *id, json!({"service": link(*to)})),
+            Self::Delete(kind, id) => delete(*kind, *id),
+        }
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0_u128..5, 0_u8..3).prop_map(|(id, name)| Step::Service(id, name)),
+        (10_u128..14, 0_u128..5).prop_map(|(id, to)| Step::Route(id, to)),
+        (0_u128..5).prop_map(|id| Step::Delete(Kind::Service, id)),
+        (10_u128..14).prop_map(|id| Step::Delete(Kind::Route, id)),
+    ];
+    prop::collection::vec(step, 1..30)
+}
+
+/// All rows, and that each one's entries and references are there and no others.
+fn whole(rows: &Rows) -> Vec<(Kind, Uuid, Row)> {
+    let mut all = Vec::new();
+    let mut entries = 0;
+    for (&(kind, id), record) in &rows.records {
+        let row = record::decode(record).unwrap().row;
+        entries += law::entries_to(rows, kind, id, &row).unwrap();
+        all.push((kind, id, row));
+    }
+    assert_eq!(rows.unique.len() + rows.references.len(), entries);
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever two processes write at the same time, the rules hold for what comes of both, both see the
+    /// same, and each write that was acknowledged has a revision of its own.
+    #[test]
+    fn two_writers_on_one_journal_keep_the_rules(one in steps(), other in steps()) {
+        let memory = Memory::default();
+        let stores = [(), ()].map(|()| {
+            JournaledStore::start(memory.journal([]), Schema::DECLARED).unwrap()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let write = async |store: &JournaledStore, steps: &[Step]| {
+                let writes = steps.iter().map(|step| store.write(vec![step.write()]));
+                let answers = join_all(writes).await.into_iter();
+                answers.filter_map(Result::ok).collect::<Vec<_>>()
+            };
+            let (ones, others) = join(write(&stores[0], &one), write(&stores[1], &other)).await;
+            let acknowledged = ones.len() + others.len();
+            let distinct: BTreeSet<_> = ones.into_iter().chain(others).collect();
+            assert_eq!(distinct.len(), acknowledged);
+
+            let head = memory.log().last().map_or(0, |operations| operations.head);
+            assert_eq!(head, distinct.last().copied().unwrap_or(0));
+            let rows = memory.journal([]).load(Schema::DECLARED).unwrap();
+            for store in &stores {
+                let mut commits = store.watch().unwrap();
+                while commits.recv().await.unwrap().revision != head {}
+                assert_eq!(whole(&store.state().rows()), whole(&rows));
+            }
+        });
+    }
+}
