@@ -12,6 +12,7 @@ use super::{Error, Revision, Store, Write};
 use crate::entity::{Kind, Row};
 
 mod conflicts;
+pub(super) mod references;
 mod rules;
 
 fn store() -> JournaledStore {

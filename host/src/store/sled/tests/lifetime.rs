@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::super::super::journal::Journal;
 use super::super::super::state::State;
+use super::super::super::tests::references::SEVERAL;
 use super::super::super::writer::{Job, Writer};
 use super::*;
 
@@ -141,4 +142,39 @@ async fn writes_that_wait_together_share_a_flush() {
     for (number, answer) in (1..).zip(join_all(answers).await) {
         assert_eq!(answer.unwrap().unwrap(), number);
     }
+}
+
+#[tokio::test]
+async fn references_in_arrays_are_found_whole_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || loop {
+        match JournaledStore::start(SledJournal::new(folder.path()), SEVERAL) {
+            Ok(store) => return store,
+            Err(error) if error.to_string().contains("in use") => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let store = open();
+    let mirrors = json!([link(1), link(2), link(1)]);
+    let writes = vec![
+        insert(Kind::Service, 1, json!({"name": "a"})),
+        insert(Kind::Service, 2, json!({"name": "b"})),
+        insert(Kind::Route, 3, json!({"name": "r", "mirrors": mirrors})),
+    ];
+    store.write(writes).await.unwrap();
+    drop(store);
+    let store = open();
+    assert!(store.condition().set_aside.is_empty());
+    assert_eq!(ids_of(&store, Kind::Route), [3]);
+    for id in [1, 2] {
+        let refused = store.write(vec![delete(Kind::Service, id)]).await;
+        assert!(
+            matches!(refused, Err(Error::StillReferenced { .. })),
+            "{refused:?}"
+        );
+    }
+    put(&store, delete(Kind::Route, 3)).await;
+    put(&store, delete(Kind::Service, 1)).await;
+    drop(store);
+    assert_eq!(ids_of(&open(), Kind::Service), [2]);
 }
