@@ -77,7 +77,8 @@ fn a_client_that_half_closes_gets_its_answer() {
             assert_eq!(backend.served(), before + 1);
         }
     }
-    // Also the answers to several requests that came together, whenever the end comes, and a long one.
+    // Also the answers to several requests that came together, whenever the end comes, and a long
+    // one.
     for _ in 0..20 {
         let mut raw = Raw::connect(gateway.proxy);
         let two = "GET / HTTP/1.1\r\nhost: h\r\n\r\n".repeat(2);
@@ -224,8 +225,8 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_taken() {
             );
         }
     }
-    // hyper waits for the end of trailers then: what follows is not taken for some, nor its body for
-    // a request.
+    // hyper waits for the end of trailers then: what follows is not taken for some, nor its body
+    // for a request.
     let mut raw = Raw::connect(gateway.proxy);
     let served = backend.served();
     raw.send(head.replace("POST /", "POST /delay/300").as_bytes());
@@ -258,8 +259,8 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_taken() {
     assert!(answer.contains(&sum(b"ab\n\nc")), "{answer}");
 }
 
-/// Wherever the bytes are cut, and whatever follows in the same read: the end of a body is neither waited
-/// for nor taken from the next request.
+/// Wherever the bytes are cut, and whatever follows in the same read: the end of a body is neither
+/// waited for nor taken from the next request.
 #[test]
 fn the_end_of_a_chunked_body_is_never_waited_for() {
     let (gateway, backend) = with_backend(Setup::new());

@@ -1,5 +1,5 @@
-//! HTTP/1.1 as bytes (RFC 9112): heads of responses, and where bodies and requests end. What speaks it is
-//! elsewhere: the proxy's connections, and probes.
+//! HTTP/1.1 as bytes (RFC 9112): heads of responses, and where bodies and requests end. What speaks
+//! it is elsewhere: the proxy's connections, and probes.
 
 mod framing;
 #[cfg(any(test, fuzzing))]

@@ -1,7 +1,8 @@
 //! The data plane: what happens to a request, stage by stage.
 //!
-//! A worker is a thread with its own listener, its own runtime and its own connections to endpoints;
-//! workers share the snapshot, the upstreams' balancers and the endpoints' live numbers, nothing else.
+//! A worker is a thread with its own listener, its own runtime and its own connections to
+//! endpoints; workers share the snapshot, the upstreams' balancers and the endpoints' live numbers,
+//! nothing else.
 
 mod access;
 mod affinity;
@@ -83,8 +84,8 @@ struct Seen(Arc<Snapshot>);
 /// One thread of the data plane.
 struct Worker {
     published: Arc<Published>,
-    /// The snapshot last seen and its number. Requests hold it by `Rc`, so that no two workers touch
-    /// one reference count.
+    /// The snapshot last seen and its number. Requests hold it by `Rc`, so that no two workers
+    /// touch one reference count.
     snapshot: RefCell<Rc<Seen>>,
     generation: Cell<u64>,
     pool: Rc<Pool>,
@@ -182,8 +183,8 @@ async fn handle(
     Ok(response.map(|content| ResponseBody::new(content, from)))
 }
 
-/// The stages of a request, with one snapshot for all of them. The last one, `record`, ends with the
-/// body of the response.
+/// The stages of a request, with one snapshot for all of them. The last one, `record`, ends with
+/// the body of the response.
 async fn stages(worker: &Rc<Worker>, inbound: &mut Inbound) -> Result<Response<Content>, Reject> {
     inbound.check_coding()?;
     let seen = worker.snapshot();

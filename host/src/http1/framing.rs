@@ -54,9 +54,8 @@ impl Default for Place {
 }
 
 impl Framing {
-    /// A chunked body from its start. Between two pieces, and after the last one, extensions and trailers
-    /// may take `max_lines` bytes.
-    /// None of the trailers in `hops` is passed on.
+    /// A chunked body from its start. Between two pieces, and after the last one, extensions and
+    /// trailers may take `max_lines` bytes. None of the trailers in `hops` is passed on.
     pub(super) fn chunked(max_lines: usize, hops: Vec<HeaderName>) -> Self {
         Self::Chunked(Chunked {
             hops,
@@ -300,7 +299,8 @@ mod tests {
             let (body, rest) = read(&mut framing, &sent, &sizes).unwrap();
             prop_assert!(framing.is_done());
             let trailers = framing.take_trailers().unwrap();
-            prop_assert_eq!(trailers.map(|fields| fields["digest"].clone()), trailer.then(|| "x".parse().unwrap()));
+            let digest = trailers.map(|trailers| trailers["digest"].clone());
+            prop_assert_eq!(digest, trailer.then(|| "x".parse().unwrap()));
             prop_assert_eq!(body, chunks.concat());
             prop_assert_eq!(rest, b"next");
         }

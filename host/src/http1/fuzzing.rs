@@ -20,8 +20,8 @@ struct Read {
     rest: Vec<u8>,
 }
 
-/// The first byte tells the method and the limit of the head, the second how the rest arrives: a response
-/// is the same however it is cut into pieces.
+/// The first byte tells the method and the limit of the head, the second how the rest arrives: a
+/// response is the same however it is cut into pieces.
 pub fn response(input: &[u8]) {
     let Some((&[flags, step], sent)) = input.split_first_chunk() else {
         return;

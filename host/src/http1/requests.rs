@@ -1,9 +1,11 @@
-//! Where the requests of a connection end, among the bytes that a client sends (RFC 9112, 2.1 and 7.1).
+//! Where the requests of a connection end, among the bytes that a client sends (RFC 9112, 2.1 and
+//! 7.1).
 //!
-//! hyper reads requests, and reads ahead while it does. What it takes for the body of one request must
-//! not be the next one, and a body that has ended must not be waited for. So the stream below hyper
-//! follows the framing, and hands over one part at a time: a head, then its body, then the next head.
-//! Nothing is decided here about what a head says: hyper reads that, and tells what kind of body follows.
+//! hyper reads requests, and reads ahead while it does. What it takes for the body of one request
+//! must not be the next one, and a body that has ended must not be waited for. So the stream below
+//! hyper follows the framing, and hands over one part at a time: a head, then its body, then the
+//! next head. Nothing is decided here about what a head says: hyper reads that, and tells what kind
+//! of body follows.
 
 use super::framing::{Chunked, Passed};
 
@@ -47,8 +49,8 @@ enum Place {
     Broken,
 }
 
-/// The place in a head. It ends with its first empty line, but for those in front of it (RFC 9112, 2.2).
-/// A line may end in a line feed alone.
+/// The place in a head. It ends with its first empty line, but for those in front of it (RFC 9112,
+/// 2.2). A line may end in a line feed alone.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Line {
     /// No byte of the head has come.
@@ -93,8 +95,8 @@ impl Requests {
         }
     }
 
-    /// Goes over what was received, as far as one part of a request goes. What is left is to be given
-    /// again.
+    /// Goes over what was received, as far as one part of a request goes. What is left is to be
+    /// given again.
     pub(crate) fn pass(&mut self, received: &[u8]) -> Part {
         let (part, next) = match &mut self.place {
             // The reader of heads takes what has ended for a beginning, and waits for more.
@@ -154,8 +156,8 @@ impl Line {
     }
 }
 
-/// How many bytes can be skipped within a line: up to the end of one that an empty line may follow, or
-/// all of them.
+/// How many bytes can be skipped within a line: up to the end of one that an empty line may follow,
+/// or all of them.
 fn empty_line(bytes: &[u8]) -> usize {
     const STEP: usize = 32;
     let mut at = 0;
@@ -163,9 +165,9 @@ fn empty_line(bytes: &[u8]) -> usize {
         // Without a branch for each byte, so that the compiler makes a few instructions of it.
         let mut found = false;
         for i in 0..STEP {
-            let ends = ahead[i] == b'\n';
-            let empty = (ahead[i + 1] == b'\n') | (ahead[i + 1] == b'\r') & (ahead[i + 2] == b'\n');
-            found |= ends & empty;
+            let line_feed = |at: usize| ahead[i + at] == b'\n';
+            let crlf = (ahead[i + 1] == b'\r') & line_feed(2);
+            found |= line_feed(0) & (line_feed(1) | crlf);
         }
         if found {
             break;

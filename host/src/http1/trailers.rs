@@ -25,8 +25,8 @@ pub(super) fn parse(mut lines: Vec<u8>) -> Result<HeaderMap, Error> {
     Ok(trailers)
 }
 
-/// The trailers that are passed on, if there are any. `is_hop` says which headers `Connection` has named
-/// as meant for one hop.
+/// The trailers that are passed on, if there are any. `is_hop` says which headers `Connection` has
+/// named as meant for one hop.
 pub(crate) fn passed_on(
     trailers: &HeaderMap,
     is_hop: impl Fn(&HeaderName) -> bool,
@@ -39,9 +39,9 @@ pub(crate) fn passed_on(
     (!allowed.is_empty()).then_some(allowed)
 }
 
-/// Whether a field may come after a body. By then a message has been framed, routed, authenticated and
-/// taken for what it is, and who merges trailers into headers must not be told otherwise (RFC 9110,
-/// 6.5.1; the list is that of RFC 7230, 4.1.2, with what Go's net/http and Kong add to it).
+/// Whether a field may come after a body. By then a message has been framed, routed, authenticated
+/// and taken for what it is, and who merges trailers into headers must not be told otherwise (RFC
+/// 9110, 6.5.1; the list is that of RFC 7230, 4.1.2, with what Go's net/http and Kong add to it).
 fn is_allowed(name: &HeaderName) -> bool {
     let name = name.as_str();
     let prefixes = [

@@ -80,8 +80,8 @@ impl<'a> Affinity<'a> {
         }
     }
 
-    /// Sets the cookie that the answer of an endpoint is to carry, if any, in place of one of that name
-    /// that the endpoint itself has set.
+    /// Sets the cookie that the answer of an endpoint is to carry, if any, in place of one of that
+    /// name that the endpoint itself has set.
     pub(super) fn set_cookie(&self, headers: &mut HeaderMap, endpoint: u64) {
         let (cookie, value) = match &self.cookie {
             Some(NewCookie::Value(cookie, value)) => (cookie, Cow::Borrowed(value)),
@@ -174,8 +174,8 @@ impl balancer::RequestFacts for Facts<'_> {
     }
 }
 
-/// The value of a cookie (RFC 6265, 5.4). A line holds the cookies of every application of its host, some
-/// of which are no text, so it is read as bytes.
+/// The value of a cookie (RFC 6265, 5.4). A line holds the cookies of every application of its
+/// host, some of which are no text, so it is read as bytes.
 pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     headers.get_all(COOKIE).iter().find_map(|line| {
         let mut pairs = line.as_bytes().split(|byte| *byte == b';');

@@ -32,7 +32,8 @@ pub(super) fn answer(
     } = exchanged;
     headers::to_client(response.headers_mut(), &inbound.from.id, times.0, times.1);
     if request.exchange.body_left().is_none() && !lists(&inbound.parts.headers, &TE, "trailers") {
-        // hyper sends trailers if a response announces them and its client takes them (RFC 9110, 6.5.1).
+        // hyper sends trailers if a response announces them and its client takes them (RFC 9110,
+        // 6.5.1).
         response.headers_mut().remove(TRAILER);
     }
     affinity.set_cookie(response.headers_mut(), request.in_flight.endpoint().id);

@@ -1,5 +1,5 @@
-//! The connection of a client: who it is, what it is doing, and when it has to go; and the requests that
-//! are served on it, of which there may be several at a time.
+//! The connection of a client: who it is, what it is doing, and when it has to go; and the requests
+//! that are served on it, of which there may be several at a time.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -111,8 +111,8 @@ impl Client {
         self.in_flight.get() == 0
     }
 
-    /// Whether the next request should have come by now. None is expected of a client that has yet to
-    /// take the last response: that has its own end, [`SEND_TIMEOUT`].
+    /// Whether the next request should have come by now. None is expected of a client that has yet
+    /// to take the last response: that has its own end, [`SEND_TIMEOUT`].
     pub(super) fn is_overdue(&self, now: Instant, patience: Duration) -> bool {
         if !self.is_idle() {
             return false;
@@ -124,9 +124,10 @@ impl Client {
         now - self.idle_since.get() >= patience
     }
 
-    /// Whether the client has gone in the middle of a request, as far as can be told. One that has closed its
-    /// sending side may still read, so it is waited for with the start of its answer, for `patience`. Then
-    /// its system tells by a reset if it does not, which the connection looks for when it is woken.
+    /// Whether the client has gone in the middle of a request, as far as can be told. One that has
+    /// closed its sending side may still read, so it is waited for with the start of its answer,
+    /// for `patience`. Then its system tells by a reset if it does not, which the connection looks
+    /// for when it is woken.
     pub(super) fn is_gone(&self, now: Instant, patience: Duration) -> bool {
         if self.is_idle() || !self.backlog.is_half_closed() {
             return false;
@@ -137,8 +138,8 @@ impl Client {
         !self.backlog.is_tried() && now - since >= patience
     }
 
-    /// Whether the connection should give back the memory that only requests need: none has come for `pause`.
-    /// Once only before the next one, since a part of it may have come.
+    /// Whether the connection should give back the memory that only requests need: none has come
+    /// for `pause`. Once only before the next one, since a part of it may have come.
     pub(super) fn may_rest(&self, now: Instant, pause: Duration) -> bool {
         self.is_at_rest()
             && now - self.idle_since.get() >= pause

@@ -2,9 +2,9 @@
 //!
 //! hyper takes the end of a response into its own buffer and lets go of the body: the request is
 //! over for us, while a slow client may need minutes for what is left. It forgets that buffer when
-//! a body ends in an error, takes the end of what a client sends for the end of the client, waits for
-//! more where trailers end with a bare line feed, and answers a malformed head without a body. So the
-//! stream below hyper knows how far a request has come and what has left, and sees to these.
+//! a body ends in an error, takes the end of what a client sends for the end of the client, waits
+//! for more where trailers end with a bare line feed, and answers a malformed head without a body.
+//! So the stream below hyper knows how far a request has come and what has left, and sees to these.
 
 use std::io;
 use std::pin::Pin;
@@ -51,8 +51,8 @@ enum Sending {
     Open,
     /// It has closed its sending side while its request is not answered.
     Closed,
-    /// It was sent something after that. If it has closed the other side as well, its system answers
-    /// that with a reset.
+    /// It was sent something after that. If it has closed the other side as well, its system
+    /// answers that with a reset.
     Tried,
 }
 
@@ -69,7 +69,8 @@ struct Shared {
     /// Whether bytes that are ready for the client wait to be taken.
     unsent: AtomicBool,
     sending: AtomicU8,
-    /// Whether the request at hand is the last one: its end is one that other servers may not take for one.
+    /// Whether the request at hand is the last one: its end is one that other servers may not take
+    /// for one.
     last: AtomicBool,
     /// Whether a response waits for the next flush.
     watched: AtomicBool,
@@ -239,8 +240,9 @@ impl ClientStream {
                 .is_ok_and(|read| read > 0)
     }
 
-    /// The client will send nothing more. As long as its request has come whole and is not answered, that is
-    /// not for hyper to know: it would end the connection, and with it the request.
+    /// The client will send nothing more. As long as its request has come whole and is not
+    /// answered, that is not for hyper to know: it would end the connection, and with it the
+    /// request.
     fn poll_half_closed(&mut self) -> Poll<io::Result<()>> {
         let unanswered = matches!(self.backlog.phase(), Phase::Serving | Phase::Answered);
         if !unanswered || self.requests.is_within_body() {
@@ -257,8 +259,8 @@ impl ClientStream {
         }
     }
 
-    /// Nothing more is read of what the client sends, as if it had ended; hyper hears of that once the
-    /// request is answered.
+    /// Nothing more is read of what the client sends, as if it had ended; hyper hears of that once
+    /// the request is answered.
     fn poll_last(&self) -> Poll<io::Result<()>> {
         match self.backlog.phase() {
             Phase::Serving | Phase::Answered => Poll::Pending,
@@ -266,8 +268,8 @@ impl ClientStream {
         }
     }
 
-    /// Reads what is there, and hands over what belongs to one part of a request. Returns the number of bytes,
-    /// which may be none.
+    /// Reads what is there, and hands over what belongs to one part of a request. Returns the
+    /// number of bytes, which may be none.
     fn poll_part(
         &mut self,
         cx: &mut Context<'_>,

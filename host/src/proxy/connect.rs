@@ -32,8 +32,8 @@ pub(super) enum Error {
     Setup(rustls::Error),
 }
 
-/// Connects to an endpoint within `timeout`, once it has fewer than `limit` connections; with 0 it may have
-/// any number. `pool` is asked for one to be closed if need be.
+/// Connects to an endpoint within `timeout`, once it has fewer than `limit` connections; with 0 it
+/// may have any number. `pool` is asked for one to be closed if need be.
 pub(super) async fn connect(
     destination: Destination,
     endpoint: Arc<Endpoint>,

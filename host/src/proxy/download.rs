@@ -1,5 +1,5 @@
-//! The body of a response on its way through: streamed a frame at a time, with the pace of the slower
-//! side.
+//! The body of a response on its way through: streamed a frame at a time, with the pace of the
+//! slower side.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -73,8 +73,8 @@ pub(super) struct UpstreamRequest {
 pub(super) struct Drain(Option<Pin<Box<dyn Future<Output = ()>>>>);
 
 impl Drain {
-    /// What an upstream asks for. A request that is sent to an unhealthy endpoint on purpose, as a trial
-    /// is, ends when it ends.
+    /// What an upstream asks for. A request that is sent to an unhealthy endpoint on purpose, as a
+    /// trial is, ends when it ends.
     pub(super) fn of(service: &Service, endpoint: &Endpoint) -> Self {
         let drains = service.upstream.drains() && !endpoint.is_leaving();
         Self(drains.then(|| Box::pin(endpoint.drained()) as Pin<Box<dyn Future<Output = ()>>>))
@@ -157,8 +157,8 @@ impl Download {
         }
     }
 
-    /// The next frame of the body; none at its end. While the client is `stalled`, nothing is read for
-    /// it, and the endpoint is not to blame for the time that passes.
+    /// The next frame of the body; none at its end. While the client is `stalled`, nothing is read
+    /// for it, and the endpoint is not to blame for the time that passes.
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

@@ -68,8 +68,8 @@ pub(super) struct Outbound<'a> {
 }
 
 impl<'a> Outbound<'a> {
-    /// What an endpoint is to get. `affinity` is what the balancer is handed, `upgrade` the protocol that
-    /// the client asks to change to.
+    /// What an endpoint is to get. `affinity` is what the balancer is handed, `upgrade` the
+    /// protocol that the client asks to change to.
     pub(super) fn new(
         inbound: &'a Inbound,
         matched: &'a Matched<'_>,
@@ -171,7 +171,8 @@ pub(super) async fn exchange(
                 let failed = upstream.is_failure(status.as_u16());
                 let whole = exchange.has_whole_body();
                 let certain = failed || whole || status == StatusCode::SWITCHING_PROTOCOLS;
-                // That a trial fails is found out at no client's cost, where there is another endpoint.
+                // That a trial fails is found out at no client's cost, where there is another
+                // endpoint.
                 let unwanted = outbound.repeats.unwanted(status)
                     || (in_flight.is_trial() && failed && upstream.is_healthy());
                 let again = unwanted && more(repeatable && outbound.is_whole(), &mut retry_permit);
@@ -300,7 +301,8 @@ async fn once(
     loop {
         let mut exchange = match idle.take() {
             Some(idle) => idle,
-            // Not part of this future itself, which is copied for every request: connecting is rare.
+            // Not part of this future itself, which is copied for every request: connecting is
+            // rare.
             None => Box::pin(connect(
                 destination.clone(),
                 Arc::clone(in_flight.shared()),
@@ -364,8 +366,8 @@ impl Limits<'_> {
         drain: &mut Drain,
     ) -> Result<Response<()>, Failure> {
         let upload = outbound.upload.map(|upload| &**upload);
-        // Nothing wakes this when the body moves on to a stage with a shorter limit, so the timer is
-        // never set further than the shortest of them.
+        // Nothing wakes this when the body moves on to a stage with a shorter limit, so the timer
+        // is never set further than the shortest of them.
         let step = match upload {
             None => self.service.read_timeout,
             Some(_) => (self.service.read_timeout)

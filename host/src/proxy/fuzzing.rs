@@ -221,8 +221,8 @@ fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix
     }
 }
 
-/// The first line is the name of a cookie, the others are headers: what stands beside a cookie takes
-/// nothing away from it, and an endpoint's own cookies are kept.
+/// The first line is the name of a cookie, the others are headers: what stands beside a cookie
+/// takes nothing away from it, and an endpoint's own cookies are kept.
 pub fn cookies(input: &[u8]) {
     let mut lines = input.split(|byte| *byte == b'\n');
     let name = lines.next().and_then(|line| std::str::from_utf8(line).ok());

@@ -59,8 +59,8 @@ pub(super) enum BodyLength {
     Chunked,
 }
 
-/// The head of a request to an endpoint: the client's headers but for those of one hop, and what Kong
-/// adds. The framing is written anew, whatever the client's headers make of it.
+/// The head of a request to an endpoint: the client's headers but for those of one hop, and what
+/// Kong adds. The framing is written anew, whatever the client's headers make of it.
 pub(super) struct RequestHead<'a> {
     pub(super) method: &'a Method,
     /// Path and query.
@@ -163,7 +163,8 @@ pub(super) fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
     text.extend_from_slice(b"\r\n");
 }
 
-/// Writes the list that a header holds, and one element more; several headers of the name become one.
+/// Writes the list that a header holds, and one element more; several headers of the name become
+/// one.
 fn longer_list(text: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName, more: &[u8]) {
     text.extend_from_slice(name.as_str().as_bytes());
     text.extend_from_slice(b": ");

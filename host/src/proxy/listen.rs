@@ -55,9 +55,9 @@ const STACK: usize = 4 * 1024 * 1024;
 /// Header fields for which hyper needs no memory. For more it allocates some for each request.
 const FREE_HEADERS: usize = 100;
 
-/// Most that hyper may hold of what a client sends, or of what it is sent, in bytes, where heads are not
-/// larger. It reads bodies in pieces of this size, at most. Less than a piece of a response, so that it
-/// holds one, and not two.
+/// Most that hyper may hold of what a client sends, or of what it is sent, in bytes, where heads
+/// are not larger. It reads bodies in pieces of this size, at most. Less than a piece of a
+/// response, so that it holds one, and not two.
 const LEAST_BUFFER: usize = 40 * 1024;
 
 /// One listener for each worker, all on the same address.
@@ -245,14 +245,14 @@ impl Worker {
         let mut server = http1::Builder::new();
         server
             .max_header_size(self.settings.max_header_size)
-            // Of a request and its answer, hyper holds no more than this and a piece. What it holds of a
-            // body is bounded by `ResponseBody`: one piece, until the client has taken it.
+            // Of a request and its answer, hyper holds no more than this and a piece. What it holds
+            // of a body is bounded by `ResponseBody`: one piece, until the client has taken it.
             .max_buf_size(self.settings.max_header_size.max(LEAST_BUFFER))
             // The worker watches over slow heads itself, at no cost to quick ones.
             .header_read_timeout(None)
-            // Head and body of a small response leave in one buffer: copying a kilobyte costs less than
-            // a list of buffers does. (Not `pipeline_flush`: with it hyper takes a body as fast as it
-            // comes, however slow the client is.)
+            // Head and body of a small response leave in one buffer: copying a kilobyte costs less
+            // than a list of buffers does. (Not `pipeline_flush`: with it hyper takes a body as
+            // fast as it comes, however slow the client is.)
             .writev(false);
         if self.settings.max_headers > FREE_HEADERS {
             server.max_headers(self.settings.max_headers);
@@ -287,7 +287,8 @@ impl Worker {
         });
     }
 
-    /// Answers a client for which there is no room, if it can be done in order, and closes its connection.
+    /// Answers a client for which there is no room, if it can be done in order, and closes its
+    /// connection.
     fn refuse(&self, stream: TcpStream, open: mpsc::Sender<()>) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         self.unserved.refuse();
@@ -309,7 +310,8 @@ impl Worker {
         // Without it, a response in two writes waits for the client's delayed acknowledgement. A
         // failure here and below means that the client is gone, which the first read will say.
         let _ = stream.set_nodelay(true);
-        // A client that takes nothing of its response would hold its endpoint's connection for ever.
+        // A client that takes nothing of its response would hold its endpoint's connection for
+        // ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
         let mut stream = ClientStream::new(
             stream,
@@ -387,8 +389,8 @@ impl Worker {
         None
     }
 
-    /// Closes connections whose next request does not come, and lets go of what the newest snapshot has
-    /// no use for, for as long as it is polled.
+    /// Closes connections whose next request does not come, and lets go of what the newest snapshot
+    /// has no use for, for as long as it is polled.
     async fn close_idle(self: Rc<Self>) {
         let patience = self.settings.client_header_timeout;
         let half_closed = self.settings.client_half_close_timeout;
@@ -410,8 +412,8 @@ impl Worker {
     }
 }
 
-/// Connections that could not be served since the log last said so. A line for each would let clients
-/// fill the disk.
+/// Connections that could not be served since the log last said so. A line for each would let
+/// clients fill the disk.
 #[derive(Debug, Default)]
 pub(super) struct Unserved {
     refused: Cell<u64>,

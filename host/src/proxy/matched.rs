@@ -15,8 +15,8 @@ use crate::pattern::Pattern;
 use crate::router::{Match, Query, Route};
 use crate::snapshot::Snapshot;
 
-/// A request whose route is known. It owns what was read of the client's head, so that the head may be
-/// edited from here on.
+/// A request whose route is known. It owns what was read of the client's head, so that the head may
+/// be edited from here on.
 pub(super) struct Matched<'s> {
     pub(super) route: &'s Route,
     /// The regular expression that its path was matched by, if it was.
@@ -147,8 +147,8 @@ impl ClientHost {
     }
 }
 
-/// The host that the request is for: that of an absolute target, else of the `Host` header (RFC 9112,
-/// 3.2), which HTTP/1.1 demands exactly once.
+/// The host that the request is for: that of an absolute target, else of the `Host` header (RFC
+/// 9112, 3.2), which HTTP/1.1 demands exactly once.
 pub(super) fn host_of(parts: &Parts) -> Result<ClientHost, Reject> {
     let mut sent = parts.headers.get_all(HOST).iter();
     let host = match (sent.next(), sent.next()) {

@@ -29,8 +29,8 @@ pub(super) fn service<'s>(snapshot: &'s Snapshot, route: &Route) -> Result<&'s S
     Ok(service)
 }
 
-/// Reads of a body what is to be there before an endpoint is chosen; returns its start, if the balancer
-/// asks for that.
+/// Reads of a body what is to be there before an endpoint is chosen; returns its start, if the
+/// balancer asks for that.
 pub(super) async fn read_ahead(
     worker: &Worker,
     route: &Route,

@@ -60,8 +60,8 @@ impl Pool {
         })
     }
 
-    /// Room for an exchange, on the connection that was idle for the shortest time: the likeliest to be
-    /// open still. `clock` is the worker's, as [`Pool::put`] had it.
+    /// Room for an exchange, on the connection that was idle for the shortest time: the likeliest
+    /// to be open still. `clock` is the worker's, as [`Pool::put`] had it.
     ///
     /// Endpoints end connections that were idle for long, some with a 408 before. What has come of
     /// that is seen by the runtime once in a turn, which a slow balancer or a busy machine makes
@@ -82,7 +82,8 @@ impl Pool {
         None
     }
 
-    /// Keeps the connection of an exchange that is over for the next request. `now` need not be exact.
+    /// Keeps the connection of an exchange that is over for the next request. `now` need not be
+    /// exact.
     pub(super) fn put(&self, exchange: Exchange, now: Instant) {
         let Some(mut connection) = exchange.into_connection() else {
             return;
@@ -120,8 +121,8 @@ impl Pool {
         self.shortage.notify_waiters();
     }
 
-    /// Closes connections that were idle too long, lead to where nothing is sent any more, or are wanted
-    /// elsewhere, now and then and when asked to, for as long as it is polled.
+    /// Closes connections that were idle too long, lead to where nothing is sent any more, or are
+    /// wanted elsewhere, now and then and when asked to, for as long as it is polled.
     pub(super) async fn tidy(self: Rc<Self>) {
         let timeout = self.idle_timeout.unwrap_or(Duration::MAX);
         let pause = TIDY.min(timeout);

@@ -61,8 +61,8 @@ impl Reject {
         Self::HttpServer(StatusCode::BAD_REQUEST)
     }
 
-    /// Whether it is the client that has done wrong. Then its connection ends, since what else it sends is
-    /// not worth waiting for.
+    /// Whether it is the client that has done wrong. Then its connection ends, since what else it
+    /// sends is not worth waiting for.
     pub(super) fn is_clients_fault(&self) -> bool {
         matches!(self, Self::HttpServer(status) if status.is_client_error())
     }
@@ -122,7 +122,8 @@ impl Reject {
         }
     }
 
-    /// Whether the HTTP server makes it, which reads the type of the request where `Accept` says nothing.
+    /// Whether the HTTP server makes it, which reads the type of the request where `Accept` says
+    /// nothing.
     fn by_http_server(&self) -> bool {
         matches!(
             self,

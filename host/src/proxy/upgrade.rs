@@ -49,10 +49,11 @@ impl Upgrade {
         Some(Self { protocol, client })
     }
 
-    /// Answers 101 and ties the two connections together. Until the tunnel ends, the endpoint counts
-    /// the request as in flight, and a shutdown waits for it as for any other. It ends by itself when
-    /// nothing has moved, either way, for the service's `read_timeout`, or when one side does not take
-    /// what the other sends. Source: nginx, `proxy_read_timeout` and so on of an upgraded connection.
+    /// Answers 101 and ties the two connections together. Until the tunnel ends, the endpoint
+    /// counts the request as in flight, and a shutdown waits for it as for any other. It ends by
+    /// itself when nothing has moved, either way, for the service's `read_timeout`, or when one
+    /// side does not take what the other sends. Source: nginx, `proxy_read_timeout` and so on of an
+    /// upgraded connection.
     pub(super) fn tunnel(
         self,
         mut response: Response<()>,

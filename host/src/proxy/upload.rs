@@ -1,5 +1,5 @@
-//! The body of a request on its way through: streamed a frame at a time, with the pace of the slower
-//! side, and kept as far as another try may need it.
+//! The body of a request on its way through: streamed a frame at a time, with the pace of the
+//! slower side, and kept as far as another try may need it.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -18,8 +18,8 @@ use crate::balancer::BODY_START;
 use crate::http1::trailers_passed_on;
 use crate::leftover::{self, PolledFrame};
 
-/// Pieces of a body that are held before they are joined. Each may hold a whole buffer of hyper's, however
-/// few of its bytes it is.
+/// Pieces of a body that are held before they are joined. Each may hold a whole buffer of hyper's,
+/// however few of its bytes it is.
 const PIECES: usize = 16;
 
 /// The body of a request, shared by the try that sends it and the code that watches over the try.
@@ -123,7 +123,8 @@ pub(super) enum Stage {
 }
 
 impl Upload {
-    /// A body that comes in from a client after these headers. It may keep us waiting for `patience`.
+    /// A body that comes in from a client after these headers. It may keep us waiting for
+    /// `patience`.
     pub(super) fn new(incoming: Incoming, headers: &HeaderMap, patience: Duration) -> Rc<Self> {
         let length = incoming.size_hint().exact();
         Rc::new(Self {
@@ -152,9 +153,9 @@ impl Upload {
         self.length.get()
     }
 
-    /// Reads all of it before any endpoint is asked, if it is no longer than `bound`, so that a slow client
-    /// costs no endpoint a connection. It is kept until the request is answered. From now on it may not
-    /// come slower than `min_rate`, in bytes a second; 0 sets no limit.
+    /// Reads all of it before any endpoint is asked, if it is no longer than `bound`, so that a
+    /// slow client costs no endpoint a connection. It is kept until the request is answered. From
+    /// now on it may not come slower than `min_rate`, in bytes a second; 0 sets no limit.
     ///
     /// # Errors
     /// Those of [`Upload::start`].
@@ -221,8 +222,8 @@ impl Upload {
         self.since.get() + self.pace.patience()
     }
 
-    /// Reads ahead what a balancer may see, before any endpoint gets the first byte: [`BODY_START`] bytes at
-    /// least, or all of a shorter body.
+    /// Reads ahead what a balancer may see, before any endpoint gets the first byte: [`BODY_START`]
+    /// bytes at least, or all of a shorter body.
     ///
     /// # Errors
     /// The client does not send it in time, or what it sends is no body.
@@ -254,7 +255,8 @@ impl Upload {
         Ok(())
     }
 
-    /// The next frame. It is gone from here with it once an endpoint has got a byte, unless it is kept.
+    /// The next frame. It is gone from here with it once an endpoint has got a byte, unless it is
+    /// kept.
     pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame {
         let mut read = self.read.borrow_mut();
         if let Some(piece) = read.pieces.get(read.given).cloned() {

@@ -69,8 +69,8 @@ pub(super) enum Connection {
 }
 
 impl Exchange {
-    /// Begins an exchange: the request is sent by [`Exchange::poll_head`], and what is left of its body by
-    /// what follows.
+    /// Begins an exchange: the request is sent by [`Exchange::poll_head`], and what is left of its
+    /// body by what follows.
     pub(super) fn begin(&mut self, body: Option<Rc<Upload>>, head: &RequestHead<'_>) {
         match self {
             Self::Http1(connection) => connection.begin(body, head),
@@ -84,16 +84,16 @@ impl Exchange {
         }
     }
 
-    /// Whether it is on a connection that has served another request, and the endpoint has said nothing
-    /// since: it may have closed the connection before this request came.
+    /// Whether it is on a connection that has served another request, and the endpoint has said
+    /// nothing since: it may have closed the connection before this request came.
     pub(super) fn is_unanswered_reuse(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.is_unanswered_reuse(),
         }
     }
 
-    /// Sends the request, and waits for the head of the response meanwhile. `bodiless` says that the
-    /// method leaves no room for a body, as `HEAD` does.
+    /// Sends the request, and waits for the head of the response meanwhile. `bodiless` says that
+    /// the method leaves no room for a body, as `HEAD` does.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -233,17 +233,17 @@ impl Connection {
         }
     }
 
-    /// Whether it is to be closed, being idle, so that another one can be made. A caller that is told so has
-    /// to close it.
+    /// Whether it is to be closed, being idle, so that another one can be made. A caller that is
+    /// told so has to close it.
     pub(super) fn claim_reclaim(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.endpoint().takes_a_connection(),
         }
     }
 
-    /// Whether the endpoint has closed an idle connection, or sent what no request asked for: neither
-    /// may become the answer to the next request. The runtime knows of what had arrived when it
-    /// last looked at its sockets; with `ask` the system is asked, at the cost of a call.
+    /// Whether the endpoint has closed an idle connection, or sent what no request asked for:
+    /// neither may become the answer to the next request. The runtime knows of what had arrived
+    /// when it last looked at its sockets; with `ask` the system is asked, at the cost of a call.
     pub(super) fn is_stale(&mut self, ask: bool) -> bool {
         match self {
             Self::Http1(connection) => connection.is_stale(ask),

@@ -1,4 +1,5 @@
-//! A side of a tunnel: its bytes show that the tunnel is in use, and it has to take what it is sent.
+//! A side of a tunnel: its bytes show that the tunnel is in use, and it has to take what it is
+//! sent.
 
 use std::cell::Cell;
 use std::io;

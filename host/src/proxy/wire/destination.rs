@@ -13,16 +13,16 @@ pub(in crate::proxy) struct Destination {
     pub(in crate::proxy) address: SocketAddr,
     /// None in clear text.
     pub(in crate::proxy) tls: Option<Secure>,
-    /// The identity of the endpoint whose own it is, where the endpoint's connections are limited: those of
-    /// others at the same address are not counted with them. 0 otherwise.
+    /// The identity of the endpoint whose own it is, where the endpoint's connections are limited:
+    /// those of others at the same address are not counted with them. 0 otherwise.
     pub(in crate::proxy) owner: usize,
 }
 
 /// What is asked of the other side of a TLS connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::proxy) struct Secure {
-    /// The name that is sent (SNI, RFC 6066) and, if anything is verified, that the certificate must be
-    /// for.
+    /// The name that is sent (SNI, RFC 6066) and, if anything is verified, that the certificate
+    /// must be for.
     pub(in crate::proxy) name: ServerName<'static>,
     /// Whose certificate is taken.
     pub(in crate::proxy) trust: Trust,
@@ -34,8 +34,8 @@ impl Secure {
         Self { name, trust }
     }
 
-    /// The name is that of the `Host`, without the port, as in Kong; where there is none, or none that
-    /// TLS can name, the address of the endpoint.
+    /// The name is that of the `Host`, without the port, as in Kong; where there is none, or none
+    /// that TLS can name, the address of the endpoint.
     pub(in crate::proxy) fn new(host: Option<&Host<'_>>, address: IpAddr, trust: Trust) -> Self {
         let name = host.and_then(tls::server_name_of);
         Self {

@@ -1,9 +1,10 @@
 //! HTTP/1.1 with endpoints (RFC 9112): one connection, one request at a time.
 //!
-//! Not hyper's client: that keeps a task for each connection, to which every request and response is
-//! handed over, and wants each request as a map of headers. Here the task of the client's connection
-//! reads and writes the endpoint's as well, and the head of a request is written once, as bytes. In the
-//! profile of a proxied request that was more than a quarter of the time outside the kernel.
+//! Not hyper's client: that keeps a task for each connection, to which every request and response
+//! is handed over, and wants each request as a map of headers. Here the task of the client's
+//! connection reads and writes the endpoint's as well, and the head of a request is written once,
+//! as bytes. In the profile of a proxied request that was more than a quarter of the time outside
+//! the kernel.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -25,8 +26,9 @@ use crate::http1::{self, Framing};
 use crate::proxy::headers::RequestHead;
 use crate::proxy::upload::Upload;
 
-/// Room for what one read may bring, in bytes: at first, and once reads have filled it. A client that
-/// stalls holds it twice: as it was read, until the allocator gives it back, and in hyper's buffer.
+/// Room for what one read may bring, in bytes: at first, and once reads have filled it. A client
+/// that stalls holds it twice: as it was read, until the allocator gives it back, and in hyper's
+/// buffer.
 const READ: (usize, usize) = (8 * 1024, 48 * 1024);
 
 /// A connection to an endpoint.
@@ -98,8 +100,8 @@ impl Connection {
         self.requests > 1 && self.input.is_empty()
     }
 
-    /// Sends the request, and waits for the head of the response meanwhile. `bodiless` says that the
-    /// method leaves no room for a body, as `HEAD` does.
+    /// Sends the request, and waits for the head of the response meanwhile. `bodiless` says that
+    /// the method leaves no room for a body, as `HEAD` does.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -163,8 +165,8 @@ impl Connection {
         let mut cx = Context::from_waker(Waker::noop());
         let mut byte = [0];
         let mut read = ReadBuf::new(&mut byte);
-        // Nothing is waited for, and without news no system call is made. Over TLS what comes may be
-        // for the session alone, which is no news.
+        // Nothing is waited for, and without news no system call is made. Over TLS what comes may
+        // be for the session alone, which is no news.
         let polled = Pin::new(&mut self.stream).poll_read(&mut cx, &mut read);
         polled.is_ready() || (ask && self.stream.has_news())
     }
