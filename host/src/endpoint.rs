@@ -1,7 +1,7 @@
-//! One address that requests can be sent to, with its live numbers: what is in flight there, how
-//! long it takes, what it says of its load, whether it is well.
+//! One address that requests can be sent to, with its live numbers: requests in flight, latency,
+//! reported load and health.
 //!
-//! They belong to the address, and not to the upstream or the balancer that looks at them.
+//! The numbers belong to the address, not to the upstream or the balancer that reads them.
 
 mod changes;
 mod ejection;
@@ -35,7 +35,7 @@ use permits::ConnectionPermits;
 
 /// One address that requests can be sent to, shared by all workers.
 ///
-/// Its weight and place are fixed; a change makes a new endpoint that shares the live numbers of
+/// Its weight and address are fixed. A change makes a new endpoint that shares the live numbers of
 /// the one before, so requests in flight are counted through every change of a table.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -47,38 +47,38 @@ pub struct Endpoint {
     pub host: Host<'static>,
     /// Share of the traffic, at least 1.
     pub weight: u32,
-    /// Its limits, where they are not for its upstream to say.
+    /// The limits of its target. Where one is not set, that of the upstream applies.
     pub(crate) limits: CircuitBreakers,
-    /// The `Host` that it gets unless another is asked for: its host, with its port unless that is
-    /// http's.
+    /// The `Host` that it gets unless another is configured: its host, with its port unless that is
+    /// the default of http.
     pub authority: String,
     live: Arc<Live>,
-    /// Of a view: how many requests seem to be in flight, if not as many as there are.
+    /// For a view: the requests in flight to show in place of the real number, or [`UNPINNED`].
     pinned: Option<AtomicU32>,
 }
 
-/// No number is pinned.
+/// Stands for the real number of requests in flight.
 const UNPINNED: u32 = u32::MAX;
 
-/// What changes with requests and checks. A cache line of its own: two endpoints that are busy on
-/// two cores must not slow each other.
+/// What changes with requests and checks. It has cache lines of its own: two endpoints that are
+/// busy on two cores must not slow each other.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct Live {
     in_flight: AtomicU32,
     /// Times that a balancer has picked it.
     picks: AtomicU64,
-    /// Requests that got no whole response from it.
+    /// Requests that got no complete response from it.
     failures: AtomicU64,
     /// Whether there are watchers.
     watched: AtomicBool,
-    /// Where changes of that number are noted, and as what.
+    /// The boards that note changes of `in_flight`, each with the endpoint's position there.
     watchers: RwLock<Vec<(Arc<Board>, u32)>>,
-    /// Requests that wait for a place on the account of this one.
+    /// Requests that wait for a place and count in this endpoint's queue.
     pub(crate) pending: AtomicU32,
     pub(crate) permits: ConnectionPermits,
     pub(crate) ejection: Ejection,
-    /// Told when health changes, for the probe whose interval depends on it.
+    /// Notified when health changes, for the probe whose interval depends on it.
     pub(crate) changed: Notify,
     pub(crate) health: Health,
     pub(crate) window: Window,
@@ -88,39 +88,39 @@ pub(crate) struct Live {
     departure: Departure,
 }
 
-/// Whether an address is on its way out: deleted, or found unhealthy.
+/// Whether an address is leaving: deleted, or found unhealthy.
 #[derive(Debug, Default)]
 struct Departure {
     leaving: AtomicBool,
-    /// When what is still in flight is cut off; none for never.
+    /// When requests still in flight are cut off; none for never.
     end: Mutex<Option<Instant>>,
-    /// Told when that changes.
+    /// Notified when that changes.
     changed: Notify,
 }
 
-/// What requests did since outliers were last looked for.
+/// What requests did since the last check for outliers.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     pub(crate) requests: AtomicU32,
     pub(crate) failures: AtomicU32,
-    /// Microseconds until the heads of the responses, summed up.
+    /// Sum of the microseconds until the heads of the responses.
     pub(crate) latency: AtomicU64,
 }
 
-/// What came of a try.
+/// The outcome of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// A response with this status came in, whole as far as the client wanted it.
+    /// A response with this status came in, complete or as far as the client wanted it.
     Answered(u16),
-    /// There was no connection, it broke off, or what came was no whole response.
+    /// There was no connection, it broke off, or what came was not a complete response.
     Broken,
-    /// The response, or more of it, did not come in time.
+    /// The response, or the rest of it, did not come in time.
     Timeout,
 }
 
-/// Is told what comes of requests, as a canary is of those that it has placed.
+/// Notified of the outcomes of requests, as a canary is for those that it has placed.
 pub trait OutcomeObserver: std::fmt::Debug + Send + Sync {
-    /// Takes note of what came of a request, after so long.
+    /// Records the outcome of a request, which took this long.
     fn observe(&self, outcome: Outcome, took: Duration);
 }
 
@@ -129,7 +129,7 @@ impl Live {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Takes one more request, and returns how many there were before.
+    /// Counts one more request, and returns how many there were before.
     fn begin(&self) -> u32 {
         let ahead = self.in_flight.fetch_add(1, Ordering::SeqCst);
         self.note();
@@ -171,7 +171,7 @@ impl Live {
         }
     }
 
-    /// Has changes noted from now on. They are in one order with the changes (`SeqCst`): one that
+    /// Has changes noted from now on. Notes and changes are in one order (`SeqCst`): a change that
     /// is not noted is in [`Live::settled`] afterwards.
     fn watch(&self, board: &Arc<Board>, position: u32) {
         let mut watchers = self.watchers.write();
@@ -190,13 +190,13 @@ impl Live {
         self.watched.load(Ordering::SeqCst)
     }
 
-    /// Requests in flight, in one order with what is noted.
+    /// Requests in flight, read in the same order as notes and changes (`SeqCst`).
     fn settled(&self) -> u32 {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Takes note that the address leaves, and what is in flight is to end by then; the first such
-    /// time stands.
+    /// Records that the address leaves and that requests in flight have to end by `end`. The first
+    /// such time stands.
     pub(crate) fn leave(&self, end: Option<Instant>) {
         self.departure.leaving.store(true, Ordering::Relaxed);
         let mut known = self.departure.end.lock();
@@ -206,7 +206,7 @@ impl Live {
         }
     }
 
-    /// Takes note that it stays after all.
+    /// Records that the address stays after all.
     pub(crate) fn stay(&self) {
         if self.departure.leaving.swap(false, Ordering::Relaxed) {
             *self.departure.end.lock() = None;
@@ -214,7 +214,7 @@ impl Live {
         }
     }
 
-    /// Waits until what is in flight has to end.
+    /// Waits until requests in flight have to end.
     async fn drained(self: Arc<Self>) {
         loop {
             let changed = self.departure.changed.notified();
@@ -261,7 +261,8 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint for who looks at it later than others did; see [`Endpoint::pin`].
+    /// A view of the endpoint, for a reader that looks at it later than others; see
+    /// [`Endpoint::pin`].
     pub(crate) fn view(&self) -> Self {
         Self {
             host: self.host.clone(),
@@ -272,13 +273,13 @@ impl Endpoint {
         }
     }
 
-    /// Makes a view show this many requests in flight, for as long as what is returned lives.
+    /// Makes a view show this many requests in flight until the returned guard is dropped.
     pub(crate) fn pin(&self, in_flight: u32) -> impl Drop {
         struct Pinned<'a>(&'a Endpoint);
         impl Drop for Pinned<'_> {
             fn drop(&mut self) {
                 self.0.set_pinned(UNPINNED);
-                // Whoever is told what has changed was told the number of before.
+                // Watchers were told the pinned number: have them read the real one.
                 self.0.live.note();
             }
         }
@@ -293,8 +294,8 @@ impl Endpoint {
     }
 
     /// The id of an endpoint: the same for the same host and address on every gateway, since
-    /// balancers that hash must agree. The first 8 bytes of a SHA-256: two endpoints of one table
-    /// will not meet.
+    /// balancers that hash must agree. It is the first 8 bytes of a SHA-256: two endpoints of one
+    /// table will not collide.
     pub fn id_of(host: &str, address: SocketAddr) -> u64 {
         let digest = Sha256::digest(format!("{host} {address}"));
         let mut bytes = [0; 8];
@@ -302,7 +303,7 @@ impl Endpoint {
         u64::from_be_bytes(bytes)
     }
 
-    /// Requests sent and not yet answered in full, over all workers.
+    /// Requests sent and not yet answered completely, over all workers.
     pub fn in_flight(&self) -> u32 {
         if let Some(pinned) = &self.pinned {
             let pinned = pinned.load(Ordering::Relaxed);
@@ -313,9 +314,9 @@ impl Endpoint {
         self.live.in_flight()
     }
 
-    /// Counts that its balancer has picked it. Who calls holds that balancer's lock, so nothing is
-    /// added at the same time; a pick that did not wait for the lock may take one with it, as may
-    /// one of a canary.
+    /// Counts a pick by its balancer. The caller holds the lock of that balancer, so no other pick
+    /// is added at the same time. A pick that did not wait for the lock may lose one, and so may a
+    /// pick of a canary.
     pub(crate) fn count_pick(&self) {
         let picks = &self.live.picks;
         picks.store(picks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -334,27 +335,27 @@ impl Endpoint {
         known.unwrap_or_else(|| self.latency(now))
     }
 
-    /// Takes note of an answer at `now` that took so many microseconds, to a request that was sent
-    /// when `ahead` others were in flight.
+    /// Records an answer at `now` that took `latency` microseconds, to a request that was sent when
+    /// `ahead` others were in flight.
     pub fn observe_latency(&self, now: u64, latency: u64, ahead: u32) {
         let latency = u32::try_from(latency).unwrap_or(u32::MAX);
         self.live.latency.observe(now, latency);
         self.live.at_load.observe(now, latency, ahead);
     }
 
-    /// What the endpoint said last of its own load, as of `now`; all 0 where it has said nothing
-    /// for 10 seconds.
+    /// What the endpoint last reported of its own load, as of `now`; all 0 if it has reported
+    /// nothing for 10 seconds.
     pub fn reported(&self, now: u64) -> LoadReport {
         self.live.reported.at(now)
     }
 
-    /// Takes note of what it says.
+    /// Records what it reports.
     pub fn observe_report(&self, now: u64, report: LoadReport) {
         self.live.reported.set(now, report);
     }
 
-    /// Shows as many requests in flight as no gateway has, to a balancer that is tried out: no
-    /// [`InFlight`] may count here at the same time.
+    /// Sets the number of requests in flight to any value, for a balancer that is tried out without
+    /// a gateway. No [`InFlight`] may count here at the same time.
     pub(crate) fn pretend_in_flight(&self, count: u32) {
         self.live.in_flight.store(count, Ordering::SeqCst);
         self.live.note();
@@ -365,15 +366,16 @@ impl Endpoint {
         self.live.departure.leaving.load(Ordering::Relaxed)
     }
 
-    /// Connections that there may be to it, where its upstream has these limits; with 0 any number.
+    /// The most connections that there may be to it, given the limits of its upstream; 0 means no
+    /// limit.
     pub(crate) fn max_connections(&self, general: &upstream::CircuitBreakers) -> u32 {
         self.limits
             .max_connections
             .unwrap_or(general.max_connections)
     }
 
-    /// Requests that it may have, each of which takes a connection, where its upstream has these
-    /// limits; with 0 any number.
+    /// The most requests that it may have, given the limits of its upstream, since each takes a
+    /// connection; 0 means no limit.
     pub(crate) fn max_requests(&self, general: &upstream::CircuitBreakers) -> u32 {
         let requests = self.limits.max_requests.unwrap_or(general.max_requests);
         match (requests, self.max_connections(general)) {
@@ -382,25 +384,25 @@ impl Endpoint {
         }
     }
 
-    /// Whether an idle connection is to be closed for a request that waits; who is told so has to
-    /// do it.
+    /// Whether an idle connection is to be closed for a request that waits. A caller that gets true
+    /// has to close one.
     pub fn takes_a_connection(&self) -> bool {
         self.live.permits.takes_one()
     }
 
-    /// Counts a connection that is about to be opened, once there are fewer than `limit`; with 0
-    /// there is no limit. `reclaim` is called while it waits, to have idle ones closed.
+    /// Counts a connection that is about to be opened, once there are fewer than `limit`; 0 means
+    /// no limit. `reclaim` is called when it has to wait, to have idle connections closed.
     pub fn permit(&self, limit: u32, reclaim: impl Fn()) -> impl Future<Output = ConnectionPermit> {
         ConnectionPermit::take(Arc::clone(&self.live), limit, reclaim)
     }
 
-    /// A number that is this endpoint's as long as it is held, and that of no other one, of
-    /// whatever upstream.
+    /// A number that identifies this endpoint while it is held: no other endpoint of any upstream
+    /// has it.
     pub fn identity(&self) -> usize {
         Arc::as_ptr(&self.live).addr()
     }
 
-    /// Waits until requests in flight are to be cut off, if ever.
+    /// Waits until requests in flight are to be cut off, which may be never.
     pub fn drained(&self) -> impl Future<Output = ()> + use<> {
         Arc::clone(&self.live).drained()
     }
@@ -410,35 +412,35 @@ impl Endpoint {
     }
 }
 
-/// Says that a place at some endpoint is free.
+/// Notifies requests that a place at some endpoint is free.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    /// To the request that has waited for the longest.
+    /// For the request that has waited the longest.
     pub(crate) first: Notify,
-    /// To all that have been tried somewhere: the place may be at an endpoint that they do not go
-    /// back to, and then another one's.
+    /// For all requests that have been tried somewhere. The place may be at an endpoint that they do
+    /// not go back to; then it is left to another request.
     pub(crate) again: Notify,
 }
 
 impl Places {
-    /// Has all that wait look again: there may be a place where there was none.
+    /// Has all waiting requests look again: there may be a place where there was none.
     pub(crate) fn look(&self) {
         self.first.notify_waiters();
         self.again.notify_waiters();
     }
 }
 
-/// Counts one request of an endpoint for as long as it lives.
+/// Counts one request of an endpoint until it is dropped.
 #[derive(Debug)]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     /// Requests that were in flight there before.
     ahead: u32,
-    /// Told that a place is free, where places are limited.
+    /// Notified when the place is free again, where places are limited.
     places: Option<Arc<Places>>,
-    /// Whether it is to find out whether the endpoint is well again.
+    /// Whether it is a trial, to find out whether the endpoint works again.
     trial: bool,
-    /// Is told what comes of it.
+    /// Notified of the outcome.
     observer: Option<Arc<dyn OutcomeObserver>>,
 }
 
@@ -460,13 +462,13 @@ impl InFlight {
         self
     }
 
-    /// The same, with the observer that is to be told what comes of it, if there is one.
+    /// The same, with the observer to notify of the outcome, if there is one.
     pub(crate) fn observed_by(mut self, observer: Option<Arc<dyn OutcomeObserver>>) -> Self {
         self.observer = observer;
         self
     }
 
-    /// The same, unless that would be more than `limit` at a time; with 0 there is none.
+    /// The same, unless more than `limit` would be in flight; 0 means no limit.
     pub(crate) fn within(
         endpoint: Arc<Endpoint>,
         limit: u32,
@@ -495,19 +497,19 @@ impl InFlight {
         self.ahead
     }
 
-    /// Whether it is to find out whether the endpoint is well again.
+    /// Whether it is a trial, to find out whether the endpoint works again.
     pub fn is_trial(&self) -> bool {
         self.trial
     }
 
-    /// Tells its observer what came of it, after so long; without one it does nothing.
+    /// Notifies the observer of the outcome, after so long; without one it does nothing.
     pub fn tell(&self, outcome: Outcome, took: Duration) {
         if let Some(observer) = &self.observer {
             observer.observe(outcome, took);
         }
     }
 
-    /// The endpoint, to be held on to.
+    /// The endpoint, for a caller that keeps it.
     pub fn shared(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
@@ -544,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_lets_no_more_in() {
+    fn a_limit_admits_no_more_requests() {
         let (endpoint, places) = (endpoint(), Arc::default());
         let first = InFlight::within(Arc::clone(&endpoint), 1, &places);
         assert!(first.is_ok());
@@ -554,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_shows_what_is_pinned_and_then_what_there_is() {
+    fn a_view_shows_the_pinned_number_and_then_the_real_one() {
         let endpoint = endpoint();
         let view = endpoint.view();
         let _request = InFlight::new(Arc::clone(&endpoint));

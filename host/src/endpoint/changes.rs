@@ -1,5 +1,5 @@
-//! Which endpoints have another number of requests in flight than before, for balancers that keep
-//! them in order: they are told what has changed, and need not look at a thousand that have not.
+//! Which endpoints have another number of requests in flight than before. Balancers that keep
+//! endpoints in order are told what has changed, and need not look at a thousand that have not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,20 +8,20 @@ use parking_lot::Mutex;
 
 use super::Endpoint;
 
-/// The positions of one table whose number has changed.
+/// The positions of one table whose number of requests in flight has changed.
 #[derive(Debug)]
 pub(super) struct Board {
     noted: Mutex<Noted>,
-    /// Whether something is noted: who asks finds out without the lock that nothing is.
+    /// Whether a change is noted: a reader finds out without the lock that none is.
     any: AtomicBool,
-    /// Notes up to which it is cheaper to tell them than to tell every position.
+    /// Most notes to keep: with more, it is cheaper to tell every position.
     limit: usize,
 }
 
 #[derive(Debug, Default)]
 struct Noted {
     positions: Vec<u32>,
-    /// There were more than the limit.
+    /// There were more than the limit: every position is to be told.
     all: bool,
 }
 
@@ -35,14 +35,14 @@ impl Board {
         if noted.positions.len() < self.limit {
             noted.positions.push(position);
         } else {
-            // Nobody has asked for long.
+            // No reader has taken the notes for long.
             noted.positions.clear();
             noted.all = true;
         }
     }
 }
 
-/// Tells the changes of one table, from its making until it is dropped.
+/// Tells the changes of one table, from its creation until it is dropped.
 #[derive(Debug)]
 pub struct Changes {
     table: Arc<[Arc<Endpoint>]>,
@@ -62,7 +62,7 @@ impl Changes {
         for (endpoint, position) in table.iter().zip(0..) {
             endpoint.live().watch(&board, position);
         }
-        // Only now, so that no change falls between.
+        // Read after the watch has begun, so that no change is missed.
         let busy = table.iter().zip(0..);
         let busy = busy.filter(|(endpoint, _)| endpoint.live().settled() > 0);
         let due = busy.map(|(_, position)| position).collect();
@@ -73,8 +73,8 @@ impl Changes {
 impl Iterator for Changes {
     type Item = (u32, u32);
 
-    /// Another change: a position, and the requests in flight there now. None if there is none at
-    /// the moment; there may be one later.
+    /// The next change: a position, and the requests in flight there now. None if nothing has
+    /// changed yet; there may be a change later.
     fn next(&mut self) -> Option<(u32, u32)> {
         if self.due.is_empty() {
             if !self.board.any.load(Ordering::SeqCst) {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_is_told_once_and_what_stays_is_not() {
+    fn each_change_is_told_once() {
         let table = table(5);
         let before = [request(&table, 1), request(&table, 1)];
         let mut changes = Changes::new(Arc::clone(&table));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn two_watch_the_same_endpoints_and_each_is_told() {
+    fn two_readers_of_the_same_endpoints_are_both_told() {
         let table = table(3);
         let mut first = Changes::new(Arc::clone(&table));
         let mut second = Changes::new(Arc::clone(&table));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn when_nobody_asks_for_long_all_are_told() {
+    fn all_positions_are_told_once_there_are_too_many_notes() {
         let table = table(3);
         let mut changes = Changes::new(Arc::clone(&table));
         for turn in 0..500 {

@@ -1,4 +1,4 @@
-//! Whether an address is left out because it did worse than its peers.
+//! Ejection: an address gets no requests for a time because it did worse than its peers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use crate::entity::upstream::OutlierDetection;
 
-/// Whether an address is left out for doing worse than its peers. It belongs to the address, so
-/// that it ends when it has to even if the address was gone meanwhile.
+/// Whether an address is ejected for doing worse than its peers. This belongs to the address, so
+/// that the ejection ends in time even if the address was deleted and has come back meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Ejection {
     ejected: AtomicBool,
@@ -24,12 +24,12 @@ struct Term {
 }
 
 impl Ejection {
-    /// Whether the address is left out.
+    /// Whether the address is ejected.
     pub(crate) fn is_on(&self) -> bool {
         self.ejected.load(Ordering::Relaxed)
     }
 
-    /// Leaves the address out from `now` on, for a time that it returns.
+    /// Ejects the address from `now` on, for the time that is returned.
     pub(crate) fn begin(&self, now: Instant, settings: &OutlierDetection) -> Duration {
         let mut term = self.term.lock();
         term.times += 1;
@@ -41,7 +41,7 @@ impl Ejection {
         time
     }
 
-    /// Lets it back in, if its time has come. Returns whether it did.
+    /// Ends the ejection if its time is over. Returns whether it ended now.
     pub(crate) fn end(&self, now: Instant) -> bool {
         // Nearly every address, and no lock for it.
         if !self.is_on() {
@@ -64,7 +64,7 @@ impl Ejection {
         }
     }
 
-    /// Nobody compares addresses any longer.
+    /// Ends it and forgets those before: addresses are no longer compared.
     pub(crate) fn lift(&self) {
         *self.term.lock() = Term::default();
         self.ejected.store(false, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The health of one address, as checks and people have reported it: Kong's state machine.
+//! The health of one address, as checks and operators have reported it: Kong's state machine.
 //!
 //! Source: Kong 3.9 and its lua-resty-healthcheck 3.1.
 
@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 pub enum Report {
     /// It answered as it should.
     Success,
-    /// It answered with a status that counts as a failure, or with what is no answer.
+    /// It answered with a status that counts as a failure, or with an invalid answer.
     HttpFailure,
     /// It could not be connected to, or ended the connection early.
     TcpFailure,
     /// It did not answer in time.
     Timeout,
-    /// It answered with a status that counts neither way.
+    /// It answered with a status that counts neither as a success nor as a failure.
     Ignored,
 }
 
-/// Who says so.
+/// The source of a report or a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -36,11 +36,11 @@ pub enum Source {
     Manual,
     /// An earlier run of the gateway.
     Restored,
-    /// The circuit, closing by itself.
+    /// The gateway by itself: after a successful trial, or because nothing is checked any longer.
     Recovery,
 }
 
-/// How many reports of a kind it takes to change the state; with 0 the kind is ignored.
+/// How many reports of a kind change the state; 0 means that the kind is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Thresholds {
     pub(crate) successes: u32,
@@ -49,16 +49,16 @@ pub(crate) struct Thresholds {
     pub(crate) timeouts: u32,
 }
 
-/// The last thing of note that was reported, for people.
+/// The last report of note, for operators.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
     /// When, in seconds since 1970.
     pub at: f64,
-    /// Who reported it.
+    /// Where the report came from.
     pub source: Source,
-    /// What.
+    /// What was reported.
     pub report: Report,
-    /// In words, as an error or a status.
+    /// Details in words, such as an error or a status.
     pub detail: String,
 }
 
@@ -67,24 +67,24 @@ pub struct Event {
 pub struct Condition {
     /// Whether it may be chosen.
     pub available: bool,
-    /// Failures in a row, of the kind that is furthest.
+    /// Failures in a row, of the kind with the most.
     pub failures: u32,
-    /// The last probe, whatever came of it.
+    /// The last probe, whatever its outcome.
     pub last_probe: Option<Event>,
     /// The last failure, of a probe or a request.
     pub last_failure: Option<Event>,
     /// When it last became available or unavailable, or was set by hand, in seconds since 1970;
     /// none if it never was.
     pub changed_at: Option<f64>,
-    /// Who changed it then.
+    /// The source of that change.
     pub changed_by: Option<Source>,
 }
 
 /// The health of one address. All workers and probes report to it.
 #[derive(Debug)]
 pub(crate) struct Health {
-    /// Healthy, and without a failure since the last success: what nearly every request finds, and
-    /// what a success leaves as it is.
+    /// Healthy, and without a failure since the last success. Nearly every request finds this
+    /// state, and a success does not change it.
     spotless: AtomicBool,
     available: AtomicBool,
     inner: Mutex<Inner>,
@@ -101,8 +101,8 @@ struct Inner {
     last_failure: Option<Event>,
     changed_at: Option<f64>,
     changed_by: Option<Source>,
-    /// Who took it out, an earlier run of the gateway being no one: what it has restored keeps who
-    /// it was then. None while it is available.
+    /// The source that took it out. For a restored address it is the source in the earlier run, not
+    /// that run. None while it is available.
     taken_out_by: Option<Source>,
 }
 
@@ -122,7 +122,7 @@ impl Health {
         self.available.load(Ordering::Relaxed)
     }
 
-    /// Takes note of a report. Returns whether the address became available or unavailable by it.
+    /// Records a report. Returns whether it made the address available or unavailable.
     pub(crate) fn report(
         &self,
         source: Source,
@@ -157,8 +157,8 @@ impl Health {
         changed
     }
 
-    /// Sets the state, whatever was reported: the word of `source` replaces that of whoever spoke
-    /// before, even if it is the same. Returns whether that changed the state.
+    /// Sets the state, whatever was reported. `source` replaces the source before it, even if the
+    /// state stays the same. Returns whether the state changed.
     pub(crate) fn set(&self, available: bool, source: Source) -> bool {
         let mut inner = self.inner.lock();
         inner.clear_failures();
@@ -170,24 +170,24 @@ impl Health {
         changed
     }
 
-    /// Makes it what an earlier run of the gateway knew: taken out, by `source`.
+    /// Restores what an earlier run of the gateway knew: taken out, by `source`.
     pub(crate) fn restore(&self, source: Source) {
         self.set(false, Source::Restored);
         self.inner.lock().taken_out_by = Some(source);
     }
 
-    /// Who took it out, if it is out.
+    /// The source that took it out, if it is out.
     pub(crate) fn taken_out_by(&self) -> Option<Source> {
         self.inner.lock().taken_out_by
     }
 
-    /// Whether it is for requests to find out that it is well again: what people and probes have
-    /// taken out is theirs to bring back.
+    /// Whether requests may bring it back, by a trial. What operators and probes have taken out,
+    /// only they bring back.
     pub(crate) fn awaits_trial(&self) -> bool {
         !self.is_available() && self.taken_out_by() == Some(Source::Passive)
     }
 
-    /// What the last report has made of it, in words for the log.
+    /// The state after the last report, in words for the log.
     pub(crate) fn verdict(&self) -> String {
         let condition = self.condition();
         if condition.available {
@@ -271,8 +271,8 @@ impl Inner {
     }
 }
 
-/// The cause in an error's words: without what failed, and without the number that the system has
-/// for it.
+/// The cause in an error's text: without the operation that failed, and without the system's number
+/// for the error.
 fn cause(detail: &str) -> String {
     let bare = detail.strip_prefix("cannot connect: ").unwrap_or(detail);
     let bare = bare.split(" (os error").next().unwrap_or(bare);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_set_by_hand_lasts_until_it_is_counted_out() {
+    fn a_manual_state_lasts_until_reports_reach_a_threshold() {
         let health = Health::default();
         assert!(health.set(false, Source::Manual));
         assert!(!health.set(false, Source::Manual));
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_of_a_person_counts_even_if_it_changes_nothing() {
+    fn a_manual_state_is_the_source_even_if_it_changes_nothing() {
         let health = Health::default();
         tell(&health, Report::TcpFailure);
         tell(&health, Report::TcpFailure);
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_requests_took_out_is_for_requests_to_bring_back() {
+    fn only_what_requests_took_out_awaits_a_trial() {
         let restored = |by| {
             let health = Health::default();
             health.restore(by);

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Time after which an answer counts for a fraction 1/e, in milliseconds. Source: Kong, Finagle.
 const DECAY: f64 = 10_000.0;
 
-/// An average that is forgotten with time.
+/// An average that decays with time.
 ///
-/// Microseconds in the upper half, the millisecond of the last answer in the lower one. Two answers
-/// at once may lose one, which an average does not mind. 0 means that nothing is known.
+/// Microseconds in the upper half, the millisecond of the last answer in the lower one. Of two
+/// answers at the same time one may be lost, which hardly changes an average. 0 means that nothing
+/// is known.
 #[derive(Debug, Default)]
 struct Average(AtomicU64);
 
@@ -21,7 +22,7 @@ impl Average {
             return None;
         }
         let age = ((now / 1000) as u32).wrapping_sub(packed as u32);
-        // A stamp from a moment ahead, of another thread, is none of 49 days ago.
+        // A time stamp from slightly ahead, set by another thread, must not count as 49 days old.
         let age = if age > u32::MAX / 2 { 0 } else { age };
         Some((f64::from((packed >> 32) as u32), age))
     }
@@ -32,19 +33,19 @@ impl Average {
     }
 }
 
-/// What is left of an answer of that age.
+/// The weight that remains of an answer of that age.
 fn part(age: u32) -> f64 {
     let x = f64::from(age) / DECAY;
     if age < 1000 {
-        // The series is good to five digits here, and several times as quick: balancers ask at
-        // every pick.
+        // The series is good to five digits here, and several times as quick, which matters because
+        // balancers ask at every pick.
         return 1.0 - x * (1.0 - x * (0.5 - x / 6.0));
     }
     (-x).exp()
 }
 
-/// How long until an answer: it jumps up to a slower answer, comes down with quicker ones, and is
-/// forgotten with time. Source: Finagle's Peak EWMA.
+/// How long until an answer: it jumps up to a slower answer, comes down with quicker ones, and
+/// decays with time. Source: Finagle's Peak EWMA.
 #[derive(Debug, Default)]
 pub(super) struct Latency(Average);
 
@@ -65,8 +66,8 @@ impl Latency {
     }
 }
 
-/// How long until an answer to a request that finds so many others at the endpoint. A mean for each
-/// step of load, which follows what changes within a few answers. Source: Prequal (NSDI 2024),
+/// How long until an answer to a request that finds so many others at the endpoint. There is a mean
+/// for each step of load, which follows a change within a few answers. Source: Prequal (NSDI 2024),
 /// where servers tell the latency of recent requests that came at about the present load.
 #[derive(Debug, Default)]
 pub(super) struct LatencyAtLoad {
@@ -78,10 +79,10 @@ pub(super) struct LatencyAtLoad {
 /// Steps of load: 0 to 3 one by one, then two for each doubling, all from 768 on as one.
 const STEPS: usize = 20;
 
-/// Part of a mean that one answer makes up at least.
+/// The least weight that one answer has in a mean.
 const GAIN: f64 = 0.125;
 
-/// Milliseconds after which a mean says nothing any more: the load of others has changed.
+/// Milliseconds after which a mean is no longer used: the load of others has changed.
 const FRESH: u32 = 5_000;
 
 impl LatencyAtLoad {
@@ -96,7 +97,7 @@ impl LatencyAtLoad {
         }
     }
 
-    /// Microseconds, of the nearest load that something is known of.
+    /// Microseconds, at the nearest load with a known mean.
     pub(super) fn at(&self, now: u64, in_flight: u32) -> Option<u32> {
         let step = Self::step(in_flight);
         let mut known = self.known.load(Ordering::Relaxed);
@@ -157,7 +158,7 @@ mod tests {
         // A time constant later without any.
         let later = latency.at(12_000_000);
         assert!((16_000..18_000).contains(&later), "{later}");
-        // From a thread whose clock was read a moment before.
+        // Asked by a thread whose clock was read a moment earlier.
         assert_eq!(latency.at(1_999_000), now);
     }
 
@@ -177,7 +178,7 @@ mod tests {
             latency.observe(1000, 5000, 0);
         }
         assert!(latency.at(1000, 0) > Some(4700));
-        // What is old says nothing, neither when asked nor in the mean with what is new.
+        // An old mean is not used, neither as an answer nor for the mean with a new answer.
         latency.observe(5_000_000, 7000, 16);
         assert_eq!(latency.at(6_000_000, 0), Some(7000));
         assert_eq!(latency.at(10_000_000, 0), None);

@@ -1,6 +1,6 @@
-//! What endpoints say of their own load, in a header of their answers. Source: Open Request Cost
-//! Aggregation (ORCA), `OrcaLoadReport` as text or as JSON in `endpoint-load-metrics`, as Envoy and
-//! vLLM have it.
+//! What endpoints report of their own load, in a header of their responses. Source: Open Request
+//! Cost Aggregation (ORCA), `OrcaLoadReport` as text or as JSON in `endpoint-load-metrics`, as in
+//! Envoy and vLLM.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,13 +10,13 @@ use serde_json::Value;
 /// The header.
 const NAME: &str = "endpoint-load-metrics";
 
-/// How long a report is believed, in microseconds of the balancers' clock.
+/// How long a report is used, in microseconds of the balancers' clock.
 const FRESH: u64 = 10_000_000;
 
-/// Named metrics that tell how many requests wait; the first that is there counts.
+/// Named metrics that tell how many requests wait; the first one that is present counts.
 const QUEUES: [&str; 2] = ["queue_size", "num_requests_waiting"];
 
-/// What an endpoint said last.
+/// The last report of an endpoint.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     /// The load in the upper half, the queue in the lower one.
@@ -27,9 +27,9 @@ pub(super) struct Reported {
 /// One report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// What it does of what it can do, in thousandths.
+    /// Utilization of the endpoint, in thousandths.
     pub load: u32,
-    /// Requests that wait inside.
+    /// Requests queued at the endpoint.
     pub queue: u32,
 }
 
@@ -40,7 +40,7 @@ impl Reported {
         self.at.store(now, Ordering::Relaxed);
     }
 
-    /// Nothing where it has said nothing lately.
+    /// The last report; all 0 if there was none lately.
     pub(super) fn at(&self, now: u64) -> LoadReport {
         let at = self.at.load(Ordering::Relaxed);
         if now.saturating_sub(at) > FRESH {
@@ -57,7 +57,7 @@ impl Reported {
 impl LoadReport {
     /// The report in an answer, if there is one that can be read.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        // A name that is no text, or no ASCII, is none that is looked for here.
+        // A metric whose name is not valid text or not ASCII is not one of those looked for here.
         let text = String::from_utf8_lossy(headers.get(NAME).map(HeaderValue::as_bytes)?);
         let text = text.trim();
         match text.split_once(' ') {
@@ -94,13 +94,14 @@ impl LoadReport {
         metric: impl Fn(&str) -> Option<f64>,
         named: impl Fn(&str) -> Option<f64>,
     ) -> Self {
-        // What the application says of itself is better than what its processor does. Source: gRPC
-        // A58.
+        // The utilization that the application reports is better than that of its processor.
+        // Source: gRPC A58.
         let load = metric("application_utilization").filter(|load| *load > 0.0);
         let load = load.or_else(|| metric("cpu_utilization")).unwrap_or(0.0);
         let queue = QUEUES.iter().find_map(|name| named(name)).unwrap_or(0.0);
         Self {
-            // Out of range, or no number at all, ends at the nearest that there is.
+            // A value out of range becomes the nearest bound, and one that is not a number becomes
+            // 0.
             load: (load * 1000.0) as u32,
             queue: queue as u32,
         }
@@ -144,14 +145,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_read_or_left(text in "[ -~]{0,60}", load: f64) {
+        fn any_text_is_read_or_ignored(text in "[ -~]{0,60}", load: f64) {
             report(&text);
             report(&format!("cpu_utilization={load},named_metrics.queue_size={load}"));
         }
     }
 
     #[test]
-    fn what_is_old_is_no_longer_believed() {
+    fn an_old_report_is_ignored() {
         let reported = Reported::default();
         let said = LoadReport {
             load: 900,

@@ -30,7 +30,8 @@ impl ConnectionPermits {
     /// Whether the holder of an idle connection is to close it, for a request that waits.
     pub(super) fn takes_one(&self) -> bool {
         let less = |asked: u32| asked.checked_sub(1);
-        // Mostly none is to be closed, and then the caches of other cores are left alone.
+        // Mostly none is to be closed. Then this only reads, and other cores keep their cache
+        // lines.
         self.asked.load(Ordering::SeqCst) > 0
             && (self.asked)
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
@@ -48,13 +49,13 @@ impl ConnectionPermits {
 #[derive(Debug)]
 pub struct ConnectionPermit {
     live: Arc<Live>,
-    /// The right to a descriptor of the process, once the connection has it.
+    /// The permit for a file descriptor of the process, once the connection has one.
     descriptor: Option<DescriptorPermit>,
 }
 
 impl ConnectionPermit {
-    /// Counts a connection that is about to be opened. With `limit` of them, it waits until one is
-    /// closed; with 0 there is no limit. `reclaim` is to have idle ones closed, wherever they are.
+    /// Counts a connection that is about to be opened. If `limit` are open, it waits until one is
+    /// closed; 0 means no limit. `reclaim` is to have idle connections closed, on whichever worker.
     pub(super) async fn take(live: Arc<Live>, limit: u32, reclaim: impl Fn()) -> Self {
         struct Wanted<'a>(&'a ConnectionPermits);
         impl Drop for Wanted<'_> {
@@ -88,7 +89,7 @@ impl ConnectionPermit {
         }
     }
 
-    /// Keeps the right to a descriptor for as long as the connection lives.
+    /// Keeps the permit for a file descriptor for as long as the connection lives.
     pub(crate) fn keep(&mut self, descriptor: DescriptorPermit) {
         self.descriptor = Some(descriptor);
     }
@@ -96,7 +97,7 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        // A request that waits for the permit needs a descriptor as well.
+        // First, since a request that waits for the permit needs a file descriptor as well.
         drop(self.descriptor.take());
         let permits = &self.live.permits;
         permits.open.fetch_sub(1, Ordering::SeqCst);
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_past_the_limit_waits_for_one_that_is_closed() {
+    async fn a_connection_over_the_limit_waits_until_one_is_closed() {
         let live = Arc::<Live>::default();
         let take = |limit| ConnectionPermit::take(Arc::clone(&live), limit, || {});
         let (first, second) = (take(2).await, take(2).await);
