@@ -1,7 +1,7 @@
-//! Where requests can go: the upstreams with all that is known of their addresses.
+//! Upstreams: where requests can go, and what is known of each address.
 //!
-//! A balancer only ever sees endpoints that may be chosen. Which these are is decided here: by health
-//! (reports of probes and of requests), by outlier detection, by tier.
+//! A balancer sees only the endpoints that may be chosen. This module decides which these are: by
+//! health (reports of probes and of requests), by outlier detection and by failover.
 
 mod affinity;
 mod budget;
@@ -40,8 +40,8 @@ use members::Members;
 use probe::Probes;
 use recovery::Trials;
 
-/// A set of endpoints with the balancer that chooses among them: an upstream of the Admin API, or the
-/// plain host of a service.
+/// A set of endpoints with the balancer that chooses among them: an upstream of the Admin API, or
+/// the plain host of a service.
 ///
 /// A clone is the same upstream: it shares the balancer, its instance and every live number.
 #[derive(Debug, Clone)]
@@ -64,21 +64,21 @@ struct Shared {
     probes: Probes,
     outliers: outlier::Watch,
     trials: Trials,
-    /// A second balancer that decides beside the first, without effect.
+    /// The shadow: a second balancer that picks for the same requests, without effect.
     shadow: Mutex<Option<Arc<Shadow>>>,
     budget: Arc<budget::Budget>,
-    /// Told when an endpoint has room for a request again.
+    /// Notified when an endpoint has room for a request again.
     places: Arc<Places>,
-    /// Requests that wait for that.
+    /// Requests that wait for room at an endpoint.
     pending: AtomicU32,
     /// Requests that found no endpoint, for each [`NoPeer`].
     without_peer: [AtomicU64; NoPeer::ALL.len()],
 }
 
-/// What a try without an answer took at least, for balancers that look at latencies.
+/// The least latency that a try without an answer counts as, for balancers that read latencies.
 pub(crate) const UNANSWERED: Duration = Duration::from_secs(1);
 
-/// Longest time between two looks for a place.
+/// Longest time that a waiting request goes without looking for a free place again.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Upstream {
@@ -123,25 +123,25 @@ impl Upstream {
         &self.balancer
     }
 
-    /// Has another balancer decide beside the first from the next pick on, or none.
+    /// Sets the shadow, or removes it, from the next pick on.
     pub fn set_shadow(&self, shadow: Option<Arc<Shadow>>) {
         Shadow::set(&self.balancer, shadow.clone());
         let before = std::mem::replace(&mut *self.shared.shadow.lock(), shadow);
-        // Its instance goes with it, which takes longer than others should wait for the lock.
+        // Dropping the shadow drops its instance, which takes too long to do under the lock.
         drop(before);
     }
 
-    /// The balancer that decides beside the first.
+    /// The shadow, if there is one.
     pub fn shadow(&self) -> Option<Arc<Shadow>> {
         self.shared.shadow.lock().clone()
     }
 
-    /// What it asks for.
+    /// The settings that its entity asks for.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Makes this what it asks for, from the next request on. What is known of addresses stays.
+    /// Applies a policy from the next request on. What is known of addresses stays.
     pub fn set_policy(&mut self, policy: Policy) {
         if *self.policy == policy {
             return;
@@ -154,22 +154,22 @@ impl Upstream {
         self.shared.outliers.sync();
     }
 
-    /// Gives it another name. All that is known of its addresses stays, and so do its turn, its probes
-    /// and its requests in flight.
+    /// Renames it. All that is known of its addresses stays, and so do the state of its balancer,
+    /// its probes and its requests in flight.
     pub fn rename(&mut self, name: &str) {
         self.shared.members.rename(name);
         self.name = name.into();
     }
 
-    /// Ends what it does by itself, since it was deleted: no address is left that is probed, and those
-    /// that it had are drained. Who holds it still, as a worker may do whose last request was long ago,
-    /// keeps nothing going.
+    /// Stops its background work, since it was deleted: no address is left to be probed, and the
+    /// addresses that it had are drained. A worker whose last request was long ago may still hold
+    /// the upstream; that keeps none of this work running.
     pub fn retire(&self, names: &Names) {
         self.set_targets(&[], names);
     }
 
-    /// Makes these targets the ones to choose from. Endpoints that stay keep what is known of them,
-    /// and a balancer whose table stays hears nothing.
+    /// Replaces the targets to choose from. Endpoints that stay keep what is known of them, and the
+    /// balancer is told only if its table changes.
     pub fn set_targets(&self, targets: &[Target], names: &Names) {
         self.shared.members.set_targets(targets, names);
         self.await_trials();
@@ -177,7 +177,8 @@ impl Upstream {
         self.shared.outliers.sync();
     }
 
-    /// Has addresses tried that were unavailable before trials were asked for.
+    /// Schedules trials of the addresses that became unavailable before the policy asked for
+    /// trials.
     fn await_trials(&self) {
         let Some((pause, _)) = self.policy.recovery() else {
             return;
@@ -188,7 +189,7 @@ impl Upstream {
         }
     }
 
-    /// Takes note of what an endpoint says of its load, where somebody looks at it.
+    /// Records the load that an endpoint reports, if a balancer reads it.
     pub fn report_load(&self, endpoint: &Endpoint, headers: &http::HeaderMap) {
         if self.balancer.wants(Observed::Report)
             && let Some(report) = LoadReport::of(headers)
@@ -197,11 +198,12 @@ impl Upstream {
         }
     }
 
-    /// Chooses an endpoint and counts the request there; see [`Balancer::pick`]. `may_trial` says that the
-    /// request can be sent to another one whatever becomes of this try, so that it may be a trial.
+    /// Chooses an endpoint and counts the request there; see [`Balancer::pick`]. `may_trial` says
+    /// that the request may be a trial, since it can be sent to another endpoint whatever becomes
+    /// of this try.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why no endpoint was chosen.
     pub fn pick(
         &self,
         request: balancer::PickRequest<'_>,
@@ -221,9 +223,9 @@ impl Upstream {
         )
     }
 
-    /// Chooses an endpoint that is none of `tried`, which it must not be while another is left, and none of
-    /// `full`. `claim` gets it, whether that is a trial, and the observer that is to be told what comes of it,
-    /// before the next one is chosen.
+    /// Chooses an endpoint. It is not one of `full`, and one of `tried` only if no other is left.
+    /// Before the next one is chosen, `claim` is called with the endpoint, whether this is a trial,
+    /// and the observer to notify of the outcome.
     fn choose<T>(
         &self,
         request: balancer::PickRequest,
@@ -240,7 +242,7 @@ impl Upstream {
         if let Some((_, longest)) = recovery
             && request.attempt == 0
             && may_trial
-            // It would end there.
+            // A trial elsewhere would end the session.
             && session.is_none()
             && let Some(endpoint) = self.trial(request.now, longest)
         {
@@ -258,7 +260,7 @@ impl Upstream {
             full => [tried, full].concat().into(),
         };
         let picked = self.balancer.place(request, &passed, |endpoint, placed| {
-            // It has failed all of those that come first.
+            // The request has failed at every endpoint of the table: failover targets come next.
             let again = full.is_empty() && tried.contains(&endpoint.id);
             if again {
                 Err(endpoint)
@@ -275,7 +277,7 @@ impl Upstream {
             }
             Choice::Refused => Err(NoPeer::Refused),
             Choice::Empty => {
-                // Nothing is lost by trying what is there.
+                // No endpoint is available, so nothing is lost by a trial.
                 let trial = recovery.and_then(|(_, longest)| self.trial(request.now, longest));
                 let trial = trial.ok_or_else(|| self.shared.members.reason())?;
                 Ok(claim(trial, true, None))
@@ -294,11 +296,11 @@ impl Upstream {
         }
     }
 
-    /// Chooses an endpoint that has room for another request, and takes the place; waits `patience` for
-    /// one if none has.
+    /// Chooses an endpoint that has room for another request, and takes the place. If none has
+    /// room, it waits for `patience` at most.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why no place was taken.
     pub async fn place(
         &self,
         request: balancer::PickRequest<'_>,
@@ -317,9 +319,9 @@ impl Upstream {
         loop {
             let freed = freed.notified();
             let mut freed = std::pin::pin!(freed);
-            // From here on no place that gets free is missed.
+            // From here on, no place that becomes free is missed.
             freed.as_mut().enable();
-            // The limits of now, and not those of when the request came.
+            // The limits in force now, not those from when the request arrived.
             let policy = self.shared.members.policy();
             let limits = &policy.extension.circuit_breakers;
             let (mut full, mut queues) = (Vec::new(), Vec::new());
@@ -331,7 +333,8 @@ impl Upstream {
                     may_trial,
                     |endpoint, trial, observer| {
                         let id = endpoint.id;
-                        // Others are merely full: they are waited for before one is tried twice.
+                        // Endpoints not yet tried are only full: wait for one of them rather than
+                        // try one twice.
                         if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
                             return Err(None);
                         }
@@ -342,7 +345,8 @@ impl Upstream {
                         }
                     },
                 );
-                // Whoever was told of a place and does not take it tells the next one.
+                // A request that was notified of a place and does not take it notifies the next
+                // one.
                 let entered = entered.inspect_err(|_| places.first.notify_one())?;
                 match entered {
                     Ok(entered) => return Ok(entered),
@@ -356,7 +360,7 @@ impl Upstream {
             if waiting.is_none() {
                 waiting = Some(self.wait(&queues, limits.max_pending_requests)?);
             }
-            // Requests that began before there was a limit tell nobody that they are over.
+            // Requests that began before there was a limit notify no waiter when they end.
             let look = deadline.min(tokio::time::Instant::now() + LOOK);
             if tokio::time::timeout_at(look, freed).await.is_err() && look == deadline {
                 return Err(NoPeer::Overflow);
@@ -364,8 +368,8 @@ impl Upstream {
         }
     }
 
-    /// Joins the queue, if it is not full, on the account of the first of these endpoints that lets
-    /// another one wait.
+    /// Joins the queue of the upstream, and that of the first of these endpoints whose own queue
+    /// has room.
     fn wait(&self, queues: &[Arc<Endpoint>], limit: u32) -> Result<impl Drop + use<>, NoPeer> {
         struct Waiting(Arc<Shared>, Arc<Endpoint>);
         impl Drop for Waiting {
@@ -395,7 +399,7 @@ impl Upstream {
         }
     }
 
-    /// Connections that there may be to an endpoint; with 0 any number.
+    /// The most connections that there may be to an endpoint; 0 means no limit.
     pub fn max_connections(&self, endpoint: &Endpoint) -> u32 {
         endpoint.max_connections(&self.policy.extension.circuit_breakers)
     }
@@ -406,13 +410,13 @@ impl Upstream {
         general.limits_requests() || self.shared.members.is_limited()
     }
 
-    /// Whether requests in flight are cut off at addresses that leave.
+    /// Whether requests in flight at addresses that leave are cut off after a time.
     pub fn drains(&self) -> bool {
         self.policy.drain_timeout().is_some()
     }
 
-    /// Counts a request for the retry budget, if there is one. `says` has the words of its route and its
-    /// service on that of the upstream.
+    /// Counts a request for the retry budget, if there is one. `says` applies the settings of the
+    /// request's route and service to the budget of the upstream.
     pub fn retry_permit(
         &self,
         says: impl FnOnce(RetryBudget) -> RetryBudget,
@@ -434,7 +438,7 @@ impl Upstream {
             .zip(counts.map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// Takes note of how long the head of a response took, for balancers that look at latencies.
+    /// Records how long the head of a response took, for balancers that read latencies.
     pub fn note_latency(&self, in_flight: &InFlight, took: Duration) {
         if self.balancer.wants(Observed::Latency) {
             let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -445,7 +449,7 @@ impl Upstream {
         }
     }
 
-    /// Whether a response of this status is a failure of its endpoint, whatever its body is like.
+    /// Whether a response with this status is a failure of its endpoint, whatever its body.
     pub fn is_failure(&self, status: u16) -> bool {
         match &self.policy.passive {
             Some(judge) => judge.of(status) == Some(Report::HttpFailure),
@@ -453,9 +457,9 @@ impl Upstream {
         }
     }
 
-    /// Takes note of what came of a try. `took` is the time until the head of the response, or
-    /// until it was known that there will be none; `detail` says the outcome in words, and is asked
-    /// only if they are kept.
+    /// Records the outcome of a try. `took` is the time until the head of the response, or until it
+    /// was known that there would be none. `detail` describes the outcome, and is called only if
+    /// the text is kept.
     pub fn report(
         &self,
         in_flight: &InFlight,
@@ -467,7 +471,7 @@ impl Upstream {
         let live = endpoint.live();
         if matches!(outcome, Outcome::Broken | Outcome::Timeout) {
             live.note_failure();
-            // What fails quickly is not quick.
+            // A failure that comes quickly is not a low latency.
             self.note_latency(in_flight, took.max(UNANSWERED));
         }
         if self.policy.watches_outliers() {
@@ -494,7 +498,7 @@ impl Upstream {
         let trial = in_flight.is_trial() && live.health.awaits_trial();
         let mut thresholds = judge.thresholds;
         let source = if trial && well {
-            // Kong's default of 0 has no request bring an address back, which is what a trial is for.
+            // With Kong's default of 0 no request brings an address back, which a trial is for.
             thresholds.successes = thresholds.successes.max(1);
             Source::Recovery
         } else {
@@ -513,14 +517,15 @@ impl Upstream {
         } else if (changed || (trial && well))
             && let Some((pause, _)) = self.policy.recovery()
         {
-            // It is out from now on, or on its way back: the next trial comes after the first pause.
+            // It is unavailable from now on, or on its way back: the next trial comes after the
+            // first pause.
             let now = clock::micros(Instant::now());
             self.shared.trials.add(endpoint.id, now, pause);
         }
     }
 
-    /// Sets by hand whether the addresses that `wanted` names may be chosen. Returns whether there is
-    /// any.
+    /// Sets by hand whether the addresses that `wanted` selects may be chosen. Returns whether
+    /// there are any.
     pub fn set_health(&self, available: bool, wanted: impl Fn(&AddressReport) -> bool) -> bool {
         let members = &self.shared.members;
         let found = members.set_health(available, wanted);
@@ -528,7 +533,7 @@ impl Upstream {
         found
     }
 
-    /// Why there is no endpoint, where there is none.
+    /// Why there is no endpoint to choose, if there is none.
     pub fn reason(&self) -> NoPeer {
         self.shared.members.reason()
     }
@@ -538,7 +543,7 @@ impl Upstream {
         self.shared.members.report()
     }
 
-    /// Whether enough of its weight is available for it to be used.
+    /// Whether enough of its weight is available for the upstream to be used.
     pub fn is_healthy(&self) -> bool {
         self.shared.members.is_healthy()
     }

@@ -1,5 +1,5 @@
-//! What ties requests to endpoints, as an upstream asks for it. Source: Kong 3.9, `hash_on`; sticky
-//! sessions as in Kong Enterprise 3.11.
+//! Affinity of requests to endpoints, as an upstream configures it. Source: Kong 3.9, `hash_on`;
+//! sticky sessions as in Kong Enterprise 3.11.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::session::SessionKey;
 use crate::balancer::SHIPPED;
 use crate::entity::upstream as entity;
 
-/// What ties requests to endpoints.
+/// The affinity of requests to endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AffinityPolicy {
     /// A hash of the first key that a request carries.
@@ -21,14 +21,14 @@ pub enum AffinityPolicy {
         /// The cookie of a [`Key::Cookie`].
         cookie: Cookie,
     },
-    /// A cookie that names the endpoint, to a gateway that has the key.
+    /// A cookie that names the endpoint, readable by a gateway that has the key.
     Session(Cookie, Arc<SessionKey>),
 }
 
-/// What a hash is made of.
+/// The input of a hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    /// Nothing. The consumer as well: there are none yet, so no request has one.
+    /// Nothing. Stands for the consumer as well: there are none yet, so no request has one.
     None,
     /// The client's address.
     Ip,
@@ -49,7 +49,7 @@ pub enum Key {
 pub struct Cookie {
     /// Its name.
     pub name: String,
-    /// For which paths it is.
+    /// The paths that it is sent for.
     pub path: String,
 }
 
@@ -63,11 +63,11 @@ impl Cookie {
 }
 
 impl AffinityPolicy {
-    /// Reads what the entity says; none where nothing is tied.
+    /// Reads the entity; none without affinity.
     pub(super) fn of(upstream: &entity::Upstream) -> Option<Self> {
         let path = &upstream.sticky_sessions_cookie_path;
-        // The cookie is kept through a change to another of Kong's algorithms, and means nothing there. To
-        // a balancer of one's own it may mean something.
+        // The cookie field survives a change to another of Kong's algorithms, where it has no
+        // meaning. For a custom balancer it may have one.
         let theirs = upstream.algorithm == "sticky-sessions"
             || (!SHIPPED.iter().any(|s| s.name == upstream.algorithm)
                 && upstream

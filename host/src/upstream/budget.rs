@@ -1,4 +1,4 @@
-//! How much of the traffic may be retries, so that a struggling upstream is not buried under them.
+//! How much of the traffic may be retries, so that they do not overload a struggling upstream.
 //! Source: Envoy, `retry_budget`.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub(super) struct Budget {
     retries: AtomicU32,
 }
 
-/// Counts a request of the budget for as long as it lives, and permits its retries.
+/// Counts a request of the budget until it is dropped, and permits its retries.
 #[derive(Debug)]
 pub struct RetryPermit {
     budget: Arc<Budget>,

@@ -1,8 +1,8 @@
 //! All addresses of an upstream with what is known of them, and which of them may be chosen.
 //!
-//! What is known belongs to the address and outlives every change of targets and settings: nothing is
-//! rebuilt, only compared. An address that is gone is remembered for a while, as in Kong, since it
-//! is often back at once with another weight.
+//! What is known belongs to the address and outlives every change of targets and settings: nothing
+//! is rebuilt, only compared. A deleted address is remembered for a while, as in Kong, since it
+//! often comes back at once with another weight.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -24,7 +24,8 @@ use crate::endpoint::{Endpoint, Live, Places};
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 
-/// Weights are multiplied by up to this while one of them ramps up, so that a part of 1 is possible.
+/// Weights are multiplied by up to this while one of them ramps up, so that a part of 1 is
+/// possible.
 const RAMP: u32 = 100;
 
 /// The largest weight that balancers know.
@@ -41,11 +42,11 @@ pub struct Target {
     pub port: u16,
     /// Share of the traffic, 0 to 65535.
     pub weight: u32,
-    /// Whether it is for when every other one is unavailable.
+    /// Whether it is used only while every other target is unavailable.
     pub failover: bool,
     /// How it is probed.
     pub probe: Probe,
-    /// The limits of each of its addresses, where its upstream does not say them.
+    /// The limits of each of its addresses. Where one is not set, that of the upstream applies.
     pub limits: CircuitBreakers,
 }
 
@@ -63,7 +64,8 @@ pub enum NoPeer {
     BelowThreshold,
     /// The balancer refused the request.
     Refused,
-    /// Every address has as many requests as it may have, and the queue is full or took too long.
+    /// Every address has reached its limit of requests, and the queue is full or the wait took too
+    /// long.
     Overflow,
 }
 
@@ -78,7 +80,7 @@ impl NoPeer {
         Self::Overflow,
     ];
 
-    /// A word for programs; it does not change.
+    /// A code for programs; it does not change.
     pub fn code(self) -> &'static str {
         match self {
             Self::NoTargets => "no_targets",
@@ -104,25 +106,26 @@ pub(super) struct Member {
     pub(super) probe: Probe,
     limits: CircuitBreakers,
     pub(super) live: Arc<Live>,
-    /// When it joined, or returned.
+    /// When it joined, or last became available again.
     since: Instant,
-    /// Whether it was available, and healthy, when last looked at.
+    /// Whether it was available, and healthy, when endpoints were last chosen.
     was_available: bool,
     was_healthy: bool,
 }
 
 impl Member {
-    /// Whether it may be chosen as far as checks say.
+    /// Whether checks and outlier detection let it be chosen.
     pub(super) fn is_available(&self) -> bool {
         self.live.health.is_available() && !self.live.ejection.is_on()
     }
 
-    /// Whether it is to get nothing new, and is well.
+    /// Whether it gets no new sessions, since its weight is 0, and is available for those that it
+    /// has.
     fn rests(&self) -> bool {
         self.weight == 0 && self.is_available()
     }
 
-    /// As balancers and requests know it.
+    /// The endpoint that balancers and requests use.
     fn endpoint(&self, weight: u32) -> Arc<Endpoint> {
         let mut endpoint = Endpoint::sharing(
             self.id,
@@ -144,11 +147,11 @@ pub(super) struct Members {
     inner: Mutex<Inner>,
     policy: RwLock<Arc<Policy>>,
     balancer: Arc<Balancer>,
-    /// A [`NoPeer`], for when the table is empty.
+    /// The [`NoPeer`] for when the table is empty.
     reason: AtomicU8,
-    /// Whether there are addresses that only keep the sessions that they have.
+    /// Whether there are addresses that only keep their present sessions.
     keeps_sessions: AtomicBool,
-    /// Whether there are targets for when the others are unavailable, and others.
+    /// Whether there are failover targets, and endpoints in the table.
     has_failover: AtomicBool,
     /// Whether a target limits its requests.
     is_limited: AtomicBool,
@@ -160,7 +163,7 @@ struct Inner {
     name: Arc<str>,
     targets: Vec<Target>,
     members: Vec<Member>,
-    /// What is known of addresses that are gone, and since when they are.
+    /// What is known of deleted addresses, and since when they are gone.
     gone: HashMap<u64, (Arc<Live>, Instant)>,
     /// Ids and weights of the table that the balancer has.
     table: Vec<(u64, u32)>,
@@ -181,31 +184,31 @@ pub struct AddressReport {
     pub id: u64,
     /// The target that it belongs to.
     pub target: Uuid,
-    /// Where.
+    /// The address itself.
     pub address: SocketAddr,
     /// As configured.
     pub weight: u32,
     /// Whether it may be chosen.
     pub available: bool,
-    /// Whether it is left out for doing worse than its peers.
+    /// Whether outlier detection has ejected it for doing worse than its peers.
     pub ejected: bool,
     /// Requests sent and not yet answered.
     pub in_flight: u32,
-    /// Requests that wait for a place, on its account.
+    /// Requests that wait for a place and count in its queue.
     pub pending: u32,
     /// Connections for requests, busy and idle.
     pub connections: u32,
     /// Times that the upstream's balancers have picked it.
     pub picks: u64,
-    /// Requests that got no whole response from it: no connection, or one that broke off or timed
-    /// out.
+    /// Requests that got no complete response from it: no connection, or one that broke off or
+    /// timed out.
     pub failures: u64,
     /// What checks say.
     pub condition: Condition,
 }
 
 impl Members {
-    /// `places` are told of endpoints that join, and of new limits.
+    /// `places` is notified of endpoints that join, and of new limits.
     pub(super) fn new(
         upstream: &str,
         balancer: Arc<Balancer>,
@@ -236,7 +239,7 @@ impl Members {
         Arc::clone(&self.inner.lock().name)
     }
 
-    /// Gives the upstream another name; what is known of its addresses stays.
+    /// Renames the upstream; what is known of its addresses stays.
     pub(super) fn rename(&self, name: &str) {
         let mut inner = self.inner.lock();
         self.memory.rename(&inner.name, name);
@@ -260,7 +263,7 @@ impl Members {
     pub(super) fn set_policy(&self, policy: Arc<Policy>) {
         let mut inner = self.inner.lock();
         if !policy.is_checked() {
-            // Nobody would ever say that it is well again.
+            // Without checks no report would make it available again.
             for member in &inner.members {
                 if !member.live.health.is_available() {
                     member.live.health.set(true, Source::Recovery);
@@ -279,7 +282,7 @@ impl Members {
         self.choose(&mut inner);
     }
 
-    /// Makes these the targets; addresses that stay keep what is known of them.
+    /// Replaces the targets; addresses that stay keep what is known of them.
     pub(super) fn set_targets(&self, targets: &[Target], names: &Names) {
         let now = Instant::now();
         let policy = self.policy();
@@ -302,7 +305,7 @@ impl Members {
             for found in addresses {
                 let weight = match (target.weight, found.weight) {
                     (0, _) => 0,
-                    // An SRV record has its own. Source: Kong.
+                    // An SRV record has its own weight. Source: Kong.
                     (_, Some(weight)) => weight,
                     (weight, None) if share => (weight / count).max(1),
                     (weight, None) => weight,
@@ -311,7 +314,7 @@ impl Members {
                 let address = SocketAddr::new(found.ip, port);
                 let id = Endpoint::id_of(&identity(&target.host), address);
                 if !seen.insert(id) {
-                    // Two records that lead to one place.
+                    // Two records lead to the same address.
                     continue;
                 }
                 let srv_name = found.name.as_deref().filter(|_| srv_names);
@@ -324,7 +327,7 @@ impl Members {
                     .as_ref()
                     .is_some_and(|known| known.host != host || known.limits != target.limits)
                 {
-                    // The ids and weights are what they were, but the endpoints are not.
+                    // The ids and weights are unchanged, but the endpoints are not.
                     table.clear();
                 }
                 let joins = known.is_none();
@@ -364,12 +367,12 @@ impl Members {
         self.choose(&mut inner);
     }
 
-    /// Decides anew who may be chosen, after something became available or unavailable.
+    /// Chooses the endpoints of the table anew, after an address became available or unavailable.
     pub(super) fn refresh(&self) {
         self.choose(&mut self.inner.lock());
     }
 
-    /// What is known of the members that `filter` wants.
+    /// What `map` makes of each member.
     pub(super) fn each<T>(&self, map: impl FnMut(&Member) -> T) -> Vec<T> {
         self.inner.lock().members.iter().map(map).collect()
     }
@@ -396,7 +399,7 @@ impl Members {
         self.each(describe)
     }
 
-    /// The addresses that requests may bring back.
+    /// The addresses that a trial may bring back.
     pub(super) fn awaiting_trial(&self) -> Vec<u64> {
         let inner = self.inner.lock();
         let waiting = inner.members.iter();
@@ -404,7 +407,7 @@ impl Members {
         waiting.map(|member| member.id).collect()
     }
 
-    /// Sets the health of the addresses that `wanted` names. Returns whether there is any.
+    /// Sets the health of the addresses that `wanted` selects. Returns whether there are any.
     pub(super) fn set_health(
         &self,
         available: bool,
@@ -416,7 +419,7 @@ impl Members {
             if wanted(&describe(member)) {
                 found = true;
                 member.live.health.set(available, Source::Manual);
-                // Even if nothing changes: it is a person's word from now on.
+                // Even if nothing changes: from now on it is set by an operator.
                 self.remember(&inner.name, member.id, &member.live);
             }
         }
@@ -430,8 +433,8 @@ impl Members {
         Some(member.endpoint(member.weight.max(1)))
     }
 
-    /// The endpoint of a session, if no balancer knows it any longer because it is to get no new ones: its
-    /// weight is 0, and it is well.
+    /// The endpoint of a session, if it is not in the balancer's table because it gets no new
+    /// sessions: its weight is 0, and it is available.
     pub(super) fn of_session(&self, id: u64) -> Option<Arc<Endpoint>> {
         if !self.keeps_sessions.load(Ordering::Relaxed) {
             return None;
@@ -442,8 +445,8 @@ impl Members {
         Some(member.endpoint(1))
     }
 
-    /// A target that is for when the others are unavailable, for a request that all of them have failed:
-    /// by weight, none of `tried`.
+    /// A failover target for a request that has failed at all other targets: chosen by weight, and
+    /// none of `tried`.
     pub(super) fn failover(&self, tried: &[u64], entropy: u64) -> Option<Arc<Endpoint>> {
         if !self.has_failover.load(Ordering::Relaxed) {
             return None;
@@ -471,8 +474,8 @@ impl Members {
         self.is_limited.load(Ordering::Relaxed)
     }
 
-    /// An address comes of which an upstream of this name, or an earlier run of the gateway, may have
-    /// left something.
+    /// Restores what an earlier run of the gateway, or an earlier upstream of this name, has left
+    /// about an address that joins.
     fn recall(&self, upstream: &str, id: u64, live: &Live) {
         let known = self.memory.recall(upstream, id);
         if let Some(by) = known
@@ -520,7 +523,7 @@ impl Members {
         let usable = |member: &&Member| member.weight > 0 && (panic || member.is_available());
         let chosen: Vec<&Member> = if panic || passes(sums, policy.threshold) {
             let usable: Vec<&Member> = inner.members.iter().filter(usable).collect();
-            // Failover targets are for when there is no other one.
+            // Failover targets are used only if there is no other one.
             let first = usable.iter().filter(|m| !m.failover).copied().collect();
             let first: Vec<&Member> = first;
             if first.is_empty() { usable } else { first }
@@ -586,8 +589,8 @@ impl Members {
     }
 }
 
-/// What an endpoint's id is made of beside its address. IPv6 is written out, as in the text of a target
-/// as it is stored: another form would move the keys of every gateway that is upgraded.
+/// The part of an endpoint's id that comes from its host. IPv6 is written out in full, as in the
+/// stored text of a target: another form would move the keys of every gateway that is upgraded.
 fn identity<'a>(host: &'a Host<'a>) -> Cow<'a, str> {
     match host.ip() {
         Some(IpAddr::V6(address)) => written_out(address).into(),
@@ -626,12 +629,12 @@ fn weights<'a>(members: impl IntoIterator<Item = &'a Member>) -> Weights {
     sums
 }
 
-/// Kong's gate: strictly more than the threshold, so that 100 closes it for good.
+/// Kong's condition: strictly more than the threshold, so that 100 is never reached.
 fn passes(sums: Weights, threshold: f64) -> bool {
     sums.total > 0 && sums.available as f64 * 100.0 > threshold * sums.total as f64
 }
 
-/// With so few left that they could not carry the traffic, all are used.
+/// Panic mode: if so few are available that they could not carry the traffic, all are used.
 fn panics(sums: Weights, threshold: f64) -> bool {
     threshold > 0.0 && (sums.available as f64) * 100.0 < threshold * sums.total as f64
 }

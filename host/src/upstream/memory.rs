@@ -1,8 +1,9 @@
-//! What outlives a restart: the addresses that were unhealthy.
+//! The addresses that were unhealthy, kept across restarts.
 //!
-//! Only what is still true is taken over. What a person has set stays; what checks have found is taken
-//! over for as long as an address that is gone would be remembered, and checks go on from there. That
-//! time begins when it was last known to be so, and not when the address failed: an outage may be long.
+//! Only what still holds is restored. What an operator has set stays. What checks have found is
+//! restored for as long as a deleted address is remembered, and checks go on from there. That time
+//! begins when the address was last known to be unhealthy, not when it failed: an outage may be
+//! long.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,8 +19,8 @@ use crate::endpoint::health::{Source, now};
 /// How long the health of an address that is gone is remembered. Source: Kong.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// Longest time between two writes while an address is unhealthy. Should the process be killed, what it
-/// knew looks older than it was by that much at most.
+/// Longest time between two writes while an address is unhealthy. If the process is killed, its
+/// entries look older than they are by this much at most.
 const STAMP: Duration = Duration::from_secs(60);
 
 /// The unhealthy addresses of all upstreams, as they are kept in a file.
@@ -37,14 +38,14 @@ type Key = (String, u64);
 struct Entry {
     upstream: String,
     endpoint: u64,
-    /// When it was last known to be so, in seconds since 1970.
+    /// When the address was last known to be unhealthy, in seconds since 1970.
     #[serde(alias = "since")]
     seen: f64,
     by: Source,
-    /// Whether the address was deleted, or its upstream: then a person's word ends as well.
+    /// Whether the address or its upstream was deleted: then an operator's setting expires as well.
     #[serde(default)]
     gone: bool,
-    /// Whether it is an address of an upstream now, so that it is so at any time.
+    /// Whether an upstream has the address now, so that the entry is always up to date.
     #[serde(skip)]
     held: bool,
 }
@@ -54,7 +55,7 @@ impl Entry {
         (self.upstream.clone(), self.endpoint)
     }
 
-    /// Whether it is still to be believed.
+    /// Whether it still holds.
     fn lasts(&self, now: f64) -> bool {
         let manual = self.by == Source::Manual && !self.gone;
         self.held || manual || now - self.seen < REMEMBERED.as_secs_f64()
@@ -62,8 +63,8 @@ impl Entry {
 }
 
 impl Memory {
-    /// Reads what was kept in `folder`. What cannot be read is forgotten, each entry by itself: it is no
-    /// configuration.
+    /// Reads what was kept in `folder`. What cannot be read is dropped, each entry by itself, since
+    /// it is not configuration.
     pub fn open(folder: &Path) -> Self {
         let path = folder.join("health.json");
         let kept: Vec<serde_json::Value> = match std::fs::read(&path) {
@@ -90,7 +91,8 @@ impl Memory {
         }
     }
 
-    /// Who made an address unhealthy that comes to an upstream, if it was and not too long ago.
+    /// The source that made an address unhealthy, if an entry still holds when the address joins an
+    /// upstream.
     pub(super) fn recall(&self, upstream: &str, endpoint: u64) -> Option<Source> {
         let key = (upstream.to_owned(), endpoint);
         let mut entries = self.entries.lock();
@@ -104,7 +106,7 @@ impl Memory {
         Some(entry.by)
     }
 
-    /// An address is unhealthy.
+    /// Records that an address is unhealthy.
     pub(super) fn keep(&self, upstream: &str, endpoint: u64, by: Source) {
         let entry = Entry {
             upstream: upstream.to_owned(),
@@ -118,7 +120,7 @@ impl Memory {
         self.changed.notify_one();
     }
 
-    /// An address was deleted, or its upstream: what is known is remembered for a while.
+    /// Records that an address or its upstream was deleted: its entry is remembered for a while.
     pub(super) fn release(&self, upstream: &str, endpoint: u64) {
         let key = (upstream.to_owned(), endpoint);
         if let Some(entry) = self.entries.lock().get_mut(&key) {
@@ -129,7 +131,7 @@ impl Memory {
         }
     }
 
-    /// An address is healthy again, or nothing is known of it any longer.
+    /// Drops the entry of an address that is healthy again, or that nothing is known of any longer.
     pub(super) fn forget(&self, upstream: &str, endpoint: u64) {
         let key = (upstream.to_owned(), endpoint);
         if self.entries.lock().remove(&key).is_some() {
@@ -137,10 +139,10 @@ impl Memory {
         }
     }
 
-    /// An upstream has another name.
+    /// Moves the entries of an upstream to its new name.
     pub(super) fn rename(&self, from: &str, to: &str) {
         let mut entries = self.entries.lock();
-        // What is known of an earlier upstream of that name was never this one's.
+        // Entries of an earlier upstream of that name say nothing about this one.
         entries.retain(|(upstream, _), _| upstream != to);
         let all = std::mem::take(&mut *entries).into_values();
         *entries = all
@@ -154,8 +156,8 @@ impl Memory {
         self.changed.notify_one();
     }
 
-    /// Writes changes down as they come, and now and then that nothing has changed, for as long as it is
-    /// polled.
+    /// Writes changes to the file as they come, and the current time now and then if nothing has
+    /// changed, for as long as it is polled.
     pub async fn write_down(&self) {
         loop {
             let change = tokio::time::timeout(STAMP, self.changed.notified()).await;
@@ -165,15 +167,15 @@ impl Memory {
             if let Err(error) = self.save() {
                 tracing::warn!("cannot write {}: {error}", self.path.display());
             }
-            // Many changes come together.
+            // Changes come in bursts: one write serves many.
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
-    /// Writes down what there is, as of now.
+    /// Writes the entries to the file, as of now.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn save(&self) -> io::Result<()> {
         let now = now();
         let entries: Vec<Entry> = {
@@ -185,7 +187,7 @@ impl Memory {
             entries.values().cloned().collect()
         };
         let text = serde_json::to_vec(&entries)?;
-        // Whole or not at all.
+        // The file is replaced whole or not at all.
         let draft = self.path.with_extension("draft");
         std::fs::write(&draft, text)?;
         std::fs::rename(&draft, &self.path)
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_recalled_and_what_is_healthy_is_not() {
+    fn unhealthy_addresses_are_restored_and_healthy_ones_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(folder.path());
         memory.keep("u", 1, Source::Active);
@@ -222,18 +224,18 @@ mod tests {
     }
 
     #[test]
-    fn a_long_outage_outlives_a_restart_and_a_long_pause_of_the_gateway_does_not() {
+    fn a_long_outage_is_restored_but_not_after_a_long_stop_of_the_gateway() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(folder.path());
         memory.keep("u", 1, Source::Passive);
         memory.keep("u", 2, Source::Manual);
-        // They failed an hour ago, and are as they were.
+        // They failed an hour ago and are still unhealthy.
         age(&memory, 1);
         age(&memory, 2);
         memory.save().unwrap();
         let memory = Memory::open(folder.path());
         assert_eq!(memory.recall("u", 1), Some(Source::Passive));
-        // Nobody has looked for an hour.
+        // The gateway was stopped for an hour.
         memory.save().unwrap();
         let text = std::fs::read_to_string(&memory.path).unwrap();
         let mut rows: Vec<Entry> = serde_json::from_str(&text).unwrap();
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_remembered_for_a_while_and_no_longer() {
+    fn a_deleted_address_is_remembered_for_a_limited_time() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(folder.path());
         for endpoint in 1..=3 {
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_name_takes_what_is_known_along() {
+    fn a_rename_keeps_what_is_known() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(folder.path());
         memory.keep("u", 1, Source::Active);
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_cannot_be_read_takes_no_other_with_it() {
+    fn an_unreadable_entry_costs_no_other_entry() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(folder.path());
         memory.keep("u", 1, Source::Active);
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_none_of_ours_is_left_out() {
+    fn an_invalid_file_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("health.json"), "{").unwrap();
         assert_eq!(Memory::open(folder.path()).recall("u", 1), None);

@@ -1,7 +1,8 @@
-//! Addresses that do worse than their peers are left out for a while. Source: Envoy,
-//! `outlier_detection`: success rate; latency is judged by the median of all in the same way.
+//! Addresses that do worse than their peers are ejected for a while. Source: Envoy,
+//! `outlier_detection`, for the success rate. Latency is compared with the median of all in the
+//! same way.
 //!
-//! The same task lets weights ramp up, since both are a matter of looking now and then.
+//! The same task ramps weights up, since both are done at intervals.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -18,7 +19,7 @@ use crate::entity::upstream::OutlierDetection;
 /// Time between two steps: a weight ramps up, an ejection ends.
 const STEP: Duration = Duration::from_millis(200);
 
-/// The task that looks after the members of an upstream, where it is asked for.
+/// The task that watches the members of an upstream, if its policy asks for that.
 #[derive(Debug)]
 pub(super) struct Watch {
     members: Weak<Members>,
@@ -35,7 +36,7 @@ impl Watch {
         }
     }
 
-    /// Starts or ends the task as the policy has it.
+    /// Starts or ends the task as the policy asks.
     pub(super) fn sync(&self) {
         let Some(members) = self.members.upgrade() else {
             return;
@@ -72,7 +73,7 @@ async fn watch(members: Weak<Members>) {
         let policy = members.policy();
         let settings = &policy.extension.outlier_detection;
         let now = Instant::now();
-        // Once more after the last step, for the full weight.
+        // Once more after the last step of the ramp, for the full weight.
         let mut changed = ramping;
         ramping = members.is_ramping();
         changed |= ramping;
@@ -109,7 +110,7 @@ async fn watch(members: Weak<Members>) {
 /// What an address did in an interval.
 #[derive(Debug, Clone)]
 struct Seen {
-    /// Which of them it is.
+    /// Its position among the members.
     number: usize,
     requests: u32,
     failures: u32,
@@ -134,7 +135,7 @@ impl Seen {
     }
 }
 
-/// Those that do worse than their peers, as many as may be ejected, the worst first.
+/// The addresses that do worse than their peers, as many as may be ejected, the worst first.
 fn outliers(seen: &[Seen], settings: &OutlierDetection) -> Vec<usize> {
     let compared: Vec<&Seen> = seen
         .iter()
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn few_hosts_or_few_requests_say_nothing() {
+    fn few_hosts_or_few_requests_give_no_outliers() {
         let mut all = vec![seen(1, 0, 1.0), seen(2, 100, 1.0)];
         assert!(outliers(&all, &settings()).is_empty());
         all.extend((3..9).map(|id| Seen {

@@ -1,4 +1,5 @@
-//! What an upstream asks for, ready to be applied: from the entity's fields to durations and sets.
+//! The settings of an upstream, ready to be applied: from the entity's fields to durations and
+//! sets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::endpoint::health::{Report, Thresholds};
 use crate::entity::upstream as entity;
 use crate::tls::{self, Authorities, Trust};
 
-/// Statuses, for one look at each response.
+/// A set of statuses, read at each response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statuses([u64; 16]);
 
@@ -56,7 +57,7 @@ impl Judge {
         }
     }
 
-    /// What a status says, if it says anything.
+    /// What a status counts as, if it counts at all.
     pub(super) fn of(&self, status: u16) -> Option<Report> {
         if self.healthy.has(status) {
             Some(Report::Success)
@@ -97,26 +98,26 @@ pub struct Active {
     pub(super) judge: Judge,
 }
 
-/// What an upstream asks for beyond a name and a balancer.
+/// The settings of an upstream, beyond a name and a balancer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// Name of the balancer that was asked for.
     pub algorithm: String,
-    /// Percentage of the weight that must be available, and a bit more; with 0 any is enough.
+    /// More than this percentage of the weight must be available; with 0 any is enough.
     pub threshold: f64,
-    /// None while nothing is to be probed.
+    /// None if nothing is to be probed.
     pub active: Option<Active>,
-    /// None while no request is to be judged.
+    /// None if no request is to be judged.
     pub(super) passive: Option<Judge>,
-    /// Whether `Host` is the name in an SRV record, and not the target's.
+    /// Whether `Host` is the name in an SRV record, instead of the target's.
     pub(super) use_srv_name: bool,
-    /// What ties requests to endpoints, if anything does.
+    /// The affinity of requests to endpoints, if there is any.
     pub affinity: Option<AffinityPolicy>,
-    /// Whose certificates are taken where they are verified.
+    /// The authorities whose certificates are accepted, where certificates are verified.
     trust: Trust,
-    /// The name of the servers, where that is not their `Host`.
+    /// The server name for TLS, where that is not the `Host` of the servers.
     server_name: Option<ServerName<'static>>,
-    /// What goes past Kong.
+    /// The settings beyond Kong's.
     pub extension: entity::Extension,
 }
 
@@ -143,7 +144,7 @@ fn seconds(seconds: f64) -> Option<Duration> {
 }
 
 impl Policy {
-    /// Reads what the entity says.
+    /// Reads the entity.
     pub fn of(upstream: &entity::Upstream) -> Self {
         let checks = &upstream.healthchecks;
         let (active, passive) = (&checks.active, &checks.passive);
@@ -179,7 +180,7 @@ impl Policy {
                     "grpcs" => ProbeKind::Grpcs,
                     _ => ProbeKind::Http,
                 },
-                // Kong lets 0 in; a probe that may take no time at all could only fail.
+                // Kong accepts 0; a probe that may take no time at all could only fail.
                 timeout: seconds(active.timeout).unwrap_or(Duration::from_secs(1)),
                 concurrency: usize::try_from(active.concurrency).unwrap_or(1).max(1),
                 path: active.http_path.clone(),
@@ -221,19 +222,20 @@ impl Policy {
         self
     }
 
-    /// Whose certificates are taken, where the service says whether they are verified.
+    /// The authorities whose certificates are accepted. `verify` is whether the service asks for
+    /// verification.
     pub(crate) fn trust(&self, verify: bool) -> Trust {
         let verify = self.extension.tls.verify.unwrap_or(verify);
         self.trust.if_verified(verify)
     }
 
-    /// The name that is sent to targets over TLS, and that certificates must be for, if that is not their
-    /// `Host`.
+    /// The name that is sent to targets over TLS, and that certificates must be for, if that is not
+    /// their `Host`.
     pub(crate) fn server_name(&self) -> Option<&ServerName<'static>> {
         self.server_name.as_ref()
     }
 
-    /// Whether addresses are compared with their peers.
+    /// Whether outlier detection compares addresses with their peers.
     pub(super) fn watches_outliers(&self) -> bool {
         let outliers = &self.extension.outlier_detection;
         outliers.success_rate || outliers.latency
@@ -246,7 +248,7 @@ impl Policy {
         Some((base, seconds(recovery.max_time).unwrap_or(base).max(base)))
     }
 
-    /// How long requests in flight may go on at an address that leaves; none for as long as they take.
+    /// How long requests in flight may continue at an address that leaves; none for no limit.
     pub(super) fn drain_timeout(&self) -> Option<Duration> {
         seconds(self.extension.drain_timeout)
     }
@@ -256,7 +258,7 @@ impl Policy {
         seconds(self.extension.slow_start.window).unwrap_or_default()
     }
 
-    /// Whether anything is checked at all; if not, Kong says `HEALTHCHECKS_OFF`.
+    /// Whether there are any checks; if not, Kong says `HEALTHCHECKS_OFF`.
     pub fn is_checked(&self) -> bool {
         self.active.is_some() || self.passive.is_some()
     }

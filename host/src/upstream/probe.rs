@@ -1,5 +1,5 @@
-//! Active checks: each address is probed at its own pace by a task of its own, on a runtime apart from
-//! requests and from the control side.
+//! Active checks: each address is probed at its own pace by a task of its own, on a runtime apart
+//! from requests and from the control side.
 
 mod exchange;
 mod grpc;
@@ -25,13 +25,13 @@ use crate::endpoint::Live;
 use crate::endpoint::health::{Report, Source};
 use crate::entity::upstream::Probe;
 
-/// The part of an interval by which probes are spread: those of many addresses must not fall together.
+/// Part of an interval by which probes are spread, so that those of many addresses do not coincide.
 const JITTER: f64 = 0.1;
 
 /// Starts the thread that probes run on, and returns its runtime.
 ///
 /// # Errors
-/// What the system says when it cannot start a thread or a runtime.
+/// The system's error if it cannot start a thread or a runtime.
 pub fn runtime() -> std::io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -40,14 +40,15 @@ pub fn runtime() -> std::io::Result<Handle> {
     std::thread::Builder::new()
         .name("probes".into())
         .spawn(move || {
-            // Requests come first where there are too few cores. A failure changes nothing else.
+            // Requests come before probes where there are too few cores. A failure here changes
+            // nothing else.
             let _ = rustix::process::nice(NICE);
             runtime.block_on(std::future::pending::<()>());
         })?;
     Ok(handle)
 }
 
-/// How much the thread of the probes stands back; on Linux niceness is each thread's own.
+/// Niceness of the probes' thread; on Linux each thread has its own.
 const NICE: i32 = 5;
 
 /// The probes of an upstream.
@@ -66,11 +67,11 @@ struct Running {
     permits: Arc<Semaphore>,
 }
 
-/// The probing of one address, with what of the target it depends on.
+/// The probe task of one address, with the settings of its target that it depends on.
 #[derive(Debug)]
 struct Task {
     probe: Probe,
-    /// What `Host` and the name for TLS may come from: a name in an SRV record can change.
+    /// The source of `Host` and of the name for TLS: a name in an SRV record can change.
     host: Host<'static>,
     handle: AbortHandle,
 }
@@ -88,7 +89,8 @@ impl Probes {
         }
     }
 
-    /// Starts and ends probes, so that each address with a weight has one if the policy asks for it.
+    /// Starts and ends probes, so that each address with a weight has one if the policy asks for
+    /// it.
     pub(super) fn sync(&self) {
         let Some(members) = self.members.upgrade() else {
             return;
@@ -167,7 +169,8 @@ struct Job {
 
 impl Job {
     async fn run(self) {
-        // Somewhere in the first interval, so that they are spread from the start.
+        // The first probe comes somewhere in the first interval, so that probes are spread from the
+        // start.
         let mut part = fastrand::f64();
         let mut idle = None;
         let mut spread = true;
@@ -180,7 +183,7 @@ impl Job {
                 self.active.unhealthy_interval
             };
             let Some(interval) = interval else {
-                // Not probed in this state.
+                // An address in this state is not probed.
                 changed.as_mut().await;
                 self.listen(changed.as_mut());
                 continue;
@@ -195,8 +198,8 @@ impl Job {
                     continue;
                 }
             }
-            // Who comes far too late was stopped together with all others, as the machine was: now they
-            // would fall together for minutes.
+            // A probe this late was delayed together with all others, because the machine was
+            // stopped. Without a new spread they would coincide for minutes.
             if spread && due.elapsed() > interval / 2 {
                 part = fastrand::f64();
                 spread = false;
@@ -212,12 +215,12 @@ impl Job {
                 return;
             }
             self.note(&answer);
-            // What it changed is known.
+            // The change that this probe itself made is known.
             self.listen(changed.as_mut());
         }
     }
 
-    /// Awaits the next change, which from here on is not missed.
+    /// Listens for the next change, which from here on is not missed.
     fn listen<'a>(&'a self, mut changed: Pin<&mut Notified<'a>>) {
         changed.set(self.live.changed.notified());
         changed.enable();
@@ -230,7 +233,7 @@ impl Job {
             .unwrap_or(Err(Error::Timeout(timeout)))
     }
 
-    /// What an answer, or none, says of the address.
+    /// What an answer, or the lack of one, says of the address.
     fn judge(&self, answer: &Result<Answer, Error>) -> Report {
         match answer {
             Err(error) => error.report(),
@@ -261,8 +264,9 @@ impl Job {
     }
 }
 
-/// Those that are due in the same millisecond come one after another: whoever waits for this processor, a worker
-/// above all, comes in between, after every second one. For each it would cost a twentieth of the probing.
+/// Yields the processor after every second probe. Probes that are due in the same millisecond run
+/// one after another; other threads that wait for this processor, workers above all, run in
+/// between. To yield after each probe would cost a twentieth of the probing.
 fn make_way() {
     thread_local!(static SECOND: Cell<bool> = const { Cell::new(false) });
     if SECOND.replace(!SECOND.get()) {
@@ -274,7 +278,7 @@ fn make_way() {
 mod tests {
     use super::*;
 
-    /// Each of many thousand addresses has one.
+    /// There is one for each of many thousand addresses.
     #[test]
     fn a_job_that_waits_is_small() {
         fn size<F>(_: impl Fn(Job) -> F) -> usize {

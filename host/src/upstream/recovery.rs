@@ -1,5 +1,5 @@
-//! The circuit that closes by itself: an address that requests took out gets one request now and
-//! then, and is back if that one goes well (half open, in the words of circuit breakers).
+//! Recovery by trials, the half-open state of a circuit breaker: an address that requests took out
+//! gets one request now and then, and is available again if that one succeeds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 /// The addresses that wait for a trial.
 #[derive(Debug)]
 pub(super) struct Trials {
-    /// When the first of them is due, in microseconds of the balancers' clock; a look at it is all
-    /// that a request costs while none is.
+    /// When the first of them is due, in microseconds of the balancers' clock. While none is due,
+    /// reading this is all that a request costs.
     next: AtomicU64,
     waiting: Mutex<Vec<Trial>>,
 }
@@ -36,7 +36,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 impl Trials {
-    /// An address has become unavailable: it is tried again after `pause`.
+    /// Schedules the trial of an address that has become unavailable: after `pause`.
     pub(super) fn add(&self, endpoint: u64, now: u64, pause: Duration) {
         let mut waiting = self.waiting.lock();
         waiting.retain(|trial| trial.endpoint != endpoint);
@@ -48,7 +48,7 @@ impl Trials {
         self.publish(&waiting);
     }
 
-    /// An address is unavailable, and may wait for its trial already.
+    /// The same for an unavailable address whose trial may be scheduled already.
     pub(super) fn expect(&self, endpoint: u64, now: u64, pause: Duration) {
         let waits = |trial: &Trial| trial.endpoint == endpoint;
         if !self.waiting.lock().iter().any(waits) {
@@ -56,14 +56,15 @@ impl Trials {
         }
     }
 
-    /// An address is available again, or gone.
+    /// Ends the trials of an address that is available again, or deleted.
     pub(super) fn remove(&self, endpoint: u64) {
         let mut waiting = self.waiting.lock();
         waiting.retain(|trial| trial.endpoint != endpoint);
         self.publish(&waiting);
     }
 
-    /// An address whose trial is due. The next one comes after twice the pause, `longest` at most.
+    /// An address whose trial is due. Its next trial comes after twice the pause, `longest` at
+    /// most.
     pub(super) fn take(&self, now: u64, longest: Duration) -> Option<u64> {
         if now < self.next.load(Ordering::Relaxed) {
             return None;
@@ -90,7 +91,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_trial_comes_after_its_pause_once_and_then_after_twice_of_it() {
+    fn a_trial_comes_once_after_its_pause_and_again_after_twice_the_pause() {
         let trials = Trials::default();
         trials.add(7, 0, SECOND);
         assert_eq!(trials.take(999_999, 8 * SECOND), None);
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_back_is_tried_no_more() {
+    fn a_removed_address_gets_no_trial() {
         let trials = Trials::default();
         trials.add(7, 0, SECOND);
         trials.add(8, 0, SECOND);

@@ -1,5 +1,5 @@
-//! Host names of targets and services, resolved off the path of requests: looked up again when their
-//! records expire, and used as they were last known for as long as that fails.
+//! Host names of targets and services, resolved off the path of requests. A name is looked up again
+//! when its records expire; if that fails, the last known addresses stay in use.
 
 mod dns;
 
@@ -17,27 +17,28 @@ use crate::authority::Host;
 use crate::config::{Dns, DnsType};
 use dns::{Lookup, UNANSWERED};
 
-/// Pause after a look-up that failed; each failure in a row doubles it, up to the second.
+/// Pause after a look-up that failed; each failure in a row doubles it, up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
-/// Longest time between two looks at a name, however long its records say that they hold.
+/// Longest time between two look-ups of a name, however long the TTL of its records is.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Longest wait for a new name; past it the change that brought it goes ahead without. Records of one
-/// type that no server answers for fit into it, so that those of the next type come in time.
+/// Longest wait for a new name; after it, the change that brought the name goes ahead without its
+/// addresses. It is longer than records of one type take that no server answers for, so that those
+/// of the next type come in time.
 const PATIENCE: Duration = UNANSWERED.saturating_add(Duration::from_millis(500));
 
-/// Names that are looked up at a time; as many more of those that failed when last looked up, so that
-/// they, which may take long to fail again, delay no other.
+/// Names that are looked up at a time. As many more are looked up of those that failed the last
+/// time: they may take long to fail again, and delay no other name.
 const CONCURRENCY: usize = 32;
 
 /// An address of a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Address {
     pub(super) ip: IpAddr,
-    /// Port, if the record tells it.
+    /// Port, if the record has one.
     pub(super) port: Option<u16>,
-    /// Weight, if the record tells it.
+    /// Weight, if the record has one.
     pub(super) weight: Option<u32>,
     /// The name that an SRV record leads to.
     pub(super) name: Option<String>,
@@ -59,14 +60,14 @@ impl Address {
 struct Answer {
     addresses: Vec<Address>,
     valid_until: Instant,
-    /// Whether these are of SRV records.
+    /// Whether the addresses are from SRV records.
     service: bool,
-    /// The type of the records, where it is sure to be the one that the name has.
+    /// The type of the records, if it is certain to be the one that the name has.
     kind: Option<DnsType>,
 }
 
 impl Answer {
-    /// Addresses in ascending order, so that the same set is the same list.
+    /// Sorts the addresses, so that equal sets are equal lists.
     fn new(mut addresses: Vec<Address>, valid_until: Instant) -> Self {
         addresses.sort_unstable();
         addresses.dedup();
@@ -84,7 +85,7 @@ impl Answer {
 pub struct Freshness {
     /// Time since it came.
     pub age: Duration,
-    /// Time until its records expire, or since they have, which is negative; in seconds.
+    /// Seconds until its records expire; negative once they have expired.
     pub left: f64,
 }
 
@@ -93,7 +94,7 @@ pub struct Freshness {
 enum Failure {
     /// There is no such name, or it has no address.
     NotFound,
-    /// Nobody could tell.
+    /// The look-up failed without an answer.
     Broken(String),
 }
 
@@ -102,11 +103,11 @@ enum Failure {
 pub struct Names {
     lookup: Lookup,
     min_ttl: Duration,
-    /// By the name as DNS is asked for it.
+    /// By the name that is sent to DNS.
     known: Mutex<HashMap<String, Known>>,
-    /// Told when a name is answered for the first time: it may be due before the others.
+    /// Notified when a name is answered for the first time: it may be due before the others.
     came: Notify,
-    /// Whether a name that a change went ahead without has an address meanwhile.
+    /// Whether a name that a change did not wait for has got an address since.
     came_late: AtomicBool,
 }
 
@@ -121,14 +122,14 @@ struct Known {
     due: Instant,
     /// Whether it is being looked up.
     asked: bool,
-    /// Whether that is for the first time.
+    /// Whether this is its first look-up.
     first: bool,
     failures: u32,
     error: Option<String>,
 }
 
 impl Names {
-    /// Names that are looked up as the settings have it.
+    /// Names that are looked up as the settings say.
     pub fn new(settings: &Dns) -> Self {
         Self {
             lookup: Lookup::new(settings),
@@ -151,7 +152,7 @@ impl Names {
         }
     }
 
-    /// What Kong calls the kind of a host's records, or what the last look-up failed with.
+    /// What Kong calls the kind of a host's records, or the error of the last look-up.
     pub fn kind(&self, host: &Host<'_>) -> String {
         if let Some(ip) = host.ip() {
             return if ip.is_ipv4() { "A" } else { "AAAA" }.into();
@@ -184,8 +185,9 @@ impl Names {
         })
     }
 
-    /// Makes `names` those in use, and waits a while for those that are new to be looked up. One that did
-    /// not resolve before is left to [`Names::follow`]: it must not hold up every change that follows.
+    /// Makes `names` those in use, and waits a while for the new ones to be looked up. A name that
+    /// did not resolve before is left to [`Names::follow`]: it must not delay every change that
+    /// follows.
     pub async fn watch(self: &Arc<Self>, names: impl Iterator<Item = String>) {
         let new: Vec<String> = {
             let now = Instant::now();
@@ -208,8 +210,8 @@ impl Names {
             return;
         }
         let late = Arc::new(AtomicBool::new(false));
-        // Tasks of their own: a look-up goes on when it is no longer waited for. Begun again, it would ask
-        // once more for all that was not answered.
+        // Each look-up is a task of its own, so that it continues when this no longer waits for it.
+        // Started again, it would repeat every query that was not answered.
         let mut asked: FuturesUnordered<_> = (new.into_iter())
             .map(|name| {
                 let (names, late) = (Arc::clone(self), Arc::clone(&late));
@@ -231,8 +233,8 @@ impl Names {
         self.came.notify_one();
     }
 
-    /// Looks names up as they fall due, each by itself, and calls `changed` with every answer that has
-    /// other addresses than before, until that returns false.
+    /// Looks names up as they fall due, each by itself, and calls `changed` with every answer that
+    /// has other addresses than before, until it returns false.
     pub async fn follow(&self, mut changed: impl FnMut() -> bool) {
         let mut asked = FuturesUnordered::new();
         loop {
@@ -254,13 +256,13 @@ impl Names {
         }
     }
 
-    /// The names that are due, as many as there is room for, from now on being looked up; and when there
-    /// is a next one.
+    /// The names that are due, as many as there is room for, marked as being looked up; and when
+    /// the next one is due.
     fn begin(&self) -> (Vec<(String, Option<DnsType>)>, Instant) {
         let now = Instant::now();
         let mut known = self.known.lock();
         let mut room = [CONCURRENCY; 2];
-        // New names are not looked up from here, and any number of them may be at a time.
+        // New names are looked up elsewhere, any number of them at a time.
         for known in known.values().filter(|known| known.asked && !known.first) {
             let room = &mut room[usize::from(known.failures > 0)];
             *room = room.saturating_sub(1);
@@ -269,7 +271,7 @@ impl Names {
         for (host, known) in known.iter_mut().filter(|(_, known)| !known.asked) {
             let room = &mut room[usize::from(known.failures > 0)];
             if *room == 0 {
-                // Who ends makes room, and this is called again.
+                // A look-up that ends makes room, and then this is called again.
                 continue;
             }
             if known.due <= now {
@@ -424,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_wait_longer_and_longer_and_cost_no_address() {
+    fn failures_back_off_and_keep_the_addresses() {
         let mut known = Known::new(Instant::now());
         known.addresses.push(Address::bare([127, 0, 0, 1].into()));
         let mut last = Duration::ZERO;

@@ -1,8 +1,9 @@
-//! What a session's cookie says, so that only the gateway learns an endpoint from it.
+//! The value of a session cookie, in a form from which only the gateway learns the endpoint.
 //!
-//! The id of an endpoint is a hash of its host and address, the same on every gateway, since what
-//! balancers make of it must be. A client that knows the host could try all ports until the hash fits. So
-//! the cookie holds the id in a form that takes a secret key to make and to read.
+//! The id of an endpoint is a hash of its host and address. It is the same on every gateway, since
+//! all balancers must compute the same from it. A client that knows the host could try all ports
+//! until the hash fits. So the cookie holds the id in a form that takes a secret key to make and to
+//! read.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -16,11 +17,11 @@ use uuid::Uuid;
 /// Name of the file in the data folder.
 const FILE: &str = "session.key";
 
-/// Rounds of the Feistel network. With four, and a hash under a secret key in each, what is made of one id
-/// tells nothing of another one (Luby and Rackoff, 1988).
+/// Rounds of the Feistel network. With four rounds, each with a hash under a secret key, the result
+/// for one id reveals nothing about another id (Luby and Rackoff, 1988).
 const ROUNDS: u8 = 4;
 
-/// Makes ids to what cookies say, and back.
+/// Turns ids into cookie values, and back.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionKey([u8; 32]);
 
@@ -31,7 +32,7 @@ impl std::fmt::Debug for SessionKey {
 }
 
 impl SessionKey {
-    /// A new one, of the system's random numbers.
+    /// A new key, from the system's random numbers.
     fn random() -> Self {
         // 122 random bits each.
         let digest = Sha256::new()
@@ -41,17 +42,17 @@ impl SessionKey {
         Self(digest.finalize().into())
     }
 
-    /// One that lasts as long as this process.
+    /// A key that lasts as long as this process.
     pub(crate) fn of_process() -> Arc<Self> {
         static KEY: LazyLock<Arc<SessionKey>> = LazyLock::new(|| Arc::new(SessionKey::random()));
         Arc::clone(&KEY)
     }
 
-    /// The key of a data folder, which is made at the first start. Where it cannot be written, it lasts as
-    /// long as the process, and the log says so.
+    /// The key of a data folder, which is made at the first start. Where it cannot be written, it
+    /// lasts as long as the process, and the log says so.
     ///
     /// # Errors
-    /// A sentence, if there is a file that cannot be read, or holds something else.
+    /// A sentence, if the file exists but cannot be read or does not hold a key.
     pub fn open(data_dir: &Path) -> Result<Arc<Self>, String> {
         let path = data_dir.join(FILE);
         let shown = path.display();
@@ -87,11 +88,11 @@ impl SessionKey {
         file.write_all(digits.as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        // Whole or not at all.
+        // The file is written whole or not at all.
         fs::rename(&draft, path)
     }
 
-    /// What a cookie says for this endpoint.
+    /// The cookie value for this endpoint.
     pub(crate) fn seal(&self, id: u64) -> u64 {
         let (mut left, mut right) = halves(id);
         for round in 0..ROUNDS {
@@ -100,7 +101,7 @@ impl SessionKey {
         u64::from(left) << 32 | u64::from(right)
     }
 
-    /// The endpoint that a cookie names; any, if it is not one of ours.
+    /// The endpoint that a cookie names; an arbitrary id, if the cookie is not one of ours.
     pub(crate) fn open_seal(&self, sealed: u64) -> u64 {
         let (mut left, mut right) = halves(sealed);
         for round in (0..ROUNDS).rev() {
@@ -144,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_sealed_is_opened_with_the_same_key_alone(id: u64, one: [u8; 32], other: [u8; 32]) {
+        fn only_the_same_key_opens_a_sealed_id(id: u64, one: [u8; 32], other: [u8; 32]) {
             let (one, other) = (SessionKey(one), SessionKey(other));
             prop_assert_eq!(one.open_seal(one.seal(id)), id);
             prop_assert_eq!(one.seal(one.open_seal(id)), id);

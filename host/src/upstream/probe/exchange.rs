@@ -1,4 +1,4 @@
-//! One probe: a connection, its own or that of the one before, and what is said on it.
+//! One probe: a new connection or that of the probe before, and the exchange on it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,27 +22,26 @@ use crate::upstream::policy::{Active, ProbeKind};
 /// Longest head of an answer, in bytes.
 const HEAD: usize = 16 * 1024;
 
-/// Most that is read of the body of an answer, in bytes: of a longer one the start has to be
-/// enough.
+/// Most bytes that are read of the body of an answer. Of a longer body the start has to be enough.
 const BODY: usize = 64 * 1024;
 
-/// Longest wait for a server to close a connection, as it was asked to.
+/// Longest wait for a server to close a connection after it was asked to.
 const THEIR_TURN: Duration = Duration::from_millis(100);
 
 /// Longest wait for the end of a connection that the gateway has closed on its side.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Most that is read, and forgotten, before that end, in bytes.
+/// Most bytes that are read and dropped before that end.
 const FORGOTTEN: u64 = 1024 * 1024;
 
-/// What came of a probe.
+/// The outcome of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// There is a connection, which is all that was asked for.
+    /// A connection was made, and nothing more is checked.
     Connected,
     /// An HTTP status.
     Status(u16),
-    /// What the health service of gRPC says, as a number of its `ServingStatus`.
+    /// The answer of the gRPC health service, a number of its `ServingStatus`.
     Serving(u64),
 }
 
@@ -86,7 +85,7 @@ impl Error {
     }
 }
 
-/// The connection of a probe that is over.
+/// The connection of a probe that has ended.
 pub(super) struct Left {
     stream: Box<dyn Duplex>,
     /// Whether it may serve the next probe.
@@ -96,8 +95,8 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Closes it in order, beside all else: a reset is an error in the log of most servers, and
-    /// bytes that are not read when a connection is closed cause one (RFC 9112, 9.6).
+    /// Closes it in order, in a task of its own. A reset is an error in the log of most servers,
+    /// and bytes that are unread when a connection is closed cause one (RFC 9112, 9.6).
     fn close(self) {
         tokio::spawn(async move {
             let Self {
@@ -105,8 +104,8 @@ impl Left {
                 their_turn,
                 ..
             } = self;
-            // The port of the side that ends first is not free for a minute, so that is not for us
-            // to do if it can be helped.
+            // The side that closes first cannot use its port again for a minute, so the server is
+            // given the time to close first.
             if their_turn && ends_within(THEIR_TURN, &mut stream).await {
                 return;
             }
@@ -117,8 +116,8 @@ impl Left {
     }
 }
 
-/// Whether an idle connection has ended, or has brought what no request asked for, as a 408 for its
-/// age: that is no answer to the next probe.
+/// Whether an idle connection has ended, or has brought a response to no request, such as a 408 for
+/// its age. Such a response must not be taken for the answer to the next probe.
 async fn has_news(stream: &mut (impl AsyncRead + Unpin)) -> bool {
     std::future::poll_fn(|cx| {
         let mut byte = [0];
@@ -128,14 +127,14 @@ async fn has_news(stream: &mut (impl AsyncRead + Unpin)) -> bool {
     .await
 }
 
-/// Reads and forgets what still comes. Returns whether it came to its end in time.
+/// Reads and drops what still comes. Returns whether the stream ended in time.
 async fn ends_within(patience: Duration, stream: &mut impl Duplex) -> bool {
     let (mut rest, mut nowhere) = (stream.take(FORGOTTEN), tokio::io::sink());
     let reading = tokio::io::copy(&mut rest, &mut nowhere);
     matches!(tokio::time::timeout(patience, reading).await, Ok(Ok(read)) if read < FORGOTTEN)
 }
 
-/// A stream of bytes both ways.
+/// A stream of bytes in both directions.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
@@ -144,15 +143,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 pub(super) struct Target {
     address: SocketAddr,
     ask: Ask,
-    /// Whether connections are used again.
+    /// Whether a connection is used for several probes.
     reuse: bool,
-    /// With the name that the certificate is to be for.
+    /// The connector, with the name that the certificate has to be for.
     tls: Option<(Result<TlsConnector, rustls::Error>, String)>,
 }
 
 enum Ask {
     Nothing,
-    /// The request, as it is sent.
+    /// The request as it is sent.
     Http(Box<str>),
     /// The `:authority`.
     Grpc(String),
@@ -167,7 +166,7 @@ impl Target {
         let secure = matches!(active.kind, ProbeKind::Https | ProbeKind::Grpcs);
         let own = if secure { 443 } else { 80 };
         let (host, authority) = match &active.host_header {
-            // As it is written. Source: Kong.
+            // As it is configured. Source: Kong.
             Some(header) => (&header.host, header.to_string()),
             None => {
                 let port = member.address.port();
@@ -200,14 +199,15 @@ impl Target {
         self.address
     }
 
-    /// `idle` is the connection of an earlier probe, and takes that of this one if it can serve
-    /// again.
+    /// `idle` is the connection of the probe before. It is replaced by the connection of this probe
+    /// if that can serve again.
     pub(super) async fn probe(&self, idle: &mut Option<Left>) -> Result<Answer, Error> {
         if let Some(Left { mut stream, .. }) = idle.take()
             && !has_news(&mut stream).await
         {
             match self.ask(stream, idle).await {
-                // The server may have closed it for its age: that says nothing yet.
+                // The server may have closed the connection for its age: this says nothing of its
+                // health.
                 Err(Error::Broken(_)) => {}
                 answer => return answer,
             }
@@ -223,7 +223,7 @@ impl Target {
             }
             Some((connector, name)) => {
                 let _ = stream.set_nodelay(true);
-                // Apart, as all that is large and rare: thousands of probes wait most of the time.
+                // Boxed, since it is large and rare: thousands of probes wait most of the time.
                 Box::pin(self.ask_securely(connector, name, stream, idle)).await
             }
         }
@@ -276,8 +276,8 @@ impl Target {
     }
 }
 
-/// The request of a probe over HTTP, which asks for the connection to be closed unless it is to be
-/// used again.
+/// The request of a probe over HTTP. It asks for the connection to be closed unless the next probe
+/// is to use it.
 fn request(member: &Member, active: &Active, host: &str, reuse: bool) -> Box<str> {
     let (own, all) = (&member.probe, &active.probe);
     let method = own.method.as_ref().or(all.method.as_ref());
@@ -290,7 +290,7 @@ fn request(member: &Member, active: &Active, host: &str, reuse: bool) -> Box<str
     let has =
         |wanted: &str| (active.headers.iter()).any(|(name, _)| name.eq_ignore_ascii_case(wanted));
     let mut add = |name: &str, value: &str| {
-        // A value of the Admin API that cannot stand in a header must not become a second one.
+        // A value of the Admin API that is invalid in a header must not add a header of its own.
         if !value.bytes().any(|byte| byte.is_ascii_control()) {
             text.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -7,11 +7,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A message of gRPC without compression, of no bytes: a `HealthCheckRequest` whose `service` is
-/// empty.
+/// An uncompressed gRPC message without bytes: a `HealthCheckRequest` whose `service` is empty.
 const REQUEST: &[u8] = &[0, 0, 0, 0, 0];
 
-/// Longest answer, in bytes; one has about seven.
+/// Longest answer, in bytes; usually it has about seven.
 const ANSWER: usize = 4096;
 
 /// The `ServingStatus` of the server; 1 is `SERVING`.
@@ -30,7 +29,7 @@ where
     .header("te", "trailers")
     .body(Full::new(Bytes::from_static(REQUEST)))
     .map_err(|error| error.to_string())?;
-    // The connection works for as long as it is polled here, and ends with this probe.
+    // The connection runs for as long as it is polled here, and ends with this probe.
     let mut connection = std::pin::pin!(connection);
     let asked = async {
         let response = sender.send_request(request).await;
@@ -53,14 +52,14 @@ where
         biased;
         answer = &mut asked => answer,
         ended = &mut connection => match ended {
-            // What was received before the end is still there to be read.
+            // What was received before the end can still be read.
             Ok(()) => asked.await,
             Err(error) => Err(error.to_string()),
         },
     }
 }
 
-/// Reads a `HealthCheckResponse`: its field 1, a number that is 0 where it is left out.
+/// Reads a `HealthCheckResponse`: its field 1, a number that is 0 if it is left out.
 fn serving_status(message: &[u8]) -> Result<u64, String> {
     let malformed = || "the answer is not a HealthCheckResponse".to_owned();
     let (head, mut rest) = message.split_at_checked(5).ok_or_else(malformed)?;
@@ -85,7 +84,7 @@ fn serving_status(message: &[u8]) -> Result<u64, String> {
     Ok(status)
 }
 
-/// Takes a number in the variable length of protocol buffers.
+/// Takes a number in the variable-length encoding of protocol buffers.
 fn varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
@@ -106,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_is_read_whatever_else_is_there() {
+    fn the_status_is_read_among_any_other_fields() {
         assert_eq!(serving_status(&[0, 0, 0, 0, 2, 8, 1]), Ok(1));
         assert_eq!(serving_status(&[0, 0, 0, 0, 0]), Ok(0));
         assert_eq!(
@@ -120,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_arrives_makes_it_panic(sent in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn no_message_makes_it_panic(sent in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = serving_status(&sent);
         }
     }

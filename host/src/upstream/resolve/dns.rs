@@ -1,4 +1,4 @@
-//! One look-up of a name: the hosts file, then DNS, by the record types asked for, in their order.
+//! One look-up of a name: the hosts file, then DNS, by the configured record types in their order.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,11 +17,11 @@ use parking_lot::Mutex;
 use super::{Address, Answer, Failure};
 use crate::config::{Dns, DnsType};
 
-/// Longest wait for one answer of one server, and how often each is asked.
+/// Longest wait for one answer of one server, and how often each server is asked.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 2;
 
-/// Longest time until records of one type are given up that no server answers for.
+/// Longest time until the records of one type are given up, if no server answers for them.
 pub(super) const UNANSWERED: Duration = TIMEOUT.saturating_mul(ATTEMPTS);
 
 /// Time between two looks at a name of the hosts file.
@@ -36,11 +36,11 @@ pub(super) struct Lookup {
     hosts: Mutex<(Option<SystemTime>, Hosts)>,
 }
 
-/// The addresses of names in a hosts file, in the order of its lines. The names are in lower case and
-/// without the dot at their end.
+/// The addresses of names in a hosts file, in the order of its lines. The names are in lower case,
+/// without the final dot.
 ///
-/// Of our own, since the resolver's reader leaves out names that are no host names to the letter of
-/// RFC 952: those of Docker, Compose and Kubernetes have underscores.
+/// The resolver's own reader is not used: it leaves out names that are not host names by the strict
+/// rules of RFC 952, and those of Docker, Compose and Kubernetes have underscores.
 type Hosts = HashMap<String, Vec<IpAddr>>;
 
 impl std::fmt::Debug for Lookup {
@@ -59,7 +59,7 @@ impl Lookup {
         }
     }
 
-    /// The addresses of a name, whose last answer came by records of the type `last`.
+    /// The addresses of a name. `last` is the record type of its last answer.
     pub(super) async fn look_up(
         &self,
         host: &str,
@@ -82,13 +82,15 @@ impl Lookup {
             };
             match found {
                 Ok(mut answer) if !answer.addresses.is_empty() => {
-                    // While another type may have had an answer, this one is not the name's own.
+                    // If the look-up of another type failed, that type may be the one that the name
+                    // has.
                     let sure = matches!(failure, Failure::NotFound);
                     answer.kind = sure.then_some(kind);
                     return Ok(answer);
                 }
                 Ok(_) | Err(Failure::NotFound) => {}
-                // What other types say is another thing than what is known, with other ports perhaps.
+                // Other types may give other addresses than the known ones, perhaps with other
+                // ports.
                 Err(broken) if Some(kind) == last => return Err(broken),
                 Err(broken) => failure = broken,
             }
@@ -96,13 +98,13 @@ impl Lookup {
         Err(failure)
     }
 
-    /// The addresses that the hosts file has for a name: of version 4 if there are any.
+    /// The addresses that the hosts file has for a name: those of IPv4 if there are any.
     fn in_hosts(&self, host: &str) -> Vec<Address> {
         let changed = std::fs::metadata(&self.hosts_file).and_then(|file| file.modified());
         let changed = changed.ok();
         let mut known = self.hosts.lock();
         if known.0 != changed {
-            // A file that is not there has no names.
+            // A file that does not exist has no names.
             let text = std::fs::read(&self.hosts_file).unwrap_or_else(|error| {
                 if error.kind() != std::io::ErrorKind::NotFound {
                     tracing::warn!(
@@ -125,8 +127,8 @@ impl Lookup {
     }
 }
 
-/// Reads a hosts file: an address and its names on each line, comments behind `#`. A line of another
-/// form is passed over.
+/// Reads a hosts file: an address and its names on each line, comments after `#`. A line of another
+/// form is skipped.
 fn hosts(text: &str) -> Hosts {
     let mut hosts = Hosts::new();
     for line in text.trim_start_matches('\u{feff}').lines() {
@@ -146,8 +148,9 @@ fn hosts_name(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-/// A name as it is asked for: any labels of any bytes (RFC 2181, 11), as they are written. What domains
-/// are searched for it is the resolver's matter, unless a dot at its end says that it is whole.
+/// A name as it is sent to DNS: any labels of any bytes (RFC 2181, 11), as they are written. The
+/// resolver decides in which domains it is searched for, unless a final dot says that the name is
+/// complete.
 fn dns_name(host: &str) -> Result<Name, Failure> {
     let (labels, whole) = match host.strip_suffix('.') {
         Some(labels) => (labels, true),
@@ -159,7 +162,7 @@ fn dns_name(host: &str) -> Result<Name, Failure> {
     Ok(name)
 }
 
-/// The types to ask for, each once.
+/// The types to ask for, each only once.
 fn kinds(order: &[DnsType], last: Option<DnsType>) -> Vec<DnsType> {
     let mut kinds = Vec::new();
     for kind in order {
@@ -172,8 +175,8 @@ fn kinds(order: &[DnsType], last: Option<DnsType>) -> Vec<DnsType> {
     kinds
 }
 
-/// A resolver that asks these servers, or those of `/etc/resolv.conf`. It keeps no answers: when one
-/// is looked for again is decided by [`super::Names`].
+/// A resolver that asks these servers, or those of `/etc/resolv.conf`. It caches nothing:
+/// [`super::Names`] decides when a name is looked up again.
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
     let provider = TokioRuntimeProvider::default();
     let mut builder = if servers.is_empty() {
@@ -194,7 +197,7 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
     let options: &mut ResolverOpts = builder.options_mut();
     options.cache_size = 0;
     options.timeout = TIMEOUT;
-    // Those after the first one.
+    // The attempts after the first one.
     options.attempts = ATTEMPTS as usize - 1;
     options.use_hosts_file = ResolveHosts::Never;
     builder.build().map_err(|error| error.to_string())
@@ -266,14 +269,14 @@ async fn services(resolver: &TokioResolver, name: &Name) -> Result<Answer, Failu
                     .addresses
                     .extend(found.addresses.iter().map(|address| Address {
                         ip: address.ip,
-                        // 0 says nothing. Source: Kong.
+                        // Port 0 means that none is set. Source: Kong.
                         port: Some(service.port).filter(|port| *port > 0),
                         weight: Some(u32::from(service.weight.max(1))),
                         name: Some(service.target.to_utf8().trim_end_matches('.').to_owned()),
                     }));
             }
             Err(Failure::NotFound) => {}
-            // Part of an answer would take the others' traffic away.
+            // With only part of the answer, the missing addresses would lose their traffic.
             Err(broken) => return Err(broken),
         }
     }
@@ -286,7 +289,7 @@ mod tests {
     use DnsType::{A, Aaaa, Last, Srv};
 
     #[test]
-    fn a_hosts_file_has_whatever_names_it_has() {
+    fn any_name_in_a_hosts_file_is_found() {
         let text = "\u{feff}127.0.0.1 my_db Db_.TEST. # not.this\r\n\t::1\tmy_db\n127.0.0.2 my_db\n\
                     # 10.0.0.1 my_db\nno.address my_db\n127.0.0.1\n";
         let hosts = hosts(text);
@@ -308,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn each_type_is_asked_for_once_the_last_one_where_it_is_said() {
+    fn each_type_is_asked_for_once_and_the_last_one_where_the_order_says() {
         assert_eq!(kinds(&[Last, Srv, A], None), [Srv, A]);
         assert_eq!(kinds(&[Last, Srv, A], Some(A)), [A, Srv]);
         assert_eq!(kinds(&[A, Last, Aaaa], Some(Aaaa)), [A, Aaaa]);
