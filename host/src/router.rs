@@ -1,13 +1,13 @@
 //! Which route a request takes: Kong's `traditional_compatible` rules, as an index.
 //!
-//! Each way to match a route, by one of its paths and one of its hosts, has a rank: Kong's 64-bit priority,
-//! then how closely the host matches, then the id of the route. The ways are grouped by host, and in a group
-//! by path. A request is looked up by its host and by the prefixes of its path, and takes the way of the
-//! greatest rank whose other criteria hold. So its cost depends on the number of different lengths of
-//! prefixes, not on the number of routes.
+//! Each way to match a route, by one of its paths and one of its hosts, has a rank: Kong's 64-bit
+//! priority, then how closely the host matches, then the id of the route. The ways are grouped by
+//! host, and in a group by path. A request is looked up by its host and by the prefixes of its
+//! path, and takes the way of the greatest rank whose other criteria match. So its cost depends on
+//! the number of different lengths of prefixes, not on the number of routes.
 //!
-//! A copy of a router shares all groups. A route that is added to the copy, or removed from it, replaces
-//! the groups of its own hosts, and in these the lists of its own paths.
+//! A copy of a router shares all groups. A route that is added to the copy, or removed from it,
+//! replaces the groups of its own hosts, and in these the lists of its own paths.
 
 mod criteria;
 mod error;
@@ -32,7 +32,7 @@ pub use route::Route;
 pub struct Query<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The host without port, in the form that hosts are compared in.
+    /// The host without port, in the form in which hosts are compared.
     pub host: &'a str,
     /// The port of the `Host` header, or the one that the request came in on.
     pub port: u16,
@@ -49,7 +49,7 @@ pub struct Match<'a> {
     pub route: &'a Route,
     /// Bytes of the path, from its start; 0 for a route without paths.
     pub matched: usize,
-    /// The regular expression that it was matched by, if it was.
+    /// The regular expression that matched, if one did.
     pub regex: Option<&'a Pattern>,
 }
 
@@ -68,7 +68,7 @@ pub struct Router {
 type Groups = SharedMap<Arc<str>, Arc<Group>>;
 
 impl Router {
-    /// Adds a route. One of the same id has to be removed before.
+    /// Adds a route. An earlier one with the same id has to be removed first.
     pub fn insert(&mut self, route: &Arc<Route>) {
         if route.is_for_requests() {
             for way in route.ways() {
@@ -77,14 +77,14 @@ impl Router {
         }
     }
 
-    /// Removes a route, if it is there.
+    /// Removes a route, if it is present.
     pub fn remove(&mut self, route: &Route) {
         for way in route.ways() {
             self.change(way.host, |group| group.remove(&way));
         }
     }
 
-    /// Changes the group of a host, which is there while it has ways.
+    /// Changes the group of a host. A group exists while it has ways.
     fn change(&mut self, host: Option<&HostPattern>, change: impl FnOnce(&mut Group)) {
         let (groups, key) = match host {
             None => return change(Arc::make_mut(&mut self.any)),
@@ -145,7 +145,7 @@ impl<'a> FromIterator<&'a Arc<Route>> for Router {
 
 #[cfg(test)]
 impl Router {
-    /// How many groups, prefixes and ways were copied, or made, since it was a copy of `old`.
+    /// How many groups, prefixes and ways were copied or created since it was a copy of `old`.
     fn copied_since(&self, old: &Self) -> usize {
         let none = Group::default();
         let maps = [

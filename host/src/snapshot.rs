@@ -1,8 +1,9 @@
-//! What the data plane reads: compiled from the stored entities, swapped whole.
+//! The snapshot that the data plane reads: compiled from the stored entities, replaced as a whole.
 //!
-//! The control side follows the store's watch and compiles only what a commit touches. A target or an
-//! algorithm changes inside its upstream and needs no new snapshot; a route changes a copy of the router,
-//! which shares nearly all with the one before; a service or an upstream needs a new map of a few pointers.
+//! The control side follows the store's watch and compiles only what a commit affects. A target or
+//! an algorithm changes inside its upstream and needs no new snapshot. A route changes a copy of
+//! the router, which shares nearly everything with the one before. A service or an upstream needs a
+//! new map of a few pointers.
 
 mod compile;
 mod new_names;
@@ -33,7 +34,7 @@ pub struct Snapshot {
     pub router: Router,
     /// The services that routes name.
     pub services: Arc<foldhash::HashMap<Uuid, Service>>,
-    /// The upstreams of the Admin API; requests find theirs by the service.
+    /// The upstreams of the Admin API; requests find theirs through the service.
     pub upstreams: Arc<HashMap<Uuid, Arc<Upstream>>>,
 }
 
@@ -42,7 +43,7 @@ pub struct Snapshot {
 pub struct Service {
     /// Unique name, or the id of a service without one.
     pub name: String,
-    /// Whether this version can talk the service's protocol; if not, the reason.
+    /// Why this version cannot speak the service's protocol, if it cannot.
     pub unsupported: Option<String>,
     /// How requests are sent over TLS; none for clear text.
     pub tls: Option<Tls>,
@@ -56,33 +57,33 @@ pub struct Service {
     pub write_timeout: Duration,
     /// Longest time between two reads.
     pub read_timeout: Duration,
-    /// Which tries are repeated.
+    /// Which tries are retried.
     pub retry: Retry,
-    /// Where its requests go.
+    /// The upstream of its requests.
     pub upstream: Arc<Upstream>,
 }
 
 /// How requests are sent over TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tls {
-    /// Whether the certificate of an endpoint has to be for its host, and from an authority that the
-    /// system trusts.
+    /// Whether the certificate of an endpoint has to be for its host, and from an authority that
+    /// the system trusts.
     pub verify: bool,
 }
 
-/// The newest snapshot, for the workers to look at before each request.
+/// The newest snapshot. Workers look at it before each request.
 #[derive(Debug)]
 pub struct Published {
-    /// Counts the snapshots: reading it is all that a request costs while nothing changes.
+    /// Counts the snapshots: while nothing changes, reading this is all that a request costs.
     generation: AtomicU64,
     current: RwLock<Arc<Snapshot>>,
     /// None until the first commit.
     applied: watch::Sender<Option<Revision>>,
-    /// The canaries that are going on.
+    /// The canaries in progress.
     canaries: watch::Sender<Vec<Arc<Canary>>>,
-    /// Applied commits some of whose names are being looked up for the first time.
+    /// Applied commits with names that are still being looked up for the first time.
     unresolved: watch::Sender<BTreeSet<Revision>>,
-    /// What the regular expressions of routes take.
+    /// The memory of the routes' regular expressions.
     pub patterns: Arc<PatternMemory>,
 }
 
@@ -93,7 +94,8 @@ impl Default for Published {
 }
 
 impl Published {
-    /// Nothing yet. `pattern_memory` is what the regular expressions of all routes may take, in bytes.
+    /// No snapshot yet. `pattern_memory` is what the regular expressions of all routes may take, in
+    /// bytes.
     pub fn new(pattern_memory: usize) -> Self {
         Self {
             patterns: Arc::new(PatternMemory::new(pattern_memory)),
@@ -116,10 +118,11 @@ impl Published {
         (self.generation(), Arc::clone(&current))
     }
 
-    /// Waits until requests that start from now on see the commit `revision`, and its names are looked up
-    /// or given up for now. A commit without new names does not wait for those of other commits.
+    /// Waits until requests that start from now on see the commit `revision`, and its names are
+    /// looked up or given up for now. A commit without new names does not wait for the names of
+    /// other commits.
     pub async fn applied(&self, revision: Revision) {
-        // An error means that the sender is gone, which `self` holds.
+        // An error would mean that the sender was dropped, but `self` holds it.
         let _ = self
             .applied
             .subscribe()
@@ -143,12 +146,12 @@ impl Published {
         }
     }
 
-    /// The canaries that are going on, now and later on.
+    /// The canaries in progress, now and later on.
     pub fn canaries(&self) -> watch::Receiver<Vec<Arc<Canary>>> {
         self.canaries.subscribe()
     }
 
-    /// The canary of a balancer, if one is going on.
+    /// The canary of a balancer, if one is in progress.
     pub fn canary_of(&self, balancer: Uuid) -> Option<Arc<Canary>> {
         let canaries = self.canaries.borrow();
         canaries
@@ -174,7 +177,7 @@ impl Published {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// `resolved` is whether no name of the commit is still looked up.
+    /// `resolved` is whether no name of the commit is still being looked up.
     fn mark_applied(&self, revision: Revision, resolved: bool) {
         if !resolved {
             self.unresolved.send_modify(|unresolved| {

@@ -1,4 +1,4 @@
-//! What a route compares a request with.
+//! The criteria of a route that a request is compared with.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::authority::Authority;
 use crate::path::normalize;
 use crate::pattern::Pattern;
 
-/// A host of a route, with the port if it names one, in the form that hosts are compared in.
+/// A host of a route, with the port if it names one, in the form in which hosts are compared.
 #[derive(Debug)]
 pub(super) enum HostPattern {
     /// The host itself.
@@ -20,15 +20,15 @@ pub(super) enum HostPattern {
     Prefix(Box<str>, Option<u16>),
 }
 
-/// How closely a host of a route matches, the closest last. It decides between routes of equal priority,
-/// where Kong has the id decide, which is random.
+/// How closely a host of a route matches, the closest last. It decides between routes of equal
+/// priority, where Kong decides by the id, which is random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Closeness {
     /// Whether there is a host at all.
     named: bool,
     /// Whether it has no `*`.
     exact: bool,
-    /// Length of what a wildcard fixes; 0 for a host without one.
+    /// Length of the fixed part of a wildcard; 0 for a host without one.
     fixed: usize,
     /// Whether it has a port.
     port: bool,
@@ -68,7 +68,7 @@ pub(super) enum PathPattern {
     Regex(Pattern),
 }
 
-/// The values of a header of which one must be there.
+/// The values of a header, of which a request must have one.
 #[derive(Debug)]
 pub(super) enum HeaderPattern {
     /// One of these, in lower case.
@@ -90,7 +90,7 @@ impl HeaderPattern {
 
 pub(super) fn hosts(hosts: &[String]) -> Result<Vec<HostPattern>, RouteError> {
     let parsed = hosts.iter().map(|text| {
-        // The `*` of a wildcard may stand in a name.
+        // The `*` of a wildcard may be part of a name.
         let authority = Authority::of_setting(text);
         let authority = authority.ok_or_else(|| RouteError {
             field: "hosts",
@@ -118,7 +118,7 @@ pub(super) fn headers(
     let compiled = headers.iter().map(|(name, values)| {
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|error| RouteError::new("headers", error))?;
-        // Kong reads a regular expression only where it is the one value.
+        // Kong reads a regular expression only if it is the only value.
         let values = match values.as_slice() {
             [value] if value.starts_with("~*") => {
                 let pattern = Pattern::new(&value[2..], "", room);

@@ -8,7 +8,7 @@ use crate::pattern::PatternError;
 #[derive(Debug, Error)]
 #[error("{cause}")]
 pub struct RouteError {
-    /// The field that is to blame.
+    /// The field at fault.
     pub field: &'static str,
     /// What is wrong with it.
     pub cause: Box<dyn std::error::Error + Send + Sync>,
@@ -25,7 +25,7 @@ impl RouteError {
         }
     }
 
-    /// Whether the route would do if the patterns of other routes left more memory.
+    /// Whether the route would compile if the patterns of other routes left more memory.
     pub fn is_want_of_room(&self) -> bool {
         matches!(
             self.cause.downcast_ref::<PatternError>(),

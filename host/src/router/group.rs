@@ -22,11 +22,11 @@ pub(super) struct Group {
     pathless: List,
 }
 
-/// Ways in descending order of rank, for which a request walks through them from the start. To change the
-/// list copies it, which costs about as much as such a walk.
+/// Ways in descending order of rank. A request walks through them from the start. Changing the list
+/// copies it, which costs about as much as such a walk.
 type List = Arc<[Listed]>;
 
-/// A way, as lists have it.
+/// A way as it stands in a list.
 #[derive(Debug, Clone)]
 struct Listed {
     rank: Rank,
@@ -127,7 +127,7 @@ impl Group {
         lists + self.lengths.len()
     }
 
-    /// How much of it was copied, or made, since it was a copy of `old`.
+    /// How much of it was copied or created since it was a copy of `old`.
     pub(super) fn copied_since(&self, old: &Self) -> usize {
         let lists = [
             (&self.regexes, &old.regexes),
@@ -164,7 +164,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// A list with a way more.
+/// A copy of a list with one more way.
 fn with(list: &List, listed: Listed) -> List {
     let at = list.partition_point(|other| other.rank > listed.rank);
     let (better, rest) = list.split_at(at);
@@ -176,13 +176,13 @@ fn with(list: &List, listed: Listed) -> List {
         .collect()
 }
 
-/// A list with a way less.
+/// A copy of a list without one way.
 fn without(list: &List, way: &Way<'_>) -> List {
     let others = list.iter().filter(|listed| !listed.is(way));
     others.cloned().collect()
 }
 
-/// Takes the first of a list that matches, unless `best` is better.
+/// Takes the first way of a list that matches, unless `best` is better.
 fn first<'a>(
     list: &'a List,
     query: &Query<'_>,

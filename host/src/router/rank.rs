@@ -6,15 +6,15 @@ use uuid::Uuid;
 
 use super::criteria::Closeness;
 
-/// What decides between the ways to match a request: the greatest does.
+/// The rank of a way: of the ways that match a request, the one with the greatest rank is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     /// Kong's number.
     pub(super) priority: u64,
     /// How closely the host matches.
     pub(super) closeness: Closeness,
-    /// What is left is for the id, as in Kong: of two equal routes the greater id wins.
+    /// After that the id decides, as in Kong: of two equal routes the greater id wins.
     pub(super) route: Uuid,
-    /// Position of the path in its route: of equal ones the first wins.
+    /// Position of the path in its route: of equal ways the first one wins.
     pub(super) path: Reverse<usize>,
 }

@@ -18,23 +18,23 @@ use crate::retry::Retry;
 pub struct Route {
     /// Primary key.
     pub id: Uuid,
-    /// Its service; none for a route that has none.
+    /// Its service, if it has one.
     pub service: Option<Uuid>,
     /// Whether the matched path is removed.
     pub strip_path: bool,
-    /// Whether the client's `Host` is sent on.
+    /// Whether the client's `Host` is forwarded.
     pub preserve_host: bool,
-    /// Whether a short body is kept, so that it can be sent again.
+    /// Whether a short body is buffered, so that it can be sent again.
     pub request_buffering: bool,
     /// The answer to a plain request, for a route that serves https only.
     pub https_only: Option<u16>,
-    /// Whether it serves gRPC alone.
+    /// Whether it serves gRPC only.
     pub grpc_only: bool,
-    /// Which tries are repeated.
+    /// Which tries are retried.
     pub retry: Retry,
-    /// What its regular expressions take, in bytes.
+    /// Memory of its regular expressions, in bytes.
     pub pattern_memory: usize,
-    /// Whether it is for requests at all, not for streams.
+    /// Whether it serves requests, not only streams.
     http: bool,
     pub(super) methods: Vec<Method>,
     pub(super) hosts: Vec<HostPattern>,
@@ -60,11 +60,11 @@ impl Way<'_> {
 }
 
 impl Route {
-    /// Compiles what a stored route says. Its regular expressions may take `room`, in bytes.
+    /// Compiles a stored route. Its regular expressions may take `room` bytes of memory.
     ///
     /// # Errors
-    /// For a regular expression that takes more, and for one or a name that does not compile: the Admin API
-    /// lets none in, so it came from elsewhere.
+    /// A regular expression takes more memory, or a regular expression or a name does not compile.
+    /// The Admin API accepts no such row, so it was written in another way.
     pub fn compile(route: entity::route::Route, room: usize) -> Result<Self, RouteError> {
         let mut left = room;
         let has = |protocol: &str| route.protocols.iter().any(|p| p == protocol);
@@ -106,12 +106,13 @@ impl Route {
         })
     }
 
-    /// Whether it serves requests, and not streams alone.
+    /// Whether it serves requests, not only streams.
     pub(super) fn is_for_requests(&self) -> bool {
         self.http
     }
 
-    /// Each path with each host. A route without paths, or without hosts, has none in their place.
+    /// Each path with each host. A route without paths, or without hosts, has `None` in their
+    /// place.
     pub(super) fn ways(&self) -> impl Iterator<Item = Way<'_>> {
         let paths = self.paths.iter().map(Some);
         let paths = paths.chain(self.paths.is_empty().then_some(None));
@@ -132,7 +133,7 @@ impl Route {
         })
     }
 
-    /// Whether the criteria other than path and host hold.
+    /// Whether the criteria other than path and host match.
     pub(super) fn accepts(&self, query: &Query<'_>) -> bool {
         (self.methods.is_empty() || self.methods.contains(query.method))
             && self.headers.iter().all(|(name, values)| {

@@ -39,8 +39,8 @@ fn answers_with(
     Some(found.0)
 }
 
-/// Which route (by id) answers `GET http://host/path`, how much of the path it matches, and by which regular
-/// expression, by its position.
+/// Which route (by id) answers `GET http://host/path`, how many bytes of the path it matches, and
+/// by which regular expression (its position).
 fn ask(
     router: &Router,
     host: &str,
@@ -184,7 +184,7 @@ fn a_route_for_streams_answers_no_request() {
     assert_eq!(answers(&routes, "h", "/"), None);
 }
 
-/// A route as the law below makes it.
+/// A route as the property below makes it.
 fn any_route() -> impl Strategy<Value = Value> {
     let paths = prop::option::of(prop::collection::vec("/[ab]{0,3}|~/[ab]{1,2}", 1..3));
     let hosts = prop::option::of(prop::collection::vec(
@@ -214,14 +214,14 @@ proptest! {
     }
 }
 
-/// One change to the routes: a route of this id comes, in place of an earlier one, or goes.
+/// One change to the routes: a route of this id is added, in place of an earlier one, or removed.
 fn any_step() -> impl Strategy<Value = (u128, Option<Value>)> {
     (1_u128..8, prop::option::weighted(0.7, any_route()))
 }
 
 proptest! {
-    /// A router that was changed a route at a time answers as one that is built anew from what is left, and
-    /// keeps nothing of what has gone.
+    /// A router that was changed one route at a time answers as one that is built anew from the
+    /// remaining routes, and keeps nothing of removed ones.
     #[test]
     fn a_changed_router_is_as_one_built_anew(
         steps in prop::collection::vec(any_step(), 1..24),
@@ -241,7 +241,7 @@ proptest! {
                 routes.insert(id, new);
             }
             let anew = Router::from_iter(routes.values());
-            // What was copied before a change stays as it was.
+            // A copy from before the change stays as it was.
             for (changed, anew) in [(&changed, &anew), (&before.0, &before.1)] {
                 for (host, path) in &queries {
                     let answers = ask(changed, host, path, &headers);
@@ -258,7 +258,7 @@ proptest! {
     }
 }
 
-/// How many ways a router has, hosts and prefixes that none is left for included.
+/// How many ways a router has, including hosts and prefixes that have none left.
 fn ways(router: &Router) -> usize {
     let groups = [&router.exact, &router.suffixes, &router.prefixes];
     let groups = groups.into_iter().flat_map(SharedMap::iter);

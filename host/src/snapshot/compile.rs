@@ -1,7 +1,7 @@
-//! Entities to snapshot: follows the store's watch.
+//! Compiles entities to snapshots, following the store's watch.
 //!
-//! Each entity has its part, which takes over the rows of a commit and rebuilds what they touch. A part
-//! knows those alone that are above it in this list:
+//! Each entity has its part, which takes over the rows of a commit and rebuilds what they affect. A
+//! part knows only the parts above it in this list:
 //!
 //! | part | of |
 //! |---|---|
@@ -51,7 +51,8 @@ pub struct Compiler {
     routes: Routes,
 }
 
-/// What the compiler keeps of an entity. A part has a `rebuild` as well, which takes what it depends on.
+/// What the compiler keeps of an entity. A part also has a `rebuild`, with the parts that it
+/// depends on as parameters.
 trait Part {
     /// Takes over a row that was written.
     fn put(&mut self, id: Uuid, row: Row);
@@ -61,7 +62,7 @@ trait Part {
 }
 
 impl Compiler {
-    /// A compiler that has seen nothing yet. `default` serves where no other balancer does.
+    /// A compiler without any rows yet. `default` is the balancer where no other one serves.
     pub fn new(
         published: Arc<Published>,
         store: Arc<dyn Store>,
@@ -93,19 +94,19 @@ impl Compiler {
         }
     }
 
-    /// Has the cookies of sessions made with this key, and not with one that ends with the process.
+    /// Has session cookies made with this key, instead of one that ends with the process.
     #[must_use]
     pub fn with_session_key(mut self, key: Arc<SessionKey>) -> Self {
         self.context.sessions = key;
         self
     }
 
-    /// Applies commits until the store ends, and looks at names again now and then.
+    /// Applies commits until the store ends, and the answers of names that are looked up again.
     pub async fn run(mut self, mut commits: mpsc::UnboundedReceiver<Commit>) {
         let (refreshed, mut changed) = mpsc::channel(1);
         let names = Arc::clone(&self.context.names);
         let refresh = tokio::spawn(async move {
-            // A message that still waits to be received stands for this one as well.
+            // If a message is still waiting to be received, it stands for this one as well.
             let tell = || !matches!(refreshed.try_send(()), Err(TrySendError::Closed(())));
             names.follow(tell).await;
         });
@@ -147,7 +148,7 @@ impl Compiler {
         }
     }
 
-    /// Begins to look up names that have come. Returns whether there are none.
+    /// Begins to look up new names. Returns whether there are none.
     async fn look_up_names(&mut self, revision: Revision) -> bool {
         let flags = [
             &mut self.upstreams.names_changed,
@@ -167,7 +168,7 @@ impl Compiler {
         self.new_names.begin(revision, names).await
     }
 
-    /// Puts into effect what is known of the names of a commit.
+    /// Applies what is known of the names of a commit.
     async fn resolved(&mut self, revision: Revision) {
         self.refresh_addresses();
         self.services.recompile();
@@ -175,14 +176,14 @@ impl Compiler {
         self.context.published.mark_resolved(revision);
     }
 
-    /// Puts into effect what the names in use have come to.
+    /// Applies the present addresses of the names in use.
     fn refresh_addresses(&self) {
         self.targets.refresh(&self.upstreams, &self.context.names);
         self.services.refresh(&self.context.names);
     }
 
-    /// Rebuilds what has changed since the last time, each part before those that depend on it, and publishes
-    /// it.
+    /// Rebuilds what has changed since the last time, each part before those that depend on it, and
+    /// publishes the result.
     async fn rebuild(&mut self) {
         let context = &self.context;
         let pins_changed = self.upstreams.is_changed();
@@ -206,15 +207,15 @@ impl Compiler {
                 upstreams: Arc::clone(self.upstreams.compiled()),
             });
         }
-        // Last, so that no request that begins now meets an upstream without targets.
+        // Last, so that no request that begins now finds an upstream without targets.
         for upstream in rebuilt.deleted {
             upstream.retire(&context.names);
         }
     }
 }
 
-/// A row as the data plane reads it. The Admin API let only valid rows in, so one that does not fit
-/// was written by another version; it is left out, and said so.
+/// Reads a row as the data plane uses it. The Admin API accepts only valid rows, so one that cannot
+/// be read was written by another version; it is left out and logged.
 fn view<T: DeserializeOwned>(kind: Kind, id: Uuid, row: Row) -> Option<T> {
     match entity::view(kind, row) {
         Ok(view) => Some(view),

@@ -1,4 +1,4 @@
-//! Names that a commit brought: looked up beside the commits that follow, not before them.
+//! New names of a commit: looked up in parallel to the commits that follow, not before them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::authority::Host;
 use crate::store::Revision;
 use crate::upstream::Names;
 
-/// The names in use, and those that are looked up for the first time.
+/// The names in use, and those that are being looked up for the first time.
 pub(super) struct NewNames {
     names: Arc<Names>,
     in_use: HashSet<String>,
@@ -20,7 +20,7 @@ pub(super) struct NewNames {
     under_way: FuturesUnordered<BoxFuture<'static, Answered>>,
 }
 
-/// The first look-up of the names of a commit has ended, or was given up for now.
+/// The revision of a commit, once the first look-up of its names has ended or was given up for now.
 struct Answered {
     revision: Revision,
     names: Vec<String>,
@@ -36,14 +36,15 @@ impl NewNames {
         }
     }
 
-    /// Begins to look up those of `names` that are new, and forgets what is no longer among them.
-    /// Returns whether none is new.
+    /// Begins to look up those of `names` that are new, and drops those that are no longer among
+    /// them. Returns whether none is new.
     pub(super) async fn begin(&mut self, revision: Revision, names: HashSet<String>) -> bool {
         let new: Vec<String> = names.difference(&self.in_use).cloned().collect();
         self.in_use.clone_from(&names);
         let all = Arc::clone(&self.names);
         let mut watching = async move { all.watch(names.into_iter()).await }.boxed();
-        // The first poll makes these the names in use, so it has to come in the order of commits.
+        // The first poll makes these the names in use, so it has to come in the order of the
+        // commits.
         let polled = std::future::poll_fn(|cx| Poll::Ready(watching.poll_unpin(cx))).await;
         if polled.is_ready() {
             return true;
@@ -57,7 +58,8 @@ impl NewNames {
         false
     }
 
-    /// The next commit whose names are looked up; none while there is nothing to wait for.
+    /// The next commit whose names have been looked up, or given up for now; none while no look-up
+    /// is in progress.
     pub(super) async fn next(&mut self) -> Option<Revision> {
         let answered = self.under_way.next().await?;
         for name in &answered.names {

@@ -1,4 +1,4 @@
-//! Balancers, their versions, and the components that are loaded of them.
+//! Balancers, their versions, and the components that are loaded for them.
 
 mod canaries;
 mod components;
@@ -19,10 +19,10 @@ use canaries::Canaries;
 use components::Components;
 use versions::Versions;
 
-/// Name of the balancer that serves where the one asked for is not loaded.
+/// Name of the balancer that serves if the configured one is not loaded.
 pub(super) const DEFAULT_BALANCER: &str = "round-robin";
 
-/// The balancers, and what upstreams can be given of them.
+/// The balancers that upstreams can be given, and what belongs to them.
 #[derive(Default)]
 pub(super) struct Balancers {
     rows: HashMap<Uuid, Balancer>,
@@ -36,7 +36,7 @@ pub(super) struct Balancers {
 impl Part for Balancers {
     fn put(&mut self, id: Uuid, row: Row) {
         if let Some(balancer) = view::<Balancer>(Kind::Balancer, id, row) {
-            // Its row is written again whenever an upstream comes to rely on it.
+            // The row of a balancer is written again whenever an upstream comes to rely on it.
             self.changed |= self.rows.get(&id) != Some(&balancer);
             self.rows.insert(id, balancer);
         }
@@ -49,9 +49,9 @@ impl Part for Balancers {
 }
 
 impl Balancers {
-    /// Loads what is active, a canary, or named in `pinned` with its balancer, and begins and ends canaries.
-    /// Returns whether what a balancer's name stands for may have changed. `pins_changed` is whether `pinned`
-    /// may have.
+    /// Loads what is active, a canary, or named in `pinned` with its balancer, and begins and ends
+    /// canaries. `pins_changed` is whether `pinned` may have changed. Returns whether the version
+    /// that a balancer's name stands for may have changed.
     pub(super) async fn rebuild<'a>(
         &mut self,
         context: &Context,
@@ -98,20 +98,20 @@ impl Balancers {
         self.components.get(pin.unwrap_or(active)).cloned()
     }
 
-    /// The balancer that serves where the one asked for is not loaded.
+    /// The balancer that serves if the configured one is not loaded.
     pub(super) fn default_plugin(&self, context: &Context) -> Arc<Plugin> {
         let default = self.plugin(DEFAULT_BALANCER, None);
         default.unwrap_or_else(|| Arc::clone(&context.default))
     }
 
-    /// The canary of a balancer, if one is going on.
+    /// The canary of a balancer, if one is in progress.
     pub(super) fn canary(&self, name: &str) -> Option<&Arc<Canary>> {
         self.canaries.of(self.by_name(name)?.id)
     }
 }
 
-/// The settings of a balancer. Kong's one field that is a setting goes to a balancer that knows a setting
-/// of that name.
+/// The settings of a balancer. Kong's only field that is a setting is passed to a balancer that has
+/// a setting of that name.
 pub(crate) fn complete(given: Option<Value>, slots: u32, plugin: &Plugin) -> String {
     let mut config = given.unwrap_or_else(|| json!({}));
     let known = plugin.config_schema.pointer("/properties/slots");

@@ -1,4 +1,4 @@
-//! What the parts of the compiler work with.
+//! What the parts of the compiler share.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use crate::balancer::{Balancer, Engine, Plugin, ShadowThread};
 use crate::store::Store;
 use crate::upstream::{Memory, Names, SessionKey, Upstream};
 
-/// What the parts of the compiler work with.
+/// What the parts of the compiler share.
 pub(super) struct Context {
     pub(super) published: Arc<Published>,
     pub(super) store: Arc<dyn Store>,
     pub(super) engine: Arc<Engine>,
-    /// The balancer that serves where the one asked for is not loaded.
+    /// The balancer that serves if the configured one is not loaded.
     pub(super) default: Arc<Plugin>,
     /// Where shadows compare what they would have picked.
     pub(super) shadows: ShadowThread,
     pub(super) names: Arc<Names>,
-    /// What an earlier run knew.
+    /// The unhealthy addresses that an earlier run knew.
     pub(super) memory: Arc<Memory>,
-    /// Where probes run.
+    /// The runtime of the probes.
     pub(super) probing: Handle,
-    /// What the cookies of sessions are made with.
+    /// The key of session cookies.
     pub(super) sessions: Arc<SessionKey>,
 }
 

@@ -1,4 +1,4 @@
-//! Routes: their regular expressions, compiled once and within a bound of memory, and the router.
+//! Routes: their regular expressions, compiled once and within a memory limit, and the router.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::router::{Route, Router};
 
 /// The routes, and the router that finds them.
 pub(super) struct Routes {
-    /// What the regular expressions of all routes take.
+    /// The memory of the regular expressions of all routes.
     patterns: Arc<PatternMemory>,
     compiled: BTreeMap<Uuid, Arc<Route>>,
-    /// Routes whose regular expressions have no room beside those of the others, for now.
+    /// Routes whose regular expressions do not fit in the memory that the others leave, for now.
     set_aside: BTreeMap<Uuid, Entity>,
-    /// The least that was left, in bytes, when one of those was tried last.
+    /// The least memory that was left, in bytes, when one of those was last tried.
     tried_with: usize,
     /// The routes that are compiled but not in the router yet.
     waiting: Vec<Uuid>,
-    /// Of the routes whose service is enabled.
+    /// The router, with the routes whose service is enabled.
     router: Router,
-    /// Whether routes have come or gone since the last rebuild.
+    /// Whether routes were added or removed since the last rebuild.
     changed: bool,
 }
 
@@ -60,8 +60,8 @@ impl Routes {
         &self.router
     }
 
-    /// Brings the router up to date. `toggled` are the services that were enabled or disabled. Returns whether
-    /// the router has changed.
+    /// Brings the router up to date. `toggled` are the services that were enabled or disabled.
+    /// Returns whether the router has changed.
     pub(super) fn rebuild(&mut self, services: &Services, toggled: &HashSet<Uuid>) -> bool {
         let changed = std::mem::take(&mut self.changed);
         if changed {
@@ -119,7 +119,7 @@ impl Routes {
         self.patterns.set(id, 0);
     }
 
-    /// Tries those again that were set aside, if there is more room than there was.
+    /// Tries the routes again that were set aside, if there is more memory than there was.
     fn retry_set_aside(&mut self) {
         let left = self.patterns.left_for(Uuid::nil());
         if !self.set_aside.is_empty() && left > self.tried_with {

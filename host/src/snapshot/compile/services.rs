@@ -27,13 +27,14 @@ const TIMEOUT_MS: u64 = 60_000;
 pub(super) struct Services {
     settings: BTreeMap<Uuid, Entity>,
     compiled: Arc<foldhash::HashMap<Uuid, Service>>,
-    /// The upstreams of services whose host is not an upstream, by its name as DNS is asked for it and its port.
+    /// The upstreams of services whose host is not an upstream, by the name that is sent to DNS and
+    /// the port.
     plain: HashMap<(String, u16), (Host<'static>, Arc<Upstream>)>,
     /// Whether one has changed since the last rebuild.
     changed: bool,
-    /// Those that were enabled or disabled since this was asked last.
+    /// The services that were enabled or disabled since these were last taken.
     toggled: HashSet<Uuid>,
-    /// Whether names to look up have come or gone.
+    /// Whether names to look up were added or removed.
     pub(super) names_changed: bool,
 }
 
@@ -68,7 +69,7 @@ impl Services {
         self.settings.get(&id).is_none_or(|service| service.enabled)
     }
 
-    /// The services that were enabled or disabled since this was asked last.
+    /// The services that were enabled or disabled since these were last taken.
     pub(super) fn take_toggled(&mut self) -> HashSet<Uuid> {
         std::mem::take(&mut self.toggled)
     }
@@ -83,19 +84,20 @@ impl Services {
         self.settings.values().map(|service| &service.host)
     }
 
-    /// Has the next rebuild compile all services, for what their names have come to.
+    /// Has the next rebuild compile all services, since their names may have new addresses.
     pub(super) fn recompile(&mut self) {
         self.changed = true;
     }
 
-    /// Sets the addresses of the hosts that are not upstreams to what their names have come to.
+    /// Sets the present addresses of the hosts that are not upstreams.
     pub(super) fn refresh(&self, names: &Names) {
         for ((_, port), (host, upstream)) in &self.plain {
             set_plain_target(upstream, host, *port, names);
         }
     }
 
-    /// Compiles the services if one has changed, or an upstream. Returns whether they are new.
+    /// Compiles the services if one has changed, or an upstream. Returns whether they were
+    /// compiled.
     pub(super) fn rebuild(
         &mut self,
         context: &Context,
@@ -118,7 +120,7 @@ impl Services {
             let awaited = new_names.is_awaited(&service.host);
             let upstream = match (by_host.get(&service.host), self.compiled.get(id)) {
                 (Some(upstream), _) => Arc::clone(upstream),
-                // Until there is an address, requests go where they went.
+                // Until the new host has an address, requests go to the former upstream.
                 (None, Some(old)) if awaited => Arc::clone(&old.upstream),
                 (None, _) => {
                     let (host, port) = (&service.host, service.port);
@@ -169,7 +171,7 @@ fn compile_service(service: &Entity, upstream: Arc<Upstream>) -> Service {
             )
         }),
         tls: (service.protocol == "https").then(|| Tls {
-            // Off unless asked for. Source: Kong, `proxy_ssl_verify`.
+            // Off unless configured. Source: Kong, `proxy_ssl_verify`.
             verify: service.tls_verify.unwrap_or(false),
         }),
         path: service.path.clone().unwrap_or_else(|| "/".into()),

@@ -20,7 +20,7 @@ pub(super) struct Targets {
     parents: HashMap<Uuid, Uuid>,
     /// Upstreams whose targets have changed since the last rebuild.
     changed: HashSet<Uuid>,
-    /// Whether names to look up have come or gone.
+    /// Whether names to look up were added or removed.
     pub(super) names_changed: bool,
 }
 
@@ -77,7 +77,7 @@ impl Targets {
         }
     }
 
-    /// Sets the targets of all upstreams, for what their names have come to.
+    /// Sets the targets of all upstreams, with the present addresses of their names.
     pub(super) fn refresh(&self, upstreams: &Upstreams, names: &Names) {
         for id in self.by_upstream.keys() {
             self.set(*id, upstreams, names);

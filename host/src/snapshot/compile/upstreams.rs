@@ -1,4 +1,4 @@
-//! Upstreams: what requests can be sent to by a name.
+//! Upstreams: what requests can be sent to by name.
 
 mod shadow;
 
@@ -21,19 +21,19 @@ use crate::upstream::{Policy, Upstream};
 pub(super) struct Upstreams {
     settings: BTreeMap<Uuid, Entity>,
     compiled: Arc<HashMap<Uuid, Arc<Upstream>>>,
-    /// Those whose settings have changed since the last rebuild.
+    /// The upstreams whose settings have changed since the last rebuild.
     changed: HashSet<Uuid>,
-    /// Whether names have become, or are no longer, names to look up: the host of a service that has the name
-    /// of an upstream is not looked up.
+    /// Whether there are names that no longer have to be looked up, or now have to be: a service's
+    /// host that is the name of an upstream is not looked up.
     pub(super) names_changed: bool,
 }
 
-/// What a rebuild has come to.
+/// The result of a rebuild.
 #[derive(Default)]
 pub(super) struct Rebuilt {
-    /// Those that are new or have new settings, or are deleted.
+    /// The upstreams that are new, have new settings, or are deleted.
     pub(super) changed: HashSet<Uuid>,
-    /// Those that are deleted, to be retired once no new request can find them.
+    /// The deleted upstreams, to be retired once no new request can find them.
     pub(super) deleted: Vec<Arc<Upstream>>,
 }
 
@@ -75,8 +75,8 @@ impl Upstreams {
         names.collect()
     }
 
-    /// The upstreams by the hosts that lead to them. Of two whose names differ in their spelling alone,
-    /// which an earlier version let in, it is the one whose name is less as text.
+    /// The upstreams by the hosts that lead to them. If the names of two differ only in spelling,
+    /// which an earlier version accepted, the one whose name is less as text is used.
     pub(super) fn by_host(&self) -> HashMap<Host<'_>, &Arc<Upstream>> {
         let mut by_host: HashMap<Host<'_>, &Arc<Upstream>> = HashMap::new();
         for upstream in self.compiled.values() {
@@ -102,8 +102,8 @@ impl Upstreams {
         })
     }
 
-    /// Rebuilds the upstreams whose settings have changed, and gives all of them the balancer that their
-    /// algorithm now stands for if `balancers_changed`.
+    /// Rebuilds the upstreams whose settings have changed. If `balancers_changed`, also gives all
+    /// of them the balancer that their algorithm now stands for.
     pub(super) fn rebuild(
         &mut self,
         context: &Context,
@@ -165,7 +165,7 @@ impl Upstreams {
     }
 }
 
-/// The balancer that an upstream asks for, or the default with a word in the log.
+/// The balancer that an upstream asks for, or the default with a message in the log.
 fn plugin_or_default(context: &Context, balancers: &Balancers, upstream: &Entity) -> Arc<Plugin> {
     let pin = upstream.pointsman.balancer_version.as_ref();
     balancers

@@ -1,4 +1,4 @@
-//! Versions that take a share of the picks before they are made active.
+//! Canaries: versions that take a share of the picks before they are made active.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use crate::balancer::Canary;
 use crate::entity::balancer::Balancer;
 use crate::snapshot::Published;
 
-/// The canaries that are going on, by balancer.
+/// The canaries in progress, by balancer.
 #[derive(Default)]
 pub(super) struct Canaries(HashMap<Uuid, Arc<Canary>>);
 
 impl Canaries {
-    /// The canary of a balancer, if one is going on.
+    /// The canary of a balancer, if one is in progress.
     pub(super) fn of(&self, balancer: Uuid) -> Option<&Arc<Canary>> {
         self.0.get(&balancer)
     }
 
-    /// Begins and ends canaries as the balancers' rows say. One that goes on keeps its evidence, whichever
-    /// client writes the row.
+    /// Begins and ends canaries as the balancers' rows say. A canary that continues keeps its
+    /// evidence, whichever client writes the row.
     pub(super) fn rebuild(
         &mut self,
         balancers: &HashMap<Uuid, Balancer>,
@@ -47,7 +47,7 @@ impl Canaries {
                     let (name, plugin) = (balancer.name.clone(), Arc::clone(plugin));
                     Arc::new(Canary::new(wanted.clone(), *id, name, plugin))
                 }
-                // It does not load, which the log says.
+                // It does not load; the log has the reason.
                 (None, None) => continue,
             };
             canaries.insert(*id, canary);

@@ -10,7 +10,7 @@ use super::versions::Versions;
 use crate::balancer::Plugin;
 use crate::entity::balancer::Balancer;
 
-/// The components that are loaded, by digest; none for one that does not load.
+/// The components by digest; none for one that could not be loaded.
 #[derive(Default)]
 pub(super) struct Components(HashMap<String, Option<Arc<Plugin>>>);
 
@@ -19,7 +19,7 @@ impl Components {
         self.0.get(digest)?.as_ref()
     }
 
-    /// Has those of `digests` that did not load loaded again. Returns whether there are any.
+    /// Has those of `digests` that could not be loaded tried again. Returns whether there are any.
     pub(super) fn forget_failed(&mut self, digests: &[String]) -> bool {
         let mut any = false;
         for digest in digests {
@@ -31,8 +31,8 @@ impl Components {
         any
     }
 
-    /// Loads what is needed and not loaded yet, and forgets what is not needed. `needed` has the balancers of
-    /// the digests.
+    /// Loads what is needed and not loaded yet, and drops what is not needed. `needed` has the
+    /// balancer of each digest.
     pub(super) async fn load(
         &mut self,
         context: &Context,
@@ -46,8 +46,8 @@ impl Components {
                 continue;
             }
             let balancer = balancers.get(&id);
-            // Compiled. The Admin API has checked it, so it comes from the cache; only a cache that was
-            // lost makes this slow.
+            // It is compiled already: the Admin API has checked it, so it comes from the cache.
+            // This is slow only if the cache was lost.
             let loaded = match versions.component(&*context.store, id, &digest) {
                 Ok(component) => {
                     let loaded = context.engine.load(component).await;

@@ -14,7 +14,7 @@ use crate::store::Store;
 #[derive(Default)]
 pub(in super::super) struct Versions {
     rows: HashMap<Uuid, Version>,
-    /// The digests of those that were written since the last rebuild.
+    /// The digests of the versions that were written since these were last taken.
     written: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl Part for Versions {
 }
 
 impl Versions {
-    /// The digests of those that were written since this was asked last.
+    /// The digests of the versions that were written since these were last taken.
     pub(super) fn take_written(&mut self) -> Vec<String> {
         std::mem::take(&mut self.written)
     }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::router::Query;
 
-/// Memory for the regular expression of one route of [`with_pattern`], and not for those of two.
+/// Enough memory for the regular expression of one route of [`with_pattern`], but not for those of
+/// two.
 fn room_for_one() -> usize {
     let route = crate::entity::view(Kind::Route, row(with_pattern(1))).unwrap();
     Route::compile(route, usize::MAX).unwrap().pattern_memory * 3 / 2
@@ -21,7 +22,7 @@ fn row(fields: Value) -> Row {
     fields.as_object().unwrap().clone()
 }
 
-/// The parts that a router comes of, and what they were told.
+/// The parts that a router is built from, and the services that they were told are enabled.
 struct Parts {
     services: Services,
     routes: Routes,
@@ -84,8 +85,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// After a rebuild the routes that are there answer, of the services that are enabled, and no other: as
-    /// in parts that were told of these alone.
+    /// After a rebuild exactly the present routes of enabled services answer, as in parts that were
+    /// told of these alone.
     #[test]
     fn the_routes_of_enabled_services_answer(steps in prop::collection::vec(any_step(), 1..40)) {
         let mut parts = Parts::new(0);
@@ -128,7 +129,7 @@ proptest! {
 }
 
 #[test]
-fn a_route_without_room_is_back_once_there_is_some() {
+fn a_route_without_memory_is_compiled_once_there_is_enough() {
     let mut parts = Parts::new(room_for_one());
     for id in 1..=2 {
         parts.put(with_pattern(id));
@@ -140,7 +141,7 @@ fn a_route_without_room_is_back_once_there_is_some() {
     assert!(parts.rebuild());
     assert_eq!(parts.answer("/pattern/1"), None);
     assert_eq!(parts.answer("/pattern/2"), Some(2));
-    // Written again, it needs no room beside itself.
+    // Written again, it needs no memory beside its own.
     parts.put(with_pattern(2));
     assert!(parts.rebuild());
     assert_eq!(parts.answer("/pattern/2"), Some(2));

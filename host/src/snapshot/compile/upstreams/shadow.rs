@@ -1,4 +1,4 @@
-//! Balancers that decide beside others.
+//! Shadows: balancers that decide beside others.
 
 use super::super::balancers::{Balancers, complete};
 use super::super::context::Context;
@@ -6,8 +6,8 @@ use crate::balancer::{Shadow, ShadowSettings};
 use crate::entity::upstream::Upstream as Entity;
 use crate::upstream::Upstream;
 
-/// Gives an upstream the shadow that it asks for. One that is what is asked for goes on; what it has
-/// compared stays.
+/// Gives an upstream the shadow that it asks for. A shadow that is already the right one continues,
+/// with what it has compared.
 pub(super) fn set(context: &Context, balancers: &Balancers, upstream: &Upstream, entity: &Entity) {
     let balancer = upstream.balancer();
     let wanted = settings(context, balancers, entity);
