@@ -88,7 +88,7 @@ pub(crate) struct Live {
     departure: Departure,
 }
 
-/// Whether an address is leaving: deleted, or found unhealthy.
+/// Whether an address is leaving: removed, or found unhealthy.
 #[derive(Debug, Default)]
 struct Departure {
     leaving: AtomicBool,
@@ -154,7 +154,7 @@ impl Live {
         self.picks.load(Ordering::Relaxed)
     }
 
-    /// Counts a request that got no whole response.
+    /// Counts a request that got no complete response.
     pub(crate) fn note_failure(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
@@ -361,7 +361,7 @@ impl Endpoint {
         self.live.note();
     }
 
-    /// Whether the address was deleted or is unhealthy, so that its connections are of no use.
+    /// Whether the address was removed or is unhealthy, so that its connections are of no use.
     pub fn is_leaving(&self) -> bool {
         self.live.departure.leaving.load(Ordering::Relaxed)
     }
@@ -417,8 +417,8 @@ impl Endpoint {
 pub(crate) struct Places {
     /// For the request that has waited the longest.
     pub(crate) first: Notify,
-    /// For all requests that have been tried somewhere. The place may be at an endpoint that they do
-    /// not go back to; then it is left to another request.
+    /// For all requests that have been tried somewhere. The place may be at an endpoint that they
+    /// do not go back to; then it is left to another request.
     pub(crate) again: Notify,
 }
 

@@ -415,13 +415,13 @@ impl Upstream {
         self.policy.drain_timeout().is_some()
     }
 
-    /// Counts a request for the retry budget, if there is one. `says` applies the settings of the
+    /// Counts a request for the retry budget, if there is one. `adjust` applies the settings of the
     /// request's route and service to the budget of the upstream.
     pub fn retry_permit(
         &self,
-        says: impl FnOnce(RetryBudget) -> RetryBudget,
+        adjust: impl FnOnce(RetryBudget) -> RetryBudget,
     ) -> Option<RetryPermit> {
-        let budget = says(self.policy.extension.retry_budget);
+        let budget = adjust(self.policy.extension.retry_budget);
         (budget.budget_percent > 0.0).then(|| RetryPermit::new(&self.shared.budget, budget))
     }
 
@@ -498,7 +498,7 @@ impl Upstream {
         let trial = in_flight.is_trial() && live.health.awaits_trial();
         let mut thresholds = judge.thresholds;
         let source = if trial && well {
-            // With Kong's default of 0 no request brings an address back, which a trial is for.
+            // With Kong's default of 0 no request would bring an address back, but a trial has to.
             thresholds.successes = thresholds.successes.max(1);
             Source::Recovery
         } else {

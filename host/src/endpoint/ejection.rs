@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::entity::upstream::OutlierDetection;
 
 /// Whether an address is ejected for doing worse than its peers. This belongs to the address, so
-/// that the ejection ends in time even if the address was deleted and has come back meanwhile.
+/// that the ejection ends in time even if the address was removed and has come back meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Ejection {
     ejected: AtomicBool,

@@ -181,8 +181,8 @@ impl Health {
         self.inner.lock().taken_out_by
     }
 
-    /// Whether requests may bring it back, by a trial. What operators and probes have taken out,
-    /// only they bring back.
+    /// Whether requests may bring it back, by a trial. An address that operators or probes have
+    /// taken out gets no trial: it is for them to bring back.
     pub(crate) fn awaits_trial(&self) -> bool {
         !self.is_available() && self.taken_out_by() == Some(Source::Passive)
     }

@@ -154,12 +154,12 @@ mod tests {
     #[test]
     fn an_old_report_is_ignored() {
         let reported = Reported::default();
-        let said = LoadReport {
+        let last = LoadReport {
             load: 900,
             queue: 4,
         };
-        reported.set(1_000_000, said);
-        assert_eq!(reported.at(11_000_000), said);
+        reported.set(1_000_000, last);
+        assert_eq!(reported.at(11_000_000), last);
         assert_eq!(reported.at(11_000_001), LoadReport::default());
     }
 }

@@ -1,7 +1,7 @@
 //! All addresses of an upstream with what is known of them, and which of them may be chosen.
 //!
 //! What is known belongs to the address and outlives every change of targets and settings: nothing
-//! is rebuilt, only compared. A deleted address is remembered for a while, as in Kong, since it
+//! is rebuilt, only compared. A removed address is remembered for a while, as in Kong, since it
 //! often comes back at once with another weight.
 
 use std::borrow::Cow;
@@ -163,7 +163,7 @@ struct Inner {
     name: Arc<str>,
     targets: Vec<Target>,
     members: Vec<Member>,
-    /// What is known of deleted addresses, and since when they are gone.
+    /// What is known of addresses that were removed, and when that was.
     gone: HashMap<u64, (Arc<Live>, Instant)>,
     /// Ids and weights of the table that the balancer has.
     table: Vec<(u64, u32)>,
@@ -629,7 +629,8 @@ fn weights<'a>(members: impl IntoIterator<Item = &'a Member>) -> Weights {
     sums
 }
 
-/// Kong's condition: strictly more than the threshold, so that 100 is never reached.
+/// Kong's condition: strictly more than the threshold must be available, so with 100 none is ever
+/// used.
 fn passes(sums: Weights, threshold: f64) -> bool {
     sums.total > 0 && sums.available as f64 * 100.0 > threshold * sums.total as f64
 }

@@ -1,7 +1,7 @@
 //! The addresses that were unhealthy, kept across restarts.
 //!
 //! Only what still holds is restored. What an operator has set stays. What checks have found is
-//! restored for as long as a deleted address is remembered, and checks go on from there. That time
+//! restored for as long as a removed address is remembered, and checks go on from there. That time
 //! begins when the address was last known to be unhealthy, not when it failed: an outage may be
 //! long.
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::endpoint::health::{Source, now};
 
-/// How long the health of an address that is gone is remembered. Source: Kong.
+/// How long the health of an address that was removed is remembered. Source: Kong.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// Longest time between two writes while an address is unhealthy. If the process is killed, its
@@ -42,7 +42,8 @@ struct Entry {
     #[serde(alias = "since")]
     seen: f64,
     by: Source,
-    /// Whether the address or its upstream was deleted: then an operator's setting expires as well.
+    /// Whether the address was removed or its upstream deleted: then an operator's setting expires
+    /// as well.
     #[serde(default)]
     gone: bool,
     /// Whether an upstream has the address now, so that the entry is always up to date.
@@ -120,7 +121,8 @@ impl Memory {
         self.changed.notify_one();
     }
 
-    /// Records that an address or its upstream was deleted: its entry is remembered for a while.
+    /// Records that an address was removed or its upstream deleted: its entry is remembered for a
+    /// while.
     pub(super) fn release(&self, upstream: &str, endpoint: u64) {
         let key = (upstream.to_owned(), endpoint);
         if let Some(entry) = self.entries.lock().get_mut(&key) {
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_address_is_remembered_for_a_limited_time() {
+    fn a_removed_address_is_remembered_for_a_limited_time() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(folder.path());
         for endpoint in 1..=3 {

@@ -246,12 +246,12 @@ impl Job {
     fn note(&self, answer: &Result<Answer, Error>) {
         let report = self.judge(answer);
         let thresholds = &self.active.judge.thresholds;
-        let said = || match answer {
+        let detail = || match answer {
             Ok(answer) => answer.to_string(),
             Err(error) => error.to_string(),
         };
         let health = &self.live.health;
-        if !health.report(Source::Active, report, thresholds, said) {
+        if !health.report(Source::Active, report, thresholds, detail) {
             return;
         }
         let Some(members) = self.members.upgrade() else {

@@ -56,7 +56,7 @@ impl Trials {
         }
     }
 
-    /// Ends the trials of an address that is available again, or deleted.
+    /// Ends the trials of an address that is available again, or was removed.
     pub(super) fn remove(&self, endpoint: u64) {
         let mut waiting = self.waiting.lock();
         waiting.retain(|trial| trial.endpoint != endpoint);

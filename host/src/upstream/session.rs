@@ -165,8 +165,8 @@ mod tests {
         let path = folder.path().join(FILE);
         for wrong in ["", "0123", &"g".repeat(64)] {
             fs::write(&path, wrong).unwrap();
-            let said = SessionKey::open(folder.path()).unwrap_err();
-            assert!(said.contains("64 hexadecimal digits"), "{said}");
+            let error = SessionKey::open(folder.path()).unwrap_err();
+            assert!(error.contains("64 hexadecimal digits"), "{error}");
         }
         // A change would end every session at an upgrade.
         let known = SessionKey([7; 32]);
