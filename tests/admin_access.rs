@@ -105,7 +105,7 @@ fn web_pages_of_other_origins_cannot_administer() {
     // Clients of Kong send neither.
     let plain = gateway.admin("DELETE", "/services/x", &[]).expect(204);
     assert_eq!(plain.header("access-control-allow-origin"), "*");
-    // Two of them are none that a browser sends.
+    // No browser sends two of them.
     let twice = [
         ("host", &*host),
         ("origin", &*own),
@@ -167,7 +167,7 @@ fn the_admin_api_answers_for_addresses_and_listed_names_only() {
     ] {
         for method in ["GET", "POST", "OPTIONS", "HEAD"] {
             let host = at(host);
-            // As a page has it whose name has been bound to another address meanwhile.
+            // The origin of a page after DNS rebinding: its name leads to another address by now.
             let origin = format!("http://{host}");
             let headers = [("host", &*host), ("origin", &*origin)];
             let answer = exchange(gateway.admin, &request(method, "/status", &headers, ""));

@@ -75,13 +75,13 @@ fn structure_of_input_is_bounded_and_the_answer_names_the_bound() {
 }
 
 #[test]
-fn what_is_within_the_bounds_is_taken() {
+fn structure_within_the_bounds_is_accepted() {
     let gateway = Gateway::start();
     let nested = |depth: usize| {
         let deep = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         format!("{{\"name\":\"x\",\"host\":\"h\",\"unknown\":{deep}}}")
     };
-    // Understood, and refused for what it says.
+    // It is parsed, and refused for its content.
     let reply = post(&gateway, "/services", JSON, nested(63)).expect(400);
     assert_eq!(said(&reply), "schema violation (unknown: unknown field)");
     let paths: String = (1..=999).map(|n| format!("paths[{n}]=/p{n}&")).collect();
@@ -118,7 +118,7 @@ fn a_described_request_has_no_more_headers_than_a_bound() {
 }
 
 #[test]
-fn a_row_does_not_grow_past_the_bounds_by_changes_of_it() {
+fn changes_cannot_grow_a_row_past_the_bounds() {
     let gateway = Gateway::start();
     gateway.upload("heavy", guest("heavy")).expect(201);
     let upstream = [("name", "u"), ("algorithm", "heavy")];

@@ -1,4 +1,4 @@
-//! What the Admin API says, in Kong's words. Facts: Kong 3.9.
+//! The messages of the Admin API, in Kong's words. Facts: Kong 3.9.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn the_next_page_is_escaped_no_more_than_it_has_to_be() {
 }
 
 #[test]
-fn what_a_client_of_kong_reads_at_the_root_is_there() {
+fn the_root_has_what_clients_of_kong_read() {
     let gateway = Setup::new()
         .arg("--admin-gui-url", "http://manager.example:8002/gui")
         .start();
@@ -77,9 +77,9 @@ fn what_a_client_of_kong_reads_at_the_root_is_there() {
     assert_eq!(configuration["admin_gui_origin"], origins);
 }
 
-/// Section 2.1 of Kong's facts: what each rule says, word for word.
+/// Section 2.1 of Kong's facts: the message of each rule, word for word.
 #[test]
-fn violations_are_said_in_kongs_words() {
+fn violations_have_kongs_messages() {
     let gateway = Gateway::start();
     gateway
         .admin("POST", "/upstreams", &[("name", "u")])
@@ -279,7 +279,7 @@ fn violations_are_said_in_kongs_words() {
             json!({"name": "v", "hash_on": "header"}),
             json!({"@entity": hash_on, "hash_on_header": "required field missing"}),
         ),
-        // A conditional rule speaks even where another field is wrong.
+        // A conditional rule is reported even if another field is invalid.
         (
             "services",
             json!({"host": "", "protocol": "tcp", "path": "x"}),
@@ -393,7 +393,7 @@ fn a_name_that_no_entity_can_have_is_code_10() {
 }
 
 #[test]
-fn status_says_which_units_there_are() {
+fn an_invalid_unit_is_refused_with_the_valid_ones() {
     let gateway = Gateway::start();
     let wrong = gateway.admin("GET", "/status?unit=V", &[]).expect(400);
     let expected = json!({"message": "invalid unit 'V' (expected 'k/K', 'm/M', or 'g/G')"});

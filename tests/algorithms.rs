@@ -75,7 +75,7 @@ fn frequent_switches_of_the_balancer_cost_no_request() {
             }
             patch_upstream(&gateway, &settings);
             load.wait_for(20);
-            // The picks are those of this balancer, none of the host.
+            // All picks are made by this balancer, and none by the host.
             let usage = usage(&gateway, name);
             assert!(usage["picks"].as_u64() >= Some(15), "{name}: {usage}");
             assert_eq!(usage["host_choices"], 0, "{name}: {usage}");

@@ -137,7 +137,7 @@ fn a_pick_waits_for_the_start_of_a_slow_body() {
     let interim = slow.read_until("\r\n\r\n");
     assert!(interim.starts_with("HTTP/1.1 100"), "{interim}");
     slow.send(b"x0");
-    // Meanwhile other requests are picked for: the lock of the balancer is free.
+    // Meanwhile endpoints are picked for other requests: the lock of the balancer is free.
     assert_eq!(post(&gateway, b"1"), places[1]);
     let answer = slow.send(b"x2").read_to_end();
     assert_eq!(receiver_of(&answer, b"x0x2"), places[2]);

@@ -14,8 +14,8 @@ use crate::harness::{Backend, Gateway, Load, Process};
 /// The time between two requests for the health of targets.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How often the measured event waits for a processor: each of two probes for its timer, connection,
-/// answer and reading, and then the test's own request.
+/// How often the measured event waits for a processor: each of two probes for its timer,
+/// connection, answer and reading, and then the test's own request.
 const SCHEDULER_WAITS: u32 = 10;
 
 /// Measures the longest time that a thread waits for a processor, because other processes use the

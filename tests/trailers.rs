@@ -6,7 +6,8 @@ use crate::harness::{Gateway, Raw, RawServer, exchange};
 const FORBIDDEN: &str = "content-length: 3\r\ntransfer-encoding: chunked\r\nhost: evil\r\n\
                          authorization: evil\r\nx-forwarded-for: evil\r\ncontent-type: evil\r\n";
 
-/// A server that answers with what it was sent. Its first `silent` connections end without an answer.
+/// A server that answers with what it was sent. Its first `silent` connections end without an
+/// answer.
 fn echo(silent: u64) -> RawServer {
     RawServer::start(move |number, mut raw| {
         let mut text = raw.read_until("\r\n\r\n");

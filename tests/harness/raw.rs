@@ -94,7 +94,8 @@ pub(crate) struct RawServer {
 }
 
 impl RawServer {
-    /// A server that hands over each connection, with its number from 0, on a thread of its own.
+    /// A server that calls `serve` with each connection and its number from 0, on a thread of its
+    /// own.
     pub(crate) fn start(serve: impl Fn(u64, Raw) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Computes for `steps` steps at each `every`th pick behind the first `after` ones, and picks the
+//! Computes for `steps` steps at each `every`th pick after the first `after` ones, and picks the
 //! first endpoint: a step is about a nanosecond.
 
 use std::hint::black_box;

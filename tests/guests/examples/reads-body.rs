@@ -1,5 +1,5 @@
-//! Picks the position that the last byte names which it can read of a body, 0 where there is none,
-//! and logs how much it can read.
+//! Picks the position given by the last byte that it can read of a body, 0 if it can read none, and
+//! logs how much it can read.
 
 use guest_sdk::{Balancer, Endpoints, Request, facts, info};
 
