@@ -76,6 +76,52 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_accepted() {
     assert!(answer.contains(&sha256(b"ab\n\nc")), "{answer}");
 }
 
+/// The gateway neither waits for more bytes after the end of a body nor takes bytes of the next
+/// request for it, wherever the reads are cut.
+#[test]
+fn the_end_of_a_chunked_body_is_never_waited_for() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let head = "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
+    let next = "GET /next HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    for (end, status, goes_on) in [
+        ("0\r\n\r\n", 200, true),
+        ("0\r\na: b\r\n\r\n", 200, true),
+        ("0\r\n\n", 200, false),
+        ("0\r\na: b\n\n", 200, false),
+        ("0\r\na: b\n\r\n", 200, false),
+        ("0\r\na: b\nc: d\r\n\r\n", 200, false),
+        ("0\n\r\n", 400, false),
+        ("0\n\n", 400, false),
+        ("0\r\n\rx", 400, false),
+    ] {
+        let first = format!("{head}3\r\nabc\r\n{end}");
+        let whole = format!("{first}{next}");
+        // From within the empty line of the head to the start of the next request.
+        let cuts = (head.len() - 3..=head.len()).chain(first.len() - end.len()..=first.len() + 4);
+        for cut in cuts {
+            let served = backend.served();
+            let mut raw = Raw::connect(gateway.proxy);
+            let answers = raw.send_in_two(whole.as_bytes(), cut).read_to_end();
+            let starts = format!("HTTP/1.1 {status} ");
+            assert!(answers.starts_with(&starts), "{end:?} {cut}: {answers}");
+            let count = answers.matches("HTTP/1.1 ").count();
+            assert_eq!(count, 1 + usize::from(goes_on), "{end:?} {cut}: {answers}");
+            if status == 200 {
+                assert!(
+                    answers.contains(&sha256(b"abc")),
+                    "{end:?} {cut}: {answers}"
+                );
+                assert_eq!(backend.served(), served + 1 + u64::from(goes_on));
+            }
+            // The same with nothing behind it: the answer needs no end of the connection.
+            let mut raw = Raw::connect(gateway.proxy);
+            let cut = cut.min(first.len());
+            let answer = raw.send_in_two(first.as_bytes(), cut).read_until("\r\n");
+            assert!(answer.starts_with(&starts), "{end:?} {cut}: {answer}");
+        }
+    }
+}
+
 #[test]
 fn a_slow_upload_occupies_no_endpoint() {
     let (gateway, backend) = with_backend(Setup::new());
