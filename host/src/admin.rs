@@ -73,29 +73,29 @@ use hooks::Hooks;
 /// Largest body of a request, in bytes. Source: Kong.
 const BODY_LIMIT: usize = 10 << 20;
 
-/// Wait for the data plane to take over what was stored before the log says that it takes long. It takes
-/// part of a millisecond; a name that does not resolve takes as long as the resolver is waited for, and
-/// a component that has to be compiled anew longer.
+/// How long the data plane may take to apply a stored change before the log says that it takes
+/// long. It takes part of a millisecond; with a name that does not resolve, as long as the resolver
+/// may take; with a component that has to be compiled again, longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A path, what answers under it, and the methods that it answers, as `Allow` names them.
+/// A path, its handlers, and the methods that they answer in the form of `Allow`.
 type ApiEndpoint = (String, MethodRouter<Admin>, &'static str);
 
-/// What a handler answers.
+/// The result of a handler.
 type ApiResult = Result<Response, Error>;
 
-/// What the handlers work with.
+/// What all handlers work with.
 #[derive(Clone)]
 pub struct Admin {
     /// Where entities are kept.
     pub store: Arc<dyn Store>,
     /// Checks uploaded components.
     pub engine: Arc<Engine>,
-    /// What the data plane runs on.
+    /// The snapshots that the data plane runs on.
     pub published: Arc<Published>,
-    /// The names of hosts.
+    /// Host names with their addresses.
     pub names: Arc<Names>,
-    /// What the workers count.
+    /// The counters of the workers.
     pub counters: Vec<Arc<Counters>>,
     /// How many connections there may be.
     pub limits: Arc<ConnectionLimits>,
@@ -103,7 +103,7 @@ pub struct Admin {
     pub config: Config,
     /// Where the proxy and the Admin API listen.
     pub addresses: (SocketAddr, SocketAddr),
-    /// Told when compiled components may have been left without a version.
+    /// Notified when compiled components may have been left without a version.
     pub left_over: Arc<Notify>,
 }
 
@@ -122,8 +122,9 @@ impl Admin {
         upstream.ok_or_else(Error::not_found)
     }
 
-    /// Waits until requests that start from now on see what was stored, however long that takes: an
-    /// answer says that it is in effect. The gateway ends should the compiler of snapshots stop.
+    /// Waits until requests that start from now on see what was stored, however long that takes:
+    /// the answer to the client means that the change is in effect. The gateway ends if the
+    /// compiler of snapshots stops.
     async fn wait_for(&self, revision: Revision) {
         let mut applied = pin!(self.published.applied(revision));
         if tokio::time::timeout(PATIENCE, applied.as_mut())
@@ -136,7 +137,7 @@ impl Admin {
     }
 }
 
-/// What an entity does beside what its declaration says.
+/// The hooks of an entity: what it does beyond its declaration.
 fn hooks(kind: Kind) -> &'static Hooks {
     match kind {
         Kind::Route => &routes::HOOKS,

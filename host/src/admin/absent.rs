@@ -1,14 +1,16 @@
-//! What Kong has under a path where there is nothing yet, so that it is not taken for a mistyped path.
+//! Paths that Kong has and that do not exist here yet. The answer says so, so that the client does
+//! not look for a mistyped path.
 
 use http::{Method, StatusCode, Uri};
 
 use super::error::Error;
 
-/// What is there.
+/// The entities that exist here, for the message.
 const THERE: &str = "services, routes, upstreams, targets and balancers";
 
-/// Collections and endpoints of Kong by the segment of a path that names them, with the name that the
-/// answer has. Source: Kong 3.9, `kong.api.routes`, and the plugins that bring entities.
+/// Collections and endpoints of Kong that do not exist here, by the segment of a path that names
+/// them, with their name in the answer. Source: Kong 3.9, `kong.api.routes`, and the plugins that
+/// add entities.
 const ABSENT: &[(&str, &str)] = &[
     (PLUGINS, PLUGINS),
     ("acls", "acls"),
@@ -72,7 +74,8 @@ pub(super) async fn answer(method: Method, uri: Uri) -> Error {
     Error::Plain(StatusCode::NOT_FOUND, message)
 }
 
-/// What of Kong a path names that is not there: collections and keys take turns in it.
+/// The entity or endpoint of Kong that a path names and that does not exist here. In a path
+/// collections and keys alternate.
 fn absent(path: &str) -> Option<&'static str> {
     let collections = path.trim_matches('/').split('/').step_by(2);
     let known = collections.filter_map(|segment| {

@@ -1,10 +1,11 @@
-//! Who may use the Admin API from within a browser.
+//! Which web pages may use the Admin API from a browser.
 //!
-//! The Admin API has no authentication: a client that reaches its port is an administrator. A web page that an
-//! administrator visits reaches that port as well, with the administrator's browser. So a page may read
-//! and write only if its origin is on this machine, is the Admin API's own, or is listed; and the Admin
-//! API answers only for names that an attacker cannot bind to its address (DNS rebinding). Clients that
-//! are no browsers send neither `Origin` nor `Sec-Fetch-Site`, and notice nothing.
+//! The Admin API has no authentication: a client that reaches its port is an administrator. A web
+//! page that an administrator visits reaches that port as well, through the administrator's
+//! browser. So a page may read and write only if its origin is on this machine, is the Admin API's
+//! own, or is listed. And the Admin API answers only for names that an attacker cannot bind to its
+//! address (DNS rebinding). Clients other than browsers send neither `Origin` nor `Sec-Fetch-Site`,
+//! and are not affected.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -19,22 +20,22 @@ use crate::config::AdminAccess;
 /// Metadata.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Where the page is from that sends a request.
+/// The web page that sends a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Page {
-    /// The client is no page, or does not say so.
+    /// The client is not a page, or does not say so.
     None,
-    /// It may read the answer.
+    /// The page may read the answer.
     Admitted(HeaderValue),
-    /// It may neither read the answer nor change anything.
+    /// The page may neither read the answer nor change anything.
     Foreign,
 }
 
 /// Decides whether a request is answered, and which page may read the answer.
 ///
 /// # Errors
-/// 400 for a request that does not say once for which host it is, 421 for one that is for a host that the
-/// Admin API does not answer for, 403 for a write by a page that may not.
+/// 400 for a request that does not name its host exactly once, 421 for a host that the Admin API
+/// does not answer for, 403 for a write by a page that may not write.
 pub(super) fn admit<B>(settings: &AdminAccess, request: &Request<B>) -> (Page, Result<(), Error>) {
     let host = match named_host(request) {
         Ok(host) => host,
@@ -59,7 +60,8 @@ pub(super) fn admit<B>(settings: &AdminAccess, request: &Request<B>) -> (Page, R
     }
     let refused = match &page {
         Page::Foreign => Some(headers.get(ORIGIN).map_or("", |o| o.to_str().unwrap_or(""))),
-        // With an origin that is admitted, as of a listed page on another site, this is right.
+        // Refused only without an origin: an admitted origin may be `cross-site`, as that of a
+        // listed page on another site.
         Page::None
             if headers
                 .get(SEC_FETCH_SITE)
@@ -100,7 +102,8 @@ fn is_admitted(settings: &AdminAccess, origin: &str, host: Option<&Host>) -> boo
     let Ok(url) = Url::parse(origin) else {
         return false;
     };
-    // As browsers write it (RFC 6454, 6.2), so that nothing is left to be read otherwise than by them.
+    // In the form that browsers write (RFC 6454, 6.2), so that no text is read differently here
+    // than by a browser.
     if !matches!(url.scheme(), "http" | "https") || url.origin().ascii_serialization() != origin {
         return false;
     }
@@ -113,8 +116,8 @@ fn is_admitted(settings: &AdminAccess, origin: &str, host: Option<&Host>) -> boo
     is_local || settings.origins.iter().any(|listed| listed == origin) || is_own(&url, host)
 }
 
-/// Whether a page is from where the request goes to. In front of the Admin API there may be something that
-/// speaks TLS.
+/// Whether a page comes from the host that the request goes to. The scheme may differ, since TLS
+/// may be terminated in front of the Admin API.
 fn is_own(page: &Url, host: Option<&Host>) -> bool {
     host.is_some_and(|host| {
         let default = if page.scheme() == "https" { 443 } else { 80 };
@@ -123,7 +126,7 @@ fn is_own(page: &Url, host: Option<&Host>) -> bool {
     })
 }
 
-/// What `Host` or an absolute target names.
+/// The host that `Host` or an absolute request target names.
 #[derive(Debug, PartialEq, Eq)]
 struct Host {
     /// In lower case, without a dot at its end; an IPv6 address in brackets.
@@ -132,7 +135,7 @@ struct Host {
     port: Option<u16>,
 }
 
-/// The host that a request names; none in HTTP/1.0, which needs none.
+/// The host that a request names; none for HTTP/1.0, where a request needs none.
 fn named_host<B>(request: &Request<B>) -> Result<Option<Host>, Error> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
@@ -141,7 +144,7 @@ fn named_host<B>(request: &Request<B>) -> Result<Option<Host>, Error> {
         return Err(bad());
     }
     let header = first.map(|host| host.to_str().map_err(|_| bad()));
-    // RFC 9112, 3.2.2: a target that names a host wins.
+    // RFC 9112, 3.2.2: a request target that names a host takes precedence.
     let text = match (request.uri().authority(), header.transpose()?) {
         (Some(authority), _) => authority.as_str(),
         (None, Some(host)) => host,
@@ -175,7 +178,7 @@ fn parse(text: &str) -> Option<Host> {
         });
     }
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    // RFC 3986, 3.2.2, without what would have to be unescaped.
+    // RFC 3986, 3.2.2, without percent-encoding.
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&b);
     if name.is_empty() || !name.bytes().all(allowed) {
         return None;
@@ -191,7 +194,7 @@ fn answers_for(settings: &AdminAccess, host: &Host) -> bool {
     host.address.is_some() || is_localhost(&host.name) || settings.hosts.contains(&host.name)
 }
 
-/// Names that lead nowhere but to this machine (RFC 6761, 6.3).
+/// Names that resolve only to this machine (RFC 6761, 6.3).
 fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }

@@ -14,10 +14,10 @@ use crate::store::{Revision, Store, Stored, Write};
 
 const KIND: Kind = Kind::BalancerVersion;
 
-/// What a balancer shows of its active version.
+/// The fields that a balancer copies from its active version.
 const COPIED: [&str; 4] = ["digest", "size", "description", "exports"];
 
-/// Makes a version active that is there. Returns the balancer, unless it has changed meanwhile.
+/// Makes an existing version active. Returns the balancer, or none if it has changed meanwhile.
 pub(super) async fn switch(
     admin: &Admin,
     balancer: &Stored,
@@ -56,15 +56,15 @@ pub(super) async fn check_fit(admin: &Admin, balancer: &Row, version: &Row) -> R
     }
 }
 
-/// A version that is ready, with what it takes to write its row.
+/// A version that is ready, with what is needed to write its row.
 pub(super) struct ReadyVersion {
     row: Row,
-    /// None for a new one.
+    /// None for a new version.
     revision: Option<Revision>,
     component: Option<Bytes>,
 }
 
-/// The version of a balancer that a component is, or becomes.
+/// The version of a balancer that has this component, or a new one for it.
 pub(super) fn ready_version(
     store: &dyn Store,
     balancer: Uuid,
@@ -86,8 +86,9 @@ pub(super) fn ready_version(
     })
 }
 
-/// A balancer with this version active, and the steps that make it so, for one write. `fields` are
-/// those of the balancer that change beside, `figures` what a canary that this ends has come to.
+/// A balancer with this version active, and the writes that make it so, to be stored in one step.
+/// `fields` are the other fields of the balancer to write, `figures` those of the canary that this
+/// ends.
 pub(super) fn activation(
     id: Uuid,
     old: Option<&Stored>,

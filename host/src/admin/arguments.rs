@@ -26,7 +26,7 @@ pub(super) fn pairs(input: &[u8]) -> Result<Vec<(String, String)>, Error> {
     Ok(pairs)
 }
 
-/// The text of an argument, which is stored as it came or not at all.
+/// The text of an argument. It is stored unchanged, or refused.
 ///
 /// # Errors
 /// It is not UTF-8.
@@ -40,7 +40,8 @@ fn not_utf8(error: &std::str::Utf8Error) -> String {
     format!("invalid utf-8 character sequence detected at position {position}")
 }
 
-/// The segments of a path that a route names, as axum's; but what is not UTF-8 is an error in Kong's form.
+/// The parameters of a route's path, like axum's; but one that is not UTF-8 is an error in Kong's
+/// form.
 pub(super) struct Path<T>(pub(super) T);
 
 impl<S, T> FromRequestParts<S> for Path<T>
@@ -58,7 +59,8 @@ where
     }
 }
 
-/// Says which segment of a path is not UTF-8. It stands for a row by a field that is always text.
+/// Reports which segment of a path is not UTF-8, as an error of the field that names rows in that
+/// place.
 fn unreadable(path: &str) -> Error {
     let mut collection = "";
     for segment in path.split('/') {

@@ -1,4 +1,4 @@
-//! Balancers: components that are uploaded, shown and deleted here.
+//! Balancers: components are uploaded, shown and deleted here.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::store::{self, Store};
 
 const KIND: Kind = Kind::Balancer;
 
-/// Figures of a balancer that are shown under an old and a new name.
+/// Figures of a balancer that are shown under both their old and their new name.
 const RENAMED: [(&str, &str); 2] = [
     ("host_choices", "fallback_picks"),
     ("host_choices_by_kind", "fallback_picks_by_kind"),
@@ -71,17 +71,17 @@ pub(super) fn endpoints() -> [super::ApiEndpoint; 4] {
     ]
 }
 
-/// Makes the balancers that ship with the gateway entities like any other, in the version that this
-/// gateway has. Returns the default one.
+/// Stores the balancers that ship with the gateway as ordinary entities, in the version that this
+/// gateway ships. Returns the default one.
 ///
 /// # Errors
-/// When one does not load, or the store fails.
+/// If one does not load, or the store fails.
 pub async fn install_shipped(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,
 ) -> anyhow::Result<Arc<Plugin>> {
     let mut default = None;
-    // The first start has all of them to compile: as many at once as there are processors.
+    // The first start has to compile all of them: as many at a time as there are processors.
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let mut loading = stream::iter(SHIPPED)
         .map(|shipped| async move {
@@ -99,8 +99,8 @@ pub async fn install_shipped(
     default.ok_or_else(|| anyhow::anyhow!("no balancer ships with this gateway"))
 }
 
-/// Adds what ships as a version, and makes it active. A balancer that someone has uploaded under the
-/// name before stays theirs.
+/// Adds a shipped component as a version, and makes it active. A balancer that an operator has
+/// uploaded under the same name is kept.
 async fn install(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,
@@ -174,10 +174,10 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Res
     Ok(Json(Value::from(row)).into_response())
 }
 
-/// What a balancer does now, by the upstreams that name it and that one of its versions chooses for.
+/// The counters of a balancer, by the upstreams that name it and are served by one of its versions.
 fn usage(admin: &Admin, name: &Value, digests: &[&Value]) -> Result<Value, Error> {
     let (_, snapshot) = admin.published.current();
-    // The same component may have another name as well.
+    // A balancer of another name may have the same component.
     let names = |row: &Row| row.get("algorithm") == Some(name);
     let users = admin.store.list(Kind::Upstream, None, usize::MAX, &names)?;
     let mut usage = Row::new();
@@ -248,7 +248,8 @@ async fn create(State(admin): State<Admin>, request: Request) -> Result<Response
     Ok((StatusCode::CREATED, Json(Value::from(row))).into_response())
 }
 
-/// Makes another component the active version of a name: every upstream that follows it switches.
+/// Makes another component the active version of a balancer: every upstream that follows it
+/// switches.
 async fn replace(
     State(admin): State<Admin>,
     Path(key): Path<String>,
@@ -291,13 +292,13 @@ async fn replace(
     Err(conflict(KIND))
 }
 
-/// What an upload did to a balancer.
+/// What an upload did to a balancer, for the log.
 fn uploaded(done: &str, balancer: &Row) -> String {
     let digest = version_rows::text(balancer, "digest");
     format!("{done} by an upload, with the version {digest} active")
 }
 
-/// Changes the tags: all else is read from the component, and the name is what upstreams refer to.
+/// Changes the tags. All other fields are read from the component, and upstreams refer to the name.
 async fn change(
     State(admin): State<Admin>,
     Path(key): Path<String>,
@@ -321,7 +322,8 @@ async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<S
         return Ok(StatusCode::NO_CONTENT);
     }
     if let Some(stored) = found? {
-        // Who uses it has to change first in any case.
+        // Checked first, for a shipped balancer as well: the upstreams that use it have to change
+        // before it can be deleted.
         let name = stored.row.get("name").and_then(Value::as_str);
         let uses = |row: &Row| row.get("algorithm").and_then(Value::as_str) == name;
         if !admin.store.list(Kind::Upstream, None, 1, &uses)?.is_empty() {

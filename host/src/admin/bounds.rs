@@ -1,8 +1,8 @@
-//! Bounds of what is built from the input of a client: how many arguments, how deep, how many values.
+//! Bounds on what is built from the input of a client: how many arguments, levels and values.
 //!
-//! Rows are built, compared, written and dropped by functions that call themselves once for each level,
-//! and a value takes some hundred times the two bytes that it takes to ask for one. So both are
-//! bounded before anything is built.
+//! Rows are built, compared, written and dropped by functions that recurse once for each level. And
+//! a value takes some hundred times as much memory as the two bytes of input that make one. So the
+//! levels and the values are both bounded before anything is built.
 
 use serde_json::Value;
 
@@ -11,14 +11,15 @@ use super::error::Error;
 /// Most arguments of a query, a form, or of the top level of a JSON body. Source: Kong.
 pub(super) const ARGUMENTS: usize = 1000;
 
-/// Most levels of lists and objects, the body itself being the first. Kong's deepest field is on the
-/// fifth level; what is stored is read again with `serde_json`, which takes 128.
+/// Most levels of lists and objects; the body itself is the first. Kong's deepest field is on the
+/// fifth level; stored rows are read with `serde_json`, which allows 128.
 pub(super) const DEPTH: usize = 64;
 
 /// Most values, with lists and objects counted as one each: some 60 MB of memory at the most.
 pub(super) const VALUES: usize = 100_000;
 
-/// There are more arguments than [`ARGUMENTS`]. In Kong's words, which do not name the bound.
+/// There are more arguments than [`ARGUMENTS`]. The message is Kong's, which does not name the
+/// bound.
 pub(super) fn too_many_arguments() -> Error {
     Error::bad_request("Too many arguments")
 }
@@ -32,10 +33,11 @@ fn too_many_values() -> Error {
     Error::bad_request(format!("there are more than {VALUES} values"))
 }
 
-/// Fields of a row that no request has to name: their defaults come on top of [`VALUES`].
+/// Most defaults of a row, for fields that the request does not name: they are allowed on top of
+/// [`VALUES`].
 const DEFAULTS: usize = 1000;
 
-/// The room for values that is left.
+/// How many more values may be built.
 pub(super) struct Room(usize);
 
 impl Room {
@@ -43,16 +45,16 @@ impl Room {
         Self(VALUES)
     }
 
-    /// Takes room for more values.
+    /// Reserves room for more values.
     ///
     /// # Errors
-    /// There is not that much.
+    /// There is not enough room left.
     pub(super) fn take(&mut self, values: usize) -> Result<(), Error> {
         self.0 = self.0.checked_sub(values).ok_or_else(too_many_values)?;
         Ok(())
     }
 
-    /// Reads a JSON text for which there is room.
+    /// Reads a JSON text, if there is room for its values.
     ///
     /// # Errors
     /// It is deeper or larger than the bounds, or is not JSON.
@@ -62,7 +64,7 @@ impl Room {
     }
 }
 
-/// How many values a JSON text has at the most: each follows a comma, an opening bracket, or nothing.
+/// The most values that a JSON text can have: each follows a comma, an opening bracket, or nothing.
 ///
 /// # Errors
 /// It is too deep.
@@ -91,13 +93,13 @@ fn values(text: &[u8]) -> Result<usize, Error> {
     Ok(values)
 }
 
-/// Checks what has been built otherwise, such as a row that a change was merged into.
+/// Checks a value that was built in another way, such as a row after a change was merged into it.
 ///
 /// # Errors
 /// It is deeper or larger than the bounds.
 pub(super) fn check(built: &Value) -> Result<(), Error> {
     let mut room = Room(VALUES + DEFAULTS);
-    // Not by recursion, which would be as deep as the value is.
+    // Without recursion, which would be as deep as the value.
     let mut rest = vec![(built, 1)];
     while let Some((value, depth)) = rest.pop() {
         room.take(1)?;

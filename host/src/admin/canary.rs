@@ -1,8 +1,9 @@
-//! Canaries: a version takes a share of the picks before it is made active, and goes back by itself.
+//! Canaries: a version takes a share of the picks before it is made active. If it breaks a bound,
+//! it loses the share by itself.
 //!
-//! What was asked for and what has become of it stand in the balancer's row, beside the digest of the active
-//! version. So each step is one write, and every gateway on the store follows. A bound that is broken takes
-//! effect where requests are placed; here it is written down.
+//! The settings and the outcome of a canary are in the balancer's row, beside the digest of the
+//! active version. So each step is one write, and every gateway on the store follows. A broken
+//! bound takes effect where requests are placed; here it is stored.
 
 use std::collections::HashSet;
 use std::pin::pin;
@@ -32,8 +33,8 @@ use crate::store::{Stored, Write};
 
 const KIND: Kind = Kind::Balancer;
 
-/// Pause before what could not be written is tried again, and between two looks at whether a canary has
-/// placed enough to have passed.
+/// Pause before a failed write is tried again, and between two checks of whether a canary has
+/// placed enough requests to have passed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn endpoint() -> ApiEndpoint {
@@ -55,7 +56,8 @@ async fn show(
     Ok(Json(own.ok_or_else(|| not_a_canary(&version.row))?).into_response())
 }
 
-/// Lets a version take a share of the picks. Where it does already, it begins anew with other bounds.
+/// Gives a version a share of the picks. A version that has a share already starts again with other
+/// bounds.
 async fn begin(
     State(admin): State<Admin>,
     Path((key, version)): Path<(String, String)>,
@@ -99,7 +101,7 @@ async fn begin(
     Err(conflict(KIND))
 }
 
-/// What a request asks for.
+/// Reads the settings of a canary from a request.
 fn asked(input: Row) -> Result<Row, Violations> {
     let asked = read_fields(CANARY, input)?;
     let mut wrong = Violations::default();
@@ -130,7 +132,7 @@ fn not_a_canary(version: &Row) -> Error {
     Error::Plain(StatusCode::NOT_FOUND, message)
 }
 
-/// Ends a canary by hand, whose figures stay; or forgets one that is over.
+/// Ends a live canary, and keeps its figures; or removes one that is over.
 async fn end(
     State(admin): State<Admin>,
     Path((key, version)): Path<(String, String)>,
@@ -160,7 +162,7 @@ async fn end(
     Err(conflict(KIND))
 }
 
-/// Writes what is said of a balancer's canary. Returns the balancer, unless it has changed meanwhile.
+/// Writes the canary of a balancer. Returns the balancer, or none if it has changed meanwhile.
 async fn put(admin: &Admin, balancer: Stored, canary: Value) -> Result<Option<Row>, Error> {
     let input = Row::from_iter([("canary".to_owned(), canary)]);
     let row = KIND.declaration().update(&balancer.row, input)?;
@@ -174,7 +176,7 @@ async fn put(admin: &Admin, balancer: Stored, canary: Value) -> Result<Option<Ro
     Ok(written(admin, vec![write]).await?.then_some(row))
 }
 
-/// Follows all canaries, and writes down what becomes of them.
+/// Follows all canaries, and stores their outcomes.
 pub async fn follow_canaries(admin: Admin) {
     let mut canaries = admin.published.canaries();
     let mut followed = HashSet::new();
@@ -186,7 +188,7 @@ pub async fn follow_canaries(admin: Admin) {
                 tokio::spawn(in_place(follow(admin.clone(), canary)));
             }
         }
-        // An error means that the sender is gone, which `admin` holds.
+        // An error means that the sender was dropped, but `admin` holds it.
         if canaries.changed().await.is_err() {
             return;
         }
@@ -218,7 +220,8 @@ async fn follow(admin: Admin, canary: Arc<Canary>) {
     }
 }
 
-/// Ends when the canary's time is over, if ever, and both sides have placed enough to be judged.
+/// Returns once the canary's duration is over and both sides have placed enough requests to be judged;
+/// without a duration, never.
 async fn passes(canary: &Canary) {
     let Some(duration) = canary.settings.duration else {
         return std::future::pending().await;
@@ -237,10 +240,10 @@ async fn pass(admin: &Admin, canary: &Canary) {
     let reason = if canary.settings.promote {
         match promote(admin, canary).await {
             Ok(true) => {
-                // The snapshot's compiler says that it has ended.
+                // The compiler of snapshots logs that it has ended.
                 return;
             }
-            // What ended it is told by whoever did.
+            // The step that ended it reports why.
             Ok(false) => return,
             Err(error) => {
                 let reason = format!("it could not be promoted: {}", error.message());
@@ -263,7 +266,7 @@ async fn pass(admin: &Admin, canary: &Canary) {
     conclude(admin, canary, CanaryState::Passed, reason).await;
 }
 
-/// Makes a canary active, unless it has ended meanwhile; returns whether it did.
+/// Makes a canary's version active, unless the canary has ended meanwhile; returns whether it did.
 async fn promote(admin: &Admin, canary: &Canary) -> Result<bool, Error> {
     for _ in 0..TRIES {
         let Some(balancer) = balancer_with(admin, canary)? else {
@@ -284,7 +287,7 @@ async fn promote(admin: &Admin, canary: &Canary) -> Result<bool, Error> {
     Err(conflict(KIND))
 }
 
-/// The balancer of a canary, as long as that is going on.
+/// The balancer of a canary, while the canary is live.
 fn balancer_with(admin: &Admin, canary: &Canary) -> Result<Option<Stored>, Error> {
     let balancer = admin.store.get(KIND, canary.balancer)?;
     let is_own = |balancer: &Stored| {
@@ -293,7 +296,8 @@ fn balancer_with(admin: &Admin, canary: &Canary) -> Result<Option<Stored>, Error
     Ok(balancer.filter(is_own))
 }
 
-/// Writes down what has become of a canary, unless it has ended otherwise, as soon as that can be written.
+/// Stores the outcome of a canary, unless it has ended in another way. Retries until the write
+/// succeeds.
 async fn conclude(admin: &Admin, canary: &Canary, state: CanaryState, reason: Option<String>) {
     loop {
         let written = async {
@@ -316,7 +320,7 @@ async fn conclude(admin: &Admin, canary: &Canary, state: CanaryState, reason: Op
         };
         match written.await {
             Ok(true) => return,
-            // Somebody else has written the row: there may be nothing left to say.
+            // Another request has written the row. The canary may have ended by that: look again.
             Ok(false) => {}
             Err(error) => {
                 let (balancer, state) = (&*canary.name, state.name());

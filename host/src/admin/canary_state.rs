@@ -1,4 +1,4 @@
-//! What a balancer's row says of its canary, and what that has come to.
+//! The canary in a balancer's row, and its figures.
 
 use serde_json::{Value, json};
 
@@ -23,15 +23,15 @@ pub(super) fn is_of(balancer: &Row, digest: &str) -> bool {
     live_in(balancer).is_some_and(|canary| text(canary, "version") == digest)
 }
 
-/// Takes what is said of a canary out of a balancer's row, if it was of this version.
+/// Removes the canary from a balancer's row, if it was one of this version.
 pub(super) fn forget(balancer: &mut Row, digest: &str) {
     if canary_in(balancer).is_some_and(|canary| text(canary, "version") == digest) {
         balancer.shift_remove("canary");
     }
 }
 
-/// What is to be said of a balancer's canary once the version of this digest is active; none if there is
-/// none, or it is over already. `figures` are what it has come to.
+/// What a balancer's canary becomes when the version of this digest is made active; none if no
+/// canary is live. `figures` are its figures so far.
 pub(super) fn ended_by(balancer: &Row, digest: &str, figures: Option<Value>) -> Option<Row> {
     let canary = live_in(balancer)?;
     Some(if text(canary, "version") == digest {
@@ -42,7 +42,7 @@ pub(super) fn ended_by(balancer: &Row, digest: &str, figures: Option<Value>) -> 
     })
 }
 
-/// What has become of a canary, in words.
+/// The outcome of a canary, in words.
 pub(super) fn outcome(canary: &Row) -> String {
     match canary.get("reason").and_then(Value::as_str) {
         Some(reason) => reason.to_owned(),
@@ -50,7 +50,7 @@ pub(super) fn outcome(canary: &Row) -> String {
     }
 }
 
-/// What a balancer's canary has come to here; none if none is going on.
+/// The figures that this gateway has of a balancer's canary; none if no canary is live.
 pub(super) fn figures(admin: &Admin, balancer: &Row) -> Option<Value> {
     let row = live_in(balancer)?;
     let running = admin.published.canary_of(id_of(balancer))?;
@@ -70,7 +70,7 @@ pub(super) fn concluded(
     figures: Option<Value>,
 ) -> Row {
     let mut canary = canary.clone();
-    // They would be lost with the process.
+    // Stored, because the figures in memory are lost with the process.
     if let Some(figures) = figures.filter(|_| !state.is_live()) {
         canary.insert("figures".into(), figures);
     }
@@ -82,13 +82,14 @@ pub(super) fn concluded(
     canary
 }
 
-/// A balancer's canary with what it has come to: here while it is going on, at its end afterwards.
+/// A balancer's canary with its figures: those of this gateway while it is live, the stored ones
+/// afterwards.
 pub(super) fn shown(admin: &Admin, balancer: &Row) -> Option<Value> {
     let mut row = canary_in(balancer)?.clone();
     let running = admin.published.canary_of(id_of(balancer));
     let own = running.filter(|canary| canary.settings.id == id_of(&row));
     if let Some(canary) = own.filter(|_| live_in(balancer).is_some()) {
-        // It may not be written down yet.
+        // The outcome may not be stored yet.
         if let Verdict::Returned(reason) = &*canary.verdict().borrow() {
             row = concluded(&row, CanaryState::Returned, Some(reason.clone()), None);
         }

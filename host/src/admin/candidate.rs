@@ -1,4 +1,4 @@
-//! A balancer that a request names beside the one that serves, with settings for it.
+//! A balancer that a request names in addition to the one that serves, with settings for it.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::balancer::{LoadError, Plugin};
 use crate::entity::{Kind, Row};
 use crate::store::{self, Stored};
 
-/// What is wrong with it.
+/// Why a candidate is refused.
 pub(super) enum CandidateError {
-    /// A field, with what is wrong.
+    /// A field is wrong, for this reason.
     Field(&'static str, Value),
-    /// Something else.
+    /// Another error.
     Other(Error),
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn find(
     Ok(Some((plugin, balancer)))
 }
 
-/// The version of a balancer that is asked for by its digest or its id, or the active one.
+/// The version of a balancer that a request names by its digest or its id, or the active one.
 fn version(admin: &Admin, balancer: &Stored, asked: Option<&Value>) -> Result<Row, CandidateError> {
     let row = &balancer.row;
     let asked = asked.or(row.get("digest")).and_then(Value::as_str);
@@ -93,7 +93,7 @@ fn version(admin: &Admin, balancer: &Stored, asked: Option<&Value>) -> Result<Ro
     Ok(found.ok_or_else(unknown)?.row)
 }
 
-/// Says which balancers there are.
+/// Lists the balancers that exist.
 fn unknown(admin: &Admin) -> Result<String, store::Error> {
     let rows = admin.store.list(Kind::Balancer, None, 1000, &|_| true)?;
     let names = rows

@@ -1,4 +1,4 @@
-//! What a change did, as one line of the log each.
+//! Logs what a change did, one line for each entity.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -7,13 +7,13 @@ use super::Admin;
 use super::rows::id_of;
 use crate::entity::{Kind, Row};
 
-/// Says in the log what was done to an entity, such as "created".
+/// Logs what was done to an entity, such as "created".
 pub(super) fn log(admin: &Admin, kind: Kind, row: &Row, done: &str) {
     let of = owner_of(admin, kind, row);
     tracing::info!("{}{of} {done}", described(kind, row));
 }
 
-/// As [`log`], of a row of which only the id is known.
+/// As [`log`], for a row of which only the id is known.
 pub(super) fn log_id(kind: Kind, id: Uuid, done: &str) {
     tracing::info!("{} {id} {done}", kind.declaration().singular);
 }
@@ -31,7 +31,7 @@ pub(super) fn described(kind: Kind, row: &Row) -> String {
     }
 }
 
-/// The row that an entity is a part of, if it is a part of one.
+/// The row that owns an entity, as the log names it; empty if the entity has no owner.
 fn owner_of(admin: &Admin, kind: Kind, row: &Row) -> String {
     let owner = kind.declaration().owner;
     let mut references = kind.references().iter();

@@ -1,4 +1,4 @@
-//! The body of a request, in whatever form it comes, as the fields of an entity.
+//! The body of a request, in any supported format, as the fields of an entity.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -19,7 +19,7 @@ pub(super) async fn fields(fields: &[Field], request: Request, limit: usize) -> 
     decoded(request, limit, |row| form::infer(fields, row)).await
 }
 
-/// As [`fields`], those of an entity; `old` is the row that the request changes, if it changes one.
+/// As [`fields`], for an entity; `old` is the row that the request changes, if any.
 pub(super) async fn entity(
     kind: Kind,
     old: Option<&Row>,
@@ -30,7 +30,8 @@ pub(super) async fn entity(
     decoded(request, limit, infer).await
 }
 
-/// What a request carries; `infer` makes what the fields of a form are of their texts.
+/// Decodes the body of a request. `infer` converts the texts of a form to the types of their
+/// fields.
 async fn decoded(
     request: Request,
     limit: usize,
@@ -45,7 +46,7 @@ async fn decoded(
             Ok(Row::new())
         };
     };
-    // A parameter that is no text is none that is looked for.
+    // No parameter that is looked for contains bytes that this would replace.
     let content_type = &*String::from_utf8_lossy(content_type.as_bytes());
     let lower = content_type.to_ascii_lowercase();
     let mut room = Room::new();
@@ -78,8 +79,8 @@ fn has_body(headers: &HeaderMap) -> bool {
             .is_some_and(|length| length != "0")
 }
 
-/// Most that is read, and thrown away, of a body that is too large. A client that is cut off while it
-/// sends would not see the answer.
+/// How much of a body that is too large is read and discarded. A client whose connection is closed
+/// while it still sends would not see the answer.
 const LINGER: usize = 64 << 20;
 
 /// The whole body, if it is not larger than `limit`.
@@ -110,7 +111,7 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Error> {
     ))
 }
 
-/// What the client is told when its body breaks off.
+/// The error for a client whose body breaks off.
 fn unread(error: axum::Error) -> Error {
     let cause = error.into_inner();
     if cause.is::<TooSlow>() {
@@ -145,7 +146,7 @@ pub(super) struct Part {
     pub(super) content: Bytes,
 }
 
-/// The parts of a multipart form; none of an empty body, which Kong takes as well.
+/// The parts of a multipart form. An empty body has none; Kong accepts it as well.
 pub(super) async fn parts(content_type: &str, body: Bytes) -> Result<Vec<Part>, Error> {
     let mut parts = Vec::new();
     if body.is_empty() {

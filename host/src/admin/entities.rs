@@ -1,4 +1,4 @@
-//! The endpoints of every entity, from its declaration.
+//! The endpoints of every entity, generated from its declaration.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -119,7 +119,7 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
             let key = Key::nested(kind, &key)?;
             let found = || Ok(look_up_in(&admin, kind, reference, parent, &key)?);
             if found()?.is_none() && look_up(&admin, kind, &key)?.is_some() {
-                // The key is another parent's.
+                // The key belongs to a row of another parent.
                 return Err(Error::not_found());
             }
             replace(&admin, kind, &key, input, found).await
@@ -245,8 +245,8 @@ async fn input(kind: Kind, request: Request) -> Result<Row, Error> {
     decode::entity(kind, None, request, BODY_LIMIT).await
 }
 
-/// What a PATCH carries. Where the fields of an entity depend on one of them, they may be those of the row that
-/// it changes.
+/// The input of a PATCH. Where an entity's fields depend on the value of one of them, that value
+/// may be the one in the row to change.
 async fn patch_input(
     kind: Kind,
     old: impl FnOnce() -> Option<Stored>,

@@ -1,4 +1,4 @@
-//! The one form of error that the Admin API answers with: Kong's.
+//! The error format of the Admin API: Kong's.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use crate::store;
 /// An error of the Admin API.
 #[derive(Debug)]
 pub(super) enum Error {
-    /// A status with a message, as for what is no entity's error.
+    /// A status with a message, for an error that is not about an entity.
     Plain(StatusCode, String),
     /// A status alone.
     Bare(StatusCode),
@@ -21,7 +21,7 @@ pub(super) enum Error {
     Coded(Box<Coded>),
 }
 
-/// What an entity's error says.
+/// The content of an entity's error.
 #[derive(Debug)]
 pub(super) struct Coded {
     status: StatusCode,
@@ -33,12 +33,13 @@ pub(super) struct Coded {
 }
 
 impl Error {
-    /// There is nothing under this path.
+    /// The path does not exist.
     pub(super) fn not_found() -> Self {
         Self::Plain(StatusCode::NOT_FOUND, "Not found".into())
     }
 
-    /// What a path or a command names is not there. Kong's entities have Kong's "Not found".
+    /// What a path or a command names does not exist. For Kong's entities the message is Kong's
+    /// "Not found".
     pub(super) fn missing(what: &str, key: &str) -> Self {
         let message = format!("no {what} has the name or id {key:?}");
         Self::Plain(StatusCode::NOT_FOUND, message)
@@ -49,7 +50,7 @@ impl Error {
         Self::Plain(StatusCode::BAD_REQUEST, message.into())
     }
 
-    /// The fields of an entity are not right.
+    /// Fields of an entity are wrong.
     pub(super) fn schema(violations: &Violations) -> Self {
         Self::coded(
             StatusCode::BAD_REQUEST,
@@ -60,14 +61,14 @@ impl Error {
         )
     }
 
-    /// One field of an entity is not right.
+    /// One field of an entity is wrong.
     pub(super) fn field(name: &str, message: impl Into<Value>) -> Self {
         let mut violations = Violations::default();
         violations.field(name, message);
         Self::schema(&violations)
     }
 
-    /// A row to change is not there; `key` is what it was looked up by.
+    /// The row to change does not exist; `key` is what it was looked up by.
     pub(super) fn no_row(key: &Row) -> Self {
         let shown = lua(key);
         let message = if key.contains_key("id") {
@@ -79,7 +80,7 @@ impl Error {
         Self::coded(StatusCode::NOT_FOUND, 6, "not found", message, details)
     }
 
-    /// A reference by name leads nowhere.
+    /// A reference by name does not resolve.
     pub(super) fn unresolved(field: &str, to: &str, key: &str, name: &str) -> Self {
         let inner = format!(
             "the foreign key cannot be resolved with '{{{key}=\"{name}\"}}' for an existing '{to}' entity"
@@ -93,7 +94,7 @@ impl Error {
         )
     }
 
-    /// A path names a row by what this field of it can never be, as `message` says.
+    /// A path names a row by a value that this field can never have; `message` says why.
     pub(super) fn unique_key(field: &str, message: impl Into<String>) -> Self {
         Self::coded(
             StatusCode::BAD_REQUEST,
@@ -104,7 +105,7 @@ impl Error {
         )
     }
 
-    /// A path names a row of an entity without a name by what is no id.
+    /// A path names a row of an entity without a name, by a text that is not an id.
     pub(super) fn primary_key_form(text: &str) -> Self {
         let key = Row::from_iter([("id".to_owned(), text.into())]);
         Self::coded(
@@ -116,13 +117,13 @@ impl Error {
         )
     }
 
-    /// A page cannot start there.
+    /// The offset of a page is invalid.
     pub(super) fn offset(offset: &str, reason: &str) -> Self {
         let message = format!("'{offset}' is not a valid offset: {reason}");
         Self::coded(StatusCode::BAD_REQUEST, 7, "invalid offset", message, None)
     }
 
-    /// A page cannot have this size.
+    /// The size of a page is invalid.
     pub(super) fn size(message: &str) -> Self {
         Self::coded(
             StatusCode::BAD_REQUEST,
@@ -133,7 +134,7 @@ impl Error {
         )
     }
 
-    /// A filter by tags cannot be understood.
+    /// The filter by tags is invalid.
     pub(super) fn tags(reason: &str) -> Self {
         Self::coded(
             StatusCode::BAD_REQUEST,
@@ -144,7 +145,7 @@ impl Error {
         )
     }
 
-    /// What it says, in a sentence.
+    /// The error as a sentence.
     pub(super) fn message(&self) -> String {
         match self {
             Self::Plain(_, message) => message.clone(),
@@ -280,7 +281,7 @@ impl IntoResponse for Error {
                 let mut response = (status, Json(json!({ "message": message }))).into_response();
                 let unread = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT];
                 if unread.contains(&status) {
-                    // The rest of the body is not read, so nothing can follow it.
+                    // The rest of the body is not read, so no request can follow on the connection.
                     let headers = response.headers_mut();
                     headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }

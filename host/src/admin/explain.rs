@@ -1,4 +1,5 @@
-//! `POST /upstreams/{u}/explain`: what would be picked for a request that is described. Nothing changes.
+//! `POST /upstreams/{u}/explain`: what would be picked for the request that is described. Changes
+//! nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ async fn explain(
     let described = described(&input, admin.addresses.0.port())?;
     let entropy = match input.get("entropy") {
         None | Some(Value::Null) => fastrand::u64(..),
-        // As it is answered: text past what every reader of JSON can hold.
+        // A text, as in the answer: not every JSON reader can hold so large a number.
         Some(Value::String(digits)) => digits.parse().map_err(|_| no_entropy())?,
         Some(given) => given.as_u64().ok_or_else(no_entropy)?,
     };
@@ -135,7 +136,7 @@ async fn explain(
             "version": who.plugin.digest,
             "config": serde_json::from_str::<Value>(&who.config).unwrap_or_default(),
         },
-        // The one that serves has seen requests, and may remember some of them.
+        // The serving instance has seen requests, and may remember some of them.
         "instance": if is_restored { "restored" } else { "fresh" },
         "handover": handover,
         "request": {
@@ -157,15 +158,15 @@ fn no_entropy() -> Error {
     )
 }
 
-/// Who is asked.
+/// The balancer that is asked.
 struct Who {
     name: String,
     plugin: Arc<balancer::Plugin>,
     config: String,
 }
 
-/// The balancer that the request names, or the one that serves; with the settings that the request gives, or,
-/// if it is the one that serves, with its own.
+/// The balancer that the request names, or else the one that serves, with the settings in the
+/// request. The serving balancer's own settings are the default.
 async fn who(
     admin: &Admin,
     entity: &Row,
@@ -288,12 +289,12 @@ fn headers(input: &Row) -> Result<HeaderMap, Error> {
                 .as_str()
                 .and_then(|text| HeaderValue::from_str(text).ok());
             let value = value.ok_or_else(|| wrong("expected a string, or an array of strings"))?;
-            // A map of headers panics where it is full, at 32,768 of them.
+            // `HeaderMap` panics when it is full, at 32,768 headers.
             if headers.len() == ARGUMENTS {
                 let message = format!("expected {ARGUMENTS} headers at most");
                 return Err(Error::field("headers", message));
             }
-            // The one header that is text: a request with another is refused.
+            // The only header that must be text: a request with another value is refused.
             if parsed == HOST && value.to_str().is_err() {
                 return Err(wrong("expected a host in ASCII: others get a 400"));
             }

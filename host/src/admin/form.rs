@@ -1,5 +1,5 @@
-//! Forms to JSON: names with dots and brackets become structure, texts become what the declaration
-//! says they are.
+//! Forms to JSON: names with dots and brackets become structure, and texts get the types that the
+//! declaration gives.
 
 use serde_json::{Number, Value};
 
@@ -7,8 +7,8 @@ use super::bounds::{self, ARGUMENTS, Room};
 use super::error::Error;
 use crate::entity::{Field, Row, Shape};
 
-/// Builds the structure that the names of a form describe: `a.b=1`, `a[]=1`, `a[1]=1`, and a name
-/// that comes more than once is a list.
+/// Builds the structure that the names of a form describe: `a.b=1`, `a[]=1`, `a[1]=1`. A name that
+/// comes more than once becomes a list.
 ///
 /// # Errors
 /// It is deeper or larger than the bounds of what is built from input.
@@ -21,7 +21,7 @@ pub(super) fn structure(
         let steps = steps(&name)?;
         put(&mut root, &steps, value, room)?;
     }
-    // A list that stands in for one of its elements is a level that no name has.
+    // A single value that became a list adds a level that is in no name.
     bounds::check(&root)?;
     Ok(match root {
         Value::Object(row) => row,
@@ -35,11 +35,11 @@ enum Step<'n> {
     Name(&'n str),
     /// The next element of a list.
     Append,
-    /// The element of a list at this place, counted from 1.
+    /// The element of a list at this position, counted from 1.
     At(usize),
 }
 
-/// The way that a name describes.
+/// The steps that a name describes.
 fn steps(name: &str) -> Result<Vec<Step<'_>>, Error> {
     let mut steps = Vec::new();
     let mut step = |step| {
@@ -67,8 +67,8 @@ fn steps(name: &str) -> Result<Vec<Step<'_>>, Error> {
     Ok(steps)
 }
 
-/// The place in a list that stands in brackets; none if that is a name. A form has no more arguments than
-/// the largest place.
+/// The position in brackets; none if the brackets hold a name. The largest position is the largest
+/// number of arguments that a form may have.
 fn place(inner: &str) -> Result<Option<usize>, Error> {
     let digits = inner.trim_start_matches('0');
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -122,7 +122,7 @@ fn put(root: &mut Value, steps: &[Step<'_>], value: Value, room: &mut Room) -> R
         };
     }
     match at {
-        // Named again: a list of both.
+        // The name has come before: a list of both values.
         Value::Array(list) => list.push(value),
         Value::Null => *at = value,
         _ => *at = vec![at.take(), value].into(),
@@ -140,8 +140,8 @@ fn list(at: &mut Value) -> &mut Value {
     at
 }
 
-/// Turns the texts of a form into the types of the fields. What does not fit stays a text, for the
-/// validation to complain about.
+/// Converts the texts of a form to the types of the fields. A text that does not fit stays a text,
+/// which validation then refuses.
 pub(super) fn infer(fields: &[Field], row: &mut Row) {
     for (name, value) in row {
         if let Some(field) = fields.iter().find(|field| field.name == name) {
@@ -154,7 +154,7 @@ pub(super) fn infer(fields: &[Field], row: &mut Row) {
 
 fn infer_value(shape: &Shape, value: &mut Value) {
     if *value == "" {
-        // The one way to say null in a form; for a list, that it is empty of anything.
+        // The only way to write null in a form, for a list as well.
         *value = Value::Null;
         return;
     }
@@ -200,7 +200,8 @@ fn infer_value(shape: &Shape, value: &mut Value) {
     }
 }
 
-/// Reads text as what it looks like: for settings of which only a balancer knows what they are.
+/// Reads a text as the JSON type that it looks like, for settings whose types only a balancer
+/// knows.
 fn guess(value: &mut Value) {
     match value {
         Value::String(text) => {

@@ -1,4 +1,4 @@
-//! The laws of what clients send to the Admin API; see `crate::fuzzing`.
+//! The laws for what clients send to the Admin API; see `crate::fuzzing`.
 
 #![expect(clippy::expect_used, reason = "a law that does not hold ends the run")]
 
@@ -14,8 +14,8 @@ use crate::entity::{Kind, Row, view};
 use crate::pattern::{PATTERN_MEMORY, PatternError};
 use crate::router::Route;
 
-/// The first byte tells the form that the rest has, the second what it is an entity of: what is taken is
-/// read again as it was written, and a route that is taken can be compiled.
+/// The first byte selects the format of the rest, the second the entity. The laws: an accepted row
+/// is read again as it was written, and an accepted route can be compiled.
 pub fn form(input: &[u8]) {
     let Some((&[form, entity], body)) = input.split_first_chunk() else {
         return;
@@ -51,7 +51,7 @@ pub fn form(input: &[u8]) {
     }
 }
 
-/// What is no signature by a key is none, whatever else it is.
+/// No input is accepted as a signature by a key that did not make it.
 pub fn signature(input: &[u8]) {
     let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
     let key = PublicKey::from_base64(key);

@@ -1,5 +1,5 @@
-//! What an entity does beside what its declaration says. Each step that handlers take for an entity asks
-//! its hooks; `admin.rs` says whose they are.
+//! What an entity does beyond its declaration. At each step handlers call the hooks of their
+//! entity; `admin.rs` says which entity has which hooks.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -10,24 +10,24 @@ use super::error::Error;
 use crate::entity::Row;
 use crate::store::Write;
 
-/// What an entity does beside what its declaration says.
+/// The hooks of an entity.
 pub(super) struct Hooks {
-    /// Rewrites what a request carries where other rows have to be looked at for it.
+    /// Rewrites the input of a request where that depends on other rows.
     pub(super) prepare: fn(&Admin, &mut Row) -> Result<(), Error>,
-    /// Looks at what a POST carries before its fields are checked.
+    /// Checks the input of a POST before its fields are checked.
     pub(super) before_insert: fn(&Row) -> Result<(), Error>,
-    /// Checks a whole row beside all others before it is written.
+    /// Checks a whole row against other rows before it is written.
     pub(super) check: CheckHook,
-    /// Adds what a list of the rows of a parent shows beside them.
+    /// Adds fields to the list of a parent's rows, beside the rows.
     pub(super) beside_list: fn(&Admin, Uuid, &mut Row),
 }
 
-/// Returns companions of the row: what is written in one step with it. Should one of them have been changed
-/// by another request meanwhile, the row is checked again.
+/// Returns the companions of the row: writes that are stored in one step with it. If another
+/// request changes one of those rows meanwhile, the row is checked again.
 type CheckHook = for<'a> fn(&'a Admin, &'a Row) -> BoxFuture<'a, Result<Vec<Write>, Error>>;
 
 impl Hooks {
-    /// Those of an entity of which the declaration says everything.
+    /// The hooks of an entity that its declaration describes in full.
     pub(super) const NONE: Self = Self {
         prepare: |_, _| Ok(()),
         before_insert: |_| Ok(()),

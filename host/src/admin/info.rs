@@ -1,4 +1,4 @@
-//! What the gateway says about itself.
+//! What the gateway reports about itself.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
@@ -17,16 +17,17 @@ use super::error::Error;
 use crate::proxy::Counters;
 use crate::store::Condition;
 
-/// The release of Kong whose Admin API this one speaks: clients choose their dialect by it.
+/// The release of Kong whose Admin API this one implements: clients choose their dialect by it.
 pub(super) const KONG_VERSION: &str = "3.9.1";
 
-/// Most digits after the point that `scale` of `GET /status` gives: no amount of memory has more to tell.
+/// Most decimal places that `scale` of `GET /status` can ask for: no amount of memory has more that
+/// matter.
 const MOST_DIGITS: f64 = 30.0;
 
-/// Names this run of the gateway.
+/// Identifies this run of the gateway.
 pub(super) static NODE: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
 
-/// `GET /`: what clients of Kong look at first, with our own name beside it.
+/// `GET /`: what clients of Kong read first, with Pointsman's own name beside it.
 pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
     let config = &admin.config;
     let hostname = rustix::system::uname();
@@ -47,7 +48,7 @@ pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
             "enabled_in_cluster": [],
         },
         "configuration": {
-            // Clients ask whether they may write; "off" would mean that they may not.
+            // Clients read here whether they may write; "off" would mean that they may not.
             "database": "postgres",
             "router_flavor": "traditional_compatible",
             "role": "traditional",
@@ -57,7 +58,7 @@ pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
             "admin_listeners": [listener(admin_address, false)],
             "admin_gui_url": config.admin_access.urls,
             "admin_gui_origin": config.admin_access.origins,
-            // Lists that are empty, as Kong shows them.
+            // Empty lists, in the form in which Kong shows them.
             "admin_gui_listeners": {},
             "status_listeners": {},
             "stream_listeners": {},
@@ -71,7 +72,7 @@ pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
     }))
 }
 
-/// An address that is listened on, with Kong's flags of one.
+/// A listening address, with Kong's flags for one.
 fn listener(address: SocketAddr, reuseport: bool) -> Value {
     let ip = match address.ip() {
         IpAddr::V4(ip) => ip.to_string(),
@@ -96,7 +97,7 @@ fn listener(address: SocketAddr, reuseport: bool) -> Value {
     })
 }
 
-/// `GET /status`: connections, requests, memory, and how the store is.
+/// `GET /status`: connections, requests, memory, and the state of the store.
 pub(super) async fn status(
     State(admin): State<Admin>,
     request: Request,
@@ -106,7 +107,7 @@ pub(super) async fn status(
     for (name, value) in form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()) {
         match &*name {
             "unit" => unit = value.into_owned(),
-            // What is no number changes nothing. Source: Kong.
+            // A value that is not a number has no effect. Source: Kong.
             "scale" => {
                 if let Ok(digits) = value.parse::<f64>() {
                     if digits < 0.0 {
@@ -145,7 +146,7 @@ pub(super) async fn status(
             "connections_accepted": accepted,
             "connections_handled": accepted.saturating_sub(sum(|counters| &counters.refused)),
             "connections_active": active,
-            // Which of these an open connection does is not told apart.
+            // Open connections are not counted by what they do: all count as writing.
             "connections_reading": 0,
             "connections_writing": active,
             "connections_waiting": 0,
@@ -157,7 +158,7 @@ pub(super) async fn status(
     .into_response())
 }
 
-/// How the store is, for people.
+/// The state of the store, for operators.
 fn shown(store: &Condition) -> Value {
     let failure = store.failure.as_ref();
     let since = failure.and_then(|failure| failure.since.duration_since(UNIX_EPOCH).ok());
@@ -173,7 +174,7 @@ fn shown(store: &Condition) -> Value {
     })
 }
 
-/// `GET /status/ready`: whether requests are served by what is configured, and changes are taken. As
+/// `GET /status/ready`: whether the gateway serves the configured entities and accepts changes. As
 /// Kong's Status API.
 pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     match admin.store.condition().failure {
@@ -186,7 +187,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// What all workers together have counted.
+/// A counter, summed over all workers.
 pub(super) fn sum(admin: &Admin, of: fn(&Counters) -> &AtomicU64) -> u64 {
     let workers = admin.counters.iter();
     workers
@@ -194,7 +195,7 @@ pub(super) fn sum(admin: &Admin, of: fn(&Counters) -> &AtomicU64) -> u64 {
         .sum()
 }
 
-/// Resident memory of this process, where the system tells.
+/// Resident memory of this process, if the system reports it.
 pub(super) fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;

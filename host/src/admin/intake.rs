@@ -1,8 +1,9 @@
-//! What happens to a component between its upload and its being a version: it is checked, in the
-//! sight of its client or behind it.
+//! From an uploaded component to a version: the component is checked, either while the client waits
+//! or in the background.
 //!
-//! A check that takes long, or is not to be waited for, is done while the version's row says so. What a
-//! restart interrupts is checked again.
+//! A check that takes long, or that the client does not want to wait for, runs in the background;
+//! meanwhile the version's row says that it is being checked. A check that a restart interrupts is
+//! run again.
 
 use std::time::Duration;
 
@@ -28,28 +29,28 @@ use crate::store::Write;
 
 const KIND: Kind = Kind::BalancerVersion;
 
-/// Longest time that a client waits for a check. Clients and what is between often give up after 10 s
-/// or more; a check takes part of a second.
+/// Longest time that a client waits for a check. Clients and intermediaries often give up after 10
+/// s or more; a check takes part of a second.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Checks behind the backs of clients that run at a time: the machine has other things to do.
+/// Limits the checks that run in the background at a time, since the machine has other work.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const RESPOND_ASYNC: &str = "respond-async";
 
-/// What an upload has become.
+/// The result of an upload.
 pub(super) enum Taken {
     /// A version that is ready.
     Ready(Row),
-    /// A version that was there.
+    /// A version that existed already.
     Known(Row),
     /// A version that is being checked.
     Checking(Row),
 }
 
-/// Whether a client does not want to wait (RFC 7240, 4.1).
+/// Whether the client prefers not to wait (RFC 7240, 4.1).
 pub(super) fn prefers_async(headers: &HeaderMap) -> bool {
     let values = headers.get_all(PREFER).iter().map(HeaderValue::as_bytes);
     let mut preferences = values.flat_map(|value| value.split(|byte| *byte == b','));
@@ -72,7 +73,7 @@ pub(super) fn accepted(balancer: Uuid, row: Row, is_async: bool) -> Response {
     response
 }
 
-/// Takes an upload in. What is begun goes on even if the client leaves.
+/// Accepts an upload. The check goes on even if the client disconnects.
 pub(super) async fn take(
     admin: Admin,
     balancer: Uuid,
@@ -87,7 +88,7 @@ pub(super) async fn take(
         match known.row.get("state").and_then(Value::as_str) {
             Some("checking") => return Ok(Taken::Checking(known.row)),
             Some("ready") => return Ok(Taken::Known(known.row)),
-            // What has failed is given another chance.
+            // A version whose check failed is checked again.
             _ => {}
         }
     }
@@ -111,7 +112,8 @@ pub(super) async fn take(
 
 type Reply = oneshot::Sender<Result<Taken, Error>>;
 
-/// A component on its way in. Answers that nobody waits for any longer are dropped.
+/// An uploaded component that is not a version yet. An answer is dropped if its client no longer
+/// waits.
 struct New {
     admin: Admin,
     balancer: Uuid,
@@ -141,18 +143,18 @@ impl New {
 
     async fn check_behind(self, reply: Reply) {
         if self.announce(reply).await {
-            // An error means that the semaphore is closed, which nobody does.
+            // An error means that the semaphore was closed, which no code does.
             let _turn = TURNS.acquire().await;
             let checked = self.admin.engine.load(self.component.clone()).await;
             settle(&self.admin, self.balancer, &self.digest, checked.as_deref()).await;
         }
     }
 
-    /// Writes down that the component is being checked, and says so. Returns whether it is.
+    /// Stores that the component is being checked, and answers the client. Returns whether it is.
     async fn announce(&self, reply: Reply) -> bool {
         let row = self.write(checking()).await;
         let taken = row.map(|row| {
-            // Another upload of the same component may have been quicker.
+            // Another upload of the same component may have finished first.
             let is_checking = row.get("state").and_then(Value::as_str) == Some("checking");
             let taken = if is_checking {
                 Taken::Checking(row)
@@ -200,7 +202,7 @@ impl New {
     }
 }
 
-/// Checks again what an earlier run has not come to the end of.
+/// Runs the checks again that an earlier run of the gateway did not finish.
 pub async fn resume_checks(admin: Admin) {
     let is_checking = |row: &Row| row.get("state") == Some(&"checking".into());
     let unfinished = admin.store.list(KIND, None, usize::MAX, &is_checking);
@@ -223,7 +225,7 @@ pub async fn resume_checks(admin: Admin) {
     }
 }
 
-/// Writes down how a check ended. A version that was deleted meanwhile stays deleted.
+/// Stores the outcome of a check. A version that was deleted meanwhile stays deleted.
 async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Plugin, &LoadError>) {
     if let Err(LoadError::Component(ComponentError::Internal(cause))) = checked {
         tracing::error!("cannot load a component: {cause}");
@@ -255,14 +257,15 @@ async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Pl
                 return;
             }
             Ok(false) => {}
-            // What it says of itself cannot be stored, so it has failed.
+            // The component's description of itself cannot be stored, so the check has failed.
             Err::<_, Error>(Error::Plain(StatusCode::BAD_REQUEST, reason))
                 if text(&facts, "state") == "ready" =>
             {
                 facts = failed(&reason);
             }
             Err::<_, Error>(error) => {
-                // The row still says that it is being checked, and at the next start it is.
+                // The row still says that the version is being checked, so the next start checks
+                // it.
                 tracing::error!(
                     version = digest,
                     "cannot store the outcome of a check: {error:?}"
@@ -283,7 +286,7 @@ pub(super) fn row(
     facts.insert("balancer".into(), json!({ "id": balancer }));
     facts.insert("digest".into(), digest.into());
     facts.insert("size".into(), size.into());
-    // In the order of their making, so that the newest of one second can be told.
+    // Ids ascend in the order of creation, so that the newest of one second is known.
     KIND.declaration().create(Uuid::now_v7(), facts)
 }
 
@@ -291,7 +294,7 @@ fn checking() -> Row {
     fields(json!({ "state": "checking", "reason": null, "description": null, "exports": null }))
 }
 
-/// What a check says of a component.
+/// The fields of a version that its check sets.
 pub(super) fn facts(checked: Result<&Plugin, &LoadError>) -> Row {
     fields(match checked {
         Ok(plugin) => {

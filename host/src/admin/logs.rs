@@ -1,4 +1,4 @@
-//! What balancers say.
+//! The log lines of balancers.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,7 +19,7 @@ pub(super) fn endpoint() -> super::ApiEndpoint {
     )
 }
 
-/// The last lines of a balancer's instances, the oldest first, with how many there were too many.
+/// The last lines of a balancer's instances, the oldest first, and how many lines were dropped.
 async fn logs(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Json<Value>, Error> {
     let row = find(&admin, Kind::Balancer, &key)?
         .ok_or_else(|| Error::missing("balancer", &key))?

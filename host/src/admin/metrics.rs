@@ -1,5 +1,6 @@
-//! `GET /metrics`, for Prometheus. Names are Kong's where its plugin has them, as of Kong 3.9; what is of
-//! no balancer of Kong's begins with `pointsman_`. `docs/operating.md` has the list.
+//! `GET /metrics`, for Prometheus. Names are those of Kong 3.9's plugin where it has them; the
+//! names of figures that no balancer of Kong has begin with `pointsman_`. `docs/operating.md` has
+//! the list.
 
 mod families;
 
@@ -23,7 +24,7 @@ use crate::store::Condition;
 use crate::upstream::{AddressReport, Upstream};
 
 pub(super) async fn show(State(admin): State<Admin>) -> Result<Response, Error> {
-    // A thousand upstreams are some milliseconds of work, which others do not wait for (see
+    // A thousand upstreams take some milliseconds, and other tasks do not wait for that (see
     // `in_place`).
     let text = text(&admin)?;
     Ok(([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response())
@@ -38,12 +39,12 @@ fn text(admin: &Admin) -> Result<String, Error> {
     Ok(text)
 }
 
-/// All that is shown, as of one moment.
+/// All figures, as of one moment.
 #[derive(Debug)]
 struct Figures {
     node: String,
     connections: [(&'static str, u64); 7],
-    /// Connections that were refused, by the listener.
+    /// Connections that were refused, by listener.
     refused: [(&'static str, u64); 2],
     requests: u64,
     store: Condition,
@@ -52,7 +53,7 @@ struct Figures {
     canaries: Vec<CanaryFigure>,
 }
 
-/// What is shown of a canary.
+/// The figures of a canary.
 #[derive(Debug)]
 struct CanaryFigure {
     balancer: String,
@@ -60,7 +61,7 @@ struct CanaryFigure {
     sides: [CanaryFigures; 2],
 }
 
-/// What is shown of an upstream.
+/// The figures of an upstream.
 #[derive(Debug)]
 struct UpstreamFigure {
     upstream: Arc<Upstream>,
@@ -114,7 +115,7 @@ impl Figures {
                 ("handled", accepted.saturating_sub(refused)),
                 ("total", requests),
                 ("active", active),
-                // Which of these an open connection does is not told apart.
+                // Open connections are not counted by what they do: all count as writing.
                 ("reading", 0),
                 ("writing", active),
                 ("waiting", 0),

@@ -1,4 +1,4 @@
-//! The body of a request to the Admin API, which has to keep coming.
+//! The body of a request to the Admin API, with a limit on the time between its parts.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 #[error("no more of the body came in time")]
 pub(super) struct TooSlow;
 
-/// A body that ends with [`TooSlow`] when nothing of it comes for `patience`.
+/// A body that ends with [`TooSlow`] when no part of it arrives for `patience`.
 pub(super) struct Paced<B> {
     body: B,
     patience: Duration,

@@ -10,24 +10,25 @@ use super::error::Error;
 use crate::entity::Row;
 use crate::store::Stored;
 
-/// Rows of a page unless `size` says otherwise, and most of them. Source: Kong.
+/// Rows of a page unless `size` says otherwise, and the largest `size`. Source: Kong.
 const SIZE: usize = 100;
 const MOST: usize = 1000;
 
-/// All but what never has to be escaped (RFC 3986, 2.3). Source: nginx, `ngx.escape_uri`.
+/// All characters but those that never have to be escaped (RFC 3986, 2.3). Source: nginx,
+/// `ngx.escape_uri`.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// Whether a row is one of those asked for.
+/// Whether a row passes the filter of a request.
 type Filter = Box<dyn Fn(&Row) -> bool + Send + Sync>;
 
 /// Which page of a list a request asks for.
 pub(super) struct Page {
     pub(super) size: usize,
-    /// As it came, to be given back in the link to the next page.
+    /// As the client sent it, for the link to the next page.
     size_text: Option<String>,
     pub(super) offset: Option<String>,
     tags: Option<String>,
@@ -109,7 +110,7 @@ impl Page {
         }))
     }
 
-    /// The answer for up to `size` + 1 rows: the last one only tells where the next page begins.
+    /// The answer for up to `size` + 1 rows: the last one only shows where the next page begins.
     pub(super) fn answer(&self, path: &str, mut rows: Vec<Stored>, top_level: bool) -> Value {
         let next = (rows.len() > self.size).then(|| rows.swap_remove(self.size));
         rows.truncate(self.size);
@@ -137,7 +138,8 @@ impl Page {
         if top_level && let Some(tags) = &self.tags {
             next += &format!("&tags={}", escape(tags));
         }
-        // Kong forgets the size of nested lists, and so gives pages of another size; it is kept here.
+        // For nested lists, Kong leaves the size out of this link, so the next pages have another
+        // size. Here it is kept.
         if let Some(size) = &self.size_text {
             next += &format!("&size={}", escape(size));
         }

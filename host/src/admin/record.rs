@@ -1,4 +1,4 @@
-//! Recordings: what the balancer of an upstream is asked and answers, as it happens.
+//! Recordings of the calls to an upstream's balancer and of its answers, made while it serves.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use super::rows::{find, id_of};
 use crate::balancer::Recording;
 use crate::entity::Kind;
 
-/// Length and size of a recording unless asked otherwise, and the most that may be asked for.
+/// Duration and size of a recording: the default, and the most that a request may ask for.
 const SECONDS: (u64, u64) = (60, 24 * 3600);
 const BYTES: (u64, u64) = (64 << 20, 4 << 30);
 
-/// Pieces of a trace that may wait for a slow client: 8 MiB.
+/// Chunks of a trace that may wait for a slow client: 8 MiB.
 const WAITING: usize = 256;
 
 /// Media type of a trace.
@@ -33,8 +33,8 @@ pub(super) fn endpoint() -> super::ApiEndpoint {
     (path, post(record), "OPTIONS, POST")
 }
 
-/// Answers with the trace while it is made. It ends after `seconds`, before `max_bytes`, when another
-/// balancer takes over, or when the client goes.
+/// Answers with the trace while it is recorded. It ends after `seconds`, before `max_bytes`, when
+/// another balancer takes over, or when the client disconnects.
 async fn record(
     State(admin): State<Admin>,
     Path(key): Path<String>,

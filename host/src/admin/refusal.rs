@@ -1,8 +1,8 @@
-//! What a client gets for a head that hyper cannot read: an error in Kong's form.
+//! The answer to a request head that hyper cannot parse: an error in Kong's form.
 //!
-//! hyper answers such a head by itself, without a body, and has no setting for that. So the stream below
-//! it writes another answer in that one's place. It is told from all others by when it comes: while no
-//! request is being answered.
+//! hyper answers such a head itself, without a body, and has no setting for that. So the stream
+//! below hyper writes another answer in its place. The stream recognises hyper's own answer by the
+//! time: it comes while no request is being answered.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::proxy::PRODUCT;
 
-/// How far the request at hand has come.
+/// The state of the current request.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress(Arc<AtomicU8>);
 
@@ -29,13 +29,13 @@ const BEING_ANSWERED: u8 = 1;
 const ANSWERED: u8 = 2;
 
 impl Progress {
-    /// A request has come.
+    /// A request has arrived.
     pub(super) fn begin(&self) {
         self.0.store(BEING_ANSWERED, Ordering::Relaxed);
     }
 }
 
-/// The body of an answer, the end of which is noted.
+/// The body of an answer; its end is recorded in `progress`.
 pub(super) struct Noted<B> {
     body: B,
     progress: Progress,
@@ -77,7 +77,7 @@ impl<B: Body + Unpin> Body for Noted<B> {
 pub(super) struct Stream {
     stream: TcpStream,
     progress: Progress,
-    /// What of an answer in the place of hyper's is still to be written.
+    /// The part of the answer in place of hyper's that is still to be written.
     rest: Bytes,
 }
 
@@ -123,7 +123,7 @@ impl AsyncWrite for Stream {
             && let Some(status) = status_of(buf)
         {
             self.rest = answer(status);
-            // It is the last that hyper writes, which flushes it.
+            // This is the last write of hyper, which then flushes.
             return Poll::Ready(Ok(buf.len()));
         }
         Pin::new(&mut self.stream).poll_write(cx, buf)
@@ -149,8 +149,8 @@ fn status_of(buf: &[u8]) -> Option<StatusCode> {
     StatusCode::from_bytes(code).ok()
 }
 
-/// A whole answer, after which the connection ends. It says nothing that a web page must not know, so any
-/// page may read it: which one asks is not known.
+/// A whole answer, after which the connection ends. It contains nothing that must be hidden from a
+/// web page, so any page may read it: which page asks is not known.
 fn answer(status: StatusCode) -> Bytes {
     let message = match status {
         StatusCode::BAD_REQUEST => "the head of the request is not valid HTTP/1.1",

@@ -22,7 +22,8 @@ use crate::transfer_coding;
 
 const X_KONG_ADMIN_LATENCY: HeaderName = HeaderName::from_static("x-kong-admin-latency");
 
-/// Lets in who may come in, tells browsers which page may read the answer, and how long it took.
+/// Admits or refuses the request, tells the browser which page may read the answer, and reports how
+/// long it took.
 pub(super) async fn frame(
     State(settings): State<Arc<AdminAccess>>,
     request: Request,
@@ -30,7 +31,7 @@ pub(super) async fn frame(
 ) -> Response {
     let started = Instant::now();
     let (page, admitted) = access::admit(&settings, &request);
-    // Looked at for all alike: many handlers have no use for a query.
+    // Checked for all requests alike: many handlers do not read the query.
     let query = request.uri().query().unwrap_or_default().as_bytes();
     let admitted = admitted.and_then(|()| arguments::pairs(query).map(drop));
     let mut response = match admitted {
@@ -67,7 +68,7 @@ pub(super) async fn frame(
     response
 }
 
-/// Refuses a body that was encoded on its way in a form that is not undone here.
+/// Refuses a body with a transfer coding that is not decoded here.
 pub(super) async fn only_chunked(request: Request, next: Next) -> Response {
     let Some(status) = transfer_coding::refusal(request.headers()) else {
         return next.run(request).await;
@@ -78,7 +79,7 @@ pub(super) async fn only_chunked(request: Request, next: Next) -> Response {
     response
 }
 
-/// Says who answers.
+/// Names the gateway in the answer.
 pub(super) async fn server(State(()): State<()>, mut response: Response) -> Response {
     response
         .headers_mut()

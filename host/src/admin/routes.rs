@@ -1,4 +1,5 @@
-//! What can be said of a route only beside all others: whether there is room for its regular expressions.
+//! The check of a route that needs all other routes: whether there is room for its regular
+//! expressions.
 
 use futures_util::{FutureExt, TryFutureExt};
 use http::StatusCode;
@@ -16,11 +17,12 @@ pub(super) const HOOKS: Hooks = Hooks {
     ..Hooks::NONE
 };
 
-/// Compiles the regular expressions of a route, as the data side will, in what other routes leave of the
-/// memory for all of them.
+/// Compiles the regular expressions of a route, as the data plane will, in the memory that other
+/// routes leave of the limit for all.
 ///
-/// That takes up to a second, which is not the runtime's. Of two routes that are written at once each may fit
-/// alone: the data side sets the later one aside, and says so.
+/// That takes up to a second, so it does not run on the runtime's threads. Two routes that are
+/// written at the same time may each fit alone: the data plane then sets the later one aside, and
+/// logs that.
 async fn check(admin: &Admin, row: &Row) -> Result<(), Error> {
     if !has_patterns(row) {
         return Ok(());

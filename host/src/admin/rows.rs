@@ -9,11 +9,12 @@ use super::error::Error;
 use crate::entity::{Declaration, Kind, Reference, Row};
 use crate::store::{self, Stored};
 
-/// Times that a change is tried again when another one came between its read and its write. Of four who change
-/// one row all the time, one would lose sixteen times in a row once in a hundred changes.
+/// How often a change is tried again because another change came between its read and its write.
+/// With four clients that change one row all the time, one change in a hundred would lose sixteen
+/// times in a row.
 pub(super) const TRIES: u32 = 64;
 
-/// How a path names a row.
+/// How a path identifies a row.
 pub(super) enum Key {
     Id(Uuid),
     /// By the value of a field.
@@ -39,13 +40,14 @@ impl Key {
         Self::by(declaration, declaration.nested_key(), text)
     }
 
-    /// A key that is an id or, if a field is given, the value of that.
+    /// A key that is an id or, if a field is given, the value of that field.
     fn by(
         declaration: &Declaration,
         field: Option<&'static str>,
         text: &str,
     ) -> Result<Self, Error> {
-        // In the form with hyphens alone, by its length: 32 hexadecimal digits are a name as any other.
+        // Only the form with hyphens, recognised by its length: 32 hexadecimal digits are an
+        // ordinary name.
         if let Ok(id) = Uuid::try_parse(text)
             && text.len() == Hyphenated::LENGTH
         {
@@ -94,7 +96,8 @@ pub(super) fn find(admin: &Admin, kind: Kind, key: &str) -> Result<Option<Stored
     Ok(look_up(admin, kind, &Key::of(kind, key)?)?)
 }
 
-/// The id of a row that is to be deleted: one that is set aside can be, and nothing else.
+/// The id of a row that is to be deleted. A row that is set aside can be deleted; nothing else can
+/// be done with it.
 pub(super) fn to_delete(
     found: Result<Option<Stored>, store::Error>,
 ) -> Result<Option<Uuid>, Error> {
@@ -117,7 +120,7 @@ pub(super) fn find_in(
     Ok(look_up_in(admin, kind, reference, parent, &key)?)
 }
 
-/// As [`find_in`], by a key that is read.
+/// As [`find_in`], by a key that is already parsed.
 pub(super) fn look_up_in(
     admin: &Admin,
     kind: Kind,
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn without_an_endpoint_key_a_path_names_rows_by_id_alone() {
-        // Targets are named by a key of their own below their upstream.
+        // Below their upstream, targets are named by a key of their own.
         let wrong = Key::of(Kind::Target, "a.example:80").err();
         let wrong = wrong.map(IntoResponse::into_response);
         assert_eq!(wrong.map(|response| response.status().as_u16()), Some(400));

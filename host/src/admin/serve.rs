@@ -26,7 +26,7 @@ use crate::leftover::ReturnableBody;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a client gets for which there is no room.
+/// The answer to a client beyond the limit of connections.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json; charset=utf-8\r\n\
     content-length: 34\r\n\
@@ -45,7 +45,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
         .max_header_size(admin.config.proxy.max_header_size);
     let limits = Arc::clone(&admin.limits);
     let router = TowerToHyperService::new(router(admin));
-    // Connections hold a sender: the receiver ends with the last of them.
+    // Each connection holds a sender: the receiver ends with the last of them.
     let (open, mut closed) = mpsc::channel::<()>(1);
     loop {
         let accepted = tokio::select! {
@@ -107,7 +107,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
     closed.recv().await;
 }
 
-/// `/services/` is `/services`.
+/// Makes `/services/` into `/services`.
 fn without_trailing_slash(mut request: Request<Incoming>) -> Request<Incoming> {
     let path = request.uri().path();
     let short = path.trim_end_matches('/');

@@ -1,9 +1,9 @@
-//! The settings of a balancer, before an upstream has them: they must fit the schema that the version
-//! which serves has given, and please that version itself.
+//! Checks the settings of a balancer before an upstream gets them: they must fit the schema of the
+//! version that serves, and that version itself must accept them.
 //!
-//! Whoever comes to rely on a version of a balancer writes the balancer's row as well, as it is. So a
-//! promotion, a deletion and an upstream's settings cannot pass each other unseen: of two that were
-//! looked at beside the same row, the store takes one.
+//! A request that makes an upstream rely on a version of a balancer also writes the balancer's row,
+//! unchanged. So a promotion, a deletion and a change of an upstream's settings cannot miss each
+//! other: of two requests that were checked against the same row, the store accepts one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::config;
 use crate::entity::{Kind, Row};
 use crate::store::{Store, Write};
 
-/// Longest time that the settings of all upstreams of a balancer are tried out for: each takes a
-/// millisecond or so, unless the balancer is slow to take them.
+/// Longest time for trying out the settings of all upstreams of a balancer: each takes a
+/// millisecond or so, unless the balancer is slow to take its settings.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Checks the settings of an upstream's balancer, and its pin. A balancer that is not there is for
-/// others to find. Returns what to write beside the upstream.
+/// Checks the settings of an upstream's balancer, and its pin. A balancer that does not exist is
+/// reported by another check. Returns what to write together with the upstream.
 ///
 /// # Errors
 /// Which field is wrong, and how.
@@ -69,7 +69,7 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
             return Err(refused("balancer_config", sentence.into()));
         }
     }
-    // Of what ships the active version changes at a start only.
+    // The active version of a shipped balancer changes only when the gateway starts.
     let shipped = balancer.row.get("source") == Some(&"shipped".into());
     Ok((pin.is_some() || !shipped).then(|| Write::Replace {
         kind: Kind::Balancer,
@@ -80,7 +80,7 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
     }))
 }
 
-/// Turns pins by id into pins by digest.
+/// Replaces pins by id with pins by digest.
 pub(super) fn pin_by_digest(admin: &Admin, upstream: &mut Row) -> Result<(), Error> {
     let Some(extension) = upstream.get_mut("pointsman") else {
         return Ok(());
@@ -97,7 +97,7 @@ pub(super) fn pin_by_digest(admin: &Admin, upstream: &mut Row) -> Result<(), Err
     Ok(())
 }
 
-/// What a version would not take of the settings of the upstreams that follow the active one, by
+/// What a version would reject of the settings of the upstreams that follow the active version, by
 /// upstream.
 pub(super) async fn incompatible_upstreams(
     store: &Arc<dyn Store>,
@@ -164,7 +164,8 @@ fn too_slow(balancer: &str) -> Error {
     Error::Plain(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
-/// The upstreams that use a version by its digest, whatever is active.
+/// Whether an upstream uses a version by its digest, for its balancer or its shadow, whichever
+/// version is active.
 pub(super) fn is_pinned(store: &dyn Store, balancer: &Row, version: &Row) -> Result<bool, Error> {
     let pins = |row: &Row| {
         let (name, digest) = (balancer.get("name"), version.get("digest"));
@@ -175,13 +176,13 @@ pub(super) fn is_pinned(store: &dyn Store, balancer: &Row, version: &Row) -> Res
     Ok(!store.list(Kind::Upstream, None, 1, &pins)?.is_empty())
 }
 
-/// A field of what goes past Kong, unless it is null.
+/// A field of the extensions beyond Kong, unless it is null.
 fn extension<'r>(upstream: &'r Row, field: &str) -> Option<&'r Value> {
     let value = upstream.get("pointsman")?.get(field)?;
     Some(value).filter(|value| !value.is_null())
 }
 
-/// What the component itself says against settings.
+/// Why the component itself rejects settings; none if it accepts them.
 pub(super) async fn rejected_by_component(
     engine: &Arc<Engine>,
     plugin: &Arc<Plugin>,
@@ -211,7 +212,7 @@ fn refused(field: &str, wrong: Value) -> Error {
     Error::field("pointsman", json!({ field: wrong }))
 }
 
-/// Which limits are above the gateway's own, by field; none if none is.
+/// The limits that are above the gateway's own, by field; none if there are none.
 fn exceeds(limits: &Value, own: &config::Balancer) -> Option<Value> {
     let own = [
         ("pick_timeout", own.pick_timeout.as_millis() as u64),
@@ -229,7 +230,7 @@ fn exceeds(limits: &Value, own: &config::Balancer) -> Option<Value> {
     (!above.is_empty()).then(|| above.into())
 }
 
-/// What of settings does not fit a schema, by field; none if all does.
+/// What violates the schema in settings, by field; none if nothing does.
 pub(super) async fn schema_violations(
     engine: &Engine,
     schema: &Value,

@@ -37,7 +37,7 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Res
         ));
     };
     let balancer = Arc::clone(upstream.balancer());
-    // Whoever asks waits for a call of the shadow that is under way, and nobody else does.
+    // If a call of the shadow is under way, this request waits for it; no other work does.
     let report = admin.engine.aside(move || {
         let mut report = shadow.report();
         let times = balancer.counters().times;
@@ -48,8 +48,8 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Res
     Ok(Json(report.await?).into_response())
 }
 
-/// Checks the shadow that an upstream asks for. Returns what to write beside the upstream, so that a version
-/// that is asked for is not deleted meanwhile.
+/// Checks the shadow that an upstream asks for. Returns what to write together with the upstream,
+/// so that the version asked for is not deleted meanwhile.
 ///
 /// # Errors
 /// Which field is wrong, and how.

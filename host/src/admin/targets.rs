@@ -110,7 +110,7 @@ fn health(admin: &Admin, key: &str, request: &Request) -> ApiResult {
     let mut answer = newest_first(admin, KIND, "upstream", id, request, |mut row| {
         let own = of_target(&addresses, id_of(&row));
         let checked = upstream.policy().is_checked();
-        // A target without a weight gets no request, so nobody asks how it is.
+        // A target without a weight gets no requests, so no check of its health counts.
         let weighs = row.get("weight").and_then(Value::as_u64) != Some(0);
         let state = |available| state(checked && weighs, available);
         let health = match own.as_slice() {
@@ -157,7 +157,7 @@ fn of_target(addresses: &[AddressReport], target: Uuid) -> Vec<&AddressReport> {
     own.collect()
 }
 
-/// What Kong tells of the host of a target.
+/// What Kong shows of the host of a target.
 fn details(
     admin: &Admin,
     upstream: &Upstream,
@@ -197,14 +197,14 @@ fn details(
     shown
 }
 
-/// The id of an endpoint, as cookies of sticky sessions, traces and `explain` have it: 16 hexadecimal digits,
-/// since a number of JSON cannot hold each of them.
+/// The id of an endpoint, as in cookies of sticky sessions, traces and `explain`: 16 hexadecimal
+/// digits, since a JSON number cannot hold every id.
 pub(super) fn shown_id(id: u64) -> String {
     format!("{id:016x}")
 }
 
-/// The ids by which the balancer of an upstream knows the addresses of its targets. They stand beside the
-/// rows and not in them: a client may send a row back as it came.
+/// The ids by which the balancer of an upstream knows the addresses of its targets. They are beside
+/// the rows and not in them, since a client may send a row back as it came.
 fn add_endpoints(admin: &Admin, upstream: Uuid, list: &mut Row) {
     let addresses = admin.upstream(upstream);
     let addresses = addresses.map_or_else(|_| Vec::new(), |upstream| upstream.addresses());
@@ -227,7 +227,7 @@ fn add_endpoints(admin: &Admin, upstream: Uuid, list: &mut Row) {
     list.insert("pointsman".into(), json!({ "endpoints": endpoints }));
 }
 
-/// Kong brings a target into its form before it looks at anything else, and then says it without the value.
+/// Kong normalizes a target before any other check, and then reports a failure without the value.
 fn has_a_form(input: &Row) -> Result<(), Error> {
     match input.get("target") {
         Some(Value::String(target)) if KIND.declaration().check_key("target", target).is_err() => {
@@ -251,7 +251,7 @@ fn sums(weights: Weights) -> Value {
     })
 }
 
-/// What Kong does not tell: why an address is in the state that it is in.
+/// Why an address is in its state, which Kong does not show.
 fn known(address: &AddressReport) -> Value {
     let condition = &address.condition;
     json!({

@@ -1,4 +1,4 @@
-//! Keeps the folder of compiled components to those of versions that there are.
+//! Removes compiled components that belong to no version from their folder.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use serde_json::Value;
 use super::Admin;
 use crate::entity::Kind;
 
-/// Wait for more of what leaves something over, and for its last user to let go of it.
+/// Pause after a change: for further changes, and for the last user of a component to release it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Has the folder looked through once a request is answered that may have left something there: an
-/// upload that was refused after it was compiled, or a deletion.
+/// Has the folder swept after an answered request that may have left a component in it: an upload
+/// that was refused after it was compiled, or a deletion.
 pub(super) async fn after_changes(
     State(admin): State<Admin>,
     request: Request,
@@ -29,7 +29,7 @@ pub(super) async fn after_changes(
     response
 }
 
-/// Looks through the folder at the start, and whenever something may have been left there.
+/// Sweeps the folder at the start, and whenever a component may have been left in it.
 pub async fn tidy_cache(admin: Admin) {
     loop {
         match digests(&admin) {

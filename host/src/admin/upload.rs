@@ -1,4 +1,4 @@
-//! What an upload carries: a component, what is said beside it, and who has signed it.
+//! The content of an upload: a component, the fields beside it, and its signature.
 
 use axum::extract::Request;
 use base64::Engine as _;
@@ -12,10 +12,10 @@ use serde_json::Value;
 use super::error::Error;
 use super::{Admin, arguments, decode};
 
-/// Room for the frame of a multipart form around a component.
+/// Room for the multipart framing around a component.
 const FRAME: usize = 64 << 10;
 
-/// The base64 of a `.minisig` file, beside a body that is the component alone.
+/// The base64 of a `.minisig` file, for a body that is the component alone.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-pointsman-signature");
 
 /// A component with the fields that came with it.
@@ -25,11 +25,11 @@ pub(super) struct Upload {
     pub(super) component: Bytes,
 }
 
-/// Reads an upload. If keys are configured, one of them has signed it.
+/// Reads an upload. If keys are configured, one of them must have signed it.
 pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Error> {
     let limit = admin.config.balancer.upload;
     let content_type = request.headers().get(CONTENT_TYPE);
-    // A parameter that is no text is none that is looked for.
+    // No parameter that is looked for contains bytes that this would replace.
     let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
     let content_type = content_type.unwrap_or_default().into_owned();
     let mut signature = signature_of(request.headers());
@@ -48,7 +48,7 @@ pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Erro
         }
     }
     let too_large = |error: Error| match error {
-        // A component that is too large is not right, like one that is wrong in another way.
+        // A component that is too large is a wrong field, like one that is wrong in another way.
         Error::Plain(StatusCode::PAYLOAD_TOO_LARGE, _) => Error::field(
             "component",
             format!(
@@ -85,15 +85,15 @@ pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Erro
     Ok(upload)
 }
 
-/// The signature in the head of a request. What cannot be read is a signature all the same, and a wrong
-/// one.
+/// The signature in the head of a request. A value that cannot be decoded counts as a wrong
+/// signature.
 fn signature_of(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(SIGNATURE)?;
     let file = STANDARD.decode(value.as_bytes()).unwrap_or_default();
     Some(String::from_utf8_lossy(&file).into_owned())
 }
 
-/// Whether one of the keys has signed the component, or there are none.
+/// Checks that one of the keys has signed the component, unless there are no keys.
 pub(super) fn verify(
     keys: &[PublicKey],
     component: &[u8],
@@ -113,7 +113,7 @@ pub(super) fn verify(
     let signature = Signature::decode(signature).map_err(
         |_| "the signature is not the content of a .minisig file, or in a header not its base64",
     )?;
-    // Signatures of minisign before 0.10, which are not over a hash, are not taken.
+    // Signatures of minisign before 0.10, which are not over a hash, are not accepted.
     if keys
         .iter()
         .any(|key| key.verify(component, &signature, false).is_ok())

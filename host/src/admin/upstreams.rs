@@ -1,4 +1,4 @@
-//! What an upstream does beside what its declaration says: it relies on balancers.
+//! What an upstream does beyond its declaration: it relies on balancers.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,8 +15,8 @@ pub(super) const HOOKS: Hooks = Hooks {
     ..Hooks::NONE
 };
 
-/// Checks the balancer and the shadow of an upstream. Its companions are the balancers that it comes to rely
-/// on: see [`settings`].
+/// Checks the balancer and the shadow of an upstream. Its companions are the balancers that it
+/// relies on from then on: see [`settings`].
 fn check<'a>(admin: &'a Admin, upstream: &'a Row) -> BoxFuture<'a, Result<Vec<Write>, Error>> {
     async move {
         let mut companions = Vec::from_iter(settings::check(admin, upstream).await?);

@@ -1,4 +1,5 @@
-//! Rows of balancers and of their versions: how they are found, what they say, and how several are written.
+//! Rows of balancers and of their versions: finding them, reading their state, and writing several
+//! at once.
 
 use std::time::SystemTime;
 
@@ -15,7 +16,7 @@ use crate::store::{self, Store, Stored, Write};
 
 const KIND: Kind = Kind::BalancerVersion;
 
-/// Fewest digits of a digest that stand for it.
+/// Fewest digits that the beginning of a digest must have to stand for it.
 const PREFIX: usize = 8;
 
 /// Digits of a whole digest.
@@ -47,7 +48,8 @@ pub(super) fn all(store: &dyn Store, balancer: Uuid) -> Result<Vec<Stored>, stor
     store.list_referring(KIND, "balancer", balancer, None, usize::MAX)
 }
 
-/// An id as paths and pins have it: with its dashes, since digits alone can begin a digest.
+/// An id as in paths and pins: with its hyphens, since digits alone can be the beginning of a
+/// digest.
 pub(super) fn id(key: &str) -> Option<Uuid> {
     key.contains('-').then(|| Uuid::try_parse(key).ok())?
 }
@@ -119,7 +121,7 @@ pub(super) fn seconds() -> u64 {
     now.unwrap_or_default().as_secs()
 }
 
-/// Writes, unless something has changed since it was read: then nothing is done, and the answer is
+/// Writes, unless a row has changed since it was read: then nothing is written, and the result is
 /// false.
 pub(super) async fn written(admin: &Admin, writes: Vec<Write>) -> Result<bool, Error> {
     match admin.store.write(writes).await {
@@ -127,7 +129,7 @@ pub(super) async fn written(admin: &Admin, writes: Vec<Write>) -> Result<bool, E
             admin.wait_for(revision).await;
             Ok(true)
         }
-        // The same component came twice at a time.
+        // The same component was uploaded twice at the same time.
         Err(store::Error::UniqueKeyTaken { kind: KIND, .. }) => Ok(false),
         Err(store::Error::Changed { .. }) => Ok(false),
         Err(error) => Err(error.into()),

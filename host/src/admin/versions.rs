@@ -1,7 +1,8 @@
-//! The versions of a balancer: shown, deleted, made active and taken back.
+//! The versions of a balancer: shown, deleted, promoted and rolled back.
 //!
-//! A version's row says what became of its check; which version is active is said by the balancer's row
-//! alone. So making one active is one write, and no reader can find two of them, or none.
+//! A version's row has the outcome of its check; only the balancer's row says which version is
+//! active. So making a version active is one write, and no reader can find two active versions, or
+//! none.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -57,7 +58,7 @@ pub(super) fn endpoints() -> [super::ApiEndpoint; 5] {
     ]
 }
 
-/// A version as it is shown: with what the balancer says of it.
+/// A version as it is shown, with what the balancer's row says of it.
 fn shown(mut row: Row, balancer: &Row) -> Value {
     if text(&row, "state") == "ready" {
         let state = if row.get("digest") == balancer.get("digest") {
@@ -106,7 +107,7 @@ async fn component(
     Ok(([(CONTENT_TYPE, "application/wasm")], blob).into_response())
 }
 
-/// Adds a version. It serves nobody until it is promoted or pinned.
+/// Adds a version. It serves no upstream until it is promoted or pinned.
 async fn create(
     State(admin): State<Admin>,
     Path(key): Path<String>,
@@ -123,7 +124,7 @@ async fn create(
         Taken::Checking(row) => changes::log(&admin, KIND, row, "uploaded, and being checked"),
         Taken::Known(_) => {}
     }
-    // It may have been promoted meanwhile.
+    // The version may have been promoted meanwhile.
     let balancer = balancer_of(&admin, &key)?;
     Ok(match taken {
         Taken::Ready(row) => (StatusCode::CREATED, Json(shown(row, &balancer.row))).into_response(),
@@ -158,7 +159,7 @@ async fn delete(
             row.insert("previous_digest".into(), Value::Null);
         }
         canary_state::forget(&mut row, text(&version, "digest"));
-        // Written even where it stays as it is, so that nobody comes to rely on the version meanwhile.
+        // Written even if unchanged, so that no upstream comes to rely on the version meanwhile.
         let balancer = Write::Replace {
             kind: Kind::Balancer,
             id: id_of(&row),
@@ -176,7 +177,7 @@ async fn delete(
     Err(conflict(KIND))
 }
 
-/// The id of a version that is set aside, if a path names one that is not active.
+/// The id of a version that is set aside, if the path names such a version and it is not active.
 fn set_aside(admin: &Admin, balancer: &Stored, key: &str) -> Result<Option<Uuid>, Error> {
     let id_of_aside = |found| match found {
         Err(store::Error::SetAside { id, .. }) => Some(id),
@@ -210,7 +211,7 @@ async fn promote(
     Err(conflict(Kind::Balancer))
 }
 
-/// Says in the log that another version is active.
+/// Logs that another version is active.
 fn log_switch(admin: &Admin, before: &Row, after: &Row, done: &str) {
     let [old, new] = [before, after].map(|row| text(row, "digest"));
     if old == new {

@@ -44,9 +44,9 @@ pub(super) async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
     Ok((StatusCode::CREATED, Json(Value::from(row))).into_response())
 }
 
-/// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of its making. So the
-/// orders that end in ids (lists, the table of an upstream, routes that match alike) are not by chance:
-/// they are in the order of making, or against it, as the declaration says.
+/// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of creation. So
+/// the orders that end in ids (lists, the table of an upstream, routes that match alike) are not
+/// random: they are the order of creation or its reverse, as the declaration says.
 fn new_id(kind: Kind) -> Uuid {
     let ordered = Uuid::now_v7().as_u128();
     let bits = match kind.declaration().id_order {
@@ -57,8 +57,9 @@ fn new_id(kind: Kind) -> Uuid {
     id.with_version(uuid::Version::Random).into_uuid()
 }
 
-/// PUT: what is not named returns to its default; a row that `find` does not find is made. Of a target as
-/// well, as Kong's documentation has it; its code answers 404 there.
+/// PUT: fields that are not named return to their defaults; a row that `find` does not find is
+/// created. That holds for targets as well, as Kong's documentation has it; Kong's code answers 404
+/// there.
 pub(super) async fn replace(
     admin: &Admin,
     kind: Kind,
@@ -94,7 +95,7 @@ pub(super) async fn replace(
                 return Ok(Json(Value::from(row)).into_response());
             }
             Ok(false) => {}
-            // Another request has made it meanwhile.
+            // Another request has created it meanwhile.
             Err(_) if is_new && find()?.is_some() => {}
             Err(error) => return Err(error),
         }
@@ -102,7 +103,7 @@ pub(super) async fn replace(
     Err(conflict(kind))
 }
 
-/// PATCH: what is not named stays.
+/// PATCH: fields that are not named keep their values.
 pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) -> ApiResult {
     let mut input = input.clone();
     resolve(admin, kind, &mut input)?;
@@ -130,7 +131,7 @@ pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) ->
 }
 
 pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Error> {
-    // Read before it is gone, for its name.
+    // Read before the delete, for its name in the log.
     let row = admin.store.get(kind, id).ok().flatten();
     admin.write(vec![Write::Delete { kind, id }]).await?;
     match row {
@@ -140,7 +141,7 @@ pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Er
     Ok(())
 }
 
-/// Writes, unless the row has changed since it was read: then nothing is done, and the answer is
+/// Writes, unless the row has changed since it was read: then nothing is written, and the result is
 /// false.
 async fn write_if_unchanged(admin: &Admin, write: Write) -> Result<bool, Error> {
     match write_with_companions(admin, write).await {
@@ -172,14 +173,15 @@ async fn write_with_companions(admin: &Admin, write: Write) -> Result<(), Refuse
             let companions = (hooks(*kind).check)(admin, row).await;
             writes.extend(companions.map_err(Refused::For)?);
         }
-        // Looked at here and not by `Admin::write`, which does not know what may be said of a reference.
+        // Written here and not by `Admin::write`, which does not know the error for a missing
+        // reference by name.
         let written = admin.store.write(writes).await;
         return match written {
             Ok(revision) => {
                 admin.wait_for(revision).await;
                 Ok(())
             }
-            // The row was checked beside a companion that has changed since.
+            // A companion has changed since the row was checked against it.
             Err(store::Error::Changed { id, .. }) if id != write.id() => continue,
             Err(store::Error::Changed { .. }) => Err(Refused::Changed(write.kind())),
             Err(store::Error::ReferenceMissing { kind, field, .. })
@@ -193,7 +195,8 @@ async fn write_with_companions(admin: &Admin, write: Write) -> Result<(), Refuse
     Err(Refused::Changed(write.kind()))
 }
 
-/// Says which names there are, of a field that refers by name; none of any other field.
+/// The error that lists the existing names, for a field that refers by name; none for any other
+/// field.
 fn unknown_name(admin: &Admin, kind: Kind, field: &str) -> Option<Error> {
     let mut references = kind.references().iter();
     let reference = references.find(|reference| reference.field == field)?;
@@ -216,7 +219,7 @@ fn unknown_name(admin: &Admin, kind: Kind, field: &str) -> Option<Error> {
     Some(Error::field(field, message))
 }
 
-/// References by name become references by id.
+/// Replaces references by name with references by id.
 fn resolve(admin: &Admin, kind: Kind, input: &mut Row) -> Result<(), Error> {
     (hooks(kind).prepare)(admin, input)?;
     for field in kind.declaration().fields {
@@ -236,7 +239,8 @@ fn resolve(admin: &Admin, kind: Kind, input: &mut Row) -> Result<(), Error> {
             continue;
         };
         if to.declaration().check_key(endpoint_key, name).is_err() {
-            // As all else that is wrong with a reference, this is said with what is wrong with the row.
+            // Like every other error of a reference, this one is reported together with those of
+            // the row.
             continue;
         }
         let found = look_up(admin, to, &Key::Name(endpoint_key, name.to_owned()))?;

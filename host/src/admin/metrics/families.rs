@@ -12,7 +12,7 @@ use crate::admin::targets;
 use crate::balancer::{CanaryFigures, Counters, ShadowReport, Side};
 use crate::upstream::AddressReport;
 
-/// Kong's word for what it does over HTTP.
+/// Kong's name for its HTTP subsystem.
 const SUBSYSTEM: &str = "http";
 
 const STATES: [&str; 4] = ["healthchecks_off", "healthy", "unhealthy", "dns_error"];
@@ -358,7 +358,7 @@ impl CanaryFigure {
     }
 }
 
-/// What is written family by family.
+/// The page, written family by family.
 struct MetricsPage<'a>(DescriptorEncoder<'a>);
 
 impl MetricsPage<'_> {
