@@ -1,4 +1,4 @@
-//! The entities that the Admin API manages and the data plane is built from.
+//! The entities that operators manage through the Admin API and that the data plane is built from.
 
 pub mod balancer;
 mod check;
@@ -41,7 +41,7 @@ pub use violations::Violations;
 /// A row of the store: every field of an entity under its Kong name, in declared order.
 pub type Row = serde_json::Map<String, Value>;
 
-/// Which entity a row is of.
+/// The entity that a row belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Where the requests of a route are sent.
@@ -59,7 +59,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, those referred to before those that refer to them.
+    /// Every kind; a kind comes before those that refer to it.
     pub const ALL: [Self; 6] = [
         Self::Balancer,
         Self::BalancerVersion,
@@ -69,12 +69,12 @@ impl Kind {
         Self::Target,
     ];
 
-    /// Its name in the store, in errors and in `/schemas`.
+    /// The entity's name in the store, in errors and in `/schemas`.
     pub fn name(self) -> &'static str {
         self.declaration().name
     }
 
-    /// What the Admin API knows of the entity.
+    /// The declaration of the entity, from which the Admin API works.
     pub fn declaration(self) -> &'static Declaration {
         match self {
             Self::Service => &service::DECLARATION,
@@ -103,15 +103,15 @@ impl Kind {
 /// Why a row is refused before it comes to the store.
 #[derive(Debug)]
 pub enum Violation {
-    /// Its fields are not right.
+    /// Fields of the row are wrong.
     Schema(Violations),
-    /// It refers to a row of an entity that this version does not have.
+    /// The row refers to a row of an entity that this version does not have.
     ForeignKey {
         /// The field that refers.
         field: &'static str,
         /// The entity referred to.
         to: &'static str,
-        /// What the field holds.
+        /// The value of that field.
         key: Value,
     },
 }

@@ -9,7 +9,7 @@ use super::{Kind, UniqueKey, check};
 
 pub(super) const TEXT: Field = Field::element(Shape::String);
 
-/// What a component says of itself.
+/// A component's description of itself.
 pub(super) const DESCRIPTION: &[Field] = &[
     Field::string("name").required(),
     Field::string("version").required(),
@@ -20,9 +20,9 @@ pub(super) const DESCRIPTION: &[Field] = &[
 const POSITIVE: &[Check] = &[Check::Between(0, 2_147_483_647)];
 const PERCENT: &[Check] = &[Check::Between(0, 100)];
 
-/// What a canary may be asked for. Bounds that are null are not judged.
+/// The settings of a canary in a request. A bound that is null is not judged.
 pub(crate) const CANARY: &[Field] = &[
-    // Of the picks of each upstream that follows the active version.
+    // Percentage of the picks of each upstream that follows the active version.
     Field::number("share_percent")
         .required()
         .default(Preset::Integer(5))
@@ -35,21 +35,22 @@ pub(crate) const CANARY: &[Field] = &[
     Field::number("max_error_ratio").check(POSITIVE),
     Field::number("max_p99_ms").check(POSITIVE),
     Field::number("max_p99_ratio").check(POSITIVE),
-    // Of each side, before anything but faults is judged.
+    // Requests that each side must have placed before anything but faults is judged.
     Field::integer("min_requests")
         .required()
         .default(Preset::Integer(100))
         .check(&[Check::Between(1, 2_147_483_647)]),
-    // Seconds; a year at most.
+    // In seconds; a year at most.
     Field::number("duration").check(&[Check::Between(0, 31_536_000)]),
     Field::boolean("promote")
         .required()
         .default(Preset::Boolean(false)),
 ];
 
-/// A component that chooses among the targets of an upstream. `digest` says which of its versions is
-/// active, and `previous_digest` which one was before; `canary` which one takes a share, or took one last; size, description and exports are copied from
-/// the active one in the step that makes it active.
+/// A component that chooses among the targets of an upstream. `digest` is that of its active
+/// version, `previous_digest` that of the version that was active before, and `canary` is the
+/// version that takes a share of the picks, or took one last. Size, description and exports are
+/// copied from the active version in the step that makes it active.
 pub static DECLARATION: Declaration = Declaration {
     endpoints: Endpoints::Own,
     unique: &[UniqueKey::of(&["name"])],
@@ -69,7 +70,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::record("description", DESCRIPTION),
         Field::array("exports", &TEXT).required(),
         Field::string("previous_digest"),
-        // What was asked for by CANARY, and what has become of it. Written by the gateway alone.
+        // The settings of CANARY and the outcome. Written only by the gateway.
         Field::any("canary").extension(),
         Field::tags(),
     ],
@@ -97,7 +98,8 @@ impl Balancer {
 }
 
 impl Canary {
-    /// Whether it is compared with the active version, which has to have placed something for that.
+    /// Whether the canary is compared with the active version, which must then place requests as
+    /// well.
     pub fn is_compared(&self) -> bool {
         self.max_error_ratio.or(self.max_p99_ratio).is_some()
     }
@@ -106,58 +108,58 @@ impl Canary {
 /// A version that takes a share of the picks of the active one.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Canary {
-    /// Another one each time one begins.
+    /// A new id for each start of a canary.
     pub id: Uuid,
-    /// SHA-256 of its component, in lower-case hex.
+    /// SHA-256 of the version's component, in lower-case hex.
     pub version: String,
-    /// What has become of it.
+    /// The state, or the outcome.
     pub state: CanaryState,
-    /// How many of the picks are its, 0 to 100.
+    /// Percentage of the picks that the version gets, 0 to 100.
     pub share_percent: f64,
-    /// Faults of its instances that it may have.
+    /// Most faults of its instances.
     pub max_faults: u64,
-    /// How many of the requests that it places may fail, 0 to 100.
+    /// Bound on its error rate: failed requests among those that it places, in percent, 0 to 100.
     pub max_error_percent: Option<f64>,
-    /// How many times as often as those of the active version they may fail.
+    /// Bound on its error rate, as a multiple of the active version's.
     pub max_error_ratio: Option<f64>,
     /// Longest p99 of the time until the head of the response, in milliseconds.
     pub max_p99_ms: Option<f64>,
-    /// How many times that of the active version it may be.
+    /// Bound on its p99, as a multiple of the active version's.
     pub max_p99_ratio: Option<f64>,
-    /// Requests placed before anything but faults is judged: by it, and by the active version where the
-    /// two are compared.
+    /// Requests placed before anything but faults is judged: by the canary, and by the active
+    /// version where the two are compared.
     pub min_requests: u64,
-    /// Seconds without a broken bound after which it has passed; none for never.
+    /// Seconds without a broken bound after which the canary has passed; none for never.
     pub duration: Option<f64>,
-    /// Whether it is then made active.
+    /// Whether a canary that has passed is made active.
     pub promote: bool,
-    /// When it began, in seconds since 1970.
+    /// When the canary started, in seconds since 1970.
     pub created_at: u64,
 }
 
-/// What has become of a canary.
+/// The state or the outcome of a canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CanaryState {
-    /// It takes its share.
+    /// The version takes its share.
     Running,
-    /// The same, and its time is over without a broken bound.
+    /// The version takes its share, and its duration is over without a broken bound.
     Passed,
-    /// It broke a bound.
+    /// The version broke a bound, and lost its share.
     Returned,
-    /// It was made active.
+    /// The version was made active.
     Promoted,
     /// Another version was made active.
     Ended,
 }
 
 impl CanaryState {
-    /// Whether it takes its share.
+    /// Whether the version takes its share.
     pub fn is_live(self) -> bool {
         matches!(self, Self::Running | Self::Passed)
     }
 
-    /// As it is stored.
+    /// The state as it is stored.
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",

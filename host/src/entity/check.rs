@@ -1,4 +1,4 @@
-//! Forms of text that fields have, with Kong's words for what does not fit.
+//! Checks of texts in fields, with Kong's messages.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub(super) fn name(text: &str) -> Result<(), String> {
     }
 }
 
-/// A tag: printable, without the two characters that a tags filter is made of.
+/// A tag: printable, without the two characters that separate tags in a filter.
 pub(super) fn tag(text: &str) -> Result<(), String> {
     if text
         .chars()
@@ -54,7 +54,7 @@ pub(super) fn authority(text: &str) -> Result<(), String> {
     Authorities::parse(&[text.to_owned()]).map(|_| ())
 }
 
-/// A name that a server may be asked for by over TLS, or an address.
+/// A server name that a TLS client may send, or an address.
 pub(super) fn server_name(text: &str) -> Result<(), String> {
     match tls::server_name(text) {
         Some(_) => Ok(()),
@@ -62,7 +62,7 @@ pub(super) fn server_name(text: &str) -> Result<(), String> {
     }
 }
 
-/// A host that may have a port.
+/// A host with an optional port.
 pub(super) fn host_with_optional_port(text: &str) -> Result<(), String> {
     let (host, port) = split_port(text);
     let port_fits = port.is_none_or(|port| parse_port(port).is_some());
@@ -73,13 +73,13 @@ pub(super) fn host_with_optional_port(text: &str) -> Result<(), String> {
     }
 }
 
-/// A host of a route: as above, with a `*` as its leftmost or rightmost label.
+/// A host of a route: as above, with an optional `*` as its leftmost or rightmost label.
 pub(super) fn route_host(text: &str) -> Result<(), String> {
     let (host, _) = split_port(text);
     match host.matches('*').count() {
         0 => host_with_optional_port(text),
         1 if host.starts_with("*.") || host.ends_with(".*") => {
-            // The star stands for a label.
+            // The `*` stands for a label.
             host_with_optional_port(&text.replace('*', "wildcard"))
         }
         1 => Err("invalid wildcard: must be placed at leftmost or rightmost label".into()),
@@ -87,7 +87,7 @@ pub(super) fn route_host(text: &str) -> Result<(), String> {
     }
 }
 
-/// A server name of TLS, with a `*` as its leftmost or rightmost character.
+/// A TLS server name, with an optional `*` as its leftmost or rightmost character.
 pub(super) fn sni(text: &str) -> Result<(), String> {
     if ip(text).is_some() {
         return Err("must not be an IP".into());
@@ -118,7 +118,7 @@ pub(super) fn upstream_name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A path: absolute, without empty segments, in the characters of RFC 3986, rightly escaped.
+/// A path: absolute, without empty segments, in the characters of RFC 3986, correctly escaped.
 pub(super) fn path(text: &str) -> Result<(), String> {
     if !text.starts_with('/') {
         return Err("should start with: /".into());
@@ -146,8 +146,8 @@ fn rightly_escaped(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A path of a route: a prefix in normal form, of any characters, or `~` and a regular expression. A
-/// prefix may be escaped as well, as it is sent, which Kong does not take.
+/// A path of a route: a prefix in normal form, of any characters, or `~` and a regular expression.
+/// A prefix may be escaped as well, as clients send it; Kong refuses that.
 pub(super) fn route_path(text: &str) -> Result<(), String> {
     if let Some(pattern) = text.strip_prefix('~').filter(|p| p.starts_with('/')) {
         return is_pattern(pattern);
@@ -169,13 +169,13 @@ pub(super) fn route_path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a regular expression is one. Whether there is room for it is seen when it is compiled, beside
-/// those of all other routes.
+/// Whether a text is a valid regular expression. Whether there is room for it is checked when it is
+/// compiled, together with those of all other routes.
 fn is_pattern(pattern: &str) -> Result<(), String> {
     crate::pattern::is_pattern(pattern).map_err(|error| error.to_string())
 }
 
-/// The values of a header of a route: a single one behind `~*` is a regular expression.
+/// The values of a header of a route: a single value that starts with `~*` is a regular expression.
 pub(super) fn route_header_values(values: &[Value]) -> Result<(), String> {
     match values {
         [Value::String(value)] => value.strip_prefix("~*").map_or(Ok(()), is_pattern),
@@ -281,18 +281,18 @@ fn is_hostname(text: &str) -> bool {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         !label.is_empty() && label.bytes().all(allowed) && !label.ends_with('-')
     };
-    // Digits and dots alone are an IPv4 address for Kong, and not a right one.
+    // For Kong, digits and dots alone are an IPv4 address, and here an invalid one.
     let numeric = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     !name.is_empty() && !numeric && name.split('.').all(label_fits)
 }
 
-/// The form in which names of upstreams are compared, however they are spelled.
+/// The form in which names of upstreams are compared, independent of spelling.
 pub(super) fn same_host(text: &str) -> Option<String> {
     Host::of_setting(text).map(|host| host.as_str().to_owned())
 }
 
-/// The form in which targets are compared: that in which they are stored, names in lower case and
-/// without the dot at their end.
+/// The form in which targets are compared: the stored form, with names in lower case and without
+/// the trailing dot.
 pub(super) fn same_target(text: &str) -> Option<String> {
     let stored = normalize_target(text)?.to_ascii_lowercase();
     let (host, port) = stored.rsplit_once(':')?;

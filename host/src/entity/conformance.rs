@@ -1,4 +1,4 @@
-//! Whether values are what their fields say, with Kong's words for what is not.
+//! Checks values against the declarations of their fields, with Kong's messages.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::field::{Check, Field, Shape};
 use super::violations::Violations;
 use super::{Kind, Row};
 
-/// Checks the fields of a row or a record; what is wrong is noted by field.
+/// Checks the fields of a row or a record, and records the errors by field.
 pub(super) fn check_fields(fields: &[Field], row: &Row, wrong: &mut BTreeMap<String, Value>) {
     for field in fields {
         let value = row.get(field.name).unwrap_or(&Value::Null);
@@ -49,7 +49,7 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Value> {
             uuid.ok_or("expected a valid UUID")?;
         }
         Shape::Integer => {
-            // One that is whole and beyond these bounds fits no integer of ours.
+            // A whole number beyond the bounds of `i64` is refused as well.
             value.as_i64().ok_or("expected an integer")?;
         }
         Shape::Number | Shape::CreatedAt | Shape::UpdatedAt => {
@@ -100,7 +100,7 @@ fn check_elements(element: &Field, value: &Value, otherwise: &str) -> Result<(),
     }
 }
 
-/// Checks an element of an array, a set or a map: what is there is something.
+/// Checks an element of an array, a set or a map: an element must not be null.
 fn check_element(element: &Field, value: &Value) -> Result<(), Value> {
     if value.is_null() {
         return Err("required field missing".into());
@@ -128,8 +128,8 @@ fn check_map(names: &[Check], values: &Field, value: &Value) -> Result<(), Value
     }
 }
 
-/// Checks a reference. What else it says of the row is looked at before what is wrong with its key, and not
-/// at all where nothing is. Source: Kong.
+/// Checks a reference. With a valid key, its other fields are not checked. Otherwise errors in the
+/// other fields come first, and a missing key is reported only if there are none. Source: Kong.
 fn check_reference(to: Option<Kind>, value: &Value) -> Result<(), Value> {
     let key = value.as_object().ok_or("expected a record")?;
     let message = match key.get("id") {
@@ -201,7 +201,7 @@ fn check_rule(rule: &Check, value: &Value) -> Result<(), Value> {
     Ok(())
 }
 
-/// Looks at a row or a record with these fields by a rule across them.
+/// Checks a row or a record with these fields against a rule across them.
 pub(super) fn check_across(
     rule: &EntityCheck,
     fields: &[Field],
@@ -267,7 +267,7 @@ fn given(fields: &[Field], row: &Row, name: &str) -> Value {
     value.unwrap_or_default()
 }
 
-/// Whether a field says something: what is empty does not.
+/// Whether a field is set: neither null nor empty.
 fn is_set(row: &Row, name: &str) -> bool {
     match row.get(name) {
         None | Some(Value::Null) => false,
@@ -284,7 +284,7 @@ fn are_distinct(row: &Row, names: &[&str]) -> bool {
     (1..values.len()).all(|place| !values[..place].contains(&values[place]))
 }
 
-/// Refuses a set with elements of more than one of these.
+/// Refuses a set with elements of more than one of these subsets.
 fn check_subsets(subsets: &[&[&str]], value: &Value) -> Result<(), Value> {
     let elements = value.as_array().map_or(&[][..], Vec::as_slice);
     let mut used: Vec<&[&str]> = Vec::new();

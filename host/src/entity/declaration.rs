@@ -1,4 +1,4 @@
-//! What a declaration is made of. Everything the Admin API knows of an entity, it reads here.
+//! The parts of a declaration. All that the Admin API knows of an entity is declared with them.
 
 use serde_json::Value;
 
@@ -8,48 +8,50 @@ use super::reference::{Reference, UniqueKey};
 use super::subschema::Subschemas;
 use super::{Kind, Row};
 
-/// An entity, declared once. A declaration says what differs from [`Declaration::of`].
+/// The declaration of an entity. It gives what differs from [`Declaration::of`].
 #[derive(Debug)]
 pub struct Declaration {
     /// Which entity.
     pub kind: Kind,
     /// Its name in the store, in errors and in `/schemas`, such as `keyauth_credentials`.
     pub name: &'static str,
-    /// What one of them is called in the log, such as `target`.
+    /// The name of one row in the log, such as `target`.
     pub singular: &'static str,
     /// Which endpoints it has.
     pub endpoints: Endpoints,
     /// The name of its collection in paths, such as `key-auths`.
     pub path: &'static str,
-    /// The same in a path below a row that it refers to, such as `key-auth` in
+    /// The same in a path below a row that the entity refers to, such as `key-auth` in
     /// `/consumers/{consumer}/key-auth`.
     pub nested_path: &'static str,
-    /// The field by which a path may name a row beside its id, if there is one.
+    /// The field by which a path may name a row, in addition to its id, if there is one.
     pub endpoint_key: Option<&'static str>,
-    /// The same in a path below a row that it refers to, where it is another one: it need be unique among
-    /// the rows of that parent only.
+    /// The same in a path below a row that the entity refers to, where it is another field: its
+    /// values need to be unique only among the rows of that parent.
     pub nested_key: Option<&'static str>,
-    /// The reference to the row that it is a part of, if it is a part of one.
+    /// The reference to the owner of a row, if rows have an owner.
     pub owner: Option<&'static str>,
-    /// The order of its lists below a row that it refers to. All other lists are in the order of ids.
+    /// The order of lists below a row that the entity refers to. All other lists are in the order
+    /// of ids.
     pub nested_order: ListOrder,
     /// The order of the ids that are given to new rows.
     pub id_order: IdOrder,
-    /// Fields that a PUT of a row that is there leaves as they are where it does not name them. All others
+    /// Fields that keep their values when a PUT of an existing row does not name them. All others
     /// return to their defaults.
     pub kept_by_put: &'static [&'static str],
     /// Its fields, in the order in which they are shown.
     pub fields: &'static [Field],
     /// The combinations of fields that must be unique.
     pub unique: &'static [UniqueKey],
-    /// Whether times are seconds with a fraction, and not whole seconds.
+    /// Whether times are seconds with a fraction, instead of whole seconds.
     pub precise_times: bool,
-    /// Rewrites what a request carries before it is looked at (shorthands, couplings), beside the row
-    /// that it changes, if it changes one.
+    /// Rewrites the input of a request before it is checked (shorthands, couplings), given the row
+    /// that the request changes, if any.
     pub expand: fn(&mut Row, Option<&Row>),
-    /// Brings a whole row into the form in which it is stored, once its fields are right.
+    /// Brings a whole row into the form in which it is stored, after its fields were found to be
+    /// right.
     pub normalize: fn(&mut Row),
-    /// The fields that depend on the value of another one, if there are such.
+    /// The fields that depend on the value of another field, if there are any.
     pub subschemas: Option<Subschemas>,
     /// Rules across fields.
     pub entity_checks: &'static [EntityCheck],
@@ -58,11 +60,11 @@ pub struct Declaration {
 /// Which endpoints of an entity are generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoints {
-    /// A collection, and another one below each row that it can refer to.
+    /// A collection, and another one below each row that the entity can refer to.
     All,
-    /// Those below a row that it refers to.
+    /// Only the collections below a row that the entity refers to.
     NestedOnly,
-    /// None: it has handlers of its own.
+    /// None: the entity has handlers of its own.
     Own,
 }
 
@@ -71,23 +73,22 @@ pub enum Endpoints {
 pub enum ListOrder {
     /// Ascending ids; an offset names the first row.
     ById,
-    /// The newest row first; an offset is a number of rows. The list in the order of ids is at `all`
-    /// below it.
+    /// The newest row first; an offset is a number of rows. The list in the order of ids is at
+    /// `all` below it.
     NewestFirst,
 }
 
 /// The order of the ids that are given to new rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdOrder {
-    /// A later one is greater.
+    /// A later id is greater.
     Ascending,
-    /// A later one is smaller.
+    /// A later id is smaller.
     Descending,
 }
 
 impl Declaration {
-    /// What is declared where nothing else is said: an entity with all endpoints, under one name
-    /// everywhere.
+    /// The defaults of a declaration: an entity with all endpoints, under one name everywhere.
     pub(super) const fn of(kind: Kind, name: &'static str, singular: &'static str) -> Self {
         Self {
             kind,
@@ -112,17 +113,17 @@ impl Declaration {
         }
     }
 
-    /// The fields that refer to rows of other entities, wherever they are in a row.
+    /// The fields that refer to rows of other entities, at any depth in a row.
     pub fn references(&self) -> Vec<Reference> {
         references(self.fields)
     }
 
-    /// The field by which a path below another row may name a row beside its id.
+    /// The field by which a path below another row may name a row, in addition to its id.
     pub fn nested_key(&self) -> Option<&'static str> {
         self.nested_key.or(self.endpoint_key)
     }
 
-    /// A value of a field in the form in which it is compared with others.
+    /// A value of a field in the form in which it is compared with other values.
     pub fn compared(&self, field: &str, value: &Value) -> Value {
         let field = self.fields.iter().find(|known| known.name == field);
         let form = field.and_then(|field| field.compared_as);
@@ -150,7 +151,7 @@ fn collect(fields: &[Field], record: &str, found: &mut Vec<Reference>) {
             _ => (field.reference, false),
         };
         if let Some(target) = target {
-            // There are as many as are declared, and they are collected once.
+            // Leaked: there are only as many as are declared, and they are collected once.
             let name: &'static str = if record.is_empty() {
                 field.name
             } else {

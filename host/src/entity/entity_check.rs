@@ -1,5 +1,5 @@
-//! Rules across the fields of an entity or of a record, with Kong's words for what breaks them. Source:
-//! Kong 3.9, `entity_checks`.
+//! Rules across the fields of an entity or of a record, with Kong's messages. Source: Kong 3.9,
+//! `entity_checks`.
 
 use serde_json::Value;
 
@@ -12,41 +12,41 @@ type Names = &'static [&'static str];
 /// A rule across fields.
 #[derive(Debug, Clone, Copy)]
 pub enum EntityCheck {
-    /// One of these fields says something, or several do.
+    /// At least one of these fields is set.
     AtLeastOneOf(Names),
-    /// Exactly one of these fields says something.
+    /// Exactly one of these fields is set.
     OnlyOneOf(Names),
-    /// All of these fields say something, or none does.
+    /// All of these fields are set, or none is.
     MutuallyRequired(Names),
-    /// At most one of these fields says something.
+    /// At most one of these fields is set.
     MutuallyExclusive(Names),
-    /// No two of these fields say the same.
+    /// No two of these fields have the same value.
     Distinct(Names),
-    /// The value of one field says what another one may be. It is looked at even where fields are wrong, and
-    /// its words win over those about the field alone.
+    /// The value of one field restricts the value of another one. The rule is checked even if other
+    /// fields are wrong, and its message replaces those about the field alone.
     Conditional {
-        /// The field that says it.
+        /// The field that restricts the other one.
         if_field: &'static str,
-        /// The values of it that do. Null reads as the field's default.
+        /// The values of it for which the rule applies. Null stands for the field's default.
         if_match: Match,
         /// The other field.
         then_field: &'static str,
-        /// What it may be.
+        /// The values that the other field may have.
         then_match: Match,
     },
-    /// Whatever this says of these fields.
+    /// A rule given by a function.
     Custom {
-        /// The fields that it looks at.
+        /// The fields that the function reads.
         fields: Names,
-        /// What it says.
+        /// The function.
         check: Rule,
     },
 }
 
-/// A rule across fields that no other check says.
+/// A rule across fields for which there is no other check.
 pub type Rule = fn(&Row, &mut Violations);
 
-/// What a value may be.
+/// A condition on a value.
 #[derive(Debug, Clone, Copy)]
 pub enum Match {
     /// Null.
@@ -60,7 +60,7 @@ pub enum Match {
 }
 
 impl EntityCheck {
-    /// The fields that it looks at.
+    /// The fields that the rule reads.
     pub(super) fn sources(&self) -> Vec<&'static str> {
         match self {
             Self::AtLeastOneOf(names)
@@ -79,7 +79,7 @@ impl EntityCheck {
 }
 
 impl Match {
-    /// Whether a value is such.
+    /// Whether a value meets the condition.
     pub(super) fn holds(self, value: &Value) -> bool {
         match self {
             Self::Null => value.is_null(),
@@ -89,7 +89,8 @@ impl Match {
         }
     }
 
-    /// What is said of a value; nothing of one that is right, or of another type, which is said of it already.
+    /// The message for a value that breaks the condition. A value of another type gets none here,
+    /// since its own field reports it.
     pub(super) fn broken_by(self, value: &Value) -> Option<String> {
         let is_typed = matches!(self, Self::Null | Self::NotNull) || value.is_string();
         if !is_typed || self.holds(value) {

@@ -1,4 +1,4 @@
-//! The fields that declarations are made of: what they hold, what they must be, where they lead.
+//! The fields of declarations: their types, their checks and their references.
 
 use serde_json::Value;
 
@@ -9,37 +9,39 @@ use super::{Kind, Row, check};
 /// A field, or an element of an array, a set or a map.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
-    /// Its name; empty for an element.
+    /// The name; empty for an element.
     pub name: &'static str,
-    /// What it holds.
+    /// The type of the value.
     pub shape: Shape,
     /// Whether null is refused.
     pub required: bool,
-    /// What it is if the request does not name it.
+    /// The value if the request does not name the field.
     pub default: Preset,
-    /// Bounds and forms of its value.
+    /// Checks of the value.
     pub checks: &'static [Check],
-    /// The form in which its values are compared, if they can be spelled in several ways; none for a value
-    /// that has no such form.
+    /// The form in which values are compared, if a value can be spelled in several ways; the
+    /// function returns none for a value without such a form.
     pub compared_as: Option<fn(&str) -> Option<String>>,
-    /// Where it leads, if it refers to rows of another entity. Of an array or a set the element says it.
+    /// The entity referred to, if the field refers to rows of another entity. For an array or a
+    /// set, its element has the reference.
     pub reference: Option<ReferenceTarget>,
-    /// Whether a row shows it only where it says something other than its default: a client of Kong
-    /// 3.9 does not know it.
+    /// Whether a row shows the field only if it differs from its default, because clients of Kong
+    /// 3.9 do not know it.
     pub extension: bool,
-    /// Whether its value is a secret, which forms and logs are not to show.
+    /// Whether the value is a secret, which forms and logs must not show.
     pub secret: bool,
-    /// Whether its value may stand in a vault, and a reference to it here: `{vault://env/key}`.
+    /// Whether the field may hold a reference to a value in a vault, such as `{vault://env/key}`.
     pub referenceable: bool,
-    /// Whether a text may have no characters.
+    /// Whether a text may be empty.
     pub may_be_empty: bool,
-    /// Whether a record that a request does not name is null, and not one of defaults.
+    /// Whether a record that a request does not name is null, instead of the defaults of its
+    /// fields.
     pub null_by_default: bool,
     /// Rules across the fields of a record.
     pub entity_checks: &'static [EntityCheck],
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug, Clone, Copy)]
 pub enum Shape {
     /// Text, not empty.
@@ -58,31 +60,31 @@ pub enum Shape {
     Set(&'static Field),
     /// Values by name.
     Map {
-        /// What a name must be.
+        /// Checks of the names.
         names: &'static [Check],
-        /// What a value must be.
+        /// The field that each value must conform to.
         values: &'static Field,
     },
-    /// Fields of its own.
+    /// A record with these fields.
     Record(&'static [Field]),
     /// A row of another entity, as `{"id": …}`.
     Reference(Kind),
-    /// A row of an entity that this version does not have, so that none can be named.
+    /// A row of an entity that this version does not have, so that no row can be named.
     AbsentReference(&'static str),
-    /// Whatever JSON there is.
+    /// Any JSON.
     Any,
-    /// The same, an object of which only a component knows the fields: a PATCH merges it as Kong merges
-    /// records, and what is null in a PATCH returns to its default.
+    /// An object of any JSON, whose fields only a component knows: a PATCH merges it as Kong merges
+    /// records, and a field that is null in a PATCH returns to its default.
     Settings,
     /// The primary key.
     Id,
-    /// A time that is set when the row is made, or that a request may give.
+    /// A time that is set when the row is created, or that a request may give.
     CreatedAt,
     /// A time that is set with every change.
     UpdatedAt,
 }
 
-/// The value of a field that a request does not name.
+/// The default of a field.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Preset {
@@ -92,16 +94,16 @@ pub enum Preset {
     Boolean(bool),
     Strings(&'static [&'static str]),
     Integers(&'static [i64]),
-    /// A text that is made anew each time, as a key that a credential is given.
+    /// A text that is generated each time, as the key of a credential.
     Generated(fn() -> String),
 }
 
-/// A bound or a form of a value.
+/// A check of a value.
 #[derive(Debug, Clone, Copy)]
 pub enum Check {
-    /// A number within these, both included.
+    /// A number between these, both included.
     Between(i64, i64),
-    /// A number above this one.
+    /// A number greater than this one.
     GreaterThan(i64),
     /// None of these.
     NotOneOf(&'static [&'static str]),
@@ -111,13 +113,13 @@ pub enum Check {
     OneOfIntegers(&'static [i64]),
     /// At least this many elements.
     AtLeast(usize),
-    /// A set with elements of one of these only.
+    /// A set with elements of only one of these subsets.
     ExclusiveSubsets(&'static [&'static [&'static str]]),
-    /// Whatever this says of a text.
+    /// A check of a text by a function.
     Text(fn(&str) -> Result<(), String>),
-    /// Whatever this says of a list.
+    /// A check of a list by a function.
     List(fn(&[Value]) -> Result<(), String>),
-    /// Only null, for this reason.
+    /// Only null; the text is the reason.
     Nothing(&'static str),
 }
 
@@ -145,7 +147,7 @@ impl Field {
         Self::new("id", Shape::Id)
     }
 
-    /// When the row was made.
+    /// When the row was created.
     pub const fn created_at() -> Self {
         Self::new("created_at", Shape::CreatedAt)
     }
@@ -155,7 +157,7 @@ impl Field {
         Self::new("updated_at", Shape::UpdatedAt)
     }
 
-    /// Words to find rows by.
+    /// Tags to find rows by.
     pub const fn tags() -> Self {
         const TAG: Field = Field::element(Shape::String).check(&[Check::Text(check::tag)]);
         Self::new("tags", Shape::Set(&TAG))
@@ -181,7 +183,7 @@ impl Field {
         Self::new(name, Shape::Boolean)
     }
 
-    /// Whatever JSON there is.
+    /// Any JSON.
     pub const fn any(name: &'static str) -> Self {
         Self::new(name, Shape::Any)
     }
@@ -206,12 +208,12 @@ impl Field {
         Self::new(name, Shape::Map { names, values })
     }
 
-    /// Fields of its own. A request that does not name it gets all their defaults.
+    /// A record with these fields. A request that does not name it gets all their defaults.
     pub const fn record(name: &'static str, fields: &'static [Field]) -> Self {
         Self::new(name, Shape::Record(fields))
     }
 
-    /// A row of another entity, which cannot be deleted as long as it is referred to.
+    /// A row of another entity. That row cannot be deleted while it is referred to.
     pub const fn reference(name: &'static str, to: Kind) -> Self {
         Self::new(name, Shape::Reference(to)).refers_to(to, ReferenceBy::Id)
     }
@@ -226,8 +228,8 @@ impl Field {
         Self::new("", shape)
     }
 
-    /// Its value, or that of the elements that are such, names a row of another entity, which cannot be
-    /// deleted as long as it is referred to.
+    /// Makes the value, or each element that this is declared for, a reference to a row of another
+    /// entity. That row cannot be deleted while it is referred to.
     pub const fn refers_to(mut self, to: Kind, by: ReferenceBy) -> Self {
         self.reference = Some(ReferenceTarget {
             to,
@@ -238,7 +240,7 @@ impl Field {
         self
     }
 
-    /// What deleting the row referred to does to the row with this field.
+    /// Sets what deleting the row referred to does to the row with this field.
     pub const fn on_delete(mut self, on_delete: OnDelete) -> Self {
         if let Some(target) = &mut self.reference {
             target.on_delete = on_delete;
@@ -246,7 +248,7 @@ impl Field {
         self
     }
 
-    /// The Admin API has no path to the row referred to below the row with this field.
+    /// Leaves out the path to the row referred to below the row with this field.
     pub const fn without_endpoint(mut self) -> Self {
         if let Some(target) = &mut self.reference {
             target.has_endpoint = false;
@@ -254,74 +256,74 @@ impl Field {
         self
     }
 
-    /// Null is refused.
+    /// Refuses null.
     pub const fn required(mut self) -> Self {
         self.required = true;
         self
     }
 
-    /// What it is if a request does not name it.
+    /// Sets the value if a request does not name the field.
     pub const fn default(mut self, default: Preset) -> Self {
         self.default = default;
         self
     }
 
-    /// Not of Kong 3.9: shown only where it says something.
+    /// Not a field of Kong 3.9: shown only if it differs from its default.
     pub const fn extension(mut self) -> Self {
         self.extension = true;
         self
     }
 
-    /// A secret: see [`Field::secret`].
+    /// Marks the value as a secret: see [`Field::secret`].
     pub const fn secret(mut self) -> Self {
         self.secret = true;
         self
     }
 
-    /// A value that may stand in a vault: see [`Field::referenceable`].
+    /// Allows a reference to a value in a vault: see [`Field::referenceable`].
     pub const fn referenceable(mut self) -> Self {
         self.referenceable = true;
         self
     }
 
-    /// A text that may have no characters.
+    /// Allows an empty text.
     pub const fn may_be_empty(mut self) -> Self {
         self.may_be_empty = true;
         self
     }
 
-    /// A record that is null where a request does not name it.
+    /// Makes the record null if a request does not name it.
     pub const fn null_by_default(mut self) -> Self {
         self.null_by_default = true;
         self
     }
 
-    /// Rules across the fields of a record.
+    /// Sets the rules across the fields of a record.
     pub const fn entity_checks(mut self, checks: &'static [EntityCheck]) -> Self {
         self.entity_checks = checks;
         self
     }
 
-    /// The form in which values are compared.
+    /// Sets the form in which values are compared.
     pub const fn compared_as(mut self, form: fn(&str) -> Option<String>) -> Self {
         self.compared_as = Some(form);
         self
     }
 
-    /// Bounds and forms of the value.
+    /// Sets the checks of the value.
     pub const fn check(mut self, checks: &'static [Check]) -> Self {
         self.checks = checks;
         self
     }
 
-    /// Whether a value of the field stands in a vault, and only the reference to it here. Nothing can be said
-    /// of such a value. Source: Kong.
+    /// Whether a value of the field is a reference to a value in a vault. The value itself cannot
+    /// be checked then. Source: Kong.
     pub(super) fn is_in_vault(&self, value: &Value) -> bool {
         let is_reference = |text: &str| text.starts_with("{vault://") && text.ends_with('}');
         self.referenceable && value.as_str().is_some_and(is_reference)
     }
 
-    /// The default as JSON; that of a record is the defaults of its fields.
+    /// The default as JSON; for a record, the defaults of its fields.
     pub(super) fn preset(&self) -> Value {
         match (&self.shape, self.default) {
             (Shape::Record(_), _) if self.null_by_default => Value::Null,

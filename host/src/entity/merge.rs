@@ -1,4 +1,4 @@
-//! What a row becomes with what a request carries: defaults where nothing is named, records merged.
+//! Applies the input of a request to a row: defaults for what is not named, records merged.
 
 use std::collections::HashSet;
 
@@ -7,12 +7,13 @@ use serde_json::Value;
 use super::Row;
 use super::field::{Field, Shape};
 
-/// A field to be written; null if the row has none.
+/// A field to be written; it is null if the row does not have it.
 pub(super) fn entry<'r>(row: &'r mut Row, name: &str) -> &'r mut Value {
     row.entry(name).or_insert(Value::Null)
 }
 
-/// The fields in their order, with defaults where the input names none, then what is unknown.
+/// The fields in their order, with defaults where the input names none, then fields that are not
+/// declared.
 pub(super) fn fill(fields: &[Field], mut input: Row) -> Row {
     let mut row = Row::new();
     for field in fields {
@@ -28,7 +29,7 @@ pub(super) fn fill(fields: &[Field], mut input: Row) -> Row {
     row
 }
 
-/// Puts what a PATCH names into a row.
+/// Merges the fields that a PATCH names into a row.
 pub(super) fn merge(fields: &[Field], row: &mut Row, input: Row) {
     for (name, value) in input {
         let shape = fields.iter().find(|f| f.name == name).map(|f| &f.shape);
@@ -53,8 +54,8 @@ pub(super) fn merge(fields: &[Field], row: &mut Row, input: Row) {
     }
 }
 
-/// Merges settings: an object into an object, and what is null is taken out (RFC 7396). Nesting is bounded
-/// where input is decoded.
+/// Merges settings: an object into an object, and a field that is null is removed (RFC 7396). The
+/// depth is bounded where input is decoded.
 fn merge_settings(old: &mut Value, input: Row) {
     if !old.is_object() {
         *old = Row::new().into();
@@ -75,7 +76,7 @@ fn merge_settings(old: &mut Value, input: Row) {
     }
 }
 
-/// A set has each of its values once.
+/// Removes repeated values from a set.
 fn deduplicate(shape: &Shape, mut value: Value) -> Value {
     if let (Shape::Set(_), Value::Array(values)) = (shape, &mut value) {
         let mut seen = HashSet::with_capacity(values.len());

@@ -1,4 +1,4 @@
-//! One form for values that can be written in several.
+//! One form for values that can be written in several ways.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::Row;
 use super::field::{Field, Shape};
 
-/// The same row is referred to by the same value, however its id was written.
+/// References to the same row have the same value, however the id was written.
 pub(super) fn one_form_of_references(fields: &[Field], row: &mut Row) {
     for field in fields {
         if let Shape::Reference(_) = field.shape
@@ -19,8 +19,9 @@ pub(super) fn one_form_of_references(fields: &[Field], row: &mut Row) {
     }
 }
 
-/// A whole number is stored as one, however it was written: `80.0` and `8e1` are 80. And what is empty is
-/// a list or an object as its field has it, since clients in Lua and PHP cannot tell `[]` from `{}`.
+/// A whole number is stored as an integer, however it was written: `80.0` and `8e1` are 80. An
+/// empty list or object is stored in the type of its field, since clients in Lua and PHP cannot
+/// distinguish `[]` from `{}`.
 pub(super) fn one_form_of_values(fields: &[Field], row: &mut Row) {
     for field in fields {
         if let Some(value) = row.get_mut(field.name) {
@@ -35,7 +36,7 @@ fn one_form_of_value(shape: &Shape, value: &mut Value) {
             if let Some(float) = number.as_f64()
                 && number.is_f64()
                 && float.fract() == 0.0
-                // Past it a float is no longer exact.
+                // Above this bound a float is no longer exact.
                 && float.abs() < (1_u64 << 53) as f64
             {
                 *value = (float as i64).into();

@@ -1,5 +1,5 @@
-//! What rows have to do with each other: the fields that refer to other rows, and the combinations of
-//! fields that no two rows may share. The store turns both into rules.
+//! Relations between rows: the fields that refer to other rows, and the combinations of fields that
+//! must be unique. The store makes rules of both.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Kind, Row};
 
-/// Fields whose values together may stand in one row only.
+/// Fields whose values, taken together, may be in one row only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UniqueKey {
     /// The fields.
@@ -16,13 +16,13 @@ pub struct UniqueKey {
     pub nulls: Nulls,
 }
 
-/// What a null in a unique key means. The words are those of SQL:2023.
+/// What a null in a unique key means. The terms are those of SQL:2023.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nulls {
     /// A null differs from every other null: a row with one is exempt from the key.
     Distinct,
-    /// A null is a value like any other: two rows may not both have it. Kong's plugins are such, of
-    /// which one that is global may be there once.
+    /// A null is a value like any other: two rows may not both have it. Kong's plugins are an
+    /// example: a global one may exist only once.
     NotDistinct,
 }
 
@@ -39,7 +39,8 @@ impl UniqueKey {
         Self { fields, nulls }
     }
 
-    /// The values that a row has of the key, in its order; none if the row is exempt from it.
+    /// The values of the key's fields in a row, in the key's order; none if the row is exempt from
+    /// the key.
     pub fn values<'r>(&self, row: &'r Row) -> Option<Vec<&'r Value>> {
         let values = self.fields.iter().map(|field| {
             let value = row.get(*field).unwrap_or(&Value::Null);
@@ -52,18 +53,18 @@ impl UniqueKey {
     }
 }
 
-/// A field that names rows of another entity, or of its own. Declared with the field; see
+/// A field that names rows of another entity, or of the same one. Declared with the field; see
 /// [`Field::refers_to`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reference {
-    /// The field of the referring entity. That of a record inside the row is named with all records
-    /// that it is in, with dots between: `config.redis`.
+    /// The field of the referring entity. A field inside records is named with all of them,
+    /// separated by dots: `config.redis`.
     pub field: &'static str,
     /// Whether the field is an array or a set of references, and not a single one.
     pub is_array: bool,
     /// The entity referred to.
     pub to: Kind,
-    /// What the field, or an element of it, holds.
+    /// The form of a reference in the field, or in an element of it.
     pub by: ReferenceBy,
     /// What deleting a row referred to does to the referring row.
     pub on_delete: OnDelete,
@@ -72,7 +73,7 @@ pub struct Reference {
     pub has_endpoint: bool,
 }
 
-/// What the declaration of a field says of where it leads; see [`Reference`].
+/// The part of a [`Reference`] that is declared with the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReferenceTarget {
     pub(super) to: Kind,
@@ -88,7 +89,7 @@ pub struct ForeignKey {
     pub id: Uuid,
 }
 
-/// What a referring field holds.
+/// The form of a reference in its field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReferenceBy {
     /// `{"id": "<uuid>"}`; the row must exist.
@@ -100,7 +101,7 @@ pub enum ReferenceBy {
     Field {
         /// The unique field of the entity referred to.
         name: &'static str,
-        /// Values that stand for something even without a row.
+        /// Values that are valid without a row.
         reserved: &'static [&'static str],
     },
 }
@@ -115,7 +116,7 @@ pub enum OnDelete {
 }
 
 impl Reference {
-    /// What a row has in the field: a value for each row that it refers to.
+    /// The references in a row's field: one value for each row that it refers to.
     pub fn values<'r>(&self, row: &'r Row) -> Vec<&'r Value> {
         let mut names = self.field.split('.');
         let first = names.next().and_then(|name| row.get(name));

@@ -1,4 +1,5 @@
-//! Which tries are repeated, for a service or a route: an extension of Kong, which has `retries` alone.
+//! Which tries are repeated, for a service or a route: an extension of Kong, which has only
+//! `retries`.
 
 use serde::Deserialize;
 
@@ -20,7 +21,7 @@ pub(super) const EXTENSION: &[Field] = &[Field::record(
     ],
 )];
 
-/// What goes past Kong.
+/// The extensions beyond Kong.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct Extension {
@@ -32,15 +33,16 @@ pub struct Extension {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct Retry {
-    /// Statuses that are no answer while another try is left; none for those of Kong, which has none.
+    /// Statuses that lead to another try while one is left; none for those of Kong, which has none.
     pub statuses: Option<Vec<u16>>,
-    /// Methods that may be sent again after they were sent; none for all but POST, PATCH and LOCK.
+    /// Methods that may be sent again after a request was sent; none for all but POST, PATCH and
+    /// LOCK.
     pub methods: Option<Vec<String>>,
     /// Longest time from the choice of an endpoint to the head of its response, in milliseconds.
     pub per_try_timeout: Option<u64>,
-    /// Retries in flight, as a percentage of requests in flight; none for what the upstream says, and
-    /// with 0 there is no limit.
+    /// Retries in flight, as a percentage of requests in flight; none for the value of the
+    /// upstream. With 0 there is no limit.
     pub budget_percent: Option<f64>,
-    /// Retries in flight that are always allowed; none for what the upstream says.
+    /// Retries in flight that are always allowed; none for the value of the upstream.
     pub min_retry_concurrency: Option<u32>,
 }

@@ -35,7 +35,7 @@ const ADDRESS: Field = Field::element(Shape::Record(&[
 
 /// Which requests go to a service.
 pub static DECLARATION: Declaration = Declaration {
-    // Of routes that match alike the greater id wins, and so the older one.
+    // Of routes that match alike, the greater id takes precedence, and so the older route.
     id_order: IdOrder::Descending,
     unique: &[UniqueKey::of(&["name"])],
     endpoint_key: Some("name"),
@@ -124,7 +124,7 @@ pub static DECLARATION: Declaration = Declaration {
     ..Declaration::of(Kind::Route, "routes", "route")
 };
 
-/// A gRPC route strips no path unless told to, which is then refused.
+/// A gRPC route strips no path unless the request says so, which validation then refuses.
 fn grpc_keeps_paths(input: &mut Row, _: Option<&Row>) {
     let protocols = input.get("protocols").and_then(Value::as_array);
     let grpc = protocols.is_some_and(|list| list.iter().any(|p| p == "grpc" || p == "grpcs"));
@@ -138,7 +138,7 @@ fn has(row: &Row, protocol: &str) -> bool {
     protocols.is_some_and(|list| list.iter().any(|p| p == protocol))
 }
 
-/// Whether a field says something: a list or a map with nothing in it does not.
+/// Whether a field is set: neither null nor an empty list or map.
 fn is_set(row: &Row, field: &str) -> bool {
     match row.get(field) {
         None | Some(Value::Null) => false,
@@ -245,23 +245,23 @@ pub struct Route {
     /// Header values that it matches: all names, any value of each; `~*` in front marks a regular
     /// expression.
     pub headers: Option<BTreeMap<String, Vec<String>>>,
-    /// Server names of TLS that it matches.
+    /// TLS server names that it matches.
     pub snis: Option<Vec<String>>,
-    /// The answer to a plain request for a route that serves https only.
+    /// The status of the answer to a plain request for a route that serves only https.
     pub https_redirect_status_code: u16,
-    /// Rank among the regular expressions.
+    /// Priority among the regular expressions.
     pub regex_priority: i64,
     /// Whether the matched path is removed before the request is sent on.
     pub strip_path: bool,
-    /// `v0` or `v1`; the second is honoured by Kong's `traditional` router alone.
+    /// `v0` or `v1`; only Kong's `traditional` router honours the second.
     pub path_handling: Option<String>,
     /// Whether the client's `Host` is sent on.
     pub preserve_host: bool,
-    /// Whether the body of a request is kept, so that it can be sent again.
+    /// Whether the body of a request is buffered, so that it can be sent again.
     pub request_buffering: bool,
     /// The service that gets the requests.
     pub service: Option<ForeignKey>,
-    /// What goes past Kong.
+    /// The extensions beyond Kong.
     #[serde(default)]
     pub pointsman: super::retry::Extension,
 }

@@ -1,9 +1,9 @@
-//! `/schemas/…`: what a declaration says, in the form in which Kong tells clients of its entities. Source:
+//! `/schemas/…`: a declaration in the form in which Kong describes its entities to clients. Source:
 //! Kong 3.9, `kong.api.routes.kong`.
 //!
-//! One walk over the declaration. What is declared by a function leaves no trace, as in Kong. Fields that
-//! are not Kong's are left out: a client adds the defaults that it reads here to what it sends and
-//! compares with what it gets, which does not show them.
+//! One walk over the declaration. A check that is a function is not shown, as in Kong. Fields that
+//! Kong does not have are left out: a client adds the defaults that it reads here to what it sends,
+//! and compares that with the answer, which does not show them.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ impl Declaration {
 }
 
 impl Subschema {
-    /// What this schema says beside that of its entity.
+    /// The fields of this schema that its entity does not have.
     pub fn schema(&self) -> Value {
         let walk = Walk {
             unique: &[],
@@ -39,7 +39,7 @@ impl Subschema {
     }
 }
 
-/// What is to be known of the entity where its fields are shown.
+/// What is needed of the entity to show its fields.
 struct Walk {
     unique: &'static [UniqueKey],
     precise_times: bool,
@@ -61,7 +61,7 @@ impl Walk {
         shown.collect()
     }
 
-    /// What is shown of a field, or of an element of one.
+    /// The attributes of a field, or of an element of one.
     fn attributes(&self, field: &Field) -> Row {
         let mut shown = self.shape(field);
         let is_generated = matches!(field.default, Preset::Generated(_));
@@ -111,7 +111,7 @@ impl Walk {
                 keys.extend(names.iter().filter_map(check));
                 json!({ "type": "map", "keys": keys, "values": inner(values) })
             }
-            // The fields are those of a subschema.
+            // A subschema has the fields.
             Shape::Record([]) => json!({ "type": "record", "abstract": true }),
             Shape::Record(fields) => json!({ "type": "record", "fields": self.fields(fields) }),
             Shape::Reference(to) => json!({ "type": "foreign", "reference": to.name() }),
@@ -129,7 +129,7 @@ impl Walk {
     }
 }
 
-/// A bound as an attribute; none of what only a function says.
+/// A check as an attribute; none for a check that is a function.
 fn check(check: &Check) -> Option<(String, Value)> {
     let (name, value) = match check {
         Check::Between(least, most) => ("between", json!([least, most])),

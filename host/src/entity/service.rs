@@ -82,19 +82,20 @@ pub static DECLARATION: Declaration = Declaration {
     ..Declaration::of(Kind::Service, "services", "service")
 };
 
-/// `url` stands for protocol, host, port and path, and wins over them.
+/// `url` stands for protocol, host, port and path, and takes precedence over them.
 fn expand_url(input: &mut Row, _: Option<&Row>) {
     let Some(url) = input.shift_remove("url") else {
         return;
     };
     let Some(text) = url.as_str() else {
-        // A null names nothing; anything else is not a URL, which the missing host will say.
+        // A null sets nothing. Any other value is not a URL: the missing host is then reported.
         if !url.is_null() {
             input.insert("host".into(), Value::Null);
         }
         return;
     };
-    // RFC 3986, 3: what is before the first colon is a scheme, and what follows is no host without `//`.
+    // RFC 3986, 3: the text before the first colon is a scheme, and without `//` the rest has no
+    // host.
     let is_scheme = |text: &&str| {
         let mut bytes = text.bytes();
         bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
@@ -130,7 +131,7 @@ fn expand_url(input: &mut Row, _: Option<&Row>) {
     input.insert("protocol".into(), protocol.into());
 }
 
-/// A field that says something only of connections over TLS.
+/// A field that applies only to connections over TLS.
 const fn needs_tls(field: &'static str) -> EntityCheck {
     EntityCheck::Conditional {
         if_field: "protocol",
@@ -140,7 +141,7 @@ const fn needs_tls(field: &'static str) -> EntityCheck {
     }
 }
 
-/// There are no CA certificates yet, so none can be named.
+/// CA certificates do not exist yet, so none can be named.
 fn absent_ca_certificate(id: &str) -> Result<(), String> {
     Err(format!("the CA certificate '{id}' does not exist"))
 }
@@ -158,7 +159,7 @@ pub struct Service {
     pub host: Host<'static>,
     /// Port of `host`; not used where `host` names an upstream.
     pub port: u16,
-    /// Put in front of the path of each request.
+    /// Prefix for the path of each request.
     pub path: Option<String>,
     /// Further tries after the first one failed.
     pub retries: Option<u32>,
@@ -172,7 +173,7 @@ pub struct Service {
     pub tls_verify: Option<bool>,
     /// Whether its routes are served.
     pub enabled: bool,
-    /// What goes past Kong.
+    /// The extensions beyond Kong.
     #[serde(default)]
     pub pointsman: super::retry::Extension,
 }

@@ -1,22 +1,22 @@
-//! Fields that depend on the value of another one, as the `config` of a plugin on its `name`.
+//! Fields that depend on the value of another field, as the `config` of a plugin on its `name`.
 
 use serde_json::Value;
 
 use super::Row;
 use super::field::Field;
 
-/// The schemas that an entity has by the value of one of its fields.
+/// The schemas of an entity by the value of one of its fields.
 #[derive(Debug, Clone, Copy)]
 pub struct Subschemas {
-    /// The field whose value says which.
+    /// The field whose value selects the schema.
     pub by: &'static str,
     /// The schema of a value, if it has one.
     pub of: fn(&str) -> Option<&'static Subschema>,
-    /// What is said of a value that has none.
+    /// The message for a value without a schema.
     pub unknown: fn(&str) -> String,
 }
 
-/// What an entity is with one value of the field that its schema depends on.
+/// The schema of an entity for one value of the field that selects it.
 #[derive(Debug)]
 pub struct Subschema {
     /// The value.
@@ -26,11 +26,11 @@ pub struct Subschema {
 }
 
 impl Subschemas {
-    /// The schema that the value in a row has, or that in the row that it changes.
+    /// The schema for the value in a row, or else for that in the row that it changes.
     ///
     /// # Errors
-    /// What is said of the value: it has none. Nothing is said of one that is missing or no text, which the
-    /// field itself does.
+    /// The message for a value without a schema. A value that is missing or not a text gives no
+    /// error here, since the check of the field itself reports it.
     pub(super) fn chosen(
         &self,
         input: &Row,
@@ -48,7 +48,7 @@ impl Subschemas {
 }
 
 impl Subschema {
-    /// The fields of the entity, with those of this schema in their places.
+    /// The fields of the entity, with those of this schema in place of fields of the same name.
     pub(super) fn merged_into(&self, fields: &[Field]) -> Vec<Field> {
         let own = |field: &Field| self.fields.iter().find(|own| own.name == field.name);
         fields

@@ -19,7 +19,7 @@ pub static DECLARATION: Declaration = Declaration {
     nested_key: Some("target"),
     owner: Some("upstream"),
     nested_order: ListOrder::NewestFirst,
-    // A client of Kong, where a PUT is an update, need not say again what target it is.
+    // Clients of Kong, where a PUT is an update, need not name the target again.
     kept_by_put: &["target"],
     unique: &[UniqueKey::of(&["target", "upstream"])],
     precise_times: true,
@@ -62,7 +62,7 @@ pub static DECLARATION: Declaration = Declaration {
     ..Declaration::of(Kind::Target, "targets", "target")
 };
 
-/// A target is stored in one form, by a PATCH as well (which Kong leaves as it is written).
+/// Stores a target in one form, after a PATCH as well (Kong leaves it as the client wrote it).
 fn one_form(row: &mut Row) {
     if let Some(target) = row.get_mut("target")
         && let Some(form) = target.as_str().and_then(check::normalize_target)
@@ -82,25 +82,26 @@ pub struct Target {
     pub weight: u32,
     /// The upstream that it belongs to.
     pub upstream: ForeignKey,
-    /// Whether it gets traffic only while every other one is unavailable. Source: Kong Enterprise 3.12.
+    /// Whether it gets traffic only while every other one is unavailable. Source: Kong Enterprise
+    /// 3.12.
     #[serde(default)]
     pub failover: bool,
-    /// What goes past Kong.
+    /// The extensions beyond Kong.
     #[serde(default)]
     pub pointsman: Extension,
 }
 
-/// What goes past Kong.
+/// The extensions beyond Kong.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Extension {
-    /// How it is probed, where that differs from its upstream's way.
+    /// How it is probed, where that differs from its upstream's probes.
     pub probe: super::upstream::Probe,
     /// Its own limits, where they differ from its upstream's.
     pub circuit_breakers: CircuitBreakers,
 }
 
-/// Limits of one target; what is none is for its upstream to say.
+/// Limits of one target; a limit that is none is its upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct CircuitBreakers {
@@ -108,8 +109,8 @@ pub struct CircuitBreakers {
     pub max_connections: Option<u32>,
     /// Requests at a time; with 0 there is no limit.
     pub max_requests: Option<u32>,
-    /// Requests that may wait for a place on the account of this target: the first of those that were chosen
-    /// for a request and lets another one wait. None for as many as its upstream lets wait.
+    /// Requests that may wait for a place on the account of this target: the target that was chosen
+    /// first for a request and lets another request wait. None for as many as its upstream allows.
     pub max_pending_requests: Option<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! What declarations can say, by some that are made for these tests.
+//! What declarations can express, shown with some that exist only for these tests.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
@@ -11,7 +11,7 @@ fn row(value: Value) -> Row {
     value.as_object().cloned().unwrap()
 }
 
-/// What is wrong with a row that a declaration refuses.
+/// The errors of a row that a declaration refuses.
 fn refusal(made: Result<Row, Violation>) -> (String, Value) {
     match made {
         Err(Violation::Schema(violations)) => (violations.message(), violations.fields()),
@@ -27,7 +27,7 @@ fn new_key() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
-/// As Kong's credentials: other names in paths than in the store, a key that is made up, a secret.
+/// Like Kong's credentials: other names in paths than in the store, a generated key, a secret.
 static CREDENTIAL: Declaration = Declaration {
     path: "key-auths",
     nested_path: "key-auth",
@@ -52,7 +52,7 @@ static CREDENTIAL: Declaration = Declaration {
 const CERTIFICATE: Field =
     Field::element(Shape::Uuid).refers_to(Kind::Balancer, ReferenceBy::PlainId);
 
-/// As Kong's keys: texts that may stand in a vault, and rules across fields.
+/// Like Kong's keys: texts that may refer to a vault, and rules across fields.
 static KEY: Declaration = Declaration {
     fields: &[
         Field::id(),
@@ -94,7 +94,7 @@ fn not_a_key(_: &str) -> Result<(), String> {
     Err("could not json decode jwk string".into())
 }
 
-/// As Kong's plugins: the fields of `config` depend on `name`.
+/// Like Kong's plugins: the fields of `config` depend on `name`.
 static PLUGIN: Declaration = Declaration {
     endpoint_key: Some("instance_name"),
     unique: &[
@@ -184,7 +184,7 @@ fn the_fields_of_a_plugin_depend_on_its_name() {
     });
     assert_eq!(fields, json!({ "config": config }));
 
-    // A scope that one of them cannot have.
+    // A scope that one of the plugins cannot have.
     let scoped = json!({ "name": "auth", "service": { "id": Uuid::new_v4() } });
     let (_, fields) = refusal(create(&PLUGIN, scoped));
     assert_eq!(fields, json!({ "service": "value must be null" }));
@@ -212,7 +212,7 @@ fn a_change_finds_the_fields_by_the_name_that_is_stored() {
 }
 
 #[test]
-fn a_name_without_schema_is_all_that_is_said_of_a_plugin() {
+fn a_name_without_schema_is_the_only_error_of_a_plugin() {
     let unknown = json!({ "name": "limmit", "config": { "minute": 0 }, "x": 1 });
     let (message, _) = refusal(create(&PLUGIN, unknown));
     assert_eq!(
@@ -226,21 +226,21 @@ fn a_name_without_schema_is_all_that_is_said_of_a_plugin() {
 }
 
 #[test]
-fn rules_across_the_fields_of_a_record_are_said_within_it() {
+fn rules_across_the_fields_of_a_record_are_reported_within_it() {
     let (_, fields) = refusal(create(&PLUGIN, json!({ "name": "limit" })));
     let message = "at least one of these fields must be non-empty: 'minute', 'hour'";
     assert_eq!(fields, json!({ "config": { "@entity": [message] } }));
 }
 
 #[test]
-fn nothing_is_said_of_a_value_in_a_vault() {
+fn a_reference_to_a_vault_is_not_checked() {
     let (_, fields) = refusal(create(&KEY, json!({ "jwk": "{}" })));
     assert_eq!(fields, json!({ "jwk": "could not json decode jwk string" }));
     let vault = "{vault://env/jwk}";
     let input = json!({ "jwk": vault, "rsa_public_key": vault });
     let made = create(&KEY, input).unwrap();
     assert_eq!((&made["jwk"], &made["pem"]), (&json!(vault), &Value::Null));
-    // A field that takes no reference has it as any other text.
+    // A field that takes no reference checks it like any other text.
     let (_, fields) = refusal(create(&KEY, json!({ "algorithm": vault })));
     assert_eq!(
         fields,
@@ -249,7 +249,7 @@ fn nothing_is_said_of_a_value_in_a_vault() {
 }
 
 #[test]
-fn rules_across_fields_have_the_words_of_kong() {
+fn rules_across_fields_have_the_messages_of_kong() {
     let said = |input: Value| refusal(create(&KEY, input)).0;
     assert_eq!(
         said(json!({ "username": "a" })),
@@ -304,7 +304,7 @@ fn attributes(schema: &Value, name: &str) -> Value {
 }
 
 #[test]
-fn a_schema_says_what_is_declared() {
+fn a_schema_shows_what_is_declared() {
     let schema = CREDENTIAL.schema();
     assert_eq!(
         schema,
@@ -358,7 +358,7 @@ fn a_schema_says_what_is_declared() {
 }
 
 #[test]
-fn a_subschema_shows_only_what_it_says_itself() {
+fn a_subschema_shows_only_its_own_fields() {
     let abstract_config = attributes(&PLUGIN.schema(), "config");
     assert_eq!(
         abstract_config,
@@ -397,7 +397,7 @@ fn a_client_of_kong_reads_its_defaults_from_the_schema() {
             "then_match": { "eq": null },
         } })
     );
-    // Rows show fields that are not Kong's only where they say something.
+    // Rows show fields that are not Kong's only if they differ from their defaults.
     assert_eq!(attributes(&service, "pointsman"), Value::Null);
     let target = Kind::Target.declaration().schema();
     assert_eq!(attributes(&target, "created_at")["type"], "number");

@@ -15,7 +15,7 @@ use super::declaration::Declaration;
 use super::field::{Check, Field, Preset, Shape};
 use super::{Kind, ReferenceBy, Row, UniqueKey, check};
 
-/// The algorithms that Kong knows. Each is the name of a shipped balancer, or of one to come.
+/// Kong's algorithms. Each is the name of a shipped balancer, or of one that will ship later.
 pub const KONG_ALGORITHMS: &[&str] = &[
     "consistent-hashing",
     "least-connections",
@@ -136,7 +136,7 @@ const fn number(name: &'static str, preset: i64) -> Field {
         .check(&[Check::Between(0, 2_147_483_647)])
 }
 
-/// How a target or an upstream is probed where that differs from Kong's way: all of it optional.
+/// How a target or an upstream is probed where that differs from Kong: every field is optional.
 pub(super) const PROBE_EXTENSION: &[Field] = &[
     Field::integer("port").check(&[Check::Between(1, 65_535)]),
     Field::string("method").check(&[Check::OneOf(&["GET", "HEAD", "OPTIONS", "POST"])]),
@@ -146,7 +146,7 @@ pub(super) const PROBE_EXTENSION: &[Field] = &[
 
 const AUTHORITY: Field = Field::element(Shape::String).check(&[Check::Text(check::authority)]);
 
-/// What goes past Kong, all of it off by default. Terms are Envoy's where it has them.
+/// The extensions beyond Kong, all off by default. Terms are Envoy's where it has them.
 const EXTENSION: &[Field] = &[
     Field::settings("balancer_config"),
     Field::string("balancer_version"),
@@ -290,7 +290,7 @@ pub static DECLARATION: Declaration = Declaration {
     ..Declaration::of(Kind::Upstream, "upstreams", "upstream")
 };
 
-/// Rewrites what a request carries.
+/// Rewrites the input of a request.
 fn prepare(input: &mut Row, old: Option<&Row>) {
     hashing::couple(input, old);
     if let Some(old) = old {
@@ -298,8 +298,8 @@ fn prepare(input: &mut Row, old: Option<&Row>) {
     }
 }
 
-/// Settings belong to their balancer: those of another one begin anew, and are merged only with what is
-/// the same balancer's.
+/// Settings belong to their balancer: a change of the balancer starts with new settings, and only
+/// settings of the same balancer are merged.
 fn settings_of_another_balancer(input: &mut Row, old: &Row) {
     let changes = |input: Option<&Value>, old: Option<&Value>| input.is_some() && input != old;
     let algorithm = changes(input.get("algorithm"), old.get("algorithm"));
@@ -319,7 +319,7 @@ fn settings_of_another_balancer(input: &mut Row, old: &Row) {
     }
 }
 
-/// Says of each old setting that is not named again that it is to be taken out.
+/// Sets every old setting that is not named again to null, so that it is removed.
 fn take_out(new: &mut Value, old: &Value) {
     let (Value::Object(new), Value::Object(old)) = (new, old) else {
         return;

@@ -1,4 +1,4 @@
-//! From what a request carries to a row that may be stored, or to everything that is wrong with it.
+//! From the input of a request to a row that may be stored, or to all errors in it.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -15,10 +15,10 @@ use super::normal_form::{one_form_of_references, one_form_of_values};
 use super::violations::Violations;
 use super::{Row, Violation};
 
-/// The fields of a request that is no entity's: what is not named has its default.
+/// The fields of a request that is not about an entity; a field that is not named has its default.
 ///
 /// # Errors
-/// All that is wrong.
+/// All errors.
 pub(crate) fn read_fields(fields: &[Field], mut input: Row) -> Result<Row, Violations> {
     one_form_of_values(fields, &mut input);
     let row = fill(fields, input);
@@ -32,10 +32,10 @@ pub(crate) fn read_fields(fields: &[Field], mut input: Row) -> Result<Row, Viola
 }
 
 impl Declaration {
-    /// The row that a POST or a PUT asks for: what is not named has its default.
+    /// The row that a POST or a PUT asks for; a field that is not named has its default.
     ///
     /// # Errors
-    /// All that is wrong.
+    /// All errors.
     pub fn create(&self, id: Uuid, mut input: Row) -> Result<Row, Violation> {
         (self.expand)(&mut input, None);
         input.insert("id".into(), id.to_string().into());
@@ -45,15 +45,15 @@ impl Declaration {
         self.finish(&fields, filled)
     }
 
-    /// The row that a PATCH asks for: what is not named stays, records are merged, all else is
-    /// replaced.
+    /// The row that a PATCH asks for: fields that are not named keep their values, records are
+    /// merged, all other fields are replaced.
     ///
     /// # Errors
-    /// All that is wrong.
+    /// All errors.
     pub fn update(&self, old: &Row, mut input: Row) -> Result<Row, Violation> {
         (self.expand)(&mut input, Some(old));
         let mut row = old.clone();
-        // An id cannot be changed, and a time of change is not the client's to set.
+        // An id cannot be changed, and a client cannot set the time of the last change.
         input.remove("id");
         let fields = self.chosen_fields(&input, Some(old))?;
         one_form_of_values(&fields, &mut input);
@@ -61,8 +61,8 @@ impl Declaration {
         self.finish(&fields, row)
     }
 
-    /// The fields that a row has which is written so, over the row that it changes. Where those depend on
-    /// one that is wrong, they are as they are declared for all.
+    /// The fields of a row with this input, given the row that it changes. If the field that
+    /// selects a subschema is wrong, these are the fields as declared for all rows.
     pub fn fields_of(&self, input: &Row, old: Option<&Row>) -> Cow<'static, [Field]> {
         let chosen = self.chosen_fields(input, old);
         chosen.unwrap_or(Cow::Borrowed(self.fields))
@@ -71,7 +71,7 @@ impl Declaration {
     /// As [`Declaration::fields_of`].
     ///
     /// # Errors
-    /// The field that others depend on is wrong. Nothing else can be said then.
+    /// The field that others depend on is wrong. No other field can be checked then.
     fn chosen_fields(
         &self,
         input: &Row,
@@ -133,10 +133,11 @@ impl Declaration {
         Ok(row)
     }
 
-    /// Checks the text by which a path names a row by a field: what the field cannot be names none.
+    /// Checks the text by which a path names a row by a field: a value that the field cannot have
+    /// names no row.
     ///
     /// # Errors
-    /// What is said of the field.
+    /// The message for the field.
     pub fn check_key(&self, key: &str, text: &str) -> Result<(), String> {
         let field = self.fields.iter().find(|field| field.name == key);
         let checked = field.map_or(Ok(()), |field| check(field, &text.into()));

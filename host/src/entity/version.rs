@@ -1,4 +1,4 @@
-//! A version of a balancer: a component that was uploaded, with what became of it. Pointsman's own
+//! A version of a balancer: an uploaded component, with the outcome of its check. Pointsman's own
 //! entity.
 
 use serde::Deserialize;
@@ -8,12 +8,13 @@ use super::declaration::{Declaration, Endpoints};
 use super::field::{Check, Field};
 use super::{ForeignKey, Kind, OnDelete, UniqueKey};
 
-/// By which a version is found, among those of one balancer.
+/// The key by which a version of a balancer is found.
 pub const BY_DIGEST: UniqueKey = UniqueKey::of(&["digest", "balancer"]);
 
-/// A component that was uploaded under the name of a balancer. The component itself is the row's blob.
+/// A component that was uploaded under the name of a balancer. The component itself is the row's
+/// blob.
 ///
-/// Whether it is active is told by the balancer alone, so that there is one active version always.
+/// Only the balancer says which version is active, so that there is always exactly one.
 pub static DECLARATION: Declaration = Declaration {
     endpoints: Endpoints::Own,
     nested_key: Some("digest"),
@@ -27,7 +28,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::string("digest").required(),
         Field::created_at(),
         Field::integer("size").required(),
-        // Null, as the exports, until the component is checked.
+        // Null, like the exports, until the component is checked.
         Field::record("description", DESCRIPTION),
         Field::array("exports", &TEXT),
         Field::string("state")

@@ -8,13 +8,13 @@ use super::{Kind, Row};
 
 /// Reads a row into the type that the data plane works with.
 ///
-/// A field that is null, which the Admin API takes wherever a field is not required and shows as it was
-/// given, reads as its default, like one that is missing: so a view meets null only where nothing else
-/// is declared.
+/// The Admin API accepts null in a field that is not required, and shows it as null. Here such a
+/// field reads as its default, like one that is missing: so a view meets null only where no other
+/// default is declared.
 ///
 /// # Errors
-/// What does not fit. No row that a declaration lets through is such a one, so it was written by
-/// another version.
+/// What does not fit. Since a declaration accepts no such row, another version of the gateway wrote
+/// it.
 pub(crate) fn view<T: DeserializeOwned>(kind: Kind, mut row: Row) -> Result<T, serde_json::Error> {
     let fields = kind.declaration().fields_of(&row, None);
     fill_in(&fields, &mut row);

@@ -1,4 +1,4 @@
-//! What is wrong with a row, in Kong's form.
+//! The errors in a row, in Kong's form.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::Row;
 
-/// All that is wrong with a row, in Kong's form: a message by field, deeper ones in objects and
-/// arrays, and messages about the row as a whole.
+/// All errors in a row, in Kong's form: a message by field, messages for nested fields in objects
+/// and arrays, and messages about the row as a whole.
 #[derive(Debug, Default, PartialEq)]
 pub struct Violations {
     entity: Vec<String>,
@@ -15,7 +15,7 @@ pub struct Violations {
 }
 
 impl Violations {
-    /// Says what is wrong with the row as a whole.
+    /// Adds an error about the row as a whole.
     pub fn entity(&mut self, message: impl Into<String>) {
         let message = message.into();
         if !self.entity.contains(&message) {
@@ -23,12 +23,12 @@ impl Violations {
         }
     }
 
-    /// Says what is wrong with a field.
+    /// Adds an error in a field.
     pub fn field(&mut self, name: &str, message: impl Into<Value>) {
         self.fields.insert(name.to_owned(), message.into());
     }
 
-    /// The rule of Kong that ties a field to the value of another.
+    /// Adds the error of Kong's rule that couples a field to the value of another.
     pub fn conditional(&mut self, given: &str, field: &str, message: impl Into<Value>) {
         self.entity(format!(
             "failed conditional validation given value of field '{given}'"
@@ -36,12 +36,12 @@ impl Violations {
         self.field(field, message);
     }
 
-    /// Whether something is wrong with a field.
+    /// Whether there is an error in a field.
     pub fn has(&self, name: &str) -> bool {
         self.fields.contains_key(name)
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no errors.
     pub fn is_empty(&self) -> bool {
         self.entity.is_empty() && self.fields.is_empty()
     }

@@ -1,12 +1,12 @@
-//! What an upstream hashes on, and what its algorithm has to do with that. Source: Kong 3.9.
+//! What an upstream hashes on, and how its algorithm depends on that. Source: Kong 3.9.
 
 use serde_json::Value;
 
 use super::KONG_ALGORITHMS;
 use crate::entity::{EntityCheck, Match, Row};
 
-/// Kong ties `algorithm` and `hash_on` to each other. A balancer of one's own is not part of that: it
-/// may use the hash or not.
+/// Kong couples `algorithm` and `hash_on`. An operator's own balancer is exempt: it may use the
+/// hash or not.
 pub(super) fn couple(input: &mut Row, old: Option<&Row>) {
     let algorithm = input.get("algorithm").and_then(Value::as_str);
     let in_force = algorithm.or_else(|| old?.get("algorithm")?.as_str());
@@ -22,7 +22,7 @@ pub(super) fn couple(input: &mut Row, old: Option<&Row>) {
         Some(Value::Null) => {
             input.insert("hash_on".into(), "none".into());
         }
-        // Whatever the algorithm was.
+        // Independent of the old algorithm.
         Some(Value::String(on)) if on == "none" => {
             input.insert("algorithm".into(), "round-robin".into());
         }
@@ -32,8 +32,8 @@ pub(super) fn couple(input: &mut Row, old: Option<&Row>) {
     }
 }
 
-/// The same for a whole row, which Kong does whenever it reads one: an upstream that hashes on nothing
-/// takes turns, one that hashes on something hashes.
+/// The same for a whole row; Kong does it whenever it reads one. An upstream that hashes on nothing
+/// gets `round-robin`, one that hashes on something `consistent-hashing`.
 pub(super) fn settle(row: &mut Row) {
     let algorithm = text(row, "algorithm");
     if !KONG_ALGORITHMS.contains(&algorithm) {
@@ -51,7 +51,7 @@ fn text<'r>(row: &'r Row, field: &str) -> &'r str {
     row.get(field).and_then(Value::as_str).unwrap_or("none")
 }
 
-/// Something that is named needs its name.
+/// A source of the hash that has a name needs that name.
 const fn named(
     field: &'static str,
     on: &'static [&'static str],
@@ -65,7 +65,7 @@ const fn named(
     }
 }
 
-/// What `hash_fallback` may be depends on `hash_on`, in Kong's order.
+/// The allowed values of `hash_fallback` depend on `hash_on`, in Kong's order.
 const fn fallback(on: &'static [&'static str], allowed: &'static [&'static str]) -> EntityCheck {
     EntityCheck::Conditional {
         if_field: "hash_on",
@@ -75,7 +75,8 @@ const fn fallback(on: &'static [&'static str], allowed: &'static [&'static str])
     }
 }
 
-/// The rules across the fields that say what is hashed on. Of one kind there may be two, by other names.
+/// The rules across the fields that define the hash. Two sources may be of the same kind if their
+/// names differ.
 pub(super) const ENTITY_CHECKS: &[EntityCheck] = &[
     fallback(&["none", "cookie"], &["none"]),
     fallback(
@@ -126,7 +127,8 @@ pub(super) const ENTITY_CHECKS: &[EntityCheck] = &[
         &["uri_capture"],
         "hash_fallback_uri_capture",
     ),
-    // Kong's sessions are kept by a cookie, which needs a name. Source: Kong Enterprise 3.11.
+    // Kong ties sessions to endpoints with a cookie, which needs a name. Source: Kong Enterprise
+    // 3.11.
     named("algorithm", &["sticky-sessions"], "sticky_sessions_cookie"),
     EntityCheck::Distinct(&["hash_on_header", "hash_fallback_header"]),
     EntityCheck::Distinct(&["hash_on_query_arg", "hash_fallback_query_arg"]),

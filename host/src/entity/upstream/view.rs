@@ -17,26 +17,26 @@ pub struct Upstream {
     pub algorithm: String,
     /// `Host` to send in place of the target's own.
     pub host_header: Option<Authority<'static>>,
-    /// Whether `Host` is the name in an SRV record, and not the target's.
+    /// Whether `Host` is the name in an SRV record, instead of the target's.
     pub use_srv_name: Option<bool>,
-    /// How many points a ring has; see the balancer `consistent-hashing`.
+    /// Number of points of a ring; see the balancer `consistent-hashing`.
     pub slots: u32,
-    /// What the affinity hash is made of.
+    /// The sources of the affinity hash.
     #[serde(flatten)]
     pub hashing: Hashing,
     /// Name of the cookie that ties a session to its endpoint.
     pub sticky_sessions_cookie: Option<String>,
-    /// For which paths that is.
+    /// The `Path` of that cookie.
     pub sticky_sessions_cookie_path: Option<String>,
     /// How its targets are checked.
     #[serde(default)]
     pub healthchecks: HealthChecks,
-    /// What goes past Kong.
+    /// The extensions beyond Kong.
     #[serde(default)]
     pub pointsman: Extension,
 }
 
-/// What the affinity hash is made of.
+/// The sources of the affinity hash.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the names are Kong's")]
@@ -63,7 +63,7 @@ pub struct HealthChecks {
     pub passive: PassiveChecks,
 }
 
-/// Probes.
+/// Active checks: probes.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the names are Kong's")]
@@ -79,7 +79,7 @@ pub struct ActiveChecks {
     pub unhealthy: Unhealthy,
 }
 
-/// What proxied requests say.
+/// Passive checks: the outcomes of proxied requests.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the names are Kong's")]
@@ -110,76 +110,77 @@ pub struct Unhealthy {
     pub http_failures: u32,
 }
 
-/// What goes past Kong.
+/// The extensions beyond Kong.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct Extension {
     /// Settings of the balancer, an object that fits its schema.
     pub balancer_config: Option<Value>,
-    /// Digest of the balancer's version that serves; none for whichever is active.
+    /// Digest of the balancer's version that serves; none for the active one.
     pub balancer_version: Option<String>,
-    /// What the balancer may take, where that is less than the gateway's settings say.
+    /// Limits of the balancer, where they are below the gateway's settings.
     pub balancer_limits: BalancerLimits,
-    /// A second balancer that decides beside the first, without effect.
+    /// A second balancer that decides in parallel with the first, without effect.
     pub shadow: Option<Shadow>,
-    /// Whether a target's weight is divided over the addresses of its name. In Kong each gets it all.
+    /// Whether a target's weight is divided among the addresses of its name. In Kong each address
+    /// gets all of it.
     pub share_weight: bool,
     /// Below this percentage of available addresses all of them are used; with 0 never.
     pub panic_threshold: f64,
-    /// Seconds that requests in flight may go on at an address that was deleted or is unhealthy; with 0
-    /// as long as they take.
+    /// Seconds that requests in flight may go on at an address that was deleted or is unhealthy;
+    /// with 0 as long as they take.
     pub drain_timeout: f64,
     /// How targets are probed.
     pub probe: Probe,
-    /// How targets are spoken to over TLS.
+    /// TLS to targets.
     pub tls: Tls,
-    /// The circuit that closes by itself.
+    /// Recovery of addresses that passive checks took out.
     pub recovery: Recovery,
-    /// The ramp of a target that joins or returns.
+    /// The slow start of a target that joins or returns.
     pub slow_start: SlowStart,
     /// Limits for each target.
     pub circuit_breakers: CircuitBreakers,
     /// How much of the traffic may be retries.
     pub retry_budget: RetryBudget,
-    /// Targets that do worse than their peers.
+    /// Ejection of targets that do worse than their peers.
     pub outlier_detection: OutlierDetection,
 }
 
-/// What the balancer of an upstream may take; none is what the gateway's settings say.
+/// Limits of the balancer of an upstream; none for the gateway's setting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct BalancerLimits {
     /// Longest CPU time of a pick, in milliseconds.
     pub pick_timeout: Option<u32>,
-    /// CPU time of a pick that may not be exceeded time after time, in microseconds.
+    /// CPU time of a pick that may not be exceeded repeatedly, in microseconds.
     pub pick_cost: Option<u32>,
     /// Largest memory, in KiB.
     pub memory: Option<u32>,
-    /// Largest state that is handed over, in KiB.
+    /// Largest state that one instance passes to the next, in KiB.
     pub state: Option<u32>,
 }
 
-/// A second balancer that decides beside the first, without effect.
+/// A second balancer that decides in parallel with the first, without effect.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct Shadow {
     /// Its name; none for no shadow.
     pub balancer: Option<String>,
-    /// Digest of its version; none for whichever is active.
+    /// Digest of its version; none for the active one.
     pub version: Option<String>,
     /// Its settings, an object that fits its schema.
     pub config: Option<Value>,
-    /// How many of the picks it is asked for.
+    /// Percentage of the picks that it is asked for.
     pub sample_percent: f64,
 }
 
-/// How targets are spoken to over TLS, where that is not for the service to say.
+/// TLS to targets, where the service does not decide.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Tls {
-    /// Whether the certificates of targets are verified; none for what the service says.
+    /// Whether the certificates of targets are verified; none for the service's setting.
     pub verify: Option<bool>,
-    /// The name that is sent and that certificates must be for, in place of the `Host`.
+    /// The server name that is sent and that certificates must be for, in place of the `Host`.
     pub server_name: Option<String>,
     /// Authorities that are trusted in place of the system's, each text with one or more in PEM.
     pub ca_certificates: Option<Vec<String>>,
@@ -195,29 +196,29 @@ pub struct Probe {
     pub method: Option<String>,
     /// Path, instead of `http_path`.
     pub path: Option<String>,
-    /// Whether probes over HTTP follow each other on one connection. The term is Envoy's, whose
-    /// default is true.
+    /// Whether successive probes over HTTP use one connection. The term is Envoy's, whose default
+    /// is true.
     pub reuse_connection: Option<bool>,
 }
 
-/// The circuit that closes by itself: after a time one request at a time tries an address that passive
-/// checks took out.
+/// Recovery of addresses that passive checks took out: after a time, such an address gets one
+/// request at a time as a trial.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct Recovery {
-    /// Seconds until the first trial; each one that fails doubles it. With 0 there is none.
+    /// Seconds until the first trial; each failed trial doubles them. With 0 there are no trials.
     pub base_time: f64,
     /// Longest time between two trials, in seconds.
     pub max_time: f64,
 }
 
-/// The ramp of a target that joins or returns. Source: Envoy, `slow_start_config`.
+/// The slow start of a target that joins or returns. Source: Envoy, `slow_start_config`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct SlowStart {
     /// Seconds until it has its full weight; with 0 it has it at once.
     pub window: f64,
-    /// What it begins with.
+    /// The percentage of its weight that it starts with.
     pub min_weight_percent: f64,
 }
 
@@ -250,26 +251,26 @@ pub struct RetryBudget {
     pub min_retry_concurrency: u32,
 }
 
-/// Targets that do worse than their peers are left out for a while. Source: Envoy,
-/// `outlier_detection`.
+/// Outlier detection: targets that do worse than their peers are ejected for a while. Source:
+/// Envoy, `outlier_detection`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct OutlierDetection {
-    /// Seconds between two looks.
+    /// Seconds between two comparisons.
     pub interval: f64,
-    /// Seconds that the first ejection lasts; each one in a row lasts as much longer.
+    /// Seconds that the first ejection lasts; each further one in a row lasts that much longer.
     pub base_ejection_time: f64,
     /// Longest ejection, in seconds.
     pub max_ejection_time: f64,
-    /// Most addresses that may be ejected; one may always be.
+    /// Most addresses that may be ejected, in percent; one may always be.
     pub max_ejection_percent: f64,
-    /// Whether a success rate that is too low ejects.
+    /// Whether a success rate that is too low leads to an ejection.
     pub success_rate: bool,
-    /// Whether a mean response time that is too long ejects.
+    /// Whether a mean response time that is too long leads to an ejection.
     pub latency: bool,
-    /// Addresses with enough requests that it takes to compare.
+    /// Fewest addresses with enough requests for a comparison.
     pub minimum_hosts: u32,
-    /// Requests in an interval that an address needs to be compared.
+    /// Requests in an interval that an address needs to take part in a comparison.
     pub request_volume: u32,
     /// Thousandths of standard deviations below the mean success rate.
     pub success_rate_stdev_factor: u32,

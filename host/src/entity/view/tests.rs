@@ -10,7 +10,7 @@ use crate::entity::{Check, route, service, target, upstream};
 use crate::pattern::PATTERN_MEMORY;
 use crate::router::Route;
 
-/// Whether the data plane can work with a row, as the compiler of snapshots does.
+/// Whether the data plane can work with a row, as checked by the compiler of snapshots.
 fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
     let row = row.clone();
     let wrong = |error: serde_json::Error| error.to_string();
@@ -33,7 +33,8 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
     Ok(())
 }
 
-/// What somebody may write into a field: what fits, at its bounds and past them, and what does not.
+/// Values that a client may send for a field: valid ones, at the bounds and beyond them, and
+/// invalid ones.
 fn value(field: &'static Field) -> BoxedStrategy<Value> {
     let mut numbers = vec![0, 1, 80, 426, 65_535, 65_536, -1, i64::MAX, i64::MIN];
     let mut words = Vec::new();
@@ -127,7 +128,7 @@ fn record(fields: &'static [Field], named: f64) -> BoxedStrategy<Row> {
         .boxed()
 }
 
-/// A row that is right before anything is changed in it.
+/// A row that is valid before anything is changed in it.
 fn base(kind: Kind) -> Row {
     let row = match kind {
         Kind::Service => json!({"host": "h"}),
@@ -150,7 +151,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 fn changes() -> impl Strategy<Value = (Kind, Row, Row)> {
     kind().prop_flat_map(|kind| {
-        // Few at a time, so that many rows are accepted.
+        // Few fields at a time, so that many rows are accepted.
         let fields = kind.declaration().fields;
         (Just(kind), record(fields, 0.1), record(fields, 0.1))
     })
@@ -173,7 +174,8 @@ proptest! {
     }
 }
 
-/// Every field alone, by each value that might be taken: rarer than the property can be sure to meet.
+/// Every field alone, with each value that might be accepted: too rare for the property to be sure
+/// to try it.
 #[test]
 fn each_null_is_accepted_or_refused_but_never_dropped() {
     fn nulls(fields: &[Field], row: &mut Vec<Vec<String>>, path: &[String]) {
@@ -266,7 +268,7 @@ fn a_header_whose_pattern_does_not_compile_is_refused() {
         format!("{error:?}").contains("invalid regex: '('"),
         "{error:?}"
     );
-    // Beside another value it is no pattern.
+    // In a list of several values it is not a pattern.
     assert!(create(json!(["~*(", "b"])).is_ok());
     assert!(create(Value::Null).is_err());
 }
