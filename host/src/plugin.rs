@@ -1,4 +1,5 @@
-//! `pointsman plugin`: what the author of a balancer needs, from an empty folder to a balancer that chooses.
+//! `pointsman plugin`: the commands for an author of a balancer, from an empty folder to a balancer
+//! that chooses.
 
 mod build;
 mod canary;
@@ -40,7 +41,7 @@ pub enum Arguments {
 /// Runs the command.
 ///
 /// # Errors
-/// One clear sentence.
+/// What failed, in one sentence.
 pub fn plugin(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match arguments {
         Arguments::New(arguments) => new::new(arguments)?,
@@ -56,7 +57,7 @@ pub fn plugin(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// To standard output, which may be a pipe that nobody reads to its end.
+/// Writes to standard output. A pipe whose reader closes it early is not an error.
 fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde::Deserialize;
 
-/// What components are built for.
+/// The target that components are built for.
 const TARGET: &str = "wasm32-wasip2";
 
 /// What is to be built.
@@ -22,17 +22,17 @@ pub struct Arguments {
 
 pub(super) fn build(arguments: &Arguments) -> anyhow::Result<()> {
     let components = run(OsStr::new("cargo"), OsStr::new("rustc"), arguments)?;
-    let mut said = String::new();
+    let mut sizes = String::new();
     for path in components {
         let size = std::fs::metadata(&path)
             .with_context(|| format!("cannot read {}", path.display()))?
             .len();
-        said.push_str(&format!("{}: {size} bytes\n", path.display()));
+        sizes.push_str(&format!("{}: {size} bytes\n", path.display()));
     }
-    super::print(&said)
+    super::print(&sizes)
 }
 
-/// Builds, and returns the components. Cargo's own words go where they always go.
+/// Runs cargo, and returns the components. Cargo's own messages go to standard error as usual.
 fn run(cargo: &OsStr, rustc: &OsStr, arguments: &Arguments) -> anyhow::Result<Vec<PathBuf>> {
     check_target(rustc, arguments)?;
     let mut command = Command::new(cargo);
@@ -63,8 +63,8 @@ fn run(cargo: &OsStr, rustc: &OsStr, arguments: &Arguments) -> anyhow::Result<Ve
     Ok(components)
 }
 
-/// Whether the toolchain that the project's folder chooses has the target. Cargo would say so as well,
-/// once for each crate.
+/// Checks that the toolchain of the project's folder has the target. Cargo would report that as
+/// well, but once for each crate.
 fn check_target(rustc: &OsStr, arguments: &Arguments) -> anyhow::Result<()> {
     let folder = arguments.manifest_path.as_deref().and_then(Path::parent);
     let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
@@ -98,7 +98,7 @@ fn missing(program: &str, error: std::io::Error) -> anyhow::Error {
     }
 }
 
-/// What cargo says of an artifact; everything else it says has other fields.
+/// Cargo's message about an artifact; its other messages have other fields.
 #[derive(Deserialize)]
 struct Artifact {
     reason: String,
@@ -111,7 +111,7 @@ struct Built {
     kind: Vec<String>,
 }
 
-/// The components that a line of cargo's tells of.
+/// The components that a line of cargo's output names.
 fn components_of(line: &str) -> Vec<PathBuf> {
     match serde_json::from_str::<Artifact>(line) {
         Ok(artifact)
@@ -143,10 +143,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_with_how_to_get_it() {
+    fn a_missing_tool_or_target_is_reported() {
         let none = "/there/is/no/such/program";
         assert!(said(none, none).contains("rustc is not on this machine"));
-        // One that does not know the target, and one that knows no place for it.
+        // A toolchain that does not know the target, and one that has no folder for it.
         assert!(said(none, "false").contains("rustup target add wasm32-wasip2"));
         assert!(said(none, "true").contains("rustup target add wasm32-wasip2"));
         assert!(said(none, "rustc").contains("cargo is not on this machine"));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_is_what_cargo_calls_one() {
+    fn only_a_cdylib_in_wasm_is_a_component() {
         let line = |kind: &str, file: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"x"}},"filenames":["/t/{file}"]}}"#

@@ -71,7 +71,7 @@ pub(super) fn canary(arguments: &Arguments) -> anyhow::Result<()> {
     super::print(&done(arguments, &arguments.gateway.admin()?)?)
 }
 
-/// Does it, and returns what there is to say of it.
+/// Starts or ends the canary, and returns the message about it.
 fn done(arguments: &Arguments, admin: &Admin) -> anyhow::Result<String> {
     let (name, version) = (&*arguments.name, &*arguments.version);
     let key = utf8_percent_encode(version, NON_ALPHANUMERIC);
@@ -88,7 +88,7 @@ fn done(arguments: &Arguments, admin: &Admin) -> anyhow::Result<String> {
     ))
 }
 
-/// The fields that were given.
+/// The fields for which the author gave a value.
 fn fields(arguments: &Arguments) -> Value {
     let bounds = &arguments.bounds;
     let given: [(&str, Option<Value>); 9] = [
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_given_is_sent() {
+    fn only_given_fields_are_sent() {
         assert_eq!(fields(&parsed("").unwrap()), json!({}));
         let given = parsed("--share-percent 0.5 --max-faults 2 --duration 60 --promote").unwrap();
         assert_eq!(
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_refused() {
+    fn contradictory_arguments_are_refused() {
         assert!(parsed("--promote").is_err());
         assert!(parsed("--end --max-p99-ms 5").is_err());
         assert!(parsed("--end").is_ok());

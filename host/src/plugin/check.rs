@@ -1,4 +1,5 @@
-//! `pointsman plugin check`: asks a component as the gateway does, and says what would go wrong.
+//! `pointsman plugin check`: calls a component as the gateway does, and reports what would go
+//! wrong.
 
 mod component;
 mod cost;
@@ -56,18 +57,18 @@ enum Format {
     Json,
 }
 
-/// What a check has come to.
+/// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Pass,
-    /// Worth a look: it may be meant.
+    /// Worth a look: the author may intend it.
     Warn,
-    /// A gateway would refuse it, or choose in its place.
+    /// A gateway would refuse the component, or would choose in its place.
     Fail,
 }
 
-/// One check and what it has come to.
+/// One check and its outcome.
 #[derive(Debug, Serialize)]
 struct Finding {
     /// Names the check, for programs.
@@ -106,16 +107,16 @@ impl Finding {
     }
 }
 
-/// A component that has loaded, with settings that it has taken.
+/// A component that has loaded, with settings that it has accepted.
 struct Subject {
     engine: Arc<Engine>,
     plugin: Arc<Plugin>,
     config: String,
-    /// The first endpoints of each table, where the author has named some.
+    /// The endpoints that the author has named, if any: each table starts with them.
     named: Vec<Named>,
 }
 
-/// All that is found out about a component.
+/// All results for a component.
 #[derive(Debug, Serialize)]
 struct Report {
     file: String,
@@ -149,20 +150,20 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The component host of a gateway whose settings are those that it has unless told otherwise, without
-/// a cache: whose machine this is does not matter.
+/// The component host of a gateway with default settings, without a cache: the result must not
+/// depend on the machine.
 fn engine() -> anyhow::Result<Arc<Engine>> {
     let bounds = Config::load(Written::default())?.balancer;
     Engine::new(Settings {
         pick_timeout: bounds.pick_timeout,
-        // What a pick costs is measured, and told whatever it is.
+        // The cost of a pick is measured and reported, however large it is.
         pick_cost: Duration::MAX,
         memory: bounds.memory,
         state: bounds.state,
         upload: bounds.upload,
         compile_timeout: bounds.compile_timeout,
         cache_dir: None,
-        // Never run: the component is compiled in this process.
+        // Never run: this process compiles the component itself.
         compiler: PathBuf::new(),
     })
     .map_err(|error| anyhow!(error))

@@ -1,4 +1,4 @@
-//! `pointsman plugin new`: a project with all that it needs, the SDK included.
+//! `pointsman plugin new`: a complete project, which includes the SDK.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::sdk::{self, Versions};
 
-/// The files of a project, with their paths in it.
+/// The files of a project, with their paths in the project.
 const TEMPLATE: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("template/manifest.toml")),
     ("README.md", include_str!("template/readme.md")),
@@ -20,10 +20,11 @@ const TEMPLATE: &[(&str, &str)] = &[
     ),
 ];
 
-/// Longest name of a crate: what the registry takes.
+/// Longest name of a crate that the registry accepts.
 const LONGEST_NAME: usize = 64;
 
-/// Names that a crate cannot have: Rust's keywords, its own crates, and what a project depends on.
+/// Names that a crate cannot have: Rust's keywords, its own crates, and the dependencies of a
+/// project.
 const TAKEN: &[&str] = &[
     "abstract",
     "alloc",
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_are_refused() {
+    fn invalid_names_are_refused() {
         for name in [
             "",
             "1st",
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_use_is_left_alone() {
+    fn a_folder_with_files_is_refused_and_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("mine"), "").unwrap();
         let refused = new(&arguments("x", folder.path())).unwrap_err().to_string();
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_template_is_left_open() {
+    fn every_placeholder_of_the_template_is_filled() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/er");
         new(&arguments("my-balancer", &path)).unwrap();

@@ -1,6 +1,6 @@
-//! `pointsman plugin pull` and `publish`: components in OCI registries, in the layout that Wasm tools (wkg,
-//! wasmtime and others) have agreed upon: a config that names imports and exports, and the component as the
-//! one layer. Source: CNCF TAG Runtime, Wasm OCI Artifact Layout.
+//! `pointsman plugin pull` and `publish`: components in OCI registries, in the layout that Wasm
+//! tools (wkg, wasmtime and others) have agreed on: a config that names imports and exports, and
+//! the component as the only layer. Source: CNCF TAG Runtime, Wasm OCI Artifact Layout.
 
 use std::path::{Path, PathBuf};
 
@@ -19,11 +19,11 @@ use crate::component::digest;
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const LAYER: &str = "application/wasm";
 
-/// When an artifact was made. Always the same, so that the same component is the same artifact, by the same
-/// digest.
+/// Creation time of an artifact. Always the same, so that the same component is the same artifact
+/// with the same digest.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
-/// The environment variable with the password; a flag could be read by other users.
+/// The environment variable with the password; other users could read a flag.
 const PASSWORD: &str = "POINTSMAN_REGISTRY_PASSWORD";
 
 /// What is to be fetched.
@@ -105,9 +105,9 @@ fn parse(text: &str) -> anyhow::Result<Reference> {
     })
 }
 
-/// Registries are talked to by an asynchronous client.
+/// Runs the asynchronous client for registries to its end.
 fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    // An error means that there is a provider already.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build();
@@ -129,7 +129,7 @@ fn client(reference: &Reference) -> anyhow::Result<Client> {
     Client::try_from(config).context("cannot make a client for registries")
 }
 
-/// Whether a registry is on this machine, where nobody listens in.
+/// Whether a registry is on this machine, where no other host can read the traffic.
 fn is_local(registry: &str) -> bool {
     let host = match registry.strip_prefix('[') {
         Some(rest) => rest.split(']').next(),
@@ -159,7 +159,7 @@ async fn fetch(reference: &Reference, account: &RegistryAuth) -> anyhow::Result<
     Ok(component)
 }
 
-/// The component of an artifact, if it is laid out as one.
+/// The component in an artifact, if the artifact has the layout.
 fn layer(manifest: &OciImageManifest) -> anyhow::Result<&OciDescriptor> {
     match manifest.layers.as_slice() {
         [layer] if layer.media_type == LAYER && manifest.config.media_type == CONFIG => Ok(layer),
@@ -196,7 +196,7 @@ async fn send(
 /// The config of an artifact: what the component imports and exports.
 fn config(component: &[u8]) -> anyhow::Result<Value> {
     let engine = wasmtime::Engine::default();
-    // The bytes alone, since text would be taken as well.
+    // Only the binary format: text would be accepted as well.
     let parsed =
         Component::from_binary(&engine, component).map_err(|error| anyhow!("{error:#}"))?;
     let ty = parsed.component_type();

@@ -1,4 +1,4 @@
-//! `pointsman plugin push`, `list` and `rollback`: a balancer's way into a running gateway.
+//! `pointsman plugin push`, `list` and `rollback`: the balancers of a running gateway.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,11 +11,10 @@ use sha2::{Digest, Sha256};
 
 use crate::client::{Admin, Gateway};
 
-/// Pause between two looks at a version that is being checked.
+/// Pause between two requests for the state of a version that is being checked.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest time that a check may take: ten times what a gateway lets a compilation take unless told
-/// otherwise.
+/// Longest time that a check may take: ten times a gateway's default limit for a compilation.
 const CHECKED: Duration = Duration::from_secs(300);
 
 /// What is to be uploaded, and where to.
@@ -65,14 +64,14 @@ pub(super) fn push(arguments: &Push) -> anyhow::Result<()> {
     super::print(&upload(&admin, &name, &component, arguments.promote)?)
 }
 
-/// The name of a file as the name of a balancer: cargo writes `_` where a crate's name has `-`.
+/// The name of a balancer from that of a file: cargo writes `_` where a crate's name has `-`.
 fn name_of(file: &Path) -> anyhow::Result<String> {
     let stem = file.file_stem().and_then(|stem| stem.to_str());
     let stem = stem.ok_or_else(|| anyhow!("give the balancer a name with --name"))?;
     Ok(stem.replace('_', "-"))
 }
 
-/// Uploads, and returns what there is to say of it.
+/// Uploads the component, and returns the message about it.
 fn upload(admin: &Admin, name: &str, component: &[u8], promote: bool) -> anyhow::Result<String> {
     let digest: String = Sha256::digest(component)
         .iter()
@@ -129,7 +128,7 @@ pub(super) fn list(arguments: &List) -> anyhow::Result<()> {
     super::print(&listed(&arguments.gateway.admin()?)?)
 }
 
-/// A line for each balancer.
+/// One line for each balancer.
 fn listed(admin: &Admin) -> anyhow::Result<String> {
     let header = ["name", "source", "version", "active", "sha256", "upstreams"];
     let mut rows = vec![header.map(String::from)];
@@ -140,7 +139,7 @@ fn listed(admin: &Admin) -> anyhow::Result<String> {
     Ok(columns(&rows))
 }
 
-/// The rows of all pages of a list; none if there is no such list.
+/// The rows of all pages of a list; none if the list does not exist.
 fn all(admin: &Admin, path: &str) -> anyhow::Result<Option<Vec<Value>>> {
     let mut rows = Vec::new();
     let mut next = Some(path.to_owned());
@@ -195,7 +194,7 @@ fn rolled_back(admin: &Admin, name: &str) -> anyhow::Result<String> {
     Ok(format!("{name} rolled back to sha256 {digest}\n"))
 }
 
-/// Whether the gateway has got what was sent.
+/// Checks that the gateway has received the component that was sent.
 fn verify(said: &Value, digest: &str) -> anyhow::Result<()> {
     let got = text(said, "digest");
     if got != digest {
@@ -208,7 +207,7 @@ pub(super) fn path_of(name: &str) -> String {
     format!("/balancers/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
 }
 
-/// A field that is text; empty if there is none.
+/// A text field; empty if there is none.
 pub(super) fn text<'a>(of: &'a Value, field: &str) -> &'a str {
     of.get(field).and_then(Value::as_str).unwrap_or_default()
 }

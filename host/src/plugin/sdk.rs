@@ -1,11 +1,11 @@
-//! The guest SDK as it is in this repository, to be written into a project.
+//! The guest SDK of this repository, which is written into each project.
 
 use anyhow::{Context, anyhow};
 
-/// The manifest that has all versions.
+/// The manifest with the versions of all dependencies.
 const WORKSPACE: &str = include_str!("../../../Cargo.toml");
 
-/// The contract, with its path in a project's folder `vendor`.
+/// The WIT contract, with its path in a project's folder `vendor`.
 pub(super) const WIT: (&str, &str) = (
     "wit/balancer.wit",
     include_str!("../../../wit/balancer.wit"),
@@ -24,21 +24,21 @@ macro_rules! sources {
 pub(super) const SOURCES: &[(&str, &str)] =
     sources!["lib.rs", "draw.rs", "facts.rs", "log.rs", "tests.rs"];
 
-/// What the workspace says that a project has to say as well.
+/// The fields of the workspace's manifest that a project's manifest needs as well.
 pub(super) struct Versions(toml::Table);
 
 impl Versions {
-    /// Reads them.
+    /// Reads the workspace's manifest.
     ///
     /// # Errors
-    /// Only if this program was built wrongly.
+    /// Only if this program was built incorrectly.
     pub(super) fn read() -> anyhow::Result<Self> {
         let manifest: toml::Table =
             toml::from_str(WORKSPACE).context("the workspace's manifest")?;
         Ok(Self(manifest))
     }
 
-    /// A field of the workspace's packages.
+    /// A field of the workspace's package.
     pub(super) fn of_package(&self, field: &str) -> anyhow::Result<&str> {
         let package = self.0.get("workspace").and_then(|all| all.get("package"));
         package
@@ -56,7 +56,7 @@ impl Versions {
             .ok_or_else(|| anyhow!("the workspace has no dependency {dependency}"))
     }
 
-    /// A dependency as the workspace's manifest has it, to the letter.
+    /// A dependency, exactly as in the workspace's manifest.
     pub(super) fn line(dependency: &str) -> anyhow::Result<&'static str> {
         let lines = WORKSPACE.lines().filter_map(|line| line.split_once(" = "));
         let mut named = lines.filter(|(name, _)| *name == dependency);
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(wit.collect::<Vec<_>>(), [WIT.0]);
     }
 
-    /// Else a project's SDK would lack one.
+    /// With another dependency, the SDK in a project would not compile.
     #[test]
     fn the_sdk_has_no_other_dependency() {
         let manifest = include_str!("../../../guest-sdk/Cargo.toml");

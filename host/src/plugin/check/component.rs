@@ -1,4 +1,4 @@
-//! What a component is, before it is asked for a pick.
+//! Checks of a component before it is asked for a pick.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use super::{Finding, words};
 use crate::balancer::{Engine, LoadError, Plugin, try_settings};
 use crate::component::{ComponentError, Schema};
 
-/// What a component says of itself.
+/// A component's description of itself.
 #[derive(Debug, Serialize)]
 pub(super) struct Facts {
     pub(super) name: String,
     pub(super) version: String,
     pub(super) digest: String,
-    /// Bytes.
+    /// In bytes.
     pub(super) size: usize,
     exports: Vec<String>,
     imports: Vec<String>,
@@ -38,7 +38,7 @@ impl Facts {
     }
 }
 
-/// The checks that loading is made of, in the order in which the gateway makes them.
+/// The checks of loading, in the order in which the gateway makes them.
 const STEPS: [&str; 6] = [
     "component",
     "interface",
@@ -60,7 +60,7 @@ fn step(error: &LoadError) -> usize {
     }
 }
 
-/// Loads a component as a gateway would.
+/// Loads a component as the gateway does.
 pub(super) fn load(
     engine: &Engine,
     bytes: &[u8],
@@ -100,7 +100,7 @@ pub(super) fn load(
     Some(plugin)
 }
 
-/// What the imports of a component come to.
+/// The imports of a component in a sentence.
 fn imports(names: &[String]) -> String {
     let (own, wasi): (Vec<&String>, Vec<&String>) = names
         .iter()
@@ -118,7 +118,7 @@ fn imports(names: &[String]) -> String {
     }
 }
 
-/// What loads and is odd all the same.
+/// Warnings about a component that loads.
 fn notes(plugin: &Plugin, checks: &mut [Finding]) {
     let mut note = |id: &str, sentence: String| {
         if let Some(finding) = checks.iter_mut().find(|finding| finding.id == id) {
@@ -149,14 +149,14 @@ fn notes(plugin: &Plugin, checks: &mut [Finding]) {
     }
 }
 
-/// Three numbers, and perhaps more after them.
+/// Whether a version has three numbers, with or without a suffix.
 fn is_semantic(version: &str) -> bool {
     let core = version.split(['-', '+']).next().unwrap_or(version);
     let parts: Vec<&str> = core.split('.').collect();
     parts.len() == 3 && parts.iter().all(|part| part.parse::<u64>().is_ok())
 }
 
-/// Whether the settings are taken, by the schema and by the plugin.
+/// Whether the schema and the component accept the settings.
 pub(super) fn settings(
     engine: &Engine,
     plugin: &Plugin,
@@ -183,7 +183,7 @@ fn refusal(engine: &Engine, plugin: &Plugin, config: &str) -> Option<String> {
         Ok(_) => return Some("settings are a JSON object".into()),
         Err(error) => return Some(format!("the settings are not JSON: {error}")),
     };
-    // It was one when the component was loaded.
+    // The schema was valid when the component was loaded.
     if let Ok(schema) = Schema::compile(&plugin.config_schema)
         && let Some(wrong) = schema.violations(&settings)
     {

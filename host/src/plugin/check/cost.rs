@@ -1,4 +1,4 @@
-//! What a pick costs, and an instance.
+//! The cost of a pick in time, and of an instance in memory.
 
 use std::time::{Duration, Instant};
 
@@ -9,38 +9,40 @@ use super::{Finding, Subject, progress};
 use crate::clock::thread_cpu_time;
 use crate::config::{Config, Written};
 
-/// Endpoints that picks are measured with.
+/// Numbers of endpoints with which picks are measured.
 const SIZES: [usize; 4] = [4, 100, 1_000, 10_000];
 
-/// Up to so many endpoints a pick over the bound is a failure, beyond them something to look at: a
-/// balancer that reads its whole table is in order for the upstreams that people have, and with 10,000
-/// endpoints the caches of the machine decide on which side of the bound it is.
+/// With at most so many endpoints a pick over the bound is a failure; with more it is a warning. A
+/// balancer that reads its whole table is acceptable for upstreams of usual sizes, and with 10,000
+/// endpoints the caches of the machine decide whether it keeps the bound.
 const USUAL_SIZE: usize = 1_000;
 
-/// Time for one of the measurements of which the least counts.
+/// Duration of one measurement. The least of several counts.
 const MEASUREMENT: Duration = Duration::from_millis(20);
 const MEASUREMENTS: usize = 5;
 
-/// Requests that are asked for between two looks at the clock.
+/// Requests between two readings of the clock.
 const BATCH: usize = 64;
 
-/// What the gateway's own part of a pick takes more for each endpoint in a build that is not optimised.
+/// Extra time per endpoint that the gateway's own part of a pick takes in a build without
+/// optimisation.
 const UNOPTIMISED: Duration = Duration::from_nanos(if cfg!(debug_assertions) { 200 } else { 0 });
 
-/// What was measured.
+/// The results of the measurements.
 #[derive(Debug, Serialize)]
 pub(super) struct Cost {
     picks: Vec<Pick>,
-    /// Bytes that an instance takes which knows so many endpoints.
+    /// Bytes that an instance with so many endpoints takes.
     memory: Vec<Memory>,
 }
 
 #[derive(Debug, Serialize)]
 struct Pick {
     endpoints: usize,
-    /// Of the quickest measurement: what was more is what the machine did beside it.
+    /// From the quickest measurement: in the others, other work of the machine took part of the
+    /// time.
     nanoseconds: u64,
-    /// CPU time of the measurement in the middle: what a gateway judges by.
+    /// Median CPU time of the measurements, which a gateway judges by.
     #[serde(skip)]
     usual: Duration,
 }
@@ -51,7 +53,7 @@ struct Memory {
     bytes: usize,
 }
 
-/// Measures, unless it fails.
+/// Measures, and reports a failure of the component as the finding.
 pub(super) fn measure(subject: &Subject, checks: &mut Vec<Finding>) -> Option<Cost> {
     progress::begin("cost");
     match measured(subject) {
@@ -73,7 +75,7 @@ fn measured(subject: &Subject) -> Result<Cost, Wrong> {
     };
     for endpoints in SIZES {
         let mut trial = Trial::new(subject, &vec![100; endpoints])?;
-        // The first one makes the instance.
+        // The first pick creates the instance.
         trial.pick()?;
         let (nanoseconds, usual) = pick(&mut trial)?;
         cost.picks.push(Pick {
@@ -87,7 +89,7 @@ fn measured(subject: &Subject) -> Result<Cost, Wrong> {
     Ok(cost)
 }
 
-/// Nanoseconds of the quickest of several measurements, and the CPU time of the one in the middle.
+/// Nanoseconds of the quickest of several measurements, and their median CPU time.
 fn pick(trial: &mut Trial) -> Result<(u64, Duration), Wrong> {
     let mut least = u64::MAX;
     let mut usual = Vec::with_capacity(MEASUREMENTS);
@@ -118,7 +120,7 @@ fn time(cost: &Cost) -> Finding {
     if cfg!(debug_assertions) {
         sentence.push_str("; this build of pointsman is not optimised, and adds to that");
     }
-    // What a gateway has unless told otherwise.
+    // The gateway's default.
     let bound = Config::load(Written::default()).map(|config| config.balancer.pick_cost);
     let bound = bound.unwrap_or(Duration::MAX);
     let over_cost = cost.picks.iter().find(|pick| {
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pick_over_the_bound_fails_up_to_the_usual_sizes_and_is_to_be_looked_at_beyond() {
+    fn a_pick_over_the_bound_fails_up_to_the_usual_size_and_warns_beyond() {
         let (within, over) = (Duration::from_micros(100), Duration::from_micros(101));
         for endpoints in SIZES {
             assert_eq!(verdict(endpoints, within).0, Verdict::Pass, "{endpoints}");

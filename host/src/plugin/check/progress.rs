@@ -1,5 +1,5 @@
-//! What a check is at, told on standard error while it takes long: a balancer that takes milliseconds for a
-//! pick is asked tens of thousands of times all the same.
+//! Reports on standard error what is being checked, if that takes long: a balancer is asked for
+//! tens of thousands of picks even if each takes milliseconds.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 /// Time between two lines.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Picks between two looks at the clock. Each may take as long as a pick may.
+/// Picks between two readings of the clock. Each may take as long as a pick may.
 const LOOK: u64 = 16;
 
 #[derive(Clone, Copy)]
 struct Progress {
-    /// What is being checked.
+    /// The current check.
     id: &'static str,
     picks: u64,
-    /// Picks at the last look at the clock, and when the last line was.
+    /// Picks at the last reading of the clock, and the time of the last line.
     looked: u64,
     told: Instant,
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::{Report, Verdict};
 
-/// A line for each check, and what all have come to.
+/// One line for each check, and the outcome of all.
 pub(super) fn table(report: &Report) -> String {
     let mut text = report.file.clone();
     if let Some(component) = &report.component {
@@ -16,7 +16,7 @@ pub(super) fn table(report: &Report) -> String {
     text.push_str("\n\n");
     let width = report.checks.iter().map(|finding| finding.id.len()).max();
     let width = width.unwrap_or(0);
-    // A balancer that fails fails as a rule in the same way everywhere.
+    // A balancer that fails usually fails in the same way in every check.
     let mut told = HashSet::new();
     for finding in &report.checks {
         let word = match finding.verdict {

@@ -1,4 +1,4 @@
-//! The behaviour suite: situations that every balancer meets sooner or later.
+//! The behaviour suite: situations that every balancer meets in time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::trial::{Trial, Wrong, endpoint};
 use super::{Finding, Subject, progress, words};
 use crate::endpoint::{Endpoint, InFlight, LoadReport};
 
-/// What a check has to say if nothing went wrong.
+/// The outcome of a check without a failure.
 enum Note {
     Fine(String),
     /// Worth a look.
@@ -32,17 +32,18 @@ const CHECKS: &[(&str, Check)] = &[
     ("output", output),
 ];
 
-/// Share of an endpoint that is called near to its weight, as a part of what the weight says.
+/// A share of the picks counts as near to the weight's if it differs by at most this part of it.
 const NEAR: f64 = 0.1;
 
-/// The most that one of several equal endpoints gets, in means of all, before it is called favoured.
-/// Hashing onto a ring with few points for each comes near to it.
+/// The largest share that one of several equal endpoints may get, in multiples of the mean, before
+/// it counts as favoured. Hashing onto a ring with few points for each endpoint comes near to it.
 const FAVOURED: f64 = 2.0;
 
-/// Runs all of it. A component that fails is asked further: what else is wrong saves a round.
+/// Runs all checks. A component that fails one is checked further, so that its author learns all
+/// failures in one run.
 pub(super) fn run(subject: &Subject) -> Vec<Finding> {
     let run = |&(id, check): &(&'static str, Check)| {
-        // What an earlier check printed is none of this one's.
+        // Discards what an earlier check printed.
         words::take();
         progress::begin(id);
         match check(subject) {
@@ -54,12 +55,12 @@ pub(super) fn run(subject: &Subject) -> Vec<Finding> {
     CHECKS.iter().map(run).collect()
 }
 
-/// Requests on their way, the oldest first, so that load is there and latencies are known.
+/// Requests in flight, the oldest first, so that endpoints have load and known latencies.
 #[derive(Default)]
 struct Traffic(VecDeque<InFlight>);
 
 impl Traffic {
-    /// Sends one more request, and ends the oldest ones, so that at most so many are left.
+    /// Sends one more request, and ends the oldest ones until at most so many are left.
     fn send(&mut self, trial: &mut Trial, to: Arc<Endpoint>, most: usize) {
         self.0.push_back(InFlight::new(to));
         while self.0.len() > most {
@@ -72,7 +73,7 @@ impl Traffic {
     }
 }
 
-/// How often each endpoint is picked, one request after the other, none of which is tied to a session.
+/// How often each endpoint is picked, for successive requests of which none is tied to a session.
 fn tally(trial: &mut Trial, picks: u64) -> Result<HashMap<u64, u64>, Wrong> {
     let mut counts = HashMap::new();
     for _ in 0..picks {
@@ -84,7 +85,7 @@ fn tally(trial: &mut Trial, picks: u64) -> Result<HashMap<u64, u64>, Wrong> {
     Ok(counts)
 }
 
-/// What is said of a trial with refusals; none if there were none.
+/// The outcome of a trial with refusals; none if there were none.
 fn refusals(trial: &Trial) -> Result<Option<Note>, Wrong> {
     let (refused, picks) = (trial.refused, trial.picks);
     if refused == picks {
@@ -123,7 +124,7 @@ fn many(subject: &Subject) -> Result<Note, Wrong> {
     Ok(refusals(&trial)?.unwrap_or_else(fine))
 }
 
-/// Nobody is asked while there is no endpoint, but the table is told.
+/// Without endpoints the balancer is not asked for picks, but it gets the empty table.
 fn empty(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[])?;
     let table: Vec<_> = (0..3).map(|number| trial.endpoint(number, 100)).collect();
@@ -172,7 +173,7 @@ fn weights(subject: &Subject) -> Result<Note, Wrong> {
     )))
 }
 
-/// All endpoints are alike, and each request is over before the next one comes.
+/// All endpoints are equal, and each request ends before the next one starts.
 fn ties(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[100; 8])?;
     let picks = 8000;
@@ -193,8 +194,8 @@ fn ties(subject: &Subject) -> Result<Note, Wrong> {
     })
 }
 
-/// One endpoint had a bad time. Now all are equally loaded and equally quick, for longer than the gateway
-/// remembers latencies.
+/// One endpoint was slow and loaded. Then all have the same load and latency, for longer than the
+/// gateway remembers latencies.
 fn starvation(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[100; 8])?;
     let slow = Arc::clone(&trial.table[0]);
@@ -214,7 +215,7 @@ fn starvation(subject: &Subject) -> Result<Note, Wrong> {
     let picks = 20_000;
     let mut chosen = HashSet::new();
     for _ in 0..picks {
-        // Ten milliseconds apart in all: 200 seconds.
+        // With the millisecond of each pick, 10 ms apart: 200 seconds in all.
         trial.now += 9_000;
         if let Some(endpoint) = trial.pick()? {
             endpoint.observe_latency(trial.now, 5_000, 0);
@@ -239,7 +240,7 @@ fn starvation(subject: &Subject) -> Result<Note, Wrong> {
     )))
 }
 
-/// Endpoints join, leave, change places and weights, with requests in flight.
+/// Endpoints join, leave, and change their positions and weights, with requests in flight.
 fn changes(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[100; 5])?;
     trial.sessions = true;
@@ -250,7 +251,7 @@ fn changes(subject: &Subject) -> Result<Note, Wrong> {
     )))
 }
 
-/// Changes the table so often, and returns the ids that are picked in between, 0 for none.
+/// Changes the table so many times, and returns the ids that are picked in between, 0 for none.
 fn churn(trial: &mut Trial, rounds: u32) -> Result<Vec<u64>, Wrong> {
     let mut traffic = Traffic::default();
     let mut picked = Vec::new();
@@ -283,7 +284,7 @@ fn churn(trial: &mut Trial, rounds: u32) -> Result<Vec<u64>, Wrong> {
     Ok(picked)
 }
 
-/// Load columns as no gateway has them.
+/// Load columns with values that no gateway has.
 fn hostile(subject: &Subject) -> Result<Note, Wrong> {
     const MAX: u32 = u32::MAX;
     let patterns: [fn(usize, usize) -> u32; 5] = [
@@ -339,7 +340,7 @@ fn large(subject: &Subject) -> Result<Note, Wrong> {
     Ok(Fine("it chooses among 10000 endpoints".into()))
 }
 
-/// The same calls in two instances: recorded traffic can be replayed only if they choose alike.
+/// The same calls to two instances: recorded traffic can be replayed only if both choose alike.
 fn repeat(subject: &Subject) -> Result<Note, Wrong> {
     let run = || {
         let mut trial = Trial::new(subject, &[100, 200, 300])?;
@@ -364,7 +365,7 @@ fn repeat(subject: &Subject) -> Result<Note, Wrong> {
 
 fn output(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[100; 3])?;
-    // What it prints while it takes its settings and its table is no part of a pick.
+    // Output while the balancer gets its settings and its table is not part of a pick.
     trial.begin()?;
     words::take();
     for _ in 0..3 {

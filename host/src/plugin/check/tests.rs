@@ -9,7 +9,7 @@ fn checked(component: &[u8], config: &str) -> Report {
     words::listen(|| report(&engine, "x.wasm".into(), component, config, &[]))
 }
 
-/// The checks that came to this.
+/// The checks with this outcome.
 fn those(report: &Report, verdict: Verdict) -> Vec<&'static str> {
     let checks = report.checks.iter();
     let those = checks.filter(|finding| finding.verdict == verdict);
@@ -23,7 +23,7 @@ fn sentence<'a>(report: &'a Report, id: &str) -> &'a str {
 }
 
 #[test]
-fn what_ships_passes() {
+fn shipped_balancers_pass() {
     for shipped in SHIPPED {
         let report = checked(shipped.component, "{}");
         let failed = those(&report, Verdict::Fail);
@@ -31,9 +31,9 @@ fn what_ships_passes() {
     }
 }
 
-/// Each of these does one thing wrong, and the check for it says so.
+/// Each of these components has one fault, and the check for that fault reports it.
 #[test]
-fn every_wrong_doer_is_told_what_it_does() {
+fn each_fault_is_reported_by_its_check() {
     for (name, id, part) in [
         ("no-policy", "interface", "lacks the interface"),
         ("opens-socket", "imports", "wasi:sockets"),
@@ -70,9 +70,9 @@ fn every_wrong_doer_is_told_what_it_does() {
     }
 }
 
-/// What a gateway would keep away, whatever the pattern of its picks.
+/// A gateway would quarantine this balancer, whatever the pattern of its expensive picks.
 #[test]
-fn a_balancer_that_is_dear_fails_and_the_bound_is_named() {
+fn a_balancer_over_cost_fails_and_the_bound_is_named() {
     for config in [
         r#"{"every": 1, "steps": 1000000}"#,
         r#"{"every": 2, "steps": 2000000}"#,
@@ -97,7 +97,7 @@ fn a_balancer_that_is_dear_fails_and_the_bound_is_named() {
 }
 
 #[test]
-fn only_what_is_printed_at_picks_is_noted_as_that() {
+fn only_output_at_picks_is_a_warning() {
     let report = checked(&guest("prints-table"), "{}");
     assert!(
         those(&report, Verdict::Pass).contains(&"output"),
@@ -110,9 +110,9 @@ fn only_what_is_printed_at_picks_is_noted_as_that() {
     );
 }
 
-/// The words of a panic, which come last, and without the advice that follows them.
+/// The message of a panic is the last output, and is quoted without the advice that follows it.
 #[test]
-fn a_panic_is_told_in_its_own_words() {
+fn the_message_of_a_panic_is_quoted_once() {
     let report = checked(&guest("panics-after-much"), "{}");
     let said = sentence(&report, "one");
     assert!(said.contains("what went wrong in the end"), "{said}");
@@ -124,9 +124,9 @@ fn a_panic_is_told_in_its_own_words() {
     );
 }
 
-/// Each of these may be meant as it is, so it is no failure.
+/// An author may intend each of these, so none is a failure.
 #[test]
-fn what_is_odd_is_noted() {
+fn odd_behaviour_is_a_warning() {
     for (name, id, part) in [
         ("first", "starvation", "7 of 8"),
         ("first", "ties", "one gets 100 %"),
@@ -142,7 +142,7 @@ fn what_is_odd_is_noted() {
         );
         assert!(sentence(&report, id).contains(part), "{name}: {report:?}");
     }
-    // Where the machine is slow, it is late as well.
+    // On a slow machine it is also late.
     let report = checked(&guest("floods"), "{}");
     assert!(sentence(&report, "output").contains("xxx"), "{report:?}");
     for name in ["clock", "hash-map", "extra-export"] {
@@ -155,7 +155,7 @@ fn what_is_odd_is_noted() {
 }
 
 #[test]
-fn settings_are_those_that_are_given() {
+fn the_given_settings_are_checked() {
     let prequal = SHIPPED
         .iter()
         .find(|shipped| shipped.name == "prequal")
@@ -175,7 +175,7 @@ fn settings_are_those_that_are_given() {
 }
 
 #[test]
-fn what_is_no_component_is_called_by_its_name() {
+fn a_file_that_is_not_a_component_is_identified() {
     for (bytes, part) in [
         (&b""[..], "is empty"),
         (b"#!/bin/sh", "not WebAssembly"),

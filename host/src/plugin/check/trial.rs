@@ -1,5 +1,5 @@
-//! A balancer on trial: an instance of its own, endpoints that exist in figures only, and a stream of
-//! requests that is the same on every run.
+//! A balancer on trial: an instance of its own, simulated endpoints, and a stream of requests that
+//! is the same in every run.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::balancer::{Balancer, Choice, PickRequest};
 use crate::endpoint::Endpoint;
 use crate::named::Named;
 
-/// Where chance begins in each trial.
+/// Seed of the random numbers of each trial.
 const SEED: u64 = 1;
 
 /// Microseconds between two requests.
 const GAP: u64 = 1000;
 
-/// The balancer has failed, and how, in a sentence.
+/// The balancer has failed, for the reason in this sentence.
 #[derive(Debug)]
 pub(super) struct Wrong(pub(super) String);
 
@@ -25,7 +25,7 @@ pub(super) struct Trial {
     balancer: Balancer,
     named: Vec<Named>,
     pub(super) chance: Rng,
-    /// The table as it was last told.
+    /// The table that the balancer got last.
     pub(super) table: Vec<Arc<Endpoint>>,
     /// Microseconds on the balancer's clock.
     pub(super) now: u64,
@@ -61,14 +61,14 @@ impl Trial {
         Ok(trial)
     }
 
-    /// Makes the instance, which else the first pick does.
+    /// Creates the instance, which the first pick does otherwise.
     pub(super) fn begin(&mut self) -> Result<(), Wrong> {
-        // What is wrong is a fault.
+        // An error is counted as a fault.
         let _ = self.balancer.start_from(&[]);
         self.fault(|| "when it was made".into())
     }
 
-    /// The endpoint of a number: the first ones are those that the author has named.
+    /// The endpoint of this number: the first numbers are the endpoints that the author has named.
     pub(super) fn endpoint(&self, number: u32, weight: u32) -> Arc<Endpoint> {
         let named = self.named.get(number as usize);
         match named.and_then(|named| named.id().ok()) {
@@ -80,7 +80,7 @@ impl Trial {
         }
     }
 
-    /// Gives the balancer another table.
+    /// Gives the balancer a new table.
     pub(super) fn tell(&mut self, table: Vec<Arc<Endpoint>>) -> Result<(), Wrong> {
         self.balancer.set_endpoints(table.iter().cloned().collect());
         self.table = table;
@@ -88,14 +88,14 @@ impl Trial {
         self.fault(|| format!("when it was told of {count} endpoints"))
     }
 
-    /// Asks for the next request, which comes a millisecond after the last one.
+    /// Asks for the next request, a millisecond after the last one.
     pub(super) fn pick(&mut self) -> Result<Option<Arc<Endpoint>>, Wrong> {
         self.now += GAP;
         let request = self.request();
         self.ask(request)
     }
 
-    /// The next request: most are tied to a key or a session, and a few are tried again.
+    /// The next request: most have a hash or a session, and a few are retries.
     pub(super) fn request(&mut self) -> PickRequest<'static> {
         let affinity = match self.chance.u8(0..4) {
             0 => None,
@@ -130,7 +130,7 @@ impl Trial {
         })
     }
 
-    /// Asks without a look at what comes of it, as often as this.
+    /// Asks for each of these requests, and ignores the choices.
     pub(super) fn ask_all(&mut self, requests: &[PickRequest<'_>]) {
         for request in requests {
             std::hint::black_box(self.balancer.pick(*request, &[], drop));
@@ -143,7 +143,7 @@ impl Trial {
         self.balancer.memory()
     }
 
-    /// Whether the gateway had to throw the instance away.
+    /// Fails if the gateway had to discard the instance.
     pub(super) fn fault(&self, when: impl FnOnce() -> String) -> Result<(), Wrong> {
         match self.balancer.counters().last_fault {
             None => Ok(()),
@@ -156,7 +156,7 @@ fn address(number: u32) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + number), 80))
 }
 
-/// An endpoint that no request is sent to. Its number says which it is.
+/// A simulated endpoint, to which no request is sent, by its number.
 pub(super) fn endpoint(number: u32, weight: u32) -> Arc<Endpoint> {
     let address = address(number);
     let host = format!("endpoint-{number}");

@@ -1,4 +1,4 @@
-//! What a component prints or logs while it is checked: the message of a panic is among it.
+//! What a component prints or logs during a check, which includes the message of a panic.
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write};
@@ -7,49 +7,49 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-/// What the gateway logs in front of it.
+/// The prefix of the balancer's output in the gateway's log.
 const MARK: &str = "the balancer says: ";
 
-/// Bytes of it that are kept.
+/// Bytes of the output that are kept.
 const KEPT: usize = 4096;
 
-/// Characters of it that a sentence quotes.
+/// Characters of the output that a sentence quotes.
 const QUOTED: usize = 300;
 
 thread_local! {
     static LAST: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps what the component prints while something works on this thread, and shows nothing of it.
+/// Keeps what the component prints while `work` runs on this thread, and shows nothing of it.
 pub(super) fn listen<R>(work: impl FnOnce() -> R) -> R {
     let subscriber = tracing_subscriber::registry().with(Listener);
     tracing::subscriber::with_default(subscriber, work)
 }
 
-/// What was printed since this was last asked.
+/// The output since the last call.
 pub(super) fn take() -> String {
     LAST.take()
 }
 
-/// What a fault quotes by itself begins with this.
+/// The prefix of the output that a fault itself quotes.
 const QUOTE: &str = "; it said: ";
 
-/// A sentence with what was printed before it, the last of it if that is much, unless it quotes the words of a
-/// panic already.
+/// A sentence with the output before it, of which only the end if it is long. If the sentence
+/// quotes the message of a panic already, it stays as it is.
 pub(super) fn with(sentence: String) -> String {
-    let said = take();
-    let said: Vec<&str> = said
+    let printed = take();
+    let printed: Vec<&str> = printed
         .lines()
         .map(str::trim)
-        // What Rust says after each panic helps nobody here.
+        // Rust's advice after each panic is of no use here.
         .filter(|line| !line.is_empty() && !line.contains("RUST_BACKTRACE"))
         .collect();
-    if said.is_empty() || sentence.contains(QUOTE) {
+    if printed.is_empty() || sentence.contains(QUOTE) {
         return sentence;
     }
-    let said = said.join(" ");
-    let skipped = said.chars().count().saturating_sub(QUOTED);
-    let end: String = said.chars().skip(skipped).collect();
+    let printed = printed.join(" ");
+    let skipped = printed.chars().count().saturating_sub(QUOTED);
+    let end: String = printed.chars().skip(skipped).collect();
     let gap = if skipped > 0 { "... " } else { "" };
     format!("{sentence}{QUOTE}{gap}{end}")
 }

@@ -17,7 +17,7 @@ fn digest() -> String {
         .collect()
 }
 
-/// Answers these requests in their order, each a line such as `GET /x`, and none besides.
+/// A gateway that answers exactly these requests, in this order; each is a line such as `GET /x`.
 fn gateway(exchanges: Vec<(&'static str, u16, Value)>) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -164,7 +164,7 @@ fn the_same_component_again_is_the_same_version() {
 }
 
 #[test]
-fn another_digest_is_noticed() {
+fn a_different_digest_is_an_error() {
     let mut other = version("ready");
     other["digest"] = "00".into();
     let (said, _) = push_to(vec![(FIND, 200, json!({})), (VERSIONS, 201, other)], true);
@@ -176,7 +176,7 @@ fn another_digest_is_noticed() {
 }
 
 #[test]
-fn errors_are_told_in_the_words_of_the_gateway() {
+fn errors_have_the_message_of_the_gateway() {
     let refused = json!({
         "code": 2, "name": "schema violation", "message": "2 schema violations",
         "fields": {"component": "the component is empty", "name": "invalid value"},
@@ -201,7 +201,7 @@ fn errors_are_told_in_the_words_of_the_gateway() {
 }
 
 #[test]
-fn balancers_are_listed_with_what_is_active_and_who_uses_it() {
+fn balancers_are_listed_with_active_version_and_upstreams() {
     let one = json!({"name": "a/b", "source": "uploaded", "digest": "00", "description": {"version": "1.2.0"}});
     let other = json!({"name": "random", "source": "shipped", "digest": "ff"});
     let active = json!({"id": "v1", "digest": "0123456789abcdef", "state": "active"});
@@ -239,7 +239,7 @@ fn balancers_are_listed_with_what_is_active_and_who_uses_it() {
 }
 
 #[test]
-fn a_rollback_says_where_to() {
+fn a_rollback_reports_the_active_version() {
     let (address, served) = gateway(vec![(
         "POST /balancers/mine/rollback",
         200,
