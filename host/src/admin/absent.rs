@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_path_names_is_its_last_collection() {
+    fn a_path_names_its_last_collection() {
         assert_eq!(absent("/consumers"), Some("consumers"));
         assert_eq!(absent("/consumers/x/key-auth/y"), Some("key-auth"));
         assert_eq!(absent("/services/plugins/plugins"), Some("plugins"));

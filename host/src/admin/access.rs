@@ -16,8 +16,8 @@ use url::Url;
 use super::error::Error;
 use crate::config::AdminAccess;
 
-/// Sent by browsers with every request to `https:`, `localhost` and loopback addresses. Source: W3C, Fetch
-/// Metadata.
+/// Sent by browsers with every request to `https:`, `localhost` and loopback addresses. Source:
+/// W3C, Fetch Metadata.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The web page that sends a request.
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_origin_is_where_the_request_goes_to() {
+    fn a_page_from_the_host_of_the_request_is_admitted() {
         for (origin, host, is_own) in [
             ("http://192.0.2.1:8001", "192.0.2.1:8001", true),
             ("http://192.0.2.1", "192.0.2.1", true),

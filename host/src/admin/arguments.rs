@@ -97,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn there_are_as_many_as_kong_takes() {
+    fn there_are_at_most_as_many_pairs_as_kong_accepts() {
         assert!(pairs("a=1&".repeat(ARGUMENTS).as_bytes()).is_ok());
         assert!(pairs("a=1&".repeat(ARGUMENTS + 1).as_bytes()).is_err());
     }
 
     #[test]
-    fn what_is_not_utf8_is_said_with_its_place() {
+    fn text_that_is_not_utf8_is_refused_with_its_position() {
         for (input, expected) in [
             (
                 "a=b%ff",

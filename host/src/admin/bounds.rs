@@ -135,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn text_is_no_structure() {
+    fn brackets_and_commas_in_a_string_are_not_counted() {
         let text = format!(r#"["{}\\", "\"{}"]"#, "[".repeat(1000), "{,".repeat(1000));
         assert_eq!(values(text.as_bytes()).ok(), Some(3));
     }
 
     #[test]
-    fn the_deepest_that_is_read_is_what_is_checked() {
+    fn reading_and_checking_allow_the_same_depth() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let deepest = Room::new().json(nested(DEPTH).as_bytes());
         let deepest = deepest.unwrap_or_default();

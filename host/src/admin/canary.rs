@@ -220,8 +220,8 @@ async fn follow(admin: Admin, canary: Arc<Canary>) {
     }
 }
 
-/// Returns once the canary's duration is over and both sides have placed enough requests to be judged;
-/// without a duration, never.
+/// Returns once the canary's duration is over and both sides have placed enough requests to be
+/// judged; without a duration, never.
 async fn passes(canary: &Canary) {
     let Some(duration) = canary.settings.duration else {
         return std::future::pending().await;

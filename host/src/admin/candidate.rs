@@ -31,8 +31,9 @@ impl From<LoadError> for CandidateError {
     }
 }
 
-/// Finds the balancer that the fields `balancer`, `version` and `config` name, if any, and checks the
-/// settings against its schema and with the balancer itself. Returns it with the balancer's row.
+/// Finds the balancer that the fields `balancer`, `version` and `config` name, if any, and checks
+/// the settings against its schema and with the balancer itself. Returns it with the balancer's
+/// row.
 pub(super) async fn find(
     admin: &Admin,
     fields: &Row,

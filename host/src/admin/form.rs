@@ -299,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_form_is_too_strange(pairs in prop::collection::vec(("[a-z.\\[\\]0-9]{0,12}", ".{0,4}"), 0..6)) {
+        fn every_form_becomes_an_object(pairs in prop::collection::vec(("[a-z.\\[\\]0-9]{0,12}", ".{0,4}"), 0..6)) {
             let pairs: Vec<(&str, &str)> = pairs.iter().map(|(n, v)| (&**n, &**v)).collect();
             prop_assert!(decoded(Kind::Route, &pairs).is_object());
         }

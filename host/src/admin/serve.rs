@@ -33,7 +33,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     connection: close\r\n\r\n\
     {\"message\":\"Too many connections\"}";
 
-/// Serves the Admin API until `stopped` says so, and then until the requests in flight are answered.
+/// Serves the Admin API until `stopped` says so, and then until the requests in flight are
+/// answered.
 pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Receiver<bool>) {
     let body_timeout = admin.config.proxy.client_body_timeout;
     let mut server = http1::Builder::new();

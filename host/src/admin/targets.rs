@@ -1,4 +1,5 @@
-//! Targets: their list, and the health of their addresses. Source: Kong 3.9, `kong.api.routes.upstreams`.
+//! Targets: their list, and the health of their addresses. Source: Kong 3.9,
+//! `kong.api.routes.upstreams`.
 
 use axum::Json;
 use axum::extract::{Request, State};

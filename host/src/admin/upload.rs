@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_cannot_be_changed_afterwards() {
+    fn a_changed_trusted_comment_is_refused() {
         let pair = KeyPair::generate_unencrypted_keypair().unwrap();
         let keys = [PublicKey::from_base64(&pair.pk.to_base64()).unwrap()];
         let signature = sign(&pair, b"component");
