@@ -73,9 +73,9 @@ use hooks::Hooks;
 /// Largest body of a request, in bytes. Source: Kong.
 const BODY_LIMIT: usize = 10 << 20;
 
-/// How long the data plane may take to apply a stored change before the log says that it takes
-/// long. It takes part of a millisecond; with a name that does not resolve, as long as the resolver
-/// may take; with a component that has to be compiled again, longer.
+/// How long the data plane may take to apply a stored change before the log reports a delay. It
+/// usually takes part of a millisecond. A name that does not resolve takes as long as the wait for
+/// the resolver, and a component that has to be compiled again takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A path, its handlers, and the methods that they answer in the form of `Allow`.

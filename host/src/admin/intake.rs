@@ -29,8 +29,8 @@ use crate::store::Write;
 
 const KIND: Kind = Kind::BalancerVersion;
 
-/// Longest time that a client waits for a check. Clients and intermediaries often give up after 10
-/// s or more; a check takes part of a second.
+/// Longest time that a client waits for a check. A check takes part of a second; clients and
+/// intermediaries often give up after 10 s or more.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Limits the checks that run in the background at a time, since the machine has other work.

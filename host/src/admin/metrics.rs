@@ -24,7 +24,7 @@ use crate::store::Condition;
 use crate::upstream::{AddressReport, Upstream};
 
 pub(super) async fn show(State(admin): State<Admin>) -> Result<Response, Error> {
-    // A thousand upstreams take some milliseconds, and other tasks do not wait for that (see
+    // With a thousand upstreams this takes some milliseconds. Other tasks do not wait for it (see
     // `in_place`).
     let text = text(&admin)?;
     Ok(([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response())

@@ -101,7 +101,7 @@ pub struct Extension {
     pub circuit_breakers: CircuitBreakers,
 }
 
-/// Limits of one target; a limit that is none is its upstream's.
+/// Limits of one target; none for the limit of its upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct CircuitBreakers {
@@ -109,8 +109,9 @@ pub struct CircuitBreakers {
     pub max_connections: Option<u32>,
     /// Requests at a time; with 0 there is no limit.
     pub max_requests: Option<u32>,
-    /// Requests that may wait for a place on the account of this target: the target that was chosen
-    /// first for a request and lets another request wait. None for as many as its upstream allows.
+    /// Requests that may wait for a place and count against this target. A waiting request counts
+    /// against the first of the targets chosen for it that lets another request wait. None for as
+    /// many as its upstream allows.
     pub max_pending_requests: Option<u32>,
 }
 
