@@ -1,13 +1,13 @@
-//! Loads balancers, and asks them.
+//! Loads balancers, and asks them for endpoints.
 //!
-//! - [`Engine`] is the component host for balancers: it loads them, and gives them what they may
-//!   import.
-//! - [`Plugin`] is a component that was checked: compiled, linked, described. Any number of
-//!   upstreams share it.
-//! - [`Balancer`] belongs to one upstream: its endpoint table and the instance that was told of it,
-//!   behind one lock that is held for a fraction of a microsecond.
+//! - [`Engine`] is the component host for balancers: it loads them, and provides the interfaces
+//!   that they may import.
+//! - [`Plugin`] is a component that was checked: it is compiled and linked, and its description was
+//!   read. Any number of upstreams share it.
+//! - [`Balancer`] belongs to one upstream: it holds the endpoint table and the instance that was
+//!   given that table, behind one lock that is held for a fraction of a microsecond.
 //!
-//! A plugin is never trusted: whatever it does, a request gets an endpoint as long as there is one.
+//! A plugin is never trusted: whatever it does, a request gets an endpoint if the table has one.
 
 mod bindings;
 mod canary;

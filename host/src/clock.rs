@@ -1,12 +1,11 @@
-//! The two clocks that picks are measured by.
+//! The two clocks that measure picks.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A time on the clock that balancers are handed, in microseconds since the process began to use
-/// it.
+/// A time on the clock that balancers see, in microseconds since this process first read it.
 pub fn micros(time: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(time.saturating_duration_since(*START).as_micros()).unwrap_or(u64::MAX)

@@ -1,14 +1,13 @@
-//! The component host: WebAssembly components that come from outside, compiled and run within
-//! bounds.
+//! The component host: compiles and runs WebAssembly components from outside, within bounds.
 //!
-//! - [`ComponentHost`] holds what all components share: the compiler, what it has compiled, the
-//!   clock that interrupts.
-//! - [`Guest`] is all that an instance can reach. Behind the names of WASI that is nothing; a part
-//!   of the gateway that asks components something adds the interfaces that it has for them.
+//! - [`ComponentHost`] holds what all components share: the compiler, the compiled components, and
+//!   the epoch clock that interrupts calls.
+//! - [`Guest`] is all that an instance can reach. The WASI interfaces are empty; a part of the
+//!   gateway that uses components adds its own interfaces.
 //! - [`Sandbox`] is one instance in a store of its own. Each call is bounded in time and memory.
 //!
-//! It does not know what a component is for. `balancer` does for balancers: what they export, what
-//! they may import, what they are asked.
+//! It does not know what a component is for. The module `balancer` knows that for balancers: what
+//! they export, what they may import, and how they are called.
 
 mod cache;
 mod check;

@@ -9,8 +9,7 @@ wasmtime::component::bindgen!({
 pub(super) use self::exports::pointsman::balancer::policy::{Description, Endpoint, Request};
 pub(super) use self::pointsman::balancer::{load, log, request_facts};
 
-/// What a plugin may export beside `policy`. Apart from it, since a component without it is as
-/// good.
+/// What a plugin may export beside `policy`. It has a world of its own, because it is optional.
 mod hand_over {
     wasmtime::component::bindgen!({
         path: "../wit",

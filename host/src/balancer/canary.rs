@@ -1,9 +1,10 @@
-//! A version that takes a share of the picks before it is made active, and goes back by itself.
+//! A version that takes a share of the picks before it is made active, and loses the share by
+//! itself when it breaks a bound.
 //!
-//! A [`Canary`] is one for all upstreams that follow its balancer. It says whose a request is,
-//! gathers what comes of the requests of both sides, and judges with each one that it has placed
-//! itself. Once a bound is broken no request is the canary's any longer, on whatever thread; to
-//! write that down is left to who awaits its [`Canary::verdict`].
+//! All upstreams that follow a balancer share its [`Canary`]. It decides the side of each request,
+//! collects the outcomes of both sides, and checks the bounds after each outcome of its own side.
+//! Once a bound is broken, the canary gets no more requests, on any thread. The task that awaits
+//! [`Canary::verdict`] stores that.
 
 mod evidence;
 
@@ -23,7 +24,7 @@ use crate::entity::balancer::Canary as Settings;
 use crate::split_mix::mixed;
 use evidence::{Evidence, Recent};
 
-/// Who has placed a request.
+/// The version that places a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The active version.
@@ -45,20 +46,20 @@ impl Side {
     }
 }
 
-/// What has become of a canary, as far as this process knows.
+/// The state of a canary, as far as this process knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// No bound is broken.
     Open,
-    /// A bound is broken, for the reason given: no request is its any longer.
+    /// A bound is broken, for this reason: the canary gets no more requests.
     Returned(String),
-    /// The store says that it is no canary any longer.
+    /// In the store, it is no longer a canary.
     Over,
 }
 
 /// A version of a balancer that takes a share of the picks.
 pub struct Canary {
-    /// What was asked for.
+    /// Its settings.
     pub settings: Settings,
     /// The balancer that it is a version of.
     pub balancer: Uuid,
@@ -66,9 +67,9 @@ pub struct Canary {
     pub name: String,
     /// The version.
     pub plugin: Arc<Plugin>,
-    /// Of 2^32 requests this many are its.
+    /// How many of 2^32 requests it gets.
     share: u64,
-    /// So that not always the same clients are the first.
+    /// Part of the choice of a side, so that different versions begin with different clients.
     seed: u64,
     returned: AtomicBool,
     picks: [AtomicU64; 2],
@@ -83,23 +84,24 @@ impl std::fmt::Debug for Canary {
     }
 }
 
-/// Figures of one side, as this process has counted them since it knows of the canary.
+/// Figures of one side, counted by this process since it learnt of the canary.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figures {
     /// Picks asked for.
     pub picks: u64,
     /// Faults of its instances.
     pub faults: u64,
-    /// Requests that it has placed, retries included, and that have come to something.
+    /// Requests that it has placed and whose outcome is known, retries included; and requests that
+    /// it refused.
     pub requests: u64,
-    /// Those of them that were answered 5xx, not in time or not at all; and those that it refused.
+    /// Those of them that were answered 5xx, not in time or not at all, or that it refused.
     pub errors: u64,
-    /// What bounds are judged by.
+    /// What the bounds are checked against.
     pub recent: Recent,
 }
 
 impl Canary {
-    /// A canary that has placed nothing yet.
+    /// A canary that has placed no request yet.
     pub fn new(settings: Settings, balancer: Uuid, name: String, plugin: Arc<Plugin>) -> Self {
         let share = settings.share_percent.clamp(0.0, 100.0) / 100.0;
         Self {
@@ -117,8 +119,8 @@ impl Canary {
         }
     }
 
-    /// Whose a request is: that of its affinity where it has one, so that a client stays on one
-    /// side; drawn at random otherwise. None once the canary has returned.
+    /// The side of a request: determined by its affinity if it has one, so that a client stays on
+    /// one side; random otherwise. None once the canary has broken a bound or has ended.
     pub(super) fn side_of(&self, request: &PickRequest<'_>) -> Option<Side> {
         if self.returned.load(Ordering::Relaxed) {
             return None;
@@ -135,7 +137,7 @@ impl Canary {
         self.picks[side as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes note of a fault of one side's instance.
+    /// Counts a fault of one side's instance.
     pub(super) fn note_fault(&self, side: Side, upstream: &str, fault: &str) {
         let faults = self.faults[side as usize].fetch_add(1, Ordering::Relaxed) + 1;
         let most = self.settings.max_faults;
@@ -149,7 +151,7 @@ impl Canary {
         }
     }
 
-    /// Takes note that one side has refused a request, which its client is told with a 503.
+    /// Counts a request that one side has refused, which its client sees as a 503.
     pub(super) fn note_refusal(&self, side: Side) {
         self.observe(side, true, None);
     }
@@ -168,7 +170,7 @@ impl Canary {
         }
     }
 
-    /// Ends it for all requests from now on.
+    /// Gives it no more requests, because it broke a bound.
     fn give_up(&self, reason: String) {
         if self.returned.swap(true, Ordering::Relaxed) {
             return;
@@ -188,24 +190,24 @@ impl Canary {
         });
     }
 
-    /// Says that the store does not know it as a canary any longer.
+    /// Ends it, because in the store it is no longer a canary.
     pub(crate) fn end(&self) {
         self.returned.store(true, Ordering::Relaxed);
         self.verdict.send_replace(Verdict::Over);
     }
 
-    /// What has become of it, now and later on.
+    /// Its verdict, now and later on.
     pub fn verdict(&self) -> watch::Receiver<Verdict> {
         self.verdict.subscribe()
     }
 
-    /// Whether as many requests were placed as it takes to judge.
+    /// Whether there were enough requests to judge it.
     pub fn is_judged(&self) -> bool {
         let evidence = self.evidence.lock();
         evidence::is_enough(&self.settings, |side| evidence.total(side).0)
     }
 
-    /// What both sides have come to, the active version first.
+    /// The figures of both sides, the active version first.
     pub fn figures(&self) -> [Figures; 2] {
         let evidence = self.evidence.lock();
         Side::ALL.map(|side| {
@@ -221,14 +223,14 @@ impl Canary {
     }
 }
 
-/// The same on every gateway, so that a client is on one side whichever it comes to; and for every
-/// share of a version, so that a greater one takes clients in and lets none go.
+/// The seed of a version. It is the same on every gateway, so that a client is on the same side at
+/// each of them; and the same for every share, so that a larger share adds clients and drops none.
 fn seed_of(digest: &str) -> u64 {
     let digits = digest.get(..16).unwrap_or_default();
     u64::from_str_radix(digits, 16).unwrap_or_default()
 }
 
-/// Who has placed a request while a canary was going on: what comes of it counts there.
+/// The side that placed a request while a canary was running; the outcome counts there.
 #[derive(Debug)]
 pub struct Placed {
     pub(super) canary: Arc<Canary>,
@@ -240,7 +242,7 @@ impl OutcomeObserver for Placed {
         let (failed, time) = match outcome {
             Outcome::Answered(status) => (status >= 500, Some(took)),
             Outcome::Timeout => (true, Some(took)),
-            // What breaks off quickly is not quick.
+            // A request that broke off early has no latency to count.
             Outcome::Broken => (true, None),
         };
         self.canary.observe(self.side, failed, time);

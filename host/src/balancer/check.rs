@@ -1,4 +1,4 @@
-//! What a component must be to serve as a balancer.
+//! The requirements on a component that serves as a balancer.
 
 use thiserror::Error;
 use wasmtime::Engine;
@@ -8,17 +8,17 @@ use wasmtime::component::types::ComponentItem;
 use super::columns::Column;
 use crate::component::{self, ComponentError, WASI};
 
-/// The interface that a balancer exports, and the one that it may.
+/// The interface that a balancer must export, and the one that it may export.
 const POLICY: &str = "pointsman:balancer/policy@1.";
 const STATE: &str = "pointsman:balancer/state@1.";
 
 /// The interface by which a balancer asks about requests.
 const FACTS: &str = "pointsman:balancer/request-facts@1.";
 
-/// Its function by which one asks for the start of a body.
+/// Its function that returns the start of a body.
 const BODY_START: &str = "body-start";
 
-/// Interfaces that a balancer may import beside those of WASI, without version.
+/// Interfaces that a balancer may import beside those of WASI, without their versions.
 const GIVEN: &[&str] = &[
     "pointsman:balancer/load",
     "pointsman:balancer/log",
@@ -78,18 +78,18 @@ pub(super) fn interfaces(engine: &Engine, component: &Component) -> Result<Vec<S
     Ok(exports)
 }
 
-/// Whether a component with these exports can hand its state over.
+/// Whether a component with these exports can save and restore its state.
 pub(super) fn hands_over(exports: &[String]) -> bool {
     exports.iter().any(|name| name.starts_with(STATE))
 }
 
-/// Whether a component asks about the requests that it chooses for.
+/// Whether a component may ask about the requests that it chooses for.
 pub(super) fn reads_facts(engine: &Engine, component: &Component) -> bool {
     let ty = component.component_type();
     ty.imports(engine).any(|(name, _)| name.starts_with(FACTS))
 }
 
-/// Whether a component asks for the start of their bodies.
+/// Whether a component may ask for the start of their bodies.
 pub(super) fn reads_bodies(engine: &Engine, component: &Component) -> bool {
     let ty = component.component_type();
     let mut facts = ty

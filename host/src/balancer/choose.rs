@@ -1,4 +1,4 @@
-//! The balancer of one upstream: asks its instance, and chooses by itself where that fails.
+//! The balancer of one upstream: asks its instance, and chooses by itself if that fails.
 
 mod canary;
 mod cost;
@@ -35,7 +35,7 @@ pub use counters::{Counters, Faults, Handover};
 use host::{host_choice, picked, untried};
 pub use record::Recording;
 
-/// A plugin that behaved this long is forgiven its earlier faults.
+/// Time without a fault after which faults in a row count from zero again.
 const PROBATION: Duration = Duration::from_secs(60);
 
 /// First and longest quarantine before a faulty instance is replaced; each fault doubles it. The
@@ -43,20 +43,20 @@ const PROBATION: Duration = Duration::from_secs(60);
 const FIRST_QUARANTINE: Duration = Duration::from_millis(100);
 const LONGEST_QUARANTINE: Duration = Duration::from_secs(30);
 
-/// The first quarantine is at least this many times as long as a pick may take, if picks took too
-/// long or too much memory, which takes long as well: the worker that waited for them had requests
-/// of other upstreams to serve.
+/// After picks that took too long, or too much memory (which takes long as well), the first
+/// quarantine lasts at least this many times as long as a pick may take: while the worker waited
+/// for them, it could not serve requests of other upstreams.
 const QUARANTINE_FACTOR: u32 = 1000;
 
-/// Is told of what a balancer chooses, and of the tables that it chooses from, in their order.
-/// Whoever calls holds the balancer's lock, so nothing here may wait.
+/// Observes the picks of a balancer and the tables that it chooses from, in their order. The caller
+/// holds the balancer's lock, so no method here may wait.
 pub(super) trait PickObserver: Send + Sync {
-    /// Takes note of the table of the next picks.
+    /// Notes the table of the next picks.
     fn set_endpoints(&self, table: &Arc<[Arc<Endpoint>]>);
 
-    /// Takes note of a pick of the plugin, before the request counts at the endpoint. Returns the
-    /// thread that is to be unparked for it, which is to happen without the lock: whoever wakes a
-    /// thread may have to make room for it.
+    /// Notes a pick of the plugin, before the request counts at the endpoint. Returns the thread
+    /// that the caller must unpark for it, after it has released the lock: the woken thread may
+    /// preempt the caller.
     fn note(
         &self,
         request: PickRequest<'_>,
@@ -71,30 +71,30 @@ pub struct Balancer {
     engine: Arc<Engine>,
     upstream: String,
     inner: Mutex<Inner>,
-    /// The table once more, for a pick that cannot wait for the lock.
+    /// A second reference to the table, for a pick that cannot wait for the lock.
     table: RwLock<Arc<[Arc<Endpoint>]>>,
-    /// Picks that did not wait any longer.
+    /// Picks that stopped waiting for the lock.
     busy: AtomicU64,
-    /// Until when there is no instance, on the clock of requests, and picks that did not ask for
-    /// the lock because of that: a worker that lets the host choose keeps no other one waiting.
+    /// When the quarantine ends, on the clock of requests, and the picks that did not take the lock
+    /// because of it: a worker whose pick the host makes keeps no other worker waiting.
     quarantined_until: AtomicU64,
     quarantine_picks: AtomicU64,
-    /// Set while the lock is held for longer than a pick may wait: who comes next does not wait at
-    /// all, or a slow guest would stop its workers once for each request.
+    /// Set while the lock is held for longer than a pick may wait. Later picks then do not wait at
+    /// all; otherwise a slow guest would block its workers once for each request.
     stuck: AtomicBool,
-    /// What the plugin looks at.
+    /// What has to be observed for the plugin.
     interests: Arc<Interests>,
     /// Longest wait for the lock, in microseconds: as long as a pick may take.
     patience: AtomicU64,
-    /// Whether what happens is written down.
+    /// Whether a recording is running.
     recorded: AtomicBool,
-    /// Whether its picks are observed, by one that may look at anything.
+    /// Whether there is an observer of its picks, which may need anything observed.
     observed: AtomicBool,
     /// Whether the plugin asks for the start of bodies.
     reads_bodies: AtomicBool,
-    /// Whether another version takes a share of the picks.
+    /// Whether a canary takes a share of the picks.
     shared: AtomicBool,
-    /// That version's own balancer.
+    /// The canary's own balancer.
     canary: RwLock<Option<Arc<canary::CanaryBalancer>>>,
 }
 
@@ -104,8 +104,8 @@ impl std::fmt::Debug for Balancer {
     }
 }
 
-/// What the lock guards: a position is only ever read against the table that the instance was told
-/// of.
+/// What the lock guards. It includes the table, so that a position always refers to the table that
+/// the instance was given.
 struct Inner {
     plugin: Arc<Plugin>,
     config: String,
@@ -113,33 +113,33 @@ struct Inner {
     table: Arc<[Arc<Endpoint>]>,
     slot: Slot,
     observer: Option<Arc<dyn PickObserver>>,
-    /// Where its faults count as well, and as whose.
+    /// The canary that counts its faults too, and the side that they count for.
     judged: Option<(Arc<Canary>, Side)>,
     /// Faults in a row, each within [`PROBATION`] of the one before.
     faults: u32,
     last_fault: Option<Instant>,
-    /// What its picks may still cost.
+    /// The budget of CPU time for picks over their cost.
     budget: Budget,
-    /// The pick that is timed next, by the count of picks.
+    /// The number of the pick that is timed next.
     next_timed: u64,
     /// Reused for the columns of every pick.
     load: Vec<u32>,
     tape: Option<Box<Tape>>,
-    /// Recordings so far: the number of the one that is going on.
+    /// Recordings so far, which is also the number of the present one.
     recordings: u64,
     counters: Counters,
 }
 
 enum Slot {
-    /// An instance is made when the next pick asks for one.
+    /// There is no instance; the next pick makes one.
     Empty,
     Running(Box<Instance>),
-    /// The last instance failed; another one is not made before this.
+    /// The last instance failed; no other one is made before this time.
     Quarantined(Instant),
 }
 
 impl Balancer {
-    /// A balancer without endpoints. Its instance is made when it is first asked.
+    /// A balancer without endpoints. The first pick makes its instance.
     pub fn new(engine: Arc<Engine>, upstream: &str, plugin: Arc<Plugin>, config: String) -> Self {
         let table: Arc<[Arc<Endpoint>]> = Arc::new([]);
         let limits = engine.limits();
@@ -178,25 +178,25 @@ impl Balancer {
         }
     }
 
-    /// Whether this has to be taken note of for the plugin.
+    /// Whether this has to be observed: for the plugin, for an observer or for a canary.
     pub fn wants(&self, observed: Observed) -> bool {
         self.interests.contains(observed)
             || self.observed.load(Ordering::Relaxed)
             || self.canary_wants(observed)
     }
 
-    /// Whether the start of a request's body has to be there before the plugin, or a canary of it,
-    /// is asked.
+    /// Whether the start of a request's body has to be read before the pick, because the plugin or
+    /// its canary may ask for it.
     pub fn reads_bodies(&self) -> bool {
         self.reads_bodies.load(Ordering::Relaxed) || self.canary_reads_bodies()
     }
 
-    /// The plugin that chooses now.
+    /// The present plugin.
     pub fn plugin(&self) -> Arc<Plugin> {
         Arc::clone(&self.inner.lock().plugin)
     }
 
-    /// Makes these the endpoints to choose from. Calls come one at a time.
+    /// Replaces the table of endpoints. The caller makes one call at a time.
     pub fn set_endpoints(&self, table: Arc<[Arc<Endpoint>]>) {
         self.tell(Arc::clone(&table));
         let canary = self.canary.read().clone();
@@ -225,8 +225,8 @@ impl Balancer {
     }
 
     /// Chooses an endpoint. One whose id is in `tried` is chosen only if no other is left, whatever
-    /// the plugin says. `claim` is called with it before the next pick is asked for, so that what
-    /// it counts is known to that.
+    /// the plugin answers. `claim` is called with it before the next pick begins, so that the next
+    /// pick sees what `claim` counts.
     pub fn pick<T>(
         &self,
         request: PickRequest<'_>,
@@ -236,7 +236,7 @@ impl Balancer {
         self.place(request, tried, |endpoint, _| claim(endpoint))
     }
 
-    /// The same, with whom what comes of the request is to be told, if that matters to anybody.
+    /// The same. `claim` also gets the observer of the request's outcome, if there is one.
     pub fn place<T>(
         &self,
         request: PickRequest<'_>,
@@ -249,7 +249,8 @@ impl Balancer {
         self.choose(request, tried, |endpoint, _| claim(endpoint, None))
     }
 
-    /// Has the plugin of this balancer choose. `claim` is told whether it has, or the host.
+    /// Has the plugin of this balancer choose. `claim` also gets what made the choice: the plugin,
+    /// or the host.
     fn choose<T>(
         &self,
         request: PickRequest<'_>,
@@ -317,19 +318,20 @@ impl Balancer {
     }
 }
 
-/// Who has chosen.
+/// What made a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Plugin,
     Host,
 }
 
-/// The plugin has no answer, and why has been counted.
+/// The plugin has no answer, for this cause. If that is a fault, the fault has been counted.
 #[derive(Debug, Clone, Copy)]
 struct Unavailable(Cause);
 
 impl Inner {
-    /// The position that the plugin chooses, which is one of the table.
+    /// The position that the plugin chooses, which is valid for the table; none if it refuses the
+    /// request.
     fn ask(
         &mut self,
         balancer: &Balancer,
@@ -355,7 +357,8 @@ impl Inner {
             for column in &self.plugin.columns {
                 let (table, now) = (self.table.iter(), request.now);
                 match column {
-                    // Apart, so that what is the same for all is not asked for each.
+                    // These two have match arms of their own, so that the column is not matched
+                    // again for each endpoint.
                     Column::InFlight => self.load.extend(table.map(|e| e.in_flight())),
                     Column::Latency => self.load.extend(table.map(|e| e.latency(now))),
                     other => self.load.extend(table.map(|e| other.value(e, now))),
@@ -383,7 +386,7 @@ impl Inner {
         Err(Unavailable(Cause::from(&fault)))
     }
 
-    /// Makes an instance, which takes over what another one has saved, if that is something.
+    /// Makes an instance, which takes over the saved state of another one, if that is not empty.
     #[cold]
     fn fill_slot(&mut self, balancer: &Balancer, saved: &[u8]) -> Result<(), Unavailable> {
         if let Slot::Quarantined(until) = self.slot
@@ -417,7 +420,7 @@ impl Inner {
         }
     }
 
-    /// Throws the instance away, counts its fault, and decides when there may be another.
+    /// Drops the instance, counts its fault, and sets when another one may be made.
     #[cold]
     fn record_fault(&mut self, upstream: &str, fault: &Fault) {
         let now = Instant::now();
@@ -435,14 +438,15 @@ impl Inner {
             FIRST_QUARANTINE
         };
         let pause = match self.faults {
-            // Whatever it was may never come again; a worker that stood still was more than that.
+            // A first fault may never come again, so the replacement is made at once, unless the
+            // fault blocked a worker.
             0 if !holds_up => Duration::ZERO,
             0 => first.min(LONGEST_QUARANTINE),
             more => (first * 2_u32.saturating_pow(more - 1)).min(LONGEST_QUARANTINE),
         };
         self.faults = (self.faults + 1).min(16);
         self.slot = Slot::Quarantined(now + pause);
-        // What is known is of this instance.
+        // The budget was that of the dropped instance.
         self.budget = Budget::NEW;
         let faults = &mut self.counters.faults;
         match fault {

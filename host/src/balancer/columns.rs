@@ -1,25 +1,25 @@
-//! What a balancer may know of the load of endpoints, and what has to be taken note of for it.
+//! The load columns that a balancer may read, and what has to be observed for them.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::endpoint::Endpoint;
 
-/// Something about requests that is taken note of only where a balancer looks at it.
+/// Something about requests that is observed only if a balancer reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Observed {
-    /// How long an answer took.
+    /// The latency of an answer.
     Latency = 1,
-    /// What the endpoint says of its load.
+    /// The load that the endpoint reports.
     Report = 2,
 }
 
-/// What a balancer looks at: asked for with every request, seldom changed.
+/// What a balancer reads. It is looked up with every request and seldom changed.
 #[derive(Debug, Default)]
 pub(super) struct Interests(AtomicU8);
 
 impl Interests {
-    /// What these columns need; more may be added when a plugin looks for itself.
+    /// What these columns need. More is added when a plugin asks for columns through `load`.
     pub(super) fn new(columns: &[Column]) -> Self {
         let interests = Self::default();
         interests.reset(columns);
@@ -36,7 +36,7 @@ impl Interests {
         self.0.fetch_or(observed as u8, Ordering::Relaxed);
     }
 
-    /// Adds all that is in others.
+    /// Adds all of `others`.
     pub(super) fn absorb(&self, others: &Self) {
         let others = others.0.load(Ordering::Relaxed);
         self.0.fetch_or(others, Ordering::Relaxed);
@@ -56,9 +56,9 @@ pub enum Column {
     Latency,
     /// The same at the present number of requests in flight.
     LatencyAtLoad,
-    /// How much of what it can do an endpoint says that it does, in thousandths.
+    /// The utilisation that an endpoint reports, in thousandths.
     ReportedLoad,
-    /// Requests that it says wait inside of it.
+    /// The number of waiting requests that an endpoint reports.
     ReportedQueue,
 }
 
@@ -71,7 +71,7 @@ impl Column {
         Self::ReportedQueue,
     ];
 
-    /// The name that stands for it in a description.
+    /// Its name in a description.
     pub fn name(self) -> &'static str {
         match self {
             Self::InFlight => "in-flight",
@@ -87,7 +87,7 @@ impl Column {
         Self::ALL.into_iter().find(|column| column.name() == name)
     }
 
-    /// What has to be taken note of for it.
+    /// What has to be observed for it.
     pub(super) fn source(self) -> Option<Observed> {
         match self {
             Self::InFlight => None,
@@ -96,7 +96,7 @@ impl Column {
         }
     }
 
-    /// The number by which a guest refers to it.
+    /// The number that stands for it in a guest.
     pub(super) fn handle(self) -> u32 {
         self as u32
     }
@@ -106,7 +106,7 @@ impl Column {
         Self::ALL.get(handle as usize).copied()
     }
 
-    /// What it says of an endpoint at a time.
+    /// Its value for an endpoint at a time.
     pub(super) fn value(self, endpoint: &Endpoint, now: u64) -> u32 {
         match self {
             Self::InFlight => endpoint.in_flight(),

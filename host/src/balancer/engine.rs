@@ -1,4 +1,4 @@
-//! The component host for balancers: loads them, and gives them what they may import.
+//! The component host for balancers: loads them, and provides the interfaces that they may import.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::component::{
 };
 use crate::entity::upstream::BalancerLimits;
 
-/// Instructions of a pick where these are counted: some hundred milliseconds of work.
+/// Instructions that a pick may take where they are counted: some hundred milliseconds of work.
 const FUEL: u64 = 500_000_000;
 
 /// Bounds of the component host for balancers.
@@ -42,12 +42,12 @@ pub struct Settings {
     pub compile_timeout: Duration,
     /// Folder for compiled components; none to keep them nowhere.
     pub cache_dir: Option<PathBuf>,
-    /// The program whose subcommands `compile-worker` and `schema-worker` do what takes any time,
-    /// as a rule this one.
+    /// The program whose subcommands `compile-worker` and `schema-worker` do the work that can take
+    /// any time; as a rule this program.
     pub compiler: PathBuf,
 }
 
-/// What all balancers share. One for the process.
+/// What all balancers of the process share.
 pub struct Engine {
     pub(super) components: Arc<ComponentHost>,
     linker: Linker<Guest>,
@@ -70,9 +70,9 @@ impl Engine {
         Self::with(settings, None)
     }
 
-    /// The same where calls are bounded by the instructions that they take and not by time, so that
-    /// even one that takes too long ends at the same place each time: for replay and simulation. It
-    /// costs a little of the speed.
+    /// The same, but calls are bounded by instructions and not by time, so that even a call that
+    /// takes too long ends at the same place each time. This is for replay and simulation, and
+    /// makes guests a little slower.
     ///
     /// # Errors
     /// As for [`Engine::new`].
@@ -105,30 +105,30 @@ impl Engine {
         }))
     }
 
-    /// The bounds of an instance whose upstream asks for no others.
+    /// The bounds of an instance whose upstream sets no others.
     pub fn limits(&self) -> PickLimits {
         self.limits
     }
 
-    /// The bounds of an instance whose upstream asks for these.
+    /// The bounds of an instance whose upstream sets these.
     pub fn limits_for(&self, asked: &BalancerLimits) -> PickLimits {
         self.limits.tightened(asked)
     }
 
-    /// Keeps what a plugin says from now on, under the name that it is loaded under. The first name
-    /// stands.
+    /// Keeps the log lines of a plugin from now on, under the name that it is loaded under. A
+    /// second name for the same plugin has no effect.
     pub fn name_plugin(&self, plugin: &Plugin, name: &str) {
         plugin.journal.get_or_init(|| self.journals.open(name));
     }
 
-    /// What the balancer of this name has said; none if it is not in use.
+    /// The log lines of the balancer of this name; none if it is not in use.
     pub fn journal(&self, name: &str) -> Option<Arc<Journal>> {
         self.journals.find(name)
     }
 
-    /// Checks a component from outside. It is compiled in a process of its own, with bounds on time
-    /// and memory, unless it was compiled before; and so is its schema. All else that takes a while
-    /// is done on a thread that may be kept waiting.
+    /// Checks a component from outside. The component and its schema are compiled in processes of
+    /// their own, with bounds on time and memory, unless that was done before. All other work that
+    /// takes a while is done on a thread that may block.
     ///
     /// # Errors
     /// A sentence that says what to change.
@@ -158,10 +158,10 @@ impl Engine {
         let size = component.len();
         let compiled = self.components.compile(component, origin).await?;
         let engine = Arc::clone(self);
-        // The guest is asked to describe itself, and may take its time.
+        // The guest is called to describe itself, which may take a while.
         let check = move || Ok::<_, LoadError>((engine.check(&compiled, size)?, compiled));
         let (plugin, compiled) = self.components.workers().aside_to_load(check).await??;
-        // What was kept has passed all of it before.
+        // A component from the cache has passed this before.
         if origin == Origin::Uploaded && compiled.is_new() {
             let workers = self.components.workers();
             workers.check_schema(&plugin.config_schema).await?;
@@ -170,8 +170,8 @@ impl Engine {
         Ok(plugin)
     }
 
-    /// Checks a component that whoever runs this program brings: it is compiled here and without
-    /// bounds, which no gateway can afford.
+    /// Checks a component that comes from the user of this program: it is compiled in this process
+    /// and without bounds. A gateway must not do that.
     ///
     /// # Errors
     /// As for [`Engine::load`].
@@ -182,8 +182,8 @@ impl Engine {
         Ok(plugin)
     }
 
-    /// Removes compiled components that no stored version has. What is just being loaded stays: its
-    /// version may be about to be stored.
+    /// Removes compiled components that belong to no stored version. A component that is being
+    /// loaded stays: its version may be about to be stored.
     pub fn sweep_cache(&self, stored: &HashSet<String>) {
         self.components.sweep_cache(stored);
     }
@@ -193,8 +193,8 @@ impl Engine {
         self.limits.memory
     }
 
-    /// Does something that asks an instance beside its picks, on a thread that may be kept waiting.
-    /// What is begun is done even if the future is dropped.
+    /// Runs work that calls an instance for something else than a pick, on a thread that may block.
+    /// Work that has begun is finished even if the future is dropped.
     ///
     /// # Errors
     /// [`ComponentError::Internal`] if it panics.
@@ -205,8 +205,8 @@ impl Engine {
         Ok(self.components.workers().aside(work).await?)
     }
 
-    /// What does not fit of each of these settings, by field or for the whole; none where all does.
-    /// What a plugin has given as a schema is compiled and applied by a worker.
+    /// The violations of each of these settings, by field or for the whole; none if there are none.
+    /// A worker process compiles and applies the schema of a plugin.
     ///
     /// # Errors
     /// What is wrong with the schema.
@@ -254,7 +254,7 @@ impl Engine {
 /// Whether a plugin takes these settings.
 ///
 /// # Errors
-/// What it says of them, in its own words.
+/// The plugin's message about them.
 pub fn try_settings(engine: &Engine, plugin: &Plugin, config: &str) -> Result<(), String> {
     let configured = Instance::configure(&engine.components, engine.limits, plugin, config);
     configured.map_err(|fault| match fault {

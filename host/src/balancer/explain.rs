@@ -1,4 +1,4 @@
-//! What a balancer would say, without any consequence.
+//! What a balancer would answer, without any effect.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,54 +10,53 @@ use super::plugin::Plugin;
 use super::request::{Choice, PickRequest};
 use crate::endpoint::Endpoint;
 
-/// Longest time that answers are waited for: a balancer that is slow a thousand times is cut short.
+/// Longest time for all answers: a balancer that is slow a thousand times is cut short.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Who is asked, and of what.
+/// A balancer to be asked, and the requests to ask it about.
 pub struct Question {
     /// The upstream, for the log.
     pub upstream: String,
-    /// The balancer that serves, whose instance may know what the one that is asked should.
+    /// The balancer that serves the upstream, whose instance may have a state to take over.
     pub serving: Arc<Balancer>,
-    /// Who.
+    /// The plugin that is asked.
     pub plugin: Arc<Plugin>,
     /// Its settings.
     pub config: String,
     /// The endpoints to choose from.
     pub table: Arc<[Arc<Endpoint>]>,
-    /// The requests, one after the other.
+    /// The requests, in order.
     pub requests: Vec<PickRequest<'static>>,
-    /// What else there is to know of each of them.
+    /// The facts of each of these requests.
     pub facts: Box<dyn RequestFacts + Send>,
 }
 
-/// What it says.
+/// An answer.
 #[derive(Debug)]
 pub enum Said {
     /// A position of the table.
     Position(usize),
     /// It refuses the request.
     Refused,
-    /// It has no answer, for this reason: the gateway would choose by itself.
+    /// It has no answer, for this reason: the host would choose by itself.
     Failed(String),
     /// There is no endpoint, so it is not asked.
     NoEndpoint,
 }
 
-/// What came of a question.
+/// The answers to a question.
 #[derive(Debug)]
 pub struct Explained {
     /// The answers: as many as requests, unless it took too long.
     pub said: Vec<Said>,
-    /// What became of the state of the instance that serves; none if there was nothing to take
-    /// over.
+    /// The hand-over of the serving instance's state; none if there was no state to take over.
     pub handover: Option<Handover>,
 }
 
 impl Question {
-    /// Asks, in an instance that is thrown away. Where it can, that takes over what the instance
-    /// that serves has learnt, which is asked for that and for nothing else. The load that it looks
-    /// at is what it is meanwhile; no request counts for it.
+    /// Asks, in an instance that is then dropped. If it can, that instance takes over the state of
+    /// the serving instance, which is called for this and for nothing else. The load that it reads
+    /// is the present load; no request is counted.
     pub fn ask(self, engine: &Arc<Engine>) -> Explained {
         let start = Instant::now();
         let (balancer, handover) = self.instance(engine);
@@ -82,7 +81,7 @@ impl Question {
         }
     }
 
-    /// The instance that is asked, and what it has taken over.
+    /// The balancer that is asked, and the hand-over to it.
     fn instance(&self, engine: &Arc<Engine>) -> (Balancer, Option<Handover>) {
         let name = format!("{} (explained)", self.upstream);
         let (plugin, config) = (Arc::clone(&self.plugin), self.config.clone());

@@ -1,7 +1,7 @@
 //! The request behind a pick, for the balancers that ask about it.
 //!
-//! It lives on the stack of whoever asks for the pick, and instances outlive it, so none can hold
-//! it: it is at hand on the thread of the pick for as long as the pick takes.
+//! It lives on the stack of the caller of the pick. Instances outlive it, so no instance can hold
+//! it: it is available on the thread of the pick for as long as the pick takes.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,8 +12,8 @@ use std::ptr::NonNull;
 pub const BODY_START: usize = 16 << 10;
 
 /// What a balancer may ask about the request that it chooses for; see `request-facts` in
-/// `wit/balancer.wit`. They are read on the thread of the pick alone; a request without any goes to
-/// others.
+/// `wit/balancer.wit`. They are read only on the thread of the pick; a request that is sent to
+/// another thread has none.
 pub trait RequestFacts: Sync {
     /// The method; none, as in all of these, where it is not known.
     fn method(&self) -> Option<Cow<'_, str>>;
@@ -26,7 +26,7 @@ pub trait RequestFacts: Sync {
     /// The address of the client.
     fn client(&self) -> Option<Cow<'_, str>>;
     /// The start of the body, `most` bytes at most, of which there need not be more than
-    /// [`BODY_START`]; none where it has no body, or nobody has read of it.
+    /// [`BODY_START`]; none if it has no body, or nothing of the body has been read.
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>>;
 }
 
@@ -41,7 +41,7 @@ thread_local! {
     static AT_HAND: Cell<Option<NonNull<dyn RequestFacts>>> = const { Cell::new(None) };
 }
 
-/// Has facts at hand while a function runs.
+/// Makes facts available to [`read`] while a function runs.
 #[expect(
     unsafe_code,
     reason = "the lifetime is that of the call, for which there is no type"
@@ -55,8 +55,8 @@ pub(super) fn at_hand<T>(facts: &dyn RequestFacts, during: impl FnOnce() -> T) -
     }
     let facts = NonNull::from(facts);
     // SAFETY: only the lifetime changes. `read` alone follows the pointer, on this thread, while it
-    // is in `AT_HAND`: from here to the drop of `_before`, which a panic does not skip and nobody
-    // else can reach. `facts` is borrowed for longer than that.
+    // is in `AT_HAND`: from here to the drop of `_before`, which a panic does not skip and which no
+    // other code can reach. `facts` is borrowed for longer than that.
     let facts = unsafe {
         std::mem::transmute::<NonNull<dyn RequestFacts + '_>, NonNull<dyn RequestFacts>>(facts)
     };
@@ -64,7 +64,7 @@ pub(super) fn at_hand<T>(facts: &dyn RequestFacts, during: impl FnOnce() -> T) -
     during()
 }
 
-/// Reads the facts that are at hand.
+/// Reads the facts that are available, if there are any.
 #[expect(unsafe_code, reason = "see `at_hand`")]
 pub(super) fn read<T>(read: impl FnOnce(&dyn RequestFacts) -> T) -> Option<T> {
     // SAFETY: what is in `AT_HAND` is borrowed by a call of `at_hand` further up on this thread's

@@ -24,7 +24,7 @@ pub(super) enum Fault {
         /// CPU time beyond that, of all of them.
         excess: Duration,
     },
-    /// Its answer is no position of the table.
+    /// Its answer is an invalid position.
     #[error("it chose position {position} of a table of {length}")]
     OutOfRange {
         /// The answer.
@@ -35,7 +35,7 @@ pub(super) enum Fault {
     /// It refused its settings.
     #[error("it refused its settings: {0}")]
     Configuration(String),
-    /// What it saved is too much.
+    /// It saved too many bytes.
     #[error("it saved {size} bytes, and may save {limit}")]
     StateSize {
         /// Bytes that it saved.
@@ -43,7 +43,7 @@ pub(super) enum Fault {
         /// Bytes that it may save.
         limit: usize,
     },
-    /// It refused what its predecessor saved.
+    /// It refused the state that its predecessor saved.
     #[error("it refused what was saved: {0}")]
     State(String),
 }

@@ -1,4 +1,4 @@
-//! The law of what is uploaded as a component; see `crate::fuzzing`.
+//! The law for uploads of components; see `crate::fuzzing`.
 
 #![expect(clippy::expect_used, reason = "a law that does not hold ends the run")]
 
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{Engine, Settings, try_settings};
 
-/// It becomes a balancer or is refused in a sentence, in bounded time: neither the compiler of this
-/// process nor what the component does when it is asked ends the process.
+/// An upload becomes a balancer or is refused with a message, in bounded time. Neither the compiler
+/// in this process nor a call of the component ends the process.
 pub fn component(input: &[u8]) {
     static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| {

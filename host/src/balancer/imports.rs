@@ -1,5 +1,5 @@
 //! What a balancer may import beside WASI: the load of endpoints, the log, and facts of the request
-//! at hand.
+//! of the pick.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::endpoint::{Changes, Endpoint};
 /// What the host keeps for an instance of a balancer.
 pub(super) type Guest = crate::component::Guest<LoadView>;
 
-/// What an instance sees of its endpoints.
+/// An instance's view of its endpoints.
 pub(super) struct LoadView {
-    /// The table that the guest was told of.
+    /// The table that the guest was given.
     endpoints: Arc<[Arc<Endpoint>]>,
-    /// What has changed in it, once the guest has asked.
+    /// The changes in it, once the guest has asked for them.
     changes: Option<Changes>,
     pub(super) answers: LoadAnswers,
-    /// What the guest asks for is added here, so that it is taken note of.
+    /// The columns that the guest asks for are added here, so that they are observed.
     interests: Arc<Interests>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct LoadView {
 pub(super) enum LoadAnswers {
     /// From the endpoints.
     Live,
-    /// From the endpoints, and those of a call are kept for a recording.
+    /// From the endpoints; those of a call are kept for a recording.
     Recorded(Vec<u64>),
     /// From a trace.
     Replayed(std::vec::IntoIter<u64>),
@@ -55,14 +55,14 @@ impl LoadView {
         }
     }
 
-    /// Adds what the guest has asked for, and what it will, to these.
+    /// Adds what the guest has asked for, and what it asks for from now on, to these.
     pub(super) fn report_to(&mut self, interests: &Arc<Interests>) {
         interests.absorb(&self.interests);
         self.interests = Arc::clone(interests);
     }
 }
 
-/// Links what a balancer may import.
+/// Links the interfaces that a balancer may import.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     add_wasi(&mut linker)?;
@@ -72,7 +72,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// What a guest is told where nothing has changed.
+/// The answer to a guest if nothing has changed.
 const NO_CHANGE: u64 = u64::MAX;
 
 impl LoadView {
@@ -89,7 +89,7 @@ impl LoadView {
 
     fn change(&mut self) -> u64 {
         let endpoints = &self.endpoints;
-        // Nobody else pays for it.
+        // Made only when asked for, so that only guests that use it pay for it.
         let changes = (self.changes).get_or_insert_with(|| Changes::new(Arc::clone(endpoints)));
         match changes.next() {
             Some((position, in_flight)) => u64::from(position) << 32 | u64::from(in_flight),
@@ -103,7 +103,8 @@ impl LoadView {
         Ok(u64::from(high) << 32 | u64::from(low))
     }
 
-    /// An answer to a question about load, which is written down or known already.
+    /// An answer to a question about load: the live one, which is recorded if a recording is
+    /// running; or the one of the trace.
     fn answer(
         &mut self,
         live: impl FnOnce(&mut Self) -> wasmtime::Result<u64>,
@@ -126,7 +127,7 @@ impl load::Host for Guest {
         if let Some(observed) = column.and_then(Column::source) {
             self.own.interests.add(observed);
         }
-        // It does not depend on anything, so no recording needs it.
+        // The answer is always the same, so no recording needs it.
         Ok(column.map(Column::handle))
     }
 
@@ -149,7 +150,7 @@ impl load::Host for Guest {
     }
 
     fn changes(&mut self) -> wasmtime::Result<(u64, u64, u64, u64)> {
-        // Mostly there is none, and then nobody has to look for another three times.
+        // Mostly there is no change, and then the host does not look three more times.
         let mut last = 0;
         let mut next = || {
             self.own.answer(|load| {

@@ -1,4 +1,4 @@
-//! What the requests of both sides have come to, and whether that breaks a bound.
+//! The outcomes of both sides' requests, and whether they break a bound.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,15 @@ use serde::Serialize;
 use super::Side;
 use crate::entity::balancer::Canary as Settings;
 
-/// Bounds are judged by the present window and the one before, each at least this long: what was
-/// well for a week must not hide what goes wrong now.
+/// Bounds are checked against the present window and the one before, each at least this long: a
+/// week without errors must not hide the errors of the last minutes.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Classes in each octave of times: what is told of a time is at most a sixteenth too much.
+/// Classes in each octave of times: a reported time is at most a sixteenth too long.
 const STEPS: u32 = 16;
 const STEP_BITS: u32 = STEPS.ilog2();
 
-/// Classes of all times that fit 32 bits of microseconds, which is more than an hour.
+/// Classes of all times that fit into 32 bits of microseconds, which is more than an hour.
 const CLASSES: usize = ((32 - STEP_BITS + 1) * STEPS) as usize;
 
 /// The requests of both sides.
@@ -27,8 +27,8 @@ pub(super) struct Evidence {
     since: Instant,
 }
 
-/// What bounds are judged by: the requests of a minute or two, or of as many minutes as it takes to
-/// have enough of them.
+/// What the bounds are checked against: the requests of the last minute or two, or of as many
+/// minutes as it takes to have enough of them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recent {
     /// Requests placed.
@@ -50,7 +50,7 @@ impl Evidence {
         }
     }
 
-    /// Takes note of a request. A window lasts until there are enough requests in it to judge by.
+    /// Counts a request. A window lasts until it has enough requests for a judgement.
     pub(super) fn observe(
         &mut self,
         now: Instant,
@@ -70,7 +70,7 @@ impl Evidence {
         self.present[side as usize].observe(failed, time);
     }
 
-    /// Requests and errors of a side, of all that were noted.
+    /// All requests and errors of a side.
     pub(super) fn total(&self, side: Side) -> (u64, u64) {
         self.total[side as usize]
     }
@@ -119,9 +119,9 @@ impl Evidence {
         {
             return Some(errors(format!("{most} %")));
         }
-        // Looked for only where somebody asks: it is more work than all else.
+        // Computed only if a bound needs it: it is more work than all other checks.
         let is_timed = bounds.max_p99_ms.or(bounds.max_p99_ratio).is_some()
-            // One request more of thousands changes little.
+            // One more of thousands of requests changes little, so every sixteenth is enough.
             && (requests < 1024 || requests.is_multiple_of(16));
         let slow = is_timed.then(|| self.p99_ms(Side::Canary)).flatten();
         if let (Some(most), Some(slow)) = (bounds.max_p99_ms, slow)
@@ -133,7 +133,7 @@ impl Evidence {
         if compared < min {
             return None;
         }
-        // Less than one request of the smallest sample is a rate that nobody can tell from none.
+        // A rate of less than one request of the smallest sample cannot be told from zero.
         let least = 100.0 / min.max(1) as f64;
         if let Some(most) = bounds.max_error_ratio
             && failed > most * usual.max(least)
@@ -152,7 +152,7 @@ impl Evidence {
     }
 }
 
-/// Whether there are enough requests to judge by: of the canary, and of the active version where
+/// Whether there are enough requests for a judgement: of the canary, and of the active version if
 /// the two are compared.
 pub(super) fn is_enough(bounds: &Settings, requests: impl Fn(Side) -> u64) -> bool {
     let enough = |side| requests(side) >= bounds.min_requests;
@@ -187,7 +187,8 @@ impl Window {
     }
 }
 
-/// The class of a time in microseconds: as many for each octave, and one for each of the first few.
+/// The class of a time in microseconds: the same number of classes for each octave, and one class
+/// for each of the shortest times.
 fn class_of(micros: u32) -> usize {
     let octave = micros.max(1).ilog2().saturating_sub(STEP_BITS);
     (octave * STEPS + (micros >> octave)) as usize

@@ -1,9 +1,8 @@
 //! The balancer of a canary: another version at the same upstream, which takes a share of the
 //! picks.
 //!
-//! It has a balancer of its own: its instance, its lock, its faults and its pauses are no business
-//! of the first one. Both are told of the same tables, and see the same load, which is that of the
-//! endpoints.
+//! It has a balancer of its own: its instance, lock, faults and quarantines do not affect the
+//! active version. Both get the same tables, and see the same load, because the endpoints count it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,11 +13,11 @@ use crate::balancer::columns::Observed;
 use crate::balancer::limits::PickLimits;
 use crate::endpoint::Endpoint;
 
-/// The other version at this upstream.
+/// The canary at this upstream.
 pub(super) struct CanaryBalancer {
     canary: Arc<Canary>,
     balancer: Balancer,
-    /// Those who are told what comes of requests, by the side that has placed them.
+    /// The observers of requests' outcomes, by the side that placed the request.
     placed: [Arc<Placed>; 2],
 }
 
@@ -29,9 +28,10 @@ impl CanaryBalancer {
 }
 
 impl Balancer {
-    /// Lets a canary take its share from the next pick on, with these settings and limits, or none.
-    /// One that is there already goes on. A new one begins with what the first hands over, if it
-    /// takes that; a recording ends, since it would tell of a part of the requests.
+    /// Gives a canary its share from the next pick on, with these settings and limits; with none,
+    /// ends the present canary. If this canary runs already, it goes on with these settings and
+    /// limits. A new one begins with the state of the active version, if it can restore that. A
+    /// recording ends, since it would hold only a part of the requests.
     pub fn set_canary(&self, wanted: Option<(Arc<Canary>, String, PickLimits)>) {
         let Some((canary, config, limits)) = wanted else {
             self.end_canary();
@@ -48,7 +48,8 @@ impl Balancer {
         let table = self.endpoints();
         let other = self.canary_balancer(canary, config, limits, &table);
         let mut place = self.canary.write();
-        // From here on whoever changes the table finds this one, and tells it.
+        // From here on, `set_endpoints` waits for this lock, finds the new canary and passes the
+        // table on to it.
         let newest = self.endpoints();
         if !Arc::ptr_eq(&newest, &table) {
             other.tell(newest);
@@ -63,12 +64,13 @@ impl Balancer {
     }
 
     fn end_canary(&self) {
-        // Nobody waits for the place while it is changed.
+        // From here on, new picks do not read `canary`, so none waits while it is changed.
         if !self.shared.swap(false, Ordering::Relaxed) {
             return;
         }
         self.inner.lock().judged = None;
-        // The instance goes when nobody asks it any more, and the lock is free again.
+        // The instance is dropped after the lock is released and the last pick that uses it has
+        // ended.
         let before = self.canary.write().take();
         drop(before);
     }
@@ -90,9 +92,9 @@ impl Balancer {
         balancer.set_limits(limits);
         balancer.tell(Arc::clone(table));
         balancer.inner.lock().judged = Some((Arc::clone(&canary), Side::Canary));
-        // Without anything to take over, the first pick makes its instance.
+        // Without a state to take over, the first pick makes its instance.
         if let Ok(Some(saved)) = self.saved_for(&canary.plugin) {
-            // What it does wrong is a fault, and counted.
+            // A failure is a fault, which has been counted.
             let _ = balancer.start_from(&saved);
         }
         let placed = Side::ALL.map(|side| {
@@ -116,7 +118,7 @@ impl Balancer {
         self.shared.load(Ordering::Relaxed) && self.canary.read().as_ref().is_some_and(reads)
     }
 
-    /// Has that version choose whose the request is.
+    /// Determines the side of the request, and has the version of that side choose.
     #[inline(never)]
     pub(super) fn place_by_side<T>(
         &self,
@@ -138,7 +140,7 @@ impl Balancer {
             Side::Canary => &other.balancer,
         };
         let choice = balancer.choose(request, tried, |endpoint, by| {
-            // What comes of the host's own choices is nobody's merit.
+            // The outcome of the host's own choice counts for neither side.
             let placed = (by == By::Plugin).then(|| Arc::clone(&other.placed[side as usize]));
             claim(endpoint, placed)
         });
@@ -150,7 +152,7 @@ impl Balancer {
 }
 
 impl Inner {
-    /// Counts a fault where somebody judges by them.
+    /// Counts a fault at the canary, if there is one.
     pub(super) fn note_judged(&self, upstream: &str, fault: &str) {
         if let Some((canary, side)) = &self.judged {
             canary.note_fault(*side, upstream, fault);

@@ -1,14 +1,15 @@
-//! What picks cost, and what becomes of a plugin whose picks cost too much.
+//! The cost of picks, and the fault of a plugin whose picks cost too much.
 //!
-//! A pick that takes no more than `pick_cost` is always in order. What picks take beyond that is
-//! drawn from a budget of CPU time that fills at a small share of the time that passes; a plugin
-//! that overdraws it is at fault. So whatever the pattern of its picks, an instance takes no more
-//! than its picks times `pick_cost`, that share, and a burst.
+//! A pick that takes no more than `pick_cost` is always allowed. CPU time beyond that is charged to
+//! a budget, which refills at a small share of the time that passes; a plugin that overdraws the
+//! budget is at fault. So, whatever the pattern of its picks, an instance takes no more CPU time
+//! than its picks times `pick_cost`, plus that share, plus a burst.
 //!
-//! To time each pick would cost more than most picks do. So as a rule none is, and yet one over its
-//! cost is found soon: the clock that interrupts guests ticks every few milliseconds, in a pick as
-//! likely as that is long, and what it meets is timed from there on. From then on each pick is
-//! timed, until there has been none that was over its cost for a while and the budget is full.
+//! To time each pick would cost more than most picks do. So, as a rule, picks are not timed, and
+//! yet a pick over its cost is found soon: the clock that interrupts guests ticks every few
+//! milliseconds, and the longer a pick takes, the likelier a tick falls into it. Such a pick is
+//! timed from the tick on. If that shows that it is over its cost, each later pick is timed, until
+//! no pick has been over its cost for a while and the budget is full.
 
 use std::time::{Duration, Instant};
 
@@ -18,33 +19,34 @@ use crate::balancer::limits::SHARE_PER_MILLE;
 use crate::balancer::tally::TIMED;
 use crate::clock::thread_cpu_time;
 
-/// What the budget holds, in costs of a pick: 10 ms with the usual 100 µs.
+/// Size of the budget, in multiples of `pick_cost`: 10 ms with the usual 100 µs.
 const BURST: u32 = 100;
 
-/// Fewest picks that overdraw it. One or two may have been of a table that has changed.
+/// Fewest picks over their cost that make a fault. One or two may have been slow because the table
+/// had changed.
 const LEAST: u32 = 3;
 
-/// Time without a pick over its cost after which picks are no longer timed each.
+/// Time without a pick over its cost after which not every pick is timed any longer.
 const CALM: Duration = Duration::from_secs(1);
 
 /// The budget of an instance, and whether each of its picks is timed.
 #[derive(Debug)]
 pub(super) struct Budget {
     is_watched: bool,
-    /// CPU time that picks took beyond their cost, less what the time since has paid back.
+    /// CPU time that picks took beyond their cost, less the share of the time since.
     debt: Duration,
-    /// The same with nothing paid back, and how many these picks were, since there was last no
-    /// debt.
+    /// The same without that reduction, and the number of these picks, since the debt was last
+    /// zero.
     excess: Duration,
     over: u32,
-    /// As of when.
+    /// When `debt` was last computed.
     settled: Option<Instant>,
     /// When the last pick over its cost was.
     last_over: Option<Instant>,
 }
 
 impl Budget {
-    /// For an instance of which nothing is known yet.
+    /// For a new instance.
     pub(super) const NEW: Self = Self {
         is_watched: true,
         debt: Duration::ZERO,
@@ -54,7 +56,7 @@ impl Budget {
         last_over: None,
     };
 
-    /// Takes note of a pick that took so much CPU time, or more.
+    /// Charges a pick that took at least `time` of CPU time.
     fn charge(&mut self, now: Instant, time: Duration, cost: Duration) {
         let passed = self.settled.map(|then| now.saturating_duration_since(then));
         let paid = passed.unwrap_or_default() * SHARE_PER_MILLE / 1000;
@@ -82,7 +84,7 @@ impl Budget {
 }
 
 impl Inner {
-    /// The same as [`Inner::ask`], with a look at what it costs.
+    /// The same as [`Inner::ask`], and measures what the pick costs.
     #[inline]
     pub(super) fn ask_timed(
         &mut self,
@@ -107,10 +109,10 @@ impl Inner {
         }
     }
 
-    /// The clock has ticked in a pick, which took so long after that.
+    /// Notes that the clock ticked during a pick, which took `time` after the tick.
     #[cold]
     fn note_overrun(&mut self, time: Duration) {
-        // Any pick may meet a tick; that it goes on for long after is no chance.
+        // A tick may fall into any pick; only one that takes long after the tick is over its cost.
         if time > self.limits.pick_cost {
             (self.budget).charge(Instant::now(), time, self.limits.pick_cost);
         }
@@ -124,7 +126,7 @@ impl Inner {
         is_timed: bool,
     ) -> Result<Option<usize>, Unavailable> {
         let is_watched = self.budget.is_watched;
-        // One that makes its instance takes what that takes.
+        // A pick that makes its instance takes longer for that.
         let has_instance = matches!(self.slot, Slot::Running(_));
         let cpu = is_watched.then(thread_cpu_time);
         let start = Instant::now();
@@ -132,7 +134,7 @@ impl Inner {
         let time = start.elapsed();
         if is_timed {
             self.counters.times.observe(time);
-            // Any one of the next block.
+            // A random one of the next block.
             let block = self.counters.picks.div_ceil(TIMED) * TIMED;
             self.next_timed = block + fastrand::u64(1..=TIMED);
         }
@@ -149,14 +151,15 @@ impl Inner {
                 if let Some(time) = overrun {
                     self.note_overrun(time);
                 }
-                // It may have waited for a processor: the next ones tell.
+                // The pick may only have waited for a processor: the next picks are measured in CPU
+                // time.
                 self.budget.is_watched |= time > cost;
             }
         }
         Ok(answer)
     }
 
-    /// Whether the picks of the instance took too much.
+    /// Whether the picks of the instance have overdrawn the budget.
     pub(super) fn is_over_cost(&self) -> bool {
         self.budget.is_watched && self.budget.is_overdrawn(self.limits.pick_cost)
     }
@@ -183,8 +186,8 @@ mod tests {
 
     const COST: Duration = Duration::from_micros(100);
 
-    /// The excess that picks have taken, as a share of the time, when they are a fault; and the one
-    /// that they have come to if they never are one, in a minute.
+    /// The excess of the picks as a share of the time: as an error when they become a fault, or
+    /// after a minute if they do not.
     fn share(rate: u32, time: impl Fn(u32) -> Duration) -> Result<f64, f64> {
         let start = Instant::now();
         let mut budget = Budget::NEW;
@@ -216,7 +219,7 @@ mod tests {
                         }
                     };
                     match share(rate, over_cost) {
-                        // What it may take, and the burst.
+                        // The share that picks may take, and the burst.
                         Ok(share) => assert!(share <= 0.0052, "{rate} {every} {time:?}: {share}"),
                         Err(share) => assert!(
                             share <= 0.005 + 0.010 + 3.0 * 0.020,
@@ -226,10 +229,11 @@ mod tests {
                 }
             }
         }
-        // Cheap for ten thousand picks.
+        // Picks that are cheap ten thousand times, and then are not.
         let grows = |pick| if pick < 10_000 { us(1) } else { ms(3) };
         assert!(share(1000, grows).is_err());
-        // What keeps within the cost is in order, and so is a table that is made anew now and then.
+        // Picks within the cost are allowed, and so are slow ones after a change of the table now
+        // and then.
         assert_eq!(share(10_000, |_| us(100)), Ok(0.0));
         assert!(share(1000, |pick| if pick % 5000 == 0 { ms(20) } else { us(1) }).is_ok());
         assert!(share(1000, |pick| if pick < 2 { ms(50) } else { us(1) }).is_ok());
@@ -249,7 +253,7 @@ mod tests {
         assert!(!budget.is_watched);
     }
 
-    /// Whatever the guest does at most of its picks: nothing tells it which are looked at.
+    /// Whatever the guest does at most of its picks: it cannot know which ones are timed.
     #[test]
     fn a_guest_over_its_cost_at_some_picks_is_at_fault() {
         let folder = tempfile::tempdir().unwrap();
@@ -299,7 +303,7 @@ mod tests {
         balancer.set_limits(limits);
         picks(&balancer, 1);
         assert_eq!(balancer.inner.lock().budget.over, 0);
-        // Each of these is over, and three overdraw what a hundred of 10 ns hold.
+        // Each of these is over its cost, and three overdraw a budget of a hundred times 10 ns.
         picks(&balancer, 3);
         assert_eq!(balancer.counters().faults.cost, 1);
         picks_stay_away(&balancer);

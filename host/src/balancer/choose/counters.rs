@@ -1,4 +1,4 @@
-//! What a balancer shows of itself.
+//! The counters that a balancer shows.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -6,12 +6,12 @@ use std::time::Instant;
 use super::{Balancer, Inner, PROBATION, Slot};
 use crate::balancer::tally::{HostChoices, PickTimes};
 
-/// What the plugin of a balancer has done since it took over.
+/// What the plugin of a balancer has done since the last switch.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Counters {
     /// Picks asked for.
     pub picks: u64,
-    /// Picks that the host made by itself, for whatever reason.
+    /// Picks that the host made by itself, for any reason.
     pub host_choices: u64,
     /// The same by the reason.
     pub host_choices_by_kind: HostChoices,
@@ -19,11 +19,11 @@ pub struct Counters {
     pub refused: u64,
     /// Instances made.
     pub instances: u64,
-    /// Picks that did not wait for the instance any longer.
+    /// Picks that stopped waiting for the instance.
     pub busy: u64,
     /// Bytes of memory that its instance has.
     pub memory: usize,
-    /// Times that another plugin or other settings took over, since the upstream was made.
+    /// Switches to another plugin or other settings, since the upstream was made.
     pub switches: u64,
     /// How long picks took.
     #[serde(skip)]
@@ -34,14 +34,13 @@ pub struct Counters {
     pub last_fault: Option<String>,
     /// Faults in a row, each within a minute of the one before.
     pub consecutive_faults: u32,
-    /// Seconds until another instance may be made; none if nothing keeps the plugin from choosing.
+    /// Seconds until another instance may be made; none outside a quarantine.
     pub quarantine: Option<f64>,
-    /// What became of the state of the instance before this plugin's; none if there was nothing to
-    /// hand over.
+    /// The hand-over of the predecessor's state; none if there was no state.
     pub handover: Option<Handover>,
 }
 
-/// What became of the state of an instance.
+/// The result of the hand-over of an instance's state.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Handover {
     /// Bytes that the new instance took over.
@@ -57,15 +56,16 @@ pub struct Faults {
     pub trap: u64,
     /// Calls that took too long.
     pub deadline: u64,
-    /// Rows of picks each of which cost too much.
+    /// Times that picks overdrew the budget of CPU time.
     pub cost: u64,
-    /// Traps after more memory was asked for than there may be.
+    /// Traps after the guest asked for more memory than it may have.
     pub memory: u64,
-    /// Answers that are no position of the table.
+    /// Invalid positions.
     pub out_of_range: u64,
     /// Settings refused.
     pub configuration: u64,
-    /// States that were not handed over: of any of the kinds above, too large, or refused.
+    /// States that could not be handed over: after a fault of the kinds above, too large, or
+    /// refused.
     pub state: u64,
 }
 
@@ -98,7 +98,7 @@ impl Inner {
         }
     }
 
-    /// What is shown of it.
+    /// The counters as they are shown.
     fn counters(&self) -> Counters {
         let now = Instant::now();
         let recent = self.last_fault.is_some_and(|last| now - last <= PROBATION);

@@ -1,4 +1,4 @@
-//! The host's own choice, where the plugin has none.
+//! The host's own choice, if the plugin makes none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,8 @@ use crate::clock::micros;
 use crate::endpoint::Endpoint;
 
 impl Balancer {
-    /// Whether it is known, without the lock, that there is no instance. While picks are recorded
-    /// the answer is no, since each has to be written down in its place among the others.
+    /// Whether the balancer is in quarantine, as far as that is known without the lock. While picks
+    /// are recorded the answer is no, since each has to be recorded in order.
     pub(super) fn in_quarantine(&self) -> bool {
         let until = self.quarantined_until.load(Ordering::Relaxed);
         if until == 0 || self.recorded.load(Ordering::Relaxed) {
@@ -18,8 +18,8 @@ impl Balancer {
         }
         let in_quarantine = micros(Instant::now()) < until;
         if !in_quarantine {
-            // The clock is not read again for it, unless another thread has set another time
-            // meanwhile.
+            // Later picks do not read the clock again for it, unless another thread has set another
+            // time meanwhile.
             let (done, order) = (0, Ordering::Relaxed);
             let _ = self
                 .quarantined_until
@@ -28,7 +28,7 @@ impl Balancer {
         in_quarantine
     }
 
-    /// The host's own choice, without the lock, which is counted if there is one.
+    /// The host's own choice, without the lock. If there is an endpoint, `count` goes up by one.
     pub(super) fn choose_without_instance<T>(
         &self,
         count: &AtomicU64,
@@ -47,7 +47,7 @@ impl Balancer {
     }
 }
 
-/// An endpoint that a request is sent to; counts that.
+/// The endpoint that a request is sent to; counts the pick there.
 pub(super) fn picked(endpoint: &Arc<Endpoint>) -> Arc<Endpoint> {
     endpoint.count_pick();
     Arc::clone(endpoint)
@@ -89,7 +89,7 @@ mod tests {
     fn picks_during_a_quarantine_do_not_wait_for_the_lock() {
         let (_folder, engine) = engine();
         let balancer = balancer(&engine, "loops", &[1, 1]);
-        // The first one is its fault, the second one finds that out.
+        // The first pick is the fault; the second one is already in quarantine.
         picks(&balancer, 2);
         let held = balancer.inner.lock();
         assert!(picks(&balancer, 3).iter().all(|id| *id > 0));
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!((by_kind.quarantine, by_kind.busy), (4, 0));
         balancer.set_endpoints(Arc::new([]));
         assert_eq!(picks(&balancer, 1), [0]);
-        // With other limits it gets another trial.
+        // Other limits end the quarantine.
         let limits = engine.limits();
         balancer.set_limits(crate::balancer::PickLimits { state: 0, ..limits });
         assert!(!balancer.in_quarantine());

@@ -1,4 +1,5 @@
-//! What others see of a balancer: an observer of its picks, its parts, and what it would say.
+//! Access to a balancer from outside: an observer of its picks, its parts, and what it would
+//! answer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,7 @@ use crate::balancer::plugin::Plugin;
 use crate::endpoint::Endpoint;
 
 impl Balancer {
-    /// Has its picks observed from the next one on, or no longer.
+    /// Sets the observer of its picks from the next one on, or none.
     pub(in crate::balancer) fn set_observer(&self, observer: Option<Arc<dyn PickObserver>>) {
         let mut inner = self.inner.lock();
         if let Some(observer) = &observer {
@@ -17,18 +18,18 @@ impl Balancer {
         }
         self.observed.store(observer.is_some(), Ordering::Relaxed);
         let before = std::mem::replace(&mut inner.observer, observer);
-        // An instance may go with it, which takes longer than others should wait.
+        // This may drop an instance, which takes longer than other picks should wait for the lock.
         drop(inner);
         drop(before);
     }
 
-    /// The plugin that chooses now, and its settings.
+    /// The present plugin, and its settings.
     pub fn current(&self) -> (Arc<Plugin>, String) {
         let inner = self.inner.lock();
         (Arc::clone(&inner.plugin), inner.config.clone())
     }
 
-    /// What its plugin may take.
+    /// The limits of its plugin.
     pub fn limits(&self) -> PickLimits {
         self.inner.lock().limits
     }
@@ -43,7 +44,8 @@ impl Balancer {
         matches!(self.inner.lock().slot, Slot::Running(_))
     }
 
-    /// What the plugin says, for whoever sends nothing there: a position. None if it has no answer.
+    /// Asks the plugin for a position to which the caller sends no request. None if it has no
+    /// answer.
     pub(in crate::balancer) fn ask(
         &self,
         request: PickRequest<'_>,

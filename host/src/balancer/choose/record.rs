@@ -1,4 +1,4 @@
-//! Recordings of what a balancer is asked and answers.
+//! Recordings of a balancer's calls and answers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -17,20 +17,20 @@ pub struct Recording {
     pub name: String,
     /// The component.
     pub component: Bytes,
-    /// The pieces of the trace, in order. Whoever does not take them away quickly enough, or not at
-    /// all, ends the recording.
+    /// Receives the pieces of the trace, in order. If the receiver is too slow, or is dropped, the
+    /// recording ends.
     pub to: Sender<Bytes>,
     /// Largest trace, in bytes.
     pub limit: usize,
-    /// Whether what the balancer asks about requests is in it, with the answers.
+    /// Whether the trace holds what the balancer asks about requests, with the answers.
     pub facts: bool,
 }
 
 impl Balancer {
-    /// Writes down from now on what the balancer is asked and answers, until
-    /// [`Balancer::end_recording`] or until nobody wants it any more. It begins with a new
-    /// instance, which takes over what the old one hands over, so that nothing is in it that the
-    /// trace does not tell. Returns the number of the recording.
+    /// Records the calls and answers of the balancer, until [`Balancer::end_recording`] or until
+    /// the receiver is dropped or too slow. The recording begins with a new instance, which takes
+    /// over the state of the old one, so that the trace holds all that the instance knows. Returns
+    /// the number of the recording.
     ///
     /// # Errors
     /// When the upstream is being recorded already, a canary takes a share, or the instance cannot
@@ -48,7 +48,7 @@ impl Balancer {
             );
         }
         let saved = match &mut inner.slot {
-            // Without it, the recording starts from nothing.
+            // If saving fails, the recording starts without a state.
             Slot::Running(instance) => instance.save().unwrap_or_default(),
             Slot::Empty | Slot::Quarantined(_) => Vec::new(),
         };
@@ -83,7 +83,7 @@ impl Balancer {
         Ok(inner.recordings)
     }
 
-    /// Ends the recording of this number, if it is the one that is going on.
+    /// Ends the recording of this number, if it is the present one.
     pub fn end_recording(&self, number: u64) {
         let mut inner = self.inner.lock();
         if inner.recordings == number {
@@ -91,7 +91,7 @@ impl Balancer {
         }
     }
 
-    /// Takes note of what came of a pick, where that is recorded: the status of the answer, 0 if
+    /// Records the outcome of a pick, if a recording is running: the status of the answer, 0 if
     /// there was none, and the time of its head. `entropy` is that of the pick.
     pub fn observe_outcome(&self, entropy: u64, status: u16, now: u64) {
         if !self.recorded.load(Ordering::Relaxed) {
@@ -127,7 +127,7 @@ impl Inner {
             Err(Unavailable(_)) => Answer::None,
         };
         let (load, answers): (&[u32], &[u64]) = match &self.slot {
-            // It went, and with it what it was told.
+            // The instance was dropped, and its recorded answers with it.
             Slot::Empty | Slot::Quarantined(_) => (&[], &[]),
             Slot::Running(instance) => (&self.load, instance.recorded_answers()),
         };

@@ -1,8 +1,9 @@
 //! Another plugin, other settings or other limits for an upstream, under traffic.
 //!
-//! The old instance picks until the new one is in its slot. Where both can, the new one takes over
-//! what the old one has learnt: then it is made and configured beside the old one, and picks wait
-//! only for what is handed over, up to their own bound; past that the gateway chooses by itself.
+//! The old instance serves picks until the new one is in its slot. If both plugins can save and
+//! restore a state, the new instance takes over the state of the old one. In that case the new
+//! instance is made and configured while the old one still serves. Picks wait only for the
+//! hand-over of the state, up to their own bound; beyond that the host chooses by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,10 +17,10 @@ use crate::balancer::plugin::Plugin;
 use crate::balancer::tally::TIMED;
 use crate::component::GuestFault;
 
-/// Why nobody is asked for a state.
+/// Why no instance is asked for its state.
 const SLOW: &str = "an earlier hand-over took too long, perhaps for another upstream";
 
-/// Who is to choose.
+/// What is to choose next.
 struct Successor {
     plugin: Arc<Plugin>,
     config: String,
@@ -27,8 +28,8 @@ struct Successor {
 }
 
 impl Balancer {
-    /// Lets another plugin, or the same with other settings, choose from the next pick on. Nothing
-    /// happens if both are what they were: the turn of a round robin is not lost.
+    /// Switches to another plugin, or to other settings, from the next pick on. Does nothing if
+    /// both are unchanged, so that a round robin keeps its position.
     pub fn replace(&self, plugin: Arc<Plugin>, config: String) {
         let limits = self.inner.lock().limits;
         self.switch(Successor {
@@ -38,7 +39,7 @@ impl Balancer {
         });
     }
 
-    /// Bounds the plugin otherwise, from the next pick on.
+    /// Sets other limits for the plugin, from the next pick on.
     pub fn set_limits(&self, limits: PickLimits) {
         let (plugin, config) = {
             let inner = self.inner.lock();
@@ -61,7 +62,8 @@ impl Balancer {
             (inner.can_hand_over_to(&next.plugin), slow)
         };
         let interests = Arc::new(Interests::new(&next.plugin.columns));
-        // Without anything to take over, or anybody who asks, the next pick makes it.
+        // If there is no state to take over, or the hand-over is known to be slow, the next pick
+        // makes the instance.
         let instance = (takes_over && !slow).then(|| {
             let spec = InstanceSpec {
                 host: &self.engine.components,
@@ -73,7 +75,7 @@ impl Balancer {
             };
             Instance::configured(&spec, &interests)
         });
-        // Dropped when the lock is free again.
+        // Dropped after the lock is released.
         let _old = {
             let mut inner = self.inner.lock();
             self.busy.store(0, Ordering::Relaxed);
@@ -83,7 +85,7 @@ impl Balancer {
             self.patience.store(patience, Ordering::Relaxed);
             let predecessor = Arc::clone(&inner.plugin);
             let mut old = inner.make_way(next);
-            // A trace is of one balancer.
+            // A trace is of one balancer, so the recording ends.
             inner.end_recording(&self.recorded);
             if takes_over && slow {
                 inner.lose_state(&self.upstream, SLOW.into());
@@ -100,14 +102,14 @@ impl Balancer {
                     inner.counters.instances += 1;
                     inner.record_fault(&self.upstream, &fault);
                 }
-                // The old one has failed meanwhile.
+                // The old instance has failed meanwhile, or the next pick makes the new one.
                 (Some(Ok(_)), _) | (None, _) => {}
             }
             old
         };
     }
 
-    /// Puts an instance into the slot, with what the one before has learnt.
+    /// Puts an instance into the slot, with the state of the one before.
     fn install(
         &self,
         inner: &mut Inner,
@@ -125,7 +127,7 @@ impl Balancer {
         };
         if !saved.is_empty() {
             if let Err(fault) = new.restore(&saved) {
-                // It may have taken over half of it: the next pick makes another one.
+                // It may have restored half of the state: the next pick makes another instance.
                 note_slowness(&inner.plugin, &fault);
                 inner.lose_state(&self.upstream, fault.to_string());
                 return;
@@ -145,11 +147,11 @@ impl Balancer {
 }
 
 impl Balancer {
-    /// What the instance would hand over to one of this plugin, and goes on; none if there is
-    /// nothing.
+    /// The state that the instance saves for an instance of this plugin, while it stays in service;
+    /// none if there is no state to take over.
     ///
     /// # Errors
-    /// Why that is not known.
+    /// Why the state cannot be saved.
     pub(in crate::balancer) fn saved_for(&self, next: &Plugin) -> Result<Option<Vec<u8>>, String> {
         let mut inner = self.inner.lock();
         if !inner.can_hand_over_to(next) {
@@ -169,17 +171,17 @@ impl Balancer {
             Err(fault) => fault,
         };
         note_slowness(&inner.plugin, &fault);
-        // One that has trapped cannot be called again; one that saved too much can.
+        // An instance that has trapped cannot be called again; one that saved too much can.
         if !matches!(fault, Fault::StateSize { .. }) {
             inner.record_fault(&self.upstream, &fault);
         }
         Err(fault.to_string())
     }
 
-    /// Makes the instance, with what another one has saved.
+    /// Makes the instance, with the saved state of another one.
     ///
     /// # Errors
-    /// What it does wrong. The next pick makes one without that.
+    /// The fault of the instance. The next pick makes one without that state.
     pub(crate) fn start_from(&self, saved: &[u8]) -> Result<(), String> {
         let mut inner = self.inner.lock();
         let started = inner.fill_slot(self, saved);
@@ -200,7 +202,8 @@ impl Inner {
             && self.limits == next.limits
     }
 
-    /// Whether there is something to take over: an instance of a plugin of the same name.
+    /// Whether there is a state to take over: there is an instance, its plugin has the same name,
+    /// and both plugins can save and restore a state.
     fn can_hand_over_to(&self, next: &Plugin) -> bool {
         matches!(self.slot, Slot::Running(_))
             && self.plugin.name == next.name
@@ -219,7 +222,7 @@ impl Inner {
         self.last_fault = None;
         self.budget = Budget::NEW;
         self.next_timed = TIMED;
-        // They are shown as the plugin's own.
+        // The counters are shown as those of the plugin, so they start anew.
         self.counters = Counters {
             switches,
             ..Counters::default()

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Bounds by name, all else unset.
+/// Settings with these bounds, all others unset.
 fn bounds(given: Value) -> Settings {
     let mut settings = json!({
         "id": "00000000-0000-4000-8000-000000000000", "version": "v", "state": "running",
@@ -33,7 +33,7 @@ impl Case {
         }
     }
 
-    /// So many requests, the first of which fail, each as quick as the others.
+    /// Observes this many requests, of which the first `errors` fail; each takes `ms`.
     fn requests(&mut self, side: Side, requests: u64, errors: u64, ms: u64) {
         for number in 0..requests {
             let time = Some(Duration::from_millis(ms));
@@ -86,7 +86,7 @@ fn a_ratio_waits_for_enough_requests_of_both() {
     assert_eq!(case.broken("max_p99_ratio", 5.0), None);
 }
 
-/// A single failure beside none is no ratio.
+/// One failure compared with none is no ratio.
 #[test]
 fn a_rate_below_one_of_the_smallest_sample_counts_as_that() {
     let mut case = Case::new();
@@ -110,7 +110,7 @@ fn what_was_well_before_does_not_hide_what_goes_wrong_now() {
     assert_eq!(case.evidence.recent(Side::Canary).requests, 200);
     assert_eq!(case.evidence.total(Side::Canary), (10_200, 20));
     assert!(case.broken("max_error_percent", 9.0).is_some());
-    // A window that has too little goes on.
+    // A window with too few requests goes on.
     case.now += 10 * WINDOW;
     case.requests(Side::Canary, 50, 0, 1);
     case.now += WINDOW;
@@ -155,7 +155,7 @@ proptest! {
         prop_assert!(class == 0 || longest(class - 1) < time);
     }
 
-    /// Within the width of a class it is the time that the definition names.
+    /// The result is what the definition of p99 gives, within the width of a class.
     #[test]
     fn p99_is_exceeded_by_one_in_a_hundred(times in prop::collection::vec(0_u32..10_000_000, 1..500)) {
         let mut window = Window::default();
