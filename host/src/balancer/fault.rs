@@ -1,11 +1,11 @@
-//! What a balancer did wrong.
+//! A fault of a balancer.
 
 use std::time::Duration;
 
 use super::limits::SHARE_PER_MILLE;
 use crate::component::GuestFault;
 
-/// What a balancer did wrong.
+/// A fault of a balancer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// A call of it failed.

@@ -1,4 +1,4 @@
-//! One instance of a balancer: what it is asked, and how it answers.
+//! One instance of a balancer: its calls and its answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::endpoint::Endpoint;
 pub(super) struct InstanceSpec<'a> {
     pub(super) host: &'a ComponentHost,
     pub(super) plugin: &'a Plugin,
-    /// Whose requests it is to place.
+    /// The upstream whose requests it places.
     pub(super) upstream: &'a str,
     pub(super) config: &'a str,
     pub(super) limits: PickLimits,
-    /// Whether what it is answered is kept for [`Instance::recorded_answers`].
+    /// Whether the answers to its questions are kept for [`Instance::recorded_answers`].
     pub(super) record: bool,
 }
 
@@ -36,8 +36,8 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// An instance that knows its settings and its table, and what another one has saved, if that
-    /// is something. What it asks for is added to `interests`.
+    /// An instance that has its settings, the saved state of another one if that is not empty, and
+    /// its table. The columns that it asks for are added to `interests`.
     pub(super) fn start(
         spec: &InstanceSpec<'_>,
         saved: &[u8],
@@ -52,7 +52,7 @@ impl Instance {
         Ok(instance)
     }
 
-    /// An instance that knows its settings, and waits for its table.
+    /// An instance that has its settings, and no table yet.
     pub(super) fn configured(
         spec: &InstanceSpec<'_>,
         interests: &Arc<Interests>,
@@ -78,10 +78,10 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Tries settings out, in an instance that is then thrown away.
+    /// Tries settings, in an instance that is then dropped.
     ///
     /// # Errors
-    /// What the plugin says of them, or how it fails.
+    /// The plugin's message about them, or its fault.
     pub(super) fn configure(
         host: &ComponentHost,
         limits: PickLimits,
@@ -100,7 +100,7 @@ impl Instance {
         Self::start(&spec, &[], &none, &Arc::default()).map(|_| ())
     }
 
-    /// Asks a component what it is, in an instance that is then thrown away.
+    /// Has a component describe itself, in an instance that is then dropped.
     pub(super) fn describe(
         host: &ComponentHost,
         limits: PickLimits,
@@ -141,14 +141,15 @@ impl Instance {
         })
     }
 
-    /// A lower bound of the CPU time of the last pick, if the clock has ticked during it. That is
-    /// so for any part of picks as likely as it is long, and no guest can know when it will be.
+    /// A lower bound of the CPU time of the last pick, if the clock ticked during it. The longer a
+    /// part of a pick takes, the likelier a tick falls into it, and no guest can know when one
+    /// will.
     #[inline]
     pub(super) fn take_overrun(&mut self) -> Option<Duration> {
         self.sandbox.take_overrun()
     }
 
-    /// What it hands over; empty for nothing.
+    /// The state that it saves for its successor; empty if it saves none.
     pub(super) fn save(&mut self) -> Result<Vec<u8>, Fault> {
         let limit = self.state;
         if limit == 0 {
@@ -168,7 +169,7 @@ impl Instance {
         }
     }
 
-    /// Takes over what another instance has saved, before its first table.
+    /// Restores the state that another instance has saved, before the first table.
     pub(super) fn restore(&mut self, saved: &[u8]) -> Result<(), Fault> {
         self.call_patiently(|exports, store| match &exports.hand_over {
             Some(hand_over) => hand_over
@@ -179,12 +180,12 @@ impl Instance {
         .map_err(Fault::State)
     }
 
-    /// Adds what it has asked for, and what it will, to these.
+    /// Adds what it has asked for, and what it asks for from now on, to these.
     pub(super) fn report_to(&mut self, interests: &Arc<Interests>) {
         self.sandbox.guest_mut().own.report_to(interests);
     }
 
-    /// What the gateway answered to questions of the last call, where that is recorded.
+    /// The host's answers to questions of the last call, if they are recorded.
     pub(super) fn recorded_answers(&self) -> &[u64] {
         match &self.sandbox.guest().own.answers {
             LoadAnswers::Recorded(answers) => answers,
@@ -192,7 +193,7 @@ impl Instance {
         }
     }
 
-    /// Answers questions of the next call from here, and not from the endpoints.
+    /// Answers questions of the next call with these answers, and not from the endpoints.
     pub(super) fn replay(&mut self, answers: Vec<u64>) {
         self.sandbox.guest_mut().own.answers = LoadAnswers::Replayed(answers.into_iter());
     }

@@ -1,12 +1,12 @@
-//! What the plugin of an upstream may take.
+//! The limits of an upstream's plugin.
 
 use std::time::Duration;
 
 use crate::entity::upstream::BalancerLimits;
 
-/// How fast the budget of what picks may take beyond their cost fills: so many thousandths of the
-/// time that passes. With picks of 10 ms that is one every two seconds, which few requests of
-/// others meet.
+/// How fast the budget of CPU time for picks over their cost refills: in thousandths of the time
+/// that passes. With picks of 10 ms that is one every two seconds, which delays few requests of
+/// other upstreams.
 pub(super) const SHARE_PER_MILLE: u32 = 5;
 
 /// Bounds of one upstream's instance: those of the gateway, or tighter ones.
@@ -23,8 +23,8 @@ pub struct PickLimits {
 }
 
 impl PickLimits {
-    /// What an upstream asks for. No more than the gateway has, whatever is stored: its settings
-    /// may have changed since.
+    /// The limits that an upstream sets, but never more than those of the gateway. The stored ones
+    /// may be more, because the gateway's settings may have changed since.
     pub(super) fn tightened(self, asked: &BalancerLimits) -> Self {
         let bytes = |kib: Option<u32>| kib.map(|kib| kib as usize * 1024);
         let time = asked

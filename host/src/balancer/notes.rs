@@ -1,5 +1,5 @@
-//! What a balancer asks about requests: noted while it is recorded, and told again when that is
-//! replayed.
+//! What a balancer asks about requests: noted during a recording, and answered from the trace when
+//! it is replayed.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,14 +9,14 @@ use parking_lot::Mutex;
 use super::facts::RequestFacts;
 use crate::trace::{Asked, Fact};
 
-/// Most that is noted of one pick: bytes of questions and answers.
+/// Most bytes of questions and answers that are noted of one pick.
 const MOST: usize = 1 << 20;
 
-/// What a note takes beside what is in it, about, in bytes.
+/// Approximate overhead of a note, in bytes.
 const NOTE: usize = 64;
 
-/// What was asked during a pick, with the answers. What is asked twice is noted once, since the
-/// answer is the same.
+/// The questions of a pick, with the answers. A question that is asked twice is noted once, since
+/// the answer is the same.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     known: BTreeMap<Asked, Option<Vec<u8>>>,
@@ -24,7 +24,7 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// All of them; none if that is more than is noted.
+    /// All of them; none if they exceed the limit.
     pub(super) fn take(&mut self) -> Option<Vec<Fact>> {
         let notes = std::mem::take(self);
         let facts = notes.known.into_iter();
@@ -36,7 +36,7 @@ impl Notes {
         if self.size > MOST || self.known.contains_key(&asked) {
             return;
         }
-        // The longest start of a body is the only one, and the last of all questions.
+        // Only the longest start of a body is noted, and it is the last key of the map.
         if let (Asked::BodyStart(most), Some((Asked::BodyStart(known), _))) =
             (&asked, self.known.last_key_value())
         {
@@ -56,7 +56,7 @@ impl Notes {
     }
 }
 
-/// The facts of a request, of which those that are asked for are noted.
+/// The facts of a request; each one that is asked for is noted.
 pub(super) struct RecordedFacts<'a> {
     pub(super) facts: &'a dyn RequestFacts,
     pub(super) notes: &'a Mutex<Notes>,
@@ -100,8 +100,8 @@ impl RequestFacts for RecordedFacts<'_> {
     }
 }
 
-/// What a trace knows of the request of a pick. What nobody asked when it was recorded is not
-/// known, and each answer to that is none.
+/// What a trace holds of the request of a pick. If the plugin did not ask for a fact during the
+/// recording, the answer is none.
 #[derive(Debug, Clone, Copy)]
 pub struct Told<'a>(pub &'a [Fact]);
 
@@ -139,7 +139,7 @@ impl RequestFacts for Told<'_> {
             Asked::BodyStart(known) => Some((known as usize, fact.answer.as_deref()?)),
             _ => None,
         })?;
-        // Who got less than it asked for has seen all of the body.
+        // If the answer was shorter than asked for, it is the whole body.
         let enough = most <= known || start.len() < known;
         enough.then(|| start.get(..most).unwrap_or(start).into())
     }
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// What is known of a request once these questions were asked about it.
+    /// The notes after these questions about a request.
     fn noted(request: &Posted, ask: impl Fn(&dyn RequestFacts)) -> Option<Vec<Fact>> {
         let notes = Mutex::default();
         ask(&RecordedFacts {
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(told.header("x-A").as_deref(), Some("1, 2"));
         assert_eq!(told.method().as_deref(), Some("POST"));
         assert_eq!((told.header("x-b"), told.query()), (None, None));
-        // Nobody asked.
+        // These were not asked.
         assert_eq!((told.path(), told.client()), (None, None));
         assert_eq!(told.body_start(1), None);
     }
@@ -220,8 +220,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever asked for starts of a body is told the same again; for others, what is not known
-        /// is none.
+        /// A plugin that asked for starts of a body gets the same answers again; to other questions
+        /// the answer is none if it is not known.
         #[test]
         fn a_start_is_told_as_it_was(
             body in prop::collection::vec(any::<u8>(), 0..40),

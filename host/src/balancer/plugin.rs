@@ -1,4 +1,4 @@
-//! A balancer as it was loaded.
+//! A loaded balancer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,14 +27,14 @@ pub struct Plugin {
     pub columns: Vec<Column>,
     /// The interfaces that it exports.
     pub exports: Vec<String>,
-    /// The interfaces that it imports, all of which this gateway gives.
+    /// The interfaces that it imports, all of which this gateway provides.
     pub imports: Vec<String>,
-    /// Whether it asks about the requests that it chooses for.
+    /// Whether it may ask about the requests that it chooses for.
     pub(super) reads_facts: bool,
-    /// Whether it asks for the start of their bodies.
+    /// Whether it may ask for the start of their bodies.
     pub(super) reads_bodies: bool,
     pub(super) prepared: Prepared,
-    /// Where it writes to, once it has the name that it is loaded under.
+    /// Where its log lines are kept, once it has the name that it is loaded under.
     pub(super) journal: OnceLock<Arc<Journal>>,
     pub(super) _in_use: InUse,
 }
@@ -45,16 +45,16 @@ impl std::fmt::Debug for Plugin {
     }
 }
 
-/// A component that is linked, with the places of what it exports.
+/// A component that is linked, with the indices of its exports.
 pub(super) struct Prepared {
     pre: InstancePre<Guest>,
     policy: BalancerIndices,
     hand_over: Option<HandOverIndices>,
-    /// Set when handing over took too long.
+    /// Set when a hand-over took too long.
     slow: AtomicBool,
 }
 
-/// What can be called.
+/// The functions that can be called.
 pub(super) struct Exports {
     pub(super) policy: bindings::Balancer,
     pub(super) hand_over: Option<HandOver>,
@@ -72,18 +72,18 @@ impl Prepared {
         })
     }
 
-    /// Whether its state can be handed over.
+    /// Whether it can save and restore its state.
     pub(super) fn hands_over(&self) -> bool {
         self.hand_over.is_some()
     }
 
-    /// Takes note that it took too long to hand over. Whoever changes a thousand upstreams cannot
-    /// wait for it a thousand times.
+    /// Notes that a hand-over took too long. A change of a thousand upstreams must not wait for it
+    /// a thousand times.
     pub(super) fn mark_slow(&self) {
         self.slow.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it took too long once, at whatever upstream.
+    /// Whether a hand-over took too long once, at any upstream.
     pub(super) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What a balancer is asked, and what it may answer.
+//! The requests that a balancer places, and its possible choices.
 
 use std::sync::Arc;
 
@@ -16,13 +16,12 @@ pub struct PickRequest<'a> {
     pub affinity: Option<u64>,
     /// 0 for the first try.
     pub attempt: u32,
-    /// What else there is to know of it, for plugins that ask; none where it is no client's
-    /// request.
+    /// The facts of the request, for plugins that ask; none if there is no client's request.
     pub facts: Option<&'a dyn RequestFacts>,
 }
 
 impl PickRequest<'_> {
-    /// The same without what lives no longer than the request: to be kept, or sent elsewhere.
+    /// The same without the borrowed facts, so that it can be kept or sent to another thread.
     pub fn in_numbers(self) -> PickRequest<'static> {
         PickRequest {
             facts: None,

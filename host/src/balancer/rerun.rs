@@ -1,5 +1,5 @@
-//! A balancer once more: the calls of a trace, and the answers that it got, for the component that
-//! made it.
+//! Replays a trace: repeats its calls on the component that was recorded, with the host's recorded
+//! answers.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use super::plugin::Plugin;
 use crate::endpoint::Endpoint;
 use crate::trace::{Answer, Pick, Row};
 
-/// Asks a component what it was asked in a trace.
+/// Repeats the calls of a trace on a component.
 pub struct Rerun {
     engine: Arc<Engine>,
     plugin: Arc<Plugin>,
     config: String,
-    /// What the first instance takes over.
+    /// The state that the first instance restores.
     saved: Vec<u8>,
     instance: Option<Instance>,
 }
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Rerun {
 }
 
 impl Rerun {
-    /// One that has not been told of a table yet. `config` and `saved` are those of the trace.
+    /// A replay without a table yet. `config` and `saved` are those of the trace.
     pub fn new(engine: Arc<Engine>, plugin: Arc<Plugin>, config: String, saved: Vec<u8>) -> Self {
         Self {
             engine,
@@ -42,10 +42,10 @@ impl Rerun {
         }
     }
 
-    /// Tells it of a table, or a new instance of it.
+    /// Gives a table to the instance, or to a new one if `fresh`.
     ///
     /// # Errors
-    /// What it does wrong.
+    /// The fault of the instance.
     pub fn table(&mut self, fresh: bool, rows: &[Row], answers: Vec<u64>) -> Result<(), String> {
         if fresh {
             let spec = InstanceSpec {
@@ -76,10 +76,10 @@ impl Rerun {
         told.map_err(|fault| fault.to_string())
     }
 
-    /// Asks it for a pick.
+    /// Repeats a pick.
     ///
     /// # Errors
-    /// What it does wrong.
+    /// The fault of the instance.
     pub fn pick(&mut self, pick: &Pick) -> Result<Answer, String> {
         let Some(instance) = &mut self.instance else {
             return Err("the trace does not begin with an instance".into());

@@ -1,8 +1,9 @@
-//! A second balancer that decides beside the first, without effect.
+//! A second balancer that chooses beside the first, without effect.
 //!
-//! A pick of the first is noted while its lock is held, so that the order of picks and the table
-//! are the first's own, and handed to one thread that stands back. Nobody waits for that thread: if
-//! too much waits for it, picks are dropped. What the second balancer does wrong it does there.
+//! A pick of the first balancer is noted while its lock is held, so that the order of picks and the
+//! table are those of the first. It is then sent to one thread of low priority. No worker waits for
+//! that thread: if its queue is full, picks are dropped. Faults of the second balancer happen on
+//! that thread only.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -29,22 +30,22 @@ use crate::split_mix::mixed;
 /// gateway.
 const QUEUE: usize = 1024;
 
-/// How much the thread stands back: as much as one can, since nobody needs what it does.
+/// The nice value of the thread: the lowest priority, since no request needs its work.
 const NICE: i32 = 19;
 
 /// Its stack: that of a worker, for the same guests.
 const STACK: usize = 4 << 20;
 
-/// Addresses beyond those of the table whose picks are kept; names whose addresses change all the
-/// time must not fill the memory.
+/// Addresses that are no longer in the table and whose picks are still kept. The number is bounded,
+/// so that names whose addresses change all the time do not fill the memory.
 const GONE: usize = 1000;
 
-/// The thread that compares, for all shadows of the gateway. It is started when the first of them
-/// is.
+/// The thread that compares picks, for all shadows of the gateway. It is started with the first
+/// shadow.
 #[derive(Default)]
 pub struct ShadowThread(OnceLock<Option<Queue>>);
 
-/// The way to it.
+/// The queue of that thread.
 #[derive(Clone)]
 struct Queue {
     picks: SyncSender<Pick>,
@@ -66,7 +67,7 @@ impl std::fmt::Debug for ShadowThread {
 impl Drop for ShadowThread {
     fn drop(&mut self) {
         if let Some(Some(queue)) = self.0.take() {
-            // Its end is what the thread finds then.
+            // The thread then finds the queue closed, and ends.
             drop(queue.picks);
             queue.thread.unpark();
         }
@@ -78,9 +79,10 @@ struct Pick {
     shadow: Arc<Shadow>,
     request: PickRequest<'static>,
     tried: Box<[u64]>,
-    /// What the first chose, and requests that were in flight there before; none if it refused.
+    /// The position that the first balancer chose, and the requests in flight there before; none if
+    /// it refused.
     first: Option<(usize, u32)>,
-    /// Number of the table that this is a position of.
+    /// Number of the table that the position refers to.
     table: u64,
 }
 
@@ -103,7 +105,7 @@ fn start() -> Option<Queue> {
 }
 
 fn run(picks: &Receiver<Pick>) {
-    // Requests come first where there are too few cores. A failure changes nothing else.
+    // With too few cores, requests come first. If this fails, nothing else changes.
     let _ = rustix::process::nice(NICE);
     let clock = CpuClock::new();
     loop {
@@ -121,14 +123,14 @@ fn run(picks: &Receiver<Pick>) {
     }
 }
 
-/// What a shadow is made of. With other settings it is another one.
+/// The settings of a shadow. Other settings make another shadow.
 #[derive(Debug, Clone)]
 pub struct ShadowSettings {
-    /// Who decides.
+    /// The plugin that chooses.
     pub plugin: Arc<Plugin>,
     /// Its settings.
     pub config: String,
-    /// What it may take.
+    /// Its limits.
     pub limits: PickLimits,
     /// Name of the balancer.
     pub name: String,
@@ -136,14 +138,14 @@ pub struct ShadowSettings {
     pub sample_percent: f64,
 }
 
-/// A balancer that decides beside another one, with what came of it.
+/// A balancer that chooses beside another one, with the comparison of the two.
 pub struct Shadow {
-    /// Itself, to be handed to the thread that compares.
+    /// Itself, to be sent to the thread that compares.
     own: Weak<Self>,
     settings: ShadowSettings,
     /// Digest and settings of the balancer that it is beside.
     beside: (String, String),
-    /// Of 2^32 picks this many are compared.
+    /// How many of 2^32 picks are compared.
     sampled: u64,
     queue: Queue,
     balancer: Balancer,
@@ -159,7 +161,7 @@ pub struct Shadow {
     since: SystemTime,
 }
 
-/// The table as the shadow's instance has it. Only the thread that compares touches it.
+/// The table of the shadow's instance. Only the thread that compares uses it.
 #[derive(Default)]
 struct View {
     number: u64,
@@ -173,8 +175,8 @@ impl std::fmt::Debug for Shadow {
 }
 
 impl Shadow {
-    /// A shadow beside a balancer of an upstream that has not compared anything. None, with a word
-    /// in the log, if there is no thread for it.
+    /// A shadow beside a balancer of an upstream, which has compared no pick yet. None, with an
+    /// error in the log, if the thread cannot be started.
     pub fn new(
         thread: &ShadowThread,
         engine: &Arc<Engine>,
@@ -208,12 +210,13 @@ impl Shadow {
         }))
     }
 
-    /// Has the picks of a balancer compared from the next one on, or no longer.
+    /// Has the picks of a balancer compared from the next one on; with none, no longer.
     pub fn set(balancer: &Balancer, shadow: Option<Arc<Self>>) {
         balancer.set_observer(shadow.map(|shadow| shadow as Arc<dyn PickObserver>));
     }
 
-    /// Whether it is what these settings beside this balancer ask for.
+    /// Whether it has these settings, and is beside this balancer with its present plugin and
+    /// settings.
     pub fn is(&self, beside: &Balancer, settings: &ShadowSettings) -> bool {
         let (plugin, config) = beside.current();
         let own = &self.settings;
@@ -249,11 +252,12 @@ impl Shadow {
             self.tally.lock().keep(&view.endpoints);
         }
         let endpoints = &view.endpoints;
-        // The first's own request counts there by now, and did not when it chose.
+        // The request of the first balancer counts at the endpoint by now, and did not when it
+        // chose.
         let pinned = pick
             .first
             .map(|(position, before)| endpoints[position].pin(before));
-        // An instance that has to be made first is no part of a pick.
+        // The time to make an instance is not part of a pick.
         let had_instance = self.balancer.has_instance();
         let start = clock.now();
         let second = self.balancer.ask(pick.request, &pick.tried);
@@ -271,7 +275,7 @@ impl Shadow {
         let mut tally = self.tally.lock();
         match second {
             None => tally.unanswered += 1,
-            // The first has no table then either, and nothing was noted.
+            // The table of the first is empty then too, and no pick was noted.
             Some(Choice::Empty) => {}
             Some(Choice::Refused) => tally.add(first, None),
             Some(Choice::Endpoint(position)) => tally.add(first, Some(figures(position))),
@@ -283,7 +287,7 @@ impl Shadow {
         drop(pinned);
     }
 
-    /// What it has come to so far.
+    /// The results so far.
     pub fn report(&self) -> Report {
         let counters = self.balancer.counters();
         let tally = self.tally.lock();
@@ -369,7 +373,7 @@ impl PickObserver for Shadow {
         }
         self.noted.fetch_add(1, Ordering::Relaxed);
         let pick = Pick {
-            // What else there is to know of it ends with the request.
+            // The facts end with the request.
             request: request.in_numbers(),
             tried: tried.into(),
             first: chosen.map(|position| (position, table[position].in_flight())),
@@ -384,9 +388,10 @@ impl PickObserver for Shadow {
     }
 }
 
-/// The CPU time of a thread. The thread that stands back is often stopped in the middle of a pick.
+/// A clock of the thread's CPU time, since this thread of low priority is often preempted in the
+/// middle of a pick.
 struct CpuClock {
-    /// What a look at it takes itself.
+    /// The time that reading the clock takes.
     look: Duration,
 }
 
@@ -417,14 +422,14 @@ struct Figures {
     latency: u32,
 }
 
-/// Sums over compared picks; of pairs the first balancer's comes first.
+/// Sums over compared picks; in pairs, the first balancer's value comes first.
 #[derive(Default)]
 struct Tally {
     compared: u64,
     agreed: u64,
     unanswered: u64,
     refused: [u64; 2],
-    /// Picks for which both chose an endpoint, and what was in flight there.
+    /// Picks for which both chose an endpoint, and the requests in flight there.
     both: u64,
     in_flight: [u64; 2],
     /// Those of them where both latencies are known.
@@ -469,7 +474,7 @@ impl Tally {
         }
     }
 
-    /// Forgets addresses that are gone, if there are many.
+    /// Removes addresses that are no longer in the table, if there are many.
     fn keep(&mut self, table: &[Arc<Endpoint>]) {
         if self.picks.len() > table.len() + GONE {
             let ids: std::collections::HashSet<u64> = table.iter().map(|e| e.id).collect();
@@ -478,7 +483,7 @@ impl Tally {
     }
 }
 
-/// What a shadow has come to.
+/// The results of a shadow.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Name of the balancer.
@@ -494,21 +499,21 @@ pub struct Report {
     pub sampled: u64,
     /// Picks that both have answered.
     pub compared: u64,
-    /// Those of them where both said the same.
+    /// Those of them where both made the same choice.
     pub agreed: u64,
     /// The same as a share; none before the first.
     pub agreement: Option<f64>,
-    /// Picks that the shadow had no answer to, for it failed or was in quarantine.
+    /// Picks that the shadow had no answer to, because it failed or was in quarantine.
     pub unanswered: u64,
     /// Picks that were not compared, since too many waited or the table changed meanwhile.
     pub dropped: u64,
-    /// How the shadow's choices differ from the first's, less being better.
+    /// How the shadow's choices differ from the first's; less is better.
     pub difference: Difference,
-    /// What the balancer in charge chose.
+    /// The choices of the first balancer, which serves the requests.
     pub first: Side,
-    /// What the shadow would have chosen.
+    /// The choices of the shadow.
     pub shadow: Side,
-    /// Both by endpoint.
+    /// The choices of both by endpoint.
     pub endpoints: Vec<Share>,
     /// Instances made of the shadow.
     pub instances: u64,
@@ -527,7 +532,7 @@ pub struct Difference {
     pub latency_us: Option<f64>,
 }
 
-/// What one of the two chose, on average.
+/// The choices of one of the two, on average.
 #[derive(Debug, Clone, Serialize)]
 pub struct Side {
     /// Requests that it refused.
@@ -540,12 +545,12 @@ pub struct Side {
     pub pick_ns: Option<f64>,
 }
 
-/// What both chose of an endpoint.
+/// How often both chose an endpoint.
 #[derive(Debug, Clone, Serialize)]
 pub struct Share {
     /// Id of the endpoint.
     pub id: String,
-    /// Where.
+    /// Its address.
     pub address: SocketAddr,
     /// Picks of the first.
     pub first: u64,

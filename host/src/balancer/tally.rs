@@ -1,4 +1,4 @@
-//! What picks come to, counted where the lock is held anyway.
+//! Counters of picks, which are updated while the lock is held anyway.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use serde::Serialize;
 use super::fault::Fault;
 use crate::component::GuestFault;
 
-/// One of so many picks is timed: a clock that was asked twice for each would cost a tenth of it.
+/// One of this many picks is timed: to read the clock twice for each would cost a tenth of a pick.
 pub(super) const TIMED: u64 = 64;
 
-/// Upper bounds of the classes that times of picks are counted in, in nanoseconds; one more has
-/// what is beyond.
+/// Upper bounds of the histogram's classes of pick times, in nanoseconds; one more class has all
+/// longer times.
 const BOUNDS: [u32; 13] = [
     100,
     200,
@@ -37,7 +37,7 @@ pub(super) enum Cause {
     OutOfRange,
     Configuration,
     State,
-    /// There is no instance until its pause is over.
+    /// There is no instance until the quarantine ends.
     Quarantine,
 }
 
@@ -45,7 +45,7 @@ impl From<&Fault> for Cause {
     fn from(fault: &Fault) -> Self {
         match fault {
             Fault::Guest(GuestFault::Trap(_)) => Self::Trap,
-            // Of the latter no pick comes to nothing.
+            // A fault of the latter kind never leaves a pick without an answer.
             Fault::Guest(GuestFault::Deadline) | Fault::Cost { .. } => Self::Deadline,
             Fault::Guest(GuestFault::Memory(_) | GuestFault::Limit(_)) => Self::Memory,
             Fault::OutOfRange { .. } => Self::OutOfRange,
@@ -55,7 +55,7 @@ impl From<&Fault> for Cause {
     }
 }
 
-/// Choices that the host made by itself, by the reason.
+/// Choices that the host made by itself, by cause.
 #[derive(Debug, Clone, Default, Serialize)]
 #[expect(
     missing_docs,
@@ -85,7 +85,7 @@ impl HostChoices {
         } += 1;
     }
 
-    /// Each kind with its number.
+    /// The number for each kind.
     pub fn by_kind(&self) -> [(&'static str, u64); 8] {
         [
             ("trap", self.trap),

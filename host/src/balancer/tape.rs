@@ -1,4 +1,4 @@
-//! A recording of what a balancer is asked and answers, while one is going on.
+//! The present recording of a balancer's calls and answers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,23 +14,23 @@ use crate::clock::micros;
 use crate::endpoint::Endpoint;
 use crate::trace::{Answer, Header, Pick, Row, Writer};
 
-/// Bytes that are sent on together, and the longest time that fewer wait, in microseconds.
+/// Bytes that are sent together, and the longest time that fewer bytes wait, in microseconds.
 const PIECE: usize = 32 << 10;
 const PAUSE: u64 = 200_000;
 
-/// Writes down what happens, in pieces for somebody who takes them away.
+/// Writes the trace, and sends it in pieces to a receiver.
 pub(super) struct Tape {
     writer: Writer,
     to: Sender<Bytes>,
     limit: usize,
     /// When something was last sent, on the clock of requests.
     sent: u64,
-    /// What is asked about the request at hand, where that is recorded.
+    /// What the plugin asks about the request of the pick, if that is recorded.
     notes: Option<Mutex<Notes>>,
 }
 
-/// The recording is over: nobody takes it away, not quickly enough, or it is as large as it may be,
-/// or would be with what the balancer asked about one request.
+/// The recording is over: the receiver is gone or too slow, or the trace has reached its limit, or
+/// one pick asked for more facts than are noted.
 pub(super) struct Over;
 
 impl Tape {
@@ -58,7 +58,7 @@ impl Tape {
         self.writer.table(fresh, rows, answers);
     }
 
-    /// Asks a balancer for a pick, and takes note of what it asks about the request meanwhile.
+    /// Asks a balancer for a pick, and notes what it asks about the request.
     pub(super) fn record_facts<T>(
         &self,
         facts: &dyn RequestFacts,
@@ -102,8 +102,9 @@ impl Tape {
         self.pass_on(before, now)
     }
 
-    /// Sends on what there is, if it is enough. `before` is where the last event begins.
-    /// The clock is not read for it: that is done often enough for every request.
+    /// Sends the pending bytes, if they are enough or have waited long enough. `before` is where
+    /// the last event begins. The clock is not read for this, because it is read often enough for
+    /// each request: `now` is that time.
     fn pass_on(&mut self, before: usize, now: u64) -> Result<(), Over> {
         if self.writer.len() > self.limit {
             self.writer.take_back(before);
@@ -112,7 +113,7 @@ impl Tape {
         let pending = self.writer.pending();
         if pending >= PIECE || (pending > 0 && now.saturating_sub(self.sent) >= PAUSE) {
             self.sent = now;
-            // A gap would make the rest worthless.
+            // If this fails, the recording ends: after a gap, the rest would be worthless.
             return self.send();
         }
         Ok(())
@@ -127,7 +128,7 @@ impl Tape {
 
 impl Drop for Tape {
     fn drop(&mut self) {
-        // What is left; whether somebody still wants it does not matter any more.
+        // Sends the rest. A failure does not matter any more.
         let _ = self.send();
     }
 }
