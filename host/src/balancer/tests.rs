@@ -36,8 +36,8 @@ fn engine_in(folder: &TempDir) -> Arc<Engine> {
     Engine::new(settings(folder)).unwrap()
 }
 
-/// A patient gateway: a busy machine must not make the host's choice look like the balancer's, and
-/// what one upstream is denied is in order on another one.
+/// An engine with long timeouts, so that on a busy machine no pick falls to the host. A test of
+/// lower limits sets them for its upstream.
 pub(crate) fn patient_engine(folder: &TempDir) -> Arc<Engine> {
     Engine::new(Settings {
         pick_timeout: Duration::from_secs(60),
@@ -56,7 +56,7 @@ fn settings(folder: &TempDir) -> Settings {
         upload: 1 << 20,
         compile_timeout: Duration::from_secs(60),
         cache_dir: Some(folder.path().to_owned()),
-        // Never run: these tests compile in their own process.
+        // Never started: these tests compile in their own process.
         compiler: "/dev/null".into(),
     }
 }
@@ -128,8 +128,8 @@ fn without_endpoints_nobody_is_asked() {
     assert_eq!(balancer.counters().instances, 0);
 }
 
-/// Each of these misbehaves sooner or later, and each pick is answered all the same: on a thread
-/// that runs tokio, as a worker does, where the stock WASI would panic.
+/// Each of these guests misbehaves sooner or later, and still each pick gets an endpoint. The test
+/// runs on a tokio thread, as a worker does, where the WASI of wasmtime-wasi would panic.
 #[test]
 fn whatever_a_guest_does_there_is_an_endpoint() {
     let (_folder, engine) = engine();
@@ -161,7 +161,7 @@ fn whatever_a_guest_does_there_is_an_endpoint() {
             assert!(counters.host_choices >= 1, "{name}: {counters:?}");
             assert!(kind(&counters.faults) >= 1, "{name}: {counters:?}");
             assert!(counters.last_fault.is_some(), "{name}");
-            // The first replacement is at once, unless a worker has stood still for it.
+            // The first replacement is made at once, unless the fault blocked a worker.
             let at_once = counters.faults.deadline + counters.faults.memory == 0;
             assert_eq!(counters.instances >= 2, at_once, "{name}: {counters:?}");
         }
@@ -178,7 +178,7 @@ fn a_guest_may_print() {
         let quiet = balancer(&engine, "prints", &[1, 1]);
         assert!(picks(&quiet, 5).iter().all(|id| *id > 0));
         assert_eq!(quiet.counters().host_choices, 0);
-        // Megabytes may take longer than a pick may; they do no other harm.
+        // To print megabytes may take longer than a pick may; it does no other harm.
         let loud = balancer(&engine, "floods", &[1, 1]);
         assert!(picks(&loud, 5).iter().all(|id| *id > 0));
     });
@@ -346,7 +346,7 @@ proptest! {
     }
 }
 
-/// One for all cases of a property: compiling takes longer than a case.
+/// One engine for all cases of a property, because compiling takes longer than a case.
 fn shared_engine() -> (&'static TempDir, Arc<Engine>) {
     static SHARED: std::sync::OnceLock<(TempDir, Arc<Engine>)> = std::sync::OnceLock::new();
     let (folder, engine) = SHARED.get_or_init(engine);

@@ -1,8 +1,8 @@
-//! Compiled components on disk, so that a restart compiles nothing.
+//! Compiled components on disk, so that a restart need not compile them again.
 //!
-//! A file is machine code that will run in this process: it is written by us alone, readable by us
-//! alone, named by the digest of the component and by the engine's own compatibility hash, and
-//! begins with its checksum. Anything else is not there, as far as the cache is concerned.
+//! A file is machine code that will run in this process. Only the gateway's user can write and read
+//! it. Its name is the digest of the component and the engine's own compatibility hash, and it
+//! begins with its checksum. The cache ignores any other file.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,17 +18,17 @@ use wasmtime::component::Component;
 /// Bytes of the checksum in front of the machine code.
 const CHECKSUM: usize = 32;
 
-/// Most bytes that the folder holds: hundreds of components of ordinary size. Past it the oldest
-/// go, and are compiled again when they are needed.
+/// Most bytes that the folder holds: hundreds of components of ordinary size. Beyond that, the
+/// oldest files are removed; their components are compiled again when they are needed.
 const MOST: u64 = 1 << 30;
 
-/// Age past which a file that was never finished is what a killed gateway has left.
+/// Age after which an unfinished file is considered as left by a killed gateway.
 const UNFINISHED: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(super) struct Cache {
     folder: PathBuf,
-    /// Stands for the version of wasmtime, its settings and the processor.
+    /// Hash of the version of wasmtime, its settings and the processor.
     compatibility: String,
 }
 
@@ -38,7 +38,7 @@ impl Cache {
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
-        // What is in the folder will run in this process, so nobody else may write there.
+        // The files in the folder will run in this process, so no other user may write there.
         let owner = fs::symlink_metadata(folder)?;
         if !owner.is_dir() || owner.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::Error::other("it belongs to another user"));
@@ -57,7 +57,7 @@ impl Cache {
             .join(format!("{digest}-{}.cwasm", self.compatibility))
     }
 
-    /// The component, if it was compiled before for this engine and the file is whole.
+    /// The component, if it was compiled before for this engine and the file is not damaged.
     pub(super) fn read(&self, engine: &Engine, digest: &str) -> Option<Component> {
         let path = self.path(digest);
         let content = fs::read(&path).ok()?;
@@ -75,7 +75,7 @@ impl Cache {
         }
     }
 
-    /// Keeps machine code that the compiler has just made, and loads it.
+    /// Stores machine code that the compiler has just made, and loads it.
     pub(super) fn write(
         &self,
         engine: &Engine,
@@ -87,17 +87,18 @@ impl Cache {
         Ok(component)
     }
 
-    /// Keeps machine code that the compiler has just made.
+    /// Stores machine code that the compiler has just made.
     pub(super) fn keep(&self, digest: &str, machine_code: &[u8]) {
-        // Without the file the next start compiles again: no reason to refuse the component.
+        // Without the file the next start compiles the component again, which is no reason to
+        // refuse it.
         let kept = self.store(digest, machine_code);
         if let Err(error) = kept.and_then(|()| self.bound(MOST, &self.path(digest))) {
             tracing::warn!("cannot keep a compiled component: {error}");
         }
     }
 
-    /// Removes what is of no component that is wanted, and what an engine with other settings has
-    /// left.
+    /// Removes the files of components that are not wanted, and those of engines with other
+    /// settings.
     pub(super) fn sweep(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<()> {
         let ending = format!("-{}.cwasm", self.compatibility);
         for entry in fs::read_dir(&self.folder)? {
@@ -107,7 +108,7 @@ impl Cache {
             let digest = name.strip_suffix(&ending);
             let keep = match digest {
                 Some(digest) => is_wanted(digest),
-                // It may be just being written.
+                // Another thread may be writing it.
                 None if name.ends_with(".tmp") => !is_old(&entry.metadata()?),
                 None => false,
             };
@@ -118,8 +119,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes the oldest files until no more than so many bytes are left; `newest` stays in any
-    /// case.
+    /// Removes the oldest files until no more than `most` bytes are left; `newest` always stays.
     fn bound(&self, most: u64, newest: &Path) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -156,7 +156,7 @@ impl Cache {
             fs::rename(&temporary, &path)
         })();
         if written.is_err() {
-            // What cannot be removed is not read either: it has another name.
+            // A file that cannot be removed is never read, because it has another name.
             let _ = fs::remove_file(&temporary);
         }
         written
@@ -168,7 +168,7 @@ fn is_old(metadata: &fs::Metadata) -> bool {
     age.is_ok_and(|age| age.is_ok_and(|age| age > UNFINISHED))
 }
 
-/// Removes a file, which another thread may have done before.
+/// Removes a file, which another thread may have removed already.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -176,7 +176,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Loads machine code that wasmtime's compiler has made in this very build.
+/// Loads machine code that wasmtime's compiler in this same build has made.
 #[expect(unsafe_code, reason = "loading machine code is unsafe by nature")]
 pub(super) fn load(engine: &Engine, machine_code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: the bytes come from wasmtime's own compiler: either a moment ago, from this process
@@ -215,7 +215,7 @@ mod tests {
         }
         cache.sweep(|digest| digest == "a").unwrap();
         let own = format!("a-{}.cwasm", cache.compatibility);
-        // What may just be being written is left to its writer.
+        // A file that another thread may be writing stays.
         let mut expected = ["a-0123.5.tmp".to_owned(), own];
         expected.sort_unstable();
         assert_eq!(files(folder.path()), expected);

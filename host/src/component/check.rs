@@ -1,12 +1,13 @@
-//! What the bytes of a component must be, and what it asks for and gives.
+//! The format of a component's bytes, and the interfaces that it imports and exports.
 
 use thiserror::Error;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Interfaces of WASI that a component may import, without version: what std of `wasm32-wasip2`
-/// asks for whether it is used or not. Theirs are empty behind the name: no files, no arguments, a
-/// clock that stands still within a call, fixed random numbers, and output that goes to the log.
+/// Interfaces of WASI that a component may import, without version: those that std of
+/// `wasm32-wasip2` imports even if they are not used. There is nothing real behind them: no files,
+/// no arguments, a clock that stands still within a call, fixed random numbers, and output that
+/// goes to the log.
 pub(crate) const WASI: &[&str] = &[
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -30,7 +31,7 @@ pub(crate) const WASI: &[&str] = &[
     "wasi:random/random",
 ];
 
-/// Why a component is refused, whatever it is for. Each sentence says what to change.
+/// Why a component of any kind is refused. Each sentence says what to change.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the sentences are the documentation")]
 pub enum ComponentError {
@@ -58,7 +59,7 @@ pub enum ComponentError {
     Internal(String),
 }
 
-/// Whether the bytes can be a component at all, before any compiler sees them.
+/// Whether the bytes can be a component at all. This is checked before they reach a compiler.
 pub(super) fn is_component(bytes: &[u8], limit: usize) -> Result<(), ComponentError> {
     if bytes.is_empty() {
         return Err(ComponentError::Empty);
@@ -75,8 +76,8 @@ pub(super) fn is_component(bytes: &[u8], limit: usize) -> Result<(), ComponentEr
     }
 }
 
-/// The interfaces that a component exports, in alphabetical order: theirs in the component is its
-/// linker's.
+/// The interfaces that a component exports, in alphabetical order: their order in the component
+/// depends on its linker.
 pub(crate) fn exports(engine: &Engine, component: &Component) -> Vec<String> {
     let ty = component.component_type();
     let names = ty.exports(engine).map(|(name, _)| name.to_owned());

@@ -1,8 +1,9 @@
-//! Work on what a plugin brings, in a process of its own: it can be made to take any time and
-//! memory, is stopped when that is too much, and what it took is given back with its process.
+//! Work on data from a plugin, in a worker process of its own. A plugin can make such work take any
+//! time and memory. The process is stopped when that is too much, and its resources are freed when
+//! it ends.
 //!
-//! A worker ends with its gateway, even with one that was killed: it watches the pipe that its
-//! input came by, whose other end the kernel closes then.
+//! A worker ends with its gateway, even if that was killed: it watches the pipe of its input,
+//! because the kernel closes the other end then.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -14,14 +15,14 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit}
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-/// Largest report of what went wrong that is read from a worker, in bytes.
+/// Largest error message that is read from a worker, in bytes.
 const REPORT: u64 = 16 << 10;
 
-/// Exit code of a worker that refuses what it was given.
+/// Exit code of a worker that refuses its input.
 const REFUSED: u8 = 3;
 
-/// The last argument of a worker whose input has its length in front, in eight bytes, and stays
-/// open for as long as the gateway is there. Without it, the input ends where it ends.
+/// The last argument of a worker whose input has its length in front, in eight bytes, and whose
+/// pipe stays open for as long as the gateway lives. Without it, the input ends with the pipe.
 const WATCHED: &str = "watched";
 
 /// Stack of the thread that watches the gateway, in bytes: it does nothing else.
@@ -30,28 +31,28 @@ const WATCHER_STACK: usize = 128 << 10;
 /// Why a worker has no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It refuses what it was given, with the reason.
+    /// It refuses its input, for this reason.
     Refused(String),
-    /// It took longer than it may.
+    /// It took too long.
     Time,
-    /// It ended by a signal that is not the one for its time: its memory, or its stack.
+    /// It was ended by a signal that does not stand for its time: it ran out of memory, or of
+    /// stack.
     Memory,
-    /// It could not do its work for a reason on our side.
+    /// It could not do its work, for a reason that is not in its input.
     Internal(String),
 }
 
-/// A subcommand of this program, and what it may take.
+/// A subcommand of this program, and its limits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Job<'a> {
     /// The program, as a rule this one.
     pub(super) program: &'a Path,
-    /// The subcommand, and its arguments behind the seconds of CPU time that it may take.
+    /// The subcommand, and its arguments after the seconds of CPU time that it may take.
     pub(super) command: &'a str,
     pub(super) arguments: &'a [&'a str],
     /// Longest CPU time.
     pub(super) time: Duration,
-    /// Longest time by the clock on the wall: on a busy machine a worker may not run at all for a
-    /// while.
+    /// Longest wall-clock time: on a busy machine a worker may not run at all for a while.
     pub(super) patience: Duration,
     /// Largest answer, in bytes.
     pub(super) answer: u64,
@@ -63,7 +64,7 @@ impl Job<'_> {
         self.time.as_secs().max(1)
     }
 
-    /// Runs a worker with this input. It is killed when it takes too long, or the future is
+    /// Runs a worker with this input. It is killed when it takes too long, or when the future is
     /// dropped.
     pub(super) async fn run(&self, input: &[u8]) -> Result<Vec<u8>, Failure> {
         let internal = |error: std::io::Error| Failure::Internal(error.to_string());
@@ -79,11 +80,11 @@ impl Job<'_> {
             .kill_on_drop(true)
             .spawn()
             .map_err(internal)?;
-        // Open until the worker has ended.
+        // Stays open until the worker has ended.
         let mut stdin = child.stdin.take();
         let feed = async {
             // The worker reads all of it before it does anything else; if it dies first, its exit
-            // tells.
+            // status says why.
             if let Some(stdin) = &mut stdin {
                 let length = (input.len() as u64).to_le_bytes();
                 let _ = stdin.write_all(&length).await;
@@ -127,7 +128,8 @@ impl Job<'_> {
     }
 }
 
-/// What a worker writes, up to a bound. Past it the pipe is closed, and the worker ends by that.
+/// Reads the output of a worker, up to a bound. Beyond it the pipe is closed, which ends the
+/// worker.
 async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Result<Vec<u8>> {
     let mut content = Vec::new();
     if let Some(pipe) = pipe {
@@ -136,8 +138,8 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Resul
     Ok(content)
 }
 
-/// The other side: does `work` with what comes on standard input, in no more than so many bytes of
-/// address space and seconds of CPU time. An error of `work` is a refusal.
+/// The worker's side: does `work` on its standard input, in no more than `memory` bytes of address
+/// space and `seconds` of CPU time. An error of `work` is a refusal.
 pub(super) fn serve(
     memory: u64,
     seconds: u64,
@@ -170,14 +172,15 @@ fn served(
         };
         setrlimit(resource, limit).map_err(|error| internal(error.into()))?;
     }
-    // What a panic says is part of the answer; where it was does not help the author there.
+    // The message of a panic is part of the answer. Its place in the code would not help the author
+    // of the plugin.
     std::panic::set_hook(Box::new(|_| {}));
     let input = input().map_err(internal)?;
     let answer = work(input).map_err(|error| (ExitCode::from(REFUSED), error))?;
     std::io::stdout().write_all(&answer).map_err(internal)
 }
 
-/// What the worker is given. From then on it ends with the gateway.
+/// The input of the worker. From then on it ends with the gateway.
 fn input() -> std::io::Result<Vec<u8>> {
     let mut stdin = std::io::stdin();
     let mut input = Vec::new();
@@ -190,9 +193,9 @@ fn input() -> std::io::Result<Vec<u8>> {
     let length = u64::from_le_bytes(length);
     (&mut stdin).take(length).read_to_end(&mut input)?;
     let watch = move || {
-        // Nothing comes any more, so this is the end, or an error.
+        // No more input comes, so this returns at the end of the pipe, or with an error.
         let _ = std::io::copy(&mut stdin, &mut std::io::sink());
-        // A compiler in another thread does not hear of anything milder.
+        // No milder way stops a compiler in another thread.
         let _ = kill_process(getpid(), Signal::KILL);
     };
     std::thread::Builder::new()

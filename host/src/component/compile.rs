@@ -1,4 +1,4 @@
-//! Components to machine code, apart from the gateway: see [`super::child`].
+//! Compiles components to machine code, in a process apart from the gateway: see [`super::child`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -17,10 +17,11 @@ pub(super) const MEMORY: u64 = 2 << 30;
 /// Largest output that is read from it, in bytes: machine code is a small multiple of its source.
 const OUTPUT: u64 = 256 << 20;
 
-/// Stack of a guest: ample for what a request waits for, and far less than a worker's.
+/// Stack of a guest, in bytes: ample for a call that a request waits for, and far less than the
+/// stack of a worker.
 pub(super) const GUEST_STACK: usize = 256 << 10;
 
-/// How a component is to be compiled, the same in the gateway and in its compile worker.
+/// The configuration of the compiler, the same in the gateway and in its compile worker.
 pub(super) fn config(space: Space) -> Config {
     let mut config = Config::new();
     config
@@ -31,17 +32,17 @@ pub(super) fn config(space: Space) -> Config {
         // Every answer must be the same on every machine, for replay.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
-        // What a component of the gateway has no use for, and what has had holes.
+        // Features that components for the gateway do not need, and that have had security holes.
         .wasm_memory64(false)
         .wasm_multi_memory(false)
         .wasm_tail_call(false)
-        // A backtrace of a fault in someone else's code helps nobody here.
+        // The gateway has no use for a backtrace of a guest's code.
         .wasm_backtrace_max_frames(None);
     space.apply(&mut config);
     config
 }
 
-/// Compiles in this process, for programs that are no gateway.
+/// Compiles in this process, for programs other than the gateway.
 pub(super) fn here(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, ComponentError> {
     // wasmtime 48 panics where a component that holds another one needs several memories, which its
     // configuration here does not allow.
@@ -87,7 +88,7 @@ pub(super) async fn in_child(
 
 /// The compile worker: a component on standard input, machine code on standard output. Its
 /// arguments are the CPU time that it may take, in seconds, and the [`Space`] that the code may
-/// count on: its own is no measure.
+/// count on: the worker's own address space is limited and says nothing about the gateway's.
 pub fn compile_worker() -> ExitCode {
     let mut arguments = std::env::args().skip(2);
     let seconds = arguments.next().and_then(|text| text.parse().ok());

@@ -1,4 +1,4 @@
-//! What the host keeps for an instance, and what that may hold.
+//! The host's data of an instance, and the limits of the instance.
 
 use std::time::{Duration, Instant};
 
@@ -12,22 +12,22 @@ use crate::split_mix;
 /// Random bytes that a guest may ask for at once.
 const RANDOM: u64 = 4096;
 
-/// What an instance may have beside a memory of the size that is set. The README says so beside
-/// that setting.
+/// Limits of an instance beside the size of its memory, which is a setting. The README names them
+/// at that setting.
 const MEMORIES: usize = 1;
 const TABLES: usize = 8;
 const TABLE_ELEMENTS: usize = 10_000;
-/// Core modules that a component is made of: one of Rust has about three.
+/// Core modules that a component consists of: one of Rust has about three.
 const INSTANCES: usize = 8;
 
-/// What the host keeps for an instance. `T` is what the interfaces keep that the component is given
-/// beside WASI.
+/// The host's data of an instance. `T` is the data of the interfaces that the component gets beside
+/// WASI.
 pub(crate) struct Guest<T> {
     context: WasiCtx,
     table: ResourceTable,
     pub(super) limits: InstanceLimits,
     pub(crate) output: Output,
-    /// What the guest's clocks show, in microseconds: the time that the call was handed.
+    /// What the guest's clocks show, in microseconds: the time that was passed to the call.
     pub(crate) now: u64,
     /// State of the generator behind the guest's random numbers, the same for every new instance.
     random: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Guest<T> {
     pub(crate) own: T,
 }
 
-/// A call that has met its deadline by the clock on the wall.
+/// A call that has met its deadline by the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Overdue {
     /// CPU time of the thread then.
@@ -46,7 +46,7 @@ pub(super) struct Overdue {
 }
 
 impl<T> Guest<T> {
-    /// A guest of so many bytes at most.
+    /// A guest with at most this much memory, in bytes.
     pub(crate) fn new(memory: usize, output: Output, own: T) -> Self {
         Self {
             context: WasiCtx::builder().build(),
@@ -93,12 +93,12 @@ impl<T: Send> WasiView for Guest<T> {
     }
 }
 
-/// What an instance wanted more of than it may have.
+/// A resource of which an instance wanted more than it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// Memory, of which it may have so many bytes.
+    /// Memory, of which it may have this many bytes.
     Memory(usize),
-    /// A table of so many elements.
+    /// A table of this many elements, which it wanted.
     Table(usize),
 }
 
@@ -118,10 +118,10 @@ impl std::fmt::Display for Denied {
     }
 }
 
-/// What wasmtime says where a component consists of more than its store has room for.
+/// How wasmtime's message begins when a component has more parts than its store allows.
 const TOO_MANY: &str = "resource limit exceeded: ";
 
-/// What is wrong where that is the cause of an error.
+/// The reason in words, if `cause` is such a message.
 pub(super) fn too_many(cause: &str) -> Option<String> {
     let counted = cause.strip_prefix(TOO_MANY)?;
     let kind = counted.split(' ').next().unwrap_or_default();
@@ -135,13 +135,13 @@ pub(super) fn too_many(cause: &str) -> Option<String> {
     })
 }
 
-/// Bounds on what an instance may hold, with a mark when it asked for more than that.
+/// Limits of an instance, and the last request beyond them.
 pub(super) struct InstanceLimits {
     limits: StoreLimits,
-    /// Bytes that its memory may have.
+    /// Largest memory, in bytes.
     most: usize,
     pub(super) denied: Option<Denied>,
-    /// Bytes that its one memory has.
+    /// Present size of its one memory, in bytes.
     pub(super) memory: usize,
 }
 

@@ -1,4 +1,5 @@
-//! What all components share: the compiler, what it has compiled, and the clock that interrupts.
+//! What all components share: the compiler, the compiled components, and the epoch clock that
+//! interrupts calls.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -25,11 +26,11 @@ const SHIPPED_COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Bounds of the component host.
 #[derive(Debug, Clone)]
 pub(crate) struct HostSettings {
-    /// Time between two looks at how long calls take.
+    /// Time between two ticks of the epoch clock, at which the time of calls is checked.
     pub(crate) tick: Duration,
-    /// Instructions that a call may take, where these are counted and bound it instead of the time:
-    /// so that even one that takes too long ends at the same place each time. That costs a little
-    /// of the speed.
+    /// Instructions that a call may take, if they are counted and bound the call instead of time.
+    /// Then even a call that takes too long ends at the same place each time. Counting makes guests
+    /// a little slower.
     pub(crate) fuel: Option<u64>,
     /// Largest component, in bytes.
     pub(crate) upload: usize,
@@ -37,18 +38,18 @@ pub(crate) struct HostSettings {
     pub(crate) compile_timeout: Duration,
     /// Folder for compiled components; none to keep them nowhere.
     pub(crate) cache_dir: Option<PathBuf>,
-    /// The program whose subcommands `compile-worker` and `schema-worker` do what takes any time,
-    /// as a rule this one.
+    /// The program whose subcommands `compile-worker` and `schema-worker` do the work that can take
+    /// any time; as a rule this program.
     pub(crate) compiler: PathBuf,
 }
 
 /// Why the component host cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// wasmtime does not take the configuration, as on a processor that it has no compiler for.
+    /// wasmtime refuses the configuration, for example on a processor that it has no compiler for.
     #[error("the component host cannot start: {0}")]
     Engine(wasmtime::Error),
-    /// No place for compiled components.
+    /// The folder for compiled components cannot be used.
     #[error("cannot use the folder for compiled components {folder}: {cause}")]
     Cache {
         /// The folder.
@@ -56,7 +57,7 @@ pub enum StartError {
         /// What the system says.
         cause: std::io::Error,
     },
-    /// No thread for the clock.
+    /// The thread of the epoch clock cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
@@ -64,7 +65,7 @@ pub enum StartError {
 /// Where a component comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// From outside: bounded in size and time, and compiled when it is its turn.
+    /// From outside: bounded in size and time, and compiled when a permit for the compiler is free.
     Uploaded,
     /// It ships with the gateway: the bounds for those from outside do not apply.
     Shipped,
@@ -77,18 +78,18 @@ pub(crate) struct Compiled {
     pub(crate) component: Component,
     /// Held for as long as the component is in use.
     pub(crate) in_use: InUse,
-    /// What is still to be kept on disk, by [`ComponentHost::keep`].
+    /// The machine code that [`ComponentHost::keep`] is still to store on disk.
     machine_code: Option<Vec<u8>>,
 }
 
 impl Compiled {
-    /// Whether it was compiled just now, and not before.
+    /// Whether it was compiled just now, and did not come from the cache.
     pub(crate) fn is_new(&self) -> bool {
         self.machine_code.is_some()
     }
 }
 
-/// Keeps what was compiled on disk for as long as it lives.
+/// Keeps the compiled component on disk for as long as it lives.
 #[derive(Debug, Clone)]
 pub(crate) struct InUse(#[expect(dead_code, reason = "only its life counts")] Arc<()>);
 
@@ -98,7 +99,7 @@ pub(crate) struct ComponentHost {
     settings: HostSettings,
     cache: Option<Cache>,
     workers: Workers,
-    /// What has been loaded and is still in use, by digest.
+    /// The components that are loaded and still in use, by digest.
     loaded: Mutex<HashMap<String, Weak<()>>>,
     /// Stops the epoch clock when dropped.
     _clock: Sender<()>,
@@ -138,8 +139,7 @@ impl ComponentHost {
     }
 
     /// Compiles a component in a process of its own, with bounds on time and memory, unless it was
-    /// compiled before. What takes a while beside that is done on a thread that may be kept
-    /// waiting.
+    /// compiled before. Other work that takes a while is done on a thread that may block.
     ///
     /// # Errors
     /// A sentence that says what to change.
@@ -164,7 +164,7 @@ impl ComponentHost {
         let program = &self.settings.compiler;
         let machine_code = match origin {
             Origin::Uploaded => {
-                // It is never closed.
+                // The semaphore is never closed.
                 let _turn = self.workers.compilers.acquire().await;
                 compile::in_child(program, self.settings.compile_timeout, &component).await?
             }
@@ -181,8 +181,8 @@ impl ComponentHost {
         self.workers.aside_to_load(load).await?
     }
 
-    /// Compiles a component that whoever runs this program brings: here and without bounds, which
-    /// no gateway can afford.
+    /// Compiles a component that comes from the user of this program: in this process and without
+    /// bounds. A gateway must not do that.
     ///
     /// # Errors
     /// As for [`ComponentHost::compile`].
@@ -203,7 +203,7 @@ impl ComponentHost {
         Ok(self.compiled(digest, component, None))
     }
 
-    /// Keeps what was compiled for the next start, once it has passed all that is asked of it.
+    /// Stores a compiled component for the next start, once it has passed all checks.
     ///
     /// # Errors
     /// [`ComponentError::Internal`] if there is no thread for it.
@@ -220,8 +220,8 @@ impl ComponentHost {
         self.workers.aside_to_load(keep).await
     }
 
-    /// Removes compiled components that no stored version has. What is just being loaded stays: its
-    /// version may be about to be stored.
+    /// Removes compiled components that belong to no stored version. A component that is being
+    /// loaded stays: its version may be about to be stored.
     pub(crate) fn sweep_cache(&self, stored: &HashSet<String>) {
         let Some(cache) = &self.cache else {
             return;
@@ -239,12 +239,12 @@ impl ComponentHost {
         &self.wasm
     }
 
-    /// What is done for components apart from the threads that others wait for.
+    /// The permits for work on components that must not block workers.
     pub(crate) fn workers(&self) -> &Workers {
         &self.workers
     }
 
-    /// Ticks of the clock that a call of so long may take.
+    /// The ticks of the clock in this time.
     pub(super) fn ticks(&self, timeout: Duration) -> u64 {
         let ticks = timeout
             .as_nanos()
@@ -252,7 +252,7 @@ impl ComponentHost {
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
-    /// Instructions that a call may take, where these are counted.
+    /// Instructions that a call may take, if they are counted.
     pub(super) fn fuel(&self) -> Option<u64> {
         self.settings.fuel
     }
@@ -287,7 +287,7 @@ pub fn digest(component: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Starts the one clock that all deadlines are read from. It ends with the returned sender.
+/// Starts the one epoch clock for all deadlines. It ends when the returned sender is dropped.
 fn start_clock(wasm: wasmtime::Engine, tick: Duration) -> std::io::Result<Sender<()>> {
     let (sender, stopped) = channel();
     std::thread::Builder::new()

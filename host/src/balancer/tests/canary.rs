@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::endpoint::{Outcome, OutcomeObserver};
 
-/// A canary that is this guest, with the bounds that are given.
+/// A canary of this guest, with these bounds.
 fn canary(engine: &Arc<Engine>, name: &str, bounds: Value) -> Arc<Canary> {
     let plugin = engine.load_trusted(&guest(name)).unwrap();
     canary_of(plugin, bounds)
@@ -209,7 +209,7 @@ fn it_begins_with_what_the_active_version_hands_over() {
     let canary = canary(&engine, "counts-next", json!({}));
     begin(&engine, &balancer, &canary);
     assert_eq!(picks(&balancer, 2), [3, 1]);
-    // It goes on, whatever else is written; the active one's turn is its own.
+    // The same canary, set again, keeps its instance. The active version has a count of its own.
     begin(&engine, &balancer, &canary);
     assert_eq!(picks(&balancer, 1), [2]);
     balancer.set_canary(None);

@@ -1,4 +1,4 @@
-//! What plugins may import.
+//! The interfaces that plugins may import.
 
 use std::borrow::Cow;
 
@@ -34,7 +34,7 @@ impl RequestFacts for Asked {
     }
 }
 
-/// A balancer that is in use under a name, with what it says.
+/// A balancer that is in use under a name, with its log lines.
 fn heard(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
     let plugin = engine.load_trusted(&guest(name)).unwrap();
     engine.name_plugin(&plugin, name);
@@ -84,7 +84,7 @@ fn only_who_asks_for_bodies_has_them_waited_for() {
     let (lines, _) = journal.read();
     let messages: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
     assert_eq!(messages, ["0 6 2", "0 none none"]);
-    // Asking for other facts, or none, is another matter.
+    // A plugin that asks for other facts, or none, does not read bodies.
     for (name, reads) in [("asks", false), ("reads-body", true), ("first", false)] {
         let plugin = engine.load_trusted(&guest(name)).unwrap();
         balancer.replace(plugin, "{}".into());

@@ -1,4 +1,4 @@
-//! What the plugin of one upstream may take.
+//! The limits of one upstream's plugin.
 
 use super::*;
 use crate::entity::upstream::BalancerLimits;
@@ -58,14 +58,14 @@ fn an_upstream_has_no_more_than_the_gateway() {
     assert_eq!((limits.memory, limits.state), (128 << 10, 0));
 }
 
-/// Each fault in a row keeps the plugin in quarantine for longer, and that can be seen.
+/// Each fault in a row makes the quarantine longer, and the counters show that.
 #[test]
 fn a_quarantine_is_shown() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "traps", &[1, 1]);
     assert_eq!(balancer.counters().quarantine, None);
     picks(&balancer, 1);
-    // The first replacement is at once.
+    // The first replacement is made at once.
     let counters = balancer.counters();
     assert_eq!(
         (counters.consecutive_faults, counters.quarantine),
@@ -76,20 +76,20 @@ fn a_quarantine_is_shown() {
         picks(&balancer, 1);
         longest = balancer.counters().quarantine.unwrap_or(0.0).max(longest);
     }
-    // 0.1 s at first, twice that the next time.
+    // The first quarantine takes 0.1 s, the next one twice that.
     assert!(longest > 0.1, "{longest}");
     assert_eq!(balancer.counters().faults.trap, 5);
 }
 
-/// A call that does not end holds up more than one that traps.
+/// A call that does not end blocks its worker, and one that traps does not.
 #[test]
 fn a_call_that_does_not_end_is_quarantined_for_longer() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "loops", &[1, 1]);
     assert!(picks(&balancer, 1)[0] > 0);
     assert_eq!(balancer.counters().faults.deadline, 1);
-    // At once, 1,000 times the 50 ms that a pick may take, which is more than the longest pause,
-    // less what the test has taken since.
+    // The first quarantine is 1,000 times the 50 ms that a pick may take. That is more than the
+    // longest quarantine, which applies. The time that the test has taken since is not in it.
     let quarantine = balancer.counters().quarantine.unwrap();
     assert!((0.2..=30.0).contains(&quarantine), "{quarantine}");
 }

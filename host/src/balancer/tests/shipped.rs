@@ -1,4 +1,4 @@
-//! What holds for every balancer that ships, as the component that it is.
+//! The laws of every balancer that ships, tested with its component.
 
 use super::*;
 
@@ -13,7 +13,8 @@ fn table(length: usize) -> Arc<[Arc<Endpoint>]> {
     endpoints(&weights)
 }
 
-/// No endpoint, one, two, ten thousand, and all the ways between them; all gone, and back.
+/// No endpoint, one, two, ten thousand, and changes between these; all endpoints removed, and added
+/// again.
 #[test]
 fn every_size_of_table_and_every_change_is_an_ordinary_case() {
     let (_folder, engine) = shared_engine();
@@ -23,7 +24,7 @@ fn every_size_of_table_and_every_change_is_an_ordinary_case() {
         for size in sizes {
             let table = table(size);
             balancer.set_endpoints(Arc::clone(&table));
-            // Some of them are busy, and have answered.
+            // Every third endpoint has a request in flight and a known latency.
             let busy = table.iter().step_by(3).map(|endpoint| {
                 endpoint.observe_latency(1, 1000, 0);
                 InFlight::new(Arc::clone(endpoint))
@@ -58,8 +59,8 @@ fn every_size_of_table_and_every_change_is_an_ordinary_case() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The gateway tells what changes, one to four at a time, and the component knows it all: it
-    /// chooses nobody while another is less busy.
+    /// The gateway reports one to four changes at a time, and the component misses none: it chooses
+    /// no endpoint while another one is less busy.
     #[test]
     fn least_connections_knows_every_request(
         size in 1_usize..20, steps in prop::collection::vec((0_usize..20, 0_usize..9), 1..60),
@@ -76,7 +77,7 @@ proptest! {
                 open[position].push(InFlight::new(Arc::clone(&table[position])));
             }
             if load == 7 {
-                // Another table, of the same endpoints with what they are doing.
+                // Another table of the same endpoints, with their requests in flight.
                 table = table.iter().cloned().collect();
                 balancer.set_endpoints(Arc::clone(&table));
             }
@@ -90,7 +91,7 @@ proptest! {
     }
 }
 
-/// Requests of several workers at once are as evenly spread as if they came one by one.
+/// Concurrent requests of several workers are spread as evenly as requests one by one.
 #[test]
 fn least_connections_is_exact_over_all_workers() {
     let (_folder, engine) = shared_engine();
@@ -118,7 +119,7 @@ fn least_connections_is_exact_over_all_workers() {
     drop(open);
 }
 
-/// The page of a balancer shows the schema that the component has.
+/// The README of a balancer shows the schema of the component.
 #[test]
 fn the_pages_show_the_options_that_there_are() {
     let (_folder, engine) = shared_engine();

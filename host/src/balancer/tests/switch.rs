@@ -1,4 +1,4 @@
-//! What becomes of the state of a plugin that is replaced.
+//! The hand-over of a plugin's state when the plugin is replaced.
 
 use super::*;
 
@@ -21,17 +21,17 @@ fn another_version_and_other_settings_go_on_where_it_was() {
     let balancer = balancer(&engine, "counts", &[1, 1, 1]);
     assert_eq!(picks(&balancer, 2), [1, 2]);
     next(&engine, &balancer, "counts-next", "{}");
-    // Made before it was asked.
+    // The instance is made before its first pick.
     assert_eq!(balancer.counters().instances, 1);
     assert_eq!(bytes_handed_over(&balancer), 9);
     assert_eq!(picks(&balancer, 2), [3, 1]);
     next(&engine, &balancer, "counts-next", r#"{"round": 2}"#);
     assert_eq!(bytes_handed_over(&balancer), 2);
     assert_eq!(picks(&balancer, 2), [2, 3]);
-    // Nothing has changed, so nothing happens.
+    // Nothing has changed, so there is no switch.
     next(&engine, &balancer, "counts-next", r#"{"round": 2}"#);
     assert_eq!(balancer.counters().picks, 2);
-    // It does not know what versions after it save.
+    // It does not know the state format of later versions.
     next(&engine, &balancer, "counts", "{}");
     let handover = balancer.counters().handover.unwrap();
     let failure = handover.failure.unwrap();
@@ -59,7 +59,7 @@ fn new_limits_keep_the_state_too() {
 fn who_is_somebody_else_or_has_nothing_takes_over_nothing() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "counts", &[1, 1, 1]);
-    // Nobody has asked yet, so there is nothing to know.
+    // There was no pick yet, so there is no instance and no state.
     next(&engine, &balancer, "counts-next", "{}");
     assert!(balancer.counters().handover.is_none());
     picks(&balancer, 1);
@@ -85,7 +85,7 @@ fn who_is_somebody_else_or_has_nothing_takes_over_nothing() {
     assert_eq!(picks(&balancer, 1), [1]);
 }
 
-/// However it goes wrong, it costs the state, and no pick.
+/// Any failure of a hand-over loses the state, and no pick.
 #[test]
 fn a_state_that_cannot_be_handed_over_costs_nothing_else() {
     let (_folder, engine) = shared_engine();
@@ -113,7 +113,7 @@ fn a_state_that_cannot_be_handed_over_costs_nothing_else() {
         let failure = counters.handover.unwrap().failure.unwrap();
         assert!(failure.contains(said), "{case}: {failure}");
         assert_eq!(counters.faults.state, 1, "{case}");
-        // Nothing keeps the new instance from choosing.
+        // The new instance is not in quarantine.
         assert_eq!(picks(&balancer, 3), [1, 1, 1], "{case}");
         let counters = balancer.counters();
         assert_eq!(counters.host_choices, 0, "{case}: {counters:?}");
@@ -121,7 +121,7 @@ fn a_state_that_cannot_be_handed_over_costs_nothing_else() {
     }
 }
 
-/// Nobody waits for it again, at this upstream or another.
+/// After one slow hand-over, the plugin is not asked again, at this upstream or another.
 #[test]
 fn who_takes_too_long_to_hand_over_is_not_asked_twice() {
     let (_folder, engine) = shared_engine();
@@ -132,7 +132,7 @@ fn who_takes_too_long_to_hand_over_is_not_asked_twice() {
         picks(&balancer, 1);
         balancer
     };
-    // The second one would trap if it were asked.
+    // The second one would trap if it were asked for its state.
     for (config, said) in [
         ("loops-in-save", "in time"),
         ("panics-in-save", "an earlier hand-over took too long"),
@@ -172,7 +172,7 @@ fn a_state_is_bounded_for_each_upstream() {
     }
 }
 
-/// A plugin that fails at its settings fails once, before it is in the slot.
+/// A plugin that fails in `configure` fails once, before it is in the slot.
 #[test]
 fn a_successor_that_does_not_start_is_a_fault() {
     let (_folder, engine) = shared_engine();
@@ -203,8 +203,7 @@ fn what_a_successor_looks_at_is_taken_note_of_and_nothing_else() {
     assert!(balancer.wants(Observed::Latency) && !balancer.wants(Observed::Report));
 }
 
-/// Upgrades while several threads pick: no pick is lost, none is the host's, and nothing starts
-/// anew.
+/// Upgrades while several threads pick: no pick is lost, the host makes none, and no state is lost.
 #[test]
 fn the_count_of_picks_survives_upgrades_under_load() {
     let folder = tempfile::tempdir().unwrap();
