@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_wanted_and_of_this_engine_stays() {
+    fn a_sweep_keeps_only_wanted_components_of_this_engine() {
         let (folder, cache) = cache();
         for digest in ["a", "b"] {
             cache.store(digest, b"code").unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_there_is_too_much() {
+    fn the_oldest_files_are_removed_beyond_the_limit() {
         let (folder, cache) = cache();
         for (age, digest) in ["new", "older", "oldest"].iter().enumerate() {
             cache.store(digest, b"code").unwrap();

@@ -1,4 +1,4 @@
-//! What balancers say: the last lines of each, kept in memory for whoever asks.
+//! The log lines of balancers: the last ones of each, kept in memory for the admin API.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 /// Lines that are kept of each balancer.
 const KEPT: usize = 100;
 
-/// A line that a balancer has said.
+/// A log line of a balancer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
     /// Seconds since 1970.
@@ -18,7 +18,7 @@ pub struct Line {
     /// How severe it is.
     #[serde(serialize_with = "in_lower_case")]
     pub level: tracing::Level,
-    /// The upstream whose instance said it.
+    /// The upstream whose instance wrote it.
     pub upstream: Arc<str>,
     /// The line.
     pub message: String,
@@ -55,13 +55,13 @@ impl Journal {
         kept.lines.push_back(line);
     }
 
-    /// Takes note of lines that were too many.
+    /// Counts lines that were dropped.
     pub(crate) fn drop_lines(&self, count: u64) {
         self.0.lock().dropped += count;
     }
 
-    /// The lines, the oldest first, and how many were dropped because there were too many at a
-    /// time.
+    /// The lines, the oldest first, and the number of lines that were dropped because there were
+    /// too many in a second.
     pub fn read(&self) -> (Vec<Line>, u64) {
         let kept = self.0.lock();
         (kept.lines.iter().cloned().collect(), kept.dropped)
@@ -69,8 +69,8 @@ impl Journal {
 }
 
 /// The journals of all balancers, by the names that these are loaded under. A journal lives as long
-/// as a plugin that writes to it, so one that is replaced hands it to the next, and one that is
-/// deleted takes it along.
+/// as a plugin that writes to it. So when a plugin is replaced, the next one goes on with the
+/// journal; when it is deleted, the journal is dropped too.
 #[derive(Debug, Default)]
 pub(crate) struct Journals(Mutex<HashMap<String, Weak<Journal>>>);
 

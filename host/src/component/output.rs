@@ -1,5 +1,5 @@
-//! What an instance says, through `log` or by printing, on its way to the log and to the journal.
-//! However much that is, it is a bounded number of lines a second.
+//! The output of an instance, through `log` or by printing. It goes to the log and to the journal,
+//! and is bounded to a number of lines a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,29 +8,30 @@ use tracing::Level;
 
 use super::journal::Journal;
 
-/// Bytes of what is printed that are taken for each call; more is dropped, and said to be.
+/// Printed bytes that are taken of each call. More is dropped, and a log line says so.
 const PRINTED_PER_CALL: usize = 4096;
 
-/// Lines that are taken in each [`SPAN`]. A panic has three.
+/// Lines that are taken in each [`SPAN`]. A panic prints three.
 const LINES: u32 = 20;
 const SPAN: Duration = Duration::from_secs(1);
 
 /// Bytes of a line that are taken.
 const LENGTH: usize = 1000;
 
-/// Bytes of standard error that are kept of the running call, for the case that it fails: the last
-/// ones, since they say why.
+/// Bytes of standard error that are kept of the running call, for the message of a fault: the last
+/// ones, since they tell the cause.
 const TAIL: usize = 1024;
 
-/// What a panic of Rust begins with, behind the name of the thread.
+/// How the message of a Rust panic begins, after the name of the thread.
 const PANICKED: &str = "panicked at ";
 
-/// Lines before the end that are quoted where nothing says that it is a panic.
+/// Last lines that are quoted if the output has no message of a panic.
 const LAST_LINES: usize = 3;
 
-/// The voice of one instance.
+/// The output of one instance.
 pub(crate) struct Output {
-    /// All that a call prints, taken at its end: it may come in pieces.
+    /// All that a call prints. It is split into lines at the end of the call, because it may come
+    /// in pieces.
     text: Vec<u8>,
     /// Bytes that the running call may still print.
     left: usize,
@@ -40,9 +41,9 @@ pub(crate) struct Output {
     tail: Vec<u8>,
     upstream: Arc<str>,
     plugin: Box<str>,
-    /// None before the plugin has its name, as while it is checked.
+    /// None before the plugin has its name, for example while it is checked.
     journal: Option<Arc<Journal>>,
-    /// When the present span began, and lines taken and dropped in it.
+    /// When the present span began, and the lines taken and dropped in it.
     span: Option<Instant>,
     taken: u32,
     dropped: u64,
@@ -64,7 +65,7 @@ impl Output {
         }
     }
 
-    /// Takes what is written to standard error.
+    /// Takes bytes that are written to standard error.
     pub(crate) fn print_error(&mut self, bytes: &[u8]) {
         let end = &bytes[bytes.len().saturating_sub(TAIL)..];
         let excess = (self.tail.len() + end.len()).saturating_sub(TAIL);
@@ -73,27 +74,27 @@ impl Output {
         self.print(bytes);
     }
 
-    /// What the running call has written to standard error last, as one line: all that a panic
-    /// says, or the last lines. None if that is nothing.
+    /// The last output of the running call to standard error, as one line: the whole message of a
+    /// panic, or the last lines. None if there is no output.
     pub(crate) fn last_words(&self) -> Option<String> {
         let tail = String::from_utf8_lossy(&self.tail);
-        let said = match tail.rfind(PANICKED) {
+        let text = match tail.rfind(PANICKED) {
             Some(start) => &tail[start..],
             None => &tail,
         };
-        let mut lines: Vec<&str> = said
+        let mut lines: Vec<&str> = text
             .lines()
             .map(str::trim)
-            // How to see a backtrace, which an author cannot have here.
+            // The hint how to get a backtrace, which is not available here.
             .filter(|line| !line.is_empty() && !line.contains("RUST_BACKTRACE"))
             .collect();
-        if !said.starts_with(PANICKED) {
+        if !text.starts_with(PANICKED) {
             lines.drain(..lines.len().saturating_sub(LAST_LINES));
         }
         (!lines.is_empty()).then(|| cut(&lines.join(" ")))
     }
 
-    /// Takes what is printed.
+    /// Takes bytes that are printed.
     pub(crate) fn print(&mut self, bytes: &[u8]) {
         let taken = bytes.len().min(self.left);
         self.left -= taken;
@@ -101,7 +102,7 @@ impl Output {
         self.overflowed |= taken < bytes.len();
     }
 
-    /// Ends a call: what it printed is told, and the next call may print again.
+    /// Ends a call: logs what it printed, and lets the next call print again.
     pub(crate) fn end_call(&mut self) {
         if !self.tail.is_empty() {
             self.tail.clear();
@@ -119,7 +120,7 @@ impl Output {
         }
     }
 
-    /// Tells a line, or several.
+    /// Logs a line, or several.
     pub(crate) fn say(&mut self, level: Level, text: &str) {
         self.say_at(Instant::now(), level, text);
     }
@@ -171,14 +172,14 @@ impl Drop for Output {
     }
 }
 
-/// A line that does no harm in a log, and is not too long for one.
+/// A line that is safe in a log: without control characters and not too long.
 fn cut(line: &str) -> String {
     let end = line.floor_char_boundary(LENGTH);
     let mut text: String = line[..end]
         .chars()
         .map(|char| match char {
             '\t' => ' ',
-            // It could move the cursor of whoever reads the log.
+            // It could move the cursor of a terminal that shows the log.
             char if char.is_control() => char::REPLACEMENT_CHARACTER,
             char => char,
         })
@@ -189,7 +190,7 @@ fn cut(line: &str) -> String {
     text
 }
 
-/// What a severity of the contract is called here.
+/// The level for a severity of the WIT contract.
 pub(crate) fn level_of(severity: u8) -> Level {
     match severity {
         0..=4 => Level::TRACE,
@@ -200,7 +201,8 @@ pub(crate) fn level_of(severity: u8) -> Level {
     }
 }
 
-/// The level of an event is part of its place in the code.
+/// Emits an event. Its level is fixed where a macro of tracing is called, so there is one call for
+/// each level.
 fn emit(level: Level, upstream: &str, plugin: &str, line: &str) {
     match level {
         Level::TRACE => tracing::trace!(upstream, plugin, "the balancer says: {line}"),
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_has_only_so_many_lines() {
+    fn lines_per_second_are_bounded() {
         let (mut output, journal) = voice();
         let start = Instant::now();
         for _ in 0..50 {
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_prints_is_taken_by_lines_and_up_to_a_bound() {
+    fn output_of_a_call_is_split_into_lines_and_bounded() {
         let (mut output, journal) = voice();
         for piece in ["a l", "ine\nanother\x1b one\n"] {
             output.print(piece.as_bytes());
@@ -273,7 +275,7 @@ mod tests {
         let said = words(&["before\n", panic, "left: 1\n  right: 2\n", hint]);
         let expected = "panicked at src/lib.rs:9:5: left: 1 right: 2";
         assert_eq!(said.as_deref(), Some(expected));
-        // However much was written before.
+        // The message of the panic is found however much was written before.
         let much = "x".repeat(5000);
         let said = words(&[&much, panic, "why\n", hint]);
         assert_eq!(said.as_deref(), Some("panicked at src/lib.rs:9:5: why"));

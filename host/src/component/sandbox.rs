@@ -1,4 +1,5 @@
-//! One instance of a component, in a store of its own: a trap takes the store, and nothing else.
+//! One instance of a component, in a store of its own: a trap makes the store unusable, and nothing
+//! else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -14,20 +15,20 @@ use crate::clock::thread_cpu_time;
 const PATIENCE: u32 = 10;
 
 /// A call that is past its deadline by the wall clock, but has used little CPU time, is waiting for
-/// a processor. It is left alone up to this many times its deadline.
+/// a processor. It may go on for up to this many times its deadline.
 const STARVATION: u32 = 50;
 
-/// Memory that the host sets aside for what one call hands it, in bytes: strings of a description,
-/// or a message for the log.
+/// Most memory that the host allocates for data from one call of the guest, in bytes: for the
+/// strings of a description, or a message for the log.
 const HOSTCALL_FUEL: usize = 1 << 20;
 
-/// What wasmtime says where that is exceeded.
+/// The message of wasmtime if that is exceeded.
 const HOSTCALL_FUEL_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
 
-/// What a guest did wrong in a call, whatever it was asked.
+/// The fault of a guest in any call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GuestFault {
-    /// It trapped, or panicked: the cause, and what it said last.
+    /// It trapped, or panicked: the cause, and its last output.
     #[error("it trapped: {0}")]
     Trap(String),
     /// It did not answer in time.
@@ -36,7 +37,8 @@ pub(crate) enum GuestFault {
     /// It wanted more memory than it may have, or larger tables.
     #[error("{0}")]
     Memory(String),
-    /// It consists of more than an instance may, or hands over more than a call may.
+    /// It consists of more parts than an instance may have, or one call passed more data to the
+    /// host than it may.
     #[error("{0}")]
     Limit(String),
 }
@@ -51,15 +53,15 @@ pub(crate) struct Sandbox<T: 'static> {
     store: Store<Guest<T>>,
     /// Ticks of the clock that a call may take.
     ticks: u64,
-    /// Instructions that it may take, where these are counted.
+    /// Instructions that it may take, if they are counted.
     fuel: Option<u64>,
-    /// CPU time of the last call behind a tick of the clock that it has met, if it has met one.
+    /// CPU time of the last call after the tick of the clock during it, if there was one.
     overrun: Option<Duration>,
 }
 
 impl<T: 'static> Sandbox<T> {
-    /// A sandbox with what `instantiate` makes in it, which runs the guest's start code. A call may
-    /// take `timeout` of CPU time.
+    /// A sandbox with the instance that `instantiate` makes in it, which runs the guest's start
+    /// code. A call may take `timeout` of CPU time.
     pub(crate) fn new<I>(
         host: &ComponentHost,
         guest: Guest<T>,
@@ -91,7 +93,7 @@ impl<T: 'static> Sandbox<T> {
         self.call_within(1, call)
     }
 
-    /// Calls the guest for what no request waits for, which may take ten times as long.
+    /// Calls the guest while no request waits. The call may take ten times as long.
     pub(crate) fn call_patiently<R>(
         &mut self,
         call: impl FnOnce(&mut Store<Guest<T>>) -> wasmtime::Result<R>,
@@ -99,8 +101,8 @@ impl<T: 'static> Sandbox<T> {
         self.call_within(PATIENCE, call)
     }
 
-    /// The same, where the guest may hand over this many bytes and a little more. A little too much
-    /// can be told in figures then; all that is more is not copied at all.
+    /// The same, but the guest may return this many bytes and a little more. If it returns a little
+    /// too much, the caller can report the size; anything beyond that is not copied at all.
     pub(crate) fn call_for_bytes<R>(
         &mut self,
         bytes: usize,
@@ -119,18 +121,18 @@ impl<T: 'static> Sandbox<T> {
         patience: u32,
         call: impl FnOnce(&mut Store<Guest<T>>) -> wasmtime::Result<R>,
     ) -> Result<R, GuestFault> {
-        // While a request waits, the next tick is looked at, whatever the call may take: see
-        // `take_overrun`.
+        // While a request waits, the deadline is checked at the next tick already, whatever the
+        // call may take: see `take_overrun`.
         let first = match patience {
             1 => 1,
             more => first_look(self.ticks, more),
         };
         self.store.set_epoch_deadline(first);
         if let Some(fuel) = self.fuel {
-            // It fails where the engine counts nothing, and then there is no limit to set.
+            // This fails if the engine counts no instructions; then there is no limit to set.
             let _ = self.store.set_fuel(fuel * u64::from(patience));
         }
-        // wasmtime is not known to panic here; if it does, it costs an instance and no worker.
+        // No panic of wasmtime is known here. If one occurs, it costs an instance and no worker.
         let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.store)));
         let outcome = match called {
             Ok(Ok(answer)) => Ok(answer),
@@ -142,15 +144,15 @@ impl<T: 'static> Sandbox<T> {
             let rest = thread_cpu_time().saturating_sub(overdue.cpu);
             self.overrun = (patience == 1).then_some(rest);
         }
-        // A growth that was denied and that the guest coped with is no part of a later fault.
+        // If growth was denied and the guest went on, that is not the cause of a later fault.
         guest.limits.denied = None;
         guest.output.end_call();
         outcome
     }
 
-    /// A lower bound of the CPU time of the last call that a request waited for, if the clock has
-    /// ticked during it. That is so for any part of such calls as likely as it is long, and no
-    /// guest can know when it will be.
+    /// A lower bound of the CPU time of the last call that a request waited for, if the clock
+    /// ticked during it. The longer a part of such a call takes, the likelier a tick falls into it,
+    /// and no guest can know when one will.
     #[inline]
     pub(crate) fn take_overrun(&mut self) -> Option<Duration> {
         self.overrun.take()
@@ -161,7 +163,7 @@ impl<T: 'static> Sandbox<T> {
         self.store.data().limits.memory
     }
 
-    /// What the host keeps for it.
+    /// The host's data of the instance.
     pub(crate) fn guest(&self) -> &Guest<T> {
         self.store.data()
     }
@@ -173,7 +175,7 @@ impl<T: 'static> Sandbox<T> {
     }
 }
 
-/// Ticks after which it is looked at for the first time how long a call takes. Its time counts from
+/// Ticks after which the time of a call is checked for the first time. Its CPU time counts from
 /// there.
 fn first_look(ticks: u64, patience: u32) -> u64 {
     let ticks = ticks.saturating_mul(u64::from(patience));
@@ -197,8 +199,8 @@ fn check_deadline<T>(guest: &mut Guest<T>, timeout: Duration) -> wasmtime::Resul
     Ok(UpdateDeadline::Continue(1))
 }
 
-/// What a guest did wrong, with what it said about it: the words of a panic tell more than its
-/// trap.
+/// The fault behind an error, with the guest's last output: the message of a panic tells more than
+/// its trap.
 fn fault<T>(store: &mut Store<Guest<T>>, error: &wasmtime::Error) -> GuestFault {
     let most = store.hostcall_fuel() >> 10;
     let guest = store.data_mut();
@@ -219,7 +221,7 @@ fn fault<T>(store: &mut Store<Guest<T>>, error: &wasmtime::Error) -> GuestFault 
     }
     let words = guest.output.last_words();
     match (denied, trap) {
-        // It could not even be made.
+        // The instance could not be made at all.
         (Some(denied @ Denied::Table(_)), None) => GuestFault::Limit(denied.to_string()),
         (Some(denied), _) => GuestFault::Memory(quoting(format!("{denied}: {cause}"), words)),
         (None, _) => GuestFault::Trap(quoting(cause, words)),
@@ -245,7 +247,7 @@ mod tests {
     use super::super::wasi::add_wasi;
     use super::*;
 
-    /// A component of so many instances of a core module that has these sections.
+    /// A component of this many instances of a core module that has these sections.
     fn component(sections: &[u8], instances: u8) -> Vec<u8> {
         let module = [&b"\0asm\x01\0\0\0"[..], sections].concat();
         let made = [0, 0, 0].repeat(instances.into());
@@ -273,7 +275,7 @@ mod tests {
         )
     }
 
-    /// A table of funcref, `count` of them, each with so many elements (in LEB128).
+    /// A section of `count` tables of funcref, each with this many elements (in LEB128).
     fn tables(count: u8, elements: &[u8]) -> Vec<u8> {
         let table = [&[0x70, 0][..], elements].concat();
         let tables = table.repeat(count.into());

@@ -1,9 +1,10 @@
-//! The JSON Schema that a component gives for its settings, and whether settings fit it.
+//! The JSON Schema of a component's settings, and the validation of settings against it.
 //!
-//! A schema is a plugin's word, and a few hundred bytes of one can mean gigabytes: `allOf` with the
-//! same `$ref` twice, twenty times over. So its size, its depth and what it comes to with all
-//! references followed are counted before a validator sees it, and what a gateway is given is
-//! compiled and applied in a worker (see [`super::child`]), never by the gateway itself.
+//! A schema comes from a plugin and is not trusted: a few hundred bytes of it can expand to
+//! gigabytes, for example by `allOf` with the same `$ref` twice, nested twenty times. So its size,
+//! its depth and its number of subschemas with all references followed are checked before it is
+//! compiled. The gateway compiles and applies the schema of an uploaded component in a worker
+//! process only (see [`super::child`]).
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -18,11 +19,11 @@ use super::child;
 /// Largest schema, in bytes.
 const SIZE: usize = 64 << 10;
 
-/// Deepest nesting of a schema with its references followed, and of its JSON. Twice as much, and
-/// what a row has around it, is still below the 128 that a reader of JSON takes.
+/// Deepest nesting of a schema with its references followed, and of its JSON. Twice as much, with
+/// the levels that a stored row adds, is still below the 128 levels that the JSON parser takes.
 const DEPTH: usize = 60;
 
-/// Most subschemas that a schema may come to with its references followed.
+/// Most subschemas of a schema with its references followed.
 const SUBSCHEMAS: usize = 10_000;
 
 /// Most regular expressions in a schema, and the largest one compiled, in bytes.
@@ -32,15 +33,16 @@ const PATTERN_SIZE: usize = 256 << 10;
 /// Largest settings, in bytes of JSON.
 pub(crate) const SETTINGS: usize = 1 << 20;
 
-/// Most that is told to be wrong with settings, and the longest sentence about one of their fields.
+/// Most violations that are reported of settings, and the longest message about one of their
+/// fields, in bytes.
 const MISTAKES: usize = 100;
 const SENTENCE: usize = 500;
 
 /// Largest address space of a worker, in bytes: its allocator alone reserves one GiB.
 pub(crate) const MEMORY: u64 = 2 << 30;
 
-/// Keywords that are not taken, since what they mean depends on where a reference came from: then
-/// what a schema comes to cannot be counted.
+/// Keywords that are refused. Their meaning depends on where a reference came from, so the
+/// subschemas cannot be counted.
 const REFUSED: &[&str] = &[
     "$anchor",
     "$dynamicAnchor",
@@ -53,8 +55,8 @@ const REFUSED: &[&str] = &[
     "unevaluatedProperties",
 ];
 
-/// Keywords that hold one schema, some of them a list of schemas or something else in earlier
-/// drafts.
+/// Keywords that hold one schema. In earlier drafts, some of them hold a list of schemas or
+/// something else.
 const ONE: &[&str] = &[
     "additionalItems",
     "additionalProperties",
@@ -81,8 +83,8 @@ const NAMED: &[&str] = &[
     "properties",
 ];
 
-/// The schema of a description, if it is one and within its limits. It must be an object, or a
-/// boolean, to be a JSON Schema at all.
+/// The schema of a description, if it is valid JSON and within its limits. It must be an object, or
+/// a boolean, to be a JSON Schema at all.
 pub(crate) fn parse(text: &str) -> Result<Value, ComponentError> {
     let refused = |reason: String| ComponentError::Schema(reason);
     if text.len() > SIZE {
@@ -103,7 +105,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, ComponentError> {
     Ok(schema)
 }
 
-/// Whether a schema is within its limits; what is not, in a sentence.
+/// Whether a schema is within its limits. An error is a sentence about what is not.
 pub(crate) fn check(schema: &Value) -> Result<(), String> {
     if nesting(schema, 0) > DEPTH {
         return Err(format!("it is nested deeper than {DEPTH} levels"));
@@ -116,7 +118,7 @@ pub(crate) fn check(schema: &Value) -> Result<(), String> {
     count.schema(schema, 0).map(drop)
 }
 
-/// Levels of nesting, as far as they matter.
+/// Levels of nesting, counted up to a little more than [`DEPTH`].
 fn nesting(value: &Value, above: usize) -> usize {
     if above > DEPTH {
         return above;
@@ -129,17 +131,18 @@ fn nesting(value: &Value, above: usize) -> usize {
     }
 }
 
-/// What a part of a schema comes to.
+/// The size of a part of a schema with its references followed.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
     subschemas: usize,
     depth: usize,
 }
 
-/// Counts what a schema comes to with its references followed. Each place is looked at once.
+/// Counts the subschemas and the depth of a schema with its references followed. Each place is
+/// visited once.
 struct Count<'s> {
     root: &'s Value,
-    /// By the place of a schema in the document; none while it is being counted.
+    /// The extent by the place of a schema in the document; none while it is being counted.
     known: HashMap<*const Value, Option<Extent>>,
     patterns: usize,
 }
@@ -196,7 +199,7 @@ impl<'s> Count<'s> {
             Value::String(reference) if keyword == "$ref" => {
                 vec![self.referred(reference)?]
             }
-            // In draft 4, what `$id` is now. A property of that name is below `properties`.
+            // The `$id` of draft 4. A property of that name is below `properties`.
             Value::String(_) if keyword == "id" => {
                 return Err("the keyword id is not taken".into());
             }
@@ -248,14 +251,15 @@ fn too_deep() -> String {
     format!("it is nested deeper than {DEPTH} levels once its references are followed")
 }
 
-/// A schema that settings can be held against.
+/// A compiled schema.
 pub(crate) struct Schema<'s> {
     schema: &'s Value,
     validator: Validator,
 }
 
 impl<'s> Schema<'s> {
-    /// Compiles a schema, in this process: a worker, or a program whose user brings the schema.
+    /// Compiles a schema in this process. It is for workers, for programs whose user provides the
+    /// schema, and for the schemas that ship with the gateway.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -265,7 +269,7 @@ impl<'s> Schema<'s> {
             .size_limit(PATTERN_SIZE)
             .dfa_size_limit(PATTERN_SIZE);
         let validator = jsonschema::options()
-            // Linear in what it is matched with, whatever the pattern.
+            // Matching takes time linear in the text, whatever the pattern.
             .with_pattern_options(patterns)
             .offline()
             .build(schema)
@@ -273,14 +277,14 @@ impl<'s> Schema<'s> {
         Ok(Self { schema, validator })
     }
 
-    /// What does not fit, by field, or for the whole; none if all does.
+    /// The violations, by field or for the whole; none if there are none.
     pub(crate) fn violations(&self, config: &Value) -> Option<Value> {
         let mut fields = unknown(self.schema, config);
         for error in self.validator.iter_errors(config) {
             let place = error.instance_path().to_string();
             let message = cut(error.to_string());
             if place.is_empty() {
-                // Said by field already, which the validator does not.
+                // `unknown` has reported this by field already, which the validator does not do.
                 let is_known = matches!(
                     error.kind(),
                     ValidationErrorKind::AdditionalProperties { .. }
@@ -301,7 +305,7 @@ impl<'s> Schema<'s> {
     }
 }
 
-/// The fields that a schema has no place for.
+/// The fields that a closed schema does not name.
 fn unknown(schema: &Value, config: &Value) -> Map<String, Value> {
     let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false))
         && schema.get("patternProperties").is_none();
@@ -317,7 +321,7 @@ fn unknown(schema: &Value, config: &Value) -> Map<String, Value> {
         .collect()
 }
 
-/// A sentence may quote all of the settings.
+/// Cuts a message, because it may quote all of the settings.
 fn cut(mut sentence: String) -> String {
     if sentence.len() > SENTENCE {
         sentence.truncate(sentence.floor_char_boundary(SENTENCE));
@@ -326,18 +330,19 @@ fn cut(mut sentence: String) -> String {
     sentence
 }
 
-/// What a worker is asked: a schema, and settings to hold against it.
+/// The input of a worker: a schema, and settings to validate.
 pub(crate) fn question(schema: &Value, settings: &[&Value]) -> Vec<u8> {
     json!({ "schema": schema, "settings": settings })
         .to_string()
         .into_bytes()
 }
 
-/// What it says: of each of the settings what does not fit, or null.
+/// Parses the output of a worker: the violations of each of the settings, or null.
 pub(crate) fn answer(bytes: &[u8]) -> Result<Vec<Option<Value>>, String> {
-    let said: Vec<Value> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let said = said.into_iter();
-    Ok(said
+    let violations: Vec<Value> =
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let violations = violations.into_iter();
+    Ok(violations
         .map(|wrong| (!wrong.is_null()).then_some(wrong))
         .collect())
 }
@@ -355,8 +360,8 @@ pub fn schema_worker() -> ExitCode {
             serde_json::from_slice(&question).map_err(|error| error.to_string())?;
         let schema = Schema::compile(&question["schema"])?;
         let settings = question["settings"].as_array().into_iter().flatten();
-        let said: Vec<Option<Value>> = settings.map(|one| schema.violations(one)).collect();
-        Ok(json!(said).to_string().into_bytes())
+        let violations: Vec<Option<Value>> = settings.map(|one| schema.violations(one)).collect();
+        Ok(json!(violations).to_string().into_bytes())
     })
 }
 
@@ -369,7 +374,7 @@ mod tests {
         refused.map_or_else(|error| error.to_string(), |()| String::new())
     }
 
-    /// Definitions each of which refers to the next one twice by a keyword.
+    /// Definitions, each of which refers to the next one twice by a keyword.
     fn doubling(keyword: &str, levels: usize) -> Value {
         let mut definitions = Map::new();
         for level in 0..levels {
@@ -384,13 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_doubles_is_refused_however_it_does() {
+    fn a_schema_that_doubles_by_any_keyword_is_refused() {
         for keyword in ["allOf", "anyOf", "oneOf"] {
             let said = refusal(&doubling(keyword, 25));
             assert!(said.contains("more than 10000 schemas"), "{said}");
             assert_eq!(refusal(&doubling(keyword, 8)), "");
         }
-        // By names, by items of a draft before, and through a place that is no keyword.
+        // By properties, by `items` of an earlier draft, by `if` and `then`; each through a place
+        // that is not a keyword.
         for mut schema in [
             json!({"properties": {"a": {"$ref": "#/x/0"}, "b": {"$ref": "#/x/0"}}}),
             json!({"items": [{"$ref": "#/x/0"}, {"$ref": "#/x/0"}]}),
@@ -453,7 +459,7 @@ mod tests {
             let said = refusal(&schema);
             assert!(said.contains(part), "{schema}: {said}");
         }
-        // What a plugin may call its fields.
+        // A plugin may give its fields these names.
         let named = json!({"properties": {"id": {"type": "string"}, "$id": {}, "$ref": {}}});
         assert_eq!(refusal(&named), "");
     }
@@ -470,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_by_field() {
+    fn violations_are_reported_by_field() {
         let schema = json!({
             "type": "object",
             "properties": {"size": {"type": "integer", "minimum": 2}, "deep": {"type": "object",
@@ -500,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_of_settings_is_bounded() {
+    fn the_report_of_violations_is_bounded() {
         let schema = json!({"additionalProperties": {"type": "integer"}});
         let long = "x".repeat(10_000);
         let many: Map<String, Value> = (0..1000)

@@ -6,11 +6,12 @@ use std::sync::LazyLock;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use wasmtime::Config;
 
-/// Instances that there is to be address space for: a thousand upstreams are ordinary, and each may
-/// have a canary and a shadow.
+/// Instances that must have address space: a thousand upstreams are ordinary, and each may have a
+/// canary and a shadow.
 const INSTANCES: usize = 10_000;
 
-/// All that 32 bits can name, and behind it what a constant added to them may reach, in bytes.
+/// All that 32 bits can address, and a guard behind it for what a constant offset may reach, in
+/// bytes.
 const WHOLE: usize = 4 << 30;
 const WHOLE_GUARD: usize = 32 << 20;
 
@@ -18,20 +19,20 @@ const WHOLE_GUARD: usize = 32 << 20;
 const LITTLE: usize = 64 << 20;
 const LITTLE_GUARD: usize = 64 << 10;
 
-/// How much of it the memory of each guest has.
+/// How much address space the memory of each guest gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Space {
-    /// All that a guest can name. Then no access has to be checked, which spares guests that read a
-    /// lot a fifth of their time.
+    /// All that a guest can address. Then no access needs a bounds check, which saves guests that
+    /// read a lot a fifth of their time.
     Whole,
-    /// As much as a guest uses, where there is not enough: below a limit (`ulimit -v`), or with a
-    /// kernel that has 39 bits of addresses.
+    /// As much as a guest uses, if there is not enough for that: under a limit (`ulimit -v`), or
+    /// with a kernel that has 39 bits of addresses.
     Little,
 }
 
 impl Space {
-    /// What this process has room for, seen when it is first asked: several who take it all at a
-    /// time would be in each other's way.
+    /// The space that this process has room for, determined at the first call and then kept:
+    /// concurrent attempts to map it all would disturb each other.
     pub(super) fn here() -> Self {
         static HERE: LazyLock<Space> = LazyLock::new(Space::look);
         *HERE
@@ -39,11 +40,11 @@ impl Space {
 
     #[expect(unsafe_code, reason = "whether there is room is seen by taking it")]
     fn look() -> Self {
-        // wasmtime has a guard on either side.
+        // wasmtime puts a guard on either side of a memory.
         let all = INSTANCES * (WHOLE + 2 * WHOLE_GUARD);
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at a place that the kernel chooses, which nobody can access, and
-        // which is given back before anybody knows of it.
+        // SAFETY: a new mapping at a place that the kernel chooses. No code can access it, and it
+        // is unmapped before any code has its address.
         let room = unsafe {
             mmap_anonymous(ptr::null_mut(), all, ProtFlags::empty(), flags)
                 .and_then(|start| munmap(start, all))
@@ -54,7 +55,7 @@ impl Space {
         }
     }
 
-    /// Has the compiler, and who runs its code, count on it.
+    /// Configures the compiler, and the engine that runs its code, for this space.
     pub(super) fn apply(self, config: &mut Config) {
         let (reservation, guard) = match self {
             Self::Whole => (WHOLE, WHOLE_GUARD),
@@ -65,7 +66,7 @@ impl Space {
             .memory_guard_size(guard as u64);
     }
 
-    /// A word for it.
+    /// Its name in the arguments of the compile worker.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Whole => "whole",
@@ -73,7 +74,7 @@ impl Space {
         }
     }
 
-    /// What the word stands for.
+    /// The space of this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         [Self::Whole, Self::Little]
             .into_iter()

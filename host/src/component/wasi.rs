@@ -1,9 +1,11 @@
-//! All that a guest can reach: nothing, behind the names that std of `wasm32-wasip2` imports.
+//! The WASI of guests: the interfaces that std of `wasm32-wasip2` imports, with nothing real behind
+//! them.
 //!
-//! wasmtime-wasi serves what needs no more than an empty context (arguments, files, terminals). The
-//! rest is ours. Its synchronous streams and pollables block on tokio, which panics on a thread
-//! that runs tokio already, so a guest that prints or sleeps would take a worker with it; and its
-//! clocks and random numbers are real, so two instances would answer differently.
+//! wasmtime-wasi implements what needs no more than an empty context (arguments, files, terminals).
+//! The rest is implemented here, for two reasons. The synchronous streams and pollables of
+//! wasmtime-wasi block on tokio, which panics on a thread that runs tokio already, so a guest that
+//! prints or sleeps would end a worker. And its clocks and random numbers are real, so two
+//! instances would answer differently.
 
 use wasmtime::component::{HasSelf, Linker, Resource};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
@@ -22,7 +24,7 @@ const WRITE: u64 = 4096;
 /// The stream that is standard error.
 const STDERR: u32 = 2;
 
-/// Links what a guest may import of WASI.
+/// Links the interfaces of WASI that a guest may import.
 pub(crate) fn add_wasi<T: Send + 'static>(linker: &mut Linker<Guest<T>>) -> wasmtime::Result<()> {
     let l = linker;
     cli::environment::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
@@ -35,7 +37,7 @@ pub(crate) fn add_wasi<T: Send + 'static>(linker: &mut Linker<Guest<T>>) -> wasm
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
     types::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
 
-    // The rest is served by the guest itself.
+    // The rest is implemented by `Guest`.
     cli::stdin::add_to_linker::<_, HasSelf<Guest<T>>>(l, |guest| guest)?;
     cli::stdout::add_to_linker::<_, HasSelf<Guest<T>>>(l, |guest| guest)?;
     cli::stderr::add_to_linker::<_, HasSelf<Guest<T>>>(l, |guest| guest)?;
@@ -50,7 +52,7 @@ pub(crate) fn add_wasi<T: Send + 'static>(linker: &mut Linker<Guest<T>>) -> wasm
     Ok(())
 }
 
-// The standard streams are numbers without anything behind them: all output goes to the log.
+// The standard streams are handles without a resource behind them: all output goes to the log.
 
 impl<T> cli::stdin::Host for Guest<T> {
     fn get_stdin(&mut self) -> wasmtime::Result<Resource<InputStream>> {
@@ -177,7 +179,7 @@ impl<T> streams::HostOutputStream for Guest<T> {
     }
 }
 
-// Whatever a guest waits for, it would wait for it with a worker.
+// A guest may not wait, because its worker would wait with it.
 
 impl<T> poll::Host for Guest<T> {
     fn poll(&mut self, _: Vec<Resource<Pollable>>) -> wasmtime::Result<Vec<u32>> {

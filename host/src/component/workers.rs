@@ -1,4 +1,5 @@
-//! What is done for components apart from the threads that others wait for: so much at a time.
+//! Work on components that must not block workers of the data plane, with bounds on how much runs
+//! at a time.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -14,38 +15,38 @@ use super::check::ComponentError;
 use super::child::{Failure, Job};
 use super::schema::{self, SETTINGS, Schema};
 
-/// Components that are loaded, and questions to guests that no request waits for, at a time.
+/// Components that are loaded at a time; and, counted apart, calls of guests at a time that no
+/// request waits for.
 const QUESTIONS: usize = 8;
 
 /// Schema workers at a time.
 const SCHEMA_WORKERS: usize = 2;
 
-/// Longest CPU time of a schema worker, and longest wait for it. What it does takes a millisecond
-/// as a rule.
+/// Longest CPU time of a schema worker, and longest wait for it. As a rule it takes a millisecond.
 const SCHEMA_TIME: Duration = Duration::from_secs(2);
 const SCHEMA_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Bytes of settings that a worker is asked about at once, and largest answer.
+/// Bytes of settings in one input of a worker, and its largest output, in bytes.
 const QUESTION: usize = 4 << 20;
 const ANSWER: u64 = 16 << 20;
 
-/// Answers that are remembered: settings are held against a schema again with each change of an
+/// Results that are remembered, because settings are validated again with each change of an
 /// upstream.
 const REMEMBERED: usize = 1024;
 
-/// The places for such work, and what came of some. None of the semaphores is ever closed.
+/// The permits for such work, and remembered results. None of the semaphores is ever closed.
 pub(crate) struct Workers {
-    /// The program whose subcommand `schema-worker` is, as a rule this one.
+    /// The program that has the subcommand `schema-worker`; as a rule this program.
     program: PathBuf,
     pub(super) compilers: Semaphore,
     schemas: Semaphore,
-    /// For what is read from components, and asked of them, as they are loaded.
+    /// For reading and calling components while they are loaded.
     loads: Arc<Semaphore>,
-    /// For what their instances are asked otherwise, which may wait for others.
+    /// For other calls of their instances, which may wait for other work.
     questions: Arc<Semaphore>,
     /// Schemas of the components that ship, as text.
     trusted: Mutex<HashSet<String>>,
-    /// What did not fit, by the digest of the schema and the settings.
+    /// Violations, by the digest of the schema and the settings.
     known: Mutex<HashMap<[u8; 32], Option<Value>>>,
 }
 
@@ -65,7 +66,8 @@ impl Workers {
         }
     }
 
-    /// Has settings held against this schema by the gateway itself from now on: it is our own.
+    /// Has the gateway itself validate settings against this schema from now on, because it is one
+    /// that ships with the gateway.
     pub(crate) fn trust(&self, schema: &Value) {
         self.trusted.lock().insert(schema.to_string());
     }
@@ -78,8 +80,8 @@ impl Workers {
         known.insert(key, wrong);
     }
 
-    /// Does something that asks an instance what no request waits for, on a thread that may be kept
-    /// waiting. What is begun is done even if the future is dropped.
+    /// Runs work that calls an instance while no request waits, on a thread that may block. Work
+    /// that has begun is finished even if the future is dropped.
     ///
     /// # Errors
     /// [`ComponentError::Internal`] if it panics.
@@ -90,8 +92,8 @@ impl Workers {
         aside(&self.questions, work).await
     }
 
-    /// The same for what is read from a component and asked of it as it is loaded, which waits for
-    /// nothing else.
+    /// The same for reading and calling a component while it is loaded, which waits for no other
+    /// work.
     pub(crate) async fn aside_to_load<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -101,12 +103,12 @@ impl Workers {
 
     /// Whether a schema can be compiled within its bounds.
     pub(crate) async fn check_schema(&self, schema: &Value) -> Result<(), ComponentError> {
-        let said = self.violations(schema, &[&Value::Null]).await;
-        said.map(drop)
+        let checked = self.violations(schema, &[&Value::Null]).await;
+        checked.map(drop)
     }
 
-    /// What does not fit of each of these settings, by field or for the whole; none where all does.
-    /// What a plugin has given as a schema is compiled and applied by a worker.
+    /// The violations of each of these settings, by field or for the whole; none if there are none.
+    /// A worker process compiles and applies the schema of a plugin, unless it is trusted.
     ///
     /// # Errors
     /// What is wrong with the schema.
@@ -127,13 +129,13 @@ impl Workers {
                 .collect());
         }
         schema::check(schema).map_err(ComponentError::Schema)?;
-        let mut said = vec![None; settings.len()];
-        // Those that a worker has to be asked about, with their sizes and keys.
+        let mut violations = vec![None; settings.len()];
+        // The settings that a worker has to validate, with their sizes and keys.
         let mut open = Vec::new();
         for (number, one) in settings.iter().enumerate() {
             let text = one.to_string();
             if let Some(wrong) = too_large(text.len()) {
-                said[number] = Some(wrong);
+                violations[number] = Some(wrong);
                 continue;
             }
             let key = Sha256::new()
@@ -143,7 +145,7 @@ impl Workers {
                 .finalize();
             let key = key.into();
             match self.known.lock().get(&key) {
-                Some(known) => said[number].clone_from(known),
+                Some(known) => violations[number].clone_from(known),
                 None => open.push((number, text.len(), key)),
             }
         }
@@ -159,10 +161,10 @@ impl Workers {
             let answers = self.ask_schema_worker(schema, &asked).await?;
             for ((number, key), wrong) in batch.into_iter().zip(answers) {
                 self.remember(key, wrong.clone());
-                said[number] = wrong;
+                violations[number] = wrong;
             }
         }
-        Ok(said)
+        Ok(violations)
     }
 
     async fn ask_schema_worker(
@@ -192,17 +194,17 @@ impl Workers {
             )),
             Failure::Internal(cause) => ComponentError::Internal(cause),
         })?;
-        let said = schema::answer(&bytes).map_err(ComponentError::Internal)?;
-        if said.len() != settings.len() {
+        let answers = schema::answer(&bytes).map_err(ComponentError::Internal)?;
+        if answers.len() != settings.len() {
             return Err(ComponentError::Internal(
                 "the schema worker said too little".into(),
             ));
         }
-        Ok(said)
+        Ok(answers)
     }
 }
 
-/// Does something on a thread that may be kept waiting, once there is a place for it.
+/// Runs work on a thread that may block, once there is a permit for it.
 async fn aside<T: Send + 'static>(
     places: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
