@@ -7,7 +7,8 @@
 //! - [`Balancer`] belongs to one upstream: it holds the endpoint table and the instance that was
 //!   given that table, behind one lock that is held for a fraction of a microsecond.
 //!
-//! A plugin is never trusted: whatever it does, a request gets an endpoint if the table has one.
+//! A plugin is never trusted: whatever it does, a request gets an endpoint if the table has one,
+//! unless the plugin answers that it refuses the request.
 
 mod bindings;
 mod canary;

@@ -39,7 +39,7 @@ pub use record::Recording;
 const PROBATION: Duration = Duration::from_secs(60);
 
 /// First and longest quarantine before a faulty instance is replaced; each fault doubles it. The
-/// very first replacement is at once.
+/// very first replacement is made at once, unless the fault blocked a worker.
 const FIRST_QUARANTINE: Duration = Duration::from_millis(100);
 const LONGEST_QUARANTINE: Duration = Duration::from_secs(30);
 
@@ -214,11 +214,11 @@ impl Balancer {
         }
         let inner = &mut *inner;
         if let Slot::Running(instance) = &mut inner.slot {
-            let told = instance.set_endpoints(&inner.table);
+            let result = instance.set_endpoints(&inner.table);
             if let Some(tape) = &mut inner.tape {
                 tape.table(false, &inner.table, instance.recorded_answers());
             }
-            if let Err(fault) = told {
+            if let Err(fault) = result {
                 inner.record_fault(&self.upstream, &fault);
             }
         }

@@ -27,14 +27,14 @@ const FUEL: u64 = 500_000_000;
 /// Bounds of the component host for balancers.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Longest CPU time of a pick. A guest is stopped between one and two times later; `configure`
-    /// and the like may take ten times as long.
+    /// Longest CPU time of a pick. A guest is stopped after one to two times as long. `configure`
+    /// and the like may take ten times as long as a pick.
     pub pick_timeout: Duration,
     /// CPU time that a pick may always take. What picks take beyond it is bounded over time.
     pub pick_cost: Duration,
     /// Largest memory of an instance, in bytes.
     pub memory: usize,
-    /// Largest state that one instance hands over to the next, in bytes.
+    /// Largest state that the next instance takes over, in bytes.
     pub state: usize,
     /// Largest component, in bytes.
     pub upload: usize,

@@ -12,7 +12,7 @@ use super::facts::{self, BODY_START};
 use crate::component::{add_wasi, level_of};
 use crate::endpoint::{Changes, Endpoint};
 
-/// What the host keeps for an instance of a balancer.
+/// The host's data of an instance of a balancer.
 pub(super) type Guest = crate::component::Guest<LoadView>;
 
 /// An instance's view of its endpoints.

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_is_known_once_and_nothing_else() {
+    fn each_question_is_noted_once_and_nothing_else_is_known() {
         let facts = noted(&Posted(Vec::new()), |facts| {
             for name in ["X-A", "x-a", "x-b"] {
                 facts.header(name);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_noted_as_such() {
+    fn more_notes_than_the_limit_give_none() {
         let name = |number: usize| format!("{number}{}", "x".repeat(1000));
         let ask = |count| {
             noted(&Posted(Vec::new()), |facts| {
@@ -223,7 +223,7 @@ mod tests {
         /// A plugin that asked for starts of a body gets the same answers again; to other questions
         /// the answer is none if it is not known.
         #[test]
-        fn a_start_is_told_as_it_was(
+        fn a_start_of_a_body_is_replayed_as_recorded(
             body in prop::collection::vec(any::<u8>(), 0..40),
             asked in prop::collection::vec(0_usize..60, 1..6),
             other in 0_usize..60,

@@ -72,8 +72,8 @@ impl Rerun {
             return Err("the trace does not begin with an instance".into());
         };
         instance.replay(answers);
-        let told = instance.set_endpoints(&table);
-        told.map_err(|fault| fault.to_string())
+        let result = instance.set_endpoints(&table);
+        result.map_err(|fault| fault.to_string())
     }
 
     /// Repeats a pick.

@@ -82,7 +82,7 @@ impl Tape {
             Some(notes) => notes.get_mut().take().ok_or(Over)?,
             None => Vec::new(),
         };
-        let handed = Pick {
+        let pick = Pick {
             facts,
             now: request.now,
             entropy: request.entropy,
@@ -92,7 +92,7 @@ impl Tape {
         };
         let chosen = chosen.and_then(|position| u32::try_from(position).ok());
         let before = self.writer.pending();
-        self.writer.pick(&handed, load, answers, answer, chosen);
+        self.writer.pick(&pick, load, answers, answer, chosen);
         self.pass_on(before, request.now)
     }
 

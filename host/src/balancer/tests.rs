@@ -106,7 +106,7 @@ pub(crate) fn picks(balancer: &Balancer, count: u64) -> Vec<u64> {
 }
 
 #[test]
-fn the_default_alternates_and_keeps_its_turn_through_changes() {
+fn the_default_alternates_and_keeps_its_position_through_changes() {
     let (_folder, engine) = engine();
     let balancer = shipped(&engine, &[100, 100]);
     assert_eq!(picks(&balancer, 5), [1, 2, 1, 2, 1]);
@@ -118,7 +118,7 @@ fn the_default_alternates_and_keeps_its_turn_through_changes() {
 }
 
 #[test]
-fn without_endpoints_nobody_is_asked() {
+fn without_endpoints_no_instance_is_made() {
     let (_folder, engine) = engine();
     let balancer = balancer(&engine, "traps", &[]);
     assert!(matches!(
@@ -245,7 +245,7 @@ fn a_plugin_is_replaced_live() {
 }
 
 #[test]
-fn what_is_no_balancer_is_refused_with_a_reason() {
+fn a_component_that_is_not_a_balancer_is_refused_with_a_reason() {
     let (_folder, engine) = engine();
     let refused = |name: &str| engine.load_trusted(&guest(name)).unwrap_err().to_string();
     for (name, part) in [
@@ -268,7 +268,7 @@ fn what_is_no_balancer_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn what_is_no_component_is_refused_before_it_is_compiled() {
+async fn bytes_that_are_not_a_component_are_refused_before_they_are_compiled() {
     let (_folder, engine) = engine();
     let refused = async |bytes: Vec<u8>| engine.load(bytes.into()).await.unwrap_err().to_string();
     for (bytes, part) in [
@@ -286,7 +286,7 @@ async fn what_is_no_component_is_refused_before_it_is_compiled() {
 }
 
 #[test]
-fn a_component_from_the_future_loads() {
+fn a_component_with_an_unknown_export_loads() {
     let (_folder, engine) = engine();
     let plugin = engine.load_trusted(&guest("extra-export")).unwrap();
     assert!(plugin.exports.len() > 1, "{:?}", plugin.exports);

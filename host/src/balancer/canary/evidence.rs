@@ -201,7 +201,7 @@ fn longest(class: usize) -> u64 {
     (((class - octave * steps + 1) as u64) << octave) - 1
 }
 
-/// The time in microseconds that 99 of 100 do not exceed; none if there is none.
+/// The time in microseconds that 99 of 100 do not exceed; none if there are no times.
 fn p99(windows: [&Window; 2]) -> Option<u64> {
     let [before, present] = windows;
     let all =

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn picks_are_watched_until_they_have_been_good_for_a_while() {
+    fn picks_are_timed_until_none_has_been_over_its_cost_for_a_while() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
         let mut budget = Budget::NEW;
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pick_that_makes_an_instance_is_no_measure_of_the_next() {
+    fn the_pick_that_makes_an_instance_is_not_charged() {
         let folder = tempfile::tempdir().unwrap();
         let engine = patient_engine(&folder);
         let plugin = engine.load_trusted(&guest("heavy")).unwrap();

@@ -102,8 +102,8 @@ impl Balancer {
         let Some(mut inner) = self.inner.try_lock_for(patience) else {
             return;
         };
-        let told = (inner.tape.as_mut()).map(|tape| tape.outcome(entropy, status, now));
-        if !matches!(told, Some(Ok(()))) {
+        let written = (inner.tape.as_mut()).map(|tape| tape.outcome(entropy, status, now));
+        if !matches!(written, Some(Ok(()))) {
             inner.end_recording(&self.recorded);
         }
     }
@@ -121,7 +121,7 @@ impl Inner {
         let Some(tape) = &mut self.tape else {
             return;
         };
-        let said = match answer {
+        let answer = match answer {
             Ok(Some(position)) => Answer::Position(u32::try_from(position).unwrap_or(u32::MAX)),
             Ok(None) => Answer::Refused,
             Err(Unavailable(_)) => Answer::None,
@@ -131,7 +131,7 @@ impl Inner {
             Slot::Empty | Slot::Quarantined(_) => (&[], &[]),
             Slot::Running(instance) => (&self.load, instance.recorded_answers()),
         };
-        if tape.pick(request, load, answers, said, chosen).is_err() {
+        if tape.pick(request, load, answers, answer, chosen).is_err() {
             self.end_recording(recorded);
         }
     }

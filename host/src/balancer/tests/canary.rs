@@ -41,7 +41,7 @@ fn reason(canary: &Canary) -> Option<String> {
 const WEIGHTS: [u32; 3] = [1, 2, 3];
 
 #[test]
-fn it_gets_its_share_and_what_comes_of_a_request_is_told_to_who_has_placed_it() {
+fn a_canary_gets_its_share_and_outcomes_count_for_the_side_that_placed_the_request() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "lightest", &WEIGHTS);
     let canary = canary(&engine, "heaviest", json!({"share_percent": 20}));
@@ -111,7 +111,7 @@ fn a_client_stays_on_one_side() {
 }
 
 #[test]
-fn a_greater_share_lets_no_client_go_and_another_version_begins_with_others() {
+fn a_larger_share_drops_no_client_and_another_version_begins_with_others() {
     let (_folder, engine) = shared_engine();
     let clients = |name: &str, share: u32| {
         let balancer = balancer(&engine, "lightest", &WEIGHTS);
@@ -136,7 +136,7 @@ fn a_greater_share_lets_no_client_go_and_another_version_begins_with_others() {
 }
 
 #[test]
-fn its_faults_cost_no_request_and_end_it_at_once() {
+fn a_fault_of_a_canary_costs_no_request_and_ends_it_at_once() {
     let (_folder, engine) = shared_engine();
     for (name, word) in [("traps", "trapped"), ("out-of-range", "position")] {
         let balancer = balancer(&engine, "lightest", &WEIGHTS);
@@ -153,7 +153,7 @@ fn its_faults_cost_no_request_and_end_it_at_once() {
 }
 
 #[test]
-fn it_may_have_as_many_faults_as_it_may() {
+fn a_canary_ends_when_it_has_more_faults_than_max_faults() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "lightest", &WEIGHTS);
     let canary = canary(&engine, "panics-sometimes", json!({"max_faults": 1}));
@@ -166,7 +166,7 @@ fn it_may_have_as_many_faults_as_it_may() {
 }
 
 #[test]
-fn what_it_refuses_and_what_fails_counts_against_it() {
+fn refusals_and_failed_requests_count_as_errors_of_the_canary() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "lightest", &WEIGHTS);
     let refuses = canary(&engine, "refuses", json!({"max_error_percent": 50}));
@@ -190,7 +190,7 @@ fn what_it_refuses_and_what_fails_counts_against_it() {
 }
 
 #[test]
-fn both_are_told_of_the_same_table() {
+fn a_canary_gets_each_new_table_too() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "lightest", &WEIGHTS);
     begin(&engine, &balancer, &canary(&engine, "heaviest", json!({})));
@@ -202,7 +202,7 @@ fn both_are_told_of_the_same_table() {
 }
 
 #[test]
-fn it_begins_with_what_the_active_version_hands_over() {
+fn a_canary_begins_with_the_state_of_the_active_version() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "counts", &[1, 1, 1]);
     assert_eq!(picks(&balancer, 2), [1, 2]);
@@ -217,7 +217,7 @@ fn it_begins_with_what_the_active_version_hands_over() {
 }
 
 #[test]
-fn a_state_that_it_does_not_take_is_a_fault() {
+fn a_state_that_a_canary_refuses_is_a_fault() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "counts-next", &[1, 1, 1]);
     picks(&balancer, 1);
@@ -231,7 +231,7 @@ fn a_state_that_it_does_not_take_is_a_fault() {
 }
 
 #[test]
-fn what_it_looks_at_is_taken_note_of() {
+fn columns_of_a_canary_are_observed_while_it_runs() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "lightest", &WEIGHTS);
     let latency = SHIPPED

@@ -44,7 +44,7 @@ fn heard(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
 }
 
 #[test]
-fn a_plugin_learns_of_the_request_and_only_of_the_one_that_it_chooses_for() {
+fn a_plugin_reads_facts_only_of_the_request_that_it_chooses_for() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = heard(&engine, "asks");
     let asked = PickRequest {
@@ -68,7 +68,7 @@ fn a_plugin_learns_of_the_request_and_only_of_the_one_that_it_chooses_for() {
 }
 
 #[test]
-fn only_who_asks_for_bodies_has_them_waited_for() {
+fn only_a_plugin_that_asks_for_bodies_reads_them() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = heard(&engine, "reads-body");
     assert!(balancer.reads_bodies());
@@ -93,7 +93,7 @@ fn only_who_asks_for_bodies_has_them_waited_for() {
 }
 
 #[test]
-fn what_a_plugin_says_can_be_read() {
+fn log_lines_of_a_plugin_can_be_read() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = heard(&engine, "says");
     picks(&balancer, 1);
@@ -114,7 +114,7 @@ fn what_a_plugin_says_can_be_read() {
 }
 
 #[test]
-fn who_says_too_much_is_cut_short_and_does_no_wrong() {
+fn a_plugin_that_logs_too_much_is_cut_short_without_a_fault() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = heard(&engine, "says-too-much");
     picks(&balancer, 1);
@@ -125,7 +125,7 @@ fn who_says_too_much_is_cut_short_and_does_no_wrong() {
 }
 
 #[test]
-fn a_journal_goes_with_its_balancer() {
+fn a_journal_is_dropped_with_its_balancer() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = heard(&engine, "prints");
     picks(&balancer, 1);

@@ -16,7 +16,7 @@ fn table(length: usize) -> Arc<[Arc<Endpoint>]> {
 /// No endpoint, one, two, ten thousand, and changes between these; all endpoints removed, and added
 /// again.
 #[test]
-fn every_size_of_table_and_every_change_is_an_ordinary_case() {
+fn every_shipped_balancer_takes_every_size_and_change_of_the_table() {
     let (_folder, engine) = shared_engine();
     for Shipped { name, .. } in SHIPPED {
         let balancer = of_shipped(&engine, name);
@@ -121,7 +121,7 @@ fn least_connections_is_exact_over_all_workers() {
 
 /// The README of a balancer shows the schema of the component.
 #[test]
-fn the_pages_show_the_options_that_there_are() {
+fn the_readme_of_a_balancer_shows_its_schema() {
     let (_folder, engine) = shared_engine();
     for Shipped { name, .. } in SHIPPED {
         let schema = of_shipped(&engine, name).plugin().config_schema.clone();
@@ -141,7 +141,7 @@ fn the_pages_show_the_options_that_there_are() {
 }
 
 #[test]
-fn a_look_outside_of_the_table_is_a_fault_and_no_harm() {
+fn reading_the_load_of_an_invalid_position_is_a_fault_and_costs_no_pick() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "looks-outside", &[1, 1]);
     assert!(picks(&balancer, 5).iter().all(|id| *id > 0));
@@ -152,7 +152,7 @@ fn a_look_outside_of_the_table_is_a_fault_and_no_harm() {
 }
 
 #[test]
-fn what_nobody_looks_at_is_not_taken_note_of() {
+fn only_what_a_balancer_reads_is_observed() {
     let (_folder, engine) = shared_engine();
     for (name, config, latency, report) in [
         ("round-robin", "{}", false, false),

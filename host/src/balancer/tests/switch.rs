@@ -16,7 +16,7 @@ fn bytes_handed_over(balancer: &Balancer) -> usize {
 }
 
 #[test]
-fn another_version_and_other_settings_go_on_where_it_was() {
+fn another_version_and_other_settings_take_over_the_state() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "counts", &[1, 1, 1]);
     assert_eq!(picks(&balancer, 2), [1, 2]);
@@ -56,7 +56,7 @@ fn new_limits_keep_the_state_too() {
 }
 
 #[test]
-fn who_is_somebody_else_or_has_nothing_takes_over_nothing() {
+fn without_a_state_of_the_same_plugin_there_is_no_hand_over() {
     let (_folder, engine) = shared_engine();
     let balancer = balancer(&engine, "counts", &[1, 1, 1]);
     // There was no pick yet, so there is no instance and no state.
@@ -123,7 +123,7 @@ fn a_state_that_cannot_be_handed_over_costs_nothing_else() {
 
 /// After one slow hand-over, the plugin is not asked again, at this upstream or another.
 #[test]
-fn who_takes_too_long_to_hand_over_is_not_asked_twice() {
+fn after_one_slow_hand_over_a_plugin_is_not_asked_again() {
     let (_folder, engine) = shared_engine();
     let plugin = engine.load_trusted(&guest("hands-over-badly")).unwrap();
     let made = |config: &str| {
@@ -185,7 +185,7 @@ fn a_successor_that_does_not_start_is_a_fault() {
 }
 
 #[test]
-fn what_a_successor_looks_at_is_taken_note_of_and_nothing_else() {
+fn only_what_the_successor_reads_is_observed_after_a_switch() {
     let (_folder, engine) = shared_engine();
     let load = |name: &str| {
         let shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();

@@ -98,7 +98,7 @@ fn a_rate_below_one_of_the_smallest_sample_counts_as_that() {
 }
 
 #[test]
-fn what_was_well_before_does_not_hide_what_goes_wrong_now() {
+fn earlier_successes_do_not_hide_present_errors() {
     let mut case = Case::new();
     case.requests(Side::Stable, 10_000, 0, 1);
     case.requests(Side::Canary, 10_000, 0, 1);
@@ -119,7 +119,7 @@ fn what_was_well_before_does_not_hide_what_goes_wrong_now() {
 }
 
 #[test]
-fn who_is_compared_with_nobody_waits_for_nobody() {
+fn bounds_without_a_ratio_do_not_wait_for_the_active_version() {
     let mut case = Case::new();
     case.settings = bounds(json!({"max_error_percent": 9}));
     case.requests(Side::Canary, 10_000, 0, 1);
@@ -136,7 +136,7 @@ fn who_is_compared_with_nobody_waits_for_nobody() {
 }
 
 #[test]
-fn of_nothing_there_is_no_p99() {
+fn without_times_there_is_no_p99() {
     let mut case = Case::new();
     assert_eq!(case.evidence.recent(Side::Canary).p99_ms, None);
     let settings = bounds(json!({}));
@@ -147,7 +147,7 @@ fn of_nothing_there_is_no_p99() {
 
 proptest! {
     #[test]
-    fn a_class_holds_what_it_says(micros in any::<u32>()) {
+    fn a_class_contains_its_times_to_within_a_sixteenth(micros in any::<u32>()) {
         let class = class_of(micros);
         prop_assert!(class < CLASSES);
         let (time, most) = (u64::from(micros), longest(class));
