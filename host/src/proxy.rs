@@ -1,8 +1,8 @@
 //! The data plane: what happens to a request, stage by stage.
 //!
 //! A worker is a thread with its own listener, its own runtime and its own connections to
-//! endpoints; workers share the snapshot, the upstreams' balancers and the endpoints' live numbers,
-//! nothing else.
+//! endpoints; workers share nothing but the snapshot, the upstreams' balancers and the endpoints'
+//! live numbers.
 
 mod access;
 mod affinity;
@@ -64,7 +64,7 @@ use upload::Upload;
 /// Product token of `Server` and `Via`.
 pub const PRODUCT: &str = concat!("pointsman/", env!("CARGO_PKG_VERSION"));
 
-/// What the workers count, each on a cache line of its own.
+/// The counters of a worker. Each worker has its own, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Counters {
@@ -72,20 +72,20 @@ pub struct Counters {
     pub accepted: std::sync::atomic::AtomicU64,
     /// Connections of clients that are open.
     pub active: std::sync::atomic::AtomicU64,
-    /// Connections of clients that were refused, since there were as many as there may be.
+    /// Connections of clients that were refused because the limit was reached.
     pub refused: std::sync::atomic::AtomicU64,
     /// Requests received.
     pub requests: std::sync::atomic::AtomicU64,
 }
 
-/// The snapshot as one worker has it.
+/// A worker's reference to the snapshot.
 struct Seen(Arc<Snapshot>);
 
 /// One thread of the data plane.
 struct Worker {
     published: Arc<Published>,
-    /// The snapshot last seen and its number. Requests hold it by `Rc`, so that no two workers
-    /// touch one reference count.
+    /// The snapshot last seen and its number. Requests hold it by `Rc`, so that two workers never
+    /// touch the same reference count.
     snapshot: RefCell<Rc<Seen>>,
     generation: Cell<u64>,
     pool: Rc<Pool>,
@@ -96,7 +96,7 @@ struct Worker {
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
     unserved: Unserved,
-    /// The time, as of the last look at the connections.
+    /// The time of the last check of the connections.
     clock: Rc<Cell<Instant>>,
 }
 
@@ -120,7 +120,7 @@ struct Inbound {
     started: Instant,
 }
 
-/// Answers one request. Whatever goes wrong on the way becomes a response here and nowhere else.
+/// Answers one request. This is the only place where an error becomes a response.
 async fn handle(
     worker: Rc<Worker>,
     from: ClientRequest,
@@ -143,7 +143,7 @@ async fn handle(
     };
     let id = inbound.from.id;
     let answered = {
-        // Made where it stays: it is large.
+        // Pinned in place and never moved: the future is large.
         let mut answering = pin!(stages(&worker, &mut inbound));
         poll_fn(|cx| {
             let _scope = request_log::enter(Some(id.digits()));
@@ -177,13 +177,14 @@ async fn handle(
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if parts.version < Version::HTTP_11 && response.body().length().is_none() {
-        // Its end is that of the connection, which hyper would promise to keep in HTTP/1.1.
+        // The end of the connection marks the end of the body. With HTTP/1.1, hyper would promise
+        // to keep the connection open.
         *response.version_mut() = Version::HTTP_10;
     }
     Ok(response.map(|content| ResponseBody::new(content, from)))
 }
 
-/// The stages of a request, with one snapshot for all of them. The last one, `record`, ends with
+/// Runs the stages of a request, all with the same snapshot. The last stage, `record`, ends with
 /// the body of the response.
 async fn stages(worker: &Rc<Worker>, inbound: &mut Inbound) -> Result<Response<Content>, Reject> {
     inbound.check_coding()?;
@@ -196,7 +197,7 @@ async fn stages(worker: &Rc<Worker>, inbound: &mut Inbound) -> Result<Response<C
     let service = place::service(snapshot, matched.route)?;
     let body_start = match &inbound.upload {
         None => None,
-        // Not part of this future itself: most requests have no body.
+        // Boxed, so that this future stays small: most requests have no body.
         Some(upload) => Box::pin(place::read_ahead(worker, matched.route, service, upload)).await?,
     };
     let facts = place::facts(inbound, &matched, body_start);
@@ -208,12 +209,12 @@ async fn stages(worker: &Rc<Worker>, inbound: &mut Inbound) -> Result<Response<C
 }
 
 impl Inbound {
-    /// The connection that it came in on.
+    /// The connection that the request was received on.
     fn connection(&self) -> &ConnectionInfo {
         &self.from.client.info
     }
 
-    /// A body that was encoded in another way than as chunks is refused.
+    /// Refuses a body with a transfer coding other than `chunked`.
     fn check_coding(&self) -> Result<(), Reject> {
         let chunked = (self.upload.as_ref()).is_some_and(|upload| upload.length().is_none());
         let refusal = chunked.then(|| transfer_coding::refusal(&self.parts.headers));

@@ -8,7 +8,7 @@ use super::connection_info::Scheme;
 use super::matched::Matched;
 use super::respond::Reject;
 
-/// Lets a request pass, or says why not.
+/// Checks that the request may use the route, or returns the reason for the refusal.
 pub(super) fn check(inbound: &Inbound, matched: &Matched<'_>) -> Result<(), Reject> {
     let route = matched.route;
     if let Some(status) = route.https_only

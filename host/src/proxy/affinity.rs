@@ -1,4 +1,4 @@
-//! The number by which a request is tied to an endpoint, and the cookie that says so.
+//! Session affinity: the number that ties a request to an endpoint, and the cookie that carries it.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::pattern::Pattern;
 use crate::upstream::{AffinityPolicy, Cookie, Key, SessionKey};
 use crate::urlencoded;
 
-/// What a key may be read from, and what a balancer may ask.
+/// The facts of a request: hash keys are read from them, and balancers can query them.
 pub(super) struct Facts<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
@@ -21,25 +21,25 @@ pub(super) struct Facts<'a> {
     /// The normalised path.
     pub(super) path: &'a [u8],
     pub(super) query: Option<&'a str>,
-    /// What the route's path matched by, if that is a regular expression.
+    /// The regular expression that matched the path, if the route has one.
     pub(super) regex: Option<&'a Pattern>,
-    /// What was read of the body for a balancer that asks for it.
+    /// The start of the body, read ahead for a balancer that asks for it.
     pub(super) body_start: Option<Bytes>,
 }
 
-/// What ties a request to an endpoint.
+/// The affinity of a request to an endpoint.
 #[derive(Default)]
 pub(super) struct Affinity<'a> {
-    /// What the balancer is handed.
+    /// The affinity that is passed to the balancer.
     pub(super) value: Option<u64>,
     cookie: Option<NewCookie<'a>>,
 }
 
 /// A cookie for the client to keep.
 enum NewCookie<'a> {
-    /// With this value, whatever the endpoint is.
+    /// The cookie has this value, for any endpoint.
     Value(&'a Cookie, String),
-    /// With the sealed id of the endpoint, if that is not what `value` says.
+    /// The cookie has the sealed id of the endpoint. It is not sent if `value` is that id already.
     Endpoint(&'a Cookie, &'a SessionKey),
 }
 
@@ -80,8 +80,8 @@ impl<'a> Affinity<'a> {
         }
     }
 
-    /// Sets the cookie that the answer of an endpoint is to carry, if any, in place of one of that
-    /// name that the endpoint itself has set.
+    /// Adds the gateway's cookie, if any, to the response of an endpoint. It replaces a cookie of
+    /// the same name that the endpoint has set.
     pub(super) fn set_cookie(&self, headers: &mut HeaderMap, endpoint: u64) {
         let (cookie, value) = match &self.cookie {
             Some(NewCookie::Value(cookie, value)) => (cookie, Cow::Borrowed(value)),
@@ -111,7 +111,7 @@ impl<'a> Affinity<'a> {
     }
 }
 
-/// What a request carries of a key.
+/// Reads the value of a key from a request.
 fn read<'a>(key: &Key, cookie: &Cookie, facts: &Facts<'a>) -> Option<Cow<'a, [u8]>> {
     match key {
         Key::None => None,
@@ -130,7 +130,7 @@ fn read<'a>(key: &Key, cookie: &Cookie, facts: &Facts<'a>) -> Option<Cow<'a, [u8
     }
 }
 
-/// The value of a header; of several of that name all of them.
+/// The value of a header. Several headers of that name are joined into one list.
 fn header_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
     let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let first = values.next()?;
@@ -174,8 +174,8 @@ impl balancer::RequestFacts for Facts<'_> {
     }
 }
 
-/// The value of a cookie (RFC 6265, 5.4). A line holds the cookies of every application of its
-/// host, some of which are no text, so it is read as bytes.
+/// The value of a cookie (RFC 6265, 5.4). A `Cookie` header holds the cookies of every application
+/// of its host. Some of them are not valid UTF-8, so the header is read as bytes.
 pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     headers.get_all(COOKIE).iter().find_map(|line| {
         let mut pairs = line.as_bytes().split(|byte| *byte == b';');

@@ -16,7 +16,8 @@ use super::upgrade::Upgrade;
 use crate::http1::lists;
 use crate::snapshot::Service;
 
-/// Makes the client's response of what an endpoint has answered; the body follows as it comes in.
+/// Turns the response of an endpoint into the response to the client. The body is streamed as it is
+/// received.
 pub(super) fn answer(
     inbound: &Inbound,
     service: &Service,
@@ -32,8 +33,8 @@ pub(super) fn answer(
     } = exchanged;
     headers::to_client(response.headers_mut(), &inbound.from.id, times.0, times.1);
     if request.exchange.body_left().is_none() && !lists(&inbound.parts.headers, &TE, "trailers") {
-        // hyper sends trailers if a response announces them and its client takes them (RFC 9110,
-        // 6.5.1).
+        // hyper sends trailers if the response announces them and the client accepts them (RFC
+        // 9110, 6.5.1).
         response.headers_mut().remove(TRAILER);
     }
     affinity.set_cookie(response.headers_mut(), request.in_flight.endpoint().id);
@@ -43,7 +44,7 @@ pub(super) fn answer(
                 let ClientRequest { client, id } = &inbound.from;
                 Ok(upgrade.tunnel(response, request, Rc::clone(client), *id, service))
             }
-            // The client has not asked for it.
+            // The client has not asked for a change of protocol.
             None => Err(Reject::Upstream {
                 timeout: false,
                 latencies: times,

@@ -1,5 +1,5 @@
-//! The connection of a client: who it is, what it is doing, and when it has to go; and the requests
-//! that are served on it, of which there may be several at a time.
+//! The connection of a client: its address, its state, and when it has to be closed. Several
+//! requests may be served on it at the same time.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,34 +14,35 @@ use super::request_id::RequestId;
 use crate::connections::DescriptorPermit;
 use crate::http1::BodyKind;
 
-/// Longest time that a client may leave sent data unacknowledged, or take nothing at all. Source:
-/// nginx, `send_timeout`.
+/// Longest time that sent data may remain unacknowledged, or that a client may read nothing.
+/// Source: nginx, `send_timeout`.
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a worker and its connections know of each other.
+/// The state that a worker and the task of a connection share.
 pub(super) struct Client {
-    /// How it came in.
+    /// The client's address, and the listener that accepted the connection.
     pub(super) info: ConnectionInfo,
-    /// Requests that are being served.
+    /// Number of requests in flight.
     in_flight: Cell<u32>,
-    /// Since when none was, and so the next one is waited for.
+    /// When the last request in flight ended. From then on, the worker waits for the next one.
     idle_since: Cell<Instant>,
-    /// The request that has begun last.
+    /// The request that began last.
     last_request: Cell<Option<RequestId>>,
-    /// Since when it is known that the client has closed its sending side.
+    /// When the worker noticed that the client has closed its sending side.
     half_closed: Cell<Option<Instant>>,
-    /// Whether the connection has rested since the last request.
+    /// Whether the connection has given back its memory since the last request.
     rested: Cell<bool>,
-    /// Where its connection stands.
+    /// The progress of the current request, shared with the stream.
     pub(super) backlog: Backlog,
     state: Cell<ConnectionState>,
     /// Wakes the task of the connection.
     waker: RefCell<Option<Waker>>,
-    /// The time, as of the worker's last look at its connections.
+    /// The time of the worker's last check of its connections.
     clock: Rc<Cell<Instant>>,
-    /// Held for as long as the connection lives, so that the worker can wait for the last of them.
+    /// Held while the connection is open, so that the worker can wait until all connections are
+    /// closed.
     _open: mpsc::Sender<()>,
-    /// Counts it among the connections of the process.
+    /// Counts the connection among those of the process.
     _permit: Option<DescriptorPermit>,
 }
 
@@ -51,16 +52,16 @@ pub(super) struct ClientRequest {
     pub(super) id: RequestId,
 }
 
-/// What a connection does, or is to do from now on.
+/// The state of a connection. The worker sets it, and the task of the connection acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionState {
-    /// It serves requests.
+    /// The connection serves requests.
     Serving,
-    /// It gives back memory until the next request comes.
+    /// The connection gives back memory until the next request is received.
     Resting,
-    /// It ends after the request in flight.
+    /// The connection is closed after the request in flight.
     Draining,
-    /// It ends now.
+    /// The connection is closed now.
     Closing,
 }
 
@@ -77,7 +78,7 @@ impl Client {
             idle_since: Cell::new(clock.get()),
             last_request: Cell::default(),
             half_closed: Cell::default(),
-            // It has nothing to give back before its first request.
+            // Before its first request, a connection has no memory to give back.
             rested: Cell::new(true),
             backlog: Backlog::default(),
             state: Cell::new(ConnectionState::Serving),
@@ -88,7 +89,7 @@ impl Client {
         })
     }
 
-    /// The head of a request has come in, and this body is to follow.
+    /// To be called when the head of a request is received. `body` says what kind of body follows.
     pub(super) fn begin(self: &Rc<Self>, body: BodyKind) -> ClientRequest {
         let id = RequestId::new();
         self.in_flight.set(self.in_flight.get() + 1);
@@ -101,18 +102,18 @@ impl Client {
         }
     }
 
-    /// The request that is being served; of several the one that has begun last.
+    /// The request in flight; if there are several, the one that began last.
     pub(super) fn request_in_flight(&self) -> Option<RequestId> {
         self.last_request.get().filter(|_| !self.is_idle())
     }
 
-    /// Whether no request is being served.
+    /// Whether no request is in flight.
     fn is_idle(&self) -> bool {
         self.in_flight.get() == 0
     }
 
-    /// Whether the next request should have come by now. None is expected of a client that has yet
-    /// to take the last response: that has its own end, [`SEND_TIMEOUT`].
+    /// Whether the client has not sent its next request for `patience`. The time starts only when
+    /// the client has read the last response, which has its own limit, [`SEND_TIMEOUT`].
     pub(super) fn is_overdue(&self, now: Instant, patience: Duration) -> bool {
         if !self.is_idle() {
             return false;
@@ -124,10 +125,11 @@ impl Client {
         now - self.idle_since.get() >= patience
     }
 
-    /// Whether the client has gone in the middle of a request, as far as can be told. One that has
-    /// closed its sending side may still read, so it is waited for with the start of its answer,
-    /// for `patience`. Then its system tells by a reset if it does not, which the connection looks
-    /// for when it is woken.
+    /// Whether the client has disconnected in the middle of a request, as far as this can be known.
+    /// A client that has closed its sending side may still read. So the gateway waits for up to
+    /// `patience` until it can send the start of the response. If the client has closed the other
+    /// side as well, its system answers that with a reset. The connection checks for a reset when
+    /// it is woken.
     pub(super) fn is_gone(&self, now: Instant, patience: Duration) -> bool {
         if self.is_idle() || !self.backlog.is_half_closed() {
             return false;
@@ -138,8 +140,9 @@ impl Client {
         !self.backlog.is_tried() && now - since >= patience
     }
 
-    /// Whether the connection should give back the memory that only requests need: none has come
-    /// for `pause`. Once only before the next one, since a part of it may have come.
+    /// Whether the connection should give back the memory that only requests need, because no
+    /// request was received for `pause`. This is true only once before the next request, since a
+    /// part of that may have been received already.
     pub(super) fn may_rest(&self, now: Instant, pause: Duration) -> bool {
         self.is_at_rest()
             && now - self.idle_since.get() >= pause
@@ -147,19 +150,20 @@ impl Client {
             && !self.rested.replace(true)
     }
 
-    /// Whether nothing is being received or sent.
+    /// Whether no request is in flight and no response is being sent.
     pub(super) fn is_at_rest(&self) -> bool {
         self.is_idle() && self.backlog.phase() == Phase::Idle
     }
 
-    /// It rests, or cannot.
+    /// Returns from [`ConnectionState::Resting`] to [`ConnectionState::Serving`]: the connection
+    /// has given back its memory, or cannot.
     pub(super) fn go_on(&self) {
         if self.state.get() == ConnectionState::Resting {
             self.state.set(ConnectionState::Serving);
         }
     }
 
-    /// Has the connection enter a state.
+    /// Sets the state of the connection and wakes its task.
     pub(super) fn enter(&self, state: ConnectionState) {
         self.state.set(state);
         self.wake();
@@ -171,7 +175,7 @@ impl Client {
         }
     }
 
-    /// Waits for a state other than `known`. Costs next to nothing to poll.
+    /// Waits for a state other than `known`. Polling it is cheap.
     pub(super) async fn state_after(&self, known: ConnectionState) -> ConnectionState {
         std::future::poll_fn(|cx| {
             let state = self.state.get();
@@ -192,7 +196,7 @@ impl Client {
 }
 
 impl Drop for ClientRequest {
-    /// The last byte of the response is on its way, or will never be.
+    /// The last byte of the response was passed to hyper, or the response was aborted.
     fn drop(&mut self) {
         let client = &self.client;
         client

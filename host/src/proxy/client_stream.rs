@@ -1,10 +1,11 @@
-//! The bytes of a client's connection, and what only they tell.
+//! The byte stream of a client's connection, below hyper.
 //!
-//! hyper takes the end of a response into its own buffer and lets go of the body: the request is
-//! over for us, while a slow client may need minutes for what is left. It forgets that buffer when
-//! a body ends in an error, takes the end of what a client sends for the end of the client, waits
-//! for more where trailers end with a bare line feed, and answers a malformed head without a body.
-//! So the stream below hyper knows how far a request has come and what has left, and sees to these.
+//! This stream makes up for five properties of hyper. hyper moves the end of a response into its
+//! own buffer and drops the body: for the gateway the request is over, while a slow client may need
+//! minutes to read the rest. hyper discards that buffer when a body ends in an error. When a client
+//! closes its sending side, hyper treats the client as disconnected. Where trailers end with a bare
+//! line feed, hyper waits for more. And hyper answers a malformed head without a body. So the
+//! stream tracks how far a request was received and which bytes were sent, and handles these cases.
 
 use std::io;
 use std::pin::Pin;
@@ -24,22 +25,22 @@ use tokio::time::Sleep;
 use super::page;
 use crate::http1::{BodyKind, Part, Requests};
 
-/// How long the rest of a request that was refused is read before the connection is closed, and how
-/// much of it, in bytes: closed with unread bytes, the connection would be reset, which can cost
-/// the client the answer (RFC 9112, 9.6).
+/// How long the rest of a refused request is read before the connection is closed, and how many
+/// bytes of it. If a connection is closed with unread bytes, it is reset, and the client can lose
+/// the response (RFC 9112, 9.6).
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 * 1024);
 
-/// How far the request at hand has come.
+/// The phase of the current request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
-    /// The head of the next one has not come.
+    /// The head of the next request is not received yet.
     Idle,
-    /// Its head has come, and it is not answered.
+    /// The head is received, and the response has not ended.
     Serving,
-    /// Its answer is on its way, whole.
+    /// hyper has the whole response, and may still be sending it.
     Answered,
-    /// The connection speaks another protocol by now.
+    /// The connection has changed to another protocol.
     Tunnel,
 }
 
@@ -47,30 +48,30 @@ pub(super) enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Sending {
-    /// As far as is known.
+    /// The client has not closed its sending side, as far as is known.
     Open,
-    /// It has closed its sending side while its request is not answered.
+    /// The client has closed its sending side before its request was answered.
     Closed,
-    /// It was sent something after that. If it has closed the other side as well, its system
-    /// answers that with a reset.
+    /// The gateway has sent bytes after that. If the client has closed the other side as well, its
+    /// system answers them with a reset.
     Tried,
 }
 
-/// Where a connection stands. Shared with its stream, which hyper wants to be able to send to other
-/// threads, though ours stays on its worker.
+/// The progress of the current request of a connection. It is shared with the stream. hyper
+/// requires that the stream can be sent to other threads (`Send`), although it stays on its worker.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Backlog(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     phase: AtomicU8,
-    /// The body that follows the head which has come last, until the stream has heard of it.
+    /// The body that follows the last head, until the stream has read this.
     announced: AtomicU64,
-    /// Whether bytes that are ready for the client wait to be taken.
+    /// Whether there are bytes for the client that its socket does not accept yet.
     unsent: AtomicBool,
     sending: AtomicU8,
-    /// Whether the request at hand is the last one: its end is one that other servers may not take
-    /// for one.
+    /// Whether the current request is the last one of the connection, because other servers may
+    /// disagree on where it ends.
     last: AtomicBool,
     /// Whether a response waits for the next flush.
     watched: AtomicBool,
@@ -78,12 +79,12 @@ struct Shared {
     watcher: Mutex<Option<Waker>>,
 }
 
-/// As [`Shared::announced`] has it: none, a chunked one, or one more than its length.
+/// Values of [`Shared::announced`]: no body, a chunked body, or the length of the body plus one.
 const NOT_ANNOUNCED: u64 = 0;
 const CHUNKED: u64 = u64::MAX;
 
 impl Backlog {
-    /// Whether a client has yet to take bytes that are ready for it.
+    /// Whether there are bytes for the client that its socket does not accept yet.
     pub(super) fn has_unsent(&self) -> bool {
         self.0.unsent.load(Ordering::Relaxed)
     }
@@ -103,7 +104,7 @@ impl Backlog {
         }
     }
 
-    /// The head of a request has come, and a body of this kind follows.
+    /// To be called when the head of a request is received. `body` says what kind of body follows.
     pub(super) fn begin(&self, body: BodyKind) {
         let announced = match body {
             BodyKind::Chunked => CHUNKED,
@@ -138,13 +139,13 @@ impl Backlog {
         self.0.sending.store(sending as u8, Ordering::Relaxed);
     }
 
-    /// Whether the client has closed its sending side while its request is not answered.
+    /// Whether the client has closed its sending side before its request was answered.
     pub(super) fn is_half_closed(&self) -> bool {
         self.sending() != Sending::Open
     }
 
-    /// Whether bytes were sent to a client after it had closed its sending side. If it has closed
-    /// the other one as well, its system answers them with a reset.
+    /// Whether bytes were sent to the client after it had closed its sending side. If it has closed
+    /// the other side as well, its system answers them with a reset.
     pub(super) fn is_tried(&self) -> bool {
         self.sending() == Sending::Tried
     }
@@ -154,13 +155,13 @@ impl Backlog {
         self.0.last.load(Ordering::Relaxed)
     }
 
-    /// From here on, [`Backlog::poll_flushed`] waits for the next flush.
+    /// After this call, [`Backlog::poll_flushed`] waits for the next flush.
     pub(super) fn watch(&self) {
         self.0.watched.store(true, Ordering::Relaxed);
     }
 
-    /// Ready once the connection has been flushed: hyper does that only when its own buffer is
-    /// empty, so all that it was given before is with the system by then.
+    /// Ready once the connection has been flushed. hyper flushes only when its own buffer is empty,
+    /// so by then the system has all bytes that hyper was given before.
     pub(super) fn poll_flushed(&self, cx: &Context<'_>) -> Poll<()> {
         if !self.0.watched.load(Ordering::Relaxed) {
             return Poll::Ready(());
@@ -183,16 +184,16 @@ impl Backlog {
 pub(super) struct ClientStream {
     stream: TcpStream,
     backlog: Backlog,
-    /// Where requests end in what was handed over.
+    /// Tracks where requests end in the bytes that were passed to hyper.
     requests: Requests,
     max_trailers: usize,
-    /// Read, and to be handed over later.
+    /// Bytes that were read and are passed to hyper later.
     rest: Bytes,
-    /// What is sent in place of hyper's answer to a malformed head.
+    /// The response that replaces hyper's own response to a malformed head.
     page: Option<Bytes>,
-    /// Whether that was sent.
+    /// Whether that response was sent.
     refused: bool,
-    /// Read after the end, in bytes.
+    /// Number of bytes that were read and discarded after the end of the connection.
     lingered: usize,
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -213,7 +214,7 @@ impl ClientStream {
         }
     }
 
-    /// Gives back what was read of the next request.
+    /// Puts back the bytes of the next request that were already read.
     pub(super) fn rewind(&mut self, read: Bytes) {
         self.requests = Requests::new(self.max_trailers);
         self.rest = match (read.is_empty(), self.rest.is_empty()) {
@@ -223,7 +224,7 @@ impl ClientStream {
         };
     }
 
-    /// Waits until there is something to be read, or the client has closed its side.
+    /// Waits until there are bytes to read, or the client has closed its sending side.
     pub(super) async fn readable(&self) -> io::Result<()> {
         if self.rest.is_empty() {
             self.stream.readable().await?;
@@ -231,7 +232,8 @@ impl ClientStream {
         Ok(())
     }
 
-    /// Whether the system has something to be read, of which the runtime may not have heard yet.
+    /// Whether there are bytes to read. This asks the system, because the runtime may not have been
+    /// notified yet.
     pub(super) fn has_bytes(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         !self.rest.is_empty()
@@ -240,8 +242,8 @@ impl ClientStream {
                 .is_ok_and(|read| read > 0)
     }
 
-    /// The client will send nothing more. As long as its request has come whole and is not
-    /// answered, that is not for hyper to know: it would end the connection, and with it the
+    /// The client has closed its sending side. This is hidden from hyper while a request is
+    /// received in full and not answered: hyper would close the connection, and so abort the
     /// request.
     fn poll_half_closed(&mut self) -> Poll<io::Result<()>> {
         let unanswered = matches!(self.backlog.phase(), Phase::Serving | Phase::Answered);
@@ -251,16 +253,16 @@ impl ClientStream {
         if !self.backlog.is_half_closed() {
             self.backlog.set_sending(Sending::Closed);
         }
-        // A reset that came after the end shows here only. Nothing wakes this task for it; the
-        // worker does, now and then.
+        // A reset that follows the end of the client's bytes can be found only here. It does not
+        // wake this task, so the worker wakes it at intervals.
         match self.stream.take_error() {
             Ok(None) => Poll::Pending,
             Ok(Some(error)) | Err(error) => Poll::Ready(Err(error)),
         }
     }
 
-    /// Nothing more is read of what the client sends, as if it had ended; hyper hears of that once
-    /// the request is answered.
+    /// Reads no more bytes from the client, as if it had closed its sending side. hyper is told
+    /// once the request is answered.
     fn poll_last(&self) -> Poll<io::Result<()>> {
         match self.backlog.phase() {
             Phase::Serving | Phase::Answered => Poll::Pending,
@@ -268,8 +270,8 @@ impl ClientStream {
         }
     }
 
-    /// Reads what is there, and hands over what belongs to one part of a request. Returns the
-    /// number of bytes, which may be none.
+    /// Reads the available bytes, and passes on those that belong to one part of a request. Returns
+    /// their number, which may be 0, or `None` at the end of the client's bytes.
     fn poll_part(
         &mut self,
         cx: &mut Context<'_>,
@@ -304,7 +306,7 @@ impl ClientStream {
             self.rest = Bytes::copy_from_slice(&read[length..]);
         }
         match part {
-            // hyper takes CR LF alone for the end of such a line, and would wait for it.
+            // hyper accepts only CR LF as the end of such a line, and would wait for it.
             Part::BareLineFeed(_) => {
                 self.rest = [b"\r", &*self.rest].concat().into();
                 self.backlog.0.last.store(true, Ordering::Relaxed);
@@ -333,7 +335,8 @@ impl AsyncRead for ClientStream {
             }
             match ready!(this.poll_part(cx, buf))? {
                 None => return this.poll_half_closed(),
-                // A line feed that nothing stands before: its carriage return is handed over next.
+                // The next byte is a bare line feed: the carriage return that it lacks is passed on
+                // next.
                 Some(0) => {}
                 Some(_) => return Poll::Ready(Ok(())),
             }
@@ -342,7 +345,8 @@ impl AsyncRead for ClientStream {
 }
 
 impl AsyncWrite for ClientStream {
-    /// Whoever writes goes on until it is done or has to wait, so the last word tells which.
+    /// hyper writes until it is done or the write is pending. So the result of the last write tells
+    /// whether there are unsent bytes.
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -383,12 +387,12 @@ impl AsyncWrite for ClientStream {
         written
     }
 
-    /// hyper flushes once it has written all that it has.
+    /// hyper flushes when it has written its whole buffer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.backlog.phase() == Phase::Answered {
             self.backlog.enter(Phase::Idle);
             if self.backlog.is_half_closed() || self.backlog.is_last() {
-                // hyper may know now that nothing more comes.
+                // hyper may now be told that the client sends no more bytes.
                 cx.waker().wake_by_ref();
             }
         }
@@ -424,8 +428,9 @@ impl AsyncWrite for ClientStream {
     }
 }
 
-/// The status of a response that hyper makes by itself, which is one to a malformed head. It begins
-/// what is written, since nothing else is written while the connection is idle.
+/// The status of a response that hyper makes itself, which is the response to a malformed head. It
+/// is at the start of the written bytes, since nothing else is written while the connection is
+/// idle.
 fn status_of(head: &[u8]) -> Option<StatusCode> {
     let code = head
         .strip_prefix(b"HTTP/1.1 ")
@@ -439,7 +444,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tunnel_stays_one() {
+    fn a_tunnel_never_leaves_its_phase() {
         let backlog = Backlog::default();
         assert_eq!(backlog.phase(), Phase::Idle);
         for phase in [Phase::Serving, Phase::Answered, Phase::Idle, Phase::Tunnel] {
@@ -451,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stream_hears_of_a_body_once() {
+    fn an_announced_body_is_read_once() {
         let backlog = Backlog::default();
         for body in [
             BodyKind::Length(0),

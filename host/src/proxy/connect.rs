@@ -15,25 +15,26 @@ use crate::tls;
 /// Why an endpoint could not be connected to.
 #[derive(Debug, Error)]
 pub(super) enum Error {
-    /// The endpoint has as many connections as it may have, and none was closed in time.
+    /// The limit of connections to the endpoint was reached, and none of them was closed in time.
     #[error("no connection was free in time")]
     Full,
-    /// Not within `connect_timeout`.
+    /// No connection was made within `connect_timeout`.
     #[error("no connection in time")]
     Timeout,
-    /// The system's word for it.
+    /// An error of the system.
     #[error("cannot connect: {0}")]
     Io(io::Error),
-    /// There is a connection, and no agreement on it.
+    /// The TCP connection was made, but the TLS handshake failed.
     #[error("the TLS handshake failed: {0}")]
     Tls(io::Error),
-    /// There is nothing to agree on.
+    /// The TLS configuration could not be created.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
 }
 
-/// Connects to an endpoint within `timeout`, once it has fewer than `limit` connections; with 0 it
-/// may have any number. `pool` is asked for one to be closed if need be.
+/// Connects to an endpoint within `timeout`. Waits until the endpoint has fewer than `limit`
+/// connections; 0 means no limit. If the limit is reached, `pool` is asked to close an idle
+/// connection.
 pub(super) async fn connect(
     destination: Destination,
     endpoint: Arc<Endpoint>,

@@ -1,24 +1,25 @@
-//! What all requests of a client's connection have in common.
+//! Properties that all requests of a client's connection share.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http::HeaderValue;
 
-/// How a connection of a client came in. The words about it are made once, for all requests.
+/// The client's address, and the listener that accepted the connection. Header values are made once
+/// for all requests.
 pub(super) struct ConnectionInfo {
-    /// The client's address, as headers show it.
+    /// The client's address, as a header value.
     pub(super) ip: HeaderValue,
-    /// Where it was accepted.
+    /// The listener that accepted the connection.
     pub(super) listener: Rc<ListenerInfo>,
 }
 
-/// What all connections of a listener have in common.
+/// Properties that all connections of a listener share.
 pub(super) struct ListenerInfo {
     pub(super) port: u16,
-    /// The same, as headers show it.
+    /// The port, as a header value.
     pub(super) port_text: HeaderValue,
-    /// The scheme of the requests that it accepts.
+    /// The scheme of the requests that the listener accepts.
     pub(super) scheme: Scheme,
 }
 
@@ -30,7 +31,7 @@ pub(super) enum Scheme {
 }
 
 impl ConnectionInfo {
-    /// Of a connection from `client`.
+    /// For a connection from `client`.
     pub(super) fn new(client: SocketAddr, listener: Rc<ListenerInfo>) -> Self {
         let ip = client.ip().to_canonical().to_string();
         Self {
@@ -51,7 +52,7 @@ impl ListenerInfo {
 }
 
 impl Scheme {
-    /// As URIs and headers have it.
+    /// The scheme as it is written in URIs and headers.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",

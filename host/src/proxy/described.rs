@@ -1,4 +1,4 @@
-//! A request that somebody describes, read as a real one is.
+//! A request that a caller of the Admin API describes, read in the same way as a real request.
 
 use std::borrow::Cow;
 
@@ -17,24 +17,24 @@ use crate::router::Query;
 use crate::snapshot::Snapshot;
 use crate::upstream::Upstream;
 
-/// A request as somebody describes it.
+/// A described request.
 pub(crate) struct Described {
     pub(crate) method: Method,
     pub(crate) target: PathAndQuery,
     pub(crate) headers: HeaderMap,
-    /// Address of the client, as headers show it.
+    /// Address of the client, as a header value.
     pub(crate) client: HeaderValue,
-    /// Port that it came in on.
+    /// Port of the listener that receives the request.
     pub(crate) port: u16,
     /// Its body, if it has one.
     pub(crate) body: Option<Bytes>,
 }
 
-/// What is read of it for an upstream.
+/// What an upstream's settings make of the request.
 pub(crate) struct Reading {
-    /// What the balancer is handed.
+    /// The affinity that is passed to the balancer.
     pub(crate) affinity: Option<u64>,
-    /// The route that leads it to the upstream, if it comes there at all.
+    /// The route that leads the request to the upstream, if there is one.
     pub(crate) route: Option<Uuid>,
 }
 
@@ -91,7 +91,7 @@ impl Described {
     }
 }
 
-/// As of a real request.
+/// The same facts as those of a real request.
 impl balancer::RequestFacts for Described {
     fn method(&self) -> Option<Cow<'_, str>> {
         self.text(|facts| facts.method().map(Cow::into_owned))

@@ -1,5 +1,5 @@
-//! The body of a response on its way through: streamed a frame at a time, with the pace of the
-//! slower side.
+//! The body of a response from an endpoint to the client: streamed a frame at a time, as fast as
+//! the slower side allows.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,10 +17,10 @@ use crate::endpoint::{Endpoint, InFlight, Outcome};
 use crate::request_log;
 use crate::snapshot::Service;
 
-/// What ends a body early.
+/// The error that ends a body early.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of a response on its way to the client. The request ends with it.
+/// The body of a response to the client. The request ends when it is dropped.
 pub(super) struct ResponseBody {
     content: Content,
     request: ClientRequest,
@@ -34,47 +34,48 @@ pub(super) enum Content {
     Streamed(Box<Download>),
 }
 
-/// A response as it comes in from an endpoint.
+/// A response that is being received from an endpoint.
 pub(super) struct Download {
     /// None once the body has ended and the connection is back in the pool.
     request: Option<UpstreamRequest>,
     /// The length of a body that the response describes and does not have.
     described: Option<u64>,
     read_timeout: Duration,
-    /// Whether the last poll found nothing to read, and so set the timer.
+    /// Whether the last poll found nothing to read, and so started the timer.
     waiting: bool,
-    /// Why it has broken off, until hyper is told.
+    /// The error that ended the body early, until it is passed to hyper.
     broken: Option<Error>,
-    /// What is reported when it ends, if that is to be known only then.
+    /// What is reported at the end of the body, if the outcome was not known before.
     awaited: Option<Awaited>,
 }
 
-/// What it says of the endpoint that a body does not come to its end.
+/// Whether the endpoint is at fault for a body that ends early.
 enum End {
-    /// It is the endpoint's doing.
+    /// The endpoint is at fault.
     Failed(Outcome),
-    /// It is not: the body was well so far.
+    /// The endpoint is not at fault: the body was valid so far.
     Innocent,
 }
 
-/// What a request holds while it is with an endpoint.
+/// What a request holds while an endpoint serves it.
 pub(super) struct UpstreamRequest {
     pub(super) exchange: Exchange,
-    /// Whose connection it is.
+    /// The worker that owns the connection.
     pub(super) worker: Rc<Worker>,
-    /// Counts it at its endpoint.
+    /// Counts the request as in flight at its endpoint.
     pub(super) in_flight: InFlight,
-    /// When it has to end because its endpoint leaves.
+    /// Ends the request when its endpoint is drained.
     pub(super) drain: Drain,
 }
 
-/// Says when a request has to end because its endpoint was deleted or is unhealthy.
+/// A future that is ready when a request has to end because its endpoint was deleted or is
+/// unhealthy.
 #[derive(Default)]
 pub(super) struct Drain(Option<Pin<Box<dyn Future<Output = ()>>>>);
 
 impl Drain {
-    /// What an upstream asks for. A request that is sent to an unhealthy endpoint on purpose, as a
-    /// trial is, ends when it ends.
+    /// Follows the upstream's drain setting. A request that is sent to an unhealthy endpoint on
+    /// purpose, such as a trial, is not ended early.
     pub(super) fn of(service: &Service, endpoint: &Endpoint) -> Self {
         let drains = service.upstream.drains() && !endpoint.is_leaving();
         Self(drains.then(|| Box::pin(endpoint.drained()) as Pin<Box<dyn Future<Output = ()>>>))
@@ -104,7 +105,7 @@ impl Drop for ResponseBody {
 }
 
 impl Content {
-    /// The body of a response whose head has come in.
+    /// The body of a response whose head was received.
     pub(super) fn streamed(
         request: UpstreamRequest,
         awaited: Option<Awaited>,
@@ -137,7 +138,7 @@ impl Content {
 }
 
 impl Download {
-    /// Whether all of the body was read.
+    /// Whether the whole body was read.
     fn is_done(&self) -> bool {
         match &self.request {
             Some(request) => request.exchange.is_body_done(),
@@ -145,8 +146,8 @@ impl Download {
         }
     }
 
-    /// The body has ended: the connection can serve another request, unless the endpoint answered
-    /// before it had read this one.
+    /// To be called when the body has ended. The connection can then serve another request, unless
+    /// the endpoint answered before it had read this request to its end.
     fn finish(&mut self) {
         if let Some(request) = self.request.take() {
             if let Some(awaited) = self.awaited.take() {
@@ -157,8 +158,8 @@ impl Download {
         }
     }
 
-    /// The next frame of the body; none at its end. While the client is `stalled`, nothing is read
-    /// for it, and the endpoint is not to blame for the time that passes.
+    /// The next frame of the body; `None` at its end. While the client is `stalled`, nothing is
+    /// read for it, and the endpoint's read timeout does not apply.
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -169,7 +170,8 @@ impl Download {
         };
         let polled = if stalled {
             request.exchange.yield_memory();
-            // Its own body goes on meanwhile: a client may send all of it before it reads.
+            // The request's body is still sent: a client may send its whole body before it reads
+            // the response.
             match request.exchange.poll_send(cx) {
                 Ok(()) => Poll::Pending,
                 Err(error) => Poll::Ready(Some(Err(error))),
@@ -209,7 +211,7 @@ impl Download {
         }
     }
 
-    /// The body will not come to its end.
+    /// Ends the body early and reports the outcome.
     fn break_off(&mut self, end: End, error: Error) -> Error {
         if let (Some(request), Some(awaited)) = (self.request.take(), self.awaited.take()) {
             match end {
@@ -237,11 +239,11 @@ impl Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        // A body of known length is dropped as soon as its last byte is read.
+        // hyper drops a body of known length as soon as its last byte is read.
         if self.is_done() {
             self.finish();
         } else if let (Some(request), Some(awaited)) = (&self.request, &self.awaited) {
-            // The client has left, so how it would have ended is not known.
+            // The client has disconnected, so it is unknown how the body would have ended.
             awaited.answered(&request.in_flight);
         }
     }
@@ -264,8 +266,8 @@ impl Body for ResponseBody {
             Content::Streamed(download) => download,
         };
         if download.broken.is_none() {
-            // A client that takes nothing is not to fill hyper's buffer, which asks again once it
-            // has sent what it has.
+            // A client that reads nothing must not fill hyper's buffer. hyper polls again once it
+            // has sent its buffer.
             let stalled = client.backlog.has_unsent();
             let frame = ready!(download.poll_frame(cx, stalled)).transpose();
             match frame {
@@ -276,8 +278,8 @@ impl Body for ResponseBody {
                 }
             }
         }
-        // The head is out, so no status is left to choose: the connection is cut. An error makes
-        // hyper forget what it has not written yet, so what came before goes out first.
+        // The head is sent, so the status cannot change any more: the connection is closed. An
+        // error makes hyper discard bytes that it has not written yet, so they are flushed first.
         ready!(client.backlog.poll_flushed(cx));
         Poll::Ready(download.broken.take().map(Err))
     }
@@ -285,7 +287,8 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
-            // hyper leaves out the length of a 304 unless it takes it for that of a body.
+            // hyper omits the `Content-Length` of a 304 unless it takes it for the length of a
+            // body.
             Content::Streamed(download) => download.described.is_none() && download.is_done(),
         }
     }

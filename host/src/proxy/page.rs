@@ -1,5 +1,5 @@
-//! Responses that are written without hyper: to a client that is not served, and in place of
-//! hyper's own, which have neither a body nor Kong's headers.
+//! Responses that are written without hyper: to a client that is refused, and in place of hyper's
+//! own responses, which have neither a body nor Kong's headers.
 
 use std::time::{Instant, SystemTime};
 
@@ -10,8 +10,8 @@ use super::request_id::RequestId;
 use super::respond::{self, Reject};
 use crate::request_log;
 
-/// The whole response to a request whose head is not known, after which the connection ends. Kong
-/// sends plain text where it does not know what a client takes.
+/// The whole response to a request whose head is unknown. The connection is closed after it. Kong
+/// sends plain text where it does not know which media types the client accepts.
 pub(super) fn refusal(status: StatusCode) -> Bytes {
     let id = RequestId::new();
     let _scope = request_log::enter(Some(id.digits()));

@@ -29,8 +29,8 @@ pub(super) fn service<'s>(snapshot: &'s Snapshot, route: &Route) -> Result<&'s S
     Ok(service)
 }
 
-/// Reads of a body what is to be there before an endpoint is chosen; returns its start, if the
-/// balancer asks for that.
+/// Reads the part of the body that is needed before an endpoint is chosen. Returns the start of the
+/// body if the balancer asks for it.
 pub(super) async fn read_ahead(
     worker: &Worker,
     route: &Route,
@@ -51,7 +51,7 @@ pub(super) async fn read_ahead(
     Ok(None)
 }
 
-/// What keys are read from, and what a balancer may ask.
+/// The facts of a request: hash keys are read from them, and balancers can query them.
 pub(super) fn facts<'a>(
     inbound: &'a Inbound,
     matched: &'a Matched<'_>,
@@ -68,13 +68,13 @@ pub(super) fn facts<'a>(
     }
 }
 
-/// What ties the request to an endpoint of its service.
+/// The affinity of the request to an endpoint of its service.
 pub(super) fn affinity<'s>(service: &'s Service, facts: &Facts<'_>) -> Affinity<'s> {
     let policy = service.upstream.policy().affinity.as_ref();
     policy.map_or_else(Affinity::default, |policy| Affinity::of(policy, facts))
 }
 
-/// Chooses the endpoint of the next try, and counts the request there.
+/// Picks the endpoint of the next try, and counts the request as in flight there.
 pub(super) async fn pick(
     service: &Service,
     request: balancer::PickRequest<'_>,
@@ -98,7 +98,7 @@ pub(super) fn no_peer(upstream: &Upstream, reason: NoPeer) -> Reject {
     Reject::NoPeer { upstream, reason }
 }
 
-/// Where a request to an endpoint is sent.
+/// The destination of a request to an endpoint.
 pub(super) fn destination_of(
     endpoint: &Endpoint,
     service: &Service,
@@ -126,8 +126,9 @@ pub(super) fn destination_of(
     }
 }
 
-/// The `Host` that a target gets: the client's as it was sent; the upstream's, or its own, with the
-/// target's port unless one is named or that is the protocol's.
+/// The `Host` header that a target gets. With `preserve_host` it is the client's, as it was sent.
+/// Otherwise it is the upstream's `host_header`, or else the target's own host. The target's port
+/// is added, unless the setting names a port or the port is the protocol's default.
 pub(super) fn host_for<'a>(
     endpoint: &'a Endpoint,
     service: &'a Service,

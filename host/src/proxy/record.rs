@@ -1,9 +1,9 @@
-//! What came of a try, which is reported once: at the end of the response, or as soon as it is
+//! The outcome of a try. It is reported once: at the end of the response, or as soon as it is
 //! certain.
 //!
-//! A response that breaks off, or whose body is malformed, is a failure of its endpoint whatever
-//! its head has said. Most bodies are short and have come with the head, so their outcome is known
-//! there; of the others a few numbers are kept until their end.
+//! A response that breaks off, or whose body is malformed, is a failure of its endpoint, whatever
+//! its status. Most bodies are short and are received with the head, so their outcome is known
+//! then. For the others, a few numbers are kept until the end of the body.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use std::time::Duration;
 use crate::endpoint::{InFlight, Outcome};
 use crate::upstream::Upstream;
 
-/// A try, as those see it that judge endpoints and balancers by what comes of it.
+/// A try, as it is reported to the health checks and to the balancer.
 pub(super) struct Try<'a> {
     pub(super) upstream: &'a Upstream,
     pub(super) in_flight: &'a InFlight,
-    /// The random bits of its pick, which name it in a recording.
+    /// The random bits of the pick, which identify the try in a recording.
     pub(super) entropy: u64,
-    /// When it was picked, as balancers are told.
+    /// The time of the pick, as the balancer was told.
     pub(super) picked: u64,
 }
 
 impl Try<'_> {
-    /// Reports what came of it. `took` is the time until the head of the response, or until it was
-    /// known that there will be none; `detail` says the outcome in words.
+    /// Reports the outcome. `took` is the time until the head of the response, or until the try
+    /// failed; `detail` describes the outcome in words.
     pub(super) fn report(&self, outcome: Outcome, took: Duration, detail: &dyn Display) {
         let status = match outcome {
             Outcome::Answered(status) => status,
@@ -40,24 +40,24 @@ impl Try<'_> {
     }
 }
 
-/// The outcome of a try whose response has begun well and is not there as a whole.
+/// A try whose response has begun without an error and is not received in full yet.
 pub(super) struct Awaited {
     pub(super) upstream: Arc<Upstream>,
     pub(super) entropy: u64,
     pub(super) picked: u64,
     /// Status of the response.
     pub(super) status: u16,
-    /// Time until its head.
+    /// Time until the head of the response.
     pub(super) took: Duration,
 }
 
 impl Awaited {
-    /// The body came to its end, or the client did not wait for it.
+    /// To be called when the body ended, or when the client disconnected before.
     pub(super) fn answered(&self, in_flight: &InFlight) {
         self.report(in_flight, Outcome::Answered(self.status), &self.status);
     }
 
-    /// The body will not come to its end, and that is the endpoint's doing.
+    /// To be called when the body ended early and the endpoint is at fault.
     pub(super) fn failed(&self, in_flight: &InFlight, outcome: Outcome, detail: &dyn Display) {
         tracing::warn!(
             upstream = &*self.upstream.name,
