@@ -1,4 +1,4 @@
-//! Stage exchange: sends a request to an endpoint, and to another one while that is safe.
+//! Stage exchange: sends a request to an endpoint, and retries with another one while that is safe.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -33,13 +33,13 @@ enum Failure {
     /// The request was not sent.
     #[error("{0}")]
     Connect(connect::Error),
-    /// The exchange broke off before the head of a response.
+    /// The exchange broke off before the head of a response was received.
     #[error("no valid response: {0}")]
     Exchange(wire::Error),
-    /// The endpoint took or sent nothing for too long.
+    /// The endpoint read or sent nothing for too long.
     #[error("no response in time")]
     Timeout,
-    /// The endpoint was taken out, and what was in flight had to end.
+    /// The endpoint was drained, and requests in flight had to end.
     #[error("the endpoint is gone")]
     Drained,
     /// The client sent nothing for too long.
@@ -53,7 +53,7 @@ impl Failure {
     }
 }
 
-/// A request ready to be tried, again and again if need be.
+/// A request that can be sent to one endpoint after another.
 pub(super) struct Outbound<'a> {
     parts: &'a Parts,
     target: Cow<'a, [u8]>,
@@ -68,7 +68,7 @@ pub(super) struct Outbound<'a> {
 }
 
 impl<'a> Outbound<'a> {
-    /// What an endpoint is to get. `affinity` is what the balancer is handed, `upgrade` the
+    /// The request that endpoints get. `affinity` is passed to the balancer; `upgrade` is the
     /// protocol that the client asks to change to.
     pub(super) fn new(
         inbound: &'a Inbound,
@@ -110,14 +110,14 @@ impl<'a> Outbound<'a> {
     }
 }
 
-/// The response to a request, of which no other try will be made.
+/// The response to a request. No further try follows.
 pub(super) struct Exchanged {
     pub(super) head: Response<()>,
-    /// What its body is read from.
+    /// The exchange that the body is read from.
     pub(super) request: UpstreamRequest,
-    /// The time spent with the upstream and the time spent by us.
+    /// The time that the upstream took, and the time that the gateway took.
     pub(super) times: (Duration, Duration),
-    /// What is reported when the body ends; none if that was done.
+    /// What is reported when the body ends; `None` if the outcome was reported already.
     pub(super) awaited: Option<Awaited>,
 }
 
@@ -128,13 +128,14 @@ pub(super) async fn exchange(
 ) -> Result<Exchanged, Reject> {
     let service = outbound.service;
     let upstream = &*service.upstream;
-    // No allocation unless a try fails.
+    // Allocates only if a try fails.
     let mut tried = Vec::new();
     let mut attempt = 0;
     let first_try = Instant::now();
     let proxy = first_try - outbound.started;
     let mut retry_permit = upstream.retry_permit(|budget| outbound.repeats.budget(budget));
-    // Read once a try: the clock is asked some fifty thousand times a second as it is.
+    // The clock is read only once for each try: even so, it is read some fifty thousand times a
+    // second.
     let mut now = first_try;
     loop {
         let repeatable = outbound.is_idempotent() && outbound.is_whole();
@@ -145,7 +146,8 @@ pub(super) async fn exchange(
             attempt,
             facts: Some(outbound.facts),
         };
-        // A body that would be gone with it must not be lost for a trial.
+        // A trial must not cost the request its body: it is allowed only if the body can be sent
+        // again.
         let may_trial = repeatable && outbound.is_kept() && service.retries > 0;
         let in_flight = place::pick(service, request, &tried, may_trial).await?;
         let endpoint = in_flight.endpoint();
@@ -171,7 +173,7 @@ pub(super) async fn exchange(
                 let failed = upstream.is_failure(status.as_u16());
                 let whole = exchange.has_whole_body();
                 let certain = failed || whole || status == StatusCode::SWITCHING_PROTOCOLS;
-                // That a trial fails is found out at no client's cost, where there is another
+                // A failed trial costs the client nothing: it is retried if there is a healthy
                 // endpoint.
                 let unwanted = outbound.repeats.unwanted(status)
                     || (in_flight.is_trial() && failed && upstream.is_healthy());
@@ -208,7 +210,7 @@ pub(super) async fn exchange(
             Err(failure) => {
                 let took = now.elapsed();
                 match &failure {
-                    // That is no fault of the endpoint.
+                    // The endpoint is not at fault.
                     Failure::ClientTimeout
                     | Failure::Drained
                     | Failure::Connect(connect::Error::Full)
@@ -246,11 +248,11 @@ pub(super) async fn exchange(
 }
 
 impl Outbound<'_> {
-    /// Whether the request may be sent again after this failure: it never reached an endpoint, or
-    /// doing it twice does no harm and nothing of its body is gone.
+    /// Whether the request may be sent again after this failure. It may if its whole body can be
+    /// sent again, and either it has not reached an endpoint or it is idempotent.
     fn can_be_repeated(&self, failure: &Failure) -> bool {
         match failure {
-            // It has waited for as long as it may.
+            // The request has already waited for as long as allowed.
             Failure::Connect(connect::Error::Full) => false,
             Failure::Connect(_) => self.is_whole(),
             Failure::Exchange(wire::Error::Client(_)) | Failure::ClientTimeout => false,
@@ -264,12 +266,12 @@ impl Outbound<'_> {
         self.repeats.is_idempotent(&self.parts.method)
     }
 
-    /// Whether nothing of its body is gone.
+    /// Whether the whole body can still be sent again.
     fn is_whole(&self) -> bool {
         self.upload.is_none_or(|upload| upload.is_whole())
     }
 
-    /// Whether nothing of its body will be gone, whatever becomes of a try.
+    /// Whether the whole body can be sent again after any outcome of a try.
     fn is_kept(&self) -> bool {
         self.upload.is_none_or(|upload| upload.is_kept())
     }
@@ -301,8 +303,7 @@ async fn once(
     loop {
         let mut exchange = match idle.take() {
             Some(idle) => idle,
-            // Not part of this future itself, which is copied for every request: connecting is
-            // rare.
+            // Boxed, because this future is copied for every request, and connecting is rare.
             None => Box::pin(connect(
                 destination.clone(),
                 Arc::clone(in_flight.shared()),
@@ -334,8 +335,8 @@ async fn once(
                 )));
             }
             Ok(head) => return Ok((head, exchange, drain)),
-            // The endpoint has closed a connection that was idle, as it may at any time: that is no
-            // failure of the endpoint, so the same one is tried on a new connection.
+            // The endpoint has closed an idle connection, which it may do at any time. This is not
+            // a failure of the endpoint, so the same endpoint is tried on a new connection.
             Err(Failure::Exchange(wire::Error::Io(_) | wire::Error::Closed))
                 if exchange.is_unanswered_reuse()
                     && outbound.is_whole()
@@ -348,16 +349,16 @@ async fn once(
     }
 }
 
-/// How long each part of an exchange may stand still.
+/// How long each part of an exchange may make no progress.
 struct Limits<'a> {
     service: &'a Service,
     client_body: Duration,
-    /// Until when the head of the response has to be there, whatever moves.
+    /// When the head of the response has to be received, even if the exchange makes progress.
     end: Option<Instant>,
 }
 
 impl Limits<'_> {
-    /// Waits for the head of the response, no longer than the part that stands still may.
+    /// Waits for the head of the response, while no part of the exchange exceeds its limit.
     async fn watch(
         &self,
         exchange: &mut Exchange,
@@ -366,8 +367,8 @@ impl Limits<'_> {
         drain: &mut Drain,
     ) -> Result<Response<()>, Failure> {
         let upload = outbound.upload.map(|upload| &**upload);
-        // Nothing wakes this when the body moves on to a stage with a shorter limit, so the timer
-        // is never set further than the shortest of them.
+        // This future is not woken when the body enters a stage with a shorter limit. So the timer
+        // is never set further ahead than the shortest limit.
         let step = match upload {
             None => self.service.read_timeout,
             Some(_) => (self.service.read_timeout)
@@ -403,7 +404,7 @@ impl Limits<'_> {
         .await
     }
 
-    /// Until when the exchange may stay as it is, and what has happened if it does.
+    /// When the exchange has to make progress, and the failure if it does not.
     fn deadline(&self, upload: Option<&Upload>, sent: Instant) -> (Instant, Failure) {
         let service = self.service;
         let Some(upload) = upload else {

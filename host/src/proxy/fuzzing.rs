@@ -1,4 +1,4 @@
-//! The laws of what clients send to the proxy; see `crate::fuzzing`.
+//! Properties that hold for everything clients send to the proxy; see `crate::fuzzing`.
 
 #![expect(clippy::expect_used, reason = "a law that does not hold ends the run")]
 
@@ -24,7 +24,7 @@ use crate::pattern::{PATTERN_MEMORY, Pattern};
 use crate::router::{Query, Route, Router};
 use crate::upstream::{AffinityPolicy, Cookie, Key, SessionKey};
 
-/// A router with every way to match, so that some input comes past it.
+/// A router with every kind of match, so that some inputs match a route.
 fn router() -> Router {
     let routes = [
         json!({"paths": ["/"]}),
@@ -53,7 +53,7 @@ thread_local! {
     static ROUTER: RefCell<Router> = RefCell::new(router());
 }
 
-/// The head of a request as hyper hands it over; none where it refuses it.
+/// The head of a request as hyper passes it on; `None` where hyper refuses it.
 fn parts(input: &[u8]) -> Option<Parts> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut parsed = httparse::Request::new(&mut fields);
@@ -77,7 +77,7 @@ fn parts(input: &[u8]) -> Option<Parts> {
     Some(request.into_parts().0)
 }
 
-/// Whatever a client sends, an endpoint gets one request, whose length is told in one way.
+/// For everything a client sends, an endpoint gets exactly one request, with exactly one framing.
 pub fn request_head(input: &[u8]) {
     let Some(parts) = parts(input) else { return };
     let Ok(host) = host_of(&parts) else {
@@ -124,7 +124,7 @@ pub fn request_head(input: &[u8]) {
     });
 }
 
-/// Keys of every kind can be read, or are not there.
+/// A key of every kind is either read or missing; reading it never fails.
 fn affinity(parts: &Parts, path: &[u8], query: Option<&str>, regex: Option<&Pattern>) {
     let facts = Facts {
         method: &parts.method,
@@ -221,8 +221,8 @@ fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix
     }
 }
 
-/// The first line is the name of a cookie, the others are headers: what stands beside a cookie
-/// takes nothing away from it, and an endpoint's own cookies are kept.
+/// The first line of the input is the name of a cookie, the others are headers. Other cookies in a
+/// header do not change what is read, and an endpoint's own cookies are kept.
 pub fn cookies(input: &[u8]) {
     let mut lines = input.split(|byte| *byte == b'\n');
     let name = lines.next().and_then(|line| std::str::from_utf8(line).ok());
@@ -282,7 +282,7 @@ pub fn cookies(input: &[u8]) {
     assert_eq!(after.iter().filter(|value| own(value)).count(), 1);
     let others: Vec<&HeaderValue> = values.iter().filter(|value| !own(value)).collect();
     assert_eq!(after[..after.len() - 1], others);
-    // The client comes back with it, and belongs to the endpoint.
+    // The client sends the cookie back, and is tied to the endpoint.
     let text = after[after.len() - 1].as_bytes();
     let pair = text.split(|byte| *byte == b';').next().unwrap_or_default();
     let mut back = HeaderMap::new();

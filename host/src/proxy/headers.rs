@@ -1,5 +1,5 @@
-//! Headers on their way through: what is removed, and what Kong adds. Source: Kong 3.9; hop-by-hop
-//! headers RFC 9110, 7.6.1.
+//! Headers that are passed on: which are removed, and which are added, as in Kong. Source: Kong
+//! 3.9; hop-by-hop headers RFC 9110, 7.6.1.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ const X_KONG_UPSTREAM_LATENCY: HeaderName = HeaderName::from_static("x-kong-upst
 const X_KONG_PROXY_LATENCY: HeaderName = HeaderName::from_static("x-kong-proxy-latency");
 const X_KONG_RESPONSE_LATENCY: HeaderName = HeaderName::from_static("x-kong-response-latency");
 
-/// What we call ourselves in `Via`, after the version of the protocol that the message came in by.
+/// The gateway's entry in `Via`: the version of the protocol that the message was received by, and
+/// the product.
 const VIA_1_1: &str = concat!("1.1 pointsman/", env!("CARGO_PKG_VERSION"));
 const VIA_1_0: &str = concat!("1.0 pointsman/", env!("CARGO_PKG_VERSION"));
 const VIA_2: &str = concat!("2 pointsman/", env!("CARGO_PKG_VERSION"));
@@ -30,7 +31,7 @@ fn via_of(version: Version) -> &'static str {
     }
 }
 
-/// What the upstream is told of a request's way.
+/// How the request reached the gateway; the upstream is told in headers.
 #[derive(Clone, Copy)]
 pub(super) struct Forwarded<'a> {
     pub(super) connection: &'a ConnectionInfo,
@@ -38,29 +39,29 @@ pub(super) struct Forwarded<'a> {
     pub(super) host: &'a str,
     /// Path as the client sent it, without the query.
     pub(super) path: &'a [u8],
-    /// What `strip_path` removed.
+    /// The prefix that `strip_path` removed.
     pub(super) prefix: &'a [u8],
     pub(super) id: &'a RequestId,
-    /// Of the protocol that the request came by.
+    /// Version of the protocol that the request was received by.
     pub(super) version: Version,
     /// The protocol that the client asks to change to.
     pub(super) upgrade: Option<&'a HeaderValue>,
     pub(super) body: BodyLength,
 }
 
-/// How the length of a request's body is told.
+/// How the length of a request's body is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyLength {
-    /// Not at all: there is none.
+    /// There is no body.
     None,
-    /// In bytes.
+    /// As a `Content-Length` in bytes.
     Known(u64),
-    /// Piece by piece.
+    /// In chunks.
     Chunked,
 }
 
-/// The head of a request to an endpoint: the client's headers but for those of one hop, and what
-/// Kong adds. The framing is written anew, whatever the client's headers make of it.
+/// The head of a request to an endpoint: the client's headers without the hop-by-hop ones, and the
+/// headers that Kong adds. The framing is written anew and does not depend on the client's headers.
 pub(super) struct RequestHead<'a> {
     pub(super) method: &'a Method,
     /// Path and query.
@@ -73,7 +74,7 @@ pub(super) struct RequestHead<'a> {
 }
 
 impl RequestHead<'_> {
-    /// Writes it as HTTP/1.1 has it.
+    /// Writes the head as HTTP/1.1.
     pub(super) fn write_http1(&self, text: &mut Vec<u8>) {
         let Self {
             headers, forwarded, ..
@@ -136,7 +137,7 @@ impl RequestHead<'_> {
             "x-forwarded-port",
             connection.listener.port_text.as_bytes(),
         );
-        // A path may have been decoded into what cannot stand in a header.
+        // A decoded path may have bytes that are not allowed in a header.
         let fits = |value: &[u8]| !value.iter().any(u8::is_ascii_control);
         if fits(forwarded.path) {
             field(text, "x-forwarded-path", forwarded.path);
@@ -155,7 +156,7 @@ impl RequestHead<'_> {
     }
 }
 
-/// Writes a field as HTTP/1.1 has it.
+/// Writes a header field as HTTP/1.1.
 pub(super) fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
     text.extend_from_slice(name.as_bytes());
     text.extend_from_slice(b": ");
@@ -163,8 +164,7 @@ pub(super) fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
     text.extend_from_slice(b"\r\n");
 }
 
-/// Writes the list that a header holds, and one element more; several headers of the name become
-/// one.
+/// Writes the list of a header with one element added; several headers of that name become one.
 fn longer_list(text: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName, more: &[u8]) {
     text.extend_from_slice(name.as_str().as_bytes());
     text.extend_from_slice(b": ");
@@ -176,7 +176,7 @@ fn longer_list(text: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName, more:
     text.extend_from_slice(b"\r\n");
 }
 
-/// The headers that `Connection` names as meant for one hop.
+/// The headers that `Connection` names as hop-by-hop.
 #[derive(Default)]
 pub(super) struct Hops(Vec<Box<[u8]>>);
 
@@ -191,7 +191,7 @@ impl Hops {
 
     fn read(&mut self, connection: &[u8]) {
         for token in list(connection) {
-            // What it says as a rule: these need no memory.
+            // The usual tokens are handled without an allocation.
             let usual = token.eq_ignore_ascii_case(b"close")
                 || token.eq_ignore_ascii_case(b"keep-alive")
                 || token.eq_ignore_ascii_case(b"upgrade");
@@ -206,7 +206,7 @@ impl Hops {
     }
 }
 
-/// Adds to the headers of an upstream's response what the client gets besides.
+/// Adds the gateway's headers to the response of an upstream.
 pub(super) fn to_client(
     headers: &mut HeaderMap,
     id: &RequestId,
@@ -221,8 +221,8 @@ pub(super) fn to_client(
     headers.insert(X_KONG_REQUEST_ID, id.value());
 }
 
-/// Adds what a response of the gateway's own carries. `upstream` holds how long an upstream and the
-/// gateway took, if one was asked.
+/// Adds the headers of a response that the gateway makes itself. `upstream` is the time that the
+/// upstream and the gateway took, if an upstream was tried.
 pub(super) fn own(
     headers: &mut HeaderMap,
     id: &RequestId,
@@ -248,7 +248,7 @@ fn latencies(headers: &mut HeaderMap, upstream: Duration, proxy: Duration) {
 }
 
 fn milliseconds(time: Duration) -> HeaderValue {
-    // Most are these, and a static value needs no memory.
+    // Most latencies are 0 or 1, and a static value needs no allocation.
     match time.as_millis() {
         0 => HeaderValue::from_static("0"),
         1 => HeaderValue::from_static("1"),
@@ -268,7 +268,7 @@ fn via(headers: &mut HeaderMap) {
     }
     list.extend_from_slice(b", ");
     list.extend_from_slice(VIA_1_1.as_bytes());
-    // Made of values of headers, it is one.
+    // A list of valid header values is a valid header value.
     if let Ok(list) = HeaderValue::from_bytes(&list) {
         headers.insert(VIA, list);
     }
@@ -292,7 +292,7 @@ mod tests {
             .collect()
     }
 
-    /// What an endpoint gets of these headers.
+    /// The headers that an endpoint gets for these headers of a client.
     fn forwarded(headers: &HeaderMap, prefix: &[u8], body: BodyLength) -> HeaderMap {
         let client = "192.0.2.7:1234".parse().unwrap();
         let connection = ConnectionInfo::new(client, ListenerInfo::new(8000, Scheme::Http));
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_of_a_request_is_told_as_in_kong() {
+    fn an_endpoint_gets_kongs_headers_about_the_client() {
         let headers = map(&[
             ("x-forwarded-for", "10.0.0.1"),
             ("x-forwarded-host", "forged"),
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_are_asked_for_only_if_the_client_asked() {
+    fn te_trailers_is_sent_only_if_the_client_sent_it() {
         let headers = map(&[("connection", "te"), ("te", "gzip, trailers")]);
         let headers = forwarded(&headers, b"", BodyLength::None);
         assert_eq!(headers["te"], "trailers");
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_of_a_body_is_told_in_one_way_only() {
+    fn a_request_has_exactly_one_framing() {
         let sent = map(&[
             ("content-length", "5"),
             ("transfer-encoding", "chunked"),

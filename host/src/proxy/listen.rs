@@ -32,50 +32,51 @@ use crate::http1::BodyKind;
 use crate::request_log;
 use crate::snapshot::Published;
 
-/// Connections that the kernel holds for us until they are accepted.
+/// Connections that the kernel queues until the gateway accepts them.
 const BACKLOG: i32 = 4096;
 
-/// Pause after a failed accept, which is for want of files as a rule: more of them come back only
-/// when connections end.
+/// Pause after a failed accept. The usual reason is that no file descriptor is left, and
+/// descriptors become free only when connections are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Time without a request after which a connection gives back the memory that only requests need.
+/// Idle time after which a connection gives back the memory that only requests need.
 const REST: Duration = Duration::from_secs(1);
 
-/// Least time between two lines of the log about connections that cannot be served.
+/// Shortest time between two log lines about connections that cannot be served.
 const NOTE: Duration = Duration::from_secs(10);
 
-/// Time between two looks at the connections, and so how exactly idle ones are timed.
+/// Time between two checks of the connections, and so the precision of idle timeouts.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The stack of a worker. A guest that overflows its own stack needs 512 KiB at most, and must not
-/// meet the end of ours.
+/// Stack size of a worker's thread, in bytes. Wasm guests run on it. A guest that overflows its own
+/// stack limit uses 512 KiB at most, and must not overflow the thread's stack before that.
 const STACK: usize = 4 * 1024 * 1024;
 
-/// Header fields for which hyper needs no memory. For more it allocates some for each request.
+/// Number of header fields that hyper parses without an allocation. With a higher limit, it
+/// allocates for each request.
 const FREE_HEADERS: usize = 100;
 
-/// Most that hyper may hold of what a client sends, or of what it is sent, in bytes, where heads
-/// are not larger. It reads bodies in pieces of this size, at most. Less than a piece of a
-/// response, so that it holds one, and not two.
+/// Size of hyper's read buffer and of its write buffer for a client, in bytes, unless heads may be
+/// larger. hyper reads bodies in pieces of at most this size. It is smaller than a piece of a
+/// response, so that hyper holds one piece and not two.
 const LEAST_BUFFER: usize = 40 * 1024;
 
 /// One listener for each worker, all on the same address.
 #[derive(Debug)]
 pub struct Listeners {
-    /// The address, with the port that was taken if 0 was asked for.
+    /// The address; if port 0 was requested, with the port that the system chose.
     pub address: SocketAddr,
     sockets: Vec<std::net::TcpListener>,
 }
 
 impl Listeners {
-    /// Listens with `workers` sockets, among which the kernel deals out new connections.
+    /// Listens with `workers` sockets. The kernel distributes new connections among them.
     ///
     /// # Errors
-    /// What the system says, as when the port is in use.
+    /// The system's error, for example that the port is in use.
     pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Self> {
-        // A first socket without SO_REUSEPORT finds out whether the address is free: with it, a
-        // second gateway of the same user would quietly take half of the connections.
+        // A first socket without SO_REUSEPORT checks that the address is free. With SO_REUSEPORT, a
+        // second gateway of the same user would bind too and silently take half of the connections.
         drop(listen(address, false)?);
         let mut sockets = vec![listen(address, true)?];
         let address = sockets[0].local_addr()?;
@@ -106,7 +107,7 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     drained: mpsc::Receiver<()>,
-    /// What each of them counts.
+    /// The counters of each worker.
     pub counters: Vec<Arc<Counters>>,
 }
 
@@ -114,7 +115,7 @@ impl Workers {
     /// Starts a worker on each listener.
     ///
     /// # Errors
-    /// What the system says when it cannot start a thread or a runtime.
+    /// The system's error when a thread or a runtime cannot be started.
     pub fn start(
         listeners: Listeners,
         published: &Arc<Published>,
@@ -181,11 +182,12 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Stops accepting and waits until the requests in flight are answered, `patience` at most.
+    /// Stops accepting and waits until all requests in flight are answered, for `patience` at most.
     /// Returns whether all of them were.
     pub async fn shut_down(mut self, patience: Duration) -> bool {
         self.stop.send_replace(true);
-        // Each worker holds a sender and never sends: the channel ends with the last of them.
+        // Each worker holds a sender and never sends, so the channel closes when the last worker
+        // ends.
         let finished = tokio::time::timeout(patience, self.drained.recv())
             .await
             .is_ok();
@@ -210,7 +212,7 @@ impl Worker {
         let server = Rc::new(self.server());
         let pool_sweeper = tokio::task::spawn_local(Rc::clone(&self.pool).tidy());
         let idle_reaper = tokio::task::spawn_local(Rc::clone(&self).close_idle());
-        // Connections hold a sender: the receiver ends with the last of them.
+        // Each connection holds a sender, so the channel closes when the last connection ends.
         let (open, mut closed) = mpsc::channel::<()>(1);
         loop {
             let accepted = tokio::select! {
@@ -227,7 +229,8 @@ impl Worker {
                 }
             }
         }
-        // Whoever the kernel has let in already may have sent a request.
+        // Clients in the kernel's queue may have sent a request already, so these connections are
+        // accepted.
         while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
             self.admit(&server, stream, address, accepted_on, open.clone());
         }
@@ -245,14 +248,15 @@ impl Worker {
         let mut server = http1::Builder::new();
         server
             .max_header_size(self.settings.max_header_size)
-            // Of a request and its answer, hyper holds no more than this and a piece. What it holds
-            // of a body is bounded by `ResponseBody`: one piece, until the client has taken it.
+            // hyper buffers at most this and one piece of a request and its response.
+            // `ResponseBody` bounds what hyper holds of a body: one piece, until the client has
+            // read it.
             .max_buf_size(self.settings.max_header_size.max(LEAST_BUFFER))
-            // The worker watches over slow heads itself, at no cost to quick ones.
+            // The worker itself times out slow heads, without a timer for each request.
             .header_read_timeout(None)
-            // Head and body of a small response leave in one buffer: copying a kilobyte costs less
-            // than a list of buffers does. (Not `pipeline_flush`: with it hyper takes a body as
-            // fast as it comes, however slow the client is.)
+            // The head and the body of a small response are sent from one buffer: copying a
+            // kilobyte costs less than a vectored write. (`pipeline_flush` is not used: with it,
+            // hyper reads a body as fast as it is received, however slow the client is.)
             .writev(false);
         if self.settings.max_headers > FREE_HEADERS {
             server.max_headers(self.settings.max_headers);
@@ -287,8 +291,8 @@ impl Worker {
         });
     }
 
-    /// Answers a client for which there is no room, if it can be done in order, and closes its
-    /// connection.
+    /// Refuses a client because the limit of connections is reached: answers it, if a permit for
+    /// that is left, and closes its connection.
     fn refuse(&self, stream: TcpStream, open: mpsc::Sender<()>) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         self.unserved.refuse();
@@ -307,11 +311,12 @@ impl Worker {
         stream: TcpStream,
         client: Rc<Client>,
     ) {
-        // Without it, a response in two writes waits for the client's delayed acknowledgement. A
-        // failure here and below means that the client is gone, which the first read will say.
+        // Without `TCP_NODELAY`, a response in two writes waits for the client's delayed
+        // acknowledgement. An error here and below means that the client has disconnected, which
+        // the first read reports.
         let _ = stream.set_nodelay(true);
-        // A client that takes nothing of its response would hold its endpoint's connection for
-        // ever.
+        // Without this timeout, a client that does not read its response would hold the endpoint's
+        // connection forever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
         let mut stream = ClientStream::new(
             stream,
@@ -319,12 +324,14 @@ impl Worker {
             self.settings.max_header_size,
         );
         loop {
-            // hyper's state and buffers are twenty times what an idle connection is without them.
+            // An idle connection is kept without hyper: hyper's state and buffers take twenty times
+            // as much memory as the rest of it.
             let waited = tokio::select! {
                 biased;
                 readable = stream.readable() => readable,
                 state = client.state_after(ConnectionState::Serving) => match state {
-                    // The client may have sent a request that the runtime has yet to hear of.
+                    // The client may have sent a request of which the runtime has not been notified
+                    // yet.
                     ConnectionState::Draining if stream.has_bytes() => stream.readable().await,
                     _ => return,
                 },
@@ -339,7 +346,8 @@ impl Worker {
         }
     }
 
-    /// Serves the requests of a connection until it ends, or is idle and gives back memory.
+    /// Serves the requests of a connection until it ends. If the connection is idle and gives back
+    /// its memory, returns its stream.
     async fn requests(
         self: &Rc<Self>,
         server: &http1::Builder,
@@ -348,7 +356,8 @@ impl Worker {
     ) -> Option<ClientStream> {
         let (worker, who) = (Rc::clone(self), Rc::clone(client));
         let service = service_fn(move |request: Request<Incoming>| {
-            // At once, and not when the request is first polled: hyper reads on before that.
+            // `begin` is called here and not when the request is first polled, because hyper reads
+            // on before that.
             let body = match request.body() {
                 body if body.is_end_stream() => BodyKind::Length(0),
                 body => (body.size_hint().exact()).map_or(BodyKind::Chunked, BodyKind::Length),
@@ -369,7 +378,7 @@ impl Worker {
                 ConnectionState::Resting => {
                     client.go_on();
                     state = ConnectionState::Serving;
-                    // The next request may have come meanwhile.
+                    // The next request may have been received in the meantime.
                     if client.is_at_rest() {
                         let parts = connection.into_parts()?;
                         let mut stream = parts.io.into_inner();
@@ -382,15 +391,15 @@ impl Worker {
             }
         };
         if let Err(error) = result {
-            // Clients come and go as they like: not worth more than a word for who looks for it.
+            // Clients disconnect at any time, so this is logged at debug level only.
             let _scope = request_log::enter(client.request_in_flight().map(|id| id.digits()));
             tracing::debug!("a client's connection ended: {error}");
         }
         None
     }
 
-    /// Closes connections whose next request does not come, and lets go of what the newest snapshot
-    /// has no use for, for as long as it is polled.
+    /// Closes connections of clients that send no next request, and drops old snapshots. Runs until
+    /// it is aborted.
     async fn close_idle(self: Rc<Self>) {
         let patience = self.settings.client_header_timeout;
         let half_closed = self.settings.client_half_close_timeout;
@@ -398,7 +407,8 @@ impl Worker {
             tokio::time::sleep(LOOK).await;
             let now = Instant::now();
             self.clock.set(now);
-            // A worker without requests would hold what was deleted long ago.
+            // Without this, a worker that gets no requests would keep an old snapshot alive, with
+            // entities that were deleted long ago.
             let _ = self.snapshot();
             for client in self.clients.borrow().values() {
                 if client.is_overdue(now, patience) || client.is_gone(now, half_closed) {
@@ -412,8 +422,8 @@ impl Worker {
     }
 }
 
-/// Connections that could not be served since the log last said so. A line for each would let
-/// clients fill the disk.
+/// Number of connections that could not be served since the last log line about them. With a line
+/// for each connection, clients could fill the disk.
 #[derive(Debug, Default)]
 pub(super) struct Unserved {
     refused: Cell<u64>,
@@ -440,7 +450,7 @@ impl Unserved {
         }
     }
 
-    /// Returns whether there was something to say.
+    /// Logs the numbers and resets them. Returns whether there was something to log.
     fn say(&self, most: usize) -> bool {
         let (refused, failed) = (self.refused.take(), self.failed.take());
         if refused > 0 {

@@ -1,4 +1,4 @@
-//! Stage match: which route a request takes.
+//! Stage match: finds the route of a request.
 
 use std::borrow::Cow;
 
@@ -15,19 +15,19 @@ use crate::pattern::Pattern;
 use crate::router::{Match, Query, Route};
 use crate::snapshot::Snapshot;
 
-/// A request whose route is known. It owns what was read of the client's head, so that the head may
-/// be edited from here on.
+/// A request whose route is known. It owns the parts of the client's head that it needs, so that
+/// the head may be changed later.
 pub(super) struct Matched<'s> {
     pub(super) route: &'s Route,
-    /// The regular expression that its path was matched by, if it was.
+    /// The regular expression that matched the path, if the route has one.
     pub(super) regex: Option<&'s Pattern>,
-    /// The host that the client asks for.
+    /// The host that the client has requested.
     pub(super) host: ClientHost,
     /// Path and query as the client sent them.
     pub(super) target: PathAndQuery,
-    /// The normalised path, if it is another than that of the target.
+    /// The normalised path, if it differs from the path of the target.
     normal_path: Option<Vec<u8>>,
-    /// Bytes of the normalised path that the route has matched.
+    /// Number of bytes of the normalised path that the route has matched.
     matched: usize,
 }
 
@@ -71,7 +71,7 @@ impl Matched<'_> {
         self.normal_path.as_deref().unwrap_or_else(sent)
     }
 
-    /// What `strip_path` removes.
+    /// The prefix that `strip_path` removes.
     pub(super) fn prefix(&self) -> &[u8] {
         self.path().get(..self.stripped()).unwrap_or_default()
     }
@@ -89,25 +89,26 @@ impl Matched<'_> {
     }
 }
 
-/// The host that a client asks for.
+/// The host that a client has requested.
 pub(super) struct ClientHost {
-    /// As it was sent; empty where HTTP/1.0 sent none.
+    /// The host as it was sent; empty if an HTTP/1.0 request has no `Host`.
     sent: HeaderValue,
-    /// The name in it, in the form that hosts are compared in.
+    /// The name, in the normal form that hosts are compared in.
     name: Name,
-    /// The port, if it is named.
+    /// The port, if the client sent one.
     pub(super) port: Option<u16>,
 }
 
 enum Name {
-    /// The first bytes of what was sent.
+    /// The first bytes of the host as it was sent, which is in normal form.
     Sent(usize),
-    /// Spelled in another way.
+    /// The normal form, which differs from what was sent.
     Normal(Host<'static>),
 }
 
 impl ClientHost {
-    /// It is copied into headers, and into the address of a redirect, so it has to be a right one.
+    /// The host is copied into headers and into the URL of a redirect, so an invalid host is
+    /// refused.
     fn read(sent: &HeaderValue) -> Result<Self, Reject> {
         let text = sent.to_str().map_err(|_| Reject::bad_request())?;
         let Authority { host, port } = Authority::parse(text).ok_or_else(Reject::bad_request)?;
@@ -123,12 +124,12 @@ impl ClientHost {
         })
     }
 
-    /// As it was sent.
+    /// The host as it was sent.
     pub(super) fn sent(&self) -> &str {
         self.sent.to_str().unwrap_or_default()
     }
 
-    /// The host in the form that hosts are compared in.
+    /// The name, in the normal form that hosts are compared in.
     pub(super) fn name(&self) -> &str {
         match &self.name {
             Name::Sent(length) => self.sent().get(..*length).unwrap_or_default(),
@@ -138,7 +139,7 @@ impl ClientHost {
 }
 
 impl ClientHost {
-    /// The host itself; none where none was sent.
+    /// The parsed host; `None` if none was sent.
     pub(super) fn host(&self) -> Option<Host<'_>> {
         match &self.name {
             Name::Sent(_) => Host::parse(self.name()),
@@ -147,8 +148,8 @@ impl ClientHost {
     }
 }
 
-/// The host that the request is for: that of an absolute target, else of the `Host` header (RFC
-/// 9112, 3.2), which HTTP/1.1 demands exactly once.
+/// The host of a request: that of an absolute target, otherwise that of the `Host` header (RFC
+/// 9112, 3.2), which HTTP/1.1 requires exactly once.
 pub(super) fn host_of(parts: &Parts) -> Result<ClientHost, Reject> {
     let mut sent = parts.headers.get_all(HOST).iter();
     let host = match (sent.next(), sent.next()) {
@@ -169,8 +170,9 @@ pub(super) fn host_of(parts: &Parts) -> Result<ClientHost, Reject> {
     }
 }
 
-/// The path and query of a request; `CONNECT host:port` has none, and `OPTIONS *` names no resource
-/// that a route could match. The empty path of an absolute target is `/` (RFC 9110, 4.2.3).
+/// The path and query of a request. `CONNECT host:port` has none, and `OPTIONS *` names no resource
+/// that a route could match, so both are refused. The empty path of an absolute target is `/` (RFC
+/// 9110, 4.2.3).
 pub(super) fn origin_form(uri: &Uri) -> Result<PathAndQuery, Reject> {
     match uri.path_and_query() {
         Some(target) if target.as_str().starts_with('/') => Ok(target.clone()),

@@ -13,29 +13,29 @@ use super::wire::{Connection, Destination, Exchange};
 use crate::config;
 use crate::connections::{ConnectionLimits, DescriptorPermit};
 
-/// Time between two looks for connections that were idle too long.
+/// Time between two checks for connections that were idle for too long.
 const TIDY: Duration = Duration::from_secs(5);
 
-/// How long the runtime's last look at its sockets counts. Turns are shorter than that as a rule,
-/// so that hardly any request pays for a look of its own, which takes a fifth of a microsecond.
+/// How long the runtime's last poll of its sockets counts as current. A turn of the runtime's loop
+/// is usually shorter. So few requests need a system call of their own, which takes a fifth of a
+/// microsecond.
 const FRESH: Duration = Duration::from_micros(200);
 
 thread_local! {
-    /// When this worker's runtime last looked at its sockets.
+    /// When this worker's runtime last polled its sockets.
     static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// To be called by a worker's thread whenever its runtime has looked for what its sockets have to
-/// say.
+/// To be called by a worker's thread after each poll of its runtime for socket events.
 pub(super) fn note_look() {
     LOOKED.set(Some(Instant::now()));
 }
 
 /// The idle connections of one worker.
 pub(super) struct Pool {
-    /// By destination, the one used last at the back.
+    /// By destination; the connection that was used last is at the back.
     idle: RefCell<HashMap<Destination, VecDeque<Connection>>>,
-    /// Told, for all workers, when a request waits for a connection to be closed.
+    /// Notifies all workers that a request waits until a connection is closed.
     shortage: Arc<Notify>,
     limits: Arc<ConnectionLimits>,
     size: usize,
@@ -44,7 +44,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool that shares `shortage` with those of the other workers.
+    /// A pool that shares `shortage` with the pools of the other workers.
     pub(super) fn new(
         settings: &config::Proxy,
         shortage: Arc<Notify>,
@@ -60,12 +60,14 @@ impl Pool {
         })
     }
 
-    /// Room for an exchange, on the connection that was idle for the shortest time: the likeliest
-    /// to be open still. `clock` is the worker's, as [`Pool::put`] had it.
+    /// Starts an exchange on the connection that was idle for the shortest time, which is the most
+    /// likely to be still open. `clock` is the worker's clock, which [`Pool::put`] is given as
+    /// well.
     ///
-    /// Endpoints end connections that were idle for long, some with a 408 before. What has come of
-    /// that is seen by the runtime once in a turn, which a slow balancer or a busy machine makes
-    /// long. So the system is asked in a turn that goes on, and where an end is likely.
+    /// Endpoints close connections that were idle for long, some after a 408. The runtime notices
+    /// this once in a turn of its loop, and a slow balancer or a busy machine makes turns long. So
+    /// the system is asked if the turn has taken long, or if the connection was not put back just
+    /// now.
     pub(super) fn take(&self, destination: &Destination, clock: Instant) -> Option<Exchange> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(destination)?;
@@ -82,8 +84,7 @@ impl Pool {
         None
     }
 
-    /// Keeps the connection of an exchange that is over for the next request. `now` need not be
-    /// exact.
+    /// Keeps the connection of a finished exchange for the next request. `now` need not be exact.
     pub(super) fn put(&self, exchange: Exchange, now: Instant) {
         let Some(mut connection) = exchange.into_connection() else {
             return;
@@ -92,7 +93,8 @@ impl Pool {
             .max_requests
             .is_some_and(|most| connection.requests() >= most);
         let useless = worn || connection.endpoint_leaving();
-        // Asked last: who is told that it is wanted has to close it.
+        // `claim_reclaim` is called last, because a caller that gets `true` has to close the
+        // connection.
         let scarce = self.limits.endpoints_are_out();
         if self.size == 0 || useless || scarce || connection.claim_reclaim() {
             return;
@@ -106,8 +108,8 @@ impl Pool {
         list.push_back(connection);
     }
 
-    /// Waits until the process may have one more connection to an endpoint. While it may not, each
-    /// worker closes one that is idle.
+    /// Waits until the process may open one more connection to an endpoint. If the limit is
+    /// reached, each worker closes one idle connection.
     pub(super) async fn descriptor(&self) -> Option<DescriptorPermit> {
         if let Some(permit) = self.limits.endpoint() {
             return Some(permit);
@@ -116,13 +118,14 @@ impl Pool {
         self.limits.endpoint_in_time().await
     }
 
-    /// Has idle connections closed, in all workers, to endpoints that are short of them.
+    /// Asks all workers to close idle connections to endpoints at their limit.
     pub(super) fn reclaim(&self) {
         self.shortage.notify_waiters();
     }
 
-    /// Closes connections that were idle too long, lead to where nothing is sent any more, or are
-    /// wanted elsewhere, now and then and when asked to, for as long as it is polled.
+    /// Closes idle connections: those that were idle for too long or whose endpoint is leaving, at
+    /// intervals; and those whose permit another request needs, when notified. Runs until it is
+    /// aborted.
     pub(super) async fn tidy(self: Rc<Self>) {
         let timeout = self.idle_timeout.unwrap_or(Duration::MAX);
         let pause = TIDY.min(timeout);
@@ -130,7 +133,7 @@ impl Pool {
         loop {
             let shortage = self.shortage.notified();
             let mut shortage = std::pin::pin!(shortage);
-            // From here on none is missed.
+            // From here on, no notification is missed.
             shortage.as_mut().enable();
             self.keep(|connection| !connection.claim_reclaim());
             if self.limits.endpoints_are_out() {
@@ -157,7 +160,7 @@ impl Pool {
         }
     }
 
-    /// Closes the idle connections that are not worth it.
+    /// Closes the idle connections for which `worth` is false.
     fn keep(&self, mut worth: impl FnMut(&mut Connection) -> bool) {
         self.idle.borrow_mut().retain(|_, list| {
             list.retain_mut(|connection| worth(connection));

@@ -1,10 +1,10 @@
-//! The name of a request.
+//! The id of a request.
 
 use http::HeaderValue;
 
 use crate::request_log;
 
-/// Names one request in headers, error bodies and the log: 32 hex digits.
+/// Identifies a request in headers, error bodies and the log: 32 hexadecimal digits.
 #[derive(Clone, Copy)]
 pub(super) struct RequestId([u8; 32]);
 
@@ -27,12 +27,12 @@ impl RequestId {
         &self.0
     }
 
-    /// The digits, as the log has them.
+    /// The digits, as the log writes them.
     pub(super) fn digits(&self) -> request_log::Id {
         self.0
     }
 
-    /// As a header has it.
+    /// The id as a header value.
     pub(super) fn value(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
     }

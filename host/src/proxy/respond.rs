@@ -1,4 +1,4 @@
-//! Responses that the gateway makes itself, in Kong's words and forms.
+//! Responses that the gateway makes itself, with Kong's messages and formats.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,17 @@ use super::request_id::RequestId;
 use crate::transfer_coding;
 use crate::upstream::NoPeer;
 
-/// Says why there was no endpoint.
+/// Header with the reason why no endpoint was chosen.
 const REASON: HeaderName = HeaderName::from_static("x-pointsman-reason");
 
-/// Why a request gets an answer from the gateway and not from an upstream.
+/// Why the gateway answers a request itself.
 #[derive(Debug)]
 pub(super) enum Reject {
     /// No route matches.
     NoRoute,
     /// The route has no service.
     NoService,
-    /// The service asks for what this version cannot do.
+    /// The service uses a feature that this version does not support.
     Unsupported(String),
     /// The route serves https only.
     HttpsOnly {
@@ -34,24 +34,25 @@ pub(super) enum Reject {
     },
     /// A gRPC request over HTTP/1.1.
     Http2Only,
-    /// Another request for a route that serves gRPC alone.
+    /// A request that is not gRPC, for a route that serves gRPC only.
     NotGrpc,
     /// No endpoint may be chosen.
     NoPeer {
-        /// Whether the service's host is an upstream, and not a name to look up.
+        /// Whether the service's host is an upstream, not a DNS name.
         upstream: bool,
         /// Why not.
         reason: NoPeer,
     },
-    /// What the HTTP server answers by itself, by status alone. In Kong that is nginx.
+    /// A response of the HTTP server, given by its status. In Kong, nginx makes it.
     HttpServer(StatusCode),
-    /// The body is encoded in a way that is not undone here, which takes this status.
+    /// The body has a transfer coding that the gateway does not decode; with the status of the
+    /// response.
     TransferCoding(StatusCode),
     /// Every try with the upstream failed.
     Upstream {
-        /// Whether for want of an answer in time: 504, else 502.
+        /// Whether the last try timed out: 504, otherwise 502.
         timeout: bool,
-        /// Time spent with the upstream, and time spent by us.
+        /// The time that the upstream took, and the time that the gateway took.
         latencies: (Duration, Duration),
     },
 }
@@ -61,8 +62,8 @@ impl Reject {
         Self::HttpServer(StatusCode::BAD_REQUEST)
     }
 
-    /// Whether it is the client that has done wrong. Then its connection ends, since what else it
-    /// sends is not worth waiting for.
+    /// Whether the client is at fault. Then its connection is closed, and the gateway does not wait
+    /// for the rest of its request.
     pub(super) fn is_clients_fault(&self) -> bool {
         matches!(self, Self::HttpServer(status) if status.is_client_error())
     }
@@ -114,7 +115,7 @@ impl Reject {
         }
     }
 
-    /// Why there was no endpoint, as a word for programs.
+    /// Why no endpoint was chosen, as a code for programs.
     fn reason(&self) -> Option<&'static str> {
         match self {
             Self::NoPeer { reason, .. } => Some(reason.code()),
@@ -122,8 +123,8 @@ impl Reject {
         }
     }
 
-    /// Whether the HTTP server makes it, which reads the type of the request where `Accept` says
-    /// nothing.
+    /// Whether the HTTP server makes the response. It uses the `Content-Type` of the request where
+    /// `Accept` names no supported format.
     fn by_http_server(&self) -> bool {
         matches!(
             self,
@@ -132,7 +133,7 @@ impl Reject {
     }
 }
 
-/// The forms that an error can have.
+/// The formats of an error body.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Format {
     Json,
@@ -142,10 +143,10 @@ enum Format {
 }
 
 impl Format {
-    /// The form wanted most by a list of media types with `q` values (RFC 9110, 12.5.1), if one of
-    /// ours is wanted at all.
+    /// The supported format that a list of media types with `q` values (RFC 9110, 12.5.1) prefers,
+    /// if it accepts any of them.
     ///
-    /// An element that is no text is none of ours, and takes nothing away from the others.
+    /// An element that is not valid UTF-8 is skipped, and does not affect the others.
     fn best(list: &[u8]) -> Option<Self> {
         let mut best: Option<(f32, Self)> = None;
         for element in String::from_utf8_lossy(list).split(',') {
@@ -184,7 +185,8 @@ impl Format {
         }
     }
 
-    /// `reason` is a code that Kong does not have; its own words come as they are.
+    /// The body of an error. `message` is Kong's message, unchanged; `reason` is a code that Kong
+    /// does not have.
     fn body(self, message: &str, reason: Option<&str>, id: &str) -> String {
         let said = |form: &dyn Fn(&str) -> String| reason.map(form).unwrap_or_default();
         match self {
@@ -212,7 +214,7 @@ impl Format {
     }
 }
 
-/// The response to a request that is rejected. `asked` is what the client sent.
+/// The response to a rejected request. `asked` are the headers of the request.
 pub(super) fn reject(
     reject: &Reject,
     asked: &HeaderMap,
@@ -264,7 +266,8 @@ pub(super) fn reject(
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static(protocol));
     } else if matches!(reject, Reject::TransferCoding(_)) {
-        // Where its body ends is a matter of opinion, so what follows is not read as a request.
+        // Servers may disagree on where this body ends, so the bytes after it are not read as a
+        // request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -275,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_follows_accept_with_its_weights() {
+    fn the_format_follows_accept_with_its_weights() {
         assert_eq!(Format::best(b"*/*"), Some(Format::Json));
         assert_eq!(
             Format::best(b"text/html;q=0.8, application/xml"),
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_says_why_there_was_no_peer() {
+    fn every_format_has_the_reason_why_no_peer_was_chosen() {
         for format in [Format::Json, Format::Html, Format::Xml, Format::Plain] {
             let body = format.body("no", Some("no_targets"), "7");
             assert!(body.contains("no_targets"), "{body}");

@@ -1,8 +1,8 @@
 //! Connections that change their protocol to WebSocket (RFC 9110, 7.8; RFC 6455): once both sides
 //! agree, bytes are passed both ways until one side ends.
 //!
-//! No other protocol is let through: what follows on such a connection passes by the router, and
-//! HTTP/2 in clear text (`h2c`) would carry requests that no route has seen.
+//! No other protocol is allowed: the bytes of such a connection bypass the router, and HTTP/2 in
+//! clear text (`h2c`) would carry requests that were never matched with a route.
 
 mod side;
 
@@ -24,15 +24,15 @@ use crate::request_log;
 use crate::snapshot::Service;
 use side::{LastMove, Side};
 
-/// A client's wish to change to another protocol.
+/// A client's request to change to another protocol.
 pub(super) struct Upgrade {
-    /// The protocol, as it is asked for at the endpoint.
+    /// The protocol, as it is sent to the endpoint.
     pub(super) protocol: HeaderValue,
     client: OnUpgrade,
 }
 
 impl Upgrade {
-    /// The wish that a request expresses, if it does.
+    /// Reads the `Upgrade` of a request, if it asks for a supported protocol.
     pub(super) fn asked(parts: &mut Parts) -> Option<Self> {
         if !parts.headers.contains_key(UPGRADE) || parts.version != Version::HTTP_11 {
             return None;
@@ -41,7 +41,7 @@ impl Upgrade {
         if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
             return None;
         }
-        // hyper keeps its side of the upgrade among the extensions, and takes a request only.
+        // hyper keeps its side of the upgrade in the extensions, and accepts only a whole request.
         let mut request = Request::new(());
         std::mem::swap(request.extensions_mut(), &mut parts.extensions);
         let client = hyper::upgrade::on(&mut request);
@@ -49,11 +49,11 @@ impl Upgrade {
         Some(Self { protocol, client })
     }
 
-    /// Answers 101 and ties the two connections together. Until the tunnel ends, the endpoint
-    /// counts the request as in flight, and a shutdown waits for it as for any other. It ends by
-    /// itself when nothing has moved, either way, for the service's `read_timeout`, or when one
-    /// side does not take what the other sends. Source: nginx, `proxy_read_timeout` and so on of an
-    /// upgraded connection.
+    /// Answers 101 and connects the two connections to a tunnel. Until the tunnel ends, the
+    /// endpoint counts the request as in flight, and a shutdown waits for it as for any other
+    /// request. The tunnel ends when no byte was passed in either direction for the service's
+    /// `read_timeout`, or when one side does not read what the other sends. Source: nginx,
+    /// `proxy_read_timeout` and so on of an upgraded connection.
     pub(super) fn tunnel(
         self,
         mut response: Response<()>,
@@ -82,7 +82,7 @@ impl Upgrade {
                     let last_move = LastMove::now();
                     let mut endpoint = Side::new(endpoint, &last_move, write_timeout);
                     let mut client = Side::new(TokioIo::new(client), &last_move, SEND_TIMEOUT);
-                    // How it ends is between the two; a broken connection is an ordinary end.
+                    // The result is ignored: a broken connection is an ordinary end of a tunnel.
                     if client.write_all(&received).await.is_ok() {
                         let copied = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
                         tokio::select! {

@@ -1,5 +1,5 @@
-//! The body of a request on its way through: streamed a frame at a time, with the pace of the
-//! slower side, and kept as far as another try may need it.
+//! The body of a request from the client to an endpoint: streamed a frame at a time, as fast as the
+//! slower side allows, and kept as far as another try may need it.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -18,20 +18,21 @@ use crate::balancer::BODY_START;
 use crate::http1::trailers_passed_on;
 use crate::leftover::{self, PolledFrame};
 
-/// Pieces of a body that are held before they are joined. Each may hold a whole buffer of hyper's,
-/// however few of its bytes it is.
+/// Number of pieces of a body that are kept before they are joined. Each may keep a whole buffer of
+/// hyper alive, even if it uses only a few bytes of it.
 const PIECES: usize = 16;
 
-/// The body of a request, shared by the try that sends it and the code that watches over the try.
+/// The body of a request. The try that sends it shares it with the code that checks the timeouts of
+/// the try.
 pub(super) struct Upload {
     incoming: RefCell<Incoming>,
-    /// The headers that are meant for one hop.
+    /// The headers that `Connection` names as hop-by-hop.
     hops: Hops,
-    /// Its length, if the client has told it or all of it has been read.
+    /// The length of the body, if the client has sent it or the whole body has been read.
     length: Cell<Option<u64>>,
-    /// What was read of it.
+    /// The part of the body that was read.
     read: RefCell<Read>,
-    /// Whether all of it is kept until the request is answered.
+    /// Whether the whole body is kept until the request is answered.
     keeps: Cell<bool>,
     pace: Pace,
     stage: Cell<Stage>,
@@ -39,20 +40,21 @@ pub(super) struct Upload {
     since: Cell<Instant>,
 }
 
-/// How fast a body has to come in, and how fast it has.
+/// How fast the client has to send the body, and how fast it was.
 struct Pace {
     /// Longest time between two reads.
     patience: Duration,
-    /// Bytes a second that it may not fall below for longer than that; 0 sets no limit.
+    /// Smallest rate, in bytes a second; the body may be slower for at most `patience`. 0 sets no
+    /// limit.
     min_rate: Cell<u32>,
     /// Time that was spent waiting for the client.
     waited: Cell<Duration>,
-    /// Bytes that it has sent.
+    /// Bytes that the client has sent.
     received: Cell<u64>,
 }
 
 impl Pace {
-    /// How long the client may be waited for from now on.
+    /// How long the gateway may wait for the client from now on.
     fn patience(&self) -> Duration {
         match self.min_rate.get() {
             0 => self.patience,
@@ -65,19 +67,19 @@ impl Pace {
     }
 }
 
-/// What was read of a body, as far as it can be sent again.
+/// The part of a body that was read, as far as it can be sent again.
 #[derive(Default)]
 struct Read {
     pieces: Vec<Bytes>,
-    /// Pieces that were given to the try at hand.
+    /// Number of pieces that were given to the current try.
     given: usize,
-    /// Whether a piece is missing: an endpoint has got some of it, and it was not kept.
+    /// Whether a piece is missing: an endpoint has received a part of it, and it was not kept.
     lossy: bool,
-    /// Whether there is nothing more to be read.
+    /// Whether the client has sent the whole body.
     ended: bool,
     /// The trailers that are passed on.
     trailers: Option<HeaderMap>,
-    /// Whether they were given to the try at hand.
+    /// Whether the trailers were given to the current try.
     gave_trailers: bool,
 }
 
@@ -91,7 +93,7 @@ impl Read {
 }
 
 impl Read {
-    /// All that is there as one piece.
+    /// Joins all pieces to one.
     fn join(&mut self) -> Bytes {
         let joined = match self.pieces.as_slice() {
             [] => return Bytes::new(),
@@ -107,28 +109,28 @@ impl Read {
     }
 }
 
-/// Who a request's body waits for.
+/// Which side a request's body waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Nothing of it has been asked for by the try at hand.
+    /// The current try has not asked for any of it yet.
     Untouched,
-    /// The endpoint could take more, the client has not sent it.
+    /// The client: the endpoint could take more, and the client has not sent it.
     Client,
-    /// The endpoint has not taken what there is.
+    /// The endpoint: it has not taken the bytes that are ready.
     Endpoint,
-    /// All of it is on its way.
+    /// Neither: the whole body was passed on.
     Done,
-    /// What the client sent is no body, or ended too early.
+    /// The client's body is malformed, or ended too early.
     Broken,
 }
 
 impl Upload {
-    /// A body that comes in from a client after these headers. It may keep us waiting for
-    /// `patience`.
+    /// The body that a client sends after these headers. The gateway waits for `patience` between
+    /// two reads.
     pub(super) fn new(incoming: Incoming, headers: &HeaderMap, patience: Duration) -> Rc<Self> {
         let length = incoming.size_hint().exact();
         Rc::new(Self {
-            // Only chunks have trailers.
+            // Only a chunked body has trailers.
             hops: match length {
                 None => Hops::of(headers),
                 Some(_) => Hops::default(),
@@ -148,14 +150,15 @@ impl Upload {
         })
     }
 
-    /// Its length, if the client has told it or all of it has been read.
+    /// The length of the body, if the client has sent it or the whole body has been read.
     pub(super) fn length(&self) -> Option<u64> {
         self.length.get()
     }
 
-    /// Reads all of it before any endpoint is asked, if it is no longer than `bound`, so that a
-    /// slow client costs no endpoint a connection. It is kept until the request is answered. From
-    /// now on it may not come slower than `min_rate`, in bytes a second; 0 sets no limit.
+    /// Reads the whole body before an endpoint is chosen, if it is no longer than `bound`, so that
+    /// a slow client does not occupy a connection to an endpoint. The body is kept until the
+    /// request is answered. From now on the client may not send it slower than `min_rate`, in bytes
+    /// a second; 0 sets no limit.
     ///
     /// # Errors
     /// Those of [`Upload::start`].
@@ -165,30 +168,30 @@ impl Upload {
         if bound == 0 || self.length().is_some_and(|length| length > bound) {
             return Ok(());
         }
-        // To find out that it is not longer takes a byte more.
+        // One more byte is read, to check that the body is not longer.
         self.read_ahead(bound + 1).await?;
         let read = self.read.borrow();
         if read.ended && read.length() <= bound {
             self.keeps.set(true);
             if read.trailers.is_none() {
-                // Trailers need chunks to follow.
+                // A body with trailers has to be sent in chunks.
                 self.length.set(Some(read.length()));
             }
         }
         Ok(())
     }
 
-    /// Whether it can be sent again, whatever becomes of a try.
+    /// Whether the body can be sent again after any outcome of a try.
     pub(super) fn is_kept(&self) -> bool {
         self.keeps.get()
     }
 
-    /// Whether all of it is there to be sent, again if need be.
+    /// Whether the whole body can still be sent from its start.
     pub(super) fn is_whole(&self) -> bool {
         !self.read.borrow().lossy && self.stage() != Stage::Broken
     }
 
-    /// An endpoint has got some of what was given.
+    /// To be called when the endpoint has received a byte of the pieces that were given to the try.
     pub(super) fn hand_over(&self) {
         if !self.keeps.get() {
             let mut read = self.read.borrow_mut();
@@ -198,7 +201,7 @@ impl Upload {
         }
     }
 
-    /// Begins it once more, for another try.
+    /// Starts the body from its beginning, for another try.
     pub(super) fn rewind(&self) {
         let mut read = self.read.borrow_mut();
         read.given = 0;
@@ -212,27 +215,27 @@ impl Upload {
         self.stage.get()
     }
 
-    /// When the body last moved.
+    /// When the stage was last entered.
     pub(super) fn since(&self) -> Instant {
         self.since.get()
     }
 
-    /// Until when the client has to send more of it, while that is what is waited for.
+    /// When the client has to have sent more of it. Only for [`Stage::Client`].
     pub(super) fn due(&self) -> Instant {
         self.since.get() + self.pace.patience()
     }
 
-    /// Reads ahead what a balancer may see, before any endpoint gets the first byte: [`BODY_START`]
-    /// bytes at least, or all of a shorter body.
+    /// Reads ahead the start of the body that a balancer may see, before an endpoint gets the first
+    /// byte: at least [`BODY_START`] bytes, or the whole of a shorter body.
     ///
     /// # Errors
-    /// The client does not send it in time, or what it sends is no body.
+    /// The client does not send the body in time, or the body is malformed.
     pub(super) async fn start(&self) -> Result<Bytes, Reject> {
         self.read_ahead(BODY_START as u64).await?;
         Ok(self.read.borrow_mut().join())
     }
 
-    /// Reads until this many bytes are there, or all of a shorter body.
+    /// Reads until at least `least` bytes are received, or the whole of a shorter body.
     async fn read_ahead(&self, least: u64) -> Result<(), Reject> {
         loop {
             {
@@ -255,13 +258,13 @@ impl Upload {
         Ok(())
     }
 
-    /// The next frame. It is gone from here with it once an endpoint has got a byte, unless it is
-    /// kept.
+    /// The next frame. Once an endpoint has received a byte of the body, a frame that is passed on
+    /// is no longer stored here, unless the body is kept.
     pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame {
         let mut read = self.read.borrow_mut();
         if let Some(piece) = read.pieces.get(read.given).cloned() {
             if read.lossy {
-                // It is needed by no other try.
+                // No other try will need it.
                 read.pieces.remove(0);
             } else {
                 read.given += 1;
@@ -279,7 +282,7 @@ impl Upload {
         let mut read = self.read.borrow_mut();
         read.given = read.pieces.len();
         match polled {
-            // Some of them may not be for the endpoint.
+            // Only the trailers that may be passed on are given to the endpoint.
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
                 Poll::Ready(read.give_trailers())
             }
@@ -323,7 +326,7 @@ impl Upload {
         polled
     }
 
-    /// Reads and forgets what no endpoint has asked for.
+    /// Reads and discards the part of the body that no endpoint has asked for.
     pub(super) async fn discard(&self) {
         if !matches!(self.stage(), Stage::Done | Stage::Broken) {
             let least = self.incoming.borrow().size_hint().lower();
@@ -331,7 +334,7 @@ impl Upload {
         }
     }
 
-    /// Nothing more of it will be asked for.
+    /// To be called when no more of the body will be asked for.
     pub(super) fn finish(&self) {
         self.read.borrow_mut().ended = true;
         self.enter(Stage::Done);

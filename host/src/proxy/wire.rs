@@ -1,8 +1,9 @@
-//! What is said to endpoints, whatever the version of HTTP.
+//! Exchanges with endpoints, for all versions of HTTP.
 //!
-//! An exchange is one request and its response. It is not a connection: over HTTP/1.1 it has one to
-//! itself for as long as it lasts, while a version that multiplexes has many on one. What sends
-//! requests, streams bodies and keeps connections knows [`Exchange`] and [`Connection`] alone.
+//! An exchange is one request and its response. It is not a connection: over HTTP/1.1 an exchange
+//! occupies a whole connection while it lasts; a version that multiplexes has many exchanges on one
+//! connection. The code that sends requests, streams bodies and pools connections uses only
+//! [`Exchange`] and [`Connection`].
 
 mod destination;
 mod http1;
@@ -32,7 +33,7 @@ pub(super) use stream::Stream;
 /// Why an exchange broke off.
 #[derive(Debug, Error)]
 pub(super) enum Error {
-    /// The system's word for it.
+    /// An error of the system.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The endpoint closed the connection.
@@ -41,7 +42,7 @@ pub(super) enum Error {
     /// What the endpoint sent is not a response.
     #[error("{0}")]
     Response(Box<dyn std::error::Error + Send + Sync>),
-    /// The client's body is broken.
+    /// The client's body is malformed or ended too early.
     #[error("the client's body is broken: {0}")]
     Client(hyper::Error),
 }
@@ -58,19 +59,19 @@ impl From<crate::http1::Error> for Error {
 
 /// One request to an endpoint, and its response.
 pub(super) enum Exchange {
-    /// It has the connection to itself.
+    /// The exchange occupies the connection.
     Http1(Box<http1::Connection>),
 }
 
-/// A connection to an endpoint that requests can be sent on.
+/// A connection to an endpoint, without an exchange.
 pub(super) enum Connection {
     /// One request at a time.
     Http1(Box<http1::Connection>),
 }
 
 impl Exchange {
-    /// Begins an exchange: the request is sent by [`Exchange::poll_head`], and what is left of its
-    /// body by what follows.
+    /// Begins an exchange. [`Exchange::poll_head`] sends the request; the later polls send the rest
+    /// of its body.
     pub(super) fn begin(&mut self, body: Option<Rc<Upload>>, head: &RequestHead<'_>) {
         match self {
             Self::Http1(connection) => connection.begin(body, head),
@@ -84,16 +85,16 @@ impl Exchange {
         }
     }
 
-    /// Whether it is on a connection that has served another request, and the endpoint has said
-    /// nothing since: it may have closed the connection before this request came.
+    /// Whether the connection has served another request before, and the endpoint has sent nothing
+    /// since. Then the endpoint may have closed the connection before this request was sent.
     pub(super) fn is_unanswered_reuse(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.is_unanswered_reuse(),
         }
     }
 
-    /// Sends the request, and waits for the head of the response meanwhile. `bodiless` says that
-    /// the method leaves no room for a body, as `HEAD` does.
+    /// Sends the request, and waits for the head of the response at the same time. `bodiless` says
+    /// that the response has no body because of the method, such as `HEAD`.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -104,8 +105,8 @@ impl Exchange {
         }
     }
 
-    /// The next frame of the body of the response; none at its end. What is left of the request is
-    /// sent meanwhile.
+    /// The next frame of the body of the response; `None` at its end. The rest of the request is
+    /// sent at the same time.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -115,7 +116,7 @@ impl Exchange {
         }
     }
 
-    /// Sends what can be sent of the request, while nothing is to be read of the response.
+    /// Sends as much of the request as possible, without reading the response.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         match self {
             Self::Http1(connection) => connection.poll_send(cx),
@@ -129,21 +130,21 @@ impl Exchange {
         }
     }
 
-    /// Whether all that is left of the body of the response has been received.
+    /// Whether the whole body of the response has been received, even if it is not read yet.
     pub(super) fn has_whole_body(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.has_whole_body(),
         }
     }
 
-    /// What is left of the body of the response, in bytes, if that is known.
+    /// Number of bytes of the response's body that are left, if that is known.
     pub(super) fn body_left(&self) -> Option<u64> {
         match self {
             Self::Http1(connection) => connection.framing().left(),
         }
     }
 
-    /// The length of a body that the response describes and does not have, as a 304 does.
+    /// The length that the head gives for a body that the response does not have, as in a 304.
     pub(super) fn described_length(&self) -> Option<u64> {
         match self {
             Self::Http1(connection) => match connection.framing() {
@@ -153,29 +154,29 @@ impl Exchange {
         }
     }
 
-    /// Gives back memory while the client takes nothing.
+    /// Gives back memory while the client reads nothing.
     pub(super) fn yield_memory(&mut self) {
         match self {
             Self::Http1(connection) => connection.yield_memory(),
         }
     }
 
-    /// A timer for the exchange, which is to be reset first.
+    /// The timer of the exchange. It has to be reset before it is used.
     pub(super) fn timer(&mut self) -> Pin<&mut Sleep> {
         match self {
             Self::Http1(connection) => connection.timer.as_mut(),
         }
     }
 
-    /// The bare connection, after a change of protocol, with what was received on it since.
-    /// It counts for as long as the first part lives, which is to go last.
+    /// The bare connection, after a change of protocol, with the bytes that were received after it.
+    /// The connection counts as open while the permit lives, so the permit has to be dropped last.
     pub(super) fn into_tunnel(self) -> (ConnectionPermit, Stream, BytesMut) {
         match self {
             Self::Http1(connection) => connection.into_parts(),
         }
     }
 
-    /// The connection, now that the exchange is over; none if no other request may follow on it.
+    /// The connection, after the exchange has ended; `None` if no other request may follow on it.
     pub(super) fn into_connection(self) -> Option<Connection> {
         match self {
             Self::Http1(connection) => connection
@@ -186,7 +187,7 @@ impl Exchange {
 }
 
 impl Connection {
-    /// Over a stream to an endpoint, which was agreed to be HTTP/1.1.
+    /// A connection over a stream to an endpoint that speaks HTTP/1.1.
     pub(super) fn http1(
         stream: Stream,
         destination: Destination,
@@ -198,52 +199,54 @@ impl Connection {
         Self::Http1(Box::new(connection))
     }
 
-    /// Room for an exchange.
+    /// Turns the connection into an exchange that has not begun.
     pub(super) fn into_exchange(self) -> Exchange {
         match self {
             Self::Http1(connection) => Exchange::Http1(connection),
         }
     }
 
-    /// Where it leads.
+    /// The destination of the connection.
     pub(super) fn destination(&self) -> &Destination {
         match self {
             Self::Http1(connection) => &connection.destination,
         }
     }
 
-    /// Requests sent so far.
+    /// Number of requests sent so far.
     pub(super) fn requests(&self) -> u32 {
         match self {
             Self::Http1(connection) => connection.requests,
         }
     }
 
-    /// When it was last used, as [`Connection::rest`] was told.
+    /// When the connection was last used, as given to [`Connection::rest`].
     pub(super) fn idle_since(&self) -> Instant {
         match self {
             Self::Http1(connection) => connection.idle_since,
         }
     }
 
-    /// Whether it leads to where nothing is sent any more.
+    /// Whether its endpoint is leaving, so that no more requests are sent to it.
     pub(super) fn endpoint_leaving(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.endpoint().is_leaving(),
         }
     }
 
-    /// Whether it is to be closed, being idle, so that another one can be made. A caller that is
-    /// told so has to close it.
+    /// Whether this idle connection has to be closed, so that a waiting request can open another
+    /// one to the endpoint. A caller that gets `true` has claimed this and has to close the
+    /// connection.
     pub(super) fn claim_reclaim(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.endpoint().takes_a_connection(),
         }
     }
 
-    /// Whether the endpoint has closed an idle connection, or sent what no request asked for:
-    /// neither may become the answer to the next request. The runtime knows of what had arrived
-    /// when it last looked at its sockets; with `ask` the system is asked, at the cost of a call.
+    /// Whether the endpoint has closed the idle connection, or has sent bytes that no request asked
+    /// for. These must not be taken for the response to the next request. The runtime knows only
+    /// the bytes that had arrived when it last polled its sockets; with `ask` the system is asked,
+    /// which costs a system call.
     pub(super) fn is_stale(&mut self, ask: bool) -> bool {
         match self {
             Self::Http1(connection) => connection.is_stale(ask),

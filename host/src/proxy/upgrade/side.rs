@@ -1,4 +1,4 @@
-//! A side of a tunnel: its bytes show that the tunnel is in use, and it has to take what it is
+//! A side of a tunnel: its bytes show that the tunnel is in use, and it has to read what it is
 //! sent.
 
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// When a byte last moved in a tunnel, either way.
+/// When a byte last passed through a tunnel, in either direction.
 #[derive(Debug, Clone)]
 pub(super) struct LastMove(Rc<Cell<Instant>>);
 
@@ -20,7 +20,7 @@ impl LastMove {
         Self(Rc::new(Cell::new(Instant::now())))
     }
 
-    /// Waits until nothing has moved for this long.
+    /// Waits until no byte has passed for `patience`.
     pub(super) async fn is_past(&self, patience: Duration) {
         loop {
             let due = self.0.get() + patience;
@@ -38,7 +38,7 @@ pub(super) struct Side<S> {
     last_move: LastMove,
     /// Longest wait between two writes.
     write_timeout: Duration,
-    /// Runs while the other end does not take what there is.
+    /// The timer of the write timeout; it runs while the other end does not read.
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_takes_nothing_is_given_up() {
+    async fn a_side_that_reads_nothing_times_out() {
         let (near, mut far) = duplex(4);
         let last_move = LastMove::now();
         let mut side = Side::new(near, &last_move, Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! Where connections to endpoints lead.
+//! Destinations of connections to endpoints.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,35 +7,36 @@ use rustls::pki_types::ServerName;
 use crate::authority::Host;
 use crate::tls::{self, Trust};
 
-/// Where a connection leads: requests for the same place may share it.
+/// The destination of a connection. Requests with the same destination may share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::proxy) struct Destination {
     pub(in crate::proxy) address: SocketAddr,
-    /// None in clear text.
+    /// `None` for clear text.
     pub(in crate::proxy) tls: Option<Secure>,
-    /// The identity of the endpoint whose own it is, where the endpoint's connections are limited:
-    /// those of others at the same address are not counted with them. 0 otherwise.
+    /// The identity of the endpoint that owns the connection, if the endpoint's connections are
+    /// limited: connections of other endpoints at the same address are not counted with them.
+    /// Otherwise 0.
     pub(in crate::proxy) owner: usize,
 }
 
-/// What is asked of the other side of a TLS connection.
+/// What the server of a TLS connection has to prove.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::proxy) struct Secure {
-    /// The name that is sent (SNI, RFC 6066) and, if anything is verified, that the certificate
-    /// must be for.
+    /// The name that is sent (SNI, RFC 6066). If certificates are verified, the certificate must be
+    /// valid for it.
     pub(in crate::proxy) name: ServerName<'static>,
-    /// Whose certificate is taken.
+    /// The authorities whose certificates are accepted.
     pub(in crate::proxy) trust: Trust,
 }
 
 impl Secure {
-    /// With a name that somebody has given.
+    /// With a name from a setting.
     pub(in crate::proxy) fn named(name: ServerName<'static>, trust: Trust) -> Self {
         Self { name, trust }
     }
 
-    /// The name is that of the `Host`, without the port, as in Kong; where there is none, or none
-    /// that TLS can name, the address of the endpoint.
+    /// The name is that of the `Host` header, without the port, as in Kong. If there is no host, or
+    /// TLS cannot use it as a name, the name is the address of the endpoint.
     pub(in crate::proxy) fn new(host: Option<&Host<'_>>, address: IpAddr, trust: Trust) -> Self {
         let name = host.and_then(tls::server_name_of);
         Self {
@@ -68,7 +69,7 @@ mod tests {
         assert_eq!(name("A.example."), "a.example");
         assert_eq!(name(""), "10.0.0.1");
         assert_eq!(name("127.0.0.1:443"), "127.0.0.1");
-        // What can stand in a header and not in a certificate.
+        // A name that is valid in a header and not in a certificate.
         assert_eq!(name("a!b:80"), "10.0.0.1");
     }
 }

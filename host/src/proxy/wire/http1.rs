@@ -1,10 +1,10 @@
 //! HTTP/1.1 with endpoints (RFC 9112): one connection, one request at a time.
 //!
-//! Not hyper's client: that keeps a task for each connection, to which every request and response
-//! is handed over, and wants each request as a map of headers. Here the task of the client's
-//! connection reads and writes the endpoint's as well, and the head of a request is written once,
-//! as bytes. In the profile of a proxied request that was more than a quarter of the time outside
-//! the kernel.
+//! hyper's client is not used. It runs a task for each connection, passes every request and
+//! response to that task, and needs each request as a map of headers. In the profile of a proxied
+//! request, this took more than a quarter of the time outside the kernel. Here the task of the
+//! client's connection reads and writes the endpoint's connection as well, and the head of a
+//! request is written once, as bytes.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -26,35 +26,36 @@ use crate::http1::{self, Framing};
 use crate::proxy::headers::RequestHead;
 use crate::proxy::upload::Upload;
 
-/// Room for what one read may bring, in bytes: at first, and once reads have filled it. A client
-/// that stalls holds it twice: as it was read, until the allocator gives it back, and in hyper's
+/// Size of the read buffer, in bytes: at first, and after a read has filled it. For a client that
+/// stalls it is held twice: in this buffer, until the allocator gives it back, and in hyper's
 /// buffer.
 const READ: (usize, usize) = (8 * 1024, 48 * 1024);
 
 /// A connection to an endpoint.
 pub(in crate::proxy) struct Connection {
     stream: Stream,
-    /// Received, and not yet taken.
+    /// Bytes that were received and not parsed yet.
     input: BytesMut,
     /// Room for the next read.
     room: usize,
     max_head: usize,
     output: Output,
-    /// What is still to come of the response at hand.
+    /// The part of the current response's body that is still to be read.
     framing: Framing,
     persistent: bool,
-    /// The timer of the request in flight. It lives as long as the connection, since moving a timer
-    /// forward costs far less than making one.
+    /// The timer of the request in flight. It is kept with the connection, since resetting a timer
+    /// costs far less than making one.
     pub(super) timer: Pin<Box<Sleep>>,
-    /// Where it leads.
+    /// The destination of the connection.
     pub(super) destination: Destination,
-    /// The endpoint that it was made for; another one for the same destination may use it as well.
+    /// The endpoint that the connection was made for. Another endpoint with the same destination
+    /// may use it as well.
     endpoint: Arc<Endpoint>,
-    /// Counts it among those of the endpoint.
+    /// Counts the connection among those of the endpoint.
     permit: ConnectionPermit,
-    /// Requests sent so far.
+    /// Number of requests sent so far.
     pub(super) requests: u32,
-    /// When the last of them was answered in full.
+    /// When the last request was answered in full.
     pub(super) idle_since: Instant,
 }
 
@@ -95,13 +96,14 @@ impl Connection {
         self.output.begun()
     }
 
-    /// Whether another request was sent on it before this one, and nothing was received since.
+    /// Whether another request was sent on the connection before this one, and no byte was received
+    /// since.
     pub(super) fn is_unanswered_reuse(&self) -> bool {
         self.requests > 1 && self.input.is_empty()
     }
 
-    /// Sends the request, and waits for the head of the response meanwhile. `bodiless` says that
-    /// the method leaves no room for a body, as `HEAD` does.
+    /// Sends the request, and waits for the head of the response at the same time. `bodiless` says
+    /// that the response has no body because of the method, such as `HEAD`.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -127,8 +129,8 @@ impl Connection {
         }
     }
 
-    /// The next frame of the body of a response; none at its end. What is left of the request is
-    /// sent meanwhile.
+    /// The next frame of the body of a response; `None` at its end. The rest of the request is sent
+    /// at the same time.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -149,14 +151,14 @@ impl Connection {
         }
     }
 
-    /// The endpoint that it was made for.
+    /// The endpoint that the connection was made for.
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Whether another request may follow.
+    /// Whether another request may follow on the connection.
     pub(super) fn is_reusable(&self) -> bool {
-        // Whatever was sent past the end of a response is no answer to a later request.
+        // Bytes after the end of a response must not be taken for the response to a later request.
         self.persistent && self.output.is_done() && self.input.is_empty()
     }
 
@@ -165,18 +167,18 @@ impl Connection {
         let mut cx = Context::from_waker(Waker::noop());
         let mut byte = [0];
         let mut read = ReadBuf::new(&mut byte);
-        // Nothing is waited for, and without news no system call is made. Over TLS what comes may
-        // be for the session alone, which is no news.
+        // This never waits, and makes no system call unless the runtime was notified. Over TLS the
+        // received bytes may be for the session alone; then the connection is not stale.
         let polled = Pin::new(&mut self.stream).poll_read(&mut cx, &mut read);
         polled.is_ready() || (ask && self.stream.has_news())
     }
 
-    /// What is still to come of the body of a response.
+    /// The part of the response's body that is still to be read.
     pub(super) fn framing(&self) -> &Framing {
         &self.framing
     }
 
-    /// Whether all that is left of the body of a response has been received.
+    /// Whether the whole body of the response has been received, even if it is not read yet.
     pub(super) fn has_whole_body(&self) -> bool {
         let received = |left| left <= self.input.len() as u64;
         self.framing.is_done() || self.framing.left().is_some_and(received)
@@ -191,15 +193,15 @@ impl Connection {
         }
     }
 
-    /// Gives back memory while the client takes nothing.
+    /// Gives back memory while the client reads nothing.
     pub(super) fn yield_memory(&mut self) {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
     }
 
-    /// The bare connection, after a change of protocol, with what was received on it since.
-    /// It counts for as long as the first part lives, which is to go last.
+    /// The bare connection, after a change of protocol, with the bytes that were received after it.
+    /// The connection counts as open while the permit lives, so the permit has to be dropped last.
     pub(super) fn into_parts(self) -> (ConnectionPermit, Stream, BytesMut) {
         (self.permit, self.stream, self.input)
     }
@@ -213,7 +215,7 @@ impl Connection {
         Poll::Ready(Ok(read))
     }
 
-    /// Sends what can be sent of the request.
+    /// Sends as much of the request as possible.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         (self.output.poll_send(&mut self.stream, cx)).map_err(Error::Client)
     }

@@ -1,4 +1,4 @@
-//! A request on its way to an endpoint, as HTTP/1.1.
+//! A request that is being sent to an endpoint, as HTTP/1.1.
 
 use std::io;
 use std::pin::Pin;
@@ -13,30 +13,31 @@ use super::Stream;
 use crate::proxy::headers::{RequestHead, field};
 use crate::proxy::upload::{Stage, Upload};
 
-/// What is on its way to the endpoint.
+/// The part of a request that is still to be sent.
 #[derive(Default)]
 pub(super) struct Output {
-    /// The head, or what stands around the pieces of a chunked body.
+    /// The head, or the framing around the pieces of a chunked body.
     text: Vec<u8>,
-    /// Sent of it.
+    /// Number of bytes of `text` that were sent.
     sent: usize,
-    /// The piece of the body that follows.
+    /// The piece of the body that follows `text`.
     piece: Bytes,
-    /// The body that pieces come from, until its end.
+    /// The body that the pieces are read from, until its end.
     body: Option<Rc<Upload>>,
-    /// The same, until the endpoint has taken a byte of it.
+    /// The same body, until the endpoint has taken a byte of it.
     untaken: Option<Rc<Upload>>,
     chunked: bool,
     /// Whether the endpoint has taken a byte of this request.
     begun: bool,
-    /// Whether the stream may keep some of it back: TLS seals what it is given.
+    /// Whether the stream may still hold some of the bytes: TLS encrypts them into records before
+    /// it sends them.
     kept: bool,
-    /// Why the endpoint takes no more. It may have answered all the same.
+    /// The error because of which nothing more can be sent. The endpoint may have answered anyway.
     failed: Option<io::Error>,
 }
 
 impl Output {
-    /// Begins with the head of a request; its body follows as it comes in.
+    /// Begins with the head of a request. Its body follows as it is received.
     pub(super) fn begin(&mut self, body: Option<Rc<Upload>>, head: &RequestHead<'_>) {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
@@ -58,13 +59,13 @@ impl Output {
         self.begun
     }
 
-    /// Why the endpoint takes no more, if it does not.
+    /// The error because of which nothing more can be sent, if there is one.
     pub(super) fn take_failure(&mut self) -> Option<io::Error> {
         self.failed.take()
     }
 
-    /// Sends what can be sent. That the endpoint takes no more is noted and not returned: what it
-    /// answered may be there to be read.
+    /// Sends as much as possible. An error of the endpoint's connection is stored and not returned,
+    /// because a response of the endpoint may still be read.
     pub(super) fn poll_send(
         &mut self,
         stream: &mut Stream,
@@ -95,8 +96,8 @@ impl Output {
         self.sent == self.text.len() && self.piece.is_empty() && !self.kept
     }
 
-    /// Takes the next piece of the body, unless the last one is still on its way. Pending while the
-    /// client has to send it.
+    /// Takes the next piece of the body, unless the last one is still being sent. Pending while the
+    /// client has not sent it.
     fn poll_gather(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, hyper::Error> {
         let Some(body) = &self.body else {
             return Ok(Poll::Ready(()));

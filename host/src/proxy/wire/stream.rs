@@ -1,4 +1,4 @@
-//! The bytes of a connection to an endpoint, in clear text or over TLS.
+//! The byte stream of a connection to an endpoint, in clear text or over TLS.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,22 +10,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// The bytes of a connection.
+/// The byte stream of a connection.
 pub(in crate::proxy) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    /// Whether something has arrived that is not read yet: bytes, an end or an error. Over TLS
-    /// these may be bytes of the session alone, which costs a new connection where the answer is
-    /// taken for one.
+    /// Whether there is something that is not read yet: bytes, the end of the stream or an error.
+    /// Over TLS these may be bytes of the session alone. A caller that then takes the connection
+    /// for stale only has to open a new one.
     pub(in crate::proxy) fn has_news(&self) -> bool {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
         };
-        // The socket does not block.
+        // The socket is non-blocking, so this never waits.
         let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
         !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
