@@ -111,7 +111,7 @@ impl Worker {
     }
 }
 
-/// A request as it came in.
+/// A request as it was received.
 struct Inbound {
     parts: Parts,
     /// Its body, if it has one.

@@ -1,4 +1,4 @@
-//! Stage access: whether a request may take its route.
+//! Stage access: checks whether a request may use its route.
 
 use http::Version;
 use http::header::CONTENT_TYPE;

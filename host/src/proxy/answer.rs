@@ -1,4 +1,4 @@
-//! Stage answer: the response of an endpoint on its way to the client.
+//! Stage answer: turns the response of an endpoint into the response to the client.
 
 use std::rc::Rc;
 

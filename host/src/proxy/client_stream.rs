@@ -193,7 +193,7 @@ pub(super) struct ClientStream {
     page: Option<Bytes>,
     /// Whether that response was sent.
     refused: bool,
-    /// Number of bytes that were read and discarded after the end of the connection.
+    /// Number of bytes that were read and discarded after the gateway closed its sending side.
     lingered: usize,
     linger: Option<Pin<Box<Sleep>>>,
 }

@@ -38,7 +38,7 @@ pub(super) enum Content {
 pub(super) struct Download {
     /// None once the body has ended and the connection is back in the pool.
     request: Option<UpstreamRequest>,
-    /// The length of a body that the response describes and does not have.
+    /// The length that the head gives for a body that the response does not have, as in a 304.
     described: Option<u64>,
     read_timeout: Duration,
     /// Whether the last poll found nothing to read, and so started the timer.

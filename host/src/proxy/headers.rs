@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_keeps_its_server_and_gets_our_headers() {
+    fn a_response_keeps_its_server_and_gets_the_gateways_headers() {
         let mut headers = map(&[("server", "nginx"), ("via", "1.1 other")]);
         let ms = Duration::from_millis;
         to_client(&mut headers, &RequestId::new(), ms(12), ms(1));

@@ -56,9 +56,9 @@ const STACK: usize = 4 * 1024 * 1024;
 /// allocates for each request.
 const FREE_HEADERS: usize = 100;
 
-/// Size of hyper's read buffer and of its write buffer for a client, in bytes, unless heads may be
-/// larger. hyper reads bodies in pieces of at most this size. It is smaller than a piece of a
-/// response, so that hyper holds one piece and not two.
+/// Largest size of hyper's read buffer and of its write buffer for a client, in bytes, unless heads
+/// may be larger. hyper reads bodies in pieces of at most this size. It is smaller than a piece of
+/// a response, so that hyper holds one piece and not two.
 const LEAST_BUFFER: usize = 40 * 1024;
 
 /// One listener for each worker, all on the same address.
@@ -354,7 +354,7 @@ impl Worker {
         stream: ClientStream,
         client: &Rc<Client>,
     ) -> Option<ClientStream> {
-        let (worker, who) = (Rc::clone(self), Rc::clone(client));
+        let (worker, requester) = (Rc::clone(self), Rc::clone(client));
         let service = service_fn(move |request: Request<Incoming>| {
             // `begin` is called here and not when the request is first polled, because hyper reads
             // on before that.
@@ -362,7 +362,7 @@ impl Worker {
                 body if body.is_end_stream() => BodyKind::Length(0),
                 body => (body.size_hint().exact()).map_or(BodyKind::Chunked, BodyKind::Length),
             };
-            handle(Rc::clone(&worker), who.begin(body), request)
+            handle(Rc::clone(&worker), requester.begin(body), request)
         });
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let mut connection = Box::new(connection.with_upgrades());

@@ -66,8 +66,8 @@ impl Pool {
     ///
     /// Endpoints close connections that were idle for long, some after a 408. The runtime notices
     /// this once in a turn of its loop, and a slow balancer or a busy machine makes turns long. So
-    /// the system is asked if the turn has taken long, or if the connection was not put back just
-    /// now.
+    /// the system is asked if the runtime's last poll is not current, or if the connection was put
+    /// back before the last update of `clock`, since a close is likelier then.
     pub(super) fn take(&self, destination: &Destination, clock: Instant) -> Option<Exchange> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(destination)?;

@@ -40,7 +40,7 @@ pub(super) enum Reject {
     NoPeer {
         /// Whether the service's host is an upstream, not a DNS name.
         upstream: bool,
-        /// Why not.
+        /// The reason.
         reason: NoPeer,
     },
     /// A response of the HTTP server, given by its status. In Kong, nginx makes it.
@@ -188,27 +188,27 @@ impl Format {
     /// The body of an error. `message` is Kong's message, unchanged; `reason` is a code that Kong
     /// does not have.
     fn body(self, message: &str, reason: Option<&str>, id: &str) -> String {
-        let said = |form: &dyn Fn(&str) -> String| reason.map(form).unwrap_or_default();
+        let with_reason = |form: &dyn Fn(&str) -> String| reason.map(form).unwrap_or_default();
         match self {
             Self::Json => {
                 let message = serde_json::Value::from(message);
-                let reason = said(&|reason| format!(",\n  \"reason\":\"{reason}\""));
+                let reason = with_reason(&|reason| format!(",\n  \"reason\":\"{reason}\""));
                 format!("{{\n  \"message\":{message},\n  \"request_id\":\"{id}\"{reason}\n}}")
             }
             Self::Html => format!(
                 "<!doctype html>\n<html>\n  <head>\n    <meta charset=\"utf-8\">\n    \
                  <title>Error</title>\n  </head>\n  <body>\n    <h1>Error</h1>\n    \
                  <p>{message}.</p>\n    <p>request_id: {id}</p>\n{}  </body>\n</html>\n",
-                said(&|reason| format!("    <p>reason: {reason}</p>\n"))
+                with_reason(&|reason| format!("    <p>reason: {reason}</p>\n"))
             ),
             Self::Xml => format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<error>\n  \
                  <message>{message}</message>\n  <requestid>{id}</requestid>\n{}</error>\n",
-                said(&|reason| format!("  <reason>{reason}</reason>\n"))
+                with_reason(&|reason| format!("  <reason>{reason}</reason>\n"))
             ),
             Self::Plain => format!(
                 "{message}\nrequest_id: {id}\n{}",
-                said(&|reason| format!("reason: {reason}\n"))
+                with_reason(&|reason| format!("reason: {reason}\n"))
             ),
         }
     }

@@ -36,7 +36,7 @@ pub(super) struct Upload {
     keeps: Cell<bool>,
     pace: Pace,
     stage: Cell<Stage>,
-    /// When the stage was last entered.
+    /// When the body last made progress: with each piece, the stage is entered anew.
     since: Cell<Instant>,
 }
 
@@ -215,7 +215,7 @@ impl Upload {
         self.stage.get()
     }
 
-    /// When the stage was last entered.
+    /// When the body last made progress: with each piece, the stage is entered anew.
     pub(super) fn since(&self) -> Instant {
         self.since.get()
     }

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_byte_that_moves_is_a_new_start() {
+    async fn every_byte_restarts_the_idle_time() {
         let (near, mut far) = duplex(4);
         let last_move = LastMove::now();
         let start = last_move.0.get();

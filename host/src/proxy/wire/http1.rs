@@ -36,7 +36,7 @@ pub(in crate::proxy) struct Connection {
     stream: Stream,
     /// Bytes that were received and not parsed yet.
     input: BytesMut,
-    /// Room for the next read.
+    /// Size of the buffer for the next read, in bytes.
     room: usize,
     max_head: usize,
     output: Output,
