@@ -1,5 +1,5 @@
-//! HTTP/1.1 as bytes (RFC 9112): heads of responses, and where bodies and requests end. What speaks
-//! it is elsewhere: the proxy's connections, and probes.
+//! HTTP/1.1 as bytes (RFC 9112): heads of responses, and where bodies and requests end. The proxy's
+//! connections and the probes use it.
 
 mod framing;
 #[cfg(any(test, fuzzing))]
@@ -21,22 +21,22 @@ pub(crate) use trailers::passed_on as trailers_passed_on;
 /// Why an exchange with an endpoint broke off.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
-    /// The system's word for it.
+    /// An error of the system.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The endpoint closed the connection.
     #[error("the endpoint closed the connection too early")]
     Closed,
-    /// What it sent is no head of a response.
+    /// The endpoint sent bytes that are not the head of a response.
     #[error("the head of the response is malformed: {0}")]
     Malformed(#[from] httparse::Error),
-    /// The head goes on past the limit.
+    /// The head is longer than the limit.
     #[error("the head of the response is larger than {0} bytes")]
     TooLarge(usize),
-    /// It has more headers than can be held, however short they are.
+    /// The head has more headers than a [`HeaderMap`] can hold, however short they are.
     #[error("the head of the response has more than {0} headers")]
     TooManyHeaders(usize),
-    /// It is not clear where the body ends.
+    /// The end of the body is ambiguous, or the body is malformed.
     #[error("the body of the response is malformed: {0}")]
     Framing(&'static str),
 }
@@ -44,17 +44,17 @@ pub(crate) enum Error {
 /// The head of a response.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// Status and headers, without those for one hop only.
+    /// Status and headers, without the hop-by-hop headers.
     pub(crate) response: Response<()>,
-    /// How long its body is.
+    /// The framing of the body.
     pub(crate) framing: Framing,
     /// Whether another request may follow on the connection.
     pub(crate) persistent: bool,
 }
 
 impl Head {
-    /// Whether the answer proper is still to come, as it is after all others of the first class
-    /// than one that changes the protocol.
+    /// Whether this response is interim, and the final one follows. All 1xx responses are interim
+    /// except 101, which changes the protocol.
     pub(crate) fn is_interim(&self) -> bool {
         let status = self.response.status();
         status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
@@ -69,7 +69,7 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|token| !token.is_empty())
 }
 
-/// Whether a header that holds a comma-separated list has this element, in any case.
+/// Whether a header that holds a comma-separated list has this element, ignoring case.
 pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let mut values = headers.get_all(name).iter();
     values

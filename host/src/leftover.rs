@@ -1,8 +1,9 @@
-//! What is left of a request's body when the answer is ready.
+//! The rest of a request's body when the response is ready.
 //!
-//! hyper closes a connection whose request it has not read to the end: the next request on it would
-//! find nobody, and the bytes that nobody reads can cost the client even the answer (RFC 9112, 9.6).
-//! So a short rest is read and forgotten first, as nginx's lingering close does.
+//! hyper closes a connection if it has not read the request to its end. The next request on that
+//! connection would fail. The unread bytes make the system reset the connection, and the client can
+//! then lose even the response (RFC 9112, 9.6). So a short rest is read and discarded first, as
+//! nginx's lingering close does.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,17 +14,17 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-/// The longest rest that is read, in bytes: past it, a new connection costs less.
+/// The longest rest that is read, in bytes. For a longer one, a new connection costs less.
 const MOST: u64 = 64 * 1024;
 
-/// How long the answer waits for the rest.
+/// How long the response waits for the rest.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A frame of a body, as it is polled for.
+/// The result of polling a body for a frame.
 pub(crate) type PolledFrame = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
 
-/// Reads and forgets what `poll` gives until its end, unless that is too much or takes too long.
-/// `least` is what is known to be left, in bytes.
+/// Reads and discards the frames of `poll` until the end, unless that is too much or takes too
+/// long. `least` is the least number of bytes that are left, as far as is known.
 pub(crate) async fn discard(least: u64, mut poll: impl FnMut(&mut Context<'_>) -> PolledFrame) {
     if least > MOST {
         return;
@@ -36,17 +37,18 @@ pub(crate) async fn discard(least: u64, mut poll: impl FnMut(&mut Context<'_>) -
             read += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
     };
-    // Who takes longer loses the connection.
+    // If the client takes longer, hyper closes the connection.
     let _ = tokio::time::timeout(PATIENCE, reading).await;
 }
 
-/// A body given to a handler that may read all of it, some, or nothing.
+/// A body that is given to a handler. The handler may read all of it, some of it, or nothing; the
+/// rest is returned when it drops the body.
 pub(crate) struct ReturnableBody {
     body: Option<Incoming>,
     owner: Option<oneshot::Sender<Incoming>>,
 }
 
-/// Where a returnable body comes back to.
+/// Receives a returnable body when the handler drops it.
 pub(crate) struct ReturnedBody(oneshot::Receiver<Incoming>);
 
 impl ReturnableBody {
@@ -63,14 +65,14 @@ impl ReturnableBody {
 impl Drop for ReturnableBody {
     fn drop(&mut self) {
         if let (Some(body), Some(owner)) = (self.body.take(), self.owner.take()) {
-            // The owner has gone when the client has.
+            // The receiver was dropped if the client has disconnected.
             let _ = owner.send(body);
         }
     }
 }
 
 impl ReturnedBody {
-    /// Discards what the handler has left.
+    /// Reads and discards the part that the handler has not read.
     pub(crate) async fn discard(mut self) {
         if let Ok(mut body) = self.0.try_recv()
             && !body.is_end_stream()

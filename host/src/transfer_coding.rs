@@ -1,18 +1,18 @@
-//! What a request may say of how its body was encoded on the way (RFC 9112, 6.1).
+//! The transfer codings that a request may have (RFC 9112, 6.1).
 //!
-//! hyper looks at the last coding alone and undoes `chunked`: of `gzip, chunked` it would leave a
-//! body that looks plain and is not, and of `chunked, chunked` one whose ends two servers place
-//! differently. No other coding is undone here, and none is passed on, so a request with one is
-//! refused as nginx does.
+//! hyper looks only at the last coding, and decodes `chunked`. With `gzip, chunked` the result
+//! would be a body that looks plain and is still compressed. With `chunked, chunked`, two servers
+//! could disagree on where the body ends. The gateway decodes no other coding and passes none on,
+//! so it refuses such a request, as nginx does.
 
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, StatusCode};
 
-/// What is wrong with a request that is refused, in words that say what to change.
+/// The message for a refused request: it says what the client has to change.
 pub(crate) const REFUSAL: &str = "Transfer-Encoding can be chunked only, once";
 
-/// The status that refuses a request whose body was encoded in another way than as chunks, once:
-/// 501 for a coding that is not known here, 400 for a list that cannot be.
+/// The status for a request whose transfer coding is not exactly one `chunked`: 501 for an unknown
+/// coding, 400 for an invalid list.
 pub(crate) fn refusal(headers: &HeaderMap) -> Option<StatusCode> {
     let mut values = headers.get_all(TRANSFER_ENCODING).iter();
     let first = values.next()?;
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn chunked_once_is_all_that_a_body_may_be() {
+    fn only_a_single_chunked_is_accepted() {
         assert_eq!(refused(&[]), None);
         assert_eq!(refused(&["chunked"]), None);
         assert_eq!(refused(&["Chunked"]), None);

@@ -5,30 +5,31 @@ use http::{HeaderMap, HeaderName};
 
 use super::{Error, trailers};
 
-/// What is still to come of a body.
+/// The part of a body that is still to be read.
 #[derive(Debug)]
 pub(crate) enum Framing {
-    /// This many bytes.
+    /// A body with this many bytes left.
     Length(u64),
-    /// None, though the head gives the length of one: that which a 304 says is still valid.
+    /// No body, although the head gives the length of one: a 304 gives the length of the
+    /// representation that is still valid.
     Described(u64),
-    /// Pieces that say their own lengths.
+    /// A chunked body.
     Chunked(Chunked),
-    /// Whatever comes until the connection ends.
+    /// All bytes until the connection is closed.
     Close,
 }
 
-/// The place that was reached in a chunked body.
+/// The position in a chunked body.
 #[derive(Debug)]
 pub(crate) struct Chunked {
     place: Place,
-    /// Bytes of extensions and trailers since the last piece.
+    /// Number of bytes of extensions and trailers since the last chunk.
     lines: usize,
-    /// Most of them.
+    /// Largest allowed value of `lines`.
     max_lines: usize,
-    /// The lines of trailers that were taken.
+    /// The trailer lines that were read.
     trailers: Vec<u8>,
-    /// Headers that `Connection` has named as meant for one hop.
+    /// Headers that `Connection` has named as hop-by-hop.
     hops: Vec<HeaderName>,
 }
 
@@ -54,8 +55,8 @@ impl Default for Place {
 }
 
 impl Framing {
-    /// A chunked body from its start. Between two pieces, and after the last one, extensions and
-    /// trailers may take `max_lines` bytes. None of the trailers in `hops` is passed on.
+    /// A chunked body, at its start. Between two chunks, and after the last one, extensions and
+    /// trailers may take `max_lines` bytes. Trailers in `hops` are not passed on.
     pub(super) fn chunked(max_lines: usize, hops: Vec<HeaderName>) -> Self {
         Self::Chunked(Chunked {
             hops,
@@ -72,7 +73,7 @@ impl Framing {
         }
     }
 
-    /// The length that is left, or is described, if that is known.
+    /// The length that is left, or that the head of a 304 gives, if it is known.
     pub(crate) fn left(&self) -> Option<u64> {
         match self {
             Self::Length(left) | Self::Described(left) => Some(*left),
@@ -80,7 +81,8 @@ impl Framing {
         }
     }
 
-    /// Takes the next piece of what was received; none if more must be, or the body is done.
+    /// Takes the next piece of the body from the received bytes; `None` if more bytes are needed or
+    /// the body has ended.
     pub(crate) fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Length(left) => Ok(up_to(input, left)),
@@ -91,7 +93,7 @@ impl Framing {
         }
     }
 
-    /// The trailers of a body that is done, if any are to be passed on. They are taken with that.
+    /// Takes the trailers of a body that has ended, if any are to be passed on.
     pub(crate) fn take_trailers(&mut self) -> Result<Option<HeaderMap>, Error> {
         match self {
             Self::Chunked(chunked) if !chunked.trailers.is_empty() => {
@@ -103,7 +105,7 @@ impl Framing {
         }
     }
 
-    /// The connection has ended.
+    /// To be called when the connection was closed. Returns an error if the body was not complete.
     pub(crate) fn end(&mut self) -> Result<(), Error> {
         match self {
             Self::Close => {
@@ -122,21 +124,22 @@ fn up_to(input: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     (length > 0).then(|| input.split_to(length).freeze())
 }
 
-/// How far what was received belongs to a chunked body.
+/// How many of the received bytes belong to a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passed {
-    /// All of it.
+    /// All of them.
     All,
-    /// So many bytes, and they end it.
+    /// This many bytes; then the body ends.
     Done(usize),
-    /// So many bytes: a line feed follows that ends a line of trailers without a carriage return.
+    /// This many bytes; the next byte is a line feed that ends a trailer line without a carriage
+    /// return.
     BareLineFeed(usize),
-    /// So many bytes.
+    /// This many bytes; the bytes after them are not valid.
     Malformed(usize),
 }
 
 impl Chunked {
-    /// From the start of a body; see [`Framing::chunked`].
+    /// The start of a body; see [`Framing::chunked`].
     pub(super) fn new(max_lines: usize) -> Self {
         Self {
             place: Place::default(),
@@ -147,7 +150,7 @@ impl Chunked {
         }
     }
 
-    /// Goes over what was received, and leaves it where it is.
+    /// Advances over the received bytes without taking them.
     pub(super) fn pass(&mut self, received: &[u8]) -> Passed {
         let mut at = 0;
         while let Some(&byte) = received.get(at) {
@@ -209,7 +212,7 @@ impl Chunked {
         };
         match (self.place, byte) {
             (Place::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
-                // Fifteen digits are a petabyte, and cannot overflow.
+                // Fifteen hexadecimal digits are up to an exbibyte, and cannot overflow.
                 if digits == 15 {
                     return Err(Error::Framing("a chunk is too large"));
                 }
@@ -253,7 +256,7 @@ mod tests {
 
     const LINES: usize = 1000;
 
-    /// Feeds `sent` in pieces of these sizes, in turn; returns the body and what was left over.
+    /// Feeds `sent` in pieces of these sizes, in turn. Returns the body and the bytes after it.
     fn read(
         framing: &mut Framing,
         sent: &[u8],
@@ -277,7 +280,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunks_come_out_as_they_went_in_however_they_arrive(
+        fn a_chunked_body_is_decoded_the_same_in_pieces_of_any_size(
             chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 0..8),
             sizes in prop::collection::vec(1_usize..50, 1..8),
             extension in prop::bool::ANY,
@@ -306,12 +309,15 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_arrives_makes_it_panic(sent in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn no_input_causes_a_panic(sent in prop::collection::vec(any::<u8>(), 0..100)) {
             let _ = read(&mut Framing::chunked(LINES, Vec::new()), &sent, &[7]);
         }
 
         #[test]
-        fn a_length_takes_just_that(length in 0_usize..50, sent in prop::collection::vec(any::<u8>(), 50)) {
+        fn a_length_takes_exactly_that_many_bytes(
+            length in 0_usize..50,
+            sent in prop::collection::vec(any::<u8>(), 50),
+        ) {
             let mut framing = Framing::Length(length as u64);
             let (body, rest) = read(&mut framing, &sent, &[3]).unwrap();
             prop_assert_eq!(&body, &sent[..length]);
@@ -320,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_chunked_is_refused() {
+    fn malformed_chunks_are_refused() {
         let most = "1".repeat(16);
         for wrong in [
             "x\r\n",
@@ -358,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_may_end_only_where_nothing_else_ends_the_body() {
+    fn the_end_of_the_connection_ends_only_a_body_without_other_framing() {
         let mut close = Framing::Close;
         close.end().unwrap();
         assert!(close.is_done());

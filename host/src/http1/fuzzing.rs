@@ -1,4 +1,4 @@
-//! The laws of what endpoints send; see `crate::fuzzing`.
+//! Properties that hold for everything endpoints send; see `crate::fuzzing`.
 
 use bytes::BytesMut;
 use http::StatusCode;
@@ -7,21 +7,21 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPG
 use super::framing::Framing;
 use super::head;
 
-/// What was made of a response.
+/// The result of parsing a response.
 #[derive(Debug, PartialEq)]
 struct Read {
     head: Option<(StatusCode, HeaderMap)>,
     body: Vec<u8>,
-    /// Whether it has ended; none where it is malformed.
+    /// Whether the response has ended; `None` if it is malformed.
     done: Option<bool>,
-    /// The trailers that are passed on; none where they are malformed.
+    /// The trailers that are passed on; `None` if they are malformed.
     trailers: Option<HeaderMap>,
-    /// What came after its end.
+    /// The bytes after the end of the response.
     rest: Vec<u8>,
 }
 
-/// The first byte tells the method and the limit of the head, the second how the rest arrives: a
-/// response is the same however it is cut into pieces.
+/// The first byte selects the method and the limit of the head; the second is the size of the
+/// pieces that the rest arrives in. The result must not depend on the size of the pieces.
 pub fn response(input: &[u8]) {
     let Some((&[flags, step], sent)) = input.split_first_chunk() else {
         return;
@@ -87,7 +87,7 @@ fn read(sent: &[u8], step: usize, limit: usize, bodiless: bool) -> Read {
     }
 }
 
-/// What the client gets says nothing about the endpoint's connection, and no wrong length.
+/// The headers for the client have no hop-by-hop header and no wrong length.
 fn check(headers: &HeaderMap, framing: &Framing, bodiless: bool) {
     for hop in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         assert!(!headers.contains_key(&hop), "{hop}");

@@ -14,21 +14,23 @@ use super::framing::Framing;
 use super::list;
 use super::{Error, Head};
 
-/// Headers for which there is room without asking for memory. More are read from memory of their
-/// own: only the bytes of a head are limited.
+/// Number of headers that are parsed on the stack. For more headers, memory is allocated: only the
+/// bytes of a head are limited.
 const FIELDS: usize = 128;
 
-/// Most headers, which [`HeaderMap`] has room for together with [`ADDED`]. They take 96,000 bytes
-/// at least, so few settings let a head come to that.
+/// Largest number of headers: [`HeaderMap`] can hold this many together with [`ADDED`]. They take
+/// at least 96,000 bytes, so with most settings the limit of bytes is reached first.
 const MOST: usize = 24_000;
 
-/// Bytes of the shortest line of a header, `a:` and its end.
+/// Bytes of the shortest header line: `a:` and CR LF.
 const SHORTEST: usize = 4;
 
-/// Headers that are added to a response on its way to the client.
+/// Number of headers that the gateway adds to a response.
 const ADDED: usize = 6;
 
-/// Takes the head of a response from what was received; none while it is not whole.
+/// Takes the head of a response from the received bytes; `None` while it is incomplete. `limit` is
+/// the longest head, in bytes. `bodiless` says that the response has no body because of the method,
+/// such as `HEAD`.
 pub(crate) fn parse(
     input: &mut BytesMut,
     limit: usize,
@@ -52,7 +54,7 @@ pub(crate) fn parse(
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Error::TooLarge(limit)),
         Err(error) => return Err(error.into()),
     };
-    // One copy, so that the values that are kept do not hold on to the buffer of the body.
+    // The head is copied once, so that the header values do not keep the buffer of the body alive.
     let text = Bytes::copy_from_slice(&input[..length]);
     let start = input.as_ptr().addr();
     let http_1_1 = parsed.version == Some(1);
@@ -76,7 +78,7 @@ pub(crate) fn parse(
         headers.remove(name);
     }
     if !reading.chunked {
-        // No other body has trailers to announce.
+        // Only a chunked body has trailers.
         headers.remove(TRAILER);
     }
     let status = parsed
@@ -87,8 +89,8 @@ pub(crate) fn parse(
     let sent = parsed.reason.filter(|reason| !reason.is_empty());
     if sent.is_none() || sent != status.canonical_reason() {
         let sent = sent.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
-        // It may be missing (RFC 9112, 4), while hyper writes `<none>` for a status that it does
-        // not know.
+        // The reason phrase may be missing (RFC 9112, 4). For a status that it does not know, hyper
+        // would write `<none>`.
         let unknown = status.canonical_reason().is_none();
         let none = || unknown.then(|| ReasonPhrase::from_static(b""));
         if let Some(reason) = sent.or_else(none) {
@@ -116,8 +118,8 @@ pub(crate) fn parse(
     Ok(Some(Head {
         response,
         framing,
-        // A length beside chunks is either a mistake or an attack (RFC 9112, 6.3).
-        // Chunks in HTTP/1.0 are as bad (6.1).
+        // A `Content-Length` together with chunks is a mistake or an attack (RFC 9112, 6.3). So are
+        // chunks in HTTP/1.0 (6.1). The connection is not used again.
         persistent: !reading.close
             && (http_1_1 || reading.keep_alive && !reading.chunked)
             && !(reading.chunked && reading.length.is_some()),
@@ -129,25 +131,25 @@ fn parse_into<'h, 'b>(
     input: &'b [u8],
     fields: &'h mut [MaybeUninit<httparse::Header<'b>>],
 ) -> httparse::Result<usize> {
-    // A blank before the colon is for a proxy to remove (RFC 9112, 5.1).
+    // A proxy has to remove whitespace before the colon (RFC 9112, 5.1).
     httparse::ParserConfig::default()
         .allow_spaces_after_header_name_in_responses(true)
         .parse_response_with_uninit_headers(parsed, input, fields)
 }
 
-/// What the headers for one hop say.
+/// The values of the hop-by-hop headers.
 #[derive(Default)]
 struct Reading {
     close: bool,
     keep_alive: bool,
     chunked: bool,
     length: Option<u64>,
-    /// Headers that `Connection` names as meant for one hop.
+    /// Headers that `Connection` names as hop-by-hop.
     named: Vec<HeaderName>,
 }
 
 impl Reading {
-    /// Reads a header; returns whether the client gets it.
+    /// Reads a header. Returns whether it is passed on to the client.
     fn see(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool, Error> {
         match *name {
             CONNECTION => {
@@ -171,7 +173,7 @@ impl Reading {
                 Ok(false)
             }
             TRANSFER_ENCODING => {
-                // As in nginx: no other coding is undone here, and none may be passed on.
+                // As in nginx: the gateway decodes no other coding, and must not pass one on.
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Error::Framing("its transfer encoding is not just chunked"));
                 }
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_taken_and_the_body_left() {
+    fn the_head_is_taken_and_the_body_stays_in_the_input() {
         let mut input = BytesMut::from("HTTP/1.1 200 Fine\r\nA: b\r\nContent-Length: 2\r\n\r\nhi");
         let head = parse(&mut input, 1000, false).unwrap().unwrap();
         assert_eq!(head.response.headers()["a"], "b");
@@ -219,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_one_hop_stays_here() {
+    fn hop_by_hop_headers_are_removed() {
         let head = whole(
             "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\
              Transfer-Encoding: chunked\r\nTrailer: x\r\nUpgrade: h2c\r\nB: c\r\n\r\n",
         );
-        // Trailers go further.
+        // `Trailer` is passed on.
         assert_eq!(head.response.headers().len(), 2);
         assert_eq!(head.response.headers()["trailer"], "x");
         assert_eq!(head.response.headers()["b"], "c");
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_body_ends_is_read_as_the_rfc_has_it() {
+    fn the_framing_follows_rfc_9112() {
         let none = |head: &Head| matches!(head.framing, Framing::Length(0));
         assert!(none(&whole("HTTP/1.1 204 No Content\r\n\r\n")));
         assert!(none(&whole("HTTP/1.1 304 Not Modified\r\n\r\n")));
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_could_end_in_two_places_is_refused() {
+    fn an_ambiguous_framing_is_refused() {
         for fields in [
             "Content-Length: 1\r\nContent-Length: 2",
             "Content-Length: +1",
@@ -273,7 +275,8 @@ mod tests {
             let head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"));
             assert!(matches!(head, Err(Error::Framing(_))), "{fields}");
         }
-        // Chunks win over a length, which is not passed on, and the connection is not used again.
+        // Chunks take precedence over a length. The length is not passed on, and the connection is
+        // not used again.
         let both =
             whole("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n");
         assert!(!both.persistent && matches!(both.framing, Framing::Chunked(_)));
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_kept_as_its_version_has_it() {
+    fn persistence_follows_the_version_and_connection() {
         assert!(!whole("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").persistent);
         assert!(!whole("HTTP/1.1 200 OK\r\nConnection: close, keep-alive\r\n\r\n").persistent);
         assert!(!whole("HTTP/1.0 200 OK\r\n\r\n").persistent);
@@ -302,7 +305,7 @@ mod tests {
             assert_eq!(head.response.headers().len(), count);
         }
         assert!(matches!(many(MOST + 1), Err(Error::TooManyHeaders(MOST))));
-        // What the map of headers cannot hold in the end must not get there.
+        // The map has room for the headers that are added later.
         let mut headers = many(MOST).unwrap().unwrap().response.headers().clone();
         for number in 0..ADDED {
             let name = HeaderName::try_from(format!("added-{number}")).unwrap();
@@ -317,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_before_the_colon_is_removed() {
+    fn whitespace_before_the_colon_is_removed() {
         let sent = "HTTP/1.1 200 OK\r\nA : b\r\nContent-Length \t: 3\r\n\r\n";
         let head = whole(sent);
         assert_eq!(head.response.headers()["a"], "b");
@@ -332,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_phrase_passes_or_is_left_out() {
+    fn a_valid_reason_phrase_is_passed_on() {
         let reason = |line: &str| {
             let head = whole(&format!("{line}\r\n\r\n"));
             let reason = head.response.extensions().get::<ReasonPhrase>();
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_past_the_limit_is_refused_whole_or_not() {
+    fn a_head_longer_than_the_limit_is_refused_complete_or_not() {
         let long = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(1000));
         assert!(matches!(head(&long), Err(Error::TooLarge(1000))));
         assert!(matches!(head(&long[..1000]), Err(Error::TooLarge(1000))));
@@ -358,7 +361,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_arrives_makes_it_panic(sent in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_input_causes_a_panic(sent in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut input = BytesMut::from("HTTP/1.1 200 OK\r\n");
             input.extend_from_slice(&sent);
             let _ = parse(&mut input, 1000, false);

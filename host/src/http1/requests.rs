@@ -1,15 +1,14 @@
 //! Where the requests of a connection end, among the bytes that a client sends (RFC 9112, 2.1 and
 //! 7.1).
 //!
-//! hyper reads requests, and reads ahead while it does. What it takes for the body of one request
-//! must not be the next one, and a body that has ended must not be waited for. So the stream below
-//! hyper follows the framing, and hands over one part at a time: a head, then its body, then the
-//! next head. Nothing is decided here about what a head says: hyper reads that, and tells what kind
-//! of body follows.
+//! hyper parses requests, and reads ahead. It must not take bytes of the next request for a body,
+//! and must not wait for a body that has ended. So the stream below hyper follows the framing, and
+//! passes on one part at a time: a head, then its body, then the next head. This module does not
+//! interpret heads: hyper does, and the proxy announces which kind of body follows.
 
 use super::framing::{Chunked, Passed};
 
-/// The place that was reached in the requests of a connection.
+/// The position in the requests of a connection.
 #[derive(Debug)]
 pub(crate) struct Requests {
     place: Place,
@@ -20,40 +19,41 @@ pub(crate) struct Requests {
 /// The body of a request, as its head announces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyKind {
-    /// So many bytes, which may be none.
+    /// A body of this many bytes, which may be 0.
     Length(u64),
-    /// Pieces that say their own lengths.
+    /// A chunked body.
     Chunked,
 }
 
-/// How far what was received belongs to one part of a request.
+/// How many of the received bytes belong to the current part of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// All of it.
+    /// All of them.
     All,
-    /// So many bytes: there the part ends.
+    /// This many bytes; then the part ends.
     Until(usize),
-    /// So many bytes: a line feed follows that ends a line of trailers without a carriage return.
+    /// This many bytes; the next byte is a line feed that ends a trailer line without a carriage
+    /// return.
     BareLineFeed(usize),
-    /// So many bytes: what follows them is not a chunked body.
+    /// This many bytes; the bytes after them are not a valid chunked body.
     Malformed(usize),
 }
 
 #[derive(Debug)]
 enum Place {
     Head(Line),
-    /// A head has ended, and its body is not announced.
+    /// A head has ended, and its body is not announced yet.
     HeadEnd,
     Length(u64),
     Chunked(Chunked),
     Broken,
 }
 
-/// The place in a head. It ends with its first empty line, but for those in front of it (RFC 9112,
-/// 2.2). A line may end in a line feed alone.
+/// The position in a head. A head ends with its first empty line; empty lines before the head do
+/// not count (RFC 9112, 2.2). A line may end in a bare line feed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Line {
-    /// No byte of the head has come.
+    /// No byte of the head was received.
     None,
     Within,
     /// After a line feed.
@@ -63,7 +63,7 @@ enum Line {
 }
 
 impl Requests {
-    /// Before the first request. The trailers of a body may take `max_trailers` bytes.
+    /// The position before the first request. The trailers of a body may take `max_trailers` bytes.
     pub(crate) fn new(max_trailers: usize) -> Self {
         Self {
             place: Place::Head(Line::None),
@@ -71,12 +71,12 @@ impl Requests {
         }
     }
 
-    /// Whether a request has come whole, and nothing of the next one.
+    /// Whether the last request was received in full, and no byte of the next one.
     pub(crate) fn is_between(&self) -> bool {
         matches!(self.place, Place::Head(Line::None))
     }
 
-    /// Whether the body of a request has not come to its end.
+    /// Whether the position is within the body of a request.
     pub(crate) fn is_within_body(&self) -> bool {
         matches!(
             self.place,
@@ -84,7 +84,7 @@ impl Requests {
         )
     }
 
-    /// The head that has come to its end is followed by this body.
+    /// Announces the kind of body that follows the head which has ended.
     pub(crate) fn announce(&mut self, body: BodyKind) {
         if matches!(self.place, Place::HeadEnd) {
             self.place = match body {
@@ -95,11 +95,12 @@ impl Requests {
         }
     }
 
-    /// Goes over what was received, as far as one part of a request goes. What is left is to be
-    /// given again.
+    /// Advances over the received bytes, to the end of the current part of a request at most. The
+    /// caller passes the remaining bytes again.
     pub(crate) fn pass(&mut self, received: &[u8]) -> Part {
         let (part, next) = match &mut self.place {
-            // The reader of heads takes what has ended for a beginning, and waits for more.
+            // No body was announced: hyper takes the lines that ended here for the start of a head,
+            // and waits for more.
             Place::HeadEnd => {
                 self.place = Place::Head(Line::None);
                 return self.pass(received);
@@ -134,7 +135,7 @@ impl Requests {
 }
 
 impl Line {
-    /// Where the head ends, if it does.
+    /// The end of the head, if it is in these bytes.
     fn end_of_head(&mut self, received: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(&byte) = received.get(at) {
@@ -148,7 +149,7 @@ impl Line {
             *self = next;
             at += 1;
             if next == Self::Within {
-                // Every byte of every request comes by here, so most are looked at many at a time.
+                // Every byte of every head passes through here, so most are checked many at a time.
                 at += empty_line(&received[at..]);
             }
         }
@@ -156,13 +157,13 @@ impl Line {
     }
 }
 
-/// How many bytes can be skipped within a line: up to the end of one that an empty line may follow,
-/// or all of them.
+/// How many bytes can be skipped within a head: up to the end of a line that an empty line may
+/// follow, or all of them.
 fn empty_line(bytes: &[u8]) -> usize {
     const STEP: usize = 32;
     let mut at = 0;
     while let Some(ahead) = bytes[at..].first_chunk::<{ STEP + 2 }>() {
-        // Without a branch for each byte, so that the compiler makes a few instructions of it.
+        // There is no branch for each byte, so that the compiler can vectorise the loop.
         let mut found = false;
         for i in 0..STEP {
             let line_feed = |at: usize| ahead[i + at] == b'\n';
@@ -185,7 +186,8 @@ mod tests {
 
     use super::*;
 
-    /// Passes what is sent in pieces of these sizes, in turn; returns the parts, and how it ended.
+    /// Passes `sent` in pieces of these sizes, in turn. Returns the parts, and the result at the
+    /// end.
     fn parts(sent: &[u8], kinds: &[BodyKind], sizes: &[usize]) -> (Vec<Vec<u8>>, Part) {
         let mut requests = Requests::new(1000);
         let (mut kinds, mut sizes) = (kinds.iter().cycle(), sizes.iter().cycle());
@@ -291,7 +293,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_are_the_same_however_they_arrive(
+        fn the_parts_do_not_depend_on_the_size_of_the_pieces(
             sent in prop::collection::vec(prop::sample::select(b"\r\n\n0a1; :".to_vec()), 0..200),
             sizes in prop::collection::vec(1_usize..50, 1..8),
             kinds in prop::collection::vec(prop::sample::select(vec![

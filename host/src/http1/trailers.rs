@@ -1,10 +1,10 @@
-//! Fields that follow a chunked body (RFC 9110, 6.5), and which of them are passed on.
+//! Trailers: fields after a chunked body (RFC 9110, 6.5), and which of them are passed on.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Error;
 
-/// Reads lines of fields, each with its end.
+/// Parses lines of fields; each line includes its line end.
 pub(super) fn parse(mut lines: Vec<u8>) -> Result<HeaderMap, Error> {
     let count = lines.iter().filter(|byte| **byte == b'\n').count();
     lines.extend_from_slice(b"\r\n");
@@ -26,7 +26,7 @@ pub(super) fn parse(mut lines: Vec<u8>) -> Result<HeaderMap, Error> {
 }
 
 /// The trailers that are passed on, if there are any. `is_hop` says which headers `Connection` has
-/// named as meant for one hop.
+/// named as hop-by-hop.
 pub(crate) fn passed_on(
     trailers: &HeaderMap,
     is_hop: impl Fn(&HeaderName) -> bool,
@@ -39,9 +39,10 @@ pub(crate) fn passed_on(
     (!allowed.is_empty()).then_some(allowed)
 }
 
-/// Whether a field may come after a body. By then a message has been framed, routed, authenticated
-/// and taken for what it is, and who merges trailers into headers must not be told otherwise (RFC
-/// 9110, 6.5.1; the list is that of RFC 7230, 4.1.2, with what Go's net/http and Kong add to it).
+/// Whether a field may be sent as a trailer. When trailers are received, the message is already
+/// framed, routed, authenticated and interpreted. A recipient may merge trailers into headers, so
+/// they must not be able to change this (RFC 9110, 6.5.1; the list is that of RFC 7230, 4.1.2, with
+/// additions from Go's net/http and Kong).
 fn is_allowed(name: &HeaderName) -> bool {
     let name = name.as_str();
     let prefixes = [
@@ -59,7 +60,7 @@ fn is_allowed(name: &HeaderName) -> bool {
         // Framing and connections.
         "content-length" | "transfer-encoding" | "trailer" | "te" | "connection" | "keep-alive"
             | "proxy-connection" | "upgrade"
-            // Routing, and what is told of the way.
+            // Routing, and the proxies and the client on the path of the message.
             | "host" | "forwarded" | "via" | "x-real-ip"
             // Modifiers of the request.
             | "cache-control" | "expect" | "max-forwards" | "pragma" | "range"
@@ -69,7 +70,7 @@ fn is_allowed(name: &HeaderName) -> bool {
             | "realm" | "x-anonymous-consumer"
             // Control of the response.
             | "age" | "date" | "expires" | "location" | "retry-after" | "vary" | "warning"
-            // How the body is to be read.
+            // Interpretation of the body.
             | "content-encoding" | "content-type" | "content-range"
     )
 }
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_message_is_read_by_is_not_taken_from_trailers() {
+    fn fields_that_affect_processing_are_not_accepted_as_trailers() {
         let lines = "Digest: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nHost: evil\r\n\
                      Authorization: x\r\nX-Forwarded-For: y\r\nIf-Match: z\r\nX-Hop: 1\r\ndigest: b\r\n";
         let trailers = parse(lines.into()).unwrap();
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_that_are_not_fields_are_refused() {
+    fn malformed_trailers_are_refused() {
         for lines in ["a\r\n", ": b\r\n", "a b: c\r\n", "a: \0\r\n"] {
             assert!(parse(lines.into()).is_err(), "{lines:?}");
         }
