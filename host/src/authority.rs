@@ -1,7 +1,9 @@
-//! Hosts, with and without a port: read in one place, compared in one form, written in one way.
+//! Hosts with and without a port: parsing, the normal form that they are compared in, and
+//! formatting.
 //!
-//! The form is that of a URI (RFC 3986, 3.2.2, and RFC 5952 for IPv6): names in lower case and without
-//! the dot at their end, IPv4 without leading zeros, IPv6 as short as it can be and in brackets.
+//! The normal form is that of a URI (RFC 3986, 3.2.2, and RFC 5952 for IPv6): names in lower case
+//! and without the dot at their end, IPv4 without leading zeros, IPv6 in its shortest form and in
+//! brackets.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,23 +15,23 @@ use serde::de::{Deserialize, Deserializer, Error};
 /// An address or a name. Two spellings of the same host are equal.
 #[derive(Debug, Clone)]
 pub struct Host<'a> {
-    /// In normal form, but for the dot at the end of a name, which [`Host::dns_name`] needs.
+    /// The normal form, except that the dot at the end of a name is kept for [`Host::dns_name`].
     text: Cow<'a, str>,
 }
 
-/// A host with a port, or without one (RFC 3986, 3.2). It never has user information, which is no part
-/// of a `Host` (RFC 9110, 4.2.4).
+/// A host with a port, or without one (RFC 3986, 3.2). It never has user information, which is not
+/// part of a `Host` (RFC 9110, 4.2.4).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Authority<'a> {
     /// The host.
     pub host: Host<'a>,
-    /// The port, if it is named.
+    /// The port, if there is one.
     pub port: Option<u16>,
 }
 
 impl<'a> Host<'a> {
-    /// The host of a URI or a `Host` header: an IPv6 address has brackets, and a name is made of any
-    /// characters of RFC 3986, 3.2.2.
+    /// Parses the host of a URI or a `Host` header: an IPv6 address has brackets, and a name may
+    /// have all characters of RFC 3986, 3.2.2.
     pub fn parse(text: &'a str) -> Option<Self> {
         if text.starts_with('[') {
             let address = text.strip_prefix('[')?.strip_suffix(']')?;
@@ -44,7 +46,8 @@ impl<'a> Host<'a> {
         }
         let (mut upper, mut numeric, mut previous) = (false, true, 0);
         for &byte in text.as_bytes() {
-            // No label is empty but the last one, of a name that is whole (RFC 1034, 3.1).
+            // Only the last label may be empty: the dot at the end of an absolute name (RFC 1034,
+            // 3.1).
             if !is_reg_name(byte) || (byte == b'.' && previous == b'.') {
                 return None;
             }
@@ -55,7 +58,7 @@ impl<'a> Host<'a> {
         if matches!(text, "" | ".") {
             return None;
         }
-        // Most hosts are in normal form as they come, and are not copied.
+        // Most hosts are in normal form already, and are not copied.
         let padded = |part: &str| part.len() > 1 && part.starts_with('0');
         let text = if upper {
             Cow::Owned(text.to_ascii_lowercase())
@@ -70,7 +73,7 @@ impl<'a> Host<'a> {
         Some(Self { text })
     }
 
-    /// The same of a setting, in which an IPv6 address needs no brackets.
+    /// Parses the host of a setting, in which an IPv6 address needs no brackets.
     pub fn of_setting(text: &'a str) -> Option<Self> {
         match text.parse::<Ipv6Addr>() {
             Ok(address) => Some(Host::from(IpAddr::V6(address))),
@@ -78,12 +81,12 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// In normal form, an IPv6 address in brackets.
+    /// The normal form; an IPv6 address is in brackets.
     pub fn as_str(&self) -> &str {
         self.text.strip_suffix('.').unwrap_or(&self.text)
     }
 
-    /// In normal form, an IPv6 address without brackets.
+    /// The normal form; an IPv6 address is without brackets.
     pub fn bare(&self) -> &str {
         let text = self.as_str();
         text.strip_prefix('[')
@@ -91,25 +94,25 @@ impl<'a> Host<'a> {
             .unwrap_or(text)
     }
 
-    /// The name as DNS is asked for it: a dot at its end says that it is whole, so that no domain is to
-    /// be searched for it (RFC 1034, 3.1).
+    /// The name for a DNS query. A dot at its end means that it is absolute, so that no search
+    /// domain is added (RFC 1034, 3.1).
     pub fn dns_name(&self) -> &str {
         &self.text
     }
 
-    /// The address; none for a name.
+    /// The address; `None` for a name.
     pub fn ip(&self) -> Option<IpAddr> {
         self.bare().parse().ok()
     }
 
-    /// The same, with no tie to where it was read from.
+    /// The same value, which borrows nothing.
     pub fn into_owned(self) -> Host<'static> {
         Host {
             text: Cow::Owned(self.text.into_owned()),
         }
     }
 
-    /// With a port, unless that is `own`, the protocol's.
+    /// The host with a port, unless that is `own`, the default port of the protocol.
     pub fn with_port(&self, port: u16, own: u16) -> String {
         let host = self.as_str();
         if port == own {
@@ -151,11 +154,12 @@ impl fmt::Display for Host<'_> {
 }
 
 impl<'a> Authority<'a> {
-    /// What a URI or a `Host` header names; none if that is not a host with or without a port.
+    /// Parses the authority of a URI or a `Host` header; `None` if it is not a host with or without
+    /// a port.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (host, port) = split_port(text);
         let port = match port {
-            // A colon may stand alone (RFC 3986, 3.2.3).
+            // The port after the colon may be empty (RFC 3986, 3.2.3).
             None | Some("") => None,
             Some(port) => Some(parse_port(port)?),
         };
@@ -163,7 +167,8 @@ impl<'a> Authority<'a> {
         Some(Self { host, port })
     }
 
-    /// The same of a setting, in which an IPv6 address without a port needs no brackets.
+    /// Parses the authority of a setting, in which an IPv6 address without a port needs no
+    /// brackets.
     pub fn of_setting(text: &'a str) -> Option<Self> {
         match text.parse::<Ipv6Addr>() {
             Ok(address) => Some(Self {
@@ -174,13 +179,14 @@ impl<'a> Authority<'a> {
         }
     }
 
-    /// The address that it is, with `port` unless it names one; none for a name.
+    /// The socket address, with `port` if there is no port; `None` for a name.
     pub fn socket_address(&self, port: u16) -> Option<SocketAddr> {
         let ip = self.host.ip()?;
         Some(SocketAddr::new(ip, self.port.unwrap_or(port)))
     }
 
-    /// With `port` unless it names one itself or that is `own`, the protocol's.
+    /// The authority as text. If it has no port, `port` is added, unless that is `own`, the default
+    /// port of the protocol.
     pub fn with_port(&self, port: u16, own: u16) -> Cow<'_, str> {
         match self.port {
             Some(_) => self.to_string().into(),
@@ -189,7 +195,7 @@ impl<'a> Authority<'a> {
         }
     }
 
-    /// The same, with no tie to where it was read from.
+    /// The same value, which borrows nothing.
     pub fn into_owned(self) -> Authority<'static> {
         Authority {
             host: self.host.into_owned(),
@@ -207,7 +213,7 @@ impl fmt::Display for Authority<'_> {
     }
 }
 
-/// As settings have it.
+/// Deserialised as in settings.
 impl<'de> Deserialize<'de> for Host<'static> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -216,7 +222,7 @@ impl<'de> Deserialize<'de> for Host<'static> {
     }
 }
 
-/// As settings have it.
+/// Deserialised as in settings.
 impl<'de> Deserialize<'de> for Authority<'static> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -225,7 +231,7 @@ impl<'de> Deserialize<'de> for Authority<'static> {
     }
 }
 
-/// Splits off what follows the last colon, unless that is inside of brackets.
+/// Splits off the text after the last colon, unless the colon is within brackets.
 pub fn split_port(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -233,14 +239,14 @@ pub fn split_port(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// A port as it is written: digits alone.
+/// Parses a port: digits only.
 pub fn parse_port(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
 }
 
-/// An address of a setting, IPv6 with or without brackets. Leading zeros of IPv4 are decimal, as Kong
-/// has it.
+/// Parses an address of a setting, IPv6 with or without brackets. IPv4 numbers with leading zeros
+/// are decimal, as in Kong.
 pub fn ip(text: &str) -> Option<IpAddr> {
     let bare = text
         .strip_prefix('[')
@@ -254,7 +260,7 @@ pub fn ip(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// IPv6 with all of its digits, as Kong stores it.
+/// An IPv6 address with all its digits, as Kong stores it.
 pub fn written_out(address: Ipv6Addr) -> String {
     let groups = address.segments().map(|group| format!("{group:04x}"));
     groups.join(":")
@@ -275,7 +281,8 @@ fn v6(address: Ipv6Addr) -> String {
     format!("[{address}]")
 }
 
-/// Unreserved characters, those between parts, and the `%` of escapes (RFC 3986, 3.2.2).
+/// Whether a byte may be in a name: unreserved characters, sub-delimiters, and the `%` of escapes
+/// (RFC 3986, 3.2.2).
 fn is_reg_name(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%')
         || matches!(
@@ -292,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_has_one_form_however_it_is_spelled() {
+    fn all_spellings_of_a_host_have_the_same_normal_form() {
         for (spelled, normal) in [
             ("Example.COM", "example.com"),
             ("example.com.", "example.com"),
@@ -312,14 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_copied_that_has_its_form() {
+    fn a_host_in_normal_form_is_not_copied() {
         for text in ["example.com", "127.0.0.1", "100.20.30.0", "[::1]", "a."] {
             assert!(matches!(Host::parse(text).unwrap().text, Cow::Borrowed(_)));
         }
     }
 
     #[test]
-    fn what_is_no_authority_is_refused() {
+    fn an_invalid_authority_is_refused() {
         for wrong in [
             "",
             ":80",
@@ -349,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_written_once_and_not_if_it_is_the_protocols() {
+    fn a_port_is_added_unless_there_is_one_or_it_is_the_default() {
         let written = |text: &str, port| {
             let authority = Authority::of_setting(text).unwrap();
             authority.with_port(port, 80).into_owned()

@@ -1,11 +1,11 @@
-//! Numbers for programs that read JSON's as `double`s: JavaScript, `jq`, Lua.
+//! Numbers for programs that read JSON numbers as `double`s: JavaScript, `jq`, Lua.
 
 use serde_json::Value;
 
-/// Past it, a `double` cannot tell a whole number from the next one (RFC 8259, 6).
+/// Above this, a `double` cannot distinguish a whole number from the next one (RFC 8259, 6).
 const EXACT: u64 = 1 << 53;
 
-/// A number, or its digits as text where a reader might take it for another number.
+/// The number; or its digits as text, if a reader could get a different number.
 pub(crate) fn exact(number: u64) -> Value {
     match number {
         0..=EXACT => number.into(),

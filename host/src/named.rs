@@ -1,5 +1,5 @@
-//! Endpoints that an author names, for `pointsman simulate` and `pointsman plugin check`: a balancer
-//! whose settings name endpoints chooses among them as it would in a gateway.
+//! Endpoints that an author names, for `pointsman simulate` and `pointsman plugin check`. A
+//! balancer whose settings name endpoints chooses among them as in a gateway.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,32 +10,32 @@ use serde::Deserialize;
 use crate::authority::Authority;
 use crate::endpoint::Endpoint;
 
-/// Port of a target that is named without one. Source: Kong.
+/// Default port of a target. Source: Kong.
 const PORT: u16 = 8000;
 
 /// Digits of an id, as the Admin API shows it.
 const DIGITS: usize = 16;
 
-/// What an author says of an endpoint: one of `label`, `host` and `id` at least.
+/// An endpoint as an author describes it, with at least one of `label`, `host` and `id`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Named {
-    /// A word for it: `${label}` in the balancer's settings stands for the id.
+    /// A label for the endpoint: `${label}` in the balancer's settings stands for the id.
     pub(crate) label: Option<String>,
     /// The address or the name of the target.
     host: Option<String>,
-    /// Its port, 8000 unless given.
+    /// The port of the target; 8000 if it is not given.
     port: Option<u16>,
-    /// Its id, in the hexadecimal digits that the Admin API shows.
+    /// The id of the endpoint, in the hexadecimal digits that the Admin API shows.
     id: Option<String>,
 }
 
 impl Named {
-    /// The id of the endpoint: the one that is given, or that which a gateway gives to its address.
-    /// A host that is a name resolves to nothing here, so its id is one of its own.
+    /// The id of the endpoint: the given one, or the one that a gateway would give to its address.
+    /// A host name is not resolved here, so its id differs from the one in a gateway.
     ///
     /// # Errors
-    /// What is wrong with it, in a sentence.
+    /// What is wrong with the endpoint, in a sentence.
     pub(crate) fn id(&self) -> Result<u64, String> {
         if let Some(text) = &self.id {
             let digits = text.len() == DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
@@ -54,7 +54,7 @@ impl Named {
         Ok(Endpoint::id_of(host, address))
     }
 
-    /// How it is called in messages and figures.
+    /// The name of the endpoint in messages and figures.
     pub(crate) fn name(&self) -> String {
         let port = self.port.map_or(String::new(), |port| format!(":{port}"));
         match (&self.label, &self.host, &self.id) {
@@ -97,7 +97,7 @@ impl FromStr for Named {
     }
 }
 
-/// The ids of all, which have to be different ones, as do the labels.
+/// The ids of all endpoints. Ids and labels have to be unique.
 ///
 /// # Errors
 /// What is wrong with one of them, in a sentence.
@@ -121,11 +121,11 @@ pub(crate) fn ids<'a>(all: impl Iterator<Item = &'a Named>) -> Result<Vec<u64>, 
     Ok(ids)
 }
 
-/// Settings with the id of an endpoint in place of each `${label}`. They are left as they are where no
-/// endpoint has a label.
+/// Replaces each `${label}` in the settings by the id of that endpoint. If no endpoint has a label,
+/// the settings are not changed.
 ///
 /// # Errors
-/// When there is no such label.
+/// No endpoint has the label.
 pub(crate) fn resolve<'a>(
     settings: &str,
     all: impl Iterator<Item = &'a Named>,
@@ -200,12 +200,12 @@ mod tests {
             unknown.contains("huge") && unknown.contains("big, small"),
             "{unknown}"
         );
-        // Without labels, such text is the balancer's own.
+        // Without labels, `${x}` is part of the balancer's settings.
         assert_eq!(resolve("${x}", all[1..2].iter()).unwrap(), "${x}");
     }
 
     #[test]
-    fn an_endpoint_is_named_once() {
+    fn ids_and_labels_are_unique() {
         let twice = [named("a=192.0.2.1:80"), named("b=192.0.2.1:80")];
         assert!(ids(twice.iter()).unwrap_err().contains("b is named twice"));
         let same = [named("a=192.0.2.1:80"), named("a=192.0.2.2:80")];

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
-/// What is escaped before a path is sent: every byte that is neither unreserved nor reserved in
-/// RFC 3986, nor the `%` of an escape that was kept.
+/// Characters that are escaped before a path is sent: every byte that is neither unreserved nor
+/// reserved in RFC 3986, except the `%` of an escape that was kept.
 const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -23,7 +23,7 @@ const ESCAPED: &AsciiSet = &CONTROLS
 /// Brings a path into the form that routes are compared with: escapes of unreserved characters
 /// decoded, others in upper case, `.` and `..` resolved (RFC 3986, 5.2.4), `//` merged.
 ///
-/// Borrows where there is nothing to do, as for nearly every request.
+/// Borrows the path if it is in this form already, as in nearly every request.
 pub(crate) fn normalize(path: &[u8]) -> Cow<'_, [u8]> {
     if is_normal(path) {
         return Cow::Borrowed(path);
@@ -31,12 +31,12 @@ pub(crate) fn normalize(path: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(resolve(&decode(path)))
 }
 
-/// A path as it is compared; none if that is no text.
+/// A path in the form that routes are compared with; `None` if that is not valid UTF-8.
 pub(crate) fn normal_path(path: &str) -> Option<String> {
     String::from_utf8(normalize(path.as_bytes()).into_owned()).ok()
 }
 
-/// The one way to send a path that is compared as this one is.
+/// The canonical spelling of a path: all paths that are equal for routes have the same one.
 pub(crate) fn canonical_path(path: &str) -> String {
     let escaped = escape(normalize(path.as_bytes()).into_owned());
     String::from_utf8_lossy(&escaped).into_owned()
@@ -45,7 +45,7 @@ pub(crate) fn canonical_path(path: &str) -> String {
 fn is_normal(path: &[u8]) -> bool {
     let mut previous = 0;
     for &byte in path {
-        // A segment that begins with a dot may be `.` or `..`; looking closer is for the slow way.
+        // A segment that begins with a dot may be `.` or `..`; the slow path checks which.
         if byte == b'%' || (previous == b'/' && (byte == b'/' || byte == b'.')) {
             return false;
         }
@@ -145,7 +145,8 @@ fn rewrite(base: &str, request: &[u8], stripped: usize) -> Vec<u8> {
     let bare = base.strip_suffix('/').unwrap_or(base);
     path.extend_from_slice(bare.as_bytes());
     if rest.is_empty() {
-        // Without a rest, the slash at the end is the request's choice; `/` alone has no other form.
+        // If no rest is left, the path ends with a slash if the request does; an empty path becomes
+        // `/`.
         if ends_with_slash || bare.is_empty() {
             path.push(b'/');
         }
@@ -156,7 +157,8 @@ fn rewrite(base: &str, request: &[u8], stripped: usize) -> Vec<u8> {
     escape(path)
 }
 
-/// What is left after the prefix must not climb out of the service's path.
+/// Removes a leading `.` or `..` segment, so that the rest after the prefix cannot leave the
+/// service's path.
 fn tidy(rest: &[u8]) -> &[u8] {
     match rest {
         b"." | b".." => b"",
@@ -246,14 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_escaped() {
+    fn rewritten_paths_are_escaped() {
         assert_eq!(rewrite("/", b"/a b\xff{", 0), b"/a%20b%FF%7B");
         assert_eq!(rewrite("/", b"/a%2Fb", 0), b"/a%2Fb");
     }
 
     proptest! {
         #[test]
-        fn a_normal_path_stays_as_it_is(path in "/[a-z./%2Ff~]{0,20}") {
+        fn a_normal_path_has_no_dot_or_empty_segments(path in "/[a-z./%2Ff~]{0,20}") {
             let once = normalize(path.as_bytes()).into_owned();
             prop_assert_eq!(once.first(), Some(&b'/'));
             prop_assert!(!once.windows(2).any(|pair| pair == b"//"));

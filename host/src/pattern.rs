@@ -1,4 +1,4 @@
-//! Regular expressions of routes, and the memory that they take.
+//! Regular expressions of routes, and the limit of their memory.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,24 +9,25 @@ use regex_automata::util::syntax;
 use thiserror::Error;
 use uuid::Uuid;
 
-/// Largest program of one pattern, in bytes. Source: the crate `regex`, whose default it is.
+/// Largest compiled program of one pattern, in bytes. Source: the default of the crate `regex`.
 const LARGEST: usize = 10 << 20;
 
-/// Memory that a pattern takes beside its programs, about, in bytes.
+/// Memory that a pattern takes in addition to its programs, approximately, in bytes.
 const FRAME: usize = 2 << 10;
 
-/// Memory of all patterns together where no other bound is set, in bytes: room for some thousand with `\w`,
-/// which takes half a megabyte for all that Unicode calls a letter, and for seven thousand with `\d`.
+/// Default limit of the memory of all patterns, in bytes. It is enough for some thousand patterns
+/// with `\w`, which takes half a megabyte because it matches every Unicode letter, and for seven
+/// thousand with `\d`.
 pub const PATTERN_MEMORY: usize = 512 << 20;
 
-/// What stands for a byte that is not part of a character: the control character SUBSTITUTE.
+/// Replaces a byte that is not part of a valid character: the control character SUBSTITUTE.
 const SUBSTITUTE: u8 = 0x1a;
 
-/// A regular expression that is matched with bytes.
+/// A regular expression that matches bytes.
 ///
-/// In the syntax that Kong's patterns have, `.` and classes such as `[^/]` stand for characters, and so
-/// match no byte that is not part of one. What holds such bytes is matched a second time with each of
-/// them as a character.
+/// In the syntax of Kong's patterns, `.` and classes such as `[^/]` match characters, and so do not
+/// match a byte that is not part of a valid character. A text with such bytes that does not match
+/// is matched a second time, with each of these bytes replaced by a character.
 #[derive(Debug, Clone)]
 pub struct Pattern(Regex);
 
@@ -41,14 +42,14 @@ pub enum PatternError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Its program would be larger than any may be.
+    /// Its program would exceed the limit of one pattern.
     #[error(
         "the regex is too large: compiled, it takes more than {} MiB. Use smaller repetitions, or classes \
          such as [0-9A-Za-z_] in place of \\w",
         LARGEST >> 20
     )]
     TooLarge,
-    /// It does not fit beside those of other routes.
+    /// The patterns of other routes leave too little memory for it.
     #[error(
         "the regexes of all routes together take too much memory: {left} bytes are left for this route \
          (setting route_regex_memory)"
@@ -60,8 +61,8 @@ pub enum PatternError {
 }
 
 impl Pattern {
-    /// Compiles a pattern behind an anchor. The memory that it takes, in bytes, is subtracted from `room`; a
-    /// pattern that takes more is not built to its end.
+    /// Compiles a pattern with an anchor before it. The memory that it takes, in bytes, is
+    /// subtracted from `room`. If it would take more than `room`, compilation stops early.
     pub(crate) fn new(pattern: &str, anchor: &str, room: &mut usize) -> Result<Self, PatternError> {
         let left = *room;
         let most = LARGEST.min(left);
@@ -73,13 +74,13 @@ impl Pattern {
             .map_err(|error| match error.size_limit() {
                 Some(LARGEST) => PatternError::TooLarge,
                 Some(_) => PatternError::NoRoom { left },
-                // The error itself tells only which of several patterns it is about.
+                // The message of the outer error has only the index of the pattern.
                 None => match error.syntax_error() {
                     Some(wrong) => invalid(pattern, &wrong.to_string()),
                     None => invalid(pattern, &error.to_string()),
                 },
             })?;
-        // The programs are shared, and each worker that matches has a cache of its own.
+        // Workers share the programs, and each worker that matches needs its own cache.
         let size = regex.memory_usage() + regex.create_cache().memory_usage() + FRAME;
         *room = left
             .checked_sub(size)
@@ -92,7 +93,7 @@ impl Pattern {
         self.look(text, |regex, text| Some(regex.find(text)?.end()))
     }
 
-    /// What a group, by name or number, has captured in the first match.
+    /// The bytes that a group, given by name or number, has captured in the first match.
     pub(crate) fn capture<'t>(&self, text: &'t [u8], group: &str) -> Option<&'t [u8]> {
         let captured: Option<Range<usize>> = self.look(text, |regex, text| {
             let mut captures = regex.create_captures();
@@ -111,8 +112,8 @@ impl Pattern {
     }
 }
 
-/// Whether a text is a regular expression. That takes time in proportion to its length, whatever it would
-/// take to compile it.
+/// Checks that a text is a regular expression, without compiling it. The time is proportional to
+/// its length.
 pub(crate) fn is_pattern(pattern: &str) -> Result<(), PatternError> {
     match syntax::parse_with(&format!("(?:{pattern})"), &syntax()) {
         Ok(_) => Ok(()),
@@ -127,13 +128,13 @@ fn syntax() -> syntax::Config {
 fn invalid(pattern: &str, error: &str) -> PatternError {
     PatternError::Syntax {
         pattern: pattern.to_owned(),
-        // What comes before it shows the place, over several lines.
+        // The lines before the last one show the position in the pattern.
         reason: error.lines().last().unwrap_or_default().to_owned(),
     }
 }
 
-/// A text of the same length with a character in place of each byte that is not part of one; `None` where
-/// there is no such byte.
+/// The text with each byte that is not part of a valid character replaced by [`SUBSTITUTE`]; the
+/// length stays the same. `None` if there is no such byte.
 fn characters(text: &[u8]) -> Option<Vec<u8>> {
     if std::str::from_utf8(text).is_ok() {
         return None;
@@ -168,14 +169,15 @@ impl PatternMemory {
         }
     }
 
-    /// Memory that the patterns of a route may take: as much as other routes leave, in bytes.
+    /// The memory that the patterns of a route may take, in bytes: the limit less that of the other
+    /// routes.
     pub fn left_for(&self, route: Uuid) -> usize {
         let taken = self.taken.lock();
         let own = taken.by_route.get(&route).copied().unwrap_or(0);
         (self.limit + own).saturating_sub(taken.total)
     }
 
-    /// Notes the memory that the patterns of a route take, in bytes; 0 for a route that is deleted.
+    /// Records the memory that the patterns of a route take, in bytes; 0 for a deleted route.
     pub fn set(&self, route: Uuid, bytes: usize) {
         let mut taken = self.taken.lock();
         let old = match bytes {
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_is_not_part_of_a_character_is_one() {
+    fn an_invalid_utf8_byte_matches_like_a_character() {
         let named = pattern("/a/([^/]+)/(?P<end>.)");
         for (text, end, last) in [
             (&b"/a/\xff\xfe/\x80x"[..], 7, &b"\x80"[..]),
@@ -211,14 +213,14 @@ mod tests {
         assert_eq!(named.capture(b"/a/\xff/b", "1"), Some(&b"\xff"[..]));
         assert_eq!(named.capture(b"/a/\xff/b", "2"), Some(&b"b"[..]));
         assert_eq!(named.capture(b"/a/\xff/b", "3"), None);
-        // A pattern that means a byte can say so.
+        // A pattern can match a single byte explicitly.
         let byte = pattern(r"/(?-u:\xff)");
         assert_eq!(byte.find(b"/\xff"), Some(2));
         assert_eq!(byte.find(b"/\xfe"), None);
     }
 
     #[test]
-    fn a_pattern_takes_its_memory_from_what_is_left() {
+    fn the_memory_of_a_pattern_is_subtracted_from_the_room() {
         let mut room = PATTERN_MEMORY;
         Pattern::new(r"/\w{10}", "^", &mut room).unwrap();
         let taken = PATTERN_MEMORY - room;

@@ -1,6 +1,6 @@
 //! Queries and forms (`application/x-www-form-urlencoded`) as bytes.
 //!
-//! `form_urlencoded` puts U+FFFD in the place of what is no UTF-8, so that different values become one.
+//! `form_urlencoded` replaces invalid UTF-8 by U+FFFD, so that different values become equal.
 
 use std::borrow::Cow;
 
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_stay_as_they_are() {
+    fn invalid_utf8_is_not_changed() {
         let read: Vec<_> = pairs(b"a%FF=%fe+\xfd&b").collect();
         let expected: [(&[u8], &[u8]); 2] = [(b"a\xff", b"\xfe \xfd"), (b"b", b"")];
         let expected = expected.map(|(name, value)| (Cow::from(name), Cow::from(value)));
