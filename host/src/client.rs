@@ -9,13 +9,14 @@ use serde_json::Value;
 use ureq::http::{Request, Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
 
-/// Longest wait for an answer. An upload is compiled before it is answered, or answered as being checked.
+/// Longest wait for a response. An upload is answered after it is compiled, or with the status that
+/// it is still being checked.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Largest answer that is read, in bytes.
+/// Largest response that is read, in bytes.
 const ANSWER: u64 = 16 << 20;
 
-/// Media types of what is sent.
+/// Media types of request bodies.
 const COMPONENT: &str = "application/wasm";
 const JSON: &str = "application/json";
 
@@ -41,14 +42,14 @@ impl Gateway {
 
 pub(crate) struct Admin {
     agent: Agent,
-    /// Without a slash at its end.
+    /// URL of the Admin API, without a slash at its end.
     address: String,
 }
 
-/// An answer that is no error.
+/// A response of the Admin API.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// Where to read how far it is, if the answer says so.
+    /// Where to read the progress, if the response says so.
     pub(crate) location: Option<String>,
     pub(crate) body: Value,
 }
@@ -73,7 +74,7 @@ impl Admin {
         Ok(Self { agent, address })
     }
 
-    /// Reads what is under a path; none if there is nothing.
+    /// Gets a resource; `None` if it does not exist.
     pub(crate) fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
         let answer = self.send("GET", path, SendBody::none(), None)?;
         match answer.status {
@@ -82,13 +83,13 @@ impl Admin {
         }
     }
 
-    /// Asks for something to be done.
+    /// Sends a `POST` without a body.
     pub(crate) fn post(&self, path: &str) -> anyhow::Result<Answer> {
         let answer = self.send("POST", path, SendBody::none(), Some((COMPONENT, 0)))?;
         self.good(answer)
     }
 
-    /// Asks for something to be done as these fields say.
+    /// Sends a `POST` with these fields as JSON.
     pub(crate) fn post_fields(&self, path: &str, fields: &Value) -> anyhow::Result<Answer> {
         let text = fields.to_string();
         let mut reader = text.as_bytes();
@@ -97,13 +98,13 @@ impl Admin {
         self.good(answer)
     }
 
-    /// Asks for something to be deleted.
+    /// Deletes a resource.
     pub(crate) fn delete(&self, path: &str) -> anyhow::Result<Answer> {
         let answer = self.send("DELETE", path, SendBody::none(), None)?;
         self.good(answer)
     }
 
-    /// Uploads a component, and shows how far it is on a terminal.
+    /// Uploads a component. On a terminal, the progress is shown.
     pub(crate) fn upload(&self, path: &str, component: &[u8]) -> anyhow::Result<Answer> {
         let mut progress = Progress::of(component);
         let body = SendBody::from_reader(&mut progress);
@@ -112,7 +113,7 @@ impl Admin {
         self.good(answer?)
     }
 
-    /// Asks for something that is answered bit by bit, for as long as it takes.
+    /// Sends a `POST` whose response is streamed, without a timeout.
     pub(crate) fn stream(&self, path: &str) -> anyhow::Result<impl Read + use<>> {
         let request = self.agent.post(format!("{}{path}", self.address));
         let request = request.config().timeout_global(None).build();
@@ -155,7 +156,7 @@ impl Admin {
         anyhow!("no answer from the Admin API at {}: {error}", self.address)
     }
 
-    /// Reads an answer to its end.
+    /// Reads a response to its end.
     fn read(&self, mut answer: Response<Body>) -> anyhow::Result<Answer> {
         let location = answer.headers().get("location");
         let location = location.and_then(|value| Some(value.to_str().ok()?.to_owned()));
@@ -169,7 +170,7 @@ impl Admin {
         })
     }
 
-    /// The answer, unless it is an error, which is told in the Admin API's own words.
+    /// Returns the response, or an error with the Admin API's message if its status is an error.
     fn good(&self, answer: Answer) -> anyhow::Result<Answer> {
         if answer.status.is_success() {
             return Ok(answer);
@@ -178,27 +179,27 @@ impl Admin {
         let Some(message) = answer.body.get("message").and_then(Value::as_str) else {
             bail!("the Admin API at {} answers {status}", self.address);
         };
-        let mut said = format!("the Admin API answers {}: {message}", status.as_u16());
+        let mut text = format!("the Admin API answers {}: {message}", status.as_u16());
         let fields = answer.body.get("fields").and_then(Value::as_object);
         for (field, wrong) in fields.into_iter().flatten() {
             let wrong = match wrong {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
-            // The message of a single field is in the message of all.
+            // If only one field is wrong, its message is in the main message already.
             if !message.contains(&wrong) {
-                said.push_str(&format!("\n  {field}: {wrong}"));
+                text.push_str(&format!("\n  {field}: {wrong}"));
             }
         }
-        bail!(said)
+        bail!(text)
     }
 }
 
-/// What is read of a component so far.
+/// The progress of an upload.
 struct Progress<'a> {
     rest: &'a [u8],
     length: usize,
-    /// Whether somebody looks.
+    /// Whether the progress is shown, because standard error is a terminal.
     shown: bool,
 }
 
@@ -247,14 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_told_with_the_address() {
-        // A port that was free a moment ago.
+    fn an_unreachable_gateway_is_reported_with_its_address() {
+        // The listener is dropped, so nothing listens on this port any more.
         let address = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap();
         let admin = Admin::at(&address.to_string()).unwrap();
-        let said = admin.find("/balancers/x").unwrap_err().to_string();
-        assert!(said.contains(&address.to_string()), "{said}");
+        let message = admin.find("/balancers/x").unwrap_err().to_string();
+        assert!(message.contains(&address.to_string()), "{message}");
     }
 }

@@ -1,9 +1,9 @@
-//! How many connections may be open, so that no side starves another.
+//! Limits of open connections, so that no kind of connection starves another.
 //!
-//! Each connection needs a file descriptor, and their number is limited (`RLIMIT_NOFILE`). What is
-//! left of it at the start is divided: a reserve for the Admin API, probes, the resolver, the store
-//! and compilers, and two halves for clients and endpoints. A request needs one connection of each
-//! kind at most, so clients that have been let in can be served.
+//! Each connection needs a file descriptor, and their number is limited (`RLIMIT_NOFILE`). The
+//! descriptors that are free at the start are divided into a reserve (for the Admin API, probes,
+//! the resolver, the store and compilers) and two equal parts for clients and endpoints. A request
+//! needs at most one connection of each kind, so an admitted client can be served.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections of clients where no setting says how many, if descriptors suffice. Source: Envoy's
-/// advice for a proxy at the edge (`global_downstream_max_connections`).
+/// Default limit of clients' connections, if there are enough descriptors. Source: Envoy's advice
+/// for a proxy at the edge (`global_downstream_max_connections`).
 const CLIENTS: usize = 50_000;
 
 /// Descriptors that a worker's runtime needs besides its connections.
@@ -25,20 +25,19 @@ const WORKER: usize = 4;
 /// Smallest and largest reserve, in descriptors.
 const RESERVE: (usize, usize) = (16, 1024);
 
-/// Least number of descriptors that has to be left at the start: there is nothing to divide in
-/// fewer.
+/// Least number of descriptors that has to be free at the start: fewer cannot be divided.
 const LEAST: usize = 16;
 
-/// How long a client that is refused is listened to, before and after its answer.
+/// How long bytes of a refused client are read, before and after the response.
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// Most that is read of it, in bytes.
+/// Most bytes that are read of a refused client.
 const REFUSED_BYTES: usize = 64 * 1024;
 
-/// The right to one connection, which takes a descriptor of the process. Given back when dropped.
+/// A permit for one connection, which takes a descriptor of the process. Dropping it gives it back.
 pub(crate) type DescriptorPermit = OwnedSemaphorePermit;
 
-/// How many connections of each kind may still be made.
+/// The number of connections of each kind that may still be opened.
 #[derive(Debug)]
 pub struct ConnectionLimits {
     /// Most connections of clients.
@@ -58,7 +57,7 @@ pub fn raise_file_limit() -> usize {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // A system that refuses leaves what there was.
+    // If the system refuses, the old limit stays.
     let limit = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
@@ -73,9 +72,9 @@ impl ConnectionLimits {
     /// `max_connections`.
     ///
     /// # Errors
-    /// Too few are left.
+    /// Too few descriptors are free.
     pub fn new(files: usize, workers: usize, wanted: Option<usize>) -> anyhow::Result<Self> {
-        // Where the system does not tell, a few dozen are open at this point.
+        // If the number cannot be read, it is estimated: a few dozen are open at this point.
         let open = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
         Self::divide(files, open + workers.saturating_mul(WORKER), wanted)
     }
@@ -90,7 +89,7 @@ impl ConnectionLimits {
             );
         }
         let reserve = (left / 4).clamp(RESERVE.0, RESERVE.1).min(left / 2);
-        // More permits than a semaphore has would be a panic.
+        // A semaphore panics when it is created with more permits than this.
         let half = ((left - reserve) / 2).min(Semaphore::MAX_PERMITS);
         let max_clients = wanted.unwrap_or(CLIENTS).min(half);
         if let Some(wanted) = wanted.filter(|wanted| *wanted > max_clients) {
@@ -110,45 +109,47 @@ impl ConnectionLimits {
         })
     }
 
-    /// Room for a client, if there is any.
+    /// A permit for a client, if one is left.
     pub(crate) fn client(&self) -> Option<DescriptorPermit> {
         Arc::clone(&self.clients).try_acquire_owned().ok()
     }
 
-    /// Room for a client of the Admin API, if there is any.
+    /// A permit for a client of the Admin API, if one is left.
     pub(crate) fn admin_client(&self) -> Option<DescriptorPermit> {
         Arc::clone(&self.admin).try_acquire_owned().ok()
     }
 
-    /// Room for a connection to an endpoint, if there is any.
+    /// A permit for a connection to an endpoint, if one is left.
     pub(crate) fn endpoint(&self) -> Option<DescriptorPermit> {
         Arc::clone(&self.endpoints).try_acquire_owned().ok()
     }
 
-    /// Waits for room for a connection to an endpoint.
+    /// Waits for a permit for a connection to an endpoint.
     pub(crate) async fn endpoint_in_time(&self) -> Option<DescriptorPermit> {
-        // Ours are never closed.
+        // The semaphore is never closed, so this always returns a permit.
         Arc::clone(&self.endpoints).acquire_owned().await.ok()
     }
 
-    /// Whether no further connection to an endpoint can be made.
+    /// Whether no permit for a connection to an endpoint is left.
     pub(crate) fn endpoints_are_out(&self) -> bool {
         self.endpoints.available_permits() == 0
     }
 
-    /// The right to answer a client that is refused. Without it the connection is just closed:
-    /// those that are being refused must not take what is left for others.
+    /// A permit to answer a refused client. Without one, its connection is closed without a
+    /// response: refused clients must not use up the descriptors of the reserve.
     pub(crate) fn refusal(&self) -> Option<DescriptorPermit> {
         Arc::clone(&self.refusals).try_acquire_owned().ok()
     }
 }
 
-/// Answers a client that cannot be served, and closes the connection in order: closed with unread
-/// bytes, it would be reset, which can cost the client the answer (RFC 9112, 9.6).
+/// Answers a client that cannot be served, reads its bytes, and then closes the connection. A
+/// connection that is closed with unread bytes is reset, and the client can lose the response (RFC
+/// 9112, 9.6).
 pub(crate) async fn refuse(mut stream: TcpStream, answer: &[u8]) {
     let refusing = async {
         let mut bytes = [0; 4096];
-        // Some clients take an answer that comes before their request for a fault of the server's.
+        // Some clients treat a response that arrives before their request as an error of the
+        // server, so the request is read first.
         stream.readable().await?;
         let _ = stream.try_read(&mut bytes);
         stream.write_all(answer).await?;
@@ -162,7 +163,7 @@ pub(crate) async fn refuse(mut stream: TcpStream, answer: &[u8]) {
         }
         std::io::Result::Ok(())
     };
-    // How it ends is the client's affair.
+    // An error or a timeout concerns only this client, so it is ignored.
     let _ = tokio::time::timeout(REFUSAL, refusing).await;
 }
 
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(divided(1024, 64, None), [360, 360, 120, 30]);
         assert_eq!(divided(80, 64, None), [4, 4, 4, 1]);
         assert_eq!(divided(1024, 64, Some(10)), [10, 360, 120, 30]);
-        // No setting makes more descriptors than there are.
+        // A setting cannot exceed the number of descriptors.
         assert_eq!(divided(1024, 64, Some(100_000)), [360, 360, 120, 30]);
         let [clients, endpoints, admin, _] = divided(1_000_000, 64, None);
         assert_eq!((clients, admin), (50_000, 512));
@@ -199,10 +200,10 @@ mod tests {
     #[test]
     fn too_few_descriptors_are_an_error_that_says_how_many_are_needed() {
         let error = ConnectionLimits::divide(70, 64, None).unwrap_err();
-        let said = error.to_string();
+        let message = error.to_string();
         assert!(
-            said.contains("is 70") && said.contains("80 at least"),
-            "{said}"
+            message.contains("is 70") && message.contains("80 at least"),
+            "{message}"
         );
     }
 

@@ -1,5 +1,5 @@
-//! What `fuzz/` feeds: one function for each reader of what comes from outside. Each takes any bytes, and
-//! panics where a law does not hold. The tests run it on every input that was kept.
+//! The targets of `fuzz/`: one function for each parser of external input. Each takes any bytes,
+//! and panics if a property does not hold. The tests run it on every stored input.
 
 pub use crate::admin::fuzzing::{form, signature};
 pub use crate::balancer::fuzzing::component;
@@ -13,8 +13,8 @@ mod tests {
 
     use super::*;
 
-    /// The inputs of a target, one a line, as `fuzz/corpus.py` writes them: with `\\` and `\xNN` for what is
-    /// not plain.
+    /// The inputs of a target, one a line, as `fuzz/corpus.py` writes them: with `\\` and `\xNN`
+    /// for bytes that are not plain text.
     fn inputs(target: &str) -> Vec<Vec<u8>> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
         let text = std::fs::read_to_string(folder.join(format!("{target}.txt"))).unwrap();
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_once_does_not_come_back() {
+    fn every_stored_input_keeps_the_properties() {
         type Target = (&'static str, fn(&[u8]));
         let targets: [Target; 5] = [
             ("request_head", request_head),

@@ -1,4 +1,4 @@
-//! Puts the parts together, and takes them apart again.
+//! Starts the parts of the gateway and shuts them down.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use crate::snapshot::{Compiler, Published};
 use crate::store::{self, Store};
 use crate::upstream::{self, Memory, Names, SessionKey};
 
-/// Runs the gateway until it is asked to end by SIGTERM, SIGINT or SIGQUIT.
+/// Runs the gateway until it gets SIGTERM, SIGINT or SIGQUIT.
 ///
 /// # Errors
-/// One clear sentence, when it cannot start.
+/// The gateway cannot start: one clear sentence.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let files = connections::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -32,19 +32,21 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control runtime")?;
     let outcome = runtime.block_on(serve(config, files));
-    // Nothing on the control side is worth waiting for: what was acknowledged is on disk.
+    // The control side is not waited for: all acknowledged changes are on disk.
     runtime.shutdown_background();
     outcome
 }
 
 async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
-    // Whoever is asked to end while starting must end as well, so listen for that first.
+    // A signal that arrives during the start must end the gateway as well, so the handlers are
+    // installed first.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // What Kong and nginx end with in order.
+    // Kong and nginx shut down gracefully on this signal.
     let mut quit = signal(SignalKind::quit())?;
     tokio::spawn(ignore_reloads()?);
-    // A file that grows past the limit of its size is an error, which is told, and not the end.
+    // With a handler for SIGXFSZ, a write past the limit of the file size is an error, which is
+    // reported, and does not end the process.
     let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
 
     let store = store::open(&config.data_dir);
@@ -58,7 +60,7 @@ async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
         upload: config.balancer.upload,
         compile_timeout: config.balancer.compile_timeout,
         cache_dir: Some(config.data_dir.join("cache")),
-        // This very program, even if its file has been replaced by another version meanwhile.
+        // The running program, even if its file was replaced by another version in the meantime.
         compiler: "/proc/self/exe".into(),
     })?;
     let shipped = admin::install_shipped(&store, &engine).await?;
@@ -99,7 +101,7 @@ async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
     )
     .with_session_key(sessions);
     let mut compiling = tokio::spawn(in_place(compiler.run(commits)));
-    // Traffic is taken only once everything that is stored is in effect.
+    // Traffic is accepted only once the whole stored configuration is in effect.
     tokio::select! {
         () = published.started() => {}
         _ = terminate.recv() => return Ok(()),
@@ -138,7 +140,7 @@ async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
         _ = quit.recv() => "SIGQUIT",
-        // Without it, changes would be acknowledged and have no effect.
+        // Without the compiler, changes would be acknowledged and have no effect.
         ended = &mut compiling => anyhow::bail!("the snapshot compiler has stopped: {ended:?}"),
     };
     tracing::info!(
@@ -164,8 +166,8 @@ async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Answers the signals by which other servers read their configuration or open their log again. Left
-/// alone, each would end the process at once.
+/// Handles the signals that make other servers reload their configuration or reopen their log.
+/// Without a handler, each of them would end the process at once.
 fn ignore_reloads() -> std::io::Result<impl Future<Output = ()>> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut first = signal(SignalKind::user_defined1())?;
@@ -185,8 +187,8 @@ fn ignore_reloads() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Says that the gateway is ready: in the log for people, and as one line of JSON on standard output
-/// for programs, which may have asked for port 0.
+/// Announces that the gateway is ready: in the log for people, and as one line of JSON on standard
+/// output for programs, which need the address if they have set port 0.
 fn announce(config: &Config, proxy: SocketAddr, admin: SocketAddr) {
     let data_dir = config
         .data_dir
@@ -202,7 +204,7 @@ fn announce(config: &Config, proxy: SocketAddr, admin: SocketAddr) {
         "data_dir": data_dir,
         "version": env!("CARGO_PKG_VERSION"),
     });
-    // Nobody may be reading.
+    // Standard output may be closed, so errors are ignored.
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }

@@ -1,9 +1,10 @@
-//! Work whose length others choose, on a runtime whose other tasks must not wait for it.
+//! Work whose length a client chooses, on a runtime whose other tasks must not wait for it.
 //!
-//! What a request to the Admin API costs is for its client to say: a body of megabytes, a list of
-//! thousands of rows, a plugin that is slow to take its settings. So each step of such a task is done
-//! where tokio has handed all other tasks of the thread to another one before. A step that takes a second
-//! then takes a second of a core, and no other request waits for it.
+//! The client of the Admin API determines how much a request costs: a body of megabytes, a list of
+//! thousands of rows, a plugin that is slow to accept its settings. So each step (poll) of such a
+//! task runs in `block_in_place`: tokio first moves all other tasks of the thread to another
+//! thread. A step that takes a second then takes a second of a core, and no other request waits for
+//! it.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -12,18 +13,20 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::task::block_in_place;
 
-/// Steps of requests that are done at a time, in turn. Each takes a thread of tokio's pool for blocking
-/// work, which has 512, and a runtime whose pool has none left stands still.
+/// Limits the number of steps that run at the same time. Each takes a thread of tokio's pool for
+/// blocking work, which has 512. If no thread of the pool is left, the whole runtime stops.
 static TURNS: Semaphore = Semaphore::const_new(64);
 
-/// Does all steps of a future where they hold nothing up. Only on a runtime of several threads.
+/// Runs all steps of a future without blocking other tasks. Only for a runtime with several
+/// threads.
 pub(crate) async fn in_place<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|cx| block_in_place(|| future.as_mut().poll(cx))).await
 }
 
-/// The same for one of any number: no more than so many steps are done at a time, in the order in which
-/// they were asked for. A task that waits for something holds up no other.
+/// The same for a future of which there may be any number: the number of steps that run at the same
+/// time is limited, and they run in the order in which they were requested. A future that waits
+/// does not block others.
 pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut turn = Turn(None);
@@ -36,7 +39,7 @@ pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
 
 type Acquired = Result<SemaphorePermit<'static>, AcquireError>;
 
-/// A place among those who wait for one of the [`TURNS`]; none if there are free ones.
+/// The place in the queue for one of the [`TURNS`]; `None` while the future is not in the queue.
 struct Turn(Option<Pin<Box<dyn Future<Output = Acquired> + Send>>>);
 
 impl Turn {
@@ -49,7 +52,7 @@ impl Turn {
         let waiting = self.0.get_or_insert_with(|| Box::pin(TURNS.acquire()));
         let permit = ready!(waiting.as_mut().poll(cx));
         self.0 = None;
-        // It is never closed.
+        // The semaphore is never closed.
         Poll::Ready(permit)
     }
 }
@@ -62,9 +65,9 @@ mod tests {
 
     use super::*;
 
-    /// As many steps that do not end as the runtime has threads, and twice that.
+    /// Twice as many steps that do not end as the runtime has threads.
     #[test]
-    fn a_step_that_takes_long_holds_up_no_other_task() {
+    fn a_long_step_does_not_delay_other_tasks() {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -94,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_are_turns_for_come_one_after_the_other() {
+    fn more_tasks_than_turns_all_complete() {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

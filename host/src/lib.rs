@@ -2,9 +2,9 @@
 //! component. `ARCHITECTURE.md` at the top of the repository has the map.
 //!
 //! Two sides share a process. The control side ([`admin`], [`store`], [`snapshot`]) runs on a small
-//! runtime of its own: it takes changes, keeps them, and compiles them into what the data side reads.
-//! The data side ([`proxy`], [`upstream`], [`balancer`]) is a thread for each core that answers
-//! requests, and waits for the other side never.
+//! runtime of its own: it accepts changes, stores them, and compiles them into the snapshots that
+//! the data side reads. The data side ([`proxy`], [`upstream`], [`balancer`]) has a thread for each
+//! core. It answers requests, and never waits for the control side.
 
 pub mod admin;
 pub mod authority;

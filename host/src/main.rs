@@ -17,8 +17,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What the gateway calls itself with to do what a component may make expensive apart from itself. Not
-/// for people, so not in the help.
+/// Arguments with which the gateway starts itself as a separate process, for work that a component
+/// may make expensive. They are internal, so they are not in the help.
 const COMPILE_WORKER: &str = "compile-worker";
 const SCHEMA_WORKER: &str = "schema-worker";
 
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
-    // A file or a pipe gets plain text, and so does a terminal if it is asked for (no-color.org).
+    // Files and pipes get plain text, and so does a terminal if `NO_COLOR` is set (no-color.org).
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let layer = tracing_subscriber::fmt::layer()
         .fmt_fields(LogFields::default())
@@ -93,15 +93,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the command line. clap stops at the first flag that it cannot take; for the gateway's own
-/// flags it is set aside, with what was wrong with it, and the rest is read, so that every mistake is
-/// told at once.
+/// Reads the command line. clap stops at the first invalid flag. For the gateway's own flags, that
+/// flag is removed, its error is kept, and the rest is parsed again, so that all mistakes are
+/// reported at once.
 fn parse(mut args: Vec<OsString>) -> Result<(Cli, Vec<String>), clap::Error> {
     let mut first = None;
     let mut mistakes = Vec::new();
     loop {
         match Cli::try_parse_from(&args) {
-            // A command is told by clap what is wrong with it, with its usage.
+            // For a command, clap's own error is returned, with its usage.
             Ok(cli) => match first {
                 Some(error) if cli.command.is_some() => return Err(error),
                 _ => return Ok((cli, mistakes)),
@@ -118,10 +118,10 @@ fn parse(mut args: Vec<OsString>) -> Result<(Cli, Vec<String>), clap::Error> {
     }
 }
 
-/// The arguments without the flag that clap refuses, if it is one, and why it does.
+/// The arguments without the flag that clap refuses, and the reason; `None` if it is not a flag.
 fn without_refused(args: &[OsString], error: &clap::Error) -> Option<(Vec<OsString>, String)> {
     let refused = error.get(ContextKind::InvalidArg)?.to_string();
-    // It may come with the form of its value: `--workers <N>`.
+    // clap may add the name of the value: `--workers <N>`.
     let flag = refused.split([' ', '=']).next()?;
     if !flag.starts_with('-') {
         return None;
@@ -146,7 +146,7 @@ fn without_refused(args: &[OsString], error: &clap::Error) -> Option<(Vec<OsStri
     Some((rest.cloned().collect(), mistake))
 }
 
-/// Says what is wrong, a line each, where a person or a supervisor looks for it.
+/// Writes an error to standard error, where people and supervisors look for it.
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     for line in error.to_string().lines() {
         eprintln!("pointsman: {line}");

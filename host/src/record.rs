@@ -1,4 +1,5 @@
-//! `pointsman record`: what a balancer of a running gateway is asked and answers, in a file.
+//! `pointsman record`: writes the calls to a balancer of a running gateway, and its answers, to a
+//! file.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
@@ -28,8 +29,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 64 << 20, value_name = "N")]
     max_bytes: u64,
 
-    /// Also records what the balancer reads of requests: paths, headers, addresses of clients, starts of
-    /// bodies
+    /// Also records what the balancer reads of requests: paths, headers, addresses of clients,
+    /// starts of bodies
     #[arg(long)]
     facts: bool,
 
@@ -47,7 +48,7 @@ pub fn record(arguments: &Arguments) -> anyhow::Result<()> {
     let facts = arguments.facts;
     let path =
         format!("/upstreams/{upstream}/record?seconds={seconds}&max_bytes={bytes}&facts={facts}");
-    // Asked first, so that a mistake leaves no file behind.
+    // The request is sent first, so that an error leaves no file behind.
     let mut trace = arguments.gateway.admin()?.stream(&path)?;
     let shown = arguments.out.display();
     let cannot = || format!("cannot write {shown}");

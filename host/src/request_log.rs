@@ -1,8 +1,8 @@
-//! Which request a thread is busy with, so that each line of the log about it can name it.
+//! The request that a thread is working on, so that each log line about it has its id.
 //!
-//! A worker works on one request at a time, from one poll of its task to the next. What it calls
-//! meanwhile (balancers, health checks) knows nothing of requests, and may have something to say
-//! all the same. A span of `tracing` for each request would cost more than routing it.
+//! A worker works on one request at a time, from one poll of its task to the next. The code that it
+//! calls (balancers, health checks) does not know the request, and may log as well. A `tracing`
+//! span for each request would cost more than routing the request.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,17 +11,18 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 
-/// The id of a request, in hex digits.
+/// The id of a request, in hexadecimal digits.
 pub(crate) type Id = [u8; 32];
 
 thread_local! {
     static CURRENT: Cell<Option<Id>> = const { Cell::new(None) };
 }
 
-/// While it lives, what this thread logs is about a request. Not to be held across an `await`.
+/// While it lives, log lines of this thread have the id of the request. It must not be held across
+/// an `await`.
 pub(crate) struct Scope(Option<Id>);
 
-/// Begins a part of the work on a request.
+/// Enters the scope of a request, until the result is dropped.
 pub(crate) fn enter(id: Option<Id>) -> Scope {
     Scope(CURRENT.replace(id))
 }
@@ -32,8 +33,7 @@ impl Drop for Scope {
     }
 }
 
-/// Writes the fields of a line of the log, and the id of the request that it is about as
-/// `request_id`.
+/// Writes the fields of a log line, and the id of the current request as `request_id`.
 #[derive(Debug, Default)]
 pub struct LogFields(DefaultFields);
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_within_work_is_named_for_the_inner_request() {
+    fn the_inner_scope_takes_precedence() {
         let (one, two) = (Some([b'1'; 32]), Some([b'2'; 32]));
         let outer = enter(one);
         let inner = enter(two);

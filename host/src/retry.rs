@@ -1,4 +1,4 @@
-//! When a try of a request that failed is followed by another.
+//! When a failed try of a request is retried.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use http::{Method, StatusCode};
 use crate::entity::retry as entity;
 use crate::entity::upstream::RetryBudget;
 
-/// The retry settings of a service or a route. What one of them leaves open is decided by the other, or by
-/// the default.
+/// The retry settings of a service or a route. A setting of the route takes precedence over that of
+/// the service, and both over the default.
 #[derive(Debug, Clone, Default)]
 pub struct Retry {
     statuses: Option<Vec<u16>>,
@@ -22,7 +22,7 @@ impl Retry {
     /// Reads the settings of the entity.
     pub fn of(retry: &entity::Retry) -> Self {
         let methods = retry.methods.iter().flatten();
-        // The Admin API let only methods in.
+        // The Admin API accepts only valid methods.
         let methods = methods.filter_map(|method| method.parse().ok()).collect();
         Self {
             statuses: retry.statuses.clone(),
@@ -34,7 +34,7 @@ impl Retry {
     }
 }
 
-/// The retry settings of one request: those of the route before those of the service.
+/// The retry settings of one request: those of the route take precedence over those of the service.
 #[derive(Clone, Copy)]
 pub(crate) struct Repeats<'a> {
     pub(crate) route: &'a Retry,
@@ -42,7 +42,8 @@ pub(crate) struct Repeats<'a> {
 }
 
 impl Repeats<'_> {
-    /// Whether a response of this status is discarded while another try is left.
+    /// Whether a response with this status is discarded and the request retried, while tries are
+    /// left.
     pub(crate) fn unwanted(self, status: StatusCode) -> bool {
         let statuses = self
             .route
@@ -52,8 +53,8 @@ impl Repeats<'_> {
         statuses.is_some_and(|statuses| statuses.contains(&status.as_u16()))
     }
 
-    /// Whether a request of this method may be sent twice. Source: nginx, which takes every method for
-    /// idempotent but these, unknown ones included.
+    /// Whether a request of this method may be sent twice. Source: nginx, which considers every
+    /// method idempotent except these three, including unknown methods.
     pub(crate) fn is_idempotent(self, method: &Method) -> bool {
         let methods = self
             .route
@@ -68,7 +69,7 @@ impl Repeats<'_> {
         }
     }
 
-    /// How much of the traffic may be retries, where the upstream's setting is `budget`.
+    /// The retry budget of the request. `budget` is that of the upstream.
     pub(crate) fn budget(self, budget: RetryBudget) -> RetryBudget {
         let (route, service) = (self.route, self.service);
         let percent = route.budget_percent.or(service.budget_percent);
@@ -81,7 +82,7 @@ impl Repeats<'_> {
         }
     }
 
-    /// Longest time until the head of the response of each try.
+    /// The timeout of each try, until the head of the response is received.
     pub(crate) fn per_try_timeout(self) -> Option<Duration> {
         self.route.per_try_timeout.or(self.service.per_try_timeout)
     }

@@ -1,38 +1,40 @@
-//! A hash map for snapshots: its copies share what they have in common.
+//! A hash map for snapshots: copies share their common entries.
 //!
-//! The entries are divided by their hashes into shards. A copy shares all shards, and a change to the copy
-//! replaces one of them. So to follow a map of 10,000 entries by one with an entry more copies some forty
-//! entries and some hundred pointers, and a look-up costs one pointer and one hash more than in a plain map.
+//! The entries are divided by their hashes into shards. A copy shares all shards, and a change to
+//! the copy replaces one of them. So to copy a map of 10,000 entries and add one entry, some forty
+//! entries and some hundred pointers are copied. A look-up costs one pointer and one hash more than
+//! in a plain map.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-// Its keys come from the Admin API, so a slower hash that holds against attackers gains nothing.
+// The keys come from the Admin API, so a slower hash that resists attackers would gain nothing.
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 
-/// Entries of a shard on average, at most: with more entries there are twice as many shards.
+/// Largest average number of entries of a shard. With more, the number of shards is doubled.
 const MOST: usize = 64;
 
-/// Entries of a shard on average, at least: with less there are half as many shards.
+/// Smallest average number of entries of a shard. With fewer, the number of shards is halved.
 const LEAST: usize = 16;
 
-/// A hash map whose copies share what they have in common.
+/// A hash map whose copies share their common entries.
 ///
-/// A shard is copied with its keys and values, so these are best counted pointers.
+/// When a shard is copied, its keys and values are cloned, so they should be cheap to clone, such
+/// as `Arc`.
 #[derive(Debug)]
 pub(crate) struct SharedMap<K, V> {
-    /// A power of two of them.
+    /// The shards; their number is a power of two.
     shards: Arc<Vec<Shard<K, V>>>,
     len: usize,
-    /// Divides the keys among the shards. Each shard has a hash of its own.
+    /// Assigns keys to shards. The map in each shard has its own hasher.
     hasher: RandomState,
 }
 
 type Shard<K, V> = Arc<HashMap<K, V>>;
 
-// Derived, it would ask for `K: Clone` and `V: Clone`.
+// A derived `Clone` would require `K: Clone` and `V: Clone`.
 impl<K, V> Clone for SharedMap<K, V> {
     fn clone(&self) -> Self {
         Self {
@@ -95,13 +97,13 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         }
     }
 
-    /// The value of a key, to be changed.
+    /// A mutable reference to the value of a key.
     pub(crate) fn get_mut<Q>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        // Where there is none, nothing is to be copied.
+        // If there is no such key, no shard must be copied.
         self.get(key)?;
         self.shard_mut(self.shard_of(key)).get_mut(key)
     }
@@ -112,7 +114,7 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        // Where there is none, nothing is to be copied.
+        // If there is no such key, no shard must be copied.
         self.get(key)?;
         let old = self.shard_mut(self.shard_of(key)).remove(key)?;
         self.len -= 1;
@@ -126,7 +128,7 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[shard])
     }
 
-    /// Divides all entries anew, among `count` shards.
+    /// Distributes all entries among `count` shards.
     fn divide(&mut self, count: usize) {
         let mut shards = vec![HashMap::default(); count];
         for (key, value) in self.iter() {
@@ -136,9 +138,9 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
     }
 }
 
-/// The shard of a key, of `count`, a power of two.
+/// The index of the shard of a key. `count`, the number of shards, is a power of two.
 fn shard_of<Q: Hash + ?Sized>(hasher: &RandomState, key: &Q, count: usize) -> usize {
-    // Truncated to what is asked for.
+    // Truncation is fine: only the low bits are used.
     hasher.hash_one(key) as usize & (count - 1)
 }
 
@@ -149,7 +151,7 @@ impl<K, V> SharedMap<K, V> {
         self.len
     }
 
-    /// The number of entries that a change has copied, or made, since this was a copy of `old`.
+    /// The number of entries that were copied or added since this map was cloned from `old`.
     pub(crate) fn copied_since(&self, old: &Self) -> usize {
         let is_shared = |shard| old.shards.iter().any(|known| Arc::ptr_eq(known, shard));
         let own = self.shards.iter().filter(|shard| !is_shared(shard));
@@ -166,7 +168,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// It is a map, whatever is done to it, and its copies stay as they were.
+        /// It behaves like a plain map under any sequence of changes, and its copies do not change.
         #[test]
         fn it_agrees_with_a_plain_map(steps in prop::collection::vec((0_u16..2000, 0..4), 0..2000)) {
             let mut map = SharedMap::default();
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_emptied_map_takes_the_room_of_an_empty_one() {
+    fn an_emptied_map_has_one_shard() {
         let mut map = SharedMap::default();
         for key in 0..10_000_u32 {
             map.insert(key, ());

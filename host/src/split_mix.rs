@@ -1,18 +1,18 @@
-//! Random bits that are the same each time, for who has to be repeatable. Source: SplitMix64
-//! (Steele, Lea, Flood 2014).
+//! Deterministic random bits, for code that has to be repeatable. Source: SplitMix64 (Steele, Lea,
+//! Flood 2014).
 
-/// What the state grows by for each number.
+/// The increment of the state for each number.
 pub(crate) const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The number of a state: spreads its bits, one to one.
+/// The number of a state. The mapping is one to one.
 pub(crate) fn finish(state: u64) -> u64 {
     let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ z >> 31
 }
 
-/// Some bits of a number, 32 of them, that have nothing to do with those that are drawn from it
-/// otherwise.
+/// 32 bits that are derived from a number, and are independent of the other bits that are drawn
+/// from it.
 pub(crate) fn mixed(number: u64) -> u64 {
     finish(number) >> 32
 }

@@ -17,41 +17,42 @@ use tokio_rustls::TlsConnector;
 
 use crate::authority::Host;
 
-/// HTTP/1.1 as it is agreed on in a handshake (RFC 7301).
+/// HTTP/1.1, as ALPN names it in a handshake (RFC 7301).
 pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// HTTP/2 (RFC 9113, 3.1).
+/// HTTP/2, as ALPN names it (RFC 9113, 3.1).
 pub(crate) const H2: &[u8] = b"h2";
 
-/// A name or an address that a server may be asked for by; an IPv6 address may have brackets.
+/// The server name for TLS of a setting: a name or an address. An IPv6 address may have brackets.
 pub(crate) fn server_name(text: &str) -> Option<ServerName<'static>> {
     server_name_of(&Host::of_setting(text)?)
 }
 
-/// What the server of a host is asked for by, without the dot at the end of a name (RFC 6066, 3).
+/// The server name for TLS of a host, without the dot at the end of a name (RFC 6066, 3).
 pub(crate) fn server_name_of(host: &Host<'_>) -> Option<ServerName<'static>> {
     ServerName::try_from(host.bare().to_owned()).ok()
 }
 
-/// Whose certificates are taken.
+/// The authorities whose certificates are accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Trust {
-    /// Everybody's.
+    /// Every certificate is accepted.
     Anybody,
-    /// Those of the authorities that the system trusts, or that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    /// Certificates of the authorities that the system trusts, or that `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` name.
     System,
-    /// Those of these authorities.
+    /// Certificates of these authorities.
     Only(Arc<Authorities>),
 }
 
 impl Trust {
-    /// The same where certificates are verified, and anybody where they are not.
+    /// `self` if certificates are verified, otherwise [`Trust::Anybody`].
     pub(crate) fn if_verified(&self, verify: bool) -> Self {
         if verify { self.clone() } else { Self::Anybody }
     }
 
-    /// A connector that offers one protocol. All that ask for the same get the same one, and so share its
-    /// memory of sessions to resume.
+    /// A connector that offers one protocol. For the same trust and protocol, all callers get the
+    /// same connector, and so share its cache of TLS sessions.
     pub(crate) fn connector(&self, protocol: &'static [u8]) -> Result<TlsConnector, Error> {
         static ANYBODY: LazyLock<Connectors> = LazyLock::new(Connectors::default);
         static SYSTEM: LazyLock<Connectors> = LazyLock::new(Connectors::default);
@@ -83,7 +84,8 @@ impl Connectors {
     }
 }
 
-/// Authorities that somebody named; equal if the same ones were named in the same words.
+/// Authorities that an operator has configured. Two values are equal if they were parsed from the
+/// same texts.
 pub(crate) struct Authorities {
     digest: [u8; 32],
     roots: Arc<RootCertStore>,
@@ -94,7 +96,7 @@ impl Authorities {
     /// Reads certificates, each text with one or more in PEM (RFC 7468).
     ///
     /// # Errors
-    /// What is wrong with the first that is none.
+    /// What is wrong with the first invalid certificate.
     pub(crate) fn parse(texts: &[String]) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         let mut digest = Sha256::new();
@@ -118,7 +120,7 @@ impl Authorities {
         })
     }
 
-    /// None at all, so that nothing is taken.
+    /// No authorities, so that no certificate is accepted.
     pub(crate) fn none() -> Self {
         Self {
             digest: [0; 32],
@@ -144,12 +146,12 @@ impl Eq for Authorities {}
 
 impl Hash for Authorities {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // It is uniform as it is.
+        // The digest is uniformly distributed already.
         state.write(&self.digest[..8]);
     }
 }
 
-/// A connector that verifies by these roots, or takes everything.
+/// A connector that verifies certificates with these roots, or accepts every certificate.
 fn make(roots: Option<&Arc<RootCertStore>>, protocol: &[u8]) -> Result<TlsConnector, Error> {
     let provider = Arc::new(ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
@@ -187,8 +189,8 @@ fn roots() -> &'static Arc<RootCertStore> {
     })
 }
 
-/// Takes every certificate, as a service without `tls_verify` asks for. That the server holds the
-/// key of the one that it shows is still checked.
+/// Accepts every certificate, for a service without `tls_verify`. It is still checked that the
+/// server has the private key of its certificate.
 #[derive(Debug)]
 struct Unverified(WebPkiSupportedAlgorithms);
 
