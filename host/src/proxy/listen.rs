@@ -398,8 +398,9 @@ impl Worker {
         None
     }
 
-    /// Closes connections of clients that send no next request, and drops old snapshots. Runs until
-    /// it is aborted.
+    /// Closes connections whose client sends no next request, or has disconnected in the middle of
+    /// one. Has idle connections give back memory, and drops old snapshots. Runs until it is
+    /// aborted.
     async fn close_idle(self: Rc<Self>) {
         let patience = self.settings.client_header_timeout;
         let half_closed = self.settings.client_half_close_timeout;
