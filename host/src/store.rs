@@ -1,7 +1,7 @@
 //! Where entities are kept: read, write atomically, watch.
 //!
-//! Nothing here assumes that this process is the only writer: whoever needs to know what is stored
-//! follows [`Store::watch`], and whoever changes a row says which revision of it the change is
+//! Nothing here assumes that this process is the only writer: a reader that needs to know what is
+//! stored follows [`Store::watch`], and a write that replaces a row names the revision that it is
 //! based on.
 
 mod index;
@@ -34,7 +34,7 @@ pub use self::journaled::JournaledStore;
 pub use self::sled::open;
 use crate::entity::{Kind, Row, UniqueKey};
 
-/// Counts the commits of a store; each commit has a greater one than all before it.
+/// Counts the commits of a store: each commit has a greater revision than all commits before it.
 pub type Revision = u64;
 
 /// A row with the revision of the commit that wrote it.
@@ -49,7 +49,7 @@ pub struct Stored {
 /// One step of an atomic write.
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// Adds a row; an error if one of this id is there.
+    /// Adds a row; an error if a row of this id exists.
     Insert {
         /// Which entity.
         kind: Kind,
@@ -57,7 +57,7 @@ pub enum Write {
         id: Uuid,
         /// The entity.
         row: Row,
-        /// Bytes that belong to the row and go when it goes.
+        /// Bytes that belong to the row and are deleted with it.
         blob: Option<Bytes>,
     },
     /// Replaces the row, if its revision is still `expected`.
@@ -73,7 +73,8 @@ pub enum Write {
         /// Replaces the bytes that belong to the row; none leaves them as they are.
         blob: Option<Bytes>,
     },
-    /// Removes the row and, after `on_delete`, those that refer to it. Nothing if there is none.
+    /// Removes the row and, according to `on_delete`, the rows that refer to it. Does nothing if
+    /// there is no such row.
     Delete {
         /// Which entity.
         kind: Kind,
@@ -83,7 +84,7 @@ pub enum Write {
 }
 
 impl Write {
-    /// Primary key of the row that it is about.
+    /// Primary key of the row that the write changes.
     pub fn id(&self) -> Uuid {
         match self {
             Self::Insert { id, .. } | Self::Replace { id, .. } | Self::Delete { id, .. } => *id,
@@ -131,7 +132,7 @@ pub enum Change {
         /// The entity.
         row: Row,
     },
-    /// The row is gone.
+    /// The row was deleted.
     Delete {
         /// Which entity.
         kind: Kind,
@@ -190,7 +191,7 @@ pub enum Error {
         /// The entity that refers to it.
         by: Kind,
     },
-    /// The row is not at the expected revision: read it again. Also when it is gone.
+    /// The row is not at the expected revision, or was deleted: read it again.
     #[error("the row {id} of {} has changed meanwhile", kind.name())]
     Changed {
         /// Which entity.
@@ -198,7 +199,7 @@ pub enum Error {
         /// The id.
         id: Uuid,
     },
-    /// The row could not be read again if it were stored. Nothing is.
+    /// If the row were stored, it could not be read again. Nothing was changed.
     #[error("the entity cannot be stored: {reason}")]
     Unreadable {
         /// Which entity.
@@ -206,8 +207,8 @@ pub enum Error {
         /// What is wrong with it, as the end of a sentence.
         reason: String,
     },
-    /// The row was found unusable at the start, and is left out of lists and of what is in effect until
-    /// it is deleted.
+    /// The row was found unusable at the start. Until it is deleted, it is left out of lists and
+    /// has no effect.
     #[error("the row {id} of {} is set aside: {reason}", kind.name())]
     SetAside {
         /// Which entity.
@@ -220,19 +221,19 @@ pub enum Error {
     /// The store cannot be written now. Unless the reason says otherwise, nothing has changed.
     #[error("{0}")]
     Unavailable(String),
-    /// What the store is kept on failed.
+    /// The storage below the store has failed.
     #[error("the store failed: {0}")]
     Backend(String),
 }
 
-/// How the store is.
+/// The condition of the store.
 #[derive(Debug, Clone, Default)]
 pub struct Condition {
-    /// Why it cannot be written; none while it can.
+    /// Why the store cannot be written; none while it can be written.
     pub failure: Option<Failure>,
     /// How often it has become unwritable since the start.
     pub failures: u64,
-    /// The rows that are left out.
+    /// The rows that are set aside.
     pub set_aside: Vec<SetAside>,
 }
 
@@ -241,7 +242,7 @@ pub struct Condition {
 pub struct Failure {
     /// The reason, as a sentence without its full stop.
     pub reason: String,
-    /// Since when.
+    /// When it became so.
     pub since: SystemTime,
 }
 
@@ -250,7 +251,7 @@ pub struct Failure {
 pub struct SetAside {
     /// Which entity.
     pub kind: Kind,
-    /// Primary key, for its deletion.
+    /// Primary key, with which it can be deleted.
     pub id: Uuid,
     /// What is wrong with it, as the end of a sentence.
     pub reason: String,
@@ -272,8 +273,8 @@ pub trait Store: Send + Sync + 'static {
         values: &[&serde_json::Value],
     ) -> Result<Option<Stored>, Error>;
 
-    /// Reads up to `limit` rows in ascending order of id, the first one at or after `from`, of those
-    /// only whose `filter` says so.
+    /// Reads up to `limit` rows in ascending order of id, the first one at or after `from`, and
+    /// only rows for which `filter` returns true.
     fn list(
         &self,
         kind: Kind,
@@ -292,14 +293,14 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Stored>, Error>;
 
-    /// How the store is now.
+    /// The present condition of the store.
     fn condition(&self) -> Condition;
 
-    /// Does all of `writes` or none. The future ends when they are on disk, or when it is known that
-    /// the store cannot be written; it never waits for that to change.
+    /// Does all of `writes` or none. The future completes when they are on disk, or when it is
+    /// known that the store cannot be written. It never waits until the store can be written again.
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>>;
 
-    /// Follows the store: the first commit holds every row there is, in the order of [`Kind::ALL`],
-    /// each further one what a write did, in order and without gaps.
+    /// Follows the store: the first commit has every row, in the order of [`Kind::ALL`]. Each
+    /// further commit has what one write did, in order and without gaps.
     fn watch(&self) -> Result<mpsc::UnboundedReceiver<Commit>, Error>;
 }

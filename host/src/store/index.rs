@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::schema::Schema;
 use crate::entity::{Kind, Reference, ReferenceBy, UniqueKey};
 
-/// Which row: its kind, and its primary key.
+/// Identifies a row: its kind and its primary key.
 pub(super) type RowKey = (Kind, Uuid);
 
-/// Stands for the row of a kind that has these values of a unique key.
+/// Identifies the row of a kind that has these values of a unique key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct UniqueEntry {
     pub(super) kind: Kind,
@@ -21,7 +21,8 @@ pub(super) struct UniqueEntry {
 }
 
 impl UniqueEntry {
-    /// The entry of values however they are spelled.
+    /// The entry of these values in the form in which they are compared: all spellings of a value
+    /// have the same entry.
     pub(super) fn new(kind: Kind, key: UniqueKey, values: &[&Value]) -> Self {
         let compared = key.fields.iter().zip(values);
         let compared: Vec<Value> = compared
@@ -30,7 +31,7 @@ impl UniqueEntry {
         Self::as_written(kind, key, &compared.iter().collect::<Vec<_>>())
     }
 
-    /// The entry of values in this spelling alone, as earlier versions had it for all.
+    /// The entry of these values in exactly this spelling. Earlier versions wrote all entries so.
     pub(super) fn as_written(kind: Kind, key: UniqueKey, values: &[&Value]) -> Self {
         let values: Vec<String> = values.iter().map(|value| value.to_string()).collect();
         Self {
@@ -54,7 +55,7 @@ pub(super) struct ReferenceEntry {
     pub(super) id: Uuid,
 }
 
-/// What a reference names a row by.
+/// How a reference names the row that it refers to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Parent {
     /// Its primary key.
@@ -64,25 +65,25 @@ pub(super) enum Parent {
 }
 
 impl Parent {
-    /// The value of a field of a row that is referred to by that field.
+    /// The value of the field by which a row is referred to.
     pub(super) fn value(to: Kind, field: &str, value: &Value) -> Self {
         Self::Value(to.declaration().compared(field, value).to_string())
     }
 }
 
-/// What a value of a referring field names.
+/// What the value of a referring field refers to.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) parent: Parent,
     pub(super) needs: Needs,
 }
 
-/// What has to be there for a reference to hold.
+/// What has to exist for a reference to be valid.
 #[derive(Debug)]
 pub(super) enum Needs {
     Row(RowKey),
     Unique(UniqueEntry),
-    /// The value stands for something even without a row.
+    /// The value is valid without a row.
     Nothing,
 }
 

@@ -1,8 +1,9 @@
 //! The store: rows in memory, over a journal.
 //!
-//! What is read is in memory (`rows.rs`), and follows the journal: a write is put into effect once it
-//! will last. One thread writes (`writer.rs`): it holds the writes that are waiting to the rules
-//! (`rules.rs`), commits them together, puts them into effect, tells the watchers, and answers.
+//! All reads are from memory (`rows.rs`), which follows the journal: a write takes effect once it
+//! is durable. One thread writes (`writer.rs`): it checks the waiting writes against the rules
+//! (`rules.rs`), has the journal commit them together, puts them into effect, notifies the
+//! watchers, and answers the callers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub struct JournaledStore {
 }
 
 impl JournaledStore {
-    /// Loads what a journal keeps, and takes writes from then on.
+    /// Loads what a journal stores, and takes writes from then on.
     pub(super) fn start(mut journal: impl Journal, schema: Schema) -> Result<Self, OpenError> {
         let rows = journal.load(schema)?;
         for row in rows.all_set_aside() {
@@ -42,11 +43,11 @@ impl JournaledStore {
         let state = Arc::new(State::new(rows, journal.handle()));
         let (jobs, waiting) = channel();
         let jobs = Arc::new(jobs);
-        // The journal does not keep the writer going.
+        // Weak, so that the journal does not keep the writer running.
         let asker = Arc::downgrade(&jobs);
         journal.watch(Box::new(move || {
             if let Some(jobs) = asker.upgrade() {
-                // None is there to follow once the writer has ended.
+                // After the writer has ended, the job is not needed.
                 drop(jobs.send(Job::Follow));
             }
         }));

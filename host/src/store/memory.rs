@@ -15,7 +15,7 @@ use super::rows::Rows;
 use super::schema::Schema;
 use crate::entity::Kind;
 
-/// What all who share it see. Clones are the same one.
+/// The shared content. Clones share the same content.
 #[derive(Clone, Default)]
 pub(super) struct Memory(Arc<Mutex<Kept>>);
 
@@ -23,7 +23,7 @@ pub(super) struct Memory(Arc<Mutex<Kept>>);
 struct Kept {
     log: Vec<Operations>,
     blobs: BTreeMap<RowKey, Bytes>,
-    /// Who is told of commits, by the number of its journal.
+    /// Called after commits, by the number of the journal that is to be notified.
     watchers: BTreeMap<usize, Notify>,
     journals: usize,
 }
@@ -33,7 +33,7 @@ impl Kept {
         self.log.last().map_or(0, |operations| operations.head)
     }
 
-    /// Adds a commit, if the head is still `expected`. Everyone but `author` is told.
+    /// Adds a commit, if the head is still `expected`, and notifies all journals except `author`.
     fn add(
         &mut self,
         author: usize,
@@ -57,7 +57,7 @@ impl Kept {
 }
 
 impl Memory {
-    /// A journal of its own on what is shared. The faults meet its commits, one each.
+    /// A new journal on the shared content. Each of its commits takes the next of the faults.
     pub(super) fn journal(&self, faults: impl IntoIterator<Item = Fault>) -> MemoryJournal {
         let mut kept = self.0.lock();
         kept.journals += 1;
@@ -78,15 +78,15 @@ impl Memory {
 pub(super) enum Fault {
     /// Nothing.
     None,
-    /// Something is done first, such as a commit of another writer.
+    /// This is called first, for example to make a commit of another writer.
     Overtaken(Box<dyn FnOnce() + Send>),
-    /// It is not begun.
+    /// The commit is not started.
     Refused,
-    /// It fails midway; whether it was kept is told by `is_kept`.
+    /// The commit fails midway; it was stored if `is_kept`.
     InDoubt { is_kept: bool },
 }
 
-/// One writer's view of it.
+/// The journal of one writer.
 pub(super) struct MemoryJournal {
     number: usize,
     memory: Memory,

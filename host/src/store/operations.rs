@@ -9,27 +9,27 @@ use uuid::Uuid;
 use super::Revision;
 use super::index::{ReferenceEntry, RowKey, UniqueEntry};
 
-/// What a commit changes: new values, none where something is removed.
+/// What a commit changes: new values, or none for what is removed.
 ///
-/// The entries of the indexes are in it, because a journal may keep them: the one on sled does. For one
-/// that does not, the rows alone say what is stored.
+/// It includes the entries of the indexes, because a journal may store them: the journal on sled
+/// does. For a journal that does not, the rows are enough.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Operations {
     /// Rows as `record.rs` writes them.
     pub(super) rows: BTreeMap<RowKey, Option<Arc<[u8]>>>,
     /// Which row has these values of a unique key.
     pub(super) unique: BTreeMap<UniqueEntry, Option<Uuid>>,
-    /// Which row refers to which.
+    /// Which row refers to which row.
     pub(super) references: BTreeMap<ReferenceEntry, Option<()>>,
-    /// New blobs; an empty one removes.
+    /// New blobs; an empty one removes the blob.
     pub(super) blobs: BTreeMap<RowKey, Bytes>,
-    /// The head that the journal has after it. The rules count, because rows carry the revision that
-    /// wrote them.
+    /// The head of the journal after the commit. The rules count revisions, and not the journal,
+    /// because each row has the revision that wrote it.
     pub(super) head: Revision,
 }
 
 impl Operations {
-    /// Adds what a later write changes.
+    /// Adds the changes of a later write.
     pub(super) fn add(&mut self, later: Self) {
         self.rows.extend(later.rows);
         self.unique.extend(later.unique);

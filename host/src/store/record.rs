@@ -1,16 +1,17 @@
-//! A row as journals keep it and memory holds it: the revision that wrote it as 8 bytes, then the row
-//! as JSON text. Parsed rows take several times the memory.
+//! The encoding of a row in journals and in memory: the revision that wrote it as 8 bytes, then the
+//! row as JSON text. Memory holds this encoding because parsed rows take several times the space.
 
 use serde_json::Value;
 
 use super::{Revision, Stored};
 use crate::entity::Row;
 
-/// Deepest nesting of objects and arrays in a row. The reader of stored rows ends at 128, and so do
-/// most clients; lists and what is shown around a row add some of their own.
+/// Deepest nesting of objects and arrays in a row. The reader of stored rows has a limit of 128,
+/// and so have most clients; lists, and what a response adds around a row, take some of these
+/// levels.
 pub(super) const DEPTH: usize = 112;
 
-/// Writes a row down, if it can be read again by what will read it.
+/// Encodes a row, if it can be decoded again.
 ///
 /// # Errors
 /// Why not, as the end of a sentence.
@@ -31,7 +32,7 @@ pub(super) fn encode(revision: Revision, row: &Row) -> Result<Vec<u8>, String> {
     Ok(record)
 }
 
-/// Reads what [`encode`] has written.
+/// Decodes what [`encode`] has written.
 ///
 /// # Errors
 /// Why it cannot be read, as the end of a sentence.
@@ -44,7 +45,7 @@ pub(super) fn decode(record: &[u8]) -> Result<Stored, String> {
     })
 }
 
-/// Whether a value has more than so many objects and arrays inside each other.
+/// Whether objects and arrays in a value are nested deeper than `most`.
 fn is_deeper(value: &Value, most: usize) -> bool {
     let mut left = vec![(value, most)];
     while let Some((value, most)) = left.pop() {

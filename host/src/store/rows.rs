@@ -1,7 +1,7 @@
 //! The rows as they were last acknowledged, in memory, with their indexes.
 //!
-//! Everything that is read is read here. So no reader sees what will not last, none waits for the
-//! journal, and all of it can still be read when the journal cannot be written any longer.
+//! All reads are from here. So no reader sees a change that is not durable, no reader waits for the
+//! journal, and all rows can still be read when the journal cannot be written any longer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use crate::entity::Kind;
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
     schema: Schema,
-    /// The newest revision; 0 if nothing was ever written.
+    /// The newest revision; 0 if nothing has been written.
     head: Revision,
     /// As `record.rs` writes them.
     pub(super) records: BTreeMap<RowKey, Arc<[u8]>>,
     pub(super) unique: BTreeMap<UniqueEntry, Uuid>,
     pub(super) references: BTreeMap<ReferenceEntry, ()>,
-    /// Why a row is not shown, and put into effect nowhere.
+    /// Rows that are not shown and have no effect, with the reason.
     set_aside: BTreeMap<RowKey, String>,
 }
 
 impl Rows {
-    /// No rows.
+    /// Creates an empty set of rows.
     pub(super) fn new(schema: Schema) -> Self {
         Self {
             schema,
@@ -94,7 +94,8 @@ impl Rows {
         let Some(key) = self.schema.unique_key(kind, key) else {
             return Ok(None);
         };
-        // In this spelling first: an earlier version may have left two rows that differ in theirs alone.
+        // This exact spelling first: an earlier version may have stored two rows whose values
+        // differ in spelling only.
         for entry in [
             UniqueEntry::as_written(kind, key, values),
             UniqueEntry::new(kind, key, values),
@@ -129,7 +130,7 @@ impl Rows {
         entries.into_iter().flatten().map(|(entry, ())| entry.id)
     }
 
-    /// Puts into effect what lasts now.
+    /// Applies operations that are durable now.
     pub(super) fn apply(&mut self, operations: &Operations) {
         if !self.set_aside.is_empty() {
             for key in operations.rows.keys() {
@@ -142,8 +143,9 @@ impl Rows {
         self.head = operations.head;
     }
 
-    /// As [`Self::apply`], of what another process has committed. Returns what that did to rows: what is
-    /// new first, those referred to before those that refer to them, then what is gone in reverse.
+    /// As [`Self::apply`], for what another process has committed. Returns the changes of rows:
+    /// first the new rows, each after the rows that it refers to; then the deleted rows, in the
+    /// reverse order.
     pub(super) fn follow(&mut self, operations: &Operations) -> Vec<Change> {
         self.apply(operations);
         let (mut put, mut gone) = (Vec::new(), Vec::new());
@@ -166,12 +168,12 @@ impl Rows {
         put
     }
 
-    /// Leaves a row out of all that is read, but for its deletion.
+    /// Sets a row aside: all reads leave it out, and it can only be deleted.
     pub(super) fn set_aside(&mut self, kind: Kind, id: Uuid, reason: String) {
         self.set_aside.insert((kind, id), reason);
     }
 
-    /// The rows that are left out.
+    /// The rows that are set aside.
     pub(super) fn all_set_aside(&self) -> Vec<SetAside> {
         let rows = self.set_aside.iter();
         rows.map(|((kind, id), reason)| SetAside {

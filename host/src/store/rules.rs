@@ -1,7 +1,8 @@
-//! The rules of rows: revisions, unique keys, references and what a delete does to those who refer.
+//! The rules of rows: revisions, unique keys, references, and what a delete does to the rows that
+//! refer to the deleted row.
 //!
-//! A write is staged before it is done: each of its steps sees the ones before it, and all must be
-//! right.
+//! A write is staged before it is committed: each of its steps sees the steps before it, and all of
+//! them must keep the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +16,8 @@ use super::schema::Schema;
 use super::{Change, Commit, Error, Stored, Write, record};
 use crate::entity::{Kind, OnDelete, Reference, ReferenceBy, Row};
 
-/// What writes come to, over the rows and what the writes before them in the same commit of the journal
-/// change; and what watchers are told of it.
+/// Turns writes into operations, and into the commit that watchers receive. `ahead` has the changes
+/// of earlier writes that are in the same commit of the journal.
 pub(super) fn stage(
     rows: &Rows,
     ahead: &Operations,
@@ -41,7 +42,7 @@ pub(super) fn stage(
     Ok((stage.own, stage.commit))
 }
 
-/// What a write is going to change, over what is there.
+/// The changes of a write so far, on top of the rows and of earlier writes.
 struct Stage<'a> {
     rows: &'a Rows,
     ahead: &'a Operations,
@@ -94,7 +95,7 @@ impl Stage<'_> {
     }
 
     fn put(&mut self, kind: Kind, id: Uuid, row: &Row, blob: Option<&Bytes>) -> Result<(), Error> {
-        // What is acknowledged has to be readable, whatever it is.
+        // Every row that is acknowledged must be readable later.
         let record = record::encode_checked(self.commit.revision, row)
             .map_err(|reason| Error::Unreadable { kind, reason })?;
         self.own.rows.insert((kind, id), Some(record.into()));
@@ -106,7 +107,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Collects a row that is to be deleted and those that go with it, those that refer first.
+    /// Collects a row that is to be deleted and the rows that are deleted with it; a row that
+    /// refers to another comes before it.
     fn collect(
         &self,
         key: RowKey,
@@ -120,7 +122,7 @@ impl Stage<'_> {
             for referrer in self.referrers(key, by, reference)? {
                 match reference.on_delete {
                     OnDelete::Cascade => self.collect((by, referrer), seen, order)?,
-                    // A row that refers to itself holds nothing up.
+                    // A row's reference to itself does not prevent its deletion.
                     OnDelete::Restrict if (by, referrer) == key => {}
                     OnDelete::Restrict => {
                         return Err(Error::StillReferenced { kind: key.0, by });
@@ -135,7 +137,7 @@ impl Stage<'_> {
     fn remove(&mut self, (kind, id): RowKey) -> Result<(), Error> {
         match self.readable(kind, id)? {
             Some(row) => self.unindex(kind, id, &row),
-            // The entries of a row that cannot be read are told by where they lead.
+            // The row cannot be read, so its entries are found by the row that they lead to.
             None => {
                 for entry in self.unique_of(kind, id) {
                     self.own.unique.insert(entry, None);
@@ -151,7 +153,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Refuses to change a value that other rows refer to this one by.
+    /// Refuses to change a value by which other rows refer to this row.
     fn keep_referred(&self, kind: Kind, old: &Row, new: &Row) -> Result<(), Error> {
         for (by, reference) in self.schema().references_to(kind) {
             let ReferenceBy::Field { name, .. } = reference.by else {
@@ -295,10 +297,10 @@ impl Stage<'_> {
         own.cloned().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Whether what a reference of the row `own` needs is there.
+    /// Whether what a reference of the row `own` needs exists.
     fn holds(&self, needs: &Needs, own: RowKey) -> bool {
         match needs {
-            // The row itself is about to be there.
+            // A row may refer to itself: the write adds it.
             Needs::Row(key) => *key == own || self.has_row(*key),
             Needs::Unique(entry) => self.unique(entry).is_some(),
             Needs::Nothing => true,
@@ -341,7 +343,7 @@ impl Stage<'_> {
     }
 }
 
-/// What stands under a key after changes, of which the later ones come first.
+/// The value of a key after changes, of which the later ones come first.
 fn latest<'a, K: Ord, V>(
     changes: [&'a BTreeMap<K, Option<V>>; 2],
     kept: &'a BTreeMap<K, V>,
@@ -354,7 +356,7 @@ fn latest<'a, K: Ord, V>(
     }
 }
 
-/// The entries that the references of a row have, each once.
+/// The index entries of the references of a row, each once.
 fn reference_entries(schema: Schema, kind: Kind, id: Uuid, row: &Row) -> BTreeSet<ReferenceEntry> {
     let references = schema.references(kind).iter();
     let values = references.flat_map(|reference| {
@@ -369,7 +371,7 @@ fn reference_entries(schema: Schema, kind: Kind, id: Uuid, row: &Row) -> BTreeSe
         .collect()
 }
 
-/// How many entries of indexes lead to a row that is kept; none if one is missing, or a row that it
+/// How many index entries lead to a stored row; none if an entry is missing, or a row that it
 /// refers to.
 pub(super) fn entries_to(rows: &Rows, kind: Kind, id: Uuid, row: &Row) -> Option<usize> {
     let schema = rows.schema();

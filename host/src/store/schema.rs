@@ -1,17 +1,17 @@
-//! What the rules know of each kind: its unique keys and its references.
+//! The constraints of each kind: its unique keys and its references.
 
 use crate::entity::{Kind, Reference, UniqueKey};
 
-/// What the rows of a kind are held to.
+/// The constraints of the rows of a kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Constraints {
-    /// Fields whose values together may stand in one row only.
+    /// Fields whose values together may occur in one row only.
     pub(super) unique: &'static [UniqueKey],
     /// The fields that refer to other rows.
     pub(super) references: &'static [Reference],
 }
 
-/// The constraints of every kind. Tests of the rules pass their own.
+/// The constraints of every kind. Tests of the rules pass constraints of their own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Schema(pub(super) fn(Kind) -> Constraints);
 
@@ -36,7 +36,7 @@ impl Schema {
         (self.0)(kind).references
     }
 
-    /// The reference that a field of a kind is.
+    /// The reference that a field of a kind holds.
     pub(super) fn reference(self, kind: Kind, field: &str) -> Option<&'static Reference> {
         let mut references = self.references(kind).iter();
         references.find(|reference| reference.field == field)

@@ -1,11 +1,11 @@
 //! The journal on sled, in a folder of its own.
 //!
-//! A commit is one transaction and one flush, so a commit that is acknowledged is on disk. A transaction
-//! of sled over several trees is recovered whole or not at all: it pins the log while it writes and seals
-//! what it wrote as one batch.
+//! A commit is one transaction and one flush, so an acknowledged commit is on disk. A transaction
+//! of sled over several trees is recovered whole or not at all: it pins the log while it writes and
+//! seals what it wrote as one batch.
 //!
-//! After an error sled is of no use (`files.rs`). The journal then takes the file away from sled, opens
-//! it anew, and brings it back to what was acknowledged (`journal.rs`).
+//! After an error sled is unusable (`files.rs`). The journal then replaces sled's file, opens sled
+//! again, and restores what was acknowledged (`journal.rs`).
 
 mod blobs;
 mod convert;
@@ -24,11 +24,11 @@ use super::journaled::JournaledStore;
 use super::schema::Schema;
 use journal::SledJournal;
 
-/// Opens the store in a data folder, which is made if it is missing.
+/// Opens the store in a data folder, and creates the folder if it is missing.
 ///
 /// # Errors
-/// A sentence, if the folder cannot be written, is in use, damaged or something else; it is then left
-/// as it was.
+/// A sentence, if the folder cannot be written, is in use, is damaged, or holds something else. The
+/// folder is then unchanged.
 pub fn open(data_dir: &Path) -> Result<JournaledStore, OpenError> {
     JournaledStore::start(SledJournal::new(data_dir), Schema::DECLARED)
 }

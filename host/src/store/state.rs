@@ -1,4 +1,4 @@
-//! What the threads of a store and its readers share.
+//! The state that the threads of a store and its readers share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +13,9 @@ use super::rows::Rows;
 use super::{Condition, Error, Failure};
 use crate::entity::Kind;
 
-/// What is in effect, and how the store is.
+/// The rows that are in effect, and the condition of the store.
 pub(super) struct State {
-    /// What is acknowledged. Readers take the whole of it and look at it without the lock.
+    /// The acknowledged rows. Readers clone the `Arc` and read without the lock.
     rows: RwLock<Arc<Rows>>,
     journal: Arc<dyn JournalHandle>,
     /// Why the store cannot be written.
@@ -33,14 +33,14 @@ impl State {
         }
     }
 
-    /// The rows as they are now.
+    /// The present rows.
     pub(super) fn rows(&self) -> Arc<Rows> {
         Arc::clone(&self.rows.read())
     }
 
-    /// Changes the rows for those who read from now on.
+    /// Changes the rows. Readers that took them before keep the old ones.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Rows) -> T) -> T {
-        // Copied only while a reader looks at them.
+        // The rows are copied only if a reader holds them.
         change(Arc::make_mut(&mut self.rows.write()))
     }
 
@@ -57,7 +57,7 @@ impl State {
         })
     }
 
-    /// How the store is now.
+    /// The present condition of the store.
     pub(super) fn condition(&self) -> Condition {
         Condition {
             failure: self.failure.read().clone(),
@@ -71,7 +71,7 @@ impl State {
         self.failure.read().is_some()
     }
 
-    /// Why nothing can be written now.
+    /// The error for a write while the store cannot be written.
     pub(super) fn unavailable(&self) -> Error {
         let failure = self.failure.read();
         let reason = failure.as_ref().map(|failure| &*failure.reason);

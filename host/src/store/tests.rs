@@ -1,4 +1,5 @@
-//! The rules, and the writer, over a journal in memory; and what tests of journals share.
+//! Tests of the rules and of the writer, with a journal in memory; and helpers for the tests of
+//! journals.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 

@@ -1,5 +1,5 @@
-//! Rows as an earlier version stored them, brought to the form in which this one does, before there is
-//! anyone to tell of it.
+//! Converts rows that an earlier version stored to the form of this version, before there are any
+//! watchers.
 
 use std::collections::HashSet;
 
@@ -24,7 +24,7 @@ pub(super) fn apply(
     commit(journal, rows, &operations)
 }
 
-/// Brings each row to the form in which it would be stored now.
+/// Converts each row to the form in which this version would store it.
 ///
 /// # Errors
 /// Why not, as the end of a sentence.
@@ -33,7 +33,8 @@ pub(super) fn renew(journal: &mut dyn Journal, rows: &mut Rows) -> Result<(), St
     let mut renewed = 0_usize;
     for write in renewals(rows) {
         let (kind, id) = (write.kind(), write.id());
-        // Each by itself: one that this version would not store any longer must cost no other.
+        // Each row by itself: a row that this version would refuse must not prevent the conversion
+        // of another.
         match rules::stage(rows, &operations, &[write]) {
             Ok((one, _)) => {
                 operations.add(one);
@@ -68,14 +69,15 @@ fn commit(
     }
 }
 
-/// What there is to write so that each row is as it would be stored now, and is found in any spelling of
-/// its name. Two rows that differ in that alone stay as they are: each is found in its own spelling.
+/// The writes after which each row has the form in which this version would store it, and is found
+/// in any spelling of its name. Two rows whose names differ in spelling only stay unchanged: each
+/// is found in its own spelling.
 fn renewals(rows: &Rows) -> Vec<Write> {
     let schema = rows.schema();
     let mut writes = Vec::new();
     for kind in Kind::ALL {
         let mut planned = HashSet::new();
-        // A row that is set aside stays as it is, and so do the entries that lead to it.
+        // A row that is set aside stays unchanged, and so do the entries that lead to it.
         for (id, stored) in rows.of_kind(kind, None) {
             let Stored { row: old, revision } = stored;
             let mut row = old.clone();

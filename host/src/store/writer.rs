@@ -1,7 +1,7 @@
 //! The one thread that takes writes and answers them.
 //!
-//! It never calls the journal itself, so that it can answer whatever the journal does: a second thread
-//! does that, and has one task at a time.
+//! It never calls the journal itself, so that it can answer even if the journal does not return. A
+//! second thread calls the journal, one task at a time.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -16,31 +16,31 @@ use super::state::State;
 use super::{Change, Commit, Error, Revision, Write, rules};
 use crate::entity::Kind;
 
-/// Pause between two looks at a store that can be written: whether its folder is still there, and has
+/// Pause between two checks of a store that can be written: whether its folder still exists and has
 /// room.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// First and longest pause before a store that cannot be written is tried again.
 const RETRY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// Longest wait for the journal before a write is answered without it. A healthy disk takes
-/// milliseconds, a busy one up to some seconds.
+/// Longest wait for the journal before callers get an error instead of its result. A healthy disk
+/// takes milliseconds, a busy one up to some seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Pause between two looks at what the journal is waited for.
+/// Pause between two checks while the writer waits for the journal.
 const TICK: Duration = Duration::from_millis(25);
 
-/// What the writer is asked for.
+/// A request to the writer.
 pub(super) enum Job {
     Write(Vec<Write>, Answer),
     Watch(mpsc::UnboundedSender<Commit>),
-    /// Another process has committed something.
+    /// Another process has made a commit.
     Follow,
 }
 
 type Answer = oneshot::Sender<Result<Revision, Error>>;
 
-/// What the thread of the journal is asked for.
+/// A request to the thread of the journal.
 enum Task {
     Commit(Revision, Arc<Operations>),
     Check,
@@ -48,7 +48,7 @@ enum Task {
     Follow(Arc<Rows>),
 }
 
-/// What has come of a task.
+/// The result of a task.
 enum Outcome {
     Done,
     Recovered(Revision),
@@ -58,7 +58,7 @@ enum Outcome {
     Failed(String),
 }
 
-/// A write whose asker waits for its answer.
+/// A write whose caller waits for its answer.
 struct Asked {
     writes: Vec<Write>,
     answer: Answer,
@@ -69,8 +69,8 @@ struct Asked {
 struct Staged {
     operations: Operations,
     commits: Vec<Commit>,
-    /// What each asker is told once the commit will last. What is refused may be so for what another
-    /// write of the commit does, which a reader must find by then.
+    /// The answer to each caller, sent once the commit is durable. A refusal waits for that too,
+    /// because its cause may be another write of the same commit, which readers must see by then.
     answers: Vec<(Asked, Result<Revision, Error>)>,
 }
 
@@ -84,7 +84,7 @@ impl Staged {
                     staged.answers.push((asked, Ok(commit.revision)));
                     staged.commits.push(commit);
                 }
-                // An answer is dropped if its asker has gone.
+                // If the caller no longer waits, the answer is dropped.
                 Err(error) if staged.commits.is_empty() => drop(asked.answer.send(Err(error))),
                 Err(error) => staged.answers.push((asked, Err(error))),
             }
@@ -93,19 +93,19 @@ impl Staged {
     }
 }
 
-/// The thread that writes, but for what the journal does.
+/// The thread that writes. The calls of the journal are made on another one.
 pub(super) struct Writer {
     state: Arc<State>,
     tasks: Sender<Task>,
     outcomes: Receiver<Outcome>,
     watchers: Vec<mpsc::UnboundedSender<Commit>>,
-    /// Watches that were asked for while the journal was waited for.
+    /// Watches that were requested while the writer waited for the journal.
     starting: Vec<mpsc::UnboundedSender<Commit>>,
     /// Whether the journal has to recover before a write can be tried.
     has_failed: bool,
     /// Whether there is something to follow.
     is_behind: bool,
-    /// When the journal is looked at next, and the pause after that.
+    /// When the journal is checked next, and the pause after that.
     due: Instant,
     pause: Duration,
 }
@@ -136,7 +136,7 @@ impl Writer {
         })
     }
 
-    /// Serves until the last asker has gone. Returns how often it had something to commit.
+    /// Runs until the last sender of jobs is dropped. Returns the number of its commits.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) -> u64 {
         let mut commits = 0;
         loop {
@@ -153,7 +153,7 @@ impl Writer {
         }
     }
 
-    /// Does all that is waiting.
+    /// Does all waiting jobs.
     fn serve(&mut self, first: Job, jobs: &Receiver<Job>) -> u64 {
         let mut commits = 0;
         let mut asked = Vec::new();
@@ -161,7 +161,8 @@ impl Writer {
             match job {
                 Job::Write(writes, answer) => asked.push(Asked { writes, answer }),
                 Job::Watch(watcher) => {
-                    // What was asked before must reach earlier watchers first, and this one as rows.
+                    // Earlier writes must reach earlier watchers first, and this watcher as rows of
+                    // its first commit.
                     commits += self.commit(std::mem::take(&mut asked), jobs);
                     self.starting.push(watcher);
                     self.begin_watches();
@@ -177,9 +178,9 @@ impl Writer {
         commits
     }
 
-    /// Makes writes last, puts them into effect, and tells watchers and askers. Those that were made on a
-    /// head that another process has replaced are held to the rules again, over what that one did.
-    /// Returns how often it committed.
+    /// Has the journal commit writes, puts them into effect, notifies watchers and answers callers.
+    /// If another process has replaced the head that the writes were staged on, they are staged
+    /// again on the new head. Returns how often it committed.
     fn commit(&mut self, mut asked: Vec<Asked>, jobs: &Receiver<Job>) -> u64 {
         let mut commits = 0;
         let began = Instant::now();
@@ -193,7 +194,7 @@ impl Writer {
             let rows = self.state.rows();
             let mut staged = Staged::new(&rows, asked);
             let head = rows.head();
-            // While it is held, rows would have to be copied to be changed.
+            // While `rows` is held, a change would copy all rows.
             drop(rows);
             if staged.commits.is_empty() {
                 break;
@@ -222,7 +223,8 @@ impl Writer {
         commits
     }
 
-    /// Puts into effect what was committed, and tells watchers and askers of it; or says why it was not.
+    /// If the writes were committed, puts them into effect, notifies watchers and answers callers;
+    /// otherwise answers callers with the reason.
     fn finish(&mut self, staged: Staged, operations: &Operations, outcome: Outcome) {
         let is_done = matches!(outcome, Outcome::Done);
         if is_done {
@@ -231,7 +233,7 @@ impl Writer {
                 self.tell(&commit);
             }
         }
-        // What has failed midway is kept perhaps, until the journal has recovered.
+        // A commit that failed midway may be stored, until the journal has recovered.
         let in_doubt = match &outcome {
             Outcome::NotDone(CommitError::InDoubt { reason, fate }) => Some(format!(
                 "the store has failed: {reason}; the change is not in effect, and {fate}"
@@ -276,8 +278,9 @@ impl Writer {
             .retain(|watcher| watcher.send(commit.clone()).is_ok());
     }
 
-    /// Waits until the journal has done something. `answers` are those of the askers who wait as well; what
-    /// takes too long is told to them, and to all who come meanwhile.
+    /// Has the journal do a task, and waits for it. `answers` belong to the callers that wait for
+    /// this task. If it takes too long, these callers get an error, and so do all that send writes
+    /// meanwhile.
     fn wait_for(
         &mut self,
         task: Task,
@@ -318,7 +321,7 @@ impl Writer {
         }
     }
 
-    /// Answers those who come while nothing can be written.
+    /// Refuses the writes that arrive while the store cannot be written, and keeps the other jobs.
     fn refuse_all(&mut self, jobs: &Receiver<Job>) {
         for job in jobs.try_iter() {
             match job {
@@ -329,7 +332,7 @@ impl Writer {
         }
     }
 
-    /// Looks whether the store can be written, and has the journal recover if it has failed.
+    /// Checks whether the store can be written, and has the journal recover if it has failed.
     fn tend(&mut self, jobs: &Receiver<Job>) {
         let task = if self.has_failed {
             Task::Recover(self.state.rows())
@@ -337,7 +340,7 @@ impl Writer {
             Task::Check
         };
         let outcome = self.wait_for(task, jobs, &mut Vec::new());
-        // What a failed commit may have left behind is among what there is to follow.
+        // Following the journal may return what a failed commit has written.
         let follows = matches!(outcome, Outcome::Recovered(_)) || self.is_behind;
         self.note(outcome);
         if follows && !self.has_failed {
@@ -346,7 +349,7 @@ impl Writer {
         self.begin_watches();
     }
 
-    /// Takes over what has come of something.
+    /// Updates the state of the store after a task.
     fn note(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Recovered(head) => {
@@ -359,7 +362,7 @@ impl Writer {
                 self.succeed();
                 return;
             }
-            // That is for the write alone: the journal is as it was.
+            // A conflict concerns only the write: the journal is still usable.
             Outcome::NotDone(CommitError::Conflict) => return,
             Outcome::NotDone(CommitError::Refused(reason)) => self.state.fail(reason),
             Outcome::NotDone(CommitError::InDoubt { reason, .. }) | Outcome::Failed(reason) => {
@@ -377,7 +380,7 @@ impl Writer {
         self.state.succeed();
     }
 
-    /// Tells what there is to those who asked to watch.
+    /// Sends all rows to the new watchers, as their first commit.
     fn begin_watches(&mut self) {
         for watcher in std::mem::take(&mut self.starting) {
             let rows = self.state.rows();
@@ -400,7 +403,7 @@ impl Writer {
     }
 }
 
-/// Has the journal do something.
+/// Has the journal do a task.
 fn perform(journal: &mut impl Journal, task: Task) -> Outcome {
     match task {
         Task::Commit(expected, operations) => match journal.commit(expected, &operations) {

@@ -10,7 +10,7 @@ use super::super::index::RowKey;
 use super::super::operations::Operations;
 use super::format;
 
-/// Chunks as they were before a commit; none where there was none.
+/// The chunks before a commit; none for a chunk that did not exist.
 pub(super) type Before = BTreeMap<Vec<u8>, Option<IVec>>;
 
 /// The bytes that belong to a row.
@@ -28,7 +28,7 @@ pub(super) fn is_there(blobs: &Tree, key: RowKey) -> Result<bool, Error> {
     Ok(chunks.next().transpose()?.is_some())
 }
 
-/// What is to be done to blobs. `before` takes what is there now.
+/// The changes of blobs. The present chunks are added to `before`.
 pub(super) fn changes(
     blobs: &Tree,
     operations: &Operations,
@@ -51,7 +51,7 @@ pub(super) fn changes(
     Ok(batch)
 }
 
-/// Puts back what was there before.
+/// The changes that restore the chunks of `before`.
 pub(super) fn restore(before: &Before) -> Batch {
     let mut batch = Batch::default();
     for (key, old) in before {

@@ -1,7 +1,7 @@
-//! From the layout of format 1 to that of format 2.
+//! Converts the layout of format 1 to the layout of format 2.
 //!
-//! In format 1 a component belonged to its balancer. Now it belongs to a version of it, and the balancer
-//! says which one is active.
+//! In format 1 a component belonged to its balancer. In format 2 it belongs to a version of the
+//! balancer, and the balancer says which version is active.
 
 use ::sled::Tree;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use super::super::{Error, Stored, Write};
 use super::blobs;
 use crate::entity::{Kind, Row};
 
-/// What there is to write. Nothing is left to do for a balancer whose component has moved.
+/// The writes of the conversion. A balancer whose component has already moved needs none.
 pub(super) fn writes(rows: &Rows, tree: &Tree) -> Result<Vec<Write>, Error> {
     let kind = Kind::Balancer;
     let mut writes = Vec::new();
@@ -35,7 +35,7 @@ pub(super) fn writes(rows: &Rows, tree: &Tree) -> Result<Vec<Write>, Error> {
             id,
             row,
             expected: revision,
-            // None would leave the component here.
+            // `None` would leave the component with the balancer.
             blob: Some(Bytes::new()),
         });
     }

@@ -1,10 +1,11 @@
-//! sled's files, and how they are taken away from it.
+//! sled's files, and how sled is stopped after an error.
 //!
-//! sled 0.34 notes the first error of a buffer and refuses everything after it (its "global error"). It
-//! has to be opened anew, and some errors are not even noted: a value that could not be put in a file of
-//! its own leaves a buffer that is never written, and everyone who flushes waits for it for ever, also
-//! who only drops the database. So after any failure nothing is asked of sled any longer. Its file is
-//! taken away, by putting a read-only one in its place, which makes it note an error; then it is dropped.
+//! sled 0.34 notes the first error of a buffer and refuses everything after it (its "global
+//! error"). It has to be opened again. Some errors it does not even note: a value that could not be
+//! put in a file of its own leaves a buffer that is never written. Every flush then waits for that
+//! buffer for ever, and dropping the database does too. So after any failure the store makes no
+//! further call of sled that could wait. It replaces sled's file descriptor with a read-only one,
+//! which makes sled note an error; then it drops the database.
 
 use std::fs;
 use std::mem::ManuallyDrop;
@@ -33,12 +34,12 @@ pub(super) struct Trees {
     pub(super) db: Db,
     /// Rows with their indexes.
     pub(super) rows: Tree,
-    /// Apart from the rows, which are small and read often.
+    /// In a tree of their own, because rows are small and are read often.
     pub(super) blobs: Tree,
 }
 
 impl Trees {
-    /// Opens them, and makes what is missing.
+    /// Opens the database and the trees, and creates what is missing.
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
         let db = ::sled::Config::new()
             .path(folder.join("entities"))
@@ -58,13 +59,13 @@ impl Trees {
 pub(super) struct Open {
     pub(super) trees: Trees,
     pub(super) head: Head,
-    /// Of sled's log; none if it could not be found.
+    /// The descriptor of sled's log; none if it could not be found.
     descriptor: Option<RawFd>,
 }
 
 /// Why a transaction was not made.
 pub(super) enum WriteError {
-    /// The revision on disk is another one than expected.
+    /// The revision on disk is not the expected one.
     Conflict,
     Failed(Error),
 }
@@ -85,12 +86,12 @@ impl From<Error> for WriteError {
 }
 
 impl Open {
-    /// Opens what stands beside sled's files.
+    /// Opens the files beside sled's own.
     ///
     /// # Errors
     /// Why not, as the end of a sentence.
     pub(super) fn new(folder: &Path, trees: Trees) -> Result<Self, String> {
-        // Looked for before the log is opened a second time.
+        // Searched for before the log is opened a second time.
         let descriptor = descriptor(&head::log(folder));
         let head = Head::open(folder);
         let head = head.map_err(|error| format!("HEAD: {}", preflight::plain(&error)))?;
@@ -101,7 +102,7 @@ impl Open {
         })
     }
 
-    /// Writes, if the revision on disk is `expected`, so that it lasts.
+    /// Writes durably, if the revision on disk is `expected`.
     pub(super) fn write(
         &self,
         expected: Revision,
@@ -130,20 +131,20 @@ impl Open {
         Ok(())
     }
 
-    /// Lets go of the files, without asking anything of sled that could wait.
+    /// Closes the files, without any call of sled that could wait.
     pub(super) fn close(self) {
         let knows = self.trees.db.context.global_error().is_err();
         if !knows && !self.take_file() {
             tracing::warn!(
                 "the store's files stay open until the gateway ends: they are still in use"
             );
-            // It would wait for what is never written.
+            // Dropping it would wait for a buffer that is never written.
             let _kept = ManuallyDrop::new(self);
         }
     }
 
-    /// Takes its file away from sled, so that it can change nothing any longer and knows of an error.
-    /// Returns whether it does.
+    /// Replaces sled's file, so that sled can write nothing any longer and notes an error. Returns
+    /// whether it has noted one.
     #[expect(
         unsafe_code,
         reason = "sled has no way to be stopped, and does not give its file away"
@@ -152,9 +153,9 @@ impl Open {
         let Some(descriptor) = self.descriptor else {
             return false;
         };
-        // SAFETY: the descriptor is sled's, which keeps it open for as long as `self.trees` lives. It is
-        // open before and after, and stays sled's: what it stands for is replaced in one step, as sled
-        // would find it after an error of the disk.
+        // SAFETY: the descriptor is sled's, which keeps it open for as long as `self.trees` lives.
+        // It is open before and after, and stays sled's: the file that it refers to is replaced in
+        // one step. To sled this looks like an error of the disk.
         let own = unsafe { OwnedFd::from_raw_fd(descriptor) };
         let mut own = ManuallyDrop::new(own);
         if rustix::io::dup3(self.head.log(), &mut own, DupFlags::CLOEXEC).is_err() {
@@ -164,8 +165,8 @@ impl Open {
     }
 }
 
-/// Makes sled try to write until it notes that it cannot. A buffer that is stuck is passed by: the next
-/// one is tried.
+/// Makes sled try to write until it notes that it cannot. A stuck buffer is skipped: the next one
+/// is tried.
 fn give_up(db: &Db) -> bool {
     const TRIES: u32 = 400;
     const PAUSE: Duration = Duration::from_millis(5);
@@ -173,10 +174,11 @@ fn give_up(db: &Db) -> bool {
         if db.context.global_error().is_err() {
             return true;
         }
-        // In a tree that nothing else is kept in. An error is what is wanted.
+        // In the default tree, which holds nothing else. An error is the purpose.
         let _ = db.insert(b"closing", &number.to_be_bytes());
-        // On a thread of its own: the first ones wait for what is stuck, until one of them meets the
-        // error. Not `flush`, which keeps transactions of all stores of the process waiting meanwhile.
+        // On a thread of its own, because the first of these calls wait for the stuck buffer until
+        // one of them gets the error. Not `flush`, which would block transactions of all stores of
+        // the process meanwhile.
         let pages = db.context.pagecache.clone();
         let flush = move || drop(pages.log.make_stable(i64::MAX));
         let _ = std::thread::Builder::new().spawn(flush);
@@ -196,7 +198,7 @@ fn batch(changes: &Changes) -> Batch {
     batch
 }
 
-/// The descriptor under which this process has a file open to be written.
+/// The descriptor with which this process has a file open for writing.
 fn descriptor(path: &Path) -> Option<RawFd> {
     let file = fs::metadata(path).ok()?;
     let own = |number: RawFd| {
@@ -210,34 +212,34 @@ fn descriptor(path: &Path) -> Option<RawFd> {
     let numbers = fs::read_dir("/proc/self/fd").ok()?;
     let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut found = numbers.filter_map(own);
-    // One alone can be told.
+    // If there are several, it is not known which is sled's.
     found.next().filter(|_| found.next().is_none())
 }
 
 /// `O_RDWR`, among the flags of an open file.
 const READ_WRITE: u32 = 0o2;
 
-/// What threads other than the journal's may reach of the files.
+/// The part of the files that threads other than the journal's may use.
 #[derive(Debug, Default)]
 pub(super) struct Handle {
     /// Where blobs are read; none while the journal is closed.
     blobs: RwLock<Option<Tree>>,
-    /// What the journal works on, so that it can be woken up.
+    /// The database that the journal works on, so that its waits can be woken up.
     pub(super) working: Mutex<Option<Db>>,
 }
 
 impl Handle {
-    /// Lets readers have blobs.
+    /// Lets readers read blobs from these trees.
     pub(super) fn serve(&self, trees: &Trees) {
         *self.blobs.write() = Some(trees.blobs.clone());
     }
 
-    /// Has [`JournalHandle::nudge`] wake up what waits in this database.
+    /// Has [`JournalHandle::nudge`] wake up the threads that wait in this database.
     pub(super) fn work_on(&self, trees: &Trees) {
         *self.working.lock() = Some(trees.db.clone());
     }
 
-    /// Lets go of the files.
+    /// Drops the handles of the files.
     pub(super) fn close(&self) {
         *self.blobs.write() = None;
         *self.working.lock() = None;
@@ -255,14 +257,14 @@ impl JournalHandle for Handle {
         blobs::read(&blobs, (kind, id)).map_err(BlobError::Failed)
     }
 
-    /// Wakes up what waits in sled for an error that it was not told of: a buffer that could not be
-    /// written is noted by sled, but some of those who wait for it are not woken.
+    /// Wakes up threads that wait in sled although it has noted an error: sled notes a buffer that
+    /// could not be written, but does not wake all threads that wait for it.
     fn nudge(&self) {
         let db = self.working.lock().clone();
         if let Some(db) = db
             && db.context.global_error().is_err()
         {
-            // Returns that error at once, and wakes up all who wait.
+            // Returns that error at once, and wakes up all waiting threads.
             let _ = db.context.pagecache.log.make_stable(i64::MAX);
         }
     }

@@ -1,4 +1,4 @@
-//! The data folder: ours or not, whole or not, free or in use.
+//! The data folder: whether it is Pointsman's, complete, and not in use.
 
 use std::any::Any;
 use std::fs;
@@ -13,7 +13,7 @@ use super::super::schema::Schema;
 use super::files::{Open, Trees};
 use super::{format, head, load, preflight};
 
-/// Marks a data folder, and says how its content is laid out.
+/// The file that marks a data folder and names the layout of its content.
 const MARKER: &str = "FORMAT";
 
 /// The marker while it is written.
@@ -22,23 +22,24 @@ const UNFINISHED: &str = "FORMAT.tmp";
 /// The layout of this version.
 const FORMAT: &str = "pointsman data, format 2\n";
 
-/// The layout before it, which [`super::convert`] brings to this one.
+/// The layout before it, which [`super::convert`] converts to this one.
 const EARLIER: &str = "pointsman data, format 1\n";
 
-/// As [`FORMAT`] until the first start has come to its end: what is there may be incomplete.
+/// Stands in place of [`FORMAT`] until the first start is complete: until then the content may be
+/// incomplete.
 const NEW: &str = "pointsman data, format 2, not yet set up\n";
 
-/// As [`NEW`], of the layout before. Nothing was stored there yet.
+/// As [`NEW`], for the earlier layout. Nothing was stored there yet.
 const EARLIER_NEW: &str = "pointsman data, format 1, not yet set up\n";
 
-/// How what is in the folder is laid out.
+/// The layout of the content of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// Not at all: it has yet to be set up.
+    /// None: the folder is not set up yet.
     New,
-    /// As an earlier version did it.
+    /// The layout of an earlier version.
     Earlier,
-    /// As this version does it.
+    /// The layout of this version.
     Current,
 }
 
@@ -49,13 +50,13 @@ pub(super) struct Opened {
     pub(super) layout: Layout,
 }
 
-/// Opens the store, and makes it if the folder is empty or missing.
+/// Opens the store, and creates it if the folder is empty or missing.
 pub(super) fn open(folder: &Path, schema: Schema) -> Result<Opened, OpenError> {
     let refuse = |reason: String| refuse(folder, &reason);
     let layout = claim(folder).map_err(refuse)?;
     let is_new = layout == Layout::New;
     if is_new {
-        // sled waits for ever for what it cannot write.
+        // sled would wait for ever if it could not write.
         preflight::surroundings(folder, 0).map_err(|reason| unusable(folder, &reason))?;
     } else {
         is_whole(folder).map_err(|reason| refuse(format!("is damaged: {reason}")))?;
@@ -84,7 +85,7 @@ pub(super) fn open(folder: &Path, schema: Schema) -> Result<Opened, OpenError> {
             if reason.contains("could not acquire lock") {
                 return Err(refuse("is in use by another process".into()));
             }
-            // What cannot be written is not damaged for that.
+            // A folder that cannot be written is not damaged.
             return Err(match preflight::surroundings(folder, 0) {
                 Ok(()) => refuse(format!("is damaged: {reason}")),
                 Err(reason) => unusable(folder, &reason),
@@ -100,7 +101,7 @@ pub(super) fn open(folder: &Path, schema: Schema) -> Result<Opened, OpenError> {
     Ok(Opened { open, rows, layout })
 }
 
-/// Opens a store that was open before. Nothing is made that is missing.
+/// Opens a store that was open before. Missing files are not created.
 ///
 /// # Errors
 /// Why not, as the end of a sentence.
@@ -146,7 +147,7 @@ fn unusable(folder: &Path, reason: &str) -> OpenError {
     refuse(folder, &format!("cannot be used: {reason}"))
 }
 
-/// Whether all files are there that sled would make anew, and so lose what they held.
+/// Whether all files exist that sled would otherwise create empty, so that the data would be lost.
 fn is_whole(folder: &Path) -> Result<(), String> {
     let entities = folder.join("entities");
     if !entities.is_dir() {
@@ -161,7 +162,7 @@ fn is_whole(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Says that the folder is in the layout of this version.
+/// Marks the folder as being in the layout of this version.
 ///
 /// # Errors
 /// Why not, as the end of a sentence.
@@ -170,7 +171,7 @@ pub(super) fn mark(folder: &Path) -> Result<(), String> {
         .map_err(|error| format!("cannot be written: {}", preflight::plain(&error)))
 }
 
-/// Makes the folder ours, or finds that it is.
+/// Marks the folder as Pointsman's, or finds the mark.
 fn claim(folder: &Path) -> Result<Layout, String> {
     match fs::read_to_string(folder.join(MARKER)) {
         Ok(marker) if marker == FORMAT => return Ok(Layout::Current),
@@ -189,7 +190,7 @@ fn claim(folder: &Path) -> Result<Layout, String> {
         .map_err(|error| format!("cannot be made: {}", preflight::plain(&error)))?;
     let entries = fs::read_dir(folder)
         .map_err(|error| format!("cannot be read: {}", preflight::plain(&error)))?;
-    // A first start may have ended in the middle of the marker.
+    // A first start may have ended while it wrote the marker.
     let mut others = entries.filter(|entry| {
         entry
             .as_ref()
@@ -213,7 +214,8 @@ fn write_marker(folder: &Path, content: &str) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
-/// Runs what may panic. The panic's words come back in place of the report on standard error.
+/// Runs code that may panic. The message of the panic is returned, and not printed to standard
+/// error.
 fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -222,7 +224,7 @@ fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     outcome.map_err(|panic| words(&*panic))
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub(super) fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());

@@ -1,4 +1,4 @@
-//! What stands under which key.
+//! The keys and values of the tree of rows.
 //!
 //! | key | value |
 //! |---|---|
@@ -7,9 +7,10 @@
 //! | `f` kind 0 parent 0 kind 0 field 0 id | nothing: this row refers to the parent |
 //! | `m` `revision` | revision of the newest commit |
 //!
-//! Kinds and fields are our own words; values and parents are JSON text, in which no byte is 0. Ids
-//! come last, as 16 bytes; a parent that is named by its id has it as text. A chunk of a blob has the
-//! key of its row with the number of the chunk.
+//! Names of kinds and fields are our own and contain no byte 0; values and parents are JSON text,
+//! which contains no byte 0 either. Ids come last, as 16 bytes; a parent that is named by its id is
+//! written with the id as text. The key of a chunk of a blob is the key of its row followed by the
+//! number of the chunk.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::entity::{Kind, ReferenceBy};
 /// Key of the newest revision.
 pub(super) const REVISION: &[u8] = b"mrevision";
 
-/// Bytes of a blob in one value: beyond 128 KiB sled puts a value in a file of its own.
+/// Bytes of a blob in one value. sled puts a value above 128 KiB in a file of its own.
 pub(super) const CHUNK: usize = 64 << 10;
 
 pub(super) fn row((kind, id): RowKey) -> Vec<u8> {
@@ -71,7 +72,7 @@ pub(super) fn chunk(row: &[u8], number: u32) -> Vec<u8> {
     [row, &number.to_be_bytes()].concat()
 }
 
-/// What stands under a key.
+/// An entry of the tree of rows.
 pub(super) enum Entry {
     Head(Revision),
     Row(RowKey),
@@ -79,7 +80,7 @@ pub(super) enum Entry {
     Reference(ReferenceEntry),
 }
 
-/// Reads a key and its value; none for what this version does not write.
+/// Reads a key and its value; none if this version does not write such a key.
 pub(super) fn read(schema: Schema, key: &[u8], value: &[u8]) -> Option<Entry> {
     if key == REVISION {
         return revision(value).map(Entry::Head);
@@ -141,10 +142,10 @@ pub(super) fn revision(value: &[u8]) -> Option<Revision> {
     value.try_into().map(u64::from_be_bytes).ok()
 }
 
-/// Keys with their new values, none where something is removed, in no order.
+/// Keys with their new values, or none for a key that is removed, in no particular order.
 pub(super) type Changes = Vec<(Vec<u8>, Option<Arc<[u8]>>)>;
 
-/// What operations come to in the tree of rows.
+/// The changes that operations make in the tree of rows.
 pub(super) fn changes(operations: &Operations) -> Changes {
     let rows = operations.rows.iter();
     let rows = rows.map(|(key, record)| (row(*key), record.clone()));
@@ -159,7 +160,7 @@ pub(super) fn changes(operations: &Operations) -> Changes {
     rows.chain(unique).chain(references).chain([head]).collect()
 }
 
-/// All that stands in the tree of rows when it holds these, but for the revision.
+/// All entries of the tree of rows that holds these rows, except the revision.
 pub(super) fn entries(rows: &Rows) -> impl Iterator<Item = (Vec<u8>, Arc<[u8]>)> {
     let records = rows.records.iter();
     let records = records.map(|(key, record)| (row(*key), Arc::clone(record)));
@@ -179,7 +180,7 @@ fn of_id(id: &Uuid) -> Arc<[u8]> {
     Arc::from(id.as_bytes().as_slice())
 }
 
-/// What is stored is not what was written.
+/// The error if the stored data is not what was written.
 pub(super) fn broken(what: impl Display) -> Error {
     Error::Backend(what.to_string())
 }

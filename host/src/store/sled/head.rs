@@ -1,8 +1,8 @@
 //! The revision that was last acknowledged, in a file of its own.
 //!
-//! sled takes a log whose end is damaged for one whose end was never written, and opens with what is
-//! before it: what was acknowledged would be gone without a word. So the newest revision is written down
-//! beside it, after every flush, and compared at the next start. The log is synced here as well, since
+//! If the end of sled's log is damaged, sled opens as if that end had never been written, so
+//! acknowledged commits would be lost without an error. So the newest revision is written to this
+//! file after every flush, and compared at the next start. The log is synced here as well, because
 //! sled's own flush does not wait for the disk itself.
 
 use std::fs::{File, OpenOptions};
@@ -15,10 +15,10 @@ use super::super::Revision;
 /// The file in the data folder.
 const NAME: &str = "HEAD";
 
-/// Digits of a revision, so that each overwrites the one before.
+/// Digits of a revision. The width is fixed, so that each revision overwrites the one before.
 const WIDTH: usize = 20;
 
-/// Open from the start, so that a commit needs no file of its own for it.
+/// The files are kept open, so that a commit does not have to open one.
 #[derive(Debug)]
 pub(super) struct Head {
     file: File,
@@ -37,7 +37,7 @@ impl Head {
         Ok(Self { file, log })
     }
 
-    /// Makes what was flushed last through a loss of power, and notes that it did.
+    /// Syncs what was flushed, so that it survives a loss of power, and writes the revision down.
     pub(super) fn advance(&self, revision: Revision) -> io::Result<()> {
         self.log.sync_data()?;
         self.file
@@ -45,7 +45,7 @@ impl Head {
         self.file.sync_data()
     }
 
-    /// Whether the files that are open are still those of the folder.
+    /// Whether the open files are still the files in the folder.
     pub(super) fn is_in_place(&self, folder: &Path) -> io::Result<bool> {
         let is_same = |open: &File, path: &Path| {
             let (open, there) = (open.metadata()?, std::fs::metadata(path));
@@ -69,7 +69,7 @@ pub(super) fn log(folder: &Path) -> std::path::PathBuf {
     folder.join("entities").join("db")
 }
 
-/// The revision that was last acknowledged; none if the file is missing or says nothing.
+/// The revision that was last acknowledged; none if the file is missing or has no revision.
 pub(super) fn read(folder: &Path) -> Option<Revision> {
     let text = std::fs::read_to_string(folder.join(NAME)).ok()?;
     text.trim_end().parse().ok()

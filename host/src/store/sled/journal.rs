@@ -1,4 +1,4 @@
-//! The journal: commits, and what happens when one fails.
+//! The journal on sled: commits, and recovery after a failed commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,14 +20,14 @@ use super::{convert, format, preflight};
 pub(super) struct SledJournal {
     folder: PathBuf,
     pub(super) handle: Arc<Handle>,
-    /// None while it is closed.
+    /// None while the journal is closed.
     open: Option<Open>,
     suspect: Suspect,
     /// The newest revision that may be on disk.
     attempted: Revision,
 }
 
-/// What may be on disk without having been acknowledged.
+/// What may be on disk although it was not acknowledged.
 #[derive(Debug, Default)]
 struct Suspect {
     /// Keys of the tree of rows.
@@ -51,14 +51,14 @@ impl SledJournal {
         self.open = Some(open);
     }
 
-    /// Lets readers have what is open.
+    /// Lets readers read from the open files.
     fn serve(&self) {
         if let Some(open) = &self.open {
             self.handle.serve(&open.trees);
         }
     }
 
-    /// Brings rows of earlier versions to the form of this one.
+    /// Converts rows of earlier versions to the form of this version.
     ///
     /// # Errors
     /// Why not, as the end of a sentence.
@@ -76,7 +76,7 @@ impl SledJournal {
             .map_err(|reason| format!("cannot be brought up to date: {reason}"))
     }
 
-    /// As [`Journal::commit`], of which only the disk hears.
+    /// Makes a commit that is on disk, but counts as failed.
     #[cfg(test)]
     pub(super) fn commit_and_fail(&mut self, expected: Revision, operations: &Operations) {
         assert!(self.commit(expected, operations).is_ok());
@@ -85,7 +85,7 @@ impl SledJournal {
         self.close();
     }
 
-    /// Opens the files again, and brings them back to what was acknowledged. Returns the head.
+    /// Opens the files again, and restores what was acknowledged. Returns the head.
     fn restore(&mut self, acknowledged: &Rows) -> Result<Revision, Error> {
         let open = folder::reopen(&self.folder).map_err(format::broken)?;
         let tree = open.trees.rows.clone();
@@ -119,7 +119,7 @@ impl SledJournal {
                  back, or restart the gateway",
             ));
         }
-        // Written in any case, so that it is known that it can be.
+        // Written in any case, to find out whether the files can be written.
         let newest = self.attempted.max(has);
         rows.push((format::REVISION.to_vec(), Some(format::of_revision(newest))));
         self.attempted = newest;
@@ -136,7 +136,7 @@ impl SledJournal {
         Ok(newest)
     }
 
-    /// Lets go of what is open.
+    /// Closes the files.
     fn close(&mut self) {
         self.handle.close();
         if let Some(open) = self.open.take() {
@@ -220,7 +220,7 @@ impl Journal for SledJournal {
             .inspect_err(|_| self.close())
     }
 
-    /// sled keeps every other process out of its folder, so there is nothing to be told of.
+    /// sled locks its folder, so no other process makes commits.
     fn watch(&mut self, _: Notify) {}
 
     fn follow(&mut self, _: &Rows) -> Result<Vec<Operations>, String> {
@@ -228,7 +228,7 @@ impl Journal for SledJournal {
     }
 }
 
-/// Runs what works on sled, which panics on some errors.
+/// Runs code that calls sled, which panics on some errors.
 fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let words = folder::words(&*panic);
@@ -236,7 +236,7 @@ fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// An error as the end of a sentence.
+/// The text of an error, as the end of a sentence.
 fn sentence(error: Error) -> String {
     match error {
         Error::Backend(reason) => reason,

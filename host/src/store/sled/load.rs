@@ -1,5 +1,5 @@
-//! Reads the tree of rows, and follows every key and reference, so that damage is found at the start and
-//! not by a request.
+//! Reads the tree of rows, and follows every key and reference, so that damage is found at the
+//! start and not during a request.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use super::format::{self, Entry};
 use crate::entity::version::BY_DIGEST;
 use crate::entity::{Kind, Row};
 
-/// Reads what a tree holds.
+/// Reads the tree of rows.
 pub(super) fn read(trees: &Trees, schema: Schema) -> Result<Rows, Error> {
     let mut rows = Rows::new(schema);
     for entry in trees.rows.iter() {
@@ -43,8 +43,8 @@ pub(super) fn read(trees: &Trees, schema: Schema) -> Result<Rows, Error> {
 
 const NO_ROW: &str = "some of its keys lead to no row";
 
-/// Follows keys and references. A single row that cannot be used is set aside; keys that lead nowhere are
-/// damage of the whole.
+/// Follows keys and references. A single row that cannot be used is set aside; keys that lead to no
+/// row mean that the whole store is damaged.
 pub(super) fn verify(rows: &mut Rows, trees: &Trees) -> Result<(), Error> {
     if trees.rows.get(format::REVISION)?.is_none() {
         return Err(format::broken("its entities are missing"));
@@ -60,8 +60,8 @@ pub(super) fn verify(rows: &mut Rows, trees: &Trees) -> Result<(), Error> {
             }
         }
     }
-    // Each row has its own, so there are more only if some are of no row: a name that cannot be taken
-    // again, or a row that cannot be deleted.
+    // Each row has entries of its own, so there are more only if some belong to no row: such an
+    // entry would block a name, or the deletion of a row.
     if rows.unique.len() + rows.references.len() != led_to {
         return Err(format::broken(NO_ROW));
     }
@@ -71,7 +71,7 @@ pub(super) fn verify(rows: &mut Rows, trees: &Trees) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many entries of indexes lead to a row; or why it cannot be used, as the end of a sentence.
+/// How many index entries lead to a row; or why the row cannot be used, as the end of a sentence.
 fn usable(
     rows: &Rows,
     trees: &Trees,
@@ -87,7 +87,7 @@ fn usable(
     };
     let has_blob = || blobs::is_there(&trees.blobs, (kind, id));
     let has_component = match kind {
-        // In the earlier layout the component is the balancer's own.
+        // In the earlier layout the component belongs to the balancer.
         Kind::Balancer => has_active_version(rows, id, &row) || has_blob()?,
         Kind::BalancerVersion => has_blob()?,
         _ => true,
@@ -99,7 +99,7 @@ fn usable(
     })
 }
 
-/// How many entries of indexes lead to a row, whatever it holds.
+/// How many index entries lead to a row, even if the row cannot be read.
 fn entries_of(rows: &Rows, (kind, id): RowKey) -> usize {
     let unique = rows.unique.iter();
     let unique = unique.filter(|(entry, leads_to)| (entry.kind, **leads_to) == (kind, id));
@@ -108,7 +108,7 @@ fn entries_of(rows: &Rows, (kind, id): RowKey) -> usize {
     unique.count() + references.count()
 }
 
-/// Whether the version that a balancer calls active is there.
+/// Whether the active version of a balancer exists.
 fn has_active_version(rows: &Rows, id: Uuid, row: &Row) -> bool {
     let link = json!({ "id": id });
     let digest = row.get("digest").cloned().unwrap_or_default();

@@ -1,7 +1,8 @@
-//! Whether a write has any chance, before sled tries it.
+//! Checks whether a write can succeed, before sled tries it.
 //!
-//! sled does not come back from an error in the middle of a write: it has to be opened anew. What can be
-//! seen beforehand is: then nothing was tried, and the next write may succeed.
+//! sled does not recover from an error in the middle of a write: it has to be opened again. So
+//! causes that can be seen in advance are checked first. Then nothing was tried, and the next write
+//! may succeed.
 
 use std::io;
 use std::path::Path;
@@ -11,11 +12,11 @@ use rustix::io::Errno;
 
 use super::head::Head;
 
-/// Room on the disk that a write leaves, in bytes: enough for sled to be opened again, and for what else
-/// the gateway keeps beside it.
+/// Room on the disk that a write must leave, in bytes: enough to open sled again, and for the other
+/// files of the gateway in the folder.
 const RESERVE: u64 = 2 << 20;
 
-/// Looks whether `bytes` can be written in a data folder.
+/// Checks whether `bytes` can be written in a data folder.
 ///
 /// # Errors
 /// Why not, as the end of a sentence.
@@ -31,15 +32,16 @@ pub(super) fn check(folder: &Path, head: &Head, bytes: u64) -> Result<(), String
     surroundings(folder, bytes)
 }
 
-/// As [`check`], of a folder of which nothing is open.
+/// As [`check`], for a folder of which no file is open.
 pub(super) fn surroundings(folder: &Path, bytes: u64) -> Result<(), String> {
-    // What does not fit into sled's log goes into files of their own here.
+    // sled writes large values to files of their own in this folder.
     let files = folder.join("entities").join("blobs");
     let files = if files.is_dir() { &*files } else { folder };
     rustix::fs::access(files, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|error| refused(files, error))?;
     has_room(folder, bytes)?;
-    // Without a name, so that it leaves nothing behind. Not every file system has such files.
+    // A file without a name, so that nothing is left behind. Not every file system supports such
+    // files.
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     match rustix::fs::open(files, flags, Mode::RUSR | Mode::WUSR) {
         Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(()),
@@ -54,11 +56,11 @@ fn refused(folder: &Path, error: Errno) -> String {
 
 fn has_room(folder: &Path, bytes: u64) -> Result<(), String> {
     let Ok(disk) = rustix::fs::statvfs(folder) else {
-        // What does not tell its room is tried.
+        // If the free room is unknown, the write is tried.
         return Ok(());
     };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    // Twice, since sled rewrites what stands beside it.
+    // Twice, because sled also rewrites neighbouring data.
     let needed = bytes.saturating_mul(2).saturating_add(RESERVE);
     if disk.f_blocks > 0 && free < needed {
         return Err(format!(
@@ -71,10 +73,10 @@ fn has_room(folder: &Path, bytes: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// An error of the system without what only programmers want to know of it.
+/// The text of a system error, without details that are for programmers only.
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
-    // sled makes a text of an error, from which only this is for people.
+    // sled formats the error for debugging; only its message is meant for users.
     if text.starts_with("Os {")
         && let Some((_, rest)) = text.split_once("message: \"")
         && let Some((message, _)) = rest.split_once('"')

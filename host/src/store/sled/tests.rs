@@ -23,7 +23,7 @@ mod failure;
 mod lifetime;
 mod upgrade;
 
-/// A store in a data folder, of which the files can be reached.
+/// A store in a data folder, with access to its files.
 #[derive(Debug)]
 struct Opened {
     store: JournaledStore,
@@ -51,7 +51,7 @@ fn store() -> (TempDir, Opened) {
     (folder, store)
 }
 
-/// The writer ends with the store, and lets go of the folder a moment later.
+/// Opens the store again. The writer ends with the store, but releases the folder a moment later.
 fn reopen(folder: &TempDir) -> Opened {
     loop {
         match open(folder.path()) {
@@ -62,7 +62,7 @@ fn reopen(folder: &TempDir) -> Opened {
     }
 }
 
-/// Changes what is on disk, behind the back of the store.
+/// Changes the data on disk without the store.
 fn tamper(store: &Opened, key: &[u8], value: Option<&[u8]>) {
     let db = store.handle.working.lock().clone().unwrap();
     let rows = db.open_tree("rows").unwrap();
@@ -73,7 +73,7 @@ fn tamper(store: &Opened, key: &[u8], value: Option<&[u8]>) {
     db.flush().unwrap();
 }
 
-/// Objects inside each other, this many.
+/// This many nested objects.
 fn nested(depth: usize) -> Value {
     (1..depth).fold(json!({}), |inner, _| json!({ "a": inner }))
 }
@@ -102,12 +102,12 @@ fn row_key(kind: Kind, id: u128) -> Vec<u8> {
     format::row((kind, Uuid::from_u128(id)))
 }
 
-/// The key of the name of a row.
+/// The key of the entry for the name of a row.
 fn name_key(kind: Kind, name: &str) -> Vec<u8> {
     format::unique(&UniqueEntry::new(kind, NAME, &[&json!(name)]))
 }
 
-/// The same in this spelling alone.
+/// The same for exactly this spelling.
 fn name_key_as_written(kind: Kind, name: &str) -> Vec<u8> {
     format::unique(&UniqueEntry::as_written(kind, NAME, &[&json!(name)]))
 }
