@@ -5,8 +5,8 @@
 //! the file.
 //!
 //! `settings.rs` declares them all, and `declaration.rs` says what a declaration is made of.
-//! `written.rs` and `file.rs` collect what is written, `check.rs` puts it into a [`Config`], and
-//! `readers.rs` reads the forms of text that single settings have.
+//! `written.rs` and `file.rs` collect the settings as written, `check.rs` checks them and puts them
+//! into a [`Config`], and `readers.rs` parses the text of single settings.
 
 mod check;
 mod declaration;
@@ -35,7 +35,7 @@ pub use written::{Written, misspelt_variables};
 pub struct Config {
     /// The file with settings, if there is one.
     pub file: Option<PathBuf>,
-    /// Holds everything that outlives the process.
+    /// The folder for everything that outlives the process.
     pub data_dir: PathBuf,
     /// Proxy threads.
     pub workers: usize,
@@ -57,31 +57,31 @@ pub struct Config {
     pub balancer: Balancer,
 }
 
-/// From where a browser may use the Admin API, besides pages on the same machine.
+/// Which web pages may use the Admin API from a browser, besides pages on the same machine.
 #[derive(Debug, Clone, Default)]
 pub struct AdminAccess {
     /// The URLs of `admin_gui_url`, as they are written.
     pub urls: Vec<String>,
     /// Their origins, as browsers write them (RFC 6454, 6.2).
     pub origins: Vec<String>,
-    /// Host names that it answers for, in lower case and without a dot at their end.
+    /// Host names that the Admin API answers for, in lower case and without a trailing dot.
     pub hosts: Vec<String>,
 }
 
 /// How names are looked up.
 #[derive(Debug, Clone, Default)]
 pub struct Dns {
-    /// Servers; none for those of the system.
+    /// DNS servers; if empty, those of the system are used.
     pub resolvers: Vec<SocketAddr>,
-    /// Types of records, the first that has an answer wins.
+    /// Types of records; the first type that has an answer wins.
     pub order: Vec<DnsType>,
-    /// Names that need no DNS.
+    /// A file with names that need no DNS.
     pub hosts_file: PathBuf,
     /// Shortest time between two look-ups of a name.
     pub min_ttl: Duration,
 }
 
-/// A type of record that leads to addresses.
+/// A type of DNS record that leads to addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DnsType {
     /// Hosts with ports and weights (RFC 2782).
@@ -90,14 +90,14 @@ pub enum DnsType {
     A,
     /// IPv6 addresses.
     Aaaa,
-    /// The type of the three that had an answer the last time. Source: Kong.
+    /// That of the three types which had an answer the last time. Source: Kong.
     Last,
 }
 
 /// How clients and endpoints are talked to.
 #[derive(Debug, Clone, Default)]
 pub struct Proxy {
-    /// Most connections of clients, if the operator says so.
+    /// Most connections of clients, if the operator sets a limit.
     pub max_connections: Option<usize>,
     /// Longest time for the head of a request.
     pub client_header_timeout: Duration,
@@ -105,7 +105,7 @@ pub struct Proxy {
     pub client_body_timeout: Duration,
     /// Longest wait for the head of a response to a client that has closed its sending side.
     pub client_half_close_timeout: Duration,
-    /// Part of a request's body that is read before an endpoint is asked, in bytes.
+    /// How much of a request's body is read before the request is sent to an endpoint, in bytes.
     pub client_body_buffer_size: usize,
     /// Slowest rate of a request's body, in bytes a second; 0 sets no limit.
     pub client_body_min_rate: u32,
@@ -132,13 +132,13 @@ pub struct Balancer {
     pub pick_cost: Duration,
     /// Largest memory of an instance, in bytes.
     pub memory: usize,
-    /// Largest state that is handed over, in bytes.
+    /// Largest state that an instance passes to its successor, in bytes.
     pub state: usize,
     /// Largest component, in bytes.
     pub upload: usize,
     /// Longest time to compile a component.
     pub compile_timeout: Duration,
-    /// Who may have signed a component; none if it needs no signature.
+    /// The keys of which one must have signed a component; if empty, no signature is needed.
     pub public_keys: Vec<PublicKey>,
 }
 
@@ -153,7 +153,7 @@ impl fmt::Display for Error {
 }
 
 impl Config {
-    /// Joins flags and environment with the file that they name, and checks the whole.
+    /// Merges flags and environment with the file that they name, and checks the result.
     ///
     /// # Errors
     /// Every mistake at once, each with the setting, its value and what is accepted.
@@ -161,7 +161,7 @@ impl Config {
         Self::load_with(written, Vec::new())
     }
 
-    /// As [`Config::load`], for a command line in which there are mistakes already.
+    /// As [`Config::load`], when mistakes were already found in the command line.
     ///
     /// # Errors
     /// These mistakes and all others at once.
@@ -190,7 +190,7 @@ impl Config {
         }
     }
 
-    /// What the settings are put into: each of them fills its field, if only with its default.
+    /// An empty configuration. Each setting fills its field, at least with its default.
     fn blank() -> Self {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         Self {

@@ -1,4 +1,4 @@
-//! Checks a value against the declaration of its setting, and says what is wrong with it.
+//! Checks a value against the declaration of its setting, and reports what is wrong with it.
 
 use std::ffi::OsStr;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use super::Config;
 use super::declaration::{Kind, Setting};
 use super::value::{Content, Value};
 
-/// A value, or a part of it, that cannot be taken.
+/// A value, or a part of it, that is refused.
 struct Wrong {
     /// The part, as a message shows it.
     shown: String,
@@ -17,8 +17,8 @@ struct Wrong {
 }
 
 impl Setting {
-    /// Puts what is written into the field of this setting, or notes what is wrong with it and where it
-    /// is written.
+    /// Puts a value into the field of this setting, or adds to `mistakes` what is wrong with it and
+    /// where it is written.
     pub(super) fn read(&self, value: &Value, config: &mut Config, mistakes: &mut Vec<String>) {
         let wrong = self.put(value, config).err().unwrap_or_default();
         mistakes.extend(wrong.into_iter().map(|Wrong { shown, reason }| {
@@ -66,7 +66,7 @@ impl Setting {
         Ok(())
     }
 
-    /// The value as text, which it is unless it is written without quotes in a file.
+    /// The value as text. A value that a file has without quotes is not text.
     fn text<'a>(&self, value: &'a Value) -> Result<&'a OsStr, Vec<Wrong>> {
         value.text().ok_or_else(|| match value.content() {
             Content::Bare(word) => wrong(
@@ -107,7 +107,7 @@ fn number(value: &Value, range: &RangeInclusive<u32>) -> Result<u32, Vec<Wrong>>
 /// The whole value is wrong.
 fn wrong(value: &Value, reason: impl Into<String>) -> Vec<Wrong> {
     let shown = match value.content() {
-        // Only a file tells text from numbers.
+        // Only a file distinguishes text from numbers.
         Content::Plain(text) if value.number::<f64>().is_none() => {
             format!("\"{}\"", text.display())
         }

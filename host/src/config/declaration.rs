@@ -1,5 +1,5 @@
-//! What the declaration of a setting is made of, and the words that are derived from it: the names of
-//! its flag and its variable, its text in `--help`, and its row in README.
+//! The parts of a setting's declaration, and the texts that are derived from it: the names of its
+//! flag and its variable, its text in `--help`, and its row in README.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Config;
 use super::value::{Content, Place, Value};
 
-/// What the variable of each setting begins with.
+/// The prefix of the variable of each setting.
 pub(super) const PREFIX: &str = "POINTSMAN_";
 
 /// Settings of one subject, with a heading in `--help` and in README.
@@ -23,15 +23,16 @@ pub(super) struct Setting {
     pub(super) name: &'static str,
     /// What it is for, without a full stop. Markdown, with links as README has them.
     pub(super) about: &'static str,
-    /// What may be written, and the field of [`Config`] that it goes to.
+    /// Which values are accepted, and the field of [`Config`] that they go to.
     pub(super) kind: Kind,
-    /// What holds if nothing is written.
+    /// The default.
     pub(super) default: DefaultValue,
 }
 
-/// What may be written. Each kind ends with the function that puts a checked value into its field.
+/// Which values are accepted. Each kind ends with the function that puts a checked value into its
+/// field.
 pub(super) enum Kind {
-    /// A whole number, as it is written.
+    /// A whole number.
     Number(Unit, RangeInclusive<u32>, fn(&mut Config, u32)),
     /// A number of bytes, written as a number of units.
     Size(Unit, RangeInclusive<u32>, fn(&mut Config, usize)),
@@ -48,8 +49,8 @@ pub(super) enum Kind {
         /// Returns none for text of another form.
         set: fn(&mut Config, &str) -> Option<()>,
     },
-    /// Several texts of some form. In a flag or a variable there are commas between them, in the file
-    /// too, or they are an array.
+    /// Several texts of some form. They are separated by commas; in the file, they may also be an
+    /// array.
     List {
         /// What `--help` calls it.
         value: &'static str,
@@ -64,13 +65,13 @@ pub(super) enum Kind {
 pub(super) struct Unit {
     /// What `--help` calls a value.
     value: &'static str,
-    /// The word after a number.
+    /// The unit as it follows a number.
     plural: &'static str,
-    /// Bytes of a size, microseconds of a time.
+    /// Bytes in a unit of size, or microseconds in a unit of time.
     pub(super) factor: u32,
 }
 
-/// Things that have no unit.
+/// For numbers without a unit.
 pub(super) const ONE: Unit = unit("N", "", 1);
 pub(super) const BYTES: Unit = unit("BYTES", "bytes", 1);
 pub(super) const BYTES_PER_SECOND: Unit = unit("BYTES", "bytes a second", 1);
@@ -88,13 +89,13 @@ const fn unit(value: &'static str, plural: &'static str, factor: u32) -> Unit {
     }
 }
 
-/// What holds if a setting is not written.
+/// The value of a setting that is not written.
 pub(super) enum DefaultValue {
-    /// This, read as if it were written.
+    /// This text, read as if it were written.
     Written(&'static str),
     /// What the function returns, read as if it were written; described in words.
     Computed(&'static str, fn() -> String),
-    /// The field stays empty; what the gateway does then, in words.
+    /// The field stays empty; described by what the gateway does then.
     Unset(&'static str),
 }
 
@@ -143,7 +144,7 @@ impl Setting {
 }
 
 impl Kind {
-    /// What a value has to keep to, if that can be said in a word or two.
+    /// Which values are accepted, if a few words can say it.
     pub(super) fn accepted(&self) -> Option<String> {
         match self {
             Self::Number(unit, range, _)
@@ -159,7 +160,7 @@ impl Kind {
 }
 
 impl DefaultValue {
-    /// As people read it.
+    /// The default as shown to users.
     pub(super) fn words(&self) -> &'static str {
         match self {
             Self::Written(words) | Self::Computed(words, _) | Self::Unset(words) => words,
@@ -167,7 +168,7 @@ impl DefaultValue {
     }
 }
 
-/// Markdown as it reads on a terminal: links and code without their marks.
+/// Markdown as text for a terminal: links and code without markup.
 fn without_markup(markdown: &str) -> String {
     let mut text = String::new();
     let mut rest = markdown;

@@ -1,4 +1,4 @@
-//! The file of settings: TOML, of which every mistake is told, and not the first alone.
+//! The file of settings: TOML. Every mistake is reported, and not only the first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,10 +9,10 @@ use toml::de::{DeTable, DeValue};
 use super::settings;
 use super::value::{Content, Place, Value};
 
-/// Names as alike as this are taken for misspelt, 1 for equal ones.
+/// A name at least this similar to a setting counts as a misspelling of it; 1 is equal.
 const ALIKE: f64 = 0.8;
 
-/// What a file sets.
+/// The settings of a file.
 #[derive(Debug, Default)]
 pub(super) struct File {
     path: Option<Arc<Path>>,
@@ -20,7 +20,7 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Reads a file. What is wrong with it is added to the mistakes, and the rest is read all the same.
+    /// Reads a file. Mistakes are added to `mistakes`, and the rest is still read.
     pub(super) fn read(path: &Path, names: &[&str], mistakes: &mut Vec<String>) -> Self {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text, names, mistakes),
@@ -45,12 +45,12 @@ impl File {
         let mut broken = BTreeSet::new();
         for error in errors {
             let line = line_of(error.span().map_or(0, |span| span.start));
-            // A line that is wrong once is often wrong in more ways.
+            // Only the first error of a line is reported: the others often follow from it.
             if !broken.insert(line) {
                 continue;
             }
             let written = text.lines().nth(line - 1).and_then(bare_word);
-            // A value that TOML takes is not what is wrong with the line.
+            // If TOML accepts the value, the mistake is elsewhere in the line.
             let is_word = |word: &str| DeTable::parse(&format!("word = {word}")).is_err();
             match written.filter(|(name, word)| names.contains(name) && is_word(word)) {
                 Some((name, word)) => {
@@ -79,12 +79,12 @@ impl File {
         }
     }
 
-    /// Takes out what the file sets a setting to.
+    /// Removes and returns the value of a setting.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.values.remove(name)
     }
 
-    /// What has not been taken is no setting.
+    /// Reports the keys that were not taken, since they are not settings.
     pub(super) fn finish(self, names: &[&str], mistakes: &mut Vec<String>) {
         let Some(path) = self.path else { return };
         for (key, value) in self.values {
@@ -137,7 +137,7 @@ fn content(value: &DeValue<'_>) -> Content {
     }
 }
 
-/// The key and the value of a line such as `log = info`, which TOML does not take.
+/// The key and the value of a line such as `log = info`, which is not valid TOML.
 fn bare_word(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = line.split_once('=')?;
     let word = rest.split('#').next()?.trim();
@@ -145,7 +145,7 @@ fn bare_word(line: &str) -> Option<(&str, &str)> {
     starts_well.then_some((name.trim(), word))
 }
 
-/// The setting that a name is probably meant for.
+/// The setting that a misspelt name probably means.
 pub(super) fn similar<'a>(written: &str, names: &[&'a str]) -> Option<&'a str> {
     let lower = written.to_lowercase().replace('-', "_");
     let bare = lower.strip_prefix("pointsman_").unwrap_or(&lower);
@@ -163,7 +163,7 @@ mod tests {
 
     const NAMES: &[&str] = &["workers", "log", "max_header_size"];
 
-    /// All that is said of a file.
+    /// All mistakes in a file.
     fn said(text: &str) -> String {
         let mut mistakes = Vec::new();
         let mut file = File::parse(Path::new("x.toml"), text, NAMES, &mut mistakes);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_file_is_one_line_that_says_where() {
+    fn a_mistake_in_the_file_is_one_line_with_its_place() {
         for (text, line, word) in [
             (
                 "# a word\nwokers = 7\n",
@@ -200,13 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn every_line_that_is_wrong_is_told() {
+    fn every_wrong_line_is_reported() {
         let said = said("wokers = 1\n= 3\nlog = \"info\"\n[proxy]\nlisten = 1\n");
         assert_eq!(said.lines().count(), 3, "{said}");
     }
 
     #[test]
-    fn a_word_without_quotes_is_kept_for_its_setting_to_judge() {
+    fn a_word_without_quotes_is_kept_and_checked_with_its_setting() {
         let text = "log = info,pointsman=debug # all of it\nworkers = 0x10\n";
         let mut mistakes = Vec::new();
         let mut file = File::parse(Path::new("x.toml"), text, NAMES, &mut mistakes);

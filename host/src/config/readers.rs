@@ -1,4 +1,4 @@
-//! Reads the text of single settings.
+//! Parses the text of single settings.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
@@ -8,7 +8,7 @@ use url::Url;
 
 use super::DnsType;
 
-/// Reads every entry of a list, or returns those that are wrong.
+/// Parses every entry of a list, or returns those that are wrong.
 pub(super) fn each<T>(
     entries: &[&str],
     read: impl Fn(&str) -> Option<T>,
@@ -36,7 +36,7 @@ pub(super) fn cores() -> String {
 
 /// What is logged, as a level or as directives.
 pub(super) fn log(text: &str) -> Option<Targets> {
-    // As a directive, a word that is no level would be the name of a module.
+    // Parsed as a directive, a word that is not a level would be the name of a module.
     if !text.contains(['=', ',']) {
         let level: LevelFilter = text.parse().ok()?;
         return Some(Targets::new().with_default(level));
@@ -56,27 +56,27 @@ pub(super) fn page(url: &str) -> Option<(String, String)> {
     is_web.then(|| (url.to_owned(), parsed.origin().ascii_serialization()))
 }
 
-/// A host name, in lower case and without a dot at its end.
+/// A host name, in lower case and without a trailing dot.
 pub(super) fn host_name(text: &str) -> Option<String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     (!name.is_empty() && name.bytes().all(allowed)).then(|| name.to_ascii_lowercase())
 }
 
-/// An address, with the port of DNS where it has none.
+/// An address; if it has no port, that of DNS is added.
 pub(super) fn dns_server(text: &str) -> Option<SocketAddr> {
     let with_port = text.parse().ok();
     with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)))
 }
 
-/// Types of records, one of which at least leads to addresses.
+/// Types of records, of which at least one leads to addresses.
 pub(super) fn dns_order(entries: &[&str]) -> Result<Vec<DnsType>, Vec<String>> {
     let types = each(entries, |word| match word.to_ascii_uppercase().as_str() {
         "SRV" => Some(Some(DnsType::Srv)),
         "A" => Some(Some(DnsType::A)),
         "AAAA" => Some(Some(DnsType::Aaaa)),
         "LAST" => Some(Some(DnsType::Last)),
-        // Kong's name for what every look-up follows here.
+        // A type of Kong. Every look-up here follows CNAME records, so it has no effect.
         "CNAME" => Some(None),
         _ => None,
     })?;

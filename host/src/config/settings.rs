@@ -1,8 +1,8 @@
 //! Every setting.
 //!
-//! A new one is an entry here and a field of [`Config`](super::Config). The flag, the variable, the key
-//! in the file, `--help`, the check and the row in README follow from the entry; a test prints the rows
-//! that README lacks.
+//! A new setting is an entry here and a field of [`Config`](super::Config). The flag, the variable,
+//! the key in the file, `--help`, the check and the row in README follow from the entry; a test
+//! prints the rows that README lacks.
 
 use super::declaration::{
     BYTES, BYTES_PER_SECOND, DefaultValue, KIB, Kind, MIB, MICROSECONDS, MILLISECONDS, ONE,

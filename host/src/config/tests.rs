@@ -7,14 +7,14 @@ use super::declaration::{DefaultValue, Kind, Setting};
 use super::settings::{FILE, SECTIONS};
 use super::*;
 
-/// What flags set, as the program reads them, whatever the environment of the tests sets.
+/// Settings from flags, parsed as in the program, without the environment of the tests.
 fn flags(arguments: &[&str]) -> Written {
     let command = Written::augment_args(Command::new("pointsman").no_binary_name(true));
     let command = command.mut_args(|argument| argument.env(Resettable::Reset));
     Written::from_arg_matches(&command.get_matches_from(arguments)).unwrap()
 }
 
-/// What a file with this text sets. The file goes with the folder.
+/// Settings from a file with this text. The file is deleted with the folder.
 fn in_file(text: &str) -> (tempfile::TempDir, Written) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.toml");
@@ -23,7 +23,7 @@ fn in_file(text: &str) -> (tempfile::TempDir, Written) {
     (folder, written)
 }
 
-/// All that is said of settings that are refused.
+/// The error for settings that are refused.
 fn refusal(written: Written) -> String {
     Config::load(written).unwrap_err().to_string()
 }
@@ -60,7 +60,7 @@ fn zero_sets_no_limit() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once() {
+fn every_mistake_is_reported_at_once() {
     let error = refusal(flags(&[
         "--proxy-listen=nowhere",
         "--workers=0",
@@ -131,7 +131,7 @@ fn a_list_is_an_array_or_has_commas() {
 }
 
 #[test]
-fn every_wrong_entry_of_a_list_is_told() {
+fn every_wrong_entry_of_a_list_is_reported() {
     let error = refusal(flags(&["--dns-resolver", "one,192.0.2.1,two"]));
     assert_eq!(error.lines().count(), 2, "{error}");
     for told in [
@@ -143,7 +143,7 @@ fn every_wrong_entry_of_a_list_is_told() {
     let (_folder, written) = in_file("dns_resolver = [5]");
     let error = refusal(written);
     assert!(error.contains("dns_resolver = a list: expected"), "{error}");
-    // Each of these is a type, and none leads to an address.
+    // Each of these is a valid type, but none leads to an address by itself.
     let error = refusal(flags(&["--dns-order", "LAST, CNAME"]));
     assert!(
         error.contains("dns_order = \"LAST,CNAME\": expected SRV"),
@@ -152,7 +152,7 @@ fn every_wrong_entry_of_a_list_is_told() {
 }
 
 #[test]
-fn a_variable_with_a_typo_is_told_and_others_are_not_ours() {
+fn a_variable_with_a_typo_is_reported_and_others_are_ignored() {
     let names = [
         "POINTSMAN_WOKERS",
         "POINTSMAN_PORT",
@@ -164,7 +164,7 @@ fn a_variable_with_a_typo_is_told_and_others_are_not_ours() {
     assert!(told[0].contains("POINTSMAN_WOKERS; did you mean POINTSMAN_WORKERS?"));
 }
 
-/// Each entry of the table fills a field of its own: what it is set to shows in the settings as checked.
+/// Each entry of the table fills a field of its own: its value appears in the checked settings.
 #[test]
 fn every_setting_has_its_effect() {
     let usual = format!("{:?}", Config::load(Written::default()).unwrap());
@@ -209,7 +209,7 @@ fn row(setting: &Setting) -> Vec<String> {
     ]
 }
 
-/// README's tables of settings, as they follow from the declarations.
+/// README's tables of settings, generated from the declarations.
 fn tables() -> String {
     let mut text = String::new();
     for section in SECTIONS {

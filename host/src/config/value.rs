@@ -1,4 +1,4 @@
-//! One setting as it was written: what it says, and where it says it.
+//! One setting as written: its value, and where it was written.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -14,25 +14,25 @@ pub(super) struct Value {
     place: Place,
 }
 
-/// What was written. Only TOML tells text from numbers.
+/// The written value. Only TOML distinguishes text from numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content {
-    /// A flag or a variable: text, a number, whatever the setting needs.
+    /// From a flag or a variable: text or a number, depending on the setting.
     Plain(OsString),
-    /// Text of a file, in quotes there.
+    /// Text in quotes, from a file.
     Quoted(String),
-    /// A number of a file, or a word that TOML would take in quotes only.
+    /// A number from a file, or a word without quotes, which is not valid TOML.
     Bare(String),
-    /// Texts of a file, as an array.
+    /// An array of texts, from a file.
     List(Vec<String>),
-    /// A table, a time or another array of a file, which no setting has.
+    /// A table, a time or another array from a file. No setting accepts one.
     Other(&'static str),
 }
 
 /// Where a setting was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    /// With its dashes.
+    /// The flag, with its dashes.
     Flag(String),
     Variable(String),
     /// Lines count from 1.
@@ -46,7 +46,7 @@ impl Value {
         Self { content, place }
     }
 
-    /// The number that this is, if it is one of this type.
+    /// The value as a number, if it is a number of this type.
     pub(super) fn number<T: FromStr>(&self) -> Option<T> {
         match &self.content {
             Content::Plain(text) => text.to_str()?.parse().ok(),
@@ -55,7 +55,7 @@ impl Value {
         }
     }
 
-    /// The text that this is, unless it is a number, or a word without quotes, of a file.
+    /// The value as text. A number or a word without quotes from a file is not text.
     pub(super) fn text(&self) -> Option<&OsStr> {
         match &self.content {
             Content::Plain(text) => Some(text),
@@ -64,7 +64,7 @@ impl Value {
         }
     }
 
-    /// The texts that this is, if it is an array.
+    /// The value as a list of texts, if it is an array.
     pub(super) fn list(&self) -> Option<&[String]> {
         match &self.content {
             Content::List(texts) => Some(texts),
@@ -81,7 +81,7 @@ impl Value {
     }
 }
 
-/// As it was written.
+/// The value as it was written.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.content {

@@ -1,4 +1,4 @@
-//! Settings as flags and variables write them.
+//! Settings from flags and environment variables, as written.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,15 +10,15 @@ use super::declaration::{PREFIX, Setting};
 use super::settings::{self, FILE, SECTIONS};
 use super::value::{Content, Place, Value};
 
-/// Letters by which a variable may differ from that of a setting to be taken for a typo.
+/// A variable that differs from that of a setting by at most this many letters counts as a typo.
 const TYPO: usize = 2;
 
-/// What flags and variables set, none of it checked.
+/// The settings from flags and variables, not checked yet.
 #[derive(Debug, Default)]
 pub struct Written(BTreeMap<&'static str, Value>);
 
 impl Written {
-    /// Takes out what a setting is set to.
+    /// Removes and returns the value of a setting.
     pub(super) fn take(&mut self, setting: &Setting) -> Option<Value> {
         self.0.remove(setting.name)
     }
@@ -38,7 +38,7 @@ impl Args for Written {
     }
 }
 
-/// Takes whatever a flag or a variable says: clap would stop at the first that it refuses.
+/// An argument that accepts any value, because clap would stop at the first value that it refuses.
 fn argument(setting: &Setting) -> Arg {
     Arg::new(setting.name)
         .long(setting.flag())
@@ -71,8 +71,8 @@ impl FromArgMatches for Written {
     }
 }
 
-/// Variables of the environment that are probably meant for a setting and are none: the others belong
-/// to other programs, such as those that Kubernetes makes for a service called pointsman.
+/// Reports environment variables that are probably misspelt settings. Other unknown variables
+/// belong to other programs, such as those that Kubernetes sets for a service called pointsman.
 pub fn misspelt_variables(variables: impl Iterator<Item = OsString>) -> Vec<String> {
     let known: Vec<String> = with_file().map(Setting::variable).collect();
     let mut mistakes: Vec<String> = variables
