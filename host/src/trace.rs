@@ -1,5 +1,6 @@
-//! Recorded picks: all that a balancer was told and all that it answered, in the order in which it
-//! happened, so that the same component answers the same again. docs/trace.md has the format.
+//! Recorded picks: everything that a balancer was told and everything that it answered, in order,
+//! so that the same component can be asked again and must give the same answers. docs/trace.md
+//! describes the format.
 
 mod read;
 mod write;
@@ -9,11 +10,11 @@ use serde::{Deserialize, Serialize};
 pub use read::{Error, Reader};
 pub use write::Writer;
 
-/// What a trace begins with: one that tells no facts, and one that does. A newer format has another one.
+/// The first bytes of a trace without facts, and of one with facts. A newer format has others.
 const MAGIC: &[u8; 8] = b"PMTRACE1";
 const MAGIC_WITH_FACTS: &[u8; 8] = b"PMTRACE2";
 
-/// What a recording is of.
+/// Describes a recording.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// Name of the upstream.
@@ -28,10 +29,10 @@ pub struct Header {
     pub started: f64,
     /// Version of the gateway.
     pub gateway: String,
-    /// Whether the balancer asks about requests. Unless the trace tells that, it may choose otherwise the
-    /// next time.
+    /// Whether the balancer asks about requests. If the trace does not have the answers, a replay
+    /// may choose differently.
     pub reads_facts: bool,
-    /// Whether the trace tells what it asked about requests, and what it was answered.
+    /// Whether the trace has the questions about requests and their answers.
     #[serde(default)]
     pub facts: bool,
 }
@@ -45,11 +46,11 @@ pub struct Row {
     pub weight: u32,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// An instance was told of a table; a new instance if `fresh`. `heard` is what the gateway answered
-    /// when it asked meanwhile.
+    /// An instance received a table; a new instance if `fresh`. `heard` has the answers to what the
+    /// instance asked meanwhile.
     Table {
         /// Whether the instance is new.
         fresh: bool,
@@ -60,26 +61,26 @@ pub enum Event {
     },
     /// A pick.
     Pick(Pick),
-    /// What came of a pick.
+    /// The outcome of a pick.
     Outcome {
-        /// Which one, counted from 0.
+        /// The number of the pick, counted from 0.
         pick: u64,
-        /// Status of the answer; 0 if there was none.
+        /// Status of the response; 0 if there was none.
         status: u16,
-        /// Microseconds from the pick to the head of the answer, or until it was known that there is
-        /// none.
+        /// Microseconds from the pick to the head of the response, or until it was certain that
+        /// there is none.
         latency: u64,
     },
 }
 
-/// A pick, with all that it depends on.
+/// A pick, with everything that it depends on.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pick {
     /// Microseconds on the clock of the gateway.
     pub now: u64,
     /// Random bits.
     pub entropy: u64,
-    /// What the request is tied to.
+    /// The affinity of the request.
     pub affinity: Option<u64>,
     /// Tries before this one.
     pub attempt: u32,
@@ -87,11 +88,12 @@ pub struct Pick {
     pub load: Vec<u32>,
     /// Answers of the import `load`.
     pub heard: Vec<u64>,
-    /// What the balancer asked about the request, where that is recorded: each question once.
+    /// What the balancer asked about the request, if that is recorded: each question once.
     pub facts: Vec<Fact>,
-    /// What the balancer said.
+    /// The balancer's answer.
     pub answer: Answer,
-    /// Where the request went, which is elsewhere if it had been there already; none if nowhere.
+    /// The position that the request was sent to; it differs from the answer if the request had
+    /// already been tried there. None if it was sent nowhere.
     pub chosen: Option<u32>,
 }
 
@@ -100,7 +102,7 @@ pub struct Pick {
 pub struct Fact {
     /// The question.
     pub asked: Asked,
-    /// The answer: text in all cases but that of a body.
+    /// The answer: text for all questions except that for the body.
     pub answer: Option<Vec<u8>>,
 }
 
@@ -117,18 +119,19 @@ pub enum Asked {
     Header(String),
     /// The client.
     Client,
-    /// So many bytes of the body, at most. The last in order, which who looks for it relies on.
+    /// At most this many bytes of the body from its start. It must stay the last variant: the
+    /// search for it relies on the order.
     BodyStart(u32),
 }
 
-/// What a balancer said.
+/// The answer of a balancer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing of use, or it was not asked: the gateway chose. The next event of the instance is that
-    /// of a fresh one.
+    /// No valid answer, or the balancer was not asked: the gateway chose. The next instance that is
+    /// asked is a fresh one.
     #[default]
     None,
-    /// It refused the request.
+    /// The balancer refused the request.
     Refused,
     /// A position.
     Position(u32),

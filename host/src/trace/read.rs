@@ -1,22 +1,22 @@
-//! Bytes to events.
+//! Decodes a trace.
 
 use thiserror::Error;
 
 use super::{Answer, Asked, Event, Fact, Header, MAGIC, MAGIC_WITH_FACTS, Pick, Row, tag};
 
-/// Most endpoints of a table and most values of a pick that are believed.
+/// Most endpoints of a table, and most values of a pick, that are accepted as valid.
 const MOST: u64 = 1 << 24;
 
 /// Why a trace cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// It does not begin as one does.
+    /// It does not start as a trace does.
     #[error("this is not a trace of pointsman, or one of another version")]
     Foreign,
     /// It is cut off.
     #[error("the trace is cut off at byte {0}")]
     Cut(usize),
-    /// It says what cannot be.
+    /// It has an impossible value.
     #[error("the trace is damaged at byte {0}")]
     Damaged(usize),
 }
@@ -29,19 +29,19 @@ pub struct Reader<'a> {
     now: u64,
     load: Vec<u32>,
     picks: u64,
-    /// What it is of.
+    /// The description of the recording.
     pub header: Header,
     /// The component.
     pub component: &'a [u8],
-    /// What its first instance took over; empty for nothing.
+    /// The state that the first instance restored; empty if none.
     pub saved: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// Reads what a trace begins with.
+    /// Reads the start of a trace.
     ///
     /// # Errors
-    /// When it is none.
+    /// If it is not a trace.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
         let facts = bytes.starts_with(MAGIC_WITH_FACTS);
         if !facts && !bytes.starts_with(MAGIC) {
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
     /// The next event; none at the end.
     ///
     /// # Errors
-    /// When there is something, and no event.
+    /// If the next bytes are not an event.
     pub fn event(&mut self) -> Result<Option<Event>, Error> {
         let Some(&tag) = self.bytes.get(self.at) else {
             return Ok(None);
@@ -244,7 +244,7 @@ impl<'a> Reader<'a> {
         u32::try_from(self.varint()?).map_err(|_| Error::Damaged(start))
     }
 
-    /// A number of things that follow: never so many that room for them is a danger.
+    /// The number of items that follow, limited so that memory can safely be reserved for them.
     fn count(&mut self) -> Result<usize, Error> {
         let start = self.at;
         match self.varint()? {

@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_read_nothing_breaks(
+    fn reading_damaged_bytes_never_panics(
         events in prop::collection::vec(prop_oneof![table(), pick()], 0..8),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in any::<prop::sample::Index>(),
@@ -138,7 +138,7 @@ fn outcomes_find_their_picks() {
 }
 
 #[test]
-fn what_is_no_trace_is_refused_and_what_is_cut_says_where() {
+fn an_invalid_trace_is_refused_and_a_cut_one_says_where() {
     assert_eq!(read(b"PMTRACE3"), Err(Error::Foreign));
     let mut writer = Writer::new(&header(), &[], &[]);
     writer.table(true, [Row { id: 1, weight: 2 }].into_iter(), &[]);
@@ -148,9 +148,10 @@ fn what_is_no_trace_is_refused_and_what_is_cut_says_where() {
     assert_eq!(read(&bytes).unwrap().len(), 1);
 }
 
-/// A trace without facts is what it was before there could be any, and one with a pick of the other kind is none.
+/// A trace without facts has the same bytes as before facts were added; such a trace with a pick
+/// that has facts is invalid.
 #[test]
-fn facts_are_where_the_version_says_so() {
+fn a_trace_has_facts_only_if_its_version_says_so() {
     let written = |facts: bool, asked: &[Fact]| {
         let header = Header { facts, ..header() };
         let mut writer = Writer::new(&header, &[], &[]);

@@ -1,16 +1,16 @@
-//! Events to bytes.
+//! Encodes a trace.
 
 use foldhash::{HashMap, HashMapExt};
 
 use super::{Answer, Asked, Event, Fact, Header, MAGIC, MAGIC_WITH_FACTS, Pick, Row, tag};
 
-/// Picks whose outcome is still awaited at most; those before it are taken to have none.
+/// Most picks whose outcome is awaited. When there are more, the older ones are taken to have none.
 const AWAITED: usize = 1 << 16;
 
-/// Room that is made at once for what is written next, in bytes.
+/// Most memory that is reserved in advance for the next piece, in bytes.
 const USUAL: usize = 40 << 10;
 
-/// Writes a trace. What is written is taken by [`Writer::take`], piece by piece.
+/// Writes a trace. [`Writer::take`] returns what was written, piece by piece.
 #[derive(Debug)]
 pub struct Writer {
     bytes: Vec<u8>,
@@ -26,7 +26,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a trace with what it is of, the component, and what its first instance took over.
+    /// Starts a trace with its description, the component, and the state that the first instance
+    /// restored.
     pub fn new(header: &Header, component: &[u8], saved: &[u8]) -> Self {
         let magic = if header.facts {
             MAGIC_WITH_FACTS
@@ -34,7 +35,7 @@ impl Writer {
             MAGIC
         };
         let mut bytes = magic.to_vec();
-        // A structure of plain values, which has a text.
+        // Plain values can always be written as JSON.
         let header = serde_json::to_vec(header).unwrap_or_default();
         for piece in [header.as_slice(), component, saved] {
             part(&mut bytes, piece);
@@ -54,26 +55,27 @@ impl Writer {
         self.taken + self.bytes.len()
     }
 
-    /// Whether there is nothing, which is never so.
+    /// Whether nothing was written, which is never the case.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes that were not taken yet.
+    /// Bytes not taken yet.
     pub fn pending(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Takes back what was written after there were so many [pending](Writer::pending) bytes. What follows
-    /// would not be understood: it is for the end of a trace.
+    /// Removes what was written after there were this many [pending](Writer::pending) bytes.
+    /// Nothing may be written after that, because it could not be decoded: use it at the end of a
+    /// trace only.
     pub fn take_back(&mut self, pending: usize) {
         self.bytes.truncate(pending);
     }
 
-    /// What was written since this was last called.
+    /// Returns what was written since the last call.
     pub fn take(&mut self) -> Vec<u8> {
         self.taken += self.bytes.len();
-        // The next piece will be about as long, unless this one had the component.
+        // The next piece will have about the same length, unless this one had the component.
         let next = Vec::with_capacity(self.bytes.len().min(USUAL));
         std::mem::replace(&mut self.bytes, next)
     }
@@ -85,8 +87,8 @@ impl Writer {
                 self.table(*fresh, rows.iter().copied(), heard);
             }
             Event::Pick(pick) => {
-                let said = (pick.answer, pick.chosen);
-                self.pick(pick, &pick.load, &pick.heard, said.0, said.1);
+                let (answer, chosen) = (pick.answer, pick.chosen);
+                self.pick(pick, &pick.load, &pick.heard, answer, chosen);
             }
             Event::Outcome {
                 pick,
@@ -96,7 +98,7 @@ impl Writer {
         }
     }
 
-    /// An instance was told of a table.
+    /// Writes that an instance received a table.
     pub fn table(&mut self, fresh: bool, rows: impl ExactSizeIterator<Item = Row>, heard: &[u64]) {
         self.bytes.push(if fresh { tag::FRESH } else { tag::TABLE });
         varint(&mut self.bytes, rows.len() as u64);
@@ -108,8 +110,9 @@ impl Writer {
         self.load.clear();
     }
 
-    /// A pick. Of `pick` itself only what was handed in is looked at, and the facts, so that nothing has to
-    /// be copied into it. Only where the header says so there may be facts.
+    /// Writes a pick. `load`, `heard`, `answer` and `chosen` are passed beside `pick`, whose own
+    /// fields of these are ignored, so that nothing has to be copied into it. There may be facts
+    /// only if the header says so.
     pub fn pick(
         &mut self,
         pick: &Pick,
@@ -124,7 +127,7 @@ impl Writer {
             | u8::from(!heard.is_empty()) << 3
             | u8::from(!pick.facts.is_empty()) << 4;
         self.bytes.extend([tag::PICK, flags]);
-        // Workers read their clocks apart from each other, so time may seem to go back.
+        // Each worker reads the clock for itself, so time may seem to go backwards.
         let passed = pick.now.wrapping_sub(self.now) as i64;
         varint(&mut self.bytes, zigzag(passed));
         self.now = pick.now;
@@ -145,12 +148,12 @@ impl Writer {
             varint(&mut self.bytes, pick.facts.len() as u64);
             pick.facts.iter().for_each(|fact| self.fact(fact));
         }
-        let said = match answer {
+        let code = match answer {
             Answer::None => 0,
             Answer::Refused => 1,
             Answer::Position(position) => 2 + u64::from(position),
         };
-        varint(&mut self.bytes, said);
+        varint(&mut self.bytes, code);
         let chosen = chosen.map_or(0, |position| 1 + u64::from(position));
         varint(&mut self.bytes, chosen);
         if self.awaited.len() == AWAITED {
@@ -161,9 +164,9 @@ impl Writer {
         self.picks += 1;
     }
 
-    /// What came of the pick with these random bits, at a time on the clock of picks.
+    /// Writes the outcome of the pick with these random bits; `now` is on the clock of picks.
     pub fn outcome(&mut self, entropy: u64, status: u16, now: u64) {
-        // One from before the trace, or too long ago, is left out.
+        // The outcome of a pick from before the trace, or too long ago, is left out.
         if let Some((pick, then)) = self.awaited.remove(&entropy) {
             self.outcome_of(pick, status, now.saturating_sub(then));
         }
@@ -176,7 +179,8 @@ impl Writer {
         varint(&mut self.bytes, latency);
     }
 
-    /// The values that are others than last time, each after how many that are not.
+    /// Writes the values that have changed since they were last written, each after the number of
+    /// unchanged ones before it.
     fn columns(&mut self, load: &[u32]) {
         if self.load.len() != load.len() {
             self.load.clear();
@@ -225,19 +229,19 @@ impl Writer {
     fn heard(&mut self, heard: &[u64]) {
         varint(&mut self.bytes, heard.len() as u64);
         for answer in heard {
-            // All bits set stands for "no more", and is frequent.
+            // All bits set means "no more" and is frequent.
             varint(&mut self.bytes, answer.wrapping_add(1));
         }
     }
 }
 
-/// Its length, and the bytes.
+/// Writes the length of a part, and the part.
 fn part(bytes: &mut Vec<u8>, part: &[u8]) {
     varint(bytes, part.len() as u64);
     bytes.extend_from_slice(part);
 }
 
-/// Seven bits a byte, the lowest first, the eighth says that there are more (LEB128).
+/// Seven bits a byte, the lowest first; the eighth bit says that more bytes follow (LEB128).
 fn varint(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
@@ -246,7 +250,7 @@ fn varint(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-/// Small numbers for small differences in either direction.
+/// Maps small differences in either direction to small numbers.
 fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63) as u64
 }
