@@ -1,7 +1,8 @@
-//! `pointsman simulate`: the same requests for several balancers, on a fleet that exists in figures only.
+//! `pointsman simulate`: the same requests for several balancers, on a simulated fleet.
 //!
-//! The balancers are the components themselves, asked by the gateway's own code; only time, targets and
-//! clients are made up. The same scenario, seed and components give the same outcome, byte for byte.
+//! The balancers are the real components, run by the gateway's own code; only time, targets and
+//! clients are simulated. The same scenario, seed and components give the same outcome, byte for
+//! byte.
 
 mod cache;
 mod fleet;
@@ -35,10 +36,11 @@ pub use replay::{Arguments as ReplayArguments, replay};
 use outcome::{Outcome, SAMPLES};
 use scenario::Scenario;
 
-/// Never reached: what a balancer may take is counted in instructions, so that it is the same each time.
+/// Never reached: the limit of a balancer is counted in instructions, so that it is the same in
+/// each run.
 const PICK_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Memory and state of an instance, as a gateway has them unless told otherwise.
+/// Limits of an instance's memory and state: the defaults of a gateway.
 const MEMORY: usize = 16 << 20;
 const STATE: usize = 1 << 20;
 
@@ -78,18 +80,18 @@ enum Format {
     Json,
 }
 
-/// What requests bring along for a balancer.
+/// What a request's affinity is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Affinity {
-    /// The hash of their key.
+    /// The hash of its key.
     Key,
-    /// The endpoint that their key had before.
+    /// The endpoint of the key's earlier requests.
     Session,
 }
 
-/// A balancer that takes part.
+/// A balancer that is compared.
 struct Contender {
-    /// As it was named, with its settings.
+    /// The name as given, with settings.
     name: String,
     plugin: Arc<Plugin>,
     config: String,
@@ -99,7 +101,7 @@ struct Contender {
 /// Runs the command.
 ///
 /// # Errors
-/// One clear sentence.
+/// One sentence that says what is wrong.
 pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
     let Some(name) = &arguments.scenario else {
         return list();
@@ -155,15 +157,15 @@ pub(crate) fn named_endpoints(scenario: &str) -> anyhow::Result<Vec<Named>> {
     Ok(scenario.named().flatten().cloned().collect())
 }
 
-/// In what form outcomes are wanted, and where.
+/// The format of outcomes, and where they are written.
 struct Show<'a> {
     format: Format,
     out: Option<&'a Path>,
-    /// Of the plots: what was simulated, and under which load.
+    /// The title of the plots: what was simulated, and under which load.
     title: String,
 }
 
-/// The balancers that are to be compared. Components on their own are compared with all that ship.
+/// The balancers to compare. If only components are named, they are compared with all that ship.
 fn contenders(named: &[String]) -> Vec<&str> {
     let is_shipped = |name: &&str| {
         let component = component_of(name).0;
@@ -176,7 +178,7 @@ fn contenders(named: &[String]) -> Vec<&str> {
     names
 }
 
-/// The name of a scenario, and the load that it puts on its fleet.
+/// The name of a scenario, and its load.
 fn title(scenario: &str, of: &Scenario) -> String {
     let name = Path::new(scenario).file_stem();
     let name = name.map_or(scenario.into(), |name| name.to_string_lossy());
@@ -192,7 +194,7 @@ fn title(scenario: &str, of: &Scenario) -> String {
     }
 }
 
-/// Writes outcomes down, for people and for programs.
+/// Writes outcomes, for users and for programs.
 fn show(
     wanted: &Show<'_>,
     scenario: &Scenario,
@@ -217,11 +219,11 @@ fn show(
     })
 }
 
-/// The component host of programs that are no gateway.
+/// The component host for commands, which are not a gateway.
 fn engine() -> anyhow::Result<Arc<Engine>> {
     Ok(Engine::metered(Settings {
         pick_timeout: PICK_TIMEOUT,
-        // Time is no measure here.
+        // CPU time is not limited here.
         pick_cost: Duration::MAX,
         memory: MEMORY,
         state: STATE,
@@ -237,7 +239,7 @@ fn write(folder: &Path, name: &str, content: &str) -> anyhow::Result<()> {
     std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// To standard output, which may be a pipe that nobody reads to its end.
+/// Writes to standard output. It may be a pipe whose reader stops before the end.
 fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -259,7 +261,8 @@ fn list() -> anyhow::Result<()> {
     print(&text)
 }
 
-/// Speed is no part of the outcome: it differs from run to run.
+/// Prints the speed of the simulation. It is not part of the outcome, because it differs from run
+/// to run.
 fn say_speed(outcomes: &[(Outcome, Duration)], took: Duration) {
     let mut sum = 0;
     for (outcome, took) in outcomes {
@@ -278,13 +281,13 @@ fn say_speed(outcomes: &[(Outcome, Duration)], took: Duration) {
     );
 }
 
-/// The component of a balancer as it was named, and its settings.
+/// The component and the settings in the name of a balancer.
 fn component_of(name: &str) -> (&str, &str) {
     name.split_once('=').unwrap_or((name, "{}"))
 }
 
 impl Contender {
-    /// Loads a balancer, in whose settings the labels of endpoints stand for their ids.
+    /// Loads a balancer. Labels of endpoints in its settings are replaced with their ids.
     fn load<'a>(
         engine: &Arc<Engine>,
         name: &str,
@@ -331,8 +334,8 @@ impl Contender {
     }
 }
 
-/// Calls a function with each item, on as many threads as there are processors. The results are in the
-/// order of the items.
+/// Calls a function with each item, on as many threads as there are processors. The results are in
+/// the order of the items.
 fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
@@ -360,7 +363,7 @@ fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> R + Sync) -> 
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// How far the simulations are, shown on a terminal.
+/// The progress of the simulations, shown on a terminal.
 struct Progress {
     /// For each balancer, up to [`SAMPLES`].
     samples: Vec<AtomicU64>,
@@ -373,7 +376,7 @@ impl Progress {
         }
     }
 
-    /// Shows progress while something works.
+    /// Shows progress while `work` runs.
     fn watch<R>(&self, work: impl FnOnce() -> R) -> R {
         if !std::io::stderr().is_terminal() {
             return work();
@@ -390,7 +393,7 @@ impl Progress {
                 eprint!("\r\x1b[K");
             });
             let result = work();
-            // The other end is there until it has heard.
+            // The other thread waits for this message, so the send does not fail.
             let _ = done.send(());
             result
         })

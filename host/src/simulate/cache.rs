@@ -1,17 +1,18 @@
-//! What a server has kept of earlier prompts.
+//! A server's cache of earlier prompts.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::prompts::Prompt;
 
-/// Blocks of prompts, as many as fit: those go first that were used the longest ago, and of a prompt the last ones
-/// first, since a block is of no use without those before it. So do vLLM's blocks.
+/// Blocks of prompts, up to a capacity. The least recently used blocks are evicted first, and of a
+/// prompt the last blocks first, because a block is useless without those before it. vLLM evicts in
+/// the same order.
 #[derive(Debug)]
 pub(super) struct Cache {
     capacity: u64,
     used: u64,
     owners: HashMap<u64, Kept>,
-    /// Owners by when they were used last.
+    /// Owners by the time of their last use.
     ages: BTreeMap<u64, u64>,
     clock: u64,
 }
@@ -34,7 +35,7 @@ impl Cache {
         }
     }
 
-    /// How many blocks of a prompt are here, from its start. They are used thereby.
+    /// How many blocks of a prompt are cached, from its start. This counts as a use of them.
     pub(super) fn recall(&mut self, prompt: &Prompt) -> u32 {
         let mut found = [0; 2];
         for (found, part) in found.iter_mut().zip(&prompt.parts) {
@@ -52,7 +53,7 @@ impl Cache {
         found.iter().sum()
     }
 
-    /// Keeps all of a prompt.
+    /// Caches a whole prompt.
     pub(super) fn keep(&mut self, prompt: &Prompt) {
         for part in prompt.parts.iter().rev() {
             if part.blocks > 0 {
@@ -79,12 +80,12 @@ impl Cache {
         }
     }
 
-    /// Forgets everything, as a server does that dies.
+    /// Removes everything, as when a server crashes.
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.capacity);
     }
 
-    /// So many blocks of an owner, or what there are more, are the ones used last.
+    /// Marks the blocks of an owner as just used, and adds the missing ones up to `blocks`.
     fn touch(&mut self, owner: u64, blocks: u32) {
         self.clock += 1;
         let kept = self.owners.entry(owner).or_default();
@@ -111,20 +112,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_a_gap_is_of_no_use() {
+    fn blocks_behind_a_gap_are_not_found() {
         let mut cache = Cache::new(10);
         cache.keep(&prompt((1, 4), (101, 3)));
         assert_eq!(cache.recall(&prompt((1, 4), (101, 5))), 7);
         assert_eq!(cache.recall(&prompt((1, 4), (102, 5))), 4);
         assert_eq!(cache.recall(&prompt((2, 4), (101, 3))), 0);
-        // 101 was used before 1 was used last, and loses its last blocks first.
+        // 101 was used before the last use of 1, so its last blocks are evicted first.
         cache.keep(&prompt((2, 4), (103, 0)));
         assert_eq!(cache.recall(&prompt((1, 4), (101, 5))), 6);
         cache.clear();
         assert_eq!(cache.recall(&prompt((1, 4), (101, 5))), 0);
     }
 
-    /// The same block by block.
+    /// The same prompt as a list of blocks.
     fn blocks(prompt: &Prompt) -> Vec<(u64, u32)> {
         let of = |part: &Part| {
             let owner = part.owner;
@@ -135,12 +136,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_list_of_blocks_by_their_last_use(
+        fn it_agrees_with_a_list_of_blocks_by_last_use(
             asked in prop::collection::vec((0_u64..3, 0_u64..6, any::<bool>()), 1..80),
             capacity in 1_usize..40,
         ) {
             let mut cache = Cache::new(capacity as u64);
-            // The one used last comes last.
+            // The most recently used block comes last.
             let mut plain: Vec<(u64, u32)> = Vec::new();
             let mut turns = [0; 6];
             for (group, conversation, kept) in asked {

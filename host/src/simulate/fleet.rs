@@ -1,4 +1,4 @@
-//! Targets as machines: each shares what its cores can do evenly among the requests that it works on.
+//! Targets as machines: each shares its cores evenly among the requests that it works on.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,41 +10,41 @@ use super::scenario::{FaultKind, Group};
 /// Nanoseconds since the start of the simulation.
 pub(super) type Time = u64;
 
-/// A moment that never comes.
+/// A time that is never reached.
 pub(super) const NEVER: Time = u64::MAX;
 
-/// A request among those that are going on.
+/// Identifies a request in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket {
     pub(super) slot: usize,
-    /// Tells those apart that had the same slot.
+    /// Distinguishes requests that used the same slot.
     pub(super) serial: u64,
 }
 
-/// A target, and the machine that it runs on.
+/// A target and its machine.
 #[derive(Debug)]
 pub(super) struct Machine {
     cores: f64,
     machine: f64,
     speed: f64,
-    /// Cores that the antagonist wants.
+    /// Cores that the antagonist demands.
     pub(super) taken: f64,
     pub(super) fault: Option<(FaultKind, f64)>,
     /// Requests that it works on.
     working: usize,
-    /// Work that each request which has been here since the start would have got, in milliseconds of a
-    /// core.
+    /// Work that a request present since the start would have received, in milliseconds of a core.
     attained: f64,
-    /// When that was.
+    /// The time of `attained`.
     updated: Time,
-    /// By the value of `attained` at which they are done. Those that were taken back are still here.
+    /// Requests by the value of `attained` at which they are done. Requests that have left are
+    /// still in it.
     queue: BinaryHeap<Reverse<(Work, Ticket)>>,
-    /// Requests times seconds, since it was last asked for.
+    /// Requests in progress, summed over time since the last call of [`Self::mean_working`].
     presence: f64,
     cache: Option<Cache>,
 }
 
-/// Work in an order: no NaN comes up, since all that it is made of is finite.
+/// Work with an order: it is never NaN, because it is computed from finite numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Work(f64);
 
@@ -79,7 +79,7 @@ impl Machine {
         }
     }
 
-    /// Work that each request gets in a nanosecond.
+    /// Work that each request receives in a nanosecond.
     fn rate(&self) -> f64 {
         let slowdown = match self.fault {
             Some((FaultKind::Hang, _)) => return 0.0,
@@ -91,7 +91,7 @@ impl Machine {
         share * self.speed / slowdown / 1e6
     }
 
-    /// Works until a time.
+    /// Advances the machine to a time.
     pub(super) fn advance(&mut self, now: Time) {
         let passed = (now - self.updated) as f64;
         self.attained += passed * self.rate();
@@ -99,19 +99,20 @@ impl Machine {
         self.updated = now;
     }
 
-    /// Takes a request, at the time that it has advanced to.
+    /// Accepts a request, at the time that the machine has advanced to.
     pub(super) fn take(&mut self, ticket: Ticket, work: f64) {
         self.working += 1;
         self.queue
             .push(Reverse((Work(self.attained + work), ticket)));
     }
 
-    /// A request has left, done or not. Its entry in the queue is no longer valid.
+    /// Removes a request, completed or not. Its entry in the queue is no longer valid.
     pub(super) fn leave(&mut self) {
         self.working -= 1;
     }
 
-    /// The first request that will be done, and when. `valid` says which are still here.
+    /// The next request that will be done, and when. `valid` says which requests are still in
+    /// progress here.
     pub(super) fn next(&mut self, valid: impl Fn(Ticket) -> bool) -> Option<(Time, Ticket)> {
         while let Some(Reverse((work, ticket))) = self.queue.peek() {
             if !valid(*ticket) {
@@ -122,27 +123,27 @@ impl Machine {
             if rate == 0.0 {
                 return None;
             }
-            // A moment later rather than earlier: what is left then is nothing.
+            // Rounded up, so that no work is left at that time.
             let wait = ((work.0 - self.attained).max(0.0) / rate).ceil();
             return Some((self.updated.saturating_add(wait as Time), *ticket));
         }
         None
     }
 
-    /// How many blocks of a prompt it has cached, from the start.
+    /// How many blocks of a prompt the machine has cached, from its start.
     pub(super) fn recall(&mut self, prompt: &Prompt) -> u32 {
         let cache = self.cache.as_mut();
         cache.map_or(0, |cache| cache.recall(prompt))
     }
 
-    /// Caches a prompt that it has answered.
+    /// Caches a prompt that the machine has answered.
     pub(super) fn keep(&mut self, prompt: &Prompt) {
         if let Some(cache) = &mut self.cache {
             cache.keep(prompt);
         }
     }
 
-    /// Forgets all that it works on, and what it has cached. Some requests have left already.
+    /// Drops all requests and the cache. Returns the requests, of which some may have left already.
     pub(super) fn clear(&mut self) -> Vec<Ticket> {
         if let Some(cache) = &mut self.cache {
             cache.clear();
@@ -153,8 +154,8 @@ impl Machine {
         tickets
     }
 
-    /// What it says of its load: how much of the machine is in use, and how many requests have no core of
-    /// their own.
+    /// The load that it reports: how much of the machine is in use, and how many requests have no
+    /// core of their own.
     pub(super) fn report(&self) -> (f64, f64) {
         let cores = (self.machine - self.taken).max(self.cores);
         let working = self.working as f64;
@@ -162,16 +163,17 @@ impl Machine {
         (used.min(1.0), (working - cores).max(0.0))
     }
 
-    /// Mean number of requests that it worked on since this was last asked, `passed` nanoseconds ago.
+    /// Mean number of requests in progress since the last call, `passed` nanoseconds ago.
     pub(super) fn mean_working(&mut self, passed: Time) -> f64 {
         std::mem::take(&mut self.presence) / passed.max(1) as f64
     }
 }
 
-/// The soonest of many moments, one for each machine, any of which may change.
+/// The earliest of many times, one for each machine. Each of them can change.
 #[derive(Debug)]
 pub(super) struct Soonest {
-    /// A tournament: the winner of each pair is in front of it, the leaves are the second half.
+    /// A tournament tree: the winner of each pair is stored before the pair; the leaves are the
+    /// second half.
     tree: Vec<(Time, u32)>,
     leaves: usize,
 }
@@ -242,7 +244,8 @@ mod tests {
         assert_eq!(machine.next(|_| true), Some((10_000_000, ticket(0))));
         machine.advance(5_000_000);
         machine.take(ticket(1), 1.0);
-        // Half as quick for both: the second needs 2 ms, the first the 1 ms gained less.
+        // Both run at half speed: the second needs 2 ms, and the first 1 ms less, which it has had
+        // already.
         assert_eq!(machine.next(|_| true), Some((7_000_000, ticket(1))));
         machine.advance(7_000_000);
         machine.leave();

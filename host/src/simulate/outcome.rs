@@ -1,4 +1,4 @@
-//! What came of a simulation, in figures.
+//! The outcome of a simulation, in figures.
 
 use std::path::Path;
 
@@ -11,25 +11,25 @@ use super::scenario::Scenario;
 use super::targets;
 use crate::named::Named;
 
-/// Points in time at which the state of the fleet is taken down.
+/// The number of times at which the state of the fleet is sampled.
 pub(super) const SAMPLES: u64 = 100;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// With an answer.
+    /// With a response.
     Answered,
-    /// With an error as an answer.
+    /// With an error as a response.
     Error,
-    /// Without one in time.
+    /// Without a response in time.
     Timeout,
-    /// After the last try that broke off.
+    /// When the last allowed try broke off.
     Broken,
     /// Without a target.
     NoTarget,
 }
 
-/// All that came of one balancer.
+/// The outcome of one balancer.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
     /// Its name, with its settings if it has any.
@@ -45,11 +45,11 @@ pub(super) struct Outcome {
     pub(super) latencies: Histogram<u64>,
 }
 
-/// Longest name in plots and tables, in letters.
+/// Longest name in plots and tables, in characters.
 const LONGEST_NAME: usize = 26;
 
-/// Names of balancers for plots and tables: those of components without folder and ending, and settings only
-/// where it takes them to tell two apart.
+/// Names of balancers for plots and tables: components without folder and extension, and settings
+/// only if they are needed to distinguish two.
 pub(super) fn short_names(outcomes: &[Outcome]) -> Vec<String> {
     let named: Vec<&str> = outcomes.iter().map(|o| &*o.balancer).collect();
     shortened(&named)
@@ -90,8 +90,9 @@ fn shortened(named: &[&str]) -> Vec<String> {
     short
 }
 
-/// Requests of a time. Latencies are milliseconds from arrival to end, of all requests but those that
-/// failed at once; one that was given up counts with the time that it was waited for.
+/// The requests of a period. Latencies are milliseconds from arrival to end, of all requests except
+/// those that failed at once; a request that its client gave up counts with the time that the
+/// client waited.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     /// Work that arrived as a share of the guaranteed capacity; none for all phases together.
@@ -109,9 +110,9 @@ pub(super) struct Summary {
     pub(super) p99: f64,
     #[serde(rename = "p99.9")]
     pub(super) p999: f64,
-    /// Requests for its weight of the target with the most, in means of all targets.
+    /// Requests per weight of the target that has the most, relative to the mean of all targets.
     pub(super) peak_to_mean: f64,
-    /// Jain's index of requests for their weight: 1 if all targets get the same, 1/n if one gets all.
+    /// Jain's index of requests per weight: 1 if all targets get the same, 1/n if one gets all.
     /// Source: Jain, Chiu, Hawe 1984.
     pub(super) jain: f64,
 }
@@ -131,10 +132,10 @@ impl Errors {
     }
 }
 
-/// What one target had to do.
+/// The work of one target.
 #[derive(Debug, Serialize)]
 pub(super) struct TargetSummary {
-    /// As the scenario calls it, if it does.
+    /// Its name in the scenario, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
     /// Its id, in the hexadecimal digits that the Admin API shows as well.
@@ -149,11 +150,12 @@ pub(super) struct TargetSummary {
 pub(super) struct Timeline {
     /// Time between two samples, in seconds.
     pub(super) step: f64,
-    /// For each sample the mean number of requests that each target worked on since the one before.
+    /// For each sample, the mean number of requests in progress at each target since the sample
+    /// before.
     pub(super) working: Vec<Vec<f64>>,
 }
 
-/// Takes down what happens.
+/// Records the events of a simulation.
 #[derive(Debug)]
 pub(super) struct Recorder {
     weights: Vec<u32>,
@@ -165,7 +167,7 @@ pub(super) struct Recorder {
     working: Vec<Vec<f64>>,
 }
 
-/// Requests of a time.
+/// The requests of a period.
 #[derive(Debug)]
 struct Tally {
     requests: u64,
@@ -174,7 +176,7 @@ struct Tally {
     /// In microseconds.
     latencies: Histogram<u64>,
     by_target: Vec<u64>,
-    /// Blocks of the prompts that targets got, and those of them that they had cached.
+    /// Blocks of the prompts that targets received, and how many of these they had cached.
     blocks: u64,
     cached: u64,
 }
@@ -246,7 +248,7 @@ impl Tally {
     }
 }
 
-/// To three places.
+/// Rounded to three decimal places.
 fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
@@ -291,7 +293,8 @@ impl Recorder {
         }
     }
 
-    /// A target got a prompt of so many blocks, and had some of them cached.
+    /// Records that a target received a prompt of `blocks` blocks and had `cached` of them in its
+    /// cache.
     pub(super) fn prompt(&mut self, arrived: Time, blocks: u32, cached: u32) {
         for tally in self.tallies(arrived).into_iter().flatten() {
             tally.blocks += u64::from(blocks);
@@ -312,7 +315,7 @@ impl Recorder {
         let phases = self.phases.iter().zip(&scenario.load);
         let phases = phases.map(|(tally, phase)| tally.summary(Some(phase.level), &self.weights));
         let counts = self.total.by_target.iter().zip(&self.weights);
-        // A recording has targets and no scenario that tells of them.
+        // A recording has targets, but no scenario that names them.
         let names: Vec<_> = scenario.named().collect();
         let ids = targets::ids(scenario);
         let targets = counts.enumerate().map(|(target, (requests, weight))| {

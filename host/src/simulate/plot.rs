@@ -15,13 +15,13 @@ use super::outcome::{Outcome, short_names};
 use super::scenario::Scenario;
 use crate::named::Named;
 
-/// Smallest share of requests in the plot of latencies: beyond lies chance.
+/// Smallest share of requests in the plot of latencies: below it, values are random.
 const RAREST: f64 = 1e-4;
 
 /// Share of requests at its left edge.
 const SOONEST: f64 = 0.01;
 
-/// Size of the plot of latencies, and what its legend takes of the width.
+/// Size of the plot of latencies, and the width of its legend.
 const LATENCIES: (u32, u32) = (1080, 600);
 const LEGEND: u32 = 220;
 
@@ -29,7 +29,7 @@ const LEGEND: u32 = 220;
 const COLUMNS: usize = 3;
 const PANEL: (u32, u32) = (420, 260);
 
-/// Of the plot of loads: height of its title and of a row of its legend, and width of an entry.
+/// For the plot of loads: height of its title and of a row of its legend, and width of an entry.
 const TITLE: u32 = 34;
 const LEGEND_ROW: u32 = 20;
 const LEGEND_ENTRY: u32 = 140;
@@ -37,10 +37,10 @@ const LEGEND_ENTRY: u32 = 140;
 /// Length of a line in a legend.
 const SAMPLE: i32 = 26;
 
-/// Up to so many targets are drawn one by one, more as quantiles.
+/// Up to this many targets have a line each; if there are more, quantiles are drawn.
 const APART: usize = 12;
 
-/// What lines are drawn for where targets are many.
+/// The lines if there are many targets.
 const QUANTILES: [(&str, f64); 5] = [
     ("maximum", 1.0),
     ("9th decile", 0.9),
@@ -49,8 +49,9 @@ const QUANTILES: [(&str, f64); 5] = [
     ("minimum", 0.0),
 ];
 
-/// Colours that people with any kind of colour vision tell apart on white. Its yellow is left out, which is too
-/// light for a line. Source: Okabe and Ito, Color Universal Design, 2008.
+/// Colours that people with any kind of colour vision can distinguish on white. The yellow of the
+/// source is left out, because it is too light for a line. Source: Okabe and Ito, Color Universal
+/// Design, 2008.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
@@ -61,13 +62,14 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0x00, 0x00, 0x00),
 ];
 
-/// Lengths of dashes and gaps, in pixels: how lines of the same colour are told apart. The first is solid.
+/// Lengths of dashes and gaps, in pixels: they distinguish lines of the same colour. The first is
+/// solid.
 const DASHES: [Option<(i32, i32)>; 3] = [None, Some((9, 4)), Some((3, 3))];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// How the line of a number is drawn.
+/// The style of the line with a given number.
 #[derive(Clone, Copy)]
 struct Stroke {
     style: ShapeStyle,
@@ -82,7 +84,7 @@ impl Stroke {
         }
     }
 
-    /// A legend's line, and its text.
+    /// Draws a line of the legend, with its text.
     fn explain(self, area: &Area<'_>, (x, y): (i32, i32), text: &str) -> Drawn {
         let ends = [(x, y), (x + SAMPLE, y)];
         match self.dash {
@@ -98,7 +100,7 @@ impl Stroke {
     }
 }
 
-/// For each balancer the share of requests that take longer than a time.
+/// Plots, for each balancer, the share of requests that take longer than a time.
 pub(super) fn latencies(title: &str, outcomes: &[Outcome]) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
     draw_latencies(
@@ -165,7 +167,7 @@ fn draw_latencies(area: &Area<'_>, title: &str, outcomes: &[Outcome]) -> Drawn {
     Ok(())
 }
 
-/// Points that lie apart enough to be seen apart.
+/// The points without those that are too close together to be distinguished.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let mut kept: Vec<(f64, f64)> = Vec::new();
     for point in points {
@@ -179,7 +181,7 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     kept
 }
 
-/// For each balancer a panel with the requests that targets work on over time.
+/// Plots, for each balancer, a panel with the requests in progress at targets over time.
 pub(super) fn loads(
     title: &str,
     scenario: &Scenario,
@@ -261,7 +263,7 @@ fn draw_loads(
     Ok(())
 }
 
-/// What the lines of a panel are of.
+/// The names of the lines of a panel.
 fn line_names(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<String> {
     let working = outcomes.first().map(|outcome| &outcome.timeline.working);
     let targets = working.and_then(|w| w.first()).map_or(0, Vec::len);
@@ -276,7 +278,7 @@ fn line_names(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<String> {
     (0..targets).map(name).collect()
 }
 
-/// The lines of a panel: each target, or if they are many the quantiles of all.
+/// The lines of a panel: each target, or the quantiles of all if there are many.
 fn lines(working: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let targets = working.first().map_or(0, Vec::len);
     if targets <= APART {

@@ -1,4 +1,5 @@
-//! Prompts of simulated requests: users talk, and what they send again each time begins as it did before.
+//! Prompts of simulated requests: users have conversations, and each prompt of a conversation
+//! starts with the one before.
 
 use std::borrow::Cow;
 
@@ -6,17 +7,18 @@ use super::random::{Keys, Random, Stream, mix};
 use super::scenario::Prompts;
 use crate::balancer::{BODY_START, RequestFacts};
 
-/// Bytes of the text of a block: 16 tokens of 4 characters, as vLLM's blocks are by default.
+/// Bytes of the text of a block: 16 tokens, as vLLM's blocks have by default, of 4 characters.
 const BLOCK: usize = 64;
 
-/// What a request asks, in the blocks that a server would cache.
+/// The prompt of a request, in the blocks that a server would cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Prompt {
-    /// What it shares with its group, and what follows: that it shares with the rest of its conversation only.
+    /// The part that it shares with its group, and the part after it, which it shares only with its
+    /// conversation.
     pub(super) parts: [Part; 2],
 }
 
-/// Blocks that belong to the same owner: the first so many of it.
+/// Blocks of one owner, from the owner's first block on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) owner: u64,
@@ -36,7 +38,7 @@ pub(super) struct Users {
     groups: Keys,
     random: Random,
     users: Vec<User>,
-    /// Conversations so far.
+    /// Number of conversations so far.
     conversations: u64,
 }
 
@@ -44,7 +46,7 @@ pub(super) struct Users {
 struct User {
     group: usize,
     conversation: u64,
-    /// How often they have asked in it.
+    /// The number of requests so far in this conversation.
     turn: u32,
 }
 
@@ -58,7 +60,7 @@ impl Users {
             conversations: 0,
         };
         for _ in 0..prompts.users {
-            // They did not all begin at the same moment.
+            // Not all conversations start at the same time.
             let turn = this.random.below(prompts.turns as usize) as u32;
             let user = this.begin(turn);
             this.users.push(user);
@@ -75,7 +77,7 @@ impl Users {
         }
     }
 
-    /// Somebody asks: who, and what.
+    /// Draws the next request: the index of its user, and its prompt.
     pub(super) fn draw(&mut self) -> (usize, Prompt) {
         let number = self.random.below(self.users.len());
         let mut user = self.users[number];
@@ -97,7 +99,8 @@ impl Users {
     }
 }
 
-/// A request of the OpenAI API for completions, as far as a balancer can ask about it.
+/// The request as one of the OpenAI API for completions, with the facts that a balancer can ask
+/// for.
 impl RequestFacts for Prompt {
     fn method(&self) -> Option<Cow<'_, str>> {
         Some("POST".into())
@@ -126,7 +129,7 @@ impl RequestFacts for Prompt {
 }
 
 impl Prompt {
-    /// So many bytes of its body, or all of it.
+    /// The first `most` bytes of its body, or all of it.
     fn body(&self, most: usize) -> Vec<u8> {
         let mut text = br#"{"model":"simulated","prompt":""#.to_vec();
         'text: for part in self.parts {
@@ -181,7 +184,7 @@ mod tests {
                     assert_eq!(before.parts[0], prompt.parts[0]);
                     assert_eq!(before.parts[1].blocks + 2, own.blocks);
                     let (before, now) = (before.body(1000), prompt.body(1000));
-                    // All but what closes it.
+                    // Everything except the closing characters.
                     assert!(now.starts_with(&before[..before.len() - 20]));
                 } else {
                     assert_eq!((before.parts[1].blocks, own.blocks), (8, 2));
@@ -189,9 +192,9 @@ mod tests {
                 }
             }
         }
-        // A quarter of the turns are the first ones.
+        // A quarter of the requests are the first of a conversation.
         assert!((950..1050).contains(&begun), "{begun}");
-        // On average as many blocks as the scenario says.
+        // The mean number of blocks is the scenario's.
         let mean = f64::from(blocks) / 4000.0;
         assert!((mean - users.prompts.mean_blocks()).abs() < 0.2, "{mean}");
     }

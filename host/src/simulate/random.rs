@@ -1,4 +1,4 @@
-//! Randomness in streams of their own: whatever a balancer does, the same requests arrive.
+//! A stream of random numbers for each purpose: whatever a balancer does, the same requests arrive.
 
 use rand_distr::{Distribution, Exp1, LogNormal, Pareto, StandardNormal, StandardUniform, Zipf};
 use rand_pcg::Pcg64;
@@ -6,7 +6,7 @@ use rand_pcg::Pcg64;
 use super::scenario::Cost;
 use crate::split_mix;
 
-/// What a stream is for.
+/// The purpose of a stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Stream {
     Arrivals = 1,
@@ -19,7 +19,7 @@ pub(super) enum Stream {
     Users = 8,
 }
 
-/// Uniform random numbers that depend on a seed and on what they are for, on nothing else.
+/// Uniform random numbers that depend only on a seed and on their purpose.
 #[derive(Debug, Clone)]
 pub(super) struct Random(Pcg64);
 
@@ -32,23 +32,23 @@ impl Random {
         StandardUniform.sample(&mut self.0)
     }
 
-    /// From 0 to below 1.
+    /// A number from 0 to below 1.
     pub(super) fn unit(&mut self) -> f64 {
         StandardUniform.sample(&mut self.0)
     }
 
-    /// Exponential, of mean 1.
+    /// An exponentially distributed number with mean 1.
     pub(super) fn exponential(&mut self) -> f64 {
         Exp1.sample(&mut self.0)
     }
 
-    /// One of so many.
+    /// A number from 0 to below `count`.
     pub(super) fn below(&mut self, count: usize) -> usize {
         ((u128::from(self.bits()) * count as u128) >> 64) as usize
     }
 }
 
-/// Spreads the bits of a number: any good mixing will do.
+/// Mixes the bits of a number; any good mixing function is suitable.
 pub(super) fn mix(number: u64) -> u64 {
     split_mix::finish(number.wrapping_add(1).wrapping_mul(split_mix::STEP))
 }
@@ -57,18 +57,18 @@ pub(super) fn mix(number: u64) -> u64 {
 #[derive(Debug)]
 pub(super) struct Costs {
     cost: Cost,
-    /// What a draw is multiplied by, so that the mean is the one that was asked for.
+    /// The factor for a draw, so that the mean is the configured one.
     scale: f64,
     random: Random,
 }
 
-/// Draws for [`Costs::scale`].
+/// Number of draws that determine [`Costs::scale`].
 const CALIBRATION: usize = 1 << 20;
 
 impl Costs {
     pub(super) fn new(cost: Cost, seed: u64) -> Self {
         let scale = match cost {
-            // The cut at 0 moves the mean; where to has no closed form.
+            // The cut at 0 changes the mean; the new mean has no closed form.
             Cost::Normal { mean, .. } => {
                 let mut random = Random::new(0, Stream::Calibration);
                 let draws = (0..CALIBRATION).map(|_| draw(cost, &mut random));
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn means_are_what_was_asked_for() {
+    fn means_are_as_configured() {
         let mean = 20.0;
         for cost in [
             Cost::Constant { mean },
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_follow_their_law() {
+    fn keys_follow_zipfs_law() {
         assert_eq!(Keys::new(0, 0.0, 1).draw(), None);
         let mut keys = Keys::new(100, 1.0, 1);
         let mut counts = [0_usize; 100];
@@ -168,7 +168,7 @@ mod tests {
                 counts[key] += 1;
             }
         }
-        // The first has twice what the second has.
+        // The first key has twice as many requests as the second.
         let ratio = counts[0] as f64 / counts[1] as f64;
         assert!((1.9..2.1).contains(&ratio), "{ratio}");
         assert!(counts[99] > 0);

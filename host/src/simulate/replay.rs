@@ -1,8 +1,8 @@
-//! `pointsman replay`: recorded picks once more, by the balancer that made them and by others.
+//! `pointsman replay`: repeats recorded picks with the balancer that made them, and with others.
 //!
-//! The balancer of the trace is asked just what it was asked, so it has to answer just what it answered.
-//! Another one gets the same requests at the same times. What a target would have made of another load nobody
-//! knows: it answers as it did at about that time.
+//! The balancer of the trace gets exactly the recorded input, so it must give the recorded answers.
+//! Another balancer gets the same requests at the same times. How a target would have responded
+//! under another load is unknown, so it responds as it did at about that time in the trace.
 
 mod fleet;
 mod record;
@@ -26,7 +26,7 @@ use crate::upstream::UNANSWERED;
 use fleet::{Fleet, Sent};
 use record::{Came, Record};
 
-/// Further tries of a request that got no answer, as in Kong's `retries`.
+/// Further tries of a request that got no response, as in Kong's `retries`.
 const RETRIES: u32 = 5;
 
 /// Replays a trace of `pointsman record` with the balancer that was recorded and with others
@@ -52,7 +52,7 @@ pub struct Arguments {
 /// Runs the command.
 ///
 /// # Errors
-/// One clear sentence.
+/// One sentence that says what is wrong.
 pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
     let path = arguments.trace.display();
     let bytes = std::fs::read(&arguments.trace).with_context(|| format!("cannot read {path}"))?;
@@ -141,7 +141,7 @@ fn maker(engine: &Arc<Engine>, component: &[u8], header: &Header) -> anyhow::Res
     })
 }
 
-/// What came of asking the same once more.
+/// The result of repeating the recorded input.
 struct Again {
     asked: u64,
     same: u64,
@@ -170,7 +170,7 @@ fn rerun(
             }
             Event::Pick(pick) => {
                 number += 1;
-                // The gateway chose by itself: there is nothing to be compared.
+                // The gateway chose by itself, so there is nothing to compare.
                 if pick.answer == Answer::None {
                     continue;
                 }
@@ -190,7 +190,7 @@ fn rerun(
     Ok(again)
 }
 
-/// The figures of the recording itrecord.
+/// The figures of the recording itself.
 fn as_it_was(record: &Record, maker: &Contender, scenario: &Scenario) -> Outcome {
     let mut fleet = Fleet::new(record, scenario);
     let mut table: Vec<usize> = Vec::new();
@@ -216,8 +216,8 @@ fn as_it_was(record: &Record, maker: &Contender, scenario: &Scenario) -> Outcome
     fleet.finish(maker, scenario)
 }
 
-/// Has another balancer choose for the requests of a trace. Returns what came of it, and for which share of
-/// the requests it chose as the recorded one did.
+/// Has another balancer choose for the requests of a trace. Returns the outcome, and the share of
+/// requests for which it chose as the recorded one did.
 fn ask(
     engine: &Arc<Engine>,
     contender: &Contender,
@@ -247,7 +247,8 @@ fn ask(
             Event::Pick(pick) => {
                 let came = record.came[number];
                 number += 1;
-                // A retry was owed to what the recorded one chose; here there are others.
+                // A recorded retry was caused by what the recorded balancer chose. This balancer
+                // causes retries of its own.
                 if pick.attempt > 0 {
                     continue;
                 }
@@ -268,7 +269,8 @@ fn ask(
     Ok((fleet.finish(contender, scenario), agreement))
 }
 
-/// Sends a request somewhere, again if that target does not answer. Returns where it went first.
+/// Sends a request to a target, and to another one if that does not respond. Returns the first
+/// target.
 fn send(
     balancer: &Balancer,
     record: &Record,
@@ -296,11 +298,11 @@ fn send(
         let target = record.places[&id];
         first = first.or(Some(target));
         let came = match was {
-            // Nothing is known better than what came of this very request.
+            // The recorded outcome of this very request is the best estimate.
             Some((known, came)) if known == target => Some(came),
             _ => record.answer(target, pick.now),
         };
-        // A target that never had a request in the trace is a quick one.
+        // A target without requests in the trace is taken to respond quickly.
         let came = came.unwrap_or(Came {
             status: 200,
             latency: 0,

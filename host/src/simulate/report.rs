@@ -1,11 +1,11 @@
-//! Outcomes as a table for people.
+//! Outcomes as a table for users.
 
 use std::fmt::Write;
 
 use super::outcome::{Outcome, Summary, short_names};
 use super::scenario::Scenario;
 
-/// All have these.
+/// The columns of every table.
 const COLUMNS: [&str; 9] = [
     "balancer",
     "requests",
@@ -18,10 +18,10 @@ const COLUMNS: [&str; 9] = [
     "Jain",
 ];
 
-/// Those have it as well whose requests have prompts.
+/// One more column, if requests have prompts.
 const CACHED: &str = "cached";
 
-/// A table for each phase, if there are several, and one for all.
+/// A table for each phase, if there are several, and one for all phases together.
 pub(super) fn tables(scenario: &Scenario, outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     let names = short_names(outcomes);
@@ -57,7 +57,7 @@ fn row(name: &str, summary: &Summary) -> Vec<String> {
     row
 }
 
-/// Three digits that count.
+/// Formats a number with three significant digits.
 fn milliseconds(value: f64) -> String {
     match value {
         100.0.. => format!("{value:.0}"),

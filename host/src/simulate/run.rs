@@ -1,4 +1,4 @@
-//! One balancer with a fleet: what happens, moment by moment.
+//! Simulates one balancer with a fleet, event by event.
 
 mod events;
 
@@ -33,15 +33,15 @@ struct Request {
     prompt: Option<Prompt>,
     gateway: usize,
     attempt: u32,
-    /// Endpoints that have failed it.
+    /// Endpoints at which a try of it has failed.
     tried: Vec<u64>,
-    /// Where it is, and since when.
+    /// The target that it was sent to, and when.
     target: usize,
     sent: Time,
     in_flight: Option<InFlight>,
 }
 
-/// A gateway: its balancer, and all endpoints with its own numbers of them.
+/// A gateway: its balancer, and all endpoints with the live numbers that this gateway has of them.
 struct Gateway {
     balancer: Balancer,
     endpoints: Vec<Arc<Endpoint>>,
@@ -51,14 +51,14 @@ struct World<'a> {
     scenario: &'a Scenario,
     affinity: Affinity,
     machines: Vec<Machine>,
-    /// When each machine has done its next request.
+    /// When each machine completes its next request.
     soonest: Soonest,
     gateways: Vec<Gateway>,
-    /// Faults that health checks know of, for each target.
+    /// For each target, the number of faults that health checks have detected.
     detected: Vec<u32>,
     requests: Slab<Request>,
     serial: u64,
-    /// When clients give up, in order.
+    /// The times at which clients give up, in order.
     deadlines: VecDeque<(Time, Ticket)>,
     agenda: BinaryHeap<Reverse<(Time, Event)>>,
     entropy: Random,
@@ -71,7 +71,7 @@ struct World<'a> {
 /// Simulates a scenario with one balancer. `progress` counts samples up to [`SAMPLES`].
 ///
 /// # Errors
-/// What the balancer did wrong.
+/// The fault of the balancer.
 pub(super) fn run(
     engine: &Arc<Engine>,
     contender: &Contender,
@@ -134,7 +134,7 @@ impl<'a> World<'a> {
             };
             at(fault.from, Event::Begin(index));
             at(fault.until, Event::End(index));
-            // A fault that is over before it is noticed is not noticed.
+            // A fault that ends before health checks would detect it is not detected.
             if let Some(after) = fault.detected_after
                 && fault.from + after < fault.until
             {
@@ -187,7 +187,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether the balancers did what they should.
+    /// Checks that no balancer has had a fault.
     fn check(&self) -> Result<(), String> {
         for gateway in &self.gateways {
             let counters = gateway.balancer.counters();
@@ -222,7 +222,7 @@ impl<'a> World<'a> {
         self.send(slot, now);
     }
 
-    /// Sends a request somewhere, unless nobody takes it.
+    /// Sends a request to a target, unless no target accepts it.
     fn send(&mut self, slot: usize, now: Time) {
         loop {
             let request = &mut self.requests[slot];
@@ -263,7 +263,7 @@ impl<'a> World<'a> {
                     }
                 }
                 Some((FaultKind::Errors, _)) => {
-                    // For a gateway that is an answer, and a quick one.
+                    // To a gateway this is a response, and a fast one.
                     if gateway.balancer.wants(Observed::Latency) {
                         endpoint.observe_latency(now / 1000, 0, endpoint.in_flight());
                     }
@@ -289,7 +289,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A try has broken off. Whether there is another one.
+    /// Handles a try that broke off. Returns whether the request is tried again.
     fn fail(&mut self, slot: usize, endpoint: &Arc<Endpoint>, now: Time) -> bool {
         let request = &mut self.requests[slot];
         let gateway = &self.gateways[request.gateway];
@@ -308,7 +308,7 @@ impl<'a> World<'a> {
         true
     }
 
-    /// A machine is done with its next request.
+    /// Completes the next request of a machine.
     fn complete(&mut self, target: usize, now: Time) {
         let requests = &self.requests;
         let machine = &mut self.machines[target];
@@ -324,7 +324,7 @@ impl<'a> World<'a> {
         self.schedule(target);
     }
 
-    /// A client has waited for too long.
+    /// Ends the request of the next client that gives up.
     fn give_up(&mut self, now: Time) {
         if let Some((_, ticket)) = self.deadlines.pop_front() {
             self.withdraw(ticket.slot, now);
@@ -334,7 +334,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The next moment at which a client gives up.
+    /// The next time at which a client gives up.
     fn deadline(&mut self) -> Time {
         while let Some((time, ticket)) = self.deadlines.front() {
             let request = self.requests.get(ticket.slot);
@@ -346,7 +346,7 @@ impl<'a> World<'a> {
         NEVER
     }
 
-    /// Takes a request from the machine that works on it.
+    /// Removes a request from the machine that works on it.
     fn withdraw(&mut self, slot: usize, now: Time) -> Option<InFlight> {
         let request = &mut self.requests[slot];
         let in_flight = request.in_flight.take()?;
@@ -356,8 +356,7 @@ impl<'a> World<'a> {
         Some(in_flight)
     }
 
-    /// Takes note of an answer, as the gateway does: of how long it took, and of what the machine says of
-    /// its load.
+    /// Records a response as the gateway does: its latency, and the load that the machine reports.
     fn learn(&self, slot: usize, now: Time) {
         let request = &self.requests[slot];
         let Some(in_flight) = &request.in_flight else {

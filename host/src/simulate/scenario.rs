@@ -1,4 +1,4 @@
-//! What is simulated, as a file says it.
+//! A scenario: the description of a simulation, from a file.
 
 mod check;
 
@@ -28,37 +28,36 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
     shipped!("uneven"),
 ];
 
-/// A fleet, what is asked of it, and what goes wrong meanwhile. Times are seconds unless another unit is
-/// named.
+/// A fleet, its load, and its faults. Times are seconds unless another unit is named.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Scenario {
     /// What it shows, in a sentence.
     pub(super) description: String,
-    /// Gateways that know nothing of each other. Each has an instance of the balancer and counts its
-    /// own requests only.
+    /// Independent gateways. Each has its own instance of the balancer and counts only its own
+    /// requests.
     #[serde(default = "one")]
     pub(super) gateways: usize,
-    /// Time at the start that no figure counts.
+    /// Time at the start that is left out of all figures.
     #[serde(default)]
     pub(super) warm_up: f64,
     pub(super) requests: Requests,
-    /// One after another.
+    /// The phases of the load, one after another.
     pub(super) load: Vec<Phase>,
     pub(super) targets: Vec<Group>,
     #[serde(default)]
     pub(super) faults: Vec<Fault>,
 }
 
-/// What requests are like.
+/// The requests.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Requests {
-    /// Work of one, in milliseconds of a core of speed 1.
+    /// Work of a request, in milliseconds of a core of speed 1.
     pub(super) cost: Cost,
     #[serde(default)]
     pub(super) arrivals: Arrivals,
-    /// Requests that arrive at the same moment.
+    /// Requests that arrive at the same time.
     #[serde(default = "one")]
     pub(super) burst: usize,
     /// Time after which a client gives up.
@@ -67,7 +66,8 @@ pub(super) struct Requests {
     /// Further tries after one that broke off or did not connect, as in Kong's `retries`.
     #[serde(default = "retries")]
     pub(super) retries: u32,
-    /// Clients, or whatever requests hash on; 0 for requests without affinity.
+    /// Number of keys: the clients, or whatever requests are hashed on; 0 for requests without
+    /// affinity.
     #[serde(default)]
     pub(super) keys: usize,
     /// How unequal the shares of the keys are: the exponent of Zipf's law, 0 for equal ones.
@@ -76,9 +76,9 @@ pub(super) struct Requests {
     pub(super) prompts: Option<Prompts>,
 }
 
-/// Prompts as inference servers get them. Users talk: each turn of a conversation sends all that came before
-/// once more, and each conversation begins with the prompt of a group, as a system prompt. A block is what a
-/// server caches as one.
+/// Prompts for inference servers. Users have conversations: each request sends the whole
+/// conversation so far again, and each conversation starts with the prompt of a group, such as a
+/// system prompt. A block is the unit in which a server caches.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Prompts {
@@ -86,20 +86,21 @@ pub(super) struct Prompts {
     /// How unequal the groups' shares of the conversations are, as `key_skew`.
     #[serde(default)]
     pub(super) skew: f64,
-    /// Blocks of a group's prompt.
+    /// Blocks in the prompt of a group.
     pub(super) shared: u32,
-    /// Users, each of whom has one conversation at a time and is as likely as any other to ask next. They are
-    /// the keys of requests.
+    /// Users. Each has one conversation at a time, and all are equally likely to send the next
+    /// request. They are the keys of requests.
     pub(super) users: usize,
-    /// Requests of a conversation.
+    /// Requests in a conversation.
     pub(super) turns: u32,
-    /// Blocks that each of them adds.
+    /// Blocks that each request adds.
     pub(super) turn: u32,
-    /// Work for a block that is not cached, in milliseconds of a core of speed 1, beside `cost`.
+    /// Work for a block that is not cached, in milliseconds of a core of speed 1, in addition to
+    /// `cost`.
     pub(super) block_cost: f64,
 }
 
-/// How the work of requests is distributed. `mean` is the mean of what is drawn, in milliseconds.
+/// The distribution of the work of requests. `mean` is the mean of the draws, in milliseconds.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(tag = "distribution", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Cost {
@@ -109,7 +110,7 @@ pub(super) enum Cost {
     Exponential {
         mean: f64,
     },
-    /// Cut off at 0. `deviation` is that before the cut, as a share of the mean.
+    /// Cut off at 0. `deviation` is the deviation before the cut, as a share of the mean.
     Normal {
         mean: f64,
         deviation: f64,
@@ -130,89 +131,90 @@ pub(super) enum Cost {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Arrivals {
-    /// Each by itself: exponential gaps.
+    /// Independently, with exponential gaps.
     #[default]
     Poisson,
     /// With equal gaps.
     Regular,
 }
 
-/// A time with the same load.
+/// A period of constant load.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Phase {
     pub(super) seconds: f64,
-    /// Work that arrives, as a share of what the guaranteed cores of all targets can do; of prompts, what it
-    /// would be if nothing were cached.
+    /// Work that arrives, as a share of the capacity of the guaranteed cores of all targets. The
+    /// work of a prompt is counted as if nothing were cached.
     pub(super) level: f64,
 }
 
-/// Targets that are alike.
+/// A group of equal targets.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Group {
-    /// As many as are named unless given.
+    /// Number of targets; by default the number of names.
     #[serde(default)]
     pub(super) count: usize,
-    /// What the first ones are called; the others have names of their own.
+    /// Names of the first targets; the others have the default name `target-` with their number.
     #[serde(default)]
     pub(super) endpoints: Vec<Named>,
     #[serde(default = "weight")]
     pub(super) weight: u32,
-    /// Cores that each has whatever happens. A request uses one at most.
+    /// Cores that each target always has. A request uses one at most.
     #[serde(default = "unit")]
     pub(super) cores: f64,
-    /// Cores of its machine, which it may use as far as the antagonist leaves them; `cores` unless
-    /// given.
+    /// Cores of its machine. The target may use those that the antagonist leaves free. By default
+    /// the same as `cores`.
     pub(super) machine: Option<f64>,
-    /// Work that a core does, relative to others.
+    /// Speed of a core, relative to others.
     #[serde(default = "unit")]
     pub(super) speed: f64,
     pub(super) antagonist: Option<Antagonist>,
     pub(super) cache: Option<Caching>,
 }
 
-/// What a target keeps of prompts that it has answered.
+/// The cache of a target for prompts that it has answered.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Caching {
-    /// Blocks that fit; the ones used last stay.
+    /// Blocks that fit; the most recently used ones are kept.
     pub(super) blocks: u64,
 }
 
-/// Load of others on the machine of a target, which comes and goes.
+/// Changing load of other programs on the machine of a target.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Antagonist {
-    /// Least and most cores that it takes; how many is drawn anew each time.
+    /// Fewest and most cores that it takes; the number is drawn again at each change.
     pub(super) cores: [f64; 2],
     /// Mean time between two changes.
     pub(super) every: f64,
 }
 
-/// Something that goes wrong with some targets for a time.
+/// A fault of some targets for a time.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Fault {
-    /// First and last target, counted from 0 through all groups.
+    /// First and last target, counted from 0 across all groups.
     pub(super) targets: [usize; 2],
     pub(super) from: f64,
     pub(super) until: f64,
     pub(super) kind: FaultKind,
-    /// For `slow`: how many times as long everything takes.
+    /// For `slow`: the factor by which everything takes longer.
     #[serde(default = "unit")]
     pub(super) factor: f64,
-    /// Time until health checks notice the start, and the end; without it they never do.
+    /// Time until health checks detect the start, and the end, of the fault; without it they never
+    /// do.
     pub(super) detected_after: Option<f64>,
 }
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum FaultKind {
-    /// Connections are refused, and what is going on breaks off.
+    /// Connections are refused, and requests in progress break off.
     Down,
-    /// Requests are taken, and never answered.
+    /// Requests are accepted, and never answered.
     Hang,
     /// Every answer is an error, at once.
     Errors,
@@ -240,7 +242,7 @@ fn retries() -> u32 {
     5
 }
 
-/// Why there is no scenario.
+/// Why a scenario cannot be loaded.
 #[derive(Debug, Error)]
 pub(super) enum Error {
     #[error("cannot read {0}: {1}")]
@@ -254,7 +256,7 @@ pub(super) enum Error {
 }
 
 impl Scenario {
-    /// A scenario that ships with the program, or that of a file.
+    /// Loads a scenario that ships with the program, or one from a file.
     pub(super) fn load(name: &str) -> Result<Self, Error> {
         let shipped = SHIPPED.iter().find(|(known, _)| *known == name);
         let text = match shipped {
@@ -279,7 +281,7 @@ impl Scenario {
         }
     }
 
-    /// What each target is called, where it is; they are as many as targets.
+    /// The name of each target, or none; one item for each target.
     pub(super) fn named(&self) -> impl Iterator<Item = Option<&Named>> {
         self.targets.iter().flat_map(|group| {
             let named = group.endpoints.iter().map(Some);
@@ -287,27 +289,27 @@ impl Scenario {
         })
     }
 
-    /// Length of the whole, in seconds.
+    /// Length of the simulation, in seconds.
     pub(super) fn seconds(&self) -> f64 {
         self.load.iter().map(|phase| phase.seconds).sum()
     }
 }
 
 impl Requests {
-    /// Mean work of one, in milliseconds, if nothing is cached.
+    /// Mean work of a request, in milliseconds, if nothing is cached.
     pub(super) fn mean_work(&self) -> f64 {
         let prompt = |prompts: &Prompts| prompts.mean_blocks() * prompts.block_cost;
         self.cost.mean() + self.prompts.as_ref().map_or(0.0, prompt)
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub(super) fn all_keys(&self) -> usize {
         self.prompts.map_or(self.keys, |prompts| prompts.users)
     }
 }
 
 impl Prompts {
-    /// Mean blocks of a prompt.
+    /// Mean number of blocks in a prompt.
     pub(super) fn mean_blocks(&self) -> f64 {
         let turns = (f64::from(self.turns) + 1.0) / 2.0;
         f64::from(self.shared) + turns * f64::from(self.turn)
@@ -332,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ships_is_right() {
+    fn every_shipped_scenario_is_valid() {
         for (name, _) in SHIPPED {
             let scenario = Scenario::load(name).unwrap();
             assert!(!scenario.description.is_empty());

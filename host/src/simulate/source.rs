@@ -1,4 +1,4 @@
-//! Where requests come from: whatever a balancer does, the same ones arrive.
+//! The source of requests: whatever a balancer does, the same requests arrive.
 
 use std::collections::VecDeque;
 
@@ -9,9 +9,9 @@ use super::scenario::{Arrivals, Phase, Scenario};
 
 const SECOND: f64 = 1e9;
 
-/// A request as it comes.
+/// A request on arrival.
 pub(super) struct Arrival {
-    /// Milliseconds of a core, without what its prompt takes.
+    /// Milliseconds of a core, without the work of its prompt.
     pub(super) work: f64,
     pub(super) key: Option<usize>,
     pub(super) prompt: Option<Prompt>,
@@ -26,9 +26,9 @@ pub(super) struct Source<'a> {
     keys: Keys,
     users: Option<Users>,
     gateways: Random,
-    /// When the next one arrives.
+    /// The time of the next arrival.
     pub(super) next: Time,
-    /// Phases to come, with the end of each; the first one goes on.
+    /// The current phase and the later ones, each with its end.
     phases: VecDeque<(Time, Phase)>,
     /// Mean time between two arrivals at level 1, in nanoseconds.
     gap: f64,
@@ -61,7 +61,7 @@ impl<'a> Source<'a> {
         source
     }
 
-    /// Goes on to the next arrival; [`NEVER`] after the last one.
+    /// Advances to the next arrival; [`NEVER`] after the last one.
     pub(super) fn advance(&mut self) {
         let Some((_, phase)) = self.phases.front() else {
             return;
@@ -83,7 +83,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The next one.
+    /// Draws the next request.
     pub(super) fn draw(&mut self) -> Arrival {
         let (key, prompt) = match &mut self.users {
             Some(users) => {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::scenario::Scenario;
 use crate::endpoint::Endpoint;
 
-/// The id of each target: that of its name, if the scenario names it.
+/// The id of each target: the id of its name, if the scenario names it.
 pub(super) fn ids(scenario: &Scenario) -> Vec<u64> {
     let ids = scenario.named().enumerate().map(|(target, named)| {
         let own = || Endpoint::id_of(&format!("target-{target}"), address(target));
@@ -14,7 +14,7 @@ pub(super) fn ids(scenario: &Scenario) -> Vec<u64> {
     ids.collect()
 }
 
-/// The address of a target, which tells its number.
+/// The address of a target, which encodes its number.
 pub(super) fn address(target: usize) -> SocketAddr {
     let ip = Ipv4Addr::from(0x0a00_0000 + target as u32);
     SocketAddr::from((ip, 80))

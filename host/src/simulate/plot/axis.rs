@@ -1,10 +1,10 @@
-//! Where an axis has labels: at round numbers, three at least.
+//! The labels of an axis: at least three, at round numbers.
 
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
-/// An axis with labels of our choice: those of plotters are too few where the range is narrow.
+/// An axis with our own labels, because plotters chooses too few if the range is narrow.
 pub(super) struct Axis {
     range: Range<f64>,
     scale: fn(f64) -> f64,
@@ -20,7 +20,7 @@ impl Axis {
         }
     }
 
-    /// Between two numbers above 0.
+    /// A logarithmic axis between two numbers above 0.
     pub(super) fn logarithmic(from: f64, to: f64) -> Self {
         Self {
             range: from..to,
@@ -77,7 +77,8 @@ fn logarithmic(from: f64, to: f64) -> Vec<f64> {
     linear(from, to)
 }
 
-/// Labels of an axis with a linear scale: multiples of the largest round number of which there are enough.
+/// Labels of an axis with a linear scale: multiples of the largest round number that gives enough
+/// labels.
 fn linear(from: f64, to: f64) -> Vec<f64> {
     let largest = (to - from).log10().ceil() as i32;
     for exponent in (largest - 3..=largest).rev() {
@@ -96,12 +97,12 @@ fn linear(from: f64, to: f64) -> Vec<f64> {
     vec![from, (from + to) / 2.0, to]
 }
 
-/// A number as a label: without digits that are not there.
+/// A number as a label, without superfluous digits.
 pub(super) fn label(value: f64) -> String {
     rounded(value).to_string()
 }
 
-/// Both edges belong to the axis, whatever a power of ten comes to.
+/// Whether a value is on the axis. Both edges belong to it, despite the rounding of powers of ten.
 fn is_inside(value: f64, from: f64, to: f64) -> bool {
     (from * (1.0 - 1e-9)..=to * (1.0 + 1e-9)).contains(&value)
 }
@@ -110,7 +111,7 @@ fn scaled(digit: f64, exponent: i32) -> f64 {
     rounded(digit * 10_f64.powi(exponent))
 }
 
-/// To nine digits that count, so that 0.1 + 0.2 is 0.3.
+/// Rounded to nine significant digits, so that 0.1 + 0.2 is 0.3.
 fn rounded(value: f64) -> f64 {
     format!("{value:.8e}").parse().unwrap_or(value)
 }

@@ -1,4 +1,4 @@
-//! The targets of a trace with the requests that they have.
+//! The targets of a trace with their requests in progress.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,12 +9,12 @@ use super::super::scenario::Scenario;
 use super::record::{Came, Record};
 use crate::endpoint::InFlight;
 
-/// Targets with the requests that they have.
+/// Targets with their requests in progress.
 pub(super) struct Fleet<'a> {
     record: &'a Record,
     recorder: Recorder,
     working: Vec<u32>,
-    /// By the time at which they end.
+    /// Requests in progress, by the time at which they end.
     open: BinaryHeap<Reverse<(u64, usize)>>,
     requests: Vec<Option<Sent>>,
     next_sample: u64,
@@ -42,7 +42,7 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// Ends what has ended by now.
+    /// Ends the requests whose end has come by `now`.
     pub(super) fn advance(&mut self, now: u64, mut learn: impl FnMut(&Sent)) {
         while let Some(Reverse((end, index))) = self.open.peek().copied() {
             self.sample(end.min(now));

@@ -1,4 +1,4 @@
-//! A trace, sorted out by pick and by target.
+//! A decoded trace, indexed by pick and by target.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::super::scenario::{Arrivals, Cost, Phase, Requests, Scenario};
 use super::RETRIES;
 use crate::trace::{Event, Header, Reader, Row};
 
-/// What came of a pick.
+/// The outcome of a pick.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Came {
     pub(super) status: u16,
@@ -18,17 +18,17 @@ pub(super) struct Came {
     pub(super) latency: u64,
 }
 
-/// A trace, sorted out.
+/// A decoded trace with its indexes.
 pub(super) struct Record {
     pub(super) header: Header,
     pub(super) events: Vec<Event>,
-    /// By the number of the pick.
+    /// Outcomes by the number of the pick.
     pub(super) came: Vec<Option<Came>>,
-    /// The endpoints that are in any table, with the weight that they had last.
+    /// All endpoints of all tables, each with its last weight.
     pub(super) targets: Vec<Row>,
-    /// The same by id.
+    /// Index into `targets` by id.
     pub(super) places: HashMap<u64, usize>,
-    /// For each target what came of its picks, by the time of the pick.
+    /// For each target the outcomes of its picks, by the time of the pick.
     history: Vec<Vec<(u64, Came)>>,
     /// Times of the first and the last pick.
     pub(super) span: (u64, u64),
@@ -41,7 +41,7 @@ impl Record {
             match reader.event() {
                 Ok(Some(event)) => events.push(event),
                 Ok(None) => break,
-                // Whoever recorded it was interrupted; what is there is whole.
+                // The recording was interrupted; the events before the cut are complete.
                 Err(crate::trace::Error::Cut(_)) if !events.is_empty() => break,
                 Err(error) => return Err(error.into()),
             }
@@ -109,7 +109,7 @@ impl Record {
         place
     }
 
-    /// Only what figures and pictures need of one.
+    /// A scenario with only the parts that figures and plots need.
     pub(super) fn scenario(&self) -> Scenario {
         let micros = self.span.1.saturating_sub(self.span.0).max(1);
         Scenario {
@@ -145,7 +145,7 @@ impl Record {
         now.saturating_sub(self.span.0) * 1000
     }
 
-    /// What a target does with a request that is sent at a time.
+    /// How a target responds to a request that is sent at a given time.
     pub(super) fn answer(&self, target: usize, now: u64) -> Option<Came> {
         let history = &self.history[target];
         let next = history.partition_point(|(at, _)| *at < now);

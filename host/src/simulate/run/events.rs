@@ -1,4 +1,4 @@
-//! What happens by itself: faults, what health checks notice of them, antagonists, and samples.
+//! Scheduled events: faults, their detection by health checks, antagonists, and samples.
 
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
@@ -9,7 +9,7 @@ use super::super::outcome::SAMPLES;
 use super::super::scenario::{Fault, FaultKind};
 use super::{SECOND, World, is_valid};
 
-/// What happens by itself, and seldom.
+/// A scheduled event. These are rare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
     Antagonist(usize),
@@ -21,7 +21,7 @@ pub(super) enum Event {
 }
 
 impl World<'_> {
-    /// Does what is on the agenda next.
+    /// Runs the next event of the agenda.
     pub(super) fn happen(&mut self, now: Time, step: Time) {
         let Some(Reverse((_, event))) = self.agenda.pop() else {
             return;
@@ -46,7 +46,7 @@ impl World<'_> {
         }
     }
 
-    /// The antagonist of a target takes another number of cores.
+    /// Changes the number of cores that the antagonist of a target takes.
     fn disturb(&mut self, target: usize, now: Time) {
         let mut first = 0;
         let group = self.scenario.targets.iter().find(|group| {
@@ -72,7 +72,7 @@ impl World<'_> {
         (fault, first..=last)
     }
 
-    /// A fault begins or ends.
+    /// Starts or ends a fault.
     fn change(&mut self, index: usize, now: Time, begins: bool) {
         let (fault, targets) = self.targets_of(index);
         for target in targets {
@@ -86,7 +86,7 @@ impl World<'_> {
         }
     }
 
-    /// Everything that a target works on breaks off, and is tried elsewhere.
+    /// Breaks off all requests at a target, and tries them elsewhere.
     fn break_off(&mut self, target: usize, now: Time) {
         for ticket in self.machines[target].clear() {
             if !is_valid(&self.requests, target, ticket) {
@@ -102,7 +102,7 @@ impl World<'_> {
         }
     }
 
-    /// Health checks notice the start or the end of a fault.
+    /// Has health checks detect the start or the end of a fault.
     fn detect(&mut self, index: usize, begins: bool) {
         let (_, targets) = self.targets_of(index);
         for target in targets {

@@ -1,16 +1,16 @@
-//! What cannot be simulated, in a sentence.
+//! Checks whether a scenario can be simulated.
 
 use super::{Cost, Prompts, Scenario};
 use crate::named;
 
-/// Targets, gateways and keys that a simulation may have at most.
+/// Most targets, gateways or keys of a simulation.
 const MOST: usize = 1_000_000;
 
-/// Blocks that a prompt may have.
+/// Most blocks of a prompt.
 const LONGEST: u64 = 1 << 20;
 
 impl Scenario {
-    /// What cannot be simulated, in a sentence.
+    /// Why the scenario cannot be simulated, as a sentence.
     pub(super) fn flaw(&self) -> Option<String> {
         let positive = |name: &str, value: f64| {
             (!(value.is_finite() && value > 0.0)).then(|| format!("{name} must be above 0"))
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn every_flaw_is_named() {
         let right = "description = 'x'\nload = [{seconds = 1, level = 0.5}]\n\
                      requests = {cost = {distribution = 'constant', mean = 1}}\n\
                      targets = [{count = 2}]\n";
