@@ -1,5 +1,5 @@
-//! The entries of the indexes: which row has these values of a unique key, and which rows refer to a
-//! row.
+//! The entries of the indexes: which row has these values of a unique key, and which rows refer to
+//! a row.
 
 use serde_json::Value;
 use uuid::Uuid;

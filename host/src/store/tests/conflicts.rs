@@ -1,4 +1,4 @@
-//! Several writers on one journal, and commits that fail.
+//! Tests of several writers on one journal, and of commits that fail.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::store::state::State;
 use crate::store::writer::{Job, Writer};
 use crate::store::{Change, Commit};
 
-/// Commits as another process would.
+/// Makes a commit as another process would.
 fn commit(memory: &Memory, writes: &[Write]) {
     let mut journal = memory.journal([]);
     let rows = journal.load(Schema::DECLARED).unwrap();
@@ -33,7 +33,7 @@ fn overtaken(memory: &Memory, writes: Vec<Write>) -> Fault {
     Fault::Overtaken(Box::new(move || commit(&memory, &writes)))
 }
 
-/// A store on a memory that holds the service 1, named "a", from revision 1 on.
+/// A store on a journal in memory, with the service 1, named "a", at revision 1.
 fn started(memory: &Memory, faults: impl IntoIterator<Item = Fault>) -> JournaledStore {
     commit(memory, &[service(1, "a")]);
     JournaledStore::start(memory.journal(faults), Schema::DECLARED).unwrap()
@@ -53,13 +53,13 @@ fn renamed(id: u128, name: &str, expected: Revision) -> Write {
     }
 }
 
-/// A watch after its first commit, of which the revision is returned.
+/// A watch whose first commit was received; the revision of that commit is returned.
 async fn watched(store: &JournaledStore) -> (Revision, mpsc::UnboundedReceiver<Commit>) {
     let mut commits = store.watch().unwrap();
     (commits.recv().await.unwrap().revision, commits)
 }
 
-/// What a commit put and deleted.
+/// The ids of the rows that a commit put (true) or deleted (false).
 fn ids(commit: &Commit) -> Vec<(bool, u128)> {
     let changes = commit.changes.iter();
     let changes = changes.map(|change| match change {
@@ -70,7 +70,7 @@ fn ids(commit: &Commit) -> Vec<(bool, u128)> {
 }
 
 #[tokio::test]
-async fn a_write_that_was_overtaken_is_made_again() {
+async fn an_overtaken_write_is_made_again() {
     let memory = Memory::default();
     let twice = [2, 3].map(|id| overtaken(&memory, vec![service(id, &format!("s{id}"))]));
     let store = started(&memory, twice);
@@ -78,7 +78,7 @@ async fn a_write_that_was_overtaken_is_made_again() {
     assert_eq!(first, 1);
     assert_eq!(put(&store, service(4, "b")).await, 4);
     assert_eq!(ids_of(&store, Kind::Service), [1, 2, 3, 4]);
-    // Watchers were told of all of it, in order.
+    // Watchers received all commits, in order.
     for id in 2..=4 {
         let commit = commits.recv().await.unwrap();
         assert_eq!(
@@ -86,13 +86,13 @@ async fn a_write_that_was_overtaken_is_made_again() {
             (id, vec![(true, id)])
         );
     }
-    // So was whoever else follows the journal.
+    // Another store on the same journal has them too.
     let other = JournaledStore::start(memory.journal([]), Schema::DECLARED).unwrap();
     assert_eq!(ids_of(&other, Kind::Service), [1, 2, 3, 4]);
 }
 
 #[tokio::test]
-async fn a_write_that_was_overtaken_is_refused_as_the_rules_say() {
+async fn an_overtaken_write_is_refused_if_it_breaks_a_rule() {
     let route = || insert(Kind::Route, 9, json!({"service": link(1)}));
     type Expected = fn(&Error) -> bool;
     let cases: [(Vec<Write>, Write, Expected); 6] = [
@@ -122,21 +122,22 @@ async fn a_write_that_was_overtaken_is_refused_as_the_rules_say() {
         let store = started(&memory, [overtaken(&memory, others.clone())]);
         let refused = store.write(vec![own]).await.unwrap_err();
         assert!(expected(&refused), "{refused} after {others:?}");
-        // What the other one did is in effect, and nothing else was written.
+        // What the other writer did is in effect, and nothing else was written.
         assert_eq!(store.state().rows().head(), 2);
         assert_eq!(memory.log().len(), 2);
     }
 }
 
 #[tokio::test]
-async fn all_writes_of_a_commit_that_was_overtaken_are_made_again() {
+async fn all_writes_of_an_overtaken_commit_are_made_again() {
     let memory = Memory::default();
     commit(&memory, &[service(1, "a")]);
     let mut journal = memory.journal([overtaken(&memory, vec![service(2, "b")])]);
     let rows = journal.load(Schema::DECLARED).unwrap();
     let state = Arc::new(State::new(rows, journal.handle()));
     let writer = Writer::start(Arc::clone(&state), journal).unwrap();
-    // Of those that wait together, one has lost its name meanwhile, and another one has it free.
+    // Of the writes that wait together, 11 finds its name taken by the other process, 12 finds it
+    // taken by 10, and 13 takes the name that `renamed` frees.
     let (jobs, waiting) = channel();
     let writes = [
         service(10, "c"),
@@ -163,14 +164,14 @@ async fn all_writes_of_a_commit_that_was_overtaken_are_made_again() {
 }
 
 #[tokio::test]
-async fn what_another_process_commits_is_in_effect_here() {
+async fn a_commit_of_another_process_takes_effect() {
     let memory = Memory::default();
     let store = started(&memory, []);
     let (_, mut commits) = watched(&store).await;
     let route = insert(Kind::Route, 9, json!({"service": link(1)}));
     commit(&memory, &[route, service(2, "b")]);
     let told = commits.recv().await.unwrap();
-    // The service stands before the route, whatever the order was.
+    // The service comes before the route, in whatever order they were written.
     assert_eq!(ids(&told), [(true, 2), (true, 9)]);
     assert_eq!(ids_of(&store, Kind::Route), [9]);
     commit(&memory, &[delete(Kind::Route, 9), delete(Kind::Service, 1)]);
@@ -196,7 +197,7 @@ async fn a_row_of_another_process_that_cannot_be_read_is_set_aside() {
     let got = store.get(key.0, key.1);
     assert!(matches!(got, Err(Error::SetAside { .. })), "{got:?}");
     assert_eq!(store.condition().set_aside.len(), 1);
-    // Its name is taken until it is deleted.
+    // Its name stays taken until the row is deleted.
     let taken = store.write(vec![service(2, "a")]).await.unwrap_err();
     assert!(matches!(taken, Error::UniqueKeyTaken { .. }), "{taken}");
     put(&store, delete(Kind::Service, 1)).await;
@@ -204,7 +205,7 @@ async fn a_row_of_another_process_that_cannot_be_read_is_set_aside() {
     put(&store, service(2, "a")).await;
 }
 
-/// Writes until that succeeds again, which is at some time.
+/// Repeats a write until it succeeds.
 async fn written_at_last(store: &JournaledStore, write: Write) -> Revision {
     loop {
         match store.write(vec![write.clone()]).await {
@@ -228,7 +229,7 @@ async fn a_commit_that_was_refused_has_changed_nothing() {
 }
 
 #[tokio::test]
-async fn a_commit_in_doubt_is_refused_until_it_is_known_what_came_of_it() {
+async fn a_commit_in_doubt_is_not_in_effect_until_the_journal_recovers() {
     for is_kept in [false, true] {
         let memory = Memory::default();
         let store = started(&memory, [Fault::InDoubt { is_kept }]);
@@ -242,7 +243,7 @@ async fn a_commit_in_doubt_is_refused_until_it_is_known_what_came_of_it() {
         let newest = written_at_last(&store, service(3, "c")).await;
         assert_eq!(store.condition().failures, 1);
         assert!(store.condition().failure.is_none());
-        // What was kept came into effect before anything else was written, and watchers know of it.
+        // A commit that was stored took effect before the next write, and watchers received it.
         let (there, told): (&[u128], &[u128]) = match is_kept {
             true => (&[1, 2, 3], &[2, 3]),
             false => (&[1, 3], &[3]),
@@ -256,7 +257,7 @@ async fn a_commit_in_doubt_is_refused_until_it_is_known_what_came_of_it() {
     }
 }
 
-/// What one of two writers asks for.
+/// A write of one of the two writers.
 #[derive(Debug, Clone)]
 enum Step {
     Service(u128, u8),
@@ -284,7 +285,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..30)
 }
 
-/// All rows, and that each one's entries and references are there and no others.
+/// All rows. Checks that exactly the index entries and references of these rows exist.
 fn whole(rows: &Rows) -> Vec<(Kind, Uuid, Row)> {
     let mut all = Vec::new();
     let mut entries = 0;
@@ -300,8 +301,8 @@ fn whole(rows: &Rows) -> Vec<(Kind, Uuid, Row)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever two processes write at the same time, the rules hold for what comes of both, both see the
-    /// same, and each write that was acknowledged has a revision of its own.
+    /// Whatever two processes write at the same time: the result keeps the rules, both see the same
+    /// rows, and each acknowledged write has a revision of its own.
     #[test]
     fn two_writers_on_one_journal_keep_the_rules(one in steps(), other in steps()) {
         let memory = Memory::default();

@@ -1,5 +1,5 @@
-//! Rules that no entity of today needs: several references to one kind, arrays of references, circles,
-//! and unique keys in which null is a value. The declarations are made for the tests.
+//! Tests of rules that no entity needs yet: several references to one kind, arrays of references,
+//! circles, and unique keys in which null is a value. The declarations are made for these tests.
 
 use super::*;
 use crate::entity::{OnDelete, Reference, ReferenceBy, UniqueKey};
@@ -41,7 +41,7 @@ pub(in crate::store) const SEVERAL: Schema = Schema(|kind| Constraints {
     },
 });
 
-/// The same, declared in the other order.
+/// As [`SEVERAL`], declared in the reverse order.
 const REVERSED: Schema = Schema(|kind| Constraints {
     references: match kind {
         Kind::Route => &[CASCADING_ARRAY, ARRAY, RESTRICT, CASCADE],
@@ -50,7 +50,7 @@ const REVERSED: Schema = Schema(|kind| Constraints {
     ..(SEVERAL.0)(kind)
 });
 
-/// A store of this schema with the services 1 to 4.
+/// A store with this schema and the services 1 to 4.
 async fn with_services(schema: Schema) -> JournaledStore {
     let store = JournaledStore::start(Memory::default().journal([]), schema).unwrap();
     for id in 1..=4 {
@@ -161,7 +161,7 @@ async fn every_element_of_an_array_is_a_reference() {
 }
 
 #[tokio::test]
-async fn a_row_goes_with_any_element_of_an_array_that_cascades() {
+async fn any_element_of_a_cascading_array_deletes_the_row() {
     let store = with_services(SEVERAL).await;
     put(&store, route(10, json!({"owners": [link(1), link(2)]}))).await;
     put(&store, route(11, json!({"name": "other", "owners": []}))).await;
@@ -197,7 +197,7 @@ async fn null_is_a_value_of_a_unique_key_that_says_so() {
     put(&store, route(10, json!({"name": "a", "service": null}))).await;
     put(&store, route(11, json!({"name": "a", "service": link(1)}))).await;
     put(&store, route(12, json!({"name": null, "service": null}))).await;
-    // A field that is not there is null.
+    // A missing field is null.
     for (id, taken) in [
         (20, json!({"name": "a"})),
         (21, json!({"name": "a", "service": link(1)})),

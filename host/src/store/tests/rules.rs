@@ -1,4 +1,4 @@
-//! What is declared of entities, held by the rules.
+//! Tests that the rules enforce what the entities declare.
 
 use futures_util::future::join_all;
 
@@ -70,7 +70,7 @@ async fn later_steps_of_a_write_see_earlier_ones() {
 }
 
 #[tokio::test]
-async fn null_is_no_value_of_a_unique_key() {
+async fn null_is_not_a_value_of_a_unique_key() {
     let store = store();
     put(&store, insert(Kind::Route, 1, json!({"name": null}))).await;
     put(&store, insert(Kind::Route, 2, json!({"name": null}))).await;
@@ -147,7 +147,8 @@ async fn a_name_that_is_referred_to_stays() {
             ..
         })
     ));
-    // A name of Kong's needs no balancer, and holds one that comes later.
+    // An algorithm name of Kong needs no balancer row; a row that is added later cannot be deleted
+    // while it is referred to.
     put(
         &store,
         insert(
@@ -199,7 +200,7 @@ async fn a_change_based_on_an_old_row_is_refused() {
     let stale = store.write(vec![replace(first, "c")]).await;
     assert!(matches!(stale, Err(Error::Changed { .. })));
     put(&store, replace(second, "c")).await;
-    // The names it had are free again.
+    // Its former names are free again.
     put(&store, insert(Kind::Service, 2, json!({"name": "a"}))).await;
     put(&store, insert(Kind::Service, 3, json!({"name": "b"}))).await;
 }

@@ -1,17 +1,17 @@
-//! Rows and keys that cannot be used.
+//! Tests of rows and keys that cannot be used.
 
 use super::*;
 
 #[tokio::test]
 async fn a_key_that_leads_to_no_row_is_damage() {
-    let nobody = Uuid::from_u128(9);
+    let missing = Uuid::from_u128(9);
     let unique = name_key(Kind::Service, "ghost");
     let reference = format::reference(&ReferenceEntry {
         to: Kind::Service,
         parent: Parent::Id(Uuid::from_u128(1)),
         kind: Kind::Route,
         field: "service",
-        id: nobody,
+        id: missing,
     });
     for key in [unique, reference] {
         let (folder, store) = store();
@@ -21,7 +21,7 @@ async fn a_key_that_leads_to_no_row_is_damage() {
         put(&store, insert(Kind::Route, 2, route)).await;
         drop(store);
         let store = reopen(&folder);
-        tamper(&store, &key, Some(nobody.as_bytes()));
+        tamper(&store, &key, Some(missing.as_bytes()));
         drop(store);
         let refused = loop {
             match open(folder.path()) {
@@ -37,7 +37,7 @@ async fn a_key_that_leads_to_no_row_is_damage() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_read_again_is_not_written() {
+async fn a_row_that_could_not_be_read_again_is_refused() {
     let (folder, store) = store();
     put(&store, insert(Kind::Service, 1, nested(DEPTH))).await;
     for depth in [DEPTH + 1, 126, 127, 128, 129, 500] {
@@ -60,7 +60,7 @@ async fn what_could_not_be_read_again_is_not_written() {
 async fn a_row_that_cannot_be_read_is_set_aside_until_it_is_deleted() {
     let deep = serde_json::to_vec(&row(nested(127))).unwrap();
     let deep = [&1_u64.to_be_bytes(), &*deep, b" "].concat();
-    // What the reader cannot take, in every way that it can go wrong.
+    // One record for each way in which decoding can fail.
     let deep = [&deep[..8], br#"{"a":"#, &deep[8..], b"}"].concat();
     let bad: [&[u8]; 4] = [&deep, b"", b"\0\0\0\0\0\0\0\x01{", b"\0\0\0\0\0\0\0\x01[1]"];
     for bad in bad {
@@ -74,7 +74,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_until_it_is_deleted() {
             (set_aside[0].kind, set_aside[0].id.as_u128()),
             (Kind::Upstream, 3)
         );
-        // Nothing else is missing, neither of its kind nor in what watchers are told.
+        // No other row is missing, neither in lists nor in what watchers receive.
         assert_eq!(ids_of(&store, Kind::Upstream), [4]);
         assert_eq!(ids_of(&store, Kind::Service), [1]);
         let listed = store.list(Kind::Upstream, None, 10, &|_| true).unwrap();
@@ -91,12 +91,12 @@ async fn a_row_that_cannot_be_read_is_set_aside_until_it_is_deleted() {
             )
         });
         assert_eq!(told.count(), 1);
-        // It is named where it is asked for, by its id and by its name.
+        // A read of the row by id or by name says that it is set aside.
         let got = store.get(Kind::Upstream, Uuid::from_u128(3));
         assert!(matches!(got, Err(Error::SetAside { .. })), "{got:?}");
         let found = store.find(Kind::Upstream, &["name"], &[&json!("u")]);
         assert!(matches!(found, Err(Error::SetAside { .. })), "{found:?}");
-        // Others can be written and deleted beside it, and its name is taken until it is gone.
+        // Other rows can be written and deleted, and its name stays taken until it is deleted.
         put(&store, delete(Kind::Upstream, 4)).await;
         let again = insert(
             Kind::Upstream,
@@ -107,7 +107,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_until_it_is_deleted() {
         assert!(matches!(taken, Err(Error::UniqueKeyTaken { .. })));
         put(&store, delete(Kind::Upstream, 3)).await;
         assert!(store.condition().set_aside.is_empty());
-        // Its targets went with it.
+        // Its targets were deleted with it.
         assert_eq!(ids_of(&store, Kind::Target), [0_u128; 0]);
         put(&store, again).await;
         drop(store);

@@ -1,4 +1,4 @@
-//! Writes that fail, and a folder that is not there any longer.
+//! Tests of writes that fail, and of a folder that has disappeared.
 
 use super::super::super::journal::Journal;
 use super::super::super::operations::Operations;
@@ -14,8 +14,8 @@ fn large(id: u128) -> Write {
     )
 }
 
-/// Takes from sled the folder in which it would make files, and gives it back when dropped. Works for root
-/// as well, who may do everything.
+/// Removes the folder in which sled would create files, and restores it when dropped. This works
+/// for root too, for which permissions are not checked.
 struct NoFiles(std::path::PathBuf);
 
 impl NoFiles {
@@ -34,7 +34,7 @@ impl Drop for NoFiles {
     }
 }
 
-/// Writes until that succeeds again, which is at some time.
+/// Repeats a write until it succeeds.
 async fn written_at_last(store: &Opened, write: Write) -> Revision {
     loop {
         match store.write(vec![write.clone()]).await {
@@ -71,7 +71,7 @@ async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
     commits.recv().await.unwrap();
 
     let no_files = NoFiles::in_folder(&folder);
-    // In one write: a row that is changed, a blob that is replaced, and what cannot be written.
+    // One write with a changed row, a replaced blob, and a row that cannot be written.
     let mut writes = vec![delete(Kind::Route, 2), blob(b"new", Some(old)), large(9)];
     writes.push(Write::Insert {
         kind: Kind::Balancer,
@@ -81,7 +81,7 @@ async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
     });
     let failed = store.write(writes).await;
     assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
-    // The next one is answered as well, and so is a reader.
+    // The next write is answered too, and so is a read.
     let failed = store.write(vec![delete(Kind::Route, 2)]).await;
     assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
     assert!(store.condition().failure.is_some());
@@ -91,7 +91,7 @@ async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
     drop(no_files);
     let newest = written_at_last(&store, insert(Kind::Service, 11, json!({"name": "n"}))).await;
     assert!(store.condition().failure.is_none());
-    // Watchers were told of nothing between.
+    // Watchers received nothing in between.
     let next = commits.recv().await.unwrap();
     assert_eq!((next.revision, next.changes.len()), (newest, 1));
     let holds = |store: &Opened| {
@@ -115,11 +115,11 @@ async fn a_write_that_fails_midway_is_undone_and_the_store_opens_again() {
 }
 
 #[tokio::test]
-async fn what_is_on_disk_without_having_been_acknowledged_is_taken_back() {
+async fn an_unacknowledged_commit_on_disk_is_taken_back() {
     let (folder, store) = filled().await;
     drop(store);
     let mut journal = SledJournal::new(folder.path());
-    // The threads of the store that was dropped may still hold it.
+    // The threads of the dropped store may still hold the folder.
     let rows = loop {
         match journal.load(Schema::DECLARED) {
             Ok(rows) => break rows,
@@ -132,9 +132,9 @@ async fn what_is_on_disk_without_having_been_acknowledged_is_taken_back() {
         insert(Kind::Service, 9, json!({"name": "n"})),
     ];
     let (operations, commit) = rules::stage(&rows, &Operations::default(), &writes).unwrap();
-    // It came to the disk, and only then something failed.
+    // The commit reached the disk, and failed only after that.
     journal.commit_and_fail(rows.head(), &operations);
-    // Later revisions are greater than those that were seen on disk.
+    // Later revisions are greater than any revision that was on disk.
     assert_eq!(journal.recover(&rows), Ok(commit.revision));
     drop(journal);
     let store = reopen(&folder);
@@ -144,7 +144,7 @@ async fn what_is_on_disk_without_having_been_acknowledged_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_folder_that_holds_something_else_is_not_taken_for_ours() {
+async fn a_folder_that_holds_something_else_is_refused() {
     let (folder, store) = filled().await;
     let (other, stranger) = filled().await;
     put(&stranger, insert(Kind::Service, 9, json!({"name": "n"}))).await;

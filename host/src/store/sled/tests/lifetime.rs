@@ -1,4 +1,4 @@
-//! What lasts from one start to the next.
+//! Tests of what survives a restart.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
@@ -14,7 +14,7 @@ use super::super::super::writer::{Job, Writer};
 use super::*;
 
 #[tokio::test]
-async fn a_blob_lives_and_dies_with_its_row() {
+async fn a_blob_is_kept_and_deleted_with_its_row() {
     let (folder, store) = store();
     let component: Bytes = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
     let id = Uuid::from_u128(1);
@@ -42,7 +42,7 @@ async fn a_blob_lives_and_dies_with_its_row() {
     assert_eq!(store.blob(Kind::Balancer, id).unwrap(), None);
 }
 
-/// What a model of the store does with the same writes.
+/// A step of the store, and of its model.
 #[derive(Debug, Clone)]
 enum Step {
     Service(u128, u8),
@@ -63,8 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever is written, refused and deleted, the store agrees with a plain map, and is found whole
-    /// when it is opened again.
+    /// Whatever is written, refused and deleted, the store agrees with a plain map, and opens again
+    /// without damage.
     #[test]
     fn the_store_agrees_with_a_map(steps in prop::collection::vec(step(), 1..40)) {
         let (folder, store) = store();
@@ -113,7 +113,7 @@ proptest! {
 }
 
 #[test]
-fn a_folder_that_was_not_set_up_to_the_end_can_be() {
+fn an_interrupted_set_up_is_completed() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("FORMAT.tmp"), "point").unwrap();
     drop(open(folder.path()).unwrap());
@@ -127,7 +127,7 @@ async fn writes_that_wait_together_share_a_flush() {
     let rows = journal.load(Schema::DECLARED).unwrap();
     let state = Arc::new(State::new(rows, journal.handle()));
     let writer = Writer::start(state, journal).unwrap();
-    // All of them are there before the writer looks.
+    // All of them are sent before the writer starts.
     let (jobs, waiting) = channel();
     let answers: Vec<_> = (1..=50)
         .map(|id| {
@@ -145,7 +145,7 @@ async fn writes_that_wait_together_share_a_flush() {
 }
 
 #[tokio::test]
-async fn references_in_arrays_are_found_whole_at_the_next_start() {
+async fn references_in_arrays_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let open = || loop {
         match JournaledStore::start(SledJournal::new(folder.path()), SEVERAL) {

@@ -1,4 +1,4 @@
-//! Folders and rows of earlier versions.
+//! Tests of folders and rows of earlier versions.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn a_folder_of_format_1_is_converted_once() {
     drop(store);
     let marker = folder.path().join("FORMAT");
     let mut versions = Vec::new();
-    // The second time as if the first one had ended before it could say that it was done.
+    // The second time as if the first start had ended before it could write the marker.
     for _ in 0..2 {
         std::fs::write(&marker, "pointsman data, format 1\n").unwrap();
         let store = reopen(&folder);
@@ -48,7 +48,8 @@ async fn rows_of_an_earlier_version_are_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).unwrap();
     let kind = Kind::Upstream;
-    // As an earlier version wrote them: names as keys in their own spelling, any algorithm with any hash.
+    // Rows as an earlier version wrote them: keys with names in their own spelling, and any
+    // algorithm with any hash.
     let names = [
         (1, "Mixed.test"),
         (2, "Twin.test"),
@@ -76,7 +77,8 @@ async fn rows_of_an_earlier_version_are_brought_up_to_date() {
     let settled = |name: &str| Some((json!(name), json!("round-robin")));
     assert_eq!(find("mixed.TEST"), settled("Mixed.test"));
     assert_eq!(find("PLAIN.test"), settled("plain.test"));
-    // Each of two that differ in their spelling alone is still found in its own, and can be deleted.
+    // Two rows whose names differ in spelling only are each still found in their own spelling, and
+    // can be deleted.
     assert_eq!(find("twin.test"), settled("twin.test"));
     assert_eq!(find("Twin.test").unwrap().0, "Twin.test");
     put(&store, delete(kind, 2)).await;
@@ -87,11 +89,11 @@ async fn rows_of_an_earlier_version_are_brought_up_to_date() {
 }
 
 #[tokio::test]
-async fn rows_that_cannot_be_brought_up_to_date_cost_no_other() {
+async fn rows_that_cannot_be_upgraded_do_not_stop_the_others() {
     let (folder, store) = store();
     let kind = Kind::Upstream;
-    // Deeper than is stored now, cut off, and one in which nothing is wrong: each with a key in the
-    // spelling of its name.
+    // A row nested deeper than is allowed now, a row that is cut off, and a valid row: each with a
+    // key in the spelling of its name.
     let names = [(1, "Deep.test"), (2, "Broken.test"), (3, "Sound.test")];
     for (id, name) in names {
         let mut fields = json!({"name": format!("other-{id}"), "algorithm": "latency"});
@@ -112,7 +114,7 @@ async fn rows_that_cannot_be_brought_up_to_date_cost_no_other() {
         tamper(&store, &format::row((kind, id)), Some(&value));
     }
     drop(store);
-    // The same again at the next start.
+    // The next start gives the same result.
     for _ in 0..2 {
         let store = reopen(&folder);
         let find = |name: &str| store.find(kind, &["name"], &[&json!(name)]);
@@ -122,7 +124,7 @@ async fn rows_that_cannot_be_brought_up_to_date_cost_no_other() {
         assert!(matches!(broken, Err(Error::SetAside { .. })), "{broken:?}");
         assert_eq!(ids_of(&store, kind), [1, 3]);
     }
-    // All of them can be deleted, and their names be taken again.
+    // All of them can be deleted, and their names used again.
     let store = reopen(&folder);
     for (id, name) in names {
         put(&store, delete(kind, id)).await;
