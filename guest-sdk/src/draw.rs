@@ -1,12 +1,13 @@
-//! Drawing from the randomness of a request.
+//! Random numbers and weighted draws, made from the random bits of a request.
 
 use crate::{Column, Endpoint, Endpoints};
 
-/// What the state of SplitMix64 grows by for each number.
+/// The increment of SplitMix64: its state grows by this for each number.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Spreads the bits of a number, one to one: for ids and hashes that are close to each other, or for tables that
-/// look at a few of the bits only. Source: SplitMix64 (Steele, Lea, Flood 2014).
+/// Mixes the bits of a number. It is a bijection: different numbers stay different. For ids and
+/// hashes that are close to each other, or for hash tables that use only a few of the bits. Source:
+/// SplitMix64 (Steele, Lea, Flood 2014).
 ///
 /// ```
 /// assert_ne!(guest_sdk::mix(1) % 64, guest_sdk::mix(65) % 64);
@@ -19,8 +20,9 @@ pub const fn mix(number: u64) -> u64 {
     z ^ z >> 31
 }
 
-/// As many random numbers as a pick needs, all made from the 64 bits of its request, so that the same
-/// request draws the same ones. Source: SplitMix64 (Steele, Lea, Flood 2014).
+/// A generator of random numbers for one pick. It makes all of them from the 64 random bits of the
+/// request, so the same request gives the same numbers. Source: SplitMix64 (Steele, Lea, Flood
+/// 2014).
 ///
 /// ```
 /// let mut entropy = guest_sdk::Entropy::of(&guest_sdk::Request { entropy: 7, ..Default::default() });
@@ -30,7 +32,7 @@ pub const fn mix(number: u64) -> u64 {
 pub struct Entropy(u64);
 
 impl Entropy {
-    /// The randomness of a request.
+    /// A generator that starts from the random bits of a request.
     #[must_use]
     pub fn of(request: &crate::Request) -> Self {
         Self(request.entropy)
@@ -49,19 +51,21 @@ impl Entropy {
     }
 }
 
-/// A uniform number scaled to less than `bound` (Lemire 2019, without the rejection: the bias is less than
-/// bound / 2^64).
+/// A uniform number scaled to less than `bound` (Lemire 2019, without the rejection: the bias is
+/// less than bound / 2^64).
 fn scaled(number: u64, bound: u64) -> u64 {
     ((u128::from(number) * u128::from(bound)) >> 64) as u64
 }
 
-/// The same for half a number. WebAssembly multiplies no wider than to 64 bits in one step.
+/// The same for a number of 32 bits: WebAssembly has no multiplication with a result of more than
+/// 64 bits.
 fn scaled_half(number: u32, bound: u32) -> u32 {
     ((u64::from(number) * u64::from(bound)) >> 32) as u32
 }
 
-/// Draws positions by weight, at the same price for any number of endpoints. Source: the alias method
-/// (Walker 1977, Vose 1991), in whole numbers, so exact.
+/// Draws positions at random, each with a probability proportional to its weight. A draw takes the
+/// same time for any number of endpoints. Source: the alias method (Walker 1977, Vose 1991). It
+/// uses integers, so it is exact.
 ///
 /// ```
 /// # use guest_sdk::{Endpoint, Entropy, Lottery, Request};
@@ -72,18 +76,19 @@ fn scaled_half(number: u32, bound: u32) -> u32 {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Lottery {
-    /// Of each position, how much of the sum of weights is its own, and who has the rest.
+    /// For each position, the part of its column that is its own, and the position that the rest of
+    /// the column belongs to. Every column is as high as the sum of the weights.
     columns: Vec<(u64, u32)>,
     total: u64,
 }
 
 impl Lottery {
-    /// Draws from these endpoints, each as often as its weight says.
+    /// Prepares draws from these endpoints by their weights.
     #[must_use]
     pub fn new(endpoints: &[Endpoint]) -> Self {
         let total: u64 = endpoints.iter().map(|e| u64::from(e.weight)).sum();
         let count = endpoints.len() as u64;
-        // Each of the columns is as high as the sum of the weights, so the shares stay whole numbers.
+        // Each column is as high as the sum of the weights, so the shares are integers.
         let mut columns: Vec<(u64, u32)> = endpoints
             .iter()
             .zip(0..)
@@ -104,7 +109,7 @@ impl Lottery {
         Self { columns, total }
     }
 
-    /// A position; none if there is no endpoint.
+    /// Draws a position; none if there is no endpoint.
     pub fn draw(&self, entropy: &mut Entropy) -> Option<usize> {
         let count = u32::try_from(self.columns.len()).ok()?;
         let number = entropy.next_u64();
@@ -117,20 +122,21 @@ impl Lottery {
         Some(if ticket < own { position } else { other } as usize)
     }
 
-    /// The less busy of two that are drawn, by requests in flight for each unit of weight; none if there
-    /// is no endpoint.
+    /// Draws two positions and returns the one with fewer requests in flight for each unit of
+    /// weight; none if there is no endpoint.
     pub fn less_busy(&self, entropy: &mut Entropy, endpoints: &Endpoints) -> Option<usize> {
         let (first, second) = self.draw_two(entropy)?;
         let in_flight = endpoints.look([Column::InFlight; 2], [first, second]);
         let [one, other] = in_flight.map(|[count, _]| u64::from(count));
         let weight = |position: usize| u64::from(endpoints[position].weight);
-        // Multiplied out.
+        // Compares `other / weight(second)` with `one / weight(first)`, without division.
         let less = other * weight(first) < one * weight(second);
         Some(if less { second } else { first })
     }
 
-    /// Two positions, different ones where there are two: of two choices the better one is nearly as
-    /// good as the best of all (Mitzenmacher 2001).
+    /// Draws two positions, which are different if there are at least two endpoints; none if there
+    /// is no endpoint. The better of two random choices is nearly as good as the best of all
+    /// (Mitzenmacher 2001).
     pub fn draw_two(&self, entropy: &mut Entropy) -> Option<(usize, usize)> {
         let first = self.draw(entropy)?;
         for _ in 0..4 {
@@ -139,7 +145,8 @@ impl Lottery {
                 return Some((first, second));
             }
         }
-        // One outweighs all others: any of these, none of them more than another.
+        // One endpoint outweighs all others: draw one of the others uniformly, without regard to
+        // their weights.
         let count = self.columns.len();
         let further = 1 + entropy.below(count.saturating_sub(1));
         Some((first, (first + further) % count))
@@ -160,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_endpoint_holds_its_weight_exactly(weights in proptest::collection::vec(1_u32..=65_535, 1..50)) {
+        fn every_endpoint_has_exactly_its_share(weights in proptest::collection::vec(1_u32..=65_535, 1..50)) {
             let lottery = Lottery::new(&table(&weights));
             let mut held = vec![0; weights.len()];
             for (position, &(own, other)) in lottery.columns.iter().enumerate() {
@@ -180,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn beside_one_that_outweighs_all_others_each_of_them_is_drawn() {
+    fn endpoints_of_small_weight_are_drawn_beside_a_dominant_one() {
         let lottery = Lottery::new(&table(&[1, 1, 65_535, 1, 1]));
         let mut seen = [0; 5];
         for seed in 0..2000 {
@@ -195,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn without_endpoints_nothing_is_drawn() {
+    fn an_empty_lottery_draws_nothing() {
         assert_eq!(Lottery::new(&[]).draw(&mut Entropy(1)), None);
         assert_eq!(Entropy(1).below(0), 0);
     }

@@ -1,12 +1,13 @@
 //! The request that a pick is for, for balancers that need more of it than the numbers in
-//! [`Request`](crate::Request). What is not asked for costs nothing; each of these costs about as much as a
-//! whole pick without it.
+//! [`Request`](crate::Request). A fact that a balancer does not ask for costs nothing; each call
+//! costs about as much as a whole pick without it.
 //!
-//! They answer within [`Balancer::pick`](crate::Balancer::pick), when it is asked for a request of a client, or
-//! for one of a simulation that says what its requests are like. Anywhere else there is no such request, and all of
-//! them answer `None`: have a way to choose without.
+//! The functions return facts within [`Balancer::pick`](crate::Balancer::pick), if the pick is for
+//! a request of a client, or for a request of a simulation whose scenario describes its requests.
+//! At any other time there is no such request, and all of them return `None`: a balancer needs a
+//! way to choose without them.
 //!
-//! In a test, [`Given`] is the request:
+//! In a test, [`Given`] provides the request:
 //!
 //! ```
 //! use guest_sdk::facts;
@@ -17,8 +18,8 @@
 //! assert_eq!(request.during(tenant), Some("blue".into()));
 //! ```
 //!
-//! [`body_start`] is a little different: who calls it anywhere in a balancer has the gateway wait for the start
-//! of each request's body before it asks for a pick.
+//! [`body_start`] has a further cost: if any code of a balancer calls it, the gateway waits for the
+//! start of each request's body before it calls the balancer for a pick.
 
 use std::cell::RefCell;
 
@@ -42,7 +43,7 @@ pub fn path() -> Option<String> {
     given(|request| Some(request.path.clone()))
 }
 
-/// The query as it was sent, without the question mark; `None` where there is none.
+/// The query as it was sent, without the question mark; `None` if the request has no query.
 #[must_use]
 pub fn query() -> Option<String> {
     if cfg!(target_family = "wasm") {
@@ -51,8 +52,9 @@ pub fn query() -> Option<String> {
     given(|request| request.query.clone())
 }
 
-/// The value of a header, whose name may be in any case. Several of that name are one, with `, ` between
-/// the values; what is no UTF-8 has U+FFFD in its place.
+/// The value of a header. The name may be in any case. If the request has several headers of that
+/// name, all their values, with `, ` between them. Bytes that are not UTF-8 are replaced by U+FFFD.
+/// `None` if the request has no such header.
 #[must_use]
 pub fn header(name: &str) -> Option<String> {
     if cfg!(target_family = "wasm") {
@@ -61,7 +63,7 @@ pub fn header(name: &str) -> Option<String> {
     given(|request| request.header(name))
 }
 
-/// The address of the client, or of the proxy that the connection comes from, without a port.
+/// The address of the client, or of the proxy that opened the connection, without a port.
 #[must_use]
 pub fn client() -> Option<String> {
     if cfg!(target_family = "wasm") {
@@ -70,12 +72,13 @@ pub fn client() -> Option<String> {
     given(|request| request.client.clone())
 }
 
-/// The start of the body: as much as there is of it, but no more than `most` bytes, and never more than
-/// [`BODY_START`]. `None` where the request has no body.
+/// The start of the body: at most `most` bytes, and never more than [`BODY_START`]. `None` if the
+/// request has no body.
 ///
-/// Because a component calls this, the gateway waits for [`BODY_START`] bytes of every body, or for its end,
-/// before the first pick of a request: a client that sends slowly is placed late. It is part of the contract
-/// since 1.3, and earlier gateways refuse a component that calls it.
+/// For a component that calls this function, the gateway waits before the first pick of each
+/// request, until it has received [`BODY_START`] bytes of the body or the end of it: the request of
+/// a slow client is placed late. The function is part of the contract since 1.3, and earlier
+/// gateways refuse a component that calls it.
 ///
 /// ```
 /// use guest_sdk::facts;
@@ -95,7 +98,7 @@ pub fn body_start(most: u32) -> Option<Vec<u8>> {
     })
 }
 
-/// Most bytes that [`body_start`] returns.
+/// The maximum number of bytes that [`body_start`] returns.
 pub const BODY_START: u32 = 16 << 10;
 
 std::thread_local! {
@@ -149,14 +152,15 @@ impl Given {
         self
     }
 
-    /// Sets the body, which may be longer than what a balancer can see of it.
+    /// Sets the body. It may be longer than the part that a balancer can read.
     #[must_use]
     pub fn with_body(mut self, body: &[u8]) -> Self {
         self.body = Some(body.into());
         self
     }
 
-    /// Calls a function while this is the request, on this thread.
+    /// Calls a function. During the call, the functions of this module return the facts of this
+    /// request on this thread.
     pub fn during<T>(&self, call: impl FnOnce() -> T) -> T {
         struct Restored(Option<Given>);
         impl Drop for Restored {
@@ -164,7 +168,7 @@ impl Given {
                 GIVEN.set(self.0.take());
             }
         }
-        // Also if it panics: a test may expect that.
+        // Restores the former request also after a panic, because a test may expect one.
         let _restored = Restored(GIVEN.replace(Some(self.clone())));
         call()
     }
@@ -183,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_a_request_only_while_one_is_given() {
+    fn facts_are_available_only_while_a_request_is_given() {
         let all = || (method(), path(), query(), header("a"), client());
         let none = (None, None, None, None, None);
         assert_eq!(all(), none);
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_seen_no_further_than_a_gateway_shows_it() {
+    fn the_start_of_a_body_is_as_long_as_a_gateway_provides() {
         let seen = |body: &[u8], most| {
             let request = Given::new("POST", "/").with_body(body);
             request.during(|| body_start(most)).map(|seen| seen.len())

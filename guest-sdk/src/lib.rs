@@ -1,7 +1,7 @@
 //! Everything needed to write a load balancer for Pointsman.
 //!
-//! A balancer is a type that implements [`Balancer`], and one line that makes a component of it. This
-//! is a whole one:
+//! A balancer is a type that implements [`Balancer`], with one line that exports it as a component.
+//! This is a complete one:
 //!
 //! ```
 //! use guest_sdk::{Balancer, Endpoints, Request};
@@ -38,22 +38,23 @@
 //! assert_eq!(Random.pick(&request, &endpoints), Some(1));
 //! ```
 //!
-//! # What a balancer may count on
+//! # What the gateway guarantees
 //!
-//! There is one instance for each upstream, its calls come one at a time, and its fields are its
-//! memory. The gateway hands in the time and the randomness of each request: a balancer that reads
-//! no other clock and draws no other random number gives the same picks for the same calls, on any
-//! machine, so that recorded traffic can be replayed through it.
+//! There is one instance for each upstream, its calls come one at a time, and its state is in its
+//! fields. The gateway passes the time and random bits with each request. A balancer that uses no
+//! other clock and no other random numbers makes the same picks for the same calls on any machine,
+//! so recorded traffic can be replayed through it.
 //!
-//! A balancer that panics, or that takes too long, costs no request: the gateway chooses in its
-//! place, logs the message, and makes a new instance, which starts from [`Default`].
+//! If a balancer panics or takes too long, no request fails: the gateway picks instead, logs the
+//! message, and makes a new instance, which starts from [`Default`].
 //!
-//! # What else there is
+//! # Further parts
 //!
-//! - [`facts`]: method, path, headers, client and the start of the body of the request, for balancers that need
-//!   more than numbers.
-//! - [`log`]: lines for the people who run the gateway, as [`info!`] and its like.
-//! - [`Balancer::save`] and [`Balancer::restore`]: what is learnt survives an upgrade.
+//! - [`facts`]: method, path, headers, client and the start of the body of the request, for
+//!   balancers that need more than numbers.
+//! - [`log`]: log lines for operators, with [`info!`] and similar macros.
+//! - [`Balancer::save`] and [`Balancer::restore`]: a balancer keeps what it has learnt through an
+//!   upgrade.
 
 mod draw;
 pub mod facts;
@@ -69,78 +70,83 @@ use bindings::pointsman::balancer::load;
 #[doc(inline)]
 pub use bindings::exports::pointsman::balancer::policy::{Endpoint, Request};
 
-/// Chooses where each request of one upstream goes.
+/// Picks the endpoint for each request of one upstream.
 ///
 /// The gateway makes the value by [`Default`], calls [`configure`](Self::configure) once and
-/// [`endpoints_changed`](Self::endpoints_changed) at least once, and then asks for picks.
+/// [`endpoints_changed`](Self::endpoints_changed) at least once, and then calls
+/// [`pick`](Self::pick).
 pub trait Balancer: Default {
-    /// JSON Schema of the upstream's settings for this balancer. The gateway refuses settings that do
-    /// not fit before the balancer sees them. Unless set, there are no settings.
+    /// JSON Schema of the upstream's settings for this balancer. The gateway refuses settings that
+    /// do not match it, before the balancer gets them. The default allows no settings.
     const CONFIG_SCHEMA: &'static str = r#"{"type":"object","additionalProperties":false}"#;
 
-    /// What [`pick`](Self::pick) reads about the load of the endpoints. A column that is not named
-    /// here is not there: reading it panics. None unless set, which makes for the cheapest pick.
+    /// The load columns that [`pick`](Self::pick) reads. To read a column that is not named here
+    /// panics. The default is none, and then a pick costs the least.
     const COLUMNS: &'static [Column] = &[];
 
     /// Reads the upstream's settings, a JSON object (`{}` where it has none).
     ///
     /// # Errors
     ///
-    /// A sentence for the person who wrote the settings: what is wrong, and what would be right.
+    /// A sentence for the operator that wrote the settings: what is wrong, and what would be right.
     fn configure(&mut self, _config: &str) -> Result<(), String> {
         Ok(())
     }
 
-    /// Learns the table that positions refer to until the next call. It holds only endpoints that may
-    /// be chosen, and may be empty. What is remembered about an endpoint belongs to its `id`: an
-    /// endpoint that stays keeps its id, but not its position.
+    /// Takes the table that positions refer to until the next call. It contains only endpoints that
+    /// may be picked, and may be empty. Keep state about an endpoint under its `id`: an endpoint
+    /// that stays keeps its id, but may get another position.
     ///
-    /// No request waits for this. [`Endpoints::look`] and [`Endpoints::each_change`] work already;
-    /// columns come with a pick.
+    /// No request waits for this call. [`Endpoints::look`] and [`Endpoints::each_change`] can be
+    /// used in it; the columns of [`COLUMNS`](Self::COLUMNS) are available only in a pick.
     fn endpoints_changed(&mut self, _endpoints: &Endpoints) {}
 
     /// Returns a position in `endpoints`, or `None` to refuse the request: the client gets a 503.
-    /// The gateway does not ask while the table is empty.
+    /// The gateway does not call this while the table is empty.
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize>;
 
-    /// What the next version of this balancer is to know, or the same one with other settings: asked after
-    /// the last pick. Empty unless written, which hands over nothing.
+    /// Returns the state for the next version of this balancer, or for the same version with other
+    /// settings. Called after the last pick. The default returns no bytes, which means no state.
     ///
-    /// The next version may be a later one than this or an earlier one, so let the first byte tell the form
-    /// of the rest. What belongs to an endpoint is best kept beside its `id`.
+    /// The next version may be later or earlier than this one, so the first byte should give the
+    /// format of the rest. State about an endpoint is best saved together with its `id`.
     fn save(&self) -> Vec<u8> {
         Vec::new()
     }
 
-    /// Takes over what a balancer of this name has saved, after [`configure`](Self::configure) and before
-    /// the first table.
+    /// Takes over the state that a balancer of this name has saved. Called after
+    /// [`configure`](Self::configure) and before the first table.
     ///
     /// # Errors
     ///
-    /// A sentence for the log, if it is not understood. The gateway then makes another value, by
-    /// [`Default`], that starts from nothing: no need to clean up.
+    /// A sentence for the log, if this version does not understand the state. The gateway then
+    /// discards this value and makes another one by [`Default`], which starts without state, so
+    /// `restore` need not clean up.
     fn restore(&mut self, _saved: &[u8]) -> Result<(), String> {
         Err("this balancer takes over nothing: it has no `restore`".into())
     }
 }
 
-/// Something that the gateway knows about the load of every endpoint, as one number for each.
+/// A kind of load data that the gateway has for every endpoint, as one number for each endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Column {
     /// Requests sent to the endpoint and not yet answered in full, over the whole gateway.
     InFlight,
-    /// Microseconds until the endpoint answers: a moving average that jumps up to a slower answer at
-    /// once, and halves about every 7 seconds without one; 0 while nothing is known.
+    /// Microseconds until the endpoint answers, as a moving average that rises to a slower answer
+    /// at once, and halves about every 7 seconds without one; 0 while nothing is known.
     Latency,
-    /// Microseconds that the endpoint took lately for requests that found about as many others in flight
-    /// there as are now, a mean; [`Column::Latency`] while none did.
+    /// Microseconds that the endpoint took lately for requests that found about as many others in
+    /// flight as there are now, as a mean; the value of [`Column::Latency`] if there was no such
+    /// request.
     LatencyAtLoad,
-    /// How much of what it can do the endpoint says that it does, in thousandths: `application_utilization`
-    /// of its ORCA report, or `cpu_utilization`; 0 while it has said nothing for 10 seconds.
+    /// The utilization that the endpoint reports, in thousandths of its capacity:
+    /// `application_utilization` of its ORCA report, or `cpu_utilization`; 0 if there was no report
+    /// in the last 10 seconds.
     ReportedLoad,
-    /// Requests that wait inside of the endpoint, as it says: `named_metrics.queue_size` or
-    /// `named_metrics.num_requests_waiting` of its ORCA report; 0 as above.
+    /// The number of requests that wait inside the endpoint, as it reports:
+    /// `named_metrics.queue_size` or `named_metrics.num_requests_waiting` of its ORCA report; 0 if
+    /// there was no report in the last 10 seconds.
     ReportedQueue,
 }
 
@@ -160,7 +166,7 @@ impl Column {
     }
 }
 
-/// The endpoints that may be chosen, and how busy each is.
+/// The endpoints that may be picked, and the load of each.
 ///
 /// It is a slice of [`Endpoint`]: `endpoints.len()`, `endpoints[position].weight`, and so on.
 #[derive(Clone, Debug, Default)]
@@ -169,12 +175,12 @@ pub struct Endpoints {
     columns: Vec<Column>,
     /// The columns one after another, each as long as the table.
     load: Vec<u32>,
-    /// What the gateway calls the columns, once it has been asked.
+    /// The gateway's handles of the columns, for those that it has been asked for.
     handles: [Cell<Option<u32>>; Column::COUNT],
 }
 
 impl Endpoints {
-    /// Makes a table without columns. A balancer is given its table; this is for tests.
+    /// Makes a table without columns. For tests: in the gateway a balancer is passed its table.
     #[must_use]
     pub fn new(table: Vec<Endpoint>) -> Self {
         Self {
@@ -228,11 +234,13 @@ impl Endpoints {
         self.column(Column::Latency)[position]
     }
 
-    /// Looks at two columns of two endpoints, whatever [`Balancer::COLUMNS`] are: for balancers that look
-    /// at few of many. The first index of the answer is that of the position, the second that of the
-    /// column. To look at one, name it twice.
+    /// Reads two columns of two endpoints, for balancers that look at few of many endpoints. The
+    /// columns need not be in [`Balancer::COLUMNS`]. The first index of the result is that of the
+    /// position, the second that of the column. To read only one column or one position, name it
+    /// twice.
     ///
-    /// In a test, the values are those of [`Endpoints::with_column`], and 0 where there is none.
+    /// In a test, the values are those of [`Endpoints::with_column`], and 0 for a column that the
+    /// test has not set.
     ///
     /// # Panics
     ///
@@ -246,11 +254,13 @@ impl Endpoints {
         positions.map(|position| columns.map(|column| self.given(column, position)))
     }
 
-    /// Calls a function with each position whose number of requests in flight has changed since this was
-    /// last done, and with the number as it is now, whatever [`Balancer::COLUMNS`] are: for balancers that
-    /// keep endpoints in order. For a new table every number but 0 has changed.
+    /// Calls a function for each endpoint whose number of requests in flight has changed since the
+    /// last call of `each_change`, with its position and the present number. For balancers that
+    /// keep endpoints sorted; it works without [`Column::InFlight`] in [`Balancer::COLUMNS`]. After
+    /// a new table, every number other than 0 counts as changed.
     ///
-    /// In a test, all have changed, and the numbers are those of [`Endpoints::with_column`].
+    /// In a test, all endpoints count as changed, and the numbers are those of
+    /// [`Endpoints::with_column`].
     pub fn each_change(&self, mut learn: impl FnMut(usize, u32)) {
         if !cfg!(target_family = "wasm") {
             for position in 0..self.table.len() {
@@ -261,7 +271,7 @@ impl Endpoints {
         loop {
             let (a, b, c, d) = load::changes();
             for change in [a, b, c, d] {
-                // No more of them.
+                // All bits set: there are no more changes.
                 if change == u64::MAX {
                     return;
                 }
@@ -270,7 +280,7 @@ impl Endpoints {
         }
     }
 
-    /// What the gateway calls a column.
+    /// The gateway's handle of a column.
     fn handle(&self, column: Column) -> u32 {
         let known = &self.handles[column as usize];
         known.get().unwrap_or_else(|| {
@@ -280,14 +290,15 @@ impl Endpoints {
         })
     }
 
-    /// What a test has given.
+    /// The value that a test has set; 0 if it has set none.
     fn given(&self, column: Column, position: usize) -> u32 {
         let index = self.columns.iter().position(|&present| present == column);
         let length = self.table.len();
         index.map_or(0, |index| self.load[index * length..][..length][position])
     }
 
-    /// A whole column, one value for each position: the quickest way to look at all endpoints.
+    /// A whole column, one value for each position: the fastest way to read the load of all
+    /// endpoints.
     ///
     /// # Panics
     ///
@@ -303,7 +314,7 @@ impl Endpoints {
 }
 
 fn fetch(low: u32, high: u32, positions: [usize; 2]) -> [[u32; 2]; 2] {
-    // A position past the range of the wire is as much outside of the table as any other.
+    // A position that does not fit into `u32` is invalid, and so is `u32::MAX`.
     let [first, second] = positions.map(|position| u32::try_from(position).unwrap_or(u32::MAX));
     let (first, second) = load::at_two(low, high, first, second);
     [first, second].map(|pair| [pair as u32, (pair >> 32) as u32])
@@ -326,8 +337,8 @@ impl Deref for Endpoints {
     }
 }
 
-/// A first try, without affinity, at the start of time, with no random bit set: for tests, which
-/// name the fields that matter and take the others from here.
+/// A first try, without affinity, at time 0, with all random bits 0. For tests, which set the
+/// fields that matter and take the others from here.
 impl Default for Request {
     fn default() -> Self {
         Self {
@@ -339,12 +350,12 @@ impl Default for Request {
     }
 }
 
-/// Makes a component of a [`Balancer`]. To be used once, in the root of a `cdylib` crate.
+/// Exports a [`Balancer`] as a component. Use it once, in the root of a `cdylib` crate.
 ///
-/// The component is called as the package is, and has its version. On any target but WebAssembly
-/// there is nothing to export, and only the type is checked, so that tests run natively.
+/// The component has the name and the version of the package. On targets other than WebAssembly
+/// there is nothing to export, and the macro only checks the type, so that tests run natively.
 #[macro_export]
-#[rustfmt::skip] // The last line of the component's block is no Rust that it can read.
+#[rustfmt::skip] // It cannot parse the last line of the component's block.
 macro_rules! export {
     ($balancer:ty) => {
         #[cfg(target_family = "wasm")]
@@ -417,7 +428,7 @@ pub mod bindings {
     });
 }
 
-/// What [`export!`] expands to. No part of the interface.
+/// What [`export!`] expands to. Not part of the public interface.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings::__export as export;
@@ -441,7 +452,7 @@ pub mod __private {
         }
     }
 
-    /// A balancer beside the table that it chooses from.
+    /// A balancer together with its table.
     pub struct Slot<B> {
         balancer: B,
         endpoints: Endpoints,
@@ -467,14 +478,14 @@ pub mod __private {
 
         pub fn endpoints_changed(&mut self, table: Vec<Endpoint>) {
             self.endpoints.table = table;
-            // What is left of the old table's load must not be read against the new one.
+            // The load of the old table must not be read by positions of the new one.
             self.endpoints.load = Vec::new();
             self.balancer.endpoints_changed(&self.endpoints);
         }
 
         pub fn pick(&mut self, request: &Request) -> Option<u32> {
             let position = self.balancer.pick(request, &self.endpoints)?;
-            // A position past the range of the wire is as much outside of the table as any other.
+            // A position that does not fit into `u32` is invalid, and so is `u32::MAX`.
             Some(u32::try_from(position).unwrap_or(u32::MAX))
         }
 

@@ -12,7 +12,7 @@ impl Balancer for LeastInFlight {
     }
 }
 
-/// Reads a column that it did not ask for.
+/// Reads a column that is not in its `COLUMNS`.
 #[derive(Default)]
 struct Forgetful;
 
@@ -22,7 +22,7 @@ impl Balancer for Forgetful {
     }
 }
 
-/// Answers with what it was configured to.
+/// Always returns the position that its settings have.
 #[derive(Default)]
 struct Fixed(usize);
 
@@ -59,7 +59,7 @@ fn columns_are_asked_for_by_their_names() {
 }
 
 #[test]
-fn load_is_read_at_its_position() {
+fn load_is_read_by_position() {
     let mut slot = Slot::<LeastInFlight>::default();
     slot.endpoints_changed(table(3));
     assert_eq!(
@@ -73,14 +73,14 @@ fn load_is_read_at_its_position() {
 }
 
 #[test]
-fn a_test_gives_the_load_by_hand() {
+fn a_test_sets_the_load_with_with_column() {
     let endpoints = Endpoints::new(table(3)).with_column(Column::InFlight, &[5, 4, 6]);
     assert_eq!(LeastInFlight.pick(&Request::default(), &endpoints), Some(1));
 }
 
 #[test]
 #[should_panic(expected = "name Column::InFlight in Balancer::COLUMNS")]
-fn a_forgotten_column_is_told_by_name() {
+fn a_column_that_was_not_asked_for_panics_with_its_name() {
     let mut slot = Slot::<Forgetful>::default();
     slot.endpoints_changed(table(3));
     slot.pick(&Request::default());
@@ -88,7 +88,7 @@ fn a_forgotten_column_is_told_by_name() {
 
 #[test]
 #[should_panic(expected = "range")]
-fn load_of_an_old_table_is_not_read_against_a_new_one() {
+fn a_new_table_discards_the_load_of_the_old_one() {
     let mut slot = Slot::<LeastInFlight>::default();
     slot.endpoints_changed(table(2));
     slot.pick_by_load(&Request::default(), vec![0, 0]);
@@ -103,7 +103,7 @@ fn a_column_is_as_long_as_the_table() {
 }
 
 #[test]
-fn settings_reach_the_balancer_and_its_error_the_gateway() {
+fn configure_passes_settings_to_the_balancer_and_returns_its_error() {
     let mut slot = Slot::<Fixed>::default();
     assert!(
         slot.configure("x")
@@ -114,13 +114,13 @@ fn settings_reach_the_balancer_and_its_error_the_gateway() {
 }
 
 #[test]
-fn a_position_too_large_for_the_wire_stays_outside_of_the_table() {
+fn a_position_beyond_u32_becomes_an_invalid_position() {
     let mut slot = Slot::<Fixed>::default();
     assert_eq!(slot.configure("4294967297"), Ok(()));
     assert_eq!(slot.pick(&Request::default()), Some(u32::MAX));
 }
 
-/// Hands over how often it was asked.
+/// Saves the number of its picks.
 #[derive(Default)]
 struct Counting(u8);
 
@@ -144,7 +144,7 @@ impl Balancer for Counting {
 }
 
 #[test]
-fn what_is_saved_goes_on_where_it_was() {
+fn restore_continues_from_the_saved_state() {
     let mut old = Slot::<Counting>::default();
     old.pick(&Request::default());
     let mut new = Slot::<Counting>::default();
@@ -154,7 +154,7 @@ fn what_is_saved_goes_on_where_it_was() {
 }
 
 #[test]
-fn who_says_nothing_of_it_hands_over_nothing() {
+fn a_balancer_without_save_and_restore_has_no_state() {
     let mut slot = Slot::<LeastInFlight>::default();
     assert_eq!(slot.save(), []);
     assert!(slot.restore(&[1]).is_err());

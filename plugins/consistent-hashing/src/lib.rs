@@ -1,42 +1,45 @@
-//! Consistent hashing on a ring: of all keys, only those move that have to. See README.md.
+//! Consistent hashing on a ring: when endpoints change, only the keys move that have to. See
+//! README.md.
 
 use std::collections::HashMap;
 
 use guest_sdk::{Balancer, Endpoint, Endpoints, Request, mix};
 use serde::Deserialize;
 
-/// Slots for each point of an endpoint of median weight, and the least number of such points.
+/// An endpoint of median weight has one point for this many slots, and at least [`LEAST`] points.
 const SLOTS: u64 = 10;
 const LEAST: u64 = 160;
 
-/// Most points of a ring: 8 bytes each.
+/// The maximum number of points of a ring. Each has 8 bytes.
 const MOST: u64 = 1 << 18;
 
-/// Bits of a point that name its owner: endpoints that a ring may have, as a power of two.
+/// The number of bits of a point that have the position of its owner. A ring may have 2 to this
+/// power endpoints.
 const OWNER: u32 = 20;
 
-/// Points that one entry of the index stands for: as many as are in a cache line.
+/// The number of points for each entry of [`Ring::parts`]: as many as a cache line has.
 const PART: usize = 8;
 
-/// Goes from the key to the next point.
+/// Picks the owner of the first point at or after the key.
 #[derive(Debug, Default)]
 pub struct Ring {
     options: Options,
-    /// The points in order.
+    /// The points, sorted.
     points: Vec<Point>,
-    /// By position.
+    /// The endpoints, by position.
     owners: Vec<Owner>,
-    /// For each part of the ring, its first point.
+    /// For each part of the ring, the index of its first point.
     parts: Vec<u32>,
 }
 
-/// Where on the ring in the upper bits, and the position of the endpoint that owns it in the lower ones: a
-/// pick then reads one place of memory, which counts when a ring has megabytes.
+/// The place on the ring in the upper bits, and the position of the endpoint that owns the point in
+/// the lower bits. So a pick reads both from one memory location, which matters for a ring of
+/// megabytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Point(u64);
 
 impl Point {
-    /// The point of that number in the sequence of an endpoint.
+    /// The point with this number in the sequence of an endpoint.
     fn of(id: u64, number: u32, position: u32) -> Self {
         Self(mix(id ^ mix(u64::from(number)))).owned_by(position)
     }
@@ -57,7 +60,7 @@ impl Point {
 #[derive(Debug, Clone, Copy)]
 struct Owner {
     id: u64,
-    /// How many points it has: the first so many of its sequence.
+    /// The number of its points, which are the first ones of its sequence.
     points: u32,
 }
 
@@ -104,7 +107,7 @@ impl Balancer for Ring {
             .collect();
         let before = std::mem::replace(&mut self.owners, owners);
         let known: HashMap<u64, u32> = before.iter().zip(0..).map(|(o, at)| (o.id, at)).collect();
-        // What becomes of each old owner: its new position.
+        // The new position of each old owner; none if it has left.
         let mut moved = vec![None; before.len()];
         let (mut added, mut taken) = (Vec::new(), Vec::new());
         for (owner, position) in self.owners.iter().zip(0..) {
@@ -123,7 +126,8 @@ impl Balancer for Ring {
     }
 
     fn pick(&mut self, request: &Request, _: &Endpoints) -> Option<usize> {
-        // A request without a key belongs nowhere; a retry belongs elsewhere.
+        // Without a key, any endpoint may be picked. A retry uses another key, so that it is likely
+        // to go to another endpoint.
         let key = match (request.affinity, request.attempt) {
             (Some(key), 0) => key,
             (Some(key), attempt) => mix(key.wrapping_add(u64::from(attempt))),
@@ -135,20 +139,21 @@ impl Balancer for Ring {
         let next = self.points[from..]
             .iter()
             .find(|point| point.place() >= place);
-        // Past the last point comes the first.
+        // After the last point, the ring continues with the first one.
         Some(next.or(self.points.first())?.owner())
     }
 }
 
 impl Ring {
-    /// The points that stay, without those to be taken and with those to be added.
+    /// Merges the points that stay with the `added` ones, and removes the `taken` ones.
     fn merged(
         &self,
         stay: impl Iterator<Item = Point>,
         mut added: Vec<Point>,
         mut taken: Vec<Point>,
     ) -> Vec<Point> {
-        // By place, and where two meet by whose they are, not by position: every gateway agrees.
+        // Sorted by place. Points at the same place are sorted by the id of their owner and not by
+        // its position, so that the order is the same on every gateway.
         let id = |point: &Point| self.owners[point.owner()].id;
         let order = |a: &Point, b: &Point| {
             let place = a.place().cmp(&b.place());
@@ -172,7 +177,7 @@ impl Ring {
         points
     }
 
-    /// Notes the first point of each part: a pick then looks at a few points in a row.
+    /// Finds the first point of each part, so that a pick only reads a few consecutive points.
     fn divide(&mut self) {
         let count = self.points.len().div_ceil(PART);
         self.parts.clear();
@@ -191,14 +196,15 @@ impl Ring {
     }
 }
 
-/// How many points each endpoint has, by weight.
+/// The number of points of each endpoint, by weight.
 ///
-/// The measure is the median weight: whoever joins, leaves or ramps up leaves it as it is, as a rule, and
-/// with it the points of all others. Where there would be too many points, all have less; what is left of
-/// a point is one for as many endpoints as it says, the same ones always, so that one endpoint more takes
-/// hardly any from the others.
+/// Weights are relative to the median weight: when an endpoint joins, leaves or ramps up, the
+/// median usually stays the same, and so do the points of all other endpoints. If the sum would be
+/// above [`MOST`], all numbers are reduced by the same factor. A fraction of a point becomes a
+/// whole point for that fraction of the endpoints. These are always the same endpoints, chosen by
+/// their ids, so one more endpoint takes hardly any points from the others.
 fn points_of_each(endpoints: &[Endpoint], slots: u32) -> Vec<u32> {
-    /// A point.
+    /// One point, as a fixed-point number.
     const ONE: u64 = 1 << 16;
     let mut weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
     let Some(middle) = weights.len().checked_sub(1).map(|last| last / 2) else {

@@ -29,21 +29,21 @@ fn at(ring: &mut Ring, key: u64) -> usize {
 
 const KEYS: u64 = 20_000;
 
-/// The id that each key goes to.
+/// The id of the endpoint that each key goes to.
 fn ids(ring: &mut Ring, endpoints: &[Endpoint]) -> Vec<u64> {
     (0..KEYS)
         .map(|key| endpoints[at(ring, mix(key))].id)
         .collect()
 }
 
-/// The share of keys that go elsewhere, and that of those which had no reason to: they neither belonged
-/// to an endpoint that changed, nor do now.
+/// The share of keys that moved, and the share of keys that moved without need: neither their old
+/// nor their new endpoint has changed.
 fn moved(old: &[Endpoint], new: &[Endpoint]) -> (f64, f64) {
     let mut ring = started(old);
     let before = ids(&mut ring, old);
     ring.endpoints_changed(&Endpoints::new(new.to_vec()));
     let after = ids(&mut ring, new);
-    // What is merged is what would be built from nothing.
+    // The merged ring equals a ring that is built from nothing.
     assert_eq!(after, ids(&mut started(new), new));
     let stays = |id: u64| {
         let of = |table: &[Endpoint]| table.iter().find(|e| e.id == id).copied();
@@ -55,8 +55,9 @@ fn moved(old: &[Endpoint], new: &[Endpoint]) -> (f64, f64) {
     (share(moved.count()), share(strayed.count()))
 }
 
-/// By how much the keys of `changed` of `count` endpoints may be more than their share: three and a half
-/// times the standard deviation of what a thousand points each have of a ring, and of so many keys.
+/// The random deviation that is allowed for the share of keys of `changed` of `count` endpoints:
+/// three and a half times the standard deviation of the part of a ring that a thousand points for
+/// each endpoint have, and of so many keys.
 fn luck(changed: f64, count: f64) -> f64 {
     let variance = changed / count * (1.0 - changed / count).max(0.0);
     3.5 * (variance / (1000.0 * count) + variance / KEYS as f64).sqrt()
@@ -65,7 +66,7 @@ fn luck(changed: f64, count: f64) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Of n endpoints k changed: no more than k/n + 1 % of the keys move.
+    /// If k of n endpoints change, at most k/n + 1 % of the keys move.
     #[test]
     fn few_keys_move(count in 30_usize..80, gone in 0_usize..4, joined in 0_usize..4, weight in 1_u32..200) {
         let all = table(&vec![weight; count + joined]);
@@ -77,9 +78,9 @@ proptest! {
         prop_assert_eq!(strayed, 0.0);
     }
 
-    /// With few endpoints, whose shares differ more, it is those of who changed and no others.
+    /// With few endpoints, whose shares differ more, only keys of the endpoints that changed move.
     #[test]
-    fn only_keys_of_who_left_move_and_only_to_who_joined(
+    fn only_keys_of_endpoints_that_leave_or_join_move(
         count in 2_usize..30, gone in 0_usize..2, joined in 0_usize..3, weight in 1_u32..200,
     ) {
         let all = table(&vec![weight; count + joined]);
@@ -91,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_the_table_means_nothing(weights in proptest::collection::vec(1_u32..100, 2..20)) {
+    fn the_order_of_the_table_has_no_effect(weights in proptest::collection::vec(1_u32..100, 2..20)) {
         let old = table(&vec![10; weights.len()]);
         let new = table(&weights);
         moved(&old, &new);
@@ -102,8 +103,8 @@ proptest! {
 }
 
 #[test]
-fn one_that_is_unlike_the_others_moves_no_key_but_its_own() {
-    // One that ramps up, one that is heavy.
+fn an_endpoint_of_unusual_weight_moves_only_its_own_keys() {
+    // An endpoint that ramps up, and one with a high weight.
     for odd in [10, 1000] {
         let mut weights = vec![100; 9];
         let before = table(&weights);
@@ -119,7 +120,7 @@ fn one_that_is_unlike_the_others_moves_no_key_but_its_own() {
 }
 
 #[test]
-fn one_more_of_ten_thousand_takes_hardly_any_key_from_the_others() {
+fn one_more_endpoint_beside_ten_thousand_moves_at_most_one_percent_of_the_keys() {
     let all = table(&vec![100; 10_083]);
     let (moved, _) = moved(&all[..10_082], &all);
     assert!(moved <= 0.0101, "{moved}");
@@ -127,7 +128,7 @@ fn one_more_of_ten_thousand_takes_hardly_any_key_from_the_others() {
 
 /// The bound that the README states.
 #[test]
-fn of_a_hundred_endpoints_none_has_over_an_eighth_more_than_its_share() {
+fn shares_of_a_hundred_endpoints_are_at_most_an_eighth_too_large() {
     let all = table(&[1; 100]);
     let mut ring = started(&all);
     let mut counts = vec![0.0; 100];
@@ -139,7 +140,7 @@ fn of_a_hundred_endpoints_none_has_over_an_eighth_more_than_its_share() {
 }
 
 #[test]
-fn weights_are_shares() {
+fn shares_are_proportional_to_weights() {
     let all = table(&[100, 200, 300]);
     let mut ring = started(&all);
     let mut counts = [0.0_f64; 3];
@@ -152,7 +153,7 @@ fn weights_are_shares() {
 }
 
 #[test]
-fn tables_of_none_and_one_and_the_ends_of_the_ring() {
+fn a_table_may_have_no_or_one_endpoint_and_keys_at_the_ends_are_found() {
     let mut ring = Ring::default();
     assert_eq!(ring.pick(&Request::default(), &Endpoints::default()), None);
     ring.endpoints_changed(&Endpoints::new(table(&[3])));

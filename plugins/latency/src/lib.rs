@@ -1,18 +1,21 @@
-//! Peak EWMA: of two endpoints drawn by chance, the one that would answer sooner. See README.md.
+//! Peak EWMA: of two endpoints drawn at random, the one that is expected to answer sooner. See
+//! README.md.
 
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request};
 
-/// What an endpoint is taken to need, in microseconds, that has a request and has not answered any yet.
+/// The latency in microseconds that is assumed for an endpoint that has a request in flight and has
+/// not answered any request yet.
 const UNKNOWN: u32 = 1_000_000;
 
-/// Draws two, takes the quicker one.
+/// Draws two endpoints by weight and picks the one with the lower cost for its weight.
 #[derive(Debug, Default)]
 pub struct PeakEwma(Lottery);
 
-/// How long a request would take: what the others in front of it take, one after another.
+/// The expected time until a request is answered: its own latency and that of each request in
+/// flight before it, one after another.
 fn cost([in_flight, latency]: [u32; 2]) -> f64 {
     let latency = match (in_flight, latency) {
-        // One that nothing is known of is tried at once, by one request.
+        // An idle endpoint of unknown latency costs 0, so it gets one request at once.
         (0, _) => latency,
         (_, 0) => UNKNOWN,
         _ => latency,

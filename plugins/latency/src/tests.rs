@@ -35,7 +35,7 @@ fn pick(in_flight: &[u32], latency: &[u32], entropy: u64) -> usize {
 
 proptest! {
     #[test]
-    fn of_two_the_one_with_the_lower_product_wins(
+    fn the_endpoint_with_the_lower_cost_is_picked(
         busy in proptest::array::uniform2(0_u32..1000),
         latency in proptest::array::uniform2(1_u32..10_000_000),
         entropy: u64,
@@ -47,7 +47,7 @@ proptest! {
     }
 }
 
-/// As many picks as keep every endpoint busy, with nothing answered.
+/// Makes so many picks, without answering any, and returns the requests in flight at each endpoint.
 fn load_of(weights: &[u32], picks: u32, seed: u64) -> Vec<u32> {
     let table = table(weights);
     let mut balancer = PeakEwma::default();
@@ -72,7 +72,7 @@ fn load_of(weights: &[u32], picks: u32, seed: u64) -> Vec<u32> {
 
 proptest! {
     #[test]
-    fn equally_quick_ones_are_busy_by_weight(weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64) {
+    fn with_equal_latencies_load_is_proportional_to_weights(weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64) {
         let total: u32 = weights.iter().sum();
         let load = load_of(&weights, total * 100, seed);
         for (load, weight) in load.iter().zip(&weights) {
@@ -82,7 +82,7 @@ proptest! {
 }
 
 #[test]
-fn after_a_change_positions_are_those_of_the_new_table() {
+fn picks_stay_in_the_table_through_changes() {
     let mut balancer = PeakEwma::default();
     for size in [3, 1, 0, 2, 40] {
         let table = table(&vec![1; size]);
@@ -100,7 +100,7 @@ fn after_a_change_positions_are_those_of_the_new_table() {
 }
 
 #[test]
-fn one_that_nothing_is_known_of_gets_one_request_and_no_more() {
+fn an_endpoint_of_unknown_latency_gets_one_request_and_no_more() {
     for entropy in 0..20 {
         assert_eq!(pick(&[0, 0], &[1000, 0], entropy), 1);
         assert_eq!(pick(&[0, 1], &[1000, 0], entropy), 0);
@@ -108,7 +108,7 @@ fn one_that_nothing_is_known_of_gets_one_request_and_no_more() {
 }
 
 #[test]
-fn tables_of_none_and_one() {
+fn a_table_may_have_no_or_one_endpoint() {
     let none = PeakEwma::default().pick(&Request::default(), &Endpoints::default());
     assert_eq!(none, None);
     assert_eq!(pick(&[9], &[9], 1), 0);

@@ -1,40 +1,42 @@
-//! The fewest requests in flight, for each unit of weight. See README.md.
+//! Least connections: the endpoint with the fewest requests in flight for each unit of weight. See
+//! README.md.
 
 use std::collections::HashMap;
 
 use guest_sdk::{Balancer, Endpoints, Request};
 
-/// What a turn of an endpoint of weight 1 takes of the virtual time.
+/// The virtual time that a turn of an endpoint of weight 1 takes.
 const TURN: u64 = 1 << 32;
 
-/// Virtual time at which it starts anew, long before the numbers end.
+/// When the virtual time exceeds this, it is reset to 0, long before it overflows.
 const LATE: u64 = 1 << 62;
 
-/// First byte of what is saved; behind it `now`, and for each endpoint its id and its turn, all of 8 bytes and
-/// little-endian.
+/// The first byte of the saved state, which is its format. After it come `now`, and for each
+/// endpoint its id and its turn, all of 8 bytes and little-endian.
 const FORM: u8 = 1;
 
-/// Takes the least busy one; among equals they take turns by weight.
+/// Picks the least busy endpoint. Equally busy endpoints take turns by weight.
 #[derive(Debug, Default)]
 pub struct LeastConnections {
     ranks: Vec<Rank>,
-    /// What an endpoint's turn takes, and its weight.
+    /// For each position, the virtual time that a turn takes, and the weight.
     steps: Vec<(u64, u32)>,
     ids: Vec<u64>,
-    /// A tournament among all positions: each place has the better one of the two below it, the second
-    /// place (of index 1) the best of all. An endpoint that changes plays its way up anew, and nobody
-    /// looks at the others.
+    /// A tournament tree over all positions: each node has the better one of the two nodes below
+    /// it. The root, with the best position of all, has index 1; index 0 is unused. When the rank
+    /// of an endpoint changes, only the nodes above it are compared again.
     winners: Vec<u32>,
-    /// Until when in virtual time turns were taken.
+    /// The virtual time at which the latest turn of all began.
     now: u64,
 }
 
-/// What endpoints are compared by; the lower the better.
+/// Endpoints are compared by this; the lowest is the best.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     /// Requests in flight for each unit of weight.
     busy: u64,
-    /// Until when in virtual time it has had its turns (start-time fair queueing, Goyal 1996).
+    /// The virtual time at which its last turn ends, and its next one is due (start-time fair
+    /// queueing, Goyal 1996).
     turn: u64,
 }
 
@@ -45,7 +47,7 @@ impl Balancer for LeastConnections {
         self.ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
         let turn = |id| known.get(id).copied().unwrap_or(self.now);
         let rank = |id| Rank {
-            // The gateway tells who is.
+            // `each_change` sets it below.
             busy: 0,
             turn: turn(id),
         };
@@ -55,7 +57,7 @@ impl Balancer for LeastConnections {
             .map(|weight| (TURN / u64::from(weight), weight))
             .collect();
         self.winners = vec![0; endpoints.len()];
-        // Who has requests already, before the first pick waits for it.
+        // Reads the requests in flight here, so that the first pick need not wait for it.
         endpoints.each_change(|position, in_flight| {
             self.ranks[position].busy = busy(in_flight, self.steps[position].1);
         });
@@ -98,7 +100,7 @@ impl Balancer for LeastConnections {
         };
         let mut numbers = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes));
         self.now = numbers.next().unwrap_or(0);
-        // The table that comes next takes them over, as at any change.
+        // The next call of `endpoints_changed` takes over these turns, as for any other change.
         while let (Some(id), Some(turn)) = (numbers.next(), numbers.next()) {
             self.ids.push(id);
             self.ranks.push(Rank { busy: 0, turn });
@@ -111,14 +113,15 @@ impl Balancer for LeastConnections {
     }
 }
 
-/// Requests in flight for each unit of weight. Two ratios that differ do so by 2^-32 at least, as weights have
-/// 16 bits, so 33 bits behind the point keep them apart.
+/// Requests in flight for each unit of weight. Two different ratios differ by at least 2^-32,
+/// because weights have 16 bits, so 33 bits after the binary point keep them different.
 fn busy(in_flight: u32, weight: u32) -> u64 {
     (u64::from(in_flight.min(i32::MAX as u32)) << 33) / u64::from(weight)
 }
 
 impl LeastConnections {
-    /// Who is at a place: the places after the winners' are the positions themselves.
+    /// The position at a node. The nodes after those in `winners` are the leaves: one for each
+    /// position, in order.
     fn at(&self, place: usize) -> u32 {
         match place.checked_sub(self.winners.len()) {
             Some(position) => position as u32,
@@ -126,7 +129,7 @@ impl LeastConnections {
         }
     }
 
-    /// The better of the two below a place; among equals the first one.
+    /// The better of the two positions below a node; the lower position if they are equal.
     fn winner(&self, place: usize) -> u32 {
         let (left, right) = (self.at(2 * place), self.at(2 * place + 1));
         let rank = |position: u32| (self.ranks[position as usize], position);
@@ -143,7 +146,7 @@ impl LeastConnections {
         }
     }
 
-    /// Takes what has passed off all times.
+    /// Resets the virtual time to 0, and subtracts the time that has passed from all turns.
     fn start_anew(&mut self) {
         for rank in &mut self.ranks {
             rank.turn = rank.turn.saturating_sub(self.now);
@@ -152,14 +155,15 @@ impl LeastConnections {
         self.play_all();
     }
 
-    /// Takes a position whose rank has changed up its way.
+    /// Compares again on the way from a position, whose rank has changed, to the root.
     fn play(&mut self, position: usize) {
         let mut place = (position + self.winners.len()) / 2;
         while place > 0 {
             let winner = self.winner(place);
             let before = std::mem::replace(&mut self.winners[place], winner);
             if winner == before && winner as usize != position {
-                // It was not this one's, and is not now: nothing above is about it.
+                // This position was not the winner here before, and is not now: nothing above
+                // depends on it.
                 break;
             }
             place /= 2;

@@ -27,7 +27,7 @@ fn picks(weights: &[u32], count: usize) -> Vec<usize> {
 
 proptest! {
     #[test]
-    fn nobody_is_less_busy_for_its_weight(
+    fn the_least_busy_endpoint_for_its_weight_is_picked(
         load in proptest::collection::vec((0_u32..100_000, 1_u32..=65_535), 1..40),
     ) {
         let (busy, weights): (Vec<u32>, Vec<u32>) = load.into_iter().unzip();
@@ -50,8 +50,8 @@ proptest! {
     }
 }
 
-/// What is to come out, the slow way: of the least busy for their weight the one that had its turns the
-/// longest ago, and of these the first.
+/// The expected picks, computed without a tree: of the endpoints that are least busy for their
+/// weight the one with the earliest turn, and of these the first.
 struct Plain {
     turns: Vec<u128>,
     now: u128,
@@ -75,9 +75,9 @@ impl Plain {
 }
 
 proptest! {
-    /// Through any changes of load, also where the virtual time starts anew.
+    /// For any changes of load, and also when the virtual time is reset.
     #[test]
-    fn the_tournament_finds_what_a_look_at_all_would(
+    fn the_tree_finds_the_same_endpoint_as_a_full_scan(
         weights in proptest::collection::vec(1_u32..=65_535, 1..40),
         changes in proptest::collection::vec((0_usize..40, 0_u32..4), 1..200),
         late: bool,
@@ -100,9 +100,8 @@ proptest! {
 }
 
 proptest! {
-    /// Whoever takes over goes on as if nothing had happened.
     #[test]
-    fn a_successor_picks_what_would_have_been_picked(
+    fn a_restored_balancer_makes_the_same_picks_as_the_old_one(
         weights in proptest::collection::vec(1_u32..=65_535, 1..20),
         loads in proptest::collection::vec(proptest::collection::vec(0_u32..4, 20), 1..40),
         handed_over in 0_usize..40,
@@ -126,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused(saved: Vec<u8>, form in 0_u8..3, cut in 1_usize..16) {
+    fn state_in_another_format_is_refused(saved: Vec<u8>, form in 0_u8..3, cut in 1_usize..16) {
         let understood = LeastConnections::default().restore(&saved);
         prop_assert!(understood.is_err() || saved[0] == FORM);
         let mut old = LeastConnections::default();
@@ -140,12 +139,12 @@ proptest! {
 }
 
 #[test]
-fn equals_alternate() {
+fn equally_busy_endpoints_take_turns() {
     assert_eq!(picks(&[7, 7, 7], 6), [0, 1, 2, 0, 1, 2]);
 }
 
 #[test]
-fn who_joins_gets_no_burst_and_who_stays_keeps_the_turn() {
+fn a_joining_endpoint_gets_no_burst() {
     let mut balancer = LeastConnections::default();
     let (two, three) = (table(&[1, 1]), table(&[1, 1, 1]));
     balancer.endpoints_changed(&Endpoints::new(two.clone()));

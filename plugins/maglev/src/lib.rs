@@ -1,4 +1,4 @@
-//! Maglev hashing: a table in which every endpoint has its share of places. See README.md.
+//! Maglev hashing: a lookup table in which every endpoint has its share of slots. See README.md.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use guest_sdk::{Balancer, Endpoint, Endpoints, Request, mix};
 use serde::Deserialize;
 
-/// Looks the key up.
+/// Looks up the key in the table.
 #[derive(Debug, Default)]
 pub struct Maglev {
     options: Options,
@@ -46,18 +46,20 @@ impl Balancer for Maglev {
                 "table_size: expected a prime of at most 5000011, such as 65537, found {size}"
             ));
         }
-        // Settings that take more memory than there is are refused with this, and not at the first table.
+        // If there is not enough memory for the table, this fails while the settings are checked,
+        // and not at the first table.
         self.table = vec![FREE; size as usize];
         Ok(())
     }
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
-        // In its place: there may not be room for two of them.
+        // Fills the table in place, because there may not be enough memory for two of them.
         fill(&mut self.table, self.options.table_size, endpoints);
     }
 
     fn pick(&mut self, request: &Request, _: &Endpoints) -> Option<usize> {
-        // A request without a key belongs nowhere; a retry belongs elsewhere.
+        // Without a key, any endpoint may be picked. A retry uses another key, so that it is likely
+        // to go to another endpoint.
         let key = match (request.affinity, request.attempt) {
             (Some(key), 0) => key,
             (Some(key), attempt) => mix(key.wrapping_add(u64::from(attempt))),
@@ -70,15 +72,15 @@ impl Balancer for Maglev {
     }
 }
 
-/// A place that nobody has chosen yet.
+/// A slot of the table that no endpoint has taken yet.
 const FREE: u32 = u32::MAX;
 
-/// An endpoint that chooses places.
+/// An endpoint while the table is filled: its permutation of the slots, and how many it has taken.
 struct Seeker {
     next: u32,
     skip: u32,
     weight: u64,
-    /// Places that it has chosen.
+    /// The number of slots that it has taken.
     chosen: u64,
     position: u32,
 }
@@ -94,7 +96,8 @@ impl Seeker {
         }
     }
 
-    /// The round of its next turn, where the heaviest has one in each round.
+    /// The round in which it takes its next slot. The endpoint with the highest weight takes one in
+    /// each round.
     fn round(&self, heaviest: u64) -> u64 {
         ((self.chosen + 1) * heaviest).div_ceil(self.weight)
     }
@@ -108,7 +111,7 @@ impl Seeker {
         };
     }
 
-    /// Takes the next place of its permutation that is free.
+    /// Takes the next free slot of its permutation.
     fn choose(&mut self, table: &mut [u32]) {
         let size = table.len() as u32;
         while table[self.next as usize] != FREE {
@@ -120,8 +123,9 @@ impl Seeker {
     }
 }
 
-/// Lets endpoints choose places in turn, each by its own permutation, as often as its weight says.
-/// Source: Eisenbud et al., "Maglev", NSDI 2016, 3.4; weights as in Envoy.
+/// Fills the table: endpoints take slots in turn, each in the order of its own permutation, and as
+/// often as its weight says. Source: Eisenbud et al., "Maglev", NSDI 2016, 3.4; weights as in
+/// Envoy.
 fn fill(table: &mut Vec<u32>, size: u32, endpoints: &[Endpoint]) {
     table.clear();
     let Some(heaviest) = endpoints.iter().map(|endpoint| endpoint.weight).max() else {
@@ -133,7 +137,8 @@ fn fill(table: &mut Vec<u32>, size: u32, endpoints: &[Endpoint]) {
     let mut seekers: Vec<Seeker> = seekers
         .map(|(endpoint, position)| Seeker::new(endpoint, position, size))
         .collect();
-    // The order of turns must not depend on the order of the table, which differs between gateways.
+    // The order of turns must not depend on the order of the endpoints, which differs between
+    // gateways.
     seekers.sort_unstable_by_key(|seeker| mix(endpoints[seeker.position as usize].id));
     if seekers.iter().all(|seeker| seeker.weight == heaviest) {
         for turn in 0..table.len() {
@@ -160,13 +165,14 @@ fn fill(table: &mut Vec<u32>, size: u32, endpoints: &[Endpoint]) {
     }
 }
 
-/// Up to so many times the mean weight the heaviest may be, so that looking at every endpoint in every round is
-/// quicker than keeping them in order.
+/// If the highest weight is at most this many times the mean weight, it is faster to visit every
+/// endpoint in every round than to keep them sorted by their next round.
 const EVEN: u64 = 16;
 
 fn fill_by_rounds(table: &mut [u32], seekers: &mut [Seeker], heaviest: u64) {
     let mut left = table.len();
-    // What each has saved up for its next place, in the same order.
+    // The weight that each endpoint has accumulated for its next slot, in the order of the
+    // endpoints.
     let mut credits = vec![0; seekers.len()];
     loop {
         for (seeker, credit) in seekers.iter_mut().zip(&mut credits) {

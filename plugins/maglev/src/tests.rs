@@ -31,20 +31,20 @@ fn shares(weights: &[u32], size: u32) -> Vec<f64> {
 }
 
 #[test]
-fn of_a_hundred_endpoints_none_has_over_five_percent_more_than_its_share() {
+fn shares_of_a_hundred_endpoints_are_at_most_five_percent_too_large() {
     let peak = shares(&[1; 100], 65_537).into_iter().fold(0.0, f64::max);
     assert!(peak * 100.0 <= 1.05, "{peak}");
 }
 
 #[test]
-fn weights_are_shares() {
+fn shares_are_proportional_to_weights() {
     let shares = shares(&[100, 200, 300, 50], 65_537);
     for (share, weight) in shares.iter().zip([100.0, 200.0, 300.0, 50.0]) {
         assert!((share - weight / 650.0).abs() < 0.001, "{shares:?}");
     }
 }
 
-/// The share of keys that go elsewhere, by the ids of the endpoints that they went to.
+/// The share of keys whose endpoint, by its id, is another one after the change.
 fn moved(before: &[Endpoint], after: &[Endpoint], size: u32) -> f64 {
     let (old, new) = (filled(before, size), filled(after, size));
     let moved = old
@@ -57,13 +57,14 @@ fn moved(before: &[Endpoint], after: &[Endpoint], size: u32) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
-    fn few_keys_move_and_the_order_of_the_table_means_nothing(
+    fn few_keys_move_and_the_order_of_the_table_has_no_effect(
         count in 20_usize..100, gone in 1_usize..3, weight in 1_u32..100,
     ) {
         let all = table(&vec![weight; count]);
         let mut fewer = all[gone..].to_vec();
         fewer.reverse();
-        // The paper's table trades some disruption for even shares.
+        // Maglev moves a few more keys than necessary, because it prefers even shares (see the
+        // paper).
         let least = gone as f64 / count as f64;
         let moved_now = moved(&all, &fewer, 65_537);
         prop_assert!(moved_now <= least + 0.04, "{moved_now} {least}");
@@ -74,7 +75,7 @@ proptest! {
 }
 
 #[test]
-fn a_key_stays_where_it_is_and_a_retry_goes_elsewhere() {
+fn a_key_keeps_its_endpoint_and_a_retry_goes_to_another() {
     let mut balancer = Maglev::default();
     balancer.configure("{}").unwrap();
     balancer.endpoints_changed(&Endpoints::new(table(&[1; 50])));
@@ -92,7 +93,7 @@ fn a_key_stays_where_it_is_and_a_retry_goes_elsewhere() {
 }
 
 #[test]
-fn tables_of_none_and_of_more_endpoints_than_places() {
+fn a_table_may_have_no_endpoint_or_more_endpoints_than_slots() {
     let mut balancer = Maglev::default();
     assert_eq!(
         balancer.pick(&Request::default(), &Endpoints::default()),
@@ -108,7 +109,7 @@ fn tables_of_none_and_of_more_endpoints_than_places() {
 }
 
 #[test]
-fn a_size_that_is_no_prime_is_refused() {
+fn a_size_that_is_not_prime_is_refused() {
     let error = Maglev::default()
         .configure(r#"{"table_size": 65536}"#)
         .unwrap_err();
@@ -117,11 +118,11 @@ fn a_size_that_is_no_prime_is_refused() {
 }
 
 proptest! {
-    /// Rounds and turns in order are two ways to the same table.
+    /// Filling by rounds and filling with sorted endpoints give the same table.
     #[test]
-    fn by_rounds_or_in_order_it_is_the_same(weights in proptest::collection::vec(1_u32..30, 1..30)) {
+    fn both_ways_to_fill_give_the_same_table(weights in proptest::collection::vec(1_u32..30, 1..30)) {
         let mut heavy = weights.clone();
-        // With one that outweighs all others the turns are kept in order.
+        // With one weight far above the mean, `fill` keeps the endpoints sorted.
         heavy.push(100_000 / 16);
         for weights in [weights, heavy] {
             let endpoints = table(&weights);

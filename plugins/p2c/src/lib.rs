@@ -1,8 +1,8 @@
-//! The power of two choices: of two endpoints drawn by chance, the less busy one. See README.md.
+//! The power of two choices: of two endpoints drawn at random, the less busy one. See README.md.
 
 use guest_sdk::{Balancer, Endpoints, Entropy, Lottery, Request};
 
-/// Draws two, takes one.
+/// Draws two endpoints by weight and picks the less busy one.
 #[derive(Debug, Default)]
 pub struct TwoChoices(Lottery);
 

@@ -15,7 +15,7 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
     .collect()
 }
 
-/// Throws balls into bins by this balancer, or by chance alone, and returns the fullest bin.
+/// Throws balls into bins by this balancer, or at random, and returns the load of the fullest bin.
 fn fullest(bins: usize, balls: usize, seed: u64, two: bool) -> u32 {
     let table = table(&vec![1; bins]);
     let mut balancer = TwoChoices::default();
@@ -43,9 +43,9 @@ fn fullest(bins: usize, balls: usize, seed: u64, two: bool) -> u32 {
 }
 
 #[test]
-fn the_fullest_is_far_less_full_than_by_chance() {
+fn the_most_loaded_endpoint_has_less_than_with_random_picks() {
     for seed in 0..5 {
-        // ln ln n / ln 2 + O(1) above the mean, where chance has sqrt(2 m ln n / n) above it.
+        // Two choices: ln ln n / ln 2 + O(1) above the mean. Random: sqrt(2 m ln n / n) above it.
         let (two, chance) = (
             fullest(100, 1000, seed, true),
             fullest(100, 1000, seed, false),
@@ -57,7 +57,7 @@ fn the_fullest_is_far_less_full_than_by_chance() {
 
 proptest! {
     #[test]
-    fn what_is_in_flight_follows_weights(weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64) {
+    fn requests_in_flight_are_proportional_to_weights(weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64) {
         let table = table(&weights);
         let mut balancer = TwoChoices::default();
         balancer.endpoints_changed(&Endpoints::new(table.clone()));
@@ -76,7 +76,7 @@ proptest! {
 }
 
 #[test]
-fn tables_of_none_and_one() {
+fn a_table_may_have_no_or_one_endpoint() {
     let mut balancer = TwoChoices::default();
     let request = Request::default();
     assert_eq!(balancer.pick(&request, &Endpoints::default()), None);

@@ -1,27 +1,29 @@
-//! Who has had which beginning lately: what is supposed to be in the endpoints' caches.
+//! Which endpoints had which prefixes lately, and so probably have them in their caches.
 
 use guest_sdk::mix;
 
-/// Endpoints that are remembered for the same beginning: the ones that had it last. Among so many one that is not busy
-/// is found, if there is one.
+/// The maximum number of endpoints that are remembered for the same prefix, which are the ones that
+/// had it last. Among so many there is probably one that is not busy.
 pub(crate) const HOLDERS: usize = 16;
 
-/// No entry, no position.
+/// Stands for no entry or no position.
 const NONE: u32 = u32::MAX;
 
-/// A bounded set of pairs of a beginning's hash and an endpoint's position, of which the ones used the longest ago
-/// are forgotten.
+/// A bounded set of pairs of a prefix's hash and an endpoint's position. When it is full, a new
+/// pair replaces the least recently used one.
 ///
-/// All beginnings of a request are used together, the longest first. So who is known for one is known for the shorter
-/// ones, unless [`HOLDERS`] others had those later.
+/// All prefixes of a request are used together, the longest first. So an endpoint that is known for
+/// a prefix is known for the shorter ones as well, unless [`HOLDERS`] other endpoints had those
+/// later.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     capacity: usize,
     entries: Vec<Entry>,
-    /// The first entry of each chain. Entries of the same hash are in the same chain, the one used last before others.
+    /// The first entry of each chain. Entries of the same hash are in the same chain, the most
+    /// recently used one first.
     chains: Vec<u32>,
-    /// What hashes are mixed with to tell their chain, so that nobody can have many of them in one; none before the
-    /// first pick.
+    /// Mixed with a hash to choose its chain, so that a client cannot put many hashes into one
+    /// chain; none before the first pick.
     secret: Option<u64>,
     /// The ends of the list by age.
     newest: u32,
@@ -34,13 +36,13 @@ struct Entry {
     position: u32,
     newer: u32,
     older: u32,
-    /// The next one in the chain.
+    /// The next entry in the chain.
     next: u32,
 }
 
 impl Index {
-    /// An index that remembers so many pairs. It takes its memory at once: too little of it shows when settings are
-    /// tried, and not hours later.
+    /// An index that remembers at most `capacity` pairs. It allocates its memory at once: if there
+    /// is too little, this fails when the settings are checked, and not hours later.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             capacity,
@@ -52,7 +54,7 @@ impl Index {
         }
     }
 
-    /// Positions that are known for a hash, the one used last first.
+    /// The positions that are known for a hash, the most recently used one first.
     pub(crate) fn holders(&self, hash: u64) -> impl Iterator<Item = usize> {
         let first = self.chains.get(self.chain(hash)).copied();
         let entry = |index: u32| self.entries.get(index as usize);
@@ -61,14 +63,14 @@ impl Index {
         same.map(|found| found.position as usize)
     }
 
-    /// A position had a request that begins so.
+    /// Records that the endpoint at a position had a request with these prefixes.
     pub(crate) fn used(&mut self, beginnings: &[u64], position: usize) {
         for &hash in beginnings.iter().rev() {
             self.touch(hash, position as u32);
         }
     }
 
-    /// All pairs, the one used the longest ago first.
+    /// All pairs, the least recently used one first.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (u64, usize)> {
         let entry = |index: u32| self.entries.get(index as usize);
         let from_oldest =
@@ -77,8 +79,9 @@ impl Index {
         known.map(|found| (found.hash, found.position as usize))
     }
 
-    /// The table has changed: `moved` has the new position of each old one, if it has any. Who has none is forgotten;
-    /// the room is used for others as it grows old.
+    /// Changes the positions after a change of the table: `moved` has the new position of each old
+    /// one, or none if the endpoint has left. The pairs of an endpoint that has left are ignored;
+    /// their entries are reused as they become the oldest ones.
     pub(crate) fn renumber(&mut self, moved: &[Option<usize>]) {
         for entry in &mut self.entries {
             let new = moved.get(entry.position as usize).copied().flatten();
@@ -91,14 +94,14 @@ impl Index {
         mixed as usize & self.chains.len().wrapping_sub(1)
     }
 
-    /// Takes a number that nobody else knows, unless it has one.
+    /// Sets the secret, unless it is set already. `number` must not be known to clients.
     pub(crate) fn keep_secret(&mut self, number: u64) {
         if self.secret.is_some() {
             return;
         }
         self.secret = Some(number);
         self.chains.fill(NONE);
-        // The newest comes to the front.
+        // From the oldest to the newest entry, so that the newest one comes first in each chain.
         let mut index = self.oldest;
         while let Some(&Entry { hash, newer, .. }) = self.entries.get(index as usize) {
             let chain = self.chain(hash);
@@ -149,7 +152,8 @@ impl Index {
         self.attach(index, chain);
     }
 
-    /// Takes an entry out, for another pair.
+    /// Removes an entry from its chain and from the list by age, so that it can be used for another
+    /// pair.
     fn take(&mut self, index: u32) -> u32 {
         let entry = self.entries[index as usize];
         let chain = self.chain(entry.hash);
@@ -162,7 +166,7 @@ impl Index {
         index
     }
 
-    /// Has another entry follow in a chain, at its start if nothing is before.
+    /// Makes `next` the entry after `before` in a chain, or the first one if `before` is none.
     fn link(&mut self, before: u32, chain: usize, next: u32) {
         match self.entries.get_mut(before as usize) {
             Some(before) => before.next = next,
@@ -170,7 +174,7 @@ impl Index {
         }
     }
 
-    /// Takes an entry out of the list by age.
+    /// Removes an entry from the list by age.
     fn detach(&mut self, index: u32) {
         let Entry { newer, older, .. } = self.entries[index as usize];
         match self.entries.get_mut(newer as usize) {
@@ -183,7 +187,7 @@ impl Index {
         }
     }
 
-    /// Puts an entry in front of its chain and of the list by age.
+    /// Puts an entry at the front of its chain, and at the newest end of the list by age.
     fn attach(&mut self, index: u32, chain: usize) {
         let (first, second) = (self.chains[chain], self.newest);
         let entry = &mut self.entries[index as usize];
@@ -203,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    /// The same as a plain list, the oldest pair first.
+    /// A simple model of the index: a list of pairs, the oldest one first.
     #[derive(Default)]
     struct Plain(Vec<(u64, usize)>);
 
@@ -243,20 +247,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_list_by_age(
+        fn the_index_equals_a_list_by_age(
             before in uses(), after in uses(), capacity in 1_usize..60,
             places in Just((0_usize..20).collect::<Vec<_>>()).prop_shuffle(), here in 0_usize..=20,
             secret: Option<u64>,
         ) {
             let (mut index, mut plain) = (Index::new(capacity), Plain::default());
             apply(&before, &mut index, &mut plain);
-            // Some of them go.
+            // Some endpoints leave.
             let moved: Vec<_> = places.iter().map(|place| (*place < here).then_some(*place)).collect();
             index.renumber(&moved);
             for (_, position) in &mut plain.0 {
                 *position = moved.get(*position).copied().flatten().unwrap_or(usize::MAX);
             }
-            // Where a hash is found changes, and nothing else.
+            // The secret changes only the chains of the hashes.
             if let Some(secret) = secret {
                 index.keep_secret(secret);
             }
@@ -271,14 +275,14 @@ mod tests {
             }
         }
 
-        /// What a look for the longest match relies on.
+        /// The search for the longest match relies on this.
         #[test]
-        fn whoever_is_known_for_a_beginning_somebody_is_known_for_the_shorter_ones(
+        fn a_known_prefix_implies_that_the_shorter_ones_are_known(
             uses in proptest::collection::vec((0_u64..4, 1_usize..8, 0_usize..40), 1..200), capacity in 1_usize..50,
         ) {
             let mut index = Index::new(capacity);
             for (conversation, length, position) in uses {
-                // Two blocks that all share, then their own.
+                // Two blocks that all conversations share, then the conversation's own blocks.
                 let own = (2..).map(|block| 100 * (conversation + 1) + block);
                 let beginnings: Vec<u64> = [0, 1].into_iter().chain(own).take(length).collect();
                 index.used(&beginnings, position);
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn one_without_room_remembers_nothing() {
+    fn an_index_without_capacity_remembers_nothing() {
         for mut index in [Index::default(), Index::new(0)] {
             index.used(&[1, 2], 0);
             index.renumber(&[None]);

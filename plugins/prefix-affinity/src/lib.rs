@@ -1,4 +1,5 @@
-//! Requests that begin alike go where their beginning is cached, within a bound of load. See README.md.
+//! Prefix affinity: a request goes to an endpoint that probably has its prefix in its cache, unless
+//! that endpoint has too much load. See README.md.
 
 mod index;
 mod saved;
@@ -13,22 +14,24 @@ use index::{HOLDERS, Index};
 use saved::Saved;
 use text::Asked;
 
-/// What may come in a body before the prompt, as far as it is read: names, numbers, tools.
+/// The number of bytes that are read of a body in addition to the prompt, for members before it:
+/// names, numbers, tools.
 const HEAD: usize = 4 << 10;
 
-/// Endpoints that are asked whether they have room for a request.
+/// The search for a fit endpoint with a matching prefix stops after this many that are not fit.
 const ASKED: usize = 2 * HOLDERS;
 
-/// Pairs that are handed over: the newest ones, so that a state stays below a mebibyte.
+/// The maximum number of pairs that are saved, which are the newest ones, so that the state stays
+/// below a mebibyte.
 const SAVED: usize = 40_000;
 
-/// Knows who had which beginning, and how busy everybody is.
+/// Remembers which endpoints had which prefixes, and the requests in flight at each endpoint.
 #[derive(Debug, Default)]
 pub struct PrefixAffinity {
     options: Options,
     index: Index,
     lottery: Lottery,
-    /// The endpoints that the index speaks of, by position.
+    /// The ids of the endpoints, by the positions that the index uses.
     ids: Vec<u64>,
     in_flight: Vec<u32>,
     /// The sums of requests in flight and of weights.
@@ -36,15 +39,17 @@ pub struct PrefixAffinity {
     weights: u64,
 }
 
-/// What is seen of an endpoint.
+/// The result of a look at an endpoint.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     position: usize,
-    /// Requests in flight and those that it says are waiting, for each unit of weight, in 2^-20ths.
+    /// Requests in flight plus the requests that it reports as waiting, for each unit of weight, in
+    /// units of 2^-20.
     load: u64,
-    /// Whether it has less in flight than it may have for what it has cached.
+    /// Whether it has fewer requests in flight than `balance_factor` allows for requests with a
+    /// cached prefix.
     within: bool,
-    /// Whether it says itself that it has too much to do.
+    /// Whether it reports a queue above `max_queue` or a load above `max_load`.
     full: bool,
 }
 
@@ -130,7 +135,8 @@ impl Balancer for PrefixAffinity {
         self.learn(endpoints);
         self.index.keep_secret(request.entropy);
         let beginnings = self.beginnings();
-        // Whoever has failed a request is not asked again for what it has cached.
+        // A retry does not look for a cached prefix: it would find the endpoint that has failed the
+        // request.
         let known = match request.attempt {
             0 => &beginnings[..],
             _ => &[],
@@ -163,7 +169,8 @@ impl Balancer for PrefixAffinity {
         let saved = Saved::read(saved);
         let saved = saved.ok_or("what was saved is in another form than this version's")?;
         if saved.block_size as usize == self.options.block_size {
-            // The table that comes next says where they are, as at any change.
+            // The next call of `endpoints_changed` gives the endpoints their positions, as for any
+            // other change.
             self.ids = saved.ids;
             for (hash, number) in saved.pairs {
                 self.index.used(&[hash], number as usize);
@@ -174,7 +181,7 @@ impl Balancer for PrefixAffinity {
 }
 
 impl PrefixAffinity {
-    /// Takes note of who has got and answered requests.
+    /// Reads the numbers of requests in flight that have changed.
     fn learn(&mut self, endpoints: &Endpoints) {
         endpoints.each_change(|position, in_flight| {
             let known = &mut self.in_flight[position];
@@ -183,7 +190,8 @@ impl PrefixAffinity {
         });
     }
 
-    /// The hashes of all that the request begins with, the shortest first; none where that is not known.
+    /// The hashes of all prefixes of the request, the shortest first; empty if there is neither a
+    /// prompt nor a path.
     fn beginnings(&self) -> Vec<u64> {
         let (size, most) = (self.options.block_size, self.options.max_blocks);
         let wanted = (size * most + HEAD).min(facts::BODY_START as usize);
@@ -197,10 +205,12 @@ impl PrefixAffinity {
         text::of_path(&path, facts::query().as_deref(), most)
     }
 
-    /// The least busy of those who have the most of it and are fit.
+    /// Of the endpoints that have a prefix of the request and are fit, those with the longest
+    /// prefix, and of these the least busy one.
     ///
     /// # Errors
-    /// Where nobody is who has any of it, the least busy of those who have the most.
+    /// If no endpoint that has a prefix is fit: the least busy of the endpoints with the longest
+    /// prefix, or none if no endpoint has a prefix.
     fn cached(
         &self,
         beginnings: &[u64],
@@ -212,7 +222,7 @@ impl PrefixAffinity {
         let mut longest = beginnings.len();
         while passed.len() < ASKED {
             let others = |holder: &usize| !passed.contains(holder);
-            // Shorter beginnings have more holders.
+            // A shorter prefix has more holders.
             longest = beginnings[..longest]
                 .partition_point(|hash| self.index.holders(*hash).any(|holder| others(&holder)));
             let Some(hash) = longest.checked_sub(1).map(|last| beginnings[last]) else {
@@ -230,7 +240,8 @@ impl PrefixAffinity {
         Err(best)
     }
 
-    /// Nobody is fit: the best of those who have some of it, or another one, who would have to make it all anew.
+    /// Chooses if no endpoint that has a prefix is fit: `best`, which has the longest prefix, or
+    /// `other`, which was drawn by weight and would have to compute the whole prompt again.
     fn settle(
         &self,
         best: Option<Seen>,
@@ -239,9 +250,9 @@ impl PrefixAffinity {
         endpoints: &Endpoints,
     ) -> Seen {
         match best {
-            // Only somebody less busy is worth it.
+            // A cache miss is only worth it at a less busy endpoint.
             Some(best) if best.load <= other.load => best,
-            // If that one says of itself what they said, it is so everywhere, and tells nothing.
+            // If `other` is full as well, probably all endpoints are, so the reports are ignored.
             Some(_) if other.full => self
                 .cached(beginnings, endpoints, |seen| seen.within)
                 .unwrap_or(other),
@@ -249,7 +260,7 @@ impl PrefixAffinity {
         }
     }
 
-    /// The less busy of two that are drawn by weight.
+    /// The less busy of two endpoints that are drawn by weight.
     fn less_busy(&self, entropy: &mut Entropy, endpoints: &Endpoints) -> Option<Seen> {
         let (first, second) = self.lottery.draw_two(entropy)?;
         let (first, second) = (self.look(endpoints, first), self.look(endpoints, second));
@@ -265,7 +276,7 @@ impl PrefixAffinity {
         let [[queue, load], _] = endpoints.look(columns, [position; 2]);
         let in_flight = u64::from(self.in_flight[position]);
         let weight = u64::from(endpoints[position].weight).max(1);
-        // Its share of what is in flight, this request included.
+        // Its share of all requests in flight, including this request.
         let share = (self.total + 1) as f64 * weight as f64 / self.weights as f64;
         let options = &self.options;
         Seen {

@@ -1,15 +1,16 @@
-//! What is handed over at an upgrade, as bytes.
+//! The state that is saved at an upgrade, as bytes.
 
-/// First byte; behind it the size of a block and the number of endpoints, of 4 bytes each, the ids of the endpoints, of
-/// 8 bytes, and then pairs: a hash of 8 bytes and the number of an endpoint, of 4. All are little-endian.
+/// The first byte, which is the format. After it come the size of a block and the number of
+/// endpoints, of 4 bytes each, then the ids of the endpoints, of 8 bytes each, and then pairs: a
+/// hash of 8 bytes and the number of an endpoint, of 4 bytes. All are little-endian.
 pub(crate) const FORM: u8 = 1;
 
-/// Who had what last.
+/// The endpoints that had each prefix last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Saved {
-    /// Bytes of a block: of others, hashes are others.
+    /// Bytes of a block. The hashes are only valid for this size.
     pub(crate) block_size: u32,
-    /// Ids of endpoints, by their number.
+    /// The ids of the endpoints, by their number.
     pub(crate) ids: Vec<u64>,
     /// Hashes and numbers of endpoints, the oldest pair first.
     pub(crate) pairs: Vec<(u64, u32)>,
@@ -28,7 +29,8 @@ impl Saved {
         bytes
     }
 
-    /// `None` for bytes in another form, and for the number of an endpoint that has no id.
+    /// Reads the bytes. `None` if they are in another format, or if the number of an endpoint has
+    /// no id.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let rest = bytes.strip_prefix(&[FORM])?;
         let (block_size, rest) = rest.split_first_chunk()?;

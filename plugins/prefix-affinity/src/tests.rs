@@ -17,7 +17,7 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
     .collect()
 }
 
-/// A balancer with a table whose load is set by hand.
+/// A balancer and its table, whose load the test sets.
 struct Seat {
     balancer: PrefixAffinity,
     table: Vec<Endpoint>,
@@ -41,7 +41,7 @@ impl Seat {
         seat
     }
 
-    /// Another table, where everybody is idle.
+    /// Sets another table, with all endpoints idle.
     fn set(&mut self, table: Vec<Endpoint>) {
         self.in_flight = vec![0; table.len()];
         self.queues = vec![0; table.len()];
@@ -70,7 +70,7 @@ impl Seat {
         self.try_pick(given, 0).unwrap()
     }
 
-    /// The same for a prompt.
+    /// Makes a pick for a request with this prompt.
     fn ask(&mut self, prompt: &str) -> usize {
         self.pick(&asking(prompt))
     }
@@ -81,13 +81,13 @@ fn asking(prompt: &str) -> Given {
     Given::new("POST", "/v1/completions").with_body(body.as_bytes())
 }
 
-/// So many blocks that no other letter has.
+/// A prompt of `count` blocks, which differ from those of any other letter.
 fn blocks(letter: &str, count: usize) -> String {
     letter.repeat(64 * count)
 }
 
 #[test]
-fn a_conversation_stays_and_others_go_elsewhere() {
+fn a_conversation_keeps_its_endpoint_and_conversations_are_spread() {
     let mut seat = Seat::new("{}", &[1; 8]);
     let mut places = Vec::new();
     for letter in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"] {
@@ -103,11 +103,11 @@ fn a_conversation_stays_and_others_go_elsewhere() {
 }
 
 #[test]
-fn the_longest_match_counts() {
+fn the_endpoint_with_the_longest_match_is_picked() {
     let mut seat = Seat::new("{}", &[1; 2]);
     let system = blocks("s", 4);
     let first = seat.ask(&format!("{system}{}", blocks("a", 2)));
-    // It is busy, so another one gets the next conversation.
+    // The first endpoint is busy, so the other one gets the next conversation.
     seat.in_flight[first] = 5;
     let other = seat.ask(&format!("{system}{}", blocks("b", 2)));
     assert_eq!(other, 1 - first);
@@ -116,14 +116,14 @@ fn the_longest_match_counts() {
         assert_eq!(seat.ask(&format!("{system}{}", blocks("a", 3))), first);
         assert_eq!(seat.ask(&format!("{system}{}", blocks("b", 3))), other);
     }
-    // Both have what the system says, and the less busy one is taken.
+    // Both endpoints have the system prompt, so the less busy one is picked.
     seat.in_flight = vec![1, 1];
     seat.in_flight[first] = 0;
     assert_eq!(seat.ask(&system), first);
 }
 
 #[test]
-fn a_prompt_without_a_whole_block_goes_anywhere() {
+fn a_prompt_without_a_whole_block_has_no_affinity() {
     let mut seat = Seat::new("{}", &[1; 8]);
     let places: std::collections::BTreeSet<usize> = (0..50).map(|_| seat.ask("Say hi")).collect();
     assert!(places.len() > 4, "{places:?}");
@@ -131,24 +131,24 @@ fn a_prompt_without_a_whole_block_goes_anywhere() {
 }
 
 #[test]
-fn where_there_is_no_prompt_the_path_is_compared() {
+fn without_a_prompt_the_path_is_compared() {
     let mut seat = Seat::new("{}", &[1; 8]);
     let get = |path: &str| Given::new("GET", path).with_query("v=1");
     let first = seat.pick(&get("/video/1/a"));
     for name in ["a", "b", "c"] {
         assert_eq!(seat.pick(&get(&format!("/video/1/{name}"))), first);
     }
-    // A body in which there is none is as good as none.
+    // A body without a prompt counts as no body.
     let form = Given::new("POST", "/video/1/d").with_body(b"prompt=x");
     assert_eq!(seat.pick(&form), first);
-    // And without a request there is nothing to compare.
+    // Without a request there is nothing to compare, but there is a pick.
     let request = Request::default();
     let endpoints = seat.endpoints();
     assert!(seat.balancer.pick(&request, &endpoints).is_some());
 }
 
 #[test]
-fn nobody_is_asked_again_for_a_request_that_it_has_failed() {
+fn a_retry_ignores_cached_prefixes() {
     let mut seat = Seat::new("{}", &[1; 8]);
     let given = asking(&blocks("a", 3));
     let first = seat.pick(&given);
@@ -157,11 +157,11 @@ fn nobody_is_asked_again_for_a_request_that_it_has_failed() {
 }
 
 #[test]
-fn who_reports_a_queue_is_left_alone_for_those_who_do_not() {
+fn an_endpoint_with_a_long_queue_is_avoided_unless_all_have_one() {
     for (config, stays) in [
         (r#"{"max_queue": 6}"#, true),
         (r#"{"max_queue": 5}"#, false),
-        // All of them report half of what they can do.
+        // All endpoints report a load of one half.
         (r#"{"max_load": 0.6}"#, true),
         (r#"{"max_load": 0.4}"#, true),
         (r#"{"max_queue": 5, "max_load": 0.6}"#, false),
@@ -171,7 +171,7 @@ fn who_reports_a_queue_is_left_alone_for_those_who_do_not() {
         seat.queues[first] = 6;
         let now = seat.ask(&blocks("a", 3));
         assert_eq!(now == first, stays, "{config}");
-        // If all of them say so, it is as if nobody did.
+        // If all endpoints report a long queue, the reports are ignored.
         seat.queues = vec![7; 4];
         seat.queues[now] = 8;
         for turn in 3..10 {
@@ -182,30 +182,31 @@ fn who_reports_a_queue_is_left_alone_for_those_who_do_not() {
 }
 
 proptest! {
-    /// As many requests at once as there may be: nobody has more than the bound, whatever they ask.
+    /// With many requests in flight, whatever their prompts are, no endpoint has more than the
+    /// bound.
     #[test]
-    fn what_is_in_flight_is_bounded(
+    fn requests_in_flight_are_bounded(
         weights in proptest::collection::vec(1_u32..10, 2..8), hot in 0_u64..3, factor in 1.1_f64..3.0,
     ) {
         let mut seat = Seat::new(&format!(r#"{{"balance_factor": {factor}}}"#), &weights);
         let sum: u32 = weights.iter().sum();
         let least = f64::from(*weights.iter().min().unwrap());
         for number in 0..u64::from(sum) * 20 {
-            // All of them begin alike, or in one of a few ways.
+            // All prompts have the same prefix, or one of a few prefixes.
             let letter = ["a", "b", "c"][(number % (hot + 1)) as usize];
             let chosen = seat.ask(&blocks(letter, 3));
             seat.in_flight[chosen] += 1;
             let mean = (number as f64 + 1.0) / f64::from(sum);
             let load = f64::from(seat.in_flight[chosen]) / f64::from(weights[chosen]);
-            // The rest of a request that others with less weight are past it is all that it may be past it; and the
-            // less busy of two that are drawn has its own bound.
+            // The bound may be exceeded by one request of the endpoint with the lowest weight. A
+            // pick of the less busy of two drawn endpoints has its own bound.
             let bound = (mean * factor + 1.0 / least).max(mean * 1.5 + 3.0 / least);
             prop_assert!(load <= bound, "{load} {mean}");
         }
     }
 
     #[test]
-    fn requests_without_anything_in_common_follow_weights(
+    fn requests_without_common_prefixes_are_proportional_to_weights(
         weights in proptest::collection::vec(1_u32..10, 2..8),
     ) {
         let mut seat = Seat::new("{}", &weights);
@@ -246,9 +247,9 @@ proptest! {
         }
     }
 
-    /// What is known belongs to endpoints, wherever they stand.
+    /// A prefix is remembered for an endpoint and not for its position.
     #[test]
-    fn a_beginning_stays_with_its_endpoint_through_changes(
+    fn a_prefix_stays_with_its_endpoint_through_changes(
         order in Just((0_usize..8).collect::<Vec<_>>()).prop_shuffle(), here in 1_usize..=8,
     ) {
         let mut seat = Seat::new("{}", &[1; 8]);
@@ -263,9 +264,8 @@ proptest! {
         }
     }
 
-    /// Whoever takes over goes on as if nothing had happened.
     #[test]
-    fn a_successor_knows_what_was_known(asked in proptest::collection::vec((0_usize..6, 1_usize..5), 1..40)) {
+    fn a_restored_balancer_makes_the_same_picks_as_the_old_one(asked in proptest::collection::vec((0_usize..6, 1_usize..5), 1..40)) {
         let letters = ["a", "b", "c", "d", "e", "f"];
         let mut old = Seat::new("{}", &[1; 5]);
         for (letter, count) in &asked {
@@ -280,14 +280,14 @@ proptest! {
             let prompt = blocks(letters[*letter], *count);
             prop_assert_eq!(new.ask(&prompt), old.ask(&prompt));
         }
-        // Of other blocks nothing is known.
+        // The state is of no use with another block size.
         let mut other = Seat::new(r#"{"block_size": 32}"#, &[]);
         prop_assert_eq!(other.balancer.restore(&old.balancer.save()), Ok(()));
         prop_assert_eq!(other.balancer.index.pairs().count(), 0);
     }
 
     #[test]
-    fn what_is_not_understood_is_refused(saved: Vec<u8>, form in 0_u8..3, cut in 1_usize..12) {
+    fn state_in_another_format_is_refused(saved: Vec<u8>, form in 0_u8..3, cut in 1_usize..12) {
         let mut balancer = PrefixAffinity::default();
         prop_assert!(balancer.restore(&saved).is_err() || saved[0] == FORM);
         let mut old = Seat::new("{}", &[1; 5]);
@@ -296,7 +296,7 @@ proptest! {
         prop_assert!(PrefixAffinity::default().restore(&saved[..saved.len() - cut]).is_err());
         saved[0] = form;
         prop_assert_eq!(PrefixAffinity::default().restore(&saved).is_ok(), form == FORM);
-        // The number of an endpoint that is not there.
+        // The number of an endpoint that has no id.
         let last = saved.len() - 4;
         saved[last] = 5;
         prop_assert!(PrefixAffinity::default().restore(&saved).is_err());
@@ -304,7 +304,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_handed_over_has_a_bound() {
+fn the_saved_state_is_less_than_a_mebibyte() {
     let mut balancer = PrefixAffinity::default();
     balancer.configure("{}").unwrap();
     balancer.endpoints_changed(&Endpoints::new(table(&vec![1; 10_000])));

@@ -1,24 +1,25 @@
-//! What of a request tells whether it begins as another one did.
+//! The prefixes of a request, and their hashes.
 
 use guest_sdk::mix;
 
-/// Keys of a JSON object that are followed by a prompt, in the APIs of OpenAI and of those who follow them.
+/// The keys of a JSON object whose value is a prompt, in the APIs of OpenAI and compatible ones.
 const PROMPTS: [&[u8]; 3] = [b"prompt", b"messages", b"input"];
 
-/// What a body asks of an inference server.
+/// The parts of a request to an inference server that count for its prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked<'a> {
-    /// The name of the model, if it comes before the prompt; else empty.
+    /// The name of the model, if it comes before the prompt; otherwise empty.
     pub(crate) model: &'a [u8],
-    /// What is between the quotes or the brackets of the prompt, as it was sent; up to where the body is cut off.
+    /// The text between the quotes or brackets of the prompt, as it was sent. If the body is cut
+    /// off, up to its end.
     pub(crate) prompt: &'a [u8],
 }
 
 impl<'a> Asked<'a> {
-    /// Finds the prompt in the start of a body that is a JSON object. `None` where there is none.
+    /// Finds the prompt in the start of a body that is a JSON object. `None` if there is none.
     ///
-    /// It does not check that the JSON is right: a server does that. Nothing is decoded, so the same text written in
-    /// another way is another one, and costs a miss.
+    /// It does not check that the JSON is valid: the server does that. It decodes nothing, so the
+    /// same text with other escapes counts as another text, and costs a cache miss.
     pub(crate) fn of(body: &'a [u8]) -> Option<Self> {
         let mut rest = body.trim_ascii_start().strip_prefix(b"{")?;
         let mut model: &[u8] = &[];
@@ -38,8 +39,8 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// What is inside of the quotes or brackets of a value, and what follows them. A value that is cut off goes to the
-/// end. `None` if there is no value.
+/// The text inside the quotes or brackets of a value, and the text after them. A value that is cut
+/// off extends to the end of the text. `None` if there is no value.
 fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let close = match text.first()? {
         b'"' => string(text),
@@ -55,7 +56,7 @@ fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((inside, rest.unwrap_or_default()))
 }
 
-/// Where the quote is that ends a string.
+/// The index of the quote that ends a string.
 fn string(text: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -67,7 +68,7 @@ fn string(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where the bracket is that ends an array or an object.
+/// The index of the bracket that ends an array or an object.
 fn nested(text: &[u8]) -> Option<usize> {
     let (mut at, mut depth) = (0, 0_usize);
     loop {
@@ -82,19 +83,20 @@ fn nested(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// A hash of each beginning of a prompt: of its first block of so many bytes, of its first two blocks, and so on. What is
-/// left behind the last whole block does not count.
+/// The hashes of the prefixes of a prompt: of its first block of `size` bytes, of its first two
+/// blocks, and so on, at most `most`. The bytes after the last whole block are ignored.
 pub(crate) fn of_prompt(asked: &Asked<'_>, size: usize, most: usize) -> Vec<u64> {
     let blocks = asked.prompt.chunks_exact(size).take(most);
     chain(hash(1, asked.model), blocks)
 }
 
-/// The same of a path and a query: a block is a segment of the path, the last one is the query.
+/// The same for a path and a query: each segment of the path is a block, and the query is the last
+/// block.
 pub(crate) fn of_path(path: &str, query: Option<&str>, most: usize) -> Vec<u64> {
     let segments = path.strip_prefix('/').unwrap_or(path).split('/');
     let mut hashes = chain(hash(2, &[]), segments.map(str::as_bytes).take(most));
     if let (Some(query), Some(path)) = (query, hashes.last()) {
-        // A query is no segment, whatever is in it.
+        // With another seed, so that a query never equals a segment of the path.
         hashes.push(hash(!path, query.as_bytes()));
         hashes.truncate(most);
     }
@@ -109,8 +111,9 @@ fn chain<'a>(seed: u64, blocks: impl Iterator<Item = &'a [u8]>) -> Vec<u64> {
     blocks.scan(seed, next).collect()
 }
 
-/// Hashes some bytes, eight at a time. Whoever makes two texts collide on purpose gets them to the same server; where
-/// in the index a hash is found depends on a secret besides.
+/// Hashes bytes, eight at a time. A client that makes two texts collide on purpose only achieves
+/// that they go to the same server. It cannot fill one chain of the index, because the chain of a
+/// hash also depends on a secret.
 fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_is_found_where_it_is() {
+    fn a_prompt_is_found_at_the_top_level_also_if_it_is_cut_off() {
         for (body, found) in [
             (r#"{"model":"m","prompt":"Say hi","n":1}"#, ("m", "Say hi")),
             (
@@ -152,7 +155,7 @@ mod tests {
                 r#"{"messages":[{"role":"user","content":"]"}],"n":1}"#,
                 ("", r#"{"role":"user","content":"]"}"#),
             ),
-            // Only at the top.
+            // Only at the top level.
             (
                 r#"{"metadata":{"prompt":"no","x":[{}]},"prompt":"yes"}"#,
                 ("", "yes"),
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prompt_is_none() {
+    fn a_body_without_a_prompt_gives_none() {
         for body in [
             "",
             "{",
@@ -199,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_makes_it_panic(body: Vec<u8>, pieces in proptest::collection::vec(
+        fn no_body_makes_the_parser_panic(body: Vec<u8>, pieces in proptest::collection::vec(
             prop::sample::select(vec!["{", "}", "[", "]", "\"", "\\", ":", ",", "prompt", "\"prompt\"", " ", "1"]), 0..30,
         )) {
             let _ = Asked::of(&body);
@@ -207,7 +210,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_around_it_a_prompt_is_found_and_what_is_there_of_it_if_it_is_cut_off(
+        fn a_prompt_is_found_beside_any_other_members_also_if_it_is_cut_off(
             before: String, model: String, prompt: String, after: String, cut in 0_usize..200,
         ) {
             let (written, name) = (written(&prompt), written(&model));
@@ -218,7 +221,7 @@ mod tests {
             let found = Asked { model: &name.as_bytes()[1..name.len() - 1],
                 prompt: &written.as_bytes()[1..written.len() - 1] };
             prop_assert_eq!(Asked::of(body.as_bytes()), Some(found));
-            // With the space and the quote.
+            // After the space and the quote.
             let begin = head.len() + 2;
             let end = (begin + cut).min(begin + found.prompt.len());
             let short = Asked::of(&body.as_bytes()[..end]);
@@ -226,7 +229,7 @@ mod tests {
         }
 
         #[test]
-        fn as_many_hashes_are_equal_as_whole_blocks_are(
+        fn hashes_are_equal_for_the_shared_whole_blocks_only(
             one: Vec<u8>, other: Vec<u8>, shared in proptest::collection::vec(0_u8.., 0..100), size in 1_usize..20,
         ) {
             let (one, other) = ([&shared[..], &one].concat(), [&shared[..], &other].concat());
@@ -238,13 +241,13 @@ mod tests {
             let (one, other) = (of(&one), of(&other));
             let same = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
             prop_assert_eq!(same, (equal / size).min(one.len()).min(other.len()));
-            // And never again.
+            // No hash after the shared ones occurs in the other prompt.
             prop_assert!(one[same..].iter().all(|hash| !other.contains(hash)));
         }
     }
 
     #[test]
-    fn another_model_is_another_beginning() {
+    fn prompts_for_different_models_have_different_hashes() {
         let of = |model: &[u8]| {
             let prompt = &[7; 64];
             of_prompt(&Asked { model, prompt }, 64, 1)
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_cut_into_segments() {
+    fn the_blocks_of_a_path_are_its_segments_and_its_query() {
         let of = |path, query, most| of_path(path, query, most);
         let (one, other) = (of("/video/7/a.ts", None, 9), of("/video/7/b.ts", None, 9));
         assert_eq!((one.len(), &one[..2]), (3, &other[..2]));
@@ -262,7 +265,7 @@ mod tests {
         let asked = of("/video/7/a.ts", Some("q=1"), 9);
         assert_eq!((asked.len(), &asked[..3]), (4, &one[..]));
         assert_eq!(of("/video/7/a.ts", Some("q=1"), 3), one);
-        // What looks alike and is not.
+        // Similar paths with different segments have different hashes.
         assert_ne!(of("/ab", None, 9)[0], of("/a/b", None, 9)[0]);
         assert_ne!(of("/a/q=1", None, 9), of("/a", Some("q=1"), 9));
         assert_eq!((of("/", None, 9).len(), of("", None, 9).len()), (1, 1));

@@ -1,4 +1,5 @@
-//! Prequal: load is not what you should balance. See README.md.
+//! Prequal ("Load is not what you should balance", NSDI 2024): probes a few endpoints for each
+//! pick, and picks the best of those probed lately. See README.md.
 
 mod pool;
 mod window;
@@ -9,28 +10,28 @@ use serde::Deserialize;
 use pool::{Pool, Probe};
 use window::Window;
 
-/// Picks after which it is told anew which endpoints are hot.
+/// After this many picks, the load from which on an endpoint is hot is computed again.
 const REVIEW: u32 = 64;
 
-/// Chooses from a pool of endpoints that were looked at lately.
+/// Picks from a pool of endpoints that were probed lately.
 #[derive(Debug, Default)]
 pub struct Prequal {
     options: Options,
     lottery: Lottery,
     pool: Pool,
-    /// What one request more adds to the load of each position.
+    /// For each position, what one more request adds to its load.
     steps: Vec<Load>,
-    /// Loads of the endpoints looked at last.
+    /// Loads of the endpoints that were probed last.
     seen: Window,
-    /// From this load on an endpoint is hot.
+    /// An endpoint with more than this load is hot.
     hot: Load,
     picks: u32,
 }
 
-/// Requests in flight for each unit of weight, in 2^-20ths.
+/// Requests in flight for each unit of weight, in units of 2^-20.
 type Load = u64;
 
-/// What is seen of an endpoint.
+/// The result of a look at an endpoint.
 struct Seen {
     in_flight: u32,
     latency: u32,
@@ -155,7 +156,7 @@ impl Prequal {
         [seen(0), seen(1)]
     }
 
-    /// Takes note of what was seen at a position.
+    /// Records the result for a position in the window and in the pool.
     fn take(&mut self, position: usize, seen: &Seen, now: u64) {
         let step = self.steps[position];
         let probe = Probe {

@@ -1,38 +1,39 @@
-//! The pool of endpoints that were looked at lately.
+//! The pool of endpoints that were probed lately.
 //!
-//! Picks are frequent and the pool is small, so one pass over it tells all that a pick wants to know: who is to be
-//! taken, and who is to make room at the next one. For that each slot has two numbers that say how good and how old
-//! it is, with the slot's own number in their lowest bits.
+//! Picks are frequent and the pool is small, so one pass over it finds all that a pick needs: the
+//! probe to pick, and the probes to replace next. For this, each slot has two numbers, its rank and
+//! its age, with the slot's index in their lowest bits.
 
 use crate::Load;
 
-/// Slots that a pool may have.
+/// The maximum number of slots of a pool.
 pub(crate) const SLOTS: usize = 128;
 
-/// The same, for what has a slot in its lowest bits.
+/// The same as `u64`, for numbers with a slot in their lowest bits.
 const SLOT: u64 = SLOTS as u64;
 
-/// Not in the pool.
+/// The place of an endpoint that is not in the pool.
 const NOWHERE: u8 = u8::MAX;
 
-/// How good a slot is that nobody is to take: it has served as often as it may, or is not believed any longer.
+/// The rank of a slot that must not be picked: its probe has been used as often as allowed, or is
+/// too old, or the slot is empty.
 const SPENT: u64 = !(SLOT - 1);
 
-/// What was seen of an endpoint.
+/// The result of a look at an endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probe {
     pub(crate) position: u32,
     pub(crate) load: Load,
     /// Microseconds.
     pub(crate) latency: u32,
-    /// Whether it says itself that it has too much to do.
+    /// Whether the endpoint reports more load than `hot_load` allows.
     pub(crate) full: bool,
     pub(crate) uses: u32,
 }
 
 impl Probe {
-    /// The lower the better: cold ones by latency, and by load where that is the same, then hot ones by
-    /// load. The lowest bits of a load, in 2^-20ths of a request, make no difference.
+    /// The lower the better: cold endpoints by latency, and by load if latencies are equal, then
+    /// hot endpoints by load. The lowest bits of a load, in units of 2^-20 requests, are ignored.
     fn rank(&self, hot: Load) -> u64 {
         const HOT: u64 = 1 << 63;
         let by_load = HOT | self.load.min(HOT - SLOT - 1);
@@ -43,31 +44,33 @@ impl Probe {
     }
 }
 
-/// Slots, as many from the start as there are to be: whoever has none takes that of the worst, and none is worse
-/// than one that has served. Each has its number in the lowest bits of all that is compared.
+/// A fixed number of slots, all present from the start. A probe of an endpoint that has no slot
+/// replaces the worst or the oldest probe, and no probe is worse than one that must not be picked
+/// any more. All numbers that are compared have the slot in their lowest bits.
 ///
-/// Arrays, since a component pays for each step to memory: their place is known, and so is that a slot is in them.
+/// The fields are arrays, because each indirection costs a component time: the address of an array
+/// is known, and a slot is always within its bounds.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// Slots in use.
+    /// The number of slots in use.
     size: usize,
     probes: [Probe; SLOTS],
     /// The ranks of the probes, or [`SPENT`].
     ranks: [u64; SLOTS],
-    /// When they were made.
+    /// The times of the probes, in microseconds, multiplied by [`SLOT`], plus the slot.
     ages: [u64; SLOTS],
-    /// Where in the pool each endpoint is, by position; [`NOWHERE`] for most. One more for slots that nobody has
-    /// had.
+    /// The slot of each endpoint, by position; [`NOWHERE`] for most. The last entry is for the
+    /// position that empty slots have.
     places: Vec<u8>,
-    /// Who makes room next, as of the last pass: the worst one, then the oldest one.
+    /// The slots to replace next, as of the last pass: the worst one, then the oldest one.
     leaving: [u8; 2],
-    /// How many of these have left since.
+    /// How many of these have been replaced since.
     left: usize,
-    /// No probe is older.
+    /// The time of the oldest probe, as of the last pass. No probe is older.
     oldest: u64,
 }
 
-/// What a pass over the pool finds, each with the slot in its lowest bits.
+/// The result of a pass over the pool. Each number has its slot in the lowest bits.
 struct Found {
     best: u64,
     worst: u64,
@@ -80,7 +83,7 @@ fn slot(number: u64) -> usize {
 
 impl Default for Pool {
     fn default() -> Self {
-        let nobody = Probe {
+        let empty = Probe {
             position: 0,
             load: 0,
             latency: 0,
@@ -89,7 +92,7 @@ impl Default for Pool {
         };
         Self {
             size: 0,
-            probes: [nobody; SLOTS],
+            probes: [empty; SLOTS],
             ranks: [0; SLOTS],
             ages: [0; SLOTS],
             places: vec![NOWHERE],
@@ -101,7 +104,8 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// Forgets everything, and has `size` slots, at least 2, for endpoints of `count` positions.
+    /// Removes all probes, and sets the number of slots to `size`, at least 2, for a table of
+    /// `count` endpoints.
     pub(crate) fn clear(&mut self, size: usize, count: usize) {
         self.size = size.clamp(2, SLOTS);
         for place in 0..self.size {
@@ -115,11 +119,12 @@ impl Pool {
         self.oldest = u64::MAX;
     }
 
-    /// Takes a probe of now, `at` microseconds, in the place of an earlier one of the same endpoint, or else of the worst and the oldest
-    /// in turn, so that a pool does not fill with what nobody would choose. From a load of `hot` on an endpoint is
-    /// hot.
+    /// Adds a probe that was made now, at `at` microseconds. It replaces an earlier probe of the
+    /// same endpoint. If there is none, it replaces the worst and the oldest probe in turn, so that
+    /// the pool does not fill with probes that no pick would choose. An endpoint with a load above
+    /// `hot` is hot.
     ///
-    /// No branch depends on what is in the pool, since none could be foretold.
+    /// No branch depends on the content of the pool, because a CPU could not predict it.
     pub(crate) fn put(&mut self, probe: Probe, at: u64, hot: Load) {
         if self.left == self.leaving.len() {
             let found = self.look();
@@ -137,8 +142,9 @@ impl Pool {
         self.probes[slot] = probe;
     }
 
-    /// Chooses the best one, and takes note that it will have another request, which adds its of `steps` to its
-    /// load; as often as `max_uses` says. None if there is none.
+    /// Returns the position of the best probe, and adds the new request to the load of this probe,
+    /// by the value of `steps` for the position. After `max_uses` picks a probe is spent. None if
+    /// no probe can be picked.
     pub(crate) fn choose(&mut self, max_uses: u32, hot: Load, steps: &[Load]) -> Option<u32> {
         let found = self.look();
         if found.best >= SPENT {
@@ -148,7 +154,7 @@ impl Pool {
         let place = slot(found.best);
         let probe = &mut self.probes[place];
         probe.uses += 1;
-        // The next pick is to know of this request, which the look was too early for.
+        // The probe was made before this request, so its load does not include it yet.
         probe.load += steps[probe.position as usize];
         let rank = probe.rank(hot);
         let rank = if probe.uses < max_uses { rank } else { SPENT };
@@ -156,7 +162,7 @@ impl Pool {
         Some(probe.position)
     }
 
-    /// Believes no probe that is older than `limit` at `now`, both in microseconds.
+    /// Excludes the probes that are older than `limit` at `now`, both in microseconds, from picks.
     pub(crate) fn expire(&mut self, now: u64, limit: u64) {
         if now.saturating_sub(self.oldest) <= limit {
             return;
@@ -164,7 +170,7 @@ impl Pool {
         for place in 0..self.size {
             if now.saturating_sub(self.ages[place] / SLOT) > limit {
                 self.ranks[place] = SPENT | place as u64;
-                // That is known now.
+                // With the time of now, the slot is not checked again before `limit` has passed.
                 self.ages[place] = (now * SLOT) | place as u64;
             }
         }
@@ -172,7 +178,7 @@ impl Pool {
         self.note(&found);
     }
 
-    /// Ranks all anew.
+    /// Computes all ranks again, for another `hot`.
     pub(crate) fn judge(&mut self, hot: Load) {
         for (place, probe) in self.probes[..self.size].iter().enumerate() {
             if self.ranks[place] < SPENT {
@@ -181,7 +187,7 @@ impl Pool {
         }
     }
 
-    /// Probes that may be chosen, with their times.
+    /// The probes that can be picked, with their times.
     #[cfg(test)]
     pub(crate) fn usable(&self) -> Vec<(Probe, u64)> {
         let slots = (0..self.size).filter(|place| self.ranks[*place] < SPENT);
@@ -207,7 +213,7 @@ impl Pool {
 
     fn note(&mut self, found: &Found) {
         let (worst, oldest) = (slot(found.worst), slot(found.oldest));
-        // Somebody else, if one is both.
+        // Another slot, if the worst one is also the oldest.
         let other = if oldest + 1 < self.size {
             oldest + 1
         } else {

@@ -17,7 +17,7 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
     .collect()
 }
 
-/// Picks so often from endpoints of these loads and latencies, and counts.
+/// The number of picks of each endpoint, of 10,000 with these loads and latencies.
 fn counts(weights: &[u32], in_flight: &[u32], latency: &[u32], config: &str) -> Vec<u32> {
     let table = table(weights);
     let mut balancer = Prequal::default();
@@ -40,7 +40,7 @@ fn counts(weights: &[u32], in_flight: &[u32], latency: &[u32], config: &str) -> 
 }
 
 #[test]
-fn cold_ones_are_chosen_by_latency() {
+fn cold_endpoints_are_picked_by_latency() {
     let counts = counts(
         &[1; 10],
         &[2; 10],
@@ -52,7 +52,7 @@ fn cold_ones_are_chosen_by_latency() {
 }
 
 #[test]
-fn hot_ones_are_left_alone_however_quick_they_are() {
+fn hot_endpoints_are_avoided_even_with_low_latency() {
     let mut in_flight = [1; 10];
     in_flight[0] = 50;
     let counts = counts(
@@ -67,7 +67,7 @@ fn hot_ones_are_left_alone_however_quick_they_are() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20))]
     #[test]
-    fn endpoints_that_are_alike_get_picks_by_weight(
+    fn picks_of_equal_endpoints_are_proportional_to_weights(
         weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64,
     ) {
         let table = table(&weights);
@@ -76,7 +76,7 @@ proptest! {
         let mut entropy = Entropy::of(&Request { entropy: seed, ..Request::default() });
         let mut load = vec![0; weights.len()];
         let mut counts = vec![0; weights.len()];
-        // Each has a few requests for its weight at a time, and they are answered in order.
+        // Four requests in flight for each unit of weight, which are answered in order.
         let total: u32 = weights.iter().sum();
         let mut open = VecDeque::new();
         for now in 0..u64::from(total) * 400 {
@@ -100,7 +100,7 @@ proptest! {
 }
 
 #[test]
-fn who_reports_that_it_is_full_is_hot_where_that_is_asked_for() {
+fn a_reported_load_above_hot_load_makes_an_endpoint_hot() {
     let table = table(&[1; 4]);
     let endpoints = Endpoints::new(table.clone())
         .with_column(Column::InFlight, &[0, 2, 2, 2])
@@ -132,7 +132,7 @@ fn a_quantile_of_zero_balances_by_load() {
 }
 
 #[test]
-fn what_is_old_is_not_believed() {
+fn old_probes_are_not_used() {
     let mut balancer = Prequal::default();
     balancer.endpoints_changed(&Endpoints::new(table(&[1; 30])));
     let endpoints = Endpoints::new(table(&[1; 30]));
@@ -175,10 +175,10 @@ fn settings_are_checked() {
 }
 
 proptest! {
-    /// Whatever was put in and chosen before: the best one of those that may be chosen is, and nobody is in
-    /// the pool twice.
+    /// After any probes and picks, the best probe that can be picked is picked, and no endpoint is
+    /// in the pool twice.
     #[test]
-    fn the_pool_gives_its_best(
+    fn the_best_probe_of_the_pool_is_picked(
         probes in proptest::collection::vec((0_u32..20, 0_u64..8, 0_u32..4, any::<bool>()), 1..200),
         size in 2_usize..20, max_uses in 1_u32..4, hot in 0_u64..8,
     ) {

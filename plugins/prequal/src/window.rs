@@ -1,17 +1,17 @@
-//! The loads that were seen last, and a quantile of them.
+//! The latest probed loads, and a quantile of them.
 
 use crate::Load;
 
-/// Loads that are kept.
+/// The number of loads that are kept.
 const SEEN: usize = 128;
 
-/// The last loads that were seen.
+/// The latest probed loads, in a ring buffer.
 #[derive(Debug)]
 pub(crate) struct Window {
     loads: [Load; SEEN],
-    /// How many there are.
+    /// The number of loads so far, up to [`SEEN`].
     count: usize,
-    /// Where the next one goes.
+    /// The index of the next load.
     next: usize,
 }
 
@@ -36,10 +36,10 @@ impl Window {
         self.count
     }
 
-    /// The load that so much of what was seen is at most, from 0 to 1; 0 if nothing was.
+    /// The quantile of the loads for `part`, from 0 to 1; 0 if there are no loads.
     pub(crate) fn quantile(&self, part: f64) -> Load {
         let mut loads = self.loads;
-        // As long as there are fewer, they are the first ones.
+        // Until the buffer is full, the loads are at its start.
         let loads = &mut loads[..self.count];
         match loads.len().checked_sub(1) {
             Some(last) => *loads.select_nth_unstable((last as f64 * part) as usize).1,

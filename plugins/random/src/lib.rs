@@ -1,8 +1,8 @@
-//! Chance: each request goes anywhere, as often as weights say. See README.md.
+//! Weighted random: each request goes to a random endpoint, drawn by weight. See README.md.
 
 use guest_sdk::{Balancer, Endpoints, Entropy, Lottery, Request};
 
-/// Draws an endpoint for each request.
+/// Draws an endpoint by weight for each request.
 #[derive(Debug, Default)]
 pub struct Random(Lottery);
 

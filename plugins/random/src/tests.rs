@@ -17,7 +17,7 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
 
 proptest! {
     #[test]
-    fn shares_follow_weights(weights in proptest::collection::vec(1_u32..1000, 1..20), seed: u64) {
+    fn shares_are_proportional_to_weights(weights in proptest::collection::vec(1_u32..1000, 1..20), seed: u64) {
         let mut balancer = Random::default();
         balancer.endpoints_changed(&Endpoints::new(table(&weights)));
         let mut entropy = Entropy::of(&Request { entropy: seed, ..Request::default() });

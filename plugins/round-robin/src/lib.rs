@@ -1,37 +1,39 @@
-//! Smooth weighted round robin: endpoints take turns, each as often as its weight says and as evenly
-//! spread as it can be. See README.md.
+//! Smooth weighted round robin: endpoints take turns, each as often as its weight says, and its
+//! turns are spread as evenly as possible. See README.md.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
 use guest_sdk::{Balancer, Endpoints, Request};
 
-/// Turns of an endpoint after which all of them are counted anew, so that no product below overflows:
-/// 2 × 2^40 × 65535 is less than 2^64.
+/// When an endpoint has had this many turns, the numbers of all turns are reduced, so that no
+/// product below overflows: 2 × 2^40 × 65535 is less than 2^64.
 const RECOUNT: u64 = 1 << 40;
 
-/// Longest cycle that is written down, in picks: 16 KiB with the way to it. A thousand endpoints of two
-/// weights fit.
+/// The longest cycle that is stored, in picks: 16 KiB with the picks in front of it. A cycle of a
+/// thousand endpoints with two weights fits.
 const LONGEST_CYCLE: u64 = 4096;
 
-/// First byte of what is saved; behind it a row for each endpoint: its id, the number of its next turn (both 8
-/// bytes) and its weight (4 bytes), little-endian, in the order of the table.
+/// The first byte of the saved state, which is its format. After it comes a row for each endpoint,
+/// in the order of the table: its id, the number of its next turn (both 8 bytes) and its weight (4
+/// bytes), little-endian.
 const FORM: u8 = 1;
 const ROW: usize = 20;
 
 /// Endpoints in the order of their next turns.
 ///
-/// In each unit of time, divided by the greatest common divisor of the weights, every endpoint has the
-/// same number of turns, so their order repeats. A short cycle is written down when the table changes,
-/// and a pick then reads the next place of it. In front of it stands as much again: after a change,
-/// turns that fall together may have been taken in another order than the one that repeats.
+/// One unit of time divided by the greatest common divisor of the weights is one cycle: an endpoint
+/// has the same number of turns in every cycle, so the order of turns repeats. When the table
+/// changes, a short cycle is stored, and a pick then reads the next position from it. In front of
+/// the cycle, as many picks are stored again: after a change, turns that are due at the same time
+/// may have been taken in another order than the one that repeats.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
-    /// The turns as of the start of `written`; as of now where nothing is written down.
+    /// The next turns as of the start of `written`; if `written` is empty, as of now.
     turns: BinaryHeap<Turn>,
-    /// The positions on the way to the cycle, and then those of the cycle, in equal parts.
+    /// The first half has the positions before the cycle, the second half those of the cycle.
     written: Vec<u16>,
-    /// Where in it the next pick is.
+    /// The index of the next pick in `written`.
     next: usize,
 }
 
@@ -52,8 +54,8 @@ impl Turn {
 }
 
 impl Ord for Turn {
-    /// The turn that is due first is the greatest, since the heap has the greatest on top. Of two at
-    /// once, the one with the lower position is first.
+    /// The turn that is due first is the greatest, because the heap has the greatest on top. Of two
+    /// turns that are due at the same time, the one with the lower position comes first.
     fn cmp(&self, other: &Self) -> Ordering {
         other
             .cmp_due(self)
@@ -68,8 +70,8 @@ impl PartialOrd for Turn {
 }
 
 impl Balancer for RoundRobin {
-    /// Endpoints that stay with their weight keep their turn; all others join as if they had been
-    /// there all the time, so a change favours nobody.
+    /// Endpoints that stay with the same weight keep their turn. All others join as if they had
+    /// been in the table all the time, so a change favours no endpoint.
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         for _ in 0..std::mem::take(&mut self.next) {
             self.turn();
@@ -129,13 +131,13 @@ impl Balancer for RoundRobin {
             Some((&FORM, rows)) => rows.chunks(ROW).zip(0..).map(turn_of).collect(),
             _ => None,
         };
-        // The table that comes next takes them over, as at any change.
+        // The next call of `endpoints_changed` takes over these turns, as for any other change.
         self.turns = turns.ok_or("what was saved is in another form than this version's")?;
         Ok(())
     }
 }
 
-/// The turn in a row that was saved for this position; none if it is in another form.
+/// Reads the turn of a saved row for this position; none if the row has another format.
 fn turn_of((row, position): (&[u8], u32)) -> Option<Turn> {
     let (&id, row) = row.split_first_chunk()?;
     let (&number, row) = row.split_first_chunk()?;
@@ -145,13 +147,13 @@ fn turn_of((row, position): (&[u8], u32)) -> Option<Turn> {
         position,
         id: u64::from_le_bytes(id),
     };
-    // As far as the products are known to fit.
+    // Only values for which no product overflows.
     let fits = turn.number < RECOUNT && (1..=u64::from(u16::MAX)).contains(&turn.weight);
     fits.then_some(turn)
 }
 
 impl RoundRobin {
-    /// The next turn, which is then over.
+    /// Takes the next turn and returns its position.
     fn turn(&mut self) -> Option<usize> {
         let mut next = self.turns.peek_mut()?;
         let position = next.position;
@@ -164,7 +166,7 @@ impl RoundRobin {
         Some(position as usize)
     }
 
-    /// Writes the cycle down, if it is short.
+    /// Stores the cycle, if it is short.
     fn write_down(&mut self) {
         self.written.clear();
         let weights = || self.turns.iter().map(|turn| turn.weight);
@@ -180,7 +182,7 @@ impl RoundRobin {
             before[turn.position as usize] = turn.number;
         }
         self.write(length);
-        // It is a cycle if every endpoint had its share of turns in it.
+        // The second part repeats if every endpoint had its share of turns in it.
         let repeats = self
             .turns
             .iter()
@@ -193,14 +195,15 @@ impl RoundRobin {
 
     fn write(&mut self, length: u64) {
         for _ in 0..length {
-            // A cycle is at least as long as the table, so positions are small where it is short.
+            // A cycle is at least as long as the table, so the positions of a short cycle fit into
+            // `u16`.
             if let Some(Ok(position)) = self.turn().map(u16::try_from) {
                 self.written.push(position);
             }
         }
     }
 
-    /// Takes the whole units of time that have passed off every count.
+    /// Subtracts the whole units of time that have passed from the number of every turn.
     fn recount(&mut self) {
         let passed = self
             .turns

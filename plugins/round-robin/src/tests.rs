@@ -34,7 +34,7 @@ fn started(weights: &[u32]) -> RoundRobin {
 }
 
 #[test]
-fn without_endpoints_there_is_no_turn() {
+fn an_empty_table_has_no_pick() {
     let mut balancer = started(&[]);
     assert_eq!(balancer.pick(&REQUEST, &Endpoints::default()), None);
 }
@@ -46,7 +46,7 @@ fn equal_endpoints_alternate_strictly() {
 }
 
 #[test]
-fn twice_the_weight_is_two_of_every_three() {
+fn twice_the_weight_gets_two_of_every_three_picks() {
     let picks = picks(&mut started(&[100, 200]), 300);
     for window in picks.windows(3) {
         assert_eq!(window.iter().filter(|&&p| p == 1).count(), 2, "{window:?}");
@@ -54,7 +54,7 @@ fn twice_the_weight_is_two_of_every_three() {
 }
 
 #[test]
-fn a_recount_changes_nothing() {
+fn a_recount_keeps_the_order_of_turns() {
     let mut balancer = started(&[3, 5]);
     balancer.written.clear();
     let turns: Vec<Turn> = balancer.turns.drain().collect();
@@ -72,9 +72,9 @@ fn a_recount_changes_nothing() {
 }
 
 proptest! {
-    /// What is written down is what would have been computed, wherever the table changed.
+    /// The stored cycle equals the computed turns, at whatever pick the table changed.
     #[test]
-    fn the_cycle_is_the_order_of_turns(
+    fn the_stored_cycle_equals_the_computed_turns(
         tables in prop::collection::vec(prop::collection::vec(1_u32..30, 1..7), 1..6),
         between in 0_usize..80,
     ) {
@@ -90,10 +90,10 @@ proptest! {
         }
     }
 
-    /// Whoever takes over goes on as if nothing had happened, with a table that stays and with one that
-    /// changes.
+    /// A restored balancer makes the same picks as the old one would, with the same table and with
+    /// another one.
     #[test]
-    fn a_successor_picks_what_would_have_been_picked(
+    fn a_restored_balancer_makes_the_same_picks_as_the_old_one(
         weights in prop::collection::vec(1_u32..5000, 0..7),
         before in 0_usize..300,
         after in prop::collection::vec(1_u32..5000, 1..7),
@@ -114,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused(saved: Vec<u8>, form in 0_u8..3, cut in 1_usize..ROW) {
+    fn state_in_another_format_is_refused(saved: Vec<u8>, form in 0_u8..3, cut in 1_usize..ROW) {
         let mut balancer = RoundRobin::default();
         let understood = balancer.restore(&saved);
         prop_assert!(understood.is_err() || saved[0] == FORM);
@@ -124,10 +124,10 @@ proptest! {
         prop_assert!(balancer.restore(&saved[..saved.len() - cut]).is_err());
     }
 
-    /// Over as many picks as the weights add up to, each endpoint gets exactly its weight, wherever
-    /// the window begins.
+    /// In a window of as many picks as the sum of the weights, each endpoint gets exactly its
+    /// weight, wherever the window begins.
     #[test]
-    fn shares_are_exact(weights in prop::collection::vec(1_u32..40, 1..12), start in 0_usize..200) {
+    fn each_endpoint_gets_exactly_its_weight_in_a_cycle(weights in prop::collection::vec(1_u32..40, 1..12), start in 0_usize..200) {
         let total = weights.iter().sum::<u32>() as usize;
         let mut balancer = started(&weights);
         picks(&mut balancer, start);
@@ -154,13 +154,13 @@ proptest! {
         }
     }
 
-    /// However often the table changes, endpoints that stay are served as evenly as if it had not.
+    /// However often the table changes, endpoints that stay get picks as evenly as without changes.
     #[test]
-    fn changes_favour_nobody(changes in prop::collection::vec(1_usize..6, 1..60)) {
+    fn changes_favour_no_endpoint(changes in prop::collection::vec(1_usize..6, 1..60)) {
         let mut balancer = started(&[1, 1]);
         let mut counts = [0_i64; 2];
         for (number, between) in changes.into_iter().enumerate() {
-            // A third endpoint comes and goes, and positions move with it.
+            // A third endpoint joins and leaves, which changes the positions of the other two.
             let stays = [Endpoint { id: 1, weight: 1 }, Endpoint { id: 2, weight: 1 }];
             let guest = Endpoint { id: 9, weight: 1 };
             let table = if number % 2 == 0 {

@@ -1,10 +1,10 @@
-//! Sessions stay where they began. See README.md.
+//! Sticky sessions: requests of a session go to the endpoint of its first request. See README.md.
 
 use std::collections::HashMap;
 
 use guest_sdk::{Balancer, Endpoints, Entropy, Lottery, Request};
 
-/// Finds the endpoint of a session, and a not too busy one for a new session.
+/// Picks the endpoint of a session; for a new session, the less busy of two drawn endpoints.
 #[derive(Debug, Default)]
 pub struct StickySessions {
     positions: HashMap<u64, usize>,
@@ -19,7 +19,8 @@ impl Balancer for StickySessions {
     }
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
-        // A retry is for an endpoint that did not answer its session.
+        // A retry is not bound to the session's endpoint, because that endpoint has failed the
+        // request.
         if request.attempt == 0
             && let Some(position) = request.affinity.and_then(|id| self.positions.get(&id))
         {

@@ -17,7 +17,7 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
 
 proptest! {
     #[test]
-    fn a_session_stays_through_any_change_that_leaves_its_endpoint(
+    fn a_session_stays_while_its_endpoint_is_in_the_table(
         count in 2_usize..50,
         session in 0_usize..50,
         gone in 0_usize..50,
@@ -36,7 +36,7 @@ proptest! {
         let endpoints = Endpoints::new(all.clone());
         let chosen = all[balancer.pick(&request, &endpoints).unwrap()].id;
         prop_assert_eq!(chosen == id, gone % count != session % count);
-        // A second try is not bound.
+        // A retry may go to any endpoint.
         let retry = Request { attempt: 1, ..request };
         prop_assert!(balancer.pick(&retry, &endpoints).is_some());
     }
@@ -44,7 +44,7 @@ proptest! {
 
 proptest! {
     #[test]
-    fn new_sessions_begin_by_weight(weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64) {
+    fn new_sessions_are_proportional_to_weights(weights in proptest::collection::vec(1_u32..10, 2..8), seed: u64) {
         let all = table(&weights);
         let mut balancer = StickySessions::default();
         balancer.endpoints_changed(&Endpoints::new(all.clone()));
