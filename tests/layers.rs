@@ -2,6 +2,7 @@
 //! down, and in no circle among the children of one module.
 
 mod scan;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -96,13 +96,16 @@ fn bytes_that_arrive_before_a_request_are_not_its_response() {
         assert_eq!(client.read_until("hi"), "hi");
     };
     ask(None, "GET");
-    for method in ["GET", "POST"] {
-        for unasked in UNASKED.into_iter().cycle().take(9) {
-            ask(Some(unasked), method);
+    // On a busy machine a round may show little, because the next request arrives first.
+    until("the server has sent enough unasked", || {
+        for method in ["GET", "POST"] {
+            for unasked in UNASKED {
+                ask(Some(unasked), method);
+            }
         }
-    }
+        server.accepted() > 9
+    });
     drop(say);
-    assert!(server.accepted() > 9, "{}", server.accepted());
 }
 
 pub(crate) fn get_and_close(gateway: &Gateway) -> String {

@@ -339,7 +339,8 @@ impl Worker {
             if waited.is_err() {
                 return;
             }
-            match self.requests(server, stream, &client).await {
+            // Not part of this future itself, which an idle connection keeps.
+            match Box::pin(self.requests(server, stream, &client)).await {
                 Some(idle) => stream = idle,
                 None => return,
             }
