@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::harness::{Raw, Setup, in_flight, until, with_backend};
+use crate::harness::{Raw, Setup, active_connections, in_flight, until, with_backend};
 
 #[test]
 fn a_client_that_half_closes_gets_its_answer() {
@@ -41,6 +41,33 @@ fn a_client_that_half_closes_gets_its_answer() {
         .half_close();
     let answer = raw.read_to_end();
     assert_eq!(answer.split_once("\r\n\r\n").unwrap().1.len(), 3_000_000);
+}
+
+#[test]
+fn a_client_that_half_closes_before_its_body_is_answered_at_once() {
+    let (gateway, backend) = with_backend(Setup::new());
+    for length in ["content-length: 5", "transfer-encoding: chunked"] {
+        let request = format!("POST / HTTP/1.1\r\nhost: h\r\n{length}\r\n\r\n");
+        let mut raw = Raw::connect(gateway.proxy);
+        let answer = raw.send(request.as_bytes()).half_close().read_to_end();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{length}: {answer}");
+    }
+    assert_eq!(backend.served(), 0);
+}
+
+/// The rest of a refused request is read for a second before the connection is closed, and never as
+/// the next request.
+#[test]
+fn a_refused_request_is_the_last_one_of_its_connection() {
+    let gateway = Setup::new().start();
+    let mut raw = Raw::connect(gateway.proxy);
+    raw.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\nab");
+    let answer = raw.read_to_end();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    // The client keeps its side open.
+    until("the connection is closed", || {
+        active_connections(&gateway) == 0.0
+    });
 }
 
 #[test]

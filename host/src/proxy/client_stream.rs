@@ -42,6 +42,8 @@ pub(super) enum Phase {
     Answered,
     /// The connection has changed to another protocol.
     Tunnel,
+    /// The gateway has closed its sending side. No further request is read.
+    Closing,
 }
 
 /// Whether the client may send more.
@@ -65,7 +67,8 @@ pub(super) struct Backlog(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     phase: AtomicU8,
-    /// The body that follows the last head, until the stream has read this.
+    /// The body that follows the last head, until the stream has read this. The stream has to do so
+    /// before it judges whether the client's bytes end within a body.
     announced: AtomicU64,
     /// Whether there are bytes for the client that its socket does not accept yet.
     unsent: AtomicBool,
@@ -94,12 +97,13 @@ impl Backlog {
             1 => Phase::Serving,
             2 => Phase::Answered,
             3 => Phase::Tunnel,
+            4 => Phase::Closing,
             _ => Phase::Idle,
         }
     }
 
     pub(super) fn enter(&self, phase: Phase) {
-        if self.phase() != Phase::Tunnel {
+        if !matches!(self.phase(), Phase::Tunnel | Phase::Closing) {
             self.0.phase.store(phase as u8, Ordering::Relaxed);
         }
     }
@@ -270,6 +274,13 @@ impl ClientStream {
         }
     }
 
+    /// Takes note of the body that follows the last head.
+    fn take_announced(&mut self) {
+        if let Some(body) = self.backlog.take_announced() {
+            self.requests.announce(body);
+        }
+    }
+
     /// Reads the available bytes, and passes on those that belong to one part of a request. Returns
     /// their number, which may be 0, or `None` at the end of the client's bytes.
     fn poll_part(
@@ -277,6 +288,7 @@ impl ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<Option<usize>>> {
+        self.take_announced();
         let before = buf.filled().len();
         let again = !self.rest.is_empty();
         if again {
@@ -288,9 +300,6 @@ impl ClientStream {
         let read = &buf.filled()[before..];
         if read.is_empty() {
             return Poll::Ready(Ok(None));
-        }
-        if let Some(body) = self.backlog.take_announced() {
-            self.requests.announce(body);
         }
         let part = match self.backlog.phase() {
             Phase::Tunnel => Part::All,
@@ -406,6 +415,10 @@ impl AsyncWrite for ClientStream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.linger.is_none() {
+            this.take_announced();
+            // Without this phase, the connection would look idle while the rest of a refused
+            // request is read, and that rest could be taken for the next request.
+            this.backlog.enter(Phase::Closing);
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             let unread = this.requests.is_within_body() || this.backlog.is_last();
             if !unread && !this.refused {
@@ -444,15 +457,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tunnel_never_leaves_its_phase() {
-        let backlog = Backlog::default();
-        assert_eq!(backlog.phase(), Phase::Idle);
-        for phase in [Phase::Serving, Phase::Answered, Phase::Idle, Phase::Tunnel] {
-            backlog.enter(phase);
-            assert_eq!(backlog.phase(), phase);
+    fn a_tunnel_and_a_closing_connection_never_leave_their_phase() {
+        for last in [Phase::Tunnel, Phase::Closing] {
+            let backlog = Backlog::default();
+            assert_eq!(backlog.phase(), Phase::Idle);
+            for phase in [Phase::Serving, Phase::Answered, Phase::Idle, last] {
+                backlog.enter(phase);
+                assert_eq!(backlog.phase(), phase);
+            }
+            backlog.enter(Phase::Answered);
+            assert_eq!(backlog.phase(), last);
         }
-        backlog.enter(Phase::Answered);
-        assert_eq!(backlog.phase(), Phase::Tunnel);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(super) struct Download {
     read_timeout: Duration,
     /// Whether the last poll found nothing to read, and so started the timer.
     waiting: bool,
+    /// Whether the client was once slower than the endpoint.
+    was_stalled: bool,
     /// The error that ended the body early, until it is passed to hyper.
     broken: Option<Error>,
     /// What is reported at the end of the body, if the outcome was not known before.
@@ -116,6 +118,7 @@ impl Content {
             request: Some(request),
             read_timeout,
             waiting: false,
+            was_stalled: false,
             broken: None,
             awaited,
         };
@@ -269,7 +272,13 @@ impl Body for ResponseBody {
             // A client that reads nothing must not fill hyper's buffer. hyper polls again once it
             // has sent its buffer.
             let stalled = client.backlog.has_unsent();
+            download.was_stalled |= stalled;
             let frame = ready!(download.poll_frame(cx, stalled)).transpose();
+            if download.was_stalled && !matches!(frame, Ok(Some(_))) {
+                // hyper has polled this body a second time after its flush, and would not flush
+                // again before the client sends something.
+                cx.waker().wake_by_ref();
+            }
             match frame {
                 Ok(frame) => return Poll::Ready(frame.map(Ok)),
                 Err(error) => {
