@@ -22,9 +22,9 @@ pub(super) struct Group {
     pathless: List,
 }
 
-/// Ways in descending order of rank. A request walks through them from the start. Changing the list
-/// copies it, which costs about as much as such a walk.
-type List = Arc<[Listed]>;
+/// Ways in descending order of rank. A request walks through them from the start. The first change
+/// after the router was copied copies the list, which costs about as much as such a walk.
+type List = Arc<Vec<Listed>>;
 
 /// A way as it stands in a list.
 #[derive(Debug, Clone)]
@@ -56,12 +56,13 @@ impl Group {
             route: Arc::clone(route),
         };
         match way.path {
-            None => self.pathless = with(&self.pathless, listed),
-            Some(PathPattern::Regex(_)) => self.regexes = with(&self.regexes, listed),
+            None => add(&mut self.pathless, listed),
+            Some(PathPattern::Regex(_)) => add(&mut self.regexes, listed),
             Some(PathPattern::Prefix(prefix)) => match self.prefixes.get_mut(&**prefix) {
-                Some(list) => *list = with(list, listed),
+                Some(list) => add(list, listed),
                 None => {
-                    self.prefixes.insert((&**prefix).into(), [listed].into());
+                    self.prefixes
+                        .insert((&**prefix).into(), Arc::new(vec![listed]));
                     self.count_length(prefix.len());
                 }
             },
@@ -71,13 +72,13 @@ impl Group {
     /// Removes a way to match a route.
     pub(super) fn remove(&mut self, way: &Way<'_>) {
         match way.path {
-            None => self.pathless = without(&self.pathless, way),
-            Some(PathPattern::Regex(_)) => self.regexes = without(&self.regexes, way),
+            None => remove(&mut self.pathless, way),
+            Some(PathPattern::Regex(_)) => remove(&mut self.regexes, way),
             Some(PathPattern::Prefix(prefix)) => {
                 let Some(list) = self.prefixes.get_mut(&**prefix) else {
                     return;
                 };
-                *list = without(list, way);
+                remove(list, way);
                 if list.is_empty() {
                     self.prefixes.remove(&**prefix);
                     self.discount_length(prefix.len());
@@ -164,22 +165,16 @@ impl<'a> Found<'a> {
     }
 }
 
-/// A copy of a list with one more way.
-fn with(list: &List, listed: Listed) -> List {
+fn add(list: &mut List, listed: Listed) {
     let at = list.partition_point(|other| other.rank > listed.rank);
-    let (better, rest) = list.split_at(at);
-    better
-        .iter()
-        .chain([&listed])
-        .chain(rest)
-        .cloned()
-        .collect()
+    Arc::make_mut(list).insert(at, listed);
 }
 
-/// A copy of a list without one way.
-fn without(list: &List, way: &Way<'_>) -> List {
-    let others = list.iter().filter(|listed| !listed.is(way));
-    others.cloned().collect()
+fn remove(list: &mut List, way: &Way<'_>) {
+    // A list without the way is not copied.
+    if list.iter().any(|listed| listed.is(way)) {
+        Arc::make_mut(list).retain(|listed| !listed.is(way));
+    }
 }
 
 /// Takes the first way of a list that matches, unless `best` is better.

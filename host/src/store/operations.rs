@@ -12,7 +12,7 @@ use super::index::{ReferenceEntry, RowKey, UniqueEntry};
 /// What a commit changes: new values, or none for what is removed.
 ///
 /// It includes the entries of the indexes, because a journal may store them: the journal on sled
-/// does. For a journal that does not, the rows are enough.
+/// does. Commits that a journal hands to its followers have to include them too.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Operations {
     /// Rows as `record.rs` writes them.

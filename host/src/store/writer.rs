@@ -287,16 +287,22 @@ impl Writer {
         jobs: &Receiver<Job>,
         answers: &mut Vec<(Asked, Result<Revision, Error>)>,
     ) -> Outcome {
-        let ended = || Outcome::Failed("its thread has ended, so restart the gateway".into());
+        const ENDED: &str = "its thread has ended, so restart the gateway";
+        let is_commit = matches!(task, Task::Commit(..));
         let began = Instant::now();
         if self.tasks.send(task).is_err() {
-            return ended();
+            return Outcome::Failed(ENDED.into());
         }
         let mut is_late = false;
         loop {
             match self.outcomes.recv_timeout(TICK) {
                 Ok(outcome) => return outcome,
-                Err(RecvTimeoutError::Disconnected) => return ended(),
+                // The thread may have ended after the commit was stored.
+                Err(RecvTimeoutError::Disconnected) if is_commit => {
+                    let (reason, fate) = (ENDED.into(), "may be in effect after the restart");
+                    return Outcome::NotDone(CommitError::InDoubt { reason, fate });
+                }
+                Err(RecvTimeoutError::Disconnected) => return Outcome::Failed(ENDED.into()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.state.journal().nudge();

@@ -74,7 +74,8 @@ impl Routes {
                 self.waiting.push(route.id);
             }
         }
-        self.waiting.sort_unstable();
+        // The router's lists are in descending order of ids, so this order appends to them.
+        self.waiting.sort_unstable_by(|one, other| other.cmp(one));
         self.waiting.dedup();
         for id in self.waiting.drain(..) {
             if let Some(route) = self.compiled.get(&id)
