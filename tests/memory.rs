@@ -54,10 +54,10 @@ fn an_idle_connection_holds_little_memory() {
     });
     let each = gateway.resident_bytes().saturating_sub(before) / CLIENTS;
     println!("a new connection holds {each} bytes");
-    assert!(each < 8 << 10, "{each} bytes");
+    assert!(each < 4 << 10, "{each} bytes");
     let served = clients(true);
     let each = || gateway.resident_bytes().saturating_sub(before) / (2 * CLIENTS);
-    until("the memory of the requests is freed", || each() < 8 << 10);
+    until("the memory of the requests is freed", || each() < 4 << 10);
     println!("a connection holds {} bytes", each());
     drop((silent, served));
 }

@@ -231,7 +231,8 @@ impl ClientStream {
     /// Waits until there are bytes to read, or the client has closed its sending side.
     pub(super) async fn readable(&self) -> io::Result<()> {
         if self.rest.is_empty() {
-            self.stream.readable().await?;
+            // Not `readable`: the runtime takes a new socket for readable until a read has failed.
+            self.stream.peek(&mut [0]).await?;
         }
         Ok(())
     }
