@@ -254,6 +254,30 @@ fn a_name_without_dns_responses_delays_only_its_own_change() {
 }
 
 #[test]
+fn a_deleted_upstream_serves_until_its_name_is_looked_up() {
+    let dns = Dns::start();
+    dns.set("api.test", DnsReply::NoResponse);
+    let gateway = &setup(&dns).start();
+    let backend = Backend::start("b");
+    gateway.balanced(&[(backend.address, 1)]);
+    let rename = |path, field| {
+        gateway
+            .admin("PATCH", path, &[(field, "api.test")])
+            .expect(200)
+    };
+    rename("/upstreams/u", "name");
+    rename("/services/u-service", "host");
+    std::thread::scope(|scope| {
+        let delete = scope.spawn(|| gateway.admin("DELETE", "/upstreams/api.test", &[]).status);
+        until("the name is queried", || dns.queries("api.test") > 0);
+        for _ in 0..50 {
+            assert_eq!(gateway.backend_of("/"), "b");
+        }
+        assert_eq!(delete.join().unwrap(), 204);
+    });
+}
+
+#[test]
 fn a_name_may_have_ipv6_addresses_only() {
     let dns = Dns::start();
     let replies = DnsReply::Addresses6(vec![Ipv6Addr::LOCALHOST], 60);

@@ -31,7 +31,7 @@ use super::{Published, Snapshot};
 use crate::balancer::{Engine, Plugin, ShadowThread};
 use crate::entity::{self, Kind, Row};
 use crate::store::{Change, Commit, Revision, Store};
-use crate::upstream::{Memory, Names, SessionKey};
+use crate::upstream::{Memory, Names, SessionKey, Upstream};
 pub(crate) use balancers::complete;
 use balancers::{Balancers, DEFAULT_BALANCER};
 use context::Context;
@@ -49,6 +49,8 @@ pub struct Compiler {
     targets: Targets,
     services: Services,
     routes: Routes,
+    /// Deleted upstreams that services still use until the names of their hosts have resolved.
+    deleted: Vec<Arc<Upstream>>,
 }
 
 /// What the compiler keeps of an entity. A part also has a `rebuild`, with the parts that it
@@ -80,6 +82,7 @@ impl Compiler {
             targets: Targets::default(),
             services: Services::default(),
             routes: Routes::new(Arc::clone(&published.patterns)),
+            deleted: Vec::new(),
             context: Context {
                 published,
                 store,
@@ -208,7 +211,9 @@ impl Compiler {
             });
         }
         // Last, so that no request that begins now finds an upstream without targets.
-        for upstream in rebuilt.deleted {
+        self.deleted.extend(rebuilt.deleted);
+        let unused = |upstream: &mut Arc<Upstream>| !self.services.uses(upstream);
+        for upstream in self.deleted.extract_if(.., unused) {
             upstream.retire(&context.names);
         }
     }

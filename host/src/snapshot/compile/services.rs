@@ -96,6 +96,12 @@ impl Services {
         }
     }
 
+    /// Whether requests to a service go to this upstream.
+    pub(super) fn uses(&self, upstream: &Arc<Upstream>) -> bool {
+        let mut services = self.compiled.values();
+        services.any(|service| Arc::ptr_eq(&service.upstream, upstream))
+    }
+
     /// Compiles the services if one has changed, or an upstream. Returns whether they were
     /// compiled.
     pub(super) fn rebuild(
