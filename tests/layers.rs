@@ -9,12 +9,6 @@ use std::path::Path;
 
 use scan::{Arrow, Graph, Module};
 
-/// Modules whose children still form circles.
-const NOT_YET: &[&str] = &[];
-
-/// Arrows between top-level modules that still point up.
-const NOT_YET_DOWN: &[(&str, &str)] = &[];
-
 fn host() -> Graph {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     scan::graph(&folder, "pointsman")
@@ -68,7 +62,6 @@ fn arrows_point_to_lower_layers() {
             "there is no module `{module}`: remove it from the table \"Layers\" of ARCHITECTURE.md"
         ));
     }
-    let mut found = BTreeSet::new();
     for arrow in &graph.arrows {
         let (Some(from), Some(to)) = (arrow.from.first(), arrow.to.first()) else {
             continue;
@@ -79,20 +72,10 @@ fn arrows_point_to_lower_layers() {
         if from == to || above > below {
             continue;
         }
-        let pair = (from.as_str(), to.as_str());
-        if NOT_YET_DOWN.contains(&pair) {
-            found.insert(pair);
-        } else {
-            wrong.push(format!(
-                "{}: `{to}` is not below `{from}` in the table \"Layers\" of ARCHITECTURE.md. Move what is used down, \
-                 or hand it in from above (as a value, or as a trait that is declared below)",
-                shown(arrow)
-            ));
-        }
-    }
-    for pair in NOT_YET_DOWN.iter().filter(|pair| !found.contains(*pair)) {
         wrong.push(format!(
-            "{pair:?} points up no longer: remove it from NOT_YET_DOWN"
+            "{}: `{to}` is not below `{from}` in the table \"Layers\" of ARCHITECTURE.md. Move what is used down, \
+             or hand it in from above (as a value, or as a trait that is declared below)",
+            shown(arrow)
         ));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -107,25 +90,19 @@ fn the_children_of_a_module_form_no_circle() {
         .filter_map(|module| Some(module.split_last()?.1))
         .collect();
     let mut wrong = Vec::new();
-    let mut not_yet: BTreeSet<&str> = NOT_YET.iter().copied().collect();
     for parent in parents {
         let between = between_children(&graph, parent);
         let in_circle = circle(&between);
-        let name = parent.join("::");
-        if in_circle.is_empty() || not_yet.remove(name.as_str()) {
+        if in_circle.is_empty() {
             continue;
         }
+        let name = parent.join("::");
         let parent = if name.is_empty() { "the crate" } else { &name };
         wrong.push(format!(
             "the children of {parent} use each other in a circle. Move what two of them share to a file below both, or \
              to their parent:"
         ));
         wrong.extend(in_circle.iter().map(|arrow| format!("  {}", shown(arrow))));
-    }
-    for parent in not_yet {
-        wrong.push(format!(
-            "the children of {parent} form no circle any more: remove it from NOT_YET"
-        ));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
