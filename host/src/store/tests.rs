@@ -20,6 +20,17 @@ fn store() -> JournaledStore {
     JournaledStore::start(Memory::default().journal([]), Schema::DECLARED).unwrap()
 }
 
+/// Repeats a write until it succeeds.
+pub(super) async fn written_at_last(store: &JournaledStore, write: Write) -> Revision {
+    loop {
+        match store.write(vec![write.clone()]).await {
+            Ok(revision) => return revision,
+            Err(Error::Unavailable(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 pub(super) fn row(value: Value) -> Row {
     value.as_object().unwrap().clone()
 }

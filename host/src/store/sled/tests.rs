@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::super::index::{Parent, ReferenceEntry, UniqueEntry};
 use super::super::record::{self, DEPTH};
 use super::super::tests::{delete, ids_of, insert, link, put, row};
-use super::super::{Change, Error, Revision, Store, Write};
+use super::super::{Change, Error, Store, Write};
 use super::files::Handle;
 use super::*;
 use crate::entity::{Kind, UniqueKey};

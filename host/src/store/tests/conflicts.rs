@@ -205,17 +205,6 @@ async fn a_row_of_another_process_that_cannot_be_read_is_set_aside() {
     put(&store, service(2, "a")).await;
 }
 
-/// Repeats a write until it succeeds.
-async fn written_at_last(store: &JournaledStore, write: Write) -> Revision {
-    loop {
-        match store.write(vec![write.clone()]).await {
-            Ok(revision) => return revision,
-            Err(Error::Unavailable(_)) => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_commit_that_was_refused_has_changed_nothing() {
     let memory = Memory::default();

@@ -3,6 +3,7 @@
 use super::super::super::journal::Journal;
 use super::super::super::operations::Operations;
 use super::super::super::rules;
+use super::super::super::tests::written_at_last;
 use super::*;
 
 /// A row that sled puts in a file of its own.
@@ -31,17 +32,6 @@ impl Drop for NoFiles {
     fn drop(&mut self) {
         std::fs::remove_file(&self.0).unwrap();
         std::fs::rename(self.0.with_extension("away"), &self.0).unwrap();
-    }
-}
-
-/// Repeats a write until it succeeds.
-async fn written_at_last(store: &Opened, write: Write) -> Revision {
-    loop {
-        match store.write(vec![write.clone()]).await {
-            Ok(revision) => return revision,
-            Err(Error::Unavailable(_)) => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
-        }
     }
 }
 
