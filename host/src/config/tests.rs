@@ -46,6 +46,10 @@ fn sizes_and_times_are_in_their_units() {
     assert_eq!(config.proxy.max_header_size, 32 << 10);
     assert_eq!(config.balancer.memory, 16 << 20);
     assert_eq!(config.proxy.route_regex_memory, 512 << 20);
+    assert_eq!(
+        config.proxy.route_regex_memory,
+        crate::pattern::PATTERN_MEMORY
+    );
 }
 
 #[test]
