@@ -331,7 +331,7 @@ async fn once(
                     && outbound.forwarded.upgrade.is_none() =>
             {
                 return Err(Failure::Exchange(wire::Error::Response(
-                    "it changes to a protocol that nobody asked for".into(),
+                    "it changes to a protocol that the client has not requested".into(),
                 )));
             }
             Ok(head) => return Ok((head, exchange, drain)),
