@@ -4,6 +4,8 @@
 //! is rebuilt, only compared. A removed address is remembered for a while, as in Kong, since it
 //! often comes back at once with another weight.
 
+mod report;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -19,10 +21,12 @@ use super::policy::Policy;
 use super::resolve::Names;
 use crate::authority::{Host, written_out};
 use crate::balancer::Balancer;
-use crate::endpoint::health::{Condition, Source};
+use crate::endpoint::health::Source;
 use crate::endpoint::{Endpoint, Live, Places};
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
+pub use report::{AddressReport, Weights};
+use report::{describe, panics, passes, weights};
 
 /// Weights are multiplied by up to this while one of them ramps up, so that a part of 1 is
 /// possible.
@@ -167,44 +171,6 @@ struct Inner {
     gone: HashMap<u64, (Arc<Live>, Instant)>,
     /// Ids and weights of the table that the balancer has.
     table: Vec<(u64, u32)>,
-}
-
-/// The sums that Kong shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Weights {
-    pub total: u64,
-    pub available: u64,
-}
-
-/// An address with what is known of it.
-#[derive(Debug, Clone)]
-pub struct AddressReport {
-    /// Id of the endpoint.
-    pub id: u64,
-    /// The target that it belongs to.
-    pub target: Uuid,
-    /// The address itself.
-    pub address: SocketAddr,
-    /// As configured.
-    pub weight: u32,
-    /// Whether it may be chosen.
-    pub available: bool,
-    /// Whether outlier detection has ejected it for doing worse than its peers.
-    pub ejected: bool,
-    /// Requests sent and not yet answered.
-    pub in_flight: u32,
-    /// Requests that wait for a place and count in its queue.
-    pub pending: u32,
-    /// Connections for requests, busy and idle.
-    pub connections: u32,
-    /// Times that the upstream's balancers have picked it.
-    pub picks: u64,
-    /// Requests that got no complete response from it: no connection, or one that broke off or
-    /// timed out.
-    pub failures: u64,
-    /// What checks say.
-    pub condition: Condition,
 }
 
 impl Members {
@@ -596,46 +562,4 @@ fn identity<'a>(host: &'a Host<'a>) -> Cow<'a, str> {
         Some(IpAddr::V6(address)) => written_out(address).into(),
         _ => host.as_str().into(),
     }
-}
-
-fn describe(member: &Member) -> AddressReport {
-    AddressReport {
-        id: member.id,
-        target: member.target,
-        address: member.address,
-        weight: member.weight,
-        available: member.is_available(),
-        ejected: member.live.ejection.is_on(),
-        in_flight: member.live.in_flight(),
-        pending: member.live.pending.load(Ordering::Relaxed),
-        connections: member.live.permits.open(),
-        picks: member.live.picks(),
-        failures: member.live.failures(),
-        condition: member.live.health.condition(),
-    }
-}
-
-fn weights<'a>(members: impl IntoIterator<Item = &'a Member>) -> Weights {
-    let mut sums = Weights {
-        total: 0,
-        available: 0,
-    };
-    for member in members {
-        sums.total += u64::from(member.weight);
-        if member.is_available() {
-            sums.available += u64::from(member.weight);
-        }
-    }
-    sums
-}
-
-/// Kong's condition: strictly more than the threshold must be available, so with 100 none is ever
-/// used.
-fn passes(sums: Weights, threshold: f64) -> bool {
-    sums.total > 0 && sums.available as f64 * 100.0 > threshold * sums.total as f64
-}
-
-/// Panic mode: if so few are available that they could not carry the traffic, all are used.
-fn panics(sums: Weights, threshold: f64) -> bool {
-    threshold > 0.0 && (sums.available as f64) * 100.0 < threshold * sums.total as f64
 }
