@@ -156,29 +156,38 @@ fn logs_are_coloured_on_terminals_only() {
     let (_, log) = gateway.wait();
     assert!(log.contains("INFO") && !log.contains('\x1b'), "{log:?}");
     // A terminal made by `script`, of Debian's essential bsdutils.
-    let folder = tempfile::tempdir().unwrap();
     let on_terminal = |no_color: &str| {
         let program = env!("CARGO_BIN_EXE_pointsman");
+        let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
+        // The shell is replaced by the gateway, so that the signal below reaches the gateway.
         let start = format!(
-            "'{program}' --data-dir '{}' --proxy-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0",
+            "exec '{program}' --data-dir '{}' --proxy-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0",
             data.display()
         );
+        // The input stays open until the end: `script` passes the end of its input on.
         let mut child = Command::new("script")
             .args(["-qefc", &start, "/dev/null"])
             .env("NO_COLOR", no_color)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines.find_map(|line| line.ok().filter(|line| line.contains("proxy listens")));
+        let mut seen = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).split(b'\n') {
+            seen.push(String::from_utf8_lossy(&line.unwrap()).into_owned());
+            if seen.last().unwrap().contains("proxy listens") {
+                break;
+            }
+        }
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id()));
         for id in children.unwrap().split_whitespace() {
             Command::new("kill").arg(id).status().unwrap();
         }
-        child.wait().unwrap();
-        line.unwrap()
+        let status = child.wait().unwrap();
+        let line = seen.pop().unwrap_or_default();
+        assert!(line.contains("proxy listens"), "{status}: {seen:?} {line:?}");
+        line
     };
     assert!(on_terminal("").contains("\x1b["));
     assert!(!on_terminal("1").contains("\x1b["));
