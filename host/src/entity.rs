@@ -3,11 +3,13 @@
 pub mod balancer;
 mod check;
 mod conformance;
+pub mod consumer;
 mod declaration;
 mod entity_check;
 mod field;
 mod merge;
 mod normal_form;
+pub mod plugin;
 mod reference;
 pub mod retry;
 pub mod route;
@@ -56,15 +58,21 @@ pub enum Kind {
     Balancer,
     /// One of the components that were uploaded as a balancer.
     BalancerVersion,
+    /// Who uses a service.
+    Consumer,
+    /// A policy with its settings, and the requests that it is for.
+    Plugin,
 }
 
 impl Kind {
     /// Every kind; a kind comes before those that refer to it.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Balancer,
         Self::BalancerVersion,
+        Self::Consumer,
         Self::Service,
         Self::Route,
+        Self::Plugin,
         Self::Upstream,
         Self::Target,
     ];
@@ -83,6 +91,8 @@ impl Kind {
             Self::Target => &target::DECLARATION,
             Self::Balancer => &balancer::DECLARATION,
             Self::BalancerVersion => &version::DECLARATION,
+            Self::Consumer => &consumer::DECLARATION,
+            Self::Plugin => &plugin::DECLARATION,
         }
     }
 

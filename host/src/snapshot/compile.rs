@@ -13,6 +13,7 @@
 
 mod balancers;
 mod context;
+mod policies;
 mod routes;
 mod services;
 mod targets;
@@ -35,6 +36,7 @@ use crate::upstream::{Memory, Names, SessionKey, Upstream};
 pub(crate) use balancers::complete;
 use balancers::{Balancers, DEFAULT_BALANCER};
 use context::Context;
+use policies::Policies;
 use routes::Routes;
 use services::Services;
 use targets::Targets;
@@ -49,6 +51,7 @@ pub struct Compiler {
     targets: Targets,
     services: Services,
     routes: Routes,
+    policies: Policies,
     /// Deleted upstreams that services still use until the names of their hosts have resolved.
     deleted: Vec<Arc<Upstream>>,
 }
@@ -82,6 +85,7 @@ impl Compiler {
             targets: Targets::default(),
             services: Services::default(),
             routes: Routes::new(Arc::clone(&published.patterns)),
+            policies: Policies::default(),
             deleted: Vec::new(),
             context: Context {
                 published,
@@ -148,6 +152,7 @@ impl Compiler {
             Kind::Target => &mut self.targets,
             Kind::Service => &mut self.services,
             Kind::Route => &mut self.routes,
+            Kind::Consumer | Kind::Plugin => &mut self.policies,
         }
     }
 

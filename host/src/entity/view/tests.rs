@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::entity::{Check, route, service, target, upstream};
+use crate::entity::{Check, consumer, plugin, route, service, target, upstream};
 use crate::pattern::PATTERN_MEMORY;
 use crate::router::Route;
 
@@ -28,6 +28,8 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
             let target = view::<target::Target>(kind, row).map_err(wrong)?;
             target.target.port.ok_or("no port")?;
         }
+        Kind::Consumer => drop(view::<consumer::Consumer>(kind, row).map_err(wrong)?),
+        Kind::Plugin => drop(view::<plugin::Plugin>(kind, row).map_err(wrong)?),
         Kind::Balancer | Kind::BalancerVersion => {}
     }
     Ok(())
@@ -135,6 +137,8 @@ fn base(kind: Kind) -> Row {
         Kind::Route => json!({"paths": ["/"]}),
         Kind::Upstream => json!({"name": "u"}),
         Kind::Target => json!({"target": "h:1", "upstream": {"id": Uuid::from_u128(7)}}),
+        Kind::Consumer => json!({"username": "c"}),
+        Kind::Plugin => json!({"name": "key-auth"}),
         Kind::Balancer | Kind::BalancerVersion => json!({}),
     };
     row.as_object().cloned().unwrap()
@@ -146,6 +150,8 @@ fn kind() -> impl Strategy<Value = Kind> {
         Kind::Route,
         Kind::Upstream,
         Kind::Target,
+        Kind::Consumer,
+        Kind::Plugin,
     ])
 }
 

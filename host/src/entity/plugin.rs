@@ -1,0 +1,133 @@
+//! A plugin: a policy with its settings, and the requests that it is for. Source: Kong 3.9,
+//! `plugins`.
+//!
+//! The settings of a plugin depend on its name. Each kind of plugin is declared in a file of its
+//! own below.
+
+pub mod key_auth;
+pub mod request_termination;
+
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::declaration::Declaration;
+use super::field::{Check, Field, Preset, Shape};
+use super::subschema::{Subschema, Subschemas};
+use super::{ForeignKey, Kind, OnDelete, UniqueKey, check};
+
+/// A kind of plugin.
+#[derive(Debug)]
+pub struct PluginKind {
+    /// Its name, with the fields that it has in place of those of every plugin.
+    pub schema: Subschema,
+    /// Its place in the order of policies: the greatest comes first. Source: Kong, `PRIORITY`.
+    pub priority: i32,
+}
+
+/// The kinds of plugins, in the order of their names.
+pub static KINDS: &[&PluginKind] = &[&key_auth::KIND, &request_termination::KIND];
+
+impl PluginKind {
+    /// The kind with this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        let found = KINDS.binary_search_by(|kind| kind.schema.name.cmp(name));
+        found.ok().map(|place| KINDS[place])
+    }
+}
+
+/// A policy with its settings, and the requests that it is for.
+pub static DECLARATION: Declaration = Declaration {
+    // Two plugins of one kind may not have the same scope.
+    unique: &[
+        UniqueKey::of(&["instance_name"]),
+        UniqueKey::with_nulls(&["consumer", "name", "route", "service"]),
+    ],
+    endpoint_key: Some("instance_name"),
+    fields: &[
+        Field::id(),
+        Field::string("name").required(),
+        Field::string("instance_name").check(&[Check::Text(check::name)]),
+        Field::created_at(),
+        Field::updated_at(),
+        Field::reference("route", Kind::Route).on_delete(OnDelete::Cascade),
+        Field::reference("service", Kind::Service).on_delete(OnDelete::Cascade),
+        Field::reference("consumer", Kind::Consumer).on_delete(OnDelete::Cascade),
+        Field::record("config", &[]).required(),
+        PROTOCOLS,
+        Field::boolean("enabled")
+            .required()
+            .default(Preset::Boolean(true)),
+        Field::tags(),
+    ],
+    subschemas: Some(Subschemas {
+        by: "name",
+        of: |name| PluginKind::named(name).map(|kind| &kind.schema),
+        unknown: not_enabled,
+    }),
+    ..Declaration::of(Kind::Plugin, "plugins", "plugin")
+};
+
+/// The protocols that a plugin may be for: those of HTTP, and those of streams where it says so.
+const PROTOCOLS: Field = protocols(&["grpc", "grpcs", "http", "https"]);
+
+const fn protocols(default: &'static [&'static str]) -> Field {
+    const PROTOCOL: Field = Field::element(Shape::String).check(&[Check::OneOf(&[
+        "grpc",
+        "grpcs",
+        "http",
+        "https",
+        "tcp",
+        "tls",
+        "tls_passthrough",
+        "udp",
+    ])]);
+    Field::set("protocols", &PROTOCOL)
+        .required()
+        .default(Preset::Strings(default))
+}
+
+/// For plugins that find out who the consumer is, and those that run before them.
+const NO_CONSUMER: Field = Field::reference("consumer", Kind::Consumer)
+    .check(&[Check::Nothing("value must be null")]);
+
+/// Names the plugins that exist, so that the next request can be right. The first part is Kong's.
+fn not_enabled(name: &str) -> String {
+    let names: Vec<&str> = KINDS.iter().map(|kind| kind.schema.name).collect();
+    let names = names.join(", ");
+    format!(
+        "plugin '{name}' not enabled; add it to the 'plugins' configuration property (there are: \
+         {names})"
+    )
+}
+
+/// What the data plane reads of a plugin.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Plugin {
+    /// Primary key.
+    pub id: Uuid,
+    /// The kind of plugin.
+    pub name: String,
+    /// The route whose requests it is for; of any route if none.
+    pub route: Option<ForeignKey>,
+    /// The service whose requests it is for; of any service if none.
+    pub service: Option<ForeignKey>,
+    /// The consumer whose requests it is for; of any consumer if none.
+    pub consumer: Option<ForeignKey>,
+    /// Its settings, in the form of its kind.
+    pub config: Value,
+    /// The protocols of the requests that it is for.
+    pub protocols: Vec<String>,
+    /// Whether it is in effect.
+    pub enabled: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kinds_are_in_the_order_of_their_names() {
+        assert!(KINDS.is_sorted_by(|one, other| one.schema.name < other.schema.name));
+    }
+}
