@@ -186,7 +186,10 @@ fn logs_are_coloured_on_terminals_only() {
         }
         let status = child.wait().unwrap();
         let line = seen.pop().unwrap_or_default();
-        assert!(line.contains("proxy listens"), "{status}: {seen:?} {line:?}");
+        assert!(
+            line.contains("proxy listens"),
+            "{status}: {seen:?} {line:?}"
+        );
         line
     };
     assert!(on_terminal("").contains("\x1b["));

@@ -143,11 +143,9 @@ fn hooks(kind: Kind) -> &'static Hooks {
         Kind::Route => &routes::HOOKS,
         Kind::Upstream => &upstreams::HOOKS,
         Kind::Target => &targets::HOOKS,
-        Kind::Service
-        | Kind::Balancer
-        | Kind::BalancerVersion
-        | Kind::Consumer
-        | Kind::Plugin => &Hooks::NONE,
+        Kind::Service | Kind::Balancer | Kind::BalancerVersion | Kind::Consumer | Kind::Plugin => {
+            &Hooks::NONE
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::balancer::{self, Engine};
 use crate::config::Config;
 use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_place;
+use crate::policy::Resources;
 use crate::proxy::{Listeners, Workers};
 use crate::snapshot::{Compiler, Published};
 use crate::store::{self, Store};
@@ -90,6 +91,7 @@ async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let commits = store.watch()?;
     let sessions = SessionKey::open(&config.data_dir).map_err(anyhow::Error::msg)?;
+    let resources = Arc::new(Resources::default());
     let compiler = Compiler::new(
         Arc::clone(&published),
         Arc::clone(&store),
@@ -98,6 +100,7 @@ async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
         Arc::clone(&names),
         Arc::clone(&memory),
         probing,
+        Arc::clone(&resources),
     )
     .with_session_key(sessions);
     let mut compiling = tokio::spawn(in_place(compiler.run(commits)));

@@ -28,6 +28,7 @@ mod named;
 pub mod path;
 pub mod pattern;
 mod plugin;
+pub mod policy;
 pub mod proxy;
 mod record;
 mod request_log;

@@ -21,6 +21,7 @@ mod listen;
 mod matched;
 mod page;
 mod place;
+mod policies;
 mod pool;
 mod record;
 mod request_id;
@@ -48,6 +49,7 @@ pub use listen::{Listeners, Workers};
 
 use crate::config;
 use crate::connections::ConnectionLimits;
+use crate::policy::response::Source;
 use crate::request_log;
 use crate::snapshot::{Published, Snapshot};
 use crate::transfer_coding;
@@ -56,6 +58,7 @@ use connection_info::ConnectionInfo;
 use download::{Content, ResponseBody};
 use exchange::Outbound;
 use listen::Unserved;
+use policies::Run;
 use pool::Pool;
 use respond::Reject;
 use upgrade::Upgrade;
@@ -118,6 +121,8 @@ struct Inbound {
     upload: Option<Rc<Upload>>,
     from: ClientRequest,
     started: Instant,
+    /// Its policies, if it has any.
+    run: Option<Box<Run>>,
 }
 
 /// Answers one request. This is the only place where an error becomes a response.
@@ -140,11 +145,13 @@ async fn handle(
         upload,
         from,
         started,
+        run: None,
     };
+    let seen = worker.snapshot();
     let id = inbound.from.id;
     let answered = {
         // Pinned in place and never moved: the future is large.
-        let mut answering = pin!(stages(&worker, &mut inbound));
+        let mut answering = pin!(stages(&worker, &seen, &mut inbound));
         poll_fn(|cx| {
             let _scope = request_log::enter(Some(id.digits()));
             answering.as_mut().poll(cx)
@@ -155,13 +162,18 @@ async fn handle(
         parts,
         upload,
         from,
+        run,
         ..
     } = inbound;
+    let source = match &answered {
+        Ok(_) => Source::Endpoint,
+        Err(_) => Source::Gateway,
+    };
     let mut response = match answered {
         Ok(response) => response,
         Err(reject) => {
             let ends = upload.is_some() && reject.is_clients_fault();
-            if let Some(upload) = upload.filter(|_| !ends) {
+            if let Some(upload) = upload.as_ref().filter(|_| !ends) {
                 Box::pin(upload.discard()).await;
             }
             let mut response = respond::reject(&reject, &parts.headers, &id, started);
@@ -172,27 +184,55 @@ async fn handle(
             response.map(|body| Content::Own(Some(body)))
         }
     };
+    let run = run.or_else(|| match source {
+        Source::Gateway => Run::unmatched(&seen.0.policies),
+        Source::Endpoint => None,
+    });
+    let version = parts.version;
+    let finish = match run {
+        None => None,
+        Some(run) => {
+            let request = policies::Answered {
+                parts,
+                upload,
+                started,
+                source,
+            };
+            let (finished, finish) = policies::respond(run, response, request, &from);
+            response = finished;
+            finish
+        }
+    };
     if from.client.backlog.is_last() {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if parts.version < Version::HTTP_11 && response.body().length().is_none() {
+    let is_framed = finish.as_ref().is_none_or(|finish| finish.keeps_length());
+    if version < Version::HTTP_11 && (response.body().length().is_none() || !is_framed) {
         // The end of the connection marks the end of the body. With HTTP/1.1, hyper would promise
         // to keep the connection open.
         *response.version_mut() = Version::HTTP_10;
     }
-    Ok(response.map(|content| ResponseBody::new(content, from)))
+    Ok(response.map(|content| ResponseBody::new(content, from, finish)))
 }
 
 /// Runs the stages of a request, all with the same snapshot. The last stage, `record`, ends with
 /// the body of the response.
-async fn stages(worker: &Rc<Worker>, inbound: &mut Inbound) -> Result<Response<Content>, Reject> {
+async fn stages(
+    worker: &Rc<Worker>,
+    seen: &Seen,
+    inbound: &mut Inbound,
+) -> Result<Response<Content>, Reject> {
     inbound.check_coding()?;
-    let seen = worker.snapshot();
     let snapshot = &*seen.0;
-    let matched = matched::find(snapshot, inbound)?;
+    let mut matched = matched::find(snapshot, inbound)?;
     access::check(inbound, &matched)?;
     let upgrade = Upgrade::asked(&mut inbound.parts);
+    let route = matched.route;
+    if let Some(chain) = snapshot.policies.of_route(route.id, route.service) {
+        // Boxed, so that this future stays small for routes without policies.
+        Box::pin(policies::access(seen, chain, inbound, &mut matched)).await?;
+    }
     let inbound = &*inbound;
     let service = place::service(snapshot, matched.route)?;
     let body_start = match &inbound.upload {

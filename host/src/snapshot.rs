@@ -22,6 +22,7 @@ pub(crate) use compile::complete;
 
 use crate::balancer::Canary;
 use crate::pattern::{PATTERN_MEMORY, PatternMemory};
+use crate::policy::chain::Policies;
 use crate::retry::Retry;
 use crate::router::Router;
 use crate::store::Revision;
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub services: Arc<foldhash::HashMap<Uuid, Service>>,
     /// The upstreams of the Admin API; requests find theirs through the service.
     pub upstreams: Arc<HashMap<Uuid, Arc<Upstream>>>,
+    /// What happens to requests beside being placed, and who they are from.
+    pub policies: Policies,
 }
 
 /// A service as the data plane uses it.

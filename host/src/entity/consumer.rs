@@ -9,10 +9,7 @@ use super::{EntityCheck, Kind, UniqueKey};
 
 /// Who uses a service.
 pub static DECLARATION: Declaration = Declaration {
-    unique: &[
-        UniqueKey::of(&["username"]),
-        UniqueKey::of(&["custom_id"]),
-    ],
+    unique: &[UniqueKey::of(&["username"]), UniqueKey::of(&["custom_id"])],
     endpoint_key: Some("username"),
     fields: &[
         Field::id(),

@@ -88,8 +88,8 @@ const fn protocols(default: &'static [&'static str]) -> Field {
 }
 
 /// For plugins that find out who the consumer is, and those that run before them.
-const NO_CONSUMER: Field = Field::reference("consumer", Kind::Consumer)
-    .check(&[Check::Nothing("value must be null")]);
+const NO_CONSUMER: Field =
+    Field::reference("consumer", Kind::Consumer).check(&[Check::Nothing("value must be null")]);
 
 /// Names the plugins that exist, so that the next request can be right. The first part is Kong's.
 fn not_enabled(name: &str) -> String {

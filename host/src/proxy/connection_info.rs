@@ -8,7 +8,9 @@ use http::HeaderValue;
 /// The client's address, and the listener that accepted the connection. Header values are made once
 /// for all requests.
 pub(super) struct ConnectionInfo {
-    /// The client's address, as a header value.
+    /// The client's address.
+    pub(super) address: SocketAddr,
+    /// Its IP address, as a header value.
     pub(super) ip: HeaderValue,
     /// The listener that accepted the connection.
     pub(super) listener: Rc<ListenerInfo>,
@@ -33,8 +35,10 @@ pub(super) enum Scheme {
 impl ConnectionInfo {
     /// For a connection from `client`.
     pub(super) fn new(client: SocketAddr, listener: Rc<ListenerInfo>) -> Self {
-        let ip = client.ip().to_canonical().to_string();
+        let address = SocketAddr::new(client.ip().to_canonical(), client.port());
+        let ip = address.ip().to_string();
         Self {
+            address,
             ip: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("")),
             listener,
         }

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::Worker;
 use super::client::ClientRequest;
+use super::policies::{Finish, Passed};
 use super::record::Awaited;
 use super::wire::{self, Exchange};
 use crate::endpoint::{Endpoint, InFlight, Outcome};
@@ -24,6 +25,8 @@ pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct ResponseBody {
     content: Content,
     request: ClientRequest,
+    /// What is left to do for the policies of the request, if it has any.
+    finish: Option<Box<Finish>>,
 }
 
 /// Where the body of a response comes from.
@@ -90,12 +93,63 @@ impl Drain {
 }
 
 impl ResponseBody {
-    pub(super) fn new(content: Content, request: ClientRequest) -> Self {
-        Self { content, request }
+    pub(super) fn new(
+        content: Content,
+        request: ClientRequest,
+        finish: Option<Box<Finish>>,
+    ) -> Self {
+        Self {
+            content,
+            request,
+            finish,
+        }
     }
 
     fn log_scope(&self) -> request_log::Scope {
         request_log::enter(Some(self.request.id.digits()))
+    }
+
+    /// The next frame, before it passes the filters of policies.
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Self {
+            content, request, ..
+        } = self;
+        let client = &request.client;
+        let download = match content {
+            Content::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Content::Streamed(download) => download,
+        };
+        if download.broken.is_none() {
+            // A client that reads nothing must not fill hyper's buffer. hyper polls again once it
+            // has sent its buffer.
+            let stalled = client.backlog.has_unsent();
+            download.was_stalled |= stalled;
+            let frame = ready!(download.poll_frame(cx, stalled)).transpose();
+            if download.was_stalled && !matches!(frame, Ok(Some(_))) {
+                // hyper has polled this body a second time after its flush, and would not flush
+                // again before the client sends something.
+                cx.waker().wake_by_ref();
+            }
+            match frame {
+                Ok(frame) => return Poll::Ready(frame.map(Ok)),
+                Err(error) => {
+                    download.broken = Some(error);
+                    client.backlog.watch();
+                }
+            }
+        }
+        // The head is sent, so the status cannot change any more: the connection is closed. An
+        // error makes hyper discard bytes that it has not written yet, so they are flushed first.
+        ready!(client.backlog.poll_flushed(cx));
+        Poll::Ready(download.broken.take().map(Err))
+    }
+
+    /// Whether the content has no further frame.
+    fn is_content_done(&self) -> bool {
+        match &self.content {
+            Content::Own(bytes) => bytes.is_none(),
+            Content::Streamed(download) => download.is_done(),
+        }
     }
 }
 
@@ -103,6 +157,9 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         let _scope = self.log_scope();
         self.content = Content::Own(None);
+        if let Some(finish) = &mut self.finish {
+            finish.record(&self.request);
+        }
     }
 }
 
@@ -262,38 +319,30 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let _scope = this.log_scope();
-        let Self { content, request } = this;
-        let client = &request.client;
-        let download = match content {
-            Content::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Content::Streamed(download) => download,
-        };
-        if download.broken.is_none() {
-            // A client that reads nothing must not fill hyper's buffer. hyper polls again once it
-            // has sent its buffer.
-            let stalled = client.backlog.has_unsent();
-            download.was_stalled |= stalled;
-            let frame = ready!(download.poll_frame(cx, stalled)).transpose();
-            if download.was_stalled && !matches!(frame, Ok(Some(_))) {
-                // hyper has polled this body a second time after its flush, and would not flush
-                // again before the client sends something.
-                cx.waker().wake_by_ref();
+        loop {
+            if let Some(trailers) = this.finish.as_mut().and_then(|finish| finish.trailers()) {
+                return Poll::Ready(Some(Ok(trailers)));
             }
-            match frame {
-                Ok(frame) => return Poll::Ready(frame.map(Ok)),
-                Err(error) => {
-                    download.broken = Some(error);
-                    client.backlog.watch();
-                }
+            let frame = ready!(this.poll_content(cx));
+            let is_last = this.is_content_done();
+            let Some(finish) = &mut this.finish else {
+                return Poll::Ready(frame);
+            };
+            match finish.pass(frame, is_last) {
+                Passed::Nothing => {}
+                Passed::Frame(frame) => return Poll::Ready(frame),
             }
         }
-        // The head is sent, so the status cannot change any more: the connection is closed. An
-        // error makes hyper discard bytes that it has not written yet, so they are flushed first.
-        ready!(client.backlog.poll_flushed(cx));
-        Poll::Ready(download.broken.take().map(Err))
     }
 
     fn is_end_stream(&self) -> bool {
+        if self
+            .finish
+            .as_ref()
+            .is_some_and(|finish| finish.has_filters())
+        {
+            return false;
+        }
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
             // hyper omits the `Content-Length` of a 304 unless it takes it for the length of a
@@ -303,7 +352,11 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let length = self.content.length();
+        let is_kept = self
+            .finish
+            .as_ref()
+            .is_none_or(|finish| finish.keeps_length());
+        let length = self.content.length().filter(|_| is_kept);
         length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -16,12 +16,14 @@ use super::connect::{self, connect};
 use super::download::{Drain, UpstreamRequest};
 use super::headers::{BodyLength, Forwarded, RequestHead};
 use super::matched::{ClientHost, Matched};
+use super::policies::Trace;
 use super::record::{Awaited, Try};
 use super::respond::Reject;
 use super::upload::{Stage, Upload};
 use super::wire::{self, Exchange};
 use super::{Inbound, Worker, place};
 use crate::endpoint::{InFlight, Outcome};
+use crate::policy::record::TryOutcome;
 use crate::retry::Repeats;
 use crate::snapshot::Service;
 use crate::upstream::{NoPeer, RetryPermit};
@@ -65,6 +67,9 @@ pub(super) struct Outbound<'a> {
     affinity: Option<u64>,
     facts: &'a Facts<'a>,
     started: Instant,
+    /// What is noted for records, if the request has policies.
+    trace: Option<&'a Trace>,
+    replaced_host: Option<&'a str>,
 }
 
 impl<'a> Outbound<'a> {
@@ -106,6 +111,8 @@ impl<'a> Outbound<'a> {
             affinity,
             facts,
             started: inbound.started,
+            trace: inbound.run.as_ref().map(|run| &run.trace),
+            replaced_host: matched.upstream_host.as_deref(),
         }
     }
 }
@@ -150,6 +157,7 @@ pub(super) async fn exchange(
         // again.
         let may_trial = repeatable && outbound.is_kept() && service.retries > 0;
         let in_flight = place::pick(service, request, &tried, may_trial).await?;
+        let picked_in = outbound.trace.map(|_| now.elapsed());
         let endpoint = in_flight.endpoint();
         let outcome = once(worker, &in_flight, outbound, now).await;
         let attempted = Try {
@@ -168,6 +176,10 @@ pub(super) async fn exchange(
                 let answered = Instant::now();
                 let took = answered - now;
                 let status = head.status();
+                if let (Some(trace), Some(picked_in)) = (outbound.trace, picked_in) {
+                    let outcome = TryOutcome::Answered(status.as_u16());
+                    trace.note_try(endpoint.address, took, picked_in, outcome);
+                }
                 upstream.report_load(endpoint, head.headers());
                 upstream.note_latency(&in_flight, took);
                 let failed = upstream.is_failure(status.as_u16());
@@ -182,6 +194,9 @@ pub(super) async fn exchange(
                     attempted.report(Outcome::Answered(status.as_u16()), took, &status);
                 }
                 if !again {
+                    if let Some(trace) = outbound.trace {
+                        trace.note_answer(&outbound.target, answered - first_try, answered);
+                    }
                     let awaited = (!certain).then(|| Awaited {
                         upstream: Arc::clone(&service.upstream),
                         entropy: request.entropy,
@@ -209,6 +224,13 @@ pub(super) async fn exchange(
             }
             Err(failure) => {
                 let took = now.elapsed();
+                if let (Some(trace), Some(picked_in)) = (outbound.trace, picked_in) {
+                    let outcome = match failure.is_timeout() {
+                        true => TryOutcome::TimedOut,
+                        false => TryOutcome::Failed,
+                    };
+                    trace.note_try(endpoint.address, took, picked_in, outcome);
+                }
                 match &failure {
                     // The endpoint is not at fault.
                     Failure::ClientTimeout
@@ -226,6 +248,10 @@ pub(super) async fn exchange(
                 let (name, address) = (&*upstream.name, endpoint.address);
                 tracing::debug!(upstream = name, %address, attempt, "a try failed: {failure}");
                 if !more(repeatable, &mut retry_permit) {
+                    if let Some(trace) = outbound.trace {
+                        let now = Instant::now();
+                        trace.note_answer(&outbound.target, now - first_try, now);
+                    }
                     tracing::warn!(service = service.name, %address, attempt, "no answer: {failure}");
                     return Err(match failure {
                         Failure::ClientTimeout => Reject::HttpServer(StatusCode::REQUEST_TIMEOUT),
@@ -292,7 +318,10 @@ async fn once(
     let destination = place::destination_of(endpoint, service, outbound.preserved_host, most > 0);
     let mut idle = worker.pool.take(&destination, worker.clock.get());
     let mut drain = Drain::of(service, endpoint);
-    let host = place::host_for(endpoint, service, outbound.preserved_host);
+    let host = match outbound.replaced_host {
+        Some(host) => host.into(),
+        None => place::host_for(endpoint, service, outbound.preserved_host),
+    };
     let head = RequestHead {
         method: &outbound.parts.method,
         target: &outbound.target,

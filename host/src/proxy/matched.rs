@@ -12,6 +12,7 @@ use super::respond::Reject;
 use crate::authority::{Authority, Host};
 use crate::path;
 use crate::pattern::Pattern;
+use crate::policy::request::TargetQuery;
 use crate::router::{Match, Query, Route};
 use crate::snapshot::Snapshot;
 
@@ -29,6 +30,10 @@ pub(super) struct Matched<'s> {
     normal_path: Option<Vec<u8>>,
     /// Number of bytes of the normalised path that the route has matched.
     matched: usize,
+    /// What a policy has put in place of the path of the request to the endpoint.
+    upstream_path: Option<String>,
+    /// What a policy has put in place of the `Host` of the request to the endpoint.
+    pub(super) upstream_host: Option<String>,
 }
 
 /// Finds the route of a request.
@@ -61,6 +66,8 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, inbound: &Inbound) -> Result<Matc
         target,
         normal_path,
         matched,
+        upstream_path: None,
+        upstream_host: None,
     })
 }
 
@@ -78,7 +85,37 @@ impl Matched<'_> {
 
     /// The target of the request to the upstream. `base` is the path of the service.
     pub(super) fn upstream_target(&self, base: &str) -> Cow<'_, [u8]> {
-        path::target(base, &self.target, self.path(), self.stripped())
+        match &self.upstream_path {
+            None => path::target(base, &self.target, self.path(), self.stripped()),
+            Some(path) => match self.target.query() {
+                None => Cow::Borrowed(path.as_bytes()),
+                Some(query) => Cow::Owned(format!("{path}?{query}").into_bytes()),
+            },
+        }
+    }
+
+    /// Takes over what policies have changed.
+    pub(super) fn apply(
+        &mut self,
+        query: &TargetQuery,
+        upstream_path: Option<String>,
+        upstream_host: Option<String>,
+    ) -> Result<(), Reject> {
+        self.upstream_path = upstream_path;
+        self.upstream_host = upstream_host;
+        if query.is_changed() {
+            let path = self.target.path();
+            let changed = match query.text() {
+                None => PathAndQuery::try_from(path),
+                Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+            };
+            let changed = changed.map_err(|_| Reject::bad_request())?;
+            if self.normal_path.is_none() {
+                self.normal_path = Some(path.as_bytes().to_vec());
+            }
+            self.target = changed;
+        }
+        Ok(())
     }
 
     fn stripped(&self) -> usize {

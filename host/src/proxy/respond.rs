@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 
 use super::headers;
 use super::request_id::RequestId;
+use crate::policy::answer::{Answer, AnswerBody};
 use crate::transfer_coding;
 use crate::upstream::NoPeer;
 
@@ -48,6 +49,8 @@ pub(super) enum Reject {
     /// The body has a transfer coding that the gateway does not decode; with the status of the
     /// response.
     TransferCoding(StatusCode),
+    /// A policy answers.
+    Policy(Box<Answer>),
     /// Every try with the upstream failed.
     Upstream {
         /// Whether the last try timed out: 504, otherwise 502.
@@ -68,7 +71,7 @@ impl Reject {
         matches!(self, Self::HttpServer(status) if status.is_client_error())
     }
 
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoService | Self::NoPeer { .. } | Self::Unsupported(_) => {
@@ -80,6 +83,7 @@ impl Reject {
             Self::Http2Only => StatusCode::UPGRADE_REQUIRED,
             Self::NotGrpc => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HttpServer(status) | Self::TransferCoding(status) => *status,
+            Self::Policy(answer) => answer.status,
             Self::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
         }
@@ -98,6 +102,10 @@ impl Reject {
                 upstream: false, ..
             } => "name resolution failed",
             Self::TransferCoding(_) => transfer_coding::REFUSAL,
+            Self::Policy(answer) => match &answer.body {
+                AnswerBody::Error(message) => message,
+                AnswerBody::Message(_) | AnswerBody::Raw(_) => "",
+            },
             Self::HttpServer(status) => match status.as_u16() {
                 400 => "Bad request",
                 405 => "Method not allowed",
@@ -242,15 +250,49 @@ pub(super) fn reject(
             .body(reject.message(), reject.reason(), id.as_str())
             .into(),
     };
+    let body = match reject {
+        Reject::Policy(answer) => match &answer.body {
+            AnswerBody::Error(_) => body,
+            AnswerBody::Message(message) => {
+                let document = serde_json::json!({ "message": message });
+                document.to_string().into()
+            }
+            AnswerBody::Raw(raw) => raw.clone(),
+        },
+        _ => body,
+    };
     let mut response = Response::new(body);
     *response.status_mut() = reject.status();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    match reject {
+        Reject::Policy(answer) => {
+            let media_type = match answer.body {
+                AnswerBody::Error(_) => Some(format.media_type()),
+                AnswerBody::Message(_) => Some(Format::Json.media_type()),
+                AnswerBody::Raw(_) => None,
+            };
+            if let Some(media_type) = media_type {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+            }
+        }
+        _ => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+        }
+    }
     let upstream = match reject {
         Reject::Upstream { latencies, .. } => Some(*latencies),
+        Reject::Policy(answer) if answer.proxied => Some((Duration::ZERO, started.elapsed())),
         _ => None,
     };
     headers::own(headers, id, upstream, started.elapsed());
+    if let Reject::Policy(answer) = reject {
+        for name in answer.headers.keys() {
+            headers.remove(name);
+            for value in answer.headers.get_all(name) {
+                headers.append(name, value.clone());
+            }
+        }
+    }
     if let Some(reason) = reject.reason() {
         headers.insert(REASON, HeaderValue::from_static(reason));
     }

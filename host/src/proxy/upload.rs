@@ -181,6 +181,46 @@ impl Upload {
         Ok(())
     }
 
+    /// Reads the whole body for a policy, if it has no more than `limit` bytes; `None` if it is
+    /// longer. The body is kept until the request is answered.
+    ///
+    /// # Errors
+    /// The status of the answer to a client that sends the body too slowly, or a malformed one.
+    pub(super) async fn whole(&self, limit: usize) -> Result<Option<Bytes>, StatusCode> {
+        if self.length().is_some_and(|length| length > limit as u64) {
+            return Ok(None);
+        }
+        // One more byte is read, to check that the body is not longer.
+        let read = self.read_ahead(limit as u64 + 1).await;
+        read.map_err(|reject| reject.status())?;
+        let mut read = self.read.borrow_mut();
+        if !read.ended || read.length() > limit as u64 {
+            return Ok(None);
+        }
+        self.keeps.set(true);
+        if read.trailers.is_none() {
+            self.length.set(Some(read.length()));
+        }
+        Ok(Some(read.join()))
+    }
+
+    /// Replaces the body, which was read as a whole before.
+    pub(super) fn replace(&self, body: Bytes) {
+        let mut read = self.read.borrow_mut();
+        if read.ended {
+            if read.trailers.is_none() {
+                self.length.set(Some(body.len() as u64));
+            }
+            read.pieces = vec![body];
+            read.given = 0;
+        }
+    }
+
+    /// Bytes of the body that the client has sent so far.
+    pub(super) fn received(&self) -> u64 {
+        self.pace.received.get()
+    }
+
     /// Whether the body can be sent again after any outcome of a try.
     pub(super) fn is_kept(&self) -> bool {
         self.keeps.get()

@@ -1,6 +1,7 @@
 //! A route, and the ways to match it.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use http::Method;
 use uuid::Uuid;
@@ -18,6 +19,8 @@ use crate::retry::Retry;
 pub struct Route {
     /// Primary key.
     pub id: Uuid,
+    /// Unique name.
+    pub name: Option<Arc<str>>,
     /// Its service, if it has one.
     pub service: Option<Uuid>,
     /// Whether the matched path is removed.
@@ -88,6 +91,7 @@ impl Route {
         });
         Ok(Self {
             id: route.id,
+            name: route.name.map(Arc::from),
             service: route.service.map(|service| service.id),
             strip_path: route.strip_path,
             preserve_host: route.preserve_host,

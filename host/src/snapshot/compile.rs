@@ -31,12 +31,13 @@ use super::new_names::NewNames;
 use super::{Published, Snapshot};
 use crate::balancer::{Engine, Plugin, ShadowThread};
 use crate::entity::{self, Kind, Row};
+use crate::policy::Resources;
 use crate::store::{Change, Commit, Revision, Store};
 use crate::upstream::{Memory, Names, SessionKey, Upstream};
 pub(crate) use balancers::complete;
 use balancers::{Balancers, DEFAULT_BALANCER};
 use context::Context;
-use policies::Policies;
+use policies::PolicyParts;
 use routes::Routes;
 use services::Services;
 use targets::Targets;
@@ -51,7 +52,7 @@ pub struct Compiler {
     targets: Targets,
     services: Services,
     routes: Routes,
-    policies: Policies,
+    policies: PolicyParts,
     /// Deleted upstreams that services still use until the names of their hosts have resolved.
     deleted: Vec<Arc<Upstream>>,
 }
@@ -76,6 +77,7 @@ impl Compiler {
         names: Arc<Names>,
         memory: Arc<Memory>,
         probing: Handle,
+        resources: Arc<Resources>,
     ) -> Self {
         engine.name_plugin(&default, DEFAULT_BALANCER);
         Self {
@@ -85,7 +87,7 @@ impl Compiler {
             targets: Targets::default(),
             services: Services::default(),
             routes: Routes::new(Arc::clone(&published.patterns)),
-            policies: Policies::default(),
+            policies: PolicyParts::new(resources),
             deleted: Vec::new(),
             context: Context {
                 published,
@@ -133,8 +135,22 @@ impl Compiler {
     async fn apply(&mut self, commit: Commit) {
         for change in commit.changes {
             match change {
-                Change::Put { kind, id, row } => self.part(kind).put(id, row),
-                Change::Delete { kind, id } => self.part(kind).delete(id),
+                Change::Put { kind, id, row } => {
+                    if kind == Kind::Route {
+                        self.policies.plugins.put_route(id, Some(&row));
+                    }
+                    if let Some(part) = self.part(kind) {
+                        part.put(id, row);
+                    }
+                }
+                Change::Delete { kind, id } => {
+                    if kind == Kind::Route {
+                        self.policies.plugins.put_route(id, None);
+                    }
+                    if let Some(part) = self.part(kind) {
+                        part.delete(id);
+                    }
+                }
             }
         }
         let is_resolved = self.look_up_names(commit.revision).await;
@@ -144,16 +160,18 @@ impl Compiler {
             .mark_applied(commit.revision, is_resolved);
     }
 
-    fn part(&mut self, kind: Kind) -> &mut dyn Part {
-        match kind {
+    /// The part of an entity; `None` if the data plane does not depend on it.
+    fn part(&mut self, kind: Kind) -> Option<&mut dyn Part> {
+        let part: &mut dyn Part = match kind {
             Kind::Balancer => &mut self.balancers,
             Kind::BalancerVersion => &mut self.balancers.versions,
             Kind::Upstream => &mut self.upstreams,
             Kind::Target => &mut self.targets,
             Kind::Service => &mut self.services,
             Kind::Route => &mut self.routes,
-            Kind::Consumer | Kind::Plugin => &mut self.policies,
-        }
+            kind => return self.policies.part(kind),
+        };
+        Some(part)
     }
 
     /// Begins to look up new names. Returns whether there are none.
@@ -208,11 +226,13 @@ impl Compiler {
                 .rebuild(context, &self.upstreams, upstreams_changed, &self.new_names);
         let toggled = self.services.take_toggled();
         let routes_changed = self.routes.rebuild(&self.services, &toggled);
-        if services_changed || routes_changed {
+        let policies_changed = self.policies.rebuild();
+        if services_changed || routes_changed || policies_changed {
             context.published.publish(Snapshot {
                 router: self.routes.router().clone(),
                 services: Arc::clone(self.services.compiled()),
                 upstreams: Arc::clone(self.upstreams.compiled()),
+                policies: self.policies.compiled().clone(),
             });
         }
         // Last, so that no request that begins now finds an upstream without targets.

@@ -4,10 +4,10 @@ use serde::Deserialize;
 
 use super::PluginKind;
 use crate::entity::EntityCheck;
+use crate::entity::Row;
 use crate::entity::field::{Check, Field, Preset};
 use crate::entity::subschema::Subschema;
 use crate::entity::violations::Violations;
-use crate::entity::Row;
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 2,

@@ -1,16 +1,54 @@
-//! The policies of routes, and who the consumers are.
+//! The policies of routes, and the identities that they work with.
 
-use uuid::Uuid;
+mod identities;
+mod plugins;
+
+use std::sync::Arc;
 
 use super::Part;
-use crate::entity::Row;
+use crate::entity::Kind;
+use crate::policy::Resources;
+use crate::policy::chain::Policies;
+use identities::Identities;
+use plugins::Plugins;
 
-/// The policies.
-#[derive(Default)]
-pub(super) struct Policies {}
+/// What the compiler keeps of policies.
+pub(super) struct PolicyParts {
+    pub(super) plugins: Plugins,
+    identities: Identities,
+    /// The policies that were compiled last.
+    compiled: Policies,
+}
 
-impl Part for Policies {
-    fn put(&mut self, _: Uuid, _: Row) {}
+impl PolicyParts {
+    pub(super) fn new(resources: Arc<Resources>) -> Self {
+        Self {
+            plugins: Plugins::new(resources),
+            identities: Identities::default(),
+            compiled: Policies::default(),
+        }
+    }
 
-    fn delete(&mut self, _: Uuid) {}
+    /// The part of an entity; `None` if policies do not depend on it.
+    pub(super) fn part(&mut self, kind: Kind) -> Option<&mut dyn Part> {
+        match kind {
+            Kind::Plugin => Some(&mut self.plugins),
+            kind => self.identities.part(kind),
+        }
+    }
+
+    /// The policies, as requests find them.
+    pub(super) fn compiled(&self) -> &Policies {
+        &self.compiled
+    }
+
+    /// Brings the policies up to date. Returns whether they have changed.
+    pub(super) fn rebuild(&mut self) -> bool {
+        let chains = self.plugins.rebuild(&mut self.compiled);
+        let identities = self.identities.take_changed();
+        if identities {
+            self.compiled.identities = self.identities.compiled();
+        }
+        chains || identities
+    }
 }

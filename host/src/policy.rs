@@ -1,0 +1,121 @@
+//! Policies: what a gateway does with a request beside placing it. Kong calls them plugins.
+//!
+//! Each kind of policy has a file below, with its behaviour behind the trait [`Policy`]; its
+//! settings are declared in `entity/plugin/`. The compiler of snapshots makes the policies of rows
+//! and joins them to chains, one for each route that has policies; the data plane runs the chain of
+//! a request's route.
+
+pub mod answer;
+mod auth;
+pub mod chain;
+pub mod identity;
+pub mod record;
+pub mod request;
+pub mod response;
+
+mod key_auth;
+mod request_termination;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+use serde::de::DeserializeOwned;
+
+use crate::entity::plugin::Plugin;
+use answer::Answer;
+use record::Record;
+use request::Request;
+use response::{BodyFilter, Response};
+
+/// A policy with its settings. It serves the requests of all workers.
+///
+/// A request runs through the phases in this order, in each of them through the policies of its
+/// chain in their order. A policy implements the phases that it needs.
+pub trait Policy: Debug + Send + Sync {
+    /// Before an endpoint is chosen: may change the request, name its consumer, or answer it.
+    fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
+        let _ = request;
+        Access::PASS
+    }
+
+    /// When the head of a response is known, whether an endpoint or the gateway made it.
+    fn response(&self, response: &mut Response<'_>) {
+        let _ = response;
+    }
+
+    /// The filter that the body of the response passes, if this policy reads or changes the body.
+    fn body(&self, response: &mut Response<'_>) -> Option<Box<dyn BodyFilter>> {
+        let _ = response;
+        None
+    }
+
+    /// When the last byte of the response was sent, or the client has disconnected.
+    fn record(&self, record: &Arc<Record>) {
+        let _ = record;
+    }
+
+    /// Whether [`Policy::record`] does anything. Without such a policy, no record is made.
+    fn records(&self) -> bool {
+        false
+    }
+}
+
+/// The result of the access phase of a policy.
+pub enum Access<'a> {
+    /// The policy has decided.
+    Done(Verdict),
+    /// The policy waits, such as for a server or for the body of the request.
+    Pending(LocalBoxFuture<'a, Verdict>),
+}
+
+/// What happens to a request after a policy.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It goes on to the next policy, and then to an endpoint.
+    Continue,
+    /// The policy answers it. No further policy sees it in the access phase.
+    Answer(Box<Answer>),
+}
+
+impl Access<'_> {
+    /// The request goes on.
+    pub const PASS: Self = Self::Done(Verdict::Continue);
+}
+
+impl From<Answer> for Verdict {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(Box::new(answer))
+    }
+}
+
+impl From<Answer> for Access<'_> {
+    fn from(answer: Answer) -> Self {
+        Self::Done(answer.into())
+    }
+}
+
+/// What policies share, and what outlives a change of their settings.
+#[derive(Debug, Default)]
+pub struct Resources {}
+
+/// Makes the policy of a plugin.
+///
+/// # Errors
+/// What is wrong with its settings. The Admin API accepts only valid ones, so another version of
+/// the gateway wrote them.
+pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Policy>, String> {
+    let _ = resources;
+    Ok(match plugin.name.as_str() {
+        "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
+        "request-termination" => Arc::new(request_termination::RequestTermination::new(config(
+            plugin,
+        )?)),
+        name => return Err(format!("there is no plugin '{name}'")),
+    })
+}
+
+/// The settings of a plugin, in the type of its kind.
+fn config<T: DeserializeOwned>(plugin: &Plugin) -> Result<T, String> {
+    serde_json::from_value(plugin.config.clone()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,96 @@
+//! What is known of a request when its response has ended. Policies that log work from it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, Method, StatusCode, Version};
+use uuid::Uuid;
+
+use super::identity::Subject;
+use super::response::Source;
+
+/// A request with its response, complete.
+#[derive(Debug)]
+pub struct Record {
+    /// The id of the request, as in `X-Kong-Request-Id`.
+    pub id: Arc<str>,
+    /// When the head of the request was received.
+    pub started: SystemTime,
+    /// The client.
+    pub client: SocketAddr,
+    /// The port that accepted the connection.
+    pub port: u16,
+    /// The scheme of the request: `http` or `https`.
+    pub scheme: &'static str,
+    /// The host that the client has requested, without port; empty if it named none.
+    pub host: Arc<str>,
+    /// The version of HTTP that the client speaks.
+    pub version: Version,
+    /// The method of the client's request.
+    pub method: Method,
+    /// Path and query as the client sent them.
+    pub target: Arc<str>,
+    /// The headers of the client, before any policy has changed them.
+    pub request_headers: HeaderMap,
+    /// Bytes of the request, its head included.
+    pub request_size: u64,
+    /// The status that the client got.
+    pub status: StatusCode,
+    /// The headers that the client got.
+    pub response_headers: HeaderMap,
+    /// Bytes of the response that were sent, its head included.
+    pub response_size: u64,
+    /// Who made the response.
+    pub source: Source,
+    /// Path and query of the request to the endpoint; `None` if none was tried.
+    pub upstream_target: Option<Arc<str>>,
+    /// The tries with endpoints, in their order.
+    pub tries: Vec<Try>,
+    /// Times of the request.
+    pub latencies: Latencies,
+    /// The route.
+    pub route: Option<Uuid>,
+    /// The service.
+    pub service: Option<Uuid>,
+    /// Who the request was from.
+    pub subject: Subject,
+}
+
+/// A try with an endpoint.
+#[derive(Debug, Clone)]
+pub struct Try {
+    /// Its address.
+    pub address: SocketAddr,
+    /// When the endpoint was chosen.
+    pub started: SystemTime,
+    /// How long it took to choose it.
+    pub balancer: Duration,
+    /// How it ended.
+    pub outcome: TryOutcome,
+}
+
+/// The end of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TryOutcome {
+    /// The endpoint has answered with this status, which was given to the client or led to another
+    /// try.
+    Answered(u16),
+    /// The connection failed.
+    Failed,
+    /// The endpoint did not answer in time.
+    TimedOut,
+}
+
+/// Times of a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Latencies {
+    /// From the head of the request to the end of the response.
+    pub total: Duration,
+    /// The part of it that the gateway took.
+    pub gateway: Duration,
+    /// The wait for the head of the endpoint's response; `None` if no endpoint was tried.
+    pub upstream: Option<Duration>,
+    /// From that head to the end of the response.
+    pub receive: Duration,
+}

@@ -1,0 +1,230 @@
+//! The end of a request that has policies: passes the body of the response through their filters,
+//! and gives them a record of the request when its last byte was sent.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use http_body::Frame;
+
+use super::super::client::ClientRequest;
+use super::super::download::Error;
+use super::super::upload::Upload;
+use super::Run;
+use crate::policy::record::{Latencies, Record};
+use crate::policy::response::{BodyFilter, Source};
+
+/// What is left to do for the policies of a request while its response is sent.
+pub(in super::super) struct Finish {
+    filters: Vec<Box<dyn BodyFilter>>,
+    keeps_length: bool,
+    /// Trailers that follow what the filters have sent at the end.
+    trailers: Option<Frame<Bytes>>,
+    recorder: Option<Recorder>,
+}
+
+/// What the filters make of a frame.
+pub(in super::super) enum Passed {
+    /// They keep it for later.
+    Nothing,
+    /// What is sent: a frame, or the end of the body.
+    Frame(Option<Result<Frame<Bytes>, Error>>),
+}
+
+/// What a record is made of.
+pub(in super::super) struct Recorder {
+    pub(in super::super) run: Box<Run>,
+    pub(in super::super) request: Parts,
+    pub(in super::super) upload: Option<std::rc::Rc<Upload>>,
+    pub(in super::super) started: Instant,
+    pub(in super::super) source: Source,
+    pub(in super::super) status: StatusCode,
+    pub(in super::super) headers: HeaderMap,
+    /// Bytes of the body that were sent.
+    pub(in super::super) sent: u64,
+}
+
+impl Finish {
+    /// `None` if there is nothing left to do.
+    pub(in super::super) fn new(
+        filters: Vec<Box<dyn BodyFilter>>,
+        keeps_length: bool,
+        recorder: Recorder,
+    ) -> Option<Box<Self>> {
+        let chosen = &recorder.run.chosen;
+        let records = chosen
+            .into_iter()
+            .any(|chosen| chosen.instance.policy.records());
+        (records || !filters.is_empty() || !keeps_length).then(|| {
+            Box::new(Self {
+                filters,
+                keeps_length,
+                trailers: None,
+                recorder: records.then_some(recorder),
+            })
+        })
+    }
+
+    /// Whether the body passes filters.
+    pub(in super::super) fn has_filters(&self) -> bool {
+        !self.filters.is_empty()
+    }
+
+    /// Whether all filters keep the length of the body.
+    pub(in super::super) fn keeps_length(&self) -> bool {
+        self.keeps_length
+    }
+
+    /// The trailers, once they are next.
+    pub(in super::super) fn trailers(&mut self) -> Option<Frame<Bytes>> {
+        self.trailers.take()
+    }
+
+    /// Passes a frame through the filters. `is_last` is whether no other frame follows it.
+    pub(in super::super) fn pass(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, Error>>,
+        is_last: bool,
+    ) -> Passed {
+        let (piece, trailers) = match frame {
+            Some(Err(error)) => {
+                // The body is not complete: the filters do not see an end.
+                self.filters.clear();
+                return Passed::Frame(Some(Err(error)));
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(piece) => (self.data(piece), None),
+                Err(trailers) => (Bytes::new(), Some(trailers)),
+            },
+            None => (Bytes::new(), None),
+        };
+        let is_end = is_last || trailers.is_some();
+        let tail = if is_end { self.end() } else { Bytes::new() };
+        let piece = match (piece.is_empty(), tail.is_empty()) {
+            (_, true) => piece,
+            (true, false) => tail,
+            (false, false) => [piece, tail].concat().into(),
+        };
+        if !piece.is_empty() {
+            self.trailers = trailers;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.sent += piece.len() as u64;
+            }
+            return Passed::Frame(Some(Ok(Frame::data(piece))));
+        }
+        match trailers {
+            Some(trailers) => Passed::Frame(Some(Ok(trailers))),
+            None if is_end => Passed::Frame(None),
+            None => Passed::Nothing,
+        }
+    }
+
+    /// What is sent in place of a piece of the body.
+    fn data(&mut self, piece: Bytes) -> Bytes {
+        let filters = self.filters.iter_mut();
+        filters.fold(piece, |piece, filter| match piece.is_empty() {
+            true => piece,
+            false => filter.data(piece),
+        })
+    }
+
+    /// What is sent at the end of the body. The filters see nothing after it.
+    fn end(&mut self) -> Bytes {
+        let mut tail = Bytes::new();
+        for mut filter in self.filters.drain(..) {
+            let passed = match tail.is_empty() {
+                true => Bytes::new(),
+                false => filter.data(tail),
+            };
+            let own = filter.end();
+            tail = match (passed.is_empty(), own.is_empty()) {
+                (_, true) => passed,
+                (true, false) => own,
+                (false, false) => [passed, own].concat().into(),
+            };
+        }
+        tail
+    }
+
+    /// Gives the policies a record of the request.
+    pub(in super::super) fn record(&mut self, from: &ClientRequest) {
+        if let Some(recorder) = self.recorder.take() {
+            recorder.record(from);
+        }
+    }
+}
+
+impl Recorder {
+    fn record(self, from: &ClientRequest) {
+        let Self {
+            run,
+            request,
+            upload,
+            started,
+            source,
+            status,
+            headers,
+            sent,
+        } = self;
+        let now = Instant::now();
+        let total = now - started;
+        let trace = &run.trace;
+        let upstream = trace.upstream.get();
+        let receive = trace.answered.get().map(|answered| now - answered);
+        let receive = receive.unwrap_or_default();
+        let info = &from.client.info;
+        let target = request.uri.path_and_query();
+        let target = target.map_or("", http::uri::PathAndQuery::as_str);
+        let uploaded = upload.as_ref().map_or(0, |upload| upload.received());
+        // Request line or status line with its line end, and the empty line.
+        let line = request.method.as_str().len() + target.len() + " HTTP/1.1 \r\n\r\n".len();
+        let status_line = "HTTP/1.1 200 \r\n\r\n".len() + reason_length(status);
+        let record = Arc::new(Record {
+            id: from.id.as_str().into(),
+            started: run.began,
+            client: info.address,
+            port: info.listener.port,
+            scheme: info.listener.scheme.as_str(),
+            host: Arc::clone(&run.host),
+            version: request.version,
+            method: request.method,
+            target: target.into(),
+            request_size: uploaded + (line + size(&request.headers)) as u64,
+            request_headers: request.headers,
+            status,
+            response_size: sent + (status_line + size(&headers)) as u64,
+            response_headers: headers,
+            source,
+            upstream_target: trace.upstream_target.take(),
+            tries: trace.tries.take(),
+            latencies: Latencies {
+                total,
+                gateway: total.saturating_sub(upstream.unwrap_or_default() + receive),
+                upstream,
+                receive,
+            },
+            route: run.route.as_ref().map(|(route, ..)| *route),
+            service: run.route.as_ref().and_then(|(.., service)| *service),
+            subject: run.subject,
+        });
+        for chosen in &run.chosen {
+            if chosen.instance.policy.records() {
+                chosen.instance.policy.record(&record);
+            }
+        }
+    }
+}
+
+fn reason_length(status: StatusCode) -> usize {
+    status.canonical_reason().map_or(0, str::len)
+}
+
+/// Bytes of headers as HTTP/1.1 writes them.
+fn size(headers: &HeaderMap) -> usize {
+    let lines = headers.iter();
+    lines
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+        .sum()
+}

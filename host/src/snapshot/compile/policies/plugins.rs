@@ -1,0 +1,83 @@
+//! Plugins, as instances of policies.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::super::{Part, view};
+use crate::entity::plugin::{Plugin, PluginKind};
+use crate::entity::{Kind, Row};
+use crate::policy::chain::{Instance, Instances, Policies, Scope};
+use crate::policy::{self, Resources};
+
+/// The protocols of requests. A plugin for streams alone has no effect on requests.
+const PROTOCOLS: [&str; 4] = ["http", "https", "grpc", "grpcs"];
+
+/// The plugins, as instances of policies.
+pub(in super::super) struct Plugins {
+    resources: Arc<Resources>,
+    instances: Instances,
+}
+
+impl Part for Plugins {
+    fn put(&mut self, id: Uuid, row: Row) {
+        let instance = view(Kind::Plugin, id, row).and_then(|plugin| self.build(&plugin));
+        match instance {
+            Some(instance) => self.instances.put(instance),
+            None => self.instances.remove(id),
+        }
+    }
+
+    fn delete(&mut self, id: Uuid) {
+        self.instances.remove(id);
+    }
+}
+
+impl Plugins {
+    pub(super) fn new(resources: Arc<Resources>) -> Self {
+        Self {
+            resources,
+            instances: Instances::default(),
+        }
+    }
+
+    /// Takes over the service of a route; `None` for a route that was deleted.
+    pub(in super::super) fn put_route(&mut self, route: Uuid, row: Option<&Row>) {
+        let service = row.and_then(|row| row.get("service")?.get("id")?.as_str());
+        let service = service.and_then(|id| Uuid::try_parse(id).ok());
+        self.instances.set_service(route, service);
+    }
+
+    /// Brings the chains up to date. Returns whether they have changed.
+    pub(super) fn rebuild(&mut self, policies: &mut Policies) -> bool {
+        self.instances.rebuild(policies)
+    }
+
+    /// The instance of a plugin; `None` if the plugin is not in effect.
+    fn build(&self, plugin: &Plugin) -> Option<Instance> {
+        let serves = |name: &String| PROTOCOLS.contains(&&**name);
+        if !plugin.enabled || !plugin.protocols.iter().any(serves) {
+            return None;
+        }
+        let kind = PluginKind::named(&plugin.name)?;
+        let policy = match policy::build(plugin, &self.resources) {
+            Ok(policy) => policy,
+            Err(error) => {
+                let (name, id) = (&plugin.name, plugin.id);
+                tracing::error!(plugin = name, %id, "a stored plugin is left out: {error}");
+                return None;
+            }
+        };
+        Some(Instance {
+            id: plugin.id,
+            name: kind.schema.name,
+            priority: kind.priority,
+            scope: Scope {
+                route: plugin.route.map(|key| key.id),
+                service: plugin.service.map(|key| key.id),
+                consumer: plugin.consumer.map(|key| key.id),
+            },
+            policy,
+        })
+    }
+}
