@@ -15,6 +15,7 @@ pub mod retry;
 pub mod route;
 mod schema;
 pub mod service;
+mod shorthand;
 mod subschema;
 pub mod target;
 #[cfg(test)]
@@ -31,10 +32,11 @@ use serde_json::Value;
 
 pub use declaration::{Declaration, Endpoints, IdOrder, ListOrder};
 pub use entity_check::{EntityCheck, Match, Rule};
-pub use field::{Check, Field, Preset, Shape};
+pub use field::{Check, Deprecation, Field, Preset, Shape, TextPattern};
 pub use reference::{
     ForeignKey, Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey,
 };
+pub use shorthand::Shorthand;
 pub use subschema::{Subschema, Subschemas};
 pub(crate) use validate::read_fields;
 pub(crate) use view::view;

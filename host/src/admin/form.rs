@@ -145,20 +145,20 @@ fn list(at: &mut Value) -> &mut Value {
 pub(super) fn infer(fields: &[Field], row: &mut Row) {
     for (name, value) in row {
         if let Some(field) = fields.iter().find(|field| field.name == name) {
-            infer_value(&field.shape, value);
+            infer_value(field, value);
         } else if value == "" {
             *value = Value::Null;
         }
     }
 }
 
-fn infer_value(shape: &Shape, value: &mut Value) {
+fn infer_value(field: &Field, value: &mut Value) {
     if *value == "" {
         // The only way to write null in a form, for a list as well.
         *value = Value::Null;
         return;
     }
-    match shape {
+    match &field.shape {
         Shape::Integer | Shape::Number | Shape::CreatedAt | Shape::UpdatedAt => {
             if let Some(number) = value.as_str().and_then(number) {
                 *value = number.into();
@@ -175,20 +175,25 @@ fn infer_value(shape: &Shape, value: &mut Value) {
             }
             if let Value::Array(elements) = value {
                 for element_value in elements {
-                    infer_value(&element.shape, element_value);
+                    infer_value(element, element_value);
                 }
             }
         }
         Shape::Map { values, .. } => {
             if let Value::Object(map) = value {
                 for value in map.values_mut() {
-                    infer_value(&values.shape, value);
+                    infer_value(values, value);
                 }
             }
         }
         Shape::Record(fields) => {
             if let Value::Object(row) = value {
                 infer(fields, row);
+                for shorthand in field.shorthands {
+                    if let Some(value) = row.get_mut(shorthand.field.name) {
+                        infer_value(&shorthand.field, value);
+                    }
+                }
             }
         }
         Shape::Any | Shape::Settings => guess(value),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::entity_check::EntityCheck;
+use super::entity_check::{EntityCheck, field_at, value_at};
 use super::field::{Check, Field, Shape};
 use super::violations::Violations;
 use super::{Kind, Row};
@@ -108,24 +108,18 @@ fn check_element(element: &Field, value: &Value) -> Result<(), Value> {
     check(element, value)
 }
 
+/// Checks a map. The error is about the first name or value that is wrong, and does not say which
+/// one that is. Source: Kong.
 fn check_map(names: &[Check], values: &Field, value: &Value) -> Result<(), Value> {
     let map = value.as_object().ok_or("expected a map")?;
-    let mut wrong = Row::new();
     for (name, value) in map {
-        let name_value = Value::from(name.as_str());
-        let checked = names
-            .iter()
-            .try_for_each(|rule| check_rule(rule, &name_value))
-            .and_then(|()| check_element(values, value));
-        if let Err(message) = checked {
-            wrong.insert(name.clone(), message);
+        let name = Value::from(name.as_str());
+        for rule in names {
+            check_rule(rule, &name)?;
         }
+        check_element(values, value)?;
     }
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(wrong.into())
-    }
+    Ok(())
 }
 
 /// Checks a reference. With a valid key, its other fields are not checked. Otherwise errors in the
@@ -167,6 +161,11 @@ fn check_rule(rule: &Check, value: &Value) -> Result<(), Value> {
                 return Err(format!("value should be between {least} and {most}").into());
             }
         }
+        Check::BetweenNumbers(least, most) => {
+            if !value.as_f64().is_some_and(|n| n >= *least && n <= *most) {
+                return Err(format!("value should be between {least} and {most}").into());
+            }
+        }
         Check::GreaterThan(bound) => {
             if !value.as_f64().is_some_and(|number| number > *bound as f64) {
                 return Err(format!("value must be greater than {bound}").into());
@@ -189,13 +188,35 @@ fn check_rule(rule: &Check, value: &Value) -> Result<(), Value> {
             }
         }
         Check::AtLeast(count) => {
-            if value.as_array().is_some_and(|values| values.len() < *count) {
+            let list = value.as_array().map(Vec::len);
+            let length = list.or_else(|| value.as_object().map(Row::len));
+            if length.is_some_and(|length| length < *count) {
                 return Err(format!("length must be at least {count}").into());
             }
         }
         Check::ExclusiveSubsets(subsets) => check_subsets(subsets, value)?,
         Check::Text(check) => check(value.as_str().unwrap_or_default())?,
+        Check::Matches(pattern) => {
+            let text = value.as_str().unwrap_or_default();
+            if !(pattern.holds)(text) {
+                let message = pattern.message.map(str::to_owned);
+                return Err(message
+                    .unwrap_or_else(|| format!("invalid value: {text}"))
+                    .into());
+            }
+        }
+        Check::Regex => {
+            let text = value.as_str().unwrap_or_default();
+            if crate::pattern::is_pattern(text).is_err() {
+                return Err(format!("not a valid regex: {text}").into());
+            }
+        }
         Check::List(check) => check(value.as_array().map_or(&[], Vec::as_slice))?,
+        Check::Record(check) => {
+            if let Some(record) = value.as_object() {
+                check(record)?;
+            }
+        }
         Check::Nothing(reason) => return Err((*reason).into()),
     }
     Ok(())
@@ -209,8 +230,8 @@ pub(super) fn check_across(
     violations: &mut Violations,
 ) {
     let in_vault = |name: &&'static str| {
-        let field = fields.iter().find(|field| field.name == *name);
-        field.is_some_and(|field| row.get(*name).is_some_and(|value| field.is_in_vault(value)))
+        let value = value_at(row, name);
+        field_at(fields, name).is_some_and(|field| value.is_some_and(|v| field.is_in_vault(v)))
     };
     if rule.sources().iter().any(in_vault) {
         return;
@@ -261,15 +282,15 @@ pub(super) fn check_across(
 
 /// The value of a field; its default where it is null.
 fn given(fields: &[Field], row: &Row, name: &str) -> Value {
-    let value = row.get(name).filter(|value| !value.is_null());
-    let field = || fields.iter().find(|field| field.name == name);
-    let value = value.cloned().or_else(|| field().map(Field::preset));
+    let value = value_at(row, name).filter(|value| !value.is_null());
+    let value = value.cloned();
+    let value = value.or_else(|| field_at(fields, name).map(Field::preset));
     value.unwrap_or_default()
 }
 
 /// Whether a field is set: neither null nor empty.
 fn is_set(row: &Row, name: &str) -> bool {
-    match row.get(name) {
+    match value_at(row, name) {
         None | Some(Value::Null) => false,
         Some(Value::String(text)) => !text.is_empty(),
         Some(Value::Array(list)) => !list.is_empty(),
@@ -279,7 +300,7 @@ fn is_set(row: &Row, name: &str) -> bool {
 }
 
 fn are_distinct(row: &Row, names: &[&str]) -> bool {
-    let values = names.iter().filter_map(|name| row.get(*name));
+    let values = names.iter().filter_map(|name| value_at(row, name));
     let values: Vec<&Value> = values.filter(|value| !value.is_null()).collect();
     (1..values.len()).all(|place| !values[..place].contains(&values[place]))
 }

@@ -4,9 +4,11 @@
 use serde_json::Value;
 
 use super::Row;
+use super::field::{Field, Shape};
 use super::violations::Violations;
 
-/// Names of fields.
+/// Names of fields. The name of a field inside a record has the names of all records around it:
+/// `config.redis.host`.
 type Names = &'static [&'static str];
 
 /// A rule across fields.
@@ -53,10 +55,16 @@ pub enum Match {
     Null,
     /// Anything but null.
     NotNull,
+    /// This text.
+    Is(&'static str),
     /// One of these texts.
     OneOf(Names),
     /// None of these texts.
     NotOneOf(Names),
+    /// A number greater than this one.
+    GreaterThan(i64),
+    /// A list with this text.
+    Contains(&'static str),
 }
 
 impl EntityCheck {
@@ -84,7 +92,13 @@ impl Match {
         match self {
             Self::Null => value.is_null(),
             Self::NotNull => !value.is_null(),
+            Self::Is(text) => value == text,
             Self::OneOf(texts) => value.as_str().is_some_and(|text| texts.contains(&text)),
+            Self::GreaterThan(bound) => value.as_f64().is_some_and(|n| n > bound as f64),
+            Self::Contains(text) => {
+                let values = value.as_array();
+                values.is_some_and(|values| values.iter().any(|value| value == text))
+            }
             Self::NotOneOf(texts) => value.as_str().is_some_and(|text| !texts.contains(&text)),
         }
     }
@@ -92,15 +106,44 @@ impl Match {
     /// The message for a value that breaks the condition. A value of another type gets none here,
     /// since its own field reports it.
     pub(super) fn broken_by(self, value: &Value) -> Option<String> {
-        let is_typed = matches!(self, Self::Null | Self::NotNull) || value.is_string();
+        let is_typed = match self {
+            Self::Null | Self::NotNull => true,
+            Self::Is(_) | Self::OneOf(_) | Self::NotOneOf(_) => value.is_string(),
+            Self::GreaterThan(_) => value.is_number(),
+            Self::Contains(_) => value.is_array(),
+        };
         if !is_typed || self.holds(value) {
             return None;
         }
         Some(match self {
             Self::Null => "value must be null".into(),
             Self::NotNull => "required field missing".into(),
+            Self::Is(text) => format!("value must be {text}"),
+            Self::GreaterThan(bound) => format!("value must be greater than {bound}"),
+            Self::Contains(text) => format!("expected to contain: {text}"),
             Self::OneOf(texts) => format!("expected one of: {}", texts.join(", ")),
             Self::NotOneOf(texts) => format!("must not be one of: {}", texts.join(", ")),
         })
+    }
+}
+
+/// The value at a name, which may be inside records.
+pub(super) fn value_at<'r>(row: &'r Row, name: &str) -> Option<&'r Value> {
+    let mut names = name.split('.');
+    let first = row.get(names.next()?)?;
+    names.try_fold(first, |value, name| value.get(name))
+}
+
+/// The field at a name, which may be inside records.
+pub(super) fn field_at<'f>(fields: &'f [Field], name: &str) -> Option<&'f Field> {
+    let (first, rest) = match name.split_once('.') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (name, None),
+    };
+    let field = fields.iter().find(|field| field.name == first)?;
+    match (rest, &field.shape) {
+        (None, _) => Some(field),
+        (Some(rest), Shape::Record(fields)) => field_at(fields, rest),
+        (Some(_), _) => None,
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::entity_check::EntityCheck;
 use super::reference::{OnDelete, ReferenceBy, ReferenceTarget};
+use super::shorthand::Shorthand;
 use super::{Kind, Row, check};
 
 /// A field, or an element of an array, a set or a map.
@@ -39,6 +40,19 @@ pub struct Field {
     pub null_by_default: bool,
     /// Rules across the fields of a record.
     pub entity_checks: &'static [EntityCheck],
+    /// Earlier names for fields inside a record.
+    pub shorthands: &'static [Shorthand],
+    /// Why the field should not be used any more, if that is so.
+    pub deprecation: Option<Deprecation>,
+}
+
+/// Why a field should not be used any more. It still works.
+#[derive(Debug, Clone, Copy)]
+pub struct Deprecation {
+    /// What to use in its place.
+    pub message: &'static str,
+    /// The default that it had, for clients that still send it.
+    pub old_default: Option<i64>,
 }
 
 /// The type of a field.
@@ -91,11 +105,14 @@ pub enum Preset {
     Null,
     String(&'static str),
     Integer(i64),
+    Number(f64),
     Boolean(bool),
     Strings(&'static [&'static str]),
     Integers(&'static [i64]),
     /// A text that is generated each time, as the key of a credential.
     Generated(fn() -> String),
+    /// A value that is not a constant, as a list of records. It is the same each time.
+    Computed(fn() -> Value),
 }
 
 /// A check of a value.
@@ -103,6 +120,8 @@ pub enum Preset {
 pub enum Check {
     /// A number between these, both included.
     Between(i64, i64),
+    /// As above, with bounds that are not whole.
+    BetweenNumbers(f64, f64),
     /// A number greater than this one.
     GreaterThan(i64),
     /// None of these.
@@ -111,16 +130,34 @@ pub enum Check {
     OneOf(&'static [&'static str]),
     /// One of these numbers.
     OneOfIntegers(&'static [i64]),
-    /// At least this many elements.
+    /// At least this many elements of a list, or values of a map.
     AtLeast(usize),
     /// A set with elements of only one of these subsets.
     ExclusiveSubsets(&'static [&'static [&'static str]]),
     /// A check of a text by a function.
     Text(fn(&str) -> Result<(), String>),
+    /// A text of a pattern that clients are told.
+    Matches(&'static TextPattern),
+    /// A regular expression.
+    Regex,
     /// A check of a list by a function.
     List(fn(&[Value]) -> Result<(), String>),
+    /// A check of a record by a function, if none of its fields is wrong by itself. The message is
+    /// about the record as a whole.
+    Record(fn(&Row) -> Result<(), String>),
     /// Only null; the text is the reason.
     Nothing(&'static str),
+}
+
+/// The pattern of a text.
+#[derive(Debug)]
+pub struct TextPattern {
+    /// The pattern as clients of Kong are told it, in the syntax of Lua.
+    pub lua: &'static str,
+    /// Whether a text has the pattern.
+    pub holds: fn(&str) -> bool,
+    /// The message for any other text, if it has one of its own.
+    pub message: Option<&'static str>,
 }
 
 impl Field {
@@ -139,6 +176,8 @@ impl Field {
             may_be_empty: false,
             null_by_default: false,
             entity_checks: &[],
+            shorthands: &[],
+            deprecation: None,
         }
     }
 
@@ -304,6 +343,18 @@ impl Field {
         self
     }
 
+    /// Sets the earlier names for fields inside the record.
+    pub const fn shorthands(mut self, shorthands: &'static [Shorthand]) -> Self {
+        self.shorthands = shorthands;
+        self
+    }
+
+    /// Marks the field as one that should not be used any more.
+    pub const fn deprecated(mut self, deprecation: Deprecation) -> Self {
+        self.deprecation = Some(deprecation);
+        self
+    }
+
     /// Sets the form in which values are compared.
     pub const fn compared_as(mut self, form: fn(&str) -> Option<String>) -> Self {
         self.compared_as = Some(form);
@@ -335,10 +386,12 @@ impl Field {
             (_, Preset::Null) => Value::Null,
             (_, Preset::String(text)) => text.into(),
             (_, Preset::Integer(number)) => number.into(),
+            (_, Preset::Number(number)) => number.into(),
             (_, Preset::Boolean(value)) => value.into(),
             (_, Preset::Strings(texts)) => texts.into(),
             (_, Preset::Integers(numbers)) => numbers.into(),
             (_, Preset::Generated(generate)) => generate().into(),
+            (_, Preset::Computed(compute)) => compute(),
         }
     }
 }

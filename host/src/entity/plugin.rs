@@ -71,6 +71,15 @@ pub static DECLARATION: Declaration = Declaration {
 /// The protocols that a plugin may be for: those of HTTP, and those of streams where it says so.
 const PROTOCOLS: Field = protocols(&["grpc", "grpcs", "http", "https"]);
 
+/// For plugins that do nothing with streams.
+const HTTP_PROTOCOLS: Field = {
+    const PROTOCOL: Field = Field::element(Shape::String)
+        .check(&[Check::OneOf(&["grpc", "grpcs", "http", "https"])]);
+    Field::set("protocols", &PROTOCOL)
+        .required()
+        .default(Preset::Strings(&["grpc", "grpcs", "http", "https"]))
+};
+
 const fn protocols(default: &'static [&'static str]) -> Field {
     const PROTOCOL: Field = Field::element(Shape::String).check(&[Check::OneOf(&[
         "grpc",
@@ -90,6 +99,13 @@ const fn protocols(default: &'static [&'static str]) -> Field {
 /// For plugins that find out who the consumer is, and those that run before them.
 const NO_CONSUMER: Field =
     Field::reference("consumer", Kind::Consumer).check(&[Check::Nothing("value must be null")]);
+
+/// A setting that is on or off.
+const fn switch(name: &'static str, default: bool) -> Field {
+    Field::boolean(name)
+        .required()
+        .default(Preset::Boolean(default))
+}
 
 /// Names the plugins that exist, so that the next request can be right. The first part is Kong's.
 fn not_enabled(name: &str) -> String {

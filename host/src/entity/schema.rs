@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use super::Row;
 use super::declaration::Declaration;
 use super::entity_check::{EntityCheck, Match};
-use super::field::{Check, Field, Preset, Shape};
+use super::field::{Check, Deprecation, Field, Preset, Shape};
 use super::reference::{OnDelete, UniqueKey};
+use super::shorthand::Shorthand;
 use super::subschema::Subschema;
 
 impl Declaration {
@@ -35,7 +36,10 @@ impl Subschema {
             unique: &[],
             precise_times: false,
         };
-        json!({ "fields": walk.fields(self.fields), "entity_checks": [] })
+        json!({
+            "fields": walk.fields(self.fields),
+            "entity_checks": entity_checks(self.entity_checks),
+        })
     }
 }
 
@@ -80,11 +84,32 @@ impl Walk {
             shown.insert("len_min".into(), 0.into());
         }
         shown.extend(field.checks.iter().filter_map(check));
+        if let Some(deprecation) = field.deprecation {
+            shown.insert("deprecation".into(), deprecated(&deprecation).into());
+        }
+        if !field.shorthands.is_empty() {
+            shown.insert("shorthand_fields".into(), self.shorthands(field.shorthands));
+        }
         if !field.entity_checks.is_empty() {
             let checks = entity_checks(field.entity_checks);
             shown.insert("entity_checks".into(), checks);
         }
         shown
+    }
+
+    /// The earlier names for fields inside a record.
+    fn shorthands(&self, shorthands: &[Shorthand]) -> Value {
+        let shown = shorthands.iter().map(|shorthand| {
+            let mut attributes = self.attributes(&shorthand.field);
+            let mut deprecation = deprecated(&Deprecation {
+                message: shorthand.message,
+                old_default: None,
+            });
+            deprecation.insert("replaced_with".into(), json!([{ "path": shorthand.path }]));
+            attributes.insert("deprecation".into(), deprecation.into());
+            json!({ shorthand.field.name: attributes })
+        });
+        shown.collect()
     }
 
     fn shape(&self, field: &Field) -> Row {
@@ -129,10 +154,21 @@ impl Walk {
     }
 }
 
+fn deprecated(deprecation: &Deprecation) -> Row {
+    let mut shown = Row::new();
+    shown.insert("message".into(), deprecation.message.into());
+    shown.insert("removal_in_version".into(), "4.0".into());
+    if let Some(old_default) = deprecation.old_default {
+        shown.insert("old_default".into(), old_default.into());
+    }
+    shown
+}
+
 /// A check as an attribute; none for a check that is a function.
 fn check(check: &Check) -> Option<(String, Value)> {
     let (name, value) = match check {
         Check::Between(least, most) => ("between", json!([least, most])),
+        Check::BetweenNumbers(least, most) => ("between", json!([least, most])),
         Check::GreaterThan(bound) => ("gt", json!(bound)),
         Check::OneOf(words) => ("one_of", json!(words)),
         Check::NotOneOf(words) => ("not_one_of", json!(words)),
@@ -140,7 +176,9 @@ fn check(check: &Check) -> Option<(String, Value)> {
         Check::AtLeast(count) => ("len_min", json!(count)),
         Check::ExclusiveSubsets(subsets) => ("mutually_exclusive_subsets", json!(subsets)),
         Check::Nothing(_) => ("eq", Value::Null),
-        Check::Text(_) | Check::List(_) => return None,
+        Check::Matches(pattern) => ("match", json!(pattern.lua)),
+        Check::Regex => ("is_regex", true.into()),
+        Check::Text(_) | Check::List(_) | Check::Record(_) => return None,
     };
     Some((name.to_owned(), value))
 }
@@ -174,6 +212,9 @@ fn matched(matched: Match) -> Value {
     match matched {
         Match::Null => json!({ "eq": null }),
         Match::NotNull => json!({ "required": true }),
+        Match::Is(text) => json!({ "eq": text }),
+        Match::GreaterThan(bound) => json!({ "gt": bound }),
+        Match::Contains(text) => json!({ "contains": text }),
         Match::OneOf(texts) => json!({ "one_of": texts }),
         Match::NotOneOf(texts) => json!({ "not_one_of": texts }),
     }

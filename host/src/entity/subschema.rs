@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Row;
+use super::entity_check::EntityCheck;
 use super::field::Field;
 
 /// The schemas of an entity by the value of one of its fields.
@@ -23,6 +24,8 @@ pub struct Subschema {
     pub name: &'static str,
     /// Fields in place of those of the entity that have the same name.
     pub fields: &'static [Field],
+    /// Rules across fields, in addition to those of the entity.
+    pub entity_checks: &'static [EntityCheck],
 }
 
 impl Subschemas {

@@ -131,6 +131,7 @@ static PLUGINS: [Subschema; 2] = [
             ],
         )
         .entity_checks(&[EntityCheck::AtLeastOneOf(&["minute", "hour"])])],
+        entity_checks: &[],
     },
     Subschema {
         name: "auth",
@@ -144,6 +145,7 @@ static PLUGINS: [Subschema; 2] = [
                     .default(Preset::Boolean(true))],
             ),
         ],
+        entity_checks: &[],
     },
 ];
 

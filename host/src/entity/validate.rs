@@ -12,6 +12,7 @@ use super::entity_check::EntityCheck;
 use super::field::{Field, Shape};
 use super::merge::{entry, fill, merge};
 use super::normal_form::{one_form_of_references, one_form_of_values};
+use super::shorthand::{add_echoes, expand, remove_echoes};
 use super::violations::Violations;
 use super::{Row, Violation};
 
@@ -31,6 +32,14 @@ pub(crate) fn read_fields(fields: &[Field], mut input: Row) -> Result<Row, Viola
     }
 }
 
+/// What a row has to conform to, beyond what its declaration says of every row.
+struct RowSchema {
+    /// The fields, those of the row's subschema included.
+    fields: Cow<'static, [Field]>,
+    /// The rules across fields that the subschema adds.
+    entity_checks: &'static [EntityCheck],
+}
+
 impl Declaration {
     /// The row that a POST or a PUT asks for; a field that is not named has its default.
     ///
@@ -39,10 +48,11 @@ impl Declaration {
     pub fn create(&self, id: Uuid, mut input: Row) -> Result<Row, Violation> {
         (self.expand)(&mut input, None);
         input.insert("id".into(), id.to_string().into());
-        let fields = self.chosen_fields(&input, None)?;
-        one_form_of_values(&fields, &mut input);
-        let filled = fill(&fields, input);
-        self.finish(&fields, filled)
+        let schema = self.schema_of(&input, None)?;
+        expand(&schema.fields, &mut input)?;
+        one_form_of_values(&schema.fields, &mut input);
+        let filled = fill(&schema.fields, input);
+        self.finish(&schema, filled)
     }
 
     /// The row that a PATCH asks for: fields that are not named keep their values, records are
@@ -55,30 +65,32 @@ impl Declaration {
         let mut row = old.clone();
         // An id cannot be changed, and a client cannot set the time of the last change.
         input.remove("id");
-        let fields = self.chosen_fields(&input, Some(old))?;
-        one_form_of_values(&fields, &mut input);
-        merge(&fields, &mut row, input);
-        self.finish(&fields, row)
+        let schema = self.schema_of(&input, Some(old))?;
+        remove_echoes(&schema.fields, &mut row);
+        expand(&schema.fields, &mut input)?;
+        one_form_of_values(&schema.fields, &mut input);
+        merge(&schema.fields, &mut row, input);
+        self.finish(&schema, row)
     }
 
     /// The fields of a row with this input, given the row that it changes. If the field that
     /// selects a subschema is wrong, these are the fields as declared for all rows.
     pub fn fields_of(&self, input: &Row, old: Option<&Row>) -> Cow<'static, [Field]> {
-        let chosen = self.chosen_fields(input, old);
-        chosen.unwrap_or(Cow::Borrowed(self.fields))
+        let chosen = self.schema_of(input, old);
+        chosen.map_or(Cow::Borrowed(self.fields), |schema| schema.fields)
     }
 
     /// As [`Declaration::fields_of`].
     ///
     /// # Errors
     /// The field that others depend on is wrong. No other field can be checked then.
-    fn chosen_fields(
-        &self,
-        input: &Row,
-        old: Option<&Row>,
-    ) -> Result<Cow<'static, [Field]>, Violations> {
+    fn schema_of(&self, input: &Row, old: Option<&Row>) -> Result<RowSchema, Violations> {
+        let declared = RowSchema {
+            fields: Cow::Borrowed(self.fields),
+            entity_checks: &[],
+        };
         let Some(subschemas) = &self.subschemas else {
-            return Ok(Cow::Borrowed(self.fields));
+            return Ok(declared);
         };
         let wrong = |message: Value| {
             let mut violations = Violations::default();
@@ -86,17 +98,21 @@ impl Declaration {
             violations
         };
         if let Some(subschema) = subschemas.chosen(input, old).map_err(|m| wrong(m.into()))? {
-            return Ok(Cow::Owned(subschema.merged_into(self.fields)));
+            return Ok(RowSchema {
+                fields: Cow::Owned(subschema.merged_into(self.fields)),
+                entity_checks: subschema.entity_checks,
+            });
         }
         let field = self.fields.iter().find(|field| field.name == subschemas.by);
         let value = input.get(subschemas.by).unwrap_or(&Value::Null);
         field
             .map_or(Ok(()), |field| check(field, value))
             .map_err(wrong)?;
-        Ok(Cow::Borrowed(self.fields))
+        Ok(declared)
     }
 
-    fn finish(&self, fields: &[Field], mut row: Row) -> Result<Row, Violation> {
+    fn finish(&self, schema: &RowSchema, mut row: Row) -> Result<Row, Violation> {
+        let fields = &*schema.fields;
         self.stamp(&mut row);
         for field in fields.iter().filter(|field| field.extension) {
             let value = row.get(field.name);
@@ -107,8 +123,9 @@ impl Declaration {
         let mut violations = Violations::default();
         check_fields(fields, &row, &mut violations.fields);
         self.check_times(&row, &mut violations);
-        let (conditional, other): (Vec<_>, Vec<_>) = (self.entity_checks.iter())
-            .partition(|rule| matches!(rule, EntityCheck::Conditional { .. }));
+        let rules = self.entity_checks.iter().chain(schema.entity_checks);
+        let (conditional, other): (Vec<_>, Vec<_>) =
+            rules.partition(|rule| matches!(rule, EntityCheck::Conditional { .. }));
         for rule in conditional {
             check_across(rule, fields, &row, &mut violations);
         }
@@ -130,6 +147,7 @@ impl Declaration {
                 return Err(Violation::ForeignKey { field, to, key });
             }
         }
+        add_echoes(fields, &mut row);
         Ok(row)
     }
 

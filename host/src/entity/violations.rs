@@ -23,9 +23,24 @@ impl Violations {
         }
     }
 
-    /// Adds an error in a field.
+    /// Adds an error in a field. The name of a field inside a record has the names of all records
+    /// around it: `config.redis.host`. An error about such a record as a whole stays in its place.
     pub fn field(&mut self, name: &str, message: impl Into<Value>) {
-        self.fields.insert(name.to_owned(), message.into());
+        let (first, inner) = match name.split_once('.') {
+            Some((first, inner)) => (first, inner.split('.').collect()),
+            None => (name, Vec::new()),
+        };
+        let entry = self.fields.entry(first.to_owned()).or_insert(Value::Null);
+        let innermost = inner.iter().try_fold(entry, |value, name| {
+            if value.is_null() {
+                *value = Row::new().into();
+            }
+            let fields = value.as_object_mut()?;
+            Some(fields.entry(*name).or_insert(Value::Null))
+        });
+        if let Some(innermost) = innermost {
+            *innermost = message.into();
+        }
     }
 
     /// Adds the error of Kong's rule that couples a field to the value of another.
@@ -38,7 +53,10 @@ impl Violations {
 
     /// Whether there is an error in a field.
     pub fn has(&self, name: &str) -> bool {
-        self.fields.contains_key(name)
+        let mut names = name.split('.');
+        let first = names.next().and_then(|name| self.fields.get(name));
+        let found = first.and_then(|first| names.try_fold(first, |value, name| value.get(name)));
+        found.is_some()
     }
 
     /// Whether there are no errors.

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{NO_CONSUMER, PluginKind};
+use super::{HTTP_PROTOCOLS, NO_CONSUMER, PluginKind, switch};
 use crate::entity::check;
 use crate::entity::field::{Check, Field, Preset, Shape};
 use crate::entity::subschema::Subschema;
@@ -16,6 +16,7 @@ pub(super) static KIND: PluginKind = PluginKind {
         name: "key-auth",
         fields: &[
             NO_CONSUMER,
+            HTTP_PROTOCOLS,
             Field::record(
                 "config",
                 &[
@@ -33,14 +34,9 @@ pub(super) static KIND: PluginKind = PluginKind {
             )
             .required(),
         ],
+        entity_checks: &[],
     },
 };
-
-const fn switch(name: &'static str, default: bool) -> Field {
-    Field::boolean(name)
-        .required()
-        .default(Preset::Boolean(default))
-}
 
 /// The settings of `key-auth`.
 #[derive(Debug, Clone, Deserialize)]

@@ -2,53 +2,51 @@
 
 use serde::Deserialize;
 
-use super::PluginKind;
-use crate::entity::EntityCheck;
-use crate::entity::Row;
+use super::{HTTP_PROTOCOLS, PluginKind, switch};
 use crate::entity::field::{Check, Field, Preset};
 use crate::entity::subschema::Subschema;
-use crate::entity::violations::Violations;
+use crate::entity::{Row, check};
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 2,
     schema: Subschema {
         name: "request-termination",
-        fields: &[Field::record(
-            "config",
-            &[
-                Field::integer("status_code")
-                    .required()
-                    .default(Preset::Integer(503))
-                    .check(&[Check::Between(100, 599)]),
-                Field::string("message"),
-                Field::string("content_type"),
-                Field::string("body"),
-                Field::boolean("echo")
-                    .required()
-                    .default(Preset::Boolean(false)),
-                Field::string("trigger"),
-            ],
-        )
-        .required()
-        .entity_checks(&[EntityCheck::Custom {
-            fields: &["message", "content_type", "body", "echo"],
-            check: one_source_of_the_answer,
-        }])],
+        fields: &[
+            HTTP_PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    Field::integer("status_code")
+                        .required()
+                        .default(Preset::Integer(503))
+                        .check(&[Check::Between(100, 599)]),
+                    Field::string("message"),
+                    Field::string("content_type"),
+                    Field::string("body"),
+                    switch("echo", false),
+                    Field::string("trigger").check(&[Check::Text(check::header_name)]),
+                ],
+            )
+            .required()
+            .check(&[Check::Record(one_source_of_the_answer)]),
+        ],
+        entity_checks: &[],
     },
 };
 
-fn one_source_of_the_answer(config: &Row, violations: &mut Violations) {
+fn one_source_of_the_answer(config: &Row) -> Result<(), String> {
     let has = |field: &str| config.get(field).is_some_and(|value| !value.is_null());
-    let echo = config.get("echo").and_then(serde_json::Value::as_bool) == Some(true);
+    let echo = config.get("echo").is_some_and(|echo| echo == true);
     if has("message") && (has("content_type") || has("body")) {
-        violations.entity("message cannot be used with content_type or body");
+        return Err("message cannot be used with content_type or body".into());
     }
     if has("content_type") && !has("body") {
-        violations.entity("content_type requires a body");
+        return Err("content_type requires a body".into());
     }
     if echo && (has("content_type") || has("body")) {
-        violations.entity("echo cannot be used with content_type and body");
+        return Err("echo cannot be used with content_type and body".into());
     }
+    Ok(())
 }
 
 /// The settings of `request-termination`.
