@@ -364,7 +364,7 @@ fn every_answer_has_kongs_headers() {
     let endpoints = send("GET", "/endpoints", &[]).expect(200).json();
     let endpoints = endpoints["data"].as_array().unwrap();
     assert!(
-        endpoints.contains(&json!("/upstreams/{key}/targets/{nested}")),
+        endpoints.contains(&json!("/upstreams/{upstreams}/targets/{targets}")),
         "{endpoints:?}"
     );
 }

@@ -21,6 +21,7 @@ mod hooks;
 mod info;
 mod intake;
 mod lists;
+mod log_level;
 mod logs;
 mod metrics;
 mod paced;
@@ -33,6 +34,7 @@ mod rows;
 mod serve;
 mod settings;
 mod shadow;
+mod status;
 mod targets;
 mod tidy;
 mod upload;
@@ -63,6 +65,7 @@ use crate::balancer::Engine;
 use crate::config::Config;
 use crate::connections::ConnectionLimits;
 use crate::entity::Kind;
+use crate::log_level::LogLevel;
 use crate::proxy::Counters;
 use crate::snapshot::Published;
 use crate::store::{Revision, Store, Write};
@@ -101,6 +104,8 @@ pub struct Admin {
     pub limits: Arc<ConnectionLimits>,
     /// The settings.
     pub config: Config,
+    /// What is logged.
+    pub log_level: Arc<LogLevel>,
     /// Where the proxy and the Admin API listen.
     pub addresses: (SocketAddr, SocketAddr),
     /// Notified when compiled components may have been left without a version.
@@ -153,14 +158,15 @@ fn hooks(kind: Kind) -> &'static Hooks {
 fn router(admin: Admin) -> Router {
     let mut endpoints: Vec<ApiEndpoint> = vec![
         ("/".into(), get(info::root), "GET, HEAD, OPTIONS"),
-        ("/status".into(), get(info::status), "GET, HEAD, OPTIONS"),
+        ("/status".into(), get(status::status), "GET, HEAD, OPTIONS"),
         (
             "/status/ready".into(),
-            get(info::ready),
+            get(status::ready),
             "GET, HEAD, OPTIONS",
         ),
         ("/metrics".into(), get(metrics::show), "GET, HEAD, OPTIONS"),
     ];
+    endpoints.extend(log_level::endpoints());
     endpoints.extend(balancers::endpoints());
     endpoints.extend(versions::endpoints());
     endpoints.push(canary::endpoint());
@@ -172,9 +178,8 @@ fn router(admin: Admin) -> Router {
     for kind in Kind::ALL {
         endpoints.extend(entities::endpoints(kind));
     }
-    let mut paths: Vec<String> = endpoints.iter().map(|(path, ..)| path.clone()).collect();
-    paths.push("/endpoints".into());
-    paths.sort();
+    let paths = endpoints.iter().map(|(path, ..)| path.as_str());
+    let paths = info::shown_paths(paths.chain(["/endpoints"]));
     let list = get(async move || info::endpoints(&paths));
     endpoints.push(("/endpoints".into(), list, "GET, HEAD, OPTIONS"));
 

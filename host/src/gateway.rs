@@ -14,17 +14,18 @@ use crate::balancer::{self, Engine};
 use crate::config::Config;
 use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_place;
+use crate::log_level::LogLevel;
 use crate::policy::Resources;
 use crate::proxy::{Listeners, Workers};
 use crate::snapshot::{Compiler, Published};
 use crate::store::{self, Store};
 use crate::upstream::{self, Memory, Names, SessionKey};
 
-/// Runs the gateway until it gets SIGTERM, SIGINT or SIGQUIT.
+/// Runs the gateway until it gets SIGTERM, SIGINT or SIGQUIT. `log_level` is the filter of its log.
 ///
 /// # Errors
 /// The gateway cannot start: one clear sentence.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let files = connections::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -32,13 +33,13 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    let outcome = runtime.block_on(serve(config, files));
+    let outcome = runtime.block_on(serve(config, log_level, files));
     // The control side is not waited for: all acknowledged changes are on disk.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
+async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Result<()> {
     // A signal that arrives during the start must end the gateway as well, so the handlers are
     // installed first.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -125,6 +126,7 @@ async fn serve(config: Config, files: usize) -> anyhow::Result<()> {
         counters: workers.counters.clone(),
         limits: Arc::clone(&limits),
         config: config.clone(),
+        log_level: Arc::new(log_level),
         addresses: (proxy, admin_address),
         left_over: Arc::default(),
     };

@@ -24,6 +24,7 @@ mod http1;
 mod in_place;
 mod json;
 mod leftover;
+mod log_level;
 mod named;
 pub mod path;
 pub mod pattern;
@@ -46,6 +47,7 @@ pub mod upstream;
 mod urlencoded;
 
 pub use gateway::run;
+pub use log_level::LogLevel;
 pub use plugin::{Arguments as PluginCommand, plugin};
 pub use record::{Arguments as Recording, record};
 pub use request_log::LogFields;

@@ -8,8 +8,8 @@ use clap::error::ContextKind;
 use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written, misspelt_variables};
 use pointsman::{
-    LogFields, PluginCommand, Recording, Replay, Simulation, component, plugin, record, replay,
-    run, simulate,
+    LogFields, LogLevel, PluginCommand, Recording, Replay, Simulation, component, plugin, record,
+    replay, run, simulate,
 };
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -83,11 +83,12 @@ fn main() -> ExitCode {
         .fmt_fields(LogFields::default())
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && !plain);
+    let (log_level, filter) = LogLevel::new(config.log.clone());
     tracing_subscriber::registry()
-        .with(config.log.clone())
+        .with(filter)
         .with(layer)
         .init();
-    match run(config) {
+    match run(config, log_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}")),
     }

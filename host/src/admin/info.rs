@@ -1,37 +1,28 @@
-//! What the gateway reports about itself.
+//! What the gateway tells clients about itself: `GET /` and `GET /endpoints`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
 
 use axum::Json;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use axum::extract::State;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Admin;
-use super::error::Error;
-use crate::proxy::Counters;
-use crate::store::Condition;
+use crate::config::{Config, DnsType};
 
 /// The release of Kong whose Admin API this one implements: clients choose their dialect by it.
 pub(super) const KONG_VERSION: &str = "3.9.1";
-
-/// Most decimal places that `scale` of `GET /status` can ask for: no amount of memory has more that
-/// matter.
-const MOST_DIGITS: f64 = 30.0;
 
 /// Identifies this run of the gateway.
 pub(super) static NODE: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
 
 /// `GET /`: what clients of Kong read first, with Pointsman's own name beside it.
 pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
-    let config = &admin.config;
     let hostname = rustix::system::uname();
-    let (proxy, admin_address) = admin.addresses;
+    let alive = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
     Json(json!({
         "tagline": "Welcome to Pointsman",
         "version": KONG_VERSION,
@@ -41,35 +32,84 @@ pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
         "node_id": *NODE,
         "lua_version": "none",
         "pids": { "master": std::process::id(), "workers": [] },
-        "timers": { "running": 0, "pending": 0 },
+        // Kong's timers are its tasks besides requests: here, the tasks of the control side.
+        "timers": { "running": alive, "pending": 0 },
         "plugins": {
             "available_on_server": {},
             "disabled_on_server": {},
             "enabled_in_cluster": [],
         },
-        "configuration": {
-            // Clients read here whether they may write; "off" would mean that they may not.
-            "database": "postgres",
-            "router_flavor": "traditional_compatible",
-            "role": "traditional",
-            "proxy_listen": [proxy.to_string()],
-            "proxy_listeners": [listener(proxy, true)],
-            "admin_listen": [admin_address.to_string()],
-            "admin_listeners": [listener(admin_address, false)],
-            "admin_gui_url": config.admin_access.urls,
-            "admin_gui_origin": config.admin_access.origins,
-            // Empty lists, in the form in which Kong shows them.
-            "admin_gui_listeners": {},
-            "status_listeners": {},
-            "stream_listeners": {},
-            "data_dir": config.data_dir,
-            "nginx_worker_processes": config.workers.to_string(),
-            "upstream_keepalive_pool_size": config.proxy.keepalive_pool_size,
-            "upstream_keepalive_max_requests": config.proxy.keepalive_max_requests.unwrap_or(0),
-            "upstream_keepalive_idle_timeout":
-                config.proxy.keepalive_idle_timeout.map_or(0, |timeout| timeout.as_secs()),
-        },
+        "configuration": configuration(&admin),
     }))
+}
+
+/// The settings under Kong's names, with the values that Kong would show for what this gateway
+/// does. As in Kong, a setting without a value is left out.
+fn configuration(admin: &Admin) -> Value {
+    let config = &admin.config;
+    let (proxy, admin_address) = admin.addresses;
+    let mut shown = json!({
+        // Clients read here whether they may write; "off" would mean that they may not.
+        "database": "postgres",
+        "role": "traditional",
+        "router_flavor": "traditional_compatible",
+        "worker_consistency": "strict",
+        "log_level": admin.log_level.shown(),
+        "prefix": config.data_dir,
+        "data_dir": config.data_dir,
+        "plugins": ["bundled"],
+        "anonymous_reports": false,
+        "kic": false,
+        "wasm": false,
+        "client_ssl": false,
+        "allow_debug_header": false,
+        "proxy_listen": [proxy.to_string()],
+        "proxy_listeners": [listener(proxy, true)],
+        "proxy_ssl_enabled": false,
+        "admin_listen": [admin_address.to_string()],
+        "admin_listeners": [listener(admin_address, false)],
+        "admin_ssl_enabled": false,
+        "admin_gui_url": config.admin_access.urls,
+        "admin_gui_origin": config.admin_access.origins,
+        "admin_gui_listen": ["off"],
+        "admin_gui_ssl_enabled": false,
+        "status_listen": ["off"],
+        "status_ssl_enabled": false,
+        "stream_listen": ["off"],
+        "stream_proxy_ssl_enabled": false,
+        "cluster_listen": ["off"],
+        // Empty lists, in the form in which Kong shows them.
+        "admin_gui_listeners": {},
+        "status_listeners": {},
+        "stream_listeners": {},
+        "cluster_listeners": {},
+        "nginx_worker_processes": config.workers.to_string(),
+        "client_body_buffer_size": config.proxy.client_body_buffer_size.to_string(),
+        "upstream_keepalive_pool_size": config.proxy.keepalive_pool_size,
+        "upstream_keepalive_max_requests": config.proxy.keepalive_max_requests.unwrap_or(0),
+        "upstream_keepalive_idle_timeout":
+            config.proxy.keepalive_idle_timeout.map_or(0, |timeout| timeout.as_secs()),
+        "lua_max_req_headers": config.proxy.max_headers,
+        "dns_order": dns_order(config),
+        "dns_hostsfile": config.dns.hosts_file,
+    });
+    if !config.dns.resolvers.is_empty() {
+        shown["dns_resolver"] = json!(config.dns.resolvers);
+    }
+    shown
+}
+
+/// The setting `dns_order` as Kong writes it.
+fn dns_order(config: &Config) -> Vec<&'static str> {
+    let types = config.dns.order.iter();
+    types
+        .map(|kind| match kind {
+            DnsType::Srv => "SRV",
+            DnsType::A => "A",
+            DnsType::Aaaa => "AAAA",
+            DnsType::Last => "LAST",
+        })
+        .collect()
 }
 
 /// A listening address, with Kong's flags for one.
@@ -97,112 +137,43 @@ fn listener(address: SocketAddr, reuseport: bool) -> Value {
     })
 }
 
-/// `GET /status`: connections, requests, memory, and the state of the store.
-pub(super) async fn status(
-    State(admin): State<Admin>,
-    request: Request,
-) -> Result<Response, Error> {
-    let mut unit = "m".to_owned();
-    let mut scale = 2_usize;
-    for (name, value) in form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()) {
-        match &*name {
-            "unit" => unit = value.into_owned(),
-            // A value that is not a number has no effect. Source: Kong.
-            "scale" => {
-                if let Ok(digits) = value.parse::<f64>() {
-                    if digits < 0.0 {
-                        return Err(Error::bad_request("scale must be equal or greater than 0"));
-                    }
-                    scale = digits.min(MOST_DIGITS) as usize;
-                }
-            }
-            _ => {}
-        }
-    }
-    let (divisor, suffix) = match unit.as_str() {
-        "" | "b" | "B" => (1.0, "B"),
-        "k" | "K" => (1024.0, "KiB"),
-        "m" | "M" => (1024.0 * 1024.0, "MiB"),
-        "g" | "G" => (1024.0 * 1024.0 * 1024.0, "GiB"),
-        other => {
-            let message = format!("invalid unit '{other}' (expected 'k/K', 'm/M', or 'g/G')");
-            return Err(Error::bad_request(message));
-        }
-    };
-    let resident = resident_bytes().map(|bytes| {
-        if suffix == "B" {
-            json!(bytes)
-        } else {
-            json!(format!("{:.scale$} {suffix}", bytes as f64 / divisor))
-        }
-    });
-    let store = admin.store.condition();
-    let sum = |of| sum(&admin, of);
-    let accepted = sum(|counters| &counters.accepted);
-    let active = sum(|counters| &counters.active);
-    Ok(Json(json!({
-        "memory": { "workers_lua_vms": [], "lua_shared_dicts": {}, "resident": resident },
-        "server": {
-            "connections_accepted": accepted,
-            "connections_handled": accepted.saturating_sub(sum(|counters| &counters.refused)),
-            "connections_active": active,
-            // Open connections are not counted by what they do: all count as writing.
-            "connections_reading": 0,
-            "connections_writing": active,
-            "connections_waiting": 0,
-            "total_requests": sum(|counters| &counters.requests),
-        },
-        "database": { "reachable": store.failure.is_none() },
-        "pointsman": { "store": shown(&store) },
-    }))
-    .into_response())
-}
-
-/// The state of the store, for operators.
-fn shown(store: &Condition) -> Value {
-    let failure = store.failure.as_ref();
-    let since = failure.and_then(|failure| failure.since.duration_since(UNIX_EPOCH).ok());
-    let set_aside = store
-        .set_aside
-        .iter()
-        .map(|row| json!({ "entity": row.kind.name(), "id": row.id, "reason": row.reason }));
-    json!({
-        "writable": failure.is_none(),
-        "reason": failure.map(|failure| &*failure.reason),
-        "since": since.map(|since| since.as_secs()),
-        "set_aside": set_aside.collect::<Vec<_>>(),
-    })
-}
-
-/// `GET /status/ready`: whether the gateway serves the configured entities and accepts changes. As
-/// Kong's Status API.
-pub(super) async fn ready(State(admin): State<Admin>) -> Response {
-    match admin.store.condition().failure {
-        None => Json(json!({ "message": "ready" })).into_response(),
-        Some(failure) => Error::Plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the store cannot be written: {}", failure.reason),
-        )
-        .into_response(),
-    }
-}
-
-/// A counter, summed over all workers.
-pub(super) fn sum(admin: &Admin, of: fn(&Counters) -> &AtomicU64) -> u64 {
-    let workers = admin.counters.iter();
-    workers
-        .map(|worker| of(worker).load(Ordering::Relaxed))
-        .sum()
-}
-
-/// Resident memory of this process, if the system reports it.
-pub(super) fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
-}
-
 /// `GET /endpoints`: every path, with names for its parts.
 pub(super) fn endpoints(paths: &[String]) -> Json<Value> {
     Json(json!({ "data": paths }))
+}
+
+/// Paths as they are shown: each part that a client fills in has the name of its collection, as in
+/// `/services/{services}/routes/{routes}`, and a path stands before those below it. Source: Kong.
+pub(super) fn shown_paths<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut shown: Vec<String> = paths.map(shown_path).collect();
+    // Segment by segment: no character is before the end of a segment.
+    shown.sort_by(|one, other| one.split('/').cmp(other.split('/')));
+    shown
+}
+
+/// A path as it is shown.
+pub(super) fn shown_path(path: &str) -> String {
+    let mut collection = "";
+    let segments = path.split('/').map(|segment| {
+        let before = std::mem::replace(&mut collection, segment);
+        match segment {
+            "{key}" | "{nested}" => format!("{{{}}}", before.replace('-', "_")),
+            _ => segment.to_owned(),
+        }
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_in_the_order_of_their_segments_and_name_their_parts() {
+        let paths = ["/ab", "/a/{key}/b-c/{nested}", "/a/z", "/ab/a", "/a", "/"];
+        assert_eq!(
+            shown_paths(paths.into_iter()),
+            ["/", "/a", "/a/z", "/a/{a}/b-c/{b_c}", "/ab", "/ab/a"]
+        );
+    }
 }

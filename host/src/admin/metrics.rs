@@ -16,8 +16,9 @@ use serde_json::Value;
 
 use super::Admin;
 use super::error::Error;
-use super::info::{NODE, resident_bytes, sum};
+use super::info::NODE;
 use super::rows::id_of;
+use super::status::{resident_bytes, sum};
 use crate::balancer::{CanaryFigures, Counters, ShadowReport};
 use crate::entity::Kind;
 use crate::store::Condition;

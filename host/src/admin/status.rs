@@ -1,0 +1,124 @@
+//! The state of this node: connections, requests, memory, and whether changes can be stored.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Admin;
+use super::error::Error;
+use crate::proxy::Counters;
+use crate::store::Condition;
+
+/// Most decimal places that `scale` of `GET /status` can ask for: no amount of memory has more that
+/// matter.
+const MOST_DIGITS: f64 = 30.0;
+
+/// `GET /status`: connections, requests, memory, and the state of the store.
+pub(super) async fn status(
+    State(admin): State<Admin>,
+    request: Request,
+) -> Result<Response, Error> {
+    let mut unit = "m".to_owned();
+    let mut scale = 2_usize;
+    for (name, value) in form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()) {
+        match &*name {
+            "unit" => unit = value.into_owned(),
+            // A value that is not a number has no effect. Source: Kong.
+            "scale" => {
+                if let Ok(digits) = value.parse::<f64>() {
+                    if digits < 0.0 {
+                        return Err(Error::bad_request("scale must be equal or greater than 0"));
+                    }
+                    scale = digits.min(MOST_DIGITS) as usize;
+                }
+            }
+            _ => {}
+        }
+    }
+    let (divisor, suffix) = match unit.as_str() {
+        "" | "b" | "B" => (1.0, "B"),
+        "k" | "K" => (1024.0, "KiB"),
+        "m" | "M" => (1024.0 * 1024.0, "MiB"),
+        "g" | "G" => (1024.0 * 1024.0 * 1024.0, "GiB"),
+        other => {
+            let message = format!("invalid unit '{other}' (expected 'k/K', 'm/M', or 'g/G')");
+            return Err(Error::bad_request(message));
+        }
+    };
+    let resident = resident_bytes().map(|bytes| {
+        if suffix == "B" {
+            json!(bytes)
+        } else {
+            json!(format!("{:.scale$} {suffix}", bytes as f64 / divisor))
+        }
+    });
+    let store = admin.store.condition();
+    let sum = |of| sum(&admin, of);
+    let accepted = sum(|counters| &counters.accepted);
+    let active = sum(|counters| &counters.active);
+    Ok(Json(json!({
+        "memory": { "workers_lua_vms": [], "lua_shared_dicts": {}, "resident": resident },
+        "server": {
+            "connections_accepted": accepted,
+            "connections_handled": accepted.saturating_sub(sum(|counters| &counters.refused)),
+            "connections_active": active,
+            // Open connections are not counted by what they do: all count as writing.
+            "connections_reading": 0,
+            "connections_writing": active,
+            "connections_waiting": 0,
+            "total_requests": sum(|counters| &counters.requests),
+        },
+        "database": { "reachable": store.failure.is_none() },
+        "pointsman": { "store": shown(&store) },
+    }))
+    .into_response())
+}
+
+/// The state of the store, for operators.
+fn shown(store: &Condition) -> Value {
+    let failure = store.failure.as_ref();
+    let since = failure.and_then(|failure| failure.since.duration_since(UNIX_EPOCH).ok());
+    let set_aside = store
+        .set_aside
+        .iter()
+        .map(|row| json!({ "entity": row.kind.name(), "id": row.id, "reason": row.reason }));
+    json!({
+        "writable": failure.is_none(),
+        "reason": failure.map(|failure| &*failure.reason),
+        "since": since.map(|since| since.as_secs()),
+        "set_aside": set_aside.collect::<Vec<_>>(),
+    })
+}
+
+/// `GET /status/ready`: whether the gateway serves the configured entities and accepts changes. As
+/// Kong's Status API.
+pub(super) async fn ready(State(admin): State<Admin>) -> Response {
+    match admin.store.condition().failure {
+        None => Json(json!({ "message": "ready" })).into_response(),
+        Some(failure) => Error::Plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the store cannot be written: {}", failure.reason),
+        )
+        .into_response(),
+    }
+}
+
+/// A counter, summed over all workers.
+pub(super) fn sum(admin: &Admin, of: fn(&Counters) -> &AtomicU64) -> u64 {
+    let workers = admin.counters.iter();
+    workers
+        .map(|worker| of(worker).load(Ordering::Relaxed))
+        .sum()
+}
+
+/// Resident memory of this process, if the system reports it.
+pub(super) fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}

@@ -1,0 +1,114 @@
+//! What is logged, which can change while the gateway runs.
+
+use parking_lot::Mutex;
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::reload;
+
+/// The filter of the log. The subscriber has its other half, which `new` returns with it.
+#[derive(Debug)]
+pub struct LogLevel {
+    layer: reload::Handle<Targets, Registry>,
+    /// What the setting `log` says.
+    configured: Targets,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    /// The level or the directives in effect, by the name that was asked for.
+    shown: String,
+    /// How often the level was changed.
+    changes: u64,
+}
+
+/// Identifies a change of the level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LevelChange(u64);
+
+impl LogLevel {
+    /// The filter that a setting describes, with the layer for the subscriber.
+    pub fn new(configured: Targets) -> (Self, reload::Layer<Targets, Registry>) {
+        let (filter, layer) = reload::Layer::new(configured.clone());
+        let level = Self {
+            layer,
+            current: Mutex::new(Current {
+                shown: configured.to_string(),
+                changes: 0,
+            }),
+            configured,
+        };
+        (level, filter)
+    }
+
+    /// The level in effect, or directives such as `pointsman=debug,info`.
+    pub(crate) fn shown(&self) -> String {
+        self.current.lock().shown.clone()
+    }
+
+    /// Logs at this level, under the name that [`filter_of`] knows.
+    pub(crate) fn set(&self, name: &str, filter: LevelFilter) -> LevelChange {
+        self.apply(name.to_owned(), Targets::new().with_default(filter))
+    }
+
+    /// Returns to the setting, unless the level was changed again after `change`.
+    pub(crate) fn revert(&self, change: LevelChange) -> bool {
+        let is_current = self.current.lock().changes == change.0;
+        if is_current {
+            self.apply(self.configured.to_string(), self.configured.clone());
+        }
+        is_current
+    }
+
+    fn apply(&self, shown: String, filter: Targets) -> LevelChange {
+        let mut current = self.current.lock();
+        // Fails only once the subscriber is gone, and then nothing is logged at all.
+        if self.layer.reload(filter).is_ok() {
+            current.shown = shown;
+        }
+        current.changes += 1;
+        LevelChange(current.changes)
+    }
+}
+
+/// The filter for a level by its name: Kong's, or one of the setting `log`. No line of the log is
+/// more severe than an error, and none is between information and warnings.
+pub(crate) fn filter_of(name: &str) -> Option<LevelFilter> {
+    Some(match name {
+        "off" => LevelFilter::OFF,
+        "emerg" | "alert" | "crit" | "error" => LevelFilter::ERROR,
+        "warn" => LevelFilter::WARN,
+        "notice" | "info" => LevelFilter::INFO,
+        "debug" => LevelFilter::DEBUG,
+        "trace" => LevelFilter::TRACE,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_latest_change_is_reverted() {
+        let configured = Targets::new().with_default(LevelFilter::WARN);
+        let (level, _filter) = LogLevel::new(configured);
+        let shown = level.shown();
+        let first = level.set("debug", LevelFilter::DEBUG);
+        let second = level.set("notice", LevelFilter::INFO);
+        assert!(!level.revert(first));
+        assert_eq!(level.shown(), "notice");
+        assert!(level.revert(second));
+        assert_eq!(level.shown(), shown);
+        assert!(!level.revert(second));
+    }
+
+    #[test]
+    fn a_plain_level_is_shown_as_it_is_written() {
+        for name in ["off", "error", "warn", "info", "debug", "trace"] {
+            let filter = filter_of(name).map(|filter| Targets::new().with_default(filter));
+            let shown = LogLevel::new(filter.unwrap_or_default()).0.shown();
+            assert_eq!(shown, name);
+        }
+    }
+}
