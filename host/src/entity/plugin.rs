@@ -4,6 +4,7 @@
 //! The settings of a plugin depend on its name. Each kind of plugin is declared in a file of its
 //! own below.
 
+pub mod basic_auth;
 pub mod key_auth;
 pub mod request_termination;
 
@@ -26,7 +27,11 @@ pub struct PluginKind {
 }
 
 /// The kinds of plugins, in the order of their names.
-pub static KINDS: &[&PluginKind] = &[&key_auth::KIND, &request_termination::KIND];
+pub static KINDS: &[&PluginKind] = &[
+    &basic_auth::KIND,
+    &key_auth::KIND,
+    &request_termination::KIND,
+];
 
 impl PluginKind {
     /// The kind with this name.
@@ -73,8 +78,8 @@ const PROTOCOLS: Field = protocols(&["grpc", "grpcs", "http", "https"]);
 
 /// For plugins that do nothing with streams.
 const HTTP_PROTOCOLS: Field = {
-    const PROTOCOL: Field = Field::element(Shape::String)
-        .check(&[Check::OneOf(&["grpc", "grpcs", "http", "https"])]);
+    const PROTOCOL: Field =
+        Field::element(Shape::String).check(&[Check::OneOf(&["grpc", "grpcs", "http", "https"])]);
     Field::set("protocols", &PROTOCOL)
         .required()
         .default(Preset::Strings(&["grpc", "grpcs", "http", "https"]))
@@ -105,6 +110,16 @@ const fn switch(name: &'static str, default: bool) -> Field {
     Field::boolean(name)
         .required()
         .default(Preset::Boolean(default))
+}
+
+/// The name or address of a server.
+const fn host() -> Field {
+    Field::string("host").check(&[Check::Text(check::host)])
+}
+
+/// The port of a server.
+const fn port() -> Field {
+    Field::integer("port").check(&[Check::Between(0, 65535)])
 }
 
 /// Names the plugins that exist, so that the next request can be right. The first part is Kong's.
