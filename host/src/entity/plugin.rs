@@ -5,6 +5,7 @@
 //! own below.
 
 pub mod basic_auth;
+pub mod jwt;
 pub mod key_auth;
 pub mod request_termination;
 
@@ -29,6 +30,7 @@ pub struct PluginKind {
 /// The kinds of plugins, in the order of their names.
 pub static KINDS: &[&PluginKind] = &[
     &basic_auth::KIND,
+    &jwt::KIND,
     &key_auth::KIND,
     &request_termination::KIND,
 ];
