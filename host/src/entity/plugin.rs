@@ -4,6 +4,7 @@
 //! The settings of a plugin depend on its name. Each kind of plugin is declared in a file of its
 //! own below.
 
+pub mod acl;
 pub mod basic_auth;
 pub mod jwt;
 pub mod key_auth;
@@ -29,6 +30,7 @@ pub struct PluginKind {
 
 /// The kinds of plugins, in the order of their names.
 pub static KINDS: &[&PluginKind] = &[
+    &acl::KIND,
     &basic_auth::KIND,
     &jwt::KIND,
     &key_auth::KIND,
