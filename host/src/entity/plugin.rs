@@ -8,6 +8,9 @@ pub mod acl;
 pub mod basic_auth;
 pub mod jwt;
 pub mod key_auth;
+pub mod periods;
+pub mod rate_limiting;
+pub mod redis;
 pub mod request_termination;
 
 use serde::Deserialize;
@@ -34,6 +37,7 @@ pub static KINDS: &[&PluginKind] = &[
     &basic_auth::KIND,
     &jwt::KIND,
     &key_auth::KIND,
+    &rate_limiting::KIND,
     &request_termination::KIND,
 ];
 
