@@ -12,6 +12,7 @@ pub mod periods;
 pub mod rate_limiting;
 pub mod redis;
 pub mod request_termination;
+pub mod response_ratelimiting;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -39,6 +40,7 @@ pub static KINDS: &[&PluginKind] = &[
     &key_auth::KIND,
     &rate_limiting::KIND,
     &request_termination::KIND,
+    &response_ratelimiting::KIND,
 ];
 
 impl PluginKind {
