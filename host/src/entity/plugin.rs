@@ -9,6 +9,7 @@ pub mod basic_auth;
 pub mod jwt;
 pub mod key_auth;
 pub mod periods;
+pub mod proxy_cache;
 pub mod rate_limiting;
 pub mod redis;
 pub mod request_termination;
@@ -38,6 +39,7 @@ pub static KINDS: &[&PluginKind] = &[
     &basic_auth::KIND,
     &jwt::KIND,
     &key_auth::KIND,
+    &proxy_cache::KIND,
     &rate_limiting::KIND,
     &request_termination::KIND,
     &response_ratelimiting::KIND,
