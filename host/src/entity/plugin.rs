@@ -6,6 +6,7 @@
 
 pub mod acl;
 pub mod basic_auth;
+pub mod cors;
 pub mod jwt;
 pub mod key_auth;
 pub mod periods;
@@ -37,6 +38,7 @@ pub struct PluginKind {
 pub static KINDS: &[&PluginKind] = &[
     &acl::KIND,
     &basic_auth::KIND,
+    &cors::KIND,
     &jwt::KIND,
     &key_auth::KIND,
     &proxy_cache::KIND,
