@@ -7,6 +7,7 @@
 pub mod acl;
 pub mod basic_auth;
 pub mod cors;
+pub mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 pub mod periods;
@@ -39,6 +40,7 @@ pub static KINDS: &[&PluginKind] = &[
     &acl::KIND,
     &basic_auth::KIND,
     &cors::KIND,
+    &ip_restriction::KIND,
     &jwt::KIND,
     &key_auth::KIND,
     &proxy_cache::KIND,
