@@ -14,6 +14,7 @@ pub mod periods;
 pub mod proxy_cache;
 pub mod rate_limiting;
 pub mod redis;
+pub mod request_size_limiting;
 pub mod request_termination;
 pub mod response_ratelimiting;
 
@@ -45,6 +46,7 @@ pub static KINDS: &[&PluginKind] = &[
     &key_auth::KIND,
     &proxy_cache::KIND,
     &rate_limiting::KIND,
+    &request_size_limiting::KIND,
     &request_termination::KIND,
     &response_ratelimiting::KIND,
 ];
