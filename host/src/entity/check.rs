@@ -224,6 +224,50 @@ pub(super) fn cookie_name(text: &str) -> Result<(), String> {
     }
 }
 
+/// A URL with a scheme and a host.
+pub(super) fn url(text: &str) -> Result<(), String> {
+    let (scheme, authority) = url_parts(text);
+    if authority.is_none_or(|authority| split_user_info(authority).1.is_empty()) {
+        return Err("missing host in url".into());
+    }
+    if scheme.is_none() {
+        return Err("missing scheme in url".into());
+    }
+    Ok(())
+}
+
+/// Whether a URL has the name of a user, and maybe a password.
+pub(super) fn has_user_info(url: &str) -> bool {
+    let authority = url_parts(url).1;
+    authority.is_some_and(|authority| split_user_info(authority).0.is_some())
+}
+
+/// The scheme and the authority of a URL, as far as it has them (RFC 3986, 3).
+fn url_parts(url: &str) -> (Option<&str>, Option<&str>) {
+    let is_scheme = |text: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+        text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(allowed)
+    };
+    let (scheme, rest) = match url.split_once(':') {
+        Some((scheme, rest)) if is_scheme(scheme) => (Some(scheme), rest),
+        _ => (None, url),
+    };
+    let authority = rest.strip_prefix("//").map(|rest| {
+        let end = rest.find(['/', '?', '#']);
+        end.map_or(rest, |end| &rest[..end])
+    });
+    (scheme, authority)
+}
+
+/// The user and the host of an authority. The host has no port.
+fn split_user_info(authority: &str) -> (Option<&str>, &str) {
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((user, host)) => (Some(user), host),
+        None => (None, authority),
+    };
+    (user, split_port(host).0)
+}
+
 /// An address or a range of addresses.
 pub(super) fn ip_or_cidr(text: &str) -> Result<(), String> {
     let invalid = || format!("invalid ip or cidr range: '{text}'");

@@ -13,6 +13,7 @@ pub mod key_auth;
 pub mod periods;
 pub mod proxy_cache;
 pub mod rate_limiting;
+pub mod redirect;
 pub mod redis;
 pub mod request_size_limiting;
 pub mod request_termination;
@@ -46,6 +47,7 @@ pub static KINDS: &[&PluginKind] = &[
     &key_auth::KIND,
     &proxy_cache::KIND,
     &rate_limiting::KIND,
+    &redirect::KIND,
     &request_size_limiting::KIND,
     &request_termination::KIND,
     &response_ratelimiting::KIND,
