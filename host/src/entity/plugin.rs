@@ -6,6 +6,7 @@
 
 pub mod acl;
 pub mod basic_auth;
+pub mod bot_detection;
 pub mod cors;
 pub mod ip_restriction;
 pub mod jwt;
@@ -41,6 +42,7 @@ pub struct PluginKind {
 pub static KINDS: &[&PluginKind] = &[
     &acl::KIND,
     &basic_auth::KIND,
+    &bot_detection::KIND,
     &cors::KIND,
     &ip_restriction::KIND,
     &jwt::KIND,
