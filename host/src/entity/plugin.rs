@@ -7,6 +7,7 @@
 pub mod acl;
 pub mod basic_auth;
 pub mod bot_detection;
+pub mod correlation_id;
 pub mod cors;
 pub mod ip_restriction;
 pub mod jwt;
@@ -43,6 +44,7 @@ pub static KINDS: &[&PluginKind] = &[
     &acl::KIND,
     &basic_auth::KIND,
     &bot_detection::KIND,
+    &correlation_id::KIND,
     &cors::KIND,
     &ip_restriction::KIND,
     &jwt::KIND,
