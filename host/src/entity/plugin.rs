@@ -13,6 +13,7 @@ pub mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 pub mod periods;
+pub mod prometheus;
 pub mod proxy_cache;
 pub mod rate_limiting;
 pub mod redirect;
@@ -49,6 +50,7 @@ pub static KINDS: &[&PluginKind] = &[
     &ip_restriction::KIND,
     &jwt::KIND,
     &key_auth::KIND,
+    &prometheus::KIND,
     &proxy_cache::KIND,
     &rate_limiting::KIND,
     &redirect::KIND,
