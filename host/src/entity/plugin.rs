@@ -9,9 +9,11 @@ pub mod basic_auth;
 pub mod bot_detection;
 pub mod correlation_id;
 pub mod cors;
+pub mod file_log;
 pub mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
+mod lua;
 pub mod periods;
 pub mod prometheus;
 pub mod proxy_cache;
@@ -47,6 +49,7 @@ pub static KINDS: &[&PluginKind] = &[
     &bot_detection::KIND,
     &correlation_id::KIND,
     &cors::KIND,
+    &file_log::KIND,
     &ip_restriction::KIND,
     &jwt::KIND,
     &key_auth::KIND,
