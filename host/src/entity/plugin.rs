@@ -10,6 +10,7 @@ pub mod bot_detection;
 pub mod correlation_id;
 pub mod cors;
 pub mod file_log;
+pub mod http_log;
 pub mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
@@ -17,6 +18,7 @@ mod lua;
 pub mod periods;
 pub mod prometheus;
 pub mod proxy_cache;
+pub mod queue;
 pub mod rate_limiting;
 pub mod redirect;
 pub mod redis;
@@ -50,6 +52,7 @@ pub static KINDS: &[&PluginKind] = &[
     &correlation_id::KIND,
     &cors::KIND,
     &file_log::KIND,
+    &http_log::KIND,
     &ip_restriction::KIND,
     &jwt::KIND,
     &key_auth::KIND,
