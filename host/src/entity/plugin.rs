@@ -25,6 +25,7 @@ pub mod redis;
 pub mod request_size_limiting;
 pub mod request_termination;
 pub mod response_ratelimiting;
+pub mod tcp_log;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -63,6 +64,7 @@ pub static KINDS: &[&PluginKind] = &[
     &request_size_limiting::KIND,
     &request_termination::KIND,
     &response_ratelimiting::KIND,
+    &tcp_log::KIND,
 ];
 
 impl PluginKind {
