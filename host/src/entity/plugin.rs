@@ -26,6 +26,7 @@ pub mod request_size_limiting;
 pub mod request_termination;
 pub mod response_ratelimiting;
 pub mod tcp_log;
+pub mod udp_log;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -65,6 +66,7 @@ pub static KINDS: &[&PluginKind] = &[
     &request_termination::KIND,
     &response_ratelimiting::KIND,
     &tcp_log::KIND,
+    &udp_log::KIND,
 ];
 
 impl PluginKind {
