@@ -25,6 +25,7 @@ pub mod redis;
 pub mod request_size_limiting;
 pub mod request_termination;
 pub mod response_ratelimiting;
+pub mod statsd;
 pub mod syslog;
 pub mod tcp_log;
 pub mod udp_log;
@@ -66,6 +67,7 @@ pub static KINDS: &[&PluginKind] = &[
     &request_size_limiting::KIND,
     &request_termination::KIND,
     &response_ratelimiting::KIND,
+    &statsd::KIND,
     &syslog::KIND,
     &tcp_log::KIND,
     &udp_log::KIND,
