@@ -34,8 +34,6 @@ fn kongs_entities_that_are_not_supported_are_named() {
         ("/services/s/plugins", "plugins"),
         ("/routes/r/plugins/p", "plugins"),
         ("/schemas/services", "schemas"),
-        ("/tags", "tags"),
-        ("/config", "config"),
         ("/services/s/client_certificate", "certificates"),
     ] {
         let said = message("GET", path, 404);

@@ -13,6 +13,7 @@ mod admin_access;
 mod admin_bounds;
 mod admin_errors;
 mod admin_input;
+mod admin_node;
 mod admin_words;
 mod algorithms;
 mod authors;

@@ -24,6 +24,7 @@ mod lists;
 mod log_level;
 mod logs;
 mod metrics;
+mod node;
 mod paced;
 mod page;
 mod record;
@@ -35,6 +36,7 @@ mod serve;
 mod settings;
 mod shadow;
 mod status;
+mod tags;
 mod targets;
 mod tidy;
 mod upload;
@@ -167,6 +169,8 @@ fn router(admin: Admin) -> Router {
         ("/metrics".into(), get(metrics::show), "GET, HEAD, OPTIONS"),
     ];
     endpoints.extend(log_level::endpoints());
+    endpoints.extend(node::endpoints());
+    endpoints.extend(tags::endpoints());
     endpoints.extend(balancers::endpoints());
     endpoints.extend(versions::endpoints());
     endpoints.push(canary::endpoint());

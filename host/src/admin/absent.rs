@@ -1,5 +1,5 @@
-//! Paths that Kong has and that do not exist here yet. The answer says so, so that the client does
-//! not look for a mistyped path.
+//! Paths that Kong has and that do not exist here. The answer says so, so that the client does not
+//! look for a mistyped path. Paths that only Kong Enterprise has are answered as by Kong: not found.
 
 use http::{Method, StatusCode, Uri};
 
@@ -19,16 +19,11 @@ const ABSENT: &[(&str, &str)] = &[
     ("basic-auths", "basic-auths"),
     ("ca_certificate", "ca_certificates"),
     ("ca_certificates", "ca_certificates"),
-    ("cache", "cache"),
     ("certificate", "certificates"),
     ("certificates", "certificates"),
     ("client_certificate", "certificates"),
-    ("clustering", "clustering"),
-    ("config", "config"),
     ("consumer", "consumers"),
-    ("consumer_groups", "consumer_groups"),
     ("consumers", "consumers"),
-    ("debug", "debug"),
     ("filter-chains", "filter-chains"),
     ("filters", "filter-chains"),
     ("hmac-auth", "hmac-auth"),
@@ -39,26 +34,38 @@ const ABSENT: &[(&str, &str)] = &[
     ("key-auths", "key-auths"),
     ("key-sets", "key-sets"),
     ("keys", "keys"),
-    ("licenses", "licenses"),
     ("oauth2", "oauth2"),
     ("oauth2_tokens", "oauth2_tokens"),
     ("proxy-cache", "proxy-cache"),
-    ("rbac", "rbac"),
     ("schemas", "schemas"),
     ("session", "session"),
     ("sessions", "sessions"),
     ("sni", "snis"),
     ("snis", "snis"),
-    ("tags", "tags"),
-    ("timers", "timers"),
     ("vaults", "vaults"),
-    ("workspaces", "workspaces"),
 ];
 
 const PLUGINS: &str = "plugins";
 
+/// Endpoints of Kong that can have no meaning here, by their first segment, with the reason.
+const WITHOUT_MEANING: &[(&str, &str)] = &[
+    (
+        "clustering",
+        "this gateway is a node by itself, not a control plane or data plane of Kong's hybrid mode",
+    ),
+    (
+        "timers",
+        "this gateway has no timers of Lua; its tasks are counted at /, and /metrics measures it",
+    ),
+];
+
 /// The answer where no endpoint has this path.
 pub(super) async fn answer(method: Method, uri: Uri) -> Error {
+    let first = uri.path().split('/').nth(1);
+    let mut without_meaning = WITHOUT_MEANING.iter();
+    if let Some((_, reason)) = without_meaning.find(|(segment, _)| Some(*segment) == first) {
+        return Error::Plain(StatusCode::NOT_FOUND, (*reason).into());
+    }
     let Some(name) = absent(uri.path()) else {
         return Error::not_found();
     };

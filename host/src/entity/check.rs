@@ -23,7 +23,7 @@ pub(super) fn name(text: &str) -> Result<(), String> {
 }
 
 /// A tag: printable, without the two characters that separate tags in a filter.
-pub(super) fn tag(text: &str) -> Result<(), String> {
+pub(crate) fn tag(text: &str) -> Result<(), String> {
     if text
         .chars()
         .any(|c| c == ',' || c == '/' || c.is_ascii_control())
