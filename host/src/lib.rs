@@ -31,6 +31,7 @@ pub mod pattern;
 mod plugin;
 pub mod policy;
 pub mod proxy;
+mod public_key;
 mod record;
 mod request_log;
 pub mod retry;
