@@ -13,6 +13,7 @@ mod changes;
 mod decode;
 mod entities;
 mod error;
+mod expired;
 mod explain;
 mod form;
 #[cfg(any(test, fuzzing))]
@@ -59,6 +60,7 @@ use uuid::Uuid;
 
 pub use balancers::install_shipped;
 pub use canary::follow_canaries;
+pub use expired::remove_expired;
 pub use intake::resume_checks;
 pub use serve::serve;
 pub use tidy::tidy_cache;

@@ -6,6 +6,7 @@ mod conformance;
 pub mod consumer;
 mod declaration;
 mod entity_check;
+mod expiry;
 mod field;
 mod merge;
 mod normal_form;
@@ -33,6 +34,7 @@ use serde_json::Value;
 pub(crate) use check::tag as check_tag;
 pub use declaration::{Declaration, Endpoints, IdOrder, ListOrder};
 pub use entity_check::{EntityCheck, Match, Rule};
+pub use expiry::Expiry;
 pub use field::{Check, Deprecation, Field, Preset, Shape, TextPattern};
 pub use reference::{
     ForeignKey, Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey,
@@ -118,6 +120,13 @@ impl Kind {
 pub enum Violation {
     /// Fields of the row are wrong.
     Schema(Violations),
+    /// An argument that is not about the content of the row is wrong.
+    Option {
+        /// The argument.
+        name: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The row refers to a row of an entity that this version does not have.
     ForeignKey {
         /// The field that refers.

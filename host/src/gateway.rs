@@ -133,6 +133,8 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     tokio::spawn(in_place(admin::resume_checks(admin.clone())));
     tokio::spawn(in_place(admin::tidy_cache(admin.clone())));
     tokio::spawn(admin::follow_canaries(admin.clone()));
+    let commits = admin.store.watch()?;
+    tokio::spawn(in_place(admin::remove_expired(admin.clone(), commits)));
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(admin::serve(admin_listener, admin, stopped));
     tracing::info!(

@@ -155,7 +155,7 @@ async fn list(State(admin): State<Admin>, request: Request) -> Result<Response, 
     let rows = admin
         .store
         .list(KIND, page.first()?, page.size + 1, &*filter)?;
-    let answer = page.answer(request.uri().path(), rows, true);
+    let answer = page.answer(KIND.declaration(), request.uri().path(), rows, true);
     Ok(Json(answer).into_response())
 }
 

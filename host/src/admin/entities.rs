@@ -49,7 +49,7 @@ fn top_level(kind: Kind) -> [ApiEndpoint; 2] {
     );
     let item = get(
         move |State(admin): State<Admin>, Path(key): Path<String>| async move {
-            shown(find(&admin, kind, &key)?)
+            shown(kind, find(&admin, kind, &key)?)
         },
     )
     .put(
@@ -106,7 +106,7 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
     let item = get(
         move |State(admin): State<Admin>, Path((parent, key)): Path<(String, String)>| async move {
             let parent = parent_id(&admin, to, &parent)?;
-            shown(find_in(&admin, kind, reference, parent, &key)?)
+            shown(kind, find_in(&admin, kind, reference, parent, &key)?)
         },
     )
     .put(
@@ -188,7 +188,7 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
         move |State(admin): State<Admin>, Path(key): Path<String>| async move {
             let (_, id) = target(&admin, &key)?;
             let id = id.ok_or_else(Error::not_found)?;
-            shown(admin.store.get(to, id)?)
+            shown(to, admin.store.get(to, id)?)
         },
     )
     .put(
@@ -215,7 +215,7 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
                     admin.write(vec![write, link]).await?;
                     changes::log_id(to, id, "created");
                     changes::log(&admin, kind, &row.row, "updated");
-                    shown(admin.store.get(to, id)?)
+                    shown(to, admin.store.get(to, id)?)
                 }
             }
         },
@@ -257,7 +257,7 @@ async fn patch_input(
     decode::entity(kind, old.as_ref().map(|old| &old.row), request, BODY_LIMIT).await
 }
 
-fn shown(row: Option<Stored>) -> ApiResult {
-    let stored = row.ok_or_else(Error::not_found)?;
-    Ok(Json(Value::from(stored.row)).into_response())
+fn shown(kind: Kind, found: Option<Stored>) -> ApiResult {
+    let row = found.and_then(|found| kind.declaration().shown(found.row));
+    Ok(Json(Value::from(row.ok_or_else(Error::not_found)?)).into_response())
 }

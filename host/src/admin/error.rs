@@ -136,12 +136,17 @@ impl Error {
 
     /// The filter by tags is invalid.
     pub(super) fn tags(reason: &str) -> Self {
+        Self::option("tags", reason)
+    }
+
+    /// An argument that is not about the content of a row is invalid.
+    fn option(name: &str, reason: &str) -> Self {
         Self::coded(
             StatusCode::BAD_REQUEST,
             11,
             "invalid options",
-            format!("invalid option (tags: {reason})"),
-            Some(("options", json!({ "tags": reason }))),
+            format!("invalid option ({name}: {reason})"),
+            Some(("options", json!({ name: reason }))),
         )
     }
 
@@ -232,6 +237,7 @@ impl From<Violation> for Error {
     fn from(violation: Violation) -> Self {
         match violation {
             Violation::Schema(violations) => Self::schema(&violations),
+            Violation::Option { name, message } => Self::option(name, &message),
             Violation::ForeignKey { field, to, key } => Self::foreign_key(field, to, key),
         }
     }

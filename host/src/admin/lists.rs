@@ -55,7 +55,8 @@ pub(super) fn by_id(
             admin.store.list(kind, first, page.size + 1, &*filter)?
         }
     };
-    Ok(page.answer(request.uri().path(), rows, parent.is_none()))
+    let declaration = kind.declaration();
+    Ok(page.answer(declaration, request.uri().path(), rows, parent.is_none()))
 }
 
 /// A list of the rows that refer to a parent by a field: newest first, its offset a number.

@@ -80,16 +80,20 @@ pub(super) fn look_up(
     kind: Kind,
     key: &Key,
 ) -> Result<Option<Stored>, store::Error> {
-    match key {
-        Key::Id(id) => admin.store.get(kind, *id),
+    let found = match key {
+        Key::Id(id) => admin.store.get(kind, *id)?,
         Key::Name(field, text) => {
             let unique = kind.unique_keys().iter().find(|key| key.fields == [*field]);
             match unique {
-                Some(key) => admin.store.find(kind, key.fields, &[&text.as_str().into()]),
-                None => Ok(None),
+                Some(key) => admin
+                    .store
+                    .find(kind, key.fields, &[&text.as_str().into()])?,
+                None => None,
             }
         }
-    }
+    };
+    // One that has expired may not have been removed yet.
+    Ok(found.filter(|found| !kind.declaration().is_expired(&found.row)))
 }
 
 pub(super) fn find(admin: &Admin, kind: Kind, key: &str) -> Result<Option<Stored>, Error> {

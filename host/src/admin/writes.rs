@@ -8,9 +8,14 @@ use uuid::Uuid;
 
 use super::error::Error;
 use super::rows::{Key, TRIES, conflict, id_of, look_up};
-use super::{Admin, ApiResult, bounds, changes, hooks};
+use super::{Admin, ApiResult, bounds, changes, expired, hooks};
 use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape};
 use crate::store::{self, Stored, Write};
+
+/// A row that was just written, as its client is shown it.
+fn shown(kind: Kind, row: Row) -> Value {
+    kind.declaration().shown(row).unwrap_or_default().into()
+}
 
 /// The id and the write for a new row.
 pub(super) fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Error> {
@@ -41,7 +46,7 @@ pub(super) async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
     let row = row.clone();
     write_with_companions(admin, write).await?;
     changes::log(admin, kind, &row, "created");
-    Ok((StatusCode::CREATED, Json(Value::from(row))).into_response())
+    Ok((StatusCode::CREATED, Json(shown(kind, row))).into_response())
 }
 
 /// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of creation. So
@@ -92,7 +97,7 @@ pub(super) async fn replace(
         match write_if_unchanged(admin, write).await {
             Ok(true) => {
                 changes::log(admin, kind, &row, done);
-                return Ok(Json(Value::from(row)).into_response());
+                return Ok(Json(shown(kind, row)).into_response());
             }
             Ok(false) => {}
             // Another request has created it meanwhile.
@@ -124,7 +129,7 @@ pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) ->
         };
         if write_if_unchanged(admin, write).await? {
             changes::log(admin, kind, &row, "updated");
-            return Ok(Json(Value::from(row)).into_response());
+            return Ok(Json(shown(kind, row)).into_response());
         }
     }
     Err(conflict(kind))
@@ -156,6 +161,12 @@ enum Refused {
     For(Error),
 }
 
+impl From<store::Error> for Refused {
+    fn from(error: store::Error) -> Self {
+        Self::For(error.into())
+    }
+}
+
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -181,6 +192,7 @@ async fn write_with_companions(admin: &Admin, write: Write) -> Result<(), Refuse
                 admin.wait_for(revision).await;
                 Ok(())
             }
+            Err(error) if expired::gives_way(admin, &error).await? => continue,
             // A companion has changed since the row was checked against it.
             Err(store::Error::Changed { id, .. }) if id != write.id() => continue,
             Err(store::Error::Changed { .. }) => Err(Refused::Changed(write.kind())),

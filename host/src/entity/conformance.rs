@@ -6,7 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::entity_check::{EntityCheck, field_at, value_at};
-use super::field::{Check, Field, Shape};
+use super::field::{Check, Field, Preset, Shape};
 use super::violations::Violations;
 use super::{Kind, Row};
 
@@ -28,7 +28,7 @@ pub(super) fn check_fields(fields: &[Field], row: &Row, wrong: &mut BTreeMap<Str
 /// Checks one value. The error is a message, or messages by element or by field.
 pub(super) fn check(field: &Field, value: &Value) -> Result<(), Value> {
     if value.is_null() {
-        return if field.required {
+        return if field.required || matches!(field.default, Preset::Generated(_)) {
             Err("required field missing".into())
         } else {
             Ok(())
@@ -60,6 +60,8 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Value> {
         Shape::Boolean => {
             value.as_bool().ok_or("expected a boolean")?;
         }
+        // Checked where it is read from the input.
+        Shape::TimeToLive => {}
         Shape::Any | Shape::Settings => {}
         Shape::Array(element) => check_elements(element, value, "expected an array")?,
         Shape::Set(element) => check_elements(element, value, "expected a set")?,

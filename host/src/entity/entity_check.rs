@@ -65,6 +65,8 @@ pub enum Match {
     GreaterThan(i64),
     /// A list with this text.
     Contains(&'static str),
+    /// A text that passes this check.
+    Passes(fn(&str) -> Result<(), String>),
 }
 
 impl EntityCheck {
@@ -100,6 +102,7 @@ impl Match {
                 values.is_some_and(|values| values.iter().any(|value| value == text))
             }
             Self::NotOneOf(texts) => value.as_str().is_some_and(|text| !texts.contains(&text)),
+            Self::Passes(check) => value.as_str().is_some_and(|text| check(text).is_ok()),
         }
     }
 
@@ -108,6 +111,7 @@ impl Match {
     pub(super) fn broken_by(self, value: &Value) -> Option<String> {
         let is_typed = match self {
             Self::Null | Self::NotNull => true,
+            Self::Passes(_) => value.is_null() || value.is_string(),
             Self::Is(_) | Self::OneOf(_) | Self::NotOneOf(_) => value.is_string(),
             Self::GreaterThan(_) => value.is_number(),
             Self::Contains(_) => value.is_array(),
@@ -123,6 +127,10 @@ impl Match {
             Self::Contains(text) => format!("expected to contain: {text}"),
             Self::OneOf(texts) => format!("expected one of: {}", texts.join(", ")),
             Self::NotOneOf(texts) => format!("must not be one of: {}", texts.join(", ")),
+            Self::Passes(check) => match value.as_str() {
+                Some(text) => check(text).err()?,
+                None => "required field missing".into(),
+            },
         })
     }
 }

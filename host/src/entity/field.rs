@@ -96,6 +96,8 @@ pub enum Shape {
     CreatedAt,
     /// A time that is set with every change.
     UpdatedAt,
+    /// How long the row exists: see `expiry.rs`.
+    TimeToLive,
 }
 
 /// The default of a field.
@@ -194,6 +196,11 @@ impl Field {
     /// When the row was last changed.
     pub const fn updated_at() -> Self {
         Self::new("updated_at", Shape::UpdatedAt)
+    }
+
+    /// How many seconds the row exists; for ever if null.
+    pub const fn ttl() -> Self {
+        Self::new("ttl", Shape::TimeToLive)
     }
 
     /// Tags to find rows by.

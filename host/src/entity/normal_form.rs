@@ -32,7 +32,10 @@ pub(super) fn one_form_of_values(fields: &[Field], row: &mut Row) {
 
 fn one_form_of_value(shape: &Shape, value: &mut Value) {
     match (shape, &mut *value) {
-        (Shape::Integer | Shape::Number | Shape::CreatedAt, Value::Number(number)) => {
+        (
+            Shape::Integer | Shape::Number | Shape::CreatedAt | Shape::TimeToLive,
+            Value::Number(number),
+        ) => {
             if let Some(float) = number.as_f64()
                 && number.is_f64()
                 && float.fract() == 0.0

@@ -51,7 +51,9 @@ struct Walk {
 
 impl Walk {
     fn fields(&self, fields: &[Field]) -> Value {
-        let shown = fields.iter().filter(|field| !field.extension);
+        let is_shown =
+            |field: &&Field| !field.extension && !matches!(field.shape, Shape::TimeToLive);
+        let shown = fields.iter().filter(is_shown);
         let shown = shown.map(|field| {
             let mut attributes = self.attributes(field);
             if self.unique.iter().any(|key| key.fields == [field.name]) {
@@ -141,6 +143,7 @@ impl Walk {
             Shape::Record(fields) => json!({ "type": "record", "fields": self.fields(fields) }),
             Shape::Reference(to) => json!({ "type": "foreign", "reference": to.name() }),
             Shape::AbsentReference(to) => json!({ "type": "foreign", "reference": to }),
+            Shape::TimeToLive => json!({ "type": "integer" }),
             Shape::Any | Shape::Settings => json!({ "type": "json" }),
         };
         let Value::Object(mut shown) = shown else {
@@ -211,7 +214,7 @@ fn entity_checks(checks: &[EntityCheck]) -> Value {
 fn matched(matched: Match) -> Value {
     match matched {
         Match::Null => json!({ "eq": null }),
-        Match::NotNull => json!({ "required": true }),
+        Match::NotNull | Match::Passes(_) => json!({ "required": true }),
         Match::Is(text) => json!({ "eq": text }),
         Match::GreaterThan(bound) => json!({ "gt": bound }),
         Match::Contains(text) => json!({ "contains": text }),

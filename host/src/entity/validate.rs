@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::conformance::{check, check_across, check_fields};
 use super::declaration::Declaration;
 use super::entity_check::EntityCheck;
+use super::expiry::set_expiry;
 use super::field::{Field, Shape};
 use super::merge::{entry, fill, merge};
 use super::normal_form::{one_form_of_references, one_form_of_values};
@@ -51,6 +52,7 @@ impl Declaration {
         let schema = self.schema_of(&input, None)?;
         expand(&schema.fields, &mut input)?;
         one_form_of_values(&schema.fields, &mut input);
+        set_expiry(&schema.fields, &mut input)?;
         let filled = fill(&schema.fields, input);
         self.finish(&schema, filled)
     }
@@ -69,6 +71,7 @@ impl Declaration {
         remove_echoes(&schema.fields, &mut row);
         expand(&schema.fields, &mut input)?;
         one_form_of_values(&schema.fields, &mut input);
+        set_expiry(&schema.fields, &mut input)?;
         merge(&schema.fields, &mut row, input);
         self.finish(&schema, row)
     }

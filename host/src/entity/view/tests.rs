@@ -58,7 +58,11 @@ fn value(field: &'static Field) -> BoxedStrategy<Value> {
         ])
     });
     let fitting = match &field.shape {
-        Shape::Integer | Shape::Number | Shape::CreatedAt | Shape::UpdatedAt => integer.boxed(),
+        Shape::Integer
+        | Shape::Number
+        | Shape::CreatedAt
+        | Shape::UpdatedAt
+        | Shape::TimeToLive => integer.boxed(),
         Shape::Boolean => any::<bool>().prop_map(Value::from).boxed(),
         Shape::Array(element) | Shape::Set(element) => prop::collection::vec(value(element), 0..3)
             .prop_map(Value::from)
