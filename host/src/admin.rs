@@ -10,6 +10,7 @@ mod canary;
 mod canary_state;
 mod candidate;
 mod changes;
+mod consumers;
 mod decode;
 mod entities;
 mod error;
@@ -152,9 +153,11 @@ fn hooks(kind: Kind) -> &'static Hooks {
         Kind::Route => &routes::HOOKS,
         Kind::Upstream => &upstreams::HOOKS,
         Kind::Target => &targets::HOOKS,
-        Kind::Service | Kind::Balancer | Kind::BalancerVersion | Kind::Consumer | Kind::Plugin => {
-            &Hooks::NONE
-        }
+        Kind::Consumer => &consumers::HOOKS,
+        Kind::Service
+        | Kind::Balancer
+        | Kind::BalancerVersion
+        | Kind::Plugin => &Hooks::NONE,
     }
 }
 

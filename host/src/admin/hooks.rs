@@ -18,6 +18,8 @@ pub(super) struct Hooks {
     pub(super) before_insert: fn(&Row) -> Result<(), Error>,
     /// Checks a whole row against other rows before it is written.
     pub(super) check: CheckHook,
+    /// Finds rows by the query of a list, where it asks for them by a field.
+    pub(super) find: fn(&Admin, &str) -> Result<Option<Vec<Row>>, Error>,
     /// Adds fields to the list of a parent's rows, beside the rows.
     pub(super) beside_list: fn(&Admin, Uuid, &mut Row),
 }
@@ -32,6 +34,7 @@ impl Hooks {
         prepare: |_, _| Ok(()),
         before_insert: |_| Ok(()),
         check: |_, _| std::future::ready(Ok(Vec::new())).boxed(),
+        find: |_, _| Ok(None),
         beside_list: |_, _, _| {},
     };
 }
