@@ -157,7 +157,11 @@ fn hooks(kind: Kind) -> &'static Hooks {
         Kind::Service
         | Kind::Balancer
         | Kind::BalancerVersion
-        | Kind::Plugin => &Hooks::NONE,
+        | Kind::Plugin
+        | Kind::KeyAuthCredential
+        | Kind::BasicAuthCredential
+        | Kind::JwtSecret
+        | Kind::Acl => &Hooks::NONE,
     }
 }
 

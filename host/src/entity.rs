@@ -1,6 +1,8 @@
 //! The entities that operators manage through the Admin API and that the data plane is built from.
 
+pub mod acl;
 pub mod balancer;
+pub mod basic_auth_credential;
 mod check;
 mod conformance;
 pub mod consumer;
@@ -8,9 +10,12 @@ mod declaration;
 mod entity_check;
 mod expiry;
 mod field;
+pub mod jwt_secret;
+pub mod key_auth_credential;
 mod merge;
 mod normal_form;
 pub mod plugin;
+mod random;
 mod reference;
 pub mod retry;
 pub mod route;
@@ -67,14 +72,26 @@ pub enum Kind {
     Consumer,
     /// A policy with its settings, and the requests that it is for.
     Plugin,
+    /// A key of a consumer.
+    KeyAuthCredential,
+    /// A name and a password of a consumer.
+    BasicAuthCredential,
+    /// What the tokens of a consumer are signed with.
+    JwtSecret,
+    /// A group that a consumer belongs to.
+    Acl,
 }
 
 impl Kind {
     /// Every kind; a kind comes before those that refer to it.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Balancer,
         Self::BalancerVersion,
         Self::Consumer,
+        Self::KeyAuthCredential,
+        Self::BasicAuthCredential,
+        Self::JwtSecret,
+        Self::Acl,
         Self::Service,
         Self::Route,
         Self::Plugin,
@@ -98,6 +115,10 @@ impl Kind {
             Self::BalancerVersion => &version::DECLARATION,
             Self::Consumer => &consumer::DECLARATION,
             Self::Plugin => &plugin::DECLARATION,
+            Self::KeyAuthCredential => &key_auth_credential::DECLARATION,
+            Self::BasicAuthCredential => &basic_auth_credential::DECLARATION,
+            Self::JwtSecret => &jwt_secret::DECLARATION,
+            Self::Acl => &acl::DECLARATION,
         }
     }
 

@@ -23,7 +23,11 @@ pub(super) fn described(kind: Kind, row: &Row) -> String {
     let declaration = kind.declaration();
     let singular = declaration.singular;
     let id = id_of(row);
-    let name = declaration.nested_key().and_then(|field| row.get(field));
+    let fields = declaration.fields.iter();
+    let mut fields = fields.filter(|field| Some(field.name) == declaration.nested_key());
+    let name = fields
+        .find(|field| !field.secret)
+        .and_then(|field| row.get(field.name));
     // Quoted with escapes, so that no name can look like another line of the log.
     match name.and_then(Value::as_str) {
         Some(name) => format!("{singular} {name:?} ({id})"),

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::declaration::Declaration;
 use super::field::Field;
-use super::{EntityCheck, Kind, UniqueKey};
+use super::{EntityCheck, Kind, OnDelete, UniqueKey};
 
 /// Who uses a service.
 pub static DECLARATION: Declaration = Declaration {
@@ -22,6 +22,11 @@ pub static DECLARATION: Declaration = Declaration {
     entity_checks: &[EntityCheck::AtLeastOneOf(&["custom_id", "username"])],
     ..Declaration::of(Kind::Consumer, "consumers", "consumer")
 };
+
+/// The consumer that a credential or a group belongs to.
+pub(super) const CONSUMER: Field = Field::reference("consumer", Kind::Consumer)
+    .required()
+    .on_delete(OnDelete::Cascade);
 
 /// What the data plane reads of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

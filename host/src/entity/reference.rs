@@ -83,7 +83,7 @@ pub struct ReferenceTarget {
 }
 
 /// The value of a field that names another row, as the data plane reads it.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct ForeignKey {
     /// Primary key of that row.
     pub id: Uuid,

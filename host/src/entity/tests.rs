@@ -409,11 +409,15 @@ fn a_client_of_kong_reads_its_defaults_from_the_schema() {
 #[test]
 fn the_store_knows_the_references_of_every_kind() {
     let fields = |kind: Kind| kind.references().iter().map(|r| r.field).collect();
-    let known: [Vec<&str>; 8] = Kind::ALL.map(fields);
+    let known: [Vec<&str>; 12] = Kind::ALL.map(fields);
     let expected = [
         vec![],
         vec!["balancer"],
         vec![],
+        vec!["consumer"],
+        vec!["consumer"],
+        vec!["consumer"],
+        vec!["consumer"],
         vec![],
         vec!["service"],
         vec!["route", "service", "consumer"],

@@ -6,7 +6,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::entity::{Check, consumer, plugin, route, service, target, upstream};
+use crate::entity::{
+    Check, acl, basic_auth_credential, consumer, jwt_secret, key_auth_credential, plugin, route,
+    service, target, upstream,
+};
 use crate::pattern::PATTERN_MEMORY;
 use crate::router::Route;
 
@@ -30,6 +33,14 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
         }
         Kind::Consumer => drop(view::<consumer::Consumer>(kind, row).map_err(wrong)?),
         Kind::Plugin => drop(view::<plugin::Plugin>(kind, row).map_err(wrong)?),
+        Kind::KeyAuthCredential => {
+            drop(view::<key_auth_credential::KeyAuthCredential>(kind, row).map_err(wrong)?);
+        }
+        Kind::BasicAuthCredential => {
+            drop(view::<basic_auth_credential::BasicAuthCredential>(kind, row).map_err(wrong)?);
+        }
+        Kind::JwtSecret => drop(view::<jwt_secret::JwtSecret>(kind, row).map_err(wrong)?),
+        Kind::Acl => drop(view::<acl::Acl>(kind, row).map_err(wrong)?),
         Kind::Balancer | Kind::BalancerVersion => {}
     }
     Ok(())
@@ -136,6 +147,7 @@ fn record(fields: &'static [Field], named: f64) -> BoxedStrategy<Row> {
 
 /// A row that is valid before anything is changed in it.
 fn base(kind: Kind) -> Row {
+    let consumer = json!({ "id": Uuid::from_u128(7) });
     let row = match kind {
         Kind::Service => json!({"host": "h"}),
         Kind::Route => json!({"paths": ["/"]}),
@@ -143,6 +155,11 @@ fn base(kind: Kind) -> Row {
         Kind::Target => json!({"target": "h:1", "upstream": {"id": Uuid::from_u128(7)}}),
         Kind::Consumer => json!({"username": "c"}),
         Kind::Plugin => json!({"name": "key-auth"}),
+        Kind::KeyAuthCredential | Kind::JwtSecret => json!({"consumer": consumer}),
+        Kind::BasicAuthCredential => {
+            json!({"consumer": consumer, "username": "a", "password": "b"})
+        }
+        Kind::Acl => json!({"consumer": consumer, "group": "g"}),
         Kind::Balancer | Kind::BalancerVersion => json!({}),
     };
     row.as_object().cloned().unwrap()
@@ -156,6 +173,10 @@ fn kind() -> impl Strategy<Value = Kind> {
         Kind::Target,
         Kind::Consumer,
         Kind::Plugin,
+        Kind::KeyAuthCredential,
+        Kind::BasicAuthCredential,
+        Kind::JwtSecret,
+        Kind::Acl,
     ])
 }
 
