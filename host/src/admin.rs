@@ -10,6 +10,7 @@ mod canary;
 mod canary_state;
 mod candidate;
 mod changes;
+mod conditional;
 mod consumers;
 mod decode;
 mod entities;

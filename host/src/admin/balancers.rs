@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::arguments::Path;
+use super::conditional::Conditions;
 use super::error::Error;
 use super::page::Page;
 use super::rows::{Key, TRIES, conflict, find, id_of, look_up, to_delete};
@@ -304,13 +305,14 @@ async fn change(
     Path(key): Path<String>,
     request: Request,
 ) -> Result<Response, Error> {
+    let conditions = Conditions::of(request.headers());
     let fields = KIND.declaration().fields;
     let input = decode::fields(fields, request, super::BODY_LIMIT).await?;
     if let Some(field) = input.keys().find(|field| *field != "tags") {
         let message = "cannot be changed: only tags can; PUT replaces the component";
         return Err(Error::field(field, message));
     }
-    writes::change(&admin, KIND, &Key::of(KIND, &key)?, &input).await
+    writes::change(&admin, KIND, &Key::of(KIND, &key)?, &input, &conditions).await
 }
 
 async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<StatusCode, Error> {

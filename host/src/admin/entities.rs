@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::arguments::Path;
+use super::conditional::Conditions;
 use super::error::Error;
 use super::lists::{by_id, list};
-use super::rows::{Key, find, find_in, id_of, look_up, look_up_in, parent_id, to_delete};
-use super::writes::{change, create, delete, insert, replace};
+use super::rows::{Key, find, find_in, id_of, look_up, look_up_in, parent_id};
+use super::writes::{change, create, delete_found, insert, replace};
 use super::{Admin, ApiEndpoint, ApiResult, BODY_LIMIT, changes, decode};
 use crate::entity::{Endpoints, Kind, ListOrder, Reference, ReferenceBy, Row};
 use crate::store::{Stored, Write};
@@ -48,29 +49,31 @@ fn top_level(kind: Kind) -> [ApiEndpoint; 2] {
         },
     );
     let item = get(
-        move |State(admin): State<Admin>, Path(key): Path<String>| async move {
-            shown(kind, find(&admin, kind, &key)?)
+        move |State(admin): State<Admin>, Path(key): Path<String>, conditions: Conditions| async move {
+            shown(kind, find(&admin, kind, &key)?, &conditions)
         },
     )
     .put(
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
+            let conditions = Conditions::of(request.headers());
             let input = input(kind, request).await?;
             let found = || find(&admin, kind, &key);
-            replace(&admin, kind, &Key::of(kind, &key)?, input, found).await
+            replace(&admin, kind, &Key::of(kind, &key)?, input, &conditions, found).await
         },
     )
     .patch(
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
+            let conditions = Conditions::of(request.headers());
             let old = || find(&admin, kind, &key).ok().flatten();
             let input = patch_input(kind, old, request).await?;
-            change(&admin, kind, &Key::of(kind, &key)?, &input).await
+            change(&admin, kind, &Key::of(kind, &key)?, &input, &conditions).await
         },
     )
     .delete(
-        move |State(admin): State<Admin>, Path(key): Path<String>| async move {
-            if let Some(id) = to_delete(look_up(&admin, kind, &Key::of(kind, &key)?))? {
-                delete(&admin, kind, id).await?;
-            }
+        move |State(admin): State<Admin>, Path(key): Path<String>, conditions: Conditions| async move {
+            let key = Key::of(kind, &key)?;
+            let found = || look_up(&admin, kind, &key);
+            delete_found(&admin, kind, &conditions, found).await?;
             Ok::<_, Error>(StatusCode::NO_CONTENT)
         },
     );
@@ -104,9 +107,12 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
         },
     );
     let item = get(
-        move |State(admin): State<Admin>, Path((parent, key)): Path<(String, String)>| async move {
+        move |State(admin): State<Admin>,
+              Path((parent, key)): Path<(String, String)>,
+              conditions: Conditions| async move {
             let parent = parent_id(&admin, to, &parent)?;
-            shown(kind, find_in(&admin, kind, reference, parent, &key)?)
+            let found = find_in(&admin, kind, reference, parent, &key)?;
+            shown(kind, found, &conditions)
         },
     )
     .put(
@@ -114,6 +120,7 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
               Path((parent, key)): Path<(String, String)>,
               request: Request| async move {
             let parent = parent_id(&admin, to, &parent)?;
+            let conditions = Conditions::of(request.headers());
             let mut input = input(kind, request).await?;
             input.insert(field.into(), json!({ "id": parent }));
             let key = Key::nested(kind, &key)?;
@@ -122,7 +129,7 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
                 // The key belongs to a row of another parent.
                 return Err(Error::not_found());
             }
-            replace(&admin, kind, &key, input, found).await
+            replace(&admin, kind, &key, input, &conditions, found).await
         },
     )
     .patch(
@@ -130,6 +137,7 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
               Path((parent, key)): Path<(String, String)>,
               request: Request| async move {
             let parent = parent_id(&admin, to, &parent)?;
+            let conditions = Conditions::of(request.headers());
             let old = || {
                 find_in(&admin, kind, reference, parent, &key)
                     .ok()
@@ -138,16 +146,21 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
             let input = patch_input(kind, old, request).await?;
             let found = find_in(&admin, kind, reference, parent, &key)?;
             let found = found.ok_or_else(Error::not_found)?;
-            change(&admin, kind, &Key::Id(id_of(&found.row)), &input).await
+            let key = Key::Id(id_of(&found.row));
+            change(&admin, kind, &key, &input, &conditions).await
         },
     )
     .delete(
-        move |State(admin): State<Admin>, Path((parent, key)): Path<(String, String)>| async move {
+        move |State(admin): State<Admin>,
+              Path((parent, key)): Path<(String, String)>,
+              conditions: Conditions| async move {
             let parent = parent_id(&admin, to, &parent)?;
             let key = Key::nested(kind, &key)?;
-            let found = to_delete(look_up_in(&admin, kind, reference, parent, &key))?;
-            delete(&admin, kind, found.ok_or_else(Error::not_found)?).await?;
-            Ok::<_, Error>(StatusCode::NO_CONTENT)
+            let found = || look_up_in(&admin, kind, reference, parent, &key);
+            match delete_found(&admin, kind, &conditions, found).await? {
+                true => Ok(StatusCode::NO_CONTENT),
+                false => Err(Error::not_found()),
+            }
         },
     );
     let mut endpoints = vec![
@@ -185,22 +198,24 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
         Ok((row, id))
     };
     get(
-        move |State(admin): State<Admin>, Path(key): Path<String>| async move {
+        move |State(admin): State<Admin>, Path(key): Path<String>, conditions: Conditions| async move {
             let (_, id) = target(&admin, &key)?;
             let id = id.ok_or_else(Error::not_found)?;
-            shown(to, admin.store.get(to, id)?)
+            shown(to, admin.store.get(to, id)?, &conditions)
         },
     )
     .put(
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
             let (row, id) = target(&admin, &key)?;
+            let conditions = Conditions::of(request.headers());
             let input = input(to, request).await?;
             match id {
                 Some(id) => {
                     let found = || Ok(admin.store.get(to, id)?);
-                    replace(&admin, to, &Key::Id(id), input, found).await
+                    replace(&admin, to, &Key::Id(id), input, &conditions, found).await
                 }
                 None => {
+                    conditions.check(None)?;
                     let (id, write) = insert(&admin, to, input)?;
                     let link = json!({ field: { "id": id } });
                     let link = link.as_object().cloned().unwrap_or_default();
@@ -215,7 +230,7 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
                     admin.write(vec![write, link]).await?;
                     changes::log_id(to, id, "created");
                     changes::log(&admin, kind, &row.row, "updated");
-                    shown(to, admin.store.get(to, id)?)
+                    shown(to, admin.store.get(to, id)?, &Conditions::default())
                 }
             }
         },
@@ -224,9 +239,10 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
             let (_, id) = target(&admin, &key)?;
             let id = id.ok_or_else(Error::not_found)?;
+            let conditions = Conditions::of(request.headers());
             let old = || admin.store.get(to, id).ok().flatten();
             let input = patch_input(to, old, request).await?;
-            change(&admin, to, &Key::Id(id), &input).await
+            change(&admin, to, &Key::Id(id), &input, &conditions).await
         },
     )
     .delete(
@@ -257,7 +273,9 @@ async fn patch_input(
     decode::entity(kind, old.as_ref().map(|old| &old.row), request, BODY_LIMIT).await
 }
 
-fn shown(kind: Kind, found: Option<Stored>) -> ApiResult {
-    let row = found.and_then(|found| kind.declaration().shown(found.row));
-    Ok(Json(Value::from(row.ok_or_else(Error::not_found)?)).into_response())
+fn shown(kind: Kind, found: Option<Stored>, conditions: &Conditions) -> ApiResult {
+    let found = found.ok_or_else(Error::not_found)?;
+    let row = kind.declaration().shown(found.row);
+    let row = Json(Value::from(row.ok_or_else(Error::not_found)?)).into_response();
+    conditions.answer(found.revision, row)
 }

@@ -159,7 +159,11 @@ fn infer_value(field: &Field, value: &mut Value) {
         return;
     }
     match &field.shape {
-        Shape::Integer | Shape::Number | Shape::CreatedAt | Shape::UpdatedAt | Shape::TimeToLive => {
+        Shape::Integer
+        | Shape::Number
+        | Shape::CreatedAt
+        | Shape::UpdatedAt
+        | Shape::TimeToLive => {
             if let Some(number) = value.as_str().and_then(number) {
                 *value = number.into();
             }

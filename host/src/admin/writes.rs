@@ -6,11 +6,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::conditional::{Conditions, tagged};
 use super::error::Error;
-use super::rows::{Key, TRIES, conflict, id_of, look_up};
+use super::rows::{Key, TRIES, conflict, id_of, look_up, to_delete};
 use super::{Admin, ApiResult, bounds, changes, expired, hooks};
 use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape};
-use crate::store::{self, Stored, Write};
+use crate::store::{self, Revision, Stored, Write};
 
 /// A row that was just written, as its client is shown it.
 fn shown(kind: Kind, row: Row) -> Value {
@@ -44,9 +45,10 @@ pub(super) async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
         return Err(Error::not_found());
     };
     let row = row.clone();
-    write_with_companions(admin, write).await?;
+    let revision = write_with_companions(admin, write).await?;
     changes::log(admin, kind, &row, "created");
-    Ok((StatusCode::CREATED, Json(shown(kind, row))).into_response())
+    let answer = (StatusCode::CREATED, Json(shown(kind, row))).into_response();
+    Ok(tagged(revision, answer))
 }
 
 /// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of creation. So
@@ -70,6 +72,7 @@ pub(super) async fn replace(
     kind: Kind,
     key: &Key,
     mut input: Row,
+    conditions: &Conditions,
     find: impl Fn() -> Result<Option<Stored>, Error>,
 ) -> ApiResult {
     resolve(admin, kind, &mut input)?;
@@ -78,6 +81,7 @@ pub(super) async fn replace(
     }
     for _ in 0..TRIES {
         let old = find()?;
+        conditions.check(old.as_ref().map(|old| old.revision))?;
         let is_new = old.is_none();
         let id = match (key, &old) {
             (Key::Id(id), _) => *id,
@@ -95,11 +99,11 @@ pub(super) async fn replace(
         let old = old.map(|stored| stored.revision);
         let write = Write::put(kind, id, row.clone(), None, old);
         match write_if_unchanged(admin, write).await {
-            Ok(true) => {
+            Ok(Some(revision)) => {
                 changes::log(admin, kind, &row, done);
-                return Ok(Json(shown(kind, row)).into_response());
+                return Ok(tagged(revision, Json(shown(kind, row)).into_response()));
             }
-            Ok(false) => {}
+            Ok(None) => {}
             // Another request has created it meanwhile.
             Err(_) if is_new && find()?.is_some() => {}
             Err(error) => return Err(error),
@@ -109,11 +113,18 @@ pub(super) async fn replace(
 }
 
 /// PATCH: fields that are not named keep their values.
-pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) -> ApiResult {
+pub(super) async fn change(
+    admin: &Admin,
+    kind: Kind,
+    key: &Key,
+    input: &Row,
+    conditions: &Conditions,
+) -> ApiResult {
     let mut input = input.clone();
     resolve(admin, kind, &mut input)?;
     for _ in 0..TRIES {
         let old = look_up(admin, kind, key)?.ok_or_else(|| key.missing())?;
+        conditions.check(Some(old.revision))?;
         let row = kind.declaration().update(&old.row, input.clone())?;
         let row = Value::from(row);
         bounds::check(&row)?;
@@ -127,9 +138,9 @@ pub(super) async fn change(admin: &Admin, kind: Kind, key: &Key, input: &Row) ->
             expected: old.revision,
             blob: None,
         };
-        if write_if_unchanged(admin, write).await? {
+        if let Some(revision) = write_if_unchanged(admin, write).await? {
             changes::log(admin, kind, &row, "updated");
-            return Ok(Json(shown(kind, row)).into_response());
+            return Ok(tagged(revision, Json(shown(kind, row)).into_response()));
         }
     }
     Err(conflict(kind))
@@ -146,12 +157,46 @@ pub(super) async fn delete(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Er
     Ok(())
 }
 
+/// DELETE of the row that `find` finds. Returns whether there was one.
+pub(super) async fn delete_found(
+    admin: &Admin,
+    kind: Kind,
+    conditions: &Conditions,
+    find: impl Fn() -> Result<Option<Stored>, store::Error>,
+) -> Result<bool, Error> {
+    for _ in 0..TRIES {
+        let found = find();
+        let stored = found.as_ref().ok().cloned().flatten();
+        conditions.check(stored.as_ref().map(|stored| stored.revision))?;
+        let Some(id) = to_delete(found)? else {
+            return Ok(false);
+        };
+        let Some(Stored { row, revision }) = stored.filter(|_| !conditions.is_empty()) else {
+            delete(admin, kind, id).await?;
+            return Ok(true);
+        };
+        // Deleted only as it was found.
+        let unchanged = Write::put(kind, id, row.clone(), None, Some(revision));
+        let writes = vec![unchanged, Write::Delete { kind, id }];
+        match admin.store.write(writes).await {
+            Ok(revision) => {
+                admin.wait_for(revision).await;
+                changes::log(admin, kind, &row, "deleted");
+                return Ok(true);
+            }
+            Err(store::Error::Changed { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(conflict(kind))
+}
+
 /// Writes, unless the row has changed since it was read: then nothing is written, and the result is
-/// false.
-async fn write_if_unchanged(admin: &Admin, write: Write) -> Result<bool, Error> {
+/// none.
+async fn write_if_unchanged(admin: &Admin, write: Write) -> Result<Option<Revision>, Error> {
     match write_with_companions(admin, write).await {
-        Ok(()) => Ok(true),
-        Err(Refused::Changed(_)) => Ok(false),
+        Ok(revision) => Ok(Some(revision)),
+        Err(Refused::Changed(_)) => Ok(None),
         Err(Refused::For(error)) => Err(error),
     }
 }
@@ -176,8 +221,8 @@ impl From<Refused> for Error {
     }
 }
 
-/// Writes a row with its companions.
-async fn write_with_companions(admin: &Admin, write: Write) -> Result<(), Refused> {
+/// Writes a row with its companions. Returns the revision that it is at then.
+async fn write_with_companions(admin: &Admin, write: Write) -> Result<Revision, Refused> {
     for _ in 0..TRIES {
         let mut writes = vec![write.clone()];
         if let Write::Insert { kind, row, .. } | Write::Replace { kind, row, .. } = &write {
@@ -190,7 +235,7 @@ async fn write_with_companions(admin: &Admin, write: Write) -> Result<(), Refuse
         return match written {
             Ok(revision) => {
                 admin.wait_for(revision).await;
-                Ok(())
+                Ok(revision)
             }
             Err(error) if expired::gives_way(admin, &error).await? => continue,
             // A companion has changed since the row was checked against it.
