@@ -41,6 +41,7 @@ mod simulate;
 pub mod snapshot;
 mod split_mix;
 pub mod store;
+pub mod template;
 mod tls;
 pub mod trace;
 mod transfer_coding;

@@ -15,6 +15,7 @@ pub mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 mod lua;
+pub mod pair;
 pub mod periods;
 pub mod prometheus;
 pub mod proxy_cache;
@@ -24,7 +25,9 @@ pub mod redirect;
 pub mod redis;
 pub mod request_size_limiting;
 pub mod request_termination;
+pub mod request_transformer;
 pub mod response_ratelimiting;
+pub mod response_transformer;
 pub mod statsd;
 pub mod syslog;
 pub mod tcp_log;
@@ -66,7 +69,9 @@ pub static KINDS: &[&PluginKind] = &[
     &redirect::KIND,
     &request_size_limiting::KIND,
     &request_termination::KIND,
+    &request_transformer::KIND,
     &response_ratelimiting::KIND,
+    &response_transformer::KIND,
     &statsd::KIND,
     &syslog::KIND,
     &tcp_log::KIND,
