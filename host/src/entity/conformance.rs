@@ -70,12 +70,11 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Value> {
             let row = value.as_object().ok_or("expected a record")?;
             let mut wrong = BTreeMap::new();
             check_fields(fields, row, &mut wrong);
-            if !wrong.is_empty() {
-                return Err(wrong.into_iter().collect::<Row>().into());
-            }
-            let mut violations = Violations::default();
+            let mut violations = Violations::of_fields(wrong);
             for rule in field.entity_checks {
-                check_across(rule, fields, row, &mut violations);
+                if rule.runs_on_wrong_rows() || violations.is_empty() {
+                    check_across(rule, fields, row, &mut violations);
+                }
             }
             if !violations.is_empty() {
                 return Err(violations.fields());

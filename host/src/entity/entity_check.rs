@@ -70,6 +70,17 @@ pub enum Match {
 }
 
 impl EntityCheck {
+    /// Whether the rule is checked even if fields are wrong. Source: Kong.
+    pub(super) fn runs_on_wrong_rows(&self) -> bool {
+        matches!(
+            self,
+            Self::AtLeastOneOf(_)
+                | Self::OnlyOneOf(_)
+                | Self::Distinct(_)
+                | Self::Conditional { .. }
+        )
+    }
+
     /// The fields that the rule reads.
     pub(super) fn sources(&self) -> Vec<&'static str> {
         match self {

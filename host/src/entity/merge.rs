@@ -18,8 +18,7 @@ pub(super) fn fill(fields: &[Field], mut input: Row) -> Row {
     let mut row = Row::new();
     for field in fields {
         let value = match (input.shift_remove(field.name), &field.shape) {
-            (Some(Value::Object(inner)), Shape::Record(fields)) => fill(fields, inner).into(),
-            (Some(value), shape) => deduplicate(shape, value),
+            (Some(value), shape) => complete(shape, value),
             (None, _) if field.extension => continue,
             (None, _) => field.preset(),
         };
@@ -45,7 +44,7 @@ pub(super) fn merge(fields: &[Field], row: &mut Row, input: Row) {
                 merge_settings(entry(row, &name), inner);
             }
             (Some(shape), value) => {
-                row.insert(name, deduplicate(shape, value));
+                row.insert(name, complete(shape, value));
             }
             (None, value) => {
                 row.insert(name, value);
@@ -74,6 +73,28 @@ fn merge_settings(old: &mut Value, input: Row) {
             }
         }
     }
+}
+
+/// A value with the defaults of all records inside it, and each value of a set once.
+fn complete(shape: &Shape, mut value: Value) -> Value {
+    match (shape, &mut value) {
+        (Shape::Record(fields), Value::Object(record)) => {
+            let given = std::mem::take(record);
+            *record = fill(fields, given);
+        }
+        (Shape::Array(element) | Shape::Set(element), Value::Array(values)) => {
+            for value in values {
+                *value = complete(&element.shape, value.take());
+            }
+        }
+        (Shape::Map { values: field, .. }, Value::Object(map)) => {
+            for value in map.values_mut() {
+                *value = complete(&field.shape, value.take());
+            }
+        }
+        _ => {}
+    }
+    deduplicate(shape, value)
 }
 
 /// Removes repeated values from a set.

@@ -109,6 +109,8 @@ pub static DECLARATION: Declaration = Declaration {
             .required()
             .default(Preset::Boolean(true)),
         Field::tags(),
+        refused("ordering", &[Check::Nothing(NO_ORDERING)]),
+        refused("consumer_group", &[Check::Nothing(NO_CONSUMER_GROUPS)]),
     ],
     subschemas: Some(Subschemas {
         by: "name",
@@ -117,6 +119,17 @@ pub static DECLARATION: Declaration = Declaration {
     }),
     ..Declaration::of(Kind::Plugin, "plugins", "plugin")
 };
+
+/// A field of Kong Enterprise: only null is taken, and it is not shown.
+const fn refused(name: &'static str, why: &'static [Check]) -> Field {
+    Field::any(name).extension().check(why)
+}
+
+const NO_ORDERING: &str = "plugins run in the order of their priorities, which 'GET /' shows: leave \
+     'ordering' out";
+
+const NO_CONSUMER_GROUPS: &str = "there are no consumer groups: scope the plugin to a consumer, a \
+     route or a service, or tell consumers apart with the plugin acl";
 
 /// The protocols that a plugin may be for: those of HTTP, and those of streams where it says so.
 const PROTOCOLS: Field = protocols(&["grpc", "grpcs", "http", "https"]);

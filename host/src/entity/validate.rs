@@ -127,9 +127,8 @@ impl Declaration {
         check_fields(fields, &row, &mut violations.fields);
         self.check_times(&row, &mut violations);
         let rules = self.entity_checks.iter().chain(schema.entity_checks);
-        let (conditional, other): (Vec<_>, Vec<_>) =
-            rules.partition(|rule| matches!(rule, EntityCheck::Conditional { .. }));
-        for rule in conditional {
+        let (always, other): (Vec<_>, Vec<_>) = rules.partition(|rule| rule.runs_on_wrong_rows());
+        for rule in always {
             check_across(rule, fields, &row, &mut violations);
         }
         if violations.is_empty() {

@@ -24,12 +24,29 @@ pub(crate) fn view<T: DeserializeOwned>(kind: Kind, mut row: Row) -> Result<T, s
 fn fill_in(fields: &[Field], row: &mut Row) {
     for field in fields {
         match (row.get_mut(field.name), &field.shape) {
-            (Some(Value::Object(inner)), Shape::Record(fields)) => fill_in(fields, inner),
+            (Some(value), shape) if !value.is_null() => fill_in_value(shape, value),
             (None | Some(Value::Null), _) => {
                 row.insert(field.name.into(), field.preset());
             }
             _ => {}
         }
+    }
+}
+
+fn fill_in_value(shape: &Shape, value: &mut Value) {
+    match (shape, value) {
+        (Shape::Record(fields), Value::Object(record)) => fill_in(fields, record),
+        (Shape::Array(element) | Shape::Set(element), Value::Array(values)) => {
+            for value in values {
+                fill_in_value(&element.shape, value);
+            }
+        }
+        (Shape::Map { values: field, .. }, Value::Object(map)) => {
+            for value in map.values_mut() {
+                fill_in_value(&field.shape, value);
+            }
+        }
+        _ => {}
     }
 }
 

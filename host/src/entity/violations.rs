@@ -15,6 +15,12 @@ pub struct Violations {
 }
 
 impl Violations {
+    /// These errors in fields.
+    pub(super) fn of_fields(fields: BTreeMap<String, Value>) -> Self {
+        let entity = Vec::new();
+        Self { entity, fields }
+    }
+
     /// Adds an error about the row as a whole.
     pub fn entity(&mut self, message: impl Into<String>) {
         let message = message.into();

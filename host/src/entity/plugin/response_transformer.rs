@@ -64,7 +64,7 @@ pub struct Config {
 pub struct Names {
     /// Of members of the JSON object that is the body.
     pub json: Vec<String>,
-    /// Of headers; with a value, only headers that have this value.
+    /// Of headers. A value after a name has no effect.
     pub headers: Vec<Pair>,
 }
 
