@@ -7,6 +7,7 @@
 
 pub mod answer;
 mod auth;
+mod body_fields;
 pub mod chain;
 pub mod identity;
 pub mod record;

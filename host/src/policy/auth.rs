@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::{Method, StatusCode};
 
+use super::Verdict;
 use super::answer::Answer;
 use super::identity::AuthenticatedCredential;
 use super::request::Request;
-use super::{Access, Verdict};
 use crate::entity::consumer::Consumer;
 
 const CONSUMER_ID: HeaderName = HeaderName::from_static("x-consumer-id");
@@ -17,11 +17,28 @@ const CONSUMER_CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custo
 const CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
 const CREDENTIAL: HeaderName = HeaderName::from_static("x-credential-identifier");
 const ANONYMOUS: HeaderName = HeaderName::from_static("x-anonymous-consumer");
+/// The groups of the consumer.
+pub(super) const CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
+/// The groups that an authentication policy has found out by itself.
+pub(super) const AUTHENTICATED_GROUPS: HeaderName =
+    HeaderName::from_static("x-authenticated-groups");
 
-/// Whether another authentication policy has let the request through, so that this one, which
-/// allows anonymous requests, does not look at it.
-pub(super) fn is_done(request: &Request<'_>, anonymous: Option<&str>) -> bool {
-    anonymous.is_some() && request.subject.credential.is_some()
+/// Whether an authentication policy does not look at a request: at a CORS preflight request if it
+/// is not to, and at one that another policy has authenticated if it allows anonymous requests.
+pub(super) fn skips(
+    request: &mut Request<'_>,
+    runs_on_preflight: bool,
+    anonymous: Option<&str>,
+) -> bool {
+    let is_authenticated = request.subject.credential.is_some();
+    if !runs_on_preflight && request.head.method == Method::OPTIONS {
+        if !is_authenticated {
+            // No policy has named a consumer, so the client has.
+            remove_all(&mut request.head.headers);
+        }
+        return true;
+    }
+    anonymous.is_some() && is_authenticated
 }
 
 /// Has the request come from this consumer.
@@ -33,7 +50,6 @@ pub(super) fn authenticate(
     let headers = &mut request.head.headers;
     name_consumer(headers, &consumer);
     set(headers, CREDENTIAL, Some(&credential.identifier));
-    headers.remove(ANONYMOUS);
     request.subject.consumer = Some(consumer);
     request.subject.is_anonymous = false;
     request.subject.credential = Some(credential);
@@ -41,54 +57,83 @@ pub(super) fn authenticate(
 
 /// What happens to a request without a valid credential: it goes on as the anonymous consumer if
 /// the policy names one, and is refused otherwise.
-pub(super) fn fail<'a>(
+pub(super) fn fail(
     request: &mut Request<'_>,
     anonymous: Option<&str>,
     refusal: impl FnOnce() -> Answer,
-) -> Access<'a> {
+) -> Verdict {
     let Some(name) = anonymous else {
         return refusal().into();
     };
     let Some(consumer) = request.identities.consumer_named(name).cloned() else {
-        tracing::error!("the anonymous consumer {name:?} does not exist");
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        return Answer::error(status, "An unexpected error occurred").into();
+        let message = format!("anonymous consumer {name} is configured but doesn't exist");
+        tracing::error!("{message}");
+        return Answer::error(StatusCode::INTERNAL_SERVER_ERROR, message).into();
     };
     let headers = &mut request.head.headers;
     name_consumer(headers, &consumer);
-    headers.remove(CREDENTIAL);
     headers.insert(ANONYMOUS, HeaderValue::from_static("true"));
     request.subject.consumer = Some(consumer);
     request.subject.is_anonymous = true;
     request.subject.credential = None;
-    Access::Done(Verdict::Continue)
+    Verdict::Continue
 }
 
+/// Tells the endpoint the consumer, and nothing that the client or an earlier policy has told of
+/// another one.
 fn name_consumer(headers: &mut HeaderMap, consumer: &Consumer) {
+    remove_all(headers);
     set(headers, CONSUMER_ID, Some(&consumer.id.to_string()));
     set(headers, CONSUMER_CUSTOM_ID, consumer.custom_id.as_deref());
     set(headers, CONSUMER_USERNAME, consumer.username.as_deref());
 }
 
-/// Sets a header, or removes it where there is no value. A client cannot set it itself.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
-    match value.map(|value| HeaderValue::from_bytes(value.as_bytes())) {
-        Some(Ok(value)) => {
-            headers.insert(name, value);
-        }
-        _ => {
-            headers.remove(name);
-        }
+/// Removes all headers by which an endpoint is told who a request is from.
+fn remove_all(headers: &mut HeaderMap) {
+    for name in [
+        CONSUMER_ID,
+        CONSUMER_CUSTOM_ID,
+        CONSUMER_USERNAME,
+        CREDENTIAL,
+        ANONYMOUS,
+        CONSUMER_GROUPS,
+        AUTHENTICATED_GROUPS,
+    ] {
+        headers.remove(name);
     }
 }
 
-/// The refusal of a request without a valid credential. `challenge` is the value of
-/// `WWW-Authenticate` without the realm.
-pub(super) fn unauthorized(message: &str, challenge: &str, realm: Option<&str>) -> Answer {
-    let challenge = match realm {
-        Some(realm) => format!("{challenge} realm=\"{realm}\""),
-        None => challenge.to_owned(),
-    };
+/// Sets a header to a text, unless there is none, or it cannot be in a header.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
+    let value = value.map(|value| HeaderValue::from_bytes(value.as_bytes()));
+    if let Some(Ok(value)) = value {
+        headers.insert(name, value);
+    }
+}
+
+/// The refusal of a request without a valid credential. `scheme` is the one of the credentials that
+/// would be accepted (RFC 9110, 11.6.1).
+pub(super) fn unauthorized(message: &str, scheme: &str, realm: Option<&str>) -> Answer {
     let answer = Answer::error(StatusCode::UNAUTHORIZED, message);
-    answer.with_header(http::header::WWW_AUTHENTICATE, &challenge)
+    answer.with_header(WWW_AUTHENTICATE, &challenge(scheme, realm))
+}
+
+/// A challenge of this scheme.
+pub(super) fn challenge(scheme: &str, realm: Option<&str>) -> String {
+    match realm {
+        Some(realm) => {
+            let realm = realm.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("{scheme} realm=\"{realm}\"")
+        }
+        None => scheme.to_owned(),
+    }
+}
+
+/// The answer to a request whose body cannot be read.
+pub(super) fn unreadable(status: StatusCode) -> Verdict {
+    let message = match status {
+        StatusCode::REQUEST_TIMEOUT => "Request timeout",
+        _ => "Bad request",
+    };
+    Answer::error(status, message).into()
 }

@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -46,8 +47,16 @@ pub struct KeyCredential {
     pub id: Uuid,
     /// Its consumer.
     pub consumer: Uuid,
-    /// When it expires, in seconds since 1970; `None`: never.
-    pub expires: Option<u64>,
+    /// When it expires; `None`: never.
+    pub expires: Option<SystemTime>,
+}
+
+impl KeyCredential {
+    /// Whether it is of no use any longer. The store removes it soon after.
+    pub fn is_expired(&self) -> bool {
+        let expires = self.expires;
+        expires.is_some_and(|expires| expires <= SystemTime::now())
+    }
 }
 
 impl Identities {
@@ -63,7 +72,7 @@ impl Identities {
     }
 
     /// The credential of `key-auth` with this key.
-    pub fn key(&self, key: &str) -> Option<&KeyCredential> {
+    pub fn key(&self, key: &[u8]) -> Option<&KeyCredential> {
         self.keys.get(&Secret::new(key))
     }
 }
@@ -74,8 +83,8 @@ impl Identities {
 pub(crate) struct Secret(Arc<[u8]>);
 
 impl Secret {
-    pub(crate) fn new(text: &str) -> Self {
-        Self(text.as_bytes().into())
+    pub(crate) fn new(secret: &[u8]) -> Self {
+        Self(secret.into())
     }
 }
 
