@@ -206,6 +206,37 @@ impl Hops {
     }
 }
 
+/// Removes the headers that `Connection` names as hop-by-hop, and their names from `Connection`. What
+/// policies set under such a name afterwards is sent, so that a client cannot have it removed: with
+/// `Connection: X-Anonymous-Consumer`, an anonymous request would look like an authenticated one.
+pub(super) fn remove_hops(headers: &mut HeaderMap) {
+    let hops = Hops::of(headers);
+    if hops.0.is_empty() {
+        return;
+    }
+    let named: Vec<HeaderName> = headers.keys().cloned().collect();
+    for name in named.iter().filter(|name| hops.names(name.as_str())) {
+        // Those that describe the message are written anew for the endpoint.
+        let stays = matches!(
+            name.as_str(),
+            "connection" | "content-length" | "host" | "te" | "trailer" | "transfer-encoding"
+        );
+        if !stays {
+            headers.remove(name);
+        }
+    }
+    let usual = ["close", "keep-alive", "upgrade"].map(HeaderValue::from_static);
+    let listed = |token: &HeaderValue| {
+        let token = token.to_str().unwrap_or_default();
+        lists(headers, &CONNECTION, token)
+    };
+    let left: Vec<HeaderValue> = usual.into_iter().filter(listed).collect();
+    headers.remove(CONNECTION);
+    for token in left {
+        headers.append(CONNECTION, token);
+    }
+}
+
 /// Adds the gateway's headers to the response of an upstream.
 pub(super) fn to_client(
     headers: &mut HeaderMap,
@@ -361,6 +392,29 @@ mod tests {
         }
         assert!(!headers.contains_key("transfer-encoding"));
         assert_eq!(headers["connection"], "keep-alive");
+        assert_eq!(headers["accept"], "text/html");
+    }
+
+    #[test]
+    fn what_a_policy_sets_is_sent_although_the_client_called_it_hop_by_hop() {
+        let mut headers = map(&[
+            (
+                "connection",
+                "close, X-Private, x-anonymous-consumer, te, host",
+            ),
+            ("host", "example.com"),
+            ("te", "trailers"),
+            ("x-private", "1"),
+            ("accept", "text/html"),
+        ]);
+        remove_hops(&mut headers);
+        assert!(!headers.contains_key("x-private"));
+        assert_eq!(headers["connection"], "close");
+        assert_eq!(headers["host"], "example.com");
+        headers.insert("x-anonymous-consumer", HeaderValue::from_static("true"));
+        let headers = forwarded(&headers, b"", BodyLength::None);
+        assert_eq!(headers["x-anonymous-consumer"], "true");
+        assert_eq!(headers["te"], "trailers");
         assert_eq!(headers["accept"], "text/html");
     }
 

@@ -17,6 +17,7 @@ use http::{Method, Response, StatusCode};
 use super::client::ClientRequest;
 use super::connection_info::ConnectionInfo;
 use super::download::Content;
+use super::headers;
 use super::matched::Matched;
 use super::respond::Reject;
 use super::upload::Upload;
@@ -161,6 +162,7 @@ pub(super) async fn access(
     let route = matched.route;
     run.route = Some((route.id, route.name.clone(), route.service));
     run.host = matched.host.name().into();
+    headers::remove_hops(&mut parts.headers);
     let upload = upload.as_ref().map(PolicyBody::new);
     let mut query = TargetQuery::sent(matched.target.query());
     let (mut upstream_path, mut upstream_host) = (None, None);
