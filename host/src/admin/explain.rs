@@ -28,7 +28,7 @@ use crate::endpoint;
 use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields};
 use crate::json::exact;
 use crate::proxy::Described;
-use crate::snapshot::complete;
+use crate::snapshot::{Snapshot, complete};
 use crate::upstream;
 
 const ANY: Field = Field::element(Shape::Any);
@@ -40,6 +40,7 @@ const FIELDS: &[Field] = &[
     Field::string("query"),
     Field::string("body"),
     Field::string("client_ip").default(Preset::String("127.0.0.1")),
+    Field::string("consumer"),
     Field::integer("attempt")
         .default(Preset::Integer(0))
         .check(&[Check::Between(0, 32_767)]),
@@ -71,7 +72,8 @@ async fn explain(
     let upstream = admin.upstream(id_of(&entity))?;
     let input = decode::fields(FIELDS, request, BODY_LIMIT).await?;
     let input = read_fields(FIELDS, input).map_err(|wrong| Error::schema(&wrong))?;
-    let described = described(&input, admin.addresses.0.port())?;
+    let (_, snapshot) = admin.published.current();
+    let described = described(&input, admin.addresses.0.port(), &snapshot)?;
     let entropy = match input.get("entropy") {
         None | Some(Value::Null) => fastrand::u64(..),
         // A text, as in the answer: not every JSON reader can hold so large a number.
@@ -82,7 +84,6 @@ async fn explain(
     let (attempt, count) = (number("attempt"), number("count"));
     let who = who(&admin, &entity, &upstream, input).await?;
 
-    let (_, snapshot) = admin.published.current();
     let reading = described.read(&snapshot, &upstream);
     let now = clock::micros(Instant::now());
     let mut entropies = fastrand::Rng::with_seed(entropy);
@@ -239,7 +240,7 @@ fn shown(endpoint: &endpoint::Endpoint, now: u64) -> Value {
 }
 
 /// The request that is described.
-fn described(input: &Row, port: u16) -> Result<Described, Error> {
+fn described(input: &Row, port: u16, snapshot: &Snapshot) -> Result<Described, Error> {
     let text = |field: &str| input.get(field).and_then(Value::as_str).unwrap_or_default();
     let method = Method::from_bytes(text("method").as_bytes());
     let method = method.map_err(|_| Error::field("method", "expected an HTTP method"))?;
@@ -261,7 +262,21 @@ fn described(input: &Row, port: u16) -> Result<Described, Error> {
     let client: IpAddr = (text("client_ip").parse())
         .map_err(|_| Error::field("client_ip", "expected an IP address"))?;
     let client = HeaderValue::try_from(client.to_canonical().to_string());
+    let identities = &snapshot.policies.identities;
+    let consumer = match text("consumer") {
+        "" => None,
+        name => match identities.consumer_named(name) {
+            Some(consumer) => Some(consumer.id),
+            None => {
+                return Err(Error::field(
+                    "consumer",
+                    "no consumer has this id or username",
+                ));
+            }
+        },
+    };
     Ok(Described {
+        consumer,
         method,
         target,
         headers: headers(input)?,

@@ -23,6 +23,14 @@ pub struct Subject {
     pub groups: Option<Arc<[String]>>,
 }
 
+impl Subject {
+    /// The primary key of the consumer, or else of the credential.
+    pub fn id(&self) -> Option<Uuid> {
+        let consumer = self.consumer.as_ref().map(|consumer| consumer.id);
+        consumer.or_else(|| self.credential.as_ref().map(|credential| credential.id))
+    }
+}
+
 /// The credential by which a request was authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthenticatedCredential {

@@ -18,6 +18,8 @@ pub(super) struct Facts<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
     pub(super) ip: &'a HeaderValue,
+    /// The consumer that the request is from, or else the credential that it has.
+    pub(super) consumer: Option<Uuid>,
     /// The normalised path.
     pub(super) path: &'a [u8],
     pub(super) query: Option<&'a str>,
@@ -115,6 +117,7 @@ impl<'a> Affinity<'a> {
 fn read<'a>(key: &Key, cookie: &Cookie, facts: &Facts<'a>) -> Option<Cow<'a, [u8]>> {
     match key {
         Key::None => None,
+        Key::Consumer => Some(facts.consumer?.to_string().into_bytes().into()),
         Key::Ip => Some(facts.ip.as_bytes().into()),
         Key::Path => Some(facts.path.into()),
         Key::Cookie => cookie_of(facts.headers, &cookie.name).map(Cow::from),
@@ -201,6 +204,7 @@ mod tests {
             method: &Method::GET,
             headers: &headers,
             ip: &HeaderValue::from_static("192.0.2.1"),
+            consumer: Some(Uuid::from_u128(0x1f)),
             path: b"/users/42/x",
             query,
             regex: Some(&regex),
@@ -218,6 +222,8 @@ mod tests {
         let header = Key::Header("x-user".parse().unwrap());
         let arg = Key::QueryArg("a".into());
         let some = |text: &str| Some(text.to_owned());
+        let consumer = some("00000000-0000-0000-0000-00000000001f");
+        assert_eq!(text(&Key::Consumer, &[], None), consumer);
         assert_eq!(text(&Key::Ip, &[], None), some("192.0.2.1"));
         assert_eq!(text(&Key::Path, &[], None), some("/users/42/x"));
         assert_eq!(text(&header, &[("x-user", "u")], None), some("u"));

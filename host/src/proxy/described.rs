@@ -24,6 +24,8 @@ pub(crate) struct Described {
     pub(crate) headers: HeaderMap,
     /// Address of the client, as a header value.
     pub(crate) client: HeaderValue,
+    /// The consumer that it is from.
+    pub(crate) consumer: Option<Uuid>,
     /// Port of the listener that receives the request.
     pub(crate) port: u16,
     /// Its body, if it has one.
@@ -74,6 +76,7 @@ impl Described {
             method: &self.method,
             headers: &self.headers,
             ip: &self.client,
+            consumer: self.consumer,
             path,
             query: self.target.query(),
             regex,

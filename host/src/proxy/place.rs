@@ -61,6 +61,7 @@ pub(super) fn facts<'a>(
         method: &inbound.parts.method,
         headers: &inbound.parts.headers,
         ip: &inbound.connection().ip,
+        consumer: inbound.run.as_ref().and_then(|run| run.subject.id()),
         path: matched.path(),
         query: matched.target.query(),
         regex: matched.regex,

@@ -28,8 +28,10 @@ pub enum AffinityPolicy {
 /// The input of a hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    /// Nothing. Stands for the consumer as well: there are none yet, so no request has one.
+    /// Nothing.
     None,
+    /// The consumer, or the credential of a request without one.
+    Consumer,
     /// The client's address.
     Ip,
     /// A header, all of its values.
@@ -114,6 +116,7 @@ fn key(
     uri_capture: &Option<String>,
 ) -> Key {
     let found = match kind {
+        Some("consumer") => Some(Key::Consumer),
         Some("ip") => Some(Key::Ip),
         Some("path") => Some(Key::Path),
         Some("cookie") => Some(Key::Cookie),
