@@ -21,11 +21,14 @@ const MOST: u64 = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The result of polling a body for a frame.
-pub(crate) type PolledFrame = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
+pub(crate) type PolledFrame<E = hyper::Error> = Poll<Option<Result<Frame<Bytes>, E>>>;
 
 /// Reads and discards the frames of `poll` until the end, unless that is too much or takes too
 /// long. `least` is the least number of bytes that are left, as far as is known.
-pub(crate) async fn discard(least: u64, mut poll: impl FnMut(&mut Context<'_>) -> PolledFrame) {
+pub(crate) async fn discard<E>(
+    least: u64,
+    mut poll: impl FnMut(&mut Context<'_>) -> PolledFrame<E>,
+) {
     if least > MOST {
         return;
     }

@@ -39,7 +39,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, EXPECT, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::{Body, Incoming};
@@ -172,7 +172,12 @@ async fn handle(
     let mut response = match answered {
         Ok(response) => response,
         Err(reject) => {
-            let ends = upload.is_some() && reject.is_clients_fault();
+            let ends = upload.as_ref().is_some_and(|upload| {
+                // A client that waits for consent to send the body does not send it now, and
+                // reading it would give the consent (RFC 9110, 10.1.1).
+                let waits = upload.received() == 0 && parts.headers.contains_key(EXPECT);
+                waits || upload.is_broken() || reject.is_clients_fault()
+            });
             if let Some(upload) = upload.as_ref().filter(|_| !ends) {
                 Box::pin(upload.discard()).await;
             }

@@ -10,6 +10,7 @@ use futures_util::future::LocalBoxFuture;
 use http::request::Parts;
 use uuid::Uuid;
 
+use super::answer::Answer;
 use super::identity::{Identities, Subject};
 use crate::pattern::Pattern;
 use crate::urlencoded;
@@ -85,6 +86,11 @@ pub trait RequestBody {
     /// The error is the status of the answer to a client that sends the body too slowly, or one
     /// that is malformed.
     fn read(&self, limit: usize) -> LocalBoxFuture<'_, Result<Option<Bytes>, http::StatusCode>>;
+
+    /// Has the request be answered with `refusal` once the client has sent more than `most` bytes,
+    /// even if the endpoint has a part of the body by then. Returns the answer if the client has
+    /// sent more already.
+    fn limit(&self, most: u64, refusal: Answer) -> Option<Answer>;
 
     /// Sends this body to the endpoint instead. The body has to have been read before.
     fn replace(&self, body: Bytes);

@@ -258,7 +258,9 @@ pub(super) async fn exchange(
                         Failure::Connect(connect::Error::Full) => {
                             place::no_peer(upstream, NoPeer::Overflow)
                         }
-                        Failure::Exchange(wire::Error::Client(_)) => Reject::bad_request(),
+                        Failure::Exchange(wire::Error::Client(error)) => outbound
+                            .upload
+                            .map_or_else(Reject::bad_request, |upload| upload.refusal(&error)),
                         _ => Reject::Upstream {
                             timeout: failure.is_timeout(),
                             latencies: (first_try.elapsed(), proxy),

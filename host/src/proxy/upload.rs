@@ -11,12 +11,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
+use thiserror::Error;
 
 use super::headers::Hops;
 use super::respond::Reject;
 use crate::balancer::BODY_START;
 use crate::http1::trailers_passed_on;
 use crate::leftover::{self, PolledFrame};
+use crate::policy::answer::Answer;
 
 /// Number of pieces of a body that are kept before they are joined. Each may keep a whole buffer of
 /// hyper alive, even if it uses only a few bytes of it.
@@ -34,10 +36,30 @@ pub(super) struct Upload {
     read: RefCell<Read>,
     /// Whether the whole body is kept until the request is answered.
     keeps: Cell<bool>,
+    limit: RefCell<Option<BodyLimit>>,
     pace: Pace,
     stage: Cell<Stage>,
     /// When the body last made progress: with each piece, the stage is entered anew.
     since: Cell<Instant>,
+}
+
+/// Why the body of a request cannot be read further.
+#[derive(Debug, Error)]
+pub(super) enum BodyError {
+    /// It is malformed, or has ended too early.
+    #[error("{0}")]
+    Client(#[from] hyper::Error),
+    /// It is longer than a policy allows.
+    #[error("it is longer than a policy allows")]
+    TooLong,
+}
+
+/// How long a policy allows the body to be.
+struct BodyLimit {
+    /// In bytes.
+    most: u64,
+    /// The answer to a longer body.
+    refusal: Option<Box<Answer>>,
 }
 
 /// How fast the client has to send the body, and how fast it was.
@@ -84,7 +106,7 @@ struct Read {
 }
 
 impl Read {
-    fn give_trailers(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    fn give_trailers(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         let trailers = self.trailers.as_ref().filter(|_| !self.gave_trailers)?;
         let frame = Frame::trailers(trailers.clone());
         self.gave_trailers = true;
@@ -120,7 +142,7 @@ pub(super) enum Stage {
     Endpoint,
     /// Neither: the whole body was passed on.
     Done,
-    /// The client's body is malformed, or ended too early.
+    /// The client's body is malformed, ended too early, or is longer than allowed.
     Broken,
 }
 
@@ -137,6 +159,7 @@ impl Upload {
             },
             length: Cell::new(length),
             incoming: RefCell::new(incoming),
+            limit: RefCell::default(),
             pace: Pace {
                 patience,
                 min_rate: Cell::new(0),
@@ -216,6 +239,32 @@ impl Upload {
         }
     }
 
+    /// Has the request be answered with `refusal` once the client has sent more than `most` bytes.
+    /// Returns the answer if that has happened already.
+    pub(super) fn limit(&self, most: u64, refusal: Answer) -> Option<Answer> {
+        if self.received() > most {
+            return Some(refusal);
+        }
+        let mut limit = self.limit.borrow_mut();
+        // Of several limits the first one that is exceeded is the least.
+        if limit.as_ref().is_none_or(|known| known.most > most) {
+            *limit = Some(BodyLimit {
+                most,
+                refusal: Some(Box::new(refusal)),
+            });
+        }
+        None
+    }
+
+    /// The answer to a request whose body cannot be read further.
+    pub(super) fn refusal(&self, error: &BodyError) -> Reject {
+        let mut limit = self.limit.borrow_mut();
+        match (error, limit.as_mut().and_then(|limit| limit.refusal.take())) {
+            (BodyError::TooLong, Some(refusal)) => Reject::Policy(refusal),
+            _ => Reject::bad_request(),
+        }
+    }
+
     /// Bytes of the body that the client has sent so far.
     pub(super) fn received(&self) -> u64 {
         self.pace.received.get()
@@ -226,9 +275,14 @@ impl Upload {
         self.keeps.get()
     }
 
+    /// Whether the body cannot be read further.
+    pub(super) fn is_broken(&self) -> bool {
+        self.stage() == Stage::Broken
+    }
+
     /// Whether the whole body can still be sent from its start.
     pub(super) fn is_whole(&self) -> bool {
-        !self.read.borrow().lossy && self.stage() != Stage::Broken
+        !self.read.borrow().lossy && !self.is_broken()
     }
 
     /// To be called when the endpoint has received a byte of the pieces that were given to the try.
@@ -291,7 +345,7 @@ impl Upload {
             let piece = tokio::time::timeout(self.pace.patience(), piece).await;
             match piece.map_err(|_| Reject::HttpServer(StatusCode::REQUEST_TIMEOUT))? {
                 None | Some(Ok(_)) => {}
-                Some(Err(_)) => return Err(Reject::bad_request()),
+                Some(Err(error)) => return Err(self.refusal(&error)),
             }
         }
         self.enter(Stage::Untouched);
@@ -300,7 +354,7 @@ impl Upload {
 
     /// The next frame. Once an endpoint has received a byte of the body, a frame that is passed on
     /// is no longer stored here, unless the body is kept.
-    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame {
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
         let mut read = self.read.borrow_mut();
         if let Some(piece) = read.pieces.get(read.given).cloned() {
             if read.lossy {
@@ -331,9 +385,10 @@ impl Upload {
     }
 
     /// The next frame that the client sends.
-    fn poll_client(&self, cx: &mut Context<'_>) -> PolledFrame {
+    fn poll_client(&self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
         let (mut read, mut incoming) = (self.read.borrow_mut(), self.incoming.borrow_mut());
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        let polled = polled.map_err(BodyError::Client);
         match &polled {
             Poll::Pending if self.stage() == Stage::Client => {}
             Poll::Pending => self.enter(Stage::Client),
@@ -346,6 +401,11 @@ impl Upload {
                 if let Some(piece) = frame.data_ref() {
                     let received = self.pace.received.get() + piece.len() as u64;
                     self.pace.received.set(received);
+                    let limit = self.limit.borrow();
+                    if limit.as_ref().is_some_and(|limit| received > limit.most) {
+                        self.enter(Stage::Broken);
+                        return Poll::Ready(Some(Err(BodyError::TooLong)));
+                    }
                     if !read.lossy {
                         read.pieces.push(piece.clone());
                     }

@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::time::Sleep;
 
 use super::headers::RequestHead;
-use super::upload::Upload;
+use super::upload::{BodyError, Upload};
 use crate::endpoint::{ConnectionPermit, Endpoint};
 use crate::http1::Framing;
 pub(super) use destination::{Destination, Secure};
@@ -42,9 +42,9 @@ pub(super) enum Error {
     /// What the endpoint sent is not a response.
     #[error("{0}")]
     Response(Box<dyn std::error::Error + Send + Sync>),
-    /// The client's body is malformed or ended too early.
+    /// The client's body is malformed, ended too early, or is longer than allowed.
     #[error("the client's body is broken: {0}")]
-    Client(hyper::Error),
+    Client(BodyError),
 }
 
 impl From<crate::http1::Error> for Error {

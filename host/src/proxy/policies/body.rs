@@ -8,6 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use http::StatusCode;
 
 use super::super::upload::Upload;
+use crate::policy::answer::Answer;
 use crate::policy::request::RequestBody;
 
 /// The body of a request.
@@ -26,6 +27,10 @@ impl RequestBody for PolicyBody<'_> {
 
     fn read(&self, limit: usize) -> LocalBoxFuture<'_, Result<Option<Bytes>, StatusCode>> {
         async move { self.0.whole(limit).await }.boxed_local()
+    }
+
+    fn limit(&self, most: u64, refusal: Answer) -> Option<Answer> {
+        self.0.limit(most, refusal)
     }
 
     fn replace(&self, body: Bytes) {

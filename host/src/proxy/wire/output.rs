@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 
 use super::Stream;
 use crate::proxy::headers::{RequestHead, field};
-use crate::proxy::upload::{Stage, Upload};
+use crate::proxy::upload::{BodyError, Stage, Upload};
 
 /// The part of a request that is still to be sent.
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Output {
         &mut self,
         stream: &mut Stream,
         cx: &mut Context<'_>,
-    ) -> Result<(), hyper::Error> {
+    ) -> Result<(), BodyError> {
         if self.is_done() || self.failed.is_some() {
             return Ok(());
         }
@@ -98,7 +98,7 @@ impl Output {
 
     /// Takes the next piece of the body, unless the last one is still being sent. Pending while the
     /// client has not sent it.
-    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, hyper::Error> {
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, BodyError> {
         let Some(body) = &self.body else {
             return Ok(Poll::Ready(()));
         };
