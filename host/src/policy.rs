@@ -14,7 +14,11 @@ pub mod record;
 pub mod request;
 pub mod response;
 
+mod counters;
 mod key_auth;
+mod period;
+mod rate_key;
+mod rate_limiting;
 mod request_termination;
 
 use std::fmt::Debug;
@@ -25,6 +29,8 @@ use serde::de::DeserializeOwned;
 
 use crate::entity::plugin::Plugin;
 use answer::Answer;
+use counters::Counters;
+use rate_key::RateKey;
 use record::Record;
 use request::Request;
 use response::{BodyFilter, Response};
@@ -98,7 +104,10 @@ impl From<Answer> for Access<'_> {
 
 /// What policies share, and what outlives a change of their settings.
 #[derive(Debug, Default)]
-pub struct Resources {}
+pub struct Resources {
+    /// The counts of `rate-limiting`.
+    rate_limits: Counters<RateKey>,
+}
 
 /// Makes the policy of a plugin.
 ///
@@ -106,9 +115,12 @@ pub struct Resources {}
 /// What is wrong with its settings. The Admin API accepts only valid ones, so another version of
 /// the gateway wrote them.
 pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Policy>, String> {
-    let _ = resources;
     Ok(match plugin.name.as_str() {
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
+        "rate-limiting" => {
+            let config = config(plugin)?;
+            Arc::new(rate_limiting::RateLimiting::new(plugin, config, resources))
+        }
         "request-termination" => Arc::new(request_termination::RequestTermination::new(config(
             plugin,
         )?)),

@@ -1,0 +1,298 @@
+//! `rate-limiting`: how many requests a client may send in each period of the calendar. Source:
+//! Kong 3.9, `rate-limiting`.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+
+use super::answer::Answer;
+use super::counters::Usage;
+use super::period::{self, Limit, PERIODS, Period};
+use super::rate_key::{self, RateIdentity, RateKey, RateScope};
+use super::request::Request;
+use super::response::Response;
+use super::{Access, Policy, Resources, Verdict};
+use crate::entity::plugin::Plugin;
+use crate::entity::plugin::rate_limiting::{Config, LimitBy};
+
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+
+/// Refuses requests beyond the limits.
+#[derive(Debug)]
+pub(super) struct RateLimiting {
+    config: Config,
+    limits: Vec<Limit>,
+    scope: RateScope,
+    /// The header that identifies a client.
+    header: Option<HeaderName>,
+    resources: Arc<Resources>,
+}
+
+impl RateLimiting {
+    pub(super) fn new(plugin: &Plugin, config: Config, resources: &Arc<Resources>) -> Self {
+        let header = config.header_name.as_ref();
+        Self {
+            limits: period::limits(&config.limits),
+            scope: RateScope::of(plugin),
+            header: header.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()),
+            resources: Arc::clone(resources),
+            config,
+        }
+    }
+
+    fn key(&self, request: &Request<'_>) -> RateKey {
+        let identity = match self.config.limit_by {
+            LimitBy::Consumer => Some(RateIdentity::consumer(request)),
+            LimitBy::Credential => Some(RateIdentity::credential(request)),
+            LimitBy::Ip => None,
+            LimitBy::Service => request.matched.service.map(RateIdentity::Id),
+            LimitBy::Header => {
+                let name = self.header.as_ref();
+                let value = name.and_then(|name| request.head.headers.get(name));
+                value.map(|value| RateIdentity::text(value.as_bytes()))
+            }
+            LimitBy::Path => {
+                let path = self.config.path.as_ref().map(String::as_bytes);
+                let path = path.filter(|path| *path == request.path);
+                path.map(RateIdentity::text)
+            }
+        };
+        RateKey {
+            scope: self.scope,
+            identity: identity.unwrap_or_else(|| RateIdentity::address(request)),
+        }
+    }
+
+    /// What happens to a request after it was counted, or was not because of a limit.
+    fn decide(&self, request: &mut Request<'_>, usage: Usage, now: u64) -> Verdict {
+        let standing = Standing::new(&self.limits, usage, now);
+        let shown = !self.config.hide_client_headers;
+        if usage.allowed {
+            if shown {
+                request.keep(standing);
+            }
+            return Verdict::Continue;
+        }
+        let code = self.config.error_code as u16;
+        let status = StatusCode::from_u16(code).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
+        let mut answer = Answer::error(status, &*self.config.error_message);
+        if shown {
+            standing.write(&self.limits, &mut answer.headers);
+            answer.headers.insert(RETRY_AFTER, standing.reset.into());
+        }
+        answer.into()
+    }
+}
+
+impl Policy for RateLimiting {
+    fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
+        let key = self.key(request);
+        let now = rate_key::now();
+        let usage = self.resources.rate_limits.take(&key, &self.limits, now);
+        Access::Done(self.decide(request, usage, now))
+    }
+
+    fn response(&self, response: &mut Response<'_>) {
+        // A refused request has its headers already.
+        if let Some(standing) = response.kept::<Standing>().copied() {
+            standing.write(&self.limits, &mut response.head.headers);
+        }
+    }
+}
+
+/// What a client is told of its limits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Standing {
+    /// What is left after this request, in the order of the limits.
+    remaining: [f64; PERIODS],
+    /// The limit of which the least is left, by its position; of several, the one with the longest
+    /// window.
+    tightest: usize,
+    /// The seconds until the window of that limit ends.
+    reset: u64,
+}
+
+impl Standing {
+    fn new(limits: &[Limit], usage: Usage, now: u64) -> Self {
+        let own = if usage.allowed { 1.0 } else { 0.0 };
+        let mut remaining = [0.0; PERIODS];
+        let mut tightest = 0;
+        for (at, (limit, count)) in limits.iter().zip(usage.counts).enumerate() {
+            remaining[at] = (limit.most - count as f64 - own).max(0.0);
+            // The limits are in the order of their windows.
+            if remaining[at] <= remaining[tightest] {
+                tightest = at;
+            }
+        }
+        let reset = limits.get(tightest).map_or(1, |limit| {
+            let end = limit.period.window(now).end;
+            end.saturating_sub(now).max(1)
+        });
+        Self {
+            remaining,
+            tightest,
+            reset,
+        }
+    }
+
+    fn write(&self, limits: &[Limit], headers: &mut HeaderMap) {
+        for (at, (limit, remaining)) in limits.iter().zip(self.remaining).enumerate() {
+            let (of_limit, of_remaining) = names(limit.period);
+            let (most, remaining) = (number(limit.most), number(remaining));
+            if at == self.tightest {
+                headers.insert(LIMIT, most.clone());
+                headers.insert(REMAINING, remaining.clone());
+                headers.insert(RESET, self.reset.into());
+            }
+            headers.insert(of_limit, most);
+            headers.insert(of_remaining, remaining);
+        }
+    }
+}
+
+/// The headers with the limit for a period, and with what is left of it.
+fn names(period: Period) -> (HeaderName, HeaderName) {
+    let (limit, remaining) = match period {
+        Period::Second => ("x-ratelimit-limit-second", "x-ratelimit-remaining-second"),
+        Period::Minute => ("x-ratelimit-limit-minute", "x-ratelimit-remaining-minute"),
+        Period::Hour => ("x-ratelimit-limit-hour", "x-ratelimit-remaining-hour"),
+        Period::Day => ("x-ratelimit-limit-day", "x-ratelimit-remaining-day"),
+        Period::Month => ("x-ratelimit-limit-month", "x-ratelimit-remaining-month"),
+        Period::Year => ("x-ratelimit-limit-year", "x-ratelimit-remaining-year"),
+    };
+    (
+        HeaderName::from_static(limit),
+        HeaderName::from_static(remaining),
+    )
+}
+
+/// A number that is not negative. A limit may have a fraction.
+pub(super) fn number(number: f64) -> HeaderValue {
+    /// Up to here, all whole numbers are exact.
+    const WHOLE: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+    if number.fract() == 0.0 && number < WHOLE {
+        return (number as u64).into();
+    }
+    // The text has digits and a point.
+    HeaderValue::from_str(&number.to_string()).unwrap_or(HeaderValue::from_static("0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::period::ALL;
+    use super::*;
+
+    fn standing(limits: &[(Period, f64, u64)], now: u64) -> (bool, Standing, HeaderMap) {
+        let mut counts = [0; PERIODS];
+        for (to, (.., count)) in counts.iter_mut().zip(limits) {
+            *to = *count;
+        }
+        let limits: Vec<Limit> = limits
+            .iter()
+            .map(|(period, most, _)| Limit {
+                period: *period,
+                most: *most,
+            })
+            .collect();
+        let usage = Usage::of(&limits, counts);
+        let standing = Standing::new(&limits, usage, now);
+        let mut headers = HeaderMap::new();
+        standing.write(&limits, &mut headers);
+        (usage.allowed, standing, headers)
+    }
+
+    #[track_caller]
+    fn assert_shown(headers: &HeaderMap, expected: &[(&str, &str)]) {
+        let shown = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str()));
+        let shown: Result<Vec<_>, _> = shown.map(|(name, value)| Ok((name, value?))).collect();
+        let mut shown = shown.unwrap_or_else(|error: http::header::ToStrError| panic!("{error}"));
+        shown.sort_unstable();
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_client_is_told_each_limit_and_the_tightest_one() {
+        // 10 seconds into a minute, 10 minutes and 10 seconds into an hour.
+        let now = 1_700_000_000 / 3600 * 3600 + 610;
+        let (allowed, _, headers) =
+            standing(&[(Period::Minute, 5.0, 2), (Period::Hour, 100.0, 40)], now);
+        assert!(allowed);
+        assert_shown(
+            &headers,
+            &[
+                ("ratelimit-limit", "5"),
+                ("ratelimit-remaining", "2"),
+                ("ratelimit-reset", "50"),
+                ("x-ratelimit-limit-hour", "100"),
+                ("x-ratelimit-limit-minute", "5"),
+                ("x-ratelimit-remaining-hour", "59"),
+                ("x-ratelimit-remaining-minute", "2"),
+            ],
+        );
+        // The least is left of the hour, which has the smaller limit by now.
+        let (allowed, _, headers) =
+            standing(&[(Period::Minute, 5.0, 0), (Period::Hour, 100.5, 100)], now);
+        assert!(allowed);
+        assert_shown(
+            &headers,
+            &[
+                ("ratelimit-limit", "100.5"),
+                ("ratelimit-remaining", "0"),
+                ("ratelimit-reset", "2990"),
+                ("x-ratelimit-limit-hour", "100.5"),
+                ("x-ratelimit-limit-minute", "5"),
+                ("x-ratelimit-remaining-hour", "0"),
+                ("x-ratelimit-remaining-minute", "4"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_refused_request_takes_nothing_from_the_other_limits() {
+        let (allowed, standing, _) = standing(
+            &[(Period::Second, 1.0, 1), (Period::Minute, 5.0, 2)],
+            1_700_000_000,
+        );
+        assert!(!allowed);
+        assert_eq!(standing.remaining[..2], [0.0, 3.0]);
+        assert_eq!((standing.tightest, standing.reset), (0, 1));
+    }
+
+    #[test]
+    fn the_reset_of_a_month_is_the_end_of_the_month() {
+        // Wed, 31 Jan 2024 23:00:00
+        let (_, standing, _) = standing(&[(Period::Month, 5.0, 2)], 1_706_742_000);
+        assert_eq!(standing.reset, 3600);
+    }
+
+    proptest! {
+        #[test]
+        fn the_tightest_limit_has_least_left_and_of_equal_ones_the_longest_window(
+            each in proptest::collection::vec((1.0..5.0_f64, 0..6_u64), 1..=PERIODS),
+            now in 1_700_000_000..1_800_000_000_u64,
+        ) {
+            let limits: Vec<(Period, f64, u64)> = each
+                .iter()
+                .zip(ALL)
+                .map(|((most, count), period)| (period, most.floor(), *count))
+                .collect();
+            let (allowed, standing, _) = standing(&limits, now);
+            let left = &standing.remaining[..limits.len()];
+            prop_assert_eq!(allowed, limits.iter().all(|(_, most, count)| (*count as f64) < *most));
+            for (at, remaining) in left.iter().enumerate() {
+                prop_assert!(*remaining >= 0.0);
+                let (least, longest) = (left[standing.tightest], at > standing.tightest);
+                prop_assert!(*remaining > least || (*remaining >= least && !longest));
+            }
+            let window = limits[standing.tightest].0.window(now);
+            prop_assert_eq!(standing.reset, window.end - now);
+        }
+    }
+}
