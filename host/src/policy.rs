@@ -15,6 +15,7 @@ pub mod request;
 pub mod response;
 
 mod counters;
+mod ip_restriction;
 mod key_auth;
 mod period;
 mod rate_key;
@@ -116,6 +117,7 @@ pub struct Resources {
 /// the gateway wrote them.
 pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Policy>, String> {
     Ok(match plugin.name.as_str() {
+        "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
         "rate-limiting" => {
             let config = config(plugin)?;
