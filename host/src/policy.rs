@@ -20,6 +20,7 @@ mod key_auth;
 mod period;
 mod rate_key;
 mod rate_limiting;
+mod redirect;
 mod request_termination;
 
 use std::fmt::Debug;
@@ -123,6 +124,7 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
             let config = config(plugin)?;
             Arc::new(rate_limiting::RateLimiting::new(plugin, config, resources))
         }
+        "redirect" => Arc::new(redirect::Redirect::new(config(plugin)?)?),
         "request-termination" => Arc::new(request_termination::RequestTermination::new(config(
             plugin,
         )?)),
