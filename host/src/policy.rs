@@ -21,6 +21,7 @@ mod period;
 mod rate_key;
 mod rate_limiting;
 mod redirect;
+mod request_size_limiting;
 mod request_termination;
 
 use std::fmt::Debug;
@@ -125,6 +126,10 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
             Arc::new(rate_limiting::RateLimiting::new(plugin, config, resources))
         }
         "redirect" => Arc::new(redirect::Redirect::new(config(plugin)?)?),
+        "request-size-limiting" => {
+            let config = config(plugin)?;
+            Arc::new(request_size_limiting::RequestSizeLimiting::new(&config))
+        }
         "request-termination" => Arc::new(request_termination::RequestTermination::new(config(
             plugin,
         )?)),
