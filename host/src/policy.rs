@@ -14,6 +14,7 @@ pub mod record;
 pub mod request;
 pub mod response;
 
+mod bot_detection;
 mod counters;
 mod ip_restriction;
 mod key_auth;
@@ -119,6 +120,7 @@ pub struct Resources {
 /// the gateway wrote them.
 pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Policy>, String> {
     Ok(match plugin.name.as_str() {
+        "bot-detection" => Arc::new(bot_detection::BotDetection::new(&config(plugin)?)?),
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
         "rate-limiting" => {
