@@ -69,6 +69,7 @@ mod store_faults;
 mod streaming;
 mod target_names;
 mod tls;
+mod traffic_policies;
 mod trailers;
 mod unreadable_rows;
 mod upgrades;

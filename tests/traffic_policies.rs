@@ -1,0 +1,218 @@
+//! Plugins that refuse or answer requests: `ip-restriction`, `request-size-limiting`,
+//! `bot-detection`, `redirect` and `request-termination`.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Gateway, Raw, Setup, assert_kong_error, exchange, with_backend};
+
+/// Adds a plugin for all requests, and returns its path.
+fn add(gateway: &Gateway, name: &str, config: &Value) -> String {
+    let plugin = json!({ "name": name, "config": config });
+    let made = gateway.admin_json("POST", "/plugins", &plugin);
+    let id = made.expect(201).json()["id"].clone();
+    format!("/plugins/{}", id.as_str().unwrap())
+}
+
+fn change(gateway: &Gateway, plugin: &str, config: &Value) {
+    let change = json!({ "config": config });
+    gateway.admin_json("PATCH", plugin, &change).expect(200);
+}
+
+#[test]
+fn an_address_that_is_not_allowed_is_refused() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let plugin = add(
+        &gateway,
+        "ip-restriction",
+        &json!({ "allow": ["10.0.0.0/8"] }),
+    );
+    let refused = gateway.get("/").expect(403).json();
+    assert_eq!(refused["message"], "IP address not allowed: 127.0.0.1");
+    assert!(refused["request_id"].is_string());
+    change(
+        &gateway,
+        &plugin,
+        &json!({ "allow": ["10.0.0.0/8", "127.0.0.1"] }),
+    );
+    gateway.get("/").expect(200);
+    // What is denied is not allowed, even if both lists name it.
+    let config = json!({ "deny": ["127.0.0.0/8"], "status": 404, "message": "away" });
+    change(&gateway, &plugin, &config);
+    assert_eq!(gateway.get("/").expect(404).json()["message"], "away");
+    change(
+        &gateway,
+        &plugin,
+        &json!({ "deny": ["10.0.0.0/8"], "allow": null }),
+    );
+    gateway.get("/").expect(200);
+    assert_eq!(backend.served(), 2);
+}
+
+fn post(gateway: &Gateway, length: usize) -> u16 {
+    let body = ("text/plain", vec![b'x'; length]);
+    gateway
+        .send(gateway.proxy, "POST", "/", &[], Some(body))
+        .status
+}
+
+#[test]
+fn a_body_with_too_large_a_length_is_refused_at_once() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let config = json!({ "allowed_payload_size": 2, "size_unit": "kilobytes" });
+    let plugin = add(&gateway, "request-size-limiting", &config);
+    assert_eq!(post(&gateway, 2048), 200);
+    assert_eq!(post(&gateway, 2049), 413);
+    change(&gateway, &plugin, &json!({ "size_unit": "bytes" }));
+    assert_eq!(post(&gateway, 2), 200);
+    assert_eq!(post(&gateway, 3), 413);
+    gateway.get("/").expect(200);
+    // Nothing of the body is waited for.
+    let head = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 200000\r\n\r\n";
+    let answer = exchange(gateway.proxy, head);
+    assert_kong_error(&answer, "413", "Request size limit exceeded");
+    change(&gateway, &plugin, &json!({ "size_unit": "megabytes" }));
+    assert_eq!(post(&gateway, 2 << 20), 200);
+    let head = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2097153\r\n\r\n";
+    assert_kong_error(
+        &exchange(gateway.proxy, head),
+        "413",
+        "Request size limit exceeded",
+    );
+    assert_eq!(backend.served(), 4);
+}
+
+#[test]
+fn a_client_that_waits_for_consent_to_send_too_much_does_not_get_it() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let config = json!({ "allowed_payload_size": 2, "size_unit": "bytes" });
+    add(&gateway, "request-size-limiting", &config);
+    let head = "POST / HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+    let answer = exchange(gateway.proxy, head);
+    assert_kong_error(&answer, "417", "Request size limit exceeded");
+    assert_eq!(backend.served(), 0);
+}
+
+#[test]
+fn a_chunked_body_is_cut_where_it_grows_too_long() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let config = json!({ "allowed_payload_size": 128, "size_unit": "kilobytes" });
+    add(&gateway, "request-size-limiting", &config);
+    let head = "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunk = format!("{:x}\r\n{}\r\n", 64 << 10, "x".repeat(64 << 10));
+    let mut raw = Raw::connect(gateway.proxy);
+    raw.send(head.as_bytes());
+    for _ in 0..2 {
+        raw.send(chunk.as_bytes());
+    }
+    let answer = raw.send(b"0\r\n\r\n").read_until("\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // The client does not end its body: what is too long is known before.
+    let mut raw = Raw::connect(gateway.proxy);
+    raw.send(head.as_bytes());
+    for _ in 0..2 {
+        raw.send(chunk.as_bytes());
+    }
+    let answer = raw.send(b"1\r\nx\r\n").read_to_end();
+    assert_kong_error(&answer, "413", "Request size limit exceeded");
+    assert!(
+        answer.to_ascii_lowercase().contains("connection: close"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_chunked_body_that_is_too_long_reaches_no_endpoint_while_bodies_are_read_first() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let config = json!({ "allowed_payload_size": 3, "size_unit": "bytes" });
+    add(&gateway, "request-size-limiting", &config);
+    let head = "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
+    for (body, status) in [
+        ("3\r\nabc\r\n0\r\n\r\n", "200"),
+        ("3\r\nabc\r\n1\r\nd\r\n", "413"),
+    ] {
+        let mut raw = Raw::connect(gateway.proxy);
+        let answer = raw
+            .send(head.as_bytes())
+            .send(body.as_bytes())
+            .read_until("\r\n\r\n");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+    }
+    assert_eq!(backend.served(), 1);
+}
+
+#[test]
+fn a_length_is_required_where_the_settings_say_so() {
+    let (gateway, backend) = with_backend(Setup::new());
+    add(
+        &gateway,
+        "request-size-limiting",
+        &json!({ "require_content_length": true }),
+    );
+    let refused = gateway.get("/").expect(411).json();
+    assert_eq!(
+        refused["message"],
+        "A valid Content-Length header is required"
+    );
+    assert_eq!(post(&gateway, 1), 200);
+    let chunked = "POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\
+                   transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    assert!(exchange(gateway.proxy, chunked).starts_with("HTTP/1.1 200"));
+    assert_eq!(backend.served(), 2);
+}
+
+#[test]
+fn a_client_is_sent_elsewhere() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let plugin = add(
+        &gateway,
+        "redirect",
+        &json!({ "location": "https://Example.com/a?b#c" }),
+    );
+    let reply = gateway.get("/x?y=1").expect(301);
+    assert_eq!(reply.text(), "redirecting");
+    assert_eq!(reply.header("location"), "https://Example.com/a?b#c");
+    assert_eq!(reply.header("content-length"), "11");
+    assert!(!reply.headers.contains_key("content-type"));
+    let config = json!({ "status_code": 308, "keep_incoming_path": true });
+    change(&gateway, &plugin, &config);
+    let reply = gateway.get("/x%20y?z=%41&u").expect(308);
+    assert_eq!(
+        reply.header("location"),
+        "https://example.com/x%20y?z=%41&u#c"
+    );
+    assert_eq!(
+        gateway.get("/x").expect(308).header("location"),
+        "https://example.com/x#c"
+    );
+    assert_eq!(backend.served(), 0);
+}
+
+#[test]
+fn a_client_that_calls_itself_a_program_is_refused() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let plugin = add(&gateway, "bot-detection", &json!({}));
+    let get = |agent: &str| gateway.get_with("/", &[("user-agent", agent)]);
+    let refused = get("Go-http-client/1.1").expect(403).json();
+    assert_eq!(refused["message"], "Forbidden");
+    assert!(refused["request_id"].is_string());
+    get("curl/8.5.0").expect(200);
+    get("mine/1").expect(200);
+    change(
+        &gateway,
+        &plugin,
+        &json!({ "allow": ["^Go-"], "deny": ["^mine"] }),
+    );
+    get("Go-http-client/1.1").expect(200);
+    get("mine/1").expect(403);
+    get("not mine/1").expect(200);
+    let none = "GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    assert!(exchange(gateway.proxy, none).starts_with("HTTP/1.1 200"));
+    let two = "GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\
+               user-agent: a\r\nuser-agent: b\r\n\r\n";
+    let answer = exchange(gateway.proxy, two);
+    assert_kong_error(&answer, "400", "Only one User-Agent header allowed");
+    assert_eq!(backend.served(), 5);
+}
