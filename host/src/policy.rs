@@ -37,7 +37,7 @@ use counters::Counters;
 use rate_key::RateKey;
 use record::Record;
 use request::Request;
-use response::{BodyFilter, Response};
+use response::{BodyFilter, Received, Response};
 
 /// A policy with its settings. It serves the requests of all workers.
 ///
@@ -48,6 +48,14 @@ pub trait Policy: Debug + Send + Sync {
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let _ = request;
         Access::PASS
+    }
+
+    /// When the head of an endpoint's response is known, before any policy or the gateway itself
+    /// has changed it. The filter that is returned reads the body as the endpoint sends it, ahead
+    /// of the filters of [`Policy::body`], and returns every piece as it is.
+    fn received(&self, received: &mut Received<'_>) -> Option<Box<dyn BodyFilter>> {
+        let _ = received;
+        None
     }
 
     /// When the head of a response is known, whether an endpoint or the gateway made it.

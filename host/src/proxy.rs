@@ -238,7 +238,6 @@ async fn stages(
         // Boxed, so that this future stays small for routes without policies.
         Box::pin(policies::access(seen, chain, inbound, &mut matched)).await?;
     }
-    let inbound = &*inbound;
     let service = place::service(snapshot, matched.route)?;
     let body_start = match &inbound.upload {
         None => None,

@@ -3,11 +3,29 @@
 use std::any::Any;
 
 use bytes::Bytes;
-use http::response;
+use http::{HeaderMap, StatusCode, response};
 
 use super::identity::Subject;
 use super::request::Client;
 use super::request::MatchedIds;
+
+/// The head of a response as an endpoint has sent it, without hop-by-hop headers.
+pub struct Received<'r> {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: &'r HeaderMap,
+    /// The head of the request, as the policies have left it.
+    pub request: &'r http::request::Parts,
+    pub(crate) kept: &'r mut Option<Box<dyn Any>>,
+}
+
+impl Received<'_> {
+    /// What the present policy has kept in the access phase of this request.
+    pub fn kept<T: Any>(&mut self) -> Option<&mut T> {
+        self.kept.as_mut()?.downcast_mut()
+    }
+}
 
 /// A response whose head is known, on its way to the client.
 pub struct Response<'r> {
@@ -60,7 +78,9 @@ pub trait BodyFilter {
     /// What is sent in place of a piece of the body; nothing if it is empty.
     fn data(&mut self, piece: Bytes) -> Bytes;
 
-    /// What is sent at the end of a complete body. It is not called for a body that breaks off.
+    /// What is sent at the end of a complete body, after [`BodyFilter::data`] has seen all of it:
+    /// not at all for an empty one. It is not called for a body that breaks off. A response without
+    /// a body, such as that to a `HEAD` request, ends at once, and what is returned is not sent.
     fn end(&mut self) -> Bytes {
         Bytes::new()
     }

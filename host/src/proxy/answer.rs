@@ -19,7 +19,7 @@ use crate::snapshot::Service;
 /// Turns the response of an endpoint into the response to the client. The body is streamed as it is
 /// received.
 pub(super) fn answer(
-    inbound: &Inbound,
+    inbound: &mut Inbound,
     service: &Service,
     exchanged: Exchanged,
     affinity: &Affinity<'_>,
@@ -31,6 +31,11 @@ pub(super) fn answer(
         times,
         awaited,
     } = exchanged;
+    if let Some(run) = &mut inbound.run
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        run.receive(&inbound.parts, &response);
+    }
     headers::to_client(response.headers_mut(), &inbound.from.id, times.0, times.1);
     if request.exchange.body_left().is_none() && !lists(&inbound.parts.headers, &TE, "trailers") {
         // hyper sends trailers if the response announces them and the client accepts them (RFC

@@ -26,7 +26,7 @@ use crate::policy::chain::{Chain, Instance, Policies};
 use crate::policy::identity::Subject;
 use crate::policy::record::{self, TryOutcome};
 use crate::policy::request::{Client, MatchedIds, Request, TargetQuery};
-use crate::policy::response::{self, BodyFilter, Source};
+use crate::policy::response::{self, BodyFilter, Received, Source};
 use crate::policy::{Access, Verdict};
 use body::PolicyBody;
 use finish::Recorder;
@@ -41,6 +41,8 @@ pub(super) struct Run {
     route: Option<(uuid::Uuid, Option<Arc<str>>, Option<uuid::Uuid>)>,
     host: Arc<str>,
     began: SystemTime,
+    /// Filters that read the body as the endpoint sends it.
+    readers: Vec<Box<dyn BodyFilter>>,
     /// What the exchange stage notes for records.
     pub(super) trace: Trace,
 }
@@ -98,6 +100,7 @@ impl Run {
             route: None,
             host: Arc::from(""),
             began: SystemTime::now(),
+            readers: Vec::new(),
             trace: Trace::default(),
         })
     }
@@ -113,6 +116,19 @@ impl Run {
             }
         }
         Some(run)
+    }
+
+    /// Shows the policies the head of an endpoint's response, before anything is changed in it.
+    pub(super) fn receive(&mut self, request: &Parts, head: &Response<()>) {
+        for chosen in &mut self.chosen {
+            let reader = chosen.instance.policy.received(&mut Received {
+                status: head.status(),
+                headers: head.headers(),
+                request,
+                kept: &mut chosen.kept,
+            });
+            self.readers.extend(reader);
+        }
     }
 
     fn choose(&mut self, instance: &Arc<Instance>) {
@@ -235,7 +251,9 @@ pub(super) fn respond(
     from: &ClientRequest,
 ) -> (Response<Content>, Option<Box<Finish>>) {
     let (mut head, mut content) = response.into_parts();
-    let mut filters: Vec<Box<dyn BodyFilter>> = Vec::new();
+    let mut filters = std::mem::take(&mut run.readers);
+    let readers = filters.len();
+    let mut is_replaced = false;
     let mut chosen = std::mem::take(&mut run.chosen);
     for phase in [Phase::Head, Phase::Body] {
         for chosen in &mut chosen {
@@ -260,16 +278,22 @@ pub(super) fn respond(
                 head.headers.insert(CONTENT_LENGTH, body.len().into());
                 head.headers.remove(TRANSFER_ENCODING);
                 content = Content::Own(Some(body));
+                is_replaced = true;
             }
         }
     }
     run.chosen = chosen;
+    if is_replaced {
+        // The rest of the endpoint's body is not read.
+        filters.drain(..readers);
+    }
     let keeps_length = filters.iter().all(|filter| filter.keeps_length());
     if !keeps_length {
         head.headers.remove(CONTENT_LENGTH);
     }
-    if has_no_body(&request.parts.method, head.status) {
-        // There is nothing to change. A filter that only reads sees an empty body.
+    let is_empty = keeps_length && content.length() == Some(0);
+    if has_no_body(&request.parts.method, head.status) || is_empty {
+        // There is nothing to change, and hyper does not ask for a body of length 0.
         for mut filter in filters.drain(..) {
             filter.end();
         }

@@ -281,11 +281,19 @@ pub(super) fn reject(
     }
     let upstream = match reject {
         Reject::Upstream { latencies, .. } => Some(*latencies),
-        Reject::Policy(answer) if answer.proxied => Some((Duration::ZERO, started.elapsed())),
         _ => None,
     };
-    headers::own(headers, id, upstream, started.elapsed());
-    if let Reject::Policy(answer) = reject {
+    match reject {
+        // The gateway's headers are added to those of the endpoint that it came from.
+        Reject::Policy(answer) if answer.proxied => {
+            headers.extend(answer.headers.clone());
+            headers::to_client(headers, id, Duration::ZERO, started.elapsed());
+        }
+        _ => headers::own(headers, id, upstream, started.elapsed()),
+    }
+    if let Reject::Policy(answer) = reject
+        && !answer.proxied
+    {
         for name in answer.headers.keys() {
             headers.remove(name);
             for value in answer.headers.get_all(name) {

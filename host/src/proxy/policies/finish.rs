@@ -228,3 +228,120 @@ fn size(headers: &HeaderMap) -> usize {
         .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Keeps the body to its end, and then sends it in upper case.
+    #[derive(Default)]
+    struct Whole(Vec<u8>);
+
+    impl BodyFilter for Whole {
+        fn data(&mut self, piece: Bytes) -> Bytes {
+            self.0.extend_from_slice(&piece);
+            Bytes::new()
+        }
+
+        fn end(&mut self) -> Bytes {
+            self.0.to_ascii_uppercase().into()
+        }
+
+        fn keeps_length(&self) -> bool {
+            false
+        }
+    }
+
+    /// Doubles each byte, and ends the body with a mark.
+    struct Doubled;
+
+    impl BodyFilter for Doubled {
+        fn data(&mut self, piece: Bytes) -> Bytes {
+            piece.iter().flat_map(|byte| [*byte, *byte]).collect()
+        }
+
+        fn end(&mut self) -> Bytes {
+            Bytes::from_static(b".")
+        }
+
+        fn keeps_length(&self) -> bool {
+            false
+        }
+    }
+
+    fn filtered(first: usize) -> Finish {
+        let mut filters: Vec<Box<dyn BodyFilter>> = vec![Box::new(Whole::default())];
+        filters.insert(first, Box::new(Doubled));
+        Finish {
+            filters,
+            keeps_length: false,
+            trailers: None,
+            recorder: None,
+        }
+    }
+
+    /// What is sent of a body: its bytes, and how many trailers; `None` if it breaks off.
+    fn send(
+        finish: &mut Finish,
+        frames: Vec<Option<Result<Frame<Bytes>, Error>>>,
+    ) -> (Vec<u8>, usize, bool) {
+        let (mut sent, mut trailers, mut is_broken) = (Vec::new(), 0, false);
+        let count = frames.len();
+        for (at, frame) in frames.into_iter().enumerate() {
+            if let Passed::Frame(Some(frame)) = finish.pass(frame, at + 1 == count) {
+                match frame.map(Frame::into_data) {
+                    Ok(Ok(piece)) => sent.extend_from_slice(&piece),
+                    Ok(Err(_)) => trailers += 1,
+                    Err(_) => is_broken = true,
+                }
+            }
+        }
+        trailers += usize::from(finish.trailers().is_some());
+        (sent, trailers, is_broken)
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_passes_all_filters_however_it_is_divided(
+            pieces in proptest::collection::vec("[a-c]{0,3}", 0..5),
+            has_trailers: bool,
+            is_ended_apart: bool,
+            first in 0_usize..2,
+        ) {
+            let body = pieces.concat();
+            let mut frames: Vec<_> = pieces
+                .into_iter()
+                .map(|piece| Some(Ok(Frame::data(Bytes::from(piece)))))
+                .collect();
+            if has_trailers {
+                frames.push(Some(Ok(Frame::trailers(HeaderMap::new()))));
+            } else if is_ended_apart || frames.is_empty() {
+                frames.push(None);
+            }
+            let doubled = |text: &str| text.chars().flat_map(|c| [c, c]).collect::<String>();
+            let expected = match first {
+                0 => format!("{}.", doubled(&body).to_uppercase()),
+                _ => format!("{}.", doubled(&body.to_uppercase())),
+            };
+            let sent = send(&mut filtered(first), frames);
+            prop_assert_eq!(sent, (expected.into_bytes(), usize::from(has_trailers), false));
+        }
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_has_no_end() {
+        for first in 0..2 {
+            let mut finish = filtered(first);
+            let frames = vec![
+                Some(Ok(Frame::data(Bytes::from_static(b"ab")))),
+                Some(Err("broken".into())),
+            ];
+            let (sent, _, is_broken) = send(&mut finish, frames);
+            assert!(is_broken);
+            assert_eq!(sent, b"");
+            assert!(!finish.has_filters());
+        }
+    }
+}
