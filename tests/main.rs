@@ -55,6 +55,7 @@ mod prefix_affinity;
 mod probe_connections;
 mod probes;
 mod proxy;
+mod proxy_cache;
 mod rate_limiting;
 mod record;
 mod recovery;

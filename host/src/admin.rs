@@ -30,6 +30,7 @@ mod metrics;
 mod node;
 mod paced;
 mod page;
+mod proxy_cache;
 mod record;
 mod refusal;
 mod respond;
@@ -72,6 +73,7 @@ use crate::config::Config;
 use crate::connections::ConnectionLimits;
 use crate::entity::Kind;
 use crate::log_level::LogLevel;
+use crate::policy::Resources;
 use crate::proxy::Counters;
 use crate::snapshot::Published;
 use crate::store::{Revision, Store, Write};
@@ -116,6 +118,8 @@ pub struct Admin {
     pub addresses: (SocketAddr, SocketAddr),
     /// Notified when compiled components may have been left without a version.
     pub left_over: Arc<Notify>,
+    /// What policies keep.
+    pub resources: Arc<Resources>,
 }
 
 impl Admin {
@@ -186,6 +190,7 @@ fn router(admin: Admin) -> Router {
     endpoints.push(canary::endpoint());
     endpoints.push(logs::endpoint());
     endpoints.extend(targets::endpoints());
+    endpoints.extend(proxy_cache::endpoints());
     endpoints.push(record::endpoint());
     endpoints.push(shadow::endpoint());
     endpoints.push(explain::endpoint());

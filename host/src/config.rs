@@ -53,6 +53,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// How names are looked up.
     pub dns: Dns,
+    /// Bounds of what policies keep.
+    pub policies: Policies,
     /// Bounds of the component host.
     pub balancer: Balancer,
 }
@@ -121,6 +123,15 @@ pub struct Proxy {
     pub keepalive_max_requests: Option<u32>,
     /// Time a connection may be idle; none sets no limit.
     pub keepalive_idle_timeout: Option<Duration>,
+}
+
+/// Bounds of what policies keep.
+#[derive(Debug, Clone, Default)]
+pub struct Policies {
+    /// Memory of the responses in the cache, in bytes.
+    pub proxy_cache_memory: usize,
+    /// Longest wait for a response that another request fetches.
+    pub proxy_cache_lock_timeout: Duration,
 }
 
 /// Bounds of the component host.
@@ -204,6 +215,7 @@ impl Config {
             admin_access: AdminAccess::default(),
             proxy: Proxy::default(),
             dns: Dns::default(),
+            policies: Policies::default(),
             balancer: Balancer::default(),
         }
     }

@@ -92,7 +92,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let commits = store.watch()?;
     let sessions = SessionKey::open(&config.data_dir).map_err(anyhow::Error::msg)?;
-    let resources = Arc::new(Resources::default());
+    let resources = Arc::new(Resources::new(&config.policies));
     let compiler = Compiler::new(
         Arc::clone(&published),
         Arc::clone(&store),
@@ -129,6 +129,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         log_level: Arc::new(log_level),
         addresses: (proxy, admin_address),
         left_over: Arc::default(),
+        resources,
     };
     tokio::spawn(in_place(admin::resume_checks(admin.clone())));
     tokio::spawn(in_place(admin::tidy_cache(admin.clone())));

@@ -10,6 +10,7 @@ mod auth;
 mod body_fields;
 pub mod chain;
 pub mod identity;
+pub mod proxy_cache;
 pub mod record;
 pub mod request;
 pub mod response;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use futures_util::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 
+use crate::config::Policies;
 use crate::entity::plugin::Plugin;
 use answer::Answer;
 use counters::Counters;
@@ -115,10 +117,25 @@ impl From<Answer> for Access<'_> {
 }
 
 /// What policies share, and what outlives a change of their settings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Resources {
     /// The counts of `rate-limiting`.
     rate_limits: Counters<RateKey>,
+    /// The responses of `proxy-cache`.
+    pub proxy_cache: Arc<proxy_cache::Cache>,
+}
+
+impl Resources {
+    /// What is empty so far, within the bounds of the settings.
+    pub fn new(settings: &Policies) -> Self {
+        Self {
+            rate_limits: Counters::default(),
+            proxy_cache: Arc::new(proxy_cache::Cache::new(
+                settings.proxy_cache_memory,
+                settings.proxy_cache_lock_timeout,
+            )),
+        }
+    }
 }
 
 /// Makes the policy of a plugin.
@@ -140,6 +157,7 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
             let config = config(plugin)?;
             Arc::new(request_size_limiting::RequestSizeLimiting::new(&config))
         }
+        "proxy-cache" => Arc::new(proxy_cache::ProxyCache::new(config(plugin)?, resources)),
         "request-termination" => Arc::new(request_termination::RequestTermination::new(config(
             plugin,
         )?)),

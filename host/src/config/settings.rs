@@ -44,6 +44,10 @@ pub(super) static SECTIONS: &[Section] = &[
         settings: DNS,
     },
     Section {
+        title: "Policies",
+        settings: POLICIES,
+    },
+    Section {
         title: "Balancers",
         settings: BALANCERS,
     },
@@ -295,6 +299,27 @@ const DNS: &[Setting] = &[
             config.dns.min_ttl = time;
         }),
         default: Written("1000"),
+    },
+];
+
+const POLICIES: &[Setting] = &[
+    Setting {
+        name: "proxy_cache_memory",
+        about: "Memory of the responses that all `proxy-cache` plugins together store; a response \
+                that takes more than a sixteenth of it is not stored",
+        kind: Size(MIB, 1..=65_536, |config, size| {
+            config.policies.proxy_cache_memory = size;
+        }),
+        default: Written("128"),
+    },
+    Setting {
+        name: "proxy_cache_lock_timeout",
+        about: "Longest wait for a response that another request is fetching for the cache; after \
+                that a request asks an endpoint itself; 0 waits for none",
+        kind: Time(MILLISECONDS, 0..=3_600_000, |config, time| {
+            config.policies.proxy_cache_lock_timeout = time;
+        }),
+        default: Written("5000"),
     },
 ];
 

@@ -1,0 +1,439 @@
+//! `proxy-cache`: answers requests with responses that were given before. Source: Kong 3.9,
+//! `proxy-cache`.
+//!
+//! The cache stores what an endpoint has sent, so a response from the cache passes the other
+//! policies as one from the endpoint does. Beyond Kong: a response is only given to requests that
+//! agree in the headers which it names in `Vary`; of requests that miss the same response at once,
+//! one fetches it, and the others wait for it; a client gets a part of a response if it asks for
+//! one, and word if it has the response already.
+
+mod key;
+mod rules;
+mod select;
+mod store;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::header::{
+    AGE, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, StatusCode};
+use tokio::time::timeout_at;
+
+pub use key::Key;
+pub use store::{Cache, Stored};
+
+use super::answer::Answer;
+use super::request::Request;
+use super::response::{BodyFilter, Received, Response, Source};
+use super::{Access, Policy, Resources, Verdict};
+use crate::entity::plugin::proxy_cache::Config;
+use key::{Asked, Identity, Same};
+use rules::{Freshness, MediaType};
+use store::{Fetch, Turn};
+
+const STATUS: HeaderName = HeaderName::from_static("x-cache-status");
+const KEY: HeaderName = HeaderName::from_static("x-cache-key");
+
+/// Headers that belong to the connection, or that the answer gets anew.
+const NOT_STORED: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Answers requests with responses that were given before.
+#[derive(Debug)]
+pub(super) struct ProxyCache {
+    config: Config,
+    same: Same,
+    media_types: Vec<MediaType>,
+    cache: Arc<Cache>,
+}
+
+/// What the cache did for a request, as in `X-Cache-Status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Miss,
+    Hit,
+    /// A response is stored, and too old for the request.
+    Refresh,
+    Bypass,
+}
+
+impl Status {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Miss => "Miss",
+            Self::Hit => "Hit",
+            Self::Refresh => "Refresh",
+            Self::Bypass => "Bypass",
+        }
+    }
+}
+
+/// What is known of a request in its later phases.
+struct Kept {
+    /// `None` for a request that was refused.
+    status: Option<Status>,
+    identity: Option<Identity>,
+    age: Option<Duration>,
+    fetch: Option<Fetch>,
+    removals: u64,
+}
+
+/// What is found for a request.
+enum Found {
+    /// A response that answers it, with its age.
+    Fresh(Arc<Stored>, Duration),
+    /// One that is too old.
+    Stale,
+    Nothing,
+}
+
+impl ProxyCache {
+    pub(super) fn new(config: Config, resources: &Resources) -> Self {
+        let named = config.vary_headers.iter().flatten();
+        let headers = named.map(|word| {
+            let name = HeaderName::from_bytes(word.as_bytes()).ok();
+            (word.clone(), name)
+        });
+        let same = Same {
+            ignore_case: config.ignore_uri_case,
+            arguments: config.vary_query_params.clone().unwrap_or_default(),
+            headers: headers.collect(),
+        };
+        let types = config.content_type.iter();
+        Self {
+            same,
+            media_types: types.filter_map(|text| MediaType::parse(text)).collect(),
+            cache: Arc::clone(&resources.proxy_cache),
+            config,
+        }
+    }
+
+    fn is_for(&self, request: &Request<'_>) -> bool {
+        let method = request.head.method.as_str();
+        let is_named = self.config.request_method.iter().any(|m| m == method);
+        is_named && !(self.config.cache_control && rules::passes_by(&request.head.headers))
+    }
+
+    fn identity(&self, request: &Request<'_>) -> Identity {
+        let consumer = request.subject.consumer.as_ref();
+        let asked = Asked {
+            consumer: consumer.map(|consumer| consumer.id),
+            route: request.matched.route,
+            method: &request.head.method,
+            target: request.sent_target,
+            version: request.head.version,
+            query: request.query.text(),
+            headers: &request.head.headers,
+        };
+        Identity::of(&asked, &self.same)
+    }
+
+    fn find(&self, identity: &Identity, method: &Method, headers: &HeaderMap) -> Found {
+        let Some(stored) = self.cache.find(identity, headers) else {
+            return Found::Nothing;
+        };
+        let age = stored.age(Instant::now());
+        let (is_fresh, age) = match &stored.freshness {
+            Some(freshness) if self.config.cache_control => {
+                let now = SystemTime::now();
+                (freshness.answers(method, headers, now), freshness.age(now))
+            }
+            _ => (age.as_secs() <= self.config.cache_ttl, age),
+        };
+        match is_fresh {
+            true => Found::Fresh(stored, age),
+            false => Found::Stale,
+        }
+    }
+
+    /// Looks for a response. `Ok` if the request is answered, otherwise what the cache does for it.
+    fn look(&self, identity: &Identity, request: &mut Request<'_>) -> Result<Answer, Status> {
+        let head = &request.head;
+        match self.find(identity, &head.method, &head.headers) {
+            Found::Fresh(stored, age) => {
+                let answer = select::answer(&stored, &head.method, &head.headers);
+                request.keep(Kept {
+                    status: Some(Status::Hit),
+                    identity: Some(Identity {
+                        key: identity.key,
+                        parts: Box::default(),
+                    }),
+                    age: Some(age),
+                    fetch: None,
+                    removals: 0,
+                });
+                Ok(answer)
+            }
+            Found::Stale => Err(Status::Refresh),
+            Found::Nothing => Err(Status::Miss),
+        }
+    }
+
+    /// Lets a request go on to an endpoint, whose response is stored if possible.
+    fn go_on(
+        &self,
+        request: &mut Request<'_>,
+        identity: Identity,
+        status: Status,
+        fetch: Option<Fetch>,
+    ) -> Verdict {
+        request.keep(Kept {
+            status: Some(status),
+            identity: Some(identity),
+            age: None,
+            fetch,
+            removals: self.cache.removals(),
+        });
+        Verdict::Continue
+    }
+
+    /// Waits for a response that another request fetches.
+    async fn wait(
+        &self,
+        request: &mut Request<'_>,
+        identity: Identity,
+        mut status: Status,
+        mut stored: tokio::sync::watch::Receiver<bool>,
+    ) -> Verdict {
+        let end = (Instant::now() + self.cache.patience).into();
+        loop {
+            let is_stored = timeout_at(end, stored.wait_for(|stored| *stored)).await;
+            // An error is the end of the wait, or of a request that stores nothing.
+            if !is_stored.is_ok_and(|stored| stored.is_ok()) {
+                break;
+            }
+            match self.look(&identity, request) {
+                Ok(answer) => return answer.into(),
+                Err(found) => status = found,
+            }
+            // What was stored is for requests with other headers.
+            match self.cache.turn(identity.key, may_fetch(request)) {
+                Turn::Fetch(fetch) => return self.go_on(request, identity, status, Some(fetch)),
+                Turn::Wait(other) => stored = other,
+                Turn::Alone => break,
+            }
+        }
+        self.go_on(request, identity, status, None)
+    }
+
+    /// The response to be stored, without its body; `None` if it is none for the cache.
+    fn draft(&self, received: &Received<'_>, identity: Identity) -> Option<Stored> {
+        let (status, headers) = (received.status, received.headers);
+        let asked = received.request;
+        let config = &self.config;
+        let media_type = rules::media_type(headers)?;
+        let is_wanted = config.response_code.contains(&status.as_u16())
+            && self.media_types.iter().any(|range| media_type.is_in(range));
+        if !is_wanted || !rules::is_whole(status, headers) {
+            return None;
+        }
+        let varying = store::values(rules::varying(headers)?, &asked.headers);
+        let now = SystemTime::now();
+        let mut kept = headers.clone();
+        let (freshness, ttl) = match config.cache_control {
+            true => {
+                let request = (&asked.method, &asked.headers);
+                let freshness = Freshness::of(request, status, headers, now)?;
+                let ttl = freshness.left(now);
+                (Some(freshness), ttl)
+            }
+            false => {
+                // A cookie is for the client that has caused the response.
+                kept.remove(SET_COOKIE);
+                (None, Duration::from_secs(config.cache_ttl))
+            }
+        };
+        for name in &NOT_STORED {
+            kept.remove(name);
+        }
+        let is_head = asked.method == Method::HEAD;
+        if !is_head {
+            kept.remove(CONTENT_LENGTH);
+        }
+        // How many requests a client has left is another number for each. Source: Kong.
+        let counts = kept.keys().filter(|name| {
+            let name = name.as_str();
+            name.contains("ratelimit-remaining")
+        });
+        for name in counts.cloned().collect::<Vec<_>>() {
+            kept.remove(name);
+        }
+        let storage_ttl = config.storage_ttl.and_then(|ttl| u64::try_from(ttl).ok());
+        Some(Stored {
+            status,
+            headers: kept,
+            body: Bytes::new(),
+            stored: now,
+            ttl,
+            kept_for: storage_ttl.map_or(ttl, Duration::from_secs),
+            since: Instant::now(),
+            freshness,
+            parts: identity.parts,
+            varying,
+        })
+    }
+}
+
+/// Whether the response to a request is one that other requests can wait for.
+fn may_fetch(request: &Request<'_>) -> bool {
+    let headers = &request.head.headers;
+    !select::CONDITIONS
+        .iter()
+        .any(|name| headers.contains_key(name))
+}
+
+impl Policy for ProxyCache {
+    fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
+        let mut kept = Kept {
+            status: Some(Status::Bypass),
+            identity: None,
+            age: None,
+            fetch: None,
+            removals: 0,
+        };
+        if !self.is_for(request) {
+            request.keep(kept);
+            return Access::PASS;
+        }
+        let identity = self.identity(request);
+        let status = match self.look(&identity, request) {
+            Ok(answer) => return answer.into(),
+            Err(status) => status,
+        };
+        let directives = rules::RequestDirectives::of(&request.head.headers);
+        if self.config.cache_control && directives.only_if_cached {
+            kept.status = None;
+            kept.identity = Some(identity);
+            request.keep(kept);
+            return Answer::raw(StatusCode::GATEWAY_TIMEOUT, "").into();
+        }
+        match self.cache.turn(identity.key, may_fetch(request)) {
+            Turn::Fetch(fetch) => Access::Done(self.go_on(request, identity, status, Some(fetch))),
+            Turn::Wait(stored) => {
+                Access::Pending(self.wait(request, identity, status, stored).boxed_local())
+            }
+            Turn::Alone => Access::Done(self.go_on(request, identity, status, None)),
+        }
+    }
+
+    fn received(&self, received: &mut Received<'_>) -> Option<Box<dyn BodyFilter>> {
+        let kept = received.kept::<Kept>()?;
+        let key = kept.identity.as_ref()?.key;
+        let identity = kept.identity.replace(Identity {
+            key,
+            parts: Box::default(),
+        })?;
+        let (fetch, removals) = (kept.fetch.take(), kept.removals);
+        let is_head = received.request.method == Method::HEAD;
+        let length = received.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let length = length.filter(|_| !is_head).unwrap_or_default();
+        let draft = self.draft(received, identity);
+        match draft.filter(|_| length <= self.cache.largest) {
+            Some(draft) => Some(Box::new(Storing {
+                cache: Arc::clone(&self.cache),
+                key,
+                fetch,
+                removals,
+                draft: Some(draft),
+                body: BytesMut::with_capacity(length),
+            })),
+            None => {
+                if let Some(kept) = received.kept::<Kept>() {
+                    kept.status = Some(Status::Bypass);
+                }
+                if let Some(fetch) = fetch {
+                    fetch.not_stored();
+                }
+                None
+            }
+        }
+    }
+
+    fn response(&self, response: &mut Response<'_>) {
+        let is_own = response.source == Source::Gateway;
+        let shown = self.config.response_headers;
+        let Some(kept) = response.kept::<Kept>() else {
+            return;
+        };
+        // The gateway has no response: nothing is stored.
+        kept.fetch = None;
+        let status = match kept.status {
+            Some(Status::Miss | Status::Refresh) if is_own => Some(Status::Bypass),
+            status => status,
+        };
+        let (key, age) = (kept.identity.as_ref().map(|it| it.key), kept.age);
+        let headers = &mut response.head.headers;
+        if let Some(age) = age.filter(|_| shown.age) {
+            headers.insert(AGE, age.as_secs().into());
+        }
+        if let Some(status) = status.filter(|_| shown.status) {
+            headers.insert(STATUS, HeaderValue::from_static(status.name()));
+        }
+        if let Some(key) = key.filter(|_| shown.key)
+            && let Ok(key) = HeaderValue::from_str(&key.text())
+        {
+            headers.insert(KEY, key);
+        }
+    }
+}
+
+/// Reads the body of a response that is stored once it is complete.
+struct Storing {
+    cache: Arc<Cache>,
+    key: Key,
+    fetch: Option<Fetch>,
+    removals: u64,
+    /// The response without its body; `None` once the body is too long.
+    draft: Option<Stored>,
+    body: BytesMut,
+}
+
+impl BodyFilter for Storing {
+    fn data(&mut self, piece: Bytes) -> Bytes {
+        if self.draft.is_some() {
+            if self.body.len() + piece.len() > self.cache.largest {
+                self.draft = None;
+                self.body = BytesMut::new();
+                if let Some(fetch) = self.fetch.take() {
+                    fetch.not_stored();
+                }
+            } else {
+                self.body.extend_from_slice(&piece);
+            }
+        }
+        piece
+    }
+
+    fn end(&mut self) -> Bytes {
+        let fetch = self.fetch.take();
+        if let Some(mut draft) = self.draft.take() {
+            // A copy takes as much memory as the body has bytes, and no more.
+            draft.body = Bytes::copy_from_slice(&self.body);
+            self.body = BytesMut::new();
+            if self.cache.store(self.key, draft, self.removals)
+                && let Some(fetch) = fetch
+            {
+                fetch.done();
+            }
+        }
+        Bytes::new()
+    }
+
+    fn keeps_length(&self) -> bool {
+        true
+    }
+}

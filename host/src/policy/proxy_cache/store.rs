@@ -1,0 +1,430 @@
+//! The responses that are stored, in memory, and who fetches one that is missing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use parking_lot::Mutex;
+use quick_cache::sync::{Cache as Entries, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use tokio::sync::watch;
+
+use super::key::{Identity, Key};
+use super::rules::Freshness;
+
+/// Parts that the memory is divided into, each with a lock of its own.
+const PARTS: usize = 4;
+
+/// Most responses of one key that differ in the headers which they name in `Vary`.
+const VARIANTS: usize = 16;
+
+/// How long requests for a key do not wait for each other after a response that cannot be stored.
+const UNSHARED: Duration = Duration::from_secs(10);
+
+/// Most keys of responses that cannot be stored which are remembered.
+const UNSHARED_KEYS: usize = 10_000;
+
+/// Memory that a response takes beside its body and its headers, approximately, in bytes.
+const FRAME: usize = 1024;
+
+/// Memory that a header takes beside its name and its value, approximately, in bytes.
+const HEADER_FRAME: usize = 64;
+
+/// A response that is stored.
+#[derive(Debug)]
+pub struct Stored {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers, without those of the connection and of the length.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// When it was stored.
+    pub stored: SystemTime,
+    /// How long it is fresh from then on.
+    pub ttl: Duration,
+    /// How long it is kept from then on.
+    pub(super) kept_for: Duration,
+    pub(super) since: Instant,
+    /// How long it is fresh by its own words, if these count.
+    pub(super) freshness: Option<Freshness>,
+    /// What its key was made of.
+    pub(super) parts: Box<[u8]>,
+    /// The headers that it depends on, with the values of the request that it answers.
+    pub(super) varying: Vec<(HeaderName, Vec<HeaderValue>)>,
+}
+
+/// The values of headers in a request.
+pub(super) fn values(
+    names: Vec<HeaderName>,
+    headers: &HeaderMap,
+) -> Vec<(HeaderName, Vec<HeaderValue>)> {
+    let values = |name: &HeaderName| headers.get_all(name).iter().cloned().collect();
+    let names = names.into_iter();
+    names.map(|name| (name.clone(), values(&name))).collect()
+}
+
+impl Stored {
+    /// Whether it is the response to a request with this identity and these headers.
+    fn is_for(&self, parts: &[u8], headers: &HeaderMap) -> bool {
+        let is_same = |(name, values): &(HeaderName, Vec<HeaderValue>)| {
+            headers.get_all(name).iter().eq(values)
+        };
+        *self.parts == *parts && self.varying.iter().all(is_same)
+    }
+
+    /// Whether it takes the place of another one.
+    fn replaces(&self, other: &Self) -> bool {
+        self.parts == other.parts && (self.varying == other.varying || other.varying.is_empty())
+    }
+
+    /// Seconds since it was stored.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    fn is_expired(&self, now: Instant) -> bool {
+        self.age(now) >= self.kept_for
+    }
+
+    /// Approximate memory that it takes, in bytes.
+    fn size(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_FRAME);
+        let varying = self.varying.iter().flat_map(|(_, values)| values);
+        let varying = varying.map(|value| value.len() + HEADER_FRAME);
+        FRAME + self.body.len() + self.parts.len() + headers.chain(varying).sum::<usize>()
+    }
+}
+
+/// The responses of one key, the newest first.
+#[derive(Debug, Clone, Default)]
+struct Entry(Arc<[Arc<Stored>]>);
+
+#[derive(Debug, Clone)]
+struct BySize;
+
+impl Weighter<Key, Entry> for BySize {
+    fn weight(&self, _: &Key, entry: &Entry) -> u64 {
+        entry.0.iter().map(|stored| stored.size() as u64).sum()
+    }
+}
+
+/// The cache of all plugins of this kind.
+#[derive(Debug)]
+pub struct Cache {
+    entries: Entries<Key, Entry, BySize>,
+    /// Held while the responses of a key are replaced by others.
+    changing: Mutex<()>,
+    /// The requests that fetch a response, by the key that they fetch.
+    fetches: Mutex<HashMap<Key, watch::Receiver<bool>>>,
+    /// Until when requests for a key do not wait for each other.
+    unshared: Entries<Key, Instant>,
+    /// Counts how often responses were removed: what was fetched before is not stored after.
+    removals: AtomicU64,
+    /// Largest response that is stored, in bytes.
+    pub(super) largest: usize,
+    /// Longest wait for a response that another request fetches.
+    pub(super) patience: Duration,
+}
+
+/// What a request for a response that is missing does.
+pub(super) enum Turn {
+    /// It fetches the response, and others wait for it.
+    Fetch(Fetch),
+    /// It waits for another request to store the response: `true` when that is done. The sender is
+    /// dropped if the response cannot be stored.
+    Wait(watch::Receiver<bool>),
+    /// It waits for none, and none waits for it.
+    Alone,
+}
+
+impl Cache {
+    /// A cache that takes this much memory, in bytes, and in which a request waits for at most
+    /// `patience` for a response that another one fetches.
+    pub fn new(memory: usize, patience: Duration) -> Self {
+        let options = OptionsBuilder::new()
+            .shards(PARTS)
+            .estimated_items_capacity((memory >> 13).max(PARTS * 32))
+            .weight_capacity(memory as u64)
+            .build();
+        let entries = match options {
+            Ok(options) => Entries::with_options(
+                options,
+                BySize,
+                DefaultHashBuilder::default(),
+                DefaultLifecycle::default(),
+            ),
+            // All options are set, so this does not happen.
+            Err(_) => Entries::with_weighter(1024, memory as u64, BySize),
+        };
+        Self {
+            entries,
+            changing: Mutex::default(),
+            fetches: Mutex::default(),
+            unshared: Entries::new(UNSHARED_KEYS),
+            removals: AtomicU64::new(0),
+            largest: memory / 16,
+            patience,
+        }
+    }
+
+    /// The response to a request, fresh or not.
+    pub(super) fn find(&self, identity: &Identity, headers: &HeaderMap) -> Option<Arc<Stored>> {
+        let now = Instant::now();
+        let entry = self.entries.get(&identity.key)?;
+        let mut found = entry.0.iter();
+        found
+            .find(|stored| !stored.is_expired(now) && stored.is_for(&identity.parts, headers))
+            .cloned()
+    }
+
+    /// All responses of a key, the newest first.
+    pub fn responses(&self, key: &Key) -> Vec<Arc<Stored>> {
+        let now = Instant::now();
+        let entry = self.entries.get(key).unwrap_or_default();
+        let kept = entry.0.iter().filter(|stored| !stored.is_expired(now));
+        kept.cloned().collect()
+    }
+
+    /// Removes the responses of a key. Returns whether there were any.
+    pub fn remove(&self, key: &Key) -> bool {
+        let is_found = !self.responses(key).is_empty();
+        let _changing = self.changing.lock();
+        self.removals.fetch_add(1, Ordering::SeqCst);
+        self.entries.remove(key);
+        is_found
+    }
+
+    /// Removes all responses.
+    pub fn clear(&self) {
+        let _changing = self.changing.lock();
+        self.removals.fetch_add(1, Ordering::SeqCst);
+        self.entries.clear();
+    }
+
+    /// How often responses were removed.
+    pub(super) fn removals(&self) -> u64 {
+        self.removals.load(Ordering::SeqCst)
+    }
+
+    /// Stores a response, unless responses were removed since `removals`. Returns whether it is
+    /// stored.
+    pub(super) fn store(&self, key: Key, stored: Stored, removals: u64) -> bool {
+        if stored.size() > self.largest + FRAME {
+            return false;
+        }
+        let now = Instant::now();
+        let _changing = self.changing.lock();
+        if self.removals() != removals {
+            return false;
+        }
+        let old = self.entries.get(&key).unwrap_or_default();
+        let others = old.0.iter().filter(|old| {
+            !old.is_expired(now) && old.parts == stored.parts && !stored.replaces(old)
+        });
+        let mut room = 2 * (self.largest + FRAME) - stored.size();
+        let others = others.take(VARIANTS - 1).take_while(|other| {
+            let fits = room.checked_sub(other.size());
+            room = fits.unwrap_or_default();
+            fits.is_some()
+        });
+        let others: Vec<_> = others.cloned().collect();
+        let entry = std::iter::once(Arc::new(stored)).chain(others);
+        self.entries.insert(key, Entry(entry.collect()));
+        self.unshared.remove(&key);
+        true
+    }
+
+    /// What a request for a missing response does. `may_fetch` is whether its response is one that
+    /// others can wait for.
+    pub(super) fn turn(self: &Arc<Self>, key: Key, may_fetch: bool) -> Turn {
+        if self
+            .unshared
+            .get(&key)
+            .is_some_and(|end| end > Instant::now())
+        {
+            return Turn::Alone;
+        }
+        let mut fetches = self.fetches.lock();
+        match fetches.get(&key) {
+            Some(stored) => Turn::Wait(stored.clone()),
+            None if may_fetch => {
+                let (stored, waiting) = watch::channel(false);
+                fetches.insert(key, waiting);
+                Turn::Fetch(Fetch {
+                    cache: Arc::clone(self),
+                    key,
+                    stored,
+                })
+            }
+            None => Turn::Alone,
+        }
+    }
+}
+
+/// A request that fetches a response. When it is dropped, those that wait for it go on.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    cache: Arc<Cache>,
+    key: Key,
+    stored: watch::Sender<bool>,
+}
+
+impl Fetch {
+    /// The response is stored.
+    pub(super) fn done(self) {
+        self.stored.send_replace(true);
+    }
+
+    /// The response cannot be stored. For a while, requests for this key do not wait for each other.
+    pub(super) fn not_stored(self) {
+        let end = Instant::now() + UNSHARED;
+        self.cache.unshared.insert(self.key, end);
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.cache.fetches.lock().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn stored(body: &[u8]) -> Stored {
+        Stored {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Bytes::copy_from_slice(body),
+            stored: SystemTime::now(),
+            ttl: Duration::from_secs(60),
+            kept_for: Duration::from_secs(60),
+            since: Instant::now(),
+            freshness: None,
+            parts: Box::default(),
+            varying: Vec::new(),
+        }
+    }
+
+    fn identity(number: u8) -> Identity {
+        Identity {
+            key: Key::parse(&format!("{number:064x}")).unwrap(),
+            parts: Box::default(),
+        }
+    }
+
+    fn cache() -> Arc<Cache> {
+        Arc::new(Cache::new(1 << 20, Duration::from_secs(5)))
+    }
+
+    fn of_encoding(encoding: Option<&str>) -> HeaderMap {
+        let encoding = encoding.into_iter();
+        encoding
+            .map(|value| (http::header::ACCEPT_ENCODING, value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn each_request_gets_the_variant_for_its_headers() {
+        let cache = cache();
+        let identity = identity(1);
+        let encodings = [None, Some("gzip"), Some("br")];
+        for encoding in encodings {
+            let headers = of_encoding(encoding);
+            let mut response = stored(encoding.unwrap_or("plain").as_bytes());
+            response.varying = values(vec![http::header::ACCEPT_ENCODING], &headers);
+            assert!(cache.store(identity.key, response, 0));
+        }
+        for encoding in encodings {
+            let found = cache.find(&identity, &of_encoding(encoding)).unwrap();
+            assert_eq!(found.body, encoding.unwrap_or("plain"));
+        }
+        assert!(cache.find(&identity, &of_encoding(Some("zstd"))).is_none());
+        assert_eq!(cache.responses(&identity.key).len(), 3);
+        assert!(cache.remove(&identity.key));
+        assert!(!cache.remove(&identity.key));
+        assert!(cache.find(&identity, &of_encoding(None)).is_none());
+    }
+
+    #[test]
+    fn a_request_does_not_get_the_response_to_another_with_its_key() {
+        let cache = cache();
+        let identity = identity(1);
+        assert!(cache.store(identity.key, stored(b"a"), 0));
+        let other = Identity {
+            key: identity.key,
+            parts: b"other".as_slice().into(),
+        };
+        assert!(cache.find(&other, &HeaderMap::new()).is_none());
+        assert!(cache.find(&identity, &HeaderMap::new()).is_some());
+    }
+
+    #[test]
+    fn a_response_is_gone_when_its_time_is_over() {
+        let cache = cache();
+        let mut response = stored(b"a");
+        response.kept_for = Duration::ZERO;
+        assert!(cache.store(identity(1).key, response, 0));
+        assert!(cache.find(&identity(1), &HeaderMap::new()).is_none());
+        assert!(cache.responses(&identity(1).key).is_empty());
+    }
+
+    #[test]
+    fn the_responses_take_no_more_memory_than_allowed() {
+        let cache = cache();
+        assert!(!cache.store(identity(0).key, stored(&vec![0; 1 << 17]), 0));
+        for number in 0..=255 {
+            assert!(cache.store(identity(number).key, stored(&vec![0; 60_000]), 0));
+            assert!(cache.entries.weight() <= 1 << 20);
+        }
+        assert!(cache.entries.len() >= 8);
+        for number in 0..255_u8 {
+            let headers = of_encoding(Some(&number.to_string()));
+            let mut response = stored(&vec![0; 60_000]);
+            response.varying = values(vec![http::header::ACCEPT_ENCODING], &headers);
+            assert!(cache.store(identity(1).key, response, 0));
+            assert!(cache.find(&identity(1), &headers).is_some());
+        }
+        assert!(cache.responses(&identity(1).key).len() <= VARIANTS);
+        assert!(cache.entries.weight() <= 1 << 20);
+    }
+
+    #[test]
+    fn what_was_fetched_before_a_removal_is_not_stored_after_it() {
+        let cache = cache();
+        let before = cache.removals();
+        cache.clear();
+        assert!(!cache.store(identity(1).key, stored(b"a"), before));
+        assert!(cache.store(identity(1).key, stored(b"a"), cache.removals()));
+    }
+
+    #[test]
+    fn one_request_fetches_and_the_others_wait_for_it() {
+        let cache = cache();
+        let key = identity(1).key;
+        let Turn::Fetch(fetch) = cache.turn(key, true) else {
+            panic!("the first request does not fetch");
+        };
+        let Turn::Wait(mut waiting) = cache.turn(key, true) else {
+            panic!("the second request does not wait");
+        };
+        assert!(matches!(cache.turn(identity(2).key, false), Turn::Alone));
+        assert!(!*waiting.borrow_and_update());
+        fetch.done();
+        assert!(*waiting.borrow_and_update());
+        let Turn::Fetch(fetch) = cache.turn(key, true) else {
+            panic!("nobody fetches, and the request does not");
+        };
+        fetch.not_stored();
+        assert!(matches!(cache.turn(key, true), Turn::Alone));
+        assert!(cache.store(key, stored(b"a"), 0));
+        assert!(matches!(cache.turn(key, true), Turn::Fetch(_)));
+    }
+}
