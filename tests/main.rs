@@ -16,6 +16,7 @@ mod admin_errors;
 mod admin_input;
 mod admin_node;
 mod admin_pages;
+mod admin_tokens;
 mod admin_words;
 mod algorithms;
 mod authors;

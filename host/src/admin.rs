@@ -43,6 +43,7 @@ mod status;
 mod tags;
 mod targets;
 mod tidy;
+mod token;
 mod upload;
 mod upstreams;
 mod version_rows;

@@ -3,9 +3,10 @@
 use std::io::{IsTerminal, Read};
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde_json::Value;
+use ureq::http::header::{AUTHORIZATION, HeaderValue};
 use ureq::http::{Request, Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
 
@@ -31,12 +32,31 @@ pub(crate) struct Gateway {
         default_value = "http://127.0.0.1:8001"
     )]
     admin: String,
+
+    /// Token, where the Admin API needs one
+    #[arg(
+        long,
+        env = "POINTSMAN_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    admin_token: Option<String>,
 }
 
 impl Gateway {
     /// Its Admin API.
     pub(crate) fn admin(&self) -> anyhow::Result<Admin> {
-        Admin::at(&self.admin)
+        let mut admin = Admin::at(&self.admin)?;
+        let token = self
+            .admin_token
+            .as_deref()
+            .filter(|token| !token.is_empty());
+        let value = token.map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+        let value = value
+            .transpose()
+            .context("the token has letters that no token has")?;
+        admin.authorization = value;
+        Ok(admin)
     }
 }
 
@@ -44,6 +64,8 @@ pub(crate) struct Admin {
     agent: Agent,
     /// URL of the Admin API, without a slash at its end.
     address: String,
+    /// The token, as the header has it.
+    authorization: Option<HeaderValue>,
 }
 
 /// A response of the Admin API.
@@ -71,7 +93,11 @@ impl Admin {
             .timeout_global(Some(TIMEOUT))
             .build()
             .new_agent();
-        Ok(Self { agent, address })
+        Ok(Self {
+            agent,
+            address,
+            authorization: None,
+        })
     }
 
     /// Gets a resource; `None` if it does not exist.
@@ -115,7 +141,10 @@ impl Admin {
 
     /// Sends a `POST` whose response is streamed, without a timeout.
     pub(crate) fn stream(&self, path: &str) -> anyhow::Result<impl Read + use<>> {
-        let request = self.agent.post(format!("{}{path}", self.address));
+        let mut request = self.agent.post(format!("{}{path}", self.address));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         let request = request.config().timeout_global(None).build();
         let answer = request.send_empty();
         let answer = answer.map_err(|error| self.unreachable(&error))?;
@@ -140,6 +169,14 @@ impl Admin {
             false => format!("{}{path}", self.address),
         };
         let mut request = Request::builder().method(method).uri(&url);
+        // The token is for this Admin API alone.
+        let is_own = |url: &str| {
+            url.strip_prefix(&self.address)
+                .is_some_and(|path| path.starts_with('/'))
+        };
+        if let Some(authorization) = self.authorization.as_ref().filter(|_| is_own(&url)) {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         if let Some((media_type, length)) = content {
             request = request
                 .header("content-type", media_type)

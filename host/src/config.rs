@@ -8,6 +8,7 @@
 //! `written.rs` and `file.rs` collect the settings as written, `check.rs` checks them and puts them
 //! into a [`Config`], and `readers.rs` parses the text of single settings.
 
+mod admin_token;
 mod check;
 mod declaration;
 mod file;
@@ -27,6 +28,7 @@ use minisign_verify::PublicKey;
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
+pub use admin_token::AdminToken;
 use file::File;
 pub use written::{Written, misspelt_variables};
 
@@ -47,7 +49,7 @@ pub struct Config {
     pub proxy_listen: SocketAddr,
     /// Where the Admin API listens.
     pub admin_listen: SocketAddr,
-    /// From where a browser may use the Admin API.
+    /// Who may use the Admin API.
     pub admin_access: AdminAccess,
     /// How clients and endpoints are talked to.
     pub proxy: Proxy,
@@ -59,7 +61,7 @@ pub struct Config {
     pub balancer: Balancer,
 }
 
-/// Which web pages may use the Admin API from a browser, besides pages on the same machine.
+/// Who may use the Admin API, and from which web pages, besides those on the same machine.
 #[derive(Debug, Clone, Default)]
 pub struct AdminAccess {
     /// The URLs of `admin_gui_url`, as they are written.
@@ -68,6 +70,8 @@ pub struct AdminAccess {
     pub origins: Vec<String>,
     /// Host names that the Admin API answers for, in lower case and without a trailing dot.
     pub hosts: Vec<String>,
+    /// Who may use it; if empty, every client that reaches it may.
+    pub tokens: Vec<AdminToken>,
 }
 
 /// How names are looked up.

@@ -204,6 +204,13 @@ fn announce(config: &Config, proxy: SocketAddr, admin: SocketAddr) {
         .unwrap_or_else(|_| config.data_dir.clone());
     tracing::info!("proxy listens on {proxy}, with {} workers", config.workers);
     tracing::info!("Admin API listens on {admin}");
+    if config.admin_access.tokens.is_empty() && !admin.ip().is_loopback() {
+        tracing::warn!(
+            "EVERY CLIENT THAT REACHES {admin} CAN CHANGE ALL OF THE CONFIGURATION: the Admin API \
+             listens beyond this machine and needs no token; set admin_tokens, or let admin_listen \
+             be an address such as 127.0.0.1:8001"
+        );
+    }
     tracing::info!("data is kept in {}", data_dir.display());
     let line = json!({
         "event": "ready",

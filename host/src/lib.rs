@@ -7,6 +7,7 @@
 //! core. It answers requests, and never waits for the control side.
 
 pub mod admin;
+mod admin_token;
 pub mod authority;
 pub mod balancer;
 mod client;
@@ -48,6 +49,7 @@ mod transfer_coding;
 pub mod upstream;
 mod urlencoded;
 
+pub use admin_token::{Arguments as AdminTokenArguments, admin_token};
 pub use gateway::run;
 pub use log_level::LogLevel;
 pub use plugin::{Arguments as PluginCommand, plugin};

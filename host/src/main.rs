@@ -8,8 +8,8 @@ use clap::error::ContextKind;
 use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written, misspelt_variables};
 use pointsman::{
-    LogFields, LogLevel, PluginCommand, Recording, Replay, Simulation, component, plugin, record,
-    replay, run, simulate,
+    AdminTokenArguments, LogFields, LogLevel, PluginCommand, Recording, Replay, Simulation,
+    admin_token, component, plugin, record, replay, run, simulate,
 };
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -49,6 +49,7 @@ enum Command {
     Replay(Replay),
     #[command(subcommand)]
     Plugin(PluginCommand),
+    AdminToken(AdminTokenArguments),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
             Command::Record(recording) => record(recording).map(|()| ExitCode::SUCCESS),
             Command::Replay(trace) => replay(trace).map(|()| ExitCode::SUCCESS),
             Command::Plugin(command) => plugin(command),
+            Command::AdminToken(token) => admin_token(token).map(|()| ExitCode::SUCCESS),
         };
         return done.unwrap_or_else(|error| fail(&format!("{error:#}")));
     }

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderValue, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -285,6 +285,10 @@ impl IntoResponse for Error {
         match self {
             Self::Plain(status, message) => {
                 let mut response = (status, Json(json!({ "message": message }))).into_response();
+                if status == StatusCode::UNAUTHORIZED {
+                    let headers = response.headers_mut();
+                    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                }
                 let unread = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT];
                 if unread.contains(&status) {
                     // The rest of the body is not read, so no request can follow on the connection.

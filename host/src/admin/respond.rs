@@ -12,11 +12,12 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONNECTION, CONTENT_TYPE,
     HeaderMap, HeaderName, HeaderValue, SERVER, VARY,
 };
+use tracing::Instrument;
 
 use super::access::{self, Page};
-use super::arguments;
 use super::error::Error;
-use crate::config::AdminAccess;
+use super::{arguments, token};
+use crate::config::{AdminAccess, AdminToken};
 use crate::proxy::PRODUCT;
 use crate::transfer_coding;
 
@@ -34,8 +35,14 @@ pub(super) async fn frame(
     // Checked for all requests alike: many handlers do not read the query.
     let query = request.uri().query().unwrap_or_default().as_bytes();
     let admitted = admitted.and_then(|()| arguments::pairs(query).map(drop));
+    let admitted = admitted.and_then(|()| token::authorize(&settings.tokens, &request));
     let mut response = match admitted {
-        Ok(()) => next.run(request).await,
+        // Each line of the log about this request has the name of its token.
+        Ok(Some(AdminToken { name, .. })) => {
+            let span = tracing::info_span!("admin", token = name);
+            next.run(request).instrument(span).await
+        }
+        Ok(None) => next.run(request).await,
         Err(error) => error.into_response(),
     };
     let headers = response.headers_mut();

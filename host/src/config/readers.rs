@@ -6,7 +6,7 @@ use minisign_verify::PublicKey;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
-use super::DnsType;
+use super::{AdminToken, DnsType};
 
 /// Parses every entry of a list, or returns those that are wrong.
 pub(super) fn each<T>(
@@ -90,4 +90,26 @@ pub(super) fn dns_order(entries: &[&str]) -> Result<Vec<DnsType>, Vec<String>> {
 /// A minisign public key.
 pub(super) fn public_key(text: &str) -> Option<PublicKey> {
     PublicKey::from_base64(text).ok()
+}
+
+/// Tokens of the Admin API, each with a name of its own. Of a wrong entry only the start is
+/// returned, since it may be a token instead of its hash.
+pub(super) fn admin_tokens(entries: &[&str]) -> Result<Vec<AdminToken>, Vec<String>> {
+    let mut tokens: Vec<AdminToken> = Vec::new();
+    let mut wrong = Vec::new();
+    for entry in entries {
+        let is_new = |token: &AdminToken| !tokens.iter().any(|known| known.name == token.name);
+        match AdminToken::parse(entry).filter(is_new) {
+            Some(token) => tokens.push(token),
+            None => {
+                let name = entry.split_once(':').map_or("", |(name, _)| name);
+                wrong.push(format!("{name}…"));
+            }
+        }
+    }
+    if wrong.is_empty() {
+        Ok(tokens)
+    } else {
+        Err(wrong)
+    }
 }

@@ -106,8 +106,7 @@ const LISTENERS: &[Setting] = &[
     },
     Setting {
         name: "admin_listen",
-        about: "Address that the Admin API, which has no authentication of its own, listens on; \
-                port 0 takes a free one",
+        about: "Address that the Admin API listens on; port 0 takes a free one",
         kind: Text {
             value: "ADDR",
             expected: "an address and a port, such as 127.0.0.1:8001",
@@ -142,6 +141,21 @@ const LISTENERS: &[Setting] = &[
             },
         },
         default: Unset("none"),
+    },
+    Setting {
+        name: "admin_tokens",
+        about: "[Tokens](docs/operating.md#access-to-the-admin-api) of which each request to the \
+                Admin API needs one, as `name:read-write:SHA-256` or `name:read-only:SHA-256`",
+        kind: List {
+            value: "TOKENS",
+            expected: "tokens with different names, as pointsman admin-token prints their entries, \
+                       separated by commas",
+            set: |config, entries| {
+                config.admin_access.tokens = readers::admin_tokens(entries)?;
+                Ok(())
+            },
+        },
+        default: Unset("none, and every client that reaches the Admin API may use it"),
     },
 ];
 

@@ -161,6 +161,7 @@ fn a_variable_with_a_typo_is_reported_and_others_are_ignored() {
         "POINTSMAN_WOKERS",
         "POINTSMAN_PORT",
         "POINTSMAN_ADMIN",
+        "POINTSMAN_ADMIN_TOKEN",
         "PATH",
     ];
     let told = misspelt_variables(names.into_iter().map(Into::into));
@@ -168,11 +169,28 @@ fn a_variable_with_a_typo_is_reported_and_others_are_ignored() {
     assert!(told[0].contains("POINTSMAN_WOKERS; did you mean POINTSMAN_WORKERS?"));
 }
 
+#[test]
+fn a_wrong_token_is_reported_without_what_may_be_secret() {
+    let token = AdminToken::new("ci", true, b"secret");
+    let entries = format!("{token},ci:read-only:abc,secret,{token}");
+    let error = refusal(flags(&["--admin-tokens", &entries]));
+    assert_eq!(error.lines().count(), 3, "{error}");
+    assert!(
+        error.contains("admin_tokens = \"ci…\": expected tokens"),
+        "{error}"
+    );
+    assert!(
+        !error.contains("secret") && !error.contains("abc"),
+        "{error}"
+    );
+}
+
 /// Each entry of the table fills a field of its own: its value appears in the checked settings.
 #[test]
 fn every_setting_has_its_effect() {
     let usual = format!("{:?}", Config::load(Written::default()).unwrap());
     let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let token = &AdminToken::new("a", true, b"secret").to_string();
     let mut effects = std::collections::BTreeSet::new();
     for setting in settings::all() {
         let other = match &setting.kind {
@@ -185,6 +203,7 @@ fn every_setting_has_its_effect() {
                 "proxy_listen" | "admin_listen" => "192.0.2.1:7",
                 "admin_gui_url" => "http://a.example",
                 "admin_hosts" => "a.example",
+                "admin_tokens" => token,
                 "dns_resolver" => "192.0.2.1",
                 "dns_order" => "AAAA",
                 "balancer_public_keys" => key,

@@ -13,6 +13,9 @@ use super::value::{Content, Place, Value};
 /// A variable that differs from that of a setting by at most this many letters counts as a typo.
 const TYPO: usize = 2;
 
+/// Variables of the commands that talk to a gateway, which are no settings of one.
+const OF_COMMANDS: [&str; 2] = ["POINTSMAN_ADMIN", "POINTSMAN_ADMIN_TOKEN"];
+
 /// The settings from flags and variables, not checked yet.
 #[derive(Debug, Default)]
 pub struct Written(BTreeMap<&'static str, Value>);
@@ -75,9 +78,10 @@ impl FromArgMatches for Written {
 /// belong to other programs, such as those that Kubernetes sets for a service called pointsman.
 pub fn misspelt_variables(variables: impl Iterator<Item = OsString>) -> Vec<String> {
     let known: Vec<String> = with_file().map(Setting::variable).collect();
+    let is_known = |name: &String| known.contains(name) || OF_COMMANDS.contains(&name.as_str());
     let mut mistakes: Vec<String> = variables
         .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
+        .filter(|name| name.starts_with(PREFIX) && !is_known(name))
         .filter_map(|name| {
             let near = |known: &&String| strsim::damerau_levenshtein(known, &name) <= TYPO;
             let meant = known.iter().find(near)?;

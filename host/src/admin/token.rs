@@ -1,0 +1,109 @@
+//! Who may use the Admin API: the holders of its tokens (RFC 6750), if the operator has set any.
+
+use axum::extract::Request;
+use http::header::{AUTHORIZATION, HeaderMap};
+use http::{Method, StatusCode};
+
+use super::error::Error;
+use crate::config::AdminToken;
+
+/// What needs no token: a probe has none, and learns only whether the gateway is ready.
+const OPEN: &str = "/status/ready";
+
+/// What checks input and changes nothing, although its method is that of a write.
+const CHECKS: &str = "/schemas/";
+
+/// The token of a request; none if the Admin API has no tokens, or the request needs none.
+///
+/// # Errors
+/// 401 without a token that is known, 403 for a write with a token that is read-only.
+pub(super) fn authorize<'a>(
+    tokens: &'a [AdminToken],
+    request: &Request,
+) -> Result<Option<&'a AdminToken>, Error> {
+    let (method, path) = (request.method(), request.uri().path());
+    let reads = [Method::GET, Method::HEAD].contains(method);
+    // A browser asks by OPTIONS whether a page may send a token, without sending it.
+    let is_open = method == Method::OPTIONS || (reads && path == OPEN);
+    if tokens.is_empty() || is_open {
+        return Ok(None);
+    }
+    let given = bearer(request.headers()).ok_or_else(|| {
+        unauthorized("the Admin API needs a token: send it as Authorization: Bearer TOKEN")
+    })?;
+    let known = AdminToken::find(tokens, given)
+        .ok_or_else(|| unauthorized("the Admin API does not know this token"))?;
+    if known.writes || reads || path.starts_with(CHECKS) {
+        return Ok(Some(known));
+    }
+    tracing::info!(
+        "{method} {path:?} refused: the token {:?} is read-only",
+        known.name
+    );
+    let message = format!("the token {:?} is read-only", known.name);
+    Err(Error::Plain(StatusCode::FORBIDDEN, message))
+}
+
+/// The token that a request carries. The name of the scheme may be in any case (RFC 9110, 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, None) = (values.next()?.as_bytes(), values.next()) else {
+        return None;
+    };
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
+}
+
+fn unauthorized(message: &str) -> Error {
+    Error::Plain(StatusCode::UNAUTHORIZED, message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(tokens: &[AdminToken], method: &str, path: &str, authorization: &[&str]) -> u16 {
+        let mut request = http::Request::builder().method(method).uri(path);
+        for value in authorization {
+            request = request.header(AUTHORIZATION, *value);
+        }
+        let request = request.body(axum::body::Body::empty()).unwrap_or_default();
+        match authorize(tokens, &request) {
+            Ok(_) => 200,
+            Err(Error::Plain(status, _)) => status.as_u16(),
+            Err(_) => 0,
+        }
+    }
+
+    #[test]
+    fn a_request_needs_a_token_that_is_known_and_may_do_it() {
+        let tokens = [
+            AdminToken::new("ci", true, b"one"),
+            AdminToken::new("graphs", false, b"two"),
+        ];
+        for (method, path, authorization, expected) in [
+            ("GET", "/services", &[][..], 401),
+            ("GET", "/services", &["Bearer three"], 401),
+            ("GET", "/services", &["Basic one"], 401),
+            ("GET", "/services", &["Bearer"], 401),
+            ("GET", "/services", &["Bearer "], 401),
+            ("GET", "/services", &["one"], 401),
+            ("GET", "/services", &["Bearer one", "Bearer one"], 401),
+            ("GET", "/services", &["Bearer one"], 200),
+            ("HEAD", "/services", &["bearer  two "], 200),
+            ("POST", "/services", &["Bearer one"], 200),
+            ("POST", "/services", &["Bearer two"], 403),
+            ("DELETE", "/services/x", &["Bearer two"], 403),
+            ("POST", "/schemas/services/validate", &["Bearer two"], 200),
+            ("POST", "/schemas/services/validate", &[], 401),
+            ("OPTIONS", "/services", &[], 200),
+            ("GET", "/status/ready", &[], 200),
+            ("GET", "/status", &[], 401),
+        ] {
+            let given = status(&tokens, method, path, authorization);
+            assert_eq!(given, expected, "{method} {path} {authorization:?}");
+            assert_eq!(status(&[], method, path, authorization), 200);
+        }
+    }
+}
