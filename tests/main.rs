@@ -58,6 +58,7 @@ mod probes;
 mod proxy;
 mod proxy_cache;
 mod rate_limiting;
+mod proxy_cache;
 mod record;
 mod recovery;
 mod retries;

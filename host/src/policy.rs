@@ -119,6 +119,8 @@ impl From<Answer> for Access<'_> {
 /// What policies share, and what outlives a change of their settings.
 #[derive(Debug)]
 pub struct Resources {
+    /// The responses of `proxy-cache`.
+    pub proxy_cache: Arc<proxy_cache::Cache>,
     /// The counts of `rate-limiting`.
     rate_limits: Counters<RateKey>,
     /// The responses of `proxy-cache`.
@@ -138,6 +140,19 @@ impl Resources {
     }
 }
 
+impl Resources {
+    /// What is empty so far, within the bounds of the settings.
+    pub fn new(settings: &Policies) -> Self {
+        Self {
+            proxy_cache: Arc::new(proxy_cache::Cache::new(
+                settings.proxy_cache_memory,
+                settings.proxy_cache_lock_timeout,
+            )),
+            rate_limits: Counters::default(),
+        }
+    }
+}
+
 /// Makes the policy of a plugin.
 ///
 /// # Errors
@@ -148,6 +163,7 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "bot-detection" => Arc::new(bot_detection::BotDetection::new(&config(plugin)?)?),
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
+        "proxy-cache" => Arc::new(proxy_cache::ProxyCache::new(config(plugin)?, resources)),
         "rate-limiting" => {
             let config = config(plugin)?;
             Arc::new(rate_limiting::RateLimiting::new(plugin, config, resources))
