@@ -58,7 +58,6 @@ mod probes;
 mod proxy;
 mod proxy_cache;
 mod rate_limiting;
-mod proxy_cache;
 mod record;
 mod recovery;
 mod retries;

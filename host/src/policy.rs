@@ -123,8 +123,6 @@ pub struct Resources {
     pub proxy_cache: Arc<proxy_cache::Cache>,
     /// The counts of `rate-limiting`.
     rate_limits: Counters<RateKey>,
-    /// The responses of `proxy-cache`.
-    pub proxy_cache: Arc<proxy_cache::Cache>,
 }
 
 impl Resources {
@@ -136,19 +134,6 @@ impl Resources {
                 settings.proxy_cache_memory,
                 settings.proxy_cache_lock_timeout,
             )),
-        }
-    }
-}
-
-impl Resources {
-    /// What is empty so far, within the bounds of the settings.
-    pub fn new(settings: &Policies) -> Self {
-        Self {
-            proxy_cache: Arc::new(proxy_cache::Cache::new(
-                settings.proxy_cache_memory,
-                settings.proxy_cache_lock_timeout,
-            )),
-            rate_limits: Counters::default(),
         }
     }
 }
@@ -173,7 +158,6 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
             let config = config(plugin)?;
             Arc::new(request_size_limiting::RequestSizeLimiting::new(&config))
         }
-        "proxy-cache" => Arc::new(proxy_cache::ProxyCache::new(config(plugin)?, resources)),
         "request-termination" => Arc::new(request_termination::RequestTermination::new(config(
             plugin,
         )?)),

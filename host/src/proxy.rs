@@ -26,6 +26,8 @@ mod pool;
 mod record;
 mod request_id;
 mod respond;
+mod response_body;
+mod tunnel;
 mod upgrade;
 mod upload;
 mod wire;
@@ -55,12 +57,13 @@ use crate::snapshot::{Published, Snapshot};
 use crate::transfer_coding;
 use client::{Client, ClientRequest};
 use connection_info::ConnectionInfo;
-use download::{Content, ResponseBody};
+use download::Content;
 use exchange::Outbound;
 use listen::Unserved;
 use policies::Run;
 use pool::Pool;
 use respond::Reject;
+use response_body::ResponseBody;
 use upgrade::Upgrade;
 use upload::Upload;
 
@@ -115,11 +118,13 @@ impl Worker {
 }
 
 /// A request as it was received.
-struct Inbound {
+struct Inbound<'a> {
+    /// The snapshot that all stages read.
+    seen: &'a Seen,
     parts: Parts,
     /// Its body, if it has one.
     upload: Option<Rc<Upload>>,
-    from: ClientRequest,
+    from: &'a ClientRequest,
     started: Instant,
     /// Its policies, if it has any.
     run: Option<Box<Run>>,
@@ -140,31 +145,25 @@ async fn handle(
     let patience = worker.settings.client_body_timeout;
     let upload =
         (!incoming.is_end_stream()).then(|| Upload::new(incoming, &parts.headers, patience));
+    let seen = worker.snapshot();
     let mut inbound = Inbound {
+        seen: &seen,
         parts,
         upload,
-        from,
+        from: &from,
         started,
         run: None,
     };
-    let seen = worker.snapshot();
-    let id = inbound.from.id;
+    let id = from.id;
     let answered = {
         // Pinned in place and never moved: the future is large.
-        let mut answering = pin!(stages(&worker, &seen, &mut inbound));
+        let mut answering = pin!(stages(&worker, &mut inbound));
         poll_fn(|cx| {
             let _scope = request_log::enter(Some(id.digits()));
             answering.as_mut().poll(cx)
         })
         .await
     };
-    let Inbound {
-        parts,
-        upload,
-        from,
-        run,
-        ..
-    } = inbound;
     let source = match &answered {
         Ok(_) => Source::Endpoint,
         Err(_) => Source::Gateway,
@@ -172,16 +171,18 @@ async fn handle(
     let mut response = match answered {
         Ok(response) => response,
         Err(reject) => {
-            let ends = upload.as_ref().is_some_and(|upload| {
+            let upload = inbound.upload.as_ref();
+            let ends = upload.is_some_and(|upload| {
                 // A client that waits for consent to send the body does not send it now, and
                 // reading it would give the consent (RFC 9110, 10.1.1).
-                let waits = upload.received() == 0 && parts.headers.contains_key(EXPECT);
+                let waits = upload.received() == 0 && inbound.parts.headers.contains_key(EXPECT);
                 waits || upload.is_broken() || reject.is_clients_fault()
             });
-            if let Some(upload) = upload.as_ref().filter(|_| !ends) {
+            if let Some(upload) = upload.filter(|_| !ends) {
                 Box::pin(upload.discard()).await;
             }
-            let mut response = respond::reject(&reject, &parts.headers, &id, started);
+            let headers = &inbound.parts.headers;
+            let mut response = respond::reject(&reject, headers, &id, started);
             if ends {
                 let headers = response.headers_mut();
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -189,25 +190,20 @@ async fn handle(
             response.map(|body| Content::Own(Some(body)))
         }
     };
-    let run = run.or_else(|| match source {
-        Source::Gateway => Run::unmatched(&seen.0.policies),
+    let run = inbound.run.take().or_else(|| match source {
+        Source::Gateway => Run::unmatched(&seen.0.policies, &inbound),
         Source::Endpoint => None,
     });
-    let version = parts.version;
+    let version = inbound.parts.version;
     let finish = match run {
         None => None,
         Some(run) => {
-            let request = policies::Answered {
-                parts,
-                upload,
-                started,
-                source,
-            };
-            let (finished, finish) = policies::respond(run, response, request, &from);
+            let (finished, finish) = policies::respond(run, response, source, &mut inbound);
             response = finished;
             finish
         }
     };
+    drop(inbound);
     if from.client.backlog.is_last() {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -225,18 +221,17 @@ async fn handle(
 /// the body of the response.
 async fn stages(
     worker: &Rc<Worker>,
-    seen: &Seen,
-    inbound: &mut Inbound,
+    inbound: &mut Inbound<'_>,
 ) -> Result<Response<Content>, Reject> {
     inbound.check_coding()?;
-    let snapshot = &*seen.0;
+    let snapshot = &*inbound.seen.0;
     let mut matched = matched::find(snapshot, inbound)?;
     access::check(inbound, &matched)?;
     let upgrade = Upgrade::asked(&mut inbound.parts);
     let route = matched.route;
     if let Some(chain) = snapshot.policies.of_route(route.id, route.service) {
         // Boxed, so that this future stays small for routes without policies.
-        Box::pin(policies::access(seen, chain, inbound, &mut matched)).await?;
+        Box::pin(policies::access(chain, inbound, &mut matched)).await?;
     }
     let service = place::service(snapshot, matched.route)?;
     let body_start = match &inbound.upload {
@@ -252,7 +247,17 @@ async fn stages(
     answer::answer(inbound, service, exchanged, &affinity, upgrade)
 }
 
-impl Inbound {
+impl Drop for Inbound<'_> {
+    /// A request that was not answered: its client has disconnected.
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            let _scope = request_log::enter(Some(self.from.id.digits()));
+            policies::abandoned(run, self);
+        }
+    }
+}
+
+impl Inbound<'_> {
     /// The connection that the request was received on.
     fn connection(&self) -> &ConnectionInfo {
         &self.from.client.info

@@ -31,11 +31,14 @@ pub struct Record {
     pub method: Method,
     /// Path and query as the client sent them.
     pub target: Arc<str>,
-    /// The headers of the client, before any policy has changed them.
+    /// The query as the policies have left it: the text after `?`.
+    pub query: Option<Arc<str>>,
+    /// The headers, as the policies have left them: a policy that hides a credential from endpoints
+    /// hides it here as well. Source: Kong, whose record has the headers of the log phase.
     pub request_headers: HeaderMap,
-    /// Bytes of the request, its head included.
+    /// Bytes of the request that were received, its head included.
     pub request_size: u64,
-    /// The status that the client got.
+    /// The status that the client got; 499 if it has disconnected before.
     pub status: StatusCode,
     /// The headers that the client got.
     pub response_headers: HeaderMap,
@@ -55,6 +58,8 @@ pub struct Record {
     pub service: Option<Uuid>,
     /// Who the request was from.
     pub subject: Subject,
+    /// The id that the policy `correlation-id` has given or found.
+    pub correlation_id: Option<Arc<str>>,
 }
 
 /// A try with an endpoint.
@@ -80,6 +85,9 @@ pub enum TryOutcome {
     Failed,
     /// The endpoint did not answer in time.
     TimedOut,
+    /// The client has ended it, without fault of the endpoint: it has disconnected, or its body was
+    /// late or malformed.
+    Abandoned,
 }
 
 /// Times of a request.
@@ -89,8 +97,9 @@ pub struct Latencies {
     pub total: Duration,
     /// The part of it that the gateway took.
     pub gateway: Duration,
-    /// The wait for the head of the endpoint's response; `None` if no endpoint was tried.
+    /// From the first try to the end of the last one, which is the head of its response; `None` if
+    /// no endpoint was tried.
     pub upstream: Option<Duration>,
-    /// From that head to the end of the response.
+    /// From that head to the end of the response; of an upgraded connection, to its end.
     pub receive: Duration,
 }

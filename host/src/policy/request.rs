@@ -45,6 +45,8 @@ pub struct Request<'r> {
     pub identities: &'r Identities,
     /// The id of the request, as in `X-Kong-Request-Id`.
     pub id: &'r str,
+    /// The id that records give the request beside its own. The policy `correlation-id` sets it.
+    pub correlation_id: &'r mut Option<Arc<str>>,
     /// When the head of the request was received.
     pub started: Instant,
     /// What the present policy keeps for its later phases.

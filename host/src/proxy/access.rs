@@ -9,7 +9,7 @@ use super::matched::Matched;
 use super::respond::Reject;
 
 /// Checks that the request may use the route, or returns the reason for the refusal.
-pub(super) fn check(inbound: &Inbound, matched: &Matched<'_>) -> Result<(), Reject> {
+pub(super) fn check(inbound: &Inbound<'_>, matched: &Matched<'_>) -> Result<(), Reject> {
     let route = matched.route;
     if let Some(status) = route.https_only
         && inbound.connection().listener.scheme == Scheme::Http

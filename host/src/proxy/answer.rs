@@ -19,7 +19,7 @@ use crate::snapshot::Service;
 /// Turns the response of an endpoint into the response to the client. The body is streamed as it is
 /// received.
 pub(super) fn answer(
-    inbound: &mut Inbound,
+    inbound: &mut Inbound<'_>,
     service: &Service,
     exchanged: Exchanged,
     affinity: &Affinity<'_>,
@@ -46,7 +46,7 @@ pub(super) fn answer(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
             Some(upgrade) => {
-                let ClientRequest { client, id } = &inbound.from;
+                let ClientRequest { client, id } = inbound.from;
                 Ok(upgrade.tunnel(response, request, Rc::clone(client), *id, service))
             }
             // The client has not asked for a change of protocol.

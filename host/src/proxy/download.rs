@@ -1,5 +1,5 @@
-//! The body of a response from an endpoint to the client: streamed a frame at a time, as fast as
-//! the slower side allows.
+//! Where the body of a response comes from, which is an endpoint as a rule: it is received a frame
+//! at a time, as fast as the slower side allows.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -7,27 +7,18 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::Frame;
 
 use super::Worker;
-use super::client::ClientRequest;
-use super::policies::{Finish, Passed};
+use super::client::Client;
 use super::record::Awaited;
+use super::tunnel::Tunnel;
 use super::wire::{self, Exchange};
 use crate::endpoint::{Endpoint, InFlight, Outcome};
-use crate::request_log;
 use crate::snapshot::Service;
 
 /// The error that ends a body early.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
-
-/// The body of a response to the client. The request ends when it is dropped.
-pub(super) struct ResponseBody {
-    content: Content,
-    request: ClientRequest,
-    /// What is left to do for the policies of the request, if it has any.
-    finish: Option<Box<Finish>>,
-}
 
 /// Where the body of a response comes from.
 pub(super) enum Content {
@@ -35,6 +26,8 @@ pub(super) enum Content {
     Own(Option<Bytes>),
     /// Sent by an endpoint.
     Streamed(Box<Download>),
+    /// None: the connection becomes a tunnel.
+    Tunnel(Rc<Tunnel>),
 }
 
 /// A response that is being received from an endpoint.
@@ -92,32 +85,38 @@ impl Drain {
     }
 }
 
-impl ResponseBody {
-    pub(super) fn new(
-        content: Content,
-        request: ClientRequest,
-        finish: Option<Box<Finish>>,
+impl Content {
+    /// The body of a response whose head was received.
+    pub(super) fn streamed(
+        request: UpstreamRequest,
+        awaited: Option<Awaited>,
+        read_timeout: Duration,
     ) -> Self {
-        Self {
-            content,
-            request,
-            finish,
+        let mut download = Download {
+            described: request.exchange.described_length(),
+            request: Some(request),
+            read_timeout,
+            waiting: false,
+            was_stalled: false,
+            broken: None,
+            awaited,
+        };
+        if download.is_done() {
+            download.finish();
         }
+        Self::Streamed(Box::new(download))
     }
 
-    fn log_scope(&self) -> request_log::Scope {
-        request_log::enter(Some(self.request.id.digits()))
-    }
-
-    /// The next frame, before it passes the filters of policies.
-    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Self {
-            content, request, ..
-        } = self;
-        let client = &request.client;
-        let download = match content {
-            Content::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Content::Streamed(download) => download,
+    /// The next frame of the body to this client.
+    pub(super) fn poll_frame(
+        &mut self,
+        client: &Client,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let download = match self {
+            Self::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Streamed(download) => download,
+            Self::Tunnel(_) => return Poll::Ready(None),
         };
         if download.broken.is_none() {
             // A client that reads nothing must not fill hyper's buffer. hyper polls again once it
@@ -144,51 +143,29 @@ impl ResponseBody {
         Poll::Ready(download.broken.take().map(Err))
     }
 
-    /// Whether the content has no further frame.
-    fn is_content_done(&self) -> bool {
-        match &self.content {
-            Content::Own(bytes) => bytes.is_none(),
-            Content::Streamed(download) => download.is_done(),
+    /// Whether there is no further frame.
+    pub(super) fn is_done(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Streamed(download) => download.is_done(),
+            Self::Tunnel(_) => true,
         }
     }
-}
 
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        let _scope = self.log_scope();
-        self.content = Content::Own(None);
-        if let Some(finish) = &mut self.finish {
-            finish.record(&self.request);
+    /// Whether hyper may take it for a body without any frame. hyper omits the `Content-Length` of a
+    /// 304 unless it takes it for the length of a body.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Streamed(download) => download.described.is_none() && download.is_done(),
+            Self::Own(_) | Self::Tunnel(_) => self.is_done(),
         }
-    }
-}
-
-impl Content {
-    /// The body of a response whose head was received.
-    pub(super) fn streamed(
-        request: UpstreamRequest,
-        awaited: Option<Awaited>,
-        read_timeout: Duration,
-    ) -> Self {
-        let mut download = Download {
-            described: request.exchange.described_length(),
-            request: Some(request),
-            read_timeout,
-            waiting: false,
-            was_stalled: false,
-            broken: None,
-            awaited,
-        };
-        if download.is_done() {
-            download.finish();
-        }
-        Self::Streamed(Box::new(download))
     }
 
     /// Its length in bytes, if that is known.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Own(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Tunnel(_) => Some(0),
             Self::Streamed(download) => match &download.request {
                 Some(request) => request.exchange.body_left(),
                 None => Some(download.described.unwrap_or(0)),
@@ -306,57 +283,5 @@ impl Drop for Download {
             // The client has disconnected, so it is unknown how the body would have ended.
             awaited.answered(&request.in_flight);
         }
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = self.get_mut();
-        let _scope = this.log_scope();
-        loop {
-            if let Some(trailers) = this.finish.as_mut().and_then(|finish| finish.trailers()) {
-                return Poll::Ready(Some(Ok(trailers)));
-            }
-            let frame = ready!(this.poll_content(cx));
-            let is_last = this.is_content_done();
-            let Some(finish) = &mut this.finish else {
-                return Poll::Ready(frame);
-            };
-            match finish.pass(frame, is_last) {
-                Passed::Nothing => {}
-                Passed::Frame(frame) => return Poll::Ready(frame),
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        if self
-            .finish
-            .as_ref()
-            .is_some_and(|finish| finish.has_filters())
-        {
-            return false;
-        }
-        match &self.content {
-            Content::Own(bytes) => bytes.is_none(),
-            // hyper omits the `Content-Length` of a 304 unless it takes it for the length of a
-            // body.
-            Content::Streamed(download) => download.described.is_none() && download.is_done(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let is_kept = self
-            .finish
-            .as_ref()
-            .is_none_or(|finish| finish.keeps_length());
-        let length = self.content.length().filter(|_| is_kept);
-        length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -53,6 +53,15 @@ impl Failure {
     fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout | Self::Connect(connect::Error::Timeout))
     }
+
+    /// How a record names it.
+    fn outcome(&self) -> TryOutcome {
+        match self {
+            Self::ClientTimeout | Self::Exchange(wire::Error::Client(_)) => TryOutcome::Abandoned,
+            failure if failure.is_timeout() => TryOutcome::TimedOut,
+            _ => TryOutcome::Failed,
+        }
+    }
 }
 
 /// A request that can be sent to one endpoint after another.
@@ -76,7 +85,7 @@ impl<'a> Outbound<'a> {
     /// The request that endpoints get. `affinity` is passed to the balancer; `upgrade` is the
     /// protocol that the client asks to change to.
     pub(super) fn new(
-        inbound: &'a Inbound,
+        inbound: &'a Inbound<'_>,
         matched: &'a Matched<'_>,
         service: &'a Service,
         facts: &'a Facts<'a>,
@@ -157,8 +166,10 @@ pub(super) async fn exchange(
         // again.
         let may_trial = repeatable && outbound.is_kept() && service.retries > 0;
         let in_flight = place::pick(service, request, &tried, may_trial).await?;
-        let picked_in = outbound.trace.map(|_| now.elapsed());
         let endpoint = in_flight.endpoint();
+        if let Some(trace) = outbound.trace {
+            trace.begin_try(endpoint.address, &outbound.target, now);
+        }
         let outcome = once(worker, &in_flight, outbound, now).await;
         let attempted = Try {
             upstream,
@@ -176,9 +187,8 @@ pub(super) async fn exchange(
                 let answered = Instant::now();
                 let took = answered - now;
                 let status = head.status();
-                if let (Some(trace), Some(picked_in)) = (outbound.trace, picked_in) {
-                    let outcome = TryOutcome::Answered(status.as_u16());
-                    trace.note_try(endpoint.address, took, picked_in, outcome);
+                if let Some(trace) = outbound.trace {
+                    trace.end_try(TryOutcome::Answered(status.as_u16()), answered);
                 }
                 upstream.report_load(endpoint, head.headers());
                 upstream.note_latency(&in_flight, took);
@@ -194,9 +204,6 @@ pub(super) async fn exchange(
                     attempted.report(Outcome::Answered(status.as_u16()), took, &status);
                 }
                 if !again {
-                    if let Some(trace) = outbound.trace {
-                        trace.note_answer(&outbound.target, answered - first_try, answered);
-                    }
                     let awaited = (!certain).then(|| Awaited {
                         upstream: Arc::clone(&service.upstream),
                         entropy: request.entropy,
@@ -224,12 +231,8 @@ pub(super) async fn exchange(
             }
             Err(failure) => {
                 let took = now.elapsed();
-                if let (Some(trace), Some(picked_in)) = (outbound.trace, picked_in) {
-                    let outcome = match failure.is_timeout() {
-                        true => TryOutcome::TimedOut,
-                        false => TryOutcome::Failed,
-                    };
-                    trace.note_try(endpoint.address, took, picked_in, outcome);
+                if let Some(trace) = outbound.trace {
+                    trace.end_try(failure.outcome(), now + took);
                 }
                 match &failure {
                     // The endpoint is not at fault.
@@ -248,10 +251,6 @@ pub(super) async fn exchange(
                 let (name, address) = (&*upstream.name, endpoint.address);
                 tracing::debug!(upstream = name, %address, attempt, "a try failed: {failure}");
                 if !more(repeatable, &mut retry_permit) {
-                    if let Some(trace) = outbound.trace {
-                        let now = Instant::now();
-                        trace.note_answer(&outbound.target, now - first_try, now);
-                    }
                     tracing::warn!(service = service.name, %address, attempt, "no answer: {failure}");
                     return Err(match failure {
                         Failure::ClientTimeout => Reject::HttpServer(StatusCode::REQUEST_TIMEOUT),

@@ -37,7 +37,10 @@ pub(super) struct Matched<'s> {
 }
 
 /// Finds the route of a request.
-pub(super) fn find<'s>(snapshot: &'s Snapshot, inbound: &Inbound) -> Result<Matched<'s>, Reject> {
+pub(super) fn find<'s>(
+    snapshot: &'s Snapshot,
+    inbound: &Inbound<'_>,
+) -> Result<Matched<'s>, Reject> {
     let parts = &inbound.parts;
     let host = host_of(parts)?;
     let target = origin_form(&parts.uri)?;

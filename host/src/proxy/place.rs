@@ -53,7 +53,7 @@ pub(super) async fn read_ahead(
 
 /// The facts of a request: hash keys are read from them, and balancers can query them.
 pub(super) fn facts<'a>(
-    inbound: &'a Inbound,
+    inbound: &'a Inbound<'_>,
     matched: &'a Matched<'_>,
     body_start: Option<Bytes>,
 ) -> Facts<'a> {

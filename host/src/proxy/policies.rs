@@ -6,7 +6,6 @@ mod finish;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,17 +13,16 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
+use super::Inbound;
 use super::client::ClientRequest;
 use super::connection_info::ConnectionInfo;
 use super::download::Content;
 use super::headers;
-use super::matched::Matched;
+use super::matched::{self, Matched};
 use super::respond::Reject;
-use super::upload::Upload;
-use super::{Inbound, Seen};
-use crate::policy::chain::{Chain, Instance, Policies};
+use crate::policy::chain::{Chain, Instance, Policies, Step};
 use crate::policy::identity::Subject;
-use crate::policy::record::{self, TryOutcome};
+use crate::policy::record::{Latencies, Try, TryOutcome};
 use crate::policy::request::{Client, MatchedIds, Request, TargetQuery};
 use crate::policy::response::{self, BodyFilter, Received, Source};
 use crate::policy::{Access, Verdict};
@@ -38,11 +36,17 @@ pub(super) struct Run {
     chosen: Vec<Chosen>,
     /// Who the request is from.
     pub(super) subject: Subject,
+    /// Number of steps of its chain whose policy is chosen.
+    steps: usize,
     route: Option<(uuid::Uuid, Option<Arc<str>>, Option<uuid::Uuid>)>,
     host: Arc<str>,
+    /// When the head of the request was received.
     began: SystemTime,
     /// Filters that read the body as the endpoint sends it.
     readers: Vec<Box<dyn BodyFilter>>,
+    /// The query, if a policy has changed it.
+    query: Option<TargetQuery>,
+    correlation_id: Option<Arc<str>>,
     /// What the exchange stage notes for records.
     pub(super) trace: Trace,
 }
@@ -56,65 +60,103 @@ struct Chosen {
 /// What the exchange stage notes for records.
 #[derive(Default)]
 pub(super) struct Trace {
-    /// The tries with endpoints, in their order.
-    pub(super) tries: RefCell<Vec<record::Try>>,
+    /// The tries that have ended, in their order.
+    tries: RefCell<Vec<Try>>,
+    /// The try in progress.
+    current: Cell<Option<CurrentTry>>,
     /// Path and query of the request to the endpoint.
-    pub(super) upstream_target: RefCell<Option<Arc<str>>>,
-    /// The wait for the endpoints, up to the head of the last response.
-    pub(super) upstream: Cell<Option<Duration>>,
-    /// When that head was received.
-    pub(super) answered: Cell<Option<Instant>>,
+    upstream_target: RefCell<Option<Arc<str>>>,
+    /// When the first try began.
+    first: Cell<Option<Instant>>,
+    /// When the last one ended.
+    last: Cell<Option<Instant>>,
+}
+
+#[derive(Clone, Copy)]
+struct CurrentTry {
+    address: SocketAddr,
+    began: Instant,
+    picked_in: Duration,
 }
 
 impl Trace {
-    /// Notes a try that took `took`, the pick included, which took `picked_in`.
-    pub(super) fn note_try(
-        &self,
-        address: SocketAddr,
-        took: Duration,
-        picked_in: Duration,
-        outcome: TryOutcome,
-    ) {
-        self.tries.borrow_mut().push(record::Try {
+    /// Notes that an endpoint was chosen, in a try that began at `began`.
+    pub(super) fn begin_try(&self, address: SocketAddr, target: &[u8], began: Instant) {
+        if self.first.get().is_none() {
+            self.first.set(Some(began));
+            let target = String::from_utf8_lossy(target);
+            *self.upstream_target.borrow_mut() = Some(target.into());
+        }
+        self.current.set(Some(CurrentTry {
             address,
-            started: SystemTime::now() - took,
-            balancer: picked_in,
-            outcome,
-        });
+            began,
+            picked_in: began.elapsed(),
+        }));
     }
 
-    /// Notes that no further try follows: `upstream` is the time that all of them took.
-    pub(super) fn note_answer(&self, target: &[u8], upstream: Duration, now: Instant) {
-        let target = String::from_utf8_lossy(target);
-        *self.upstream_target.borrow_mut() = Some(target.into());
-        self.upstream.set(Some(upstream));
-        self.answered.set(Some(now));
+    /// Notes the end of the try: the head of the response, or a failure.
+    pub(super) fn end_try(&self, outcome: TryOutcome, now: Instant) {
+        if let Some(CurrentTry {
+            address,
+            began,
+            picked_in,
+        }) = self.current.take()
+        {
+            self.last.set(Some(now));
+            self.tries.borrow_mut().push(Try {
+                address,
+                started: SystemTime::now() - (now - began),
+                balancer: picked_in,
+                outcome,
+            });
+        }
+    }
+
+    /// The times of a request that began at `started` and has ended now.
+    fn latencies(&self, started: Instant, now: Instant) -> Latencies {
+        let total = now - started;
+        let last = self.last.get().unwrap_or(now);
+        let upstream = self.first.get().map(|first| last - first);
+        let is_answered = |last: &Try| matches!(last.outcome, TryOutcome::Answered(_));
+        let receive = match self.tries.borrow().last().is_some_and(is_answered) {
+            true => now - last,
+            false => Duration::ZERO,
+        };
+        Latencies {
+            total,
+            gateway: total.saturating_sub(upstream.unwrap_or_default() + receive),
+            upstream,
+            receive,
+        }
     }
 }
 
 impl Run {
-    fn new() -> Box<Self> {
+    /// The run of a request whose head was received at `started`.
+    fn new(started: Instant) -> Box<Self> {
         Box::new(Self {
             chosen: Vec::new(),
             subject: Subject::default(),
+            steps: 0,
             route: None,
             host: Arc::from(""),
-            began: SystemTime::now(),
+            began: SystemTime::now() - started.elapsed(),
             readers: Vec::new(),
+            query: None,
+            correlation_id: None,
             trace: Trace::default(),
         })
     }
 
     /// The run of a request that was refused before it had a route. Only the later phases of its
     /// policies run.
-    pub(super) fn unmatched(policies: &Policies) -> Option<Box<Self>> {
+    pub(super) fn unmatched(policies: &Policies, inbound: &Inbound<'_>) -> Option<Box<Self>> {
         let chain = policies.of_unmatched()?;
-        let mut run = Self::new();
-        for step in chain.steps() {
-            if let Some(instance) = step.choose(policies, None) {
-                run.choose(instance);
-            }
+        let mut run = Self::new(inbound.started);
+        if let Ok(host) = matched::host_of(&inbound.parts) {
+            run.host = host.name().into();
         }
+        run.choose_rest(chain, policies);
         Some(run)
     }
 
@@ -131,12 +173,23 @@ impl Run {
         }
     }
 
-    fn choose(&mut self, instance: &Arc<Instance>) {
-        let instance = Arc::clone(instance);
+    /// Chooses the policies of the steps whose turn in the access phase does not come.
+    fn choose_rest(&mut self, chain: &Chain, policies: &Policies) {
+        while let Some(step) = chain.steps().get(self.steps) {
+            self.choose(step, policies);
+        }
+    }
+
+    /// Chooses the policy of the next step, if it has one for this request.
+    fn choose<'s>(&mut self, step: &'s Step, policies: &'s Policies) -> Option<&'s Arc<Instance>> {
+        self.steps += 1;
+        let consumer = self.subject.consumer.as_ref().map(|consumer| consumer.id);
+        let instance = step.choose(policies, consumer)?;
         self.chosen.push(Chosen {
-            instance,
+            instance: Arc::clone(instance),
             kept: None,
         });
+        Some(instance)
     }
 
     fn matched(&self) -> Option<MatchedIds<'_>> {
@@ -146,6 +199,26 @@ impl Run {
             route_name: route_name.as_deref(),
             service: *service,
         })
+    }
+
+    /// Whether a policy works from the record of the request.
+    fn records(&self) -> bool {
+        let mut chosen = self.chosen.iter();
+        chosen.any(|chosen| chosen.instance.policy.records())
+    }
+}
+
+/// Gives the policies the record of a request whose client has disconnected before it was answered.
+pub(super) fn abandoned(mut run: Box<Run>, inbound: &mut Inbound<'_>) {
+    if let Some((route, _, service)) = run.route {
+        let policies = &inbound.seen.0.policies;
+        if let Some(chain) = policies.of_route(route, service) {
+            run.choose_rest(chain, policies);
+        }
+    }
+    if run.records() {
+        let ClientRequest { client, id } = inbound.from;
+        Recorder::new(run, inbound, Source::Gateway, None).record(client, id);
     }
 }
 
@@ -161,20 +234,20 @@ fn client<'a>(info: &'a ConnectionInfo, host: &'a str) -> Client<'a> {
 /// Runs the access phase of a chain. What the policies change is changed in the request and in its
 /// match.
 pub(super) async fn access(
-    seen: &Seen,
     chain: &Chain,
-    inbound: &mut Inbound,
+    inbound: &mut Inbound<'_>,
     matched: &mut Matched<'_>,
 ) -> Result<(), Reject> {
-    let policies = &seen.0.policies;
     let Inbound {
+        seen,
         parts,
         upload,
         from,
         started,
         run,
     } = inbound;
-    let run = run.insert(Run::new());
+    let policies = &seen.0.policies;
+    let run = run.insert(Run::new(*started));
     let route = matched.route;
     run.route = Some((route.id, route.name.clone(), route.service));
     run.host = matched.host.name().into();
@@ -184,11 +257,9 @@ pub(super) async fn access(
     let (mut upstream_path, mut upstream_host) = (None, None);
     let mut answer = None;
     for step in chain.steps() {
-        let consumer = run.subject.consumer.as_ref().map(|consumer| consumer.id);
-        let Some(instance) = step.choose(policies, consumer) else {
+        let Some(instance) = run.choose(step, policies) else {
             continue;
         };
-        run.choose(instance);
         if answer.is_some() {
             // The later phases of all policies run, although one has answered. Source: Kong.
             continue;
@@ -211,6 +282,7 @@ pub(super) async fn access(
             subject: &mut run.subject,
             identities: &policies.identities,
             id: from.id.as_str(),
+            correlation_id: &mut run.correlation_id,
             started: *started,
             kept: None,
         };
@@ -226,20 +298,12 @@ pub(super) async fn access(
             answer = Some(answered);
         }
     }
-    if let Some(answer) = answer {
-        return Err(Reject::Policy(answer));
-    }
-    matched.apply(&query, upstream_path, upstream_host)
-}
-
-/// A request that is answered.
-pub(super) struct Answered {
-    /// Its head, as the policies have left it.
-    pub(super) parts: Parts,
-    pub(super) upload: Option<Rc<Upload>>,
-    pub(super) started: Instant,
-    /// Who has made the response.
-    pub(super) source: Source,
+    let applied = match answer {
+        Some(answer) => Err(Reject::Policy(answer)),
+        None => matched.apply(&query, upstream_path, upstream_host),
+    };
+    run.query = query.is_changed().then_some(query);
+    applied
 }
 
 /// Runs the response phases of the policies. Returns the response, and what is left to do while it
@@ -247,8 +311,8 @@ pub(super) struct Answered {
 pub(super) fn respond(
     mut run: Box<Run>,
     response: Response<Content>,
-    request: Answered,
-    from: &ClientRequest,
+    source: Source,
+    inbound: &mut Inbound<'_>,
 ) -> (Response<Content>, Option<Box<Finish>>) {
     let (mut head, mut content) = response.into_parts();
     let mut filters = std::mem::take(&mut run.readers);
@@ -259,9 +323,9 @@ pub(super) fn respond(
         for chosen in &mut chosen {
             let mut response = response::Response {
                 head: &mut head,
-                source: request.source,
-                request: &request.parts,
-                client: client(&from.client.info, &run.host),
+                source,
+                request: &inbound.parts,
+                client: client(&inbound.from.client.info, &run.host),
                 matched: run.matched(),
                 subject: &run.subject,
                 body: None,
@@ -292,22 +356,16 @@ pub(super) fn respond(
         head.headers.remove(CONTENT_LENGTH);
     }
     let is_empty = keeps_length && content.length() == Some(0);
-    if has_no_body(&request.parts.method, head.status) || is_empty {
+    if has_no_body(&inbound.parts.method, head.status) || is_empty {
         // There is nothing to change, and hyper does not ask for a body of length 0.
         for mut filter in filters.drain(..) {
             filter.end();
         }
     }
-    let recorder = Recorder {
-        run,
-        request: request.parts,
-        upload: request.upload,
-        started: request.started,
-        source: request.source,
-        status: head.status,
-        headers: head.headers.clone(),
-        sent: 0,
-    };
+    let recorder = run.records().then(|| {
+        let answered = Some((head.status, head.headers.clone()));
+        Recorder::new(run, inbound, source, answered)
+    });
     let finish = Finish::new(filters, keeps_length, recorder);
     (Response::from_parts(head, content), finish)
 }

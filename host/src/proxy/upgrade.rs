@@ -19,6 +19,7 @@ use super::client::{Client, SEND_TIMEOUT};
 use super::client_stream::Phase;
 use super::download::{Content, UpstreamRequest};
 use super::request_id::RequestId;
+use super::tunnel::{Tunnel, TunnelBytes};
 use crate::http1::lists;
 use crate::request_log;
 use crate::snapshot::Service;
@@ -74,6 +75,8 @@ impl Upgrade {
             worker,
             mut drain,
         } = request;
+        let tunnel = Rc::<Tunnel>::default();
+        let content = Content::Tunnel(Rc::clone(&tunnel));
         tokio::task::spawn_local(async move {
             let _held = (in_flight, worker, connection);
             let (_permit, endpoint, received) = exchange.into_tunnel();
@@ -91,6 +94,10 @@ impl Upgrade {
                             () = std::future::poll_fn(|cx| drain.poll(cx)) => {}
                         }
                     }
+                    tunnel.note_passed(TunnelBytes {
+                        sent: client.written(),
+                        received: client.read(),
+                    });
                 }
                 Err(error) => {
                     let _scope = request_log::enter(Some(id.digits()));
@@ -98,6 +105,6 @@ impl Upgrade {
                 }
             }
         });
-        response.map(|()| Content::Own(None))
+        response.map(|()| content)
     }
 }

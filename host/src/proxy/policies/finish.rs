@@ -1,20 +1,28 @@
 //! The end of a request that has policies: passes the body of the response through their filters,
 //! and gives them a record of the request when its last byte was sent.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body::Frame;
 
-use super::super::client::ClientRequest;
+use super::super::Inbound;
+use super::super::client::Client;
 use super::super::download::Error;
+use super::super::request_id::RequestId;
+use super::super::tunnel::TunnelBytes;
 use super::super::upload::Upload;
 use super::Run;
-use crate::policy::record::{Latencies, Record};
+use crate::policy::record::{Record, TryOutcome};
 use crate::policy::response::{BodyFilter, Source};
+
+/// The status in the record of a request whose client has disconnected before it was answered.
+/// Source: nginx.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// What is left to do for the policies of a request while its response is sent.
 pub(in super::super) struct Finish {
@@ -35,15 +43,17 @@ pub(in super::super) enum Passed {
 
 /// What a record is made of.
 pub(in super::super) struct Recorder {
-    pub(in super::super) run: Box<Run>,
-    pub(in super::super) request: Parts,
-    pub(in super::super) upload: Option<std::rc::Rc<Upload>>,
-    pub(in super::super) started: Instant,
-    pub(in super::super) source: Source,
-    pub(in super::super) status: StatusCode,
-    pub(in super::super) headers: HeaderMap,
+    run: Box<Run>,
+    request: Parts,
+    upload: Option<Rc<Upload>>,
+    started: Instant,
+    source: Source,
+    /// The head of the response; `None` if the client has disconnected before.
+    answered: Option<(StatusCode, HeaderMap)>,
     /// Bytes of the body that were sent.
-    pub(in super::super) sent: u64,
+    sent: u64,
+    /// Bytes that the client has sent after its request, on an upgraded connection.
+    received: u64,
 }
 
 impl Finish {
@@ -51,18 +61,14 @@ impl Finish {
     pub(in super::super) fn new(
         filters: Vec<Box<dyn BodyFilter>>,
         keeps_length: bool,
-        recorder: Recorder,
+        recorder: Option<Recorder>,
     ) -> Option<Box<Self>> {
-        let chosen = &recorder.run.chosen;
-        let records = chosen
-            .into_iter()
-            .any(|chosen| chosen.instance.policy.records());
-        (records || !filters.is_empty() || !keeps_length).then(|| {
+        (recorder.is_some() || !filters.is_empty() || !keeps_length).then(|| {
             Box::new(Self {
                 filters,
                 keeps_length,
                 trailers: None,
-                recorder: records.then_some(recorder),
+                recorder,
             })
         })
     }
@@ -148,41 +154,77 @@ impl Finish {
         tail
     }
 
+    /// Adds what has passed through a tunnel.
+    pub(in super::super) fn add_passed(&mut self, passed: TunnelBytes) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sent += passed.sent;
+            recorder.received += passed.received;
+        }
+    }
+
     /// Gives the policies a record of the request.
-    pub(in super::super) fn record(&mut self, from: &ClientRequest) {
+    pub(in super::super) fn record(&mut self, client: &Client, id: &RequestId) {
         if let Some(recorder) = self.recorder.take() {
-            recorder.record(from);
+            recorder.record(client, id);
         }
     }
 }
 
 impl Recorder {
-    fn record(self, from: &ClientRequest) {
+    /// Takes over the head of the request.
+    pub(super) fn new(
+        run: Box<Run>,
+        inbound: &mut Inbound<'_>,
+        source: Source,
+        answered: Option<(StatusCode, HeaderMap)>,
+    ) -> Self {
+        let (none, ()) = Request::new(()).into_parts();
+        Self {
+            run,
+            request: std::mem::replace(&mut inbound.parts, none),
+            upload: inbound.upload.clone(),
+            started: inbound.started,
+            source,
+            answered,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    pub(super) fn record(self, client: &Client, id: &RequestId) {
         let Self {
             run,
             request,
             upload,
             started,
             source,
-            status,
-            headers,
+            answered,
             sent,
+            received,
         } = self;
         let now = Instant::now();
-        let total = now - started;
         let trace = &run.trace;
-        let upstream = trace.upstream.get();
-        let receive = trace.answered.get().map(|answered| now - answered);
-        let receive = receive.unwrap_or_default();
-        let info = &from.client.info;
+        trace.end_try(TryOutcome::Abandoned, now);
+        let info = &client.info;
         let target = request.uri.path_and_query();
         let target = target.map_or("", http::uri::PathAndQuery::as_str);
         let uploaded = upload.as_ref().map_or(0, |upload| upload.received());
-        // Request line or status line with its line end, and the empty line.
-        let line = request.method.as_str().len() + target.len() + " HTTP/1.1 \r\n\r\n".len();
-        let status_line = "HTTP/1.1 200 \r\n\r\n".len() + reason_length(status);
+        // The request line with its line end, and the empty line.
+        let line = request.method.as_str().len() + target.len() + "  HTTP/1.1\r\n\r\n".len();
+        let head = answered.as_ref().map_or(0, |(status, headers)| {
+            let line = "HTTP/1.1 200 \r\n\r\n".len() + reason_length(*status);
+            line + size(headers)
+        });
+        let (status, response_headers) = answered.unwrap_or_else(|| {
+            let closed = StatusCode::from_u16(CLIENT_CLOSED_REQUEST);
+            (closed.unwrap_or(StatusCode::BAD_REQUEST), HeaderMap::new())
+        });
+        let query = match &run.query {
+            Some(changed) => changed.text().map(Arc::from),
+            None => request.uri.query().map(Arc::from),
+        };
         let record = Arc::new(Record {
-            id: from.id.as_str().into(),
+            id: id.as_str().into(),
             started: run.began,
             client: info.address,
             port: info.listener.port,
@@ -191,23 +233,20 @@ impl Recorder {
             version: request.version,
             method: request.method,
             target: target.into(),
-            request_size: uploaded + (line + size(&request.headers)) as u64,
+            query,
+            request_size: uploaded + received + (line + size(&request.headers)) as u64,
             request_headers: request.headers,
             status,
-            response_size: sent + (status_line + size(&headers)) as u64,
-            response_headers: headers,
+            response_size: sent + head as u64,
+            response_headers,
             source,
+            latencies: trace.latencies(started, now),
             upstream_target: trace.upstream_target.take(),
             tries: trace.tries.take(),
-            latencies: Latencies {
-                total,
-                gateway: total.saturating_sub(upstream.unwrap_or_default() + receive),
-                upstream,
-                receive,
-            },
             route: run.route.as_ref().map(|(route, ..)| *route),
             service: run.route.as_ref().and_then(|(.., service)| *service),
             subject: run.subject,
+            correlation_id: run.correlation_id,
         });
         for chosen in &run.chosen {
             if chosen.instance.policy.records() {

@@ -38,6 +38,10 @@ pub(super) struct Side<S> {
     last_move: LastMove,
     /// Longest wait between two writes.
     write_timeout: Duration,
+    /// Bytes that were read from it.
+    read: u64,
+    /// Bytes that were written to it.
+    written: u64,
     /// The timer of the write timeout; it runs while the other end does not read.
     stuck: Option<Pin<Box<Sleep>>>,
 }
@@ -48,8 +52,20 @@ impl<S> Side<S> {
             stream,
             last_move: last_move.clone(),
             write_timeout,
+            read: 0,
+            written: 0,
             stuck: None,
         }
+    }
+
+    /// Bytes that were read from it.
+    pub(super) fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// Bytes that were written to it.
+    pub(super) fn written(&self) -> u64 {
+        self.written
     }
 
     fn moved(&self) {
@@ -64,7 +80,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Side<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.read += (buf.filled().len() - before) as u64;
         this.moved();
         Poll::Ready(Ok(()))
     }
@@ -79,6 +97,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
         let this = self.get_mut();
         if let Poll::Ready(written) = Pin::new(&mut this.stream).poll_write(cx, buf) {
             this.stuck = None;
+            this.written += *written.as_ref().unwrap_or(&0) as u64;
             this.moved();
             return Poll::Ready(written);
         }

@@ -1,0 +1,112 @@
+//! The body of a response to the client. On its way it passes the filters of the request's policies,
+//! which get a record of the request at its end.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::client::ClientRequest;
+use super::download::{Content, Error};
+use super::policies::{Finish, Passed};
+use crate::request_log;
+
+/// The body of a response to the client. The request ends when it is dropped.
+pub(super) struct ResponseBody {
+    content: Content,
+    request: ClientRequest,
+    /// What is left to do for the policies of the request, if it has any.
+    finish: Option<Box<Finish>>,
+}
+
+impl ResponseBody {
+    pub(super) fn new(
+        content: Content,
+        request: ClientRequest,
+        finish: Option<Box<Finish>>,
+    ) -> Self {
+        Self {
+            content,
+            request,
+            finish,
+        }
+    }
+
+    fn log_scope(&self) -> request_log::Scope {
+        request_log::enter(Some(self.request.id.digits()))
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let _scope = self.log_scope();
+        let content = std::mem::replace(&mut self.content, Content::Own(None));
+        let tunnel = match content {
+            Content::Tunnel(tunnel) => Some(tunnel),
+            Content::Own(_) | Content::Streamed(_) => None,
+        };
+        if let Some(mut finish) = self.finish.take() {
+            let ClientRequest { client, id } = &self.request;
+            match tunnel {
+                Some(tunnel) => {
+                    let (client, id) = (Rc::clone(client), *id);
+                    tunnel.at_end(move |passed| {
+                        let _scope = request_log::enter(Some(id.digits()));
+                        finish.add_passed(passed);
+                        finish.record(&client, &id);
+                    });
+                }
+                None => finish.record(client, id),
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        let _scope = this.log_scope();
+        loop {
+            if let Some(trailers) = this.finish.as_mut().and_then(|finish| finish.trailers()) {
+                return Poll::Ready(Some(Ok(trailers)));
+            }
+            let frame = ready!(this.content.poll_frame(&this.request.client, cx));
+            let is_last = this.content.is_done();
+            let Some(finish) = &mut this.finish else {
+                return Poll::Ready(frame);
+            };
+            match finish.pass(frame, is_last) {
+                Passed::Nothing => {}
+                Passed::Frame(frame) => return Poll::Ready(frame),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if self
+            .finish
+            .as_ref()
+            .is_some_and(|finish| finish.has_filters())
+        {
+            return false;
+        }
+        self.content.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let is_kept = self
+            .finish
+            .as_ref()
+            .is_none_or(|finish| finish.keeps_length());
+        let length = self.content.length().filter(|_| is_kept);
+        length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
