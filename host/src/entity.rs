@@ -23,6 +23,7 @@ mod schema;
 pub mod service;
 mod shorthand;
 mod subschema;
+mod suggestion;
 pub mod target;
 #[cfg(test)]
 mod tests;

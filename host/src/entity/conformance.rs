@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::entity_check::{EntityCheck, field_at, value_at};
 use super::field::{Check, Field, Preset, Shape};
-use super::violations::Violations;
+use super::violations::{UNKNOWN_FIELD, Violations};
 use super::{Kind, Row};
 
 /// Checks the fields of a row or a record, and records the errors by field.
@@ -20,7 +20,7 @@ pub(super) fn check_fields(fields: &[Field], row: &Row, wrong: &mut BTreeMap<Str
     }
     for name in row.keys() {
         if !fields.iter().any(|field| field.name == name) {
-            wrong.insert(name.clone(), "unknown field".into());
+            wrong.insert(name.clone(), UNKNOWN_FIELD.into());
         }
     }
 }
@@ -139,7 +139,7 @@ fn check_reference(to: Option<Kind>, value: &Value) -> Result<(), Value> {
         for (name, value) in key.iter().filter(|(name, _)| *name != "id") {
             let checked = match fields.iter().find(|field| field.name == name) {
                 Some(field) => check(field, value),
-                None => Err("unknown field".into()),
+                None => Err(UNKNOWN_FIELD.into()),
             };
             if let Err(message) = checked {
                 wrong.insert(name.clone(), message);

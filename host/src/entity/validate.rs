@@ -14,6 +14,7 @@ use super::field::{Field, Shape};
 use super::merge::{entry, fill, merge};
 use super::normal_form::{one_form_of_references, one_form_of_values};
 use super::shorthand::{add_echoes, expand, remove_echoes};
+use super::suggestion::add_hints;
 use super::violations::Violations;
 use super::{Row, Violation};
 
@@ -139,6 +140,7 @@ impl Declaration {
             }
         }
         if !violations.is_empty() {
+            add_hints(fields, &mut violations);
             return Err(Violation::Schema(violations));
         }
         for field in fields {

@@ -12,13 +12,21 @@ use super::Row;
 pub struct Violations {
     entity: Vec<String>,
     pub(super) fields: BTreeMap<String, Value>,
+    /// For a field that does not exist, by its name with those of the records around it: the one
+    /// that is probably meant. Only the message shows it.
+    pub(super) hints: BTreeMap<String, String>,
 }
+
+/// The error in a field that does not exist.
+pub(super) const UNKNOWN_FIELD: &str = "unknown field";
 
 impl Violations {
     /// These errors in fields.
     pub(super) fn of_fields(fields: BTreeMap<String, Value>) -> Self {
-        let entity = Vec::new();
-        Self { entity, fields }
+        Self {
+            fields,
+            ..Self::default()
+        }
     }
 
     /// Adds an error about the row as a whole.
@@ -84,30 +92,33 @@ impl Violations {
     pub fn message(&self) -> String {
         let mut messages = self.entity.clone();
         for (name, message) in &self.fields {
-            flatten(name, message, &mut messages);
+            self.flatten(name, message, &mut messages);
         }
         match messages.as_slice() {
             [one] => format!("schema violation ({one})"),
             many => format!("{} schema violations ({})", many.len(), many.join("; ")),
         }
     }
-}
 
-fn flatten(name: &str, message: &Value, messages: &mut Vec<String>) {
-    match message {
-        Value::String(text) => messages.push(format!("{name}: {text}")),
-        Value::Array(elements) => {
-            for (number, element) in (1..).zip(elements) {
-                flatten(&format!("{name}.{number}"), element, messages);
+    fn flatten(&self, name: &str, message: &Value, messages: &mut Vec<String>) {
+        match message {
+            Value::String(text) => messages.push(match self.hints.get(name) {
+                Some(meant) => format!("{name}: {text}, did you mean '{meant}'?"),
+                None => format!("{name}: {text}"),
+            }),
+            Value::Array(elements) => {
+                for (number, element) in (1..).zip(elements) {
+                    self.flatten(&format!("{name}.{number}"), element, messages);
+                }
             }
-        }
-        Value::Object(fields) => {
-            let mut names: Vec<&String> = fields.keys().collect();
-            names.sort();
-            for inner in names {
-                flatten(&format!("{name}.{inner}"), &fields[inner], messages);
+            Value::Object(fields) => {
+                let mut names: Vec<&String> = fields.keys().collect();
+                names.sort();
+                for inner in names {
+                    self.flatten(&format!("{name}.{inner}"), &fields[inner], messages);
+                }
             }
+            _ => {}
         }
-        _ => {}
     }
 }
