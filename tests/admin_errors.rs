@@ -33,7 +33,6 @@ fn kongs_entities_that_are_not_supported_are_named() {
         ("/plugins/enabled", "plugins"),
         ("/services/s/plugins", "plugins"),
         ("/routes/r/plugins/p", "plugins"),
-        ("/schemas/services", "schemas"),
         ("/services/s/client_certificate", "certificates"),
     ] {
         let said = message("GET", path, 404);

@@ -36,6 +36,7 @@ mod refusal;
 mod respond;
 mod routes;
 mod rows;
+mod schemas;
 mod serve;
 mod settings;
 mod shadow;
@@ -186,6 +187,7 @@ fn router(admin: Admin) -> Router {
     endpoints.extend(log_level::endpoints());
     endpoints.extend(node::endpoints());
     endpoints.extend(tags::endpoints());
+    endpoints.extend(schemas::endpoints());
     endpoints.extend(balancers::endpoints());
     endpoints.extend(versions::endpoints());
     endpoints.push(canary::endpoint());

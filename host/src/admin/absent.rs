@@ -37,7 +37,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("oauth2", "oauth2"),
     ("oauth2_tokens", "oauth2_tokens"),
     ("proxy-cache", "proxy-cache"),
-    ("schemas", "schemas"),
     ("session", "session"),
     ("sessions", "sessions"),
     ("sni", "snis"),
@@ -101,7 +100,6 @@ mod tests {
         assert_eq!(absent("/consumers"), Some("consumers"));
         assert_eq!(absent("/consumers/x/key-auth/y"), Some("key-auth"));
         assert_eq!(absent("/services/plugins/plugins"), Some("plugins"));
-        assert_eq!(absent("/schemas/services"), Some("schemas"));
         assert_eq!(absent("/services/plugins/x"), None);
         assert_eq!(absent("/"), None);
     }
