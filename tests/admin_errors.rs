@@ -16,9 +16,6 @@ fn kongs_entities_that_are_not_supported_are_named() {
         reply.json()["message"].as_str().unwrap().to_owned()
     };
     for (path, entity) in [
-        ("/consumers", "consumers"),
-        ("/consumers/luka", "consumers"),
-        ("/consumers/luka/key-auth", "key-auth"),
         ("/certificates", "certificates"),
         ("/certificates/x/snis", "snis"),
         ("/snis", "snis"),
@@ -26,13 +23,7 @@ fn kongs_entities_that_are_not_supported_are_named() {
         ("/vaults", "vaults"),
         ("/keys", "keys"),
         ("/key-sets/x/keys", "keys"),
-        ("/key-auths", "key-auths"),
-        ("/acls", "acls"),
         ("/filter-chains", "filter-chains"),
-        ("/plugins", "plugins"),
-        ("/plugins/enabled", "plugins"),
-        ("/services/s/plugins", "plugins"),
-        ("/routes/r/plugins/p", "plugins"),
         ("/services/s/client_certificate", "certificates"),
     ] {
         let said = message("GET", path, 404);
@@ -41,25 +32,6 @@ fn kongs_entities_that_are_not_supported_are_named() {
             assert!(said.contains(there), "{path}: {said}");
         }
     }
-    for (method, path) in [
-        ("POST", "/plugins"),
-        ("PUT", "/plugins/x"),
-        ("PATCH", "/plugins/x"),
-        ("POST", "/services/s/plugins"),
-        ("POST", "/routes/r/plugins"),
-        ("POST", "/consumers/luka/plugins"),
-    ] {
-        let said = message(method, path, 501);
-        assert!(said.contains("'plugins'"), "{path}: {said}");
-    }
-    let fields = [("name", "rate-limiting"), ("config.minute", "5")];
-    let said = gateway
-        .admin("POST", "/plugins", &fields)
-        .expect(501)
-        .text();
-    assert!(said.contains("'plugins'"), "{said}");
-    message("POST", "/consumers", 404);
-    message("DELETE", "/plugins/x", 404);
     for path in ["/konsumers", "/services/s/targets", "/x", "/services/s/x"] {
         assert_eq!(message("GET", path, 404), "Not found", "{path}");
     }

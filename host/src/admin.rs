@@ -30,6 +30,7 @@ mod metrics;
 mod node;
 mod paced;
 mod page;
+mod plugins;
 mod proxy_cache;
 mod record;
 mod refusal;
@@ -161,10 +162,10 @@ fn hooks(kind: Kind) -> &'static Hooks {
         Kind::Upstream => &upstreams::HOOKS,
         Kind::Target => &targets::HOOKS,
         Kind::Consumer => &consumers::HOOKS,
+        Kind::Plugin => &plugins::HOOKS,
         Kind::Service
         | Kind::Balancer
         | Kind::BalancerVersion
-        | Kind::Plugin
         | Kind::KeyAuthCredential
         | Kind::BasicAuthCredential
         | Kind::JwtSecret
@@ -188,6 +189,7 @@ fn router(admin: Admin) -> Router {
     endpoints.extend(node::endpoints());
     endpoints.extend(tags::endpoints());
     endpoints.extend(schemas::endpoints());
+    endpoints.extend(plugins::endpoints());
     endpoints.extend(balancers::endpoints());
     endpoints.extend(versions::endpoints());
     endpoints.push(canary::endpoint());

@@ -1,18 +1,17 @@
 //! Paths that Kong has and that do not exist here. The answer says so, so that the client does not
 //! look for a mistyped path. Paths that only Kong Enterprise has are answered as by Kong: not found.
 
-use http::{Method, StatusCode, Uri};
+use http::{StatusCode, Uri};
 
 use super::error::Error;
 
 /// The entities that exist here, for the message.
-const THERE: &str = "services, routes, upstreams, targets and balancers";
+const THERE: &str = "services, routes, consumers, plugins, upstreams, targets and balancers";
 
 /// Collections and endpoints of Kong that do not exist here, by the segment of a path that names
 /// them, with their name in the answer. Source: Kong 3.9, `kong.api.routes`, and the plugins that
 /// add entities.
 const ABSENT: &[(&str, &str)] = &[
-    (PLUGINS, PLUGINS),
     ("acls", "acls"),
     ("acme", "acme"),
     ("basic-auth", "basic-auth"),
@@ -22,8 +21,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("certificate", "certificates"),
     ("certificates", "certificates"),
     ("client_certificate", "certificates"),
-    ("consumer", "consumers"),
-    ("consumers", "consumers"),
     ("filter-chains", "filter-chains"),
     ("filters", "filter-chains"),
     ("hmac-auth", "hmac-auth"),
@@ -44,8 +41,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("vaults", "vaults"),
 ];
 
-const PLUGINS: &str = "plugins";
-
 /// Endpoints of Kong that can have no meaning here, by their first segment, with the reason.
 const WITHOUT_MEANING: &[(&str, &str)] = &[
     (
@@ -59,7 +54,7 @@ const WITHOUT_MEANING: &[(&str, &str)] = &[
 ];
 
 /// The answer where no endpoint has this path.
-pub(super) async fn answer(method: Method, uri: Uri) -> Error {
+pub(super) async fn answer(uri: Uri) -> Error {
     let first = uri.path().split('/').nth(1);
     let mut without_meaning = WITHOUT_MEANING.iter();
     if let Some((_, reason)) = without_meaning.find(|(segment, _)| Some(*segment) == first) {
@@ -68,14 +63,6 @@ pub(super) async fn answer(method: Method, uri: Uri) -> Error {
     let Some(name) = absent(uri.path()) else {
         return Error::not_found();
     };
-    let makes_one = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
-    if name == PLUGINS && makes_one {
-        let message = format!(
-            "no plugin of Kong is there yet, and none takes effect: Kong's '{PLUGINS}' cannot be \
-             stored. There are {THERE}"
-        );
-        return Error::Plain(StatusCode::NOT_IMPLEMENTED, message);
-    }
     let message = format!("Kong's '{name}' are not there yet: there are {THERE}");
     Error::Plain(StatusCode::NOT_FOUND, message)
 }
@@ -97,10 +84,10 @@ mod tests {
 
     #[test]
     fn a_path_names_its_last_collection() {
-        assert_eq!(absent("/consumers"), Some("consumers"));
-        assert_eq!(absent("/consumers/x/key-auth/y"), Some("key-auth"));
-        assert_eq!(absent("/services/plugins/plugins"), Some("plugins"));
-        assert_eq!(absent("/services/plugins/x"), None);
+        assert_eq!(absent("/certificates"), Some("certificates"));
+        assert_eq!(absent("/certificates/x/snis/y"), Some("snis"));
+        assert_eq!(absent("/services/snis/snis"), Some("snis"));
+        assert_eq!(absent("/services/snis/x"), None);
         assert_eq!(absent("/"), None);
     }
 }

@@ -8,7 +8,8 @@ use axum::extract::State;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Admin;
+use super::error::Error;
+use super::{Admin, plugins};
 use crate::config::{Config, DnsType};
 
 /// The release of Kong whose Admin API this one implements: clients choose their dialect by it.
@@ -18,12 +19,12 @@ pub(super) const KONG_VERSION: &str = "3.9.1";
 pub(super) static NODE: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
 
 /// `GET /`: what clients of Kong read first, with Pointsman's own name beside it.
-pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
+pub(super) async fn root(State(admin): State<Admin>) -> Result<Json<Value>, Error> {
     let hostname = rustix::system::uname();
     let alive = tokio::runtime::Handle::current()
         .metrics()
         .num_alive_tasks();
-    Json(json!({
+    Ok(Json(json!({
         "tagline": "Welcome to Pointsman",
         "version": KONG_VERSION,
         "edition": "community",
@@ -34,13 +35,9 @@ pub(super) async fn root(State(admin): State<Admin>) -> Json<Value> {
         "pids": { "master": std::process::id(), "workers": [] },
         // Kong's timers are its tasks besides requests: here, the tasks of the control side.
         "timers": { "running": alive, "pending": 0 },
-        "plugins": {
-            "available_on_server": {},
-            "disabled_on_server": {},
-            "enabled_in_cluster": [],
-        },
+        "plugins": plugins::overview(&admin)?,
         "configuration": configuration(&admin),
-    }))
+    })))
 }
 
 /// The settings under Kong's names, with the values that Kong would show for what this gateway

@@ -1,0 +1,506 @@
+//! Plugins in the Admin API: their scopes, their settings and their errors. Facts: Kong 3.9.
+
+use serde_json::{Value, json};
+
+use crate::admin_input::said;
+use crate::harness::{Gateway, Reply};
+
+const LIMIT: &[(&str, &str)] = &[("name", "rate-limiting"), ("config.minute", "5")];
+
+fn post(gateway: &Gateway, plugin: Value) -> Reply {
+    gateway.admin_json("POST", "/plugins", &plugin)
+}
+
+#[test]
+fn a_plugin_shows_all_its_settings() {
+    let gateway = Gateway::start();
+    let made = gateway.admin("POST", "/plugins", LIMIT).expect(201).json();
+    assert_eq!(
+        made["config"],
+        json!({
+            "second": null, "minute": 5, "hour": null, "day": null, "month": null, "year": null,
+            "limit_by": "consumer",
+            "header_name": null,
+            "path": null,
+            "policy": "local",
+            "fault_tolerant": true,
+            "redis": {
+                "host": null, "port": 6379, "timeout": 2000, "username": null, "password": null,
+                "database": 0, "ssl": false, "ssl_verify": false, "server_name": null,
+            },
+            "hide_client_headers": false,
+            "error_code": 429,
+            "error_message": "API rate limit exceeded",
+            "sync_rate": -1,
+            "redis_host": null, "redis_port": 6379, "redis_password": null, "redis_username": null,
+            "redis_ssl": false, "redis_ssl_verify": false, "redis_server_name": null,
+            "redis_timeout": 2000, "redis_database": 0,
+        })
+    );
+    for (field, value) in [
+        ("protocols", json!(["grpc", "grpcs", "http", "https"])),
+        ("enabled", json!(true)),
+        ("instance_name", Value::Null),
+        ("service", Value::Null),
+        ("route", Value::Null),
+        ("consumer", Value::Null),
+        ("tags", Value::Null),
+    ] {
+        assert_eq!(made[field], value, "{field}");
+    }
+    assert!(made.get("ordering").is_none() && made.get("consumer_group").is_none());
+}
+
+#[test]
+fn an_unknown_plugin_is_refused_with_the_names_that_there_are() {
+    let gateway = Gateway::start();
+    let refused = post(
+        &gateway,
+        json!({ "name": "rate-limit", "config": { "x": 1 } }),
+    )
+    .expect(400);
+    let message = said(&refused);
+    let kongs = "schema violation (name: plugin 'rate-limit' not enabled; add it to the 'plugins' \
+                 configuration property";
+    assert!(message.starts_with(kongs), "{message}");
+    assert!(message.contains("rate-limiting"), "{message}");
+    let fields = refused.json()["fields"].clone();
+    assert_eq!(fields.as_object().unwrap().len(), 1, "{fields}");
+}
+
+#[test]
+fn a_wrong_field_is_answered_with_the_one_that_is_probably_meant() {
+    let gateway = Gateway::start();
+    let plugin = json!({ "name": "rate-limiting", "config": { "minut": 5, "hour": 9, "zzz": 1 } });
+    let refused = post(&gateway, plugin).expect(400);
+    assert_eq!(
+        refused.json()["fields"],
+        json!({ "config": { "minut": "unknown field", "zzz": "unknown field" } })
+    );
+    assert_eq!(
+        said(&refused),
+        "2 schema violations (config.minut: unknown field, did you mean 'minute'?; \
+         config.zzz: unknown field)"
+    );
+}
+
+#[test]
+fn wrong_settings_have_kongs_messages_in_their_places() {
+    let gateway = Gateway::start();
+    let periods = "at least one of these fields must be non-empty: 'config.second', \
+                   'config.minute', 'config.hour', 'config.day', 'config.month', 'config.year'";
+    let conditional = |field: &str| {
+        json!([format!(
+            "failed conditional validation given value of field '{field}'"
+        )])
+    };
+    let cases: Vec<(&str, Value, Value)> = vec![
+        ("rate-limiting", json!({}), json!({ "@entity": [periods] })),
+        (
+            "rate-limiting",
+            json!({ "minute": 10, "hour": 5 }),
+            json!({ "config": "The limit for hour(5.0) cannot be lower than the limit for minute(10.0)" }),
+        ),
+        (
+            "rate-limiting",
+            json!({ "minute": 1, "sync_rate": 1 }),
+            json!({ "config": "sync_rate can only be used with the redis policy" }),
+        ),
+        (
+            "rate-limiting",
+            json!({ "minute": 0 }),
+            json!({ "config": { "minute": "value must be greater than 0" } }),
+        ),
+        (
+            "rate-limiting",
+            json!({ "minute": 1, "policy": "redis" }),
+            json!({
+                "@entity": conditional("config.policy"),
+                "config": { "redis": { "host": "required field missing" } },
+            }),
+        ),
+        (
+            "rate-limiting",
+            json!({ "minute": 1, "limit_by": "header" }),
+            json!({
+                "@entity": conditional("config.limit_by"),
+                "config": { "header_name": "required field missing" },
+            }),
+        ),
+        (
+            "response-ratelimiting",
+            json!({}),
+            json!({ "config": { "limits": "required field missing" } }),
+        ),
+        (
+            "response-ratelimiting",
+            json!({ "limits": {} }),
+            json!({ "config": { "limits": "length must be at least 1" } }),
+        ),
+        (
+            "response-ratelimiting",
+            json!({ "limits": { "sms": 1 } }),
+            json!({ "config": { "limits": "expected a record" } }),
+        ),
+        (
+            "response-ratelimiting",
+            json!({ "limits": { "sms": { "minute": 10, "hour": 5 } } }),
+            json!({ "config": { "limits":
+                "the limit for hour(5.0) cannot be lower than the limit for minute(10.0)" } }),
+        ),
+        (
+            "proxy-cache",
+            json!({}),
+            json!({ "config": { "strategy": "required field missing" } }),
+        ),
+        (
+            "proxy-cache",
+            json!({ "strategy": "memory", "response_code": [], "cache_ttl": 0 }),
+            json!({ "config": {
+                "response_code": "length must be at least 1",
+                "cache_ttl": "value must be greater than 0",
+            } }),
+        ),
+        (
+            "acl",
+            json!({ "allow": ["a"], "deny": ["b"] }),
+            json!({ "@entity": [
+                "exactly one of these fields must be non-empty: 'config.allow', 'config.deny'",
+            ] }),
+        ),
+        (
+            "jwt",
+            json!({ "maximum_expiration": 300, "claims_to_verify": ["nbf"] }),
+            json!({
+                "@entity": conditional("config.maximum_expiration"),
+                "config": { "claims_to_verify": "expected to contain: exp" },
+            }),
+        ),
+        (
+            "cors",
+            json!({ "origins": ["*", "a("] }),
+            json!({ "config": { "origins": [null, "'a(' is not a valid regex"] } }),
+        ),
+        (
+            "bot-detection",
+            json!({ "deny": ["a("] }),
+            json!({ "config": { "deny": ["not a valid regex: a("] } }),
+        ),
+        (
+            "ip-restriction",
+            json!({ "allow": ["10.0.0.0/33"] }),
+            json!({ "config": { "allow": ["invalid ip or cidr range: '10.0.0.0/33'"] } }),
+        ),
+        (
+            "redirect",
+            json!({ "location": "/x", "status_code": 99 }),
+            json!({ "config": {
+                "location": "missing host in url",
+                "status_code": "value should be between 100 and 599",
+            } }),
+        ),
+        (
+            "redirect",
+            json!({ "location": "//a.example/x" }),
+            json!({ "config": { "location": "missing scheme in url" } }),
+        ),
+        (
+            "request-termination",
+            json!({ "message": "a", "body": "b" }),
+            json!({ "config": "message cannot be used with content_type or body" }),
+        ),
+        (
+            "file-log",
+            json!({ "path": "/tmp/*" }),
+            json!({ "config": { "path": "not a valid filename" } }),
+        ),
+        (
+            "http-log",
+            json!({ "http_endpoint": "http://a.example", "headers": { "Host": "x" } }),
+            json!({ "config": { "headers": "cannot contain 'Host' header" } }),
+        ),
+        (
+            "statsd",
+            json!({ "metrics": [{ "name": "latency", "stat_type": "counter" }] }),
+            json!({ "config": { "metrics": [{
+                "@entity": conditional("stat_type"),
+                "sample_rate": "required field missing",
+            }] } }),
+        ),
+        (
+            "request-transformer",
+            json!({ "add": { "headers": ["x a:b"], "body": ["a"] }, "http_method": "get" }),
+            json!({ "config": {
+                "add": { "headers": ["'x a' is not a valid header"], "body": ["key 'a' has no value"] },
+                "http_method": "invalid value: get",
+            } }),
+        ),
+        (
+            "response-transformer",
+            json!({ "add": { "json": ["a"], "json_types": ["text"] } }),
+            json!({ "config": { "add": {
+                "json": ["invalid value: a"],
+                "json_types": ["expected one of: boolean, number, string"],
+            } } }),
+        ),
+    ];
+    for (name, config, fields) in cases {
+        let refused = post(&gateway, json!({ "name": name, "config": config })).expect(400);
+        assert_eq!(refused.json()["fields"], fields, "{name}: {config}");
+    }
+}
+
+#[test]
+fn what_this_gateway_does_not_do_is_refused_with_a_sentence() {
+    let gateway = Gateway::start();
+    let limit = |more: Value| {
+        let mut plugin = json!({ "name": "rate-limiting", "config": { "minute": 5 } });
+        plugin
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        plugin
+    };
+    for (plugin, part) in [
+        (limit(json!({ "ordering": { "before": {} } })), "priorities"),
+        (
+            limit(json!({ "consumer_group": { "id": "x" } })),
+            "no consumer groups",
+        ),
+        (
+            limit(json!({ "config": { "minute": 5, "policy": "cluster" } })),
+            "use 'redis'",
+        ),
+        (
+            json!({ "name": "file-log", "config": {
+                "path": "/tmp/x", "custom_fields_by_lua": { "a": "return 1" } } }),
+            "does not run Lua",
+        ),
+        (
+            json!({ "name": "request-transformer", "config": {
+                "add": { "headers": ["x-a:$(headers.b or 'c')"] } } }),
+            "no Lua is run here",
+        ),
+    ] {
+        let message = said(&post(&gateway, plugin).expect(400));
+        assert!(message.contains(part), "{message}");
+    }
+    let made = post(
+        &gateway,
+        limit(json!({ "ordering": null, "consumer_group": null })),
+    );
+    assert!(made.expect(201).json().get("ordering").is_none());
+}
+
+#[test]
+fn a_change_of_settings_is_merged_deeply_and_needs_no_name() {
+    let gateway = Gateway::start();
+    let made = gateway.admin("POST", "/plugins", LIMIT).expect(201).json();
+    let path = format!("/plugins/{}", made["id"].as_str().unwrap());
+    let change = json!({ "config": { "hour": 10, "redis": { "port": 7000 } } });
+    let changed = gateway
+        .admin_json("PATCH", &path, &change)
+        .expect(200)
+        .json();
+    let config = &changed["config"];
+    assert_eq!(
+        (&config["minute"], &config["hour"]),
+        (&json!(5), &json!(10))
+    );
+    assert_eq!(
+        (&config["redis"]["port"], &config["redis"]["timeout"]),
+        (&json!(7000), &json!(2000))
+    );
+    // The earlier names show the change, and take one.
+    assert_eq!(config["redis_port"], 7000);
+    let changed = gateway
+        .admin("PATCH", &path, &[("config.redis_port", "7001")])
+        .expect(200);
+    assert_eq!(changed.json()["config"]["redis"]["port"], 7001);
+    let refused = gateway
+        .admin_json("PATCH", &path, &json!({ "config": { "hour": 1 } }))
+        .expect(400);
+    assert_eq!(
+        said(&refused),
+        "schema violation (config: The limit for hour(1.0) cannot be lower than the limit for \
+         minute(5.0))"
+    );
+    let both = json!({ "config": { "redis_host": "a.example", "redis": { "host": "b.example" } } });
+    let refused = gateway.admin_json("PATCH", &path, &both).expect(400);
+    assert_eq!(
+        refused.json()["fields"],
+        json!({ "config": { "redis_host":
+            "both deprecated and new field are used but their values mismatch: \
+             redis_host = a.example vs redis.host = b.example" } })
+    );
+    // What was read can be written back as it is.
+    let read = gateway.admin("GET", &path, &[]).expect(200).json();
+    let put = gateway.admin_json("PUT", &path, &read).expect(200).json();
+    assert_eq!(put["config"], read["config"]);
+}
+
+#[test]
+fn a_plugin_has_a_scope_once() {
+    let gateway = Gateway::start();
+    gateway
+        .admin("POST", "/services", &[("name", "s"), ("host", "h")])
+        .expect(201);
+    gateway
+        .admin(
+            "POST",
+            "/services/s/routes",
+            &[("name", "r"), ("paths[]", "/")],
+        )
+        .expect(201);
+    gateway
+        .admin("POST", "/consumers", &[("username", "luka")])
+        .expect(201);
+    for path in [
+        "/plugins",
+        "/services/s/plugins",
+        "/routes/r/plugins",
+        "/consumers/luka/plugins",
+    ] {
+        gateway.admin("POST", path, LIMIT).expect(201);
+        let refused = gateway.admin("POST", path, LIMIT).expect(409).json();
+        assert_eq!(
+            (&refused["code"], &refused["name"]),
+            (&json!(5), &json!("unique constraint violation"))
+        );
+        assert_eq!(refused["fields"]["name"], "rate-limiting", "{path}");
+    }
+    let refused = gateway.admin("POST", "/plugins", LIMIT).expect(409);
+    assert_eq!(
+        said(&refused),
+        "UNIQUE violation detected on '{consumer=null,name=\"rate-limiting\",route=null,service=null}'"
+    );
+    assert_eq!(
+        refused.json()["fields"],
+        json!({ "consumer": null, "name": "rate-limiting", "route": null, "service": null })
+    );
+    for (path, count) in [
+        ("/plugins", 4),
+        ("/services/s/plugins", 1),
+        ("/consumers/luka/plugins", 1),
+    ] {
+        let listed = gateway.admin("GET", path, &[]).expect(200).json();
+        assert_eq!(listed["data"].as_array().unwrap().len(), count, "{path}");
+    }
+    // Deleting what a plugin is for deletes the plugin.
+    gateway.admin("DELETE", "/consumers/luka", &[]).expect(204);
+    gateway.admin("DELETE", "/routes/r", &[]).expect(204);
+    let listed = gateway.admin("GET", "/plugins", &[]).expect(200).json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_plugin_that_finds_the_consumer_cannot_be_for_one() {
+    let gateway = Gateway::start();
+    let consumer = gateway
+        .admin("POST", "/consumers", &[("username", "luka")])
+        .expect(201)
+        .json();
+    let consumer = json!({ "id": consumer["id"] });
+    for name in ["key-auth", "basic-auth", "jwt", "cors", "bot-detection"] {
+        let refused = post(&gateway, json!({ "name": name, "consumer": consumer })).expect(400);
+        assert_eq!(
+            refused.json()["fields"],
+            json!({ "consumer": "value must be null" }),
+            "{name}"
+        );
+    }
+    let plugin = json!({ "name": "acl", "consumer": consumer, "config": { "allow": ["a"] } });
+    post(&gateway, plugin).expect(400);
+}
+
+#[test]
+fn an_instance_is_named_in_paths() {
+    let gateway = Gateway::start();
+    let made = gateway
+        .admin("PUT", "/plugins/my-limit", LIMIT)
+        .expect(200)
+        .json();
+    assert_eq!(made["instance_name"], "my-limit");
+    let read = gateway
+        .admin("GET", "/plugins/my-limit", &[])
+        .expect(200)
+        .json();
+    assert_eq!(read, made);
+    let changed = gateway
+        .admin("PATCH", "/plugins/my-limit", &[("enabled", "false")])
+        .expect(200);
+    assert_eq!(changed.json()["enabled"], false);
+    let replaced = gateway
+        .admin("PUT", "/plugins/my-limit", LIMIT)
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&replaced["id"], &replaced["enabled"]),
+        (&made["id"], &json!(true))
+    );
+    let other = json!({ "name": "cors", "instance_name": "my-limit" });
+    let refused = post(&gateway, other).expect(409);
+    assert_eq!(
+        said(&refused),
+        "UNIQUE violation detected on '{instance_name=\"my-limit\"}'"
+    );
+    gateway
+        .admin("DELETE", "/plugins/my-limit", &[])
+        .expect(204);
+    gateway.admin("GET", "/plugins/my-limit", &[]).expect(404);
+    gateway
+        .admin("DELETE", "/plugins/my-limit", &[])
+        .expect(204);
+}
+
+#[test]
+fn the_protocols_of_a_plugin_fit_those_of_its_routes() {
+    let gateway = Gateway::start();
+    gateway
+        .admin("POST", "/services", &[("name", "s"), ("host", "h")])
+        .expect(201);
+    let plugin = |protocol: &str| json!({ "name": "rate-limiting", "config": { "minute": 5 }, "protocols": [protocol] });
+    // A service without routes may get any.
+    let made = gateway
+        .admin_json("POST", "/services/s/plugins", &plugin("grpc"))
+        .expect(201)
+        .json();
+    let path = format!("/plugins/{}", made["id"].as_str().unwrap());
+    let route = json!({ "name": "r", "paths": ["/"], "protocols": ["http", "https"] });
+    gateway
+        .admin_json("POST", "/services/s/routes", &route)
+        .expect(201);
+
+    let refused = gateway
+        .admin_json("POST", "/routes/r/plugins", &plugin("grpc"))
+        .expect(400);
+    assert_eq!(
+        refused.json()["fields"],
+        json!({ "protocols": "must match the associated route's protocols" })
+    );
+    gateway
+        .admin_json("POST", "/routes/r/plugins", &plugin("https"))
+        .expect(201);
+
+    // The plugin that was there before the route can still be changed in other ways.
+    gateway
+        .admin("PATCH", &path, &[("enabled", "false")])
+        .expect(200);
+    let refused = gateway
+        .admin_json("PATCH", &path, &json!({ "protocols": ["grpcs"] }))
+        .expect(400);
+    assert_eq!(
+        refused.json()["fields"],
+        json!({ "protocols":
+            "must match the protocols of at least one route pointing to this Plugin's service" })
+    );
+    gateway
+        .admin_json("PATCH", &path, &json!({ "protocols": ["http"] }))
+        .expect(200);
+    // Not all plugins are for streams.
+    let refused = post(&gateway, plugin("tcp")).expect(400);
+    assert_eq!(
+        refused.json()["fields"],
+        json!({ "protocols": ["expected one of: grpc, grpcs, http, https"] })
+    );
+}
