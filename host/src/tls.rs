@@ -1,5 +1,7 @@
 //! TLS towards endpoints, for requests and for probes.
 
+mod pem;
+
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -16,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio_rustls::TlsConnector;
 
 use crate::authority::Host;
+pub(crate) use pem::{CertificateFacts, public_half};
 
 /// HTTP/1.1, as ALPN names it in a handshake (RFC 7301).
 pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";

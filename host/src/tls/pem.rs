@@ -1,0 +1,145 @@
+//! Certificates and private keys as operators write them: in PEM (RFC 7468).
+
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer;
+
+use crate::public_key::PublicKey;
+
+/// What the Admin API checks of a certificate: of the first one, if there is a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CertificateFacts {
+    /// Its public key; none if no algorithm of ours can use it.
+    pub(crate) public_key: Option<PublicKey>,
+    /// The SHA-256 of its DER.
+    pub(crate) digest: [u8; 32],
+    /// The last second of its validity, since the Unix epoch.
+    pub(crate) not_after: i64,
+    /// Whether it may sign other certificates (RFC 5280, 4.2.1.9).
+    pub(crate) is_authority: bool,
+    /// How many certificates the text has.
+    pub(crate) count: usize,
+}
+
+impl CertificateFacts {
+    /// Reads a certificate, and the chain behind it.
+    ///
+    /// # Errors
+    /// What is wrong with the first invalid one.
+    pub(crate) fn from_pem(text: &str) -> Result<Self, String> {
+        let mut first = None;
+        let mut count = 0;
+        for section in Pem::iter_from_buffer(text.as_bytes()) {
+            let section = section.map_err(|error| format!("it is no PEM: {error}"))?;
+            if section.label != "CERTIFICATE" {
+                continue;
+            }
+            let facts = Self::from_der(&section.contents)?;
+            first.get_or_insert(facts);
+            count += 1;
+        }
+        let first = first.ok_or("there is no certificate in it, in PEM")?;
+        Ok(Self { count, ..first })
+    }
+
+    fn from_der(der: &[u8]) -> Result<Self, String> {
+        let (rest, certificate) =
+            X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+        if !rest.is_empty() {
+            return Err("there are bytes after its end".into());
+        }
+        Ok(Self {
+            public_key: PublicKey::from_spki(certificate.public_key().raw),
+            digest: Sha256::digest(der).into(),
+            not_after: certificate.validity().not_after.timestamp(),
+            is_authority: certificate.is_ca(),
+            count: 1,
+        })
+    }
+}
+
+/// The public half of a private key in PEM.
+///
+/// # Errors
+/// It is no private key, or one that TLS cannot use here.
+pub(crate) fn public_half(text: &str) -> Result<PublicKey, String> {
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes());
+    let key = key.map_err(|error| format!("it is no private key in PEM: {error}"))?;
+    let unsupported =
+        || "it is neither RSA of 2048 bits or more, nor ECDSA on P-256 or P-384, nor Ed25519";
+    let key = any_supported_type(&key).map_err(|_| unsupported())?;
+    let public = key
+        .public_key()
+        .and_then(|spki| PublicKey::from_spki(&spki));
+    Ok(public.ok_or_else(unsupported)?)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    fn issued(authority: bool) -> (String, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        if authority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        (params.self_signed(&key).unwrap().pem(), key)
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_have_one_public_key() {
+        let (certificate, key) = issued(false);
+        let facts = CertificateFacts::from_pem(&certificate).unwrap();
+        assert_eq!(facts.public_key, public_half(&key.serialize_pem()).ok());
+        assert!(!facts.is_authority && facts.not_after > 0);
+        let (other, _) = issued(true);
+        let other = CertificateFacts::from_pem(&other).unwrap();
+        assert!(other.is_authority);
+        assert_ne!(other.public_key, facts.public_key);
+        assert_ne!(other.digest, facts.digest);
+    }
+
+    #[test]
+    fn of_a_chain_the_first_certificate_counts() {
+        let (leaf, _) = issued(false);
+        let (root, _) = issued(true);
+        let facts = CertificateFacts::from_pem(&leaf).unwrap();
+        let chain = CertificateFacts::from_pem(&format!("{leaf}{root}")).unwrap();
+        assert_eq!(chain, CertificateFacts { count: 2, ..facts });
+    }
+
+    #[test]
+    fn what_is_no_certificate_or_key_is_refused_with_a_reason() {
+        let (certificate, key) = issued(false);
+        let broken = certificate.replacen("MII", "MIJ", 1);
+        let (key, cut) = (key.serialize_pem(), &certificate[..80]);
+        for wrong in ["", "x", &key, &broken, cut] {
+            let refused = CertificateFacts::from_pem(wrong);
+            assert!(refused.is_err_and(|why| !why.is_empty()), "{wrong}");
+        }
+        for wrong in ["", "x", &certificate, &key[..60]] {
+            assert!(
+                public_half(wrong).is_err_and(|why| !why.is_empty()),
+                "{wrong}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,60}", bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = CertificateFacts::from_pem(&text);
+            let _ = CertificateFacts::from_der(&bytes);
+            let _ = public_half(&text);
+        }
+    }
+}
