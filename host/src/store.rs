@@ -100,6 +100,13 @@ impl Write {
         }
     }
 
+    /// Removes a row, if it is still as it was read.
+    pub fn delete_unchanged(kind: Kind, id: Uuid, read: Stored) -> [Self; 2] {
+        let Stored { row, revision } = read;
+        let unchanged = Self::put(kind, id, row, None, Some(revision));
+        [unchanged, Self::Delete { kind, id }]
+    }
+
     /// Replaces the row that was read at the revision `old`, or adds it where there was none.
     pub fn put(kind: Kind, id: Uuid, row: Row, blob: Option<Bytes>, old: Option<Revision>) -> Self {
         match old {
@@ -188,8 +195,12 @@ pub enum Error {
     StillReferenced {
         /// The entity to delete.
         kind: Kind,
+        /// Its primary key.
+        id: Uuid,
         /// The entity that refers to it.
         by: Kind,
+        /// Primary key of the row that refers to it: of one of them.
+        referrer: Uuid,
     },
     /// The row is not at the expected revision, or was deleted: read it again.
     #[error("the row {id} of {} has changed meanwhile", kind.name())]

@@ -156,7 +156,7 @@ async fn list(State(admin): State<Admin>, request: Request) -> Result<Response, 
     let rows = admin
         .store
         .list(KIND, page.first()?, page.size + 1, &*filter)?;
-    let answer = page.answer(KIND.declaration(), request.uri().path(), rows, true);
+    let answer = page.answer(request.uri().path(), rows, true, |row| Ok(Some(row)))?;
     Ok(Json(answer).into_response())
 }
 
@@ -328,9 +328,15 @@ async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<S
         // before it can be deleted.
         let name = stored.row.get("name").and_then(Value::as_str);
         let uses = |row: &Row| row.get("algorithm").and_then(Value::as_str) == name;
-        if !admin.store.list(Kind::Upstream, None, 1, &uses)?.is_empty() {
-            let (kind, by) = (KIND, Kind::Upstream);
-            return Err(store::Error::StillReferenced { kind, by }.into());
+        let users = admin.store.list(Kind::Upstream, None, 1, &uses)?;
+        if let Some(user) = users.first() {
+            let error = store::Error::StillReferenced {
+                kind: KIND,
+                id: id_of(&stored.row),
+                by: Kind::Upstream,
+                referrer: id_of(&user.row),
+            };
+            return Err(error.into());
         }
         not_shipped(&stored.row, "deleted")?;
         writes::delete(&admin, KIND, id_of(&stored.row)).await?;

@@ -12,9 +12,11 @@ use super::arguments::Path;
 use super::conditional::Conditions;
 use super::error::Error;
 use super::lists::{by_id, list};
-use super::rows::{Key, find, find_in, id_of, look_up, look_up_in, parent_id};
-use super::writes::{change, create, delete_found, insert, replace};
-use super::{Admin, ApiEndpoint, ApiResult, BODY_LIMIT, changes, decode};
+use super::rows::{Key, find, find_in, id_of, key_of, look_up, look_up_in, parent_id, shown};
+use super::writes::{
+    change, create, delete_found, insert, put_key, replace, write_with_companions,
+};
+use super::{Admin, ApiEndpoint, ApiResult, BODY_LIMIT, changes, decode, hooks};
 use crate::entity::{Endpoints, Kind, ListOrder, Reference, ReferenceBy, Row};
 use crate::store::{Stored, Write};
 
@@ -50,15 +52,19 @@ fn top_level(kind: Kind) -> [ApiEndpoint; 2] {
     );
     let item = get(
         move |State(admin): State<Admin>, Path(key): Path<String>, conditions: Conditions| async move {
-            shown(kind, find(&admin, kind, &key)?, &conditions)
+            let key = key_of(&admin, kind, &key)?;
+            let found = look_up(&admin, kind, &key)?;
+            let found = found.ok_or_else(|| (hooks(kind).absent)(&key))?;
+            answer(&admin, kind, Some(found), &conditions)
         },
     )
     .put(
         move |State(admin): State<Admin>, Path(key): Path<String>, request: Request| async move {
             let conditions = Conditions::of(request.headers());
-            let input = input(kind, request).await?;
-            let found = || find(&admin, kind, &key);
-            replace(&admin, kind, &Key::of(kind, &key)?, input, &conditions, found).await
+            let mut input = input(kind, request).await?;
+            let key = put_key(&admin, kind, &key, &mut input)?;
+            let found = || Ok(look_up(&admin, kind, &key)?);
+            replace(&admin, kind, &key, input, &conditions, found).await
         },
     )
     .patch(
@@ -66,12 +72,13 @@ fn top_level(kind: Kind) -> [ApiEndpoint; 2] {
             let conditions = Conditions::of(request.headers());
             let old = || find(&admin, kind, &key).ok().flatten();
             let input = patch_input(kind, old, request).await?;
-            change(&admin, kind, &Key::of(kind, &key)?, &input, &conditions).await
+            let key = key_of(&admin, kind, &key)?;
+            change(&admin, kind, &key, &input, &conditions).await
         },
     )
     .delete(
         move |State(admin): State<Admin>, Path(key): Path<String>, conditions: Conditions| async move {
-            let key = Key::of(kind, &key)?;
+            let key = key_of(&admin, kind, &key)?;
             let found = || look_up(&admin, kind, &key);
             delete_found(&admin, kind, &conditions, found).await?;
             Ok::<_, Error>(StatusCode::NO_CONTENT)
@@ -112,7 +119,7 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
               conditions: Conditions| async move {
             let parent = parent_id(&admin, to, &parent)?;
             let found = find_in(&admin, kind, reference, parent, &key)?;
-            shown(kind, found, &conditions)
+            answer(&admin, kind, found, &conditions)
         },
     )
     .put(
@@ -201,7 +208,7 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
         move |State(admin): State<Admin>, Path(key): Path<String>, conditions: Conditions| async move {
             let (_, id) = target(&admin, &key)?;
             let id = id.ok_or_else(Error::not_found)?;
-            shown(to, admin.store.get(to, id)?, &conditions)
+            answer(&admin, to, admin.store.get(to, id)?, &conditions)
         },
     )
     .put(
@@ -227,10 +234,10 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
                         expected: row.revision,
                         blob: None,
                     };
-                    admin.write(vec![write, link]).await?;
+                    write_with_companions(&admin, vec![write, link]).await?;
                     changes::log_id(to, id, "created");
                     changes::log(&admin, kind, &row.row, "updated");
-                    shown(to, admin.store.get(to, id)?, &Conditions::default())
+                    answer(&admin, to, admin.store.get(to, id)?, &Conditions::default())
                 }
             }
         },
@@ -273,9 +280,9 @@ async fn patch_input(
     decode::entity(kind, old.as_ref().map(|old| &old.row), request, BODY_LIMIT).await
 }
 
-fn shown(kind: Kind, found: Option<Stored>, conditions: &Conditions) -> ApiResult {
+fn answer(admin: &Admin, kind: Kind, found: Option<Stored>, conditions: &Conditions) -> ApiResult {
     let found = found.ok_or_else(Error::not_found)?;
-    let row = kind.declaration().shown(found.row);
+    let row = shown(admin, kind, found.row)?;
     let row = Json(Value::from(row.ok_or_else(Error::not_found)?)).into_response();
     conditions.answer(found.revision, row)
 }

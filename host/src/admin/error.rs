@@ -251,7 +251,7 @@ impl From<store::Error> for Error {
             store::Error::ReferenceMissing {
                 field, to, value, ..
             } => Self::foreign_key(field, to.name(), value),
-            store::Error::StillReferenced { kind, by } => Self::referenced(kind, by),
+            store::Error::StillReferenced { kind, by, .. } => Self::referenced(kind, by),
             store::Error::Changed { .. } => Self::Plain(
                 StatusCode::CONFLICT,
                 "the entity was changed by others at the same time: try again".into(),

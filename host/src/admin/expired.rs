@@ -73,21 +73,12 @@ async fn remove(admin: &Admin, kind: Kind, id: Uuid) -> Result<(), Error> {
 
 /// Removes a row if it has expired, and is still as it was read.
 async fn remove_row(admin: &Admin, kind: Kind, id: Uuid, stored: Stored) -> Result<(), Error> {
-    let Stored { row, revision } = stored;
+    let row = stored.row.clone();
     if !kind.declaration().is_expired(&row) {
         return Ok(());
     }
-    let unchanged = Write::Replace {
-        kind,
-        id,
-        row: row.clone(),
-        expected: revision,
-        blob: None,
-    };
-    match (admin.store)
-        .write(vec![unchanged, Write::Delete { kind, id }])
-        .await
-    {
+    let writes = Write::delete_unchanged(kind, id, stored);
+    match admin.store.write(writes.into()).await {
         Ok(_) => {
             changes::log(admin, kind, &row, "expired");
             Ok(())

@@ -7,11 +7,16 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::error::Error;
+use super::rows::Key;
 use crate::entity::Row;
 use crate::store::Write;
 
 /// The hooks of an entity.
 pub(super) struct Hooks {
+    /// The name that another row gives to a row of this entity.
+    pub(super) alias: Option<Alias>,
+    /// The error of a GET of a row that does not exist.
+    pub(super) absent: fn(&Key) -> Error,
     /// Rewrites the input of a request where that depends on other rows.
     pub(super) prepare: fn(&Admin, &mut Row) -> Result<(), Error>,
     /// Checks the input of a POST before its fields are checked.
@@ -20,8 +25,20 @@ pub(super) struct Hooks {
     pub(super) check: CheckHook,
     /// Finds rows by the query of a list, where it asks for them by a field.
     pub(super) find: fn(&Admin, &str) -> Result<Option<Vec<Row>>, Error>,
+    /// Adds fields to a row that a client is shown.
+    pub(super) show: fn(&Admin, &mut Row) -> Result<(), Error>,
     /// Adds fields to the list of a parent's rows, beside the rows.
     pub(super) beside_list: fn(&Admin, Uuid, &mut Row),
+}
+
+/// How a path names a row of an entity by the name that another row gives to it.
+pub(super) struct Alias {
+    /// Finds the row with this name.
+    pub(super) find: fn(&Admin, &str) -> Result<Option<Uuid>, Error>,
+    /// The error if no row has the name.
+    pub(super) absent: fn() -> Error,
+    /// Adds the name to the input of a PUT.
+    pub(super) put: fn(&mut Row, &str),
 }
 
 /// Returns the companions of the row: writes that are stored in one step with it. If another
@@ -31,10 +48,13 @@ type CheckHook = for<'a> fn(&'a Admin, &'a Row) -> BoxFuture<'a, Result<Vec<Writ
 impl Hooks {
     /// The hooks of an entity that its declaration describes in full.
     pub(super) const NONE: Self = Self {
+        alias: None,
+        absent: |_| Error::not_found(),
         prepare: |_, _| Ok(()),
         before_insert: |_| Ok(()),
         check: |_, _| std::future::ready(Ok(Vec::new())).boxed(),
         find: |_, _| Ok(None),
+        show: |_, _| Ok(()),
         beside_list: |_, _, _| {},
     };
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::error::Error;
 use super::page::Page;
-use super::rows::id_of;
+use super::rows::{id_of, shown};
 use super::{Admin, ApiResult, hooks};
 use crate::entity::{Kind, ListOrder, Row};
 
@@ -61,8 +61,8 @@ pub(super) fn by_id(
             admin.store.list(kind, first, page.size + 1, &*filter)?
         }
     };
-    let declaration = kind.declaration();
-    Ok(page.answer(declaration, request.uri().path(), rows, parent.is_none()))
+    let show = |row| shown(admin, kind, row);
+    page.answer(request.uri().path(), rows, parent.is_none(), show)
 }
 
 /// A list of the rows that refer to a parent by a field: newest first, its offset a number.

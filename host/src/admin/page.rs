@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::error::Error;
-use crate::entity::{Declaration, Row};
+use crate::entity::Row;
 use crate::store::Stored;
 
 /// Rows of a page unless `size` says otherwise, and the largest `size`. Source: Kong.
@@ -113,22 +113,22 @@ impl Page {
     /// The answer for up to `size` + 1 rows: the last one only shows where the next page begins.
     pub(super) fn answer(
         &self,
-        declaration: &Declaration,
         path: &str,
         mut rows: Vec<Stored>,
         top_level: bool,
-    ) -> Value {
+        show: impl Fn(Row) -> Result<Option<Row>, Error>,
+    ) -> Result<Value, Error> {
         let next = (rows.len() > self.size).then(|| rows.swap_remove(self.size));
         rows.truncate(self.size);
         let offset = next.map(|next| {
             let id = next.row.get("id").cloned().unwrap_or_default();
             STANDARD_NO_PAD.encode(json!([id]).to_string())
         });
-        let rows = rows
-            .into_iter()
-            .filter_map(|stored| declaration.shown(stored.row));
-        let rows = rows.map(Value::from).collect();
-        self.list(path, rows, offset, top_level)
+        let mut all = Vec::with_capacity(rows.len());
+        for stored in rows {
+            all.extend(show(stored.row)?.map(Value::from));
+        }
+        Ok(self.list(path, all, offset, top_level))
     }
 
     /// The answer for these rows, with the place where the next page begins.

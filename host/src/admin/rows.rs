@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::Admin;
 use super::error::Error;
+use super::{Admin, hooks};
 use crate::entity::{Declaration, Kind, Reference, Row};
 use crate::store::{self, Stored};
 
@@ -46,11 +46,7 @@ impl Key {
         field: Option<&'static str>,
         text: &str,
     ) -> Result<Self, Error> {
-        // Only the form with hyphens, recognised by its length: 32 hexadecimal digits are an
-        // ordinary name.
-        if let Ok(id) = Uuid::try_parse(text)
-            && text.len() == Hyphenated::LENGTH
-        {
+        if let Some(id) = Self::id(text) {
             return Ok(Self::Id(id));
         }
         let Some(field) = field else {
@@ -61,6 +57,13 @@ impl Key {
         Ok(Self::Name(field, text.to_owned()))
     }
 
+    /// Reads an id: only in the form with hyphens, recognised by its length. 32 hexadecimal digits
+    /// are an ordinary name.
+    pub(super) fn id(text: &str) -> Option<Uuid> {
+        let id = Uuid::try_parse(text).ok();
+        id.filter(|_| text.len() == Hyphenated::LENGTH)
+    }
+
     pub(super) fn missing(&self) -> Error {
         let (name, value) = match self {
             Self::Id(id) => ("id", id.to_string()),
@@ -68,6 +71,29 @@ impl Key {
         };
         Error::no_row(&Row::from_iter([(name.to_owned(), value.into())]))
     }
+}
+
+/// The key at the end of a path below the root, where another row may give the row a name.
+///
+/// # Errors
+/// No row has this name, or none can have it.
+pub(super) fn key_of(admin: &Admin, kind: Kind, text: &str) -> Result<Key, Error> {
+    match &hooks(kind).alias {
+        Some(alias) if Key::id(text).is_none() => {
+            let id = (alias.find)(admin, text)?;
+            Ok(Key::Id(id.ok_or_else(alias.absent)?))
+        }
+        _ => Key::of(kind, text),
+    }
+}
+
+/// A row as a client is shown it; none if it has expired.
+pub(super) fn shown(admin: &Admin, kind: Kind, row: Row) -> Result<Option<Row>, Error> {
+    let mut shown = kind.declaration().shown(row);
+    if let Some(row) = &mut shown {
+        (hooks(kind).show)(admin, row)?;
+    }
+    Ok(shown)
 }
 
 pub(super) fn id_of(row: &Row) -> Uuid {
@@ -97,7 +123,7 @@ pub(super) fn look_up(
 }
 
 pub(super) fn find(admin: &Admin, kind: Kind, key: &str) -> Result<Option<Stored>, Error> {
-    Ok(look_up(admin, kind, &Key::of(kind, key)?)?)
+    Ok(look_up(admin, kind, &key_of(admin, kind, key)?)?)
 }
 
 /// The id of a row that is to be deleted. A row that is set aside can be deleted; nothing else can

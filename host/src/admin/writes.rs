@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use super::conditional::{Conditions, tagged};
 use super::error::Error;
-use super::rows::{Key, TRIES, conflict, id_of, look_up, to_delete};
+use super::rows::{Key, TRIES, conflict, id_of, look_up, shown, to_delete};
 use super::{Admin, ApiResult, bounds, changes, expired, hooks};
 use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape};
 use crate::store::{self, Revision, Stored, Write};
 
 /// A row that was just written, as its client is shown it.
-fn shown(kind: Kind, row: Row) -> Value {
-    kind.declaration().shown(row).unwrap_or_default().into()
+fn shown_again(admin: &Admin, kind: Kind, row: Row) -> Result<Value, Error> {
+    Ok(shown(admin, kind, row)?.unwrap_or_default().into())
 }
 
 /// The id and the write for a new row.
@@ -45,16 +45,17 @@ pub(super) async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
         return Err(Error::not_found());
     };
     let row = row.clone();
-    let revision = write_with_companions(admin, write).await?;
+    let revision = write_with_companions(admin, vec![write]).await?;
     changes::log(admin, kind, &row, "created");
-    let answer = (StatusCode::CREATED, Json(shown(kind, row))).into_response();
+    let row = shown_again(admin, kind, row)?;
+    let answer = (StatusCode::CREATED, Json(row)).into_response();
     Ok(tagged(revision, answer))
 }
 
 /// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of creation. So
 /// the orders that end in ids (lists, the table of an upstream, routes that match alike) are not
 /// random: they are the order of creation or its reverse, as the declaration says.
-fn new_id(kind: Kind) -> Uuid {
+pub(super) fn new_id(kind: Kind) -> Uuid {
     let ordered = Uuid::now_v7().as_u128();
     let bits = match kind.declaration().id_order {
         IdOrder::Ascending => ordered,
@@ -62,6 +63,23 @@ fn new_id(kind: Kind) -> Uuid {
     };
     let id = uuid::Builder::from_u128(bits).with_variant(uuid::Variant::RFC4122);
     id.with_version(uuid::Version::Random).into_uuid()
+}
+
+/// The key of a PUT. A row that gets its name from another row gets it with the PUT.
+pub(super) fn put_key(
+    admin: &Admin,
+    kind: Kind,
+    text: &str,
+    input: &mut Row,
+) -> Result<Key, Error> {
+    match &hooks(kind).alias {
+        Some(alias) if Key::id(text).is_none() => {
+            let found = (alias.find)(admin, text)?;
+            (alias.put)(input, text);
+            Ok(Key::Id(found.unwrap_or_else(|| new_id(kind))))
+        }
+        _ => Key::of(kind, text),
+    }
 }
 
 /// PUT: fields that are not named return to their defaults; a row that `find` does not find is
@@ -101,7 +119,8 @@ pub(super) async fn replace(
         match write_if_unchanged(admin, write).await {
             Ok(Some(revision)) => {
                 changes::log(admin, kind, &row, done);
-                return Ok(tagged(revision, Json(shown(kind, row)).into_response()));
+                let row = shown_again(admin, kind, row)?;
+                return Ok(tagged(revision, Json(row).into_response()));
             }
             Ok(None) => {}
             // Another request has created it meanwhile.
@@ -140,7 +159,8 @@ pub(super) async fn change(
         };
         if let Some(revision) = write_if_unchanged(admin, write).await? {
             changes::log(admin, kind, &row, "updated");
-            return Ok(tagged(revision, Json(shown(kind, row)).into_response()));
+            let row = shown_again(admin, kind, row)?;
+            return Ok(tagged(revision, Json(row).into_response()));
         }
     }
     Err(conflict(kind))
@@ -171,14 +191,13 @@ pub(super) async fn delete_found(
         let Some(id) = to_delete(found)? else {
             return Ok(false);
         };
-        let Some(Stored { row, revision }) = stored.filter(|_| !conditions.is_empty()) else {
+        let Some(stored) = stored.filter(|_| !conditions.is_empty()) else {
             delete(admin, kind, id).await?;
             return Ok(true);
         };
-        // Deleted only as it was found.
-        let unchanged = Write::put(kind, id, row.clone(), None, Some(revision));
-        let writes = vec![unchanged, Write::Delete { kind, id }];
-        match admin.store.write(writes).await {
+        let row = stored.row.clone();
+        let writes = Write::delete_unchanged(kind, id, stored);
+        match admin.store.write(writes.into()).await {
             Ok(revision) => {
                 admin.wait_for(revision).await;
                 changes::log(admin, kind, &row, "deleted");
@@ -194,14 +213,14 @@ pub(super) async fn delete_found(
 /// Writes, unless the row has changed since it was read: then nothing is written, and the result is
 /// none.
 async fn write_if_unchanged(admin: &Admin, write: Write) -> Result<Option<Revision>, Error> {
-    match write_with_companions(admin, write).await {
+    match write_with_companions(admin, vec![write]).await {
         Ok(revision) => Ok(Some(revision)),
         Err(Refused::Changed(_)) => Ok(None),
         Err(Refused::For(error)) => Err(error),
     }
 }
 
-enum Refused {
+pub(super) enum Refused {
     Changed(Kind),
     For(Error),
 }
@@ -221,14 +240,26 @@ impl From<Refused> for Error {
     }
 }
 
-/// Writes a row with its companions. Returns the revision that it is at then.
-async fn write_with_companions(admin: &Admin, write: Write) -> Result<Revision, Refused> {
+/// Writes rows, each with its companions. Returns the revision that they are at then. If the first
+/// row has changed meanwhile, nothing is written.
+pub(super) async fn write_with_companions(
+    admin: &Admin,
+    rows: Vec<Write>,
+) -> Result<Revision, Refused> {
+    let Some((first, kind)) = rows.first().map(|write| (write.id(), write.kind())) else {
+        return Ok(0);
+    };
     for _ in 0..TRIES {
-        let mut writes = vec![write.clone()];
-        if let Write::Insert { kind, row, .. } | Write::Replace { kind, row, .. } = &write {
-            let companions = (hooks(*kind).check)(admin, row).await;
-            writes.extend(companions.map_err(Refused::For)?);
+        let mut writes = rows.clone();
+        let mut companions = Vec::new();
+        for write in &mut writes {
+            if let Write::Insert { kind, row, .. } | Write::Replace { kind, row, .. } = write {
+                let checked = (hooks(*kind).check)(admin, row).await;
+                companions.extend(checked.map_err(Refused::For)?);
+                kind.declaration().remove_transient(row);
+            }
         }
+        writes.extend(companions);
         // Written here and not by `Admin::write`, which does not know the error for a missing
         // reference by name.
         let written = admin.store.write(writes).await;
@@ -239,8 +270,9 @@ async fn write_with_companions(admin: &Admin, write: Write) -> Result<Revision, 
             }
             Err(error) if expired::gives_way(admin, &error).await? => continue,
             // A companion has changed since the row was checked against it.
-            Err(store::Error::Changed { id, .. }) if id != write.id() => continue,
-            Err(store::Error::Changed { .. }) => Err(Refused::Changed(write.kind())),
+            Err(store::Error::Changed { id, .. }) if id != first => continue,
+            Err(store::Error::UniqueKeyTaken { kind: of, .. }) if of != kind => continue,
+            Err(store::Error::Changed { .. }) => Err(Refused::Changed(kind)),
             Err(store::Error::ReferenceMissing { kind, field, .. })
                 if let Some(error) = unknown_name(admin, kind, field) =>
             {
@@ -249,7 +281,7 @@ async fn write_with_companions(admin: &Admin, write: Write) -> Result<Revision, 
             Err(error) => Err(Refused::For(error.into())),
         };
     }
-    Err(Refused::Changed(write.kind()))
+    Err(Refused::Changed(kind))
 }
 
 /// The error that lists the existing names, for a field that refers by name; none for any other

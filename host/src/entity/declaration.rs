@@ -123,6 +123,13 @@ impl Declaration {
         self.nested_key.or(self.endpoint_key)
     }
 
+    /// Takes out of a row what is not stored in it.
+    pub fn remove_transient(&self, row: &mut Row) {
+        for field in self.fields.iter().filter(|field| field.transient) {
+            row.shift_remove(field.name);
+        }
+    }
+
     /// A value of a field in the form in which it is compared with other values.
     pub fn compared(&self, field: &str, value: &Value) -> Value {
         let field = self.fields.iter().find(|known| known.name == field);

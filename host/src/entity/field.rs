@@ -29,6 +29,8 @@ pub struct Field {
     /// Whether a row shows the field only if it differs from its default, because clients of Kong
     /// 3.9 do not know it.
     pub extension: bool,
+    /// Whether rows do not have the field: what a request gives for it is written to other rows.
+    pub transient: bool,
     /// Whether the value is a secret, which forms and logs must not show.
     pub secret: bool,
     /// Whether the field may hold a reference to a value in a vault, such as `{vault://env/key}`.
@@ -173,6 +175,7 @@ impl Field {
             compared_as: None,
             reference: None,
             extension: false,
+            transient: false,
             secret: false,
             referenceable: false,
             may_be_empty: false,
@@ -317,6 +320,12 @@ impl Field {
     /// Not a field of Kong 3.9: shown only if it differs from its default.
     pub const fn extension(mut self) -> Self {
         self.extension = true;
+        self
+    }
+
+    /// Leaves the field out of rows: see [`Field::transient`].
+    pub const fn transient(mut self) -> Self {
+        self.transient = true;
         self
     }
 

@@ -75,6 +75,7 @@ impl Walk {
             ("required", field.required),
             ("auto", is_generated),
             ("encrypted", field.secret),
+            ("transient", field.transient),
             ("referenceable", field.referenceable),
         ];
         let flags = flags.into_iter().filter(|(_, is_set)| *is_set);

@@ -78,7 +78,7 @@ impl Stage<'_> {
                     .stored(kind, id)?
                     .filter(|old| old.revision == *expected)
                     .ok_or(Error::Changed { kind, id })?;
-                self.keep_referred(kind, &old.row, row)?;
+                self.keep_referred((kind, id), &old.row, row)?;
                 self.unindex(kind, id, &old.row);
                 self.index(kind, id, row)?;
                 self.put(kind, id, row, blob.as_ref())
@@ -125,7 +125,13 @@ impl Stage<'_> {
                     // A row's reference to itself does not prevent its deletion.
                     OnDelete::Restrict if (by, referrer) == key => {}
                     OnDelete::Restrict => {
-                        return Err(Error::StillReferenced { kind: key.0, by });
+                        let (kind, id) = key;
+                        return Err(Error::StillReferenced {
+                            kind,
+                            id,
+                            by,
+                            referrer,
+                        });
                     }
                 }
             }
@@ -154,7 +160,7 @@ impl Stage<'_> {
     }
 
     /// Refuses to change a value by which other rows refer to this row.
-    fn keep_referred(&self, kind: Kind, old: &Row, new: &Row) -> Result<(), Error> {
+    fn keep_referred(&self, (kind, id): RowKey, old: &Row, new: &Row) -> Result<(), Error> {
         for (by, reference) in self.schema().references_to(kind) {
             let ReferenceBy::Field { name, .. } = reference.by else {
                 continue;
@@ -162,9 +168,14 @@ impl Stage<'_> {
             let parent = |row: &Row| row.get(name).map(|value| Parent::value(kind, name, value));
             if let Some(old) = parent(old)
                 && parent(new).as_ref() != Some(&old)
-                && !self.referring(reference, &old, by).is_empty()
+                && let Some(referrer) = self.referring(reference, &old, by).into_iter().next()
             {
-                return Err(Error::StillReferenced { kind, by });
+                return Err(Error::StillReferenced {
+                    kind,
+                    id,
+                    by,
+                    referrer,
+                });
             }
         }
         Ok(())

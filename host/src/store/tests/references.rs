@@ -65,7 +65,7 @@ async fn refused(store: &JournaledStore, write: Write) -> Error {
 
 fn is_still_referenced(error: &Error) -> bool {
     let (kind, by) = (Kind::Service, Kind::Route);
-    matches!(error, Error::StillReferenced { kind: k, by: b } if (*k, *b) == (kind, by))
+    matches!(error, Error::StillReferenced { kind: k, by: b, .. } if (*k, *b) == (kind, by))
 }
 
 fn referring(store: &JournaledStore, field: &'static str, parent: u128) -> Vec<u128> {
