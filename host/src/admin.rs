@@ -9,6 +9,7 @@ mod bounds;
 mod canary;
 mod canary_state;
 mod candidate;
+mod certificates;
 mod changes;
 mod conditional;
 mod consumers;
@@ -163,13 +164,16 @@ fn hooks(kind: Kind) -> &'static Hooks {
         Kind::Target => &targets::HOOKS,
         Kind::Consumer => &consumers::HOOKS,
         Kind::Plugin => &plugins::HOOKS,
+        Kind::Certificate => &certificates::HOOKS,
         Kind::Service
         | Kind::Balancer
         | Kind::BalancerVersion
         | Kind::KeyAuthCredential
         | Kind::BasicAuthCredential
         | Kind::JwtSecret
-        | Kind::Acl => &Hooks::NONE,
+        | Kind::Acl
+        | Kind::Sni
+        | Kind::CaCertificate => &Hooks::NONE,
     }
 }
 

@@ -3,6 +3,8 @@
 pub mod acl;
 pub mod balancer;
 pub mod basic_auth_credential;
+pub mod ca_certificate;
+pub mod certificate;
 mod check;
 mod conformance;
 pub mod consumer;
@@ -22,6 +24,7 @@ pub mod route;
 mod schema;
 pub mod service;
 mod shorthand;
+pub mod sni;
 mod subschema;
 mod suggestion;
 pub mod target;
@@ -81,11 +84,17 @@ pub enum Kind {
     JwtSecret,
     /// A group that a consumer belongs to.
     Acl,
+    /// A certificate with its key.
+    Certificate,
+    /// A name of a TLS server, with its certificate.
+    Sni,
+    /// The certificate of an authority.
+    CaCertificate,
 }
 
 impl Kind {
     /// Every kind; a kind comes before those that refer to it.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Balancer,
         Self::BalancerVersion,
         Self::Consumer,
@@ -93,6 +102,9 @@ impl Kind {
         Self::BasicAuthCredential,
         Self::JwtSecret,
         Self::Acl,
+        Self::Certificate,
+        Self::Sni,
+        Self::CaCertificate,
         Self::Service,
         Self::Route,
         Self::Plugin,
@@ -120,6 +132,9 @@ impl Kind {
             Self::BasicAuthCredential => &basic_auth_credential::DECLARATION,
             Self::JwtSecret => &jwt_secret::DECLARATION,
             Self::Acl => &acl::DECLARATION,
+            Self::Certificate => &certificate::DECLARATION,
+            Self::Sni => &sni::DECLARATION,
+            Self::CaCertificate => &ca_certificate::DECLARATION,
         }
     }
 

@@ -182,6 +182,18 @@ impl Error {
         )
     }
 
+    /// A row of `by` refers to the CA certificate that was to be deleted.
+    fn ca_referenced(id: Uuid, by: Kind, referrer: Uuid) -> Self {
+        let by = by.name();
+        Self::coded(
+            StatusCode::BAD_REQUEST,
+            19,
+            "referenced by others",
+            format!("ca certificate {id} is still referenced by {by} (id = {referrer})"),
+            None,
+        )
+    }
+
     fn unique(values: Row) -> Self {
         Self::coded(
             StatusCode::CONFLICT,
@@ -250,7 +262,19 @@ impl From<store::Error> for Error {
             store::Error::UniqueKeyTaken { values, .. } => Self::unique(values),
             store::Error::ReferenceMissing {
                 field, to, value, ..
-            } => Self::foreign_key(field, to.name(), value),
+            } => {
+                let key = match value {
+                    id @ Value::String(_) => json!({ "id": id }),
+                    key => key,
+                };
+                Self::foreign_key(field, to.name(), key)
+            }
+            store::Error::StillReferenced {
+                kind: Kind::CaCertificate,
+                id,
+                by,
+                referrer,
+            } => Self::ca_referenced(id, by, referrer),
             store::Error::StillReferenced { kind, by, .. } => Self::referenced(kind, by),
             store::Error::Changed { .. } => Self::Plain(
                 StatusCode::CONFLICT,

@@ -7,12 +7,13 @@ use uuid::Uuid;
 use super::check;
 use super::declaration::Declaration;
 use super::field::{Check, Field, Preset, Shape};
-use super::{EntityCheck, Kind, Match, Row, UniqueKey};
+use super::{EntityCheck, ForeignKey, Kind, Match, ReferenceBy, Row, UniqueKey};
 use crate::authority::Host;
 
 const TIMEOUT: &[Check] = &[Check::Between(1, 2_147_483_646)];
 
-const UUID: Field = Field::element(Shape::Uuid).check(&[Check::Text(absent_ca_certificate)]);
+const CA_CERTIFICATE: Field =
+    Field::element(Shape::Uuid).refers_to(Kind::CaCertificate, ReferenceBy::PlainId);
 
 /// Where the requests of a route are sent.
 pub static DECLARATION: Declaration = Declaration {
@@ -56,10 +57,10 @@ pub static DECLARATION: Declaration = Declaration {
         Field::integer("read_timeout")
             .default(Preset::Integer(60_000))
             .check(TIMEOUT),
-        Field::absent_reference("client_certificate", "certificates"),
+        Field::reference("client_certificate", Kind::Certificate),
         Field::boolean("tls_verify"),
         Field::integer("tls_verify_depth").check(&[Check::Between(0, 64)]),
-        Field::array("ca_certificates", &UUID),
+        Field::array("ca_certificates", &CA_CERTIFICATE),
         Field::boolean("enabled")
             .required()
             .default(Preset::Boolean(true)),
@@ -141,11 +142,6 @@ const fn needs_tls(field: &'static str) -> EntityCheck {
     }
 }
 
-/// CA certificates do not exist yet, so none can be named.
-fn absent_ca_certificate(id: &str) -> Result<(), String> {
-    Err(format!("the CA certificate '{id}' does not exist"))
-}
-
 /// What the data plane reads of a service.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Service {
@@ -171,6 +167,14 @@ pub struct Service {
     pub read_timeout: Option<u64>,
     /// Whether the certificates of endpoints are verified, where the protocol is `https`.
     pub tls_verify: Option<bool>,
+    /// How many certificates may be between that of an endpoint and that of an authority; none for
+    /// no limit.
+    pub tls_verify_depth: Option<u32>,
+    /// The certificate that endpoints are shown; none if none is.
+    pub client_certificate: Option<ForeignKey>,
+    /// The authorities by which the certificates of endpoints are verified; none for those of the
+    /// system.
+    pub ca_certificates: Option<Vec<Uuid>>,
     /// Whether its routes are served.
     pub enabled: bool,
     /// The extensions beyond Kong.

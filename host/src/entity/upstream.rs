@@ -262,7 +262,7 @@ pub static DECLARATION: Declaration = Declaration {
             .default(Preset::Integer(10_000))
             .check(&[Check::Between(10, 65_536)]),
         Field::string("host_header").check(&[Check::Text(check::host_with_optional_port)]),
-        Field::absent_reference("client_certificate", "certificates"),
+        Field::reference("client_certificate", Kind::Certificate),
         Field::boolean("use_srv_name").default(Preset::Boolean(false)),
         Field::record(
             "healthchecks",

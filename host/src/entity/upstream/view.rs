@@ -5,6 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::authority::Authority;
+use crate::entity::ForeignKey;
 
 /// What the data plane reads of an upstream.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Upstream {
     pub host_header: Option<Authority<'static>>,
     /// Whether `Host` is the name in an SRV record, instead of the target's.
     pub use_srv_name: Option<bool>,
+    /// The certificate that endpoints are shown, where their service does not name one; none if
+    /// none is.
+    pub client_certificate: Option<ForeignKey>,
     /// Number of points of a ring; see the balancer `consistent-hashing`.
     pub slots: u32,
     /// The sources of the affinity hash.

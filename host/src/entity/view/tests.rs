@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::entity::{
-    Check, acl, basic_auth_credential, consumer, jwt_secret, key_auth_credential, plugin, route,
-    service, target, upstream,
+    Check, acl, basic_auth_credential, ca_certificate, certificate, consumer, jwt_secret,
+    key_auth_credential, plugin, route, service, sni, target, upstream,
 };
 use crate::pattern::PATTERN_MEMORY;
 use crate::router::Route;
@@ -41,6 +41,11 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
         }
         Kind::JwtSecret => drop(view::<jwt_secret::JwtSecret>(kind, row).map_err(wrong)?),
         Kind::Acl => drop(view::<acl::Acl>(kind, row).map_err(wrong)?),
+        Kind::Certificate => drop(view::<certificate::Certificate>(kind, row).map_err(wrong)?),
+        Kind::Sni => drop(view::<sni::Sni>(kind, row).map_err(wrong)?),
+        Kind::CaCertificate => {
+            drop(view::<ca_certificate::CaCertificate>(kind, row).map_err(wrong)?);
+        }
         Kind::Balancer | Kind::BalancerVersion => {}
     }
     Ok(())
@@ -160,6 +165,9 @@ fn base(kind: Kind) -> Row {
             json!({"consumer": consumer, "username": "a", "password": "b"})
         }
         Kind::Acl => json!({"consumer": consumer, "group": "g"}),
+        Kind::Certificate => json!({"cert": "{vault://env/cert}", "key": "{vault://env/key}"}),
+        Kind::Sni => json!({"name": "a.example", "certificate": consumer}),
+        Kind::CaCertificate => json!({}),
         Kind::Balancer | Kind::BalancerVersion => json!({}),
     };
     row.as_object().cloned().unwrap()
@@ -177,6 +185,8 @@ fn kind() -> impl Strategy<Value = Kind> {
         Kind::BasicAuthCredential,
         Kind::JwtSecret,
         Kind::Acl,
+        Kind::Certificate,
+        Kind::Sni,
     ])
 }
 
