@@ -173,7 +173,10 @@ fn hooks(kind: Kind) -> &'static Hooks {
         | Kind::JwtSecret
         | Kind::Acl
         | Kind::Sni
-        | Kind::CaCertificate => &Hooks::NONE,
+        | Kind::CaCertificate
+        | Kind::Vault
+        | Kind::KeySet
+        | Kind::Key => &Hooks::NONE,
     }
 }
 

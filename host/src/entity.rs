@@ -13,7 +13,9 @@ mod entity_check;
 mod expiry;
 mod field;
 pub mod jwt_secret;
+pub mod key;
 pub mod key_auth_credential;
+pub mod key_set;
 mod merge;
 mod normal_form;
 pub mod plugin;
@@ -32,6 +34,7 @@ pub mod target;
 mod tests;
 pub mod upstream;
 mod validate;
+pub mod vault;
 pub mod version;
 mod view;
 mod violations;
@@ -90,11 +93,17 @@ pub enum Kind {
     Sni,
     /// The certificate of an authority.
     CaCertificate,
+    /// Where the values that references name come from.
+    Vault,
+    /// A set of keys.
+    KeySet,
+    /// A key.
+    Key,
 }
 
 impl Kind {
     /// Every kind; a kind comes before those that refer to it.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Balancer,
         Self::BalancerVersion,
         Self::Consumer,
@@ -105,6 +114,9 @@ impl Kind {
         Self::Certificate,
         Self::Sni,
         Self::CaCertificate,
+        Self::Vault,
+        Self::KeySet,
+        Self::Key,
         Self::Service,
         Self::Route,
         Self::Plugin,
@@ -135,6 +147,9 @@ impl Kind {
             Self::Certificate => &certificate::DECLARATION,
             Self::Sni => &sni::DECLARATION,
             Self::CaCertificate => &ca_certificate::DECLARATION,
+            Self::Vault => &vault::DECLARATION,
+            Self::KeySet => &key_set::DECLARATION,
+            Self::Key => &key::DECLARATION,
         }
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::entity::{
     Check, acl, basic_auth_credential, ca_certificate, certificate, consumer, jwt_secret,
-    key_auth_credential, plugin, route, service, sni, target, upstream,
+    key_auth_credential, plugin, route, service, sni, target, upstream, vault,
 };
 use crate::pattern::PATTERN_MEMORY;
 use crate::router::Route;
@@ -46,7 +46,8 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
         Kind::CaCertificate => {
             drop(view::<ca_certificate::CaCertificate>(kind, row).map_err(wrong)?);
         }
-        Kind::Balancer | Kind::BalancerVersion => {}
+        Kind::Vault => drop(view::<vault::Vault>(kind, row).map_err(wrong)?),
+        Kind::Balancer | Kind::BalancerVersion | Kind::KeySet | Kind::Key => {}
     }
     Ok(())
 }
@@ -168,7 +169,9 @@ fn base(kind: Kind) -> Row {
         Kind::Certificate => json!({"cert": "{vault://env/cert}", "key": "{vault://env/key}"}),
         Kind::Sni => json!({"name": "a.example", "certificate": consumer}),
         Kind::CaCertificate => json!({}),
-        Kind::Balancer | Kind::BalancerVersion => json!({}),
+        Kind::Vault => json!({"name": "env", "prefix": "my-env"}),
+        Kind::Key => json!({"kid": "k", "jwk": "{vault://env/jwk}"}),
+        Kind::Balancer | Kind::BalancerVersion | Kind::KeySet => json!({}),
     };
     row.as_object().cloned().unwrap()
 }
@@ -187,6 +190,9 @@ fn kind() -> impl Strategy<Value = Kind> {
         Kind::Acl,
         Kind::Certificate,
         Kind::Sni,
+        Kind::Vault,
+        Kind::KeySet,
+        Kind::Key,
     ])
 }
 
