@@ -48,6 +48,7 @@ pub mod trace;
 mod transfer_coding;
 pub mod upstream;
 mod urlencoded;
+pub mod vault;
 
 pub use admin_token::{Arguments as AdminTokenArguments, admin_token};
 pub use gateway::run;
