@@ -6,7 +6,8 @@ use http::{StatusCode, Uri};
 use super::error::Error;
 
 /// The entities that exist here, for the message.
-const THERE: &str = "services, routes, consumers, plugins, upstreams, targets and balancers";
+const THERE: &str =
+    "services, routes, consumers, plugins, upstreams, targets, certificates, vaults and balancers";
 
 /// Collections and endpoints of Kong that do not exist here, by the segment of a path that names
 /// them, with their name in the answer. Source: Kong 3.9, `kong.api.routes`, and the plugins that
@@ -25,20 +26,10 @@ const ABSENT: &[(&str, &str)] = &[
     ("filters", "filter-chains"),
     ("hmac-auth", "hmac-auth"),
     ("hmac-auths", "hmac-auths"),
-    ("jwt", "jwt"),
-    ("jwts", "jwts"),
-    ("key-auth", "key-auth"),
-    ("key-auths", "key-auths"),
-    ("key-sets", "key-sets"),
-    ("keys", "keys"),
     ("oauth2", "oauth2"),
     ("oauth2_tokens", "oauth2_tokens"),
-    ("proxy-cache", "proxy-cache"),
     ("session", "session"),
     ("sessions", "sessions"),
-    ("sni", "snis"),
-    ("snis", "snis"),
-    ("vaults", "vaults"),
 ];
 
 /// Endpoints of Kong that can have no meaning here, by their first segment, with the reason.
@@ -84,10 +75,14 @@ mod tests {
 
     #[test]
     fn a_path_names_its_last_collection() {
-        assert_eq!(absent("/certificates"), Some("certificates"));
-        assert_eq!(absent("/certificates/x/snis/y"), Some("snis"));
-        assert_eq!(absent("/services/snis/snis"), Some("snis"));
-        assert_eq!(absent("/services/snis/x"), None);
+        assert_eq!(absent("/hmac-auths"), Some("hmac-auths"));
+        assert_eq!(absent("/consumers/x/hmac-auth/y"), Some("hmac-auth"));
+        assert_eq!(
+            absent("/services/acme/filter-chains"),
+            Some("filter-chains")
+        );
+        assert_eq!(absent("/services/acme/x"), None);
+        assert_eq!(absent("/consumers/x/key-auth/y"), None);
         assert_eq!(absent("/"), None);
     }
 }
