@@ -51,6 +51,7 @@ mod memory;
 mod message_framing;
 mod metrics;
 mod oci;
+mod openapi;
 mod outliers;
 mod plugins;
 mod prefix_affinity;

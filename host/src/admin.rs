@@ -29,6 +29,7 @@ mod log_level;
 mod logs;
 mod metrics;
 mod node;
+mod openapi;
 mod paced;
 mod page;
 mod plugins;
@@ -62,6 +63,8 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_response_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -92,6 +95,9 @@ const BODY_LIMIT: usize = 10 << 20;
 /// usually takes part of a millisecond. A name that does not resolve takes as long as the wait for
 /// the resolver, and a component that has to be compiled again takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the description of the Admin API is.
+const OPENAPI: &str = "/openapi.json";
 
 /// A path, its handlers, and the methods that they answer in the form of `Allow`.
 type ApiEndpoint = (String, MethodRouter<Admin>, &'static str);
@@ -210,21 +216,23 @@ fn router(admin: Admin) -> Router {
         endpoints.extend(entities::endpoints(kind));
     }
     let paths = endpoints.iter().map(|(path, ..)| path.as_str());
-    let paths = info::shown_paths(paths.chain(["/endpoints"]));
+    let paths = info::shown_paths(paths.chain(["/endpoints", OPENAPI]));
     let list = get(async move || info::endpoints(&paths));
     endpoints.push(("/endpoints".into(), list, "GET, HEAD, OPTIONS"));
+    let described = endpoints
+        .iter()
+        .map(|(path, _, allowed)| (path.as_str(), *allowed));
+    let described = described.chain([(OPENAPI, "GET, HEAD, OPTIONS")]);
+    let document = Bytes::from(openapi::document(described).to_string());
+    let document = get(async move || ([(CONTENT_TYPE, "application/json")], document.clone()));
+    endpoints.push((OPENAPI.into(), document, "GET, HEAD, OPTIONS"));
 
     let access = Arc::new(admin.config.admin_access.clone());
     let mut router = Router::new();
     for (path, methods, allowed) in endpoints {
         let methods = methods
             .options(async move |headers: http::HeaderMap| respond::options(&headers, allowed))
-            .fallback(async || {
-                Error::Plain(
-                    http::StatusCode::METHOD_NOT_ALLOWED,
-                    "Method not allowed".into(),
-                )
-            });
+            .fallback(async move || respond::method_not_allowed(allowed));
         router = router.route(&path, methods);
     }
     router

@@ -33,7 +33,7 @@ use crate::upstream;
 
 const ANY: Field = Field::element(Shape::Any);
 
-const FIELDS: &[Field] = &[
+pub(super) const FIELDS: &[Field] = &[
     Field::string("method").default(Preset::String("GET")),
     Field::string("path").default(Preset::String("/")),
     Field::map("headers", &[], &ANY),

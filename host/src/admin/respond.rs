@@ -94,6 +94,13 @@ pub(super) async fn server(State(()): State<()>, mut response: Response) -> Resp
     response
 }
 
+/// The answer to a method that an endpoint does not have.
+pub(super) fn method_not_allowed(allowed: &'static str) -> Response {
+    let error = Error::Plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed".into());
+    // RFC 9110, 15.5.6. Kong leaves it out.
+    ([(ALLOW, allowed)], error).into_response()
+}
+
 /// The answer to OPTIONS.
 pub(super) fn options(request: &HeaderMap, allowed: &'static str) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();

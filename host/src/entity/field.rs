@@ -391,7 +391,7 @@ impl Field {
     }
 
     /// The default as JSON; for a record, the defaults of its fields.
-    pub(super) fn preset(&self) -> Value {
+    pub(crate) fn preset(&self) -> Value {
         match (&self.shape, self.default) {
             (Shape::Record(_), _) if self.null_by_default => Value::Null,
             (Shape::Record(fields), _) => fields
