@@ -15,6 +15,7 @@ pub mod clock;
 pub mod component;
 pub mod config;
 pub mod connections;
+mod cookie;
 pub mod endpoint;
 pub mod entity;
 #[cfg(any(test, fuzzing))]

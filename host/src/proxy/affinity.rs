@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use http::{HeaderName, Method};
 use twox_hash::XxHash64;
 use uuid::Uuid;
 
 use crate::balancer;
+use crate::cookie::cookie_of;
 use crate::pattern::Pattern;
 use crate::upstream::{AffinityPolicy, Cookie, Key, SessionKey};
 use crate::urlencoded;
@@ -175,18 +176,6 @@ impl balancer::RequestFacts for Facts<'_> {
         let start = self.body_start.as_deref()?;
         Some(start.get(..most).unwrap_or(start).into())
     }
-}
-
-/// The value of a cookie (RFC 6265, 5.4). A `Cookie` header holds the cookies of every application
-/// of its host. Some of them are not valid UTF-8, so the header is read as bytes.
-pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    headers.get_all(COOKIE).iter().find_map(|line| {
-        let mut pairs = line.as_bytes().split(|byte| *byte == b';');
-        pairs.find_map(|pair| {
-            let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
-            value.strip_prefix(b"=").filter(|value| !value.is_empty())
-        })
-    })
 }
 
 #[cfg(test)]

@@ -13,12 +13,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::affinity::{Affinity, Facts, cookie_of};
+use super::affinity::{Affinity, Facts};
 use super::connection_info::{ConnectionInfo, ListenerInfo, Scheme};
 use super::headers::{BodyLength, Forwarded, RequestHead};
 
 use super::matched::{host_of, origin_form};
 use super::request_id::RequestId;
+use crate::cookie::cookie_of;
 use crate::path;
 use crate::pattern::{PATTERN_MEMORY, Pattern};
 use crate::router::{Query, Route, Router};
