@@ -25,6 +25,7 @@ mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
 mod request_termination;
+mod signature;
 
 use std::fmt::Debug;
 use std::sync::Arc;

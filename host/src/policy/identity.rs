@@ -1,5 +1,6 @@
 //! Consumers and their credentials, as requests find them.
 
+use std::fmt::{self, Debug, Formatter};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,7 +8,13 @@ use std::time::SystemTime;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use super::signature::Algorithm;
+use crate::entity::Expiry;
+use crate::entity::basic_auth_credential::BasicAuthCredential;
 use crate::entity::consumer::Consumer;
+use crate::entity::jwt_secret::JwtSecret;
+use crate::entity::key_auth_credential::KeyAuthCredential;
+use crate::public_key::PublicKey;
 use crate::shared_map::SharedMap;
 
 /// Who a request is from.
@@ -46,6 +53,9 @@ pub struct Identities {
     pub(crate) consumers: SharedMap<Uuid, Arc<Consumer>>,
     pub(crate) by_username: SharedMap<Arc<str>, Uuid>,
     pub(crate) keys: SharedMap<Secret, KeyCredential>,
+    pub(crate) passwords: SharedMap<Arc<str>, Arc<PasswordCredential>>,
+    pub(crate) jwts: SharedMap<Arc<str>, Arc<JwtCredential>>,
+    pub(crate) groups: SharedMap<Uuid, Arc<[String]>>,
 }
 
 /// A credential of `key-auth`.
@@ -59,11 +69,84 @@ pub struct KeyCredential {
     pub expires: Option<SystemTime>,
 }
 
+impl From<&KeyAuthCredential> for KeyCredential {
+    fn from(row: &KeyAuthCredential) -> Self {
+        Self {
+            id: row.id,
+            consumer: row.consumer.id,
+            expires: row.ttl.map(Expiry::time),
+        }
+    }
+}
+
 impl KeyCredential {
     /// Whether it is of no use any longer. The store removes it soon after.
     pub fn is_expired(&self) -> bool {
         let expires = self.expires;
         expires.is_some_and(|expires| expires <= SystemTime::now())
+    }
+}
+
+/// A credential of `basic-auth`.
+#[derive(Clone)]
+pub struct PasswordCredential {
+    /// Its primary key.
+    pub id: Uuid,
+    /// Its consumer.
+    pub consumer: Uuid,
+    /// The password, as it is stored.
+    pub(crate) password: String,
+}
+
+impl From<BasicAuthCredential> for PasswordCredential {
+    fn from(row: BasicAuthCredential) -> Self {
+        Self {
+            id: row.id,
+            consumer: row.consumer.id,
+            password: row.password,
+        }
+    }
+}
+
+impl Debug for PasswordCredential {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("PasswordCredential");
+        shown.field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A credential of `jwt`.
+#[derive(Clone)]
+pub struct JwtCredential {
+    /// Its primary key.
+    pub id: Uuid,
+    /// Its consumer.
+    pub consumer: Uuid,
+    /// The algorithm of its signatures; `None` for one that this version does not know.
+    pub(super) algorithm: Option<Algorithm>,
+    /// The key of HS256, HS384 and HS512.
+    pub(super) secret: String,
+    /// The key of all other algorithms.
+    pub(super) public_key: Option<PublicKey>,
+}
+
+impl From<JwtSecret> for JwtCredential {
+    fn from(row: JwtSecret) -> Self {
+        let public_key = row.rsa_public_key.as_deref();
+        Self {
+            id: row.id,
+            consumer: row.consumer.id,
+            algorithm: Algorithm::named(&row.algorithm),
+            public_key: public_key.and_then(PublicKey::from_pem),
+            secret: row.secret,
+        }
+    }
+}
+
+impl Debug for JwtCredential {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("JwtCredential");
+        shown.field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -83,6 +166,21 @@ impl Identities {
     pub fn key(&self, key: &[u8]) -> Option<&KeyCredential> {
         self.keys.get(&Secret::new(key))
     }
+
+    /// The credential of `basic-auth` with this username.
+    pub fn password(&self, username: &str) -> Option<&PasswordCredential> {
+        self.passwords.get(username).map(Arc::as_ref)
+    }
+
+    /// The credential of `jwt` with this key.
+    pub fn jwt(&self, key: &str) -> Option<&JwtCredential> {
+        self.jwts.get(key).map(Arc::as_ref)
+    }
+
+    /// The groups of a consumer, in their order.
+    pub fn groups(&self, consumer: Uuid) -> Option<&Arc<[String]>> {
+        self.groups.get(&consumer)
+    }
 }
 
 /// A secret by which a credential is found. Its comparison takes the same time for every secret of
@@ -96,8 +194,8 @@ impl Secret {
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Debug for Secret {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
 }
@@ -113,5 +211,37 @@ impl Eq for Secret {}
 impl Hash for Secret {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.hash(state);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_many_keys_is_found() {
+        let mut identities = Identities::default();
+        for number in 0..100_000_u128 {
+            let key = Secret::new(number.to_string().as_bytes());
+            let credential = KeyCredential {
+                id: Uuid::from_u128(number),
+                consumer: Uuid::nil(),
+                expires: None,
+            };
+            identities.keys.insert(key, credential);
+        }
+        for number in (0..100_000_u128).step_by(101) {
+            let found = identities.key(number.to_string().as_bytes()).unwrap();
+            assert_eq!(found.id, Uuid::from_u128(number));
+        }
+        assert!(identities.key(b"100000").is_none());
+        assert!(identities.key(b"").is_none());
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let shown = format!("{:?}", Secret::new(b"top"));
+        assert_eq!(shown, "Secret(\u{2026})");
     }
 }
