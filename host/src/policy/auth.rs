@@ -118,6 +118,16 @@ pub(super) fn unauthorized(message: &str, scheme: &str, realm: Option<&str>) -> 
     answer.with_header(WWW_AUTHENTICATE, &challenge(scheme, realm))
 }
 
+/// The credentials in the value of an `Authorization` header, if they are of this scheme, which may
+/// be in any case (RFC 9110, 11.4).
+pub(super) fn credentials<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]> {
+    let value = value.trim_ascii();
+    let (found, credentials) = value.split_at_checked(scheme.len())?;
+    let is_scheme = found.eq_ignore_ascii_case(scheme.as_bytes());
+    (is_scheme && credentials.first()?.is_ascii_whitespace())
+        .then(|| credentials.trim_ascii_start())
+}
+
 /// A challenge of this scheme.
 pub(super) fn challenge(scheme: &str, realm: Option<&str>) -> String {
     match realm {
