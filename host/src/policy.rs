@@ -19,6 +19,7 @@ mod basic_auth;
 mod bot_detection;
 mod counters;
 mod ip_restriction;
+mod jwt;
 mod key_auth;
 mod period;
 mod rate_key;
@@ -150,6 +151,7 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "basic-auth" => Arc::new(basic_auth::BasicAuth::new(config(plugin)?)),
         "bot-detection" => Arc::new(bot_detection::BotDetection::new(&config(plugin)?)?),
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
+        "jwt" => Arc::new(jwt::Jwt::new(config(plugin)?)),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
         "proxy-cache" => Arc::new(proxy_cache::ProxyCache::new(config(plugin)?, resources)),
         "rate-limiting" => {
