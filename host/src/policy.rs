@@ -15,6 +15,7 @@ pub mod record;
 pub mod request;
 pub mod response;
 
+mod acl;
 mod basic_auth;
 mod bot_detection;
 mod counters;
@@ -148,6 +149,7 @@ impl Resources {
 /// the gateway wrote them.
 pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Policy>, String> {
     Ok(match plugin.name.as_str() {
+        "acl" => Arc::new(acl::Acl::new(config(plugin)?)),
         "basic-auth" => Arc::new(basic_auth::BasicAuth::new(config(plugin)?)),
         "bot-detection" => Arc::new(bot_detection::BotDetection::new(&config(plugin)?)?),
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
