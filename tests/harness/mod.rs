@@ -1,6 +1,7 @@
 //! What the tests use: gateways, backends, a DNS server, and clients.
 
 mod backend;
+mod consumers;
 mod dns;
 mod gateway;
 mod guests;
@@ -10,9 +11,11 @@ mod metrics;
 mod process;
 mod raw;
 mod tls;
+mod tokens;
 mod wait;
 
 pub(crate) use backend::{Backend, sha256};
+pub(crate) use consumers::{add_consumer, add_credential, add_plugin, received, with_route};
 pub(crate) use dns::{Dns, DnsReply};
 pub(crate) use gateway::{Gateway, Reply, Setup, help, with_backend};
 pub(crate) use guests::guest;
@@ -24,4 +27,5 @@ pub(crate) use metrics::{active_connections, in_flight, metric};
 pub(crate) use process::Process;
 pub(crate) use raw::{Raw, RawServer, assert_kong_error, exchange, read_answer, refusing_address};
 pub(crate) use tls::tls_acceptor;
+pub(crate) use tokens::TOKENS;
 pub(crate) use wait::until;

@@ -1,0 +1,205 @@
+//! Which policies serve a request, whatever they do.
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Gateway, Setup, add_consumer, add_credential, add_plugin, exchange, with_route,
+};
+
+/// Has requests of a scope answered with a status.
+fn terminate(gateway: &Gateway, status: u16, scope: Value) -> String {
+    let config = json!({ "status_code": status, "message": status.to_string() });
+    add_plugin(gateway, "request-termination", config, scope)
+}
+
+fn set_enabled(gateway: &Gateway, plugin: &str, enabled: bool) {
+    let change = json!({ "enabled": enabled });
+    gateway.admin_json("PATCH", plugin, &change).expect(200);
+}
+
+#[test]
+fn the_plugin_with_the_most_specific_scope_serves() {
+    let (gateway, _backend) = with_route();
+    let other_route = json!({ "paths": ["/other"] });
+    let other_route = gateway.admin_json("POST", "/services/s/routes", &other_route);
+    other_route.expect(201);
+    let consumer = add_consumer(&gateway, "c");
+    add_credential(&gateway, "c", "key-auth", json!({ "key": "k" }));
+    add_consumer(&gateway, "guest");
+    add_plugin(
+        &gateway,
+        "key-auth",
+        json!({ "anonymous": "guest" }),
+        json!({}),
+    );
+    let status = |path: &str, key: Option<&str>| {
+        let headers: Vec<(&str, &str)> = key.map(|key| ("apikey", key)).into_iter().collect();
+        gateway.get_with(path, &headers).status
+    };
+    let route = json!({ "name": "r" });
+    let service = json!({ "name": "s" });
+    let consumer = json!({ "id": consumer });
+    // From the least specific to the most specific. Each one with whether it is for requests of
+    // other consumers, and of other routes.
+    let scopes = [
+        (json!({}), true, true),
+        (json!({ "service": service }), true, true),
+        (json!({ "route": route }), true, false),
+        (json!({ "consumer": consumer }), false, true),
+        (json!({ "route": route, "service": service }), true, false),
+        (
+            json!({ "service": service, "consumer": consumer }),
+            false,
+            true,
+        ),
+        (
+            json!({ "route": route, "consumer": consumer }),
+            false,
+            false,
+        ),
+        (
+            json!({ "route": route, "service": service, "consumer": consumer }),
+            false,
+            false,
+        ),
+    ];
+    let (mut all, mut others, mut elsewhere) = (200, 200, 200);
+    let mut plugins = Vec::new();
+    for (number, (scope, for_others, for_elsewhere)) in (0..).zip(scopes) {
+        let place = 410 + number;
+        let plugin = terminate(&gateway, place, scope);
+        plugins.push((plugin, all));
+        all = place;
+        if for_others {
+            others = place;
+        }
+        if for_elsewhere {
+            elsewhere = place;
+        }
+        assert_eq!(status("/", Some("k")), all);
+        assert_eq!(status("/", None), others);
+        assert_eq!(status("/other", Some("k")), elsewhere);
+    }
+    // A disabled plugin is as if absent, so the next one serves.
+    while let Some((plugin, next)) = plugins.pop() {
+        set_enabled(&gateway, &plugin, false);
+        assert_eq!(status("/", Some("k")), next);
+        set_enabled(&gateway, &plugin, true);
+        gateway.admin("DELETE", &plugin, &[]).expect(204);
+        assert_eq!(status("/", Some("k")), next);
+    }
+}
+
+#[test]
+fn a_change_is_in_effect_for_the_next_request() {
+    let (gateway, backend) = with_route();
+    gateway.get("/").expect(200);
+    let plugin = terminate(&gateway, 418, json!({ "route": { "name": "r" } }));
+    for status in [451, 503, 599] {
+        let change = json!({ "config": { "status_code": status, "message": "m" } });
+        gateway.admin_json("PATCH", &plugin, &change).expect(200);
+        let reply = gateway.get("/").expect(status);
+        assert_eq!(reply.json(), json!({ "message": "m" }));
+    }
+    gateway.admin("DELETE", &plugin, &[]).expect(204);
+    gateway.get("/").expect(200);
+    assert_eq!(backend.served(), 2);
+    // A deleted route takes its plugins along, and one with its name does not inherit them.
+    terminate(&gateway, 418, json!({ "route": { "name": "r" } }));
+    gateway.admin("DELETE", "/routes/r", &[]).expect(204);
+    let route = json!({ "name": "r", "paths": ["/"] });
+    gateway
+        .admin_json("POST", "/services/s/routes", &route)
+        .expect(201);
+    gateway.get("/").expect(200);
+}
+
+#[test]
+fn a_plugin_of_a_service_follows_the_routes_of_the_service() {
+    let (gateway, backend) = with_route();
+    let url = format!("http://{}", backend.address);
+    let other = json!({ "name": "other", "url": url });
+    gateway.admin_json("POST", "/services", &other).expect(201);
+    terminate(&gateway, 418, json!({ "service": { "name": "s" } }));
+    gateway.get("/").expect(418);
+    for (service, status) in [("other", 200), ("s", 418)] {
+        let change = json!({ "service": { "name": service } });
+        gateway
+            .admin_json("PATCH", "/routes/r", &change)
+            .expect(200);
+        assert_eq!(gateway.get("/").status, status, "{service}");
+    }
+}
+
+#[test]
+fn a_route_without_a_service_is_answered_by_a_plugin() {
+    let gateway = Gateway::start();
+    let route = json!({ "name": "r", "paths": ["/"] });
+    gateway.admin_json("POST", "/routes", &route).expect(201);
+    let reply = gateway.get("/").expect(503);
+    assert_eq!(
+        reply.json()["message"],
+        "no Service found with those values"
+    );
+    let config = json!({ "status_code": 200, "body": "hello", "content_type": "text/plain" });
+    add_plugin(
+        &gateway,
+        "request-termination",
+        config,
+        json!({ "route": { "name": "r" } }),
+    );
+    let reply = gateway.get("/").expect(200);
+    assert_eq!(
+        (reply.text(), reply.header("content-type")),
+        ("hello".into(), "text/plain")
+    );
+}
+
+#[test]
+fn a_request_without_a_route_is_answered_as_without_plugins() {
+    let gateway = Gateway::start();
+    terminate(&gateway, 418, json!({}));
+    add_plugin(&gateway, "key-auth", json!({}), json!({}));
+    let reply = gateway.get("/").expect(404);
+    assert_eq!(
+        reply.json()["message"],
+        "no Route matched with those values"
+    );
+    let answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[test]
+fn the_plugins_of_a_restarted_gateway_are_those_before() {
+    let (gateway, _backend) = with_route();
+    let consumer = add_consumer(&gateway, "c");
+    add_credential(&gateway, "c", "key-auth", json!({ "key": "k" }));
+    add_plugin(&gateway, "key-auth", json!({}), json!({}));
+    terminate(&gateway, 418, json!({ "consumer": { "id": consumer } }));
+    let data = gateway.data_dir.clone();
+    let _folder = gateway.kill();
+    let gateway = Setup::with_data(&data).start();
+    gateway.get("/").expect(401);
+    gateway.get_with("/", &[("apikey", "k")]).expect(418);
+}
+
+#[test]
+fn requests_in_progress_are_served_while_plugins_change() {
+    let (gateway, _backend) = with_route();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let status = gateway.get("/").status;
+                        assert!([200, 418].contains(&status), "{status}");
+                    }
+                })
+            })
+            .collect();
+        while clients.iter().any(|client| !client.is_finished()) {
+            let plugin = terminate(&gateway, 418, json!({ "service": { "name": "s" } }));
+            gateway.admin("DELETE", &plugin, &[]).expect(204);
+        }
+    });
+}
