@@ -203,3 +203,16 @@ fn requests_in_progress_are_served_while_plugins_change() {
         }
     });
 }
+
+#[test]
+fn later_phases_of_a_policy_run_although_another_one_answers() {
+    let (gateway, _backend) = with_route();
+    add_plugin(&gateway, "rate-limiting", json!({ "minute": 5 }), json!({}));
+    terminate(&gateway, 418, json!({}));
+    let reply = gateway.get("/").expect(418);
+    assert_eq!(reply.header("x-ratelimit-remaining-minute"), "4");
+    // No further policy sees a request that is answered: a request without a key does not count.
+    add_plugin(&gateway, "key-auth", json!({}), json!({}));
+    let reply = gateway.get("/").expect(401);
+    assert_eq!(reply.header("x-ratelimit-remaining-minute"), "");
+}
