@@ -216,3 +216,95 @@ fn a_client_that_calls_itself_a_program_is_refused() {
     assert_kong_error(&answer, "400", "Only one User-Agent header allowed");
     assert_eq!(backend.served(), 5);
 }
+
+#[test]
+fn a_request_is_answered_with_what_the_settings_say() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let plugin = add(&gateway, "request-termination", &json!({}));
+    let reply = gateway.get("/").expect(503);
+    assert_eq!(reply.text(), r#"{"message":"Service unavailable"}"#);
+    assert_eq!(
+        reply.header("content-type"),
+        "application/json; charset=utf-8"
+    );
+    for (status, message) in [
+        (401, "Unauthorized"),
+        (404, "Not found"),
+        (405, "Method not allowed"),
+        (500, "An unexpected error occurred"),
+        (502, "Bad Gateway"),
+    ] {
+        change(&gateway, &plugin, &json!({ "status_code": status }));
+        let document = gateway.get("/").expect(status).json();
+        assert_eq!(document, json!({ "message": message }));
+    }
+    // There is no message for another status.
+    change(&gateway, &plugin, &json!({ "status_code": 418 }));
+    let reply = gateway.get("/").expect(418);
+    assert_eq!(
+        (reply.text().as_str(), reply.header("content-length")),
+        ("", "0")
+    );
+    assert!(!reply.headers.contains_key("content-type"));
+    change(&gateway, &plugin, &json!({ "message": "no \"tea\"" }));
+    let document = gateway.get("/").expect(418).json();
+    assert_eq!(document, json!({ "message": "no \"tea\"" }));
+    let config = json!({ "message": null, "status_code": 200, "body": "<p>" });
+    change(&gateway, &plugin, &config);
+    let reply = gateway.get("/").expect(200);
+    assert_eq!(reply.text(), "<p>");
+    assert!(!reply.headers.contains_key("content-type"));
+    change(&gateway, &plugin, &json!({ "content_type": "text/html" }));
+    assert_eq!(gateway.get("/").header("content-type"), "text/html");
+    assert_eq!(backend.served(), 0);
+    // Only requests with the trigger are answered.
+    change(
+        &gateway,
+        &plugin,
+        &json!({ "trigger": "x-stop", "status_code": 403 }),
+    );
+    gateway.get("/").expect(200);
+    gateway.get("/?x=x-stop").expect(200);
+    gateway.get("/?x-stop").expect(403);
+    gateway.get_with("/", &[("X-Stop", "")]).expect(403);
+    assert_eq!(backend.served(), 2);
+}
+
+#[test]
+fn an_answer_can_describe_the_request() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let route = json!({ "name": "r", "paths": [r"~/users/(?<id>\d+)/(\w+)$"] });
+    gateway
+        .admin_json("POST", "/services/u-service/routes", &route)
+        .expect(201);
+    add(
+        &gateway,
+        "request-termination",
+        &json!({ "echo": true, "status_code": 404 }),
+    );
+    let headers = [("x-a", "1"), ("x-a", "2")];
+    let body = ("application/x-www-form-urlencoded", b"a=1&b=%26".to_vec());
+    let path = "/users/7/posts?c=2&d=3&d=4";
+    let reply = gateway.send(gateway.proxy, "POST", path, &headers, Some(body));
+    let echo = reply.expect(404).json();
+    assert_eq!(echo["message"], "Not found");
+    let root = gateway.admin("GET", "/", &[]).expect(200).json();
+    assert_eq!(echo["kong"]["node_id"], root["node_id"]);
+    assert_eq!(echo["kong"]["hostname"], root["hostname"]);
+    assert_eq!(echo["kong"]["worker_pid"], gateway.pid());
+    let request = &echo["request"];
+    assert_eq!(request["headers"]["x-a"], json!(["1", "2"]));
+    assert_eq!(request["query"], json!({ "c": "2", "d": ["3", "4"] }));
+    assert_eq!(request["body"], json!({ "a": "1", "b": "&" }));
+    assert_eq!(request["raw_body"], "a=1&b=%26");
+    assert_eq!(request["method"], "POST");
+    assert_eq!(request["path"], "/users/7/posts");
+    assert_eq!(request["scheme"], "http");
+    assert_eq!(request["host"], "127.0.0.1");
+    assert_eq!(request["port"], gateway.proxy.port());
+    let captures = json!({ "named": { "id": "7" }, "unnamed": ["7", "posts"] });
+    assert_eq!(request["uri_captures"], captures);
+    assert_eq!(echo["matched_route"]["name"], "r");
+    assert!(echo["matched_service"]["id"].is_string());
+    assert_eq!(backend.served(), 0);
+}

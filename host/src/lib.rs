@@ -28,6 +28,7 @@ mod json;
 mod leftover;
 mod log_level;
 mod named;
+mod node;
 pub mod path;
 pub mod pattern;
 mod plugin;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use parking_lot::Mutex;
+use regex_automata::PatternID;
 use regex_automata::meta::Regex;
 use regex_automata::util::syntax;
 use thiserror::Error;
@@ -105,6 +106,13 @@ impl Pattern {
             captures.is_match().then(|| span.map(|span| span.range()))
         })?;
         text.get(captured?)
+    }
+
+    /// The groups in their order, each with its name if it has one.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Option<&str>> {
+        // The first one is the whole match.
+        let groups = self.0.group_info().pattern_names(PatternID::ZERO);
+        groups.skip(1)
     }
 
     fn look<T>(&self, text: &[u8], look: impl Fn(&Regex, &[u8]) -> Option<T>) -> Option<T> {
@@ -214,6 +222,8 @@ mod tests {
         assert_eq!(named.capture(b"/a/\xff/b", "2"), Some(&b"b"[..]));
         assert_eq!(named.capture(b"/a/\xff/b", "3"), None);
         // A pattern can match a single byte explicitly.
+        let names: Vec<Option<&str>> = named.groups().collect();
+        assert_eq!(names, [None, Some("end")]);
         let byte = pattern(r"/(?-u:\xff)");
         assert_eq!(byte.find(b"/\xff"), Some(2));
         assert_eq!(byte.find(b"/\xfe"), None);

@@ -1,22 +1,18 @@
 //! What the gateway tells clients about itself: `GET /` and `GET /endpoints`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::LazyLock;
 
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::error::Error;
 use super::{Admin, plugins};
 use crate::config::{Config, DnsType};
+pub(super) use crate::node::ID as NODE;
 
 /// The release of Kong whose Admin API this one implements: clients choose their dialect by it.
 pub(super) const KONG_VERSION: &str = "3.9.1";
-
-/// Identifies this run of the gateway.
-pub(super) static NODE: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
 
 /// `GET /`: what clients of Kong read first, with Pointsman's own name beside it.
 pub(super) async fn root(State(admin): State<Admin>) -> Result<Json<Value>, Error> {

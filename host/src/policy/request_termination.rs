@@ -1,13 +1,17 @@
 //! `request-termination`: answers requests itself. Source: Kong 3.9, `request-termination`.
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName};
-use serde_json::json;
+use serde_json::map::{Entry, Map};
+use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::request::Request;
-use super::{Access, Policy};
+use super::{Access, Policy, Verdict};
 use crate::entity::plugin::request_termination::Config;
+use crate::{node, urlencoded};
 
 /// Answers requests itself.
 #[derive(Debug)]
@@ -32,29 +36,28 @@ impl RequestTermination {
     }
 
     /// A description of the request. Source: Kong, `echo`.
-    fn echo(&self, request: &Request<'_>, status: StatusCode) -> Answer {
+    async fn echo(&self, request: &Request<'_>) -> Verdict {
+        let body = match request.body {
+            Some(body) => match body.read(LONGEST_BODY).await {
+                Ok(body) => body,
+                Err(status) => return Answer::error(status, "Bad request").into(),
+            },
+            None => None,
+        };
+        let status = self.status();
         let headers = &request.head.headers;
-        let mut shown = serde_json::Map::new();
-        for name in headers.keys() {
-            let values = headers.get_all(name).iter();
-            let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
-            let values: Vec<_> = values.collect();
-            let value = match values.as_slice() {
-                [single] => json!(single),
-                several => json!(several),
-            };
-            shown.insert(name.as_str().to_owned(), value);
-        }
-        let query: serde_json::Map<_, _> = request
-            .query
-            .arguments()
-            .into_iter()
-            .map(|(name, value)| (name, value.into()))
-            .collect();
+        let shown = by_name(headers.iter().map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            (name.as_str().to_owned(), value.into_owned())
+        }));
+        let content_type = headers.get(CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        let body = body.as_deref();
         let (path, client, matched) = (request.path, &request.client, &request.matched);
         let document = json!({
-            "message": self.0.message.as_deref().unwrap_or_else(|| message_of(status)),
+            "message": self.0.message.as_deref().or(message_of(status)),
             "kong": {
+                "node_id": *node::ID,
                 "worker_pid": std::process::id(),
                 "hostname": hostname(),
             },
@@ -63,17 +66,78 @@ impl RequestTermination {
                 "host": client.host,
                 "port": client.port,
                 "headers": shown,
-                "query": query,
+                "query": by_name(request.query.arguments().into_iter()),
+                "body": body.and_then(|body| parsed(body, content_type.unwrap_or_default())),
+                "raw_body": body.map(String::from_utf8_lossy),
                 "method": request.head.method.as_str(),
                 "path": String::from_utf8_lossy(path),
-                "uri_captures": {},
+                "uri_captures": captures(request),
             },
             "matched_route": { "id": matched.route, "name": matched.route_name },
             "matched_service": matched.service.map(|id| json!({ "id": id })),
         });
         let answer = Answer::raw(status, document.to_string());
-        answer.with_header(CONTENT_TYPE, JSON)
+        answer.with_header(CONTENT_TYPE, JSON).into()
     }
+
+    fn status(&self) -> StatusCode {
+        // The declaration allows no other status.
+        StatusCode::from_u16(self.0.status_code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+    }
+}
+
+/// The longest body that a description of the request has, in bytes.
+const LONGEST_BODY: usize = 1 << 20;
+
+/// Values by their names; a name with several values has a list of them.
+fn by_name(pairs: impl Iterator<Item = (String, String)>) -> Map<String, Value> {
+    let mut all = Map::new();
+    for (name, value) in pairs {
+        match all.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(value.into());
+            }
+            Entry::Occupied(mut entry) => match entry.get_mut() {
+                Value::Array(values) => values.push(value.into()),
+                first => *first = json!([first.take(), value]),
+            },
+        }
+    }
+    all
+}
+
+/// A body in JSON or of a form.
+fn parsed(body: &[u8], content_type: &str) -> Option<Value> {
+    let media_type = content_type.split(';').next().unwrap_or_default();
+    match media_type.trim().to_ascii_lowercase().as_str() {
+        "application/json" => serde_json::from_slice(body).ok(),
+        "application/x-www-form-urlencoded" => {
+            let decoded = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let pairs = urlencoded::pairs(body);
+            let pairs = pairs.map(|(name, value)| (decoded(&name), decoded(&value)));
+            Some(by_name(pairs).into())
+        }
+        _ => None,
+    }
+}
+
+/// What the groups of the route's regular expression have matched.
+fn captures(request: &Request<'_>) -> Value {
+    let (mut named, mut unnamed) = (Map::new(), Vec::new());
+    for (at, name) in request
+        .regex
+        .into_iter()
+        .flat_map(|regex| regex.groups())
+        .enumerate()
+    {
+        let text = request.capture(&(at + 1).to_string());
+        let text = text.map(String::from_utf8_lossy);
+        if let Some(name) = name {
+            named.insert(name.to_owned(), json!(text));
+        }
+        unnamed.push(text);
+    }
+    json!({ "named": named, "unnamed": unnamed })
 }
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -83,17 +147,17 @@ fn hostname() -> String {
     name.nodename().to_string_lossy().into_owned()
 }
 
-/// The message of a status where none is set. Source: Kong.
-fn message_of(status: StatusCode) -> &'static str {
-    match status.as_u16() {
+/// The message of a status where none is set, if there is one. Source: Kong.
+fn message_of(status: StatusCode) -> Option<&'static str> {
+    Some(match status.as_u16() {
         401 => "Unauthorized",
         404 => "Not found",
         405 => "Method not allowed",
         500 => "An unexpected error occurred",
         502 => "Bad Gateway",
         503 => "Service unavailable",
-        _ => "",
-    }
+        _ => return None,
+    })
 }
 
 impl Policy for RequestTermination {
@@ -102,24 +166,20 @@ impl Policy for RequestTermination {
             return Access::PASS;
         }
         let config = &self.0;
-        // The declaration allows no other status.
-        let status = StatusCode::from_u16(config.status_code);
-        let status = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         if config.echo {
-            return self.echo(request, status).into();
+            return Access::Pending(self.echo(request).boxed_local());
         }
-        match &config.body {
-            Some(body) => {
-                let answer = Answer::raw(status, body.clone());
-                match &config.content_type {
-                    Some(content_type) => answer.with_header(CONTENT_TYPE, content_type).into(),
-                    None => answer.into(),
-                }
-            }
-            None => {
-                let message = config.message.as_deref();
-                Answer::message(status, message.unwrap_or_else(|| message_of(status))).into()
-            }
+        let status = self.status();
+        if let Some(body) = &config.body {
+            let answer = Answer::raw(status, body.clone());
+            return match &config.content_type {
+                Some(content_type) => answer.with_header(CONTENT_TYPE, content_type).into(),
+                None => answer.into(),
+            };
+        }
+        match config.message.as_deref().or(message_of(status)) {
+            Some(message) => Answer::message(status, message).into(),
+            None => Answer::raw(status, Bytes::new()).into(),
         }
     }
 }
