@@ -67,6 +67,7 @@ mod proxy;
 mod proxy_cache;
 mod proxy_cache;
 mod rate_limiting;
+mod rate_limiting_redis;
 mod record;
 mod recovery;
 mod retries;

@@ -25,7 +25,9 @@ mod key_auth;
 mod period;
 mod rate_key;
 mod rate_limiting;
+mod rate_sync;
 mod redirect;
+mod redis;
 mod request_size_limiting;
 mod request_termination;
 mod signature;
@@ -127,17 +129,20 @@ pub struct Resources {
     pub proxy_cache: Arc<proxy_cache::Cache>,
     /// The counts of `rate-limiting`.
     rate_limits: Counters<RateKey>,
+    /// Where requests of several gateways are counted.
+    redis: redis::Servers,
 }
 
 impl Resources {
     /// What is empty so far, within the bounds of the settings.
     pub fn new(settings: &Policies) -> Self {
         Self {
-            rate_limits: Counters::default(),
             proxy_cache: Arc::new(proxy_cache::Cache::new(
                 settings.proxy_cache_memory,
                 settings.proxy_cache_lock_timeout,
             )),
+            rate_limits: Counters::default(),
+            redis: redis::Servers::default(),
         }
     }
 }
@@ -158,7 +163,7 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "proxy-cache" => Arc::new(proxy_cache::ProxyCache::new(config(plugin)?, resources)),
         "rate-limiting" => {
             let config = config(plugin)?;
-            Arc::new(rate_limiting::RateLimiting::new(plugin, config, resources))
+            Arc::new(rate_limiting::RateLimiting::new(plugin, config, resources)?)
         }
         "redirect" => Arc::new(redirect::Redirect::new(config(plugin)?)?),
         "request-size-limiting" => {

@@ -1,4 +1,4 @@
-//! TLS towards endpoints, for requests and for probes.
+//! TLS towards endpoints, for requests and for probes, and towards other servers.
 
 mod pem;
 
@@ -25,6 +25,9 @@ pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// HTTP/2, as ALPN names it (RFC 9113, 3.1).
 pub(crate) const H2: &[u8] = b"h2";
+
+/// No protocol is named in the handshake, for servers of other protocols than HTTP.
+pub(crate) const NO_PROTOCOL: &[u8] = b"";
 
 /// The server name for TLS of a setting: a name or an address. An IPv6 address may have brackets.
 pub(crate) fn server_name(text: &str) -> Option<ServerName<'static>> {
@@ -169,7 +172,9 @@ fn make(roots: Option<&Arc<RootCertStore>>, protocol: &[u8]) -> Result<TlsConnec
             .with_custom_certificate_verifier(Arc::new(Unverified(algorithms)))
             .with_no_client_auth(),
     };
-    config.alpn_protocols = vec![protocol.to_vec()];
+    if !protocol.is_empty() {
+        config.alpn_protocols = vec![protocol.to_vec()];
+    }
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

@@ -36,11 +36,6 @@ impl Window {
     pub(super) fn contains(&self, time: u64) -> bool {
         (self.start..self.end).contains(&time)
     }
-
-    /// How long it lasts, in seconds.
-    pub(super) fn length(&self) -> u64 {
-        self.end - self.start
-    }
 }
 
 impl Period {

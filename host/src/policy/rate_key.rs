@@ -4,9 +4,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use http::StatusCode;
 use ring::digest;
 use uuid::Uuid;
 
+use super::Verdict;
+use super::answer::Answer;
 use super::request::Request;
 use crate::entity::plugin::Plugin;
 
@@ -36,6 +39,13 @@ pub(super) enum RateIdentity {
     /// A digest of a text that the client has sent. The text itself may be long, and may be a
     /// secret, which has no place in a Redis server.
     Text([u8; 16]),
+}
+
+impl RateKey {
+    /// What the counters of `rate-limiting` in a Redis server are named by. Source: Kong.
+    pub(super) fn name(&self) -> String {
+        format!("ratelimit:{self}")
+    }
 }
 
 impl RateScope {
@@ -92,6 +102,15 @@ impl fmt::Display for RateKey {
             }
         }
     }
+}
+
+/// What happens to a request that cannot be counted. Source: Kong.
+pub(super) fn uncounted(fault_tolerant: bool) -> Verdict {
+    if fault_tolerant {
+        return Verdict::Continue;
+    }
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    Answer::error(status, "An unexpected error occurred").into()
 }
 
 /// The time of the system, in seconds since 1970.

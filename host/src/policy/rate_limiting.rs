@@ -2,19 +2,23 @@
 //! Kong 3.9, `rate-limiting`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::answer::Answer;
 use super::counters::Usage;
 use super::period::{self, Limit, PERIODS, Period};
-use super::rate_key::{self, RateIdentity, RateKey, RateScope};
+use super::rate_key::{self, RateIdentity, RateKey, RateScope, uncounted};
+use super::rate_sync::SyncedCounts;
+use super::redis::{Server, counts};
 use super::request::Request;
 use super::response::Response;
 use super::{Access, Policy, Resources, Verdict};
-use crate::entity::plugin::Plugin;
 use crate::entity::plugin::rate_limiting::{Config, LimitBy};
+use crate::entity::plugin::{Plugin, periods};
 
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
@@ -28,19 +32,49 @@ pub(super) struct RateLimiting {
     scope: RateScope,
     /// The header that identifies a client.
     header: Option<HeaderName>,
-    resources: Arc<Resources>,
+    counts: Counts,
+}
+
+/// Where requests are counted.
+#[derive(Debug)]
+enum Counts {
+    /// In the memory of this gateway.
+    Local(Arc<Resources>),
+    /// In a Redis server, with each request.
+    Redis(Arc<Server>),
+    /// In memory, reconciled with a Redis server at intervals.
+    Synced(SyncedCounts),
 }
 
 impl RateLimiting {
-    pub(super) fn new(plugin: &Plugin, config: Config, resources: &Arc<Resources>) -> Self {
+    /// # Errors
+    /// The system cannot start a thread for the Redis server.
+    pub(super) fn new(
+        plugin: &Plugin,
+        config: Config,
+        resources: &Arc<Resources>,
+    ) -> Result<Self, String> {
+        let counts = match config.policy {
+            periods::Policy::Local => Counts::Local(Arc::clone(resources)),
+            periods::Policy::Redis => {
+                let server = resources.redis.get(&config.redis)?;
+                match Duration::try_from_secs_f64(config.sync_rate) {
+                    Ok(interval) if !interval.is_zero() => {
+                        Counts::Synced(SyncedCounts::new(resources, server, interval))
+                    }
+                    // It is negative.
+                    _ => Counts::Redis(server),
+                }
+            }
+        };
         let header = config.header_name.as_ref();
-        Self {
+        Ok(Self {
             limits: period::limits(&config.limits),
             scope: RateScope::of(plugin),
             header: header.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()),
-            resources: Arc::clone(resources),
+            counts,
             config,
-        }
+        })
     }
 
     fn key(&self, request: &Request<'_>) -> RateKey {
@@ -91,7 +125,28 @@ impl Policy for RateLimiting {
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let key = self.key(request);
         let now = rate_key::now();
-        let usage = self.resources.rate_limits.take(&key, &self.limits, now);
+        let usage = match &self.counts {
+            Counts::Local(resources) => resources.rate_limits.take(&key, &self.limits, now),
+            Counts::Synced(counts) => {
+                if counts.has_failed() && !self.config.fault_tolerant {
+                    return Access::Done(uncounted(false));
+                }
+                counts.take(&key, &self.limits, now)
+            }
+            Counts::Redis(server) => {
+                let deciding = async move {
+                    let name = key.name();
+                    match counts::take(server, &name, &self.limits, now).await {
+                        Ok(usage) => self.decide(request, usage, now),
+                        Err(error) => {
+                            tracing::debug!("a request could not be counted: {error}");
+                            uncounted(self.config.fault_tolerant)
+                        }
+                    }
+                };
+                return Access::Pending(deciding.boxed_local());
+            }
+        };
         Access::Done(self.decide(request, usage, now))
     }
 
