@@ -70,6 +70,7 @@ mod rate_limiting;
 mod rate_limiting_redis;
 mod record;
 mod recovery;
+mod response_ratelimiting;
 mod retries;
 mod route_regex;
 mod routing;

@@ -30,6 +30,7 @@ mod redirect;
 mod redis;
 mod request_size_limiting;
 mod request_termination;
+mod response_ratelimiting;
 mod signature;
 
 use std::fmt::Debug;
@@ -129,6 +130,8 @@ pub struct Resources {
     pub proxy_cache: Arc<proxy_cache::Cache>,
     /// The counts of `rate-limiting`.
     rate_limits: Counters<RateKey>,
+    /// The counts of `response-ratelimiting`, by the names of limits.
+    response_limits: Counters<(RateKey, Arc<str>)>,
     /// Where requests of several gateways are counted.
     redis: redis::Servers,
 }
@@ -142,6 +145,7 @@ impl Resources {
                 settings.proxy_cache_lock_timeout,
             )),
             rate_limits: Counters::default(),
+            response_limits: Counters::default(),
             redis: redis::Servers::default(),
         }
     }
@@ -173,6 +177,12 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "request-termination" => Arc::new(request_termination::RequestTermination::new(config(
             plugin,
         )?)),
+        "response-ratelimiting" => {
+            let config = config(plugin)?;
+            let policy =
+                response_ratelimiting::ResponseRatelimiting::new(plugin, config, resources);
+            Arc::new(policy?)
+        }
         name => return Err(format!("there is no plugin '{name}'")),
     })
 }
