@@ -18,6 +18,8 @@ pub mod response;
 mod acl;
 mod basic_auth;
 mod bot_detection;
+mod correlation_id;
+mod cors;
 mod counters;
 mod ip_restriction;
 mod jwt;
@@ -161,6 +163,8 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "acl" => Arc::new(acl::Acl::new(config(plugin)?)),
         "basic-auth" => Arc::new(basic_auth::BasicAuth::new(config(plugin)?)),
         "bot-detection" => Arc::new(bot_detection::BotDetection::new(&config(plugin)?)?),
+        "correlation-id" => Arc::new(correlation_id::CorrelationId::new(&config(plugin)?)?),
+        "cors" => Arc::new(cors::Cors::new(config(plugin)?)?),
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "jwt" => Arc::new(jwt::Jwt::new(config(plugin)?)),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),

@@ -1,7 +1,7 @@
 //! A request in the access phase.
 
 use std::any::Any;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,6 +58,12 @@ pub struct Request<'r> {
 pub struct Client<'r> {
     /// The address of the client.
     pub address: SocketAddr,
+    /// The address that it is connected to.
+    pub local: IpAddr,
+    /// The number of the connection, among those of this process.
+    pub connection: u64,
+    /// Number of requests on the connection so far, this one included.
+    pub requests: u64,
     /// The port that accepted the connection.
     pub port: u16,
     /// The scheme of the request: `http` or `https`.

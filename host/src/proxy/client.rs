@@ -22,6 +22,8 @@ pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct Client {
     /// The client's address, and the listener that accepted the connection.
     pub(super) info: ConnectionInfo,
+    /// Number of requests so far.
+    requests: Cell<u64>,
     /// Number of requests in flight.
     in_flight: Cell<u32>,
     /// When the last request in flight ended. From then on, the worker waits for the next one.
@@ -74,6 +76,7 @@ impl Client {
     ) -> Rc<Self> {
         Rc::new(Self {
             info,
+            requests: Cell::default(),
             in_flight: Cell::default(),
             idle_since: Cell::new(clock.get()),
             last_request: Cell::default(),
@@ -92,6 +95,7 @@ impl Client {
     /// To be called when the head of a request is received. `body` says what kind of body follows.
     pub(super) fn begin(self: &Rc<Self>, body: BodyKind) -> ClientRequest {
         let id = RequestId::new();
+        self.requests.set(self.requests.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
         self.last_request.set(Some(id));
         self.rested.set(false);
@@ -100,6 +104,11 @@ impl Client {
             client: Rc::clone(self),
             id,
         }
+    }
+
+    /// Number of requests so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.get()
     }
 
     /// The request in flight; if there are several, the one that began last.

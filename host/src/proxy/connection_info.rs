@@ -1,6 +1,6 @@
 //! Properties that all requests of a client's connection share.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use http::HeaderValue;
@@ -12,6 +12,10 @@ pub(super) struct ConnectionInfo {
     pub(super) address: SocketAddr,
     /// Its IP address, as a header value.
     pub(super) ip: HeaderValue,
+    /// The address that the client is connected to.
+    pub(super) local: IpAddr,
+    /// The number of the connection, among those of this process.
+    pub(super) number: u64,
     /// The listener that accepted the connection.
     pub(super) listener: Rc<ListenerInfo>,
 }
@@ -40,6 +44,8 @@ impl ConnectionInfo {
         Self {
             address,
             ip: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("")),
+            local: Ipv4Addr::UNSPECIFIED.into(),
+            number: 0,
             listener,
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,9 @@ const FREE_HEADERS: usize = 100;
 /// may be larger. hyper reads bodies in pieces of at most this size. It is smaller than a piece of
 /// a response, so that hyper holds one piece and not two.
 const LEAST_BUFFER: usize = 40 * 1024;
+
+/// Connections accepted so far by all workers, which numbers them.
+static ACCEPTED: AtomicU64 = AtomicU64::new(0);
 
 /// One listener for each worker, all on the same address.
 #[derive(Debug)]
@@ -277,7 +280,11 @@ impl Worker {
             return self.refuse(stream, open);
         };
         let clock = Rc::clone(&self.clock);
-        let info = ConnectionInfo::new(address, Rc::clone(accepted_on));
+        let mut info = ConnectionInfo::new(address, Rc::clone(accepted_on));
+        info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Ok(local) = stream.local_addr() {
+            info.local = local.ip().to_canonical();
+        }
         let client = Client::new(info, clock, open, Some(permit));
         let number = self.next_client.get();
         self.next_client.set(number + 1);

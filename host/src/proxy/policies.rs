@@ -15,7 +15,6 @@ use http::{Method, Response, StatusCode};
 
 use super::Inbound;
 use super::client::ClientRequest;
-use super::connection_info::ConnectionInfo;
 use super::download::Content;
 use super::headers;
 use super::matched::{self, Matched};
@@ -222,9 +221,13 @@ pub(super) fn abandoned(mut run: Box<Run>, inbound: &mut Inbound<'_>) {
     }
 }
 
-fn client<'a>(info: &'a ConnectionInfo, host: &'a str) -> Client<'a> {
+fn client<'a>(client: &'a super::client::Client, host: &'a str) -> Client<'a> {
+    let info = &client.info;
     Client {
         address: info.address,
+        local: info.local,
+        connection: info.number,
+        requests: client.requests(),
         port: info.listener.port,
         scheme: info.listener.scheme.as_str(),
         host,
@@ -273,7 +276,7 @@ pub(super) async fn access(
             upstream_host: &mut upstream_host,
             regex: matched.regex,
             body: upload.as_ref().map(|upload| upload as _),
-            client: client(&from.client.info, &run.host),
+            client: client(&from.client, &run.host),
             matched: MatchedIds {
                 route: route.id,
                 route_name: route.name.as_deref(),
@@ -326,6 +329,9 @@ pub(super) fn respond(
                 source,
                 request: &inbound.parts,
                 client: client(&inbound.from.client.info, &run.host),
+                source: request.source,
+                request: &request.parts,
+                client: client(&from.client, &run.host),
                 matched: run.matched(),
                 subject: &run.subject,
                 body: None,
