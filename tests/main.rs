@@ -52,6 +52,7 @@ mod layers;
 mod lifecycle;
 mod limits;
 mod log;
+mod log_policies;
 mod memory;
 mod message_framing;
 mod metrics;

@@ -55,7 +55,7 @@ pub struct Config {
     pub proxy: Proxy,
     /// How names are looked up.
     pub dns: Dns,
-    /// Bounds of what policies keep.
+    /// What policies keep, and where they write.
     pub policies: Policies,
     /// Bounds of the component host.
     pub balancer: Balancer,
@@ -129,13 +129,15 @@ pub struct Proxy {
     pub keepalive_idle_timeout: Option<Duration>,
 }
 
-/// Bounds of what policies keep.
+/// What policies keep, and where they write.
 #[derive(Debug, Clone, Default)]
 pub struct Policies {
     /// Memory of the responses in the cache, in bytes.
     pub proxy_cache_memory: usize,
     /// Longest wait for a response that another request fetches.
     pub proxy_cache_lock_timeout: Duration,
+    /// The local socket of the system's log.
+    pub syslog_socket: PathBuf,
 }
 
 /// Bounds of the component host.

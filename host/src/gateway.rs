@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use serde_json::json;
@@ -92,7 +93,8 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let commits = store.watch()?;
     let sessions = SessionKey::open(&config.data_dir).map_err(anyhow::Error::msg)?;
-    let resources = Arc::new(Resources::new(&config.policies));
+    let resources = Resources::start(&config.policies, Arc::clone(&store));
+    let resources = Arc::new(resources.context("cannot start the thread of the logs")?);
     let compiler = Compiler::new(
         Arc::clone(&published),
         Arc::clone(&store),
@@ -129,7 +131,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         log_level: Arc::new(log_level),
         addresses: (proxy, admin_address),
         left_over: Arc::default(),
-        resources,
+        resources: Arc::clone(&resources),
     };
     tokio::spawn(in_place(admin::resume_checks(admin.clone())));
     tokio::spawn(in_place(admin::tidy_cache(admin.clone())));
@@ -156,9 +158,15 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         config.shutdown_timeout
     );
     stop.send_replace(true);
+    let deadline = Instant::now() + config.shutdown_timeout;
     let administered = tokio::time::timeout(config.shutdown_timeout, serving);
     let (drained, administered) =
         tokio::join!(workers.shut_down(config.shutdown_timeout), administered);
+    // The last records are made when the last requests end.
+    let logged = resources.logs.shut_down(deadline - Instant::now()).await;
+    if !logged {
+        tracing::warn!("records of requests still waited to be logged");
+    }
     writing.abort();
     if let Err(error) = memory.save() {
         tracing::warn!("cannot write the health of targets: {error}");

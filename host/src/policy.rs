@@ -21,9 +21,12 @@ mod bot_detection;
 mod correlation_id;
 mod cors;
 mod counters;
+mod file_log;
+mod http_log;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod logs;
 mod period;
 mod rate_key;
 mod rate_limiting;
@@ -34,8 +37,12 @@ mod request_size_limiting;
 mod request_termination;
 mod response_ratelimiting;
 mod signature;
+mod syslog;
+mod tcp_log;
+mod udp_log;
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
@@ -43,8 +50,12 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Policies;
 use crate::entity::plugin::Plugin;
+use crate::store::Store;
 use answer::Answer;
 use counters::Counters;
+use logs::Logs;
+use logs::document::Documents;
+pub use logs::queue::Figures as QueueFigures;
 use rate_key::RateKey;
 use record::Record;
 use request::Request;
@@ -136,12 +147,20 @@ pub struct Resources {
     response_limits: Counters<(RateKey, Arc<str>)>,
     /// Where requests of several gateways are counted.
     redis: redis::Servers,
+    /// The queues of the policies that log.
+    pub logs: Logs,
+    /// The local socket of the system's log.
+    syslog_socket: PathBuf,
 }
 
 impl Resources {
-    /// What is empty so far, within the bounds of the settings.
-    pub fn new(settings: &Policies) -> Self {
-        Self {
+    /// What is empty so far, within the bounds of the settings. `store` has the entities that
+    /// records name.
+    ///
+    /// # Errors
+    /// The system's error if it cannot start a thread or a runtime.
+    pub fn start(settings: &Policies, store: Arc<dyn Store>) -> std::io::Result<Self> {
+        Ok(Self {
             proxy_cache: Arc::new(proxy_cache::Cache::new(
                 settings.proxy_cache_memory,
                 settings.proxy_cache_lock_timeout,
@@ -149,7 +168,9 @@ impl Resources {
             rate_limits: Counters::default(),
             response_limits: Counters::default(),
             redis: redis::Servers::default(),
-        }
+            logs: Logs::start(Documents::new(store))?,
+            syslog_socket: settings.syslog_socket.clone(),
+        })
     }
 }
 
@@ -159,12 +180,15 @@ impl Resources {
 /// What is wrong with its settings. The Admin API accepts only valid ones, so another version of
 /// the gateway wrote them.
 pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Policy>, String> {
+    let logs = &resources.logs;
     Ok(match plugin.name.as_str() {
         "acl" => Arc::new(acl::Acl::new(config(plugin)?)),
         "basic-auth" => Arc::new(basic_auth::BasicAuth::new(config(plugin)?)),
         "bot-detection" => Arc::new(bot_detection::BotDetection::new(&config(plugin)?)?),
         "correlation-id" => Arc::new(correlation_id::CorrelationId::new(&config(plugin)?)?),
         "cors" => Arc::new(cors::Cors::new(config(plugin)?)?),
+        "file-log" => Arc::new(file_log::FileLog::new(config(plugin)?, plugin, logs)),
+        "http-log" => Arc::new(http_log::HttpLog::new(&config(plugin)?, plugin, logs)?),
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "jwt" => Arc::new(jwt::Jwt::new(config(plugin)?)),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
@@ -187,6 +211,12 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
                 response_ratelimiting::ResponseRatelimiting::new(plugin, config, resources);
             Arc::new(policy?)
         }
+        "syslog" => {
+            let socket = resources.syslog_socket.clone();
+            Arc::new(syslog::Syslog::new(config(plugin)?, plugin, logs, socket))
+        }
+        "tcp-log" => Arc::new(tcp_log::TcpLog::new(config(plugin)?, plugin, logs)),
+        "udp-log" => Arc::new(udp_log::UdpLog::new(config(plugin)?, plugin, logs)),
         name => return Err(format!("there is no plugin '{name}'")),
     })
 }

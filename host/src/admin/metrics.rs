@@ -21,6 +21,7 @@ use super::rows::id_of;
 use super::status::{resident_bytes, sum};
 use crate::balancer::{CanaryFigures, Counters, ShadowReport};
 use crate::entity::Kind;
+use crate::policy::QueueFigures;
 use crate::store::Condition;
 use crate::upstream::{AddressReport, Upstream};
 
@@ -52,6 +53,7 @@ struct Figures {
     resident: Option<u64>,
     upstreams: Vec<UpstreamFigure>,
     canaries: Vec<CanaryFigure>,
+    logs: Vec<QueueFigures>,
 }
 
 /// The figures of a canary.
@@ -127,6 +129,7 @@ impl Figures {
             resident: resident_bytes(),
             upstreams,
             canaries: CanaryFigure::all(admin),
+            logs: admin.resources.logs.figures(),
         })
     }
 }

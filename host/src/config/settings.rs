@@ -335,6 +335,12 @@ const POLICIES: &[Setting] = &[
         }),
         default: Written("5000"),
     },
+    Setting {
+        name: "syslog_socket",
+        about: "Local socket of the system's log, which the plugin `syslog` writes to",
+        kind: Path("PATH", |config, path| config.policies.syslog_socket = path),
+        default: Written("/dev/log"),
+    },
 ];
 
 const BALANCERS: &[Setting] = &[

@@ -198,7 +198,7 @@ fn every_setting_has_its_effect() {
                 &range.end().to_string()
             }
             _ => match setting.name {
-                "data_dir" | "dns_hostsfile" => "elsewhere",
+                "data_dir" | "dns_hostsfile" | "syslog_socket" => "elsewhere",
                 "log" => "warn",
                 "proxy_listen" | "admin_listen" => "192.0.2.1:7",
                 "admin_gui_url" => "http://a.example",

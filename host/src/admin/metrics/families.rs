@@ -10,6 +10,7 @@ use super::{CanaryFigure, Figures, UpstreamFigure};
 use crate::admin::info::KONG_VERSION;
 use crate::admin::targets;
 use crate::balancer::{CanaryFigures, Counters, ShadowReport, Side};
+use crate::policy::QueueFigures;
 use crate::upstream::AddressReport;
 
 /// Kong's name for its HTTP subsystem.
@@ -229,6 +230,7 @@ impl Figures {
         )?;
         self.shadows(page)?;
         self.canaries(page)?;
+        self.logs(page)?;
         self.store(page)?;
         let resident = self.resident.map(|bytes| ([] as [Label<'_>; 0], bytes));
         page.whole(
@@ -270,6 +272,40 @@ impl Figures {
             "Picks that were not compared because the shadow fell behind",
             MetricType::Counter,
             each(|shadow| shadow.dropped),
+        )
+    }
+
+    /// What the queues of the plugins that log have done.
+    fn logs(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
+        let ids: Vec<String> = self.logs.iter().map(|queue| queue.id.to_string()).collect();
+        let each = |of: fn(&QueueFigures) -> u64| {
+            let queues = self.logs.iter().zip(&ids);
+            queues.map(move |(queue, id)| ([("plugin", &*queue.plugin), ("id", &**id)], of(queue)))
+        };
+        let counter = MetricType::Counter;
+        page.whole(
+            "pointsman_log_records_sent",
+            "Records of requests that a plugin has sent",
+            counter,
+            each(|queue| queue.sent),
+        )?;
+        page.whole(
+            "pointsman_log_records_failed",
+            "Records of requests that a plugin has given up, because they could not be sent",
+            counter,
+            each(|queue| queue.failed),
+        )?;
+        page.whole(
+            "pointsman_log_records_dropped",
+            "Records of requests that were dropped because the queue of a plugin was full",
+            counter,
+            each(|queue| queue.dropped),
+        )?;
+        page.whole(
+            "pointsman_log_records_waiting",
+            "Records of requests that wait to be sent by a plugin",
+            MetricType::Gauge,
+            each(|queue| queue.waiting),
         )
     }
 

@@ -1,0 +1,194 @@
+//! `file-log`: writes a line of JSON for each request to a file. Source: Kong 3.9, `file-log`.
+//!
+//! The file is opened and written on threads for that, because both may take long, such as on a
+//! network's disk. What cannot be written is lost and counted.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use rustix::fs::OFlags;
+
+use super::Policy;
+use super::logs::Logs;
+use super::logs::buffer::Limits;
+use super::logs::document::Documents;
+use super::logs::queue::{Entry, Queue, Sink};
+use super::record::Record;
+use crate::entity::plugin::Plugin;
+use crate::entity::plugin::file_log::Config;
+
+/// Writes a line for each request.
+#[derive(Debug)]
+pub(super) struct FileLog(Arc<Queue>);
+
+impl FileLog {
+    pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Self {
+        Self(logs.queue(plugin, Limits::FIXED, |documents| {
+            Arc::new(FileSink {
+                documents: Arc::clone(documents),
+                reopen: config.reopen,
+                file: Arc::new(Mutex::new(LogFile {
+                    path: config.path,
+                    open: None,
+                    is_torn: false,
+                })),
+            })
+        }))
+    }
+}
+
+impl Policy for FileLog {
+    fn record(&self, record: &Arc<Record>) {
+        self.0.push(record);
+    }
+
+    fn records(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct FileSink {
+    documents: Arc<Documents>,
+    /// Whether the file is opened for each batch.
+    reopen: bool,
+    file: Arc<Mutex<LogFile>>,
+}
+
+impl Sink for FileSink {
+    fn send<'a>(&'a self, batch: &'a [Entry]) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let mut lines = String::new();
+            for entry in batch {
+                lines.push_str(&entry.text(&self.documents));
+                lines.push('\n');
+            }
+            let (file, reopen) = (Arc::clone(&self.file), self.reopen);
+            let written = tokio::task::spawn_blocking(move || {
+                let mut file = file.lock();
+                if reopen {
+                    file.open = None;
+                }
+                let written = file.write(lines.as_bytes());
+                written.map_err(|error| format!("{}: {error}", file.path))
+            });
+            written.await.unwrap_or_else(|error| Err(error.to_string()))
+        }
+        .boxed()
+    }
+}
+
+/// A file that lines are added to.
+#[derive(Debug)]
+struct LogFile {
+    path: String,
+    /// The file, while it is open.
+    open: Option<File>,
+    /// Whether the last line in it is not complete, since the disk was full.
+    is_torn: bool,
+}
+
+impl LogFile {
+    /// Writes lines. If that fails, the file is opened again for the next lines.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let mut file = match self.open.take() {
+            Some(file) => file,
+            None => open(&self.path)?,
+        };
+        if self.is_torn {
+            file.write_all(b"\n")?;
+            self.is_torn = false;
+        }
+        let mut left = lines;
+        while !left.is_empty() {
+            match file.write(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    left = left.get(count..).unwrap_or_default();
+                    let written = lines.len() - left.len();
+                    self.is_torn = lines.get(written - 1) != Some(&b'\n');
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.open = Some(file);
+        Ok(())
+    }
+}
+
+/// Opens the file at its end, and makes it if it is missing.
+fn open(path: &str) -> io::Result<File> {
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        // Opening a named pipe that no process reads would wait for one.
+        .custom_flags(nonblocking)
+        .open(path)?;
+    rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    fn log_file(path: &std::path::Path) -> LogFile {
+        LogFile {
+            path: path.to_str().unwrap().to_owned(),
+            open: None,
+            is_torn: false,
+        }
+    }
+
+    #[test]
+    fn lines_are_added_and_a_removed_file_is_made_again_when_it_is_reopened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "before\n").unwrap();
+        let mut file = log_file(&path);
+        file.write(b"one\n").unwrap();
+        file.write(b"two\nthree\n").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "before\none\ntwo\nthree\n");
+        std::fs::remove_file(&path).unwrap();
+        file.write(b"into the removed file\n").unwrap();
+        assert!(!path.exists());
+        file.open = None;
+        file.write(b"four\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "four\n");
+    }
+
+    #[test]
+    fn a_missing_folder_and_an_unread_pipe_are_errors_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = log_file(&folder.path().join("missing/log"));
+        assert_eq!(
+            file.write(b"x\n").unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        assert!(log_file(&pipe).write(b"x\n").is_err());
+    }
+
+    #[test]
+    fn the_line_after_a_torn_one_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut file = log_file(&path);
+        file.write(b"torn").unwrap();
+        assert!(file.is_torn);
+        file.write(b"whole\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "torn\nwhole\n");
+    }
+}

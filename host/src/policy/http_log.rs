@@ -1,0 +1,295 @@
+//! `http-log`: sends the records of requests to an HTTP server. Source: Kong 3.9, `http-log`.
+//!
+//! Beyond Kong, the certificate of a server is verified with the authorities that the system trusts:
+//! records, and the credentials in the URL, are worth it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
+use url::Url;
+
+use super::Policy;
+use super::logs::Logs;
+use super::logs::connection::{Server, failed, millis, within};
+use super::logs::document::Documents;
+use super::logs::queue::{Entry, Queue, Sink};
+use super::record::Record;
+use crate::entity::plugin::Plugin;
+use crate::entity::plugin::http_log::Config;
+use crate::tls::{HTTP_1_1, Trust};
+
+/// Most bytes of a response that are read, so that the connection can serve another request.
+const MOST_READ: usize = 64 * 1024;
+
+/// Sends the records of requests.
+#[derive(Debug)]
+pub(super) struct HttpLog(Arc<Queue>);
+
+impl HttpLog {
+    /// # Errors
+    /// What is wrong with the settings.
+    pub(super) fn new(config: &Config, plugin: &Plugin, logs: &Logs) -> Result<Self, String> {
+        let target = Target::of(config)?;
+        let limits = config.queue().into();
+        Ok(Self(logs.queue(plugin, limits, |documents| {
+            Arc::new(HttpSink {
+                documents: Arc::clone(documents),
+                target,
+                timeout: millis(config.timeout),
+                keepalive: millis(config.keepalive),
+                kept: Mutex::default(),
+            })
+        })))
+    }
+}
+
+impl Policy for HttpLog {
+    fn record(&self, record: &Arc<Record>) {
+        self.0.push(record);
+    }
+
+    fn records(&self) -> bool {
+        true
+    }
+}
+
+/// Where records are sent, and with which head.
+#[derive(Debug)]
+struct Target {
+    server: Server,
+    is_encrypted: bool,
+    method: Method,
+    /// Path and query.
+    path: String,
+    headers: HeaderMap,
+}
+
+impl Target {
+    fn of(config: &Config) -> Result<Self, String> {
+        let endpoint = &config.http_endpoint;
+        let url = Url::parse(endpoint).map_err(|error| format!("{endpoint}: {error}"))?;
+        let is_encrypted = match url.scheme() {
+            "http" => false,
+            "https" => true,
+            scheme => return Err(format!("{endpoint}: the scheme {scheme} is not supported")),
+        };
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let port = url.port_or_known_default().unwrap_or(80);
+        let mut headers = HeaderMap::new();
+        let invalid = |name: &str| format!("the header {name} is not valid");
+        for (name, value) in config.headers.iter().flatten() {
+            let value = HeaderValue::from_str(value).map_err(|_| invalid(name))?;
+            let name = HeaderName::try_from(name).map_err(|_| invalid(name))?;
+            headers.append(name, value);
+        }
+        let mut set = |name: HeaderName, value: &str| {
+            let value = HeaderValue::from_str(value).map_err(|_| invalid(name.as_str()))?;
+            headers.insert(name, value);
+            Ok::<_, String>(())
+        };
+        set(
+            HOST,
+            &match url.port() {
+                Some(port) => format!("{host}:{port}"),
+                None => host.clone(),
+            },
+        )?;
+        set(CONTENT_TYPE, &config.content_type)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            let mut credentials: Vec<u8> = percent_decode_str(url.username()).collect();
+            credentials.push(b':');
+            credentials.extend(percent_decode_str(url.password().unwrap_or_default()));
+            let credentials = BASE64_STANDARD.encode(credentials);
+            set(AUTHORIZATION, &format!("Basic {credentials}"))?;
+        }
+        let method = Method::from_bytes(config.method.as_bytes());
+        Ok(Self {
+            server: Server { host, port },
+            is_encrypted,
+            method: method.map_err(|error| error.to_string())?,
+            path: match url.query() {
+                Some(query) => format!("{}?{query}", url.path()),
+                None => url.path().to_owned(),
+            },
+            headers,
+        })
+    }
+
+    fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
+        let request = Request::builder().method(&self.method).uri(&self.path);
+        let request = request.body(Full::new(body));
+        let mut request = request.map_err(|error| error.to_string())?;
+        *request.headers_mut() = self.headers.clone();
+        Ok(request)
+    }
+}
+
+#[derive(Debug)]
+struct HttpSink {
+    documents: Arc<Documents>,
+    target: Target,
+    /// Limits to connect, and to be answered.
+    timeout: Duration,
+    keepalive: Duration,
+    /// The connection after the last request, and the time of that.
+    kept: Mutex<Option<(SendRequest<Full<Bytes>>, Instant)>>,
+}
+
+impl HttpSink {
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+        let server = &self.target.server;
+        let stream = within(self.timeout, async {
+            match self.target.is_encrypted {
+                true => server.connect_tls(None, &Trust::System, HTTP_1_1).await,
+                false => Ok(Box::new(server.connect().await?) as _),
+            }
+        });
+        let stream = stream.await.map_err(failed(server))?;
+        let hands = handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = hands.map_err(|error| format!("{server}: {error}"))?;
+        // Errors of the connection are those of its requests.
+        tokio::spawn(connection.map(drop));
+        Ok(sender)
+    }
+
+    /// Sends a body and returns the status of the response.
+    async fn exchange(
+        &self,
+        sender: &mut SendRequest<Full<Bytes>>,
+        body: Bytes,
+    ) -> Result<StatusCode, String> {
+        let server = &self.target.server;
+        let error = |error: &dyn std::fmt::Display| format!("{server}: {error}");
+        let response = sender.send_request(self.target.request(body)?).await;
+        let (head, body) = response.map_err(|failure| error(&failure))?.into_parts();
+        let rest = Limited::new(body, MOST_READ).collect().await;
+        rest.map_err(|failure| error(&failure))?;
+        Ok(head.status)
+    }
+
+    async fn post(&self, body: Bytes) -> Result<StatusCode, String> {
+        let kept = self.kept.lock().take();
+        let kept =
+            kept.filter(|(sender, since)| since.elapsed() < self.keepalive && sender.is_ready());
+        let late = |_| Err(format!("{}: no response in time", self.target.server));
+        if let Some((mut sender, _)) = kept {
+            let exchange = self.exchange(&mut sender, body.clone());
+            let answered = tokio::time::timeout(self.timeout, exchange).await;
+            // The server may close an idle connection at any time. Then another one is used.
+            match answered.unwrap_or_else(late) {
+                Ok(status) => {
+                    self.keep(sender);
+                    return Ok(status);
+                }
+                Err(_) if sender.is_closed() => {}
+                failure => return failure,
+            }
+        }
+        let mut sender = self.connect().await?;
+        let exchange = self.exchange(&mut sender, body);
+        let answered = tokio::time::timeout(self.timeout, exchange).await;
+        let status = answered.unwrap_or_else(late)?;
+        self.keep(sender);
+        Ok(status)
+    }
+
+    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
+        *self.kept.lock() = Some((sender, Instant::now()));
+    }
+}
+
+/// The records as one document: one by itself, several in an array. Source: Kong.
+fn payload(texts: &[impl AsRef<str>]) -> String {
+    match texts {
+        [text] => text.as_ref().to_owned(),
+        texts => {
+            let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+            format!("[{}]", texts.join(","))
+        }
+    }
+}
+
+impl Sink for HttpSink {
+    fn send<'a>(&'a self, batch: &'a [Entry]) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let texts: Vec<_> = batch
+                .iter()
+                .map(|entry| entry.text(&self.documents))
+                .collect();
+            match self.post(payload(&texts).into()).await?.as_u16() {
+                ..300 => Ok(()),
+                status => Err(format!("{}: it has answered {status}", self.target.server)),
+            }
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn target(endpoint: &str) -> Result<Target, String> {
+        let config = json!({
+            "http_endpoint": endpoint,
+            "method": "PUT",
+            "content_type": "application/json; charset=utf-8",
+            "timeout": 10_000,
+            "keepalive": 60_000,
+            "headers": {"X-One": "1"},
+            "queue": {
+                "max_batch_size": 1, "max_coalescing_delay": 1, "max_entries": 10_000,
+                "max_bytes": null, "max_retry_time": 60, "initial_retry_delay": 0.01,
+                "max_retry_delay": 60, "concurrency_limit": 1,
+            },
+        });
+        Target::of(&serde_json::from_value(config).unwrap())
+    }
+
+    #[test]
+    fn the_url_says_where_and_with_which_credentials() {
+        let target = target("http://us%40er:pass:word@logs.test:8080/in?a=b").unwrap();
+        assert_eq!(target.server.to_string(), "logs.test:8080");
+        assert_eq!((&*target.path, target.is_encrypted), ("/in?a=b", false));
+        let request = target.request(Bytes::new()).unwrap();
+        assert_eq!(request.method(), "PUT");
+        let header = |name: &str| request.headers()[name].to_str().unwrap();
+        assert_eq!(header("host"), "logs.test:8080");
+        assert_eq!(header("content-type"), "application/json; charset=utf-8");
+        assert_eq!(header("x-one"), "1");
+        let credentials = BASE64_STANDARD.encode("us@er:pass:word");
+        assert_eq!(header("authorization"), format!("Basic {credentials}"));
+    }
+
+    #[test]
+    fn the_port_and_the_path_have_defaults() {
+        let plain = target("http://logs.test").unwrap();
+        assert_eq!((plain.server.port, &*plain.path), (80, "/"));
+        let encrypted = target("https://[::1]/x").unwrap();
+        assert_eq!((encrypted.server.port, encrypted.is_encrypted), (443, true));
+        assert!(encrypted.headers.get("authorization").is_none());
+        assert!(target("ftp://logs.test").is_err());
+    }
+
+    #[test]
+    fn one_record_is_sent_by_itself_and_several_in_an_array() {
+        assert_eq!(payload(&["{}"]), "{}");
+        assert_eq!(payload(&["{\"a\":1}", "{}"]), "[{\"a\":1},{}]");
+    }
+}

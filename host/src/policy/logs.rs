@@ -1,0 +1,113 @@
+//! What the policies that log share: the record as a JSON document, and the queues in which records
+//! wait to be sent. Records are read, sent and written on a thread of their own, so that no worker
+//! waits for a disk or a server.
+
+pub(super) mod buffer;
+pub(super) mod connection;
+pub(super) mod document;
+pub(super) mod queue;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use crate::entity::plugin::Plugin;
+use buffer::Limits;
+use document::Documents;
+use queue::{Figures, Queue, Sink};
+
+/// Niceness of the thread; on Linux each thread has its own.
+const NICE: i32 = 5;
+
+/// The queues of all plugins, and the thread that serves them.
+#[derive(Debug)]
+pub struct Logs {
+    runtime: Handle,
+    documents: Arc<Documents>,
+    /// By plugin. A plugin whose settings change keeps its queue.
+    queues: Mutex<HashMap<Uuid, Weak<Queue>>>,
+    stop: watch::Sender<bool>,
+    /// Each queue holds a sender and never sends, so the channel closes when the last queue ends.
+    running: Mutex<Option<mpsc::Sender<()>>>,
+    ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+impl Logs {
+    /// No queues yet. They log entities as `documents` reads them.
+    ///
+    /// # Errors
+    /// The system's error if it cannot start a thread or a runtime.
+    pub fn start(documents: Documents) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let handle = runtime.handle().clone();
+        std::thread::Builder::new()
+            .name("logs".into())
+            .spawn(move || {
+                // Requests come before their records where there are too few cores. A failure here
+                // changes nothing else.
+                let _ = rustix::process::nice(NICE);
+                runtime.block_on(std::future::pending::<()>());
+            })?;
+        let (running, ended) = mpsc::channel(1);
+        Ok(Self {
+            runtime: handle,
+            documents: Arc::new(documents),
+            queues: Mutex::default(),
+            stop: watch::Sender::new(false),
+            running: Mutex::new(Some(running)),
+            ended: tokio::sync::Mutex::new(ended),
+        })
+    }
+
+    /// The queue of a plugin, with these limits and this sink from now on.
+    pub(super) fn queue(
+        &self,
+        plugin: &Plugin,
+        limits: Limits,
+        sink: impl FnOnce(&Arc<Documents>) -> Arc<dyn Sink>,
+    ) -> Arc<Queue> {
+        let sink = sink(&self.documents);
+        let mut queues = self.queues.lock();
+        if let Some(queue) = queues.get(&plugin.id).and_then(Weak::upgrade) {
+            queue.change(limits, sink);
+            return queue;
+        }
+        queues.retain(|_, queue| queue.strong_count() > 0);
+        let (queue, run) = Queue::new(plugin, limits, sink, Arc::clone(&self.documents));
+        let queue = Arc::new(queue);
+        queues.insert(plugin.id, Arc::downgrade(&queue));
+        drop(queues);
+        let running = self.running.lock().clone();
+        let stopped = self.stop.subscribe();
+        self.runtime.spawn(async move {
+            run.until(stopped).await;
+            drop(running);
+        });
+        queue
+    }
+
+    /// What the queues have done, in the order of the plugins' ids.
+    pub fn figures(&self) -> Vec<Figures> {
+        let queues = self.queues.lock();
+        let queues = queues.values().filter_map(Weak::upgrade);
+        let mut figures: Vec<Figures> = queues.map(|queue| queue.figures()).collect();
+        figures.sort_by_key(|figures| figures.id);
+        figures
+    }
+
+    /// Sends the records that still wait, for `patience` at most. Returns whether all were sent or
+    /// given up.
+    pub async fn shut_down(&self, patience: Duration) -> bool {
+        self.stop.send_replace(true);
+        self.running.lock().take();
+        let mut ended = self.ended.lock().await;
+        tokio::time::timeout(patience, ended.recv()).await.is_ok()
+    }
+}

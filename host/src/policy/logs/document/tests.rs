@@ -1,0 +1,188 @@
+use std::net::SocketAddr;
+
+use http::{HeaderValue, Method, StatusCode, Version};
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::identity::{AuthenticatedCredential, Subject};
+use crate::policy::record::Latencies;
+
+fn at(nanos: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+fn one_try(outcome: TryOutcome) -> Try {
+    Try {
+        address: SocketAddr::from(([10, 0, 0, 1], 8080)),
+        started: at(1_700_000_000_123_456_789),
+        balancer: Duration::from_nanos(1_500_000),
+        outcome,
+    }
+}
+
+/// A record of a proxied request.
+fn record() -> Record {
+    let mut request_headers = HeaderMap::new();
+    for (name, value) in [
+        ("host", "a.test"),
+        ("authorization", "Basic secret"),
+        ("proxy-authorization", "secret"),
+        ("x-two", "1"),
+        ("x-two", "2"),
+        ("x-two", "3"),
+    ] {
+        request_headers.append(name, HeaderValue::from_static(value));
+    }
+    let mut response_headers = HeaderMap::new();
+    response_headers.insert("via", HeaderValue::from_static("1.1 pointsman"));
+    Record {
+        id: "0123".into(),
+        started: at(1_700_000_000_000_000_000),
+        client: SocketAddr::from(([127, 0, 0, 1], 5000)),
+        port: 8000,
+        scheme: "http",
+        host: "a.test".into(),
+        version: Version::HTTP_11,
+        method: Method::GET,
+        target: "/x?a=1&b&a=2".into(),
+        query: Some("a=1&b&a=2&c=&d=%20".into()),
+        request_headers,
+        request_size: 100,
+        status: StatusCode::OK,
+        response_headers,
+        response_size: 200,
+        source: Source::Endpoint,
+        upstream_target: Some("/y?a=1".into()),
+        tries: vec![
+            one_try(TryOutcome::Failed),
+            one_try(TryOutcome::TimedOut),
+            one_try(TryOutcome::Answered(503)),
+            one_try(TryOutcome::Answered(200)),
+        ],
+        latencies: Latencies {
+            total: Duration::from_millis(30),
+            gateway: Duration::from_millis(5),
+            upstream: Some(Duration::from_millis(20)),
+            receive: Duration::from_millis(5),
+        },
+        route: Some(Uuid::from_u128(1)),
+        service: Some(Uuid::from_u128(2)),
+        subject: Subject {
+            credential: Some(AuthenticatedCredential {
+                id: Uuid::from_u128(3),
+                identifier: "key".into(),
+            }),
+            ..Subject::default()
+        },
+        correlation_id: Some("c-1".into()),
+    }
+}
+
+fn shown(record: &Record) -> Value {
+    document(record, &|kind, id| json!({"kind": kind.name(), "id": id}))
+}
+
+#[test]
+fn a_record_has_kongs_keys() {
+    let id = Uuid::from_u128;
+    let failed = |state: &str, code: u16| {
+        json!({
+            "ip": "10.0.0.1", "port": 8080, "balancer_start": 1_700_000_000_123_u64,
+            "balancer_start_ns": 1_700_000_000_123_456_789_u64, "balancer_latency": 1,
+            "balancer_latency_ns": 1_500_000, "state": state, "code": code,
+        })
+    };
+    let mut last = failed("", 0);
+    if let Some(last) = last.as_object_mut() {
+        last.remove("state");
+        last.remove("code");
+    }
+    let expected = json!({
+        "request": {
+            "id": "0123", "method": "GET", "uri": "/x?a=1&b&a=2",
+            "url": "http://a.test:8000/x?a=1&b&a=2", "size": 100,
+            "querystring": {"a": ["1", "2"], "b": true, "c": "", "d": " "},
+            "headers": {
+                "host": "a.test", "authorization": "REDACTED",
+                "proxy-authorization": "REDACTED", "x-two": ["1", "2", "3"],
+            },
+        },
+        "response": {"status": 200, "size": 200, "headers": {"via": "1.1 pointsman"}},
+        "upstream_uri": "/y?a=1",
+        "upstream_status": "502, 504, 503, 200",
+        "latencies": {"request": 30, "kong": 5, "proxy": 20, "receive": 5},
+        "client_ip": "127.0.0.1",
+        "started_at": 1_700_000_000_000_u64,
+        "workspace": "0dc6f45b-8f8d-40d2-a504-473544ee190b",
+        "workspace_name": "default",
+        "source": "upstream",
+        "tries": [failed("failed", 502), failed("failed", 504), failed("next", 503), last],
+        "route": {"kind": "routes", "id": id(1)},
+        "service": {"kind": "services", "id": id(2)},
+        "authenticated_entity": {"id": id(3)},
+        "correlation_id": "c-1",
+    });
+    assert_eq!(shown(&record()), expected);
+}
+
+#[test]
+fn a_request_that_no_endpoint_has_seen_has_no_upstream() {
+    let unmatched = Record {
+        source: Source::Gateway,
+        upstream_target: None,
+        tries: Vec::new(),
+        route: None,
+        service: None,
+        subject: Subject::default(),
+        correlation_id: None,
+        latencies: Latencies {
+            upstream: None,
+            ..Latencies::default()
+        },
+        ..record()
+    };
+    let shown = shown(&unmatched);
+    assert_eq!(shown["upstream_uri"], "");
+    assert_eq!(shown["upstream_status"], "");
+    assert_eq!(shown["latencies"]["proxy"], -1);
+    assert_eq!(shown["source"], "kong");
+    for absent in [
+        "tries",
+        "route",
+        "service",
+        "consumer",
+        "authenticated_entity",
+        "correlation_id",
+    ] {
+        assert_eq!(shown.get(absent), None, "{absent}");
+    }
+}
+
+#[test]
+fn a_try_that_the_client_has_ended_has_no_status() {
+    let abandoned = Record {
+        tries: vec![one_try(TryOutcome::Failed), one_try(TryOutcome::Abandoned)],
+        ..record()
+    };
+    let shown = shown(&abandoned);
+    assert_eq!(shown["upstream_status"], "502, -");
+    assert_eq!(shown["tries"][0]["state"], "failed");
+    assert_eq!(shown["tries"][1].get("state"), None);
+}
+
+proptest! {
+    #[test]
+    fn any_query_and_any_header_give_one_line_of_json(
+        query in "[ -~]{0,60}", value in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut record = record();
+        record.query = Some(query.into());
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            record.request_headers.insert("x-any", value);
+        }
+        let text = shown(&record).to_string();
+        prop_assert!(!text.contains('\n'));
+        let read: Value = serde_json::from_str(&text)?;
+        prop_assert!(read["request"]["querystring"].is_object());
+    }
+}

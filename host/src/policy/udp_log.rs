@@ -1,0 +1,75 @@
+//! `udp-log`: sends a datagram of JSON for each request. Source: Kong 3.9, `udp-log`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::Policy;
+use super::logs::Logs;
+use super::logs::buffer::Limits;
+use super::logs::connection::{Datagrams, Server, failed, millis, within};
+use super::logs::document::Documents;
+use super::logs::queue::{Entry, Queue, Sink};
+use super::record::Record;
+use crate::entity::plugin::Plugin;
+use crate::entity::plugin::udp_log::Config;
+
+/// Sends a datagram for each request.
+#[derive(Debug)]
+pub(super) struct UdpLog(Arc<Queue>);
+
+impl UdpLog {
+    pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Self {
+        let server = Server {
+            host: config.host,
+            port: config.port,
+        };
+        // A datagram that cannot be sent must not take others with it.
+        let limits = Limits {
+            batch: 1,
+            ..Limits::FIXED
+        };
+        Self(logs.queue(plugin, limits, |documents| {
+            Arc::new(UdpSink {
+                documents: Arc::clone(documents),
+                timeout: millis(config.timeout),
+                datagrams: Datagrams::to(server.clone()),
+                server,
+            })
+        }))
+    }
+}
+
+impl Policy for UdpLog {
+    fn record(&self, record: &Arc<Record>) {
+        self.0.push(record);
+    }
+
+    fn records(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct UdpSink {
+    documents: Arc<Documents>,
+    server: Server,
+    timeout: Duration,
+    datagrams: Datagrams,
+}
+
+impl Sink for UdpSink {
+    fn send<'a>(&'a self, batch: &'a [Entry]) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let texts = batch
+                .iter()
+                .map(|entry| entry.text(&self.documents).into_owned());
+            let texts: Vec<String> = texts.collect();
+            let sent = within(self.timeout, self.datagrams.send(&texts)).await;
+            sent.map_err(failed(&self.server))
+        }
+        .boxed()
+    }
+}
