@@ -619,3 +619,73 @@ fn a_full_queue_drops_its_oldest_records_counts_them_and_says_so_once() {
         "{log}"
     );
 }
+
+/// The lines of the metrics of a request.
+fn statsd_lines(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.split('\n').filter(|line| !line.is_empty()).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn statsd_sends_a_datagram_for_each_metric_or_packs_them() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let metrics = json!([
+        {"name": "request_count", "stat_type": "counter", "sample_rate": 1},
+        {"name": "status_count", "stat_type": "counter", "sample_rate": 1},
+    ]);
+    let config = json!({
+        "host": "127.0.0.1", "port": port, "metrics": metrics,
+        "allow_status_codes": ["200-299"],
+    });
+    let id = add_plugin(&gateway, "statsd", config);
+    // Not in the range: nothing is sent for it.
+    gateway.get("/status/404").expect(404);
+    gateway.get("/status/201").expect(201);
+    let expected = [
+        "kong.service.u-service.request.count:1|c",
+        "kong.service.u-service.status.201:1|c",
+    ];
+    assert_eq!([receive(&socket), receive(&socket)], expected);
+    let packed = json!({"config": {"udp_packet_size": 512}});
+    gateway
+        .admin_json("PATCH", &format!("/plugins/{id}"), &packed)
+        .expect(200);
+    gateway.get("/status/201").expect(201);
+    assert_eq!(receive(&socket).split('\n').collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn statsd_sends_lines_over_tcp() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let metrics = json!([
+        {"name": "request_count", "stat_type": "counter", "sample_rate": 1},
+        {"name": "response_size", "stat_type": "histogram"},
+    ]);
+    let config = json!({
+        "host": "127.0.0.1", "port": port, "use_tcp": true, "metrics": metrics, "prefix": "p",
+        "tag_style": "dogstatsd",
+    });
+    add_plugin(&gateway, "statsd", config);
+    gateway.get("/").expect(200);
+    let (stream, _) = listener.accept().unwrap();
+    let mut received = BufReader::new(stream);
+    let mut text = String::new();
+    for _ in 0..2 {
+        received.read_line(&mut text).unwrap();
+    }
+    let lines = statsd_lines(&text);
+    assert!(
+        lines[0].starts_with("p.service.u-service.request.count:1|c|#service:u-service,route:"),
+        "{text}"
+    );
+    assert!(lines[0].ends_with(",status:200"), "{text}");
+    assert!(
+        lines[1].starts_with("p.service.u-service.response.size:"),
+        "{text}"
+    );
+}

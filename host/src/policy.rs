@@ -37,6 +37,7 @@ mod request_size_limiting;
 mod request_termination;
 mod response_ratelimiting;
 mod signature;
+mod statsd;
 mod syslog;
 mod tcp_log;
 mod udp_log;
@@ -211,6 +212,7 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
                 response_ratelimiting::ResponseRatelimiting::new(plugin, config, resources);
             Arc::new(policy?)
         }
+        "statsd" => Arc::new(statsd::Statsd::new(config(plugin)?, plugin, logs)),
         "syslog" => {
             let socket = resources.syslog_socket.clone();
             Arc::new(syslog::Syslog::new(config(plugin)?, plugin, logs, socket))
