@@ -64,6 +64,7 @@ mod policies;
 mod prefix_affinity;
 mod probe_connections;
 mod probes;
+mod prometheus;
 mod proxy;
 mod proxy_cache;
 mod proxy_cache;

@@ -28,6 +28,7 @@ mod jwt;
 mod key_auth;
 mod logs;
 mod period;
+mod prometheus;
 mod rate_key;
 mod rate_limiting;
 mod rate_sync;
@@ -57,6 +58,7 @@ use counters::Counters;
 use logs::Logs;
 use logs::document::Documents;
 pub use logs::queue::Figures as QueueFigures;
+use prometheus::Metrics;
 use rate_key::RateKey;
 use record::Record;
 use request::Request;
@@ -150,6 +152,8 @@ pub struct Resources {
     redis: redis::Servers,
     /// The queues of the policies that log.
     pub logs: Logs,
+    /// What the policies `prometheus` have counted.
+    pub metrics: Arc<Metrics>,
     /// The local socket of the system's log.
     syslog_socket: PathBuf,
 }
@@ -170,6 +174,7 @@ impl Resources {
             response_limits: Counters::default(),
             redis: redis::Servers::default(),
             logs: Logs::start(Documents::new(store))?,
+            metrics: Arc::default(),
             syslog_socket: settings.syslog_socket.clone(),
         })
     }
@@ -193,6 +198,10 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "jwt" => Arc::new(jwt::Jwt::new(config(plugin)?)),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
+        "prometheus" => {
+            let metrics = &resources.metrics;
+            Arc::new(prometheus::Prometheus::new(config(plugin)?, metrics))
+        }
         "proxy-cache" => Arc::new(proxy_cache::ProxyCache::new(config(plugin)?, resources)),
         "rate-limiting" => {
             let config = config(plugin)?;

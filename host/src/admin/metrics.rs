@@ -38,6 +38,7 @@ fn text(admin: &Admin) -> Result<String, Error> {
     let mut text = String::new();
     // Writing to memory does not fail.
     let _ = prometheus_text::encode(&mut text, &registry);
+    text.push_str(&admin.resources.metrics.text(&*admin.store));
     Ok(text)
 }
 

@@ -1,0 +1,169 @@
+//! `prometheus`: counts requests for `GET /metrics`. Source: Kong 3.9, `prometheus`.
+//!
+//! A worker counts in a shard of its own, by the ids of entities: one hash look-up behind a lock
+//! that only a reader of the page ever contends. Names are looked up when the page is read. What is
+//! counted for an entity that was deleted since is removed then, and there is a bound for what may
+//! be counted between two readings.
+
+mod page;
+mod series;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::Policy;
+use super::record::Record;
+use crate::entity::plugin::prometheus::Config;
+use series::Series;
+
+/// Counts requests.
+#[derive(Debug)]
+pub(super) struct Prometheus {
+    config: Config,
+    metrics: Arc<Metrics>,
+    /// Counts the plugins of this kind.
+    _counted: Arc<()>,
+}
+
+impl Prometheus {
+    pub(super) fn new(config: Config, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            config,
+            metrics: Arc::clone(metrics),
+            _counted: Arc::clone(&metrics.plugins),
+        }
+    }
+}
+
+impl Policy for Prometheus {
+    fn record(&self, record: &Arc<Record>) {
+        // A request without a route is not counted. Source: Kong.
+        if let Some(route) = record.route {
+            self.metrics.count(&self.config, record, route);
+        }
+    }
+
+    fn records(&self) -> bool {
+        let Config {
+            status_code_metrics,
+            latency_metrics,
+            bandwidth_metrics,
+            ..
+        } = self.config;
+        status_code_metrics || latency_metrics || bandwidth_metrics
+    }
+}
+
+/// Number of shards. Threads share them if there are more threads.
+const SHARDS: usize = 64;
+
+/// Most keys of a shard. What would need another one is not counted.
+const MOST_KEYS: usize = 100_000;
+
+/// What all plugins of this kind have counted.
+#[derive(Debug)]
+pub struct Metrics {
+    shards: Vec<Shard>,
+    /// What was not counted, because a shard was full.
+    errors: AtomicU64,
+    /// One reference of it belongs to the metrics, and one to each plugin.
+    plugins: Arc<()>,
+}
+
+/// The figures of some threads, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard(Mutex<foldhash::HashMap<Key, Series>>);
+
+/// What is counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    route: Uuid,
+    service: Option<Uuid>,
+    /// The consumer, with `per_consumer`.
+    consumer: Option<Uuid>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            errors: AtomicU64::new(0),
+            plugins: Arc::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Whether there is a plugin of this kind.
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.plugins) > 1
+    }
+
+    /// The shard of this thread.
+    fn shard(&self) -> &Shard {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+        }
+        let number = NUMBER.with(|number| *number);
+        &self.shards[number % SHARDS]
+    }
+
+    fn count(&self, config: &Config, record: &Record, route: Uuid) {
+        let consumer = record.subject.consumer.as_ref();
+        let consumer = consumer.filter(|_| config.per_consumer);
+        let common = Key {
+            route,
+            service: record.service,
+            consumer: None,
+        };
+        let own = Key {
+            consumer: consumer.map(|consumer| consumer.id),
+            ..common
+        };
+        let mut shard = self.shard().0.lock();
+        let mut change = |key: Key, change: &dyn Fn(&mut Series)| {
+            if shard.len() >= MOST_KEYS && !shard.contains_key(&key) {
+                self.errors.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            change(shard.entry(key).or_default());
+        };
+        if config.status_code_metrics || config.bandwidth_metrics {
+            change(own, &|series| {
+                if config.status_code_metrics {
+                    series.count_status(record.status.as_u16(), record.source);
+                }
+                if config.bandwidth_metrics {
+                    series.count_bytes(record.request_size, record.response_size);
+                }
+            });
+        }
+        if config.latency_metrics {
+            // Latencies are not kept for each consumer. Source: Kong.
+            change(common, &|series| series.count_latencies(&record.latencies));
+        }
+    }
+
+    /// All figures, joined over the shards.
+    fn all(&self) -> HashMap<Key, Series> {
+        let mut all: HashMap<Key, Series> = HashMap::new();
+        for shard in &self.shards {
+            for (key, series) in &*shard.0.lock() {
+                all.entry(*key).or_default().add(series);
+            }
+        }
+        all
+    }
+
+    fn forget(&self, gone: impl Fn(&Key) -> bool) {
+        for shard in &self.shards {
+            shard.0.lock().retain(|key, _| !gone(key));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The figures as text, with the names of entities. Source: Kong 3.9, `prometheus/exporter.lua`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::series::{Histogram, Series};
+use super::{Key, Metrics};
+use crate::entity::{Kind, Row};
+use crate::policy::logs::document::WORKSPACE_NAME;
+use crate::store::Store;
+
+/// The labels of a sample, in their order.
+type Labels = Vec<(&'static str, String)>;
+
+/// The families of the page.
+#[derive(Default)]
+struct Page {
+    requests: BTreeMap<Labels, u64>,
+    bandwidth: BTreeMap<Labels, u64>,
+    gateway: BTreeMap<Labels, Histogram>,
+    upstream: BTreeMap<Labels, Histogram>,
+    request: BTreeMap<Labels, Histogram>,
+}
+
+impl Metrics {
+    /// What was counted, in the text format of Prometheus. Forgets what was counted for entities
+    /// that are no longer in the store.
+    pub fn text(&self, store: &dyn Store) -> String {
+        let mut text = String::new();
+        if !self.is_used() {
+            return text;
+        }
+        let all = self.all();
+        let mut names = Names {
+            store,
+            known: HashMap::new(),
+        };
+        let mut gone = HashSet::new();
+        let mut page = Page::default();
+        for (key, series) in &all {
+            match names.labels(key) {
+                Some(labels) => page.add(&labels, series),
+                None => {
+                    gone.insert(*key);
+                }
+            }
+        }
+        if !gone.is_empty() {
+            self.forget(|key| gone.contains(key));
+        }
+        page.write(&mut text, self.errors.load(Ordering::Relaxed));
+        text
+    }
+}
+
+/// The labels of a key.
+struct KeyLabels {
+    service: String,
+    route: String,
+    consumer: String,
+}
+
+/// The names of entities, each looked up once.
+struct Names<'s> {
+    store: &'s dyn Store,
+    known: HashMap<(Kind, Uuid), Option<String>>,
+}
+
+impl Names<'_> {
+    /// The labels of a key; `None` if an entity of it was deleted.
+    fn labels(&mut self, key: &Key) -> Option<KeyLabels> {
+        Some(KeyLabels {
+            service: match key.service {
+                Some(id) => self.of(Kind::Service, id, &["name", "host"])?,
+                None => String::new(),
+            },
+            route: self.of(Kind::Route, key.route, &["name", "id"])?,
+            consumer: match key.consumer {
+                Some(id) => self.of(Kind::Consumer, id, &["username"])?,
+                None => String::new(),
+            },
+        })
+    }
+
+    /// The first of these fields that an entity has; `None` if it was deleted.
+    fn of(&mut self, kind: Kind, id: Uuid, fields: &[&str]) -> Option<String> {
+        let store = self.store;
+        let read = || {
+            let row: Row = store.get(kind, id).ok().flatten()?.row;
+            let field = |field: &&str| row.get(*field).and_then(Value::as_str).map(str::to_owned);
+            Some(fields.iter().find_map(field).unwrap_or_default())
+        };
+        self.known.entry((kind, id)).or_insert_with(read).clone()
+    }
+}
+
+impl Page {
+    fn add(&mut self, labels: &KeyLabels, series: &Series) {
+        let KeyLabels {
+            service,
+            route,
+            consumer,
+        } = labels;
+        let of = |more: &[(&'static str, &str)]| -> Labels {
+            let mut all = vec![("service", service.clone()), ("route", route.clone())];
+            all.extend(
+                more.iter()
+                    .map(|(name, value)| (*name, (*value).to_owned())),
+            );
+            all
+        };
+        for ((status, is_proxied), count) in &series.statuses {
+            let labels = of(&[
+                ("code", &status.to_string()),
+                ("source", if *is_proxied { "service" } else { "kong" }),
+                ("workspace", WORKSPACE_NAME),
+                ("consumer", consumer),
+            ]);
+            *self.requests.entry(labels).or_default() += count;
+        }
+        for (direction, bytes) in [("ingress", series.ingress), ("egress", series.egress)] {
+            let labels = of(&[
+                ("direction", direction),
+                ("workspace", WORKSPACE_NAME),
+                ("consumer", consumer),
+            ]);
+            if bytes > 0 {
+                *self.bandwidth.entry(labels).or_default() += bytes;
+            }
+        }
+        let Some(times) = &series.times else {
+            return;
+        };
+        for (family, histogram) in [
+            (&mut self.gateway, &times.gateway),
+            (&mut self.upstream, &times.upstream),
+            (&mut self.request, &times.request),
+        ] {
+            if histogram.count() > 0 {
+                // Two keys have the same labels if names are used again.
+                let entry = family.entry(of(&[("workspace", WORKSPACE_NAME)]));
+                entry
+                    .and_modify(|known| known.add(histogram))
+                    .or_insert_with(|| histogram.clone());
+            }
+        }
+    }
+
+    fn write(&self, text: &mut String, errors: u64) {
+        counter(
+            text,
+            "kong_nginx_metric_errors_total",
+            "Requests that were not counted, because too many series are",
+            &BTreeMap::from([(Labels::new(), errors)]),
+        );
+        counter(
+            text,
+            "kong_http_requests_total",
+            "Requests by status, by route and service, and by consumer where asked for",
+            &self.requests,
+        );
+        counter(
+            text,
+            "kong_bandwidth_bytes",
+            "Bytes of requests (ingress) and responses (egress), heads included",
+            &self.bandwidth,
+        );
+        histogram(
+            text,
+            "kong_kong_latency_ms",
+            "Milliseconds that the gateway took for a request",
+            &self.gateway,
+        );
+        histogram(
+            text,
+            "kong_upstream_latency_ms",
+            "Milliseconds that the gateway waited for endpoints",
+            &self.upstream,
+        );
+        histogram(
+            text,
+            "kong_request_latency_ms",
+            "Milliseconds from the head of a request to the end of its response",
+            &self.request,
+        );
+    }
+}
+
+fn counter(text: &mut String, name: &str, help: &str, samples: &BTreeMap<Labels, u64>) {
+    head(text, name, help, "counter", samples.is_empty());
+    for (labels, value) in samples {
+        sample(text, name, labels, None, *value);
+    }
+}
+
+fn histogram(text: &mut String, name: &str, help: &str, samples: &BTreeMap<Labels, Histogram>) {
+    head(text, name, help, "histogram", samples.is_empty());
+    for (labels, histogram) in samples {
+        let bucket = format!("{name}_bucket");
+        for (bound, count) in histogram.buckets() {
+            sample(text, &bucket, labels, Some(&bound.to_string()), count);
+        }
+        let count = histogram.count();
+        sample(text, &bucket, labels, Some("+Inf"), count);
+        sample(text, &format!("{name}_count"), labels, None, count);
+        sample(text, &format!("{name}_sum"), labels, None, histogram.sum);
+    }
+}
+
+/// The lines before the samples of a family. A family without samples is absent.
+fn head(text: &mut String, name: &str, help: &str, kind: &str, is_empty: bool) {
+    if !is_empty {
+        // Writing to memory does not fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+}
+
+/// A sample; `bound` is the label `le` of a bucket.
+fn sample(text: &mut String, name: &str, labels: &Labels, bound: Option<&str>, value: u64) {
+    text.push_str(name);
+    let labels = labels.iter().map(|(name, value)| (*name, value.as_str()));
+    let mut before = '{';
+    for (name, value) in labels.chain(bound.map(|bound| ("le", bound))) {
+        text.push(before);
+        before = ',';
+        let value = value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n");
+        let _ = write!(text, "{name}=\"{value}\"");
+    }
+    if before == ',' {
+        text.push('}');
+    }
+    let _ = writeln!(text, " {value}");
+}
+
+#[cfg(test)]
+mod tests;
