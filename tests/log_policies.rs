@@ -185,7 +185,7 @@ fn a_request_that_finds_no_endpoint_is_recorded() {
 
 #[test]
 fn a_client_that_disconnects_before_the_response_is_recorded_with_499() {
-    let (gateway, backend) = with_backend(Setup::new());
+    let (gateway, backend) = with_backend(Setup::new().arg("--client-half-close-timeout", 1));
     let file = LogFile::with_plugin(&gateway);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(b"GET /hang HTTP/1.1\r\nhost: h\r\n\r\n");
@@ -565,6 +565,45 @@ fn http_log_sends_a_batch_as_an_array_and_again_until_it_is_accepted() {
         ) == 3.0
     });
     assert!(server.statuses.lock().unwrap().is_empty());
+}
+
+#[test]
+fn records_that_wait_are_sent_with_changed_settings() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let config = json!({
+        "http_endpoint": format!("http://{}/", refusing_address()),
+        "queue": {"max_retry_delay": 0.1},
+    });
+    let id = add_plugin(&gateway, "http-log", config);
+    for status in [201, 202] {
+        gateway.get(&format!("/status/{status}")).expect(status);
+    }
+    let server = HttpServer::start([]);
+    let change = json!({"config": {"http_endpoint": format!("http://{}/", server.address)}});
+    gateway
+        .admin_json("PATCH", &format!("/plugins/{id}"), &change)
+        .expect(200);
+    for status in [201, 202] {
+        assert_eq!(server.next().1["response"]["status"], status);
+    }
+}
+
+#[test]
+fn records_that_wait_are_sent_although_the_plugin_is_deleted() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let server = HttpServer::start([]);
+    let config = json!({
+        "http_endpoint": format!("http://{}/", server.address),
+        "queue": {"max_batch_size": 1000, "max_coalescing_delay": 3600},
+    });
+    let id = add_plugin(&gateway, "http-log", config);
+    for _ in 0..3 {
+        gateway.get("/").expect(200);
+    }
+    gateway
+        .admin("DELETE", &format!("/plugins/{id}"), &[])
+        .expect(204);
+    assert_eq!(server.next().1.as_array().unwrap().len(), 3);
 }
 
 #[test]

@@ -173,6 +173,8 @@ impl HttpSink {
     ) -> Result<StatusCode, String> {
         let server = &self.target.server;
         let error = |error: &dyn std::fmt::Display| format!("{server}: {error}");
+        let ready = sender.ready().await;
+        ready.map_err(|failure| error(&failure))?;
         let response = sender.send_request(self.target.request(body)?).await;
         let (head, body) = response.map_err(|failure| error(&failure))?.into_parts();
         let rest = Limited::new(body, MOST_READ).collect().await;
@@ -182,8 +184,7 @@ impl HttpSink {
 
     async fn post(&self, body: Bytes) -> Result<StatusCode, String> {
         let kept = self.kept.lock().take();
-        let kept =
-            kept.filter(|(sender, since)| since.elapsed() < self.keepalive && sender.is_ready());
+        let kept = kept.filter(|(_, since)| since.elapsed() < self.keepalive);
         let late = |_| Err(format!("{}: no response in time", self.target.server));
         if let Some((mut sender, _)) = kept {
             let exchange = self.exchange(&mut sender, body.clone());

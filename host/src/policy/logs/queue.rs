@@ -185,7 +185,7 @@ impl Run {
                     tokio::select! {
                         () = self.shared.wake.notified() => {}
                         Some(_) = sending.join_next() => {}
-                        _ = stopped.changed(), if !stops => {}
+                        Ok(()) = stopped.changed(), if !stops => {}
                         () = tokio::time::sleep_until(due.into()) => {}
                     }
                 }
