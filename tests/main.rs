@@ -67,7 +67,6 @@ mod probes;
 mod prometheus;
 mod proxy;
 mod proxy_cache;
-mod proxy_cache;
 mod rate_limiting;
 mod rate_limiting_redis;
 mod record;

@@ -109,6 +109,7 @@ fn property(field: &Field, precise_times: bool, side: Side) -> Value {
         Shape::UpdatedAt if side == Side::Input => json!({}),
         Shape::CreatedAt | Shape::UpdatedAt if precise_times => json!({ "type": "number" }),
         Shape::CreatedAt | Shape::UpdatedAt => json!({ "type": "integer", "format": "int64" }),
+        Shape::TimeToLive => json!({ "type": "integer", "minimum": 0, "maximum": 100_000_000 }),
         Shape::Array(element) | Shape::Set(element) => {
             json!({ "type": "array", "items": inner(element) })
         }
@@ -162,6 +163,10 @@ fn add_check(check: &Check, schema: &mut Row) {
             add("minimum", json!(least));
             add("maximum", json!(most));
         }
+        Check::BetweenNumbers(least, most) => {
+            add("minimum", json!(least));
+            add("maximum", json!(most));
+        }
         Check::GreaterThan(bound) => {
             add("exclusiveMinimum", json!(bound));
         }
@@ -175,10 +180,19 @@ fn add_check(check: &Check, schema: &mut Row) {
             add("not", json!({ "enum": words }));
         }
         Check::AtLeast(count) => {
-            add("minItems", json!(count));
+            let is_map = schema.get("type").is_some_and(|of| of == "object");
+            let name = if is_map { "minProperties" } else { "minItems" };
+            schema.insert(name.into(), json!(count));
+        }
+        Check::Regex => {
+            add("format", json!("regex"));
         }
         Check::Nothing(_) => *schema = Row::from_iter([("type".into(), "null".into())]),
-        Check::ExclusiveSubsets(_) | Check::Text(_) | Check::List(_) => {}
+        Check::ExclusiveSubsets(_)
+        | Check::Text(_)
+        | Check::Matches(_)
+        | Check::List(_)
+        | Check::Record(_) => {}
     }
 }
 
