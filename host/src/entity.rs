@@ -47,11 +47,10 @@ pub(crate) use check::tag as check_tag;
 pub use declaration::{Declaration, Endpoints, IdOrder, ListOrder};
 pub use entity_check::{EntityCheck, Match, Rule};
 pub use expiry::Expiry;
-pub use field::{Check, Deprecation, Field, Preset, Shape, TextPattern};
+pub use field::{Check, Deprecation, Field, Preset, Shape, Shorthand, TextPattern};
 pub use reference::{
     ForeignKey, Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey,
 };
-pub use shorthand::Shorthand;
 pub use subschema::{Subschema, Subschemas};
 pub(crate) use validate::read_fields;
 pub(crate) use view::view;

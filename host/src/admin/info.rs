@@ -31,7 +31,7 @@ pub(super) async fn root(State(admin): State<Admin>) -> Result<Json<Value>, Erro
         "pids": { "master": std::process::id(), "workers": [] },
         // Kong's timers are its tasks besides requests: here, the tasks of the control side.
         "timers": { "running": alive, "pending": 0 },
-        "plugins": plugins::overview(&admin)?,
+        "plugins": plugins::overview(&admin, KONG_VERSION)?,
         "configuration": configuration(&admin),
     })))
 }

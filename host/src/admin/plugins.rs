@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::arguments::Path;
 use super::error::Error;
 use super::hooks::Hooks;
-use super::info::KONG_VERSION;
 use super::rows::id_of;
 use super::schemas::subschema;
 use super::{Admin, ApiEndpoint};
@@ -105,13 +104,14 @@ async fn config_schema(Path(name): Path<String>) -> Result<Json<Value>, Error> {
     Ok(Json(config.unwrap_or_default()))
 }
 
-/// The kinds that there are, and those of which there is a plugin, in `GET /`.
+/// The kinds that there are, each with this version, and those of which there is a plugin: what
+/// `GET /` shows.
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) fn overview(admin: &Admin) -> Result<Value, store::Error> {
+pub(super) fn overview(admin: &Admin, version: &str) -> Result<Value, store::Error> {
     let available = KINDS.iter().map(|kind| {
-        let shown = json!({ "version": KONG_VERSION, "priority": kind.priority });
+        let shown = json!({ "version": version, "priority": kind.priority });
         (kind.schema.name.to_owned(), shown)
     });
     let present = RefCell::new(BTreeSet::new());

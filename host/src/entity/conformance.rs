@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::entity_check::{EntityCheck, field_at, value_at};
-use super::field::{Check, Field, Preset, Shape};
+use super::entity_check::{EntityCheck, value_at};
+use super::field::{Check, Field, Preset, Shape, field_at};
 use super::violations::{UNKNOWN_FIELD, Violations};
 use super::{Kind, Row};
 

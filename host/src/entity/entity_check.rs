@@ -4,7 +4,6 @@
 use serde_json::Value;
 
 use super::Row;
-use super::field::{Field, Shape};
 use super::violations::Violations;
 
 /// Names of fields. The name of a field inside a record has the names of all records around it:
@@ -151,18 +150,4 @@ pub(super) fn value_at<'r>(row: &'r Row, name: &str) -> Option<&'r Value> {
     let mut names = name.split('.');
     let first = row.get(names.next()?)?;
     names.try_fold(first, |value, name| value.get(name))
-}
-
-/// The field at a name, which may be inside records.
-pub(super) fn field_at<'f>(fields: &'f [Field], name: &str) -> Option<&'f Field> {
-    let (first, rest) = match name.split_once('.') {
-        Some((first, rest)) => (first, Some(rest)),
-        None => (name, None),
-    };
-    let field = fields.iter().find(|field| field.name == first)?;
-    match (rest, &field.shape) {
-        (None, _) => Some(field),
-        (Some(rest), Shape::Record(fields)) => field_at(fields, rest),
-        (Some(_), _) => None,
-    }
 }

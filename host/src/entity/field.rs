@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use super::entity_check::EntityCheck;
 use super::reference::{OnDelete, ReferenceBy, ReferenceTarget};
-use super::shorthand::Shorthand;
 use super::{Kind, Row, check};
 
 /// A field, or an element of an array, a set or a map.
@@ -46,6 +45,17 @@ pub struct Field {
     pub shorthands: &'static [Shorthand],
     /// Why the field should not be used any more, if that is so.
     pub deprecation: Option<Deprecation>,
+}
+
+/// An earlier name for a field inside a record.
+#[derive(Debug, Clone, Copy)]
+pub struct Shorthand {
+    /// The earlier name, and the type of its value.
+    pub field: Field,
+    /// The field that it stands for, by the names from the record inwards.
+    pub path: &'static [&'static str],
+    /// What to use in its place.
+    pub message: &'static str,
 }
 
 /// Why a field should not be used any more. It still works.
@@ -409,5 +419,19 @@ impl Field {
             (_, Preset::Generated(generate)) => generate().into(),
             (_, Preset::Computed(compute)) => compute(),
         }
+    }
+}
+
+/// The field at a name, which may be inside records.
+pub(super) fn field_at<'f>(fields: &'f [Field], name: &str) -> Option<&'f Field> {
+    let (first, rest) = match name.split_once('.') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (name, None),
+    };
+    let field = fields.iter().find(|field| field.name == first)?;
+    match (rest, &field.shape) {
+        (None, _) => Some(field),
+        (Some(rest), Shape::Record(fields)) => field_at(fields, rest),
+        (Some(_), _) => None,
     }
 }

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use super::Row;
 use super::declaration::Declaration;
 use super::entity_check::{EntityCheck, Match};
-use super::field::{Check, Deprecation, Field, Preset, Shape};
+use super::field::{Check, Deprecation, Field, Preset, Shape, Shorthand};
 use super::reference::{OnDelete, UniqueKey};
-use super::shorthand::Shorthand;
 use super::subschema::Subschema;
 
 impl Declaration {

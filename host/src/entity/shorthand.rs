@@ -8,20 +8,9 @@ use serde_json::Value;
 
 use super::Row;
 use super::conformance::check;
-use super::field::{Field, Shape};
+use super::field::{Field, Shape, Shorthand};
 use super::merge::entry;
 use super::violations::Violations;
-
-/// An earlier name for a field inside a record.
-#[derive(Debug, Clone, Copy)]
-pub struct Shorthand {
-    /// The earlier name, and the type of its value.
-    pub field: Field,
-    /// The field that it stands for, by the names from the record inwards.
-    pub path: &'static [&'static str],
-    /// What to use in its place.
-    pub message: &'static str,
-}
 
 /// Writes what a request gives by earlier names into the fields that these stand for.
 ///

@@ -2,8 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::entity::field::{Check, Field, Preset};
-use crate::entity::shorthand::Shorthand;
+use crate::entity::field::{Check, Field, Preset, Shorthand};
 use crate::entity::{EntityCheck, Match, check};
 
 const LONGEST: i64 = (1 << 31) - 2;
