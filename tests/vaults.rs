@@ -1,0 +1,114 @@
+//! Vaults, keys and sets of keys. Source of all messages: Kong 3.9.
+
+use serde_json::{Value, json};
+
+use crate::harness::Gateway;
+
+fn post(gateway: &Gateway, path: &str, input: &Value) -> Value {
+    gateway.admin_json("POST", path, input).expect(201).json()
+}
+
+fn refused(gateway: &Gateway, method: &str, path: &str, input: &Value, status: u16) -> Value {
+    gateway
+        .admin_json(method, path, input)
+        .expect(status)
+        .json()
+}
+
+#[test]
+fn a_vault_has_the_settings_of_its_type() {
+    let gateway = Gateway::start();
+    let made = post(
+        &gateway,
+        "/vaults",
+        &json!({ "prefix": "my-env", "name": "env" }),
+    );
+    assert_eq!(made["config"], json!({ "prefix": null }));
+    let files = json!({ "name": "file", "config": { "folder": "/run/secrets" } });
+    let put = gateway
+        .admin_json("PUT", "/vaults/files", &files)
+        .expect(200)
+        .json();
+    assert_eq!(put["prefix"], "files");
+    for (wrong, message) in [
+        (
+            json!({ "prefix": "x-y", "name": "gcp" }),
+            "schema violation (name: vault 'gcp' is not installed)",
+        ),
+        (
+            json!({ "prefix": "A", "name": "env" }),
+            "schema violation (prefix: invalid value: A)",
+        ),
+        (
+            json!({ "prefix": "env", "name": "env" }),
+            "schema violation (prefix: must not be one of: env, file)",
+        ),
+        (
+            json!({ "prefix": "xy", "name": "env", "config": { "prefix": "1" } }),
+            "schema violation (config.prefix: invalid value: 1)",
+        ),
+        (
+            json!({ "prefix": "xy", "name": "env", "config": { "ttl": 1 } }),
+            "schema violation (config.ttl: unknown field)",
+        ),
+        (
+            json!({ "prefix": "xy", "name": "file" }),
+            "schema violation (config.folder: required field missing)",
+        ),
+    ] {
+        assert_eq!(
+            refused(&gateway, "POST", "/vaults", &wrong, 400)["message"],
+            message
+        );
+    }
+    let reserved = refused(
+        &gateway,
+        "PUT",
+        "/vaults/env",
+        &json!({ "name": "env" }),
+        400,
+    );
+    assert_eq!(
+        (&reserved["code"], &reserved["name"], &reserved["message"]),
+        (
+            &json!(10),
+            &json!("invalid unique prefix"),
+            &json!("must not be one of: env, file")
+        )
+    );
+    gateway.admin("DELETE", "/vaults/my-env", &[]).expect(204);
+    gateway.admin("DELETE", "/vaults/my-env", &[]).expect(204);
+}
+
+#[test]
+fn a_key_is_unique_in_its_set_and_deleted_with_it() {
+    let gateway = Gateway::start();
+    post(&gateway, "/key-sets", &json!({ "name": "a set" }));
+    post(&gateway, "/key-sets", &json!({ "name": "other" }));
+    let jwk = json!({ "kid": "k", "kty": "oct", "k": "AAAA" }).to_string();
+    let key = json!({ "name": "one", "kid": "k", "jwk": jwk });
+    let made = post(&gateway, "/key-sets/a%20set/keys", &key);
+    assert_eq!(made["pem"], Value::Null);
+    let again = json!({ "kid": "k", "jwk": jwk });
+    let taken = refused(&gateway, "POST", "/key-sets/a%20set/keys", &again, 409);
+    assert_eq!(taken["code"], 5);
+    post(&gateway, "/key-sets/other/keys", &again);
+    post(&gateway, "/keys", &again);
+    let set = gateway
+        .admin("GET", "/keys/one/set", &[])
+        .expect(200)
+        .json();
+    assert_eq!(set["name"], "a set");
+    gateway
+        .admin("GET", "/key-sets/a%20set/keys/one", &[])
+        .expect(200);
+    gateway
+        .admin("GET", "/key-sets/other/keys/one", &[])
+        .expect(404);
+    gateway
+        .admin("DELETE", "/key-sets/a%20set", &[])
+        .expect(204);
+    gateway.admin("GET", "/keys/one", &[]).expect(404);
+    let left = gateway.admin("GET", "/keys", &[]).expect(200).json();
+    assert_eq!(left["data"].as_array().unwrap().len(), 2);
+}
