@@ -260,3 +260,39 @@ fn answers_of_later_plugins_have_the_headers_too() {
     let answered = gateway.get("/").expect(503);
     assert_eq!(answered.header("x-ratelimit-remaining-day"), "2");
 }
+
+#[test]
+fn consumers_and_credentials_are_counted_by_themselves() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let plugin = json!({ "name": "key-auth" });
+    gateway.admin_json("POST", "/plugins", &plugin).expect(201);
+    for (name, keys) in [("a", &["a1", "a2"][..]), ("b", &["b1"])] {
+        gateway
+            .admin("POST", "/consumers", &[("username", name)])
+            .expect(201);
+        for key in keys {
+            let path = format!("/consumers/{name}/key-auth");
+            gateway.admin("POST", &path, &[("key", key)]).expect(201);
+        }
+    }
+    let send = |key: &str| gateway.get_with("/", &[("apikey", key)]);
+    let id = limit(&gateway, &json!({ "day": 1 }));
+    for (key, status) in [("a1", 200), ("a2", 429), ("b1", 200), ("a1", 429)] {
+        assert_eq!(send(key).status, status, "{key}");
+    }
+    // A consumer may have limits of its own, which take the place of those for all.
+    let own = json!({ "name": "rate-limiting", "config": { "day": 3 } });
+    gateway
+        .admin_json("POST", "/consumers/a/plugins", &own)
+        .expect(201);
+    let reply = send("a2").expect(200);
+    assert_eq!(reply.header("x-ratelimit-limit-day"), "3");
+    send("b1").expect(429);
+    let path = format!("/plugins/{}", id.as_str().unwrap());
+    let by_credential = json!({ "config": { "limit_by": "credential" } });
+    gateway
+        .admin_json("PATCH", &path, &by_credential)
+        .expect(200);
+    send("b1").expect(200);
+    send("b1").expect(429);
+}
