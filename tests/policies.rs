@@ -216,3 +216,23 @@ fn later_phases_of_a_policy_run_although_another_one_answers() {
     let reply = gateway.get("/").expect(401);
     assert_eq!(reply.header("x-ratelimit-remaining-minute"), "");
 }
+
+#[test]
+fn a_policy_before_authentication_has_no_settings_for_single_consumers() {
+    let (gateway, _backend) = with_route();
+    let consumer = add_consumer(&gateway, "c");
+    add_credential(&gateway, "c", "key-auth", json!({ "key": "k" }));
+    add_plugin(&gateway, "key-auth", json!({}), json!({}));
+    let echo = |name: &str| json!({ "header_name": name, "echo_downstream": true });
+    let scope = json!({ "consumer": { "id": consumer } });
+    add_plugin(&gateway, "correlation-id", echo("x-all"), json!({}));
+    add_plugin(&gateway, "correlation-id", echo("x-own"), scope.clone());
+    terminate(&gateway, 418, scope);
+    // request-termination comes after authentication, and correlation-id before it.
+    let reply = gateway.get_with("/", &[("apikey", "k")]).expect(418);
+    assert_ne!(reply.header("x-all"), "");
+    assert_eq!(reply.header("x-own"), "");
+    // Its later phase runs although key-auth has refused the request.
+    let reply = gateway.get("/").expect(401);
+    assert_ne!(reply.header("x-all"), "");
+}
