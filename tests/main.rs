@@ -38,6 +38,7 @@ mod command_line;
 mod component_bounds;
 mod contract;
 mod credentials;
+mod cors;
 mod dns;
 mod draining;
 mod endpoint_connections;
