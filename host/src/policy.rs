@@ -36,11 +36,14 @@ mod redirect;
 mod redis;
 mod request_size_limiting;
 mod request_termination;
+mod request_transformer;
 mod response_ratelimiting;
+mod response_transformer;
 mod signature;
 mod statsd;
 mod syslog;
 mod tcp_log;
+mod transform;
 mod udp_log;
 
 use std::fmt::Debug;
@@ -215,11 +218,19 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "request-termination" => Arc::new(request_termination::RequestTermination::new(config(
             plugin,
         )?)),
+        "request-transformer" => {
+            let config = config(plugin)?;
+            Arc::new(request_transformer::RequestTransformer::new(config)?)
+        }
         "response-ratelimiting" => {
             let config = config(plugin)?;
             let policy =
                 response_ratelimiting::ResponseRatelimiting::new(plugin, config, resources);
             Arc::new(policy?)
+        }
+        "response-transformer" => {
+            let config = config(plugin)?;
+            Arc::new(response_transformer::ResponseTransformer::new(config))
         }
         "statsd" => Arc::new(statsd::Statsd::new(config(plugin)?, plugin, logs)),
         "syslog" => {

@@ -41,6 +41,21 @@ pub(super) enum FieldValue {
     Other,
 }
 
+/// A field with the bytes that it takes in the body.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) name: Vec<u8>,
+    /// The content of a part; empty for a value of JSON that is no text.
+    pub(super) value: Bytes,
+    pub(super) bytes: Bytes,
+}
+
+/// The boundary of a multipart form.
+pub(super) fn boundary(content_type: &str) -> Option<Vec<u8>> {
+    let (_, parameters) = content_type.split_once(';')?;
+    parameter(parameters, "boundary")
+}
+
 impl BodyFields {
     /// Reads a body of this media type; `None` if it is malformed, or of another type.
     pub(super) fn read(content_type: &str, body: &Bytes) -> Option<Self> {
@@ -73,6 +88,25 @@ impl BodyFields {
             let tail = &self.body[self.tail.clone()];
             [head, &others.join(self.separator), tail].concat().into()
         })
+    }
+
+    /// The bytes before the first field, the fields, and the bytes after the last one.
+    pub(super) fn into_parts(self) -> (Bytes, Vec<Part>, Bytes) {
+        let body = &self.body;
+        let fields = self.fields.into_iter();
+        let parts = fields.map(|field| Part {
+            name: field.name,
+            value: match field.value {
+                FieldValue::Text(text) => text.into(),
+                FieldValue::List | FieldValue::Other => Bytes::new(),
+            },
+            bytes: body.slice(field.span),
+        });
+        (
+            body.slice(self.head),
+            parts.collect(),
+            body.slice(self.tail),
+        )
     }
 
     fn form(body: &Bytes) -> Self {

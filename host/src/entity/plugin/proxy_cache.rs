@@ -105,7 +105,7 @@ pub enum Strategy {
 /// The settings of the strategy `memory`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Memory {
-    /// The name of the memory: plugins with the same name share it.
+    /// The name of the memory. It has no effect: all plugins share one memory.
     pub dictionary_name: String,
 }
 
