@@ -6,10 +6,13 @@ use std::cell::{Cell, RefCell};
 #[derive(Default)]
 pub(super) struct Tunnel {
     passed: Cell<TunnelBytes>,
-    at_end: RefCell<Option<Box<dyn FnOnce(TunnelBytes)>>>,
+    at_end: RefCell<Option<AtEnd>>,
 }
 
-/// TunnelBytes that have passed through a tunnel.
+/// What is done when a tunnel has ended.
+type AtEnd = Box<dyn FnOnce(TunnelBytes)>;
+
+/// Bytes that have passed through a tunnel.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct TunnelBytes {
     /// To the client.

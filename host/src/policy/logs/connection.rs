@@ -2,14 +2,17 @@
 
 use std::fmt::Display;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio_rustls::client::TlsStream;
 
 use crate::authority::Host;
 use crate::tls::{self, Trust};
@@ -25,9 +28,22 @@ pub(in super::super) struct Server {
 }
 
 /// A stream to a server, encrypted or not.
-pub(in super::super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(in super::super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The connection below it.
+    fn connection(&self) -> &TcpStream;
+}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl Stream for TcpStream {
+    fn connection(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn connection(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
 
 impl Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -127,9 +143,13 @@ impl Kept {
         let mut byte = [0];
         let mut byte = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let is_open = Pin::new(&mut stream)
-            .poll_read(&mut cx, &mut byte)
-            .is_pending();
+        // The runtime may not have been told yet that the server has closed the connection.
+        let is_ended = SockRef::from(stream.connection()).peek(&mut [MaybeUninit::uninit()]);
+        let is_ended = matches!(is_ended, Ok(0));
+        let is_open = !is_ended
+            && Pin::new(&mut stream)
+                .poll_read(&mut cx, &mut byte)
+                .is_pending();
         (is_open && since.elapsed() < keepalive).then_some(stream)
     }
 
