@@ -138,6 +138,15 @@ fn an_answer_of_a_policy_is_recorded() {
 }
 
 #[test]
+fn the_id_of_correlation_id_is_recorded() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let file = LogFile::with_plugin(&gateway);
+    add_plugin(&gateway, "correlation-id", json!({"header_name": "x-id"}));
+    gateway.get_with("/", &[("x-id", "mine")]).expect(200);
+    assert_eq!(file.records(1)[0]["correlation_id"], "mine");
+}
+
+#[test]
 fn failed_tries_are_recorded_with_their_state() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");

@@ -1,5 +1,6 @@
 //! `correlation-id`: gives each request an id in a header. Source: Kong 3.9, `correlation-id`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -83,6 +84,8 @@ impl Policy for CorrelationId {
                 made
             }
         };
+        let text = id.as_ref().and_then(|id| id.to_str().ok());
+        *request.correlation_id = text.map(Arc::from);
         if self.echoes
             && let Some(id) = id
         {
