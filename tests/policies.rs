@@ -1,9 +1,11 @@
 //! Which policies serve a request, whatever they do.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Gateway, Setup, add_consumer, add_credential, add_plugin, exchange, with_route,
+    Gateway, Setup, add_consumer, add_credential, add_plugin, exchange, until, with_route,
 };
 
 /// Has requests of a scope answered with a status.
@@ -235,4 +237,39 @@ fn a_policy_before_authentication_has_no_settings_for_single_consumers() {
     // Its later phase runs although key-auth has refused the request.
     let reply = gateway.get("/").expect(401);
     assert_ne!(reply.header("x-all"), "");
+}
+
+#[test]
+fn the_last_phase_runs_for_requests_that_are_refused_and_for_those_without_a_route() {
+    let (gateway, _backend) = with_route();
+    add_plugin(&gateway, "key-auth", json!({}), json!({}));
+    let folder = tempfile::tempdir().unwrap();
+    let (global, own) = (folder.path().join("global"), folder.path().join("own"));
+    add_plugin(&gateway, "file-log", json!({ "path": global }), json!({}));
+    let route = json!({ "name": "only", "hosts": ["a.example"], "paths": ["/only"] });
+    let path = "/services/s/routes";
+    gateway.admin_json("POST", path, &route).expect(201);
+    let scope = json!({ "route": { "name": "only" } });
+    add_plugin(&gateway, "file-log", json!({ "path": own }), scope);
+    let statuses = |file: &Path| -> Vec<Value> {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines
+            .map(|line: Value| line["response"]["status"].clone())
+            .collect()
+    };
+    gateway.get("/").expect(401);
+    gateway.admin("DELETE", "/routes/r", &[]).expect(204);
+    // Only the plugins for all requests are for one without a route.
+    gateway.get("/").expect(404);
+    gateway
+        .get_with("/only", &[("host", "a.example")])
+        .expect(401);
+    until("three records", || {
+        statuses(&global).len() + statuses(&own).len() >= 3
+    });
+    assert_eq!(statuses(&global), [401, 404]);
+    assert_eq!(statuses(&own), [401]);
 }
