@@ -18,7 +18,7 @@ use crate::in_place::in_place;
 use crate::log_level::LogLevel;
 use crate::policy::Resources;
 use crate::proxy::{Listeners, Workers};
-use crate::snapshot::{Compiler, Published};
+use crate::snapshot::{Compiler, Published, UpstreamResources};
 use crate::store::{self, Store};
 use crate::upstream::{self, Memory, Names, SessionKey};
 
@@ -100,9 +100,11 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         Arc::clone(&store),
         Arc::clone(&engine),
         shipped,
-        Arc::clone(&names),
-        Arc::clone(&memory),
-        probing,
+        UpstreamResources {
+            names: Arc::clone(&names),
+            memory: Arc::clone(&memory),
+            probing,
+        },
         Arc::clone(&resources),
     )
     .with_session_key(sessions);

@@ -17,8 +17,8 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use compile::Compiler;
 pub(crate) use compile::complete;
+pub use compile::{Compiler, UpstreamResources};
 
 use crate::balancer::Canary;
 use crate::pattern::{PATTERN_MEMORY, PatternMemory};

@@ -24,12 +24,15 @@ pub(super) struct Hooks {
     /// Checks a whole row against other rows before it is written.
     pub(super) check: CheckHook,
     /// Finds rows by the query of a list, where it asks for them by a field.
-    pub(super) find: fn(&Admin, &str) -> Result<Option<Vec<Row>>, Error>,
+    pub(super) find: FindHook,
     /// Adds fields to a row that a client is shown.
     pub(super) show: fn(&Admin, &mut Row) -> Result<(), Error>,
     /// Adds fields to the list of a parent's rows, beside the rows.
     pub(super) beside_list: fn(&Admin, Uuid, &mut Row),
 }
+
+/// Returns the rows that a query asks for; `None` if it asks for none by a field.
+type FindHook = fn(&Admin, &str) -> Result<Option<Vec<Row>>, Error>;
 
 /// How a path names a row of an entity by the name that another row gives to it.
 pub(super) struct Alias {

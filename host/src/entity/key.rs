@@ -103,7 +103,7 @@ fn is_key(key: &Row) -> bool {
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
         bytes.is_ok_and(|bytes| !bytes.is_empty())
     };
-    needed.iter().all(|name| is_there(name))
+    needed.iter().all(is_there)
 }
 
 #[cfg(test)]

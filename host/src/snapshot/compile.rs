@@ -57,6 +57,16 @@ pub struct Compiler {
     deleted: Vec<Arc<Upstream>>,
 }
 
+/// What all upstreams share.
+pub struct UpstreamResources {
+    /// Host names with their addresses.
+    pub names: Arc<Names>,
+    /// The unhealthy addresses that an earlier run knew.
+    pub memory: Arc<Memory>,
+    /// The runtime of the probes.
+    pub probing: Handle,
+}
+
 /// What the compiler keeps of an entity. A part also has a `rebuild`, with the parts that it
 /// depends on as parameters.
 trait Part {
@@ -74,11 +84,14 @@ impl Compiler {
         store: Arc<dyn Store>,
         engine: Arc<Engine>,
         default: Arc<Plugin>,
-        names: Arc<Names>,
-        memory: Arc<Memory>,
-        probing: Handle,
-        resources: Arc<Resources>,
+        upstreams: UpstreamResources,
+        policies: Arc<Resources>,
     ) -> Self {
+        let UpstreamResources {
+            names,
+            memory,
+            probing,
+        } = upstreams;
         engine.name_plugin(&default, DEFAULT_BALANCER);
         Self {
             new_names: NewNames::new(Arc::clone(&names)),
@@ -87,7 +100,7 @@ impl Compiler {
             targets: Targets::default(),
             services: Services::default(),
             routes: Routes::new(Arc::clone(&published.patterns)),
-            policies: PolicyParts::new(resources),
+            policies: PolicyParts::new(policies),
             deleted: Vec::new(),
             context: Context {
                 published,

@@ -159,7 +159,7 @@ pub(super) fn described(path: &str, method: &Method) -> Option<Described> {
     } else if is("/config") {
         Described::new("The configuration as one document; refused, as with a database")
             .answers(200)
-    } else if is("/balancers") && get || is("/balancers/{}/versions") && get {
+    } else if get && (is("/balancers") || is("/balancers/{}/versions")) {
         Described::new("Lists what was uploaded")
             .pages()
             .shows(200, page(&any))
