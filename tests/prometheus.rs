@@ -95,9 +95,12 @@ fn sample(line: &str) -> (String, Vec<(String, String)>, f64) {
     (name.to_owned(), labels, value.parse().unwrap())
 }
 
+/// The labels of a series, and its buckets: the bound and the count of each.
+type Buckets = BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>>;
+
 /// The buckets of each series grow with their bounds, and the last one has all observations.
 fn check_histogram(name: &str, samples: &Samples) {
-    let mut series: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut series = Buckets::new();
     for ((found, labels), value) in samples {
         if *found == format!("{name}_bucket") {
             let mut labels = labels.clone();
