@@ -24,6 +24,7 @@ pub(crate) mod fuzzing;
 mod hooks;
 mod info;
 mod intake;
+mod key;
 mod lists;
 mod log_level;
 mod logs;

@@ -11,8 +11,9 @@ use uuid::Uuid;
 use super::arguments::Path;
 use super::conditional::Conditions;
 use super::error::Error;
+use super::key::Key;
 use super::lists::{by_id, list};
-use super::rows::{Key, find, find_in, id_of, key_of, look_up, look_up_in, parent_id, shown};
+use super::rows::{find, find_in, id_of, key_of, look_up, look_up_in, parent_id, shown};
 use super::writes::{
     change, create, delete_found, insert, put_key, replace, write_with_companions,
 };

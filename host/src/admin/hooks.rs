@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::error::Error;
-use super::rows::Key;
+use super::key::Key;
 use crate::entity::Row;
 use crate::store::Write;
 

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::conditional::{Conditions, tagged};
 use super::error::Error;
-use super::rows::{Key, TRIES, conflict, id_of, look_up, shown, to_delete};
+use super::key::Key;
+use super::rows::{TRIES, conflict, id_of, look_up, shown, to_delete};
 use super::{Admin, ApiResult, bounds, changes, expired, hooks};
 use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape};
 use crate::store::{self, Revision, Stored, Write};
