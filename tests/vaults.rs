@@ -1,8 +1,12 @@
 //! Vaults, keys and sets of keys. Source of all messages: Kong 3.9.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::harness::Gateway;
+use crate::harness::{Gateway, RawServer, Setup};
 
 fn post(gateway: &Gateway, path: &str, input: &Value) -> Value {
     gateway.admin_json("POST", path, input).expect(201).json()
@@ -111,4 +115,43 @@ fn a_key_is_unique_in_its_set_and_deleted_with_it() {
     gateway.admin("GET", "/keys/one", &[]).expect(404);
     let left = gateway.admin("GET", "/keys", &[]).expect(200).json();
     assert_eq!(left["data"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_reference_in_the_settings_of_a_plugin_is_resolved_when_it_is_used() {
+    let (sender, heads) = channel();
+    let sender = Mutex::new(sender);
+    let collector = RawServer::start(move |_, mut raw| {
+        let head = raw.read_until("\r\n\r\n");
+        sender.lock().unwrap().send(head).unwrap();
+        raw.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    });
+    let url = |path: &str| format!("http://{}/{path}", collector.address);
+    let gateway = Setup::new()
+        .env("LOGS_URL", url("first"))
+        .env("OTHER_URL", url("second"))
+        .start();
+    let config = json!({ "http_endpoint": "{vault://logs/url}" });
+    let plugin = json!({ "name": "http-log", "config": config });
+    let made = post(&gateway, "/plugins", &plugin);
+    assert_eq!(made["config"], {
+        let mut expected = made["config"].clone();
+        expected["http_endpoint"] = "{vault://logs/url}".into();
+        expected
+    });
+    let vault =
+        |prefix: &str| json!({ "prefix": "logs", "name": "env", "config": { "prefix": prefix } });
+    gateway
+        .admin_json("PUT", "/vaults/logs", &vault("LOGS_"))
+        .expect(200);
+    gateway.get("/");
+    let head = heads.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(head.starts_with("POST /first "), "{head}");
+    // A change of the vault is in effect for the next request.
+    gateway
+        .admin_json("PUT", "/vaults/logs", &vault("OTHER_"))
+        .expect(200);
+    gateway.get("/");
+    let head = heads.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(head.starts_with("POST /second "), "{head}");
 }

@@ -35,6 +35,7 @@ mod tests;
 pub mod upstream;
 mod validate;
 pub mod vault;
+mod vault_reference;
 pub mod version;
 mod view;
 mod violations;
@@ -53,6 +54,7 @@ pub use reference::{
 };
 pub use subschema::{Subschema, Subschemas};
 pub(crate) use validate::read_fields;
+pub(crate) use vault_reference::resolve_references;
 pub(crate) use view::view;
 pub use violations::Violations;
 

@@ -2,6 +2,7 @@
 
 mod identities;
 mod plugins;
+mod vaults;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ impl PolicyParts {
     pub(super) fn part(&mut self, kind: Kind) -> Option<&mut dyn Part> {
         match kind {
             Kind::Plugin => Some(&mut self.plugins),
+            Kind::Vault => Some(&mut self.plugins.vaults),
             kind => self.identities.part(kind),
         }
     }

@@ -1,10 +1,12 @@
 //! Plugins, as instances of policies.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::super::{Part, view};
+use super::vaults::Vaults;
 use crate::entity::plugin::{Plugin, PluginKind};
 use crate::entity::{Kind, Row};
 use crate::policy::chain::{Instance, Instances, Policies, Scope};
@@ -17,10 +19,20 @@ const PROTOCOLS: [&str; 4] = ["http", "https", "grpc", "grpcs"];
 pub(in super::super) struct Plugins {
     resources: Arc<Resources>,
     instances: Instances,
+    pub(super) vaults: Vaults,
+    /// The rows with references to vaults, as they are stored.
+    with_references: BTreeMap<Uuid, Row>,
 }
 
 impl Part for Plugins {
     fn put(&mut self, id: Uuid, row: Row) {
+        let stored = row.clone();
+        let mut row = row;
+        if self.vaults.resolve(Kind::Plugin, id, &mut row) {
+            self.with_references.insert(id, stored);
+        } else {
+            self.with_references.remove(&id);
+        }
         let instance = view(Kind::Plugin, id, row).and_then(|plugin| self.build(&plugin));
         match instance {
             Some(instance) => self.instances.put(instance),
@@ -29,6 +41,7 @@ impl Part for Plugins {
     }
 
     fn delete(&mut self, id: Uuid) {
+        self.with_references.remove(&id);
         self.instances.remove(id);
     }
 }
@@ -38,6 +51,8 @@ impl Plugins {
         Self {
             resources,
             instances: Instances::default(),
+            vaults: Vaults::default(),
+            with_references: BTreeMap::new(),
         }
     }
 
@@ -50,6 +65,11 @@ impl Plugins {
 
     /// Brings the chains up to date. Returns whether they have changed.
     pub(super) fn rebuild(&mut self, policies: &mut Policies) -> bool {
+        if self.vaults.take_changed() {
+            for (id, row) in self.with_references.clone() {
+                self.put(id, row);
+            }
+        }
         self.instances.rebuild(policies)
     }
 
