@@ -47,6 +47,7 @@ mod explain;
 mod failover;
 mod failures_under_load;
 mod field_bytes;
+mod get_started;
 mod guide;
 mod health;
 mod hosts;
