@@ -45,6 +45,7 @@ mod syslog;
 mod tcp_log;
 mod transform;
 mod udp_log;
+mod unusable;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -181,6 +182,41 @@ impl Resources {
             syslog_socket: settings.syslog_socket.clone(),
         })
     }
+}
+
+/// Whether a policy can be made of a plugin, as far as that depends on its settings alone and their
+/// declaration cannot say it. Nothing is started.
+///
+/// # Errors
+/// What is wrong with the settings.
+pub fn check(plugin: &Plugin) -> Result<(), String> {
+    match plugin.name.as_str() {
+        "bot-detection" => bot_detection::BotDetection::new(&config(plugin)?).map(drop),
+        "correlation-id" => correlation_id::CorrelationId::new(&config(plugin)?).map(drop),
+        "cors" => cors::Cors::new(config(plugin)?).map(drop),
+        "http-log" => http_log::check(&config(plugin)?),
+        "ip-restriction" => ip_restriction::IpRestriction::new(config(plugin)?).map(drop),
+        "redirect" => redirect::Redirect::new(config(plugin)?).map(drop),
+        "request-transformer" => {
+            request_transformer::RequestTransformer::new(config(plugin)?).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The policy in place of one that cannot be made of a stored plugin. If the plugin decides which
+/// requests pass, none does: to let all of them pass would open what it protects.
+pub fn in_place_of(plugin: &Plugin) -> Option<Arc<dyn Policy>> {
+    const DECIDE: [&str; 6] = [
+        "acl",
+        "basic-auth",
+        "bot-detection",
+        "ip-restriction",
+        "jwt",
+        "key-auth",
+    ];
+    let decides = DECIDE.contains(&plugin.name.as_str());
+    decides.then(|| Arc::new(unusable::Unusable) as Arc<dyn Policy>)
 }
 
 /// Makes the policy of a plugin.

@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
 
 use percent_encoding::percent_decode_str;
+use rustix::fs::OFlags;
 use serde_json::Value;
 
 use crate::entity::vault::{Source, Vault, is_variable_prefix};
@@ -84,9 +86,17 @@ fn read(folder: &Path, resource: &str) -> Result<Option<String>, String> {
     {
         return Ok(None);
     }
-    let Ok(file) = std::fs::File::open(folder.join(path)) else {
+    // To open a named pipe would wait for who writes to it.
+    let mut options = std::fs::OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32);
+    let Ok(file) = options.open(folder.join(path)) else {
         return Ok(None);
     };
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(None);
+    }
     let why =
         |why: &dyn std::fmt::Display| format!("could not get value from external vault ({why})");
     let mut text = String::new();

@@ -17,16 +17,31 @@ use super::rows::id_of;
 use super::schemas::subschema;
 use super::{Admin, ApiEndpoint};
 use crate::entity::plugin::KINDS;
-use crate::entity::{Kind, Row};
+use crate::entity::{self, Kind, Row, resolve_references};
+use crate::policy;
 use crate::store;
 
 pub(super) const HOOKS: Hooks = Hooks {
     check: |admin, row| {
-        let checked = check_protocols(admin, row).map(|()| Vec::new());
+        let checked = check_config(row).and_then(|()| check_protocols(admin, row));
+        let checked = checked.map(|()| Vec::new());
         std::future::ready(checked).boxed()
     },
     ..Hooks::NONE
 };
+
+/// Whether a policy can be made of the settings. Those with references to vaults are known only when
+/// they are used.
+fn check_config(row: &Row) -> Result<(), Error> {
+    let fields = Kind::Plugin.declaration().fields_of(row, None);
+    let refers = resolve_references(&fields, &mut row.clone(), &mut str::to_owned);
+    if refers {
+        return Ok(());
+    }
+    let plugin = entity::view(Kind::Plugin, row.clone());
+    let plugin = plugin.map_err(|error| Error::field("config", error.to_string()))?;
+    policy::check(&plugin).map_err(|why| Error::field("config", why))
+}
 
 /// The fields that decide which requests a plugin is for.
 const SCOPE: [&str; 3] = ["protocols", "route", "service"];

@@ -38,6 +38,11 @@ const MOST_READ: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct HttpLog(Arc<Queue>);
 
+/// Whether records can be sent with these settings.
+pub(super) fn check(config: &Config) -> Result<(), String> {
+    Target::of(config).map(drop)
+}
+
 impl HttpLog {
     /// # Errors
     /// What is wrong with the settings.

@@ -1,6 +1,6 @@
 //! Plugins, as instances of policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -22,21 +22,19 @@ pub(in super::super) struct Plugins {
     pub(super) vaults: Vaults,
     /// The rows with references to vaults, as they are stored.
     with_references: BTreeMap<Uuid, Row>,
+    /// Those of them whose references are to be resolved.
+    unresolved: BTreeSet<Uuid>,
 }
 
 impl Part for Plugins {
     fn put(&mut self, id: Uuid, row: Row) {
-        let stored = row.clone();
-        let mut row = row;
-        if self.vaults.resolve(Kind::Plugin, id, &mut row) {
-            self.with_references.insert(id, stored);
+        if Vaults::has_references(Kind::Plugin, &row) {
+            // The vaults may be in a later change of the same commit.
+            self.with_references.insert(id, row);
+            self.unresolved.insert(id);
         } else {
             self.with_references.remove(&id);
-        }
-        let instance = view(Kind::Plugin, id, row).and_then(|plugin| self.build(&plugin));
-        match instance {
-            Some(instance) => self.instances.put(instance),
-            None => self.instances.remove(id),
+            self.put_resolved(id, row);
         }
     }
 
@@ -53,6 +51,15 @@ impl Plugins {
             instances: Instances::default(),
             vaults: Vaults::default(),
             with_references: BTreeMap::new(),
+            unresolved: BTreeSet::new(),
+        }
+    }
+
+    fn put_resolved(&mut self, id: Uuid, row: Row) {
+        let instance = view(Kind::Plugin, id, row).and_then(|plugin| self.build(&plugin));
+        match instance {
+            Some(instance) => self.instances.put(instance),
+            None => self.instances.remove(id),
         }
     }
 
@@ -65,9 +72,14 @@ impl Plugins {
 
     /// Brings the chains up to date. Returns whether they have changed.
     pub(super) fn rebuild(&mut self, policies: &mut Policies) -> bool {
+        let mut unresolved = std::mem::take(&mut self.unresolved);
         if self.vaults.take_changed() {
-            for (id, row) in self.with_references.clone() {
-                self.put(id, row);
+            unresolved.extend(self.with_references.keys());
+        }
+        for id in unresolved {
+            if let Some(mut row) = self.with_references.get(&id).cloned() {
+                self.vaults.resolve(Kind::Plugin, id, &mut row);
+                self.put_resolved(id, row);
             }
         }
         self.instances.rebuild(policies)
@@ -84,8 +96,8 @@ impl Plugins {
             Ok(policy) => policy,
             Err(error) => {
                 let (name, id) = (&plugin.name, plugin.id);
-                tracing::error!(plugin = name, %id, "a stored plugin is left out: {error}");
-                return None;
+                tracing::error!(plugin = name, %id, "a stored plugin cannot be used: {error}");
+                policy::in_place_of(plugin)?
             }
         };
         Some(Instance {

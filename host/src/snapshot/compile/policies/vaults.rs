@@ -43,9 +43,15 @@ impl Vaults {
         std::mem::take(&mut self.is_changed)
     }
 
+    /// Whether a row has references.
+    pub(super) fn has_references(kind: Kind, row: &Row) -> bool {
+        let fields = kind.declaration().fields_of(row, None);
+        resolve_references(&fields, &mut row.clone(), &mut str::to_owned)
+    }
+
     /// Replaces the references in a row by the values that they name, and those without a value by
-    /// empty texts, as Kong does. Returns whether there was one.
-    pub(super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) -> bool {
+    /// empty texts, as Kong does.
+    pub(super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) {
         let fields = kind.declaration().fields_of(row, None);
         resolve_references(&fields, row, &mut |reference| {
             vault::resolve(reference, &self.compiled).unwrap_or_else(|why| {
@@ -53,6 +59,6 @@ impl Vaults {
                 tracing::warn!(entity, %id, "unable to resolve reference {reference} ({why})");
                 String::new()
             })
-        })
+        });
     }
 }
