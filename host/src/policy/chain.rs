@@ -159,13 +159,17 @@ pub struct Instances {
     changed: Changed,
 }
 
+/// A new instance for a consumer, or the id of one that is gone. Another one may have taken its place
+/// before, since the changes of a commit are in any order.
+type ConsumerChange = Result<Arc<Instance>, Uuid>;
+
 /// What has changed since the chains were last made.
 #[derive(Debug, Default)]
 struct Changed {
     /// Every chain has to be made.
     everything: bool,
     /// The instances of single consumers at any route.
-    consumers: Vec<(&'static str, Uuid, Option<Arc<Instance>>)>,
+    consumers: Vec<(&'static str, Uuid, ConsumerChange)>,
     routes: BTreeSet<Uuid>,
     services: BTreeSet<Uuid>,
 }
@@ -204,7 +208,7 @@ impl Instances {
                 *count += 1;
                 // Every chain gets a step for the first instance of a kind.
                 self.changed.everything |= *count == 1;
-                let change = (name, consumer, Some(Arc::clone(&instance)));
+                let change = (name, consumer, Ok(Arc::clone(&instance)));
                 self.changed.consumers.push(change);
             }
             _ => {
@@ -245,7 +249,9 @@ impl Instances {
                         self.changed.everything = true;
                     }
                 }
-                self.changed.consumers.push((instance.name, consumer, None));
+                self.changed
+                    .consumers
+                    .push((instance.name, consumer, Err(id)));
             }
             _ => {
                 self.global.remove(&id);
@@ -288,9 +294,16 @@ impl Instances {
         let mut is_changed = changed.everything || !changed.consumers.is_empty();
         for (name, consumer, instance) in changed.consumers {
             match instance {
-                Some(instance) => policies.consumers.insert((name, consumer), instance),
-                None => {
-                    policies.consumers.remove(&(name, consumer));
+                Ok(instance) => policies.consumers.insert((name, consumer), instance),
+                Err(gone) => {
+                    let key = (name, consumer);
+                    if policies
+                        .consumers
+                        .get(&key)
+                        .is_some_and(|now| now.id == gone)
+                    {
+                        policies.consumers.remove(&key);
+                    }
                 }
             }
         }

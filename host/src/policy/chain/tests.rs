@@ -114,7 +114,6 @@ proptest! {
                     instances.remove(id(other));
                     left.remove(&other);
                 }
-                instances.put(instance(number, "cors", 1, scope(SCOPES[place])));
                 left.insert(number, place);
             } else {
                 instances.remove(id(number));
