@@ -126,6 +126,18 @@ impl Read {
         joined
     }
 
+    /// Joins the last pieces, each with its neighbour if that is not much larger. So a byte is copied
+    /// a few times, however small the pieces are that a client sends.
+    fn merge(&mut self) {
+        while let [.., one, other] = self.pieces.as_slice()
+            && one.len() <= 2 * other.len()
+        {
+            let joined = [&one[..], &other[..]].concat().into();
+            self.pieces.truncate(self.pieces.len() - 2);
+            self.pieces.push(joined);
+        }
+    }
+
     fn length(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.len() as u64).sum()
     }
@@ -338,7 +350,7 @@ impl Upload {
                     break;
                 }
                 if read.pieces.len() >= PIECES {
-                    read.join();
+                    read.merge();
                 }
             }
             let piece = std::future::poll_fn(|cx| self.poll_client(cx));
