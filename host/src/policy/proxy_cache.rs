@@ -137,6 +137,9 @@ impl ProxyCache {
             version: request.head.version,
             query: request.query.text(),
             headers: &request.head.headers,
+            host: request.client.host,
+            upstream_path: request.upstream_path.as_deref(),
+            upstream_host: request.upstream_host.as_deref(),
         };
         Identity::of(&asked, &self.same)
     }
@@ -243,6 +246,8 @@ impl ProxyCache {
         let varying = store::values(rules::varying(headers)?, &asked.headers);
         let now = SystemTime::now();
         let mut kept = headers.clone();
+        // A hit has an age of its own.
+        kept.remove(AGE);
         let (freshness, ttl) = match config.cache_control {
             true => {
                 let request = (&asked.method, &asked.headers);

@@ -21,7 +21,7 @@ use super::rate_limiting::number;
 use super::redis::counts::{self, Addition};
 use super::redis::{self, Server};
 use super::request::Request;
-use super::response::Response;
+use super::response::{Response, Source};
 use super::{Access, Policy, Resources, Verdict};
 use crate::entity::plugin::response_ratelimiting::{Config, LimitBy};
 use crate::entity::plugin::{Plugin, periods};
@@ -241,7 +241,11 @@ impl Policy for ResponseRatelimiting {
     }
 
     fn response(&self, response: &mut Response<'_>) {
-        let amounts = self.amounts(&response.head.headers);
+        // A response of the cache has the header of the endpoint, which has counted once.
+        let amounts = match response.source {
+            Source::Endpoint => self.amounts(&response.head.headers),
+            Source::Gateway => vec![0; self.limits.len()],
+        };
         if let Some(header) = &self.header {
             response.head.headers.remove(header);
         }

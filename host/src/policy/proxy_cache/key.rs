@@ -49,6 +49,12 @@ pub(super) struct Asked<'r> {
     pub(super) version: Version,
     pub(super) query: Option<&'r str>,
     pub(super) headers: &'r HeaderMap,
+    /// The host that the client has requested, which the endpoint is told.
+    pub(super) host: &'r str,
+    /// What another policy has put in place of the path of the request to the endpoint.
+    pub(super) upstream_path: Option<&'r str>,
+    /// What another policy has put in place of the host.
+    pub(super) upstream_host: Option<&'r str>,
 }
 
 /// What a plugin takes for the same resource.
@@ -96,6 +102,11 @@ impl Identity {
         join(&headers, &mut joined);
         let mut parts = Vec::with_capacity(joined.len() + 32);
         measured(&mut parts, line.as_bytes());
+        // Kong's key has none of these, so a client could have the answer to its own host given to
+        // others.
+        for text in [Some(asked.host), asked.upstream_path, asked.upstream_host] {
+            measured(&mut parts, text.unwrap_or_default().as_bytes());
+        }
         for fields in [&arguments, &headers] {
             parts.extend_from_slice(&(fields.len() as u64).to_be_bytes());
             for (name, values) in fields {
@@ -191,6 +202,9 @@ mod tests {
             version: Version::HTTP_11,
             query: target.split_once('?').map(|(_, query)| query),
             headers,
+            host: "",
+            upstream_path: None,
+            upstream_host: None,
         };
         Identity::of(&asked, same)
     }
@@ -237,6 +251,9 @@ mod tests {
             version: Version::HTTP_11,
             query: Some("b=1&c=2"),
             headers: &headers,
+            host: "",
+            upstream_path: None,
+            upstream_host: None,
         };
         assert_eq!(
             Identity::of(&asked, &same).key,

@@ -62,7 +62,9 @@ pub(super) fn values(
     names: Vec<HeaderName>,
     headers: &HeaderMap,
 ) -> Vec<(HeaderName, Vec<HeaderValue>)> {
-    let values = |name: &HeaderName| headers.get_all(name).iter().cloned().collect();
+    // Copied, since a value that was read from a client keeps the client's whole buffer in memory.
+    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+    let values = |name: &HeaderName| headers.get_all(name).iter().filter_map(copy).collect();
     let names = names.into_iter();
     names.map(|name| (name.clone(), values(&name))).collect()
 }
