@@ -504,3 +504,22 @@ fn the_protocols_of_a_plugin_fit_those_of_its_routes() {
         json!({ "protocols": ["expected one of: grpc, grpcs, http, https"] })
     );
 }
+
+#[test]
+fn settings_of_which_no_policy_can_be_made_are_refused() {
+    let gateway = Gateway::start();
+    for (name, config) in [
+        (
+            "redirect",
+            json!({ "location": "http://a b/", "keep_incoming_path": true }),
+        ),
+        ("http-log", json!({ "http_endpoint": "ftp://example.com/" })),
+        ("correlation-id", json!({ "header_name": "X Req Id" })),
+    ] {
+        let plugin = json!({ "name": name, "config": config });
+        let refused = gateway.admin_json("POST", "/plugins", &plugin);
+        assert_eq!(refused.expect(400).json()["code"], 2, "{name}");
+    }
+    let all = gateway.admin("GET", "/plugins", &[]).expect(200).json();
+    assert_eq!(all["data"], json!([]));
+}

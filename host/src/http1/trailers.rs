@@ -67,7 +67,7 @@ fn is_allowed(name: &HeaderName) -> bool {
             // Authentication.
             | "authorization" | "proxy-authorization" | "www-authenticate" | "proxy-authenticate"
             | "authentication-info" | "proxy-authentication-info" | "cookie" | "set-cookie"
-            | "realm" | "x-anonymous-consumer"
+            | "realm" | "x-anonymous-consumer" | "x-authenticated-groups"
             // Control of the response.
             | "age" | "date" | "expires" | "location" | "retry-after" | "vary" | "warning"
             // Interpretation of the body.

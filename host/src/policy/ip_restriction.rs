@@ -28,6 +28,23 @@ struct Ranges {
     v6: Vec<Ipv6Net>,
 }
 
+/// A range of IPv4 addresses within IPv6 (`::ffff:0:0/96`) as one of IPv4, the form in which clients
+/// are compared.
+fn canonical(range: IpNet) -> IpNet {
+    let IpNet::V6(within) = range else {
+        return range;
+    };
+    let length = within.prefix_len().checked_sub(96);
+    let network = within.network().to_ipv4_mapped();
+    let mapped = network
+        .zip(length)
+        .map(|(network, length)| Ipv4Net::new(network, length));
+    match mapped {
+        Some(Ok(mapped)) => IpNet::V4(mapped),
+        _ => range,
+    }
+}
+
 impl Ranges {
     /// `None` for an empty list, which Kong treats as one that is not given.
     fn parse(texts: Option<&[String]>) -> Result<Option<Self>, String> {
@@ -36,7 +53,8 @@ impl Ranges {
         for text in texts {
             let address = text.parse::<IpAddr>().map(IpNet::from);
             let range = address.or_else(|_| text.parse::<IpNet>());
-            ranges.push(range.map_err(|error| format!("{text}: {error}"))?);
+            let range = range.map_err(|error| format!("{text}: {error}"))?;
+            ranges.push(canonical(range));
         }
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for range in IpNet::aggregate(&ranges) {
@@ -119,6 +137,22 @@ mod tests {
             message: None,
         })
         .unwrap()
+    }
+
+    #[test]
+    fn a_range_of_ipv4_within_ipv6_is_one_of_ipv4() {
+        let denied = policy(&[], &["::ffff:203.0.113.7", "::ffff:10.0.0.0/104"]);
+        for (address, allowed) in [
+            ("203.0.113.7", false),
+            ("10.9.9.9", false),
+            ("11.0.0.1", true),
+        ] {
+            assert_eq!(
+                denied.is_allowed(address.parse().unwrap()),
+                allowed,
+                "{address}"
+            );
+        }
     }
 
     #[test]

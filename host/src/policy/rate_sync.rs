@@ -119,6 +119,12 @@ impl Shared {
     async fn reconcile(&self) {
         let noted = std::mem::take(&mut *self.pending.lock());
         let noted: Vec<_> = noted.into_iter().collect();
+        if noted.is_empty() && self.failed.load(Ordering::Relaxed) {
+            // No request is counted while the server is away, if it must not be: so look whether it
+            // is there again.
+            let answered = counts::add(&self.server, &[], rate_key::now()).await;
+            self.failed.store(answered.is_err(), Ordering::Relaxed);
+        }
         for batch in noted.chunks(BATCH) {
             let now = rate_key::now();
             let additions: Vec<Addition> = batch

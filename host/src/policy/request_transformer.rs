@@ -30,7 +30,7 @@ use crate::urlencoded;
 use multipart::Multipart;
 
 /// Largest body that is changed, in bytes. It is held in memory as a whole.
-const BODY_LIMIT: usize = 8 << 20;
+const BODY_LIMIT: usize = 1 << 20;
 
 /// Bytes that are escaped in a path, beside those that are no ASCII.
 const ESCAPED: &AsciiSet = &CONTROLS
