@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::authority::{Host, ip, parse_port, split_port, written_out};
@@ -270,15 +271,21 @@ fn split_user_info(authority: &str) -> (Option<&str>, &str) {
 
 /// An address or a range of addresses.
 pub(super) fn ip_or_cidr(text: &str) -> Result<(), String> {
-    let invalid = || format!("invalid ip or cidr range: '{text}'");
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| invalid())?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let fits = bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most));
-    if fits { Ok(()) } else { Err(invalid()) }
+    match ip_range(text) {
+        Some(_) => Ok(()),
+        None => Err(format!("invalid ip or cidr range: '{text}'")),
+    }
+}
+
+/// A range of addresses, or an address as a range of one. The fields that have one are checked with
+/// this, and the data plane reads them with it.
+pub(crate) fn ip_range(text: &str) -> Option<IpNet> {
+    // An octet with leading zeros is octal to some programs, so it is refused.
+    let address: IpAddr = text.split('/').next()?.parse().ok()?;
+    match text.contains('/') {
+        true => text.parse().ok(),
+        false => Some(address.into()),
+    }
 }
 
 /// A target, in any of the forms that [`normalize_target`] takes.
@@ -351,6 +358,26 @@ mod tests {
 
     use super::*;
     use crate::authority::Authority;
+
+    #[test]
+    fn a_range_has_a_plain_number_of_bits() {
+        for right in ["10.0.0.0/8", "10.1.2.3", "0.0.0.0/0", "::/0", "::1/128"] {
+            assert!(ip_or_cidr(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/008",
+            "010.0.0.0/8",
+            "10.0.0.0/8/8",
+            "::/129",
+            "a.example",
+        ] {
+            assert!(ip_or_cidr(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn targets_are_stored_in_one_form() {

@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::answer::Answer;
 use super::request::Request;
 use super::{Access, Policy};
+use crate::entity::ip_range;
 use crate::entity::plugin::ip_restriction::Config;
 
 /// Refuses clients by their addresses.
@@ -51,9 +52,8 @@ impl Ranges {
         let texts = texts.unwrap_or_default();
         let mut ranges = Vec::with_capacity(texts.len());
         for text in texts {
-            let address = text.parse::<IpAddr>().map(IpNet::from);
-            let range = address.or_else(|_| text.parse::<IpNet>());
-            let range = range.map_err(|error| format!("{text}: {error}"))?;
+            let range = ip_range(text);
+            let range = range.ok_or_else(|| format!("{text} is no range of addresses"))?;
             ranges.push(canonical(range));
         }
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
