@@ -68,7 +68,8 @@ static FILE: Subschema = Subschema {
         &[Field::string("folder")
             .required()
             .check(&[Check::Text(absolute)])],
-    )],
+    )
+    .required()],
     entity_checks: &[],
 };
 
@@ -122,8 +123,34 @@ pub enum Source {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
     use super::*;
+    use crate::entity::Violation;
+
+    fn create(input: &Value) -> Result<Vault, String> {
+        let input = input.as_object().cloned().unwrap();
+        match DECLARATION.create(Uuid::from_u128(1), input) {
+            Ok(row) => Ok(serde_json::from_value(row.into()).unwrap()),
+            Err(Violation::Schema(violations)) => Err(violations.message()),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_vault_of_files_has_a_folder() {
+        for config in [json!(null), json!({})] {
+            let input = json!({ "prefix": "files", "name": "file", "config": config });
+            assert!(create(&input).is_err(), "{config}");
+        }
+        let folder = json!({ "folder": "/secrets" });
+        let files = create(&json!({ "prefix": "files", "name": "file", "config": folder }));
+        let folder = PathBuf::from("/secrets");
+        assert_eq!(files.unwrap().source, Source::File { folder });
+    }
 
     #[test]
     fn a_prefix_can_be_the_host_of_a_url() {
