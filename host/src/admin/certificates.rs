@@ -44,8 +44,12 @@ fn by_server_name(admin: &Admin, name: &str) -> Result<Option<Uuid>, Error> {
 /// A PUT by a server name gives the certificate that name, in addition to those of a list in it. If
 /// there is no list, the certificate has no name afterwards, as in Kong.
 fn add_server_name(input: &mut Row, name: &str) {
+    let is_name = |other: &Value| {
+        let other = other.as_str();
+        other.is_some_and(|other| other.eq_ignore_ascii_case(name))
+    };
     if let Some(Value::Array(names)) = input.get_mut(SNIS)
-        && !names.iter().any(|other| other == name)
+        && !names.iter().any(is_name)
     {
         names.push(name.into());
     }
@@ -113,4 +117,22 @@ fn server_names(admin: &Admin, certificate: &Row) -> Result<Vec<Write>, Error> {
         }
     }
     Ok(writes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_path_is_added_unless_the_list_has_it_in_any_case() {
+        for (given, name, put) in [
+            (json!(["a.example"]), "A.example", json!(["a.example"])),
+            (json!(["b"]), "a", json!(["b", "a"])),
+            (json!(null), "a", json!(null)),
+        ] {
+            let mut input = Row::from_iter([(SNIS.to_owned(), given)]);
+            add_server_name(&mut input, name);
+            assert_eq!(input[SNIS], put);
+        }
+    }
 }

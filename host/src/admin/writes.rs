@@ -250,6 +250,7 @@ pub(super) async fn write_with_companions(
     let Some((first, kind)) = rows.first().map(|write| (write.id(), write.kind())) else {
         return Ok(0);
     };
+    let mut last = None;
     for _ in 0..TRIES {
         let mut writes = rows.clone();
         let mut companions = Vec::new();
@@ -272,7 +273,12 @@ pub(super) async fn write_with_companions(
             Err(error) if expired::gives_way(admin, &error).await? => continue,
             // A companion has changed since the row was checked against it.
             Err(store::Error::Changed { id, .. }) if id != first => continue,
-            Err(store::Error::UniqueKeyTaken { kind: of, .. }) if of != kind => continue,
+            // Another row has the key of a companion: if that was written meanwhile, the check
+            // finds it at the next try.
+            Err(error @ store::Error::UniqueKeyTaken { kind: of, .. }) if of != kind => {
+                last = Some(error);
+                continue;
+            }
             Err(store::Error::Changed { .. }) => Err(Refused::Changed(kind)),
             Err(store::Error::ReferenceMissing { kind, field, .. })
                 if let Some(error) = unknown_name(admin, kind, field) =>
@@ -282,7 +288,10 @@ pub(super) async fn write_with_companions(
             Err(error) => Err(Refused::For(error.into())),
         };
     }
-    Err(Refused::Changed(kind))
+    // The caller does not try again: the row itself has not changed.
+    Err(Refused::For(
+        last.map_or_else(|| conflict(kind), Error::from),
+    ))
 }
 
 /// The error that lists the existing names, for a field that refers by name; none for any other

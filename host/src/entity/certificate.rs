@@ -1,6 +1,8 @@
 //! A certificate with its key, that the gateway shows to clients or to endpoints. Source: Kong 3.9,
 //! `certificates`.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -77,9 +79,11 @@ fn private_key(text: &str) -> Result<(), String> {
     read.map_or_else(|why| Err(format!("invalid key: {why}")), |_| Ok(()))
 }
 
+/// Whether each name is there once, in any case: names of servers are compared without it.
 fn distinct(names: &[Value]) -> Result<(), String> {
-    let repeated = (1..names.len()).find(|place| names[..*place].contains(&names[*place]));
-    match repeated.and_then(|place| names[place].as_str()) {
+    let mut known = HashSet::new();
+    let mut names = names.iter().filter_map(Value::as_str);
+    match names.find(|name| !known.insert(name.to_ascii_lowercase())) {
         Some(name) => Err(format!("{name} is duplicated")),
         None => Ok(()),
     }
@@ -215,6 +219,10 @@ mod tests {
             (
                 json!(["a", "b", "a"]),
                 "schema violation (snis: a is duplicated)",
+            ),
+            (
+                json!(["a", "A"]),
+                "schema violation (snis: A is duplicated)",
             ),
             (
                 json!(["a", "1.2.3.4"]),
