@@ -50,7 +50,11 @@ fn list(admin: &Admin, wanted: Option<&str>, request: &Request) -> ApiResult {
     for kind in from(first.as_ref().map(|first| first.kind)) {
         let in_first = first.as_ref().filter(|first| first.kind == kind);
         let most = page.size + 1 - entries.len();
-        let has_tags = |row: &Row| tags_of(row, wanted).next().is_some();
+        let declaration = kind.declaration();
+        let has_tags = |row: &Row| {
+            // One that has expired may not have been removed yet.
+            tags_of(row, wanted).next().is_some() && !declaration.is_expired(row)
+        };
         let rows = admin
             .store
             .list(kind, in_first.map(|first| first.id), most + 1, &has_tags)?;
