@@ -1,6 +1,6 @@
 //! Rows that have come to their end: no request sees them, and they are removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
 use std::time::{Duration, SystemTime};
 
@@ -16,13 +16,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Removes rows when they expire, for as long as the store runs.
 pub async fn remove_expired(admin: Admin, mut commits: UnboundedReceiver<Commit>) {
-    // The ends of rows as they were written: of an end that is not that of its row any longer,
-    // nothing comes.
-    let mut ends: BTreeSet<(SystemTime, Kind, Uuid)> = BTreeSet::new();
+    let mut ends = Ends::default();
     loop {
         let next = async {
             match ends.first() {
-                Some((end, ..)) => sleep_until(*end).await,
+                Some((end, ..)) => sleep_until(end).await,
                 None => pending().await,
             }
         };
@@ -30,25 +28,56 @@ pub async fn remove_expired(admin: Admin, mut commits: UnboundedReceiver<Commit>
             commit = commits.recv() => {
                 let Some(commit) = commit else { return };
                 for change in commit.changes {
-                    if let Change::Put { kind, id, row } = change
-                        && let Some(end) = kind.declaration().expires_at(&row)
-                    {
-                        ends.insert((end, kind, id));
-                    }
+                    ends.follow(&change);
                 }
             }
             () = next => {
-                let Some(&(end, kind, id)) = ends.first() else { continue };
+                let Some((_, kind, id)) = ends.first() else { continue };
                 match remove(&admin, kind, id).await {
-                    Ok(()) => {
-                        ends.remove(&(end, kind, id));
-                    }
+                    Ok(()) => ends.set(kind, id, None),
                     Err(error) => {
                         tracing::warn!("an expired {} cannot be removed: {error}", kind.name());
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
             }
+        }
+    }
+}
+
+/// The ends of all rows that have one, each row's once.
+#[derive(Debug, Default)]
+struct Ends {
+    in_order: BTreeSet<(SystemTime, Kind, Uuid)>,
+    of_rows: HashMap<(Kind, Uuid), SystemTime>,
+}
+
+impl Ends {
+    fn first(&self) -> Option<(SystemTime, Kind, Uuid)> {
+        self.in_order.first().copied()
+    }
+
+    /// Takes over what a commit did to a row.
+    fn follow(&mut self, change: &Change) {
+        match change {
+            Change::Put { kind, id, row } => {
+                self.set(*kind, *id, kind.declaration().expires_at(row));
+            }
+            Change::Delete { kind, id } => self.set(*kind, *id, None),
+        }
+    }
+
+    /// Replaces the end of a row.
+    fn set(&mut self, kind: Kind, id: Uuid, end: Option<SystemTime>) {
+        let old = match end {
+            Some(end) => self.of_rows.insert((kind, id), end),
+            None => self.of_rows.remove(&(kind, id)),
+        };
+        if let Some(old) = old {
+            self.in_order.remove(&(old, kind, id));
+        }
+        if let Some(end) = end {
+            self.in_order.insert((end, kind, id));
         }
     }
 }
@@ -106,4 +135,43 @@ pub(super) async fn gives_way(admin: &Admin, refused: &Error) -> Result<bool, Er
     let id = super::rows::id_of(&found.row);
     remove_row(admin, kind, id, found).await?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::entity::Row;
+
+    #[test]
+    fn a_row_has_its_latest_end_alone() {
+        let (kind, id) = (Kind::KeyAuthCredential, Uuid::from_u128(1));
+        let put = |ttl| Change::Put {
+            kind,
+            id,
+            row: Row::from_iter([("ttl".to_owned(), ttl)]),
+        };
+        let at = |seconds| {
+            Some((
+                SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+                kind,
+                id,
+            ))
+        };
+        let mut ends = Ends::default();
+        for (change, first) in [
+            (put(json!({ "expires_at": 10.0 })), at(10)),
+            (put(json!({ "expires_at": 20.0 })), at(20)),
+            (put(json!({ "expires_at": 15.0 })), at(15)),
+            (put(json!(null)), None),
+            (put(json!({ "expires_at": 30.0 })), at(30)),
+            (Change::Delete { kind, id }, None),
+        ] {
+            ends.follow(&change);
+            assert_eq!(ends.first(), first, "{change:?}");
+            let number = usize::from(first.is_some());
+            assert_eq!((ends.in_order.len(), ends.of_rows.len()), (number, number));
+        }
+    }
 }
