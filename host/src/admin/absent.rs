@@ -4,24 +4,13 @@
 use http::{StatusCode, Uri};
 
 use super::error::Error;
-
-/// The entities that exist here, for the message.
-const THERE: &str =
-    "services, routes, consumers, plugins, upstreams, targets, certificates, vaults and balancers";
+use crate::entity::{Endpoints, Kind};
 
 /// Collections and endpoints of Kong that do not exist here, by the segment of a path that names
 /// them, with their name in the answer. Source: Kong 3.9, `kong.api.routes`, and the plugins that
 /// add entities.
 const ABSENT: &[(&str, &str)] = &[
-    ("acls", "acls"),
     ("acme", "acme"),
-    ("basic-auth", "basic-auth"),
-    ("basic-auths", "basic-auths"),
-    ("ca_certificate", "ca_certificates"),
-    ("ca_certificates", "ca_certificates"),
-    ("certificate", "certificates"),
-    ("certificates", "certificates"),
-    ("client_certificate", "certificates"),
     ("filter-chains", "filter-chains"),
     ("filters", "filter-chains"),
     ("hmac-auth", "hmac-auth"),
@@ -54,7 +43,15 @@ pub(super) async fn answer(uri: Uri) -> Error {
     let Some(name) = absent(uri.path()) else {
         return Error::not_found();
     };
-    let message = format!("Kong's '{name}' are not there yet: there are {THERE}");
+    let there = Kind::ALL.map(|kind| kind.declaration());
+    let there = there
+        .iter()
+        .filter(|there| there.endpoints == Endpoints::All);
+    let there: Vec<&str> = there.map(|there| there.path).collect();
+    let message = format!(
+        "Kong's '{name}' are not there yet: there are {}",
+        there.join(", ")
+    );
     Error::Plain(StatusCode::NOT_FOUND, message)
 }
 
@@ -72,6 +69,19 @@ fn absent(path: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_exists_is_called_absent() {
+        for kind in Kind::ALL {
+            let declaration = kind.declaration();
+            let references = kind.references().iter();
+            let fields = references.filter(|reference| reference.has_endpoint);
+            let names = fields.map(|reference| reference.field);
+            for name in names.chain([declaration.path, declaration.nested_path]) {
+                assert_eq!(absent(&format!("/{name}")), None);
+            }
+        }
+    }
 
     #[test]
     fn a_path_names_its_last_collection() {
