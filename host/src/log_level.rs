@@ -1,6 +1,10 @@
 //! What is logged, which can change while the gateway runs.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::reload;
@@ -20,6 +24,8 @@ struct Current {
     shown: String,
     /// How often the level was changed.
     changes: u64,
+    /// The task that reverts the latest change.
+    revert: Option<AbortHandle>,
 }
 
 /// Identifies a change of the level.
@@ -35,6 +41,7 @@ impl LogLevel {
             current: Mutex::new(Current {
                 shown: configured.to_string(),
                 changes: 0,
+                revert: None,
             }),
             configured,
         };
@@ -46,22 +53,49 @@ impl LogLevel {
         self.current.lock().shown.clone()
     }
 
-    /// Logs at this level, under the name that [`filter_of`] knows.
-    pub(crate) fn set(&self, name: &str, filter: LevelFilter) -> LevelChange {
-        self.apply(name.to_owned(), Targets::new().with_default(filter))
+    /// Logs at this level, under the name that [`filter_of`] knows, until the next change; none if
+    /// that is the level in effect.
+    pub(crate) fn set(&self, name: &str, filter: LevelFilter) -> Option<LevelChange> {
+        let mut current = self.current.lock();
+        if current.shown == name {
+            return None;
+        }
+        if let Some(task) = current.revert.take() {
+            task.abort();
+        }
+        let filter = Targets::new().with_default(filter);
+        Some(self.apply(&mut current, name.to_owned(), filter))
+    }
+
+    /// Returns to the setting after a time, unless the level is changed again after `change`.
+    pub(crate) fn revert_after(self: &Arc<Self>, time: Duration, change: LevelChange) {
+        let mut current = self.current.lock();
+        if current.changes != change.0 {
+            return;
+        }
+        let level = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if level.revert(change) {
+                tracing::info!("log level changed back to {}", level.shown());
+            }
+        });
+        current.revert = Some(task.abort_handle());
     }
 
     /// Returns to the setting, unless the level was changed again after `change`.
-    pub(crate) fn revert(&self, change: LevelChange) -> bool {
-        let is_current = self.current.lock().changes == change.0;
+    fn revert(&self, change: LevelChange) -> bool {
+        let mut current = self.current.lock();
+        let is_current = current.changes == change.0;
         if is_current {
-            self.apply(self.configured.to_string(), self.configured.clone());
+            current.revert = None;
+            let configured = self.configured.clone();
+            self.apply(&mut current, configured.to_string(), configured);
         }
         is_current
     }
 
-    fn apply(&self, shown: String, filter: Targets) -> LevelChange {
-        let mut current = self.current.lock();
+    fn apply(&self, current: &mut Current, shown: String, filter: Targets) -> LevelChange {
         // Fails only once the subscriber is gone, and then nothing is logged at all.
         if self.layer.reload(filter).is_ok() {
             current.shown = shown;
@@ -86,6 +120,7 @@ pub(crate) fn filter_of(name: &str) -> Option<LevelFilter> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
 
@@ -94,13 +129,35 @@ mod tests {
         let configured = Targets::new().with_default(LevelFilter::WARN);
         let (level, _filter) = LogLevel::new(configured);
         let shown = level.shown();
-        let first = level.set("debug", LevelFilter::DEBUG);
-        let second = level.set("notice", LevelFilter::INFO);
+        let first = level.set("debug", LevelFilter::DEBUG).unwrap();
+        let second = level.set("notice", LevelFilter::INFO).unwrap();
+        assert_eq!(level.set("notice", LevelFilter::INFO), None);
         assert!(!level.revert(first));
         assert_eq!(level.shown(), "notice");
         assert!(level.revert(second));
         assert_eq!(level.shown(), shown);
         assert!(!level.revert(second));
+    }
+
+    #[tokio::test]
+    async fn a_change_aborts_the_task_that_reverts_the_one_before() {
+        let configured = Targets::new().with_default(LevelFilter::WARN);
+        let (level, _filter) = LogLevel::new(configured);
+        let level = Arc::new(level);
+        let task = || level.current.lock().revert.clone();
+        let hour = Duration::from_secs(3600);
+        let first = level.set("debug", LevelFilter::DEBUG).unwrap();
+        level.revert_after(hour, first);
+        let reverts_first = task().unwrap();
+        let second = level.set("notice", LevelFilter::INFO).unwrap();
+        assert!(task().is_none());
+        level.revert_after(hour, first);
+        assert!(task().is_none());
+        level.revert_after(hour, second);
+        assert!(task().is_some());
+        while !reverts_first.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

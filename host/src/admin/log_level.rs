@@ -2,7 +2,6 @@
 //!
 //! One gateway is the whole cluster, so the level of the cluster is that of the node.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -45,20 +44,13 @@ async fn change(
     let timeout = timeout(query)?;
     let filter = filter_of(&name);
     let filter = filter.ok_or_else(|| Error::bad_request(format!("unknown log level: {name}")))?;
-    if admin.log_level.shown() == name {
+    let Some(change) = admin.log_level.set(&name, filter) else {
         let message = format!("log level is already {name}");
         return Ok(Json(json!({ "message": message })));
-    }
-    let change = admin.log_level.set(&name, filter);
+    };
     tracing::info!("log level changed to {name}");
     if let Some(timeout) = timeout {
-        let level = Arc::clone(&admin.log_level);
-        tokio::spawn(async move {
-            tokio::time::sleep(timeout).await;
-            if level.revert(change) {
-                tracing::info!("log level changed back to {}", level.shown());
-            }
-        });
+        admin.log_level.revert_after(timeout, change);
     }
     Ok(Json(json!({ "message": "log level changed" })))
 }
