@@ -12,8 +12,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -84,12 +85,17 @@ struct Target {
 
 impl Target {
     fn of(config: &Config) -> Result<Self, String> {
-        let endpoint = &config.http_endpoint;
-        let url = Url::parse(endpoint).map_err(|error| format!("{endpoint}: {error}"))?;
+        // Errors leave the URL out, because it may have credentials.
+        let url = Url::parse(&config.http_endpoint);
+        let url = url.map_err(|error| format!("http_endpoint: {error}"))?;
         let is_encrypted = match url.scheme() {
             "http" => false,
             "https" => true,
-            scheme => return Err(format!("{endpoint}: the scheme {scheme} is not supported")),
+            scheme => {
+                return Err(format!(
+                    "http_endpoint: the scheme {scheme} is not supported"
+                ));
+            }
         };
         let host = url.host_str().unwrap_or_default().to_owned();
         let port = url.port_or_known_default().unwrap_or(80);
@@ -170,50 +176,53 @@ impl HttpSink {
         Ok(sender)
     }
 
-    /// Sends a body and returns the status of the response.
+    /// Sends a body and returns the response, whose body is still to be read.
     async fn exchange(
         &self,
         sender: &mut SendRequest<Full<Bytes>>,
         body: Bytes,
-    ) -> Result<StatusCode, String> {
+    ) -> Result<Response<Incoming>, String> {
         let server = &self.target.server;
-        let error = |error: &dyn std::fmt::Display| format!("{server}: {error}");
-        let ready = sender.ready().await;
-        ready.map_err(|failure| error(&failure))?;
-        let response = sender.send_request(self.target.request(body)?).await;
-        let (head, body) = response.map_err(|failure| error(&failure))?.into_parts();
-        let rest = Limited::new(body, MOST_READ).collect().await;
-        rest.map_err(|failure| error(&failure))?;
-        Ok(head.status)
+        let request = self.target.request(body)?;
+        let exchange = async {
+            sender.ready().await?;
+            sender.send_request(request).await
+        };
+        let answered = tokio::time::timeout(self.timeout, exchange).await;
+        let answered = answered.map_err(|_| format!("{server}: no response in time"))?;
+        answered.map_err(|error| format!("{server}: {error}"))
     }
 
     async fn post(&self, body: Bytes) -> Result<StatusCode, String> {
         let kept = self.kept.lock().take();
         let kept = kept.filter(|(_, since)| since.elapsed() < self.keepalive);
-        let late = |_| Err(format!("{}: no response in time", self.target.server));
         if let Some((mut sender, _)) = kept {
-            let exchange = self.exchange(&mut sender, body.clone());
-            let answered = tokio::time::timeout(self.timeout, exchange).await;
             // The server may close an idle connection at any time. Then another one is used.
-            match answered.unwrap_or_else(late) {
-                Ok(status) => {
-                    self.keep(sender);
-                    return Ok(status);
-                }
+            match self.exchange(&mut sender, body.clone()).await {
+                Ok(response) => return Ok(self.finish(sender, response).await),
                 Err(_) if sender.is_closed() => {}
-                failure => return failure,
+                Err(error) => return Err(error),
             }
         }
         let mut sender = self.connect().await?;
-        let exchange = self.exchange(&mut sender, body);
-        let answered = tokio::time::timeout(self.timeout, exchange).await;
-        let status = answered.unwrap_or_else(late)?;
-        self.keep(sender);
-        Ok(status)
+        let response = self.exchange(&mut sender, body).await?;
+        Ok(self.finish(sender, response).await)
     }
 
-    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
-        *self.kept.lock() = Some((sender, Instant::now()));
+    /// Reads the body of a response and keeps the connection if that comes to its end. Whether the
+    /// records were accepted, the head alone has said: a body that is too long or too slow costs
+    /// no more than the connection.
+    async fn finish(
+        &self,
+        sender: SendRequest<Full<Bytes>>,
+        response: Response<Incoming>,
+    ) -> StatusCode {
+        let (head, body) = response.into_parts();
+        let rest = Limited::new(body, MOST_READ).collect();
+        if let Ok(Ok(_)) = tokio::time::timeout(self.timeout, rest).await {
+            *self.kept.lock() = Some((sender, Instant::now()));
+        }
+        head.status
     }
 }
 
@@ -247,11 +256,13 @@ impl Sink for HttpSink {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use std::io::{Read, Write};
+
     use serde_json::json;
 
     use super::*;
 
-    fn target(endpoint: &str) -> Result<Target, String> {
+    fn config(endpoint: &str) -> Config {
         let config = json!({
             "http_endpoint": endpoint,
             "method": "PUT",
@@ -265,7 +276,81 @@ mod tests {
                 "max_retry_delay": 60, "concurrency_limit": 1,
             },
         });
-        Target::of(&serde_json::from_value(config).unwrap())
+        serde_json::from_value(config).unwrap()
+    }
+
+    fn target(endpoint: &str) -> Result<Target, String> {
+        Target::of(&config(endpoint))
+    }
+
+    #[test]
+    fn errors_do_not_show_the_credentials_of_the_url() {
+        for endpoint in [
+            "ftp://user:secret@logs.test",
+            "http://user:secret@logs.test:x",
+        ] {
+            let error = target(endpoint).unwrap_err();
+            assert!(error.starts_with("http_endpoint: "), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    /// Sends a batch to a server that answers with this text. Returns the outcome, and whether the
+    /// connection is kept.
+    fn post_to(answer: String) -> (Result<StatusCode, String>, bool) {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let mut request = [0; 4096];
+            let mut read = Vec::new();
+            while !read.ends_with(b"{}") {
+                let count = stream.read(&mut request).unwrap();
+                assert_ne!(count, 0);
+                read.extend_from_slice(&request[..count]);
+            }
+            // The gateway may close the connection before it has read all.
+            let _ = stream.write_all(answer.as_bytes());
+            // The connection stays open until the gateway closes it.
+            let _ = stream.read(&mut request);
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn crate::store::Store> =
+            Arc::new(crate::store::open(folder.path()).unwrap());
+        let outcome = runtime.block_on(async {
+            let sink = HttpSink {
+                documents: Arc::new(Documents::new(store)),
+                target: target(&format!("http://{address}")).unwrap(),
+                timeout: Duration::from_secs(1),
+                keepalive: Duration::from_secs(60),
+                kept: Mutex::default(),
+            };
+            let status = sink.post(Bytes::from("{}")).await;
+            (status, sink.kept.lock().is_some())
+        });
+        drop(runtime);
+        serving.join().unwrap();
+        outcome
+    }
+
+    #[test]
+    fn the_head_says_whether_records_are_accepted_and_the_body_whether_the_connection_is_kept() {
+        let answer = |length: usize, body: &str| {
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}")
+        };
+        let too_long = "x".repeat(2 * MOST_READ);
+        for (answer, is_kept) in [
+            (answer(2, "ok"), true),
+            (answer(too_long.len(), &too_long), false),
+            // The rest never comes.
+            (answer(10, "x"), false),
+        ] {
+            assert_eq!(post_to(answer), (Ok(StatusCode::OK), is_kept));
+        }
     }
 
     #[test]
