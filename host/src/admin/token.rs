@@ -37,11 +37,20 @@ pub(super) fn authorize<'a>(
         return Ok(Some(known));
     }
     tracing::info!(
-        "{method} {path:?} refused: the token {:?} is read-only",
+        "{method} {:?} refused: the token {:?} is read-only",
+        collection(path),
         known.name
     );
     let message = format!("the token {:?} is read-only", known.name);
     Err(Error::Plain(StatusCode::FORBIDDEN, message))
+}
+
+/// The first segment of a path. Those after it may be secrets, such as the key of a consumer, and
+/// are not logged.
+fn collection(path: &str) -> &str {
+    let rest = path.strip_prefix('/').unwrap_or(path);
+    let end = rest.find('/').unwrap_or(rest.len());
+    path.get(..path.len() - rest.len() + end).unwrap_or(path)
 }
 
 /// The token that a request carries. The name of the scheme may be in any case (RFC 9110, 11.1).
@@ -73,6 +82,19 @@ mod tests {
             Ok(_) => 200,
             Err(Error::Plain(status, _)) => status.as_u16(),
             Err(_) => 0,
+        }
+    }
+
+    #[test]
+    fn only_the_first_segment_of_a_path_is_logged() {
+        for (path, expected) in [
+            ("/consumers/x/key-auth/secret", "/consumers"),
+            ("/consumers/", "/consumers"),
+            ("/consumers", "/consumers"),
+            ("/", "/"),
+            ("*", "*"),
+        ] {
+            assert_eq!(collection(path), expected);
         }
     }
 
