@@ -9,6 +9,9 @@ use crate::entity::plugin::queue;
 /// A wait for further entries that is shorter than this is left out. Source: Kong.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 
+/// Most batches that are sent at a time: each may need a connection of its own.
+const MOST_AT_A_TIME: usize = 64;
+
 /// How many entries wait, and how they are sent.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Limits {
@@ -65,7 +68,7 @@ impl From<queue::Queue> for Limits {
         // With a limit of -1, entries are not sent in batches.
         let (batch, at_a_time) = match queue.concurrency_limit {
             1 => (number(queue.max_batch_size), 1),
-            _ => (1, entries),
+            _ => (1, MOST_AT_A_TIME),
         };
         Self {
             batch,

@@ -42,6 +42,22 @@ fn a_batch_is_due_when_it_is_whole_or_its_first_entry_has_waited() {
 }
 
 #[test]
+fn connections_are_bounded_although_the_concurrency_is_not() {
+    let queue = |concurrency: i64| {
+        let queue = serde_json::json!({
+            "max_batch_size": 10, "max_coalescing_delay": 1, "max_entries": 10_000,
+            "max_bytes": null, "max_retry_time": 60, "initial_retry_delay": 0.01,
+            "max_retry_delay": 60, "concurrency_limit": concurrency,
+        });
+        let queue: queue::Queue = serde_json::from_value(queue).expect("the settings of a queue");
+        Limits::from(queue)
+    };
+    let (one, unlimited) = (queue(1), queue(-1));
+    assert_eq!((one.batch, one.at_a_time), (10, 1));
+    assert_eq!((unlimited.batch, unlimited.at_a_time), (1, 64));
+}
+
+#[test]
 fn a_batch_of_one_is_due_at_once() {
     let start = Instant::now();
     let mut buffer = Buffer::new(limits(1, 10));
