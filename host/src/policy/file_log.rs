@@ -1,17 +1,18 @@
 //! `file-log`: writes a line of JSON for each request to a file. Source: Kong 3.9, `file-log`.
 //!
 //! The file is opened and written on threads for that, because both may take long, such as on a
-//! network's disk. What cannot be written is lost and counted.
+//! network's disk. What cannot be written, or not in time, is lost and counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use rustix::fs::OFlags;
+use tokio::sync::Mutex;
 
 use super::Policy;
 use super::logs::Logs;
@@ -21,6 +22,10 @@ use super::logs::queue::{Entry, Queue, Sink};
 use super::record::Record;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::file_log::Config;
+
+/// How long a batch may take, the wait for the one before included. A named pipe that is not read,
+/// or a network's disk that is gone, could block for ever, and new settings with it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Writes a line for each request.
 #[derive(Debug)]
@@ -68,19 +73,27 @@ impl Sink for FileSink {
                 lines.push_str(&entry.text(&self.documents));
                 lines.push('\n');
             }
-            let (file, reopen) = (Arc::clone(&self.file), self.reopen);
-            let written = tokio::task::spawn_blocking(move || {
-                let mut file = file.lock();
-                if reopen {
-                    file.open = None;
-                }
-                let written = file.write(lines.as_bytes());
-                written.map_err(|error| format!("{}: {error}", file.path))
-            });
-            written.await.unwrap_or_else(|error| Err(error.to_string()))
+            let written = write(Arc::clone(&self.file), lines, self.reopen);
+            let late = |_| Err("the file takes no lines in time".to_owned());
+            let written = tokio::time::timeout(PATIENCE, written).await;
+            written.unwrap_or_else(late)
         }
         .boxed()
     }
+}
+
+/// Writes lines on another thread. If this is no longer waited for, the thread goes on, and it has
+/// the file as long, so that at most one thread is blocked by it.
+async fn write(file: Arc<Mutex<LogFile>>, lines: String, reopen: bool) -> Result<(), String> {
+    let mut file = file.lock_owned().await;
+    let written = tokio::task::spawn_blocking(move || {
+        if reopen {
+            file.open = None;
+        }
+        let written = file.write(lines.as_bytes());
+        written.map_err(|error| format!("{}: {error}", file.path))
+    });
+    written.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 /// A file that lines are added to.
@@ -139,6 +152,8 @@ fn open(path: &str) -> io::Result<File> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn log_file(path: &std::path::Path) -> LogFile {
@@ -179,6 +194,32 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.unwrap().success());
         assert!(log_file(&pipe).write(b"x\n").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_blocked_write_is_given_up_in_time_and_blocks_no_second_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        // The pipe is open for reading, and nothing reads it.
+        let mut reader = OpenOptions::new().read(true).write(true).open(&pipe);
+        let reader = reader.as_mut().unwrap();
+        let file = Arc::new(Mutex::new(log_file(&pipe)));
+        let limit = Duration::from_millis(10);
+        let long = "x".repeat(1 << 20) + "\n";
+        let blocked = write(Arc::clone(&file), long.clone(), false);
+        assert!(tokio::time::timeout(limit, blocked).await.is_err());
+        let behind = write(Arc::clone(&file), "behind\n".into(), false);
+        assert!(tokio::time::timeout(limit, behind).await.is_err());
+        // Once the pipe is read, the first write ends. The second one was never begun.
+        let mut read = vec![0; long.len()];
+        reader.read_exact(&mut read).unwrap();
+        assert!(read == long.as_bytes());
+        write(file, "next\n".into(), false).await.unwrap();
+        let mut read = [0; 5];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"next\n");
     }
 
     #[test]
