@@ -64,6 +64,9 @@ const SHARDS: usize = 64;
 /// Most keys of a shard. What would need another one is not counted.
 const MOST_KEYS: usize = 100_000;
 
+/// How many keys a reader looks at while it holds the lock of a shard, for which a worker waits.
+const STEP: usize = 256;
+
 /// What all plugins of this kind have counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -154,16 +157,35 @@ impl Metrics {
     fn all(&self) -> HashMap<Key, Series> {
         let mut all: HashMap<Key, Series> = HashMap::new();
         for shard in &self.shards {
-            for (key, series) in &*shard.0.lock() {
-                all.entry(*key).or_default().add(series);
+            let keys: Vec<Key> = shard.0.lock().keys().copied().collect();
+            for step in keys.chunks(STEP) {
+                for (key, series) in shard.copy(step) {
+                    all.entry(key).or_default().add(&series);
+                }
             }
         }
         all
     }
 
-    fn forget(&self, gone: impl Fn(&Key) -> bool) {
+    fn forget(&self, gone: &[Key]) {
         for shard in &self.shards {
-            shard.0.lock().retain(|key, _| !gone(key));
+            for step in gone.chunks(STEP) {
+                let mut shard = shard.0.lock();
+                for key in step {
+                    shard.remove(key);
+                }
+            }
         }
+    }
+}
+
+impl Shard {
+    /// The figures of some keys.
+    fn copy(&self, keys: &[Key]) -> Vec<(Key, Series)> {
+        let shard = self.0.lock();
+        let series = keys
+            .iter()
+            .filter_map(|key| Some((*key, shard.get(key)?.clone())));
+        series.collect()
     }
 }

@@ -1,6 +1,6 @@
 //! The figures as text, with the names of entities. Source: Kong 3.9, `prometheus/exporter.lua`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::series::{Histogram, Series};
 use super::{Key, Metrics};
-use crate::entity::{Kind, Row};
+use crate::entity::Kind;
 use crate::policy::logs::document::WORKSPACE_NAME;
-use crate::store::Store;
+use crate::store::{self, Store, Stored};
 
 /// The labels of a sample, in their order.
 type Labels = Vec<(&'static str, String)>;
@@ -30,27 +30,32 @@ impl Metrics {
     /// What was counted, in the text format of Prometheus. Forgets what was counted for entities
     /// that are no longer in the store.
     pub fn text(&self, store: &dyn Store) -> String {
+        self.page(&|kind, id| store.get(kind, id))
+    }
+
+    /// As [`Metrics::text`], with what reads the store.
+    fn page(&self, read: Read<'_>) -> String {
         let mut text = String::new();
         if !self.is_used() {
             return text;
         }
         let all = self.all();
         let mut names = Names {
-            store,
+            read,
             known: HashMap::new(),
         };
-        let mut gone = HashSet::new();
+        let mut gone = Vec::new();
         let mut page = Page::default();
         for (key, series) in &all {
             match names.labels(key) {
-                Some(labels) => page.add(&labels, series),
-                None => {
-                    gone.insert(*key);
-                }
+                Ok(labels) => page.add(&labels, series),
+                Err(Absent::Deleted) => gone.push(*key),
+                // The figures are there again when the store can be read again.
+                Err(Absent::Unreadable) => {}
             }
         }
         if !gone.is_empty() {
-            self.forget(|key| gone.contains(key));
+            self.forget(&gone);
         }
         page.write(&mut text, self.errors.load(Ordering::Relaxed));
         text
@@ -64,16 +69,27 @@ struct KeyLabels {
     consumer: String,
 }
 
+/// Reads an entity.
+type Read<'r> = &'r dyn Fn(Kind, Uuid) -> Result<Option<Stored>, store::Error>;
+
+/// Why an entity has no name.
+#[derive(Clone, Copy)]
+enum Absent {
+    Deleted,
+    /// The store cannot tell.
+    Unreadable,
+}
+
 /// The names of entities, each looked up once.
-struct Names<'s> {
-    store: &'s dyn Store,
-    known: HashMap<(Kind, Uuid), Option<String>>,
+struct Names<'r> {
+    read: Read<'r>,
+    known: HashMap<(Kind, Uuid), Result<String, Absent>>,
 }
 
 impl Names<'_> {
-    /// The labels of a key; `None` if an entity of it was deleted.
-    fn labels(&mut self, key: &Key) -> Option<KeyLabels> {
-        Some(KeyLabels {
+    /// The labels of a key, if all of its entities have names.
+    fn labels(&mut self, key: &Key) -> Result<KeyLabels, Absent> {
+        Ok(KeyLabels {
             service: match key.service {
                 Some(id) => self.of(Kind::Service, id, &["name", "host"])?,
                 None => String::new(),
@@ -86,13 +102,13 @@ impl Names<'_> {
         })
     }
 
-    /// The first of these fields that an entity has; `None` if it was deleted.
-    fn of(&mut self, kind: Kind, id: Uuid, fields: &[&str]) -> Option<String> {
-        let store = self.store;
+    /// The first of these fields that an entity has.
+    fn of(&mut self, kind: Kind, id: Uuid, fields: &[&str]) -> Result<String, Absent> {
         let read = || {
-            let row: Row = store.get(kind, id).ok().flatten()?.row;
+            let stored = (self.read)(kind, id).map_err(|_| Absent::Unreadable)?;
+            let row = stored.ok_or(Absent::Deleted)?.row;
             let field = |field: &&str| row.get(*field).and_then(Value::as_str).map(str::to_owned);
-            Some(fields.iter().find_map(field).unwrap_or_default())
+            Ok(fields.iter().find_map(field).unwrap_or_default())
         };
         self.known.entry((kind, id)).or_insert_with(read).clone()
     }
