@@ -155,17 +155,18 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         // Without the compiler, changes would be acknowledged and have no effect.
         ended = &mut compiling => anyhow::bail!("the snapshot compiler has stopped: {ended:?}"),
     };
+    let deadline = Instant::now() + config.shutdown_timeout;
+    // The last records are made when the last requests end, or are ended, and have to be sent then.
+    let kept = resources.logs.hurry(config.shutdown_timeout);
+    let draining = config.shutdown_timeout - kept;
     tracing::info!(
-        "{reason}: no new connections; draining requests in flight for up to {:?}",
-        config.shutdown_timeout
+        "{reason}: no new connections; draining requests in flight for up to {draining:?}"
     );
     stop.send_replace(true);
-    let deadline = Instant::now() + config.shutdown_timeout;
-    let administered = tokio::time::timeout(config.shutdown_timeout, serving);
-    let (drained, administered) =
-        tokio::join!(workers.shut_down(config.shutdown_timeout), administered);
-    // The last records are made when the last requests end.
-    let logged = resources.logs.shut_down(deadline - Instant::now()).await;
+    let administered = tokio::time::timeout(draining, serving);
+    let (drained, administered) = tokio::join!(workers.shut_down(draining), administered);
+    let left = deadline.saturating_duration_since(Instant::now());
+    let logged = resources.logs.shut_down(left).await;
     if !logged {
         tracing::warn!("records of requests still waited to be logged");
     }
@@ -176,10 +177,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     if drained && administered.is_ok() {
         tracing::info!("all requests drained");
     } else {
-        tracing::warn!(
-            "requests were still in flight after {:?}",
-            config.shutdown_timeout
-        );
+        tracing::warn!("requests were still in flight after {draining:?}");
     }
     Ok(())
 }

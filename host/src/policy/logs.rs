@@ -19,10 +19,16 @@ use uuid::Uuid;
 use crate::entity::plugin::Plugin;
 use buffer::Limits;
 use document::Documents;
-use queue::{Figures, Queue, Sink};
+use queue::{Figures, Queue, Sink, Stage};
 
 /// Niceness of the thread; on Linux each thread has its own.
 const NICE: i32 = 5;
+
+/// Most of the time of a shutdown that is kept for the queues.
+const MOST_KEPT: Duration = Duration::from_secs(5);
+
+/// How long the queues may take at a shutdown, at least.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The queues of all plugins, and the thread that serves them.
 #[derive(Debug)]
@@ -31,7 +37,7 @@ pub struct Logs {
     documents: Arc<Documents>,
     /// By plugin. A plugin whose settings change keeps its queue.
     queues: Mutex<HashMap<Uuid, Weak<Queue>>>,
-    stop: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
     /// Each queue holds a sender and never sends, so the channel closes when the last queue ends.
     running: Mutex<Option<mpsc::Sender<()>>>,
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
@@ -60,7 +66,7 @@ impl Logs {
             runtime: handle,
             documents: Arc::new(documents),
             queues: Mutex::default(),
-            stop: watch::Sender::new(false),
+            stage: watch::Sender::new(Stage::Runs),
             running: Mutex::new(Some(running)),
             ended: tokio::sync::Mutex::new(ended),
         })
@@ -85,9 +91,9 @@ impl Logs {
         queues.insert(plugin.id, Arc::downgrade(&queue));
         drop(queues);
         let running = self.running.lock().clone();
-        let stopped = self.stop.subscribe();
+        let stage = self.stage.subscribe();
         self.runtime.spawn(async move {
-            run.until(stopped).await;
+            run.until_end(stage).await;
             drop(running);
         });
         queue
@@ -102,10 +108,23 @@ impl Logs {
         figures
     }
 
-    /// Sends the records that still wait, for `patience` at most. Returns whether all were sent or
-    /// given up.
+    /// Begins the shutdown: from now on, no record waits for others to be sent with. Returns how much
+    /// of `time` is to be kept for the queues, after the last requests have ended: nothing if there
+    /// are none.
+    pub fn hurry(&self, time: Duration) -> Duration {
+        self.stage.send_replace(Stage::Hurries);
+        let queues = self.queues.lock();
+        match queues.values().any(|queue| queue.strong_count() > 0) {
+            true => (time / 4).min(MOST_KEPT),
+            false => Duration::ZERO,
+        }
+    }
+
+    /// Sends the records that still wait, for `patience` at most, which is never less than a
+    /// second. Returns whether all were sent or given up.
     pub async fn shut_down(&self, patience: Duration) -> bool {
-        self.stop.send_replace(true);
+        self.stage.send_replace(Stage::Ends);
+        let patience = patience.max(LEAST_PATIENCE);
         self.running.lock().take();
         let mut ended = self.ended.lock().await;
         tokio::time::timeout(patience, ended.recv()).await.is_ok()

@@ -85,6 +85,16 @@ struct State {
     failures: Failures,
 }
 
+/// How far the gateway is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Runs,
+    /// It shuts down: records still come, and are sent at once.
+    Hurries,
+    /// No further record comes.
+    Ends,
+}
+
 /// The task of a queue.
 pub(super) struct Run {
     shared: Arc<Shared>,
@@ -170,11 +180,11 @@ enum Next {
 
 impl Run {
     /// Sends records until the plugin is gone, or the gateway stops, and nothing is left.
-    pub(super) async fn until(self, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn until_end(self, mut stages: watch::Receiver<Stage>) {
         let mut sending = JoinSet::new();
         loop {
-            let stops = *stopped.borrow();
-            match self.next(stops, sending.len()) {
+            let stage = *stages.borrow_and_update();
+            match self.next(stage, sending.len()) {
                 Next::End => break,
                 Next::Send(batch) => {
                     sending.spawn(Arc::clone(&self.shared).deliver(batch));
@@ -185,7 +195,7 @@ impl Run {
                     tokio::select! {
                         () = self.shared.wake.notified() => {}
                         Some(_) = sending.join_next() => {}
-                        Ok(()) = stopped.changed(), if !stops => {}
+                        Ok(()) = stages.changed(), if stage != Stage::Ends => {}
                         () = tokio::time::sleep_until(due.into()) => {}
                     }
                 }
@@ -193,11 +203,11 @@ impl Run {
         }
     }
 
-    fn next(&self, stops: bool, sending: usize) -> Next {
+    fn next(&self, stage: Stage, sending: usize) -> Next {
         self.weigh();
         let mut state = self.shared.state.lock();
-        let ends = stops || state.is_closed;
-        if ends {
+        let ends = stage == Stage::Ends || state.is_closed;
+        if ends || stage == Stage::Hurries {
             state.buffer.finish();
         }
         let notices = state.buffer.take_notices();
