@@ -42,6 +42,7 @@ fn a_batch_is_due_when_it_is_whole_or_its_first_entry_has_waited() {
 }
 
 #[test]
+#[expect(clippy::expect_used, reason = "a test may fail by panicking")]
 fn connections_are_bounded_although_the_concurrency_is_not() {
     let queue = |concurrency: i64| {
         let queue = serde_json::json!({
