@@ -121,14 +121,16 @@ async fn remove_row(admin: &Admin, kind: Kind, id: Uuid, stored: Stored) -> Resu
 /// write can be made.
 pub(super) async fn gives_way(admin: &Admin, refused: &Error) -> Result<bool, Error> {
     let (kind, found) = match refused {
-        Error::PrimaryKeyTaken { kind, id } => (*kind, admin.store.get(*kind, *id)?),
+        Error::PrimaryKeyTaken { kind, id } => (*kind, admin.store.get(*kind, *id)),
         Error::UniqueKeyTaken { kind, key, values } => {
             let values = key.fields.iter().filter_map(|field| values.get(*field));
             let values: Vec<_> = values.collect();
-            (*kind, admin.store.find(*kind, key.fields, &values)?)
+            (*kind, admin.store.find(*kind, key.fields, &values))
         }
         _ => return Ok(false),
     };
+    // A row that is set aside cannot be read, and so does not expire.
+    let found = found.ok().flatten();
     let Some(found) = found.filter(|found| kind.declaration().is_expired(&found.row)) else {
         return Ok(false);
     };
