@@ -4,7 +4,7 @@
 use http::{StatusCode, Uri};
 
 use super::error::Error;
-use crate::entity::{Endpoints, Kind};
+use crate::entity::Kind;
 
 /// Collections and endpoints of Kong that do not exist here, by the segment of a path that names
 /// them, with their name in the answer. Source: Kong 3.9, `kong.api.routes`, and the plugins that
@@ -43,11 +43,10 @@ pub(super) async fn answer(uri: Uri) -> Error {
     let Some(name) = absent(uri.path()) else {
         return Error::not_found();
     };
-    let there = Kind::ALL.map(|kind| kind.declaration());
-    let there = there
+    let there = Kind::ALL
         .iter()
-        .filter(|there| there.endpoints == Endpoints::All);
-    let there: Vec<&str> = there.map(|there| there.path).collect();
+        .filter(|kind| **kind != Kind::BalancerVersion);
+    let there: Vec<&str> = there.map(|kind| kind.declaration().path).collect();
     let message = format!(
         "Kong's '{name}' are not there yet: there are {}",
         there.join(", ")
