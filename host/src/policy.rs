@@ -232,8 +232,8 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "bot-detection" => Arc::new(bot_detection::BotDetection::new(&config(plugin)?)?),
         "correlation-id" => Arc::new(correlation_id::CorrelationId::new(&config(plugin)?)?),
         "cors" => Arc::new(cors::Cors::new(config(plugin)?)?),
-        "file-log" => Arc::new(file_log::FileLog::new(config(plugin)?, plugin, logs)),
-        "http-log" => Arc::new(http_log::HttpLog::new(&config(plugin)?, plugin, logs)?),
+        "file-log" => file_log::new(config(plugin)?, plugin, logs),
+        "http-log" => http_log::new(&config(plugin)?, plugin, logs)?,
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "jwt" => Arc::new(jwt::Jwt::new(config(plugin)?)),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
@@ -273,8 +273,8 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
             let socket = resources.syslog_socket.clone();
             Arc::new(syslog::Syslog::new(config(plugin)?, plugin, logs, socket))
         }
-        "tcp-log" => Arc::new(tcp_log::TcpLog::new(config(plugin)?, plugin, logs)),
-        "udp-log" => Arc::new(udp_log::UdpLog::new(config(plugin)?, plugin, logs)),
+        "tcp-log" => tcp_log::new(config(plugin)?, plugin, logs),
+        "udp-log" => udp_log::new(config(plugin)?, plugin, logs),
         name => return Err(format!("there is no plugin '{name}'")),
     })
 }

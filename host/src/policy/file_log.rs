@@ -14,12 +14,10 @@ use futures_util::future::BoxFuture;
 use rustix::fs::OFlags;
 use tokio::sync::Mutex;
 
-use super::Policy;
 use super::logs::Logs;
 use super::logs::buffer::Limits;
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
-use super::record::Record;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::file_log::Config;
 
@@ -28,33 +26,18 @@ use crate::entity::plugin::file_log::Config;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Writes a line for each request.
-#[derive(Debug)]
-pub(super) struct FileLog(Arc<Queue>);
-
-impl FileLog {
-    pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Self {
-        Self(logs.queue(plugin, Limits::FIXED, |documents| {
-            Arc::new(FileSink {
-                documents: Arc::clone(documents),
-                reopen: config.reopen,
-                file: Arc::new(Mutex::new(LogFile {
-                    path: config.path,
-                    open: None,
-                    is_torn: false,
-                })),
-            })
-        }))
-    }
-}
-
-impl Policy for FileLog {
-    fn record(&self, record: &Arc<Record>) {
-        self.0.push(record);
-    }
-
-    fn records(&self) -> bool {
-        true
-    }
+pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Arc<Queue> {
+    logs.queue(plugin, Limits::FIXED, |documents| {
+        Arc::new(FileSink {
+            documents: Arc::clone(documents),
+            reopen: config.reopen,
+            file: Arc::new(Mutex::new(LogFile {
+                path: config.path,
+                open: None,
+                is_torn: false,
+            })),
+        })
+    })
 }
 
 #[derive(Debug)]

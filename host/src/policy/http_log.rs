@@ -22,12 +22,10 @@ use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 use url::Url;
 
-use super::Policy;
 use super::logs::Logs;
 use super::logs::connection::{Server, failed, millis, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
-use super::record::Record;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::http_log::Config;
 use crate::tls::{HTTP_1_1, Trust};
@@ -35,41 +33,27 @@ use crate::tls::{HTTP_1_1, Trust};
 /// Most bytes of a response that are read, so that the connection can serve another request.
 const MOST_READ: usize = 64 * 1024;
 
-/// Sends the records of requests.
-#[derive(Debug)]
-pub(super) struct HttpLog(Arc<Queue>);
-
 /// Whether records can be sent with these settings.
 pub(super) fn check(config: &Config) -> Result<(), String> {
     Target::of(config).map(drop)
 }
 
-impl HttpLog {
-    /// # Errors
-    /// What is wrong with the settings.
-    pub(super) fn new(config: &Config, plugin: &Plugin, logs: &Logs) -> Result<Self, String> {
-        let target = Target::of(config)?;
-        let limits = config.queue().into();
-        Ok(Self(logs.queue(plugin, limits, |documents| {
-            Arc::new(HttpSink {
-                documents: Arc::clone(documents),
-                target,
-                timeout: millis(config.timeout),
-                keepalive: millis(config.keepalive),
-                kept: Mutex::default(),
-            })
-        })))
-    }
-}
-
-impl Policy for HttpLog {
-    fn record(&self, record: &Arc<Record>) {
-        self.0.push(record);
-    }
-
-    fn records(&self) -> bool {
-        true
-    }
+/// Sends the records of requests.
+///
+/// # Errors
+/// What is wrong with the settings.
+pub(super) fn new(config: &Config, plugin: &Plugin, logs: &Logs) -> Result<Arc<Queue>, String> {
+    let target = Target::of(config)?;
+    let limits = config.queue().into();
+    Ok(logs.queue(plugin, limits, |documents| {
+        Arc::new(HttpSink {
+            documents: Arc::clone(documents),
+            target,
+            timeout: millis(config.timeout),
+            keepalive: millis(config.keepalive),
+            kept: Mutex::default(),
+        })
+    }))
 }
 
 /// Where records are sent, and with which head.

@@ -40,12 +40,7 @@ pub(super) struct Syslog {
 impl Syslog {
     /// `socket` is the local socket of the system's log.
     pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs, socket: PathBuf) -> Self {
-        // A message that cannot be sent must not take others with it.
-        let limits = Limits {
-            batch: 1,
-            ..Limits::FIXED
-        };
-        let queue = logs.queue(plugin, limits, |documents| {
+        let queue = logs.queue(plugin, Limits::SINGLE, |documents| {
             Arc::new(SyslogSink {
                 config: config.clone(),
                 documents: Arc::clone(documents),

@@ -11,48 +11,31 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncWriteExt;
 
-use super::Policy;
 use super::logs::Logs;
 use super::logs::buffer::Limits;
 use super::logs::connection::{Kept, Server, Stream, failed, millis, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
-use super::record::Record;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::tcp_log::Config;
 use crate::tls::{NO_PROTOCOL, Trust};
 
 /// Sends a line for each request.
-#[derive(Debug)]
-pub(super) struct TcpLog(Arc<Queue>);
-
-impl TcpLog {
-    pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Self {
-        Self(logs.queue(plugin, Limits::FIXED, |documents| {
-            Arc::new(TcpSink {
-                documents: Arc::clone(documents),
-                server: Server {
-                    host: config.host,
-                    port: config.port,
-                },
-                timeout: millis(config.timeout),
-                keepalive: millis(config.keepalive),
-                tls: config.tls,
-                tls_name: config.tls_sni,
-                kept: Kept::default(),
-            })
-        }))
-    }
-}
-
-impl Policy for TcpLog {
-    fn record(&self, record: &Arc<Record>) {
-        self.0.push(record);
-    }
-
-    fn records(&self) -> bool {
-        true
-    }
+pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Arc<Queue> {
+    logs.queue(plugin, Limits::FIXED, |documents| {
+        Arc::new(TcpSink {
+            documents: Arc::clone(documents),
+            server: Server {
+                host: config.host,
+                port: config.port,
+            },
+            timeout: millis(config.timeout),
+            keepalive: millis(config.keepalive),
+            tls: config.tls,
+            tls_name: config.tls_sni,
+            kept: Kept::default(),
+        })
+    })
 }
 
 #[derive(Debug)]

@@ -6,50 +6,28 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::Policy;
 use super::logs::Logs;
 use super::logs::buffer::Limits;
 use super::logs::connection::{Datagrams, Server, failed, millis, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
-use super::record::Record;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::udp_log::Config;
 
 /// Sends a datagram for each request.
-#[derive(Debug)]
-pub(super) struct UdpLog(Arc<Queue>);
-
-impl UdpLog {
-    pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Self {
-        let server = Server {
-            host: config.host,
-            port: config.port,
-        };
-        // A datagram that cannot be sent must not take others with it.
-        let limits = Limits {
-            batch: 1,
-            ..Limits::FIXED
-        };
-        Self(logs.queue(plugin, limits, |documents| {
-            Arc::new(UdpSink {
-                documents: Arc::clone(documents),
-                timeout: millis(config.timeout),
-                datagrams: Datagrams::to(server.clone()),
-                server,
-            })
-        }))
-    }
-}
-
-impl Policy for UdpLog {
-    fn record(&self, record: &Arc<Record>) {
-        self.0.push(record);
-    }
-
-    fn records(&self) -> bool {
-        true
-    }
+pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Arc<Queue> {
+    let server = Server {
+        host: config.host,
+        port: config.port,
+    };
+    logs.queue(plugin, Limits::SINGLE, |documents| {
+        Arc::new(UdpSink {
+            documents: Arc::clone(documents),
+            timeout: millis(config.timeout),
+            datagrams: Datagrams::to(server.clone()),
+            server,
+        })
+    })
 }
 
 #[derive(Debug)]

@@ -47,6 +47,12 @@ impl Limits {
         at_a_time: 1,
     };
 
+    /// The same for servers of which one message that cannot be sent must not take others with it.
+    pub(in super::super) const SINGLE: Self = Self {
+        batch: 1,
+        ..Self::FIXED
+    };
+
     /// The pause before another try, if there is one after `failed` tries in `elapsed`.
     pub(super) fn pause(&self, failed: u32, elapsed: Duration) -> Option<Duration> {
         let doubled = 2_u32.saturating_pow(failed.saturating_sub(1));

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::buffer::{Buffer, Due, Limits, Notice};
 use super::document::Documents;
 use crate::entity::plugin::Plugin;
+use crate::policy::Policy;
 use crate::policy::record::Record;
 
 /// Shortest time between two log lines about failed sendings of a queue. With a line for each
@@ -161,6 +162,17 @@ impl Queue {
             dropped: state.buffer.dropped(),
             waiting: state.buffer.len() as u64,
         }
+    }
+}
+
+/// The policy that has every record sent.
+impl Policy for Queue {
+    fn record(&self, record: &Arc<Record>) {
+        self.push(record);
+    }
+
+    fn records(&self) -> bool {
+        true
     }
 }
 
