@@ -180,15 +180,6 @@ pub enum Violation {
         /// What is wrong with it.
         message: String,
     },
-    /// The row refers to a row of an entity that this version does not have.
-    ForeignKey {
-        /// The field that refers.
-        field: &'static str,
-        /// The entity referred to.
-        to: &'static str,
-        /// The value of that field.
-        key: Value,
-    },
 }
 
 impl From<Violations> for Violation {

@@ -250,7 +250,6 @@ impl From<Violation> for Error {
         match violation {
             Violation::Schema(violations) => Self::schema(&violations),
             Violation::Option { name, message } => Self::option(name, &message),
-            Violation::ForeignKey { field, to, key } => Self::foreign_key(field, to, key),
         }
     }
 }

@@ -201,11 +201,7 @@ fn infer_value(field: &Field, value: &mut Value) {
             }
         }
         Shape::Any | Shape::Settings => guess(value),
-        Shape::String
-        | Shape::Uuid
-        | Shape::Id
-        | Shape::Reference(_)
-        | Shape::AbsentReference(_) => {}
+        Shape::String | Shape::Uuid | Shape::Id | Shape::Reference(_) => {}
     }
 }
 

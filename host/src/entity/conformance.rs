@@ -80,8 +80,7 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Value> {
                 return Err(violations.fields());
             }
         }
-        Shape::Reference(to) => check_reference(Some(*to), value)?,
-        Shape::AbsentReference(_) => check_reference(None, value)?,
+        Shape::Reference(to) => check_reference(*to, value)?,
     }
     for rule in field.checks {
         check_rule(rule, value)?;
@@ -125,7 +124,7 @@ fn check_map(names: &[Check], values: &Field, value: &Value) -> Result<(), Value
 
 /// Checks a reference. With a valid key, its other fields are not checked. Otherwise errors in the
 /// other fields come first, and a missing key is reported only if there are none. Source: Kong.
-fn check_reference(to: Option<Kind>, value: &Value) -> Result<(), Value> {
+fn check_reference(to: Kind, value: &Value) -> Result<(), Value> {
     let key = value.as_object().ok_or("expected a record")?;
     let message = match key.get("id") {
         None => "missing primary key",
@@ -133,17 +132,15 @@ fn check_reference(to: Option<Kind>, value: &Value) -> Result<(), Value> {
         Some(id) if id.as_str().is_some_and(|id| Uuid::try_parse(id).is_ok()) => return Ok(()),
         Some(_) => "expected a valid UUID",
     };
-    let fields = to.map_or(&[][..], |to| to.declaration().fields);
+    let fields = to.declaration().fields;
     let mut wrong = Row::new();
-    if !fields.is_empty() {
-        for (name, value) in key.iter().filter(|(name, _)| *name != "id") {
-            let checked = match fields.iter().find(|field| field.name == name) {
-                Some(field) => check(field, value),
-                None => Err(UNKNOWN_FIELD.into()),
-            };
-            if let Err(message) = checked {
-                wrong.insert(name.clone(), message);
-            }
+    for (name, value) in key.iter().filter(|(name, _)| *name != "id") {
+        let checked = match fields.iter().find(|field| field.name == name) {
+            Some(field) => check(field, value),
+            None => Err(UNKNOWN_FIELD.into()),
+        };
+        if let Err(message) = checked {
+            wrong.insert(name.clone(), message);
         }
     }
     if wrong.is_empty() || key.contains_key("id") {

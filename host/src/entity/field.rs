@@ -95,8 +95,6 @@ pub enum Shape {
     Record(&'static [Field]),
     /// A row of another entity, as `{"id": …}`.
     Reference(Kind),
-    /// A row of an entity that this version does not have, so that no row can be named.
-    AbsentReference(&'static str),
     /// Any JSON.
     Any,
     /// An object of any JSON, whose fields only a component knows: a PATCH merges it as Kong merges
@@ -275,11 +273,6 @@ impl Field {
     /// A row of another entity. That row cannot be deleted while it is referred to.
     pub const fn reference(name: &'static str, to: Kind) -> Self {
         Self::new(name, Shape::Reference(to)).refers_to(to, ReferenceBy::Id)
-    }
-
-    /// A row of an entity that this version does not have.
-    pub const fn absent_reference(name: &'static str, to: &'static str) -> Self {
-        Self::new(name, Shape::AbsentReference(to))
     }
 
     /// An element of an array, a set or a map.

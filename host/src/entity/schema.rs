@@ -142,7 +142,6 @@ impl Walk {
             Shape::Record([]) => json!({ "type": "record", "abstract": true }),
             Shape::Record(fields) => json!({ "type": "record", "fields": self.fields(fields) }),
             Shape::Reference(to) => json!({ "type": "foreign", "reference": to.name() }),
-            Shape::AbsentReference(to) => json!({ "type": "foreign", "reference": to }),
             Shape::TimeToLive => json!({ "type": "integer" }),
             Shape::Any | Shape::Settings => json!({ "type": "json" }),
         };

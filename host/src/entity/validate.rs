@@ -143,14 +143,6 @@ impl Declaration {
             add_hints(fields, &mut violations);
             return Err(Violation::Schema(violations));
         }
-        for field in fields {
-            if let Shape::AbsentReference(to) = field.shape
-                && let Some(key @ Value::Object(_)) = row.get(field.name)
-            {
-                let (field, key) = (field.name, key.clone());
-                return Err(Violation::ForeignKey { field, to, key });
-            }
-        }
         add_echoes(fields, &mut row);
         Ok(row)
     }

@@ -124,7 +124,6 @@ fn property(field: &Field, precise_times: bool, side: Side) -> Value {
             "additionalProperties": side == Side::Output,
         }),
         Shape::Reference(to) => reference(*to, side),
-        Shape::AbsentReference(_) => json!({ "type": "null" }),
         Shape::Any => json!({}),
     };
     if let Some(schema) = schema.as_object_mut() {
