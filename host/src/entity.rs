@@ -54,7 +54,7 @@ pub use reference::{
 };
 pub use subschema::{Subschema, Subschemas};
 pub(crate) use validate::read_fields;
-pub(crate) use vault_reference::resolve_references;
+pub(crate) use vault_reference::{has_references, resolve_references};
 pub(crate) use view::view;
 pub use violations::Violations;
 

@@ -55,7 +55,7 @@ use futures_util::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 
 use crate::config::Policies;
-use crate::entity::plugin::Plugin;
+use crate::entity::plugin::{Plugin, PluginKind};
 use crate::store::Store;
 use answer::Answer;
 use counters::Counters;
@@ -204,19 +204,12 @@ pub fn check(plugin: &Plugin) -> Result<(), String> {
     }
 }
 
-/// The policy in place of one that cannot be made of a stored plugin. If the plugin decides which
-/// requests pass, none does: to let all of them pass would open what it protects.
+/// The policy in place of one that cannot be made of a stored plugin, if that is one that decides
+/// which requests may pass.
 pub fn in_place_of(plugin: &Plugin) -> Option<Arc<dyn Policy>> {
-    const DECIDE: [&str; 6] = [
-        "acl",
-        "basic-auth",
-        "bot-detection",
-        "ip-restriction",
-        "jwt",
-        "key-auth",
-    ];
-    let decides = DECIDE.contains(&plugin.name.as_str());
-    decides.then(|| Arc::new(unusable::Unusable) as Arc<dyn Policy>)
+    let kind = PluginKind::named(&plugin.name);
+    let is_gate = kind.is_some_and(|kind| kind.is_gate);
+    is_gate.then(|| Arc::new(unusable::Unusable) as Arc<dyn Policy>)
 }
 
 /// Makes the policy of a plugin.

@@ -17,7 +17,7 @@ use super::rows::id_of;
 use super::schemas::subschema;
 use super::{Admin, ApiEndpoint};
 use crate::entity::plugin::KINDS;
-use crate::entity::{self, Kind, Row, resolve_references};
+use crate::entity::{self, Kind, Row, has_references};
 use crate::policy;
 use crate::store;
 
@@ -33,9 +33,7 @@ pub(super) const HOOKS: Hooks = Hooks {
 /// Whether a policy can be made of the settings. Those with references to vaults are known only when
 /// they are used.
 fn check_config(row: &Row) -> Result<(), Error> {
-    let fields = Kind::Plugin.declaration().fields_of(row, None);
-    let refers = resolve_references(&fields, &mut row.clone(), &mut str::to_owned);
-    if refers {
+    if has_references(Kind::Plugin, row) {
         return Ok(());
     }
     let plugin = entity::view(Kind::Plugin, row.clone());

@@ -49,6 +49,9 @@ pub struct PluginKind {
     pub schema: Subschema,
     /// Its place in the order of policies: the greatest comes first. Source: Kong, `PRIORITY`.
     pub priority: i32,
+    /// Whether it decides which requests may pass. If such a plugin cannot be used, no request may:
+    /// to let all of them pass would open what it protects.
+    pub is_gate: bool,
 }
 
 /// The kinds of plugins, in the order of their names.

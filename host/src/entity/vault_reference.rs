@@ -2,8 +2,14 @@
 
 use serde_json::Value;
 
-use super::Row;
 use super::field::{Field, Shape};
+use super::{Kind, Row};
+
+/// Whether a row has references.
+pub(crate) fn has_references(kind: Kind, row: &Row) -> bool {
+    let fields = kind.declaration().fields_of(row, None);
+    resolve_references(&fields, &mut row.clone(), &mut str::to_owned)
+}
 
 /// Replaces each reference in a row by what `resolve` makes of it. Returns whether there was one.
 pub(crate) fn resolve_references(

@@ -12,6 +12,7 @@ const GROUP: Field = Field::element(Shape::String);
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 950,
+    is_gate: true,
     schema: Subschema {
         name: "acl",
         fields: &[

@@ -9,6 +9,7 @@ use crate::entity::subschema::Subschema;
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 1100,
+    is_gate: true,
     schema: Subschema {
         name: "basic-auth",
         fields: &[

@@ -11,6 +11,7 @@ const PATTERN: Field = Field::element(Shape::String).check(&[Check::Regex]);
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 2500,
+    is_gate: true,
     schema: Subschema {
         name: "bot-detection",
         fields: &[

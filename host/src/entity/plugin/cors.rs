@@ -18,6 +18,7 @@ const METHOD: Field = Field::element(Shape::String).check(&[Check::OneOf(METHODS
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 2000,
+    is_gate: false,
     schema: Subschema {
         name: "cors",
         fields: &[

@@ -14,6 +14,7 @@ const FILE_NAME: &[Check] = &[Check::Matches(&TextPattern {
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 9,
+    is_gate: false,
     schema: Subschema {
         name: "file-log",
         fields: &[Field::record(

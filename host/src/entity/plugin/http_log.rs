@@ -14,6 +14,7 @@ const HEADER_VALUE: Field = Field::element(Shape::String).referenceable();
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 12,
+    is_gate: false,
     schema: Subschema {
         name: "http-log",
         fields: &[Field::record(

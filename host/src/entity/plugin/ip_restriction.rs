@@ -12,6 +12,7 @@ const RANGE: Field = Field::element(Shape::String).check(&[Check::Text(check::ip
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 990,
+    is_gate: true,
     schema: Subschema {
         name: "ip-restriction",
         fields: &[

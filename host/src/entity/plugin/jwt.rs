@@ -16,6 +16,7 @@ const YEAR: i64 = 31_536_000;
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 1450,
+    is_gate: true,
     schema: Subschema {
         name: "jwt",
         fields: &[

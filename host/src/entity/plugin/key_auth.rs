@@ -12,6 +12,7 @@ const NAME: Field = Field::element(Shape::String).check(&[Check::Text(check::hea
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 1250,
+    is_gate: true,
     schema: Subschema {
         name: "key-auth",
         fields: &[

@@ -8,6 +8,7 @@ use crate::entity::subschema::Subschema;
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 13,
+    is_gate: false,
     schema: Subschema {
         name: "prometheus",
         fields: &[Field::record(

@@ -16,6 +16,7 @@ const TEXT: Field = Field::element(Shape::String);
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 100,
+    is_gate: false,
     schema: Subschema {
         name: "proxy-cache",
         fields: &[Field::record(

@@ -18,6 +18,7 @@ const LEAST_SYNC_RATE: f64 = 0.02;
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 910,
+    is_gate: false,
     schema: Subschema {
         name: "rate-limiting",
         fields: &[

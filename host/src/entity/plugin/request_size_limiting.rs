@@ -9,6 +9,7 @@ use crate::entity::subschema::Subschema;
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 951,
+    is_gate: false,
     schema: Subschema {
         name: "request-size-limiting",
         fields: &[

@@ -9,6 +9,7 @@ use crate::entity::{Row, check};
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 2,
+    is_gate: false,
     schema: Subschema {
         name: "request-termination",
         fields: &[

@@ -29,6 +29,7 @@ const METHOD: &[Check] = &[Check::Matches(&TextPattern {
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 801,
+    is_gate: false,
     schema: Subschema {
         name: "request-transformer",
         fields: &[Field::record(

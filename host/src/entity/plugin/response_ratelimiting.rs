@@ -20,6 +20,7 @@ const LIMIT: Field = Field::element(Shape::Record(periods::FIELDS))
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 900,
+    is_gate: false,
     schema: Subschema {
         name: "response-ratelimiting",
         fields: &[

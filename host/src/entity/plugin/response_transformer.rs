@@ -19,6 +19,7 @@ const ENTRIES: &[Field] = &[
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 800,
+    is_gate: false,
     schema: Subschema {
         name: "response-transformer",
         fields: &[

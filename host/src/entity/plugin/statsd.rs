@@ -73,6 +73,7 @@ const STATUS_RANGE: &[Check] = &[Check::Matches(&TextPattern {
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 11,
+    is_gate: false,
     schema: Subschema {
         name: "statsd",
         fields: &[Field::record(

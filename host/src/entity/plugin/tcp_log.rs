@@ -8,6 +8,7 @@ use crate::entity::subschema::Subschema;
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 7,
+    is_gate: false,
     schema: Subschema {
         name: "tcp-log",
         fields: &[Field::record(

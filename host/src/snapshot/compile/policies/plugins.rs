@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::{Part, view};
 use super::vaults::Vaults;
 use crate::entity::plugin::{Plugin, PluginKind};
-use crate::entity::{Kind, Row};
+use crate::entity::{Kind, Row, has_references};
 use crate::policy::chain::{Instance, Instances, Policies, Scope};
 use crate::policy::{self, Resources};
 
@@ -28,7 +28,7 @@ pub(in super::super) struct Plugins {
 
 impl Part for Plugins {
     fn put(&mut self, id: Uuid, row: Row) {
-        if Vaults::has_references(Kind::Plugin, &row) {
+        if has_references(Kind::Plugin, &row) {
             // The vaults may be in a later change of the same commit.
             self.with_references.insert(id, row);
             self.unresolved.insert(id);

@@ -43,12 +43,6 @@ impl Vaults {
         std::mem::take(&mut self.is_changed)
     }
 
-    /// Whether a row has references.
-    pub(super) fn has_references(kind: Kind, row: &Row) -> bool {
-        let fields = kind.declaration().fields_of(row, None);
-        resolve_references(&fields, &mut row.clone(), &mut str::to_owned)
-    }
-
     /// Replaces the references in a row by the values that they name, and those without a value by
     /// empty texts, as Kong does.
     pub(super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) {
