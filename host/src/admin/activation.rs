@@ -6,9 +6,10 @@ use uuid::Uuid;
 
 use super::error::Error;
 use super::rows::id_of;
-use super::version_rows::{not_ready, of_digest, seconds, text, written};
+use super::version_rows::{not_ready, of_digest, text, written};
 use super::{Admin, canary_state, intake, settings};
 use crate::balancer::Plugin;
+use crate::clock;
 use crate::entity::{Kind, Row, Violation};
 use crate::store::{Revision, Store, Stored, Write};
 
@@ -120,7 +121,7 @@ pub(super) fn activation(
     let version_row = if stays {
         version.row
     } else {
-        let promoted = Row::from_iter([("promoted_at".to_owned(), seconds().into())]);
+        let promoted = Row::from_iter([("promoted_at".to_owned(), clock::unix_seconds().into())]);
         KIND.declaration().update(&version.row, promoted)?
     };
     let old = old.map(|old| old.revision);

@@ -23,9 +23,10 @@ use super::arguments::Path;
 use super::canary_state::{canary_in, concluded, figures, figures_of, live_in, shown};
 use super::error::Error;
 use super::rows::{TRIES, conflict, id_of};
-use super::version_rows::{balancer_of, named, not_shipped, of_digest, seconds, text, written};
+use super::version_rows::{balancer_of, named, not_shipped, of_digest, text, written};
 use super::{Admin, BODY_LIMIT, activation, changes, decode};
 use crate::balancer::{Canary, Verdict};
+use crate::clock;
 use crate::entity::balancer::{CANARY, CanaryState};
 use crate::entity::{Kind, Row, Violations, read_fields};
 use crate::in_place::in_place;
@@ -88,7 +89,7 @@ async fn begin(
         canary.insert("state".into(), CanaryState::Running.name().into());
         canary.insert("reason".into(), Value::Null);
         canary.extend(asked.clone());
-        canary.insert("created_at".into(), seconds().into());
+        canary.insert("created_at".into(), clock::unix_seconds().into());
         canary.insert("ended_at".into(), Value::Null);
         if let Some(row) = put(&admin, balancer, canary.into()).await? {
             let share = asked.get("share_percent").cloned().unwrap_or_default();

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use super::rows::id_of;
-use super::version_rows::{seconds, text};
+use super::version_rows::text;
 use crate::balancer::{Canary, Side, Verdict};
+use crate::clock;
 use crate::entity::Row;
 use crate::entity::balancer::CanaryState;
 
@@ -77,7 +78,7 @@ pub(super) fn concluded(
     canary.insert("state".into(), state.name().into());
     canary.insert("reason".into(), reason.into());
     if !state.is_live() {
-        canary.insert("ended_at".into(), seconds().into());
+        canary.insert("ended_at".into(), clock::unix_seconds().into());
     }
     canary
 }

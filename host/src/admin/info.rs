@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::{Admin, plugins};
 use crate::config::{Config, DnsType};
+use crate::node;
 pub(super) use crate::node::ID as NODE;
 
 /// The release of Kong whose Admin API this one implements: clients choose their dialect by it.
@@ -16,7 +17,6 @@ pub(super) const KONG_VERSION: &str = "3.9.1";
 
 /// `GET /`: what clients of Kong read first, with Pointsman's own name beside it.
 pub(super) async fn root(State(admin): State<Admin>) -> Result<Json<Value>, Error> {
-    let hostname = rustix::system::uname();
     let alive = tokio::runtime::Handle::current()
         .metrics()
         .num_alive_tasks();
@@ -25,7 +25,7 @@ pub(super) async fn root(State(admin): State<Admin>) -> Result<Json<Value>, Erro
         "version": KONG_VERSION,
         "edition": "community",
         "pointsman": { "name": "pointsman", "version": env!("CARGO_PKG_VERSION") },
-        "hostname": hostname.nodename().to_string_lossy(),
+        "hostname": node::hostname(),
         "node_id": *NODE,
         "lua_version": "none",
         "pids": { "master": std::process::id(), "workers": [] },

@@ -1,7 +1,6 @@
 //! The responses that `proxy-cache` stores: read and removed by their keys.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
@@ -14,6 +13,7 @@ use super::arguments::Path;
 use super::error::Error;
 use super::rows::find;
 use super::{Admin, ApiEndpoint, ApiResult};
+use crate::clock;
 use crate::entity::Kind;
 use crate::policy::proxy_cache::{Key, Stored};
 
@@ -97,13 +97,12 @@ fn describe(stored: &Arc<Stored>) -> Value {
         };
         headers.insert(name.to_string(), value);
     }
-    let since = stored.stored.duration_since(SystemTime::UNIX_EPOCH);
     json!({
         "status": stored.status.as_u16(),
         "headers": headers,
         "body": String::from_utf8_lossy(&stored.body),
         "body_len": stored.body.len(),
-        "timestamp": since.map_or(0, |since| since.as_secs()),
+        "timestamp": clock::since_1970(stored.stored).as_secs(),
         "ttl": stored.ttl.as_secs(),
         "version": 1,
     })

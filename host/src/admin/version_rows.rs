@@ -1,8 +1,6 @@
 //! Rows of balancers and of their versions: finding them, reading their state, and writing several
 //! at once.
 
-use std::time::SystemTime;
-
 use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -114,11 +112,6 @@ pub(super) fn not_shipped(row: &Row, done: &str) -> Result<(), Error> {
         )));
     }
     Ok(())
-}
-
-pub(super) fn seconds() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.unwrap_or_default().as_secs()
 }
 
 /// Writes, unless a row has changed since it was read: then nothing is written, and the result is

@@ -23,7 +23,7 @@ use super::engine::Engine;
 use super::limits::PickLimits;
 use super::plugin::Plugin;
 use super::request::{Choice, PickRequest};
-use crate::clock::thread_cpu_time;
+use crate::clock::{self, thread_cpu_time};
 use crate::endpoint::Endpoint;
 use crate::split_mix::mixed;
 pub use report::Report;
@@ -304,7 +304,6 @@ impl Shadow {
             pick_ns: None,
         });
         let difference = |a: Option<f64>, b: Option<f64>| Some(b? - a?);
-        let since = self.since.duration_since(SystemTime::UNIX_EPOCH);
         let placed = |side: usize| {
             tally
                 .picks
@@ -330,7 +329,7 @@ impl Shadow {
             balancer: self.settings.name.clone(),
             version: self.settings.plugin.digest.clone(),
             sample_percent: self.settings.sample_percent,
-            since: since.unwrap_or_default().as_secs(),
+            since: clock::since_1970(self.since).as_secs(),
             sampled: self.noted.load(Ordering::Relaxed),
             compared: tally.compared,
             agreed: tally.agreed,

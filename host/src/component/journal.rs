@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::clock;
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
@@ -40,10 +40,8 @@ struct Kept {
 
 impl Journal {
     pub(crate) fn keep(&self, level: tracing::Level, upstream: &Arc<str>, message: String) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let line = Line {
-            // To the millisecond.
-            time: now.map_or(0.0, |since| since.as_millis() as f64 / 1000.0),
+            time: clock::unix_millis(),
             level,
             upstream: Arc::clone(upstream),
             message,

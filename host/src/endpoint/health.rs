@@ -3,8 +3,8 @@
 //! Source: Kong 3.9 and its lua-resty-healthcheck 3.1.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
 
+use crate::clock;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -138,7 +138,7 @@ impl Health {
         }
         let mut inner = self.inner.lock();
         let event = Event {
-            at: now(),
+            at: clock::unix_millis(),
             source,
             report,
             detail: detail(),
@@ -265,7 +265,7 @@ impl Inner {
     }
 
     fn note_change(&mut self, source: Source) {
-        self.changed_at = Some(now());
+        self.changed_at = Some(clock::unix_millis());
         self.changed_by = Some(source);
         self.taken_out_by = self.unavailable.then_some(source);
     }
@@ -279,12 +279,6 @@ fn cause(detail: &str) -> String {
     let mut letters = bare.chars();
     let first = letters.next().map(|first| first.to_ascii_lowercase());
     first.into_iter().chain(letters).collect()
-}
-
-/// Seconds since 1970, to the millisecond.
-pub(crate) fn now() -> f64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 #[cfg(test)]

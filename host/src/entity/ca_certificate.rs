@@ -2,7 +2,6 @@
 //! Kong 3.9, `ca_certificates`.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,6 +12,7 @@ use super::declaration::Declaration;
 use super::field::{Check, Field};
 use super::violations::Violations;
 use super::{EntityCheck, Kind, Row, UniqueKey};
+use crate::clock;
 use crate::tls::CertificateFacts;
 
 /// The certificate of an authority.
@@ -56,11 +56,9 @@ fn is_authority(row: &Row, violations: &mut Violations) {
     let Some(facts) = facts(row) else {
         return;
     };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_secs();
     if facts.count > 1 {
         violations.entity("please submit only one certificate at a time");
-    } else if u64::try_from(facts.not_after).unwrap_or(0) < now {
+    } else if u64::try_from(facts.not_after).unwrap_or(0) < clock::unix_seconds() {
         violations.entity("certificate expired, \"Not After\" time is in the past");
     } else if !facts.is_authority {
         violations.entity(

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::declaration::Declaration;
 use super::field::{Field, Shape};
 use super::{Row, Violation};
+use crate::clock;
 
 /// The longest time, in seconds. Source: Kong, `DAO_MAX_TTL`.
 const MOST: u64 = 100_000_000;
@@ -50,9 +51,9 @@ pub(super) fn set_expiry(fields: &[Field], input: &mut Row) -> Result<(), Violat
         *value = match seconds {
             0 => Value::Null,
             seconds => {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                let end = now.unwrap_or_default() + Duration::from_secs(seconds);
-                json!({ "expires_at": end.as_millis() as f64 / 1000.0 })
+                let now = clock::since_1970(SystemTime::now());
+                let end = now + Duration::from_secs(seconds);
+                json!({ "expires_at": clock::to_millis(end) })
             }
         };
     }

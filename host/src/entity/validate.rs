@@ -17,6 +17,7 @@ use super::shorthand::{add_echoes, expand, remove_echoes};
 use super::suggestion::add_hints;
 use super::violations::Violations;
 use super::{Row, Violation};
+use crate::clock;
 
 /// The fields of a request that is not about an entity; a field that is not named has its default.
 ///
@@ -175,11 +176,9 @@ impl Declaration {
 
     /// Sets the times that the server sets.
     fn stamp(&self, row: &mut Row) {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = clock::since_1970(SystemTime::now());
         let now = if self.precise_times {
-            json!(now.as_millis() as f64 / 1000.0)
+            json!(clock::to_millis(now))
         } else {
             json!(now.as_secs())
         };

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::request::{Client, Request};
 use super::response::Response;
 use super::{Access, Policy};
+use crate::clock;
 use crate::entity::plugin::correlation_id::{Config, Generator};
 
 /// Gives each request an id.
@@ -55,7 +56,7 @@ impl CorrelationId {
                 format!("{}#{number}", self.own)
             }
             Generator::Tracker => {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                let now = clock::since_1970(SystemTime::now());
                 format!(
                     "{}-{}-{}-{}-{}-{:.3}",
                     client.local,
@@ -63,7 +64,7 @@ impl CorrelationId {
                     std::process::id(),
                     client.connection,
                     client.requests,
-                    now.unwrap_or_default().as_secs_f64()
+                    now.as_secs_f64()
                 )
             }
         };

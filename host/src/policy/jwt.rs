@@ -3,7 +3,6 @@
 mod token;
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
 
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
@@ -14,6 +13,7 @@ use super::identity::{AuthenticatedCredential, JwtCredential};
 use super::request::Request;
 use super::signature::Algorithm;
 use super::{Access, Policy, auth};
+use crate::clock;
 use crate::cookie::cookie_of;
 use crate::entity::plugin::jwt::{Claim, Config};
 use crate::urlencoded;
@@ -127,9 +127,7 @@ impl Jwt {
         let identities = request.identities;
         let credential = identities.jwt(key).ok_or_else(|| self.no_credentials())?;
         self.check_signature(&token, credential)?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.map_or(0, |now| now.as_secs());
-        self.check_claims(&token, now as f64)?;
+        self.check_claims(&token, clock::unix_seconds() as f64)?;
         let consumer = identities.consumer(credential.consumer).cloned();
         let consumer = consumer.ok_or_else(|| {
             Refusal::invalid(format!("Could not find consumer for '{claim}={key}'"))

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use ring::digest;
@@ -111,10 +110,4 @@ pub(super) fn uncounted(fault_tolerant: bool) -> Verdict {
     }
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     Answer::error(status, "An unexpected error occurred").into()
-}
-
-/// The time of the system, in seconds since 1970.
-pub(super) fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| now.as_secs())
 }

@@ -11,12 +11,13 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use super::answer::Answer;
 use super::counters::Usage;
 use super::period::{self, Limit, PERIODS, Period};
-use super::rate_key::{self, RateIdentity, RateKey, RateScope, uncounted};
+use super::rate_key::{RateIdentity, RateKey, RateScope, uncounted};
 use super::rate_sync::SyncedCounts;
 use super::redis::{Server, counts};
 use super::request::Request;
 use super::response::Response;
 use super::{Access, Policy, Resources, Verdict};
+use crate::clock;
 use crate::entity::plugin::rate_limiting::{Config, LimitBy};
 use crate::entity::plugin::{Plugin, periods};
 
@@ -124,7 +125,7 @@ impl RateLimiting {
 impl Policy for RateLimiting {
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let key = self.key(request);
-        let now = rate_key::now();
+        let now = clock::unix_seconds();
         let usage = match &self.counts {
             Counts::Local(resources) => resources.rate_limits.take(&key, &self.limits, now),
             Counts::Synced(counts) => {

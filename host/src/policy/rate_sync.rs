@@ -13,9 +13,10 @@ use tokio::time::MissedTickBehavior;
 use super::Resources;
 use super::counters::{MOST, Usage};
 use super::period::{Limit, Period, Window};
-use super::rate_key::{self, RateKey};
+use super::rate_key::RateKey;
 use super::redis::Server;
 use super::redis::counts::{self, Addition};
+use crate::clock;
 
 /// How many counters one command changes at most, so that it does not occupy the server for long.
 const BATCH: usize = 500;
@@ -122,11 +123,11 @@ impl Shared {
         if noted.is_empty() && self.failed.load(Ordering::Relaxed) {
             // No request is counted while the server is away, if it must not be: so look whether it
             // is there again.
-            let answered = counts::add(&self.server, &[], rate_key::now()).await;
+            let answered = counts::add(&self.server, &[], clock::unix_seconds()).await;
             self.failed.store(answered.is_err(), Ordering::Relaxed);
         }
         for batch in noted.chunks(BATCH) {
-            let now = rate_key::now();
+            let now = clock::unix_seconds();
             let additions: Vec<Addition> = batch
                 .iter()
                 .map(|((key, period), Pending { window, count })| Addition {

@@ -59,7 +59,7 @@ impl RequestTermination {
             "kong": {
                 "node_id": *node::ID,
                 "worker_pid": std::process::id(),
-                "hostname": hostname(),
+                "hostname": node::hostname(),
             },
             "request": {
                 "scheme": client.scheme,
@@ -141,11 +141,6 @@ fn captures(request: &Request<'_>) -> Value {
 }
 
 const JSON: &str = "application/json; charset=utf-8";
-
-fn hostname() -> String {
-    let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
-}
 
 /// The message of a status where none is set, if there is one. Source: Kong.
 fn message_of(status: StatusCode) -> Option<&'static str> {

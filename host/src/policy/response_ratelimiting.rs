@@ -16,13 +16,14 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use super::answer::Answer;
 use super::counters::Usage;
 use super::period::{self, Limit};
-use super::rate_key::{self, RateIdentity, RateKey, RateScope, uncounted};
+use super::rate_key::{RateIdentity, RateKey, RateScope, uncounted};
 use super::rate_limiting::number;
 use super::redis::counts::{self, Addition};
 use super::redis::{self, Server};
 use super::request::Request;
 use super::response::{Response, Source};
 use super::{Access, Policy, Resources, Verdict};
+use crate::clock;
 use crate::entity::plugin::response_ratelimiting::{Config, LimitBy};
 use crate::entity::plugin::{Plugin, periods};
 
@@ -215,7 +216,7 @@ impl ResponseRatelimiting {
 impl Policy for ResponseRatelimiting {
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let key = self.key(request);
-        let now = rate_key::now();
+        let now = clock::unix_seconds();
         match &self.counts {
             Counts::Local(resources) => {
                 let usages = self.limits.iter().map(|limit| {

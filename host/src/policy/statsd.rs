@@ -18,6 +18,7 @@ use super::logs::queue::{Entry, Queue, Sink};
 use super::record::Record;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::statsd::Config;
+use crate::node;
 use lines::Entities;
 
 /// Limit to connect and to send. Source: Kong.
@@ -48,10 +49,9 @@ impl Statsd {
                 host: config.host.clone(),
                 port: config.port,
             };
-            let name = rustix::system::uname();
             Arc::new(StatsdSink {
                 documents: Arc::clone(documents),
-                machine: name.nodename().to_string_lossy().into_owned(),
+                machine: node::hostname(),
                 datagrams: Datagrams::to(server.clone()),
                 kept: Kept::default(),
                 server,

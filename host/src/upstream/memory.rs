@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::endpoint::health::{Source, now};
+use crate::clock::unix_millis;
+use crate::endpoint::health::Source;
 
 /// How long the health of an address that was removed is remembered. Source: Kong.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(300);
@@ -75,7 +76,7 @@ impl Memory {
             }),
             Err(_) => Vec::new(),
         };
-        let now = now();
+        let now = unix_millis();
         let read = |entry| match serde_json::from_value::<Entry>(entry) {
             Ok(entry) => Some(entry),
             Err(error) => {
@@ -98,7 +99,7 @@ impl Memory {
         let key = (upstream.to_owned(), endpoint);
         let mut entries = self.entries.lock();
         let entry = entries.get_mut(&key)?;
-        if !entry.lasts(now()) {
+        if !entry.lasts(unix_millis()) {
             entries.remove(&key);
             return None;
         }
@@ -112,7 +113,7 @@ impl Memory {
         let entry = Entry {
             upstream: upstream.to_owned(),
             endpoint,
-            seen: now(),
+            seen: unix_millis(),
             by,
             gone: false,
             held: true,
@@ -126,7 +127,7 @@ impl Memory {
     pub(super) fn release(&self, upstream: &str, endpoint: u64) {
         let key = (upstream.to_owned(), endpoint);
         if let Some(entry) = self.entries.lock().get_mut(&key) {
-            entry.seen = now();
+            entry.seen = unix_millis();
             entry.gone = true;
             entry.held = false;
             self.changed.notify_one();
@@ -179,7 +180,7 @@ impl Memory {
     /// # Errors
     /// The system's error.
     pub fn save(&self) -> io::Result<()> {
-        let now = now();
+        let now = unix_millis();
         let entries: Vec<Entry> = {
             let mut entries = self.entries.lock();
             entries.retain(|_, entry| entry.lasts(now));

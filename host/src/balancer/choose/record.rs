@@ -8,6 +8,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::{Balancer, Inner, PickRequest, Slot, Unavailable};
 use crate::balancer::tape::Tape;
+use crate::clock;
 use crate::trace::{Answer, Header};
 
 /// What is recorded, and where it goes.
@@ -52,13 +53,12 @@ impl Balancer {
             Slot::Running(instance) => instance.save().unwrap_or_default(),
             Slot::Empty | Slot::Quarantined(_) => Vec::new(),
         };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let header = Header {
             upstream: self.upstream.clone(),
             balancer: recording.name,
             digest: inner.plugin.digest.clone(),
             config: inner.config.clone(),
-            started: now.map_or(0.0, |since| since.as_secs_f64()),
+            started: clock::since_1970(SystemTime::now()).as_secs_f64(),
             gateway: env!("CARGO_PKG_VERSION").into(),
             reads_facts: inner.plugin.reads_facts,
             facts: recording.facts && inner.plugin.reads_facts,

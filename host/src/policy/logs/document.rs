@@ -2,13 +2,14 @@
 //! `kong.log.serialize`.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::clock::since_1970;
 use crate::entity::{Kind, Row};
 use crate::policy::record::{Record, Try, TryOutcome};
 use crate::policy::response::Source;
@@ -127,10 +128,6 @@ fn source(source: Source) -> &'static str {
 /// Whole milliseconds.
 pub(in super::super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn since_1970(time: SystemTime) -> Duration {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Adds a value to those of a name: the second one makes a list of them.
