@@ -298,3 +298,46 @@ fn an_authority_is_kept_while_a_service_trusts_it() {
         .expect(204);
     gateway.admin("DELETE", &path, &[]).expect(204);
 }
+
+#[test]
+fn the_etag_of_a_certificate_changes_with_its_server_names() {
+    let gateway = Gateway::start();
+    let made = post(
+        &gateway,
+        "/certificates",
+        &certificate(json!(["a.example"])),
+    );
+    let path = format!("/certificates/{}", made["id"].as_str().unwrap());
+    let tag = || {
+        let reply = gateway.admin("GET", &path, &[]).expect(200);
+        reply.header("etag").to_owned()
+    };
+    let mut known = vec![tag()];
+    let sni = json!({ "name": "b.example", "certificate": { "id": made["id"] } });
+    post(&gateway, "/snis", &sni);
+    known.push(tag());
+    gateway.admin("DELETE", "/snis/a.example", &[]).expect(204);
+    known.push(tag());
+    let renamed = json!({ "name": "c.example" });
+    gateway
+        .admin_json("PATCH", "/snis/b.example", &renamed)
+        .expect(200);
+    known.push(tag());
+    let current = known.pop().unwrap();
+    assert!(!known.contains(&current), "{known:?}, {current}");
+    let change = |tag: &str| {
+        let body = ("application/json", b"{\"tags\":[\"t\"]}".to_vec());
+        gateway.send(
+            gateway.admin,
+            "PATCH",
+            &path,
+            &[("if-match", tag)],
+            Some(body),
+        )
+    };
+    for stale in known {
+        change(&stale).expect(412);
+    }
+    let changed = change(&current).expect(200);
+    assert_eq!(changed.header("etag"), tag());
+}

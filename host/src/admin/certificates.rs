@@ -32,6 +32,7 @@ pub(super) const HOOKS: Hooks = Hooks {
         row.insert(SNIS.into(), names.into());
         Ok(())
     },
+    parts: of_certificate,
     ..Hooks::NONE
 };
 

@@ -3,15 +3,19 @@
 //! Kong has none of this; a request without these headers is answered as by Kong.
 
 use std::convert::Infallible;
+use std::fmt;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use http::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderName, StatusCode};
+use uuid::Uuid;
 
 use super::error::Error;
-use crate::store::Revision;
+use super::{Admin, hooks};
+use crate::entity::Kind;
+use crate::store::{Revision, Stored};
 
 /// The conditions of a request.
 #[derive(Debug, Default, Clone)]
@@ -46,60 +50,54 @@ impl Conditions {
         self.matching.is_none() && self.unmatched.is_none()
     }
 
-    /// Checks a write of a row that is at this revision now, or is absent.
+    /// Checks a write of a row that has this tag now, or is absent.
     ///
     /// # Errors
     /// 412: a condition does not hold.
-    pub(super) fn check(&self, current: Option<Revision>) -> Result<(), Error> {
+    pub(super) fn check(&self, current: Option<&EntityTag>) -> Result<(), Error> {
         let message = match (self.is_matched(current), self.is_known(current), current) {
             (true, false, _) => return Ok(()),
             (false, _, None) => "If-Match: there is no such entity".to_owned(),
-            (false, _, Some(revision)) => {
-                format!(
-                    "If-Match: the entity has changed, and its ETag is {}",
-                    tag(revision)
-                )
+            (false, _, Some(tag)) => {
+                format!("If-Match: the entity has changed, and its ETag is {tag}")
             }
             (true, true, _) => "If-None-Match: the entity exists".to_owned(),
         };
         Err(Error::Plain(StatusCode::PRECONDITION_FAILED, message))
     }
 
-    /// The answer that shows a row at this revision; 304 if the client has it already.
+    /// The answer that shows a row with this tag; 304 if the client has it already.
     ///
     /// # Errors
     /// 412: the row is not one that the client asks for.
-    pub(super) fn answer(&self, revision: Revision, row: Response) -> Result<Response, Error> {
-        if !self.is_matched(Some(revision)) {
-            self.check(Some(revision))?;
+    pub(super) fn answer(&self, tag: &EntityTag, row: Response) -> Result<Response, Error> {
+        if !self.is_matched(Some(tag)) {
+            self.check(Some(tag))?;
         }
-        let answer = match self.is_known(Some(revision)) {
+        let answer = match self.is_known(Some(tag)) {
             true => StatusCode::NOT_MODIFIED.into_response(),
             false => row,
         };
-        Ok(tagged(revision, answer))
+        Ok(tag.on(answer))
     }
 
     /// Whether `If-Match` holds. It compares strongly: a weak tag never matches.
-    fn is_matched(&self, current: Option<Revision>) -> bool {
+    fn is_matched(&self, current: Option<&EntityTag>) -> bool {
         match (&self.matching, current) {
             (None, _) => true,
             (Some(_), None) => false,
             (Some(EntityTags::Any), Some(_)) => true,
-            (Some(EntityTags::These { strong, .. }), Some(revision)) => {
-                strong.contains(&tag(revision))
-            }
+            (Some(EntityTags::These { strong, .. }), Some(tag)) => strong.contains(&tag.0),
         }
     }
 
     /// Whether `If-None-Match` does not hold. It compares weakly.
-    fn is_known(&self, current: Option<Revision>) -> bool {
+    fn is_known(&self, current: Option<&EntityTag>) -> bool {
         match (&self.unmatched, current) {
             (None, _) | (_, None) => false,
             (Some(EntityTags::Any), Some(_)) => true,
-            (Some(EntityTags::These { strong, weak }), Some(revision)) => {
-                let tag = tag(revision);
-                strong.contains(&tag) || weak.contains(&tag)
+            (Some(EntityTags::These { strong, weak }), Some(tag)) => {
+                strong.contains(&tag.0) || weak.contains(&tag.0)
             }
         }
     }
@@ -147,17 +145,48 @@ impl<S: Send + Sync> FromRequestParts<S> for Conditions {
     }
 }
 
-/// The `ETag` of a row: the revision of the store that wrote it.
-fn tag(revision: Revision) -> String {
-    format!("\"{revision}\"")
+/// The `ETag` of a row, with its quotes.
+#[derive(Debug)]
+pub(super) struct EntityTag(String);
+
+impl EntityTag {
+    /// The tag of a row at this revision. It changes with the row, and with the rows that the row
+    /// is shown with.
+    pub(super) fn of(
+        admin: &Admin,
+        kind: Kind,
+        id: Uuid,
+        revision: Revision,
+    ) -> Result<Self, Error> {
+        Ok(Self::new(revision, &(hooks(kind).parts)(admin, id)?))
+    }
+
+    /// The newest revision and the number of parts: a part that is new or changed has a new
+    /// revision, and one that is deleted is missing from the number.
+    fn new(revision: Revision, parts: &[Stored]) -> Self {
+        let newest = parts
+            .iter()
+            .map(|part| part.revision)
+            .fold(revision, Revision::max);
+        Self(match parts.len() {
+            0 => format!("\"{newest}\""),
+            number => format!("\"{newest}-{number}\""),
+        })
+    }
+
+    /// An answer about the row, with its tag.
+    pub(super) fn on(&self, mut answer: Response) -> Response {
+        if let Ok(tag) = HeaderValue::try_from(&*self.0) {
+            answer.headers_mut().insert(ETAG, tag);
+        }
+        answer
+    }
 }
 
-/// An answer about a row, with its `ETag`.
-pub(super) fn tagged(revision: Revision, mut answer: Response) -> Response {
-    if let Ok(tag) = HeaderValue::try_from(tag(revision)) {
-        answer.headers_mut().insert(ETAG, tag);
+impl fmt::Display for EntityTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
-    answer
 }
 
 #[cfg(test)]
@@ -190,7 +219,10 @@ mod tests {
             ("if-none-match", "\"6\"", true, true),
         ] {
             let conditions = conditions(&[(name, value)]);
-            let holds = |current| conditions.check(current).is_ok();
+            let holds = |current: Option<Revision>| {
+                let tag = current.map(|revision| EntityTag::new(revision, &[]));
+                conditions.check(tag.as_ref()).is_ok()
+            };
             assert_eq!(
                 (holds(None), holds(Some(7))),
                 (absent, at_seven),
@@ -203,7 +235,7 @@ mod tests {
     fn a_row_that_the_client_has_is_not_sent_again() {
         let answer = |fields| {
             let row = "row".into_response();
-            let answer = conditions(fields).answer(7, row);
+            let answer = conditions(fields).answer(&EntityTag::new(7, &[]), row);
             answer.map_or_else(IntoResponse::into_response, |answer| {
                 assert_eq!(answer.headers()[ETAG], "\"7\"");
                 answer

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::arguments::Path;
-use super::conditional::Conditions;
+use super::conditional::{Conditions, EntityTag};
 use super::error::Error;
 use super::key::Key;
 use super::lists::{by_id, list};
@@ -283,7 +283,8 @@ async fn patch_input(
 
 fn answer(admin: &Admin, kind: Kind, found: Option<Stored>, conditions: &Conditions) -> ApiResult {
     let found = found.ok_or_else(Error::not_found)?;
+    let tag = EntityTag::of(admin, kind, id_of(&found.row), found.revision)?;
     let row = shown(admin, kind, found.row)?;
     let row = Json(Value::from(row.ok_or_else(Error::not_found)?)).into_response();
-    conditions.answer(found.revision, row)
+    conditions.answer(&tag, row)
 }

@@ -9,7 +9,7 @@ use super::Admin;
 use super::error::Error;
 use super::key::Key;
 use crate::entity::Row;
-use crate::store::Write;
+use crate::store::{Stored, Write};
 
 /// The hooks of an entity.
 pub(super) struct Hooks {
@@ -27,6 +27,8 @@ pub(super) struct Hooks {
     pub(super) find: FindHook,
     /// Adds fields to a row that a client is shown.
     pub(super) show: fn(&Admin, &mut Row) -> Result<(), Error>,
+    /// The rows that a row is shown with.
+    pub(super) parts: fn(&Admin, Uuid) -> Result<Vec<Stored>, Error>,
     /// Adds fields to the list of a parent's rows, beside the rows.
     pub(super) beside_list: fn(&Admin, Uuid, &mut Row),
 }
@@ -58,6 +60,7 @@ impl Hooks {
         check: |_, _| std::future::ready(Ok(Vec::new())).boxed(),
         find: |_, _| Ok(None),
         show: |_, _| Ok(()),
+        parts: |_, _| Ok(Vec::new()),
         beside_list: |_, _, _| {},
     };
 }

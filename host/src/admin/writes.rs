@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::conditional::{Conditions, tagged};
+use super::conditional::{Conditions, EntityTag};
 use super::error::Error;
 use super::key::Key;
 use super::rows::{TRIES, conflict, id_of, look_up, shown, to_delete};
@@ -41,7 +41,7 @@ pub(super) fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid,
 }
 
 pub(super) async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
-    let (_, write) = insert(admin, kind, input)?;
+    let (id, write) = insert(admin, kind, input)?;
     let Write::Insert { row, .. } = &write else {
         return Err(Error::not_found());
     };
@@ -50,7 +50,7 @@ pub(super) async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
     changes::log(admin, kind, &row, "created");
     let row = shown_again(admin, kind, row)?;
     let answer = (StatusCode::CREATED, Json(row)).into_response();
-    Ok(tagged(revision, answer))
+    Ok(EntityTag::of(admin, kind, id, revision)?.on(answer))
 }
 
 /// An id for a new row: a UUID of version 4 in its form, whose bits follow the time of creation. So
@@ -100,7 +100,7 @@ pub(super) async fn replace(
     }
     for _ in 0..TRIES {
         let old = find()?;
-        conditions.check(old.as_ref().map(|old| old.revision))?;
+        check(admin, kind, conditions, old.as_ref())?;
         let is_new = old.is_none();
         let id = match (key, &old) {
             (Key::Id(id), _) => *id,
@@ -120,8 +120,8 @@ pub(super) async fn replace(
         match write_if_unchanged(admin, write).await {
             Ok(Some(revision)) => {
                 changes::log(admin, kind, &row, done);
-                let row = shown_again(admin, kind, row)?;
-                return Ok(tagged(revision, Json(row).into_response()));
+                let row = Json(shown_again(admin, kind, row)?).into_response();
+                return Ok(EntityTag::of(admin, kind, id, revision)?.on(row));
             }
             Ok(None) => {}
             // Another request has created it meanwhile.
@@ -144,24 +144,25 @@ pub(super) async fn change(
     resolve(admin, kind, &mut input)?;
     for _ in 0..TRIES {
         let old = look_up(admin, kind, key)?.ok_or_else(|| key.missing())?;
-        conditions.check(Some(old.revision))?;
+        check(admin, kind, conditions, Some(&old))?;
         let row = kind.declaration().update(&old.row, input.clone())?;
         let row = Value::from(row);
         bounds::check(&row)?;
         let Value::Object(row) = row else {
             return Err(Error::not_found());
         };
+        let id = id_of(&old.row);
         let write = Write::Replace {
             kind,
-            id: id_of(&old.row),
+            id,
             row: row.clone(),
             expected: old.revision,
             blob: None,
         };
         if let Some(revision) = write_if_unchanged(admin, write).await? {
             changes::log(admin, kind, &row, "updated");
-            let row = shown_again(admin, kind, row)?;
-            return Ok(tagged(revision, Json(row).into_response()));
+            let row = Json(shown_again(admin, kind, row)?).into_response();
+            return Ok(EntityTag::of(admin, kind, id, revision)?.on(row));
         }
     }
     Err(conflict(kind))
@@ -188,7 +189,7 @@ pub(super) async fn delete_found(
     for _ in 0..TRIES {
         let found = find();
         let stored = found.as_ref().ok().cloned().flatten();
-        conditions.check(stored.as_ref().map(|stored| stored.revision))?;
+        check(admin, kind, conditions, stored.as_ref())?;
         let Some(id) = to_delete(found)? else {
             return Ok(false);
         };
@@ -209,6 +210,20 @@ pub(super) async fn delete_found(
         }
     }
     Err(conflict(kind))
+}
+
+/// Checks the conditions of a write of a row, which is stored like this or absent.
+fn check(
+    admin: &Admin,
+    kind: Kind,
+    conditions: &Conditions,
+    stored: Option<&Stored>,
+) -> Result<(), Error> {
+    if conditions.is_empty() {
+        return Ok(());
+    }
+    let tag = stored.map(|stored| EntityTag::of(admin, kind, id_of(&stored.row), stored.revision));
+    conditions.check(tag.transpose()?.as_ref())
 }
 
 /// Writes, unless the row has changed since it was read: then nothing is written, and the result is
