@@ -133,10 +133,17 @@ fn operation(path: &str, shown: &str, method: &Method, form: Option<Form>) -> Va
     let in_query = described.query.iter().map(|(name, schema, about)| {
         json!({ "name": name, "in": "query", "description": about, "schema": schema })
     });
-    let parameters: Vec<Value> = in_path.chain(in_query).collect();
+    let is_item = matches!(form, Some(Form::Item(_)));
+    let conditions = is_item.then(conditions).into_iter().flatten();
+    let parameters: Vec<Value> = in_path.chain(in_query).chain(conditions).collect();
     let mut responses = Row::new();
     for (status, content) in &described.success {
         let mut response = json!({ "description": "Done." });
+        if is_item && content.is_some() {
+            let schema = json!({ "type": "string" });
+            let tag = json!({ "description": "The version of the entity", "schema": schema });
+            response["headers"] = json!({ "ETag": tag });
+        }
         if let Some((media_type, schema)) = content {
             response["content"] = json!({ *media_type: { "schema": schema } });
         }
@@ -165,6 +172,21 @@ fn operation(path: &str, shown: &str, method: &Method, form: Option<Form>) -> Va
         });
     }
     operation
+}
+
+/// The headers that make a request depend on the version of its entity.
+fn conditions() -> [Value; 2] {
+    [
+        ("If-Match", "Only if the entity has one of these ETags"),
+        (
+            "If-None-Match",
+            "Only if the entity has none of these ETags",
+        ),
+    ]
+    .map(|(name, about)| {
+        let schema = json!({ "type": "string", "minLength": 1 });
+        json!({ "name": name, "in": "header", "description": about, "schema": schema })
+    })
 }
 
 /// The endpoints of entities.
