@@ -184,7 +184,7 @@ fn conditions() -> [Value; 2] {
         ),
     ]
     .map(|(name, about)| {
-        let schema = json!({ "type": "string", "minLength": 1 });
+        let schema = json!({ "type": "string" });
         json!({ "name": name, "in": "header", "description": about, "schema": schema })
     })
 }
