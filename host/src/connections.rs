@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Default limit of clients' connections, if there are enough descriptors. Source: Envoy's advice
@@ -145,13 +144,12 @@ impl ConnectionLimits {
 /// Answers a client that cannot be served, reads its bytes, and then closes the connection. A
 /// connection that is closed with unread bytes is reset, and the client can lose the response (RFC
 /// 9112, 9.6).
-pub(crate) async fn refuse(mut stream: TcpStream, answer: &[u8]) {
+pub(crate) async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
     let refusing = async {
         let mut bytes = [0; 4096];
         // Some clients treat a response that arrives before their request as an error of the
         // server, so the request is read first.
-        stream.readable().await?;
-        let _ = stream.try_read(&mut bytes);
+        let _ = stream.read(&mut bytes).await?;
         stream.write_all(answer).await?;
         stream.shutdown().await?;
         let mut read = 0;

@@ -26,6 +26,7 @@ mod http1;
 mod in_place;
 mod json;
 mod leftover;
+pub mod listener;
 mod log_level;
 mod named;
 mod node;

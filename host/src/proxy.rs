@@ -47,7 +47,7 @@ use http::{Request, Response, Version};
 use hyper::body::{Body, Incoming};
 
 pub(crate) use described::Described;
-pub use listen::{Listeners, Workers};
+pub use listen::Workers;
 
 use crate::config;
 use crate::connections::ConnectionLimits;

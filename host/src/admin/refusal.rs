@@ -15,8 +15,8 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use crate::listener::Transport;
 use crate::proxy::PRODUCT;
 
 /// The state of the current request.
@@ -75,14 +75,14 @@ impl<B: Body + Unpin> Body for Noted<B> {
 
 /// The stream of a client's connection.
 pub(super) struct Stream {
-    stream: TcpStream,
+    stream: Transport,
     progress: Progress,
     /// The part of the answer in place of hyper's that is still to be written.
     rest: Bytes,
 }
 
 impl Stream {
-    pub(super) fn new(stream: TcpStream, progress: Progress) -> Self {
+    pub(super) fn new(stream: Transport, progress: Progress) -> Self {
         Self {
             stream,
             progress,

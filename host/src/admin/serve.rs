@@ -22,6 +22,7 @@ use super::{Admin, router};
 use crate::connections;
 use crate::in_place::in_turn;
 use crate::leftover::ReturnableBody;
+use crate::listener::{Socket, Transport};
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -73,7 +74,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
         };
         let router = router.clone();
         let progress = Progress::default();
-        let stream = Stream::new(stream, progress.clone());
+        let stream = Stream::new(Transport::Plain(Socket::Tcp(stream)), progress.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, progress) = (router.clone(), progress.clone());
             progress.begin();

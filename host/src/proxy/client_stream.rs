@@ -17,13 +17,12 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::StatusCode;
 use parking_lot::Mutex;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::page;
 use crate::http1::{BodyKind, Part, Requests};
+use crate::listener::Transport;
 
 /// How long the rest of a refused request is read before the connection is closed, and how many
 /// bytes of it. If a connection is closed with unread bytes, it is reset, and the client can lose
@@ -186,7 +185,7 @@ impl Backlog {
 
 /// The stream of a client's connection.
 pub(super) struct ClientStream {
-    stream: TcpStream,
+    stream: Transport,
     backlog: Backlog,
     /// Tracks where requests end in the bytes that were passed to hyper.
     requests: Requests,
@@ -204,7 +203,7 @@ pub(super) struct ClientStream {
 
 impl ClientStream {
     /// The trailers of a request may take `max_trailers` bytes.
-    pub(super) fn new(stream: TcpStream, backlog: Backlog, max_trailers: usize) -> Self {
+    pub(super) fn new(stream: Transport, backlog: Backlog, max_trailers: usize) -> Self {
         Self {
             stream,
             backlog,
@@ -229,22 +228,17 @@ impl ClientStream {
     }
 
     /// Waits until there are bytes to read, or the client has closed its sending side.
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    pub(super) async fn readable(&mut self) -> io::Result<()> {
         if self.rest.is_empty() {
-            // Not `readable`: the runtime takes a new socket for readable until a read has failed.
-            self.stream.peek(&mut [0]).await?;
+            self.stream.readable().await?;
         }
         Ok(())
     }
 
     /// Whether there are bytes to read. This asks the system, because the runtime may not have been
     /// notified yet.
-    pub(super) fn has_bytes(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        !self.rest.is_empty()
-            || SockRef::from(&self.stream)
-                .peek(&mut byte)
-                .is_ok_and(|read| read > 0)
+    pub(super) fn has_bytes(&mut self) -> bool {
+        !self.rest.is_empty() || self.stream.has_bytes()
     }
 
     /// The client has closed its sending side. This is hidden from hyper while a request is
@@ -356,7 +350,7 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     /// hyper writes until it is done or the write is pending. So the result of the last write tells
-    /// whether there are unsent bytes.
+    /// whether there are unsent bytes, beside those that TLS holds.
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -390,15 +384,21 @@ impl AsyncWrite for ClientStream {
                 }
             }
         };
-        shared.unsent.store(written.is_pending(), Ordering::Relaxed);
+        let unsent = written.is_pending() || this.stream.has_unsent();
+        shared.unsent.store(unsent, Ordering::Relaxed);
         if this.backlog.is_half_closed() && written.is_ready() {
             this.backlog.set_sending(Sending::Tried);
         }
         written
     }
 
-    /// hyper flushes when it has written its whole buffer.
+    /// hyper flushes when it has written its whole buffer. Over TLS, the system may not have all of
+    /// these bytes yet.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if self.backlog.has_unsent() {
+            self.backlog.0.unsent.store(false, Ordering::Relaxed);
+        }
         if self.backlog.phase() == Phase::Answered {
             self.backlog.enter(Phase::Idle);
             if self.backlog.is_half_closed() || self.backlog.is_last() {
@@ -406,11 +406,8 @@ impl AsyncWrite for ClientStream {
                 cx.waker().wake_by_ref();
             }
         }
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        if flushed.is_ready() {
-            self.backlog.flushed();
-        }
-        flushed
+        self.backlog.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

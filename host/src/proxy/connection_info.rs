@@ -27,6 +27,8 @@ pub(super) struct ListenerInfo {
     pub(super) port_text: HeaderValue,
     /// The scheme of the requests that the listener accepts.
     pub(super) scheme: Scheme,
+    /// Whether clients may use HTTP/2: by ALPN over TLS, otherwise by prior knowledge.
+    pub(super) http2: bool,
 }
 
 /// The scheme of a request's URI (RFC 9110, 4.2).
@@ -34,6 +36,8 @@ pub(super) struct ListenerInfo {
 pub(super) enum Scheme {
     /// In clear text.
     Http,
+    /// Over TLS.
+    Https,
 }
 
 impl ConnectionInfo {
@@ -52,11 +56,12 @@ impl ConnectionInfo {
 }
 
 impl ListenerInfo {
-    pub(super) fn new(port: u16, scheme: Scheme) -> Rc<Self> {
+    pub(super) fn new(port: u16, scheme: Scheme, http2: bool) -> Rc<Self> {
         Rc::new(Self {
             port,
             port_text: HeaderValue::from(port),
             scheme,
+            http2,
         })
     }
 }
@@ -66,6 +71,7 @@ impl Scheme {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Https => "https",
         }
     }
 }

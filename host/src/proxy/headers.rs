@@ -326,7 +326,7 @@ mod tests {
     /// The headers that an endpoint gets for these headers of a client.
     fn forwarded(headers: &HeaderMap, prefix: &[u8], body: BodyLength) -> HeaderMap {
         let client = "192.0.2.7:1234".parse().unwrap();
-        let connection = ConnectionInfo::new(client, ListenerInfo::new(8000, Scheme::Http));
+        let connection = ConnectionInfo::new(client, ListenerInfo::new(8000, Scheme::Http, false));
         let forwarded = Forwarded {
             connection: &connection,
             host: "example.com",

@@ -16,8 +16,7 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -29,11 +28,9 @@ use super::{Counters, Seen, Worker, handle, page};
 use crate::config;
 use crate::connections::{self, ConnectionLimits};
 use crate::http1::BodyKind;
+use crate::listener::{Listeners, Socket, Transport};
 use crate::request_log;
 use crate::snapshot::Published;
-
-/// Connections that the kernel queues until the gateway accepts them.
-const BACKLOG: i32 = 4096;
 
 /// Pause after a failed accept. The usual reason is that no file descriptor is left, and
 /// descriptors become free only when connections are closed.
@@ -63,46 +60,6 @@ const LEAST_BUFFER: usize = 40 * 1024;
 
 /// Connections accepted so far by all workers, which numbers them.
 static ACCEPTED: AtomicU64 = AtomicU64::new(0);
-
-/// One listener for each worker, all on the same address.
-#[derive(Debug)]
-pub struct Listeners {
-    /// The address; if port 0 was requested, with the port that the system chose.
-    pub address: SocketAddr,
-    sockets: Vec<std::net::TcpListener>,
-}
-
-impl Listeners {
-    /// Listens with `workers` sockets. The kernel distributes new connections among them.
-    ///
-    /// # Errors
-    /// The system's error, for example that the port is in use.
-    pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Self> {
-        // A first socket without SO_REUSEPORT checks that the address is free. With SO_REUSEPORT, a
-        // second gateway of the same user would bind too and silently take half of the connections.
-        drop(listen(address, false)?);
-        let mut sockets = vec![listen(address, true)?];
-        let address = sockets[0].local_addr()?;
-        while sockets.len() < workers {
-            sockets.push(listen(address, true)?);
-        }
-        Ok(Self { address, sockets })
-    }
-}
-
-fn listen(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
 
 /// The running workers.
 #[derive(Debug)]
@@ -172,7 +129,7 @@ impl Workers {
                         next_client: Cell::new(0),
                         clock: Rc::new(Cell::new(Instant::now())),
                     });
-                    let info = ListenerInfo::new(port, Scheme::Http);
+                    let info = ListenerInfo::new(port, Scheme::Http, false);
                     worker.serve(listener, &info, &mut stopped).await;
                 });
                 drop(draining);
@@ -224,7 +181,13 @@ impl Worker {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    self.admit(&server, stream, address, accepted_on, open.clone());
+                    self.admit(
+                        &server,
+                        Socket::Tcp(stream),
+                        address,
+                        accepted_on,
+                        open.clone(),
+                    );
                 }
                 Err(error) => {
                     self.unserved.fail(&error);
@@ -235,7 +198,13 @@ impl Worker {
         // Clients in the kernel's queue may have sent a request already, so these connections are
         // accepted.
         while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-            self.admit(&server, stream, address, accepted_on, open.clone());
+            self.admit(
+                &server,
+                Socket::Tcp(stream),
+                address,
+                accepted_on,
+                open.clone(),
+            );
         }
         drop((listener, open));
         for client in self.clients.borrow().values() {
@@ -270,20 +239,20 @@ impl Worker {
     fn admit(
         self: &Rc<Self>,
         server: &Rc<http1::Builder>,
-        stream: TcpStream,
+        socket: Socket,
         address: SocketAddr,
         accepted_on: &Rc<ListenerInfo>,
         open: mpsc::Sender<()>,
     ) {
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let Some(permit) = self.limits.client() else {
-            return self.refuse(stream, open);
+            return self.refuse(socket, open);
         };
         let clock = Rc::clone(&self.clock);
         let mut info = ConnectionInfo::new(address, Rc::clone(accepted_on));
         info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Ok(local) = stream.local_addr() {
-            info.local = local.ip().to_canonical();
+        if let Some(local) = socket.local_ip() {
+            info.local = local;
         }
         let client = Client::new(info, clock, open, Some(permit));
         let number = self.next_client.get();
@@ -292,7 +261,9 @@ impl Worker {
         let (worker, server) = (Rc::clone(self), Rc::clone(server));
         tokio::task::spawn_local(async move {
             worker.counters.active.fetch_add(1, Ordering::Relaxed);
-            worker.connection(&server, stream, client).await;
+            worker
+                .connection(&server, Transport::Plain(socket), client)
+                .await;
             worker.counters.active.fetch_sub(1, Ordering::Relaxed);
             worker.clients.borrow_mut().remove(&number);
         });
@@ -300,14 +271,14 @@ impl Worker {
 
     /// Refuses a client because the limit of connections is reached: answers it, if a permit for
     /// that is left, and closes its connection.
-    fn refuse(&self, stream: TcpStream, open: mpsc::Sender<()>) {
+    fn refuse(&self, socket: Socket, open: mpsc::Sender<()>) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         self.unserved.refuse();
         if let Some(permit) = self.limits.refusal() {
             tokio::task::spawn_local(async move {
                 let _held = (permit, open);
                 let page = page::refusal(StatusCode::SERVICE_UNAVAILABLE);
-                connections::refuse(stream, &page).await;
+                connections::refuse(socket, &page).await;
             });
         }
     }
@@ -315,18 +286,14 @@ impl Worker {
     async fn connection(
         self: &Rc<Self>,
         server: &http1::Builder,
-        stream: TcpStream,
+        transport: Transport,
         client: Rc<Client>,
     ) {
-        // Without `TCP_NODELAY`, a response in two writes waits for the client's delayed
-        // acknowledgement. An error here and below means that the client has disconnected, which
-        // the first read reports.
-        let _ = stream.set_nodelay(true);
-        // Without this timeout, a client that does not read its response would hold the endpoint's
+        // Without this, a client that does not read its response would hold the endpoint's
         // connection forever.
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
+        transport.socket().prepare(SEND_TIMEOUT);
         let mut stream = ClientStream::new(
-            stream,
+            transport,
             client.backlog.clone(),
             self.settings.max_header_size,
         );

@@ -1,0 +1,223 @@
+//! The bytes of a client's connection: over TCP or a Unix socket, in clear text or over TLS.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+/// A connection as the system has it.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connection as the gateway reads and writes it.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// In clear text.
+    Plain(Socket),
+    /// Over TLS, after the handshake. Boxed, because it is several hundred bytes.
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl Socket {
+    /// Sets what the connection of a client needs: no delay of small writes, and a limit of how
+    /// long sent data may remain unacknowledged. Errors are ignored: they mean that the client has
+    /// disconnected, which the first read reports.
+    pub(crate) fn prepare(&self, send_timeout: Duration) {
+        if let Self::Tcp(stream) = self {
+            let _ = stream.set_nodelay(true);
+            let _ = SockRef::from(stream).set_tcp_user_timeout(Some(send_timeout));
+        }
+    }
+
+    /// The address that the client is connected to; none for a Unix socket.
+    pub(crate) fn local_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => Some(stream.local_addr().ok()?.ip().to_canonical()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Waits until there are bytes to read, or the client has closed its sending side. Copies the
+    /// first bytes to `bytes`, without taking them, and returns their number.
+    pub(crate) async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            // Not `readable`: the runtime takes a new socket for readable until a read has failed.
+            Self::Tcp(stream) => stream.peek(bytes).await,
+            Self::Unix(stream) => {
+                let peek = || peek_now(stream, bytes);
+                stream.async_io(Interest::READABLE, peek).await
+            }
+        }
+    }
+
+    /// Whether there are bytes to read. This asks the system, because the runtime may not have been
+    /// notified yet.
+    fn has_bytes(&self) -> bool {
+        let read = match self {
+            Self::Tcp(stream) => peek_now(stream, &mut [0]),
+            Self::Unix(stream) => peek_now(stream, &mut [0]),
+        };
+        read.is_ok_and(|read| read > 0)
+    }
+
+    /// The error of the connection that the system has not reported yet.
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            Self::Tcp(stream) => stream.take_error(),
+            Self::Unix(stream) => stream.take_error(),
+        }
+    }
+}
+
+/// Copies the bytes that can be read now, without taking them.
+fn peek_now(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+    let (read, _) = rustix::net::recv(socket, bytes, RecvFlags::PEEK)?;
+    Ok(read)
+}
+
+impl Transport {
+    /// The connection below TLS.
+    pub(crate) fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// The application protocol that client and gateway have agreed on in the handshake (RFC 7301).
+    pub(crate) fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    /// Waits until there are bytes to read, or the client has closed its sending side.
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        if !self.has_decrypted() {
+            self.socket().peek(&mut [0]).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether there are bytes to read, or bytes of which some may be to be read after decryption.
+    pub(crate) fn has_bytes(&mut self) -> bool {
+        self.has_decrypted() || self.socket().has_bytes()
+    }
+
+    /// Whether TLS has decrypted bytes that were not read yet.
+    fn has_decrypted(&mut self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => {
+                let state = stream.get_mut().1.process_new_packets();
+                // The next read reports an error.
+                state.map_or(true, |state| state.plaintext_bytes_to_read() > 0)
+            }
+        }
+    }
+
+    /// Whether TLS holds bytes for the client that its socket does not accept yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.wants_write(),
+        }
+    }
+
+    /// The error of the connection that the system has not reported yet.
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.socket().take_error()
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
