@@ -55,7 +55,6 @@ mod version_rows;
 mod versions;
 mod writes;
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +76,7 @@ pub use serve::serve;
 pub use tidy::tidy_cache;
 
 use crate::balancer::Engine;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::connections::ConnectionLimits;
 use crate::entity::Kind;
 use crate::log_level::LogLevel;
@@ -106,6 +105,16 @@ type ApiEndpoint = (String, MethodRouter<Admin>, &'static str);
 /// The result of a handler.
 type ApiResult = Result<Response, Error>;
 
+/// The addresses that connections are accepted on, with their flags and the ports that the system
+/// chose.
+#[derive(Debug, Default)]
+pub struct Listening {
+    /// Those of the proxy.
+    pub proxy: Vec<Listen>,
+    /// Those of the Admin API.
+    pub admin: Vec<Listen>,
+}
+
 /// What all handlers work with.
 #[derive(Clone)]
 pub struct Admin {
@@ -126,7 +135,7 @@ pub struct Admin {
     /// What is logged.
     pub log_level: Arc<LogLevel>,
     /// Where the proxy and the Admin API listen.
-    pub addresses: (SocketAddr, SocketAddr),
+    pub listening: Arc<Listening>,
     /// Notified when compiled components may have been left without a version.
     pub left_over: Arc<Notify>,
     /// What policies keep.

@@ -12,6 +12,7 @@ mod admin_token;
 mod check;
 mod declaration;
 mod file;
+mod listen;
 mod readers;
 mod settings;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use tracing_subscriber::filter::Targets;
 
 pub use admin_token::AdminToken;
 use file::File;
+pub use listen::{Listen, ListenAddress, ListenKeepalive};
 pub use written::{Written, misspelt_variables};
 
 /// Settings as checked.
@@ -46,9 +48,9 @@ pub struct Config {
     /// Longest wait for requests in flight at shutdown.
     pub shutdown_timeout: Duration,
     /// Where the proxy listens.
-    pub proxy_listen: SocketAddr,
+    pub proxy_listen: Vec<Listen>,
     /// Where the Admin API listens.
-    pub admin_listen: SocketAddr,
+    pub admin_listen: Vec<Listen>,
     /// Who may use the Admin API.
     pub admin_access: AdminAccess,
     /// How clients and endpoints are talked to.
@@ -209,15 +211,14 @@ impl Config {
 
     /// An empty configuration. Each setting fills its field, at least with its default.
     fn blank() -> Self {
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         Self {
             file: None,
             data_dir: PathBuf::new(),
             workers: 0,
             log: Targets::new(),
             shutdown_timeout: Duration::ZERO,
-            proxy_listen: nowhere,
-            admin_listen: nowhere,
+            proxy_listen: Vec::new(),
+            admin_listen: Vec::new(),
             admin_access: AdminAccess::default(),
             proxy: Proxy::default(),
             dns: Dns::default(),

@@ -1,7 +1,6 @@
 //! Starts the parts of the gateway and shuts them down.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,9 +9,9 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Listening};
 use crate::balancer::{self, Engine};
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_place;
 use crate::listener::Listeners;
@@ -69,22 +68,14 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     })?;
     let shipped = admin::install_shipped(&store, &engine).await?;
 
-    let listeners = Listeners::bind(config.proxy_listen, config.workers).with_context(|| {
-        format!(
-            "cannot listen on {} for the proxy (setting proxy_listen)",
-            config.proxy_listen
-        )
-    })?;
-    let proxy = listeners.address;
-    let admin_listener = tokio::net::TcpListener::bind(config.admin_listen)
-        .await
-        .with_context(|| {
-            format!(
-                "cannot listen on {} for the Admin API (setting admin_listen)",
-                config.admin_listen
-            )
-        })?;
-    let admin_address = admin_listener.local_addr()?;
+    let proxy = "the proxy (setting proxy_listen)";
+    let proxy = Listeners::bind(&config.proxy_listen, config.workers, proxy)?;
+    let admin_api = "the Admin API (setting admin_listen)";
+    let admin_api = Listeners::bind(&config.admin_listen, 1, admin_api)?;
+    let listening = Arc::new(Listening {
+        proxy: proxy.listens.clone(),
+        admin: admin_api.listens.clone(),
+    });
 
     let probing = upstream::probe::runtime().context("cannot start the thread of the probes")?;
     let memory = Arc::new(Memory::open(&config.data_dir));
@@ -121,7 +112,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
 
     let limits = ConnectionLimits::new(files, config.workers, config.proxy.max_connections)?;
     let limits = Arc::new(limits);
-    let workers = Workers::start(listeners, &published, &config.proxy, &limits)
+    let workers = Workers::start(proxy, &published, &config.proxy, &limits)
         .context("cannot start the workers of the proxy")?;
     let admin = Admin {
         store,
@@ -132,7 +123,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         limits: Arc::clone(&limits),
         config: config.clone(),
         log_level: Arc::new(log_level),
-        addresses: (proxy, admin_address),
+        listening: Arc::clone(&listening),
         left_over: Arc::default(),
         resources: Arc::clone(&resources),
     };
@@ -142,12 +133,12 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     let commits = admin.store.watch()?;
     tokio::spawn(in_place(admin::remove_expired(admin.clone(), commits)));
     let (stop, stopped) = watch::channel(false);
-    let serving = tokio::spawn(admin::serve(admin_listener, admin, stopped));
+    let serving = tokio::spawn(admin::serve(admin_api, admin, stopped));
     tracing::info!(
         "up to {} connections of clients, with {files} open files",
         limits.max_clients
     );
-    announce(&config, proxy, admin_address);
+    announce(&config, &listening);
 
     let reason = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
@@ -206,29 +197,60 @@ fn ignore_reloads() -> std::io::Result<impl Future<Output = ()>> {
 
 /// Announces that the gateway is ready: in the log for people, and as one line of JSON on standard
 /// output for programs, which need the address if they have set port 0.
-fn announce(config: &Config, proxy: SocketAddr, admin: SocketAddr) {
+fn announce(config: &Config, listening: &Listening) {
     let data_dir = config
         .data_dir
         .canonicalize()
         .unwrap_or_else(|_| config.data_dir.clone());
-    tracing::info!("proxy listens on {proxy}, with {} workers", config.workers);
-    tracing::info!("Admin API listens on {admin}");
-    if config.admin_access.tokens.is_empty() && !admin.ip().is_loopback() {
+    let Listening { proxy, admin } = listening;
+    tracing::info!(
+        "proxy listens on {}, with {} workers",
+        list(proxy),
+        config.workers
+    );
+    tracing::info!("Admin API listens on {}", list(admin));
+    let open = admin.iter().find(|listen| !listen.address.is_local());
+    if let Some(open) = open.filter(|_| config.admin_access.tokens.is_empty()) {
         tracing::warn!(
-            "EVERY CLIENT THAT REACHES {admin} CAN CHANGE ALL OF THE CONFIGURATION: the Admin API \
+            "EVERY CLIENT THAT REACHES {} CAN CHANGE ALL OF THE CONFIGURATION: the Admin API \
              listens beyond this machine and needs no token; set admin_tokens, or let admin_listen \
-             be an address such as 127.0.0.1:8001"
+             be an address such as 127.0.0.1:8001",
+            open.address
         );
     }
     tracing::info!("data is kept in {}", data_dir.display());
     let line = json!({
         "event": "ready",
-        "proxy": proxy.to_string(),
-        "admin": admin.to_string(),
+        "proxy": first(proxy),
+        "admin": first(admin),
+        "listeners": { "proxy": texts(proxy), "admin": texts(admin) },
         "data_dir": data_dir,
         "version": env!("CARGO_PKG_VERSION"),
     });
     // Standard output may be closed, so errors are ignored.
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// The first address in clear text; if there is none, the first one.
+fn first(listens: &[Listen]) -> Option<String> {
+    let plain = listens.iter().find(|listen| !listen.ssl);
+    let first = plain.or_else(|| listens.first())?;
+    Some(first.address.to_string())
+}
+
+fn texts(listens: &[Listen]) -> Vec<String> {
+    listens.iter().map(ToString::to_string).collect()
+}
+
+/// Addresses for people.
+fn list(listens: &[Listen]) -> String {
+    let addresses = listens.iter().map(|listen| match listen.ssl {
+        true => format!("{} (TLS)", listen.address),
+        false => listen.address.to_string(),
+    });
+    match addresses.collect::<Vec<_>>().as_slice() {
+        [] => "no address".to_owned(),
+        addresses => addresses.join(", "),
+    }
 }

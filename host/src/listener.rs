@@ -1,10 +1,13 @@
 //! Sockets that accept the connections of clients: of the proxy, and of the Admin API.
 //!
-//! `bind.rs` opens the sockets, and `transport.rs` has the bytes of an accepted connection, in
-//! clear text or over TLS.
+//! `bind.rs` opens the sockets, `accept.rs` accepts connections, and `transport.rs` has the bytes of
+//! a connection, in clear text or over TLS.
 
+mod accept;
 mod bind;
 mod transport;
 
+pub(crate) use accept::Acceptor;
 pub use bind::Listeners;
+pub(crate) use bind::SocketFile;
 pub(crate) use transport::{Socket, Transport};

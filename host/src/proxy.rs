@@ -4,6 +4,7 @@
 //! endpoints; workers share nothing but the snapshot, the upstreams' balancers and the endpoints'
 //! live numbers.
 
+mod accept;
 mod access;
 mod affinity;
 mod answer;
@@ -28,6 +29,7 @@ mod request_id;
 mod respond;
 mod response_body;
 mod tunnel;
+mod unserved;
 mod upgrade;
 mod upload;
 mod wire;
@@ -59,11 +61,11 @@ use client::{Client, ClientRequest};
 use connection_info::ConnectionInfo;
 use download::Content;
 use exchange::Outbound;
-use listen::Unserved;
 use policies::Run;
 use pool::Pool;
 use respond::Reject;
 use response_body::ResponseBody;
+use unserved::Unserved;
 use upgrade::Upgrade;
 use upload::Upload;
 

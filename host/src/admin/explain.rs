@@ -24,6 +24,7 @@ use super::rows::{find, id_of};
 use super::{Admin, BODY_LIMIT, decode, targets};
 use crate::balancer::{self, Explained, Question, Said};
 use crate::clock;
+use crate::config::Listen;
 use crate::endpoint;
 use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields};
 use crate::json::exact;
@@ -73,7 +74,8 @@ async fn explain(
     let input = decode::fields(FIELDS, request, BODY_LIMIT).await?;
     let input = read_fields(FIELDS, input).map_err(|wrong| Error::schema(&wrong))?;
     let (_, snapshot) = admin.published.current();
-    let described = described(&input, admin.addresses.0.port(), &snapshot)?;
+    let port = admin.listening.proxy.first().map_or(80, Listen::port);
+    let described = described(&input, port, &snapshot)?;
     let entropy = match input.get("entropy") {
         None | Some(Value::Null) => fastrand::u64(..),
         // A text, as in the answer: not every JSON reader can hold so large a number.

@@ -1,15 +1,15 @@
 //! What the gateway tells clients about itself: `GET /` and `GET /endpoints`.
 
-use std::net::{IpAddr, SocketAddr};
-
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::error::Error;
-use super::{Admin, plugins};
+use crate::config::{Config, DnsType, Listen, ListenAddress, ListenKeepalive};
 use crate::config::{Config, DnsType};
 use crate::node;
+use super::{Admin, Listening, plugins};
+use super::{Admin, plugins};
 pub(super) use crate::node::ID as NODE;
 
 /// The release of Kong whose Admin API this one implements: clients choose their dialect by it.
@@ -40,7 +40,10 @@ pub(super) async fn root(State(admin): State<Admin>) -> Result<Json<Value>, Erro
 /// does. As in Kong, a setting without a value is left out.
 fn configuration(admin: &Admin) -> Value {
     let config = &admin.config;
-    let (proxy, admin_address) = admin.addresses;
+    let Listening {
+        proxy,
+        admin: admin_listens,
+    } = &*admin.listening;
     let mut shown = json!({
         // Clients read here whether they may write; "off" would mean that they may not.
         "database": "postgres",
@@ -56,12 +59,12 @@ fn configuration(admin: &Admin) -> Value {
         "wasm": false,
         "client_ssl": false,
         "allow_debug_header": false,
-        "proxy_listen": [proxy.to_string()],
-        "proxy_listeners": [listener(proxy, true)],
-        "proxy_ssl_enabled": false,
-        "admin_listen": [admin_address.to_string()],
-        "admin_listeners": [listener(admin_address, false)],
-        "admin_ssl_enabled": false,
+        "proxy_listen": written(proxy),
+        "proxy_listeners": listeners(proxy),
+        "proxy_ssl_enabled": has_tls(proxy),
+        "admin_listen": written(admin_listens),
+        "admin_listeners": listeners(admin_listens),
+        "admin_ssl_enabled": has_tls(admin_listens),
         "admin_gui_url": config.admin_access.urls,
         "admin_gui_origin": config.admin_access.origins,
         "admin_gui_listen": ["off"],
@@ -105,29 +108,66 @@ fn dns_order(config: &Config) -> Vec<&'static str> {
         .collect()
 }
 
-/// A listening address, with Kong's flags for one.
-fn listener(address: SocketAddr, reuseport: bool) -> Value {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
+/// A list of addresses, as it is written in a setting.
+fn written(listens: &[Listen]) -> Vec<String> {
+    match listens {
+        [] => vec!["off".to_owned()],
+        listens => listens.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn has_tls(listens: &[Listen]) -> bool {
+    listens.iter().any(|listen| listen.ssl)
+}
+
+/// A list of addresses, each with all flags that Kong knows. An empty list is an object, as in Kong.
+fn listeners(listens: &[Listen]) -> Value {
+    match listens {
+        [] => json!({}),
+        listens => listens.iter().map(listener).collect(),
+    }
+}
+
+/// A listening address. A flag with a value has that value in its name; where it is not set, Kong
+/// shows its pattern.
+fn listener(listen: &Listen) -> Value {
+    let ip = match &listen.address {
+        ListenAddress::Ip(address) if address.is_ipv6() => format!("[{}]", address.ip()),
+        ListenAddress::Ip(address) => address.ip().to_string(),
+        ListenAddress::Unix(_) => listen.address.to_string(),
     };
-    json!({
+    // Kong leaves `http2` out of this text, because nginx has a directive of its own for it.
+    let text = Listen {
+        http2: false,
+        ..listen.clone()
+    };
+    let mut shown = json!({
         "ip": ip,
-        "port": address.port(),
-        "listener": address.to_string(),
-        "ssl": false,
-        "http2": false,
-        "proxy_protocol": false,
-        "deferred": false,
-        "bind": false,
-        "reuseport": reuseport,
-        "backlog=%d+": false,
-        "ipv6only=on": false,
-        "ipv6only=off": false,
-        "so_keepalive=on": false,
-        "so_keepalive=off": false,
-        "so_keepalive=%w*:%w*:%d*": false,
-    })
+        "port": listen.address.ip().map(|address| address.port()),
+        "listener": text.to_string(),
+        "ssl": listen.ssl,
+        "http2": listen.http2,
+        "proxy_protocol": listen.proxy_protocol,
+        "deferred": listen.deferred,
+        "bind": listen.bind,
+        "reuseport": listen.reuseport,
+        "ipv6only=on": listen.ipv6only == Some(true),
+        "ipv6only=off": listen.ipv6only == Some(false),
+        "so_keepalive=on": listen.keepalive == Some(ListenKeepalive::On),
+        "so_keepalive=off": listen.keepalive == Some(ListenKeepalive::Off),
+    });
+    let backlog = listen.backlog.map(|backlog| format!("backlog={backlog}"));
+    let times = (listen.keepalive)
+        .filter(|keepalive| matches!(keepalive, ListenKeepalive::Times { .. }))
+        .map(|keepalive| format!("so_keepalive={keepalive}"));
+    for (set, pattern) in [
+        (backlog, "backlog=%d+"),
+        (times, "so_keepalive=%w*:%w*:%d*"),
+    ] {
+        let is_set = set.is_some();
+        shown[set.as_deref().unwrap_or(pattern)] = json!(is_set);
+    }
+    shown
 }
 
 /// `GET /endpoints`: every path, with names for its parts.

@@ -13,16 +13,15 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::paced::Paced;
 use super::refusal::{Noted, Progress, Stream};
 use super::{Admin, router};
-use crate::connections;
+use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_turn;
 use crate::leftover::ReturnableBody;
-use crate::listener::{Socket, Transport};
+use crate::listener::{Acceptor, Listeners, Socket, Transport};
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -36,45 +35,99 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 
 /// Serves the Admin API until `stopped` says so, and then until the requests in flight are
 /// answered.
-pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Receiver<bool>) {
-    let body_timeout = admin.config.proxy.client_body_timeout;
+pub async fn serve(listeners: Listeners, admin: Admin, stopped: watch::Receiver<bool>) {
+    let router = router(admin.clone());
+    serve_router(listeners, &admin, router, stopped).await;
+}
+
+async fn serve_router(
+    listeners: Listeners,
+    admin: &Admin,
+    router: axum::Router,
+    stopped: watch::Receiver<bool>,
+) {
+    let settings = &admin.config.proxy;
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
         // A client may close its sending side after its request.
         .half_close(true)
-        .header_read_timeout(admin.config.proxy.client_header_timeout)
-        .max_header_size(admin.config.proxy.max_header_size);
-    let limits = Arc::clone(&admin.limits);
-    let router = TowerToHyperService::new(router(admin));
+        .header_read_timeout(settings.client_header_timeout)
+        .max_header_size(settings.max_header_size);
     // Each connection holds a sender: the receiver ends with the last of them.
     let (open, mut closed) = mpsc::channel::<()>(1);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopped.wait_for(|stop| *stop) => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!("cannot accept a connection to the Admin API: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+    let serving = Serving {
+        server,
+        router: TowerToHyperService::new(router),
+        limits: Arc::clone(&admin.limits),
+        body_timeout: settings.client_body_timeout,
+        stopped,
+        open,
+    };
+    for socket in listeners.workers.into_iter().flatten() {
+        match Acceptor::new(socket) {
+            Ok(acceptor) => drop(tokio::spawn(serving.clone().accept(acceptor))),
+            Err(error) => tracing::error!("the Admin API cannot listen: {error}"),
+        }
+    }
+    let mut stopped = serving.stopped.clone();
+    drop(serving);
+    let _ = stopped.wait_for(|stop| *stop).await;
+    closed.recv().await;
+    drop(listeners.files);
+}
+
+/// How connections are served.
+#[derive(Clone)]
+struct Serving {
+    server: http1::Builder,
+    router: TowerToHyperService<axum::Router>,
+    limits: Arc<ConnectionLimits>,
+    body_timeout: Duration,
+    stopped: watch::Receiver<bool>,
+    open: mpsc::Sender<()>,
+}
+
+impl Serving {
+    /// Accepts connections until `stopped` says so.
+    async fn accept(mut self, acceptor: Acceptor) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = acceptor.accept() => accepted,
+                _ = self.stopped.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((socket, _)) => self.admit(socket),
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection to the Admin API: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
-        };
-        let Some(permit) = limits.admin_client() else {
-            limits.admin_refused.fetch_add(1, Ordering::Relaxed);
-            if let Some(permit) = limits.refusal() {
+        }
+    }
+
+    fn admit(&self, socket: Socket) {
+        let Some(permit) = self.limits.admin_client() else {
+            self.limits.admin_refused.fetch_add(1, Ordering::Relaxed);
+            if let Some(permit) = self.limits.refusal() {
                 tokio::spawn(async move {
-                    connections::refuse(stream, FULL).await;
+                    connections::refuse(socket, FULL).await;
                     drop(permit);
                 });
             }
-            continue;
+            return;
         };
-        let router = router.clone();
+        let serving = self.clone();
+        tokio::spawn(async move {
+            serving.connection(Transport::Plain(socket)).await;
+            drop(permit);
+        });
+    }
+
+    async fn connection(mut self, transport: Transport) {
+        let (router, body_timeout) = (self.router.clone(), self.body_timeout);
         let progress = Progress::default();
-        let stream = Stream::new(Transport::Plain(Socket::Tcp(stream)), progress.clone());
+        let stream = Stream::new(transport, progress.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, progress) = (router.clone(), progress.clone());
             progress.begin();
@@ -87,26 +140,20 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut stopped: watch::Rece
                 response.map(|response| response.map(|body| Noted::new(body, progress)))
             }
         });
-        let connection = server.serve_connection(TokioIo::new(stream), service);
-        let (mut stopped, open) = (stopped.clone(), open.clone());
-        tokio::spawn(async move {
-            let _held = (open, permit);
-            let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
-            let mut connection = pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!("a connection to the Admin API ended: {error}");
+        let connection = self.server.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let stop = async { drop(self.stopped.wait_for(|stop| *stop).await) };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
-        });
+        };
+        if let Err(error) = ended {
+            tracing::debug!("a connection to the Admin API ended: {error}");
+        }
     }
-    drop((listener, open));
-    closed.recv().await;
 }
 
 /// Makes `/services/` into `/services`.

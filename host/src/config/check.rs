@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::declaration::{Kind, Setting};
+use super::listen::{self, Listen};
 use super::value::{Content, Value};
 
 /// A value, or a part of it, that is refused.
@@ -48,11 +49,18 @@ impl Setting {
                 let taken = set(config, utf8(value, self.text(value)?)?);
                 taken.ok_or_else(|| wrong(value, format!("expected {expected}")))?;
             }
+            Kind::Listen(set) => {
+                let listens = Listen::parse_list(&self.entries(value)?).map_err(|wrong| {
+                    let wrong = wrong.into_iter().map(|(entry, reason)| Wrong {
+                        shown: format!("{entry:?}"),
+                        reason: format!("{reason}; {}", listen::FORM),
+                    });
+                    wrong.collect::<Vec<_>>()
+                })?;
+                set(config, listens);
+            }
             Kind::List { expected, set, .. } => {
-                let entries = match value.list() {
-                    Some(entries) => entries.iter().map(String::as_str).collect(),
-                    None => split(utf8(value, self.text(value)?)?),
-                };
+                let entries = self.entries(value)?;
                 let wrong = set(config, &entries).err().unwrap_or_default();
                 if !wrong.is_empty() {
                     let wrong = wrong.into_iter().map(|entry| Wrong {
@@ -64,6 +72,14 @@ impl Setting {
             }
         }
         Ok(())
+    }
+
+    /// The entries of a list.
+    fn entries<'a>(&self, value: &'a Value) -> Result<Vec<&'a str>, Vec<Wrong>> {
+        match value.list() {
+            Some(entries) => Ok(entries.iter().map(String::as_str).collect()),
+            None => Ok(split(utf8(value, self.text(value)?)?)),
+        }
     }
 
     /// The value as text. A value that a file has without quotes is not text.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Config;
+use super::listen::Listen;
 use super::value::{Content, Place, Value};
 
 /// The prefix of the variable of each setting.
@@ -59,6 +60,8 @@ pub(super) enum Kind {
         /// Returns the entries that are wrong.
         set: fn(&mut Config, &[&str]) -> Result<(), Vec<String>>,
     },
+    /// Addresses to listen on, with flags.
+    Listen(fn(&mut Config, Vec<Listen>)),
 }
 
 /// What a number counts.
@@ -139,6 +142,7 @@ impl Setting {
         match &self.kind {
             Kind::Number(unit, ..) | Kind::Size(unit, ..) | Kind::Time(unit, ..) => unit.value,
             Kind::Path(value, _) | Kind::Text { value, .. } | Kind::List { value, .. } => value,
+            Kind::Listen(_) => "ADDRS",
         }
     }
 }
@@ -153,7 +157,7 @@ impl Kind {
                 let accepted = format!("{} to {} {}", range.start(), range.end(), unit.plural);
                 Some(accepted.trim_end().to_owned())
             }
-            Self::List { .. } => Some("separated by commas".to_owned()),
+            Self::List { .. } | Self::Listen(_) => Some("separated by commas".to_owned()),
             Self::Path(..) | Self::Text { .. } => None,
         }
     }

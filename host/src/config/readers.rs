@@ -1,6 +1,6 @@
 //! Parses the text of single settings.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 
 use minisign_verify::PublicKey;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -42,11 +42,6 @@ pub(super) fn log(text: &str) -> Option<Targets> {
         return Some(Targets::new().with_default(level));
     }
     text.parse().ok()
-}
-
-/// An address with a port. A name is looked up.
-pub(super) fn address(text: &str) -> Option<SocketAddr> {
-    text.to_socket_addrs().ok()?.next()
 }
 
 /// The URL of a web page as it is written, and its origin as browsers write it (RFC 6454, 6.2).

@@ -11,7 +11,7 @@ use super::declaration::{
 use super::readers;
 
 use DefaultValue::{Computed, Unset, Written};
-use Kind::{List, Number, Path, Size, Text, Time};
+use Kind::{List, Listen, Number, Path, Size, Text, Time};
 
 /// The file with all other settings, which therefore cannot be set in it.
 pub(super) static FILE: Setting = Setting {
@@ -96,23 +96,17 @@ const PROCESS: &[Setting] = &[
 const LISTENERS: &[Setting] = &[
     Setting {
         name: "proxy_listen",
-        about: "Address that the proxy listens on; port 0 takes a free one",
-        kind: Text {
-            value: "ADDR",
-            expected: "an address and a port, such as 0.0.0.0:8000",
-            set: |config, text| readers::address(text).map(|addr| config.proxy_listen = addr),
-        },
-        default: Written("0.0.0.0:8000"),
+        about: "[Addresses](docs/listeners.md) that the proxy listens on, with Kong's flags; port 0 \
+                takes a free one; `off` for none",
+        kind: Listen(|config, listens| config.proxy_listen = listens),
+        default: Written("0.0.0.0:8000 reuseport backlog=16384"),
     },
     Setting {
         name: "admin_listen",
-        about: "Address that the Admin API listens on; port 0 takes a free one",
-        kind: Text {
-            value: "ADDR",
-            expected: "an address and a port, such as 127.0.0.1:8001",
-            set: |config, text| readers::address(text).map(|addr| config.admin_listen = addr),
-        },
-        default: Written("127.0.0.1:8001"),
+        about: "[Addresses](docs/listeners.md) that the Admin API listens on; port 0 takes a free \
+                one; `off` for none",
+        kind: Listen(|config, listens| config.admin_listen = listens),
+        default: Written("127.0.0.1:8001 reuseport backlog=16384"),
     },
     Setting {
         name: "admin_gui_url",

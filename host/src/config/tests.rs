@@ -31,8 +31,18 @@ fn refusal(written: Written) -> String {
 #[test]
 fn the_defaults_are_kongs_ports() {
     let config = Config::load(Written::default()).unwrap();
-    assert_eq!(config.proxy_listen.to_string(), "0.0.0.0:8000");
-    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8001");
+    let written = |listens: &[Listen]| {
+        let listens = listens.iter().map(ToString::to_string);
+        listens.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        written(&config.proxy_listen),
+        ["0.0.0.0:8000 reuseport backlog=16384"]
+    );
+    assert_eq!(
+        written(&config.admin_listen),
+        ["127.0.0.1:8001 reuseport backlog=16384"]
+    );
     assert_eq!(config.proxy.keepalive_pool_size, 512);
 }
 
@@ -73,7 +83,7 @@ fn every_mistake_is_reported_at_once() {
     ]));
     assert_eq!(error.lines().count(), 4, "{error}");
     for told in [
-        "proxy_listen = \"nowhere\": expected an address",
+        "proxy_listen = \"nowhere\": \"nowhere\" does not end in a port; must be of form: [off]",
         "workers = 0: expected a number from 1 to 1024 (set by --workers)",
         "dns_min_ttl = \"soon\": expected a number from 10 to 3600000 (set by --dns-min-ttl)",
     ] {
@@ -94,14 +104,14 @@ fn a_flag_wins_over_the_file() {
     ]))
     .unwrap();
     assert_eq!(config.workers, 3);
-    assert_eq!(config.proxy_listen.to_string(), "[::1]:0");
+    assert_eq!(config.proxy_listen[0].to_string(), "[::1]:0");
 }
 
 #[test]
 fn text_in_the_file_needs_quotes_and_numbers_need_none() {
     let (folder, written) = in_file(
         "proxy_listen = 0.0.0.0:80\nlog = info\nworkers = \"4\"\ndata_dir = [1]\n\
-         max_header_size = many\nadmin_listen = [\"[::1]:0\"]\n",
+         max_header_size = many\nsyslog_socket = [\"[::1]:0\"]\n",
     );
     let error = refusal(written);
     let shown = folder.path().join("x.toml");
@@ -112,7 +122,7 @@ fn text_in_the_file_needs_quotes_and_numbers_need_none() {
         format!("log = info: text needs quotes, as in log = \"info\" (set in {shown}, line 2)"),
         "workers = \"4\": expected a number from 1 to 1024, without quotes".to_owned(),
         "data_dir = a list: expected text in quotes".to_owned(),
-        "admin_listen = a list: expected text in quotes".to_owned(),
+        "syslog_socket = a list: expected text in quotes".to_owned(),
         "max_header_size = many: expected a number from 8192".to_owned(),
     ] {
         assert!(error.contains(&told), "{told} in {error}");

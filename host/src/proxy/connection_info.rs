@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use http::HeaderValue;
 
+use crate::config::Listen;
+
 /// The client's address, and the listener that accepted the connection. Header values are made once
 /// for all requests.
 pub(super) struct ConnectionInfo {
@@ -56,11 +58,17 @@ impl ConnectionInfo {
 }
 
 impl ListenerInfo {
-    pub(super) fn new(port: u16, scheme: Scheme, http2: bool) -> Rc<Self> {
+    /// For an entry of `proxy_listen`. `http2` is whether an entry of it has that flag.
+    pub(super) fn new(listen: &Listen, http2: bool) -> Rc<Self> {
+        let port = listen.port();
         Rc::new(Self {
             port,
             port_text: HeaderValue::from(port),
-            scheme,
+            scheme: if listen.ssl {
+                Scheme::Https
+            } else {
+                Scheme::Http
+            },
             http2,
         })
     }

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::affinity::{Affinity, Facts};
-use super::connection_info::{ConnectionInfo, ListenerInfo, Scheme};
+use super::connection_info::{ConnectionInfo, ListenerInfo};
 use super::headers::{BodyLength, Forwarded, RequestHead};
+use crate::config::{Listen, ListenAddress};
 
 use super::matched::{host_of, origin_form};
 use super::request_id::RequestId;
@@ -164,7 +165,8 @@ fn cookie(name: &str) -> Cookie {
 
 fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix: &[u8]) {
     let client = std::net::SocketAddr::from(([192, 0, 2, 7], 1234));
-    let connection = ConnectionInfo::new(client, ListenerInfo::new(8000, Scheme::Http, false));
+    let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
+    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false));
     let headers = &parts.headers;
     let body = match headers.get(CONTENT_LENGTH) {
         _ if headers.contains_key(TRANSFER_ENCODING) => BodyLength::Chunked,

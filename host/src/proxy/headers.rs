@@ -309,7 +309,8 @@ fn via(headers: &mut HeaderMap) {
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
-    use crate::proxy::connection_info::{ListenerInfo, Scheme};
+    use crate::config::{Listen, ListenAddress};
+    use crate::proxy::connection_info::ListenerInfo;
 
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         lines
@@ -326,7 +327,8 @@ mod tests {
     /// The headers that an endpoint gets for these headers of a client.
     fn forwarded(headers: &HeaderMap, prefix: &[u8], body: BodyLength) -> HeaderMap {
         let client = "192.0.2.7:1234".parse().unwrap();
-        let connection = ConnectionInfo::new(client, ListenerInfo::new(8000, Scheme::Http, false));
+        let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
+        let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false));
         let forwarded = Forwarded {
             connection: &connection,
             host: "example.com",

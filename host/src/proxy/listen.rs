@@ -1,46 +1,37 @@
-//! Workers: threads that accept connections, serve them, and drain at shutdown.
+//! Workers: threads that serve connections, and drain at shutdown.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use http::{Request, StatusCode};
+use http::Request;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::accept::WorkerListener;
 use super::client::{Client, ConnectionState, SEND_TIMEOUT};
 use super::client_stream::ClientStream;
-use super::connection_info::{ConnectionInfo, ListenerInfo, Scheme};
+use super::connection_info::ListenerInfo;
 use super::pool::{self, Pool};
-use super::{Counters, Seen, Worker, handle, page};
+use super::unserved::Unserved;
+use super::{Counters, Seen, Worker, handle};
 use crate::config;
-use crate::connections::{self, ConnectionLimits};
+use crate::connections::ConnectionLimits;
 use crate::http1::BodyKind;
-use crate::listener::{Listeners, Socket, Transport};
+use crate::listener::{Acceptor, Listeners, SocketFile, Transport};
 use crate::request_log;
 use crate::snapshot::Published;
 
-/// Pause after a failed accept. The usual reason is that no file descriptor is left, and
-/// descriptors become free only when connections are closed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// Idle time after which a connection gives back the memory that only requests need.
 const REST: Duration = Duration::from_secs(1);
-
-/// Shortest time between two log lines about connections that cannot be served.
-const NOTE: Duration = Duration::from_secs(10);
 
 /// Time between two checks of the connections, and so the precision of idle timeouts.
 const LOOK: Duration = Duration::from_millis(500);
@@ -58,9 +49,6 @@ const FREE_HEADERS: usize = 100;
 /// a response, so that hyper holds one piece and not two.
 const LEAST_BUFFER: usize = 40 * 1024;
 
-/// Connections accepted so far by all workers, which numbers them.
-static ACCEPTED: AtomicU64 = AtomicU64::new(0);
-
 /// The running workers.
 #[derive(Debug)]
 pub struct Workers {
@@ -69,10 +57,12 @@ pub struct Workers {
     drained: mpsc::Receiver<()>,
     /// The counters of each worker.
     pub counters: Vec<Arc<Counters>>,
+    /// The files of the Unix sockets that they listen on.
+    files: Vec<SocketFile>,
 }
 
 impl Workers {
-    /// Starts a worker on each listener.
+    /// Starts the workers, each with its own sockets.
     ///
     /// # Errors
     /// The system's error when a thread or a runtime cannot be started.
@@ -89,17 +79,21 @@ impl Workers {
             stop,
             drained,
             counters: Vec::new(),
+            files: Vec::new(),
         };
-        let port = listeners.address.port();
+        let http2 = listeners.http2();
+        workers.files = listeners.files;
+        let listens = Arc::new(listeners.listens);
         let shortage = Arc::<Notify>::default();
-        for (number, socket) in listeners.sockets.into_iter().enumerate() {
+        for (number, sockets) in listeners.workers.into_iter().enumerate() {
             let counters = Arc::<Counters>::default();
             workers.counters.push(Arc::clone(&counters));
             let published = Arc::clone(published);
             let settings = settings.clone();
             let shortage = Arc::clone(&shortage);
             let limits = Arc::clone(limits);
-            let mut stopped = stopped.clone();
+            let listens = Arc::clone(&listens);
+            let stopped = stopped.clone();
             let draining = draining.clone();
             let body = move || {
                 let runtime = Builder::new_current_thread()
@@ -111,8 +105,11 @@ impl Workers {
                     Err(error) => return tracing::error!("a worker cannot start: {error}"),
                 };
                 runtime.block_on(async move {
-                    let listener = match TcpListener::from_std(socket) {
-                        Ok(listener) => listener,
+                    let listening = sockets.into_iter().zip(&*listens).map(|(socket, listen)| {
+                        Ok((Acceptor::new(socket)?, ListenerInfo::new(listen, http2)))
+                    });
+                    let listening = match listening.collect::<io::Result<Vec<_>>>() {
+                        Ok(listening) => listening,
                         Err(error) => return tracing::error!("a worker cannot listen: {error}"),
                     };
                     let (generation, snapshot) = published.current();
@@ -129,8 +126,7 @@ impl Workers {
                         next_client: Cell::new(0),
                         clock: Rc::new(Cell::new(Instant::now())),
                     });
-                    let info = ListenerInfo::new(port, Scheme::Http, false);
-                    worker.serve(listener, &info, &mut stopped).await;
+                    worker.serve(listening, stopped).await;
                 });
                 drop(draining);
             };
@@ -165,48 +161,32 @@ impl Workers {
 impl Worker {
     async fn serve(
         self: Rc<Self>,
-        listener: TcpListener,
-        accepted_on: &Rc<ListenerInfo>,
-        stopped: &mut watch::Receiver<bool>,
+        listening: Vec<(Acceptor, Rc<ListenerInfo>)>,
+        mut stopped: watch::Receiver<bool>,
     ) {
         let server = Rc::new(self.server());
         let pool_sweeper = tokio::task::spawn_local(Rc::clone(&self.pool).tidy());
         let idle_reaper = tokio::task::spawn_local(Rc::clone(&self).close_idle());
         // Each connection holds a sender, so the channel closes when the last connection ends.
         let (open, mut closed) = mpsc::channel::<()>(1);
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stopped.wait_for(|stop| *stop) => break,
+        let accepting = listening.into_iter().map(|(acceptor, accepted_on)| {
+            let (worker, server) = (Rc::clone(&self), Rc::clone(&server));
+            let listener = WorkerListener {
+                acceptor,
+                accepted_on,
+                server,
+                open: open.clone(),
             };
-            match accepted {
-                Ok((stream, address)) => {
-                    self.admit(
-                        &server,
-                        Socket::Tcp(stream),
-                        address,
-                        accepted_on,
-                        open.clone(),
-                    );
-                }
-                Err(error) => {
-                    self.unserved.fail(&error);
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+            tokio::task::spawn_local(listener.accept(worker, stopped.clone()))
+        });
+        let accepting: Vec<_> = accepting.collect();
+        drop(open);
+        let _ = stopped.wait_for(|stop| *stop).await;
+        for listener in accepting {
+            if let Err(error) = listener.await {
+                tracing::error!("a listener has stopped: {error}");
             }
         }
-        // Clients in the kernel's queue may have sent a request already, so these connections are
-        // accepted.
-        while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-            self.admit(
-                &server,
-                Socket::Tcp(stream),
-                address,
-                accepted_on,
-                open.clone(),
-            );
-        }
-        drop((listener, open));
         for client in self.clients.borrow().values() {
             client.enter(ConnectionState::Draining);
         }
@@ -236,54 +216,8 @@ impl Worker {
         server
     }
 
-    fn admit(
-        self: &Rc<Self>,
-        server: &Rc<http1::Builder>,
-        socket: Socket,
-        address: SocketAddr,
-        accepted_on: &Rc<ListenerInfo>,
-        open: mpsc::Sender<()>,
-    ) {
-        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let Some(permit) = self.limits.client() else {
-            return self.refuse(socket, open);
-        };
-        let clock = Rc::clone(&self.clock);
-        let mut info = ConnectionInfo::new(address, Rc::clone(accepted_on));
-        info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(local) = socket.local_ip() {
-            info.local = local;
-        }
-        let client = Client::new(info, clock, open, Some(permit));
-        let number = self.next_client.get();
-        self.next_client.set(number + 1);
-        self.clients.borrow_mut().insert(number, Rc::clone(&client));
-        let (worker, server) = (Rc::clone(self), Rc::clone(server));
-        tokio::task::spawn_local(async move {
-            worker.counters.active.fetch_add(1, Ordering::Relaxed);
-            worker
-                .connection(&server, Transport::Plain(socket), client)
-                .await;
-            worker.counters.active.fetch_sub(1, Ordering::Relaxed);
-            worker.clients.borrow_mut().remove(&number);
-        });
-    }
-
-    /// Refuses a client because the limit of connections is reached: answers it, if a permit for
-    /// that is left, and closes its connection.
-    fn refuse(&self, socket: Socket, open: mpsc::Sender<()>) {
-        self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        self.unserved.refuse();
-        if let Some(permit) = self.limits.refusal() {
-            tokio::task::spawn_local(async move {
-                let _held = (permit, open);
-                let page = page::refusal(StatusCode::SERVICE_UNAVAILABLE);
-                connections::refuse(socket, &page).await;
-            });
-        }
-    }
-
-    async fn connection(
+    /// Serves a connection until it ends.
+    pub(super) async fn connection(
         self: &Rc<Self>,
         server: &http1::Builder,
         transport: Transport,
@@ -395,50 +329,5 @@ impl Worker {
             }
             self.unserved.note(now, self.limits.max_clients);
         }
-    }
-}
-
-/// Number of connections that could not be served since the last log line about them. With a line
-/// for each connection, clients could fill the disk.
-#[derive(Debug, Default)]
-pub(super) struct Unserved {
-    refused: Cell<u64>,
-    failed: Cell<u64>,
-    error: RefCell<String>,
-    noted: Cell<Option<Instant>>,
-}
-
-impl Unserved {
-    fn refuse(&self) {
-        self.refused.set(self.refused.get() + 1);
-    }
-
-    fn fail(&self, error: &io::Error) {
-        if self.failed.replace(self.failed.get() + 1) == 0 {
-            *self.error.borrow_mut() = error.to_string();
-        }
-    }
-
-    fn note(&self, now: Instant, most: usize) {
-        let recent = (self.noted.get()).is_some_and(|noted| now - noted < NOTE);
-        if !recent && self.say(most) {
-            self.noted.set(Some(now));
-        }
-    }
-
-    /// Logs the numbers and resets them. Returns whether there was something to log.
-    fn say(&self, most: usize) -> bool {
-        let (refused, failed) = (self.refused.take(), self.failed.take());
-        if refused > 0 {
-            tracing::warn!(
-                "{refused} connections of clients were refused: there are {most} already \
-                 (setting max_connections, limit of open files)"
-            );
-        }
-        if failed > 0 {
-            let error = self.error.borrow();
-            tracing::warn!("a connection could not be accepted, {failed} times: {error}");
-        }
-        refused + failed > 0
     }
 }

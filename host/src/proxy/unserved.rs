@@ -1,0 +1,53 @@
+//! Log lines about connections that cannot be served.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Shortest time between two log lines about connections that cannot be served.
+const NOTE: Duration = Duration::from_secs(10);
+
+/// Number of connections that could not be served since the last log line about them. With a line
+/// for each connection, clients could fill the disk.
+#[derive(Debug, Default)]
+pub(super) struct Unserved {
+    refused: Cell<u64>,
+    failed: Cell<u64>,
+    error: RefCell<String>,
+    noted: Cell<Option<Instant>>,
+}
+
+impl Unserved {
+    pub(super) fn refuse(&self) {
+        self.refused.set(self.refused.get() + 1);
+    }
+
+    pub(super) fn fail(&self, error: &io::Error) {
+        if self.failed.replace(self.failed.get() + 1) == 0 {
+            *self.error.borrow_mut() = error.to_string();
+        }
+    }
+
+    pub(super) fn note(&self, now: Instant, most: usize) {
+        let recent = (self.noted.get()).is_some_and(|noted| now - noted < NOTE);
+        if !recent && self.say(most) {
+            self.noted.set(Some(now));
+        }
+    }
+
+    /// Logs the numbers and resets them. Returns whether there was something to log.
+    pub(super) fn say(&self, most: usize) -> bool {
+        let (refused, failed) = (self.refused.take(), self.failed.take());
+        if refused > 0 {
+            tracing::warn!(
+                "{refused} connections of clients were refused: there are {most} already \
+                 (setting max_connections, limit of open files)"
+            );
+        }
+        if failed > 0 {
+            let error = self.error.borrow();
+            tracing::warn!("a connection could not be accepted, {failed} times: {error}");
+        }
+        refused + failed > 0
+    }
+}
