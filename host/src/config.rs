@@ -17,6 +17,7 @@ mod readers;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod value;
 mod written;
 
@@ -32,6 +33,7 @@ use tracing_subscriber::filter::Targets;
 pub use admin_token::AdminToken;
 use file::File;
 pub use listen::{Listen, ListenAddress, ListenKeepalive};
+pub use tls::{CertificateFiles, CipherSuite, Tls};
 pub use written::{Written, misspelt_variables};
 
 /// Settings as checked.
@@ -53,6 +55,8 @@ pub struct Config {
     pub admin_listen: Vec<Listen>,
     /// Who may use the Admin API.
     pub admin_access: AdminAccess,
+    /// TLS towards clients.
+    pub tls: Tls,
     /// How clients and endpoints are talked to.
     pub proxy: Proxy,
     /// How names are looked up.
@@ -220,6 +224,7 @@ impl Config {
             proxy_listen: Vec::new(),
             admin_listen: Vec::new(),
             admin_access: AdminAccess::default(),
+            tls: Tls::default(),
             proxy: Proxy::default(),
             dns: Dns::default(),
             policies: Policies::default(),

@@ -1,13 +1,19 @@
 //! Sockets that accept the connections of clients: of the proxy, and of the Admin API.
 //!
-//! `bind.rs` opens the sockets, `accept.rs` accepts connections, and `transport.rs` has the bytes of
-//! a connection, in clear text or over TLS.
+//! `bind.rs` opens the sockets, `accept.rs` accepts connections, `tls.rs` makes the handshakes with
+//! the certificate that `certificate.rs` finds, and `transport.rs` has the bytes of a connection, in
+//! clear text or over TLS.
 
 mod accept;
 mod bind;
+mod certificate;
+mod tls;
 mod transport;
 
 pub(crate) use accept::Acceptor;
 pub use bind::Listeners;
 pub(crate) use bind::SocketFile;
+pub(crate) use certificate::listener_certificate;
+pub use tls::TlsFigures;
+pub(crate) use tls::{Refused, TlsServer};
 pub(crate) use transport::{Socket, Transport};

@@ -1,6 +1,10 @@
-//! TLS towards endpoints, for requests and for probes, and towards other servers.
+//! TLS towards endpoints, for requests and for probes, and towards other servers; and what TLS
+//! towards clients needs: `server.rs`, `server_names.rs`, `generated.rs`.
 
+pub(crate) mod generated;
 mod pem;
+mod server;
+mod server_names;
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -19,6 +23,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::authority::Host;
 pub(crate) use pem::{CertificateFacts, public_half};
+pub(crate) use server::{ServerCertificate, TlsParameters, cipher_suite, version};
+pub(crate) use server_names::{NamedCertificate, ServerNames};
 
 /// HTTP/1.1, as ALPN names it in a handshake (RFC 7301).
 pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";

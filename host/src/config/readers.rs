@@ -28,6 +28,11 @@ pub(super) fn each<T>(
     }
 }
 
+/// The entries of a list as they are.
+pub(super) fn owned(entries: &[&str]) -> Vec<String> {
+    entries.iter().map(|entry| (*entry).to_owned()).collect()
+}
+
 /// The number of cores that the process may use.
 pub(super) fn cores() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

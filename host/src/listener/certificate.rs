@@ -1,0 +1,149 @@
+//! The certificate of a listener: that of the settings, or a generated one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::config::CertificateFiles;
+use crate::tls::{ServerCertificate, generated};
+
+/// The start of anything in PEM.
+const PEM: &str = "-----BEGIN";
+
+/// The certificate of the listeners whose settings begin with `prefix` (`admin_`, for example), or
+/// one that is generated and kept in the data folder.
+///
+/// # Errors
+/// A sentence of Kong's: a file is missing or of no use.
+pub(crate) fn listener_certificate(
+    prefix: &str,
+    files: &CertificateFiles,
+    data_dir: &Path,
+) -> anyhow::Result<Arc<ServerCertificate>> {
+    let CertificateFiles { certificates, keys } = files;
+    match (certificates.len(), keys.len()) {
+        (0, 0) => {
+            let name = format!("{}default", prefix.replace('_', "-"));
+            let generated = generated::open(&data_dir.join("ssl"), &name);
+            return generated.map(Arc::new).map_err(anyhow::Error::msg);
+        }
+        (_, 0) => bail!("{prefix}ssl_cert_key must be specified"),
+        (0, _) => bail!("{prefix}ssl_cert must be specified"),
+        (certificates, keys) if certificates != keys => bail!(
+            "{prefix}ssl_cert was specified {certificates} times while {prefix}ssl_cert_key was \
+             specified {keys} times"
+        ),
+        _ => {}
+    }
+    let mut pairs = Vec::new();
+    for (certificate, key) in certificates.iter().zip(keys) {
+        let pem = load(certificate).ok_or_else(|| {
+            let from = shown(certificate);
+            anyhow!("{prefix}ssl_cert: failed loading certificate from {from}")
+        })?;
+        let key = load(key).ok_or_else(|| {
+            let from = shown(key);
+            anyhow!("{prefix}ssl_cert_key: failed loading key from {from}")
+        })?;
+        let read = ServerCertificate::from_pem([(&*pem, &*key)]);
+        if let Err(why) = read {
+            let from = shown(certificate);
+            bail!("{prefix}ssl_cert: {from} cannot be used: {why}");
+        }
+        pairs.push((pem, key));
+    }
+    let pairs = pairs.iter().map(|(pem, key)| (&**pem, &**key));
+    let certificate = ServerCertificate::from_pem(pairs);
+    certificate.map(Arc::new).map_err(anyhow::Error::msg)
+}
+
+/// PEM, read from a file if there is one of this name.
+fn load(text: &str) -> Option<String> {
+    if text.contains(PEM) {
+        return Some(text.to_owned());
+    }
+    if let Ok(pem) = std::fs::read_to_string(text) {
+        return Some(pem).filter(|pem| pem.contains(PEM));
+    }
+    let decoded = BASE64_STANDARD.decode(text).ok()?;
+    let pem = String::from_utf8(decoded).ok()?;
+    Some(pem).filter(|pem| pem.contains(PEM))
+}
+
+/// What a message says in place of the value, which may be a key.
+fn shown(text: &str) -> &str {
+    if text.contains('/') || text.len() < 64 {
+        text.lines().next().unwrap_or_default()
+    } else {
+        "the text that is given"
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn issued() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn read(certificates: &[&str], keys: &[&str]) -> Result<Arc<ServerCertificate>, String> {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let files = CertificateFiles {
+            certificates: owned(certificates),
+            keys: owned(keys),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let read = listener_certificate("admin_", &files, folder.path());
+        read.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_value_is_a_path_or_pem_or_base64() {
+        let (cert, key) = issued();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pem");
+        std::fs::write(&path, &cert).unwrap();
+        let encoded = BASE64_STANDARD.encode(&key);
+        assert!(read(&[path.to_str().unwrap()], &[&encoded]).is_ok());
+        assert!(read(&[&cert], &[&key]).is_ok());
+        assert!(read(&[], &[]).is_ok());
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_told_in_the_words_of_kong() {
+        let ((cert, key), (other, _)) = (issued(), issued());
+        for (certificates, keys, told) in [
+            (vec![&*cert], vec![], "admin_ssl_cert_key must be specified"),
+            (vec![], vec![&*key], "admin_ssl_cert must be specified"),
+            (
+                vec![&*cert, &*cert],
+                vec![&*key],
+                "admin_ssl_cert was specified 2 times while admin_ssl_cert_key was specified 1 times",
+            ),
+            (
+                vec!["/none.crt"],
+                vec![&*key],
+                "admin_ssl_cert: failed loading certificate from /none.crt",
+            ),
+            (
+                vec![&*cert],
+                vec!["none.key"],
+                "admin_ssl_cert_key: failed loading key from none.key",
+            ),
+        ] {
+            assert_eq!(read(&certificates, &keys).unwrap_err(), told);
+        }
+        let refused = read(&[&other], &[&key]).unwrap_err();
+        assert!(refused.ends_with("does not match the key"), "{refused}");
+        assert!(!refused.contains(key.lines().nth(1).unwrap()));
+    }
+}

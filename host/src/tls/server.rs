@@ -1,0 +1,251 @@
+//! TLS towards clients: versions, cipher suites, and the certificates that clients are shown.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::{self, cipher_suite, sign::any_supported_type};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    Error, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite,
+    SupportedProtocolVersion, version,
+};
+
+use super::HTTP_1_1;
+
+/// TLS 1.2 sessions of clients without tickets that are kept to be resumed.
+const SESSIONS: usize = 4096;
+
+/// Versions and cipher suites that clients may use. Source: Kong's `ssl_cipher_suite`.
+#[derive(Clone)]
+pub(crate) struct TlsParameters {
+    versions: Vec<&'static SupportedProtocolVersion>,
+    suites: Vec<SupportedCipherSuite>,
+    /// Whether the order of the suites decides, and not the client's.
+    prefers_own_order: bool,
+}
+
+impl TlsParameters {
+    /// TLS 1.3 only.
+    pub(crate) fn modern() -> Self {
+        Self {
+            versions: vec![&version::TLS13],
+            ..Self::intermediate()
+        }
+    }
+
+    /// TLS 1.2 and 1.3, with all cipher suites.
+    pub(crate) fn intermediate() -> Self {
+        Self {
+            versions: vec![&version::TLS13, &version::TLS12],
+            suites: ring::ALL_CIPHER_SUITES.to_vec(),
+            prefers_own_order: false,
+        }
+    }
+
+    /// These versions, and of TLS 1.2 these cipher suites; TLS 1.3 has all of its own.
+    pub(crate) fn custom(
+        versions: &[&'static SupportedProtocolVersion],
+        suites: &[SupportedCipherSuite],
+        prefers_own_order: bool,
+    ) -> Self {
+        let of_13 = ring::ALL_CIPHER_SUITES.iter();
+        let of_13 = of_13.filter(|suite| suite.tls13().is_some());
+        Self {
+            versions: versions.to_vec(),
+            suites: of_13.chain(suites).copied().collect(),
+            prefers_own_order,
+        }
+    }
+
+    /// The configuration of a server. `certificates` says which certificate a client is shown.
+    ///
+    /// # Errors
+    /// No cipher suite is left for a version, or the system has no random numbers.
+    pub(crate) fn server(
+        &self,
+        certificates: Arc<dyn ResolvesServerCert>,
+        http2: bool,
+    ) -> Result<Arc<ServerConfig>, Error> {
+        let provider = CryptoProvider {
+            cipher_suites: self.suites.clone(),
+            ..ring::default_provider()
+        };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&self.versions)?
+            .with_no_client_auth()
+            .with_cert_resolver(certificates);
+        config.alpn_protocols = application_protocols(http2);
+        config.ignore_client_order = self.prefers_own_order;
+        // Tickets are sealed with a key that is replaced every six hours and forgotten six hours
+        // later, so a stolen key opens no older connection.
+        config.ticketer = ring::Ticketer::new()?;
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        Ok(Arc::new(config))
+    }
+}
+
+impl fmt::Debug for TlsParameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsParameters")
+            .field("versions", &self.versions)
+            .field("suites", &self.suites)
+            .field("prefers_own_order", &self.prefers_own_order)
+            .finish()
+    }
+}
+
+/// The protocols that a client may choose from (RFC 7301), the preferred one first. `http2` is
+/// whether its listener has that flag.
+fn application_protocols(_http2: bool) -> Vec<Vec<u8>> {
+    vec![HTTP_1_1.to_vec()]
+}
+
+/// A version of TLS, as OpenSSL names it; none for one that is not offered here.
+pub(crate) fn version(name: &str) -> Option<&'static SupportedProtocolVersion> {
+    match name {
+        "TLSv1.2" => Some(&version::TLS12),
+        "TLSv1.3" => Some(&version::TLS13),
+        _ => None,
+    }
+}
+
+/// A cipher suite of TLS 1.2, as OpenSSL names it; none for one that is not offered here.
+pub(crate) fn cipher_suite(name: &str) -> Option<SupportedCipherSuite> {
+    Some(match name {
+        "ECDHE-ECDSA-AES128-GCM-SHA256" => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        "ECDHE-ECDSA-AES256-GCM-SHA384" => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        "ECDHE-ECDSA-CHACHA20-POLY1305" => {
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        }
+        "ECDHE-RSA-AES128-GCM-SHA256" => cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        "ECDHE-RSA-AES256-GCM-SHA384" => cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        "ECDHE-RSA-CHACHA20-POLY1305" => cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        _ => return None,
+    })
+}
+
+/// A certificate that clients are shown, and another one of a different type, if there is one.
+#[derive(Debug)]
+pub(crate) struct ServerCertificate(Vec<Arc<CertifiedKey>>);
+
+impl ServerCertificate {
+    /// Reads pairs of certificates, each with the chain behind it, and their keys, in PEM.
+    ///
+    /// # Errors
+    /// What is wrong with the first pair that is.
+    pub(crate) fn from_pem<'p>(
+        pairs: impl IntoIterator<Item = (&'p str, &'p str)>,
+    ) -> Result<Self, String> {
+        let pairs = pairs.into_iter().map(|(cert, key)| pair(cert, key));
+        let mut pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+        // A signature by RSA takes ten times as long as one by ECDSA, so it is for clients that
+        // offer nothing else.
+        pairs.sort_by_key(|pair| pair.key.algorithm() == SignatureAlgorithm::RSA);
+        Ok(Self(pairs))
+    }
+
+    /// The first certificate with which the client can verify a signature; if there is none, any:
+    /// the handshake then fails with the alert that says so.
+    pub(crate) fn choose(&self, offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let suits = |pair: &&Arc<CertifiedKey>| pair.key.choose_scheme(offered).is_some();
+        let chosen = self.0.iter().find(suits);
+        chosen.or_else(|| self.0.first()).cloned()
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(hello.signature_schemes())
+    }
+}
+
+fn pair(cert: &str, key: &str) -> Result<Arc<CertifiedKey>, String> {
+    let chain = CertificateDer::pem_slice_iter(cert.as_bytes());
+    let chain: Result<Vec<_>, _> = chain.collect();
+    let chain = chain.map_err(|error| format!("the certificate is no PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err("there is no certificate in PEM".into());
+    }
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
+    let key = key.map_err(|error| format!("the key is no private key in PEM: {error}"))?;
+    let key = any_supported_type(&key).map_err(
+        |_| "the key is neither RSA of 2048 bits or more, nor ECDSA on P-256 or P-384, nor Ed25519",
+    )?;
+    let pair = CertifiedKey::new(chain, key);
+    match pair.keys_match() {
+        Ok(()) => Ok(Arc::new(pair)),
+        Err(Error::InconsistentKeys(_)) => Err("the certificate does not match the key".into()),
+        Err(error) => Err(format!("the certificate cannot be used: {error}")),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SignatureAlgorithm as Algorithm};
+
+    use super::*;
+
+    fn issued(algorithm: &'static Algorithm) -> (String, String) {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn a_client_is_shown_a_certificate_that_it_can_verify() {
+        let (p256, ed25519) = (
+            issued(&rcgen::PKCS_ECDSA_P256_SHA256),
+            issued(&rcgen::PKCS_ED25519),
+        );
+        let pairs = [(&*p256.0, &*p256.1), (&*ed25519.0, &*ed25519.1)];
+        let certificate = ServerCertificate::from_pem(pairs).unwrap();
+        let shown = |offered: &[SignatureScheme]| {
+            let shown = certificate.choose(offered).unwrap();
+            shown.key.algorithm()
+        };
+        let (ecdsa, ed) = (SignatureAlgorithm::ECDSA, SignatureAlgorithm::ED25519);
+        assert_eq!(shown(&[SignatureScheme::ED25519]), ed);
+        assert_eq!(shown(&[SignatureScheme::ECDSA_NISTP256_SHA256]), ecdsa);
+        assert_eq!(shown(&[SignatureScheme::RSA_PSS_SHA256]), ecdsa);
+    }
+
+    #[test]
+    fn a_pair_that_does_not_fit_is_refused_with_a_reason() {
+        let (cert, _) = issued(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let (_, other) = issued(&rcgen::PKCS_ECDSA_P256_SHA256);
+        for (cert, key, reason) in [
+            (&*cert, &*other, "does not match"),
+            ("", &*other, "no certificate"),
+            (&*cert, "", "no private key"),
+        ] {
+            let refused = ServerCertificate::from_pem([(cert, key)]).unwrap_err();
+            assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn every_named_suite_is_of_tls_12_and_a_custom_list_keeps_those_of_13() {
+        let names = [
+            "ECDHE-ECDSA-AES128-GCM-SHA256",
+            "ECDHE-ECDSA-AES256-GCM-SHA384",
+            "ECDHE-ECDSA-CHACHA20-POLY1305",
+            "ECDHE-RSA-AES128-GCM-SHA256",
+            "ECDHE-RSA-AES256-GCM-SHA384",
+            "ECDHE-RSA-CHACHA20-POLY1305",
+        ];
+        let suites: Vec<_> = names
+            .iter()
+            .map(|name| cipher_suite(name).unwrap())
+            .collect();
+        assert!(suites.iter().all(|suite| suite.tls13().is_none()));
+        let custom = TlsParameters::custom(&[&version::TLS13], &suites[..1], true);
+        assert_eq!(custom.suites.len(), 4);
+        assert!(cipher_suite("DHE-RSA-AES128-GCM-SHA256").is_none());
+        assert!(version("TLSv1.1").is_none() && version("TLSv1.3").is_some());
+    }
+}
