@@ -26,6 +26,7 @@ use crate::policy::chain::Policies;
 use crate::retry::Retry;
 use crate::router::Router;
 use crate::store::Revision;
+use crate::tls::ServerNames;
 use crate::upstream::Upstream;
 
 /// Everything that the path of a request depends on, immutable.
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub upstreams: Arc<HashMap<Uuid, Arc<Upstream>>>,
     /// What happens to requests beside being placed, and who they are from.
     pub policies: Policies,
+    /// The certificates that clients are shown.
+    pub(crate) server_names: ServerNames,
 }
 
 /// A service as the data plane uses it.

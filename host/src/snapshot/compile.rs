@@ -10,8 +10,11 @@
 //! | `targets` | the targets that upstreams choose from |
 //! | `services` | services with the upstreams that their hosts lead to |
 //! | `routes` | the router, of the routes whose services are enabled |
+//! | `policies` | plugins, and the identities that they work with |
+//! | `certificates` | certificates, by the server names that they are shown for |
 
 mod balancers;
+mod certificates;
 mod context;
 mod policies;
 mod routes;
@@ -36,6 +39,7 @@ use crate::store::{Change, Commit, Revision, Store};
 use crate::upstream::{Memory, Names, SessionKey, Upstream};
 pub(crate) use balancers::complete;
 use balancers::{Balancers, DEFAULT_BALANCER};
+use certificates::Certificates;
 use context::Context;
 use policies::PolicyParts;
 use routes::Routes;
@@ -53,6 +57,7 @@ pub struct Compiler {
     services: Services,
     routes: Routes,
     policies: PolicyParts,
+    certificates: Certificates,
     /// Deleted upstreams that services still use until the names of their hosts have resolved.
     deleted: Vec<Arc<Upstream>>,
 }
@@ -101,6 +106,7 @@ impl Compiler {
             services: Services::default(),
             routes: Routes::new(Arc::clone(&published.patterns)),
             policies: PolicyParts::new(policies),
+            certificates: Certificates::default(),
             deleted: Vec::new(),
             context: Context {
                 published,
@@ -182,6 +188,8 @@ impl Compiler {
             Kind::Target => &mut self.targets,
             Kind::Service => &mut self.services,
             Kind::Route => &mut self.routes,
+            Kind::Certificate => &mut self.certificates,
+            Kind::Sni => &mut self.certificates.names,
             kind => return self.policies.part(kind),
         };
         Some(part)
@@ -240,12 +248,14 @@ impl Compiler {
         let toggled = self.services.take_toggled();
         let routes_changed = self.routes.rebuild(&self.services, &toggled);
         let policies_changed = self.policies.rebuild();
-        if services_changed || routes_changed || policies_changed {
+        let certificates_changed = self.certificates.rebuild(self.policies.vaults());
+        if services_changed || routes_changed || policies_changed || certificates_changed {
             context.published.publish(Snapshot {
                 router: self.routes.router().clone(),
                 services: Arc::clone(self.services.compiled()),
                 upstreams: Arc::clone(self.upstreams.compiled()),
                 policies: self.policies.compiled().clone(),
+                server_names: self.certificates.compiled().clone(),
             });
         }
         // Last, so that no request that begins now finds an upstream without targets.

@@ -12,6 +12,7 @@ use crate::policy::Resources;
 use crate::policy::chain::Policies;
 use identities::Identities;
 use plugins::Plugins;
+pub(super) use vaults::Vaults;
 
 /// What the compiler keeps of policies.
 pub(super) struct PolicyParts {
@@ -37,6 +38,11 @@ impl PolicyParts {
             Kind::Vault => Some(&mut self.plugins.vaults),
             kind => self.identities.part(kind),
         }
+    }
+
+    /// The vaults.
+    pub(super) fn vaults(&self) -> &Vaults {
+        &self.plugins.vaults
     }
 
     /// The policies, as requests find them.

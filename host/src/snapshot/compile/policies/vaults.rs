@@ -11,10 +11,11 @@ use crate::vault;
 
 /// The vaults.
 #[derive(Default)]
-pub(super) struct Vaults {
+pub(in super::super) struct Vaults {
     all: BTreeMap<Uuid, Vault>,
     compiled: vault::Vaults,
     is_changed: bool,
+    changes: u64,
 }
 
 impl Part for Vaults {
@@ -36,6 +37,7 @@ impl Vaults {
     fn change(&mut self) {
         self.compiled = self.all.values().cloned().collect();
         self.is_changed = true;
+        self.changes += 1;
     }
 
     /// Whether one has changed since this was last asked.
@@ -43,9 +45,14 @@ impl Vaults {
         std::mem::take(&mut self.is_changed)
     }
 
+    /// How often one has changed.
+    pub(in super::super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Replaces the references in a row by the values that they name, and those without a value by
     /// empty texts, as Kong does.
-    pub(super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) {
+    pub(in super::super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) {
         let fields = kind.declaration().fields_of(row, None);
         resolve_references(&fields, row, &mut |reference| {
             vault::resolve(reference, &self.compiled).unwrap_or_else(|why| {

@@ -60,6 +60,7 @@ impl Parts {
             port: 80,
             path: path.as_bytes(),
             headers: &HeaderMap::new(),
+            server_name: None,
         };
         let found = self.routes.router().route(&query)?;
         Some(found.route.id.as_u128())
