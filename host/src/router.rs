@@ -40,6 +40,9 @@ pub struct Query<'a> {
     pub path: &'a [u8],
     /// The headers.
     pub headers: &'a HeaderMap,
+    /// The server name that the client has asked for in its TLS handshake, in lower case; empty if
+    /// it has asked for none. None for a request in clear text.
+    pub server_name: Option<&'a str>,
 }
 
 /// A route that matches, and how much of the path it matched.

@@ -16,6 +16,9 @@ pub(super) struct ConnectionInfo {
     pub(super) ip: HeaderValue,
     /// The address that the client is connected to.
     pub(super) local: IpAddr,
+    /// The server name that the client has asked for in its TLS handshake, in lower case; empty if
+    /// it has asked for none. None for a connection in clear text.
+    pub(super) server_name: Option<Box<str>>,
     /// The number of the connection, among those of this process.
     pub(super) number: u64,
     /// The listener that accepted the connection.
@@ -51,6 +54,7 @@ impl ConnectionInfo {
             address,
             ip: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("")),
             local: Ipv4Addr::UNSPECIFIED.into(),
+            server_name: None,
             number: 0,
             listener,
         }

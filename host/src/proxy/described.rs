@@ -53,6 +53,7 @@ impl Described {
             port: port.unwrap_or(self.port),
             path: &path,
             headers: &self.headers,
+            server_name: None,
         };
         let taken = snapshot.router.route(&query).filter(|found| {
             let service = found

@@ -106,6 +106,7 @@ pub fn request_head(input: &[u8]) {
         port: host.port.unwrap_or(8000),
         path: &path,
         headers: &parts.headers,
+        server_name: None,
     };
     ROUTER.with_borrow(|router| {
         let Some(found) = router.route(&query) else {

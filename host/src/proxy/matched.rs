@@ -51,6 +51,7 @@ pub(super) fn find<'s>(
         port: host.port.unwrap_or(inbound.connection().listener.port),
         path: &path,
         headers: &parts.headers,
+        server_name: inbound.connection().server_name.as_deref(),
     };
     let found = snapshot.router.route(&query).ok_or(Reject::NoRoute)?;
     let Match {

@@ -88,6 +88,43 @@ impl HeaderPattern {
     }
 }
 
+/// A server name of a route, in lower case.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NamePattern {
+    /// The name itself.
+    Exact(Box<str>),
+    /// `.example.com` of `*.example.com`.
+    Suffix(Box<str>),
+    /// `example.` of `example.*`.
+    Prefix(Box<str>),
+}
+
+impl NamePattern {
+    /// Whether a name in lower case matches.
+    pub(super) fn accepts(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(own) => name == &**own,
+            Self::Suffix(suffix) => name.ends_with(&**suffix),
+            Self::Prefix(prefix) => name.starts_with(&**prefix),
+        }
+    }
+}
+
+/// Server names. The dot at the end of a name in full is left out, as clients do.
+pub(super) fn server_names(names: &[String]) -> Vec<NamePattern> {
+    let names = names.iter().map(|name| {
+        let name = name.to_ascii_lowercase();
+        if let Some(suffix) = name.strip_prefix('*') {
+            NamePattern::Suffix(suffix.strip_suffix('.').unwrap_or(suffix).into())
+        } else if let Some(prefix) = name.strip_suffix('*') {
+            NamePattern::Prefix(prefix.into())
+        } else {
+            NamePattern::Exact(name.strip_suffix('.').unwrap_or(&name).into())
+        }
+    });
+    names.collect()
+}
+
 pub(super) fn hosts(hosts: &[String]) -> Result<Vec<HostPattern>, RouteError> {
     let parsed = hosts.iter().map(|text| {
         // The `*` of a wildcard may be part of a name.

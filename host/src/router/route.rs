@@ -7,7 +7,7 @@ use http::Method;
 use uuid::Uuid;
 
 use super::Query;
-use super::criteria::{self, HeaderPattern, HostPattern, PathPattern};
+use super::criteria::{self, HeaderPattern, HostPattern, NamePattern, PathPattern};
 use super::error::RouteError;
 use super::priority;
 use super::rank::Rank;
@@ -43,6 +43,8 @@ pub struct Route {
     pub(super) hosts: Vec<HostPattern>,
     headers: Vec<(http::HeaderName, HeaderPattern)>,
     pub(super) paths: Vec<PathPattern>,
+    /// The server names that a client over TLS must have asked for one of.
+    server_names: Vec<NamePattern>,
     /// Priority without what depends on the path.
     pub(super) priority: u64,
     pub(super) regex_priority: u64,
@@ -80,13 +82,13 @@ impl Route {
             .map(|method| Method::from_bytes(method.as_bytes()))
             .collect();
         let methods = methods.map_err(|error| RouteError::new("methods", error))?;
-        let snis = route.snis.as_ref().is_some_and(|snis| !snis.is_empty());
+        let server_names = criteria::server_names(route.snis.as_deref().unwrap_or_default());
         let priority = priority::without_path(&priority::Set {
             methods: !methods.is_empty(),
             hosts: !hosts.is_empty(),
             plain_hosts: hosts.iter().all(HostPattern::is_exact),
             headers: headers.len(),
-            snis,
+            snis: !server_names.is_empty(),
             paths: !paths.is_empty(),
         });
         Ok(Self {
@@ -105,6 +107,7 @@ impl Route {
             hosts,
             headers,
             paths,
+            server_names,
             priority,
             regex_priority: u64::try_from(route.regex_priority).unwrap_or(0),
         })
@@ -144,5 +147,15 @@ impl Route {
                 let mut sent = query.headers.get_all(name).iter();
                 sent.any(|value| values.accept(value.as_bytes()))
             })
+            && self.accepts_name(query.server_name)
+    }
+
+    /// Whether the server name matches. Requests in clear text have none to compare. Source: Kong.
+    fn accepts_name(&self, name: Option<&str>) -> bool {
+        let Some(name) = name.filter(|_| !self.server_names.is_empty()) else {
+            return true;
+        };
+        let mut names = self.server_names.iter();
+        names.any(|pattern| pattern.accepts(name))
     }
 }

@@ -54,6 +54,7 @@ fn ask(
         port: authority.port.unwrap_or(8000),
         path: path.as_bytes(),
         headers,
+        server_name: None,
     };
     let found = router.route(&query)?;
     let mut paths = found.route.paths.iter();
