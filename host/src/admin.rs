@@ -72,13 +72,14 @@ pub use balancers::install_shipped;
 pub use canary::follow_canaries;
 pub use expired::remove_expired;
 pub use intake::resume_checks;
-pub use serve::serve;
+pub(crate) use serve::serve;
 pub use tidy::tidy_cache;
 
 use crate::balancer::Engine;
 use crate::config::{Config, Listen};
 use crate::connections::ConnectionLimits;
 use crate::entity::Kind;
+use crate::listener::TlsFigures;
 use crate::log_level::LogLevel;
 use crate::policy::Resources;
 use crate::proxy::Counters;
@@ -140,6 +141,8 @@ pub struct Admin {
     pub left_over: Arc<Notify>,
     /// What policies keep.
     pub resources: Arc<Resources>,
+    /// What has happened in TLS handshakes, by what listens.
+    pub tls: [(&'static str, Arc<TlsFigures>); 2],
 }
 
 impl Admin {

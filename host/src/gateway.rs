@@ -1,5 +1,7 @@
 //! Starts the parts of the gateway and shuts them down.
 
+mod tls;
+
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +23,7 @@ use crate::proxy::Workers;
 use crate::snapshot::{Compiler, Published, UpstreamResources};
 use crate::store::{self, Store};
 use crate::upstream::{self, Memory, Names, SessionKey};
+use tls::ListenerTls;
 
 /// Runs the gateway until it gets SIGTERM, SIGINT or SIGQUIT. `log_level` is the filter of its log.
 ///
@@ -83,6 +86,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     let writing = tokio::spawn(async move { writing.write_down().await });
     let names = Arc::new(Names::new(&config.dns));
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
+    let tls = ListenerTls::new(&config, &proxy, &admin_api, &published)?;
     let commits = store.watch()?;
     let sessions = SessionKey::open(&config.data_dir).map_err(anyhow::Error::msg)?;
     let resources = Resources::start(&config.policies, Arc::clone(&store));
@@ -112,7 +116,8 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
 
     let limits = ConnectionLimits::new(files, config.workers, config.proxy.max_connections)?;
     let limits = Arc::new(limits);
-    let workers = Workers::start(proxy, &published, &config.proxy, &limits)
+    let figures = tls.figures();
+    let workers = Workers::start(proxy, &published, &config.proxy, &limits, tls.proxy)
         .context("cannot start the workers of the proxy")?;
     let admin = Admin {
         store,
@@ -126,6 +131,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         listening: Arc::clone(&listening),
         left_over: Arc::default(),
         resources: Arc::clone(&resources),
+        tls: figures,
     };
     tokio::spawn(in_place(admin::resume_checks(admin.clone())));
     tokio::spawn(in_place(admin::tidy_cache(admin.clone())));
@@ -133,7 +139,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     let commits = admin.store.watch()?;
     tokio::spawn(in_place(admin::remove_expired(admin.clone(), commits)));
     let (stop, stopped) = watch::channel(false);
-    let serving = tokio::spawn(admin::serve(admin_api, admin, stopped));
+    let serving = tokio::spawn(admin::serve(admin_api, tls.admin, admin, stopped));
     tracing::info!(
         "up to {} connections of clients, with {files} open files",
         limits.max_clients

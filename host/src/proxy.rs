@@ -8,6 +8,7 @@ mod accept;
 mod access;
 mod affinity;
 mod answer;
+mod certificates;
 mod client;
 mod client_stream;
 mod connect;
@@ -48,6 +49,7 @@ use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::{Body, Incoming};
 
+pub(crate) use certificates::Certificates;
 pub(crate) use described::Described;
 pub use listen::Workers;
 
@@ -103,6 +105,8 @@ struct Worker {
     /// The connections that are open, by number.
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
+    /// Whether the worker accepts no more connections.
+    draining: Cell<bool>,
     unserved: Unserved,
     /// The time of the last check of the connections.
     clock: Rc<Cell<Instant>>,

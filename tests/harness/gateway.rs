@@ -28,6 +28,8 @@ pub(crate) struct Gateway {
     child: Child,
     pub(crate) proxy: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// The addresses of all listeners, with their flags, by what listens there.
+    pub(crate) listeners: Value,
     pub(crate) data_dir: PathBuf,
     log: Option<JoinHandle<String>>,
     agent: ureq::Agent,
@@ -188,7 +190,12 @@ impl Setup {
             let _ = child.kill();
             panic!("not ready: {line:?}; log: {}", log.join().unwrap());
         };
-        let address = |name: &str| ready[name].as_str().unwrap().parse().unwrap();
+        // Without a listener, or with a Unix socket only, there is none.
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let address = |name: &str| {
+            let address = ready[name].as_str().unwrap_or_default();
+            address.parse().unwrap_or(nowhere)
+        };
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -197,6 +204,7 @@ impl Setup {
         Gateway {
             proxy: address("proxy"),
             admin: address("admin"),
+            listeners: ready["listeners"].clone(),
             child,
             data_dir: self.data_dir,
             log: Some(log),
@@ -219,6 +227,13 @@ impl Setup {
 impl Gateway {
     pub(crate) fn start() -> Self {
         Setup::new().start()
+    }
+
+    /// An address of the listeners of `proxy`, `admin` or `status`, counted from 0.
+    pub(crate) fn listener(&self, of: &str, number: usize) -> SocketAddr {
+        let entry = self.listeners[of][number].as_str().unwrap();
+        let address = entry.split(' ').next().unwrap();
+        address.parse().unwrap()
     }
 
     /// Sends a request to the Admin API, with the fields as a form.

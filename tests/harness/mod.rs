@@ -12,6 +12,7 @@ mod process;
 mod raw;
 mod redis;
 mod tls;
+mod tls_client;
 mod tokens;
 mod wait;
 
@@ -29,5 +30,6 @@ pub(crate) use process::Process;
 pub(crate) use raw::{Raw, RawServer, assert_kong_error, exchange, read_answer, refusing_address};
 pub(crate) use redis::Redis;
 pub(crate) use tls::{Issued, tls_acceptor};
+pub(crate) use tls_client::TlsClient;
 pub(crate) use tokens::TOKENS;
 pub(crate) use wait::until;

@@ -21,6 +21,7 @@ use super::rows::id_of;
 use super::status::{resident_bytes, sum};
 use crate::balancer::{CanaryFigures, Counters, ShadowReport};
 use crate::entity::Kind;
+use crate::listener::TlsFigures;
 use crate::policy::QueueFigures;
 use crate::store::Condition;
 use crate::upstream::{AddressReport, Upstream};
@@ -55,6 +56,8 @@ struct Figures {
     upstreams: Vec<UpstreamFigure>,
     canaries: Vec<CanaryFigure>,
     logs: Vec<QueueFigures>,
+    /// What has happened in TLS handshakes, by what listens.
+    tls: [(&'static str, Arc<TlsFigures>); 2],
 }
 
 /// The figures of a canary.
@@ -131,6 +134,7 @@ impl Figures {
             upstreams,
             canaries: CanaryFigure::all(admin),
             logs: admin.resources.logs.figures(),
+            tls: admin.tls.clone(),
         })
     }
 }

@@ -21,7 +21,7 @@ use super::{Admin, router};
 use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_turn;
 use crate::leftover::ReturnableBody;
-use crate::listener::{Acceptor, Listeners, Socket, Transport};
+use crate::listener::{Acceptor, Listeners, Refused, Socket, TlsServer, Transport};
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -33,15 +33,28 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     connection: close\r\n\r\n\
     {\"message\":\"Too many connections\"}";
 
+/// The answer to a request in clear text on a port for TLS. Source: nginx.
+const PLAIN_ON_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    content-type: application/json; charset=utf-8\r\n\
+    content-length: 59\r\n\
+    connection: close\r\n\r\n\
+    {\"message\":\"The plain HTTP request was sent to HTTPS port\"}";
+
 /// Serves the Admin API until `stopped` says so, and then until the requests in flight are
 /// answered.
-pub async fn serve(listeners: Listeners, admin: Admin, stopped: watch::Receiver<bool>) {
+pub(crate) async fn serve(
+    listeners: Listeners,
+    tls: Option<TlsServer>,
+    admin: Admin,
+    stopped: watch::Receiver<bool>,
+) {
     let router = router(admin.clone());
-    serve_router(listeners, &admin, router, stopped).await;
+    serve_router(listeners, tls, &admin, router, stopped).await;
 }
 
 async fn serve_router(
     listeners: Listeners,
+    tls: Option<TlsServer>,
     admin: &Admin,
     router: axum::Router,
     stopped: watch::Receiver<bool>,
@@ -62,11 +75,13 @@ async fn serve_router(
         limits: Arc::clone(&admin.limits),
         body_timeout: settings.client_body_timeout,
         stopped,
-        open,
+        _open: open,
     };
-    for socket in listeners.workers.into_iter().flatten() {
+    let sockets = listeners.workers.into_iter().flatten();
+    for (socket, listen) in sockets.zip(&listeners.listens) {
+        let tls = tls.clone().filter(|_| listen.ssl);
         match Acceptor::new(socket) {
-            Ok(acceptor) => drop(tokio::spawn(serving.clone().accept(acceptor))),
+            Ok(acceptor) => drop(tokio::spawn(serving.clone().accept(acceptor, tls))),
             Err(error) => tracing::error!("the Admin API cannot listen: {error}"),
         }
     }
@@ -85,19 +100,20 @@ struct Serving {
     limits: Arc<ConnectionLimits>,
     body_timeout: Duration,
     stopped: watch::Receiver<bool>,
-    open: mpsc::Sender<()>,
+    /// Held by each connection.
+    _open: mpsc::Sender<()>,
 }
 
 impl Serving {
     /// Accepts connections until `stopped` says so.
-    async fn accept(mut self, acceptor: Acceptor) {
+    async fn accept(mut self, acceptor: Acceptor, tls: Option<TlsServer>) {
         loop {
             let accepted = tokio::select! {
                 accepted = acceptor.accept() => accepted,
                 _ = self.stopped.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((socket, _)) => self.admit(socket),
+                Ok((socket, _)) => self.admit(socket, tls.clone()),
                 Err(error) => {
                     tracing::warn!("cannot accept a connection to the Admin API: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -106,10 +122,13 @@ impl Serving {
         }
     }
 
-    fn admit(&self, socket: Socket) {
+    fn admit(&self, socket: Socket, tls: Option<TlsServer>) {
         let Some(permit) = self.limits.admin_client() else {
             self.limits.admin_refused.fetch_add(1, Ordering::Relaxed);
-            if let Some(permit) = self.limits.refusal() {
+            // Over TLS, an answer would need a handshake first.
+            if tls.is_none()
+                && let Some(permit) = self.limits.refusal()
+            {
                 tokio::spawn(async move {
                     connections::refuse(socket, FULL).await;
                     drop(permit);
@@ -119,9 +138,34 @@ impl Serving {
         };
         let serving = self.clone();
         tokio::spawn(async move {
-            serving.connection(Transport::Plain(socket)).await;
-            drop(permit);
+            let _held = permit;
+            let transport = match tls {
+                None => Transport::Plain(socket),
+                Some(tls) => match serving.handshake(&tls, socket).await {
+                    Some(transport) => transport,
+                    None => return,
+                },
+            };
+            serving.connection(transport).await;
         });
+    }
+
+    /// Makes the handshake, unless the gateway shuts down first.
+    async fn handshake(&self, tls: &TlsServer, socket: Socket) -> Option<Transport> {
+        let mut stopped = self.stopped.clone();
+        let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
+        let made = tokio::select! {
+            made = tls.handshake(socket) => made,
+            () = stop => return None,
+        };
+        match made {
+            Ok(transport) => Some(transport),
+            Err(Refused::NotTls(socket)) => {
+                connections::refuse(socket, PLAIN_ON_TLS).await;
+                None
+            }
+            Err(Refused::Failed) => None,
+        }
     }
 
     async fn connection(mut self, transport: Transport) {

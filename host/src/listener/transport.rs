@@ -103,6 +103,18 @@ impl Transport {
         }
     }
 
+    /// The server name that the client has asked for in its handshake, in lower case; empty if it
+    /// has asked for none. None in clear text.
+    pub(crate) fn server_name(&self) -> Option<Box<str>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => {
+                let name = stream.get_ref().1.server_name().unwrap_or_default();
+                Some(name.to_ascii_lowercase().into())
+            }
+        }
+    }
+
     /// Waits until there are bytes to read, or the client has closed its sending side.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
         if !self.has_decrypted() {

@@ -10,15 +10,18 @@ use http::StatusCode;
 use hyper::server::conn::http1;
 use tokio::sync::{mpsc, watch};
 
-use super::client::Client;
+use super::client::{Client, ConnectionState};
 use super::connection_info::{ConnectionInfo, ListenerInfo};
 use super::{Worker, page};
-use crate::connections;
-use crate::listener::{Acceptor, Socket, Transport};
+use crate::connections::{self, DescriptorPermit};
+use crate::listener::{Acceptor, Refused, Socket, TlsServer, Transport};
 
 /// Pause after a failed accept. The usual reason is that no file descriptor is left, and
 /// descriptors become free only when connections are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long handshakes may go on when the gateway shuts down.
+const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
 
 /// Connections accepted so far by all workers, which numbers them.
 static ACCEPTED: AtomicU64 = AtomicU64::new(0);
@@ -28,13 +31,18 @@ pub(super) struct WorkerListener {
     pub(super) acceptor: Acceptor,
     pub(super) accepted_on: Rc<ListenerInfo>,
     pub(super) server: Rc<http1::Builder>,
+    /// Makes the handshakes, if clients have to speak TLS.
+    pub(super) tls: Option<TlsServer>,
     /// A copy is held by each connection.
     pub(super) open: mpsc::Sender<()>,
+    /// Says when no more connections are accepted.
+    pub(super) stopped: watch::Receiver<bool>,
 }
 
 impl WorkerListener {
     /// Accepts connections until `stopped` says so.
-    pub(super) async fn accept(self, worker: Rc<Worker>, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn accept(self, worker: Rc<Worker>) {
+        let mut stopped = self.stopped.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = self.acceptor.accept() => accepted,
@@ -60,36 +68,32 @@ impl WorkerListener {
         let Some(permit) = worker.limits.client() else {
             return self.refuse(worker, socket);
         };
-        let clock = Rc::clone(&worker.clock);
-        let mut info = ConnectionInfo::new(address, Rc::clone(&self.accepted_on));
-        info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(local) = socket.local_ip() {
-            info.local = local;
-        }
-        let client = Client::new(info, clock, self.open.clone(), Some(permit));
-        let number = worker.next_client.get();
-        worker.next_client.set(number + 1);
-        worker
-            .clients
-            .borrow_mut()
-            .insert(number, Rc::clone(&client));
-        let (worker, server) = (Rc::clone(worker), Rc::clone(&self.server));
-        tokio::task::spawn_local(async move {
-            worker.counters.active.fetch_add(1, Ordering::Relaxed);
-            worker
-                .connection(&server, Transport::Plain(socket), client)
-                .await;
-            worker.counters.active.fetch_sub(1, Ordering::Relaxed);
-            worker.clients.borrow_mut().remove(&number);
-        });
+        worker.counters.active.fetch_add(1, Ordering::Relaxed);
+        let admitted = Admitted {
+            worker: Rc::clone(worker),
+            accepted_on: Rc::clone(&self.accepted_on),
+            server: Rc::clone(&self.server),
+            open: self.open.clone(),
+            permit,
+            address,
+        };
+        match &self.tls {
+            None => tokio::task::spawn_local(admitted.serve(Transport::Plain(socket))),
+            Some(tls) => {
+                let tls = (tls.clone(), self.stopped.clone());
+                tokio::task::spawn_local(admitted.serve_over_tls(socket, tls))
+            }
+        };
     }
 
     /// Refuses a client because the limit of connections is reached: answers it, if a permit for
-    /// that is left, and closes its connection.
+    /// that is left and it needs no handshake, and closes its connection.
     fn refuse(&self, worker: &Worker, socket: Socket) {
         worker.counters.refused.fetch_add(1, Ordering::Relaxed);
         worker.unserved.refuse();
-        if let Some(permit) = worker.limits.refusal() {
+        if self.tls.is_none()
+            && let Some(permit) = worker.limits.refusal()
+        {
             let open = self.open.clone();
             tokio::task::spawn_local(async move {
                 let _held = (permit, open);
@@ -97,5 +101,70 @@ impl WorkerListener {
                 connections::refuse(socket, &page).await;
             });
         }
+    }
+}
+
+/// An accepted connection that may be served.
+struct Admitted {
+    worker: Rc<Worker>,
+    accepted_on: Rc<ListenerInfo>,
+    server: Rc<http1::Builder>,
+    open: mpsc::Sender<()>,
+    permit: DescriptorPermit,
+    /// The address of the client.
+    address: SocketAddr,
+}
+
+impl Admitted {
+    /// Serves the connection until it ends.
+    async fn serve(self, transport: Transport) {
+        let Self { worker, server, .. } = self;
+        let mut info = ConnectionInfo::new(self.address, self.accepted_on);
+        info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
+        info.server_name = transport.server_name();
+        if let Some(local) = transport.socket().local_ip() {
+            info.local = local;
+        }
+        let clock = Rc::clone(&worker.clock);
+        let client = Client::new(info, clock, self.open, Some(self.permit));
+        if worker.draining.get() {
+            client.enter(ConnectionState::Draining);
+        }
+        let number = worker.next_client.get();
+        worker.next_client.set(number + 1);
+        let known = Rc::clone(&client);
+        worker.clients.borrow_mut().insert(number, known);
+        worker.connection(&server, transport, client).await;
+        worker.clients.borrow_mut().remove(&number);
+        worker.counters.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Makes the handshake, then serves the connection. `stopped` is when the worker accepts no
+    /// more connections.
+    async fn serve_over_tls(
+        self,
+        socket: Socket,
+        (tls, mut stopped): (TlsServer, watch::Receiver<bool>),
+    ) {
+        let late = async {
+            let _ = stopped.wait_for(|stop| *stop).await;
+            tokio::time::sleep(LAST_HANDSHAKES).await;
+        };
+        // Boxed, so that only connections in a handshake have the memory for it.
+        let handshake = Box::pin(async {
+            tokio::select! {
+                made = tls.handshake(socket) => Some(made),
+                () = late => None,
+            }
+        });
+        match handshake.await {
+            Some(Ok(transport)) => return self.serve(transport).await,
+            Some(Err(Refused::NotTls(socket))) => {
+                connections::refuse(socket, &page::plain_on_tls()).await;
+            }
+            Some(Err(Refused::Failed)) | None => {}
+        }
+        let counters = &self.worker.counters;
+        counters.active.fetch_sub(1, Ordering::Relaxed);
     }
 }

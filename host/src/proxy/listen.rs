@@ -19,14 +19,14 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::accept::WorkerListener;
 use super::client::{Client, ConnectionState, SEND_TIMEOUT};
 use super::client_stream::ClientStream;
-use super::connection_info::ListenerInfo;
+use super::connection_info::{ListenerInfo, Scheme};
 use super::pool::{self, Pool};
 use super::unserved::Unserved;
 use super::{Counters, Seen, Worker, handle};
 use crate::config;
 use crate::connections::ConnectionLimits;
 use crate::http1::BodyKind;
-use crate::listener::{Acceptor, Listeners, SocketFile, Transport};
+use crate::listener::{Acceptor, Listeners, SocketFile, TlsServer, Transport};
 use crate::request_log;
 use crate::snapshot::Published;
 
@@ -62,15 +62,17 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the workers, each with its own sockets.
+    /// Starts the workers, each with its own sockets. `tls` makes handshakes for the listeners that
+    /// need it.
     ///
     /// # Errors
     /// The system's error when a thread or a runtime cannot be started.
-    pub fn start(
+    pub(crate) fn start(
         listeners: Listeners,
         published: &Arc<Published>,
         settings: &config::Proxy,
         limits: &Arc<ConnectionLimits>,
+        tls: Option<TlsServer>,
     ) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let (draining, drained) = mpsc::channel(1);
@@ -93,6 +95,7 @@ impl Workers {
             let shortage = Arc::clone(&shortage);
             let limits = Arc::clone(limits);
             let listens = Arc::clone(&listens);
+            let tls = tls.clone();
             let stopped = stopped.clone();
             let draining = draining.clone();
             let body = move || {
@@ -124,9 +127,10 @@ impl Workers {
                         clients: RefCell::default(),
                         unserved: Unserved::default(),
                         next_client: Cell::new(0),
+                        draining: Cell::new(false),
                         clock: Rc::new(Cell::new(Instant::now())),
                     });
-                    worker.serve(listening, stopped).await;
+                    worker.serve(listening, tls, stopped).await;
                 });
                 drop(draining);
             };
@@ -162,6 +166,7 @@ impl Worker {
     async fn serve(
         self: Rc<Self>,
         listening: Vec<(Acceptor, Rc<ListenerInfo>)>,
+        tls: Option<TlsServer>,
         mut stopped: watch::Receiver<bool>,
     ) {
         let server = Rc::new(self.server());
@@ -172,16 +177,19 @@ impl Worker {
         let accepting = listening.into_iter().map(|(acceptor, accepted_on)| {
             let (worker, server) = (Rc::clone(&self), Rc::clone(&server));
             let listener = WorkerListener {
+                tls: tls.clone().filter(|_| accepted_on.scheme == Scheme::Https),
                 acceptor,
                 accepted_on,
                 server,
                 open: open.clone(),
+                stopped: stopped.clone(),
             };
-            tokio::task::spawn_local(listener.accept(worker, stopped.clone()))
+            tokio::task::spawn_local(listener.accept(worker))
         });
         let accepting: Vec<_> = accepting.collect();
         drop(open);
         let _ = stopped.wait_for(|stop| *stop).await;
+        self.draining.set(true);
         for listener in accepting {
             if let Err(error) = listener.await {
                 tracing::error!("a listener has stopped: {error}");

@@ -13,15 +13,20 @@ use crate::request_log;
 /// The whole response to a request whose head is unknown. The connection is closed after it. Kong
 /// sends plain text where it does not know which media types the client accepts.
 pub(super) fn refusal(status: StatusCode) -> Bytes {
+    whole(&Reject::HttpServer(status))
+}
+
+/// The whole response to a request in clear text on a port for TLS.
+pub(super) fn plain_on_tls() -> Bytes {
+    whole(&Reject::PlainOnTls)
+}
+
+fn whole(reject: &Reject) -> Bytes {
+    let status = reject.status();
     let id = RequestId::new();
     let _scope = request_log::enter(Some(id.digits()));
     tracing::debug!("a client is answered {status} and nothing more");
-    let rejected = respond::reject(
-        &Reject::HttpServer(status),
-        &HeaderMap::new(),
-        &id,
-        Instant::now(),
-    );
+    let rejected = respond::reject(reject, &HeaderMap::new(), &id, Instant::now());
     let (parts, body) = rejected.into_parts();
     let mut text = format!("HTTP/1.1 {status}\r\n").into_bytes();
     let mut line = |name: &str, value: &[u8]| {

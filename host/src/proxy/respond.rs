@@ -17,6 +17,9 @@ use crate::upstream::NoPeer;
 /// Header with the reason why no endpoint was chosen.
 const REASON: HeaderName = HeaderName::from_static("x-pointsman-reason");
 
+/// The message to a request in clear text on a port for TLS. Source: nginx.
+const PLAIN_ON_TLS: &str = "The plain HTTP request was sent to HTTPS port";
+
 /// Why the gateway answers a request itself.
 #[derive(Debug)]
 pub(super) enum Reject {
@@ -46,6 +49,8 @@ pub(super) enum Reject {
     },
     /// A response of the HTTP server, given by its status. In Kong, nginx makes it.
     HttpServer(StatusCode),
+    /// A request in clear text on a port for TLS. In Kong, nginx makes the response.
+    PlainOnTls,
     /// The body has a transfer coding that the gateway does not decode; with the status of the
     /// response.
     TransferCoding(StatusCode),
@@ -83,6 +88,7 @@ impl Reject {
             Self::Http2Only => StatusCode::UPGRADE_REQUIRED,
             Self::NotGrpc => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HttpServer(status) | Self::TransferCoding(status) => *status,
+            Self::PlainOnTls => StatusCode::BAD_REQUEST,
             Self::Policy(answer) => answer.status,
             Self::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
@@ -102,6 +108,7 @@ impl Reject {
                 upstream: false, ..
             } => "name resolution failed",
             Self::TransferCoding(_) => transfer_coding::REFUSAL,
+            Self::PlainOnTls => PLAIN_ON_TLS,
             Self::Policy(answer) => match &answer.body {
                 AnswerBody::Error(message) => message,
                 AnswerBody::Message(_) | AnswerBody::Raw(_) => "",
@@ -136,7 +143,10 @@ impl Reject {
     fn by_http_server(&self) -> bool {
         matches!(
             self,
-            Self::HttpServer(_) | Self::TransferCoding(_) | Self::Upstream { .. }
+            Self::HttpServer(_)
+                | Self::PlainOnTls
+                | Self::TransferCoding(_)
+                | Self::Upstream { .. }
         )
     }
 }

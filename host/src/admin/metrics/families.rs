@@ -231,6 +231,7 @@ impl Figures {
         self.shadows(page)?;
         self.canaries(page)?;
         self.logs(page)?;
+        self.tls(page)?;
         self.store(page)?;
         let resident = self.resident.map(|bytes| ([] as [Label<'_>; 0], bytes));
         page.whole(
@@ -306,6 +307,39 @@ impl Figures {
             "Records of requests that wait to be sent by a plugin",
             MetricType::Gauge,
             each(|queue| queue.waiting),
+        )
+    }
+
+    /// What has happened in TLS handshakes with clients.
+    fn tls(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
+        let counter = MetricType::Counter;
+        page.whole(
+            "pointsman_tls_handshakes",
+            "TLS handshakes of clients that succeeded",
+            counter,
+            self.tls.iter().flat_map(|(listener, figures)| {
+                let kinds = figures.handshakes().into_iter();
+                kinds.map(move |(kind, n)| ([("listener", *listener), ("kind", kind)], n))
+            }),
+        )?;
+        page.whole(
+            "pointsman_tls_handshake_failures",
+            "TLS handshakes of clients that failed",
+            counter,
+            self.tls.iter().flat_map(|(listener, figures)| {
+                let reasons = figures.failures();
+                reasons.map(move |(reason, n)| ([("listener", *listener), ("reason", reason)], n))
+            }),
+        )?;
+        let own = self.tls.iter().find(|(listener, _)| *listener == "proxy");
+        let own = own
+            .into_iter()
+            .flat_map(|(_, figures)| figures.default_certificates());
+        page.whole(
+            "pointsman_tls_default_certificates",
+            "TLS handshakes of the proxy with its own certificate, since the server name had none",
+            counter,
+            own.map(|(reason, number)| ([("reason", reason)], number)),
         )
     }
 

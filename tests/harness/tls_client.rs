@@ -1,0 +1,161 @@
+//! A client over TLS that accepts every certificate and tells which one it was shown.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, SignatureScheme,
+    StreamOwned, SupportedProtocolVersion,
+};
+
+/// What a client offers. Connections of one client share its sessions.
+pub(crate) struct TlsClient(ClientConfig);
+
+/// A connection over TLS.
+pub(crate) struct TlsConnection(StreamOwned<ClientConnection, TcpStream>);
+
+impl TlsClient {
+    /// With all versions and signatures.
+    pub(crate) fn new() -> Self {
+        Self::offering(rustls::ALL_VERSIONS, &[])
+    }
+
+    /// With these versions and these signatures; without any of these, all.
+    pub(crate) fn offering(
+        versions: &[&'static SupportedProtocolVersion],
+        schemes: &[SignatureScheme],
+    ) -> Self {
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(schemes.to_vec())))
+            .with_no_client_auth();
+        Self(config)
+    }
+
+    /// Offers these application protocols.
+    pub(crate) fn protocols(mut self, protocols: &[&[u8]]) -> Self {
+        self.0.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        self
+    }
+
+    /// Connects, and asks for a server name; empty for none.
+    pub(crate) fn connect(&self, to: SocketAddr, name: &str) -> io::Result<TlsConnection> {
+        let mut config = self.0.clone();
+        config.enable_sni = !name.is_empty();
+        let name = if name.is_empty() { "none" } else { name };
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let stream = TcpStream::connect(to)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut stream = StreamOwned::new(client, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(TlsConnection(stream))
+    }
+}
+
+impl TlsConnection {
+    /// The certificate that the server has shown, in DER.
+    pub(crate) fn certificate(&self) -> Vec<u8> {
+        self.0.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
+    /// Whether the connection goes on with the session of an earlier one.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.0.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The application protocol that was agreed on.
+    pub(crate) fn protocol(&self) -> Option<&[u8]> {
+        self.0.conn.alpn_protocol()
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.write_all(bytes).unwrap();
+        self.0.flush().unwrap();
+        self
+    }
+
+    /// Sends a request without a body, and returns the head and the body of the response, whose
+    /// length its head tells.
+    pub(crate) fn get(&mut self, path: &str, host: &str) -> (String, Vec<u8>) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        self.send(request.as_bytes());
+        self.response()
+    }
+
+    /// Reads a response: its head, and a body of the length that the head tells.
+    pub(crate) fn response(&mut self) -> (String, Vec<u8>) {
+        let head = self.read_until("\r\n\r\n");
+        let length = head.lines().find_map(|line| {
+            let line = line.to_ascii_lowercase();
+            line.strip_prefix("content-length: ")?.parse().ok()
+        });
+        let mut body = vec![0; length.unwrap_or(0)];
+        self.0.read_exact(&mut body).unwrap();
+        (head, body)
+    }
+
+    /// Reads until the text ends with `mark`, or the connection ends.
+    pub(crate) fn read_until(&mut self, mark: &str) -> String {
+        let mut read = Vec::new();
+        let mut byte = [0];
+        while !read.ends_with(mark.as_bytes()) && self.0.read(&mut byte).unwrap_or(0) > 0 {
+            read.push(byte[0]);
+        }
+        String::from_utf8_lossy(&read).into_owned()
+    }
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Vec<SignatureScheme>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = ring::default_provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = ring::default_provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        if self.0.is_empty() {
+            let algorithms = ring::default_provider().signature_verification_algorithms;
+            return algorithms.supported_schemes();
+        }
+        self.0.clone()
+    }
+}
