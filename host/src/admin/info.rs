@@ -5,11 +5,9 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::error::Error;
-use crate::config::{Config, DnsType, Listen, ListenAddress, ListenKeepalive};
-use crate::config::{Config, DnsType};
-use crate::node;
 use super::{Admin, Listening, plugins};
-use super::{Admin, plugins};
+use crate::config::{Config, DnsType, Listen, ListenAddress, ListenKeepalive};
+use crate::node;
 pub(super) use crate::node::ID as NODE;
 
 /// The release of Kong whose Admin API this one implements: clients choose their dialect by it.

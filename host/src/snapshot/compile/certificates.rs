@@ -9,7 +9,7 @@ use super::policies::Vaults;
 use super::{Part, view};
 use crate::entity::certificate::Certificate;
 use crate::entity::sni::Sni;
-use crate::entity::{Kind, Row};
+use crate::entity::{Kind, Row, has_references};
 use crate::tls::{NamedCertificate, ServerCertificate, ServerNames};
 
 /// The certificates, and the server names that they are shown for.
@@ -44,7 +44,7 @@ pub(super) struct Names {
 
 impl Part for Certificates {
     fn put(&mut self, id: Uuid, row: Row) {
-        if Vaults::has_references(Kind::Certificate, &row) {
+        if has_references(Kind::Certificate, &row) {
             self.with_references.insert(id, row);
             self.unresolved.insert(id);
         } else {
