@@ -188,7 +188,10 @@ async fn handle(
                 Box::pin(upload.discard()).await;
             }
             let headers = &inbound.parts.headers;
-            let mut response = respond::reject(&reject, headers, &id, started);
+            let mut response = match reject {
+                Reject::Policy(answer) if answer.proxied => respond::proxied(*answer, &id, started),
+                reject => respond::reject(&reject, headers, &id, started),
+            };
             if ends {
                 let headers = response.headers_mut();
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -66,6 +66,7 @@ impl Scope {
 #[derive(Debug, Default)]
 pub struct Chain {
     steps: Vec<Step>,
+    records: bool,
 }
 
 /// The instances of one kind of policy that a request to a route may find, beside those for single
@@ -86,6 +87,11 @@ impl Chain {
     /// The steps in their order.
     pub fn steps(&self) -> &[Step] {
         &self.steps
+    }
+
+    /// Whether a policy that a request may find works from its record.
+    pub fn records(&self) -> bool {
+        self.records
     }
 }
 
@@ -150,13 +156,21 @@ pub struct Instances {
     by_service: HashMap<Uuid, BTreeSet<Uuid>>,
     /// Those for all requests.
     global: BTreeSet<Uuid>,
-    /// How many there are for single consumers at any route, by kind.
-    of_consumers: BTreeMap<&'static str, (i32, usize)>,
+    /// Those for single consumers at any route, by kind.
+    of_consumers: BTreeMap<&'static str, OfConsumers>,
     /// The services of the routes.
     services: HashMap<Uuid, Uuid>,
     /// The routes of each service.
     routes: HashMap<Uuid, BTreeSet<Uuid>>,
     changed: Changed,
+}
+
+/// The instances of a kind for single consumers at any route.
+#[derive(Debug)]
+struct OfConsumers {
+    priority: i32,
+    records: bool,
+    count: usize,
 }
 
 /// A new instance for a consumer, or the id of one that is gone. Another one may have taken its place
@@ -204,10 +218,14 @@ impl Instances {
                 consumer: Some(consumer),
                 ..
             } => {
-                let (_, count) = self.of_consumers.entry(name).or_insert((priority, 0));
-                *count += 1;
+                let kind = self.of_consumers.entry(name).or_insert(OfConsumers {
+                    priority,
+                    records: instance.policy.records(),
+                    count: 0,
+                });
+                kind.count += 1;
                 // Every chain gets a step for the first instance of a kind.
-                self.changed.everything |= *count == 1;
+                self.changed.everything |= kind.count == 1;
                 let change = (name, consumer, Ok(Arc::clone(&instance)));
                 self.changed.consumers.push(change);
             }
@@ -242,9 +260,9 @@ impl Instances {
                 consumer: Some(consumer),
                 ..
             } => {
-                if let Some((_, count)) = self.of_consumers.get_mut(instance.name) {
-                    *count -= 1;
-                    if *count == 0 {
+                if let Some(kind) = self.of_consumers.get_mut(instance.name) {
+                    kind.count -= 1;
+                    if kind.count == 0 {
                         self.of_consumers.remove(instance.name);
                         self.changed.everything = true;
                     }
@@ -337,9 +355,12 @@ impl Instances {
             otherwise: None,
         };
         let mut steps: BTreeMap<&'static str, Step> = BTreeMap::new();
+        let mut records = false;
         if has_consumers {
-            let kinds = self.of_consumers.iter();
-            steps.extend(kinds.map(|(name, (priority, _))| (*name, step(*name, *priority))));
+            for (name, kind) in &self.of_consumers {
+                steps.insert(name, step(name, kind.priority));
+                records |= kind.records;
+            }
         }
         let lists = [
             route.and_then(|id| self.by_route.get(&id)),
@@ -355,6 +376,7 @@ impl Instances {
                 scope,
                 ..
             } = **instance;
+            records |= instance.policy.records();
             let step = steps.entry(name).or_insert_with(|| step(name, priority));
             let is_better = |than: Option<&Arc<Instance>>| {
                 than.is_none_or(|than| scope.rank() < than.scope.rank())
@@ -385,7 +407,7 @@ impl Instances {
         let mut steps: Vec<Step> = steps.into_values().collect();
         // Of two kinds with the same priority, the later name comes first. Source: Kong.
         steps.sort_by(|one, other| (other.priority, other.name).cmp(&(one.priority, one.name)));
-        (!steps.is_empty()).then(|| Arc::new(Chain { steps }))
+        (!steps.is_empty()).then(|| Arc::new(Chain { steps, records }))
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) struct Outbound<'a> {
     affinity: Option<u64>,
     facts: &'a Facts<'a>,
     started: Instant,
-    /// What is noted for records, if the request has policies.
+    /// What is noted for records, if a policy works from one.
     trace: Option<&'a Trace>,
     replaced_host: Option<&'a str>,
 }
@@ -120,7 +120,7 @@ impl<'a> Outbound<'a> {
             affinity,
             facts,
             started: inbound.started,
-            trace: inbound.run.as_ref().map(|run| &run.trace),
+            trace: inbound.run.as_ref().and_then(|run| run.trace.as_deref()),
             replaced_host: matched.upstream_host.as_deref(),
         }
     }

@@ -39,15 +39,13 @@ pub(super) struct Run {
     steps: usize,
     route: Option<(uuid::Uuid, Option<Arc<str>>, Option<uuid::Uuid>)>,
     host: Arc<str>,
-    /// When the head of the request was received.
-    began: SystemTime,
     /// Filters that read the body as the endpoint sends it.
     readers: Vec<Box<dyn BodyFilter>>,
     /// The query, if a policy has changed it.
     query: Option<TargetQuery>,
     correlation_id: Option<Arc<str>>,
-    /// What the exchange stage notes for records.
-    pub(super) trace: Trace,
+    /// What the exchange stage notes for records; `None` if no policy works from a record.
+    pub(super) trace: Option<Box<Trace>>,
 }
 
 /// A policy that serves the request, with what it keeps for its later phases.
@@ -131,19 +129,17 @@ impl Trace {
 }
 
 impl Run {
-    /// The run of a request whose head was received at `started`.
-    fn new(started: Instant) -> Box<Self> {
+    fn new(chain: &Chain, host: Arc<str>) -> Box<Self> {
         Box::new(Self {
-            chosen: Vec::new(),
+            chosen: Vec::with_capacity(chain.steps().len()),
             subject: Subject::default(),
             steps: 0,
             route: None,
-            host: Arc::from(""),
-            began: SystemTime::now() - started.elapsed(),
+            host,
             readers: Vec::new(),
             query: None,
             correlation_id: None,
-            trace: Trace::default(),
+            trace: chain.records().then(Box::default),
         })
     }
 
@@ -151,10 +147,9 @@ impl Run {
     /// policies run.
     pub(super) fn unmatched(policies: &Policies, inbound: &Inbound<'_>) -> Option<Box<Self>> {
         let chain = policies.of_unmatched()?;
-        let mut run = Self::new(inbound.started);
-        if let Ok(host) = matched::host_of(&inbound.parts) {
-            run.host = host.name().into();
-        }
+        let host = matched::host_of(&inbound.parts);
+        let host = host.map_or_else(|_| "".into(), |host| host.name().into());
+        let mut run = Self::new(chain, host);
         run.choose_rest(chain, policies);
         Some(run)
     }
@@ -250,10 +245,9 @@ pub(super) async fn access(
         run,
     } = inbound;
     let policies = &seen.0.policies;
-    let run = run.insert(Run::new(*started));
+    let run = run.insert(Run::new(chain, matched.host.name().into()));
     let route = matched.route;
     run.route = Some((route.id, route.name.clone(), route.service));
-    run.host = matched.host.name().into();
     headers::remove_hops(&mut parts.headers);
     let upload = upload.as_ref().map(PolicyBody::new);
     let mut query = TargetQuery::sent(matched.target.query());

@@ -232,6 +232,24 @@ impl Format {
     }
 }
 
+/// The response of a policy that once came from an endpoint. The gateway's headers are added to it
+/// as to any response of an endpoint.
+pub(super) fn proxied(answer: Answer, id: &RequestId, started: Instant) -> Response<Bytes> {
+    let mut response = Response::new(match answer.body {
+        AnswerBody::Raw(raw) => raw,
+        AnswerBody::Error(text) | AnswerBody::Message(text) => text.into(),
+    });
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    headers::to_client(
+        response.headers_mut(),
+        id,
+        Duration::ZERO,
+        started.elapsed(),
+    );
+    response
+}
+
 /// The response to a rejected request. `asked` are the headers of the request.
 pub(super) fn reject(
     reject: &Reject,
@@ -254,22 +272,21 @@ pub(super) fn reject(
         Reject::HttpsOnly { status, location } if *status != 426 => Some(location),
         _ => None,
     };
-    let body = match redirect {
-        Some(_) => Bytes::new(),
-        None => format
-            .body(reject.message(), reject.reason(), id.as_str())
-            .into(),
+    let by_policy = match reject {
+        Reject::Policy(answer) => Some(&answer.body),
+        _ => None,
     };
-    let body = match reject {
-        Reject::Policy(answer) => match &answer.body {
-            AnswerBody::Error(_) => body,
-            AnswerBody::Message(message) => {
-                let document = serde_json::json!({ "message": message });
-                document.to_string().into()
-            }
-            AnswerBody::Raw(raw) => raw.clone(),
-        },
-        _ => body,
+    let body = match by_policy {
+        _ if redirect.is_some() => Bytes::new(),
+        Some(AnswerBody::Message(message)) => {
+            let document = serde_json::json!({ "message": message });
+            document.to_string().into()
+        }
+        Some(AnswerBody::Raw(raw)) => raw.clone(),
+        Some(AnswerBody::Error(_)) | None => {
+            let body = format.body(reject.message(), reject.reason(), id.as_str());
+            body.into()
+        }
     };
     let mut response = Response::new(body);
     *response.status_mut() = reject.status();
@@ -293,17 +310,8 @@ pub(super) fn reject(
         Reject::Upstream { latencies, .. } => Some(*latencies),
         _ => None,
     };
-    match reject {
-        // The gateway's headers are added to those of the endpoint that it came from.
-        Reject::Policy(answer) if answer.proxied => {
-            headers.extend(answer.headers.clone());
-            headers::to_client(headers, id, Duration::ZERO, started.elapsed());
-        }
-        _ => headers::own(headers, id, upstream, started.elapsed()),
-    }
-    if let Reject::Policy(answer) = reject
-        && !answer.proxied
-    {
+    headers::own(headers, id, upstream, started.elapsed());
+    if let Reject::Policy(answer) = reject {
         for name in answer.headers.keys() {
             headers.remove(name);
             for value in answer.headers.get_all(name) {

@@ -1,7 +1,6 @@
 //! The key of a response in the cache, computed as Kong computes it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, Method, Version};
 use sha2::{Digest, Sha256};
@@ -29,12 +28,14 @@ impl Key {
 
     /// The 64 hexadecimal digits.
     pub fn text(&self) -> String {
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
-            // Writing to a text cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        const DIGITS: [char; 16] = [
+            '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+        ];
+        let bytes = self.0.iter();
+        bytes
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|digit| DIGITS[usize::from(digit)])
+            .collect()
     }
 }
 

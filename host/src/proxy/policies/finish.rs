@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -203,7 +203,7 @@ impl Recorder {
             received,
         } = self;
         let now = Instant::now();
-        let trace = &run.trace;
+        let trace = run.trace.unwrap_or_default();
         trace.end_try(TryOutcome::Abandoned, now);
         let info = &client.info;
         let target = request.uri.path_and_query();
@@ -225,7 +225,7 @@ impl Recorder {
         };
         let record = Arc::new(Record {
             id: id.as_str().into(),
-            started: run.began,
+            started: SystemTime::now() - (now - started),
             client: info.address,
             port: info.listener.port,
             scheme: info.listener.scheme.as_str(),
