@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Setup, with_backend};
+use crate::harness::{Backend, Gateway, Setup, TlsClient, with_backend};
 
 /// Sends a request over a Unix socket, and returns the whole response.
 fn get(socket: &Path, path: &str) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
@@ -150,4 +150,65 @@ fn an_entry_that_is_wrong_is_refused_in_the_words_of_kong() {
     ] {
         assert!(said.contains(told), "{told} in {said}");
     }
+}
+
+#[test]
+fn the_proxy_protocol_is_refused_rather_than_ignored() {
+    let (status, said) = Setup::new()
+        .arg("--proxy-listen", "127.0.0.1:0 proxy_protocol")
+        .fail();
+    assert!(!status.success());
+    assert!(
+        said.contains("the flag proxy_protocol is not supported"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_status_listener_tells_the_state_and_changes_nothing_else() {
+    let gateway = Setup::new()
+        .arg("--status-listen", "127.0.0.1:0, 127.0.0.1:0 ssl")
+        .start();
+    let status = gateway.listener("status", 0);
+    let get = |path| {
+        let host = [("host", "prometheus.example")];
+        gateway.send(status, "GET", path, &host, None)
+    };
+    assert_eq!(
+        get("/status").expect(200).json()["database"]["reachable"],
+        true
+    );
+    assert!(
+        get("/metrics")
+            .expect(200)
+            .text()
+            .contains("kong_node_info")
+    );
+    let absent = get("/services").expect(404).json();
+    assert_eq!(absent, json!({"message": "Not found"}));
+    let over_tls = TlsClient::new().connect(gateway.listener("status", 1), "");
+    let (head, _) = over_tls.unwrap().get("/status", "localhost");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+
+    assert_eq!(
+        get("/status/ready").expect(200).json(),
+        json!({"message": "ready"})
+    );
+    let post = |content_type, body: &str| {
+        let body = Some((content_type, body.as_bytes().to_vec()));
+        gateway.send(status, "POST", "/status/ready", &[], body)
+    };
+    post("application/x-www-form-urlencoded", "status=ready").expect(400);
+    post("application/x-www-form-urlencoded", "status=draining").expect(204);
+    post("application/json", "{\"status\":\"draining\"}").expect(204);
+    let draining = get("/status/ready").expect(503).json();
+    assert_eq!(draining, json!({"message": "draining"}));
+    gateway.admin("GET", "/status/ready", &[]).expect(503);
+    // Requests are served all the same.
+    gateway.get("/").expect(404);
+    let shown = gateway.admin("GET", "/", &[]).json();
+    assert_eq!(
+        shown["configuration"]["status_listeners"][0]["port"],
+        status.port()
+    );
 }

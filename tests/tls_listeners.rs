@@ -9,7 +9,10 @@ use rustls::SignatureScheme;
 use rustls::version::{TLS12, TLS13};
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, Raw, Setup, TlsClient, metric, until, with_backend};
+use crate::harness::{
+    Backend, Gateway, Issued, Raw, Setup, TlsClient, active_connections, metric, until,
+    with_backend,
+};
 
 /// A certificate with its key.
 struct Pair {
@@ -274,6 +277,9 @@ fn a_slow_handshake_is_ended_and_counts_as_a_connection() {
     let mut slow = Raw::connect(tls(&gateway));
     // The start of a record with a handshake message.
     slow.send(&[22, 3, 1]);
+    until("the connection counts", || {
+        active_connections(&gateway) == 1.0
+    });
     until("another client is refused", || {
         let mut raw = Raw::connect(gateway.proxy);
         raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
@@ -378,5 +384,45 @@ fn a_shutdown_answers_requests_over_tls_and_waits_for_no_handshake() {
     assert!(
         status.success() && log.contains("all requests drained"),
         "{log}"
+    );
+}
+
+#[test]
+fn clients_may_be_asked_for_certificates() {
+    let (trusted, other) = (Issued::to("client.example"), Issued::to("client.example"));
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("clients.crt");
+    std::fs::write(&authority, &trusted.authority).unwrap();
+    let start = |verify: &str| {
+        setup()
+            .arg("--ssl-verify-client", verify)
+            .arg("--ssl-client-certificate", authority.display())
+    };
+    // Over TLS 1.3, a client learns only by its first read that its certificate is refused.
+    let is_served = |gateway: &Gateway, client: TlsClient| {
+        let connection = client.connect(tls(gateway), "");
+        connection.is_ok_and(|mut connection| {
+            let request = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+            connection
+                .try_send(request)
+                .read_until("\r\n")
+                .starts_with("HTTP/1.1 404")
+        })
+    };
+    for (verify, without, with_other) in [("on", false, false), ("optional", true, false)] {
+        let gateway = start(verify).start();
+        let new = TlsClient::new;
+        assert!(is_served(&gateway, new().certificate(&trusted)), "{verify}");
+        assert_eq!(is_served(&gateway, new()), without, "{verify}");
+        assert_eq!(is_served(&gateway, new().certificate(&other)), with_other);
+        let refused = if without { 1.0 } else { 2.0 };
+        until("the failures are counted", || {
+            failures(&gateway, "client_certificate") == refused
+        });
+    }
+    let (_, said) = setup().arg("--ssl-verify-client", "on").fail();
+    assert!(
+        said.contains("ssl_client_certificate must be specified"),
+        "{said}"
     );
 }

@@ -57,6 +57,7 @@ mod writes;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -64,6 +65,7 @@ use axum::middleware::{from_fn, from_fn_with_state, map_response_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -72,11 +74,11 @@ pub use balancers::install_shipped;
 pub use canary::follow_canaries;
 pub use expired::remove_expired;
 pub use intake::resume_checks;
-pub(crate) use serve::serve;
+pub(crate) use serve::{serve, serve_status};
 pub use tidy::tidy_cache;
 
 use crate::balancer::Engine;
-use crate::config::{Config, Listen};
+use crate::config::{AdminAccess, Config, Listen};
 use crate::connections::ConnectionLimits;
 use crate::entity::Kind;
 use crate::listener::TlsFigures;
@@ -114,6 +116,8 @@ pub struct Listening {
     pub proxy: Vec<Listen>,
     /// Those of the Admin API.
     pub admin: Vec<Listen>,
+    /// Those that tell the state of the gateway.
+    pub status: Vec<Listen>,
 }
 
 /// What all handlers work with.
@@ -142,7 +146,9 @@ pub struct Admin {
     /// What policies keep.
     pub resources: Arc<Resources>,
     /// What has happened in TLS handshakes, by what listens.
-    pub tls: [(&'static str, Arc<TlsFigures>); 2],
+    pub tls: [(&'static str, Arc<TlsFigures>); 3],
+    /// Whether an operator has said that this gateway shall get no more requests.
+    pub draining: Arc<AtomicBool>,
 }
 
 impl Admin {
@@ -199,6 +205,42 @@ fn hooks(kind: Kind) -> &'static Hooks {
     }
 }
 
+/// The endpoints of `status_listen`: the state of the gateway, and nothing that needs a token.
+/// Source: Kong 3.9, `kong.status`.
+fn status_router(admin: Admin) -> Router {
+    let ready = get(status::ready).post(status::set_ready);
+    let endpoints: [ApiEndpoint; 3] = [
+        ("/status".into(), get(status::status), "GET, HEAD, OPTIONS"),
+        ("/status/ready".into(), ready, "GET, HEAD, OPTIONS, POST"),
+        ("/metrics".into(), get(metrics::show), "GET, HEAD, OPTIONS"),
+    ];
+    // Prometheus and probes have no tokens, and may name the gateway as they like.
+    let access = Arc::new(AdminAccess {
+        tokens: Vec::new(),
+        reads_for_any_host: true,
+        ..admin.config.admin_access.clone()
+    });
+    let not_found = async || Error::Plain(StatusCode::NOT_FOUND, "Not found".into());
+    with_endpoints(endpoints.into())
+        .fallback(not_found)
+        .layer(from_fn(respond::only_chunked))
+        .layer(from_fn_with_state(access, respond::frame))
+        .layer(map_response_with_state((), respond::server))
+        .with_state(admin)
+}
+
+/// A router with these endpoints, each of which also answers OPTIONS, and 405 to other methods.
+fn with_endpoints(endpoints: Vec<ApiEndpoint>) -> Router<Admin> {
+    let mut router = Router::new();
+    for (path, methods, allowed) in endpoints {
+        let methods = methods
+            .options(async move |headers: http::HeaderMap| respond::options(&headers, allowed))
+            .fallback(async move || respond::method_not_allowed(allowed));
+        router = router.route(&path, methods);
+    }
+    router
+}
+
 /// Every endpoint, generated for entities as Kong does.
 fn router(admin: Admin) -> Router {
     let mut endpoints: Vec<ApiEndpoint> = vec![
@@ -241,14 +283,7 @@ fn router(admin: Admin) -> Router {
     endpoints.push((OPENAPI.into(), document, "GET, HEAD, OPTIONS"));
 
     let access = Arc::new(admin.config.admin_access.clone());
-    let mut router = Router::new();
-    for (path, methods, allowed) in endpoints {
-        let methods = methods
-            .options(async move |headers: http::HeaderMap| respond::options(&headers, allowed))
-            .fallback(async move || respond::method_not_allowed(allowed));
-        router = router.route(&path, methods);
-    }
-    router
+    with_endpoints(endpoints)
         .fallback(absent::answer)
         .layer(from_fn_with_state(admin.clone(), tidy::after_changes))
         .layer(from_fn(respond::only_chunked))

@@ -33,7 +33,7 @@ use tracing_subscriber::filter::Targets;
 pub use admin_token::AdminToken;
 use file::File;
 pub use listen::{Listen, ListenAddress, ListenKeepalive};
-pub use tls::{CertificateFiles, CipherSuite, Tls};
+pub use tls::{CertificateFiles, CipherSuite, Tls, VerifyClient};
 pub use written::{Written, misspelt_variables};
 
 /// Settings as checked.
@@ -53,6 +53,8 @@ pub struct Config {
     pub proxy_listen: Vec<Listen>,
     /// Where the Admin API listens.
     pub admin_listen: Vec<Listen>,
+    /// Where the state of the gateway is told, to probes and Prometheus.
+    pub status_listen: Vec<Listen>,
     /// Who may use the Admin API.
     pub admin_access: AdminAccess,
     /// TLS towards clients.
@@ -76,6 +78,8 @@ pub struct AdminAccess {
     pub origins: Vec<String>,
     /// Host names that the Admin API answers for, in lower case and without a trailing dot.
     pub hosts: Vec<String>,
+    /// Whether reads are answered for every host name.
+    pub reads_for_any_host: bool,
     /// Who may use it; if empty, every client that reaches it may.
     pub tokens: Vec<AdminToken>,
 }
@@ -223,6 +227,7 @@ impl Config {
             shutdown_timeout: Duration::ZERO,
             proxy_listen: Vec::new(),
             admin_listen: Vec::new(),
+            status_listen: Vec::new(),
             admin_access: AdminAccess::default(),
             tls: Tls::default(),
             proxy: Proxy::default(),

@@ -71,14 +71,8 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     })?;
     let shipped = admin::install_shipped(&store, &engine).await?;
 
-    let proxy = "the proxy (setting proxy_listen)";
-    let proxy = Listeners::bind(&config.proxy_listen, config.workers, proxy)?;
-    let admin_api = "the Admin API (setting admin_listen)";
-    let admin_api = Listeners::bind(&config.admin_listen, 1, admin_api)?;
-    let listening = Arc::new(Listening {
-        proxy: proxy.listens.clone(),
-        admin: admin_api.listens.clone(),
-    });
+    let listeners = AllListeners::bind(&config)?;
+    let listening = Arc::new(listeners.listening());
 
     let probing = upstream::probe::runtime().context("cannot start the thread of the probes")?;
     let memory = Arc::new(Memory::open(&config.data_dir));
@@ -86,7 +80,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     let writing = tokio::spawn(async move { writing.write_down().await });
     let names = Arc::new(Names::new(&config.dns));
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
-    let tls = ListenerTls::new(&config, &proxy, &admin_api, &published)?;
+    let tls = ListenerTls::new(&config, &listeners, &published)?;
     let commits = store.watch()?;
     let sessions = SessionKey::open(&config.data_dir).map_err(anyhow::Error::msg)?;
     let resources = Resources::start(&config.policies, Arc::clone(&store));
@@ -116,7 +110,11 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
 
     let limits = ConnectionLimits::new(files, config.workers, config.proxy.max_connections)?;
     let limits = Arc::new(limits);
-    let figures = tls.figures();
+    let AllListeners {
+        proxy,
+        admin: admin_listeners,
+        status: status_listeners,
+    } = listeners;
     let workers = Workers::start(proxy, &published, &config.proxy, &limits, tls.proxy)
         .context("cannot start the workers of the proxy")?;
     let admin = Admin {
@@ -131,7 +129,8 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         listening: Arc::clone(&listening),
         left_over: Arc::default(),
         resources: Arc::clone(&resources),
-        tls: figures,
+        tls: tls.figures,
+        draining: Arc::default(),
     };
     tokio::spawn(in_place(admin::resume_checks(admin.clone())));
     tokio::spawn(in_place(admin::tidy_cache(admin.clone())));
@@ -139,7 +138,13 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     let commits = admin.store.watch()?;
     tokio::spawn(in_place(admin::remove_expired(admin.clone(), commits)));
     let (stop, stopped) = watch::channel(false);
-    let serving = tokio::spawn(admin::serve(admin_api, tls.admin, admin, stopped));
+    let status = admin.clone();
+    let serving = tokio::spawn(async move {
+        tokio::join!(
+            admin::serve(admin_listeners, tls.admin, admin, stopped.clone()),
+            admin::serve_status(status_listeners, tls.status, status, stopped),
+        )
+    });
     tracing::info!(
         "up to {} connections of clients, with {files} open files",
         limits.max_clients
@@ -180,6 +185,44 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     Ok(())
 }
 
+/// The sockets of all lists of addresses.
+struct AllListeners {
+    proxy: Listeners,
+    admin: Listeners,
+    status: Listeners,
+}
+
+impl AllListeners {
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        let workers = config.workers;
+        Ok(Self {
+            proxy: Listeners::bind(
+                &config.proxy_listen,
+                workers,
+                "the proxy (setting proxy_listen)",
+            )?,
+            admin: Listeners::bind(
+                &config.admin_listen,
+                1,
+                "the Admin API (setting admin_listen)",
+            )?,
+            status: Listeners::bind(
+                &config.status_listen,
+                1,
+                "the state of the gateway (setting status_listen)",
+            )?,
+        })
+    }
+
+    fn listening(&self) -> Listening {
+        Listening {
+            proxy: self.proxy.listens.clone(),
+            admin: self.admin.listens.clone(),
+            status: self.status.listens.clone(),
+        }
+    }
+}
+
 /// Handles the signals that make other servers reload their configuration or reopen their log.
 /// Without a handler, each of them would end the process at once.
 fn ignore_reloads() -> std::io::Result<impl Future<Output = ()>> {
@@ -208,13 +251,18 @@ fn announce(config: &Config, listening: &Listening) {
         .data_dir
         .canonicalize()
         .unwrap_or_else(|_| config.data_dir.clone());
-    let Listening { proxy, admin } = listening;
+    let Listening {
+        proxy,
+        admin,
+        status,
+    } = listening;
     tracing::info!(
         "proxy listens on {}, with {} workers",
         list(proxy),
         config.workers
     );
     tracing::info!("Admin API listens on {}", list(admin));
+    tracing::info!("the state of the gateway is told on {}", list(status));
     let open = admin.iter().find(|listen| !listen.address.is_local());
     if let Some(open) = open.filter(|_| config.admin_access.tokens.is_empty()) {
         tracing::warn!(
@@ -229,7 +277,11 @@ fn announce(config: &Config, listening: &Listening) {
         "event": "ready",
         "proxy": first(proxy),
         "admin": first(admin),
-        "listeners": { "proxy": texts(proxy), "admin": texts(admin) },
+        "listeners": {
+            "proxy": texts(proxy),
+            "admin": texts(admin),
+            "status": texts(status),
+        },
         "data_dir": data_dir,
         "version": env!("CARGO_PKG_VERSION"),
     });

@@ -17,6 +17,8 @@ use rustls::crypto::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use tokio_rustls::TlsConnector;
@@ -130,6 +132,24 @@ impl Authorities {
             roots: Arc::new(roots),
             connectors: Connectors::default(),
         })
+    }
+
+    /// Verifies the certificates of clients, which `required` says to be asked for or demanded.
+    ///
+    /// # Errors
+    /// There is no authority.
+    pub(crate) fn verify_clients(
+        &self,
+        required: bool,
+    ) -> Result<Arc<dyn ClientCertVerifier>, String> {
+        let provider = Arc::new(ring::default_provider());
+        let roots = Arc::clone(&self.roots);
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
+        let builder = match required {
+            true => builder,
+            false => builder.allow_unauthenticated(),
+        };
+        builder.build().map_err(|error| error.to_string())
     }
 
     /// No authorities, so that no certificate is accepted.

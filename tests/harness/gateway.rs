@@ -152,6 +152,9 @@ impl Setup {
         if !named("--admin-listen") {
             command.args(["--admin-listen", "127.0.0.1:0"]);
         }
+        if !named("--status-listen") {
+            command.args(["--status-listen", "off"]);
+        }
         let in_environment = |name| self.environment.iter().any(|(set, _)| *set == name);
         if !named("--workers") && !in_environment("POINTSMAN_WORKERS") {
             command.args(["--workers", "2"]);

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, SignatureScheme,
     StreamOwned, SupportedProtocolVersion,
 };
+
+use super::Issued;
 
 /// What a client offers. Connections of one client share its sessions.
 pub(crate) struct TlsClient(ClientConfig);
@@ -43,6 +45,20 @@ impl TlsClient {
     /// Offers these application protocols.
     pub(crate) fn protocols(mut self, protocols: &[&[u8]]) -> Self {
         self.0.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        self
+    }
+
+    /// Shows this certificate when it is asked for one.
+    pub(crate) fn certificate(mut self, issued: &Issued) -> Self {
+        let provider = Arc::new(ring::default_provider());
+        let key = PrivateKeyDer::try_from(issued.key.serialize_der()).unwrap();
+        self.0 = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(Vec::new())))
+            .with_client_auth_cert(vec![issued.certificate.der().clone()], key)
+            .unwrap();
         self
     }
 
@@ -82,6 +98,12 @@ impl TlsConnection {
     pub(crate) fn send(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.write_all(bytes).unwrap();
         self.0.flush().unwrap();
+        self
+    }
+
+    /// The same on a connection that the server may have closed.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> &mut Self {
+        let _ = self.0.write_all(bytes).and_then(|()| self.0.flush());
         self
     }
 

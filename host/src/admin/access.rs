@@ -41,7 +41,10 @@ pub(super) fn admit<B>(settings: &AdminAccess, request: &Request<B>) -> (Page, R
         Ok(host) => host,
         Err(error) => return (Page::Foreign, Err(error)),
     };
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS];
+    let reads = reads.contains(request.method());
     if let Some(host) = &host
+        && !(reads && settings.reads_for_any_host)
         && !answers_for(settings, host)
     {
         let message = format!(
@@ -54,8 +57,7 @@ pub(super) fn admit<B>(settings: &AdminAccess, request: &Request<B>) -> (Page, R
     }
     let headers = request.headers();
     let page = page(settings, headers, host.as_ref());
-    let reads = [Method::GET, Method::HEAD, Method::OPTIONS];
-    if reads.contains(request.method()) {
+    if reads {
         return (page, Ok(()));
     }
     let refused = match &page {

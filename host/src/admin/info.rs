@@ -41,6 +41,7 @@ fn configuration(admin: &Admin) -> Value {
     let Listening {
         proxy,
         admin: admin_listens,
+        status,
     } = &*admin.listening;
     let mut shown = json!({
         // Clients read here whether they may write; "off" would mean that they may not.
@@ -67,14 +68,14 @@ fn configuration(admin: &Admin) -> Value {
         "admin_gui_origin": config.admin_access.origins,
         "admin_gui_listen": ["off"],
         "admin_gui_ssl_enabled": false,
-        "status_listen": ["off"],
-        "status_ssl_enabled": false,
+        "status_listen": written(status),
+        "status_listeners": listeners(status),
+        "status_ssl_enabled": has_tls(status),
         "stream_listen": ["off"],
         "stream_proxy_ssl_enabled": false,
         "cluster_listen": ["off"],
         // Empty lists, in the form in which Kong shows them.
         "admin_gui_listeners": {},
-        "status_listeners": {},
         "stream_listeners": {},
         "cluster_listeners": {},
         "nginx_worker_processes": config.workers.to_string(),

@@ -57,7 +57,7 @@ struct Figures {
     canaries: Vec<CanaryFigure>,
     logs: Vec<QueueFigures>,
     /// What has happened in TLS handshakes, by what listens.
-    tls: [(&'static str, Arc<TlsFigures>); 2],
+    tls: [(&'static str, Arc<TlsFigures>); 3],
 }
 
 /// The figures of a canary.

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::paced::Paced;
 use super::refusal::{Noted, Progress, Stream};
-use super::{Admin, router};
+use super::{Admin, router, status_router};
 use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_turn;
 use crate::leftover::ReturnableBody;
@@ -49,6 +49,17 @@ pub(crate) async fn serve(
     stopped: watch::Receiver<bool>,
 ) {
     let router = router(admin.clone());
+    serve_router(listeners, tls, &admin, router, stopped).await;
+}
+
+/// Serves the state of the gateway, to probes and Prometheus, likewise.
+pub(crate) async fn serve_status(
+    listeners: Listeners,
+    tls: Option<TlsServer>,
+    admin: Admin,
+    stopped: watch::Receiver<bool>,
+) {
+    let router = status_router(admin.clone());
     serve_router(listeners, tls, &admin, router, stopped).await;
 }
 

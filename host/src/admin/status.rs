@@ -9,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Admin;
 use super::error::Error;
+use super::{Admin, BODY_LIMIT, decode};
+use crate::entity::Field;
 use crate::proxy::Counters;
 use crate::store::Condition;
 
@@ -95,17 +96,36 @@ fn shown(store: &Condition) -> Value {
     })
 }
 
-/// `GET /status/ready`: whether the gateway serves the configured entities and accepts changes. As
-/// Kong's Status API.
+/// `GET /status/ready`: whether the gateway serves the configured entities and accepts changes, and
+/// was not told to drain. As Kong's Status API.
 pub(super) async fn ready(State(admin): State<Admin>) -> Response {
+    let unready = |reason| Error::Plain(StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
+    if admin.draining.load(Ordering::Relaxed) {
+        return unready("draining".into());
+    }
     match admin.store.condition().failure {
         None => Json(json!({ "message": "ready" })).into_response(),
-        Some(failure) => Error::Plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the store cannot be written: {}", failure.reason),
-        )
-        .into_response(),
+        Some(failure) => unready(format!("the store cannot be written: {}", failure.reason)),
     }
+}
+
+/// The fields of `POST /status/ready`.
+const READY_FIELDS: &[Field] = &[Field::string("status")];
+
+/// `POST /status/ready` with the status `draining`: from now on the gateway is not ready, so that a
+/// load balancer in front of it sends it no more requests. It goes on to serve those that come.
+pub(super) async fn set_ready(
+    State(admin): State<Admin>,
+    request: Request,
+) -> Result<StatusCode, Error> {
+    let fields = decode::fields(READY_FIELDS, request, BODY_LIMIT).await?;
+    if fields.get("status").and_then(Value::as_str) != Some("draining") {
+        return Err(Error::bad_request("the status can only be set to draining"));
+    }
+    if !admin.draining.swap(true, Ordering::Relaxed) {
+        tracing::warn!("draining: the gateway is not ready until it is started again");
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A counter, summed over all workers.

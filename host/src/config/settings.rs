@@ -103,14 +103,26 @@ const LISTENERS: &[Setting] = &[
         about: "[Addresses](docs/listeners.md) that the proxy listens on, with Kong's flags; port 0 \
                 takes a free one; `off` for none",
         kind: Listen(|config, listens| config.proxy_listen = listens),
-        default: Written("0.0.0.0:8000 reuseport backlog=16384"),
+        default: Written(
+            "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport backlog=16384",
+        ),
     },
     Setting {
         name: "admin_listen",
         about: "[Addresses](docs/listeners.md) that the Admin API listens on; port 0 takes a free \
                 one; `off` for none",
         kind: Listen(|config, listens| config.admin_listen = listens),
-        default: Written("127.0.0.1:8001 reuseport backlog=16384"),
+        default: Written(
+            "127.0.0.1:8001 reuseport backlog=16384, \
+             127.0.0.1:8444 http2 ssl reuseport backlog=16384",
+        ),
+    },
+    Setting {
+        name: "status_listen",
+        about: "[Addresses](docs/listeners.md#the-status-listener) that tell the state of the \
+                gateway, to probes and Prometheus; `off` for none",
+        kind: Listen(|config, listens| config.status_listen = listens),
+        default: Written("127.0.0.1:8007 reuseport backlog=16384"),
     },
     Setting {
         name: "admin_gui_url",
@@ -261,6 +273,58 @@ const TLS: &[Setting] = &[
             },
         },
         default: Unset("generated, and kept in the data folder"),
+    },
+    Setting {
+        name: "status_ssl_cert",
+        about: "Certificates of `status_listen`",
+        kind: List {
+            value: "FILES",
+            expected: "paths, PEM, or PEM in base64, separated by commas",
+            set: |config, entries| {
+                config.tls.status.certificates = readers::owned(entries);
+                Ok(())
+            },
+        },
+        default: Unset("generated, and kept in the data folder"),
+    },
+    Setting {
+        name: "status_ssl_cert_key",
+        about: "The keys of `status_ssl_cert`, in its order",
+        kind: List {
+            value: "FILES",
+            expected: "paths, PEM, or PEM in base64, separated by commas",
+            set: |config, entries| {
+                config.tls.status.keys = readers::owned(entries);
+                Ok(())
+            },
+        },
+        default: Unset("generated, and kept in the data folder"),
+    },
+    Setting {
+        name: "ssl_verify_client",
+        about: "Whether clients of the proxy have to show a [certificate](docs/tls.md#client-certificates) \
+                over TLS: `on`, `optional` or `off`",
+        kind: Text {
+            value: "SWITCH",
+            expected: "on, optional or off",
+            set: |config, text| {
+                tls::verify_client(text).map(|verify| config.tls.verify_client = verify)
+            },
+        },
+        default: Written("off"),
+    },
+    Setting {
+        name: "ssl_client_certificate",
+        about: "Certificates of the authorities that certificates of clients are verified by",
+        kind: List {
+            value: "FILES",
+            expected: "paths, PEM, or PEM in base64, separated by commas",
+            set: |config, entries| {
+                config.tls.client_authorities = readers::owned(entries);
+                Ok(())
+            },
+        },
+        default: Unset("none"),
     },
 ];
 

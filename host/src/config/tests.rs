@@ -37,11 +37,21 @@ fn the_defaults_are_kongs_ports() {
     };
     assert_eq!(
         written(&config.proxy_listen),
-        ["0.0.0.0:8000 reuseport backlog=16384"]
+        [
+            "0.0.0.0:8000 reuseport backlog=16384",
+            "0.0.0.0:8443 ssl http2 reuseport backlog=16384"
+        ]
     );
     assert_eq!(
         written(&config.admin_listen),
-        ["127.0.0.1:8001 reuseport backlog=16384"]
+        [
+            "127.0.0.1:8001 reuseport backlog=16384",
+            "127.0.0.1:8444 ssl http2 reuseport backlog=16384"
+        ]
+    );
+    assert_eq!(
+        written(&config.status_listen),
+        ["127.0.0.1:8007 reuseport backlog=16384"]
     );
     assert_eq!(config.proxy.keepalive_pool_size, 512);
 }
@@ -210,12 +220,19 @@ fn every_setting_has_its_effect() {
             _ => match setting.name {
                 "data_dir" | "dns_hostsfile" | "syslog_socket" => "elsewhere",
                 "log" => "warn",
-                "proxy_listen" | "admin_listen" => "192.0.2.1:7",
+                "proxy_listen" | "admin_listen" | "status_listen" => "192.0.2.1:7",
+                "ssl_verify_client" => "on",
+                "ssl_client_certificate" => "a.pem",
                 "ssl_cipher_suite" => "modern",
                 "ssl_protocols" => "TLSv1.3",
                 "ssl_ciphers" => "ECDHE-RSA-AES128-GCM-SHA256",
                 "ssl_prefer_server_ciphers" => "off",
-                "ssl_cert" | "ssl_cert_key" | "admin_ssl_cert" | "admin_ssl_cert_key" => "a.pem",
+                "ssl_cert"
+                | "ssl_cert_key"
+                | "admin_ssl_cert"
+                | "admin_ssl_cert_key"
+                | "status_ssl_cert"
+                | "status_ssl_cert_key" => "a.pem",
                 "admin_gui_url" => "http://a.example",
                 "admin_hosts" => "a.example",
                 "admin_tokens" => token,

@@ -15,10 +15,16 @@ pub struct Tls {
     pub ciphers: Vec<SupportedCipherSuite>,
     /// Whether their order decides in [`CipherSuite::Custom`], and not the client's.
     pub prefer_server_ciphers: bool,
+    /// Whether clients of the proxy are asked for a certificate.
+    pub verify_client: VerifyClient,
+    /// The certificates of the authorities of clients: each a path, PEM, or PEM in base64.
+    pub client_authorities: Vec<String>,
     /// The certificate of the proxy for clients whose server name has none.
     pub proxy: CertificateFiles,
     /// The certificate of the Admin API.
     pub admin: CertificateFiles,
+    /// The certificate of `status_listen`.
+    pub status: CertificateFiles,
 }
 
 /// Which versions and cipher suites clients may use.
@@ -31,6 +37,18 @@ pub enum CipherSuite {
     Intermediate,
     /// What other settings say.
     Custom,
+}
+
+/// Whether clients are asked for a certificate. Source: nginx, `ssl_verify_client`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum VerifyClient {
+    /// They are not.
+    #[default]
+    Off,
+    /// They are, and may have none.
+    Optional,
+    /// They are, and must have one.
+    On,
 }
 
 /// Certificates with their keys: each a path, PEM, or PEM in base64.
@@ -75,6 +93,15 @@ pub(super) fn protocols(text: &str) -> Option<Vec<&'static SupportedProtocolVers
 /// Cipher suites of TLS 1.2, separated by colons.
 pub(super) fn ciphers(text: &str) -> Option<Vec<SupportedCipherSuite>> {
     text.split(':').map(tls::cipher_suite).collect()
+}
+
+pub(super) fn verify_client(text: &str) -> Option<VerifyClient> {
+    match text {
+        "off" => Some(VerifyClient::Off),
+        "optional" => Some(VerifyClient::Optional),
+        "on" => Some(VerifyClient::On),
+        _ => None,
+    }
 }
 
 /// A switch, as nginx writes it.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rustls::server::ResolvesServerCert;
+use rustls::server::danger::ClientCertVerifier;
 
-use crate::config::{Config, Listen};
-use crate::listener::{Listeners, TlsFigures, TlsServer, listener_certificate};
+use super::AllListeners;
+use crate::config::Config;
+use crate::listener::{Listeners, TlsFigures, TlsServer, client_verifier, listener_certificate};
 use crate::proxy::Certificates;
 use crate::snapshot::Published;
 
@@ -15,8 +17,9 @@ use crate::snapshot::Published;
 pub(super) struct ListenerTls {
     pub(super) proxy: Option<TlsServer>,
     pub(super) admin: Option<TlsServer>,
-    proxy_figures: Arc<TlsFigures>,
-    admin_figures: Arc<TlsFigures>,
+    pub(super) status: Option<TlsServer>,
+    /// What has happened in handshakes, by what listens.
+    pub(super) figures: [(&'static str, Arc<TlsFigures>); 3],
 }
 
 impl ListenerTls {
@@ -26,46 +29,57 @@ impl ListenerTls {
     /// A sentence: a certificate or a key cannot be used, or the versions have no cipher suite.
     pub(super) fn new(
         config: &Config,
-        proxy: &Listeners,
-        admin: &Listeners,
+        listeners: &AllListeners,
         published: &Arc<Published>,
     ) -> anyhow::Result<Self> {
-        let mut tls = Self::default();
-        let server = |certificates: Arc<dyn ResolvesServerCert>, listeners: &Listeners, figures| {
-            let patience = config.proxy.client_header_timeout;
-            let http2 = listeners.http2();
-            let server = TlsServer::new(&config.tls, certificates, http2, patience, figures);
-            server
-                .context("no TLS with the settings ssl_cipher_suite, ssl_protocols and ssl_ciphers")
-        };
-        if has_tls(proxy) {
-            let files = &config.tls.proxy;
+        let figures = ["proxy", "admin", "status"].map(|name| (name, Arc::default()));
+        let [proxy_figures, admin_figures, status_figures] = &figures;
+        let settings = &config.tls;
+        let certificate = |prefix, files| listener_certificate(prefix, files, &config.data_dir);
+        let proxy = server(config, &listeners.proxy, proxy_figures, || {
             let certificates = Arc::new(Certificates {
                 published: Arc::clone(published),
-                default: listener_certificate("", files, &config.data_dir)?,
-                figures: Arc::clone(&tls.proxy_figures),
+                default: certificate("", &settings.proxy)?,
+                figures: Arc::clone(&proxy_figures.1),
             });
-            let figures = Arc::clone(&tls.proxy_figures);
-            tls.proxy = Some(server(certificates, proxy, figures)?);
-        }
-        if has_tls(admin) {
-            let files = &config.tls.admin;
-            let certificate = listener_certificate("admin_", files, &config.data_dir)?;
-            let figures = Arc::clone(&tls.admin_figures);
-            tls.admin = Some(server(certificate, admin, figures)?);
-        }
-        Ok(tls)
-    }
-
-    /// What has happened in handshakes, by what listens.
-    pub(super) fn figures(&self) -> [(&'static str, Arc<TlsFigures>); 2] {
-        [
-            ("proxy", Arc::clone(&self.proxy_figures)),
-            ("admin", Arc::clone(&self.admin_figures)),
-        ]
+            Ok((certificates, client_verifier(settings)?))
+        })?;
+        let admin = server(config, &listeners.admin, admin_figures, || {
+            Ok((certificate("admin_", &settings.admin)?, None))
+        })?;
+        let status = server(config, &listeners.status, status_figures, || {
+            Ok((certificate("status_", &settings.status)?, None))
+        })?;
+        Ok(Self {
+            proxy,
+            admin,
+            status,
+            figures,
+        })
     }
 }
 
-fn has_tls(listeners: &Listeners) -> bool {
-    listeners.listens.iter().any(|listen: &Listen| listen.ssl)
+/// TLS of the addresses of a list, if one of them has it. `certificates` are those that clients are
+/// shown, and what verifies those of clients.
+fn server<C: ResolvesServerCert + 'static>(
+    config: &Config,
+    listeners: &Listeners,
+    (_, figures): &(&'static str, Arc<TlsFigures>),
+    certificates: impl FnOnce() -> anyhow::Result<(Arc<C>, Option<Arc<dyn ClientCertVerifier>>)>,
+) -> anyhow::Result<Option<TlsServer>> {
+    if !listeners.listens.iter().any(|listen| listen.ssl) {
+        return Ok(None);
+    }
+    let (certificates, clients) = certificates()?;
+    let server = TlsServer::new(
+        &config.tls,
+        certificates,
+        clients,
+        listeners.http2(),
+        config.proxy.client_header_timeout,
+        Arc::clone(figures),
+    );
+    let server = server
+        .context("no TLS with the settings ssl_cipher_suite, ssl_protocols and ssl_ciphers")?;
+    Ok(Some(server))
 }

@@ -65,6 +65,10 @@ impl Listeners {
     }
 
     fn add(&mut self, listen: &Listen) -> io::Result<()> {
+        if listen.proxy_protocol {
+            let message = "the flag proxy_protocol is not supported: remove it";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
         let mut listen = listen.clone();
         let (address, sockets) = match &listen.address {
             ListenAddress::Ip(address) => {

@@ -1,4 +1,5 @@
-//! The certificate of a listener: that of the settings, or a generated one.
+//! The certificate of a listener: that of the settings, or a generated one; and the authorities of
+//! the certificates that its clients show.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,9 +7,10 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use rustls::server::danger::ClientCertVerifier;
 
-use crate::config::CertificateFiles;
-use crate::tls::{ServerCertificate, generated};
+use crate::config::{self, CertificateFiles, VerifyClient};
+use crate::tls::{Authorities, ServerCertificate, generated};
 
 /// The start of anything in PEM.
 const PEM: &str = "-----BEGIN";
@@ -58,6 +60,35 @@ pub(crate) fn listener_certificate(
     let pairs = pairs.iter().map(|(pem, key)| (&**pem, &**key));
     let certificate = ServerCertificate::from_pem(pairs);
     certificate.map(Arc::new).map_err(anyhow::Error::msg)
+}
+
+/// Verifies the certificates of clients, if the settings have them asked for one.
+///
+/// # Errors
+/// A sentence: a certificate of an authority is missing or of no use.
+pub(crate) fn client_verifier(
+    settings: &config::Tls,
+) -> anyhow::Result<Option<Arc<dyn ClientCertVerifier>>> {
+    if settings.verify_client == VerifyClient::Off {
+        return Ok(None);
+    }
+    let mut authorities = Vec::new();
+    for authority in &settings.client_authorities {
+        authorities.push(load(authority).ok_or_else(|| {
+            let from = shown(authority);
+            anyhow!("ssl_client_certificate: failed loading certificate from {from}")
+        })?);
+    }
+    if authorities.is_empty() {
+        bail!(
+            "ssl_client_certificate must be specified, since ssl_verify_client asks for certificates"
+        );
+    }
+    let authorities = Authorities::parse(&authorities)
+        .map_err(|why| anyhow!("ssl_client_certificate cannot be used: {why}"))?;
+    let required = settings.verify_client == VerifyClient::On;
+    let verifier = authorities.verify_clients(required);
+    verifier.map(Some).map_err(anyhow::Error::msg)
 }
 
 /// PEM, read from a file if there is one of this name.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustls::HandshakeKind;
 use rustls::server::ResolvesServerCert;
+use rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::TlsAcceptor;
 
 use super::transport::{Socket, Transport};
@@ -47,19 +48,22 @@ pub(crate) enum Failure {
     NothingInCommon,
     /// The certificate of the server name that the client asks for cannot be used.
     NoCertificate,
+    /// The client has shown no certificate, or one that is not accepted.
+    ClientCertificate,
     /// The client has sent messages that are not valid TLS.
     Invalid,
 }
 
 impl Failure {
     /// All reasons, with the names that metrics have for them.
-    const ALL: [(Self, &str); 7] = [
+    const ALL: [(Self, &str); 8] = [
         (Self::PlainHttp, "plain_http"),
         (Self::Timeout, "timeout"),
         (Self::Disconnected, "disconnected"),
         (Self::RefusedByClient, "refused_by_client"),
         (Self::NothingInCommon, "nothing_in_common"),
         (Self::NoCertificate, "no_certificate"),
+        (Self::ClientCertificate, "client_certificate"),
         (Self::Invalid, "invalid"),
     ];
 
@@ -70,6 +74,9 @@ impl Failure {
             Some(rustls::Error::AlertReceived(_)) => Self::RefusedByClient,
             Some(rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol) => {
                 Self::NothingInCommon
+            }
+            Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)) => {
+                Self::ClientCertificate
             }
             // rustls has no error of its own for a resolver that finds no certificate.
             Some(rustls::Error::General(_)) => Self::NoCertificate,
@@ -130,19 +137,20 @@ impl TlsFigures {
 }
 
 impl TlsServer {
-    /// `certificates` says which certificate a client is shown, and `http2` whether it may speak
-    /// HTTP/2.
+    /// `certificates` says which certificate a client is shown, `clients` verifies its own, and
+    /// `http2` is whether it may speak HTTP/2.
     ///
     /// # Errors
     /// The settings leave no cipher suite for a version.
     pub(crate) fn new(
         settings: &config::Tls,
         certificates: Arc<dyn ResolvesServerCert>,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
         http2: bool,
         patience: Duration,
         figures: Arc<TlsFigures>,
     ) -> Result<Self, rustls::Error> {
-        let config = settings.parameters().server(certificates, http2)?;
+        let config = settings.parameters().server(certificates, http2, clients)?;
         Ok(Self {
             acceptor: TlsAcceptor::from(config),
             figures,

@@ -7,6 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, cipher_suite, sign::any_supported_type};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{
@@ -61,7 +62,8 @@ impl TlsParameters {
         }
     }
 
-    /// The configuration of a server. `certificates` says which certificate a client is shown.
+    /// The configuration of a server. `certificates` says which certificate a client is shown, and
+    /// `clients` verifies those of clients, if they are asked for one.
     ///
     /// # Errors
     /// No cipher suite is left for a version, or the system has no random numbers.
@@ -69,15 +71,19 @@ impl TlsParameters {
         &self,
         certificates: Arc<dyn ResolvesServerCert>,
         http2: bool,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
     ) -> Result<Arc<ServerConfig>, Error> {
         let provider = CryptoProvider {
             cipher_suites: self.suites.clone(),
             ..ring::default_provider()
         };
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&self.versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(certificates);
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&self.versions)?;
+        let builder = match clients {
+            Some(clients) => builder.with_client_cert_verifier(clients),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(certificates);
         config.alpn_protocols = application_protocols(http2);
         config.ignore_client_order = self.prefers_own_order;
         // Tickets are sealed with a key that is replaced every six hours and forgotten six hours
