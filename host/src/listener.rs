@@ -15,5 +15,5 @@ pub use bind::Listeners;
 pub(crate) use bind::SocketFile;
 pub(crate) use certificate::{client_verifier, listener_certificate};
 pub use tls::TlsFigures;
-pub(crate) use tls::{Refused, TlsServer};
+pub(crate) use tls::{Refused, TlsOffer, TlsServer};
 pub(crate) use transport::{Socket, Transport};

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use rustls::server::ResolvesServerCert;
-use rustls::server::danger::ClientCertVerifier;
 
 use super::AllListeners;
 use crate::config::Config;
-use crate::listener::{Listeners, TlsFigures, TlsServer, client_verifier, listener_certificate};
+use crate::listener::{
+    Listeners, TlsFigures, TlsOffer, TlsServer, client_verifier, listener_certificate,
+};
 use crate::proxy::Certificates;
 use crate::snapshot::Published;
+use crate::tls::ServerCertificate;
 
 /// TLS of the listeners. Of listeners in clear text there is none.
 #[derive(Default)]
@@ -42,13 +43,17 @@ impl ListenerTls {
                 default: certificate("", &settings.proxy)?,
                 figures: Arc::clone(&proxy_figures.1),
             });
-            Ok((certificates, client_verifier(settings)?))
+            Ok(TlsOffer {
+                certificates,
+                clients: client_verifier(settings)?,
+                http2: listeners.proxy.http2(),
+            })
         })?;
         let admin = server(config, &listeners.admin, admin_figures, || {
-            Ok((certificate("admin_", &settings.admin)?, None))
+            certificate("admin_", &settings.admin).map(over_http1)
         })?;
         let status = server(config, &listeners.status, status_figures, || {
-            Ok((certificate("status_", &settings.status)?, None))
+            certificate("status_", &settings.status).map(over_http1)
         })?;
         Ok(Self {
             proxy,
@@ -59,27 +64,27 @@ impl ListenerTls {
     }
 }
 
-/// TLS of the addresses of a list, if one of them has it. `certificates` are those that clients are
-/// shown, and what verifies those of clients.
-fn server<C: ResolvesServerCert + 'static>(
+/// What a listener offers that speaks HTTP/1.1 only, as the Admin API does.
+fn over_http1(certificate: Arc<ServerCertificate>) -> TlsOffer {
+    TlsOffer {
+        certificates: certificate,
+        clients: None,
+        http2: false,
+    }
+}
+
+/// TLS of the addresses of a list, if one of them has it.
+fn server(
     config: &Config,
     listeners: &Listeners,
     (_, figures): &(&'static str, Arc<TlsFigures>),
-    certificates: impl FnOnce() -> anyhow::Result<(Arc<C>, Option<Arc<dyn ClientCertVerifier>>)>,
+    offer: impl FnOnce() -> anyhow::Result<TlsOffer>,
 ) -> anyhow::Result<Option<TlsServer>> {
     if !listeners.listens.iter().any(|listen| listen.ssl) {
         return Ok(None);
     }
-    let (certificates, clients) = certificates()?;
-    let server = TlsServer::new(
-        &config.tls,
-        certificates,
-        clients,
-        listeners.http2(),
-        config.proxy.client_header_timeout,
-        Arc::clone(figures),
-    );
-    let server = server
+    let patience = config.proxy.client_header_timeout;
+    let server = TlsServer::new(&config.tls, offer()?, patience, Arc::clone(figures))
         .context("no TLS with the settings ssl_cipher_suite, ssl_protocols and ssl_ciphers")?;
     Ok(Some(server))
 }

@@ -25,6 +25,16 @@ pub(crate) struct TlsServer {
     patience: Duration,
 }
 
+/// What a listener offers to its clients in a handshake, and asks of them.
+pub(crate) struct TlsOffer {
+    /// Says which certificate a client is shown.
+    pub(crate) certificates: Arc<dyn ResolvesServerCert>,
+    /// Verifies the certificates of clients, if they are asked for one.
+    pub(crate) clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// Whether they may speak HTTP/2.
+    pub(crate) http2: bool,
+}
+
 /// A connection that is not served.
 pub(crate) enum Refused {
     /// The client has sent something else than a handshake. It is probably a request in clear text.
@@ -137,19 +147,21 @@ impl TlsFigures {
 }
 
 impl TlsServer {
-    /// `certificates` says which certificate a client is shown, `clients` verifies its own, and
-    /// `http2` is whether it may speak HTTP/2.
+    /// A handshake may take `patience`.
     ///
     /// # Errors
     /// The settings leave no cipher suite for a version.
     pub(crate) fn new(
         settings: &config::Tls,
-        certificates: Arc<dyn ResolvesServerCert>,
-        clients: Option<Arc<dyn ClientCertVerifier>>,
-        http2: bool,
+        offer: TlsOffer,
         patience: Duration,
         figures: Arc<TlsFigures>,
     ) -> Result<Self, rustls::Error> {
+        let TlsOffer {
+            certificates,
+            clients,
+            http2,
+        } = offer;
         let config = settings.parameters().server(certificates, http2, clients)?;
         Ok(Self {
             acceptor: TlsAcceptor::from(config),
