@@ -131,6 +131,20 @@ pub struct Proxy {
     pub route_regex_memory: usize,
     /// Most header fields of a request.
     pub max_headers: usize,
+    /// Most requests on a connection of a client; none sets no limit.
+    pub http_keepalive_requests: Option<u32>,
+    /// Most requests at the same time on a connection of HTTP/2.
+    pub http2_max_concurrent_streams: u32,
+    /// Bytes of a request's body that a client of HTTP/2 may send ahead.
+    pub http2_stream_window_size: u32,
+    /// Bytes of all bodies that a client of HTTP/2 may send ahead on a connection.
+    pub http2_connection_window_size: u32,
+    /// Most requests that a client of HTTP/2 may cancel within a second, beyond those answered.
+    pub http2_max_rapid_resets: u32,
+    /// Most cancelled requests of a connection of HTTP/2 that wait for a worker.
+    pub http2_max_pending_resets: usize,
+    /// Most streams that a client of HTTP/2 may have the gateway reset by errors.
+    pub http2_max_error_resets: usize,
     /// Idle connections kept, for each worker and endpoint.
     pub keepalive_pool_size: usize,
     /// Requests on one connection; none sets no limit.

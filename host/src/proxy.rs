@@ -19,16 +19,19 @@ mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod headers;
+mod http2;
 mod listen;
 mod matched;
 mod page;
 mod place;
 mod policies;
 mod pool;
+mod preface;
 mod record;
 mod request_id;
 mod respond;
 mod response_body;
+mod streams;
 mod tunnel;
 mod unserved;
 mod upgrade;
@@ -44,7 +47,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, EXPECT, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::{Body, Incoming};
@@ -86,6 +89,8 @@ pub struct Counters {
     pub refused: std::sync::atomic::AtomicU64,
     /// Requests received.
     pub requests: std::sync::atomic::AtomicU64,
+    /// Connections of clients that were closed because they abuse HTTP/2.
+    pub abusive: std::sync::atomic::AtomicU64,
 }
 
 /// A worker's reference to the snapshot.
@@ -177,7 +182,8 @@ async fn handle(
     let mut response = match answered {
         Ok(response) => response,
         Err(reject) => {
-            let upload = inbound.upload.as_ref();
+            // Over HTTP/2, the rest of a body is of no concern to other requests.
+            let upload = inbound.upload.as_ref().filter(|_| !inbound.is_http2());
             let ends = upload.is_some_and(|upload| {
                 // A client that waits for consent to send the body does not send it now, and
                 // reading it would give the consent (RFC 9110, 10.1.1).
@@ -196,7 +202,7 @@ async fn handle(
                 let headers = response.headers_mut();
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            response.map(|body| Content::Own(Some(body)))
+            response.map(Content::own)
         }
     };
     let run = inbound.run.take().or_else(|| match source {
@@ -204,6 +210,7 @@ async fn handle(
         Source::Endpoint => None,
     });
     let version = inbound.parts.version;
+    let is_bodiless = policies::has_no_body(&inbound.parts.method, response.status());
     let finish = match run {
         None => None,
         Some(run) => {
@@ -213,7 +220,7 @@ async fn handle(
         }
     };
     drop(inbound);
-    if from.client.backlog.is_last() {
+    if from.is_last() {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -223,7 +230,22 @@ async fn handle(
         // to keep the connection open.
         *response.version_mut() = Version::HTTP_10;
     }
-    Ok(response.map(|content| ResponseBody::new(content, from, finish)))
+    let mut response = response.map(|content| ResponseBody::new(content, from, finish));
+    if version == Version::HTTP_2 && is_bodiless {
+        omit_body(&mut response);
+    }
+    Ok(response)
+}
+
+/// Has hyper end the response with its head. hyper does so by itself over HTTP/1.1.
+fn omit_body(response: &mut Response<ResponseBody>) {
+    if let Some(length) = response.body().size_hint().exact()
+        && length > 0
+    {
+        let headers = response.headers_mut();
+        headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    response.body_mut().omit();
 }
 
 /// Runs the stages of a request, all with the same snapshot. The last stage, `record`, ends with
@@ -233,6 +255,9 @@ async fn stages(
     inbound: &mut Inbound<'_>,
 ) -> Result<Response<Content>, Reject> {
     inbound.check_coding()?;
+    if inbound.is_http2() {
+        http2::adopt(&mut inbound.parts, &worker.settings)?;
+    }
     let snapshot = &*inbound.seen.0;
     let mut matched = matched::find(snapshot, inbound)?;
     access::check(inbound, &matched)?;
@@ -270,6 +295,11 @@ impl Inbound<'_> {
     /// The connection that the request was received on.
     fn connection(&self) -> &ConnectionInfo {
         &self.from.client.info
+    }
+
+    /// Whether the request was received over HTTP/2.
+    fn is_http2(&self) -> bool {
+        self.parts.version == Version::HTTP_2
     }
 
     /// Refuses a body with a transfer coding other than `chunked`.

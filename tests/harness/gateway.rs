@@ -147,7 +147,7 @@ impl Setup {
         command.arg("--data-dir").arg(&self.data_dir);
         let named = |name: &str| self.args.iter().any(|arg| arg == name);
         if !named("--proxy-listen") {
-            command.args(["--proxy-listen", "127.0.0.1:0"]);
+            command.args(["--proxy-listen", "127.0.0.1:0 http2"]);
         }
         if !named("--admin-listen") {
             command.args(["--admin-listen", "127.0.0.1:0"]);

@@ -401,6 +401,65 @@ const CLIENTS: &[Setting] = &[
         default: Written("100"),
     },
     Setting {
+        name: "http_keepalive_requests",
+        about: "Requests after which a client's connection is closed; over HTTP/2 the requests in \
+                flight are answered first; 0 sets no limit",
+        kind: Number(ONE, 0..=u32::MAX, |config, n| {
+            config.proxy.http_keepalive_requests = (n > 0).then_some(n);
+        }),
+        default: Written("10000"),
+    },
+    Setting {
+        name: "http2_max_concurrent_streams",
+        about: "[Requests at the same time](docs/http2.md) on one connection of HTTP/2",
+        kind: Number(ONE, 1..=10_000, |config, n| {
+            config.proxy.http2_max_concurrent_streams = n;
+        }),
+        default: Written("128"),
+    },
+    Setting {
+        name: "http2_stream_window_size",
+        about: "Part of a request's body that a client of HTTP/2 may send before it is read",
+        kind: Number(BYTES, 16_384..=16_777_216, |config, n| {
+            config.proxy.http2_stream_window_size = n;
+        }),
+        default: Written("65536"),
+    },
+    Setting {
+        name: "http2_connection_window_size",
+        about: "The same for all requests of a connection together",
+        kind: Number(BYTES, 65_535..=268_435_456, |config, n| {
+            config.proxy.http2_connection_window_size = n;
+        }),
+        default: Written("1048576"),
+    },
+    Setting {
+        name: "http2_max_rapid_resets",
+        about: "Requests that a client of HTTP/2 may cancel within a second of sending them, beyond \
+                as many as were answered; after that its connection is closed",
+        kind: Number(ONE, 0..=1_000_000, |config, n| {
+            config.proxy.http2_max_rapid_resets = n;
+        }),
+        default: Written("200"),
+    },
+    Setting {
+        name: "http2_max_pending_resets",
+        about: "Requests that a client of HTTP/2 may cancel before a worker has seen them",
+        kind: Number(ONE, 1..=10_000, |config, n| {
+            config.proxy.http2_max_pending_resets = n as usize;
+        }),
+        default: Written("20"),
+    },
+    Setting {
+        name: "http2_max_error_resets",
+        about: "Streams of a connection that a client of HTTP/2 may have the gateway reset, by \
+                errors or by more requests at the same time than allowed",
+        kind: Number(ONE, 1..=1_000_000, |config, n| {
+            config.proxy.http2_max_error_resets = n as usize;
+        }),
+        default: Written("1024"),
+    },
+    Setting {
         name: "route_regex_memory",
         about: "Largest memory of the regular expressions of all routes together, compiled, with the \
                 cache that one worker keeps for each; a route that would exceed it is refused by \

@@ -126,7 +126,8 @@ impl Admitted {
             info.local = local;
         }
         let clock = Rc::clone(&worker.clock);
-        let client = Client::new(info, clock, self.open, Some(self.permit));
+        let max_requests = worker.settings.http_keepalive_requests;
+        let client = Client::new(info, clock, self.open, Some(self.permit), max_requests);
         if worker.draining.get() {
             client.enter(ConnectionState::Draining);
         }

@@ -46,7 +46,7 @@ pub(super) fn answer(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
             Some(upgrade) => {
-                let ClientRequest { client, id } = inbound.from;
+                let ClientRequest { client, id, .. } = inbound.from;
                 Ok(upgrade.tunnel(response, request, Rc::clone(client), *id, service))
             }
             // The client has not asked for a change of protocol.
@@ -55,6 +55,13 @@ pub(super) fn answer(
                 latencies: times,
             }),
         };
+    }
+    if upgrade.is_some() && inbound.is_http2() && response.status().is_success() {
+        // To the client this would mean that the tunnel is open.
+        return Err(Reject::Upstream {
+            timeout: false,
+            latencies: times,
+        });
     }
     Ok(response.map(|()| Content::streamed(request, awaited, service.read_timeout)))
 }

@@ -1,7 +1,7 @@
 //! The connection of a client: its address, its state, and when it has to be closed. Several
 //! requests may be served on it at the same time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::client_stream::{Backlog, Phase};
 use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
+use super::streams::{StalledBody, Stream, Streams};
 use crate::connections::DescriptorPermit;
 use crate::http1::BodyKind;
 
@@ -34,8 +35,12 @@ pub(super) struct Client {
     half_closed: Cell<Option<Instant>>,
     /// Whether the connection has given back its memory since the last request.
     rested: Cell<bool>,
-    /// The progress of the current request, shared with the stream.
-    pub(super) backlog: Backlog,
+    /// The progress of the current request over HTTP/1.1, shared with the stream.
+    backlog: Backlog,
+    /// The streams, once the client has begun to speak HTTP/2.
+    streams: OnceCell<Streams>,
+    /// Number of requests after which the connection is closed.
+    max_requests: u64,
     state: Cell<ConnectionState>,
     /// Wakes the task of the connection.
     waker: RefCell<Option<Waker>>,
@@ -52,7 +57,12 @@ pub(super) struct Client {
 pub(super) struct ClientRequest {
     pub(super) client: Rc<Client>,
     pub(super) id: RequestId,
+    /// Its stream, if it was received over HTTP/2.
+    stream: Option<Rc<Stream>>,
 }
+
+/// Counts something as a request in flight that goes on after its response, such as a tunnel.
+pub(super) struct Busy(Rc<Client>);
 
 /// The state of a connection. The worker sets it, and the task of the connection acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +83,7 @@ impl Client {
         clock: Rc<Cell<Instant>>,
         open: mpsc::Sender<()>,
         permit: Option<DescriptorPermit>,
+        max_requests: Option<u32>,
     ) -> Rc<Self> {
         Rc::new(Self {
             info,
@@ -84,6 +95,8 @@ impl Client {
             // Before its first request, a connection has no memory to give back.
             rested: Cell::new(true),
             backlog: Backlog::default(),
+            streams: OnceCell::new(),
+            max_requests: max_requests.map_or(u64::MAX, u64::from),
             state: Cell::new(ConnectionState::Serving),
             waker: RefCell::new(None),
             clock,
@@ -92,17 +105,67 @@ impl Client {
         })
     }
 
-    /// To be called when the head of a request is received. `body` says what kind of body follows.
+    /// The progress of the current request, unless the client speaks HTTP/2.
+    pub(super) fn backlog(&self) -> Option<&Backlog> {
+        self.streams.get().is_none().then_some(&self.backlog)
+    }
+
+    /// The streams, if the client speaks HTTP/2.
+    pub(super) fn streams(&self) -> Option<&Streams> {
+        self.streams.get()
+    }
+
+    /// To be called when the client has begun to speak HTTP/2. It may cancel `max_cancelled`
+    /// requests at once, beyond as many as are answered.
+    pub(super) fn speak_http2(&self, max_cancelled: u32) -> &Streams {
+        self.streams
+            .get_or_init(|| Streams::new(max_cancelled, Rc::clone(&self.clock)))
+    }
+
+    /// To be called when the head of a request is received over HTTP/1.1. `body` says what kind of
+    /// body follows.
     pub(super) fn begin(self: &Rc<Self>, body: BodyKind) -> ClientRequest {
+        let request = self.begin_request(None);
+        self.backlog.begin(body);
+        if self.requests.get() >= self.max_requests {
+            self.backlog.set_last();
+        }
+        request
+    }
+
+    /// To be called when the head of a request is received over HTTP/2.
+    pub(super) fn begin_stream(self: &Rc<Self>) -> ClientRequest {
+        let streams = self.streams();
+        let request = self.begin_request(streams.map(|streams| streams.begin(self.clock.get())));
+        if self.requests.get() == self.max_requests {
+            self.enter(ConnectionState::Draining);
+        }
+        request
+    }
+
+    fn begin_request(self: &Rc<Self>, stream: Option<Rc<Stream>>) -> ClientRequest {
         let id = RequestId::new();
         self.requests.set(self.requests.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
         self.last_request.set(Some(id));
         self.rested.set(false);
-        self.backlog.begin(body);
         ClientRequest {
             client: Rc::clone(self),
             id,
+            stream,
+        }
+    }
+
+    /// Counts a tunnel that follows the response to a request.
+    pub(super) fn busy(self: &Rc<Self>) -> Busy {
+        self.in_flight.set(self.in_flight.get() + 1);
+        Busy(Rc::clone(self))
+    }
+
+    fn end_one(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        if self.is_idle() {
+            self.idle_since.set(self.clock.get());
         }
     }
 
@@ -127,11 +190,17 @@ impl Client {
         if !self.is_idle() {
             return false;
         }
-        if self.backlog.has_unsent() {
-            self.idle_since.set(now);
-            return false;
+        let mut idle_since = self.idle_since.get();
+        match self.streams() {
+            // hyper may still be sending the ends of responses.
+            Some(streams) => idle_since = idle_since.max(streams.traffic.last_sent()),
+            None if self.backlog.has_unsent() => {
+                self.idle_since.set(now);
+                return false;
+            }
+            None => {}
         }
-        now - self.idle_since.get() >= patience
+        now - idle_since >= patience
     }
 
     /// Whether the client has disconnected in the middle of a request, as far as this can be known.
@@ -161,7 +230,11 @@ impl Client {
 
     /// Whether no request is in flight and no response is being sent.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.is_idle() && self.backlog.phase() == Phase::Idle
+        // HTTP/2 has state that outlives requests.
+        self.is_idle()
+            && self
+                .backlog()
+                .is_some_and(|backlog| backlog.phase() == Phase::Idle)
     }
 
     /// Returns from [`ConnectionState::Resting`] to [`ConnectionState::Serving`]: the connection
@@ -204,17 +277,50 @@ impl Client {
     }
 }
 
+impl ClientRequest {
+    /// Whether no other request will be read from the connection, as its response has to say.
+    pub(super) fn is_last(&self) -> bool {
+        self.client.backlog().is_some_and(Backlog::is_last)
+    }
+
+    /// To be called when the response is passed to hyper, with its body if an endpoint sends it.
+    pub(super) fn answer(&self, body: Option<Rc<dyn StalledBody>>) {
+        if let Some(stream) = &self.stream {
+            stream.answer(body);
+        }
+    }
+
+    /// The stream of the request, if it was received over HTTP/2.
+    pub(super) fn stream(&self) -> Option<&Stream> {
+        self.stream.as_deref()
+    }
+
+    /// The time of the worker's last check of its connections.
+    pub(super) fn now(&self) -> Instant {
+        self.client.clock.get()
+    }
+}
+
 impl Drop for ClientRequest {
     /// The last byte of the response was passed to hyper, or the response was aborted.
     fn drop(&mut self) {
         let client = &self.client;
-        client
-            .in_flight
-            .set(client.in_flight.get().saturating_sub(1));
+        client.end_one();
         if client.is_idle() {
-            client.idle_since.set(client.clock.get());
             client.half_closed.set(None);
             client.backlog.enter(Phase::Answered);
         }
+        if let (Some(stream), Some(streams)) = (&self.stream, client.streams()) {
+            streams.end(stream, client.clock.get());
+            if streams.is_abused() {
+                client.enter(ConnectionState::Closing);
+            }
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.end_one();
     }
 }

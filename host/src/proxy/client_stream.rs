@@ -17,12 +17,14 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::StatusCode;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::page;
+use super::preface::{self, Opening};
 use crate::http1::{BodyKind, Part, Requests};
 use crate::listener::Transport;
+use crate::tls::H2;
 
 /// How long the rest of a refused request is read before the connection is closed, and how many
 /// bytes of it. If a connection is closed with unread bytes, it is reset, and the client can lose
@@ -158,6 +160,11 @@ impl Backlog {
         self.0.last.load(Ordering::Relaxed)
     }
 
+    /// Has no other request be read from the connection.
+    pub(super) fn set_last(&self) {
+        self.0.last.store(true, Ordering::Relaxed);
+    }
+
     /// After this call, [`Backlog::poll_flushed`] waits for the next flush.
     pub(super) fn watch(&self) {
         self.0.watched.store(true, Ordering::Relaxed);
@@ -225,6 +232,46 @@ impl ClientStream {
             (_, true) => read,
             _ => [&*read, &*self.rest].concat().into(),
         };
+    }
+
+    /// Waits for the first bytes of a connection, and tells which protocol they begin. They can still
+    /// be read after that. A call that is dropped loses no bytes. Over TLS, the handshake has decided
+    /// it.
+    pub(super) async fn opening(&mut self) -> io::Result<Opening> {
+        if let Transport::Tls(_) = self.stream {
+            return match self.stream.protocol() {
+                Some(H2) => Ok(Opening::Http2),
+                _ => self.readable().await.map(|()| Opening::Http1),
+            };
+        }
+        let mut bytes = [0; preface::LENGTH];
+        while self.rest.len() < preface::LENGTH {
+            let wanted = &mut bytes[self.rest.len()..];
+            if self.rest.is_empty() {
+                // Usually all of them are there, and need not be copied.
+                let length = self.stream.socket().peek(wanted).await?;
+                match preface::opening(&wanted[..length]) {
+                    Opening::Undecided => {}
+                    decided => return Ok(decided),
+                }
+            }
+            let length = self.stream.read(wanted).await?;
+            if length == 0 {
+                return Ok(Opening::Http1);
+            }
+            self.rest = [&*self.rest, &wanted[..length]].concat().into();
+            match preface::opening(&self.rest) {
+                Opening::Undecided => {}
+                decided => return Ok(decided),
+            }
+        }
+        Ok(preface::opening(&self.rest))
+    }
+
+    /// The bare stream of a connection that has not been read from by hyper, and the bytes that were
+    /// read of it.
+    pub(super) fn into_parts(self) -> (Transport, Bytes) {
+        (self.stream, self.rest)
     }
 
     /// Waits until there are bytes to read, or the client has closed its sending side.
@@ -313,7 +360,7 @@ impl ClientStream {
             // hyper accepts only CR LF as the end of such a line, and would wait for it.
             Part::BareLineFeed(_) => {
                 self.rest = [b"\r", &*self.rest].concat().into();
-                self.backlog.0.last.store(true, Ordering::Relaxed);
+                self.backlog.set_last();
             }
             Part::Malformed(0) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
             _ => {}
@@ -334,8 +381,11 @@ impl AsyncRead for ClientStream {
             return Poll::Ready(Ok(()));
         }
         loop {
-            if this.backlog.is_last() && this.requests.is_between() {
-                return this.poll_last();
+            if this.backlog.is_last() {
+                this.take_announced();
+                if this.requests.is_between() {
+                    return this.poll_last();
+                }
             }
             match ready!(this.poll_part(cx, buf))? {
                 None => return this.poll_half_closed(),

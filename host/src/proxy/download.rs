@@ -1,6 +1,7 @@
 //! Where the body of a response comes from, which is an endpoint as a rule: it is received a frame
 //! at a time, as fast as the slower side allows.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -11,7 +12,9 @@ use http_body::Frame;
 
 use super::Worker;
 use super::client::Client;
+use super::client_stream::Backlog;
 use super::record::Awaited;
+use super::streams::StalledBody;
 use super::tunnel::Tunnel;
 use super::wire::{self, Exchange};
 use crate::endpoint::{Endpoint, InFlight, Outcome};
@@ -25,7 +28,7 @@ pub(super) enum Content {
     /// Made by the gateway.
     Own(Option<Bytes>),
     /// Sent by an endpoint.
-    Streamed(Box<Download>),
+    Streamed(Rc<RefCell<Download>>),
     /// None: the connection becomes a tunnel.
     Tunnel(Rc<Tunnel>),
 }
@@ -104,7 +107,21 @@ impl Content {
         if download.is_done() {
             download.finish();
         }
-        Self::Streamed(Box::new(download))
+        Self::Streamed(Rc::new(RefCell::new(download)))
+    }
+
+    /// A body that the gateway has made. An empty one is no body: over HTTP/2, the head then ends the
+    /// response.
+    pub(super) fn own(body: Bytes) -> Self {
+        Self::Own((!body.is_empty()).then_some(body))
+    }
+
+    /// The body, if an endpoint sends it.
+    pub(super) fn stalled_body(&self) -> Option<Rc<dyn StalledBody>> {
+        match self {
+            Self::Streamed(download) => Some(Rc::clone(download) as Rc<dyn StalledBody>),
+            Self::Own(_) | Self::Tunnel(_) => None,
+        }
     }
 
     /// The next frame of the body to this client.
@@ -113,15 +130,16 @@ impl Content {
         client: &Client,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let download = match self {
+        let mut download = match self {
             Self::Own(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Self::Streamed(download) => download,
+            Self::Streamed(download) => download.borrow_mut(),
             Self::Tunnel(_) => return Poll::Ready(None),
         };
+        let backlog = client.backlog();
         if download.broken.is_none() {
             // A client that reads nothing must not fill hyper's buffer. hyper polls again once it
-            // has sent its buffer.
-            let stalled = client.backlog.has_unsent();
+            // has sent its buffer. Over HTTP/2, hyper polls only once it may send more.
+            let stalled = backlog.is_some_and(Backlog::has_unsent);
             download.was_stalled |= stalled;
             let frame = ready!(download.poll_frame(cx, stalled)).transpose();
             if download.was_stalled && !matches!(frame, Ok(Some(_))) {
@@ -133,13 +151,18 @@ impl Content {
                 Ok(frame) => return Poll::Ready(frame.map(Ok)),
                 Err(error) => {
                     download.broken = Some(error);
-                    client.backlog.watch();
+                    if let Some(backlog) = backlog {
+                        backlog.watch();
+                    }
                 }
             }
         }
-        // The head is sent, so the status cannot change any more: the connection is closed. An
-        // error makes hyper discard bytes that it has not written yet, so they are flushed first.
-        ready!(client.backlog.poll_flushed(cx));
+        // The head is sent, so the status cannot change any more: the connection is closed, or the
+        // stream is reset. An error makes hyper discard bytes that it has not written yet, so they
+        // are flushed first.
+        if let Some(backlog) = backlog {
+            ready!(backlog.poll_flushed(cx));
+        }
         Poll::Ready(download.broken.take().map(Err))
     }
 
@@ -147,7 +170,7 @@ impl Content {
     pub(super) fn is_done(&self) -> bool {
         match self {
             Self::Own(bytes) => bytes.is_none(),
-            Self::Streamed(download) => download.is_done(),
+            Self::Streamed(download) => download.borrow().is_done(),
             Self::Tunnel(_) => true,
         }
     }
@@ -156,7 +179,10 @@ impl Content {
     /// 304 unless it takes it for the length of a body.
     pub(super) fn is_empty(&self) -> bool {
         match self {
-            Self::Streamed(download) => download.described.is_none() && download.is_done(),
+            Self::Streamed(download) => {
+                let download = download.borrow();
+                download.described.is_none() && download.is_done()
+            }
             Self::Own(_) | Self::Tunnel(_) => self.is_done(),
         }
     }
@@ -166,10 +192,13 @@ impl Content {
         match self {
             Self::Own(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Tunnel(_) => Some(0),
-            Self::Streamed(download) => match &download.request {
-                Some(request) => request.exchange.body_left(),
-                None => Some(download.described.unwrap_or(0)),
-            },
+            Self::Streamed(download) => {
+                let download = download.borrow();
+                match &download.request {
+                    Some(request) => request.exchange.body_left(),
+                    None => Some(download.described.unwrap_or(0)),
+                }
+            }
         }
     }
 }
@@ -271,6 +300,17 @@ impl Download {
                 .reset((Instant::now() + self.read_timeout).into());
         }
         timer.poll(cx)
+    }
+}
+
+impl StalledBody for RefCell<Download> {
+    fn poll_stalled(&self, cx: &mut Context<'_>) {
+        let mut download = self.borrow_mut();
+        if download.broken.is_none()
+            && let Poll::Ready(Some(Err(error))) = download.poll_frame(cx, true)
+        {
+            download.broken = Some(error);
+        }
     }
 }
 

@@ -21,8 +21,9 @@ use super::client::{Client, ConnectionState, SEND_TIMEOUT};
 use super::client_stream::ClientStream;
 use super::connection_info::{ListenerInfo, Scheme};
 use super::pool::{self, Pool};
+use super::preface::Opening;
 use super::unserved::Unserved;
-use super::{Counters, Seen, Worker, handle};
+use super::{Counters, Seen, Worker, handle, http2};
 use crate::config;
 use crate::connections::ConnectionLimits;
 use crate::http1::BodyKind;
@@ -35,6 +36,9 @@ const REST: Duration = Duration::from_secs(1);
 
 /// Time between two checks of the connections, and so the precision of idle timeouts.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Time that an idle client of HTTP/2 has to close its connection, once it was told that it ends.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Stack size of a worker's thread, in bytes. Wasm guests run on it. A guest that overflows its own
 /// stack limit uses 512 KiB at most, and must not overflow the thread's stack before that.
@@ -236,24 +240,31 @@ impl Worker {
         transport.socket().prepare(SEND_TIMEOUT);
         let mut stream = ClientStream::new(
             transport,
-            client.backlog.clone(),
+            client.backlog().cloned().unwrap_or_default(),
             self.settings.max_header_size,
         );
+        let mut is_new = client.info.listener.http2;
         loop {
             // An idle connection is kept without hyper: hyper's state and buffers take twenty times
             // as much memory as the rest of it.
             let waited = tokio::select! {
                 biased;
-                readable = stream.readable() => readable,
+                opening = next_request(&mut stream, is_new) => opening,
                 state = client.state_after(ConnectionState::Serving) => match state {
                     // The client may have sent a request of which the runtime has not been notified
                     // yet.
-                    ConnectionState::Draining if stream.has_bytes() => stream.readable().await,
+                    ConnectionState::Draining if stream.has_bytes() => {
+                        let readable = stream.readable().await;
+                        let opening = next_request(&mut stream, is_new).now_or_never();
+                        readable.and(opening.unwrap_or(Ok(Opening::Http1)))
+                    }
                     _ => return,
                 },
             };
-            if waited.is_err() {
-                return;
+            match waited {
+                Ok(Opening::Http2) => return Box::pin(http2::serve(self, stream, &client)).await,
+                Ok(_) => is_new = false,
+                Err(_) => return,
             }
             // Not part of this future itself, which an idle connection keeps.
             match Box::pin(self.requests(server, stream, &client)).await {
@@ -329,7 +340,16 @@ impl Worker {
             // entities that were deleted long ago.
             let _ = self.snapshot();
             for client in self.clients.borrow().values() {
-                if client.is_overdue(now, patience) || client.is_gone(now, half_closed) {
+                if let Some(streams) = client.streams() {
+                    streams.traffic.refill();
+                    streams.expire(now, SEND_TIMEOUT);
+                    // A client of HTTP/2 is told first that the connection ends.
+                    if client.is_overdue(now, patience + GOODBYE) {
+                        client.enter(ConnectionState::Closing);
+                    } else if client.is_overdue(now, patience) {
+                        client.enter(ConnectionState::Draining);
+                    }
+                } else if client.is_overdue(now, patience) || client.is_gone(now, half_closed) {
                     client.enter(ConnectionState::Closing);
                 } else if client.may_rest(now, REST) {
                     client.enter(ConnectionState::Resting);
@@ -337,5 +357,14 @@ impl Worker {
             }
             self.unserved.note(now, self.limits.max_clients);
         }
+    }
+}
+
+/// Waits for the next request of a connection, and tells the protocol that a new connection begins
+/// with.
+async fn next_request(stream: &mut ClientStream, is_new: bool) -> io::Result<Opening> {
+    match is_new {
+        true => stream.opening().await,
+        false => stream.readable().await.map(|()| Opening::Http1),
     }
 }

@@ -211,7 +211,7 @@ pub(super) fn abandoned(mut run: Box<Run>, inbound: &mut Inbound<'_>) {
         }
     }
     if run.records() {
-        let ClientRequest { client, id } = inbound.from;
+        let ClientRequest { client, id, .. } = inbound.from;
         Recorder::new(run, inbound, Source::Gateway, None).record(client, id);
     }
 }
@@ -338,7 +338,7 @@ pub(super) fn respond(
             if let Some(body) = body {
                 head.headers.insert(CONTENT_LENGTH, body.len().into());
                 head.headers.remove(TRANSFER_ENCODING);
-                content = Content::Own(Some(body));
+                content = Content::own(body);
                 is_replaced = true;
             }
         }
@@ -375,7 +375,7 @@ enum Phase {
 }
 
 /// Whether a response has no body, whatever its headers say (RFC 9112, 6.3).
-fn has_no_body(method: &Method, status: StatusCode) -> bool {
+pub(super) fn has_no_body(method: &Method, status: StatusCode) -> bool {
     *method == Method::HEAD
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

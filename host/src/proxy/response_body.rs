@@ -17,6 +17,8 @@ use crate::request_log;
 pub(super) struct ResponseBody {
     content: Content,
     request: ClientRequest,
+    /// Whether the response has no body, whatever its content is.
+    is_omitted: bool,
     /// What is left to do for the policies of the request, if it has any.
     finish: Option<Box<Finish>>,
 }
@@ -27,11 +29,18 @@ impl ResponseBody {
         request: ClientRequest,
         finish: Option<Box<Finish>>,
     ) -> Self {
+        request.answer(content.stalled_body());
         Self {
             content,
             request,
+            is_omitted: false,
             finish,
         }
+    }
+
+    /// Has the response end with its head.
+    pub(super) fn omit(&mut self) {
+        self.is_omitted = true;
     }
 
     fn log_scope(&self) -> request_log::Scope {
@@ -43,12 +52,15 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         let _scope = self.log_scope();
         let content = std::mem::replace(&mut self.content, Content::Own(None));
+        if let Some(stream) = self.request.stream() {
+            stream.release();
+        }
         let tunnel = match content {
             Content::Tunnel(tunnel) => Some(tunnel),
             Content::Own(_) | Content::Streamed(_) => None,
         };
         if let Some(mut finish) = self.finish.take() {
-            let ClientRequest { client, id } = &self.request;
+            let ClientRequest { client, id, .. } = &self.request;
             match tunnel {
                 Some(tunnel) => {
                     let (client, id) = (Rc::clone(client), *id);
@@ -64,6 +76,25 @@ impl Drop for ResponseBody {
     }
 }
 
+impl ResponseBody {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            if let Some(trailers) = self.finish.as_mut().and_then(|finish| finish.trailers()) {
+                return Poll::Ready(Some(Ok(trailers)));
+            }
+            let frame = ready!(self.content.poll_frame(&self.request.client, cx));
+            let is_last = self.content.is_done();
+            let Some(finish) = &mut self.finish else {
+                return Poll::Ready(frame);
+            };
+            match finish.pass(frame, is_last) {
+                Passed::Nothing => {}
+                Passed::Frame(frame) => return Poll::Ready(frame),
+            }
+        }
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Error;
@@ -74,23 +105,20 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let _scope = this.log_scope();
-        loop {
-            if let Some(trailers) = this.finish.as_mut().and_then(|finish| finish.trailers()) {
-                return Poll::Ready(Some(Ok(trailers)));
-            }
-            let frame = ready!(this.content.poll_frame(&this.request.client, cx));
-            let is_last = this.content.is_done();
-            let Some(finish) = &mut this.finish else {
-                return Poll::Ready(frame);
-            };
-            match finish.pass(frame, is_last) {
-                Passed::Nothing => {}
-                Passed::Frame(frame) => return Poll::Ready(frame),
+        let polled = this.poll_next(cx);
+        if let Some(stream) = this.request.stream() {
+            match &polled {
+                Poll::Ready(Some(Ok(_))) => stream.stall(this.request.now()),
+                _ => stream.go_on(),
             }
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.is_omitted {
+            return true;
+        }
         if self
             .finish
             .as_ref()

@@ -1,6 +1,8 @@
 //! Connections that change their protocol to WebSocket (RFC 9110, 7.8; RFC 6455): once both sides
 //! agree, bytes are passed both ways until one side ends.
 //!
+//! Over HTTP/2, a stream becomes the tunnel (RFC 8441). The endpoint speaks HTTP/1.1 in any case.
+//!
 //! No other protocol is allowed: the bytes of such a connection bypass the router, and HTTP/2 in
 //! clear text (`h2c`) would carry requests that were never matched with a route.
 
@@ -8,9 +10,9 @@ mod side;
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
@@ -35,7 +37,7 @@ pub(super) struct Upgrade {
 impl Upgrade {
     /// Reads the `Upgrade` of a request, if it asks for a supported protocol.
     pub(super) fn asked(parts: &mut Parts) -> Option<Self> {
-        if !parts.headers.contains_key(UPGRADE) || parts.version != Version::HTTP_11 {
+        if !parts.headers.contains_key(UPGRADE) || parts.version < Version::HTTP_11 {
             return None;
         }
         let has = |name, token| lists(&parts.headers, &name, token);
@@ -50,7 +52,7 @@ impl Upgrade {
         Some(Self { protocol, client })
     }
 
-    /// Answers 101 and connects the two connections to a tunnel. Until the tunnel ends, the
+    /// Answers 101, or 200 over HTTP/2, and connects the two connections to a tunnel. Until the tunnel ends, the
     /// endpoint counts the request as in flight, and a shutdown waits for it as for any other
     /// request. The tunnel ends when no byte was passed in either direction for the service's
     /// `read_timeout`, or when one side does not read what the other sends. Source: nginx,
@@ -65,9 +67,16 @@ impl Upgrade {
     ) -> Response<Content> {
         let (read_timeout, write_timeout) = (service.read_timeout, service.write_timeout);
         let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, self.protocol);
-        connection.backlog.enter(Phase::Tunnel);
+        let busy = if let Some(backlog) = connection.backlog() {
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(UPGRADE, self.protocol);
+            backlog.enter(Phase::Tunnel);
+            None
+        } else {
+            headers.remove(SEC_WEBSOCKET_ACCEPT);
+            *response.status_mut() = StatusCode::OK;
+            Some(connection.busy())
+        };
         let client = self.client;
         let UpstreamRequest {
             exchange,
@@ -78,7 +87,7 @@ impl Upgrade {
         let tunnel = Rc::<Tunnel>::default();
         let content = Content::Tunnel(Rc::clone(&tunnel));
         tokio::task::spawn_local(async move {
-            let _held = (in_flight, worker, connection);
+            let _held = (in_flight, worker, connection, busy);
             let (_permit, endpoint, received) = exchange.into_tunnel();
             match client.await {
                 Ok(client) => {

@@ -1,0 +1,90 @@
+//! HTTP/2 with clients (RFC 9113), which hyper serves: several requests at the same time on one
+//! connection, each in a task of its own.
+//!
+//! The requests take the same way as those of HTTP/1.1: `request.rs` gives them the form that the
+//! stages know.
+
+mod metered;
+mod request;
+mod task;
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+use super::client::{Client, ConnectionState};
+use super::client_stream::ClientStream;
+use super::{Worker, handle};
+use crate::config;
+use crate::request_log;
+use metered::MeteredStream;
+pub(super) use request::adopt;
+use task::StreamExecutor;
+
+/// Largest payload of a frame that a client may send, in bytes: the least that RFC 9113 allows
+/// (4.2).
+const FRAME: u32 = 16 * 1024;
+
+/// How many bytes of a response hyper accepts for a stream before the client takes them. It accepts
+/// one piece of the response more.
+const SEND_BUFFER: usize = 16 * 1024;
+
+/// Size that a field of a head counts beside its name and its value (RFC 9113, 6.5.2).
+const FIELD: usize = 32;
+
+fn server(settings: &config::Proxy, client: &Rc<Client>) -> Builder<StreamExecutor> {
+    let mut server = Builder::new(StreamExecutor::new(client));
+    // h2 answers a larger head itself, without a body. So its limit is twice that of the gateway,
+    // which answers with an error page.
+    let heads = 2 * (settings.max_header_size + settings.max_headers * FIELD);
+    server
+        .max_concurrent_streams(settings.http2_max_concurrent_streams)
+        .initial_stream_window_size(settings.http2_stream_window_size)
+        .initial_connection_window_size(settings.http2_connection_window_size)
+        .max_frame_size(FRAME)
+        .max_header_list_size(u32::try_from(heads).unwrap_or(u32::MAX))
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(settings.http2_max_pending_resets)
+        .max_local_error_reset_streams(settings.http2_max_error_resets)
+        .enable_connect_protocol();
+    server
+}
+
+/// Serves the requests of a connection until it ends.
+pub(super) async fn serve(worker: &Rc<Worker>, stream: ClientStream, client: &Rc<Client>) {
+    let settings = &worker.settings;
+    let streams = client.speak_http2(settings.http2_max_rapid_resets);
+    let stream = MeteredStream::new(stream, Rc::clone(&streams.traffic));
+    let (handler, requester) = (Rc::clone(worker), Rc::clone(client));
+    let service = service_fn(move |request: Request<Incoming>| {
+        handle(Rc::clone(&handler), requester.begin_stream(), request)
+    });
+    let server = server(settings, client);
+    let mut connection = Box::pin(server.serve_connection(TokioIo::new(stream), service));
+    let mut state = ConnectionState::Serving;
+    let result = loop {
+        tokio::select! {
+            biased;
+            result = &mut connection => break result,
+            new = client.state_after(state) => state = new,
+        }
+        match state {
+            ConnectionState::Serving | ConnectionState::Resting => {}
+            ConnectionState::Draining => connection.as_mut().graceful_shutdown(),
+            ConnectionState::Closing => break Ok(()),
+        }
+    };
+    if streams.is_abused() || streams.traffic.is_flooded() {
+        worker.counters.abusive.fetch_add(1, Ordering::Relaxed);
+    }
+    if let Err(error) = result {
+        // Clients disconnect at any time, so this is logged at debug level only.
+        let _scope = request_log::enter(client.request_in_flight().map(|id| id.digits()));
+        tracing::debug!("a client's connection ended: {error}");
+    }
+}
