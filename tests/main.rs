@@ -51,6 +51,7 @@ mod get_started;
 mod guide;
 mod health;
 mod hosts;
+mod http2;
 mod jwt;
 mod key_auth;
 mod layers;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Channel, Empty, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame as BodyFrame, Incoming};
+use hyper::client::conn::http2::SendRequest;
 use hyper::http::request::Builder;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 /// The body of a request that a test sends.
@@ -101,7 +102,8 @@ impl Http2 {
 
     pub(crate) fn try_send(&self, request: Request<Body>) -> hyper::Result<Answer> {
         let response = self.start(request);
-        self.runtime.block_on(async { collect(response.await.unwrap()?).await })
+        self.runtime
+            .block_on(async { collect(response.await.unwrap()?).await })
     }
 
     /// Sends a request, and does not wait for its response.
@@ -118,13 +120,18 @@ impl Http2 {
 
     /// Waits for all of a response.
     pub(crate) fn wait(&self, response: JoinHandle<hyper::Result<Response<Incoming>>>) -> Answer {
-        self.runtime.block_on(async { collect(response.await.unwrap().unwrap()).await.unwrap() })
+        self.runtime
+            .block_on(async { collect(response.await.unwrap().unwrap()).await.unwrap() })
     }
 
     /// Waits until the gateway has closed the connection.
     pub(crate) fn wait_for_close(self) -> hyper::Result<()> {
         drop(self.sender);
-        let Self { runtime, connection, .. } = self;
+        let Self {
+            runtime,
+            connection,
+            ..
+        } = self;
         runtime.block_on(connection).unwrap()
     }
 }
@@ -149,9 +156,17 @@ pub(crate) fn full(body: impl Into<Bytes>) -> Body {
 }
 
 /// A body that a test sends piece by piece.
-pub(crate) fn streamed() -> (http_body_util::channel::Sender<Bytes>, Body) {
-    let (sender, body) = Channel::new(16);
-    (sender, body.boxed())
+pub(crate) fn streamed() -> (UnboundedSender<BodyFrame<Bytes>>, Body) {
+    let (sender, receiver) = unbounded_channel();
+    let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
+        let frame: BodyFrame<Bytes> = receiver.recv().await?;
+        Some((Ok(frame), receiver))
+    });
+    (sender, BodyExt::boxed(StreamBody::new(frames)))
+}
+
+pub(crate) fn data(piece: impl Into<Bytes>) -> BodyFrame<Bytes> {
+    BodyFrame::data(piece.into())
 }
 
 /// A connection on which a test sends frames, valid or not.
@@ -198,8 +213,12 @@ impl Frames {
         let stream = TcpStream::connect(to).unwrap();
         stream.set_nodelay(true).unwrap();
         // A test that waits in vain fails, rather than hang.
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        stream
+            .set_write_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
         let mut frames = Self(stream);
         frames.bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         let mut payload = Vec::new();
@@ -249,7 +268,9 @@ impl Frames {
 
     /// Reads until the connection ends: the last `GOAWAY`, if there was one.
     pub(crate) fn read_to_end(&mut self) -> Option<Frame> {
-        std::iter::from_fn(|| self.next()).filter(|frame| frame.kind == kind::GOAWAY).last()
+        std::iter::from_fn(|| self.next())
+            .filter(|frame| frame.kind == kind::GOAWAY)
+            .last()
     }
 
     /// A second handle of the connection, to read while another thread writes.

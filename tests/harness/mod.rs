@@ -6,6 +6,7 @@ mod dns;
 mod gateway;
 mod guests;
 mod health;
+pub(crate) mod http2;
 mod load;
 mod metrics;
 mod process;
