@@ -369,10 +369,67 @@ fn those_that_wait_go_on_by_themselves_if_the_response_is_not_stored() {
         assert!(reply.contains("x-cache-status: Bypass\r\n"), "{reply}");
     }
     assert_eq!(origin.accepted(), 5);
-    // For a while, nobody waits for such a response.
+    // For a while, no request waits for such a response.
     let clients = ask_at_once(&gateway, 5);
     until("all ask the endpoint", || origin.accepted() == 10);
     drop(clients);
+}
+
+#[test]
+fn an_endless_response_makes_no_request_wait() {
+    let origin = RawServer::start(move |_, mut raw| {
+        raw.read_until("\r\n\r\n");
+        raw.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nfirst");
+        // No further byte, and no end, before the client leaves.
+        raw.is_closed();
+    });
+    let setup = Setup::new().arg("--proxy-cache-lock-timeout", 50);
+    let gateway = cached_with(setup, &origin, json!({}));
+    let mut clients = ask_at_once(&gateway, 5);
+    for client in &mut clients {
+        let reply = client.read_until("first");
+        assert!(reply.contains("x-cache-status: Miss\r\n"), "{reply}");
+    }
+    assert_eq!(origin.accepted(), 5);
+}
+
+#[test]
+fn a_response_that_grows_too_long_makes_no_request_wait() {
+    let origin = RawServer::start(move |_, mut raw| {
+        raw.read_until("\r\n\r\n");
+        raw.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n");
+        raw.send("x".repeat(1 << 17).as_bytes());
+        // No end before the client leaves.
+        raw.is_closed();
+    });
+    let setup = Setup::new()
+        .arg("--proxy-cache-memory", 1)
+        .arg("--proxy-cache-lock-timeout", 3_600_000);
+    let gateway = cached_with(setup, &origin, json!({}));
+    let clients = ask_at_once(&gateway, 5);
+    until("all ask the endpoint", || origin.accepted() == 5);
+    drop(clients);
+}
+
+#[test]
+fn invented_codings_push_out_no_variant() {
+    let origin = origin(|head| match head.contains("gzip") {
+        true => format!("{PLAIN}vary: accept-encoding\r\ncontent-encoding: gzip\r\n\r\nzz"),
+        false => format!("{PLAIN}vary: accept-encoding\r\n\r\nok"),
+    });
+    let gateway = cached(&origin, json!({}));
+    let get = |accepted: &str| {
+        let reply = gateway.get_with("/", &[("accept-encoding", accepted)]);
+        (status(&reply), reply.body)
+    };
+    assert_eq!(get("gzip").0, "Miss");
+    assert_eq!(get("identity").0, "Miss");
+    for number in 0..40 {
+        let (coded, plain) = (get(&format!("gzip, x{number}")), get(&format!("x{number}")));
+        assert_eq!(coded, ("Hit".to_owned(), b"zz".to_vec()));
+        assert_eq!(plain, ("Hit".to_owned(), b"ok".to_vec()));
+    }
+    assert_eq!(origin.accepted(), 2);
 }
 
 #[test]

@@ -144,6 +144,32 @@ fn a_chunked_body_that_is_too_long_reaches_no_endpoint_while_bodies_are_read_fir
 }
 
 #[test]
+fn a_body_that_another_policy_reads_is_refused_with_the_same_message() {
+    let readers = [
+        ("request-transformer", json!({ "add": { "body": ["a:b"] } })),
+        ("request-termination", json!({ "echo": true })),
+    ];
+    let limit = json!({ "allowed_payload_size": 3, "size_unit": "bytes" });
+    let head = "POST / HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n\
+                transfer-encoding: chunked\r\n";
+    for (name, config) in readers {
+        let (gateway, backend) = with_backend(Setup::new());
+        add(&gateway, "request-size-limiting", &limit);
+        add(&gateway, name, &config);
+        for (expect, status) in [("", "413"), ("expect: 100-continue\r\n", "417")] {
+            let mut raw = Raw::connect(gateway.proxy);
+            raw.send(format!("{head}{expect}\r\n").as_bytes());
+            if !expect.is_empty() {
+                raw.read_until("100 Continue\r\n\r\n");
+            }
+            let answer = raw.send(b"4\r\n{  }\r\n").read_to_end();
+            assert_kong_error(&answer, status, "Request size limit exceeded");
+        }
+        assert_eq!(backend.served(), 0, "{name}");
+    }
+}
+
+#[test]
 fn a_length_is_required_where_the_settings_say_so() {
     let (gateway, backend) = with_backend(Setup::new());
     add(

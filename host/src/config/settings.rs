@@ -547,8 +547,9 @@ const DNS: &[Setting] = &[
 const POLICIES: &[Setting] = &[
     Setting {
         name: "proxy_cache_memory",
-        about: "Memory of the responses that all `proxy-cache` plugins together store; a response \
-                that takes more than a sixteenth of it is not stored",
+        about: "Memory of the responses that all `proxy-cache` plugins together store, a quarter of it \
+                for those that are being received; a response that takes more than a sixteenth of \
+                it is not stored",
         kind: Size(MIB, 1..=65_536, |config, size| {
             config.policies.proxy_cache_memory = size;
         }),

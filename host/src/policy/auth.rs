@@ -142,12 +142,3 @@ pub(super) fn challenge(scheme: &str, realm: Option<&str>) -> String {
         None => scheme.to_owned(),
     }
 }
-
-/// The answer to a request whose body cannot be read.
-pub(super) fn unreadable(status: StatusCode) -> Verdict {
-    let message = match status {
-        StatusCode::REQUEST_TIMEOUT => "Request timeout",
-        _ => "Bad request",
-    };
-    Answer::error(status, message).into()
-}

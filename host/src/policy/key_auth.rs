@@ -154,7 +154,7 @@ impl KeyAuth {
         let fields = match (request.body, content_type) {
             (Some(body), Some(content_type)) => match body.read(BODY_LIMIT).await {
                 Ok(read) => read.and_then(|read| BodyFields::read(content_type, &read)),
-                Err(status) => return auth::unreadable(status),
+                Err(refusal) => return Verdict::Answer(refusal),
             },
             _ => None,
         };

@@ -8,14 +8,16 @@
 //! one, and word if it has the response already.
 
 mod key;
+mod receive;
 mod rules;
 mod select;
 mod store;
+mod vary;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{
     AGE, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
@@ -33,8 +35,10 @@ use super::response::{BodyFilter, Received, Response, Source};
 use super::{Access, Policy, Resources, Verdict};
 use crate::entity::plugin::proxy_cache::Config;
 use key::{Asked, Identity, Same};
+use receive::ReceivedBody;
 use rules::{Freshness, MediaType};
-use store::{Fetch, Turn};
+use store::{Fetch, Progress, Turn};
+use vary::Varying;
 
 const STATUS: HeaderName = HeaderName::from_static("x-cache-status");
 const KEY: HeaderName = HeaderName::from_static("x-cache-key");
@@ -209,14 +213,21 @@ impl ProxyCache {
         request: &mut Request<'_>,
         identity: Identity,
         mut status: Status,
-        mut stored: tokio::sync::watch::Receiver<bool>,
+        mut progress: tokio::sync::watch::Receiver<Progress>,
     ) -> Verdict {
         let end = (Instant::now() + self.cache.patience).into();
         loop {
-            let is_stored = timeout_at(end, stored.wait_for(|stored| *stored)).await;
-            // An error is the end of the wait, or of a request that stores nothing.
-            if !is_stored.is_ok_and(|stored| stored.is_ok()) {
-                break;
+            let ended = progress.wait_for(|progress| *progress != Progress::Fetching);
+            match timeout_at(end, ended)
+                .await
+                .map(|ended| ended.map(|it| *it))
+            {
+                Ok(Ok(Progress::Stored)) => {}
+                Ok(_) => break,
+                Err(_) => {
+                    self.cache.give_up(identity.key, &progress);
+                    break;
+                }
             }
             match self.look(&identity, request) {
                 Ok(answer) => return answer.into(),
@@ -225,7 +236,7 @@ impl ProxyCache {
             // What was stored is for requests with other headers.
             match self.cache.turn(identity.key, may_fetch(request)) {
                 Turn::Fetch(fetch) => return self.go_on(request, identity, status, Some(fetch)),
-                Turn::Wait(other) => stored = other,
+                Turn::Wait(other) => progress = other,
                 Turn::Alone => break,
             }
         }
@@ -243,7 +254,7 @@ impl ProxyCache {
         if !is_wanted || !rules::is_whole(status, headers) {
             return None;
         }
-        let varying = store::values(rules::varying(headers)?, &asked.headers);
+        let varying = Varying::of(headers, &asked.headers)?;
         let now = SystemTime::now();
         let mut kept = headers.clone();
         // A hit has an age of its own.
@@ -327,8 +338,8 @@ impl Policy for ProxyCache {
         }
         match self.cache.turn(identity.key, may_fetch(request)) {
             Turn::Fetch(fetch) => Access::Done(self.go_on(request, identity, status, Some(fetch))),
-            Turn::Wait(stored) => {
-                Access::Pending(self.wait(request, identity, status, stored).boxed_local())
+            Turn::Wait(progress) => {
+                Access::Pending(self.wait(request, identity, status, progress).boxed_local())
             }
             Turn::Alone => Access::Done(self.go_on(request, identity, status, None)),
         }
@@ -345,16 +356,19 @@ impl Policy for ProxyCache {
         let is_head = received.request.method == Method::HEAD;
         let length = received.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        let length = length.filter(|_| !is_head).unwrap_or_default();
+        let length = length.filter(|_| !is_head);
+        let largest = self.cache.largest;
         let draft = self.draft(received, identity);
-        match draft.filter(|_| length <= self.cache.largest) {
+        match draft.filter(|_| length.unwrap_or_default() <= largest) {
             Some(draft) => Some(Box::new(Storing {
                 cache: Arc::clone(&self.cache),
                 key,
                 fetch,
                 removals,
-                draft: Some(draft),
-                body: BytesMut::with_capacity(length),
+                draft: Some((
+                    draft,
+                    ReceivedBody::new(&self.cache.receiving, length.unwrap_or(largest)),
+                )),
             })),
             None => {
                 if let Some(kept) = received.kept::<Kept>() {
@@ -402,22 +416,19 @@ struct Storing {
     key: Key,
     fetch: Option<Fetch>,
     removals: u64,
-    /// The response without its body; `None` once the body is too long.
-    draft: Option<Stored>,
-    body: BytesMut,
+    /// The response, and its body so far; `None` once the body is too long, or there is no memory
+    /// for it.
+    draft: Option<(Stored, ReceivedBody)>,
 }
 
 impl BodyFilter for Storing {
     fn data(&mut self, piece: Bytes) -> Bytes {
-        if self.draft.is_some() {
-            if self.body.len() + piece.len() > self.cache.largest {
-                self.draft = None;
-                self.body = BytesMut::new();
-                if let Some(fetch) = self.fetch.take() {
-                    fetch.not_stored();
-                }
-            } else {
-                self.body.extend_from_slice(&piece);
+        if let Some((_, body)) = &mut self.draft
+            && !body.push(&piece)
+        {
+            self.draft = None;
+            if let Some(fetch) = self.fetch.take() {
+                fetch.not_stored();
             }
         }
         piece
@@ -425,10 +436,8 @@ impl BodyFilter for Storing {
 
     fn end(&mut self) -> Bytes {
         let fetch = self.fetch.take();
-        if let Some(mut draft) = self.draft.take() {
-            // A copy takes as much memory as the body has bytes, and no more.
-            draft.body = Bytes::copy_from_slice(&self.body);
-            self.body = BytesMut::new();
+        if let Some((mut draft, body)) = self.draft.take() {
+            draft.body = body.finish();
             if self.cache.store(self.key, draft, self.removals)
                 && let Some(fetch) = fetch
             {

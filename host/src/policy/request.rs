@@ -91,9 +91,9 @@ pub trait RequestBody {
     /// Reads the whole body, if it has no more than `limit` bytes. The endpoint gets it all the
     /// same. `None`: it is longer.
     ///
-    /// The error is the status of the answer to a client that sends the body too slowly, or one
-    /// that is malformed.
-    fn read(&self, limit: usize) -> LocalBoxFuture<'_, Result<Option<Bytes>, http::StatusCode>>;
+    /// The error is the answer to a client that sends the body too slowly, one that is malformed,
+    /// or one that is longer than another policy allows (see [`RequestBody::limit`]).
+    fn read(&self, limit: usize) -> LocalBoxFuture<'_, Result<Option<Bytes>, Box<Answer>>>;
 
     /// Has the request be answered with `refusal` once the client has sent more than `most` bytes,
     /// even if the endpoint has a part of the body by then. Returns the answer if the client has

@@ -40,7 +40,7 @@ impl RequestTermination {
         let body = match request.body {
             Some(body) => match body.read(LONGEST_BODY).await {
                 Ok(body) => body,
-                Err(status) => return Answer::error(status, "Bad request").into(),
+                Err(refusal) => return Verdict::Answer(refusal),
             },
             None => None,
         };

@@ -358,7 +358,7 @@ impl RequestTransformer {
                 tracing::warn!("a body of more than {BODY_LIMIT} bytes is not changed");
                 self.change(request, None)
             }
-            Err(status) => super::auth::unreadable(status),
+            Err(refusal) => Verdict::Answer(refusal),
         }
     }
 }

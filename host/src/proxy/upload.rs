@@ -220,14 +220,13 @@ impl Upload {
     /// longer. The body is kept until the request is answered.
     ///
     /// # Errors
-    /// The status of the answer to a client that sends the body too slowly, or a malformed one.
-    pub(super) async fn whole(&self, limit: usize) -> Result<Option<Bytes>, StatusCode> {
+    /// Those of [`Upload::start`].
+    pub(super) async fn whole(&self, limit: usize) -> Result<Option<Bytes>, Reject> {
         if self.length().is_some_and(|length| length > limit as u64) {
             return Ok(None);
         }
         // One more byte is read, to check that the body is not longer.
-        let read = self.read_ahead(limit as u64 + 1).await;
-        read.map_err(|reject| reject.status())?;
+        self.read_ahead(limit as u64 + 1).await?;
         let mut read = self.read.borrow_mut();
         if !read.ended || read.length() > limit as u64 {
             return Ok(None);
@@ -335,7 +334,8 @@ impl Upload {
     /// byte: at least [`BODY_START`] bytes, or the whole of a shorter body.
     ///
     /// # Errors
-    /// The client does not send the body in time, or the body is malformed.
+    /// The client does not send the body in time, or the body is malformed or longer than a policy
+    /// allows.
     pub(super) async fn start(&self) -> Result<Bytes, Reject> {
         self.read_ahead(BODY_START as u64).await?;
         Ok(self.read.borrow_mut().join())

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, DATE, EXPIRES, LAST_MODIFIED,
-    PRAGMA, SET_COOKIE, VARY,
+    PRAGMA, SET_COOKIE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_cache_semantics::{BeforeRequest, CacheOptions, CachePolicy};
@@ -75,23 +75,6 @@ pub(super) fn is_whole(status: StatusCode, headers: &HeaderMap) -> bool {
         && status != StatusCode::PARTIAL_CONTENT
         && status != StatusCode::NOT_MODIFIED
         && !headers.contains_key(CONTENT_RANGE)
-}
-
-/// The request headers that a response depends on, by its `Vary`; `None` if it depends on anything.
-pub(super) fn varying(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
-    let mut names = Vec::new();
-    for list in headers.get_all(VARY) {
-        for name in list.to_str().ok()?.split(',').map(str::trim) {
-            match name {
-                "" => {}
-                "*" => return None,
-                name => names.push(HeaderName::from_bytes(name.as_bytes()).ok()?),
-            }
-        }
-    }
-    names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-    names.dedup();
-    Some(names)
 }
 
 /// The directives of a request's `Cache-Control`.
@@ -227,21 +210,6 @@ mod tests {
         let two = [("content-type", "a/b"), ("content-type", "a/b")];
         assert_eq!(media_type(&map(&two)), None);
         assert_eq!(media_type(&map(&[])), None);
-    }
-
-    #[test]
-    fn a_response_names_the_headers_that_it_depends_on() {
-        let names = |lines: &[_]| {
-            let names = varying(&map(lines))?;
-            Some(names.iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
-        assert_eq!(names(&[]), Some(vec![]));
-        assert_eq!(
-            names(&[("vary", "Origin, Accept-Encoding"), ("vary", "origin")]),
-            Some(vec!["accept-encoding".into(), "origin".into()])
-        );
-        assert_eq!(names(&[("vary", "*")]), None);
-        assert_eq!(names(&[("vary", "a b")]), None);
     }
 
     #[test]

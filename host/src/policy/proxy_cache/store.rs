@@ -1,4 +1,4 @@
-//! The responses that are stored, in memory, and who fetches one that is missing.
+//! The responses that are stored, in memory, and the requests that fetch missing ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use quick_cache::sync::{Cache as Entries, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use tokio::sync::watch;
 
 use super::key::{Identity, Key};
+use super::receive::Budget;
 use super::rules::Freshness;
+use super::vary::Varying;
 
 /// Parts that the memory is divided into, each with a lock of its own.
 const PARTS: usize = 4;
@@ -21,8 +23,9 @@ const PARTS: usize = 4;
 /// Most responses of one key that differ in the headers which they name in `Vary`.
 const VARIANTS: usize = 16;
 
-/// How long requests for a key do not wait for each other after a response that cannot be stored.
-const UNSHARED: Duration = Duration::from_secs(10);
+/// How long requests for a key do not wait for each other after a response that cannot be stored,
+/// unless one is stored before. Source: the "hit-for-miss" of Varnish.
+const UNSHARED: Duration = Duration::from_secs(120);
 
 /// Most keys of responses that cannot be stored which are remembered.
 const UNSHARED_KEYS: usize = 10_000;
@@ -53,34 +56,19 @@ pub struct Stored {
     pub(super) freshness: Option<Freshness>,
     /// What its key was made of.
     pub(super) parts: Box<[u8]>,
-    /// The headers that it depends on, with the values of the request that it answers.
-    pub(super) varying: Vec<(HeaderName, Vec<HeaderValue>)>,
-}
-
-/// The values of headers in a request.
-pub(super) fn values(
-    names: Vec<HeaderName>,
-    headers: &HeaderMap,
-) -> Vec<(HeaderName, Vec<HeaderValue>)> {
-    // Copied, since a value that was read from a client keeps the client's whole buffer in memory.
-    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
-    let values = |name: &HeaderName| headers.get_all(name).iter().filter_map(copy).collect();
-    let names = names.into_iter();
-    names.map(|name| (name.clone(), values(&name))).collect()
+    /// Which requests it answers, by the headers that it depends on.
+    pub(super) varying: Varying,
 }
 
 impl Stored {
     /// Whether it is the response to a request with this identity and these headers.
     fn is_for(&self, parts: &[u8], headers: &HeaderMap) -> bool {
-        let is_same = |(name, values): &(HeaderName, Vec<HeaderValue>)| {
-            headers.get_all(name).iter().eq(values)
-        };
-        *self.parts == *parts && self.varying.iter().all(is_same)
+        *self.parts == *parts && self.varying.answers(headers)
     }
 
     /// Whether it takes the place of another one.
     fn replaces(&self, other: &Self) -> bool {
-        self.parts == other.parts && (self.varying == other.varying || other.varying.is_empty())
+        self.parts == other.parts && self.varying.replaces(&other.varying)
     }
 
     /// Seconds since it was stored.
@@ -96,8 +84,8 @@ impl Stored {
     fn size(&self) -> usize {
         let headers = self.headers.iter();
         let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_FRAME);
-        let varying = self.varying.iter().flat_map(|(_, values)| values);
-        let varying = varying.map(|value| value.len() + HEADER_FRAME);
+        let varying = self.varying.lengths();
+        let varying = varying.map(|length| length + HEADER_FRAME);
         FRAME + self.body.len() + self.parts.len() + headers.chain(varying).sum::<usize>()
     }
 }
@@ -115,18 +103,23 @@ impl Weighter<Key, Entry> for BySize {
     }
 }
 
+type Fetches = HashMap<Key, watch::Sender<Progress>>;
+
 /// The cache of all plugins of this kind.
 #[derive(Debug)]
 pub struct Cache {
     entries: Entries<Key, Entry, BySize>,
     /// Held while the responses of a key are replaced by others.
     changing: Mutex<()>,
-    /// The requests that fetch a response, by the key that they fetch.
-    fetches: Mutex<HashMap<Key, watch::Receiver<bool>>>,
+    /// The requests that fetch a response, by the key that they fetch, with what tells others of
+    /// the end.
+    fetches: Mutex<Fetches>,
     /// Until when requests for a key do not wait for each other.
     unshared: Entries<Key, Instant>,
     /// Counts how often responses were removed: what was fetched before is not stored after.
     removals: AtomicU64,
+    /// The memory of the bodies that are being received.
+    pub(super) receiving: Arc<Budget>,
     /// Largest response that is stored, in bytes.
     pub(super) largest: usize,
     /// Longest wait for a response that another request fetches.
@@ -137,21 +130,32 @@ pub struct Cache {
 pub(super) enum Turn {
     /// It fetches the response, and others wait for it.
     Fetch(Fetch),
-    /// It waits for another request to store the response: `true` when that is done. The sender is
-    /// dropped if the response cannot be stored.
-    Wait(watch::Receiver<bool>),
+    /// It waits for another request to fetch the response.
+    Wait(watch::Receiver<Progress>),
     /// It waits for none, and none waits for it.
     Alone,
 }
 
+/// How far a request is that fetches a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Fetching,
+    Stored,
+    /// No response was stored.
+    Failed,
+}
+
 impl Cache {
     /// A cache that takes this much memory, in bytes, and in which a request waits for at most
-    /// `patience` for a response that another one fetches.
+    /// `patience` for a response that another one fetches. A quarter of the memory is for the
+    /// bodies that are being received.
     pub fn new(memory: usize, patience: Duration) -> Self {
+        let for_received = memory / 4;
+        let for_stored = memory - for_received;
         let options = OptionsBuilder::new()
             .shards(PARTS)
-            .estimated_items_capacity((memory >> 13).max(PARTS * 32))
-            .weight_capacity(memory as u64)
+            .estimated_items_capacity((for_stored >> 13).max(PARTS * 32))
+            .weight_capacity(for_stored as u64)
             .build();
         let entries = match options {
             Ok(options) => Entries::with_options(
@@ -161,7 +165,7 @@ impl Cache {
                 DefaultLifecycle::default(),
             ),
             // All options are set, so this does not happen.
-            Err(_) => Entries::with_weighter(1024, memory as u64, BySize),
+            Err(_) => Entries::with_weighter(1024, for_stored as u64, BySize),
         };
         Self {
             entries,
@@ -169,6 +173,7 @@ impl Cache {
             fetches: Mutex::default(),
             unshared: Entries::new(UNSHARED_KEYS),
             removals: AtomicU64::new(0),
+            receiving: Arc::new(Budget::new(for_received)),
             largest: memory / 16,
             patience,
         }
@@ -253,18 +258,34 @@ impl Cache {
         }
         let mut fetches = self.fetches.lock();
         match fetches.get(&key) {
-            Some(stored) => Turn::Wait(stored.clone()),
+            Some(progress) => Turn::Wait(progress.subscribe()),
             None if may_fetch => {
-                let (stored, waiting) = watch::channel(false);
-                fetches.insert(key, waiting);
+                let progress = watch::Sender::new(Progress::Fetching);
+                fetches.insert(key, progress.clone());
                 Turn::Fetch(Fetch {
                     cache: Arc::clone(self),
                     key,
-                    stored,
+                    progress,
                 })
             }
             None => Turn::Alone,
         }
+    }
+
+    /// Ends the waits for a response that takes too long: an endless one would otherwise make each
+    /// further request wait as long.
+    pub(super) fn give_up(&self, key: Key, waiting: &watch::Receiver<Progress>) {
+        let mut fetches = self.fetches.lock();
+        let progress = fetches.get(&key);
+        if progress.is_some_and(|progress| progress.subscribe().same_channel(waiting)) {
+            self.do_not_share(key);
+            end_waits(&mut fetches, key, Progress::Failed);
+        }
+    }
+
+    /// For a while, requests for this key do not wait for each other.
+    fn do_not_share(&self, key: Key) {
+        self.unshared.insert(key, Instant::now() + UNSHARED);
     }
 }
 
@@ -273,31 +294,47 @@ impl Cache {
 pub(super) struct Fetch {
     cache: Arc<Cache>,
     key: Key,
-    stored: watch::Sender<bool>,
+    progress: watch::Sender<Progress>,
 }
 
 impl Fetch {
     /// The response is stored.
     pub(super) fn done(self) {
-        self.stored.send_replace(true);
+        self.end(Progress::Stored);
     }
 
     /// The response cannot be stored. For a while, requests for this key do not wait for each other.
     pub(super) fn not_stored(self) {
-        let end = Instant::now() + UNSHARED;
-        self.cache.unshared.insert(self.key, end);
+        self.cache.do_not_share(self.key);
+    }
+
+    /// Ends the waits, unless the requests that waited have given up before.
+    fn end(&self, progress: Progress) {
+        let mut fetches = self.cache.fetches.lock();
+        let current = fetches.get(&self.key);
+        if current.is_some_and(|current| current.same_channel(&self.progress)) {
+            end_waits(&mut fetches, self.key, progress);
+        }
     }
 }
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        self.cache.fetches.lock().remove(&self.key);
+        self.end(Progress::Failed);
+    }
+}
+
+/// Ends the waits for the response that is fetched for a key.
+fn end_waits(fetches: &mut Fetches, key: Key, progress: Progress) {
+    if let Some(waits) = fetches.remove(&key) {
+        waits.send_replace(progress);
     }
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 pub(super) mod tests {
+    use super::super::vary::tests::coded;
     use super::*;
 
     pub(in super::super) fn stored(body: &[u8]) -> Stored {
@@ -311,7 +348,7 @@ pub(super) mod tests {
             since: Instant::now(),
             freshness: None,
             parts: Box::default(),
-            varying: Vec::new(),
+            varying: Varying::default(),
         }
     }
 
@@ -339,9 +376,8 @@ pub(super) mod tests {
         let identity = identity(1);
         let encodings = [None, Some("gzip"), Some("br")];
         for encoding in encodings {
-            let headers = of_encoding(encoding);
             let mut response = stored(encoding.unwrap_or("plain").as_bytes());
-            response.varying = values(vec![http::header::ACCEPT_ENCODING], &headers);
+            response.varying = coded(encoding.unwrap_or_default(), encoding.unwrap_or_default());
             assert!(cache.store(identity.key, response, 0));
         }
         for encoding in encodings {
@@ -388,11 +424,15 @@ pub(super) mod tests {
         }
         assert!(cache.entries.len() >= 8);
         for number in 0..255_u8 {
-            let headers = of_encoding(Some(&number.to_string()));
+            let coding = format!("coding-{number}");
             let mut response = stored(&vec![0; 60_000]);
-            response.varying = values(vec![http::header::ACCEPT_ENCODING], &headers);
+            response.varying = coded(&coding, &coding);
             assert!(cache.store(identity(1).key, response, 0));
-            assert!(cache.find(&identity(1), &headers).is_some());
+            assert!(
+                cache
+                    .find(&identity(1), &of_encoding(Some(&coding)))
+                    .is_some()
+            );
         }
         assert!(cache.responses(&identity(1).key).len() <= VARIANTS);
         assert!(cache.entries.weight() <= 1 << 20);
@@ -418,15 +458,48 @@ pub(super) mod tests {
             panic!("the second request does not wait");
         };
         assert!(matches!(cache.turn(identity(2).key, false), Turn::Alone));
-        assert!(!*waiting.borrow_and_update());
+        assert_eq!(*waiting.borrow_and_update(), Progress::Fetching);
         fetch.done();
-        assert!(*waiting.borrow_and_update());
+        assert_eq!(*waiting.borrow_and_update(), Progress::Stored);
         let Turn::Fetch(fetch) = cache.turn(key, true) else {
-            panic!("nobody fetches, and the request does not");
+            panic!("no request fetches, and this one does not either");
+        };
+        let Turn::Wait(mut waiting) = cache.turn(key, true) else {
+            panic!("the second request does not wait");
         };
         fetch.not_stored();
+        assert_eq!(*waiting.borrow_and_update(), Progress::Failed);
         assert!(matches!(cache.turn(key, true), Turn::Alone));
         assert!(cache.store(key, stored(b"a"), 0));
+        let Turn::Fetch(fetch) = cache.turn(key, true) else {
+            panic!("a stored response ends the time without waits");
+        };
+        drop(fetch);
         assert!(matches!(cache.turn(key, true), Turn::Fetch(_)));
+    }
+
+    #[test]
+    fn once_a_request_gives_up_all_do_and_later_ones_do_not_wait() {
+        let cache = cache();
+        let key = identity(1).key;
+        let Turn::Fetch(endless) = cache.turn(key, true) else {
+            panic!("the first request does not fetch");
+        };
+        let (Turn::Wait(first), Turn::Wait(second)) =
+            (cache.turn(key, true), cache.turn(key, true))
+        else {
+            panic!("the others do not wait");
+        };
+        cache.give_up(key, &first);
+        assert_eq!(*second.borrow(), Progress::Failed);
+        assert!(matches!(cache.turn(key, true), Turn::Alone));
+        // The end of the request that is given up concerns none that fetches later.
+        assert!(cache.store(key, stored(b"a"), 0));
+        let Turn::Fetch(_later) = cache.turn(key, true) else {
+            panic!("a stored response ends the time without waits");
+        };
+        drop(endless);
+        cache.give_up(key, &first);
+        assert!(matches!(cache.turn(key, true), Turn::Wait(_)));
     }
 }

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use http::StatusCode;
 
+use super::super::respond::Reject;
 use super::super::upload::Upload;
 use crate::policy::answer::Answer;
 use crate::policy::request::RequestBody;
@@ -25,8 +26,8 @@ impl RequestBody for PolicyBody<'_> {
         self.0.length()
     }
 
-    fn read(&self, limit: usize) -> LocalBoxFuture<'_, Result<Option<Bytes>, StatusCode>> {
-        async move { self.0.whole(limit).await }.boxed_local()
+    fn read(&self, limit: usize) -> LocalBoxFuture<'_, Result<Option<Bytes>, Box<Answer>>> {
+        async move { self.0.whole(limit).await.map_err(refusal) }.boxed_local()
     }
 
     fn limit(&self, most: u64, refusal: Answer) -> Option<Answer> {
@@ -35,5 +36,20 @@ impl RequestBody for PolicyBody<'_> {
 
     fn replace(&self, body: Bytes) {
         self.0.replace(body);
+    }
+}
+
+/// The answer of a policy that cannot read the body of a request.
+fn refusal(reject: Reject) -> Box<Answer> {
+    match reject {
+        Reject::Policy(answer) => answer,
+        reject => {
+            let status = reject.status();
+            let message = match status {
+                StatusCode::REQUEST_TIMEOUT => "Request timeout",
+                _ => "Bad request",
+            };
+            Box::new(Answer::error(status, message))
+        }
     }
 }
