@@ -28,6 +28,15 @@ pub(crate) const P384: &str = "\
     /i9Aee6Qco5XQFbCkxK1skxxf7a2fwln\n\
     -----END PUBLIC KEY-----\n";
 
+/// A key on P-521.
+pub(crate) const P521: &str = "\
+    -----BEGIN PUBLIC KEY-----\n\
+    MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQANrH4qGhpyQPbVQL1gLis/QWgbdy2\n\
+    QJk0qxKTlOb42SyZ+pfKVFw39tLhqsnC1i2WdzkgCNq3D/offqB2NL7jyrQAtyH7\n\
+    Lru9mF2JKPlgC42/Y5IRJdZtvfnbGicRr1oDaSxUarojrAZIJtucUQalPvrBZfwg\n\
+    4syL6ZOc25yGCVYGdBc=\n\
+    -----END PUBLIC KEY-----\n";
+
 /// A key of Ed25519.
 pub(crate) const ED25519: &str = "\
     -----BEGIN PUBLIC KEY-----\n\
@@ -38,7 +47,7 @@ pub(crate) const ED25519: &str = "\
 pub(crate) const SECRET: &str = "secret";
 
 /// A token of each algorithm, with its key.
-pub(crate) const TOKENS: [(&str, &str, &str); 12] = [
+pub(crate) const TOKENS: [(&str, &str, &str); 13] = [
     (
         "ES256",
         P256,
@@ -53,6 +62,14 @@ pub(crate) const TOKENS: [(&str, &str, &str); 12] = [
          eyJhbGciOiJFUzM4NCIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJlczM4NCJ9.iiqbcG3MBEKG6lDqgAc6J1kuQRkCZx\
          9GSKUWh6Bq8S3iUQz9WPJfV8kBtw7fe52rtzC9kNQliMWBgvMv-dIGfXbNhTLC3VsX2yMGC8SJrJLcoWQ9xjNBBz\
          o0Ep9vx47M",
+    ),
+    (
+        "ES512",
+        P521,
+        "\
+         eyJhbGciOiJFUzUxMiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJlczUxMiJ9.AdSnFsK1LPaeeOqaFTK4qqEOL1lGmx\
+         -YXxyU__CJc1EdLRWeQ6DJ7_N3AGKbAeKhw_D64WxqxLInZerta8cK68G_ATSJSplDSW7U0iCdWvZu-qEhNnrrKg\
+         IMR2SnQrG8MR_81Pi8pB-Ecqm5D2tRqWiRCAv06Xo34Mok4HJpwkCRf7A5",
     ),
     (
         "EdDSA",

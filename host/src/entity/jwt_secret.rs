@@ -28,16 +28,13 @@ pub static DECLARATION: Declaration = Declaration {
         Field::string("rsa_public_key"),
         Field::string("algorithm")
             .default(Preset::String("HS256"))
-            .check(&[
-                Check::Text(not_es512),
-                Check::OneOf(&[
-                    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384",
-                    "PS256", "PS384", "PS512", "EdDSA",
-                ]),
-            ]),
+            .check(&[Check::OneOf(&[
+                "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512",
+                "PS256", "PS384", "PS512", "EdDSA",
+            ])]),
         Field::tags(),
     ],
-    // Kong does not ask for the key of ES256 and ES384: without it, no token is accepted.
+    // Kong does not ask for the key of ES256, ES384 and ES512: without it, no token is accepted.
     entity_checks: &[EntityCheck::Conditional {
         if_field: "algorithm",
         if_match: Match::OneOf(&[
@@ -48,14 +45,6 @@ pub static DECLARATION: Declaration = Declaration {
     }],
     ..Declaration::of(Kind::JwtSecret, "jwt_secrets", "jwt credential")
 };
-
-/// Kong has ES512. It is refused when it is written, because all of its tokens would be refused.
-fn not_es512(algorithm: &str) -> Result<(), String> {
-    match algorithm {
-        "ES512" => Err("ES512 is not supported: use ES384 or EdDSA".into()),
-        _ => Ok(()),
-    }
-}
 
 fn public_key(text: &str) -> Result<(), String> {
     match PublicKey::from_pem(text) {
