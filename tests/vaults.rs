@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, RawServer, Setup};
+use crate::harness::{Gateway, RawServer, Setup, until};
 
 fn post(gateway: &Gateway, path: &str, input: &Value) -> Value {
     gateway.admin_json("POST", path, input).expect(201).json()
@@ -154,4 +154,47 @@ fn a_reference_in_the_settings_of_a_plugin_is_resolved_when_it_is_used() {
     gateway.get("/");
     let head = heads.recv_timeout(Duration::from_secs(60)).unwrap();
     assert!(head.starts_with("POST /second "), "{head}");
+}
+
+#[test]
+fn a_file_with_another_value_is_in_effect_without_a_write() {
+    let (sender, heads) = channel();
+    let sender = Mutex::new(sender);
+    let collector = RawServer::start(move |_, mut raw| {
+        let head = raw.read_until("\r\n\r\n");
+        sender.lock().unwrap().send(head).unwrap();
+        raw.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str| {
+        let url = format!("http://{}/{path}\n", collector.address);
+        // A file that is there is replaced as a whole.
+        let draft = folder.path().join("draft");
+        std::fs::write(&draft, url).unwrap();
+        std::fs::rename(draft, folder.path().join("url")).unwrap();
+    };
+    let received = |gateway: &Gateway| {
+        gateway.get("/");
+        heads.recv_timeout(Duration::from_secs(60)).unwrap()
+    };
+    write("first");
+    let gateway = Gateway::start();
+    let config = json!({ "folder": folder.path() });
+    let vault = json!({ "prefix": "files", "name": "file", "config": config });
+    post(&gateway, "/vaults", &vault);
+    let config = json!({ "http_endpoint": "{vault://files/url}" });
+    let plugin = json!({ "name": "http-log", "config": config });
+    post(&gateway, "/plugins", &plugin);
+    assert!(received(&gateway).starts_with("POST /first "));
+    write("second");
+    until("the new value is in effect", || {
+        received(&gateway).starts_with("POST /second ")
+    });
+    // Without the file, the value in effect stays.
+    std::fs::remove_file(folder.path().join("url")).unwrap();
+    assert!(received(&gateway).starts_with("POST /second "));
+    write("third");
+    until("the new value is in effect", || {
+        received(&gateway).starts_with("POST /third ")
+    });
 }

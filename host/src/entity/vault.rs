@@ -153,6 +153,14 @@ mod tests {
     }
 
     #[test]
+    fn a_vault_of_the_environment_without_settings_is_read() {
+        let row = json!({ "prefix": "my-env", "name": "env", "config": null });
+        let row = row.as_object().cloned().unwrap();
+        let vault: Vault = crate::entity::view(Kind::Vault, row).unwrap();
+        assert_eq!(vault.source, Source::Env { prefix: None });
+    }
+
+    #[test]
     fn a_prefix_can_be_the_host_of_a_url() {
         for right in ["ab", "my-vault", "a1"] {
             assert!(is_prefix(right), "{right}");

@@ -41,7 +41,7 @@ pub(crate) use balancers::complete;
 use balancers::{Balancers, DEFAULT_BALANCER};
 use certificates::Certificates;
 use context::Context;
-use policies::PolicyParts;
+use policies::{PolicyParts, Rotation};
 use routes::Routes;
 use services::Services;
 use targets::Targets;
@@ -138,7 +138,9 @@ impl Compiler {
             let tell = || !matches!(refreshed.try_send(()), Err(TrySendError::Closed(())));
             names.follow(tell).await;
         });
+        let mut rotation = Rotation::new();
         loop {
+            let references = || self.policies.plugins.references();
             tokio::select! {
                 commit = commits.recv() => match commit {
                     Some(commit) => self.apply(commit).await,
@@ -146,6 +148,11 @@ impl Compiler {
                 },
                 Some(()) = changed.recv() => self.refresh_addresses(),
                 Some(revision) = self.new_names.next() => self.resolved(revision).await,
+                Some(read) = rotation.next(references) => {
+                    if self.policies.plugins.take_over(read) {
+                        self.rebuild().await;
+                    }
+                }
             }
         }
         refresh.abort();

@@ -2,6 +2,7 @@
 
 mod identities;
 mod plugins;
+mod rotation;
 mod vaults;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crate::policy::Resources;
 use crate::policy::chain::Policies;
 use identities::Identities;
 use plugins::Plugins;
+pub(super) use rotation::Rotation;
 pub(super) use vaults::Vaults;
 
 /// What the compiler keeps of policies.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::super::{Part, view};
+use super::rotation::{References, Resolved};
 use super::vaults::Vaults;
 use crate::entity::plugin::{Plugin, PluginKind};
 use crate::entity::{Kind, Row, has_references};
@@ -24,6 +25,10 @@ pub(in super::super) struct Plugins {
     with_references: BTreeMap<Uuid, Row>,
     /// Those of them whose references are to be resolved.
     unresolved: BTreeSet<Uuid>,
+    /// The same rows with the values that are in effect.
+    resolved: BTreeMap<Uuid, Row>,
+    /// Counts the changes of these rows, and of the vaults.
+    generation: u64,
 }
 
 impl Part for Plugins {
@@ -33,13 +38,13 @@ impl Part for Plugins {
             self.with_references.insert(id, row);
             self.unresolved.insert(id);
         } else {
-            self.with_references.remove(&id);
+            self.forget_references(id);
             self.put_resolved(id, row);
         }
     }
 
     fn delete(&mut self, id: Uuid) {
-        self.with_references.remove(&id);
+        self.forget_references(id);
         self.instances.remove(id);
     }
 }
@@ -52,7 +57,43 @@ impl Plugins {
             vaults: Vaults::default(),
             with_references: BTreeMap::new(),
             unresolved: BTreeSet::new(),
+            resolved: BTreeMap::new(),
+            generation: 0,
         }
+    }
+
+    fn forget_references(&mut self, id: Uuid) {
+        if self.with_references.remove(&id).is_some() {
+            self.resolved.remove(&id);
+            self.generation += 1;
+        }
+    }
+
+    /// The references that are to be read again; `None` if there are none.
+    pub(in super::super) fn references(&self) -> Option<References> {
+        (!self.with_references.is_empty()).then(|| References {
+            rows: self.with_references.clone(),
+            vaults: self.vaults.compiled(),
+            generation: self.generation,
+        })
+    }
+
+    /// Takes over the values that were read again. Returns whether any has changed.
+    pub(in super::super) fn take_over(&mut self, read: Resolved) -> bool {
+        if read.generation != self.generation {
+            // What was written meanwhile has been resolved since.
+            return false;
+        }
+        let mut is_changed = false;
+        for (id, row) in read.rows {
+            if self.resolved.get(&id) != Some(&row) {
+                tracing::info!(plugin = %id, "a value of a vault has changed");
+                self.resolved.insert(id, row.clone());
+                self.put_resolved(id, row);
+                is_changed = true;
+            }
+        }
+        is_changed
     }
 
     fn put_resolved(&mut self, id: Uuid, row: Row) {
@@ -79,6 +120,8 @@ impl Plugins {
         for id in unresolved {
             if let Some(mut row) = self.with_references.get(&id).cloned() {
                 self.vaults.resolve(Kind::Plugin, id, &mut row);
+                self.resolved.insert(id, row.clone());
+                self.generation += 1;
                 self.put_resolved(id, row);
             }
         }

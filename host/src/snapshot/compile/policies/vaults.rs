@@ -50,6 +50,11 @@ impl Vaults {
         self.changes
     }
 
+    /// The vaults, to resolve references elsewhere.
+    pub(super) fn compiled(&self) -> vault::Vaults {
+        self.compiled.clone()
+    }
+
     /// Replaces the references in a row by the values that they name, and those without a value by
     /// empty texts, as Kong does.
     pub(in super::super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) {

@@ -1,0 +1,91 @@
+//! Reads the values of vaults again, so that a file with another value is in effect without a write.
+//!
+//! The task that compiles waits for no file: a blocking thread reads them, and what it has read is
+//! taken over if nothing was written meanwhile. The environment of a process does not change.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use uuid::Uuid;
+
+use crate::entity::{Kind, Row, resolve_references};
+use crate::vault;
+
+/// Time between two reads. Kong reads a value again within 60 seconds.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What is to be resolved: rows with references, and the vaults that these name.
+pub(in super::super) struct References {
+    pub(super) rows: BTreeMap<Uuid, Row>,
+    pub(super) vaults: vault::Vaults,
+    /// Differs between two states of rows and vaults.
+    pub(super) generation: u64,
+}
+
+/// Rows with values in place of references.
+pub(in super::super) struct Resolved {
+    pub(super) rows: BTreeMap<Uuid, Row>,
+    /// That of the references.
+    pub(super) generation: u64,
+}
+
+impl References {
+    /// Resolves the references. A row with one that has no value now is left out: its file may be
+    /// about to be replaced, and the value in effect is better than none.
+    fn resolve(self) -> Resolved {
+        let rows = self.rows.into_iter().filter_map(|(id, mut row)| {
+            let fields = Kind::Plugin.declaration().fields_of(&row, None);
+            let mut is_resolved = true;
+            resolve_references(&fields, &mut row, &mut |reference| {
+                let value = vault::resolve(reference, &self.vaults);
+                is_resolved &= value.is_ok();
+                value.unwrap_or_default()
+            });
+            is_resolved.then_some((id, row))
+        });
+        Resolved {
+            rows: rows.collect(),
+            generation: self.generation,
+        }
+    }
+}
+
+/// When the values of vaults are read again.
+pub(in super::super) struct Rotation {
+    ticks: Interval,
+    /// The read in progress.
+    reading: Option<JoinHandle<Resolved>>,
+}
+
+impl Rotation {
+    pub(in super::super) fn new() -> Self {
+        let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            ticks,
+            reading: None,
+        }
+    }
+
+    /// Waits for the next read of all values; `references` are what is to be read, if anything is.
+    /// A wait that is given up is continued by the next one.
+    pub(in super::super) async fn next(
+        &mut self,
+        references: impl Fn() -> Option<References>,
+    ) -> Option<Resolved> {
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            None => {
+                self.ticks.tick().await;
+                let references = references()?;
+                let read = tokio::task::spawn_blocking(move || references.resolve());
+                self.reading.insert(read)
+            }
+        };
+        let resolved = reading.await;
+        self.reading = None;
+        resolved.ok()
+    }
+}
