@@ -25,6 +25,7 @@ mod hooks;
 mod info;
 mod intake;
 mod key;
+mod keys;
 mod lists;
 mod log_level;
 mod logs;
@@ -74,6 +75,7 @@ pub use balancers::install_shipped;
 pub use canary::follow_canaries;
 pub use expired::remove_expired;
 pub use intake::resume_checks;
+pub use keys::hash_stored_keys;
 pub(crate) use serve::{serve, serve_status};
 pub use tidy::tidy_cache;
 
@@ -190,10 +192,10 @@ fn hooks(kind: Kind) -> &'static Hooks {
         Kind::Consumer => &consumers::HOOKS,
         Kind::Plugin => &plugins::HOOKS,
         Kind::Certificate => &certificates::HOOKS,
+        Kind::KeyAuthCredential => &keys::HOOKS,
         Kind::Service
         | Kind::Balancer
         | Kind::BalancerVersion
-        | Kind::KeyAuthCredential
         | Kind::BasicAuthCredential
         | Kind::JwtSecret
         | Kind::Acl

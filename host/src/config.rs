@@ -162,6 +162,10 @@ pub struct Policies {
     pub proxy_cache_lock_timeout: Duration,
     /// The local socket of the system's log.
     pub syslog_socket: PathBuf,
+    /// Whether keys of `key-auth` are stored as hashes.
+    pub hash_keys: bool,
+    /// The file with the key of these hashes, if it is not in the data folder.
+    pub hash_keys_file: Option<PathBuf>,
 }
 
 /// Bounds of the component host.

@@ -15,6 +15,7 @@ mod field;
 pub mod jwt_secret;
 pub mod key;
 pub mod key_auth_credential;
+pub mod key_hash;
 pub mod key_set;
 mod merge;
 mod normal_form;

@@ -15,6 +15,7 @@ use crate::admin::{self, Admin, Listening};
 use crate::balancer::{self, Engine};
 use crate::config::{Config, Listen};
 use crate::connections::{self, ConnectionLimits};
+use crate::entity::key_hash::KeyHash;
 use crate::in_place::in_place;
 use crate::listener::Listeners;
 use crate::log_level::LogLevel;
@@ -58,6 +59,15 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     let store = store::open(&config.data_dir);
     let store = store.context("cannot open the store (setting data_dir)")?;
     let store: Arc<dyn Store> = Arc::new(store);
+    let hash_file = config.policies.hash_keys_file.clone();
+    let hash_file = hash_file.unwrap_or_else(|| config.data_dir.join("hash.key"));
+    let key_hash = KeyHash::open(&hash_file, config.policies.hash_keys);
+    if let Some(key_hash) = key_hash.map_err(anyhow::Error::msg)? {
+        key_hash.install(config.policies.hash_keys);
+    }
+    if config.policies.hash_keys {
+        admin::hash_stored_keys(&store).await;
+    }
     let engine = Engine::new(balancer::Settings {
         pick_timeout: config.balancer.pick_timeout,
         pick_cost: config.balancer.pick_cost,

@@ -25,6 +25,7 @@ mod gateway;
 mod http1;
 mod in_place;
 mod json;
+mod key_file;
 mod leftover;
 pub mod listener;
 mod log_level;

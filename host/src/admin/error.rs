@@ -194,7 +194,7 @@ impl Error {
         )
     }
 
-    fn unique(values: Row) -> Self {
+    pub(super) fn unique(values: Row) -> Self {
         Self::coded(
             StatusCode::CONFLICT,
             5,

@@ -3,6 +3,7 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::Admin;
@@ -21,6 +22,9 @@ pub(super) struct Hooks {
     pub(super) prepare: fn(&Admin, &mut Row) -> Result<(), Error>,
     /// Checks the input of a POST before its fields are checked.
     pub(super) before_insert: fn(&Row) -> Result<(), Error>,
+    /// Generates a value that the input of a POST or a PUT does not name and that only the answer to
+    /// this request can show. Returns the field and the value.
+    pub(super) shown_once: fn(&mut Row) -> Option<(&'static str, Value)>,
     /// Checks a whole row against other rows before it is written.
     pub(super) check: CheckHook,
     /// Finds rows by the query of a list, where it asks for them by a field.
@@ -57,6 +61,7 @@ impl Hooks {
         absent: |_| Error::not_found(),
         prepare: |_, _| Ok(()),
         before_insert: |_| Ok(()),
+        shown_once: |_| None,
         check: |_, _| std::future::ready(Ok(Vec::new())).boxed(),
         find: |_, _| Ok(None),
         show: |_, _| Ok(()),

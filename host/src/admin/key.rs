@@ -46,7 +46,7 @@ impl Key {
         };
         let checked = declaration.check_key(field, text);
         checked.map_err(|message| Error::unique_key(field, message))?;
-        Ok(Self::Name(field, text.to_owned()))
+        Ok(Self::Name(field, declaration.stored_form(field, text)))
     }
 
     /// Reads an id: only in the form with hyphens, recognised by its length. 32 hexadecimal digits

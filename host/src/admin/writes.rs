@@ -19,6 +19,20 @@ fn shown_again(admin: &Admin, kind: Kind, row: Row) -> Result<Value, Error> {
     Ok(shown(admin, kind, row)?.unwrap_or_default().into())
 }
 
+/// The same for a row with a value that only this client is shown, if there is one.
+fn shown_first(
+    admin: &Admin,
+    kind: Kind,
+    row: Row,
+    shown_once: Option<(&'static str, Value)>,
+) -> Result<Value, Error> {
+    let mut row = shown_again(admin, kind, row)?;
+    if let (Value::Object(row), Some((field, value))) = (&mut row, shown_once) {
+        row.insert(field.into(), value);
+    }
+    Ok(row)
+}
+
 /// The id and the write for a new row.
 pub(super) fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Error> {
     let id = match input.get("id") {
@@ -40,7 +54,8 @@ pub(super) fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid,
     Ok((id, write))
 }
 
-pub(super) async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
+pub(super) async fn create(admin: &Admin, kind: Kind, mut input: Row) -> ApiResult {
+    let shown_once = (hooks(kind).shown_once)(&mut input);
     let (id, write) = insert(admin, kind, input)?;
     let Write::Insert { row, .. } = &write else {
         return Err(Error::not_found());
@@ -48,7 +63,7 @@ pub(super) async fn create(admin: &Admin, kind: Kind, input: Row) -> ApiResult {
     let row = row.clone();
     let revision = write_with_companions(admin, vec![write]).await?;
     changes::log(admin, kind, &row, "created");
-    let row = shown_again(admin, kind, row)?;
+    let row = shown_first(admin, kind, row, shown_once)?;
     let answer = (StatusCode::CREATED, Json(row)).into_response();
     Ok(EntityTag::of(admin, kind, id, revision)?.on(answer))
 }
@@ -98,6 +113,7 @@ pub(super) async fn replace(
     if let Key::Name(field, text) = key {
         input.insert((*field).into(), text.clone().into());
     }
+    let shown_once = (hooks(kind).shown_once)(&mut input);
     for _ in 0..TRIES {
         let old = find()?;
         check(admin, kind, conditions, old.as_ref())?;
@@ -120,7 +136,7 @@ pub(super) async fn replace(
         match write_if_unchanged(admin, write).await {
             Ok(Some(revision)) => {
                 changes::log(admin, kind, &row, done);
-                let row = Json(shown_again(admin, kind, row)?).into_response();
+                let row = Json(shown_first(admin, kind, row, shown_once)?).into_response();
                 return Ok(EntityTag::of(admin, kind, id, revision)?.on(row));
             }
             Ok(None) => {}

@@ -39,6 +39,15 @@ pub(super) fn cores() -> String {
     cores.to_string()
 }
 
+/// Whether something is on.
+pub(super) fn switch(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
 /// What is logged, as a level or as directives.
 pub(super) fn log(text: &str) -> Option<Targets> {
     // Parsed as a directive, a word that is not a level would be the name of a module.

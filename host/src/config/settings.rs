@@ -570,6 +570,27 @@ const POLICIES: &[Setting] = &[
         kind: Path("PATH", |config, path| config.policies.syslog_socket = path),
         default: Written("/dev/log"),
     },
+    Setting {
+        name: "hash_keys",
+        about: "`on` stores the keys of `key-auth` as [keyed \
+                hashes](docs/authentication.md#keys-as-hashes), those included that are stored \
+                already; `off` stores further ones in clear",
+        kind: Text {
+            value: "on|off",
+            expected: "on or off",
+            set: |config, text| readers::switch(text).map(|on| config.policies.hash_keys = on),
+        },
+        default: Written("off"),
+    },
+    Setting {
+        name: "hash_keys_file",
+        about: "File with the secret key of these hashes, 64 hexadecimal digits; made if it is \
+                missing. Gateways with the same credentials need the same file",
+        kind: Path("FILE", |config, path| {
+            config.policies.hash_keys_file = Some(path);
+        }),
+        default: Unset("`hash.key` in `data_dir`"),
+    },
 ];
 
 const BALANCERS: &[Setting] = &[

@@ -218,7 +218,8 @@ fn every_setting_has_its_effect() {
                 &range.end().to_string()
             }
             _ => match setting.name {
-                "data_dir" | "dns_hostsfile" | "syslog_socket" => "elsewhere",
+                "data_dir" | "dns_hostsfile" | "syslog_socket" | "hash_keys_file" => "elsewhere",
+                "hash_keys" => "on",
                 "log" => "warn",
                 "proxy_listen" | "admin_listen" | "status_listen" => "192.0.2.1:7",
                 "ssl_verify_client" => "on",

@@ -22,6 +22,9 @@ pub struct Field {
     /// The form in which values are compared, if a value can be spelled in several ways; the
     /// function returns none for a value without such a form.
     pub compared_as: Option<fn(&str) -> Option<String>>,
+    /// The form in which values are stored, if that is another one; the function returns none for a
+    /// value that is stored as it is.
+    pub stored_as: Option<fn(&str) -> Option<String>>,
     /// The entity referred to, if the field refers to rows of another entity. For an array or a
     /// set, its element has the reference.
     pub reference: Option<ReferenceTarget>,
@@ -181,6 +184,7 @@ impl Field {
             default: Preset::Null,
             checks: &[],
             compared_as: None,
+            stored_as: None,
             reference: None,
             extension: false,
             transient: false,
@@ -377,6 +381,12 @@ impl Field {
     /// Sets the form in which values are compared.
     pub const fn compared_as(mut self, form: fn(&str) -> Option<String>) -> Self {
         self.compared_as = Some(form);
+        self
+    }
+
+    /// Sets the form in which values are stored.
+    pub const fn stored_as(mut self, form: fn(&str) -> Option<String>) -> Self {
+        self.stored_as = Some(form);
         self
     }
 

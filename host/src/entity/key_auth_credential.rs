@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::consumer::CONSUMER;
 use super::declaration::Declaration;
 use super::field::{Field, Preset};
-use super::{Expiry, ForeignKey, Kind, UniqueKey, random};
+use super::{Expiry, ForeignKey, Kind, UniqueKey, key_hash, random};
 
 /// A key of a consumer.
 pub static DECLARATION: Declaration = Declaration {
@@ -22,6 +22,7 @@ pub static DECLARATION: Declaration = Declaration {
         CONSUMER,
         Field::string("key")
             .default(Preset::Generated(random::key))
+            .stored_as(key_hash::stored_form)
             .secret(),
         Field::ttl(),
         Field::tags(),
@@ -36,7 +37,7 @@ pub struct KeyAuthCredential {
     pub id: Uuid,
     /// Whose key it is.
     pub consumer: ForeignKey,
-    /// The key.
+    /// The key, or its hash.
     pub key: String,
     /// When it ends to be valid; never if none.
     pub ttl: Option<Expiry>,

@@ -135,6 +135,13 @@ impl Declaration {
         }
         if violations.is_empty() {
             one_form_of_references(fields, &mut row);
+            for field in fields {
+                if let Some(Value::String(text)) = row.get_mut(field.name)
+                    && let Some(form) = field.stored_as.and_then(|form| form(text))
+                {
+                    *text = form;
+                }
+            }
             (self.normalize)(&mut row);
             for rule in other {
                 check_across(rule, fields, &row, &mut violations);
@@ -146,6 +153,13 @@ impl Declaration {
         }
         add_echoes(fields, &mut row);
         Ok(row)
+    }
+
+    /// The value of a field in the form in which it is stored.
+    pub fn stored_form(&self, field: &str, text: &str) -> String {
+        let field = self.fields.iter().find(|known| known.name == field);
+        let form = field.and_then(|field| field.stored_as?(text));
+        form.unwrap_or_else(|| text.to_owned())
     }
 
     /// Checks the text by which a path names a row by a field: a value that the field cannot have

@@ -14,6 +14,7 @@ use crate::entity::basic_auth_credential::BasicAuthCredential;
 use crate::entity::consumer::Consumer;
 use crate::entity::jwt_secret::JwtSecret;
 use crate::entity::key_auth_credential::KeyAuthCredential;
+use crate::entity::key_hash;
 use crate::public_key::PublicKey;
 use crate::shared_map::SharedMap;
 
@@ -164,7 +165,8 @@ impl Identities {
 
     /// The credential of `key-auth` with this key.
     pub fn key(&self, key: &[u8]) -> Option<&KeyCredential> {
-        self.keys.get(&Secret::new(key))
+        let clear = self.keys.get(&Secret::Clear(key.into()));
+        clear.or_else(|| self.keys.get(&Secret::Hashed(key_hash::hash(key)?)))
     }
 
     /// The credential of `basic-auth` with this username.
@@ -186,11 +188,21 @@ impl Identities {
 /// A secret by which a credential is found. Its comparison takes the same time for every secret of
 /// the same length, so that a client learns nothing from the time.
 #[derive(Clone)]
-pub(crate) struct Secret(Arc<[u8]>);
+pub(crate) enum Secret {
+    /// As clients send it.
+    Clear(Arc<[u8]>),
+    /// Its hash. It is of another variant, so that a client cannot send the hash in place of the
+    /// key.
+    Hashed([u8; 32]),
+}
 
 impl Secret {
-    pub(crate) fn new(secret: &[u8]) -> Self {
-        Self(secret.into())
+    /// The key of a credential, as it is stored.
+    pub(crate) fn stored(key: &str) -> Self {
+        match key_hash::parse(key) {
+            Some(hash) => Self::Hashed(hash),
+            None => Self::Clear(key.as_bytes().into()),
+        }
     }
 }
 
@@ -202,7 +214,11 @@ impl Debug for Secret {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        match (self, other) {
+            (Self::Clear(one), Self::Clear(other)) => one.ct_eq(other).into(),
+            (Self::Hashed(one), Self::Hashed(other)) => one.ct_eq(other).into(),
+            _ => false,
+        }
     }
 }
 
@@ -210,7 +226,10 @@ impl Eq for Secret {}
 
 impl Hash for Secret {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
+        match self {
+            Self::Clear(secret) => secret.hash(state),
+            Self::Hashed(hash) => hash.hash(state),
+        }
     }
 }
 
@@ -223,7 +242,7 @@ mod tests {
     fn each_of_many_keys_is_found() {
         let mut identities = Identities::default();
         for number in 0..100_000_u128 {
-            let key = Secret::new(number.to_string().as_bytes());
+            let key = Secret::stored(&number.to_string());
             let credential = KeyCredential {
                 id: Uuid::from_u128(number),
                 consumer: Uuid::nil(),
@@ -241,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_shown() {
-        let shown = format!("{:?}", Secret::new(b"top"));
+        let shown = format!("{:?}", Secret::stored("top"));
         assert_eq!(shown, "Secret(\u{2026})");
     }
 }

@@ -5,14 +5,12 @@
 //! until the hash fits. So the cookie holds the id in a form that takes a secret key to make and to
 //! read.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
+
+use crate::key_file::{self, SecretKey};
 
 /// Name of the file in the data folder.
 const FILE: &str = "session.key";
@@ -23,7 +21,7 @@ const ROUNDS: u8 = 4;
 
 /// Turns ids into cookie values, and back.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SessionKey([u8; 32]);
+pub struct SessionKey(SecretKey);
 
 impl std::fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -32,19 +30,10 @@ impl std::fmt::Debug for SessionKey {
 }
 
 impl SessionKey {
-    /// A new key, from the system's random numbers.
-    fn random() -> Self {
-        // 122 random bits each.
-        let digest = Sha256::new()
-            .chain_update(Uuid::new_v4().as_bytes())
-            .chain_update(Uuid::new_v4().as_bytes())
-            .chain_update(Uuid::new_v4().as_bytes());
-        Self(digest.finalize().into())
-    }
-
     /// A key that lasts as long as this process.
     pub(crate) fn of_process() -> Arc<Self> {
-        static KEY: LazyLock<Arc<SessionKey>> = LazyLock::new(|| Arc::new(SessionKey::random()));
+        static KEY: LazyLock<Arc<SessionKey>> =
+            LazyLock::new(|| Arc::new(SessionKey(key_file::random())));
         Arc::clone(&KEY)
     }
 
@@ -55,41 +44,20 @@ impl SessionKey {
     /// A sentence, if the file exists but cannot be read or does not hold a key.
     pub fn open(data_dir: &Path) -> Result<Arc<Self>, String> {
         let path = data_dir.join(FILE);
-        let shown = path.display();
-        match fs::read_to_string(&path) {
-            Ok(text) => parse(text.trim()).map(Arc::new).ok_or_else(|| {
-                format!(
-                    "{shown} does not hold a key of 64 hexadecimal digits: restore the file, or delete it, and \
-                     every session begins anew"
-                )
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = Self::random();
-                if let Err(error) = key.write(data_dir, &path) {
-                    tracing::warn!(
-                        "cannot write {shown}: {error}; sessions will not outlive this run of the gateway"
-                    );
-                }
-                Ok(Arc::new(key))
+        let read = key_file::read(&path).map_err(|error| {
+            format!("{error}: restore the file, or delete it, and every session begins anew")
+        })?;
+        let key = read.unwrap_or_else(|| {
+            let key = key_file::random();
+            if let Err(error) = key_file::write(&path, &key) {
+                tracing::warn!(
+                    "cannot write {}: {error}; sessions will not outlive this run of the gateway",
+                    path.display()
+                );
             }
-            Err(error) => Err(format!("cannot read {shown}: {error}")),
-        }
-    }
-
-    fn write(&self, data_dir: &Path, path: &Path) -> io::Result<()> {
-        let draft = data_dir.join("session.key.draft");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)?;
-        let digits: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        file.write_all(digits.as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        // The file is written whole or not at all.
-        fs::rename(&draft, path)
+            key
+        });
+        Ok(Arc::new(Self(key)))
     }
 
     /// The cookie value for this endpoint.
@@ -124,21 +92,11 @@ fn halves(value: u64) -> (u32, u32) {
     ((value >> 32) as u32, value as u32)
 }
 
-fn parse(text: &str) -> Option<SessionKey> {
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut key = [0; 32];
-    for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let digits = std::str::from_utf8(digits).ok()?;
-        *byte = u8::from_str_radix(digits, 16).ok()?;
-    }
-    Some(SessionKey(key))
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;

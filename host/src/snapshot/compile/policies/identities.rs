@@ -34,7 +34,7 @@ impl Default for Identities {
         Self {
             consumers: Consumers::default(),
             keys: Credentials::of(Kind::KeyAuthCredential, |row| {
-                (Secret::new(row.key.as_bytes()), (&row).into())
+                (Secret::stored(&row.key), (&row).into())
             }),
             passwords: Credentials::of(Kind::BasicAuthCredential, |row| {
                 (row.username.as_str().into(), Arc::new(row.into()))
