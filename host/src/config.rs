@@ -10,6 +10,7 @@
 
 mod admin_token;
 mod check;
+mod client_ssl;
 mod declaration;
 mod file;
 mod listen;
@@ -31,6 +32,7 @@ use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
 pub use admin_token::AdminToken;
+pub use client_ssl::ClientSsl;
 use file::File;
 pub use listen::{Listen, ListenAddress, ListenKeepalive};
 pub use tls::{CertificateFiles, CipherSuite, Tls, VerifyClient};
@@ -61,6 +63,8 @@ pub struct Config {
     pub tls: Tls,
     /// How clients and endpoints are talked to.
     pub proxy: Proxy,
+    /// The certificate that endpoints are shown unless another one is named for them.
+    pub client_ssl: ClientSsl,
     /// How names are looked up.
     pub dns: Dns,
     /// What policies keep, and where they write.
@@ -228,6 +232,7 @@ impl Config {
             }
         }
         file.finish(&names, &mut mistakes);
+        config.client_ssl.check(&mut mistakes);
         if mistakes.is_empty() {
             Ok(config)
         } else {
@@ -249,6 +254,7 @@ impl Config {
             admin_access: AdminAccess::default(),
             tls: Tls::default(),
             proxy: Proxy::default(),
+            client_ssl: ClientSsl::default(),
             dns: Dns::default(),
             policies: Policies::default(),
             balancer: Balancer::default(),

@@ -17,12 +17,13 @@ use crate::config::{Config, Listen};
 use crate::connections::{self, ConnectionLimits};
 use crate::entity::key_hash::KeyHash;
 use crate::in_place::in_place;
-use crate::listener::Listeners;
+use crate::listener::{self, Listeners};
 use crate::log_level::LogLevel;
 use crate::policy::Resources;
 use crate::proxy::Workers;
 use crate::snapshot::{Compiler, Published, UpstreamResources};
 use crate::store::{self, Store};
+use crate::tls::ClientCertificate;
 use crate::upstream::{self, Memory, Names, SessionKey};
 use tls::ListenerTls;
 
@@ -56,6 +57,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     // reported, and does not end the process.
     let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
 
+    let client_certificate = client_certificate(&config)?;
     let store = store::open(&config.data_dir);
     let store = store.context("cannot open the store (setting data_dir)")?;
     let store: Arc<dyn Store> = Arc::new(store);
@@ -107,7 +109,8 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         },
         Arc::clone(&resources),
     )
-    .with_session_key(sessions);
+    .with_session_key(sessions)
+    .with_client_certificate(client_certificate);
     let mut compiling = tokio::spawn(in_place(compiler.run(commits)));
     // Traffic is accepted only once the whole stored configuration is in effect.
     tokio::select! {
@@ -231,6 +234,22 @@ impl AllListeners {
             status: self.status.listens.clone(),
         }
     }
+}
+
+/// The certificate of the settings that endpoints are shown, if there is one.
+fn client_certificate(config: &Config) -> anyhow::Result<Option<Arc<ClientCertificate>>> {
+    let Some((certificate, key)) = config.client_ssl.pair() else {
+        return Ok(None);
+    };
+    let certificate = listener::load_pem(certificate).with_context(|| {
+        format!("client_ssl_cert: failed loading certificate from {certificate}")
+    })?;
+    let key = listener::load_pem(key).context("client_ssl_cert_key: failed loading key")?;
+    let certificate = ClientCertificate::from_pem(&certificate, &key);
+    let certificate = certificate.map_err(|why| {
+        anyhow::anyhow!("client_ssl_cert and client_ssl_cert_key cannot be used: {why}")
+    })?;
+    Ok(Some(Arc::new(certificate)))
 }
 
 /// Handles the signals that make other servers reload their configuration or reopen their log.

@@ -13,7 +13,7 @@ mod transport;
 pub(crate) use accept::Acceptor;
 pub use bind::Listeners;
 pub(crate) use bind::SocketFile;
-pub(crate) use certificate::{client_verifier, listener_certificate};
+pub(crate) use certificate::{client_verifier, listener_certificate, load as load_pem};
 pub use tls::TlsFigures;
 pub(crate) use tls::{Refused, TlsOffer, TlsServer};
 pub(crate) use transport::{Socket, Transport};

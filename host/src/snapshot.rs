@@ -26,7 +26,7 @@ use crate::policy::chain::Policies;
 use crate::retry::Retry;
 use crate::router::Router;
 use crate::store::Revision;
-use crate::tls::ServerNames;
+use crate::tls::{ServerNames, TlsClient};
 use crate::upstream::Upstream;
 
 /// Everything that the path of a request depends on, immutable.
@@ -52,7 +52,7 @@ pub struct Service {
     /// Why this version cannot speak the service's protocol, if it cannot.
     pub unsupported: Option<String>,
     /// How requests are sent over TLS; none for clear text.
-    pub tls: Option<Tls>,
+    pub(crate) tls: Option<Arc<TlsClient>>,
     /// Put in front of the path of each request; `/` if the service has none.
     pub path: String,
     /// Further tries after the first one failed.
@@ -67,14 +67,6 @@ pub struct Service {
     pub retry: Retry,
     /// The upstream of its requests.
     pub upstream: Arc<Upstream>,
-}
-
-/// How requests are sent over TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tls {
-    /// Whether the certificate of an endpoint has to be for its host, and from an authority that
-    /// the system trusts.
-    pub verify: bool,
 }
 
 /// The newest snapshot. Workers look at it before each request.

@@ -496,6 +496,44 @@ const ENDPOINTS: &[Setting] = &[
         }),
         default: Written("60"),
     },
+    Setting {
+        name: "client_ssl",
+        about: "Whether endpoints that ask for a certificate are shown that of `client_ssl_cert`, \
+                unless their service or upstream names another one: `on` or `off`",
+        kind: Text {
+            value: "ON|OFF",
+            expected: "on or off",
+            set: |config, text| tls::on_or_off(text).map(|on| config.client_ssl.on = on),
+        },
+        default: Written("off"),
+    },
+    Setting {
+        name: "client_ssl_cert",
+        about: "Certificate for `client_ssl`, with the chain behind it: the path of a file in PEM, \
+                the PEM text itself, or its base64",
+        kind: Text {
+            value: "CERT",
+            expected: "a path, a text in PEM, or its base64",
+            set: |config, text| {
+                config.client_ssl.certificate = Some(text.to_owned());
+                Some(())
+            },
+        },
+        default: Unset("none"),
+    },
+    Setting {
+        name: "client_ssl_cert_key",
+        about: "Private key of `client_ssl_cert`, in the same forms",
+        kind: Text {
+            value: "KEY",
+            expected: "a path, a text in PEM, or its base64",
+            set: |config, text| {
+                config.client_ssl.key = Some(text.to_owned());
+                Some(())
+            },
+        },
+        default: Unset("none"),
+    },
 ];
 
 const DNS: &[Setting] = &[

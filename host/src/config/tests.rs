@@ -240,6 +240,8 @@ fn every_setting_has_its_effect() {
                 "dns_resolver" => "192.0.2.1",
                 "dns_order" => "AAAA",
                 "balancer_public_keys" => key,
+                "client_ssl" => "on",
+                "client_ssl_cert" | "client_ssl_cert_key" => "client.pem",
                 name => panic!("this test needs a value of {name}, other than its default"),
             },
         };

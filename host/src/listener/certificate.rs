@@ -92,7 +92,7 @@ pub(crate) fn client_verifier(
 }
 
 /// PEM, read from a file if there is one of this name.
-fn load(text: &str) -> Option<String> {
+pub(crate) fn load(text: &str) -> Option<String> {
     if text.contains(PEM) {
         return Some(text.to_owned());
     }

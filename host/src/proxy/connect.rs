@@ -62,10 +62,10 @@ async fn open(destination: &Destination) -> Result<Stream, Error> {
         .await
         .map_err(Error::Io)?;
     stream.set_nodelay(true).map_err(Error::Io)?;
-    let Some(Secure { name, trust }) = &destination.tls else {
+    let Some(Secure { name, client }) = &destination.tls else {
         return Ok(Stream::Plain(stream));
     };
-    let connector = trust.connector(tls::HTTP_1_1).map_err(Error::Setup)?;
+    let connector = client.connector(tls::HTTP_1_1).map_err(Error::Setup)?;
     let stream = connector.connect(name.clone(), stream).await;
     Ok(Stream::Tls(Box::new(stream.map_err(Error::Tls)?)))
 }

@@ -1,6 +1,7 @@
 //! Stage place: the service, its upstream, and the endpoint that a request is sent to.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -109,19 +110,19 @@ pub(super) fn destination_of(
     Destination {
         address: endpoint.address,
         owner: if own { endpoint.identity() } else { 0 },
-        tls: service.tls.map(|tls| {
+        tls: service.tls.as_ref().map(|client| {
             let policy = service.upstream.policy();
-            let trust = policy.trust(tls.verify);
+            let client = Arc::clone(client);
             let ip = endpoint.address.ip();
             match (
                 policy.server_name(),
                 preserved,
                 &service.upstream.host_header,
             ) {
-                (Some(name), ..) => Secure::named(name.clone(), trust),
-                (None, Some(client), _) => Secure::new(client.host().as_ref(), ip, trust),
-                (None, None, Some(header)) => Secure::new(Some(&header.host), ip, trust),
-                (None, None, None) => Secure::new(Some(&endpoint.host), ip, trust),
+                (Some(name), ..) => Secure::named(name.clone(), client),
+                (None, Some(host), _) => Secure::new(host.host().as_ref(), ip, client),
+                (None, None, Some(header)) => Secure::new(Some(&header.host), ip, client),
+                (None, None, None) => Secure::new(Some(&endpoint.host), ip, client),
             }
         }),
     }

@@ -6,6 +6,7 @@
 //! | part | of |
 //! |---|---|
 //! | `balancers` | balancers and their versions, loaded, and their canaries |
+//! | `client_tls` | certificates for connections to endpoints |
 //! | `upstreams` | upstreams with the balancers that they ask for |
 //! | `targets` | the targets that upstreams choose from |
 //! | `services` | services with the upstreams that their hosts lead to |
@@ -15,6 +16,7 @@
 
 mod balancers;
 mod certificates;
+mod client_tls;
 mod context;
 mod policies;
 mod routes;
@@ -36,14 +38,16 @@ use crate::balancer::{Engine, Plugin, ShadowThread};
 use crate::entity::{self, Kind, Row};
 use crate::policy::Resources;
 use crate::store::{Change, Commit, Revision, Store};
+use crate::tls::ClientCertificate;
 use crate::upstream::{Memory, Names, SessionKey, Upstream};
 pub(crate) use balancers::complete;
 use balancers::{Balancers, DEFAULT_BALANCER};
 use certificates::Certificates;
+use client_tls::{CaCertificates, ClientCertificates};
 use context::Context;
 use policies::{PolicyParts, Rotation};
 use routes::Routes;
-use services::Services;
+use services::{Parts, Services};
 use targets::Targets;
 use upstreams::Upstreams;
 
@@ -52,6 +56,8 @@ pub struct Compiler {
     context: Context,
     new_names: NewNames,
     balancers: Balancers,
+    client_certificates: ClientCertificates,
+    ca_certificates: CaCertificates,
     upstreams: Upstreams,
     targets: Targets,
     services: Services,
@@ -101,6 +107,8 @@ impl Compiler {
         Self {
             new_names: NewNames::new(Arc::clone(&names)),
             balancers: Balancers::default(),
+            client_certificates: ClientCertificates::default(),
+            ca_certificates: CaCertificates::default(),
             upstreams: Upstreams::default(),
             targets: Targets::default(),
             services: Services::default(),
@@ -118,6 +126,7 @@ impl Compiler {
                 memory,
                 probing,
                 sessions: SessionKey::of_process(),
+                client_certificate: None,
             },
         }
     }
@@ -126,6 +135,13 @@ impl Compiler {
     #[must_use]
     pub fn with_session_key(mut self, key: Arc<SessionKey>) -> Self {
         self.context.sessions = key;
+        self
+    }
+
+    /// Has endpoints shown this certificate where neither their service nor their upstream names one.
+    #[must_use]
+    pub(crate) fn with_client_certificate(mut self, shown: Option<Arc<ClientCertificate>>) -> Self {
+        self.context.client_certificate = shown;
         self
     }
 
@@ -165,6 +181,9 @@ impl Compiler {
                     if kind == Kind::Route {
                         self.policies.plugins.put_route(id, Some(&row));
                     }
+                    if kind == Kind::Certificate {
+                        self.client_certificates.put(id, row.clone());
+                    }
                     if let Some(part) = self.part(kind) {
                         part.put(id, row);
                     }
@@ -172,6 +191,9 @@ impl Compiler {
                 Change::Delete { kind, id } => {
                     if kind == Kind::Route {
                         self.policies.plugins.put_route(id, None);
+                    }
+                    if kind == Kind::Certificate {
+                        self.client_certificates.delete(id);
                     }
                     if let Some(part) = self.part(kind) {
                         part.delete(id);
@@ -191,6 +213,7 @@ impl Compiler {
         let part: &mut dyn Part = match kind {
             Kind::Balancer => &mut self.balancers,
             Kind::BalancerVersion => &mut self.balancers.versions,
+            Kind::CaCertificate => &mut self.ca_certificates,
             Kind::Upstream => &mut self.upstreams,
             Kind::Target => &mut self.targets,
             Kind::Service => &mut self.services,
@@ -240,18 +263,34 @@ impl Compiler {
     /// publishes the result.
     async fn rebuild(&mut self) {
         let context = &self.context;
+        let certificates = self.client_certificates.rebuild(self.policies.vaults());
+        self.upstreams.change_users_of(&certificates);
+        let authorities_changed = self.ca_certificates.take_changed();
+        if authorities_changed || !certificates.is_empty() {
+            self.services.recompile();
+        }
         let pins_changed = self.upstreams.is_changed();
         let pinned = self.upstreams.pinned_versions();
         let balancers_changed = self.balancers.rebuild(context, pins_changed, pinned).await;
-        let rebuilt = self
-            .upstreams
-            .rebuild(context, &self.balancers, balancers_changed);
+        let rebuilt = self.upstreams.rebuild(
+            context,
+            &self.balancers,
+            balancers_changed,
+            &self.client_certificates,
+        );
         self.targets
             .rebuild(&self.upstreams, &rebuilt.changed, &context.names);
         let upstreams_changed = !rebuilt.changed.is_empty();
-        let services_changed =
-            self.services
-                .rebuild(context, &self.upstreams, upstreams_changed, &self.new_names);
+        let services_changed = self.services.rebuild(
+            &Parts {
+                context,
+                upstreams: &self.upstreams,
+                client_certificates: &self.client_certificates,
+                ca_certificates: &self.ca_certificates,
+                new_names: &self.new_names,
+            },
+            upstreams_changed,
+        );
         let toggled = self.services.take_toggled();
         let routes_changed = self.routes.rebuild(&self.services, &toggled);
         let policies_changed = self.policies.rebuild();

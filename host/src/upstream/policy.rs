@@ -11,7 +11,9 @@ use super::session::SessionKey;
 use crate::authority::Authority;
 use crate::endpoint::health::{Report, Thresholds};
 use crate::entity::upstream as entity;
-use crate::tls::{self, Authorities, Trust};
+use crate::tls::{
+    self, Authorities, ClientCertificate, TlsClient, TlsOptions, Trust, VERIFY_DEPTH,
+};
 
 /// A set of statuses, read at each response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +89,7 @@ pub struct Active {
     pub(super) concurrency: usize,
     pub(super) path: String,
     pub(super) sni: Option<String>,
-    pub(super) trust: Trust,
+    pub(super) tls: Arc<TlsClient>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) host_header: Option<Authority<'static>>,
     pub(super) probe: entity::Probe,
@@ -113,8 +115,11 @@ pub struct Policy {
     pub(super) use_srv_name: bool,
     /// The affinity of requests to endpoints, if there is any.
     pub affinity: Option<AffinityPolicy>,
-    /// The authorities whose certificates are accepted, where certificates are verified.
-    trust: Trust,
+    /// The authorities whose certificates are accepted, where certificates are verified; none if
+    /// the upstream names none.
+    trust: Option<Trust>,
+    /// The certificate that servers are shown.
+    client_certificate: Option<Arc<ClientCertificate>>,
     /// The server name for TLS, where that is not the `Host` of the servers.
     server_name: Option<ServerName<'static>>,
     /// The settings beyond Kong's.
@@ -130,7 +135,8 @@ impl Default for Policy {
             passive: None,
             use_srv_name: false,
             affinity: None,
-            trust: Trust::System,
+            trust: None,
+            client_certificate: None,
             server_name: None,
             extension: entity::Extension::default(),
         }
@@ -144,8 +150,11 @@ fn seconds(seconds: f64) -> Option<Duration> {
 }
 
 impl Policy {
-    /// Reads the entity.
-    pub fn of(upstream: &entity::Upstream) -> Self {
+    /// Reads the entity. `certificate` is the one that its servers are shown.
+    pub(crate) fn of(
+        upstream: &entity::Upstream,
+        certificate: Option<Arc<ClientCertificate>>,
+    ) -> Self {
         let checks = &upstream.healthchecks;
         let (active, passive) = (&checks.active, &checks.passive);
         let healthy_interval = seconds(active.healthy.interval);
@@ -154,20 +163,17 @@ impl Policy {
         // `passive.healthy.successes` alone makes no checker, as in Kong.
         let unhealthy = &passive.unhealthy;
         let tls_settings = &upstream.pointsman.tls;
-        let trust = tls_settings
-            .ca_certificates
-            .as_ref()
-            .map_or(Trust::System, |texts| {
-                let read = Authorities::parse(texts);
-                let read = read.unwrap_or_else(|error| {
-                    tracing::error!(
-                        upstream = upstream.name,
-                        "no certificate authority is trusted: {error}"
-                    );
-                    Authorities::none()
-                });
-                Trust::Only(Arc::new(read))
+        let trust = tls_settings.ca_certificates.as_ref().map(|texts| {
+            let read = Authorities::parse(texts);
+            let read = read.unwrap_or_else(|error| {
+                tracing::error!(
+                    upstream = upstream.name,
+                    "no certificate authority is trusted: {error}"
+                );
+                Authorities::none()
             });
+            Trust::Only(Arc::new(read))
+        });
         let judged = unhealthy.tcp_failures + unhealthy.timeouts + unhealthy.http_failures > 0;
         Self {
             algorithm: upstream.algorithm.clone(),
@@ -188,7 +194,14 @@ impl Policy {
                     .https_sni
                     .clone()
                     .or_else(|| tls_settings.server_name.clone()),
-                trust: trust.if_verified(active.https_verify_certificate),
+                tls: TlsClient::of(TlsOptions {
+                    trust: trust
+                        .as_ref()
+                        .unwrap_or(&Trust::System)
+                        .if_verified(active.https_verify_certificate),
+                    max_intermediates: Some(VERIFY_DEPTH),
+                    certificate: certificate.clone(),
+                }),
                 headers: active
                     .headers
                     .iter()
@@ -205,6 +218,7 @@ impl Policy {
             use_srv_name: upstream.use_srv_name.unwrap_or(false),
             affinity: AffinityPolicy::of(upstream),
             trust,
+            client_certificate: certificate,
             server_name: tls_settings
                 .server_name
                 .as_deref()
@@ -222,11 +236,19 @@ impl Policy {
         self
     }
 
-    /// The authorities whose certificates are accepted. `verify` is whether the service asks for
-    /// verification.
-    pub(crate) fn trust(&self, verify: bool) -> Trust {
-        let verify = self.extension.tls.verify.unwrap_or(verify);
-        self.trust.if_verified(verify)
+    /// The authorities whose certificates are accepted, if the upstream names them.
+    pub(crate) fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
+    }
+
+    /// Whether certificates are verified. `service` is whether the service asks for it.
+    pub(crate) fn verifies(&self, service: bool) -> bool {
+        self.extension.tls.verify.unwrap_or(service)
+    }
+
+    /// The certificate that servers are shown, unless the service names one.
+    pub(crate) fn client_certificate(&self) -> Option<&Arc<ClientCertificate>> {
+        self.client_certificate.as_ref()
     }
 
     /// The name that is sent to targets over TLS, and that certificates must be for, if that is not

@@ -25,7 +25,7 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
         }
         Kind::Upstream => {
             let upstream = view::<upstream::Upstream>(kind, row).map_err(wrong)?;
-            crate::upstream::Policy::of(&upstream);
+            crate::upstream::Policy::of(&upstream, None);
         }
         Kind::Target => {
             let target = view::<target::Target>(kind, row).map_err(wrong)?;

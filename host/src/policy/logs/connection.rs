@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::Host;
-use crate::tls::{self, Trust};
+use crate::tls::{self, Protocols, Trust};
 
 /// How long a datagram socket is used: afterwards the name of its server is looked up again.
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
@@ -68,12 +68,12 @@ impl Server {
     }
 
     /// Connects and encrypts. `name` is the name that the server is asked for, if it is not its
-    /// host; `protocol` is named to it as in [`Trust::connector`].
+    /// host; `protocols` are named to it as in [`Trust::connector`].
     pub(in super::super) async fn connect_tls(
         &self,
         name: Option<&str>,
         trust: &Trust,
-        protocol: &'static [u8],
+        protocols: Protocols,
     ) -> io::Result<Box<dyn Stream>> {
         let name = name.unwrap_or(&self.host);
         let server_name = tls::server_name(name).or_else(|| {
@@ -82,7 +82,7 @@ impl Server {
         });
         let invalid = || io::Error::other(format!("'{name}' is no name for TLS"));
         let server_name = server_name.ok_or_else(invalid)?;
-        let connector = trust.connector(protocol).map_err(io::Error::other)?;
+        let connector = trust.connector(protocols).map_err(io::Error::other)?;
         let stream = self.connect().await?;
         Ok(Box::new(connector.connect(server_name, stream).await?))
     }

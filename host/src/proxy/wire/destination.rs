@@ -1,11 +1,12 @@
 //! Destinations of connections to endpoints.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
 use crate::authority::Host;
-use crate::tls::{self, Trust};
+use crate::tls::{self, TlsClient};
 
 /// The destination of a connection. Requests with the same destination may share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,23 +26,27 @@ pub(in crate::proxy) struct Secure {
     /// The name that is sent (SNI, RFC 6066). If certificates are verified, the certificate must be
     /// valid for it.
     pub(in crate::proxy) name: ServerName<'static>,
-    /// The authorities whose certificates are accepted.
-    pub(in crate::proxy) trust: Trust,
+    /// What is accepted of the server, and what it is shown.
+    pub(in crate::proxy) client: Arc<TlsClient>,
 }
 
 impl Secure {
     /// With a name from a setting.
-    pub(in crate::proxy) fn named(name: ServerName<'static>, trust: Trust) -> Self {
-        Self { name, trust }
+    pub(in crate::proxy) fn named(name: ServerName<'static>, client: Arc<TlsClient>) -> Self {
+        Self { name, client }
     }
 
     /// The name is that of the `Host` header, without the port, as in Kong. If there is no host, or
     /// TLS cannot use it as a name, the name is the address of the endpoint.
-    pub(in crate::proxy) fn new(host: Option<&Host<'_>>, address: IpAddr, trust: Trust) -> Self {
+    pub(in crate::proxy) fn new(
+        host: Option<&Host<'_>>,
+        address: IpAddr,
+        client: Arc<TlsClient>,
+    ) -> Self {
         let name = host.and_then(tls::server_name_of);
         Self {
             name: name.unwrap_or(ServerName::IpAddress(address.into())),
-            trust,
+            client,
         }
     }
 }
@@ -50,14 +55,20 @@ impl Secure {
 mod tests {
     use super::*;
     use crate::authority::Authority;
+    use crate::tls::{TlsOptions, Trust};
 
     #[test]
     fn the_name_is_the_hosts_without_its_port() {
         let address = IpAddr::from([10, 0, 0, 1]);
+        let client = TlsClient::of(TlsOptions {
+            trust: Trust::System,
+            max_intermediates: None,
+            certificate: None,
+        });
         let name = |host: &str| {
             let authority = Authority::parse(host);
             let host = authority.as_ref().map(|authority| &authority.host);
-            Secure::new(host, address, Trust::System)
+            Secure::new(host, address, Arc::clone(&client))
                 .name
                 .to_str()
                 .into_owned()

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use super::super::Published;
 use crate::balancer::{Balancer, Engine, Plugin, ShadowThread};
 use crate::store::Store;
+use crate::tls::ClientCertificate;
 use crate::upstream::{Memory, Names, SessionKey, Upstream};
 
 /// What the parts of the compiler share.
@@ -25,6 +26,8 @@ pub(super) struct Context {
     pub(super) probing: Handle,
     /// The key of session cookies.
     pub(super) sessions: Arc<SessionKey>,
+    /// The certificate that endpoints are shown where neither service nor upstream names one.
+    pub(super) client_certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Context {

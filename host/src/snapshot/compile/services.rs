@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::super::Service;
 use super::super::new_names::NewNames;
-use super::super::{Service, Tls};
+use super::client_tls::{CaCertificates, ClientCertificates};
 use super::context::Context;
 use super::upstreams::Upstreams;
 use super::{Part, view};
@@ -17,10 +18,20 @@ use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 use crate::entity::{Kind, Row};
 use crate::retry::Retry;
+use crate::tls::{TlsClient, TlsOptions, Trust, VERIFY_DEPTH};
 use crate::upstream::{Names, Target, Upstream};
 
 /// Kong's default for the three timeouts of a service.
 const TIMEOUT_MS: u64 = 60_000;
+
+/// What services are compiled from.
+pub(super) struct Parts<'a> {
+    pub(super) context: &'a Context,
+    pub(super) upstreams: &'a Upstreams,
+    pub(super) client_certificates: &'a ClientCertificates,
+    pub(super) ca_certificates: &'a CaCertificates,
+    pub(super) new_names: &'a NewNames,
+}
 
 /// The services.
 #[derive(Default)]
@@ -84,7 +95,8 @@ impl Services {
         self.settings.values().map(|service| &service.host)
     }
 
-    /// Has the next rebuild compile all services, since their names may have new addresses.
+    /// Has the next rebuild compile all services, since their names may have new addresses, or
+    /// certificates have changed.
     pub(super) fn recompile(&mut self) {
         self.changed = true;
     }
@@ -104,26 +116,21 @@ impl Services {
 
     /// Compiles the services if one has changed, or an upstream. Returns whether they were
     /// compiled.
-    pub(super) fn rebuild(
-        &mut self,
-        context: &Context,
-        upstreams: &Upstreams,
-        upstreams_changed: bool,
-        new_names: &NewNames,
-    ) -> bool {
+    pub(super) fn rebuild(&mut self, parts: &Parts<'_>, upstreams_changed: bool) -> bool {
         let changed = std::mem::take(&mut self.changed) || upstreams_changed;
         if changed {
-            self.compile(context, upstreams, new_names);
+            self.compile(parts);
         }
         changed
     }
 
-    fn compile(&mut self, context: &Context, upstreams: &Upstreams, new_names: &NewNames) {
-        let by_host = upstreams.by_host();
+    fn compile(&mut self, parts: &Parts<'_>) {
+        let context = parts.context;
+        let by_host = parts.upstreams.by_host();
         let mut plain = HashMap::new();
         let mut compiled = foldhash::HashMap::default();
         for (id, service) in &self.settings {
-            let awaited = new_names.is_awaited(&service.host);
+            let awaited = parts.new_names.is_awaited(&service.host);
             let upstream = match (by_host.get(&service.host), self.compiled.get(id)) {
                 (Some(upstream), _) => Arc::clone(upstream),
                 // Until the new host has an address, requests go to the former upstream.
@@ -142,7 +149,7 @@ impl Services {
                     upstream
                 }
             };
-            compiled.insert(*id, compile_service(service, upstream));
+            compiled.insert(*id, compile_service(service, upstream, parts));
         }
         self.plain = plain;
         self.compiled = Arc::new(compiled);
@@ -162,7 +169,7 @@ fn set_plain_target(upstream: &Upstream, host: &Host<'static>, port: u16, names:
     upstream.set_targets(&[target], names);
 }
 
-fn compile_service(service: &Entity, upstream: Arc<Upstream>) -> Service {
+fn compile_service(service: &Entity, upstream: Arc<Upstream>, parts: &Parts<'_>) -> Service {
     let timeout = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(TIMEOUT_MS));
     Service {
         name: service
@@ -176,10 +183,7 @@ fn compile_service(service: &Entity, upstream: Arc<Upstream>) -> Service {
                 service.protocol
             )
         }),
-        tls: (service.protocol == "https").then(|| Tls {
-            // Off unless configured. Source: Kong, `proxy_ssl_verify`.
-            verify: service.tls_verify.unwrap_or(false),
-        }),
+        tls: (service.protocol == "https").then(|| tls_client(service, &upstream, parts)),
         path: service.path.clone().unwrap_or_else(|| "/".into()),
         retries: service.retries.unwrap_or(5),
         retry: Retry::of(&service.pointsman.retry),
@@ -188,4 +192,28 @@ fn compile_service(service: &Entity, upstream: Arc<Upstream>) -> Service {
         read_timeout: timeout(service.read_timeout),
         upstream,
     }
+}
+
+/// How requests of a service are sent over TLS. What the upstream sets under `pointsman.tls` comes
+/// before the settings of the service.
+fn tls_client(service: &Entity, upstream: &Upstream, parts: &Parts<'_>) -> Arc<TlsClient> {
+    let policy = upstream.policy();
+    let trust = policy.trust().cloned().unwrap_or_else(|| {
+        let ids = service.ca_certificates.as_ref();
+        let name = service.name.as_deref().unwrap_or(&upstream.name);
+        ids.map_or(Trust::System, |ids| parts.ca_certificates.trust(ids, name))
+    });
+    // Off unless configured. Source: Kong, `proxy_ssl_verify`.
+    let verify = service.tls_verify.unwrap_or(false);
+    TlsClient::of(TlsOptions {
+        trust: trust.if_verified(policy.verifies(verify)),
+        max_intermediates: Some(service.tls_verify_depth.unwrap_or(VERIFY_DEPTH)),
+        certificate: match &service.client_certificate {
+            Some(named) => parts.client_certificates.get(named.id).cloned(),
+            None => {
+                let shown = policy.client_certificate().cloned();
+                shown.or_else(|| parts.context.client_certificate.clone())
+            }
+        },
+    })
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::balancers::{Balancers, DEFAULT_BALANCER, complete};
+use super::client_tls::ClientCertificates;
 use super::context::Context;
 use super::{Part, view};
 use crate::authority::Host;
@@ -68,6 +69,19 @@ impl Upstreams {
         !self.changed.is_empty()
     }
 
+    /// Has the next rebuild compile the upstreams that name one of these certificates.
+    pub(super) fn change_users_of(&mut self, certificates: &HashSet<Uuid>) {
+        if certificates.is_empty() {
+            return;
+        }
+        for (id, upstream) in &self.settings {
+            let named = upstream.client_certificate.as_ref();
+            if named.is_some_and(|named| certificates.contains(&named.id)) {
+                self.changed.insert(*id);
+            }
+        }
+    }
+
     /// The hosts that lead to an upstream.
     pub(super) fn hosts(&self) -> HashSet<Host<'_>> {
         let names = self.settings.values();
@@ -109,11 +123,12 @@ impl Upstreams {
         context: &Context,
         balancers: &Balancers,
         balancers_changed: bool,
+        certificates: &ClientCertificates,
     ) -> Rebuilt {
         let changed = std::mem::take(&mut self.changed);
         let mut deleted = Vec::new();
         for id in &changed {
-            deleted.extend(self.rebuild_one(*id, context, balancers));
+            deleted.extend(self.rebuild_one(*id, context, balancers, certificates));
         }
         if balancers_changed {
             for (id, settings) in &self.settings {
@@ -135,6 +150,7 @@ impl Upstreams {
         id: Uuid,
         context: &Context,
         balancers: &Balancers,
+        certificates: &ClientCertificates,
     ) -> Option<Arc<Upstream>> {
         let compiled = Arc::make_mut(&mut self.compiled);
         let Some(settings) = self.settings.get(&id) else {
@@ -157,7 +173,12 @@ impl Upstreams {
             .limits_for(&settings.pointsman.balancer_limits);
         upstream.balancer().set_limits(limits);
         upstream.host_header = settings.host_header.clone().map(Arc::new);
-        upstream.set_policy(Policy::of(settings).with_session_key(&context.sessions));
+        let certificate = match &settings.client_certificate {
+            Some(named) => certificates.get(named.id).cloned(),
+            None => context.client_certificate.clone(),
+        };
+        let policy = Policy::of(settings, certificate);
+        upstream.set_policy(policy.with_session_key(&context.sessions));
         set_canary(context, balancers, &upstream, settings);
         shadow::set(context, balancers, &upstream, settings);
         compiled.insert(id, Arc::new(upstream));

@@ -191,7 +191,7 @@ impl Target {
                 }
                 ProbeKind::Grpc | ProbeKind::Grpcs => Ask::Grpc(authority),
             },
-            tls: secure.then(|| (active.trust.connector(alpn), name)),
+            tls: secure.then(|| (active.tls.connector(alpn), name)),
         }
     }
 
