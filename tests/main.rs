@@ -92,6 +92,7 @@ mod store_faults;
 mod streaming;
 mod target_names;
 mod tls;
+mod tls_endpoints;
 mod tls_listeners;
 mod traffic_policies;
 mod trailers;

@@ -69,6 +69,11 @@ impl Backend {
         (Self::serve(name, address, Some(acceptor)), authority)
     }
 
+    /// A server over TLS as this acceptor has it.
+    pub(crate) fn start_over(name: &'static str, acceptor: TlsAcceptor) -> Self {
+        Self::serve(name, "127.0.0.1:0".parse().unwrap(), Some(acceptor))
+    }
+
     /// A server on a given address.
     pub(crate) fn start_on(name: &'static str, address: SocketAddr) -> Self {
         Self::serve(name, address, None)
