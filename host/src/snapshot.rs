@@ -53,6 +53,11 @@ pub struct Service {
     pub unsupported: Option<String>,
     /// How requests are sent over TLS; none for clear text.
     pub(crate) tls: Option<Arc<TlsClient>>,
+    /// How HTTP/2 is spoken with its endpoints; none for HTTP/1.1.
+    pub http2: Option<Http2>,
+    /// Whether its requests are gRPC: their path is not rewritten, and their bodies are not read
+    /// ahead. Source: Kong.
+    pub grpc: bool,
     /// Put in front of the path of each request; `/` if the service has none.
     pub path: String,
     /// Further tries after the first one failed.
@@ -67,6 +72,25 @@ pub struct Service {
     pub retry: Retry,
     /// The upstream of its requests.
     pub upstream: Arc<Upstream>,
+}
+
+/// How HTTP/2 is spoken with endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Http2 {
+    /// Whether HTTP/1.1 is spoken with an endpoint over TLS that does not choose HTTP/2.
+    pub or_http1: bool,
+    /// How often an endpoint is asked whether it still answers; none for never.
+    pub keepalive: Option<KeepAlive>,
+}
+
+/// How often an endpoint is asked by a PING whether it still answers. Source: Envoy,
+/// `connection_keepalive`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeepAlive {
+    /// Time between two PINGs.
+    pub interval: Duration,
+    /// Longest time until the answer.
+    pub timeout: Duration,
 }
 
 /// The newest snapshot. Workers look at it before each request.

@@ -9,8 +9,11 @@ use super::field::{Check, Field, Shape};
 const STATUS: Field = Field::element(Shape::Integer).check(&[Check::Between(400, 599)]);
 const METHOD: Field = Field::element(Shape::String).check(&[Check::Text(check::method)]);
 
-/// The field `pointsman` of services and routes.
-pub(super) const EXTENSION: &[Field] = &[Field::record(
+/// The field `pointsman` of routes.
+pub(super) const EXTENSION: &[Field] = &[FIELD];
+
+/// The field `retry` within it.
+pub(super) const FIELD: Field = Field::record(
     "retry",
     &[
         Field::set("statuses", &STATUS),
@@ -19,7 +22,7 @@ pub(super) const EXTENSION: &[Field] = &[Field::record(
         Field::number("budget_percent").check(&[Check::Between(0, 100)]),
         Field::integer("min_retry_concurrency").check(&[Check::Between(0, 2_147_483_647)]),
     ],
-)];
+);
 
 /// The extensions beyond Kong.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]

@@ -15,6 +15,23 @@ const TIMEOUT: &[Check] = &[Check::Between(1, 2_147_483_646)];
 const CA_CERTIFICATE: Field =
     Field::element(Shape::Uuid).refers_to(Kind::CaCertificate, ReferenceBy::PlainId);
 
+/// The extensions beyond Kong.
+const EXTENSION: &[Field] = &[
+    super::retry::FIELD,
+    Field::boolean("http2").default(Preset::Boolean(false)),
+    Field::record(
+        "http2_keepalive",
+        &[
+            Field::number("interval")
+                .default(Preset::Integer(0))
+                .check(&[Check::Between(0, 65_535)]),
+            Field::number("timeout")
+                .default(Preset::Integer(20))
+                .check(&[Check::Between(0, 65_535)]),
+        ],
+    ),
+];
+
 /// Where the requests of a route are sent.
 pub static DECLARATION: Declaration = Declaration {
     unique: &[UniqueKey::of(&["name"])],
@@ -64,7 +81,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::boolean("enabled")
             .required()
             .default(Preset::Boolean(true)),
-        Field::record("pointsman", super::retry::EXTENSION).extension(),
+        Field::record("pointsman", EXTENSION).extension(),
         Field::tags(),
     ],
     expand: expand_url,
@@ -179,5 +196,28 @@ pub struct Service {
     pub enabled: bool,
     /// The extensions beyond Kong.
     #[serde(default)]
-    pub pointsman: super::retry::Extension,
+    pub pointsman: Extension,
+}
+
+/// The extensions beyond Kong.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    /// Which tries are repeated.
+    pub retry: super::retry::Retry,
+    /// Whether endpoints are spoken to over HTTP/2, where the protocol is `http` or `https`.
+    pub http2: bool,
+    /// How often an endpoint is asked whether it still answers.
+    pub http2_keepalive: Http2Keepalive,
+}
+
+/// How often an endpoint is asked by a PING whether it still answers, on each connection over
+/// HTTP/2. Source: Envoy, `connection_keepalive`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Http2Keepalive {
+    /// Seconds between two PINGs; with 0 there are none.
+    pub interval: f64,
+    /// Longest time until the answer, in seconds.
+    pub timeout: f64,
 }

@@ -36,7 +36,13 @@ pub(super) fn answer(
     {
         run.receive(&inbound.parts, &response);
     }
-    headers::to_client(response.headers_mut(), &inbound.from.id, times.0, times.1);
+    headers::to_client(
+        response.headers_mut(),
+        request.exchange.version(),
+        &inbound.from.id,
+        times.0,
+        times.1,
+    );
     if request.exchange.body_left().is_none() && !lists(&inbound.parts.headers, &TE, "trailers") {
         // hyper sends trailers if the response announces them and the client accepts them (RFC
         // 9110, 6.5.1).

@@ -258,7 +258,10 @@ impl Download {
                         Some(Err(self.break_off(End::Innocent, error.into())))
                     }
                     Some(Err(error)) => {
-                        let end = End::Failed(Outcome::Broken);
+                        let end = End::Failed(match error {
+                            wire::Error::Unresponsive => Outcome::Timeout,
+                            _ => Outcome::Broken,
+                        });
                         Some(Err(self.break_off(end, error.into())))
                     }
                 })

@@ -12,7 +12,7 @@ use http::{Method, Response, StatusCode};
 use thiserror::Error;
 
 use super::affinity::Facts;
-use super::connect::{self, connect};
+use super::connect::{self, Wanted, connect};
 use super::download::{Drain, UpstreamRequest};
 use super::headers::{BodyLength, Forwarded, RequestHead};
 use super::matched::{ClientHost, Matched};
@@ -51,7 +51,12 @@ enum Failure {
 
 impl Failure {
     fn is_timeout(&self) -> bool {
-        matches!(self, Self::Timeout | Self::Connect(connect::Error::Timeout))
+        matches!(
+            self,
+            Self::Timeout
+                | Self::Connect(connect::Error::Timeout)
+                | Self::Exchange(wire::Error::Unresponsive)
+        )
     }
 
     /// How a record names it.
@@ -95,7 +100,10 @@ impl<'a> Outbound<'a> {
         let upload = inbound.upload.as_ref();
         Self {
             parts: &inbound.parts,
-            target: matched.upstream_target(&service.path),
+            target: match service.grpc {
+                true => matched.sent_target(),
+                false => matched.upstream_target(&service.path),
+            },
             forwarded: Forwarded {
                 connection: inbound.connection(),
                 host: matched.host.name(),
@@ -281,7 +289,7 @@ impl Outbound<'_> {
         match failure {
             // The request has already waited for as long as allowed.
             Failure::Connect(connect::Error::Full) => false,
-            Failure::Connect(_) => self.is_whole(),
+            Failure::Connect(_) | Failure::Exchange(wire::Error::Refused) => self.is_whole(),
             Failure::Exchange(wire::Error::Client(_)) | Failure::ClientTimeout => false,
             Failure::Exchange(_) | Failure::Timeout | Failure::Drained => {
                 self.is_idempotent() && self.is_whole()
@@ -316,7 +324,14 @@ async fn once(
     let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
     let most = service.upstream.max_connections(endpoint);
-    let destination = place::destination_of(endpoint, service, outbound.preserved_host, most > 0);
+    let upgrades = outbound.forwarded.upgrade.is_some();
+    let destination = place::destination_of(
+        endpoint,
+        service,
+        outbound.preserved_host,
+        most > 0,
+        upgrades,
+    );
     let mut idle = worker.pool.take(&destination, worker.clock.get());
     let mut drain = Drain::of(service, endpoint);
     let host = match outbound.replaced_host {
@@ -330,20 +345,21 @@ async fn once(
         headers: &outbound.parts.headers,
         forwarded: &outbound.forwarded,
     };
+    let mut refused = false;
     loop {
         let mut exchange = match idle.take() {
             Some(idle) => idle,
             // Boxed, because this future is copied for every request, and connecting is rare.
-            None => Box::pin(connect(
-                destination.clone(),
-                Arc::clone(in_flight.shared()),
-                most,
-                &worker.pool,
-                per_try.map_or(service.connect_timeout, |limit| {
+            None => Box::pin(connect(Wanted {
+                destination: &destination,
+                endpoint: in_flight.shared(),
+                limit: most,
+                pool: &worker.pool,
+                timeout: per_try.map_or(service.connect_timeout, |limit| {
                     limit.min(service.connect_timeout)
                 }),
-                worker.settings.max_header_size,
-            ))
+                max_header_size: worker.settings.max_header_size,
+            }))
             .await
             .map_err(Failure::Connect)
             .inspect(|_| now = Instant::now())?,
@@ -371,6 +387,11 @@ async fn once(
                 if exchange.is_unanswered_reuse()
                     && outbound.is_whole()
                     && (outbound.is_idempotent() || !exchange.begun()) => {}
+            // The endpoint has closed the connection in order, as after a number of streams, or takes
+            // no more streams on it. Another connection is tried once.
+            Err(Failure::Exchange(wire::Error::Refused)) if !refused && outbound.is_whole() => {
+                refused = true;
+            }
             Err(Failure::Exchange(wire::Error::Io(error))) if !exchange.begun() => {
                 return Err(Failure::Connect(connect::Error::Io(error)));
             }

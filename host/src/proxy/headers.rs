@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA};
-use http::{Method, Version};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA,
+};
+use http::{Method, Request, Uri, Version};
 
 use super::PRODUCT;
 use super::connection_info::ConnectionInfo;
@@ -12,6 +14,12 @@ use super::request_id::RequestId;
 use crate::http1::{list, lists};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_KONG_REQUEST_ID: HeaderName = HeaderName::from_static("x-kong-request-id");
 const X_KONG_UPSTREAM_LATENCY: HeaderName = HeaderName::from_static("x-kong-upstream-latency");
 const X_KONG_PROXY_LATENCY: HeaderName = HeaderName::from_static("x-kong-proxy-latency");
@@ -88,10 +96,7 @@ impl RequestHead<'_> {
         let (mut lists_for, mut lists_via, mut empty_body) = (false, false, false);
         for (name, value) in headers {
             match name.as_str() {
-                "host" | "connection" | "keep-alive" | "proxy-connection" | "proxy" | "upgrade"
-                | "transfer-encoding" | "te" | "expect" | "x-real-ip" | "x-forwarded-proto"
-                | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-path"
-                | "x-forwarded-prefix" | "x-kong-request-id" => {}
+                name if is_rewritten(name) => {}
                 "content-length" => empty_body = true,
                 "x-forwarded-for" => lists_for = true,
                 "via" => lists_via = true,
@@ -154,6 +159,100 @@ impl RequestHead<'_> {
         }
         text.extend_from_slice(b"\r\n");
     }
+
+    /// The head for HTTP/2, without the headers that it does not have (RFC 9113, 8.2.2). `secure` is
+    /// whether it is sent over TLS.
+    ///
+    /// # Errors
+    /// The host or the target is not allowed in a URI.
+    pub(super) fn http2(&self, secure: bool) -> Result<Request<()>, http::Error> {
+        let Self {
+            headers, forwarded, ..
+        } = *self;
+        let mut uri = Uri::builder().path_and_query(self.target);
+        // Only a client of HTTP/1.0 may leave out the host.
+        if !self.host.is_empty() {
+            let scheme = if secure { "https" } else { "http" };
+            uri = uri.scheme(scheme).authority(self.host);
+        }
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri.build()?;
+        let sent = request.headers_mut();
+        let hops = Hops::of(headers);
+        for (name, value) in headers {
+            match name.as_str() {
+                "content-length" => {}
+                "trailer" if forwarded.body == BodyLength::None => {}
+                name if is_rewritten(name) || hops.names(name) => {}
+                _ => {
+                    sent.append(name, value.clone());
+                }
+            }
+        }
+        match forwarded.body {
+            BodyLength::Known(length) => {
+                sent.insert(CONTENT_LENGTH, length.into());
+            }
+            BodyLength::None if headers.contains_key(CONTENT_LENGTH) => {
+                sent.insert(CONTENT_LENGTH, 0.into());
+            }
+            BodyLength::Chunked | BodyLength::None => {}
+        }
+        if lists(headers, &TE, "trailers") {
+            sent.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        let connection = forwarded.connection;
+        let listener = &connection.listener;
+        extend_list(sent, X_FORWARDED_FOR, &connection.ip);
+        sent.insert(X_REAL_IP, connection.ip.clone());
+        let scheme = HeaderValue::from_static(listener.scheme.as_str());
+        sent.insert(X_FORWARDED_PROTO, scheme);
+        sent.insert(X_FORWARDED_PORT, listener.port_text.clone());
+        // A decoded path may have bytes that are not allowed in a header.
+        for (name, value) in [
+            (X_FORWARDED_HOST, forwarded.host.as_bytes()),
+            (X_FORWARDED_PATH, forwarded.path),
+            (X_FORWARDED_PREFIX, forwarded.prefix),
+            (X_KONG_REQUEST_ID, forwarded.id.as_bytes()),
+        ] {
+            let is_prefix = name == X_FORWARDED_PREFIX;
+            if !(is_prefix && matches!(value, b"" | b"/"))
+                && let Ok(value) = HeaderValue::from_bytes(value)
+            {
+                sent.insert(name, value);
+            }
+        }
+        extend_list(
+            sent,
+            VIA,
+            &HeaderValue::from_static(via_of(forwarded.version)),
+        );
+        Ok(request)
+    }
+}
+
+/// Whether a header of the client describes its connection, or is written anew.
+fn is_rewritten(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy"
+            | "upgrade"
+            | "transfer-encoding"
+            | "te"
+            | "expect"
+            | "x-real-ip"
+            | "x-forwarded-proto"
+            | "x-forwarded-host"
+            | "x-forwarded-port"
+            | "x-forwarded-path"
+            | "x-forwarded-prefix"
+            | "x-kong-request-id"
+    )
 }
 
 /// Writes a header field as HTTP/1.1.
@@ -162,6 +261,20 @@ pub(super) fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
     text.extend_from_slice(b": ");
     text.extend_from_slice(value);
     text.extend_from_slice(b"\r\n");
+}
+
+/// Adds an element to the list of a header; several headers of that name become one.
+fn extend_list(headers: &mut HeaderMap, name: HeaderName, more: &HeaderValue) {
+    let mut list = Vec::new();
+    for sent in headers.get_all(&name) {
+        list.extend_from_slice(sent.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(more.as_bytes());
+    // A list of valid header values is a valid header value.
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, list);
+    }
 }
 
 /// Writes the list of a header with one element added; several headers of that name become one.
@@ -237,14 +350,16 @@ pub(super) fn remove_hops(headers: &mut HeaderMap) {
     }
 }
 
-/// Adds the gateway's headers to the response of an upstream.
+/// Adds the gateway's headers to the response of an upstream, which was received by this version of
+/// the protocol.
 pub(super) fn to_client(
     headers: &mut HeaderMap,
+    version: Version,
     id: &RequestId,
     upstream: Duration,
     proxy: Duration,
 ) {
-    via(headers);
+    via(headers, via_of(version));
     if !headers.contains_key(SERVER) {
         headers.insert(SERVER, HeaderValue::from_static(PRODUCT));
     }
@@ -287,21 +402,12 @@ fn milliseconds(time: Duration) -> HeaderValue {
     }
 }
 
-fn via(headers: &mut HeaderMap) {
-    let Some(first) = headers.get(VIA) else {
-        headers.insert(VIA, HeaderValue::from_static(VIA_1_1));
-        return;
-    };
-    let mut list = first.as_bytes().to_vec();
-    for sent in headers.get_all(VIA).iter().skip(1) {
-        list.extend_from_slice(b", ");
-        list.extend_from_slice(sent.as_bytes());
-    }
-    list.extend_from_slice(b", ");
-    list.extend_from_slice(VIA_1_1.as_bytes());
-    // A list of valid header values is a valid header value.
-    if let Ok(list) = HeaderValue::from_bytes(&list) {
-        headers.insert(VIA, list);
+fn via(headers: &mut HeaderMap, own: &'static str) {
+    let own = HeaderValue::from_static(own);
+    if headers.contains_key(VIA) {
+        extend_list(headers, VIA, &own);
+    } else {
+        headers.insert(VIA, own);
     }
 }
 
@@ -450,7 +556,13 @@ mod tests {
     fn a_response_keeps_its_server_and_gets_the_gateways_headers() {
         let mut headers = map(&[("server", "nginx"), ("via", "1.1 other")]);
         let ms = Duration::from_millis;
-        to_client(&mut headers, &RequestId::new(), ms(12), ms(1));
+        to_client(
+            &mut headers,
+            Version::HTTP_11,
+            &RequestId::new(),
+            ms(12),
+            ms(1),
+        );
         assert_eq!(headers["server"], "nginx");
         assert_eq!(headers["via"], format!("1.1 other, {VIA_1_1}"));
         assert_eq!(headers["x-kong-upstream-latency"], "12");

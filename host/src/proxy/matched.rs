@@ -98,6 +98,14 @@ impl Matched<'_> {
         }
     }
 
+    /// The target as the client sent it, unless a policy has changed it.
+    pub(super) fn sent_target(&self) -> Cow<'_, [u8]> {
+        match &self.upstream_path {
+            None => Cow::Borrowed(self.target.as_str().as_bytes()),
+            Some(_) => self.upstream_target("/"),
+        }
+    }
+
     /// Takes over what policies have changed.
     pub(super) fn apply(
         &mut self,

@@ -38,6 +38,10 @@ pub(super) async fn read_ahead(
     service: &Service,
     upload: &Upload,
 ) -> Result<Option<Bytes>, Reject> {
+    if service.grpc {
+        // A client may wait for messages of the server before it sends more.
+        return Ok(None);
+    }
     if route.request_buffering {
         let settings = &worker.settings;
         let (size, min_rate) = (
@@ -100,14 +104,17 @@ pub(super) fn no_peer(upstream: &Upstream, reason: NoPeer) -> Reject {
     Reject::NoPeer { upstream, reason }
 }
 
-/// The destination of a request to an endpoint.
+/// The destination of a request to an endpoint. `own` is whether the endpoint's connections are
+/// limited; `upgrades` is whether the request asks to change the protocol, which only HTTP/1.1 can.
 pub(super) fn destination_of(
     endpoint: &Endpoint,
     service: &Service,
     preserved: Option<&ClientHost>,
     own: bool,
+    upgrades: bool,
 ) -> Destination {
     Destination {
+        http2: service.http2.filter(|_| !upgrades),
         address: endpoint.address,
         owner: if own { endpoint.identity() } else { 0 },
         tls: service.tls.as_ref().map(|client| {

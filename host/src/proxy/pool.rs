@@ -1,4 +1,7 @@
-//! Idle connections to endpoints, one pool for each worker.
+//! Connections to endpoints that a request may use, one pool for each worker: idle ones over
+//! HTTP/1.1, and all over HTTP/2.
+
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -9,9 +12,12 @@ use std::time::{Duration, Instant};
 use foldhash::HashMap;
 use tokio::sync::Notify;
 
+use super::wire::http2;
 use super::wire::{Connection, Destination, Exchange};
 use crate::config;
 use crate::connections::{ConnectionLimits, DescriptorPermit};
+use shared::Shared;
+pub(super) use shared::Turn;
 
 /// Time between two checks for connections that were idle for too long.
 const TIDY: Duration = Duration::from_secs(5);
@@ -31,10 +37,12 @@ pub(super) fn note_look() {
     LOOKED.set(Some(Instant::now()));
 }
 
-/// The idle connections of one worker.
+/// The connections of one worker that requests may use.
 pub(super) struct Pool {
     /// By destination; the connection that was used last is at the back.
     idle: RefCell<HashMap<Destination, VecDeque<Connection>>>,
+    /// Those over HTTP/2.
+    shared: Shared,
     /// Notifies all workers that a request waits until a connection is closed.
     shortage: Arc<Notify>,
     limits: Arc<ConnectionLimits>,
@@ -52,6 +60,7 @@ impl Pool {
     ) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
+            shared: Shared::default(),
             shortage,
             limits,
             size: settings.keepalive_pool_size,
@@ -69,6 +78,11 @@ impl Pool {
     /// the system is asked if the runtime's last poll is not current, or if the connection was put
     /// back before the last update of `clock`, since a close is likelier then.
     pub(super) fn take(&self, destination: &Destination, clock: Instant) -> Option<Exchange> {
+        if destination.http2.is_some()
+            && let Some(exchange) = self.take_stream(destination)
+        {
+            return Some(exchange);
+        }
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(destination)?;
         if list.is_empty() {
@@ -84,15 +98,44 @@ impl Pool {
         None
     }
 
+    /// Starts an exchange on a connection over HTTP/2 that has room for another stream.
+    pub(super) fn take_stream(&self, destination: &Destination) -> Option<Exchange> {
+        let is_worn = |connection: &http2::Connection| {
+            self.is_worn(connection.requests()) || connection.endpoint().is_leaving()
+        };
+        let stream = self.shared.stream(destination, is_worn)?;
+        Some(Exchange::Http2(Box::new(stream)))
+    }
+
+    /// What a request has to do that has found no connection over HTTP/2. Waits while another
+    /// request opens one.
+    pub(super) async fn turn(&self, destination: &Destination) -> Turn<'_> {
+        self.shared.turn(destination).await
+    }
+
+    /// Shares a connection over HTTP/2 with other requests, if connections are kept.
+    pub(super) fn share(&self, connection: &Rc<http2::Connection>) {
+        if self.size > 0 {
+            self.shared.add(Rc::clone(connection));
+        }
+    }
+
+    /// Notified when a stream on a connection over HTTP/2 ends.
+    pub(super) fn freed(&self) -> &Rc<Notify> {
+        self.shared.freed()
+    }
+
+    /// Whether a connection that has served this many requests is closed.
+    fn is_worn(&self, requests: u32) -> bool {
+        self.max_requests.is_some_and(|most| requests >= most)
+    }
+
     /// Keeps the connection of a finished exchange for the next request. `now` need not be exact.
     pub(super) fn put(&self, exchange: Exchange, now: Instant) {
         let Some(mut connection) = exchange.into_connection() else {
             return;
         };
-        let worn = self
-            .max_requests
-            .is_some_and(|most| connection.requests() >= most);
-        let useless = worn || connection.endpoint_leaving();
+        let useless = self.is_worn(connection.requests()) || connection.endpoint_leaving();
         // `claim_reclaim` is called last, because a caller that gets `true` has to close the
         // connection.
         let scarce = self.limits.endpoints_are_out();
@@ -136,6 +179,7 @@ impl Pool {
             // From here on, no notification is missed.
             shortage.as_mut().enable();
             self.keep(|connection| !connection.claim_reclaim());
+            (self.shared).keep(|connection| !connection.endpoint().takes_a_connection());
             if self.limits.endpoints_are_out() {
                 self.close_oldest();
             }
@@ -145,18 +189,26 @@ impl Pool {
                         && !connection.endpoint_leaving()
                         && connection.idle_since().elapsed() < timeout
                 });
+                self.shared.keep(|connection| {
+                    !connection.endpoint().is_leaving()
+                        && connection.idle_since().elapsed() < timeout
+                });
                 due = tokio::time::Instant::now() + pause;
             }
         }
     }
 
-    /// Closes the connection that was idle for the longest time.
+    /// Closes the connection over HTTP/1.1 that was idle for the longest time; if there is none, all
+    /// idle ones over HTTP/2.
     fn close_oldest(&self) {
         let mut idle = self.idle.borrow_mut();
         let since = |list: &VecDeque<Connection>| Some(list.front()?.idle_since());
         let lists = idle.values_mut().filter(|list| !list.is_empty());
-        if let Some(list) = lists.min_by_key(|list| since(list)) {
-            list.pop_front();
+        match lists.min_by_key(|list| since(list)) {
+            Some(list) => {
+                list.pop_front();
+            }
+            None => self.shared.keep(|_| false),
         }
     }
 

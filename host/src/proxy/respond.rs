@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, UPGRADE,
 };
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 
 use super::headers;
 use super::request_id::RequestId;
@@ -241,12 +241,9 @@ pub(super) fn proxied(answer: Answer, id: &RequestId, started: Instant) -> Respo
     });
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
-    headers::to_client(
-        response.headers_mut(),
-        id,
-        Duration::ZERO,
-        started.elapsed(),
-    );
+    let total = started.elapsed();
+    let headers = response.headers_mut();
+    headers::to_client(headers, Version::HTTP_11, id, Duration::ZERO, total);
     response
 }
 

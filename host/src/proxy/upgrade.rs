@@ -88,7 +88,9 @@ impl Upgrade {
         let content = Content::Tunnel(Rc::clone(&tunnel));
         tokio::task::spawn_local(async move {
             let _held = (in_flight, worker, connection, busy);
-            let (_permit, endpoint, received) = exchange.into_tunnel();
+            let Some((_permit, endpoint, received)) = exchange.into_tunnel() else {
+                return;
+            };
             match client.await {
                 Ok(client) => {
                     let last_move = LastMove::now();

@@ -7,6 +7,7 @@
 
 mod destination;
 mod http1;
+pub(super) mod http2;
 mod output;
 mod stream;
 
@@ -18,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::Response;
+use http::{Response, Version};
 use http_body::Frame;
 use thiserror::Error;
 use tokio::time::Sleep;
@@ -42,6 +43,18 @@ pub(super) enum Error {
     /// What the endpoint sent is not a response.
     #[error("{0}")]
     Response(Box<dyn std::error::Error + Send + Sync>),
+    /// The endpoint has not processed the request, and says so (RFC 9113, 8.7).
+    #[error("the endpoint refused the request")]
+    Refused,
+    /// The endpoint has reset the stream.
+    #[error("the endpoint reset the stream: {0}")]
+    Reset(h2::Reason),
+    /// The endpoint has not answered a PING in time.
+    #[error("the endpoint did not answer a PING in time")]
+    Unresponsive,
+    /// HTTP/2 cannot carry the request.
+    #[error("the request cannot be sent over HTTP/2: {0}")]
+    Request(http::Error),
     /// The client's body is malformed, ended too early, or is longer than allowed.
     #[error("the client's body is broken: {0}")]
     Client(BodyError),
@@ -61,9 +74,12 @@ impl From<crate::http1::Error> for Error {
 pub(super) enum Exchange {
     /// The exchange occupies the connection.
     Http1(Box<http1::Connection>),
+    /// The exchange has a stream of the connection.
+    Http2(Box<http2::Stream>),
 }
 
-/// A connection to an endpoint, without an exchange.
+/// A connection to an endpoint, without an exchange. One over HTTP/2 is an
+/// [`http2::Connection`], which is shared.
 pub(super) enum Connection {
     /// One request at a time.
     Http1(Box<http1::Connection>),
@@ -75,6 +91,15 @@ impl Exchange {
     pub(super) fn begin(&mut self, body: Option<Rc<Upload>>, head: &RequestHead<'_>) {
         match self {
             Self::Http1(connection) => connection.begin(body, head),
+            Self::Http2(stream) => stream.begin(body, head),
+        }
+    }
+
+    /// The version of the protocol that the response is received by.
+    pub(super) fn version(&self) -> Version {
+        match self {
+            Self::Http1(_) => Version::HTTP_11,
+            Self::Http2(_) => Version::HTTP_2,
         }
     }
 
@@ -82,6 +107,7 @@ impl Exchange {
     pub(super) fn begun(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.begun(),
+            Self::Http2(stream) => stream.begun(),
         }
     }
 
@@ -90,6 +116,7 @@ impl Exchange {
     pub(super) fn is_unanswered_reuse(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.is_unanswered_reuse(),
+            Self::Http2(stream) => stream.is_unanswered_reuse(),
         }
     }
 
@@ -102,6 +129,7 @@ impl Exchange {
     ) -> Poll<Result<Response<()>, Error>> {
         match self {
             Self::Http1(connection) => connection.poll_head(cx, bodiless),
+            Self::Http2(stream) => stream.poll_head(cx),
         }
     }
 
@@ -113,6 +141,7 @@ impl Exchange {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self {
             Self::Http1(connection) => connection.poll_frame(cx),
+            Self::Http2(stream) => stream.poll_frame(cx),
         }
     }
 
@@ -120,6 +149,7 @@ impl Exchange {
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         match self {
             Self::Http1(connection) => connection.poll_send(cx),
+            Self::Http2(stream) => stream.poll_send(cx),
         }
     }
 
@@ -127,6 +157,7 @@ impl Exchange {
     pub(super) fn is_body_done(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.framing().is_done(),
+            Self::Http2(stream) => stream.is_body_done(),
         }
     }
 
@@ -134,6 +165,7 @@ impl Exchange {
     pub(super) fn has_whole_body(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.has_whole_body(),
+            Self::Http2(stream) => stream.is_body_done(),
         }
     }
 
@@ -141,6 +173,7 @@ impl Exchange {
     pub(super) fn body_left(&self) -> Option<u64> {
         match self {
             Self::Http1(connection) => connection.framing().left(),
+            Self::Http2(stream) => stream.body_left(),
         }
     }
 
@@ -151,6 +184,7 @@ impl Exchange {
                 Framing::Described(length) => Some(*length),
                 _ => None,
             },
+            Self::Http2(stream) => stream.described_length(),
         }
     }
 
@@ -158,6 +192,8 @@ impl Exchange {
     pub(super) fn yield_memory(&mut self) {
         match self {
             Self::Http1(connection) => connection.yield_memory(),
+            // The endpoint's window bounds what is held.
+            Self::Http2(_) => {}
         }
     }
 
@@ -165,14 +201,17 @@ impl Exchange {
     pub(super) fn timer(&mut self) -> Pin<&mut Sleep> {
         match self {
             Self::Http1(connection) => connection.timer.as_mut(),
+            Self::Http2(stream) => stream.timer(),
         }
     }
 
     /// The bare connection, after a change of protocol, with the bytes that were received after it.
     /// The connection counts as open while the permit lives, so the permit has to be dropped last.
-    pub(super) fn into_tunnel(self) -> (ConnectionPermit, Stream, BytesMut) {
+    /// `None` for a stream of HTTP/2, whose protocol does not change.
+    pub(super) fn into_tunnel(self) -> Option<(ConnectionPermit, Stream, BytesMut)> {
         match self {
-            Self::Http1(connection) => connection.into_parts(),
+            Self::Http1(connection) => Some(connection.into_parts()),
+            Self::Http2(_) => None,
         }
     }
 
@@ -182,6 +221,8 @@ impl Exchange {
             Self::Http1(connection) => connection
                 .is_reusable()
                 .then_some(Connection::Http1(connection)),
+            // The connection serves other exchanges all the time.
+            Self::Http2(_) => None,
         }
     }
 }

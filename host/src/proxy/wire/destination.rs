@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 
 use crate::authority::Host;
+use crate::snapshot::Http2;
 use crate::tls::{self, TlsClient};
 
 /// The destination of a connection. Requests with the same destination may share a connection.
@@ -14,6 +15,8 @@ pub(in crate::proxy) struct Destination {
     pub(in crate::proxy) address: SocketAddr,
     /// `None` for clear text.
     pub(in crate::proxy) tls: Option<Secure>,
+    /// How HTTP/2 is spoken; `None` for HTTP/1.1.
+    pub(in crate::proxy) http2: Option<Http2>,
     /// The identity of the endpoint that owns the connection, if the endpoint's connections are
     /// limited: connections of other endpoints at the same address are not counted with them.
     /// Otherwise 0.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::super::Service;
 use super::super::new_names::NewNames;
+use super::super::{Http2, KeepAlive, Service};
 use super::client_tls::{CaCertificates, ClientCertificates};
 use super::context::Context;
 use super::upstreams::Upstreams;
@@ -176,14 +176,16 @@ fn compile_service(service: &Entity, upstream: Arc<Upstream>, parts: &Parts<'_>)
             .name
             .clone()
             .unwrap_or_else(|| service.id.to_string()),
-        unsupported: (!matches!(service.protocol.as_str(), "http" | "https")).then(|| {
+        unsupported: (!is_http(&service.protocol)).then(|| {
             format!(
-                "this version of Pointsman sends requests over http and https only, and the service \
-                 asks for {}",
+                "requests are sent over http, https, grpc and grpcs, and the service asks for {}",
                 service.protocol
             )
         }),
-        tls: (service.protocol == "https").then(|| tls_client(service, &upstream, parts)),
+        tls: matches!(&*service.protocol, "https" | "grpcs")
+            .then(|| tls_client(service, &upstream, parts)),
+        http2: http2(service),
+        grpc: is_grpc(&service.protocol),
         path: service.path.clone().unwrap_or_else(|| "/".into()),
         retries: service.retries.unwrap_or(5),
         retry: Retry::of(&service.pointsman.retry),
@@ -192,6 +194,28 @@ fn compile_service(service: &Entity, upstream: Arc<Upstream>, parts: &Parts<'_>)
         read_timeout: timeout(service.read_timeout),
         upstream,
     }
+}
+
+fn is_http(protocol: &str) -> bool {
+    matches!(protocol, "http" | "https") || is_grpc(protocol)
+}
+
+fn is_grpc(protocol: &str) -> bool {
+    matches!(protocol, "grpc" | "grpcs")
+}
+
+fn http2(service: &Entity) -> Option<Http2> {
+    let extension = &service.pointsman;
+    let grpc = is_grpc(&service.protocol);
+    let interval = Duration::try_from_secs_f64(extension.http2_keepalive.interval);
+    let timeout = Duration::try_from_secs_f64(extension.http2_keepalive.timeout);
+    let keepalive = interval.ok().zip(timeout.ok());
+    (grpc || extension.http2).then(|| Http2 {
+        or_http1: !grpc && service.protocol == "https",
+        keepalive: keepalive
+            .filter(|(interval, _)| !interval.is_zero())
+            .map(|(interval, timeout)| KeepAlive { interval, timeout }),
+    })
 }
 
 /// How requests of a service are sent over TLS. What the upstream sets under `pointsman.tls` comes

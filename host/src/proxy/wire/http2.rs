@@ -1,0 +1,184 @@
+//! HTTP/2 with endpoints (RFC 9113): one connection carries many exchanges, each on a stream of its
+//! own.
+//!
+//! The crate `h2` keeps the state of a connection. A task of the worker drives it, and the tasks of
+//! the clients write and read their streams. hyper's client is not used, because it passes every
+//! request and response through further tasks.
+
+mod keepalive;
+mod sending;
+mod stream;
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use tokio::sync::Notify;
+use tokio::time::Sleep;
+
+use super::{Destination, Error};
+use crate::endpoint::{ConnectionPermit, Endpoint};
+pub(in crate::proxy) use stream::Stream;
+
+/// Most streams on a connection, if the endpoint allows more.
+const STREAMS: u32 = 100;
+
+/// How many bytes of a response an endpoint may send before the client has read them.
+const WINDOW: u32 = 128 * 1024;
+
+/// How many bytes of a request are kept until the endpoint's connection takes them.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// A connection to an endpoint.
+pub(in crate::proxy) struct Connection {
+    sender: RefCell<SendRequest<Bytes>>,
+    destination: Destination,
+    endpoint: Arc<Endpoint>,
+    state: Rc<State>,
+    /// Number of streams in use.
+    streams: Cell<usize>,
+    /// Number of streams so far.
+    requests: Cell<u32>,
+    /// When the last stream ended, as the worker's clock has it.
+    idle_since: Cell<Instant>,
+    /// Whether the endpoint has refused a stream, so that no further ones are opened.
+    retired: Cell<bool>,
+    /// Timers of streams that have ended: resetting a timer costs far less than making one.
+    timers: RefCell<Vec<Pin<Box<Sleep>>>>,
+    /// Notified when a stream ends.
+    freed: Rc<Notify>,
+}
+
+/// What the task that drives a connection tells its streams.
+#[derive(Default)]
+pub(super) struct State {
+    /// Whether the connection was closed because the endpoint has not answered a PING.
+    unresponsive: Cell<bool>,
+}
+
+impl Connection {
+    /// Begins to speak HTTP/2 on a stream to an endpoint.
+    pub(in crate::proxy) async fn open(
+        stream: super::Stream,
+        destination: Destination,
+        endpoint: Arc<Endpoint>,
+        permit: ConnectionPermit,
+        max_head: usize,
+        freed: Rc<Notify>,
+    ) -> Result<Rc<Self>, h2::Error> {
+        let max_head = u32::try_from(max_head).unwrap_or(u32::MAX);
+        let (sender, connection) = Builder::new()
+            .enable_push(false)
+            .initial_max_send_streams(STREAMS as usize)
+            .initial_window_size(WINDOW)
+            // So the streams of clients that read nothing cannot use up the window of the
+            // connection, which all its streams share.
+            .initial_connection_window_size(STREAMS * WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(max_head)
+            .handshake::<_, Bytes>(stream)
+            .await?;
+        let state = Rc::<State>::default();
+        let keepalive = destination.http2.and_then(|http2| http2.keepalive);
+        let driven = keepalive::drive(connection, keepalive, Rc::clone(&state));
+        tokio::task::spawn_local(async move {
+            // The connection counts as open while the permit lives.
+            let _permit = permit;
+            driven.await;
+        });
+        Ok(Rc::new(Self {
+            sender: RefCell::new(sender),
+            destination,
+            endpoint,
+            state,
+            streams: Cell::new(0),
+            requests: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            retired: Cell::new(false),
+            timers: RefCell::default(),
+            freed,
+        }))
+    }
+
+    /// Whether no further stream can be opened, now or later.
+    pub(in crate::proxy) fn is_closed(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut sender = self.sender.borrow_mut();
+        // An error means that the connection was closed, or that the endpoint has sent GOAWAY.
+        self.retired.get() || matches!(sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// Whether a further stream can be opened now.
+    pub(in crate::proxy) fn has_room(&self) -> bool {
+        let limit = self.sender.borrow().current_max_send_streams();
+        self.streams.get() < limit.min(STREAMS as usize)
+    }
+
+    /// An exchange on a stream of its own, which has not begun.
+    pub(in crate::proxy) fn stream(self: &Rc<Self>) -> Stream {
+        Stream::new(Rc::clone(self))
+    }
+
+    /// The destination of the connection.
+    pub(in crate::proxy) fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// Whether no stream is in use.
+    pub(in crate::proxy) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
+    }
+
+    /// When the last stream ended.
+    pub(in crate::proxy) fn idle_since(&self) -> Instant {
+        self.idle_since.get()
+    }
+
+    /// Number of streams so far.
+    pub(in crate::proxy) fn requests(&self) -> u32 {
+        self.requests.get()
+    }
+
+    /// The endpoint that the connection was made for.
+    pub(in crate::proxy) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// To be called when a stream has ended, with its timer.
+    fn end_stream(&self, timer: Option<Pin<Box<Sleep>>>) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        if self.is_idle() {
+            self.idle_since.set(Instant::now());
+        }
+        self.timers.borrow_mut().extend(timer);
+        self.freed.notify_waiters();
+    }
+
+    /// What an error of `h2` means for the exchange of one of its streams.
+    fn error(&self, error: h2::Error) -> Error {
+        if self.state.unresponsive.get() {
+            return Error::Unresponsive;
+        }
+        let reason = error.reason();
+        let refused = error.is_go_away() || reason == Some(h2::Reason::REFUSED_STREAM);
+        if error.is_remote() && refused {
+            // A stream gets the error of a GOAWAY only if it is above the last one that the
+            // endpoint has processed (RFC 9113, 6.8 and 8.7).
+            self.retired.set(true);
+            return Error::Refused;
+        }
+        if error.is_io() {
+            let io = error.into_io();
+            return io.map_or(Error::Closed, Error::Io);
+        }
+        match reason {
+            Some(reason) if error.is_remote() => Error::Reset(reason),
+            _ => Error::Response(error.into()),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! An exchange on a stream of a connection.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::ResponseFuture;
+use http::header::CONTENT_LENGTH;
+use http::{Response, StatusCode};
+use http_body::Frame;
+use tokio::time::Sleep;
+
+use super::Connection;
+use super::sending::Sending;
+use crate::http1::trailers_passed_on;
+use crate::proxy::headers::RequestHead;
+use crate::proxy::upload::Upload;
+use crate::proxy::wire::Error;
+
+/// An exchange on a stream of a connection. The stream is reset when this is dropped before its end.
+pub(in crate::proxy) struct Stream {
+    sending: Option<Sending>,
+    received: Received,
+    /// Bytes of the response's body that are left, if that is known.
+    left: Option<u64>,
+    /// The length that the head gives for a body that the response does not have, as in a 304.
+    described: Option<u64>,
+    /// Why the request could not be sent.
+    failed: Option<Error>,
+    /// Whether the connection has served another request before and no other one was on it when this
+    /// one began.
+    is_reuse: bool,
+    /// The timer, once it was used.
+    timer: Option<Pin<Box<Sleep>>>,
+    connection: Rc<Connection>,
+}
+
+/// What was received of the response.
+enum Received {
+    /// The request has not begun.
+    Nothing,
+    /// Its head is awaited.
+    Awaited(ResponseFuture),
+    /// Its body is being received.
+    Body(RecvStream),
+    /// The whole of it.
+    Whole,
+}
+
+impl Stream {
+    pub(super) fn new(connection: Rc<Connection>) -> Self {
+        let is_idle = connection.streams.replace(connection.streams.get() + 1) == 0;
+        let before = connection
+            .requests
+            .replace(connection.requests.get().saturating_add(1));
+        let timer = connection.timers.borrow_mut().pop();
+        Self {
+            sending: None,
+            received: Received::Nothing,
+            left: None,
+            described: None,
+            failed: None,
+            is_reuse: before > 0 && is_idle,
+            timer,
+            connection,
+        }
+    }
+
+    /// Begins the exchange.
+    pub(in crate::proxy) fn begin(&mut self, body: Option<Rc<Upload>>, head: &RequestHead<'_>) {
+        let request = match head.http2(self.connection.destination().tls.is_some()) {
+            Ok(request) => request,
+            Err(error) => {
+                self.failed = Some(Error::Request(error));
+                return;
+            }
+        };
+        if let Some(body) = &body {
+            body.rewind();
+        }
+        // A copy, since the original would refuse a second request while the endpoint allows no
+        // further stream.
+        let mut sender = self.connection.sender.borrow().clone();
+        match sender.send_request(request, body.is_none()) {
+            Ok((response, stream)) => {
+                self.sending = Some(Sending::new(stream, body));
+                self.received = Received::Awaited(response);
+            }
+            Err(error) => self.failed = Some(self.connection.error(error)),
+        }
+    }
+
+    /// Whether the endpoint may have received something of the request.
+    pub(in crate::proxy) fn begun(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// Whether the connection was idle before this exchange, after others, and nothing was received
+    /// since.
+    pub(in crate::proxy) fn is_unanswered_reuse(&self) -> bool {
+        self.is_reuse && matches!(self.received, Received::Nothing | Received::Awaited(_))
+    }
+
+    pub(in crate::proxy) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, Error>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        self.poll_send(cx)?;
+        let Received::Awaited(response) = &mut self.received else {
+            return Poll::Pending;
+        };
+        let response = ready!(Pin::new(response).poll(cx));
+        let response = response.map_err(|error| self.connection.error(error))?;
+        let (head, body) = response.into_parts();
+        // The endpoint has accepted the request, so it is not sent again.
+        if let Some(sending) = &mut self.sending {
+            sending.let_go();
+        }
+        let length = head.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        if body.is_end_stream() {
+            let is_described = head.status == StatusCode::NOT_MODIFIED;
+            self.described = length.filter(|_| is_described);
+            self.left = Some(0);
+        } else {
+            self.left = length;
+        }
+        self.received = Received::Body(body);
+        let mut response = Response::new(());
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        Poll::Ready(Ok(response))
+    }
+
+    pub(in crate::proxy) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.poll_send(cx)?;
+        let Received::Body(body) = &mut self.received else {
+            return Poll::Ready(None);
+        };
+        let connection = &self.connection;
+        while let Some(piece) = ready!(body.poll_data(cx)) {
+            let piece = piece.map_err(|error| connection.error(error))?;
+            // The endpoint may send as much again. hyper asks for the next piece when it has sent
+            // this one, so the client's pace is the endpoint's.
+            let released = body.flow_control().release_capacity(piece.len());
+            released.map_err(|error| connection.error(error))?;
+            self.left = (self.left).map(|left| left.saturating_sub(piece.len() as u64));
+            if !piece.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+        }
+        let trailers = ready!(body.poll_trailers(cx));
+        let trailers = trailers.map_err(|error| connection.error(error))?;
+        self.received = Received::Whole;
+        let trailers = trailers.and_then(|trailers| trailers_passed_on(&trailers, |_| false));
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    /// Sends as much of the request as possible.
+    pub(in crate::proxy) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        match &mut self.sending {
+            Some(sending) => sending.poll_send(cx).map_err(Error::Client),
+            None => Ok(()),
+        }
+    }
+
+    /// The timer of the exchange.
+    pub(in crate::proxy) fn timer(&mut self) -> Pin<&mut Sleep> {
+        let new = || Box::pin(tokio::time::sleep_until(Instant::now().into()));
+        self.timer.get_or_insert_with(new).as_mut()
+    }
+
+    /// Whether the body of the response has been read to its end.
+    pub(in crate::proxy) fn is_body_done(&self) -> bool {
+        match &self.received {
+            Received::Body(body) => body.is_end_stream(),
+            Received::Whole => true,
+            Received::Nothing | Received::Awaited(_) => false,
+        }
+    }
+
+    /// Bytes of the response's body that are left, if that is known.
+    pub(in crate::proxy) fn body_left(&self) -> Option<u64> {
+        self.described.or(self.left)
+    }
+
+    /// The length that the head gives for a body that the response does not have, as in a 304.
+    pub(in crate::proxy) fn described_length(&self) -> Option<u64> {
+        self.described
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.end_stream(self.timer.take());
+    }
+}
