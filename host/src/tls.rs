@@ -23,17 +23,11 @@ pub(crate) use trust::{Authorities, Trust};
 /// The protocols that are named in a handshake, the preferred one first (ALPN, RFC 7301).
 pub(crate) type Protocols = &'static [&'static [u8]];
 
-/// HTTP/1.1.
-pub(crate) const HTTP_1_1: Protocols = &[b"http/1.1"];
+/// HTTP/1.1, as ALPN names it in a handshake (RFC 7301).
+pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// HTTP/2 (RFC 9113, 3.1).
-pub(crate) const H2: Protocols = &[ALPN_H2];
-
-/// HTTP/2, as ALPN names it.
-pub(crate) const ALPN_H2: &[u8] = b"h2";
-
-/// HTTP/2, or HTTP/1.1 with a peer that does not have it.
-pub(crate) const H2_OR_HTTP_1_1: Protocols = &[ALPN_H2, b"http/1.1"];
+/// HTTP/2, as ALPN names it (RFC 9113, 3.1).
+pub(crate) const H2: &[u8] = b"h2";
 
 /// Most certificates between that of an endpoint and that of an authority, unless configured.
 /// Source: nginx, `proxy_ssl_verify_depth`; Kong, `lua_ssl_verify_depth`.

@@ -148,7 +148,7 @@ impl HttpSink {
         let server = &self.target.server;
         let stream = within(self.timeout, async {
             match self.target.is_encrypted {
-                true => server.connect_tls(None, &Trust::System, HTTP_1_1).await,
+                true => server.connect_tls(None, &Trust::System, &[HTTP_1_1]).await,
                 false => Ok(Box::new(server.connect().await?) as _),
             }
         });

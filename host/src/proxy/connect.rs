@@ -13,7 +13,7 @@ use super::pool::{Pool, Turn};
 use super::wire::http2;
 use super::wire::{Connection, Destination, Exchange, Secure, Stream};
 use crate::endpoint::Endpoint;
-use crate::tls;
+use crate::tls::{H2, HTTP_1_1, Protocols};
 
 /// Why an endpoint could not be connected to.
 #[derive(Debug, Error)]
@@ -139,17 +139,17 @@ async fn open(destination: &Destination) -> Result<(Stream, bool), Error> {
     let Some(Secure { name, client }) = &destination.tls else {
         return Ok((Stream::Plain(stream), destination.http2.is_some()));
     };
-    let protocols = match destination.http2 {
-        None => tls::HTTP_1_1,
-        Some(http2) if http2.or_http1 => tls::H2_OR_HTTP_1_1,
-        Some(_) => tls::H2,
+    let protocols: Protocols = match destination.http2 {
+        None => &[HTTP_1_1],
+        Some(http2) if http2.or_http1 => &[H2, HTTP_1_1],
+        Some(_) => &[H2],
     };
     let connector = client.connector(protocols).map_err(Error::Setup)?;
     let stream = connector.connect(name.clone(), stream).await;
     let stream = stream.map_err(Error::Tls)?;
     let is_http2 = destination.http2.is_some_and(|http2| {
         // A server that knows no ALPN is taken at its word where only HTTP/2 is possible.
-        !http2.or_http1 || stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2)
+        !http2.or_http1 || stream.get_ref().1.alpn_protocol() == Some(H2)
     });
     Ok((Stream::Tls(Box::new(stream)), is_http2))
 }

@@ -93,6 +93,28 @@ impl TlsClient {
     }
 }
 
+impl Trust {
+    /// A connector that names these protocols and shows no certificate. For the same trust and
+    /// protocols, all callers get the same connector, and so share its cache of TLS sessions.
+    pub(crate) fn connector(&self, protocols: Protocols) -> Result<TlsConnector, Error> {
+        static ANYBODY: LazyLock<Arc<TlsClient>> = LazyLock::new(|| client(Trust::Anybody));
+        static SYSTEM: LazyLock<Arc<TlsClient>> = LazyLock::new(|| client(Trust::System));
+        match self {
+            Self::Anybody => ANYBODY.connector(protocols),
+            Self::System => SYSTEM.connector(protocols),
+            Self::Only(_) => client(self.clone()).connector(protocols),
+        }
+    }
+}
+
+fn client(trust: Trust) -> Arc<TlsClient> {
+    TlsClient::of(TlsOptions {
+        trust,
+        max_intermediates: None,
+        certificate: None,
+    })
+}
+
 impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.options.fmt(f)

@@ -15,7 +15,7 @@ use rustls::{
     SupportedProtocolVersion, version,
 };
 
-use super::{H2_OR_HTTP_1_1, HTTP_1_1};
+use super::{H2, HTTP_1_1};
 
 /// TLS 1.2 sessions of clients without tickets that are kept to be resumed.
 const SESSIONS: usize = 4096;
@@ -107,7 +107,7 @@ impl fmt::Debug for TlsParameters {
 /// The protocols that a client may choose from (RFC 7301), the preferred one first. `http2` is
 /// whether its listener has that flag.
 fn application_protocols(http2: bool) -> Vec<Vec<u8>> {
-    let offered = if http2 { H2_OR_HTTP_1_1 } else { HTTP_1_1 };
+    let offered: &[&[u8]] = if http2 { &[H2, HTTP_1_1] } else { &[HTTP_1_1] };
     offered.iter().map(|protocol| protocol.to_vec()).collect()
 }
 

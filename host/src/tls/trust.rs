@@ -1,18 +1,15 @@
 //! The authorities whose certificates are accepted.
 
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 
+use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{Error, RootCertStore};
 use sha2::{Digest, Sha256};
-use tokio_rustls::TlsConnector;
-
-use super::{Protocols, TlsClient, TlsOptions};
 
 /// The authorities whose certificates are accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,26 +28,6 @@ impl Trust {
     pub(crate) fn if_verified(&self, verify: bool) -> Self {
         if verify { self.clone() } else { Self::Anybody }
     }
-
-    /// A connector that names these protocols and shows no certificate. For the same trust and
-    /// protocols, all callers get the same connector, and so share its cache of TLS sessions.
-    pub(crate) fn connector(&self, protocols: Protocols) -> Result<TlsConnector, Error> {
-        static ANYBODY: LazyLock<Arc<TlsClient>> = LazyLock::new(|| client(Trust::Anybody));
-        static SYSTEM: LazyLock<Arc<TlsClient>> = LazyLock::new(|| client(Trust::System));
-        match self {
-            Self::Anybody => ANYBODY.connector(protocols),
-            Self::System => SYSTEM.connector(protocols),
-            Self::Only(_) => client(self.clone()).connector(protocols),
-        }
-    }
-}
-
-fn client(trust: Trust) -> Arc<TlsClient> {
-    TlsClient::of(TlsOptions {
-        trust,
-        max_intermediates: None,
-        certificate: None,
-    })
 }
 
 /// Authorities that an operator has configured. Two values are equal if they were parsed from the

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use super::grpc;
 use crate::endpoint::health::Report;
 use crate::http1;
-use crate::tls;
+use crate::tls::{self, H2, HTTP_1_1, Protocols};
 use crate::upstream::members::Member;
 use crate::upstream::policy::{Active, ProbeKind};
 
@@ -173,9 +173,9 @@ impl Target {
                 (&member.host, member.host.with_port(port, own))
             }
         };
-        let alpn = match active.kind {
-            ProbeKind::Grpcs => tls::H2,
-            _ => tls::HTTP_1_1,
+        let protocols: Protocols = match active.kind {
+            ProbeKind::Grpcs => &[H2],
+            _ => &[HTTP_1_1],
         };
         let name = active.sni.as_deref().unwrap_or(host.bare()).to_owned();
         let reuse = (member.probe.reuse_connection)
@@ -191,7 +191,7 @@ impl Target {
                 }
                 ProbeKind::Grpc | ProbeKind::Grpcs => Ask::Grpc(authority),
             },
-            tls: secure.then(|| (active.tls.connector(alpn), name)),
+            tls: secure.then(|| (active.tls.connector(protocols), name)),
         }
     }
 
