@@ -377,11 +377,15 @@ impl Endpoint {
             .unwrap_or(general.max_connections)
     }
 
-    /// The most requests that it may have, given the limits of its upstream, since each takes a
-    /// connection; 0 means no limit.
-    pub(crate) fn max_requests(&self, general: &upstream::CircuitBreakers) -> u32 {
+    /// The most requests that it may have, given the limits of its upstream; 0 means no limit.
+    /// `shares` is whether requests share connections. Otherwise each takes one.
+    pub(crate) fn max_requests(&self, general: &upstream::CircuitBreakers, shares: bool) -> u32 {
         let requests = self.limits.max_requests.unwrap_or(general.max_requests);
-        match (requests, self.max_connections(general)) {
+        let connections = match shares {
+            true => 0,
+            false => self.max_connections(general),
+        };
+        match (requests, connections) {
             (0, limit) | (limit, 0) => limit,
             (requests, connections) => requests.min(connections),
         }

@@ -297,7 +297,8 @@ impl Upstream {
     }
 
     /// Chooses an endpoint that has room for another request, and takes the place. If none has
-    /// room, it waits for `patience` at most.
+    /// room, it waits for `patience` at most. `shares` is whether requests share connections, so that
+    /// a limit of connections is none of requests.
     ///
     /// # Errors
     /// Why no place was taken.
@@ -307,6 +308,7 @@ impl Upstream {
         tried: &[u64],
         may_trial: bool,
         patience: Duration,
+        shares: bool,
     ) -> Result<InFlight, NoPeer> {
         let mut waiting = None;
         let deadline = tokio::time::Instant::now() + patience;
@@ -338,7 +340,7 @@ impl Upstream {
                         if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
                             return Err(None);
                         }
-                        let limit = endpoint.max_requests(limits);
+                        let limit = endpoint.max_requests(limits, shares);
                         match InFlight::within(endpoint, limit, places) {
                             Ok(entered) => Ok(entered.on_trial(trial).observed_by(observer)),
                             Err(endpoint) => Err(Some(endpoint)),

@@ -32,7 +32,7 @@ pub(super) enum Error {
     Tls(io::Error),
     /// The connection broke off before HTTP/2 was spoken on it.
     #[error("HTTP/2 cannot be spoken: {0}")]
-    Http2(h2::Error),
+    Http2(io::Error),
     /// The TLS configuration could not be created.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),

@@ -29,6 +29,9 @@ use crate::snapshot::Service;
 use crate::upstream::{NoPeer, RetryPermit};
 use crate::{balancer, clock};
 
+/// Most connections of an endpoint that a try may find closed in order before the request.
+const MOST_GONE_AWAY: u32 = 16;
+
 /// Why a try failed.
 #[derive(Debug, Error)]
 enum Failure {
@@ -247,7 +250,7 @@ pub(super) async fn exchange(
                     Failure::ClientTimeout
                     | Failure::Drained
                     | Failure::Connect(connect::Error::Full)
-                    | Failure::Exchange(wire::Error::Client(_)) => {}
+                    | Failure::Exchange(wire::Error::Client(_) | wire::Error::Request(_)) => {}
                     failure if failure.is_timeout() => {
                         attempted.report(Outcome::Timeout, took, failure);
                     }
@@ -265,6 +268,8 @@ pub(super) async fn exchange(
                         Failure::Connect(connect::Error::Full) => {
                             place::no_peer(upstream, NoPeer::Overflow)
                         }
+                        // HTTP/2 is stricter about hosts than HTTP/1.1.
+                        Failure::Exchange(wire::Error::Request(_)) => Reject::bad_request(),
                         Failure::Exchange(wire::Error::Client(error)) => outbound
                             .upload
                             .map_or_else(Reject::bad_request, |upload| upload.refusal(&error)),
@@ -289,8 +294,10 @@ impl Outbound<'_> {
         match failure {
             // The request has already waited for as long as allowed.
             Failure::Connect(connect::Error::Full) => false,
-            Failure::Connect(_) | Failure::Exchange(wire::Error::Refused) => self.is_whole(),
-            Failure::Exchange(wire::Error::Client(_)) | Failure::ClientTimeout => false,
+            Failure::Connect(_)
+            | Failure::Exchange(wire::Error::Refused | wire::Error::GoneAway) => self.is_whole(),
+            Failure::Exchange(wire::Error::Client(_) | wire::Error::Request(_))
+            | Failure::ClientTimeout => false,
             Failure::Exchange(_) | Failure::Timeout | Failure::Drained => {
                 self.is_idempotent() && self.is_whole()
             }
@@ -345,7 +352,7 @@ async fn once(
         headers: &outbound.parts.headers,
         forwarded: &outbound.forwarded,
     };
-    let mut refused = false;
+    let mut unprocessed = 0;
     loop {
         let mut exchange = match idle.take() {
             Some(idle) => idle,
@@ -387,10 +394,18 @@ async fn once(
                 if exchange.is_unanswered_reuse()
                     && outbound.is_whole()
                     && (outbound.is_idempotent() || !exchange.begun()) => {}
-            // The endpoint has closed the connection in order, as after a number of streams, or takes
-            // no more streams on it. Another connection is tried once.
-            Err(Failure::Exchange(wire::Error::Refused)) if !refused && outbound.is_whole() => {
-                refused = true;
+            // The endpoint has closed the connection in order, as after a number of requests. Many
+            // requests at once may find several connections closed.
+            Err(Failure::Exchange(wire::Error::GoneAway))
+                if unprocessed < MOST_GONE_AWAY && outbound.is_whole() =>
+            {
+                unprocessed += 1;
+            }
+            // The endpoint takes no more requests on this connection.
+            Err(Failure::Exchange(wire::Error::Refused))
+                if unprocessed == 0 && outbound.is_whole() =>
+            {
+                unprocessed += 1;
             }
             Err(Failure::Exchange(wire::Error::Io(error))) if !exchange.begun() => {
                 return Err(Failure::Connect(connect::Error::Io(error)));

@@ -553,6 +553,60 @@ mod tests {
     }
 
     #[test]
+    fn over_http2_an_endpoint_gets_the_same_headers_without_those_of_a_connection() {
+        let sent = map(&[
+            ("connection", "close, x-private"),
+            ("x-private", "1"),
+            ("te", "gzip, trailers"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("accept", "text/html"),
+            ("content-length", "5"),
+        ]);
+        let client = "192.0.2.7:1234".parse().unwrap();
+        let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
+        let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false));
+        let forwarded = Forwarded {
+            connection: &connection,
+            host: "example.com",
+            path: b"/mock/x",
+            prefix: b"/mock",
+            id: &RequestId::new(),
+            version: Version::HTTP_2,
+            upgrade: None,
+            body: BodyLength::Known(7),
+        };
+        let head = |host| RequestHead {
+            method: &Method::POST,
+            target: b"/x?a=b",
+            host,
+            headers: &sent,
+            forwarded: &forwarded,
+        };
+        let request = head("a:1").http2(true).unwrap();
+        assert_eq!(request.uri().to_string(), "https://a:1/x?a=b");
+        let headers = request.headers();
+        for name in ["connection", "x-private", "host", "transfer-encoding"] {
+            assert!(!headers.contains_key(name), "{name}");
+        }
+        for (name, value) in [
+            ("te", "trailers"),
+            ("accept", "text/html"),
+            ("content-length", "7"),
+            ("x-forwarded-for", "10.0.0.1, 192.0.2.7"),
+            ("x-real-ip", "192.0.2.7"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "example.com"),
+            ("x-forwarded-port", "8000"),
+            ("x-forwarded-path", "/mock/x"),
+            ("x-forwarded-prefix", "/mock"),
+            ("via", VIA_2),
+        ] {
+            assert_eq!(headers[name], value, "{name}");
+        }
+        assert!(head("a b").http2(false).is_err());
+    }
+
+    #[test]
     fn a_response_keeps_its_server_and_gets_the_gateways_headers() {
         let mut headers = map(&[("server", "nginx"), ("via", "1.1 other")]);
         let ms = Duration::from_millis;

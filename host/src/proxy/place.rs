@@ -90,7 +90,8 @@ pub(super) async fn pick(
     let upstream = &*service.upstream;
     let picked = if upstream.is_limited() {
         let patience = service.connect_timeout;
-        Box::pin(upstream.place(request, tried, may_trial, patience)).await
+        let shares = service.http2.is_some();
+        Box::pin(upstream.place(request, tried, may_trial, patience, shares)).await
     } else {
         upstream.pick(request, tried, may_trial)
     };

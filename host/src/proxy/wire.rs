@@ -43,7 +43,11 @@ pub(super) enum Error {
     /// What the endpoint sent is not a response.
     #[error("{0}")]
     Response(Box<dyn std::error::Error + Send + Sync>),
-    /// The endpoint has not processed the request, and says so (RFC 9113, 8.7).
+    /// The endpoint has closed the connection in order, and has not processed the request (RFC 9113,
+    /// 6.8).
+    #[error("the endpoint closed the connection before the request")]
+    GoneAway,
+    /// The endpoint has refused the request, and has not processed it (RFC 9113, 8.7).
     #[error("the endpoint refused the request")]
     Refused,
     /// The endpoint has reset the stream.

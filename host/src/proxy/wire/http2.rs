@@ -10,6 +10,8 @@ mod sending;
 mod stream;
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +29,10 @@ pub(in crate::proxy) use stream::Stream;
 
 /// Most streams on a connection, if the endpoint allows more.
 const STREAMS: u32 = 100;
+
+/// The number of streams that an endpoint allows before its SETTINGS are received, which no endpoint
+/// can set.
+const UNKNOWN: usize = usize::MAX - 1;
 
 /// How many bytes of a response an endpoint may send before the client has read them.
 const WINDOW: u32 = 128 * 1024;
@@ -62,7 +68,8 @@ pub(super) struct State {
 }
 
 impl Connection {
-    /// Begins to speak HTTP/2 on a stream to an endpoint.
+    /// Begins to speak HTTP/2 on a stream to an endpoint, and waits for the endpoint's SETTINGS: they
+    /// say how many streams it allows, and whether it speaks HTTP/2 at all.
     pub(in crate::proxy) async fn open(
         stream: super::Stream,
         destination: Destination,
@@ -70,11 +77,11 @@ impl Connection {
         permit: ConnectionPermit,
         max_head: usize,
         freed: Rc<Notify>,
-    ) -> Result<Rc<Self>, h2::Error> {
+    ) -> io::Result<Rc<Self>> {
         let max_head = u32::try_from(max_head).unwrap_or(u32::MAX);
-        let (sender, connection) = Builder::new()
+        let (sender, mut connection) = Builder::new()
             .enable_push(false)
-            .initial_max_send_streams(STREAMS as usize)
+            .initial_max_send_streams(UNKNOWN)
             .initial_window_size(WINDOW)
             // So the streams of clients that read nothing cannot use up the window of the
             // connection, which all its streams share.
@@ -82,7 +89,15 @@ impl Connection {
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(max_head)
             .handshake::<_, Bytes>(stream)
-            .await?;
+            .await
+            .map_err(io::Error::other)?;
+        poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Pending if sender.current_max_send_streams() == UNKNOWN => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
+        })
+        .await?;
         let state = Rc::<State>::default();
         let keepalive = destination.http2.and_then(|http2| http2.keepalive);
         let driven = keepalive::drive(connection, keepalive, Rc::clone(&state));
@@ -165,10 +180,12 @@ impl Connection {
             return Error::Unresponsive;
         }
         let reason = error.reason();
-        let refused = error.is_go_away() || reason == Some(h2::Reason::REFUSED_STREAM);
-        if error.is_remote() && refused {
-            // A stream gets the error of a GOAWAY only if it is above the last one that the
-            // endpoint has processed (RFC 9113, 6.8 and 8.7).
+        if error.is_remote() && error.is_go_away() {
+            // A stream gets this error only if it is above the last one that the endpoint has
+            // processed (RFC 9113, 6.8).
+            return Error::GoneAway;
+        }
+        if error.is_remote() && reason == Some(h2::Reason::REFUSED_STREAM) {
             self.retired.set(true);
             return Error::Refused;
         }
