@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -69,6 +69,26 @@ impl Backend {
         (Self::serve(name, address, Some(acceptor)), authority)
     }
 
+    /// A server of HTTP/2 in clear text, with trailers in its responses to `/trailers`. It allows this
+    /// many streams on a connection.
+    pub(crate) fn start_http2(name: &'static str, streams: u32) -> Self {
+        let address = "127.0.0.1:0".parse().unwrap();
+        Self::serve_version(name, address, None, Some(streams))
+    }
+
+    /// The same on a given address.
+    pub(crate) fn serve_http2_on(name: &'static str, address: SocketAddr) -> Self {
+        Self::serve_version(name, address, None, Some(100))
+    }
+
+    /// The same over TLS, with the certificate of its authority as PEM.
+    pub(crate) fn start_http2_tls(name: &'static str, host: &str) -> (Self, String) {
+        let (acceptor, authority) = tls_acceptor(host, &[b"h2"]);
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server = Self::serve_version(name, address, Some(acceptor), Some(100));
+        (server, authority)
+    }
+
     /// A server over TLS as this acceptor has it.
     pub(crate) fn start_over(name: &'static str, acceptor: TlsAcceptor) -> Self {
         Self::serve(name, "127.0.0.1:0".parse().unwrap(), Some(acceptor))
@@ -80,6 +100,16 @@ impl Backend {
     }
 
     fn serve(name: &'static str, address: SocketAddr, acceptor: Option<TlsAcceptor>) -> Self {
+        Self::serve_version(name, address, acceptor, None)
+    }
+
+    /// `http2` is the number of streams on a connection over HTTP/2; none for HTTP/1.1.
+    fn serve_version(
+        name: &'static str,
+        address: SocketAddr,
+        acceptor: Option<TlsAcceptor>,
+        http2: Option<u32>,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -118,6 +148,13 @@ impl Backend {
                             Err(_) => return,
                         },
                     };
+                    if let Some(streams) = http2 {
+                        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                            .max_concurrent_streams(streams)
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
+                        return;
+                    }
                     let _ = hyper::server::conn::http1::Builder::new()
                         .max_headers(1000)
                         .serve_connection(TokioIo::new(stream), service)
@@ -270,7 +307,9 @@ async fn response_to(
         _ => {}
     }
     let (parts, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
+    let body = body.collect().await?;
+    let sent_trailers = body.trailers().cloned();
+    let body = body.to_bytes();
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in &parts.headers {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -288,6 +327,16 @@ async fn response_to(
         "length": body.len(),
         "sha256": sha256(&body),
     });
+    if path == "/trailers" {
+        let mut trailers = sent_trailers.unwrap_or_default();
+        trailers.insert("x-own", "1".parse().unwrap());
+        let frames = [
+            Frame::data(text.to_string().into()),
+            Frame::trailers(trailers),
+        ];
+        let body = StreamBody::new(futures_util::stream::iter(frames.map(Ok))).boxed();
+        return Ok(response.body(body).unwrap());
+    }
     Ok(response
         .header("content-type", "application/json")
         .body(Full::from(text.to_string()).boxed())
