@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
