@@ -49,6 +49,7 @@ mod failures_under_load;
 mod field_bytes;
 mod get_started;
 mod grpc;
+mod grpc_errors;
 mod guide;
 mod hashed_keys;
 mod health;

@@ -18,6 +18,7 @@ mod download;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod grpc;
 mod headers;
 mod http2;
 mod listen;

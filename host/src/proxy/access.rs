@@ -1,10 +1,10 @@
 //! Stage access: checks whether a request may use its route.
 
 use http::Version;
-use http::header::CONTENT_TYPE;
 
 use super::Inbound;
 use super::connection_info::Scheme;
+use super::grpc;
 use super::matched::Matched;
 use super::respond::Reject;
 
@@ -21,13 +21,14 @@ pub(super) fn check(inbound: &Inbound<'_>, matched: &Matched<'_>) -> Result<(), 
         });
     }
     if route.grpc_only {
-        let content_type = inbound.parts.headers.get(CONTENT_TYPE);
-        let grpc = content_type.is_some_and(|ct| ct.as_bytes().starts_with(b"application/grpc"));
-        if !grpc {
+        if !grpc::is_grpc(&inbound.parts.headers) {
             return Err(Reject::NotGrpc);
         }
         if inbound.parts.version < Version::HTTP_2 {
             return Err(Reject::Http2Only);
+        }
+        if route.grpcs_only && inbound.connection().listener.scheme == Scheme::Http {
+            return Err(Reject::GrpcsOnly);
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Responses that the gateway makes itself, with Kong's messages and formats.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use http::header::{
 };
 use http::{Response, StatusCode, Version};
 
+use super::grpc::{self, GrpcStatus};
 use super::headers;
 use super::request_id::RequestId;
 use crate::policy::answer::{Answer, AnswerBody};
@@ -40,6 +42,8 @@ pub(super) enum Reject {
     Http2Only,
     /// A request that is not gRPC, for a route that serves gRPC only.
     NotGrpc,
+    /// A gRPC request in clear text, for a route that serves gRPC over TLS only.
+    GrpcsOnly,
     /// No endpoint may be chosen.
     NoPeer {
         /// Whether the service's host is an upstream, not a DNS name.
@@ -87,6 +91,7 @@ impl Reject {
             }
             Self::Http2Only => StatusCode::UPGRADE_REQUIRED,
             Self::NotGrpc => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::GrpcsOnly => StatusCode::OK,
             Self::HttpServer(status) | Self::TransferCoding(status) => *status,
             Self::PlainOnTls => StatusCode::BAD_REQUEST,
             Self::Policy(answer) => answer.status,
@@ -103,6 +108,7 @@ impl Reject {
             Self::HttpsOnly { .. } => "Please use HTTPS protocol",
             Self::Http2Only => "Please use HTTP2 protocol",
             Self::NotGrpc => "Non-gRPC request matched gRPC route",
+            Self::GrpcsOnly => "gRPC request matched gRPCs route",
             Self::NoPeer { upstream: true, .. } => "failure to get a peer from the ring-balancer",
             Self::NoPeer {
                 upstream: false, ..
@@ -120,6 +126,7 @@ impl Reject {
                 413 => "Payload too large",
                 414 => "URI too long",
                 431 => "Request header or cookie too large",
+                501 => "Not implemented",
                 503 => "Too many connections",
                 _ => "An unexpected error occurred",
             },
@@ -149,6 +156,22 @@ impl Reject {
                 | Self::Upstream { .. }
         )
     }
+}
+
+/// The status and the message of a rejected gRPC request.
+fn grpc_outcome(reject: &Reject) -> (GrpcStatus, Cow<'_, str>) {
+    let status = GrpcStatus::of(reject.status());
+    let message = match reject {
+        Reject::GrpcsOnly => return (GrpcStatus::Canceled, reject.message().into()),
+        Reject::Policy(answer) => match &answer.body {
+            AnswerBody::Error(_) => status.name().into(),
+            AnswerBody::Message(message) => message.as_str().into(),
+            AnswerBody::Raw(raw) => String::from_utf8_lossy(raw),
+        },
+        reject if reject.by_http_server() => reject.message().into(),
+        _ => status.name().into(),
+    };
+    (status, message)
 }
 
 /// The formats of an error body.
@@ -334,6 +357,12 @@ pub(super) fn reject(
         // Servers may disagree on where this body ends, so the bytes after it are not read as a
         // request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let is_from_endpoint = matches!(reject, Reject::Policy(answer) if answer.proxied);
+    if grpc::is_grpc(asked) && !is_from_endpoint {
+        let (status, message) = grpc_outcome(reject);
+        grpc::answer(&mut response, status, &message);
+        return response.map(|_| Bytes::new());
     }
     response
 }

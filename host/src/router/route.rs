@@ -33,6 +33,8 @@ pub struct Route {
     pub https_only: Option<u16>,
     /// Whether it serves gRPC only.
     pub grpc_only: bool,
+    /// Whether it serves gRPC over TLS only.
+    pub grpcs_only: bool,
     /// Which tries are retried.
     pub retry: Retry,
     /// Memory of its regular expressions, in bytes.
@@ -100,6 +102,7 @@ impl Route {
             request_buffering: route.request_buffering,
             https_only: (!has("http") && has("https")).then_some(route.https_redirect_status_code),
             grpc_only: has("grpc") || has("grpcs"),
+            grpcs_only: has("grpcs") && !has("grpc"),
             http: ["http", "https", "grpc", "grpcs"].into_iter().any(has),
             retry: Retry::of(&route.pointsman.retry),
             pattern_memory: room - left,
