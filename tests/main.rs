@@ -56,6 +56,7 @@ mod health;
 mod hosts;
 mod http2;
 mod http2_endpoints;
+mod http2_hostile;
 mod jwt;
 mod key_auth;
 mod layers;

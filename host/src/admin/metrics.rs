@@ -50,6 +50,8 @@ struct Figures {
     connections: [(&'static str, u64); 7],
     /// Connections that were refused, by listener.
     refused: [(&'static str, u64); 2],
+    /// Connections that were closed because their clients abused HTTP/2.
+    abusive: u64,
     requests: u64,
     store: Condition,
     resident: Option<u64>,
@@ -128,6 +130,7 @@ impl Figures {
                 ("waiting", 0),
             ],
             refused: [("proxy", refused), ("admin", admin_refused)],
+            abusive: sum(admin, |counters| &counters.abusive),
             requests,
             store: admin.store.condition(),
             resident: resident_bytes(),

@@ -8,9 +8,11 @@ mod metered;
 mod request;
 mod task;
 
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use h2::Reason;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
@@ -79,7 +81,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: ClientStream, client: &Rc
             ConnectionState::Closing => break Ok(()),
         }
     };
-    if streams.is_abused() || streams.traffic.is_flooded() {
+    let is_refused = result.as_ref().err().is_some_and(is_abuse);
+    if is_refused || streams.is_abused() || streams.traffic.is_flooded() {
         worker.counters.abusive.fetch_add(1, Ordering::Relaxed);
     }
     if let Err(error) = result {
@@ -87,4 +90,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: ClientStream, client: &Rc
         let _scope = request_log::enter(client.request_in_flight().map(|id| id.digits()));
         tracing::debug!("a client's connection ended: {error}");
     }
+}
+
+/// Whether h2 has ended the connection because its client exceeds a limit.
+fn is_abuse(error: &hyper::Error) -> bool {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.is_library() && cause.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+    })
 }

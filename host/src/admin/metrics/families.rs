@@ -136,6 +136,12 @@ impl Figures {
             (self.refused.iter()).map(|(listener, number)| ([("listener", *listener)], *number)),
         )?;
         page.whole(
+            "pointsman_http2_abusive_connections",
+            "Connections that were closed because their clients exceeded a limit of HTTP/2",
+            counter,
+            [([("listener", "proxy")], self.abusive)],
+        )?;
+        page.whole(
             "pointsman_picks",
             "Picks requested since this balancer took over",
             counter,
