@@ -144,6 +144,32 @@ fn of_two_certificates_a_client_is_shown_one_that_it_can_verify() {
 }
 
 #[test]
+fn the_ocsp_response_of_a_certificate_is_shown_along_with_it() {
+    let gateway = setup().start();
+    let pair = p256();
+    let id = store(&gateway, &pair, &["a.example"]);
+    let client = TlsClient::new();
+    client.connect(tls(&gateway), "a.example").unwrap();
+    assert_eq!(client.staple(), b"");
+    let path = format!("/certificates/{id}");
+    let give = |response: &str| {
+        let body = json!({ "pointsman": { "ocsp_response": response } });
+        gateway.admin_json("PATCH", &path, &body)
+    };
+    // A sequence whose first element says that the responder has succeeded, and one that it has not.
+    give("MAMKAQA=").expect(200);
+    let client = TlsClient::new();
+    client.connect(tls(&gateway), "a.example").unwrap();
+    assert_eq!(client.staple(), [0x30, 3, 0x0a, 1, 0]);
+    let refused = give("MAMKAQY=").expect(400);
+    assert!(
+        refused.text().contains("invalid OCSP response"),
+        "{}",
+        refused.text()
+    );
+}
+
+#[test]
 fn the_generated_certificate_is_kept_in_the_data_folder() {
     let gateway = setup().start();
     let generated = shown(&gateway, "");

@@ -15,8 +15,8 @@ use rustls::pki_types::ServerName;
 use crate::authority::Host;
 pub(crate) use client::{TlsClient, TlsOptions};
 pub(crate) use client_certificate::ClientCertificate;
-pub(crate) use pem::{CertificateFacts, public_half};
-pub(crate) use server::{ServerCertificate, TlsParameters, cipher_suite, version};
+pub(crate) use pem::{CertificateFacts, ocsp_response, public_half};
+pub(crate) use server::{PemPair, ServerCertificate, TlsParameters, cipher_suite, version};
 pub(crate) use server_names::{NamedCertificate, ServerNames};
 pub(crate) use trust::{Authorities, Trust};
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,7 +16,7 @@ use rustls::{
 use super::Issued;
 
 /// What a client offers. Connections of one client share its sessions.
-pub(crate) struct TlsClient(ClientConfig);
+pub(crate) struct TlsClient(ClientConfig, Arc<AnyCertificate>);
 
 /// A connection over TLS.
 pub(crate) struct TlsConnection(StreamOwned<ClientConnection, TcpStream>);
@@ -33,13 +33,17 @@ impl TlsClient {
         schemes: &[SignatureScheme],
     ) -> Self {
         let provider = Arc::new(ring::default_provider());
+        let verifier = Arc::new(AnyCertificate {
+            schemes: schemes.to_vec(),
+            staple: Mutex::default(),
+        });
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(schemes.to_vec())))
+            .with_custom_certificate_verifier(verifier.clone())
             .with_no_client_auth();
-        Self(config)
+        Self(config, verifier)
     }
 
     /// Offers these application protocols.
@@ -56,10 +60,15 @@ impl TlsClient {
             .with_protocol_versions(rustls::ALL_VERSIONS)
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(Vec::new())))
+            .with_custom_certificate_verifier(self.1.clone())
             .with_client_auth_cert(vec![issued.certificate.der().clone()], key)
             .unwrap();
         self
+    }
+
+    /// The OCSP response that came with the last certificate.
+    pub(crate) fn staple(&self) -> Vec<u8> {
+        self.1.staple.lock().unwrap().clone()
     }
 
     /// Connects, and asks for a server name; empty for none.
@@ -139,7 +148,11 @@ impl TlsConnection {
 }
 
 #[derive(Debug)]
-struct AnyCertificate(Vec<SignatureScheme>);
+struct AnyCertificate {
+    /// The signatures that are offered; if empty, all.
+    schemes: Vec<SignatureScheme>,
+    staple: Mutex<Vec<u8>>,
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -147,9 +160,10 @@ impl ServerCertVerifier for AnyCertificate {
         _: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
-        _: &[u8],
+        staple: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        *self.staple.lock().unwrap() = staple.to_vec();
         Ok(ServerCertVerified::assertion())
     }
 
@@ -174,10 +188,10 @@ impl ServerCertVerifier for AnyCertificate {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        if self.0.is_empty() {
+        if self.schemes.is_empty() {
             let algorithms = ring::default_provider().signature_verification_algorithms;
             return algorithms.supported_schemes();
         }
-        self.0.clone()
+        self.schemes.clone()
     }
 }

@@ -12,7 +12,7 @@ use super::field::{Check, Field, Shape};
 use super::violations::Violations;
 use super::{EntityCheck, Kind, Row, check};
 use crate::public_key::{KeyKind, PublicKey};
-use crate::tls::{CertificateFacts, public_half};
+use crate::tls::{CertificateFacts, ocsp_response, public_half};
 
 const SERVER_NAME: Field = Field::element(Shape::String).check(&[Check::Text(check::sni)]);
 
@@ -30,6 +30,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::array("snis", &SERVER_NAME)
             .transient()
             .check(&[Check::List(distinct)]),
+        Field::record("pointsman", EXTENSION).extension(),
         Field::tags(),
     ],
     entity_checks: &[
@@ -65,6 +66,13 @@ const fn pem(name: &'static str, checks: &'static [Check]) -> Field {
     Field::string(name).referenceable().check(checks)
 }
 
+/// What Kong does not have: OCSP responses (RFC 6960), DER in base64, that clients are shown along
+/// with the certificates.
+const EXTENSION: &[Field] = &[
+    Field::string("ocsp_response").check(&[Check::Text(stapled)]),
+    Field::string("ocsp_response_alt").check(&[Check::Text(stapled)]),
+];
+
 const CERTIFICATE: &[Check] = &[Check::Text(certificate)];
 
 const KEY: &[Check] = &[Check::Text(private_key)];
@@ -72,6 +80,14 @@ const KEY: &[Check] = &[Check::Text(private_key)];
 pub(super) fn certificate(text: &str) -> Result<(), String> {
     let read = CertificateFacts::from_pem(text);
     read.map_or_else(|why| Err(format!("invalid certificate: {why}")), |_| Ok(()))
+}
+
+fn stapled(text: &str) -> Result<(), String> {
+    let read = ocsp_response(text);
+    read.map_or_else(
+        |why| Err(format!("invalid OCSP response: {why}")),
+        |_| Ok(()),
+    )
 }
 
 fn private_key(text: &str) -> Result<(), String> {
@@ -141,6 +157,19 @@ pub struct Certificate {
     pub cert_alt: Option<String>,
     /// The private key of that one.
     pub key_alt: Option<String>,
+    /// The extensions beyond Kong.
+    #[serde(default)]
+    pub pointsman: Extension,
+}
+
+/// The extensions beyond Kong.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    /// An OCSP response for the certificate, DER in base64.
+    pub ocsp_response: Option<String>,
+    /// The same for the certificate of another type.
+    pub ocsp_response_alt: Option<String>,
 }
 
 #[cfg(test)]

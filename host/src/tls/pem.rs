@@ -1,5 +1,7 @@
 //! Certificates and private keys as operators write them: in PEM (RFC 7468).
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -59,6 +61,26 @@ impl CertificateFacts {
             is_authority: certificate.is_ca(),
             count: 1,
         })
+    }
+}
+
+/// Reads an OCSP response (RFC 6960) in base64, and returns it as DER.
+///
+/// # Errors
+/// It is none, or one that says that the responder has failed.
+pub(crate) fn ocsp_response(text: &str) -> Result<Vec<u8>, String> {
+    let der = BASE64_STANDARD.decode(text.trim());
+    let der = der.map_err(|error| format!("it is no base64: {error}"))?;
+    // The first element of the outer sequence is the status; 0 is `successful` (RFC 6960, 4.2.1).
+    let content = match der.as_slice() {
+        [0x30, length, rest @ ..] if *length < 0x80 => Some(rest),
+        [0x30, length, rest @ ..] => rest.get(usize::from(length & 0x7f)..),
+        _ => None,
+    };
+    match content {
+        Some([0x0a, 1, 0, ..]) => Ok(der),
+        Some([0x0a, 1, status, ..]) => Err(format!("it is an error of the responder ({status})")),
+        _ => Err("it is no OCSP response".into()),
     }
 }
 
@@ -134,12 +156,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_ocsp_response_says_first_that_the_responder_succeeded() {
+        let read = |der: &[u8]| ocsp_response(&BASE64_STANDARD.encode(der));
+        assert!(read(&[0x30, 3, 0x0a, 1, 0]).is_ok());
+        assert!(read(&[0x30, 0x81, 0x80, 0x0a, 1, 0, 0]).is_ok());
+        let failed = read(&[0x30, 3, 0x0a, 1, 6]).unwrap_err();
+        assert!(failed.contains("(6)"), "{failed}");
+        assert!(read(b"x").is_err() && read(&[0x30, 0xff]).is_err());
+        assert!(ocsp_response("-").is_err());
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in ".{0,60}", bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = CertificateFacts::from_pem(&text);
             let _ = CertificateFacts::from_der(&bytes);
             let _ = public_half(&text);
+            let _ = ocsp_response(&BASE64_STANDARD.encode(&bytes));
         }
     }
 }

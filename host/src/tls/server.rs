@@ -135,19 +135,39 @@ pub(crate) fn cipher_suite(name: &str) -> Option<SupportedCipherSuite> {
     })
 }
 
+/// A certificate with the chain behind it, and its key, in PEM.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PemPair<'p> {
+    pub(crate) certificate: &'p str,
+    pub(crate) key: &'p str,
+    /// What its authority says of it, in base64: an OCSP response that is shown along with it.
+    pub(crate) ocsp_response: Option<&'p str>,
+}
+
+/// A certificate and its key.
+impl<'p> From<(&'p str, &'p str)> for PemPair<'p> {
+    fn from((certificate, key): (&'p str, &'p str)) -> Self {
+        Self {
+            certificate,
+            key,
+            ocsp_response: None,
+        }
+    }
+}
+
 /// A certificate that clients are shown, and another one of a different type, if there is one.
 #[derive(Debug)]
 pub(crate) struct ServerCertificate(Vec<Arc<CertifiedKey>>);
 
 impl ServerCertificate {
-    /// Reads pairs of certificates, each with the chain behind it, and their keys, in PEM.
+    /// Reads pairs of certificates and keys.
     ///
     /// # Errors
     /// What is wrong with the first pair that is.
-    pub(crate) fn from_pem<'p>(
-        pairs: impl IntoIterator<Item = (&'p str, &'p str)>,
+    pub(crate) fn from_pem<'p, P: Into<PemPair<'p>>>(
+        pairs: impl IntoIterator<Item = P>,
     ) -> Result<Self, String> {
-        let pairs = pairs.into_iter().map(|(cert, key)| pair(cert, key));
+        let pairs = pairs.into_iter().map(|pair| certified(pair.into()));
         let mut pairs = pairs.collect::<Result<Vec<_>, _>>()?;
         // A signature by RSA takes ten times as long as one by ECDSA, so it is for clients that
         // offer nothing else.
@@ -170,8 +190,13 @@ impl ResolvesServerCert for ServerCertificate {
     }
 }
 
-fn pair(cert: &str, key: &str) -> Result<Arc<CertifiedKey>, String> {
-    let chain = CertificateDer::pem_slice_iter(cert.as_bytes());
+fn certified(pair: PemPair<'_>) -> Result<Arc<CertifiedKey>, String> {
+    let PemPair {
+        certificate,
+        key,
+        ocsp_response,
+    } = pair;
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
     let chain: Result<Vec<_>, _> = chain.collect();
     let chain = chain.map_err(|error| format!("the certificate is no PEM: {error}"))?;
     if chain.is_empty() {
@@ -182,7 +207,11 @@ fn pair(cert: &str, key: &str) -> Result<Arc<CertifiedKey>, String> {
     let key = any_supported_type(&key).map_err(
         |_| "the key is neither RSA of 2048 bits or more, nor ECDSA on P-256 or P-384, nor Ed25519",
     )?;
-    let pair = CertifiedKey::new(chain, key);
+    let mut pair = CertifiedKey::new(chain, key);
+    if let Some(response) = ocsp_response {
+        let response = super::ocsp_response(response);
+        pair.ocsp = Some(response.map_err(|why| format!("the OCSP response: {why}"))?);
+    }
     match pair.keys_match() {
         Ok(()) => Ok(Arc::new(pair)),
         Err(Error::InconsistentKeys(_)) => Err("the certificate does not match the key".into()),

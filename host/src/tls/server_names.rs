@@ -58,7 +58,7 @@ mod tests {
     fn names(names: &[&str]) -> ServerNames {
         let mut all = ServerNames::default();
         for name in names {
-            let certificate = ServerCertificate::from_pem([]).unwrap();
+            let certificate = ServerCertificate::from_pem([] as [(&str, &str); 0]).unwrap();
             all.insert((*name).into(), Some(Arc::new(certificate)));
         }
         all

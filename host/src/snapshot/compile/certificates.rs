@@ -10,7 +10,7 @@ use super::{Part, view};
 use crate::entity::certificate::Certificate;
 use crate::entity::sni::Sni;
 use crate::entity::{Kind, Row, has_references};
-use crate::tls::{NamedCertificate, ServerCertificate, ServerNames};
+use crate::tls::{NamedCertificate, PemPair, ServerCertificate, ServerNames};
 
 /// The certificates, and the server names that they are shown for.
 #[derive(Default)]
@@ -141,10 +141,19 @@ impl Certificates {
     fn compile(&mut self, id: Uuid, row: Row) {
         let certificate = view::<Certificate>(Kind::Certificate, id, row);
         let usable = certificate.and_then(|certificate| {
+            let first = PemPair {
+                certificate: &certificate.cert,
+                key: &certificate.key,
+                ocsp_response: certificate.pointsman.ocsp_response.as_deref(),
+            };
             let alternative = certificate.cert_alt.as_deref();
             let alternative = alternative.zip(certificate.key_alt.as_deref());
-            let pairs = [(&*certificate.cert, &*certificate.key)];
-            match ServerCertificate::from_pem(pairs.into_iter().chain(alternative)) {
+            let alternative = alternative.map(|(alternative, key)| PemPair {
+                certificate: alternative,
+                key,
+                ocsp_response: certificate.pointsman.ocsp_response_alt.as_deref(),
+            });
+            match ServerCertificate::from_pem([first].into_iter().chain(alternative)) {
                 Ok(usable) => Some(Arc::new(usable)),
                 Err(why) => {
                     tracing::error!(%id, "a certificate cannot be used: {why}");
