@@ -35,7 +35,7 @@ pub(crate) struct LevelChange(u64);
 impl LogLevel {
     /// The filter that a setting describes, with the layer for the subscriber.
     pub fn new(configured: Targets) -> (Self, reload::Layer<Targets, Registry>) {
-        let (filter, layer) = reload::Layer::new(configured.clone());
+        let (filter, layer) = reload::Layer::new(effective(&configured));
         let level = Self {
             layer,
             current: Mutex::new(Current {
@@ -64,7 +64,7 @@ impl LogLevel {
             task.abort();
         }
         let filter = Targets::new().with_default(filter);
-        Some(self.apply(&mut current, name.to_owned(), filter))
+        Some(self.apply(&mut current, name.to_owned(), &filter))
     }
 
     /// Returns to the setting after a time, unless the level is changed again after `change`.
@@ -89,19 +89,32 @@ impl LogLevel {
         let is_current = current.changes == change.0;
         if is_current {
             current.revert = None;
-            let configured = self.configured.clone();
-            self.apply(&mut current, configured.to_string(), configured);
+            self.apply(&mut current, self.configured.to_string(), &self.configured);
         }
         is_current
     }
 
-    fn apply(&self, current: &mut Current, shown: String, filter: Targets) -> LevelChange {
+    fn apply(&self, current: &mut Current, shown: String, filter: &Targets) -> LevelChange {
         // Fails only once the subscriber is gone, and then nothing is logged at all.
-        if self.layer.reload(filter).is_ok() {
+        if self.layer.reload(effective(filter)).is_ok() {
             current.shown = shown;
         }
         current.changes += 1;
         LevelChange(current.changes)
+    }
+}
+
+/// The filter for what an operator asks for. The library for HTTP/2 warns of each client that
+/// exceeds a limit, so clients could fill the disk: its warnings are logged only where it is named,
+/// or where everything is logged.
+fn effective(asked: &Targets) -> Targets {
+    const LIBRARY: &str = "h2";
+    let is_named = asked.iter().any(|(target, _)| target.starts_with(LIBRARY));
+    match asked.default_level() {
+        Some(LevelFilter::WARN | LevelFilter::INFO) if !is_named => {
+            asked.clone().with_target(LIBRARY, LevelFilter::ERROR)
+        }
+        _ => asked.clone(),
     }
 }
 
@@ -122,7 +135,26 @@ pub(crate) fn filter_of(name: &str) -> Option<LevelFilter> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use tracing::Level;
+
     use super::*;
+
+    #[test]
+    fn the_library_for_http2_warns_only_where_an_operator_asks_for_it() {
+        for (asked, warns) in [
+            ("warn", false),
+            ("info", false),
+            ("pointsman=debug,info", false),
+            ("debug", true),
+            ("info,h2=warn", true),
+            ("h2=info,error", true),
+        ] {
+            let filter = effective(&asked.parse().unwrap());
+            let target = "h2::proto::streams";
+            assert_eq!(filter.would_enable(target, &Level::WARN), warns, "{asked}");
+            assert!(filter.would_enable(target, &Level::ERROR), "{asked}");
+        }
+    }
 
     #[test]
     fn only_the_latest_change_is_reverted() {

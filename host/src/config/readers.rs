@@ -53,12 +53,7 @@ pub(super) fn log(text: &str) -> Option<Targets> {
     // Parsed as a directive, a word that is not a level would be the name of a module.
     if !text.contains(['=', ',']) {
         let level: LevelFilter = text.parse().ok()?;
-        let targets = Targets::new().with_default(level);
-        return Some(match level {
-            // h2 warns of each client that exceeds a limit, and so could fill the disk.
-            LevelFilter::WARN | LevelFilter::INFO => targets.with_target("h2", LevelFilter::ERROR),
-            _ => targets,
-        });
+        return Some(Targets::new().with_default(level));
     }
     text.parse().ok()
 }
