@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod gateway;
 mod http1;
 mod in_place;
+mod ip_ranges;
 mod json;
 mod key_file;
 mod leftover;

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::authority::{Host, ip, parse_port, split_port, written_out};
+use crate::ip_ranges::ip_range;
 use crate::tls::{self, Authorities};
 
 /// Port of a target that is given without one. Source: Kong.
@@ -274,17 +274,6 @@ pub(super) fn ip_or_cidr(text: &str) -> Result<(), String> {
     match ip_range(text) {
         Some(_) => Ok(()),
         None => Err(format!("invalid ip or cidr range: '{text}'")),
-    }
-}
-
-/// A range of addresses, or an address as a range of one. The fields that have one are checked with
-/// this, and the data plane reads them with it.
-pub(crate) fn ip_range(text: &str) -> Option<IpNet> {
-    // An octet with leading zeros is octal to some programs, so it is refused.
-    let address: IpAddr = text.split('/').next()?.parse().ok()?;
-    match text.contains('/') {
-        true => text.parse().ok(),
-        false => Some(address.into()),
     }
 }
 
