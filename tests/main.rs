@@ -30,6 +30,7 @@ mod broken_responses;
 mod canary;
 mod canary_control;
 mod certificates;
+mod client_address;
 mod client_bodies;
 mod client_disconnects;
 mod client_heads;

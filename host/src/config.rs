@@ -15,6 +15,7 @@ mod declaration;
 mod file;
 mod listen;
 mod readers;
+mod real_ip;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use admin_token::AdminToken;
 pub use client_ssl::ClientSsl;
 use file::File;
 pub use listen::{Listen, ListenAddress, ListenKeepalive};
+pub use real_ip::{RealIp, RealIpSource, TrustedIps};
 pub use tls::{CertificateFiles, CipherSuite, Tls, VerifyClient};
 pub use written::{Written, misspelt_variables};
 
@@ -117,6 +119,8 @@ pub enum DnsType {
 /// How clients and endpoints are talked to.
 #[derive(Debug, Clone, Default)]
 pub struct Proxy {
+    /// Which peers are believed when they say who their clients are.
+    pub real_ip: RealIp,
     /// Most connections of clients, if the operator sets a limit.
     pub max_connections: Option<usize>,
     /// Longest time for the head of a request.

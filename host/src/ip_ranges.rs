@@ -53,6 +53,13 @@ impl IpRanges {
             }
         }
     }
+
+    /// Whether they contain every address.
+    pub(crate) fn contain_all(&self) -> bool {
+        let (v4, v6) = (self.v4.first(), self.v6.first());
+        v4.is_some_and(|range| range.prefix_len() == 0)
+            && v6.is_some_and(|range| range.prefix_len() == 0)
+    }
 }
 
 /// A range of IPv4 addresses within IPv6 (`::ffff:0:0/96`) as one of IPv4, the form in which clients
@@ -96,6 +103,20 @@ mod tests {
                 contained,
                 "{address}"
             );
+        }
+    }
+
+    #[test]
+    fn all_addresses_are_those_of_both_versions() {
+        for (texts, all) in [
+            (&["0.0.0.0/0", "::/0"][..], true),
+            (&["0.0.0.0/1", "::/0", "128.0.0.0/1"], true),
+            (&["0.0.0.0/0"], false),
+            (&["::/0"], false),
+            (&["0.0.0.0/0", "::1"], false),
+            (&[], false),
+        ] {
+            assert_eq!(ranges(texts).contain_all(), all, "{texts:?}");
         }
     }
 

@@ -10,6 +10,7 @@ mod affinity;
 mod answer;
 mod certificates;
 mod client;
+mod client_address;
 mod client_stream;
 mod connect;
 mod connection_info;
@@ -64,7 +65,8 @@ use crate::request_log;
 use crate::snapshot::{Published, Snapshot};
 use crate::transfer_coding;
 use client::{Client, ClientRequest};
-use connection_info::ConnectionInfo;
+use client_address::ClientAddress;
+use connection_info::{ConnectionInfo, Scheme};
 use download::Content;
 use exchange::Outbound;
 use policies::Run;
@@ -137,6 +139,8 @@ struct Inbound<'a> {
     /// Its body, if it has one.
     upload: Option<Rc<Upload>>,
     from: &'a ClientRequest,
+    /// The client that its headers name, if the peer of its connection is believed.
+    named: Option<Box<ClientAddress>>,
     started: Instant,
     /// Its policies, if it has any.
     run: Option<Box<Run>>,
@@ -160,6 +164,11 @@ async fn handle(
     let seen = worker.snapshot();
     let mut inbound = Inbound {
         seen: &seen,
+        named: client_address::named(
+            &worker.settings.real_ip,
+            from.client.info.trust,
+            &parts.headers,
+        ),
         parts,
         upload,
         from: &from,
@@ -296,6 +305,25 @@ impl Inbound<'_> {
     /// The connection that the request was received on.
     fn connection(&self) -> &ConnectionInfo {
         &self.from.client.info
+    }
+
+    /// The client that has sent the request.
+    fn client(&self) -> &ClientAddress {
+        let named = self.named.as_deref();
+        named.unwrap_or_else(|| self.connection().client())
+    }
+
+    /// The scheme of the client's request. A trusted peer may say that it differs from that of its
+    /// own connection.
+    fn scheme(&self) -> Scheme {
+        let connection = self.connection();
+        let kept = connection.trust.keeps_forwarded;
+        let sent = kept.then(|| self.parts.headers.get(headers::X_FORWARDED_PROTO));
+        match sent.flatten() {
+            None => connection.listener.scheme,
+            Some(scheme) if scheme.as_bytes().eq_ignore_ascii_case(b"https") => Scheme::Https,
+            Some(_) => Scheme::Http,
+        }
     }
 
     /// Whether the request was received over HTTP/2.

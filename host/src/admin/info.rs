@@ -88,6 +88,10 @@ fn configuration(admin: &Admin) -> Value {
         "dns_order": dns_order(config),
         "dns_hostsfile": config.dns.hosts_file,
     });
+    let real_ip = &config.proxy.real_ip;
+    shown["trusted_ips"] = json!(real_ip.trusted.written);
+    shown["real_ip_header"] = json!(real_ip.source.name());
+    shown["real_ip_recursive"] = json!(if real_ip.recursive { "on" } else { "off" });
     if !config.dns.resolvers.is_empty() {
         shown["dns_resolver"] = json!(config.dns.resolvers);
     }

@@ -8,6 +8,7 @@ use super::declaration::{
     BYTES, BYTES_PER_SECOND, DefaultValue, KIB, Kind, MIB, MICROSECONDS, MILLISECONDS, ONE,
     SECONDS, Section, Setting,
 };
+use super::real_ip::{RealIpSource, TrustedIps};
 use super::{readers, tls};
 
 use DefaultValue::{Computed, Unset, Written};
@@ -329,6 +330,45 @@ const TLS: &[Setting] = &[
 ];
 
 const CLIENTS: &[Setting] = &[
+    Setting {
+        name: "trusted_ips",
+        about: "Peers that are [believed](docs/client-address.md) when they say who their clients \
+                are: addresses, ranges such as `10.0.0.0/8`, and `unix:` for Unix sockets",
+        kind: List {
+            value: "IPS",
+            expected: "a comma separated list in the form of IPv4 or IPv6 address or CIDR block or \
+                       'unix:'",
+            set: |config, entries| {
+                config.proxy.real_ip.trusted = TrustedIps::parse(entries)?;
+                Ok(())
+            },
+        },
+        default: Unset("none"),
+    },
+    Setting {
+        name: "real_ip_header",
+        about: "Where trusted peers say who the client of a request is: the name of a header, or \
+                `proxy_protocol`",
+        kind: Text {
+            value: "NAME",
+            expected: "the name of a header, or proxy_protocol",
+            set: |config, text| {
+                RealIpSource::parse(text).map(|source| config.proxy.real_ip.source = source)
+            },
+        },
+        default: Written("X-Real-IP"),
+    },
+    Setting {
+        name: "real_ip_recursive",
+        about: "Which address of a list in `real_ip_header` is the client's: the last one, `off`, or \
+                the last one that is not trusted, `on`",
+        kind: Text {
+            value: "on|off",
+            expected: "on or off",
+            set: |config, text| readers::switch(text).map(|on| config.proxy.real_ip.recursive = on),
+        },
+        default: Written("off"),
+    },
     Setting {
         name: "max_connections",
         about: "Connections of clients that the proxy serves at once, over all workers; further \

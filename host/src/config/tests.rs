@@ -219,7 +219,9 @@ fn every_setting_has_its_effect() {
             }
             _ => match setting.name {
                 "data_dir" | "dns_hostsfile" | "syslog_socket" | "hash_keys_file" => "elsewhere",
-                "hash_keys" => "on",
+                "hash_keys" | "real_ip_recursive" => "on",
+                "trusted_ips" => "192.0.2.0/24",
+                "real_ip_header" => "proxy_protocol",
                 "log" => "warn",
                 "proxy_listen" | "admin_listen" | "status_listen" => "192.0.2.1:7",
                 "ssl_verify_client" => "on",

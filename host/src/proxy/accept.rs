@@ -11,6 +11,7 @@ use hyper::server::conn::http1;
 use tokio::sync::{mpsc, watch};
 
 use super::client::{Client, ConnectionState};
+use super::client_address::Trust;
 use super::connection_info::{ConnectionInfo, ListenerInfo};
 use super::{Worker, page};
 use crate::connections::{self, DescriptorPermit};
@@ -122,6 +123,9 @@ impl Admitted {
         let mut info = ConnectionInfo::new(self.address, self.accepted_on);
         info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
         info.server_name = transport.server_name();
+        let is_unix = matches!(transport.socket(), Socket::Unix(_));
+        let real_ip = &worker.settings.real_ip;
+        info.trust = Trust::of(real_ip, (!is_unix).then_some(info.peer.address.ip()));
         if let Some(local) = transport.socket().local_ip() {
             info.local = local;
         }

@@ -12,7 +12,7 @@ use super::respond::Reject;
 pub(super) fn check(inbound: &Inbound<'_>, matched: &Matched<'_>) -> Result<(), Reject> {
     let route = matched.route;
     if let Some(status) = route.https_only
-        && inbound.connection().listener.scheme == Scheme::Http
+        && inbound.scheme() == Scheme::Http
     {
         let (host, target) = (matched.host.name(), &matched.target);
         return Err(Reject::HttpsOnly {
@@ -27,7 +27,7 @@ pub(super) fn check(inbound: &Inbound<'_>, matched: &Matched<'_>) -> Result<(), 
         if inbound.parts.version < Version::HTTP_2 {
             return Err(Reject::Http2Only);
         }
-        if route.grpcs_only && inbound.connection().listener.scheme == Scheme::Http {
+        if route.grpcs_only && inbound.scheme() == Scheme::Http {
             return Err(Reject::GrpcsOnly);
         }
     }

@@ -5,15 +5,18 @@ use std::rc::Rc;
 
 use http::HeaderValue;
 
+use super::client_address::{ClientAddress, Trust};
 use crate::config::Listen;
 
-/// The client's address, and the listener that accepted the connection. Header values are made once
-/// for all requests.
+/// Who the connection is from, and the listener that accepted it. Header values are made once for
+/// all requests.
 pub(super) struct ConnectionInfo {
-    /// The client's address.
-    pub(super) address: SocketAddr,
-    /// Its IP address, as a header value.
-    pub(super) ip: HeaderValue,
+    /// The other end of the connection: a client, or a proxy in front of it.
+    pub(super) peer: ClientAddress,
+    /// The client that the peer has named for the whole connection, by the PROXY protocol.
+    pub(super) named: Option<Box<ClientAddress>>,
+    /// What the peer is believed.
+    pub(super) trust: Trust,
     /// The address that the client is connected to.
     pub(super) local: IpAddr,
     /// The server name that the client has asked for in its TLS handshake, in lower case; empty if
@@ -46,18 +49,22 @@ pub(super) enum Scheme {
 }
 
 impl ConnectionInfo {
-    /// For a connection from `client`.
-    pub(super) fn new(client: SocketAddr, listener: Rc<ListenerInfo>) -> Self {
-        let address = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let ip = address.ip().to_string();
+    /// For a connection from `peer`.
+    pub(super) fn new(peer: SocketAddr, listener: Rc<ListenerInfo>) -> Self {
         Self {
-            address,
-            ip: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("")),
+            peer: ClientAddress::new(peer),
+            named: None,
+            trust: Trust::default(),
             local: Ipv4Addr::UNSPECIFIED.into(),
             server_name: None,
             number: 0,
             listener,
         }
+    }
+
+    /// The client of the connection, as far as a header of a request does not name another one.
+    pub(super) fn client(&self) -> &ClientAddress {
+        self.named.as_deref().unwrap_or(&self.peer)
     }
 }
 

@@ -109,6 +109,7 @@ impl<'a> Outbound<'a> {
             },
             forwarded: Forwarded {
                 connection: inbound.connection(),
+                client: inbound.client(),
                 host: matched.host.name(),
                 path: matched.target.path().as_bytes(),
                 prefix: matched.prefix(),

@@ -176,6 +176,7 @@ fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix
     };
     let forwarded = Forwarded {
         connection: &connection,
+        client: connection.client(),
         host,
         path: parts.uri.path().as_bytes(),
         prefix,

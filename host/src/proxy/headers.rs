@@ -9,13 +9,14 @@ use http::header::{
 use http::{Method, Request, Uri, Version};
 
 use super::PRODUCT;
+use super::client_address::ClientAddress;
 use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
 use crate::http1::{list, lists};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
@@ -43,6 +44,8 @@ fn via_of(version: Version) -> &'static str {
 #[derive(Clone, Copy)]
 pub(super) struct Forwarded<'a> {
     pub(super) connection: &'a ConnectionInfo,
+    /// The client that has sent it, perhaps by way of proxies.
+    pub(super) client: &'a ClientAddress,
     /// Host without port, in lower case.
     pub(super) host: &'a str,
     /// Path as the client sent it, without the query.
@@ -55,6 +58,24 @@ pub(super) struct Forwarded<'a> {
     /// The protocol that the client asks to change to.
     pub(super) upgrade: Option<&'a HeaderValue>,
     pub(super) body: BodyLength,
+}
+
+impl Forwarded<'_> {
+    /// The headers about the client's request that a trusted peer may send itself, with the
+    /// gateway's own values; `None` for a header that is not sent.
+    fn facts(&self) -> [(HeaderName, Option<&[u8]>); 5] {
+        let listener = &self.connection.listener;
+        // A decoded path may have bytes that are not allowed in a header.
+        let fits = |value: &&[u8]| !value.iter().any(u8::is_ascii_control);
+        let prefix = Some(self.prefix).filter(|prefix| !matches!(*prefix, b"" | b"/"));
+        [
+            (X_FORWARDED_PROTO, Some(listener.scheme.as_str().as_bytes())),
+            (X_FORWARDED_HOST, Some(self.host.as_bytes())),
+            (X_FORWARDED_PORT, Some(listener.port_text.as_bytes())),
+            (X_FORWARDED_PATH, Some(self.path).filter(fits)),
+            (X_FORWARDED_PREFIX, prefix.filter(fits)),
+        ]
+    }
 }
 
 /// How the length of a request's body is sent.
@@ -124,31 +145,32 @@ impl RequestHead<'_> {
             None => field(text, "connection", b"keep-alive"),
         }
         let connection = forwarded.connection;
-        let ip = connection.ip.as_bytes();
+        let client = forwarded.client.ip.as_bytes();
         if lists_for {
-            longer_list(text, headers, &X_FORWARDED_FOR, ip);
+            longer_list(
+                text,
+                headers,
+                &X_FORWARDED_FOR,
+                connection.peer.ip.as_bytes(),
+            );
         } else {
-            field(text, "x-forwarded-for", ip);
+            field(text, "x-forwarded-for", client);
         }
-        field(text, "x-real-ip", ip);
-        field(
-            text,
-            "x-forwarded-proto",
-            connection.listener.scheme.as_str().as_bytes(),
-        );
-        field(text, "x-forwarded-host", forwarded.host.as_bytes());
-        field(
-            text,
-            "x-forwarded-port",
-            connection.listener.port_text.as_bytes(),
-        );
-        // A decoded path may have bytes that are not allowed in a header.
-        let fits = |value: &[u8]| !value.iter().any(u8::is_ascii_control);
-        if fits(forwarded.path) {
-            field(text, "x-forwarded-path", forwarded.path);
-        }
-        if !matches!(forwarded.prefix, b"" | b"/") && fits(forwarded.prefix) {
-            field(text, "x-forwarded-prefix", forwarded.prefix);
+        field(text, "x-real-ip", client);
+        let kept = connection.trust.keeps_forwarded.then_some(headers);
+        for (name, own) in forwarded.facts() {
+            match kept.filter(|kept| kept.contains_key(&name) && !hops.names(name.as_str())) {
+                Some(kept) => {
+                    for value in kept.get_all(&name) {
+                        field(text, name.as_str(), value.as_bytes());
+                    }
+                }
+                None => {
+                    if let Some(own) = own {
+                        field(text, name.as_str(), own);
+                    }
+                }
+            }
         }
         field(text, "x-kong-request-id", forwarded.id.as_bytes());
         let via = via_of(forwarded.version);
@@ -203,25 +225,27 @@ impl RequestHead<'_> {
             sent.insert(TE, HeaderValue::from_static("trailers"));
         }
         let connection = forwarded.connection;
-        let listener = &connection.listener;
-        extend_list(sent, X_FORWARDED_FOR, &connection.ip);
-        sent.insert(X_REAL_IP, connection.ip.clone());
-        let scheme = HeaderValue::from_static(listener.scheme.as_str());
-        sent.insert(X_FORWARDED_PROTO, scheme);
-        sent.insert(X_FORWARDED_PORT, listener.port_text.clone());
-        // A decoded path may have bytes that are not allowed in a header.
-        for (name, value) in [
-            (X_FORWARDED_HOST, forwarded.host.as_bytes()),
-            (X_FORWARDED_PATH, forwarded.path),
-            (X_FORWARDED_PREFIX, forwarded.prefix),
-            (X_KONG_REQUEST_ID, forwarded.id.as_bytes()),
-        ] {
-            let is_prefix = name == X_FORWARDED_PREFIX;
-            if !(is_prefix && matches!(value, b"" | b"/"))
-                && let Ok(value) = HeaderValue::from_bytes(value)
-            {
-                sent.insert(name, value);
+        match sent.contains_key(X_FORWARDED_FOR) {
+            true => extend_list(sent, X_FORWARDED_FOR, &connection.peer.ip),
+            false => drop(sent.insert(X_FORWARDED_FOR, forwarded.client.ip.clone())),
+        }
+        sent.insert(X_REAL_IP, forwarded.client.ip.clone());
+        let kept = connection.trust.keeps_forwarded.then_some(headers);
+        for (name, own) in forwarded.facts() {
+            match kept.filter(|kept| kept.contains_key(&name) && !hops.names(name.as_str())) {
+                Some(kept) => {
+                    for value in kept.get_all(&name) {
+                        sent.append(name.clone(), value.clone());
+                    }
+                }
+                None => {
+                    let own = own.and_then(|own| HeaderValue::from_bytes(own).ok());
+                    sent.extend(own.map(|own| (name, own)));
+                }
             }
+        }
+        if let Ok(id) = HeaderValue::from_bytes(forwarded.id.as_bytes()) {
+            sent.insert(X_KONG_REQUEST_ID, id);
         }
         extend_list(
             sent,
@@ -437,6 +461,7 @@ mod tests {
         let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false));
         let forwarded = Forwarded {
             connection: &connection,
+            client: connection.client(),
             host: "example.com",
             path: b"/mock/x",
             prefix,
@@ -545,6 +570,71 @@ mod tests {
         assert_eq!(headers["x-kong-request-id"].len(), 32);
     }
 
+    /// What an endpoint gets from a peer that is trusted, over HTTP/1.1 and over HTTP/2.
+    fn forwarded_for_trusted(sent: &HeaderMap) -> [HeaderMap; 2] {
+        let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
+        let peer = "10.0.0.1:1234".parse().unwrap();
+        let mut connection = ConnectionInfo::new(peer, ListenerInfo::new(&listen, false));
+        connection.trust.keeps_forwarded = true;
+        let forwarded = Forwarded {
+            connection: &connection,
+            client: &ClientAddress::new("192.0.2.7:0".parse().unwrap()),
+            host: "example.com",
+            path: b"/mock/x",
+            prefix: b"/mock",
+            id: &RequestId::new(),
+            version: Version::HTTP_11,
+            upgrade: None,
+            body: BodyLength::None,
+        };
+        let head = RequestHead {
+            method: &Method::GET,
+            target: b"/x?a=b",
+            host: "a:1",
+            headers: sent,
+            forwarded: &forwarded,
+        };
+        let mut text = Vec::new();
+        head.write_http1(&mut text);
+        let text = String::from_utf8(text).unwrap();
+        let lines = text.lines().filter_map(|line| line.split_once(": "));
+        let lines: Vec<_> = lines.collect();
+        [map(&lines), head.http2(false).unwrap().headers().clone()]
+    }
+
+    #[test]
+    fn what_a_trusted_peer_says_of_the_request_is_kept() {
+        let names = ["proto", "host", "port", "path", "prefix"];
+        let names = names.map(|name| format!("x-forwarded-{name}"));
+        let sent: Vec<_> = names.iter().map(|name| (&**name, "theirs")).collect();
+        for headers in forwarded_for_trusted(&map(&sent)) {
+            for name in &names {
+                assert_eq!(headers[name], "theirs", "{name}");
+            }
+            assert_eq!(headers["x-real-ip"], "192.0.2.7");
+        }
+        for sent in [
+            vec![],
+            vec![sent, vec![("connection", "x-forwarded-proto")]].concat(),
+        ] {
+            for headers in forwarded_for_trusted(&map(&sent)) {
+                assert_eq!(headers["x-forwarded-proto"], "http");
+            }
+        }
+    }
+
+    #[test]
+    fn the_peer_is_added_to_the_list_of_addresses_and_the_client_begins_one() {
+        let sent = map(&[("x-forwarded-for", "192.0.2.7"), ("x-real-ip", "forged")]);
+        for headers in forwarded_for_trusted(&sent) {
+            assert_eq!(headers["x-forwarded-for"], "192.0.2.7, 10.0.0.1");
+            assert_eq!(headers["x-real-ip"], "192.0.2.7");
+        }
+        for headers in forwarded_for_trusted(&HeaderMap::new()) {
+            assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+        }
+    }
+
     #[test]
     fn te_trailers_is_sent_only_if_the_client_sent_it() {
         let headers = map(&[("connection", "te"), ("te", "gzip, trailers")]);
@@ -567,6 +657,7 @@ mod tests {
         let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false));
         let forwarded = Forwarded {
             connection: &connection,
+            client: connection.client(),
             host: "example.com",
             path: b"/mock/x",
             prefix: b"/mock",

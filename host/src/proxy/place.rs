@@ -65,7 +65,7 @@ pub(super) fn facts<'a>(
     Facts {
         method: &inbound.parts.method,
         headers: &inbound.parts.headers,
-        ip: &inbound.connection().ip,
+        ip: &inbound.client().ip,
         consumer: inbound.run.as_ref().and_then(|run| run.subject.id()),
         path: matched.path(),
         query: matched.target.query(),

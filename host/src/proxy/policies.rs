@@ -216,10 +216,11 @@ pub(super) fn abandoned(mut run: Box<Run>, inbound: &mut Inbound<'_>) {
     }
 }
 
-fn client<'a>(client: &'a super::client::Client, host: &'a str) -> Client<'a> {
+/// The client at `address`, as policies see it.
+fn client<'a>(address: SocketAddr, client: &'a super::client::Client, host: &'a str) -> Client<'a> {
     let info = &client.info;
     Client {
-        address: info.address,
+        address,
         local: info.local,
         connection: info.number,
         requests: client.requests(),
@@ -236,6 +237,7 @@ pub(super) async fn access(
     inbound: &mut Inbound<'_>,
     matched: &mut Matched<'_>,
 ) -> Result<(), Reject> {
+    let address = inbound.client().address;
     let Inbound {
         seen,
         parts,
@@ -243,6 +245,7 @@ pub(super) async fn access(
         from,
         started,
         run,
+        ..
     } = inbound;
     let policies = &seen.0.policies;
     let run = run.insert(Run::new(chain, matched.host.name().into()));
@@ -270,7 +273,7 @@ pub(super) async fn access(
             upstream_host: &mut upstream_host,
             regex: matched.regex,
             body: upload.as_ref().map(|upload| upload as _),
-            client: client(&from.client, &run.host),
+            client: client(address, &from.client, &run.host),
             matched: MatchedIds {
                 route: route.id,
                 route_name: route.name.as_deref(),
@@ -322,7 +325,7 @@ pub(super) fn respond(
                 head: &mut head,
                 source,
                 request: &inbound.parts,
-                client: client(&inbound.from.client, &run.host),
+                client: client(inbound.client().address, &inbound.from.client, &run.host),
                 matched: run.matched(),
                 subject: &run.subject,
                 body: None,

@@ -1,6 +1,7 @@
 //! The end of a request that has policies: passes the body of the response through their filters,
 //! and gives them a record of the request when its last byte was sent.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -45,6 +46,8 @@ pub(in super::super) enum Passed {
 pub(in super::super) struct Recorder {
     run: Box<Run>,
     request: Parts,
+    /// The address of the client.
+    address: SocketAddr,
     upload: Option<Rc<Upload>>,
     started: Instant,
     source: Source,
@@ -182,6 +185,7 @@ impl Recorder {
         Self {
             run,
             request: std::mem::replace(&mut inbound.parts, none),
+            address: inbound.client().address,
             upload: inbound.upload.clone(),
             started: inbound.started,
             source,
@@ -195,6 +199,7 @@ impl Recorder {
         let Self {
             run,
             request,
+            address,
             upload,
             started,
             source,
@@ -226,7 +231,7 @@ impl Recorder {
         let record = Arc::new(Record {
             id: id.as_str().into(),
             started: SystemTime::now() - (now - started),
-            client: info.address,
+            client: address,
             port: info.listener.port,
             scheme: info.listener.scheme.as_str(),
             host: Arc::clone(&run.host),
