@@ -1,11 +1,13 @@
 //! Who a client is: what proxies that are trusted say of it, in headers and by the PROXY protocol.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Backend, Gateway, Setup, add_plugin, patch_upstream, received, until, with_backend,
+    Backend, Gateway, Raw, Setup, TlsClient, active_connections, add_plugin, exchange, metric,
+    patch_upstream, received, until, with_backend,
 };
 
 /// A gateway that believes its peers on this machine, and what else is set.
@@ -174,5 +176,149 @@ fn an_entry_that_is_no_address_is_refused_in_the_words_of_kong() {
         "real_ip_recursive = \"yes\": expected on or off",
     ] {
         assert!(said.contains(told), "{told} in {said}");
+    }
+}
+
+const HEADER: &str = "PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n";
+
+/// A gateway whose clients come through a proxy that speaks the PROXY protocol.
+fn behind_a_proxy() -> Setup {
+    let listens = "127.0.0.1:0 proxy_protocol, 127.0.0.1:0 ssl proxy_protocol, 127.0.0.1:0";
+    Setup::new().arg("--proxy-listen", listens)
+}
+
+/// The response to a request that follows these bytes on its connection.
+fn after(to: SocketAddr, first: &[u8], headers: &str) -> String {
+    let request = format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+    let sent = [first, request.as_bytes()].concat();
+    Raw::connect(to).send(&sent).read_to_end()
+}
+
+/// The header in version 2, with the same addresses.
+fn header_v2() -> Vec<u8> {
+    let start = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
+    [&start[..], &[192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 1, 187]].concat()
+}
+
+#[test]
+fn the_proxy_protocol_names_the_client_of_a_connection() {
+    let setup = behind_a_proxy()
+        .arg("--trusted-ips", "127.0.0.1")
+        .arg("--real-ip-header", "proxy_protocol");
+    let (gateway, _backend) = with_backend(setup);
+    let (plain, tls) = (gateway.proxy, gateway.listener("proxy", 1));
+    for header in [HEADER.as_bytes(), &header_v2()] {
+        let response = after(plain, header, "x-real-ip: 198.51.100.1\r\n");
+        assert!(
+            response.contains("\"x-real-ip\":\"192.0.2.7\""),
+            "{response}"
+        );
+        let over_tls = TlsClient::new().connect_after(tls, header, "");
+        let (_, body) = over_tls.unwrap().get("/", "x");
+        let echo: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(echo["headers"]["x-real-ip"], "192.0.2.7");
+    }
+    // The list ends with the proxy that the connection comes from.
+    let response = after(
+        plain,
+        HEADER.as_bytes(),
+        "x-forwarded-for: 198.51.100.1\r\n",
+    );
+    let list = "\"x-forwarded-for\":\"198.51.100.1, 127.0.0.1\"";
+    assert!(response.contains(list), "{response}");
+    let response = after(plain, b"PROXY UNKNOWN\r\n", "");
+    assert!(
+        response.contains("\"x-real-ip\":\"127.0.0.1\""),
+        "{response}"
+    );
+}
+
+#[test]
+fn the_proxy_protocol_names_no_client_unless_its_proxy_is_trusted_and_asked() {
+    let both = |trusted, header| {
+        let setup = behind_a_proxy().arg("--trusted-ips", trusted);
+        setup.arg("--real-ip-header", header)
+    };
+    for setup in [
+        behind_a_proxy(),
+        both("10.0.0.0/8", "proxy_protocol"),
+        both("127.0.0.1", "X-Real-IP"),
+    ] {
+        let (gateway, _backend) = with_backend(setup);
+        let response = after(gateway.proxy, HEADER.as_bytes(), "");
+        assert!(
+            response.contains("\"x-real-ip\":\"127.0.0.1\""),
+            "{response}"
+        );
+    }
+}
+
+#[test]
+fn a_connection_without_the_header_is_closed_and_counted() {
+    let (gateway, backend) = with_backend(behind_a_proxy());
+    let failures = || {
+        metric(
+            &gateway,
+            "pointsman_proxy_protocol_failures_total{listener=\"proxy\"}",
+        )
+    };
+    assert!(after(gateway.proxy, b"", "").is_empty());
+    assert!(after(gateway.proxy, b"PROXY TCP4 192.0.2.7 x\r\n", "").is_empty());
+    assert!(after(gateway.proxy, &[b'P'; 600], "").is_empty());
+    let tls = gateway.listener("proxy", 1);
+    assert!(TlsClient::new().connect(tls, "").is_err());
+    assert_eq!(failures(), 4.0);
+    assert_eq!(backend.served(), 0);
+    // Addresses without the flag are served without it, and know no such header.
+    let without = gateway.listener("proxy", 2);
+    assert!(after(without, b"", "").starts_with("HTTP/1.1 200"));
+    assert!(after(without, HEADER.as_bytes(), "").starts_with("HTTP/1.1 400"));
+    assert_eq!(failures(), 4.0);
+    until("no connection", || active_connections(&gateway) == 0.0);
+    gateway.terminate();
+    let (_, log) = gateway.wait();
+    assert!(!log.contains("PROXY"), "{log}");
+}
+
+#[test]
+fn a_header_that_does_not_come_is_waited_for_as_long_as_the_head_of_a_request() {
+    let setup = behind_a_proxy().arg("--client-header-timeout", "1");
+    let (gateway, _backend) = with_backend(setup);
+    let mut slow = Raw::connect(gateway.proxy);
+    assert!(slow.send(b"PROXY TCP4").is_closed());
+    let failures = metric(
+        &gateway,
+        "pointsman_proxy_protocol_failures_total{listener=\"proxy\"}",
+    );
+    assert_eq!(failures, 1.0);
+}
+
+#[test]
+fn the_header_may_arrive_in_pieces() {
+    let (gateway, _backend) = with_backend(behind_a_proxy());
+    let mut raw = Raw::connect(gateway.proxy);
+    for byte in HEADER.as_bytes() {
+        raw.send(&[*byte]);
+    }
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    assert!(raw.send(request).read_to_end().starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn the_admin_api_and_the_status_listener_take_the_header_too() {
+    let gateway = Setup::new()
+        .arg("--admin-listen", "127.0.0.1:0, 127.0.0.1:0 proxy_protocol")
+        .arg("--status-listen", "127.0.0.1:0 proxy_protocol")
+        .start();
+    let get = |to, header: &str| {
+        let request = "GET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        exchange(to, &format!("{header}{request}"))
+    };
+    for (of, number) in [("admin", 1), ("status", 0)] {
+        let to = gateway.listener(of, number);
+        assert!(get(to, HEADER).starts_with("HTTP/1.1 200"));
+        assert!(get(to, "").is_empty());
+        let failures = format!("pointsman_proxy_protocol_failures_total{{listener=\"{of}\"}}");
+        assert_eq!(metric(&gateway, &failures), 1.0, "{of}");
     }
 }

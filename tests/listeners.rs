@@ -153,18 +153,6 @@ fn an_entry_that_is_wrong_is_refused_in_the_words_of_kong() {
 }
 
 #[test]
-fn the_proxy_protocol_is_refused_rather_than_ignored() {
-    let (status, said) = Setup::new()
-        .arg("--proxy-listen", "127.0.0.1:0 proxy_protocol")
-        .fail();
-    assert!(!status.success());
-    assert!(
-        said.contains("the flag proxy_protocol is not supported"),
-        "{said}"
-    );
-}
-
-#[test]
 fn the_status_listener_tells_the_state_and_changes_nothing_else() {
     let gateway = Setup::new()
         .arg("--status-listen", "127.0.0.1:0, 127.0.0.1:0 ssl")

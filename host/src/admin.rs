@@ -58,7 +58,7 @@ mod writes;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use axum::Router;
@@ -147,6 +147,9 @@ pub struct Admin {
     pub left_over: Arc<Notify>,
     /// What policies keep.
     pub resources: Arc<Resources>,
+    /// Number of connections without the header of the PROXY protocol that they had to begin with,
+    /// by what listens.
+    pub headerless: [(&'static str, Arc<AtomicU64>); 3],
     /// What has happened in TLS handshakes, by what listens.
     pub tls: [(&'static str, Arc<TlsFigures>); 3],
     /// Whether an operator has said that this gateway shall get no more requests.

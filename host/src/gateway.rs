@@ -4,6 +4,7 @@ mod tls;
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -123,6 +124,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
 
     let limits = ConnectionLimits::new(files, config.workers, config.proxy.max_connections)?;
     let limits = Arc::new(limits);
+    let headerless = listeners.headerless();
     let AllListeners {
         proxy,
         admin: admin_listeners,
@@ -142,6 +144,7 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         listening: Arc::clone(&listening),
         left_over: Arc::default(),
         resources: Arc::clone(&resources),
+        headerless,
         tls: tls.figures,
         draining: Arc::default(),
     };
@@ -225,6 +228,16 @@ impl AllListeners {
                 "the state of the gateway (setting status_listen)",
             )?,
         })
+    }
+
+    /// The counters of connections without the header of the PROXY protocol, by what listens.
+    fn headerless(&self) -> [(&'static str, Arc<AtomicU64>); 3] {
+        [
+            ("proxy", &self.proxy),
+            ("admin", &self.admin),
+            ("status", &self.status),
+        ]
+        .map(|(name, listeners)| (name, Arc::clone(&listeners.headerless)))
     }
 
     fn listening(&self) -> Listening {

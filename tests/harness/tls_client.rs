@@ -73,12 +73,23 @@ impl TlsClient {
 
     /// Connects, and asks for a server name; empty for none.
     pub(crate) fn connect(&self, to: SocketAddr, name: &str) -> io::Result<TlsConnection> {
+        self.connect_after(to, b"", name)
+    }
+
+    /// The same, after these bytes in clear text.
+    pub(crate) fn connect_after(
+        &self,
+        to: SocketAddr,
+        first: &[u8],
+        name: &str,
+    ) -> io::Result<TlsConnection> {
         let mut config = self.0.clone();
         config.enable_sni = !name.is_empty();
         let name = if name.is_empty() { "none" } else { name };
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let client = ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = TcpStream::connect(to)?;
+        let mut stream = TcpStream::connect(to)?;
+        stream.write_all(first)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut stream = StreamOwned::new(client, stream);
         while stream.conn.is_handshaking() {

@@ -52,6 +52,8 @@ struct Figures {
     refused: [(&'static str, u64); 2],
     /// Connections that were closed because their clients abused HTTP/2.
     abusive: u64,
+    /// Connections without the header of the PROXY protocol that they had to begin with.
+    headerless: [(&'static str, u64); 3],
     requests: u64,
     store: Condition,
     resident: Option<u64>,
@@ -130,6 +132,8 @@ impl Figures {
                 ("waiting", 0),
             ],
             refused: [("proxy", refused), ("admin", admin_refused)],
+            headerless: (admin.headerless.each_ref())
+                .map(|(listener, number)| (*listener, number.load(Ordering::Relaxed))),
             abusive: sum(admin, |counters| &counters.abusive),
             requests,
             store: admin.store.condition(),

@@ -21,7 +21,9 @@ use super::{Admin, router, status_router};
 use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_turn;
 use crate::leftover::ReturnableBody;
-use crate::listener::{Acceptor, Listeners, Refused, Socket, TlsServer, Transport};
+use crate::listener::{
+    Acceptor, Listeners, NoHeader, ProxyProtocol, Refused, Socket, TlsServer, Transport,
+};
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -88,11 +90,15 @@ async fn serve_router(
         stopped,
         _open: open,
     };
+    let proxy_protocol = listeners.proxy_protocol(settings.client_header_timeout);
     let sockets = listeners.workers.into_iter().flatten();
     for (socket, listen) in sockets.zip(&listeners.listens) {
-        let tls = tls.clone().filter(|_| listen.ssl);
+        let opening = Opening {
+            proxy_protocol: listen.proxy_protocol.then(|| proxy_protocol.clone()),
+            tls: tls.clone().filter(|_| listen.ssl),
+        };
         match Acceptor::new(socket) {
-            Ok(acceptor) => drop(tokio::spawn(serving.clone().accept(acceptor, tls))),
+            Ok(acceptor) => drop(tokio::spawn(serving.clone().accept(acceptor, opening))),
             Err(error) => tracing::error!("the Admin API cannot listen: {error}"),
         }
     }
@@ -101,6 +107,28 @@ async fn serve_router(
     let _ = stopped.wait_for(|stop| *stop).await;
     closed.recv().await;
     drop(listeners.files);
+}
+
+/// What a connection begins with before its first request.
+#[derive(Clone)]
+struct Opening {
+    proxy_protocol: Option<ProxyProtocol>,
+    tls: Option<TlsServer>,
+}
+
+impl Opening {
+    /// Reads the header of the PROXY protocol and makes the handshake. Who the client is makes no
+    /// difference to the Admin API.
+    async fn pass(self, mut socket: Socket) -> Result<Transport, Refused> {
+        if let Some(proxy_protocol) = &self.proxy_protocol {
+            let read = proxy_protocol.read(&mut socket).await;
+            read.map_err(|NoHeader| Refused::Failed)?;
+        }
+        match &self.tls {
+            None => Ok(Transport::Plain(socket)),
+            Some(tls) => tls.handshake(socket).await,
+        }
+    }
 }
 
 /// How connections are served.
@@ -117,14 +145,14 @@ struct Serving {
 
 impl Serving {
     /// Accepts connections until `stopped` says so.
-    async fn accept(mut self, acceptor: Acceptor, tls: Option<TlsServer>) {
+    async fn accept(mut self, acceptor: Acceptor, opening: Opening) {
         loop {
             let accepted = tokio::select! {
                 accepted = acceptor.accept() => accepted,
                 _ = self.stopped.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((socket, _)) => self.admit(socket, tls.clone()),
+                Ok((socket, _)) => self.admit(socket, opening.clone()),
                 Err(error) => {
                     tracing::warn!("cannot accept a connection to the Admin API: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -133,11 +161,11 @@ impl Serving {
         }
     }
 
-    fn admit(&self, socket: Socket, tls: Option<TlsServer>) {
+    fn admit(&self, socket: Socket, opening: Opening) {
         let Some(permit) = self.limits.admin_client() else {
             self.limits.admin_refused.fetch_add(1, Ordering::Relaxed);
             // Over TLS, an answer would need a handshake first.
-            if tls.is_none()
+            if opening.tls.is_none()
                 && let Some(permit) = self.limits.refusal()
             {
                 tokio::spawn(async move {
@@ -150,26 +178,21 @@ impl Serving {
         let serving = self.clone();
         tokio::spawn(async move {
             let _held = permit;
-            let transport = match tls {
-                None => Transport::Plain(socket),
-                Some(tls) => match serving.handshake(&tls, socket).await {
-                    Some(transport) => transport,
-                    None => return,
-                },
-            };
-            serving.connection(transport).await;
+            if let Some(transport) = serving.open(opening, socket).await {
+                serving.connection(transport).await;
+            }
         });
     }
 
-    /// Makes the handshake, unless the gateway shuts down first.
-    async fn handshake(&self, tls: &TlsServer, socket: Socket) -> Option<Transport> {
+    /// Passes what a connection begins with, unless the gateway shuts down first.
+    async fn open(&self, opening: Opening, socket: Socket) -> Option<Transport> {
         let mut stopped = self.stopped.clone();
         let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
-        let made = tokio::select! {
-            made = tls.handshake(socket) => made,
+        let opened = tokio::select! {
+            opened = opening.pass(socket) => opened,
             () = stop => return None,
         };
-        match made {
+        match opened {
             Ok(transport) => Some(transport),
             Err(Refused::NotTls(socket)) => {
                 connections::refuse(socket, PLAIN_ON_TLS).await;

@@ -4,10 +4,14 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use anyhow::Context;
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 
+use super::proxy_protocol::ProxyProtocol;
 use crate::config::{Listen, ListenAddress, ListenKeepalive};
 
 /// Connections that the kernel queues until the gateway accepts them, unless `backlog` says how
@@ -24,6 +28,8 @@ pub struct Listeners {
     pub(crate) workers: Vec<Vec<BoundSocket>>,
     /// The files of Unix sockets.
     pub(crate) files: Vec<SocketFile>,
+    /// Number of connections that had to begin with a header of the PROXY protocol and did not.
+    pub(crate) headerless: Arc<AtomicU64>,
 }
 
 /// A socket that accepts connections.
@@ -55,6 +61,7 @@ impl Listeners {
             listens: Vec::new(),
             workers: Vec::new(),
             files: Vec::new(),
+            headerless: Arc::default(),
         };
         listeners.workers.resize_with(workers, Vec::new);
         for listen in listens {
@@ -65,10 +72,6 @@ impl Listeners {
     }
 
     fn add(&mut self, listen: &Listen) -> io::Result<()> {
-        if listen.proxy_protocol {
-            let message = "the flag proxy_protocol is not supported: remove it";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-        }
         let mut listen = listen.clone();
         let (address, sockets) = match &listen.address {
             ListenAddress::Ip(address) => {
@@ -97,6 +100,12 @@ impl Listeners {
             worker.push(socket);
         }
         Ok(())
+    }
+
+    /// Reads the headers of the PROXY protocol, each within `patience`, on the addresses that have
+    /// the flag.
+    pub(crate) fn proxy_protocol(&self, patience: Duration) -> ProxyProtocol {
+        ProxyProtocol::new(patience, Arc::clone(&self.headerless))
     }
 
     /// Whether clients may speak HTTP/2: on all addresses if one has the flag. Source: Kong.

@@ -11,18 +11,18 @@ use hyper::server::conn::http1;
 use tokio::sync::{mpsc, watch};
 
 use super::client::{Client, ConnectionState};
-use super::client_address::Trust;
+use super::client_address::{ClientAddress, Trust};
 use super::connection_info::{ConnectionInfo, ListenerInfo};
 use super::{Worker, page};
 use crate::connections::{self, DescriptorPermit};
-use crate::listener::{Acceptor, Refused, Socket, TlsServer, Transport};
+use crate::listener::{Acceptor, NoHeader, ProxyProtocol, Refused, Socket, TlsServer, Transport};
 
 /// Pause after a failed accept. The usual reason is that no file descriptor is left, and
 /// descriptors become free only when connections are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long handshakes may go on when the gateway shuts down.
-const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
+/// How long headers of the PROXY protocol and handshakes may go on when the gateway shuts down.
+const LAST_OPENINGS: Duration = Duration::from_secs(1);
 
 /// Connections accepted so far by all workers, which numbers them.
 static ACCEPTED: AtomicU64 = AtomicU64::new(0);
@@ -32,6 +32,8 @@ pub(super) struct WorkerListener {
     pub(super) acceptor: Acceptor,
     pub(super) accepted_on: Rc<ListenerInfo>,
     pub(super) server: Rc<http1::Builder>,
+    /// Reads the headers of the PROXY protocol, if connections begin with one.
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
     /// Makes the handshakes, if clients have to speak TLS.
     pub(super) tls: Option<TlsServer>,
     /// A copy is held by each connection.
@@ -77,12 +79,17 @@ impl WorkerListener {
             open: self.open.clone(),
             permit,
             address,
+            named: None,
         };
-        match &self.tls {
-            None => tokio::task::spawn_local(admitted.serve(Transport::Plain(socket))),
-            Some(tls) => {
-                let tls = (tls.clone(), self.stopped.clone());
-                tokio::task::spawn_local(admitted.serve_over_tls(socket, tls))
+        match (&self.proxy_protocol, &self.tls) {
+            (None, None) => tokio::task::spawn_local(admitted.serve(Transport::Plain(socket))),
+            (proxy_protocol, tls) => {
+                let opening = Opening {
+                    proxy_protocol: proxy_protocol.clone(),
+                    tls: tls.clone(),
+                    stopped: self.stopped.clone(),
+                };
+                tokio::task::spawn_local(admitted.open(socket, opening))
             }
         };
     }
@@ -112,8 +119,44 @@ struct Admitted {
     server: Rc<http1::Builder>,
     open: mpsc::Sender<()>,
     permit: DescriptorPermit,
-    /// The address of the client.
+    /// The address of the peer.
     address: SocketAddr,
+    /// The client that the peer has named by the PROXY protocol.
+    named: Option<Box<ClientAddress>>,
+}
+
+/// What a connection begins with before its first request.
+struct Opening {
+    proxy_protocol: Option<ProxyProtocol>,
+    tls: Option<TlsServer>,
+    /// Says when the worker accepts no more connections.
+    stopped: watch::Receiver<bool>,
+}
+
+impl Opening {
+    /// Reads the header and makes the handshake. Returns the client that the header names as well.
+    async fn pass(
+        &self,
+        mut socket: Socket,
+    ) -> Result<(Transport, Option<Box<ClientAddress>>), Refused> {
+        let mut named = None;
+        if let Some(proxy_protocol) = &self.proxy_protocol {
+            let read = proxy_protocol.read(&mut socket).await;
+            let client = read.map_err(|NoHeader| Refused::Failed)?;
+            named = client.map(|client| Box::new(ClientAddress::new(client)));
+        }
+        let transport = match &self.tls {
+            None => Transport::Plain(socket),
+            Some(tls) => tls.handshake(socket).await?,
+        };
+        Ok((transport, named))
+    }
+
+    /// Ends some time after the worker has stopped to accept connections.
+    async fn late(mut stopped: watch::Receiver<bool>) {
+        let _ = stopped.wait_for(|stop| *stop).await;
+        tokio::time::sleep(LAST_OPENINGS).await;
+    }
 }
 
 impl Admitted {
@@ -126,6 +169,7 @@ impl Admitted {
         let is_unix = matches!(transport.socket(), Socket::Unix(_));
         let real_ip = &worker.settings.real_ip;
         info.trust = Trust::of(real_ip, (!is_unix).then_some(info.peer.address.ip()));
+        info.named = self.named.filter(|_| info.trust.names_by_proxy_protocol);
         if let Some(local) = transport.socket().local_ip() {
             info.local = local;
         }
@@ -144,26 +188,21 @@ impl Admitted {
         worker.counters.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Makes the handshake, then serves the connection. `stopped` is when the worker accepts no
-    /// more connections.
-    async fn serve_over_tls(
-        self,
-        socket: Socket,
-        (tls, mut stopped): (TlsServer, watch::Receiver<bool>),
-    ) {
-        let late = async {
-            let _ = stopped.wait_for(|stop| *stop).await;
-            tokio::time::sleep(LAST_HANDSHAKES).await;
-        };
-        // Boxed, so that only connections in a handshake have the memory for it.
-        let handshake = Box::pin(async {
+    /// Passes what the connection begins with, then serves it.
+    async fn open(mut self, socket: Socket, opening: Opening) {
+        // Boxed, so that only connections that are not served yet have the memory for it.
+        let opened = Box::pin(async {
             tokio::select! {
-                made = tls.handshake(socket) => Some(made),
-                () = late => None,
+                opened = opening.pass(socket) => Some(opened),
+                () = Opening::late(opening.stopped.clone()) => None,
             }
         });
-        match handshake.await {
-            Some(Ok(transport)) => return self.serve(transport).await,
+        match opened.await {
+            Some(Ok((transport, named))) => {
+                drop(opening);
+                self.named = named;
+                return self.serve(transport).await;
+            }
             Some(Err(Refused::NotTls(socket))) => {
                 connections::refuse(socket, &page::plain_on_tls()).await;
             }

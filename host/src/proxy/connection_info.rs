@@ -35,6 +35,8 @@ pub(super) struct ListenerInfo {
     pub(super) port_text: HeaderValue,
     /// The scheme of the requests that the listener accepts.
     pub(super) scheme: Scheme,
+    /// Whether each connection begins with a header of the PROXY protocol.
+    pub(super) proxy_protocol: bool,
     /// Whether clients may use HTTP/2: by ALPN over TLS, otherwise by prior knowledge.
     pub(super) http2: bool,
 }
@@ -80,6 +82,7 @@ impl ListenerInfo {
             } else {
                 Scheme::Http
             },
+            proxy_protocol: listen.proxy_protocol,
             http2,
         })
     }

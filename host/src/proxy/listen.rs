@@ -28,7 +28,7 @@ use super::{Counters, Seen, Worker, handle, http2};
 use crate::config;
 use crate::connections::ConnectionLimits;
 use crate::http1::BodyKind;
-use crate::listener::{Acceptor, Listeners, SocketFile, TlsServer, Transport};
+use crate::listener::{Acceptor, Listeners, ProxyProtocol, SocketFile, TlsServer, Transport};
 use crate::request_log;
 use crate::snapshot::Published;
 
@@ -89,6 +89,7 @@ impl Workers {
             files: Vec::new(),
         };
         let http2 = listeners.http2();
+        let proxy_protocol = listeners.proxy_protocol(settings.client_header_timeout);
         workers.files = listeners.files;
         let listens = Arc::new(listeners.listens);
         let shortage = Arc::<Notify>::default();
@@ -100,7 +101,7 @@ impl Workers {
             let shortage = Arc::clone(&shortage);
             let limits = Arc::clone(limits);
             let listens = Arc::clone(&listens);
-            let tls = tls.clone();
+            let opening = (proxy_protocol.clone(), tls.clone());
             let stopped = stopped.clone();
             let draining = draining.clone();
             let body = move || {
@@ -135,7 +136,7 @@ impl Workers {
                         draining: Cell::new(false),
                         clock: Rc::new(Cell::new(Instant::now())),
                     });
-                    worker.serve(listening, tls, stopped).await;
+                    worker.serve(listening, opening, stopped).await;
                 });
                 drop(draining);
             };
@@ -171,7 +172,7 @@ impl Worker {
     async fn serve(
         self: Rc<Self>,
         listening: Vec<(Acceptor, Rc<ListenerInfo>)>,
-        tls: Option<TlsServer>,
+        (proxy_protocol, tls): (ProxyProtocol, Option<TlsServer>),
         mut stopped: watch::Receiver<bool>,
     ) {
         let server = Rc::new(self.server());
@@ -181,7 +182,9 @@ impl Worker {
         let (open, mut closed) = mpsc::channel::<()>(1);
         let accepting = listening.into_iter().map(|(acceptor, accepted_on)| {
             let (worker, server) = (Rc::clone(&self), Rc::clone(&server));
+            let proxy_protocol = accepted_on.proxy_protocol.then(|| proxy_protocol.clone());
             let listener = WorkerListener {
+                proxy_protocol,
                 tls: tls.clone().filter(|_| accepted_on.scheme == Scheme::Https),
                 acceptor,
                 accepted_on,

@@ -142,6 +142,12 @@ impl Figures {
             [([("listener", "proxy")], self.abusive)],
         )?;
         page.whole(
+            "pointsman_proxy_protocol_failures",
+            "Connections that were closed because they began with no header of the PROXY protocol",
+            counter,
+            (self.headerless.iter()).map(|(listener, number)| ([("listener", *listener)], *number)),
+        )?;
+        page.whole(
             "pointsman_picks",
             "Picks requested since this balancer took over",
             counter,
