@@ -252,6 +252,12 @@ impl AllListeners {
 /// The certificate of the settings that endpoints are shown, if there is one.
 fn client_certificate(config: &Config) -> anyhow::Result<Option<Arc<ClientCertificate>>> {
     let Some((certificate, key)) = config.client_ssl.pair() else {
+        if config.client_ssl.on {
+            tracing::warn!(
+                "client_ssl is on, but client_ssl_cert and client_ssl_cert_key are not set: \
+                 endpoints are shown no certificate"
+            );
+        }
         return Ok(None);
     };
     let certificate = listener::load_pem(certificate).with_context(|| {

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -186,7 +187,11 @@ fn claim(folder: &Path) -> Result<Layout, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(format!("cannot be read: {}", preflight::plain(&error))),
     }
-    fs::create_dir_all(folder)
+    // The rows have private keys and other secrets, so the folder is for this user only.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
         .map_err(|error| format!("cannot be made: {}", preflight::plain(&error)))?;
     let entries = fs::read_dir(folder)
         .map_err(|error| format!("cannot be read: {}", preflight::plain(&error)))?;
@@ -229,4 +234,21 @@ pub(super) fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("it cannot be read").to_owned()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_made_is_for_its_user_only() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+        assert_eq!(claim(&folder), Ok(Layout::New));
+        let mode = fs::metadata(&folder).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 }
