@@ -146,7 +146,9 @@ fn client_v1(line: &str) -> Result<Option<SocketAddr>, NoHeader> {
     if words.next().is_some() {
         return Err(NoHeader);
     }
-    (proxy?, proxy_port?);
+    // Of no use, but a line in which they are wrong is malformed.
+    proxy?;
+    proxy_port?;
     Ok(Some(SocketAddr::new(client?, client_port?)))
 }
 

@@ -613,10 +613,8 @@ mod tests {
             }
             assert_eq!(headers["x-real-ip"], "192.0.2.7");
         }
-        for sent in [
-            vec![],
-            vec![sent, vec![("connection", "x-forwarded-proto")]].concat(),
-        ] {
+        let with_connection = [&sent[..], &[("connection", "x-forwarded-proto")]].concat();
+        for sent in [vec![], with_connection] {
             for headers in forwarded_for_trusted(&map(&sent)) {
                 assert_eq!(headers["x-forwarded-proto"], "http");
             }
