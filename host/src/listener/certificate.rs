@@ -15,6 +15,9 @@ use crate::tls::{Authorities, ServerCertificate, generated};
 /// The start of anything in PEM.
 const PEM: &str = "-----BEGIN";
 
+/// Bytes of the longest path that a message shows.
+const LONGEST_PATH: usize = 255;
+
 /// The certificate of the listeners whose settings begin with `prefix` (`admin_`, for example), or
 /// one that is generated and kept in the data folder.
 ///
@@ -99,15 +102,19 @@ pub(crate) fn load(text: &str) -> Option<String> {
     if let Ok(pem) = std::fs::read_to_string(text) {
         return Some(pem).filter(|pem| pem.contains(PEM));
     }
-    let decoded = BASE64_STANDARD.decode(text).ok()?;
+    // Tools that encode break lines.
+    let encoded: String = text.split_ascii_whitespace().collect();
+    let decoded = BASE64_STANDARD.decode(encoded).ok()?;
     let pem = String::from_utf8(decoded).ok()?;
     Some(pem).filter(|pem| pem.contains(PEM))
 }
 
-/// What a message says in place of the value, which may be a key.
+/// What a message says in place of the value, which may be a key: only what is a path for certain.
+/// Base64 contains no dot, and neither PEM nor DER in base64 begins with a slash.
 fn shown(text: &str) -> &str {
-    if text.contains('/') || text.len() < 64 {
-        text.lines().next().unwrap_or_default()
+    let is_path = (text.starts_with('/') || text.contains('.')) && !text.contains('\n');
+    if is_path && text.len() <= LONGEST_PATH {
+        text
     } else {
         "the text that is given"
     }
@@ -147,6 +154,36 @@ mod tests {
         assert!(read(&[path.to_str().unwrap()], &[&encoded]).is_ok());
         assert!(read(&[&cert], &[&key]).is_ok());
         assert!(read(&[], &[]).is_ok());
+    }
+
+    #[test]
+    fn base64_may_have_line_breaks() {
+        let (cert, key) = issued();
+        let mut broken = String::new();
+        for line in BASE64_STANDARD.encode(&key).as_bytes().chunks(76) {
+            broken.push_str(std::str::from_utf8(line).unwrap());
+            broken.push_str("\r\n");
+        }
+        assert!(read(&[&cert], &[&broken]).is_ok());
+    }
+
+    #[test]
+    fn a_message_shows_paths_and_no_text_that_may_be_a_key() {
+        let (cert, _) = issued();
+        let long = format!("/{}", "a".repeat(300));
+        for hidden in [
+            "MC4CAQAwBQYDK2VwBCIEIC/secret/0123",
+            "secret",
+            "MC4CAQAw/secret\nBQYDK2Vw.",
+            &long,
+        ] {
+            let told = read(&[&cert], &[hidden]).unwrap_err();
+            let expected = "admin_ssl_cert_key: failed loading key from the text that is given";
+            assert_eq!(told, expected);
+        }
+        for path in ["/none/key", "../none/key", "tls/none.key"] {
+            assert_eq!(shown(path), path);
+        }
     }
 
     #[test]
