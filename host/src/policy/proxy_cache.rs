@@ -141,6 +141,8 @@ impl ProxyCache {
             version: request.head.version,
             query: request.query.text(),
             headers: &request.head.headers,
+            scheme: request.client.scheme,
+            port: request.client.port,
             host: request.client.host,
             upstream_path: request.upstream_path.as_deref(),
             upstream_host: request.upstream_host.as_deref(),

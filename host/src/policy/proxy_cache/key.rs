@@ -50,6 +50,9 @@ pub(super) struct Asked<'r> {
     pub(super) version: Version,
     pub(super) query: Option<&'r str>,
     pub(super) headers: &'r HeaderMap,
+    /// `http` or `https`, and the port that accepted the connection. The endpoint is told them.
+    pub(super) scheme: &'r str,
+    pub(super) port: u16,
     /// The host that the client has requested, which the endpoint is told.
     pub(super) host: &'r str,
     /// What another policy has put in place of the path of the request to the endpoint.
@@ -104,7 +107,9 @@ impl Identity {
         let mut parts = Vec::with_capacity(joined.len() + 32);
         measured(&mut parts, line.as_bytes());
         // Kong's key has none of these, so a client could have the answer to its own host given to
-        // others.
+        // others, or a redirect from http to https to those who came by https.
+        measured(&mut parts, asked.scheme.as_bytes());
+        parts.extend_from_slice(&asked.port.to_be_bytes());
         for text in [Some(asked.host), asked.upstream_path, asked.upstream_host] {
             measured(&mut parts, text.unwrap_or_default().as_bytes());
         }
@@ -203,6 +208,8 @@ mod tests {
             version: Version::HTTP_11,
             query: target.split_once('?').map(|(_, query)| query),
             headers,
+            scheme: "http",
+            port: 8000,
             host: "",
             upstream_path: None,
             upstream_host: None,
@@ -252,6 +259,8 @@ mod tests {
             version: Version::HTTP_11,
             query: Some("b=1&c=2"),
             headers: &headers,
+            scheme: "http",
+            port: 8000,
             host: "",
             upstream_path: None,
             upstream_host: None,
@@ -274,6 +283,34 @@ mod tests {
             let [one, other] = [one, other].map(|target| identity(target, &none, &same));
             assert_eq!(one.key, other.key);
             assert_ne!(one.parts, other.parts);
+        }
+    }
+
+    #[test]
+    fn requests_by_another_scheme_or_port_are_told_apart_although_their_keys_are_the_same() {
+        let headers = HeaderMap::new();
+        let of = |scheme, port| {
+            let asked = Asked {
+                consumer: None,
+                route: Uuid::from_u128(1),
+                method: &Method::GET,
+                target: "/",
+                version: Version::HTTP_11,
+                query: None,
+                headers: &headers,
+                scheme,
+                port,
+                host: "a.example",
+                upstream_path: None,
+                upstream_host: None,
+            };
+            Identity::of(&asked, &Same::default())
+        };
+        let plain = of("http", 8000);
+        assert_eq!(plain, of("http", 8000));
+        for other in [of("https", 8000), of("http", 8001)] {
+            assert_eq!(plain.key, other.key);
+            assert_ne!(plain.parts, other.parts);
         }
     }
 
