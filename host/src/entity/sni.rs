@@ -18,7 +18,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::string("name")
             .required()
             .check(&[Check::Text(check::sni)])
-            .compared_as(|name| Some(name.to_ascii_lowercase())),
+            .compared_as(|name| Some(same_name(name))),
         Field::created_at(),
         Field::updated_at(),
         Field::tags(),
@@ -30,6 +30,12 @@ pub static DECLARATION: Declaration = Declaration {
     ..Declaration::of(Kind::Sni, "snis", "sni")
 };
 
+/// The form in which names are compared, and that clients ask for: in lower case and without the
+/// trailing dot.
+pub(crate) fn same_name(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
 /// What the data plane reads of a name.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Sni {
@@ -39,4 +45,19 @@ pub struct Sni {
     pub name: String,
     /// The certificate of that name.
     pub certificate: ForeignKey,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn all_spellings_of_a_name_are_the_same_name() {
+        for spelling in ["a.example", "A.Example", "a.example.", "A.EXAMPLE."] {
+            let compared = DECLARATION.compared("name", &json!(spelling));
+            assert_eq!(compared, json!("a.example"), "{spelling}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::policies::Vaults;
 use super::{Part, view};
 use crate::entity::certificate::Certificate;
-use crate::entity::sni::Sni;
+use crate::entity::sni::{Sni, same_name};
 use crate::entity::{Kind, Row, has_references};
 use crate::tls::{NamedCertificate, PemPair, ServerCertificate, ServerNames};
 
@@ -64,8 +64,7 @@ impl Part for Names {
     fn put(&mut self, id: Uuid, row: Row) {
         self.delete(id);
         if let Some(sni) = view::<Sni>(Kind::Sni, id, row) {
-            let name = sni.name.to_ascii_lowercase();
-            let name = name.strip_suffix('.').unwrap_or(&name);
+            let name = same_name(&sni.name);
             let certificate = sni.certificate.id;
             self.all.insert(id, (name.into(), certificate));
             let names = self.of_certificate.entry(certificate).or_default();
