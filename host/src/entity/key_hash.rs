@@ -76,9 +76,12 @@ impl KeyHash {
     }
 }
 
-/// The hash that a text is the form of, if it is one.
+/// The hash that a text is the form of, if it is one. Its digits are in lower case: a hash has only
+/// one text, since the store compares texts.
 pub(crate) fn parse(text: &str) -> Option<[u8; 32]> {
-    key_file::parse(text.strip_prefix(PREFIX)?)
+    let digits = text.strip_prefix(PREFIX)?;
+    let is_lower = !digits.bytes().any(|byte| byte.is_ascii_uppercase());
+    is_lower.then(|| key_file::parse(digits)).flatten()
 }
 
 /// The form in which a key is stored, where that is another one than its own.
@@ -120,7 +123,14 @@ mod tests {
         assert_eq!(text, format!("hmac-sha256:{expected}"));
         assert_eq!(KeyHash::new(&key).text(&text), None);
         assert_eq!(parse(&text), Some(KeyHash::new(&key).hash(b"Hi There")));
-        for wrong in ["Hi There", "hmac-sha256:", "hmac-sha256:xy", expected] {
+        let upper = format!("hmac-sha256:{}", expected.to_uppercase());
+        for wrong in [
+            &*upper,
+            "Hi There",
+            "hmac-sha256:",
+            "hmac-sha256:xy",
+            expected,
+        ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }
