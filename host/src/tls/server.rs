@@ -144,7 +144,6 @@ pub(crate) struct PemPair<'p> {
     pub(crate) ocsp_response: Option<&'p str>,
 }
 
-/// A certificate and its key.
 impl<'p> From<(&'p str, &'p str)> for PemPair<'p> {
     fn from((certificate, key): (&'p str, &'p str)) -> Self {
         Self {
