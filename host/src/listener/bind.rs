@@ -1,7 +1,7 @@
 //! Opens the sockets of listeners.
 
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,13 +41,34 @@ pub(crate) enum BoundSocket {
 
 /// The file of a Unix socket, which is removed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Which file it is.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may have been removed by an operator.
-        let _ = std::fs::remove_file(&self.0);
+        // An operator may have removed it, and another gateway may listen on the same path since.
+        if identity(&self.path).is_ok_and(|present| present == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// The device and the inode of a file.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = std::fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
 }
 
 impl Listeners {
@@ -85,7 +106,7 @@ impl Listeners {
             }
             ListenAddress::Unix(path) => {
                 let socket = unix(&listen, path)?;
-                self.files.push(SocketFile(path.clone()));
+                self.files.push(SocketFile::new(path)?);
                 let sockets = self.workers.iter().map(|_| socket.try_clone());
                 let sockets = sockets.map(|socket| socket.map(BoundSocket::Unix));
                 (
@@ -207,4 +228,25 @@ fn is_left_over(path: &Path) -> bool {
 
 fn backlog(listen: &Listen) -> i32 {
     i32::try_from(listen.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_file_is_removed_unless_another_one_has_taken_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let _first = UnixListener::bind(&path).unwrap();
+        let first = SocketFile::new(&path).unwrap();
+        std::fs::rename(&path, folder.path().join("old.sock")).unwrap();
+        let _second = UnixListener::bind(&path).unwrap();
+        let second = SocketFile::new(&path).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
 }
