@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::Admin;
 use super::error::Error;
@@ -48,7 +49,7 @@ fn check(admin: &Admin, row: &Row) -> Result<(), Error> {
 /// Replaces the keys that are stored in clear by their hashes. Where that fails, clients can use
 /// them all the same.
 pub async fn hash_stored_keys(store: &Arc<dyn Store>) {
-    match replace_all(store).await {
+    match replace_all(store, hashed).await {
         Ok(0) => {}
         Ok(count) => tracing::info!("{count} keys of key-auth are stored as hashes from now on"),
         Err(error) => {
@@ -57,11 +58,19 @@ pub async fn hash_stored_keys(store: &Arc<dyn Store>) {
     }
 }
 
-async fn replace_all(store: &Arc<dyn Store>) -> Result<usize, store::Error> {
+/// Replaces all rows for which `hashed` has another form. Returns how many.
+async fn replace_all(
+    store: &Arc<dyn Store>,
+    hashed: fn(&Row) -> Option<Row>,
+) -> Result<usize, store::Error> {
     let mut count = 0;
+    let mut from = None;
     loop {
         let is_clear = |row: &Row| hashed(row).is_some();
-        let rows = store.list(KIND, None, AT_ONCE, &is_clear)?;
+        let rows = store.list(KIND, from, AT_ONCE, &is_clear)?;
+        let Some(last) = rows.last().map(|stored| id_of(&stored.row)) else {
+            return Ok(count);
+        };
         let writes = rows.into_iter().filter_map(|stored| {
             Some(Write::Replace {
                 kind: KIND,
@@ -71,13 +80,44 @@ async fn replace_all(store: &Arc<dyn Store>) -> Result<usize, store::Error> {
                 blob: None,
             })
         });
-        let writes: Vec<_> = writes.collect();
-        if writes.is_empty() {
-            return Ok(count);
+        count += replace(store, writes.collect()).await?;
+        // A row that was refused is not tried again.
+        match last.as_u128().checked_add(1) {
+            Some(next) => from = Some(Uuid::from_u128(next)),
+            None => return Ok(count),
         }
-        count += writes.len();
-        store.write(writes).await?;
     }
+}
+
+/// Does the writes in one step or, if one of them is refused, all others one by one. Returns how
+/// many were done.
+async fn replace(store: &Arc<dyn Store>, writes: Vec<Write>) -> Result<usize, store::Error> {
+    match store.write(writes.clone()).await {
+        Ok(_) => return Ok(writes.len()),
+        Err(error) if is_of_store(&error) => return Err(error),
+        Err(_) => {}
+    }
+    let mut count = 0;
+    for write in writes {
+        let id = write.id();
+        match store.write(vec![write]).await {
+            Ok(_) => count += 1,
+            Err(error) if is_of_store(&error) => return Err(error),
+            Err(error) => tracing::error!(
+                %id,
+                "a key of key-auth is still stored in clear: {error}"
+            ),
+        }
+    }
+    Ok(count)
+}
+
+/// Whether the store can do no write now. Any other error is about a row.
+fn is_of_store(error: &store::Error) -> bool {
+    matches!(
+        error,
+        store::Error::Unavailable(_) | store::Error::Backend(_)
+    )
 }
 
 /// The row with the hash of its key; `None` if it has that already.
@@ -86,4 +126,52 @@ fn hashed(row: &Row) -> Option<Row> {
     let mut row = row.clone();
     row.insert("key".into(), hash.into());
     Some(row)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// In place of a hash, the key with a prefix.
+    fn prefixed(row: &Row) -> Option<Row> {
+        let key = row.get("key")?.as_str()?;
+        let mut row = row.clone();
+        row.insert("key".into(), format!("hash-{key}").into());
+        (!key.starts_with("hash-")).then_some(row)
+    }
+
+    fn insert(kind: Kind, id: u128, fields: Value) -> Write {
+        let id = Uuid::from_u128(id);
+        let mut row = fields.as_object().cloned().unwrap();
+        row.insert("id".into(), id.to_string().into());
+        Write::Insert {
+            kind,
+            id,
+            row,
+            blob: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_whose_hash_is_taken_does_not_keep_others_from_being_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(store::open(folder.path()).unwrap());
+        let consumer = Uuid::from_u128(9);
+        let mut writes = vec![insert(Kind::Consumer, 9, json!({ "username": "a" }))];
+        let keys = ["a", "b", "hash-b", "c"];
+        writes.extend(keys.into_iter().zip(1..).map(|(key, id)| {
+            let row = json!({ "key": key, "consumer": { "id": consumer } });
+            insert(KIND, id, row)
+        }));
+        store.write(writes).await.unwrap();
+
+        assert_eq!(replace_all(&store, prefixed).await.unwrap(), 2);
+        let rows = store.list(KIND, None, 10, &|_| true).unwrap();
+        let keys: Vec<_> = rows.iter().map(|stored| &stored.row["key"]).collect();
+        assert_eq!(keys, ["hash-a", "b", "hash-b", "hash-c"]);
+        assert_eq!(replace_all(&store, prefixed).await.unwrap(), 0);
+    }
 }
