@@ -45,7 +45,7 @@ use balancers::{Balancers, DEFAULT_BALANCER};
 use certificates::Certificates;
 use client_tls::{CaCertificates, ClientCertificates};
 use context::Context;
-use policies::{PolicyParts, Rotation};
+use policies::{PolicyParts, Referring, Rotation, Rows};
 use routes::Routes;
 use services::{Parts, Services};
 use targets::Targets;
@@ -64,6 +64,8 @@ pub struct Compiler {
     routes: Routes,
     policies: PolicyParts,
     certificates: Certificates,
+    /// The certificates with references to vaults. The other parts have them with values.
+    referring_certificates: Referring,
     /// Deleted upstreams that services still use until the names of their hosts have resolved.
     deleted: Vec<Arc<Upstream>>,
 }
@@ -115,6 +117,7 @@ impl Compiler {
             routes: Routes::new(Arc::clone(&published.patterns)),
             policies: PolicyParts::new(policies),
             certificates: Certificates::default(),
+            referring_certificates: Referring::new(Kind::Certificate),
             deleted: Vec::new(),
             context: Context {
                 published,
@@ -156,7 +159,7 @@ impl Compiler {
         });
         let mut rotation = Rotation::new();
         loop {
-            let references = || self.policies.plugins.references();
+            let references = || self.policies.references(&self.referring_certificates);
             tokio::select! {
                 commit = commits.recv() => match commit {
                     Some(commit) => self.apply(commit).await,
@@ -165,7 +168,7 @@ impl Compiler {
                 Some(()) = changed.recv() => self.refresh_addresses(),
                 Some(revision) = self.new_names.next() => self.resolved(revision).await,
                 Some(read) = rotation.next(references) => {
-                    if self.policies.plugins.take_over(read) {
+                    if self.take_over(read) {
                         self.rebuild().await;
                     }
                 }
@@ -182,9 +185,8 @@ impl Compiler {
                         self.policies.plugins.put_route(id, Some(&row));
                     }
                     if kind == Kind::Certificate {
-                        self.client_certificates.put(id, row.clone());
-                    }
-                    if let Some(part) = self.part(kind) {
+                        self.put_certificate(id, row);
+                    } else if let Some(part) = self.part(kind) {
                         part.put(id, row);
                     }
                 }
@@ -193,6 +195,7 @@ impl Compiler {
                         self.policies.plugins.put_route(id, None);
                     }
                     if kind == Kind::Certificate {
+                        self.referring_certificates.delete(id);
                         self.client_certificates.delete(id);
                     }
                     if let Some(part) = self.part(kind) {
@@ -206,6 +209,44 @@ impl Compiler {
         self.context
             .published
             .mark_applied(commit.revision, is_resolved);
+    }
+
+    fn put_certificate(&mut self, id: Uuid, row: Row) {
+        match self.referring_certificates.put(id, row) {
+            Some(row) => {
+                self.client_certificates.put(id, row.clone());
+                self.certificates.put(id, row);
+            }
+            // The rebuild puts what it has in the end; what the row was before is no longer valid.
+            None => {
+                self.client_certificates.delete(id);
+                self.certificates.delete(id);
+            }
+        }
+    }
+
+    /// Takes over certificates whose values in vaults have changed.
+    fn put_values(&mut self, certificates: Vec<(Uuid, Row)>) {
+        for (id, row) in certificates {
+            if self.certificates.replace(id, row.clone()) {
+                self.client_certificates.put(id, row);
+            }
+        }
+    }
+
+    /// Takes over the values of vaults that were read again. Returns whether any has changed.
+    fn take_over(&mut self, read: Vec<Rows>) -> bool {
+        let mut is_changed = false;
+        for rows in read {
+            if rows.kind == Kind::Certificate {
+                let certificates = self.referring_certificates.take_over(rows);
+                is_changed |= !certificates.is_empty();
+                self.put_values(certificates);
+            } else {
+                is_changed |= self.policies.plugins.take_over(rows);
+            }
+        }
+        is_changed
     }
 
     /// The part of an entity; `None` if the data plane does not depend on it.
@@ -262,8 +303,10 @@ impl Compiler {
     /// Rebuilds what has changed since the last time, each part before those that depend on it, and
     /// publishes the result.
     async fn rebuild(&mut self) {
+        let resolved = self.referring_certificates.resolve(self.policies.vaults());
+        self.put_values(resolved);
         let context = &self.context;
-        let certificates = self.client_certificates.rebuild(self.policies.vaults());
+        let certificates = self.client_certificates.rebuild();
         self.upstreams.change_users_of(&certificates);
         let authorities_changed = self.ca_certificates.take_changed();
         if authorities_changed || !certificates.is_empty() {
@@ -294,7 +337,7 @@ impl Compiler {
         let toggled = self.services.take_toggled();
         let routes_changed = self.routes.rebuild(&self.services, &toggled);
         let policies_changed = self.policies.rebuild();
-        let certificates_changed = self.certificates.rebuild(self.policies.vaults());
+        let certificates_changed = self.certificates.rebuild();
         if services_changed || routes_changed || policies_changed || certificates_changed {
             context.published.publish(Snapshot {
                 router: self.routes.router().clone(),

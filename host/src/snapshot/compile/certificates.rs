@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::policies::Vaults;
 use super::{Part, view};
 use crate::entity::certificate::Certificate;
 use crate::entity::sni::{Sni, same_name};
-use crate::entity::{Kind, Row, has_references};
+use crate::entity::{Kind, Row};
 use crate::tls::{NamedCertificate, PemPair, ServerCertificate, ServerNames};
 
 /// The certificates, and the server names that they are shown for.
@@ -18,12 +17,6 @@ pub(super) struct Certificates {
     pub(super) names: Names,
     /// Those that can be used, and the others as none.
     usable: BTreeMap<Uuid, NamedCertificate>,
-    /// The rows with references to vaults.
-    with_references: BTreeMap<Uuid, Row>,
-    /// Those of these rows whose references are not resolved yet.
-    unresolved: BTreeSet<Uuid>,
-    /// The vaults as they were when references were last resolved.
-    vaults_seen: u64,
     /// Those that have changed since the last rebuild.
     changed: BTreeSet<Uuid>,
     compiled: ServerNames,
@@ -44,17 +37,11 @@ pub(super) struct Names {
 
 impl Part for Certificates {
     fn put(&mut self, id: Uuid, row: Row) {
-        if has_references(Kind::Certificate, &row) {
-            self.with_references.insert(id, row);
-            self.unresolved.insert(id);
-        } else {
-            self.forget_references(id);
-            self.compile(id, row);
-        }
+        self.usable.insert(id, read(id, row));
+        self.changed.insert(id);
     }
 
     fn delete(&mut self, id: Uuid) {
-        self.forget_references(id);
         self.usable.remove(&id);
         self.changed.insert(id);
     }
@@ -94,17 +81,7 @@ impl Certificates {
     }
 
     /// Brings the server names up to date. Returns whether they have changed.
-    pub(super) fn rebuild(&mut self, vaults: &Vaults) -> bool {
-        let mut unresolved = std::mem::take(&mut self.unresolved);
-        if std::mem::replace(&mut self.vaults_seen, vaults.changes()) != vaults.changes() {
-            unresolved.extend(self.with_references.keys());
-        }
-        for id in unresolved {
-            if let Some(mut row) = self.with_references.get(&id).cloned() {
-                vaults.resolve(Kind::Certificate, id, &mut row);
-                self.compile(id, row);
-            }
-        }
+    pub(super) fn rebuild(&mut self) -> bool {
         let removed = std::mem::take(&mut self.names.removed);
         let mut written = std::mem::take(&mut self.names.written);
         for certificate in std::mem::take(&mut self.changed) {
@@ -130,38 +107,41 @@ impl Certificates {
         is_changed
     }
 
-    fn forget_references(&mut self, id: Uuid) {
-        self.with_references.remove(&id);
-        self.unresolved.remove(&id);
+    /// Takes over other values of vaults. Returns whether they can be used; if not, the certificate
+    /// in effect stays: of its files, only one may have been replaced yet.
+    pub(super) fn replace(&mut self, id: Uuid, row: Row) -> bool {
+        let usable = read(id, row);
+        let is_usable = usable.is_some();
+        if is_usable || self.usable.get(&id).is_none_or(Option::is_none) {
+            self.usable.insert(id, usable);
+            self.changed.insert(id);
+        }
+        is_usable
     }
+}
 
-    /// Compiles a row without references. The Admin API accepts only pairs that fit, so a pair that
-    /// does not comes from a vault.
-    fn compile(&mut self, id: Uuid, row: Row) {
-        let certificate = view::<Certificate>(Kind::Certificate, id, row);
-        let usable = certificate.and_then(|certificate| {
-            let first = PemPair {
-                certificate: &certificate.cert,
-                key: &certificate.key,
-                ocsp_response: certificate.pointsman.ocsp_response.as_deref(),
-            };
-            let alternative = certificate.cert_alt.as_deref();
-            let alternative = alternative.zip(certificate.key_alt.as_deref());
-            let alternative = alternative.map(|(alternative, key)| PemPair {
-                certificate: alternative,
-                key,
-                ocsp_response: certificate.pointsman.ocsp_response_alt.as_deref(),
-            });
-            match ServerCertificate::from_pem([first].into_iter().chain(alternative)) {
-                Ok(usable) => Some(Arc::new(usable)),
-                Err(why) => {
-                    tracing::error!(%id, "a certificate cannot be used: {why}");
-                    None
-                }
-            }
-        });
-        self.usable.insert(id, usable);
-        self.changed.insert(id);
+/// Reads a row without references. The Admin API accepts only pairs that fit, so a pair that does
+/// not comes from a vault.
+fn read(id: Uuid, row: Row) -> NamedCertificate {
+    let certificate = view::<Certificate>(Kind::Certificate, id, row)?;
+    let first = PemPair {
+        certificate: &certificate.cert,
+        key: &certificate.key,
+        ocsp_response: certificate.pointsman.ocsp_response.as_deref(),
+    };
+    let alternative = certificate.cert_alt.as_deref();
+    let alternative = alternative.zip(certificate.key_alt.as_deref());
+    let alternative = alternative.map(|(alternative, key)| PemPair {
+        certificate: alternative,
+        key,
+        ocsp_response: certificate.pointsman.ocsp_response_alt.as_deref(),
+    });
+    match ServerCertificate::from_pem([first].into_iter().chain(alternative)) {
+        Ok(usable) => Some(Arc::new(usable)),
+        Err(why) => {
+            tracing::error!(%id, "a certificate cannot be used: {why}");
+            None
+        }
     }
 }
 
@@ -193,39 +173,65 @@ mod tests {
     #[test]
     fn a_name_leads_to_the_newest_certificate() {
         let mut part = Certificates::default();
-        let vaults = Vaults::default();
         part.put(ID(1), certificate(ID(1)));
         part.names.put(ID(2), name(ID(2), "A.example.", ID(1)));
-        assert!(part.rebuild(&vaults));
+        assert!(part.rebuild());
         let found = |part: &Certificates, name| part.compiled.find(name).cloned().flatten();
         let first = found(&part, "a.example").unwrap();
-        assert!(!part.rebuild(&vaults));
+        assert!(!part.rebuild());
 
         part.put(ID(1), certificate(ID(1)));
-        assert!(part.rebuild(&vaults));
+        assert!(part.rebuild());
         assert!(!Arc::ptr_eq(&first, &found(&part, "a.example").unwrap()));
 
         // Another row takes over the name, in one commit.
         part.put(ID(3), certificate(ID(3)));
         part.names.put(ID(4), name(ID(4), "a.example", ID(3)));
         part.names.put(ID(2), name(ID(2), "b.example", ID(1)));
-        assert!(part.rebuild(&vaults));
+        assert!(part.rebuild());
         assert!(found(&part, "a.example").is_some() && found(&part, "b.example").is_some());
 
         part.names.delete(ID(4));
         part.delete(ID(3));
-        assert!(part.rebuild(&vaults));
+        assert!(part.rebuild());
         assert!(part.compiled.find("a.example").is_none());
     }
 
     #[test]
     fn a_certificate_that_cannot_be_used_is_found_as_such() {
         let mut part = Certificates::default();
-        let vault = "{vault://env/no-such-variable}";
-        let referring = json!({ "id": ID(1), "cert": vault, "key": vault });
-        part.put(ID(1), row(referring));
+        let without_values = json!({ "id": ID(1), "cert": "", "key": "" });
+        part.put(ID(1), row(without_values));
         part.names.put(ID(2), name(ID(2), "a.example", ID(1)));
-        assert!(part.rebuild(&Vaults::default()));
+        assert!(part.rebuild());
         assert!(part.compiled.find("a.example").unwrap().is_none());
+    }
+
+    #[test]
+    fn values_that_do_not_fit_leave_the_certificate_in_effect() {
+        let mut part = Certificates::default();
+        part.names.put(ID(2), name(ID(2), "a.example", ID(1)));
+        let (first, second) = (certificate(ID(1)), certificate(ID(1)));
+        assert!(part.replace(ID(1), first.clone()));
+        assert!(part.rebuild());
+        let shown = |part: &Certificates| part.compiled.find("a.example").cloned().unwrap();
+        let in_effect = shown(&part).unwrap();
+
+        // The file of the key has been replaced, that of the certificate not yet.
+        let mut halfway = first;
+        halfway.insert("key".into(), second["key"].clone());
+        assert!(!part.replace(ID(1), halfway.clone()));
+        assert!(!part.rebuild());
+        assert!(Arc::ptr_eq(&in_effect, &shown(&part).unwrap()));
+
+        assert!(part.replace(ID(1), second));
+        assert!(part.rebuild());
+        assert!(!Arc::ptr_eq(&in_effect, &shown(&part).unwrap()));
+
+        // A row that was written anew has nothing to fall back to.
+        part.delete(ID(1));
+        assert!(!part.replace(ID(1), halfway));
+        assert!(part.rebuild());
+        assert!(shown(&part).is_none());
     }
 }

@@ -6,23 +6,19 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::policies::Vaults;
 use super::{Part, view};
 use crate::entity::ca_certificate::CaCertificate;
 use crate::entity::certificate::Certificate;
-use crate::entity::{Kind, Row, has_references};
+use crate::entity::{Kind, Row};
 use crate::tls::{Authorities, ClientCertificate, Trust};
 
 /// The certificates that the gateway shows to endpoints.
 #[derive(Default)]
 pub(super) struct ClientCertificates {
-    /// As they are stored, with references to vaults.
     rows: BTreeMap<Uuid, Row>,
     read: BTreeMap<Uuid, Arc<ClientCertificate>>,
     /// Those that were written or deleted since the last rebuild.
     changed: HashSet<Uuid>,
-    /// The vaults as they were when references were last resolved.
-    vaults: u64,
 }
 
 impl Part for ClientCertificates {
@@ -44,16 +40,10 @@ impl ClientCertificates {
     }
 
     /// Reads those that have changed. Returns their ids.
-    pub(super) fn rebuild(&mut self, vaults: &Vaults) -> HashSet<Uuid> {
-        let mut changed = std::mem::take(&mut self.changed);
-        if self.vaults != vaults.changes() {
-            self.vaults = vaults.changes();
-            let rows = self.rows.iter();
-            let with_references = rows.filter(|(_, row)| has_references(Kind::Certificate, row));
-            changed.extend(with_references.map(|(id, _)| *id));
-        }
+    pub(super) fn rebuild(&mut self) -> HashSet<Uuid> {
+        let changed = std::mem::take(&mut self.changed);
         for id in &changed {
-            match self.rows.get(id).and_then(|row| read(*id, row, vaults)) {
+            match self.rows.get(id).and_then(|row| read(*id, row)) {
                 Some(certificate) => self.read.insert(*id, Arc::new(certificate)),
                 None => self.read.remove(id),
             };
@@ -62,12 +52,8 @@ impl ClientCertificates {
     }
 }
 
-fn read(id: Uuid, row: &Row, vaults: &Vaults) -> Option<ClientCertificate> {
-    let mut row = row.clone();
-    if has_references(Kind::Certificate, &row) {
-        vaults.resolve(Kind::Certificate, id, &mut row);
-    }
-    let certificate: Certificate = view(Kind::Certificate, id, row)?;
+fn read(id: Uuid, row: &Row) -> Option<ClientCertificate> {
+    let certificate: Certificate = view(Kind::Certificate, id, row.clone())?;
     match ClientCertificate::from_pem(&certificate.cert, &certificate.key) {
         Ok(certificate) => Some(certificate),
         Err(why) => {

@@ -2,6 +2,7 @@
 
 mod identities;
 mod plugins;
+mod referring;
 mod rotation;
 mod vaults;
 
@@ -13,7 +14,9 @@ use crate::policy::Resources;
 use crate::policy::chain::Policies;
 use identities::Identities;
 use plugins::Plugins;
-pub(super) use rotation::Rotation;
+pub(super) use referring::Referring;
+use rotation::References;
+pub(super) use rotation::{Rotation, Rows};
 pub(super) use vaults::Vaults;
 
 /// What the compiler keeps of policies.
@@ -45,6 +48,17 @@ impl PolicyParts {
     /// The vaults.
     pub(super) fn vaults(&self) -> &Vaults {
         &self.plugins.vaults
+    }
+
+    /// The references of plugins and certificates, which are to be read again; `None` if there are
+    /// none.
+    pub(super) fn references(&self, certificates: &Referring) -> Option<References> {
+        let rows = [self.plugins.referring.rows(), certificates.rows()];
+        let rows: Vec<Rows> = rows.into_iter().flatten().collect();
+        (!rows.is_empty()).then(|| References {
+            rows,
+            vaults: self.vaults().compiled(),
+        })
     }
 
     /// The policies, as requests find them.

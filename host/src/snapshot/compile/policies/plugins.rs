@@ -1,15 +1,15 @@
 //! Plugins, as instances of policies.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::super::{Part, view};
-use super::rotation::{References, Resolved};
+use super::referring::Referring;
+use super::rotation::Rows;
 use super::vaults::Vaults;
 use crate::entity::plugin::{Plugin, PluginKind};
-use crate::entity::{Kind, Row, has_references};
+use crate::entity::{Kind, Row};
 use crate::policy::chain::{Instance, Instances, Policies, Scope};
 use crate::policy::{self, Resources};
 
@@ -21,30 +21,19 @@ pub(in super::super) struct Plugins {
     resources: Arc<Resources>,
     instances: Instances,
     pub(super) vaults: Vaults,
-    /// The rows with references to vaults, as they are stored.
-    with_references: BTreeMap<Uuid, Row>,
-    /// Those of them whose references are to be resolved.
-    unresolved: BTreeSet<Uuid>,
-    /// The same rows with the values that are in effect.
-    resolved: BTreeMap<Uuid, Row>,
-    /// Counts the changes of these rows, and of the vaults.
-    generation: u64,
+    /// The plugins with references to vaults.
+    pub(super) referring: Referring,
 }
 
 impl Part for Plugins {
     fn put(&mut self, id: Uuid, row: Row) {
-        if has_references(Kind::Plugin, &row) {
-            // The vaults may be in a later change of the same commit.
-            self.with_references.insert(id, row);
-            self.unresolved.insert(id);
-        } else {
-            self.forget_references(id);
+        if let Some(row) = self.referring.put(id, row) {
             self.put_resolved(id, row);
         }
     }
 
     fn delete(&mut self, id: Uuid) {
-        self.forget_references(id);
+        self.referring.delete(id);
         self.instances.remove(id);
     }
 }
@@ -55,43 +44,16 @@ impl Plugins {
             resources,
             instances: Instances::default(),
             vaults: Vaults::default(),
-            with_references: BTreeMap::new(),
-            unresolved: BTreeSet::new(),
-            resolved: BTreeMap::new(),
-            generation: 0,
+            referring: Referring::new(Kind::Plugin),
         }
-    }
-
-    fn forget_references(&mut self, id: Uuid) {
-        if self.with_references.remove(&id).is_some() {
-            self.resolved.remove(&id);
-            self.generation += 1;
-        }
-    }
-
-    /// The references that are to be read again; `None` if there are none.
-    pub(in super::super) fn references(&self) -> Option<References> {
-        (!self.with_references.is_empty()).then(|| References {
-            rows: self.with_references.clone(),
-            vaults: self.vaults.compiled(),
-            generation: self.generation,
-        })
     }
 
     /// Takes over the values that were read again. Returns whether any has changed.
-    pub(in super::super) fn take_over(&mut self, read: Resolved) -> bool {
-        if read.generation != self.generation {
-            // What was written meanwhile has been resolved since.
-            return false;
-        }
-        let mut is_changed = false;
-        for (id, row) in read.rows {
-            if self.resolved.get(&id) != Some(&row) {
-                tracing::info!(plugin = %id, "a value of a vault has changed");
-                self.resolved.insert(id, row.clone());
-                self.put_resolved(id, row);
-                is_changed = true;
-            }
+    pub(in super::super) fn take_over(&mut self, read: Rows) -> bool {
+        let changed = self.referring.take_over(read);
+        let is_changed = !changed.is_empty();
+        for (id, row) in changed {
+            self.put_resolved(id, row);
         }
         is_changed
     }
@@ -113,17 +75,8 @@ impl Plugins {
 
     /// Brings the chains up to date. Returns whether they have changed.
     pub(super) fn rebuild(&mut self, policies: &mut Policies) -> bool {
-        let mut unresolved = std::mem::take(&mut self.unresolved);
-        if self.vaults.take_changed() {
-            unresolved.extend(self.with_references.keys());
-        }
-        for id in unresolved {
-            if let Some(mut row) = self.with_references.get(&id).cloned() {
-                self.vaults.resolve(Kind::Plugin, id, &mut row);
-                self.resolved.insert(id, row.clone());
-                self.generation += 1;
-                self.put_resolved(id, row);
-            }
+        for (id, row) in self.referring.resolve(&self.vaults) {
+            self.put_resolved(id, row);
         }
         self.instances.rebuild(policies)
     }

@@ -18,36 +18,43 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// What is to be resolved: rows with references, and the vaults that these name.
 pub(in super::super) struct References {
-    pub(super) rows: BTreeMap<Uuid, Row>,
+    pub(super) rows: Vec<Rows>,
     pub(super) vaults: vault::Vaults,
+}
+
+/// Rows of a kind with references, or with values in place of them.
+pub(in super::super) struct Rows {
+    pub(in super::super) kind: Kind,
+    pub(super) rows: BTreeMap<Uuid, Row>,
     /// Differs between two states of rows and vaults.
     pub(super) generation: u64,
 }
 
-/// Rows with values in place of references.
-pub(in super::super) struct Resolved {
-    pub(super) rows: BTreeMap<Uuid, Row>,
-    /// That of the references.
-    pub(super) generation: u64,
+impl References {
+    /// Resolves the references.
+    pub(super) fn resolve(self) -> Vec<Rows> {
+        let rows = self.rows.into_iter();
+        rows.map(|rows| rows.resolve(&self.vaults)).collect()
+    }
 }
 
-impl References {
+impl Rows {
     /// Resolves the references. A row with one that has no value now is left out: its file may be
     /// about to be replaced, and the value in effect is better than none.
-    fn resolve(self) -> Resolved {
+    fn resolve(self, vaults: &vault::Vaults) -> Self {
         let rows = self.rows.into_iter().filter_map(|(id, mut row)| {
-            let fields = Kind::Plugin.declaration().fields_of(&row, None);
+            let fields = self.kind.declaration().fields_of(&row, None);
             let mut is_resolved = true;
             resolve_references(&fields, &mut row, &mut |reference| {
-                let value = vault::resolve(reference, &self.vaults);
+                let value = vault::resolve(reference, vaults);
                 is_resolved &= value.is_ok();
                 value.unwrap_or_default()
             });
             is_resolved.then_some((id, row))
         });
-        Resolved {
+        Self {
             rows: rows.collect(),
-            generation: self.generation,
+            ..self
         }
     }
 }
@@ -56,7 +63,7 @@ impl References {
 pub(in super::super) struct Rotation {
     ticks: Interval,
     /// The read in progress.
-    reading: Option<JoinHandle<Resolved>>,
+    reading: Option<JoinHandle<Vec<Rows>>>,
 }
 
 impl Rotation {
@@ -74,7 +81,7 @@ impl Rotation {
     pub(in super::super) async fn next(
         &mut self,
         references: impl Fn() -> Option<References>,
-    ) -> Option<Resolved> {
+    ) -> Option<Vec<Rows>> {
         let reading = match &mut self.reading {
             Some(reading) => reading,
             None => {

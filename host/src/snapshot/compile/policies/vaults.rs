@@ -1,4 +1,4 @@
-//! Vaults, for the references in settings of plugins.
+//! Vaults, for the references in settings of plugins and in certificates.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,6 @@ use crate::vault;
 pub(in super::super) struct Vaults {
     all: BTreeMap<Uuid, Vault>,
     compiled: vault::Vaults,
-    is_changed: bool,
     changes: u64,
 }
 
@@ -36,17 +35,11 @@ impl Part for Vaults {
 impl Vaults {
     fn change(&mut self) {
         self.compiled = self.all.values().cloned().collect();
-        self.is_changed = true;
         self.changes += 1;
     }
 
-    /// Whether one has changed since this was last asked.
-    pub(super) fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.is_changed)
-    }
-
     /// How often one has changed.
-    pub(in super::super) fn changes(&self) -> u64 {
+    pub(super) fn changes(&self) -> u64 {
         self.changes
     }
 
@@ -56,15 +49,18 @@ impl Vaults {
     }
 
     /// Replaces the references in a row by the values that they name, and those without a value by
-    /// empty texts, as Kong does.
-    pub(in super::super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) {
+    /// empty texts, as Kong does. Returns whether all have a value.
+    pub(super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) -> bool {
+        let mut is_resolved = true;
         let fields = kind.declaration().fields_of(row, None);
         resolve_references(&fields, row, &mut |reference| {
             vault::resolve(reference, &self.compiled).unwrap_or_else(|why| {
                 let entity = kind.name();
                 tracing::warn!(entity, %id, "unable to resolve reference {reference} ({why})");
+                is_resolved = false;
                 String::new()
             })
         });
+        is_resolved
     }
 }

@@ -1,0 +1,220 @@
+//! Rows with references to vaults, and the values in their place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::rotation::Rows;
+use super::vaults::Vaults;
+use crate::entity::{Kind, Row, has_references};
+
+/// The rows of a kind that have references to vaults. A row whose references all had values keeps
+/// these when one of them has none later: its file may be about to be replaced, and the values in
+/// effect are better than none.
+pub(in super::super) struct Referring {
+    kind: Kind,
+    /// The rows as they are stored.
+    stored: BTreeMap<Uuid, Row>,
+    /// Those of them whose references are to be resolved.
+    unresolved: BTreeSet<Uuid>,
+    /// Those whose references all had values, with these values.
+    resolved: BTreeMap<Uuid, Row>,
+    /// The vaults as they were when references were last resolved.
+    vaults_seen: u64,
+    /// Counts the changes of these rows, and of the vaults.
+    generation: u64,
+}
+
+impl Referring {
+    pub(in super::super) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            stored: BTreeMap::new(),
+            unresolved: BTreeSet::new(),
+            resolved: BTreeMap::new(),
+            vaults_seen: 0,
+            generation: 0,
+        }
+    }
+
+    /// Takes over a row that was written. Returns it if it has no references.
+    pub(in super::super) fn put(&mut self, id: Uuid, row: Row) -> Option<Row> {
+        self.delete(id);
+        if !has_references(self.kind, &row) {
+            return Some(row);
+        }
+        // The vaults may be in a later change of the same commit.
+        self.stored.insert(id, row);
+        self.unresolved.insert(id);
+        None
+    }
+
+    /// Forgets a row that was deleted.
+    pub(in super::super) fn delete(&mut self, id: Uuid) {
+        if self.stored.remove(&id).is_some() {
+            self.unresolved.remove(&id);
+            self.resolved.remove(&id);
+            self.generation += 1;
+        }
+    }
+
+    /// Resolves the references of new rows and, if vaults have changed, of all rows. Returns the
+    /// rows that have other values now.
+    pub(in super::super) fn resolve(&mut self, vaults: &Vaults) -> Vec<(Uuid, Row)> {
+        let mut unresolved = std::mem::take(&mut self.unresolved);
+        if std::mem::replace(&mut self.vaults_seen, vaults.changes()) != vaults.changes() {
+            unresolved.extend(self.stored.keys());
+        }
+        let mut changed = Vec::new();
+        for id in unresolved {
+            let Some(mut row) = self.stored.get(&id).cloned() else {
+                continue;
+            };
+            self.generation += 1;
+            let is_resolved = vaults.resolve(self.kind, id, &mut row);
+            let is_changed = match self.resolved.get(&id) {
+                Some(in_effect) => is_resolved && *in_effect != row,
+                None => true,
+            };
+            if is_resolved {
+                self.resolved.insert(id, row.clone());
+            }
+            if is_changed {
+                changed.push((id, row));
+            }
+        }
+        changed
+    }
+
+    /// The rows whose references are to be read again; `None` if there are none.
+    pub(in super::super) fn rows(&self) -> Option<Rows> {
+        (!self.stored.is_empty()).then(|| Rows {
+            kind: self.kind,
+            rows: self.stored.clone(),
+            generation: self.generation,
+        })
+    }
+
+    /// Takes over the values that were read again. Returns the rows that have other values now.
+    pub(in super::super) fn take_over(&mut self, read: Rows) -> Vec<(Uuid, Row)> {
+        if read.generation != self.generation {
+            // What was written meanwhile has been resolved since.
+            return Vec::new();
+        }
+        let mut changed = Vec::new();
+        for (id, row) in read.rows {
+            if self.resolved.get(&id) != Some(&row) {
+                let entity = self.kind.name();
+                tracing::info!(entity, %id, "a value of a vault has changed");
+                self.resolved.insert(id, row.clone());
+                changed.push((id, row));
+            }
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::super::rotation::References;
+    use super::*;
+    use crate::snapshot::compile::Part;
+
+    const ID: Uuid = Uuid::from_u128(1);
+
+    fn row(value: Value) -> Row {
+        value.as_object().cloned().unwrap()
+    }
+
+    /// The vault `files` of the files in a folder.
+    fn vaults(folder: &Path) -> Vaults {
+        let mut vaults = Vaults::default();
+        put_vault(&mut vaults, folder);
+        vaults
+    }
+
+    fn put_vault(vaults: &mut Vaults, folder: &Path) {
+        let id = Uuid::from_u128(2);
+        let config = json!({ "folder": folder });
+        let vault = json!({ "id": id, "prefix": "files", "name": "file", "config": config });
+        vaults.put(id, row(vault));
+    }
+
+    /// A certificate whose key is in the file `key`.
+    fn referring() -> Referring {
+        let mut referring = Referring::new(Kind::Certificate);
+        let stored = json!({ "id": ID, "cert": "c", "key": "{vault://files/key}" });
+        assert!(referring.put(ID, row(stored)).is_none());
+        referring
+    }
+
+    fn keys(changed: Vec<(Uuid, Row)>) -> Vec<String> {
+        let keys = changed.into_iter().map(|(_, row)| row["key"].clone());
+        keys.map(|key| key.as_str().unwrap().to_owned()).collect()
+    }
+
+    fn read_again(referring: &mut Referring, vaults: &Vaults) -> Vec<String> {
+        let references = References {
+            rows: vec![referring.rows().unwrap()],
+            vaults: vaults.compiled(),
+        };
+        let read = references.resolve().pop().unwrap();
+        keys(referring.take_over(read))
+    }
+
+    #[test]
+    fn a_certificate_has_the_present_value_of_its_reference_and_without_one_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let mut vaults = vaults(folder.path());
+        let mut referring = referring();
+        std::fs::write(&path, "first").unwrap();
+        assert_eq!(keys(referring.resolve(&vaults)), ["first"]);
+        assert!(read_again(&mut referring, &vaults).is_empty());
+
+        std::fs::write(&path, "second").unwrap();
+        assert_eq!(read_again(&mut referring, &vaults), ["second"]);
+
+        std::fs::remove_file(&path).unwrap();
+        assert!(read_again(&mut referring, &vaults).is_empty());
+        put_vault(&mut vaults, folder.path());
+        assert!(referring.resolve(&vaults).is_empty());
+
+        std::fs::write(&path, "third").unwrap();
+        put_vault(&mut vaults, folder.path());
+        assert_eq!(keys(referring.resolve(&vaults)), ["third"]);
+    }
+
+    #[test]
+    fn a_value_that_was_read_before_a_write_is_not_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let vaults = vaults(folder.path());
+        let mut referring = referring();
+        std::fs::write(&path, "first").unwrap();
+        assert_eq!(keys(referring.resolve(&vaults)), ["first"]);
+        let read = referring.rows().unwrap();
+        let stored = json!({ "id": ID, "cert": "d", "key": "{vault://files/key}" });
+        assert!(referring.put(ID, row(stored)).is_none());
+        assert_eq!(keys(referring.resolve(&vaults)), ["first"]);
+        assert!(referring.take_over(read).is_empty());
+    }
+
+    #[test]
+    fn a_reference_that_never_had_a_value_is_an_empty_text_until_it_has_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut vaults = Vaults::default();
+        let mut referring = referring();
+        assert_eq!(keys(referring.resolve(&vaults)), [""]);
+        std::fs::write(folder.path().join("key"), "first").unwrap();
+        put_vault(&mut vaults, folder.path());
+        assert_eq!(keys(referring.resolve(&vaults)), ["first"]);
+        referring.delete(ID);
+        assert!(referring.rows().is_none());
+    }
+}
