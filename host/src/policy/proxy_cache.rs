@@ -144,6 +144,7 @@ impl ProxyCache {
             scheme: request.client.scheme,
             port: request.client.port,
             host: request.client.host,
+            keeps_forwarded: request.client.keeps_forwarded,
             upstream_path: request.upstream_path.as_deref(),
             upstream_host: request.upstream_host.as_deref(),
         };

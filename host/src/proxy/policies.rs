@@ -227,6 +227,7 @@ fn client<'a>(address: SocketAddr, client: &'a super::client::Client, host: &'a 
         port: info.listener.port,
         scheme: info.listener.scheme.as_str(),
         host,
+        keeps_forwarded: info.trust.keeps_forwarded,
     }
 }
 

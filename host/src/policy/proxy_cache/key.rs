@@ -8,6 +8,15 @@ use uuid::Uuid;
 
 use crate::urlencoded;
 
+/// The headers in which a trusted proxy says how the client's request has reached it.
+const FORWARDED: [&str; 5] = [
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+];
+
 /// A key, as in `X-Cache-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
@@ -55,6 +64,8 @@ pub(super) struct Asked<'r> {
     pub(super) port: u16,
     /// The host that the client has requested, which the endpoint is told.
     pub(super) host: &'r str,
+    /// Whether the endpoint is told what the headers say of the client's request instead.
+    pub(super) keeps_forwarded: bool,
     /// What another policy has put in place of the path of the request to the endpoint.
     pub(super) upstream_path: Option<&'r str>,
     /// What another policy has put in place of the host.
@@ -110,6 +121,16 @@ impl Identity {
         // others, or a redirect from http to https to those who came by https.
         measured(&mut parts, asked.scheme.as_bytes());
         parts.extend_from_slice(&asked.port.to_be_bytes());
+        for name in FORWARDED {
+            let kept = asked.keeps_forwarded.then_some(asked.headers);
+            let values: Vec<_> = kept
+                .map(|kept| kept.get_all(name).iter().collect())
+                .unwrap_or_default();
+            parts.extend_from_slice(&(values.len() as u64).to_be_bytes());
+            for value in values {
+                measured(&mut parts, value.as_bytes());
+            }
+        }
         for text in [Some(asked.host), asked.upstream_path, asked.upstream_host] {
             measured(&mut parts, text.unwrap_or_default().as_bytes());
         }
@@ -211,6 +232,7 @@ mod tests {
             scheme: "http",
             port: 8000,
             host: "",
+            keeps_forwarded: false,
             upstream_path: None,
             upstream_host: None,
         };
@@ -262,6 +284,7 @@ mod tests {
             scheme: "http",
             port: 8000,
             host: "",
+            keeps_forwarded: false,
             upstream_path: None,
             upstream_host: None,
         };
@@ -301,6 +324,7 @@ mod tests {
                 scheme,
                 port,
                 host: "a.example",
+                keeps_forwarded: false,
                 upstream_path: None,
                 upstream_host: None,
             };
@@ -312,6 +336,36 @@ mod tests {
             assert_eq!(plain.key, other.key);
             assert_ne!(plain.parts, other.parts);
         }
+    }
+
+    #[test]
+    fn what_a_proxy_says_of_a_request_tells_it_apart_if_the_endpoint_is_told() {
+        let of = |proto: &'static str, keeps_forwarded| {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static("x-forwarded-proto"),
+                http::HeaderValue::from_static(proto),
+            )]);
+            let asked = Asked {
+                consumer: None,
+                route: Uuid::from_u128(1),
+                method: &Method::GET,
+                target: "/",
+                version: Version::HTTP_11,
+                query: None,
+                headers: &headers,
+                scheme: "http",
+                port: 8000,
+                host: "",
+                keeps_forwarded,
+                upstream_path: None,
+                upstream_host: None,
+            };
+            Identity::of(&asked, &Same::default())
+        };
+        assert_eq!(of("http", true), of("http", true));
+        assert_eq!(of("http", true).key, of("https", true).key);
+        assert_ne!(of("http", true).parts, of("https", true).parts);
+        assert_eq!(of("http", false), of("https", false));
     }
 
     proptest! {
