@@ -345,7 +345,7 @@ impl Worker {
             let _ = self.snapshot();
             for client in self.clients.borrow().values() {
                 if let Some(streams) = client.streams() {
-                    streams.traffic.refill();
+                    streams.traffic.refill(now);
                     streams.expire(now, SEND_TIMEOUT);
                     // A client of HTTP/2 is told first that the connection ends.
                     if client.is_overdue(now, patience + GOODBYE) {

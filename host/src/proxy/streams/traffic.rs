@@ -2,15 +2,21 @@
 //!
 //! Frames such as `PING`, `SETTINGS`, `PRIORITY` and `RST_STREAM`, and empty ones, cost the gateway
 //! time, and no flow control limits them (CVE-2019-9512 to 9518). Each of them spends a part of a
-//! budget that content adds to, in either direction, and that is full again at intervals. Source:
-//! nginx, which compares the bytes of a connection with those of its content.
+//! budget that content adds to, in either direction, and that fills again with time. Source: nginx,
+//! which compares the bytes of a connection with those of its content.
+//!
+//! The empty `DATA` frame that ends the body of a request costs nothing: many clients end each body
+//! with one, and a request has only one.
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The budget, in bytes of content.
 const BUDGET: u64 = 1024 * CONTROL_FRAME;
+
+/// Time in which an empty budget becomes full again.
+const PERIOD: Duration = Duration::from_millis(500);
 
 /// What a frame without content costs, in bytes of content.
 const CONTROL_FRAME: u64 = 1024;
@@ -18,9 +24,19 @@ const CONTROL_FRAME: u64 = 1024;
 /// Length of a frame's header, in bytes (RFC 9113, 4.1).
 const HEADER: usize = 9;
 
+/// Types of frames with content (RFC 9113, 6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+
+/// The flag of the last frame of a stream's content.
+const END_STREAM: u8 = 1;
+
 /// What the frames of a connection amount to.
 pub(in super::super) struct Traffic {
     budget: Cell<u64>,
+    /// Until when the budget was filled.
+    filled: Cell<Instant>,
     is_flooded: Cell<bool>,
     /// When content was last sent to the client.
     last_sent: Cell<Instant>,
@@ -32,6 +48,7 @@ impl Traffic {
     pub(super) fn new(clock: Rc<Cell<Instant>>) -> Self {
         Self {
             budget: Cell::new(BUDGET),
+            filled: Cell::new(clock.get()),
             is_flooded: Cell::default(),
             last_sent: Cell::new(clock.get()),
             clock,
@@ -40,11 +57,23 @@ impl Traffic {
 
     /// Counts frames that were received.
     pub(in super::super) fn receive(&self, frames: &Frames) {
-        let budget = self.budget.get() + frames.content;
-        match budget.checked_sub(frames.control * CONTROL_FRAME) {
-            Some(left) => self.budget.set(left),
-            None => self.is_flooded.set(true),
+        self.receive_at(frames, Instant::now);
+    }
+
+    /// Asks for the time only if the budget does not suffice: the worker may be late to fill it.
+    fn receive_at(&self, frames: &Frames, now: impl FnOnce() -> Instant) {
+        self.budget.set(self.budget.get() + frames.content);
+        if !self.spend(frames) {
+            self.earn(now());
+            self.is_flooded.set(!self.spend(frames));
         }
+    }
+
+    /// Pays for the frames without content. Returns whether the budget suffices.
+    fn spend(&self, frames: &Frames) -> bool {
+        let left = (self.budget.get()).checked_sub(frames.control * CONTROL_FRAME);
+        self.budget.set(left.unwrap_or(self.budget.get()));
+        left.is_some()
     }
 
     /// Counts frames that were sent.
@@ -55,9 +84,19 @@ impl Traffic {
         }
     }
 
-    /// Fills the budget again.
-    pub(in super::super) fn refill(&self) {
-        self.budget.set(BUDGET);
+    /// Fills the budget by what the time has earned, until it is full.
+    pub(in super::super) fn refill(&self, now: Instant) {
+        self.earn(now);
+        self.budget.set(self.budget.get().min(BUDGET));
+    }
+
+    /// Adds what the time since the last call has earned.
+    fn earn(&self, now: Instant) {
+        let passed = now.saturating_duration_since(self.filled.get());
+        self.filled.set(self.filled.get().max(now));
+        let earned = passed.as_secs_f64() / PERIOD.as_secs_f64() * BUDGET as f64;
+        self.budget
+            .set(self.budget.get().saturating_add(earned as u64));
     }
 
     /// Whether the client has sent more frames without content than the budget allows.
@@ -88,6 +127,8 @@ pub(in super::super) struct FrameMeter {
     /// Bytes that are left of the current frame.
     left: usize,
     is_content: bool,
+    /// Requests whose body has begun and may be ended by an empty frame.
+    unended: u64,
 }
 
 impl FrameMeter {
@@ -98,6 +139,7 @@ impl FrameMeter {
             received: 0,
             left: skipped,
             is_content: false,
+            unended: 0,
         }
     }
 
@@ -119,13 +161,25 @@ impl FrameMeter {
             bytes = &bytes[taken..];
             if self.received == HEADER {
                 self.received = 0;
-                let [a, b, c, kind, ..] = self.header;
+                let [a, b, c, kind, flags, ..] = self.header;
                 self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-                // DATA, HEADERS and CONTINUATION.
-                self.is_content = self.left > 0 && matches!(kind, 0 | 1 | 9);
-                frames.control += u64::from(!self.is_content);
+                self.is_content = self.left > 0 && matches!(kind, DATA | HEADERS | CONTINUATION);
+                if !self.is_content && !self.ends_body(kind, flags) {
+                    frames.control += 1;
+                }
+                if self.is_content && kind == HEADERS && flags & END_STREAM == 0 {
+                    self.unended += 1;
+                }
             }
         }
+    }
+
+    /// Whether this empty frame ends the body of a request. As many frames may do so as requests
+    /// have begun a body.
+    fn ends_body(&mut self, kind: u8, flags: u8) -> bool {
+        let ends = kind == DATA && flags & END_STREAM > 0 && self.unended > 0;
+        self.unended -= u64::from(ends);
+        ends
     }
 }
 
@@ -145,25 +199,65 @@ mod tests {
 
     #[test]
     fn only_content_pays_for_frames_without_content() {
-        let traffic = Traffic::new(Rc::new(Cell::new(Instant::now())));
-        let control = |control| Frames {
-            control,
-            content: 0,
-        };
+        let start = Instant::now();
+        let traffic = Traffic::new(Rc::new(Cell::new(start)));
         let content = |content| Frames {
             control: 0,
             content,
         };
-        traffic.receive(&control(1024));
+        let receive = |frames: Frames, at| traffic.receive_at(&frames, || at);
+        receive(control(1024), start);
         traffic.send(&content(CONTROL_FRAME));
-        traffic.receive(&control(1));
+        receive(control(1), start);
         assert!(!traffic.is_flooded());
-        traffic.receive(&content(CONTROL_FRAME - 1));
-        traffic.refill();
-        traffic.receive(&control(1024));
-        assert!(!traffic.is_flooded());
-        traffic.receive(&control(1));
+        receive(content(CONTROL_FRAME - 1), start);
+        receive(control(1), start);
         assert!(traffic.is_flooded());
+    }
+
+    fn control(control: u64) -> Frames {
+        Frames {
+            control,
+            content: 0,
+        }
+    }
+
+    #[test]
+    fn the_budget_fills_with_time_however_late_the_worker_is() {
+        let start = Instant::now();
+        let traffic = Traffic::new(Rc::new(Cell::new(start)));
+        for half in 0..10 {
+            let at = start + half * PERIOD / 2;
+            traffic.receive_at(&control(if half == 0 { 1024 } else { 512 }), || at);
+            assert!(!traffic.is_flooded());
+        }
+        // It is never more than full.
+        let later = start + 100 * PERIOD;
+        traffic.refill(later);
+        traffic.receive_at(&control(1024), || later);
+        assert!(!traffic.is_flooded());
+        traffic.receive_at(&control(1), || later);
+        assert!(traffic.is_flooded());
+    }
+
+    #[test]
+    fn the_empty_frame_that_ends_a_body_costs_nothing_once_for_each_request() {
+        let with_flags = |kind, length, flags| {
+            let mut frame = frame(kind, length);
+            frame[4] = flags;
+            frame
+        };
+        let end = with_flags(DATA, 0, END_STREAM);
+        let control = |sent: &[&[u8]]| {
+            let (mut meter, mut frames) = (FrameMeter::after(0), Frames::default());
+            meter.pass(&sent.concat(), &mut frames);
+            frames.control
+        };
+        let (head, get) = (frame(HEADERS, 9), with_flags(HEADERS, 9, END_STREAM));
+        assert_eq!(control(&[&head, &frame(DATA, 5), &end, &head, &end]), 0);
+        assert_eq!(control(&[&head, &end, &end]), 1);
+        assert_eq!(control(&[&get, &end]), 1);
+        assert_eq!(control(&[&head, &frame(DATA, 0), &end]), 1);
     }
 
     proptest! {
