@@ -349,6 +349,18 @@ fn a_shutdown_finishes_streams_and_takes_no_new_connection() {
 }
 
 #[test]
+fn a_shutdown_does_not_wait_for_a_client_that_answers_no_ping() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let mut frames = Frames::connect(gateway.proxy, &[]);
+    frames.get(1, "/", http2::END_STREAM);
+    frames.next_of(kind::DATA).unwrap();
+    gateway.terminate();
+    let (status, log) = gateway.wait();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("all requests drained"), "{log}");
+}
+
+#[test]
 fn an_idle_connection_is_told_goodbye() {
     let setup = Setup::new().arg("--client-header-timeout", 1);
     let (gateway, _backend) = with_backend(setup);

@@ -42,6 +42,8 @@ pub(super) struct Client {
     /// Number of requests after which the connection is closed.
     max_requests: u64,
     state: Cell<ConnectionState>,
+    /// When the state became [`ConnectionState::Draining`].
+    draining_since: Cell<Option<Instant>>,
     /// Wakes the task of the connection.
     waker: RefCell<Option<Waker>>,
     /// The time of the worker's last check of its connections.
@@ -98,6 +100,7 @@ impl Client {
             streams: OnceCell::new(),
             max_requests: max_requests.map_or(u64::MAX, u64::from),
             state: Cell::new(ConnectionState::Serving),
+            draining_since: Cell::default(),
             waker: RefCell::new(None),
             clock,
             _open: open,
@@ -203,6 +206,14 @@ impl Client {
         now - idle_since >= patience
     }
 
+    /// Whether the client was told at least `patience` ago that the connection ends, and has not
+    /// closed it, although no request was in flight for as long.
+    pub(super) fn ignores_goodbye(&self, now: Instant, patience: Duration) -> bool {
+        let told = self.draining_since.get();
+        told.is_some_and(|told| now.saturating_duration_since(told) >= patience)
+            && self.is_overdue(now, patience)
+    }
+
     /// Whether the client has disconnected in the middle of a request, as far as this can be known.
     /// A client that has closed its sending side may still read. So the gateway waits for up to
     /// `patience` until it can send the start of the response. If the client has closed the other
@@ -247,6 +258,9 @@ impl Client {
 
     /// Sets the state of the connection and wakes its task.
     pub(super) fn enter(&self, state: ConnectionState) {
+        if state == ConnectionState::Draining && self.draining_since.get().is_none() {
+            self.draining_since.set(Some(Instant::now()));
+        }
         self.state.set(state);
         self.wake();
     }

@@ -347,8 +347,9 @@ impl Worker {
                 if let Some(streams) = client.streams() {
                     streams.traffic.refill(now);
                     streams.expire(now, SEND_TIMEOUT);
-                    // A client of HTTP/2 is told first that the connection ends.
-                    if client.is_overdue(now, patience + GOODBYE) {
+                    // A client of HTTP/2 is told first that the connection ends. hyper waits until
+                    // the client has answered a PING, which it may never do.
+                    if client.ignores_goodbye(now, GOODBYE) {
                         client.enter(ConnectionState::Closing);
                     } else if client.is_overdue(now, patience) {
                         client.enter(ConnectionState::Draining);
