@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::header::CONTENT_LENGTH;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 use tokio::time::Sleep;
 
@@ -117,13 +117,12 @@ impl Stream {
         };
         let response = ready!(Pin::new(response).poll(cx));
         let response = response.map_err(|error| self.connection.error(error))?;
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
         // The endpoint has accepted the request, so it is not sent again.
         if let Some(sending) = &mut self.sending {
             sending.let_go();
         }
-        let length = head.headers.get(CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = take_length(&mut head.headers)?;
         if body.is_end_stream() {
             let is_described = head.status == StatusCode::NOT_MODIFIED;
             self.described = length.filter(|_| is_described);
@@ -202,5 +201,53 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.connection.end_stream(self.timer.take());
+    }
+}
+
+/// The length that a head gives. The same length given several times becomes one field.
+fn take_length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
+    let mut given = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = given.next() else {
+        return Ok(None);
+    };
+    let (mut is_repeated, mut is_same) = (false, true);
+    for other in given {
+        is_repeated = true;
+        is_same &= other == first;
+    }
+    let digits = first.to_str().ok().filter(|_| is_same);
+    let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let length = digits.and_then(|digits| digits.parse().ok());
+    let length = length.ok_or_else(|| Error::Response("its content-length is invalid".into()))?;
+    if is_repeated {
+        let first = first.clone();
+        headers.insert(CONTENT_LENGTH, first);
+    }
+    Ok(Some(length))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn lengths_that_contradict_each_other_are_no_valid_response() {
+        let taken = |lengths: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for length in lengths {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            let length = take_length(&mut headers);
+            length.map(|length| (length, headers.get_all(CONTENT_LENGTH).iter().count()))
+        };
+        assert_eq!(taken(&[]).unwrap(), (None, 0));
+        assert_eq!(taken(&["5"]).unwrap(), (Some(5), 1));
+        assert_eq!(taken(&["5", "5"]).unwrap(), (Some(5), 1));
+        for invalid in [&["5", "6"][..], &["5", "5", "6"], &["+5"], &[""], &["5, 6"]] {
+            assert!(taken(invalid).is_err(), "{invalid:?}");
+        }
     }
 }
