@@ -15,13 +15,15 @@ use crate::harness::{Backend, Gateway, Raw, Setup, in_flight, patch_upstream, sh
 /// A gateway with one worker and an upstream `u` whose service is asked over HTTP/2.
 fn gateway(targets: &[SocketAddr]) -> Gateway {
     let gateway = Setup::new().arg("--workers", 1).start();
+    balance(&gateway, targets);
+    gateway
+}
+
+fn balance(gateway: &Gateway, targets: &[SocketAddr]) {
     let targets: Vec<_> = targets.iter().map(|target| (*target, 100)).collect();
     gateway.balanced(&targets);
-    set(
-        &gateway,
-        &json!({"pointsman": {"http2": true}, "retries": 0}),
-    );
-    gateway
+    let fields = json!({"pointsman": {"http2": true}, "retries": 0});
+    set(gateway, &fields);
 }
 
 fn set(gateway: &Gateway, fields: &Value) {
@@ -248,6 +250,32 @@ fn a_goaway_after_every_few_streams_costs_no_request() {
         }
     }
     assert!(server.connections.load(Ordering::SeqCst) >= 20);
+}
+
+#[test]
+fn without_a_pool_each_request_opens_its_connection_at_once() {
+    const REQUESTS: usize = 8;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        // Nothing is said on any connection before all of them are open.
+        let open: Vec<_> = listener.incoming().take(REQUESTS).collect();
+        for stream in open {
+            std::thread::spawn(move || serve(stream.unwrap(), 1));
+        }
+    });
+    let setup = Setup::new()
+        .arg("--workers", 1)
+        .arg("--upstream-keepalive-pool-size", 0);
+    let gateway = setup.start();
+    balance(&gateway, &[address]);
+    let client = Http2::connect(gateway.proxy);
+    let started: Vec<_> = (0..REQUESTS)
+        .map(|_| client.start(client.request("GET", "/").body(empty()).unwrap()))
+        .collect();
+    for response in started {
+        assert_eq!(client.wait(response).status, 200);
+    }
 }
 
 #[test]

@@ -59,7 +59,8 @@ pub(super) async fn connect(wanted: Wanted<'_>) -> Result<Exchange, Error> {
     let Wanted {
         destination, pool, ..
     } = wanted;
-    if destination.http2.is_none() {
+    // Without a pool, no connection is shared, so nobody waits for that of another request.
+    if destination.http2.is_none() || !pool.keeps_connections() {
         return wanted.open(end, None).await?.ok_or(Error::Full);
     }
     loop {

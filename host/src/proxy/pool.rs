@@ -113,9 +113,14 @@ impl Pool {
         self.shared.turn(destination).await
     }
 
+    /// Whether connections are kept for further requests.
+    pub(super) fn keeps_connections(&self) -> bool {
+        self.size > 0
+    }
+
     /// Shares a connection over HTTP/2 with other requests, if connections are kept.
     pub(super) fn share(&self, connection: &Rc<http2::Connection>) {
-        if self.size > 0 {
+        if self.keeps_connections() {
             self.shared.add(Rc::clone(connection));
         }
     }
