@@ -496,6 +496,18 @@ fn an_endpoint_that_refuses_a_websocket_opens_no_tunnel() {
 }
 
 #[test]
+fn a_policy_that_answers_a_websocket_opens_no_tunnel() {
+    let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
+    let config = json!({ "status_code": 200, "message": "closed" });
+    add_plugin(&gateway, "request-termination", config, json!({}));
+    let client = Http2::connect(gateway.proxy);
+    client.get("/").expect(200);
+    client
+        .send(websocket(&client, "/", "websocket"))
+        .expect(502);
+}
+
+#[test]
 fn an_idle_tunnel_ends_with_its_stream() {
     let service = [("read_timeout", "500")];
     let (gateway, _backend) = with_route(&service, &[("paths[]", "/")]);

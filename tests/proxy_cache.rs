@@ -51,6 +51,17 @@ fn statuses(gateway: &Gateway, requests: &[(&str, &[(&str, &str)])]) -> Vec<Stri
 }
 
 #[test]
+fn a_change_of_protocol_passes_the_cache_by() {
+    let origin = origin(|_| format!("{PLAIN}\r\nok"));
+    let gateway = cached(&origin, json!({}));
+    let found = statuses(
+        &gateway,
+        &[("/", &[]), ("/", &[("upgrade", "websocket")]), ("/", &[])],
+    );
+    assert_eq!(found, ["Miss", "Bypass", "Hit"]);
+}
+
+#[test]
 fn a_response_is_given_once_more_without_asking_the_endpoint() {
     let origin = origin(|_| format!("{PLAIN}etag: \"a\"\r\nserver: origin\r\nx-a: b\r\n\r\nok"));
     let gateway = cached(&origin, json!({}));

@@ -51,7 +51,7 @@ use std::time::Instant;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 
 pub(crate) use certificates::Certificates;
@@ -161,6 +161,8 @@ async fn handle(
     let patience = worker.settings.client_body_timeout;
     let upload =
         (!incoming.is_end_stream()).then(|| Upload::new(incoming, &parts.headers, patience));
+    // Before the request gets the form of HTTP/1.1.
+    let asks_for_tunnel = parts.version == Version::HTTP_2 && parts.method == Method::CONNECT;
     let seen = worker.snapshot();
     let mut inbound = Inbound {
         seen: &seen,
@@ -215,6 +217,15 @@ async fn handle(
             response.map(Content::own)
         }
     };
+    let is_tunnel = matches!(response.body(), Content::Tunnel(_));
+    if asks_for_tunnel && response.status().is_success() && !is_tunnel {
+        // The response of a policy. To the client it would mean that the tunnel is open.
+        let reject = Reject::HttpServer(StatusCode::BAD_GATEWAY);
+        let refusal = respond::reject(&reject, &inbound.parts.headers, &id, started);
+        response = refusal.map(Content::own);
+        // An error of gRPC would be a 200.
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+    }
     let run = inbound.run.take().or_else(|| match source {
         Source::Gateway => Run::unmatched(&seen.0.policies, &inbound),
         Source::Endpoint => None,

@@ -34,6 +34,7 @@ use super::request::Request;
 use super::response::{BodyFilter, Received, Response, Source};
 use super::{Access, Policy, Resources, Verdict};
 use crate::entity::plugin::proxy_cache::Config;
+use crate::http1::lists;
 use key::{Asked, Identity, Same};
 use receive::ReceivedBody;
 use rules::{Freshness, MediaType};
@@ -128,7 +129,11 @@ impl ProxyCache {
     fn is_for(&self, request: &Request<'_>) -> bool {
         let method = request.head.method.as_str();
         let is_named = self.config.request_method.iter().any(|m| m == method);
-        is_named && !(self.config.cache_control && rules::passes_by(&request.head.headers))
+        // The response to a change of protocol is no content.
+        let upgrades = lists(&request.head.headers, &UPGRADE, "websocket");
+        is_named
+            && !upgrades
+            && !(self.config.cache_control && rules::passes_by(&request.head.headers))
     }
 
     fn identity(&self, request: &Request<'_>) -> Identity {
