@@ -144,6 +144,44 @@ fn of_two_certificates_a_client_is_shown_one_that_it_can_verify() {
 }
 
 #[test]
+fn a_certificate_in_files_of_a_vault_is_that_of_the_present_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| {
+        let draft = folder.path().join("draft");
+        std::fs::write(&draft, text).unwrap();
+        std::fs::rename(draft, folder.path().join(file)).unwrap();
+    };
+    let (first, second) = (p256(), p256());
+    write("cert", &first.cert);
+    write("key", &first.key);
+    let gateway = setup().start();
+    let config = json!({ "folder": folder.path() });
+    let vault = json!({ "prefix": "files", "name": "file", "config": config });
+    let made = gateway.admin_json("POST", "/vaults", &vault).expect(201);
+    let vault = format!("/vaults/{}", made.json()["id"].as_str().unwrap());
+    let body = json!({
+        "cert": "{vault://files/cert}", "key": "{vault://files/key}", "snis": ["a.example"],
+    });
+    gateway
+        .admin_json("POST", "/certificates", &body)
+        .expect(201);
+    assert!(shown(&gateway, "a.example") == first.der);
+
+    // Without one of its files, the certificate stays, even if the vault is written.
+    std::fs::remove_file(folder.path().join("key")).unwrap();
+    gateway
+        .admin_json("PATCH", &vault, &json!({ "description": "written" }))
+        .expect(200);
+    assert!(shown(&gateway, "a.example") == first.der);
+
+    write("key", &second.key);
+    write("cert", &second.cert);
+    until("the new certificate is shown", || {
+        shown(&gateway, "a.example") == second.der
+    });
+}
+
+#[test]
 fn the_ocsp_response_of_a_certificate_is_shown_along_with_it() {
     let gateway = setup().start();
     let pair = p256();
