@@ -122,18 +122,10 @@ fn errors_have_kongs_bodies() {
     assert_eq!(unknown.json()["message"], "name resolution failed");
 
     gateway
-        .admin(
-            "PATCH",
-            "/services/s",
-            &[("protocol", "grpc"), ("path", "")],
-        )
+        .admin("PATCH", "/services/s", &[("protocol", "tcp"), ("path", "")])
         .expect(200);
-    let grpc = gateway.get("/s").expect(503);
-    assert!(
-        grpc.text().contains("http and https only"),
-        "{}",
-        grpc.text()
-    );
+    let stream = gateway.get("/s").expect(503).text();
+    assert!(stream.contains("the service asks for tcp"), "{stream}");
 
     gateway
         .admin_json("PATCH", "/routes/r", &json!({"service": null}))
