@@ -7,10 +7,10 @@ use crate::proxy::add_route;
 /// A gateway with a gRPC route `/` to a service that nothing listens for.
 fn with_grpc(protocols: &[(&str, &str)]) -> Gateway {
     let gateway = Gateway::start();
-    let nobody = crate::harness::refusing_address().to_string();
+    let refusing = crate::harness::refusing_address().to_string();
     let service = [("retries", "0")];
     let route = [&[("paths[]", "/")], protocols].concat();
-    add_route(&gateway, "s", &nobody, &service, &route);
+    add_route(&gateway, "s", &refusing, &service, &route);
     gateway
 }
 

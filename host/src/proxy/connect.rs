@@ -59,7 +59,7 @@ pub(super) async fn connect(wanted: Wanted<'_>) -> Result<Exchange, Error> {
     let Wanted {
         destination, pool, ..
     } = wanted;
-    // Without a pool, no connection is shared, so nobody waits for that of another request.
+    // Without a pool, no connection is shared, so no request waits for that of another one.
     if destination.http2.is_none() || !pool.keeps_connections() {
         return wanted.open(end, None).await?.ok_or(Error::Full);
     }
