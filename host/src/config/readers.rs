@@ -39,7 +39,7 @@ pub(super) fn cores() -> String {
     cores.to_string()
 }
 
-/// Whether something is on.
+/// A switch, as nginx writes it.
 pub(super) fn switch(text: &str) -> Option<bool> {
     match text {
         "on" => Some(true),

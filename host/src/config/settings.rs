@@ -4,12 +4,14 @@
 //! the key in the file, `--help`, the check and the row in README follow from the entry; a test
 //! prints the rows that README lacks.
 
+mod tls;
+
 use super::declaration::{
     BYTES, BYTES_PER_SECOND, DefaultValue, KIB, Kind, MIB, MICROSECONDS, MILLISECONDS, ONE,
     SECONDS, Section, Setting,
 };
+use super::readers;
 use super::real_ip::{RealIpSource, TrustedIps};
-use super::{readers, tls};
 
 use DefaultValue::{Computed, Unset, Written};
 use Kind::{List, Listen, Number, Path, Size, Text, Time};
@@ -34,7 +36,7 @@ pub(super) static SECTIONS: &[Section] = &[
     },
     Section {
         title: "TLS of listeners",
-        settings: TLS,
+        settings: tls::SETTINGS,
     },
     Section {
         title: "Clients and their requests",
@@ -167,165 +169,6 @@ const LISTENERS: &[Setting] = &[
             },
         },
         default: Unset("none, and every client that reaches the Admin API may use it"),
-    },
-];
-
-const TLS: &[Setting] = &[
-    Setting {
-        name: "ssl_cipher_suite",
-        about: "[Versions and ciphers](docs/tls.md#versions-and-ciphers) that clients may use: \
-                `modern` (TLS 1.3), `intermediate` (TLS 1.2 and 1.3) or `custom`, which the next \
-                three settings define",
-        kind: Text {
-            value: "NAME",
-            expected: "modern, intermediate or custom; Kong's old and fips need versions and \
-                       ciphers that are not offered here",
-            set: |config, text| tls::suite(text).map(|suite| config.tls.cipher_suite = suite),
-        },
-        default: Written("intermediate"),
-    },
-    Setting {
-        name: "ssl_protocols",
-        about: "Versions of `custom`: `TLSv1.2`, `TLSv1.3`, or both, separated by spaces",
-        kind: Text {
-            value: "VERSIONS",
-            expected: "TLSv1.2 and TLSv1.3, or one of them; older versions are not offered",
-            set: |config, text| tls::protocols(text).map(|all| config.tls.protocols = all),
-        },
-        default: Written("TLSv1.2 TLSv1.3"),
-    },
-    Setting {
-        name: "ssl_ciphers",
-        about: "Cipher suites that `custom` has of TLS 1.2, as OpenSSL names them, separated by \
-                colons; TLS 1.3 has all of its own",
-        kind: Text {
-            value: "CIPHERS",
-            expected: "names among ECDHE-ECDSA-AES128-GCM-SHA256, ECDHE-ECDSA-AES256-GCM-SHA384, \
-                       ECDHE-ECDSA-CHACHA20-POLY1305 and the same with ECDHE-RSA, separated by \
-                       colons",
-            set: |config, text| tls::ciphers(text).map(|all| config.tls.ciphers = all),
-        },
-        default: Written(
-            "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
-             ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
-             ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305",
-        ),
-    },
-    Setting {
-        name: "ssl_prefer_server_ciphers",
-        about: "Whether the order of `ssl_ciphers` decides in `custom`, `on`, or the client's, `off`",
-        kind: Text {
-            value: "SWITCH",
-            expected: "on or off",
-            set: |config, text| {
-                tls::on_or_off(text).map(|on| config.tls.prefer_server_ciphers = on)
-            },
-        },
-        default: Written("on"),
-    },
-    Setting {
-        name: "ssl_cert",
-        about: "Certificates that the proxy shows to clients whose server name has [none of its own](docs/tls.md#certificates)",
-        kind: List {
-            value: "FILES",
-            expected: "paths, PEM, or PEM in base64, separated by commas",
-            set: |config, entries| {
-                config.tls.proxy.certificates = readers::owned(entries);
-                Ok(())
-            },
-        },
-        default: Unset("generated, and kept in the data folder"),
-    },
-    Setting {
-        name: "ssl_cert_key",
-        about: "The keys of `ssl_cert`, in its order",
-        kind: List {
-            value: "FILES",
-            expected: "paths, PEM, or PEM in base64, separated by commas",
-            set: |config, entries| {
-                config.tls.proxy.keys = readers::owned(entries);
-                Ok(())
-            },
-        },
-        default: Unset("generated, and kept in the data folder"),
-    },
-    Setting {
-        name: "admin_ssl_cert",
-        about: "Certificates of the Admin API",
-        kind: List {
-            value: "FILES",
-            expected: "paths, PEM, or PEM in base64, separated by commas",
-            set: |config, entries| {
-                config.tls.admin.certificates = readers::owned(entries);
-                Ok(())
-            },
-        },
-        default: Unset("generated, and kept in the data folder"),
-    },
-    Setting {
-        name: "admin_ssl_cert_key",
-        about: "The keys of `admin_ssl_cert`, in its order",
-        kind: List {
-            value: "FILES",
-            expected: "paths, PEM, or PEM in base64, separated by commas",
-            set: |config, entries| {
-                config.tls.admin.keys = readers::owned(entries);
-                Ok(())
-            },
-        },
-        default: Unset("generated, and kept in the data folder"),
-    },
-    Setting {
-        name: "status_ssl_cert",
-        about: "Certificates of `status_listen`",
-        kind: List {
-            value: "FILES",
-            expected: "paths, PEM, or PEM in base64, separated by commas",
-            set: |config, entries| {
-                config.tls.status.certificates = readers::owned(entries);
-                Ok(())
-            },
-        },
-        default: Unset("generated, and kept in the data folder"),
-    },
-    Setting {
-        name: "status_ssl_cert_key",
-        about: "The keys of `status_ssl_cert`, in its order",
-        kind: List {
-            value: "FILES",
-            expected: "paths, PEM, or PEM in base64, separated by commas",
-            set: |config, entries| {
-                config.tls.status.keys = readers::owned(entries);
-                Ok(())
-            },
-        },
-        default: Unset("generated, and kept in the data folder"),
-    },
-    Setting {
-        name: "ssl_verify_client",
-        about: "Whether clients of the proxy have to show a [certificate](docs/tls.md#client-certificates) \
-                over TLS: `on`, `optional` or `off`",
-        kind: Text {
-            value: "SWITCH",
-            expected: "on, optional or off",
-            set: |config, text| {
-                tls::verify_client(text).map(|verify| config.tls.verify_client = verify)
-            },
-        },
-        default: Written("off"),
-    },
-    Setting {
-        name: "ssl_client_certificate",
-        about: "Certificates of the authorities that certificates of clients are verified by",
-        kind: List {
-            value: "FILES",
-            expected: "paths, PEM, or PEM in base64, separated by commas",
-            set: |config, entries| {
-                config.tls.client_authorities = readers::owned(entries);
-                Ok(())
-            },
-        },
-        default: Unset("none"),
     },
 ];
 
@@ -543,7 +386,7 @@ const ENDPOINTS: &[Setting] = &[
         kind: Text {
             value: "ON|OFF",
             expected: "on or off",
-            set: |config, text| tls::on_or_off(text).map(|on| config.client_ssl.on = on),
+            set: |config, text| readers::switch(text).map(|on| config.client_ssl.on = on),
         },
         default: Written("off"),
     },

@@ -103,12 +103,3 @@ pub(super) fn verify_client(text: &str) -> Option<VerifyClient> {
         _ => None,
     }
 }
-
-/// A switch, as nginx writes it.
-pub(super) fn on_or_off(text: &str) -> Option<bool> {
-    match text {
-        "on" => Some(true),
-        "off" => Some(false),
-        _ => None,
-    }
-}
