@@ -7,12 +7,11 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::Mutex;
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, Error};
 use tokio_rustls::TlsConnector;
 
-use super::verify::{Unverified, Verified};
+use super::verify::{Accepted, Verifier};
 use super::{ClientCertificate, Protocols, Trust, trust};
 
 /// What a client of TLS servers accepts and shows.
@@ -65,18 +64,15 @@ impl TlsClient {
     fn make(&self, protocols: Protocols) -> Result<TlsConnector, Error> {
         let provider = Arc::new(ring::default_provider());
         let max = self.options.max_intermediates;
-        let verified = match &self.options.trust {
+        let accepted = match &self.options.trust {
             Trust::Anybody => None,
-            Trust::System => Some(Verified::new(&provider, trust::system(), &[], max)?),
+            Trust::System => Some(Accepted::new(&provider, trust::system(), &[], max)?),
             Trust::Only(these) => {
                 let own = &these.certificates;
-                Some(Verified::new(&provider, &these.roots, own, max)?)
+                Some(Accepted::new(&provider, &these.roots, own, max)?)
             }
         };
-        let verifier: Arc<dyn ServerCertVerifier> = match verified {
-            None => Arc::new(Unverified(provider.signature_verification_algorithms)),
-            Some(verified) => Arc::new(verified),
-        };
+        let verifier = Arc::new(Verifier::new(&provider, accepted));
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()

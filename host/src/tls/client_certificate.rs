@@ -4,10 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use sha2::{Digest, Sha256};
 
 /// A certificate with its key, that the gateway shows to servers that ask for one. Two values are
@@ -23,16 +20,7 @@ impl ClientCertificate {
     /// # Errors
     /// What is wrong with them.
     pub(crate) fn from_pem(certificate: &str, key: &str) -> Result<Self, String> {
-        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
-        let chain: Result<Vec<_>, _> = chain.collect();
-        let chain = chain.map_err(|error| format!("the certificate is no PEM: {error}"))?;
-        if chain.is_empty() {
-            return Err("there is no certificate in it, in PEM".into());
-        }
-        let private = PrivateKeyDer::from_pem_slice(key.as_bytes());
-        let private = private.map_err(|error| format!("the key is no PEM: {error}"))?;
-        let certified = CertifiedKey::from_der(chain, private, &ring::default_provider());
-        let certified = certified.map_err(|error| error.to_string())?;
+        let certified = super::pem::certified(certificate, key)?;
         let mut digest = Sha256::new();
         digest.update(certificate.len().to_le_bytes());
         digest.update(certificate);

@@ -1,10 +1,14 @@
 //! Certificates and private keys as operators write them: in PEM (RFC 7468).
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use rustls::Error;
 use rustls::crypto::ring::sign::any_supported_type;
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SigningKey};
 use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::pem::Pem;
@@ -89,15 +93,45 @@ pub(crate) fn ocsp_response(text: &str) -> Result<Vec<u8>, String> {
 /// # Errors
 /// It is no private key, or one that TLS cannot use here.
 pub(crate) fn public_half(text: &str) -> Result<PublicKey, String> {
-    let key = PrivateKeyDer::from_pem_slice(text.as_bytes());
-    let key = key.map_err(|error| format!("it is no private key in PEM: {error}"))?;
-    let unsupported =
-        || "it is neither RSA of 2048 bits or more, nor ECDSA on P-256 or P-384, nor Ed25519";
-    let key = any_supported_type(&key).map_err(|_| unsupported())?;
+    let key = signing_key(text).map_err(|what| format!("it is {what}"))?;
     let public = key
         .public_key()
         .and_then(|spki| PublicKey::from_spki(&spki));
-    Ok(public.ok_or_else(unsupported)?)
+    public.ok_or_else(|| format!("it is {UNSUPPORTED}"))
+}
+
+/// A certificate with the chain behind it, and its key, both in PEM.
+///
+/// # Errors
+/// What is wrong with them.
+pub(super) fn certified(certificate: &str, key: &str) -> Result<CertifiedKey, String> {
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+    let chain: Result<Vec<_>, _> = chain.collect();
+    let chain = chain.map_err(|error| format!("the certificate is no PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err("there is no certificate in PEM".into());
+    }
+    let key = signing_key(key).map_err(|what| format!("the key is {what}"))?;
+    let pair = CertifiedKey::new(chain, key);
+    match pair.keys_match() {
+        Ok(()) => Ok(pair),
+        Err(Error::InconsistentKeys(_)) => Err("the certificate does not match the key".into()),
+        Err(error) => Err(format!("the certificate cannot be used: {error}")),
+    }
+}
+
+/// What a key is that TLS cannot use here.
+const UNSUPPORTED: &str =
+    "neither RSA of 2048 bits or more, nor ECDSA on P-256 or P-384, nor Ed25519";
+
+/// A private key in PEM.
+///
+/// # Errors
+/// What the text is instead.
+fn signing_key(text: &str) -> Result<Arc<dyn SigningKey>, String> {
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes());
+    let key = key.map_err(|error| format!("no private key in PEM: {error}"))?;
+    any_supported_type(&key).map_err(|_| UNSUPPORTED.to_owned())
 }
 
 #[cfg(test)]

@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::ring::{self, cipher_suite, sign::any_supported_type};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::crypto::ring::{self, cipher_suite};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
@@ -195,27 +193,12 @@ fn certified(pair: PemPair<'_>) -> Result<Arc<CertifiedKey>, String> {
         key,
         ocsp_response,
     } = pair;
-    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
-    let chain: Result<Vec<_>, _> = chain.collect();
-    let chain = chain.map_err(|error| format!("the certificate is no PEM: {error}"))?;
-    if chain.is_empty() {
-        return Err("there is no certificate in PEM".into());
-    }
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
-    let key = key.map_err(|error| format!("the key is no private key in PEM: {error}"))?;
-    let key = any_supported_type(&key).map_err(
-        |_| "the key is neither RSA of 2048 bits or more, nor ECDSA on P-256 or P-384, nor Ed25519",
-    )?;
-    let mut pair = CertifiedKey::new(chain, key);
+    let mut pair = super::pem::certified(certificate, key)?;
     if let Some(response) = ocsp_response {
         let response = super::ocsp_response(response);
         pair.ocsp = Some(response.map_err(|why| format!("the OCSP response: {why}"))?);
     }
-    match pair.keys_match() {
-        Ok(()) => Ok(Arc::new(pair)),
-        Err(Error::InconsistentKeys(_)) => Err("the certificate does not match the key".into()),
-        Err(error) => Err(format!("the certificate cannot be used: {error}")),
-    }
+    Ok(Arc::new(pair))
 }
 
 #[cfg(test)]

@@ -17,14 +17,28 @@ use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// Accepts every certificate, for a service without `tls_verify`. It is still checked that the
-/// server has the private key of its certificate.
+/// Verifies the certificates of servers.
 #[derive(Debug)]
-pub(super) struct Unverified(pub(super) WebPkiSupportedAlgorithms);
+pub(super) struct Verifier {
+    /// What is accepted; none accepts every certificate, for a service without `tls_verify`. It is
+    /// still checked that the server has the private key of its certificate.
+    accepted: Option<Accepted>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    /// Accepts what `accepted` says, or every certificate.
+    pub(super) fn new(provider: &CryptoProvider, accepted: Option<Accepted>) -> Self {
+        Self {
+            accepted,
+            algorithms: provider.signature_verification_algorithms,
+        }
+    }
+}
 
 /// Accepts the certificates of authorities that are valid for the name of the server.
 #[derive(Debug)]
-pub(super) struct Verified {
+pub(super) struct Accepted {
     /// None without any authority, so that no certificate is accepted.
     general: Option<Arc<WebPkiServerVerifier>>,
     roots: Arc<RootCertStore>,
@@ -36,7 +50,7 @@ pub(super) struct Verified {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Verified {
+impl Accepted {
     /// Accepts certificates of `roots`, and the certificates `own` themselves.
     ///
     /// # Errors
@@ -59,6 +73,26 @@ impl Verified {
             max_intermediates,
             algorithms: provider.signature_verification_algorithms,
         })
+    }
+
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.own.iter().any(|own| own == certificate) {
+            return self.check_itself(certificate, name, now);
+        }
+        let general = self.general.as_ref();
+        let general = general.ok_or(CertificateError::UnknownIssuer)?;
+        let verified = general.verify_server_cert(certificate, intermediates, name, ocsp, now)?;
+        if let Some(max) = self.max_intermediates {
+            self.check_depth(max, certificate, intermediates, now)?;
+        }
+        Ok(verified)
     }
 
     /// Whether there is a chain to an authority with few enough certificates between.
@@ -135,7 +169,7 @@ impl fmt::Debug for TooManyIntermediates {
 
 impl std::error::Error for TooManyIntermediates {}
 
-impl ServerCertVerifier for Verified {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -144,16 +178,10 @@ impl ServerCertVerifier for Verified {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.own.iter().any(|own| own == certificate) {
-            return self.check_itself(certificate, name, now);
+        match &self.accepted {
+            None => Ok(ServerCertVerified::assertion()),
+            Some(accepted) => accepted.check(certificate, intermediates, name, ocsp, now),
         }
-        let general = self.general.as_ref();
-        let general = general.ok_or(CertificateError::UnknownIssuer)?;
-        let verified = general.verify_server_cert(certificate, intermediates, name, ocsp, now)?;
-        if let Some(max) = self.max_intermediates {
-            self.check_depth(max, certificate, intermediates, now)?;
-        }
-        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -176,40 +204,5 @@ impl ServerCertVerifier for Verified {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
-    }
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
     }
 }
