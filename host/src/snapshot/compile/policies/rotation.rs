@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use uuid::Uuid;
 
-use crate::entity::{Kind, Row, resolve_references};
+use super::vaults::resolve;
+use crate::entity::{Kind, Row};
 use crate::vault;
 
 /// Time between two reads. Kong reads a value again within 60 seconds.
@@ -43,13 +44,7 @@ impl Rows {
     /// about to be replaced, and the value in effect is better than none.
     fn resolve(self, vaults: &vault::Vaults) -> Self {
         let rows = self.rows.into_iter().filter_map(|(id, mut row)| {
-            let fields = self.kind.declaration().fields_of(&row, None);
-            let mut is_resolved = true;
-            resolve_references(&fields, &mut row, &mut |reference| {
-                let value = vault::resolve(reference, vaults);
-                is_resolved &= value.is_ok();
-                value.unwrap_or_default()
-            });
+            let is_resolved = resolve(vaults, self.kind, &mut row, |_, _| {});
             is_resolved.then_some((id, row))
         });
         Self {

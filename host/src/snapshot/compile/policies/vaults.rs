@@ -51,16 +51,29 @@ impl Vaults {
     /// Replaces the references in a row by the values that they name, and those without a value by
     /// empty texts, as Kong does. Returns whether all have a value.
     pub(super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) -> bool {
-        let mut is_resolved = true;
-        let fields = kind.declaration().fields_of(row, None);
-        resolve_references(&fields, row, &mut |reference| {
-            vault::resolve(reference, &self.compiled).unwrap_or_else(|why| {
-                let entity = kind.name();
-                tracing::warn!(entity, %id, "unable to resolve reference {reference} ({why})");
-                is_resolved = false;
-                String::new()
-            })
-        });
-        is_resolved
+        resolve(&self.compiled, kind, row, |reference, why| {
+            let entity = kind.name();
+            tracing::warn!(entity, %id, "unable to resolve reference {reference} ({why})");
+        })
     }
+}
+
+/// Replaces the references in a row by the values that they name, and those without a value by empty
+/// texts, which `missing` is told with the reason. Returns whether all have a value.
+pub(super) fn resolve(
+    vaults: &vault::Vaults,
+    kind: Kind,
+    row: &mut Row,
+    missing: impl Fn(&str, &str),
+) -> bool {
+    let mut is_resolved = true;
+    let fields = kind.declaration().fields_of(row, None);
+    resolve_references(&fields, row, &mut |reference| {
+        vault::resolve(reference, vaults).unwrap_or_else(|why| {
+            missing(reference, &why);
+            is_resolved = false;
+            String::new()
+        })
+    });
+    is_resolved
 }
