@@ -10,6 +10,7 @@ pub mod admin;
 mod admin_token;
 pub mod authority;
 pub mod balancer;
+mod byte_stream;
 mod client;
 pub mod clock;
 pub mod component;
