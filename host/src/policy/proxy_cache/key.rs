@@ -220,8 +220,8 @@ mod tests {
 
     use super::*;
 
-    fn identity(target: &str, headers: &HeaderMap, same: &Same) -> Identity {
-        let asked = Asked {
+    fn asked<'r>(target: &'r str, headers: &'r HeaderMap) -> Asked<'r> {
+        Asked {
             consumer: None,
             route: Uuid::from_u128(1),
             method: &Method::GET,
@@ -235,8 +235,11 @@ mod tests {
             keeps_forwarded: false,
             upstream_path: None,
             upstream_host: None,
-        };
-        Identity::of(&asked, same)
+        }
+    }
+
+    fn identity(target: &str, headers: &HeaderMap, same: &Same) -> Identity {
+        Identity::of(&asked(target, headers), same)
     }
 
     fn key(target: &str, same: &Same) -> Key {
@@ -275,18 +278,8 @@ mod tests {
         };
         let asked = Asked {
             consumer: Some(consumer),
-            route: Uuid::from_u128(1),
             method: &Method::HEAD,
-            target: "/A?b=1&c=2",
-            version: Version::HTTP_11,
-            query: Some("b=1&c=2"),
-            headers: &headers,
-            scheme: "http",
-            port: 8000,
-            host: "",
-            keeps_forwarded: false,
-            upstream_path: None,
-            upstream_host: None,
+            ..asked("/A?b=1&c=2", &headers)
         };
         assert_eq!(
             Identity::of(&asked, &same).key,
@@ -314,19 +307,10 @@ mod tests {
         let headers = HeaderMap::new();
         let of = |scheme, port| {
             let asked = Asked {
-                consumer: None,
-                route: Uuid::from_u128(1),
-                method: &Method::GET,
-                target: "/",
-                version: Version::HTTP_11,
-                query: None,
-                headers: &headers,
                 scheme,
                 port,
                 host: "a.example",
-                keeps_forwarded: false,
-                upstream_path: None,
-                upstream_host: None,
+                ..asked("/", &headers)
             };
             Identity::of(&asked, &Same::default())
         };
@@ -346,19 +330,8 @@ mod tests {
                 http::HeaderValue::from_static(proto),
             )]);
             let asked = Asked {
-                consumer: None,
-                route: Uuid::from_u128(1),
-                method: &Method::GET,
-                target: "/",
-                version: Version::HTTP_11,
-                query: None,
-                headers: &headers,
-                scheme: "http",
-                port: 8000,
-                host: "",
                 keeps_forwarded,
-                upstream_path: None,
-                upstream_host: None,
+                ..asked("/", &headers)
             };
             Identity::of(&asked, &Same::default())
         };
