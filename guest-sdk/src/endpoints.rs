@@ -1,0 +1,227 @@
+//! The endpoints of a pick, and what the gateway knows of their load.
+
+use std::cell::Cell;
+use std::ops::Deref;
+
+#[cfg(doc)]
+use crate::Balancer;
+use crate::Endpoint;
+use crate::bindings::pointsman::balancer::load;
+
+/// A kind of load data that the gateway has for every endpoint, as one number for each endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Column {
+    /// Requests sent to the endpoint and not yet answered in full, over the whole gateway.
+    InFlight,
+    /// Microseconds until the endpoint answers, as a moving average that rises to a slower answer
+    /// at once, and halves about every 7 seconds without one; 0 while nothing is known.
+    Latency,
+    /// Microseconds that the endpoint took lately for requests that found about as many others in
+    /// flight as there are now, as a mean; the value of [`Column::Latency`] if there was no such
+    /// request.
+    LatencyAtLoad,
+    /// The utilization that the endpoint reports, in thousandths of its capacity:
+    /// `application_utilization` of its ORCA report, or `cpu_utilization`; 0 if there was no report
+    /// in the last 10 seconds.
+    ReportedLoad,
+    /// The number of requests that wait inside the endpoint, as it reports:
+    /// `named_metrics.queue_size` or `named_metrics.num_requests_waiting` of its ORCA report; 0 if
+    /// there was no report in the last 10 seconds.
+    ReportedQueue,
+}
+
+impl Column {
+    const COUNT: usize = Self::ReportedQueue as usize + 1;
+
+    /// Name of the column in the contract between gateway and plugin.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InFlight => "in-flight",
+            Self::Latency => "latency",
+            Self::LatencyAtLoad => "latency-at-load",
+            Self::ReportedLoad => "reported-load",
+            Self::ReportedQueue => "reported-queue",
+        }
+    }
+}
+
+/// The endpoints that may be picked, and the load of each.
+///
+/// It is a slice of [`Endpoint`]: `endpoints.len()`, `endpoints[position].weight`, and so on.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    pub(crate) table: Vec<Endpoint>,
+    columns: Vec<Column>,
+    /// The columns one after another, each as long as the table.
+    pub(crate) load: Vec<u32>,
+    /// The gateway's handles of the columns, for those that it has been asked for.
+    handles: [Cell<Option<u32>>; Column::COUNT],
+}
+
+impl Endpoints {
+    /// Makes a table without columns. For tests: in the gateway a balancer is passed its table.
+    #[must_use]
+    pub fn new(table: Vec<Endpoint>) -> Self {
+        Self {
+            table,
+            ..Self::default()
+        }
+    }
+
+    /// Makes an empty table for a balancer that reads these columns.
+    pub(crate) fn empty(columns: &[Column]) -> Self {
+        Self {
+            columns: columns.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a column, with one value for each endpoint. For tests, as [`Endpoints::new`].
+    ///
+    /// ```
+    /// # use guest_sdk::{Column, Endpoint, Endpoints};
+    /// let endpoints = Endpoints::new(vec![Endpoint { id: 1, weight: 100 }, Endpoint { id: 2, weight: 100 }])
+    ///     .with_column(Column::InFlight, &[4, 0]);
+    /// assert_eq!(endpoints.in_flight(0), 4);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there are more or fewer values than endpoints.
+    #[must_use]
+    pub fn with_column(mut self, column: Column, values: &[u32]) -> Self {
+        assert_eq!(
+            values.len(),
+            self.table.len(),
+            "a column has one value for each endpoint"
+        );
+        self.columns.push(column);
+        self.load.extend_from_slice(values);
+        self
+    }
+
+    /// Requests sent to the endpoint at `position` and not yet answered in full, over the whole
+    /// gateway.
+    ///
+    /// # Panics
+    ///
+    /// If [`Column::InFlight`] is not among [`Balancer::COLUMNS`], or there is no such position.
+    #[must_use]
+    pub fn in_flight(&self, position: usize) -> u32 {
+        self.column(Column::InFlight)[position]
+    }
+
+    /// Microseconds until the endpoint at `position` answers; see [`Column::Latency`].
+    ///
+    /// # Panics
+    ///
+    /// If [`Column::Latency`] is not among [`Balancer::COLUMNS`], or there is no such position.
+    #[must_use]
+    pub fn latency(&self, position: usize) -> u32 {
+        self.column(Column::Latency)[position]
+    }
+
+    /// Reads two columns of two endpoints, for balancers that look at few of many endpoints. The
+    /// columns need not be in [`Balancer::COLUMNS`]. The first index of the result is that of the
+    /// position, the second that of the column. To read only one column or one position, name it
+    /// twice.
+    ///
+    /// In a test, the values are those of [`Endpoints::with_column`], and 0 for a column that the
+    /// test has not set.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    #[must_use]
+    pub fn look(&self, columns: [Column; 2], positions: [usize; 2]) -> [[u32; 2]; 2] {
+        if cfg!(target_family = "wasm") {
+            let [low, high] = columns.map(|column| self.handle(column));
+            return fetch(low, high, positions);
+        }
+        positions.map(|position| columns.map(|column| self.given(column, position)))
+    }
+
+    /// Calls a function for each endpoint whose number of requests in flight has changed since the
+    /// last call of `each_change`, with its position and the present number. For balancers that
+    /// keep endpoints sorted; it works without [`Column::InFlight`] in [`Balancer::COLUMNS`]. After
+    /// a new table, every number other than 0 counts as changed.
+    ///
+    /// In a test, all endpoints count as changed, and the numbers are those of
+    /// [`Endpoints::with_column`].
+    pub fn each_change(&self, mut learn: impl FnMut(usize, u32)) {
+        if !cfg!(target_family = "wasm") {
+            for position in 0..self.table.len() {
+                learn(position, self.given(Column::InFlight, position));
+            }
+            return;
+        }
+        loop {
+            let (a, b, c, d) = load::changes();
+            for change in [a, b, c, d] {
+                // All bits set: there are no more changes.
+                if change == u64::MAX {
+                    return;
+                }
+                learn((change >> 32) as usize, change as u32);
+            }
+        }
+    }
+
+    /// The gateway's handle of a column.
+    fn handle(&self, column: Column) -> u32 {
+        let known = &self.handles[column as usize];
+        known.get().unwrap_or_else(|| {
+            let asked = load::read(column.name()).unwrap_or_else(|| missing(column));
+            known.set(Some(asked));
+            asked
+        })
+    }
+
+    /// The value that a test has set; 0 if it has set none.
+    fn given(&self, column: Column, position: usize) -> u32 {
+        let index = self.columns.iter().position(|&present| present == column);
+        let length = self.table.len();
+        index.map_or(0, |index| self.load[index * length..][..length][position])
+    }
+
+    /// A whole column, one value for each position: the fastest way to read the load of all
+    /// endpoints.
+    ///
+    /// # Panics
+    ///
+    /// If the column is not among [`Balancer::COLUMNS`].
+    #[must_use]
+    pub fn column(&self, column: Column) -> &[u32] {
+        let Some(index) = self.columns.iter().position(|&present| present == column) else {
+            missing(column)
+        };
+        let length = self.table.len();
+        &self.load[index * length..][..length]
+    }
+}
+
+fn fetch(low: u32, high: u32, positions: [usize; 2]) -> [[u32; 2]; 2] {
+    // A position that does not fit into `u32` is invalid, and so is `u32::MAX`.
+    let [first, second] = positions.map(|position| u32::try_from(position).unwrap_or(u32::MAX));
+    let (first, second) = load::at_two(low, high, first, second);
+    [first, second].map(|pair| [pair as u32, (pair >> 32) as u32])
+}
+
+#[cold]
+fn missing(column: Column) -> ! {
+    panic!(
+        "the column `{}` was read but not asked for: name Column::{column:?} in Balancer::COLUMNS \
+         (a test gives it by Endpoints::with_column)",
+        column.name()
+    )
+}
+
+impl Deref for Endpoints {
+    type Target = [Endpoint];
+
+    fn deref(&self) -> &[Endpoint] {
+        &self.table
+    }
+}
