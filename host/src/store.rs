@@ -4,9 +4,11 @@
 //! stored follows [`Store::watch`], and a write that replaces a row names the revision that it is
 //! based on.
 
+mod etcd;
 mod index;
 mod journal;
 mod journaled;
+mod lock;
 #[cfg(test)]
 mod memory;
 mod operations;
@@ -21,18 +23,49 @@ mod tests;
 mod upgrade;
 mod writer;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+pub use self::etcd::open_shared;
 pub use self::journal::OpenError;
 pub use self::journaled::JournaledStore;
+pub use self::lock::FolderLock;
 pub use self::sled::open;
 use crate::entity::{Kind, Row, UniqueKey};
+
+/// The store in a folder that nothing else uses.
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+pub(crate) fn open_test(folder: &Path) -> JournaledStore {
+    open(folder, &lock(folder).unwrap()).unwrap()
+}
+
+/// Locks a data folder, which is made if it is missing. If a crash has interrupted a process that put
+/// its store back after a take-over that failed, this goes on with that.
+///
+/// # Errors
+/// Another process works in the folder, or the store cannot be put back: a sentence.
+pub fn lock(data_dir: &Path) -> Result<FolderLock, OpenError> {
+    let lock = FolderLock::take(data_dir)?;
+    sled::finish_hand_over(data_dir)?;
+    sled::finish_hand_over(&etcd::copy_folder(data_dir))?;
+    Ok(lock)
+}
+
+/// Removes the copy of the store that a replaced process has made before it handed over. The process
+/// that has taken over calls this, or one that was started as usual.
+pub fn end_hand_over(data_dir: &Path) {
+    sled::end_hand_over(data_dir);
+    sled::end_hand_over(&etcd::copy_folder(data_dir));
+}
 
 /// Counts the commits of a store: each commit has a greater revision than all commits before it.
 pub type Revision = u64;
@@ -268,6 +301,40 @@ pub struct SetAside {
     pub reason: String,
 }
 
+/// A gateway that shares the store with others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Identifies the gateway, also after a restart.
+    pub id: Uuid,
+    /// The version of Pointsman.
+    pub version: String,
+    /// The name of its machine.
+    pub hostname: String,
+    /// An address of its proxy, if it is known.
+    pub ip: Option<String>,
+    /// The newest commit that is in effect at it.
+    pub revision: Revision,
+    /// See [`Store::content_hash`].
+    pub config_hash: String,
+    /// When that commit took effect, in seconds since 1970 by the clock of its machine.
+    pub updated_at: u64,
+}
+
+/// The gateways that share a store.
+pub trait Nodes: Send + Sync {
+    /// Tells the others of this gateway, for as long as the future is polled.
+    fn announce(&self, node: watch::Receiver<Node>) -> BoxFuture<'_, ()>;
+
+    /// The gateways that are alive.
+    ///
+    /// # Errors
+    /// The store cannot be read: why, as the end of a sentence.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Node>, String>>;
+
+    /// Tells the others that this gateway ends.
+    fn leave(&self) -> BoxFuture<'_, ()>;
+}
+
 /// Keeps entities.
 pub trait Store: Send + Sync + 'static {
     /// Reads a row.
@@ -307,9 +374,28 @@ pub trait Store: Send + Sync + 'static {
     /// The present condition of the store.
     fn condition(&self) -> Condition;
 
+    /// A hash of all that is stored, in hexadecimal digits.
+    fn content_hash(&self) -> String;
+
+    /// The gateways that share the store, if several can.
+    fn nodes(&self) -> Option<Arc<dyn Nodes>>;
+
     /// Does all of `writes` or none. The future completes when they are on disk, or when it is
     /// known that the store cannot be written. It never waits until the store can be written again.
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>>;
+
+    /// As [`Store::write`], but as one step without an order: rows may exchange the values of unique
+    /// keys. A delete is refused if a row still refers to the deleted row afterwards.
+    fn exchange(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>>;
+
+    /// Closes the storage for another process that takes over, and keeps a copy of it; writes are
+    /// refused from then on, with `reason`, and what was written before can still be read. The
+    /// future completes when the storage is closed.
+    fn release(&self, reason: &str) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Opens the storage again as it was before [`Store::release`]. What another process has
+    /// written in the meantime is lost, so that process must not acknowledge it to its clients.
+    fn resume(&self);
 
     /// Follows the store: the first commit has every row, in the order of [`Kind::ALL`]. Each
     /// further commit has what one write did, in order and without gaps.

@@ -46,6 +46,13 @@ pub(super) trait Journal: Send + 'static {
     /// Why it is still not usable, as the end of a sentence.
     fn recover(&mut self, acknowledged: &Rows) -> Result<Revision, String>;
 
+    /// Closes the storage, so that another process can open it. [`Self::recover`] opens it again as
+    /// it was, whatever that process has written.
+    ///
+    /// # Errors
+    /// Why not, as the end of a sentence. The journal then has to recover.
+    fn release(&mut self) -> Result<(), String>;
+
     /// Has `notify` called after each commit that another process makes after [`Self::load`].
     fn watch(&mut self, notify: Notify);
 

@@ -16,16 +16,18 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::journal::{Journal, OpenError};
+use super::rules::Steps;
 use super::schema::Schema;
 use super::state::State;
-use super::writer::{Job, Writer};
-use super::{Commit, Condition, Error, Revision, Store, Stored, Write};
+use super::writer::{Job, Release, Writer};
+use super::{Commit, Condition, Error, Nodes, Revision, Store, Stored, Write};
 use crate::entity::{Kind, Row};
 
 /// The store over a journal.
 pub struct JournaledStore {
     state: Arc<State>,
     jobs: Arc<Sender<Job>>,
+    nodes: Option<Arc<dyn Nodes>>,
 }
 
 impl JournaledStore {
@@ -60,7 +62,30 @@ impl JournaledStore {
                 tracing::debug!(commits, "the writer of the store ends");
             })
             .map_err(refuse)?;
-        Ok(Self { state, jobs })
+        Ok(Self {
+            state,
+            jobs,
+            nodes: None,
+        })
+    }
+
+    /// Notes that several gateways share the store.
+    pub(super) fn shared_by(self, nodes: Arc<dyn Nodes>) -> Self {
+        Self {
+            nodes: Some(nodes),
+            ..self
+        }
+    }
+
+    /// Has the writer do these steps.
+    fn ask(&self, steps: Steps) -> BoxFuture<'_, Result<Revision, Error>> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.jobs.send(Job::Write(steps, answer));
+        async move {
+            sent.map_err(|_| stopped())?;
+            answered.await.map_err(|_| stopped())?
+        }
+        .boxed()
     }
 
     /// What is in effect, for tests of journals.
@@ -138,14 +163,36 @@ impl Store for JournaledStore {
         self.state.condition()
     }
 
+    fn content_hash(&self) -> String {
+        self.state.rows().content_hash()
+    }
+
+    fn nodes(&self) -> Option<Arc<dyn Nodes>> {
+        self.nodes.clone()
+    }
+
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>> {
+        self.ask(Steps::InOrder(writes))
+    }
+
+    fn exchange(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>> {
+        self.ask(Steps::AtOnce(writes))
+    }
+
+    fn release(&self, reason: &str) -> BoxFuture<'_, Result<(), Error>> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.jobs.send(Job::Write(writes, answer));
+        let reason = reason.to_owned();
+        let sent = self.jobs.send(Job::Release(Release { reason, answer }));
         async move {
             sent.map_err(|_| stopped())?;
             answered.await.map_err(|_| stopped())?
         }
         .boxed()
+    }
+
+    fn resume(&self) {
+        // A writer that has stopped is reported by the next write.
+        drop(self.jobs.send(Job::Resume));
     }
 
     fn watch(&self) -> Result<mpsc::UnboundedReceiver<Commit>, Error> {

@@ -65,6 +65,7 @@ impl Memory {
             number: kept.journals,
             memory: self.clone(),
             faults: faults.into_iter().collect(),
+            before_recovery: Box::new(|| {}),
         }
     }
 
@@ -91,6 +92,15 @@ pub(super) struct MemoryJournal {
     number: usize,
     memory: Memory,
     faults: VecDeque<Fault>,
+    before_recovery: Box<dyn FnMut() + Send>,
+}
+
+impl MemoryJournal {
+    /// Calls this before it recovers.
+    pub(super) fn before_recovery(mut self, call: impl FnMut() + Send + 'static) -> Self {
+        self.before_recovery = Box::new(call);
+        self
+    }
 }
 
 impl Journal for MemoryJournal {
@@ -133,7 +143,12 @@ impl Journal for MemoryJournal {
     }
 
     fn recover(&mut self, acknowledged: &Rows) -> Result<Revision, String> {
+        (self.before_recovery)();
         Ok(acknowledged.head())
+    }
+
+    fn release(&mut self) -> Result<(), String> {
+        Ok(())
     }
 
     fn watch(&mut self, notify: Notify) {

@@ -4,9 +4,11 @@
 //! journal, and all rows can still be read when the journal cannot be written any longer.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use serde_json::Value;
+use twox_hash::XxHash64;
 use uuid::Uuid;
 
 use super::index::{Parent, ReferenceEntry, RowKey, UniqueEntry};
@@ -166,6 +168,21 @@ impl Rows {
         }
         put.extend(gone.into_iter().rev());
         put
+    }
+
+    /// A hash of all rows, in hexadecimal digits. Not a secure one: it tells whether two gateways
+    /// have the same.
+    pub(super) fn content_hash(&self) -> String {
+        let mut hashes = [0, 1].map(XxHash64::with_seed);
+        for ((kind, id), record) in &self.records {
+            for hash in &mut hashes {
+                hash.write(kind.name().as_bytes());
+                hash.write(id.as_bytes());
+                hash.write(record);
+            }
+        }
+        let [first, second] = hashes.map(|hash| hash.finish());
+        format!("{first:016x}{second:016x}")
     }
 
     /// Sets a row aside: all reads leave it out, and it can only be deleted.

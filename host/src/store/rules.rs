@@ -4,17 +4,22 @@
 //! A write is staged before it is committed: each of its steps sees the steps before it, and all of
 //! them must keep the rules.
 
+mod entries;
+mod stage;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::index::{Link, Needs, Parent, ReferenceEntry, RowKey, UniqueEntry};
+use super::index::{Parent, RowKey, UniqueEntry};
 use super::operations::Operations;
 use super::rows::Rows;
-use super::schema::Schema;
-use super::{Change, Commit, Error, Stored, Write, record};
-use crate::entity::{Kind, OnDelete, Reference, ReferenceBy, Row};
+use super::{Change, Commit, Error, Revision, Write};
+use crate::entity::{Kind, OnDelete, ReferenceBy, Row};
+pub(super) use entries::entries_to;
+use stage::Stage;
 
 /// Turns writes into operations, and into the commit that watchers receive. `ahead` has the changes
 /// of earlier writes that are in the same commit of the journal.
@@ -23,34 +28,171 @@ pub(super) fn stage(
     ahead: &Operations,
     writes: &[Write],
 ) -> Result<(Operations, Commit), Error> {
-    let revision = rows.head().max(ahead.head) + 1;
-    let mut stage = Stage {
-        rows,
-        ahead,
-        own: Operations {
-            head: revision,
-            ..Operations::default()
-        },
-        commit: Commit {
-            revision,
-            changes: Vec::new(),
-        },
-    };
+    let mut stage = Stage::new(rows, ahead);
     for write in writes {
         stage.write(write)?;
     }
     Ok((stage.own, stage.commit))
 }
 
-/// The changes of a write so far, on top of the rows and of earlier writes.
-struct Stage<'a> {
-    rows: &'a Rows,
-    ahead: &'a Operations,
-    own: Operations,
-    commit: Commit,
+/// The steps of an atomic write.
+pub(super) enum Steps {
+    /// Each step sees the steps before it.
+    InOrder(Vec<Write>),
+    /// There is no order: only the result must keep the rules.
+    AtOnce(Vec<Write>),
+}
+
+/// As [`stage`], for steps of either kind.
+pub(super) fn stage_steps(
+    rows: &Rows,
+    ahead: &Operations,
+    steps: &Steps,
+) -> Result<(Operations, Commit), Error> {
+    match steps {
+        Steps::InOrder(writes) => stage(rows, ahead, writes),
+        Steps::AtOnce(writes) => {
+            let mut stage = Stage::new(rows, ahead);
+            stage.exchange(writes)?;
+            Ok((stage.own, stage.commit))
+        }
+    }
+}
+
+/// Turns rows that another process has committed into operations: their records, or none for rows
+/// that it has deleted. It has checked the rules.
+pub(super) fn follow(
+    rows: &Rows,
+    changed: BTreeMap<RowKey, Option<Arc<[u8]>>>,
+    head: Revision,
+) -> Operations {
+    let nothing = Operations::default();
+    let mut stage = Stage::new(rows, &nothing);
+    for key in changed.keys().filter(|key| rows.records.contains_key(key)) {
+        stage.leave(*key);
+    }
+    let mut added: Vec<RowKey> = Vec::new();
+    for (key, record) in changed {
+        if record.is_some() {
+            added.push(key);
+        }
+        stage.own.rows.insert(key, record);
+    }
+    added.sort_by_key(|(kind, id)| (order(*kind), *id));
+    for (kind, id) in added {
+        let indexed = match stage.stored(kind, id) {
+            Ok(Some(stored)) => stage.index(kind, id, &stored.row),
+            // It is set aside when it takes effect.
+            _ => Ok(()),
+        };
+        if let Err(error) = indexed {
+            tracing::error!(
+                entity = kind.name(),
+                %id,
+                "a row of another gateway breaks the rules of this version: {error}"
+            );
+        }
+    }
+    stage.own.head = head;
+    stage.own
 }
 
 impl Stage<'_> {
+    /// Stages all writes as one step. Watchers get the new rows first, each after those that it
+    /// refers to, and then the deleted ones in the reverse order.
+    fn exchange(&mut self, writes: &[Write]) -> Result<(), Error> {
+        // What is replaced or deleted gives up its keys first.
+        let mut parents = Vec::new();
+        for write in writes {
+            let (kind, id) = (write.kind(), write.id());
+            let old = match write {
+                Write::Insert { .. } if self.has_row((kind, id)) => {
+                    return Err(Error::PrimaryKeyTaken { kind, id });
+                }
+                Write::Insert { .. } => continue,
+                Write::Replace { expected, .. } => {
+                    let old = self.stored(kind, id)?;
+                    let old = old.filter(|old| old.revision == *expected);
+                    old.ok_or(Error::Changed { kind, id })?.row
+                }
+                Write::Delete { .. } => match self.readable(kind, id)? {
+                    Some(old) => old,
+                    None => {
+                        self.remove((kind, id));
+                        continue;
+                    }
+                },
+            };
+            self.unindex(kind, id, &old);
+            if let Write::Delete { .. } = write {
+                self.own.rows.insert((kind, id), None);
+                self.own.blobs.insert((kind, id), Bytes::new());
+            }
+            parents.push((kind, id, old));
+        }
+        let mut puts: Vec<(usize, &Write)> = writes
+            .iter()
+            .filter(|write| !matches!(write, Write::Delete { .. }))
+            .map(|write| (order(write.kind()), write))
+            .collect();
+        puts.sort_by_key(|(order, _)| *order);
+        for (_, write) in puts {
+            if let Write::Insert {
+                kind,
+                id,
+                row,
+                blob,
+            }
+            | Write::Replace {
+                kind,
+                id,
+                row,
+                blob,
+                ..
+            } = write
+            {
+                self.index(*kind, *id, row)?;
+                self.put(*kind, *id, row, blob.as_ref())?;
+            }
+        }
+        parents.sort_by_key(|(kind, ..)| std::cmp::Reverse(order(*kind)));
+        for (kind, id, old) in parents {
+            self.no_referrers(kind, id, &old)?;
+            if !self.has_row((kind, id)) {
+                self.commit.changes.push(Change::Delete { kind, id });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a result in which rows refer to a row by what it no longer is.
+    fn no_referrers(&self, kind: Kind, id: Uuid, old: &Row) -> Result<(), Error> {
+        for (by, reference) in self.schema().references_to(kind) {
+            let parent = match reference.by {
+                ReferenceBy::Id | ReferenceBy::PlainId if self.has_row((kind, id)) => continue,
+                ReferenceBy::Id | ReferenceBy::PlainId => Parent::Id(id),
+                ReferenceBy::Field { name, .. } => {
+                    let value = old.get(name).cloned().unwrap_or_default();
+                    let key = self.schema().unique_key(kind, &[name]);
+                    let entry = key.map(|key| UniqueEntry::new(kind, key, &[&value]));
+                    if entry.is_some_and(|entry| self.unique(&entry).is_some()) {
+                        continue;
+                    }
+                    Parent::value(kind, name, &value)
+                }
+            };
+            if let Some(referrer) = self.referring(reference, &parent, by).first() {
+                return Err(Error::StillReferenced {
+                    kind,
+                    id,
+                    by,
+                    referrer: *referrer,
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn write(&mut self, write: &Write) -> Result<(), Error> {
         match write {
             Write::Insert {
@@ -87,24 +229,11 @@ impl Stage<'_> {
                 let mut order = Vec::new();
                 self.collect((*kind, *id), &mut BTreeSet::new(), &mut order)?;
                 for key in order {
-                    self.remove(key)?;
+                    self.remove(key);
                 }
                 Ok(())
             }
         }
-    }
-
-    fn put(&mut self, kind: Kind, id: Uuid, row: &Row, blob: Option<&Bytes>) -> Result<(), Error> {
-        // Every row that is acknowledged must be readable later.
-        let record = record::encode_checked(self.commit.revision, row)
-            .map_err(|reason| Error::Unreadable { kind, reason })?;
-        self.own.rows.insert((kind, id), Some(record.into()));
-        if let Some(blob) = blob {
-            self.own.blobs.insert((kind, id), blob.clone());
-        }
-        let row = row.clone();
-        self.commit.changes.push(Change::Put { kind, id, row });
-        Ok(())
     }
 
     /// Collects a row that is to be deleted and the rows that are deleted with it; a row that
@@ -140,25 +269,6 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn remove(&mut self, (kind, id): RowKey) -> Result<(), Error> {
-        match self.readable(kind, id)? {
-            Some(row) => self.unindex(kind, id, &row),
-            // The row cannot be read, so its entries are found by the row that they lead to.
-            None => {
-                for entry in self.unique_of(kind, id) {
-                    self.own.unique.insert(entry, None);
-                }
-                for entry in self.references_of(kind, id) {
-                    self.own.references.insert(entry, None);
-                }
-            }
-        }
-        self.own.rows.insert((kind, id), None);
-        self.own.blobs.insert((kind, id), Bytes::new());
-        self.commit.changes.push(Change::Delete { kind, id });
-        Ok(())
-    }
-
     /// Refuses to change a value by which other rows refer to this row.
     fn keep_referred(&self, (kind, id): RowKey, old: &Row, new: &Row) -> Result<(), Error> {
         for (by, reference) in self.schema().references_to(kind) {
@@ -180,240 +290,10 @@ impl Stage<'_> {
         }
         Ok(())
     }
-
-    /// Enters a row in the indexes.
-    fn index(&mut self, kind: Kind, id: Uuid, row: &Row) -> Result<(), Error> {
-        let schema = self.schema();
-        for &key in schema.unique_keys(kind) {
-            let Some(values) = key.values(row) else {
-                continue;
-            };
-            let entry = UniqueEntry::new(kind, key, &values);
-            if self.unique(&entry).is_some() {
-                let values = key.fields.iter().zip(values);
-                let values = values.map(|(f, v)| ((*f).to_owned(), v.clone())).collect();
-                return Err(Error::UniqueKeyTaken { kind, key, values });
-            }
-            self.own.unique.insert(entry, Some(id));
-        }
-        for reference in schema.references(kind) {
-            for value in reference.values(row) {
-                let missing = || Error::ReferenceMissing {
-                    kind,
-                    field: reference.field,
-                    to: reference.to,
-                    value: value.clone(),
-                };
-                let link = Link::read(schema, reference, value).ok_or_else(missing)?;
-                if !self.holds(&link.needs, (kind, id)) {
-                    return Err(missing());
-                }
-                let entry = link.entry(kind, id, reference);
-                self.own.references.insert(entry, Some(()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a row out of the indexes.
-    fn unindex(&mut self, kind: Kind, id: Uuid, row: &Row) {
-        let schema = self.schema();
-        for &key in schema.unique_keys(kind) {
-            let Some(values) = key.values(row) else {
-                continue;
-            };
-            for entry in [
-                UniqueEntry::new(kind, key, &values),
-                UniqueEntry::as_written(kind, key, &values),
-            ] {
-                if self.unique(&entry) == Some(id) {
-                    self.own.unique.insert(entry, None);
-                }
-            }
-        }
-        for entry in reference_entries(schema, kind, id, row) {
-            self.own.references.insert(entry, None);
-        }
-    }
-
-    /// The rows of the kind `by` that refer to a row.
-    fn referrers(&self, key: RowKey, by: Kind, reference: &Reference) -> Result<Vec<Uuid>, Error> {
-        let (kind, id) = key;
-        let parents = match reference.by {
-            ReferenceBy::Id | ReferenceBy::PlainId => vec![Parent::Id(id)],
-            ReferenceBy::Field { name, .. } => match self.readable(kind, id)? {
-                Some(row) => {
-                    let value = row.get(name).into_iter();
-                    value
-                        .map(|value| Parent::value(kind, name, value))
-                        .collect()
-                }
-                None => {
-                    let entries = self.unique_of(kind, id).into_iter();
-                    let of_field = entries.filter(|entry| *entry.fields == [name]);
-                    of_field.map(|entry| Parent::Value(entry.values)).collect()
-                }
-            },
-        };
-        let parents = parents.iter();
-        Ok(parents
-            .flat_map(|parent| self.referring(reference, parent, by))
-            .collect())
-    }
-
-    /// The rows of the kind `by` that have an entry for a reference.
-    fn referring(&self, reference: &Reference, parent: &Parent, by: Kind) -> Vec<Uuid> {
-        let entry = |id| ReferenceEntry {
-            to: reference.to,
-            parent: parent.clone(),
-            kind: by,
-            field: reference.field,
-            id,
-        };
-        let (first, last) = (entry(Uuid::nil()), entry(Uuid::max()));
-        let mut found: BTreeMap<Uuid, bool> = BTreeMap::new();
-        let kept = self.rows.references.range(&first..=&last);
-        found.extend(kept.map(|(entry, ())| (entry.id, true)));
-        for changes in [&self.ahead.references, &self.own.references] {
-            let changed = changes.range(&first..=&last);
-            found.extend(changed.map(|(entry, is_there)| (entry.id, is_there.is_some())));
-        }
-        let found = found.into_iter();
-        found
-            .filter_map(|(id, is_there)| is_there.then_some(id))
-            .collect()
-    }
-
-    /// All entries of unique keys that lead to a row.
-    fn unique_of(&self, kind: Kind, id: Uuid) -> Vec<UniqueEntry> {
-        let kept = self.rows.unique.keys();
-        let all = kept
-            .chain(self.ahead.unique.keys())
-            .chain(self.own.unique.keys());
-        let own = all.filter(|entry| entry.kind == kind && self.unique(entry) == Some(id));
-        own.cloned().collect::<BTreeSet<_>>().into_iter().collect()
-    }
-
-    /// All entries of references that a row has.
-    fn references_of(&self, kind: Kind, id: Uuid) -> Vec<ReferenceEntry> {
-        let kept = self.rows.references.keys();
-        let made = self
-            .ahead
-            .references
-            .keys()
-            .chain(self.own.references.keys());
-        let own = kept
-            .chain(made)
-            .filter(|entry| (entry.kind, entry.id) == (kind, id));
-        own.cloned().collect::<BTreeSet<_>>().into_iter().collect()
-    }
-
-    /// Whether what a reference of the row `own` needs exists.
-    fn holds(&self, needs: &Needs, own: RowKey) -> bool {
-        match needs {
-            // A row may refer to itself: the write adds it.
-            Needs::Row(key) => *key == own || self.has_row(*key),
-            Needs::Unique(entry) => self.unique(entry).is_some(),
-            Needs::Nothing => true,
-        }
-    }
-
-    fn schema(&self) -> Schema {
-        self.rows.schema()
-    }
-
-    /// The row, unless it is set aside.
-    fn readable(&self, kind: Kind, id: Uuid) -> Result<Option<Row>, Error> {
-        match self.stored(kind, id) {
-            Ok(stored) => Ok(stored.map(|stored| stored.row)),
-            Err(Error::SetAside { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Stored>, Error> {
-        let key = (kind, id);
-        match self.own.rows.get(&key).or(self.ahead.rows.get(&key)) {
-            Some(changed) => {
-                let stored = changed.as_ref().map(|record| record::decode(record));
-                let unreadable = |reason| Error::SetAside { kind, id, reason };
-                stored.transpose().map_err(unreadable)
-            }
-            None => self.rows.stored(kind, id),
-        }
-    }
-
-    fn has_row(&self, key: RowKey) -> bool {
-        latest([&self.own.rows, &self.ahead.rows], &self.rows.records, &key).is_some()
-    }
-
-    /// The row that has these values of a unique key.
-    fn unique(&self, entry: &UniqueEntry) -> Option<Uuid> {
-        let changes = [&self.own.unique, &self.ahead.unique];
-        latest(changes, &self.rows.unique, entry).copied()
-    }
 }
 
-/// The value of a key after changes, of which the later ones come first.
-fn latest<'a, K: Ord, V>(
-    changes: [&'a BTreeMap<K, Option<V>>; 2],
-    kept: &'a BTreeMap<K, V>,
-    key: &K,
-) -> Option<&'a V> {
-    let mut changed = changes.into_iter().filter_map(|changes| changes.get(key));
-    match changed.next() {
-        Some(value) => value.as_ref(),
-        None => kept.get(key),
-    }
-}
-
-/// The index entries of the references of a row, each once.
-fn reference_entries(schema: Schema, kind: Kind, id: Uuid, row: &Row) -> BTreeSet<ReferenceEntry> {
-    let references = schema.references(kind).iter();
-    let values = references.flat_map(|reference| {
-        let values = reference.values(row).into_iter();
-        values.map(move |value| (reference, value))
-    });
-    values
-        .filter_map(|(reference, value)| {
-            let link = Link::read(schema, reference, value)?;
-            Some(link.entry(kind, id, reference))
-        })
-        .collect()
-}
-
-/// How many index entries lead to a stored row; none if an entry is missing, or a row that it
-/// refers to.
-pub(super) fn entries_to(rows: &Rows, kind: Kind, id: Uuid, row: &Row) -> Option<usize> {
-    let schema = rows.schema();
-    let mut entries = 0;
-    for &key in schema.unique_keys(kind) {
-        let Some(values) = key.values(row) else {
-            continue;
-        };
-        let leads_here = |entry| rows.unique.get(&entry) == Some(&id);
-        if !leads_here(UniqueEntry::new(kind, key, &values))
-            && !leads_here(UniqueEntry::as_written(kind, key, &values))
-        {
-            return None;
-        }
-        entries += 1;
-    }
-    for reference in schema.references(kind) {
-        for value in reference.values(row) {
-            let is_there = match Link::read(schema, reference, value)?.needs {
-                Needs::Row(key) => rows.records.contains_key(&key),
-                Needs::Unique(entry) => rows.unique.contains_key(&entry),
-                Needs::Nothing => true,
-            };
-            if !is_there {
-                return None;
-            }
-        }
-    }
-    let references = reference_entries(schema, kind, id, row);
-    for entry in &references {
-        rows.references.get(entry)?;
-    }
-    Some(entries + references.len())
+/// The place of a kind: after those that it refers to.
+fn order(kind: Kind) -> usize {
+    let place = Kind::ALL.iter().position(|other| *other == kind);
+    place.unwrap_or(Kind::ALL.len())
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::journal::{BlobError, JournalHandle};
@@ -21,7 +21,12 @@ pub(super) struct State {
     /// Why the store cannot be written.
     failure: RwLock<Option<Failure>>,
     failures: AtomicU64,
+    /// When the log last said so.
+    told: Mutex<Option<Instant>>,
 }
+
+/// Time after which the log says again that the store cannot be written.
+const REMINDER: Duration = Duration::from_secs(60);
 
 impl State {
     pub(super) fn new(rows: Rows, journal: Arc<dyn JournalHandle>) -> Self {
@@ -30,6 +35,7 @@ impl State {
             journal,
             failure: RwLock::new(None),
             failures: 0.into(),
+            told: Mutex::default(),
         }
     }
 
@@ -84,15 +90,15 @@ impl State {
     /// Notes why the store cannot be written.
     pub(super) fn fail(&self, reason: String) {
         let mut failure = self.failure.write();
-        if failure
-            .as_ref()
-            .is_some_and(|failure| failure.reason == reason)
-        {
-            return;
+        // The reason may be another one with each try.
+        let mut told = self.told.lock();
+        if failure.is_none() || told.is_none_or(|told| told.elapsed() >= REMINDER) {
+            *told = Some(Instant::now());
+            tracing::error!(
+                "the store cannot be written: {reason}; changes are refused, and what is in effect \
+                 stays so"
+            );
         }
-        tracing::error!(
-            "the store cannot be written: {reason}; changes are refused, and what is in effect stays so"
-        );
         let since = failure.as_ref().map(|failure| failure.since);
         if since.is_none() {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -101,6 +107,13 @@ impl State {
             reason,
             since: since.unwrap_or_else(SystemTime::now),
         });
+    }
+
+    /// Notes that another process may write to the storage, and this one may not.
+    pub(super) fn release(&self, reason: String) {
+        tracing::info!("the store is released: {reason}; changes are refused");
+        let since = SystemTime::now();
+        *self.failure.write() = Some(Failure { reason, since });
     }
 
     /// Notes that the store can be written.

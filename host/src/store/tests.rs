@@ -14,6 +14,7 @@ use crate::entity::{Kind, Row};
 
 mod conflicts;
 pub(super) mod references;
+mod release;
 mod rules;
 
 fn store() -> JournaledStore {

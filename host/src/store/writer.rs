@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::journal::{CommitError, Journal};
 use super::operations::Operations;
 use super::rows::Rows;
+use super::rules::{self, Steps};
 use super::state::State;
-use super::{Change, Commit, Error, Revision, Write, rules};
+use super::{Change, Commit, Error, Revision};
 use crate::entity::Kind;
 
 /// Pause between two checks of a store that can be written: whether its folder still exists and has
@@ -32,13 +33,24 @@ const TICK: Duration = Duration::from_millis(25);
 
 /// A request to the writer.
 pub(super) enum Job {
-    Write(Vec<Write>, Answer),
+    Write(Steps, Answer),
     Watch(mpsc::UnboundedSender<Commit>),
     /// Another process has made a commit.
     Follow,
+    /// Another process takes over, for which the storage has to be closed.
+    Release(Release),
+    /// It has not taken over.
+    Resume,
 }
 
 type Answer = oneshot::Sender<Result<Revision, Error>>;
+
+/// A request to close the storage.
+pub(super) struct Release {
+    /// What writes are refused with from then on.
+    pub(super) reason: String,
+    pub(super) answer: oneshot::Sender<Result<(), Error>>,
+}
 
 /// A request to the thread of the journal.
 enum Task {
@@ -46,6 +58,7 @@ enum Task {
     Check,
     Recover(Arc<Rows>),
     Follow(Arc<Rows>),
+    Release,
 }
 
 /// The result of a task.
@@ -60,7 +73,7 @@ enum Outcome {
 
 /// A write whose caller waits for its answer.
 struct Asked {
-    writes: Vec<Write>,
+    steps: Steps,
     answer: Answer,
 }
 
@@ -78,7 +91,7 @@ impl Staged {
     fn new(rows: &Rows, asked: Vec<Asked>) -> Self {
         let mut staged = Self::default();
         for asked in asked {
-            match rules::stage(rows, &staged.operations, &asked.writes) {
+            match rules::stage_steps(rows, &staged.operations, &asked.steps) {
                 Ok((operations, commit)) => {
                     staged.operations.add(operations);
                     staged.answers.push((asked, Ok(commit.revision)));
@@ -101,8 +114,12 @@ pub(super) struct Writer {
     watchers: Vec<mpsc::UnboundedSender<Commit>>,
     /// Watches that were requested while the writer waited for the journal.
     starting: Vec<mpsc::UnboundedSender<Commit>>,
+    /// Releases that were requested while the writer waited for the journal.
+    releases: Vec<Release>,
     /// Whether the journal has to recover before a write can be tried.
     has_failed: bool,
+    /// Whether the storage is closed because another process takes over.
+    is_released: bool,
     /// Whether there is something to follow.
     is_behind: bool,
     /// When the journal is checked next, and the pause after that.
@@ -129,7 +146,9 @@ impl Writer {
             outcomes,
             watchers: Vec::new(),
             starting: Vec::new(),
+            releases: Vec::new(),
             has_failed: false,
+            is_released: false,
             is_behind: false,
             due: Instant::now() + LOOK,
             pause: RETRY[0],
@@ -140,6 +159,9 @@ impl Writer {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) -> u64 {
         let mut commits = 0;
         loop {
+            for release in std::mem::take(&mut self.releases) {
+                self.release(release, jobs);
+            }
             let left = self.due.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 self.tend(jobs);
@@ -159,7 +181,7 @@ impl Writer {
         let mut asked = Vec::new();
         for job in std::iter::once(first).chain(jobs.try_iter()) {
             match job {
-                Job::Write(writes, answer) => asked.push(Asked { writes, answer }),
+                Job::Write(steps, answer) => asked.push(Asked { steps, answer }),
                 Job::Watch(watcher) => {
                     // Earlier writes must reach earlier watchers first, and this watcher as rows of
                     // its first commit.
@@ -167,7 +189,18 @@ impl Writer {
                     self.starting.push(watcher);
                     self.begin_watches();
                 }
-                Job::Follow => self.is_behind = true,
+                Job::Follow => {
+                    self.is_behind = true;
+                    // The journal may be usable again.
+                    if self.state.has_failed() {
+                        self.due = Instant::now();
+                    }
+                }
+                Job::Release(release) => {
+                    commits += self.commit(std::mem::take(&mut asked), jobs);
+                    self.release(release, jobs);
+                }
+                Job::Resume => self.resume(),
             }
         }
         commits += self.commit(asked, jobs);
@@ -230,7 +263,7 @@ impl Writer {
         if is_done {
             self.state.change(|rows| rows.apply(operations));
             for commit in staged.commits {
-                self.tell(&commit);
+                self.tell(commit);
             }
         }
         // A commit that failed midway may be stored, until the journal has recovered.
@@ -263,7 +296,7 @@ impl Writer {
             Outcome::Followed(commits) => {
                 for operations in commits {
                     let changes = self.state.change(|rows| rows.follow(&operations));
-                    self.tell(&Commit {
+                    self.tell(Commit {
                         revision: operations.head,
                         changes,
                     });
@@ -273,9 +306,13 @@ impl Writer {
         }
     }
 
-    fn tell(&mut self, commit: &Commit) {
+    fn tell(&mut self, commit: Commit) {
+        // One gets the commit itself: that of an import is large.
+        let last = self.watchers.pop();
         self.watchers
             .retain(|watcher| watcher.send(commit.clone()).is_ok());
+        let last = last.filter(|watcher| watcher.send(commit).is_ok());
+        self.watchers.extend(last);
     }
 
     /// Has the journal do a task, and waits for it. `answers` belong to the callers that wait for
@@ -324,6 +361,11 @@ impl Writer {
             if self.state.has_failed() {
                 self.refuse_all(jobs);
             }
+            if is_late {
+                for Release { answer, .. } in self.releases.drain(..) {
+                    drop(answer.send(Err(self.state.unavailable())));
+                }
+            }
         }
     }
 
@@ -334,12 +376,56 @@ impl Writer {
                 Job::Write(_, answer) => drop(answer.send(Err(self.state.unavailable()))),
                 Job::Watch(watcher) => self.starting.push(watcher),
                 Job::Follow => self.is_behind = true,
+                // The storage may be opening again, because the last process that wanted it has
+                // failed: the next one need not know of that.
+                Job::Release(release) => self.releases.push(release),
+                Job::Resume => self.resume(),
             }
         }
     }
 
+    fn release(&mut self, release: Release, jobs: &Receiver<Job>) {
+        let Release { reason, answer } = release;
+        let released = self.try_release(reason, jobs);
+        drop(answer.send(released));
+    }
+
+    /// Has the journal close the storage, unless it has failed: nothing then says what it holds.
+    fn try_release(&mut self, reason: String, jobs: &Receiver<Job>) -> Result<(), Error> {
+        if self.has_failed && !self.is_released {
+            // The last process may just have failed to take over.
+            self.tend(jobs);
+        }
+        if self.has_failed {
+            return Err(self.state.unavailable());
+        }
+        self.state.release(reason);
+        self.has_failed = true;
+        self.is_released = true;
+        match self.wait_for(Task::Release, jobs, &mut Vec::new()) {
+            Outcome::Done => Ok(()),
+            outcome => {
+                self.resume();
+                Err(match outcome {
+                    Outcome::Failed(reason) => Error::Unavailable(reason),
+                    _ => self.state.unavailable(),
+                })
+            }
+        }
+    }
+
+    /// Has the journal open the storage again, as after a failure.
+    fn resume(&mut self) {
+        self.is_released = false;
+        self.due = Instant::now();
+    }
+
     /// Checks whether the store can be written, and has the journal recover if it has failed.
     fn tend(&mut self, jobs: &Receiver<Job>) {
+        if self.is_released {
+            self.due = Instant::now() + LOOK;
+            return;
+        }
         let task = if self.has_failed {
             Task::Recover(self.state.rows())
         } else {
@@ -364,10 +450,12 @@ impl Writer {
                 self.succeed();
                 return;
             }
-            Outcome::Done | Outcome::Followed(_) => {
+            Outcome::Done => {
                 self.succeed();
                 return;
             }
+            // Says nothing about whether the journal can be written.
+            Outcome::Followed(_) => return,
             // A conflict concerns only the write: the journal is still usable.
             Outcome::NotDone(CommitError::Conflict) => return,
             Outcome::NotDone(CommitError::Refused(reason)) => self.state.fail(reason),
@@ -422,6 +510,10 @@ fn perform(journal: &mut impl Journal, task: Task) -> Outcome {
         },
         Task::Recover(rows) => match journal.recover(&rows) {
             Ok(head) => Outcome::Recovered(head),
+            Err(reason) => Outcome::Failed(reason),
+        },
+        Task::Release => match journal.release() {
+            Ok(()) => Outcome::Done,
             Err(reason) => Outcome::Failed(reason),
         },
         Task::Follow(rows) => match journal.follow(&rows) {

@@ -12,10 +12,7 @@ use super::super::journal::OpenError;
 use super::super::rows::Rows;
 use super::super::schema::Schema;
 use super::files::{Open, Trees};
-use super::{format, head, load, preflight};
-
-/// The file that marks a data folder and names the layout of its content.
-const MARKER: &str = "FORMAT";
+use super::{MARKER, format, head, load, preflight};
 
 /// The marker while it is written.
 const UNFINISHED: &str = "FORMAT.tmp";
@@ -84,7 +81,10 @@ pub(super) fn open(folder: &Path, schema: Schema) -> Result<Opened, OpenError> {
         Ok(Err(Error::Unavailable(reason))) => return Err(unusable(folder, &reason)),
         Ok(Err(Error::Backend(reason))) | Err(reason) => {
             if reason.contains("could not acquire lock") {
-                return Err(refuse("is in use by another process".into()));
+                return Err(refuse(
+                    "is in use by another process; to replace that one, start with take_over=on"
+                        .into(),
+                ));
             }
             // A folder that cannot be written is not damaged.
             return Err(match preflight::surroundings(folder, 0) {
@@ -144,7 +144,8 @@ pub(super) fn refuse(folder: &Path, reason: &str) -> OpenError {
     OpenError(format!("the data folder {} {reason}", folder.display()))
 }
 
-fn unusable(folder: &Path, reason: &str) -> OpenError {
+/// Says why a data folder cannot be worked in.
+pub(super) fn unusable(folder: &Path, reason: &str) -> OpenError {
     refuse(folder, &format!("cannot be used: {reason}"))
 }
 

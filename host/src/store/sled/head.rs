@@ -13,7 +13,7 @@ use std::path::Path;
 use super::super::Revision;
 
 /// The file in the data folder.
-const NAME: &str = "HEAD";
+pub(super) const NAME: &str = "HEAD";
 
 /// Digits of a revision. The width is fixed, so that each revision overwrites the one before.
 const WIDTH: usize = 20;

@@ -13,11 +13,11 @@ use super::super::{Error, Revision, upgrade};
 use super::blobs::{self, Before};
 use super::files::{Handle, Open, WriteError};
 use super::folder::{self, Layout};
-use super::{convert, format, preflight};
+use super::{convert, format, hand_over, preflight};
 
 /// The journal in a data folder.
 #[derive(Debug)]
-pub(super) struct SledJournal {
+pub(in super::super) struct SledJournal {
     folder: PathBuf,
     pub(super) handle: Arc<Handle>,
     /// None while the journal is closed.
@@ -25,6 +25,10 @@ pub(super) struct SledJournal {
     suspect: Suspect,
     /// The newest revision that may be on disk.
     attempted: Revision,
+    /// Whether another process may have written to the files, so that their copy has to be put back.
+    is_handed_over: bool,
+    /// Whether these are copies of rows, which stay as they were copied.
+    is_copy: bool,
 }
 
 /// What may be on disk although it was not acknowledged.
@@ -36,13 +40,23 @@ struct Suspect {
 }
 
 impl SledJournal {
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(in super::super) fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
             handle: Arc::default(),
             open: None,
             suspect: Suspect::default(),
             attempted: 0,
+            is_handed_over: false,
+            is_copy: false,
+        }
+    }
+
+    /// A journal that has a copy of what is in another one.
+    pub(in super::super) fn of_copy(folder: &Path) -> Self {
+        Self {
+            is_copy: true,
+            ..Self::new(folder)
         }
     }
 
@@ -71,6 +85,9 @@ impl SledJournal {
                 .and_then(|writes| upgrade::apply(self, rows, &writes))
                 .map_err(|reason| format!("cannot be brought to format 2: {reason}"))?;
             folder::mark(&self.folder)?;
+        }
+        if self.is_copy {
+            return Ok(());
         }
         upgrade::renew(self, rows)
             .map_err(|reason| format!("cannot be brought up to date: {reason}"))
@@ -214,10 +231,24 @@ impl Journal for SledJournal {
 
     fn recover(&mut self, acknowledged: &Rows) -> Result<Revision, String> {
         self.close();
+        if self.is_handed_over {
+            hand_over::put_back(&self.folder).map_err(|error| {
+                let error = preflight::plain(&error);
+                format!("the copy of its files cannot be put back: {error}")
+            })?;
+            self.is_handed_over = false;
+        }
         let restored = guarded(|| self.restore(acknowledged));
         restored
             .and_then(|restored| restored.map_err(sentence))
             .inspect_err(|_| self.close())
+    }
+
+    fn release(&mut self) -> Result<(), String> {
+        self.close();
+        hand_over::copy(&self.folder)?;
+        self.is_handed_over = true;
+        Ok(())
     }
 
     /// sled locks its folder, so no other process makes commits.

@@ -20,6 +20,7 @@ const NAME: UniqueKey = UniqueKey::of(&["name"]);
 
 mod damage;
 mod failure;
+mod hand_over;
 mod lifetime;
 mod upgrade;
 

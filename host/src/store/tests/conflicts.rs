@@ -15,6 +15,7 @@ use crate::store::operations::Operations;
 use crate::store::record;
 use crate::store::rows::Rows;
 use crate::store::rules as law;
+use crate::store::rules::Steps;
 use crate::store::state::State;
 use crate::store::writer::{Job, Writer};
 use crate::store::{Change, Commit};
@@ -150,7 +151,8 @@ async fn all_writes_of_an_overtaken_commit_are_made_again() {
         .into_iter()
         .map(|write| {
             let (answer, answered) = oneshot::channel();
-            jobs.send(Job::Write(vec![write], answer)).unwrap();
+            jobs.send(Job::Write(Steps::InOrder(vec![write]), answer))
+                .unwrap();
             answered
         })
         .collect();

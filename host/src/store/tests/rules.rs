@@ -245,3 +245,41 @@ async fn names_of_hosts_are_unique_however_they_are_spelled() {
     assert_eq!(find("orders.test"), None);
     put(&store, named(2, "orders.test.")).await;
 }
+
+#[tokio::test]
+async fn rows_of_one_exchange_may_swap_names_and_lose_parents_together() {
+    let store = store();
+    let service = |name: &str| json!({ "name": name });
+    put(&store, insert(Kind::Service, 1, service("a"))).await;
+    let revision = put(&store, insert(Kind::Service, 2, service("b"))).await;
+    let route = json!({ "name": "r", "service": link(3) });
+    let third = vec![
+        insert(Kind::Service, 3, service("c")),
+        insert(Kind::Route, 4, route),
+    ];
+    store.write(third).await.unwrap();
+    let replace = |id: u128, name: &str, expected| Write::Replace {
+        kind: Kind::Service,
+        id: Uuid::from_u128(id),
+        row: row(service(name)),
+        expected,
+        blob: None,
+    };
+    let swap = || vec![replace(1, "b", revision - 1), replace(2, "a", revision)];
+    assert!(store.write(swap()).await.is_err());
+    store.exchange(swap()).await.unwrap();
+    let named = store.find(Kind::Service, &["name"], &[&json!("b")]);
+    assert_eq!(named.unwrap().unwrap().revision, revision + 2);
+    let refused = store.exchange(vec![delete(Kind::Service, 3)]).await;
+    assert!(matches!(refused, Err(Error::StillReferenced { .. })));
+    // The order of the steps makes no difference.
+    let all = vec![
+        delete(Kind::Service, 3),
+        insert(Kind::Route, 5, json!({ "name": "r", "service": link(6) })),
+        insert(Kind::Service, 6, service("c")),
+        delete(Kind::Route, 4),
+    ];
+    store.exchange(all).await.unwrap();
+    assert_eq!(ids_of(&store, Kind::Service), [1, 2, 6]);
+    assert_eq!(ids_of(&store, Kind::Route), [5]);
+}

@@ -1,5 +1,6 @@
 //! Tests of what survives a restart.
 
+use crate::store::rules::Steps;
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 
@@ -133,7 +134,8 @@ async fn writes_that_wait_together_share_a_flush() {
         .map(|id| {
             let (answer, answered) = oneshot::channel();
             let write = insert(Kind::Service, id, json!({}));
-            jobs.send(Job::Write(vec![write], answer)).unwrap();
+            jobs.send(Job::Write(Steps::InOrder(vec![write]), answer))
+                .unwrap();
             answered
         })
         .collect();

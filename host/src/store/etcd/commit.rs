@@ -1,0 +1,223 @@
+//! Commits of this gateway, and what is done if their outcome is not known.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::super::Revision;
+use super::super::journal::CommitError;
+use super::super::operations::Operations;
+use super::format::{Entry, Head, Key, json, write_row};
+use super::grpc::CallError;
+use super::journal::{EtcdJournal, Place, WATCH_PATIENCE};
+use super::messages::{Compare, Step};
+use super::remote::{Committed, PlacedHead, read_json};
+use super::{blobs, large};
+
+/// Longest time in which a commit is tried: a change of etcd's leader takes one second or two. The
+/// writer gives up after ten.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pause between two tries of a commit.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Blobs with their digests.
+type NamedBlobs = Vec<(String, Bytes)>;
+
+impl EtcdJournal {
+    /// The changes of keys that a commit makes.
+    fn entries(
+        &self,
+        place: &Place,
+        operations: &Operations,
+    ) -> Result<(Vec<Entry>, NamedBlobs), String> {
+        let mut blobs = Vec::new();
+        let mut entries = Vec::new();
+        for (key, record) in &operations.rows {
+            let digest = match operations.blobs.get(key) {
+                Some(blob) if blob.is_empty() => None,
+                Some(blob) => {
+                    let digest = blobs::digest(blob);
+                    blobs.push((digest.clone(), blob.clone()));
+                    Some(digest)
+                }
+                None => place.blobs.get(key).cloned(),
+            };
+            let (row, unknown) = (self.remote.keys.row(*key), place.unknown_fields.get(key));
+            let value = record.as_ref().map(|record| {
+                let value = write_row(record, digest.as_deref(), unknown);
+                let value = self.remote.keyring.seal(&row, value)?;
+                Ok::<_, String>(String::from_utf8_lossy(&value).into_owned())
+            });
+            entries.push((row, value.transpose()?));
+        }
+        Ok((entries, blobs))
+    }
+
+    /// Makes a commit in etcd, and returns its head.
+    pub(super) fn commit_remotely(
+        &self,
+        expected: Revision,
+        operations: &Operations,
+    ) -> Result<PlacedHead, CommitError> {
+        let refused = |error: &CallError| CommitError::Refused(format!("etcd: {error}"));
+        let Some(place) = &self.place else {
+            return Err(CommitError::Refused("etcd was not read yet".into()));
+        };
+        if let Some(reason) = self.feed.down() {
+            return Err(CommitError::Refused(reason));
+        }
+        let mut known = place.head.clone();
+        if known.head.revision != expected {
+            return Err(CommitError::Conflict);
+        }
+        if known.head.parts.is_some() {
+            let settling = large::settle(&self.remote, &known, PATIENCE);
+            let settled = self
+                .runtime
+                .block_on(settling)
+                .map_err(|error| refused(&error))?;
+            match settled {
+                Some(settled) if is_settled(&settled, &known) => known = settled,
+                settled => return Err(self.overtaken(settled.as_ref())),
+            }
+        }
+        let entries = self.entries(place, operations);
+        let (entries, blobs) = entries.map_err(CommitError::Refused)?;
+        for (digest, blob) in &blobs {
+            let writing = blobs::write(&self.remote, digest, blob, PATIENCE);
+            self.runtime
+                .block_on(writing)
+                .map_err(|error| refused(&error))?;
+        }
+        let mut head = Head {
+            revision: operations.head,
+            after: expected,
+            commit: Uuid::new_v4(),
+            parts: None,
+        };
+        let mut steps = match large::fits(&entries) {
+            true => large::steps(&entries),
+            false => {
+                let writing = large::write_parts(&self.remote, &head, &entries);
+                let written = self.runtime.block_on(writing);
+                let written = written.inspect_err(|_| self.remove_parts(head.commit));
+                head.parts = Some(written.map_err(|error| refused(&error))?);
+                Vec::new()
+            }
+        };
+        steps.push(Step::Put(self.remote.keys.head(), json(&head)));
+        let written = blobs.iter().take(large::STEPS);
+        let written =
+            written.map(|(digest, _)| Compare::Exists(self.remote.keys.blob_size(digest)));
+        let written: Vec<Compare> = written.collect();
+        self.transact(&mut known, &head, &written, &steps)
+    }
+
+    /// Removes the parts of a commit that was not made. If that fails, they are removed later
+    /// ([`large::sweep`]).
+    fn remove_parts(&self, commit: Uuid) {
+        let remote = Arc::clone(&self.remote);
+        self.runtime.spawn(async move {
+            if let Err(error) = large::remove(&remote, commit).await {
+                tracing::debug!("the parts of a commit are not removed yet: {error}");
+            }
+        });
+    }
+
+    /// Makes the transaction of a commit. If it is not known whether it was made, it is tried again:
+    /// it can only be made once, since it replaces the head.
+    fn transact(
+        &self,
+        known: &mut PlacedHead,
+        head: &Head,
+        also: &[Compare],
+        steps: &[Step],
+    ) -> Result<PlacedHead, CommitError> {
+        let done = |changed_at| PlacedHead {
+            head: head.clone(),
+            changed_at,
+        };
+        let began = Instant::now();
+        let mut in_doubt = false;
+        loop {
+            let mut compared = also.to_vec();
+            compared.push(Compare::ChangedAt(
+                self.remote.keys.head(),
+                known.changed_at,
+            ));
+            let transaction = self.remote.transaction(&compared, steps);
+            let reason = match self.runtime.block_on(transaction) {
+                Ok(Committed::Done(changed_at)) => return Ok(done(changed_at)),
+                Ok(Committed::Other(Some(other))) if other.head.commit == head.commit => {
+                    return Ok(done(other.changed_at));
+                }
+                Ok(Committed::Other(Some(other))) if is_settled(&other, known) => {
+                    *known = other;
+                    continue;
+                }
+                Ok(Committed::Other(Some(other))) if other == *known => {
+                    return Err(CommitError::Refused("etcd has lost a component".into()));
+                }
+                Ok(Committed::Other(other)) => {
+                    if head.parts.is_some() && !in_doubt {
+                        self.remove_parts(head.commit);
+                    }
+                    let overtaken = self.overtaken(other.as_ref());
+                    // Other commits may have been made on this one already.
+                    return match in_doubt.then(|| self.place_of(head)).flatten() {
+                        Some(changed_at) => Ok(done(changed_at)),
+                        None => Err(overtaken),
+                    };
+                }
+                Err(error) if error.is_refusal() && !in_doubt => {
+                    if head.parts.is_some() {
+                        self.remove_parts(head.commit);
+                    }
+                    return Err(CommitError::Refused(format!("etcd: {error}")));
+                }
+                Err(error) => {
+                    in_doubt = true;
+                    error
+                }
+            };
+            if began.elapsed() + PAUSE >= PATIENCE {
+                return Err(CommitError::InDoubt {
+                    reason: format!("etcd has not answered: {reason}"),
+                    fate: "takes effect if and when etcd has it, which is not known yet",
+                });
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Another gateway has replaced the head: waits until the watch has told how.
+    fn overtaken(&self, other: Option<&PlacedHead>) -> CommitError {
+        let reached =
+            other.is_some_and(|other| self.feed.wait_for(other.changed_at, WATCH_PATIENCE));
+        if !reached {
+            self.feed.lose("the watch has not told of a commit");
+        }
+        CommitError::Conflict
+    }
+
+    /// Where a commit is among those that the watch has received.
+    pub(super) fn place_of(&self, head: &Head) -> Option<i64> {
+        self.feed.find(|batch| {
+            let mut events = batch.events.iter();
+            let is_it = events.any(|event| {
+                let value = event.value.as_deref().unwrap_or_default();
+                self.remote.keys.read(&event.key) == Key::Head
+                    && read_json::<Head>(value).is_ok_and(|found| found.commit == head.commit)
+            });
+            is_it.then_some(batch.revision)
+        })
+    }
+}
+
+/// Whether a head is another one only in that the rows of its commit are at their keys now.
+fn is_settled(head: &PlacedHead, before: &PlacedHead) -> bool {
+    head.head.commit == before.head.commit && head.changed_at != before.changed_at
+}

@@ -1,0 +1,148 @@
+//! The gateways that share a configuration: each has a key under a lease, so that the key of a gateway
+//! that has ended, or cannot reach etcd, is gone after a while.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+
+use super::super::journal::OpenError;
+use super::super::{Node, Nodes};
+use super::client::{Client, malformed};
+use super::format::{Keys, json};
+use super::grpc::CallError;
+use super::messages::{
+    KeyRange, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, PUT, granted, keep_alive, lease,
+    put_under, revoke, time_left,
+};
+use super::remote::Remote;
+use super::seal::Keyring;
+use crate::config::Etcd;
+
+/// Time after which the key of a gateway that says nothing is gone, in seconds.
+const LEASE: u64 = 10;
+
+/// Pause between two signs of life.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// Shortest time between two writes of the same gateway.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// Longest time for the list to be read.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The gateways that share a configuration.
+#[derive(Debug)]
+pub(super) struct EtcdNodes {
+    remote: Remote,
+    /// The lease of the key of this gateway; 0 for none.
+    lease: AtomicU64,
+}
+
+impl EtcdNodes {
+    pub(super) fn new(settings: &Etcd) -> Result<Self, OpenError> {
+        let remote = Remote {
+            client: Client::new(settings)?.into(),
+            keys: Keys::new(&settings.prefix),
+            keyring: Keyring::default(),
+        };
+        Ok(Self {
+            remote,
+            lease: AtomicU64::new(0),
+        })
+    }
+
+    async fn try_announce(
+        &self,
+        node: &mut watch::Receiver<Node>,
+    ) -> Result<Infallible, CallError> {
+        let client = &self.remote.client;
+        let answer = client.call(LEASE_GRANT, lease(LEASE).as_bytes()).await?;
+        let lease = granted(&answer).map_err(malformed)?;
+        self.lease.store(lease, Ordering::Relaxed);
+        let (sending, mut answers) = client.stream(LEASE_KEEP_ALIVE, keep_alive(lease)).await?;
+        // Also kept alive while the node changes all the time.
+        let mut renewals = interval_at(Instant::now() + PAUSE, PAUSE);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let state = node.borrow_and_update().clone();
+            let key = self.remote.keys.node(state.id);
+            let message = put_under(&key, &json(&state), lease);
+            client.call(PUT, message.as_bytes()).await?;
+            sleep(SHORTEST).await;
+            let mut changed = std::pin::pin!(node.changed());
+            loop {
+                tokio::select! {
+                    changed = &mut changed => match changed {
+                        Ok(()) => break,
+                        // The gateway ends.
+                        Err(_) => std::future::pending::<()>().await,
+                    },
+                    _ = renewals.tick() => {
+                        let answer = timeout(PATIENCE, answers.next()).await;
+                        let answer = answer.map_err(|_| silent())??.ok_or_else(silent)?;
+                        if time_left(&answer).map_err(malformed)? == 0 {
+                            return Err(CallError::Broken("the lease has ended".into()));
+                        }
+                        sending.send(keep_alive(lease).into_bytes());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Nodes for EtcdNodes {
+    fn announce(&self, mut node: watch::Receiver<Node>) -> BoxFuture<'_, ()> {
+        async move {
+            loop {
+                match self.try_announce(&mut node).await {
+                    Ok(never) => match never {},
+                    Err(error) => {
+                        tracing::debug!("the other gateways are not told of this one: {error}");
+                    }
+                }
+                sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Node>, String>> {
+        async move {
+            let keys = KeyRange::prefix(&self.remote.keys.nodes());
+            let listed = self.remote.pages(keys, Instant::now() + PATIENCE).await;
+            let (_, entries) = listed.map_err(|error| format!("etcd cannot be read: {error}"))?;
+            let nodes = entries.iter();
+            Ok(nodes
+                .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
+                .collect())
+        }
+        .boxed()
+    }
+
+    /// Ends the lease, and with it the key; not that of a process that has taken over from this one,
+    /// which has the same key under its own lease.
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let lease = self.lease.swap(0, Ordering::Relaxed);
+            if lease == 0 {
+                return;
+            }
+            let message = revoke(lease);
+            let left = self.remote.client.call(LEASE_REVOKE, message.as_bytes());
+            if let Err(error) = left.await {
+                tracing::debug!("the other gateways are not told of the end of this one: {error}");
+            }
+        }
+        .boxed()
+    }
+}
+
+fn silent() -> CallError {
+    CallError::Broken("the lease is not kept alive".into())
+}
