@@ -1,0 +1,523 @@
+//! The configuration as one document: Kong's `/config`, which only a gateway without a database
+//! takes, and `/pointsman/config` of any gateway. Source: Kong 3.9, `kong.api.routes.config`.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use md5::{Digest, Md5};
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::error::Error;
+use super::import::{Imported, Importer, Refused, present};
+use super::{Admin, ApiEndpoint, arguments, decode};
+use crate::declarative::{
+    self, Components, Configuration, Difference, Exported, LONGEST, Mistakes, Syntax, Text,
+};
+use crate::entity::{Kind, Row};
+
+/// The hash of a configuration without entities. Source: Kong.
+const EMPTY: &str = "00000000000000000000000000000000";
+
+/// The file with the hash of the configuration, in the data folder.
+const FILE: &str = "configuration.hash";
+
+/// The configuration that was loaded last, by the hash of its text.
+#[derive(Debug)]
+pub struct Loaded {
+    file: PathBuf,
+    hash: Mutex<Option<String>>,
+    /// What is wrong with the file of the settings, which therefore is not what is in effect.
+    wrong: Mutex<Option<String>>,
+    /// One load at a time.
+    turn: Semaphore,
+}
+
+impl Loaded {
+    /// What was loaded before this start.
+    pub fn open(data_dir: &Path) -> Self {
+        let file = data_dir.join(FILE);
+        let hash = std::fs::read_to_string(&file).ok();
+        let is_hash = |text: &String| {
+            text.len() == EMPTY.len() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        Self {
+            file,
+            hash: Mutex::new(hash.filter(is_hash)),
+            wrong: Mutex::new(None),
+            turn: Semaphore::new(1),
+        }
+    }
+
+    /// The hash; none before the first load.
+    pub(super) fn hash(&self) -> Option<String> {
+        self.hash.lock().clone()
+    }
+
+    /// Whether a configuration with entities was loaded.
+    pub(super) fn has_entities(&self) -> bool {
+        self.hash.lock().as_ref().is_some_and(|hash| hash != EMPTY)
+    }
+
+    /// What is wrong with the file of the settings, which therefore is not what is in effect.
+    pub(super) fn wrong(&self) -> Option<String> {
+        self.wrong.lock().clone()
+    }
+
+    /// Notes what is wrong with the file of the settings; none if it was loaded.
+    pub(crate) fn set_wrong(&self, wrong: Option<String>) {
+        *self.wrong.lock() = wrong;
+    }
+
+    fn set(&self, imported: &Imported, hash: String) {
+        let hash = match imported.configuration.entities.is_empty() {
+            true => EMPTY.to_owned(),
+            false => hash,
+        };
+        if let Err(error) = std::fs::write(&self.file, &hash) {
+            let shown = self.file.display();
+            tracing::warn!("cannot write {shown}: {error}; the next start does not know the hash");
+        }
+        *self.hash.lock() = Some(hash);
+    }
+}
+
+pub(super) fn endpoints() -> [ApiEndpoint; 2] {
+    [
+        (
+            "/config".into(),
+            get(show).post(load),
+            "GET, HEAD, OPTIONS, POST",
+        ),
+        (
+            "/pointsman/config".into(),
+            get(export).put(import),
+            "GET, HEAD, OPTIONS, PUT",
+        ),
+    ]
+}
+
+fn needs_no_database(admin: &Admin) -> Result<(), Error> {
+    if admin.config.database {
+        return Err(Error::bad_request(
+            "this endpoint is only available when Kong is configured to not use a database",
+        ));
+    }
+    Ok(())
+}
+
+/// The configuration as YAML.
+fn exported(admin: &Admin, exported: Exported) -> Result<String, Error> {
+    // An unreadable store is found before anything is written.
+    let mut rows = std::collections::HashMap::new();
+    for kind in Kind::ALL {
+        rows.insert(kind, present(admin, kind)?);
+    }
+    let of_kind = |kind| rows.get(&kind).cloned().unwrap_or_default();
+    Ok(declarative::export(&of_kind, exported))
+}
+
+/// `GET /config`.
+async fn show(State(admin): State<Admin>) -> Result<Json<Value>, Error> {
+    needs_no_database(&admin)?;
+    let config = exported(&admin, Exported::default())?;
+    Ok(Json(json!({ "config": config })))
+}
+
+/// `GET /pointsman/config`: the document itself; with `secrets=false` without secrets.
+async fn export(State(admin): State<Admin>, request: Request) -> Result<Response, Error> {
+    let mut options = Exported::default();
+    for (name, value) in arguments::pairs(request.uri().query().unwrap_or_default().as_bytes())? {
+        match (&*name, &*value) {
+            ("secrets", "true" | "false") => options.without_secrets = value == "false",
+            ("secrets", _) => return Err(Error::field("secrets", "expected a boolean")),
+            _ => return Err(Error::field(&name, "unknown field")),
+        }
+    }
+    let text = exported(&admin, options)?;
+    Ok(([(CONTENT_TYPE, "application/yaml")], text).into_response())
+}
+
+/// `PUT /pointsman/config`: makes the configuration that of the document; with `dry_run=true`
+/// answers only what would change. A form has the document as `config`, and the components that it
+/// names.
+async fn import(State(admin): State<Admin>, request: Request) -> Result<Response, Error> {
+    let mut is_trial = false;
+    for (name, value) in arguments::pairs(request.uri().query().unwrap_or_default().as_bytes())? {
+        match (&*name, &*value) {
+            ("dry_run", "true" | "false") => is_trial = value == "true",
+            ("dry_run", _) => return Err(Error::field("dry_run", "expected a boolean")),
+            _ => return Err(Error::field(&name, "unknown field")),
+        }
+    }
+    let (parts, body) = request.into_parts();
+    let body = decode::read(body, LONGEST).await?;
+    let mut importer = Importer::of(&admin);
+    let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let content_type = String::from_utf8_lossy(content_type.unwrap_or_default());
+    let document = match content_type.starts_with("multipart/form-data") {
+        true => {
+            let (document, components) = form(&content_type, body).await?;
+            importer = importer.with(components);
+            document
+        }
+        false => text(&body)?.to_owned(),
+    };
+    let _turn = admin.loaded.turn.acquire().await;
+    let imported = match imported(&importer, Document::Text(&document), is_trial).await {
+        Ok(imported) => imported,
+        Err(Unloaded::Invalid(invalid)) => return Ok(invalid.response(true)),
+        Err(Unloaded::For(error)) => return Err(error),
+    };
+    in_effect(&admin, &imported).await;
+    Ok(Json(json!({ "changes": imported.differences })).into_response())
+}
+
+/// The document of a form, and its components: parts whose names are `component:` or `signature:` and
+/// then the path by which the document names the component, with `%` before what a name cannot have.
+async fn form(content_type: &str, body: Bytes) -> Result<(String, Components), Error> {
+    let (mut document, mut components) = (None, Components::default());
+    let (mut all, mut signatures) = (Vec::new(), HashMap::new());
+    for part in decode::parts(content_type, body).await? {
+        let named = |prefix: &str| {
+            let path = part.name.strip_prefix(prefix)?;
+            Some(percent_decode_str(path).decode_utf8_lossy().into_owned())
+        };
+        if part.name == "config" {
+            document = Some(text(&part.content)?.to_owned());
+        } else if let Some(path) = named("component:") {
+            all.push((path, part.content));
+        } else if let Some(path) = named("signature:") {
+            signatures.insert(path, text(&part.content)?.to_owned());
+        } else {
+            return Err(Error::field(&part.name, "unknown field"));
+        }
+    }
+    for (path, component) in all {
+        let signature = signatures.remove(&path);
+        components.add(path, component, signature);
+    }
+    let missing = || Error::bad_request("expected a declarative configuration");
+    Ok((document.ok_or_else(missing)?, components))
+}
+
+/// Logs what an import has done, and waits until it is in effect.
+async fn in_effect(admin: &Admin, imported: &Imported) {
+    if let Some(revision) = imported.revision {
+        admin.wait_for(revision).await;
+        let changed = imported.differences.len();
+        tracing::info!("configuration imported: {changed} entities changed");
+    }
+}
+
+/// A document as it was sent.
+#[derive(Clone, Copy)]
+enum Document<'a> {
+    Text(&'a str),
+    Value(&'a Value),
+}
+
+impl Document<'_> {
+    /// The document with its lines. It cannot be sent between threads, so it is read again where the
+    /// lines are asked for later.
+    fn parsed(self) -> Result<Text, String> {
+        match self {
+            Self::Text(text) => Text::read(text, Syntax::Either),
+            Self::Value(value) => Ok(Text::of_value(value.clone())),
+        }
+    }
+}
+
+/// Why a document is refused.
+struct Invalid {
+    mistakes: Mistakes,
+    /// The mistakes with their lines.
+    told: Vec<String>,
+}
+
+/// Why a document is not loaded.
+enum Unloaded {
+    Invalid(Invalid),
+    For(Error),
+}
+
+/// Imports a document.
+async fn imported(
+    importer: &Importer,
+    document: Document<'_>,
+    is_trial: bool,
+) -> Result<Imported, Unloaded> {
+    let configuration = read(importer, document).map_err(Unloaded::Invalid)?;
+    let refused = match importer.import(configuration, is_trial).await {
+        Ok(imported) => return Ok(imported),
+        Err(refused) => refused,
+    };
+    Err(match refused {
+        Refused::For(error) => Unloaded::For(error),
+        Refused::Mistakes(mistakes) => {
+            let parsed = document.parsed();
+            let told = parsed.map(|text| mistakes.told(&text.lines()));
+            let told = told.unwrap_or_default();
+            Unloaded::Invalid(Invalid { mistakes, told })
+        }
+    })
+}
+
+fn read(importer: &Importer, document: Document<'_>) -> Result<Configuration, Invalid> {
+    let text = document.parsed().map_err(|why| Invalid {
+        told: vec![why.clone()],
+        mistakes: Mistakes::unreadable(&why),
+    })?;
+    importer.read(&text).map_err(|mistakes| Invalid {
+        told: mistakes.told(&text.lines()),
+        mistakes,
+    })
+}
+
+impl Invalid {
+    /// Kong's answer, with the mistakes as lines beside it.
+    fn response(&self, is_flat: bool) -> Response {
+        let mut body = json!({ "code": 14, "name": "invalid declarative configuration" });
+        let mut fields = self.mistakes.fields();
+        if is_flat {
+            let (flattened, left) = self.mistakes.flattened();
+            body["flattened_errors"] = flattened.into();
+            fields = left;
+        }
+        body["message"] = Mistakes::message(&fields).into();
+        body["fields"] = fields;
+        body["pointsman"] = json!({ "errors": self.told });
+        (StatusCode::BAD_REQUEST, Json(body)).into_response()
+    }
+}
+
+fn text(body: &[u8]) -> Result<&str, Error> {
+    std::str::from_utf8(body).map_err(|_| Error::bad_request("the document is not UTF-8"))
+}
+
+/// What `POST /config` is asked to do beside loading.
+#[derive(Default)]
+struct Flags {
+    check_hash: bool,
+    flatten_errors: bool,
+}
+
+impl Flags {
+    fn read(&mut self, name: &str, value: &str) -> bool {
+        let is_true = ["true", "1", "on", "yes"];
+        match name {
+            "check_hash" => self.check_hash = value == "1",
+            "flatten_errors" => {
+                self.flatten_errors = is_true.contains(&value.to_ascii_lowercase().as_str());
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Takes them out of the fields of a body.
+    fn take(&mut self, fields: &mut Row) {
+        for name in ["check_hash", "flatten_errors"] {
+            if let Some(value) = fields.shift_remove(name) {
+                let value = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
+                self.read(name, &value);
+            }
+        }
+    }
+}
+
+/// `POST /config`.
+async fn load(State(admin): State<Admin>, request: Request) -> Result<Response, Error> {
+    needs_no_database(&admin)?;
+    let mut flags = Flags::default();
+    for (name, value) in arguments::pairs(request.uri().query().unwrap_or_default().as_bytes())? {
+        flags.read(&name, &value);
+    }
+    let (parts, body) = request.into_parts();
+    let body = decode::read(body, LONGEST).await?;
+    let sent = sent(&parts.headers, &body, &mut flags).await?;
+    let Ok(_turn) = admin.loaded.turn.try_acquire() else {
+        let message = "Currently loading previous configuration";
+        let error = Error::Plain(StatusCode::TOO_MANY_REQUESTS, message.into());
+        return Ok(([(RETRY_AFTER, "10")], error).into_response());
+    };
+    let hash = match &sent {
+        Sent::Text(text) => hash_of(text),
+        Sent::Value(value) => hash_of(&value.to_string()),
+    };
+    let is_text = matches!(sent, Sent::Text(_));
+    if flags.check_hash && is_text && admin.loaded.hash().as_deref() == Some(&*hash) {
+        return Ok(StatusCode::NOT_MODIFIED.into_response());
+    }
+    let importer = Importer::of(&admin);
+    let document = match &sent {
+        Sent::Text(text) => Document::Text(text),
+        Sent::Value(value) => Document::Value(value),
+    };
+    let imported = match imported(&importer, document, false).await {
+        Ok(imported) => imported,
+        Err(Unloaded::Invalid(invalid)) => return Ok(invalid.response(flags.flatten_errors)),
+        Err(Unloaded::For(error)) => return Err(error),
+    };
+    admin.loaded.set(&imported, hash);
+    in_effect(&admin, &imported).await;
+    let entities = by_id(&imported);
+    Ok((StatusCode::CREATED, Json(entities)).into_response())
+}
+
+/// What the body of `POST /config` holds.
+enum Sent {
+    Text(String),
+    Value(Value),
+}
+
+async fn sent(headers: &HeaderMap, body: &Bytes, flags: &mut Flags) -> Result<Sent, Error> {
+    let missing = || Error::bad_request("expected a declarative configuration");
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let content_type = String::from_utf8_lossy(content_type.unwrap_or_default()).into_owned();
+    let lower = content_type.to_ascii_lowercase();
+    let begins = |name: &str| lower.starts_with(name);
+    if begins("application/json") {
+        let value = serde_json::from_slice(body);
+        let Ok(Value::Object(mut fields)) = value else {
+            return Err(Error::bad_request("Cannot parse JSON body"));
+        };
+        flags.take(&mut fields);
+        if fields.contains_key("_format_version") {
+            return Ok(Sent::Value(fields.into()));
+        }
+        return match fields.shift_remove("config") {
+            Some(Value::String(text)) => Ok(Sent::Text(text)),
+            _ => Err(missing()),
+        };
+    }
+    let mut pairs = Vec::new();
+    if begins("application/x-www-form-urlencoded") {
+        pairs = arguments::pairs(body)?;
+    } else if begins("multipart/form-data") {
+        for part in decode::parts(&content_type, body.clone()).await? {
+            let value = arguments::utf8(&part.name, part.content.into())?;
+            pairs.push((part.name, value));
+        }
+    } else if !lower.is_empty() && !begins("application/yaml") && !begins("text/yaml") {
+        return Err(Error::Bare(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    } else if body.is_empty() {
+        return Err(missing());
+    } else {
+        return Ok(Sent::Text(text(body)?.to_owned()));
+    }
+    let mut config = None;
+    for (name, value) in pairs {
+        if name == "config" {
+            config = Some(value);
+        } else {
+            flags.read(&name, &value);
+        }
+    }
+    config.map(Sent::Text).ok_or_else(missing)
+}
+
+fn hash_of(text: &str) -> String {
+    Md5::digest(text)
+        .iter()
+        .fold(String::new(), |mut hash, byte| {
+            let _ = write!(hash, "{byte:02x}");
+            hash
+        })
+}
+
+/// The entities that were loaded, by collection and id. A password is shown as it was sent.
+fn by_id(imported: &Imported) -> Value {
+    let mut all = Row::new();
+    for entity in &imported.configuration.entities {
+        let declaration = entity.kind.declaration();
+        let Some(mut row) = declaration.shown(entity.row.clone()) else {
+            continue;
+        };
+        if entity.kind == Kind::BasicAuthCredential
+            && let Some(password) = entity.given.get("password")
+        {
+            row.insert("password".into(), password.clone());
+        }
+        let of_kind = all.entry(entity.kind.name()).or_insert_with(|| json!({}));
+        of_kind[entity.id.to_string()] = row.into();
+    }
+    all.into()
+}
+
+/// A document as a file.
+#[derive(Clone, Copy)]
+pub(crate) struct DocumentFile<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) syntax: Syntax,
+    /// The folder of the file, in which the components are that it names.
+    pub(crate) folder: &'a Path,
+}
+
+/// Loads a text, at the start or when it has changed. Returns how many entities it changed.
+///
+/// # Errors
+/// All that is wrong with it, one mistake a line. Nothing was changed.
+pub(crate) async fn load_text(
+    importer: &Importer,
+    loaded: &Loaded,
+    file: DocumentFile<'_>,
+) -> Result<usize, String> {
+    let _turn = loaded.turn.acquire().await;
+    let imported = import_text(importer, file, false).await?;
+    loaded.set(&imported, hash_of(file.text));
+    Ok(imported.differences.len())
+}
+
+/// What importing a text into a store changes, or would change.
+///
+/// # Errors
+/// As above.
+pub(crate) async fn offline_changes(
+    importer: &Importer,
+    file: DocumentFile<'_>,
+    is_trial: bool,
+) -> Result<Vec<Difference>, String> {
+    let imported = import_text(importer, file, is_trial).await?;
+    Ok(imported.differences)
+}
+
+async fn import_text(
+    importer: &Importer,
+    file: DocumentFile<'_>,
+    is_trial: bool,
+) -> Result<Imported, String> {
+    let DocumentFile {
+        text,
+        syntax,
+        folder,
+    } = file;
+    let (importer, configuration) = {
+        let read = Text::read(text, syntax)?;
+        let components = Components::beside(&read, folder, importer.limits.upload);
+        let importer = importer.with(components);
+        let configuration = importer.read(&read);
+        let told = |mistakes: Mistakes| mistakes.told(&read.lines()).join("\n");
+        (importer, configuration.map_err(told)?)
+    };
+    let imported = importer.import(configuration, is_trial).await;
+    imported.map_err(|refused| match refused {
+        Refused::For(error) => error.message(),
+        Refused::Mistakes(mistakes) => match Text::read(text, syntax) {
+            Ok(read) => mistakes.told(&read.lines()).join("\n"),
+            Err(why) => why,
+        },
+    })
+}

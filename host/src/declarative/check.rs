@@ -1,0 +1,121 @@
+//! What the Admin API checks of a row beyond its declaration when it is written: whether policies can
+//! be made of the settings of plugins, whether there can be requests that plugins are for, and
+//! whether there is room for the regular expressions of routes.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::around::Around;
+use super::configuration::is_selected;
+use super::item::Item;
+use super::mistakes::Mistakes;
+use crate::entity::plugin::{check_protocols_of_route, check_protocols_of_service};
+use crate::entity::{Kind, Row, referred};
+use crate::policy;
+use crate::router::{check_patterns, has_patterns};
+
+/// The rows of a document, each with its place among the items.
+pub(super) struct Checking<'a> {
+    pub(super) items: &'a [Item],
+    pub(super) rows: &'a [Option<Row>],
+    pub(super) around: &'a dyn Around,
+    /// The tags of the entities that the document is about; with none it is about all.
+    pub(super) select_tags: &'a [String],
+    pub(super) mistakes: &'a mut Mistakes,
+}
+
+impl Checking<'_> {
+    pub(super) fn check(&mut self) {
+        let beside = self.routes_beside();
+        self.plugins(&beside);
+        self.patterns(&beside);
+    }
+
+    /// The rows of a kind that nothing is wrong with, with their places.
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (usize, Uuid, &Row)> {
+        let rows = self.items.iter().zip(self.rows).enumerate();
+        rows.filter(move |(_, (item, _))| item.kind == kind)
+            .filter_map(|(place, (item, row))| Some((place, item.id, row.as_ref()?)))
+    }
+
+    /// The routes that are not in the document and stay as they are.
+    fn routes_beside(&self) -> HashMap<Uuid, Row> {
+        if self.select_tags.is_empty() {
+            return HashMap::new();
+        }
+        let all = self.around.rows(Kind::Route).into_iter();
+        let others = all.filter(|row| !is_selected(row, self.select_tags));
+        let id = |row: &Row| row.get("id")?.as_str()?.parse().ok();
+        let mut beside: HashMap<Uuid, Row> =
+            others.filter_map(|row| Some((id(&row)?, row))).collect();
+        for item in self.items {
+            beside.remove(&item.id);
+        }
+        beside
+    }
+
+    fn plugins(&mut self, beside: &HashMap<Uuid, Row>) {
+        let mut by_id: HashMap<Uuid, &Row> = beside.iter().map(|(id, row)| (*id, row)).collect();
+        by_id.extend(self.of_kind(Kind::Route).map(|(_, id, row)| (id, row)));
+        let mut by_service: HashMap<Uuid, Vec<&Row>> = HashMap::new();
+        for row in by_id.values() {
+            if let Some(service) = referred(row, "service") {
+                by_service.entry(service).or_default().push(row);
+            }
+        }
+        let mut wrong = Vec::new();
+        for (place, _, row) in self.of_kind(Kind::Plugin) {
+            if let Err(why) = policy::check_row(row) {
+                wrong.push((place, "config", why));
+            }
+            let checked = if let Some(route) = referred(row, "route") {
+                let route = by_id.get(&route);
+                route.map_or(Ok(()), |route| check_protocols_of_route(row, route))
+            } else if let Some(service) = referred(row, "service") {
+                let routes = by_service.get(&service).into_iter().flatten();
+                check_protocols_of_service(row, routes.copied())
+            } else {
+                Ok(())
+            };
+            if let Err(why) = checked {
+                wrong.push((place, "protocols", why.to_owned()));
+            }
+        }
+        for (place, field, why) in wrong {
+            self.mistakes.field(self.items, place, field, why.into());
+        }
+    }
+
+    /// Compiles the regular expressions of the routes that are new or have others than before.
+    fn patterns(&mut self, beside: &HashMap<Uuid, Row>) {
+        let mut kept: Vec<Uuid> = beside.keys().copied().collect();
+        let mut changed = Vec::new();
+        let routes = self.of_kind(Kind::Route);
+        for (place, id, row) in routes.filter(|(_, _, row)| has_patterns(row)) {
+            let stored = self.around.row(Kind::Route, id);
+            let is_kept = stored.is_some_and(|stored| {
+                let fields = ["paths", "headers", "expression"];
+                fields
+                    .iter()
+                    .all(|field| stored.get(*field) == row.get(*field))
+            });
+            if is_kept {
+                kept.push(id);
+            } else {
+                changed.push((place, row));
+            }
+        }
+        let mut room = self.around.pattern_memory(&kept);
+        let mut wrong = Vec::new();
+        for (place, row) in changed {
+            match check_patterns(row, self.around.flavor(), room) {
+                Ok(taken) => room = room.saturating_sub(taken),
+                Err((field, why)) => wrong.push((place, field, why)),
+            }
+        }
+        for (place, field, why) in wrong {
+            self.mistakes.field(self.items, place, field, why.into());
+        }
+    }
+}

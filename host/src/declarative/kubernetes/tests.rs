@@ -1,0 +1,237 @@
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::RouterFlavor;
+use crate::declarative::{Components, Configuration, NoGateway, Syntax, Text, read};
+use crate::entity::Kind;
+
+/// Converts manifests, and reads the document.
+fn converted(text: &str) -> (Configuration, Vec<String>) {
+    let (document, left) = convert_kubernetes(text).unwrap();
+    let text = Text::read(&document, Syntax::Yaml).unwrap();
+    let around = NoGateway {
+        flavor: RouterFlavor::default(),
+        pattern_memory: 64 << 20,
+        components: Components::NONE,
+    };
+    let read = read(&text, &around);
+    let read = read.map_err(|mistakes| (mistakes.told(&text.lines()), document));
+    (read.unwrap(), left)
+}
+
+fn rows(configuration: &Configuration, kind: Kind) -> Vec<&Row> {
+    let entities = configuration.entities.iter();
+    let of_kind = entities.filter(|entity| entity.kind == kind);
+    of_kind.map(|entity| &entity.row).collect()
+}
+
+/// A route with this rule, of a gateway with a listener for HTTP.
+fn with_rule(rule: &str) -> String {
+    let rule: String = rule.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: g}}
+spec:
+  listeners:
+  - {{name: http, protocol: HTTP}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: r}}
+spec:
+  parentRefs: [{{name: g}}]
+  hostnames: [a.example]
+  rules:
+  -
+{rule}"
+    )
+}
+
+#[test]
+fn matches_become_fields_of_routes() {
+    let (read, left) = converted(&with_rule(
+        "matches:
+- path: {type: PathPrefix, value: /a.b/}
+  method: GET
+  headers: [{name: X-A, value: one}, {name: x-a, value: two}]
+- path: {type: Exact, value: /c}
+- path: {type: RegularExpression, value: '/d/[0-9]+'}
+backendRefs: [{name: s, port: 80}]",
+    ));
+    assert!(left.is_empty(), "{left:?}");
+    let routes = rows(&read, Kind::Route);
+    let paths: Vec<&Value> = routes.iter().map(|route| &route["paths"]).collect();
+    assert_eq!(
+        paths,
+        [
+            &serde_json::json!(["~/a\\.b$", "/a.b/"]),
+            &serde_json::json!(["~/c$"]),
+            &serde_json::json!(["~/d/[0-9]+"])
+        ]
+    );
+    assert_eq!(routes[0]["methods"], serde_json::json!(["GET"]));
+    assert_eq!(routes[0]["headers"], serde_json::json!({ "X-A": ["one"] }));
+    assert_eq!(routes[0]["hosts"], serde_json::json!(["a.example"]));
+    assert_eq!(routes[0]["protocols"], serde_json::json!(["http"]));
+    let service = rows(&read, Kind::Service)[0];
+    assert_eq!(service["host"], "s.default.svc");
+}
+
+#[test]
+fn requests_for_a_backend_with_filters_are_answered_by_the_gateway() {
+    let (read, left) = converted(&with_rule(
+        "backendRefs:
+- name: s
+  port: 80
+  filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x-a]}}]",
+    ));
+    let routes = rows(&read, Kind::Route);
+    assert!(
+        routes.iter().all(|route| route["service"].is_null()),
+        "{routes:?}"
+    );
+    assert!(left.iter().any(|told| told.contains("filters")), "{left:?}");
+}
+
+#[test]
+fn what_cannot_be_expressed_is_listed_and_answered_by_the_gateway() {
+    let (read, left) = converted(&with_rule(
+        "matches:
+- path: {value: /a}
+- path: {value: /b}
+  queryParams: [{name: q, value: v}]
+filters:
+- type: RequestMirror
+  requestMirror: {backendRef: {name: m, port: 80}}
+backendRefs: [{name: s, port: 80, filters: []}]
+timeouts: {request: 10s, backendRequest: 1s500ms}",
+    ));
+    assert_eq!(rows(&read, Kind::Service)[0]["read_timeout"], 1500);
+    let routes = rows(&read, Kind::Route);
+    let is_closed = |route: &&&Row| route["service"].is_null();
+    let closed: Vec<_> = routes.iter().filter(is_closed).collect();
+    let [closed] = closed.as_slice() else {
+        panic!("{routes:?}")
+    };
+    assert_eq!(closed["paths"], serde_json::json!(["~/b$", "/b/"]));
+    assert_eq!(closed["tags"], serde_json::json!(["not-converted"]));
+    assert_eq!(rows(&read, Kind::Plugin)[0]["name"], "request-termination");
+    // Where another route is for the same requests, this one answers.
+    assert!(
+        routes
+            .iter()
+            .all(|route| route["id"].as_str() <= closed["id"].as_str())
+    );
+    assert_eq!(left.len(), 5, "{left:?}");
+    let begins = |place: usize, text: &str| left[place].starts_with(text);
+    assert!(begins(
+        0,
+        "line 16: HTTPRoute default/r: spec.rules[0]: its requests are answered with 503"
+    ));
+    assert!(begins(
+        1,
+        "line 19: HTTPRoute default/r: spec.rules[0].matches[1].queryParams: "
+    ));
+    assert!(begins(
+        2,
+        "line 21: HTTPRoute default/r: spec.rules[0].filters[0]: "
+    ));
+    let (_, left) = converted(&format!(
+        "{}\n---\napiVersion: v1\nkind: Widget\nmetadata: {{name: w}}\n",
+        with_rule("backendRefs: [{name: s, port: 80}]")
+    ));
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(
+        left[0].ends_with("Widget default/w: not converted"),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn a_rule_that_cannot_be_expressed_answers_no_request() {
+    for rule in [
+        "filters: [{type: ExtensionRef}]\nbackendRefs: [{name: s, port: 80}]",
+        "matches: [{path: {type: Exact, value: /a}}]",
+        "matches: [{headers: [{name: a, type: Present}]}]\nbackendRefs: [{name: s, port: 80}]",
+        "matches: [{fragment: a}]\nbackendRefs: [{name: s, port: 80}]",
+        "authorization: {}\nbackendRefs: [{name: s, port: 80}]",
+        "filters:
+- type: URLRewrite
+  urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}
+matches: [{path: {type: Exact, value: /a}}]
+backendRefs: [{name: s, port: 80}]",
+    ] {
+        let (read, left) = converted(&with_rule(rule));
+        assert_eq!(rows(&read, Kind::Service).len(), 0, "{rule}");
+        let plugin = rows(&read, Kind::Plugin)[0];
+        assert_eq!(plugin["name"], "request-termination", "{rule}");
+        assert_eq!(plugin["config"]["status_code"], 503, "{rule}");
+        assert!(!left.is_empty(), "{rule}");
+    }
+}
+
+#[test]
+fn a_redirect_needs_no_service() {
+    let (read, left) = converted(&with_rule(
+        "filters: [{type: RequestRedirect, requestRedirect: {scheme: https}}]",
+    ));
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(rows(&read, Kind::Service).len(), 0);
+    let plugin = rows(&read, Kind::Plugin)[0];
+    assert_eq!(plugin["config"]["location"], "https://a.example/");
+}
+
+#[test]
+fn a_gateway_whose_listeners_are_not_converted_takes_no_route() {
+    let text = with_rule("backendRefs: [{name: s, port: 80}]");
+    for listener in [
+        "{name: http, protocol: TLS}",
+        "{name: http, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector}}}",
+    ] {
+        let (read, left) = converted(&text.replace("{name: http, protocol: HTTP}", listener));
+        assert_eq!(rows(&read, Kind::Route).len(), 0, "{listener}");
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+}
+
+#[test]
+fn durations_have_units() {
+    for (text, millis) in [
+        ("10s", Some(10_000)),
+        ("1m30s", Some(90_000)),
+        ("500ms", Some(500)),
+        ("1h", Some(3_600_000)),
+        ("0s", Some(0)),
+        ("", None),
+        ("10", None),
+        ("1d", None),
+        ("99999999999999999999s", None),
+    ] {
+        assert_eq!(super::millis(text), millis, "{text}");
+    }
+}
+
+fn manifest() -> impl Strategy<Value = String> {
+    let field = "(kind|spec|rules|matches|filters|type|path|name|listeners|backendRefs|parentRefs)";
+    let value = "(Gateway|HTTPRoute|Exact|\\[\\]|\\{\\}|1|-1|null|a|URLRewrite)";
+    prop::collection::vec((0_usize..5, any::<bool>(), field, value), 0..20).prop_map(|lines| {
+        let line = |(indent, is_item, field, value): (usize, bool, String, String)| {
+            let dash = if is_item { "- " } else { "" };
+            format!("{:width$}{dash}{field}: {value}\n", "", width = indent * 2)
+        };
+        lines.into_iter().map(line).collect()
+    })
+}
+
+proptest! {
+    /// Whatever the manifests hold, the outcome is a document or an error.
+    #[test]
+    fn any_manifest_is_converted_or_refused(text in manifest()) {
+        if let Ok((document, _)) = convert_kubernetes(&text) {
+            prop_assert!(Text::read(&document, Syntax::Yaml).is_ok());
+        }
+    }
+}

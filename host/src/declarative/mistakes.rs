@@ -1,0 +1,502 @@
+//! What is wrong with a document: in the shape of the document itself, as a list by entity, and as
+//! lines for people. Source: Kong 3.9, `declarative_config` and `kong.db.errors`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::configuration::{Entity, Place};
+use super::item::{Item, steps};
+use super::syntax::{Lines, Step};
+use crate::entity::{Kind, Row, Shape, Violations, did_you_mean};
+
+/// How many mistakes are told at most. A document that is of another kind altogether may have one in
+/// each line.
+const MOST: usize = 1000;
+
+/// What is wrong with a document: all of it, as far as it is told.
+#[derive(Debug, Default)]
+pub(crate) struct Mistakes {
+    /// Errors that belong to no entity.
+    loose: Vec<Loose>,
+    /// Errors by entity, by its place among all items.
+    items: BTreeMap<usize, Wrong>,
+    /// How many messages those are.
+    count: usize,
+    /// Further entities that something is wrong with.
+    others: BTreeSet<usize>,
+    /// How many messages there are beyond those.
+    more: usize,
+}
+
+/// An error that belongs to no entity.
+#[derive(Debug)]
+struct Loose {
+    steps: Vec<Step>,
+    message: String,
+    /// For a name that does not exist, the one that is probably meant.
+    hint: Option<String>,
+}
+
+/// What is wrong with an entity.
+#[derive(Debug, Default)]
+struct Wrong {
+    path: Vec<(&'static str, usize)>,
+    kind: Option<Kind>,
+    /// What the document has, with references as ids.
+    entity: Row,
+    /// Messages by field, in Kong's form.
+    fields: Row,
+    /// For a field that does not exist, by its name with those around it: the one that is probably
+    /// meant.
+    hints: BTreeMap<String, String>,
+    /// Messages about the entity among others: it is there twice, or what it refers to is not there.
+    messages: Vec<String>,
+}
+
+/// The key of messages about an entity as a whole.
+const ENTITY: &str = "@entity";
+
+impl Mistakes {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.loose.is_empty() && self.items.is_empty()
+    }
+
+    /// Adds an error that belongs to no entity.
+    pub(super) fn at(&mut self, steps: Vec<Step>, message: impl Into<String>) {
+        if self.has_room() {
+            self.loose.push(Loose {
+                steps,
+                message: message.into(),
+                hint: None,
+            });
+        }
+    }
+
+    /// Adds the error that the document has a name that does not exist, with the one that is
+    /// probably meant.
+    pub(super) fn unknown<'n>(&mut self, name: &str, meant: impl FnOnce() -> Option<&'n str>) {
+        if self.has_room() {
+            self.loose.push(Loose {
+                steps: vec![Step::Name(name.to_owned())],
+                message: "unknown field".into(),
+                hint: meant().map(did_you_mean),
+            });
+        }
+    }
+
+    /// Whether another message is told. It is counted in any case.
+    fn has_room(&mut self) -> bool {
+        let has_room = self.count < MOST;
+        *(if has_room {
+            &mut self.count
+        } else {
+            &mut self.more
+        }) += 1;
+        has_room
+    }
+
+    /// The text is no document at all.
+    pub(crate) fn unreadable(reason: &str) -> Self {
+        let mut mistakes = Self::default();
+        let message = format!("failed parsing declarative configuration: {reason}");
+        mistakes.at(vec![Step::Name("error".into())], message);
+        mistakes
+    }
+
+    /// Adds errors in fields of an entity.
+    pub(super) fn violations(&mut self, items: &[Item], place: usize, wrong: &Violations) {
+        if let Value::Object(fields) = wrong.fields() {
+            for (name, message) in fields {
+                self.field(items, place, &name, message);
+            }
+        }
+        for (field, hint) in wrong.hints() {
+            self.hint(place, field, hint);
+        }
+    }
+
+    /// Adds to the error that an entity has a field that does not exist which one is probably meant,
+    /// or when it does exist.
+    pub(super) fn hint(&mut self, place: usize, field: &str, hint: &str) {
+        if let Some(wrong) = self.items.get_mut(&place) {
+            wrong.hints.insert(field.to_owned(), hint.to_owned());
+        }
+    }
+
+    /// Adds an error in a field of an entity, unless there is one.
+    pub(super) fn field(&mut self, items: &[Item], place: usize, field: &str, message: Value) {
+        if let Some(wrong) = self.wrong(place, || Wrong::of(items, &items[place])) {
+            wrong.fields.entry(field).or_insert(message);
+        }
+    }
+
+    /// Adds an error about an entity among others.
+    pub(super) fn among(&mut self, items: &[Item], place: usize, message: String) {
+        if let Some(wrong) = self.wrong(place, || Wrong::of(items, &items[place])) {
+            wrong.among(items[place].id, message);
+        }
+    }
+
+    /// Adds errors in fields of an entity that was read, which has this number among all.
+    pub(crate) fn fields_of(&mut self, number: usize, entity: &Entity, fields: &Row) {
+        for (name, message) in fields {
+            if let Some(wrong) = self.wrong(number, || Wrong::of_entity(entity)) {
+                wrong.fields.entry(name).or_insert(message.clone());
+            }
+        }
+    }
+
+    /// Adds an error about an entity that was read among others; it has this number among all.
+    pub(crate) fn among_entities(&mut self, number: usize, entity: &Entity, message: String) {
+        if let Some(wrong) = self.wrong(number, || Wrong::of_entity(entity)) {
+            wrong.among(entity.id, message);
+        }
+    }
+
+    /// Whether something is wrong with an entity.
+    pub(super) fn has(&self, place: usize) -> bool {
+        self.items.contains_key(&place) || self.others.contains(&place)
+    }
+
+    /// Where another message about an entity goes; none if it is only counted.
+    fn wrong(&mut self, place: usize, new: impl FnOnce() -> Wrong) -> Option<&mut Wrong> {
+        if !self.has_room() {
+            self.others.insert(place);
+            return None;
+        }
+        Some(self.items.entry(place).or_insert_with(new))
+    }
+
+    /// The errors in the shape of the document: `null` for what is right.
+    pub(crate) fn fields(&self) -> Value {
+        self.shaped(self.items.values())
+    }
+
+    fn shaped<'w>(&self, items: impl Iterator<Item = &'w Wrong>) -> Value {
+        let mut fields = Value::Object(Row::new());
+        for Loose { steps, message, .. } in &self.loose {
+            *place(&mut fields, steps) = message.as_str().into();
+        }
+        for wrong in items {
+            let at = place(&mut fields, &steps(&wrong.path));
+            match (wrong.messages.as_slice(), wrong.fields.is_empty()) {
+                ([message], true) if at.is_null() => *at = message.as_str().into(),
+                (messages, _) => {
+                    if !at.is_object() {
+                        *at = Row::new().into();
+                    }
+                    if let Value::Object(at) = at {
+                        at.extend(wrong.fields.clone());
+                        for message in messages {
+                            let all = at.entry(ENTITY).or_insert_with(|| json!([]));
+                            if let Value::Array(all) = all {
+                                all.push(message.as_str().into());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        fields
+    }
+
+    /// The errors as a list by entity, and those that belong to none in the shape of the document.
+    pub(crate) fn flattened(&self) -> (Vec<Value>, Value) {
+        let list = self.items.values().map(Wrong::flattened);
+        (list.collect(), self.shaped(std::iter::empty()))
+    }
+
+    /// Kong's sentence about errors in the shape of the document.
+    pub(crate) fn message(fields: &Value) -> String {
+        let mut text = "declarative config is invalid: ".to_owned();
+        lua(fields, &mut text);
+        text
+    }
+
+    /// A line for each error: the line of the text, the entity, the field, and what is wrong.
+    pub(crate) fn told(&self, lines: &Lines) -> Vec<String> {
+        let mut told = Vec::new();
+        for loose in &self.loose {
+            let whole = Step::Name("error".into());
+            if loose.steps == [whole] {
+                told.push((0, loose.message.clone()));
+            } else {
+                let message = format!("{}{}", loose.message, hinted(loose.hint.as_ref()));
+                told.push(line(lines, &loose.steps, "", &message));
+            }
+        }
+        for wrong in self.items.values() {
+            let own = steps(&wrong.path);
+            let name = ["name", "username", "prefix", "target", "kid", "id"];
+            let name = name
+                .iter()
+                .find_map(|field| wrong.entity.get(*field).and_then(Value::as_str));
+            let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
+            for message in &wrong.messages {
+                told.push(line(lines, &own, &name, message));
+            }
+            let mut leaves = Vec::new();
+            collect(&wrong.fields, &mut Vec::new(), &mut leaves);
+            for (field, message) in leaves {
+                let steps: Vec<Step> = own.iter().chain(&field).cloned().collect();
+                let (at, _) = line(lines, &steps, "", "");
+                let place = shown_steps(&own);
+                let field = dotted(&field);
+                let hint = hinted(wrong.hints.get(&field));
+                let field = match field.strip_prefix(ENTITY) {
+                    Some(_) => String::new(),
+                    None => format!(" {field}:"),
+                };
+                told.push((
+                    at,
+                    format!("{}{place}{name}:{field} {message}{hint}", numbered(at)),
+                ));
+            }
+        }
+        told.sort_by_key(|(line, _)| *line);
+        // Messages inside one field are counted as one until here.
+        let more = self.more + told.len().saturating_sub(MOST);
+        told.truncate(MOST);
+        let mut told: Vec<String> = told.into_iter().map(|(_, text)| text).collect();
+        if more > 0 {
+            told.push(format!("and {more} more"));
+        }
+        told
+    }
+}
+
+/// What a message adds.
+fn hinted(hint: Option<&String>) -> String {
+    let hint = hint.map(|hint| format!(", {hint}"));
+    hint.unwrap_or_default()
+}
+
+/// The names of a field and of those around it, with dots between; places in lists count from 1.
+fn dotted(field: &[Step]) -> String {
+    let names = field.iter().map(|step| match step {
+        Step::Name(name) => name.clone(),
+        Step::Index(index) => (index + 1).to_string(),
+    });
+    names.collect::<Vec<_>>().join(".")
+}
+
+fn line(lines: &Lines, steps: &[Step], name: &str, message: &str) -> (usize, String) {
+    let at = lines.of(steps).unwrap_or(0);
+    let place = shown_steps(steps);
+    (at, format!("{}{place}{name}: {message}", numbered(at)))
+}
+
+fn numbered(line: usize) -> String {
+    if line == 0 {
+        String::new()
+    } else {
+        format!("line {line}: ")
+    }
+}
+
+/// Steps as people read them: `services[0].routes[1]`.
+pub(super) fn shown_steps(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        let _ = match step {
+            Step::Name(name) if text.is_empty() => write!(text, "{name}"),
+            Step::Name(name) => write!(text, ".{name}"),
+            Step::Index(index) => write!(text, "[{index}]"),
+        };
+    }
+    text
+}
+
+/// The value at these steps, which is made if it is not there.
+fn place<'v>(value: &'v mut Value, steps: &[Step]) -> &'v mut Value {
+    let Some((first, rest)) = steps.split_first() else {
+        return value;
+    };
+    let inner = match first {
+        Step::Name(name) => {
+            // What is wrong with an entity as a whole is beside what is wrong inside it.
+            if let Value::String(message) = value {
+                *value = json!({ ENTITY: [message] });
+            } else if !value.is_object() {
+                *value = Row::new().into();
+            }
+            &mut value[name.as_str()]
+        }
+        Step::Index(index) => {
+            if !value.is_array() {
+                *value = json!([]);
+            }
+            if let Value::Array(list) = value
+                && list.len() <= *index
+            {
+                list.resize(index + 1, Value::Null);
+            }
+            &mut value[*index]
+        }
+    };
+    place(inner, rest)
+}
+
+impl Wrong {
+    fn of(items: &[Item], item: &Item) -> Self {
+        Self::new(item.kind, &item.input, item.place(items))
+    }
+
+    fn of_entity(entity: &Entity) -> Self {
+        Self::new(entity.kind, &entity.given, entity.place.clone())
+    }
+
+    fn new(kind: Kind, input: &Row, place: Place) -> Self {
+        Self {
+            kind: Some(kind),
+            entity: shown(kind, input, &place),
+            path: place.path,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a message about the entity among others. They are told apart by their ids, which Kong
+    /// therefore shows even where the document has none.
+    fn among(&mut self, id: Uuid, message: String) {
+        if self.fields.is_empty() {
+            let own = self.entity.entry("id");
+            own.or_insert_with(|| id.to_string().into());
+        }
+        self.messages.push(message);
+    }
+
+    /// The item of `flattened_errors`.
+    fn flattened(&self) -> Value {
+        let kind = self.kind.map_or("", Kind::name);
+        // The singular of Kong is the name of the collection without its last letter.
+        let kind = kind.strip_suffix('s').unwrap_or(kind);
+        let mut item = Row::from_iter([("entity_type".to_owned(), kind.into())]);
+        let text = |field| self.entity.get(field).and_then(Value::as_str);
+        if let Some(id) = text("id").filter(|id| Uuid::try_parse(id).is_ok()) {
+            item.insert("entity_id".into(), id.into());
+        }
+        if let Some(name) = text("name").filter(|name| !name.is_empty()) {
+            item.insert("entity_name".into(), name.into());
+        }
+        if let Some(tags) = self.entity.get("tags").and_then(Value::as_array)
+            && tags.iter().all(Value::is_string)
+        {
+            item.insert("entity_tags".into(), tags.clone().into());
+        }
+        item.insert("entity".into(), self.entity.clone().into());
+        let about = |message: &Value| json!({ "type": "entity", "message": message });
+        let mut errors: Vec<Value> = Vec::new();
+        errors.extend(
+            self.messages
+                .iter()
+                .map(|message| about(&message.as_str().into())),
+        );
+        let mut leaves = Vec::new();
+        collect(&self.fields, &mut Vec::new(), &mut leaves);
+        for (field, message) in leaves {
+            if field.first() == Some(&Step::Name(ENTITY.into())) {
+                errors.push(about(&message.into()));
+                continue;
+            }
+            let field = dotted(&field);
+            errors.push(json!({ "type": "field", "field": field, "message": message }));
+        }
+        item.insert("errors".into(), errors.into());
+        item.into()
+    }
+}
+
+/// The messages inside messages by field, with the steps to each.
+fn collect(fields: &Row, around: &mut Vec<Step>, found: &mut Vec<(Vec<Step>, String)>) {
+    for (name, message) in fields {
+        around.push(Step::Name(name.clone()));
+        collect_value(message, around, found);
+        around.pop();
+    }
+}
+
+fn collect_value(message: &Value, around: &mut Vec<Step>, found: &mut Vec<(Vec<Step>, String)>) {
+    match message {
+        Value::String(text) => found.push((around.clone(), text.clone())),
+        Value::Object(fields) => collect(fields, around, found),
+        Value::Array(list) => {
+            for (index, message) in list.iter().enumerate() {
+                around.push(Step::Index(index));
+                collect_value(message, around, found);
+                around.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An entity as an error shows it: references as ids, or not at all.
+fn shown(kind: Kind, input: &Row, place: &Place) -> Row {
+    let mut entity = input.clone();
+    for field in kind.declaration().fields {
+        if let (Shape::Reference(_), Some(Value::Object(key))) =
+            (field.shape, entity.get(field.name))
+        {
+            let id = key.get("id").and_then(Value::as_str);
+            let id = id
+                .filter(|id| Uuid::try_parse(id).is_ok())
+                .map(str::to_owned);
+            match id {
+                Some(id) => entity.insert(field.name.into(), json!({ "id": id })),
+                None => entity.shift_remove(field.name),
+            };
+        }
+    }
+    if let Some((field, id)) = place.parent {
+        entity.insert(field.into(), json!({ "id": id }));
+    }
+    entity
+}
+
+/// Writes a value as Lua does in Kong's messages: lists with gaps name the places.
+fn lua(value: &Value, text: &mut String) {
+    match value {
+        Value::Array(list) => {
+            text.push('{');
+            let mut first = true;
+            let mut has_gap = false;
+            for (number, value) in (1..).zip(list) {
+                if value.is_null() {
+                    has_gap = true;
+                    continue;
+                }
+                if !std::mem::take(&mut first) {
+                    text.push(',');
+                }
+                if has_gap {
+                    let _ = write!(text, "[{number}]=");
+                }
+                lua(value, text);
+            }
+            text.push('}');
+        }
+        Value::Object(fields) => {
+            text.push('{');
+            for (place, (name, value)) in fields.iter().enumerate() {
+                if place > 0 {
+                    text.push(',');
+                }
+                let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                    && !name.starts_with(|first: char| first.is_ascii_digit());
+                let _ = match is_plain {
+                    true => write!(text, "{name}="),
+                    false => write!(text, "[{}]=", json!(name)),
+                };
+                lua(value, text);
+            }
+            text.push('}');
+        }
+        value => {
+            let _ = write!(text, "{value}");
+        }
+    }
+}

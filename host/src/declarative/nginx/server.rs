@@ -1,0 +1,147 @@
+//! A server of nginx: the hosts that it is for, and where it listens.
+
+use std::collections::BTreeSet;
+
+use super::Left;
+use super::answers::{Answer, Redirect, of_return};
+use super::grammar::Directive;
+use super::inherited::Inherited;
+
+/// A server.
+pub(super) struct Server<'d> {
+    pub(super) directive: &'d Directive,
+    pub(super) inherited: Inherited<'d>,
+    /// The names for which it answers; an empty one stands for hosts that no server names.
+    pub(super) hosts: Vec<String>,
+    /// A name that is a regular expression.
+    pub(super) pattern: Option<&'d Directive>,
+    /// Where it listens.
+    pub(super) addresses: BTreeSet<String>,
+    /// Whether requests come in clear text, and over TLS.
+    pub(super) is_plain: bool,
+    pub(super) has_tls: bool,
+    /// The status of the redirect to TLS of another server, for the same hosts.
+    pub(super) redirect: Option<u16>,
+}
+
+impl<'d> Server<'d> {
+    /// Reads a server; none if it listens on Unix sockets alone.
+    pub(super) fn read(
+        server: &'d Directive,
+        around: &Inherited<'d>,
+        left: &mut Left,
+    ) -> Option<Self> {
+        let mut read = Server {
+            directive: server,
+            inherited: around.within(&server.block),
+            hosts: Vec::new(),
+            pattern: None,
+            addresses: BTreeSet::new(),
+            is_plain: false,
+            has_tls: false,
+            redirect: None,
+        };
+        let mut is_elsewhere = false;
+        for directive in &server.block {
+            match directive.name() {
+                "listen" => {
+                    is_elsewhere |= directive.value().starts_with("unix:");
+                    read.listen(directive, left);
+                }
+                "server_name" => read.names(directive, left),
+                _ => {}
+            }
+        }
+        if read.addresses.is_empty() {
+            if is_elsewhere {
+                left.add(server, "the gateway has no Unix sockets: not converted");
+                return None;
+            }
+            read.is_plain = true;
+            read.addresses.insert("80".into());
+        }
+        if read.hosts.is_empty() && read.pattern.is_none() {
+            read.hosts.push(String::new());
+        }
+        Some(read)
+    }
+
+    fn listen(&mut self, listen: &Directive, left: &mut Left) {
+        let address = listen.value();
+        let why = match listen.values().iter().any(|word| word == "default_server") {
+            true => {
+                "addresses are in the setting proxy_listen; requests for other hosts find no route"
+            }
+            false => "addresses are in the setting proxy_listen",
+        };
+        left.add(listen, why);
+        if address.starts_with("unix:") {
+            return;
+        }
+        self.addresses.insert(address.to_owned());
+        let is_ssl = listen
+            .values()
+            .iter()
+            .any(|word| word == "ssl" || word == "quic");
+        let is_on = |directive: &Directive| directive.name() == "ssl" && directive.value() == "on";
+        match is_ssl || self.directive.block.iter().any(is_on) {
+            true => self.has_tls = true,
+            false => self.is_plain = true,
+        }
+    }
+
+    fn names(&mut self, names: &'d Directive, left: &mut Left) {
+        for name in names.values() {
+            match name.as_str() {
+                // What matches no other server.
+                "_" | "" => self.hosts.push(String::new()),
+                name if name.starts_with('~') => {
+                    left.add(
+                        names,
+                        "hosts are no regular expressions: not converted for those",
+                    );
+                    self.pattern = Some(names);
+                }
+                name => match name.strip_prefix('.') {
+                    Some(rest) => {
+                        self.hosts.extend([rest.to_owned(), format!("*.{rest}")]);
+                    }
+                    None => self.hosts.push(name.to_owned()),
+                },
+            }
+        }
+        self.hosts.dedup();
+    }
+
+    /// Whether only clients of this machine reach it.
+    pub(super) fn is_local(&self) -> bool {
+        let local = |address: &String| {
+            ["127.", "localhost", "[::1]"]
+                .iter()
+                .any(|begin| address.starts_with(begin))
+        };
+        self.addresses.iter().all(local)
+    }
+
+    /// The redirect to TLS, if it answers each request with one.
+    pub(super) fn redirect_to_tls(&self) -> Option<Redirect> {
+        let own: Vec<&Directive> = self
+            .directive
+            .block
+            .iter()
+            .filter(|own| !["listen", "server_name"].contains(&own.name()))
+            .collect();
+        let only = match own.as_slice() {
+            [own] if own.name() == "location" && own.value() == "/" => match own.block.as_slice() {
+                [only] => only,
+                _ => return None,
+            },
+            [only] => only,
+            _ => return None,
+        };
+        match of_return(only).ok().filter(|_| only.name() == "return")? {
+            Answer::ToHost(redirect) if redirect.is_to_tls() => Some(redirect),
+            _ => None,
+        }
+    }
+}
