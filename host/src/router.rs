@@ -6,26 +6,40 @@
 //! path, and takes the way of the greatest rank whose other criteria match. So its cost depends on
 //! the number of different lengths of prefixes, not on the number of routes.
 //!
+//! A route that has an expression instead has one rank. Its ways are the hosts and prefixes that the
+//! expression implies, and the expression is evaluated for the requests that these lead to.
+//!
 //! A copy of a router shares all groups. A route that is added to the copy, or removed from it,
 //! replaces the groups of its own hosts, and in these the lists of its own paths.
 
+mod addresses;
+mod arguments;
+mod check;
 mod criteria;
 mod error;
+mod expression;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod group;
 mod priority;
 mod rank;
 mod route;
+mod stream;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
 use crate::pattern::Pattern;
 use crate::shared_map::SharedMap;
+pub use arguments::Arguments;
+pub(crate) use check::{check_patterns, has_patterns};
 use criteria::HostPattern;
 pub use error::RouteError;
 use group::Group;
 pub use route::Route;
+pub use stream::{StreamProtocol, StreamQuery, StreamRoute, StreamRouter};
 
 /// What a request is matched by.
 #[derive(Debug)]
@@ -43,6 +57,19 @@ pub struct Query<'a> {
     /// The server name that the client has asked for in its TLS handshake, in lower case; empty if
     /// it has asked for none. None for a request in clear text.
     pub server_name: Option<&'a str>,
+    /// The arguments in the query of the URI.
+    pub arguments: Arguments<'a>,
+    /// The address of the client, if it is known; its port is 0 if only the IP address is.
+    pub client: Option<SocketAddr>,
+    /// The address that the client is connected to, if it is known.
+    pub local: Option<IpAddr>,
+}
+
+impl Query<'_> {
+    /// The address that the client is connected to, with the port that the request names.
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.local.map(|local| SocketAddr::new(local, self.port))
+    }
 }
 
 /// A route that matches, and how much of the path it matched.
@@ -54,6 +81,31 @@ pub struct Match<'a> {
     pub matched: usize,
     /// The regular expression that matched, if one did.
     pub regex: Option<&'a Pattern>,
+}
+
+/// What a route matches of the path of a request.
+#[derive(Debug, Clone, Copy)]
+struct PathMatch<'a> {
+    /// Bytes of the path, from its start.
+    length: usize,
+    /// The regular expression that matched, if one did.
+    regex: Option<&'a Pattern>,
+}
+
+impl PathMatch<'_> {
+    /// Of a route that matches whatever the path is.
+    const NONE: Self = Self::prefix(0);
+
+    const fn prefix(length: usize) -> Self {
+        Self {
+            length,
+            regex: None,
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        self.length == 0 && self.regex.is_none()
+    }
 }
 
 /// All routes.

@@ -10,7 +10,7 @@ use crate::path::normalize;
 use crate::pattern::Pattern;
 
 /// A host of a route, with the port if it names one, in the form in which hosts are compared.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum HostPattern {
     /// The host itself.
     Exact(Box<str>, Option<u16>),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::criteria::PathPattern;
 use super::rank::Rank;
 use super::route::{Route, Way};
-use super::{Match, Query};
+use super::{Match, PathMatch, Query};
 use crate::pattern::Pattern;
 use crate::shared_map::SharedMap;
 
@@ -39,8 +39,8 @@ struct Listed {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<'a> {
     listed: &'a Listed,
-    /// Bytes of the path that matched.
-    matched: usize,
+    /// What of the path matches.
+    path: PathMatch<'a>,
 }
 
 impl Group {
@@ -103,16 +103,20 @@ impl Group {
 
     /// Looks for a way that is better than `best`.
     pub(super) fn find<'a>(&'a self, query: &Query<'_>, best: &mut Option<Found<'a>>) {
-        first(&self.pathless, query, best, |_| Some(0));
+        first(&self.pathless, query, best, |_| Some(PathMatch::NONE));
         for &(length, _) in &self.lengths {
             if let Some(prefix) = query.path.get(..length)
                 && let Some(list) = self.prefixes.get(prefix)
             {
-                first(list, query, best, |_| Some(length));
+                first(list, query, best, |_| Some(PathMatch::prefix(length)));
             }
         }
         first(&self.regexes, query, best, |listed| {
-            listed.regex()?.find(query.path)
+            let regex = listed.regex()?;
+            Some(PathMatch {
+                length: regex.find(query.path)?.end,
+                regex: Some(regex),
+            })
         });
     }
 }
@@ -159,8 +163,8 @@ impl<'a> Found<'a> {
     pub(super) fn into_match(self) -> Match<'a> {
         Match {
             route: &self.listed.route,
-            matched: self.matched,
-            regex: self.listed.regex(),
+            matched: self.path.length,
+            regex: self.path.regex,
         }
     }
 }
@@ -182,7 +186,7 @@ fn first<'a>(
     list: &'a List,
     query: &Query<'_>,
     best: &mut Option<Found<'a>>,
-    matches: impl Fn(&Listed) -> Option<usize>,
+    matches: impl Fn(&'a Listed) -> Option<PathMatch<'a>>,
 ) {
     for listed in &**list {
         if best.is_some_and(|best| best.listed.rank >= listed.rank) {
@@ -190,9 +194,12 @@ fn first<'a>(
         }
         if listed.port.is_none_or(|port| port == query.port)
             && listed.route.accepts(query)
-            && let Some(matched) = matches(listed)
+            && let Some(path) = match listed.route.expression() {
+                None => matches(listed),
+                Some(expression) => expression.find(query),
+            }
         {
-            *best = Some(Found { listed, matched });
+            *best = Some(Found { listed, path });
             return;
         }
     }

@@ -7,11 +7,15 @@ use http::Method;
 use uuid::Uuid;
 
 use super::Query;
-use super::criteria::{self, HeaderPattern, HostPattern, NamePattern, PathPattern};
+use super::addresses::Addresses;
+use super::criteria::{self, Closeness, HeaderPattern, HostPattern, NamePattern, PathPattern};
 use super::error::RouteError;
+use super::expression::RouteExpression;
 use super::priority;
 use super::rank::Rank;
+use crate::config::RouterFlavor;
 use crate::entity;
+use crate::path::PathHandling;
 use crate::retry::Retry;
 
 /// A route, ready to be matched.
@@ -25,6 +29,8 @@ pub struct Route {
     pub service: Option<Uuid>,
     /// Whether the matched path is removed.
     pub strip_path: bool,
+    /// How the path of the service and that of the request are joined.
+    pub(crate) path_handling: PathHandling,
     /// Whether the client's `Host` is forwarded.
     pub preserve_host: bool,
     /// Whether a short body is buffered, so that it can be sent again.
@@ -41,12 +47,20 @@ pub struct Route {
     pub pattern_memory: usize,
     /// Whether it serves requests, not only streams.
     http: bool,
+    /// The scheme that requests must have, if only one will do.
+    over_tls: Option<bool>,
+    /// What requests must satisfy, in place of the criteria below.
+    expression: Option<Box<RouteExpression>>,
     pub(super) methods: Vec<Method>,
     pub(super) hosts: Vec<HostPattern>,
     headers: Vec<(http::HeaderName, HeaderPattern)>,
     pub(super) paths: Vec<PathPattern>,
     /// The server names that a client over TLS must have asked for one of.
     server_names: Vec<NamePattern>,
+    /// Of clients.
+    sources: Addresses,
+    /// That clients are connected to.
+    destinations: Addresses,
     /// Priority without what depends on the path.
     pub(super) priority: u64,
     pub(super) regex_priority: u64,
@@ -70,9 +84,14 @@ impl Route {
     /// Compiles a stored route. Its regular expressions may take `room` bytes of memory.
     ///
     /// # Errors
-    /// A regular expression takes more memory, or a regular expression or a name does not compile.
-    /// The Admin API accepts no such row, so it was written in another way.
-    pub fn compile(route: entity::route::Route, room: usize) -> Result<Self, RouteError> {
+    /// A regular expression takes more memory, or a regular expression, an expression or a name
+    /// does not compile. The Admin API accepts no such row, so it was written in another way, or
+    /// with another flavor.
+    pub fn compile(
+        route: entity::route::Route,
+        flavor: RouterFlavor,
+        room: usize,
+    ) -> Result<Self, RouteError> {
         let mut left = room;
         let has = |protocol: &str| route.protocols.iter().any(|p| p == protocol);
         let hosts = criteria::hosts(route.hosts.as_deref().unwrap_or_default())?;
@@ -85,25 +104,56 @@ impl Route {
             .collect();
         let methods = methods.map_err(|error| RouteError::new("methods", error))?;
         let server_names = criteria::server_names(route.snis.as_deref().unwrap_or_default());
-        let priority = priority::without_path(&priority::Set {
-            methods: !methods.is_empty(),
-            hosts: !hosts.is_empty(),
-            plain_hosts: hosts.iter().all(HostPattern::is_exact),
-            headers: headers.len(),
-            snis: !server_names.is_empty(),
-            paths: !paths.is_empty(),
-        });
+        let sources = Addresses::new("sources", route.sources.as_deref())?;
+        let destinations = Addresses::new("destinations", route.destinations.as_deref())?;
+        let http = ["http", "https", "grpc", "grpcs"].into_iter().any(has);
+        let expression = match &route.expression {
+            None => None,
+            Some(_) if flavor != RouterFlavor::Expressions => {
+                return Err(RouteError {
+                    field: "expression",
+                    cause: "it is read only with router_flavor = expressions".into(),
+                });
+            }
+            // Those of streams have other fields: see `StreamRoute`.
+            Some(_) if !http => None,
+            Some(text) => Some(Box::new(RouteExpression::compile(text, &mut left)?)),
+        };
+        let priority = match &expression {
+            Some(_) => priority::of_expression(route.priority.unwrap_or(0)),
+            None => priority::without_path(&priority::Set {
+                methods: !methods.is_empty(),
+                hosts: !hosts.is_empty(),
+                plain_hosts: hosts.iter().all(HostPattern::is_exact),
+                headers: headers.len(),
+                snis: !server_names.is_empty(),
+                paths: !paths.is_empty(),
+                sources: !sources.is_empty(),
+                destinations: !destinations.is_empty(),
+            }),
+        };
+        let (plain, tls) = (has("http") || has("grpc"), has("https") || has("grpcs"));
+        // A request in clear text may take a route of https only, and is redirected or refused.
+        // Source: Kong, which compares schemes with this flavor only.
+        let redirects = route.protocols == ["https"];
+        let compares = flavor == RouterFlavor::Expressions && plain != tls && !redirects;
         Ok(Self {
             id: route.id,
             name: route.name.map(Arc::from),
             service: route.service.map(|service| service.id),
             strip_path: route.strip_path,
+            path_handling: match route.path_handling.as_deref() {
+                Some("v1") if flavor == RouterFlavor::Traditional => PathHandling::V1,
+                _ => PathHandling::V0,
+            },
             preserve_host: route.preserve_host,
             request_buffering: route.request_buffering,
             https_only: (!has("http") && has("https")).then_some(route.https_redirect_status_code),
             grpc_only: has("grpc") || has("grpcs"),
             grpcs_only: has("grpcs") && !has("grpc"),
-            http: ["http", "https", "grpc", "grpcs"].into_iter().any(has),
+            http,
+            over_tls: compares.then_some(tls),
+            expression,
             retry: Retry::of(&route.pointsman.retry),
             pattern_memory: room - left,
             methods,
@@ -111,6 +161,8 @@ impl Route {
             headers,
             paths,
             server_names,
+            sources,
+            destinations,
             priority,
             regex_priority: u64::try_from(route.regex_priority).unwrap_or(0),
         })
@@ -121,29 +173,51 @@ impl Route {
         self.http
     }
 
+    /// The expression that stands in place of hosts and paths, if it has one.
+    pub(super) fn expression(&self) -> Option<&RouteExpression> {
+        self.expression.as_deref()
+    }
+
     /// Each path with each host. A route without paths, or without hosts, has `None` in their
-    /// place.
+    /// place. A route with an expression has the hosts and prefixes that the expression implies,
+    /// and all its ways have the same priority.
     pub(super) fn ways(&self) -> impl Iterator<Item = Way<'_>> {
+        let keys = self.expression().map(|expression| &*expression.keys);
+        let implied = (0..).zip(keys.unwrap_or_default());
+        let implied = implied.map(|(position, key)| Way {
+            rank: self.rank(0, Closeness::default(), position),
+            host: key.host.as_ref(),
+            path: key.path.as_ref(),
+        });
         let paths = self.paths.iter().map(Some);
         let paths = paths.chain(self.paths.is_empty().then_some(None));
-        (0..).zip(paths).flat_map(move |(position, path)| {
+        let paths = paths.take(if keys.is_some() { 0 } else { usize::MAX });
+        let ways = (0..).zip(paths).flat_map(move |(position, path)| {
             let of_path = path.map_or(0, |path| priority::of_path(path, self.regex_priority));
             let hosts = self.hosts.iter().map(Some);
             let hosts = hosts.chain(self.hosts.is_empty().then_some(None));
-            hosts.map(move |host| Way {
-                rank: Rank {
-                    priority: self.priority | of_path,
-                    closeness: host.map(HostPattern::closeness).unwrap_or_default(),
-                    route: self.id,
-                    path: Reverse(position),
-                },
-                host,
-                path,
+            hosts.map(move |host| {
+                let closeness = host.map(HostPattern::closeness).unwrap_or_default();
+                Way {
+                    rank: self.rank(of_path, closeness, position),
+                    host,
+                    path,
+                }
             })
-        })
+        });
+        implied.chain(ways)
     }
 
-    /// Whether the criteria other than path and host match.
+    fn rank(&self, of_path: u64, closeness: Closeness, position: usize) -> Rank {
+        Rank {
+            priority: self.priority | of_path,
+            closeness,
+            route: self.id,
+            path: Reverse(position),
+        }
+    }
+
+    /// Whether the criteria other than path, host and expression match.
     pub(super) fn accepts(&self, query: &Query<'_>) -> bool {
         (self.methods.is_empty() || self.methods.contains(query.method))
             && self.headers.iter().all(|(name, values)| {
@@ -151,6 +225,11 @@ impl Route {
                 sent.any(|value| values.accept(value.as_bytes()))
             })
             && self.accepts_name(query.server_name)
+            && self
+                .over_tls
+                .is_none_or(|tls| tls == query.server_name.is_some())
+            && self.sources.accept(query.client)
+            && self.destinations.accept(query.local_address())
     }
 
     /// Whether the server name matches. Requests in clear text have none to compare. Source: Kong.

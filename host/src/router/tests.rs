@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::criteria::{Closeness, PathPattern};
 use super::*;
 use crate::authority::Authority;
+use crate::config::RouterFlavor;
 use crate::pattern::PATTERN_MEMORY;
 
 fn route(name: &str, id: u128, fields: Value) -> Arc<Route> {
@@ -21,7 +22,7 @@ fn route(name: &str, id: u128, fields: Value) -> Arc<Route> {
         row[key] = value.clone();
     }
     let row = serde_json::from_value(row).unwrap();
-    Arc::new(Route::compile(row, PATTERN_MEMORY).unwrap())
+    Arc::new(Route::compile(row, RouterFlavor::Expressions, PATTERN_MEMORY).unwrap())
 }
 
 /// Which of the routes (by id) answers `GET http://host/path`.
@@ -55,6 +56,9 @@ fn ask(
         path: path.as_bytes(),
         headers,
         server_name: None,
+        arguments: Arguments::new(None),
+        client: None,
+        local: None,
     };
     let found = router.route(&query)?;
     let mut paths = found.route.paths.iter();
