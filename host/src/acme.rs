@@ -1,0 +1,334 @@
+//! Certificates from an authority that speaks ACME (RFC 8555), for the names that the plugin `acme`
+//! lists. Described in `docs/acme.md`.
+//!
+//! A task of the control side follows the store. For each name it requests a certificate when there
+//! is none, and again in time before it ends; a name that fails is tried again later, and delays no
+//! other. A certificate is a row of `certificates` with a tag, and its name a row of `snis`, so it
+//! takes effect as if an operator had stored it. What the authority asks for to verify a name is in
+//! `challenges.rs`, where the workers find it.
+
+mod account;
+mod challenges;
+mod http;
+mod order;
+mod rows;
+mod schedule;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use instant_acme::Account;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::entity::Kind;
+use crate::entity::plugin::{self, acme::Config};
+use crate::store::{Change, Commit, Store};
+pub(crate) use challenges::Challenges;
+use rows::Found;
+use schedule::{renewal, retry};
+
+/// How many names are requested at the same time.
+const AT_A_TIME: usize = 4;
+
+/// Longest time until the next look at what is due: the clock of the machine may be set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
+
+/// Requests certificates and renews them.
+pub struct Acme {
+    store: Arc<dyn Store>,
+    challenges: Arc<Challenges>,
+    names: Mutex<BTreeMap<String, Name>>,
+    /// The account, with the settings that it was opened with.
+    account: tokio::sync::Mutex<Option<(Arc<Config>, Account)>>,
+    turns: Semaphore,
+    /// Says that everything is due that has failed.
+    hurried: Notify,
+    /// Whether nothing is requested, because another process may take over.
+    is_paused: watch::Sender<bool>,
+}
+
+/// The state of a name.
+#[derive(Debug, Clone, Default)]
+pub struct Name {
+    /// Its certificate, if the gateway has one from the authority.
+    pub certificate: Option<Uuid>,
+    /// When that certificate ends, in seconds since 1970.
+    pub not_after: Option<i64>,
+    /// When a certificate is requested the next time.
+    pub next_try: Option<SystemTime>,
+    /// Why the last try has failed, unless a later one has succeeded.
+    pub last_error: Option<String>,
+    /// Tries that have failed since the last one that has succeeded.
+    pub failures: u32,
+    /// Tries that have failed since the start of the gateway.
+    pub all_failures: u64,
+    /// Whether a try is in progress.
+    pub is_in_progress: bool,
+}
+
+impl Acme {
+    /// Keeps certificates in `store`, and answers to challenges where the workers find them.
+    pub fn new(store: Arc<dyn Store>, challenges: Arc<Challenges>) -> Self {
+        Self {
+            store,
+            challenges,
+            names: Mutex::default(),
+            account: tokio::sync::Mutex::default(),
+            turns: Semaphore::new(AT_A_TIME),
+            hurried: Notify::new(),
+            is_paused: watch::Sender::new(false),
+        }
+    }
+
+    /// The state of each name.
+    pub fn names(&self) -> BTreeMap<String, Name> {
+        self.names.lock().clone()
+    }
+
+    /// Has the names that have failed tried again now.
+    pub fn hurry(&self) {
+        for name in self.names.lock().values_mut() {
+            if name.last_error.is_some() {
+                name.next_try = None;
+            }
+        }
+        self.hurried.notify_one();
+    }
+
+    /// Ends the requests in progress, and begins none until [`Acme::resume`]: another process takes
+    /// over, and certificates could not be stored.
+    pub fn pause(&self) {
+        self.is_paused.send_replace(true);
+    }
+
+    /// Requests again what is due.
+    pub fn resume(&self) {
+        self.is_paused.send_replace(false);
+    }
+
+    /// Requests what is due, until the store ends.
+    pub async fn run(self: Arc<Self>, mut commits: mpsc::UnboundedReceiver<Commit>) {
+        let mut tries = JoinSet::new();
+        let mut plugins = Plugins::default();
+        let mut paused = self.is_paused.subscribe();
+        loop {
+            if *paused.borrow_and_update() {
+                tries.shutdown().await;
+                for state in self.names.lock().values_mut() {
+                    state.is_in_progress = false;
+                }
+                // The sender is this struct's, so it is never closed.
+                let _ = paused.wait_for(|paused| !paused).await;
+            }
+            let sleep = self.begin(&plugins, &mut tries);
+            loop {
+                tokio::select! {
+                    commit = commits.recv() => match commit {
+                        Some(commit) if plugins.follow(&commit) => {}
+                        Some(_) => continue,
+                        None => return,
+                    },
+                    Some(_) = tries.join_next() => {}
+                    () = self.hurried.notified() => {}
+                    _ = paused.changed() => {}
+                    () = tokio::time::sleep(sleep) => {}
+                }
+                break;
+            }
+        }
+    }
+
+    /// Begins the tries that are due. Returns the time until the next one is.
+    fn begin(self: &Arc<Self>, plugins: &Plugins, tries: &mut JoinSet<()>) -> Duration {
+        let config = match rows::config(&*self.store, &plugins.0) {
+            Ok(config) => config.map(Arc::new),
+            Err(error) => {
+                tracing::error!("the plugin acme cannot be read: {error}");
+                return LONGEST_SLEEP;
+            }
+        };
+        let mut names = self.names.lock();
+        let Some(config) = config else {
+            names.clear();
+            return LONGEST_SLEEP;
+        };
+        let wanted = rows::names(&config);
+        names.retain(|name, _| wanted.contains(name));
+        let now = SystemTime::now();
+        let mut sleep = LONGEST_SLEEP;
+        for name in wanted {
+            let state = names.entry(name.clone()).or_default();
+            if state.is_in_progress {
+                continue;
+            }
+            match self.due(&name, state, &config) {
+                Some(due) if due > now => {
+                    state.next_try = Some(due);
+                    sleep = sleep.min(due.duration_since(now).unwrap_or_default());
+                }
+                Some(_) => {
+                    state.is_in_progress = true;
+                    let (acme, config) = (Arc::clone(self), Arc::clone(&config));
+                    let failures = state.failures;
+                    tries.spawn(async move { acme.attempt(&name, &config, failures).await });
+                }
+                None => state.next_try = None,
+            }
+        }
+        sleep
+    }
+
+    /// When a certificate is to be requested for a name; never if the operator has given it one.
+    fn due(&self, name: &str, state: &mut Name, config: &Config) -> Option<SystemTime> {
+        let after_failure = state.next_try.filter(|_| state.last_error.is_some());
+        (state.certificate, state.not_after) = (None, None);
+        if state.failures == 0 {
+            // What was wrong with the store may be so no more.
+            state.last_error = None;
+        }
+        let renewal = match rows::find(&*self.store, name) {
+            Ok(None) => SystemTime::UNIX_EPOCH,
+            Ok(Some(Found::Own {
+                id,
+                not_before,
+                not_after,
+            })) => {
+                (state.certificate, state.not_after) = (Some(id), Some(not_after));
+                renewal(not_before, not_after, config.renew_threshold_days)
+            }
+            Ok(Some(Found::Foreign(id))) => {
+                state.last_error = Some(format!(
+                    "the name has the certificate {id}, which is not from ACME: delete it, or take the \
+                     name out of 'domains'"
+                ));
+                return None;
+            }
+            Err(error) => {
+                state.last_error = Some(error);
+                return Some(SystemTime::now() + retry(1.0, 0));
+            }
+        };
+        Some(renewal.max(after_failure.unwrap_or(SystemTime::UNIX_EPOCH)))
+    }
+
+    /// Requests a certificate, stores it, and notes the outcome.
+    async fn attempt(&self, name: &str, config: &Arc<Config>, failures: u32) {
+        let outcome = match self.turns.acquire().await {
+            Ok(_turn) => self.request(name, config, failures).await,
+            // It is never closed.
+            Err(_) => return,
+        };
+        let mut names = self.names.lock();
+        let Some(state) = names.get_mut(name) else {
+            return;
+        };
+        state.is_in_progress = false;
+        // A try that counts as failed may have stored a certificate.
+        if let Ok(Some(Found::Own { id, not_after, .. })) = rows::find(&*self.store, name) {
+            (state.certificate, state.not_after) = (Some(id), Some(not_after));
+        }
+        match outcome {
+            Ok(()) => {
+                (state.last_error, state.next_try, state.failures) = (None, None, 0);
+                tracing::info!("acme: {name} has a new certificate");
+            }
+            Err(error) => {
+                let pause = retry(config.fail_backoff_minutes, failures);
+                state.next_try = Some(SystemTime::now() + pause);
+                state.failures += 1;
+                state.all_failures += 1;
+                tracing::warn!(
+                    "acme: {name} has got no certificate, and is tried again in {} s: {error}",
+                    pause.as_secs()
+                );
+                state.last_error = Some(error);
+            }
+        }
+    }
+
+    async fn request(&self, name: &str, config: &Arc<Config>, failures: u32) -> Result<(), String> {
+        let account = self.account(config).await?;
+        let issued = order::certificate(&account, name, failures, &self.challenges).await;
+        match issued {
+            Ok(issued) => {
+                rows::store(&*self.store, name, &issued).await?;
+                self.lasts(name, config)
+            }
+            Err(error) => {
+                if account::is_unknown(&error) {
+                    *self.account.lock().await = None;
+                    account::forget(&*self.store, config).await?;
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Checks that the certificate that a name has got is not due for renewal at once, because the
+    /// gateway would request one after the other.
+    fn lasts(&self, name: &str, config: &Config) -> Result<(), String> {
+        match rows::find(&*self.store, name)? {
+            Some(Found::Own {
+                not_before,
+                not_after,
+                ..
+            }) if renewal(not_before, not_after, config.renew_threshold_days)
+                <= SystemTime::now() =>
+            {
+                Err(
+                    "the new certificate is due for renewal already: check the clock of this \
+                     machine"
+                        .into(),
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The account with the authority. It is opened once for the same settings.
+    async fn account(&self, config: &Arc<Config>) -> Result<Account, String> {
+        let mut opened = self.account.lock().await;
+        if let Some((settings, account)) = &*opened
+            && settings == config
+        {
+            return Ok(account.clone());
+        }
+        let account = account::open(&*self.store, config).await?;
+        *opened = Some((Arc::clone(config), account.clone()));
+        Ok(account)
+    }
+}
+
+/// The plugins `acme`, by their primary keys. Without one, no change is about what is due.
+#[derive(Debug, Default)]
+struct Plugins(BTreeSet<Uuid>);
+
+impl Plugins {
+    /// Takes over a commit. Returns whether it may be about what is due.
+    fn follow(&mut self, commit: &Commit) -> bool {
+        let mut concerns = false;
+        for change in &commit.changes {
+            concerns |= match change {
+                Change::Put { kind, id, row } if *kind == Kind::Plugin => {
+                    if row.get("name").and_then(Value::as_str) == Some(plugin::acme::NAME) {
+                        self.0.insert(*id);
+                        true
+                    } else {
+                        self.0.remove(id)
+                    }
+                }
+                Change::Delete { kind, id } if *kind == Kind::Plugin => self.0.remove(id),
+                Change::Put { kind, .. } | Change::Delete { kind, .. } => {
+                    let kinds = [Kind::Certificate, Kind::Sni, Kind::Vault];
+                    !self.0.is_empty() && kinds.contains(kind)
+                }
+            };
+        }
+        concerns
+    }
+}
