@@ -1,38 +1,57 @@
 //! Starts the parts of the gateway and shuts them down.
 
+mod declarative;
+mod listeners;
+mod program;
+mod reload;
+mod signals;
+mod supervisor;
+mod takeover;
 mod tls;
 
-use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use anyhow::{Context, bail};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinSet;
 
-use crate::admin::{self, Admin, Listening};
+use crate::acme::Acme;
+use crate::admin::{self, Admin, Importer, Loaded};
+use crate::allocator::ReturnAtOnce;
 use crate::balancer::{self, Engine};
-use crate::config::{Config, Listen};
-use crate::connections::{self, ConnectionLimits};
-use crate::entity::key_hash::KeyHash;
+use crate::config::{self, Config};
+use crate::connections::{self, ConnectionLimits, WantedLimits};
+use crate::entity;
 use crate::in_place::in_place;
-use crate::listener::{self, Listeners};
+use crate::listener::{self, Inherited, SocketFile};
 use crate::log_level::LogLevel;
+use crate::node;
 use crate::policy::Resources;
 use crate::proxy::Workers;
 use crate::snapshot::{Compiler, Published, UpstreamResources};
-use crate::store::{self, Store};
+use crate::store::{self, FolderLock, JournaledStore, Store};
+use crate::stream;
 use crate::tls::ClientCertificate;
 use crate::upstream::{self, Memory, Names, SessionKey};
+use listeners::AllListeners;
+use program::Program;
+use reload::Reload;
+use signals::{Asked, Signals};
+use takeover::Predecessor;
 use tls::ListenerTls;
 
-/// Runs the gateway until it gets SIGTERM, SIGINT or SIGQUIT. `log_level` is the filter of its log.
+/// Runs the gateway until it gets SIGTERM, SIGINT or SIGQUIT. `log_level` is the filter of its log, and
+/// `reload` reads the settings again.
 ///
 /// # Errors
 /// The gateway cannot start: one clear sentence.
-pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
+pub fn run(
+    config: Config,
+    log_level: LogLevel,
+    reload: impl Fn() -> Result<Config, config::Error> + Send + 'static,
+) -> anyhow::Result<()> {
     let files = connections::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -40,37 +59,64 @@ pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    let outcome = runtime.block_on(serve(config, log_level, files));
+    let outcome = runtime.block_on(serve(config, log_level, reload, files));
     // The control side is not waited for: all acknowledged changes are on disk.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    log_level: LogLevel,
+    reload: impl Fn() -> Result<Config, config::Error> + Send + 'static,
+    files: usize,
+) -> anyhow::Result<()> {
+    ConnectionLimits::check_start(files, config.workers)?;
+    let starting = ReturnAtOnce::begin();
+    // Before an upgrade can replace the file.
+    let program = Program::running();
     // A signal that arrives during the start must end the gateway as well, so the handlers are
     // installed first.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // Kong and nginx shut down gracefully on this signal.
-    let mut quit = signal(SignalKind::quit())?;
-    tokio::spawn(ignore_reloads()?);
-    // With a handler for SIGXFSZ, a write past the limit of the file size is an error, which is
-    // reported, and does not end the process.
-    let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
+    let mut signals = Signals::install()?;
 
+    let without_effect = config.without_effect();
+    if !without_effect.is_empty() {
+        tracing::warn!(
+            "{} without effect, since ssl_cipher_suite is not custom: set it to custom, or leave them \
+             out",
+            without_effect.join(", ")
+        );
+    }
     let client_certificate = client_certificate(&config)?;
-    let store = store::open(&config.data_dir);
-    let store = store.context("cannot open the store (setting data_dir)")?;
+    // Before the store reads its rows by their declarations.
+    entity::route::install_flavor(config.proxy.router_flavor);
+    let inherited = Inherited::from_supervisor().context("the sockets of the supervisor")?;
+    let (mut predecessor, mut inherited) = match config.take_over {
+        true => tokio::select! {
+            replaced = Predecessor::replace(&config.data_dir, inherited) => replaced?,
+            _ = signals.end() => return Ok(()),
+        },
+        false => (None, inherited),
+    };
+    let lock = match predecessor.as_mut().and_then(|old| old.lock.take()) {
+        Some(lock) => lock,
+        None => store::lock(&config.data_dir).context(CANNOT_OPEN)?,
+    };
+    // A process that takes over opens its sockets first: the other one refuses changes until it
+    // knows whether this one can start.
+    let bound = match predecessor.is_some() {
+        true => Some(AllListeners::bind(&config, std::mem::take(&mut inherited))?),
+        false => None,
+    };
+    let store = open_store(&config, &lock)?;
+    if let Err(error) = node::keep_id(&config.data_dir) {
+        tracing::warn!("node_id will be another one after a restart: {error}");
+    }
     let store: Arc<dyn Store> = Arc::new(store);
     let hash_file = config.policies.hash_keys_file.clone();
     let hash_file = hash_file.unwrap_or_else(|| config.data_dir.join("hash.key"));
-    let key_hash = KeyHash::open(&hash_file, config.policies.hash_keys);
-    if let Some(key_hash) = key_hash.map_err(anyhow::Error::msg)? {
-        key_hash.install(config.policies.hash_keys);
-    }
-    if config.policies.hash_keys {
-        admin::hash_stored_keys(&store).await;
-    }
+    let installed = admin::install_key_hash(&store, &hash_file, config.policies.hash_keys).await;
+    installed.map_err(anyhow::Error::msg)?;
     let engine = Engine::new(balancer::Settings {
         pick_timeout: config.balancer.pick_timeout,
         pick_cost: config.balancer.pick_cost,
@@ -84,15 +130,33 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     })?;
     let shipped = admin::install_shipped(&store, &engine).await?;
 
-    let listeners = AllListeners::bind(&config)?;
+    let published = Arc::new(Published::new(config.proxy.route_regex_memory));
+    let loaded = Arc::new(Loaded::open(&config.data_dir));
+    let importer = Importer {
+        store: Arc::clone(&store),
+        engine: Arc::clone(&engine),
+        limits: config.balancer.clone(),
+        flavor: config.proxy.router_flavor,
+        patterns: Arc::clone(&published.patterns),
+        components: Arc::default(),
+    };
+    let config = Arc::new(config);
+    let declarative =
+        declarative::Watched::load(Arc::clone(&config), importer, Arc::clone(&loaded));
+    let declarative = declarative.await?;
+
+    let mut listeners = match bound {
+        Some(bound) => bound,
+        None => AllListeners::bind(&config, inherited)?,
+    };
+    let mut socket_files = listeners.take_files();
+    let shared = takeover::Shared::new(&listeners, lock);
+    let shared = shared.context("cannot copy the listening sockets")?;
     let listening = Arc::new(listeners.listening());
 
     let probing = upstream::probe::runtime().context("cannot start the thread of the probes")?;
     let memory = Arc::new(Memory::open(&config.data_dir));
-    let writing = Arc::clone(&memory);
-    let writing = tokio::spawn(async move { writing.write_down().await });
     let names = Arc::new(Names::new(&config.dns));
-    let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let tls = ListenerTls::new(&config, &listeners, &published)?;
     let commits = store.watch()?;
     let sessions = SessionKey::open(&config.data_dir).map_err(anyhow::Error::msg)?;
@@ -111,49 +175,115 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         Arc::clone(&resources),
     )
     .with_session_key(sessions)
+    .with_router_flavor(config.proxy.router_flavor)
     .with_client_certificate(client_certificate);
     let mut compiling = tokio::spawn(in_place(compiler.run(commits)));
     // Traffic is accepted only once the whole stored configuration is in effect.
     tokio::select! {
         () = published.started() => {}
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-        _ = quit.recv() => return Ok(()),
+        _ = signals.end() => return Ok(()),
         ended = &mut compiling => anyhow::bail!("the stored configuration cannot be applied: {ended:?}"),
     }
 
-    let limits = ConnectionLimits::new(files, config.workers, config.proxy.max_connections)?;
+    let wanted = WantedLimits {
+        clients: config.proxy.max_connections,
+        has_udp: config.stream_listen.iter().any(|listen| listen.udp),
+        udp_sessions: config.proxy.max_udp_sessions,
+    };
+    let limits = ConnectionLimits::new(files, config.workers, wanted)?;
     let limits = Arc::new(limits);
     let headerless = listeners.headerless();
     let AllListeners {
         proxy,
         admin: admin_listeners,
         status: status_listeners,
+        stream,
     } = listeners;
-    let workers = Workers::start(proxy, &published, &config.proxy, &limits, tls.proxy)
+    let mut workers = Workers::start(proxy, &published, &config.proxy, &limits, tls.proxy)
         .context("cannot start the workers of the proxy")?;
+    let streams = stream::Workers::start(stream, &published, &config.proxy, &limits, tls.stream)
+        .context("cannot start the workers of streams")?;
+    // From here on, this process is the gateway. Before, nothing that it writes may be acknowledged
+    // to a client, because the process that it replaces may still go on without it.
+    if let Some(asking) = predecessor.take() {
+        let committed = tokio::select! {
+            biased;
+            _ = signals.end() => Ok(None),
+            // A signal does not end this: once asked, the other process may end, and then this one
+            // has to be the gateway before it ends as well.
+            () = std::future::ready(()) => asking.commit().await.map(Some),
+        };
+        match committed {
+            Ok(Some(replaced)) => predecessor = Some(replaced),
+            ended => {
+                let timeout = config.shutdown_timeout;
+                let _ = tokio::join!(
+                    workers.shut_down(timeout),
+                    streams.shut_down(timeout, false)
+                );
+                return ended.map(drop);
+            }
+        }
+    }
+    store::end_hand_over(&config.data_dir);
+    socket_files.iter_mut().for_each(SocketFile::own);
+    let acme = Acme::new(Arc::clone(&store), Arc::clone(&published.challenges));
+    let acme = Arc::new(acme);
+    let hand_over = takeover::HandOver {
+        shared: shared.clone(),
+        store: Arc::clone(&store),
+        memory: Arc::clone(&memory),
+        acme: Arc::clone(&acme),
+        runtime: Handle::current(),
+    };
+    let mut successor = successor(&config, hand_over);
+    // Further processes that want to take over wait at the other one until this one listens.
+    drop(predecessor);
+
+    // The work of the control side, which ends when another process does it.
+    let mut work = JoinSet::new();
+    let requesting = Arc::clone(&acme).run(store.watch()?);
+    work.spawn(in_place(requesting));
+    let writing = Arc::clone(&memory);
+    work.spawn(async move { writing.write_down().await });
+    let log_level = Arc::new(log_level);
+    let reload = Reload {
+        read: reload,
+        config: Config::clone(&config),
+        log_level: Arc::clone(&log_level),
+        certificates: tls.certificates,
+        declarative,
+    };
+    let reload_asked = Arc::<Notify>::default();
+    work.spawn(in_place(reload.run(Arc::clone(&reload_asked))));
     let admin = Admin {
         store,
+        acme,
         engine,
         published,
         names,
         counters: workers.counters.clone(),
         limits: Arc::clone(&limits),
-        config: config.clone(),
-        log_level: Arc::new(log_level),
+        config: Arc::clone(&config),
+        loaded: Arc::clone(&loaded),
+        log_level,
         listening: Arc::clone(&listening),
         left_over: Arc::default(),
         resources: Arc::clone(&resources),
         headerless,
         tls: tls.figures,
+        streams: Arc::clone(&streams.figures),
         draining: Arc::default(),
     };
-    tokio::spawn(in_place(admin::resume_checks(admin.clone())));
-    tokio::spawn(in_place(admin::tidy_cache(admin.clone())));
-    tokio::spawn(admin::follow_canaries(admin.clone()));
+    work.spawn(in_place(admin::resume_checks(admin.clone())));
+    work.spawn(in_place(admin::tidy_cache(admin.clone())));
+    work.spawn(admin::follow_canaries(admin.clone()));
+    let nodes = admin.store.nodes();
+    let announcing = work.spawn(in_place(admin::announce(admin.clone())));
     let commits = admin.store.watch()?;
-    tokio::spawn(in_place(admin::remove_expired(admin.clone(), commits)));
-    let (stop, stopped) = watch::channel(false);
+    work.spawn(in_place(admin::remove_expired(admin.clone(), commits)));
+    work.spawn(supervisor::keep_alive());
+    let (stop, stopped) = watch::channel(None);
     let status = admin.clone();
     let serving = tokio::spawn(async move {
         tokio::join!(
@@ -165,14 +295,31 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
         "up to {} connections of clients, with {files} open files",
         limits.max_clients
     );
-    announce(&config, &listening);
+    drop(starting);
+    listeners::announce(&config, &listening);
+    supervisor::notify("READY=1\nSTATUS=serving");
 
-    let reason = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        _ = quit.recv() => "SIGQUIT",
-        // Without the compiler, changes would be acknowledged and have no effect.
-        ended = &mut compiling => anyhow::bail!("the snapshot compiler has stopped: {ended:?}"),
+    let mut is_replaced = false;
+    let reason = loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::End(signal) => break signal,
+                Asked::Reload => reload_asked.notify_one(),
+                Asked::Reopen => tracing::info!(
+                    "SIGUSR1: nothing to reopen: the log is standard error"
+                ),
+                Asked::Replace => program.start_successor(),
+            },
+            Ok(pid) = &mut successor => {
+                if let Some(pid) = pid {
+                    supervisor::notify(&format!("MAINPID={pid}"));
+                }
+                is_replaced = true;
+                break "another process has taken over";
+            }
+            // Without the compiler, changes would be acknowledged and have no effect.
+            ended = &mut compiling => anyhow::bail!("the snapshot compiler has stopped: {ended:?}"),
+        }
     };
     let deadline = Instant::now() + config.shutdown_timeout;
     // The last records are made when the last requests end, or are ended, and have to be sent then.
@@ -181,19 +328,49 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     tracing::info!(
         "{reason}: no new connections; draining requests in flight for up to {draining:?}"
     );
-    stop.send_replace(true);
+    shared.close();
+    announcing.abort();
+    admin::leave(nodes).await;
+    if is_replaced {
+        program.note_replaced();
+        work.abort_all();
+    } else {
+        supervisor::notify("STOPPING=1\nSTATUS=draining requests in flight");
+    }
+    stop.send_replace(Some(if is_replaced {
+        ADMIN_GRACE
+    } else {
+        Duration::ZERO
+    }));
     let administered = tokio::time::timeout(draining, serving);
-    let (drained, administered) = tokio::join!(workers.shut_down(draining), administered);
+    // Half of the time is for clients that are between two requests.
+    let left = match is_replaced {
+        true => draining / 2,
+        false => Duration::ZERO,
+    };
+    let requests = async {
+        if is_replaced {
+            workers.leave(left).await;
+        }
+        workers.shut_down(draining - left).await
+    };
+    let (drained, ended, administered) = tokio::join!(
+        requests,
+        streams.shut_down(draining, is_replaced),
+        administered
+    );
     let left = deadline.saturating_duration_since(Instant::now());
     let logged = resources.logs.shut_down(left).await;
     if !logged {
         tracing::warn!("records of requests still waited to be logged");
     }
-    writing.abort();
-    if let Err(error) = memory.save() {
+    work.abort_all();
+    if is_replaced || shared.are_lent() {
+        socket_files.into_iter().for_each(SocketFile::leave);
+    } else if let Err(error) = memory.save() {
         tracing::warn!("cannot write the health of targets: {error}");
     }
-    if drained && administered.is_ok() {
+    if drained && ended && administered.is_ok() {
         tracing::info!("all requests drained");
     } else {
         tracing::warn!("requests were still in flight after {draining:?}");
@@ -201,53 +378,20 @@ async fn serve(config: Config, log_level: LogLevel, files: usize) -> anyhow::Res
     Ok(())
 }
 
-/// The sockets of all lists of addresses.
-struct AllListeners {
-    proxy: Listeners,
-    admin: Listeners,
-    status: Listeners,
+/// Waits for a process that takes over. Without a socket for it, none can.
+fn successor(config: &Config, hand_over: takeover::HandOver) -> oneshot::Receiver<Option<i32>> {
+    let shared = hand_over.shared.clone();
+    let serving = takeover::Successors::listen(&config.data_dir)
+        .and_then(|successors| successors.serve(hand_over));
+    serving.unwrap_or_else(|error| {
+        tracing::warn!("no other process can take over: {error}");
+        shared.close();
+        oneshot::channel().1
+    })
 }
 
-impl AllListeners {
-    fn bind(config: &Config) -> anyhow::Result<Self> {
-        let workers = config.workers;
-        Ok(Self {
-            proxy: Listeners::bind(
-                &config.proxy_listen,
-                workers,
-                "the proxy (setting proxy_listen)",
-            )?,
-            admin: Listeners::bind(
-                &config.admin_listen,
-                1,
-                "the Admin API (setting admin_listen)",
-            )?,
-            status: Listeners::bind(
-                &config.status_listen,
-                1,
-                "the state of the gateway (setting status_listen)",
-            )?,
-        })
-    }
-
-    /// The counters of connections without the header of the PROXY protocol, by what listens.
-    fn headerless(&self) -> [(&'static str, Arc<AtomicU64>); 3] {
-        [
-            ("proxy", &self.proxy),
-            ("admin", &self.admin),
-            ("status", &self.status),
-        ]
-        .map(|(name, listeners)| (name, Arc::clone(&listeners.headerless)))
-    }
-
-    fn listening(&self) -> Listening {
-        Listening {
-            proxy: self.proxy.listens.clone(),
-            admin: self.admin.listens.clone(),
-            status: self.status.listens.clone(),
-        }
-    }
-}
+/// How long connections to the Admin API may begin a request when another process has taken over.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
 /// The certificate of the settings that endpoints are shown, if there is one.
 fn client_certificate(config: &Config) -> anyhow::Result<Option<Arc<ClientCertificate>>> {
@@ -271,92 +415,33 @@ fn client_certificate(config: &Config) -> anyhow::Result<Option<Arc<ClientCertif
     Ok(Some(Arc::new(certificate)))
 }
 
-/// Handles the signals that make other servers reload their configuration or reopen their log.
-/// Without a handler, each of them would end the process at once.
-fn ignore_reloads() -> std::io::Result<impl Future<Output = ()>> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut first = signal(SignalKind::user_defined1())?;
-    let mut second = signal(SignalKind::user_defined2())?;
-    Ok(async move {
-        loop {
-            let name = tokio::select! {
-                _ = hangup.recv() => "SIGHUP",
-                _ = first.recv() => "SIGUSR1",
-                _ = second.recv() => "SIGUSR2",
-            };
-            tracing::info!(
-                "{name}: nothing to reload or reopen: changes by the Admin API are in effect when they are \
-                 answered, settings are read at a start, and the log is standard error"
-            );
-        }
-    })
-}
+const CANNOT_OPEN: &str = "cannot open the store (setting data_dir)";
 
-/// Announces that the gateway is ready: in the log for people, and as one line of JSON on standard
-/// output for programs, which need the address if they have set port 0.
-fn announce(config: &Config, listening: &Listening) {
-    let data_dir = config
-        .data_dir
-        .canonicalize()
-        .unwrap_or_else(|_| config.data_dir.clone());
-    let Listening {
-        proxy,
-        admin,
-        status,
-    } = listening;
-    tracing::info!(
-        "proxy listens on {}, with {} workers",
-        list(proxy),
-        config.workers
-    );
-    tracing::info!("Admin API listens on {}", list(admin));
-    tracing::info!("the state of the gateway is told on {}", list(status));
-    let open = admin.iter().find(|listen| !listen.address.is_local());
-    if let Some(open) = open.filter(|_| config.admin_access.tokens.is_empty()) {
-        tracing::warn!(
-            "EVERY CLIENT THAT REACHES {} CAN CHANGE ALL OF THE CONFIGURATION: the Admin API \
-             listens beyond this machine and needs no token; set admin_tokens, or let admin_listen \
-             be an address such as 127.0.0.1:8001",
-            open.address
+/// Opens the store of the settings.
+fn open_store(config: &Config, lock: &FolderLock) -> anyhow::Result<JournaledStore> {
+    if !config.shares_store {
+        if config.etcd.keyring.is_some() {
+            bail!("keyring_file seals what is kept in etcd, but store is sled");
+        }
+        return store::open(&config.data_dir, lock).context(CANNOT_OPEN);
+    }
+    if let Some(mistake) = config.etcd.mistake() {
+        bail!("{mistake}");
+    }
+    if !config.database {
+        bail!("database = off has nothing to share: it goes with store = sled");
+    }
+    let has_key = config
+        .policies
+        .hash_keys_file
+        .as_ref()
+        .is_some_and(|file| file.exists());
+    if config.policies.hash_keys && !has_key {
+        bail!(
+            "with store = etcd, hash_keys needs hash_keys_file: a file that exists, the same at all \
+             gateways"
         );
     }
-    tracing::info!("data is kept in {}", data_dir.display());
-    let line = json!({
-        "event": "ready",
-        "proxy": first(proxy),
-        "admin": first(admin),
-        "listeners": {
-            "proxy": texts(proxy),
-            "admin": texts(admin),
-            "status": texts(status),
-        },
-        "data_dir": data_dir,
-        "version": env!("CARGO_PKG_VERSION"),
-    });
-    // Standard output may be closed, so errors are ignored.
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-}
-
-/// The first address in clear text; if there is none, the first one.
-fn first(listens: &[Listen]) -> Option<String> {
-    let plain = listens.iter().find(|listen| !listen.ssl);
-    let first = plain.or_else(|| listens.first())?;
-    Some(first.address.to_string())
-}
-
-fn texts(listens: &[Listen]) -> Vec<String> {
-    listens.iter().map(ToString::to_string).collect()
-}
-
-/// Addresses for people.
-fn list(listens: &[Listen]) -> String {
-    let addresses = listens.iter().map(|listen| match listen.ssl {
-        true => format!("{} (TLS)", listen.address),
-        false => listen.address.to_string(),
-    });
-    match addresses.collect::<Vec<_>>().as_slice() {
-        [] => "no address".to_owned(),
-        addresses => addresses.join(", "),
-    }
+    store::open_shared(&config.etcd, &config.data_dir, lock)
+        .context("cannot open the store (store = etcd)")
 }

@@ -1,25 +1,51 @@
-//! An entry of `proxy_listen`, `admin_listen` or `status_listen`: an address with flags. Source:
-//! Kong 3.9, `kong.conf_loader.listeners`, and nginx, `listen`.
+//! An entry of `proxy_listen`, `admin_listen`, `status_listen` or `stream_listen`: an address with
+//! flags. Source: Kong 3.9, `kong.conf_loader.listeners`, and nginx, `listen`.
+
+mod address;
+mod keepalive;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-/// The form of a list, in the words of Kong.
-pub(super) const FORM: &str = "must be of form: [off] | <ip>:<port> [ssl] [http2] \
-    [proxy_protocol] [deferred] [bind] [reuseport] [backlog=%d+] [ipv6only=on] [ipv6only=off] \
-    [so_keepalive=on] [so_keepalive=off] [so_keepalive=%w*:%w*:%d*], [... next entry ...], where \
-    unix:<path> may stand for <ip>:<port>";
+pub use address::ListenAddress;
+pub use keepalive::ListenKeepalive;
 
-/// Longest path of a Unix socket, in bytes (`sun_path`, without the zero at its end).
-const LONGEST_PATH: usize = 107;
+/// What is spoken with clients, which decides the flags that an address may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subsystem {
+    /// HTTP.
+    Http,
+    /// Bytes, or datagrams.
+    Stream,
+}
+
+impl Subsystem {
+    /// The form of a list, in the words of Kong.
+    pub(super) fn form(self) -> &'static str {
+        match self {
+            Self::Http => {
+                "must be of form: [off] | <ip>:<port> [ssl] [http2] [proxy_protocol] [deferred] \
+                 [bind] [reuseport] [backlog=%d+] [ipv6only=on] [ipv6only=off] [so_keepalive=on] \
+                 [so_keepalive=off] [so_keepalive=%w*:%w*:%d*], [... next entry ...], where \
+                 unix:<path> may stand for <ip>:<port>"
+            }
+            Self::Stream => {
+                "must be of form: [off] | <ip>:<port> [udp] [ssl] [proxy_protocol] [bind] \
+                 [reuseport] [backlog=%d+] [ipv6only=on] [ipv6only=off] [so_keepalive=on] \
+                 [so_keepalive=off] [so_keepalive=%w*:%w*:%d*], [... next entry ...], where \
+                 unix:<path> may stand for <ip>:<port> without udp"
+            }
+        }
+    }
+}
 
 /// An address that the gateway listens on, with its flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// The address.
     pub address: ListenAddress,
+    /// Clients send datagrams (UDP).
+    pub udp: bool,
     /// Clients have to speak TLS.
     pub ssl: bool,
     /// Clients may speak HTTP/2. As in Kong, this holds for all entries of a list if one has it.
@@ -40,38 +66,12 @@ pub struct Listen {
     pub keepalive: Option<ListenKeepalive>,
 }
 
-/// Where connections are accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// An address and a port; port 0 stands for any free one.
-    Ip(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-/// TCP keep-alive, as `so_keepalive` sets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenKeepalive {
-    /// With the system's times.
-    On,
-    /// None.
-    Off,
-    /// With these times; a part that is not given is the system's.
-    Times {
-        /// Idle time before the first probe.
-        idle: Option<Duration>,
-        /// Time between probes.
-        interval: Option<Duration>,
-        /// Probes without an answer after which the connection is broken.
-        probes: Option<u32>,
-    },
-}
-
 impl Listen {
     /// An address without flags.
     pub fn new(address: ListenAddress) -> Self {
         Self {
             address,
+            udp: false,
             ssl: false,
             http2: false,
             proxy_protocol: false,
@@ -95,7 +95,10 @@ impl Listen {
     ///
     /// # Errors
     /// Each entry that is wrong, with what is wrong in it.
-    pub(super) fn parse_list(entries: &[&str]) -> Result<Vec<Self>, Vec<(String, String)>> {
+    pub(super) fn parse_list(
+        entries: &[&str],
+        subsystem: Subsystem,
+    ) -> Result<Vec<Self>, Vec<(String, String)>> {
         match entries.first() {
             None => return Err(vec![(String::new(), "there is no address".into())]),
             Some(first) if first.split_ascii_whitespace().any(|word| word == "off") => {
@@ -106,7 +109,7 @@ impl Listen {
         let mut listens = Vec::new();
         let mut wrong = Vec::new();
         for entry in entries {
-            match Self::parse(entry) {
+            match Self::parse(entry, subsystem) {
                 Ok(listen) => listens.push(listen),
                 Err(reason) => wrong.push(((*entry).to_owned(), reason)),
             }
@@ -119,11 +122,11 @@ impl Listen {
     }
 
     /// Parses an address and its flags, which may stand in any order.
-    fn parse(entry: &str) -> Result<Self, String> {
+    fn parse(entry: &str, subsystem: Subsystem) -> Result<Self, String> {
         let mut listen = Self::new(ListenAddress::Unix(PathBuf::new()));
         let mut address = None;
         for word in entry.split_ascii_whitespace() {
-            if listen.set_flag(word)? {
+            if listen.set_flag(word, subsystem)? {
                 continue;
             }
             if let Some(first) = address.replace(word) {
@@ -134,16 +137,43 @@ impl Listen {
         }
         let address = address.ok_or("there is no address")?;
         listen.address = ListenAddress::parse(address)?;
+        if listen.udp {
+            listen.check_datagrams()?;
+        }
         Ok(listen)
     }
 
+    /// Refuses what needs connections. Source: nginx.
+    fn check_datagrams(&self) -> Result<(), String> {
+        let wrong = [
+            (self.ssl, "ssl"),
+            (self.proxy_protocol, "proxy_protocol"),
+            (self.backlog.is_some(), "backlog"),
+            (self.keepalive.is_some(), "so_keepalive"),
+            (self.address.ip().is_none(), "a Unix socket"),
+        ];
+        match wrong.into_iter().find(|(set, _)| *set) {
+            Some((_, name)) => Err(format!("udp and {name} cannot be used together")),
+            None => Ok(()),
+        }
+    }
+
     /// Sets the flag that a word is. Returns whether it is one.
-    fn set_flag(&mut self, word: &str) -> Result<bool, String> {
+    fn set_flag(&mut self, word: &str, subsystem: Subsystem) -> Result<bool, String> {
+        let flag = match (word, subsystem) {
+            ("http2", Subsystem::Http) => &mut self.http2,
+            ("deferred", Subsystem::Http) => &mut self.deferred,
+            ("udp", Subsystem::Stream) => &mut self.udp,
+            _ => return self.set_common_flag(word),
+        };
+        *flag = true;
+        Ok(true)
+    }
+
+    fn set_common_flag(&mut self, word: &str) -> Result<bool, String> {
         let flag = match word {
             "ssl" => &mut self.ssl,
-            "http2" => &mut self.http2,
             "proxy_protocol" => &mut self.proxy_protocol,
-            "deferred" => &mut self.deferred,
             "bind" => &mut self.bind,
             "reuseport" => &mut self.reuseport,
             _ => return self.set_option(word),
@@ -181,6 +211,7 @@ impl Listen {
     /// The flags, as they are written, in Kong's order.
     fn flags(&self) -> Vec<String> {
         let named = [
+            (self.udp, "udp"),
             (self.ssl, "ssl"),
             (self.http2, "http2"),
             (self.proxy_protocol, "proxy_protocol"),
@@ -222,150 +253,18 @@ fn is_address(word: &str) -> bool {
     word.contains(':')
 }
 
-impl ListenAddress {
-    /// Parses an address and a port, or `unix:` and a path. A name is looked up, and `*` stands for
-    /// all IPv4 addresses.
-    fn parse(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path.len() {
-                0 => Err("there is no path after unix:".into()),
-                length if length > LONGEST_PATH => Err(format!(
-                    "the path of a Unix socket has {LONGEST_PATH} bytes at most"
-                )),
-                _ => Ok(Self::Unix(path.into())),
-            };
-        }
-        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-        let port = Some(port).filter(|port| is_digits(port));
-        let port: Option<u16> = port.and_then(|port| port.parse().ok());
-        let port = port.ok_or_else(|| format!("{text:?} does not end in a port"))?;
-        if host == "*" {
-            return Ok(Self::Ip((Ipv4Addr::UNSPECIFIED, port).into()));
-        }
-        let is_name = !host.contains(':') && host.bytes().any(|byte| byte.is_ascii_alphabetic());
-        let found = match is_name {
-            true => text
-                .to_socket_addrs()
-                .ok()
-                .and_then(|mut found| found.next()),
-            false => text.parse().ok(),
-        };
-        let found = found.ok_or_else(|| format!("{host:?} is not an address"))?;
-        Ok(Self::Ip(found))
-    }
-
-    /// The address and the port, unless it is a Unix socket.
-    pub fn ip(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Ip(address) => Some(*address),
-            Self::Unix(_) => None,
-        }
-    }
-
-    /// The path of a Unix socket.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Ip(_) => None,
-            Self::Unix(path) => Some(path),
-        }
-    }
-
-    /// Whether only this machine reaches it.
-    pub fn is_local(&self) -> bool {
-        self.ip().is_none_or(|address| address.ip().is_loopback())
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl ListenKeepalive {
-    /// Parses `on`, `off`, or `idle:interval:probes`, of which each part may be empty, but not all.
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "on" => return Some(Self::On),
-            "off" => return Some(Self::Off),
-            "::" => return None,
-            _ => {}
-        }
-        let mut parts = text.split(':');
-        let mut next = || {
-            parts
-                .next()
-                .map(|part| Some(part).filter(|part| !part.is_empty()))
-        };
-        let (idle, interval, probes) = (next()?, next()?, next()?);
-        if parts.next().is_some() || probes.is_some_and(|probes| !is_digits(probes)) {
-            return None;
-        }
-        let times = Self::Times {
-            idle: idle.map(time).map_or(Some(None), |time| time.map(Some))?,
-            interval: interval
-                .map(time)
-                .map_or(Some(None), |time| time.map(Some))?,
-            probes: match probes {
-                Some(probes) => Some(probes.parse().ok()?),
-                None => None,
-            },
-        };
-        Some(times)
-    }
-}
-
-/// A time as nginx writes it: a number of seconds, or with a unit.
-fn time(text: &str) -> Option<Duration> {
-    let (number, factor) = match text.strip_suffix(|unit: char| unit.is_ascii_alphabetic()) {
-        None => (text, 1),
-        Some(number) => match text.as_bytes().last()? {
-            b's' => (number, 1),
-            b'm' => (number, 60),
-            b'h' => (number, 3600),
-            b'd' => (number, 86_400),
-            _ => return None,
-        },
-    };
-    let number: u64 = number.parse().ok().filter(|_| is_digits(number))?;
-    // The kernel takes no longer times than these (32,767 seconds).
-    let seconds = number
-        .checked_mul(factor)
-        .filter(|seconds| (1..=32_767).contains(seconds))?;
-    Some(Duration::from_secs(seconds))
-}
-
-impl fmt::Display for ListenKeepalive {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (idle, interval, probes) = match self {
-            Self::On => return f.write_str("on"),
-            Self::Off => return f.write_str("off"),
-            Self::Times {
-                idle,
-                interval,
-                probes,
-            } => (idle, interval, probes),
-        };
-        let seconds = |time: &Option<Duration>| {
-            time.map_or_else(String::new, |time| format!("{}s", time.as_secs()))
-        };
-        let probes = probes.map_or_else(String::new, |probes| probes.to_string());
-        write!(f, "{}:{}:{probes}", seconds(idle), seconds(interval))
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn reason(entry: &str) -> String {
-        let wrong = Listen::parse_list(&[entry]).unwrap_err();
+        let wrong = Listen::parse_list(&[entry], Subsystem::Http).unwrap_err();
         assert_eq!(wrong[0].0, entry);
         wrong[0].1.clone()
     }
@@ -376,7 +275,7 @@ mod tests {
             "0.0.0.0:8000 reuseport backlog=16384",
             "0.0.0.0:8443 http2 ssl",
         ];
-        let listens = Listen::parse_list(&entries).unwrap();
+        let listens = Listen::parse_list(&entries, Subsystem::Http).unwrap();
         let [plain, tls] = listens.as_slice() else {
             panic!("{listens:?}");
         };
@@ -391,28 +290,53 @@ mod tests {
     fn every_flag_is_read_in_any_place() {
         let entry = "ssl [::1]:80 http2 so_keepalive=30m::10 proxy_protocol deferred bind \
                      ipv6only=off reuseport backlog=7";
-        let listen = Listen::parse(entry).unwrap();
+        let listen = Listen::parse(entry, Subsystem::Http).unwrap();
         assert_eq!(
             listen.to_string(),
             "[::1]:80 ssl http2 proxy_protocol deferred bind reuseport backlog=7 ipv6only=off \
              so_keepalive=1800s::10"
         );
-        assert_eq!(Listen::parse(&listen.to_string()), Ok(listen));
+        assert_eq!(
+            Listen::parse(&listen.to_string(), Subsystem::Http),
+            Ok(listen)
+        );
+    }
+
+    #[test]
+    fn streams_have_flags_of_their_own() {
+        let parse = |entry: &str| Listen::parse(entry, Subsystem::Stream);
+        let listen = parse("udp 127.0.0.1:53 reuseport").unwrap();
+        assert!(listen.udp && listen.reuseport);
+        assert_eq!(listen.to_string(), "127.0.0.1:53 udp reuseport");
+        let tls = parse("127.0.0.1:1 ssl proxy_protocol backlog=7 so_keepalive=on").unwrap();
+        assert!(tls.ssl && tls.proxy_protocol && !tls.udp);
+        for of_http in ["127.0.0.1:1 http2", "127.0.0.1:1 deferred"] {
+            assert!(parse(of_http).is_err(), "{of_http}");
+        }
+        assert!(Listen::parse("127.0.0.1:53 udp", Subsystem::Http).is_err());
+        for of_connections in ["ssl", "proxy_protocol", "backlog=7", "so_keepalive=on"] {
+            let reason = parse(&format!("127.0.0.1:53 udp {of_connections}")).unwrap_err();
+            assert!(reason.contains("cannot be used together"), "{reason}");
+        }
+        assert!(parse("unix:/run/a.sock udp").is_err());
     }
 
     #[test]
     fn off_counts_in_the_first_entry_only() {
-        assert_eq!(Listen::parse_list(&["off", "0.0.0.0:1"]), Ok(Vec::new()));
-        assert!(Listen::parse_list(&["0.0.0.0:1", "off"]).is_err());
-        assert!(Listen::parse_list(&[]).is_err());
+        assert_eq!(
+            Listen::parse_list(&["off", "0.0.0.0:1"], Subsystem::Http),
+            Ok(Vec::new())
+        );
+        assert!(Listen::parse_list(&["0.0.0.0:1", "off"], Subsystem::Http).is_err());
+        assert!(Listen::parse_list(&[], Subsystem::Http).is_err());
     }
 
     #[test]
     fn a_path_is_a_unix_socket_and_a_star_is_every_address() {
-        let listen = Listen::parse("unix:/run/a.sock backlog=5").unwrap();
+        let listen = Listen::parse("unix:/run/a.sock backlog=5", Subsystem::Http).unwrap();
         assert_eq!(listen.address.path(), Some(Path::new("/run/a.sock")));
         assert!(listen.address.is_local());
-        let any = Listen::parse("*:80").unwrap();
+        let any = Listen::parse("*:80", Subsystem::Http).unwrap();
         assert_eq!(any.address.to_string(), "0.0.0.0:80");
         assert!(!any.address.is_local());
     }
@@ -454,8 +378,8 @@ mod tests {
             // Without letters that could be a name, which would be looked up.
             entry in "((ssl|http2|off|(backlog=|so_keepalive=|ipv6only=|unix:)?[0-9:.*\\[\\]=]{0,9}) ){0,5}"
         ) {
-            match Listen::parse(&entry) {
-                Ok(listen) => prop_assert_eq!(Listen::parse(&listen.to_string()), Ok(listen)),
+            match Listen::parse(&entry, Subsystem::Http) {
+                Ok(listen) => prop_assert_eq!(Listen::parse(&listen.to_string(), Subsystem::Http), Ok(listen)),
                 Err(reason) => prop_assert!(!reason.is_empty()),
             }
         }
@@ -478,9 +402,10 @@ mod tests {
             let [ssl, http2, proxy_protocol, deferred, bind, reuseport] = flags;
             let listen = Listen {
                 address: ListenAddress::Ip((octets, port).into()),
+                udp: false,
                 ssl, http2, proxy_protocol, deferred, bind, reuseport, backlog, ipv6only, keepalive,
             };
-            prop_assert_eq!(Listen::parse(&listen.to_string()), Ok(listen));
+            prop_assert_eq!(Listen::parse(&listen.to_string(), Subsystem::Http), Ok(listen));
         }
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::AllListeners;
-use crate::config::Config;
+use super::listeners::AllListeners;
+use crate::config::{CertificateFiles, Config};
 use crate::listener::{
     Listeners, TlsFigures, TlsOffer, TlsServer, client_verifier, listener_certificate,
 };
 use crate::proxy::Certificates;
 use crate::snapshot::Published;
-use crate::tls::ServerCertificate;
+use crate::tls::{ACME_TLS, H2, HTTP_1_1, ListenerCertificate, NO_PROTOCOL, Protocols};
 
 /// TLS of the listeners. Of listeners in clear text there is none.
 #[derive(Default)]
@@ -19,8 +19,46 @@ pub(super) struct ListenerTls {
     pub(super) proxy: Option<TlsServer>,
     pub(super) admin: Option<TlsServer>,
     pub(super) status: Option<TlsServer>,
+    pub(super) stream: Option<TlsServer>,
     /// What has happened in handshakes, by what listens.
-    pub(super) figures: [(&'static str, Arc<TlsFigures>); 3],
+    pub(super) figures: [(&'static str, Arc<TlsFigures>); 4],
+    pub(super) certificates: ListenerCertificates,
+}
+
+/// The certificates of the settings that are in use, each with the prefix of its settings and where
+/// these have its files.
+#[derive(Clone, Default)]
+pub(super) struct ListenerCertificates(Vec<(Prefix, Files, Arc<ListenerCertificate>)>);
+
+/// What the names of the settings begin with.
+type Prefix = &'static str;
+
+/// The files that the settings name.
+type Files = fn(&Config) -> &CertificateFiles;
+
+impl ListenerCertificates {
+    /// Reads or generates a certificate.
+    fn open(
+        &mut self,
+        config: &Config,
+        prefix: Prefix,
+        files: Files,
+    ) -> anyhow::Result<Arc<ListenerCertificate>> {
+        let certificate = listener_certificate(prefix, files(config), &config.data_dir)?;
+        let certificate = Arc::new(ListenerCertificate::new(certificate));
+        self.0.push((prefix, files, Arc::clone(&certificate)));
+        Ok(certificate)
+    }
+
+    /// Reads the files again. One that cannot be used changes nothing, and is named in the log.
+    pub(super) fn reload(&self, config: &Config) {
+        for (prefix, files, certificate) in &self.0 {
+            match listener_certificate(prefix, files(config), &config.data_dir) {
+                Ok(new) => certificate.replace(new),
+                Err(error) => tracing::error!("the certificate in use stays: {error:#}"),
+            }
+        }
+    }
 }
 
 impl ListenerTls {
@@ -33,43 +71,58 @@ impl ListenerTls {
         listeners: &AllListeners,
         published: &Arc<Published>,
     ) -> anyhow::Result<Self> {
-        let figures = ["proxy", "admin", "status"].map(|name| (name, Arc::default()));
-        let [proxy_figures, admin_figures, status_figures] = &figures;
+        let figures = ["proxy", "admin", "status", "stream"].map(|name| (name, Arc::default()));
+        let [proxy_figures, admin_figures, status_figures, stream_figures] = &figures;
         let settings = &config.tls;
-        let certificate = |prefix, files| listener_certificate(prefix, files, &config.data_dir);
-        let proxy = server(config, &listeners.proxy, proxy_figures, || {
+        let mut used = ListenerCertificates::default();
+        // Certificates by server name are for both. Source: Kong.
+        let mut by_name = |figures: &Arc<TlsFigures>, protocols: Protocols| {
             let certificates = Arc::new(Certificates {
                 published: Arc::clone(published),
-                default: certificate("", &settings.proxy)?,
-                figures: Arc::clone(&proxy_figures.1),
+                default: used.open(config, "", |config| &config.tls.proxy)?,
+                figures: Arc::clone(figures),
             });
             Ok(TlsOffer {
                 certificates,
                 clients: client_verifier(settings)?,
-                http2: listeners.proxy.http2(),
+                protocols,
             })
+        };
+        let proxy = server(config, &listeners.proxy, proxy_figures, || {
+            let protocols: Protocols = match listeners.proxy.http2() {
+                true => &[H2, HTTP_1_1, ACME_TLS],
+                false => &[HTTP_1_1, ACME_TLS],
+            };
+            by_name(&proxy_figures.1, protocols)
+        })?;
+        let stream = server(config, &listeners.stream, stream_figures, || {
+            by_name(&stream_figures.1, NO_PROTOCOL)
         })?;
         let admin = server(config, &listeners.admin, admin_figures, || {
-            certificate("admin_", &settings.admin).map(over_http1)
+            let certificate = used.open(config, "admin_", |config| &config.tls.admin)?;
+            Ok(over_http1(certificate))
         })?;
         let status = server(config, &listeners.status, status_figures, || {
-            certificate("status_", &settings.status).map(over_http1)
+            let certificate = used.open(config, "status_", |config| &config.tls.status)?;
+            Ok(over_http1(certificate))
         })?;
         Ok(Self {
             proxy,
             admin,
             status,
+            stream,
             figures,
+            certificates: used,
         })
     }
 }
 
 /// What a listener offers that speaks HTTP/1.1 only, as the Admin API does.
-fn over_http1(certificate: Arc<ServerCertificate>) -> TlsOffer {
+fn over_http1(certificate: Arc<ListenerCertificate>) -> TlsOffer {
     TlsOffer {
         certificates: certificate,
         clients: None,
-        http2: false,
+        protocols: &[HTTP_1_1],
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opens the sockets of listeners.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 
+use super::inherited::{Inherited, Taken};
 use super::proxy_protocol::ProxyProtocol;
 use crate::config::{Listen, ListenAddress, ListenKeepalive};
 
@@ -24,12 +26,37 @@ pub struct Listeners {
     /// The addresses with their flags; where port 0 was requested, with the port that the system
     /// chose.
     pub listens: Vec<Listen>,
-    /// For each worker, its sockets in the order of the addresses.
-    pub(crate) workers: Vec<Vec<BoundSocket>>,
+    /// For each worker, its sockets, each with the number of its address in `listens`.
+    pub(crate) workers: Vec<Vec<(usize, BoundSocket)>>,
+    /// The same for datagrams, of the addresses with the flag `udp`.
+    pub(crate) datagrams: Vec<Vec<(usize, std::net::UdpSocket)>>,
     /// The files of Unix sockets.
     pub(crate) files: Vec<SocketFile>,
+    /// What each entry of the setting is called, for a process that takes over, and whether a
+    /// supervisor has opened its sockets.
+    asked: Vec<(String, bool)>,
     /// Number of connections that had to begin with a header of the PROXY protocol and did not.
     pub(crate) headerless: Arc<AtomicU64>,
+}
+
+/// What listens on a list of addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerUser {
+    /// Its name, for errors.
+    pub name: &'static str,
+    /// The setting with the addresses.
+    pub setting: &'static str,
+}
+
+/// The sockets of an address, for a process that takes over.
+#[derive(Debug)]
+pub(crate) struct SharedAddress {
+    /// The address, as the setting writes it.
+    pub(crate) address: String,
+    /// Whether a supervisor has opened the sockets.
+    pub(crate) is_supervised: bool,
+    /// Copies of the descriptors.
+    pub(crate) descriptors: Vec<OwnedFd>,
 }
 
 /// A socket that accepts connections.
@@ -45,21 +72,44 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     /// Which file it is.
     identity: (u64, u64),
+    /// Whether another process still listens on it, so that it stays.
+    is_shared: bool,
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             identity: identity(path)?,
+            is_shared: false,
         })
+    }
+
+    /// Takes the file over from the process that has made it.
+    pub(crate) fn own(&mut self) {
+        self.is_shared = false;
+    }
+
+    /// Leaves the file to another process that listens on it.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl BoundSocket {
+    /// A second descriptor of the same socket.
+    fn share(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // An operator may have removed it, and another gateway may listen on the same path since.
-        if identity(&self.path).is_ok_and(|present| present == self.identity) {
+        if !self.is_shared && identity(&self.path).is_ok_and(|present| present == self.identity) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -73,52 +123,150 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 impl Listeners {
     /// Listens on each address, with a socket for each of `workers`. The kernel distributes new
-    /// connections among the sockets of an address. `user` says in errors what listens there.
+    /// connections among the sockets of an address. Of an address that has `inherited` sockets,
+    /// none is opened, because the kernel would reset the connections that wait in those.
     ///
     /// # Errors
     /// The system's error, for example that a port is in use.
-    pub fn bind(listens: &[Listen], workers: usize, user: &str) -> anyhow::Result<Self> {
+    pub fn bind(
+        listens: &[Listen],
+        workers: usize,
+        user: ListenerUser,
+        inherited: &mut Inherited,
+    ) -> anyhow::Result<Self> {
         let mut listeners = Self {
             listens: Vec::new(),
             workers: Vec::new(),
+            datagrams: Vec::new(),
             files: Vec::new(),
+            asked: Vec::new(),
             headerless: Arc::default(),
         };
         listeners.workers.resize_with(workers, Vec::new);
+        listeners.datagrams.resize_with(workers, Vec::new);
         for listen in listens {
-            let bound = listeners.add(listen);
-            bound.with_context(|| format!("cannot listen on {} for {user}", listen.address))?;
+            let taken = inherited.take(user.setting, &asked(listen), listen);
+            let bound = listeners.add(listen, taken);
+            bound.with_context(|| {
+                let ListenerUser { name, setting } = user;
+                let address = &listen.address;
+                format!("cannot listen on {address} for {name} (setting {setting})")
+            })?;
         }
         Ok(listeners)
     }
 
-    fn add(&mut self, listen: &Listen) -> io::Result<()> {
+    fn add(&mut self, listen: &Listen, taken: Taken) -> io::Result<()> {
+        let Taken {
+            sockets: inherited,
+            is_supervised,
+        } = taken;
+        self.asked.push((asked(listen), is_supervised));
+        if listen.udp {
+            return self.add_datagrams(listen, inherited);
+        }
         let mut listen = listen.clone();
         let (address, sockets) = match &listen.address {
             ListenAddress::Ip(address) => {
-                let sockets = tcp(&listen, *address, self.workers.len())?;
+                let sockets = match inherited.is_empty() {
+                    true => tcp(&listen, *address, self.workers.len())?,
+                    false => take_tcp(&listen, inherited)?,
+                };
                 let address = match sockets.first() {
                     Some(first) => first.local_addr()?,
                     None => *address,
                 };
                 let sockets = sockets.into_iter().map(BoundSocket::Tcp);
-                (ListenAddress::Ip(address), sockets.collect())
+                (ListenAddress::Ip(address), sockets.collect::<Vec<_>>())
             }
             ListenAddress::Unix(path) => {
-                let socket = unix(&listen, path)?;
-                self.files.push(SocketFile::new(path)?);
-                let sockets = self.workers.iter().map(|_| socket.try_clone());
-                let sockets = sockets.map(|socket| socket.map(BoundSocket::Unix));
-                (
-                    ListenAddress::Unix(path.clone()),
-                    sockets.collect::<io::Result<Vec<_>>>()?,
-                )
+                let inherited = inherited.into_iter().next();
+                let is_shared = inherited.is_some();
+                let socket = match inherited {
+                    None => unix(&listen, path)?,
+                    Some(socket) => take(&listen, socket)?.into(),
+                };
+                if !is_supervised {
+                    let mut file = SocketFile::new(path)?;
+                    file.is_shared = is_shared;
+                    self.files.push(file);
+                }
+                let socket = BoundSocket::Unix(socket);
+                (ListenAddress::Unix(path.clone()), vec![socket])
             }
         };
         listen.address = address;
+        let number = self.listens.len();
         self.listens.push(listen);
-        for (worker, socket) in self.workers.iter_mut().zip(sockets) {
-            worker.push(socket);
+        self.distribute(number, sockets)
+    }
+
+    /// Gives each worker a socket of an address, and each socket a worker: the process that opened
+    /// the sockets may have had another number of workers.
+    fn distribute(&mut self, number: usize, sockets: Vec<BoundSocket>) -> io::Result<()> {
+        let (count, workers) = (sockets.len(), self.workers.len());
+        for further in count..workers {
+            let socket = sockets[further % count].share()?;
+            self.workers[further].push((number, socket));
+        }
+        for (position, socket) in sockets.into_iter().enumerate() {
+            self.workers[position % workers].push((number, socket));
+        }
+        Ok(())
+    }
+
+    /// The sockets of each address, for a process that takes over.
+    pub(crate) fn share(&self) -> io::Result<Vec<SharedAddress>> {
+        let entries = self.asked.iter().zip(&self.listens).enumerate();
+        let shared = entries.map(|(number, ((asked, is_supervised), listen))| {
+            let shared = |descriptors| SharedAddress {
+                address: asked.clone(),
+                is_supervised: *is_supervised,
+                descriptors,
+            };
+            if listen.udp {
+                let sockets = self.datagrams.iter().flatten();
+                let sockets = sockets.filter(|(of, _)| *of == number);
+                let copies = sockets.map(|(_, socket)| Ok(socket.try_clone()?.into()));
+                return copies.collect::<io::Result<_>>().map(shared);
+            }
+            let sockets = self.workers.iter().flatten();
+            let sockets = sockets.filter(|(of, _)| *of == number);
+            // Of a Unix socket, all workers have a descriptor of the same one.
+            let sockets = sockets.take(match listen.address {
+                ListenAddress::Ip(_) => usize::MAX,
+                ListenAddress::Unix(_) => 1,
+            });
+            let copies = sockets.map(|(_, socket)| match socket.share()? {
+                BoundSocket::Tcp(socket) => Ok(socket.into()),
+                BoundSocket::Unix(socket) => Ok(socket.into()),
+            });
+            copies.collect::<io::Result<_>>().map(shared)
+        });
+        shared.collect()
+    }
+
+    fn add_datagrams(&mut self, listen: &Listen, inherited: Vec<OwnedFd>) -> io::Result<()> {
+        let Some(mut address) = listen.address.ip() else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let sockets = match inherited.is_empty() {
+            true => udp(listen, address, self.datagrams.len())?,
+            false => take_udp(inherited)?,
+        };
+        if let Some(first) = sockets.first() {
+            address = first.local_addr()?;
+        }
+        let number = self.listens.len();
+        self.listens.push(Listen {
+            address: ListenAddress::Ip(address),
+            ..listen.clone()
+        });
+        // A worker without a socket of its own shares none: the datagrams of a client have to come
+        // to one worker.
+        let workers = self.datagrams.len();
+        for (position, socket) in sockets.into_iter().enumerate() {
+            self.datagrams[position % workers].push((number, socket));
         }
         Ok(())
     }
@@ -132,6 +280,15 @@ impl Listeners {
     /// Whether clients may speak HTTP/2: on all addresses if one has the flag. Source: Kong.
     pub(crate) fn http2(&self) -> bool {
         self.listens.iter().any(|listen| listen.http2)
+    }
+}
+
+/// What an entry of a setting is called: its address as it is written, and whether it is for
+/// datagrams.
+fn asked(listen: &Listen) -> String {
+    match listen.udp {
+        true => format!("{} udp", listen.address),
+        false => listen.address.to_string(),
     }
 }
 
@@ -178,6 +335,65 @@ fn tcp_socket(
     socket.bind(&address.into())?;
     socket.listen(backlog(listen))?;
     Ok(socket.into())
+}
+
+/// The sockets of an address with a port that another process has opened.
+fn take_tcp(listen: &Listen, sockets: Vec<OwnedFd>) -> io::Result<Vec<std::net::TcpListener>> {
+    let taken = sockets.into_iter().map(|socket| {
+        let socket = take(listen, socket)?;
+        if let Some(keepalive) = listen.keepalive {
+            set_keepalive(&SockRef::from(&socket), keepalive)?;
+        }
+        Ok(socket.into())
+    });
+    taken.collect()
+}
+
+/// A socket that another process has opened, with the flags of the settings.
+fn take(listen: &Listen, socket: OwnedFd) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::from(socket);
+    socket.set_nonblocking(true)?;
+    // This changes the length of the queue, and keeps the connections in it.
+    socket.listen(backlog(listen))?;
+    Ok(socket)
+}
+
+/// The sockets for datagrams that another process has opened.
+fn take_udp(sockets: Vec<OwnedFd>) -> io::Result<Vec<std::net::UdpSocket>> {
+    let taken = sockets.into_iter().map(|socket| {
+        let socket = std::net::UdpSocket::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    taken.collect()
+}
+
+/// The sockets for datagrams to an address. The kernel gives all datagrams of a client to the same
+/// one.
+fn udp(
+    listen: &Listen,
+    address: std::net::SocketAddr,
+    count: usize,
+) -> io::Result<Vec<std::net::UdpSocket>> {
+    let open = |address: std::net::SocketAddr, shared| {
+        let protocol = Some(Protocol::UDP);
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, protocol)?;
+        socket.set_reuse_port(shared)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(listen.ipv6only.unwrap_or(true))?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        io::Result::Ok(std::net::UdpSocket::from(socket))
+    };
+    // Without SO_REUSEPORT, to check that the address is free, as for connections.
+    drop(open(address, false)?);
+    let mut sockets = vec![open(address, true)?];
+    let address = sockets[0].local_addr()?;
+    while sockets.len() < count {
+        sockets.push(open(address, true)?);
+    }
+    Ok(sockets)
 }
 
 /// The kernel gives accepted connections the keep-alive of the socket that accepts them.

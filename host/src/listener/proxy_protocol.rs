@@ -87,7 +87,7 @@ fn invalid() -> io::Error {
 
 /// The length of the header that a connection begins with, from its first bytes; `None` if they are
 /// its start.
-fn length(bytes: &[u8]) -> Result<Option<usize>, NoHeader> {
+pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, NoHeader> {
     if starts_as(bytes, V1) {
         let line = &bytes[..bytes.len().min(LONGEST_V1)];
         return match line.iter().position(|byte| *byte == b'\n') {
@@ -116,7 +116,7 @@ fn starts_as(bytes: &[u8], start: &[u8]) -> bool {
 }
 
 /// The client's address in a whole header.
-fn client(header: &[u8]) -> Result<Option<SocketAddr>, NoHeader> {
+pub(super) fn client(header: &[u8]) -> Result<Option<SocketAddr>, NoHeader> {
     match header.strip_prefix(V2) {
         Some(rest) => client_v2(rest),
         None => {
@@ -200,6 +200,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
 
+    use super::super::{ProxyHeader, ProxyVersion};
     use super::*;
 
     /// The client of a whole header.
@@ -311,6 +312,22 @@ mod tests {
                 socket.read_to_end(&mut rest).await.unwrap();
                 assert_eq!(rest, b"\nPROXY rest");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_that_is_written_is_read(
+            source in any::<(std::net::IpAddr, u16)>(),
+            destination in any::<(std::net::IpAddr, u16)>(),
+            is_v1: bool,
+        ) {
+            let version = if is_v1 { ProxyVersion::V1 } else { ProxyVersion::V2 };
+            let (source, destination) = (SocketAddr::from(source), SocketAddr::from(destination));
+            let header = ProxyHeader { version, source, destination }.bytes();
+            let found = read_whole(&header).unwrap().unwrap();
+            prop_assert_eq!(found.ip().to_canonical(), source.ip().to_canonical());
+            prop_assert_eq!(found.port(), source.port());
         }
     }
 

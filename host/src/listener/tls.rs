@@ -10,8 +10,10 @@ use rustls::server::ResolvesServerCert;
 use rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::TlsAcceptor;
 
+use super::server_name::server_name;
 use super::transport::{Socket, Transport};
 use crate::config;
+use crate::tls::Protocols;
 
 /// The first byte of a record with a handshake message (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -31,8 +33,8 @@ pub(crate) struct TlsOffer {
     pub(crate) certificates: Arc<dyn ResolvesServerCert>,
     /// Verifies the certificates of clients, if they are asked for one.
     pub(crate) clients: Option<Arc<dyn ClientCertVerifier>>,
-    /// Whether they may speak HTTP/2.
-    pub(crate) http2: bool,
+    /// The protocols that they may choose from (ALPN); if there is none, they may name any.
+    pub(crate) protocols: Protocols,
 }
 
 /// A connection that is not served.
@@ -160,9 +162,12 @@ impl TlsServer {
         let TlsOffer {
             certificates,
             clients,
-            http2,
+            protocols,
         } = offer;
-        let config = settings.parameters().server(certificates, http2, clients)?;
+        let config =
+            settings
+                .parameters()
+                .server(certificates, protocols, clients, &settings.sessions)?;
         Ok(Self {
             acceptor: TlsAcceptor::from(config),
             figures,
@@ -196,6 +201,23 @@ impl TlsServer {
         };
         kind.fetch_add(1, Ordering::Relaxed);
         Ok(Transport::Tls(Box::new(stream)))
+    }
+
+    /// Waits for the first message of a handshake, and returns the server name in it, in lower case.
+    /// No byte of it is taken.
+    ///
+    /// # Errors
+    /// There was no such message in time, which is counted.
+    pub(crate) async fn server_name(&self, socket: &Socket) -> io::Result<Option<Box<str>>> {
+        let name = tokio::time::timeout(self.patience, server_name(socket)).await;
+        let name = name.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        name.inspect_err(|error| {
+            self.figures.fail(match error.kind() {
+                io::ErrorKind::TimedOut => Failure::Timeout,
+                io::ErrorKind::InvalidData => Failure::Invalid,
+                _ => Failure::Disconnected,
+            });
+        })
     }
 
     /// Counts a failure. There is no line in the log for each, because clients decide their number.

@@ -1,8 +1,9 @@
 //! The bytes of a client's connection: over TCP or a Unix socket, in clear text or over TLS.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
@@ -12,6 +13,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::byte_stream::delegate_stream;
+use crate::config::TrustedIps;
+use crate::connections::{AddressConnections, AddressPermit};
+use crate::tls::NegotiatedTls;
 
 /// A connection as the system has it.
 #[derive(Debug)]
@@ -40,6 +44,28 @@ impl Socket {
         }
     }
 
+    /// Counts a connection among those of its peer's address, of which there may be `most`: not for
+    /// a Unix socket, which has none, and not for a trusted peer, which has many clients.
+    ///
+    /// # Errors
+    /// The address has as many as it may have.
+    pub(crate) fn address_permit(
+        &self,
+        peer: SocketAddr,
+        most: Option<u32>,
+        trusted: &TrustedIps,
+        counted: &Arc<AddressConnections>,
+    ) -> Result<Option<AddressPermit>, ()> {
+        let Some(most) = most else {
+            return Ok(None);
+        };
+        let address = peer.ip();
+        if matches!(self, Self::Unix(_)) || trusted.contain(address.to_canonical()) {
+            return Ok(None);
+        }
+        counted.permit(address, most).map(Some).ok_or(())
+    }
+
     /// The address that the client is connected to; none for a Unix socket.
     pub(crate) fn local_ip(&self) -> Option<IpAddr> {
         match self {
@@ -56,6 +82,27 @@ impl Socket {
             Self::Tcp(stream) => stream.peek(bytes).await,
             Self::Unix(stream) => {
                 let peek = || peek_now(stream, bytes);
+                stream.async_io(Interest::READABLE, peek).await
+            }
+        }
+    }
+
+    /// Waits until more than `seen` bytes can be read. Copies the first bytes to `bytes`, without
+    /// taking them, and returns their number. It waits without end if the client has closed its
+    /// sending side.
+    pub(crate) async fn peek_beyond(&self, seen: usize, bytes: &mut [u8]) -> io::Result<usize> {
+        let beyond = |read: io::Result<usize>| match read {
+            // The runtime then waits for the next bytes.
+            Ok(read) if read <= seen => Err(io::ErrorKind::WouldBlock.into()),
+            read => read,
+        };
+        match self {
+            Self::Tcp(stream) => {
+                let peek = || beyond(peek_now(stream, bytes));
+                stream.async_io(Interest::READABLE, peek).await
+            }
+            Self::Unix(stream) => {
+                let peek = || beyond(peek_now(stream, bytes));
                 stream.async_io(Interest::READABLE, peek).await
             }
         }
@@ -100,6 +147,14 @@ impl Transport {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    /// What client and gateway have agreed on in the handshake. None in clear text.
+    pub(crate) fn negotiated(&self) -> Option<NegotiatedTls> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(NegotiatedTls::of(stream.get_ref().1)),
         }
     }
 

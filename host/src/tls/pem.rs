@@ -23,6 +23,8 @@ pub(crate) struct CertificateFacts {
     pub(crate) public_key: Option<PublicKey>,
     /// The SHA-256 of its DER.
     pub(crate) digest: [u8; 32],
+    /// The first second of its validity, since the Unix epoch.
+    pub(crate) not_before: i64,
     /// The last second of its validity, since the Unix epoch.
     pub(crate) not_after: i64,
     /// Whether it may sign other certificates (RFC 5280, 4.2.1.9).
@@ -61,6 +63,7 @@ impl CertificateFacts {
         Ok(Self {
             public_key: PublicKey::from_spki(certificate.public_key().raw),
             digest: Sha256::digest(der).into(),
+            not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
             is_authority: certificate.is_ca(),
             count: 1,
@@ -91,7 +94,7 @@ pub(crate) fn ocsp_response(text: &str) -> Result<Vec<u8>, String> {
 /// The public half of a private key in PEM.
 ///
 /// # Errors
-/// It is no private key, or one that TLS cannot use here.
+/// It is not a private key, or one that TLS cannot use here.
 pub(crate) fn public_half(text: &str) -> Result<PublicKey, String> {
     let key = signing_key(text).map_err(|what| format!("it is {what}"))?;
     let public = key
@@ -130,7 +133,7 @@ const UNSUPPORTED: &str =
 /// What the text is instead.
 fn signing_key(text: &str) -> Result<Arc<dyn SigningKey>, String> {
     let key = PrivateKeyDer::from_pem_slice(text.as_bytes());
-    let key = key.map_err(|error| format!("no private key in PEM: {error}"))?;
+    let key = key.map_err(|error| format!("not a private key in PEM: {error}"))?;
     any_supported_type(&key).map_err(|_| UNSUPPORTED.to_owned())
 }
 

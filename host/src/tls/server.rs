@@ -3,20 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, cipher_suite};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
     Error, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite,
     SupportedProtocolVersion, version,
 };
 
-use super::{H2, HTTP_1_1};
-
-/// TLS 1.2 sessions of clients without tickets that are kept to be resumed.
-const SESSIONS: usize = 4096;
+use super::sessions::SessionSettings;
 
 /// Versions and cipher suites that clients may use. Source: Kong's `ssl_cipher_suite`.
 #[derive(Clone)]
@@ -60,16 +58,19 @@ impl TlsParameters {
         }
     }
 
-    /// The configuration of a server. `certificates` says which certificate a client is shown, and
-    /// `clients` verifies those of clients, if they are asked for one.
+    /// The configuration of a server. `certificates` says which certificate a client is shown,
+    /// `protocols` are those that it may choose from, the preferred one first (RFC 7301), and
+    /// `clients` verifies those of clients, if they are asked for one. `sessions` says how clients
+    /// may resume sessions.
     ///
     /// # Errors
     /// No cipher suite is left for a version, or the system has no random numbers.
     pub(crate) fn server(
         &self,
         certificates: Arc<dyn ResolvesServerCert>,
-        http2: bool,
+        protocols: &[&[u8]],
         clients: Option<Arc<dyn ClientCertVerifier>>,
+        sessions: &SessionSettings,
     ) -> Result<Arc<ServerConfig>, Error> {
         let provider = CryptoProvider {
             cipher_suites: self.suites.clone(),
@@ -82,12 +83,9 @@ impl TlsParameters {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(certificates);
-        config.alpn_protocols = application_protocols(http2);
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.ignore_client_order = self.prefers_own_order;
-        // Tickets are sealed with a key that is replaced every six hours and forgotten six hours
-        // later, so a stolen key opens no older connection.
-        config.ticketer = ring::Ticketer::new()?;
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        sessions.apply(&mut config)?;
         Ok(Arc::new(config))
     }
 }
@@ -100,13 +98,6 @@ impl fmt::Debug for TlsParameters {
             .field("prefers_own_order", &self.prefers_own_order)
             .finish()
     }
-}
-
-/// The protocols that a client may choose from (RFC 7301), the preferred one first. `http2` is
-/// whether its listener has that flag.
-fn application_protocols(http2: bool) -> Vec<Vec<u8>> {
-    let offered: &[&[u8]] = if http2 { &[H2, HTTP_1_1] } else { &[HTTP_1_1] };
-    offered.iter().map(|protocol| protocol.to_vec()).collect()
 }
 
 /// A version of TLS, as OpenSSL names it; none for one that is not offered here.
@@ -181,7 +172,27 @@ impl ServerCertificate {
     }
 }
 
-impl ResolvesServerCert for ServerCertificate {
+/// The certificate of a listener, which can be replaced.
+#[derive(Debug)]
+pub(crate) struct ListenerCertificate(RwLock<Arc<ServerCertificate>>);
+
+impl ListenerCertificate {
+    pub(crate) fn new(certificate: Arc<ServerCertificate>) -> Self {
+        Self(RwLock::new(certificate))
+    }
+
+    /// Has further handshakes show another certificate.
+    pub(crate) fn replace(&self, certificate: Arc<ServerCertificate>) {
+        *self.0.write() = certificate;
+    }
+
+    /// As [`ServerCertificate::choose`].
+    pub(crate) fn choose(&self, offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.read().choose(offered)
+    }
+}
+
+impl ResolvesServerCert for ListenerCertificate {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.choose(hello.signature_schemes())
     }
@@ -239,7 +250,7 @@ mod tests {
         for (cert, key, reason) in [
             (&*cert, &*other, "does not match"),
             ("", &*other, "no certificate"),
-            (&*cert, "", "no private key"),
+            (&*cert, "", "not a private key"),
         ] {
             let refused = ServerCertificate::from_pem([(cert, key)]).unwrap_err();
             assert!(refused.contains(reason), "{refused}");
