@@ -22,11 +22,13 @@ mod correlation_id;
 mod cors;
 mod counters;
 mod file_log;
+mod grpc_web;
 mod http_log;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
 mod logs;
+mod pattern_share;
 mod period;
 mod prometheus;
 mod rate_key;
@@ -48,6 +50,7 @@ mod udp_log;
 mod unusable;
 
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -56,6 +59,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Policies;
 use crate::entity::plugin::{Plugin, PluginKind};
+use crate::entity::{Kind, Row, has_references, view};
 use crate::store::Store;
 use answer::Answer;
 use counters::Counters;
@@ -64,7 +68,7 @@ use logs::document::Documents;
 pub use logs::queue::Figures as QueueFigures;
 use prometheus::Metrics;
 use rate_key::RateKey;
-use record::Record;
+use record::LogRecord;
 use request::Request;
 use response::{BodyFilter, Received, Response};
 
@@ -77,6 +81,13 @@ pub trait Policy: Debug + Send + Sync {
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let _ = request;
         Access::PASS
+    }
+
+    /// Before an endpoint is chosen for a stream: whether the stream may go on. Kong calls this phase
+    /// `preread`.
+    fn admits_stream(&self, stream: &Stream) -> bool {
+        let _ = stream;
+        true
     }
 
     /// When the head of an endpoint's response is known, before any policy or the gateway itself
@@ -98,8 +109,9 @@ pub trait Policy: Debug + Send + Sync {
         None
     }
 
-    /// When the last byte of the response was sent, or the client has disconnected.
-    fn record(&self, record: &Arc<Record>) {
+    /// When the last byte of the response was sent, or the client has disconnected; of a stream, when
+    /// it has ended.
+    fn record(&self, record: &LogRecord) {
         let _ = record;
     }
 
@@ -107,6 +119,13 @@ pub trait Policy: Debug + Send + Sync {
     fn records(&self) -> bool {
         false
     }
+}
+
+/// A stream, before an endpoint is chosen for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    /// The client. An IPv4 address is not within IPv6.
+    pub client: SocketAddr,
 }
 
 /// The result of the access phase of a policy.
@@ -184,12 +203,25 @@ impl Resources {
     }
 }
 
+/// Whether a policy can be made of the settings of a plugin, as a row. Those with references to
+/// vaults are known only when they are used.
+///
+/// # Errors
+/// Why not, as the message for the field `config`.
+pub(crate) fn check_row(row: &Row) -> Result<(), String> {
+    if has_references(Kind::Plugin, row) {
+        return Ok(());
+    }
+    let plugin = view(Kind::Plugin, row.clone()).map_err(|error| error.to_string())?;
+    check(&plugin)
+}
+
 /// Whether a policy can be made of a plugin, as far as that depends on its settings alone and their
 /// declaration cannot say it. Nothing is started.
 ///
 /// # Errors
 /// What is wrong with the settings.
-pub fn check(plugin: &Plugin) -> Result<(), String> {
+fn check(plugin: &Plugin) -> Result<(), String> {
     match plugin.name.as_str() {
         "bot-detection" => bot_detection::BotDetection::new(&config(plugin)?).map(drop),
         "correlation-id" => correlation_id::CorrelationId::new(&config(plugin)?).map(drop),
@@ -226,6 +258,7 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "correlation-id" => Arc::new(correlation_id::CorrelationId::new(&config(plugin)?)?),
         "cors" => Arc::new(cors::Cors::new(config(plugin)?)?),
         "file-log" => file_log::new(config(plugin)?, plugin, logs),
+        "grpc-web" => Arc::new(grpc_web::GrpcWeb::new(&config(plugin)?)),
         "http-log" => http_log::new(&config(plugin)?, plugin, logs)?,
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "jwt" => Arc::new(jwt::Jwt::new(config(plugin)?)),
@@ -244,9 +277,12 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
             let config = config(plugin)?;
             Arc::new(request_size_limiting::RequestSizeLimiting::new(&config))
         }
-        "request-termination" => Arc::new(request_termination::RequestTermination::new(config(
-            plugin,
-        )?)),
+        "request-termination" => {
+            let (config, documents) = (config(plugin)?, Arc::clone(logs.documents()));
+            Arc::new(request_termination::RequestTermination::new(
+                config, documents,
+            ))
+        }
         "request-transformer" => {
             let config = config(plugin)?;
             Arc::new(request_transformer::RequestTransformer::new(config)?)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 // The keys come from the Admin API, so a slower hash that resists attackers would gain nothing.
 use foldhash::HashMap;
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 
 /// Largest average number of entries of a shard. With more, the number of shards is doubled.
 const MOST: usize = 64;
@@ -28,7 +28,8 @@ pub(crate) struct SharedMap<K, V> {
     /// The shards; their number is a power of two.
     shards: Arc<Vec<Shard<K, V>>>,
     len: usize,
-    /// Assigns keys to shards. The map in each shard has its own hasher.
+    /// Assigns keys to shards, keys that differ little to all of them alike. The map in each shard has
+    /// its own, faster hasher.
     hasher: RandomState,
 }
 

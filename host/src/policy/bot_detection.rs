@@ -7,34 +7,59 @@ use http::StatusCode;
 use http::header::USER_AGENT;
 
 use super::answer::Answer;
+use super::pattern_share::{MOST, PatternShare};
 use super::request::Request;
 use super::{Access, Policy};
 use crate::entity::plugin::bot_detection::Config;
 use crate::pattern::{Pattern, PatternError};
 
-/// What the agents of programs have. Browsers and `curl` have none of it.
-const PROGRAMS: &[&str] = &[
-    // Monitors and tools that measure web pages.
-    "Pingdom|PTST/|GTmetrix|Chrome-Lighthouse|StatusCake|UptimeRobot|Site24x7",
-    // Previews of links in social networks and messengers.
-    r"facebookexternalhit|facebookcatalog|\+/web/snippet|Twitterbot|LinkedInBot|Slackbot",
-    "Discordbot|TelegramBot|Pinterestbot|WhatsApp/|SkypeUriPreview|redditbot",
-    // Crawlers of search engines, archives and models that do not have a generic name.
-    "Googlebot|AdsBot-Google|Mediapartners-Google|Google-Read-Aloud|bingbot|BingPreview|YandexBot",
-    "Baiduspider|DuckDuckBot|Applebot|Yahoo! Slurp|Sogou web|Exabot|PetalBot|Bytespider|CCBot",
-    "GPTBot|ChatGPT-User|ClaudeBot|Amazonbot|AhrefsBot|SemrushBot|MJ12bot|DotBot|ia_archiver",
-    "archive.org_bot|heritrix|Nutch|MSIECrawler|FeedFetcher|Feedly",
-    // Libraries of HTTP clients.
-    r"Go-http-client/|Apache-HttpClient/|okhttp/|axios/|reqwest/|Python-urllib/",
-    // Clients of object stores.
-    r"aws-sdk-|aws-cli/|\bBoto3?/|\bbotocore/|\bs3fs/",
-    // What others call themselves: `somebot/1.2`, `/some-bot-1.2`, `web spider`, `scraper`.
-    r"(?i-u:[a-z]bot/v?[0-9]|/[a-z_.-]*bot-v?[0-9]|\bbot[-/][0-9]|[a-z]spider\b|\bspider[-/ ;)])",
-    r"(?i-u:\bscrap(?:er|y|ing)\b|scrape\b|crawl(?:er|ing)?\b)",
+/// Parts of the agents of programs: crawlers, previews of links, monitors and libraries. Source:
+/// uap-core, whose list of crawlers Kong has as well.
+#[rustfmt::skip]
+const NAMES: &[&str] = &[
+    "50.nu", "Aboundex", "AdsBot-Google", "aihttp", "altavista", "Apache-HttpClient",
+    "AppEngine-Google", "archiver", "Ask Jeeves", "axios", "bingbot", "BingPreview", "blitzbot",
+    "BlogBridge", "Bloglovin", "BoardReader Blog Indexer", "boitho.com-dc", "BotSeer", "BUbiNG",
+    "Catchpoint", "Checklinks", "Cityreview Robot", "clumboot", "Daumoa", "favicon",
+    "Feed Seeker Bot", "Feedbin", "Finderbots", "findlinks", "Flamingo_SearchEngine",
+    "FollowSite Bot", "furlbot", "Genieo", "gigabot", "Go-http-client", "GomezAgent", "gonzo1",
+    "Google SketchUp", "Google-HTTP-Java-Client", "Googlebot", "grub-client", "heritrix",
+    "HiddenMarket", "holmes", "HooWWWer", "htdig", "http%20client", "HttpMonitor", "ia_archiver",
+    "Icarus6j", "ichiro", "IconSurf", "IlTrovatore", "InfuzApp", "InternetArchive", "JNLP",
+    "Job Roboter", "Kraken", "Kurzor", "larbin", "LEIA", "LesnikBot", "Linguee Bot", "LinkAider",
+    "LinkedInBot", "Lite Bot", "Llaut", "lycos", "Mail.RU_Bot", "masidani_bot", "masscan",
+    "Mediapartners-Google", "MJ12bot", "mogimogi", "mozDex", "msnbot", "msrbot",
+    "Mtps Feed Aggregation System", "netresearch", "Netvibes", "NewsGator", "Nutch", "Nymesis",
+    "ObjectsSearch", "OgScrper", "okhttp", "OOZBOT", "Orbiter", "PagePeeker", "PagesInventory",
+    "PaxleFramework", "Peeplo Screenshot Bot", "PlantyNet_WebRobot", "Pompos", "Python-urllib",
+    "Qwantify", "Read%20Later", "Reaper", "RedCarpet", "reqwest", "Retreiver", "Riddler",
+    "Rival IQ", "scalaj-http", "scooter", "Scrapy", "Scrubby", "searchsight", "seekbot",
+    "semanticdiscovery", "SemrushBot", "SEOstats", "SimplePie", "SimpleRSS", "Simpy",
+    "SiteCat Webbot", "SiteCon", "Slack-ImgProxy", "Slackbot-LinkExpanding", "Slurp", "snappy",
+    "Squrl Java", "Stringer", "TheUsefulbot", "Thumbshots.ru", "ThumbShotsBot", "Tiny Tiny RSS",
+    "TLSProber", "Twitterbot", "URL2PNG", "Vagabondo", "VoilaBot", "Votay bot", "WASALive.Bot",
+    "Web-sniffer", "WebThumb", "WhatsApp", "WhatWeb", "WinHTTP", "WIRE", "WordPress", "Wotbox",
+    "www.almaden.ibm.com", "yacy", "YahooSeeker", "YodaoBot", "YottaaMonitor", "Yowedo",
+    "ZeBot_www.ze.bz", "ZooShot", "ZyBorg",
 ];
 
-/// Memory of the patterns of a plugin, in bytes.
-const MEMORY: usize = 16 << 20;
+/// Patterns for the agents of programs. Browsers and `curl` have none of them, nor has a brand of
+/// phones whose name ends in `BOT`.
+const SHAPES: &[&str] = &[
+    r"Pingdom\.com_bot_version_\d+\.\d|facebookexternalhit/\d+\.\d|Google.*/\+/web/snippet| PTST/\d+\.?\d+$",
+    r"MSIE \d+\.\d.*; .* MSIECrawler|[Bb]ai[Dd]u[Ss]pider|[Cc]harlotte|\bYeti\b|jbot\b|\barchive.{0,30}\.org_bot",
+    r"^NING|^vortex|^voyager|^Zao|Accoona-[A-z]{1,30}-Agent|IP2[a-z]{1,30}Bot|Microsoft .{0,30} Bot",
+    r"WeSEE:[A-z]|Xenu(?:.s)? Link Sleuth|Xerka [A-z]{1,30}Bot|Yandex\w|unirest-(?:java|python|ruby|nodejs|php|net)",
+    // Clients of object stores.
+    r"\b(?:Boto3?|JetS3t|s3fs|aws-cli|aws-sdk-(?:cpp|go|java|nodejs|ruby2?|dotnet-(?:\d{1,2}|core)))/\d+\.\d",
+    // `name/1` of crawlers whose name would say little without a version.
+    r"\b(?:008|Altresium|Argus|BaiduMobaider|BoardReader|DNSGroup|DataparkSearch|EDI|Goodzer|Grub|INGRID)/\d",
+    r"\b(?:Infohelfer|LOOQ|PathDefender|Peew|PostPost|Steeler|VSE|WebCrunch|WebZIP|Y!J-BR[A-Z]|envolk|sproose|wminer)/\d",
+    // `/name-1`.
+    r"/(?:[A-z-]+[Bb]ot|Axtaris|fetchurl|Isara|ShopSalad|Tailsweep)[ -]\d",
+    // What others call themselves: `somebot/1.2`, `web spider`, `scraper`, `Crawler`.
+    r"(?:[Aa]rchiver|[Ii]ndexer|[Bb]ot)[/ ]\d|[Ss]crape|(?i:spider|crawl)",
+];
 
 /// Refuses clients by their agents.
 #[derive(Debug)]
@@ -42,17 +67,19 @@ pub(super) struct BotDetection {
     allow: Vec<Pattern>,
     deny: Vec<Pattern>,
     programs: &'static Pattern,
+    _share: PatternShare,
 }
 
 impl BotDetection {
     /// # Errors
-    /// A pattern is none, or the patterns take too much memory.
+    /// A text is not a pattern, or the patterns take too much memory.
     pub(super) fn new(config: &Config) -> Result<Self, String> {
-        let room = &mut { MEMORY };
+        let room = &mut { MOST };
         Ok(Self {
             allow: compile(&config.allow, room)?,
             deny: compile(&config.deny, room)?,
             programs: programs()?,
+            _share: PatternShare::take(MOST - *room)?,
         })
     }
 
@@ -69,15 +96,19 @@ fn compile(patterns: &[String], room: &mut usize) -> Result<Vec<Pattern>, String
         .collect::<Result<_, _>>()
         .map_err(|error| match error {
             PatternError::NoRoom { .. } => {
-                format!("its regexes take more than {} MiB together", MEMORY >> 20)
+                format!("its regexes take more than {} MiB together", MOST >> 20)
             }
             error => error.to_string(),
         })
 }
 
 fn programs() -> Result<&'static Pattern, String> {
-    static COMPILED: LazyLock<Result<Pattern, PatternError>> =
-        LazyLock::new(|| Pattern::new(&PROGRAMS.join("|"), "", &mut { MEMORY }));
+    static COMPILED: LazyLock<Result<Pattern, PatternError>> = LazyLock::new(|| {
+        let names = NAMES.iter().map(|name| name.replace('.', r"\."));
+        let shapes = SHAPES.iter().map(|shape| (*shape).to_owned());
+        let all: Vec<String> = names.chain(shapes).collect();
+        Pattern::new(&all.join("|"), "", &mut { MOST })
+    });
     COMPILED.as_ref().map_err(ToString::to_string)
 }
 
@@ -118,6 +149,8 @@ mod tests {
             "Mozilla/5.0 (Windows NT 6.1) Firefox/6.0 Google (+https://developers.google.com/+/web/snippet/)",
             "Twitterbot/1.0",
             "aws-sdk-java/1.11",
+            "aws-sdk-nodejs/2.1",
+            "aws-sdk-dotnet-45/3.3",
             "Boto/2.48.0 Python/2.7",
             "Boto3/1.9 Python/3.6",
             "s3fs/1.82",
@@ -136,12 +169,40 @@ mod tests {
             "somespider",
             "Scrapy/2.5",
             "site crawler",
+            "Google-HTTP-Java-Client/1.20.0 (gzip)",
+            "Apache-HttpClient (Java 1.5)",
+            "MyBot 2.0",
+            "spider",
+            "Internet Archiver/2.0",
+            "WordPress/6.1; https://example.com",
+            "Qwantify/1.0",
+            "Xenu Link Sleuth/1.3.8",
+            "WhatsApp/2.23",
+            "Mozilla/5.0 (compatible; Yeti/1.1; +http://naver.me/bot)",
+            "YandexImages/3.0",
+            "Mail.RU_Bot/2.0",
+            "voyager/1.0",
+            "DataparkSearch/4.0",
+            "unirest-php",
+            "okhttp",
+            "Go-http-client",
+            "screenscraper",
+            "spiderman",
+            "Bot 3",
         ] {
             assert!(policy.is_refused(agent.as_bytes()), "{agent}");
         }
         for agent in [
             "",
             "curl/8.5.0",
+            "aws-sdk-js/2.0",
+            "Mozilla/5.0 (X11) Chrome/120 Safari/537.36 Chrome-Lighthouse",
+            "Feedly/1.0",
+            "mybot/v1",
+            "Mozilla/5.0 (compatible; Applebot; +http://www.apple.com/go/applebot)",
+            "Google-Read-Aloud",
+            "scraping-lib",
+            "Mozilla/5.0 (Linux; Android 7.0; CUBOT 5 Build/NRD90M) AppleWebKit/537.36",
             "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
             "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
              Chrome/126.0.0.0 Safari/537.36",

@@ -14,7 +14,7 @@ use super::identity::Identities;
 use crate::shared_map::SharedMap;
 
 /// A policy with the requests that it is for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Instance {
     /// The primary key of its plugin.
     pub id: Uuid,

@@ -10,6 +10,7 @@ use http::header::{
 use http::{Method, StatusCode};
 
 use super::answer::Answer;
+use super::pattern_share::{MOST, PatternShare};
 use super::request::Request;
 use super::response::Response;
 use super::{Access, Policy};
@@ -20,9 +21,6 @@ const ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
 const REQUEST_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");
-
-/// Largest memory of the regular expressions of one plugin, compiled, in bytes.
-const PATTERN_MEMORY: usize = 16 << 20;
 
 /// Tells browsers which pages may use a service.
 #[derive(Debug)]
@@ -41,22 +39,23 @@ enum Origins {
     All,
     /// This text is always sent, whatever the origin of the request is.
     One(HeaderValue),
-    Listed(Vec<Listed>),
+    Listed {
+        entries: Vec<Listed>,
+        _share: PatternShare,
+    },
 }
 
 /// An entry of the list of origins.
 #[derive(Debug)]
 struct Listed {
     form: Form,
-    /// Whether it is compared with the host of an origin alone: it has no colon.
+    /// Whether it is compared with the host of an origin alone.
     is_host: bool,
 }
 
 #[derive(Debug)]
 enum Form {
-    /// `*`.
-    All,
-    /// An origin, or a host.
+    /// An origin.
     Text(String),
     Regex(Pattern),
 }
@@ -145,30 +144,31 @@ impl Origins {
     fn new(entries: &[String]) -> Result<Self, String> {
         match entries {
             [] => return Ok(Self::All),
-            [single] if single == "*" => return Ok(Self::All),
+            entries if entries.iter().any(|entry| entry == "*") => return Ok(Self::All),
             [single] if !is_regex(single) => {
                 let text = HeaderValue::from_str(single);
                 return text.map(Self::One).map_err(|error| error.to_string());
             }
             _ => {}
         }
-        let mut room = PATTERN_MEMORY;
+        let mut room = MOST;
         let listed = entries.iter().map(|entry| {
-            let is_host = !entry.contains(':');
-            let form = if entry == "*" {
-                Form::All
-            } else if is_regex(entry) {
+            // A regex without a colon is compared with the host alone. Source: Kong.
+            let is_host = is_regex(entry) && !entry.contains(':');
+            let form = if is_regex(entry) {
                 // Anchored at both ends.
                 let pattern = Pattern::new(&format!("(?:{entry})$"), "^", &mut room);
                 Form::Regex(pattern.map_err(|error| error.to_string())?)
-            } else if is_host {
-                Form::Text(entry.clone())
             } else {
                 Form::Text(Origin::read(entry).text)
             };
             Ok(Listed { form, is_host })
         });
-        listed.collect::<Result<_, String>>().map(Self::Listed)
+        let entries = listed.collect::<Result<_, String>>()?;
+        Ok(Self::Listed {
+            entries,
+            _share: PatternShare::take(MOST - room)?,
+        })
     }
 
     /// The value of `Access-Control-Allow-Origin`, if there is one, and whether pages of all origins
@@ -178,7 +178,7 @@ impl Origins {
         let listed = match self {
             Self::All => return all(),
             Self::One(text) => return (Some(text.clone()), false),
-            Self::Listed(listed) => listed,
+            Self::Listed { entries, .. } => entries,
         };
         let Some(origin) = origin.and_then(|origin| origin.to_str().ok()) else {
             return (None, false);
@@ -190,7 +190,6 @@ impl Origins {
                 false => &origin.text,
             };
             let is_found = match form {
-                Form::All => return all(),
                 Form::Text(text) => text == subject,
                 Form::Regex(pattern) => pattern.find(subject.as_bytes()).is_some(),
             };
@@ -208,7 +207,7 @@ fn is_regex(entry: &str) -> bool {
     !entry.bytes().all(is_plain)
 }
 
-/// An origin in the form that is compared.
+/// An origin in the form that is compared: in lower case (RFC 6454, 4).
 #[derive(Debug, PartialEq, Eq)]
 struct Origin {
     /// Scheme, host and port; without the port that the scheme has by default.
@@ -218,10 +217,11 @@ struct Origin {
 
 impl Origin {
     fn read(text: &str) -> Self {
+        let text = text.to_ascii_lowercase();
         let Some((scheme, rest)) = text.split_once("://") else {
             return Self {
-                text: text.to_owned(),
-                host: text.to_owned(),
+                host: text.clone(),
+                text,
             };
         };
         let authority = rest.split('/').next().unwrap_or_default();
@@ -300,7 +300,8 @@ mod tests {
             (vec![others, a], "https://a.example:443", Some(a)),
             (vec![others, a], "https://a.example:8443", None),
             (vec![others, a], "http://a.example", None),
-            (vec![others, "a.example"], a, Some(a)),
+            (vec![others, "a.example"], a, None),
+            (vec![others, "*"], a, Some("*")),
             (vec![r".*\.example"], a, Some(a)),
             (vec![r".*\.example"], "https://a.example.evil", None),
             (vec![r"a|b"], "http://ab", None),
@@ -313,6 +314,7 @@ mod tests {
                 Some("https://a.example:1"),
             ),
             (vec!["null", others], "null", Some("null")),
+            (vec!["https://A.example", others], a, Some(a)),
         ] {
             let found = allowed(&entries, origin);
             assert_eq!(found.as_deref(), expected, "{entries:?} {origin}");

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};
 
-use foldhash::fast::RandomState;
+use foldhash::{fast, quality};
 use parking_lot::Mutex;
 
 use super::period::{Limit, PERIODS, Period, Window};
@@ -34,7 +34,8 @@ const SKEW: u64 = 1;
 #[derive(Debug)]
 pub(super) struct Counters<K> {
     shards: Box<[Mutex<Shard<K>>]>,
-    hasher: RandomState,
+    /// Assigns keys to shards. The faster hash gives keys that differ little to few of the shards.
+    hasher: quality::RandomState,
 }
 
 /// What was counted before a request, and whether the limits allow the request.
@@ -61,7 +62,7 @@ impl<K: Hash + Eq + Clone> Default for Counters<K> {
     fn default() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::default(),
+            hasher: quality::RandomState::default(),
         }
     }
 }
@@ -122,7 +123,7 @@ impl<K: Hash + Eq + Clone> Counters<K> {
 /// A part of the counters.
 #[derive(Debug)]
 struct Shard<K> {
-    counters: HashMap<(K, Period), Counter, RandomState>,
+    counters: HashMap<(K, Period), Counter, fast::RandomState>,
     /// All keys, those first that were examined longest ago.
     order: VecDeque<(K, Period)>,
 }
@@ -312,6 +313,22 @@ mod tests {
             }
         }
         assert_eq!(counters.len(), 1000);
+    }
+
+    #[test]
+    fn keys_that_differ_little_are_spread_over_all_shards() {
+        // The seeds of the hashes differ.
+        for _ in 0..100 {
+            let counters = Counters::default();
+            let limits = [limit(Period::Year, 9.0)];
+            for key in 0..64 * SHARDS as i64 {
+                counters.take(&key, &limits, 0);
+            }
+            for shard in &counters.shards {
+                let len = shard.lock().counters.len();
+                assert!((16..160).contains(&len), "{len}");
+            }
+        }
     }
 
     #[test]

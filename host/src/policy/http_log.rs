@@ -51,6 +51,7 @@ pub(super) fn new(config: &Config, plugin: &Plugin, logs: &Logs) -> Result<Arc<Q
             target,
             timeout: millis(config.timeout),
             keepalive: millis(config.keepalive),
+            is_single: config.queue().max_batch_size == 1,
             kept: Mutex::default(),
         })
     }))
@@ -139,6 +140,8 @@ struct HttpSink {
     /// Limits to connect, and to be answered.
     timeout: Duration,
     keepalive: Duration,
+    /// Whether each record is sent for itself.
+    is_single: bool,
     /// The connection after the last request, and the time of that.
     kept: Mutex<Option<(SendRequest<Full<Bytes>>, Instant)>>,
 }
@@ -210,10 +213,10 @@ impl HttpSink {
     }
 }
 
-/// The records as one document: one by itself, several in an array. Source: Kong.
-fn payload(texts: &[impl AsRef<str>]) -> String {
+/// The records as one document: an array, unless each is sent for itself. Source: Kong.
+fn payload(texts: &[impl AsRef<str>], is_single: bool) -> String {
     match texts {
-        [text] => text.as_ref().to_owned(),
+        [text] if is_single => text.as_ref().to_owned(),
         texts => {
             let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
             format!("[{}]", texts.join(","))
@@ -228,7 +231,11 @@ impl Sink for HttpSink {
                 .iter()
                 .map(|entry| entry.text(&self.documents))
                 .collect();
-            match self.post(payload(&texts).into()).await?.as_u16() {
+            match self
+                .post(payload(&texts, self.is_single).into())
+                .await?
+                .as_u16()
+            {
                 ..300 => Ok(()),
                 status => Err(format!("{}: it has answered {status}", self.target.server)),
             }
@@ -303,14 +310,14 @@ mod tests {
             .build()
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn crate::store::Store> =
-            Arc::new(crate::store::open(folder.path()).unwrap());
+        let store: Arc<dyn crate::store::Store> = Arc::new(crate::store::open_test(folder.path()));
         let outcome = runtime.block_on(async {
             let sink = HttpSink {
                 documents: Arc::new(Documents::new(store)),
                 target: target(&format!("http://{address}")).unwrap(),
                 timeout: Duration::from_secs(1),
                 keepalive: Duration::from_secs(60),
+                is_single: true,
                 kept: Mutex::default(),
             };
             let status = sink.post(Bytes::from("{}")).await;
@@ -363,8 +370,9 @@ mod tests {
     }
 
     #[test]
-    fn one_record_is_sent_by_itself_and_several_in_an_array() {
-        assert_eq!(payload(&["{}"]), "{}");
-        assert_eq!(payload(&["{\"a\":1}", "{}"]), "[{\"a\":1},{}]");
+    fn records_are_sent_in_an_array_unless_each_is_sent_for_itself() {
+        assert_eq!(payload(&["{}"], true), "{}");
+        assert_eq!(payload(&["{}"], false), "[{}]");
+        assert_eq!(payload(&["{\"a\":1}", "{}"], false), "[{\"a\":1},{}]");
     }
 }

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::answer::Answer;
 use super::request::Request;
-use super::{Access, Policy};
+use super::{Access, Policy, Stream};
 use crate::entity::plugin::ip_restriction::Config;
 use crate::ip_ranges::{IpRanges, ip_range};
 
@@ -65,6 +65,10 @@ impl Policy for IpRestriction {
         let message = self.message.clone();
         let message = message.unwrap_or_else(|| format!("IP address not allowed: {address}"));
         Answer::error(self.status, message).into()
+    }
+
+    fn admits_stream(&self, stream: &Stream) -> bool {
+        self.is_allowed(stream.client.ip())
     }
 }
 

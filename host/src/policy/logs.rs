@@ -72,6 +72,11 @@ impl Logs {
         })
     }
 
+    /// What reads entities.
+    pub(super) fn documents(&self) -> &Arc<Documents> {
+        &self.documents
+    }
+
     /// The queue of a plugin, with these limits and this sink from now on.
     pub(super) fn queue(
         &self,

@@ -1,4 +1,4 @@
-//! `prometheus`: counts requests for `GET /metrics`. Source: Kong 3.9, `prometheus`.
+//! `prometheus`: counts requests and streams for `GET /metrics`. Source: Kong 3.9, `prometheus`.
 //!
 //! A worker counts in a shard of its own, by the ids of entities: one hash look-up behind a lock
 //! that only a reader of the page ever contends. Names are looked up when the page is read. What is
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::Policy;
-use super::record::Record;
+use super::record::LogRecord;
 use crate::entity::plugin::prometheus::Config;
 use series::Series;
 
@@ -40,9 +40,9 @@ impl Prometheus {
 }
 
 impl Policy for Prometheus {
-    fn record(&self, record: &Arc<Record>) {
-        // A request without a route is not counted. Source: Kong.
-        if let Some(route) = record.route {
+    fn record(&self, record: &LogRecord) {
+        // A request or a stream without a route is not counted. Source: Kong.
+        if let Some(route) = record.route() {
             self.metrics.count(&self.config, record, route);
         }
     }
@@ -117,16 +117,15 @@ impl Metrics {
         &self.shards[number % SHARDS]
     }
 
-    fn count(&self, config: &Config, record: &Record, route: Uuid) {
-        let consumer = record.subject.consumer.as_ref();
-        let consumer = consumer.filter(|_| config.per_consumer);
+    fn count(&self, config: &Config, record: &LogRecord, route: Uuid) {
+        let is_stream = matches!(record, LogRecord::Stream(_));
         let common = Key {
             route,
-            service: record.service,
+            service: record.service(),
             consumer: None,
         };
         let own = Key {
-            consumer: consumer.map(|consumer| consumer.id),
+            consumer: record.consumer().filter(|_| config.per_consumer),
             ..common
         };
         let mut shard = self.shard().0.lock();
@@ -135,21 +134,25 @@ impl Metrics {
                 self.errors.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            change(shard.entry(key).or_default());
+            let series = shard.entry(key).or_default();
+            series.is_stream = is_stream;
+            change(series);
         };
         if config.status_code_metrics || config.bandwidth_metrics {
             change(own, &|series| {
                 if config.status_code_metrics {
-                    series.count_status(record.status.as_u16(), record.source);
+                    series.count_status(record.status(), record.source());
                 }
                 if config.bandwidth_metrics {
-                    series.count_bytes(record.request_size, record.response_size);
+                    series.count_bytes(record.received(), record.sent());
                 }
             });
         }
         if config.latency_metrics {
             // Latencies are not kept for each consumer. Source: Kong.
-            change(common, &|series| series.count_latencies(&record.latencies));
+            change(common, &|series| {
+                series.count_latencies(&record.latencies())
+            });
         }
     }
 

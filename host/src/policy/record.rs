@@ -1,4 +1,5 @@
-//! What is known of a request when its response has ended. Policies that log work from it.
+//! What is known of a request when its response has ended, and of a stream when it has ended.
+//! Policies that log work from it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,6 +10,132 @@ use uuid::Uuid;
 
 use super::identity::Subject;
 use super::response::Source;
+use crate::endpoint_address::EndpointAddress;
+use crate::tls::NegotiatedTls;
+
+/// What a policy that logs is given.
+#[derive(Debug, Clone)]
+pub enum LogRecord {
+    /// A request.
+    Request(Arc<Record>),
+    /// A stream.
+    Stream(Arc<StreamRecord>),
+}
+
+/// A stream that has ended: a connection, or a session of datagrams.
+#[derive(Debug)]
+pub struct StreamRecord {
+    /// When it began.
+    pub started: SystemTime,
+    /// The client.
+    pub client: SocketAddr,
+    /// The port at which it has arrived.
+    pub port: u16,
+    /// The TLS that the gateway speaks with the client, if it does.
+    pub(crate) tls: Option<NegotiatedTls>,
+    /// How it has ended, as a status of HTTP. Source: nginx, `$status` of streams.
+    pub status: u16,
+    /// Bytes from the client.
+    pub received: u64,
+    /// Bytes to the client.
+    pub sent: u64,
+    /// Bytes from the endpoint.
+    pub upstream_received: u64,
+    /// Bytes to the endpoint.
+    pub upstream_sent: u64,
+    /// The tries with endpoints, in their order.
+    pub tries: Vec<Try>,
+    /// From its beginning to its end.
+    pub duration: Duration,
+    /// The part of it before the first try with an endpoint.
+    pub gateway: Duration,
+    /// The route.
+    pub route: Option<Uuid>,
+    /// The service.
+    pub service: Option<Uuid>,
+}
+
+impl LogRecord {
+    /// The status of the response, or how the stream has ended.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Request(record) => record.status.as_u16(),
+            Self::Stream(record) => record.status,
+        }
+    }
+
+    /// Who made the response; of a stream, whether an endpoint was connected to.
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Request(record) => record.source,
+            Self::Stream(record) => record.source(),
+        }
+    }
+
+    /// The route.
+    pub fn route(&self) -> Option<Uuid> {
+        match self {
+            Self::Request(record) => record.route,
+            Self::Stream(record) => record.route,
+        }
+    }
+
+    /// The service.
+    pub fn service(&self) -> Option<Uuid> {
+        match self {
+            Self::Request(record) => record.service,
+            Self::Stream(record) => record.service,
+        }
+    }
+
+    /// The consumer. A stream has none.
+    pub fn consumer(&self) -> Option<Uuid> {
+        match self {
+            Self::Request(record) => record.subject.consumer.as_ref().map(|of| of.id),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// Bytes from the client.
+    pub fn received(&self) -> u64 {
+        match self {
+            Self::Request(record) => record.request_size,
+            Self::Stream(record) => record.received,
+        }
+    }
+
+    /// Bytes to the client.
+    pub fn sent(&self) -> u64 {
+        match self {
+            Self::Request(record) => record.response_size,
+            Self::Stream(record) => record.sent,
+        }
+    }
+
+    /// Times of the request, or of the stream, which waits for no response.
+    pub fn latencies(&self) -> Latencies {
+        match self {
+            Self::Request(record) => record.latencies,
+            Self::Stream(record) => Latencies {
+                total: record.duration,
+                gateway: record.gateway,
+                upstream: None,
+                receive: Duration::ZERO,
+            },
+        }
+    }
+}
+
+impl StreamRecord {
+    /// Whether an endpoint was connected to.
+    pub fn source(&self) -> Source {
+        let last = self.tries.last().map(|one| one.outcome);
+        match last {
+            Some(TryOutcome::Answered(_)) => Source::Endpoint,
+            _ => Source::Gateway,
+        }
+    }
+}
 
 /// A request with its response, complete.
 #[derive(Debug)]
@@ -23,6 +150,8 @@ pub struct Record {
     pub port: u16,
     /// The scheme of the request: `http` or `https`.
     pub scheme: &'static str,
+    /// The TLS that the gateway speaks with the client, if it does.
+    pub(crate) tls: Option<NegotiatedTls>,
     /// The host that the client has requested, without port; empty if it named none.
     pub host: Arc<str>,
     /// The version of HTTP that the client speaks.
@@ -66,7 +195,7 @@ pub struct Record {
 #[derive(Debug, Clone)]
 pub struct Try {
     /// Its address.
-    pub address: SocketAddr,
+    pub address: EndpointAddress,
     /// When the endpoint was chosen.
     pub started: SystemTime,
     /// How long it took to choose it.
@@ -79,7 +208,7 @@ pub struct Try {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TryOutcome {
     /// The endpoint has answered with this status, which was given to the client or led to another
-    /// try.
+    /// try. Of a stream: it was connected to, and the status is 200.
     Answered(u16),
     /// The connection failed.
     Failed,

@@ -2,12 +2,13 @@
 
 use http::StatusCode;
 use http::header::LOCATION;
-use url::Url;
+use url::{Position, Url};
 
 use super::answer::Answer;
 use super::request::Request;
 use super::{Access, Policy};
 use crate::entity::plugin::redirect::Config;
+use crate::path;
 
 /// Answers requests with another place.
 #[derive(Debug)]
@@ -45,14 +46,22 @@ impl Redirect {
         })
     }
 
-    fn location(&self, path: &str, query: Option<&str>) -> String {
+    /// `path` is normalised, and the query is as the client sent it. Source: Kong.
+    fn location(&self, path: &[u8], query: Option<&str>) -> String {
         match &self.location {
             Location::Fixed(text) => text.clone(),
             Location::WithPath(url) => {
-                let mut url = url.clone();
-                url.set_path(path);
-                url.set_query(query.filter(|query| !query.is_empty()));
-                url.into()
+                let mut text = url[..Position::BeforePath].to_owned();
+                text.push_str(&path::sendable(path));
+                if let Some(query) = query.filter(|query| !query.is_empty()) {
+                    text.push('?');
+                    text.push_str(query);
+                }
+                if let Some(fragment) = url.fragment() {
+                    text.push('#');
+                    text.push_str(fragment);
+                }
+                text
             }
         }
     }
@@ -60,8 +69,7 @@ impl Redirect {
 
 impl Policy for Redirect {
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
-        let path = request.sent_target.split('?').next().unwrap_or_default();
-        let location = self.location(path, request.query.text());
+        let location = self.location(request.path, request.query.text());
         let answer = Answer::raw(self.status, "redirecting");
         answer.with_header(LOCATION, &location).into()
     }
@@ -78,7 +86,8 @@ mod tests {
             location: location.into(),
             keep_incoming_path,
         };
-        Redirect::new(config).unwrap().location(path, Some(query))
+        let redirect = Redirect::new(config).unwrap();
+        redirect.location(path.as_bytes(), Some(query))
     }
 
     #[test]
@@ -93,9 +102,9 @@ mod tests {
             ("https://example.com", "/p", "", "https://example.com/p"),
             (
                 "https://example.com/a?x=1",
-                "/p/q%20r",
-                "y=%41",
-                "https://example.com/p/q%20r?y=%41",
+                "/p/q r%2F|",
+                "y=%41&z={}",
+                "https://example.com/p/q%20r%2F%7C?y=%41&z={}",
             ),
             (
                 "https://example.com/a?x=1",

@@ -23,8 +23,12 @@ pub struct Request<'r> {
     pub head: &'r mut Parts,
     /// The normalised path of the client's request, to which [`Request::capture`] refers.
     pub path: &'r [u8],
+    /// The part of `path` behind what `strip_path` of the route removes.
+    pub rest: &'r [u8],
     /// Path and query as the client sent them.
     pub sent_target: &'r str,
+    /// A body for a request without one.
+    pub added_body: &'r mut Option<Bytes>,
     /// The query.
     pub query: &'r mut TargetQuery,
     /// What replaces the path of the request to the endpoint, the service's path included.
@@ -147,20 +151,17 @@ impl TargetQuery {
         self.changed
     }
 
-    /// All arguments in their order, decoded; an argument without `=` has an empty value.
-    pub fn arguments(&self) -> Vec<(String, String)> {
-        let text = self.text().unwrap_or_default().as_bytes();
-        let decoded = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        urlencoded::pairs(text)
-            .map(|(name, value)| (decoded(&name), decoded(&value)))
-            .collect()
+    /// All arguments in their order, decoded; an argument without `=` has no value.
+    pub fn arguments(&self) -> Vec<(String, Option<String>)> {
+        urlencoded::arguments(self.text().unwrap_or_default().as_bytes())
     }
 
-    /// Replaces all arguments.
-    pub fn set_arguments(&mut self, arguments: &[(String, String)]) {
-        let mut text = form_urlencoded::Serializer::new(String::new());
-        text.extend_pairs(arguments);
-        let text = text.finish();
+    /// Replaces all arguments. Those that were sent stay as they were sent.
+    pub fn set_arguments(&mut self, arguments: &[(String, Option<String>)]) {
+        let sent = self.text().unwrap_or_default().as_bytes();
+        let text = urlencoded::write(arguments, sent);
+        // The text of a query is text, and so are escaped arguments.
+        let text = String::from_utf8_lossy(&text);
         self.text = (!text.is_empty()).then(|| text.into());
         self.changed = true;
     }
@@ -211,10 +212,11 @@ mod tests {
     fn arguments_are_decoded_and_encoded() {
         let mut query = TargetQuery::sent(Some("a=1+2&b=%26&c"));
         let arguments = query.arguments();
-        let expected = [("a", "1 2"), ("b", "&"), ("c", "")];
-        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected = [("a", Some("1 2")), ("b", Some("&")), ("c", None)];
+        let owned = |(name, value): (&str, Option<&str>)| (name.into(), value.map(Into::into));
+        let expected: [(String, Option<String>); 3] = expected.map(owned);
         assert_eq!(arguments, expected);
         query.set_arguments(&arguments);
-        assert_eq!(query.text(), Some("a=1+2&b=%26&c="));
+        assert_eq!(query.text(), Some("a=1+2&b=%26&c"));
     }
 }

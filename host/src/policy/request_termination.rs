@@ -1,5 +1,7 @@
 //! `request-termination`: answers requests itself. Source: Kong 3.9, `request-termination`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::StatusCode;
@@ -8,22 +10,47 @@ use serde_json::map::{Entry, Map};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::request::Request;
+use super::logs::document::Documents;
+use super::request::{MatchedIds, Request};
 use super::{Access, Policy, Verdict};
+use crate::entity::Kind;
 use crate::entity::plugin::request_termination::Config;
-use crate::{node, urlencoded};
+use crate::node;
+use crate::urlencoded::{self, Arguments};
 
 /// Answers requests itself.
 #[derive(Debug)]
-pub(super) struct RequestTermination(Config);
+pub(super) struct RequestTermination {
+    config: Config,
+    /// Reads the entities of a description.
+    documents: Arc<Documents>,
+}
 
 impl RequestTermination {
-    pub(super) fn new(config: Config) -> Self {
-        Self(config)
+    pub(super) fn new(config: Config, documents: Arc<Documents>) -> Self {
+        Self { config, documents }
+    }
+
+    /// The route and the service of a request, read apart from the worker, which waits for no lock of
+    /// the store.
+    async fn matched(&self, matched: MatchedIds<'_>) -> (Value, Option<Value>) {
+        let (route, service) = (matched.route, matched.service);
+        let documents = Arc::clone(&self.documents);
+        let read = tokio::task::spawn_blocking(move || {
+            let service = service.map(|id| documents.whole(Kind::Service, id));
+            (documents.whole(Kind::Route, route), service)
+        });
+        let ids = |_| {
+            (
+                json!({ "id": route }),
+                service.map(|id| json!({ "id": id })),
+            )
+        };
+        read.await.unwrap_or_else(ids)
     }
 
     fn is_triggered(&self, request: &Request<'_>) -> bool {
-        let Some(trigger) = &self.0.trigger else {
+        let Some(trigger) = &self.config.trigger else {
             return true;
         };
         let header = HeaderName::from_bytes(trigger.as_bytes()).ok();
@@ -48,16 +75,16 @@ impl RequestTermination {
         let headers = &request.head.headers;
         let shown = by_name(headers.iter().map(|(name, value)| {
             let value = String::from_utf8_lossy(value.as_bytes());
-            (name.as_str().to_owned(), value.into_owned())
+            (name.as_str().to_owned(), value.into_owned().into())
         }));
         let content_type = headers.get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
-        let body = body.as_deref();
-        let (path, client, matched) = (request.path, &request.client, &request.matched);
-        let document = json!({
-            "message": self.0.message.as_deref().or(message_of(status)),
+        let body = body.as_deref().unwrap_or_default();
+        let (path, client) = (request.path, &request.client);
+        let (route, service) = self.matched(request.matched).await;
+        let mut document = json!({
             "kong": {
-                "node_id": *node::ID,
+                "node_id": node::id(),
                 "worker_pid": std::process::id(),
                 "hostname": node::hostname(),
             },
@@ -66,23 +93,31 @@ impl RequestTermination {
                 "host": client.host,
                 "port": client.port,
                 "headers": shown,
-                "query": by_name(request.query.arguments().into_iter()),
-                "body": body.and_then(|body| parsed(body, content_type.unwrap_or_default())),
-                "raw_body": body.map(String::from_utf8_lossy),
+                "query": by_name(with_flags(request.query.arguments())),
+                "raw_body": String::from_utf8_lossy(body),
                 "method": request.head.method.as_str(),
                 "path": String::from_utf8_lossy(path),
                 "uri_captures": captures(request),
             },
-            "matched_route": { "id": matched.route, "name": matched.route_name },
-            "matched_service": matched.service.map(|id| json!({ "id": id })),
+            "matched_route": route,
         });
+        // What has no value is left out.
+        if let Some(message) = self.config.message.as_deref().or(message_of(status)) {
+            document["message"] = message.into();
+        }
+        if let Some(body) = parsed(body, content_type.unwrap_or_default()) {
+            document["request"]["body"] = body;
+        }
+        if let Some(service) = service {
+            document["matched_service"] = service;
+        }
         let answer = Answer::raw(status, document.to_string());
         answer.with_header(CONTENT_TYPE, JSON).into()
     }
 
     fn status(&self) -> StatusCode {
         // The declaration allows no other status.
-        StatusCode::from_u16(self.0.status_code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+        StatusCode::from_u16(self.config.status_code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     }
 }
 
@@ -90,20 +125,26 @@ impl RequestTermination {
 const LONGEST_BODY: usize = 1 << 20;
 
 /// Values by their names; a name with several values has a list of them.
-fn by_name(pairs: impl Iterator<Item = (String, String)>) -> Map<String, Value> {
+fn by_name(pairs: impl Iterator<Item = (String, Value)>) -> Map<String, Value> {
     let mut all = Map::new();
     for (name, value) in pairs {
         match all.entry(name) {
             Entry::Vacant(entry) => {
-                entry.insert(value.into());
+                entry.insert(value);
             }
             Entry::Occupied(mut entry) => match entry.get_mut() {
-                Value::Array(values) => values.push(value.into()),
+                Value::Array(values) => values.push(value),
                 first => *first = json!([first.take(), value]),
             },
         }
     }
     all
+}
+
+/// Arguments as they are shown: `true` for one without a value. Source: OpenResty.
+fn with_flags(arguments: Arguments) -> impl Iterator<Item = (String, Value)> {
+    let arguments = arguments.into_iter();
+    arguments.map(|(name, value)| (name, value.map_or(Value::Bool(true), Value::from)))
 }
 
 /// A body in JSON or of a form.
@@ -112,10 +153,7 @@ fn parsed(body: &[u8], content_type: &str) -> Option<Value> {
     match media_type.trim().to_ascii_lowercase().as_str() {
         "application/json" => serde_json::from_slice(body).ok(),
         "application/x-www-form-urlencoded" => {
-            let decoded = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let pairs = urlencoded::pairs(body);
-            let pairs = pairs.map(|(name, value)| (decoded(&name), decoded(&value)));
-            Some(by_name(pairs).into())
+            Some(by_name(with_flags(urlencoded::arguments(body))).into())
         }
         _ => None,
     }
@@ -160,7 +198,7 @@ impl Policy for RequestTermination {
         if !self.is_triggered(request) {
             return Access::PASS;
         }
-        let config = &self.0;
+        let config = &self.config;
         if config.echo {
             return Access::Pending(self.echo(request).boxed_local());
         }

@@ -26,7 +26,7 @@ use crate::entity::plugin::request_transformer::Config;
 use crate::path;
 use crate::pattern::Pattern;
 use crate::template::{Reference, Table, Template};
-use crate::urlencoded;
+use crate::urlencoded::{self, Arguments};
 use multipart::Multipart;
 
 /// Largest body that is changed, in bytes. It is held in memory as a whole.
@@ -63,7 +63,7 @@ pub(super) struct RequestTransformer {
 /// What templates refer to: the request as the policy has found it.
 struct Original<'r> {
     headers: HeaderMap,
-    arguments: Vec<(String, String)>,
+    arguments: Arguments,
     regex: Option<&'r Pattern>,
     path: &'r [u8],
 }
@@ -73,13 +73,16 @@ impl Original<'_> {
         let name = reference.name.as_str();
         match reference.table {
             Table::Headers => {
-                let value = self.headers.get(name)?;
+                // `$(headers.x_name)` stands for `X-Name`, as for OpenResty: a name with a dash
+                // cannot be written behind a dot.
+                let dashed = || self.headers.get(name.replace('_', "-"));
+                let value = self.headers.get(name).or_else(dashed)?;
                 Some(String::from_utf8_lossy(value.as_bytes()))
             }
             Table::QueryParams => {
                 let mut arguments = self.arguments.iter();
                 let (_, value) = arguments.find(|(found, _)| found == name)?;
-                Some(value.into())
+                Some(value.as_deref().unwrap_or_default().into())
             }
             Table::UriCaptures => {
                 let captured = self.regex?.capture(self.path, name)?;
@@ -92,12 +95,13 @@ impl Original<'_> {
         template.render(|reference| self.value(reference))
     }
 
-    /// The steps with the values of this request. A value that is empty is none. Source: Kong.
+    /// The steps with the values of this request. A step whose setting has no value is left out; a
+    /// template that refers to nothing gives an empty value. Source: Kong.
     fn steps(&self, steps: &Steps<Template>, rename: &[(String, Template)]) -> Steps<String> {
         let rendered = |pairs: &[(String, Template)]| -> Vec<(String, String)> {
-            let pairs = pairs.iter();
+            let pairs = pairs.iter().filter(|(_, template)| !template.is_empty());
             let pairs = pairs.map(|(name, template)| (name.clone(), self.render(template)));
-            pairs.filter(|(_, value)| !value.is_empty()).collect()
+            pairs.collect()
         };
         let mut renamed = steps.rename.clone();
         renamed.extend(rendered(rename));
@@ -184,14 +188,6 @@ impl Kind {
     }
 }
 
-fn form(body: &[u8]) -> Vec<(String, String)> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let pairs = urlencoded::pairs(body);
-    pairs
-        .map(|(name, value)| (text(&name), text(&value)))
-        .collect()
-}
-
 /// A body with its steps done; `None` if it is malformed, or nothing is changed.
 fn changed(kind: Kind, headers: &HeaderMap, body: &Bytes, steps: &Steps<String>) -> Option<Bytes> {
     match kind {
@@ -218,14 +214,10 @@ fn changed(kind: Kind, headers: &HeaderMap, body: &Bytes, steps: &Steps<String>)
             (members != before).then(|| Value::Object(members).to_string().into())
         }
         Kind::Form => {
-            let sent = form(body);
+            let sent = urlencoded::arguments(body);
             let mut fields = sent.clone();
             steps.apply(&mut fields);
-            (fields != sent).then(|| {
-                let mut text = form_urlencoded::Serializer::new(String::new());
-                text.extend_pairs(&fields);
-                text.finish().into()
-            })
+            (fields != sent).then(|| urlencoded::write(&fields, body).into())
         }
         Kind::Multipart => {
             let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
@@ -239,7 +231,7 @@ fn changed(kind: Kind, headers: &HeaderMap, body: &Bytes, steps: &Steps<String>)
 
 impl RequestTransformer {
     /// # Errors
-    /// The method is none.
+    /// The method is not one of HTTP.
     pub(super) fn new(config: Config) -> Result<Self, String> {
         let method = config.http_method.map(|method| {
             let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes());
@@ -315,7 +307,7 @@ impl RequestTransformer {
             request.head.method = method.clone();
             if let Some(body) = body.filter(|_| self.moves_form(&request.head.headers)) {
                 let mut arguments = request.query.arguments();
-                arguments.extend(form(body));
+                arguments.extend(urlencoded::arguments(body));
                 request.query.set_arguments(&arguments);
             }
         }
@@ -327,12 +319,19 @@ impl RequestTransformer {
             });
         }
         if self.changes_body()
-            && let (Some(sent), Some(body)) = (request.body, body)
             && let Some(kind) = Kind::of(&request.head.headers)
         {
             let steps = original.steps(&self.body, &self.rename_body);
-            if let Some(changed) = changed(kind, &request.head.headers, body, &steps) {
-                sent.replace(changed);
+            let changed = |body: &Bytes| changed(kind, &request.head.headers, body, &steps);
+            match (request.body, body) {
+                (Some(sent), Some(body)) => {
+                    if let Some(changed) = changed(body) {
+                        sent.replace(changed);
+                    }
+                }
+                // A request without a body may get one. Source: Kong.
+                (None, _) => *request.added_body = changed(&Bytes::new()),
+                (Some(_), None) => {}
             }
         }
         if !self.query.is_empty() || !self.rename_query.is_empty() {
@@ -409,8 +408,8 @@ mod tests {
         let json = r#"{"gone":1,"a":0,"old":[1.5],"c":"3"}"#;
         let expected = r#"{"a":"1","c":["3","4"],"new":[1.5],"b":"2&3"}"#;
         assert_eq!(change("application/json", json).as_deref(), Some(expected));
-        let form = "gone=1&a=0&old=x+y&c=3";
-        let expected = "a=1&new=x+y&c=3&b=2%263&c=4";
+        let form = "gone=1&a=0&old=x+y&c=3&flag";
+        let expected = "a=1&new=x+y&c=3&flag&b=2%263&c=4";
         let form_type = "application/x-www-form-urlencoded; charset=utf-8";
         assert_eq!(change(form_type, form).as_deref(), Some(expected));
         let part = |name: &str, value: &str| {

@@ -78,6 +78,11 @@ pub trait BodyFilter {
     /// What is sent in place of a piece of the body; nothing if it is empty.
     fn data(&mut self, piece: Bytes) -> Bytes;
 
+    /// Sees the trailers of a complete body, before [`BodyFilter::end`], and may take some.
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
+        let _ = trailers;
+    }
+
     /// What is sent at the end of a complete body, after [`BodyFilter::data`] has seen all of it:
     /// not at all for an empty one. It is not called for a body that breaks off. A response without
     /// a body, such as that to a `HEAD` request, ends at once, and what is returned is not sent.

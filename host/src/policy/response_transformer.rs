@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::{Map, Number, Value};
 
 use super::Policy;
@@ -23,17 +23,14 @@ const BODY_LIMIT: usize = 8 << 20;
 /// Changes responses.
 #[derive(Debug)]
 pub(super) struct ResponseTransformer {
-    /// Headers that are removed only where they have this value.
-    remove_values: Vec<Pair>,
     headers: Steps<String>,
     json: Arc<Steps<Value>>,
 }
 
 impl ResponseTransformer {
     pub(super) fn new(config: Config) -> Self {
-        let (remove_values, remove): (Vec<Pair>, Vec<Pair>) = (config.remove.headers)
-            .into_iter()
-            .partition(|pair| !pair.value.is_empty());
+        // A value after the name of a header that is removed has no effect. Source: Kong.
+        let remove = config.remove.headers.into_iter().map(|pair| pair.name);
         let pairs = |pairs: &[Pair]| -> Vec<(String, String)> {
             let pairs = pairs.iter().filter(|pair| !pair.value.is_empty());
             pairs
@@ -41,9 +38,8 @@ impl ResponseTransformer {
                 .collect()
         };
         Self {
-            remove_values,
             headers: Steps {
-                remove: remove.into_iter().map(|pair| pair.name).collect(),
+                remove: remove.collect(),
                 rename: pairs(&config.rename.headers),
                 replace: pairs(&config.replace.headers),
                 add: pairs(&config.add.headers),
@@ -77,36 +73,20 @@ fn typed(values: &Values) -> Vec<(String, Value)> {
     pairs.collect()
 }
 
-/// Removes a value from a header, and the header where no other is left.
-fn remove_value(headers: &mut HeaderMap, name: &str, value: &str) {
-    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-        return;
-    };
-    let left: Vec<HeaderValue> = (headers.get_all(&name).iter())
-        .filter(|found| found.as_bytes() != value.as_bytes())
-        .cloned()
-        .collect();
-    headers.remove(&name);
-    for value in left {
-        headers.append(name.clone(), value);
-    }
-}
-
 impl Policy for ResponseTransformer {
     fn response(&self, response: &mut Response<'_>) {
-        let headers = &mut response.head.headers;
-        for pair in &self.remove_values {
-            remove_value(headers, &pair.name, &pair.value);
+        if !self.headers.is_empty() {
+            let original = response.head.headers.clone();
+            let headers = &mut response.head.headers;
+            self.headers.apply_as_of(headers, &original);
         }
-        self.headers.apply(headers);
     }
 
     fn body(&self, response: &mut Response<'_>) -> Option<Box<dyn BodyFilter>> {
         let headers = &response.head.headers;
         let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-        let is_json = content_type
-            .to_ascii_lowercase()
-            .contains("application/json");
+        let media_type = content_type.split(';').next().unwrap_or_default();
+        let is_json = media_type.trim().eq_ignore_ascii_case("application/json");
         let is_part = response.head.status == StatusCode::PARTIAL_CONTENT;
         let is_readable = !headers.contains_key(CONTENT_ENCODING) && !is_part;
         (is_json && is_readable && !self.json.is_empty()).then(|| {
@@ -163,6 +143,7 @@ impl BodyFilter for Body {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use http::header::{HeaderMap, HeaderName, HeaderValue};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -222,25 +203,60 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_removed_altogether_or_where_it_has_a_value() {
+    fn a_header_is_removed_whatever_value_is_named() {
         let policy = transformer(json!({ "remove": { "headers": ["x-a", "x-b:1"] } }));
         let mut headers = HeaderMap::new();
         for (name, value) in [("x-a", "1"), ("x-b", "1"), ("x-b", "2"), ("x-c", "1")] {
             headers.append(name, value.parse().unwrap());
-        }
-        for pair in &policy.remove_values {
-            remove_value(&mut headers, &pair.name, &pair.value);
         }
         policy.headers.apply(&mut headers);
         let left: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value))
             .collect();
-        assert_eq!(left.len(), 2);
-        assert_eq!(
-            (headers["x-b"].as_bytes(), headers["x-c"].as_bytes()),
-            (&b"2"[..], &b"1"[..])
-        );
+        assert_eq!(left, [("x-c", &HeaderValue::from_static("1"))]);
+    }
+
+    #[test]
+    fn each_step_asks_the_headers_as_they_came() {
+        let changed = |config: Value| {
+            let policy = transformer(config);
+            let original = HeaderMap::from_iter([(
+                HeaderName::from_static("x-a"),
+                HeaderValue::from_static("1"),
+            )]);
+            let mut headers = original.clone();
+            policy.headers.apply_as_of(&mut headers, &original);
+            let mut shown: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+                .collect();
+            shown.sort();
+            shown.join(", ")
+        };
+        let headers = |name: &str| json!({ "headers": [name] });
+        let (remove, rename) = (headers("x-a"), headers("x-a:x-b"));
+        for (config, expected) in [
+            (json!({ "remove": remove, "add": headers("x-a:new") }), ""),
+            (
+                json!({ "remove": remove, "replace": headers("x-a:new") }),
+                "x-a: new",
+            ),
+            (
+                json!({ "rename": rename, "replace": headers("x-b:new") }),
+                "x-b: 1",
+            ),
+            (
+                json!({ "rename": rename, "add": headers("x-a:new") }),
+                "x-b: 1",
+            ),
+            (
+                json!({ "rename": rename, "add": headers("x-b:zz") }),
+                "x-b: zz",
+            ),
+        ] {
+            assert_eq!(changed(config.clone()), expected, "{config}");
+        }
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use super::logs::Logs;
 use super::logs::connection::{Datagrams, Kept, Server, failed, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
-use super::record::Record;
+use super::record::LogRecord;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::statsd::Config;
 use crate::node;
@@ -63,8 +63,8 @@ impl Statsd {
 }
 
 impl Policy for Statsd {
-    fn record(&self, record: &Arc<Record>) {
-        let status = record.status.as_u16();
+    fn record(&self, record: &LogRecord) {
+        let status = record.status();
         let mut statuses = self.statuses.iter();
         let is_told = statuses.any(|(from, to)| (*from..=*to).contains(&status));
         if is_told || self.statuses.is_empty() {

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::net::UnixDatagram;
 
@@ -20,7 +19,7 @@ use super::logs::buffer::Limits;
 use super::logs::connection::within;
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
-use super::record::Record;
+use super::record::LogRecord;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::syslog::{Config, Facility, Severity};
 
@@ -53,8 +52,8 @@ impl Syslog {
 }
 
 /// The severity of a message about a response.
-fn severity(config: &Config, status: StatusCode) -> Severity {
-    match status.as_u16() {
+fn severity(config: &Config, status: u16) -> Severity {
+    match status {
         500.. => config.server_errors_severity,
         400.. => config.client_errors_severity,
         _ => config.successful_severity,
@@ -62,7 +61,7 @@ fn severity(config: &Config, status: StatusCode) -> Severity {
 }
 
 /// Whether it is sent.
-fn is_sent(config: &Config, status: StatusCode) -> bool {
+fn is_sent(config: &Config, status: u16) -> bool {
     // The most severe one has the smallest number.
     severity(config, status) <= config.log_level
 }
@@ -79,8 +78,8 @@ fn message(facility: Facility, severity: Severity, now: SystemTime, text: &str) 
 }
 
 impl Policy for Syslog {
-    fn record(&self, record: &Arc<Record>) {
-        if is_sent(&self.config, record.status) {
+    fn record(&self, record: &LogRecord) {
+        if is_sent(&self.config, record.status()) {
             self.queue.push(record);
         }
     }
@@ -137,7 +136,7 @@ impl Sink for SyslogSink {
     fn send<'a>(&'a self, batch: &'a [Entry]) -> BoxFuture<'a, Result<(), String>> {
         async move {
             for entry in batch {
-                let severity = severity(&self.config, entry.record.status);
+                let severity = severity(&self.config, entry.record.status());
                 let text = entry.text(&self.documents);
                 let now = SystemTime::now();
                 let message = message(self.config.facility, severity, now, &text);
@@ -193,7 +192,6 @@ mod tests {
             (499, Severity::Warning, true),
             (500, Severity::Crit, true),
         ] {
-            let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(severity(&config, status), expected);
             assert_eq!(is_sent(&config, status), sent, "{status}");
         }

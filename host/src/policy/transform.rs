@@ -4,6 +4,8 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
+use crate::urlencoded::Arguments;
+
 /// Names with values that can be changed.
 pub(super) trait Fields<V> {
     /// Whether there is a field of this name.
@@ -42,22 +44,35 @@ impl<V: Clone> Steps<V> {
             && self.append.is_empty()
     }
 
-    pub(super) fn apply(&self, fields: &mut impl Fields<V>) {
+    /// Does the steps, each of which finds what the one before has left.
+    pub(super) fn apply<F: Fields<V>>(&self, fields: &mut F) {
+        self.apply_where(fields, F::has);
+    }
+
+    /// As [`Self::apply`] for the headers of responses: each step asks the headers as they were
+    /// before the first step, which `original` is a copy of, what there is. Source: Kong.
+    pub(super) fn apply_as_of<F: Fields<V>>(&self, fields: &mut F, original: &F) {
+        self.apply_where(fields, |_, name| original.has(name));
+    }
+
+    /// Does the steps, with `has` to ask whether there is a field of a name.
+    fn apply_where<F: Fields<V>>(&self, fields: &mut F, has: impl Fn(&F, &str) -> bool) {
         for name in &self.remove {
             fields.remove(name);
         }
         for (old, new) in &self.rename {
-            if old != new && !new.is_empty() && fields.has(old) {
+            // What was removed cannot be renamed, whatever `has` says.
+            if old != new && !new.is_empty() && has(fields, old) && fields.has(old) {
                 fields.rename(old, new);
             }
         }
         for (name, value) in &self.replace {
-            if fields.has(name) {
+            if has(fields, name) {
                 fields.set(name, value.clone());
             }
         }
         for (name, value) in &self.add {
-            if !fields.has(name) {
+            if !has(fields, name) {
                 fields.set(name, value.clone());
             }
         }
@@ -112,7 +127,7 @@ fn header(name: &str, value: String) -> Option<(HeaderName, HeaderValue)> {
 }
 
 /// Arguments of a query, or fields of a form.
-impl Fields<String> for Vec<(String, String)> {
+impl Fields<String> for Arguments {
     fn has(&self, name: &str) -> bool {
         self.iter().any(|(found, _)| found == name)
     }
@@ -132,19 +147,19 @@ impl Fields<String> for Vec<(String, String)> {
         let first = self.iter().position(|(found, _)| found == name);
         match first {
             Some(first) => {
-                self[first].1 = value;
+                self[first].1 = Some(value);
                 let mut at = 0;
                 self.retain(|(found, _)| {
                     at += 1;
                     at - 1 <= first || found != name
                 });
             }
-            None => self.push((name.to_owned(), value)),
+            None => self.push((name.to_owned(), Some(value))),
         }
     }
 
     fn append(&mut self, name: &str, value: String) {
-        self.push((name.to_owned(), value));
+        self.push((name.to_owned(), Some(value)));
     }
 }
 
@@ -171,6 +186,10 @@ impl Fields<Value> for Map<String, Value> {
     fn append(&mut self, name: &str, value: Value) {
         match self.get_mut(name) {
             Some(Value::Array(list)) => list.push(value),
+            // Kong adds to texts and objects only, and replaces what has any other type.
+            Some(other @ (Value::Null | Value::Bool(_) | Value::Number(_))) => {
+                *other = vec![value].into();
+            }
             Some(other) => {
                 let first = other.take();
                 *other = vec![first, value].into();
@@ -214,9 +233,10 @@ mod tests {
         ];
         let texts = steps(str::to_owned);
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let mut pairs: Vec<_> = sent.map(owned).into();
-        texts.apply(&mut pairs);
-        assert_eq!(pairs, expected.map(owned));
+        let argument = |(name, value): (&str, &str)| (name.to_owned(), Some(value.to_owned()));
+        let mut arguments: Arguments = sent.map(argument).into();
+        texts.apply(&mut arguments);
+        assert_eq!(arguments, expected.map(argument));
 
         let mut headers = HeaderMap::new();
         for (name, value) in sent.map(owned) {
@@ -259,7 +279,7 @@ mod tests {
             sent in proptest::collection::vec("[a-c]", 0..6),
             name in "[a-c]",
         ) {
-            let mut pairs: Vec<_> = sent.iter().map(|name| (name.clone(), String::new())).collect();
+            let mut pairs: Arguments = sent.iter().map(|name| (name.clone(), None)).collect();
             pairs.set(&name, "x".into());
             let named = pairs.iter().filter(|(found, _)| *found == name);
             prop_assert_eq!(named.count(), 1);

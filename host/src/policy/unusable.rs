@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::answer::Answer;
 use super::request::Request;
-use super::{Access, Policy};
+use super::{Access, Policy, Stream};
 
 /// Refuses all requests.
 #[derive(Debug)]
@@ -14,5 +14,9 @@ impl Policy for Unusable {
     fn access<'a>(&'a self, _: &'a mut Request<'_>) -> Access<'a> {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Answer::error(status, "An unexpected error occurred").into()
+    }
+
+    fn admits_stream(&self, _: &Stream) -> bool {
+        false
     }
 }

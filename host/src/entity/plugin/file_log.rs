@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{PluginKind, lua, switch};
+use super::{PROTOCOLS, PluginKind, lua, switch};
 use crate::entity::field::{Check, Field, TextPattern};
 use crate::entity::subschema::Subschema;
 
@@ -17,15 +17,18 @@ pub(super) static KIND: PluginKind = PluginKind {
     is_gate: false,
     schema: Subschema {
         name: "file-log",
-        fields: &[Field::record(
-            "config",
-            &[
-                Field::string("path").required().check(FILE_NAME),
-                switch("reopen", false),
-                lua::CUSTOM_FIELDS,
-            ],
-        )
-        .required()],
+        fields: &[
+            PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    Field::string("path").required().check(FILE_NAME),
+                    switch("reopen", false),
+                    lua::CUSTOM_FIELDS,
+                ],
+            )
+            .required(),
+        ],
         entity_checks: &[],
     },
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::queue::{self, Queue};
-use super::{PluginKind, lua};
+use super::{PROTOCOLS, PluginKind, lua};
 use crate::entity::field::{Check, Field, Preset, Shape};
 use crate::entity::subschema::Subschema;
 use crate::entity::{Row, check};
@@ -17,35 +17,38 @@ pub(super) static KIND: PluginKind = PluginKind {
     is_gate: false,
     schema: Subschema {
         name: "http-log",
-        fields: &[Field::record(
-            "config",
-            &[
-                Field::string("http_endpoint")
-                    .required()
-                    .secret()
-                    .referenceable()
-                    .check(&[Check::Text(check::url)]),
-                Field::string("method")
-                    .default(Preset::String("POST"))
-                    .check(&[Check::OneOf(&["POST", "PUT", "PATCH"])]),
-                Field::string("content_type")
-                    .default(Preset::String("application/json"))
-                    .check(&[Check::OneOf(&[
-                        "application/json",
-                        "application/json; charset=utf-8",
-                    ])]),
-                Field::number("timeout").default(Preset::Integer(10_000)),
-                Field::number("keepalive").default(Preset::Integer(60_000)),
-                queue::RETRY_COUNT,
-                queue::QUEUE_SIZE,
-                queue::FLUSH_TIMEOUT,
-                Field::map("headers", &[Check::Text(header_name)], &HEADER_VALUE),
-                queue::RECORD,
-                lua::CUSTOM_FIELDS,
-            ],
-        )
-        .required()
-        .check(&[Check::Record(one_authorization)])],
+        fields: &[
+            PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    Field::string("http_endpoint")
+                        .required()
+                        .secret()
+                        .referenceable()
+                        .check(&[Check::Text(check::url)]),
+                    Field::string("method")
+                        .default(Preset::String("POST"))
+                        .check(&[Check::OneOf(&["POST", "PUT", "PATCH"])]),
+                    Field::string("content_type")
+                        .default(Preset::String("application/json"))
+                        .check(&[Check::OneOf(&[
+                            "application/json",
+                            "application/json; charset=utf-8",
+                        ])]),
+                    Field::number("timeout").default(Preset::Integer(10_000)),
+                    Field::number("keepalive").default(Preset::Integer(60_000)),
+                    queue::RETRY_COUNT,
+                    queue::QUEUE_SIZE,
+                    queue::FLUSH_TIMEOUT,
+                    Field::map("headers", &[Check::Text(header_name)], &HEADER_VALUE),
+                    queue::RECORD,
+                    lua::CUSTOM_FIELDS,
+                ],
+            )
+            .required()
+            .check(&[Check::Record(one_authorization)]),
+        ],
         entity_checks: &[],
     },
 };

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::PluginKind;
+use super::{PROTOCOLS, PluginKind};
 use crate::entity::field::{Field, Preset};
 use crate::entity::subschema::Subschema;
 
@@ -11,18 +11,21 @@ pub(super) static KIND: PluginKind = PluginKind {
     is_gate: false,
     schema: Subschema {
         name: "prometheus",
-        fields: &[Field::record(
-            "config",
-            &[
-                off("per_consumer"),
-                off("status_code_metrics"),
-                off("ai_metrics"),
-                off("latency_metrics"),
-                off("bandwidth_metrics"),
-                off("upstream_health_metrics"),
-            ],
-        )
-        .required()],
+        fields: &[
+            PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    off("per_consumer"),
+                    off("status_code_metrics"),
+                    off("ai_metrics"),
+                    off("latency_metrics"),
+                    off("bandwidth_metrics"),
+                    off("upstream_health_metrics"),
+                ],
+            )
+            .required(),
+        ],
         entity_checks: &[],
     },
 };

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{PluginKind, switch};
+use super::{PROTOCOLS, PluginKind, switch};
 use crate::entity::field::{Check, Field, Preset, Shape};
 use crate::entity::subschema::Subschema;
 
@@ -19,49 +19,52 @@ pub(super) static KIND: PluginKind = PluginKind {
     is_gate: false,
     schema: Subschema {
         name: "proxy-cache",
-        fields: &[Field::record(
-            "config",
-            &[
-                Field::array("response_code", &STATUS)
-                    .required()
-                    .default(Preset::Integers(&[200, 301, 404]))
-                    .check(&[Check::AtLeast(1)]),
-                Field::array("request_method", &METHOD)
-                    .required()
-                    .default(Preset::Strings(&["GET", "HEAD"])),
-                Field::array("content_type", &TEXT)
-                    .required()
-                    .default(Preset::Strings(&["text/plain", "application/json"])),
-                Field::integer("cache_ttl")
-                    .default(Preset::Integer(300))
-                    .check(&[Check::GreaterThan(0)]),
-                Field::string("strategy")
-                    .required()
-                    .check(&[Check::OneOf(&["memory"])]),
-                switch("cache_control", false),
-                Field::boolean("ignore_uri_case").default(Preset::Boolean(false)),
-                Field::integer("storage_ttl"),
-                Field::record(
-                    "memory",
-                    &[Field::string("dictionary_name")
+        fields: &[
+            PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    Field::array("response_code", &STATUS)
                         .required()
-                        .default(Preset::String("kong_db_cache"))],
-                )
-                .required(),
-                Field::array("vary_query_params", &TEXT),
-                Field::array("vary_headers", &TEXT),
-                Field::record(
-                    "response_headers",
-                    &[
-                        Field::boolean("age").default(Preset::Boolean(true)),
-                        Field::boolean("X-Cache-Status").default(Preset::Boolean(true)),
-                        Field::boolean("X-Cache-Key").default(Preset::Boolean(true)),
-                    ],
-                )
-                .required(),
-            ],
-        )
-        .required()],
+                        .default(Preset::Integers(&[200, 301, 404]))
+                        .check(&[Check::AtLeast(1)]),
+                    Field::array("request_method", &METHOD)
+                        .required()
+                        .default(Preset::Strings(&["GET", "HEAD"])),
+                    Field::array("content_type", &TEXT)
+                        .required()
+                        .default(Preset::Strings(&["text/plain", "application/json"])),
+                    Field::integer("cache_ttl")
+                        .default(Preset::Integer(300))
+                        .check(&[Check::GreaterThan(0)]),
+                    Field::string("strategy")
+                        .required()
+                        .check(&[Check::OneOf(&["memory"])]),
+                    switch("cache_control", false),
+                    Field::boolean("ignore_uri_case").default(Preset::Boolean(false)),
+                    Field::integer("storage_ttl"),
+                    Field::record(
+                        "memory",
+                        &[Field::string("dictionary_name")
+                            .required()
+                            .default(Preset::String("kong_db_cache"))],
+                    )
+                    .required(),
+                    Field::array("vary_query_params", &TEXT),
+                    Field::array("vary_headers", &TEXT),
+                    Field::record(
+                        "response_headers",
+                        &[
+                            Field::boolean("age").default(Preset::Boolean(true)),
+                            Field::boolean("X-Cache-Status").default(Preset::Boolean(true)),
+                            Field::boolean("X-Cache-Key").default(Preset::Boolean(true)),
+                        ],
+                    )
+                    .required(),
+                ],
+            )
+            .required(),
+        ],
         entity_checks: &[],
     },
 };

@@ -3,8 +3,8 @@
 
 use serde::Deserialize;
 
-use super::PluginKind;
 use super::pair::{self, HAS_COLON, HEADER_NAMES, NAME, Pair, TemplatePair, list};
+use super::{PROTOCOLS, PluginKind};
 use crate::entity::field::{Check, Field, Shape, TextPattern};
 use crate::entity::subschema::Subschema;
 use crate::template::Template;
@@ -32,43 +32,46 @@ pub(super) static KIND: PluginKind = PluginKind {
     is_gate: false,
     schema: Subschema {
         name: "request-transformer",
-        fields: &[Field::record(
-            "config",
-            &[
-                Field::string("http_method").check(METHOD),
-                Field::record(
-                    "remove",
-                    &[
-                        list("body", &NAME),
-                        list("headers", &HEADER_NAME),
-                        list("querystring", &NAME),
-                    ],
-                )
-                .required(),
-                Field::record(
-                    "rename",
-                    &[
-                        list("body", &ENTRY),
-                        list("headers", &HEADER_NAMES),
-                        list("querystring", &ENTRY),
-                    ],
-                )
-                .required(),
-                Field::record(
-                    "replace",
-                    &[
-                        list("body", &ENTRY),
-                        list("headers", &HEADER),
-                        list("querystring", &ENTRY),
-                        Field::string("uri").check(&[Check::Text(template)]),
-                    ],
-                )
-                .required(),
-                Field::record("add", ENTRIES).required(),
-                Field::record("append", ENTRIES).required(),
-            ],
-        )
-        .required()],
+        fields: &[
+            PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    Field::string("http_method").check(METHOD),
+                    Field::record(
+                        "remove",
+                        &[
+                            list("body", &NAME),
+                            list("headers", &HEADER_NAME),
+                            list("querystring", &NAME),
+                        ],
+                    )
+                    .required(),
+                    Field::record(
+                        "rename",
+                        &[
+                            list("body", &ENTRY),
+                            list("headers", &HEADER_NAMES),
+                            list("querystring", &ENTRY),
+                        ],
+                    )
+                    .required(),
+                    Field::record(
+                        "replace",
+                        &[
+                            list("body", &ENTRY),
+                            list("headers", &HEADER),
+                            list("querystring", &ENTRY),
+                            Field::string("uri").check(&[Check::Text(template)]),
+                        ],
+                    )
+                    .required(),
+                    Field::record("add", ENTRIES).required(),
+                    Field::record("append", ENTRIES).required(),
+                ],
+            )
+            .required(),
+        ],
         entity_checks: &[],
     },
 };

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::queue::{self, Queue};
-use super::{PluginKind, host, port};
+use super::{PROTOCOLS, PluginKind, host, port};
 use crate::entity::field::{Check, Field, Preset, Shape, TextPattern};
 use crate::entity::subschema::Subschema;
 use crate::entity::{EntityCheck, Match};
@@ -76,44 +76,47 @@ pub(super) static KIND: PluginKind = PluginKind {
     is_gate: false,
     schema: Subschema {
         name: "statsd",
-        fields: &[Field::record(
-            "config",
-            &[
-                host().default(Preset::String("localhost")),
-                port().default(Preset::Integer(8125)),
-                Field::string("prefix").default(Preset::String("kong")),
-                Field::array("metrics", &METRIC).default(Preset::Computed(all_metrics)),
-                Field::array("allow_status_codes", &STATUSES),
-                Field::number("udp_packet_size")
-                    .default(Preset::Integer(0))
-                    .check(&[Check::Between(0, 65507)]),
-                Field::boolean("use_tcp").default(Preset::Boolean(false)),
-                Field::boolean("hostname_in_prefix").default(Preset::Boolean(false)),
-                Field::string("consumer_identifier_default")
-                    .required()
-                    .default(Preset::String("custom_id"))
-                    .check(CONSUMER_IDENTIFIER),
-                Field::string("service_identifier_default")
-                    .required()
-                    .default(Preset::String("service_name_or_host"))
-                    .check(SERVICE_IDENTIFIER),
-                Field::string("workspace_identifier_default")
-                    .required()
-                    .default(Preset::String("workspace_id"))
-                    .check(WORKSPACE_IDENTIFIER),
-                queue::RETRY_COUNT,
-                queue::QUEUE_SIZE,
-                queue::FLUSH_TIMEOUT,
-                Field::string("tag_style").check(&[Check::OneOf(&[
-                    "dogstatsd",
-                    "influxdb",
-                    "librato",
-                    "signalfx",
-                ])]),
-                queue::RECORD,
-            ],
-        )
-        .required()],
+        fields: &[
+            PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    host().default(Preset::String("localhost")),
+                    port().default(Preset::Integer(8125)),
+                    Field::string("prefix").default(Preset::String("kong")),
+                    Field::array("metrics", &METRIC).default(Preset::Computed(all_metrics)),
+                    Field::array("allow_status_codes", &STATUSES),
+                    Field::number("udp_packet_size")
+                        .default(Preset::Integer(0))
+                        .check(&[Check::Between(0, 65507)]),
+                    Field::boolean("use_tcp").default(Preset::Boolean(false)),
+                    Field::boolean("hostname_in_prefix").default(Preset::Boolean(false)),
+                    Field::string("consumer_identifier_default")
+                        .required()
+                        .default(Preset::String("custom_id"))
+                        .check(CONSUMER_IDENTIFIER),
+                    Field::string("service_identifier_default")
+                        .required()
+                        .default(Preset::String("service_name_or_host"))
+                        .check(SERVICE_IDENTIFIER),
+                    Field::string("workspace_identifier_default")
+                        .required()
+                        .default(Preset::String("workspace_id"))
+                        .check(WORKSPACE_IDENTIFIER),
+                    queue::RETRY_COUNT,
+                    queue::QUEUE_SIZE,
+                    queue::FLUSH_TIMEOUT,
+                    Field::string("tag_style").check(&[Check::OneOf(&[
+                        "dogstatsd",
+                        "influxdb",
+                        "librato",
+                        "signalfx",
+                    ])]),
+                    queue::RECORD,
+                ],
+            )
+            .required(),
+        ],
         entity_checks: &[],
     },
 };

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{PluginKind, lua};
+use super::{PROTOCOLS, PluginKind, lua};
 use crate::entity::field::{Check, Field, Preset};
 use crate::entity::subschema::Subschema;
 
@@ -12,25 +12,28 @@ pub(super) static KIND: PluginKind = PluginKind {
     is_gate: false,
     schema: Subschema {
         name: "syslog",
-        fields: &[Field::record(
-            "config",
-            &[
-                severity("log_level"),
-                severity("successful_severity"),
-                severity("client_errors_severity"),
-                severity("server_errors_severity"),
-                lua::CUSTOM_FIELDS,
-                Field::string("facility")
-                    .required()
-                    .default(Preset::String("user"))
-                    .check(&[Check::OneOf(&[
-                        "auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news",
-                        "syslog", "user", "uucp", "local0", "local1", "local2", "local3", "local4",
-                        "local5", "local6", "local7",
-                    ])]),
-            ],
-        )
-        .required()],
+        fields: &[
+            PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    severity("log_level"),
+                    severity("successful_severity"),
+                    severity("client_errors_severity"),
+                    severity("server_errors_severity"),
+                    lua::CUSTOM_FIELDS,
+                    Field::string("facility")
+                        .required()
+                        .default(Preset::String("user"))
+                        .check(&[Check::OneOf(&[
+                            "auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail",
+                            "news", "syslog", "user", "uucp", "local0", "local1", "local2",
+                            "local3", "local4", "local5", "local6", "local7",
+                        ])]),
+                ],
+            )
+            .required(),
+        ],
         entity_checks: &[],
     },
 };

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{PluginKind, host, lua, port, switch};
+use super::{PROTOCOLS, PluginKind, host, lua, port, switch};
 use crate::entity::field::{Field, Preset};
 use crate::entity::subschema::Subschema;
 
@@ -11,19 +11,22 @@ pub(super) static KIND: PluginKind = PluginKind {
     is_gate: false,
     schema: Subschema {
         name: "tcp-log",
-        fields: &[Field::record(
-            "config",
-            &[
-                host().required(),
-                port().required(),
-                Field::number("timeout").default(Preset::Integer(10_000)),
-                Field::number("keepalive").default(Preset::Integer(60_000)),
-                switch("tls", false),
-                Field::string("tls_sni"),
-                lua::CUSTOM_FIELDS,
-            ],
-        )
-        .required()],
+        fields: &[
+            PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    host().required(),
+                    port().required(),
+                    Field::number("timeout").default(Preset::Integer(10_000)),
+                    Field::number("keepalive").default(Preset::Integer(60_000)),
+                    switch("tls", false),
+                    Field::string("tls_sni"),
+                    lua::CUSTOM_FIELDS,
+                ],
+            )
+            .required(),
+        ],
         entity_checks: &[],
     },
 };

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{PluginKind, host, lua, port};
+use super::{PROTOCOLS, PluginKind, host, lua, port};
 use crate::entity::field::{Field, Preset};
 use crate::entity::subschema::Subschema;
 
@@ -11,16 +11,19 @@ pub(super) static KIND: PluginKind = PluginKind {
     is_gate: false,
     schema: Subschema {
         name: "udp-log",
-        fields: &[Field::record(
-            "config",
-            &[
-                host().required(),
-                port().required(),
-                Field::number("timeout").default(Preset::Integer(10_000)),
-                lua::CUSTOM_FIELDS,
-            ],
-        )
-        .required()],
+        fields: &[
+            PROTOCOLS,
+            Field::record(
+                "config",
+                &[
+                    host().required(),
+                    port().required(),
+                    Field::number("timeout").default(Preset::Integer(10_000)),
+                    lua::CUSTOM_FIELDS,
+                ],
+            )
+            .required(),
+        ],
         entity_checks: &[],
     },
 };

@@ -11,9 +11,10 @@ use uuid::Uuid;
 
 use crate::clock::since_1970;
 use crate::entity::{Kind, Row};
-use crate::policy::record::{Record, Try, TryOutcome};
+use crate::policy::record::{LogRecord, Record, StreamRecord, Try, TryOutcome};
 use crate::policy::response::Source;
 use crate::store::Store;
+use crate::tls::NegotiatedTls;
 use crate::urlencoded;
 
 /// The id of the only workspace. Source: Kong, which has it for a declarative configuration.
@@ -49,15 +50,31 @@ impl Documents {
         stored.map(|stored| stored.row)
     }
 
+    /// The stored entity, with all its fields; of an entity that was deleted, its id.
+    pub(in super::super) fn whole(&self, kind: Kind, id: Uuid) -> Value {
+        let row = self.entity(kind, id).map(Value::Object);
+        row.unwrap_or_else(|| json!({ "id": id }))
+    }
+
     /// The record as one line of JSON.
-    pub(in super::super) fn text(&self, record: &Record) -> String {
+    pub(in super::super) fn text(&self, record: &LogRecord) -> String {
         // Of an entity that was deleted since, the id remains.
         let entity = |kind, id: Uuid| match self.entity(kind, id) {
-            Some(row) => Value::Object(row),
+            Some(row) => Value::Object(shown(row)),
             None => json!({ "id": id }),
         };
-        document(record, &entity).to_string()
+        match record {
+            LogRecord::Request(record) => document(record, &entity).to_string(),
+            LogRecord::Stream(record) => stream_document(record, &entity).to_string(),
+        }
     }
+}
+
+/// A row as Kong logs it: without fields that have no value, and with its workspace.
+fn shown(mut row: Row) -> Row {
+    row.retain(|_, value| !value.is_null());
+    row.insert("ws_id".into(), WORKSPACE.to_string().into());
+    row
 }
 
 /// The record as a JSON document, with entities as `entity` reads them.
@@ -96,8 +113,12 @@ fn document(record: &Record, entity: &dyn Fn(Kind, Uuid) -> Value) -> Value {
         "workspace_name": WORKSPACE_NAME,
         "source": source(record.source),
     });
+    if let Some(tls) = &record.tls {
+        document["request"]["tls"] = negotiated(tls);
+    }
     let mut add = |name: &str, value: Value| document[name] = value;
-    if record.upstream_target.is_some() {
+    // A matched request that a plugin has answered has no tries, and an unmatched one no list of them.
+    if record.upstream_target.is_some() || record.route.is_some() {
         add("tries", tries(&record.tries));
     }
     if let Some(route) = record.route {
@@ -123,6 +144,51 @@ fn source(source: Source) -> &'static str {
         Source::Endpoint => "upstream",
         Source::Gateway => "kong",
     }
+}
+
+/// The record of a stream as a JSON document, with entities as `entity` reads them.
+fn stream_document(record: &StreamRecord, entity: &dyn Fn(Kind, Uuid) -> Value) -> Value {
+    let mut document = json!({
+        "session": {
+            "received": record.received,
+            "sent": record.sent,
+            "status": record.status,
+            "server_port": record.port,
+        },
+        "upstream": {
+            "received": record.upstream_received,
+            "sent": record.upstream_sent,
+        },
+        "latencies": {
+            "session": millis(record.duration),
+            "kong": millis(record.gateway),
+        },
+        "client_ip": record.client.ip().to_string(),
+        "started_at": since_1970(record.started).as_millis() as u64,
+        "workspace": WORKSPACE,
+        "workspace_name": WORKSPACE_NAME,
+        "source": source(record.source()),
+    });
+    if let Some(tls) = &record.tls {
+        document["session"]["tls"] = negotiated(tls);
+    }
+    if let Some(route) = record.route {
+        document["route"] = entity(Kind::Route, route);
+        document["tries"] = tries(&record.tries);
+    }
+    if let Some(service) = record.service {
+        document["service"] = entity(Kind::Service, service);
+    }
+    document
+}
+
+/// What client and gateway have agreed on in a TLS handshake.
+fn negotiated(tls: &NegotiatedTls) -> Value {
+    json!({
+        "version": tls.version,
+        "cipher": tls.cipher,
+        "client_verify": if tls.has_client_certificate { "SUCCESS" } else { "NONE" },
+    })
 }
 
 /// Whole milliseconds.
@@ -186,7 +252,7 @@ fn tries(tries: &[Try]) -> Value {
     let tries = tries.iter().enumerate().map(|(number, one)| {
         let started = since_1970(one.started);
         let mut shown = json!({
-            "ip": one.address.ip().to_string(),
+            "ip": one.address.without_port(),
             "port": one.address.port(),
             "balancer_start": started.as_millis() as u64,
             "balancer_start_ns": started.as_nanos() as u64,

@@ -16,7 +16,7 @@ use super::buffer::{Buffer, Due, Limits, Notice};
 use super::document::Documents;
 use crate::entity::plugin::Plugin;
 use crate::policy::Policy;
-use crate::policy::record::Record;
+use crate::policy::record::LogRecord;
 
 /// Shortest time between two log lines about failed sendings of a queue. With a line for each
 /// failure, a server that is down could fill the disk.
@@ -31,7 +31,7 @@ pub(in super::super) trait Sink: Debug + Send + Sync {
 /// A record that waits to be sent.
 #[derive(Debug)]
 pub(in super::super) struct Entry {
-    pub(in super::super) record: Arc<Record>,
+    pub(in super::super) record: LogRecord,
     /// The record as JSON, if it was needed already.
     text: Option<String>,
 }
@@ -139,9 +139,9 @@ impl Queue {
     }
 
     /// Puts a record in. This never waits: if the queue is full, its oldest record is dropped.
-    pub(in super::super) fn push(&self, record: &Arc<Record>) {
+    pub(in super::super) fn push(&self, record: &LogRecord) {
         let entry = Entry {
-            record: Arc::clone(record),
+            record: record.clone(),
             text: None,
         };
         let now = Instant::now();
@@ -167,7 +167,7 @@ impl Queue {
 
 /// The policy that has every record sent.
 impl Policy for Queue {
-    fn record(&self, record: &Arc<Record>) {
+    fn record(&self, record: &LogRecord) {
         self.push(record);
     }
 
@@ -199,7 +199,7 @@ impl Run {
             match self.next(stage, sending.len()) {
                 Next::End => break,
                 Next::Send(batch) => {
-                    sending.spawn(Arc::clone(&self.shared).deliver(batch));
+                    sending.spawn(Arc::clone(&self.shared).deliver(batch, stages.clone()));
                 }
                 Next::Wait(due) => {
                     // An hour stands for ever.
@@ -246,7 +246,7 @@ impl Run {
         let state = self.shared.state.lock();
         let new = state.buffer.unweighed();
         let new: Vec<_> = new
-            .map(|(number, entry)| (number, Arc::clone(&entry.record)))
+            .map(|(number, entry)| (number, entry.record.clone()))
             .collect();
         drop(state);
         for (number, record) in new {
@@ -277,11 +277,13 @@ impl Shared {
         }
     }
 
-    /// Sends a batch, again and again until it is sent or given up.
-    async fn deliver(self: Arc<Self>, batch: Vec<Entry>) {
+    /// Sends a batch, again and again until it is sent or given up. Once the gateway ends, it is
+    /// tried one last time: a server that cannot be reached must not hold up the shutdown.
+    async fn deliver(self: Arc<Self>, batch: Vec<Entry>, mut stages: watch::Receiver<Stage>) {
         let (started, count) = (Instant::now(), batch.len() as u64);
         let mut failed = 0;
         loop {
+            let is_last = *stages.borrow_and_update() == Stage::Ends;
             // The settings may have changed since the last try.
             let sink = Arc::clone(&self.state.lock().sink);
             let Err(error) = sink.send(&batch).await else {
@@ -293,6 +295,7 @@ impl Shared {
             let pause = {
                 let mut state = self.state.lock();
                 let pause = state.buffer.limits().pause(failed, started.elapsed());
+                let pause = pause.filter(|_| !is_last);
                 let lost = if pause.is_none() { count } else { 0 };
                 let line = state.failures.note(Instant::now(), &error, lost);
                 drop(state);
@@ -302,7 +305,10 @@ impl Shared {
                 pause
             };
             match pause {
-                Some(pause) => tokio::time::sleep(pause).await,
+                Some(pause) => tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    Ok(_) = stages.wait_for(|stage| *stage == Stage::Ends) => {}
+                },
                 None => {
                     self.failed.fetch_add(count, Ordering::Relaxed);
                     return;

@@ -20,10 +20,12 @@ type Labels = Vec<(&'static str, String)>;
 #[derive(Default)]
 struct Page {
     requests: BTreeMap<Labels, u64>,
+    sessions: BTreeMap<Labels, u64>,
     bandwidth: BTreeMap<Labels, u64>,
     gateway: BTreeMap<Labels, Histogram>,
     upstream: BTreeMap<Labels, Histogram>,
     request: BTreeMap<Labels, Histogram>,
+    session: BTreeMap<Labels, Histogram>,
 }
 
 impl Metrics {
@@ -130,20 +132,26 @@ impl Page {
             all
         };
         for ((status, is_proxied), count) in &series.statuses {
-            let labels = of(&[
+            let mut labels = of(&[
                 ("code", &status.to_string()),
                 ("source", if *is_proxied { "service" } else { "kong" }),
                 ("workspace", WORKSPACE_NAME),
-                ("consumer", consumer),
             ]);
-            *self.requests.entry(labels).or_default() += count;
+            let family = match series.is_stream {
+                true => &mut self.sessions,
+                false => {
+                    labels.push(("consumer", consumer.clone()));
+                    &mut self.requests
+                }
+            };
+            *family.entry(labels).or_default() += count;
         }
         for (direction, bytes) in [("ingress", series.ingress), ("egress", series.egress)] {
-            let labels = of(&[
-                ("direction", direction),
-                ("workspace", WORKSPACE_NAME),
-                ("consumer", consumer),
-            ]);
+            let mut labels = of(&[("direction", direction), ("workspace", WORKSPACE_NAME)]);
+            // A stream has none. Source: Kong.
+            if !series.is_stream {
+                labels.push(("consumer", consumer.clone()));
+            }
             if bytes > 0 {
                 *self.bandwidth.entry(labels).or_default() += bytes;
             }
@@ -151,10 +159,14 @@ impl Page {
         let Some(times) = &series.times else {
             return;
         };
+        let whole = match series.is_stream {
+            true => &mut self.session,
+            false => &mut self.request,
+        };
         for (family, histogram) in [
             (&mut self.gateway, &times.gateway),
             (&mut self.upstream, &times.upstream),
-            (&mut self.request, &times.request),
+            (whole, &times.request),
         ] {
             if histogram.count() > 0 {
                 // Two keys have the same labels if names are used again.
@@ -181,14 +193,20 @@ impl Page {
         );
         counter(
             text,
+            "kong_stream_sessions_total",
+            "Streams by how they have ended, as a status of HTTP, and by route and service",
+            &self.sessions,
+        );
+        counter(
+            text,
             "kong_bandwidth_bytes",
-            "Bytes of requests (ingress) and responses (egress), heads included",
+            "Bytes of requests and streams (ingress) and of responses (egress), heads included",
             &self.bandwidth,
         );
         histogram(
             text,
             "kong_kong_latency_ms",
-            "Milliseconds that the gateway took for a request",
+            "Milliseconds that the gateway took for a request, or for a stream before its first try",
             &self.gateway,
         );
         histogram(
@@ -202,6 +220,12 @@ impl Page {
             "kong_request_latency_ms",
             "Milliseconds from the head of a request to the end of its response",
             &self.request,
+        );
+        histogram(
+            text,
+            "kong_session_duration_ms",
+            "Milliseconds from the beginning of a stream to its end",
+            &self.session,
         );
     }
 }

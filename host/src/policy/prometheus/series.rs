@@ -17,7 +17,9 @@ pub(super) const BOUNDS: &[u32] = &[
 /// The figures of one key.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Series {
-    /// Requests by status and by who has made the response. There are few, so they are searched.
+    /// Whether its route is for streams, and not for requests.
+    pub(super) is_stream: bool,
+    /// Requests or streams by status and by who has made the response. There are few, so they are searched.
     pub(super) statuses: Vec<((u16, bool), u64)>,
     /// Bytes of requests.
     pub(super) ingress: u64,
@@ -33,7 +35,7 @@ pub(super) struct Times {
     pub(super) gateway: Histogram,
     /// The wait for endpoints.
     pub(super) upstream: Histogram,
-    /// The whole time.
+    /// The whole time; of a stream, from its beginning to its end.
     pub(super) request: Histogram,
 }
 
@@ -75,6 +77,7 @@ impl Series {
 
     /// Adds the figures of another series.
     pub(super) fn add(&mut self, other: &Self) {
+        self.is_stream |= other.is_stream;
         for (key, count) in &other.statuses {
             self.add_status(*key, *count);
         }

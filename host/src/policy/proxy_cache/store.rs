@@ -1,6 +1,7 @@
-//! The responses that are stored, in memory, and the requests that fetch missing ones.
+//! The responses that are stored, in memory.
 
-use std::collections::HashMap;
+mod fetch;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,22 +11,19 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use quick_cache::sync::{Cache as Entries, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
-use tokio::sync::watch;
 
 use super::key::{Identity, Key};
 use super::receive::Budget;
 use super::rules::Freshness;
 use super::vary::Varying;
+use fetch::Fetches;
+pub(super) use fetch::{Fetch, Progress, Turn};
 
 /// Parts that the memory is divided into, each with a lock of its own.
 const PARTS: usize = 4;
 
 /// Most responses of one key that differ in the headers which they name in `Vary`.
 const VARIANTS: usize = 16;
-
-/// How long requests for a key do not wait for each other after a response that cannot be stored,
-/// unless one is stored before. Source: the "hit-for-miss" of Varnish.
-const UNSHARED: Duration = Duration::from_secs(120);
 
 /// Most keys of responses that cannot be stored which are remembered.
 const UNSHARED_KEYS: usize = 10_000;
@@ -103,8 +101,6 @@ impl Weighter<Key, Entry> for BySize {
     }
 }
 
-type Fetches = HashMap<Key, watch::Sender<Progress>>;
-
 /// The cache of all plugins of this kind.
 #[derive(Debug)]
 pub struct Cache {
@@ -124,25 +120,6 @@ pub struct Cache {
     pub(super) largest: usize,
     /// Longest wait for a response that another request fetches.
     pub(super) patience: Duration,
-}
-
-/// What a request for a response that is missing does.
-pub(super) enum Turn {
-    /// It fetches the response, and others wait for it.
-    Fetch(Fetch),
-    /// It waits for another request to fetch the response.
-    Wait(watch::Receiver<Progress>),
-    /// It waits for none, and none waits for it.
-    Alone,
-}
-
-/// How far a request is that fetches a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    Fetching,
-    Stored,
-    /// No response was stored.
-    Failed,
 }
 
 impl Cache {
@@ -245,90 +222,6 @@ impl Cache {
         self.unshared.remove(&key);
         true
     }
-
-    /// What a request for a missing response does. `may_fetch` is whether its response is one that
-    /// others can wait for.
-    pub(super) fn turn(self: &Arc<Self>, key: Key, may_fetch: bool) -> Turn {
-        if self
-            .unshared
-            .get(&key)
-            .is_some_and(|end| end > Instant::now())
-        {
-            return Turn::Alone;
-        }
-        let mut fetches = self.fetches.lock();
-        match fetches.get(&key) {
-            Some(progress) => Turn::Wait(progress.subscribe()),
-            None if may_fetch => {
-                let progress = watch::Sender::new(Progress::Fetching);
-                fetches.insert(key, progress.clone());
-                Turn::Fetch(Fetch {
-                    cache: Arc::clone(self),
-                    key,
-                    progress,
-                })
-            }
-            None => Turn::Alone,
-        }
-    }
-
-    /// Ends the waits for a response that takes too long: an endless one would otherwise make each
-    /// further request wait as long.
-    pub(super) fn give_up(&self, key: Key, waiting: &watch::Receiver<Progress>) {
-        let mut fetches = self.fetches.lock();
-        let progress = fetches.get(&key);
-        if progress.is_some_and(|progress| progress.subscribe().same_channel(waiting)) {
-            self.do_not_share(key);
-            end_waits(&mut fetches, key, Progress::Failed);
-        }
-    }
-
-    /// For a while, requests for this key do not wait for each other.
-    fn do_not_share(&self, key: Key) {
-        self.unshared.insert(key, Instant::now() + UNSHARED);
-    }
-}
-
-/// A request that fetches a response. When it is dropped, those that wait for it go on.
-#[derive(Debug)]
-pub(super) struct Fetch {
-    cache: Arc<Cache>,
-    key: Key,
-    progress: watch::Sender<Progress>,
-}
-
-impl Fetch {
-    /// The response is stored.
-    pub(super) fn done(self) {
-        self.end(Progress::Stored);
-    }
-
-    /// The response cannot be stored. For a while, requests for this key do not wait for each other.
-    pub(super) fn not_stored(self) {
-        self.cache.do_not_share(self.key);
-    }
-
-    /// Ends the waits, unless the requests that waited have given up before.
-    fn end(&self, progress: Progress) {
-        let mut fetches = self.cache.fetches.lock();
-        let current = fetches.get(&self.key);
-        if current.is_some_and(|current| current.same_channel(&self.progress)) {
-            end_waits(&mut fetches, self.key, progress);
-        }
-    }
-}
-
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        self.end(Progress::Failed);
-    }
-}
-
-/// Ends the waits for the response that is fetched for a key.
-fn end_waits(fetches: &mut Fetches, key: Key, progress: Progress) {
-    if let Some(waits) = fetches.remove(&key) {
-        waits.send_replace(progress);
-    }
 }
 
 #[cfg(test)]
@@ -352,14 +245,14 @@ pub(super) mod tests {
         }
     }
 
-    fn identity(number: u8) -> Identity {
+    pub(super) fn identity(number: u8) -> Identity {
         Identity {
             key: Key::parse(&format!("{number:064x}")).unwrap(),
             parts: Box::default(),
         }
     }
 
-    fn cache() -> Arc<Cache> {
+    pub(super) fn cache() -> Arc<Cache> {
         Arc::new(Cache::new(1 << 20, Duration::from_secs(5)))
     }
 
@@ -445,61 +338,5 @@ pub(super) mod tests {
         cache.clear();
         assert!(!cache.store(identity(1).key, stored(b"a"), before));
         assert!(cache.store(identity(1).key, stored(b"a"), cache.removals()));
-    }
-
-    #[test]
-    fn one_request_fetches_and_the_others_wait_for_it() {
-        let cache = cache();
-        let key = identity(1).key;
-        let Turn::Fetch(fetch) = cache.turn(key, true) else {
-            panic!("the first request does not fetch");
-        };
-        let Turn::Wait(mut waiting) = cache.turn(key, true) else {
-            panic!("the second request does not wait");
-        };
-        assert!(matches!(cache.turn(identity(2).key, false), Turn::Alone));
-        assert_eq!(*waiting.borrow_and_update(), Progress::Fetching);
-        fetch.done();
-        assert_eq!(*waiting.borrow_and_update(), Progress::Stored);
-        let Turn::Fetch(fetch) = cache.turn(key, true) else {
-            panic!("no request fetches, and this one does not either");
-        };
-        let Turn::Wait(mut waiting) = cache.turn(key, true) else {
-            panic!("the second request does not wait");
-        };
-        fetch.not_stored();
-        assert_eq!(*waiting.borrow_and_update(), Progress::Failed);
-        assert!(matches!(cache.turn(key, true), Turn::Alone));
-        assert!(cache.store(key, stored(b"a"), 0));
-        let Turn::Fetch(fetch) = cache.turn(key, true) else {
-            panic!("a stored response ends the time without waits");
-        };
-        drop(fetch);
-        assert!(matches!(cache.turn(key, true), Turn::Fetch(_)));
-    }
-
-    #[test]
-    fn once_a_request_gives_up_all_do_and_later_ones_do_not_wait() {
-        let cache = cache();
-        let key = identity(1).key;
-        let Turn::Fetch(endless) = cache.turn(key, true) else {
-            panic!("the first request does not fetch");
-        };
-        let (Turn::Wait(first), Turn::Wait(second)) =
-            (cache.turn(key, true), cache.turn(key, true))
-        else {
-            panic!("the others do not wait");
-        };
-        cache.give_up(key, &first);
-        assert_eq!(*second.borrow(), Progress::Failed);
-        assert!(matches!(cache.turn(key, true), Turn::Alone));
-        // The end of the request that is given up concerns none that fetches later.
-        assert!(cache.store(key, stored(b"a"), 0));
-        let Turn::Fetch(_later) = cache.turn(key, true) else {
-            panic!("a stored response ends the time without waits");
-        };
-        drop(endless);
-        cache.give_up(key, &first);
-        assert!(matches!(cache.turn(key, true), Turn::Wait(_)));
     }
 }

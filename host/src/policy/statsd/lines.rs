@@ -8,7 +8,7 @@ use crate::entity::plugin::statsd::{
 };
 use crate::entity::{Kind, Row};
 use crate::policy::logs::document::{Documents, WORKSPACE, WORKSPACE_NAME, millis};
-use crate::policy::record::Record;
+use crate::policy::record::LogRecord;
 
 /// The entities of a request, as far as it has them and they still exist.
 #[derive(Debug, Default)]
@@ -19,22 +19,21 @@ pub(super) struct Entities {
 }
 
 impl Entities {
-    pub(super) fn of(record: &Record, documents: &Documents) -> Self {
+    pub(super) fn of(record: &LogRecord, documents: &Documents) -> Self {
         let entity = |kind, id: Option<_>| documents.entity(kind, id?);
-        let consumer = record.subject.consumer.as_ref();
         Self {
-            route: entity(Kind::Route, record.route),
-            service: entity(Kind::Service, record.service),
-            consumer: entity(Kind::Consumer, consumer.map(|consumer| consumer.id)),
+            route: entity(Kind::Route, record.route()),
+            service: entity(Kind::Service, record.service()),
+            consumer: entity(Kind::Consumer, record.consumer()),
         }
     }
 }
 
-/// The lines of a request. `machine` is the name of this machine.
+/// The lines of a request or of a stream. `machine` is the name of this machine.
 pub(super) fn of(
     config: &Config,
     machine: &str,
-    record: &Record,
+    record: &LogRecord,
     entities: &Entities,
 ) -> Vec<String> {
     let lines = Lines {
@@ -55,7 +54,7 @@ fn text<'r>(row: Option<&'r Row>, field: &str) -> Option<&'r str> {
 struct Lines<'a> {
     config: &'a Config,
     machine: &'a str,
-    record: &'a Record,
+    record: &'a LogRecord,
     entities: &'a Entities,
 }
 
@@ -63,44 +62,44 @@ impl Lines<'_> {
     /// The line of a metric, if it is sent for this request.
     fn line(&self, metric: &Metric) -> Option<String> {
         let record = self.record;
-        let status = record.status.as_u16();
-        let scope = self.scope(metric);
+        let (status, latencies) = (record.status(), record.latencies());
         let untagged = self.config.tag_style.is_none();
+        // What the tags say is not in the name.
+        let scope = match untagged {
+            true => format!("{}.", self.scope(metric)),
+            false => String::new(),
+        };
         let user = || self.consumer(metric).filter(|_| untagged);
         let latency = |name: &str, value: i64| {
-            (value >= 0).then(|| (format!("{scope}.{name}"), value.to_string()))
+            (value >= 0).then(|| (format!("{scope}{name}"), value.to_string()))
         };
         let one = || "1".to_owned();
         let (name, value) = match metric.name {
-            MetricName::RequestCount => (format!("{scope}.request.count"), one()),
+            MetricName::RequestCount => (format!("{scope}request.count"), one()),
             MetricName::RequestSize => (
-                format!("{scope}.request.size"),
-                record.request_size.to_string(),
+                format!("{scope}request.size"),
+                record.received().to_string(),
             ),
-            MetricName::ResponseSize => (
-                format!("{scope}.response.size"),
-                record.response_size.to_string(),
-            ),
-            MetricName::Latency => latency("latency", millis(record.latencies.total))?,
-            MetricName::KongLatency => latency("kong_latency", millis(record.latencies.gateway))?,
-            MetricName::UpstreamLatency => latency(
-                "upstream_latency",
-                record.latencies.upstream.map_or(-1, millis),
-            )?,
-            MetricName::StatusCount if untagged => (format!("{scope}.status.{status}"), one()),
+            MetricName::ResponseSize => {
+                (format!("{scope}response.size"), record.sent().to_string())
+            }
+            MetricName::Latency => latency("latency", millis(latencies.total))?,
+            MetricName::KongLatency => latency("kong_latency", millis(latencies.gateway))?,
+            MetricName::UpstreamLatency => {
+                latency("upstream_latency", latencies.upstream.map_or(-1, millis))?
+            }
+            MetricName::StatusCount if untagged => (format!("{scope}status.{status}"), one()),
             MetricName::StatusCountPerWorkspace if untagged => {
                 let workspace = self.workspace(metric);
                 (
-                    format!("{scope}.workspace.{workspace}.status.{status}"),
+                    format!("{scope}workspace.{workspace}.status.{status}"),
                     one(),
                 )
             }
-            MetricName::UniqueUsers => (format!("{scope}.user.uniques"), user()?),
-            MetricName::RequestPerUser => {
-                (format!("{scope}.user.{}.request.count", user()?), one())
-            }
+            MetricName::UniqueUsers => (format!("{scope}user.uniques"), user()?),
+            MetricName::RequestPerUser => (format!("{scope}user.{}.request.count", user()?), one()),
             MetricName::StatusCountPerUser => {
-                (format!("{scope}.user.{}.status.{status}", user()?), one())
+                (format!("{scope}user.{}.status.{status}", user()?), one())
             }
             MetricName::StatusCountPerUserPerRoute => {
                 let (route, user) = (text(self.entities.route.as_ref(), "id")?, user()?);
@@ -111,7 +110,16 @@ impl Lines<'_> {
             | MetricName::StatusCount
             | MetricName::StatusCountPerWorkspace => return None,
         };
-        let kind = match metric.stat_type {
+        let stat_type = match metric.name {
+            MetricName::UniqueUsers => StatType::Set,
+            MetricName::RequestPerUser
+            | MetricName::StatusCount
+            | MetricName::StatusCountPerUser
+            | MetricName::StatusCountPerUserPerRoute
+            | MetricName::StatusCountPerWorkspace => StatType::Counter,
+            _ => metric.stat_type,
+        };
+        let kind = match stat_type {
             StatType::Counter => "c",
             StatType::Gauge => "g",
             StatType::Histogram => "h",
@@ -120,7 +128,8 @@ impl Lines<'_> {
             StatType::Timer => "ms",
         };
         // The server is told of the rate only: each event is sent.
-        let rate = metric.sample_rate.filter(|rate| *rate != 1.0);
+        let is_sampled = |rate: &f64| *rate != 1.0 && stat_type != StatType::Set;
+        let rate = metric.sample_rate.filter(is_sampled);
         let rate = rate.map_or_else(String::new, |rate| format!("|@{rate}"));
         let name = format!("{}.{name}", self.prefix());
         let tags = self.tags(metric);
@@ -149,7 +158,7 @@ impl Lines<'_> {
     }
 
     fn scope(&self, metric: &Metric) -> String {
-        if self.record.service.is_none() {
+        if self.record.service().is_none() {
             return "global.unmatched".into();
         }
         let service = self.service(metric).map(|name| name.replace('.', "_"));
@@ -190,7 +199,7 @@ impl Lines<'_> {
 
     /// The tags; none for a request without a service. Source: Kong.
     fn tags(&self, metric: &Metric) -> Vec<(&'static str, String)> {
-        if self.config.tag_style.is_none() || self.record.service.is_none() {
+        if self.config.tag_style.is_none() || self.record.service().is_none() {
             return Vec::new();
         }
         let route = self.entities.route.as_ref();
@@ -201,7 +210,7 @@ impl Lines<'_> {
             ("workspace", Some(self.workspace(metric))),
             ("consumer", self.consumer(metric)),
             ("node", Some(clean(self.machine))),
-            ("status", Some(self.record.status.as_u16().to_string())),
+            ("status", Some(self.record.status().to_string())),
         ];
         let present = tags
             .into_iter()

@@ -14,7 +14,7 @@ fn at(nanos: u64) -> SystemTime {
 
 fn one_try(outcome: TryOutcome) -> Try {
     Try {
-        address: SocketAddr::from(([10, 0, 0, 1], 8080)),
+        address: SocketAddr::from(([10, 0, 0, 1], 8080)).into(),
         started: at(1_700_000_000_123_456_789),
         balancer: Duration::from_nanos(1_500_000),
         outcome,
@@ -38,6 +38,7 @@ fn record() -> Record {
     response_headers.insert("via", HeaderValue::from_static("1.1 pointsman"));
     Record {
         id: "0123".into(),
+        tls: None,
         started: at(1_700_000_000_000_000_000),
         client: SocketAddr::from(([127, 0, 0, 1], 5000)),
         port: 8000,
@@ -124,6 +125,72 @@ fn a_record_has_kongs_keys() {
         "correlation_id": "c-1",
     });
     assert_eq!(shown(&record()), expected);
+    let over_tls = Record {
+        tls: Some(NegotiatedTls {
+            version: "TLSv1.2",
+            cipher: "ECDHE-RSA-AES128-GCM-SHA256",
+            has_client_certificate: true,
+        }),
+        ..record()
+    };
+    let tls = json!({
+        "version": "TLSv1.2", "cipher": "ECDHE-RSA-AES128-GCM-SHA256", "client_verify": "SUCCESS",
+    });
+    assert_eq!(shown(&over_tls)["request"]["tls"], tls);
+}
+
+#[test]
+fn a_record_of_a_stream_has_kongs_keys() {
+    let tls = NegotiatedTls {
+        version: "TLSv1.3",
+        cipher: "TLS_AES_256_GCM_SHA384",
+        has_client_certificate: false,
+    };
+    let mut stream = StreamRecord {
+        started: at(1_700_000_000_000_000_000),
+        client: SocketAddr::from(([127, 0, 0, 1], 5000)),
+        port: 9000,
+        tls: Some(tls),
+        status: 200,
+        received: 10,
+        sent: 20,
+        upstream_received: 20,
+        upstream_sent: 15,
+        tries: Vec::new(),
+        duration: Duration::from_millis(30),
+        gateway: Duration::from_millis(2),
+        route: Some(Uuid::from_u128(1)),
+        service: Some(Uuid::from_u128(2)),
+    };
+    let shown = |stream: &StreamRecord| {
+        stream_document(stream, &|kind, id| json!({"kind": kind.name(), "id": id}))
+    };
+    let id = Uuid::from_u128;
+    let expected = json!({
+        "session": {
+            "tls": {
+                "version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "client_verify": "NONE",
+            },
+            "received": 10, "sent": 20, "status": 200, "server_port": 9000,
+        },
+        "upstream": {"received": 20, "sent": 15},
+        "latencies": {"session": 30, "kong": 2},
+        "client_ip": "127.0.0.1",
+        "started_at": 1_700_000_000_000_u64,
+        "workspace": "0dc6f45b-8f8d-40d2-a504-473544ee190b",
+        "workspace_name": "default",
+        "source": "kong",
+        "tries": [],
+        "route": {"kind": "routes", "id": id(1)},
+        "service": {"kind": "services", "id": id(2)},
+    });
+    assert_eq!(shown(&stream), expected);
+    stream.tries.push(one_try(TryOutcome::Answered(200)));
+    (stream.tls, stream.route) = (None, None);
+    let plain = shown(&stream);
+    assert_eq!(plain["source"], "upstream");
+    assert_eq!(plain["session"].get("tls"), None);
+    assert_eq!(plain.get("tries"), None);
 }
 
 #[test]

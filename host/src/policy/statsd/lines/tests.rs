@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::policy::identity::Subject;
-use crate::policy::record::Latencies;
+use crate::policy::record::{Latencies, Record, StreamRecord};
 use crate::policy::response::Source;
 
 const NAMES: [&str; 12] = [
@@ -57,6 +57,7 @@ fn config(more: Value) -> Config {
 fn record() -> Record {
     Record {
         id: "0".into(),
+        tls: None,
         started: SystemTime::UNIX_EPOCH,
         client: SocketAddr::from(([127, 0, 0, 1], 1)),
         port: 8000,
@@ -99,13 +100,49 @@ fn entities() -> Entities {
     }
 }
 
-fn lines(config: &Config, record: &Record, entities: &Entities) -> Vec<String> {
-    of(config, "host.example", record, entities)
+fn lines(config: &Config, record: Record, entities: &Entities) -> Vec<String> {
+    let record = LogRecord::Request(Arc::new(record));
+    of(config, "host.example", &record, entities)
+}
+
+#[test]
+fn the_metrics_of_a_stream_are_those_that_it_has() {
+    let stream = LogRecord::Stream(Arc::new(StreamRecord {
+        started: SystemTime::UNIX_EPOCH,
+        client: SocketAddr::from(([127, 0, 0, 1], 1)),
+        port: 1,
+        tls: None,
+        status: 200,
+        received: 11,
+        sent: 22,
+        upstream_received: 22,
+        upstream_sent: 11,
+        tries: Vec::new(),
+        duration: Duration::from_millis(9),
+        gateway: Duration::from_millis(3),
+        route: Some(Uuid::from_u128(1)),
+        service: Some(Uuid::from_u128(2)),
+    }));
+    let entities = Entities {
+        consumer: None,
+        ..entities()
+    };
+    let expected = [
+        "kong.service.a_b.request.count:1|c",
+        "kong.service.a_b.latency:9|ms",
+        "kong.service.a_b.request.size:11|c",
+        "kong.service.a_b.status.200:1|c",
+        "kong.service.a_b.response.size:22|c",
+        "kong.service.a_b.kong_latency:3|ms",
+        "kong.service.a_b.workspace.0dc6f45b-8f8d-40d2-a504-473544ee190b.status.200:1|c",
+    ];
+    let lines = of(&config(json!({})), "host.example", &stream, &entities);
+    assert_eq!(lines, expected);
 }
 
 #[test]
 fn every_metric_has_kongs_line() {
-    let lines = lines(&config(json!({})), &record(), &entities());
+    let lines = lines(&config(json!({})), record(), &entities());
     let expected = [
         "kong.service.a_b.request.count:1|c",
         "kong.service.a_b.latency:9|ms",
@@ -134,7 +171,7 @@ fn without_a_consumer_or_an_endpoint_their_metrics_are_not_sent() {
         },
         ..record()
     };
-    let lines = lines(&config(json!({})), &unmatched, &Entities::default());
+    let lines = lines(&config(json!({})), unmatched, &Entities::default());
     let expected = [
         "kong.global.unmatched.request.count:1|c",
         "kong.global.unmatched.latency:9|ms",
@@ -172,10 +209,10 @@ fn identifiers_and_rates_follow_the_metric_and_then_the_defaults() {
         "p.node.host_example.service.h_test.request.count:1|c|@0.5",
         "p.node.host_example.service.s-1.request.size:11|g",
         "p.node.host_example.service.h_test.user.uniques:jane|s",
-        "p.node.host_example.service.h_test.workspace.default.status.404:1|m",
+        "p.node.host_example.service.h_test.workspace.default.status.404:1|c",
         "p.node.host_example.service.unnamed.response.size:22|h",
     ];
-    assert_eq!(lines(&config, &record(), &unnamed), expected);
+    assert_eq!(lines(&config, record(), &unnamed), expected);
 }
 
 #[test]
@@ -192,7 +229,7 @@ fn tags_are_written_in_each_style_and_replace_the_metrics_of_statuses_and_users(
         tags.map(|(name, value)| format!("{name}{equals}{value}"))
             .join(",")
     };
-    let name = "kong.service.a_b.request.count";
+    let name = "kong.request.count";
     for (style, expected) in [
         ("dogstatsd", format!("{name}:1|c|#{}", tags(":"))),
         ("influxdb", format!("{name},{}:1|c", tags("="))),
@@ -200,7 +237,7 @@ fn tags_are_written_in_each_style_and_replace_the_metrics_of_statuses_and_users(
         ("signalfx", format!("{name}[{}]:1|c", tags("="))),
     ] {
         let config = config(json!({"tag_style": style, "hostname_in_prefix": true}));
-        let tagged = lines(&config, &record(), &entities());
+        let tagged = lines(&config, record(), &entities());
         assert_eq!(tagged[0], expected);
         // The others would say what the tags say.
         assert_eq!(tagged.len(), 6, "{tagged:?}");
@@ -208,8 +245,8 @@ fn tags_are_written_in_each_style_and_replace_the_metrics_of_statuses_and_users(
             service: None,
             ..record()
         };
-        let untagged = lines(&config, &unmatched, &entities());
-        assert_eq!(untagged[0], "kong.global.unmatched.request.count:1|c");
+        let untagged = lines(&config, unmatched, &entities());
+        assert_eq!(untagged[0], "kong.request.count:1|c");
     }
 }
 
@@ -219,6 +256,6 @@ fn a_name_cannot_forge_a_line() {
         service: row(json!({"name": "a:1|c\nb"})),
         ..Entities::default()
     };
-    let lines = lines(&config(json!({})), &Arc::new(record()), &forged);
+    let lines = lines(&config(json!({})), record(), &forged);
     assert_eq!(lines[0], "kong.service.a_1_c_b.request.count:1|c");
 }
