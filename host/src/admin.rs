@@ -2,6 +2,7 @@
 
 mod absent;
 mod access;
+mod acme;
 mod activation;
 mod arguments;
 mod balancers;
@@ -11,7 +12,9 @@ mod canary_state;
 mod candidate;
 mod certificates;
 mod changes;
+mod clustering;
 mod conditional;
+mod configuration;
 mod consumers;
 mod decode;
 mod entities;
@@ -22,6 +25,7 @@ mod form;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod hooks;
+mod import;
 mod info;
 mod intake;
 mod key;
@@ -32,10 +36,12 @@ mod logs;
 mod metrics;
 mod node;
 mod openapi;
+mod overlay;
 mod paced;
 mod page;
 mod plugins;
 mod proxy_cache;
+mod read_only;
 mod record;
 mod refusal;
 mod respond;
@@ -57,8 +63,8 @@ mod versions;
 mod writes;
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -73,12 +79,17 @@ use uuid::Uuid;
 
 pub use balancers::install_shipped;
 pub use canary::follow_canaries;
+pub use clustering::{announce, leave};
+pub use configuration::Loaded;
+pub(crate) use configuration::{DocumentFile, load_text, offline_changes};
 pub use expired::remove_expired;
+pub(crate) use import::Importer;
 pub use intake::resume_checks;
-pub use keys::hash_stored_keys;
+pub use keys::install_key_hash;
 pub(crate) use serve::{serve, serve_status};
 pub use tidy::tidy_cache;
 
+use crate::acme::Acme;
 use crate::balancer::Engine;
 use crate::config::{AdminAccess, Config, Listen};
 use crate::connections::ConnectionLimits;
@@ -89,6 +100,7 @@ use crate::policy::Resources;
 use crate::proxy::Counters;
 use crate::snapshot::Published;
 use crate::store::{Revision, Store, Write};
+use crate::stream::StreamFigures;
 use crate::upstream::{Names, Upstream};
 use error::Error;
 use hooks::Hooks;
@@ -120,6 +132,8 @@ pub struct Listening {
     pub admin: Vec<Listen>,
     /// Those that tell the state of the gateway.
     pub status: Vec<Listen>,
+    /// Those of streams.
+    pub stream: Vec<Listen>,
 }
 
 /// What all handlers work with.
@@ -137,21 +151,27 @@ pub struct Admin {
     pub counters: Vec<Arc<Counters>>,
     /// How many connections there may be.
     pub limits: Arc<ConnectionLimits>,
-    /// The settings.
-    pub config: Config,
+    /// The settings. Each handler has a clone of the `Admin`, so they are shared.
+    pub config: Arc<Config>,
+    /// The configuration that was loaded last, without a database.
+    pub loaded: Arc<Loaded>,
     /// What is logged.
     pub log_level: Arc<LogLevel>,
     /// Where the proxy and the Admin API listen.
     pub listening: Arc<Listening>,
     /// Notified when compiled components may have been left without a version.
     pub left_over: Arc<Notify>,
+    /// Requests certificates.
+    pub acme: Arc<Acme>,
     /// What policies keep.
     pub resources: Arc<Resources>,
     /// Number of connections without the header of the PROXY protocol that they had to begin with,
     /// by what listens.
-    pub headerless: [(&'static str, Arc<AtomicU64>); 3],
+    pub headerless: [(&'static str, Arc<AtomicU64>); 4],
     /// What has happened in TLS handshakes, by what listens.
-    pub tls: [(&'static str, Arc<TlsFigures>); 3],
+    pub tls: [(&'static str, Arc<TlsFigures>); 4],
+    /// What has happened to streams.
+    pub streams: Arc<StreamFigures>,
     /// Whether an operator has said that this gateway shall get no more requests.
     pub draining: Arc<AtomicBool>,
 }
@@ -260,6 +280,10 @@ fn router(admin: Admin) -> Router {
     ];
     endpoints.extend(log_level::endpoints());
     endpoints.extend(node::endpoints());
+    if admin.store.nodes().is_some() {
+        endpoints.extend(clustering::endpoints());
+    }
+    endpoints.extend(configuration::endpoints());
     endpoints.extend(tags::endpoints());
     endpoints.extend(schemas::endpoints());
     endpoints.extend(plugins::endpoints());
@@ -269,11 +293,13 @@ fn router(admin: Admin) -> Router {
     endpoints.push(logs::endpoint());
     endpoints.extend(targets::endpoints());
     endpoints.extend(proxy_cache::endpoints());
+    endpoints.extend(acme::endpoints());
     endpoints.push(record::endpoint());
     endpoints.push(shadow::endpoint());
     endpoints.push(explain::endpoint());
     for kind in Kind::ALL {
-        endpoints.extend(entities::endpoints(kind));
+        let of_kind = entities::endpoints(kind);
+        endpoints.extend(read_only::endpoints(&admin, kind, of_kind));
     }
     let paths = endpoints.iter().map(|(path, ..)| path.as_str());
     let paths = info::shown_paths(paths.chain(["/endpoints", OPENAPI]));
@@ -281,16 +307,28 @@ fn router(admin: Admin) -> Router {
     endpoints.push(("/endpoints".into(), list, "GET, HEAD, OPTIONS"));
     let described = endpoints
         .iter()
-        .map(|(path, _, allowed)| (path.as_str(), *allowed));
-    let described = described.chain([(OPENAPI, "GET, HEAD, OPTIONS")]);
-    let document = Bytes::from(openapi::document(described).to_string());
-    let document = get(async move || ([(CONTENT_TYPE, "application/json")], document.clone()));
+        .map(|(path, _, allowed)| (path.clone(), *allowed));
+    let described: Vec<_> = described
+        .chain([(OPENAPI.into(), "GET, HEAD, OPTIONS")])
+        .collect();
+    // It takes megabytes to make, and few gateways are ever asked for it.
+    let document = Arc::new(LazyLock::new(move || {
+        let described = described.iter();
+        let document =
+            openapi::document(described.map(|(path, methods)| (path.as_str(), *methods)));
+        Bytes::from(document.to_string())
+    }));
+    let document = get(async move || {
+        let document = Bytes::clone(&document);
+        ([(CONTENT_TYPE, "application/json")], document)
+    });
     endpoints.push((OPENAPI.into(), document, "GET, HEAD, OPTIONS"));
 
     let access = Arc::new(admin.config.admin_access.clone());
     with_endpoints(endpoints)
         .fallback(absent::answer)
         .layer(from_fn_with_state(admin.clone(), tidy::after_changes))
+        .layer(from_fn_with_state(admin.clone(), clustering::wait_for_all))
         .layer(from_fn(respond::only_chunked))
         .layer(from_fn_with_state(access, respond::frame))
         .layer(map_response_with_state((), respond::server))

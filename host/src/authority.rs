@@ -81,6 +81,13 @@ impl<'a> Host<'a> {
         }
     }
 
+    /// The name of an endpoint that is reached on its own machine. Source: nginx, the `Host` of
+    /// requests to a Unix socket.
+    pub fn localhost() -> Self {
+        let text = Cow::Borrowed("localhost");
+        Self { text }
+    }
+
     /// The normal form; an IPv6 address is in brackets.
     pub fn as_str(&self) -> &str {
         self.text.strip_suffix('.').unwrap_or(&self.text)

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
 use ureq::http::{Request, Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
+use uuid::Uuid;
 
 /// Longest wait for a response. An upload is answered after it is compiled, or with the status that
 /// it is still being checked.
@@ -17,9 +19,19 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Largest response that is read, in bytes.
 const ANSWER: u64 = 16 << 20;
 
+/// Largest declarative configuration that is read, in bytes.
+const DOCUMENT: u64 = 256 << 20;
+
 /// Media types of request bodies.
 const COMPONENT: &str = "application/wasm";
+const YAML: &str = "application/yaml";
 const JSON: &str = "application/json";
+
+/// What the name of a part cannot have.
+const NAME: &AsciiSet = &CONTROLS.add(b'"').add(b'%').add(b'\\');
+
+/// Largest component that is sent with a configuration, in bytes. The gateway has a limit of its own.
+pub(crate) const LARGEST_COMPONENT: usize = 64 << 20;
 
 /// Where the gateway is.
 #[derive(Debug, Args)]
@@ -122,6 +134,51 @@ impl Admin {
         let body = SendBody::from_reader(&mut reader);
         let answer = self.send("POST", path, body, Some((JSON, text.len())))?;
         self.good(answer)
+    }
+
+    /// Sends a `PUT` with a declarative configuration, and with these parts of a form beside it.
+    pub(crate) fn put_document(
+        &self,
+        path: &str,
+        text: &str,
+        parts: &[(String, &[u8])],
+    ) -> anyhow::Result<Answer> {
+        let (content_type, sent) = match parts {
+            [] => (YAML.to_owned(), text.as_bytes().to_vec()),
+            parts => form(text, parts),
+        };
+        let mut reader = sent.as_slice();
+        let body = SendBody::from_reader(&mut reader);
+        let answer = self.send("PUT", path, body, Some((&*content_type, sent.len())))?;
+        let told = answer.body.pointer("/pointsman/errors");
+        match told
+            .and_then(Value::as_array)
+            .filter(|told| !told.is_empty())
+        {
+            Some(told) => {
+                let told: Vec<&str> = told.iter().filter_map(Value::as_str).collect();
+                bail!(told.join("\n"))
+            }
+            None => self.good(answer),
+        }
+    }
+
+    /// Gets a text.
+    pub(crate) fn document(&self, path: &str) -> anyhow::Result<String> {
+        let mut request = self.agent.get(format!("{}{path}", self.address));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let mut answer = request.call().map_err(|error| self.unreachable(&error))?;
+        if !answer.status().is_success() {
+            return Err(match self.good(self.read(answer)?) {
+                Err(error) => error,
+                Ok(_) => anyhow!("the Admin API at {} answers nothing", self.address),
+            });
+        }
+        let body = answer.body_mut().with_config().limit(DOCUMENT);
+        body.read_to_string()
+            .map_err(|error| self.unreachable(&error))
     }
 
     /// Deletes a resource.
@@ -266,6 +323,24 @@ impl Read for Progress<'_> {
         }
         Ok(read)
     }
+}
+
+/// A form with a configuration and further parts: its media type and its bytes (RFC 7578).
+fn form(text: &str, parts: &[(String, &[u8])]) -> (String, Vec<u8>) {
+    // No part has a random text in it.
+    let boundary = Uuid::new_v4().simple().to_string();
+    let mut body = Vec::new();
+    let config = ("config".to_owned(), text.as_bytes());
+    for (name, content) in std::iter::once(&config).chain(parts) {
+        let name = utf8_percent_encode(name, NAME);
+        let head =
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+    (format!("multipart/form-data; boundary={boundary}"), body)
 }
 
 #[cfg(test)]

@@ -12,10 +12,12 @@ mod admin_token;
 mod check;
 mod client_ssl;
 mod declaration;
+mod etcd;
 mod file;
 mod listen;
 mod readers;
 mod real_ip;
+mod router_flavor;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ mod tls;
 mod value;
 mod written;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,10 +37,13 @@ use tracing_subscriber::filter::Targets;
 
 pub use admin_token::AdminToken;
 pub use client_ssl::ClientSsl;
+pub use etcd::{Etcd, EtcdEndpoint};
 use file::File;
 pub use listen::{Listen, ListenAddress, ListenKeepalive};
 pub use real_ip::{RealIp, RealIpSource, TrustedIps};
+pub use router_flavor::RouterFlavor;
 pub use tls::{CertificateFiles, CipherSuite, Tls, VerifyClient};
+use value::Content;
 pub use written::{Written, misspelt_variables};
 
 /// Settings as checked.
@@ -47,10 +53,23 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The folder for everything that outlives the process.
     pub data_dir: PathBuf,
+    /// Whether the Admin API changes entities one by one. Otherwise only a declarative configuration
+    /// as a whole does.
+    pub database: bool,
+    /// The declarative configuration that is loaded at a start without a database: a file.
+    pub declarative_config: Option<PathBuf>,
+    /// The same as a text.
+    pub declarative_config_string: Option<String>,
+    /// Whether entities are kept in etcd, which several gateways share.
+    pub shares_store: bool,
+    /// That etcd.
+    pub etcd: Etcd,
     /// Proxy threads.
     pub workers: usize,
     /// What is logged.
     pub log: Targets,
+    /// Whether to take over from a gateway that runs on the same data folder.
+    pub take_over: bool,
     /// Longest wait for requests in flight at shutdown.
     pub shutdown_timeout: Duration,
     /// Where the proxy listens.
@@ -59,6 +78,8 @@ pub struct Config {
     pub admin_listen: Vec<Listen>,
     /// Where the state of the gateway is told, to probes and Prometheus.
     pub status_listen: Vec<Listen>,
+    /// Where connections and datagrams for the routes of streams are taken.
+    pub stream_listen: Vec<Listen>,
     /// Who may use the Admin API.
     pub admin_access: AdminAccess,
     /// TLS towards clients.
@@ -73,6 +94,20 @@ pub struct Config {
     pub policies: Policies,
     /// Bounds of the component host.
     pub balancer: Balancer,
+    /// The names of the settings that are written, and not left to their defaults.
+    pub written: Vec<&'static str>,
+    /// The settings as they are written, or their defaults.
+    contents: Contents,
+}
+
+/// The settings by name, as they are written. Not shown by `Debug`: some are secret.
+#[derive(Clone, Default)]
+struct Contents(BTreeMap<&'static str, Content>);
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Contents")
+    }
 }
 
 /// Who may use the Admin API, and from which web pages, besides those on the same machine.
@@ -123,6 +158,10 @@ pub struct Proxy {
     pub real_ip: RealIp,
     /// Most connections of clients, if the operator sets a limit.
     pub max_connections: Option<usize>,
+    /// Most sessions of UDP, if the operator sets a limit.
+    pub max_udp_sessions: Option<usize>,
+    /// Most connections of an address that is not trusted; none sets no limit.
+    pub max_connections_per_address: Option<u32>,
     /// Longest time for the head of a request.
     pub client_header_timeout: Duration,
     /// Longest time between two reads of a request's body.
@@ -135,6 +174,8 @@ pub struct Proxy {
     pub client_body_min_rate: u32,
     /// Largest head, in bytes.
     pub max_header_size: usize,
+    /// How routes are written.
+    pub router_flavor: RouterFlavor,
     /// Largest memory of the regular expressions of all routes together, in bytes.
     pub route_regex_memory: usize,
     /// Most header fields of a request.
@@ -214,6 +255,16 @@ impl Config {
         Self::load_with(written, Vec::new())
     }
 
+    /// The settings that are written and have no effect, because `ssl_cipher_suite` is not `custom`.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        if self.tls.cipher_suite == CipherSuite::Custom {
+            return Vec::new();
+        }
+        let of_custom = ["ssl_protocols", "ssl_ciphers", "ssl_prefer_server_ciphers"];
+        let written = of_custom.into_iter();
+        written.filter(|name| self.written.contains(name)).collect()
+    }
+
     /// As [`Config::load`], when mistakes were already found in the command line.
     ///
     /// # Errors
@@ -231,7 +282,12 @@ impl Config {
         for setting in settings::all() {
             let in_file = file.take(setting.name);
             let value = written.take(setting).or(in_file);
+            if value.is_some() {
+                config.written.push(setting.name);
+            }
             if let Some(value) = value.or_else(|| setting.default_value()) {
+                let content = value.content().clone();
+                config.contents.0.insert(setting.name, content);
                 setting.read(&value, &mut config, &mut mistakes);
             }
         }
@@ -244,17 +300,42 @@ impl Config {
         }
     }
 
+    /// The names of the settings that are written otherwise in another configuration.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let names = settings::all().map(|setting| setting.name);
+        names
+            .filter(|name| self.contents.0.get(name) != other.contents.0.get(name))
+            .collect()
+    }
+
+    /// Notes that these settings of another configuration are in effect now.
+    pub(crate) fn accept(&mut self, other: &Self, names: &[&'static str]) {
+        for name in names {
+            match other.contents.0.get(name) {
+                Some(content) => self.contents.0.insert(name, content.clone()),
+                None => self.contents.0.remove(name),
+            };
+        }
+    }
+
     /// An empty configuration. Each setting fills its field, at least with its default.
     fn blank() -> Self {
         Self {
             file: None,
             data_dir: PathBuf::new(),
+            database: true,
+            declarative_config: None,
+            declarative_config_string: None,
+            shares_store: false,
+            etcd: Etcd::default(),
             workers: 0,
             log: Targets::new(),
+            take_over: false,
             shutdown_timeout: Duration::ZERO,
             proxy_listen: Vec::new(),
             admin_listen: Vec::new(),
             status_listen: Vec::new(),
+            stream_listen: Vec::new(),
             admin_access: AdminAccess::default(),
             tls: Tls::default(),
             proxy: Proxy::default(),
@@ -262,6 +343,8 @@ impl Config {
             dns: Dns::default(),
             policies: Policies::default(),
             balancer: Balancer::default(),
+            written: Vec::new(),
+            contents: Contents::default(),
         }
     }
 }

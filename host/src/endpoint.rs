@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use crate::authority::Host;
+use crate::endpoint_address::EndpointAddress;
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream;
 use changes::Board;
@@ -45,7 +46,7 @@ pub struct Endpoint {
     /// See [`Endpoint::id_of`].
     pub id: u64,
     /// Where to connect to.
-    pub address: SocketAddr,
+    pub address: EndpointAddress,
     /// The host of the target: an address or a name.
     pub host: Host<'static>,
     /// Share of the traffic, at least 1.
@@ -242,19 +243,19 @@ impl Endpoint {
     pub fn new(id: u64, address: SocketAddr, host: String, weight: u32) -> Self {
         let host = Host::of_setting(&host).map(Host::into_owned);
         let host = host.unwrap_or_else(|| address.ip().into());
-        Self::sharing(id, address, host, weight, Arc::default())
+        Self::sharing(id, address.into(), host, weight, Arc::default())
     }
 
     pub(crate) fn sharing(
         id: u64,
-        address: SocketAddr,
+        address: EndpointAddress,
         host: Host<'static>,
         weight: u32,
         live: Arc<Live>,
     ) -> Self {
         Self {
             id,
-            authority: host.with_port(address.port(), 80),
+            authority: host.with_port(address.port().unwrap_or(80), 80),
             address,
             host,
             weight,
@@ -268,6 +269,7 @@ impl Endpoint {
     /// [`Endpoint::pin`].
     pub(crate) fn view(&self) -> Self {
         Self {
+            address: self.address.clone(),
             host: self.host.clone(),
             authority: self.authority.clone(),
             live: Arc::clone(&self.live),
@@ -299,7 +301,8 @@ impl Endpoint {
     /// The id of an endpoint: the same for the same host and address on every gateway, since
     /// balancers that hash must agree. It is the first 8 bytes of a SHA-256: two endpoints of one
     /// table will not collide.
-    pub fn id_of(host: &str, address: SocketAddr) -> u64 {
+    pub fn id_of(host: &str, address: impl Into<EndpointAddress>) -> u64 {
+        let address = address.into();
         let digest = Sha256::digest(format!("{host} {address}"));
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&digest[..8]);

@@ -50,10 +50,12 @@ pub use declaration::{Declaration, Endpoints, IdOrder, ListOrder};
 pub use entity_check::{EntityCheck, Match, Rule};
 pub use expiry::Expiry;
 pub use field::{Check, Deprecation, Field, Preset, Shape, Shorthand, TextPattern};
+pub(crate) use reference::referred;
 pub use reference::{
     ForeignKey, Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey,
 };
 pub use subschema::{Subschema, Subschemas};
+pub(crate) use suggestion::{did_you_mean, nearest_name};
 pub(crate) use validate::read_fields;
 pub(crate) use vault_reference::{has_references, resolve_references};
 pub(crate) use view::view;
@@ -135,7 +137,7 @@ impl Kind {
     pub fn declaration(self) -> &'static Declaration {
         match self {
             Self::Service => &service::DECLARATION,
-            Self::Route => &route::DECLARATION,
+            Self::Route => route::of_flavor(),
             Self::Upstream => &upstream::DECLARATION,
             Self::Target => &target::DECLARATION,
             Self::Balancer => &balancer::DECLARATION,

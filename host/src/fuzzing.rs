@@ -3,8 +3,12 @@
 
 pub use crate::admin::fuzzing::{form, signature};
 pub use crate::balancer::fuzzing::component;
-pub use crate::http1::fuzzing::response;
-pub use crate::proxy::fuzzing::{cookies, request_head};
+pub use crate::declarative::fuzzing::{declarative, nginx};
+pub use crate::expression::fuzzing::expression;
+pub use crate::http1::fuzzing::{request_body, response};
+pub use crate::listener::fuzzing::{client_hello, proxy_protocol};
+pub use crate::proxy::fuzzing::{client_address, cookies, request_head};
+pub use crate::router::fuzzing::router;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
@@ -44,12 +48,20 @@ mod tests {
     #[test]
     fn every_stored_input_keeps_the_properties() {
         type Target = (&'static str, fn(&[u8]));
-        let targets: [Target; 5] = [
+        let targets: [Target; 13] = [
             ("request_head", request_head),
             ("response", response),
             ("form", form),
             ("cookies", cookies),
             ("signature", signature),
+            ("declarative", declarative),
+            ("request_body", request_body),
+            ("router", router),
+            ("expression", expression),
+            ("proxy_protocol", proxy_protocol),
+            ("client_hello", client_hello),
+            ("client_address", client_address),
+            ("nginx", nginx),
         ];
         for (target, run) in targets {
             for input in inputs(target) {

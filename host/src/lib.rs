@@ -3,11 +3,13 @@
 //!
 //! Two sides share a process. The control side ([`admin`], [`store`], [`snapshot`]) runs on a small
 //! runtime of its own: it accepts changes, stores them, and compiles them into the snapshots that
-//! the data side reads. The data side ([`proxy`], [`upstream`], [`balancer`]) has a thread for each
-//! core. It answers requests, and never waits for the control side.
+//! the data side reads. The data side ([`proxy`], [`stream`], [`upstream`], [`balancer`]) has a
+//! thread for each core. It answers requests, and never waits for the control side.
 
+pub mod acme;
 pub mod admin;
 mod admin_token;
+mod allocator;
 pub mod authority;
 pub mod balancer;
 mod byte_stream;
@@ -15,10 +17,15 @@ mod client;
 pub mod clock;
 pub mod component;
 pub mod config;
+mod config_command;
+mod connect;
 pub mod connections;
 mod cookie;
+mod declarative;
 pub mod endpoint;
+pub mod endpoint_address;
 pub mod entity;
+mod expression;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -33,6 +40,7 @@ pub mod listener;
 mod log_level;
 mod named;
 mod node;
+mod nodes;
 pub mod path;
 pub mod pattern;
 mod plugin;
@@ -40,6 +48,7 @@ pub mod policy;
 pub mod proxy;
 mod public_key;
 mod record;
+mod relay;
 mod request_log;
 pub mod retry;
 pub mod router;
@@ -48,6 +57,7 @@ mod simulate;
 pub mod snapshot;
 mod split_mix;
 pub mod store;
+pub mod stream;
 pub mod template;
 mod tls;
 pub mod trace;
@@ -57,8 +67,10 @@ mod urlencoded;
 pub mod vault;
 
 pub use admin_token::{Arguments as AdminTokenArguments, admin_token};
+pub use config_command::{Arguments as ConfigCommand, config as config_command};
 pub use gateway::run;
 pub use log_level::LogLevel;
+pub use nodes::{Arguments as NodesArguments, nodes};
 pub use plugin::{Arguments as PluginCommand, plugin};
 pub use record::{Arguments as Recording, record};
 pub use request_log::LogFields;

@@ -14,7 +14,7 @@ use tracing_subscriber::reload;
 pub struct LogLevel {
     layer: reload::Handle<Targets, Registry>,
     /// What the setting `log` says.
-    configured: Targets,
+    configured: Mutex<Targets>,
     current: Mutex<Current>,
 }
 
@@ -43,7 +43,7 @@ impl LogLevel {
                 changes: 0,
                 revert: None,
             }),
-            configured,
+            configured: Mutex::new(configured),
         };
         (level, filter)
     }
@@ -65,6 +65,16 @@ impl LogLevel {
         }
         let filter = Targets::new().with_default(filter);
         Some(self.apply(&mut current, name.to_owned(), &filter))
+    }
+
+    /// Logs what the setting now says, which ends any change before.
+    pub(crate) fn configure(&self, configured: Targets) {
+        let mut current = self.current.lock();
+        if let Some(task) = current.revert.take() {
+            task.abort();
+        }
+        self.apply(&mut current, configured.to_string(), &configured);
+        *self.configured.lock() = configured;
     }
 
     /// Returns to the setting after a time, unless the level is changed again after `change`.
@@ -89,7 +99,8 @@ impl LogLevel {
         let is_current = current.changes == change.0;
         if is_current {
             current.revert = None;
-            self.apply(&mut current, self.configured.to_string(), &self.configured);
+            let configured = self.configured.lock().clone();
+            self.apply(&mut current, configured.to_string(), &configured);
         }
         is_current
     }

@@ -8,8 +8,9 @@ use clap::error::ContextKind;
 use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written, misspelt_variables};
 use pointsman::{
-    AdminTokenArguments, LogFields, LogLevel, PluginCommand, Recording, Replay, Simulation,
-    admin_token, component, plugin, record, replay, run, simulate,
+    AdminTokenArguments, ConfigCommand, LogFields, LogLevel, NodesArguments, PluginCommand,
+    Recording, Replay, Simulation, admin_token, component, config_command, nodes, plugin, record,
+    replay, run, simulate,
 };
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -49,7 +50,10 @@ enum Command {
     Replay(Replay),
     #[command(subcommand)]
     Plugin(PluginCommand),
+    #[command(subcommand)]
+    Config(ConfigCommand),
     AdminToken(AdminTokenArguments),
+    Nodes(NodesArguments),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +72,8 @@ fn main() -> ExitCode {
             Command::Record(recording) => record(recording).map(|()| ExitCode::SUCCESS),
             Command::Replay(trace) => replay(trace).map(|()| ExitCode::SUCCESS),
             Command::Plugin(command) => plugin(command),
+            Command::Config(command) => config_command(command, &cli.settings),
+            Command::Nodes(arguments) => nodes(arguments).map(|()| ExitCode::SUCCESS),
             Command::AdminToken(token) => admin_token(token).map(|()| ExitCode::SUCCESS),
         };
         return done.unwrap_or_else(|error| fail(&format!("{error:#}")));
@@ -75,6 +81,7 @@ fn main() -> ExitCode {
     mistakes.extend(misspelt_variables(
         std::env::vars_os().map(|(name, _)| name),
     ));
+    let settings = cli.settings.clone();
     let config = match Config::load_with(cli.settings, mistakes) {
         Ok(config) => config,
         Err(error) => return fail(&error),
@@ -90,7 +97,8 @@ fn main() -> ExitCode {
         .with(filter)
         .with(layer)
         .init();
-    match run(config, log_level) {
+    let reload = move || Config::load(settings.clone());
+    match run(config, log_level, reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}")),
     }

@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn an_address_has_the_id_that_a_gateway_gives_it() {
-        let address = "192.0.2.1:9001".parse().unwrap();
+        let address: SocketAddr = "192.0.2.1:9001".parse().unwrap();
         let expected = Endpoint::id_of("192.0.2.1", address);
         assert_eq!(named("192.0.2.1:9001").id(), Ok(expected));
         assert_eq!(named("big=192.0.2.1:9001").id(), Ok(expected));
@@ -175,7 +175,7 @@ mod tests {
             named("[2001:db8::1]:80").id(),
             Ok(Endpoint::id_of(
                 "2001:db8::1",
-                "[2001:db8::1]:80".parse().unwrap()
+                "[2001:db8::1]:80".parse::<SocketAddr>().unwrap()
             ))
         );
         for wrong in ["", "192.0.2.1", "=", "0123", "a:b"] {

@@ -1,10 +1,20 @@
 //! The path of a request: normalised for matching, and rewritten for the upstream.
-//! Source: Kong 3.9, `kong.tools.uri` and the path handling `v0` of its router.
+//! Source: Kong 3.9, `kong.tools.uri` and the path handling of its router.
 
 use std::borrow::Cow;
 
 use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+
+/// How the path of a service and that of a request are joined. Source: Kong, `path_handling`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum PathHandling {
+    /// With a slash between them.
+    #[default]
+    V0,
+    /// As they are, but with no more than one slash between them.
+    V1,
+}
 
 /// Characters that are escaped before a path is sent: every byte that is neither unreserved nor
 /// reserved in RFC 3986, except the `%` of an escape that was kept.
@@ -29,6 +39,52 @@ pub(crate) fn normalize(path: &[u8]) -> Cow<'_, [u8]> {
         return Cow::Borrowed(path);
     }
     Cow::Owned(resolve(&decode(path)))
+}
+
+/// The path of a request in the form that routes are compared with, as [`normalize`] makes it;
+/// `None` if Kong refuses it, because servers disagree on what it names.
+pub(crate) fn normalize_request(path: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if is_normal(path) {
+        return Some(Cow::Borrowed(path));
+    }
+    is_acceptable(path).then(|| normalize(path))
+}
+
+/// Whether each escape of a path is valid and stands for another byte than NUL, and no `..` leads
+/// above the root. An escaped slash separates segments here. Source: nginx,
+/// `ngx_http_parse_complex_uri`.
+fn is_acceptable(path: &[u8]) -> bool {
+    let Some(decoded) = decode_all(path) else {
+        return false;
+    };
+    let mut depth = 0_usize;
+    decoded.split(|&byte| byte == b'/').all(|segment| {
+        let below = match segment {
+            b"" | b"." => Some(depth),
+            b".." => depth.checked_sub(1),
+            _ => Some(depth + 1),
+        };
+        below.map(|below| depth = below).is_some()
+    })
+}
+
+/// Decodes every escape; `None` if one is malformed or stands for NUL.
+fn decode_all(path: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        let byte = match byte {
+            b'%' => {
+                let (&[high, low], tail) = rest.split_first_chunk()?;
+                rest = tail;
+                Some(hex(high)? << 4 | hex(low)?).filter(|&value| value != 0)?
+            }
+            byte => byte,
+        };
+        decoded.push(byte);
+    }
+    Some(decoded)
 }
 
 /// A path in the form that routes are compared with; `None` if that is not valid UTF-8.
@@ -111,11 +167,16 @@ pub(crate) fn target<'a>(
     sent: &'a PathAndQuery,
     normalized: &[u8],
     stripped: usize,
+    handling: PathHandling,
 ) -> Cow<'a, [u8]> {
-    if base == "/" && stripped == 0 && normalized == sent.path().as_bytes() {
+    let is_kept = base == "/" && stripped == 0 && normalized == sent.path().as_bytes();
+    if is_kept && !normalized.iter().any(must_escape) {
         return Cow::Borrowed(sent.as_str().as_bytes());
     }
-    let mut target = rewrite(base, normalized, stripped);
+    let mut target = match handling {
+        PathHandling::V0 => rewrite(base, normalized, stripped),
+        PathHandling::V1 => join(base, normalized, stripped),
+    };
     if let Some(query) = sent.query() {
         target.push(b'?');
         target.extend_from_slice(query.as_bytes());
@@ -157,6 +218,19 @@ fn rewrite(base: &str, request: &[u8], stripped: usize) -> Vec<u8> {
     escape(path)
 }
 
+/// As [`rewrite`], but for `path_handling: v1`.
+fn join(base: &str, request: &[u8], stripped: usize) -> Vec<u8> {
+    let rest = match stripped {
+        0 => request.strip_prefix(b"/").unwrap_or(request),
+        stripped => tidy(request.get(stripped..).unwrap_or_default()),
+    };
+    let rest = match base.ends_with('/') {
+        true => rest.strip_prefix(b"/").unwrap_or(rest),
+        false => rest,
+    };
+    escape([base.as_bytes(), rest].concat())
+}
+
 /// Removes a leading `.` or `..` segment, so that the rest after the prefix cannot leave the
 /// service's path.
 fn tidy(rest: &[u8]) -> &[u8] {
@@ -169,11 +243,19 @@ fn tidy(rest: &[u8]) -> &[u8] {
     }
 }
 
+/// A normalised path, or the rest of one behind a prefix, as it is sent.
+pub(crate) fn sendable(rest: &[u8]) -> String {
+    let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+    format!("/{}", percent_encode(rest, ESCAPED))
+}
+
+/// Whether a byte has to be escaped in a path: see [`ESCAPED`].
+fn must_escape(byte: &u8) -> bool {
+    !byte.is_ascii_graphic()
+        || matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{'..=b'}')
+}
+
 fn escape(path: Vec<u8>) -> Vec<u8> {
-    let must_escape = |byte: &u8| {
-        !byte.is_ascii_graphic()
-            || matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{'..=b'}')
-    };
     if path.iter().any(must_escape) {
         percent_encode(&path, ESCAPED).to_string().into_bytes()
     } else {
@@ -182,6 +264,7 @@ fn escape(path: Vec<u8>) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use proptest::prelude::*;
 
@@ -209,6 +292,42 @@ mod tests {
             ("//", "/"),
         ] {
             assert_eq!(text(path.as_bytes()), normal, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_servers_read_differently_is_refused() {
+        for refused in [
+            "/%",
+            "/%4",
+            "/%zz",
+            "/%4g",
+            "/a%2",
+            "/a%00b",
+            "/..",
+            "/../a",
+            "/a/../..",
+            "/a/../../b",
+            "//..",
+            "/./..",
+            "/%2e%2E",
+            "/a/..%2f..",
+            "/a%2f../../..",
+        ] {
+            assert_eq!(normalize_request(refused.as_bytes()), None, "{refused}");
+        }
+        for (path, normal) in [
+            ("/", "/"),
+            ("/a/..", "/"),
+            ("/a/b/../../c", "/c"),
+            ("/...", "/..."),
+            ("/..a", "/..a"),
+            ("/a%2fb/../..", "/"),
+            ("/%25%32%35", "/%2525"),
+            ("/%ff", "/\u{fffd}"),
+        ] {
+            let got = normalize_request(path.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8_lossy(&got), normal, "{path}");
         }
     }
 
@@ -247,10 +366,45 @@ mod tests {
         }
     }
 
+    /// The table of `path_handling: v1`.
+    #[test]
+    fn paths_are_joined_as_in_kong() {
+        for (base, prefix, request, strip, keep) in [
+            ("/", "/fee", "/fee", "/", "/fee"),
+            ("/", "/fee", "/fee/", "/", "/fee/"),
+            ("/", "/fee", "/feex", "/x", "/feex"),
+            ("/api", "/", "/", "/api", "/api"),
+            ("/api", "/", "/x", "/apix", "/apix"),
+            ("/api", "/fee", "/fee", "/api", "/apifee"),
+            ("/api", "/fee", "/fee/", "/api/", "/apifee/"),
+            ("/api", "/fee", "/feex", "/apix", "/apifeex"),
+            ("/api", "/fee/", "/fee/", "/api", "/apifee/"),
+            ("/api", "/fee/", "/fee/x", "/apix", "/apifee/x"),
+            ("/api/", "/", "/x", "/api/x", "/api/x"),
+            ("/api/", "/fee", "/fee", "/api/", "/api/fee"),
+            ("/api/", "/fee", "/fee/", "/api/", "/api/fee/"),
+            ("/api/", "/fee", "/feex", "/api/x", "/api/feex"),
+            ("/api/", "/fee/", "/fee/x", "/api/x", "/api/fee/x"),
+        ] {
+            let request = request.as_bytes();
+            let case = format!("{base} {prefix} {request:?}");
+            assert_eq!(
+                join(base, request, prefix.len()),
+                strip.as_bytes(),
+                "{case}"
+            );
+            assert_eq!(join(base, request, 0), keep.as_bytes(), "{case}");
+        }
+    }
+
     #[test]
     fn rewritten_paths_are_escaped() {
         assert_eq!(rewrite("/", b"/a b\xff{", 0), b"/a%20b%FF%7B");
         assert_eq!(rewrite("/", b"/a%2Fb", 0), b"/a%2Fb");
+        // The one that is sent as it came, as well.
+        let sent = PathAndQuery::from_static("/a{|?b={");
+        let target = target("/", &sent, b"/a{|", 0, PathHandling::V0);
+        assert_eq!(&*target, b"/a%7B%7C?b={");
     }
 
     proptest! {
@@ -261,6 +415,13 @@ mod tests {
             prop_assert!(!once.windows(2).any(|pair| pair == b"//"));
             prop_assert!(!once.windows(3).any(|three| three == b"/./"));
             prop_assert!(!once.windows(4).any(|four| four == b"/../"));
+        }
+
+        #[test]
+        fn an_accepted_path_has_its_usual_form(path in "/[a-z./%2Ff0]{0,20}") {
+            if let Some(accepted) = normalize_request(path.as_bytes()) {
+                prop_assert_eq!(accepted, normalize(path.as_bytes()));
+            }
         }
 
         #[test]

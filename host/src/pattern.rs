@@ -89,9 +89,9 @@ impl Pattern {
         Ok(Self(regex))
     }
 
-    /// Where the first match ends.
-    pub(crate) fn find(&self, text: &[u8]) -> Option<usize> {
-        self.look(text, |regex, text| Some(regex.find(text)?.end()))
+    /// The first match.
+    pub(crate) fn find(&self, text: &[u8]) -> Option<Range<usize>> {
+        self.look(text, |regex, text| Some(regex.find(text)?.range()))
     }
 
     /// The bytes that a group, given by name or number, has captured in the first match.
@@ -185,6 +185,13 @@ impl PatternMemory {
         (self.limit + own).saturating_sub(taken.total)
     }
 
+    /// What the patterns of all routes may take beside those of these routes, in bytes.
+    pub fn left_beside(&self, routes: impl Iterator<Item = Uuid>) -> usize {
+        let taken = self.taken.lock();
+        let kept = routes.filter_map(|route| taken.by_route.get(&route));
+        self.limit.saturating_sub(kept.sum())
+    }
+
     /// Records the memory that the patterns of a route take, in bytes; 0 for a deleted route.
     pub fn set(&self, route: Uuid, bytes: usize) {
         let mut taken = self.taken.lock();
@@ -213,7 +220,7 @@ mod tests {
             ("/a/é/é".as_bytes(), 8, "é".as_bytes()),
             (b"/a/b/\xc3", 6, b"\xc3"),
         ] {
-            assert_eq!(named.find(text), Some(end), "{text:?}");
+            assert_eq!(named.find(text), Some(0..end), "{text:?}");
             assert_eq!(named.capture(text, "end"), Some(last), "{text:?}");
         }
         assert_eq!(named.find(b"/a//\xff"), None);
@@ -225,7 +232,7 @@ mod tests {
         let names: Vec<Option<&str>> = named.groups().collect();
         assert_eq!(names, [None, Some("end")]);
         let byte = pattern(r"/(?-u:\xff)");
-        assert_eq!(byte.find(b"/\xff"), Some(2));
+        assert_eq!(byte.find(b"/\xff"), Some(0..2));
         assert_eq!(byte.find(b"/\xfe"), None);
     }
 

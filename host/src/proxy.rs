@@ -49,7 +49,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -60,6 +60,7 @@ pub use listen::Workers;
 
 use crate::config;
 use crate::connections::ConnectionLimits;
+use crate::policy::answer::Answer;
 use crate::policy::response::Source;
 use crate::request_log;
 use crate::snapshot::{Published, Snapshot};
@@ -90,6 +91,8 @@ pub struct Counters {
     pub active: std::sync::atomic::AtomicU64,
     /// Connections of clients that were refused because the limit was reached.
     pub refused: std::sync::atomic::AtomicU64,
+    /// Connections of clients that were closed because their address had as many as it may have.
+    pub refused_of_address: std::sync::atomic::AtomicU64,
     /// Requests received.
     pub requests: std::sync::atomic::AtomicU64,
     /// Connections of clients that were closed because they abuse HTTP/2.
@@ -113,8 +116,8 @@ struct Worker {
     /// The connections that are open, by number.
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
-    /// Whether the worker accepts no more connections.
-    draining: Cell<bool>,
+    /// Whether the worker goes on.
+    stage: Cell<client::Stage>,
     unserved: Unserved,
     /// The time of the last check of the connections.
     clock: Rc<Cell<Instant>>,
@@ -206,6 +209,7 @@ async fn handle(
                 Box::pin(upload.discard()).await;
             }
             let headers = &inbound.parts.headers;
+            let ends = ends || (reject.closes_connection() && !inbound.is_http2());
             let mut response = match reject {
                 Reject::Policy(answer) if answer.proxied => respond::proxied(*answer, &id, started),
                 reject => respond::reject(&reject, headers, &id, started),
@@ -278,6 +282,12 @@ async fn stages(
     inbound.check_coding()?;
     if inbound.is_http2() {
         http2::adopt(&mut inbound.parts, &worker.settings)?;
+    }
+    let challenges = &worker.published.challenges;
+    if let Some(answer) = challenges.http_answer(inbound.parts.uri.path()) {
+        let answer = Answer::raw(StatusCode::OK, answer);
+        let answer = answer.with_header(CONTENT_TYPE, "application/octet-stream");
+        return Err(Reject::Policy(Box::new(answer)));
     }
     let snapshot = &*inbound.seen.0;
     let mut matched = matched::find(snapshot, inbound)?;

@@ -67,6 +67,14 @@ impl PublicKey {
         }
     }
 
+    /// Whether it is a key of RSA with fewer than 2048 bits, which no signature may be made with
+    /// (RFC 7518, 3.3).
+    pub(crate) fn is_short(&self) -> bool {
+        let is_short = |key: RSAPublicKey<'_>| key.key_size() < 2048;
+        self.kind == KeyKind::Rsa
+            && RSAPublicKey::from_der(&self.bytes).is_ok_and(|(_, key)| is_short(key))
+    }
+
     fn new(kind: KeyKind, bytes: Vec<u8>) -> Option<Self> {
         let is_point = |length: usize| bytes.len() == 1 + 2 * length && bytes[0] == 4;
         let fits = match kind {
@@ -110,6 +118,21 @@ mod tests {
         vIX8Z2ISI+jMVRaHU8CwuD8GuOQ12f3JdirzkH4kytDnfiMRNh/zwhyDreB/nd7M\n\
         ew95BNz4XcCjBTThseDrB9zwR8wFJhiRowIDAQAB\n\
         -----END RSA PUBLIC KEY-----\n";
+
+    /// Made with `openssl genrsa 1024`.
+    const SHORT: &str = "\
+        -----BEGIN PUBLIC KEY-----\n\
+        MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC7F+PjA+RqqC7M4ruL6FEOpJZB\n\
+        lVFjdLLTCOxM/FrbUlxVyW1cajFGEol4FMXikQgtZGPzECp53uUyWFK9utYb7gFo\n\
+        R7hV5be6bKo2WY7rXONzIAGpyMndHV+7O2F0WmmJvnttTR4GJXA8JGxt5nAjWMGm\n\
+        7ZeJkQlhoH7jMH4ruQIDAQAB\n\
+        -----END PUBLIC KEY-----\n";
+
+    #[test]
+    fn keys_of_rsa_have_2048_bits_or_they_are_short() {
+        assert!(PublicKey::from_pem(SHORT).unwrap().is_short());
+        assert!(!PublicKey::from_pem(RSA).unwrap().is_short());
+    }
 
     #[test]
     fn keys_of_the_algorithms_of_tokens_are_read() {

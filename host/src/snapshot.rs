@@ -2,13 +2,13 @@
 //!
 //! The control side follows the store's watch and compiles only what a commit affects. A target or
 //! an algorithm changes inside its upstream and needs no new snapshot. A route changes a copy of
-//! the router, which shares nearly everything with the one before. A service or an upstream needs a
-//! new map of a few pointers.
+//! the router, and a service or an upstream a copy of a map; each copy shares nearly everything with
+//! the one before.
 
 mod compile;
 mod new_names;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,11 +20,13 @@ use uuid::Uuid;
 pub(crate) use compile::complete;
 pub use compile::{Compiler, UpstreamResources};
 
+use crate::acme::Challenges;
 use crate::balancer::Canary;
 use crate::pattern::{PATTERN_MEMORY, PatternMemory};
 use crate::policy::chain::Policies;
 use crate::retry::Retry;
-use crate::router::Router;
+use crate::router::{Router, StreamRouter};
+use crate::shared_map::SharedMap;
 use crate::store::Revision;
 use crate::tls::{ServerNames, TlsClient};
 use crate::upstream::Upstream;
@@ -34,12 +36,16 @@ use crate::upstream::Upstream;
 pub struct Snapshot {
     /// Finds the route of a request.
     pub router: Router,
+    /// Finds the route of a stream.
+    pub stream_router: StreamRouter,
     /// The services that routes name.
-    pub services: Arc<foldhash::HashMap<Uuid, Service>>,
+    pub(crate) services: SharedMap<Uuid, Arc<Service>>,
     /// The upstreams of the Admin API; requests find theirs through the service.
-    pub upstreams: Arc<HashMap<Uuid, Arc<Upstream>>>,
+    pub(crate) upstreams: SharedMap<Uuid, Arc<Upstream>>,
     /// What happens to requests beside being placed, and who they are from.
     pub policies: Policies,
+    /// The policies of streams.
+    pub stream_policies: Policies,
     /// The certificates that clients are shown.
     pub(crate) server_names: ServerNames,
 }
@@ -49,9 +55,9 @@ pub struct Snapshot {
 pub struct Service {
     /// Unique name, or the id of a service without one.
     pub name: String,
-    /// Why this version cannot speak the service's protocol, if it cannot.
+    /// Why requests cannot be sent over the service's protocol, if they cannot.
     pub unsupported: Option<String>,
-    /// How requests are sent over TLS; none for clear text.
+    /// How requests and streams are sent over TLS; none for clear text.
     pub(crate) tls: Option<Arc<TlsClient>>,
     /// How HTTP/2 is spoken with its endpoints; none for HTTP/1.1.
     pub http2: Option<Http2>,
@@ -107,6 +113,8 @@ pub struct Published {
     unresolved: watch::Sender<BTreeSet<Revision>>,
     /// The memory of the routes' regular expressions.
     pub patterns: Arc<PatternMemory>,
+    /// The answers to challenges of ACME.
+    pub challenges: Arc<Challenges>,
 }
 
 impl Default for Published {
@@ -126,6 +134,7 @@ impl Published {
             applied: watch::Sender::new(None),
             canaries: watch::Sender::default(),
             unresolved: watch::Sender::default(),
+            challenges: Arc::default(),
         }
     }
 
@@ -155,6 +164,11 @@ impl Published {
             .subscribe()
             .wait_for(|unresolved| !unresolved.contains(&revision))
             .await;
+    }
+
+    /// Follows which commit is in effect; none before the first one.
+    pub fn applied_revisions(&self) -> watch::Receiver<Option<Revision>> {
+        self.applied.subscribe()
     }
 
     /// Waits until what was stored at the start is in effect.

@@ -39,6 +39,21 @@ pub(super) async fn switch(
     Ok(written(admin, writes).await?.then_some(row))
 }
 
+/// The writes that make an existing version active, and give the balancer these other fields.
+pub(super) fn switch_writes(
+    balancer: &Stored,
+    version: Stored,
+    fields: Row,
+) -> Result<Vec<Write>, Violation> {
+    let version = ReadyVersion {
+        row: version.row,
+        revision: Some(version.revision),
+        component: None,
+    };
+    let (_, writes) = activation(id_of(&balancer.row), Some(balancer), fields, version, None)?;
+    Ok(writes)
+}
+
 /// Checks that a version can choose for all upstreams that follow its balancer.
 pub(super) async fn check_fit(admin: &Admin, balancer: &Row, version: &Row) -> Result<(), Error> {
     if let Some(reason) = not_ready(version) {

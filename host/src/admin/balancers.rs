@@ -25,7 +25,7 @@ use super::{Admin, activation, canary_state, changes, decode, settings, upload, 
 use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
 use crate::component::ComponentError;
 use crate::entity::{Kind, Row};
-use crate::store::{self, Store};
+use crate::store::{self, Store, Write};
 
 const KIND: Kind = Kind::Balancer;
 
@@ -102,13 +102,48 @@ pub async fn install_shipped(
 }
 
 /// Adds a shipped component as a version, and makes it active. A balancer that an operator has
-/// uploaded under the same name is kept.
+/// uploaded under the same name is kept. Other gateways that share the store may do the same at the
+/// same time. If the store cannot be written now, the gateway starts with the balancers that it has.
 async fn install(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,
     shipped: &Shipped,
     plugin: &Arc<Plugin>,
 ) -> Result<(), Error> {
+    for _ in 0..TRIES {
+        let writes = installation(store, engine, shipped, plugin).await?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        match store.write(writes).await {
+            Ok(_) => return Ok(()),
+            Err(
+                store::Error::PrimaryKeyTaken { .. }
+                | store::Error::UniqueKeyTaken { .. }
+                | store::Error::Changed { .. },
+            ) => {}
+            Err(store::Error::Unavailable(reason)) if has_any(store)? => {
+                tracing::warn!(balancer = shipped.name, "it is not installed: {reason}");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(conflict(KIND))
+}
+
+/// Whether any balancer is stored, so that the gateway can start with those.
+fn has_any(store: &Arc<dyn Store>) -> Result<bool, Error> {
+    Ok(!store.list(KIND, None, 1, &|_| true)?.is_empty())
+}
+
+/// The writes of [`install`]; none if there is nothing to do.
+async fn installation(
+    store: &Arc<dyn Store>,
+    engine: &Arc<Engine>,
+    shipped: &Shipped,
+    plugin: &Arc<Plugin>,
+) -> Result<Vec<Write>, Error> {
     let known = store.find(KIND, &["name"], &[&shipped.name.into()])?;
     if let Some(known) = &known {
         if known.row.get("source") != Some(&"shipped".into()) {
@@ -117,10 +152,10 @@ async fn install(
                 "this version of the gateway ships a balancer of this name; the uploaded one stays: \
                  delete it, and the next start installs the shipped one"
             );
-            return Ok(());
+            return Ok(Vec::new());
         }
         if known.row.get("digest") == Some(&plugin.digest.as_str().into()) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         for (upstream, wrong) in
             settings::incompatible_upstreams(store, engine, shipped.name, plugin).await?
@@ -138,8 +173,7 @@ async fn install(
     let tags = known.as_ref().and_then(|known| known.row.get("tags"));
     let fields = fields(shipped.name, "shipped", tags.cloned().unwrap_or_default());
     let (_, writes) = activation::activation(id, known.as_ref(), fields, version, None)?;
-    store.write(writes).await?;
-    Ok(())
+    Ok(writes)
 }
 
 /// The fields of a balancer that are not read from a component.

@@ -93,7 +93,7 @@ async fn begin(
         canary.insert("ended_at".into(), Value::Null);
         if let Some(row) = put(&admin, balancer, canary.into()).await? {
             let share = asked.get("share_percent").cloned().unwrap_or_default();
-            let done = format!("canary begun: the version {digest} takes {share} % of the picks");
+            let done = format!("canary started: the version {digest} takes {share} % of the picks");
             changes::log(&admin, KIND, &row, &done);
             let canary = shown(&admin, &row);
             return Ok((StatusCode::CREATED, Json(canary)).into_response());

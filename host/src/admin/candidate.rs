@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::error::Error;
 use super::rows::id_of;
-use super::{Admin, settings, version_rows};
-use crate::balancer::{LoadError, Plugin};
+use super::{settings, version_rows};
+use crate::balancer::{Engine, LoadError, Plugin};
 use crate::entity::{Kind, Row};
-use crate::store::{self, Stored};
+use crate::store::{self, Store, Stored};
 
 /// Why a candidate is refused.
 pub(super) enum CandidateError {
@@ -35,17 +35,18 @@ impl From<LoadError> for CandidateError {
 /// the settings against its schema and with the balancer itself. Returns it with the balancer's
 /// row.
 pub(super) async fn find(
-    admin: &Admin,
+    store: &Arc<dyn Store>,
+    engine: &Arc<Engine>,
     fields: &Row,
 ) -> Result<Option<(Arc<Plugin>, Stored)>, CandidateError> {
     let given = |field: &str| fields.get(field).filter(|value| !value.is_null());
     let Some(name) = given("balancer") else {
         return Ok(None);
     };
-    let Some(balancer) = admin.store.find(Kind::Balancer, &["name"], &[name])? else {
-        return Err(CandidateError::Field("balancer", unknown(admin)?.into()));
+    let Some(balancer) = store.find(Kind::Balancer, &["name"], &[name])? else {
+        return Err(CandidateError::Field("balancer", unknown(&**store)?.into()));
     };
-    let version = version(admin, &balancer, given("version"))?;
+    let version = version(&**store, &balancer, given("version"))?;
     if let Some(reason) = version_rows::not_ready(&version) {
         return Err(CandidateError::Field("version", reason.into()));
     }
@@ -54,21 +55,20 @@ pub(super) async fn find(
     let schema = version.get("description");
     let schema = schema.and_then(|description| description.get("config_schema"));
     if let Some(schema) = schema
-        && let Some(wrong) = settings::schema_violations(&admin.engine, schema, config).await?
+        && let Some(wrong) = settings::schema_violations(engine, schema, config).await?
     {
         return Err(CandidateError::Field("config", wrong));
     }
-    let component = admin.store.blob(Kind::BalancerVersion, id_of(&version))?;
+    let component = store.blob(Kind::BalancerVersion, id_of(&version))?;
     let Some(component) = component else {
         return Err(CandidateError::Field(
             "balancer",
             "its component is gone".into(),
         ));
     };
-    let plugin = admin.engine.load(component).await?;
+    let plugin = engine.load(component).await?;
     if given("config").is_some()
-        && let Some(sentence) =
-            settings::rejected_by_component(&admin.engine, &plugin, config).await?
+        && let Some(sentence) = settings::rejected_by_component(engine, &plugin, config).await?
     {
         return Err(CandidateError::Field("config", sentence.into()));
     }
@@ -76,17 +76,21 @@ pub(super) async fn find(
 }
 
 /// The version of a balancer that a request names by its digest or its id, or the active one.
-fn version(admin: &Admin, balancer: &Stored, asked: Option<&Value>) -> Result<Row, CandidateError> {
+fn version(
+    store: &dyn Store,
+    balancer: &Stored,
+    asked: Option<&Value>,
+) -> Result<Row, CandidateError> {
     let row = &balancer.row;
     let asked = asked.or(row.get("digest")).and_then(Value::as_str);
     let asked = asked.unwrap_or_default();
     let found = match version_rows::id(asked) {
         Some(id) => {
             let link = json!({ "id": id_of(row) });
-            let found = admin.store.get(Kind::BalancerVersion, id)?;
+            let found = store.get(Kind::BalancerVersion, id)?;
             found.filter(|version| version.row.get("balancer") == Some(&link))
         }
-        None => version_rows::of_digest(&*admin.store, id_of(row), asked)?,
+        None => version_rows::of_digest(store, id_of(row), asked)?,
     };
     let name = row.get("name").cloned().unwrap_or_default();
     let unknown =
@@ -95,8 +99,8 @@ fn version(admin: &Admin, balancer: &Stored, asked: Option<&Value>) -> Result<Ro
 }
 
 /// Lists the balancers that exist.
-fn unknown(admin: &Admin) -> Result<String, store::Error> {
-    let rows = admin.store.list(Kind::Balancer, None, 1000, &|_| true)?;
+fn unknown(store: &dyn Store) -> Result<String, store::Error> {
+    let rows = store.list(Kind::Balancer, None, 1000, &|_| true)?;
     let names = rows
         .iter()
         .filter_map(|stored| stored.row.get("name")?.as_str());

@@ -150,6 +150,17 @@ impl Error {
         )
     }
 
+    /// What is wrong with the fields of an entity, by field; none for another error.
+    pub(super) fn fields(&self) -> Option<&Row> {
+        match self {
+            Self::Coded(coded) if coded.status == StatusCode::BAD_REQUEST => match &coded.details {
+                Some(("fields", Value::Object(fields))) => Some(fields),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The error as a sentence.
     pub(super) fn message(&self) -> String {
         match self {
@@ -194,7 +205,28 @@ impl Error {
         )
     }
 
-    pub(super) fn unique(values: Row) -> Self {
+    /// Without a database, a request cannot change entities; `key` is the field that its path names
+    /// one by.
+    pub(super) fn no_database(verb: &str, kind: Kind, key: Option<&str>) -> Self {
+        let kind = kind.name();
+        let by = key.map(|key| format!(" by '{key}'")).unwrap_or_default();
+        Self::coded(
+            StatusCode::METHOD_NOT_ALLOWED,
+            12,
+            "operation unsupported",
+            format!("cannot {verb} '{kind}' entities{by} when not using a database"),
+            None,
+        )
+    }
+
+    /// Another row has these values of a unique key. A secret among them is not told: it may be
+    /// another client's.
+    pub(super) fn unique(kind: Kind, mut values: Row) -> Self {
+        for (field, value) in &mut values {
+            if kind.declaration().is_secret(field) {
+                *value = "<secret>".into();
+            }
+        }
         Self::coded(
             StatusCode::CONFLICT,
             5,
@@ -258,7 +290,7 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::PrimaryKeyTaken { id, .. } => Self::primary_key(id),
-            store::Error::UniqueKeyTaken { values, .. } => Self::unique(values),
+            store::Error::UniqueKeyTaken { kind, values, .. } => Self::unique(kind, values),
             store::Error::ReferenceMissing {
                 field, to, value, ..
             } => {

@@ -41,6 +41,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::string("query"),
     Field::string("body"),
     Field::string("client_ip").default(Preset::String("127.0.0.1")),
+    Field::string("sni"),
     Field::string("consumer"),
     Field::integer("attempt")
         .default(Preset::Integer(0))
@@ -209,7 +210,7 @@ async fn who(
     if name == algorithm && !given(&input, "config") {
         input.insert("config".into(), own("balancer_config"));
     }
-    let found = candidate::find(admin, &input).await;
+    let found = candidate::find(&admin.store, &admin.engine, &input).await;
     let plugin = found.map_err(|wrong| match wrong {
         CandidateError::Field(field, message) => Error::field(field, message),
         CandidateError::Other(error) => error,
@@ -284,6 +285,7 @@ fn described(input: &Row, port: u16, snapshot: &Snapshot) -> Result<Described, E
         headers: headers(input)?,
         client: client.map_err(|_| Error::field("client_ip", "expected an IP address"))?,
         port,
+        server_name: (input.get("sni").and_then(Value::as_str)).map(str::to_ascii_lowercase),
         body: input
             .get("body")
             .and_then(Value::as_str)

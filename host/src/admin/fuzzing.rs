@@ -10,6 +10,7 @@ use minisign_verify::PublicKey;
 use uuid::Uuid;
 
 use super::{BODY_LIMIT, decode, upload};
+use crate::config::RouterFlavor;
 use crate::entity::{Kind, Row, view};
 use crate::pattern::{PATTERN_MEMORY, PatternError};
 use crate::router::Route;
@@ -38,7 +39,7 @@ pub fn form(input: &[u8]) {
     assert_eq!(again, row);
     if kind == Kind::Route {
         let route = view(kind, row).expect("the data side can read it");
-        match Route::compile(route, PATTERN_MEMORY) {
+        match Route::compile(route, RouterFlavor::default(), PATTERN_MEMORY) {
             Ok(route) => assert!(route.pattern_memory <= PATTERN_MEMORY),
             Err(error) => assert!(
                 matches!(

@@ -8,7 +8,6 @@ use super::error::Error;
 use super::{Admin, Listening, plugins};
 use crate::config::{Config, DnsType, Listen, ListenAddress, ListenKeepalive};
 use crate::node;
-pub(super) use crate::node::ID as NODE;
 
 /// The release of Kong whose Admin API this one implements: clients choose their dialect by it.
 pub(super) const KONG_VERSION: &str = "3.9.1";
@@ -24,7 +23,7 @@ pub(super) async fn root(State(admin): State<Admin>) -> Result<Json<Value>, Erro
         "edition": "community",
         "pointsman": { "name": "pointsman", "version": env!("CARGO_PKG_VERSION") },
         "hostname": node::hostname(),
-        "node_id": *NODE,
+        "node_id": node::id(),
         "lua_version": "none",
         "pids": { "master": std::process::id(), "workers": [] },
         // Kong's timers are its tasks besides requests: here, the tasks of the control side.
@@ -42,12 +41,13 @@ fn configuration(admin: &Admin) -> Value {
         proxy,
         admin: admin_listens,
         status,
+        stream,
     } = &*admin.listening;
     let mut shown = json!({
         // Clients read here whether they may write; "off" would mean that they may not.
-        "database": "postgres",
+        "database": if config.database { "postgres" } else { "off" },
         "role": "traditional",
-        "router_flavor": "traditional_compatible",
+        "router_flavor": config.proxy.router_flavor.name(),
         "worker_consistency": "strict",
         "log_level": admin.log_level.shown(),
         "prefix": config.data_dir,
@@ -71,12 +71,12 @@ fn configuration(admin: &Admin) -> Value {
         "status_listen": written(status),
         "status_listeners": listeners(status),
         "status_ssl_enabled": has_tls(status),
-        "stream_listen": ["off"],
-        "stream_proxy_ssl_enabled": false,
+        "stream_listen": written(stream),
+        "stream_listeners": stream_listeners(stream),
+        "stream_proxy_ssl_enabled": has_tls(stream),
         "cluster_listen": ["off"],
         // Empty lists, in the form in which Kong shows them.
         "admin_gui_listeners": {},
-        "stream_listeners": {},
         "cluster_listeners": {},
         "nginx_worker_processes": config.workers.to_string(),
         "client_body_buffer_size": config.proxy.client_body_buffer_size.to_string(),
@@ -129,6 +129,21 @@ fn listeners(listens: &[Listen]) -> Value {
         [] => json!({}),
         listens => listens.iter().map(listener).collect(),
     }
+}
+
+/// The same of streams, which have other flags.
+fn stream_listeners(listens: &[Listen]) -> Value {
+    let mut shown = listeners(listens);
+    if let Some(entries) = shown.as_array_mut() {
+        for (entry, listen) in entries.iter_mut().zip(listens) {
+            if let Some(entry) = entry.as_object_mut() {
+                entry.remove("http2");
+                entry.remove("deferred");
+                entry.insert("udp".to_owned(), listen.udp.into());
+            }
+        }
+    }
+    shown
 }
 
 /// A listening address. A flag with a value has that value in its name; where it is not set, Kong

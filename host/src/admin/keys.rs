@@ -1,5 +1,6 @@
 //! What keys of `key-auth` need that are stored as hashes: see `entity/key_hash.rs`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -10,6 +11,7 @@ use super::Admin;
 use super::error::Error;
 use super::hooks::Hooks;
 use super::rows::id_of;
+use crate::entity::key_hash::KeyHash;
 use crate::entity::{Kind, Row, key_hash};
 use crate::store::{self, Store, Write};
 
@@ -38,17 +40,62 @@ fn check(admin: &Admin, row: &Row) -> Result<(), Error> {
         return Ok(());
     };
     match admin.store.find(KIND, &["key"], &[&hash.into()])? {
-        Some(other) if id_of(&other.row) != id_of(row) => Err(Error::unique(Row::from_iter([(
-            "key".into(),
-            key.clone().into(),
-        )]))),
+        Some(other) if id_of(&other.row) != id_of(row) => {
+            let values = Row::from_iter([("key".into(), key.clone().into())]);
+            Err(Error::unique(KIND, values))
+        }
         _ => Ok(()),
     }
 }
 
+/// Has this process use the key of the hashes that is in `file`. If `stores_hashes`, a missing file
+/// is made, and the keys that are stored in clear are replaced by their hashes.
+///
+/// # Errors
+/// A sentence, if the file cannot be read or made; also if it would be made anew although keys are
+/// stored as hashes: clients could never use those again.
+pub async fn install_key_hash(
+    store: &Arc<dyn Store>,
+    file: &Path,
+    stores_hashes: bool,
+) -> Result<(), String> {
+    let key_hash = match KeyHash::open(file)? {
+        Some(key_hash) => key_hash,
+        None => {
+            let has_hash = |row: &Row| key_of(row).and_then(key_hash::parse).is_some();
+            let hashes = store.list(KIND, None, 1, &has_hash);
+            let is_lost = !hashes.map_err(|error| error.to_string())?.is_empty();
+            let lost = format!(
+                "keys of key-auth are stored as hashes, but the file with the key of the hashes, \
+                 {}, is missing, so no client can use them",
+                file.display()
+            );
+            match (stores_hashes, is_lost) {
+                (true, true) => {
+                    return Err(format!(
+                        "{lost}: restore the file; if it is lost for good, start with hash_keys = \
+                         off, and delete those keys"
+                    ));
+                }
+                (true, false) => KeyHash::create(file)?,
+                (false, true) => {
+                    tracing::error!("{lost}: restore the file, or delete those keys");
+                    return Ok(());
+                }
+                (false, false) => return Ok(()),
+            }
+        }
+    };
+    key_hash.install(stores_hashes);
+    if stores_hashes {
+        hash_stored_keys(store).await;
+    }
+    Ok(())
+}
+
 /// Replaces the keys that are stored in clear by their hashes. Where that fails, clients can use
 /// them all the same.
-pub async fn hash_stored_keys(store: &Arc<dyn Store>) {
+async fn hash_stored_keys(store: &Arc<dyn Store>) {
     match replace_all(store, hashed).await {
         Ok(0) => {}
         Ok(count) => tracing::info!("{count} keys of key-auth are stored as hashes from now on"),
@@ -120,9 +167,14 @@ fn is_of_store(error: &store::Error) -> bool {
     )
 }
 
+/// The key of a row, in clear or as a hash.
+fn key_of(row: &Row) -> Option<&str> {
+    row.get("key")?.as_str()
+}
+
 /// The row with the hash of its key; `None` if it has that already.
 fn hashed(row: &Row) -> Option<Row> {
-    let hash = key_hash::text(row.get("key")?.as_str()?)?;
+    let hash = key_hash::text(key_of(row)?)?;
     let mut row = row.clone();
     row.insert("key".into(), hash.into());
     Some(row)
@@ -158,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn a_key_whose_hash_is_taken_does_not_keep_others_from_being_hashed() {
         let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(store::open(folder.path()).unwrap());
+        let store: Arc<dyn Store> = Arc::new(store::open_test(folder.path()));
         let consumer = Uuid::from_u128(9);
         let mut writes = vec![insert(Kind::Consumer, 9, json!({ "username": "a" }))];
         let keys = ["a", "b", "hash-b", "c"];

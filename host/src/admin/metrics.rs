@@ -4,6 +4,7 @@
 
 mod families;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,14 +17,16 @@ use serde_json::Value;
 
 use super::Admin;
 use super::error::Error;
-use super::info::NODE;
 use super::rows::id_of;
 use super::status::{resident_bytes, sum};
+use crate::acme;
 use crate::balancer::{CanaryFigures, Counters, ShadowReport};
 use crate::entity::Kind;
 use crate::listener::TlsFigures;
+use crate::node;
 use crate::policy::QueueFigures;
 use crate::store::Condition;
+use crate::stream::StreamFigures;
 use crate::upstream::{AddressReport, Upstream};
 
 pub(super) async fn show(State(admin): State<Admin>) -> Result<Response, Error> {
@@ -49,19 +52,26 @@ struct Figures {
     node: String,
     connections: [(&'static str, u64); 7],
     /// Connections that were refused, by listener.
-    refused: [(&'static str, u64); 2],
+    refused: [(&'static str, u64); 3],
+    /// Connections that were closed because of their address.
+    refused_of_address: u64,
     /// Connections that were closed because their clients abused HTTP/2.
     abusive: u64,
     /// Connections without the header of the PROXY protocol that they had to begin with.
-    headerless: [(&'static str, u64); 3],
+    headerless: [(&'static str, u64); 4],
     requests: u64,
     store: Condition,
+    /// Whether the file `declarative_config` is in effect; none if there is none.
+    declarative_config: Option<bool>,
     resident: Option<u64>,
     upstreams: Vec<UpstreamFigure>,
     canaries: Vec<CanaryFigure>,
     logs: Vec<QueueFigures>,
+    /// The names that get certificates by ACME.
+    acme: BTreeMap<String, acme::Name>,
     /// What has happened in TLS handshakes, by what listens.
-    tls: [(&'static str, Arc<TlsFigures>); 3],
+    tls: [(&'static str, Arc<TlsFigures>); 4],
+    streams: Arc<StreamFigures>,
 }
 
 /// The figures of a canary.
@@ -94,9 +104,10 @@ impl Figures {
         let active = sum(admin, |counters| &counters.active);
         let requests = sum(admin, |counters| &counters.requests);
         let refused = sum(admin, |counters| &counters.refused);
+        let refused_of_address = sum(admin, |counters| &counters.refused_of_address);
         let admin_refused = admin.limits.admin_refused.load(Ordering::Relaxed);
         let (_, snapshot) = admin.published.current();
-        let mut upstreams = Vec::with_capacity(snapshot.upstreams.len());
+        let mut upstreams = Vec::new();
         for (id, upstream) in snapshot.upstreams.iter() {
             let rows =
                 (admin.store).list_referring(Kind::Target, "upstream", *id, None, usize::MAX)?;
@@ -120,10 +131,13 @@ impl Figures {
         }
         upstreams.sort_by(|a, b| a.upstream.name.cmp(&b.upstream.name));
         Ok(Self {
-            node: NODE.to_string(),
+            node: node::id().to_string(),
             connections: [
                 ("accepted", accepted),
-                ("handled", accepted.saturating_sub(refused)),
+                (
+                    "handled",
+                    accepted.saturating_sub(refused + refused_of_address),
+                ),
                 ("total", requests),
                 ("active", active),
                 // Open connections are not counted by what they do: all count as writing.
@@ -131,17 +145,27 @@ impl Figures {
                 ("writing", active),
                 ("waiting", 0),
             ],
-            refused: [("proxy", refused), ("admin", admin_refused)],
+            refused: [
+                ("proxy", refused),
+                ("admin", admin_refused),
+                ("stream", admin.streams.refused()),
+            ],
+            refused_of_address,
             headerless: (admin.headerless.each_ref())
                 .map(|(listener, number)| (*listener, number.load(Ordering::Relaxed))),
             abusive: sum(admin, |counters| &counters.abusive),
             requests,
             store: admin.store.condition(),
+            declarative_config: (!admin.config.database
+                && admin.config.declarative_config.is_some())
+            .then(|| admin.loaded.wrong().is_none()),
             resident: resident_bytes(),
             upstreams,
             canaries: CanaryFigure::all(admin),
             logs: admin.resources.logs.figures(),
+            acme: admin.acme.names(),
             tls: admin.tls.clone(),
+            streams: Arc::clone(&admin.streams),
         })
     }
 }

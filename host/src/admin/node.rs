@@ -1,5 +1,4 @@
-//! Endpoints of Kong that concern parts of a node which are built differently here: its cache, and
-//! its configuration as one document.
+//! Endpoints of Kong that concern a part of a node which is built differently here: its cache.
 
 use axum::routing::get;
 use http::StatusCode;
@@ -7,7 +6,7 @@ use http::StatusCode;
 use super::ApiEndpoint;
 use super::error::Error;
 
-pub(super) fn endpoints() -> [ApiEndpoint; 3] {
+pub(super) fn endpoints() -> [ApiEndpoint; 2] {
     [
         (
             "/cache".into(),
@@ -18,11 +17,6 @@ pub(super) fn endpoints() -> [ApiEndpoint; 3] {
             "/cache/{key}".into(),
             get(cached).delete(purge),
             "DELETE, GET, HEAD, OPTIONS",
-        ),
-        (
-            "/config".into(),
-            get(document).post(document),
-            "GET, HEAD, OPTIONS, POST",
         ),
     ]
 }
@@ -35,11 +29,4 @@ async fn cached() -> Error {
 /// What is purged is gone: there is nothing to remove.
 async fn purge() -> StatusCode {
     StatusCode::NO_CONTENT
-}
-
-/// Source: Kong 3.9, `kong.api.routes.config`, with a database.
-async fn document() -> Error {
-    Error::bad_request(
-        "this endpoint is only available when Kong is configured to not use a database",
-    )
 }

@@ -8,7 +8,6 @@ use axum::Json;
 use axum::routing::get;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::arguments::Path;
 use super::error::Error;
@@ -16,30 +15,20 @@ use super::hooks::Hooks;
 use super::rows::id_of;
 use super::schemas::subschema;
 use super::{Admin, ApiEndpoint};
-use crate::entity::plugin::KINDS;
-use crate::entity::{self, Kind, Row, has_references};
+use crate::entity::plugin::{KINDS, check_protocols_of_route, check_protocols_of_service};
+use crate::entity::{Kind, Row, referred};
 use crate::policy;
 use crate::store;
 
 pub(super) const HOOKS: Hooks = Hooks {
     check: |admin, row| {
-        let checked = check_config(row).and_then(|()| check_protocols(admin, row));
+        let checked = policy::check_row(row).map_err(|why| Error::field("config", why));
+        let checked = checked.and_then(|()| check_protocols(admin, row));
         let checked = checked.map(|()| Vec::new());
         std::future::ready(checked).boxed()
     },
     ..Hooks::NONE
 };
-
-/// Whether a policy can be made of the settings. Those with references to vaults are known only when
-/// they are used.
-fn check_config(row: &Row) -> Result<(), Error> {
-    if has_references(Kind::Plugin, row) {
-        return Ok(());
-    }
-    let plugin = entity::view(Kind::Plugin, row.clone());
-    let plugin = plugin.map_err(|error| Error::field("config", error.to_string()))?;
-    policy::check(&plugin).map_err(|why| Error::field("config", why))
-}
 
 /// The fields that decide which requests a plugin is for.
 const SCOPE: [&str; 3] = ["protocols", "route", "service"];
@@ -56,35 +45,17 @@ fn check_protocols(admin: &Admin, row: &Row) -> Result<(), Error> {
         // Its routes may have changed since; it can still be changed, as by turning it off.
         return Ok(());
     }
-    if let Some(route) = referred(row, "route") {
+    let checked = if let Some(route) = referred(row, "route") {
         let route = admin.store.get(Kind::Route, route)?;
-        if route.is_some_and(|route| !have_protocol_in_common(row, &route.row)) {
-            let message = "must match the associated route's protocols";
-            return Err(Error::field("protocols", message));
-        }
+        route.map_or(Ok(()), |route| check_protocols_of_route(row, &route.row))
     } else if let Some(service) = referred(row, "service") {
         let store = &admin.store;
         let routes = store.list_referring(Kind::Route, "service", service, None, usize::MAX)?;
-        let mut fitting = routes.iter();
-        let fits = fitting.any(|route| have_protocol_in_common(row, &route.row));
-        if !routes.is_empty() && !fits {
-            let message = "must match the protocols of at least one route pointing to this \
-                           Plugin's service";
-            return Err(Error::field("protocols", message));
-        }
-    }
-    Ok(())
-}
-
-fn referred(row: &Row, field: &str) -> Option<Uuid> {
-    row.get(field)?.get("id")?.as_str()?.parse().ok()
-}
-
-fn have_protocol_in_common(plugin: &Row, route: &Row) -> bool {
-    let protocols = |row: &Row| row.get("protocols").and_then(Value::as_array).cloned();
-    let (of_plugin, of_route) = (protocols(plugin), protocols(route));
-    let (of_plugin, of_route) = (of_plugin.unwrap_or_default(), of_route.unwrap_or_default());
-    of_plugin.iter().any(|protocol| of_route.contains(protocol))
+        check_protocols_of_service(row, routes.iter().map(|route| &route.row))
+    } else {
+        Ok(())
+    };
+    checked.map_err(|message| Error::field("protocols", message))
 }
 
 pub(super) fn endpoints() -> [ApiEndpoint; 2] {

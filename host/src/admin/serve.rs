@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use http::Uri;
+use http::header::{CONNECTION, HeaderValue};
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -28,6 +29,10 @@ use crate::listener::{
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Says that no more connections are accepted, and how long each one may still begin a request: the
+/// client may have sent one already.
+pub(crate) type Stop = Option<Duration>;
+
 /// The answer to a client beyond the limit of connections.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json; charset=utf-8\r\n\
@@ -48,7 +53,7 @@ pub(crate) async fn serve(
     listeners: Listeners,
     tls: Option<TlsServer>,
     admin: Admin,
-    stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<Stop>,
 ) {
     let router = router(admin.clone());
     serve_router(listeners, tls, &admin, router, stopped).await;
@@ -59,7 +64,7 @@ pub(crate) async fn serve_status(
     listeners: Listeners,
     tls: Option<TlsServer>,
     admin: Admin,
-    stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<Stop>,
 ) {
     let router = status_router(admin.clone());
     serve_router(listeners, tls, &admin, router, stopped).await;
@@ -70,7 +75,7 @@ async fn serve_router(
     tls: Option<TlsServer>,
     admin: &Admin,
     router: axum::Router,
-    stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<Stop>,
 ) {
     let settings = &admin.config.proxy;
     let mut server = http1::Builder::new();
@@ -91,8 +96,8 @@ async fn serve_router(
         _open: open,
     };
     let proxy_protocol = listeners.proxy_protocol(settings.client_header_timeout);
-    let sockets = listeners.workers.into_iter().flatten();
-    for (socket, listen) in sockets.zip(&listeners.listens) {
+    for (number, socket) in listeners.workers.into_iter().flatten() {
+        let listen = &listeners.listens[number];
         let opening = Opening {
             proxy_protocol: listen.proxy_protocol.then(|| proxy_protocol.clone()),
             tls: tls.clone().filter(|_| listen.ssl),
@@ -104,9 +109,8 @@ async fn serve_router(
     }
     let mut stopped = serving.stopped.clone();
     drop(serving);
-    let _ = stopped.wait_for(|stop| *stop).await;
+    let _ = stopped.wait_for(Option::is_some).await;
     closed.recv().await;
-    drop(listeners.files);
 }
 
 /// What a connection begins with before its first request.
@@ -138,7 +142,7 @@ struct Serving {
     router: TowerToHyperService<axum::Router>,
     limits: Arc<ConnectionLimits>,
     body_timeout: Duration,
-    stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<Stop>,
     /// Held by each connection.
     _open: mpsc::Sender<()>,
 }
@@ -149,7 +153,7 @@ impl Serving {
         loop {
             let accepted = tokio::select! {
                 accepted = acceptor.accept() => accepted,
-                _ = self.stopped.wait_for(|stop| *stop) => break,
+                _ = self.stopped.wait_for(Option::is_some) => break,
             };
             match accepted {
                 Ok((socket, _)) => self.admit(socket, opening.clone()),
@@ -187,8 +191,13 @@ impl Serving {
     /// Passes what a connection begins with, unless the gateway shuts down first.
     async fn open(&self, opening: Opening, socket: Socket) -> Option<Transport> {
         let mut stopped = self.stopped.clone();
-        let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
+        let stop = async {
+            let stop = stopped.wait_for(Option::is_some).await;
+            let grace = stop.ok().and_then(|stop| *stop).unwrap_or_default();
+            tokio::time::sleep(grace).await;
+        };
         let opened = tokio::select! {
+            biased;
             opened = opening.pass(socket) => opened,
             () = stop => return None,
         };
@@ -205,22 +214,38 @@ impl Serving {
     async fn connection(mut self, transport: Transport) {
         let (router, body_timeout) = (self.router.clone(), self.body_timeout);
         let progress = Progress::default();
+        let (begun, mut begins) = watch::channel(());
         let stream = Stream::new(transport, progress.clone());
+        let stopping = self.stopped.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, progress) = (router.clone(), progress.clone());
+            let stopping = stopping.clone();
             progress.begin();
+            begun.send_replace(());
             async move {
                 let (head, body) = without_trailing_slash(request).into_parts();
                 let (body, back) = ReturnableBody::new(body);
                 let body = Paced::new(body, body_timeout);
                 let response = in_turn(router.call(Request::from_parts(head, body))).await;
                 back.discard().await;
-                response.map(|response| response.map(|body| Noted::new(body, progress)))
+                response.map(|mut response| {
+                    // The client must know before it sends a further request.
+                    if stopping.borrow().is_some() {
+                        let close = HeaderValue::from_static("close");
+                        response.headers_mut().insert(CONNECTION, close);
+                    }
+                    response.map(|body| Noted::new(body, progress))
+                })
             }
         });
         let connection = self.server.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
-        let stop = async { drop(self.stopped.wait_for(|stop| *stop).await) };
+        let stop = async {
+            let stop = self.stopped.wait_for(Option::is_some).await;
+            let grace = stop.ok().and_then(|stop| *stop).unwrap_or_default();
+            begins.mark_unchanged();
+            let _ = tokio::time::timeout(grace, begins.changed()).await;
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = stop => {

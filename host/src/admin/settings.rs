@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::error::Error;
 use super::rows::id_of;
-use super::{Admin, version_rows};
+use super::version_rows;
 use crate::balancer::{self, Engine, LoadError, Plugin};
 use crate::component::ComponentError;
 use crate::config;
@@ -25,29 +25,36 @@ use crate::store::{Store, Write};
 /// millisecond or so, unless the balancer is slow to take its settings.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Checks the settings of an upstream's balancer, and its pin. A balancer that does not exist is
+/// Checks the settings of an upstream's balancer, and its pin. `promoted` is the digest of the version
+/// that will be the active one, if that changes in the same step. A balancer that does not exist is
 /// reported by another check. Returns what to write together with the upstream.
 ///
 /// # Errors
 /// Which field is wrong, and how.
-pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>, Error> {
+pub(super) async fn check(
+    store: &Arc<dyn Store>,
+    engine: &Arc<Engine>,
+    own: &config::Balancer,
+    upstream: &Row,
+    promoted: Option<&str>,
+) -> Result<Option<Write>, Error> {
     let limits = extension(upstream, "balancer_limits");
-    if let Some(wrong) = limits.and_then(|limits| exceeds(limits, &admin.config.balancer)) {
+    if let Some(wrong) = limits.and_then(|limits| exceeds(limits, own)) {
         return Err(refused("balancer_limits", wrong));
     }
     let given = extension(upstream, "balancer_config");
     let pin = extension(upstream, "balancer_version").and_then(Value::as_str);
     let algorithm = upstream.get("algorithm").cloned().unwrap_or_default();
-    let Some(balancer) = admin.store.find(Kind::Balancer, &["name"], &[&algorithm])? else {
+    let Some(balancer) = store.find(Kind::Balancer, &["name"], &[&algorithm])? else {
         return match pin {
             Some(pin) => Err(no_version(&algorithm, pin)),
             None => Ok(None),
         };
     };
     let active = balancer.row.get("digest").and_then(Value::as_str);
-    let digest = pin.or(active).unwrap_or_default();
+    let digest = pin.or(promoted).or(active).unwrap_or_default();
     let id = id_of(&balancer.row);
-    let version = version_rows::of_digest(&*admin.store, id, digest)?;
+    let version = version_rows::of_digest(&**store, id, digest)?;
     let version = version.ok_or_else(|| no_version(&algorithm, digest))?.row;
     if let Some(reason) = version_rows::not_ready(&version) {
         return Err(refused("balancer_version", reason.into()));
@@ -57,15 +64,15 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
     let nothing = json!({});
     let config = given.unwrap_or(&nothing);
     if let Some(schema) = schema
-        && let Some(wrong) = schema_violations(&admin.engine, schema, config).await?
+        && let Some(wrong) = schema_violations(engine, schema, config).await?
     {
         return Err(refused("balancer_config", wrong));
     }
     if given.is_some()
-        && let Some(component) = admin.store.blob(Kind::BalancerVersion, id_of(&version))?
+        && let Some(component) = store.blob(Kind::BalancerVersion, id_of(&version))?
     {
-        let plugin = admin.engine.load(component).await?;
-        if let Some(sentence) = rejected_by_component(&admin.engine, &plugin, config).await? {
+        let plugin = engine.load(component).await?;
+        if let Some(sentence) = rejected_by_component(engine, &plugin, config).await? {
             return Err(refused("balancer_config", sentence.into()));
         }
     }
@@ -81,14 +88,14 @@ pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>
 }
 
 /// Replaces pins by id with pins by digest.
-pub(super) fn pin_by_digest(admin: &Admin, upstream: &mut Row) -> Result<(), Error> {
+pub(super) fn pin_by_digest(store: &dyn Store, upstream: &mut Row) -> Result<(), Error> {
     let Some(extension) = upstream.get_mut("pointsman") else {
         return Ok(());
     };
     for place in ["/balancer_version", "/shadow/version"] {
         if let Some(pin) = extension.pointer_mut(place)
             && let Some(id) = pin.as_str().and_then(version_rows::id)
-            && let Some(version) = admin.store.get(Kind::BalancerVersion, id)?
+            && let Some(version) = store.get(Kind::BalancerVersion, id)?
             && let Some(digest) = version.row.get("digest")
         {
             *pin = digest.clone();

@@ -15,8 +15,9 @@ use super::arguments::Path;
 use super::candidate::{self, CandidateError};
 use super::error::Error;
 use super::rows::{find, id_of};
+use crate::balancer::Engine;
 use crate::entity::{Kind, Row};
-use crate::store::Write;
+use crate::store::{Store, Write};
 
 pub(super) fn endpoint() -> ApiEndpoint {
     (
@@ -53,13 +54,17 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> Result<Res
 ///
 /// # Errors
 /// Which field is wrong, and how.
-pub(super) async fn check(admin: &Admin, upstream: &Row) -> Result<Option<Write>, Error> {
+pub(super) async fn check(
+    store: &Arc<dyn Store>,
+    engine: &Arc<Engine>,
+    upstream: &Row,
+) -> Result<Option<Write>, Error> {
     let given = upstream.get("pointsman");
     let given = given.and_then(|extension| extension.get("shadow"));
     let Some(shadow) = given.and_then(Value::as_object) else {
         return Ok(None);
     };
-    let found = candidate::find(admin, shadow).await;
+    let found = candidate::find(store, engine, shadow).await;
     let found = found.map_err(|wrong| match wrong {
         CandidateError::Field(field, message) => {
             let message = json!({ "shadow": { field: message } });

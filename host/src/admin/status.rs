@@ -62,7 +62,7 @@ pub(super) async fn status(
     let sum = |of| sum(&admin, of);
     let accepted = sum(|counters| &counters.accepted);
     let active = sum(|counters| &counters.active);
-    Ok(Json(json!({
+    let mut status = json!({
         "memory": { "workers_lua_vms": [], "lua_shared_dicts": {}, "resident": resident },
         "server": {
             "connections_accepted": accepted,
@@ -74,10 +74,17 @@ pub(super) async fn status(
             "connections_waiting": 0,
             "total_requests": sum(|counters| &counters.requests),
         },
-        "database": { "reachable": store.failure.is_none() },
         "pointsman": { "store": shown(&store) },
-    }))
-    .into_response())
+    });
+    if admin.config.database {
+        status["database"] = json!({ "reachable": store.failure.is_none() });
+    } else if let Some(hash) = admin.loaded.hash() {
+        status["configuration_hash"] = hash.into();
+    }
+    if let Some(wrong) = admin.loaded.wrong() {
+        status["pointsman"]["declarative_config"] = json!({ "wrong": wrong });
+    }
+    Ok(Json(status).into_response())
 }
 
 /// The state of the store, for operators.
@@ -103,8 +110,18 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     if admin.draining.load(Ordering::Relaxed) {
         return unready("draining".into());
     }
+    if !admin.config.database && !admin.loaded.has_entities() {
+        return unready("no configuration available (empty configuration present)".into());
+    }
     match admin.store.condition().failure {
-        None => Json(json!({ "message": "ready" })).into_response(),
+        None => {
+            let mut answer = json!({ "message": "ready" });
+            if let Some(wrong) = admin.loaded.wrong() {
+                // It serves what was loaded before.
+                answer["pointsman"] = json!({ "declarative_config": { "wrong": wrong } });
+            }
+            Json(answer).into_response()
+        }
         Some(failure) => unready(format!("the store cannot be written: {}", failure.reason)),
     }
 }

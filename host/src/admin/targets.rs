@@ -16,12 +16,13 @@ use super::arguments::Path;
 use super::changes;
 use super::error::Error;
 use super::hooks::Hooks;
-use super::info::NODE;
 use super::lists::newest_first;
 use super::rows::{find, find_in, id_of, parent_id};
 use crate::authority::{Authority, Host};
+use crate::endpoint_address::{EndpointAddress, unix_path};
 use crate::entity::target::DEFAULT_PORT;
 use crate::entity::{Kind, Reference, Row};
+use crate::node;
 use crate::upstream::{AddressReport, Upstream, Weights};
 
 const KIND: Kind = Kind::Target;
@@ -104,7 +105,7 @@ fn health(admin: &Admin, key: &str, request: &Request) -> ApiResult {
                 "pointsman": { "without_peer": without_peer(&upstream) },
             },
             "next": null,
-            "node_id": *NODE,
+            "node_id": node::id(),
         });
         return Ok(Json(answer).into_response());
     }
@@ -130,7 +131,7 @@ fn health(admin: &Admin, key: &str, request: &Request) -> ApiResult {
         row.into()
     })?;
     if let Some(answer) = answer.as_object_mut() {
-        answer.insert("node_id".into(), json!(*NODE));
+        answer.insert("node_id".into(), json!(node::id()));
         let counters = json!({ "without_peer": without_peer(&upstream) });
         answer.insert("pointsman".into(), counters);
     }
@@ -174,7 +175,7 @@ fn details(
     let host = target.as_ref().map(|target| &target.host);
     let list = addresses.iter().map(|address| {
         let mut shown = json!({
-            "ip": address.address.ip().to_string(),
+            "ip": address.address.without_port(),
             "port": address.address.port(),
             "weight": address.weight,
         });
@@ -184,7 +185,7 @@ fn details(
         shown
     });
     let mut shown = json!({
-        "host": host.map(Host::bare),
+        "host": unix_path(text).map_or_else(|| host.map(Host::bare), |_| Some(text)),
         "port": target.as_ref().and_then(|target| target.port),
         "dns": host.map(|host| admin.names.kind(host)),
         "nodeWeight": row.get("weight"),
@@ -232,7 +233,10 @@ fn add_endpoints(admin: &Admin, upstream: Uuid, list: &mut Row) {
 fn has_a_form(input: &Row) -> Result<(), Error> {
     match input.get("target") {
         Some(Value::String(target)) if KIND.declaration().check_key("target", target).is_err() => {
-            let message = "Invalid target; not a valid hostname or ip address";
+            let message = match target.starts_with("unix:") {
+                true => "Invalid target; expected unix: and an absolute path of at most 107 bytes",
+                false => "Invalid target; not a valid hostname or ip address",
+            };
             Err(Error::field("target", message))
         }
         _ => Ok(()),
@@ -269,6 +273,17 @@ fn known(address: &AddressReport) -> Value {
     })
 }
 
+/// The address that a path of the Admin API names.
+fn address_of(text: &str) -> Option<EndpointAddress> {
+    match unix_path(text) {
+        Some(path) => Some(EndpointAddress::Unix(path.into())),
+        None => {
+            let address = Authority::of_setting(text)?.socket_address(DEFAULT_PORT)?;
+            Some(EndpointAddress::Inet(address))
+        }
+    }
+}
+
 fn set_health(
     admin: &Admin,
     upstream: &str,
@@ -292,10 +307,13 @@ fn set_health(
             format!("no healthchecker found for {}", upstream.name),
         ));
     }
-    let wanted = address.map(|text| Authority::of_setting(text)?.socket_address(DEFAULT_PORT));
+    let wanted = address.map(address_of);
     // An address that the target does not have is no error, as in Kong.
     upstream.set_health(available, |report| {
-        report.target == target && wanted.is_none_or(|wanted| wanted == Some(report.address))
+        report.target == target
+            && wanted
+                .as_ref()
+                .is_none_or(|wanted| wanted.as_ref() == Some(&report.address))
     });
     let state = if available { "healthy" } else { "unhealthy" };
     let done = match address {

@@ -8,7 +8,6 @@
 mod report;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -25,6 +24,7 @@ use super::plugin::Plugin;
 use super::request::{Choice, PickRequest};
 use crate::clock::{self, thread_cpu_time};
 use crate::endpoint::Endpoint;
+use crate::endpoint_address::EndpointAddress;
 use crate::split_mix::mixed;
 pub use report::Report;
 use report::{Difference, Share, Side};
@@ -269,7 +269,7 @@ impl Shadow {
             let endpoint = &endpoints[position];
             Figures {
                 id: endpoint.id,
-                address: endpoint.address,
+                address: endpoint.address.clone(),
                 in_flight: endpoint.in_flight(),
                 latency: endpoint.latency(pick.request.now),
             }
@@ -317,14 +317,14 @@ impl Shadow {
             .iter()
             .map(|(id, picks)| Share {
                 id: format!("{id:016x}"),
-                address: picks.address,
+                address: picks.address.clone(),
                 first: picks.of[0],
                 shadow: picks.of[1],
                 first_share: picks.of[0] as f64 / all_first.max(1.0),
                 shadow_share: picks.of[1] as f64 / all_second.max(1.0),
             })
             .collect();
-        endpoints.sort_by_key(|share| share.address);
+        endpoints.sort_by(|a, b| a.address.cmp(&b.address));
         Report {
             balancer: self.settings.name.clone(),
             version: self.settings.plugin.digest.clone(),
@@ -419,7 +419,7 @@ impl CpuClock {
 /// An endpoint as it was at the time of a pick.
 struct Figures {
     id: u64,
-    address: SocketAddr,
+    address: EndpointAddress,
     in_flight: u32,
     latency: u32,
 }
@@ -443,7 +443,7 @@ struct Tally {
 }
 
 struct Picks {
-    address: SocketAddr,
+    address: EndpointAddress,
     of: [u64; 2],
 }
 

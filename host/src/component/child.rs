@@ -114,6 +114,7 @@ impl Job<'_> {
         let said = String::from_utf8_lossy(&said);
         // The soft and the hard limit are the same, so the kernel may send either.
         let out_of_time = [Signal::XCPU, Signal::KILL].map(|signal| Some(signal.as_raw()));
+        let interrupted = [Signal::INT, Signal::TERM].map(|signal| Some(signal.as_raw()));
         Err(match status.code() {
             Some(code) if code == i32::from(REFUSED) => {
                 Failure::Refused(said.trim_end().to_owned())
@@ -123,6 +124,10 @@ impl Job<'_> {
                 Failure::Internal(format!("the {command} ended with {code}: {said}"))
             }
             None if out_of_time.contains(&status.signal()) => Failure::Time,
+            // A terminal sends Ctrl-C to the workers as well.
+            None if interrupted.contains(&status.signal()) => {
+                Failure::Internal(format!("the {} was interrupted", self.command))
+            }
             None => Failure::Memory,
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::declaration::{Kind, Setting};
-use super::listen::{self, Listen};
+use super::listen::Listen;
 use super::value::{Content, Value};
 
 /// A value, or a part of it, that is refused.
@@ -49,11 +49,12 @@ impl Setting {
                 let taken = set(config, utf8(value, self.text(value)?)?);
                 taken.ok_or_else(|| wrong(value, format!("expected {expected}")))?;
             }
-            Kind::Listen(set) => {
-                let listens = Listen::parse_list(&self.entries(value)?).map_err(|wrong| {
+            Kind::Listen(subsystem, set) => {
+                let entries = self.entries(value)?;
+                let listens = Listen::parse_list(&entries, *subsystem).map_err(|wrong| {
                     let wrong = wrong.into_iter().map(|(entry, reason)| Wrong {
                         shown: format!("{entry:?}"),
-                        reason: format!("{reason}; {}", listen::FORM),
+                        reason: format!("{reason}; {}", subsystem.form()),
                     });
                     wrong.collect::<Vec<_>>()
                 })?;

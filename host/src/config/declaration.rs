@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Config;
-use super::listen::Listen;
+use super::listen::{Listen, Subsystem};
 use super::value::{Content, Place, Value};
 
 /// The prefix of the variable of each setting.
@@ -61,7 +61,7 @@ pub(super) enum Kind {
         set: fn(&mut Config, &[&str]) -> Result<(), Vec<String>>,
     },
     /// Addresses to listen on, with flags.
-    Listen(fn(&mut Config, Vec<Listen>)),
+    Listen(Subsystem, fn(&mut Config, Vec<Listen>)),
 }
 
 /// What a number counts.
@@ -142,7 +142,7 @@ impl Setting {
         match &self.kind {
             Kind::Number(unit, ..) | Kind::Size(unit, ..) | Kind::Time(unit, ..) => unit.value,
             Kind::Path(value, _) | Kind::Text { value, .. } | Kind::List { value, .. } => value,
-            Kind::Listen(_) => "ADDRS",
+            Kind::Listen(..) => "ADDRS",
         }
     }
 }
@@ -157,7 +157,7 @@ impl Kind {
                 let accepted = format!("{} to {} {}", range.start(), range.end(), unit.plural);
                 Some(accepted.trim_end().to_owned())
             }
-            Self::List { .. } | Self::Listen(_) => Some("separated by commas".to_owned()),
+            Self::List { .. } | Self::Listen(..) => Some("separated by commas".to_owned()),
             Self::Path(..) | Self::Text { .. } => None,
         }
     }

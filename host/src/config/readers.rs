@@ -1,6 +1,7 @@
 //! Parses the text of single settings.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use minisign_verify::PublicKey;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -46,6 +47,23 @@ pub(super) fn switch(text: &str) -> Option<bool> {
         "off" => Some(false),
         _ => None,
     }
+}
+
+/// A time as nginx writes it: a number of seconds, or with a unit.
+pub(super) fn time(text: &str) -> Option<Duration> {
+    let (number, factor) = match text.strip_suffix(|unit: char| unit.is_ascii_alphabetic()) {
+        None => (text, 1),
+        Some(number) => match text.as_bytes().last()? {
+            b's' => (number, 1),
+            b'm' => (number, 60),
+            b'h' => (number, 3600),
+            b'd' => (number, 86_400),
+            _ => return None,
+        },
+    };
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = number.parse().ok().filter(|_| is_number)?;
+    number.checked_mul(factor).map(Duration::from_secs)
 }
 
 /// What is logged, as a level or as directives.

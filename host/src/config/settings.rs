@@ -4,14 +4,17 @@
 //! the key in the file, `--help`, the check and the row in README follow from the entry; a test
 //! prints the rows that README lacks.
 
+mod etcd;
 mod tls;
 
 use super::declaration::{
     BYTES, BYTES_PER_SECOND, DefaultValue, KIB, Kind, MIB, MICROSECONDS, MILLISECONDS, ONE,
     SECONDS, Section, Setting,
 };
+use super::listen::Subsystem::{Http, Stream};
 use super::readers;
 use super::real_ip::{RealIpSource, TrustedIps};
+use super::router_flavor::RouterFlavor;
 
 use DefaultValue::{Computed, Unset, Written};
 use Kind::{List, Listen, Number, Path, Size, Text, Time};
@@ -29,6 +32,10 @@ pub(super) static SECTIONS: &[Section] = &[
     Section {
         title: "Process",
         settings: PROCESS,
+    },
+    Section {
+        title: "Store",
+        settings: etcd::SETTINGS,
     },
     Section {
         title: "Listeners",
@@ -73,6 +80,39 @@ const PROCESS: &[Setting] = &[
         default: Written("pointsman-data"),
     },
     Setting {
+        name: "database",
+        about: "`on`: the Admin API changes entities, which are kept in `data_dir`; `off`: only a \
+                [declarative configuration](docs/declarative.md#without-a-database) as a whole does",
+        kind: Text {
+            value: "on|off",
+            expected: "on or off",
+            set: |config, text| readers::switch(text).map(|on| config.database = on),
+        },
+        default: Written("on"),
+    },
+    Setting {
+        name: "declarative_config",
+        about: "[Declarative configuration](docs/declarative.md), YAML or JSON, that is loaded at the \
+                start, and again when the file changes and on SIGHUP, with `database` `off`",
+        kind: Path("FILE", |config, path| {
+            config.declarative_config = Some(path);
+        }),
+        default: Unset("none: the last one that was loaded"),
+    },
+    Setting {
+        name: "declarative_config_string",
+        about: "The same as a text",
+        kind: Text {
+            value: "TEXT",
+            expected: "a declarative configuration",
+            set: |config, text| {
+                config.declarative_config_string = Some(text.to_owned());
+                Some(())
+            },
+        },
+        default: Unset("none"),
+    },
+    Setting {
         name: "workers",
         about: "Worker threads of the proxy",
         kind: Number(ONE, 1..=1024, |config, n| config.workers = n as usize),
@@ -91,6 +131,17 @@ const PROCESS: &[Setting] = &[
         default: Written("info"),
     },
     Setting {
+        name: "take_over",
+        about: "`on` [replaces a gateway](docs/operating.md#replacing-a-running-gateway) that runs on \
+                the same `data_dir`, without a lost request; `off` does not start beside it",
+        kind: Text {
+            value: "on|off",
+            expected: "on or off",
+            set: |config, text| readers::switch(text).map(|on| config.take_over = on),
+        },
+        default: Written("off"),
+    },
+    Setting {
         name: "shutdown_timeout",
         about: "Longest time that requests in flight are waited for at shutdown",
         kind: Time(SECONDS, 0..=3600, |config, time| {
@@ -105,7 +156,7 @@ const LISTENERS: &[Setting] = &[
         name: "proxy_listen",
         about: "[Addresses](docs/listeners.md) that the proxy listens on, with Kong's flags; port 0 \
                 takes a free one; `off` for none",
-        kind: Listen(|config, listens| config.proxy_listen = listens),
+        kind: Listen(Http, |config, listens| config.proxy_listen = listens),
         default: Written(
             "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport backlog=16384",
         ),
@@ -114,7 +165,7 @@ const LISTENERS: &[Setting] = &[
         name: "admin_listen",
         about: "[Addresses](docs/listeners.md) that the Admin API listens on; port 0 takes a free \
                 one; `off` for none",
-        kind: Listen(|config, listens| config.admin_listen = listens),
+        kind: Listen(Http, |config, listens| config.admin_listen = listens),
         default: Written(
             "127.0.0.1:8001 reuseport backlog=16384, \
              127.0.0.1:8444 http2 ssl reuseport backlog=16384",
@@ -124,8 +175,15 @@ const LISTENERS: &[Setting] = &[
         name: "status_listen",
         about: "[Addresses](docs/listeners.md#the-status-listener) that tell the state of the \
                 gateway, to probes and Prometheus; `off` for none",
-        kind: Listen(|config, listens| config.status_listen = listens),
+        kind: Listen(Http, |config, listens| config.status_listen = listens),
         default: Written("127.0.0.1:8007 reuseport backlog=16384"),
+    },
+    Setting {
+        name: "stream_listen",
+        about: "[Addresses](docs/streams.md) that take TCP, TLS and UDP for the routes of streams, \
+                with Kong's flags; port 0 takes a free one; `off` for none",
+        kind: Listen(Stream, |config, listens| config.stream_listen = listens),
+        default: Written("off"),
     },
     Setting {
         name: "admin_gui_url",
@@ -222,6 +280,26 @@ const CLIENTS: &[Setting] = &[
         default: Unset("50000, or as many as the limit of open files suffices for"),
     },
     Setting {
+        name: "max_udp_sessions",
+        about: "[Sessions of UDP](docs/streams.md#udp) at once, over all workers; a further one takes the place of \
+                one that is idle for a second, or is refused; they are not counted in `max_connections`",
+        kind: Number(ONE, 1..=1_000_000, |config, n| {
+            config.proxy.max_udp_sessions = Some(n as usize);
+        }),
+        default: Unset("10000, or a quarter of what the limit of open files allows"),
+    },
+    Setting {
+        name: "max_connections_per_address",
+        about: "Connections that are served at once for [one address](docs/operating.md#connections-and-memory) \
+                of a client, or one /64 network of IPv6, to the proxy and of streams together; further ones \
+                are closed; addresses of `trusted_ips` \
+                have no limit; 0 sets none",
+        kind: Number(ONE, 0..=1_000_000, |config, n| {
+            config.proxy.max_connections_per_address = (n > 0).then_some(n);
+        }),
+        default: Written("0"),
+    },
+    Setting {
         name: "client_header_timeout",
         about: "Longest time for a client to send the head of a request, and for an idle connection \
                 to send the next one",
@@ -267,8 +345,9 @@ const CLIENTS: &[Setting] = &[
     },
     Setting {
         name: "max_header_size",
-        about: "Largest head of a request (a larger one is answered 431) or of a response (502); a \
-                response may have up to 24,000 header fields",
+        about: "Largest head of a request (a larger one is answered 431, or 414 if its request line \
+                alone is larger) or of a response (502); a response may have up to 24,000 header \
+                fields",
         kind: Size(BYTES, 8192..=1_048_576, |config, size| {
             config.proxy.max_header_size = size;
         }),
@@ -343,10 +422,24 @@ const CLIENTS: &[Setting] = &[
         default: Written("1024"),
     },
     Setting {
+        name: "router_flavor",
+        about: "How routes are written: by fields such as `hosts` and `paths`, \
+                `traditional_compatible`; the same, with the effect of `path_handling`, \
+                `traditional`; or by fields or an [expression](docs/expressions.md), `expressions`",
+        kind: Text {
+            value: "FLAVOR",
+            expected: "traditional_compatible, traditional or expressions",
+            set: |config, text| {
+                RouterFlavor::parse(text).map(|flavor| config.proxy.router_flavor = flavor)
+            },
+        },
+        default: Written("traditional_compatible"),
+    },
+    Setting {
         name: "route_regex_memory",
         about: "Largest memory of the regular expressions of all routes together, compiled, with the \
                 cache that one worker keeps for each; a route that would exceed it is refused by \
-                400, or set aside at a start",
+                400, or has no effect after a start",
         kind: Size(MIB, 1..=65_536, |config, size| {
             config.proxy.route_regex_memory = size;
         }),

@@ -205,10 +205,26 @@ fn a_wrong_token_is_reported_without_what_may_be_secret() {
     );
 }
 
+#[test]
+fn settings_of_custom_have_no_effect_with_another_suite() {
+    let without_effect =
+        |arguments: &[&str]| Config::load(flags(arguments)).unwrap().without_effect();
+    let protocols = ["--ssl-protocols", "TLSv1.3"];
+    assert_eq!(without_effect(&protocols), ["ssl_protocols"]);
+    let custom = [&protocols[..], &["--ssl-cipher-suite", "custom"]].concat();
+    assert!(without_effect(&custom).is_empty());
+    assert!(without_effect(&[]).is_empty());
+}
+
 /// Each entry of the table fills a field of its own: its value appears in the checked settings.
 #[test]
 fn every_setting_has_its_effect() {
-    let usual = format!("{:?}", Config::load(Written::default()).unwrap());
+    let checked = |written: Written| {
+        let mut config = Config::load(written).unwrap();
+        config.written.clear();
+        format!("{config:?}")
+    };
+    let usual = checked(Written::default());
     let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
     let token = &AdminToken::new("a", true, b"secret").to_string();
     let mut effects = std::collections::BTreeSet::new();
@@ -218,18 +234,30 @@ fn every_setting_has_its_effect() {
                 &range.end().to_string()
             }
             _ => match setting.name {
-                "data_dir" | "dns_hostsfile" | "syslog_socket" | "hash_keys_file" => "elsewhere",
+                "stream_listen" => "127.0.0.1:1 udp",
+                "database" => "off",
+                "store" => "etcd",
+                "etcd_endpoints" => "http://192.0.2.1:2379",
+                "etcd_prefix" => "/other/",
+                "etcd_user" | "etcd_password" => "a",
+                "etcd_ca" | "etcd_cert" | "etcd_cert_key" => "etcd.pem",
+                "declarative_config_string" => "{}",
+                "data_dir" | "declarative_config" | "dns_hostsfile" | "syslog_socket"
+                | "hash_keys_file" | "keyring_file" => "elsewhere",
                 "hash_keys" | "real_ip_recursive" => "on",
                 "trusted_ips" => "192.0.2.0/24",
                 "real_ip_header" => "proxy_protocol",
                 "log" => "warn",
+                "take_over" => "on",
                 "proxy_listen" | "admin_listen" | "status_listen" => "192.0.2.1:7",
                 "ssl_verify_client" => "on",
                 "ssl_client_certificate" => "a.pem",
                 "ssl_cipher_suite" => "modern",
                 "ssl_protocols" => "TLSv1.3",
                 "ssl_ciphers" => "ECDHE-RSA-AES128-GCM-SHA256",
-                "ssl_prefer_server_ciphers" => "off",
+                "ssl_prefer_server_ciphers" | "ssl_session_tickets" => "off",
+                "ssl_session_cache_size" => "1m",
+                "ssl_session_timeout" => "12h",
                 "ssl_cert"
                 | "ssl_cert_key"
                 | "admin_ssl_cert"
@@ -242,13 +270,14 @@ fn every_setting_has_its_effect() {
                 "dns_resolver" => "192.0.2.1",
                 "dns_order" => "AAAA",
                 "balancer_public_keys" => key,
+                "router_flavor" => "expressions",
                 "client_ssl" => "on",
                 "client_ssl_cert" | "client_ssl_cert_key" => "client.pem",
                 name => panic!("this test needs a value of {name}, other than its default"),
             },
         };
         let written = flags(&[&format!("--{}", setting.flag()), other]);
-        let config = format!("{:?}", Config::load(written).unwrap());
+        let config = checked(written);
         assert_ne!(config, usual, "{}", setting.name);
         assert!(effects.insert(config), "{}: same field", setting.name);
     }

@@ -1,8 +1,11 @@
 //! TLS towards clients. Source: Kong 3.9, `ssl_cipher_suite` and the settings around it.
 
+use std::time::Duration;
+
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
-use crate::tls::{self, TlsParameters};
+use super::readers;
+use crate::tls::{self, SessionSettings, TlsParameters};
 
 /// TLS towards clients.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +18,8 @@ pub struct Tls {
     pub ciphers: Vec<SupportedCipherSuite>,
     /// Whether their order decides in [`CipherSuite::Custom`], and not the client's.
     pub prefer_server_ciphers: bool,
+    /// How clients may resume sessions.
+    pub(crate) sessions: SessionSettings,
     /// Whether clients of the proxy are asked for a certificate.
     pub verify_client: VerifyClient,
     /// The certificates of the authorities of clients: each a path, PEM, or PEM in base64.
@@ -93,6 +98,35 @@ pub(super) fn protocols(text: &str) -> Option<Vec<&'static SupportedProtocolVers
 /// Cipher suites of TLS 1.2, separated by colons.
 pub(super) fn ciphers(text: &str) -> Option<Vec<SupportedCipherSuite>> {
     text.split(':').map(tls::cipher_suite).collect()
+}
+
+/// How many sessions a cache of this size has: 4,000 in a megabyte, as in nginx. A number of bytes,
+/// or of kilobytes with `k`, or of megabytes with `m`.
+pub(super) fn sessions(size: &str) -> Option<usize> {
+    let (number, factor) = match size.as_bytes().last()?.to_ascii_lowercase() {
+        b'k' => (&size[..size.len() - 1], 1 << 10),
+        b'm' => (&size[..size.len() - 1], 1 << 20),
+        _ => (size, 1),
+    };
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u32 = number.parse().ok().filter(|_| is_number)?;
+    let bytes = u64::from(number) * factor;
+    let sessions = (bytes * SESSIONS_IN_MEGABYTE) >> 20;
+    usize::try_from(sessions)
+        .ok()
+        .filter(|_| bytes <= LARGEST_CACHE)
+}
+
+/// Source: nginx, `ssl_session_cache`.
+const SESSIONS_IN_MEGABYTE: u64 = 4000;
+
+/// Largest cache of sessions, in bytes.
+const LARGEST_CACHE: u64 = 1 << 30;
+
+/// How long a session may be resumed: a second to seven days (RFC 8446, 4.6.1).
+pub(super) fn session_timeout(text: &str) -> Option<Duration> {
+    let most = Duration::from_secs(7 * 86_400);
+    readers::time(text).filter(|time| (Duration::from_secs(1)..=most).contains(time))
 }
 
 pub(super) fn verify_client(text: &str) -> Option<VerifyClient> {

@@ -17,7 +17,7 @@ const TYPO: usize = 2;
 const OF_COMMANDS: [&str; 2] = ["POINTSMAN_ADMIN", "POINTSMAN_ADMIN_TOKEN"];
 
 /// The settings from flags and variables, not checked yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Written(BTreeMap<&'static str, Value>);
 
 impl Written {

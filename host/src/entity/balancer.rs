@@ -67,7 +67,7 @@ pub static DECLARATION: Declaration = Declaration {
             .check(&[Check::OneOf(&["shipped", "uploaded"])]),
         Field::string("digest").required(),
         Field::integer("size").required(),
-        Field::record("description", DESCRIPTION),
+        Field::optional_record("description", DESCRIPTION),
         Field::array("exports", &TEXT).required(),
         Field::string("previous_digest"),
         // The settings of CANARY and the outcome. Written only by the gateway.

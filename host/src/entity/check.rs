@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use crate::authority::{Host, ip, parse_port, split_port, written_out};
+use crate::endpoint_address::unix_path;
 use crate::ip_ranges::ip_range;
 use crate::tls::{self, Authorities};
 
@@ -40,6 +41,9 @@ pub(crate) fn tag(text: &str) -> Result<(), String> {
 pub(super) fn host(text: &str) -> Result<(), String> {
     if is_host(text) {
         return Ok(());
+    }
+    if unix_path(text).is_some() {
+        return Err("a Unix socket can be the target of an upstream, which a host may name".into());
     }
     let (host, port) = split_port(text);
     let has_port = port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
@@ -281,6 +285,9 @@ pub(super) fn ip_or_cidr(text: &str) -> Result<(), String> {
 pub(super) fn target(text: &str) -> Result<(), String> {
     match normalize_target(text) {
         Some(_) => Ok(()),
+        None if text.starts_with("unix:") => Err(format!(
+            "Invalid target ('{text}'); expected unix: and an absolute path of at most 107 bytes"
+        )),
         None => Err(format!(
             "Invalid target ('{text}'); not a valid hostname or ip address"
         )),
@@ -288,8 +295,11 @@ pub(super) fn target(text: &str) -> Result<(), String> {
 }
 
 /// `host:port` as targets are stored: port 8000 unless given, IPv4 without leading zeros, IPv6
-/// expanded and in brackets, names as they are.
+/// expanded and in brackets, names as they are. Or a Unix socket, which Kong does not have.
 pub(super) fn normalize_target(text: &str) -> Option<String> {
+    if unix_path(text).is_some() {
+        return Some(text.to_owned());
+    }
     if let Some(address) = ip(text) {
         return Some(address_with_port(address, DEFAULT_PORT));
     }
@@ -334,6 +344,9 @@ pub(super) fn same_host(text: &str) -> Option<String> {
 /// The form in which targets are compared: the stored form, with names in lower case and without
 /// the trailing dot.
 pub(super) fn same_target(text: &str) -> Option<String> {
+    if unix_path(text).is_some() {
+        return Some(text.to_owned());
+    }
     let stored = normalize_target(text)?.to_ascii_lowercase();
     let (host, port) = stored.rsplit_once(':')?;
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -376,6 +389,8 @@ mod tests {
             ("127.000.000.001:9", "127.0.0.1:9"),
             ("::1", "[0000:0000:0000:0000:0000:0000:0000:0001]:8000"),
             ("[::1]:81", "[0000:0000:0000:0000:0000:0000:0000:0001]:81"),
+            ("unix:/run/A.sock", "unix:/run/A.sock"),
+            ("unix:80", "unix:80"),
         ] {
             assert_eq!(normalize_target(written).as_deref(), Some(stored));
         }
@@ -390,9 +405,11 @@ mod tests {
             "123",
             "123:80",
             "a:+80",
+            "unix:run/a.sock",
         ] {
             assert_eq!(normalize_target(wrong), None, "{wrong}");
         }
+        assert_eq!(same_target("unix:/run/A").as_deref(), Some("unix:/run/A"));
     }
 
     #[test]

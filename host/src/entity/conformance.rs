@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::entity_check::{EntityCheck, value_at};
+use super::entity_check::{EntityCheck, Match, value_at};
 use super::field::{Check, Field, Preset, Shape, field_at};
 use super::violations::{UNKNOWN_FIELD, Violations};
 use super::{Kind, Row};
@@ -28,7 +28,7 @@ pub(super) fn check_fields(fields: &[Field], row: &Row, wrong: &mut BTreeMap<Str
 /// Checks one value. The error is a message, or messages by element or by field.
 pub(super) fn check(field: &Field, value: &Value) -> Result<(), Value> {
     if value.is_null() {
-        return if field.required || matches!(field.default, Preset::Generated(_)) {
+        return if field.refuses_null() || matches!(field.default, Preset::Generated(_)) {
             Err("required field missing".into())
         } else {
             Ok(())
@@ -268,7 +268,11 @@ pub(super) fn check_across(
         } => {
             if !violations.has(if_field)
                 && if_match.holds(&given(fields, row, if_field))
-                && let Some(message) = then_match.broken_by(&given(fields, row, then_field))
+                && let Some(message) = then_match.broken_by(&match then_match {
+                    // Where a value is needed, null does not stand for the default.
+                    Match::NotNull => value_at(row, then_field).cloned().unwrap_or_default(),
+                    _ => given(fields, row, then_field),
+                })
             {
                 violations.conditional(if_field, then_field, message);
             }

@@ -55,6 +55,8 @@ pub struct Declaration {
     pub subschemas: Option<Subschemas>,
     /// Rules across fields.
     pub entity_checks: &'static [EntityCheck],
+    /// What the message adds about a field that exists only with other settings of the gateway.
+    pub remarks: &'static [(&'static str, &'static str)],
 }
 
 /// Which endpoints of an entity are generated.
@@ -110,6 +112,7 @@ impl Declaration {
             normalize: no_normalization,
             subschemas: None,
             entity_checks: &[],
+            remarks: &[],
         }
     }
 
@@ -121,6 +124,12 @@ impl Declaration {
     /// The field by which a path below another row may name a row, in addition to its id.
     pub fn nested_key(&self) -> Option<&'static str> {
         self.nested_key.or(self.endpoint_key)
+    }
+
+    /// Whether no client may read the value of a field.
+    pub fn is_secret(&self, field: &str) -> bool {
+        let mut fields = self.fields.iter();
+        fields.any(|known| known.name == field && known.secret)
     }
 
     /// Takes out of a row what is not stored in it.

@@ -39,6 +39,8 @@ pub struct Field {
     pub referenceable: bool,
     /// Whether a text may be empty.
     pub may_be_empty: bool,
+    /// Whether null stands for the defaults of a record.
+    pub may_be_null: bool,
     /// Whether a record that a request does not name is null, instead of the defaults of its
     /// fields.
     pub null_by_default: bool,
@@ -191,6 +193,7 @@ impl Field {
             secret: false,
             referenceable: false,
             may_be_empty: false,
+            may_be_null: false,
             null_by_default: false,
             entity_checks: &[],
             shorthands: &[],
@@ -269,6 +272,14 @@ impl Field {
         Self::new(name, Shape::Map { names, values })
     }
 
+    /// A record for which null stands for its defaults.
+    pub const fn optional_record(name: &'static str, fields: &'static [Field]) -> Self {
+        Self {
+            may_be_null: true,
+            ..Self::record(name, fields)
+        }
+    }
+
     /// A record with these fields. A request that does not name it gets all their defaults.
     pub const fn record(name: &'static str, fields: &'static [Field]) -> Self {
         Self::new(name, Shape::Record(fields))
@@ -316,6 +327,12 @@ impl Field {
     pub const fn required(mut self) -> Self {
         self.required = true;
         self
+    }
+
+    /// Whether null is refused. A record refuses it by itself, because it has defaults of its own.
+    pub(super) const fn refuses_null(&self) -> bool {
+        let may_be_null = self.may_be_null || self.null_by_default || self.extension;
+        self.required || matches!(self.shape, Shape::Record(_)) && !may_be_null
     }
 
     /// Sets the value if a request does not name the field.

@@ -48,6 +48,9 @@ pub static DECLARATION: Declaration = Declaration {
 
 fn public_key(text: &str) -> Result<(), String> {
     match PublicKey::from_pem(text) {
+        Some(key) if key.is_short() => {
+            Err("a key of RSA must have 2048 bits or more (RFC 7518)".into())
+        }
         Some(_) => Ok(()),
         None => Err("invalid key".into()),
     }

@@ -17,7 +17,7 @@ use crate::key_file::{self, SecretKey};
 const PREFIX: &str = "hmac-sha256:";
 
 /// The key of the hashes.
-pub struct KeyHash(hmac::Key);
+pub(crate) struct KeyHash(hmac::Key);
 
 impl Debug for KeyHash {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -34,31 +34,31 @@ impl KeyHash {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// The key in a file. If `is_needed`, a missing file is made.
+    /// The key in a file; `None` if there is no file.
     ///
     /// # Errors
-    /// A sentence, if the file cannot be read or made, or does not hold a key.
-    pub fn open(path: &Path, is_needed: bool) -> Result<Option<Self>, String> {
+    /// A sentence, if the file cannot be read or does not hold a key.
+    pub(crate) fn open(path: &Path) -> Result<Option<Self>, String> {
         let remedy =
             "restore the file: without it, no client can use a key that is stored as a hash";
-        let read = key_file::read(path).map_err(|error| format!("{error}: {remedy}"))?;
-        let key = match read {
-            Some(key) => key,
-            None if is_needed => {
-                let key = key_file::random();
-                let shown = path.display();
-                key_file::write(path, &key)
-                    .map_err(|error| format!("cannot write {shown}: {error}"))?;
-                key
-            }
-            None => return Ok(None),
-        };
-        Ok(Some(Self::new(&key)))
+        let key = key_file::read(path).map_err(|error| format!("{error}: {remedy}"))?;
+        Ok(key.as_ref().map(Self::new))
+    }
+
+    /// A new key, in a new file.
+    ///
+    /// # Errors
+    /// A sentence, if the file cannot be written.
+    pub(crate) fn create(path: &Path) -> Result<Self, String> {
+        let key = key_file::random();
+        key_file::write(path, &key)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        Ok(Self::new(&key))
     }
 
     /// Has this process use the key. If `stores_hashes`, the keys that are written from now on are
     /// stored as hashes.
-    pub fn install(self, stores_hashes: bool) {
+    pub(crate) fn install(self, stores_hashes: bool) {
         // It is called once.
         let _ = INSTALLED.set((self, stores_hashes));
     }
@@ -136,16 +136,16 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_made_only_where_it_is_needed() {
+    fn a_key_is_the_same_once_it_is_read_from_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hash.key");
-        assert!(KeyHash::open(&path, false).unwrap().is_none());
-        let made = KeyHash::open(&path, true).unwrap().unwrap();
-        let read = KeyHash::open(&path, false).unwrap().unwrap();
+        assert!(KeyHash::open(&path).unwrap().is_none());
+        let made = KeyHash::create(&path).unwrap();
+        let read = KeyHash::open(&path).unwrap().unwrap();
         assert_eq!(made.hash(b"a"), read.hash(b"a"));
         std::fs::write(&path, "x").unwrap();
         assert!(
-            KeyHash::open(&path, true)
+            KeyHash::open(&path)
                 .unwrap_err()
                 .contains("restore the file")
         );

@@ -5,11 +5,13 @@
 //! own below.
 
 pub mod acl;
+pub mod acme;
 pub mod basic_auth;
 pub mod bot_detection;
 pub mod correlation_id;
 pub mod cors;
 pub mod file_log;
+pub mod grpc_web;
 pub mod http_log;
 pub mod ip_restriction;
 pub mod jwt;
@@ -40,7 +42,7 @@ use uuid::Uuid;
 use super::declaration::Declaration;
 use super::field::{Check, Field, Preset, Shape};
 use super::subschema::{Subschema, Subschemas};
-use super::{ForeignKey, Kind, OnDelete, UniqueKey, check};
+use super::{ForeignKey, Kind, OnDelete, Row, UniqueKey, check};
 
 /// A kind of plugin.
 #[derive(Debug)]
@@ -57,11 +59,13 @@ pub struct PluginKind {
 /// The kinds of plugins, in the order of their names.
 pub static KINDS: &[&PluginKind] = &[
     &acl::KIND,
+    &acme::KIND,
     &basic_auth::KIND,
     &bot_detection::KIND,
     &correlation_id::KIND,
     &cors::KIND,
     &file_log::KIND,
+    &grpc_web::KIND,
     &http_log::KIND,
     &ip_restriction::KIND,
     &jwt::KIND,
@@ -118,7 +122,10 @@ pub static DECLARATION: Declaration = Declaration {
     subschemas: Some(Subschemas {
         by: "name",
         of: |name| PluginKind::named(name).map(|kind| &kind.schema),
-        unknown: not_enabled,
+        unknown: |name| {
+            format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property")
+        },
+        hint: Some(known_names),
     }),
     ..Declaration::of(Kind::Plugin, "plugins", "plugin")
 };
@@ -183,14 +190,57 @@ const fn port() -> Field {
     Field::integer("port").check(&[Check::Between(0, 65535)])
 }
 
-/// Names the plugins that exist, so that the next request can be right. The first part is Kong's.
-fn not_enabled(name: &str) -> String {
+/// Whether there can be a request to its route that a plugin is for.
+///
+/// # Errors
+/// Kong's message for the field `protocols`.
+pub(crate) fn check_protocols_of_route(plugin: &Row, route: &Row) -> Result<(), &'static str> {
+    match have_protocol_in_common(plugin, route) {
+        true => Ok(()),
+        false => Err("must match the associated route's protocols"),
+    }
+}
+
+/// Whether there can be a request to one of the routes of its service that a plugin is for. A
+/// service without routes may get any.
+///
+/// # Errors
+/// Kong's message for the field `protocols`.
+pub(crate) fn check_protocols_of_service<'r>(
+    plugin: &Row,
+    routes: impl IntoIterator<Item = &'r Row>,
+) -> Result<(), &'static str> {
+    let mut has_any = false;
+    for route in routes {
+        if have_protocol_in_common(plugin, route) {
+            return Ok(());
+        }
+        has_any = true;
+    }
+    match has_any {
+        false => Ok(()),
+        true => {
+            Err("must match the protocols of at least one route pointing to this Plugin's service")
+        }
+    }
+}
+
+/// Whether a plugin and a route, as rows, have a protocol in common.
+fn have_protocol_in_common(plugin: &Row, route: &Row) -> bool {
+    fn protocols(row: &Row) -> &[Value] {
+        let list = row.get("protocols").and_then(Value::as_array);
+        list.map_or(&[], Vec::as_slice)
+    }
+    let of_route = protocols(route);
+    protocols(plugin)
+        .iter()
+        .any(|protocol| of_route.contains(protocol))
+}
+
+/// Names the plugins that exist, so that the next request can be right.
+fn known_names() -> String {
     let names: Vec<&str> = KINDS.iter().map(|kind| kind.schema.name).collect();
-    let names = names.join(", ");
-    format!(
-        "plugin '{name}' not enabled; add it to the 'plugins' configuration property (there are: \
-         {names})"
-    )
+    format!("there are: {}", names.join(", "))
 }
 
 /// What the data plane reads of a plugin.

@@ -129,6 +129,11 @@ impl Reference {
     }
 }
 
+/// The id of the entity that a field of a row refers to, if it refers to one.
+pub(crate) fn referred(row: &Row, field: &str) -> Option<Uuid> {
+    row.get(field)?.get("id")?.as_str()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

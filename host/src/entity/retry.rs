@@ -13,7 +13,7 @@ const METHOD: Field = Field::element(Shape::String).check(&[Check::Text(check::m
 pub(super) const EXTENSION: &[Field] = &[FIELD];
 
 /// The field `retry` within it.
-pub(super) const FIELD: Field = Field::record(
+pub(super) const FIELD: Field = Field::optional_record(
     "retry",
     &[
         Field::set("statuses", &STATUS),

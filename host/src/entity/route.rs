@@ -1,6 +1,12 @@
 //! A route: which requests go to a service. Source: Kong 3.9, `routes`.
+//!
+//! With `router_flavor = expressions` a route may have an expression in place of the other fields
+//! that match. As in Kong, routes have that field with this flavor only.
+
+mod expression;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,6 +16,7 @@ use super::declaration::{Declaration, IdOrder};
 use super::field::{Check, Field, Preset, Shape};
 use super::violations::Violations;
 use super::{EntityCheck, ForeignKey, Kind, Row, UniqueKey, check};
+use crate::config::RouterFlavor;
 
 const PROTOCOL: Field = Field::element(Shape::String).check(&[Check::OneOf(&[
     "grpc",
@@ -33,96 +40,148 @@ const ADDRESS: Field = Field::element(Shape::Record(&[
     Field::integer("port").check(&[Check::Between(0, 65_535)]),
 ]));
 
-/// Which requests go to a service.
-pub static DECLARATION: Declaration = Declaration {
-    // Of routes that match alike, the greater id takes precedence, and so the older route.
-    id_order: IdOrder::Descending,
-    unique: &[UniqueKey::of(&["name"])],
-    endpoint_key: Some("name"),
-    fields: &[
-        Field::id(),
-        Field::string("name").check(&[Check::Text(check::name)]),
-        Field::created_at(),
-        Field::updated_at(),
-        Field::set("protocols", &PROTOCOL)
-            .required()
-            .default(Preset::Strings(&["http", "https"]))
-            .check(&[
-                Check::AtLeast(1),
-                Check::ExclusiveSubsets(&[
-                    &["http", "https"],
-                    &["tcp", "tls", "udp"],
-                    &["tls_passthrough"],
-                    &["grpc", "grpcs"],
-                ]),
+const FIELDS: &[Field] = &[
+    Field::id(),
+    Field::string("name").check(&[Check::Text(check::name)]),
+    Field::created_at(),
+    Field::updated_at(),
+    Field::set("protocols", &PROTOCOL)
+        .required()
+        .default(Preset::Strings(&["http", "https"]))
+        .check(&[
+            Check::AtLeast(1),
+            Check::ExclusiveSubsets(&[
+                &["http", "https"],
+                &["tcp", "tls", "udp"],
+                &["tls_passthrough"],
+                &["grpc", "grpcs"],
             ]),
-        Field::set("methods", &METHOD),
-        Field::array("hosts", &HOST),
-        Field::array("paths", &PATH),
-        Field::map("headers", &[Check::Text(check::route_header_name)], &VALUES),
-        Field::set("snis", &SNI),
-        Field::set("sources", &ADDRESS),
-        Field::set("destinations", &ADDRESS),
-        Field::integer("https_redirect_status_code")
-            .required()
-            .default(Preset::Integer(426))
-            .check(&[Check::OneOfIntegers(&[426, 301, 302, 307, 308])]),
-        Field::integer("regex_priority").default(Preset::Integer(0)),
-        Field::boolean("strip_path")
-            .required()
-            .default(Preset::Boolean(true)),
-        Field::string("path_handling")
-            .default(Preset::String("v0"))
-            .check(&[Check::OneOf(&["v0", "v1"])]),
-        Field::boolean("preserve_host")
-            .required()
-            .default(Preset::Boolean(false)),
-        Field::boolean("request_buffering")
-            .required()
-            .default(Preset::Boolean(true)),
-        Field::boolean("response_buffering")
-            .required()
-            .default(Preset::Boolean(true)),
-        Field::reference("service", Kind::Service),
-        Field::record("pointsman", super::retry::EXTENSION).extension(),
-        Field::tags(),
+        ]),
+    Field::set("methods", &METHOD),
+    Field::array("hosts", &HOST),
+    Field::array("paths", &PATH),
+    Field::map("headers", &[Check::Text(check::route_header_name)], &VALUES),
+    Field::set("snis", &SNI),
+    Field::set("sources", &ADDRESS),
+    Field::set("destinations", &ADDRESS),
+    Field::integer("https_redirect_status_code")
+        .required()
+        .default(Preset::Integer(426))
+        .check(&[Check::OneOfIntegers(&[426, 301, 302, 307, 308])]),
+    Field::integer("regex_priority").default(Preset::Integer(0)),
+    Field::boolean("strip_path")
+        .required()
+        .default(Preset::Boolean(true)),
+    Field::string("path_handling")
+        .default(Preset::String("v0"))
+        .check(&[Check::OneOf(&["v0", "v1"])]),
+    Field::boolean("preserve_host")
+        .required()
+        .default(Preset::Boolean(false)),
+    Field::boolean("request_buffering")
+        .required()
+        .default(Preset::Boolean(true)),
+    Field::boolean("response_buffering")
+        .required()
+        .default(Preset::Boolean(true)),
+    Field::reference("service", Kind::Service),
+    Field::record("pointsman", super::retry::EXTENSION).extension(),
+    Field::tags(),
+];
+
+/// The fields by which a route matches, unless it has an expression.
+const CRITERIA: &[&str] = &[
+    "methods",
+    "hosts",
+    "paths",
+    "headers",
+    "snis",
+    "sources",
+    "destinations",
+];
+
+const UNIQUE: &[UniqueKey] = &[UniqueKey::of(&["name"])];
+
+const fn declaration(fields: &'static [Field], checks: &'static [EntityCheck]) -> Declaration {
+    Declaration {
+        // Of routes that match alike, the greater id takes precedence, and so the older route.
+        id_order: IdOrder::Descending,
+        unique: UNIQUE,
+        endpoint_key: Some("name"),
+        fields,
+        expand: grpc_keeps_paths,
+        entity_checks: checks,
+        ..Declaration::of(Kind::Route, "routes", "route")
+    }
+}
+
+/// What a message adds about the fields of the flavor `expressions` with another flavor.
+const ONLY_WITH_EXPRESSIONS: &str = "which routes have with router_flavor=expressions only";
+
+static WITH_CRITERIA: Declaration = Declaration {
+    normalize: expression::remove_unset,
+    remarks: &[
+        ("expression", ONLY_WITH_EXPRESSIONS),
+        ("priority", ONLY_WITH_EXPRESSIONS),
     ],
-    expand: grpc_keeps_paths,
-    entity_checks: &[
-        EntityCheck::Custom {
-            fields: &[
-                "protocols",
-                "methods",
-                "hosts",
-                "headers",
-                "paths",
-                "snis",
-                "sources",
-                "destinations",
-            ],
-            check: something_to_match,
-        },
-        EntityCheck::Custom {
-            fields: &[
-                "protocols",
-                "methods",
-                "hosts",
-                "headers",
-                "paths",
-                "snis",
-                "sources",
-                "destinations",
-                "strip_path",
-            ],
-            check: fields_of_the_family,
-        },
-        EntityCheck::Custom {
-            fields: &["sources", "destinations"],
-            check: addresses_name_something,
-        },
-    ],
-    ..Declaration::of(Kind::Route, "routes", "route")
+    ..declaration(
+        FIELDS,
+        &[
+            EntityCheck::Custom {
+                fields: &[
+                    "protocols",
+                    "methods",
+                    "hosts",
+                    "headers",
+                    "paths",
+                    "snis",
+                    "sources",
+                    "destinations",
+                ],
+                check: |row, violations| something_to_match(row, violations, &[]),
+            },
+            EntityCheck::Custom {
+                fields: &[
+                    "protocols",
+                    "methods",
+                    "hosts",
+                    "headers",
+                    "paths",
+                    "snis",
+                    "sources",
+                    "destinations",
+                    "strip_path",
+                ],
+                check: |row, violations| {
+                    no_addresses_of_requests(row, violations);
+                    fields_of_the_family(row, violations);
+                },
+            },
+            EntityCheck::Custom {
+                fields: &["sources", "destinations"],
+                check: addresses_name_something,
+            },
+        ],
+    )
 };
+
+/// The flavor of this process. Set once, at the start: the declarations, which are constants,
+/// depend on it.
+static FLAVOR: OnceLock<RouterFlavor> = OnceLock::new();
+
+/// Has routes declared as this flavor of the router reads them.
+pub fn install_flavor(flavor: RouterFlavor) {
+    // It is called once.
+    let _ = FLAVOR.set(flavor);
+}
+
+/// Which requests go to a service.
+pub(super) fn of_flavor() -> &'static Declaration {
+    match FLAVOR.get() {
+        Some(RouterFlavor::Expressions) => &expression::DECLARATION,
+        _ => &WITH_CRITERIA,
+    }
+}
 
 /// A gRPC route strips no path unless the request says so, which validation then refuses.
 fn grpc_keeps_paths(input: &mut Row, _: Option<&Row>) {
@@ -148,7 +207,12 @@ fn is_set(row: &Row, field: &str) -> bool {
     }
 }
 
-fn something_to_match(row: &Row, violations: &mut Violations) {
+/// Checks that the route matches by something: by a field of its protocols, or by one of `others`.
+fn something_to_match(row: &Row, violations: &mut Violations, others: &[&str]) {
+    let is_set = |field: &str| is_set(row, field);
+    if others.iter().any(|field| is_set(field)) {
+        return;
+    }
     let (fields, when): (&[&str], &str) = if has(row, "https") {
         (&["methods", "hosts", "headers", "paths", "snis"], "'https'")
     } else if has(row, "http") {
@@ -158,7 +222,7 @@ fn something_to_match(row: &Row, violations: &mut Violations) {
     } else if has(row, "grpc") {
         (&["hosts", "headers", "paths"], "'grpc'")
     } else if has(row, "tls_passthrough") {
-        if !is_set(row, "snis") {
+        if !is_set("snis") {
             violations.entity("must set snis when 'protocols' is 'tls_passthrough'");
         }
         return;
@@ -168,8 +232,9 @@ fn something_to_match(row: &Row, violations: &mut Violations) {
             "'tcp', 'tls' or 'udp'",
         )
     };
-    if !fields.iter().any(|field| is_set(row, field)) {
-        let quoted: Vec<String> = fields.iter().map(|field| format!("'{field}'")).collect();
+    if !fields.iter().any(|field| is_set(field)) {
+        let fields = fields.iter().chain(others);
+        let quoted: Vec<String> = fields.map(|field| format!("'{field}'")).collect();
         let fields = quoted.join(", ");
         violations.entity(format!(
             "must set one of {fields} when 'protocols' is {when}"
@@ -177,22 +242,42 @@ fn something_to_match(row: &Row, violations: &mut Violations) {
     }
 }
 
-fn fields_of_the_family(row: &Row, violations: &mut Violations) {
-    let (forbidden, family): (&[&str], &str) = if has(row, "http") || has(row, "https") {
-        (&["sources", "destinations"], "'http' or 'https'")
+/// The words of a family of protocols in messages; none for those of streams.
+fn family_of_requests(row: &Row) -> Option<&'static str> {
+    if has(row, "http") || has(row, "https") {
+        Some("'http' or 'https'")
     } else if has(row, "grpc") || has(row, "grpcs") {
-        (&["methods", "sources", "destinations"], "'grpc' or 'grpcs'")
+        Some("'grpc' or 'grpcs'")
     } else {
-        (
-            &["methods", "hosts", "headers", "paths"],
-            "'tcp', 'tls', 'tls_passthrough' or 'udp'",
-        )
-    };
-    for field in forbidden {
+        None
+    }
+}
+
+fn forbid(fields: &[&str], family: &str, row: &Row, violations: &mut Violations) {
+    for field in fields {
         if is_set(row, field) {
             let message = format!("cannot set '{field}' when 'protocols' is {family}");
             violations.field(field, message);
         }
+    }
+}
+
+/// Only streams are matched by addresses.
+fn no_addresses_of_requests(row: &Row, violations: &mut Violations) {
+    if let Some(family) = family_of_requests(row) {
+        forbid(&["sources", "destinations"], family, row, violations);
+    }
+}
+
+fn fields_of_the_family(row: &Row, violations: &mut Violations) {
+    match family_of_requests(row) {
+        None => {
+            let family = "'tcp', 'tls', 'tls_passthrough' or 'udp'";
+            let fields = ["methods", "hosts", "headers", "paths"];
+            forbid(&fields, family, row, violations);
+        }
+        Some(family) if family.contains("grpc") => forbid(&["methods"], family, row, violations),
+        Some(_) => {}
     }
     let grpc = has(row, "grpc") || has(row, "grpcs");
     if grpc && row.get("strip_path") == Some(&Value::Bool(true)) {
@@ -247,6 +332,17 @@ pub struct Route {
     pub headers: Option<BTreeMap<String, Vec<String>>>,
     /// TLS server names that it matches.
     pub snis: Option<Vec<String>>,
+    /// Addresses of clients whose streams it matches; any if none.
+    #[serde(default)]
+    pub sources: Option<Vec<Address>>,
+    /// Addresses of listeners whose streams it matches; any if none.
+    #[serde(default)]
+    pub destinations: Option<Vec<Address>>,
+    /// The expression that it matches, in place of all these.
+    pub expression: Option<String>,
+    /// Priority of the expression.
+    #[serde(default)]
+    pub priority: Option<u64>,
     /// The status of the answer to a plain request for a route that serves only https.
     pub https_redirect_status_code: u16,
     /// Priority among the regular expressions.
@@ -264,4 +360,13 @@ pub struct Route {
     /// The extensions beyond Kong.
     #[serde(default)]
     pub pointsman: super::retry::Extension,
+}
+
+/// An address that a route matches.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Address {
+    /// An IP address or a range of them; any if none.
+    pub ip: Option<String>,
+    /// A port; any if none.
+    pub port: Option<u16>,
 }

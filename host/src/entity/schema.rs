@@ -58,7 +58,7 @@ impl Walk {
             if self.unique.iter().any(|key| key.fields == [field.name]) {
                 attributes.insert("unique".into(), true.into());
             }
-            if matches!(field.shape, Shape::Record(_)) && !field.null_by_default {
+            if field.refuses_null() {
                 attributes.insert("required".into(), true.into());
             }
             json!({ field.name: attributes })

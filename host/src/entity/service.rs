@@ -19,7 +19,7 @@ const CA_CERTIFICATE: Field =
 const EXTENSION: &[Field] = &[
     super::retry::FIELD,
     Field::boolean("http2").default(Preset::Boolean(false)),
-    Field::record(
+    Field::optional_record(
         "http2_keepalive",
         &[
             Field::number("interval")

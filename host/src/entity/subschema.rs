@@ -15,6 +15,8 @@ pub struct Subschemas {
     pub of: fn(&str) -> Option<&'static Subschema>,
     /// The message for a value without a schema.
     pub unknown: fn(&str) -> String,
+    /// What is added to the message of the whole error; clients compare that of the field.
+    pub hint: Option<fn() -> String>,
 }
 
 /// The schema of an entity for one value of the field that selects it.

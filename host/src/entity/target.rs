@@ -1,6 +1,10 @@
 //! A target: an address of an upstream. Source: Kong 3.9, `targets`.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use uuid::Uuid;
 
 pub use super::check::DEFAULT_PORT;
@@ -8,6 +12,7 @@ use super::declaration::{Declaration, Endpoints, ListOrder};
 use super::field::{Check, Field, Preset};
 use super::{ForeignKey, Kind, OnDelete, Row, UniqueKey, check};
 use crate::authority::Authority;
+use crate::endpoint_address::unix_path;
 
 const fn limit(name: &'static str) -> Field {
     Field::integer(name).check(&[Check::Between(0, 2_147_483_647)])
@@ -44,8 +49,8 @@ pub static DECLARATION: Declaration = Declaration {
         Field::record(
             "pointsman",
             &[
-                Field::record("probe", super::upstream::PROBE_EXTENSION),
-                Field::record(
+                Field::optional_record("probe", super::upstream::PROBE_EXTENSION),
+                Field::optional_record(
                     "circuit_breakers",
                     &[
                         limit("max_connections"),
@@ -76,8 +81,8 @@ fn one_form(row: &mut Row) {
 pub struct Target {
     /// Primary key.
     pub id: Uuid,
-    /// Host and port, the host an address or a name.
-    pub target: Authority<'static>,
+    /// Where it is.
+    pub target: Location,
     /// Share of the traffic, 0 to 65535; with 0 it gets none.
     pub weight: u32,
     /// The upstream that it belongs to.
@@ -89,6 +94,27 @@ pub struct Target {
     /// The extensions beyond Kong.
     #[serde(default)]
     pub pointsman: Extension,
+}
+
+/// Where a target is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// Host and port, the host an address or a name.
+    Host(Authority<'static>),
+    /// The path of a Unix socket.
+    Unix(Arc<Path>),
+}
+
+impl<'de> Deserialize<'de> for Location {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if let Some(path) = unix_path(&text) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let authority = Authority::of_setting(&text).map(Authority::into_owned);
+        let authority = authority.map(Self::Host);
+        authority.ok_or_else(|| D::Error::custom(format!("{text:?} is not a target")))
+    }
 }
 
 /// The extensions beyond Kong.

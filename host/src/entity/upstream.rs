@@ -150,7 +150,7 @@ const AUTHORITY: Field = Field::element(Shape::String).check(&[Check::Text(check
 const EXTENSION: &[Field] = &[
     Field::settings("balancer_config"),
     Field::string("balancer_version"),
-    Field::record(
+    Field::optional_record(
         "balancer_limits",
         &[
             Field::integer("pick_timeout").check(&[Check::Between(1, 10_000)]),
@@ -159,7 +159,7 @@ const EXTENSION: &[Field] = &[
             Field::integer("state").check(&[Check::Between(0, 65_536)]),
         ],
     ),
-    Field::record(
+    Field::optional_record(
         "shadow",
         &[
             Field::string("balancer"),
@@ -171,8 +171,9 @@ const EXTENSION: &[Field] = &[
     Field::boolean("share_weight").default(Preset::Boolean(false)),
     percent("panic_threshold", 0),
     seconds("drain_timeout", 0),
-    Field::record("probe", PROBE_EXTENSION),
-    Field::record(
+    Field::string("proxy_protocol").check(&[Check::OneOf(&["v1", "v2"])]),
+    Field::optional_record("probe", PROBE_EXTENSION),
+    Field::optional_record(
         "tls",
         &[
             Field::boolean("verify"),
@@ -180,15 +181,15 @@ const EXTENSION: &[Field] = &[
             Field::array("ca_certificates", &AUTHORITY).check(&[Check::AtLeast(1)]),
         ],
     ),
-    Field::record(
+    Field::optional_record(
         "recovery",
         &[seconds("base_time", 0), seconds("max_time", 300)],
     ),
-    Field::record(
+    Field::optional_record(
         "slow_start",
         &[seconds("window", 0), percent("min_weight_percent", 10)],
     ),
-    Field::record(
+    Field::optional_record(
         "circuit_breakers",
         &[
             number("max_connections", 0),
@@ -196,14 +197,14 @@ const EXTENSION: &[Field] = &[
             number("max_pending_requests", 1024),
         ],
     ),
-    Field::record(
+    Field::optional_record(
         "retry_budget",
         &[
             percent("budget_percent", 0),
             number("min_retry_concurrency", 3),
         ],
     ),
-    Field::record(
+    Field::optional_record(
         "outlier_detection",
         &[
             seconds("interval", 10),

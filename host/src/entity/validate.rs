@@ -102,7 +102,15 @@ impl Declaration {
             violations.field(subschemas.by, message);
             violations
         };
-        if let Some(subschema) = subschemas.chosen(input, old).map_err(|m| wrong(m.into()))? {
+        let chosen = subschemas.chosen(input, old).map_err(|message| {
+            let mut violations = wrong(message.into());
+            let hint = subschemas
+                .hint
+                .map(|hint| (subschemas.by.to_owned(), hint()));
+            violations.hints.extend(hint);
+            violations
+        });
+        if let Some(subschema) = chosen? {
             return Ok(RowSchema {
                 fields: Cow::Owned(subschema.merged_into(self.fields)),
                 entity_checks: subschema.entity_checks,
@@ -148,7 +156,7 @@ impl Declaration {
             }
         }
         if !violations.is_empty() {
-            add_hints(fields, &mut violations);
+            add_hints(fields, self.remarks, &mut violations);
             return Err(Violation::Schema(violations));
         }
         add_echoes(fields, &mut row);

@@ -40,6 +40,7 @@ pub static DECLARATION: Declaration = Declaration {
         by: "name",
         of: |name| TYPES.iter().find(|vault| vault.name == name).copied(),
         unknown: |name| format!("vault '{name}' is not installed"),
+        hint: None,
     }),
     ..Declaration::of(Kind::Vault, "vaults", "vault")
 };

@@ -29,7 +29,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::created_at(),
         Field::integer("size").required(),
         // Null, like the exports, until the component is checked.
-        Field::record("description", DESCRIPTION),
+        Field::optional_record("description", DESCRIPTION),
         Field::array("exports", &TEXT),
         Field::string("state")
             .required()

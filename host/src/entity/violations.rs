@@ -13,7 +13,7 @@ pub struct Violations {
     entity: Vec<String>,
     pub(super) fields: BTreeMap<String, Value>,
     /// For a field that does not exist, by its name with those of the records around it: the one
-    /// that is probably meant. Only the message shows it.
+    /// that is probably meant, or when it does exist. Only the message shows it.
     pub(super) hints: BTreeMap<String, String>,
 }
 
@@ -88,6 +88,13 @@ impl Violations {
         fields.into()
     }
 
+    /// For each field that does not exist, by its name with those of the records around it, what the
+    /// message adds.
+    pub fn hints(&self) -> impl Iterator<Item = (&str, &str)> {
+        let hints = self.hints.iter();
+        hints.map(|(field, hint)| (field.as_str(), hint.as_str()))
+    }
+
     /// The `message` of Kong's error.
     pub fn message(&self) -> String {
         let mut messages = self.entity.clone();
@@ -103,7 +110,7 @@ impl Violations {
     fn flatten(&self, name: &str, message: &Value, messages: &mut Vec<String>) {
         match message {
             Value::String(text) => messages.push(match self.hints.get(name) {
-                Some(meant) => format!("{name}: {text}, did you mean '{meant}'?"),
+                Some(hint) => format!("{name}: {text}, {hint}"),
                 None => format!("{name}: {text}"),
             }),
             Value::Array(elements) => {

@@ -33,6 +33,9 @@ pub(crate) struct Chunked {
     hops: Vec<HeaderName>,
 }
 
+/// Digits of the size of a chunk.
+const MOST_DIGITS: u8 = 64;
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Place {
     Size { digits: u8, size: u64 },
@@ -97,7 +100,7 @@ impl Framing {
     pub(crate) fn take_trailers(&mut self) -> Result<Option<HeaderMap>, Error> {
         match self {
             Self::Chunked(chunked) if !chunked.trailers.is_empty() => {
-                let trailers = trailers::parse(std::mem::take(&mut chunked.trailers))?;
+                let trailers = trailers::parse(&std::mem::take(&mut chunked.trailers))?;
                 let is_hop = |name: &HeaderName| chunked.hops.contains(name);
                 Ok(trailers::passed_on(&trailers, is_hop))
             }
@@ -212,8 +215,9 @@ impl Chunked {
         };
         match (self.place, byte) {
             (Place::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
-                // Fifteen hexadecimal digits are up to an exbibyte, and cannot overflow.
-                if digits == 15 {
+                // Fifteen digits are up to an exbibyte, and cannot overflow. Zeros may come before
+                // them (RFC 9112, 7.1), but no client needs many.
+                if size >> 56 != 0 || digits == MOST_DIGITS {
                     return Err(Error::Framing("a chunk is too large"));
                 }
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
@@ -226,7 +230,7 @@ impl Chunked {
             (Place::Size { digits: 1.., size }, b';' | b' ' | b'\t') => {
                 Ok(Place::Extension { size })
             }
-            (Place::Size { .. }, _) => Err(Error::Framing("the size of a chunk is no number")),
+            (Place::Size { .. }, _) => Err(Error::Framing("the size of a chunk is not a number")),
             (Place::Extension { size }, b'\r') => Ok(Place::SizeEnd { size }),
             (Place::Extension { .. } | Place::Trailer, b'\n') => {
                 Err(Error::Framing("a line ends in a bare line feed"))

@@ -1,11 +1,24 @@
-//! Properties that hold for everything endpoints send; see `crate::fuzzing`.
+//! Properties that hold for everything endpoints send, and for the bodies of requests; see
+//! `crate::fuzzing`.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
-use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Framing;
-use super::head;
+use super::{BodyKind, Part, Requests, head};
 
 /// The result of parsing a response.
 #[derive(Debug, PartialEq)]
@@ -102,4 +115,136 @@ fn check(headers: &HeaderMap, framing: &Framing, bodiless: bool) {
         (None, [_]) => panic!("a length that is none"),
         (_, several) => panic!("{} lengths", several.len()),
     }
+}
+
+/// What follows the head of a request with a chunked body. The first byte is the size of the pieces
+/// that the rest arrives in, which makes no difference. A body that has ended here has ended for
+/// hyper too, which would otherwise wait for bytes that the client does not send.
+pub fn request_body(input: &[u8]) {
+    let Some((&step, sent)) = input.split_first() else {
+        return;
+    };
+    let whole = followed(sent, sent.len().max(1));
+    assert_eq!(whole, followed(sent, usize::from(step).max(1)));
+    if whole.end == Some(true) {
+        assert!(
+            is_decided(&whole.passed),
+            "hyper waits for more of the body"
+        );
+    }
+}
+
+/// A body that was followed to its end.
+#[derive(Debug, PartialEq)]
+struct Followed {
+    /// What hyper gets of it.
+    passed: Vec<u8>,
+    /// Whether it has ended; `None` if it is malformed.
+    end: Option<bool>,
+    /// The bytes after it, or from where it is malformed.
+    rest: Vec<u8>,
+}
+
+fn followed(sent: &[u8], step: usize) -> Followed {
+    let mut requests = Requests::new(1000);
+    let head = b"POST / HTTP/1.1\r\n\r\n";
+    assert_eq!(requests.pass(head), Part::All);
+    requests.announce(BodyKind::Chunked);
+    let mut passed = Vec::new();
+    let mut pieces = sent.chunks(step);
+    let mut piece = Vec::new();
+    loop {
+        if piece.is_empty() {
+            match pieces.next() {
+                Some(next) => piece = next.to_vec(),
+                None => break,
+            }
+        }
+        let part = requests.pass(&piece);
+        let length = match part {
+            Part::All => piece.len(),
+            Part::Until(length) | Part::BareLineFeed(length) | Part::Malformed(length) => length,
+        };
+        passed.extend(piece.drain(..length));
+        match part {
+            Part::BareLineFeed(_) => piece.insert(0, b'\r'),
+            Part::Malformed(_) => {
+                let rest = [piece, pieces.flatten().copied().collect()].concat();
+                return Followed {
+                    passed,
+                    end: None,
+                    rest,
+                };
+            }
+            _ => {}
+        }
+        if requests.is_between() {
+            break;
+        }
+    }
+    Followed {
+        passed,
+        end: Some(requests.is_between()),
+        rest: [piece, pieces.flatten().copied().collect()].concat(),
+    }
+}
+
+/// A client that sends these bytes, and then nothing.
+struct Client<'a>(&'a [u8]);
+
+impl AsyncRead for Client<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.0.is_empty() {
+            return Poll::Pending;
+        }
+        let length = self.0.len().min(buf.remaining());
+        let (now, later) = self.0.split_at(length);
+        buf.put_slice(now);
+        self.0 = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Client<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Whether hyper reads a whole chunked body from these bytes, or refuses it.
+fn is_decided(body: &[u8]) -> bool {
+    let head: &[u8] = b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
+    let sent = [head, body].concat();
+    let is_decided = Cell::new(false);
+    let service = service_fn(async |request: Request<Incoming>| {
+        let _ = request.into_body().collect().await;
+        is_decided.set(true);
+        Ok::<_, Infallible>(Response::new(String::new()))
+    });
+    let client = TokioIo::new(Client(&sent));
+    let mut connection = pin!(http1::Builder::new().serve_connection(client, service));
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..1000 {
+        if is_decided.get() {
+            break;
+        }
+        let _ = connection.as_mut().poll(&mut context);
+    }
+    is_decided.get()
 }

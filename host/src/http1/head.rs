@@ -165,7 +165,7 @@ impl Reading {
                 Ok(false)
             }
             CONTENT_LENGTH => {
-                let length = length(value).ok_or(Error::Framing("its length is no number"))?;
+                let length = length(value).ok_or(Error::Framing("its length is not a number"))?;
                 if self.length.is_some_and(|other| other != length) {
                     return Err(Error::Framing("it has two lengths"));
                 }

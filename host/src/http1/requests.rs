@@ -12,8 +12,13 @@ use super::framing::{Chunked, Passed};
 #[derive(Debug)]
 pub(crate) struct Requests {
     place: Place,
-    /// Longest trailers of a body, in bytes.
-    max_trailers: usize,
+    /// Longest head, and longest trailers of a body, in bytes.
+    limit: usize,
+    /// Bytes of the current head that were received.
+    head: usize,
+    /// Whether the request line of the current head ends within the limit. Only known of a head
+    /// that is longer than the limit.
+    line_fits: bool,
 }
 
 /// The body of a request, as its head announces it.
@@ -63,12 +68,35 @@ enum Line {
 }
 
 impl Requests {
-    /// The position before the first request. The trailers of a body may take `max_trailers` bytes.
-    pub(crate) fn new(max_trailers: usize) -> Self {
+    /// The position before the first request. A head, and the trailers of a body, may take `limit`
+    /// bytes.
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             place: Place::Head(Line::None),
-            max_trailers,
+            limit,
+            head: 0,
+            line_fits: false,
         }
+    }
+
+    /// Whether the request line of the current head alone is longer than the limit.
+    pub(crate) fn has_long_line(&self) -> bool {
+        self.head > self.limit && !self.line_fits
+    }
+
+    /// Notes bytes of the current head.
+    fn measure(&mut self, head: &[u8], is_whole: bool) {
+        let head = match self.head {
+            // Empty lines may precede the request line.
+            0 => head.trim_ascii_start(),
+            _ => head,
+        };
+        // Nearly every head is short and received whole. Its bytes are not looked at again.
+        if !is_whole || self.head + head.len() > self.limit {
+            let room = self.limit.saturating_sub(self.head).min(head.len());
+            self.line_fits |= head[..room].contains(&b'\n');
+        }
+        self.head += head.len();
     }
 
     /// Whether the last request was received in full, and no byte of the next one.
@@ -90,8 +118,9 @@ impl Requests {
             self.place = match body {
                 BodyKind::Length(0) => Place::Head(Line::None),
                 BodyKind::Length(length) => Place::Length(length),
-                BodyKind::Chunked => Place::Chunked(Chunked::new(self.max_trailers)),
+                BodyKind::Chunked => Place::Chunked(Chunked::new(self.limit)),
             };
+            (self.head, self.line_fits) = (0, false);
         }
     }
 
@@ -106,8 +135,14 @@ impl Requests {
                 return self.pass(received);
             }
             Place::Head(line) => match line.end_of_head(received) {
-                None => (Part::All, None),
-                Some(end) => (Part::Until(end), Some(Place::HeadEnd)),
+                None => {
+                    self.measure(received, false);
+                    (Part::All, None)
+                }
+                Some(end) => {
+                    self.measure(&received[..end], true);
+                    (Part::Until(end), Some(Place::HeadEnd))
+                }
             },
             Place::Length(left) => {
                 let most = usize::try_from(*left).unwrap_or(usize::MAX);
@@ -240,6 +275,31 @@ mod tests {
                 let two = format!("{head}{head}");
                 let (got, _) = parts(two.as_bytes(), &[BodyKind::Length(0)], &[size]);
                 assert_eq!(texts(got), [head, head], "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_line_longer_than_the_limit_is_told_from_long_headers() {
+        let line = |length: usize| format!("GET /{} HTTP/1.1\r\n", "x".repeat(length - 16));
+        let headers = |length: usize| format!("a: {}\r\n", "x".repeat(length - 5));
+        for (head, long) in [
+            (line(101), true),
+            (line(101) + &headers(50), true),
+            (line(100) + &headers(50), false),
+            (line(20) + &headers(200), false),
+            (line(20) + &headers(50), false),
+            (format!("\r\n\r\n{}", line(200)), true),
+        ] {
+            for ending in ["", "\r\n"] {
+                let sent = format!("{head}{ending}");
+                for size in 1..=sent.len() {
+                    let mut requests = Requests::new(100);
+                    for piece in sent.as_bytes().chunks(size) {
+                        requests.pass(piece);
+                    }
+                    assert_eq!(requests.has_long_line(), long, "{sent:?} {size}");
+                }
             }
         }
     }

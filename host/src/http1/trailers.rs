@@ -4,10 +4,20 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Error;
 
-/// Parses lines of fields; each line includes its line end.
-pub(super) fn parse(mut lines: Vec<u8>) -> Result<HeaderMap, Error> {
+/// Parses lines of fields of a response; each line includes its line end. Whitespace between a name
+/// and its colon is removed (RFC 9112, 5.1).
+pub(super) fn parse(lines: &[u8]) -> Result<HeaderMap, Error> {
     let count = lines.iter().filter(|byte| **byte == b'\n').count();
-    lines.extend_from_slice(b"\r\n");
+    let mut text = Vec::with_capacity(lines.len() + 2);
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(0);
+        let (name, rest) = line.split_at(colon);
+        // A line that begins with whitespace continues the one before it, and is refused.
+        text.extend_from_slice(name.trim_ascii_end());
+        text.extend_from_slice(rest);
+    }
+    text.extend_from_slice(b"\r\n");
+    let lines = text;
     let mut fields = vec![httparse::EMPTY_HEADER; count];
     let mut trailers = HeaderMap::new();
     let httparse::Status::Complete((_, fields)) = httparse::parse_headers(&lines, &mut fields)?
@@ -81,23 +91,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whitespace_before_the_colon_is_removed() {
+        let trailers = parse(b"X-Sum : 1\r\nx-b\t : a : b\r\n").unwrap();
+        assert_eq!(
+            (&trailers["x-sum"], &trailers["x-b"]),
+            (&"1".parse().unwrap(), &"a : b".parse().unwrap())
+        );
+        for wrong in [
+            "x\r\n",
+            " x: 1\r\n",
+            "a: 1\r\n b: 2\r\n",
+            "x y: 1\r\n",
+            ": 1\r\n",
+        ] {
+            assert!(parse(wrong.as_bytes()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn fields_that_affect_processing_are_not_accepted_as_trailers() {
         let lines = "Digest: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nHost: evil\r\n\
                      Authorization: x\r\nX-Forwarded-For: y\r\nIf-Match: z\r\nX-Hop: 1\r\ndigest: b\r\n";
-        let trailers = parse(lines.into()).unwrap();
+        let trailers = parse(lines.as_bytes()).unwrap();
         assert_eq!(trailers.len(), 9);
         let passed = passed_on(&trailers, |name| name == "x-hop").unwrap();
         let values: Vec<_> = passed.get_all("digest").iter().collect();
         assert_eq!(values, ["a", "b"]);
         assert_eq!(passed.len(), 2);
-        let none = parse("Host: h\r\n".into()).unwrap();
+        let none = parse(b"Host: h\r\n").unwrap();
         assert!(passed_on(&none, |_| false).is_none());
     }
 
     #[test]
     fn malformed_trailers_are_refused() {
         for lines in ["a\r\n", ": b\r\n", "a b: c\r\n", "a: \0\r\n"] {
-            assert!(parse(lines.into()).is_err(), "{lines:?}");
+            assert!(parse(lines.as_bytes()).is_err(), "{lines:?}");
         }
     }
 }

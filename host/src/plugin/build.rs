@@ -55,7 +55,7 @@ fn run(cargo: &OsStr, rustc: &OsStr, arguments: &Arguments) -> anyhow::Result<Ve
     }
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() {
-        bail!("cargo could not build the component; what it says stands above");
+        bail!("cargo could not build the component; its messages are above");
     }
     if components.is_empty() {
         bail!("cargo built no component: the manifest needs crate-type = [\"cdylib\"] under [lib]");
@@ -150,7 +150,7 @@ mod tests {
         assert!(said(none, "false").contains("rustup target add wasm32-wasip2"));
         assert!(said(none, "true").contains("rustup target add wasm32-wasip2"));
         assert!(said(none, "rustc").contains("cargo is not on this machine"));
-        assert!(said("false", "rustc").contains("what it says stands above"));
+        assert!(said("false", "rustc").contains("its messages are above"));
         assert!(said("true", "rustc").contains("crate-type"));
     }
 

@@ -21,8 +21,14 @@ macro_rules! sources {
 }
 
 /// The files of the SDK, with their paths in a project's folder `vendor`.
-pub(super) const SOURCES: &[(&str, &str)] =
-    sources!["lib.rs", "draw.rs", "facts.rs", "log.rs", "tests.rs"];
+pub(super) const SOURCES: &[(&str, &str)] = sources![
+    "lib.rs",
+    "draw.rs",
+    "endpoints.rs",
+    "facts.rs",
+    "log.rs",
+    "tests.rs"
+];
 
 /// The fields of the workspace's manifest that a project's manifest needs as well.
 pub(super) struct Versions(toml::Table);

@@ -10,12 +10,13 @@ use http::StatusCode;
 use hyper::server::conn::http1;
 use tokio::sync::{mpsc, watch};
 
-use super::client::{Client, ConnectionState};
+use super::client::{Client, Stage};
 use super::client_address::{ClientAddress, Trust};
 use super::connection_info::{ConnectionInfo, ListenerInfo};
 use super::{Worker, page};
-use crate::connections::{self, DescriptorPermit};
+use crate::connections::{self, ClientPermit};
 use crate::listener::{Acceptor, NoHeader, ProxyProtocol, Refused, Socket, TlsServer, Transport};
+use crate::tls::ACME_TLS;
 
 /// Pause after a failed accept. The usual reason is that no file descriptor is left, and
 /// descriptors become free only when connections are closed.
@@ -39,17 +40,17 @@ pub(super) struct WorkerListener {
     /// A copy is held by each connection.
     pub(super) open: mpsc::Sender<()>,
     /// Says when no more connections are accepted.
-    pub(super) stopped: watch::Receiver<bool>,
+    pub(super) stage: watch::Receiver<Stage>,
 }
 
 impl WorkerListener {
-    /// Accepts connections until `stopped` says so.
+    /// Accepts connections until the stage says so.
     pub(super) async fn accept(self, worker: Rc<Worker>) {
-        let mut stopped = self.stopped.clone();
+        let mut stage = self.stage.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = self.acceptor.accept() => accepted,
-                _ = stopped.wait_for(|stop| *stop) => break,
+                _ = stage.wait_for(|stage| *stage != Stage::Serving) => break,
             };
             match accepted {
                 Ok((socket, address)) => self.admit(&worker, socket, address),
@@ -68,6 +69,21 @@ impl WorkerListener {
 
     fn admit(&self, worker: &Rc<Worker>, socket: Socket, address: SocketAddr) {
         worker.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let settings = &worker.settings;
+        let of_address = socket.address_permit(
+            address,
+            settings.max_connections_per_address,
+            &settings.real_ip.trusted,
+            &worker.limits.of_addresses,
+        );
+        let Ok(of_address) = of_address else {
+            // Closed without an answer, since a client that exceeds this limit may do so often.
+            worker
+                .counters
+                .refused_of_address
+                .fetch_add(1, Ordering::Relaxed);
+            return worker.unserved.refuse_of_address();
+        };
         let Some(permit) = worker.limits.client() else {
             return self.refuse(worker, socket);
         };
@@ -77,7 +93,7 @@ impl WorkerListener {
             accepted_on: Rc::clone(&self.accepted_on),
             server: Rc::clone(&self.server),
             open: self.open.clone(),
-            permit,
+            permit: (permit, of_address),
             address,
             named: None,
         };
@@ -87,7 +103,7 @@ impl WorkerListener {
                 let opening = Opening {
                     proxy_protocol: proxy_protocol.clone(),
                     tls: tls.clone(),
-                    stopped: self.stopped.clone(),
+                    stage: self.stage.clone(),
                 };
                 tokio::task::spawn_local(admitted.open(socket, opening))
             }
@@ -118,7 +134,7 @@ struct Admitted {
     accepted_on: Rc<ListenerInfo>,
     server: Rc<http1::Builder>,
     open: mpsc::Sender<()>,
-    permit: DescriptorPermit,
+    permit: ClientPermit,
     /// The address of the peer.
     address: SocketAddr,
     /// The client that the peer has named by the PROXY protocol.
@@ -130,7 +146,7 @@ struct Opening {
     proxy_protocol: Option<ProxyProtocol>,
     tls: Option<TlsServer>,
     /// Says when the worker accepts no more connections.
-    stopped: watch::Receiver<bool>,
+    stage: watch::Receiver<Stage>,
 }
 
 impl Opening {
@@ -152,9 +168,9 @@ impl Opening {
         Ok((transport, named))
     }
 
-    /// Ends some time after the worker has stopped to accept connections.
-    async fn late(mut stopped: watch::Receiver<bool>) {
-        let _ = stopped.wait_for(|stop| *stop).await;
+    /// Ends some time after the worker has begun to drain.
+    async fn late(mut stage: watch::Receiver<Stage>) {
+        let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
         tokio::time::sleep(LAST_OPENINGS).await;
     }
 }
@@ -166,6 +182,7 @@ impl Admitted {
         let mut info = ConnectionInfo::new(self.address, self.accepted_on);
         info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
         info.server_name = transport.server_name();
+        info.tls = transport.negotiated();
         let is_unix = matches!(transport.socket(), Socket::Unix(_));
         let real_ip = &worker.settings.real_ip;
         info.trust = Trust::of(real_ip, (!is_unix).then_some(info.peer.address.ip()));
@@ -176,9 +193,7 @@ impl Admitted {
         let clock = Rc::clone(&worker.clock);
         let max_requests = worker.settings.http_keepalive_requests;
         let client = Client::new(info, clock, self.open, Some(self.permit), max_requests);
-        if worker.draining.get() {
-            client.enter(ConnectionState::Draining);
-        }
+        client.follow(worker.stage.get());
         let number = worker.next_client.get();
         worker.next_client.set(number + 1);
         let known = Rc::clone(&client);
@@ -194,10 +209,12 @@ impl Admitted {
         let opened = Box::pin(async {
             tokio::select! {
                 opened = opening.pass(socket) => Some(opened),
-                () = Opening::late(opening.stopped.clone()) => None,
+                () = Opening::late(opening.stage.clone()) => None,
             }
         });
         match opened.await {
+            // The handshake was all that the authority wanted (RFC 8737, 3).
+            Some(Ok((transport, _))) if transport.protocol() == Some(ACME_TLS) => {}
             Some(Ok((transport, named))) => {
                 drop(opening);
                 self.named = named;

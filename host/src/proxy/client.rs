@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use super::client_stream::{Backlog, Phase};
 use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
 use super::streams::{StalledBody, Stream, Streams};
-use crate::connections::DescriptorPermit;
+use crate::connections::ClientPermit;
 use crate::http1::BodyKind;
 
 /// Longest time that sent data may remain unacknowledged, or that a client may read nothing.
@@ -40,7 +40,7 @@ pub(super) struct Client {
     /// The streams, once the client has begun to speak HTTP/2.
     streams: OnceCell<Streams>,
     /// Number of requests after which the connection is closed.
-    max_requests: u64,
+    max_requests: Cell<u64>,
     state: Cell<ConnectionState>,
     /// When the state became [`ConnectionState::Draining`].
     draining_since: Cell<Option<Instant>>,
@@ -51,8 +51,8 @@ pub(super) struct Client {
     /// Held while the connection is open, so that the worker can wait until all connections are
     /// closed.
     _open: mpsc::Sender<()>,
-    /// Counts the connection among those of the process.
-    _permit: Option<DescriptorPermit>,
+    /// Counts the connection among those of the process, and of its address.
+    _permit: Option<ClientPermit>,
 }
 
 /// A request of a client, from its head to the last byte of its response.
@@ -79,12 +79,23 @@ pub(super) enum ConnectionState {
     Closing,
 }
 
+/// Whether a worker goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It accepts connections.
+    Serving,
+    /// Another process accepts them. Each connection ends after its next request.
+    Replaced,
+    /// Each connection ends as soon as it has no request in flight.
+    Draining,
+}
+
 impl Client {
     pub(super) fn new(
         info: ConnectionInfo,
         clock: Rc<Cell<Instant>>,
         open: mpsc::Sender<()>,
-        permit: Option<DescriptorPermit>,
+        permit: Option<ClientPermit>,
         max_requests: Option<u32>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -98,7 +109,7 @@ impl Client {
             rested: Cell::new(true),
             backlog: Backlog::default(),
             streams: OnceCell::new(),
-            max_requests: max_requests.map_or(u64::MAX, u64::from),
+            max_requests: Cell::new(max_requests.map_or(u64::MAX, u64::from)),
             state: Cell::new(ConnectionState::Serving),
             draining_since: Cell::default(),
             waker: RefCell::new(None),
@@ -130,7 +141,7 @@ impl Client {
     pub(super) fn begin(self: &Rc<Self>, body: BodyKind) -> ClientRequest {
         let request = self.begin_request(None);
         self.backlog.begin(body);
-        if self.requests.get() >= self.max_requests {
+        if self.requests.get() >= self.max_requests.get() {
             self.backlog.set_last();
         }
         request
@@ -140,7 +151,7 @@ impl Client {
     pub(super) fn begin_stream(self: &Rc<Self>) -> ClientRequest {
         let streams = self.streams();
         let request = self.begin_request(streams.map(|streams| streams.begin(self.clock.get())));
-        if self.requests.get() == self.max_requests {
+        if self.requests.get() >= self.max_requests.get() {
             self.enter(ConnectionState::Draining);
         }
         request
@@ -265,6 +276,24 @@ impl Client {
         self.wake();
     }
 
+    /// Ends the connection with the next request, whose response says so. An idle connection stays
+    /// open until then, because its client may be sending that request already.
+    fn end_after_next(&self) {
+        self.max_requests.set(0);
+        if self.streams().is_some() {
+            self.enter(ConnectionState::Draining);
+        }
+    }
+
+    /// Acts on the stage of the worker.
+    pub(super) fn follow(&self, stage: Stage) {
+        match stage {
+            Stage::Serving => {}
+            Stage::Replaced => self.end_after_next(),
+            Stage::Draining => self.enter(ConnectionState::Draining),
+        }
+    }
+
     fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -307,6 +336,14 @@ impl ClientRequest {
     /// The stream of the request, if it was received over HTTP/2.
     pub(super) fn stream(&self) -> Option<&Stream> {
         self.stream.as_deref()
+    }
+
+    /// Waits until what hyper has written to a connection over HTTP/2 has left.
+    pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.client.streams() {
+            Some(streams) => streams.outlet.poll_open(cx),
+            None => Poll::Ready(()),
+        }
     }
 
     /// The time of the worker's last check of its connections.

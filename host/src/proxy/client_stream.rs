@@ -7,14 +7,14 @@
 //! line feed, hyper waits for more. And hyper answers a malformed head without a body. So the
 //! stream tracks how far a request was received and which bytes were sent, and handles these cases.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -30,6 +30,9 @@ use crate::tls::H2;
 /// bytes of it. If a connection is closed with unread bytes, it is reset, and the client can lose
 /// the response (RFC 9112, 9.6).
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 * 1024);
+
+/// Pieces of a response with at most so many bytes are copied into one before they are written.
+const COPIED: usize = 2048;
 
 /// The phase of the current request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,7 +199,7 @@ pub(super) struct ClientStream {
     backlog: Backlog,
     /// Tracks where requests end in the bytes that were passed to hyper.
     requests: Requests,
-    max_trailers: usize,
+    max_head: usize,
     /// Bytes that were read and are passed to hyper later.
     rest: Bytes,
     /// The response that replaces hyper's own response to a malformed head.
@@ -209,13 +212,13 @@ pub(super) struct ClientStream {
 }
 
 impl ClientStream {
-    /// The trailers of a request may take `max_trailers` bytes.
-    pub(super) fn new(stream: Transport, backlog: Backlog, max_trailers: usize) -> Self {
+    /// The head of a request, and its trailers, may take `max_head` bytes.
+    pub(super) fn new(stream: Transport, backlog: Backlog, max_head: usize) -> Self {
         Self {
             stream,
             backlog,
-            requests: Requests::new(max_trailers),
-            max_trailers,
+            requests: Requests::new(max_head),
+            max_head,
             rest: Bytes::new(),
             page: None,
             refused: false,
@@ -226,7 +229,7 @@ impl ClientStream {
 
     /// Puts back the bytes of the next request that were already read.
     pub(super) fn rewind(&mut self, read: Bytes) {
-        self.requests = Requests::new(self.max_trailers);
+        self.requests = Requests::new(self.max_head);
         self.rest = match (read.is_empty(), self.rest.is_empty()) {
             (true, _) => std::mem::take(&mut self.rest),
             (_, true) => read,
@@ -316,6 +319,18 @@ impl ClientStream {
         }
     }
 
+    /// The response in place of one that hyper makes itself, whose start was written.
+    fn refusal(&self, written: &[u8]) -> Option<Bytes> {
+        let status = match status_of(written)? {
+            // hyper does not tell which part of a head is too long.
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if self.requests.has_long_line() => {
+                StatusCode::URI_TOO_LONG
+            }
+            status => status,
+        };
+        Some(page::refusal(status))
+    }
+
     /// Takes note of the body that follows the last head.
     fn take_announced(&mut self) {
         if let Some(body) = self.backlog.take_announced() {
@@ -368,6 +383,15 @@ impl ClientStream {
         buf.set_filled(before + length);
         Poll::Ready(Ok(Some(length)))
     }
+
+    /// Notes the result of a write.
+    fn note_written(&self, written: &Poll<io::Result<usize>>) {
+        let unsent = written.is_pending() || self.stream.has_unsent();
+        self.backlog.0.unsent.store(unsent, Ordering::Relaxed);
+        if self.backlog.is_half_closed() && written.is_ready() {
+            self.backlog.set_sending(Sending::Tried);
+        }
+    }
 }
 
 impl AsyncRead for ClientStream {
@@ -407,9 +431,8 @@ impl AsyncWrite for ClientStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let shared = &this.backlog.0;
         let page = match &mut this.page {
-            None if this.backlog.phase() == Phase::Idle => status_of(buf).map(page::refusal),
+            None if this.backlog.phase() == Phase::Idle => this.refusal(buf),
             page => page.take(),
         };
         let written = match page {
@@ -434,12 +457,34 @@ impl AsyncWrite for ClientStream {
                 }
             }
         };
-        let unsent = written.is_pending() || this.stream.has_unsent();
-        shared.unsent.store(unsent, Ordering::Relaxed);
-        if this.backlog.is_half_closed() && written.is_ready() {
-            this.backlog.set_sending(Sending::Tried);
-        }
+        this.note_written(&written);
         written
+    }
+
+    /// A small response is sent from one buffer: copying a kilobyte costs less than a vectored write.
+    /// The pieces of a large body are not copied.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if length > COPIED {
+            // What hyper itself answers is small.
+            let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+            self.note_written(&written);
+            return written;
+        }
+        let mut copy = [0; COPIED];
+        let mut place = &mut copy[..];
+        for buf in bufs {
+            place.put_slice(buf);
+        }
+        self.poll_write(cx, &copy[..length])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     /// hyper flushes when it has written its whole buffer. Over TLS, the system may not have all of

@@ -1,42 +1,17 @@
-//! New connections to endpoints, in clear text or over TLS.
+//! New connections to endpoints, within their limits and those of the process.
 
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::pool::{Pool, Turn};
 use super::wire::http2;
-use super::wire::{Connection, Destination, Exchange, Secure, Stream};
+use super::wire::{Connection, Destination, Exchange, Secure};
+use crate::connect::{self, ConnectError, EndpointStream, Handshake};
 use crate::endpoint::Endpoint;
-use crate::tls::{H2, HTTP_1_1, Protocols};
-
-/// Why an endpoint could not be connected to.
-#[derive(Debug, Error)]
-pub(super) enum Error {
-    /// The limit of connections to the endpoint was reached, and none of them was closed in time.
-    #[error("no connection was free in time")]
-    Full,
-    /// No connection was made within `connect_timeout`.
-    #[error("no connection in time")]
-    Timeout,
-    /// An error of the system.
-    #[error("cannot connect: {0}")]
-    Io(io::Error),
-    /// The TCP connection was made, but the TLS handshake failed.
-    #[error("the TLS handshake failed: {0}")]
-    Tls(io::Error),
-    /// The connection broke off before HTTP/2 was spoken on it.
-    #[error("HTTP/2 cannot be spoken: {0}")]
-    Http2(io::Error),
-    /// The TLS configuration could not be created.
-    #[error("TLS cannot be set up: {0}")]
-    Setup(rustls::Error),
-}
+use crate::tls::{H2, HTTP_1_1};
 
 /// A connection that is wanted.
 pub(super) struct Wanted<'a> {
@@ -54,21 +29,21 @@ pub(super) struct Wanted<'a> {
 
 /// Starts an exchange on a new connection. Over HTTP/2, one request opens a connection, and others
 /// that come meanwhile share it.
-pub(super) async fn connect(wanted: Wanted<'_>) -> Result<Exchange, Error> {
+pub(super) async fn connect(wanted: Wanted<'_>) -> Result<Exchange, ConnectError> {
     let end = tokio::time::Instant::now() + wanted.timeout;
     let Wanted {
         destination, pool, ..
     } = wanted;
     // Without a pool, no connection is shared, so no request waits for that of another one.
     if destination.http2.is_none() || !pool.keeps_connections() {
-        return wanted.open(end, None).await?.ok_or(Error::Full);
+        return wanted.open(end, None).await?.ok_or(ConnectError::Full);
     }
     loop {
         if let Some(exchange) = pool.take_stream(destination) {
             return Ok(exchange);
         }
         let turn = tokio::time::timeout_at(end, pool.turn(destination));
-        let opened = match turn.await.map_err(|_| Error::Timeout)? {
+        let opened = match turn.await.map_err(|_| ConnectError::Timeout)? {
             Turn::Look => None,
             Turn::OpenOwn => wanted.open(end, Some(pool.freed())).await?,
             Turn::Open(opener) => {
@@ -92,7 +67,7 @@ impl Wanted<'_> {
         &self,
         end: tokio::time::Instant,
         freed: Option<&Notify>,
-    ) -> Result<Option<Exchange>, Error> {
+    ) -> Result<Option<Exchange>, ConnectError> {
         let Self {
             destination, pool, ..
         } = *self;
@@ -107,10 +82,10 @@ impl Wanted<'_> {
             biased;
             permit = permit => permit,
             () = freed => return Ok(None),
-            () = tokio::time::sleep_until(end) => return Err(Error::Full),
+            () = tokio::time::sleep_until(end) => return Err(ConnectError::Full),
         };
         let descriptor = tokio::time::timeout_at(end, pool.descriptor()).await;
-        permit.keep(descriptor.ok().flatten().ok_or(Error::Full)?);
+        permit.keep(descriptor.ok().flatten().ok_or(ConnectError::Full)?);
         let opening = async {
             let (stream, is_http2) = open(destination).await?;
             let (destination, endpoint) = (destination.clone(), Arc::clone(self.endpoint));
@@ -122,35 +97,36 @@ impl Wanted<'_> {
             let freed = Rc::clone(pool.freed());
             let connection =
                 http2::Connection::open(stream, destination, endpoint, permit, max_head, freed);
-            let connection = connection.await.map_err(Error::Http2)?;
+            let connection = connection.await.map_err(ConnectError::Http2)?;
             pool.share(&connection);
             Ok(Exchange::Http2(Box::new(connection.stream())))
         };
         let opened = tokio::time::timeout_at(end, opening).await;
-        opened.map_err(|_| Error::Timeout)?.map(Some)
+        opened.map_err(|_| ConnectError::Timeout)?.map(Some)
     }
 }
 
 /// Opens a stream to a destination. Returns it with whether HTTP/2 is to be spoken.
-async fn open(destination: &Destination) -> Result<(Stream, bool), Error> {
-    let stream = TcpStream::connect(destination.address)
-        .await
-        .map_err(Error::Io)?;
-    stream.set_nodelay(true).map_err(Error::Io)?;
-    let Some(Secure { name, client }) = &destination.tls else {
-        return Ok((Stream::Plain(stream), destination.http2.is_some()));
-    };
-    let protocols: Protocols = match destination.http2 {
-        None => &[HTTP_1_1],
-        Some(http2) if http2.or_http1 => &[H2, HTTP_1_1],
-        Some(_) => &[H2],
-    };
-    let connector = client.connector(protocols).map_err(Error::Setup)?;
-    let stream = connector.connect(name.clone(), stream).await;
-    let stream = stream.map_err(Error::Tls)?;
-    let is_http2 = destination.http2.is_some_and(|http2| {
+async fn open(destination: &Destination) -> Result<(EndpointStream, bool), ConnectError> {
+    let http2 = destination.http2;
+    let handshake = destination
+        .tls
+        .as_ref()
+        .map(|Secure { name, client }| Handshake {
+            client,
+            name: name.clone(),
+            protocols: match http2 {
+                None => &[HTTP_1_1],
+                Some(http2) if http2.or_http1 => &[H2, HTTP_1_1],
+                Some(_) => &[H2],
+            },
+        });
+    let is_secure = handshake.is_some();
+    let proxied = destination.proxied.as_deref();
+    let stream = connect::connect(&destination.address, proxied, handshake).await?;
+    let is_http2 = http2.is_some_and(|http2| {
         // A server that knows no ALPN is taken at its word where only HTTP/2 is possible.
-        !http2.or_http1 || stream.get_ref().1.alpn_protocol() == Some(H2)
+        !is_secure || !http2.or_http1 || stream.protocol() == Some(H2)
     });
-    Ok((Stream::Tls(Box::new(stream)), is_http2))
+    Ok((stream, is_http2))
 }

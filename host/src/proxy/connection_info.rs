@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::client_address::{ClientAddress, Trust};
 use crate::config::Listen;
+use crate::tls::NegotiatedTls;
 
 /// Who the connection is from, and the listener that accepted it. Header values are made once for
 /// all requests.
@@ -22,6 +23,8 @@ pub(super) struct ConnectionInfo {
     /// The server name that the client has asked for in its TLS handshake, in lower case; empty if
     /// it has asked for none. None for a connection in clear text.
     pub(super) server_name: Option<Box<str>>,
+    /// What was agreed on in the TLS handshake; none for a connection in clear text.
+    pub(super) tls: Option<NegotiatedTls>,
     /// The number of the connection, among those of this process.
     pub(super) number: u64,
     /// The listener that accepted the connection.
@@ -59,6 +62,7 @@ impl ConnectionInfo {
             trust: Trust::default(),
             local: Ipv4Addr::UNSPECIFIED.into(),
             server_name: None,
+            tls: None,
             number: 0,
             listener,
         }

@@ -1,6 +1,7 @@
 //! A request that a caller of the Admin API describes, read in the same way as a real request.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -13,7 +14,7 @@ use crate::authority::Authority;
 use crate::balancer;
 use crate::path;
 use crate::pattern::Pattern;
-use crate::router::Query;
+use crate::router::{Arguments, Query};
 use crate::snapshot::Snapshot;
 use crate::upstream::Upstream;
 
@@ -28,6 +29,8 @@ pub(crate) struct Described {
     pub(crate) consumer: Option<Uuid>,
     /// Port of the listener that receives the request.
     pub(crate) port: u16,
+    /// The server name of its TLS handshake, in lower case; none in clear text.
+    pub(crate) server_name: Option<String>,
     /// Its body, if it has one.
     pub(crate) body: Option<Bytes>,
 }
@@ -53,7 +56,10 @@ impl Described {
             port: port.unwrap_or(self.port),
             path: &path,
             headers: &self.headers,
-            server_name: None,
+            server_name: self.server_name.as_deref(),
+            arguments: Arguments::new(self.target.query()),
+            client: self.client_address(),
+            local: None,
         };
         let taken = snapshot.router.route(&query).filter(|found| {
             let service = found
@@ -70,6 +76,12 @@ impl Described {
             affinity: affinity.and_then(|policy| Affinity::of(policy, &facts).value),
             route: taken.map(|found| found.route.id),
         }
+    }
+
+    /// The address of the client, whose port is not known.
+    fn client_address(&self) -> Option<SocketAddr> {
+        let ip = self.client.to_str().ok()?.parse().ok()?;
+        Some(SocketAddr::new(ip, 0))
     }
 
     fn facts<'a>(&'a self, path: &'a [u8], regex: Option<&'a Pattern>) -> Facts<'a> {

@@ -12,21 +12,22 @@ use http::{Method, Response, StatusCode};
 use thiserror::Error;
 
 use super::affinity::Facts;
-use super::connect::{self, Wanted, connect};
+use super::connect::{Wanted, connect};
 use super::download::{Drain, UpstreamRequest};
 use super::headers::{BodyLength, Forwarded, RequestHead};
 use super::matched::{ClientHost, Matched};
 use super::policies::Trace;
-use super::record::{Awaited, Try};
+use super::record::Awaited;
 use super::respond::Reject;
 use super::upload::{Stage, Upload};
 use super::wire::{self, Exchange};
 use super::{Inbound, Worker, place};
+use crate::connect::ConnectError;
 use crate::endpoint::{InFlight, Outcome};
 use crate::policy::record::TryOutcome;
 use crate::retry::Repeats;
 use crate::snapshot::Service;
-use crate::upstream::{NoPeer, RetryPermit};
+use crate::upstream::{NoPeer, RetryPermit, Try};
 use crate::{balancer, clock};
 
 /// Most connections of an endpoint that a try may find closed in order before the request.
@@ -37,7 +38,7 @@ const MOST_GONE_AWAY: u32 = 16;
 enum Failure {
     /// The request was not sent.
     #[error("{0}")]
-    Connect(connect::Error),
+    Connect(ConnectError),
     /// The exchange broke off before the head of a response was received.
     #[error("no valid response: {0}")]
     Exchange(wire::Error),
@@ -57,7 +58,7 @@ impl Failure {
         matches!(
             self,
             Self::Timeout
-                | Self::Connect(connect::Error::Timeout)
+                | Self::Connect(ConnectError::Timeout)
                 | Self::Exchange(wire::Error::Unresponsive)
         )
     }
@@ -180,7 +181,7 @@ pub(super) async fn exchange(
         let in_flight = place::pick(service, request, &tried, may_trial).await?;
         let endpoint = in_flight.endpoint();
         if let Some(trace) = outbound.trace {
-            trace.begin_try(endpoint.address, &outbound.target, now);
+            trace.begin_try(&endpoint.address, &outbound.target, now);
         }
         let outcome = once(worker, &in_flight, outbound, now).await;
         let attempted = Try {
@@ -250,7 +251,7 @@ pub(super) async fn exchange(
                     // The endpoint is not at fault.
                     Failure::ClientTimeout
                     | Failure::Drained
-                    | Failure::Connect(connect::Error::Full)
+                    | Failure::Connect(ConnectError::Full)
                     | Failure::Exchange(wire::Error::Client(_) | wire::Error::Request(_)) => {}
                     failure if failure.is_timeout() => {
                         attempted.report(Outcome::Timeout, took, failure);
@@ -260,13 +261,13 @@ pub(super) async fn exchange(
                     }
                 }
                 let repeatable = outbound.can_be_repeated(&failure);
-                let (name, address) = (&*upstream.name, endpoint.address);
+                let (name, address) = (&*upstream.name, &endpoint.address);
                 tracing::debug!(upstream = name, %address, attempt, "a try failed: {failure}");
                 if !more(repeatable, &mut retry_permit) {
                     tracing::warn!(service = service.name, %address, attempt, "no answer: {failure}");
                     return Err(match failure {
                         Failure::ClientTimeout => Reject::HttpServer(StatusCode::REQUEST_TIMEOUT),
-                        Failure::Connect(connect::Error::Full) => {
+                        Failure::Connect(ConnectError::Full) => {
                             place::no_peer(upstream, NoPeer::Overflow)
                         }
                         // HTTP/2 is stricter about hosts than HTTP/1.1.
@@ -294,7 +295,7 @@ impl Outbound<'_> {
     fn can_be_repeated(&self, failure: &Failure) -> bool {
         match failure {
             // The request has already waited for as long as allowed.
-            Failure::Connect(connect::Error::Full) => false,
+            Failure::Connect(ConnectError::Full) => false,
             Failure::Connect(_)
             | Failure::Exchange(wire::Error::Refused | wire::Error::GoneAway) => self.is_whole(),
             Failure::Exchange(wire::Error::Client(_) | wire::Error::Request(_))
@@ -339,6 +340,7 @@ async fn once(
         outbound.preserved_host,
         most > 0,
         upgrades,
+        &outbound.forwarded,
     );
     let mut idle = worker.pool.take(&destination, worker.clock.get());
     let mut drain = Drain::of(service, endpoint);
@@ -409,9 +411,14 @@ async fn once(
                 unprocessed += 1;
             }
             Err(Failure::Exchange(wire::Error::Io(error))) if !exchange.begun() => {
-                return Err(Failure::Connect(connect::Error::Io(error)));
+                return Err(Failure::Connect(ConnectError::Io(error)));
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                if matches!(failure, Failure::Timeout) {
+                    exchange.note_timeout();
+                }
+                return Err(failure);
+            }
         }
     }
 }

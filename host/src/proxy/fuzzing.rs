@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a law that does not hold ends the run")]
 
 use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
 
 use std::sync::Arc;
 
@@ -14,16 +15,17 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::affinity::{Affinity, Facts};
+use super::client_address::{self, Trust};
 use super::connection_info::{ConnectionInfo, ListenerInfo};
 use super::headers::{BodyLength, Forwarded, RequestHead};
-use crate::config::{Listen, ListenAddress};
+use crate::config::{Listen, ListenAddress, RealIp, RealIpSource, RouterFlavor, TrustedIps};
 
 use super::matched::{host_of, origin_form};
 use super::request_id::RequestId;
 use crate::cookie::cookie_of;
-use crate::path;
+use crate::path::{self, PathHandling};
 use crate::pattern::{PATTERN_MEMORY, Pattern};
-use crate::router::{Query, Route, Router};
+use crate::router::{Arguments, Query, Route, Router};
 use crate::upstream::{AffinityPolicy, Cookie, Key, SessionKey};
 
 /// A router with every kind of match, so that some inputs match a route.
@@ -45,7 +47,9 @@ fn router() -> Router {
             row[key] = value.clone();
         }
         let row = serde_json::from_value(row).expect("a whole row");
-        Arc::new(Route::compile(row, PATTERN_MEMORY).expect("a valid route"))
+        Arc::new(
+            Route::compile(row, RouterFlavor::default(), PATTERN_MEMORY).expect("a valid route"),
+        )
     };
     let routes: Vec<_> = (1..).zip(&routes).map(compile).collect();
     routes.iter().collect()
@@ -90,7 +94,7 @@ pub fn request_head(input: &[u8]) {
         sent.bytes().all(|byte| byte.is_ascii_graphic()) && !sent.contains(['@', '/']),
         "{sent:?} is not a host"
     );
-    let Ok(target) = origin_form(&parts.uri) else {
+    let Some(target) = origin_form(&parts.uri) else {
         return;
     };
     let path = path::normalize(target.path().as_bytes());
@@ -107,6 +111,9 @@ pub fn request_head(input: &[u8]) {
         path: &path,
         headers: &parts.headers,
         server_name: None,
+        arguments: Arguments::new(target.query()),
+        client: None,
+        local: None,
     };
     ROUTER.with_borrow(|router| {
         let Some(found) = router.route(&query) else {
@@ -120,7 +127,7 @@ pub fn request_head(input: &[u8]) {
             0
         };
         for base in ["/", "/base", "/base/"] {
-            let target = path::target(base, &target, &path, stripped);
+            let target = path::target(base, &target, &path, stripped, PathHandling::V0);
             let prefix = path.get(..stripped).unwrap_or_default();
             forwarded(&parts, &target, sent, host.name(), prefix);
         }
@@ -302,4 +309,51 @@ pub fn cookies(input: &[u8]) {
         ..facts
     };
     assert_eq!(Affinity::of(&policy, &facts).value, Some(endpoint));
+}
+
+/// The first line lists trusted addresses; each further line is a value of `X-Forwarded-For`. The
+/// client that is found is an address of the list, and one that is not trusted unless all behind it
+/// are.
+pub fn client_address(input: &[u8]) {
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let trusted = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
+    let trusted: Vec<&str> = trusted.split(',').collect();
+    let Ok(trusted) = TrustedIps::parse(&trusted) else {
+        return;
+    };
+    let name = HeaderName::from_static("x-forwarded-for");
+    let mut headers = HeaderMap::new();
+    let values = lines.filter_map(|line| HeaderValue::from_bytes(line).ok());
+    for value in values {
+        headers.append(&name, value);
+    }
+    for recursive in [false, true] {
+        let settings = RealIp {
+            trusted: trusted.clone(),
+            source: RealIpSource::Header(name.clone()),
+            recursive,
+        };
+        let trust = Trust {
+            names_by_header: true,
+            ..Trust::default()
+        };
+        let Some(client) = client_address::named(&settings, trust, &headers) else {
+            continue;
+        };
+        let ip = client.address.ip();
+        assert_eq!(client.ip, ip.to_string());
+        assert_eq!(ip, ip.to_canonical());
+        let last = headers.get_all(&name).iter().rev().find_map(|line| {
+            let mut words = line.as_bytes().rsplit(|byte| b" ,\t".contains(byte));
+            words.find(|word| !word.is_empty())
+        });
+        let last = last.expect("there is an element");
+        let is_last = |text: &str| {
+            let address = text.parse().map(|ip: IpAddr| ip.to_canonical());
+            let with_port = text.parse().map(|at: SocketAddr| at.ip().to_canonical());
+            address.or(with_port).is_ok_and(|address| address == ip)
+        };
+        let is_last = is_last(&String::from_utf8_lossy(last));
+        assert!(is_last || recursive && !trusted.is_empty());
+    }
 }

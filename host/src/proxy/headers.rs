@@ -1,6 +1,7 @@
 //! Headers that are passed on: which are removed, and which are added, as in Kong. Source: Kong
 //! 3.9; hop-by-hop headers RFC 9110, 7.6.1.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::header::{
@@ -13,6 +14,7 @@ use super::client_address::ClientAddress;
 use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
 use crate::http1::{list, lists};
+use crate::listener::{ProxyHeader, ProxyVersion};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -61,6 +63,18 @@ pub(super) struct Forwarded<'a> {
 }
 
 impl Forwarded<'_> {
+    /// The header of the PROXY protocol that says whose request it is.
+    pub(super) fn proxy_header(&self, version: ProxyVersion) -> ProxyHeader {
+        let ConnectionInfo {
+            local, listener, ..
+        } = self.connection;
+        ProxyHeader {
+            version,
+            source: self.client.address,
+            destination: SocketAddr::new(*local, listener.port),
+        }
+    }
+
     /// The headers about the client's request that a trusted peer may send itself, with the
     /// gateway's own values; `None` for a header that is not sent.
     fn facts(&self) -> [(HeaderName, Option<&[u8]>); 5] {

@@ -61,7 +61,7 @@ fn server(settings: &config::Proxy, client: &Rc<Client>) -> Builder<StreamExecut
 pub(super) async fn serve(worker: &Rc<Worker>, stream: ClientStream, client: &Rc<Client>) {
     let settings = &worker.settings;
     let streams = client.speak_http2(settings.http2_max_rapid_resets);
-    let stream = MeteredStream::new(stream, Rc::clone(&streams.traffic));
+    let stream = MeteredStream::new(stream, streams);
     let (handler, requester) = (Rc::clone(worker), Rc::clone(client));
     let service = service_fn(move |request: Request<Incoming>| {
         handle(Rc::clone(&handler), requester.begin_stream(), request)

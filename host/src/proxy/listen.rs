@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::accept::WorkerListener;
-use super::client::{Client, ConnectionState, SEND_TIMEOUT};
+use super::client::{Client, ConnectionState, SEND_TIMEOUT, Stage};
 use super::client_stream::ClientStream;
 use super::connection_info::{ListenerInfo, Scheme};
 use super::pool::{self, Pool};
@@ -28,7 +28,7 @@ use super::{Counters, Seen, Worker, handle, http2};
 use crate::config;
 use crate::connections::ConnectionLimits;
 use crate::http1::BodyKind;
-use crate::listener::{Acceptor, Listeners, ProxyProtocol, SocketFile, TlsServer, Transport};
+use crate::listener::{Acceptor, Listeners, ProxyProtocol, TlsServer, Transport};
 use crate::request_log;
 use crate::snapshot::Published;
 
@@ -58,12 +58,10 @@ const LEAST_BUFFER: usize = 40 * 1024;
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
-    stop: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
     drained: mpsc::Receiver<()>,
     /// The counters of each worker.
     pub counters: Vec<Arc<Counters>>,
-    /// The files of the Unix sockets that they listen on.
-    files: Vec<SocketFile>,
 }
 
 impl Workers {
@@ -79,18 +77,16 @@ impl Workers {
         limits: &Arc<ConnectionLimits>,
         tls: Option<TlsServer>,
     ) -> io::Result<Self> {
-        let (stop, stopped) = watch::channel(false);
+        let (stage, staged) = watch::channel(Stage::Serving);
         let (draining, drained) = mpsc::channel(1);
         let mut workers = Self {
             threads: Vec::new(),
-            stop,
+            stage,
             drained,
             counters: Vec::new(),
-            files: Vec::new(),
         };
         let http2 = listeners.http2();
         let proxy_protocol = listeners.proxy_protocol(settings.client_header_timeout);
-        workers.files = listeners.files;
         let listens = Arc::new(listeners.listens);
         let shortage = Arc::<Notify>::default();
         for (number, sockets) in listeners.workers.into_iter().enumerate() {
@@ -102,20 +98,21 @@ impl Workers {
             let limits = Arc::clone(limits);
             let listens = Arc::clone(&listens);
             let opening = (proxy_protocol.clone(), tls.clone());
-            let stopped = stopped.clone();
+            let staged = staged.clone();
             let draining = draining.clone();
             let body = move || {
                 let runtime = Builder::new_current_thread()
                     .enable_all()
-                    .on_thread_unpark(pool::note_look)
+                    .on_thread_unpark(pool::note_poll)
                     .build_local(LocalOptions::default());
                 let runtime = match runtime {
                     Ok(runtime) => runtime,
                     Err(error) => return tracing::error!("a worker cannot start: {error}"),
                 };
                 runtime.block_on(async move {
-                    let listening = sockets.into_iter().zip(&*listens).map(|(socket, listen)| {
-                        Ok((Acceptor::new(socket)?, ListenerInfo::new(listen, http2)))
+                    let listening = sockets.into_iter().map(|(number, socket)| {
+                        let info = ListenerInfo::new(&listens[number], http2);
+                        Ok((Acceptor::new(socket)?, info))
                     });
                     let listening = match listening.collect::<io::Result<Vec<_>>>() {
                         Ok(listening) => listening,
@@ -133,10 +130,10 @@ impl Workers {
                         clients: RefCell::default(),
                         unserved: Unserved::default(),
                         next_client: Cell::new(0),
-                        draining: Cell::new(false),
+                        stage: Cell::new(Stage::Serving),
                         clock: Rc::new(Cell::new(Instant::now())),
                     });
-                    worker.serve(listening, opening, stopped).await;
+                    worker.serve(listening, opening, staged).await;
                 });
                 drop(draining);
             };
@@ -148,10 +145,19 @@ impl Workers {
         Ok(workers)
     }
 
+    /// Stops accepting, because another process does, and waits until each connection has ended
+    /// after its next request, for `patience` at most. Clients lose no request by it: none is told
+    /// that its connection ends, or finds it closed, when it may have sent one already.
+    pub async fn leave(&mut self, patience: Duration) {
+        self.stage.send_replace(Stage::Replaced);
+        // What is left is waited for by `shut_down`.
+        let _ = tokio::time::timeout(patience, self.drained.recv()).await;
+    }
+
     /// Stops accepting and waits until all requests in flight are answered, for `patience` at most.
     /// Returns whether all of them were.
     pub async fn shut_down(mut self, patience: Duration) -> bool {
-        self.stop.send_replace(true);
+        self.stage.send_replace(Stage::Draining);
         // Each worker holds a sender and never sends, so the channel closes when the last worker
         // ends.
         let finished = tokio::time::timeout(patience, self.drained.recv())
@@ -173,7 +179,7 @@ impl Worker {
         self: Rc<Self>,
         listening: Vec<(Acceptor, Rc<ListenerInfo>)>,
         (proxy_protocol, tls): (ProxyProtocol, Option<TlsServer>),
-        mut stopped: watch::Receiver<bool>,
+        mut staged: watch::Receiver<Stage>,
     ) {
         let server = Rc::new(self.server());
         let pool_sweeper = tokio::task::spawn_local(Rc::clone(&self.pool).tidy());
@@ -190,26 +196,38 @@ impl Worker {
                 accepted_on,
                 server,
                 open: open.clone(),
-                stopped: stopped.clone(),
+                stage: staged.clone(),
             };
             tokio::task::spawn_local(listener.accept(worker))
         });
         let accepting: Vec<_> = accepting.collect();
         drop(open);
-        let _ = stopped.wait_for(|stop| *stop).await;
-        self.draining.set(true);
+        let _ = staged.wait_for(|stage| *stage != Stage::Serving).await;
+        self.stage.set(*staged.borrow_and_update());
         for listener in accepting {
             if let Err(error) = listener.await {
                 tracing::error!("a listener has stopped: {error}");
             }
         }
-        for client in self.clients.borrow().values() {
-            client.enter(ConnectionState::Draining);
+        self.end_connections();
+        tokio::select! {
+            _ = closed.recv() => {}
+            _ = staged.wait_for(|stage| *stage == Stage::Draining) => {
+                self.stage.set(Stage::Draining);
+                self.end_connections();
+                closed.recv().await;
+            }
         }
-        closed.recv().await;
         self.unserved.say(self.limits.max_clients);
         pool_sweeper.abort();
         idle_reaper.abort();
+    }
+
+    /// Has the connections end as the stage says.
+    fn end_connections(&self) {
+        for client in self.clients.borrow().values() {
+            client.follow(self.stage.get());
+        }
     }
 
     fn server(&self) -> http1::Builder {
@@ -222,10 +240,9 @@ impl Worker {
             .max_buf_size(self.settings.max_header_size.max(LEAST_BUFFER))
             // The worker itself times out slow heads, without a timer for each request.
             .header_read_timeout(None)
-            // The head and the body of a small response are sent from one buffer: copying a
-            // kilobyte costs less than a vectored write. (`pipeline_flush` is not used: with it,
+            // `ClientStream` copies small pieces into one. (`pipeline_flush` is not used: with it,
             // hyper reads a body as fast as it is received, however slow the client is.)
-            .writev(false);
+            .writev(true);
         if self.settings.max_headers > FREE_HEADERS {
             server.max_headers(self.settings.max_headers);
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{StatusCode, Uri, Version};
+use http::{Method, StatusCode, Uri, Version};
 
 use super::Inbound;
 use super::respond::Reject;
@@ -13,7 +13,7 @@ use crate::authority::{Authority, Host};
 use crate::path;
 use crate::pattern::Pattern;
 use crate::policy::request::TargetQuery;
-use crate::router::{Match, Query, Route};
+use crate::router::{Arguments, Match, Query, Route};
 use crate::snapshot::Snapshot;
 
 /// A request whose route is known. It owns the parts of the client's head that it needs, so that
@@ -43,8 +43,18 @@ pub(super) fn find<'s>(
 ) -> Result<Matched<'s>, Reject> {
     let parts = &inbound.parts;
     let host = host_of(parts)?;
-    let target = origin_form(&parts.uri)?;
-    let path = path::normalize(target.path().as_bytes());
+    let target = match origin_form(&parts.uri) {
+        // The form of CONNECT alone, which is not served (RFC 9112, 3.2.3).
+        None if parts.method == Method::CONNECT => {
+            return Err(Reject::HttpServer(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        target => target.ok_or_else(Reject::bad_request)?,
+    };
+    if parts.method == Method::TRACE {
+        // The response would show a script the credentials that the browser has sent.
+        return Err(Reject::HttpServer(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    let path = path::normalize_request(target.path().as_bytes()).ok_or_else(Reject::bad_request)?;
     let query = Query {
         method: &parts.method,
         host: host.name(),
@@ -52,6 +62,9 @@ pub(super) fn find<'s>(
         path: &path,
         headers: &parts.headers,
         server_name: inbound.connection().server_name.as_deref(),
+        arguments: Arguments::new(target.query()),
+        client: Some(inbound.client().address),
+        local: Some(inbound.connection().local),
     };
     let found = snapshot.router.route(&query).ok_or(Reject::NoRoute)?;
     let Match {
@@ -87,10 +100,21 @@ impl Matched<'_> {
         self.path().get(..self.stripped()).unwrap_or_default()
     }
 
+    /// What `strip_path` leaves of the path.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.path().get(self.stripped()..).unwrap_or_default()
+    }
+
     /// The target of the request to the upstream. `base` is the path of the service.
     pub(super) fn upstream_target(&self, base: &str) -> Cow<'_, [u8]> {
         match &self.upstream_path {
-            None => path::target(base, &self.target, self.path(), self.stripped()),
+            None => path::target(
+                base,
+                &self.target,
+                self.path(),
+                self.stripped(),
+                self.route.path_handling,
+            ),
             Some(path) => match self.target.query() {
                 None => Cow::Borrowed(path.as_bytes()),
                 Some(query) => Cow::Owned(format!("{path}?{query}").into_bytes()),
@@ -220,16 +244,13 @@ pub(super) fn host_of(parts: &Parts) -> Result<ClientHost, Reject> {
 }
 
 /// The path and query of a request. `CONNECT host:port` has none, and `OPTIONS *` names no resource
-/// that a route could match, so both are refused. The empty path of an absolute target is `/` (RFC
-/// 9110, 4.2.3).
-pub(super) fn origin_form(uri: &Uri) -> Result<PathAndQuery, Reject> {
-    match uri.path_and_query() {
-        Some(target) if target.as_str().starts_with('/') => Ok(target.clone()),
-        Some(target) if uri.authority().is_some() && target.as_str().starts_with('?') => {
-            let target = format!("/{}", target.as_str()).parse::<PathAndQuery>();
-            target.map_err(|_| Reject::bad_request())
-        }
-        Some(_) => Err(Reject::bad_request()),
-        None => Err(Reject::HttpServer(StatusCode::METHOD_NOT_ALLOWED)),
+/// that a route could match. The empty path of an absolute target is `/` (RFC 9110, 4.2.3).
+pub(super) fn origin_form(uri: &Uri) -> Option<PathAndQuery> {
+    let target = uri.path_and_query()?;
+    if target.as_str().starts_with('/') {
+        return Some(target.clone());
     }
+    let is_absolute = uri.authority().is_some() && target.as_str().starts_with('?');
+    let target = is_absolute.then(|| format!("/{}", target.as_str()));
+    target?.parse().ok()
 }

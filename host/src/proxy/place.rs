@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::affinity::{Affinity, Facts};
+use super::headers::Forwarded;
 use super::matched::{ClientHost, Matched};
 use super::respond::Reject;
 use super::upload::Upload;
@@ -106,31 +107,35 @@ pub(super) fn no_peer(upstream: &Upstream, reason: NoPeer) -> Reject {
 }
 
 /// The destination of a request to an endpoint. `own` is whether the endpoint's connections are
-/// limited; `upgrades` is whether the request asks to change the protocol, which only HTTP/1.1 can.
+/// limited; `upgrades` is whether the request asks to change the protocol, which only HTTP/1.1 can;
+/// `forwarded` says whose request it is.
 pub(super) fn destination_of(
     endpoint: &Endpoint,
     service: &Service,
     preserved: Option<&ClientHost>,
     own: bool,
     upgrades: bool,
+    forwarded: &Forwarded<'_>,
 ) -> Destination {
+    let version = service.upstream.policy().proxy_protocol();
     Destination {
+        proxied: version.map(|version| Box::new(forwarded.proxy_header(version))),
         http2: service.http2.filter(|_| !upgrades),
-        address: endpoint.address,
+        address: endpoint.address.clone(),
         owner: if own { endpoint.identity() } else { 0 },
         tls: service.tls.as_ref().map(|client| {
             let policy = service.upstream.policy();
             let client = Arc::clone(client);
-            let ip = endpoint.address.ip();
+            let address = &endpoint.address;
             match (
                 policy.server_name(),
                 preserved,
                 &service.upstream.host_header,
             ) {
                 (Some(name), ..) => Secure::named(name.clone(), client),
-                (None, Some(host), _) => Secure::new(host.host().as_ref(), ip, client),
-                (None, None, Some(header)) => Secure::new(Some(&header.host), ip, client),
-                (None, None, None) => Secure::new(Some(&endpoint.host), ip, client),
+                (None, Some(host), _) => Secure::new(host.host().as_ref(), address, client),
+                (None, None, Some(header)) => Secure::new(Some(&header.host), address, client),
+                (None, None, None) => Secure::new(Some(&endpoint.host), address, client),
             }
         }),
     }
@@ -144,8 +149,8 @@ pub(super) fn host_for<'a>(
     service: &'a Service,
     preserved: Option<&'a ClientHost>,
 ) -> Cow<'a, str> {
-    let port = endpoint.address.port();
     let own = if service.tls.is_some() { 443 } else { 80 };
+    let port = endpoint.address.port().unwrap_or(own);
     match (preserved, &service.upstream.host_header) {
         (Some(client), _) => client.sent().into(),
         (None, Some(header)) => header.with_port(port, own),

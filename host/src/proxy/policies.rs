@@ -19,6 +19,8 @@ use super::download::Content;
 use super::headers;
 use super::matched::{self, Matched};
 use super::respond::Reject;
+use super::upload::Upload;
+use crate::endpoint_address::EndpointAddress;
 use crate::policy::chain::{Chain, Instance, Policies, Step};
 use crate::policy::identity::Subject;
 use crate::policy::record::{Latencies, Try, TryOutcome};
@@ -69,26 +71,37 @@ pub(super) struct Trace {
     last: Cell<Option<Instant>>,
 }
 
-#[derive(Clone, Copy)]
 struct CurrentTry {
-    address: SocketAddr,
+    address: EndpointAddress,
     began: Instant,
     picked_in: Duration,
 }
 
 impl Trace {
     /// Notes that an endpoint was chosen, in a try that began at `began`.
-    pub(super) fn begin_try(&self, address: SocketAddr, target: &[u8], began: Instant) {
+    pub(super) fn begin_try(&self, address: &EndpointAddress, target: &[u8], began: Instant) {
         if self.first.get().is_none() {
             self.first.set(Some(began));
             let target = String::from_utf8_lossy(target);
             *self.upstream_target.borrow_mut() = Some(target.into());
         }
         self.current.set(Some(CurrentTry {
-            address,
+            address: address.clone(),
             began,
             picked_in: began.elapsed(),
         }));
+    }
+
+    /// Notes where a request would have been sent that a policy has answered: the path without the
+    /// query, which Kong adds last.
+    fn note_unsent(&self, path: Option<&str>, target: &[u8]) {
+        let target = path.map_or(target, str::as_bytes);
+        let path = target
+            .split(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default();
+        let path = String::from_utf8_lossy(path);
+        *self.upstream_target.borrow_mut() = Some(path.into());
     }
 
     /// Notes the end of the try: the head of the response, or a failure.
@@ -253,9 +266,10 @@ pub(super) async fn access(
     let route = matched.route;
     run.route = Some((route.id, route.name.clone(), route.service));
     headers::remove_hops(&mut parts.headers);
-    let upload = upload.as_ref().map(PolicyBody::new);
+    let body = upload.as_ref().map(PolicyBody::new);
     let mut query = TargetQuery::sent(matched.target.query());
     let (mut upstream_path, mut upstream_host) = (None, None);
+    let mut added_body = None;
     let mut answer = None;
     for step in chain.steps() {
         let Some(instance) = run.choose(step, policies) else {
@@ -268,12 +282,14 @@ pub(super) async fn access(
         let mut request = Request {
             head: parts,
             path: matched.path(),
+            rest: matched.rest(),
             sent_target: matched.target.as_str(),
+            added_body: &mut added_body,
             query: &mut query,
             upstream_path: &mut upstream_path,
             upstream_host: &mut upstream_host,
             regex: matched.regex,
-            body: upload.as_ref().map(|upload| upload as _),
+            body: body.as_ref().map(|body| body as _),
             client: client(address, &from.client, &run.host),
             matched: MatchedIds {
                 route: route.id,
@@ -300,9 +316,19 @@ pub(super) async fn access(
         }
     }
     let applied = match answer {
-        Some(answer) => Err(Reject::Policy(answer)),
+        Some(answer) => {
+            if let Some(trace) = &run.trace {
+                let service = route.service.and_then(|id| seen.0.services.get(&id));
+                let base = service.map_or("/", |service| &service.path);
+                trace.note_unsent(upstream_path.as_deref(), &matched.upstream_target(base));
+            }
+            Err(Reject::Policy(answer))
+        }
         None => matched.apply(&query, upstream_path, upstream_host),
     };
+    if let Some(body) = added_body {
+        *upload = Some(Upload::of(body));
+    }
     run.query = query.is_changed().then_some(query);
     applied
 }

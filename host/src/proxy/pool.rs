@@ -5,8 +5,10 @@ mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
@@ -22,19 +24,41 @@ pub(super) use shared::Turn;
 /// Time between two checks for connections that were idle for too long.
 const TIDY: Duration = Duration::from_secs(5);
 
-/// How long the runtime's last poll of its sockets counts as current. A turn of the runtime's loop
-/// is usually shorter. So few requests need a system call of their own, which takes a fifth of a
-/// microsecond.
-const FRESH: Duration = Duration::from_micros(200);
+/// How long the runtime's last poll of its sockets counts as current. A turn of the loop of a busy
+/// worker is usually shorter: it has some fifty events, of ten microseconds each. So few requests
+/// need a system call of their own, which takes a fifth of a microsecond. A network delays the news
+/// of a close by as much.
+const FRESH: Duration = Duration::from_millis(1);
 
 thread_local! {
-    /// When this worker's runtime last polled its sockets.
-    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When this worker's runtime last polled its sockets, as far as this is known.
+    static LAST_POLL: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Whether the runtime tells of its next poll.
+    static POLL_REQUESTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// To be called by a worker's thread after each poll of its runtime for socket events.
-pub(super) fn note_look() {
-    LOOKED.set(Some(Instant::now()));
+/// To be called by a worker's thread after its runtime has waited for socket events.
+pub(super) fn note_poll() {
+    LAST_POLL.set(Some(Instant::now()));
+}
+
+/// How old the runtime's last poll for events on sockets is. While a worker is busy, its runtime
+/// polls without waiting, and tells of it only if asked: it wakes those that have yielded.
+fn age_of_last_poll() -> Option<Duration> {
+    struct Polled;
+    impl Wake for Polled {
+        fn wake(self: Arc<Self>) {
+            POLL_REQUESTED.set(false);
+            note_poll();
+        }
+    }
+    static POLLED: LazyLock<Waker> = LazyLock::new(|| Waker::from(Arc::new(Polled)));
+
+    let age = LAST_POLL.get().map(|looked| looked.elapsed());
+    if age.is_none_or(|age| age > FRESH / 4) && !POLL_REQUESTED.replace(true) {
+        let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&POLLED));
+    }
+    age
 }
 
 /// The connections of one worker that requests may use.
@@ -88,7 +112,7 @@ impl Pool {
         if list.is_empty() {
             return None;
         }
-        let fresh = LOOKED.get().is_some_and(|looked| looked.elapsed() < FRESH);
+        let fresh = age_of_last_poll().is_some_and(|age| age < FRESH);
         while let Some(mut connection) = list.pop_back() {
             let ask = !fresh || connection.idle_since() != clock;
             if !connection.is_stale(ask) {

@@ -10,35 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::endpoint::{InFlight, Outcome};
-use crate::upstream::Upstream;
-
-/// A try, as it is reported to the health checks and to the balancer.
-pub(super) struct Try<'a> {
-    pub(super) upstream: &'a Upstream,
-    pub(super) in_flight: &'a InFlight,
-    /// The random bits of the pick, which identify the try in a recording.
-    pub(super) entropy: u64,
-    /// The time of the pick, as the balancer was told.
-    pub(super) picked: u64,
-}
-
-impl Try<'_> {
-    /// Reports the outcome. `took` is the time until the head of the response, or until the try
-    /// failed; `detail` describes the outcome in words.
-    pub(super) fn report(&self, outcome: Outcome, took: Duration, detail: &dyn Display) {
-        let status = match outcome {
-            Outcome::Answered(status) => status,
-            Outcome::Broken | Outcome::Timeout => 0,
-        };
-        let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let answered = self.picked.saturating_add(took_micros);
-        let balancer = self.upstream.balancer();
-        balancer.observe_outcome(self.entropy, status, answered);
-        self.in_flight.tell(outcome, took);
-        self.upstream
-            .report(self.in_flight, outcome, took, || detail.to_string());
-    }
-}
+use crate::upstream::{Try, Upstream};
 
 /// A try whose response has begun without an error and is not received in full yet.
 pub(super) struct Awaited {

@@ -80,6 +80,16 @@ impl Reject {
         matches!(self, Self::HttpServer(status) if status.is_client_error())
     }
 
+    /// Whether the connection of HTTP/1.1 is closed after the response, because it is not certain
+    /// what follows on it. Source: nginx, `ngx_http_special_response_handler`.
+    pub(super) fn closes_connection(&self) -> bool {
+        match self {
+            Self::HttpServer(status) => matches!(status.as_u16(), 400 | 413 | 414 | 431 | 501),
+            Self::TransferCoding(_) | Self::PlainOnTls => true,
+            _ => false,
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -94,6 +104,10 @@ impl Reject {
             Self::GrpcsOnly => StatusCode::OK,
             Self::HttpServer(status) | Self::TransferCoding(status) => *status,
             Self::PlainOnTls => StatusCode::BAD_REQUEST,
+            // A final response has a final status, whatever the settings of a plugin say.
+            Self::Policy(answer) if answer.status.is_informational() => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::Policy(answer) => answer.status,
             Self::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
@@ -353,10 +367,6 @@ pub(super) fn reject(
     } {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static(protocol));
-    } else if matches!(reject, Reject::TransferCoding(_)) {
-        // Servers may disagree on where this body ends, so the bytes after it are not read as a
-        // request.
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let is_from_endpoint = matches!(reject, Reject::Policy(answer) if answer.proxied);
     if grpc::is_grpc(asked) && !is_from_endpoint {

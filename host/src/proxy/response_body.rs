@@ -21,6 +21,8 @@ pub(super) struct ResponseBody {
     is_omitted: bool,
     /// What is left to do for the policies of the request, if it has any.
     finish: Option<Box<Finish>>,
+    /// Why the response has broken off, until the client has what came before.
+    broken: Option<Error>,
 }
 
 impl ResponseBody {
@@ -35,6 +37,7 @@ impl ResponseBody {
             request,
             is_omitted: false,
             finish,
+            broken: None,
         }
     }
 
@@ -105,12 +108,24 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let _scope = this.log_scope();
+        if this.broken.is_some() {
+            ready!(this.request.poll_sent(cx));
+            return Poll::Ready(this.broken.take().map(Err));
+        }
         let polled = this.poll_next(cx);
-        if let Some(stream) = this.request.stream() {
-            match &polled {
-                Poll::Ready(Some(Ok(_))) => stream.stall(this.request.now()),
-                _ => stream.go_on(),
+        let Some(stream) = this.request.stream() else {
+            return polled;
+        };
+        match polled {
+            Poll::Ready(Some(Err(error))) => {
+                this.broken = Some(error);
+                stream.stall(this.request.now());
+                // The task of the connection, which writes what came before, was woken earlier.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
+            Poll::Ready(Some(Ok(_))) => stream.stall(this.request.now()),
+            _ => stream.go_on(),
         }
         polled
     }

@@ -12,6 +12,7 @@ const NOTE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Unserved {
     refused: Cell<u64>,
+    of_address: Cell<u64>,
     failed: Cell<u64>,
     error: RefCell<String>,
     noted: Cell<Option<Instant>>,
@@ -20,6 +21,10 @@ pub(super) struct Unserved {
 impl Unserved {
     pub(super) fn refuse(&self) {
         self.refused.set(self.refused.get() + 1);
+    }
+
+    pub(super) fn refuse_of_address(&self) {
+        self.of_address.set(self.of_address.get() + 1);
     }
 
     pub(super) fn fail(&self, error: &io::Error) {
@@ -38,16 +43,23 @@ impl Unserved {
     /// Logs the numbers and resets them. Returns whether there was something to log.
     pub(super) fn say(&self, most: usize) -> bool {
         let (refused, failed) = (self.refused.take(), self.failed.take());
+        let of_address = self.of_address.take();
         if refused > 0 {
             tracing::warn!(
                 "{refused} connections of clients were refused: there are {most} already \
                  (setting max_connections, limit of open files)"
             );
         }
+        if of_address > 0 {
+            tracing::warn!(
+                "{of_address} connections of clients were closed: their addresses have as many as \
+                 they may have (setting max_connections_per_address)"
+            );
+        }
         if failed > 0 {
             let error = self.error.borrow();
             tracing::warn!("a connection could not be accepted, {failed} times: {error}");
         }
-        refused + failed > 0
+        refused + of_address + failed > 0
     }
 }

@@ -6,8 +6,6 @@
 //! No other protocol is allowed: the bytes of such a connection bypass the router, and HTTP/2 in
 //! clear text (`h2c`) would carry requests that were never matched with a route.
 
-mod side;
-
 use std::rc::Rc;
 
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
@@ -23,9 +21,9 @@ use super::download::{Content, UpstreamRequest};
 use super::request_id::RequestId;
 use super::tunnel::{Tunnel, TunnelBytes};
 use crate::http1::lists;
+use crate::relay::{LastMove, Side};
 use crate::request_log;
 use crate::snapshot::Service;
-use side::{LastMove, Side};
 
 /// A client's request to change to another protocol.
 pub(super) struct Upgrade {

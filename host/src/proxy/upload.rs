@@ -27,7 +27,8 @@ const PIECES: usize = 16;
 /// The body of a request. The try that sends it shares it with the code that checks the timeouts of
 /// the try.
 pub(super) struct Upload {
-    incoming: RefCell<Incoming>,
+    /// What the client sends; `None` for a body of the gateway.
+    incoming: RefCell<Option<Incoming>>,
     /// The headers that `Connection` names as hop-by-hop.
     hops: Hops,
     /// The length of the body, if the client has sent it or the whole body has been read.
@@ -170,7 +171,7 @@ impl Upload {
                 Some(_) => Hops::default(),
             },
             length: Cell::new(length),
-            incoming: RefCell::new(incoming),
+            incoming: RefCell::new(Some(incoming)),
             limit: RefCell::default(),
             pace: Pace {
                 patience,
@@ -180,6 +181,30 @@ impl Upload {
             },
             read: RefCell::default(),
             keeps: Cell::new(false),
+            stage: Cell::new(Stage::Untouched),
+            since: Cell::new(Instant::now()),
+        })
+    }
+
+    /// A body for a request whose client sends none.
+    pub(super) fn of(body: Bytes) -> Rc<Self> {
+        Rc::new(Self {
+            hops: Hops::default(),
+            length: Cell::new(Some(body.len() as u64)),
+            incoming: RefCell::new(None),
+            limit: RefCell::default(),
+            pace: Pace {
+                patience: Duration::ZERO,
+                min_rate: Cell::new(0),
+                waited: Cell::default(),
+                received: Cell::default(),
+            },
+            read: RefCell::new(Read {
+                pieces: vec![body],
+                ended: true,
+                ..Read::default()
+            }),
+            keeps: Cell::new(true),
             stage: Cell::new(Stage::Untouched),
             since: Cell::new(Instant::now()),
         })
@@ -399,6 +424,9 @@ impl Upload {
     /// The next frame that the client sends.
     fn poll_client(&self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
         let (mut read, mut incoming) = (self.read.borrow_mut(), self.incoming.borrow_mut());
+        let Some(incoming) = incoming.as_mut() else {
+            return Poll::Ready(None);
+        };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let polled = polled.map_err(BodyError::Client);
         match &polled {
@@ -441,7 +469,8 @@ impl Upload {
     /// Reads and discards the part of the body that no endpoint has asked for.
     pub(super) async fn discard(&self) {
         if !matches!(self.stage(), Stage::Done | Stage::Broken) {
-            let least = self.incoming.borrow().size_hint().lower();
+            let lower = |body: &Incoming| body.size_hint().lower();
+            let least = self.incoming.borrow().as_ref().map_or(0, lower);
             leftover::discard(least, |cx| self.poll_frame(cx)).await;
         }
     }

@@ -9,7 +9,6 @@ mod destination;
 mod http1;
 pub(super) mod http2;
 mod output;
-mod stream;
 
 use std::io;
 use std::pin::Pin;
@@ -26,10 +25,10 @@ use tokio::time::Sleep;
 
 use super::headers::RequestHead;
 use super::upload::{BodyError, Upload};
+use crate::connect::EndpointStream;
 use crate::endpoint::{ConnectionPermit, Endpoint};
 use crate::http1::Framing;
 pub(super) use destination::{Destination, Secure};
-pub(super) use stream::Stream;
 
 /// Why an exchange broke off.
 #[derive(Debug, Error)]
@@ -201,6 +200,15 @@ impl Exchange {
         }
     }
 
+    /// To be called when the endpoint has sent nothing for too long.
+    pub(super) fn note_timeout(&self) {
+        match self {
+            // The connection ends with the exchange.
+            Self::Http1(_) => {}
+            Self::Http2(stream) => stream.note_timeout(),
+        }
+    }
+
     /// The timer of the exchange. It has to be reset before it is used.
     pub(super) fn timer(&mut self) -> Pin<&mut Sleep> {
         match self {
@@ -212,7 +220,7 @@ impl Exchange {
     /// The bare connection, after a change of protocol, with the bytes that were received after it.
     /// The connection counts as open while the permit lives, so the permit has to be dropped last.
     /// `None` for a stream of HTTP/2, whose protocol does not change.
-    pub(super) fn into_tunnel(self) -> Option<(ConnectionPermit, Stream, BytesMut)> {
+    pub(super) fn into_tunnel(self) -> Option<(ConnectionPermit, EndpointStream, BytesMut)> {
         match self {
             Self::Http1(connection) => Some(connection.into_parts()),
             Self::Http2(_) => None,
@@ -234,7 +242,7 @@ impl Exchange {
 impl Connection {
     /// A connection over a stream to an endpoint that speaks HTTP/1.1.
     pub(super) fn http1(
-        stream: Stream,
+        stream: EndpointStream,
         destination: Destination,
         endpoint: Arc<Endpoint>,
         permit: ConnectionPermit,

@@ -29,10 +29,13 @@ const LEGEND: u32 = 220;
 const COLUMNS: usize = 3;
 const PANEL: (u32, u32) = (420, 260);
 
-/// For the plot of loads: height of its title and of a row of its legend, and width of an entry.
+/// For the plot of loads: height of its title and of a row of its legend, and least width of an entry.
 const TITLE: u32 = 34;
 const LEGEND_ROW: u32 = 20;
 const LEGEND_ENTRY: u32 = 140;
+
+/// Width of a letter of a legend, at most.
+const LEGEND_LETTER: u32 = 8;
 
 /// Length of a line in a legend.
 const SAMPLE: i32 = 26;
@@ -43,9 +46,9 @@ const APART: usize = 12;
 /// The lines if there are many targets.
 const QUANTILES: [(&str, f64); 5] = [
     ("maximum", 1.0),
-    ("9th decile", 0.9),
+    ("90th percentile", 0.9),
     ("median", 0.5),
-    ("1st decile", 0.1),
+    ("10th percentile", 0.1),
     ("minimum", 0.0),
 ];
 
@@ -191,7 +194,10 @@ pub(super) fn loads(
     let rows = outcomes.len().div_ceil(columns).max(1);
     let width = PANEL.0 * columns as u32;
     let names = line_names(scenario, outcomes);
-    let entries = (width / LEGEND_ENTRY) as usize;
+    let longest = names.iter().map(|name| name.chars().count()).max();
+    let entry = 2 * SAMPLE as u32 + LEGEND_LETTER * longest.unwrap_or(0) as u32;
+    let entry = entry.clamp(LEGEND_ENTRY, width);
+    let entries = (width / entry) as usize;
     let legend = LEGEND_ROW * names.len().div_ceil(entries) as u32 + 8;
     let panels = PANEL.1 * rows as u32;
     let mut text = String::new();
@@ -204,7 +210,7 @@ pub(super) fn loads(
     draw_loads(&grid, (rows, columns), scenario, outcomes)?;
     for (number, name) in names.iter().enumerate() {
         let (row, column) = (number / entries, number % entries);
-        let x = 12 + column as i32 * LEGEND_ENTRY as i32;
+        let x = 12 + column as i32 * entry as i32;
         let y = (LEGEND_ROW / 2) as i32 + row as i32 * LEGEND_ROW as i32;
         Stroke::of(number, 2).explain(&strip, (x, y), name)?;
     }

@@ -252,7 +252,7 @@ impl<'a> World<'a> {
             if let (Affinity::Session, Some(key)) = (self.affinity, request.key) {
                 self.sessions[key] = endpoint.id;
             }
-            let target = target_at(endpoint.address);
+            let target = target_at(&endpoint.address);
             request.target = target;
             request.sent = now;
             let machine = &mut self.machines[target];

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::scenario::Scenario;
 use crate::endpoint::Endpoint;
+use crate::endpoint_address::EndpointAddress;
 
 /// The id of each target: the id of its name, if the scenario names it.
 pub(super) fn ids(scenario: &Scenario) -> Vec<u64> {
@@ -21,9 +22,9 @@ pub(super) fn address(target: usize) -> SocketAddr {
 }
 
 /// The number of the target that has an address.
-pub(super) fn target_at(address: SocketAddr) -> usize {
+pub(super) fn target_at(address: &EndpointAddress) -> usize {
     match address.ip() {
-        IpAddr::V4(ip) => (u32::from(ip) - 0x0a00_0000) as usize,
-        IpAddr::V6(_) => 0,
+        Some(IpAddr::V4(ip)) => (u32::from(ip) - 0x0a00_0000) as usize,
+        _ => 0,
     }
 }

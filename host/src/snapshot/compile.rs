@@ -23,8 +23,8 @@ mod routes;
 mod services;
 mod targets;
 mod upstreams;
+mod users;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -34,7 +34,9 @@ use uuid::Uuid;
 
 use super::new_names::NewNames;
 use super::{Published, Snapshot};
+use crate::authority::Host;
 use crate::balancer::{Engine, Plugin, ShadowThread};
+use crate::config::RouterFlavor;
 use crate::entity::{self, Kind, Row};
 use crate::policy::Resources;
 use crate::store::{Change, Commit, Revision, Store};
@@ -138,6 +140,13 @@ impl Compiler {
     #[must_use]
     pub fn with_session_key(mut self, key: Arc<SessionKey>) -> Self {
         self.context.sessions = key;
+        self
+    }
+
+    /// Has routes read as this flavor of the router has them.
+    #[must_use]
+    pub fn with_router_flavor(mut self, flavor: RouterFlavor) -> Self {
+        self.routes.flavor = flavor;
         self
     }
 
@@ -268,36 +277,37 @@ impl Compiler {
 
     /// Begins to look up new names. Returns whether there are none.
     async fn look_up_names(&mut self, revision: Revision) -> bool {
-        let flags = [
-            &mut self.upstreams.names_changed,
-            &mut self.targets.names_changed,
-            &mut self.services.names_changed,
-        ];
-        let changed = flags.map(std::mem::take);
-        if !changed.contains(&true) {
-            return true;
+        let mut touched = std::mem::take(&mut self.targets.names_touched);
+        touched.extend(std::mem::take(&mut self.services.names_touched));
+        for host in std::mem::take(&mut self.upstreams.hosts_touched) {
+            // The same host, as an absolute name.
+            touched.insert(format!("{host}."));
+            touched.insert(host);
         }
-        let upstreams = self.upstreams.hosts();
-        let services = self.services.hosts();
-        let services = services.filter(|host| !upstreams.contains(*host));
-        let hosts = self.targets.hosts().chain(services);
-        let names = hosts.filter(|host| host.ip().is_none());
-        let names: HashSet<String> = names.map(|host| host.dns_name().to_owned()).collect();
-        self.new_names.begin(revision, names).await
+        let is_used = |name: &str| {
+            let Some(host) = Host::parse(name).filter(|host| host.ip().is_none()) else {
+                return false;
+            };
+            self.targets.names.has(name)
+                || self.services.hosts.has(name) && !self.upstreams.hosts.has(host.as_str())
+        };
+        self.new_names.begin(revision, touched, is_used).await
     }
 
     /// Applies what is known of the names of a commit.
     async fn resolved(&mut self, revision: Revision) {
         self.refresh_addresses();
-        self.services.recompile();
+        self.services.compile_waiting();
         self.rebuild().await;
         self.context.published.mark_resolved(revision);
     }
 
-    /// Applies the present addresses of the names in use.
+    /// Applies the present addresses of the names whose addresses have changed.
     fn refresh_addresses(&self) {
-        self.targets.refresh(&self.upstreams, &self.context.names);
-        self.services.refresh(&self.context.names);
+        let names = &self.context.names;
+        let changed = names.take_changed();
+        self.targets.refresh(&changed, &self.upstreams, names);
+        self.services.refresh(&changed, names);
     }
 
     /// Rebuilds what has changed since the last time, each part before those that depend on it, and
@@ -308,11 +318,10 @@ impl Compiler {
         let context = &self.context;
         let certificates = self.client_certificates.rebuild();
         self.upstreams.change_users_of(&certificates);
-        let authorities_changed = self.ca_certificates.take_changed();
-        if authorities_changed || !certificates.is_empty() {
-            self.services.recompile();
-        }
-        let pins_changed = self.upstreams.is_changed();
+        self.services.change_users_of(&certificates);
+        self.services
+            .change_users_of(&self.ca_certificates.take_changed());
+        let pins_changed = self.upstreams.take_pins_changed();
         let pinned = self.upstreams.pinned_versions();
         let balancers_changed = self.balancers.rebuild(context, pins_changed, pinned).await;
         let rebuilt = self.upstreams.rebuild(
@@ -332,18 +341,27 @@ impl Compiler {
                 ca_certificates: &self.ca_certificates,
                 new_names: &self.new_names,
             },
-            upstreams_changed,
+            &rebuilt.hosts,
         );
         let toggled = self.services.take_toggled();
         let routes_changed = self.routes.rebuild(&self.services, &toggled);
         let policies_changed = self.policies.rebuild();
         let certificates_changed = self.certificates.rebuild();
-        if services_changed || routes_changed || policies_changed || certificates_changed {
+        let changed = [
+            upstreams_changed,
+            services_changed,
+            routes_changed,
+            policies_changed,
+            certificates_changed,
+        ];
+        if changed.contains(&true) {
             context.published.publish(Snapshot {
                 router: self.routes.router().clone(),
-                services: Arc::clone(self.services.compiled()),
-                upstreams: Arc::clone(self.upstreams.compiled()),
+                stream_router: self.routes.stream_router().clone(),
+                services: self.services.compiled().clone(),
+                upstreams: self.upstreams.compiled().clone(),
                 policies: self.policies.compiled().clone(),
+                stream_policies: self.policies.compiled_for_streams().clone(),
                 server_names: self.certificates.compiled().clone(),
             });
         }

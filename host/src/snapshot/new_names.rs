@@ -36,15 +36,32 @@ impl NewNames {
         }
     }
 
-    /// Begins to look up those of `names` that are new, and drops those that are no longer among
-    /// them. Returns whether none is new.
-    pub(super) async fn begin(&mut self, revision: Revision, names: HashSet<String>) -> bool {
-        let new: Vec<String> = names.difference(&self.in_use).cloned().collect();
-        self.in_use.clone_from(&names);
-        let all = Arc::clone(&self.names);
-        let mut watching = async move { all.watch(names.into_iter()).await }.boxed();
-        // The first poll makes these the names in use, so it has to come in the order of the
-        // commits.
+    /// Takes over which names a commit brings into use, and which it takes out of use. Of the
+    /// `touched` names, those are in use then for which `is_used` holds; nothing changes for all
+    /// others. Begins to look up the new ones. Returns whether there are none.
+    pub(super) async fn begin(
+        &mut self,
+        revision: Revision,
+        touched: impl IntoIterator<Item = String>,
+        is_used: impl Fn(&str) -> bool,
+    ) -> bool {
+        let (mut new, mut gone) = (Vec::new(), Vec::new());
+        for name in touched {
+            if !is_used(&name) {
+                if self.in_use.remove(&name) {
+                    gone.push(name);
+                }
+            } else if self.in_use.insert(name.clone()) {
+                new.push(name);
+            }
+        }
+        self.names.forget(&gone);
+        if new.is_empty() {
+            return true;
+        }
+        let (all, watched) = (Arc::clone(&self.names), new.clone());
+        let mut watching = async move { all.watch(watched).await }.boxed();
+        // The first poll makes these names in use, so it has to come in the order of the commits.
         let polled = std::future::poll_fn(|cx| Poll::Ready(watching.poll_unpin(cx))).await;
         if polled.is_ready() {
             return true;

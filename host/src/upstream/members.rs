@@ -1,14 +1,14 @@
-//! All addresses of an upstream with what is known of them, and which of them may be chosen.
+//! All addresses of an upstream with what is known of them.
 //!
 //! What is known belongs to the address and outlives every change of targets and settings: nothing
 //! is rebuilt, only compared. A removed address is remembered for a while, as in Kong, since it
 //! often comes back at once with another weight.
 
 mod report;
+mod table;
+mod targets;
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Instant;
@@ -16,43 +16,18 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
-use super::memory::{Memory, REMEMBERED};
+use super::memory::Memory;
 use super::policy::Policy;
-use super::resolve::Names;
-use crate::authority::{Host, written_out};
+use crate::authority::Host;
 use crate::balancer::Balancer;
 use crate::endpoint::health::Source;
 use crate::endpoint::{Endpoint, Live, Places};
+use crate::endpoint_address::EndpointAddress;
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 pub use report::{AddressReport, Weights};
-use report::{describe, panics, passes, weights};
-
-/// Weights are multiplied by up to this while one of them ramps up, so that a part of 1 is
-/// possible.
-const RAMP: u32 = 100;
-
-/// The largest weight that balancers know.
-const MOST: u32 = 65_535;
-
-/// A target as configured: where requests may go before names are resolved.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Target {
-    /// The entity; nil for the plain host of a service.
-    pub id: Uuid,
-    /// An address or a name.
-    pub host: Host<'static>,
-    /// Port.
-    pub port: u16,
-    /// Share of the traffic, 0 to 65535.
-    pub weight: u32,
-    /// Whether it is used only while every other target is unavailable.
-    pub failover: bool,
-    /// How it is probed.
-    pub probe: Probe,
-    /// The limits of each of its addresses. Where one is not set, that of the upstream applies.
-    pub limits: CircuitBreakers,
-}
+use report::{describe, passes, weights};
+pub use targets::Target;
 
 /// Why there is nothing to choose from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +78,7 @@ pub(super) struct Member {
     pub(super) id: u64,
     pub(super) target: Uuid,
     pub(super) host: Host<'static>,
-    pub(super) address: SocketAddr,
+    pub(super) address: EndpointAddress,
     /// As configured.
     pub(super) weight: u32,
     pub(super) failover: bool,
@@ -133,7 +108,7 @@ impl Member {
     fn endpoint(&self, weight: u32) -> Arc<Endpoint> {
         let mut endpoint = Endpoint::sharing(
             self.id,
-            self.address,
+            self.address.clone(),
             self.host.clone(),
             weight,
             Arc::clone(&self.live),
@@ -248,91 +223,6 @@ impl Members {
         self.choose(&mut inner);
     }
 
-    /// Replaces the targets; addresses that stay keep what is known of them.
-    pub(super) fn set_targets(&self, targets: &[Target], names: &Names) {
-        let now = Instant::now();
-        let policy = self.policy();
-        let (share, srv_names) = (policy.extension.share_weight, policy.use_srv_name);
-        let checked = policy.is_checked();
-        let mut inner = self.inner.lock();
-        let Inner {
-            name,
-            members,
-            gone,
-            table,
-            ..
-        } = &mut *inner;
-        gone.retain(|_, (_, since)| now - *since < REMEMBERED);
-        let mut seen = HashSet::new();
-        let mut old: HashMap<u64, Member> = members.drain(..).map(|m| (m.id, m)).collect();
-        for target in targets {
-            let addresses = names.addresses(&target.host);
-            let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-            for found in addresses {
-                let weight = match (target.weight, found.weight) {
-                    (0, _) => 0,
-                    // An SRV record has its own weight. Source: Kong.
-                    (_, Some(weight)) => weight,
-                    (weight, None) if share => (weight / count).max(1),
-                    (weight, None) => weight,
-                };
-                let port = found.port.unwrap_or(target.port);
-                let address = SocketAddr::new(found.ip, port);
-                let id = Endpoint::id_of(&identity(&target.host), address);
-                if !seen.insert(id) {
-                    // Two records lead to the same address.
-                    continue;
-                }
-                let srv_name = found.name.as_deref().filter(|_| srv_names);
-                let host = match srv_name.and_then(Host::parse) {
-                    Some(name) => name.into_owned(),
-                    None => target.host.clone(),
-                };
-                let known = old.remove(&id);
-                if known
-                    .as_ref()
-                    .is_some_and(|known| known.host != host || known.limits != target.limits)
-                {
-                    // The ids and weights are unchanged, but the endpoints are not.
-                    table.clear();
-                }
-                let joins = known.is_none();
-                let since = known.as_ref().map_or(now, |known| known.since);
-                let was_available = known.as_ref().is_none_or(|known| known.was_available);
-                let was_healthy = known.as_ref().is_none_or(|known| known.was_healthy);
-                let live = known
-                    .map(|known| known.live)
-                    .or_else(|| gone.remove(&id).map(|(live, _)| live))
-                    .unwrap_or_default();
-                if joins && checked {
-                    self.recall(name, id, &live);
-                }
-                members.push(Member {
-                    id,
-                    target: target.id,
-                    host,
-                    address,
-                    weight,
-                    failover: target.failover,
-                    probe: target.probe.clone(),
-                    limits: target.limits,
-                    live,
-                    since,
-                    was_available,
-                    was_healthy,
-                });
-            }
-        }
-        let drain = policy.drain_timeout();
-        gone.extend(old.into_iter().map(|(id, member)| {
-            member.live.leave(drain.map(|timeout| now + timeout));
-            self.memory.release(name, id);
-            (id, (member.live, now))
-        }));
-        inner.targets = targets.to_vec();
-        self.choose(&mut inner);
-    }
-
     /// Chooses the endpoints of the table anew, after an address became available or unavailable.
     pub(super) fn refresh(&self) {
         self.choose(&mut self.inner.lock());
@@ -440,126 +330,10 @@ impl Members {
         self.is_limited.load(Ordering::Relaxed)
     }
 
-    /// Restores what an earlier run of the gateway, or an earlier upstream of this name, has left
-    /// about an address that joins.
-    fn recall(&self, upstream: &str, id: u64, live: &Live) {
-        let known = self.memory.recall(upstream, id);
-        if let Some(by) = known
-            && live.health.is_available()
-        {
-            live.health.restore(by);
-        }
-    }
-
     fn remember(&self, upstream: &str, id: u64, live: &Live) {
         match live.health.taken_out_by() {
             Some(by) => self.memory.keep(upstream, id, by),
             None => self.memory.forget(upstream, id),
         }
-    }
-
-    fn choose(&self, inner: &mut Inner) {
-        let now = Instant::now();
-        let policy = self.policy();
-        let name = Arc::clone(&inner.name);
-        for member in &mut inner.members {
-            let available = member.is_available();
-            if available && !member.was_available {
-                member.since = now;
-            }
-            if available != member.was_available {
-                member.live.changed.notify_waiters();
-            }
-            member.was_available = available;
-            let healthy = member.live.health.is_available();
-            if healthy {
-                member.live.stay();
-            } else {
-                member
-                    .live
-                    .leave(policy.drain_timeout().map(|timeout| now + timeout));
-            }
-            if healthy != member.was_healthy {
-                self.remember(&name, member.id, &member.live);
-            }
-            member.was_healthy = healthy;
-        }
-        let sums = weights(&inner.members);
-        let panic = panics(sums, policy.extension.panic_threshold);
-        let usable = |member: &&Member| member.weight > 0 && (panic || member.is_available());
-        let chosen: Vec<&Member> = if panic || passes(sums, policy.threshold) {
-            let usable: Vec<&Member> = inner.members.iter().filter(usable).collect();
-            // Failover targets are used only if there is no other one.
-            let first = usable.iter().filter(|m| !m.failover).copied().collect();
-            let first: Vec<&Member> = first;
-            if first.is_empty() { usable } else { first }
-        } else {
-            Vec::new()
-        };
-        let window = policy.slow_start();
-        let least = policy.extension.slow_start.min_weight_percent / 100.0;
-        let part = |member: &Member| match now - member.since {
-            age if age < window => (age.as_secs_f64() / window.as_secs_f64()).max(least),
-            _ => 1.0,
-        };
-        let ramping = chosen.iter().any(|member| part(member) < 1.0);
-        let largest = chosen.iter().map(|member| member.weight).max();
-        let ramp = (MOST / largest.unwrap_or(1).max(1)).clamp(1, RAMP);
-        let endpoints: Arc<[Arc<Endpoint>]> = chosen
-            .iter()
-            .map(|member| {
-                let weight = if ramping {
-                    let weight = f64::from(member.weight * ramp) * part(member);
-                    (weight as u32).max(1)
-                } else {
-                    member.weight
-                };
-                member.endpoint(weight)
-            })
-            .collect();
-        let reason = if inner.targets.iter().all(|target| target.weight == 0) {
-            NoPeer::NoTargets
-        } else if sums.total == 0 {
-            NoPeer::NoAddress
-        } else if sums.available == 0 {
-            NoPeer::NoneAvailable
-        } else {
-            NoPeer::BelowThreshold
-        };
-        self.reason.store(reason as u8, Ordering::Relaxed);
-        let all = || inner.members.iter();
-        let flags = [
-            // Below the threshold nothing is used. Source: Kong.
-            (
-                &self.keeps_sessions,
-                (sums.total == 0 || !endpoints.is_empty()) && all().any(Member::rests),
-            ),
-            (
-                &self.has_failover,
-                all().any(|member| member.failover) && !endpoints.is_empty(),
-            ),
-            (
-                &self.is_limited,
-                all().any(|member| member.limits.limits_requests()),
-            ),
-        ];
-        for (flag, is) in flags {
-            flag.store(is, Ordering::Relaxed);
-        }
-        let table: Vec<(u64, u32)> = endpoints.iter().map(|e| (e.id, e.weight)).collect();
-        if inner.table != table {
-            inner.table = table;
-            self.balancer.set_endpoints(endpoints);
-            self.places.look();
-        }
-    }
-}
-
-/// The part of an endpoint's id that comes from its host. IPv6 is written out in full, as in the
-/// stored text of a target: another form would move the keys of every gateway that is upgraded.
-fn identity<'a>(host: &'a Host<'a>) -> Cow<'a, str> {
-    match host.ip() {
-        Some(IpAddr::V6(address)) => written_out(address).into(),
-        _ => host.as_str().into(),
     }
 }

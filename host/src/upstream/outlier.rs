@@ -83,7 +83,7 @@ async fn watch(members: Weak<Members>) {
         let interval = Duration::try_from_secs_f64(settings.interval).unwrap_or_default();
         if policy.watches_outliers() && looked.elapsed() >= interval {
             looked = now;
-            let known = members.each(|member| (member.address, Arc::clone(&member.live)));
+            let known = members.each(|member| (member.address.clone(), Arc::clone(&member.live)));
             let (addresses, lives): (Vec<_>, Vec<_>) = known.into_iter().unzip();
             let seen: Vec<Seen> = (0..).zip(&lives).map(Seen::of).collect();
             let outliers = outliers(&seen, settings);

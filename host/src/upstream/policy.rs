@@ -11,6 +11,7 @@ use super::session::SessionKey;
 use crate::authority::Authority;
 use crate::endpoint::health::{Report, Thresholds};
 use crate::entity::upstream as entity;
+use crate::listener::ProxyVersion;
 use crate::tls::{
     self, Authorities, ClientCertificate, TlsClient, TlsOptions, Trust, VERIFY_DEPTH,
 };
@@ -255,6 +256,11 @@ impl Policy {
     /// their `Host`.
     pub(crate) fn server_name(&self) -> Option<&ServerName<'static>> {
         self.server_name.as_ref()
+    }
+
+    /// The header of the PROXY protocol that connections to targets begin with.
+    pub(crate) fn proxy_protocol(&self) -> Option<ProxyVersion> {
+        self.extension.proxy_protocol
     }
 
     /// Whether outlier detection compares addresses with their peers.

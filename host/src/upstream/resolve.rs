@@ -3,7 +3,7 @@
 
 mod dns;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,6 +105,8 @@ pub struct Names {
     min_ttl: Duration,
     /// By the name that is sent to DNS.
     known: Mutex<HashMap<String, Known>>,
+    /// The names whose addresses have changed since these were last taken.
+    changed: Mutex<HashSet<String>>,
     /// Notified when a name is answered for the first time: it may be due before the others.
     came: Notify,
     /// Whether a name that a change did not wait for has got an address since.
@@ -135,6 +137,7 @@ impl Names {
             lookup: Lookup::new(settings),
             min_ttl: settings.min_ttl,
             known: Mutex::default(),
+            changed: Mutex::default(),
             came: Notify::new(),
             came_late: AtomicBool::new(false),
         }
@@ -185,42 +188,46 @@ impl Names {
         })
     }
 
-    /// Makes `names` those in use, and waits a while for the new ones to be looked up. A name that
-    /// did not resolve before is left to [`Names::follow`]: it must not delay every change that
-    /// follows.
-    pub async fn watch(self: &Arc<Self>, names: impl Iterator<Item = String>) {
-        let new: Vec<String> = {
+    /// Takes names out of use.
+    pub fn forget(&self, names: &[String]) {
+        if names.is_empty() {
+            return;
+        }
+        let mut known = self.known.lock();
+        for name in names {
+            known.remove(name);
+        }
+    }
+
+    /// Takes names into use, and waits a while for the new ones to be looked up. A name that did not
+    /// resolve before is left to [`Names::follow`]: it must not delay every change that follows.
+    pub async fn watch(self: &Arc<Self>, mut names: Vec<String>) {
+        {
             let now = Instant::now();
             let mut known = self.known.lock();
-            let mut old = std::mem::take(&mut *known);
-            let mut new = Vec::new();
-            for name in names {
-                if known.contains_key(&name) {
-                    continue;
+            names.retain(|name| {
+                let is_new = !known.contains_key(name);
+                if is_new {
+                    known.insert(name.clone(), Known::first(now));
                 }
-                let entry = old.remove(&name).unwrap_or_else(|| {
-                    new.push(name.clone());
-                    Known::first(now)
-                });
-                known.insert(name, entry);
-            }
-            new
-        };
-        if new.is_empty() {
+                is_new
+            });
+        }
+        if names.is_empty() {
             return;
         }
         let late = Arc::new(AtomicBool::new(false));
         // Each look-up is a task of its own, so that it continues when this no longer waits for it.
         // Started again, it would repeat every query that was not answered.
-        let mut asked: FuturesUnordered<_> = (new.into_iter())
+        let mut asked: FuturesUnordered<_> = (names.into_iter())
             .map(|name| {
-                let (names, late) = (Arc::clone(self), Arc::clone(&late));
+                let (all, late) = (Arc::clone(self), Arc::clone(&late));
                 tokio::spawn(async move {
-                    let (name, answer) = names.ask(name, None).await;
-                    let changed = names.take(&name, answer);
+                    let (name, answer) = all.ask(name, None).await;
+                    let changed = all.take(&name, answer);
                     if late.load(Ordering::Acquire) {
-                        names.came_late.fetch_or(changed, Ordering::AcqRel);
-                        names.came.notify_one();
+                        all.came_late.fetch_or(changed, Ordering::AcqRel);
+                        all.came.notify_one();
                     }
                 })
             })
@@ -294,7 +301,16 @@ impl Names {
     fn take(&self, host: &str, answer: Result<Answer, Failure>) -> bool {
         let mut known = self.known.lock();
         let known = known.get_mut(host);
-        known.is_some_and(|known| known.take(host, answer, self.min_ttl))
+        let is_changed = known.is_some_and(|known| known.take(host, answer, self.min_ttl));
+        if is_changed {
+            self.changed.lock().insert(host.to_owned());
+        }
+        is_changed
+    }
+
+    /// The names whose addresses have changed since these were last taken.
+    pub fn take_changed(&self) -> HashSet<String> {
+        std::mem::take(&mut *self.changed.lock())
     }
 }
 
@@ -398,10 +414,13 @@ mod tests {
     async fn localhost_resolves_to_one_address() {
         let names = names();
         let localhost = host("localhost");
-        names.watch(["localhost".to_owned()].into_iter()).await;
+        let all = ["localhost".to_owned()];
+        names.watch(all.to_vec()).await;
         assert_eq!(names.addresses(&localhost).len(), 1);
         assert_eq!(names.kind(&localhost), "A");
-        names.watch(std::iter::empty()).await;
+        assert!(names.take_changed().contains("localhost"));
+        assert!(names.take_changed().is_empty());
+        names.forget(&all);
         assert!(names.addresses(&localhost).is_empty());
     }
 

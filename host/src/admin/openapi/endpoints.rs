@@ -156,8 +156,36 @@ pub(super) fn described(path: &str, method: &Method) -> Option<Described> {
         Described::new("A cached entity; none is ever cached").answers(200)
     } else if (is("/cache") || is("/cache/{}")) && *method == Method::DELETE {
         Described::new("Purges the cache, which is empty").without_content()
-    } else if is("/config") {
-        Described::new("The configuration as one document; refused, as with a database")
+    } else if is("/config") && get {
+        Described::new("The configuration as one document, without a database").answers(200)
+    } else if is("/config") && post {
+        let flag = json!({ "type": "string" });
+        Described::new("Loads a declarative configuration, without a database")
+            .query("check_hash", flag.clone(), "1: only if its hash differs")
+            .query("flatten_errors", flag, "1: errors as a list, too")
+            .answers(201)
+    } else if is("/pointsman/config") && get {
+        Described::new("The configuration as a declarative document")
+            .query(
+                "secrets",
+                json!({ "type": "boolean" }),
+                "Whether with secrets",
+            )
+            .sends(200, "application/yaml", json!({ "type": "object" }))
+    } else if is("/pointsman/config") && put {
+        Described::new("Makes the configuration that of a declarative document")
+            .query(
+                "dry_run",
+                json!({ "type": "boolean" }),
+                "Whether it is only compared",
+            )
+            .takes("application/yaml", json!({ "type": "object" }))
+            .answers(200)
+    } else if is("/acme") && *method == Method::PATCH {
+        Described::new("Requests the certificates of `acme` now that wait for their next try")
+            .answers(202)
+    } else if get && (is("/acme/certificates") || is("/acme/certificates/{}")) {
+        Described::new("What was requested by `acme`: certificates, errors, next tries")
             .answers(200)
     } else if get && (is("/balancers") || is("/balancers/{}/versions")) {
         Described::new("Lists what was uploaded")

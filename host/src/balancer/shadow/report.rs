@@ -1,10 +1,9 @@
 //! What a shadow reports: how its choices differ from those of the first balancer.
 
-use std::net::SocketAddr;
-
 use serde::Serialize;
 
 use crate::balancer::choose::Faults;
+use crate::endpoint_address::EndpointAddress;
 
 /// The results of a shadow.
 #[derive(Debug, Clone, Serialize)]
@@ -74,7 +73,7 @@ pub struct Share {
     /// Id of the endpoint.
     pub id: String,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: EndpointAddress,
     /// Picks of the first.
     pub first: u64,
     /// Picks of the shadow.

@@ -82,6 +82,40 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
         default: Written("on"),
     },
+    Setting {
+        name: "ssl_session_tickets",
+        about: "Whether clients get their sessions as tickets, `on`, or those of the cache alone are \
+                [resumed](docs/tls.md#sessions), `off`",
+        kind: Text {
+            value: "SWITCH",
+            expected: "on or off",
+            set: |config, text| readers::switch(text).map(|on| config.tls.sessions.tickets = on),
+        },
+        default: Written("on"),
+    },
+    Setting {
+        name: "ssl_session_cache_size",
+        about: "Size of the cache of sessions of clients without tickets; 4,000 fit in a megabyte, \
+                and with 0 there is none",
+        kind: Text {
+            value: "SIZE",
+            expected: "a number of bytes, such as 10m or 512k, up to 1024m",
+            set: |config, text| tls::sessions(text).map(|most| config.tls.sessions.cached = most),
+        },
+        default: Written("10m"),
+    },
+    Setting {
+        name: "ssl_session_timeout",
+        about: "How long a session may be resumed; tickets are good for twelve hours at most",
+        kind: Text {
+            value: "TIME",
+            expected: "a time such as 30m, 12h or 1d, from 1s to 7d",
+            set: |config, text| {
+                tls::session_timeout(text).map(|time| config.tls.sessions.timeout = time)
+            },
+        },
+        default: Written("1d"),
+    },
     files(
         "ssl_cert",
         "Certificates that the proxy shows to clients whose server name has [none of its own](docs/tls.md#certificates)",

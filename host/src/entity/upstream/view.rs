@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::authority::Authority;
 use crate::entity::ForeignKey;
+use crate::listener::ProxyVersion;
 
 /// What the data plane reads of an upstream.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -134,6 +135,8 @@ pub struct Extension {
     /// Seconds that requests in flight may go on at an address that was deleted or is unhealthy;
     /// with 0 as long as they take.
     pub drain_timeout: f64,
+    /// The header of the PROXY protocol that connections to targets begin with; none for none.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// How targets are probed.
     pub probe: Probe,
     /// TLS to targets.

@@ -6,6 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
+use crate::config::RouterFlavor;
 use crate::entity::{
     Check, acl, basic_auth_credential, ca_certificate, certificate, consumer, jwt_secret,
     key_auth_credential, plugin, route, service, sni, target, upstream, vault,
@@ -21,7 +22,8 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
         Kind::Service => drop(view::<service::Service>(kind, row).map_err(wrong)?),
         Kind::Route => {
             let route = view::<route::Route>(kind, row).map_err(wrong)?;
-            Route::compile(route, PATTERN_MEMORY).map_err(|error| error.to_string())?;
+            Route::compile(route, RouterFlavor::default(), PATTERN_MEMORY)
+                .map_err(|error| error.to_string())?;
         }
         Kind::Upstream => {
             let upstream = view::<upstream::Upstream>(kind, row).map_err(wrong)?;
@@ -29,7 +31,10 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
         }
         Kind::Target => {
             let target = view::<target::Target>(kind, row).map_err(wrong)?;
-            target.target.port.ok_or("no port")?;
+            match target.target {
+                target::Location::Host(authority) => authority.port.map(drop).ok_or("no port")?,
+                target::Location::Unix(_) => {}
+            }
         }
         Kind::Consumer => drop(view::<consumer::Consumer>(kind, row).map_err(wrong)?),
         Kind::Plugin => drop(view::<plugin::Plugin>(kind, row).map_err(wrong)?),
@@ -259,22 +264,45 @@ fn each_null_is_accepted_or_refused_but_never_dropped() {
 fn null_is_kept_and_reads_as_the_default() {
     let kind = Kind::Upstream;
     let mut input = base(kind);
-    input.extend(
-        json!({"slots": null, "healthchecks": {"active": null}})
-            .as_object()
-            .cloned()
-            .unwrap(),
-    );
-    let row = kind
+    input.insert("slots".into(), Value::Null);
+    let mut row = kind
         .declaration()
         .create(Uuid::from_u128(1), input)
         .unwrap();
     assert_eq!(row["slots"], Value::Null);
-    assert_eq!(row["healthchecks"]["active"], Value::Null);
+    // Rows of before records refused null.
+    row["healthchecks"]["active"] = Value::Null;
     let upstream: upstream::Upstream = view(kind, row).unwrap();
     assert_eq!(upstream.slots, 10_000);
     assert_eq!(upstream.healthchecks.active.http_path, "/");
     assert_eq!(upstream.healthchecks.active.concurrency, 10);
+}
+
+#[test]
+fn a_record_with_defaults_refuses_null() {
+    for (path, input) in [
+        ("healthchecks", json!({"healthchecks": null})),
+        (
+            "healthchecks.active",
+            json!({"healthchecks": {"active": null}}),
+        ),
+        (
+            "healthchecks.passive.unhealthy",
+            json!({"healthchecks": {"passive": {"unhealthy": null}}}),
+        ),
+    ] {
+        let mut row = base(Kind::Upstream);
+        row.extend(input.as_object().cloned().unwrap());
+        let refused = Kind::Upstream
+            .declaration()
+            .create(Uuid::from_u128(1), row)
+            .unwrap_err();
+        let refused = format!("{refused:?}");
+        assert!(
+            refused.contains("required field missing"),
+            "{path}: {refused}"
+        );
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The byte stream of an HTTP/2 connection, below hyper. It counts the frames that pass.
+//! The byte stream of an HTTP/2 connection, below hyper. It counts the frames that pass,
+//! and notes whether what was sent has left.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::client_stream::ClientStream;
 use super::super::preface;
-use super::super::streams::{FrameMeter, Frames, Traffic};
+use super::super::streams::{FrameMeter, Frames, Outlet, Streams, Traffic};
 use crate::listener::Transport;
 
 /// The stream of a client's connection.
@@ -19,25 +20,36 @@ pub(super) struct MeteredStream {
     /// Bytes that were read before and are passed to hyper first.
     rest: Bytes,
     traffic: Rc<Traffic>,
+    outlet: Rc<Outlet>,
     received: FrameMeter,
     sent: FrameMeter,
 }
 
 impl MeteredStream {
     /// The stream of a connection of which hyper has not read anything.
-    pub(super) fn new(stream: ClientStream, traffic: Rc<Traffic>) -> Self {
+    pub(super) fn new(stream: ClientStream, streams: &Streams) -> Self {
         let (stream, rest) = stream.into_parts();
         Self {
             stream,
             rest,
-            traffic,
+            traffic: Rc::clone(&streams.traffic),
+            outlet: Rc::clone(&streams.outlet),
             received: FrameMeter::after(preface::LENGTH),
             sent: FrameMeter::after(0),
         }
     }
 
-    /// Counts the frames in bytes that were sent: the first `length` bytes of `slices`.
-    fn count_sent<'a>(&mut self, slices: impl IntoIterator<Item = &'a [u8]>, mut length: usize) {
+    /// Notes the result of a write of `slices`, and counts the frames in the bytes that were sent.
+    fn note_written<'a>(
+        &mut self,
+        slices: impl IntoIterator<Item = &'a [u8]>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_pending() {
+            self.outlet.block();
+        }
+        let written = ready!(written)?;
+        let mut length = written;
         let mut frames = Frames::default();
         for slice in slices {
             let passed = length.min(slice.len());
@@ -45,6 +57,7 @@ impl MeteredStream {
             length -= passed;
         }
         self.traffic.send(&frames);
+        Poll::Ready(Ok(written))
     }
 }
 
@@ -81,9 +94,8 @@ impl AsyncWrite for MeteredStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
-        this.count_sent([buf], written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.note_written([buf], written)
     }
 
     fn poll_write_vectored(
@@ -92,9 +104,8 @@ impl AsyncWrite for MeteredStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
-        this.count_sent(bufs.iter().map(|slice| &**slice), written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.note_written(bufs.iter().map(|slice| &**slice), written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -102,7 +113,12 @@ impl AsyncWrite for MeteredStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        match flushed {
+            Poll::Pending => self.outlet.block(),
+            Poll::Ready(_) => self.outlet.open(),
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -39,6 +39,9 @@ fn check_size(parts: &Parts, settings: &config::Proxy) -> Result<(), Reject> {
         .uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
+    if target > settings.max_header_size {
+        return Err(Reject::HttpServer(StatusCode::URI_TOO_LONG));
+    }
     let host = parts.uri.authority().map_or(0, |host| host.as_str().len());
     let size = fields.map(field).sum::<usize>() + target + host;
     if size > settings.max_header_size || parts.headers.len() > settings.max_headers {
@@ -149,6 +152,10 @@ mod tests {
         let mut too_large = parts("http://ab/", &[("x", &value)]);
         let refused = adopt(&mut too_large, &settings());
         assert_eq!(refused.unwrap_err().status(), 431);
+        let mut long_target = parts(&format!("http://a/{value}"), &[]);
+        assert!(adopt(&mut long_target, &settings()).is_ok());
+        let mut longer = parts(&format!("http://a/{}", "t".repeat(8192)), &[]);
+        assert_eq!(adopt(&mut longer, &settings()).unwrap_err().status(), 414);
         let mut too_many = parts("http://a/", &[("x", ""); 101]);
         assert!(adopt(&mut too_many, &settings()).is_err());
     }

@@ -18,7 +18,7 @@ use super::super::request_id::RequestId;
 use super::super::tunnel::TunnelBytes;
 use super::super::upload::Upload;
 use super::Run;
-use crate::policy::record::{Record, TryOutcome};
+use crate::policy::record::{LogRecord, Record, TryOutcome};
 use crate::policy::response::{BodyFilter, Source};
 
 /// The status in the record of a request whose client has disconnected before it was answered.
@@ -97,6 +97,7 @@ impl Finish {
         frame: Option<Result<Frame<Bytes>, Error>>,
         is_last: bool,
     ) -> Passed {
+        let is_trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
         let (piece, trailers) = match frame {
             Some(Err(error)) => {
                 // The body is not complete: the filters do not see an end.
@@ -105,11 +106,11 @@ impl Finish {
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(piece) => (self.data(piece), None),
-                Err(trailers) => (Bytes::new(), Some(trailers)),
+                Err(trailers) => (Bytes::new(), self.pass_trailers(trailers)),
             },
             None => (Bytes::new(), None),
         };
-        let is_end = is_last || trailers.is_some();
+        let is_end = is_last || is_trailers;
         let tail = if is_end { self.end() } else { Bytes::new() };
         let piece = match (piece.is_empty(), tail.is_empty()) {
             (_, true) => piece,
@@ -128,6 +129,17 @@ impl Finish {
             None if is_end => Passed::Frame(None),
             None => Passed::Nothing,
         }
+    }
+
+    /// Shows the filters the trailers. Returns those that they have left.
+    fn pass_trailers(&mut self, trailers: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let mut trailers = trailers.into_trailers().ok()?;
+        let had_any = !trailers.is_empty();
+        for filter in &mut self.filters {
+            filter.trailers(&mut trailers);
+        }
+        let are_taken = had_any && trailers.is_empty();
+        (!are_taken).then(|| Frame::trailers(trailers))
     }
 
     /// What is sent in place of a piece of the body.
@@ -228,12 +240,13 @@ impl Recorder {
             Some(changed) => changed.text().map(Arc::from),
             None => request.uri.query().map(Arc::from),
         };
-        let record = Arc::new(Record {
+        let record = LogRecord::Request(Arc::new(Record {
             id: id.as_str().into(),
             started: SystemTime::now() - (now - started),
             client: address,
             port: info.listener.port,
             scheme: info.listener.scheme.as_str(),
+            tls: info.tls,
             host: Arc::clone(&run.host),
             version: request.version,
             method: request.method,
@@ -252,7 +265,7 @@ impl Recorder {
             service: run.route.as_ref().and_then(|(.., service)| *service),
             subject: run.subject,
             correlation_id: run.correlation_id,
-        });
+        }));
         for chosen in &run.chosen {
             if chosen.instance.policy.records() {
                 chosen.instance.policy.record(&record);

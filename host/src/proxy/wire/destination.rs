@@ -1,18 +1,19 @@
 //! Destinations of connections to endpoints.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
 use crate::authority::Host;
+use crate::endpoint_address::EndpointAddress;
+use crate::listener::ProxyHeader;
 use crate::snapshot::Http2;
 use crate::tls::{self, TlsClient};
 
 /// The destination of a connection. Requests with the same destination may share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::proxy) struct Destination {
-    pub(in crate::proxy) address: SocketAddr,
+    pub(in crate::proxy) address: EndpointAddress,
     /// `None` for clear text.
     pub(in crate::proxy) tls: Option<Secure>,
     /// How HTTP/2 is spoken; `None` for HTTP/1.1.
@@ -21,6 +22,9 @@ pub(in crate::proxy) struct Destination {
     /// limited: connections of other endpoints at the same address are not counted with them.
     /// Otherwise 0.
     pub(in crate::proxy) owner: usize,
+    /// The header of the PROXY protocol that the connection begins with. It names a client, so only
+    /// requests of that client's connection share the connection. Boxed, since it is rare.
+    pub(in crate::proxy) proxied: Option<Box<ProxyHeader>>,
 }
 
 /// What the server of a TLS connection has to prove.
@@ -43,12 +47,12 @@ impl Secure {
     /// TLS cannot use it as a name, the name is the address of the endpoint.
     pub(in crate::proxy) fn new(
         host: Option<&Host<'_>>,
-        address: IpAddr,
+        address: &EndpointAddress,
         client: Arc<TlsClient>,
     ) -> Self {
         let name = host.and_then(tls::server_name_of);
         Self {
-            name: name.unwrap_or(ServerName::IpAddress(address.into())),
+            name: name.unwrap_or_else(|| tls::server_name_of_address(address.ip())),
             client,
         }
     }
@@ -62,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_name_is_the_hosts_without_its_port() {
-        let address = IpAddr::from([10, 0, 0, 1]);
+        let address = std::net::SocketAddr::from(([10, 0, 0, 1], 443)).into();
         let client = TlsClient::of(TlsOptions {
             trust: Trust::System,
             max_intermediates: None,
@@ -71,7 +75,7 @@ mod tests {
         let name = |host: &str| {
             let authority = Authority::parse(host);
             let host = authority.as_ref().map(|authority| &authority.host);
-            Secure::new(host, address, Arc::clone(&client))
+            Secure::new(host, &address, Arc::clone(&client))
                 .name
                 .to_str()
                 .into_owned()

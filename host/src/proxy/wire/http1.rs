@@ -20,7 +20,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::Sleep;
 
 use super::output::Output;
-use super::{Destination, Error, Stream};
+use super::{Destination, Error};
+use crate::connect::EndpointStream;
 use crate::endpoint::{ConnectionPermit, Endpoint};
 use crate::http1::{self, Framing};
 use crate::proxy::headers::RequestHead;
@@ -33,7 +34,7 @@ const READ: (usize, usize) = (8 * 1024, 48 * 1024);
 
 /// A connection to an endpoint.
 pub(in crate::proxy) struct Connection {
-    stream: Stream,
+    stream: EndpointStream,
     /// Bytes that were received and not parsed yet.
     input: BytesMut,
     /// Size of the buffer for the next read, in bytes.
@@ -61,7 +62,7 @@ pub(in crate::proxy) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        stream: Stream,
+        stream: EndpointStream,
         destination: Destination,
         endpoint: Arc<Endpoint>,
         permit: ConnectionPermit,
@@ -202,7 +203,7 @@ impl Connection {
 
     /// The bare connection, after a change of protocol, with the bytes that were received after it.
     /// The connection counts as open while the permit lives, so the permit has to be dropped last.
-    pub(super) fn into_parts(self) -> (ConnectionPermit, Stream, BytesMut) {
+    pub(super) fn into_parts(self) -> (ConnectionPermit, EndpointStream, BytesMut) {
         (self.permit, self.stream, self.input)
     }
 

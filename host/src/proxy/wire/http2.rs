@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::{Destination, Error};
+use crate::connect::EndpointStream;
 use crate::endpoint::{ConnectionPermit, Endpoint};
 pub(in crate::proxy) use stream::Stream;
 
@@ -52,8 +53,11 @@ pub(in crate::proxy) struct Connection {
     requests: Cell<u32>,
     /// When the last stream ended, as the worker's clock has it.
     idle_since: Cell<Instant>,
-    /// Whether the endpoint has refused a stream, so that no further ones are opened.
+    /// Whether no further streams are opened, because the endpoint has refused one, or sends nothing
+    /// any more.
     retired: Cell<bool>,
+    /// How often something was received on any stream. May wrap.
+    received: Cell<u32>,
     /// Timers of streams that have ended: resetting a timer costs far less than making one.
     timers: RefCell<Vec<Pin<Box<Sleep>>>>,
     /// Notified when a stream ends.
@@ -71,7 +75,7 @@ impl Connection {
     /// Begins to speak HTTP/2 on a stream to an endpoint, and waits for the endpoint's SETTINGS: they
     /// say how many streams it allows, and whether it speaks HTTP/2 at all.
     pub(in crate::proxy) async fn open(
-        stream: super::Stream,
+        stream: EndpointStream,
         destination: Destination,
         endpoint: Arc<Endpoint>,
         permit: ConnectionPermit,
@@ -115,6 +119,7 @@ impl Connection {
             requests: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             retired: Cell::new(false),
+            received: Cell::new(0),
             timers: RefCell::default(),
             freed,
         }))
@@ -162,6 +167,11 @@ impl Connection {
     /// The endpoint that the connection was made for.
     pub(in crate::proxy) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// To be called when something was received on a stream.
+    fn note_received(&self) {
+        self.received.set(self.received.get().wrapping_add(1));
     }
 
     /// To be called when a stream has ended, with its timer.

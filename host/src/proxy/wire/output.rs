@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
-use super::Stream;
+use crate::connect::EndpointStream;
 use crate::proxy::headers::{RequestHead, field};
 use crate::proxy::upload::{BodyError, Stage, Upload};
 
@@ -68,7 +68,7 @@ impl Output {
     /// because a response of the endpoint may still be read.
     pub(super) fn poll_send(
         &mut self,
-        stream: &mut Stream,
+        stream: &mut EndpointStream,
         cx: &mut Context<'_>,
     ) -> Result<(), BodyError> {
         if self.is_done() || self.failed.is_some() {
@@ -141,7 +141,11 @@ impl Output {
         }
     }
 
-    fn poll_flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(
+        &mut self,
+        stream: &mut EndpointStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.sent < self.text.len() || !self.piece.is_empty() {
             let text = &self.text[self.sent..];
             let written = if self.piece.is_empty() {
@@ -154,7 +158,7 @@ impl Output {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.begun = true;
-            self.kept = matches!(stream, Stream::Tls(_));
+            self.kept = matches!(stream, EndpointStream::Tls(_));
             let of_text = written.min(self.text.len() - self.sent);
             self.sent += of_text;
             let of_piece = written - of_text;

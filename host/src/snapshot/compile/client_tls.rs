@@ -67,12 +67,13 @@ fn read(id: Uuid, row: &Row) -> Option<ClientCertificate> {
 #[derive(Default)]
 pub(super) struct CaCertificates {
     texts: BTreeMap<Uuid, String>,
-    changed: bool,
+    /// Those that were written or deleted since these were last taken.
+    changed: HashSet<Uuid>,
 }
 
 impl Part for CaCertificates {
     fn put(&mut self, id: Uuid, row: Row) {
-        self.changed = true;
+        self.changed.insert(id);
         let certificate: Option<CaCertificate> = view(Kind::CaCertificate, id, row);
         match certificate {
             Some(certificate) => self.texts.insert(id, certificate.cert),
@@ -81,14 +82,14 @@ impl Part for CaCertificates {
     }
 
     fn delete(&mut self, id: Uuid) {
-        self.changed = true;
+        self.changed.insert(id);
         self.texts.remove(&id);
     }
 }
 
 impl CaCertificates {
-    /// Whether one has changed since this was last asked.
-    pub(super) fn take_changed(&mut self) -> bool {
+    /// Those that were written or deleted since these were last taken.
+    pub(super) fn take_changed(&mut self) -> HashSet<Uuid> {
         std::mem::take(&mut self.changed)
     }
 

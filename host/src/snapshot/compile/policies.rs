@@ -25,6 +25,8 @@ pub(super) struct PolicyParts {
     identities: Identities,
     /// The policies that were compiled last.
     compiled: Policies,
+    /// The same of streams, which have no identities.
+    compiled_for_streams: Policies,
 }
 
 impl PolicyParts {
@@ -33,6 +35,7 @@ impl PolicyParts {
             plugins: Plugins::new(resources),
             identities: Identities::default(),
             compiled: Policies::default(),
+            compiled_for_streams: Policies::default(),
         }
     }
 
@@ -66,9 +69,16 @@ impl PolicyParts {
         &self.compiled
     }
 
+    /// The policies, as streams find them.
+    pub(super) fn compiled_for_streams(&self) -> &Policies {
+        &self.compiled_for_streams
+    }
+
     /// Brings the policies up to date. Returns whether they have changed.
     pub(super) fn rebuild(&mut self) -> bool {
-        let chains = self.plugins.rebuild(&mut self.compiled);
+        let chains = self
+            .plugins
+            .rebuild(&mut self.compiled, &mut self.compiled_for_streams);
         let identities = self.identities.take_changed();
         if identities {
             self.compiled.identities = self.identities.compiled();

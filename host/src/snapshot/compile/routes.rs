@@ -6,25 +6,35 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::services::Services;
+use super::users::Users;
 use super::{Part, view};
+use crate::config::RouterFlavor;
 use crate::entity::route::Route as Entity;
 use crate::entity::{Kind, Row};
 use crate::pattern::PatternMemory;
-use crate::router::{Route, Router};
+use crate::router::{Route, Router, StreamRoute, StreamRouter};
 
 /// The routes, and the router that finds them.
 pub(super) struct Routes {
+    /// How routes are written.
+    pub(super) flavor: RouterFlavor,
     /// The memory of the regular expressions of all routes.
     patterns: Arc<PatternMemory>,
     compiled: BTreeMap<Uuid, Arc<Route>>,
+    /// Those of each service.
+    of_service: Users<Uuid>,
     /// Routes whose regular expressions do not fit in the memory that the others leave, for now.
-    set_aside: BTreeMap<Uuid, Entity>,
+    without_room: BTreeMap<Uuid, Entity>,
     /// The least memory that was left, in bytes, when one of those was last tried.
     tried_with: usize,
     /// The routes that are compiled but not in the router yet.
     waiting: Vec<Uuid>,
     /// The router, with the routes whose service is enabled.
     router: Router,
+    /// The routes of streams.
+    streams: BTreeMap<Uuid, Arc<StreamRoute>>,
+    /// The router of streams, with the routes whose service is enabled.
+    stream_router: StreamRouter,
     /// Whether routes were added or removed since the last rebuild.
     changed: bool,
 }
@@ -46,12 +56,16 @@ impl Part for Routes {
 impl Routes {
     pub(super) fn new(patterns: Arc<PatternMemory>) -> Self {
         Self {
+            flavor: RouterFlavor::default(),
             patterns,
             compiled: BTreeMap::new(),
-            set_aside: BTreeMap::new(),
+            of_service: Users::default(),
+            without_room: BTreeMap::new(),
             tried_with: usize::MAX,
             waiting: Vec::new(),
             router: Router::default(),
+            streams: BTreeMap::new(),
+            stream_router: StreamRouter::default(),
             changed: false,
         }
     }
@@ -60,18 +74,22 @@ impl Routes {
         &self.router
     }
 
+    pub(super) fn stream_router(&self) -> &StreamRouter {
+        &self.stream_router
+    }
+
     /// Brings the router up to date. `toggled` are the services that were enabled or disabled.
     /// Returns whether the router has changed.
     pub(super) fn rebuild(&mut self, services: &Services, toggled: &HashSet<Uuid>) -> bool {
         let changed = std::mem::take(&mut self.changed);
         if changed {
-            self.retry_set_aside();
+            self.retry_without_room();
         }
-        let is_toggled = |route: &Route| route.service.is_some_and(|id| toggled.contains(&id));
-        if !toggled.is_empty() {
-            for route in self.compiled.values().filter(|route| is_toggled(route)) {
+        for id in toggled.iter().flat_map(|id| self.of_service.of(id)) {
+            if let Some(route) = self.compiled.get(&id) {
                 self.router.remove(route);
-                self.waiting.push(route.id);
+                self.stream_router.remove(id);
+                self.waiting.push(id);
             }
         }
         // The router's lists are in descending order of ids, so this order appends to them.
@@ -82,18 +100,33 @@ impl Routes {
                 && route.service.is_none_or(|id| services.is_enabled(id))
             {
                 self.router.insert(route);
+                if let Some(stream) = self.streams.get(&id) {
+                    self.stream_router.insert(stream);
+                }
             }
         }
         changed || !toggled.is_empty()
     }
 
-    /// Compiles a route in the memory that the others leave, or sets it aside.
+    /// Compiles a route in the memory that the others leave, or leaves it without effect.
     fn compile(&mut self, id: Uuid, route: Entity) {
         self.remove(id);
         let left = self.patterns.left_for(id);
-        match Route::compile(route.clone(), left) {
-            Ok(compiled) => {
-                self.patterns.set(id, compiled.pattern_memory);
+        let stream = StreamRoute::compile(&route, left);
+        match stream
+            .and_then(|stream| Ok((Route::compile(route.clone(), self.flavor, left)?, stream)))
+        {
+            Ok((compiled, stream)) => {
+                // A route is either of requests or of streams.
+                let mut memory = compiled.pattern_memory;
+                if let Some(stream) = stream {
+                    memory += stream.pattern_memory;
+                    self.streams.insert(id, Arc::new(stream));
+                }
+                self.patterns.set(id, memory);
+                if let Some(service) = compiled.service {
+                    self.of_service.add(service, id);
+                }
                 self.compiled.insert(id, Arc::new(compiled));
                 self.waiting.push(id);
             }
@@ -101,11 +134,11 @@ impl Routes {
                 tracing::error!(
                     route = route.name,
                     %id,
-                    "a stored route is set aside, {}: {error}",
+                    "a stored route has no effect, {}: {error}",
                     error.field
                 );
                 if error.is_want_of_room() {
-                    self.set_aside.insert(id, route);
+                    self.without_room.insert(id, route);
                     self.tried_with = self.tried_with.min(left);
                 }
             }
@@ -115,17 +148,23 @@ impl Routes {
     fn remove(&mut self, id: Uuid) {
         if let Some(route) = self.compiled.remove(&id) {
             self.router.remove(&route);
+            if let Some(service) = route.service {
+                self.of_service.remove(&service, id);
+            }
         }
-        self.set_aside.remove(&id);
+        if self.streams.remove(&id).is_some() {
+            self.stream_router.remove(id);
+        }
+        self.without_room.remove(&id);
         self.patterns.set(id, 0);
     }
 
-    /// Tries the routes again that were set aside, if there is more memory than there was.
-    fn retry_set_aside(&mut self) {
+    /// Tries the routes again that there was no room for, if there is more memory than there was.
+    fn retry_without_room(&mut self) {
         let left = self.patterns.left_for(Uuid::nil());
-        if !self.set_aside.is_empty() && left > self.tried_with {
+        if !self.without_room.is_empty() && left > self.tried_with {
             self.tried_with = usize::MAX;
-            for (id, route) in std::mem::take(&mut self.set_aside) {
+            for (id, route) in std::mem::take(&mut self.without_room) {
                 self.compile(id, route);
             }
         }

@@ -1,6 +1,6 @@
 //! Services, and the upstreams of those whose host is not an upstream of the Admin API.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::super::{Http2, KeepAlive, Service};
 use super::client_tls::{CaCertificates, ClientCertificates};
 use super::context::Context;
 use super::upstreams::Upstreams;
+use super::users::Users;
 use super::{Part, view};
 use crate::authority::Host;
 use crate::entity::service::Service as Entity;
@@ -18,6 +19,7 @@ use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 use crate::entity::{Kind, Row};
 use crate::retry::Retry;
+use crate::shared_map::SharedMap;
 use crate::tls::{TlsClient, TlsOptions, Trust, VERIFY_DEPTH};
 use crate::upstream::{Names, Target, Upstream};
 
@@ -37,16 +39,39 @@ pub(super) struct Parts<'a> {
 #[derive(Default)]
 pub(super) struct Services {
     settings: BTreeMap<Uuid, Entity>,
-    compiled: Arc<foldhash::HashMap<Uuid, Service>>,
-    /// The upstreams of services whose host is not an upstream, by the name that is sent to DNS and
-    /// the port.
-    plain: HashMap<(String, u16), (Host<'static>, Arc<Upstream>)>,
-    /// Whether one has changed since the last rebuild.
-    changed: bool,
+    compiled: SharedMap<Uuid, Arc<Service>>,
+    plain: PlainUpstreams,
+    /// The services that have to be compiled.
+    changed: HashSet<Uuid>,
+    /// Those that keep their former upstream until the name of their host is looked up.
+    waiting: BTreeSet<Uuid>,
+    /// The services of each host, by the name that is sent to DNS.
+    pub(super) hosts: Users<String>,
+    /// The names that services have begun or ceased to have as their hosts.
+    pub(super) names_touched: HashSet<String>,
+    /// The services of each certificate, of clients and of authorities.
+    by_certificate: Users<Uuid>,
     /// The services that were enabled or disabled since these were last taken.
     toggled: HashSet<Uuid>,
-    /// Whether names to look up were added or removed.
-    pub(super) names_changed: bool,
+}
+
+/// A host and a port.
+type Place = (String, u16);
+
+/// The upstreams of services whose host is not an upstream of the Admin API, one for each host and
+/// port.
+#[derive(Default)]
+struct PlainUpstreams {
+    /// By the name that is sent to DNS and the port.
+    all: BTreeMap<Place, PlainUpstream>,
+    /// Where each service goes that uses one.
+    places: HashMap<Uuid, Place>,
+}
+
+struct PlainUpstream {
+    host: Host<'static>,
+    upstream: Arc<Upstream>,
+    services: usize,
 }
 
 impl Part for Services {
@@ -64,15 +89,27 @@ impl Part for Services {
 impl Services {
     fn change(&mut self, id: Uuid, service: Option<Entity>) {
         let was_enabled = self.is_enabled(id);
-        match service {
-            Some(service) => self.settings.insert(id, service),
-            None => self.settings.remove(&id),
-        };
+        if let Some(old) = self.settings.remove(&id) {
+            let host = old.host.dns_name();
+            self.hosts.remove(host, id);
+            self.names_touched.insert(host.to_owned());
+            for certificate in certificates_of(&old) {
+                self.by_certificate.remove(&certificate, id);
+            }
+        }
+        if let Some(service) = service {
+            let host = service.host.dns_name();
+            self.hosts.add(host.to_owned(), id);
+            self.names_touched.insert(host.to_owned());
+            for certificate in certificates_of(&service) {
+                self.by_certificate.add(certificate, id);
+            }
+            self.settings.insert(id, service);
+        }
         if self.is_enabled(id) != was_enabled {
             self.toggled.insert(id);
         }
-        self.changed = true;
-        self.names_changed = true;
+        self.changed.insert(id);
     }
 
     /// Whether the routes of a service are in effect.
@@ -86,74 +123,133 @@ impl Services {
     }
 
     /// All of them, as requests find them.
-    pub(super) fn compiled(&self) -> &Arc<foldhash::HashMap<Uuid, Service>> {
+    pub(super) fn compiled(&self) -> &SharedMap<Uuid, Arc<Service>> {
         &self.compiled
     }
 
-    /// The hosts of all services.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = &Host<'static>> {
-        self.settings.values().map(|service| &service.host)
+    /// Has the next rebuild compile the services that keep their former upstream, since the names of
+    /// their hosts may be looked up now.
+    pub(super) fn compile_waiting(&mut self) {
+        self.changed.extend(&self.waiting);
     }
 
-    /// Has the next rebuild compile all services, since their names may have new addresses, or
-    /// certificates have changed.
-    pub(super) fn recompile(&mut self) {
-        self.changed = true;
-    }
-
-    /// Sets the present addresses of the hosts that are not upstreams.
-    pub(super) fn refresh(&self, names: &Names) {
-        for ((_, port), (host, upstream)) in &self.plain {
-            set_plain_target(upstream, host, *port, names);
+    /// Has the next rebuild compile the services that name one of these certificates.
+    pub(super) fn change_users_of(&mut self, certificates: &HashSet<Uuid>) {
+        for certificate in certificates {
+            self.changed.extend(self.by_certificate.of(certificate));
         }
     }
 
-    /// Whether requests to a service go to this upstream.
+    /// Sets the present addresses of these names where they are the hosts of services.
+    pub(super) fn refresh(&self, changed: &HashSet<String>, names: &Names) {
+        for name in changed {
+            let ports = (name.clone(), 0)..=(name.clone(), u16::MAX);
+            for ((_, port), plain) in self.plain.all.range(ports) {
+                set_plain_target(&plain.upstream, &plain.host, *port, names);
+            }
+        }
+    }
+
+    /// Whether requests to a service go to this upstream, which is deleted.
     pub(super) fn uses(&self, upstream: &Arc<Upstream>) -> bool {
-        let mut services = self.compiled.values();
-        services.any(|service| Arc::ptr_eq(&service.upstream, upstream))
+        let mut waiting = self.waiting.iter();
+        waiting.any(|id| {
+            let service = self.compiled.get(id);
+            service.is_some_and(|service| Arc::ptr_eq(&service.upstream, upstream))
+        })
     }
 
-    /// Compiles the services if one has changed, or an upstream. Returns whether they were
-    /// compiled.
-    pub(super) fn rebuild(&mut self, parts: &Parts<'_>, upstreams_changed: bool) -> bool {
-        let changed = std::mem::take(&mut self.changed) || upstreams_changed;
-        if changed {
-            self.compile(parts);
+    /// Compiles the services that have changed, and those whose hosts lead to other upstreams:
+    /// `hosts`. Returns whether there are any.
+    pub(super) fn rebuild(&mut self, parts: &Parts<'_>, hosts: &HashSet<String>) -> bool {
+        let mut changed = std::mem::take(&mut self.changed);
+        for host in hosts {
+            changed.extend(self.hosts.of(host));
+            // The same host, as an absolute name.
+            changed.extend(self.hosts.of(&format!("{host}.")));
         }
-        changed
+        for id in &changed {
+            self.compile(*id, parts);
+        }
+        !changed.is_empty()
     }
 
-    fn compile(&mut self, parts: &Parts<'_>) {
-        let context = parts.context;
-        let by_host = parts.upstreams.by_host();
-        let mut plain = HashMap::new();
-        let mut compiled = foldhash::HashMap::default();
-        for (id, service) in &self.settings {
-            let awaited = parts.new_names.is_awaited(&service.host);
-            let upstream = match (by_host.get(&service.host), self.compiled.get(id)) {
-                (Some(upstream), _) => Arc::clone(upstream),
-                // Until the new host has an address, requests go to the former upstream.
-                (None, Some(old)) if awaited => Arc::clone(&old.upstream),
-                (None, _) => {
-                    let (host, port) = (&service.host, service.port);
-                    let key = (host.dns_name().to_owned(), port);
-                    let known = self.plain.get(&key).map(|(_, upstream)| upstream);
-                    let upstream = known.cloned().unwrap_or_else(|| {
-                        let name = format!("{host}:{port}");
-                        let plugin = Arc::clone(&context.default);
-                        Arc::new(context.new_upstream(&name, false, plugin, "{}".into()))
-                    });
-                    set_plain_target(&upstream, host, port, &context.names);
-                    plain.insert(key, (host.clone(), Arc::clone(&upstream)));
-                    upstream
-                }
-            };
-            compiled.insert(*id, compile_service(service, upstream, parts));
-        }
-        self.plain = plain;
-        self.compiled = Arc::new(compiled);
+    fn compile(&mut self, id: Uuid, parts: &Parts<'_>) {
+        self.waiting.remove(&id);
+        let Some(service) = self.settings.get(&id) else {
+            self.compiled.remove(&id);
+            self.plain.leave(id);
+            return;
+        };
+        let former = self.compiled.get(&id).map(|old| &old.upstream);
+        let upstream = match (parts.upstreams.of_host(&service.host), former) {
+            (Some(upstream), _) => {
+                self.plain.leave(id);
+                Arc::clone(upstream)
+            }
+            // Until the new host has an address, requests go to the former upstream.
+            (None, Some(former)) if parts.new_names.is_awaited(&service.host) => {
+                self.waiting.insert(id);
+                Arc::clone(former)
+            }
+            (None, _) => self
+                .plain
+                .of(id, &service.host, service.port, parts.context),
+        };
+        let compiled = compile_service(service, upstream, parts);
+        self.compiled.insert(id, Arc::new(compiled));
     }
+}
+
+impl PlainUpstreams {
+    /// The upstream of a host and a port, to which a service goes from now on.
+    fn of(
+        &mut self,
+        service: Uuid,
+        host: &Host<'static>,
+        port: u16,
+        context: &Context,
+    ) -> Arc<Upstream> {
+        let place = (host.dns_name().to_owned(), port);
+        let plain = self.all.entry(place.clone()).or_insert_with(|| {
+            let name = format!("{host}:{port}");
+            let plugin = Arc::clone(&context.default);
+            let upstream = context.new_upstream(&name, false, plugin, "{}".into());
+            set_plain_target(&upstream, host, port, &context.names);
+            PlainUpstream {
+                host: host.clone(),
+                upstream: Arc::new(upstream),
+                services: 0,
+            }
+        });
+        // Counted before the former place is left, which may be the same one.
+        plain.services += 1;
+        let upstream = Arc::clone(&plain.upstream);
+        self.leave(service);
+        self.places.insert(service, place);
+        upstream
+    }
+
+    /// A service goes to none of them any longer.
+    fn leave(&mut self, service: Uuid) {
+        let Some(place) = self.places.remove(&service) else {
+            return;
+        };
+        if let Some(plain) = self.all.get_mut(&place) {
+            plain.services -= 1;
+            if plain.services == 0 {
+                self.all.remove(&place);
+            }
+        }
+    }
+}
+
+/// The certificates that a service names: the one that it shows, and those of the authorities that
+/// it accepts.
+fn certificates_of(service: &Entity) -> impl Iterator<Item = Uuid> {
+    let shown = service.client_certificate.iter().map(|named| named.id);
+    let authorities = service.ca_certificates.iter().flatten().copied();
+    shown.chain(authorities)
 }
 
 fn set_plain_target(upstream: &Upstream, host: &Host<'static>, port: u16, names: &Names) {
@@ -161,6 +257,7 @@ fn set_plain_target(upstream: &Upstream, host: &Host<'static>, port: u16, names:
         id: Uuid::nil(),
         host: host.clone(),
         port,
+        socket: None,
         weight: 1,
         failover: false,
         probe: Probe::default(),
@@ -182,7 +279,7 @@ fn compile_service(service: &Entity, upstream: Arc<Upstream>, parts: &Parts<'_>)
                 service.protocol
             )
         }),
-        tls: matches!(&*service.protocol, "https" | "grpcs")
+        tls: matches!(&*service.protocol, "https" | "grpcs" | "tls")
             .then(|| tls_client(service, &upstream, parts)),
         http2: http2(service),
         grpc: is_grpc(&service.protocol),
@@ -241,3 +338,6 @@ fn tls_client(service: &Entity, upstream: &Upstream, parts: &Parts<'_>) -> Arc<T
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

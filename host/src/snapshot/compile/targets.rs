@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 use super::upstreams::Upstreams;
+use super::users::Users;
 use super::{Part, view};
 use crate::authority::{Authority, Host};
-use crate::entity::target::{DEFAULT_PORT, Target as Entity};
+use crate::entity::target::{DEFAULT_PORT, Location, Target as Entity};
 use crate::entity::{Kind, Row};
 use crate::upstream::{Names, Target};
 
@@ -20,8 +21,10 @@ pub(super) struct Targets {
     parents: HashMap<Uuid, Uuid>,
     /// Upstreams whose targets have changed since the last rebuild.
     changed: HashSet<Uuid>,
-    /// Whether names to look up were added or removed.
-    pub(super) names_changed: bool,
+    /// The targets of each name that is looked up.
+    pub(super) names: Users<String>,
+    /// The names that targets have begun or ceased to have.
+    pub(super) names_touched: HashSet<String>,
 }
 
 impl Part for Targets {
@@ -30,14 +33,22 @@ impl Part for Targets {
             return;
         };
         self.delete(id);
-        let Authority { host, port } = target.target;
+        let (host, port, socket) = match target.target {
+            Location::Host(Authority { host, port }) => (host, port, None),
+            Location::Unix(path) => (Host::localhost(), None, Some(path)),
+        };
         let parent = target.upstream.id;
-        self.names_changed |= host.ip().is_none();
+        if host.ip().is_none() && socket.is_none() {
+            let name = host.dns_name().to_owned();
+            self.names_touched.insert(name.clone());
+            self.names.add(name, id);
+        }
         self.changed.insert(parent);
         let target = Target {
             id,
             host,
             port: port.unwrap_or(DEFAULT_PORT),
+            socket,
             weight: target.weight,
             failover: target.failover,
             limits: target.pointsman.circuit_breakers,
@@ -54,8 +65,11 @@ impl Part for Targets {
         };
         self.changed.insert(parent);
         if let Some(siblings) = self.by_upstream.get_mut(&parent) {
-            let old = siblings.remove(&id);
-            self.names_changed |= old.is_some_and(|old| old.host.ip().is_none());
+            if let Some(old) = siblings.remove(&id) {
+                let name = old.host.dns_name();
+                self.names.remove(name, id);
+                self.names_touched.insert(name.to_owned());
+            }
             if siblings.is_empty() {
                 self.by_upstream.remove(&parent);
             }
@@ -64,12 +78,6 @@ impl Part for Targets {
 }
 
 impl Targets {
-    /// The hosts of all targets.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = &Host<'static>> {
-        let targets = self.by_upstream.values().flat_map(BTreeMap::values);
-        targets.map(|target| &target.host)
-    }
-
     /// Sets the targets of the upstreams whose targets have changed, and of those of `new`.
     pub(super) fn rebuild(&mut self, upstreams: &Upstreams, new: &HashSet<Uuid>, names: &Names) {
         for id in std::mem::take(&mut self.changed).union(new) {
@@ -77,9 +85,12 @@ impl Targets {
         }
     }
 
-    /// Sets the targets of all upstreams, with the present addresses of their names.
-    pub(super) fn refresh(&self, upstreams: &Upstreams, names: &Names) {
-        for id in self.by_upstream.keys() {
+    /// Sets the targets of the upstreams that have a target with one of these names, with the
+    /// present addresses of their names.
+    pub(super) fn refresh(&self, changed: &HashSet<String>, upstreams: &Upstreams, names: &Names) {
+        let targets = changed.iter().flat_map(|name| self.names.of(name));
+        let parents = targets.filter_map(|target| self.parents.get(&target));
+        for id in parents.collect::<HashSet<_>>() {
             self.set(*id, upstreams, names);
         }
     }

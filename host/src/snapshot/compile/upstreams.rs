@@ -2,7 +2,7 @@
 
 mod shadow;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -10,23 +10,34 @@ use uuid::Uuid;
 use super::balancers::{Balancers, DEFAULT_BALANCER, complete};
 use super::client_tls::ClientCertificates;
 use super::context::Context;
+use super::users::Users;
 use super::{Part, view};
 use crate::authority::Host;
 use crate::balancer::Plugin;
 use crate::entity::upstream::Upstream as Entity;
 use crate::entity::{Kind, Row};
+use crate::shared_map::SharedMap;
 use crate::upstream::{Policy, Upstream};
 
 /// The upstreams of the Admin API.
 #[derive(Default)]
 pub(super) struct Upstreams {
     settings: BTreeMap<Uuid, Entity>,
-    compiled: Arc<HashMap<Uuid, Arc<Upstream>>>,
+    compiled: SharedMap<Uuid, Arc<Upstream>>,
     /// The upstreams whose settings have changed since the last rebuild.
     changed: HashSet<Uuid>,
-    /// Whether there are names that no longer have to be looked up, or now have to be: a service's
-    /// host that is the name of an upstream is not looked up.
-    pub(super) names_changed: bool,
+    /// The hosts that have led to another upstream since the last rebuild.
+    hosts_changed: HashSet<String>,
+    /// The upstreams that each host leads to. A service's host among them is not looked up.
+    pub(super) hosts: Users<String>,
+    /// The hosts that have begun or ceased to lead to upstreams.
+    pub(super) hosts_touched: HashSet<String>,
+    /// The upstreams that show a certificate.
+    by_certificate: Users<Uuid>,
+    /// The upstreams that name a version, by the name of its balancer and its digest.
+    pins: Users<(String, String)>,
+    /// Whether those have changed since this was last asked.
+    pins_changed: bool,
 }
 
 /// The result of a rebuild.
@@ -34,6 +45,8 @@ pub(super) struct Upstreams {
 pub(super) struct Rebuilt {
     /// The upstreams that are new, have new settings, or are deleted.
     pub(super) changed: HashSet<Uuid>,
+    /// The hosts that lead, or led, to one of them.
+    pub(super) hosts: HashSet<String>,
     /// The deleted upstreams, to be retired once no new request can find them.
     pub(super) deleted: Vec<Arc<Upstream>>,
 }
@@ -41,79 +54,82 @@ pub(super) struct Rebuilt {
 impl Part for Upstreams {
     fn put(&mut self, id: Uuid, row: Row) {
         if let Some(upstream) = view(Kind::Upstream, id, row) {
-            self.changed.insert(id);
-            self.names_changed = true;
-            self.settings.insert(id, upstream);
+            self.change(id, Some(upstream));
         }
     }
 
     fn delete(&mut self, id: Uuid) {
-        self.changed.insert(id);
-        self.names_changed = true;
-        self.settings.remove(&id);
+        self.change(id, None);
     }
 }
 
 impl Upstreams {
+    fn change(&mut self, id: Uuid, upstream: Option<Entity>) {
+        self.changed.insert(id);
+        if let Some(old) = self.settings.remove(&id) {
+            if let Some(host) = host_of(&old) {
+                self.hosts.remove(&host, id);
+                self.hosts_touched.insert(host.clone());
+                self.hosts_changed.insert(host);
+            }
+            if let Some(named) = &old.client_certificate {
+                self.by_certificate.remove(&named.id, id);
+            }
+            for pin in pins_of(&old) {
+                self.pins.remove(&pin, id);
+                self.pins_changed = true;
+            }
+        }
+        if let Some(upstream) = upstream {
+            if let Some(host) = host_of(&upstream) {
+                self.hosts.add(host.clone(), id);
+                self.hosts_touched.insert(host);
+            }
+            if let Some(named) = &upstream.client_certificate {
+                self.by_certificate.add(named.id, id);
+            }
+            for pin in pins_of(&upstream) {
+                self.pins.add(pin, id);
+                self.pins_changed = true;
+            }
+            self.settings.insert(id, upstream);
+        }
+    }
+
     pub(super) fn get(&self, id: Uuid) -> Option<&Arc<Upstream>> {
         self.compiled.get(&id)
     }
 
     /// All of them, as requests find them.
-    pub(super) fn compiled(&self) -> &Arc<HashMap<Uuid, Arc<Upstream>>> {
+    pub(super) fn compiled(&self) -> &SharedMap<Uuid, Arc<Upstream>> {
         &self.compiled
-    }
-
-    /// Whether settings have changed since the last rebuild.
-    pub(super) fn is_changed(&self) -> bool {
-        !self.changed.is_empty()
     }
 
     /// Has the next rebuild compile the upstreams that name one of these certificates.
     pub(super) fn change_users_of(&mut self, certificates: &HashSet<Uuid>) {
-        if certificates.is_empty() {
-            return;
-        }
-        for (id, upstream) in &self.settings {
-            let named = upstream.client_certificate.as_ref();
-            if named.is_some_and(|named| certificates.contains(&named.id)) {
-                self.changed.insert(*id);
-            }
+        for certificate in certificates {
+            self.changed.extend(self.by_certificate.of(certificate));
         }
     }
 
-    /// The hosts that lead to an upstream.
-    pub(super) fn hosts(&self) -> HashSet<Host<'_>> {
-        let names = self.settings.values();
-        let names = names.filter_map(|upstream| Host::of_setting(&upstream.name));
-        names.collect()
+    /// The upstream that a host leads to. If the names of two differ only in spelling, which an
+    /// earlier version accepted, it is the one whose name is less as text.
+    pub(super) fn of_host(&self, host: &Host<'_>) -> Option<&Arc<Upstream>> {
+        let upstreams = self.hosts.of(host.as_str());
+        let upstreams = upstreams.filter_map(|id| self.compiled.get(&id));
+        upstreams.min_by(|one, other| one.name.cmp(&other.name))
     }
 
-    /// The upstreams by the hosts that lead to them. If the names of two differ only in spelling,
-    /// which an earlier version accepted, the one whose name is less as text is used.
-    pub(super) fn by_host(&self) -> HashMap<Host<'_>, &Arc<Upstream>> {
-        let mut by_host: HashMap<Host<'_>, &Arc<Upstream>> = HashMap::new();
-        for upstream in self.compiled.values() {
-            if let Some(host) = Host::of_setting(&upstream.name) {
-                let first = by_host.entry(host).or_insert(upstream);
-                if upstream.name < first.name {
-                    *first = upstream;
-                }
-            }
-        }
-        by_host
+    /// Whether the versions that upstreams name have changed since this was last asked.
+    pub(super) fn take_pins_changed(&mut self) -> bool {
+        std::mem::take(&mut self.pins_changed)
     }
 
     /// The versions that upstreams name, each with the name of its balancer.
     pub(super) fn pinned_versions(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.settings.values().flat_map(|upstream| {
-            let extension = &upstream.pointsman;
-            let own = Some(&upstream.algorithm).zip(extension.balancer_version.as_ref());
-            let shadow = extension.shadow.as_ref();
-            let shadow =
-                shadow.and_then(|shadow| shadow.balancer.as_ref().zip(shadow.version.as_ref()));
-            own.into_iter().chain(shadow)
-        })
+        self.pins
+            .keys()
+            .map(|(balancer, version)| (balancer, version))
     }
 
     /// Rebuilds the upstreams whose settings have changed. If `balancers_changed`, also gives all
@@ -126,8 +142,10 @@ impl Upstreams {
         certificates: &ClientCertificates,
     ) -> Rebuilt {
         let changed = std::mem::take(&mut self.changed);
+        let mut hosts = std::mem::take(&mut self.hosts_changed);
         let mut deleted = Vec::new();
         for id in &changed {
+            hosts.extend(self.settings.get(id).and_then(host_of));
             deleted.extend(self.rebuild_one(*id, context, balancers, certificates));
         }
         if balancers_changed {
@@ -141,7 +159,11 @@ impl Upstreams {
                 }
             }
         }
-        Rebuilt { changed, deleted }
+        Rebuilt {
+            changed,
+            hosts,
+            deleted,
+        }
     }
 
     /// Returns the upstream of this id if it was deleted.
@@ -152,7 +174,7 @@ impl Upstreams {
         balancers: &Balancers,
         certificates: &ClientCertificates,
     ) -> Option<Arc<Upstream>> {
-        let compiled = Arc::make_mut(&mut self.compiled);
+        let compiled = &mut self.compiled;
         let Some(settings) = self.settings.get(&id) else {
             return compiled.remove(&id);
         };
@@ -184,6 +206,21 @@ impl Upstreams {
         compiled.insert(id, Arc::new(upstream));
         None
     }
+}
+
+/// The host that leads to an upstream, in normal form.
+fn host_of(upstream: &Entity) -> Option<String> {
+    Host::of_setting(&upstream.name).map(|host| host.as_str().to_owned())
+}
+
+/// The versions that an upstream names, each with the name of its balancer.
+fn pins_of(upstream: &Entity) -> impl Iterator<Item = (String, String)> {
+    let extension = &upstream.pointsman;
+    let own = Some(&upstream.algorithm).zip(extension.balancer_version.as_ref());
+    let shadow = extension.shadow.as_ref();
+    let shadow = shadow.and_then(|shadow| shadow.balancer.as_ref().zip(shadow.version.as_ref()));
+    let pins = own.into_iter().chain(shadow);
+    pins.map(|(balancer, version)| (balancer.clone(), version.clone()))
 }
 
 /// The balancer that an upstream asks for, or the default with a message in the log.

@@ -1,12 +1,12 @@
 //! What is known of addresses, as the Admin API shows it, and the sums of their weights.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
 use super::Member;
 use crate::endpoint::health::Condition;
+use crate::endpoint_address::EndpointAddress;
 
 /// The sums that Kong shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct AddressReport {
     /// The target that it belongs to.
     pub target: Uuid,
     /// The address itself.
-    pub address: SocketAddr,
+    pub address: EndpointAddress,
     /// As configured.
     pub weight: u32,
     /// Whether it may be chosen.
@@ -50,7 +50,7 @@ pub(super) fn describe(member: &Member) -> AddressReport {
     AddressReport {
         id: member.id,
         target: member.target,
-        address: member.address,
+        address: member.address.clone(),
         weight: member.weight,
         available: member.is_available(),
         ejected: member.live.ejection.is_on(),

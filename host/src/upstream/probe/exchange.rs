@@ -1,7 +1,6 @@
 //! One probe: a new connection or that of the probe before, and the exchange on it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -9,12 +8,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::grpc;
+use crate::connect;
 use crate::endpoint::health::Report;
+use crate::endpoint_address::EndpointAddress;
 use crate::http1;
+use crate::listener::Socket;
 use crate::tls::{self, H2, HTTP_1_1, Protocols};
 use crate::upstream::members::Member;
 use crate::upstream::policy::{Active, ProbeKind};
@@ -141,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
 /// What is probed, and how.
 pub(super) struct Target {
-    address: SocketAddr,
+    address: EndpointAddress,
     ask: Ask,
     /// Whether a connection is used for several probes.
     reuse: bool,
@@ -159,8 +160,10 @@ enum Ask {
 
 impl Target {
     pub(super) fn new(member: &Member, active: &Active) -> Self {
-        let mut address = member.address;
-        if let Some(port) = member.probe.port.or(active.probe.port) {
+        let mut address = member.address.clone();
+        if let EndpointAddress::Inet(address) = &mut address
+            && let Some(port) = member.probe.port.or(active.probe.port)
+        {
             address.set_port(port);
         }
         let secure = matches!(active.kind, ProbeKind::Https | ProbeKind::Grpcs);
@@ -169,7 +172,7 @@ impl Target {
             // As it is configured. Source: Kong.
             Some(header) => (&header.host, header.to_string()),
             None => {
-                let port = member.address.port();
+                let port = member.address.port().unwrap_or(own);
                 (&member.host, member.host.with_port(port, own))
             }
         };
@@ -195,8 +198,8 @@ impl Target {
         }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    pub(super) fn address(&self) -> &EndpointAddress {
+        &self.address
     }
 
     /// `idle` is the connection of the probe before. It is replaced by the connection of this probe
@@ -212,18 +215,12 @@ impl Target {
                 answer => return answer,
             }
         }
-        let stream = TcpStream::connect(self.address).await;
+        let stream = connect::socket(&self.address).await;
         let stream = stream.map_err(Error::Connect)?;
         match &self.tls {
-            // It writes once, which waits for nothing.
-            None if !matches!(self.ask, Ask::Grpc(_)) => self.ask(Box::new(stream), idle).await,
-            None => {
-                let _ = stream.set_nodelay(true);
-                self.ask(Box::new(stream), idle).await
-            }
+            None => self.ask(Box::new(stream), idle).await,
+            // Boxed, since it is large and rare: thousands of probes wait most of the time.
             Some((connector, name)) => {
-                let _ = stream.set_nodelay(true);
-                // Boxed, since it is large and rare: thousands of probes wait most of the time.
                 Box::pin(self.ask_securely(connector, name, stream, idle)).await
             }
         }
@@ -233,7 +230,7 @@ impl Target {
         &self,
         connector: &Result<TlsConnector, rustls::Error>,
         name: &str,
-        stream: TcpStream,
+        stream: Socket,
         idle: &mut Option<Left>,
     ) -> Result<Answer, Error> {
         let connector = connector

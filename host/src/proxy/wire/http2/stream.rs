@@ -33,6 +33,8 @@ pub(in crate::proxy) struct Stream {
     /// Whether the connection has served another request before and no other one was on it when this
     /// one began.
     is_reuse: bool,
+    /// What [`Connection::received`] was when this one began.
+    received_before: u32,
     /// The timer, once it was used.
     timer: Option<Pin<Box<Sleep>>>,
     connection: Rc<Connection>,
@@ -64,6 +66,7 @@ impl Stream {
             described: None,
             failed: None,
             is_reuse: before > 0 && is_idle,
+            received_before: connection.received.get(),
             timer,
             connection,
         }
@@ -116,6 +119,7 @@ impl Stream {
             return Poll::Pending;
         };
         let response = ready!(Pin::new(response).poll(cx));
+        self.connection.note_received();
         let response = response.map_err(|error| self.connection.error(error))?;
         let (mut head, body) = response.into_parts();
         // The endpoint has accepted the request, so it is not sent again.
@@ -147,6 +151,7 @@ impl Stream {
         };
         let connection = &self.connection;
         while let Some(piece) = ready!(body.poll_data(cx)) {
+            connection.note_received();
             let piece = piece.map_err(|error| connection.error(error))?;
             // The endpoint may send as much again. hyper asks for the next piece when it has sent
             // this one, so the client's pace is the endpoint's.
@@ -169,6 +174,14 @@ impl Stream {
         match &mut self.sending {
             Some(sending) => sending.poll_send(cx).map_err(Error::Client),
             None => Ok(()),
+        }
+    }
+
+    /// To be called when the endpoint has sent nothing on this stream for too long. If it was silent
+    /// on all others as well, the connection is probably dead, and serves no further requests.
+    pub(in crate::proxy) fn note_timeout(&self) {
+        if self.connection.received.get() == self.received_before {
+            self.connection.retired.set(true);
         }
     }
 

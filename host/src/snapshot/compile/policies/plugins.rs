@@ -8,18 +8,24 @@ use super::super::{Part, view};
 use super::referring::Referring;
 use super::rotation::Rows;
 use super::vaults::Vaults;
-use crate::entity::plugin::{Plugin, PluginKind};
+use crate::entity::plugin::{Plugin, PluginKind, acme};
 use crate::entity::{Kind, Row};
 use crate::policy::chain::{Instance, Instances, Policies, Scope};
 use crate::policy::{self, Resources};
 
 /// The protocols of requests. A plugin for streams alone has no effect on requests.
-const PROTOCOLS: [&str; 4] = ["http", "https", "grpc", "grpcs"];
+const OF_REQUESTS: [&str; 4] = ["http", "https", "grpc", "grpcs"];
+
+/// The protocols of streams. A plugin for requests alone has no effect on streams.
+const OF_STREAMS: [&str; 4] = ["tcp", "tls", "tls_passthrough", "udp"];
 
 /// The plugins, as instances of policies.
 pub(in super::super) struct Plugins {
     resources: Arc<Resources>,
+    /// Those for requests.
     instances: Instances,
+    /// Those for streams.
+    of_streams: Instances,
     pub(super) vaults: Vaults,
     /// The plugins with references to vaults.
     pub(super) referring: Referring,
@@ -35,6 +41,7 @@ impl Part for Plugins {
     fn delete(&mut self, id: Uuid) {
         self.referring.delete(id);
         self.instances.remove(id);
+        self.of_streams.remove(id);
     }
 }
 
@@ -43,6 +50,7 @@ impl Plugins {
         Self {
             resources,
             instances: Instances::default(),
+            of_streams: Instances::default(),
             vaults: Vaults::default(),
             referring: Referring::new(Kind::Plugin),
         }
@@ -59,10 +67,26 @@ impl Plugins {
     }
 
     fn put_resolved(&mut self, id: Uuid, row: Row) {
-        let instance = view(Kind::Plugin, id, row).and_then(|plugin| self.build(&plugin));
-        match instance {
-            Some(instance) => self.instances.put(instance),
-            None => self.instances.remove(id),
+        self.instances.remove(id);
+        self.of_streams.remove(id);
+        let Some(plugin) = view::<Plugin>(Kind::Plugin, id, row) else {
+            return;
+        };
+        let is_for = |family: [&str; 4]| {
+            let mut protocols = plugin.protocols.iter();
+            plugin.enabled && protocols.any(|name| family.contains(&&**name))
+        };
+        let (requests, streams) = (is_for(OF_REQUESTS), is_for(OF_STREAMS));
+        if !requests && !streams {
+            return;
+        }
+        if let Some(instance) = self.build(&plugin) {
+            if streams {
+                self.of_streams.put(instance.clone());
+            }
+            if requests {
+                self.instances.put(instance);
+            }
         }
     }
 
@@ -71,20 +95,22 @@ impl Plugins {
         let service = row.and_then(|row| row.get("service")?.get("id")?.as_str());
         let service = service.and_then(|id| Uuid::try_parse(id).ok());
         self.instances.set_service(route, service);
+        self.of_streams.set_service(route, service);
     }
 
     /// Brings the chains up to date. Returns whether they have changed.
-    pub(super) fn rebuild(&mut self, policies: &mut Policies) -> bool {
+    pub(super) fn rebuild(&mut self, requests: &mut Policies, streams: &mut Policies) -> bool {
         for (id, row) in self.referring.resolve(&self.vaults) {
             self.put_resolved(id, row);
         }
-        self.instances.rebuild(policies)
+        // Both, whether or not the first has changed.
+        self.instances.rebuild(requests) | self.of_streams.rebuild(streams)
     }
 
-    /// The instance of a plugin; `None` if the plugin is not in effect.
+    /// The instance of a plugin; `None` if it cannot be used.
     fn build(&self, plugin: &Plugin) -> Option<Instance> {
-        let serves = |name: &String| PROTOCOLS.contains(&&**name);
-        if !plugin.enabled || !plugin.protocols.iter().any(serves) {
+        if plugin.name == acme::NAME {
+            // It does nothing with requests: `crate::acme` reads its settings.
             return None;
         }
         let kind = PluginKind::named(&plugin.name)?;
@@ -101,9 +127,9 @@ impl Plugins {
             name: kind.schema.name,
             priority: kind.priority,
             scope: Scope {
-                route: plugin.route.map(|key| key.id),
-                service: plugin.service.map(|key| key.id),
-                consumer: plugin.consumer.map(|key| key.id),
+                route: plugin.route.as_ref().map(|key| key.id),
+                service: plugin.service.as_ref().map(|key| key.id),
+                consumer: plugin.consumer.as_ref().map(|key| key.id),
             },
             policy,
         })

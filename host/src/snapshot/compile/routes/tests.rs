@@ -5,13 +5,17 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::router::Query;
+use crate::router::{Arguments, Query};
 
 /// Enough memory for the regular expression of one route of [`with_pattern`], but not for those of
 /// two.
 fn room_for_one() -> usize {
     let route = crate::entity::view(Kind::Route, row(with_pattern(1))).unwrap();
-    Route::compile(route, usize::MAX).unwrap().pattern_memory * 3 / 2
+    Route::compile(route, RouterFlavor::default(), usize::MAX)
+        .unwrap()
+        .pattern_memory
+        * 3
+        / 2
 }
 
 fn with_pattern(id: u128) -> Value {
@@ -61,6 +65,9 @@ impl Parts {
             path: path.as_bytes(),
             headers: &HeaderMap::new(),
             server_name: None,
+            arguments: Arguments::new(None),
+            client: None,
+            local: None,
         };
         let found = self.routes.router().route(&query)?;
         Some(found.route.id.as_u128())

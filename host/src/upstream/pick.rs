@@ -1,0 +1,220 @@
+//! The endpoint of a request: the balancer's choice, or an address that the balancer does not know
+//! of, since it is on trial, a failover target, or only keeps its sessions. Where requests are
+//! limited, a request also waits here for room.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::{AffinityPolicy, NoPeer, Shared, Upstream};
+use crate::balancer::{self, Choice};
+use crate::endpoint::{Endpoint, InFlight, OutcomeObserver};
+
+/// Longest time that a waiting request goes without looking for a free place again.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Upstream {
+    /// Chooses an endpoint and counts the request there; see
+    /// [`Balancer::pick`](balancer::Balancer::pick). `may_trial` says that the request may be a
+    /// trial, since it can be sent to another endpoint whatever becomes of this try.
+    ///
+    /// # Errors
+    /// Why no endpoint was chosen.
+    pub fn pick(
+        &self,
+        request: balancer::PickRequest<'_>,
+        tried: &[u64],
+        may_trial: bool,
+    ) -> Result<InFlight, NoPeer> {
+        self.choose(
+            request,
+            tried,
+            &[],
+            may_trial,
+            |endpoint, trial, observer| {
+                InFlight::new(endpoint)
+                    .on_trial(trial)
+                    .observed_by(observer)
+            },
+        )
+    }
+
+    /// Chooses an endpoint. It is not one of `full`, and one of `tried` only if no other is left.
+    /// Before the next one is chosen, `claim` is called with the endpoint, whether this is a trial,
+    /// and the observer to notify of the outcome.
+    fn choose<T>(
+        &self,
+        request: balancer::PickRequest,
+        tried: &[u64],
+        full: &[u64],
+        may_trial: bool,
+        claim: impl Fn(Arc<Endpoint>, bool, Option<Arc<dyn OutcomeObserver>>) -> T,
+    ) -> Result<T, NoPeer> {
+        let recovery = self.policy.recovery();
+        let session = match self.policy.affinity {
+            Some(AffinityPolicy::Session(..)) => request.affinity,
+            _ => None,
+        };
+        if let Some((_, longest)) = recovery
+            && request.attempt == 0
+            && may_trial
+            // A trial elsewhere would end the session.
+            && session.is_none()
+            && let Some(endpoint) = self.trial(request.now, longest)
+        {
+            return Ok(claim(endpoint, true, None));
+        }
+        if let Some(id) = session
+            && !tried.contains(&id)
+            && !full.contains(&id)
+            && let Some(endpoint) = self.shared.members.of_session(id)
+        {
+            return Ok(claim(endpoint, false, None));
+        }
+        let passed = match full {
+            [] => Cow::Borrowed(tried),
+            full => [tried, full].concat().into(),
+        };
+        let picked = self.balancer.place(request, &passed, |endpoint, placed| {
+            // The request has failed at every endpoint of the table: failover targets come next.
+            let again = full.is_empty() && tried.contains(&endpoint.id);
+            if again {
+                Err(endpoint)
+            } else {
+                let observer = placed.map(|placed| placed as Arc<dyn OutcomeObserver>);
+                Ok(claim(endpoint, false, observer))
+            }
+        });
+        match picked {
+            Choice::Endpoint(Ok(claimed)) => Ok(claimed),
+            Choice::Endpoint(Err(again)) => {
+                let failover = self.shared.members.failover(tried, request.entropy);
+                Ok(claim(failover.unwrap_or(again), false, None))
+            }
+            Choice::Refused => Err(NoPeer::Refused),
+            Choice::Empty => {
+                // No endpoint is available, so nothing is lost by a trial.
+                let trial = recovery.and_then(|(_, longest)| self.trial(request.now, longest));
+                let trial = trial.ok_or_else(|| self.shared.members.reason())?;
+                Ok(claim(trial, true, None))
+            }
+        }
+    }
+
+    fn trial(&self, now: u64, longest: Duration) -> Option<Arc<Endpoint>> {
+        let id = self.shared.trials.take(now, longest)?;
+        match self.shared.members.endpoint(id) {
+            Some(endpoint) if endpoint.live().health.awaits_trial() => Some(endpoint),
+            _ => {
+                self.shared.trials.remove(id);
+                None
+            }
+        }
+    }
+
+    /// Chooses an endpoint that has room for another request, and takes the place. If none has
+    /// room, it waits for `patience` at most. `shares` is whether requests share connections, so that
+    /// a limit of connections is none of requests.
+    ///
+    /// # Errors
+    /// Why no place was taken.
+    pub async fn place(
+        &self,
+        request: balancer::PickRequest<'_>,
+        tried: &[u64],
+        may_trial: bool,
+        patience: Duration,
+        shares: bool,
+    ) -> Result<InFlight, NoPeer> {
+        let mut waiting = None;
+        let deadline = tokio::time::Instant::now() + patience;
+        let places = &self.shared.places;
+        let freed = if tried.is_empty() {
+            &places.first
+        } else {
+            &places.again
+        };
+        loop {
+            let freed = freed.notified();
+            let mut freed = std::pin::pin!(freed);
+            // From here on, no place that becomes free is missed.
+            freed.as_mut().enable();
+            // The limits in force now, not those from when the request arrived.
+            let policy = self.shared.members.policy();
+            let limits = &policy.extension.circuit_breakers;
+            let (mut full, mut queues) = (Vec::new(), Vec::new());
+            loop {
+                let entered = self.choose(
+                    request,
+                    tried,
+                    &full,
+                    may_trial,
+                    |endpoint, trial, observer| {
+                        let id = endpoint.id;
+                        // Endpoints not yet tried are only full: wait for one of them rather than
+                        // try one twice.
+                        if full.contains(&id) || (!full.is_empty() && tried.contains(&id)) {
+                            return Err(None);
+                        }
+                        let limit = endpoint.max_requests(limits, shares);
+                        match InFlight::within(endpoint, limit, places) {
+                            Ok(entered) => Ok(entered.on_trial(trial).observed_by(observer)),
+                            Err(endpoint) => Err(Some(endpoint)),
+                        }
+                    },
+                );
+                // A request that was notified of a place and does not take it notifies the next
+                // one.
+                let entered = entered.inspect_err(|_| places.first.notify_one())?;
+                match entered {
+                    Ok(entered) => return Ok(entered),
+                    Err(None) => break,
+                    Err(Some(endpoint)) => {
+                        full.push(endpoint.id);
+                        queues.push(endpoint);
+                    }
+                }
+            }
+            if waiting.is_none() {
+                waiting = Some(self.wait(&queues, limits.max_pending_requests)?);
+            }
+            // Requests that began before there was a limit notify no waiter when they end.
+            let look = deadline.min(tokio::time::Instant::now() + LOOK);
+            if tokio::time::timeout_at(look, freed).await.is_err() && look == deadline {
+                return Err(NoPeer::Overflow);
+            }
+        }
+    }
+
+    /// Joins the queue of the upstream, and that of the first of these endpoints whose own queue
+    /// has room.
+    fn wait(&self, queues: &[Arc<Endpoint>], limit: u32) -> Result<impl Drop + use<>, NoPeer> {
+        struct Waiting(Arc<Shared>, Arc<Endpoint>);
+        impl Drop for Waiting {
+            fn drop(&mut self) {
+                self.0.pending.fetch_sub(1, Ordering::Relaxed);
+                self.1.live().pending.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let join = |pending: &AtomicU32, limit| {
+            let more = |waiting| (waiting < limit).then_some(waiting + 1);
+            let joined = pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+            joined.is_ok()
+        };
+        if !join(&self.shared.pending, limit) {
+            return Err(NoPeer::Overflow);
+        }
+        let joined = queues.iter().find(|endpoint| {
+            let limit = endpoint.limits.max_pending_requests.unwrap_or(u32::MAX);
+            join(&endpoint.live().pending, limit)
+        });
+        match joined {
+            Some(endpoint) => Ok(Waiting(Arc::clone(&self.shared), Arc::clone(endpoint))),
+            None => {
+                self.shared.pending.fetch_sub(1, Ordering::Relaxed);
+                Err(NoPeer::Overflow)
+            }
+        }
+    }
+}
