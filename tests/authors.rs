@@ -184,7 +184,7 @@ fn plugin_commands_say_in_a_sentence_why_they_fail() {
     for (arguments, part) in [
         (&["new", "mine"][..], "the folder mine is not empty"),
         (&["new", "1st"], "is not a name for a crate"),
-        (&["build"], "what it says stands above"),
+        (&["build"], "its messages are above"),
         (
             &["build", "--manifest-path", "none/Cargo.toml"],
             "there is no folder none",

@@ -41,6 +41,9 @@ fn malformed_requests_are_refused_on_both_ports() {
             let mut raw = Raw::connect(to);
             let answer = raw.send(case.as_bytes()).half_close().read_to_end();
             let shown: String = case.chars().take(60).collect();
+            // The proxy tells as nginx does that the request line is what is too long.
+            let long_line = to == gateway.proxy && shown.starts_with("GET /x");
+            let status = if long_line { &414 } else { status };
             let expected = format!("HTTP/1.1 {status}");
             assert!(answer.starts_with(&expected), "{shown:?}: {answer}");
         }
@@ -69,6 +72,8 @@ fn a_request_must_have_exactly_one_host() {
     for request in [
         "GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n",
+        // The form of CONNECT alone.
+        "GET a:80 HTTP/1.1\r\nhost: a:80\r\nconnection: close\r\n\r\n",
     ] {
         let answer = exchange(gateway.proxy, request);
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");

@@ -3,8 +3,10 @@
 use std::sync::Mutex;
 use std::sync::mpsc;
 
+use http_body_util::BodyExt;
 use serde_json::json;
 
+use crate::harness::http2::{self, Http2};
 use crate::harness::{
     Backend, Gateway, Raw, RawServer, guest, health, patch_upstream, set_passive_checks, until,
 };
@@ -241,4 +243,45 @@ fn broken_responses_count_for_outliers_and_canaries() {
     let canary = &figures["canary"];
     assert_eq!(canary["errors"], canary["requests"], "{figures}");
     assert_eq!(figures["stable"]["errors"], 0, "{figures}");
+}
+
+/// A stream that is reset drops what it has not sent, so the reset comes after it.
+#[test]
+fn the_received_part_of_a_broken_response_reaches_a_client_of_http2() {
+    let long = format!("content-length: 60000\r\n\r\n{}", "a".repeat(30_000));
+    let broken = BROKEN.iter().map(|(broken, passed)| (*broken, *passed));
+    for (broken, passed) in broken.chain([(long.as_str(), "a")]) {
+        let answer = format!("HTTP/1.1 201 Made\r\nx-mark: here\r\n{broken}");
+        let server = RawServer::start(move |_, mut raw| {
+            raw.read_until("\r\n\r\n");
+            raw.send(answer.as_bytes());
+        });
+        let gateway = gateway_to(server.address);
+        let client = Http2::connect(gateway.proxy);
+        let wanted = match passed {
+            "a" => 30_000,
+            passed => passed.chars().filter(|c| "abc".contains(*c)).count(),
+        };
+        for _ in 0..20 {
+            let request = client.request("GET", "/").body(http2::empty()).unwrap();
+            let response = client.start(request);
+            let (status, received, is_broken) = client.runtime.block_on(async {
+                let response = response.await.unwrap().unwrap();
+                let status = response.status().as_u16();
+                let (mut body, mut received) = (response.into_body(), 0);
+                while let Some(frame) = body.frame().await {
+                    match frame {
+                        Ok(frame) => received += frame.into_data().map_or(0, |data| data.len()),
+                        Err(_) => return (status, received, true),
+                    }
+                }
+                (status, received, false)
+            });
+            assert_eq!(
+                (status, received, is_broken),
+                (201, wanted, true),
+                "{broken:.60?}"
+            );
+        }
+    }
 }

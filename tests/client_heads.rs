@@ -63,6 +63,13 @@ fn a_malformed_head_is_answered_as_by_kong() {
             "431",
             "Request header or cookie too large",
         ),
+        (
+            format!("GET /{long} HTTP/1.1\r\nhost: h\r\n\r\n"),
+            "414",
+            "URI too long",
+        ),
+        // Longer than what hyper reads of a head, with no end.
+        (format!("GET /?{long}{long}"), "414", "URI too long"),
     ] {
         let answer = exchange(gateway.proxy, &head);
         assert_kong_error(&answer, status, words);
@@ -87,4 +94,56 @@ fn as_many_headers_are_forwarded_as_the_setting_allows() {
     );
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("\"x-h299\":\"299\""), "{answer}");
+}
+
+#[test]
+fn a_path_that_servers_read_differently_is_refused_and_ends_the_connection() {
+    let (gateway, backend) = with_backend(Setup::new());
+    for path in [
+        "/%zz",
+        "/a%",
+        "/a%4",
+        "/%00",
+        "/../a",
+        "/a/../..",
+        "/a/..%2F..",
+        "/%2e%2e/",
+    ] {
+        let mut raw = Raw::connect(gateway.proxy);
+        let head = format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n");
+        let answer = raw.send(head.as_bytes()).read_to_end();
+        assert_kong_error(&answer, "400", "Bad request");
+        assert!(answer.contains("connection: close"), "{path}: {answer}");
+    }
+    assert_eq!(backend.served(), 0);
+    for path in ["/?%zz", "/?a=../..", "/a/../b", "/a%2Fb/.."] {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        let answer = exchange(gateway.proxy, &head);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn a_missing_host_ends_the_connection() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let mut raw = Raw::connect(gateway.proxy);
+    let two = "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nhost: h\r\n\r\n";
+    let answer = raw.send(two.as_bytes()).read_to_end();
+    assert_kong_error(&answer, "400", "Bad request");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    assert_eq!(backend.served(), 0);
+}
+
+#[test]
+fn trace_is_not_allowed_and_keeps_the_connection() {
+    let (gateway, backend) = with_backend(Setup::new());
+    let mut raw = Raw::connect(gateway.proxy);
+    let head = "TRACE / HTTP/1.1\r\nhost: h\r\ncookie: secret\r\n\r\n";
+    // Without `Accept`, the error is in plain text, whose last line has the id of the request.
+    let answer = raw.send(head.as_bytes()).read_until("request_id: ") + &raw.read_until("\n");
+    assert_kong_error(&answer, "405", "Method not allowed");
+    assert!(!answer.contains("secret"), "{answer}");
+    let answer = read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(backend.served(), 1);
 }

@@ -115,3 +115,44 @@ fn a_start_with_too_few_descriptors_is_refused() {
     assert!(!status.success());
     assert!(said.contains("limit of open files is 40"), "{said}");
 }
+
+#[test]
+fn an_address_has_no_more_connections_than_it_may_have() {
+    let setup = Setup::new().arg("--max-connections-per-address", 3);
+    let (gateway, _backend) = with_backend(setup);
+    let mut clients: Vec<_> = (0..3).map(|_| Raw::connect(gateway.proxy)).collect();
+    for raw in &mut clients {
+        let answer = read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    for number in 1..=5 {
+        assert!(Raw::connect(gateway.proxy).is_closed());
+        let refused = "pointsman_address_connections_refused_total{listener=\"proxy\"}";
+        until("the refusal is counted", || {
+            metric(&gateway, refused) >= f64::from(number)
+        });
+    }
+    clients.pop();
+    until("a connection is served again", || {
+        let mut raw = Raw::connect(gateway.proxy);
+        raw.send(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        raw.read_to_end().starts_with("HTTP/1.1 200")
+    });
+    gateway.terminate();
+    let (_, log) = gateway.wait();
+    let lines = log.lines().filter(|line| line.contains("per_address"));
+    assert!((1..=3).contains(&lines.count()), "{log}");
+}
+
+#[test]
+fn trusted_peers_have_no_limit_of_their_address() {
+    let setup = Setup::new()
+        .arg("--max-connections-per-address", 1)
+        .arg("--trusted-ips", "127.0.0.1");
+    let (gateway, _backend) = with_backend(setup);
+    let mut clients: Vec<_> = (0..3).map(|_| Raw::connect(gateway.proxy)).collect();
+    for raw in &mut clients {
+        let answer = read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}

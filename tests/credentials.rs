@@ -86,7 +86,7 @@ fn a_key_is_generated_unless_it_is_given() {
             json!({ "key": key }),
             409
         ),
-        format!("UNIQUE violation detected on '{{key=\"{key}\"}}'")
+        "UNIQUE violation detected on '{key=\"<secret>\"}'"
     );
 }
 
@@ -168,6 +168,15 @@ fn a_password_is_never_shown_and_hashed_once() {
     );
 }
 
+/// A key of RSA with 1024 bits.
+const SHORT_KEY: &str = "\
+    -----BEGIN PUBLIC KEY-----\n\
+    MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC7F+PjA+RqqC7M4ruL6FEOpJZB\n\
+    lVFjdLLTCOxM/FrbUlxVyW1cajFGEol4FMXikQgtZGPzECp53uUyWFK9utYb7gFo\n\
+    R7hV5be6bKo2WY7rXONzIAGpyMndHV+7O2F0WmmJvnttTR4GJXA8JGxt5nAjWMGm\n\
+    7ZeJkQlhoH7jMH4ruQIDAQAB\n\
+    -----END PUBLIC KEY-----\n";
+
 #[test]
 fn the_algorithm_of_a_token_says_whether_it_needs_a_public_key() {
     let gateway = with_consumers();
@@ -184,6 +193,10 @@ fn the_algorithm_of_a_token_says_whether_it_needs_a_public_key() {
         for (key, why) in [
             (Value::Null, "required field missing"),
             (json!("x"), "invalid key"),
+            (
+                json!(SHORT_KEY),
+                "a key of RSA must have 2048 bits or more (RFC 7518)",
+            ),
         ] {
             let input = json!({ "algorithm": algorithm, "rsa_public_key": key });
             assert_eq!(

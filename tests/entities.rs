@@ -404,7 +404,11 @@ fn a_unique_value_is_taken_once() {
         let name = "unique constraint violation";
         assert_eq!((&taken["code"], &taken["name"]), (&json!(5), &json!(name)));
         for field in entity.unique {
-            assert_eq!(taken["fields"][field], made[field], "{}", entity.path);
+            // A secret is not told: it may be another client's.
+            let secret = json!("<secret>");
+            let is_secret = entity.path.contains("key-auth");
+            let told = if is_secret { &secret } else { &made[field] };
+            assert_eq!(taken["fields"][field], *told, "{}", entity.path);
         }
         let mut same_id = entity.bodies[1].clone();
         same_id["id"] = made["id"].clone();

@@ -20,14 +20,14 @@ use crate::harness::{Gateway, Setup, tls_acceptor};
 
 /// A server of the methods `Echo`, which sends back each message as it is received, and `Fail`, whose
 /// response consists of trailers only.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     calls: Arc<AtomicU64>,
     _runtime: Runtime,
 }
 
 impl Server {
-    fn start(acceptor: Option<TlsAcceptor>) -> Self {
+    pub(crate) fn start(acceptor: Option<TlsAcceptor>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -112,7 +112,7 @@ fn respond(request: Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, hyper::E
 }
 
 /// A message, uncompressed, with its length in front.
-fn message(text: &str) -> Bytes {
+pub(crate) fn message(text: &str) -> Bytes {
     let mut message = vec![0];
     message.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
     message.extend(text.as_bytes());

@@ -59,7 +59,7 @@ fn a_key_is_stored_and_shown_as_a_hash_and_names_its_consumer() {
     let taken = taken.expect(409).json();
     assert_eq!(
         (&taken["code"], &taken["fields"]["key"]),
-        (&json!(5), &made["key"])
+        (&json!(5), &json!("<secret>"))
     );
     let named = gateway
         .admin("GET", "/key-auths/top-secret", &[])
@@ -77,6 +77,40 @@ fn a_key_is_stored_and_shown_as_a_hash_and_names_its_consumer() {
     let file = data.path().join("hash.key");
     let mode = file.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_lost_file_of_the_key_of_the_hashes_is_never_replaced_while_keys_need_it() {
+    let data = tempfile::tempdir().unwrap();
+    let (gateway, _backend) = with_key_auth(setup(data.path(), "on"));
+    let made = add_credential(&gateway, "a", "key-auth", json!({ "key": "k" }));
+    gateway.terminate();
+    gateway.wait();
+    let file = data.path().join("hash.key");
+    let kept = data.path().join("kept");
+    std::fs::rename(&file, &kept).unwrap();
+    let (status, log) = setup(data.path(), "on").fail();
+    assert!(!status.success());
+    assert!(
+        log.contains("is missing") && log.contains("restore the file"),
+        "{log}"
+    );
+    assert!(!file.exists());
+    // Without the setting the gateway starts, so that the keys can be deleted.
+    let gateway = setup(data.path(), "off").start();
+    get(&gateway, "k").expect(401);
+    let path = format!("/consumers/a/key-auth/{}", made["id"].as_str().unwrap());
+    gateway.terminate();
+    gateway.wait();
+    std::fs::rename(&kept, &file).unwrap();
+    let gateway = setup(data.path(), "on").start();
+    get(&gateway, "k").expect(200);
+    gateway.admin("DELETE", &path, &[]).expect(204);
+    gateway.terminate();
+    gateway.wait();
+    std::fs::remove_file(&file).unwrap();
+    let _gateway = setup(data.path(), "on").start();
+    assert!(file.exists());
 }
 
 #[test]
@@ -115,7 +149,7 @@ fn keys_that_were_stored_before_go_on_working_whether_hashes_are_wanted_or_not()
     get(&gateway, "clear").expect(200);
     let again = json!({ "key": "old" });
     let taken = gateway.admin_json("POST", "/consumers/b/key-auth", &again);
-    assert_eq!(taken.expect(409).json()["fields"]["key"], "old");
+    assert_eq!(taken.expect(409).json()["fields"]["key"], "<secret>");
     assert_eq!(backend.served(), 3);
 }
 

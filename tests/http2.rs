@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use hyper::body::Frame;
 use hyper::{HeaderMap, Method};
-use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::http2::{self, Frames, Http2, data, empty, full, kind, streamed};
 use crate::harness::{
@@ -431,92 +429,4 @@ fn policies_work_and_see_each_request() {
     );
     let answer = client.get("/").expect(429);
     assert_eq!(answer.json()["message"], "API rate limit exceeded");
-}
-
-/// A stream that a client asks to become a WebSocket.
-fn websocket(client: &Http2, path: &str, protocol: &'static str) -> hyper::Request<http2::Body> {
-    let request = client
-        .request("CONNECT", path)
-        .header("sec-websocket-version", "13");
-    let protocol = hyper::ext::Protocol::from_static(protocol);
-    request.extension(protocol).body(empty()).unwrap()
-}
-
-#[test]
-fn a_stream_becomes_a_websocket_of_an_endpoint() {
-    let (gateway, _backend) = with_route(&[], &[("paths[]", "/"), ("methods[]", "GET")]);
-    let setup = websocket_client(&gateway);
-    let response = setup.start(websocket(&setup, "/upgrade", "websocket"));
-    let response = setup.runtime.block_on(response).unwrap().unwrap();
-    assert_eq!(response.status(), 200);
-    for name in ["upgrade", "connection", "sec-websocket-accept"] {
-        assert!(!response.headers().contains_key(name), "{name}");
-    }
-    setup.runtime.block_on(async {
-        let upgraded = hyper::upgrade::on(response).await.unwrap();
-        let mut stream = TokioIo::new(upgraded);
-        let long = vec![b'x'; 300_000];
-        for message in [&b"to and fro"[..], &long] {
-            let (mut read, mut write) = tokio::io::split(&mut stream);
-            let mut received = vec![0; message.len()];
-            let (written, received_all) =
-                tokio::join!(write.write_all(message), read.read_exact(&mut received));
-            written.unwrap();
-            received_all.unwrap();
-            assert!(received == message);
-        }
-        stream.shutdown().await.unwrap();
-        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
-    });
-    // Other streams of the connection are served meanwhile and after it.
-    setup.get("/").expect(200);
-}
-
-/// A client that knows that the gateway takes WebSockets.
-fn websocket_client(gateway: &Gateway) -> Http2 {
-    let client = Http2::connect(gateway.proxy);
-    // The gateway's settings have arrived with the first response.
-    client.get("/").expect(200);
-    client
-}
-
-#[test]
-fn an_endpoint_that_refuses_a_websocket_opens_no_tunnel() {
-    let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
-    let client = websocket_client(&gateway);
-    client
-        .send(websocket(&client, "/status/403", "websocket"))
-        .expect(403);
-    client
-        .send(websocket(&client, "/", "websocket"))
-        .expect(502);
-    client
-        .send(websocket(&client, "/", "connect-udp"))
-        .expect(501);
-}
-
-#[test]
-fn a_policy_that_answers_a_websocket_opens_no_tunnel() {
-    let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
-    let config = json!({ "status_code": 200, "message": "closed" });
-    add_plugin(&gateway, "request-termination", config, json!({}));
-    let client = Http2::connect(gateway.proxy);
-    client.get("/").expect(200);
-    client
-        .send(websocket(&client, "/", "websocket"))
-        .expect(502);
-}
-
-#[test]
-fn an_idle_tunnel_ends_with_its_stream() {
-    let service = [("read_timeout", "500")];
-    let (gateway, _backend) = with_route(&service, &[("paths[]", "/")]);
-    let client = websocket_client(&gateway);
-    let response = client.start(websocket(&client, "/upgrade", "websocket"));
-    let response = client.runtime.block_on(response).unwrap().unwrap();
-    client.runtime.block_on(async {
-        let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-        assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
-    });
-    client.get("/").expect(200);
 }

@@ -279,6 +279,22 @@ fn without_a_pool_each_request_opens_its_connection_at_once() {
 }
 
 #[test]
+fn a_connection_that_has_gone_silent_serves_no_further_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        // Only the first connection is silent.
+        for (streams, stream) in [0, 100].into_iter().zip(listener.incoming()) {
+            std::thread::spawn(move || serve(stream.unwrap(), streams));
+        }
+    });
+    let gateway = gateway(&[address]);
+    set(&gateway, &json!({"read_timeout": 300}));
+    gateway.get("/").expect(504);
+    gateway.get("/").expect(200);
+}
+
+#[test]
 fn a_stopped_endpoint_is_found_by_pings() {
     let server = Short::start(0);
     let gateway = gateway(&[server.address]);

@@ -142,7 +142,7 @@ fn every_change_is_logged_in_one_line() {
         assert_eq!(lines(wanted), 1, "{wanted:?}: {log}");
     }
     assert_eq!(
-        lines(&[": balancer \"mine\" (", "canary begun", &second, "50"]),
+        lines(&[": balancer \"mine\" (", "canary started", &second, "50"]),
         2,
         "{log}"
     );

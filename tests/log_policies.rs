@@ -1,28 +1,14 @@
-//! The plugins that log, each with a real receiver.
+//! Records of requests, as the plugin `file-log` writes them, and that plugin's files.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::AsyncBufReadExt;
 
 use crate::harness::{
-    Backend, Gateway, Raw, RawServer, Setup, metric, refusing_address, tls_acceptor, until,
+    Backend, Gateway, Raw, RawServer, Setup, add_global_plugin, metric, refusing_address, until,
     with_backend,
 };
-
-/// Adds a plugin for all requests.
-fn add_plugin(gateway: &Gateway, name: &str, config: Value) -> String {
-    let plugin = json!({"name": name, "config": config});
-    let made = gateway.admin_json("POST", "/plugins", &plugin).expect(201);
-    made.json()["id"].as_str().unwrap().to_owned()
-}
 
 /// The file of a `file-log`.
 struct LogFile {
@@ -41,7 +27,7 @@ impl LogFile {
 
     fn with_plugin(gateway: &Gateway) -> Self {
         let file = Self::new();
-        add_plugin(gateway, "file-log", json!({"path": file.path}));
+        add_global_plugin(gateway, "file-log", json!({"path": file.path}));
         file
     }
 
@@ -127,21 +113,43 @@ fn a_request_without_a_route_is_recorded() {
 fn an_answer_of_a_policy_is_recorded() {
     let (gateway, backend) = with_backend(Setup::new());
     let file = LogFile::with_plugin(&gateway);
-    add_plugin(&gateway, "request-termination", json!({"status_code": 418}));
+    add_global_plugin(&gateway, "request-termination", json!({"status_code": 418}));
     gateway.get("/").expect(418);
     let record = &file.records(1)[0];
     assert_eq!(record["response"]["status"], 418);
     assert_eq!(record["source"], "kong");
     assert_eq!(record["service"]["name"], "u-service");
-    assert_eq!(record.get("tries"), None);
+    assert_eq!(record["route"].get("methods"), None, "it has no value");
+    assert_eq!(record["tries"], json!([]));
     assert_eq!(backend.served(), 0);
+    // Where it would have been sent; as in Kong, the query is not there yet.
+    let service = json!({ "path": "/base" });
+    gateway
+        .admin_json("PATCH", "/services/u-service", &service)
+        .expect(200);
+    gateway.get("/a%20b?c=d").expect(418);
+    assert_eq!(file.records(2)[1]["upstream_uri"], "/base/a%20b");
+    let change = json!({ "replace": { "uri": "/new" } });
+    add_global_plugin(&gateway, "request-transformer", change);
+    gateway.get("/a?c=d").expect(418);
+    assert_eq!(file.records(3)[2]["upstream_uri"], "/new");
+}
+
+#[test]
+fn a_status_that_ends_no_request_is_not_sent() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let config = json!({"status_code": 103, "message": "here"});
+    add_global_plugin(&gateway, "request-termination", config);
+    let answer = gateway.get("/").expect(500);
+    assert_eq!(answer.json()["message"], "here");
+    assert!(!answer.header("x-kong-request-id").is_empty());
 }
 
 #[test]
 fn the_id_of_correlation_id_is_recorded() {
     let (gateway, _backend) = with_backend(Setup::new());
     let file = LogFile::with_plugin(&gateway);
-    add_plugin(&gateway, "correlation-id", json!({"header_name": "x-id"}));
+    add_global_plugin(&gateway, "correlation-id", json!({"header_name": "x-id"}));
     gateway.get_with("/", &[("x-id", "mine")]).expect(200);
     assert_eq!(file.records(1)[0]["correlation_id"], "mine");
 }
@@ -288,7 +296,7 @@ fn every_request_of_many_clients_is_a_whole_line() {
 fn a_moved_file_is_made_again_only_with_reopen() {
     let (gateway, _backend) = with_backend(Setup::new());
     let file = LogFile::new();
-    let id = add_plugin(&gateway, "file-log", json!({"path": file.path}));
+    let id = add_global_plugin(&gateway, "file-log", json!({"path": file.path}));
     gateway.get("/").expect(200);
     file.records(1);
     let moved = file.path.with_extension("1");
@@ -311,7 +319,7 @@ fn a_moved_file_is_made_again_only_with_reopen() {
 #[test]
 fn a_full_disk_and_a_missing_folder_cost_no_request_and_are_counted() {
     let (gateway, _backend) = with_backend(Setup::new());
-    let id = add_plugin(&gateway, "file-log", json!({"path": "/dev/full"}));
+    let id = add_global_plugin(&gateway, "file-log", json!({"path": "/dev/full"}));
     for path in ["/dev/full", "/nowhere/requests.log"] {
         let failed =
             format!("pointsman_log_records_failed_total{{plugin=\"file-log\",id=\"{id}\"}}");
@@ -337,403 +345,4 @@ fn a_full_disk_and_a_missing_folder_cost_no_request_and_are_counted() {
     let (_, log) = gateway.wait();
     let told = log.matches("records cannot be sent").count();
     assert!((1..20).contains(&told), "{told} lines: {log}");
-}
-
-#[test]
-fn tcp_log_sends_lines_over_one_connection() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    add_plugin(
-        &gateway,
-        "tcp-log",
-        json!({"host": "127.0.0.1", "port": port}),
-    );
-    gateway.get("/status/201").expect(201);
-    let (stream, _) = listener.accept().unwrap();
-    let mut received = BufReader::new(stream).lines();
-    let mut next = || serde_json::from_str::<Value>(&received.next().unwrap().unwrap()).unwrap();
-    assert_eq!(next()["response"]["status"], 201);
-    gateway.get("/status/202").expect(202);
-    assert_eq!(next()["response"]["status"], 202);
-    drop(received);
-    // The server has closed the connection: another one is made.
-    gateway.get("/status/203").expect(203);
-    let (stream, _) = listener.accept().unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    let record: Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(record["response"]["status"], 203);
-}
-
-#[test]
-fn tcp_log_encrypts_without_verifying_the_certificate() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let (acceptor, _) = tls_acceptor("logs.test", &[]);
-    let listener = runtime
-        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-        .unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let config = json!({
-        "host": "127.0.0.1", "port": port, "tls": true, "tls_sni": "logs.test",
-    });
-    add_plugin(&gateway, "tcp-log", config);
-    gateway.get("/").expect(200);
-    let (line, name) = runtime.block_on(async {
-        let (stream, _) = listener.accept().await.unwrap();
-        let stream = acceptor.accept(stream).await.unwrap();
-        let name = stream.get_ref().1.server_name().map(str::to_owned);
-        let mut line = String::new();
-        tokio::io::BufReader::new(stream)
-            .read_line(&mut line)
-            .await
-            .unwrap();
-        (line, name)
-    });
-    assert_eq!(name.as_deref(), Some("logs.test"));
-    let record: Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(record["response"]["status"], 200);
-}
-
-#[test]
-fn udp_log_sends_a_datagram_without_a_line_end_for_each_request() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = socket.local_addr().unwrap().port();
-    add_plugin(
-        &gateway,
-        "udp-log",
-        json!({"host": "localhost", "port": port}),
-    );
-    for status in [200, 404] {
-        gateway.get(&format!("/status/{status}")).expect(status);
-        let datagram = receive(&socket);
-        assert!(!datagram.ends_with('\n'));
-        let record: Value = serde_json::from_str(&datagram).unwrap();
-        assert_eq!(record["response"]["status"], status);
-    }
-}
-
-fn receive(socket: &UdpSocket) -> String {
-    socket
-        .set_read_timeout(Some(std::time::Duration::from_secs(60)))
-        .unwrap();
-    let mut datagram = vec![0; 65_536];
-    let length = socket.recv(&mut datagram).unwrap();
-    String::from_utf8(datagram[..length].to_vec()).unwrap()
-}
-
-#[test]
-fn syslog_writes_messages_that_are_severe_enough_to_the_systems_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket
-        .set_read_timeout(Some(std::time::Duration::from_secs(60)))
-        .unwrap();
-    let (gateway, _backend) = with_backend(Setup::new().arg("--syslog-socket", path.display()));
-    let config = json!({
-        "facility": "local0", "log_level": "warning", "successful_severity": "info",
-        "client_errors_severity": "warning", "server_errors_severity": "err",
-    });
-    add_plugin(&gateway, "syslog", config);
-    for (status, priority) in [
-        (200, None),
-        (404, Some(16 * 8 + 4)),
-        (503, Some(16 * 8 + 3)),
-    ] {
-        gateway.get(&format!("/status/{status}")).expect(status);
-        let Some(priority) = priority else { continue };
-        let mut message = vec![0; 65_536];
-        let length = socket.recv(&mut message).unwrap();
-        let message = std::str::from_utf8(&message[..length]).unwrap();
-        assert!(message.starts_with(&format!("<{priority}>")), "{message}");
-        let (_, text) = message.split_once(" kong: ").unwrap();
-        let record: Value = serde_json::from_str(text).unwrap();
-        assert_eq!(record["response"]["status"], status);
-    }
-}
-
-/// An HTTP server that records are sent to.
-struct HttpServer {
-    address: SocketAddr,
-    received: Receiver<(String, Value)>,
-    /// The statuses of its next responses; then it answers 200.
-    statuses: Arc<Mutex<VecDeque<u16>>>,
-}
-
-impl HttpServer {
-    fn start(statuses: impl IntoIterator<Item = u16>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let statuses = Arc::new(Mutex::new(statuses.into_iter().collect::<VecDeque<_>>()));
-        let (sender, received) = channel();
-        let next = Arc::clone(&statuses);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (sender, next) = (sender.clone(), Arc::clone(&next));
-                std::thread::spawn(move || {
-                    let mut stream = BufReader::new(stream);
-                    while let Some(request) = read_request(&mut stream) {
-                        let status = next.lock().unwrap().pop_front().unwrap_or(200);
-                        let answer = format!("HTTP/1.1 {status} .\r\ncontent-length: 0\r\n\r\n");
-                        let _ = stream.get_mut().write_all(answer.as_bytes());
-                        let _ = sender.send(request);
-                    }
-                });
-            }
-        });
-        Self {
-            address,
-            received,
-            statuses,
-        }
-    }
-
-    /// The next request: its head, and its body.
-    fn next(&self) -> (String, Value) {
-        self.received
-            .recv_timeout(std::time::Duration::from_secs(60))
-            .unwrap()
-    }
-}
-
-fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if stream.read_line(&mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse::<usize>().unwrap())
-    });
-    let mut body = vec![0; length.unwrap_or(0)];
-    stream.read_exact(&mut body).ok()?;
-    Some((head, serde_json::from_slice(&body).unwrap()))
-}
-
-#[test]
-fn http_log_sends_one_object_with_the_credentials_of_the_url() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let server = HttpServer::start([]);
-    let config = json!({
-        "http_endpoint": format!("http://user:pass@{}/logs?a=b", server.address),
-        "method": "PUT", "headers": {"x-one": "1"},
-    });
-    add_plugin(&gateway, "http-log", config);
-    gateway.get("/status/204").expect(204);
-    let (head, body) = server.next();
-    assert!(head.starts_with("PUT /logs?a=b HTTP/1.1\r\n"), "{head}");
-    let head = head.to_ascii_lowercase();
-    for header in [
-        "authorization: basic dxnlcjpwyxnz\r\n",
-        "content-type: application/json\r\n",
-        "x-one: 1\r\n",
-    ] {
-        assert!(head.contains(header), "{head}");
-    }
-    assert!(
-        head.contains(&format!("host: {}\r\n", server.address)),
-        "{head}"
-    );
-    assert_eq!(body["response"]["status"], 204);
-}
-
-#[test]
-fn http_log_sends_a_batch_as_an_array_and_again_until_it_is_accepted() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let server = HttpServer::start([500, 301, 404]);
-    let config = json!({
-        "http_endpoint": format!("http://{}/", server.address),
-        "queue": {"max_batch_size": 3, "max_coalescing_delay": 3600},
-    });
-    add_plugin(&gateway, "http-log", config);
-    for status in [201, 202, 203] {
-        gateway.get(&format!("/status/{status}")).expect(status);
-    }
-    let batches: Vec<Value> = (0..4).map(|_| server.next().1).collect();
-    let statuses: Vec<u64> = batches[0]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|record| record["response"]["status"].as_u64().unwrap())
-        .collect();
-    assert_eq!(statuses, [201, 202, 203]);
-    assert!(batches.iter().all(|batch| *batch == batches[0]));
-    until("the batch", || {
-        metric(
-            &gateway,
-            "pointsman_log_records_sent_total{plugin=\"http-log\"",
-        ) == 3.0
-    });
-    assert!(server.statuses.lock().unwrap().is_empty());
-}
-
-#[test]
-fn records_that_wait_are_sent_with_changed_settings() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let config = json!({
-        "http_endpoint": format!("http://{}/", refusing_address()),
-        "queue": {"max_retry_delay": 0.1},
-    });
-    let id = add_plugin(&gateway, "http-log", config);
-    for status in [201, 202] {
-        gateway.get(&format!("/status/{status}")).expect(status);
-    }
-    let server = HttpServer::start([]);
-    let change = json!({"config": {"http_endpoint": format!("http://{}/", server.address)}});
-    gateway
-        .admin_json("PATCH", &format!("/plugins/{id}"), &change)
-        .expect(200);
-    for status in [201, 202] {
-        assert_eq!(server.next().1["response"]["status"], status);
-    }
-}
-
-#[test]
-fn records_that_wait_are_sent_although_the_plugin_is_deleted() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let server = HttpServer::start([]);
-    let config = json!({
-        "http_endpoint": format!("http://{}/", server.address),
-        "queue": {"max_batch_size": 1000, "max_coalescing_delay": 3600},
-    });
-    let id = add_plugin(&gateway, "http-log", config);
-    for _ in 0..3 {
-        gateway.get("/").expect(200);
-    }
-    gateway
-        .admin("DELETE", &format!("/plugins/{id}"), &[])
-        .expect(204);
-    assert_eq!(server.next().1.as_array().unwrap().len(), 3);
-}
-
-#[test]
-fn records_that_wait_are_sent_at_a_shutdown() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let server = HttpServer::start([]);
-    let config = json!({
-        "http_endpoint": format!("http://{}/", server.address),
-        "queue": {"max_batch_size": 1000, "max_coalescing_delay": 3600},
-    });
-    add_plugin(&gateway, "http-log", config);
-    for _ in 0..3 {
-        gateway.get("/").expect(200);
-    }
-    gateway.terminate();
-    let (status, _) = gateway.wait();
-    assert!(status.success());
-    assert_eq!(server.next().1.as_array().unwrap().len(), 3);
-}
-
-#[test]
-fn a_full_queue_drops_its_oldest_records_counts_them_and_says_so_once() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    // It accepts connections and never answers.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let config = json!({
-        "http_endpoint": format!("http://{}/", silent.local_addr().unwrap()),
-        "timeout": 600_000, "queue": {"max_entries": 5},
-    });
-    let id = add_plugin(&gateway, "http-log", config);
-    let series =
-        |name: &str| format!("pointsman_log_records_{name}{{plugin=\"http-log\",id=\"{id}\"}}");
-    gateway.get("/").expect(200);
-    let held = silent.accept().unwrap();
-    until("an empty queue", || {
-        metric(&gateway, &series("waiting")) == 0.0
-    });
-    for _ in 0..12 {
-        gateway.get("/").expect(200);
-    }
-    until("drops", || {
-        metric(&gateway, &series("dropped_total")) == 7.0
-    });
-    assert_eq!(metric(&gateway, &series("waiting")), 5.0);
-    gateway.kill_9();
-    let (_, log) = gateway.wait();
-    drop(held);
-    assert_eq!(log.matches("queue at 80% capacity").count(), 1, "{log}");
-    assert_eq!(
-        log.matches("queue full, dropping old entries").count(),
-        1,
-        "{log}"
-    );
-}
-
-/// The lines of the metrics of a request.
-fn statsd_lines(text: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = text.split('\n').filter(|line| !line.is_empty()).collect();
-    lines.sort_unstable();
-    lines
-}
-
-#[test]
-fn statsd_sends_a_datagram_for_each_metric_or_packs_them() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = socket.local_addr().unwrap().port();
-    let metrics = json!([
-        {"name": "request_count", "stat_type": "counter", "sample_rate": 1},
-        {"name": "status_count", "stat_type": "counter", "sample_rate": 1},
-    ]);
-    let config = json!({
-        "host": "127.0.0.1", "port": port, "metrics": metrics,
-        "allow_status_codes": ["200-299"],
-    });
-    let id = add_plugin(&gateway, "statsd", config);
-    // Not in the range: nothing is sent for it.
-    gateway.get("/status/404").expect(404);
-    gateway.get("/status/201").expect(201);
-    let expected = [
-        "kong.service.u-service.request.count:1|c",
-        "kong.service.u-service.status.201:1|c",
-    ];
-    assert_eq!([receive(&socket), receive(&socket)], expected);
-    let packed = json!({"config": {"udp_packet_size": 512}});
-    gateway
-        .admin_json("PATCH", &format!("/plugins/{id}"), &packed)
-        .expect(200);
-    gateway.get("/status/201").expect(201);
-    assert_eq!(receive(&socket).split('\n').collect::<Vec<_>>(), expected);
-}
-
-#[test]
-fn statsd_sends_lines_over_tcp() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let metrics = json!([
-        {"name": "request_count", "stat_type": "counter", "sample_rate": 1},
-        {"name": "response_size", "stat_type": "histogram"},
-    ]);
-    let config = json!({
-        "host": "127.0.0.1", "port": port, "use_tcp": true, "metrics": metrics, "prefix": "p",
-        "tag_style": "dogstatsd",
-    });
-    add_plugin(&gateway, "statsd", config);
-    gateway.get("/").expect(200);
-    let (stream, _) = listener.accept().unwrap();
-    let mut received = BufReader::new(stream);
-    let mut text = String::new();
-    for _ in 0..2 {
-        received.read_line(&mut text).unwrap();
-    }
-    let lines = statsd_lines(&text);
-    assert!(
-        lines[0].starts_with("p.service.u-service.request.count:1|c|#service:u-service,route:"),
-        "{text}"
-    );
-    assert!(lines[0].ends_with(",status:200"), "{text}");
-    assert!(
-        lines[1].starts_with("p.service.u-service.response.size:"),
-        "{text}"
-    );
 }

@@ -273,3 +273,69 @@ fn the_last_phase_runs_for_requests_that_are_refused_and_for_those_without_a_rou
     assert_eq!(statuses(&global), [401, 404]);
     assert_eq!(statuses(&own), [401]);
 }
+
+#[test]
+fn a_termination_is_triggered_and_describes_the_request() {
+    let (gateway, backend) = with_route();
+    let config = json!({
+        "status_code": 200, "message": "m", "echo": true, "trigger": "X-Stop",
+    });
+    add_plugin(
+        &gateway,
+        "request-termination",
+        config,
+        json!({ "route": { "name": "r" } }),
+    );
+    gateway.get("/").expect(200);
+    assert_eq!(backend.served(), 1, "nothing triggers it");
+    let by_header = gateway
+        .get_with("/?a=1&a=2&flag", &[("x-stop", "")])
+        .expect(200)
+        .json();
+    let by_query = gateway.get("/?X-Stop").expect(200).json();
+    assert_eq!(backend.served(), 1);
+    assert_eq!(by_header["message"], "m");
+    let request = &by_header["request"];
+    assert_eq!(request["query"], json!({ "a": ["1", "2"], "flag": true }));
+    assert_eq!(
+        (&request["method"], &request["path"]),
+        (&json!("GET"), &json!("/"))
+    );
+    assert_eq!(
+        (&request["raw_body"], request.get("body")),
+        (&json!(""), None)
+    );
+    assert_eq!(by_query["request"]["query"], json!({ "X-Stop": true }));
+    for (field, path) in [
+        ("matched_route", "/routes/r"),
+        ("matched_service", "/services/s"),
+    ] {
+        let stored = gateway.admin("GET", path, &[]).expect(200).json();
+        assert_eq!(by_header[field]["id"], stored["id"]);
+        assert_eq!(by_header[field]["name"], stored["name"]);
+        assert_eq!(by_header[field]["tags"], stored["tags"], "the whole entity");
+    }
+    for key in ["node_id", "worker_pid", "hostname"] {
+        assert!(!by_header["kong"][key].is_null(), "{key}");
+    }
+}
+
+#[test]
+fn a_redirect_keeps_the_normalised_path_and_the_query_as_it_was_sent() {
+    let (gateway, _backend) = with_route();
+    let config = json!({
+        "status_code": 302, "location": "https://new.example:8443/x?y#z",
+        "keep_incoming_path": true,
+    });
+    add_plugin(&gateway, "redirect", config, json!({}));
+    for (sent, location) in [
+        ("/a//b/../%63%2Fd%20e?q=%41&{f}", "/a/c%2Fd%20e?q=%41&{f}#z"),
+        ("/a", "/a#z"),
+    ] {
+        let head = format!("GET {sent} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        let answer = exchange(gateway.proxy, &head);
+        let expected = format!("location: https://new.example:8443{location}\r\n");
+        assert!(answer.starts_with("HTTP/1.1 302"), "{answer}");
+        assert!(answer.contains(&expected), "{answer}");
+    }
+}

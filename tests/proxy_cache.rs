@@ -1,18 +1,14 @@
-//! `proxy-cache`: what is stored, for which requests, how long, and who fetches it.
-
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+//! `proxy-cache`: what is stored, for which requests, and how long.
 
 use serde_json::{Value, json};
 
-use crate::harness::{
-    Gateway, Raw, RawServer, Reply, Setup, active_connections, exchange, metric, sha256, until,
-};
+use crate::harness::{Gateway, RawServer, Reply, Setup, exchange, sha256, until};
 
-const PLAIN: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n";
+pub(crate) const PLAIN: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n";
 
 /// A server that answers the one request of each connection with what `respond` makes of its head.
-fn origin(respond: impl Fn(&str) -> String + Send + Sync + 'static) -> RawServer {
+pub(crate) fn origin(respond: impl Fn(&str) -> String + Send + Sync + 'static) -> RawServer {
     RawServer::start(move |_, mut raw| {
         let head = raw.read_until("\r\n\r\n");
         if head.ends_with("\r\n\r\n") {
@@ -28,7 +24,7 @@ fn cached(origin: &RawServer, config: Value) -> Gateway {
     cached_with(Setup::new(), origin, config)
 }
 
-fn cached_with(setup: Setup, origin: &RawServer, mut config: Value) -> Gateway {
+pub(crate) fn cached_with(setup: Setup, origin: &RawServer, mut config: Value) -> Gateway {
     let gateway = setup.start();
     gateway.balanced(&[(origin.address, 100)]);
     config["strategy"] = "memory".into();
@@ -324,104 +320,6 @@ fn a_client_gets_a_part_of_a_stored_response_and_word_that_it_has_not_changed() 
     assert_eq!(origin.accepted(), 2);
 }
 
-/// A server that answers each request when the test says so, with what the test says.
-fn held() -> (RawServer, Sender<String>) {
-    let (answer, answers) = channel::<String>();
-    let answers: Arc<Mutex<Receiver<String>>> = Arc::new(Mutex::new(answers));
-    let origin = origin(move |_| answers.lock().unwrap().recv().unwrap_or_default());
-    (origin, answer)
-}
-
-fn requests(gateway: &Gateway) -> f64 {
-    metric(gateway, "kong_nginx_requests_total")
-}
-
-/// Sends `count` requests at once, each on its own connection.
-fn ask_at_once(gateway: &Gateway, count: usize) -> Vec<Raw> {
-    let before = requests(gateway);
-    let mut clients: Vec<Raw> = (0..count).map(|_| Raw::connect(gateway.proxy)).collect();
-    for client in &mut clients {
-        client.send(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
-    }
-    until("all requests are received", || {
-        requests(gateway) - before >= count as f64
-    });
-    clients
-}
-
-#[test]
-fn of_a_hundred_misses_at_once_one_asks_the_endpoint() {
-    let (origin, answer) = held();
-    let setup = Setup::new().arg("--proxy-cache-lock-timeout", 3_600_000);
-    let gateway = cached_with(setup, &origin, json!({}));
-    let clients = ask_at_once(&gateway, 100);
-    answer.send(format!("{PLAIN}\r\nok")).unwrap();
-    let mut hits = 0;
-    for mut client in clients {
-        let reply = client.read_to_end();
-        assert!(reply.ends_with("\r\n\r\nok"), "{reply}");
-        hits += usize::from(reply.contains("x-cache-status: Hit\r\n"));
-    }
-    assert_eq!((hits, origin.accepted()), (99, 1));
-}
-
-#[test]
-fn those_that_wait_go_on_by_themselves_if_the_response_is_not_stored() {
-    let (origin, answer) = held();
-    let setup = Setup::new().arg("--proxy-cache-lock-timeout", 3_600_000);
-    let gateway = cached_with(setup, &origin, json!({}));
-    let clients = ask_at_once(&gateway, 5);
-    assert_eq!(origin.accepted(), 1);
-    for _ in &clients {
-        answer.send(format!("{PLAIN}vary: *\r\n\r\nok")).unwrap();
-    }
-    for mut client in clients {
-        let reply = client.read_to_end();
-        assert!(reply.contains("x-cache-status: Bypass\r\n"), "{reply}");
-    }
-    assert_eq!(origin.accepted(), 5);
-    // For a while, no request waits for such a response.
-    let clients = ask_at_once(&gateway, 5);
-    until("all ask the endpoint", || origin.accepted() == 10);
-    drop(clients);
-}
-
-#[test]
-fn an_endless_response_makes_no_request_wait() {
-    let origin = RawServer::start(move |_, mut raw| {
-        raw.read_until("\r\n\r\n");
-        raw.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nfirst");
-        // No further byte, and no end, before the client leaves.
-        raw.is_closed();
-    });
-    let setup = Setup::new().arg("--proxy-cache-lock-timeout", 50);
-    let gateway = cached_with(setup, &origin, json!({}));
-    let mut clients = ask_at_once(&gateway, 5);
-    for client in &mut clients {
-        let reply = client.read_until("first");
-        assert!(reply.contains("x-cache-status: Miss\r\n"), "{reply}");
-    }
-    assert_eq!(origin.accepted(), 5);
-}
-
-#[test]
-fn a_response_that_grows_too_long_makes_no_request_wait() {
-    let origin = RawServer::start(move |_, mut raw| {
-        raw.read_until("\r\n\r\n");
-        raw.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n");
-        raw.send("x".repeat(1 << 17).as_bytes());
-        // No end before the client leaves.
-        raw.is_closed();
-    });
-    let setup = Setup::new()
-        .arg("--proxy-cache-memory", 1)
-        .arg("--proxy-cache-lock-timeout", 3_600_000);
-    let gateway = cached_with(setup, &origin, json!({}));
-    let clients = ask_at_once(&gateway, 5);
-    until("all ask the endpoint", || origin.accepted() == 5);
-    drop(clients);
-}
-
 #[test]
 fn invented_codings_push_out_no_variant() {
     let origin = origin(|head| match head.contains("gzip") {
@@ -441,33 +339,6 @@ fn invented_codings_push_out_no_variant() {
         assert_eq!(plain, ("Hit".to_owned(), b"ok".to_vec()));
     }
     assert_eq!(origin.accepted(), 2);
-}
-
-#[test]
-fn those_that_wait_go_on_by_themselves_if_the_first_takes_too_long_or_leaves() {
-    let (origin, answer) = held();
-    let setup = Setup::new().arg("--proxy-cache-lock-timeout", 50);
-    let gateway = cached_with(setup, &origin, json!({}));
-    let clients = ask_at_once(&gateway, 3);
-    until("all ask the endpoint", || origin.accepted() == 3);
-    for _ in 0..3 {
-        answer.send(format!("{PLAIN}\r\nok")).unwrap();
-    }
-    for mut client in clients {
-        assert!(client.read_to_end().ends_with("\r\n\r\nok"));
-    }
-
-    let (origin, _answer) = held();
-    let setup = Setup::new().arg("--proxy-cache-lock-timeout", 3_600_000);
-    let gateway = cached_with(setup, &origin, json!({}));
-    let first = ask_at_once(&gateway, 1);
-    until("the first asks the endpoint", || origin.accepted() == 1);
-    let second = ask_at_once(&gateway, 1);
-    let open = active_connections(&gateway);
-    drop(first);
-    until("the first has left", || active_connections(&gateway) < open);
-    until("the second asks the endpoint", || origin.accepted() == 2);
-    drop(second);
 }
 
 #[test]

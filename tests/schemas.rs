@@ -165,6 +165,7 @@ fn the_root_tells_which_plugins_there_are_and_which_are_used() {
         ("correlation-id", 100_001),
         ("cors", 2000),
         ("file-log", 9),
+        ("grpc-web", 3),
         ("http-log", 12),
         ("ip-restriction", 990),
         ("jwt", 1450),

@@ -323,6 +323,37 @@ fn sessions_are_resumed_by_any_worker() {
 }
 
 #[test]
+fn the_settings_decide_whether_and_how_sessions_are_resumed() {
+    let resumes = |settings: &[(&str, &str)], version| {
+        let mut setup = setup();
+        for (name, value) in settings {
+            setup = setup.arg(&format!("--ssl-session-{name}"), value);
+        }
+        let (gateway, _backend) = with_backend(setup);
+        let client = TlsClient::offering(&[version], &[]);
+        let resumed = [(); 2].map(|()| {
+            let mut connection = client.connect(tls(&gateway), "a.example").unwrap();
+            assert!(connection.get("/", "h").0.starts_with("HTTP/1.1 200"));
+            connection.is_resumed()
+        });
+        assert!(!resumed[0]);
+        resumed[1]
+    };
+    for version in [&TLS12, &TLS13] {
+        assert!(resumes(&[("tickets", "off")], version), "by the cache");
+        assert!(resumes(&[("cache-size", "0")], version), "by a ticket");
+        let none = [("tickets", "off"), ("cache-size", "0")];
+        assert!(!resumes(&none, version), "{version:?}");
+    }
+    for (name, wrong) in [("tickets", "yes"), ("cache-size", "10g"), ("timeout", "8d")] {
+        let flag = format!("--ssl-session-{name}");
+        let (status, said) = setup().arg(&flag, wrong).fail();
+        assert!(!status.success());
+        assert!(said.contains(wrong) && said.contains("expected"), "{said}");
+    }
+}
+
+#[test]
 fn http_1_1_is_agreed_on_by_alpn_and_other_protocols_are_refused() {
     let gateway = setup().start();
     let client = TlsClient::new().protocols(&[b"http/1.1"]);

@@ -44,10 +44,11 @@ fn trailers_of_a_request_reach_its_endpoint() {
             .read_to_end();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         assert!(answer.contains("\r\ntrailer: digest\r\n"), "{answer}");
-        assert!(
-            answer.ends_with("3\r\nabc\r\n0\r\ndigest: d\r\n\r\n"),
-            "{answer}"
-        );
+        assert!(answer.ends_with("\r\n0\r\ndigest: d\r\n\r\n"), "{answer}");
+        // A body that comes in two parts may be sent on in two chunks.
+        let echoed = answer.rsplit("\r\n\r\n").nth(1).unwrap();
+        let letters: String = echoed.lines().filter(|line| "abc".contains(line)).collect();
+        assert_eq!(letters, "abc", "{answer}");
         assert!(!answer.contains("evil"), "{answer}");
     }
 }

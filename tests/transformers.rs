@@ -46,6 +46,38 @@ fn headers_and_arguments_are_changed_in_the_order_of_the_steps() {
 }
 
 #[test]
+fn an_argument_without_a_value_stays_without_one() {
+    let config = json!({
+        "rename": { "querystring": ["old:new"] },
+        "add": { "querystring": ["a:1"] },
+    });
+    let (gateway, _backend) = with_plugin("request-transformer", config);
+    let seen = gateway.get("/p?flag&b=&old").expect(200).json();
+    assert_eq!(seen["uri"], "/p?flag&b=&new&a=1");
+}
+
+#[test]
+fn a_request_without_a_body_gets_one() {
+    let (gateway, _backend) = with_plugin(
+        "request-transformer",
+        json!({ "add": { "body": ["a:1"] }, "replace": { "body": ["b:2"] } }),
+    );
+    for (content_type, body) in [
+        ("application/json", r#"{"a":"1"}"#),
+        ("application/x-www-form-urlencoded", "a=1"),
+    ] {
+        let empty = Some((content_type, Vec::new()));
+        let sent = gateway.send(gateway.proxy, "POST", "/p", &[], empty);
+        let seen = sent.expect(200).json();
+        assert_eq!(seen["sha256"], sha256(body.as_bytes()), "{content_type}");
+        assert_eq!(seen["headers"]["content-length"], body.len().to_string());
+    }
+    // A request that names no media type is not changed.
+    let seen = gateway.get("/p").expect(200).json();
+    assert_eq!(seen["sha256"], sha256(b""));
+}
+
+#[test]
 fn the_path_the_method_and_the_host_are_replaced() {
     let (gateway, _backend) = with_plugin(
         "request-transformer",

@@ -76,7 +76,8 @@ fn sessions_survive_an_upgrade_of_the_balancer() {
 
 /// Changes rows in a data folder while no gateway runs.
 fn edit(data_dir: &Path, edit: impl Fn(&JournaledStore) -> Vec<Write>) {
-    let store = store::open(data_dir).unwrap();
+    let lock = store::lock(data_dir).unwrap();
+    let store = store::open(data_dir, &lock).unwrap();
     let writes = edit(&store);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(store.write(writes)).unwrap();

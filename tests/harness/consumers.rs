@@ -29,6 +29,13 @@ pub(crate) fn add_plugin(gateway: &Gateway, name: &str, config: Value, fields: V
     format!("/plugins/{}", made.json()["id"].as_str().unwrap())
 }
 
+/// Adds a plugin for all requests. Returns its id.
+pub(crate) fn add_global_plugin(gateway: &Gateway, name: &str, config: Value) -> String {
+    let plugin = json!({ "name": name, "config": config });
+    let made = gateway.admin_json("POST", "/plugins", &plugin).expect(201);
+    made.json()["id"].as_str().unwrap().to_owned()
+}
+
 /// Adds a consumer. Returns its id.
 pub(crate) fn add_consumer(gateway: &Gateway, username: &str) -> String {
     let consumer = json!({ "username": username });

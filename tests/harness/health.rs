@@ -1,6 +1,7 @@
 //! The health of targets, as the Admin API shows and sets it: all functions are for the upstream
 //! `u` that [`Gateway::balanced`] makes.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
@@ -37,7 +38,7 @@ pub(crate) fn active_checks(kind: &str, more: &Value) -> Value {
 }
 
 /// The state of a target, and what is shown of its first address.
-pub(crate) fn health(gateway: &Gateway, target: SocketAddr) -> (String, Value) {
+pub(crate) fn health(gateway: &Gateway, target: impl Display) -> (String, Value) {
     let all = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
     let all = all.json();
     let rows = all["data"].as_array().unwrap();
@@ -50,7 +51,7 @@ pub(crate) fn health(gateway: &Gateway, target: SocketAddr) -> (String, Value) {
 }
 
 /// Whether a target is in a state.
-pub(crate) fn has_health(gateway: &Gateway, target: SocketAddr, state: &str) -> bool {
+pub(crate) fn has_health(gateway: &Gateway, target: impl Display, state: &str) -> bool {
     health(gateway, target).0 == state
 }
 

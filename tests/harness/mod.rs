@@ -1,25 +1,36 @@
 //! What the tests use: gateways, backends, a DNS server, and clients.
 
+mod acme;
 mod backend;
+mod compiled;
 mod consumers;
+mod declarative;
 mod dns;
+mod etcd;
 mod gateway;
 mod guests;
 mod health;
 pub(crate) mod http2;
 mod load;
+mod log;
 mod metrics;
 mod process;
 mod raw;
 mod redis;
+mod relay;
 mod tls;
 mod tls_client;
 mod tokens;
 mod wait;
 
+pub(crate) use acme::AcmeServer;
 pub(crate) use backend::{Backend, sha256};
-pub(crate) use consumers::{add_consumer, add_credential, add_plugin, received, with_route};
+pub(crate) use consumers::{
+    add_consumer, add_credential, add_global_plugin, add_plugin, received, with_route,
+};
+pub(crate) use declarative::{MY_SERVICE, of_every_kind, put_document};
 pub(crate) use dns::{Dns, DnsReply};
+pub(crate) use etcd::Etcd;
 pub(crate) use gateway::{Gateway, Reply, Setup, help, with_backend};
 pub(crate) use guests::guest;
 pub(crate) use health::{
@@ -30,6 +41,7 @@ pub(crate) use metrics::{active_connections, in_flight, metric};
 pub(crate) use process::Process;
 pub(crate) use raw::{Raw, RawServer, assert_kong_error, exchange, read_answer, refusing_address};
 pub(crate) use redis::Redis;
+pub(crate) use relay::Relay;
 pub(crate) use tls::{Issued, tls_acceptor};
 pub(crate) use tls_client::TlsClient;
 pub(crate) use tokens::TOKENS;

@@ -57,6 +57,13 @@ impl Raw {
         String::from_utf8_lossy(&read).into_owned()
     }
 
+    /// Reads this many bytes.
+    pub(crate) fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        let mut read = vec![0; length];
+        self.0.read_exact(&mut read).unwrap();
+        read
+    }
+
     /// Reads until the connection ends.
     pub(crate) fn read_to_end(&mut self) -> String {
         let mut read = Vec::new();

@@ -1,0 +1,67 @@
+//! Settings that are read again while the gateway runs.
+
+use crate::harness::{Issued, Setup, TlsClient};
+
+#[test]
+fn a_reload_applies_the_log_level_and_names_what_needs_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pointsman.toml");
+    std::fs::write(&file, "log = \"info\"\n").unwrap();
+    let gateway = Setup::new().arg("--config", file.display()).start();
+    let level = || {
+        let answer = gateway.admin("GET", "/debug/node/log-level", &[]);
+        answer.expect(200).text()
+    };
+    assert!(level().contains("info"));
+    std::fs::write(&file, "log = \"debug\"\nmax_headers = 200\n").unwrap();
+    gateway.signal("-HUP");
+    while !level().contains("debug") {
+        std::thread::yield_now();
+    }
+    std::fs::write(&file, "log = \"warn\"\nworkers = \"many\"\n").unwrap();
+    gateway.signal("-HUP");
+    std::fs::write(&file, "log = \"trace\"\nmax_headers = 200\n").unwrap();
+    gateway.signal("-HUP");
+    while !level().contains("trace") {
+        std::thread::yield_now();
+    }
+    gateway.terminate();
+    let (status, log) = gateway.wait();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("settings read again; applied: log"), "{log}");
+    assert!(
+        log.contains("need another process") && log.contains(": max_headers"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_certificate_that_was_renewed_is_shown_after_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+    let write = |issued: &Issued| {
+        std::fs::write(&cert, issued.certificate.pem()).unwrap();
+        std::fs::write(&key, issued.key.serialize_pem()).unwrap();
+    };
+    let (old, new) = (Issued::to("a.test"), Issued::to("a.test"));
+    write(&old);
+    let gateway = Setup::new()
+        .arg("--proxy-listen", "127.0.0.1:0 ssl")
+        .arg("--ssl-cert", cert.display())
+        .arg("--ssl-cert-key", key.display())
+        .start();
+    let shown = || {
+        let connection = TlsClient::new().connect(gateway.proxy, "a.test").unwrap();
+        connection.certificate()
+    };
+    assert_eq!(shown(), old.certificate.der().to_vec());
+    // A file that cannot be used changes nothing.
+    std::fs::write(&cert, "no certificate").unwrap();
+    gateway.signal("-HUP");
+    assert_eq!(shown(), old.certificate.der().to_vec());
+    write(&new);
+    gateway.signal("-HUP");
+    while shown() != new.certificate.der().to_vec() {
+        std::thread::yield_now();
+    }
+}

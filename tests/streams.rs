@@ -1,0 +1,709 @@
+//! Streams: TCP, TLS that is terminated or passed through, and UDP.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Backend, Gateway, Issued, Raw, RawServer, Setup, TlsClient, metric, refusing_address, until,
+};
+
+/// A server that sends back each line with its name in front, and `bye` when the client has ended.
+fn echo(name: &'static str) -> RawServer {
+    RawServer::start(move |_, mut raw| {
+        loop {
+            let line = raw.read_until("\n");
+            if line.is_empty() {
+                raw.send(format!("{name}: bye").as_bytes());
+                return;
+            }
+            raw.send(format!("{name}: {line}").as_bytes());
+        }
+    })
+}
+
+fn listening(listens: &str) -> Setup {
+    Setup::new().arg("--stream-listen", listens)
+}
+
+/// Adds a service with a route.
+fn route(gateway: &Gateway, name: &str, service: Value, route: Value) {
+    let mut body = json!({ "name": name, "retries": 0 });
+    let merge = |body: &mut Value, more: &Value| {
+        for (field, value) in more.as_object().unwrap() {
+            body[field] = value.clone();
+        }
+    };
+    merge(&mut body, &service);
+    gateway.admin_json("POST", "/services", &body).expect(201);
+    let mut body = json!({ "name": name });
+    merge(&mut body, &route);
+    let path = format!("/services/{name}/routes");
+    gateway.admin_json("POST", &path, &body).expect(201);
+}
+
+/// Adds a route that takes every stream of these protocols to a server.
+fn route_all(gateway: &Gateway, protocols: &[&str], protocol: &str, server: SocketAddr) {
+    route(
+        gateway,
+        "s",
+        json!({ "protocol": protocol, "host": server.ip(), "port": server.port() }),
+        json!({ "protocols": protocols, "sources": [{ "ip": "127.0.0.0/8" }] }),
+    );
+}
+
+fn sessions(gateway: &Gateway, code: u16) -> f64 {
+    metric(
+        gateway,
+        &format!("pointsman_stream_sessions_total{{code=\"{code}\"}}"),
+    )
+}
+
+fn say(raw: &mut Raw, line: &str) -> String {
+    raw.send(format!("{line}\n").as_bytes()).read_until("\n")
+}
+
+#[test]
+fn a_connection_is_passed_both_ways_and_its_ends_are_passed_on() {
+    let gateway = listening("127.0.0.1:0").start();
+    let server = echo("a");
+    route_all(&gateway, &["tcp"], "tcp", server.address);
+    let mut raw = Raw::connect(gateway.listener("stream", 0));
+    assert_eq!(say(&mut raw, "one"), "a: one\n");
+    assert_eq!(say(&mut raw, "two"), "a: two\n");
+    assert_eq!(metric(&gateway, "pointsman_stream_sessions_active"), 1.0);
+    assert_eq!(raw.half_close().read_to_end(), "a: bye");
+    until("the session is counted", || sessions(&gateway, 200) == 1.0);
+    let bytes = |direction| {
+        let name = "pointsman_stream_bytes_total";
+        metric(&gateway, &format!("{name}{{direction=\"{direction}\"}}"))
+    };
+    assert_eq!((bytes("ingress"), bytes("egress")), (8.0, 20.0));
+}
+
+#[test]
+fn a_route_is_chosen_by_source_and_destination() {
+    let gateway = listening("127.0.0.1:0, 127.0.0.1:0").start();
+    let (one, two) = (echo("one"), echo("two"));
+    for (number, server) in [&one, &two].into_iter().enumerate() {
+        let port = gateway.listener("stream", number).port();
+        route(
+            &gateway,
+            ["one", "two"][number],
+            json!({ "protocol": "tcp", "host": "127.0.0.1", "port": server.address.port() }),
+            json!({ "protocols": ["tcp"], "destinations": [{ "port": port }] }),
+        );
+    }
+    for (number, name) in ["one", "two"].into_iter().enumerate() {
+        let mut raw = Raw::connect(gateway.listener("stream", number));
+        assert_eq!(say(&mut raw, "x"), format!("{name}: x\n"));
+    }
+    gateway.admin("DELETE", "/routes/one", &[]).expect(204);
+    assert!(Raw::connect(gateway.listener("stream", 0)).is_closed());
+    until("it is counted", || sessions(&gateway, 500) == 1.0);
+}
+
+#[test]
+fn a_route_may_have_an_expression() {
+    let listens = "127.0.0.1:0, 127.0.0.1:0, 127.0.0.1:0 ssl";
+    let gateway = listening(listens)
+        .arg("--router-flavor", "expressions")
+        .start();
+    let (one, two, named) = (echo("one"), echo("two"), echo("named"));
+    for (number, server) in [&one, &two].into_iter().enumerate() {
+        let port = gateway.listener("stream", number).port();
+        let expression = format!(
+            "net.protocol == \"tcp\" && net.dst.port == {port} && net.src.ip in 127.0.0.0/8"
+        );
+        route(
+            &gateway,
+            ["one", "two"][number],
+            json!({ "protocol": "tcp", "host": "127.0.0.1", "port": server.address.port() }),
+            json!({ "protocols": ["tcp"], "expression": expression }),
+        );
+    }
+    route(
+        &gateway,
+        "named",
+        json!({ "protocol": "tcp", "host": "127.0.0.1", "port": named.address.port() }),
+        json!({ "protocols": ["tls"], "expression": "tls.sni =^ \".example\"" }),
+    );
+    for (number, name) in ["one", "two"].into_iter().enumerate() {
+        let mut raw = Raw::connect(gateway.listener("stream", number));
+        assert_eq!(say(&mut raw, "x"), format!("{name}: x\n"));
+    }
+    let over_tls = gateway.listener("stream", 2);
+    let mut client = TlsClient::new().connect(over_tls, "a.example").unwrap();
+    assert_eq!(client.send(b"x\n").read_until("\n"), "named: x\n");
+    assert!(TlsClient::new().connect(over_tls, "a.test").is_err());
+    // Fields of requests are none of streams.
+    let wrong = json!({ "protocols": ["tcp"], "expression": "http.path == \"/\"" });
+    let refused = gateway.admin_json("POST", "/services/one/routes", &wrong);
+    let message = refused.expect(400).text();
+    assert!(message.contains("Unknown LHS field"), "{message}");
+}
+
+#[test]
+fn connections_are_balanced_and_failed_ones_count_for_health() {
+    let gateway = listening("127.0.0.1:0").start();
+    let (server, gone) = (echo("a"), refusing_address());
+    let checks = json!({ "passive": { "unhealthy": { "tcp_failures": 1 } } });
+    let upstream = json!({ "name": "u", "healthchecks": checks });
+    gateway
+        .admin_json("POST", "/upstreams", &upstream)
+        .expect(201);
+    gateway.add_target("u", server.address, 100);
+    gateway.add_target("u", gone, 100);
+    route(
+        &gateway,
+        "s",
+        json!({ "protocol": "tcp", "host": "u", "retries": 1 }),
+        json!({ "protocols": ["tcp"], "sources": [{ "ip": "127.0.0.1" }] }),
+    );
+    for number in 0..8 {
+        let mut raw = Raw::connect(gateway.listener("stream", 0));
+        assert_eq!(say(&mut raw, &number.to_string()), format!("a: {number}\n"));
+    }
+    let health = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
+    let states: Vec<(String, String)> = (health.json()["data"].as_array().unwrap().iter())
+        .map(|target| {
+            let text = |field: &str| target[field].as_str().unwrap().to_owned();
+            (text("target"), text("health"))
+        })
+        .collect();
+    assert!(
+        states.contains(&(gone.to_string(), "UNHEALTHY".into())),
+        "{states:?}"
+    );
+    assert!(states.contains(&(server.address.to_string(), "HEALTHY".into())));
+}
+
+#[test]
+fn a_stream_is_closed_without_an_endpoint() {
+    let gateway = listening("127.0.0.1:0").start();
+    route_all(&gateway, &["tcp"], "tcp", refusing_address());
+    assert!(Raw::connect(gateway.listener("stream", 0)).is_closed());
+    until("it is counted", || sessions(&gateway, 502) == 1.0);
+}
+
+#[test]
+fn an_idle_stream_ends() {
+    let gateway = listening("127.0.0.1:0").start();
+    let server = echo("a");
+    let service = json!({
+        "protocol": "tcp", "host": "127.0.0.1", "port": server.address.port(), "read_timeout": 50,
+    });
+    let all = json!({ "protocols": ["tcp"], "sources": [{ "ip": "127.0.0.1" }] });
+    route(&gateway, "s", service, all);
+    let mut raw = Raw::connect(gateway.listener("stream", 0));
+    assert_eq!(say(&mut raw, "x"), "a: x\n");
+    assert!(raw.is_closed());
+}
+
+#[test]
+fn the_route_of_the_server_name_decides_who_decrypts() {
+    let gateway = listening("127.0.0.1:0 ssl").start();
+    let (passed, authority) = Backend::start_tls("passed", "passed.example");
+    let plain = echo("plain");
+    route(
+        &gateway,
+        "passed",
+        json!({ "protocol": "tcp", "host": "127.0.0.1", "port": passed.address.port() }),
+        json!({ "protocols": ["tls_passthrough"], "snis": ["passed.example"] }),
+    );
+    route(
+        &gateway,
+        "terminated",
+        json!({ "protocol": "tcp", "host": "127.0.0.1", "port": plain.address.port() }),
+        json!({ "protocols": ["tls"], "snis": ["*.terminated.example"] }),
+    );
+    let issued = Issued::to("a.terminated.example");
+    let certificate = json!({
+        "cert": issued.certificate.pem(), "key": issued.key.serialize_pem(),
+        "snis": ["a.terminated.example"],
+    });
+    gateway
+        .admin_json("POST", "/certificates", &certificate)
+        .expect(201);
+    let to = gateway.listener("stream", 0);
+    drop(authority);
+    // Any protocol that a client names is accepted.
+    let client = TlsClient::new().protocols(&[b"mqtt"]);
+    let mut terminated = client.connect(to, "a.terminated.example").unwrap();
+    assert!(terminated.certificate() == issued.certificate.der().to_vec());
+    assert_eq!(terminated.send(b"x\n").read_until("\n"), "plain: x\n");
+    let mut through = TlsClient::new().connect(to, "passed.example").unwrap();
+    let (head, _) = through.get("/", "passed.example");
+    assert!(head.contains("x-backend: passed"), "{head}");
+    assert!(TlsClient::new().connect(to, "other.example").is_err());
+    assert!(Raw::connect(to).send(b"GET / HTTP/1.1\r\n\r\n").is_closed());
+    until("both are counted", || {
+        sessions(&gateway, 500) + sessions(&gateway, 400) == 2.0
+    });
+}
+
+#[test]
+fn a_first_message_in_pieces_is_routed_as_a_whole_one() {
+    let gateway = listening("127.0.0.1:0 ssl").start();
+    let hello = client_hello("a.example");
+    let length = hello.len();
+    let (sender, receiver) = mpsc::channel();
+    let server = RawServer::start(move |_, mut raw| {
+        let _ = sender.send(raw.read_exactly(length));
+    });
+    route(
+        &gateway,
+        "s",
+        json!({ "protocol": "tcp", "host": "127.0.0.1", "port": server.address.port() }),
+        json!({ "protocols": ["tls_passthrough"], "snis": ["a.example"] }),
+    );
+    let mut raw = Raw::connect(gateway.listener("stream", 0));
+    for piece in hello.chunks(40) {
+        raw.send(piece);
+    }
+    assert!(receiver.recv().unwrap() == hello);
+}
+
+/// The first message of a client of TLS.
+fn client_hello(name: &str) -> Vec<u8> {
+    let (sender, receiver) = mpsc::channel();
+    let server = RawServer::start(move |_, mut raw| {
+        let head = raw.read_exactly(5);
+        let rest = raw.read_exactly(usize::from(u16::from_be_bytes([head[3], head[4]])));
+        let _ = sender.send([head, rest].concat());
+    });
+    let _ = TlsClient::new().connect(server.address, name);
+    receiver.recv().unwrap()
+}
+
+#[test]
+fn a_service_of_tls_is_spoken_to_over_tls() {
+    let gateway = listening("127.0.0.1:0").start();
+    let (backend, authority) = Backend::start_tls("b", "b.example");
+    let stored = gateway.admin("POST", "/ca_certificates", &[("cert", &authority)]);
+    let id = stored.expect(201).json()["id"].clone();
+    let upstream = json!({ "name": "u", "host_header": "b.example" });
+    gateway
+        .admin_json("POST", "/upstreams", &upstream)
+        .expect(201);
+    gateway.add_target("u", backend.address, 100);
+    route(
+        &gateway,
+        "s",
+        json!({
+            "protocol": "tls", "host": "u", "tls_verify": true, "ca_certificates": [id],
+        }),
+        json!({ "protocols": ["tcp"], "sources": [{ "ip": "127.0.0.1" }] }),
+    );
+    let ask = || {
+        let mut raw = Raw::connect(gateway.listener("stream", 0));
+        raw.send(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+            .read_to_end()
+    };
+    assert!(ask().contains("x-backend: b"));
+    let wrong = json!({ "host_header": "c.example" });
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &wrong)
+        .expect(200);
+    assert_eq!(ask(), "");
+    until("it is counted", || sessions(&gateway, 502) == 1.0);
+}
+
+#[test]
+fn a_trusted_peer_names_the_client() {
+    let server = echo("a");
+    for (trusted, answer) in [("127.0.0.1", "a: x\n"), ("10.0.0.1", "")] {
+        let gateway = listening("127.0.0.1:0 proxy_protocol")
+            .arg("--trusted-ips", trusted)
+            .start();
+        route(
+            &gateway,
+            "s",
+            json!({ "protocol": "tcp", "host": "127.0.0.1", "port": server.address.port() }),
+            json!({ "protocols": ["tcp"], "sources": [{ "ip": "192.0.2.7", "port": 5 }] }),
+        );
+        let mut raw = Raw::connect(gateway.listener("stream", 0));
+        raw.send(b"PROXY TCP4 192.0.2.7 192.0.2.8 5 6\r\nx\n");
+        assert_eq!(raw.read_until("\n"), answer, "{trusted}");
+    }
+}
+
+#[test]
+fn policies_for_streams_let_streams_pass_or_not() {
+    let gateway = listening("127.0.0.1:0").start();
+    let server = echo("a");
+    route_all(&gateway, &["tcp"], "tcp", server.address);
+    let mut plugin = json!({ "name": "ip-restriction", "config": { "deny": ["127.0.0.0/8"] } });
+    let stored = gateway.admin_json("POST", "/routes/s/plugins", &plugin);
+    let id = stored.expect(201).json()["id"].as_str().unwrap().to_owned();
+    assert!(Raw::connect(gateway.listener("stream", 0)).is_closed());
+    until("it is counted", || sessions(&gateway, 403) == 1.0);
+    // One of the service of the route holds as well.
+    let path = format!("/plugins/{id}");
+    gateway.admin("DELETE", &path, &[]).expect(204);
+    let stored = gateway.admin_json("POST", "/services/s/plugins", &plugin);
+    let id = stored.expect(201).json()["id"].as_str().unwrap().to_owned();
+    assert!(Raw::connect(gateway.listener("stream", 0)).is_closed());
+    until("it is counted", || sessions(&gateway, 403) == 2.0);
+    // A plugin for requests alone is none for streams.
+    gateway
+        .admin("DELETE", &format!("/plugins/{id}"), &[])
+        .expect(204);
+    plugin["protocols"] = json!(["http"]);
+    gateway.admin_json("POST", "/plugins", &plugin).expect(201);
+    let mut raw = Raw::connect(gateway.listener("stream", 0));
+    assert_eq!(say(&mut raw, "x"), "a: x\n");
+}
+
+/// A server that sends back each datagram with its name in front.
+fn echo_datagrams(name: &'static str) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65_535];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let _ = socket.send_to(format!("{name}: {text}").as_bytes(), client);
+        }
+    });
+    address
+}
+
+/// A client that sends datagrams to an address.
+fn datagrams(to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(to).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    socket
+}
+
+fn ask(socket: &UdpSocket, text: &str) -> String {
+    socket.send(text.as_bytes()).unwrap();
+    let mut buffer = [0; 65_535];
+    let length = socket.recv(&mut buffer).unwrap();
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+#[test]
+fn the_datagrams_of_a_client_are_a_session_of_one_endpoint() {
+    let gateway = listening("127.0.0.1:0 udp").start();
+    gateway
+        .admin("POST", "/upstreams", &[("name", "u")])
+        .expect(201);
+    for name in ["a", "b"] {
+        gateway.add_target("u", echo_datagrams(name), 100);
+    }
+    route(
+        &gateway,
+        "s",
+        json!({ "protocol": "udp", "host": "u", "read_timeout": 300 }),
+        json!({ "protocols": ["udp"], "sources": [{ "ip": "127.0.0.1" }] }),
+    );
+    let to = gateway.listener("stream", 0);
+    let clients = [datagrams(to), datagrams(to)];
+    let answers = clients.each_ref().map(|client| {
+        let first = ask(client, "1");
+        let second = ask(client, "2");
+        assert_eq!(first.replace('1', "2"), second);
+        first
+    });
+    assert_ne!(answers[0], answers[1]);
+    until("both sessions have ended", || {
+        sessions(&gateway, 200) == 2.0
+    });
+}
+
+#[test]
+fn an_answer_comes_from_the_address_that_was_asked() {
+    let gateway = listening("0.0.0.0:0 udp").start();
+    let port = gateway.listener("stream", 0).port();
+    for (name, address) in [("one", "127.0.0.1"), ("two", "127.0.0.2")] {
+        let server = echo_datagrams(name);
+        route(
+            &gateway,
+            name,
+            json!({ "protocol": "udp", "host": "127.0.0.1", "port": server.port() }),
+            json!({ "protocols": ["udp"], "destinations": [{ "ip": address, "port": port }] }),
+        );
+    }
+    for (name, address) in [("one", "127.0.0.1"), ("two", "127.0.0.2")] {
+        // A connected socket receives from its peer alone.
+        let client = datagrams(SocketAddr::new(address.parse().unwrap(), port));
+        assert_eq!(ask(&client, "x"), format!("{name}: x"));
+    }
+}
+
+#[test]
+fn sessions_of_udp_take_nothing_from_connections_and_give_way_when_they_are_idle() {
+    let gateway = listening("127.0.0.1:0 udp, 127.0.0.1:0")
+        .arg("--max-udp-sessions", "2")
+        .arg("--max-connections", "1")
+        // A session gives way to another one of its worker.
+        .arg("--workers", "1")
+        .start();
+    let (server, over_udp) = (echo("a"), echo_datagrams("u"));
+    route_all(&gateway, &["tcp"], "tcp", server.address);
+    route(
+        &gateway,
+        "udp",
+        json!({ "protocol": "udp", "host": "127.0.0.1", "port": over_udp.port() }),
+        json!({ "protocols": ["udp"], "sources": [{ "ip": "127.0.0.1" }] }),
+    );
+    let over_limit = |outcome| {
+        let name = "pointsman_stream_udp_sessions_over_limit_total";
+        metric(&gateway, &format!("{name}{{outcome=\"{outcome}\"}}"))
+    };
+    let to = gateway.listener("stream", 0);
+    let clients = [datagrams(to), datagrams(to)];
+    for client in &clients {
+        assert_eq!(ask(client, "x"), "u: x");
+    }
+    let third = datagrams(to);
+    third.send(b"x").unwrap();
+    until("it is refused", || over_limit("refused") >= 1.0);
+    // The only connection is left to a client of TCP.
+    let mut raw = Raw::connect(gateway.listener("stream", 1));
+    assert_eq!(say(&mut raw, "x"), "a: x\n");
+    // Once a session is idle for a second, it gives way. The first one is kept in use.
+    third
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    until("an idle session has given way", || {
+        assert_eq!(ask(&clients[0], "x"), "u: x");
+        third.send(b"y").unwrap();
+        third.recv(&mut [0; 16]).is_ok()
+    });
+    assert_eq!(over_limit("displaced"), 1.0);
+    assert_eq!(ask(&clients[0], "z"), "u: z");
+}
+
+#[test]
+fn connections_of_streams_count_for_the_limit_of_their_address() {
+    let gateway = listening("127.0.0.1:0")
+        .arg("--max-connections-per-address", "2")
+        .start();
+    let server = echo("a");
+    route_all(&gateway, &["tcp"], "tcp", server.address);
+    let to = gateway.listener("stream", 0);
+    let mut first = Raw::connect(to);
+    assert_eq!(say(&mut first, "x"), "a: x\n");
+    let mut idle = Raw::connect(gateway.proxy);
+    idle.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        .read_until("\r\n\r\n");
+    assert!(Raw::connect(to).is_closed());
+    let refused = "pointsman_address_connections_refused_total{listener=\"stream\"}";
+    assert_eq!(metric(&gateway, refused), 1.0);
+    drop(idle);
+    until("the address has room again", || {
+        say(&mut Raw::connect(to), "y") == "a: y\n"
+    });
+}
+
+#[test]
+fn streams_without_a_route_are_in_the_log_once() {
+    let gateway = listening("127.0.0.1:0").start();
+    for _ in 0..5 {
+        assert!(Raw::connect(gateway.listener("stream", 0)).is_closed());
+    }
+    until("they are counted", || sessions(&gateway, 500) == 5.0);
+    gateway.terminate();
+    let (_, log) = gateway.wait();
+    let lines = log.lines().filter(|line| line.contains("matches a stream"));
+    assert_eq!(lines.count(), 1, "{log}");
+}
+
+#[test]
+fn an_endpoint_that_refuses_datagrams_is_a_failure() {
+    let gateway = listening("127.0.0.1:0 udp").start();
+    route_all(&gateway, &["udp"], "udp", refusing_address());
+    let client = datagrams(gateway.listener("stream", 0));
+    client.send(b"x").unwrap();
+    until("it is counted", || sessions(&gateway, 502) == 1.0);
+}
+
+#[test]
+fn a_shutdown_waits_for_streams() {
+    let gateway = listening("127.0.0.1:0").start();
+    let server = echo("a");
+    route_all(&gateway, &["tcp"], "tcp", server.address);
+    let mut raw = Raw::connect(gateway.listener("stream", 0));
+    assert_eq!(say(&mut raw, "x"), "a: x\n");
+    gateway.terminate();
+    assert_eq!(say(&mut raw, "y"), "a: y\n");
+    assert_eq!(raw.half_close().read_to_end(), "a: bye");
+    let (status, _) = gateway.wait();
+    assert!(status.success());
+}
+
+#[test]
+fn the_admin_api_shows_the_listeners_of_streams() {
+    let gateway = listening("127.0.0.1:0 ssl, 127.0.0.1:0 udp reuseport").start();
+    let root = gateway.admin("GET", "/", &[]).expect(200).json();
+    let shown = &root["configuration"];
+    assert_eq!(shown["stream_proxy_ssl_enabled"], true);
+    assert_eq!(shown["stream_listeners"][0]["ssl"], true);
+    assert_eq!(shown["stream_listeners"][1]["udp"], true);
+    assert_eq!(shown["stream_listeners"][1]["reuseport"], true);
+    assert!(shown["stream_listeners"][0].get("http2").is_none());
+}
+
+#[test]
+fn an_endpoint_is_told_the_client_by_the_proxy_protocol() {
+    let gateway = listening("127.0.0.1:0").start();
+    let server = RawServer::start(|_, mut raw| {
+        let header = raw.read_until("\r\n");
+        let body = format!("{header}{}", raw.read_until("\n"));
+        let length = body.len();
+        raw.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes());
+        raw.read_to_end();
+    });
+    let upstream = json!({ "name": "u", "pointsman": { "proxy_protocol": "v1" } });
+    gateway
+        .admin_json("POST", "/upstreams", &upstream)
+        .expect(201);
+    gateway.add_target("u", server.address, 100);
+    route(
+        &gateway,
+        "stream",
+        json!({ "protocol": "tcp", "host": "u" }),
+        json!({ "protocols": ["tcp"], "sources": [{ "ip": "127.0.0.1" }] }),
+    );
+    route(
+        &gateway,
+        "http",
+        json!({ "protocol": "http", "host": "u" }),
+        json!({ "paths": ["/"] }),
+    );
+    // Requests of one connection share a connection to the endpoint, and no others do.
+    for to in [gateway.listener("stream", 0), gateway.proxy] {
+        for _ in 0..2 {
+            let mut raw = Raw::connect(to);
+            raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+            let (from, port) = (raw.port(), to.port());
+            let answer = raw.read_until("GET / HTTP/1.1\r\n");
+            let header = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {port}\r\n");
+            assert!(answer.contains(&header), "{answer}");
+        }
+    }
+}
+
+/// The lines of JSON in a file, once there are this many.
+fn records(path: &std::path::Path, count: usize) -> Vec<Value> {
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    until("records", || lines().len() >= count);
+    lines()
+}
+
+#[test]
+fn a_stream_is_logged_when_it_has_ended() {
+    let gateway = listening("127.0.0.1:0, 127.0.0.1:0 udp, 127.0.0.1:0 ssl").start();
+    let (server, over_udp) = (echo("a"), echo_datagrams("u"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("streams.log");
+    let plugin = json!({
+        "name": "file-log", "config": { "path": path }, "protocols": ["tcp", "tls", "udp"],
+    });
+    gateway.admin_json("POST", "/plugins", &plugin).expect(201);
+    for (name, protocol, port, server) in [
+        ("tcp", "tcp", 0, server.address),
+        ("udp", "udp", 1, over_udp),
+        ("tls", "tls", 2, server.address),
+    ] {
+        let port = gateway.listener("stream", port).port();
+        route(
+            &gateway,
+            name,
+            json!({
+                "protocol": if protocol == "udp" { "udp" } else { "tcp" },
+                "host": "127.0.0.1", "port": server.port(), "read_timeout": 200,
+            }),
+            json!({ "protocols": [protocol], "destinations": [{ "port": port }] }),
+        );
+    }
+    let to = gateway.listener("stream", 0);
+    let mut raw = Raw::connect(to);
+    assert_eq!(say(&mut raw, "one"), "a: one\n");
+    assert_eq!(raw.half_close().read_to_end(), "a: bye");
+    let record = &records(&path, 1)[0];
+    let session = json!({
+        "received": 4, "sent": 13, "status": 200, "server_port": to.port(),
+    });
+    assert_eq!(record["session"], session);
+    assert_eq!(record["upstream"], json!({ "received": 13, "sent": 4 }));
+    assert_eq!(record["client_ip"], "127.0.0.1");
+    assert_eq!(record["source"], "upstream");
+    assert_eq!(record["route"]["name"], "tcp");
+    assert_eq!(record["service"]["name"], "tcp");
+    assert_eq!(record["tries"][0]["port"], server.address.port());
+    assert!(record["latencies"]["session"].as_i64() >= record["latencies"]["kong"].as_i64());
+    let client = datagrams(gateway.listener("stream", 1));
+    assert_eq!(ask(&client, "xy"), "u: xy");
+    let record = &records(&path, 2)[1];
+    assert_eq!(record["session"]["received"], 2);
+    assert_eq!(record["session"]["sent"], 5);
+    assert_eq!(record["route"]["name"], "udp");
+    let to = gateway.listener("stream", 2);
+    let mut client = TlsClient::new().connect(to, "a.example").unwrap();
+    assert_eq!(client.send(b"x\n").read_until("\n"), "a: x\n");
+    drop(client);
+    let tls = &records(&path, 3)[2]["session"]["tls"];
+    assert_eq!(tls["version"], "TLSv1.3");
+    assert!(tls["cipher"].as_str().unwrap().starts_with("TLS_"), "{tls}");
+    assert_eq!(tls["client_verify"], "NONE");
+    // A stream without a route, and one that a policy refuses, are logged as well.
+    gateway.admin("DELETE", "/routes/tls", &[]).expect(204);
+    assert!(TlsClient::new().connect(to, "a.example").is_err());
+    let record = &records(&path, 4)[3];
+    assert_eq!(record["session"]["status"], 500);
+    assert_eq!(record.get("route"), None);
+    assert_eq!(record["source"], "kong");
+    let deny = json!({ "name": "ip-restriction", "config": { "deny": ["127.0.0.1"] } });
+    gateway
+        .admin_json("POST", "/routes/tcp/plugins", &deny)
+        .expect(201);
+    assert!(Raw::connect(gateway.listener("stream", 0)).is_closed());
+    assert_eq!(records(&path, 5)[4]["session"]["status"], 403);
+}
+
+#[test]
+fn prometheus_counts_streams_under_kongs_names() {
+    let gateway = listening("127.0.0.1:0").start();
+    let server = echo("a");
+    route_all(&gateway, &["tcp"], "tcp", server.address);
+    let plugin = json!({
+        "name": "prometheus", "protocols": ["tcp"],
+        "config": {
+            "status_code_metrics": true, "bandwidth_metrics": true, "latency_metrics": true,
+        },
+    });
+    gateway.admin_json("POST", "/plugins", &plugin).expect(201);
+    let mut raw = Raw::connect(gateway.listener("stream", 0));
+    assert_eq!(say(&mut raw, "one"), "a: one\n");
+    assert_eq!(raw.half_close().read_to_end(), "a: bye");
+    until("it is counted", || sessions(&gateway, 200) == 1.0);
+    let page = gateway.admin("GET", "/metrics", &[]).expect(200).text();
+    for line in [
+        r#"kong_stream_sessions_total{service="s",route="s",code="200",source="service",workspace="default"} 1"#,
+        r#"kong_bandwidth_bytes{service="s",route="s",direction="ingress",workspace="default"} 4"#,
+        r#"kong_bandwidth_bytes{service="s",route="s",direction="egress",workspace="default"} 13"#,
+        r#"kong_session_duration_ms_count{service="s",route="s",workspace="default"} 1"#,
+        r#"kong_kong_latency_ms_count{service="s",route="s",workspace="default"} 1"#,
+    ] {
+        assert!(
+            page.lines().any(|of_page| of_page == line),
+            "{line}\n{page}"
+        );
+    }
+    assert!(!page.contains("kong_http_requests_total"));
+}
