@@ -61,7 +61,8 @@ pub struct Name {
     pub not_after: Option<i64>,
     /// When a certificate is requested the next time.
     pub next_try: Option<SystemTime>,
-    /// Why the last try has failed, unless a later one has succeeded.
+    /// Why the name has no new certificate: the last try has failed, an operator has stored a
+    /// certificate for the name, or the store cannot be read.
     pub last_error: Option<String>,
     /// Tries that have failed since the last one that has succeeded.
     pub failures: u32,
@@ -100,8 +101,9 @@ impl Acme {
         self.hurried.notify_one();
     }
 
-    /// Ends the requests in progress, and begins none until [`Acme::resume`]: another process takes
-    /// over, and certificates could not be stored.
+    /// Has [`Acme::run`] end the requests in progress, and begin none until [`Acme::resume`]: another
+    /// process takes over. It returns at once, so a request may go on for a moment; the store that is
+    /// released refuses its certificate.
     pub fn pause(&self) {
         self.is_paused.send_replace(true);
     }
@@ -126,19 +128,14 @@ impl Acme {
                 let _ = paused.wait_for(|paused| !paused).await;
             }
             let sleep = self.begin(&plugins, &mut tries);
-            loop {
-                tokio::select! {
-                    commit = commits.recv() => match commit {
-                        Some(commit) if plugins.follow(&commit) => {}
-                        Some(_) => continue,
-                        None => return,
-                    },
-                    Some(_) = tries.join_next() => {}
-                    () = self.hurried.notified() => {}
-                    _ = paused.changed() => {}
-                    () = tokio::time::sleep(sleep) => {}
-                }
-                break;
+            tokio::select! {
+                concerned = plugins.concerned(&mut commits) => if !concerned {
+                    return;
+                },
+                Some(_) = tries.join_next() => {}
+                () = self.hurried.notified() => {}
+                _ = paused.changed() => {}
+                () = tokio::time::sleep(sleep) => {}
             }
         }
     }
@@ -309,6 +306,16 @@ impl Acme {
 struct Plugins(BTreeSet<Uuid>);
 
 impl Plugins {
+    /// Waits for a commit that may be about what is due. False when the store has ended.
+    async fn concerned(&mut self, commits: &mut mpsc::UnboundedReceiver<Commit>) -> bool {
+        while let Some(commit) = commits.recv().await {
+            if self.follow(&commit) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Takes over a commit. Returns whether it may be about what is due.
     fn follow(&mut self, commit: &Commit) -> bool {
         let mut concerns = false;
@@ -330,5 +337,49 @@ impl Plugins {
             };
         }
         concerns
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn put(kind: Kind, name: &str) -> Commit {
+        let row = serde_json::json!({"name": name});
+        Commit {
+            revision: 1,
+            changes: vec![Change::Put {
+                kind,
+                id: Uuid::from_u128(1),
+                row: row.as_object().unwrap().clone(),
+            }],
+        }
+    }
+
+    #[test]
+    fn only_a_commit_that_is_about_certificates_ends_the_wait_for_what_is_due() {
+        let (sender, mut commits) = mpsc::unbounded_channel();
+        let mut plugins = Plugins::default();
+        let mut poll = |expected: Poll<bool>| {
+            let concerned = pin!(plugins.concerned(&mut commits));
+            let polled = concerned.poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(polled, expected);
+        };
+        sender.send(put(Kind::Certificate, "c")).unwrap();
+        poll(Poll::Pending);
+        sender.send(put(Kind::Plugin, "acme")).unwrap();
+        poll(Poll::Ready(true));
+        for _ in 0..3 {
+            sender.send(put(Kind::Service, "s")).unwrap();
+            poll(Poll::Pending);
+        }
+        sender.send(put(Kind::Certificate, "c")).unwrap();
+        poll(Poll::Ready(true));
+        drop(sender);
+        poll(Poll::Ready(false));
     }
 }
