@@ -2,8 +2,8 @@
 //! time and memory. The process is stopped when that is too much, and its resources are freed when
 //! it ends.
 //!
-//! A worker ends with its gateway, even if that was killed: it watches the pipe of its input,
-//! because the kernel closes the other end then.
+//! If the gateway ends, even by SIGKILL, the kernel closes its end of the worker's standard input. A
+//! thread of the worker waits for that and ends the worker.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -22,7 +22,8 @@ const REPORT: u64 = 16 << 10;
 const REFUSED: u8 = 3;
 
 /// The last argument of a worker whose input has its length in front, in eight bytes, and whose
-/// pipe stays open for as long as the gateway lives. Without it, the input ends with the pipe.
+/// pipe stays open for as long as the gateway lives. Without it (tests, and runs by
+/// hand), the input ends with the pipe.
 const WATCHED: &str = "watched";
 
 /// Stack of the thread that watches the gateway, in bytes: it does nothing else.
@@ -33,10 +34,12 @@ const WATCHER_STACK: usize = 128 << 10;
 pub(super) enum Failure {
     /// It refuses its input, for this reason.
     Refused(String),
-    /// It took too long.
-    Time,
-    /// It was ended by a signal that does not stand for its time: it ran out of memory, or of
-    /// stack.
+    /// It used up its CPU time.
+    CpuTime,
+    /// It did not end in time, although it has not used up its CPU time: the machine is busy.
+    WallTime,
+    /// It was ended by another signal than those of its time limit or an interruption: it ran out
+    /// of memory, or of stack.
     Memory,
     /// It could not do its work, for a reason that is not in its input.
     Internal(String),
@@ -47,21 +50,22 @@ pub(super) enum Failure {
 pub(super) struct Job<'a> {
     /// The program, as a rule this one.
     pub(super) program: &'a Path,
-    /// The subcommand, and its arguments after the seconds of CPU time that it may take.
+    /// The subcommand. Its first argument is the CPU time that it may take, in seconds.
     pub(super) command: &'a str,
+    /// Its further arguments.
     pub(super) arguments: &'a [&'a str],
     /// Longest CPU time.
-    pub(super) time: Duration,
+    pub(super) cpu_time: Duration,
     /// Longest wall-clock time: on a busy machine a worker may not run at all for a while.
-    pub(super) patience: Duration,
-    /// Largest answer, in bytes.
-    pub(super) answer: u64,
+    pub(super) wall_time: Duration,
+    /// Largest output, in bytes.
+    pub(super) max_output: u64,
 }
 
 impl Job<'_> {
     /// Whole seconds of CPU time, as the kernel counts them.
     pub(super) fn seconds(&self) -> u64 {
-        self.time.as_secs().max(1)
+        self.cpu_time.as_secs().max(1)
     }
 
     /// Runs a worker with this input. It is killed when it takes too long, or when the future is
@@ -95,18 +99,18 @@ impl Job<'_> {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let work = async {
             let ((), answer, said) =
-                tokio::join!(feed, read(stdout, self.answer), read(stderr, REPORT));
+                tokio::join!(feed, read(stdout, self.max_output), read(stderr, REPORT));
             Ok((child.wait().await?, answer?, said?))
         };
-        let (status, answer, said) = match tokio::time::timeout(self.patience, work).await {
+        let (status, answer, said) = match tokio::time::timeout(self.wall_time, work).await {
             Ok(outcome) => outcome.map_err(internal)?,
-            Err(_) => return Err(Failure::Time),
+            Err(_) => return Err(Failure::WallTime),
         };
         if status.success() {
             return Ok(answer);
         }
-        if answer.len() as u64 >= self.answer {
-            let most = self.answer >> 20;
+        if answer.len() as u64 >= self.max_output {
+            let most = self.max_output >> 20;
             return Err(Failure::Refused(format!(
                 "what comes of it has more than {most} MiB"
             )));
@@ -123,7 +127,7 @@ impl Job<'_> {
                 let command = self.command;
                 Failure::Internal(format!("the {command} ended with {code}: {said}"))
             }
-            None if out_of_time.contains(&status.signal()) => Failure::Time,
+            None if out_of_time.contains(&status.signal()) => Failure::CpuTime,
             // A terminal sends Ctrl-C to the workers as well.
             None if interrupted.contains(&status.signal()) => {
                 Failure::Internal(format!("the {} was interrupted", self.command))

@@ -70,13 +70,13 @@ pub(super) async fn in_child(
         program: compiler,
         command: "compile-worker",
         arguments: &[Space::here().name()],
-        time: timeout,
-        patience: timeout,
-        answer: OUTPUT,
+        cpu_time: timeout,
+        wall_time: timeout,
+        max_output: OUTPUT,
     };
     job.run(component).await.map_err(|failure| match failure {
         Failure::Refused(reason) => ComponentError::Invalid(reason),
-        Failure::Time => ComponentError::CompileTime {
+        Failure::CpuTime | Failure::WallTime => ComponentError::CompileTime {
             seconds: job.seconds(),
         },
         Failure::Memory => ComponentError::CompileMemory {

@@ -177,16 +177,20 @@ impl Workers {
             program: &self.program,
             command: "schema-worker",
             arguments: &[],
-            time: SCHEMA_TIME,
-            patience: SCHEMA_PATIENCE,
-            answer: ANSWER,
+            cpu_time: SCHEMA_TIME,
+            wall_time: SCHEMA_PATIENCE,
+            max_output: ANSWER,
         };
         let seconds = job.seconds();
         let bytes = job.run(&schema::question(schema, settings)).await;
         let bytes = bytes.map_err(|failure| match failure {
             Failure::Refused(reason) => ComponentError::Schema(reason),
-            Failure::Time => ComponentError::Schema(format!(
+            Failure::CpuTime => ComponentError::Schema(format!(
                 "to compile it and to hold settings against it takes more than {seconds} s of CPU time"
+            )),
+            Failure::WallTime => ComponentError::Internal(format!(
+                "the machine is too busy to check a schema: that did not end within {} s",
+                SCHEMA_PATIENCE.as_secs()
             )),
             Failure::Memory => ComponentError::Schema(format!(
                 "to compile it and to hold settings against it takes more than {} MiB of memory",
