@@ -4,7 +4,8 @@
 //! A stream takes a route by its addresses and its server name (`matched.rs`). Each connection, and
 //! each session of datagrams, is one pick of its upstream's balancer (`place.rs`), from the same
 //! endpoints, with the same health and limits, as requests. `connections.rs` serves connections and
-//! `datagrams.rs` datagrams; `record.rs` tells the policies that log how a stream has ended. Nothing here is on the path of a request.
+//! `datagrams.rs` datagrams; `record.rs` tells the policies that log how a stream has ended. No code
+//! here runs for an HTTP request.
 
 mod connect;
 mod connections;
@@ -33,15 +34,15 @@ pub use figures::StreamFigures;
 /// Stack size of a worker's thread, in bytes. Wasm guests run on it, as on the workers of the proxy.
 const STACK: usize = 4 * 1024 * 1024;
 
-/// How long what a stream begins with may go on when the gateway shuts down: a header of the PROXY
-/// protocol, a handshake, an endpoint that is looked for.
-const LAST_OPENINGS: Duration = Duration::from_secs(1);
+/// How long a stream may still take to open once the gateway shuts down: to read a header of the
+/// PROXY protocol, to make a TLS handshake, to reach an endpoint.
+const OPENING_GRACE: Duration = Duration::from_secs(1);
 
 /// The running workers of streams.
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
-    stop: watch::Sender<Option<End>>,
+    stop: watch::Sender<Option<StopReason>>,
     drained: mpsc::Receiver<()>,
     /// What has happened to streams.
     pub figures: Arc<StreamFigures>,
@@ -61,14 +62,15 @@ struct Worker {
     /// Makes the handshakes, if there is a listener over TLS.
     tls: Option<TlsServer>,
     /// Says when no more streams are accepted.
-    stopped: watch::Receiver<Option<End>>,
-    /// A copy is held by each stream.
+    stopped: watch::Receiver<Option<StopReason>>,
+    /// Cloned by each stream. The worker's thread ends when the last clone is dropped.
     open: mpsc::Sender<()>,
 }
 
 /// Why a worker accepts no more streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum StopReason {
+    /// The gateway shuts down.
     Stopped,
     /// Another process accepts them, from the same sockets.
     Replaced,
@@ -139,10 +141,10 @@ impl Workers {
     /// it has the same sockets.
     pub async fn shut_down(mut self, patience: Duration, is_replaced: bool) -> bool {
         self.stop.send_replace(Some(match is_replaced {
-            true => End::Replaced,
-            false => End::Stopped,
+            true => StopReason::Replaced,
+            false => StopReason::Stopped,
         }));
-        // Each stream and each worker holds a sender and never sends.
+        // Each worker holds a sender, on which it never sends, until its last stream has ended.
         let finished = tokio::time::timeout(patience, self.drained.recv()).await;
         if finished.is_ok() {
             for thread in self.threads {
@@ -193,10 +195,10 @@ fn run(mut worker: Worker, sockets: Sockets) {
 }
 
 impl Worker {
-    /// Ends some time after the worker has stopped to accept streams.
-    async fn late(&self) {
+    /// Ready [`OPENING_GRACE`] after the worker has stopped accepting streams.
+    async fn opening_expired(&self) {
         self.stopping().await;
-        tokio::time::sleep(LAST_OPENINGS).await;
+        tokio::time::sleep(OPENING_GRACE).await;
     }
 
     /// Counts a connection among those of its address, if these are limited.
@@ -212,7 +214,7 @@ impl Worker {
         socket.address_permit(peer, most, trusted, &self.limits.of_addresses)
     }
 
-    /// Ends when the worker stops to accept streams.
+    /// Ready when the worker stops accepting streams.
     async fn stopping(&self) {
         let mut stopped = self.stopped.clone();
         let _ = stopped.wait_for(Option::is_some).await;

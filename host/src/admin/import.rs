@@ -130,7 +130,7 @@ impl Importer {
     /// Makes the stored configuration this one, or finds what would change.
     ///
     /// # Errors
-    /// What is stored does not allow it, or the store. Nothing was changed.
+    /// The document contradicts what is stored, or the store cannot be written. Nothing was changed.
     pub(super) async fn import(
         &self,
         mut configuration: Configuration,
@@ -161,8 +161,8 @@ impl Importer {
                 let others = relied_on.into_iter();
                 writes.extend(others.filter(|write| !known.contains(&write.id())));
             }
-            // What is in effect may be outdated while the store is away, so nothing says that it is
-            // what the document asks for.
+            // While the store cannot be written, another gateway may have changed it unseen, so that
+            // nothing is to be done is not certain.
             if !is_trial
                 && writes.is_empty()
                 && let Some(failure) = self.store.condition().failure
@@ -190,6 +190,7 @@ impl Importer {
                 Err(error) => return Err(refused(&configuration, error)),
             }
         }
+        // The message is the same for all kinds.
         Err(conflict(Kind::Service).into())
     }
 
@@ -274,7 +275,8 @@ impl Importer {
         Ok(switches)
     }
 
-    /// The writes that make a component that comes with the document the active version of a balancer.
+    /// The writes that make a component that comes with the document the active version of a
+    /// balancer.
     async fn brought(
         &self,
         entity: &Entity,
@@ -309,8 +311,8 @@ impl Importer {
         Ok(writes)
     }
 
-    /// Checks the upstreams that change, or whose balancer does, as when they are written one by one.
-    /// Returns what to write together with them.
+    /// Checks each upstream that changes, or whose balancer changes, by the same function as a single
+    /// write does. Returns the writes of balancers that have to be in the same step.
     async fn check_upstreams(
         &self,
         configuration: &Configuration,

@@ -23,11 +23,11 @@ pub(crate) struct Mistakes {
     loose: Vec<Loose>,
     /// Errors by entity, by its place among all items.
     items: BTreeMap<usize, Wrong>,
-    /// How many messages those are.
+    /// Messages that are kept, at most [`MOST`].
     count: usize,
-    /// Further entities that something is wrong with.
+    /// Entities of which a message was only counted.
     others: BTreeSet<usize>,
-    /// How many messages there are beyond those.
+    /// Messages that were only counted.
     more: usize,
 }
 
@@ -119,8 +119,8 @@ impl Mistakes {
         }
     }
 
-    /// Adds to the error that an entity has a field that does not exist which one is probably meant,
-    /// or when it does exist.
+    /// Adds a hint to the error about an unknown field: the field that is probably meant, or the
+    /// condition under which the field exists.
     pub(super) fn hint(&mut self, place: usize, field: &str, hint: &str) {
         if let Some(wrong) = self.items.get_mut(&place) {
             wrong.hints.insert(field.to_owned(), hint.to_owned());
@@ -150,7 +150,8 @@ impl Mistakes {
         }
     }
 
-    /// Adds an error about an entity that was read among others; it has this number among all.
+    /// Adds an error about the relation of an entity that was read to others. `number` is its
+    /// position among all entities.
     pub(crate) fn among_entities(&mut self, number: usize, entity: &Entity, message: String) {
         if let Some(wrong) = self.wrong(number, || Wrong::of_entity(entity)) {
             wrong.among(entity.id, message);
@@ -258,7 +259,7 @@ impl Mistakes {
             }
         }
         told.sort_by_key(|(line, _)| *line);
-        // Messages inside one field are counted as one until here.
+        // Until here, all messages inside one field were counted as one.
         let more = self.more + told.len().saturating_sub(MOST);
         told.truncate(MOST);
         let mut told: Vec<String> = told.into_iter().map(|(_, text)| text).collect();
@@ -269,7 +270,7 @@ impl Mistakes {
     }
 }
 
-/// What a message adds.
+/// The hint as the end of a message; empty without one.
 fn hinted(hint: Option<&String>) -> String {
     let hint = hint.map(|hint| format!(", {hint}"));
     hint.unwrap_or_default()
@@ -410,7 +411,7 @@ impl Wrong {
     }
 }
 
-/// The messages inside messages by field, with the steps to each.
+/// Flattens messages by field: each with the steps to it from the entity.
 fn collect(fields: &Row, around: &mut Vec<Step>, found: &mut Vec<(Vec<Step>, String)>) {
     for (name, message) in fields {
         around.push(Step::Name(name.clone()));
@@ -457,7 +458,8 @@ fn shown(kind: Kind, input: &Row, place: &Place) -> Row {
     entity
 }
 
-/// Writes a value as Lua does in Kong's messages: lists with gaps name the places.
+/// Writes a value as Lua does in Kong's messages. In a list, elements after a gap have their
+/// position: `[3]=`.
 fn lua(value: &Value, text: &mut String) {
     match value {
         Value::Array(list) => {

@@ -8,7 +8,8 @@ use super::reference::{Reference, UniqueKey};
 use super::subschema::Subschemas;
 use super::{Kind, Row};
 
-/// The declaration of an entity. It gives what differs from [`Declaration::of`].
+/// The declaration of an entity. An entity lists only the fields that differ from
+/// [`Declaration::of`].
 #[derive(Debug)]
 pub struct Declaration {
     /// Which entity.
@@ -26,8 +27,8 @@ pub struct Declaration {
     pub nested_path: &'static str,
     /// The field by which a path may name a row, in addition to its id, if there is one.
     pub endpoint_key: Option<&'static str>,
-    /// The same in a path below a row that the entity refers to, where it is another field: its
-    /// values need to be unique only among the rows of that parent.
+    /// The same in a path below a parent row, if it is another field, such as the target of an
+    /// upstream: one that is unique only below its parent.
     pub nested_key: Option<&'static str>,
     /// The reference to the owner of a row, if rows have an owner.
     pub owner: Option<&'static str>,
@@ -55,7 +56,8 @@ pub struct Declaration {
     pub subschemas: Option<Subschemas>,
     /// Rules across fields.
     pub entity_checks: &'static [EntityCheck],
-    /// What the message adds about a field that exists only with other settings of the gateway.
+    /// Pairs of a field and what the error about an unknown field adds, if that field exists with
+    /// other settings of the gateway.
     pub remarks: &'static [(&'static str, &'static str)],
 }
 
@@ -126,7 +128,7 @@ impl Declaration {
         self.nested_key.or(self.endpoint_key)
     }
 
-    /// Whether no client may read the value of a field.
+    /// Whether the value must not appear in error messages. The row itself shows it, as in Kong.
     pub fn is_secret(&self, field: &str) -> bool {
         let mut fields = self.fields.iter();
         fields.any(|known| known.name == field && known.secret)
@@ -167,7 +169,7 @@ fn collect(fields: &[Field], record: &str, found: &mut Vec<Reference>) {
             _ => (field.reference, false),
         };
         if let Some(target) = target {
-            // Leaked: there are only as many as are declared, and they are collected once.
+            // Leaked once for each declaration: `Kind::references` keeps the result.
             let name: &'static str = if record.is_empty() {
                 field.name
             } else {

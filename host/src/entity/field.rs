@@ -13,7 +13,7 @@ pub struct Field {
     pub name: &'static str,
     /// The type of the value.
     pub shape: Shape,
-    /// Whether null is refused.
+    /// Whether the declaration refuses null; [`Field::refuses_null`] has the whole rule.
     pub required: bool,
     /// The value if the request does not name the field.
     pub default: Preset,
@@ -33,14 +33,15 @@ pub struct Field {
     pub extension: bool,
     /// Whether rows do not have the field: what a request gives for it is written to other rows.
     pub transient: bool,
-    /// Whether the value is a secret, which forms and logs must not show.
+    /// Whether the value is a secret: left out of error messages, of the log and of exports without
+    /// secrets; `encrypted` in `/schemas`.
     pub secret: bool,
     /// Whether the field may hold a reference to a value in a vault, such as `{vault://env/key}`.
     pub referenceable: bool,
     /// Whether a text may be empty.
     pub may_be_empty: bool,
     /// Whether null stands for the defaults of a record.
-    pub may_be_null: bool,
+    pub null_means_defaults: bool,
     /// Whether a record that a request does not name is null, instead of the defaults of its
     /// fields.
     pub null_by_default: bool,
@@ -126,9 +127,9 @@ pub enum Preset {
     Boolean(bool),
     Strings(&'static [&'static str]),
     Integers(&'static [i64]),
-    /// A text that is generated each time, as the key of a credential.
+    /// A text that is generated each time, such as the key of a credential.
     Generated(fn() -> String),
-    /// A value that is not a constant, as a list of records. It is the same each time.
+    /// A value that is not a constant, such as a list of records. It is the same each time.
     Computed(fn() -> Value),
 }
 
@@ -193,7 +194,7 @@ impl Field {
             secret: false,
             referenceable: false,
             may_be_empty: false,
-            may_be_null: false,
+            null_means_defaults: false,
             null_by_default: false,
             entity_checks: &[],
             shorthands: &[],
@@ -275,7 +276,7 @@ impl Field {
     /// A record for which null stands for its defaults.
     pub const fn optional_record(name: &'static str, fields: &'static [Field]) -> Self {
         Self {
-            may_be_null: true,
+            null_means_defaults: true,
             ..Self::record(name, fields)
         }
     }
@@ -329,10 +330,11 @@ impl Field {
         self
     }
 
-    /// Whether null is refused. A record refuses it by itself, because it has defaults of its own.
+    /// Whether null is refused: by what is required, and by a record, which has defaults of its own,
+    /// unless its declaration gives null a meaning.
     pub(super) const fn refuses_null(&self) -> bool {
-        let may_be_null = self.may_be_null || self.null_by_default || self.extension;
-        self.required || matches!(self.shape, Shape::Record(_)) && !may_be_null
+        let takes_null = self.null_means_defaults || self.null_by_default || self.extension;
+        self.required || matches!(self.shape, Shape::Record(_)) && !takes_null
     }
 
     /// Sets the value if a request does not name the field.

@@ -4,11 +4,11 @@
 //! its store, of which it keeps a copy, and sends the descriptors of its listening sockets and of
 //! the folder's lock, which both processes hold until the take-over ends. The new one
 //! (`predecessor.rs`) opens the store and accepts from the same queues of the kernel, so no
-//! connection that waits in them is reset. Once it serves the proxy, it asks for the commit. From
-//! the answer on, the gateway is the new process: it serves the Admin API and starts the work of
-//! the control side, and the old one ends when its clients have left. If the new process ends
-//! before the answer, the old one puts its store back and goes on: nothing that the new one has
-//! written was acknowledged to a client.
+//! connection that waits in them is reset. Once it serves the proxy, it says so (`Ready`). From
+//! the answer (`Replaced`) on, the gateway is the new process: it serves the Admin API and starts the
+//! work of the control side, and the old one ends when its clients have left. If the new process
+//! ends before the answer, the old one restores the store from its copy and goes on. That discards
+//! what the new process has written, none of which was acknowledged to a client.
 
 mod predecessor;
 mod successors;
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Most descriptors in a message. The kernel's limit is 253 (`SCM_MAX_FD`).
 const MOST_DESCRIPTORS: usize = 250;
 
-/// Longest message, in bytes: the path of a Unix socket is the longest part.
+/// Longest message that is received, in bytes. Only the reason of a refusal could be longer.
 const LONGEST: usize = 4096;
 
 /// What the processes say to each other. A message is a packet of the socket.
@@ -62,11 +62,11 @@ enum Message {
     /// All sockets were sent, and the store is closed. The lock of the data folder comes with the
     /// message.
     Released,
-    /// The old process hands over nothing, or nothing any longer, and goes on.
+    /// The old process does not hand over, or takes back what it has handed over, and goes on.
     Refused { reason: String },
-    /// The new process serves the proxy, and asks to be the gateway.
+    /// The new process serves the proxy, and asks to become the gateway.
     Ready,
-    /// It is.
+    /// The answer to `Ready`: the new process is the gateway from now on.
     Replaced,
 }
 
@@ -96,11 +96,11 @@ impl Channel {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut bytes)];
         let mut receive = || {
-            // A process that was stopped and goes on is interrupted here.
+            // SIGCONT after SIGSTOP interrupts the call.
             retry_on_intr(|| recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC))
         };
-        // If the other end was closed with messages unread, the kernel says that first, and then
-        // what it has sent before.
+        // If the other process has closed its end with messages unread, the kernel reports
+        // ECONNRESET once, and then delivers what that process had sent.
         let received = receive().or_else(|error| match error {
             Errno::CONNRESET => receive(),
             error => Err(error),
@@ -114,7 +114,9 @@ impl Channel {
             .flags
             .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
         {
-            return Err(io::Error::other("a message is too long"));
+            return Err(io::Error::other(
+                "a message, or its descriptors, did not arrive whole: is the limit of open files too low?",
+            ));
         }
         if received.bytes == 0 {
             return Ok(None);
@@ -124,7 +126,7 @@ impl Channel {
     }
 }
 
-/// Whether the other process was waited for in vain.
+/// Whether the time to receive a message has run out.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),

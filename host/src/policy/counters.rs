@@ -11,26 +11,25 @@ use super::period::{Limit, PERIODS, Period, Window};
 /// Parts with a lock of their own, so that workers seldom wait for each other.
 const SHARDS: usize = 64;
 
-/// Counters of a part. A hash map with so many entries is filled to seven eighths, which is as far
-/// as it is filled before it grows.
+/// Most counters of a shard: seven eighths of 8192, which a hash map holds before it grows.
 const MOST_OF_SHARD: usize = 7 << 10;
 
 /// The largest number of counters.
 pub(super) const MOST: usize = SHARDS * MOST_OF_SHARD;
 
-/// How many counters are examined to find one that can leave.
+/// How many counters of a shard are examined before one is added.
 const EXAMINED: usize = 8;
 
 /// How far the clock may go back, in seconds, without a window being started anew. Two workers also
 /// may have read the clock in another order than they count.
 const SKEW: u64 = 1;
 
-/// Counts for keys, in each period of the calendar by itself.
+/// Fixed-window counters: one for each key and period of the calendar.
 ///
-/// There are at most [`MOST`] counters. Each new one examines some of the oldest, and those whose
-/// windows are over leave. If all places are taken, the one with the least count of those examined
-/// leaves although its window is not over, so that a flood of new keys does not make the gateway
-/// forget keys that have come close to their limits.
+/// There are at most [`MOST`]. When a counter is added or its window begins anew, the [`EXAMINED`]
+/// counters of its shard that were examined longest ago are examined, and those whose windows are
+/// over are removed. If the shard is still full, the one of them with the lowest count is evicted: so
+/// a flood of new keys does not evict keys that are close to their limits.
 #[derive(Debug)]
 pub(super) struct Counters<K> {
     shards: Box<[Mutex<Shard<K>>]>,
@@ -43,12 +42,12 @@ pub(super) struct Counters<K> {
 pub(super) struct Usage {
     /// Whether each count is below its limit.
     pub(super) allowed: bool,
-    /// The counts, in the order of the limits.
+    /// The counts, in the order of the limits; 0 beyond the last limit.
     pub(super) counts: [u64; PERIODS],
 }
 
 impl Usage {
-    /// Of these counts.
+    /// The usage that these counts are. `counts` has the order of `limits`.
     pub(super) fn of(limits: &[Limit], counts: [u64; PERIODS]) -> Self {
         let mut each = limits.iter().zip(counts);
         Self {
@@ -68,8 +67,8 @@ impl<K: Hash + Eq + Clone> Default for Counters<K> {
 }
 
 impl<K: Hash + Eq + Clone> Counters<K> {
-    /// Counts a request unless a limit is reached, in one step that no other request comes between.
-    /// `now` is in seconds since 1970.
+    /// Counts a request atomically, unless a count has reached its limit. `now` is in seconds since
+    /// 1970, as in all methods.
     pub(super) fn take(&self, key: &K, limits: &[Limit], now: u64) -> Usage {
         let mut shard = self.shard(key).lock();
         let usage = Usage::of(limits, shard.counts(key, limits, now));
@@ -81,7 +80,7 @@ impl<K: Hash + Eq + Clone> Counters<K> {
         usage
     }
 
-    /// What was counted so far.
+    /// What was counted in the windows of `now`. Counts nothing.
     pub(super) fn read(&self, key: &K, limits: &[Limit], now: u64) -> Usage {
         let shard = self.shard(key).lock();
         Usage::of(limits, shard.counts(key, limits, now))
@@ -96,7 +95,8 @@ impl<K: Hash + Eq + Clone> Counters<K> {
         }
     }
 
-    /// Has the count for a window be at least `count`, unless the window is over.
+    /// Raises the count of a window to `count` if it is lower. Does nothing unless `now` is in the
+    /// window.
     pub(super) fn raise(&self, key: &K, period: Period, window: Window, count: u64, now: u64) {
         if window.contains(now) {
             let mut shard = self.shard(key).lock();
@@ -162,7 +162,8 @@ impl<K: Hash + Eq + Clone> Shard<K> {
         counts
     }
 
-    /// The counter of a window that contains `now`.
+    /// The counter of the window that contains `now`, or of the next one if that begins within
+    /// [`SKEW`]. Begins a new window if the known one is over.
     fn counter(&mut self, key: &K, period: Period, now: u64) -> &mut Counter {
         let key = (key.clone(), period);
         let fresh = Counter {
@@ -171,7 +172,7 @@ impl<K: Hash + Eq + Clone> Shard<K> {
         };
         let known = self.counters.get(&key);
         if !known.is_some_and(|counter| counter.is_current(now)) {
-            let least = self.remove_expired(now);
+            let least = self.examine_oldest(now);
             if !self.counters.contains_key(&key) {
                 if let Some(least) = least.filter(|_| self.counters.len() >= MOST_OF_SHARD) {
                     self.remove(&least);
@@ -183,9 +184,10 @@ impl<K: Hash + Eq + Clone> Shard<K> {
         self.counters.entry(key).or_insert(fresh)
     }
 
-    /// Examines some counters, and removes those whose windows are over. Returns the one with the
-    /// least count among the others.
-    fn remove_expired(&mut self, now: u64) -> Option<(K, Period)> {
+    /// Examines the [`EXAMINED`] counters that were examined longest ago, and removes those whose
+    /// windows are over. Returns the key of the remaining one with the lowest count, to be evicted if
+    /// the shard is full.
+    fn examine_oldest(&mut self, now: u64) -> Option<(K, Period)> {
         let mut least: Option<((K, Period), u64)> = None;
         for _ in 0..EXAMINED.min(self.order.len()) {
             let Some(key) = self.order.pop_front() else {

@@ -44,8 +44,9 @@ pub(super) fn answer(
         times.1,
     );
     if request.exchange.body_left().is_none() && !lists(&inbound.parts.headers, &TE, "trailers") {
-        // hyper sends trailers if the response announces them and the client accepts them (RFC
-        // 9110, 6.5.1).
+        // A body of known length is sent without trailers over HTTP/1.1. With any other one, hyper
+        // sends those that `Trailer` announces, so it is removed for a client that does not accept
+        // them (RFC 9110, 6.5.1).
         response.headers_mut().remove(TRAILER);
     }
     affinity.set_cookie(response.headers_mut(), request.in_flight.endpoint().id);
@@ -63,7 +64,8 @@ pub(super) fn answer(
         };
     }
     if upgrade.is_some() && inbound.is_http2() && response.status().is_success() {
-        // To the client this would mean that the tunnel is open.
+        // To a client over HTTP/2, a success says that the tunnel is open (RFC 8441, 5), but the
+        // endpoint has not switched protocols.
         return Err(Reject::Upstream {
             timeout: false,
             latencies: times,

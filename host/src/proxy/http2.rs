@@ -28,27 +28,26 @@ use metered::MeteredStream;
 pub(super) use request::adopt;
 use task::StreamExecutor;
 
-/// Largest payload of a frame that a client may send, in bytes: the least that RFC 9113 allows
-/// (4.2).
-const FRAME: u32 = 16 * 1024;
+/// SETTINGS_MAX_FRAME_SIZE, in bytes: the smallest value that RFC 9113 allows (4.2).
+const MAX_FRAME_SIZE: u32 = 16 * 1024;
 
 /// How many bytes of a response hyper accepts for a stream before the client takes them. It accepts
 /// one piece of the response more.
 const SEND_BUFFER: usize = 16 * 1024;
 
-/// Size that a field of a head counts beside its name and its value (RFC 9113, 6.5.2).
-const FIELD: usize = 32;
+/// Bytes that count for each header field in addition to its name and value (RFC 9113, 6.5.2).
+const FIELD_OVERHEAD: usize = 32;
 
 fn server(settings: &config::Proxy, client: &Rc<Client>) -> Builder<StreamExecutor> {
     let mut server = Builder::new(StreamExecutor::new(client));
     // h2 answers a larger head itself, without a body. So its limit is twice that of the gateway,
     // which answers with an error page.
-    let heads = 2 * (settings.max_header_size + settings.max_headers * FIELD);
+    let heads = 2 * (settings.max_header_size + settings.max_headers * FIELD_OVERHEAD);
     server
         .max_concurrent_streams(settings.http2_max_concurrent_streams)
         .initial_stream_window_size(settings.http2_stream_window_size)
         .initial_connection_window_size(settings.http2_connection_window_size)
-        .max_frame_size(FRAME)
+        .max_frame_size(MAX_FRAME_SIZE)
         .max_header_list_size(u32::try_from(heads).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(settings.http2_max_pending_resets)

@@ -31,7 +31,7 @@ pub(super) struct Upload {
     incoming: RefCell<Option<Incoming>>,
     /// The headers that `Connection` names as hop-by-hop.
     hops: Hops,
-    /// The length of the body, if the client has sent it or the whole body has been read.
+    /// Bytes of the body: from Content-Length, or counted once the whole body was read.
     length: Cell<Option<u64>>,
     /// The part of the body that was read.
     read: RefCell<Read>,
@@ -98,7 +98,7 @@ struct Read {
     given: usize,
     /// Whether a piece is missing: an endpoint has received a part of it, and it was not kept.
     lossy: bool,
-    /// Whether the client has sent the whole body.
+    /// Whether no more is read: the client has sent all, or [`Upload::finish`] was called.
     ended: bool,
     /// The trailers that are passed on.
     trailers: Option<HeaderMap>,
@@ -113,9 +113,7 @@ impl Read {
         self.gave_trailers = true;
         Some(Ok(frame))
     }
-}
 
-impl Read {
     /// Joins all pieces to one.
     fn join(&mut self) -> Bytes {
         let joined = match self.pieces.as_slice() {
@@ -127,8 +125,8 @@ impl Read {
         joined
     }
 
-    /// Joins the last pieces, each with its neighbour if that is not much larger. So a byte is copied
-    /// a few times, however small the pieces are that a client sends.
+    /// Joins the last pieces, each with its neighbour if that is not much larger. So a byte is
+    /// copied a few times, however small the pieces are that a client sends.
     fn merge(&mut self) {
         while let [.., one, other] = self.pieces.as_slice()
             && one.len() <= 2 * other.len()
@@ -160,8 +158,8 @@ pub(super) enum Stage {
 }
 
 impl Upload {
-    /// The body that a client sends after these headers. The gateway waits for `patience` between
-    /// two reads.
+    /// The body that a client sends after these headers. The gateway waits at most
+    /// `patience` between two reads.
     pub(super) fn new(incoming: Incoming, headers: &HeaderMap, patience: Duration) -> Rc<Self> {
         let length = incoming.size_hint().exact();
         Rc::new(Self {
@@ -210,7 +208,7 @@ impl Upload {
         })
     }
 
-    /// The length of the body, if the client has sent it or the whole body has been read.
+    /// Bytes of the body: from Content-Length, or counted once the whole body was read.
     pub(super) fn length(&self) -> Option<u64> {
         self.length.get()
     }
@@ -282,7 +280,7 @@ impl Upload {
             return Some(refusal);
         }
         let mut limit = self.limit.borrow_mut();
-        // Of several limits the first one that is exceeded is the least.
+        // Of several limits the smallest is exceeded first, so only that one is kept.
         if limit.as_ref().is_none_or(|known| known.most > most) {
             *limit = Some(BodyLimit {
                 most,

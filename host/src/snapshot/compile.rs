@@ -1,7 +1,8 @@
 //! Compiles entities to snapshots, following the store's watch.
 //!
-//! Each entity has its part, which takes over the rows of a commit and rebuilds what they affect. A
-//! part knows only the parts above it in this list:
+//! Each entity has its part, which stores the rows of a commit and rebuilds what they affect. A part
+//! imports only the parts above it. What it needs of a later one (values of vaults, pinned versions),
+//! `Compiler::rebuild` passes as data.
 //!
 //! | part | of |
 //! |---|---|
@@ -82,10 +83,9 @@ pub struct UpstreamResources {
     pub probing: Handle,
 }
 
-/// What the compiler keeps of an entity. A part also has a `rebuild`, with the parts that it
-/// depends on as parameters.
+/// What the compiler keeps of an entity. `Compiler::rebuild` calls the parts in their order.
 trait Part {
-    /// Takes over a row that was written.
+    /// Stores a row that was written.
     fn put(&mut self, id: Uuid, row: Row);
 
     /// Forgets a row that was deleted.
@@ -177,7 +177,7 @@ impl Compiler {
                 Some(()) = changed.recv() => self.refresh_addresses(),
                 Some(revision) = self.new_names.next() => self.resolved(revision).await,
                 Some(read) = rotation.next(references) => {
-                    if self.take_over(read) {
+                    if self.apply_vault_values(read) {
                         self.rebuild().await;
                     }
                 }
@@ -226,7 +226,8 @@ impl Compiler {
                 self.client_certificates.put(id, row.clone());
                 self.certificates.put(id, row);
             }
-            // The rebuild puts what it has in the end; what the row was before is no longer valid.
+            // Its vault may be in a later change of this commit, so the rebuild resolves the
+            // references and puts the result. Until then the old certificate must not be used.
             None => {
                 self.client_certificates.delete(id);
                 self.certificates.delete(id);
@@ -234,7 +235,7 @@ impl Compiler {
         }
     }
 
-    /// Takes over certificates whose values in vaults have changed.
+    /// Stores certificates whose values in vaults have changed.
     fn put_values(&mut self, certificates: Vec<(Uuid, Row)>) {
         for (id, row) in certificates {
             if self.certificates.replace(id, row.clone()) {
@@ -243,16 +244,16 @@ impl Compiler {
         }
     }
 
-    /// Takes over the values of vaults that were read again. Returns whether any has changed.
-    fn take_over(&mut self, read: Vec<Rows>) -> bool {
+    /// Stores the values of vaults that were read again. Returns whether any has changed.
+    fn apply_vault_values(&mut self, read: Vec<Rows>) -> bool {
         let mut is_changed = false;
         for rows in read {
             if rows.kind == Kind::Certificate {
-                let certificates = self.referring_certificates.take_over(rows);
+                let certificates = self.referring_certificates.apply_vault_values(rows);
                 is_changed |= !certificates.is_empty();
                 self.put_values(certificates);
             } else {
-                is_changed |= self.policies.plugins.take_over(rows);
+                is_changed |= self.policies.plugins.apply_vault_values(rows);
             }
         }
         is_changed

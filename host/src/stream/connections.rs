@@ -93,7 +93,7 @@ async fn serve(
     let opening = Box::pin(open(&worker, socket, peer, &listen, &mut record));
     let opened = tokio::select! {
         opened = opening => opened,
-        () = worker.late() => Err(StreamStatus::Unavailable),
+        () = worker.opening_expired() => Err(StreamStatus::Unavailable),
     };
     match opened {
         Ok(opened) => {

@@ -22,7 +22,7 @@ use super::figures::StreamStatus;
 use super::matched::{self, Matched, canonical};
 use super::place::{Placed, place};
 use super::record::Recorder;
-use super::{End, LAST_OPENINGS, Worker, connect};
+use super::{OPENING_GRACE, StopReason, Worker, connect};
 use crate::endpoint::{ConnectionPermit, Outcome};
 use crate::endpoint_address::EndpointAddress;
 use crate::relay::LastMove;
@@ -75,7 +75,7 @@ pub(super) fn listen(
             () = receiving => {}
             () = listener.worker.stopping() => {}
         }
-        if *listener.worker.stopped.borrow() == Some(End::Replaced) {
+        if *listener.worker.stopped.borrow() == Some(StopReason::Replaced) {
             // Endpoints may still answer. The next datagram of a client begins a session there.
             return listener.ended().await;
         }
@@ -151,7 +151,7 @@ impl Listener {
     /// Waits until all sessions have ended. They are looked at from time to time.
     async fn ended(&self) {
         while !self.sessions.borrow().is_empty() {
-            tokio::time::sleep(LAST_OPENINGS / 20).await;
+            tokio::time::sleep(OPENING_GRACE / 20).await;
         }
     }
 
@@ -273,7 +273,7 @@ impl Session<'_> {
                 () = last_move.is_past(service.read_timeout) => {}
                 () = async {
                     worker.stopping().await;
-                    last_move.is_past(LAST_OPENINGS.min(service.read_timeout)).await;
+                    last_move.is_past(OPENING_GRACE.min(service.read_timeout)).await;
                 } => {}
             }
         };

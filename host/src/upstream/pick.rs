@@ -1,5 +1,5 @@
 //! The endpoint of a request: the balancer's choice, or an address that the balancer does not know
-//! of, since it is on trial, a failover target, or only keeps its sessions. Where requests are
+//! of: one on trial, a failover target, or one with weight 0 that serves only its sessions. Where requests are
 //! limited, a request also waits here for room.
 
 use std::borrow::Cow;
@@ -41,8 +41,9 @@ impl Upstream {
     }
 
     /// Chooses an endpoint. It is not one of `full`, and one of `tried` only if no other is left.
-    /// Before the next one is chosen, `claim` is called with the endpoint, whether this is a trial,
-    /// and the observer to notify of the outcome.
+    /// `claim` is called with the endpoint, whether this is a trial, and the observer of the outcome.
+    /// For a choice of the balancer, its lock is still held, so its next pick sees what `claim`
+    /// counts.
     fn choose<T>(
         &self,
         request: balancer::PickRequest,
@@ -114,8 +115,8 @@ impl Upstream {
     }
 
     /// Chooses an endpoint that has room for another request, and takes the place. If none has
-    /// room, it waits for `patience` at most. `shares` is whether requests share connections, so that
-    /// a limit of connections is none of requests.
+    /// room, it waits for `patience` at most. `shares` says that requests share
+    /// connections; then `max_connections` does not limit requests.
     ///
     /// # Errors
     /// Why no place was taken.
@@ -177,7 +178,7 @@ impl Upstream {
                 }
             }
             if waiting.is_none() {
-                waiting = Some(self.wait(&queues, limits.max_pending_requests)?);
+                waiting = Some(self.join_queues(&queues, limits.max_pending_requests)?);
             }
             // Requests that began before there was a limit notify no waiter when they end.
             let look = deadline.min(tokio::time::Instant::now() + LOOK);
@@ -187,9 +188,16 @@ impl Upstream {
         }
     }
 
-    /// Joins the queue of the upstream, and that of the first of these endpoints whose own queue
-    /// has room.
-    fn wait(&self, queues: &[Arc<Endpoint>], limit: u32) -> Result<impl Drop + use<>, NoPeer> {
+    /// Counts the request in the queue of the upstream, and in that of the first of these endpoints
+    /// whose queue has room, until the result is dropped.
+    ///
+    /// # Errors
+    /// A queue is full.
+    fn join_queues(
+        &self,
+        queues: &[Arc<Endpoint>],
+        limit: u32,
+    ) -> Result<impl Drop + use<>, NoPeer> {
         struct Waiting(Arc<Shared>, Arc<Endpoint>);
         impl Drop for Waiting {
             fn drop(&mut self) {

@@ -53,8 +53,8 @@ impl PolicyParts {
         &self.plugins.vaults
     }
 
-    /// The references of plugins and certificates, which are to be read again; `None` if there are
-    /// none.
+    /// What the next read of the vaults resolves: rows of plugins and certificates, and the vaults.
+    /// `None` if no row has a reference.
     pub(super) fn references(&self, certificates: &Referring) -> Option<References> {
         let rows = [self.plugins.referring.rows(), certificates.rows()];
         let rows: Vec<Rows> = rows.into_iter().flatten().collect();

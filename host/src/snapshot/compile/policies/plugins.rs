@@ -57,8 +57,8 @@ impl Plugins {
     }
 
     /// Takes over the values that were read again. Returns whether any has changed.
-    pub(in super::super) fn take_over(&mut self, read: Rows) -> bool {
-        let changed = self.referring.take_over(read);
+    pub(in super::super) fn apply_vault_values(&mut self, read: Rows) -> bool {
+        let changed = self.referring.apply_vault_values(read);
         let is_changed = !changed.is_empty();
         for (id, row) in changed {
             self.put_resolved(id, row);

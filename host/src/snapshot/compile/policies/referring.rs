@@ -96,7 +96,7 @@ impl Referring {
     }
 
     /// Takes over the values that were read again. Returns the rows that have other values now.
-    pub(in super::super) fn take_over(&mut self, read: Rows) -> Vec<(Uuid, Row)> {
+    pub(in super::super) fn apply_vault_values(&mut self, read: Rows) -> Vec<(Uuid, Row)> {
         if read.generation != self.generation {
             // What was written meanwhile has been resolved since.
             return Vec::new();
@@ -164,7 +164,7 @@ mod tests {
             vaults: vaults.compiled(),
         };
         let read = references.resolve().pop().unwrap();
-        keys(referring.take_over(read))
+        keys(referring.apply_vault_values(read))
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
         let stored = json!({ "id": ID, "cert": "d", "key": "{vault://files/key}" });
         assert!(referring.put(ID, row(stored)).is_none());
         assert_eq!(keys(referring.resolve(&vaults)), ["first"]);
-        assert!(referring.take_over(read).is_empty());
+        assert!(referring.apply_vault_values(read).is_empty());
     }
 
     #[test]
