@@ -18,7 +18,7 @@ use crate::config::{self, Config, Written};
 use crate::declarative::{self, Components, Exported, NoGateway, Syntax, Text};
 use crate::entity::{Kind, route};
 use crate::pattern::PatternMemory;
-use crate::store::{self, FolderLock, JournaledStore, Store};
+use crate::store::{self, FolderLock, JournaledStore, OpenError, Store};
 
 /// Checks, imports, exports and compares declarative configurations
 #[derive(Debug, Subcommand)]
@@ -325,9 +325,12 @@ impl Offline {
         }
         let opened = store::lock(folder)
             .and_then(|lock| store::open(folder, &lock).map(|store| (lock, store)));
-        let (lock, store) = opened.context(
-            "cannot open the store (for a gateway that runs, use --admin in place of --data-dir)",
-        )?;
+        let (lock, store) = opened.map_err(|why| match why {
+            OpenError::InUse(_) => {
+                anyhow!("{why}; if that is a gateway that runs, use --admin in place of --data-dir")
+            }
+            why => anyhow::Error::new(why).context("cannot open the store"),
+        })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

@@ -31,7 +31,7 @@ use crate::node;
 use crate::policy::Resources;
 use crate::proxy::Workers;
 use crate::snapshot::{Compiler, Published, UpstreamResources};
-use crate::store::{self, FolderLock, JournaledStore, Store};
+use crate::store::{self, FolderLock, JournaledStore, OpenError, Store};
 use crate::stream;
 use crate::tls::ClientCertificate;
 use crate::upstream::{self, Memory, Names, SessionKey};
@@ -100,7 +100,7 @@ async fn serve(
     };
     let lock = match predecessor.as_mut().and_then(|old| old.lock.take()) {
         Some(lock) => lock,
-        None => store::lock(&config.data_dir).context(CANNOT_OPEN)?,
+        None => store::lock(&config.data_dir).map_err(|why| cannot_open(why, &config))?,
     };
     // A process that takes over opens its sockets first: the other one refuses changes until it
     // knows whether this one can start.
@@ -415,7 +415,17 @@ fn client_certificate(config: &Config) -> anyhow::Result<Option<Arc<ClientCertif
     Ok(Some(Arc::new(certificate)))
 }
 
-const CANNOT_OPEN: &str = "cannot open the store (setting data_dir)";
+/// What is told of a store that cannot be opened. With take_over, the other process is one that does
+/// not let itself be replaced now, so the setting is no advice.
+fn cannot_open(why: OpenError, config: &Config) -> anyhow::Error {
+    const CANNOT_OPEN: &str = "cannot open the store (setting data_dir)";
+    match why {
+        OpenError::InUse(_) if !config.take_over => {
+            anyhow::anyhow!("{CANNOT_OPEN}: {why}; to replace that one, start with take_over=on")
+        }
+        why => anyhow::Error::new(why).context(CANNOT_OPEN),
+    }
+}
 
 /// Opens the store of the settings.
 fn open_store(config: &Config, lock: &FolderLock) -> anyhow::Result<JournaledStore> {
@@ -423,7 +433,7 @@ fn open_store(config: &Config, lock: &FolderLock) -> anyhow::Result<JournaledSto
         if config.etcd.keyring.is_some() {
             bail!("keyring_file seals what is kept in etcd, but store is sled");
         }
-        return store::open(&config.data_dir, lock).context(CANNOT_OPEN);
+        return store::open(&config.data_dir, lock).map_err(|why| cannot_open(why, config));
     }
     if let Some(mistake) = config.etcd.mistake() {
         bail!("{mistake}");

@@ -78,7 +78,8 @@ pub fn open_shared(
     let opening = || {
         let keyring = settings.keyring.as_deref().map(Keyring::read);
         let keyring = keyring.transpose();
-        let keyring = keyring.map_err(|reason| OpenError(format!("keyring_file: {reason}")))?;
+        let keyring =
+            keyring.map_err(|reason| OpenError::Unusable(format!("keyring_file: {reason}")))?;
         let nodes = Arc::new(EtcdNodes::new(settings)?);
         let journal = EtcdJournal::new(settings, keyring.unwrap_or_default(), data_dir)?;
         Ok(JournaledStore::start(journal, Schema::DECLARED)?.shared_by(nodes))

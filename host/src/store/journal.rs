@@ -6,6 +6,7 @@
 //! write to a journal that can be shared: a writer whose head has been replaced gets a conflict,
 //! follows what the others committed, and retries.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -107,5 +108,11 @@ pub(super) enum CommitError {
 
 /// Why a store cannot be opened. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(pub(super) String);
+pub enum OpenError {
+    /// Another process works in this data folder.
+    #[error("the data folder {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// Any other reason, as a sentence.
+    #[error("{0}")]
+    Unusable(String),
+}

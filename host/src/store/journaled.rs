@@ -53,7 +53,7 @@ impl JournaledStore {
                 drop(jobs.send(Job::Follow));
             }
         }));
-        let refuse = |error| OpenError(format!("the store cannot be started: {error}"));
+        let refuse = |error| OpenError::Unusable(format!("the store cannot be started: {error}"));
         let writer = Writer::start(Arc::clone(&state), journal).map_err(refuse)?;
         std::thread::Builder::new()
             .name("store".into())

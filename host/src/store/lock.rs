@@ -61,11 +61,7 @@ impl FolderLock {
         }
         match locked {
             Ok(()) => Ok(Self::received(folder.into())),
-            Err(Errno::WOULDBLOCK) => Err(OpenError(format!(
-                "the data folder {} is in use by another process; to replace that one, start with \
-                 take_over=on",
-                data_dir.display()
-            ))),
+            Err(Errno::WOULDBLOCK) => Err(OpenError::InUse(data_dir.to_owned())),
             Err(error) => {
                 // Some file systems of networks have no locks for folders. The files of the store
                 // have locks of their own.

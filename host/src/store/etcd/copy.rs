@@ -89,7 +89,7 @@ impl Copy {
         let rows = self.journal.load(schema)?;
         self.head = rows.head();
         let path = self.folder.join(ORIGIN);
-        let wrong = |reason: String| OpenError(format!("{}: {reason}", path.display()));
+        let wrong = |reason: String| OpenError::Unusable(format!("{}: {reason}", path.display()));
         self.origin = match fs::read(&path) {
             Ok(text) => {
                 let origin = serde_json::from_slice(&text);

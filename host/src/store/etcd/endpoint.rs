@@ -30,7 +30,7 @@ impl Connector {
     /// # Errors
     /// A certificate or a key of the settings cannot be used.
     pub(super) fn new(settings: &Etcd) -> Result<Self, OpenError> {
-        let wrong = |setting: &str, why: &str| OpenError(format!("{setting}: {why}"));
+        let wrong = |setting: &str, why: &str| OpenError::Unusable(format!("{setting}: {why}"));
         let read = |setting, text: &str| {
             let read = listener::load_pem(text);
             read.ok_or_else(|| wrong(setting, &format!("failed loading {}", shown(text))))

@@ -93,8 +93,8 @@ impl EtcdJournal {
             .thread_name("store-etcd")
             .enable_all()
             .build();
-        let runtime =
-            runtime.map_err(|error| OpenError(format!("cannot start a thread: {error}")))?;
+        let runtime = runtime
+            .map_err(|error| OpenError::Unusable(format!("cannot start a thread: {error}")))?;
         let remote = Remote {
             client: Arc::new(Client::new(settings)?),
             keys: Keys::new(&settings.prefix),
@@ -462,7 +462,7 @@ impl Journal for EtcdJournal {
                 self.seal_again(&mut rows);
             }
             Err(reason) if is_new => {
-                return Err(OpenError(format!(
+                return Err(OpenError::Unusable(format!(
                     "{reason}; without it, this gateway has no configuration yet"
                 )));
             }

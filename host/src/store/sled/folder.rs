@@ -81,10 +81,7 @@ pub(super) fn open(folder: &Path, schema: Schema) -> Result<Opened, OpenError> {
         Ok(Err(Error::Unavailable(reason))) => return Err(unusable(folder, &reason)),
         Ok(Err(Error::Backend(reason))) | Err(reason) => {
             if reason.contains("could not acquire lock") {
-                return Err(refuse(
-                    "is in use by another process; to replace that one, start with take_over=on"
-                        .into(),
-                ));
+                return Err(OpenError::InUse(folder.to_owned()));
             }
             // A folder that cannot be written is not damaged.
             return Err(match preflight::surroundings(folder, 0) {
@@ -141,7 +138,7 @@ pub(super) fn reopen(folder: &Path) -> Result<Open, String> {
 
 /// Says why a data folder cannot be used.
 pub(super) fn refuse(folder: &Path, reason: &str) -> OpenError {
-    OpenError(format!("the data folder {} {reason}", folder.display()))
+    OpenError::Unusable(format!("the data folder {} {reason}", folder.display()))
 }
 
 /// Says why a data folder cannot be worked in.
