@@ -15,6 +15,7 @@ pub(crate) struct Relay {
 struct State {
     is_cut: AtomicBool,
     swallows: AtomicBool,
+    swallows_answers: AtomicBool,
 }
 
 impl Relay {
@@ -33,9 +34,9 @@ impl Relay {
                     continue;
                 };
                 let (back, forth) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                for (from, to) in [(client, forth), (server, back)] {
+                for (from, to, answers) in [(client, forth, false), (server, back, true)] {
                     let state = Arc::clone(&shared);
-                    std::thread::spawn(move || pass(from, to, &state));
+                    std::thread::spawn(move || pass(from, to, answers, &state));
                 }
             }
         });
@@ -51,9 +52,22 @@ impl Relay {
     pub(crate) fn swallow(&self, swallows: bool) {
         self.state.swallows.store(swallows, Ordering::SeqCst);
     }
+
+    /// Whether connections pass on what is asked, and not what is answered.
+    pub(crate) fn swallow_answers(&self, swallows: bool) {
+        self.state
+            .swallows_answers
+            .store(swallows, Ordering::SeqCst);
+    }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, state: &State) {
+/// Whether something of what a connection carries is swallowed now.
+fn is_swallowed(state: &State, answers: bool) -> bool {
+    let swallows = &state.swallows;
+    swallows.load(Ordering::SeqCst) || (answers && state.swallows_answers.load(Ordering::SeqCst))
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, answers: bool, state: &State) {
     let mut buffer = [0; 1 << 16];
     let pause = std::time::Duration::from_millis(20);
     from.set_read_timeout(Some(pause)).unwrap();
@@ -62,7 +76,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, state: &State) {
         match from.read(&mut buffer) {
             Ok(0) => break,
             // A connection of which something was swallowed carries nothing afterwards.
-            Ok(_) if is_spoilt || state.swallows.load(Ordering::SeqCst) => is_spoilt = true,
+            Ok(_) if is_spoilt || is_swallowed(state, answers) => is_spoilt = true,
             Ok(length) => {
                 if to.write_all(&buffer[..length]).is_err() {
                     break;

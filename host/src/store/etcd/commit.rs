@@ -20,6 +20,9 @@ use super::{blobs, large};
 /// writer gives up after ten.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Longest time in which a commit is looked for that was not answered.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Pause between two tries of a commit.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -161,16 +164,17 @@ impl EtcdJournal {
                 Ok(Committed::Other(Some(other))) if other == *known => {
                     return Err(CommitError::Refused("etcd has lost a component".into()));
                 }
+                // Other commits may have been made on this one already.
                 Ok(Committed::Other(other)) => {
-                    if head.parts.is_some() && !in_doubt {
+                    if in_doubt
+                        && let Some(made) = self.look_for(head.commit, known, other.as_ref())?
+                    {
+                        return Ok(made);
+                    }
+                    if head.parts.is_some() {
                         self.remove_parts(head.commit);
                     }
-                    let overtaken = self.overtaken(other.as_ref());
-                    // Other commits may have been made on this one already.
-                    return match in_doubt.then(|| self.place_of(head)).flatten() {
-                        Some(changed_at) => Ok(done(changed_at)),
-                        None => Err(overtaken),
-                    };
+                    return Err(self.overtaken(other.as_ref()));
                 }
                 Err(error) if error.is_refusal() && !in_doubt => {
                     if head.parts.is_some() {
@@ -191,6 +195,27 @@ impl EtcdJournal {
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Finds out whether a commit that was not answered was made before other commits replaced its
+    /// head. The watch may be as silent as the answer was, so etcd is asked.
+    fn look_for(
+        &self,
+        commit: Uuid,
+        known: &PlacedHead,
+        newest: Option<&PlacedHead>,
+    ) -> Result<Option<PlacedHead>, CommitError> {
+        let in_doubt = |reason: String| CommitError::InDoubt {
+            reason: format!("etcd has not told whether it has the change: {reason}"),
+            fate: "may be in effect at the other gateways",
+        };
+        let Some(newest) = newest else {
+            return Err(in_doubt("its head is missing".into()));
+        };
+        let deadline = tokio::time::Instant::now() + LOOK_PATIENCE;
+        let finding = self.remote.find_commit(commit, known, newest, deadline);
+        let found = self.runtime.block_on(finding);
+        found.map_err(|error| in_doubt(error.to_string()))
     }
 
     /// Another gateway has replaced the head: waits until the watch has told how.

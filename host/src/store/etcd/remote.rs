@@ -267,10 +267,20 @@ impl Remote {
         key: &str,
         deadline: Instant,
     ) -> Result<Option<KeyValue>, CallError> {
+        self.get_at(key, 0, deadline).await
+    }
+
+    /// One key, as of a revision; 0 is now.
+    async fn get_at(
+        &self,
+        key: &str,
+        revision: EtcdRevision,
+        deadline: Instant,
+    ) -> Result<Option<KeyValue>, CallError> {
         let request = Range {
             keys: &KeyRange::key(key),
             limit: 1,
-            revision: 0,
+            revision,
             keys_only: false,
         };
         let range = self.range(&request, deadline).await?;
@@ -281,6 +291,35 @@ impl Remote {
     pub(super) async fn head(&self, deadline: Instant) -> Result<Option<PlacedHead>, CallError> {
         let entry = self.get(&self.keys.head(), deadline).await?;
         entry.as_ref().map(placed).transpose()
+    }
+
+    /// Finds a commit among those that have replaced the head after `known`, up to `newest`. Each has
+    /// written the head, so the earlier values of that key are all commits, which are read from the
+    /// newest on. None if the commit was not made.
+    ///
+    /// # Errors
+    /// Among others if etcd has compacted the commits in between, or has another history.
+    pub(super) async fn find_commit(
+        &self,
+        commit: Uuid,
+        known: &PlacedHead,
+        newest: &PlacedHead,
+        deadline: Instant,
+    ) -> Result<Option<PlacedHead>, CallError> {
+        let mut found = newest.clone();
+        while found.head.commit != commit {
+            if found == *known {
+                return Ok(None);
+            }
+            let before = found.changed_at - 1;
+            if before < known.changed_at || Instant::now() >= deadline {
+                return Err(CallError::Broken("its commits do not join up".into()));
+            }
+            let entry = self.get_at(&self.keys.head(), before, deadline).await?;
+            let entry = entry.as_ref().map(placed).transpose()?;
+            found = entry.ok_or_else(|| CallError::Broken("its head was deleted".into()))?;
+        }
+        Ok(Some(found))
     }
 
     /// Makes an empty configuration, unless another gateway does.
