@@ -53,6 +53,8 @@ pub(super) struct Copy {
     handle: Arc<dyn JournalHandle>,
     /// None until there was something to copy.
     origin: Option<Origin>,
+    /// Whether the file has the origin.
+    is_noted: bool,
     /// The revision of the copy.
     head: Revision,
     has_failed: bool,
@@ -76,6 +78,7 @@ impl Copy {
             journal,
             folder,
             origin: None,
+            is_noted: true,
             head: 0,
             has_failed: false,
         }
@@ -133,16 +136,29 @@ impl Copy {
     }
 
     /// Notes of which configuration this is a copy. Called once the copy has what etcd has: until
-    /// then it is a copy of what it was before.
+    /// then it is a copy of what it was before. What was copied counts whether or not the file can be
+    /// written: until it can, [`Self::check`] refuses writes.
+    pub(super) fn note_origin(&mut self, id: Uuid) {
+        let origin = Origin { id };
+        if self.origin.as_ref() != Some(&origin) {
+            self.origin = Some(origin);
+            self.is_noted = false;
+        }
+        if let Err(reason) = self.keep_origin() {
+            tracing::warn!("{reason}");
+        }
+    }
+
+    /// Writes the file, if it does not have the origin yet.
     ///
     /// # Errors
     /// Why not, as the end of a sentence.
-    pub(super) fn note_origin(&mut self, id: Uuid) -> Result<(), String> {
-        let origin = Origin { id };
-        if self.origin.as_ref() != Some(&origin) {
-            let written = self.write_origin(&origin);
-            written.map_err(|error| format!("the copy cannot be written: {error}"))?;
-            self.origin = Some(origin);
+    fn keep_origin(&mut self) -> Result<(), String> {
+        if let Some(origin) = self.origin.as_ref().filter(|_| !self.is_noted) {
+            self.write_origin(origin).map_err(|error| {
+                format!("the copy cannot be written: {FOLDER}/{ORIGIN} in data_dir: {error}")
+            })?;
+            self.is_noted = true;
         }
         Ok(())
     }
@@ -195,7 +211,8 @@ impl Copy {
     /// # Errors
     /// Why not, as the end of a sentence.
     pub(super) fn check(&mut self) -> Result<(), String> {
-        self.journal.check()
+        self.journal.check()?;
+        self.keep_origin()
     }
 
     /// Closes the copy for another process.
@@ -279,7 +296,7 @@ mod tests {
         };
         // Nothing was copied yet.
         assert_eq!(doubt(&copy, listed(2, &[], 0, 0), rows(9, 40)), None);
-        copy.note_origin(COPIED).unwrap();
+        copy.note_origin(COPIED);
         for (listed, reason) in [
             (listed(1, &[], 9, 40), None),
             (listed(1, &[], 12, 20), None),
@@ -312,5 +329,24 @@ mod tests {
         drop(copy);
         again.load(Schema::DECLARED).unwrap();
         assert!(doubt(&again, listed(2, &[], 12, 40), rows(9, 40)).is_some());
+    }
+
+    #[test]
+    fn what_was_copied_counts_before_its_origin_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut copy = Copy::new(folder.path());
+        copy.load(Schema::DECLARED).unwrap();
+        let draft = folder.path().join(FOLDER).join("ORIGIN.tmp");
+        fs::create_dir(&draft).unwrap();
+        copy.note_origin(COPIED);
+        assert!(!copy.is_new());
+        let refused = copy.check().unwrap_err();
+        assert!(refused.contains("etcd/ORIGIN"), "{refused}");
+        fs::remove_dir(&draft).unwrap();
+        copy.check().unwrap();
+        drop(copy);
+        let mut again = Copy::new(folder.path());
+        again.load(Schema::DECLARED).unwrap();
+        assert!(!again.is_new());
     }
 }

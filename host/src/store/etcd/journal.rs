@@ -187,9 +187,9 @@ impl EtcdJournal {
         self.place = Some(place);
         self.verified = Instant::now();
         let operations = self.take_over(rows, changed, head)?;
-        self.copy
-            .note_origin(id)
-            .inspect_err(|_| self.place = None)?;
+        // Nothing may fail from here on: the copy has rows now that take effect only if they are
+        // returned.
+        self.copy.note_origin(id);
         let remote = Arc::clone(&self.remote);
         self.runtime.spawn(async move { sweep(&remote).await });
         Ok(operations)
@@ -475,6 +475,7 @@ impl Journal for EtcdJournal {
     }
 
     fn commit(&mut self, expected: Revision, operations: &Operations) -> Result<(), CommitError> {
+        self.copy.check().map_err(CommitError::Refused)?;
         let head = self.commit_remotely(expected, operations);
         let head = head.inspect_err(|error| {
             self.has_refused |= !matches!(error, CommitError::Conflict);
@@ -522,12 +523,14 @@ impl Journal for EtcdJournal {
 
     fn recover(&mut self, acknowledged: &Rows) -> Result<Revision, String> {
         self.copy.recover(acknowledged)?;
+        self.prove()?;
+        // Last, because what it finds is in the copy from then on, and in effect only if this
+        // succeeds.
         if self.place.is_none() || self.feed.is_lost() {
             self.found = Some(self.synchronize(acknowledged, READ_PATIENCE)?);
         } else if let Some(reason) = self.feed.down() {
             return Err(reason);
         }
-        self.prove()?;
         Ok(acknowledged.head())
     }
 
