@@ -415,3 +415,77 @@ fn clocks_that_are_hours_apart_change_nothing() {
         "{created:?}"
     );
 }
+
+#[test]
+fn a_change_whose_answer_was_lost_is_told_as_made_although_others_were_made_on_it() {
+    let etcd = Etcd::start();
+    let relay = Relay::start(etcd.address(0));
+    let a = etcd.gateway_through(&relay).start();
+    let b = etcd.gateway().start();
+    relay.swallow_answers(true);
+    let consumer = json!({ "username": "first" });
+    let answered = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| a.admin_json("POST", "/consumers", &consumer));
+        until("the other one has the change", || {
+            b.admin("GET", "/consumers/first", &[]).status == 200
+        });
+        add_consumer(&b, "second");
+        relay.swallow_answers(false);
+        writing.join().unwrap()
+    });
+    // The watch is silent for longer than the commit waits for it.
+    answered.expect(201);
+    until("it has what the other one has written", || {
+        a.admin("GET", "/consumers/second", &[]).status == 200
+    });
+    until_written(&a, "third");
+}
+
+#[test]
+fn a_copy_whose_origin_cannot_be_written_takes_effect_and_refuses_writes_until_it_can() {
+    let etcd = Etcd::start();
+    let a = etcd.gateway().start();
+    let b = etcd.gateway().start();
+    add_consumer(&a, "before");
+    let data_dir = b.data_dir.clone();
+    let owned = b.kill();
+    let folder = data_dir.join("etcd");
+    std::fs::remove_file(folder.join("ORIGIN")).unwrap();
+    std::fs::create_dir(folder.join("ORIGIN.tmp")).unwrap();
+    add_consumer(&a, "meanwhile");
+    let b = etcd.gateway().data_dir(&data_dir).start();
+    b.admin("GET", "/consumers/meanwhile", &[]).expect(200);
+    until_refused(&b);
+    until_not_ready(&b, "etcd/ORIGIN");
+    a.admin("DELETE", "/consumers/meanwhile", &[]).expect(204);
+    until("it goes on to follow", || {
+        b.admin("GET", "/consumers/meanwhile", &[]).status == 404
+    });
+    std::fs::remove_dir(folder.join("ORIGIN.tmp")).unwrap();
+    until_written(&b, "after");
+    drop((b, owned));
+}
+
+#[test]
+fn the_list_of_gateways_says_why_it_is_empty() {
+    let etcd = Etcd::start();
+    let a = etcd.gateway().start();
+    add_consumer(&a, "one");
+    let nodes = || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args(["nodes", "--admin", &a.admin.to_string()])
+            .output()
+            .unwrap()
+    };
+    until("it is listed", || nodes().status.success());
+    etcd.ctl(&["del", "--prefix", "/pointsman/"]);
+    until("it is not ready", || {
+        a.admin("GET", "/status/ready", &[]).status == 503
+    });
+    // Its lease stands, so it looks for its key only once a minute.
+    let shown = nodes();
+    let said = String::from_utf8(shown.stderr).unwrap();
+    assert!(said.contains("etcd lists no gateway"), "{said}");
+    assert!(said.contains("etcd has no configuration"), "{said}");
+    assert!(!shown.status.success());
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
@@ -29,11 +29,22 @@ pub fn nodes(arguments: &Arguments) -> anyhow::Result<()> {
         "this gateway shares its configuration with no other one: its store is not etcd",
     )?;
     let nodes = listed.get("data").and_then(Value::as_array);
+    let nodes = nodes.map_or(&[][..], Vec::as_slice);
+    let trouble = admin.find("/status/ready").err();
+    if nodes.is_empty() {
+        bail!(match trouble {
+            Some(trouble) => format!("etcd lists no gateway, not even this one: {trouble}"),
+            None =>
+                "etcd lists no gateway, not even this one: its keys below etcd_prefix were lost; each \
+                 gateway lists itself again within a minute"
+                    .to_owned(),
+        });
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    print!(
-        "{}",
-        table(nodes.map_or(&[], Vec::as_slice), now.unwrap_or_default())
-    );
+    print!("{}", table(nodes, now.unwrap_or_default()));
+    if let Some(trouble) = trouble {
+        eprintln!("this gateway: {trouble}");
+    }
     Ok(())
 }
 

@@ -29,6 +29,10 @@ const LEASE: u64 = 10;
 /// Pause between two signs of life.
 const PAUSE: Duration = Duration::from_secs(3);
 
+/// Time after which a gateway looks whether its key is still there: it can be lost although its lease
+/// stands.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// Shortest time between two writes of the same gateway.
 const SHORTEST: Duration = Duration::from_millis(100);
 
@@ -68,6 +72,8 @@ impl EtcdNodes {
         // Also kept alive while the node changes all the time.
         let mut renewals = interval_at(Instant::now() + PAUSE, PAUSE);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval_at(Instant::now() + LOOK, LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let state = node.borrow_and_update().clone();
             let key = self.remote.keys.node(state.id);
@@ -89,6 +95,12 @@ impl EtcdNodes {
                             return Err(CallError::Broken("the lease has ended".into()));
                         }
                         sending.send(keep_alive(lease).into_bytes());
+                    }
+                    _ = looks.tick() => {
+                        let found = self.remote.get(&key, Instant::now() + PATIENCE).await?;
+                        if found.is_none() {
+                            break;
+                        }
                     }
                 }
             }
