@@ -4,6 +4,7 @@ mod acme;
 mod backend;
 mod compiled;
 mod consumers;
+mod deck;
 mod declarative;
 mod dns;
 mod etcd;
@@ -28,6 +29,7 @@ pub(crate) use backend::{Backend, sha256};
 pub(crate) use consumers::{
     add_consumer, add_credential, add_global_plugin, add_plugin, received, with_route,
 };
+pub(crate) use deck::{Deck, File};
 pub(crate) use declarative::{MY_SERVICE, of_every_kind, put_document};
 pub(crate) use dns::{Dns, DnsReply};
 pub(crate) use etcd::Etcd;

@@ -132,9 +132,14 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
             let mut input = input(kind, request).await?;
             input.insert(field.into(), json!({ "id": parent }));
             let key = Key::nested(kind, &key)?;
-            let found = || Ok(look_up_in(&admin, kind, reference, parent, &key)?);
-            if found()?.is_none() && look_up(&admin, kind, &key)?.is_some() {
-                // The key belongs to a row of another parent.
+            let elsewhere = || look_up(&admin, kind, &key);
+            let found = || match look_up_in(&admin, kind, reference, parent, &key)? {
+                // A row of another parent moves to this one, as in Kong: decK moves credentials so.
+                None if kind != Kind::Target => Ok(elsewhere()?),
+                found => Ok(found),
+            };
+            if found()?.is_none() && elsewhere()?.is_some() {
+                // Kong's targets do not move.
                 return Err(Error::not_found());
             }
             replace(&admin, kind, &key, input, &conditions, found).await
