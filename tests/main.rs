@@ -48,6 +48,7 @@ mod cors;
 mod credentials;
 mod deck;
 mod declarative;
+mod declarative_errors;
 mod dns;
 mod draining;
 mod endpoint_connections;
