@@ -6,9 +6,10 @@ use std::sync::mpsc;
 use http_body_util::BodyExt;
 use serde_json::json;
 
-use crate::harness::http2::{self, Http2};
+use crate::harness::http2::{self, END_STREAM, Frames, Http2, kind};
 use crate::harness::{
-    Backend, Gateway, Raw, RawServer, guest, health, patch_upstream, set_passive_checks, until,
+    Backend, Gateway, Raw, RawServer, guest, health, in_flight, patch_upstream, set_passive_checks,
+    until,
 };
 use crate::message_framing::{gateway_to, get, get_and_close};
 
@@ -103,6 +104,56 @@ fn the_received_part_of_a_long_response_reaches_a_slow_client() {
     let got = get(&gateway, "GET");
     assert!(got.ends_with("\r\n\r\nabc"), "{got}");
     drop(release);
+}
+
+/// Over HTTP/2, also where the client allows only a part of it when it breaks off.
+#[test]
+fn the_received_part_of_a_broken_response_reaches_a_client_as_its_window_opens() {
+    const INTERNAL_ERROR: u32 = 2;
+    for (sent, window) in [
+        (0, 100),
+        (10, 0),
+        (10, 4),
+        (10, 10),
+        (30_000, 65_535),
+        (60_000, 1),
+    ] {
+        let server = RawServer::start(move |_, mut raw| {
+            raw.read_until("\r\n\r\n");
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", sent + 1);
+            raw.send(head.as_bytes());
+            raw.send(&vec![b'x'; sent]);
+        });
+        let gateway = gateway_to(server.address);
+        // SETTINGS_INITIAL_WINDOW_SIZE.
+        let mut frames = Frames::connect(gateway.proxy, &[(4, window)]);
+        frames.get(1, "/", END_STREAM);
+        frames.next_of(kind::HEADERS).unwrap();
+        let (mut got, mut allowed) = (0, window as usize);
+        loop {
+            let is_stalled = got == allowed && got < sent;
+            if is_stalled {
+                // hyper asks for the next part, and so the gateway notices that there is none, once
+                // the client allows some of the part before.
+                if allowed > 0 && sent < 1000 {
+                    until("the response has ended", || in_flight(&gateway) == 0.0);
+                }
+                let more: u32 = 7_000;
+                frames.send(kind::WINDOW_UPDATE, 0, 1, &more.to_be_bytes());
+                allowed += more as usize;
+            }
+            let frame = frames.next().unwrap();
+            match frame.kind {
+                kind::DATA => got += frame.payload.len(),
+                kind::RST_STREAM => {
+                    assert_eq!(frame.payload, INTERNAL_ERROR.to_be_bytes());
+                    break;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(got, sent, "{window}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -336,14 +336,6 @@ impl ClientRequest {
     /// The stream of the request, if it was received over HTTP/2.
     pub(super) fn stream(&self) -> Option<&Stream> {
         self.stream.as_deref()
-    }
-
-    /// Waits until what hyper has written to a connection over HTTP/2 has left.
-    pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.client.streams() {
-            Some(streams) => streams.outlet.poll_open(cx),
-            None => Poll::Ready(()),
-        }
     }
 
     /// The time of the worker's last check of its connections.

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::client::ClientRequest;
 use super::download::{Content, Error};
 use super::policies::{Finish, Passed};
+use super::streams::{BodyPart, Sent};
 use crate::request_log;
 
 /// The body of a response to the client. The request ends when it is dropped.
@@ -21,8 +22,8 @@ pub(super) struct ResponseBody {
     is_omitted: bool,
     /// What is left to do for the policies of the request, if it has any.
     finish: Option<Box<Finish>>,
-    /// Why the response has broken off, until the client has what came before.
-    broken: Option<Error>,
+    /// Why the response has broken off, until the HTTP/2 client was sent what came before.
+    broken: Option<(Error, Rc<Sent>)>,
 }
 
 impl ResponseBody {
@@ -99,40 +100,41 @@ impl ResponseBody {
 }
 
 impl Body for ResponseBody {
-    type Data = Bytes;
+    type Data = BodyPart;
     type Error = Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    ) -> Poll<Option<Result<Frame<BodyPart>, Error>>> {
         let this = self.get_mut();
         let _scope = this.log_scope();
-        if this.broken.is_some() {
-            ready!(this.request.poll_sent(cx));
-            return Poll::Ready(this.broken.take().map(Err));
+        if let Some((_, sent)) = &this.broken {
+            ready!(sent.poll_sent(cx));
+            return Poll::Ready(this.broken.take().map(|(error, _)| Err(error)));
         }
         let polled = this.poll_next(cx);
-        let Some(stream) = this.request.stream() else {
-            return polled;
-        };
-        match polled {
-            Poll::Ready(Some(Err(error))) => {
-                this.broken = Some(error);
-                stream.stall(this.request.now());
-                // The task of the connection, which writes what came before, was woken earlier.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+        if let Some(stream) = this.request.stream() {
+            match polled {
+                Poll::Ready(Some(Err(error))) => {
+                    stream.stall(this.request.now());
+                    let (_, sent) = this.broken.insert((error, Rc::default()));
+                    return Poll::Ready(Some(Ok(Frame::data(BodyPart::mark(sent)))));
+                }
+                Poll::Ready(Some(Ok(_))) => stream.stall(this.request.now()),
+                _ => stream.go_on(),
             }
-            Poll::Ready(Some(Ok(_))) => stream.stall(this.request.now()),
-            _ => stream.go_on(),
         }
-        polled
+        polled.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(BodyPart::from))))
     }
 
     fn is_end_stream(&self) -> bool {
         if self.is_omitted {
             return true;
+        }
+        // The error is still to come.
+        if self.broken.is_some() {
+            return false;
         }
         if self
             .finish

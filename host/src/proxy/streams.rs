@@ -5,7 +5,7 @@
 //! streams whose client takes nothing for too long. It also notices clients that cancel requests as
 //! fast as they send them, each of which an endpoint may have started to serve (CVE-2023-44487).
 
-mod outlet;
+mod sent;
 mod traffic;
 
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-pub(super) use outlet::Outlet;
+pub(super) use sent::{BodyPart, Sent};
 pub(super) use traffic::{FrameMeter, Frames, Traffic};
 
 /// Age up to which a cancelled request counts as cancelled at once. Source: Envoy,
@@ -34,8 +34,6 @@ pub(super) struct Streams {
     max_cancelled: u32,
     /// The frames of the connection.
     pub(super) traffic: Rc<Traffic>,
-    /// Whether its bytes have left.
-    pub(super) outlet: Rc<Outlet>,
 }
 
 /// One stream: a request and its response.
@@ -68,7 +66,6 @@ impl Streams {
             cancelled: Cell::default(),
             max_cancelled,
             traffic: Rc::new(Traffic::new(clock)),
-            outlet: Rc::default(),
         }
     }
 

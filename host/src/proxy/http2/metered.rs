@@ -1,5 +1,4 @@
-//! The byte stream of an HTTP/2 connection, below hyper. It counts the frames that pass,
-//! and notes whether what was sent has left.
+//! The byte stream of an HTTP/2 connection, below hyper. It counts the frames that pass.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::client_stream::ClientStream;
 use super::super::preface;
-use super::super::streams::{FrameMeter, Frames, Outlet, Streams, Traffic};
+use super::super::streams::{FrameMeter, Frames, Streams, Traffic};
 use crate::listener::Transport;
 
 /// The stream of a client's connection.
@@ -20,7 +19,6 @@ pub(super) struct MeteredStream {
     /// Bytes that were read before and are passed to hyper first.
     rest: Bytes,
     traffic: Rc<Traffic>,
-    outlet: Rc<Outlet>,
     received: FrameMeter,
     sent: FrameMeter,
 }
@@ -33,7 +31,6 @@ impl MeteredStream {
             stream,
             rest,
             traffic: Rc::clone(&streams.traffic),
-            outlet: Rc::clone(&streams.outlet),
             received: FrameMeter::after(preface::LENGTH),
             sent: FrameMeter::after(0),
         }
@@ -45,9 +42,6 @@ impl MeteredStream {
         slices: impl IntoIterator<Item = &'a [u8]>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if written.is_pending() {
-            self.outlet.block();
-        }
         let written = ready!(written)?;
         let mut length = written;
         let mut frames = Frames::default();
@@ -113,12 +107,7 @@ impl AsyncWrite for MeteredStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        match flushed {
-            Poll::Pending => self.outlet.block(),
-            Poll::Ready(_) => self.outlet.open(),
-        }
-        flushed
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
