@@ -25,6 +25,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::dns::Resolver;
 use crate::entity::Kind;
 use crate::entity::plugin::{self, acme::Config};
 use crate::store::{Change, Commit, Store};
@@ -42,6 +43,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 pub struct Acme {
     store: Arc<dyn Store>,
     challenges: Arc<Challenges>,
+    resolver: Arc<Resolver>,
     names: Mutex<BTreeMap<String, Name>>,
     /// The account, with the settings that it was opened with.
     account: tokio::sync::Mutex<Option<(Arc<Config>, Account)>>,
@@ -74,10 +76,16 @@ pub struct Name {
 
 impl Acme {
     /// Keeps certificates in `store`, and answers to challenges where the workers find them.
-    pub fn new(store: Arc<dyn Store>, challenges: Arc<Challenges>) -> Self {
+    /// `resolver` looks up the name of the authority.
+    pub fn new(
+        store: Arc<dyn Store>,
+        challenges: Arc<Challenges>,
+        resolver: Arc<Resolver>,
+    ) -> Self {
         Self {
             store,
             challenges,
+            resolver,
             names: Mutex::default(),
             account: tokio::sync::Mutex::default(),
             turns: Semaphore::new(AT_A_TIME),
@@ -295,7 +303,7 @@ impl Acme {
         {
             return Ok(account.clone());
         }
-        let account = account::open(&*self.store, config).await?;
+        let account = account::open(&*self.store, config, Arc::clone(&self.resolver)).await?;
         *opened = Some((Arc::clone(config), account.clone()));
         Ok(account)
     }

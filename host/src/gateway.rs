@@ -23,6 +23,7 @@ use crate::allocator::ReturnAtOnce;
 use crate::balancer::{self, Engine};
 use crate::config::{self, Config};
 use crate::connections::{self, ConnectionLimits, WantedLimits};
+use crate::dns::Resolver;
 use crate::entity;
 use crate::in_place::in_place;
 use crate::listener::{self, Inherited, SocketFile};
@@ -160,7 +161,8 @@ async fn serve(
     let tls = ListenerTls::new(&config, &listeners, &published)?;
     let commits = store.watch()?;
     let sessions = SessionKey::open(&config.data_dir).map_err(anyhow::Error::msg)?;
-    let resources = Resources::start(&config.policies, Arc::clone(&store));
+    let resolver = Arc::new(Resolver::new(&config.dns));
+    let resources = Resources::start(&config.policies, Arc::clone(&store), Arc::clone(&resolver));
     let resources = Arc::new(resources.context("cannot start the thread of the logs")?);
     let compiler = Compiler::new(
         Arc::clone(&published),
@@ -227,7 +229,11 @@ async fn serve(
     }
     store::end_hand_over(&config.data_dir);
     socket_files.iter_mut().for_each(SocketFile::own);
-    let acme = Acme::new(Arc::clone(&store), Arc::clone(&published.challenges));
+    let acme = Acme::new(
+        Arc::clone(&store),
+        Arc::clone(&published.challenges),
+        resolver,
+    );
     let acme = Arc::new(acme);
     let hand_over = takeover::HandOver {
         shared: shared.clone(),

@@ -22,6 +22,7 @@ mod connect;
 pub mod connections;
 mod cookie;
 mod declarative;
+pub mod dns;
 pub mod endpoint;
 pub mod endpoint_address;
 pub mod entity;

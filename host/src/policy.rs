@@ -58,6 +58,7 @@ use futures_util::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 
 use crate::config::Policies;
+use crate::dns::Resolver;
 use crate::entity::plugin::{Plugin, PluginKind};
 use crate::entity::{Kind, Row, has_references, view};
 use crate::store::Store;
@@ -179,6 +180,8 @@ pub struct Resources {
     pub metrics: Arc<Metrics>,
     /// The local socket of the system's log.
     syslog_socket: PathBuf,
+    /// What looks up the servers that policies use.
+    resolver: Arc<Resolver>,
 }
 
 impl Resources {
@@ -187,7 +190,11 @@ impl Resources {
     ///
     /// # Errors
     /// The system's error if it cannot start a thread or a runtime.
-    pub fn start(settings: &Policies, store: Arc<dyn Store>) -> std::io::Result<Self> {
+    pub fn start(
+        settings: &Policies,
+        store: Arc<dyn Store>,
+        resolver: Arc<Resolver>,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             proxy_cache: Arc::new(proxy_cache::Cache::new(
                 settings.proxy_cache_memory,
@@ -195,10 +202,11 @@ impl Resources {
             )),
             rate_limits: Counters::default(),
             response_limits: Counters::default(),
-            redis: redis::Servers::default(),
+            redis: redis::Servers::new(Arc::clone(&resolver)),
             logs: Logs::start(Documents::new(store))?,
             metrics: Arc::default(),
             syslog_socket: settings.syslog_socket.clone(),
+            resolver,
         })
     }
 }
@@ -250,7 +258,7 @@ pub fn in_place_of(plugin: &Plugin) -> Option<Arc<dyn Policy>> {
 /// What is wrong with its settings. The Admin API accepts only valid ones, so another version of
 /// the gateway wrote them.
 pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Policy>, String> {
-    let logs = &resources.logs;
+    let Resources { logs, resolver, .. } = &**resources;
     Ok(match plugin.name.as_str() {
         "acl" => Arc::new(acl::Acl::new(config(plugin)?)),
         "basic-auth" => Arc::new(basic_auth::BasicAuth::new(config(plugin)?)),
@@ -259,7 +267,7 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "cors" => Arc::new(cors::Cors::new(config(plugin)?)?),
         "file-log" => file_log::new(config(plugin)?, plugin, logs),
         "grpc-web" => Arc::new(grpc_web::GrpcWeb::new(&config(plugin)?)),
-        "http-log" => http_log::new(&config(plugin)?, plugin, logs)?,
+        "http-log" => http_log::new(&config(plugin)?, plugin, logs, resolver)?,
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "jwt" => Arc::new(jwt::Jwt::new(config(plugin)?)),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
@@ -297,13 +305,16 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
             let config = config(plugin)?;
             Arc::new(response_transformer::ResponseTransformer::new(config))
         }
-        "statsd" => Arc::new(statsd::Statsd::new(config(plugin)?, plugin, logs)),
+        "statsd" => {
+            let config = config(plugin)?;
+            Arc::new(statsd::Statsd::new(config, plugin, logs, resolver))
+        }
         "syslog" => {
             let socket = resources.syslog_socket.clone();
             Arc::new(syslog::Syslog::new(config(plugin)?, plugin, logs, socket))
         }
-        "tcp-log" => tcp_log::new(config(plugin)?, plugin, logs),
-        "udp-log" => udp_log::new(config(plugin)?, plugin, logs),
+        "tcp-log" => tcp_log::new(config(plugin)?, plugin, logs, resolver),
+        "udp-log" => udp_log::new(config(plugin)?, plugin, logs, resolver),
         name => return Err(format!("there is no plugin '{name}'")),
     })
 }

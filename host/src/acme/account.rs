@@ -1,6 +1,8 @@
 //! The account with an authority. Its key is a row of `keys`, whose `kid` is the URL of the account,
 //! as in the messages to the authority (RFC 8555, 6.2).
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use instant_acme::{Account, Error, ExternalAccountKey, NewAccount};
@@ -13,13 +15,18 @@ use uuid::Uuid;
 use super::http::Http;
 use super::order;
 use super::rows::{self, TAG};
+use crate::dns::Resolver;
 use crate::entity::Kind;
 use crate::entity::plugin::acme::Config;
 use crate::store::{Store, Stored, Write};
 
 /// The account of these settings: the stored one, or a new one, which is stored.
-pub(super) async fn open(store: &dyn Store, config: &Config) -> Result<Account, String> {
-    let builder = Account::builder_with_http(Box::new(Http));
+pub(super) async fn open(
+    store: &dyn Store,
+    config: &Config,
+    resolver: Arc<Resolver>,
+) -> Result<Account, String> {
+    let builder = Account::builder_with_http(Box::new(Http { resolver }));
     if let Some(key) = find(store, config)? {
         let text = |value: Option<&Value>| {
             let text = value.and_then(Value::as_str);

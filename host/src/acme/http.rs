@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
+use crate::dns::Resolver;
 use crate::tls::{HTTP_1_1, Trust, server_name};
 
 /// Longest time for a request and its response.
@@ -27,23 +28,30 @@ const LARGEST: usize = 1 << 20;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Sends requests to the authority.
-pub(super) struct Http;
+pub(super) struct Http {
+    /// What looks up the name of the authority.
+    pub(super) resolver: Arc<Resolver>,
+}
 
 impl HttpClient for Http {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let resolver = Arc::clone(&self.resolver);
         Box::pin(async move {
             let uri = request.uri().clone();
-            let sent = tokio::time::timeout(PATIENCE, send(request)).await;
+            let sent = tokio::time::timeout(PATIENCE, send(request, &resolver)).await;
             let sent = sent.unwrap_or_else(|_| Err("no answer within 30 s".into()));
             sent.map_err(|why| Error::Other(format!("{uri}: {why}").into()))
         })
     }
 }
 
-async fn send(request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Failure> {
+async fn send(
+    request: Request<BodyWrapper<Bytes>>,
+    resolver: &Arc<Resolver>,
+) -> Result<BytesResponse, Failure> {
     let uri = request.uri().clone();
     let is_tls = match uri.scheme_str() {
         Some("https") => true,
@@ -51,9 +59,8 @@ async fn send(request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Fai
         _ => return Err("a URL with http or https is expected".into()),
     };
     let host = uri.host().ok_or("the URL has no host")?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-    let stream = TcpStream::connect((bare, port)).await?;
+    let stream = resolver.connect(host, port).await?;
     if !is_tls {
         return exchange(stream, request, &uri).await;
     }

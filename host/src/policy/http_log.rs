@@ -26,6 +26,7 @@ use super::logs::Logs;
 use super::logs::connection::{Server, failed, millis, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
+use crate::dns::Resolver;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::http_log::Config;
 use crate::tls::{HTTP_1_1, Trust};
@@ -42,13 +43,20 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
 ///
 /// # Errors
 /// What is wrong with the settings.
-pub(super) fn new(config: &Config, plugin: &Plugin, logs: &Logs) -> Result<Arc<Queue>, String> {
+pub(super) fn new(
+    config: &Config,
+    plugin: &Plugin,
+    logs: &Logs,
+    resolver: &Arc<Resolver>,
+) -> Result<Arc<Queue>, String> {
     let target = Target::of(config)?;
+    let server = target.server(resolver);
     let limits = config.queue().into();
     Ok(logs.queue(plugin, limits, |documents| {
         Arc::new(HttpSink {
             documents: Arc::clone(documents),
             target,
+            server,
             timeout: millis(config.timeout),
             keepalive: millis(config.keepalive),
             is_single: config.queue().max_batch_size == 1,
@@ -60,7 +68,8 @@ pub(super) fn new(config: &Config, plugin: &Plugin, logs: &Logs) -> Result<Arc<Q
 /// Where records are sent, and with which head.
 #[derive(Debug)]
 struct Target {
-    server: Server,
+    host: String,
+    port: u16,
     is_encrypted: bool,
     method: Method,
     /// Path and query.
@@ -113,7 +122,8 @@ impl Target {
         }
         let method = Method::from_bytes(config.method.as_bytes());
         Ok(Self {
-            server: Server { host, port },
+            host,
+            port,
             is_encrypted,
             method: method.map_err(|error| error.to_string())?,
             path: match url.query() {
@@ -122,6 +132,14 @@ impl Target {
             },
             headers,
         })
+    }
+
+    fn server(&self, resolver: &Arc<Resolver>) -> Server {
+        Server {
+            host: self.host.clone(),
+            port: self.port,
+            resolver: Arc::clone(resolver),
+        }
     }
 
     fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
@@ -137,6 +155,7 @@ impl Target {
 struct HttpSink {
     documents: Arc<Documents>,
     target: Target,
+    server: Server,
     /// Limits to connect, and to be answered.
     timeout: Duration,
     keepalive: Duration,
@@ -148,7 +167,7 @@ struct HttpSink {
 
 impl HttpSink {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
-        let server = &self.target.server;
+        let server = &self.server;
         let stream = within(self.timeout, async {
             match self.target.is_encrypted {
                 true => server.connect_tls(None, &Trust::System, &[HTTP_1_1]).await,
@@ -169,7 +188,7 @@ impl HttpSink {
         sender: &mut SendRequest<Full<Bytes>>,
         body: Bytes,
     ) -> Result<Response<Incoming>, String> {
-        let server = &self.target.server;
+        let server = &self.server;
         let request = self.target.request(body)?;
         let exchange = async {
             sender.ready().await?;
@@ -237,7 +256,7 @@ impl Sink for HttpSink {
                 .as_u16()
             {
                 ..300 => Ok(()),
-                status => Err(format!("{}: it has answered {status}", self.target.server)),
+                status => Err(format!("{}: it has answered {status}", self.server)),
             }
         }
         .boxed()
@@ -312,9 +331,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn crate::store::Store> = Arc::new(crate::store::open_test(folder.path()));
         let outcome = runtime.block_on(async {
+            let target = target(&format!("http://{address}")).unwrap();
+            let settings = crate::config::Config::load(crate::config::Written::default());
+            let resolver = Arc::new(Resolver::new(&settings.unwrap().dns));
             let sink = HttpSink {
                 documents: Arc::new(Documents::new(store)),
-                target: target(&format!("http://{address}")).unwrap(),
+                server: target.server(&resolver),
+                target,
                 timeout: Duration::from_secs(1),
                 keepalive: Duration::from_secs(60),
                 is_single: true,
@@ -347,7 +370,7 @@ mod tests {
     #[test]
     fn the_url_says_where_and_with_which_credentials() {
         let target = target("http://us%40er:pass:word@logs.test:8080/in?a=b").unwrap();
-        assert_eq!(target.server.to_string(), "logs.test:8080");
+        assert_eq!((&*target.host, target.port), ("logs.test", 8080));
         assert_eq!((&*target.path, target.is_encrypted), ("/in?a=b", false));
         let request = target.request(Bytes::new()).unwrap();
         assert_eq!(request.method(), "PUT");
@@ -362,9 +385,9 @@ mod tests {
     #[test]
     fn the_port_and_the_path_have_defaults() {
         let plain = target("http://logs.test").unwrap();
-        assert_eq!((plain.server.port, &*plain.path), (80, "/"));
+        assert_eq!((plain.port, &*plain.path), (80, "/"));
         let encrypted = target("https://[::1]/x").unwrap();
-        assert_eq!((encrypted.server.port, encrypted.is_encrypted), (443, true));
+        assert_eq!((encrypted.port, encrypted.is_encrypted), (443, true));
         assert!(encrypted.headers.get("authorization").is_none());
         assert!(target("ftp://logs.test").is_err());
     }

@@ -18,14 +18,16 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::dns::Resolver;
 use crate::entity::plugin::redis::Redis;
 use link::Link;
 
 /// The servers that policies use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Servers {
     runtime: OnceLock<Handle>,
     known: Mutex<HashMap<Redis, Weak<Server>>>,
+    resolver: Arc<Resolver>,
 }
 
 /// A server, with the connection to it. The connection ends when the last policy drops the server.
@@ -53,6 +55,15 @@ pub(super) enum Error {
 }
 
 impl Servers {
+    /// No servers yet. Their names are looked up by `resolver`.
+    pub(super) fn new(resolver: Arc<Resolver>) -> Self {
+        Self {
+            runtime: OnceLock::new(),
+            known: Mutex::default(),
+            resolver,
+        }
+    }
+
     /// The server with these settings.
     ///
     /// # Errors
@@ -73,7 +84,13 @@ impl Servers {
         // A server is not connected before a policy uses it.
         let (to_requests, link) = watch::channel(Link::Connecting);
         let (stalled, from_requests) = watch::channel(0);
-        runtime.spawn(link::keep(settings.clone(), to_requests, from_requests));
+        let resolver = Arc::clone(&self.resolver);
+        runtime.spawn(link::keep(
+            settings.clone(),
+            resolver,
+            to_requests,
+            from_requests,
+        ));
         let server = Arc::new(Server {
             link,
             stalled,

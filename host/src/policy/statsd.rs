@@ -16,6 +16,7 @@ use super::logs::connection::{Datagrams, Kept, Server, failed, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
 use super::record::LogRecord;
+use crate::dns::Resolver;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::statsd::Config;
 use crate::node;
@@ -36,7 +37,12 @@ pub(super) struct Statsd {
 }
 
 impl Statsd {
-    pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Self {
+    pub(super) fn new(
+        config: Config,
+        plugin: &Plugin,
+        logs: &Logs,
+        resolver: &Arc<Resolver>,
+    ) -> Self {
         let ranges = config.allow_status_codes.iter().flatten();
         let ranges = ranges.filter_map(|range| {
             let (from, to) = range.split_once('-')?;
@@ -48,6 +54,7 @@ impl Statsd {
             let server = Server {
                 host: config.host.clone(),
                 port: config.port,
+                resolver: Arc::clone(resolver),
             };
             Arc::new(StatsdSink {
                 documents: Arc::clone(documents),

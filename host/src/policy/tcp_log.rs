@@ -16,18 +16,25 @@ use super::logs::buffer::Limits;
 use super::logs::connection::{Kept, Server, Stream, failed, millis, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
+use crate::dns::Resolver;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::tcp_log::Config;
 use crate::tls::{NO_PROTOCOL, Trust};
 
 /// Sends a line for each request.
-pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Arc<Queue> {
+pub(super) fn new(
+    config: Config,
+    plugin: &Plugin,
+    logs: &Logs,
+    resolver: &Arc<Resolver>,
+) -> Arc<Queue> {
     logs.queue(plugin, Limits::FIXED, |documents| {
         Arc::new(TcpSink {
             documents: Arc::clone(documents),
             server: Server {
                 host: config.host,
                 port: config.port,
+                resolver: Arc::clone(resolver),
             },
             timeout: millis(config.timeout),
             keepalive: millis(config.keepalive),

@@ -11,14 +11,21 @@ use super::logs::buffer::Limits;
 use super::logs::connection::{Datagrams, Server, failed, millis, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
+use crate::dns::Resolver;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::udp_log::Config;
 
 /// Sends a datagram for each request.
-pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Arc<Queue> {
+pub(super) fn new(
+    config: Config,
+    plugin: &Plugin,
+    logs: &Logs,
+    resolver: &Arc<Resolver>,
+) -> Arc<Queue> {
     let server = Server {
         host: config.host,
         port: config.port,
+        resolver: Arc::clone(resolver),
     };
     logs.queue(plugin, Limits::SINGLE, |documents| {
         Arc::new(UdpSink {

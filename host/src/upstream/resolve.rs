@@ -1,10 +1,7 @@
 //! Host names of targets and services, resolved off the path of requests. A name is looked up again
 //! when its records expire; if that fails, the last known addresses stay in use.
 
-mod dns;
-
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::authority::Host;
 use crate::config::{Dns, DnsType};
-use dns::{Lookup, UNANSWERED};
+use crate::dns::{Address, Answer, Failure, Lookup, UNANSWERED};
 
 /// Pause after a look-up that failed; each failure in a row doubles it, up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
@@ -32,54 +29,6 @@ const PATIENCE: Duration = UNANSWERED.saturating_add(Duration::from_millis(500))
 /// time: they may take long to fail again, and delay no other name.
 const CONCURRENCY: usize = 32;
 
-/// An address of a name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Address {
-    pub(super) ip: IpAddr,
-    /// Port, if the record has one.
-    pub(super) port: Option<u16>,
-    /// Weight, if the record has one.
-    pub(super) weight: Option<u32>,
-    /// The name that an SRV record leads to.
-    pub(super) name: Option<String>,
-}
-
-impl Address {
-    fn bare(ip: IpAddr) -> Self {
-        Self {
-            ip,
-            port: None,
-            weight: None,
-            name: None,
-        }
-    }
-}
-
-/// What a look-up found.
-#[derive(Debug)]
-struct Answer {
-    addresses: Vec<Address>,
-    valid_until: Instant,
-    /// Whether the addresses are from SRV records.
-    service: bool,
-    /// The type of the records, if it is certain to be the one that the name has.
-    kind: Option<DnsType>,
-}
-
-impl Answer {
-    /// Sorts the addresses, so that equal sets are equal lists.
-    fn new(mut addresses: Vec<Address>, valid_until: Instant) -> Self {
-        addresses.sort_unstable();
-        addresses.dedup();
-        Self {
-            addresses,
-            valid_until,
-            service: false,
-            kind: None,
-        }
-    }
-}
-
 /// How old the last answer for a name is.
 #[derive(Debug, Clone, Copy)]
 pub struct Freshness {
@@ -87,15 +36,6 @@ pub struct Freshness {
     pub age: Duration,
     /// Seconds until its records expire; negative once they have expired.
     pub left: f64,
-}
-
-/// Why a look-up found nothing.
-#[derive(Debug)]
-enum Failure {
-    /// There is no such name, or it has no address.
-    NotFound,
-    /// The look-up failed without an answer.
-    Broken(String),
 }
 
 /// The names in use with the addresses that they had when last resolved.
@@ -362,10 +302,7 @@ impl Known {
             }
             // A name that does not resolve now keeps the addresses it had.
             Err(failure) => {
-                let error = match failure {
-                    Failure::NotFound => "name error: there is no such name".to_owned(),
-                    Failure::Broken(error) => error,
-                };
+                let error = failure.to_string();
                 if self.error.as_ref() != Some(&error) {
                     tracing::warn!(host, "cannot resolve the name: {error}");
                 }
@@ -382,8 +319,9 @@ impl Known {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
-    use crate::config::DnsType;
 
     fn names() -> Arc<Names> {
         Arc::new(Names::new(&Dns {

@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::Host;
+use crate::dns::Resolver;
 use crate::tls::{self, Protocols, Trust};
 
 /// How long a datagram socket is used: afterwards the name of its server is looked up again.
@@ -25,6 +27,8 @@ const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
 pub(in super::super) struct Server {
     pub(in super::super) host: String,
     pub(in super::super) port: u16,
+    /// What looks its name up.
+    pub(in super::super) resolver: Arc<Resolver>,
 }
 
 /// A stream to a server, encrypted or not.
@@ -52,17 +56,9 @@ impl Display for Server {
 }
 
 impl Server {
-    async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        // An IPv6 address may have brackets.
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let found = tokio::net::lookup_host((host, self.port)).await?;
-        Ok(found.collect())
-    }
-
     /// Connects to the first of its addresses that accepts.
     pub(in super::super) async fn connect(&self) -> io::Result<TcpStream> {
-        let addresses = self.addresses().await?;
-        let stream = TcpStream::connect(&*addresses).await?;
+        let stream = self.resolver.connect(&self.host, self.port).await?;
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
@@ -90,7 +86,7 @@ impl Server {
     /// A socket that sends datagrams to it.
     async fn datagrams(&self) -> io::Result<UdpSocket> {
         let mut error = io::Error::other("the name has no address");
-        for address in self.addresses().await? {
+        for address in self.resolver.addresses(&self.host, self.port).await? {
             let own: SocketAddr = match address {
                 SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
                 SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),

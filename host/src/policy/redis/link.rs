@@ -8,9 +8,9 @@ use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::dns::Resolver;
 use crate::entity::plugin::redis::Redis;
 use crate::tls::{self, NO_PROTOCOL, Trust};
 
@@ -37,6 +37,7 @@ pub(super) enum Link {
 /// has the number of a connection that did not answer in time.
 pub(super) async fn keep(
     settings: Redis,
+    resolver: Arc<Resolver>,
     link: watch::Sender<Link>,
     mut stalled: watch::Receiver<u64>,
 ) {
@@ -46,7 +47,8 @@ pub(super) async fn keep(
         let mut number = 0;
         let mut has_failed = false;
         loop {
-            let connected = tokio::time::timeout(super::timeout(&settings), connect(&settings));
+            let connected =
+                tokio::time::timeout(super::timeout(&settings), connect(&settings, &resolver));
             let connected = connected.await.unwrap_or_else(|_| {
                 let timeout = settings.timeout;
                 Err(format!("it could not be connected within {timeout} ms"))
@@ -99,10 +101,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 /// is polled.
 async fn connect(
     settings: &Redis,
+    resolver: &Arc<Resolver>,
 ) -> Result<(MultiplexedConnection, BoxFuture<'static, ()>), String> {
     let host = settings.host.as_deref().unwrap_or("localhost");
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((bare, settings.port)).await;
+    let stream = resolver.connect(host, settings.port).await;
     let stream = stream.map_err(|error| error.to_string())?;
     stream
         .set_nodelay(true)

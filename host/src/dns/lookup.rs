@@ -22,13 +22,13 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 2;
 
 /// Longest time until the records of one type are given up, if no server answers for them.
-pub(super) const UNANSWERED: Duration = TIMEOUT.saturating_mul(ATTEMPTS);
+pub(crate) const UNANSWERED: Duration = TIMEOUT.saturating_mul(ATTEMPTS);
 
 /// Time between two looks at a name of the hosts file.
 const HOSTS_TTL: Duration = Duration::from_secs(5);
 
 /// Looks names up.
-pub(super) struct Lookup {
+pub(crate) struct Lookup {
     resolver: Result<TokioResolver, String>,
     order: Vec<DnsType>,
     hosts_file: PathBuf,
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Lookup {
 }
 
 impl Lookup {
-    pub(super) fn new(settings: &Dns) -> Self {
+    pub(crate) fn new(settings: &Dns) -> Self {
         Self {
             resolver: resolver(&settings.resolvers),
             order: settings.order.clone(),
@@ -60,7 +60,7 @@ impl Lookup {
     }
 
     /// The addresses of a name. `last` is the record type of its last answer.
-    pub(super) async fn look_up(
+    pub(crate) async fn look_up(
         &self,
         host: &str,
         last: Option<DnsType>,
@@ -176,7 +176,7 @@ fn kinds(order: &[DnsType], last: Option<DnsType>) -> Vec<DnsType> {
 }
 
 /// A resolver that asks these servers, or those of `/etc/resolv.conf`. It caches nothing:
-/// [`super::Names`] decides when a name is looked up again.
+/// the callers of [`Lookup`] decide when a name is looked up again.
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
     let provider = TokioRuntimeProvider::default();
     let mut builder = if servers.is_empty() {
