@@ -35,6 +35,7 @@ mod tape;
 
 pub use canary::{Canary, Figures as CanaryFigures, Placed, Side, Verdict};
 pub use check::LoadError;
+pub(crate) use choose::CostBudget;
 pub use choose::{Balancer, Counters, Faults, Handover, Recording};
 pub use columns::Observed;
 pub use engine::{Engine, Settings, try_settings};

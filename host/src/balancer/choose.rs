@@ -30,7 +30,7 @@ use super::tape::Tape;
 use crate::clock::micros;
 use crate::component::GuestFault;
 use crate::endpoint::Endpoint;
-use cost::Budget;
+pub(crate) use cost::CostBudget;
 pub use counters::{Counters, Faults, Handover};
 use host::{host_choice, picked, untried};
 pub use record::Recording;
@@ -119,7 +119,7 @@ struct Inner {
     faults: u32,
     last_fault: Option<Instant>,
     /// The budget of CPU time for picks over their cost.
-    budget: Budget,
+    budget: CostBudget,
     /// The number of the pick that is timed next.
     next_timed: u64,
     /// Reused for the columns of every pick.
@@ -159,7 +159,7 @@ impl Balancer {
                 judged: None,
                 faults: 0,
                 last_fault: None,
-                budget: Budget::NEW,
+                budget: CostBudget::NEW,
                 next_timed: TIMED,
                 load: Vec::new(),
                 tape: None,
@@ -447,7 +447,7 @@ impl Inner {
         self.faults = (self.faults + 1).min(16);
         self.slot = Slot::Quarantined(now + pause);
         // The budget was that of the dropped instance.
-        self.budget = Budget::NEW;
+        self.budget = CostBudget::NEW;
         let faults = &mut self.counters.faults;
         match fault {
             Fault::Guest(GuestFault::Trap(_)) => faults.trap += 1,

@@ -31,7 +31,7 @@ const CALM: Duration = Duration::from_secs(1);
 
 /// The budget of an instance, and whether each of its picks is timed.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct CostBudget {
     is_watched: bool,
     /// CPU time that picks took beyond their cost, less the share of the time since.
     debt: Duration,
@@ -45,9 +45,9 @@ pub(super) struct Budget {
     last_over: Option<Instant>,
 }
 
-impl Budget {
+impl CostBudget {
     /// For a new instance.
-    pub(super) const NEW: Self = Self {
+    pub(crate) const NEW: Self = Self {
         is_watched: true,
         debt: Duration::ZERO,
         excess: Duration::ZERO,
@@ -57,7 +57,7 @@ impl Budget {
     };
 
     /// Charges a pick that took at least `time` of CPU time.
-    fn charge(&mut self, now: Instant, time: Duration, cost: Duration) {
+    pub(crate) fn charge(&mut self, now: Instant, time: Duration, cost: Duration) {
         let passed = self.settled.map(|then| now.saturating_duration_since(then));
         let paid = passed.unwrap_or_default() * SHARE_PER_MILLE / 1000;
         self.settled = Some(now);
@@ -78,8 +78,15 @@ impl Budget {
         self.is_watched = !is_calm;
     }
 
-    fn is_overdrawn(&self, cost: Duration) -> bool {
+    /// Whether the picks are a fault.
+    pub(crate) fn is_overdrawn(&self, cost: Duration) -> bool {
         self.over >= LEAST && self.debt > cost.saturating_mul(BURST)
+    }
+
+    /// The number of picks over their cost, and what they took beyond it, since the budget was last
+    /// full.
+    pub(crate) fn overdraft(&self) -> (u32, Duration) {
+        (self.over, self.excess)
     }
 }
 
@@ -190,7 +197,7 @@ mod tests {
     /// after a minute if they do not.
     fn share(rate: u32, time: impl Fn(u32) -> Duration) -> Result<f64, f64> {
         let start = Instant::now();
-        let mut budget = Budget::NEW;
+        let mut budget = CostBudget::NEW;
         let mut excess = Duration::ZERO;
         for pick in 0..60 * rate {
             let now = start + Duration::from_secs(1) * pick / rate;
@@ -243,7 +250,7 @@ mod tests {
     fn picks_are_timed_until_none_has_been_over_its_cost_for_a_while() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        let mut budget = Budget::NEW;
+        let mut budget = CostBudget::NEW;
         budget.charge(start, COST, COST);
         assert!(!budget.is_watched);
         budget.charge(after(1), 2 * COST, COST);

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, Budget, Counters, Handover, Inner, Slot, in_micros};
+use super::{Balancer, CostBudget, Counters, Handover, Inner, Slot, in_micros};
 use crate::balancer::columns::Interests;
 use crate::balancer::fault::Fault;
 use crate::balancer::instance::{Instance, InstanceSpec};
@@ -220,7 +220,7 @@ impl Inner {
         self.limits = next.limits;
         self.faults = 0;
         self.last_fault = None;
-        self.budget = Budget::NEW;
+        self.budget = CostBudget::NEW;
         self.next_timed = TIMED;
         // The counters are shown as those of the plugin, so they start anew.
         self.counters = Counters {
