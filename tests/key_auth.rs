@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Backend, Gateway, Reply, add_consumer, add_credential, add_plugin, received, sha256, until,
-    with_route,
+    Backend, Gateway, Raw, Reply, add_consumer, add_credential, add_plugin, received, sha256,
+    until, with_route,
 };
 
 /// A gateway whose service asks for a key, with a consumer `c` that has the key `k`.
@@ -37,6 +37,29 @@ const MULTIPART: &str = "multipart/form-data; boundary=b";
 /// A part of a multipart form.
 fn part(name: &str, value: &str) -> String {
     format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+}
+
+/// Servers read such a body, so a key in it counts, and is hidden where that is asked for.
+#[test]
+fn bytes_that_are_no_text_in_a_content_type_hide_no_body() {
+    let config = json!({"key_in_body": true, "hide_credentials": true});
+    let (gateway, _backend) = with_key_auth(config);
+    for (content_type, body, left) in [
+        (
+            &b"application/x-www-form-urlencoded; x=\xff"[..],
+            "a=1&apikey=k",
+            "a=1",
+        ),
+        (b"application/json;\xe9=1", r#"{"apikey": "k"}"#, "{}"),
+    ] {
+        let mut request = Vec::new();
+        request.extend(b"POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-type: ");
+        request.extend(content_type);
+        request.extend(format!("\r\ncontent-length: {}\r\n\r\n{body}", body.len()).bytes());
+        let answer = Raw::connect(gateway.proxy).send(&request).read_to_end();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains(&sha256(left.as_bytes())), "{answer}");
+    }
 }
 
 #[test]

@@ -85,8 +85,8 @@ impl Policy for CorrelationId {
                 made
             }
         };
-        let text = id.as_ref().and_then(|id| id.to_str().ok());
-        *request.correlation_id = text.map(Arc::from);
+        let text = id.as_ref().map(|id| String::from_utf8_lossy(id.as_bytes()));
+        *request.correlation_id = text.as_deref().map(Arc::from);
         if self.echoes
             && let Some(id) = id
         {

@@ -91,8 +91,8 @@ impl GrpcWeb {
 /// # Errors
 /// The message of the answer.
 fn form(content_type: Option<&HeaderValue>) -> Result<Form, &'static str> {
-    let media_type = content_type.and_then(|value| value.to_str().ok());
-    let media_type = media_type.unwrap_or_default().split(';').next();
+    let media_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let media_type = media_type.as_deref().unwrap_or_default().split(';').next();
     let media_type = media_type.unwrap_or_default().trim();
     match media_type.to_ascii_lowercase().as_str() {
         "application/grpc-web" | "application/grpc-web+proto" => Ok(Form::Binary),

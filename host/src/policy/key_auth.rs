@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use futures_util::FutureExt;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::body_fields::{BodyFields, FieldValue};
 use super::identity::AuthenticatedCredential;
@@ -150,7 +150,7 @@ impl KeyAuth {
     /// The same for a request whose body may have the key.
     async fn decide_by_body(&self, request: &mut Request<'_>) -> Verdict {
         let content_type = request.head.headers.get(CONTENT_TYPE);
-        let content_type = content_type.and_then(|value| value.to_str().ok());
+        let content_type = content_type.map(HeaderValue::as_bytes);
         let fields = match (request.body, content_type) {
             (Some(body), Some(content_type)) => match body.read(BODY_LIMIT).await {
                 Ok(read) => read.and_then(|read| BodyFields::read(content_type, &read)),

@@ -78,7 +78,7 @@ impl RequestTermination {
             (name.as_str().to_owned(), value.into_owned().into())
         }));
         let content_type = headers.get(CONTENT_TYPE);
-        let content_type = content_type.and_then(|value| value.to_str().ok());
+        let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let body = body.as_deref().unwrap_or_default();
         let (path, client) = (request.path, &request.client);
         let (route, service) = self.matched(request.matched).await;
@@ -105,7 +105,7 @@ impl RequestTermination {
         if let Some(message) = self.config.message.as_deref().or(message_of(status)) {
             document["message"] = message.into();
         }
-        if let Some(body) = parsed(body, content_type.unwrap_or_default()) {
+        if let Some(body) = parsed(body, content_type.as_deref().unwrap_or_default()) {
             document["request"]["body"] = body;
         }
         if let Some(service) = service {

@@ -175,7 +175,8 @@ enum Kind {
 
 impl Kind {
     fn of(headers: &HeaderMap) -> Option<Self> {
-        let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        // Bytes that are no text change nothing about the kind: servers ignore unknown parameters.
+        let content_type = String::from_utf8_lossy(headers.get(CONTENT_TYPE)?.as_bytes());
         let content_type = content_type.to_ascii_lowercase();
         let kinds = [
             ("application/json", Self::Json),
@@ -220,7 +221,7 @@ fn changed(kind: Kind, headers: &HeaderMap, body: &Bytes, steps: &Steps<String>)
             (fields != sent).then(|| urlencoded::write(&fields, body).into())
         }
         Kind::Multipart => {
-            let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+            let content_type = headers.get(CONTENT_TYPE)?.as_bytes();
             let mut parts = Multipart::read(content_type, body)?;
             steps.apply(&mut parts);
             let written = parts.write();

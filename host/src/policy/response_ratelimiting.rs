@@ -159,11 +159,14 @@ impl ResponseRatelimiting {
     /// What a response counts against each limit.
     fn amounts(&self, headers: &HeaderMap) -> Vec<u64> {
         let values = self.header.iter().flat_map(|name| headers.get_all(name));
-        let values = values.filter_map(|value| value.to_str().ok());
+        // Bytes that are no text must not hide the amounts beside them.
+        let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let mut amounts = vec![0; self.limits.len()];
-        for (name, amount) in values.flat_map(parse) {
-            if let Some(at) = self.limits.iter().position(|limit| *limit.name == *name) {
-                amounts[at] = amount;
+        for value in values {
+            for (name, amount) in parse(&value) {
+                if let Some(at) = self.limits.iter().position(|limit| *limit.name == *name) {
+                    amounts[at] = amount;
+                }
             }
         }
         amounts

@@ -84,7 +84,8 @@ impl Policy for ResponseTransformer {
 
     fn body(&self, response: &mut Response<'_>) -> Option<Box<dyn BodyFilter>> {
         let headers = &response.head.headers;
-        let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        // Clients ignore parameters that they do not know, whatever bytes these have.
+        let content_type = String::from_utf8_lossy(headers.get(CONTENT_TYPE)?.as_bytes());
         let media_type = content_type.split(';').next().unwrap_or_default();
         let is_json = media_type.trim().eq_ignore_ascii_case("application/json");
         let is_part = response.head.status == StatusCode::PARTIAL_CONTENT;

@@ -18,7 +18,7 @@ pub(super) struct Multipart {
 
 impl Multipart {
     /// `None` if the body is malformed.
-    pub(super) fn read(content_type: &str, body: &Bytes) -> Option<Self> {
+    pub(super) fn read(content_type: &[u8], body: &Bytes) -> Option<Self> {
         let boundary = boundary(content_type)?;
         let (head, parts, tail) = BodyFields::read(content_type, body)?.into_parts();
         Some(Self {
