@@ -7,6 +7,7 @@
 
 mod access;
 mod answers;
+mod dump;
 mod grammar;
 mod headers;
 mod inherited;
@@ -23,7 +24,7 @@ use serde_json::Value;
 use super::export::document;
 use crate::entity::Row;
 pub(super) use answers::refusal;
-use grammar::{Directive, directives};
+use grammar::Directive;
 use inherited::Inherited;
 pub(super) use paths::escaped;
 use servers::Servers;
@@ -36,11 +37,16 @@ pub(super) const CLOSED: &str = "not-converted";
 /// # Errors
 /// The file is not one of nginx, or its hosts cannot be told apart: where, and why.
 pub(crate) fn convert_nginx(text: &str) -> Result<(String, Vec<String>), String> {
-    let directives = directives(text)?;
+    let directives = dump::read(text)?;
     let (mut left, mut lists) = (Left::default(), Lists::default());
     let mut servers = Servers::default();
-    let nothing = Inherited::default();
-    file(&directives, &nothing, &mut servers, &mut left, &mut lists);
+    // Without a block `http`, the file is one that such a block includes.
+    let is_whole = directives.iter().any(|own| own.name() == "http");
+    let around = match is_whole {
+        true => Inherited::default(),
+        false => Inherited::default().within(&directives),
+    };
+    file(&directives, &around, &mut servers, &mut left, &mut lists);
     servers.convert(&mut left, &mut lists)?;
     let mut top = Row::new();
     for (name, list) in [
@@ -100,6 +106,11 @@ fn file<'d>(
             }
             "upstream" => lists.upstreams.push(upstreams::upstream(directive, left)),
             "server" => servers.add(directive, inherited, left),
+            "include" if inherited.guards.iter().any(|own| own.line == directive.line) => left.add(
+                directive,
+                "what it includes is not in this file, and may refuse requests: write it in the place \
+                 of this line",
+            ),
             "include" => left.add(directive, "what it includes is not in this file"),
             name if inherited::is_inherited(name) => {}
             _ => left.add(directive, "not converted"),

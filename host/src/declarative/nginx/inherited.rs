@@ -49,7 +49,7 @@ impl<'d> Inherited<'d> {
         for directive in block {
             if SINGLE.contains(&directive.name()) {
                 inner.single.insert(directive.name(), directive);
-            } else if is_guard(directive.name()) {
+            } else if is_guard(directive.name()) || is_unknown_include(directive) {
                 inner.guards.push(directive);
             }
         }
@@ -77,6 +77,11 @@ impl<'d> Inherited<'d> {
 /// Whether a directive is read where it is inherited.
 pub(super) fn is_inherited(name: &str) -> bool {
     SINGLE.contains(&name) || ["allow", "deny", "proxy_set_header"].contains(&name)
+}
+
+/// Whether a directive includes a file that may refuse requests. The one with media types does not.
+fn is_unknown_include(directive: &Directive) -> bool {
+    directive.name() == "include" && directive.value().rsplit('/').next() != Some("mime.types")
 }
 
 /// Whether a directive of another module refuses requests.

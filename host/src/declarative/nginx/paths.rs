@@ -64,10 +64,11 @@ impl Place {
             }
             _ => return None,
         };
-        Some(Self {
-            comparison,
-            text: text.clone(),
-        })
+        let text = match comparison {
+            Comparison::Pattern { .. } => text.clone(),
+            _ => as_sent(text),
+        };
+        Some(Self { comparison, text })
     }
 
     pub(super) fn is_prefix(&self) -> bool {
@@ -118,6 +119,50 @@ impl Paths {
     }
 }
 
+/// A text that nginx compares with decoded paths, as it is in the normal form of a request's path.
+fn as_sent(text: &str) -> String {
+    let mut sent = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'%'
+            | b' '
+            | b'"'
+            | b'<'
+            | b'>'
+            | b'\\'
+            | b'^'
+            | b'`'
+            | b'{'
+            | b'|'
+            | b'}'
+            | b'?'
+            | b'#'
+            | 0..=0x1f
+            | 0x7f.. => sent.push_str(&format!("%{byte:02X}")),
+            byte => sent.push(byte.into()),
+        }
+    }
+    sent
+}
+
+/// A regular expression whose `$` matches before a line end at the end of the text as well, as that
+/// of PCRE does. In the normal form of a path, a line end is escaped.
+fn with_line_end(text: &str) -> String {
+    let (mut changed, mut is_escaped, mut in_class) = (String::new(), false, false);
+    for letter in text.chars() {
+        match letter {
+            _ if std::mem::take(&mut is_escaped) => {}
+            '\\' => is_escaped = true,
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '$' if !in_class => changed.push_str("(?:%0A)?"),
+            _ => {}
+        }
+        changed.push(letter);
+    }
+    changed
+}
+
 /// The priority of what comes before all locations.
 pub(super) fn before_all(rank: Option<usize>) -> usize {
     REWRITE + rank.unwrap_or(0) * SPAN
@@ -134,6 +179,7 @@ pub(super) fn pattern(text: &str, ignores_case: bool) -> (String, bool) {
         // A path of a route begins with a slash; here it stands for nothing.
         _ => format!("~/{{0}}{flag}(?s:.*)(?:{text})"),
     };
+    let text = &with_line_end(text);
     let is_valid = |path: &str| crate::pattern::is_pattern(path.trim_start_matches('~')).is_ok();
     let exact = as_path(text);
     if is_valid(&exact) {
@@ -222,6 +268,10 @@ mod tests {
             (r"\.php$", "/x/y.php5", false),
             ("/api/", "/api/", true),
             ("/api/", "/v1/api/x", true),
+            (r"\.php$", "/x.php%0A", true),
+            (r"\.php$", "/x.php%0A%0A", false),
+            (r"\$", "/x%0A", false),
+            ("[$]x", "/%0Ax", false),
             ("^/a|^/b$", "/b", true),
             ("^/a|^/b$", "/c/b", false),
             ("^(/a|/b)", "/b/c", true),
@@ -229,6 +279,12 @@ mod tests {
             assert_eq!(matches(text, path), is_match, "{text} {path}");
         }
         assert_eq!(pattern("^/v[0-9]+", false), ("~/v[0-9]+".into(), false));
+    }
+
+    #[test]
+    fn a_text_is_compared_with_what_a_request_has_in_its_place() {
+        assert_eq!(as_sent("/a b/%20/é"), "/a%20b/%2520/%C3%A9");
+        assert_eq!(as_sent("/a-b_c.d~e:f@g!"), "/a-b_c.d~e:f@g!");
     }
 
     #[test]

@@ -15,8 +15,10 @@ pub(super) struct Server<'d> {
     pub(super) hosts: Vec<String>,
     /// A name that is a regular expression.
     pub(super) pattern: Option<&'d Directive>,
-    /// Where it listens.
+    /// Where it listens, without the wildcard of all addresses.
     pub(super) addresses: BTreeSet<String>,
+    /// The addresses at which it is the server for hosts that no server names, because it says so.
+    pub(super) is_default_at: BTreeSet<String>,
     /// Whether requests come in clear text, and over TLS.
     pub(super) is_plain: bool,
     pub(super) has_tls: bool,
@@ -37,6 +39,7 @@ impl<'d> Server<'d> {
             hosts: Vec::new(),
             pattern: None,
             addresses: BTreeSet::new(),
+            is_default_at: BTreeSet::new(),
             is_plain: false,
             has_tls: false,
             redirect: None,
@@ -78,7 +81,12 @@ impl<'d> Server<'d> {
         if address.starts_with("unix:") {
             return;
         }
-        self.addresses.insert(address.to_owned());
+        let address = full_address(address);
+        let mut words = listen.values().iter();
+        if words.any(|word| word == "default_server" || word == "default") {
+            self.is_default_at.insert(address.clone());
+        }
+        self.addresses.insert(address);
         let is_ssl = listen
             .values()
             .iter()
@@ -144,4 +152,24 @@ impl<'d> Server<'d> {
             _ => None,
         }
     }
+}
+
+/// An address of `listen` in the form in which those that are the same to nginx are equal: with its
+/// port, and without a wildcard for all addresses of IPv4.
+fn full_address(written: &str) -> String {
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_port(written) {
+        return written.to_owned();
+    }
+    let has_port = match written.rsplit_once(':') {
+        Some((host, port)) => is_port(port) && (!host.starts_with('[') || host.ends_with(']')),
+        None => false,
+    };
+    let full = match has_port {
+        true => written.to_owned(),
+        false => format!("{written}:80"),
+    };
+    let every = ["*:", "0.0.0.0:"].iter();
+    let port = every.filter_map(|all| full.strip_prefix(all)).next();
+    port.map_or_else(|| full.clone(), str::to_owned)
 }

@@ -23,6 +23,7 @@ impl<'d> Servers<'d> {
     /// Hosts of a server cannot be told apart from those of others, which would answer requests that
     /// it refuses.
     pub(super) fn convert(mut self, left: &mut Left, lists: &mut Lists) -> Result<(), String> {
+        self.leave_defaults(left);
         let closed = self.divide(left);
         let ranks = self.ranks();
         let mut converting = Converting {
@@ -55,6 +56,35 @@ impl<'d> Servers<'d> {
             }
         }
         Ok(())
+    }
+
+    /// Takes the hosts that no server names from the servers that nginx does not give them to. At each
+    /// address they are for the server that says so, or else for the first one. Source: nginx,
+    /// `listen`.
+    fn leave_defaults(&mut self, left: &mut Left) {
+        let mut defaults: BTreeMap<String, usize> = BTreeMap::new();
+        for says_so in [true, false] {
+            for (place, server) in self.0.iter().enumerate() {
+                let addresses = match says_so {
+                    true => &server.is_default_at,
+                    false => &server.addresses,
+                };
+                for address in addresses {
+                    defaults.entry(address.clone()).or_insert(place);
+                }
+            }
+        }
+        let is_default = |place: usize| defaults.values().any(|default| *default == place);
+        for (place, server) in self.0.iter_mut().enumerate() {
+            if is_default(place) || !server.hosts.iter().any(String::is_empty) {
+                continue;
+            }
+            server.hosts.retain(|host| !host.is_empty());
+            left.add(
+                server.directive,
+                "not converted for no name: another server is the default of its address",
+            );
+        }
     }
 
     /// Decides which of several servers answers for a host. Returns the hosts for which none does,

@@ -317,11 +317,11 @@ fn a_name_that_is_a_regular_expression_takes_nothing_from_the_next_directive() {
         convert_nginx(&format!(
             "server {{ server_name ~^(?<user>.+)\\.example\\.com$;
               location / {{ {own} proxy_pass http://a; }} }}
-            server {{ server_name {other}; location / {{ proxy_pass http://a; }} }}"
+            server {{ listen 80 default_server; server_name {other}; location / {{ proxy_pass http://a; }} }}"
         ))
     };
     let (document, left) = with("", "_").unwrap();
-    assert_eq!(left.len(), 1);
+    assert_eq!(left.len(), 2, "{left:?}");
     assert!(
         left[0].contains("hosts are no regular expressions"),
         "{left:?}"
@@ -341,6 +341,79 @@ fn servers_of_one_name_at_several_addresses_answer_no_request() {
     );
     assert_eq!(answered(&value), [(json!(["/"]), closed(503))]);
     assert_eq!(left.len(), 4, "{left:?}");
+}
+
+/// nginx gives requests for other hosts to the default server of an address.
+#[test]
+fn hosts_that_no_server_names_are_for_the_default_server_of_an_address_alone() {
+    for (listens, names, is_default) in [
+        (["80", "80"], ["a.example", "_"], [false, false]),
+        (["80", "80"], ["_", "a.example"], [true, false]),
+        (
+            ["80", "*:80 default_server"],
+            ["a.example", "_"],
+            [false, true],
+        ),
+        (["80", "80 default_server"], ["\"\"", "_"], [false, true]),
+        (["80", "0.0.0.0"], ["\"\"", "_"], [true, false]),
+        (["80", "8080"], ["a.example", "_"], [false, true]),
+        (["80", "[::]:80"], ["a.example", "_"], [false, true]),
+    ] {
+        let servers = listens.iter().zip(names).zip(["a", "b"]);
+        let servers = servers.map(|((listen, name), service)| {
+            format!(
+                "server {{ listen {listen}; server_name {name};
+                location / {{ proxy_pass http://{service}; }} }}\n"
+            )
+        });
+        let (value, left) = converted(&servers.collect::<String>());
+        let services = value["services"].as_array().unwrap();
+        let takes_all = |host: &str| {
+            let mut own = services.iter();
+            own.any(|own| {
+                own["url"] == format!("http://{host}") && own["routes"][0]["hosts"].is_null()
+            })
+        };
+        assert_eq!(
+            [takes_all("a"), takes_all("b")],
+            is_default,
+            "{listens:?} {names:?}"
+        );
+        let is_told = left
+            .iter()
+            .any(|told| told.contains("default of its address"));
+        let unnamed = names.iter().zip(is_default);
+        let is_left = unnamed
+            .into_iter()
+            .any(|(name, is)| *name != "a.example" && !is);
+        assert_eq!(is_told, is_left, "{left:?}");
+    }
+}
+
+/// What is not in the file may refuse requests.
+#[test]
+fn an_include_around_servers_closes_them_unless_it_has_media_types() {
+    let with = |include: &str| {
+        converted(&format!(
+            "include /etc/nginx/modules/*.conf;
+            http {{ include {include}; server {{ server_name a.example;
+            location / {{ proxy_pass http://a; }} }} }}"
+        ))
+    };
+    let (value, left) = with("mime.types");
+    assert!(
+        value["services"].is_array() && answered(&value).is_empty(),
+        "{left:?}"
+    );
+    let (value, left) = with("conf.d/*.conf");
+    assert_eq!(answered(&value), [(json!(["/"]), closed(503))], "{left:?}");
+    assert!(
+        left.iter().any(|told| told.contains("may refuse requests")),
+        "{left:?}"
+    );
+    // A file without a block `http` is what such a block includes.
+    let (value, _) = converted("deny all; server { location / { proxy_pass http://a; } }");
+    assert_eq!(answered(&value), [(json!(["/"]), closed(403))]);
 }
 
 #[test]
