@@ -35,6 +35,7 @@ fn the_root_has_the_settings_that_kongs_clients_read() {
         "status_listen": ["off"],
         "stream_listen": ["off"],
         "admin_gui_listen": ["off"],
+        "admin_gui_path": "/",
         "stream_listeners": {},
         "status_listeners": {},
         "admin_gui_listeners": {},

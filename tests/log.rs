@@ -163,7 +163,7 @@ fn logs_are_coloured_on_terminals_only() {
         // The shell is replaced by the gateway, so that the signal below reaches the gateway.
         let start = format!(
             "exec '{program}' --data-dir '{}' --proxy-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 \
-             --status-listen off",
+             --admin-gui-listen off --status-listen off",
             data.display()
         );
         // The input stays open until the end: `script` passes the end of its input on.

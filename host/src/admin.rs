@@ -24,6 +24,7 @@ mod explain;
 mod form;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gui;
 mod hooks;
 mod import;
 mod info;
@@ -31,6 +32,7 @@ mod intake;
 mod key;
 mod keys;
 mod lists;
+mod live;
 mod log_level;
 mod logs;
 mod metrics;
@@ -51,6 +53,7 @@ mod schemas;
 mod serve;
 mod settings;
 mod shadow;
+mod simulate;
 mod status;
 mod tags;
 mod targets;
@@ -86,7 +89,9 @@ pub use expired::remove_expired;
 pub(crate) use import::Importer;
 pub use intake::resume_checks;
 pub use keys::install_key_hash;
-pub(crate) use serve::{serve, serve_status};
+pub(crate) use live::Live;
+pub use live::make_live_events;
+pub(crate) use serve::{serve, serve_gui, serve_status};
 pub use tidy::tidy_cache;
 
 use crate::acme::Acme;
@@ -130,6 +135,8 @@ pub struct Listening {
     pub proxy: Vec<Listen>,
     /// Those of the Admin API.
     pub admin: Vec<Listen>,
+    /// Those of the page for operators.
+    pub gui: Vec<Listen>,
     /// Those that tell the state of the gateway.
     pub status: Vec<Listen>,
     /// Those of streams.
@@ -167,11 +174,13 @@ pub struct Admin {
     pub resources: Arc<Resources>,
     /// Number of connections without the header of the PROXY protocol that they had to begin with,
     /// by what listens.
-    pub headerless: [(&'static str, Arc<AtomicU64>); 4],
+    pub headerless: [(&'static str, Arc<AtomicU64>); 5],
     /// What has happened in TLS handshakes, by what listens.
-    pub tls: [(&'static str, Arc<TlsFigures>); 4],
+    pub tls: [(&'static str, Arc<TlsFigures>); 5],
     /// What has happened to streams.
     pub streams: Arc<StreamFigures>,
+    /// The clients that get live figures.
+    pub(crate) live: Arc<Live>,
     /// Whether an operator has said that this gateway shall get no more requests.
     pub draining: Arc<AtomicBool>,
 }
@@ -297,6 +306,9 @@ fn router(admin: Admin) -> Router {
     endpoints.push(record::endpoint());
     endpoints.push(shadow::endpoint());
     endpoints.push(explain::endpoint());
+    endpoints.push(explain::route::endpoint());
+    endpoints.push(simulate::endpoint());
+    endpoints.extend(live::endpoints());
     for kind in Kind::ALL {
         let of_kind = entities::endpoints(kind);
         endpoints.extend(read_only::endpoints(&admin, kind, of_kind));

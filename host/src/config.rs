@@ -76,6 +76,10 @@ pub struct Config {
     pub proxy_listen: Vec<Listen>,
     /// Where the Admin API listens.
     pub admin_listen: Vec<Listen>,
+    /// Where the page for operators is served.
+    pub gui_listen: Vec<Listen>,
+    /// The prefix of its paths: empty, or a path without a slash at its end.
+    pub gui_path: String,
     /// Where the state of the gateway is told, to probes and Prometheus.
     pub status_listen: Vec<Listen>,
     /// Where connections and datagrams for the routes of streams are taken.
@@ -293,6 +297,7 @@ impl Config {
         }
         file.finish(&names, &mut mistakes);
         config.client_ssl.check(&mut mistakes);
+        config.limit_page();
         if mistakes.is_empty() {
             Ok(config)
         } else {
@@ -318,6 +323,16 @@ impl Config {
         }
     }
 
+    /// Has the page listen nowhere, unless the operator says where, if the Admin API has no address
+    /// of IP. The page brings the Admin API with it, and an Admin API that listens on a Unix socket,
+    /// or not at all, must not be opened to every user of the machine by a default.
+    fn limit_page(&mut self) {
+        let is_reachable = (self.admin_listen.iter()).any(|listen| listen.address.ip().is_some());
+        if !is_reachable && !self.written.contains(&"admin_gui_listen") {
+            self.gui_listen.clear();
+        }
+    }
+
     /// An empty configuration. Each setting fills its field, at least with its default.
     fn blank() -> Self {
         Self {
@@ -334,6 +349,8 @@ impl Config {
             shutdown_timeout: Duration::ZERO,
             proxy_listen: Vec::new(),
             admin_listen: Vec::new(),
+            gui_listen: Vec::new(),
+            gui_path: String::new(),
             status_listen: Vec::new(),
             stream_listen: Vec::new(),
             admin_access: AdminAccess::default(),

@@ -198,6 +198,7 @@ async fn serve(
     let AllListeners {
         proxy,
         admin: admin_listeners,
+        gui: gui_listeners,
         status: status_listeners,
         stream,
     } = listeners;
@@ -279,21 +280,25 @@ async fn serve(
         headerless,
         tls: tls.figures,
         streams: Arc::clone(&streams.figures),
+        live: Arc::default(),
         draining: Arc::default(),
     };
     work.spawn(in_place(admin::resume_checks(admin.clone())));
     work.spawn(in_place(admin::tidy_cache(admin.clone())));
     work.spawn(admin::follow_canaries(admin.clone()));
+    work.spawn(in_place(admin::make_live_events(admin.clone())));
+    let live = Arc::clone(&admin.live);
     let nodes = admin.store.nodes();
     let announcing = work.spawn(in_place(admin::announce(admin.clone())));
     let commits = admin.store.watch()?;
     work.spawn(in_place(admin::remove_expired(admin.clone(), commits)));
     work.spawn(supervisor::keep_alive());
     let (stop, stopped) = watch::channel(None);
-    let status = admin.clone();
+    let (gui, status) = (admin.clone(), admin.clone());
     let serving = tokio::spawn(async move {
         tokio::join!(
             admin::serve(admin_listeners, tls.admin, admin, stopped.clone()),
+            admin::serve_gui(gui_listeners, tls.gui, gui, stopped.clone()),
             admin::serve_status(status_listeners, tls.status, status, stopped),
         )
     });
@@ -335,6 +340,7 @@ async fn serve(
         "{reason}: no new connections; draining requests in flight for up to {draining:?}"
     );
     shared.close();
+    live.close();
     announcing.abort();
     admin::leave(nodes).await;
     if is_replaced {

@@ -62,6 +62,7 @@ pub mod stream;
 pub mod template;
 mod tls;
 pub mod trace;
+mod traffic;
 mod transfer_coding;
 pub mod upstream;
 mod urlencoded;

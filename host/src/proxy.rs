@@ -49,21 +49,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
+use uuid::Uuid;
 
 pub(crate) use certificates::Certificates;
 pub(crate) use described::Described;
 pub use listen::Workers;
 
+use crate::clock;
 use crate::config;
 use crate::connections::ConnectionLimits;
 use crate::policy::answer::Answer;
 use crate::policy::response::Source;
 use crate::request_log;
 use crate::snapshot::{Published, Snapshot};
+use crate::traffic::{RequestSample, TRAFFIC};
 use crate::transfer_coding;
 use client::{Client, ClientRequest};
 use client_address::ClientAddress;
@@ -147,6 +150,8 @@ struct Inbound<'a> {
     started: Instant,
     /// Its policies, if it has any.
     run: Option<Box<Run>>,
+    /// The route that it takes, once that is known.
+    route: Option<Uuid>,
 }
 
 /// Answers one request. This is the only place where an error becomes a response.
@@ -179,6 +184,7 @@ async fn handle(
         from: &from,
         started,
         run: None,
+        route: None,
     };
     let id = from.id;
     let answered = {
@@ -229,6 +235,9 @@ async fn handle(
         response = refusal.map(Content::own);
         // An error of gRPC would be a 200.
         *response.status_mut() = StatusCode::BAD_GATEWAY;
+    }
+    if TRAFFIC.is_watched() {
+        inbound.show(response.status());
     }
     let run = inbound.run.take().or_else(|| match source {
         Source::Gateway => Run::unmatched(&seen.0.policies, &inbound),
@@ -291,6 +300,7 @@ async fn stages(
     }
     let snapshot = &*inbound.seen.0;
     let mut matched = matched::find(snapshot, inbound)?;
+    inbound.route = Some(matched.route.id);
     access::check(inbound, &matched)?;
     let upgrade = Upgrade::asked(&mut inbound.parts);
     let route = matched.route;
@@ -350,6 +360,26 @@ impl Inbound<'_> {
     /// Whether the request was received over HTTP/2.
     fn is_http2(&self) -> bool {
         self.parts.version == Version::HTTP_2
+    }
+
+    /// Shows the request, which is answered with this status, to those who watch.
+    #[cold]
+    fn show(&self, status: StatusCode) {
+        let (took, now) = (self.started.elapsed(), clock::micros(Instant::now()));
+        TRAFFIC.note_request(self.route, status.as_u16(), took, now, || {
+            let host = self.parts.headers.get(HOST);
+            let host = host.and_then(|host| host.to_str().ok());
+            RequestSample {
+                route: self.route,
+                method: self.parts.method.as_str().to_owned(),
+                host: host.unwrap_or_default().to_owned(),
+                path: self.parts.uri.path().to_owned(),
+                client: self.client().address.ip().to_string(),
+                status: status.as_u16(),
+                took,
+                at: now,
+            }
+        });
     }
 
     /// Refuses a body with a transfer coding other than `chunked`.

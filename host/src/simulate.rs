@@ -151,6 +151,11 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
     show(&wanted, &scenario, &outcomes, &document, heading)
 }
 
+/// The scenarios that ship, by name, each with its text.
+pub(crate) fn shipped_scenarios() -> impl Iterator<Item = (&'static str, &'static str)> {
+    scenario::SHIPPED.iter().copied()
+}
+
 /// The endpoints that a scenario names.
 pub(crate) fn named_endpoints(scenario: &str) -> anyhow::Result<Vec<Named>> {
     let scenario = Scenario::load(scenario)?;

@@ -341,6 +341,19 @@ impl Upstream {
         self.shared.members.report()
     }
 
+    /// The endpoints that wait for a trial, each with the time until then.
+    pub fn trials(&self) -> Vec<(u64, Duration)> {
+        let due = self.shared.trials.due(clock::micros(Instant::now()));
+        let due = due.into_iter();
+        due.map(|(id, left)| (id, Duration::from_micros(left)))
+            .collect()
+    }
+
+    /// Requests that wait for room at an endpoint.
+    pub fn pending(&self) -> u32 {
+        self.shared.pending.load(Ordering::Relaxed)
+    }
+
     /// Whether enough of its weight is available for the upstream to be used.
     pub fn is_healthy(&self) -> bool {
         self.shared.members.is_healthy()

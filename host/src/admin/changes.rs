@@ -1,21 +1,62 @@
-//! Logs what a change did, one line for each entity.
+//! Logs what a change did, one line for each entity, and keeps the last ones to be shown.
 
-use serde_json::Value;
+use std::collections::VecDeque;
+use std::future::Future;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Admin;
 use super::rows::id_of;
+use crate::clock;
 use crate::entity::{Kind, Row};
+
+/// How many changes are kept.
+const KEPT: usize = 20;
+
+/// The last changes by this gateway, the oldest first. They are lost with the process; the log has
+/// all of them.
+static RECENT: Mutex<VecDeque<Value>> = Mutex::new(VecDeque::new());
+
+tokio::task_local! {
+    /// The name of the token of the request that is being answered.
+    static TOKEN: String;
+}
+
+/// Runs a request of the holder of this token, whose name its changes will have.
+pub(super) async fn by<F: Future>(token: &str, request: F) -> F::Output {
+    TOKEN.scope(token.to_owned(), request).await
+}
+
+/// The last changes, the oldest first.
+pub(super) fn recent() -> Value {
+    RECENT.lock().iter().cloned().collect()
+}
+
+fn keep(text: &str) {
+    let token = TOKEN.try_with(Clone::clone).ok();
+    let change = json!({ "at": clock::unix_millis(), "what": text, "by": token });
+    let mut recent = RECENT.lock();
+    if recent.len() == KEPT {
+        recent.pop_front();
+    }
+    recent.push_back(change);
+}
 
 /// Logs what was done to an entity, such as "created".
 pub(super) fn log(admin: &Admin, kind: Kind, row: &Row, done: &str) {
     let of = owner_of(admin, kind, row);
-    tracing::info!("{}{of} {done}", described(kind, row));
+    let text = format!("{}{of} {done}", described(kind, row));
+    tracing::info!("{text}");
+    keep(&text);
 }
 
 /// As [`log`], for a row of which only the id is known.
 pub(super) fn log_id(kind: Kind, id: Uuid, done: &str) {
-    tracing::info!("{} {id} {done}", kind.declaration().singular);
+    let text = format!("{} {id} {done}", kind.declaration().singular);
+    tracing::info!("{text}");
+    keep(&text);
 }
 
 /// An entity by its kind, name and id, as the log names it.

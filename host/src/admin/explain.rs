@@ -1,6 +1,8 @@
 //! `POST /upstreams/{u}/explain`: what would be picked for the request that is described. Changes
 //! nothing.
 
+pub(super) mod route;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;

@@ -40,6 +40,7 @@ fn configuration(admin: &Admin) -> Value {
     let Listening {
         proxy,
         admin: admin_listens,
+        gui,
         status,
         stream,
     } = &*admin.listening;
@@ -66,8 +67,9 @@ fn configuration(admin: &Admin) -> Value {
         "admin_ssl_enabled": has_tls(admin_listens),
         "admin_gui_url": config.admin_access.urls,
         "admin_gui_origin": config.admin_access.origins,
-        "admin_gui_listen": ["off"],
-        "admin_gui_ssl_enabled": false,
+        "admin_gui_listen": written(gui),
+        "admin_gui_path": admin_gui_path(config),
+        "admin_gui_ssl_enabled": has_tls(gui),
         "status_listen": written(status),
         "status_listeners": listeners(status),
         "status_ssl_enabled": has_tls(status),
@@ -76,7 +78,7 @@ fn configuration(admin: &Admin) -> Value {
         "stream_proxy_ssl_enabled": has_tls(stream),
         "cluster_listen": ["off"],
         // Empty lists, in the form in which Kong shows them.
-        "admin_gui_listeners": {},
+        "admin_gui_listeners": listeners(gui),
         "cluster_listeners": {},
         "nginx_worker_processes": config.workers.to_string(),
         "client_body_buffer_size": config.proxy.client_body_buffer_size.to_string(),
@@ -109,6 +111,14 @@ fn dns_order(config: &Config) -> Vec<&'static str> {
             DnsType::Last => "LAST",
         })
         .collect()
+}
+
+/// The setting `admin_gui_path` as Kong writes it.
+fn admin_gui_path(config: &Config) -> &str {
+    match &*config.gui_path {
+        "" => "/",
+        path => path,
+    }
 }
 
 /// A list of addresses, as it is written in a setting.

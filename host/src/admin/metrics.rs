@@ -58,7 +58,7 @@ struct Figures {
     /// Connections that were closed because their clients abused HTTP/2.
     abusive: u64,
     /// Connections without the header of the PROXY protocol that they had to begin with.
-    headerless: [(&'static str, u64); 4],
+    headerless: [(&'static str, u64); 5],
     requests: u64,
     store: Condition,
     /// Whether the file `declarative_config` is in effect; none if there is none.
@@ -70,7 +70,7 @@ struct Figures {
     /// The names that get certificates by ACME.
     acme: BTreeMap<String, acme::Name>,
     /// What has happened in TLS handshakes, by what listens.
-    tls: [(&'static str, Arc<TlsFigures>); 4],
+    tls: [(&'static str, Arc<TlsFigures>); 5],
     streams: Arc<StreamFigures>,
 }
 

@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::access::{self, Page};
 use super::error::Error;
-use super::{arguments, token};
+use super::{arguments, changes, token};
 use crate::config::{AdminAccess, AdminToken};
 use crate::proxy::PRODUCT;
 use crate::transfer_coding;
@@ -40,7 +40,7 @@ pub(super) async fn frame(
         // Each line of the log about this request has the name of its token.
         Ok(Some(AdminToken { name, .. })) => {
             let span = tracing::info_span!("admin", token = name);
-            next.run(request).instrument(span).await
+            changes::by(name, next.run(request).instrument(span)).await
         }
         Ok(None) => next.run(request).await,
         Err(error) => error.into_response(),

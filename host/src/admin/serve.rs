@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::paced::Paced;
 use super::refusal::{Noted, Progress, Stream};
-use super::{Admin, router, status_router};
+use super::{Admin, gui, router, status_router};
 use crate::connections::{self, ConnectionLimits};
 use crate::in_place::in_turn;
 use crate::leftover::ReturnableBody;
@@ -56,6 +56,18 @@ pub(crate) async fn serve(
     stopped: watch::Receiver<Stop>,
 ) {
     let router = router(admin.clone());
+    serve_router(listeners, tls, &admin, router, stopped).await;
+}
+
+/// Serves the page for operators, with the Admin API that it uses, likewise.
+pub(crate) async fn serve_gui(
+    listeners: Listeners,
+    tls: Option<TlsServer>,
+    admin: Admin,
+    stopped: watch::Receiver<Stop>,
+) {
+    let path = admin.config.gui_path.clone();
+    let router = gui::router(&path, router(admin.clone()));
     serve_router(listeners, tls, &admin, router, stopped).await;
 }
 

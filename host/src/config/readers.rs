@@ -83,6 +83,18 @@ pub(super) fn page(url: &str) -> Option<(String, String)> {
     is_web.then(|| (url.to_owned(), parsed.origin().ascii_serialization()))
 }
 
+/// A prefix of paths, without the slash at its end.
+pub(super) fn prefix(text: &str) -> Option<String> {
+    let path = text.strip_suffix('/').unwrap_or(text);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_segment = |segment: &str| {
+        let is_dots = matches!(segment, "." | "..");
+        !segment.is_empty() && !is_dots && segment.bytes().all(is_allowed)
+    };
+    let mut segments = path.split('/');
+    (segments.next() == Some("") && segments.all(is_segment)).then(|| path.to_owned())
+}
+
 /// A host name, in lower case and without a trailing dot.
 pub(super) fn host_name(text: &str) -> Option<String> {
     let name = text.strip_suffix('.').unwrap_or(text);

@@ -186,6 +186,24 @@ const LISTENERS: &[Setting] = &[
         default: Written("off"),
     },
     Setting {
+        name: "admin_gui_listen",
+        about: "[Addresses](docs/listeners.md) that the [page](docs/page.md) for operators is served \
+                on, with the Admin API below `/api`; port 0 takes a free one; `off` for none. \
+                Unless set, there is none if `admin_listen` has no address of IP",
+        kind: Listen(Http, |config, listens| config.gui_listen = listens),
+        default: Written("127.0.0.1:8002 reuseport backlog=16384"),
+    },
+    Setting {
+        name: "admin_gui_path",
+        about: "Path that the page has behind a proxy, such as `/manager`",
+        kind: Text {
+            value: "PATH",
+            expected: "a path such as /manager: segments of letters, digits, -, _ and .",
+            set: |config, text| readers::prefix(text).map(|path| config.gui_path = path),
+        },
+        default: Written("/"),
+    },
+    Setting {
         name: "admin_gui_url",
         about: "URLs of [web pages](docs/operating.md#web-pages), such as Kong Manager's, that may \
                 use the Admin API from within a browser; pages on the same machine always may",

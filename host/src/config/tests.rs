@@ -249,7 +249,10 @@ fn every_setting_has_its_effect() {
                 "real_ip_header" => "proxy_protocol",
                 "log" => "warn",
                 "take_over" => "on",
-                "proxy_listen" | "admin_listen" | "status_listen" => "192.0.2.1:7",
+                "proxy_listen" | "admin_listen" | "admin_gui_listen" | "status_listen" => {
+                    "192.0.2.1:7"
+                }
+                "admin_gui_path" => "/manager",
                 "ssl_verify_client" => "on",
                 "ssl_client_certificate" => "a.pem",
                 "ssl_cipher_suite" => "modern",
@@ -262,6 +265,8 @@ fn every_setting_has_its_effect() {
                 | "ssl_cert_key"
                 | "admin_ssl_cert"
                 | "admin_ssl_cert_key"
+                | "admin_gui_ssl_cert"
+                | "admin_gui_ssl_cert_key"
                 | "status_ssl_cert"
                 | "status_ssl_cert_key" => "a.pem",
                 "admin_gui_url" => "http://a.example",

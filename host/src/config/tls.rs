@@ -28,6 +28,8 @@ pub struct Tls {
     pub proxy: CertificateFiles,
     /// The certificate of the Admin API.
     pub admin: CertificateFiles,
+    /// The certificate of `admin_gui_listen`.
+    pub gui: CertificateFiles,
     /// The certificate of `status_listen`.
     pub status: CertificateFiles,
 }

@@ -29,6 +29,13 @@ impl Ejection {
         self.ejected.load(Ordering::Relaxed)
     }
 
+    /// How long it lasts; none while it is not ejected.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        // Nearly every address, and no lock for it.
+        let until = self.is_on().then(|| self.term.lock().until)??;
+        Some(until.saturating_duration_since(Instant::now()))
+    }
+
     /// Ejects the address from `now` on, for the time that is returned.
     pub(crate) fn begin(&self, now: Instant, settings: &OutlierDetection) -> Duration {
         let mut term = self.term.lock();

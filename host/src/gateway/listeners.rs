@@ -20,6 +20,11 @@ const ADMIN: ListenerUser = ListenerUser {
     setting: "admin_listen",
 };
 
+const GUI: ListenerUser = ListenerUser {
+    name: "the page",
+    setting: "admin_gui_listen",
+};
+
 const STREAM: ListenerUser = ListenerUser {
     name: "streams",
     setting: "stream_listen",
@@ -34,6 +39,7 @@ const STATUS: ListenerUser = ListenerUser {
 pub(super) struct AllListeners {
     pub(super) proxy: Listeners,
     pub(super) admin: Listeners,
+    pub(super) gui: Listeners,
     pub(super) status: Listeners,
     pub(super) stream: Listeners,
 }
@@ -48,6 +54,7 @@ impl AllListeners {
         let bound = Self {
             proxy: Listeners::bind(&config.proxy_listen, workers, PROXY, &mut inherited)?,
             admin: Listeners::bind(&config.admin_listen, 1, ADMIN, &mut inherited)?,
+            gui: Listeners::bind(&config.gui_listen, 1, GUI, &mut inherited)?,
             status: Listeners::bind(&config.status_listen, 1, STATUS, &mut inherited)?,
             stream: Listeners::bind(&config.stream_listen, workers, STREAM, &mut inherited)?,
         };
@@ -72,10 +79,11 @@ impl AllListeners {
         Ok(bound)
     }
 
-    pub(super) fn by_setting(&self) -> [(&'static str, &Listeners); 4] {
+    pub(super) fn by_setting(&self) -> [(&'static str, &Listeners); 5] {
         [
             (PROXY.setting, &self.proxy),
             (ADMIN.setting, &self.admin),
+            (GUI.setting, &self.gui),
             (STATUS.setting, &self.status),
             (STREAM.setting, &self.stream),
         ]
@@ -86,6 +94,7 @@ impl AllListeners {
         let lists = [
             &mut self.proxy,
             &mut self.admin,
+            &mut self.gui,
             &mut self.status,
             &mut self.stream,
         ];
@@ -94,10 +103,11 @@ impl AllListeners {
     }
 
     /// The counters of connections without the header of the PROXY protocol, by what listens.
-    pub(super) fn headerless(&self) -> [(&'static str, Arc<AtomicU64>); 4] {
+    pub(super) fn headerless(&self) -> [(&'static str, Arc<AtomicU64>); 5] {
         [
             ("proxy", &self.proxy),
             ("admin", &self.admin),
+            ("gui", &self.gui),
             ("status", &self.status),
             ("stream", &self.stream),
         ]
@@ -108,6 +118,7 @@ impl AllListeners {
         Listening {
             proxy: self.proxy.listens.clone(),
             admin: self.admin.listens.clone(),
+            gui: self.gui.listens.clone(),
             status: self.status.listens.clone(),
             stream: self.stream.listens.clone(),
         }
@@ -124,6 +135,7 @@ pub(super) fn announce(config: &Config, listening: &Listening) {
     let Listening {
         proxy,
         admin,
+        gui,
         status,
         stream,
     } = listening;
@@ -133,18 +145,21 @@ pub(super) fn announce(config: &Config, listening: &Listening) {
         config.workers
     );
     tracing::info!("Admin API listens on {}", list(admin));
+    if !gui.is_empty() {
+        tracing::info!("the page for operators is at {}", list(gui));
+    }
     if !status.is_empty() {
         tracing::info!("Status API listens on {}", list(status));
     }
     if !stream.is_empty() {
         tracing::info!("streams are taken on {}", list(stream));
     }
-    let open = admin.iter().find(|listen| !listen.address.is_local());
+    let open = (admin.iter().chain(gui)).find(|listen| !listen.address.is_local());
     if let Some(open) = open.filter(|_| config.admin_access.tokens.is_empty()) {
         tracing::warn!(
             "EVERY CLIENT THAT REACHES {} CAN CHANGE ALL OF THE CONFIGURATION: the Admin API \
              listens beyond this machine and needs no token; set admin_tokens, or let admin_listen \
-             be an address such as 127.0.0.1:8001",
+             and admin_gui_listen be addresses such as 127.0.0.1:8001",
             open.address
         );
     }
@@ -156,6 +171,7 @@ pub(super) fn announce(config: &Config, listening: &Listening) {
         "listeners": {
             "proxy": texts(proxy),
             "admin": texts(admin),
+            "gui": texts(gui),
             "status": texts(status),
             "stream": texts(stream),
         },

@@ -18,10 +18,11 @@ use crate::tls::{ACME_TLS, H2, HTTP_1_1, ListenerCertificate, NO_PROTOCOL, Proto
 pub(super) struct ListenerTls {
     pub(super) proxy: Option<TlsServer>,
     pub(super) admin: Option<TlsServer>,
+    pub(super) gui: Option<TlsServer>,
     pub(super) status: Option<TlsServer>,
     pub(super) stream: Option<TlsServer>,
     /// What has happened in handshakes, by what listens.
-    pub(super) figures: [(&'static str, Arc<TlsFigures>); 4],
+    pub(super) figures: [(&'static str, Arc<TlsFigures>); 5],
     pub(super) certificates: ListenerCertificates,
 }
 
@@ -71,8 +72,15 @@ impl ListenerTls {
         listeners: &AllListeners,
         published: &Arc<Published>,
     ) -> anyhow::Result<Self> {
-        let figures = ["proxy", "admin", "status", "stream"].map(|name| (name, Arc::default()));
-        let [proxy_figures, admin_figures, status_figures, stream_figures] = &figures;
+        let figures =
+            ["proxy", "admin", "gui", "status", "stream"].map(|name| (name, Arc::default()));
+        let [
+            proxy_figures,
+            admin_figures,
+            gui_figures,
+            status_figures,
+            stream_figures,
+        ] = &figures;
         let settings = &config.tls;
         let mut used = ListenerCertificates::default();
         // Certificates by server name are for both. Source: Kong.
@@ -102,6 +110,10 @@ impl ListenerTls {
             let certificate = used.open(config, "admin_", |config| &config.tls.admin)?;
             Ok(over_http1(certificate))
         })?;
+        let gui = server(config, &listeners.gui, gui_figures, || {
+            let certificate = used.open(config, "admin_gui_", |config| &config.tls.gui)?;
+            Ok(over_http1(certificate))
+        })?;
         let status = server(config, &listeners.status, status_figures, || {
             let certificate = used.open(config, "status_", |config| &config.tls.status)?;
             Ok(over_http1(certificate))
@@ -109,6 +121,7 @@ impl ListenerTls {
         Ok(Self {
             proxy,
             admin,
+            gui,
             status,
             stream,
             figures,

@@ -22,9 +22,10 @@ const NAMES: &str = "LISTEN_FDNAMES";
 const FIRST: RawFd = 3;
 
 /// Names that say which setting a socket is for. Other names say nothing.
-const SETTINGS: [&str; 4] = [
+const SETTINGS: [&str; 5] = [
     "proxy_listen",
     "admin_listen",
+    "admin_gui_listen",
     "status_listen",
     "stream_listen",
 ];

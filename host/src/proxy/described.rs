@@ -14,7 +14,7 @@ use crate::authority::Authority;
 use crate::balancer;
 use crate::path;
 use crate::pattern::Pattern;
-use crate::router::{Arguments, Query};
+use crate::router::{Arguments, Query, Route};
 use crate::snapshot::Snapshot;
 use crate::upstream::Upstream;
 
@@ -45,6 +45,37 @@ pub(crate) struct Reading {
 
 impl Described {
     pub(crate) fn read(&self, snapshot: &Snapshot, upstream: &Upstream) -> Reading {
+        let path = path::normalize(self.target.path().as_bytes());
+        let found = self.query(|query| snapshot.router.route(query));
+        let taken = found.filter(|found| {
+            let service = found
+                .route
+                .service
+                .and_then(|id| snapshot.services.get(&id));
+            service.is_some_and(|service| {
+                service.upstream.named && service.upstream.name == upstream.name
+            })
+        });
+        let facts = self.facts(&path, taken.and_then(|found| found.regex));
+        let affinity = upstream.policy().affinity.as_ref();
+        Reading {
+            affinity: affinity.and_then(|policy| Affinity::of(policy, &facts).value),
+            route: taken.map(|found| found.route.id),
+        }
+    }
+
+    /// The route that it takes.
+    pub(crate) fn route(&self, snapshot: &Snapshot) -> Option<Uuid> {
+        self.query(|query| Some(snapshot.router.route(query)?.route.id))
+    }
+
+    /// The fields of a route that it does not satisfy.
+    pub(crate) fn misses(&self, route: &Route) -> Vec<&'static str> {
+        self.query(|query| route.misses(query))
+    }
+
+    /// It as routes see it.
+    fn query<T>(&self, look: impl FnOnce(&Query<'_>) -> T) -> T {
         let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
         let authority = host.and_then(Authority::parse);
         let host = (authority.as_ref()).map_or("", |authority| authority.host.as_str());
@@ -61,21 +92,7 @@ impl Described {
             client: self.client_address(),
             local: None,
         };
-        let taken = snapshot.router.route(&query).filter(|found| {
-            let service = found
-                .route
-                .service
-                .and_then(|id| snapshot.services.get(&id));
-            service.is_some_and(|service| {
-                service.upstream.named && service.upstream.name == upstream.name
-            })
-        });
-        let facts = self.facts(&path, taken.and_then(|found| found.regex));
-        let affinity = upstream.policy().affinity.as_ref();
-        Reading {
-            affinity: affinity.and_then(|policy| Affinity::of(policy, &facts).value),
-            route: taken.map(|found| found.route.id),
-        }
+        look(&query)
     }
 
     /// The address of the client, whose port is not known.

@@ -45,6 +45,16 @@ impl HostPattern {
         }
     }
 
+    /// Whether the host and the port of a request match.
+    pub(super) fn accepts(&self, query: &super::Query<'_>) -> bool {
+        let named = match self {
+            Self::Exact(host, _) => query.host == &**host,
+            Self::Suffix(suffix, _) => query.host.ends_with(&**suffix),
+            Self::Prefix(prefix, _) => query.host.starts_with(&**prefix),
+        };
+        named && self.port().is_none_or(|port| port == query.port)
+    }
+
     pub(super) fn closeness(&self) -> Closeness {
         let fixed = match self {
             Self::Exact(..) => 0,

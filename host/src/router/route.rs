@@ -232,6 +232,58 @@ impl Route {
             && self.destinations.accept(query.local_address())
     }
 
+    /// The fields that a request does not satisfy, by name; none if the route could take it.
+    pub(crate) fn misses(&self, query: &Query<'_>) -> Vec<&'static str> {
+        if !self.http {
+            return vec!["protocols"];
+        }
+        let has_header = |(name, values): &(http::HeaderName, HeaderPattern)| {
+            let mut sent = query.headers.get_all(name).iter();
+            sent.any(|value| values.accept(value.as_bytes()))
+        };
+        let schemes = self
+            .over_tls
+            .is_none_or(|tls| tls == query.server_name.is_some());
+        let expression = self.expression();
+        let is_expressed = expression.is_some();
+        let path = |path: &PathPattern| match path {
+            PathPattern::Prefix(prefix) => query.path.starts_with(prefix),
+            PathPattern::Regex(regex) => regex.find(query.path).is_some(),
+        };
+        let satisfied = [
+            (
+                "methods",
+                self.methods.is_empty() || self.methods.contains(query.method),
+            ),
+            (
+                "hosts",
+                self.hosts.is_empty() || self.hosts.iter().any(|host| host.accepts(query)),
+            ),
+            (
+                "paths",
+                self.paths.is_empty() || self.paths.iter().any(path),
+            ),
+            ("headers", self.headers.iter().all(has_header)),
+            ("snis", self.accepts_name(query.server_name)),
+            ("protocols", schemes),
+            ("sources", self.sources.accept(query.client)),
+            (
+                "destinations",
+                self.destinations.accept(query.local_address()),
+            ),
+            (
+                "expression",
+                expression.is_none_or(|expression| expression.find(query).is_some()),
+            ),
+        ];
+        // With an expression, hosts and paths are what it implies.
+        let ignored = |field: &str| is_expressed && ["hosts", "paths"].contains(&field);
+        let missed = satisfied
+            .into_iter()
+            .filter(|(field, is)| !is && !ignored(field));
+        missed.map(|(field, _)| field).collect()
+    }
+
     /// Whether the server name matches. Requests in clear text have none to compare. Source: Kong.
     fn accepts_name(&self, name: Option<&str>) -> bool {
         let Some(name) = name.filter(|_| !self.server_names.is_empty()) else {

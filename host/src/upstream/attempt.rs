@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Upstream;
 use crate::endpoint::{InFlight, Outcome};
+use crate::traffic::{TRAFFIC, TrySample};
 
 /// A try, as it is reported to the health checks and to the balancer.
 pub(crate) struct Try<'a> {
@@ -29,7 +30,22 @@ impl Try<'_> {
         let balancer = self.upstream.balancer();
         balancer.observe_outcome(self.entropy, status, answered);
         self.in_flight.tell(outcome, took);
+        if TRAFFIC.is_watched() {
+            self.show(status, took);
+        }
         self.upstream
             .report(self.in_flight, outcome, took, || detail.to_string());
+    }
+
+    #[cold]
+    fn show(&self, status: u16, took: Duration) {
+        let sample = TrySample {
+            endpoint: self.in_flight.endpoint().id,
+            status,
+            took,
+            is_trial: self.in_flight.is_trial(),
+            at: self.picked,
+        };
+        TRAFFIC.note_try(&self.upstream.name, sample);
     }
 }

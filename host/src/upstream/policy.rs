@@ -282,7 +282,7 @@ impl Policy {
     }
 
     /// How long a weight ramps up.
-    pub(super) fn slow_start(&self) -> Duration {
+    pub fn slow_start(&self) -> Duration {
         seconds(self.extension.slow_start.window).unwrap_or_default()
     }
 

@@ -63,6 +63,17 @@ impl Trials {
         self.publish(&waiting);
     }
 
+    /// The addresses that wait, each with the microseconds until its trial at `now`.
+    pub(super) fn due(&self, now: u64) -> Vec<(u64, u64)> {
+        if self.next.load(Ordering::Relaxed) == u64::MAX {
+            return Vec::new();
+        }
+        let waiting = self.waiting.lock();
+        let due = waiting.iter();
+        due.map(|trial| (trial.endpoint, trial.due.saturating_sub(now)))
+            .collect()
+    }
+
     /// An address whose trial is due. Its next trial comes after twice the pause, `longest` at
     /// most.
     pub(super) fn take(&self, now: u64, longest: Duration) -> Option<u64> {

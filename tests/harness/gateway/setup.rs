@@ -129,6 +129,9 @@ impl Setup {
         if !named("--admin-listen") {
             command.args(["--admin-listen", "127.0.0.1:0"]);
         }
+        if !named("--admin-gui-listen") {
+            command.args(["--admin-gui-listen", "off"]);
+        }
         if !named("--status-listen") {
             command.args(["--status-listen", "off"]);
         }

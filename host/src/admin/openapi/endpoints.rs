@@ -244,6 +244,23 @@ pub(super) fn described(path: &str, method: &Method) -> Option<Described> {
         Described::new("Why the balancer picks what it picks")
             .takes(JSON, schemas::fields(crate::admin::explain::FIELDS))
             .answers(200)
+    } else if is("/pointsman/explain") && post {
+        Described::new("Which route a request takes, and why not the others")
+            .takes(JSON, schemas::fields(crate::admin::explain::FIELDS))
+            .answers(200)
+    } else if is("/pointsman/simulate") && get {
+        Described::new("The scenarios of the simulator that ship").answers(200)
+    } else if is("/pointsman/simulate") && post {
+        Described::new("Compares balancers on a simulated fleet")
+            .takes(JSON, schemas::fields(crate::admin::simulate::FIELDS))
+            .answers(200)
+    } else if (is("/pointsman/live") || is("/upstreams/{}/live")) && get {
+        let events = json!({ "type": "string" });
+        Described::new("What happens now, as server-sent events, one a second").sends(
+            200,
+            "text/event-stream",
+            events,
+        )
     } else if is("/upstreams/{}/record") && post {
         Described::new("Records the picks of an upstream")
             .query("seconds", json!({ "type": "integer" }), "Longest duration")

@@ -153,6 +153,24 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
     ),
     files(
+        "admin_gui_ssl_cert",
+        "Certificates of `admin_gui_listen`",
+        GENERATED,
+        |config, entries| {
+            config.tls.gui.certificates = readers::owned(entries);
+            Ok(())
+        },
+    ),
+    files(
+        "admin_gui_ssl_cert_key",
+        "The keys of `admin_gui_ssl_cert`, in its order",
+        GENERATED,
+        |config, entries| {
+            config.tls.gui.keys = readers::owned(entries);
+            Ok(())
+        },
+    ),
+    files(
         "status_ssl_cert",
         "Certificates of `status_listen`",
         GENERATED,

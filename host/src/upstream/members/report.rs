@@ -1,6 +1,7 @@
 //! What is known of addresses, as the Admin API shows it, and the sums of their weights.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -31,6 +32,12 @@ pub struct AddressReport {
     pub available: bool,
     /// Whether outlier detection has ejected it for doing worse than its peers.
     pub ejected: bool,
+    /// Whether it is used only where no other address is left.
+    pub failover: bool,
+    /// How long the ejection lasts, if it is ejected.
+    pub ejected_for: Option<Duration>,
+    /// How long it has been available.
+    pub available_for: Duration,
     /// Requests sent and not yet answered.
     pub in_flight: u32,
     /// Requests that wait for a place and count in its queue.
@@ -54,6 +61,9 @@ pub(super) fn describe(member: &Member) -> AddressReport {
         weight: member.weight,
         available: member.is_available(),
         ejected: member.live.ejection.is_on(),
+        failover: member.failover,
+        ejected_for: member.live.ejection.left(),
+        available_for: member.since.elapsed(),
         in_flight: member.live.in_flight(),
         pending: member.live.pending.load(Ordering::Relaxed),
         connections: member.live.permits.open(),

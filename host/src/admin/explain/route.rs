@@ -1,0 +1,122 @@
+//! `POST /pointsman/explain`: which route the described request takes, and why not the others; and
+//! which policies it runs through. Changes nothing, and runs no policy, since many of them count.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{FIELDS, described};
+use crate::admin::error::Error;
+use crate::admin::rows::id_of;
+use crate::admin::{Admin, ApiEndpoint, ApiResult, BODY_LIMIT, decode};
+use crate::config::Listen;
+use crate::entity::{self, Kind, Row, read_fields, view};
+use crate::policy::chain::Chain;
+use crate::proxy::Described;
+use crate::router::Route;
+use crate::snapshot::Snapshot;
+
+/// Most other routes of an answer: those that miss the fewest criteria.
+const OTHERS: usize = 50;
+
+pub(in crate::admin) fn endpoint() -> ApiEndpoint {
+    ("/pointsman/explain".into(), post(explain), "OPTIONS, POST")
+}
+
+async fn explain(State(admin): State<Admin>, request: Request) -> ApiResult {
+    let input = decode::fields(FIELDS, request, BODY_LIMIT).await?;
+    let input = read_fields(FIELDS, input).map_err(|wrong| Error::schema(&wrong))?;
+    let (_, snapshot) = admin.published.current();
+    let port = admin.listening.proxy.first().map_or(80, Listen::port);
+    let described = described(&input, port, &snapshot)?;
+    let taken = described.route(&snapshot);
+    let rows = (admin.store).list(Kind::Route, None, usize::MAX, &|_| true)?;
+    let others = rows
+        .iter()
+        .filter(|stored| Some(id_of(&stored.row)) != taken);
+    let mut others: Vec<(usize, Value)> = others
+        .map(|stored| other(&admin, &stored.row, &described))
+        .collect();
+    let count = others.len();
+    others.sort_by_key(|(missing, _)| *missing);
+    let others: Vec<Value> = others
+        .into_iter()
+        .take(OTHERS)
+        .map(|(_, one)| one)
+        .collect();
+    let route = taken.and_then(|id| rows.iter().find(|stored| id_of(&stored.row) == id));
+    let service = route.and_then(|route| referred(&route.row, "service"));
+    let chain = match taken {
+        Some(route) => snapshot.policies.of_route(route, service),
+        None => snapshot.policies.of_unmatched(),
+    };
+    let policies = chain.map(|chain| policies(chain, &snapshot, described.consumer));
+    let service = service.and_then(|id| Some((id, snapshot.services.get(&id)?)));
+    Ok(Json(json!({
+        "route": route.map(|route| named(&route.row)),
+        "service": service.map(|(id, service)| json!({ "id": id, "name": service.name })),
+        "upstream": service.map(|(_, service)| json!({
+            "name": service.upstream.name,
+            "named": service.upstream.named,
+        })),
+        "policies": policies.unwrap_or_default(),
+        "others": others,
+        "routes": count + usize::from(taken.is_some()),
+    }))
+    .into_response())
+}
+
+/// The id that a field refers to.
+fn referred(row: &Row, field: &str) -> Option<Uuid> {
+    let id = row.get(field)?.get("id")?.as_str()?;
+    id.parse().ok()
+}
+
+fn named(row: &Row) -> Value {
+    json!({ "id": row.get("id"), "name": row.get("name") })
+}
+
+/// A route that the request does not take, and the fields that it does not satisfy. If it satisfies
+/// all, the other route has precedence.
+fn other(admin: &Admin, row: &Row, described: &Described) -> (usize, Value) {
+    let mut shown = named(row);
+    let flavor = admin.config.proxy.router_flavor;
+    let compiled = view::<entity::route::Route>(Kind::Route, row.clone())
+        .map_err(|error| error.to_string())
+        .and_then(|route| {
+            let room = crate::pattern::PATTERN_MEMORY;
+            Route::compile(route, flavor, room).map_err(|error| error.to_string())
+        });
+    let misses = match compiled {
+        Ok(route) => described.misses(&route),
+        Err(error) => {
+            shown["error"] = error.into();
+            vec!["error"]
+        }
+    };
+    let count = misses.len();
+    shown["misses"] = json!(misses);
+    (count, shown)
+}
+
+/// The policies that a request of this consumer runs through, in their order.
+fn policies(chain: &Chain, snapshot: &Snapshot, consumer: Option<Uuid>) -> Vec<Value> {
+    let steps = chain.steps().iter();
+    let chosen = steps.filter_map(|step| step.choose(&snapshot.policies, consumer));
+    let shown = chosen.map(|instance| {
+        json!({
+            "id": instance.id,
+            "name": instance.name,
+            "priority": instance.priority,
+            "scope": {
+                "route": instance.scope.route,
+                "service": instance.scope.service,
+                "consumer": instance.scope.consumer,
+            },
+        })
+    });
+    shown.collect()
+}
