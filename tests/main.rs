@@ -85,6 +85,8 @@ mod metrics;
 mod oci;
 mod openapi;
 mod outliers;
+mod page;
+mod page_screenshots;
 mod plugin_settings;
 mod plugins;
 mod policies;
