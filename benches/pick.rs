@@ -73,6 +73,7 @@ fn picks(bencher: &mut criterion::Bencher<'_>, balancer: &Balancer) {
         affinity: Some(0),
         attempt: 0,
         facts: None,
+        note: None,
     };
     bencher.iter(|| {
         request.now += 1;
@@ -117,6 +118,7 @@ fn change(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
         affinity: None,
         attempt: 0,
         facts: None,
+        note: None,
     };
     loaded.balancer.pick(request, &[], drop);
     let mut turn = false;
@@ -248,6 +250,7 @@ fn prompts(criterion: &mut Criterion) {
                         affinity: None,
                         attempt: 0,
                         facts: Some(&asked[number as usize % asked.len()]),
+                        note: None,
                     };
                     loaded.balancer.pick(black_box(request), &[], drop);
                 });

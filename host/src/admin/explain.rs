@@ -101,6 +101,7 @@ async fn explain(
         affinity: reading.affinity,
         attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
         facts: None,
+        note: None,
     });
     let table = upstream.balancer().endpoints();
     let question = Question {

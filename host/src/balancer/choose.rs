@@ -23,9 +23,10 @@ use super::facts;
 use super::fault::Fault;
 use super::instance::{Instance, InstanceSpec};
 use super::limits::PickLimits;
+use super::note::ChosenBy;
 use super::plugin::Plugin;
 use super::request::{Choice, PickRequest};
-use super::tally::{Cause, TIMED};
+use super::tally::{BUSY, Cause, TIMED};
 use super::tape::Tape;
 use crate::clock::micros;
 use crate::component::GuestFault;
@@ -258,7 +259,8 @@ impl Balancer {
         claim: impl FnOnce(Arc<Endpoint>, By) -> T,
     ) -> Choice<T> {
         if self.in_quarantine() {
-            return self.choose_without_instance(&self.quarantine_picks, request, tried, claim);
+            let cause = (&self.quarantine_picks, Cause::Quarantine.name());
+            return self.choose_without_instance(cause, request, tried, claim);
         }
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()
@@ -268,7 +270,7 @@ impl Balancer {
         };
         let Some(mut inner) = locked else {
             self.stuck.store(true, Ordering::Relaxed);
-            return self.choose_without_instance(&self.busy, request, tried, claim);
+            return self.choose_without_instance((&self.busy, BUSY), request, tried, claim);
         };
         if self.stuck.load(Ordering::Relaxed) {
             self.stuck.store(false, Ordering::Relaxed);
@@ -292,6 +294,13 @@ impl Balancer {
             }
         };
         let by = if answer.is_ok() { By::Plugin } else { By::Host };
+        if let Some(note) = request.note {
+            let by = match answer {
+                Ok(_) => ChosenBy::Plugin,
+                Err(Unavailable(cause)) => ChosenBy::Host(cause.name()),
+            };
+            note.set(by, Some(Arc::clone(&inner.plugin.identity)));
+        }
         if inner.tape.is_some() {
             inner.write_down(&self.recorded, request, answer, chosen);
         }

@@ -14,6 +14,7 @@ use super::fault::Fault;
 use super::imports::{self, Guest};
 use super::instance::Instance;
 use super::limits::PickLimits;
+use super::note::BalancerVersion;
 use super::plugin::{Plugin, Prepared};
 use crate::component::{
     Compiled, ComponentError, ComponentHost, HostSettings, Journal, Journals, Origin, Schema,
@@ -233,7 +234,13 @@ impl Engine {
         let description = Instance::describe(&self.components, self.limits, &prepared, digest)?;
         let columns = check::columns(&description.columns)?;
         let config_schema = parse_schema(&description.config_schema)?;
+        let identity = BalancerVersion {
+            name: description.name.clone(),
+            version: description.version.clone(),
+            digest: digest.clone(),
+        };
         Ok(Arc::new(Plugin {
+            identity: Arc::new(identity),
             digest: digest.clone(),
             size,
             name: description.name,

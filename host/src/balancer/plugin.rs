@@ -9,6 +9,7 @@ use wasmtime::component::InstancePre;
 use super::bindings::{self, BalancerIndices, HandOver, HandOverIndices};
 use super::columns::Column;
 use super::imports::Guest;
+use super::note::BalancerVersion;
 use crate::component::{InUse, Journal};
 
 /// A component that was checked and is ready to be instantiated.
@@ -21,6 +22,8 @@ pub struct Plugin {
     pub name: String,
     /// The version that the plugin gives itself.
     pub version: String,
+    /// Digest, name and version again, for records that outlive the plugin.
+    pub identity: Arc<BalancerVersion>,
     /// JSON Schema of its settings.
     pub config_schema: serde_json::Value,
     /// The load columns that it asks for.

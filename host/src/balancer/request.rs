@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::facts::RequestFacts;
+use super::note::PickNote;
 use crate::endpoint::Endpoint;
 
 /// A request to be placed; see `wit/balancer.wit`.
@@ -18,6 +19,8 @@ pub struct PickRequest<'a> {
     pub attempt: u32,
     /// The facts of the request, for plugins that ask; none if there is no client's request.
     pub facts: Option<&'a dyn RequestFacts>,
+    /// Where the caller wants to read how the endpoint was chosen.
+    pub note: Option<&'a PickNote>,
 }
 
 impl PickRequest<'_> {
@@ -25,6 +28,7 @@ impl PickRequest<'_> {
     pub fn in_numbers(self) -> PickRequest<'static> {
         PickRequest {
             facts: None,
+            note: None,
             ..self
         }
     }

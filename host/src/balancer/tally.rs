@@ -41,6 +41,24 @@ pub(super) enum Cause {
     Quarantine,
 }
 
+/// The name of the cause that another thread holds the lock for too long.
+pub(super) const BUSY: &str = "busy";
+
+impl Cause {
+    /// Its name, as metrics and records have it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::OutOfRange => "out_of_range",
+            Self::Configuration => "configuration",
+            Self::State => "state",
+            Self::Quarantine => "quarantine",
+        }
+    }
+}
+
 impl From<&Fault> for Cause {
     fn from(fault: &Fault) -> Self {
         match fault {
@@ -94,7 +112,7 @@ impl HostChoices {
             ("out_of_range", self.out_of_range),
             ("configuration", self.configuration),
             ("state", self.state),
-            ("busy", self.busy),
+            (BUSY, self.busy),
             ("quarantine", self.quarantine),
         ]
     }

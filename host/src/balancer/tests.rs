@@ -90,6 +90,7 @@ fn request(entropy: u64) -> PickRequest<'static> {
         affinity: None,
         attempt: 0,
         facts: None,
+        note: None,
     }
 }
 

@@ -174,6 +174,7 @@ pub(super) async fn exchange(
             affinity: outbound.affinity,
             attempt,
             facts: Some(outbound.facts),
+            note: None,
         };
         // A trial must not cost the request its body: it is allowed only if the body can be sent
         // again.

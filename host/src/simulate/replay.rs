@@ -289,6 +289,7 @@ fn send(
             affinity: pick.affinity,
             attempt,
             facts: Some(&told),
+            note: None,
         };
         let Choice::Endpoint(in_flight) = balancer.pick(request, &tried, InFlight::new) else {
             fleet.refuse(pick.now);

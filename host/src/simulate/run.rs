@@ -241,6 +241,7 @@ impl<'a> World<'a> {
                     .prompt
                     .as_ref()
                     .map(|prompt| prompt as &dyn RequestFacts),
+                note: None,
             };
             let Choice::Endpoint(endpoint) =
                 gateway

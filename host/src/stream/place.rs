@@ -93,6 +93,7 @@ pub(super) async fn place<T>(
             affinity,
             attempt,
             facts: Some(&facts),
+            note: None,
         };
         let may_trial = service.retries > 0;
         let picked = match upstream.is_limited() {

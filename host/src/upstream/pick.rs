@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{AffinityPolicy, NoPeer, Shared, Upstream};
-use crate::balancer::{self, Choice};
+use crate::balancer::{self, Choice, ChosenBy};
 use crate::endpoint::{Endpoint, InFlight, OutcomeObserver};
 
 /// Longest time that a waiting request goes without looking for a free place again.
@@ -52,6 +52,11 @@ impl Upstream {
         may_trial: bool,
         claim: impl Fn(Arc<Endpoint>, bool, Option<Arc<dyn OutcomeObserver>>) -> T,
     ) -> Result<T, NoPeer> {
+        let note = |by| {
+            if let Some(note) = request.note {
+                note.set(by, None);
+            }
+        };
         let recovery = self.policy.recovery();
         let session = match self.policy.affinity {
             Some(AffinityPolicy::Session(..)) => request.affinity,
@@ -64,6 +69,7 @@ impl Upstream {
             && session.is_none()
             && let Some(endpoint) = self.trial(request.now, longest)
         {
+            note(ChosenBy::Trial);
             return Ok(claim(endpoint, true, None));
         }
         if let Some(id) = session
@@ -71,6 +77,7 @@ impl Upstream {
             && !full.contains(&id)
             && let Some(endpoint) = self.shared.members.of_session(id)
         {
+            note(ChosenBy::Session);
             return Ok(claim(endpoint, false, None));
         }
         let passed = match full {
@@ -91,6 +98,9 @@ impl Upstream {
             Choice::Endpoint(Ok(claimed)) => Ok(claimed),
             Choice::Endpoint(Err(again)) => {
                 let failover = self.shared.members.failover(tried, request.entropy);
+                if failover.is_some() {
+                    note(ChosenBy::Failover);
+                }
                 Ok(claim(failover.unwrap_or(again), false, None))
             }
             Choice::Refused => Err(NoPeer::Refused),
@@ -98,6 +108,7 @@ impl Upstream {
                 // No endpoint is available, so nothing is lost by a trial.
                 let trial = recovery.and_then(|(_, longest)| self.trial(request.now, longest));
                 let trial = trial.ok_or_else(|| self.shared.members.reason())?;
+                note(ChosenBy::Trial);
                 Ok(claim(trial, true, None))
             }
         }

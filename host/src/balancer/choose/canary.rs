@@ -144,6 +144,11 @@ impl Balancer {
             let placed = (by == By::Plugin).then(|| Arc::clone(&other.placed[side as usize]));
             claim(endpoint, placed)
         });
+        if side == Side::Canary
+            && let Some(note) = request.note
+        {
+            note.set_canary();
+        }
         if matches!(choice, Choice::Refused) {
             canary.note_refusal(side);
         }

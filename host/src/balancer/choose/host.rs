@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::{Balancer, By, Choice, PickRequest};
+use crate::balancer::note::ChosenBy;
 use crate::clock::micros;
 use crate::endpoint::Endpoint;
 
@@ -28,10 +29,11 @@ impl Balancer {
         in_quarantine
     }
 
-    /// The host's own choice, without the lock. If there is an endpoint, `count` goes up by one.
+    /// The host's own choice, without the lock. If there is an endpoint, `count` goes up by one;
+    /// `cause` is why the plugin is not asked.
     pub(super) fn choose_without_instance<T>(
         &self,
-        count: &AtomicU64,
+        (count, cause): (&AtomicU64, &'static str),
         request: PickRequest<'_>,
         tried: &[u64],
         claim: impl FnOnce(Arc<Endpoint>, By) -> T,
@@ -40,6 +42,9 @@ impl Balancer {
         match host_choice(&table, request.entropy, tried) {
             Some(position) => {
                 count.fetch_add(1, Ordering::Relaxed);
+                if let Some(note) = request.note {
+                    note.set(ChosenBy::Host(cause), None);
+                }
                 Choice::Endpoint(claim(picked(&table[position]), By::Host))
             }
             None => Choice::Empty,

@@ -110,6 +110,7 @@ impl Trial {
             affinity,
             attempt: u32::from(self.chance.u8(0..16) == 0),
             facts: None,
+            note: None,
         }
     }
 
