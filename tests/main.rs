@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod access_log;
 mod acl;
 mod acme;
 mod active_checks;

@@ -94,6 +94,7 @@ pub use live::make_live_events;
 pub(crate) use serve::{serve, serve_gui, serve_status};
 pub use tidy::tidy_cache;
 
+use crate::access_log::AccessLog;
 use crate::acme::Acme;
 use crate::balancer::Engine;
 use crate::config::{AdminAccess, Config, Listen};
@@ -172,6 +173,8 @@ pub struct Admin {
     pub acme: Arc<Acme>,
     /// What policies keep.
     pub resources: Arc<Resources>,
+    /// The log of the proxy's requests, if there is one.
+    pub access_log: Option<Arc<AccessLog>>,
     /// Number of connections without the header of the PROXY protocol that they had to begin with,
     /// by what listens.
     pub headerless: [(&'static str, Arc<AtomicU64>); 5],

@@ -8,6 +8,7 @@
 //! `written.rs` and `file.rs` collect the settings as written, `check.rs` checks them and puts them
 //! into a [`Config`], and `readers.rs` parses the text of single settings.
 
+mod access_log;
 mod admin_token;
 mod check;
 mod client_ssl;
@@ -35,6 +36,9 @@ use minisign_verify::PublicKey;
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
+pub use access_log::{
+    AccessLog, LogEscape, LogFormat, LogPart, LogTarget, LogVariable, SyslogServer, SyslogTarget,
+};
 pub use admin_token::AdminToken;
 pub use client_ssl::ClientSsl;
 pub use etcd::{Etcd, EtcdEndpoint};
@@ -90,6 +94,8 @@ pub struct Config {
     pub tls: Tls,
     /// How clients and endpoints are talked to.
     pub proxy: Proxy,
+    /// The log of requests.
+    pub access_log: AccessLog,
     /// The certificate that endpoints are shown unless another one is named for them.
     pub client_ssl: ClientSsl,
     /// How names are looked up.
@@ -298,6 +304,7 @@ impl Config {
         file.finish(&names, &mut mistakes);
         config.client_ssl.check(&mut mistakes);
         config.limit_page();
+        config.access_log.check(&mut mistakes);
         if mistakes.is_empty() {
             Ok(config)
         } else {
@@ -356,6 +363,7 @@ impl Config {
             admin_access: AdminAccess::default(),
             tls: Tls::default(),
             proxy: Proxy::default(),
+            access_log: AccessLog::default(),
             client_ssl: ClientSsl::default(),
             dns: Dns::default(),
             policies: Policies::default(),

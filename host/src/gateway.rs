@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::access_log::AccessLog;
 use crate::acme::Acme;
 use crate::admin::{self, Admin, Importer, Loaded};
 use crate::allocator::ReturnAtOnce;
@@ -131,6 +132,8 @@ async fn serve(
     })?;
     let shipped = admin::install_shipped(&store, &engine).await?;
 
+    let access_log = AccessLog::start(&config.access_log, &config.policies.syslog_socket);
+    let access_log = access_log.map_err(anyhow::Error::msg)?;
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let loaded = Arc::new(Loaded::open(&config.data_dir));
     let importer = Importer {
@@ -202,7 +205,8 @@ async fn serve(
         status: status_listeners,
         stream,
     } = listeners;
-    let mut workers = Workers::start(proxy, &published, &config.proxy, &limits, tls.proxy)
+    let log = access_log.as_ref();
+    let mut workers = Workers::start(proxy, &published, &config.proxy, &limits, tls.proxy, log)
         .context("cannot start the workers of the proxy")?;
     let streams = stream::Workers::start(stream, &published, &config.proxy, &limits, tls.stream)
         .context("cannot start the workers of streams")?;
@@ -277,6 +281,7 @@ async fn serve(
         listening: Arc::clone(&listening),
         left_over: Arc::default(),
         resources: Arc::clone(&resources),
+        access_log: access_log.clone(),
         headerless,
         tls: tls.figures,
         streams: Arc::clone(&streams.figures),
@@ -316,9 +321,7 @@ async fn serve(
             asked = signals.next() => match asked {
                 Asked::End(signal) => break signal,
                 Asked::Reload => reload_asked.notify_one(),
-                Asked::Reopen => tracing::info!(
-                    "SIGUSR1: nothing to reopen: the log is standard error"
-                ),
+                Asked::Reopen => reopen(access_log.as_deref()),
                 Asked::Replace => program.start_successor(),
             },
             Ok(pid) = &mut successor => {
@@ -376,6 +379,13 @@ async fn serve(
     if !logged {
         tracing::warn!("records of requests still waited to be logged");
     }
+    if let Some(log) = access_log {
+        let patience = left.clamp(LEAST_FOR_LINES, MOST_FOR_LINES);
+        let written = tokio::task::spawn_blocking(move || log.shut_down(patience)).await;
+        if !written.unwrap_or(false) {
+            tracing::warn!("lines of the access log still waited to be written");
+        }
+    }
     work.abort_all();
     if is_replaced || shared.are_lent() {
         socket_files.into_iter().for_each(SocketFile::leave);
@@ -388,6 +398,21 @@ async fn serve(
         tracing::warn!("requests were still in flight after {draining:?}");
     }
     Ok(())
+}
+
+/// How long the last lines of the access log may take at a shutdown, at least and at most.
+const LEAST_FOR_LINES: Duration = Duration::from_secs(1);
+const MOST_FOR_LINES: Duration = Duration::from_secs(5);
+
+/// Opens the access log again, if there is one.
+fn reopen(access_log: Option<&AccessLog>) {
+    match access_log {
+        Some(log) => {
+            log.reopen();
+            tracing::info!("SIGUSR1: the access log is opened again");
+        }
+        None => tracing::info!("SIGUSR1: nothing to reopen: the log is standard error"),
+    }
 }
 
 /// Waits for a process that takes over. Without a socket for it, none can.

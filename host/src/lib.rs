@@ -6,7 +6,8 @@
 //! the data side reads. The data side ([`proxy`], [`stream`], [`upstream`], [`balancer`]) has a
 //! thread for each core. It answers requests, and never waits for the control side.
 
-pub mod acme;
+pub mod access_log;
+mod acme;
 pub mod admin;
 mod admin_token;
 mod allocator;

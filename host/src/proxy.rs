@@ -34,6 +34,7 @@ mod request_id;
 mod respond;
 mod response_body;
 mod streams;
+mod trace;
 mod tunnel;
 mod unserved;
 mod upgrade;
@@ -59,6 +60,7 @@ pub(crate) use certificates::Certificates;
 pub(crate) use described::Described;
 pub use listen::Workers;
 
+use crate::access_log::{self, Wants};
 use crate::clock;
 use crate::config;
 use crate::connections::ConnectionLimits;
@@ -73,10 +75,11 @@ use client_address::ClientAddress;
 use connection_info::{ConnectionInfo, Scheme};
 use download::Content;
 use exchange::Outbound;
-use policies::Run;
+use policies::{Made, Run};
 use pool::Pool;
 use respond::Reject;
 use response_body::ResponseBody;
+use trace::Trace;
 use unserved::Unserved;
 use upgrade::Upgrade;
 use upload::Upload;
@@ -122,6 +125,8 @@ struct Worker {
     /// Whether the worker goes on.
     stage: Cell<client::Stage>,
     unserved: Unserved,
+    /// Where its requests are logged, if they are.
+    access_log: Option<Rc<access_log::Writer>>,
     /// The time of the last check of the connections.
     clock: Rc<Cell<Instant>>,
 }
@@ -152,6 +157,10 @@ struct Inbound<'a> {
     run: Option<Box<Run>>,
     /// The route that it takes, once that is known.
     route: Option<Uuid>,
+    /// What is noted for its record, if a reader of that needs it.
+    trace: Option<Box<Trace>>,
+    /// Whether it has a response.
+    is_answered: bool,
 }
 
 /// Answers one request. This is the only place where an error becomes a response.
@@ -185,7 +194,12 @@ async fn handle(
         started,
         run: None,
         route: None,
+        trace: None,
+        is_answered: false,
     };
+    if inbound.wants().trace {
+        inbound.trace = Some(Box::default());
+    }
     let id = from.id;
     let answered = {
         // Pinned in place and never moved: the future is large.
@@ -196,9 +210,15 @@ async fn handle(
         })
         .await
     };
-    let source = match &answered {
-        Ok(_) => Source::Endpoint,
-        Err(_) => Source::Gateway,
+    let mut made = match &answered {
+        Ok(_) => Made {
+            source: Source::Endpoint,
+            reason: None,
+        },
+        Err(reject) => Made {
+            source: Source::Gateway,
+            reason: Some(reject.code()),
+        },
     };
     let mut response = match answered {
         Ok(response) => response,
@@ -230,6 +250,7 @@ async fn handle(
     let is_tunnel = matches!(response.body(), Content::Tunnel(_));
     if asks_for_tunnel && response.status().is_success() && !is_tunnel {
         // The response of a policy. To the client it would mean that the tunnel is open.
+        made.reason = Some("no_tunnel");
         let reject = Reject::HttpServer(StatusCode::BAD_GATEWAY);
         let refusal = respond::reject(&reject, &inbound.parts.headers, &id, started);
         response = refusal.map(Content::own);
@@ -239,16 +260,18 @@ async fn handle(
     if TRAFFIC.is_watched() {
         inbound.show(response.status());
     }
-    let run = inbound.run.take().or_else(|| match source {
+    let run = inbound.run.take().or_else(|| match made.source {
         Source::Gateway => Run::unmatched(&seen.0.policies, &inbound),
         Source::Endpoint => None,
     });
     let version = inbound.parts.version;
     let is_bodiless = policies::has_no_body(&inbound.parts.method, response.status());
+    inbound.is_answered = true;
     let finish = match run {
+        None if inbound.is_logged() => policies::log(&response, made, &mut inbound),
         None => None,
         Some(run) => {
-            let (finished, finish) = policies::respond(run, response, source, &mut inbound);
+            let (finished, finish) = policies::respond(run, response, made, &mut inbound);
             response = finished;
             finish
         }
@@ -304,9 +327,21 @@ async fn stages(
     access::check(inbound, &matched)?;
     let upgrade = Upgrade::asked(&mut inbound.parts);
     let route = matched.route;
-    if let Some(chain) = snapshot.policies.of_route(route.id, route.service) {
+    let chain = snapshot.policies.of_route(route.id, route.service);
+    if inbound.trace.is_none() && chain.is_some_and(|chain| chain.records()) {
+        inbound.trace = Some(Box::default());
+    }
+    if let Some(trace) = &mut inbound.trace {
+        let service = route.service.and_then(|id| snapshot.services.get(&id));
+        trace.note_match(route, service.map(|service| &**service));
+    }
+    if let Some(chain) = chain {
         // Boxed, so that this future stays small for routes without policies.
-        Box::pin(policies::access(chain, inbound, &mut matched)).await?;
+        let decided = Box::pin(policies::access(chain, inbound, &mut matched)).await;
+        if let Some(trace) = &inbound.trace {
+            trace.note_access();
+        }
+        decided?;
     }
     let service = place::service(snapshot, matched.route)?;
     let body_start = match &inbound.upload {
@@ -325,7 +360,8 @@ async fn stages(
 impl Drop for Inbound<'_> {
     /// A request that was not answered: its client has disconnected.
     fn drop(&mut self) {
-        if let Some(run) = self.run.take() {
+        let run = self.run.take();
+        if run.is_some() || (!self.is_answered && self.is_logged()) {
             let _scope = request_log::enter(Some(self.from.id.digits()));
             policies::abandoned(run, self);
         }
@@ -336,6 +372,17 @@ impl Inbound<'_> {
     /// The connection that the request was received on.
     fn connection(&self) -> &ConnectionInfo {
         &self.from.client.info
+    }
+
+    /// Whether requests are logged.
+    fn is_logged(&self) -> bool {
+        self.connection().listener.access_log.is_some()
+    }
+
+    /// What the log of requests needs to know.
+    fn wants(&self) -> Wants {
+        let log = &self.connection().listener.access_log;
+        log.as_ref().map_or(Wants::default(), |log| log.wants())
     }
 
     /// The client that has sent the request.

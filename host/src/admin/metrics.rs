@@ -19,6 +19,7 @@ use super::Admin;
 use super::error::Error;
 use super::rows::id_of;
 use super::status::{resident_bytes, sum};
+use crate::access_log;
 use crate::acme;
 use crate::balancer::{CanaryFigures, Counters, ShadowReport};
 use crate::entity::Kind;
@@ -67,6 +68,7 @@ struct Figures {
     upstreams: Vec<UpstreamFigure>,
     canaries: Vec<CanaryFigure>,
     logs: Vec<QueueFigures>,
+    access_log: Option<access_log::Figures>,
     /// The names that get certificates by ACME.
     acme: BTreeMap<String, acme::Name>,
     /// What has happened in TLS handshakes, by what listens.
@@ -163,6 +165,7 @@ impl Figures {
             upstreams,
             canaries: CanaryFigure::all(admin),
             logs: admin.resources.logs.figures(),
+            access_log: admin.access_log.as_ref().map(|log| log.figures()),
             acme: admin.acme.names(),
             tls: admin.tls.clone(),
             streams: Arc::clone(&admin.streams),

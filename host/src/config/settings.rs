@@ -4,6 +4,7 @@
 //! the key in the file, `--help`, the check and the row in README follow from the entry; a test
 //! prints the rows that README lacks.
 
+mod access_log;
 mod etcd;
 mod tls;
 
@@ -52,6 +53,10 @@ pub(super) static SECTIONS: &[Section] = &[
     Section {
         title: "Connections to endpoints",
         settings: ENDPOINTS,
+    },
+    Section {
+        title: "Access log",
+        settings: access_log::SETTINGS,
     },
     Section {
         title: "DNS",

@@ -104,6 +104,15 @@ impl Requests {
         matches!(self.place, Place::Head(Line::None))
     }
 
+    /// Bytes that were received of a head that has not ended, or whose body was not announced.
+    pub(crate) fn unserved_head(&self) -> usize {
+        match self.place {
+            Place::Head(Line::None) => 0,
+            Place::Head(_) | Place::HeadEnd => self.head,
+            Place::Length(_) | Place::Chunked(_) | Place::Broken => 0,
+        }
+    }
+
     /// Whether the position is within the body of a request.
     pub(crate) fn is_within_body(&self) -> bool {
         matches!(

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::client::{Client, Stage};
 use super::client_address::{ClientAddress, Trust};
 use super::connection_info::{ConnectionInfo, ListenerInfo};
+use super::policies::{Unread, record_unread};
 use super::{Worker, page};
 use crate::connections::{self, ClientPermit};
 use crate::listener::{Acceptor, NoHeader, ProxyProtocol, Refused, Socket, TlsServer, Transport};
@@ -122,7 +123,7 @@ impl WorkerListener {
             tokio::task::spawn_local(async move {
                 let _held = (permit, open);
                 let page = page::refusal(StatusCode::SERVICE_UNAVAILABLE);
-                connections::refuse(socket, &page).await;
+                connections::refuse(socket, &page.bytes).await;
             });
         }
     }
@@ -203,6 +204,27 @@ impl Admitted {
         worker.counters.active.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Answers a client that speaks no TLS on a port for it, and records that.
+    async fn refuse_plain(&self, socket: Socket) {
+        let mut info = ConnectionInfo::new(self.address, Rc::clone(&self.accepted_on));
+        info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(local) = socket.local_ip() {
+            info.local = local;
+        }
+        let page = page::plain_on_tls();
+        connections::refuse(socket, &page.bytes).await;
+        let unread = Unread {
+            id: page.id,
+            head: &[],
+            received: 0,
+            status: page.status,
+            sent: page.bytes.len() as u64,
+            reason: page.reason,
+            number: 1,
+        };
+        record_unread(&unread, &info, &self.worker.snapshot().0.policies);
+    }
+
     /// Passes what the connection begins with, then serves it.
     async fn open(mut self, socket: Socket, opening: Opening) {
         // Boxed, so that only connections that are not served yet have the memory for it.
@@ -221,7 +243,7 @@ impl Admitted {
                 return self.serve(transport).await;
             }
             Some(Err(Refused::NotTls(socket))) => {
-                connections::refuse(socket, &page::plain_on_tls()).await;
+                self.refuse_plain(socket).await;
             }
             Some(Err(Refused::Failed)) | None => {}
         }

@@ -59,6 +59,8 @@ pub(super) struct Client {
 pub(super) struct ClientRequest {
     pub(super) client: Rc<Client>,
     pub(super) id: RequestId,
+    /// Its number among the requests of the connection, from 1.
+    pub(super) number: u64,
     /// Its stream, if it was received over HTTP/2.
     stream: Option<Rc<Stream>>,
 }
@@ -166,6 +168,7 @@ impl Client {
         ClientRequest {
             client: Rc::clone(self),
             id,
+            number: self.requests.get(),
             stream,
         }
     }

@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 
 use super::page;
 use super::preface::{self, Opening};
+use super::request_id::RequestId;
 use crate::http1::{BodyKind, Part, Requests};
 use crate::listener::Transport;
 use crate::tls::H2;
@@ -204,11 +205,26 @@ pub(super) struct ClientStream {
     rest: Bytes,
     /// The response that replaces hyper's own response to a malformed head.
     page: Option<Bytes>,
-    /// Whether that response was sent.
-    refused: bool,
+    /// That response, once it was begun.
+    refused: Option<Refused>,
+    /// The start of the current head, if it is kept for the log of requests.
+    head: Option<Vec<u8>>,
     /// Number of bytes that were read and discarded after the gateway closed its sending side.
     lingered: usize,
     linger: Option<Pin<Box<Sleep>>>,
+}
+
+/// Most bytes of a head that are kept for the log of requests.
+const KEPT: usize = 1024;
+
+/// The response to a malformed head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused {
+    pub(super) id: RequestId,
+    pub(super) status: StatusCode,
+    pub(super) reason: &'static str,
+    /// In bytes.
+    pub(super) length: usize,
 }
 
 impl ClientStream {
@@ -221,9 +237,38 @@ impl ClientStream {
             max_head,
             rest: Bytes::new(),
             page: None,
-            refused: false,
+            refused: None,
+            head: None,
             lingered: 0,
             linger: None,
+        }
+    }
+
+    /// Has the start of each head be kept, for the record of a request whose head cannot be read.
+    pub(super) fn keep_heads(mut self) -> Self {
+        self.head = Some(Vec::new());
+        self
+    }
+
+    /// The response to a malformed head, if there was one.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        self.refused
+    }
+
+    /// Number of bytes of a head that was not served, and its start, if heads are kept.
+    pub(super) fn unserved_head(&self) -> (usize, &[u8]) {
+        let start = self.head.as_deref().unwrap_or_default();
+        (self.requests.unserved_head(), start)
+    }
+
+    /// Keeps the start of a head.
+    fn keep(&mut self, read: &[u8]) {
+        if let Some(head) = &mut self.head {
+            if self.requests.is_between() {
+                head.clear();
+            }
+            let room = KEPT.saturating_sub(head.len()).min(read.len());
+            head.extend_from_slice(read.get(..room).unwrap_or_default());
         }
     }
 
@@ -320,7 +365,7 @@ impl ClientStream {
     }
 
     /// The response in place of one that hyper makes itself, whose start was written.
-    fn refusal(&self, written: &[u8]) -> Option<Bytes> {
+    fn refusal(&mut self, written: &[u8]) -> Option<Bytes> {
         let status = match status_of(written)? {
             // hyper does not tell which part of a head is too long.
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if self.requests.has_long_line() => {
@@ -328,7 +373,14 @@ impl ClientStream {
             }
             status => status,
         };
-        Some(page::refusal(status))
+        let page = page::refusal(status);
+        self.refused = Some(Refused {
+            id: page.id,
+            status,
+            reason: page.reason,
+            length: page.bytes.len(),
+        });
+        Some(page.bytes)
     }
 
     /// Takes note of the body that follows the last head.
@@ -360,7 +412,10 @@ impl ClientStream {
         }
         let part = match self.backlog.phase() {
             Phase::Tunnel => Part::All,
-            _ => self.requests.pass(read),
+            _ => {
+                self.keep(read);
+                self.requests.pass(read)
+            }
         };
         let length = match part {
             Part::All => read.len(),
@@ -437,25 +492,22 @@ impl AsyncWrite for ClientStream {
         };
         let written = match page {
             None => Pin::new(&mut this.stream).poll_write(cx, buf),
-            Some(mut page) => {
-                this.refused = true;
-                loop {
-                    match Pin::new(&mut this.stream).poll_write(cx, &page) {
-                        Poll::Ready(Ok(0)) => {
-                            break Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                        }
-                        Poll::Ready(Ok(written)) => page.advance(written),
-                        Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                        Poll::Pending => {
-                            this.page = Some(page);
-                            break Poll::Pending;
-                        }
+            Some(mut page) => loop {
+                match Pin::new(&mut this.stream).poll_write(cx, &page) {
+                    Poll::Ready(Ok(0)) => {
+                        break Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                     }
-                    if page.is_empty() {
-                        break Poll::Ready(Ok(buf.len()));
+                    Poll::Ready(Ok(written)) => page.advance(written),
+                    Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        this.page = Some(page);
+                        break Poll::Pending;
                     }
                 }
-            }
+                if page.is_empty() {
+                    break Poll::Ready(Ok(buf.len()));
+                }
+            },
         };
         this.note_written(&written);
         written
@@ -514,7 +566,7 @@ impl AsyncWrite for ClientStream {
             this.backlog.enter(Phase::Closing);
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             let unread = this.requests.is_within_body() || this.backlog.is_last();
-            if !unread && !this.refused {
+            if !unread && this.refused.is_none() {
                 return Poll::Ready(Ok(()));
             }
         }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use http::HeaderValue;
 
 use super::client_address::{ClientAddress, Trust};
+use crate::access_log;
 use crate::config::Listen;
 use crate::tls::NegotiatedTls;
 
@@ -42,6 +43,8 @@ pub(super) struct ListenerInfo {
     pub(super) proxy_protocol: bool,
     /// Whether clients may use HTTP/2: by ALPN over TLS, otherwise by prior knowledge.
     pub(super) http2: bool,
+    /// Where requests are logged, if they are.
+    pub(super) access_log: Option<Rc<access_log::Writer>>,
 }
 
 /// The scheme of a request's URI (RFC 9110, 4.2).
@@ -76,7 +79,11 @@ impl ConnectionInfo {
 
 impl ListenerInfo {
     /// For an entry of `proxy_listen`. `http2` is whether an entry of it has that flag.
-    pub(super) fn new(listen: &Listen, http2: bool) -> Rc<Self> {
+    pub(super) fn new(
+        listen: &Listen,
+        http2: bool,
+        access_log: Option<Rc<access_log::Writer>>,
+    ) -> Rc<Self> {
         let port = listen.port();
         Rc::new(Self {
             port,
@@ -88,6 +95,7 @@ impl ListenerInfo {
             },
             proxy_protocol: listen.proxy_protocol,
             http2,
+            access_log,
         })
     }
 }

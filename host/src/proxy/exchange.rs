@@ -16,9 +16,9 @@ use super::connect::{Wanted, connect};
 use super::download::{Drain, UpstreamRequest};
 use super::headers::{BodyLength, Forwarded, RequestHead};
 use super::matched::{ClientHost, Matched};
-use super::policies::Trace;
 use super::record::Awaited;
 use super::respond::Reject;
+use super::trace::Trace;
 use super::upload::{Stage, Upload};
 use super::wire::{self, Exchange};
 use super::{Inbound, Worker, place};
@@ -63,6 +63,25 @@ impl Failure {
         )
     }
 
+    /// A code for it, in records.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Connect(ConnectError::Timeout) => "connect_timeout",
+            Self::Connect(ConnectError::Full) => "too_many_connections",
+            Self::Connect(_) => "connect_failed",
+            Self::Exchange(wire::Error::Client(_)) => "request_body",
+            Self::Exchange(wire::Error::Request(_)) => "request_not_sendable",
+            Self::Exchange(wire::Error::Refused) => "refused",
+            Self::Exchange(wire::Error::GoneAway | wire::Error::Closed) => "closed",
+            Self::Exchange(wire::Error::Io(_)) => "broken",
+            Self::Exchange(wire::Error::Unresponsive) => "unresponsive",
+            Self::Exchange(_) => "invalid_response",
+            Self::Timeout => "timeout",
+            Self::Drained => "drained",
+            Self::ClientTimeout => "request_timeout",
+        }
+    }
+
     /// How a record names it.
     fn outcome(&self) -> TryOutcome {
         match self {
@@ -85,7 +104,7 @@ pub(super) struct Outbound<'a> {
     affinity: Option<u64>,
     facts: &'a Facts<'a>,
     started: Instant,
-    /// What is noted for records, if a policy works from one.
+    /// What is noted for the record of the request.
     trace: Option<&'a Trace>,
     replaced_host: Option<&'a str>,
 }
@@ -133,7 +152,7 @@ impl<'a> Outbound<'a> {
             affinity,
             facts,
             started: inbound.started,
-            trace: inbound.run.as_ref().and_then(|run| run.trace.as_deref()),
+            trace: inbound.trace.as_deref(),
             replaced_host: matched.upstream_host.as_deref(),
         }
     }
@@ -174,7 +193,7 @@ pub(super) async fn exchange(
             affinity: outbound.affinity,
             attempt,
             facts: Some(outbound.facts),
-            note: None,
+            note: outbound.trace.map(|trace| &trace.pick),
         };
         // A trial must not cost the request its body: it is allowed only if the body can be sent
         // again.
@@ -202,7 +221,7 @@ pub(super) async fn exchange(
                 let took = answered - now;
                 let status = head.status();
                 if let Some(trace) = outbound.trace {
-                    trace.end_try(TryOutcome::Answered(status.as_u16()), answered);
+                    trace.end_try(TryOutcome::Answered(status.as_u16()), None, answered);
                 }
                 upstream.report_load(endpoint, head.headers());
                 upstream.note_latency(&in_flight, took);
@@ -246,7 +265,7 @@ pub(super) async fn exchange(
             Err(failure) => {
                 let took = now.elapsed();
                 if let Some(trace) = outbound.trace {
-                    trace.end_try(failure.outcome(), now + took);
+                    trace.end_try(failure.outcome(), Some(failure.code()), now + took);
                 }
                 match &failure {
                     // The endpoint is not at fault.

@@ -174,7 +174,7 @@ fn cookie(name: &str) -> Cookie {
 fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix: &[u8]) {
     let client = std::net::SocketAddr::from(([192, 0, 2, 7], 1234));
     let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
-    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false));
+    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false, None));
     let headers = &parts.headers;
     let body = match headers.get(CONTENT_LENGTH) {
         _ if headers.contains_key(TRANSFER_ENCODING) => BodyLength::Chunked,

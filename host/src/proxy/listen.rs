@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,10 +21,13 @@ use super::accept::WorkerListener;
 use super::client::{Client, ConnectionState, SEND_TIMEOUT, Stage};
 use super::client_stream::ClientStream;
 use super::connection_info::{ListenerInfo, Scheme};
+use super::policies::{Unread, record_unread};
 use super::pool::{self, Pool};
 use super::preface::Opening;
+use super::request_id::RequestId;
 use super::unserved::Unserved;
 use super::{Counters, Seen, Worker, handle, http2};
+use crate::access_log::AccessLog;
 use crate::config;
 use crate::connections::ConnectionLimits;
 use crate::http1::BodyKind;
@@ -66,7 +69,7 @@ pub struct Workers {
 
 impl Workers {
     /// Starts the workers, each with its own sockets. `tls` makes handshakes for the listeners that
-    /// need it.
+    /// need it. Requests are logged in `access_log`.
     ///
     /// # Errors
     /// The system's error when a thread or a runtime cannot be started.
@@ -76,6 +79,7 @@ impl Workers {
         settings: &config::Proxy,
         limits: &Arc<ConnectionLimits>,
         tls: Option<TlsServer>,
+        access_log: Option<&Arc<AccessLog>>,
     ) -> io::Result<Self> {
         let (stage, staged) = watch::channel(Stage::Serving);
         let (draining, drained) = mpsc::channel(1);
@@ -96,6 +100,7 @@ impl Workers {
             let settings = settings.clone();
             let shortage = Arc::clone(&shortage);
             let limits = Arc::clone(limits);
+            let access_log = access_log.cloned();
             let listens = Arc::clone(&listens);
             let opening = (proxy_protocol.clone(), tls.clone());
             let staged = staged.clone();
@@ -110,8 +115,10 @@ impl Workers {
                     Err(error) => return tracing::error!("a worker cannot start: {error}"),
                 };
                 runtime.block_on(async move {
+                    let access_log = access_log.map(|log| Rc::new(log.writer()));
                     let listening = sockets.into_iter().map(|(number, socket)| {
-                        let info = ListenerInfo::new(&listens[number], http2);
+                        let log = access_log.clone();
+                        let info = ListenerInfo::new(&listens[number], http2, log);
                         Ok((Acceptor::new(socket)?, info))
                     });
                     let listening = match listening.collect::<io::Result<Vec<_>>>() {
@@ -129,6 +136,7 @@ impl Workers {
                         settings,
                         clients: RefCell::default(),
                         unserved: Unserved::default(),
+                        access_log,
                         next_client: Cell::new(0),
                         stage: Cell::new(Stage::Serving),
                         clock: Rc::new(Cell::new(Instant::now())),
@@ -264,6 +272,9 @@ impl Worker {
             client.backlog().cloned().unwrap_or_default(),
             self.settings.max_header_size,
         );
+        if self.access_log.is_some() {
+            stream = stream.keep_heads();
+        }
         let mut is_new = client.info.listener.http2;
         loop {
             // An idle connection is kept without hyper: hyper's state and buffers take twenty times
@@ -319,7 +330,7 @@ impl Worker {
         let result = loop {
             tokio::select! {
                 biased;
-                result = Pin::new(&mut *connection) => break result,
+                result = Pin::new(&mut *connection) => break Some(result),
                 new = client.state_after(state) => state = new,
             }
             match state {
@@ -336,15 +347,66 @@ impl Worker {
                     }
                 }
                 ConnectionState::Draining => Pin::new(&mut *connection).graceful_shutdown(),
-                ConnectionState::Closing => return None,
+                ConnectionState::Closing => break None,
             }
         };
-        if let Err(error) = result {
+        let is_closed_here = result.is_none();
+        if let Some(Err(error)) = result {
             // Clients disconnect at any time, so this is logged at debug level only.
             let _scope = request_log::enter(client.request_in_flight().map(|id| id.digits()));
             tracing::debug!("a client's connection ended: {error}");
         }
+        // A connection that changed its protocol has none.
+        if let Some(parts) = connection.into_parts() {
+            let stream = parts.io.into_inner();
+            self.record_unserved(&stream, &parts.read_buf, client, is_closed_here);
+        }
         None
+    }
+
+    /// Records a request whose head was not read to its end, or was refused. `received` is what hyper
+    /// has left of it; `is_late` is whether the worker has closed the connection.
+    fn record_unserved(
+        &self,
+        stream: &ClientStream,
+        received: &[u8],
+        client: &Client,
+        is_late: bool,
+    ) {
+        let (length, start) = stream.unserved_head();
+        let refused = stream.refused();
+        let is_idle = client.request_in_flight().is_none();
+        // What a draining gateway does not wait for is not the client's fault.
+        let is_draining = self.stage.get() == Stage::Draining;
+        if refused.is_none() && (length == 0 || !is_idle || is_draining) {
+            return;
+        }
+        let (id, status, reason, sent) = match refused {
+            Some(refused) => (refused.id, refused.status, refused.reason, refused.length),
+            // Source: nginx, whose log has these statuses although nothing was sent.
+            None if is_late => (
+                RequestId::new(),
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                0,
+            ),
+            None => (
+                RequestId::new(),
+                StatusCode::BAD_REQUEST,
+                "incomplete_head",
+                0,
+            ),
+        };
+        let unread = Unread {
+            id,
+            head: if start.is_empty() { received } else { start },
+            received: length.max(received.len()) as u64,
+            status,
+            sent: sent as u64,
+            reason,
+            number: client.requests() + 1,
+        };
+        record_unread(&unread, &client.info, &self.snapshot().0.policies);
     }
 
     /// Closes connections whose client sends no next request, or has disconnected in the middle of
@@ -378,6 +440,9 @@ impl Worker {
                 }
             }
             self.unserved.note(now, self.limits.max_clients);
+            if let Some(log) = &self.access_log {
+                log.flush();
+            }
         }
     }
 }

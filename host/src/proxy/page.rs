@@ -10,18 +10,27 @@ use super::request_id::RequestId;
 use super::respond::{self, Reject};
 use crate::request_log;
 
+/// A whole response that is written without hyper.
+pub(super) struct Page {
+    pub(super) id: RequestId,
+    pub(super) status: StatusCode,
+    /// Why the client is answered so, as a code for programs.
+    pub(super) reason: &'static str,
+    pub(super) bytes: Bytes,
+}
+
 /// The whole response to a request whose head is unknown. The connection is closed after it. Kong
 /// sends plain text where it does not know which media types the client accepts.
-pub(super) fn refusal(status: StatusCode) -> Bytes {
+pub(super) fn refusal(status: StatusCode) -> Page {
     whole(&Reject::HttpServer(status))
 }
 
 /// The whole response to a request in clear text on a port for TLS.
-pub(super) fn plain_on_tls() -> Bytes {
+pub(super) fn plain_on_tls() -> Page {
     whole(&Reject::PlainOnTls)
 }
 
-fn whole(reject: &Reject) -> Bytes {
+fn whole(reject: &Reject) -> Page {
     let status = reject.status();
     let id = RequestId::new();
     let _scope = request_log::enter(Some(id.digits()));
@@ -46,7 +55,12 @@ fn whole(reject: &Reject) -> Bytes {
     line("connection", b"close");
     text.extend_from_slice(b"\r\n");
     text.extend_from_slice(&body);
-    text.into()
+    Page {
+        id,
+        status,
+        reason: reject.code(),
+        bytes: text.into(),
+    }
 }
 
 #[cfg(test)]
@@ -56,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_whole_response_in_kongs_form() {
-        let page = refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        let page = refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).bytes;
         let page = std::str::from_utf8(&page).unwrap();
         let mut fields = [httparse::EMPTY_HEADER; 16];
         let mut head = httparse::Response::new(&mut fields);

@@ -2,12 +2,11 @@
 
 mod body;
 mod finish;
+mod recorder;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -18,18 +17,18 @@ use super::client::ClientRequest;
 use super::download::Content;
 use super::headers;
 use super::matched::{self, Matched};
-use super::respond::Reject;
+use super::respond::{CLIENT_CLOSED, Reject};
 use super::upload::Upload;
-use crate::endpoint_address::EndpointAddress;
+use crate::access_log::Wants;
 use crate::policy::chain::{Chain, Instance, Policies, Step};
 use crate::policy::identity::Subject;
-use crate::policy::record::{Latencies, Try, TryOutcome};
 use crate::policy::request::{Client, MatchedIds, Request, TargetQuery};
 use crate::policy::response::{self, BodyFilter, Received, Source};
 use crate::policy::{Access, Verdict};
 use body::PolicyBody;
-use finish::Recorder;
 pub(super) use finish::{Finish, Passed};
+use recorder::{AnswerHead, Recorder};
+pub(super) use recorder::{Made, Unread, record_unread};
 
 /// The policies of a request in progress.
 pub(super) struct Run {
@@ -46,99 +45,14 @@ pub(super) struct Run {
     /// The query, if a policy has changed it.
     query: Option<TargetQuery>,
     correlation_id: Option<Arc<str>>,
-    /// What the exchange stage notes for records; `None` if no policy works from a record.
-    pub(super) trace: Option<Box<Trace>>,
+    /// The name of the policy that has answered.
+    answered_by: Option<&'static str>,
 }
 
 /// A policy that serves the request, with what it keeps for its later phases.
 struct Chosen {
     instance: Arc<Instance>,
     kept: Option<Box<dyn Any>>,
-}
-
-/// What the exchange stage notes for records.
-#[derive(Default)]
-pub(super) struct Trace {
-    /// The tries that have ended, in their order.
-    tries: RefCell<Vec<Try>>,
-    /// The try in progress.
-    current: Cell<Option<CurrentTry>>,
-    /// Path and query of the request to the endpoint.
-    upstream_target: RefCell<Option<Arc<str>>>,
-    /// When the first try began.
-    first: Cell<Option<Instant>>,
-    /// When the last one ended.
-    last: Cell<Option<Instant>>,
-}
-
-struct CurrentTry {
-    address: EndpointAddress,
-    began: Instant,
-    picked_in: Duration,
-}
-
-impl Trace {
-    /// Notes that an endpoint was chosen, in a try that began at `began`.
-    pub(super) fn begin_try(&self, address: &EndpointAddress, target: &[u8], began: Instant) {
-        if self.first.get().is_none() {
-            self.first.set(Some(began));
-            let target = String::from_utf8_lossy(target);
-            *self.upstream_target.borrow_mut() = Some(target.into());
-        }
-        self.current.set(Some(CurrentTry {
-            address: address.clone(),
-            began,
-            picked_in: began.elapsed(),
-        }));
-    }
-
-    /// Notes where a request would have been sent that a policy has answered: the path without the
-    /// query, which Kong adds last.
-    fn note_unsent(&self, path: Option<&str>, target: &[u8]) {
-        let target = path.map_or(target, str::as_bytes);
-        let path = target
-            .split(|byte| *byte == b'?')
-            .next()
-            .unwrap_or_default();
-        let path = String::from_utf8_lossy(path);
-        *self.upstream_target.borrow_mut() = Some(path.into());
-    }
-
-    /// Notes the end of the try: the head of the response, or a failure.
-    pub(super) fn end_try(&self, outcome: TryOutcome, now: Instant) {
-        if let Some(CurrentTry {
-            address,
-            began,
-            picked_in,
-        }) = self.current.take()
-        {
-            self.last.set(Some(now));
-            self.tries.borrow_mut().push(Try {
-                address,
-                started: SystemTime::now() - (now - began),
-                balancer: picked_in,
-                outcome,
-            });
-        }
-    }
-
-    /// The times of a request that began at `started` and has ended now.
-    fn latencies(&self, started: Instant, now: Instant) -> Latencies {
-        let total = now - started;
-        let last = self.last.get().unwrap_or(now);
-        let upstream = self.first.get().map(|first| last - first);
-        let is_answered = |last: &Try| matches!(last.outcome, TryOutcome::Answered(_));
-        let receive = match self.tries.borrow().last().is_some_and(is_answered) {
-            true => now - last,
-            false => Duration::ZERO,
-        };
-        Latencies {
-            total,
-            gateway: total.saturating_sub(upstream.unwrap_or_default() + receive),
-            upstream,
-            receive,
-        }
-    }
 }
 
 impl Run {
@@ -152,16 +66,21 @@ impl Run {
             readers: Vec::new(),
             query: None,
             correlation_id: None,
-            trace: chain.records().then(Box::default),
+            answered_by: None,
         })
     }
 
     /// The run of a request that was refused before it had a route. Only the later phases of its
     /// policies run.
     pub(super) fn unmatched(policies: &Policies, inbound: &Inbound<'_>) -> Option<Box<Self>> {
-        let chain = policies.of_unmatched()?;
         let host = matched::host_of(&inbound.parts);
         let host = host.map_or_else(|_| "".into(), |host| host.name().into());
+        Self::without_route(policies, host)
+    }
+
+    /// The same of a request whose head could not be read. Its policies get its record.
+    pub(super) fn without_route(policies: &Policies, host: Arc<str>) -> Option<Box<Self>> {
+        let chain = policies.of_unmatched()?;
         let mut run = Self::new(chain, host);
         run.choose_rest(chain, policies);
         Some(run)
@@ -215,18 +134,36 @@ impl Run {
     }
 }
 
-/// Gives the policies the record of a request whose client has disconnected before it was answered.
-pub(super) fn abandoned(mut run: Box<Run>, inbound: &mut Inbound<'_>) {
-    if let Some((route, _, service)) = run.route {
+/// Makes the record of a request whose client has disconnected before it was answered.
+pub(super) fn abandoned(mut run: Option<Box<Run>>, inbound: &mut Inbound<'_>) {
+    if let Some(run) = &mut run
+        && let Some((route, _, service)) = run.route
+    {
         let policies = &inbound.seen.0.policies;
         if let Some(chain) = policies.of_route(route, service) {
             run.choose_rest(chain, policies);
         }
     }
-    if run.records() {
+    if inbound.is_logged() || run.as_ref().is_some_and(|run| run.records()) {
         let ClientRequest { client, id, .. } = inbound.from;
-        Recorder::new(run, inbound, Source::Gateway, None).record(client, id);
+        let made = Made {
+            source: Source::Gateway,
+            reason: Some(CLIENT_CLOSED),
+        };
+        Recorder::new(run, inbound, made, None).record(client, id);
     }
+}
+
+/// What is left to do while the response to a request without policies is sent: its record is made,
+/// if requests are logged.
+pub(super) fn log(
+    response: &Response<Content>,
+    made: Made,
+    inbound: &mut Inbound<'_>,
+) -> Option<Box<Finish>> {
+    let head = AnswerHead::of(response.status(), response.headers(), inbound.wants());
+    let recorder = Recorder::new(None, inbound, made, Some(head));
+    Finish::new(Vec::new(), true, Some(recorder))
 }
 
 /// The client at `address`, as policies see it.
@@ -259,6 +196,7 @@ pub(super) async fn access(
         from,
         started,
         run,
+        trace,
         ..
     } = inbound;
     let policies = &seen.0.policies;
@@ -312,12 +250,13 @@ pub(super) async fn access(
             chosen.kept = kept;
         }
         if let Verdict::Answer(answered) = verdict {
+            run.answered_by = Some(instance.name);
             answer = Some(answered);
         }
     }
     let applied = match answer {
         Some(answer) => {
-            if let Some(trace) = &run.trace {
+            if let Some(trace) = trace {
                 let service = route.service.and_then(|id| seen.0.services.get(&id));
                 let base = service.map_or("/", |service| &service.path);
                 trace.note_unsent(upstream_path.as_deref(), &matched.upstream_target(base));
@@ -338,7 +277,7 @@ pub(super) async fn access(
 pub(super) fn respond(
     mut run: Box<Run>,
     response: Response<Content>,
-    source: Source,
+    made: Made,
     inbound: &mut Inbound<'_>,
 ) -> (Response<Content>, Option<Box<Finish>>) {
     let (mut head, mut content) = response.into_parts();
@@ -350,7 +289,7 @@ pub(super) fn respond(
         for chosen in &mut chosen {
             let mut response = response::Response {
                 head: &mut head,
-                source,
+                source: made.source,
                 request: &inbound.parts,
                 client: client(inbound.client().address, &inbound.from.client, &run.host),
                 matched: run.matched(),
@@ -389,9 +328,11 @@ pub(super) fn respond(
             filter.end();
         }
     }
-    let recorder = run.records().then(|| {
-        let answered = Some((head.status, head.headers.clone()));
-        Recorder::new(run, inbound, source, answered)
+    let records = run.records();
+    let recorder = (records || inbound.is_logged()).then(|| {
+        let wants = if records { Wants::ALL } else { inbound.wants() };
+        let head = AnswerHead::of(head.status, &head.headers, wants);
+        Recorder::new(Some(run), inbound, made, Some(head))
     });
     let finish = Finish::new(filters, keeps_length, recorder);
     (Response::from_parts(head, content), finish)

@@ -5,7 +5,7 @@ use http::HeaderValue;
 use crate::request_log;
 
 /// Identifies a request in headers, error bodies and the log: 32 hexadecimal digits.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct RequestId([u8; 32]);
 
 impl RequestId {

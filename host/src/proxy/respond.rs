@@ -22,6 +22,9 @@ const REASON: HeaderName = HeaderName::from_static("x-pointsman-reason");
 /// The message to a request in clear text on a port for TLS. Source: nginx.
 const PLAIN_ON_TLS: &str = "The plain HTTP request was sent to HTTPS port";
 
+/// The code of a request whose client has disconnected before it was answered; see [`Reject::code`].
+pub(super) const CLIENT_CLOSED: &str = "client_closed";
+
 /// Why the gateway answers a request itself.
 #[derive(Debug)]
 pub(super) enum Reject {
@@ -148,6 +151,35 @@ impl Reject {
             Self::Upstream { timeout: false, .. } => {
                 "An invalid response was received from the upstream server"
             }
+        }
+    }
+
+    /// Why the gateway answers, as a code for programs. Records have it.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::NoRoute => "no_route",
+            Self::NoService => "no_service",
+            Self::Unsupported(_) => "unsupported",
+            Self::HttpsOnly { .. } | Self::GrpcsOnly => "tls_required",
+            Self::Http2Only => "http2_required",
+            Self::NotGrpc => "grpc_required",
+            Self::NoPeer { reason, .. } => reason.code(),
+            Self::HttpServer(status) => match status.as_u16() {
+                400 => "bad_request",
+                405 => "method_not_allowed",
+                408 => "request_timeout",
+                413 => "body_too_large",
+                414 => "uri_too_long",
+                431 => "head_too_large",
+                501 => "not_implemented",
+                503 => "too_many_connections",
+                _ => "refused",
+            },
+            Self::PlainOnTls => "plain_on_tls",
+            Self::TransferCoding(_) => "transfer_coding",
+            Self::Policy(_) => "policy",
+            Self::Upstream { timeout: true, .. } => "upstream_timeout",
+            Self::Upstream { timeout: false, .. } => "upstream_failed",
         }
     }
 

@@ -65,8 +65,11 @@ impl Recorder {
         if !self.policies.is_empty() {
             self.tries.push(Try {
                 address: address.clone(),
+                pick: None,
                 started: SystemTime::now() - wanted.elapsed(),
                 balancer: chosen - wanted,
+                took: wanted.elapsed(),
+                failure: None,
                 outcome,
             });
         }

@@ -125,6 +125,7 @@ impl Figures {
         self.streams(page)?;
         self.upstreams(page)?;
         self.logs(page)?;
+        self.access_log(page)?;
         self.tls(page)?;
         self.acme(page)?;
         self.store(page)?;
@@ -168,6 +169,32 @@ impl Figures {
             "Records of requests that wait to be sent by a plugin",
             MetricType::Gauge,
             each(|queue| queue.waiting),
+        )
+    }
+
+    /// What has become of the lines of the access log.
+    fn access_log(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
+        let Some(log) = self.access_log else {
+            return Ok(());
+        };
+        let one = |number| [([] as [Label<'_>; 0], number)];
+        page.whole(
+            "pointsman_access_log_lines_written",
+            "Lines of the access log that were written",
+            MetricType::Counter,
+            one(log.written),
+        )?;
+        page.whole(
+            "pointsman_access_log_lines_failed",
+            "Lines of the access log that were given up, because they could not be written",
+            MetricType::Counter,
+            one(log.failed),
+        )?;
+        page.whole(
+            "pointsman_access_log_lines_dropped",
+            "Lines of the access log that were dropped, because the log takes them too slowly",
+            MetricType::Counter,
+            one(log.dropped),
         )
     }
 

@@ -1,5 +1,7 @@
 //! A record as the JSON document that every log policy writes. Source: Kong 3.9,
-//! `kong.log.serialize`.
+//! `kong.log.serialize`. What Kong does not know of a request is in `own.rs`.
+
+mod own;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,21 +84,24 @@ fn document(record: &Record, entity: &dyn Fn(Kind, Uuid) -> Value) -> Value {
     let latencies = &record.latencies;
     let url = format!(
         "{}://{}:{}{}",
-        record.scheme, record.host, record.port, record.target
+        record.scheme,
+        record.host.as_deref().unwrap_or_default(),
+        record.server.port(),
+        record.target()
     );
     let mut document = json!({
         "request": {
-            "id": *record.id,
-            "method": record.method.as_str(),
-            "uri": *record.target,
+            "id": record.id(),
+            "method": record.method(),
+            "uri": record.target(),
             "url": url,
             "size": record.request_size,
-            "querystring": query(record.query.as_deref().unwrap_or_default()),
+            "querystring": query(record.query().unwrap_or_default()),
             "headers": headers(&record.request_headers),
         },
         "response": {
             "status": record.status.as_u16(),
-            "size": record.response_size,
+            "size": record.response_size(),
             "headers": headers(&record.response_headers),
         },
         "upstream_uri": record.upstream_target.as_deref().unwrap_or_default(),
@@ -136,6 +141,7 @@ fn document(record: &Record, entity: &dyn Fn(Kind, Uuid) -> Value) -> Value {
     if let Some(id) = &record.correlation_id {
         add("correlation_id", json!(**id));
     }
+    add("pointsman", own::details(record));
     document
 }
 
@@ -259,6 +265,7 @@ fn tries(tries: &[Try]) -> Value {
             "balancer_latency": millis(one.balancer),
             "balancer_latency_ns": one.balancer.as_nanos() as u64,
         });
+        own::add_pick(&mut shown, one);
         let end = match one.outcome {
             TryOutcome::Answered(status) if number + 1 < count => Some(("next", status)),
             TryOutcome::Answered(_) | TryOutcome::Abandoned => None,

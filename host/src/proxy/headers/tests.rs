@@ -18,7 +18,7 @@ fn map(lines: &[(&str, &str)]) -> HeaderMap {
 fn forwarded(headers: &HeaderMap, prefix: &[u8], body: BodyLength) -> HeaderMap {
     let client = "192.0.2.7:1234".parse().unwrap();
     let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
-    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false));
+    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false, None));
     let forwarded = Forwarded {
         connection: &connection,
         client: connection.client(),
@@ -134,7 +134,7 @@ fn an_endpoint_gets_kongs_headers_about_the_client() {
 fn forwarded_for_trusted(sent: &HeaderMap) -> [HeaderMap; 2] {
     let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
     let peer = "10.0.0.1:1234".parse().unwrap();
-    let mut connection = ConnectionInfo::new(peer, ListenerInfo::new(&listen, false));
+    let mut connection = ConnectionInfo::new(peer, ListenerInfo::new(&listen, false, None));
     connection.trust.keeps_forwarded = true;
     let forwarded = Forwarded {
         connection: &connection,
@@ -212,7 +212,7 @@ fn over_http2_an_endpoint_gets_the_same_headers_without_those_of_a_connection() 
     ]);
     let client = "192.0.2.7:1234".parse().unwrap();
     let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
-    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false));
+    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false, None));
     let forwarded = Forwarded {
         connection: &connection,
         client: connection.client(),

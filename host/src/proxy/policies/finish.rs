@@ -1,31 +1,17 @@
-//! The end of a request that has policies: passes the body of the response through their filters,
-//! and gives them a record of the request when its last byte was sent.
-
-use std::net::SocketAddr;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+//! The end of a request that has policies or is logged: passes the body of the response through the
+//! filters of the policies, and has the record made when the last byte was sent.
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderMap, Request, StatusCode};
 use http_body::Frame;
 
-use super::super::Inbound;
 use super::super::client::Client;
 use super::super::download::Error;
 use super::super::request_id::RequestId;
 use super::super::tunnel::TunnelBytes;
-use super::super::upload::Upload;
-use super::Run;
-use crate::policy::record::{LogRecord, Record, TryOutcome};
-use crate::policy::response::{BodyFilter, Source};
+use super::recorder::Recorder;
+use crate::policy::response::BodyFilter;
 
-/// The status in the record of a request whose client has disconnected before it was answered.
-/// Source: nginx.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
-
-/// What is left to do for the policies of a request while its response is sent.
+/// What is left to do for a request while its response is sent.
 pub(in super::super) struct Finish {
     filters: Vec<Box<dyn BodyFilter>>,
     keeps_length: bool,
@@ -40,23 +26,6 @@ pub(in super::super) enum Passed {
     Nothing,
     /// What is sent: a frame, or the end of the body.
     Frame(Option<Result<Frame<Bytes>, Error>>),
-}
-
-/// What a record is made of.
-pub(in super::super) struct Recorder {
-    run: Box<Run>,
-    request: Parts,
-    /// The address of the client.
-    address: SocketAddr,
-    upload: Option<Rc<Upload>>,
-    started: Instant,
-    source: Source,
-    /// The head of the response; `None` if the client has disconnected before.
-    answered: Option<(StatusCode, HeaderMap)>,
-    /// Bytes of the body that were sent.
-    sent: u64,
-    /// Bytes that the client has sent after its request, on an upgraded connection.
-    received: u64,
 }
 
 impl Finish {
@@ -177,7 +146,7 @@ impl Finish {
         }
     }
 
-    /// Gives the policies a record of the request.
+    /// Makes the record of the request.
     pub(in super::super) fn record(&mut self, client: &Client, id: &RequestId) {
         if let Some(recorder) = self.recorder.take() {
             recorder.record(client, id);
@@ -185,109 +154,9 @@ impl Finish {
     }
 }
 
-impl Recorder {
-    /// Takes over the head of the request.
-    pub(super) fn new(
-        run: Box<Run>,
-        inbound: &mut Inbound<'_>,
-        source: Source,
-        answered: Option<(StatusCode, HeaderMap)>,
-    ) -> Self {
-        let (none, ()) = Request::new(()).into_parts();
-        Self {
-            run,
-            request: std::mem::replace(&mut inbound.parts, none),
-            address: inbound.client().address,
-            upload: inbound.upload.clone(),
-            started: inbound.started,
-            source,
-            answered,
-            sent: 0,
-            received: 0,
-        }
-    }
-
-    pub(super) fn record(self, client: &Client, id: &RequestId) {
-        let Self {
-            run,
-            request,
-            address,
-            upload,
-            started,
-            source,
-            answered,
-            sent,
-            received,
-        } = self;
-        let now = Instant::now();
-        let trace = run.trace.unwrap_or_default();
-        trace.end_try(TryOutcome::Abandoned, now);
-        let info = &client.info;
-        let target = request.uri.path_and_query();
-        let target = target.map_or("", http::uri::PathAndQuery::as_str);
-        let uploaded = upload.as_ref().map_or(0, |upload| upload.received());
-        // The request line with its line end, and the empty line.
-        let line = request.method.as_str().len() + target.len() + "  HTTP/1.1\r\n\r\n".len();
-        let head = answered.as_ref().map_or(0, |(status, headers)| {
-            let line = "HTTP/1.1 200 \r\n\r\n".len() + reason_length(*status);
-            line + size(headers)
-        });
-        let (status, response_headers) = answered.unwrap_or_else(|| {
-            let closed = StatusCode::from_u16(CLIENT_CLOSED_REQUEST);
-            (closed.unwrap_or(StatusCode::BAD_REQUEST), HeaderMap::new())
-        });
-        let query = match &run.query {
-            Some(changed) => changed.text().map(Arc::from),
-            None => request.uri.query().map(Arc::from),
-        };
-        let record = LogRecord::Request(Arc::new(Record {
-            id: id.as_str().into(),
-            started: SystemTime::now() - (now - started),
-            client: address,
-            port: info.listener.port,
-            scheme: info.listener.scheme.as_str(),
-            tls: info.tls,
-            host: Arc::clone(&run.host),
-            version: request.version,
-            method: request.method,
-            target: target.into(),
-            query,
-            request_size: uploaded + received + (line + size(&request.headers)) as u64,
-            request_headers: request.headers,
-            status,
-            response_size: sent + head as u64,
-            response_headers,
-            source,
-            latencies: trace.latencies(started, now),
-            upstream_target: trace.upstream_target.take(),
-            tries: trace.tries.take(),
-            route: run.route.as_ref().map(|(route, ..)| *route),
-            service: run.route.as_ref().and_then(|(.., service)| *service),
-            subject: run.subject,
-            correlation_id: run.correlation_id,
-        }));
-        for chosen in &run.chosen {
-            if chosen.instance.policy.records() {
-                chosen.instance.policy.record(&record);
-            }
-        }
-    }
-}
-
-fn reason_length(status: StatusCode) -> usize {
-    status.canonical_reason().map_or(0, str::len)
-}
-
-/// Bytes of headers as HTTP/1.1 writes them.
-fn size(headers: &HeaderMap) -> usize {
-    let lines = headers.iter();
-    lines
-        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
-        .sum()
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use proptest::prelude::*;
 
     use super::*;

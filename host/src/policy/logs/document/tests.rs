@@ -1,12 +1,12 @@
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use proptest::prelude::*;
 
 use super::*;
 use crate::policy::identity::{AuthenticatedCredential, Subject};
-use crate::policy::record::Latencies;
+use crate::policy::record::{Latencies, Stages};
 
 fn at(nanos: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(nanos)
@@ -16,7 +16,10 @@ fn one_try(outcome: TryOutcome) -> Try {
     Try {
         address: SocketAddr::from(([10, 0, 0, 1], 8080)).into(),
         started: at(1_700_000_000_123_456_789),
+        pick: None,
         balancer: Duration::from_nanos(1_500_000),
+        took: Duration::from_nanos(2_500_000),
+        failure: None,
         outcome,
     }
 }
@@ -37,23 +40,28 @@ fn record() -> Record {
     let mut response_headers = HeaderMap::new();
     response_headers.insert("via", HeaderValue::from_static("1.1 pointsman"));
     Record {
-        id: "0123".into(),
+        id: *b"0123456789abcdef0123456789abcdef",
         tls: None,
         started: at(1_700_000_000_000_000_000),
         client: SocketAddr::from(([127, 0, 0, 1], 5000)),
-        port: 8000,
+        server: SocketAddr::from(([127, 0, 0, 2], 8000)),
+        connection: (1, 1),
         scheme: "http",
-        host: "a.test".into(),
+        host: Some("a.test".into()),
         version: Version::HTTP_11,
-        method: Method::GET,
-        target: "/x?a=1&b&a=2".into(),
-        query: Some("a=1&b&a=2&c=&d=%20".into()),
+        method: Some(Method::GET),
+        uri: Uri::from_static("/x?a=1&b&a=2"),
+        unread_line: None,
+        changed_query: Some(Some("a=1&b&a=2&c=&d=%20".into())),
         request_headers,
         request_size: 100,
         status: StatusCode::OK,
         response_headers,
-        response_size: 200,
+        response_head_size: 50,
+        response_body_size: 150,
         source: Source::Endpoint,
+        reason: None,
+        policy: None,
         upstream_target: Some("/y?a=1".into()),
         tries: vec![
             one_try(TryOutcome::Failed),
@@ -67,8 +75,16 @@ fn record() -> Record {
             upstream: Some(Duration::from_millis(20)),
             receive: Duration::from_millis(5),
         },
+        stages: Stages {
+            matched: Some(Duration::from_micros(7)),
+            access: None,
+            body: Some(Duration::from_micros(8)),
+        },
         route: Some(Uuid::from_u128(1)),
+        route_name: None,
         service: Some(Uuid::from_u128(2)),
+        service_name: None,
+        upstream: Some("up".into()),
         subject: Subject {
             credential: Some(AuthenticatedCredential {
                 id: Uuid::from_u128(3),
@@ -91,7 +107,7 @@ fn a_record_has_kongs_keys() {
         json!({
             "ip": "10.0.0.1", "port": 8080, "balancer_start": 1_700_000_000_123_u64,
             "balancer_start_ns": 1_700_000_000_123_456_789_u64, "balancer_latency": 1,
-            "balancer_latency_ns": 1_500_000, "state": state, "code": code,
+            "balancer_latency_ns": 1_500_000, "latency_ns": 2_500_000, "state": state, "code": code,
         })
     };
     let mut last = failed("", 0);
@@ -101,7 +117,7 @@ fn a_record_has_kongs_keys() {
     }
     let expected = json!({
         "request": {
-            "id": "0123", "method": "GET", "uri": "/x?a=1&b&a=2",
+            "id": "0123456789abcdef0123456789abcdef", "method": "GET", "uri": "/x?a=1&b&a=2",
             "url": "http://a.test:8000/x?a=1&b&a=2", "size": 100,
             "querystring": {"a": ["1", "2"], "b": true, "c": "", "d": " "},
             "headers": {
@@ -123,6 +139,10 @@ fn a_record_has_kongs_keys() {
         "service": {"kind": "services", "id": id(2)},
         "authenticated_entity": {"id": id(3)},
         "correlation_id": "c-1",
+        "pointsman": {
+            "upstream": "up", "protocol": "HTTP/1.1",
+            "stages_us": {"match": 7, "body": 8, "pick": 6000, "first_byte": 20_000, "total": 30_000},
+        },
     });
     assert_eq!(shown(&record()), expected);
     let over_tls = Record {
@@ -244,7 +264,7 @@ proptest! {
         query in "[ -~]{0,60}", value in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
         let mut record = record();
-        record.query = Some(query.into());
+        record.changed_query = Some(Some(query.into()));
         if let Ok(value) = HeaderValue::from_bytes(&value) {
             record.request_headers.insert("x-any", value);
         }

@@ -2,13 +2,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
 use crate::policy::identity::Subject;
-use crate::policy::record::{Latencies, Record, StreamRecord};
+use crate::policy::record::{Latencies, Record, Stages, StreamRecord};
 use crate::policy::response::Source;
 
 const NAMES: [&str; 12] = [
@@ -56,23 +56,28 @@ fn config(more: Value) -> Config {
 
 fn record() -> Record {
     Record {
-        id: "0".into(),
+        id: [b'0'; 32],
         tls: None,
         started: SystemTime::UNIX_EPOCH,
         client: SocketAddr::from(([127, 0, 0, 1], 1)),
-        port: 8000,
+        server: SocketAddr::from(([127, 0, 0, 1], 8000)),
+        connection: (1, 1),
         scheme: "http",
-        host: "a.test".into(),
+        host: Some("a.test".into()),
         version: Version::HTTP_11,
-        method: Method::GET,
-        target: "/".into(),
-        query: None,
+        method: Some(Method::GET),
+        uri: Uri::default(),
+        unread_line: None,
+        changed_query: None,
         request_headers: HeaderMap::new(),
         request_size: 11,
         status: StatusCode::NOT_FOUND,
         response_headers: HeaderMap::new(),
-        response_size: 22,
+        response_head_size: 20,
+        response_body_size: 2,
         source: Source::Endpoint,
+        reason: None,
+        policy: None,
         upstream_target: None,
         tries: Vec::new(),
         latencies: Latencies {
@@ -81,8 +86,12 @@ fn record() -> Record {
             upstream: Some(Duration::from_millis(5)),
             receive: Duration::from_millis(1),
         },
+        stages: Stages::default(),
         route: Some(Uuid::from_u128(1)),
+        route_name: None,
         service: Some(Uuid::from_u128(2)),
+        service_name: None,
+        upstream: None,
         subject: Subject::default(),
         correlation_id: None,
     }

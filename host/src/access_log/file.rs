@@ -1,0 +1,330 @@
+//! A file, or a named pipe, with the lines of the access log.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::text::count;
+
+/// A file that lines are added to. When it is as large as it may be, it is renamed, and another one
+/// begins.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    /// Largest size, in bytes.
+    max_size: Option<u64>,
+    /// Number of renamed files that are kept.
+    max_files: u32,
+    /// The file, while it is open.
+    open: Option<Open>,
+    /// Whether the last line in it is not complete, since it could not be written to its end.
+    is_torn: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Whether it has a size, unlike a pipe.
+    is_regular: bool,
+}
+
+impl LogFile {
+    /// Opens the file at its end, and makes it if it is missing. A named pipe that no process reads is
+    /// opened later.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(super) fn open(path: &Path, max_size: Option<u64>, max_files: u32) -> io::Result<Self> {
+        let open = match open(path) {
+            Ok(open) => Some(open),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            max_size,
+            max_files,
+            open,
+            is_torn: false,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Has the file be opened again for the next lines.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+        // In the new file, no line is torn.
+        self.is_torn = false;
+    }
+
+    /// Writes lines, each with its end. While a pipe takes nothing, `wait` is called, and says whether
+    /// to try again. Returns how many lines were written, and why the others were not; the file is then
+    /// opened again for the next lines.
+    pub(super) fn write(
+        &mut self,
+        lines: &[u8],
+        wait: &mut dyn FnMut() -> bool,
+    ) -> (u64, io::Result<()>) {
+        let mut written = 0;
+        let mut left = lines;
+        while !left.is_empty() {
+            let result = self.write_some(left, wait);
+            let (length, error) = match result {
+                Ok(length) => (length, None),
+                Err((length, error)) => (length, Some(error)),
+            };
+            let (done, rest) = left.split_at(length.min(left.len()));
+            written += count(done);
+            left = rest;
+            if let Some(error) = error {
+                self.open = None;
+                return (written, Err(error));
+            }
+        }
+        (written, Ok(()))
+    }
+
+    /// Writes as many of the lines as one file takes, at least one. Returns their length, or what was
+    /// written before an error.
+    fn write_some(
+        &mut self,
+        lines: &[u8],
+        wait: &mut dyn FnMut() -> bool,
+    ) -> Result<usize, (usize, io::Error)> {
+        let nothing = |error| (0, error);
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => open(&self.path).map_err(nothing)?,
+        };
+        let mut length = lines.len();
+        if let Some(max_size) = self.max_size.filter(|_| open.is_regular) {
+            let size = open.file.metadata().map_err(nothing)?.len();
+            let room = usize::try_from(max_size.saturating_sub(size)).unwrap_or(usize::MAX);
+            length = fitting(lines, room);
+            if length == 0 && size > 0 {
+                open = self.rotate(open);
+                length = fitting(lines, usize::try_from(max_size).unwrap_or(usize::MAX));
+            }
+            if length == 0 {
+                // A line that is longer than a file may be has one of its own.
+                let end = lines.iter().position(|byte| *byte == b'\n');
+                length = end.map_or(lines.len(), |end| end + 1);
+            }
+        }
+        let part = lines.get(..length).unwrap_or(lines);
+        if self.is_torn {
+            open.file.write_all(b"\n").map_err(nothing)?;
+            self.is_torn = false;
+        }
+        let mut left = part;
+        while !left.is_empty() {
+            let error = match open.file.write(left) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(count) => {
+                    left = left.get(count..).unwrap_or_default();
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && wait() => continue,
+                Err(error) => error,
+            };
+            let written = part.len() - left.len();
+            self.is_torn = written > 0 && part.get(written - 1) != Some(&b'\n');
+            return Err((written, error));
+        }
+        self.open = Some(open);
+        Ok(part.len())
+    }
+
+    /// Renames the file, and begins another one. If that fails, the file goes on.
+    fn rotate(&mut self, full: Open) -> Open {
+        match self.begin_another(&full) {
+            Ok(new) => {
+                self.is_torn = false;
+                new
+            }
+            Err(error) => {
+                let path = self.path.display();
+                tracing::warn!("the access log {path} cannot be renamed, and grows on: {error}");
+                // Not tried again for each line.
+                self.max_size = self.max_size.map(|size| size.saturating_mul(2));
+                full
+            }
+        }
+    }
+
+    fn begin_another(&self, full: &Open) -> io::Result<Open> {
+        let present = std::fs::metadata(&self.path);
+        let own = full.file.metadata()?;
+        // Another process, or the operator, may have renamed it already.
+        let is_own =
+            present.is_ok_and(|present| (present.dev(), present.ino()) == (own.dev(), own.ino()));
+        if is_own {
+            for number in (1..self.max_files).rev() {
+                let moved = std::fs::rename(self.numbered(number), self.numbered(number + 1));
+                match moved {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            std::fs::rename(&self.path, self.numbered(1))?;
+        }
+        open(&self.path)
+    }
+
+    /// The name of a renamed file; 1 is the newest.
+    fn numbered(&self, number: u32) -> PathBuf {
+        let mut name = OsString::from(self.path.as_os_str());
+        name.push(format!(".{number}"));
+        name.into()
+    }
+}
+
+/// The length of the lines that fit into this room.
+fn fitting(lines: &[u8], room: usize) -> usize {
+    if lines.len() <= room {
+        return lines.len();
+    }
+    let start = lines.get(..room).unwrap_or(lines);
+    start
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1)
+}
+
+fn open(path: &Path) -> io::Result<Open> {
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        // A named pipe that is not read would block the thread, and the end of the gateway with it.
+        .custom_flags(nonblocking)
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_fifo() && !kind.is_char_device() {
+        rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    }
+    Ok(Open {
+        is_regular: kind.is_file(),
+        file,
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn never() -> bool {
+        false
+    }
+
+    fn read(path: &Path) -> String {
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_full_file_is_renamed_between_two_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut file = LogFile::open(&path, Some(10), 2).unwrap();
+        let lines = b"one\ntwo\nthree\nfour\nfive\nsix\nmore than ten bytes\nend\n";
+        assert_eq!(file.write(lines, &mut never).0, 8);
+        assert_eq!(read(&path), "end\n");
+        assert_eq!(read(&file.numbered(1)), "more than ten bytes\n");
+        assert_eq!(read(&file.numbered(2)), "six\n");
+        assert!(!file.numbered(3).exists());
+    }
+
+    #[test]
+    fn a_file_that_another_process_has_renamed_is_not_renamed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut file = LogFile::open(&path, Some(10), 5).unwrap();
+        file.write(b"12345678\n", &mut never).1.unwrap();
+        std::fs::rename(&path, file.numbered(1)).unwrap();
+        std::fs::write(&path, "other\n").unwrap();
+        file.write(b"next\n", &mut never).1.unwrap();
+        assert_eq!(read(&path), "other\nnext\n");
+        assert_eq!(read(&file.numbered(1)), "12345678\n");
+        assert!(!file.numbered(2).exists());
+    }
+
+    #[test]
+    fn a_closed_file_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut file = LogFile::open(&path, None, 5).unwrap();
+        file.write(b"one\n", &mut never).1.unwrap();
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        file.write(b"two\n", &mut never).1.unwrap();
+        file.close();
+        file.write(b"three\n", &mut never).1.unwrap();
+        assert_eq!(read(&folder.path().join("old")), "one\ntwo\n");
+        assert_eq!(read(&path), "three\n");
+    }
+
+    #[test]
+    fn a_pipe_that_takes_nothing_is_given_up_when_its_time_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let mut file = LogFile::open(&path, Some(10), 5).unwrap();
+        let (written, result) = file.write(b"no reader\n", &mut never);
+        assert_eq!((written, result.is_err()), (0, true));
+        // The pipe is open for reading, and nothing reads it.
+        let reader = OpenOptions::new().read(true).write(true).open(&path);
+        let line = format!("{}\n", "x".repeat(999));
+        let mut waits = 0;
+        let (written, result) = file.write(line.repeat(1000).as_bytes(), &mut || {
+            waits += 1;
+            waits < 3
+        });
+        assert!(result.is_err());
+        assert_eq!(waits, 3);
+        assert!((1..1000).contains(&written), "{written}");
+        drop(reader);
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_says_so() {
+        let mut file = LogFile::open(Path::new("/dev/full"), Some(10), 5).unwrap();
+        let (written, result) = file.write(b"one\ntwo\n", &mut never);
+        assert_eq!(written, 0);
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_lost_or_torn_by_renaming(
+            lengths in proptest::collection::vec(0_usize..30, 1..40), max_size in 1_u64..60,
+        ) {
+            let folder = tempfile::tempdir()?;
+            let path = folder.path().join("log");
+            let mut file = LogFile::open(&path, Some(max_size), 100)?;
+            let lines: String = lengths.iter().map(|length| "x".repeat(*length) + "\n").collect();
+            prop_assert_eq!(file.write(lines.as_bytes(), &mut never).0, lengths.len() as u64);
+            let mut all = String::new();
+            for number in (1..=100).rev() {
+                let part = read(&file.numbered(number));
+                prop_assert!(part.is_empty() || part.ends_with('\n'));
+                prop_assert!(part.len() as u64 <= max_size || part.matches('\n').count() == 1);
+                all.push_str(&part);
+            }
+            all.push_str(&read(&path));
+            prop_assert_eq!(all, lines);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A record as a line of JSON, with all that is known of the request.
+
+use http::HeaderName;
+use http::header::{REFERER, USER_AGENT};
+use std::time::Duration;
+use uuid::Uuid;
+
+use super::escape;
+use super::line::{protocol, source, status};
+use super::text::{Times, display, micros, number, three_digits};
+use crate::policy::record::{Record, Try};
+
+/// Writes the line of a record, without its end.
+pub(super) fn write(text: &mut Vec<u8>, record: &Record, times: &Times) {
+    let mut object = Object::begin(text);
+    object.key("time");
+    object.text.push(b'"');
+    object.text.extend_from_slice(times.iso().as_bytes());
+    object.text.push(b'.');
+    three_digits(object.text, times.millis());
+    object.text.extend_from_slice(b"Z\"");
+    object.text("request_id", record.id());
+    object.display("client_ip", record.client.ip());
+    object.number("client_port", record.client.port().into());
+    match &record.unread_line {
+        Some(line) => object.bytes("unread_line", line),
+        None => {
+            object.text("method", record.method());
+            object.text("uri", record.target());
+        }
+    }
+    object.text("protocol", protocol(record.version));
+    object.text("scheme", record.scheme);
+    object.some(
+        "host",
+        record.host.as_deref().filter(|host| !host.is_empty()),
+    );
+    if let Some(tls) = &record.tls {
+        object.text("tls_version", tls.version);
+        object.text("tls_cipher", tls.cipher);
+    }
+    object.number("status", record.status.as_u16().into());
+    object.text("source", source(record.source));
+    object.some("reason", record.reason);
+    object.some("policy", record.policy);
+    object.number("bytes_received", record.request_size);
+    object.number("bytes_sent", record.response_size());
+    object.number("body_bytes_sent", record.response_body_size);
+    object.entity("route", record.route, record.route_name.as_deref());
+    object.entity("service", record.service, record.service_name.as_deref());
+    if let Some(consumer) = &record.subject.consumer {
+        object.entity("consumer", Some(consumer.id), consumer.username.as_deref());
+    }
+    object.some("upstream", record.upstream.as_deref());
+    object.some("upstream_uri", record.upstream_target.as_deref());
+    if !record.tries.is_empty() {
+        object.key("tries");
+        let mut separator = b'[';
+        for one in &record.tries {
+            object.text.push(separator);
+            separator = b',';
+            write_try(object.text, one);
+        }
+        object.text.push(b']');
+    }
+    object.key("times_us");
+    write_times(object.text, record);
+    object.some("correlation_id", record.correlation_id.as_deref());
+    for (key, header) in [("referer", REFERER), ("user_agent", USER_AGENT)] {
+        object.header(key, record, &header);
+    }
+    object.end();
+}
+
+fn write_try(text: &mut Vec<u8>, one: &Try) {
+    let mut object = Object::begin(text);
+    object.display("address", &one.address);
+    if let Some(pick) = &one.pick {
+        let (by, because) = pick.by.parts();
+        object.text("chosen_by", by);
+        object.some("because", because);
+        if let Some(version) = &pick.version {
+            object.text("balancer", &version.name);
+            object.text("version", &version.version);
+            object.text("digest", &version.digest);
+        }
+    }
+    if let Some(status) = status(one.outcome) {
+        object.number("status", status.into());
+    }
+    object.some("failure", one.failure);
+    object.number("pick_us", micros(one.balancer));
+    object.number("took_us", micros(one.took));
+    object.end();
+}
+
+fn write_times(text: &mut Vec<u8>, record: &Record) {
+    let mut object = Object::begin(text);
+    let picks: Duration = record.tries.iter().map(|one| one.balancer).sum();
+    let (stages, latencies) = (&record.stages, &record.latencies);
+    for (key, time) in [
+        ("match", stages.matched),
+        ("access", stages.access),
+        ("body", stages.body),
+        ("pick", (!record.tries.is_empty()).then_some(picks)),
+        ("first_byte", latencies.upstream),
+        ("total", Some(latencies.total)),
+    ] {
+        if let Some(time) = time {
+            object.number(key, micros(time));
+        }
+    }
+    object.end();
+}
+
+/// An object that is being written.
+struct Object<'a> {
+    text: &'a mut Vec<u8>,
+    /// What comes before the next key.
+    separator: u8,
+}
+
+impl<'a> Object<'a> {
+    fn begin(text: &'a mut Vec<u8>) -> Self {
+        Self {
+            text,
+            separator: b'{',
+        }
+    }
+
+    fn end(self) {
+        if self.separator == b'{' {
+            self.text.push(b'{');
+        }
+        self.text.push(b'}');
+    }
+
+    /// Writes a key, which has no special characters.
+    fn key(&mut self, key: &str) {
+        self.text.push(self.separator);
+        self.separator = b',';
+        self.text.push(b'"');
+        self.text.extend_from_slice(key.as_bytes());
+        self.text.extend_from_slice(b"\":");
+    }
+
+    fn bytes(&mut self, key: &str, value: &[u8]) {
+        self.key(key);
+        self.text.push(b'"');
+        escape::json(self.text, value);
+        self.text.push(b'"');
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.bytes(key, value.as_bytes());
+    }
+
+    fn some(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(key, value);
+        }
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        number(self.text, value);
+    }
+
+    fn display(&mut self, key: &str, value: impl std::fmt::Display) {
+        self.text(key, &value.to_string());
+    }
+
+    /// The id of an entity, and its name if it has one.
+    fn entity(&mut self, key: &str, id: Option<Uuid>, name: Option<&str>) {
+        let Some(id) = id else {
+            return;
+        };
+        self.key(key);
+        let mut object = Object::begin(self.text);
+        object.key("id");
+        object.text.push(b'"');
+        display(object.text, id);
+        object.text.push(b'"');
+        object.some("name", name);
+        object.end();
+    }
+
+    fn header(&mut self, key: &str, record: &Record, name: &HeaderName) {
+        if let Some(value) = record.request_headers.get(name) {
+            self.bytes(key, value.as_bytes());
+        }
+    }
+}
