@@ -53,6 +53,10 @@ fn commands_work_on_a_running_gateway_and_on_a_data_folder_alike() {
         "{said}"
     );
 
+    // Wrong usage is told apart from a file that is different.
+    let (code, said) = ran(&["diff", &file, "--unknown"]);
+    assert_eq!(code, Some(64), "{said}");
+
     let gateway = Setup::with_data(&path.join("data")).start();
     let url = format!("http://{}", gateway.admin);
     let (code, said) = ran(&["diff", &file, "--admin", &url]);

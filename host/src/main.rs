@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
     let (cli, mut mistakes) = match parse(std::env::args_os().collect()) {
         Ok(parsed) => parsed,
-        Err(error) => error.exit(),
+        Err(error) => return usage(&error),
     };
     if let Some(command) = &cli.command {
         let done = match command {
@@ -155,6 +155,18 @@ fn without_refused(args: &[OsString], error: &clap::Error) -> Option<(Vec<OsStri
         mistake.push_str(&format!("; did you mean {similar}?"));
     }
     Some((rest.cloned().collect(), mistake))
+}
+
+/// Prints what clap has to say: the help that was asked for, or what is wrong with the command line.
+/// The exit code of the latter is `EX_USAGE` of sysexits(3), because 2 has a meaning of its own for
+/// `config diff`.
+fn usage(error: &clap::Error) -> ExitCode {
+    // The reader may have closed the pipe.
+    let _ = error.print();
+    match error.use_stderr() {
+        true => ExitCode::from(64),
+        false => ExitCode::SUCCESS,
+    }
 }
 
 /// Writes an error to standard error, where people and supervisors look for it.
