@@ -13,6 +13,7 @@ mod headers;
 mod inherited;
 mod locations;
 mod paths;
+mod routes;
 mod server;
 mod servers;
 mod upstreams;

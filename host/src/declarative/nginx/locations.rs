@@ -1,28 +1,18 @@
-//! Locations as routes: with a service where they pass requests on, and otherwise with an answer of
-//! the gateway itself.
+//! What nginx does with the requests of a location: it passes them on, or answers them. What is not
+//! known here is answered by the gateway.
 
-use std::collections::BTreeMap;
+use serde_json::json;
 
-use serde_json::{Value, json};
-
+use super::Left;
 use super::access::{Access, access};
 use super::answers::{Answer, of_return, refusal};
 use super::grammar::Directive;
 use super::headers::Headers;
 use super::inherited::{Inherited, is_harmless, is_inherited};
-use super::paths::{Comparison, Paths, Place, before_all, pattern};
+use super::paths::{Comparison, Place};
+use super::routes::{Converting, Outcome};
 use super::server::Server;
-use super::{CLOSED, Left, Lists};
 use crate::entity::Row;
-
-pub(super) struct Converting<'a> {
-    /// Counts the locations, for the order of regular expressions.
-    pub(super) number: usize,
-    /// The ranks of wildcards among each other.
-    pub(super) ranks: &'a BTreeMap<String, usize>,
-    pub(super) left: &'a mut Left,
-    pub(super) lists: &'a mut Lists,
-}
 
 /// A location with what holds in it.
 struct Location<'d> {
@@ -33,33 +23,7 @@ struct Location<'d> {
     place: Place,
 }
 
-/// What becomes of the requests of a location.
-enum Outcome {
-    /// They are passed on to this service, with these fields of the route.
-    Passed {
-        service: Row,
-        route: Row,
-    },
-    Answered(Answer),
-    /// What nginx does with them is not converted.
-    Closed,
-}
-
 impl Converting<'_> {
-    /// Answers all requests for a host.
-    pub(super) fn close_host(&mut self, host: &str) {
-        let paths = Paths {
-            paths: vec!["/".into()],
-            priority: None,
-            is_wider: false,
-        };
-        let hosts: Vec<String> = [host.to_owned()]
-            .into_iter()
-            .filter(|host| !host.is_empty())
-            .collect();
-        self.route(&hosts, &[], paths, None, Outcome::Closed);
-    }
-
     /// Adds the routes of a server. Returns whether it refuses requests.
     pub(super) fn server(&mut self, server: &Server<'_>) -> bool {
         let mut refuses = false;
@@ -357,219 +321,9 @@ impl Converting<'_> {
         }
         Outcome::Passed { service, route }
     }
-
-    /// Answers requests that a rewrite of a server is for, before all its locations.
-    fn rewrite(&mut self, rewrite: &Directive, server: &Server<'_>) {
-        let (path, _) = pattern(rewrite.value(), false);
-        let why = format!("not converted: requests for {path} are answered with 503");
-        self.left.add(rewrite, &why);
-        for (hosts, rank) in self.groups(server) {
-            let paths = Paths {
-                paths: vec![path.clone()],
-                priority: Some(before_all(rank)),
-                is_wider: true,
-            };
-            self.route(&hosts, &[], paths, None, Outcome::Closed);
-        }
-    }
-
-    /// Answers requests whose path has an escaped slash. nginx would compare the slash with its
-    /// locations, some of which refuse requests; the gateway does not.
-    fn close_escaped_slashes(&mut self, server: &Server<'_>) {
-        let why =
-            "nginx compares an escaped slash as a slash: paths with %2F are answered with 503";
-        self.left.add(server.directive, why);
-        for (hosts, rank) in self.groups(server) {
-            let paths = Paths {
-                paths: vec!["~/{0}(?s:.*)%2[Ff]".into()],
-                priority: Some(before_all(rank)),
-                is_wider: false,
-            };
-            self.route(&hosts, &[], paths, None, Outcome::Closed);
-        }
-    }
-
-    /// The hosts of a server whose routes are alike: those without a wildcard, and each other one.
-    fn groups(&self, server: &Server<'_>) -> Vec<(Vec<String>, Option<usize>)> {
-        let (wildcards, plain): (Vec<_>, Vec<_>) = server
-            .hosts
-            .iter()
-            .filter(|host| !host.is_empty())
-            .cloned()
-            .partition(|host| host.contains('*'));
-        let mut groups = Vec::new();
-        if !plain.is_empty() {
-            groups.push((plain, None));
-        }
-        for host in wildcards {
-            let rank = self.ranks.get(&host).copied();
-            groups.push((vec![host], rank));
-        }
-        if server.hosts.iter().any(String::is_empty) {
-            groups.push((Vec::new(), None));
-        }
-        groups
-    }
-
-    /// Adds the routes for a place, for all hosts of a server.
-    fn place(
-        &mut self,
-        server: &Server<'_>,
-        place: &Place,
-        restriction: Option<Value>,
-        adds_bare: bool,
-        outcome: &dyn Fn(&[String]) -> Outcome,
-    ) {
-        self.number += 1;
-        let number = self.number;
-        for (hosts, rank) in self.groups(server) {
-            let mut paths = place.paths(number, rank);
-            if adds_bare {
-                paths.add_without_slash(&place.text, rank);
-            }
-            // Only clients of this machine reach the address.
-            let restriction = match server.is_local() {
-                true => Some(local(restriction.as_ref())),
-                false => restriction.clone(),
-            };
-            let protocols = match (server.is_plain, server.has_tls) {
-                (true, false) => &["http"][..],
-                (false, true) => &["https"],
-                _ => &["http", "https"],
-            };
-            let mut outcome = outcome(&hosts);
-            if let Outcome::Answered(Answer::ToHost(redirect)) = &outcome {
-                let [host] = hosts.as_slice() else {
-                    for host in hosts.iter().filter(|host| !host.contains('*')) {
-                        let answer = Answer::Plugin(redirect.plugin(host));
-                        let paths = Paths {
-                            paths: paths.paths.clone(),
-                            ..paths
-                        };
-                        let host = [host.clone()];
-                        let answer = Outcome::Answered(answer);
-                        self.route(&host, protocols, paths, restriction.clone(), answer);
-                    }
-                    if hosts.is_empty() {
-                        self.close_redirect(server);
-                        self.route(&hosts, protocols, paths, None, Outcome::Closed);
-                    }
-                    continue;
-                };
-                outcome = match host.contains('*') {
-                    true => {
-                        self.close_redirect(server);
-                        Outcome::Closed
-                    }
-                    false => Outcome::Answered(Answer::Plugin(redirect.plugin(host))),
-                };
-            }
-            if let (Outcome::Passed { route, .. }, Some(status)) = (&mut outcome, server.redirect) {
-                route.insert("https_redirect_status_code".into(), status.into());
-            }
-            self.route(&hosts, protocols, paths, restriction, outcome);
-        }
-    }
-
-    fn close_redirect(&mut self, server: &Server<'_>) {
-        self.left.add(
-            server.directive,
-            "the host of a redirect depends on the request: it is answered with 503",
-        );
-    }
-
-    /// Adds a route, with its service if it has one.
-    fn route(
-        &mut self,
-        hosts: &[String],
-        protocols: &[&str],
-        paths: Paths,
-        restriction: Option<Value>,
-        outcome: Outcome,
-    ) {
-        let own = hosts.first().map_or("default", String::as_str);
-        let number = self.lists.services.len() + self.lists.routes.len() + 1;
-        let name = format!("{}-{number}", own.replace('*', "any"));
-        let mut row = Row::from_iter([
-            ("name".to_owned(), name.clone().into()),
-            ("paths".to_owned(), paths.paths.into()),
-        ]);
-        if let Some(priority) = paths.priority {
-            row.insert("regex_priority".into(), priority.into());
-        }
-        if !hosts.is_empty() {
-            row.insert("hosts".into(), hosts.into());
-        }
-        if !protocols.is_empty() {
-            row.insert("protocols".into(), json!(protocols));
-        }
-        let mut plugins: Vec<Value> = restriction.into_iter().collect();
-        let service = match outcome {
-            Outcome::Passed { service, mut route } => {
-                if let Some(Value::Array(own)) = route.shift_remove("plugins") {
-                    plugins.extend(own);
-                }
-                row.extend(route);
-                let mut named = Row::from_iter([("name".to_owned(), name.into())]);
-                named.extend(service);
-                Some(named)
-            }
-            Outcome::Answered(Answer::Plugin(plugin)) => {
-                plugins.push(plugin);
-                None
-            }
-            Outcome::Answered(Answer::ToHost(_)) | Outcome::Closed => {
-                row.insert("tags".into(), json!([CLOSED]));
-                plugins = vec![refusal(503)];
-                None
-            }
-        };
-        if !plugins.is_empty() {
-            row.insert("plugins".into(), plugins.into());
-        }
-        match service {
-            Some(mut service) => {
-                service.insert("routes".into(), json!([row]));
-                self.lists.services.push(service.into());
-            }
-            None => self.lists.routes.push(row.into()),
-        }
-    }
 }
 
 /// Whether requests of a location are passed on, in any way.
-/// The restriction for an address that only clients of this machine reach, with what a location
-/// restricts in addition.
-fn local(restriction: Option<&Value>) -> Value {
-    let list = |name: &str| {
-        let list = restriction?.pointer(&format!("/config/{name}"))?.as_array();
-        list.cloned()
-    };
-    let is_local = |range: &Value| {
-        let begins = ["127.", "::1"].iter();
-        begins
-            .clone()
-            .any(|begin| range.as_str().is_some_and(|range| range.starts_with(begin)))
-    };
-    let mut config = Row::new();
-    let allowed = match list("allow") {
-        None => vec!["127.0.0.0/8".into(), "::1".into()],
-        Some(listed) => {
-            let mut allowed: Vec<Value> = listed.into_iter().filter(is_local).collect();
-            if allowed.is_empty() {
-                // An address that no client has.
-                allowed.push("0.0.0.0/32".into());
-            }
-            allowed
-        }
-    };
-    config.insert("allow".into(), allowed.into());
-    if let Some(denied) = list("deny") {
-        config.insert("deny".into(), denied.into());
-    }
-    json!({ "name": "ip-restriction", "config": config })
-}
-
 fn has_pass(location: &Directive) -> bool {
     let mut names = location.block.iter().map(Directive::name);
     names.any(|name| name.ends_with("_pass"))

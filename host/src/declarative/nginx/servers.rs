@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::grammar::Directive;
 use super::inherited::Inherited;
-use super::locations::Converting;
+use super::routes::Converting;
 use super::server::Server;
 use super::{Left, Lists};
 
