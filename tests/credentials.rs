@@ -168,6 +168,13 @@ fn a_password_is_never_shown_and_hashed_once() {
     );
 }
 
+/// Made with `openssl genpkey -algorithm ed448`.
+const ED448_KEY: &str = "\
+    -----BEGIN PUBLIC KEY-----\n\
+    MEMwBQYDK2VxAzoA/lX2XKjMeNCHC1FKwRrH2AT8A9pIjyoPagjyXEvaJtal+Hsv\n\
+    kucgNa43SNEigRPa3Aw677AswdkA\n\
+    -----END PUBLIC KEY-----\n";
+
 /// A key of RSA with 1024 bits.
 const SHORT_KEY: &str = "\
     -----BEGIN PUBLIC KEY-----\n\
@@ -196,6 +203,10 @@ fn the_algorithm_of_a_token_says_whether_it_needs_a_public_key() {
             (
                 json!(SHORT_KEY),
                 "a key of RSA must have 2048 bits or more (RFC 7518)",
+            ),
+            (
+                json!(ED448_KEY),
+                "keys of Ed448 are not supported: use one of Ed25519",
             ),
         ] {
             let input = json!({ "algorithm": algorithm, "rsa_public_key": key });

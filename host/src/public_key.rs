@@ -41,6 +41,16 @@ impl PublicKey {
         }
     }
 
+    /// Whether a PEM has a key of Ed448 (RFC 8410, 3), which no signature can be checked with here.
+    pub(crate) fn is_ed448(text: &str) -> bool {
+        let section = Pem::iter_from_buffer(text.as_bytes()).next();
+        let Some(Ok(section)) = section.filter(|section| section.is_ok()) else {
+            return false;
+        };
+        let spki = SubjectPublicKeyInfo::from_der(&section.contents);
+        spki.is_ok_and(|(_, spki)| spki.algorithm.algorithm.to_id_string() == "1.3.101.113")
+    }
+
     /// Reads a `SubjectPublicKeyInfo` (RFC 5280, 4.1.2.7), as certificates have it.
     pub(crate) fn from_spki(der: &[u8]) -> Option<Self> {
         let (rest, spki) = SubjectPublicKeyInfo::from_der(der).ok()?;

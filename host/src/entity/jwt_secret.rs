@@ -52,6 +52,9 @@ fn public_key(text: &str) -> Result<(), String> {
             Err("a key of RSA must have 2048 bits or more (RFC 7518)".into())
         }
         Some(_) => Ok(()),
+        None if PublicKey::is_ed448(text) => {
+            Err("keys of Ed448 are not supported: use one of Ed25519".into())
+        }
         None => Err("invalid key".into()),
     }
 }
