@@ -32,6 +32,8 @@ fn the_root_has_the_settings_that_kongs_clients_read() {
         "admin_ssl_enabled": false,
         "status_ssl_enabled": false,
         "stream_proxy_ssl_enabled": false,
+        "pg_host": root["hostname"],
+        "pg_ssl": false,
         "status_listen": ["off"],
         "stream_listen": ["off"],
         "admin_gui_listen": ["off"],

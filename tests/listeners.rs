@@ -172,6 +172,8 @@ fn the_status_listener_tells_the_state_and_changes_nothing_else() {
             .text()
             .contains("kong_node_info")
     );
+    let dns = get("/status/dns").expect(501).json();
+    assert_eq!(dns["message"], "not implemented with the legacy DNS client");
     let absent = get("/services").expect(404).json();
     assert_eq!(absent, json!({"message": "Not found"}));
     let over_tls = TlsClient::new().connect(gateway.listener("status", 1), "");

@@ -246,9 +246,10 @@ fn hooks(kind: Kind) -> &'static Hooks {
 /// Source: Kong 3.9, `kong.status`.
 fn status_router(admin: Admin) -> Router {
     let ready = get(status::ready).post(status::set_ready);
-    let endpoints: [ApiEndpoint; 3] = [
+    let endpoints: [ApiEndpoint; 4] = [
         ("/status".into(), get(status::status), "GET, HEAD, OPTIONS"),
         ("/status/ready".into(), ready, "GET, HEAD, OPTIONS, POST"),
+        ("/status/dns".into(), get(status::dns), "GET, HEAD, OPTIONS"),
         ("/metrics".into(), get(metrics::show), "GET, HEAD, OPTIONS"),
     ];
     // Prometheus and probes have no tokens, and may name the gateway as they like.

@@ -94,10 +94,30 @@ fn configuration(admin: &Admin) -> Value {
     shown["trusted_ips"] = json!(real_ip.trusted.written);
     shown["real_ip_header"] = json!(real_ip.source.name());
     shown["real_ip_recursive"] = json!(if real_ip.recursive { "on" } else { "off" });
+    if config.database {
+        show_store(&mut shown, config);
+    }
     if !config.dns.resolvers.is_empty() {
         shown["dns_resolver"] = json!(config.dns.resolvers);
     }
     shown
+}
+
+/// Where the entities are stored, under the names of Kong's database, which Kong Manager shows: the
+/// first member of etcd, or this machine.
+fn show_store(shown: &mut Value, config: &Config) {
+    let member = config.etcd.endpoints.first();
+    let Some(member) = member.filter(|_| config.shares_store) else {
+        shown["pg_host"] = node::hostname().into();
+        shown["pg_ssl"] = false.into();
+        return;
+    };
+    shown["pg_host"] = member.host.clone().into();
+    shown["pg_port"] = member.port.into();
+    shown["pg_ssl"] = member.tls.into();
+    if !config.etcd.user.is_empty() {
+        shown["pg_user"] = config.etcd.user.clone().into();
+    }
 }
 
 /// The setting `dns_order` as Kong writes it.
