@@ -1,5 +1,6 @@
 //! The plugin `acme`, with an ACME server that verifies names at the gateway.
 
+use base64::Engine;
 use serde_json::{Value, json};
 
 use crate::harness::{AcmeServer, Gateway, Setup, TlsClient, metric, until};
@@ -301,4 +302,36 @@ fn settings_that_cannot_work_are_refused_with_the_reason() {
     }
     let any = json!({"account_email": "a@b.example", "api_uri": uri, "allow_any_domain": true});
     assert!(refused(any)["config"]["allow_any_domain"].is_string());
+}
+
+/// RFC 9773: an authority may ask for early renewals, but not for one after the other.
+#[test]
+fn a_certificate_is_renewed_when_the_authority_suggests_it() {
+    let server = AcmeServer::start();
+    server.suggest_renewal(86_400, 90_000);
+    let gateway = start(&server, Setup::new());
+    enable(&gateway, &server, &json!({"domains": ["a.example"]}));
+    let suggested = state(&gateway, "a.example", |state| {
+        has_certificate(state) && state["suggested_renewal"].is_number()
+    });
+    assert_eq!(suggested["next_try"], suggested["suggested_renewal"]);
+    let (_, serial) = shown(&gateway, "a.example");
+    assert_eq!(server.issued("a.example"), 1);
+
+    let data = gateway.kill().unwrap();
+    server.suggest_renewal(-90_000, -86_400);
+    let gateway = start(&server, Setup::with_data(&data.path().join("data")));
+    until("another certificate", || {
+        server.issued("a.example") == 2 && shown(&gateway, "a.example").1 != serial
+    });
+    let replaced = server.replaced();
+    let serial = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&serial);
+    assert!(replaced[0].ends_with(&format!(".{serial}")), "{replaced:?}");
+    // The new one is suggested to be renewed at once, too.
+    let again = state(&gateway, "a.example", |state| {
+        let is_past = |seconds: f64| seconds < state["next_try"].as_f64().unwrap_or(0.0) - 3600.0;
+        has_certificate(state) && state["suggested_renewal"].as_f64().is_some_and(is_past)
+    });
+    assert!(again["last_error"].is_null());
+    assert_eq!((server.issued("a.example"), replaced.len()), (2, 1));
 }

@@ -11,6 +11,7 @@ mod account;
 mod challenges;
 mod http;
 mod order;
+mod renewal_info;
 mod rows;
 mod schedule;
 
@@ -30,14 +31,18 @@ use crate::entity::Kind;
 use crate::entity::plugin::{self, acme::Config};
 use crate::store::{Change, Commit, Store};
 pub(crate) use challenges::Challenges;
+use renewal_info::{CertificateId, Suggestion};
 use rows::Found;
-use schedule::{renewal, retry};
+use schedule::{renewal, retry, suggested_renewal};
 
 /// How many names are requested at the same time.
 const AT_A_TIME: usize = 4;
 
 /// Longest time until the next look at what is due: the clock of the machine may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
+
+/// Shortest time between two certificates of a name, whatever the authority suggests.
+const PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// Requests certificates and renews them.
 pub struct Acme {
@@ -72,6 +77,18 @@ pub struct Name {
     pub all_failures: u64,
     /// Whether a try is in progress.
     pub is_in_progress: bool,
+    /// When the certificate was requested, if this process did.
+    issued: Option<SystemTime>,
+    /// What the authority has said of the certificate, and whether it is being asked.
+    suggestion: Option<Suggestion>,
+    is_asking: bool,
+}
+
+impl Name {
+    /// When the authority suggests to renew the certificate.
+    pub fn suggested_renewal(&self) -> Option<SystemTime> {
+        self.suggestion.as_ref()?.renewal
+    }
 }
 
 impl Acme {
@@ -130,7 +147,7 @@ impl Acme {
             if *paused.borrow_and_update() {
                 tries.shutdown().await;
                 for state in self.names.lock().values_mut() {
-                    state.is_in_progress = false;
+                    (state.is_in_progress, state.is_asking) = (false, false);
                 }
                 // The sender is this struct's, so it is never closed.
                 let _ = paused.wait_for(|paused| !paused).await;
@@ -171,7 +188,20 @@ impl Acme {
             if state.is_in_progress {
                 continue;
             }
-            match self.due(&name, state, &config) {
+            let (due, named) = self.due(&name, state, &config);
+            if let Some(named) = named.filter(|_| !state.is_asking) {
+                let known = state.suggestion.as_ref();
+                match known.and_then(|known| known.next_look.duration_since(now).ok()) {
+                    Some(left) => sleep = sleep.min(left),
+                    None => {
+                        state.is_asking = true;
+                        let (acme, config) = (Arc::clone(self), Arc::clone(&config));
+                        let name = name.clone();
+                        tries.spawn(async move { acme.ask(&name, &config, named).await });
+                    }
+                }
+            }
+            match due {
                 Some(due) if due > now => {
                     state.next_try = Some(due);
                     sleep = sleep.min(due.duration_since(now).unwrap_or_default());
@@ -188,37 +218,77 @@ impl Acme {
         sleep
     }
 
-    /// When a certificate is to be requested for a name; never if the operator has given it one.
-    fn due(&self, name: &str, state: &mut Name, config: &Config) -> Option<SystemTime> {
+    /// When a certificate is to be requested for a name; never if the operator has given it one. And
+    /// how its certificate is named to the authority, if it has one.
+    fn due(
+        &self,
+        name: &str,
+        state: &mut Name,
+        config: &Config,
+    ) -> (Option<SystemTime>, Option<CertificateId>) {
         let after_failure = state.next_try.filter(|_| state.last_error.is_some());
         (state.certificate, state.not_after) = (None, None);
         if state.failures == 0 {
             // What was wrong with the store may be so no more.
             state.last_error = None;
         }
-        let renewal = match rows::find(&*self.store, name) {
-            Ok(None) => SystemTime::UNIX_EPOCH,
+        let (renewal, named) = match rows::find(&*self.store, name) {
+            Ok(None) => (SystemTime::UNIX_EPOCH, None),
             Ok(Some(Found::Own {
                 id,
                 not_before,
                 not_after,
+                named,
             })) => {
                 (state.certificate, state.not_after) = (Some(id), Some(not_after));
-                renewal(not_before, not_after, config.renew_threshold_days)
+                let days = config.renew_threshold_days;
+                let known = state.suggestion.take();
+                state.suggestion = known.filter(|known| Some(&known.certificate) == named.as_ref());
+                let due = match state.suggested_renewal() {
+                    None => renewal(not_before, not_after, days),
+                    Some(suggested) => {
+                        let due = suggested_renewal(not_before, not_after, days, suggested);
+                        let earliest = state.issued.map(|issued| issued + PAUSE);
+                        due.max(earliest.unwrap_or(due))
+                    }
+                };
+                (due, named)
             }
             Ok(Some(Found::Foreign(id))) => {
                 state.last_error = Some(format!(
                     "the name has the certificate {id}, which is not from ACME: delete it, or take the \
                      name out of 'domains'"
                 ));
-                return None;
+                return (None, None);
             }
             Err(error) => {
                 state.last_error = Some(error);
-                return Some(SystemTime::now() + retry(1.0, 0));
+                return (Some(SystemTime::now() + retry(1.0, 0)), None);
             }
         };
-        Some(renewal.max(after_failure.unwrap_or(SystemTime::UNIX_EPOCH)))
+        let due = renewal.max(after_failure.unwrap_or(SystemTime::UNIX_EPOCH));
+        (Some(due), named)
+    }
+
+    /// Asks the authority when a certificate is to be renewed, and notes what it says.
+    async fn ask(&self, name: &str, config: &Arc<Config>, certificate: CertificateId) {
+        let last = (self.names.lock().get(name)).and_then(|state| state.suggestion.clone());
+        let asked = match self.turns.acquire().await {
+            Ok(_turn) => match self.account(config).await {
+                Ok(account) => Ok(renewal_info::ask(&account, certificate.clone(), last).await),
+                Err(error) => Err(error),
+            },
+            // It is never closed.
+            Err(_) => return,
+        };
+        let suggestion = asked.unwrap_or_else(|error| {
+            tracing::debug!("acme: the authority cannot be asked when to renew: {error}");
+            Suggestion::unknown(certificate)
+        });
+        if let Some(state) = self.names.lock().get_mut(name) {
+            state.is_asking = false;
+            state.suggestion = Some(suggestion);
+        }
     }
 
     /// Requests a certificate, stores it, and notes the outcome.
@@ -240,6 +310,7 @@ impl Acme {
         match outcome {
             Ok(()) => {
                 (state.last_error, state.next_try, state.failures) = (None, None, 0);
+                state.issued = Some(SystemTime::now());
                 tracing::info!("acme: {name} has a new certificate");
             }
             Err(error) => {
@@ -258,7 +329,13 @@ impl Acme {
 
     async fn request(&self, name: &str, config: &Arc<Config>, failures: u32) -> Result<(), String> {
         let account = self.account(config).await?;
-        let issued = order::certificate(&account, name, failures, &self.challenges).await;
+        // An authority that refuses to replace it, for instance because another gateway has replaced
+        // it already, is not asked to a second time.
+        let replaced = (self.names.lock().get(name))
+            .and_then(|state| state.suggestion.clone())
+            .filter(|known| known.renewal.is_some() && failures == 0)
+            .map(|known| known.certificate);
+        let issued = order::certificate(&account, name, failures, replaced, &self.challenges).await;
         match issued {
             Ok(issued) => {
                 rows::store(&*self.store, name, &issued).await?;

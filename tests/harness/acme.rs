@@ -24,6 +24,9 @@ use x509_parser::prelude::FromDer;
 use challenges::{by_http, by_tls};
 use jws::{open, thumbprint};
 
+/// The path of what is suggested for a certificate.
+const RENEWAL: &str = "/renewal-info/";
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The server. It serves until the process ends.
@@ -49,6 +52,11 @@ struct State {
     contacts: Vec<String>,
     /// How many certificates each name has got.
     issued: BTreeMap<String, usize>,
+    /// When certificates are to be renewed (RFC 9773), if the server says so: from and to these
+    /// times from now, in seconds.
+    renewal: Option<(i64, i64)>,
+    /// The certificates that were replaced, as orders name them.
+    replaced: Vec<String>,
     nonces: BTreeSet<String>,
     /// The public keys of accounts, as JSON Web Keys.
     accounts: Vec<Value>,
@@ -63,6 +71,8 @@ struct Order {
     status: &'static str,
     /// The state of the authorization, and which challenge has failed why.
     authorization: (&'static str, Option<(String, String)>),
+    /// The certificate that it replaces (RFC 9773, 5).
+    replaces: Option<String>,
     certificate: Option<String>,
 }
 
@@ -82,6 +92,8 @@ impl AcmeServer {
             verified: Vec::new(),
             contacts: Vec::new(),
             issued: BTreeMap::new(),
+            renewal: None,
+            replaced: Vec::new(),
             nonces: BTreeSet::new(),
             accounts: Vec::new(),
             orders: Vec::new(),
@@ -133,6 +145,16 @@ impl AcmeServer {
     /// Makes accounts only for who has this key besides.
     pub(crate) fn ask_for_external_account(&self, id: &str, key: &[u8]) {
         self.state().external = Some((id.to_owned(), key.to_owned()));
+    }
+
+    /// Suggests to renew all certificates between these times from now, in seconds.
+    pub(crate) fn suggest_renewal(&self, from: i64, to: i64) {
+        self.state().renewal = Some((from, to));
+    }
+
+    /// The certificates that were replaced, as orders name them.
+    pub(crate) fn replaced(&self) -> Vec<String> {
+        self.state().replaced.clone()
     }
 
     /// Forgets all accounts.
@@ -194,15 +216,29 @@ fn serve(stream: TcpStream, address: SocketAddr, state: &Mutex<State>) {
         };
         let nonce = new_nonce(&mut state.lock().unwrap());
         let location = location.map_or_else(String::new, |url| format!("location: {url}\r\n"));
+        let pause = match path.starts_with(RENEWAL) {
+            true => "retry-after: 60\r\n",
+            false => "",
+        };
         let length = body.len();
         let body = if method == "HEAD" { "" } else { &body };
         let response = format!(
-            "HTTP/1.1 {status} x\r\nreplay-nonce: {nonce}\r\n{location}content-length: {length}\r\n\r\n{body}"
+            "HTTP/1.1 {status} x\r\nreplay-nonce: {nonce}\r\n{location}{pause}content-length: {length}\r\n\r\n{body}"
         );
         if writer.write_all(response.as_bytes()).is_err() {
             return;
         }
     }
+}
+
+/// A time as in `1994-11-06T08:49:37Z`.
+fn rfc3339(time: SystemTime) -> String {
+    // As in `Sun, 06 Nov 1994 08:49:37 GMT`.
+    let date = httpdate::fmt_http_date(time);
+    let months = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let month = months.find(&date[8..11]).unwrap() / 3 + 1;
+    let (day, year, time) = (&date[5..7], &date[12..16], &date[17..25]);
+    format!("{year}-{month:02}-{day}T{time}Z")
 }
 
 fn new_nonce(state: &mut State) -> String {
@@ -231,7 +267,7 @@ fn answer(
     let url = |path: &str| format!("http://{address}{path}");
     match (method, path) {
         ("GET", "/directory") => {
-            let directory = json!({
+            let mut directory = json!({
                 "newNonce": url("/nonce"),
                 "newAccount": url("/account"),
                 "newOrder": url("/order"),
@@ -239,7 +275,24 @@ fn answer(
                 "keyChange": url("/key"),
                 "meta": {"termsOfService": url("/terms")},
             });
+            if state.lock().unwrap().renewal.is_some() {
+                directory["renewalInfo"] = url(RENEWAL.trim_end_matches('/')).into();
+            }
             return (200, None, directory);
+        }
+        ("GET", path) if path.starts_with(RENEWAL) => {
+            let (from, to) = state.lock().unwrap().renewal.unwrap();
+            let at = |seconds| {
+                let now = SystemTime::now();
+                let length = Duration::from_secs(i64::unsigned_abs(seconds));
+                rfc3339(if seconds < 0 {
+                    now - length
+                } else {
+                    now + length
+                })
+            };
+            let window = json!({"start": at(from), "end": at(to)});
+            return (200, None, json!({"suggestedWindow": window}));
         }
         ("HEAD", "/nonce") => return (200, None, json!("")),
         ("POST", _) => {}
@@ -261,6 +314,8 @@ fn answer(
     match what {
         "account" => new_account(&payload, &key, address, &mut state),
         "order" if path == "/order" => {
+            let replaced = payload["replaces"].as_str().map(str::to_owned);
+            state.replaced.extend(replaced.clone());
             state.orders.push(Order {
                 name: payload["identifiers"][0]["value"]
                     .as_str()
@@ -269,6 +324,7 @@ fn answer(
                 account: account.unwrap(),
                 status: "pending",
                 authorization: ("pending", None),
+                replaces: replaced,
                 certificate: None,
             });
             let number = state.orders.len() - 1;
@@ -334,6 +390,9 @@ fn shown(number: usize, address: SocketAddr, state: &State) -> Value {
         "authorizations": [url("authorization")],
         "finalize": url("finalize"),
     });
+    if let Some(replaced) = &order.replaces {
+        shown["replaces"] = json!(replaced);
+    }
     if order.certificate.is_some() {
         shown["certificate"] = json!(url("certificate"));
     }
@@ -443,6 +502,7 @@ fn issue(number: usize, csr: &[u8], state: &mut State) {
     let now = SystemTime::now();
     params.not_before = (now - past).into();
     params.not_after = (now + left).into();
+    params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &state.issuer).unwrap();
     let chain = format!("{}{}", certificate.pem(), state.issuer.pem());
     let order = &mut state.orders[number];

@@ -11,6 +11,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
 use super::challenges::{Challenges, Offered};
+use super::renewal_info::CertificateId;
 
 /// Longest time that the authority may take to verify a name, and to sign a certificate.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -52,15 +53,21 @@ impl From<rcgen::Error> for Error {
 }
 
 /// Requests a certificate for a name in lower case. `failures` is the number of tries before this
-/// one: each takes another challenge, if the authority offers several.
+/// one: each takes another challenge, if the authority offers several. `replaced` is the certificate
+/// that this one replaces, for an authority that suggests when to renew (RFC 9773, 5).
 pub(super) async fn certificate(
     account: &Account,
     name: &str,
     failures: u32,
+    replaced: Option<CertificateId>,
     challenges: &Arc<Challenges>,
 ) -> Result<Issued, Error> {
     let identifiers = [Identifier::Dns(name.to_owned())];
-    let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
+    let mut order = NewOrder::new(&identifiers);
+    if let Some(replaced) = replaced {
+        order = order.replaces(replaced);
+    }
+    let mut order = account.new_order(&order).await?;
     let offered = answer(&mut order, name, failures, challenges).await?;
     let policy = RetryPolicy::new().timeout(PATIENCE);
     match order.poll_ready(&policy).await {

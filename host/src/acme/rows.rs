@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::order::Issued;
+use super::renewal_info::{self, CertificateId};
 pub(super) use crate::entity::plugin::acme::TAG;
 use crate::entity::plugin::{self, Plugin};
 use crate::entity::sni::same_name;
@@ -22,6 +23,8 @@ pub(super) enum Found {
         id: Uuid,
         not_before: i64,
         not_after: i64,
+        /// How it is named to its authority, if it can be.
+        named: Option<CertificateId>,
     },
     /// One that an operator has stored.
     Foreign(Uuid),
@@ -84,11 +87,13 @@ pub(super) fn find(store: &dyn Store, name: &str) -> Result<Option<Found>, Strin
         return Ok(Some(Found::Foreign(id)));
     }
     let text = stored.row.get("cert").and_then(Value::as_str);
-    let facts = CertificateFacts::from_pem(text.unwrap_or_default())?;
+    let text = text.unwrap_or_default();
+    let facts = CertificateFacts::from_pem(text)?;
     Ok(Some(Found::Own {
         id,
         not_before: facts.not_before,
         not_after: facts.not_after,
+        named: renewal_info::id_of(text),
     }))
 }
 

@@ -16,6 +16,21 @@ pub(super) fn renewal(not_before: i64, not_after: i64, days: f64) -> SystemTime 
     SystemTime::UNIX_EPOCH + end.saturating_sub(Duration::from_secs_f64(left))
 }
 
+/// The same for a certificate that its authority suggests to renew at this time. What the settings
+/// say, and the last tenth of its lifetime, come first.
+pub(super) fn suggested_renewal(
+    not_before: i64,
+    not_after: i64,
+    days: f64,
+    suggested: SystemTime,
+) -> SystemTime {
+    let lifetime = not_after.saturating_sub(not_before).max(0) as f64;
+    let left = (lifetime / 10.0).max((days * DAY).min(lifetime / 2.0));
+    let end = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
+    let latest = end.saturating_sub(Duration::from_secs_f64(left));
+    suggested.min(SystemTime::UNIX_EPOCH + latest)
+}
+
 /// The shortest pause, whatever the settings say: authorities block accounts that do not pause.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -45,6 +60,22 @@ mod tests {
             let due = renewal(1000, 1000 + lifetime * DAY, days);
             let expected = Duration::from_secs_f64(1000.0 + after * 86_400.0);
             assert_eq!(due, SystemTime::UNIX_EPOCH + expected, "{lifetime} {days}");
+        }
+    }
+
+    #[test]
+    fn a_suggested_time_holds_unless_the_settings_or_the_end_come_first() {
+        const DAY: i64 = 24 * 60 * 60;
+        let at = |days: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(days as u64 * 86_400);
+        for (lifetime, days, suggested, expected) in [
+            (90, 14.0, 70, 70),
+            (90, 14.0, 1, 1),
+            (90, 14.0, 80, 76),
+            (90, 0.0, 89, 81),
+            (10, 14.0, 9, 5),
+        ] {
+            let due = suggested_renewal(0, lifetime * DAY, days, at(suggested));
+            assert_eq!(due, at(expected), "{lifetime} {days} {suggested}");
         }
     }
 

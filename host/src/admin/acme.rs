@@ -59,6 +59,7 @@ fn shown(name: &str, state: &Name) -> Value {
         "not_after": state.not_after,
         "in_progress": state.is_in_progress,
         "next_try": state.next_try.map(seconds),
+        "suggested_renewal": state.suggested_renewal().map(seconds),
         "last_error": state.last_error,
         "failures": state.failures,
     })
