@@ -298,6 +298,14 @@ fn errors_have_kongs_codes_and_messages() {
         ),
         (
             "GET",
+            "/services?tags=%FF",
+            &[],
+            400,
+            11,
+            "invalid option (tags: invalid filter syntax)",
+        ),
+        (
+            "GET",
             "/services?tags=",
             &[],
             400,

@@ -26,6 +26,19 @@ pub(super) fn pairs(input: &[u8]) -> Result<Vec<(String, String)>, Error> {
     Ok(pairs)
 }
 
+/// Checks the query of a request.
+///
+/// # Errors
+/// There are too many arguments, or one is not UTF-8. The filter by tags has an error of its own.
+/// Source: Kong.
+pub(super) fn check_query(query: &[u8]) -> Result<(), Error> {
+    let mut arguments = urlencoded::pairs(query);
+    if arguments.any(|(name, value)| *name == *b"tags" && std::str::from_utf8(&value).is_err()) {
+        return Err(Error::tags("invalid filter syntax"));
+    }
+    pairs(query).map(drop)
+}
+
 /// The text of an argument. It is stored unchanged, or refused.
 ///
 /// # Errors

@@ -34,7 +34,7 @@ pub(super) async fn frame(
     let (page, admitted) = access::admit(&settings, &request);
     // Checked for all requests alike: many handlers do not read the query.
     let query = request.uri().query().unwrap_or_default().as_bytes();
-    let admitted = admitted.and_then(|()| arguments::pairs(query).map(drop));
+    let admitted = admitted.and_then(|()| arguments::check_query(query));
     let admitted = admitted.and_then(|()| token::authorize(&settings.tokens, &request));
     let mut response = match admitted {
         // Each line of the log about this request has the name of its token.
