@@ -1,14 +1,11 @@
 //! Host names of targets and services are resolved, with a real DNS server.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
 
-use crate::harness::{
-    AcmeServer, Backend, Dns, DnsReply, Gateway, Load, Redis, Setup, active_checks,
-    add_global_plugin, until, with_backend,
-};
+use crate::harness::{Backend, Dns, DnsReply, Gateway, Load, Setup, active_checks, until};
 use crate::hosts::serve;
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
@@ -438,67 +435,4 @@ fn a_slow_lookup_is_not_started_again() {
     // Two lookups of SRV records with three datagrams each, and one of the address.
     let asked = dns.queries("slow.test");
     assert!(asked <= 7, "{asked}");
-}
-
-/// The servers that plugins use, as those of targets.
-#[test]
-fn servers_of_plugins_are_looked_up_as_the_settings_say() {
-    let dns = Dns::start();
-    for name in [
-        "logs.test",
-        "lines.test",
-        "posts.test",
-        "counts.test",
-        "ca.test",
-    ] {
-        dns.set(name, DnsReply::Addresses(vec![ONE], 0));
-    }
-    let (gateway, _backend) = with_backend(setup(&dns));
-    let datagrams = UdpSocket::bind((ONE, 0)).unwrap();
-    let patience = Some(std::time::Duration::from_secs(60));
-    datagrams.set_read_timeout(patience).unwrap();
-    let lines = TcpListener::bind((ONE, 0)).unwrap();
-    let posts = TcpListener::bind((ONE, 0)).unwrap();
-    let (redis, acme) = (Redis::start(), AcmeServer::start());
-    let port = |address: std::io::Result<SocketAddr>| address.unwrap().port();
-    let authority = acme.directory().replace(&ONE.to_string(), "ca.test");
-    for (name, config) in [
-        (
-            "udp-log",
-            json!({"host": "logs.test", "port": port(datagrams.local_addr())}),
-        ),
-        (
-            "tcp-log",
-            json!({"host": "lines.test", "port": port(lines.local_addr())}),
-        ),
-        (
-            "http-log",
-            json!({"http_endpoint": format!("http://posts.test:{}/", port(posts.local_addr()))}),
-        ),
-        (
-            "rate-limiting",
-            json!({"policy": "redis", "minute": 1000, "redis": {
-                "host": "counts.test", "port": redis.address.port(), "timeout": 20_000,
-            }}),
-        ),
-        (
-            "acme",
-            json!({
-                "account_email": "ops@example.com", "api_uri": authority, "tos_accepted": true,
-                "domains": ["a.example"],
-            }),
-        ),
-    ] {
-        add_global_plugin(&gateway, name, config);
-    }
-    let reply = gateway.get("/").expect(200);
-    assert!(
-        reply.headers.contains_key("ratelimit-remaining"),
-        "{reply:?}"
-    );
-    let mut datagram = [0; 64];
-    assert!(datagrams.recv(&mut datagram).is_ok());
-    assert!(lines.accept().is_ok());
-    assert!(posts.accept().is_ok());
-    until("an account", || acme.accounts() == 1);
 }

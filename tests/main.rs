@@ -88,6 +88,7 @@ mod openapi;
 mod outliers;
 mod page;
 mod page_screenshots;
+mod plugin_servers;
 mod plugin_settings;
 mod plugins;
 mod policies;
