@@ -104,6 +104,7 @@ mod rate_limiting_redis;
 mod record;
 mod recovery;
 mod reload;
+mod response_headers;
 mod response_ratelimiting;
 mod retries;
 mod route_regex;

@@ -18,6 +18,7 @@ mod file;
 mod listen;
 mod readers;
 mod real_ip;
+mod response_headers;
 mod router_flavor;
 mod settings;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use etcd::{Etcd, EtcdEndpoint};
 use file::File;
 pub use listen::{Listen, ListenAddress, ListenKeepalive};
 pub use real_ip::{RealIp, RealIpSource, TrustedIps};
+pub use response_headers::ResponseHeaders;
 pub use router_flavor::RouterFlavor;
 pub use tls::{CertificateFiles, CipherSuite, Tls, VerifyClient};
 use value::Content;
@@ -166,6 +168,8 @@ pub enum DnsType {
 pub struct Proxy {
     /// Which peers are believed when they say who their clients are.
     pub real_ip: RealIp,
+    /// Which headers the gateway adds to responses.
+    pub headers: ResponseHeaders,
     /// Most connections of clients, if the operator sets a limit.
     pub max_connections: Option<usize>,
     /// Most sessions of UDP, if the operator sets a limit.

@@ -197,6 +197,7 @@ async fn handle(
         trace: None,
         is_answered: false,
     };
+    let sent = worker.settings.headers;
     if inbound.wants().trace {
         inbound.trace = Some(Box::default());
     }
@@ -237,8 +238,10 @@ async fn handle(
             let headers = &inbound.parts.headers;
             let ends = ends || (reject.closes_connection() && !inbound.is_http2());
             let mut response = match reject {
-                Reject::Policy(answer) if answer.proxied => respond::proxied(*answer, &id, started),
-                reject => respond::reject(&reject, headers, &id, started),
+                Reject::Policy(answer) if answer.proxied => {
+                    respond::proxied(*answer, &id, started, sent)
+                }
+                reject => respond::reject(&reject, headers, &id, started, sent),
             };
             if ends {
                 let headers = response.headers_mut();
@@ -252,7 +255,7 @@ async fn handle(
         // The response of a policy. To the client it would mean that the tunnel is open.
         made.reason = Some("no_tunnel");
         let reject = Reject::HttpServer(StatusCode::BAD_GATEWAY);
-        let refusal = respond::reject(&reject, &inbound.parts.headers, &id, started);
+        let refusal = respond::reject(&reject, &inbound.parts.headers, &id, started, sent);
         response = refusal.map(Content::own);
         // An error of gRPC would be a 200.
         *response.status_mut() = StatusCode::BAD_GATEWAY;

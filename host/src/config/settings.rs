@@ -15,6 +15,7 @@ use super::declaration::{
 use super::listen::Subsystem::{Http, Stream};
 use super::readers;
 use super::real_ip::{RealIpSource, TrustedIps};
+use super::response_headers::{self, ResponseHeaders};
 use super::router_flavor::RouterFlavor;
 
 use DefaultValue::{Computed, Unset, Written};
@@ -292,6 +293,23 @@ const CLIENTS: &[Setting] = &[
             set: |config, text| readers::switch(text).map(|on| config.proxy.real_ip.recursive = on),
         },
         default: Written("off"),
+    },
+    Setting {
+        name: "headers",
+        about: "[Headers](docs/operating.md#headers-of-responses) that the gateway adds to responses: \
+                `server_tokens` (`Server`, `Via`), `latency_tokens`, `X-Kong-Upstream-Status`, \
+                `X-Kong-Request-Id`, or single ones by name; `off` for none",
+        kind: List {
+            value: "NAMES",
+            expected: "server_tokens, latency_tokens, Server, Via, X-Kong-Upstream-Latency, \
+                       X-Kong-Proxy-Latency, X-Kong-Response-Latency, X-Kong-Admin-Latency, \
+                       X-Kong-Upstream-Status, X-Kong-Request-Id, or off",
+            set: |config, entries| {
+                config.proxy.headers = ResponseHeaders::parse(entries)?;
+                Ok(())
+            },
+        },
+        default: Written(response_headers::DEFAULT),
     },
     Setting {
         name: "max_connections",

@@ -119,10 +119,10 @@ impl WorkerListener {
         if self.tls.is_none()
             && let Some(permit) = worker.limits.refusal()
         {
-            let open = self.open.clone();
+            let (open, headers) = (self.open.clone(), self.accepted_on.headers);
             tokio::task::spawn_local(async move {
                 let _held = (permit, open);
-                let page = page::refusal(StatusCode::SERVICE_UNAVAILABLE);
+                let page = page::refusal(StatusCode::SERVICE_UNAVAILABLE, headers);
                 connections::refuse(socket, &page.bytes).await;
             });
         }
@@ -211,7 +211,7 @@ impl Admitted {
         if let Some(local) = socket.local_ip() {
             info.local = local;
         }
-        let page = page::plain_on_tls();
+        let page = page::plain_on_tls(self.accepted_on.headers);
         connections::refuse(socket, &page.bytes).await;
         let unread = Unread {
             id: page.id,

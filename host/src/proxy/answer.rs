@@ -36,12 +36,14 @@ pub(super) fn answer(
     {
         run.receive(&inbound.parts, &response);
     }
+    let status = Some(response.status());
     headers::to_client(
         response.headers_mut(),
         request.exchange.version(),
         &inbound.from.id,
-        times.0,
-        times.1,
+        times,
+        status,
+        inbound.connection().listener.headers,
     );
     if request.exchange.body_left().is_none() && !lists(&inbound.parts.headers, &TE, "trailers") {
         // A body of known length is sent without trailers over HTTP/1.1. With any other one, hyper

@@ -23,6 +23,7 @@ use tokio::time::Sleep;
 use super::page;
 use super::preface::{self, Opening};
 use super::request_id::RequestId;
+use crate::config::ResponseHeaders;
 use crate::http1::{BodyKind, Part, Requests};
 use crate::listener::Transport;
 use crate::tls::H2;
@@ -207,6 +208,8 @@ pub(super) struct ClientStream {
     page: Option<Bytes>,
     /// That response, once it was begun.
     refused: Option<Refused>,
+    /// Which headers the gateway adds to responses.
+    headers: ResponseHeaders,
     /// The start of the current head, if it is kept for the log of requests.
     head: Option<Vec<u8>>,
     /// Number of bytes that were read and discarded after the gateway closed its sending side.
@@ -238,10 +241,17 @@ impl ClientStream {
             rest: Bytes::new(),
             page: None,
             refused: None,
+            headers: ResponseHeaders::default(),
             head: None,
             lingered: 0,
             linger: None,
         }
+    }
+
+    /// Has these headers be added to responses.
+    pub(super) fn with_headers(mut self, headers: ResponseHeaders) -> Self {
+        self.headers = headers;
+        self
     }
 
     /// Has the start of each head be kept, for the record of a request whose head cannot be read.
@@ -373,7 +383,7 @@ impl ClientStream {
             }
             status => status,
         };
-        let page = page::refusal(status);
+        let page = page::refusal(status, self.headers);
         self.refused = Some(Refused {
             id: page.id,
             status,

@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use super::client_address::{ClientAddress, Trust};
 use crate::access_log;
-use crate::config::Listen;
+use crate::config::{Listen, ResponseHeaders};
 use crate::tls::NegotiatedTls;
 
 /// Who the connection is from, and the listener that accepted it. Header values are made once for
@@ -45,6 +45,8 @@ pub(super) struct ListenerInfo {
     pub(super) http2: bool,
     /// Where requests are logged, if they are.
     pub(super) access_log: Option<Rc<access_log::Writer>>,
+    /// Which headers the gateway adds to responses.
+    pub(super) headers: ResponseHeaders,
 }
 
 /// The scheme of a request's URI (RFC 9110, 4.2).
@@ -83,6 +85,7 @@ impl ListenerInfo {
         listen: &Listen,
         http2: bool,
         access_log: Option<Rc<access_log::Writer>>,
+        headers: ResponseHeaders,
     ) -> Rc<Self> {
         let port = listen.port();
         Rc::new(Self {
@@ -96,6 +99,7 @@ impl ListenerInfo {
             proxy_protocol: listen.proxy_protocol,
             http2,
             access_log,
+            headers,
         })
     }
 }

@@ -18,7 +18,9 @@ use super::affinity::{Affinity, Facts};
 use super::client_address::{self, Trust};
 use super::connection_info::{ConnectionInfo, ListenerInfo};
 use super::headers::{BodyLength, Forwarded, RequestHead};
-use crate::config::{Listen, ListenAddress, RealIp, RealIpSource, RouterFlavor, TrustedIps};
+use crate::config::{
+    Listen, ListenAddress, RealIp, RealIpSource, ResponseHeaders, RouterFlavor, TrustedIps,
+};
 
 use super::matched::{host_of, origin_form};
 use super::request_id::RequestId;
@@ -174,7 +176,10 @@ fn cookie(name: &str) -> Cookie {
 fn forwarded(parts: &Parts, target: &[u8], host_header: &str, host: &str, prefix: &[u8]) {
     let client = std::net::SocketAddr::from(([192, 0, 2, 7], 1234));
     let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
-    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false, None));
+    let connection = ConnectionInfo::new(
+        client,
+        ListenerInfo::new(&listen, false, None, ResponseHeaders::default()),
+    );
     let headers = &parts.headers;
     let body = match headers.get(CONTENT_LENGTH) {
         _ if headers.contains_key(TRANSFER_ENCODING) => BodyLength::Chunked,

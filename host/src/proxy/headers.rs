@@ -7,12 +7,13 @@ use std::time::Duration;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA,
 };
-use http::{Method, Request, Uri, Version};
+use http::{Method, Request, StatusCode, Uri, Version};
 
 use super::PRODUCT;
 use super::client_address::ClientAddress;
 use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
+use crate::config::ResponseHeaders;
 use crate::http1::{list, lists};
 use crate::listener::{ProxyHeader, ProxyVersion};
 
@@ -24,6 +25,7 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_KONG_REQUEST_ID: HeaderName = HeaderName::from_static("x-kong-request-id");
+const X_KONG_UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-kong-upstream-status");
 const X_KONG_UPSTREAM_LATENCY: HeaderName = HeaderName::from_static("x-kong-upstream-latency");
 const X_KONG_PROXY_LATENCY: HeaderName = HeaderName::from_static("x-kong-proxy-latency");
 const X_KONG_RESPONSE_LATENCY: HeaderName = HeaderName::from_static("x-kong-response-latency");
@@ -389,46 +391,76 @@ pub(super) fn remove_hops(headers: &mut HeaderMap) {
 }
 
 /// Adds the gateway's headers to the response of an upstream, which was received by this version of
-/// the protocol.
+/// the protocol. `times` are those that the upstream and the gateway took, and `status` is what the
+/// upstream has answered, if it was asked.
 pub(super) fn to_client(
     headers: &mut HeaderMap,
     version: Version,
     id: &RequestId,
-    upstream: Duration,
-    proxy: Duration,
+    times: (Duration, Duration),
+    status: Option<StatusCode>,
+    sent: ResponseHeaders,
 ) {
-    via(headers, via_of(version));
-    if !headers.contains_key(SERVER) {
+    if sent.via {
+        via(headers, via_of(version));
+    }
+    if sent.server && !headers.contains_key(SERVER) {
         headers.insert(SERVER, HeaderValue::from_static(PRODUCT));
     }
-    latencies(headers, upstream, proxy);
-    headers.insert(X_KONG_REQUEST_ID, id.value());
+    latencies(headers, times, sent);
+    upstream_status(headers, status, sent);
+    if sent.request_id {
+        headers.insert(X_KONG_REQUEST_ID, id.value());
+    }
 }
 
 /// Adds the headers of a response that the gateway makes itself. `upstream` is the time that the
-/// upstream and the gateway took, if an upstream was tried.
+/// upstream and the gateway took, and the status that stands for the upstream's, if one was tried.
 pub(super) fn own(
     headers: &mut HeaderMap,
     id: &RequestId,
-    upstream: Option<(Duration, Duration)>,
+    upstream: Option<((Duration, Duration), StatusCode)>,
     total: Duration,
+    sent: ResponseHeaders,
 ) {
-    headers.insert(SERVER, HeaderValue::from_static(PRODUCT));
-    headers.insert(X_KONG_REQUEST_ID, id.value());
+    if sent.server {
+        headers.insert(SERVER, HeaderValue::from_static(PRODUCT));
+    }
+    if sent.request_id {
+        headers.insert(X_KONG_REQUEST_ID, id.value());
+    }
     match upstream {
-        Some((upstream, proxy)) => {
-            headers.insert(VIA, HeaderValue::from_static(VIA_1_1));
-            latencies(headers, upstream, proxy);
+        Some((times, status)) => {
+            if sent.via {
+                headers.insert(VIA, HeaderValue::from_static(VIA_1_1));
+            }
+            latencies(headers, times, sent);
+            upstream_status(headers, Some(status), sent);
         }
-        None => {
+        None if sent.response_latency => {
             headers.insert(X_KONG_RESPONSE_LATENCY, milliseconds(total));
         }
+        None => {}
     }
 }
 
-fn latencies(headers: &mut HeaderMap, upstream: Duration, proxy: Duration) {
-    headers.insert(X_KONG_UPSTREAM_LATENCY, milliseconds(upstream));
-    headers.insert(X_KONG_PROXY_LATENCY, milliseconds(proxy));
+fn latencies(
+    headers: &mut HeaderMap,
+    (upstream, proxy): (Duration, Duration),
+    sent: ResponseHeaders,
+) {
+    if sent.upstream_latency {
+        headers.insert(X_KONG_UPSTREAM_LATENCY, milliseconds(upstream));
+    }
+    if sent.proxy_latency {
+        headers.insert(X_KONG_PROXY_LATENCY, milliseconds(proxy));
+    }
+}
+
+fn upstream_status(headers: &mut HeaderMap, status: Option<StatusCode>, sent: ResponseHeaders) {
+    if let Some(status) = status.filter(|_| sent.upstream_status) {
+        headers.insert(X_KONG_UPSTREAM_STATUS, status.as_u16().into());
+    }
 }
 
 fn milliseconds(time: Duration) -> HeaderValue {

@@ -118,7 +118,8 @@ impl Workers {
                     let access_log = access_log.map(|log| Rc::new(log.writer()));
                     let listening = sockets.into_iter().map(|(number, socket)| {
                         let log = access_log.clone();
-                        let info = ListenerInfo::new(&listens[number], http2, log);
+                        let headers = settings.headers;
+                        let info = ListenerInfo::new(&listens[number], http2, log, headers);
                         Ok((Acceptor::new(socket)?, info))
                     });
                     let listening = match listening.collect::<io::Result<Vec<_>>>() {
@@ -272,6 +273,7 @@ impl Worker {
             client.backlog().cloned().unwrap_or_default(),
             self.settings.max_header_size,
         );
+        stream = stream.with_headers(self.settings.headers);
         if self.access_log.is_some() {
             stream = stream.keep_heads();
         }

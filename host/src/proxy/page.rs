@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::request_id::RequestId;
 use super::respond::{self, Reject};
+use crate::config::ResponseHeaders;
 use crate::request_log;
 
 /// A whole response that is written without hyper.
@@ -21,21 +22,21 @@ pub(super) struct Page {
 
 /// The whole response to a request whose head is unknown. The connection is closed after it. Kong
 /// sends plain text where it does not know which media types the client accepts.
-pub(super) fn refusal(status: StatusCode) -> Page {
-    whole(&Reject::HttpServer(status))
+pub(super) fn refusal(status: StatusCode, sent: ResponseHeaders) -> Page {
+    whole(&Reject::HttpServer(status), sent)
 }
 
 /// The whole response to a request in clear text on a port for TLS.
-pub(super) fn plain_on_tls() -> Page {
-    whole(&Reject::PlainOnTls)
+pub(super) fn plain_on_tls(sent: ResponseHeaders) -> Page {
+    whole(&Reject::PlainOnTls, sent)
 }
 
-fn whole(reject: &Reject) -> Page {
+fn whole(reject: &Reject, sent: ResponseHeaders) -> Page {
     let status = reject.status();
     let id = RequestId::new();
     let _scope = request_log::enter(Some(id.digits()));
     tracing::debug!("a client is answered {status} and nothing more");
-    let rejected = respond::reject(reject, &HeaderMap::new(), &id, Instant::now());
+    let rejected = respond::reject(reject, &HeaderMap::new(), &id, Instant::now(), sent);
     let (parts, body) = rejected.into_parts();
     let mut text = format!("HTTP/1.1 {status}\r\n").into_bytes();
     let mut line = |name: &str, value: &[u8]| {
@@ -70,7 +71,11 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_whole_response_in_kongs_form() {
-        let page = refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).bytes;
+        let page = refusal(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            ResponseHeaders::default(),
+        )
+        .bytes;
         let page = std::str::from_utf8(&page).unwrap();
         let mut fields = [httparse::EMPTY_HEADER; 16];
         let mut head = httparse::Response::new(&mut fields);

@@ -12,6 +12,7 @@ use http::{Response, StatusCode, Version};
 use super::grpc::{self, GrpcStatus};
 use super::headers;
 use super::request_id::RequestId;
+use crate::config::ResponseHeaders;
 use crate::policy::answer::{Answer, AnswerBody};
 use crate::transfer_coding;
 use crate::upstream::NoPeer;
@@ -303,7 +304,12 @@ impl Format {
 
 /// The response of a policy that once came from an endpoint. The gateway's headers are added to it
 /// as to any response of an endpoint.
-pub(super) fn proxied(answer: Answer, id: &RequestId, started: Instant) -> Response<Bytes> {
+pub(super) fn proxied(
+    answer: Answer,
+    id: &RequestId,
+    started: Instant,
+    sent: ResponseHeaders,
+) -> Response<Bytes> {
     let mut response = Response::new(match answer.body {
         AnswerBody::Raw(raw) => raw,
         AnswerBody::Error(text) | AnswerBody::Message(text) => text.into(),
@@ -312,16 +318,19 @@ pub(super) fn proxied(answer: Answer, id: &RequestId, started: Instant) -> Respo
     *response.headers_mut() = answer.headers;
     let total = started.elapsed();
     let headers = response.headers_mut();
-    headers::to_client(headers, Version::HTTP_11, id, Duration::ZERO, total);
+    let times = (Duration::ZERO, total);
+    headers::to_client(headers, Version::HTTP_11, id, times, None, sent);
     response
 }
 
-/// The response to a rejected request. `asked` are the headers of the request.
+/// The response to a rejected request. `asked` are the headers of the request, and `sent` says which
+/// headers are added.
 pub(super) fn reject(
     reject: &Reject,
     asked: &HeaderMap,
     id: &RequestId,
     started: Instant,
+    sent: ResponseHeaders,
 ) -> Response<Bytes> {
     let wish = |name| {
         let list = asked.get(name).map(HeaderValue::as_bytes);
@@ -376,7 +385,8 @@ pub(super) fn reject(
         Reject::Upstream { latencies, .. } => Some(*latencies),
         _ => None,
     };
-    headers::own(headers, id, upstream, started.elapsed());
+    let upstream = upstream.map(|latencies| (latencies, reject.status()));
+    headers::own(headers, id, upstream, started.elapsed(), sent);
     if let Reject::Policy(answer) = reject {
         for name in answer.headers.keys() {
             headers.remove(name);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Listen, ListenAddress};
+use crate::config::{Listen, ListenAddress, ResponseHeaders};
 use crate::proxy::connection_info::ListenerInfo;
 
 fn map(lines: &[(&str, &str)]) -> HeaderMap {
@@ -18,7 +18,10 @@ fn map(lines: &[(&str, &str)]) -> HeaderMap {
 fn forwarded(headers: &HeaderMap, prefix: &[u8], body: BodyLength) -> HeaderMap {
     let client = "192.0.2.7:1234".parse().unwrap();
     let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
-    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false, None));
+    let connection = ConnectionInfo::new(
+        client,
+        ListenerInfo::new(&listen, false, None, ResponseHeaders::default()),
+    );
     let forwarded = Forwarded {
         connection: &connection,
         client: connection.client(),
@@ -134,7 +137,10 @@ fn an_endpoint_gets_kongs_headers_about_the_client() {
 fn forwarded_for_trusted(sent: &HeaderMap) -> [HeaderMap; 2] {
     let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
     let peer = "10.0.0.1:1234".parse().unwrap();
-    let mut connection = ConnectionInfo::new(peer, ListenerInfo::new(&listen, false, None));
+    let mut connection = ConnectionInfo::new(
+        peer,
+        ListenerInfo::new(&listen, false, None, ResponseHeaders::default()),
+    );
     connection.trust.keeps_forwarded = true;
     let forwarded = Forwarded {
         connection: &connection,
@@ -212,7 +218,10 @@ fn over_http2_an_endpoint_gets_the_same_headers_without_those_of_a_connection() 
     ]);
     let client = "192.0.2.7:1234".parse().unwrap();
     let listen = Listen::new(ListenAddress::Ip(([0, 0, 0, 0], 8000).into()));
-    let connection = ConnectionInfo::new(client, ListenerInfo::new(&listen, false, None));
+    let connection = ConnectionInfo::new(
+        client,
+        ListenerInfo::new(&listen, false, None, ResponseHeaders::default()),
+    );
     let forwarded = Forwarded {
         connection: &connection,
         client: connection.client(),
@@ -263,9 +272,11 @@ fn a_response_keeps_its_server_and_gets_the_gateways_headers() {
         &mut headers,
         Version::HTTP_11,
         &RequestId::new(),
-        ms(12),
-        ms(1),
+        (ms(12), ms(1)),
+        Some(StatusCode::OK),
+        ResponseHeaders::default(),
     );
+    assert!(!headers.contains_key("x-kong-upstream-status"));
     assert_eq!(headers["server"], "nginx");
     assert_eq!(headers["via"], format!("1.1 other, {VIA_1_1}"));
     assert_eq!(headers["x-kong-upstream-latency"], "12");
