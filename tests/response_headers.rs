@@ -1,6 +1,13 @@
-//! Which headers the gateway adds to responses.
+//! Which headers the gateway adds to responses, and those that tell what has happened to a request.
 
-use crate::harness::{Setup, exchange, received, with_backend};
+use serde_json::json;
+
+use crate::harness::http2::Http2;
+use crate::harness::{
+    Backend, Setup, add_global_plugin, exchange, received, refusing_address, with_backend,
+};
+
+const TOKEN: &str = "a-token-of-this-test";
 
 #[test]
 fn the_headers_of_a_response_are_kongs_by_default() {
@@ -15,6 +22,7 @@ fn the_headers_of_a_response_are_kongs_by_default() {
         assert!(!answer.header(name).is_empty(), "{name}");
     }
     assert_eq!(answer.header("x-kong-upstream-status"), "");
+    assert_eq!(answer.header("pointsman-debug-times"), "");
 }
 
 #[test]
@@ -69,4 +77,95 @@ fn off_is_off_for_every_kind_of_response() {
         log.contains("headers = \"X-Other\": expected server_tokens"),
         "{log}"
     );
+}
+
+#[test]
+fn a_request_with_the_token_tells_what_has_happened() {
+    let gateway = Setup::new().arg("--debug-token", TOKEN).start();
+    let backend = Backend::start("b");
+    let refusing = refusing_address();
+    gateway.balanced(&[(refusing, 100), (backend.address, 100)]);
+    let mut retried = None;
+    // Round-robin begins with each of them once.
+    for _ in 0..2 {
+        let answer = gateway
+            .get_with("/", &[("pointsman-debug", TOKEN)])
+            .expect(200);
+        assert!(answer.json()["headers"]["pointsman-debug"].is_null());
+        let tries: Vec<String> = answer
+            .headers
+            .get_all("pointsman-debug-try")
+            .iter()
+            .map(|one| one.to_str().unwrap().to_owned())
+            .collect();
+        assert!(
+            answer
+                .header("pointsman-debug-service")
+                .contains("u-service")
+        );
+        assert_eq!(answer.header("pointsman-debug-upstream"), "u");
+        assert!(!answer.header("pointsman-debug-route").is_empty());
+        let times = answer.header("pointsman-debug-times");
+        for stage in ["match", "pick", "first_byte", "total"] {
+            assert!(times.contains(&format!("{stage};dur=")), "{times}");
+        }
+        if tries.len() == 2 {
+            retried = Some(tries);
+        }
+    }
+    let tries = retried.unwrap();
+    assert!(tries[0].starts_with(&format!("{refusing}; by=plugin; balancer=\"round-robin\"")));
+    assert!(tries[0].ends_with("failure=connect_failed"), "{tries:?}");
+    assert!(tries[1].ends_with("status=200"), "{tries:?}");
+    // Over HTTP/2, and of a request that the gateway answers.
+    let client = Http2::connect(gateway.proxy);
+    let request = client.request("GET", "/").header("pointsman-debug", TOKEN);
+    let answer = client.send(request.body(crate::harness::http2::empty()).unwrap());
+    assert_eq!(answer.header("pointsman-debug-upstream"), "u");
+    add_global_plugin(&gateway, "request-termination", json!({"status_code": 418}));
+    let answer = gateway
+        .get_with("/", &[("pointsman-debug", TOKEN)])
+        .expect(418);
+    assert_eq!(
+        answer.header("pointsman-debug-policy"),
+        "request-termination"
+    );
+    assert_eq!(answer.header("pointsman-debug-reason"), "policy");
+}
+
+#[test]
+fn without_the_token_nothing_is_told() {
+    let (gateway, _backend) = with_backend(Setup::new().arg("--debug-token", TOKEN));
+    let (other, _other_backend) = with_backend(Setup::new());
+    for (gateway, token) in [
+        (&gateway, "another-token-here-x"),
+        (&gateway, ""),
+        (&other, TOKEN),
+    ] {
+        let answer = gateway
+            .get_with("/", &[("pointsman-debug", token)])
+            .expect(200);
+        let told = answer
+            .headers
+            .keys()
+            .any(|name| name.as_str().starts_with("pointsman-debug"));
+        assert!(!told, "{:?}", answer.headers);
+        assert!(answer.json()["headers"]["pointsman-debug"].is_null());
+    }
+    let (status, log) = Setup::new().arg("--debug-token", "short").fail();
+    assert!(!status.success());
+    assert!(log.contains("at least 16 printable characters"), "{log}");
+}
+
+#[test]
+fn a_stored_response_does_not_tell_of_another_request() {
+    let (gateway, _backend) = with_backend(Setup::new().arg("--debug-token", TOKEN));
+    let config = json!({"strategy": "memory", "content_type": ["*/*", "application/json"]});
+    add_global_plugin(&gateway, "proxy-cache", config);
+    let answer = gateway
+        .get_with("/", &[("pointsman-debug", TOKEN)])
+        .expect(200);
+    assert_eq!(answer.header("pointsman-debug-upstream"), "u");
+    let answer = gateway.get("/").expect(200);
+    assert_eq!(answer.header("pointsman-debug-upstream"), "");
 }

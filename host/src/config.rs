@@ -12,6 +12,7 @@ mod access_log;
 mod admin_token;
 mod check;
 mod client_ssl;
+mod debug_token;
 mod declaration;
 mod etcd;
 mod file;
@@ -42,6 +43,7 @@ pub use access_log::{
 };
 pub use admin_token::AdminToken;
 pub use client_ssl::ClientSsl;
+pub use debug_token::DebugToken;
 pub use etcd::{Etcd, EtcdEndpoint};
 use file::File;
 pub use listen::{Listen, ListenAddress, ListenKeepalive};
@@ -170,6 +172,8 @@ pub struct Proxy {
     pub real_ip: RealIp,
     /// Which headers the gateway adds to responses.
     pub headers: ResponseHeaders,
+    /// By which token clients may ask what has happened to their requests; none for no client.
+    pub debug_token: Option<DebugToken>,
     /// Most connections of clients, if the operator sets a limit.
     pub max_connections: Option<usize>,
     /// Most sessions of UDP, if the operator sets a limit.

@@ -14,6 +14,7 @@ mod client_address;
 mod client_stream;
 mod connect;
 mod connection_info;
+mod debug;
 mod described;
 mod download;
 mod exchange;
@@ -198,7 +199,11 @@ async fn handle(
         is_answered: false,
     };
     let sent = worker.settings.headers;
-    if inbound.wants().trace {
+    let is_debugged = match &worker.settings.debug_token {
+        Some(token) => debug::is_asked(token, &mut inbound.parts.headers),
+        None => false,
+    };
+    if is_debugged || inbound.wants().trace {
         inbound.trace = Some(Box::default());
     }
     let id = from.id;
@@ -263,6 +268,13 @@ async fn handle(
     if TRAFFIC.is_watched() {
         inbound.show(response.status());
     }
+    let debugged = match &inbound.trace {
+        Some(trace) if is_debugged => {
+            let policy = inbound.run.as_ref().and_then(|run| run.answered_by());
+            Some(debug::headers(trace, started, made.reason, policy))
+        }
+        _ => None,
+    };
     let run = inbound.run.take().or_else(|| match made.source {
         Source::Gateway => Run::unmatched(&seen.0.policies, &inbound),
         Source::Endpoint => None,
@@ -280,6 +292,10 @@ async fn handle(
         }
     };
     drop(inbound);
+    if let Some(debugged) = debugged {
+        // After the policies, since one of them may store the response for other clients.
+        response.headers_mut().extend(debugged);
+    }
     if from.is_last() {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

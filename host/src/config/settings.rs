@@ -8,6 +8,7 @@ mod access_log;
 mod etcd;
 mod tls;
 
+use super::debug_token::DebugToken;
 use super::declaration::{
     BYTES, BYTES_PER_SECOND, DefaultValue, KIB, Kind, MIB, MICROSECONDS, MILLISECONDS, ONE,
     SECONDS, Section, Setting,
@@ -310,6 +311,20 @@ const CLIENTS: &[Setting] = &[
             },
         },
         default: Written(response_headers::DEFAULT),
+    },
+    Setting {
+        name: "debug_token",
+        about: "Token by which a client may [ask what has happened](docs/operating.md#debugging-a-request) \
+                to its request, in the header `Pointsman-Debug`",
+        kind: Text {
+            value: "TOKEN",
+            expected: "at least 16 printable characters of ASCII, without spaces",
+            set: |config, text| {
+                config.proxy.debug_token = Some(DebugToken::parse(text)?);
+                Some(())
+            },
+        },
+        default: Unset("none, and the header is ignored"),
     },
     Setting {
         name: "max_connections",

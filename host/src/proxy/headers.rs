@@ -292,6 +292,7 @@ fn is_rewritten(name: &str) -> bool {
             | "x-forwarded-path"
             | "x-forwarded-prefix"
             | "x-kong-request-id"
+            | "pointsman-debug"
     )
 }
 

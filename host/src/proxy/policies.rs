@@ -86,6 +86,11 @@ impl Run {
         Some(run)
     }
 
+    /// The name of the policy that has answered.
+    pub(super) fn answered_by(&self) -> Option<&'static str> {
+        self.answered_by
+    }
+
     /// Shows the policies the head of an endpoint's response, before anything is changed in it.
     pub(super) fn receive(&mut self, request: &Parts, head: &Response<()>) {
         for chosen in &mut self.chosen {
