@@ -4,12 +4,14 @@
 import { hasToken, onUnauthorized, setToken } from "./lib/api.js";
 import { dialog } from "./lib/dialog.js";
 import { attr, h, newId, put, text } from "./lib/dom.js";
-import { balancer, balancers } from "./screens/balancers.js";
+import { balancer } from "./screens/balancer.js";
+import { balancers } from "./screens/balancers.js";
 import { entities, entity } from "./screens/entities.js";
 import { explain } from "./screens/explain.js";
 import { overview } from "./screens/overview.js";
 import { simulate } from "./screens/simulate.js";
-import { upstream, upstreams } from "./screens/upstream.js";
+import { upstream } from "./screens/upstream.js";
+import { upstreams } from "./screens/upstreams.js";
 
 /**
  * A screen is a function that gets the parts of the address and what it needs of the frame, and
@@ -30,7 +32,12 @@ const STATES = { live: "Live", lost: "Reconnecting", paused: "Paused", idle: "Id
 
 const main = h("main", { id: "main", tabindex: "-1" });
 const light = h("span", { class: "light", "data-state": "idle" });
-const state = h("span", { class: "state", role: "status", "data-state": "idle" }, light, h("span", null, "Idle"));
+const state = h(
+  "span",
+  { class: "state", role: "status", "data-state": "idle" },
+  light,
+  h("span", null, "Idle"),
+);
 const links = SCREENS.map((screen) => h("a", { href: `#/${screen.hash}` }, screen.name));
 /** @type {AbortController | null} */
 let current = null;
@@ -75,7 +82,13 @@ async function askForToken() {
     hasToken() ? "This token is not known" : "The Admin API needs a token",
     (close) => {
       const id = newId("token");
-      const input = h("input", { id, type: "password", autocomplete: "off", required: true, spellcheck: "false" });
+      const input = h("input", {
+        id,
+        type: "password",
+        autocomplete: "off",
+        required: true,
+        spellcheck: "false",
+      });
       const submit = (event) => {
         event.preventDefault();
         setToken(input.value.trim());
@@ -110,7 +123,11 @@ function showKeys() {
     h(
       "div",
       null,
-      h("dl", { class: "keys" }, KEYS.map(([key, what]) => [h("dt", null, h("kbd", null, key)), h("dd", null, what)])),
+      h(
+        "dl",
+        { class: "keys" },
+        KEYS.map(([key, what]) => [h("dt", null, h("kbd", null, key)), h("dd", null, what)]),
+      ),
       h("p", null, box, " ", h("label", { for: id }, "Single keys are shortcuts")),
     ),
   );
@@ -137,14 +154,27 @@ function onKey(event) {
 onUnauthorized(askForToken);
 put(
   document.body,
-  h("a", { class: "skip", href: "#main", on: { click: (event) => (event.preventDefault(), main.focus()) } }, "Skip to content"),
+  h(
+    "a",
+    { class: "skip", href: "#main", on: { click: (event) => (event.preventDefault(), main.focus()) } },
+    "Skip to content",
+  ),
   h(
     "header",
     { class: "top" },
-    h("a", { class: "brand", href: "#/" }, h("img", { src: "icon.svg", alt: "", width: "20", height: "20" }), "Pointsman"),
+    h(
+      "a",
+      { class: "brand", href: "#/" },
+      h("img", { src: "icon.svg", alt: "", width: "20", height: "20" }),
+      "Pointsman",
+    ),
     h("nav", { "aria-label": "Screens" }, links),
     state,
-    h("button", { type: "button", class: "icon", "aria-label": "Keys", title: "Keys (?)", on: { click: showKeys } }, "?"),
+    h(
+      "button",
+      { type: "button", class: "icon", "aria-label": "Keys", title: "Keys (?)", on: { click: showKeys } },
+      "?",
+    ),
   ),
   main,
 );

@@ -98,7 +98,8 @@ export function flow(top, row, onOrigin) {
         }
         known.y = y;
         attr(known.curve, "d", `M0 ${origin}C${WIDTH / 2} ${origin} ${WIDTH / 2} ${y} ${WIDTH} ${y}`);
-        const width = lane.share > 0 ? 1.2 + 13 * (lane.share / most) * Math.min(1, 6 / lanes.length + 0.25) : 1;
+        const width =
+          lane.share > 0 ? 1.2 + 13 * (lane.share / most) * Math.min(1, 6 / lanes.length + 0.25) : 1;
         attr(known.curve, "stroke-width", width.toFixed(1));
         attr(known.curve, "class", lane.available ? (lane.idle ? "idle" : "open") : "out");
       });
@@ -116,7 +117,13 @@ export function flow(top, row, onOrigin) {
       if (still.matches || document.hidden) return;
       const now = performance.now();
       for (const sample of samples) {
-        const kind = sample.trial ? "trial" : sample.status === 0 || sample.status >= 500 ? "bad" : sample.status >= 400 ? "warn" : "good";
+        const kind = sample.trial
+          ? "trial"
+          : sample.status === 0 || sample.status >= 500
+            ? "bad"
+            : sample.status >= 400
+              ? "warn"
+              : "good";
         const start = now + Math.max(0, 1000 - Math.min(sample.ago, 1000));
         if (dots.length < DOTS) dots.push({ start, id: sample.id, kind });
       }

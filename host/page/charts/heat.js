@@ -9,7 +9,15 @@ import { condition } from "./lanes.js";
 /** @typedef {any} Lane */
 
 const METRICS = [
-  { id: "balance", name: "Share against weight", of: (lane) => (lane.expected > 0 && lane.total > 0 ? Math.log2(Math.max(lane.share / lane.expected, 0.01)) : 0), scale: "two", low: "¼ of its weight", high: "4 ×" },
+  {
+    id: "balance",
+    name: "Share against weight",
+    of: (lane) =>
+      lane.expected > 0 && lane.total > 0 ? Math.log2(Math.max(lane.share / lane.expected, 0.01)) : 0,
+    scale: "two",
+    low: "¼ of its weight",
+    high: "4 ×",
+  },
   { id: "latency", name: "Latency", of: (lane) => lane.ms ?? 0, scale: "one", unit: ms },
   { id: "in_flight", name: "In flight", of: (lane) => lane.in_flight ?? 0, scale: "one", unit: number },
   { id: "errors", name: "Errors/s", of: (lane) => lane.errors ?? 0, scale: "one", unit: number },
@@ -26,7 +34,15 @@ export function heat(open) {
   const detail = h("p", { class: "detail", role: "status" }, "Point at a cell, or use the arrow keys.");
   const low = h("span", { class: "figure" });
   const high = h("span", { class: "figure" });
-  const legend = h("span", { class: "legend" }, low, h("span", { class: "ramp" }), high, h("span", { class: "swatch out" }), "out");
+  const legend = h(
+    "span",
+    { class: "legend" },
+    low,
+    h("span", { class: "ramp" }),
+    high,
+    h("span", { class: "swatch out" }),
+    "out",
+  );
   const group = newId("metric");
   let metric = METRICS[0];
   const choices = METRICS.map((one) => {
@@ -38,7 +54,13 @@ export function heat(open) {
     });
     return h("span", null, input, h("label", { for: id }, one.name));
   });
-  const node = h("div", { class: "heat-map" }, h("div", { class: "choices", role: "radiogroup", "aria-label": "Colour by" }, choices, legend), canvas, detail);
+  const node = h(
+    "div",
+    { class: "heat-map" },
+    h("div", { class: "choices", role: "radiogroup", "aria-label": "Colour by" }, choices, legend),
+    canvas,
+    detail,
+  );
   /** @type {Lane[]} */
   let lanes = [];
   let selected = -1;
@@ -66,7 +88,9 @@ export function heat(open) {
     const context = canvas.getContext("2d");
     if (!context) return;
     const style = getComputedStyle(node);
-    const [cold, warm, none, bad, ink] = ["--cold", "--hot", "--cell", "--bad", "--ink"].map((name) => style.getPropertyValue(name).trim());
+    const [cold, warm, none, bad, ink] = ["--cold", "--hot", "--cell", "--bad", "--ink"].map((name) =>
+      style.getPropertyValue(name).trim(),
+    );
     context.setTransform(scale, 0, 0, scale, 0, 0);
     context.clearRect(0, 0, width, height);
     const values = lanes.map(metric.of);
@@ -89,7 +113,12 @@ export function heat(open) {
       if (size >= 52) {
         context.fillStyle = ink;
         context.font = "10px sans-serif";
-        context.fillText(lane.name.length > 9 ? `…${lane.name.slice(-7)}` : lane.name, x + 4, y + 14, inner - 6);
+        context.fillText(
+          lane.name.length > 9 ? `…${lane.name.slice(-7)}` : lane.name,
+          x + 4,
+          y + 14,
+          inner - 6,
+        );
       }
       if (!lane.available) {
         context.strokeStyle = bad;

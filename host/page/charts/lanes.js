@@ -15,17 +15,36 @@ const ROW = 34;
 export function condition(lane) {
   const failure = lane.last_failure;
   const reason = failure ? failure.detail || failure.report.replace("_", " ") : "";
-  if (lane.ejected_for !== undefined) return ["ejected", "bad", `ejected as an outlier, for another ${seconds(lane.ejected_for)}`];
+  if (lane.ejected_for !== undefined)
+    return ["ejected", "bad", `ejected as an outlier, for another ${seconds(lane.ejected_for)}`];
   if (!lane.available) {
-    const by = { active: "by probes", passive: "by requests", manual: "by an operator", restored: "before a restart" }[lane.changed_by] ?? "";
+    const by =
+      { active: "by probes", passive: "by requests", manual: "by an operator", restored: "before a restart" }[
+        lane.changed_by
+      ] ?? "";
     const trial = lane.trial_in !== undefined ? `; trial in ${seconds(lane.trial_in)}` : "";
-    return ["unhealthy", "bad", `out ${by}${reason && lane.changed_by !== "manual" ? `: ${reason}` : ""}${trial}`];
+    return [
+      "unhealthy",
+      "bad",
+      `out${reason && lane.changed_by !== "manual" ? `: ${reason},` : ""} ${by}${trial}`,
+    ];
   }
   if (lane.weight === 0) return ["resting", "idle", "weight 0: no new requests"];
   if (lane.failover && lane.expected === 0) return ["failover", "idle", "stands by for the others"];
-  if (lane.slow_start !== undefined) return ["slow start", "warn", `slow start, ${percent(lane.slow_start)} passed`];
-  if (lane.failures > 0) return ["failing", "warn", `${lane.failures} ${lane.failures === 1 ? "failure" : "failures"} in a row${reason ? `: ${reason}` : ""}`];
-  if (lane.last_probe) return ["healthy", "good", `probe ${ago(lane.last_probe.at)}: ${lane.last_probe.detail || lane.last_probe.report}`];
+  if (lane.slow_start !== undefined)
+    return ["slow start", "warn", `slow start, ${percent(lane.slow_start)} passed`];
+  if (lane.failures > 0)
+    return [
+      "failing",
+      "warn",
+      `${lane.failures} ${lane.failures === 1 ? "failure" : "failures"} in a row${reason ? `: ${reason}` : ""}`,
+    ];
+  if (lane.last_probe)
+    return [
+      "healthy",
+      "good",
+      `${lane.last_probe.detail || lane.last_probe.report}, probe ${ago(lane.last_probe.at)}`,
+    ];
   return ["healthy", "good", ""];
 }
 
@@ -36,12 +55,31 @@ export function condition(lane) {
 export function lanes(open, onOrigin) {
   const fan = flow(TOP, ROW, onOrigin);
   const body = h("tbody");
-  const head = ["Target", "Share of picks, weight", "Picks/s", "In flight", "Latency", "", "Errors/s", "Condition"];
+  const head = [
+    "Target",
+    "Share of picks, weight",
+    "Picks/s",
+    "In flight",
+    "Latency",
+    "",
+    "Errors/s",
+    "Condition",
+  ];
   const table = h(
     "table",
     { class: "lanes" },
     h("caption", { class: "hidden" }, "Targets"),
-    h("thead", null, h("tr", null, head.map((name, index) => h("th", { scope: "col", class: index >= 2 && index <= 6 ? "number" : null }, name)))),
+    h(
+      "thead",
+      null,
+      h(
+        "tr",
+        null,
+        head.map((name, index) =>
+          h("th", { scope: "col", class: index >= 2 && index <= 6 ? "number" : null }, name),
+        ),
+      ),
+    ),
     body,
   );
   const node = h("div", { class: "picture" }, fan.node, h("div", { class: "scroll-x" }, table));
@@ -51,7 +89,11 @@ export function lanes(open, onOrigin) {
   function make(/** @type {Lane} */ first) {
     let lane = first;
     const glyph = h("span", { class: "glyph" });
-    const name = h("button", { type: "button", class: "link", on: { click: () => open(lane), keydown: move } });
+    const name = h("button", {
+      type: "button",
+      class: "link",
+      on: { click: () => open(lane), keydown: move },
+    });
     const bar = h("span", { class: "bar" });
     const tick = h("span", { class: "tick" });
     const share = h("span", { class: "figure" });
@@ -87,10 +129,19 @@ export function lanes(open, onOrigin) {
         const widest = Math.max(lane.widest, 0.0001);
         bar.style.width = `${(100 * lane.share) / widest}%`;
         tick.style.left = `${(100 * lane.expected) / widest}%`;
-        attr(bar, "data-over", Math.abs(lane.share - lane.expected) > 0.25 * lane.expected + 0.02 ? "yes" : null);
-        text(share, lane.total > 0 ? `${percent(lane.share)} / ${percent(lane.expected)}` : `– / ${percent(lane.expected)}`);
+        attr(
+          bar,
+          "data-over",
+          Math.abs(lane.share - lane.expected) > 0.25 * lane.expected + 0.02 ? "yes" : null,
+        );
+        text(
+          share,
+          lane.total > 0
+            ? `${percent(lane.share)} / ${percent(lane.expected)}`
+            : `– / ${percent(lane.expected)}`,
+        );
         text(picks, number(lane.picks ?? 0));
-        load.style.width = `${Math.min(48, 3 * (lane.in_flight ?? 0))}px`;
+        load.style.transform = `scaleX(${Math.min(1, (lane.in_flight ?? 0) / 12)})`;
         text(count, lane.pending ? `${lane.in_flight ?? 0} +${lane.pending}` : (lane.in_flight ?? 0));
         text(latency, ms(lane.ms));
         history.push(lane.ms);
@@ -119,7 +170,12 @@ export function lanes(open, onOrigin) {
       rowsOf(body, all, (lane) => lane.id, make, rows);
       order.clear();
       fan.update(
-        all.map((lane) => ({ id: lane.id, share: lane.share, available: lane.available, idle: lane.share === 0 && lane.expected === 0 })),
+        all.map((lane) => ({
+          id: lane.id,
+          share: lane.share,
+          available: lane.available,
+          idle: lane.share === 0 && lane.expected === 0,
+        })),
       );
       fan.play(samples);
     },

@@ -53,7 +53,11 @@ function path(ring, width, height, most) {
 export function spark(length = 60, name = "line") {
   const ring = new Ring(length);
   const line = s("path", { class: name, "vector-effect": "non-scaling-stroke" });
-  const node = s("svg", { class: "spark", viewBox: "0 0 80 20", preserveAspectRatio: "none", "aria-hidden": "true" }, line);
+  const node = s(
+    "svg",
+    { class: "spark", viewBox: "0 0 80 20", preserveAspectRatio: "none", "aria-hidden": "true" },
+    line,
+  );
   return {
     node,
     /** @param {number | null | undefined} value */
@@ -84,11 +88,20 @@ export function chart(title, lines, unit, length = 120) {
   const rings = lines.map(() => new Ring(length));
   const paths = lines.map((line) => s("path", { class: line.name, "vector-effect": "non-scaling-stroke" }));
   const grid = [0.5, 1].map((part) =>
-    s("line", { class: "grid", x1: 0, x2: width, y1: height - part * (height - 2), y2: height - part * (height - 2), "vector-effect": "non-scaling-stroke" }),
+    s("line", {
+      class: "grid",
+      x1: 0,
+      x2: width,
+      y1: height - part * (height - 2),
+      y2: height - part * (height - 2),
+      "vector-effect": "non-scaling-stroke",
+    }),
   );
   const top = h("span", { class: "top-label" }, unit(1));
   const values = lines.map((line) => h("b", { class: "figure" }, "–"));
-  const legend = lines.map((line, index) => h("span", { class: `key ${line.name}` }, line.label, " ", values[index]));
+  const legend = lines.map((line, index) =>
+    h("span", { class: `key ${line.name}` }, line.label, " ", values[index]),
+  );
   const node = h(
     "figure",
     { class: "chart" },
@@ -96,7 +109,12 @@ export function chart(title, lines, unit, length = 120) {
     h(
       "div",
       { class: "plot" },
-      s("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, grid, paths),
+      s(
+        "svg",
+        { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+        grid,
+        paths,
+      ),
       top,
       h("span", { class: "left-label" }, `${Math.round(length / 60)} min ago`),
       h("span", { class: "right-label" }, "now"),

@@ -47,19 +47,27 @@ function kongField(name, declared) {
 /** The fields of an object of JSON Schema. @param {any} schema @returns {Field[]} */
 export function ofJsonSchema(schema) {
   const required = schema?.required ?? [];
-  return Object.entries(schema?.properties ?? {}).map(([name, declared]) => ({ ...jsonField(name, declared), required: required.includes(name) }));
+  return Object.entries(schema?.properties ?? {}).map(([name, declared]) => ({
+    ...jsonField(name, declared),
+    required: required.includes(name),
+  }));
 }
 
 /** @param {string} name @param {any} declared @returns {Field} */
 function jsonField(name, declared) {
   const types = [declared.type].flat().filter((type) => type && type !== "null");
   const base = { name, default: declared.default, about: declared.description };
-  const range = declared.minimum !== undefined && declared.maximum !== undefined ? /** @type {[number, number]} */ ([declared.minimum, declared.maximum]) : undefined;
+  const range =
+    declared.minimum !== undefined && declared.maximum !== undefined
+      ? /** @type {[number, number]} */ ([declared.minimum, declared.maximum])
+      : undefined;
   if (declared.enum) return { ...base, type: "string", choices: declared.enum.filter((one) => one !== null) };
   if (types.length !== 1) return { ...base, type: "any" };
   switch (types[0]) {
     case "object":
-      return declared.properties ? { ...base, type: "record", fields: ofJsonSchema(declared) } : { ...base, type: "map" };
+      return declared.properties
+        ? { ...base, type: "record", fields: ofJsonSchema(declared) }
+        : { ...base, type: "map" };
     case "array":
       return { ...base, type: "list", element: jsonField("", declared.items ?? {}) };
     default:

@@ -20,7 +20,12 @@ export function form(fields, value, nested = false) {
   const controls = shown.map((field) => ({ field, control: labelled(field, value?.[field.name]) }));
   const rest = h("p", { class: "problem", role: "alert", hidden: true });
   return {
-    node: h("div", { class: nested ? "fields nested" : "fields" }, nested ? null : rest, controls.map(({ control }) => control.node)),
+    node: h(
+      "div",
+      { class: nested ? "fields nested" : "fields" },
+      nested ? null : rest,
+      controls.map(({ control }) => control.node),
+    ),
     /** The value; fields without one are left out. */
     read() {
       const result = {};
@@ -45,12 +50,17 @@ export function form(fields, value, nested = false) {
         control.fail(left[field.name]);
         delete left[field.name];
       }
-      const others = Object.entries(left).map(([name, error]) => (name === "@entity" ? words(error) : `${name}: ${words(error)}`));
-      const said = others.length > 0 ? others.join("; ") : Object.keys(errors ?? {}).length === 0 ? (message ?? "") : "";
+      const others = Object.entries(left).map(([name, error]) =>
+        name === "@entity" ? words(error) : `${name}: ${words(error)}`,
+      );
+      const said =
+        others.length > 0 ? others.join("; ") : Object.keys(errors ?? {}).length === 0 ? (message ?? "") : "";
       text(rest, said);
       rest.hidden = said === "";
       const first = controls.find(({ field }) => errors?.[field.name]);
-      /** @type {HTMLElement | null} */ (first?.control.node.querySelector("input, select, textarea"))?.focus();
+      /** @type {HTMLElement | null} */ (
+        first?.control.node.querySelector("input, select, textarea")
+      )?.focus();
     },
   };
 }
@@ -60,7 +70,9 @@ function words(error) {
   if (error === null || error === undefined) return "";
   if (typeof error === "string") return error;
   if (Array.isArray(error)) return error.map(words).filter(Boolean).join("; ");
-  return Object.entries(error).map(([name, one]) => `${name}: ${words(one)}`).join("; ");
+  return Object.entries(error)
+    .map(([name, one]) => `${name}: ${words(one)}`)
+    .join("; ");
 }
 
 /** @param {Field} field @param {any} value @returns {Control} */
@@ -78,7 +90,14 @@ function labelled(field, value) {
   const node = h(
     "div",
     { class: "field" },
-    h("label", { for: id }, field.name, field.required && field.default === undefined ? h("span", { class: "required", title: "required" }, " *") : null),
+    h(
+      "label",
+      { for: id },
+      field.name,
+      field.required && field.default === undefined
+        ? h("span", { class: "required", title: "required" }, " *")
+        : null,
+    ),
     h("div", null, input, list, about && h("p", { class: "hint", id: hintId }, about), error),
   );
   return {
@@ -98,9 +117,14 @@ function hint(field) {
   const parts = [];
   if (field.about) parts.push(field.about);
   if (field.range) parts.push(`${field.range[0]} to ${field.range[1]}`);
-  if (field.type === "list") parts.push(field.element?.choices ? `of ${field.element.choices.join(", ")}; one a line` : "one a line");
-  if (["map", "any"].includes(field.type) || (field.type === "list" && field.element?.type === "record")) parts.push("as JSON");
-  if (field.default !== undefined && field.default !== null) parts.push(`default ${typeof field.default === "object" ? JSON.stringify(field.default) : field.default}`);
+  if (field.type === "list")
+    parts.push(field.element?.choices ? `of ${field.element.choices.join(", ")}; one a line` : "one a line");
+  if (["map", "any"].includes(field.type) || (field.type === "list" && field.element?.type === "record"))
+    parts.push("as JSON");
+  if (field.default !== undefined && field.default !== null)
+    parts.push(
+      `default ${typeof field.default === "object" ? JSON.stringify(field.default) : field.default}`,
+    );
   return parts.join("; ");
 }
 
@@ -109,7 +133,13 @@ function record(field, value) {
   const inner = form(field.fields ?? [], value, true);
   const error = h("p", { class: "error", hidden: true });
   const isSet = value !== undefined && value !== null;
-  const node = h("details", { class: "record", open: false }, h("summary", null, field.name, field.about ? h("span", { class: "hint" }, ` ${field.about}`) : null), error, inner.node);
+  const node = h(
+    "details",
+    { class: "record", open: false },
+    h("summary", null, field.name, field.about ? h("span", { class: "hint" }, ` ${field.about}`) : null),
+    error,
+    inner.node,
+  );
   return {
     node,
     read() {
@@ -134,13 +164,27 @@ function control(field, value) {
   const none = () => (had ? null : undefined);
   switch (field.type) {
     case "boolean":
-      return choice([true, false], value ?? field.default, !field.required && field.default === undefined, none, (one) => one === "true");
+      return choice(
+        [true, false],
+        value ?? field.default,
+        !field.required && field.default === undefined,
+        none,
+        (one) => one === "true",
+      );
     case "string":
-      if (field.choices) return choice(field.choices, value ?? field.default, !field.required, none, (one) => one);
+      if (field.choices)
+        return choice(field.choices, value ?? field.default, !field.required, none, (one) => one);
       return line(field, value, none);
     case "integer":
     case "number": {
-      const input = h("input", { type: "number", step: field.type === "integer" ? "1" : "any", min: field.range?.[0], max: field.range?.[1], placeholder: field.default ?? "", value: had ? value : "" });
+      const input = h("input", {
+        type: "number",
+        step: field.type === "integer" ? "1" : "any",
+        min: field.range?.[0],
+        max: field.range?.[1],
+        placeholder: field.default ?? "",
+        value: had ? value : "",
+      });
       return {
         input,
         read() {
@@ -161,26 +205,49 @@ function control(field, value) {
 
 /** @param {Field} field @param {any} value @param {() => any} none */
 function line(field, value, none) {
-  const isLong = /^(cert|key|cert_alt|key_alt|expression|jwk|public_key|rsa_public_key|body)$/.test(field.name) || String(value ?? "").includes("\n");
-  const input = isLong ? h("textarea", { spellcheck: "false", value: value ?? "" }) : h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: field.default ?? "", value: value ?? "" });
+  const isLong =
+    /^(cert|key|cert_alt|key_alt|expression|jwk|public_key|rsa_public_key|body)$/.test(field.name) ||
+    String(value ?? "").includes("\n");
+  const input = isLong
+    ? h("textarea", { spellcheck: "false", value: value ?? "" })
+    : h("input", {
+        type: "text",
+        autocomplete: "off",
+        spellcheck: "false",
+        placeholder: field.default ?? "",
+        value: value ?? "",
+      });
   return { input, read: () => (input.value === "" ? none() : input.value) };
 }
 
 /** @param {any[]} choices @param {any} value @param {boolean} optional @param {() => any} none @param {(text: string) => any} parse */
 function choice(choices, value, optional, none, parse) {
-  const input = h("select", null, optional ? h("option", { value: "" }, "–") : null, choices.map((one) => h("option", { value: String(one), selected: one === value }, String(one))));
+  const input = h(
+    "select",
+    null,
+    optional ? h("option", { value: "" }, "–") : null,
+    choices.map((one) => h("option", { value: String(one), selected: one === value }, String(one))),
+  );
   return { input, read: () => (input.value === "" ? none() : parse(input.value)) };
 }
 
 /** @param {Field} field @param {any} value @param {() => any} none */
 function lines(field, value, none) {
   const given = value ?? [];
-  const input = h("textarea", { spellcheck: "false", rows: Math.min(8, Math.max(2, given.length + 1)), value: given.join("\n"), placeholder: field.default ? field.default.join("\n") : "" });
+  const input = h("textarea", {
+    spellcheck: "false",
+    rows: Math.min(8, Math.max(2, given.length + 1)),
+    value: given.join("\n"),
+    placeholder: field.default ? field.default.join("\n") : "",
+  });
   const isNumber = ["integer", "number"].includes(field.element?.type ?? "");
   return {
     input,
     read() {
-      const parts = input.value.split("\n").map((one) => one.trim()).filter(Boolean);
+      const parts = input.value
+        .split("\n")
+        .map((one) => one.trim())
+        .filter(Boolean);
       if (parts.length === 0) return none();
       if (!isNumber) return parts;
       const numbers = parts.map(Number);
@@ -193,7 +260,11 @@ function lines(field, value, none) {
 /** @param {any} value @param {() => any} none */
 function json(value, none) {
   const given = value === undefined || value === null ? "" : JSON.stringify(value, null, 2);
-  const input = h("textarea", { spellcheck: "false", rows: Math.min(12, Math.max(2, given.split("\n").length)), value: given });
+  const input = h("textarea", {
+    spellcheck: "false",
+    rows: Math.min(12, Math.max(2, given.split("\n").length)),
+    value: given,
+  });
   return {
     input,
     read() {
@@ -209,23 +280,48 @@ function json(value, none) {
 
 /** How rows are named where they are referred to. @param {any} row */
 export function nameOf(row) {
-  return row.name ?? row.username ?? row.custom_id ?? row.target ?? row.prefix ?? row.kid ?? row.group ?? row.key ?? row.id;
+  return (
+    row.name ??
+    row.username ??
+    row.custom_id ??
+    row.target ??
+    row.prefix ??
+    row.kid ??
+    row.group ??
+    row.key ??
+    row.id
+  );
 }
 
 /** @param {Field} field @param {any} value @param {() => any} none */
 function foreign(field, value, none) {
   const listId = newId("list");
   const list = h("datalist", { id: listId });
-  const box = h("input", { type: "text", list: listId, autocomplete: "off", spellcheck: "false", placeholder: "name or id", value: value?.id ?? "" });
+  const box = h("input", {
+    type: "text",
+    list: listId,
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: "name or id",
+    value: value?.id ?? "",
+  });
   const ids = new Map();
-  const path = { certificates: "/certificates", key_sets: "/key-sets" }[field.reference ?? ""] ?? `/${field.reference}`;
+  const path =
+    { certificates: "/certificates", key_sets: "/key-sets" }[field.reference ?? ""] ?? `/${field.reference}`;
   all(path, undefined, 1000)
     .then((rows) => {
-      put(list, rows.map((row) => h("option", { value: String(nameOf(row)) }, row.id)));
+      put(
+        list,
+        rows.map((row) => h("option", { value: String(nameOf(row)) }, row.id)),
+      );
       for (const row of rows) ids.set(String(nameOf(row)), row.id);
       const own = rows.find((row) => row.id === box.value);
       if (own) box.value = String(nameOf(own));
     })
     .catch(() => {});
-  return { input: box, list, read: () => (box.value === "" ? none() : { id: ids.get(box.value) ?? box.value }) };
+  return {
+    input: box,
+    list,
+    read: () => (box.value === "" ? none() : { id: ids.get(box.value) ?? box.value }),
+  };
 }

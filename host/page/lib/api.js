@@ -126,7 +126,10 @@ export async function all(path, signal, limit = 5000) {
   let offset = "";
   do {
     const separator = path.includes("?") ? "&" : "?";
-    const page = await get(`${path}${separator}size=1000${offset && `&offset=${encodeURIComponent(offset)}`}`, signal);
+    const page = await get(
+      `${path}${separator}size=1000${offset && `&offset=${encodeURIComponent(offset)}`}`,
+      signal,
+    );
     rows.push(...page.data);
     offset = page.offset ?? "";
   } while (offset && rows.length < limit);

@@ -14,7 +14,11 @@ export function dialog(title, body, options = {}) {
   return new Promise((done) => {
     const id = newId("dialog");
     const close = () => node.close();
-    const leave = h("button", { type: "button", class: "icon", "aria-label": "Close", on: { click: close } }, "×");
+    const leave = h(
+      "button",
+      { type: "button", class: "icon", "aria-label": "Close", on: { click: close } },
+      "×",
+    );
     const node = h(
       "dialog",
       { class: options.wide ? "wide" : null, "aria-labelledby": id },
@@ -69,8 +73,7 @@ export function notice(message, options = {}) {
     "div",
     { class: options.bad ? "notice bad" : "notice" },
     h("span", null, message),
-    undo &&
-      h("button", { type: "button", on: { click: () => (leave(), undo()) } }, "Undo"),
+    undo && h("button", { type: "button", on: { click: () => (leave(), undo()) } }, "Undo"),
     h("button", { type: "button", class: "icon", "aria-label": "Dismiss", on: { click: leave } }, "×"),
   );
   notices.append(node);

@@ -19,7 +19,9 @@ export function changed(message, undo, then) {
         notice("Taken back.");
         then?.();
       } catch (error) {
-        notice(`It cannot be taken back: ${error instanceof ApiError ? error.message : error}`, { bad: true });
+        notice(`It cannot be taken back: ${error instanceof ApiError ? error.message : error}`, {
+          bad: true,
+        });
       }
     },
   });

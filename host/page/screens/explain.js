@@ -18,7 +18,12 @@ export function explain(_rest, { signal, query }) {
   };
   const value = (name, fallback) => query.get(name) ?? fallback;
   const method = h("input", { type: "text", value: value("method", "GET"), size: "7", spellcheck: "false" });
-  const host = h("input", { type: "text", value: value("host", ""), placeholder: "example.com", spellcheck: "false" });
+  const host = h("input", {
+    type: "text",
+    value: value("host", ""),
+    placeholder: "example.com",
+    spellcheck: "false",
+  });
   const path = h("input", { type: "text", value: value("path", "/"), spellcheck: "false" });
   const client = h("input", { type: "text", value: value("client", "127.0.0.1"), spellcheck: "false" });
   const consumer = h("input", { type: "text", placeholder: "none", spellcheck: "false" });
@@ -35,7 +40,14 @@ export function explain(_rest, { signal, query }) {
       if (colon > 0) all_[line.slice(0, colon).trim()] = line.slice(colon + 1).trim();
     }
     const [where, ...rest] = path.value.split("?");
-    return { method: method.value || "GET", path: where || "/", query: rest.join("?") || undefined, headers: all_, client_ip: client.value || undefined, consumer: consumer.value || undefined };
+    return {
+      method: method.value || "GET",
+      path: where || "/",
+      query: rest.join("?") || undefined,
+      headers: all_,
+      client_ip: client.value || undefined,
+      consumer: consumer.value || undefined,
+    };
   }
 
   async function ask(event) {
@@ -44,17 +56,40 @@ export function explain(_rest, { signal, query }) {
     try {
       const request = described();
       const answer = await call("POST", "/pointsman/explain", { json: request, signal });
-      const picks = h("section", { class: "card" }, h("h2", null, "Pick"), h("p", { class: "empty" }, "Asking …"));
+      const picks = h(
+        "section",
+        { class: "card" },
+        h("h2", null, "Pick"),
+        h("p", { class: "empty" }, "Asking …"),
+      );
       put(result, routeOf(answer), policiesOf(answer), picks);
       if (!answer.upstream?.named) {
-        put(picks, h("h2", null, "Pick"), h("p", { class: "empty" }, answer.upstream ? `The service has the host ${answer.upstream.name}, which is no upstream.` : "No service, so nothing is picked."));
+        put(
+          picks,
+          h("h2", null, "Pick"),
+          h(
+            "p",
+            { class: "empty" },
+            answer.upstream
+              ? `The service has the host ${answer.upstream.name}, which is no upstream.`
+              : "No service, so nothing is picked.",
+          ),
+        );
         return;
       }
       await pickOf(picks, answer.upstream.name, request);
     } catch (error) {
       if (signal.aborted) return;
-      const fields = error instanceof ApiError ? Object.entries(error.fields).map(([name, one]) => `${name}: ${typeof one === "string" ? one : JSON.stringify(one)}`).join("; ") : "";
-      text(problem, fields || (error instanceof ApiError ? error.message : `The gateway cannot be reached: ${error}`));
+      const fields =
+        error instanceof ApiError
+          ? Object.entries(error.fields)
+              .map(([name, one]) => `${name}: ${typeof one === "string" ? one : JSON.stringify(one)}`)
+              .join("; ")
+          : "";
+      text(
+        problem,
+        fields || (error instanceof ApiError ? error.message : `The gateway cannot be reached: ${error}`),
+      );
       problem.hidden = false;
     }
   }
@@ -62,28 +97,113 @@ export function explain(_rest, { signal, query }) {
   /** @param {any} answer */
   function routeOf(answer) {
     const link = (row) => h("a", { href: `#/entities/routes/${row.id}` }, row.name ?? row.id);
-    const why = (one) => (one.error ? `cannot be used: ${one.error}` : one.misses.length === 0 ? "satisfied as well, but the route above has precedence" : `not satisfied: ${one.misses.join(", ")}`);
+    const why = (one) =>
+      one.error
+        ? `cannot be used: ${one.error}`
+        : one.misses.length === 0
+          ? "satisfied as well, but the route above has precedence"
+          : `not satisfied: ${one.misses.join(", ")}`;
     return h(
       "section",
       { class: "card" },
       h("h2", null, "Route"),
-      answer.route ? h("p", { class: "chosen" }, h("span", { class: "glyph", "data-kind": "good" }), link(answer.route), answer.service && [" → service ", h("a", { href: `#/entities/services/${answer.service.id}` }, answer.service.name)], answer.upstream && [" → ", answer.upstream.named ? h("a", { href: `#/upstreams/${encodeURIComponent(answer.upstream.name)}` }, answer.upstream.name) : answer.upstream.name]) : h("p", { class: "chosen" }, h("span", { class: "glyph", "data-kind": "bad" }), "No route matches: the gateway answers 404."),
-      answer.others.length > 0 && h("table", null, h("thead", null, h("tr", null, h("th", { scope: "col" }, "Other routes"), h("th", { scope: "col" }, "Why not"))), h("tbody", null, answer.others.map((one) => h("tr", null, h("th", { scope: "row" }, link(one)), h("td", null, why(one)))))),
-      answer.routes - 1 > answer.others.length && h("p", { class: "hint" }, `${answer.others.length} of ${answer.routes - 1} other routes, those that miss the fewest criteria.`),
+      answer.route
+        ? h(
+            "p",
+            { class: "chosen" },
+            h("span", { class: "glyph", "data-kind": "good" }),
+            link(answer.route),
+            answer.service && [
+              " → service ",
+              h("a", { href: `#/entities/services/${answer.service.id}` }, answer.service.name),
+            ],
+            answer.upstream && [
+              " → ",
+              answer.upstream.named
+                ? h(
+                    "a",
+                    { href: `#/upstreams/${encodeURIComponent(answer.upstream.name)}` },
+                    answer.upstream.name,
+                  )
+                : answer.upstream.name,
+            ],
+          )
+        : h(
+            "p",
+            { class: "chosen" },
+            h("span", { class: "glyph", "data-kind": "bad" }),
+            "No route matches: the gateway answers 404.",
+          ),
+      answer.others.length > 0 &&
+        h(
+          "table",
+          null,
+          h(
+            "thead",
+            null,
+            h("tr", null, h("th", { scope: "col" }, "Other routes"), h("th", { scope: "col" }, "Why not")),
+          ),
+          h(
+            "tbody",
+            null,
+            answer.others.map((one) =>
+              h("tr", null, h("th", { scope: "row" }, link(one)), h("td", null, why(one))),
+            ),
+          ),
+        ),
+      answer.routes - 1 > answer.others.length &&
+        h(
+          "p",
+          { class: "hint" },
+          `${answer.others.length} of ${answer.routes - 1} other routes, those that miss the fewest criteria.`,
+        ),
     );
   }
 
   /** @param {any} answer */
   function policiesOf(answer) {
-    const scope = (one) => Object.entries(one.scope).filter(([, id]) => id).map(([kind]) => kind).join(" and ") || "all requests";
+    const scope = (one) =>
+      Object.entries(one.scope)
+        .filter(([, id]) => id)
+        .map(([kind]) => kind)
+        .join(" and ") || "all requests";
     return h(
       "section",
       { class: "card" },
       h("h2", null, "Policies, in their order"),
       answer.policies.length > 0
-        ? h("table", null, h("thead", null, h("tr", null, ["Plugin", "For", "Priority"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", null, answer.policies.map((one) => h("tr", null, h("th", { scope: "row" }, h("a", { href: `#/entities/plugins/${one.id}` }, one.name)), h("td", null, scope(one)), h("td", { class: "figure" }, one.priority)))))
+        ? h(
+            "table",
+            null,
+            h(
+              "thead",
+              null,
+              h(
+                "tr",
+                null,
+                ["Plugin", "For", "Priority"].map((name) => h("th", { scope: "col" }, name)),
+              ),
+            ),
+            h(
+              "tbody",
+              null,
+              answer.policies.map((one) =>
+                h(
+                  "tr",
+                  null,
+                  h("th", { scope: "row" }, h("a", { href: `#/entities/plugins/${one.id}` }, one.name)),
+                  h("td", null, scope(one)),
+                  h("td", { class: "figure" }, one.priority),
+                ),
+              ),
+            ),
+          )
         : h("p", { class: "empty" }, "None."),
-      h("p", { class: "hint" }, "They are listed and not run, because many of them count. Those of a consumer apply once a policy has authenticated it."),
+      h(
+        "p",
+        { class: "hint" },
+        "They are listed and not run, because many of them count. Those of a consumer apply once a policy has authenticated it.",
+      ),
     );
   }
 
@@ -91,30 +211,100 @@ export function explain(_rest, { signal, query }) {
   async function pickOf(card, upstream, request) {
     const url = `/upstreams/${encodeURIComponent(upstream)}/explain`;
     const own = await call("POST", url, { json: { ...request, count: PICKS }, signal });
-    const names = (await all("/balancers", signal)).map((one) => one.name).filter((name) => name !== own.balancer.name).sort();
+    const names = (await all("/balancers", signal))
+      .map((one) => one.name)
+      .filter((name) => name !== own.balancer.name)
+      .sort();
     const others = h("tbody");
-    const table = h("tbody", null, own.endpoints.map((one) => endpointRow(one, own)));
+    const table = h(
+      "tbody",
+      null,
+      own.endpoints.map((one) => endpointRow(one, own)),
+    );
     const first = own.answers[0] ?? {};
-    const chosen = first.address ?? (first.refused ? "refused by the balancer" : (first.fault ?? first.reason ?? "nothing"));
+    const chosen =
+      first.address ??
+      (first.refused ? "refused by the balancer" : (first.fault ?? first.reason ?? "nothing"));
     put(
       card,
       h("h2", null, "Pick"),
-      h("p", { class: "chosen" }, h("span", { class: "glyph", "data-kind": first.address ? "good" : "bad" }), h("b", null, own.balancer.name), ` picks ${chosen}`, h("span", { class: "hint" }, `, with the ${own.instance === "restored" ? "memory of the instance that serves" : "memory of a fresh instance"}${own.request.affinity ? `; affinity ${own.request.affinity}` : ""}`)),
+      h(
+        "p",
+        { class: "chosen" },
+        h("span", { class: "glyph", "data-kind": first.address ? "good" : "bad" }),
+        h("b", null, own.balancer.name),
+        ` picks ${chosen}`,
+        h(
+          "span",
+          { class: "hint" },
+          `, with the ${own.instance === "restored" ? "memory of the instance that serves" : "memory of a fresh instance"}${own.request.affinity ? `; affinity ${own.request.affinity}` : ""}`,
+        ),
+      ),
       h("h3", null, `The table that it sees, and its ${own.answers.length} picks for requests like this one`),
-      h("div", { class: "scroll-x" }, h("table", null, h("thead", null, h("tr", null, ["Endpoint", "Weight", "In flight", "Latency", "Latency at this load", "Picks", ""].map((name, index) => h("th", { scope: "col", class: index > 0 && index < 6 ? "number" : null }, name)))), table)),
+      h(
+        "div",
+        { class: "scroll-x" },
+        h(
+          "table",
+          null,
+          h(
+            "thead",
+            null,
+            h(
+              "tr",
+              null,
+              ["Endpoint", "Weight", "In flight", "Latency", "Latency at this load", "Picks", ""].map(
+                (name, index) =>
+                  h("th", { scope: "col", class: index > 0 && index < 6 ? "number" : null }, name),
+              ),
+            ),
+          ),
+          table,
+        ),
+      ),
       h("h3", null, "What other balancers would pick now"),
-      h("table", null, h("thead", null, h("tr", null, ["Balancer", "First pick", "Spread"].map((name) => h("th", { scope: "col" }, name)))), others),
+      h(
+        "table",
+        null,
+        h(
+          "thead",
+          null,
+          h(
+            "tr",
+            null,
+            ["Balancer", "First pick", "Spread"].map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        others,
+      ),
     );
     for (const name of names) {
       const row = h("tr", null, h("th", { scope: "row" }, name), h("td", { class: "empty" }, "…"), h("td"));
       others.append(row);
       try {
-        const answer = await call("POST", url, { json: { ...request, balancer: name, entropy: own.answers[0]?.entropy, count: PICKS }, signal });
+        const answer = await call("POST", url, {
+          json: { ...request, balancer: name, entropy: own.answers[0]?.entropy, count: PICKS },
+          signal,
+        });
         const one = answer.answers[0] ?? {};
-        put(row, h("th", { scope: "row" }, name), h("td", null, one.address ?? (one.refused ? "refused" : (one.fault ?? one.reason))), h("td", null, spread(answer)));
+        put(
+          row,
+          h("th", { scope: "row" }, name),
+          h("td", null, one.address ?? (one.refused ? "refused" : (one.fault ?? one.reason))),
+          h("td", null, spread(answer)),
+        );
       } catch (error) {
         if (signal.aborted) return;
-        put(row, h("th", { scope: "row" }, name), h("td", { class: "hint" }, error instanceof ApiError ? `cannot be asked: ${error.message}` : String(error)), h("td"));
+        put(
+          row,
+          h("th", { scope: "row" }, name),
+          h(
+            "td",
+            { class: "hint" },
+            error instanceof ApiError ? `cannot be asked: ${error.message}` : String(error),
+          ),
+          h("td"),
+        );
       }
     }
   }
@@ -122,7 +312,8 @@ export function explain(_rest, { signal, query }) {
   /** How often each endpoint was picked. @param {any} answer @returns {Map<string, number>} */
   function counts(answer) {
     const found = new Map();
-    for (const one of answer.answers) if (one.endpoint) found.set(one.endpoint, (found.get(one.endpoint) ?? 0) + 1);
+    for (const one of answer.answers)
+      if (one.endpoint) found.set(one.endpoint, (found.get(one.endpoint) ?? 0) + 1);
     return found;
   }
 
@@ -136,7 +327,11 @@ export function explain(_rest, { signal, query }) {
       attrTitle(bar, `${one.address}: ${percent((found.get(one.id) ?? 0) / answer.answers.length)}`);
       return bar;
     });
-    return h("span", { class: "spread", role: "img", "aria-label": `${found.size} of ${answer.endpoints.length} endpoints` }, bars);
+    return h(
+      "span",
+      { class: "spread", role: "img", "aria-label": `${found.size} of ${answer.endpoints.length} endpoints` },
+      bars,
+    );
   }
 
   /** @param {any} one @param {any} own */
@@ -144,9 +339,21 @@ export function explain(_rest, { signal, query }) {
     const picked = counts(own).get(one.id) ?? 0;
     const bar = h("span", { class: "bar" });
     bar.style.width = `${(100 * picked) / Math.max(1, own.answers.length)}%`;
-    const values = [number(one.weight), number(one.in_flight), one.latency_us ? ms(one.latency_us / 1000) : "–", one.latency_at_load_us ? ms(one.latency_at_load_us / 1000) : "–", number(picked)];
+    const values = [
+      number(one.weight),
+      number(one.in_flight),
+      one.latency_us ? ms(one.latency_us / 1000) : "–",
+      one.latency_at_load_us ? ms(one.latency_at_load_us / 1000) : "–",
+      number(picked),
+    ];
     const isFirst = own.answers[0]?.endpoint === one.id;
-    return h("tr", { class: isFirst ? "picked" : null }, h("th", { scope: "row" }, one.address), values.map((shown) => h("td", { class: "number figure" }, shown)), h("td", null, h("span", { class: "track" }, bar)));
+    return h(
+      "tr",
+      { class: isFirst ? "picked" : null },
+      h("th", { scope: "row" }, one.address),
+      values.map((shown) => h("td", { class: "number figure" }, shown)),
+      h("td", null, h("span", { class: "track" }, bar)),
+    );
   }
 
   if (query.has("path")) ask();

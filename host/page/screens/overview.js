@@ -26,7 +26,22 @@ function live(title, columns, empty, name = "") {
     h(
       "div",
       { class: "scroll-x" },
-      h("table", null, h("thead", null, h("tr", null, columns.map(([name, numeric]) => h("th", { scope: "col", class: numeric ? "number" : null }, name)))), body),
+      h(
+        "table",
+        null,
+        h(
+          "thead",
+          null,
+          h(
+            "tr",
+            null,
+            columns.map(([name, numeric]) =>
+              h("th", { scope: "col", class: numeric ? "number" : null }, name),
+            ),
+          ),
+        ),
+        body,
+      ),
     ),
     none,
   );
@@ -54,14 +69,73 @@ function trafficCells() {
 /** @param {string[]} _rest @param {import("../app.js").Context} context */
 export function overview(_rest, { signal, state }) {
   const top = ["Requests/s", "Errors/s", "p50", "p99", "Connections", "Memory", "Revision"].map(figure);
-  const traffic = chart("Requests/s", [{ name: "requests", label: "all" }, { name: "bad", label: "errors" }], number);
-  const latency = chart("Latency", [{ name: "latency", label: "p50" }, { name: "p99", label: "p99" }], ms);
-  const numbers = [["Requests/s", true], ["Errors/s", true], ["p50", true], ["p99", true], ["Last minute", false]];
-  const routes = live("Routes", [["Route", false], ["Service", false], ...numbers], "No request yet since this page was opened.", "t-routes");
-  const upstreams = live("Upstreams", [["Upstream", false], ["Balancer", false], ["Available", true], ["In flight", true], ...numbers], "There is no upstream.", "t-upstreams");
-  const requests = live("Requests, some of them", [["", true], ["Request", false], ["Route", false], ["Client", false], ["Took", true], ["", false]], "None in the last seconds.", "t-requests");
-  const nodes = live("Nodes", [["Node", false], ["Version", false], ["Revision", true]], "");
-  const changes = live("Last changes, at this node", [["When", false], ["What", false], ["By", false]], "None since this node was started.");
+  const traffic = chart(
+    "Requests/s",
+    [
+      { name: "requests", label: "all" },
+      { name: "bad", label: "errors" },
+    ],
+    number,
+  );
+  const latency = chart(
+    "Latency",
+    [
+      { name: "latency", label: "p50" },
+      { name: "p99", label: "p99" },
+    ],
+    ms,
+  );
+  /** @type {[string, boolean][]} */
+  const numbers = [
+    ["Requests/s", true],
+    ["Errors/s", true],
+    ["p50", true],
+    ["p99", true],
+    ["Last minute", false],
+  ];
+  const routes = live(
+    "Routes",
+    [["Route", false], ["Service", false], ...numbers],
+    "No request yet since this page was opened.",
+    "t-routes",
+  );
+  const upstreams = live(
+    "Upstreams",
+    [["Upstream", false], ["Balancer", false], ["Available", true], ["In flight", true], ...numbers],
+    "There is no upstream.",
+    "t-upstreams",
+  );
+  const requests = live(
+    "Requests, some of them",
+    [
+      ["", true],
+      ["Request", false],
+      ["Route", false],
+      ["Client", false],
+      ["Took", true],
+      ["", false],
+    ],
+    "None in the last seconds.",
+    "t-requests",
+  );
+  const nodes = live(
+    "Nodes",
+    [
+      ["Node", false],
+      ["Version", false],
+      ["Revision", true],
+    ],
+    "",
+  );
+  const changes = live(
+    "Last changes, at this node",
+    [
+      ["When", false],
+      ["What", false],
+      ["By", false],
+    ],
+    "None since this node was started.",
+  );
   /** Known routes, and those that had requests. @type {Map<string, any>} */
   const names = new Map();
   const seen = new Map();
@@ -71,10 +145,16 @@ export function overview(_rest, { signal, state }) {
 
   async function readNames() {
     asked = Date.now();
-    const [found, services] = await Promise.all([all("/routes", signal, 2000), all("/services", signal, 2000)]);
+    const [found, services] = await Promise.all([
+      all("/routes", signal, 2000),
+      all("/services", signal, 2000),
+    ]);
     const service = new Map(services.map((one) => [one.id, one.name ?? one.host]));
     for (const route of found) {
-      names.set(route.id, { name: route.name ?? (route.paths ?? route.hosts ?? [short(route.id)]).join(", "), service: service.get(route.service?.id) ?? "" });
+      names.set(route.id, {
+        name: route.name ?? (route.paths ?? route.hosts ?? [short(route.id)]).join(", "),
+        service: service.get(route.service?.id) ?? "",
+      });
     }
   }
 
@@ -85,7 +165,13 @@ export function overview(_rest, { signal, state }) {
     const [name, service] = [h("a", { href: "#/explain" }), h("td")];
     const cells = trafficCells();
     return {
-      node: h("tr", null, h("th", { scope: "row" }, first.id === null ? "no route" : name), service, cells.cells),
+      node: h(
+        "tr",
+        null,
+        h("th", { scope: "row" }, first.id === null ? "no route" : name),
+        service,
+        cells.cells,
+      ),
       update(now) {
         text(name, nameOf(now.id));
         attr(name, "href", `#/entities/routes/${encodeURIComponent(now.id)}`);
@@ -98,14 +184,30 @@ export function overview(_rest, { signal, state }) {
   const upstreamRow = (first) => {
     const name = h("a", { href: `#/upstreams/${encodeURIComponent(first.name)}` }, first.name);
     const glyph = h("span", { class: "glyph" });
-    const [balancer, available, inFlight] = [h("td"), h("td", { class: "number figure" }), h("td", { class: "number figure" })];
+    const [balancer, available, inFlight] = [
+      h("td"),
+      h("td", { class: "number figure" }),
+      h("td", { class: "number figure" }),
+    ];
     const cells = trafficCells();
     return {
       node: h("tr", null, h("th", { scope: "row" }, glyph, name), balancer, available, inFlight, cells.cells),
       update(now) {
-        const kind = !now.healthy ? "bad" : now.available < now.addresses || now.quarantine !== null ? "warn" : "good";
+        const kind = !now.healthy
+          ? "bad"
+          : now.available < now.addresses || now.quarantine !== null
+            ? "warn"
+            : "good";
         attr(glyph, "data-kind", kind);
-        attr(glyph, "title", { good: "healthy", warn: "some targets are out, or its balancer is in quarantine", bad: "unhealthy" }[kind]);
+        attr(
+          glyph,
+          "title",
+          {
+            good: "healthy",
+            warn: "some targets are out, or its balancer is in quarantine",
+            bad: "unhealthy",
+          }[kind],
+        );
         text(balancer, now.quarantine !== null ? `${now.balancer} (quarantine)` : now.balancer);
         text(available, `${now.available} / ${now.addresses}`);
         text(inFlight, number(now.in_flight));
@@ -116,7 +218,12 @@ export function overview(_rest, { signal, state }) {
 
   const requestRow = (first) => {
     const took = ms(first.ms);
-    const query = new URLSearchParams({ method: first.method, host: first.host, path: first.path, client: first.client });
+    const query = new URLSearchParams({
+      method: first.method,
+      host: first.host,
+      path: first.path,
+      client: first.client,
+    });
     const node = h(
       "tr",
       null,
@@ -125,13 +232,25 @@ export function overview(_rest, { signal, state }) {
       h("td", null, nameOf(first.route)),
       h("td", { class: "figure" }, first.client),
       h("td", { class: "number figure" }, took),
-      h("td", null, h("a", { href: `#/explain?${query}`, "aria-label": `Explain ${first.method} ${first.path}` }, "Explain")),
+      h(
+        "td",
+        null,
+        h(
+          "a",
+          { href: `#/explain?${query}`, "aria-label": `Explain ${first.method} ${first.path}` },
+          "Explain",
+        ),
+      ),
     );
     return { node, update() {} };
   };
 
   const nodeRow = () => {
-    const [name, version, revision] = [h("th", { scope: "row" }), h("td"), h("td", { class: "number figure" })];
+    const [name, version, revision] = [
+      h("th", { scope: "row" }),
+      h("td"),
+      h("td", { class: "number figure" }),
+    ];
     return {
       node: h("tr", null, name, version, revision),
       update(now) {
@@ -146,7 +265,13 @@ export function overview(_rest, { signal, state }) {
 
   const changeRow = (first) => {
     const when = h("td", { title: clock(first.at) });
-    const node = h("tr", null, when, h("th", { scope: "row" }, first.what), h("td", null, first.by ?? "no token"));
+    const node = h(
+      "tr",
+      null,
+      when,
+      h("th", { scope: "row" }, first.what),
+      h("td", null, first.by ?? "no token"),
+    );
     return { node, update: () => text(when, ago(first.at)) };
   };
 
@@ -159,7 +284,15 @@ export function overview(_rest, { signal, state }) {
   /** @param {any} now */
   function figures(now) {
     const { rate, errors, p50, p99 } = now.all;
-    const values = [number(rate), number(errors), ms(p50), ms(p99), number(now.connections), bytes(now.memory), now.revision];
+    const values = [
+      number(rate),
+      number(errors),
+      ms(p50),
+      ms(p99),
+      number(now.connections),
+      bytes(now.memory),
+      now.revision,
+    ];
     top.forEach((one, index) => text(one.value, values[index]));
     attr(top[1].value, "data-kind", errors > 0 ? "bad" : null);
     text(failure, now.store.failure ? `Changes cannot be stored: ${now.store.failure}` : "");
@@ -184,7 +317,10 @@ export function overview(_rest, { signal, state }) {
     rowsOf(routes.body, shown.slice(0, 100), (route) => String(route.id), routeRow, routes.rows);
     routes.none.hidden = shown.length > 0;
 
-    const busy = now.upstreams.length > 100 ? now.upstreams.filter((one) => one.rate > 0 || !one.healthy).slice(0, 100) : now.upstreams;
+    const busy =
+      now.upstreams.length > 100
+        ? now.upstreams.filter((one) => one.rate > 0 || !one.healthy).slice(0, 100)
+        : now.upstreams;
     rowsOf(upstreams.body, busy, (one) => one.id, upstreamRow, upstreams.rows);
     upstreams.none.hidden = busy.length > 0;
 
@@ -193,10 +329,24 @@ export function overview(_rest, { signal, state }) {
     rowsOf(requests.body, latest, (one) => one.key, requestRow, requests.rows);
     requests.none.hidden = latest.length > 0;
 
-    const own = { id: now.node.id, hostname: now.node.hostname, version: now.node.version, revision: now.revision, own: true };
-    const rest = others.filter((one) => one.id !== own.id).map((one) => ({ ...one, revision: one.pointsman?.revision }));
+    const own = {
+      id: now.node.id,
+      hostname: now.node.hostname,
+      version: now.node.version,
+      revision: now.revision,
+      own: true,
+    };
+    const rest = others
+      .filter((one) => one.id !== own.id)
+      .map((one) => ({ ...one, revision: one.pointsman?.revision }));
     const most = Math.max(now.revision ?? 0, ...rest.map((one) => one.revision ?? 0));
-    rowsOf(nodes.body, [own, ...rest].map((one) => ({ ...one, behind: most - (one.revision ?? most) })), (one) => one.id, nodeRow, nodes.rows);
+    rowsOf(
+      nodes.body,
+      [own, ...rest].map((one) => ({ ...one, behind: most - (one.revision ?? most) })),
+      (one) => one.id,
+      nodeRow,
+      nodes.rows,
+    );
     nodes.none.hidden = true;
 
     const recent = now.changes.slice(-8).reverse();
@@ -215,7 +365,11 @@ export function overview(_rest, { signal, state }) {
     { class: "screen" },
     h("h1", null, "Overview"),
     failure,
-    h("dl", { class: "figures" }, top.map((one) => one.node)),
+    h(
+      "dl",
+      { class: "figures" },
+      top.map((one) => one.node),
+    ),
     h("div", { class: "charts" }, traffic.node, latency.node),
     upstreams.node,
     routes.node,

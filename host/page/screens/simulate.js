@@ -24,17 +24,34 @@ export function simulate(_rest, { signal }) {
   let names = [];
 
   async function read() {
-    const [shipped, balancers, upstreams] = await Promise.all([get("/pointsman/simulate", signal), all("/balancers", signal), all("/upstreams", signal)]);
+    const [shipped, balancers, upstreams] = await Promise.all([
+      get("/pointsman/simulate", signal),
+      all("/balancers", signal),
+      all("/upstreams", signal),
+    ]);
     for (const one of shipped.data) texts.set(one.name, one.text);
-    put(scenario, shipped.data.map((one) => h("option", { value: one.name, selected: one.name === "steady" }, one.name)));
-    put(fleet, h("option", { value: "" }, "–"), upstreams.map((one) => h("option", { value: one.name }, one.name)));
+    put(
+      scenario,
+      shipped.data.map((one) => h("option", { value: one.name, selected: one.name === "steady" }, one.name)),
+    );
+    put(
+      fleet,
+      h("option", { value: "" }, "–"),
+      upstreams.map((one) => h("option", { value: one.name }, one.name)),
+    );
     source.value = texts.get("steady") ?? "";
     const usual = ["round-robin", "least-connections", "p2c"];
-    names = balancers.map((one) => one.name).sort().map((name) => {
-      const id = newId("balancer");
-      return { name, box: h("input", { type: "checkbox", id, checked: usual.includes(name) }), id };
-    });
-    put(boxes, names.map((one) => h("span", null, one.box, h("label", { for: one.id }, one.name))));
+    names = balancers
+      .map((one) => one.name)
+      .sort()
+      .map((name) => {
+        const id = newId("balancer");
+        return { name, box: h("input", { type: "checkbox", id, checked: usual.includes(name) }), id };
+      });
+    put(
+      boxes,
+      names.map((one) => h("span", null, one.box, h("label", { for: one.id }, one.name))),
+    );
   }
 
   scenario.addEventListener("change", () => {
@@ -75,17 +92,33 @@ export function simulate(_rest, { signal }) {
     run.disabled = true;
     stop.hidden = false;
     const began = performance.now();
-    const timer = setInterval(() => text(progress, `Simulating for ${Math.round((performance.now() - began) / 1000)} s …`), 500);
+    const timer = setInterval(
+      () => text(progress, `Simulating for ${Math.round((performance.now() - began) / 1000)} s …`),
+      500,
+    );
     try {
       const isShipped = source.value === texts.get(scenario.value);
-      const json = { scenario: scenario.value, text: isShipped ? undefined : source.value, balancers: chosen, seed: Number(seed.value) };
+      const json = {
+        scenario: scenario.value,
+        text: isShipped ? undefined : source.value,
+        balancers: chosen,
+        seed: Number(seed.value),
+      };
       draw(await call("POST", "/pointsman/simulate", { json, signal: once.signal }));
       text(progress, `Simulated in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
     } catch (error) {
       text(progress, once.signal.aborted ? "Stopped." : "");
       if (once.signal.aborted) return;
-      const fields = error instanceof ApiError ? Object.values(error.fields).filter((one) => typeof one === "string").join("; ") : "";
-      text(problem, fields || (error instanceof ApiError ? error.message : `The gateway cannot be reached: ${error}`));
+      const fields =
+        error instanceof ApiError
+          ? Object.values(error.fields)
+              .filter((one) => typeof one === "string")
+              .join("; ")
+          : "";
+      text(
+        problem,
+        fields || (error instanceof ApiError ? error.message : `The gateway cannot be reached: ${error}`),
+      );
       problem.hidden = false;
     } finally {
       clearInterval(timer);
@@ -96,21 +129,72 @@ export function simulate(_rest, { signal }) {
 
   /** @param {any} answer */
   function draw(answer) {
-    const outcomes = answer.outcomes.map((one) => ({ ...one, balancer: one.balancer.replace(/^.*\/([^/]+)\.wasm/, "$1") }));
+    const outcomes = answer.outcomes.map((one) => ({
+      ...one,
+      balancer: one.balancer.replace(/^.*\/([^/]+)\.wasm/, "$1"),
+    }));
     const errors = (total) => Object.values(total.errors).reduce((sum, n) => sum + n, 0);
-    const columns = ["Balancer", "Requests", "Errors", "Mean", "p50", "p90", "p99", "p99.9", "Peak to mean", "Jain's index"];
+    const columns = [
+      "Balancer",
+      "Requests",
+      "Errors",
+      "Mean",
+      "p50",
+      "p90",
+      "p99",
+      "p99.9",
+      "Peak to mean",
+      "Jain's index",
+    ];
     const row = (one, index) => {
       const { total } = one;
       const key = h("span", { class: "swatch" });
       key.style.background = colour(index);
-      const values = [number(total.requests), percent(errors(total) / Math.max(1, total.requests)), ms(total.mean), ms(total.p50), ms(total.p90), ms(total.p99), ms(total["p99.9"]), total.peak_to_mean.toFixed(2), total.jain.toFixed(3)];
-      return h("tr", null, h("th", { scope: "row" }, key, one.balancer), values.map((value) => h("td", { class: "number figure" }, value)));
+      const values = [
+        number(total.requests),
+        percent(errors(total) / Math.max(1, total.requests)),
+        ms(total.mean),
+        ms(total.p50),
+        ms(total.p90),
+        ms(total.p99),
+        ms(total["p99.9"]),
+        total.peak_to_mean.toFixed(2),
+        total.jain.toFixed(3),
+      ];
+      return h(
+        "tr",
+        null,
+        h("th", { scope: "row" }, key, one.balancer),
+        values.map((value) => h("td", { class: "number figure" }, value)),
+      );
     };
     put(
       result,
       h("section", { class: "card" }, h("h2", null, "Latency: p50, p90, p99, p99.9"), quantiles(outcomes)),
       h("section", { class: "card" }, h("h2", null, "Requests at the busiest target"), loads(outcomes)),
-      h("section", { class: "card" }, h("h2", null, "Figures"), h("div", { class: "scroll-x" }, h("table", null, h("thead", null, h("tr", null, columns.map((name, index) => h("th", { scope: "col", class: index ? "number" : null }, name)))), h("tbody", null, outcomes.map(row))))),
+      h(
+        "section",
+        { class: "card" },
+        h("h2", null, "Figures"),
+        h(
+          "div",
+          { class: "scroll-x" },
+          h(
+            "table",
+            null,
+            h(
+              "thead",
+              null,
+              h(
+                "tr",
+                null,
+                columns.map((name, index) => h("th", { scope: "col", class: index ? "number" : null }, name)),
+              ),
+            ),
+            h("tbody", null, outcomes.map(row)),
+          ),
+        ),
+      ),
     );
   }
 
@@ -126,9 +210,24 @@ export function simulate(_rest, { signal }) {
     h(
       "form",
       { class: "card simulate-form", on: { submit: start } },
-      h("div", { class: "row" }, h("label", { for: ids[0] }, "Scenario"), scenario, h("label", { for: ids[3] }, "or the figures of"), fleet, h("label", { for: ids[2] }, "Seed"), seed),
+      h(
+        "div",
+        { class: "row" },
+        h("label", { for: ids[0] }, "Scenario"),
+        scenario,
+        h("label", { for: ids[3] }, "or the figures of"),
+        fleet,
+        h("label", { for: ids[2] }, "Seed"),
+        seed,
+      ),
       h("fieldset", null, h("legend", null, "Balancers"), boxes),
-      h("details", null, h("summary", null, "The scenario, which you may change"), h("label", { for: ids[1], class: "hidden" }, "Scenario as TOML"), source),
+      h(
+        "details",
+        null,
+        h("summary", null, "The scenario, which you may change"),
+        h("label", { for: ids[1], class: "hidden" }, "Scenario as TOML"),
+        source,
+      ),
       h("div", { class: "actions left" }, run, stop, progress),
     ),
     problem,

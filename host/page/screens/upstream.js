@@ -1,5 +1,5 @@
 // @ts-check
-// Upstreams: their list, and the picture of one of them.
+// The picture of an upstream.
 
 import { heat } from "../charts/heat.js";
 import { condition, lanes } from "../charts/lanes.js";
@@ -7,6 +7,7 @@ import { chart } from "../charts/line.js";
 import { ApiError, all, call, find, follow, get } from "../lib/api.js";
 import { confirm, dialog, notice } from "../lib/dialog.js";
 import { attr, h, put, rowsOf, text } from "../lib/dom.js";
+import { shadowOf } from "../parts/shadow.js";
 import { ago, bytes, clock, ms, ns, number, percent, seconds, short } from "../lib/format.js";
 
 /** Most targets that are shown as lanes unless the operator chooses. */
@@ -22,49 +23,6 @@ const REASONS = {
   overflow: "limits of requests reached",
 };
 
-/** @param {string[]} _rest @param {import("../app.js").Context} context */
-export function upstreams(_rest, { signal, state }) {
-  const body = h("tbody");
-  const rows = new Map();
-  const none = h("p", { class: "empty" }, "There is no upstream. ", h("a", { href: "#/entities/upstreams/+" }, "Create one"), ".");
-  const search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search upstreams" });
-  let last = [];
-  const list = () => {
-    const wanted = search.value.toLowerCase();
-    const shown = last.filter((one) => one.name.toLowerCase().includes(wanted)).slice(0, 500);
-    rowsOf(body, shown, (one) => one.id, row, rows);
-    none.hidden = shown.length > 0;
-  };
-  search.addEventListener("input", list);
-  const row = (first) => {
-    const glyph = h("span", { class: "glyph" });
-    const cells = [0, 0, 0, 0, 0, 0].map(() => h("td", { class: "number figure" }));
-    const balancer = h("td");
-    return {
-      node: h("tr", null, h("th", { scope: "row" }, glyph, h("a", { href: `#/upstreams/${encodeURIComponent(first.name)}` }, first.name)), balancer, cells),
-      update(now) {
-        attr(glyph, "data-kind", !now.healthy ? "bad" : now.available < now.addresses ? "warn" : "good");
-        text(balancer, now.balancer);
-        const values = [`${now.available} / ${now.addresses}`, number(now.in_flight), number(now.rate), number(now.errors), ms(now.p50), ms(now.p99)];
-        cells.forEach((cell, index) => text(cell, values[index]));
-      },
-    };
-  };
-  follow("/pointsman/live", (now) => ((last = now.upstreams), list()), state, signal);
-  const columns = ["Available", "In flight", "Requests/s", "Errors/s", "p50", "p99"];
-  return h(
-    "div",
-    { class: "screen" },
-    h("div", { class: "title" }, h("h1", null, "Upstreams"), search),
-    h(
-      "section",
-      { class: "card" },
-      h("div", { class: "scroll-x" }, h("table", null, h("thead", null, h("tr", null, h("th", { scope: "col" }, "Upstream"), h("th", { scope: "col" }, "Balancer"), columns.map((name) => h("th", { scope: "col", class: "number" }, name)))), body)),
-      none,
-    ),
-  );
-}
-
 /** @param {string[]} rest @param {import("../app.js").Context} context */
 export function upstream([name], { signal, state }) {
   const path = `/upstreams/${encodeURIComponent(name)}`;
@@ -78,9 +36,22 @@ export function upstream([name], { signal, state }) {
   const labels = ["Picks/s", "Errors/s", "p50", "p99", "In flight", "Waiting", "Without a target/s"];
   const figures = labels.map(() => h("dd", { class: "figure" }, "–"));
   const source = h("div", { class: "source" });
-  const [balancerName, version, cost, rate] = [h("a", { class: "name" }), h("span", { class: "figure" }), h("span", { class: "figure" }), h("span", { class: "figure big" })];
+  const [balancerName, version, cost, rate] = [
+    h("a", { class: "name" }),
+    h("span", { class: "figure" }),
+    h("span", { class: "figure" }),
+    h("span", { class: "figure big" }),
+  ];
   const alarm = h("p", { class: "alarm", role: "alert", hidden: true });
-  put(source, h("h2", null, "Balancer"), balancerName, h("p", null, rate, " picks/s"), h("p", null, cost, " each"), h("p", { class: "hint" }, "version ", version), alarm);
+  put(
+    source,
+    h("h2", null, "Balancer"),
+    balancerName,
+    h("p", null, rate, " picks/s"),
+    h("p", null, cost, " each"),
+    h("p", { class: "hint" }, "version ", version),
+    alarm,
+  );
 
   const lanePicture = lanes(open, (y) => few.style.setProperty("--origin", `${y}px`));
   const heatPicture = heat(open);
@@ -88,11 +59,33 @@ export function upstream([name], { signal, state }) {
   const unusualRows = new Map();
   const many = h("div", { hidden: true }, heatPicture.node, h("h3", null, "Most unusual"), unusual);
   const few = h("div", { class: "with-source" }, source, lanePicture.node);
-  const toggle = h("button", { type: "button", on: { click: () => ((mode = mode === "lanes" ? "map" : "lanes"), last && draw(last)) } }, "Heat map");
+  const toggle = h(
+    "button",
+    {
+      type: "button",
+      on: { click: () => ((mode = mode === "lanes" ? "map" : "lanes"), last && draw(last)) },
+    },
+    "Heat map",
+  );
   const missing = h("p", { class: "empty", hidden: true }, "This upstream has no target with an address.");
 
-  const traffic = chart("Picks/s", [{ name: "requests", label: "all" }, { name: "bad", label: "errors" }, { name: "fallback", label: "by the gateway" }], number);
-  const latency = chart("Latency", [{ name: "latency", label: "p50" }, { name: "p99", label: "p99" }], ms);
+  const traffic = chart(
+    "Picks/s",
+    [
+      { name: "requests", label: "all" },
+      { name: "bad", label: "errors" },
+      { name: "fallback", label: "by the gateway" },
+    ],
+    number,
+  );
+  const latency = chart(
+    "Latency",
+    [
+      { name: "latency", label: "p50" },
+      { name: "p99", label: "p99" },
+    ],
+    ms,
+  );
   const facts = h("dl", { class: "facts" });
   const order = h("ol", { class: "order" });
   const logs = h("pre", { class: "logs", tabindex: "0", "aria-label": "Log lines of the balancer" });
@@ -113,12 +106,21 @@ export function upstream([name], { signal, state }) {
     const all = now.lanes.map((lane) => {
       const target = targets.get(lane.target);
       // A name of DNS may have several addresses.
-      const name = !target || target === lane.address ? lane.address : counts.get(lane.target) > 1 ? `${target} → ${lane.address}` : target;
+      const name =
+        !target || target === lane.address
+          ? lane.address
+          : counts.get(lane.target) > 1
+            ? `${target} → ${lane.address}`
+            : target;
       return { ...lane, name, total, share: total > 0 ? (lane.picks ?? 0) / total : 0 };
     });
     const widest = Math.max(...all.map((lane) => Math.max(lane.share, lane.expected)), 0);
     for (const lane of all) lane.widest = widest;
-    return all.sort((one, other) => Number(one.failover ?? false) - Number(other.failover ?? false) || one.name.localeCompare(other.name, "en", { numeric: true }));
+    return all.sort(
+      (one, other) =>
+        Number(one.failover ?? false) - Number(other.failover ?? false) ||
+        one.name.localeCompare(other.name, "en", { numeric: true }),
+    );
   }
 
   /** @param {any} now */
@@ -131,7 +133,15 @@ export function upstream([name], { signal, state }) {
     const rejected = Object.values(now.without_peer).reduce((sum, n) => sum + n, 0);
     const lost = before === null ? 0 : Math.max(0, rejected - before);
     before = rejected;
-    const values = [number(now.balancer.picks), number(now.errors), ms(now.p50), ms(now.p99), number(inFlight), number(now.pending), number(lost)];
+    const values = [
+      number(now.balancer.picks),
+      number(now.errors),
+      ms(now.p50),
+      ms(now.p99),
+      number(inFlight),
+      number(now.pending),
+      number(lost),
+    ];
     figures.forEach((node, index) => text(node, values[index]));
     attr(figures[1], "data-kind", now.errors > 0 ? "bad" : null);
     attr(figures[6], "data-kind", lost > 0 ? "bad" : null);
@@ -159,12 +169,19 @@ export function upstream([name], { signal, state }) {
 
   /** Those that are out first, then those whose latency is far from the middle. @param {any[]} ready */
   function listUnusual(ready) {
-    const sorted = ready.map((lane) => lane.ms ?? 0).filter((value) => value > 0).sort((one, other) => one - other);
+    const sorted = ready
+      .map((lane) => lane.ms ?? 0)
+      .filter((value) => value > 0)
+      .sort((one, other) => one - other);
     const middle = sorted[Math.floor(sorted.length / 2)] || 1;
     const rank = (lane) => (lane.available ? 0 : 1e6) + (lane.errors ?? 0) * 100 + (lane.ms ?? 0) / middle;
     const top = [...ready].sort((one, other) => rank(other) - rank(one)).slice(0, 12);
     const row = (first) => {
-      const [mark, button, why] = [h("span", { class: "glyph" }), h("button", { type: "button", class: "link" }), h("span", { class: "why" })];
+      const [mark, button, why] = [
+        h("span", { class: "glyph" }),
+        h("button", { type: "button", class: "link" }),
+        h("span", { class: "why" }),
+      ];
       let lane = first;
       button.addEventListener("click", () => open(lane));
       return {
@@ -174,7 +191,10 @@ export function upstream([name], { signal, state }) {
           const [word, kind, text_] = condition(now);
           attr(mark, "data-kind", kind);
           text(button, now.name);
-          text(why, `${text_ || word}; ${percent(now.share)} of the picks; ${ms(now.ms)}; ${now.in_flight ?? 0} in flight`);
+          text(
+            why,
+            `${text_ || word}; ${percent(now.share)} of the picks; ${ms(now.ms)}; ${now.in_flight ?? 0} in flight`,
+          );
         },
       };
     };
@@ -192,10 +212,16 @@ export function upstream([name], { signal, state }) {
     text(rate, number(balancer.picks));
     const quarantine = counters.quarantine !== null;
     alarm.hidden = !quarantine && !(balancer.fallback > 0);
-    text(alarm, quarantine ? `Quarantine for another ${seconds(counters.quarantine)}: the gateway picks by weight` : `The gateway makes ${number(balancer.fallback)} picks/s itself`);
+    text(
+      alarm,
+      quarantine
+        ? `Quarantine for another ${seconds(counters.quarantine)}: the gateway picks by weight`
+        : `The gateway makes ${number(balancer.fallback)} picks/s itself`,
+    );
     const kinds = Object.entries(counters.host_choices_by_kind).filter(([, n]) => n > 0);
     const faults = Object.entries(counters.faults).filter(([, n]) => n > 0);
-    const list = (pairs, none) => (pairs.length > 0 ? pairs.map(([kind, n]) => `${n} ${kind.replace("_", " ")}`).join(", ") : none);
+    const list = (pairs, none) =>
+      pairs.length > 0 ? pairs.map(([kind, n]) => `${n} ${kind.replace("_", " ")}`).join(", ") : none;
     const rows = [
       ["Time of a pick", `${ns(balancer.pick_ns)} on average, 99 % within ${ns(balancer.pick_p99_ns)}`],
       ["Picks by the gateway", list(kinds, "none")],
@@ -204,9 +230,16 @@ export function upstream([name], { signal, state }) {
       ["Last fault", counters.last_fault ?? "none"],
       ["Quarantine", quarantine ? `for another ${seconds(counters.quarantine)}` : "no"],
       ["Instances", `${counters.instances}, the present one with ${bytes(counters.memory)}`],
-      ["Switches", `${counters.switches}${counters.handover ? `; ${counters.handover.failure ?? `${bytes(counters.handover.bytes)} of state handed over`}` : ""}`],
+      [
+        "Switches",
+        `${counters.switches}${counters.handover ? `; ${counters.handover.failure ?? `${bytes(counters.handover.bytes)} of state handed over`}` : ""}`,
+      ],
     ];
-    if (facts.children.length !== rows.length * 2) put(facts, rows.map(([term]) => [h("dt", null, term), h("dd")]));
+    if (facts.children.length !== rows.length * 2)
+      put(
+        facts,
+        rows.map(([term]) => [h("dt", null, term), h("dd")]),
+      );
     rows.forEach(([, value], index) => text(facts.children[index * 2 + 1], value));
   }
 
@@ -215,11 +248,22 @@ export function upstream([name], { signal, state }) {
     const first = ready.filter((lane) => !lane.failover);
     const second = ready.filter((lane) => lane.failover);
     const of = (lanes) => `${lanes.filter((lane) => lane.available).length} of ${lanes.length} available`;
-    const lines = [`Targets: ${of(first)}. The balancer chooses; after a fault, the gateway chooses by weight.`];
-    if (second.length > 0) lines.push(`Failover targets: ${of(second)}. Used where no target is left, and for requests that have failed at all of them.`);
+    const lines = [
+      `Targets: ${of(first)}. The balancer chooses; after a fault, the gateway chooses by weight.`,
+    ];
+    if (second.length > 0)
+      lines.push(
+        `Failover targets: ${of(second)}. Used where no target is left, and for requests that have failed at all of them.`,
+      );
     const reasons = Object.entries(now.without_peer).filter(([, n]) => n > 0);
-    lines.push(`Status 503, so far: ${reasons.map(([code, n]) => `${n} (${REASONS[code] ?? code})`).join(", ") || "none"}.`);
-    if (order.children.length !== lines.length) put(order, lines.map(() => h("li")));
+    lines.push(
+      `Status 503, so far: ${reasons.map(([code, n]) => `${n} (${REASONS[code] ?? code})`).join(", ") || "none"}.`,
+    );
+    if (order.children.length !== lines.length)
+      put(
+        order,
+        lines.map(() => h("li")),
+      );
     lines.forEach((line, index) => text(order.children[index], line));
   }
 
@@ -228,27 +272,51 @@ export function upstream([name], { signal, state }) {
     const body = h("dl", { class: "facts" });
     const update = (/** @type {any[]} */ ready) => {
       const lane = ready.find((one) => one.id === first.id);
-      if (!lane) return put(body, h("dt", null, "Removed"), h("dd", null, "It is no longer an address of this upstream."));
+      if (!lane)
+        return put(
+          body,
+          h("dt", null, "Removed"),
+          h("dd", null, "It is no longer an address of this upstream."),
+        );
       const [word, , why] = condition(lane);
-      const event = (one) => (one ? `${ago(one.at)}, ${{ active: "probe", passive: "request" }[one.source] ?? one.source}: ${one.report.replace("_", " ")}${one.detail ? ` (${one.detail})` : ""}` : "none");
+      const event = (one) =>
+        one
+          ? `${ago(one.at)}, ${{ active: "probe", passive: "request" }[one.source] ?? one.source}: ${one.report.replace("_", " ")}${one.detail ? ` (${one.detail})` : ""}`
+          : "none";
       const rows = [
         ["Address", lane.address],
         ["Condition", why || word],
         ["Since", lane.changed_at ? `${clock(lane.changed_at)} (${ago(lane.changed_at)})` : "it was added"],
         ["Last probe", event(lane.last_probe)],
         ["Last failure", event(lane.last_failure)],
-        ["Share of picks", `${percent(lane.share)}, by weight ${percent(lane.expected)} (weight ${lane.weight})`],
+        [
+          "Share of picks",
+          `${percent(lane.share)}, by weight ${percent(lane.expected)} (weight ${lane.weight})`,
+        ],
         ["Picks/s", number(lane.picks ?? 0)],
         ["Latency", `${ms(lane.ms)} on average, longest ${ms(lane.max_ms)}`],
-        ["In flight", `${lane.in_flight ?? 0}, waiting ${lane.pending ?? 0}, connections ${lane.connections ?? 0}`],
+        [
+          "In flight",
+          `${lane.in_flight ?? 0}, waiting ${lane.pending ?? 0}, connections ${lane.connections ?? 0}`,
+        ],
         ["Trial", lane.trial_in !== undefined ? `in ${seconds(lane.trial_in)}` : "none due"],
         ["Endpoint id", lane.id],
       ];
-      return put(body, rows.map(([term, value]) => [h("dt", null, term), h("dd", null, value)]));
+      return put(
+        body,
+        rows.map(([term, value]) => [h("dt", null, term), h("dd", null, value)]),
+      );
     };
     const set = async (healthy) => {
       const word = healthy ? "healthy" : "unhealthy";
-      if (!healthy && !(await confirm(`${first.name} gets no further requests until it is set to healthy, or a probe succeeds.`, "Set unhealthy"))) return;
+      if (
+        !healthy &&
+        !(await confirm(
+          `${first.name} gets no further requests until it is set to healthy, or a probe succeeds.`,
+          "Set unhealthy",
+        ))
+      )
+        return;
       try {
         await call("PUT", `${path}/targets/${first.target}/${encodeURIComponent(first.address)}/${word}`);
         notice(`${first.name} is set to ${word}.`, { undo: () => set(!healthy) });
@@ -266,7 +334,14 @@ export function upstream([name], { signal, state }) {
         h(
           "div",
           { class: "actions" },
-          h("a", { class: "button", href: `#/entities/upstreams/${encodeURIComponent(name)}/targets/${first.target}` }, "Edit the target"),
+          h(
+            "a",
+            {
+              class: "button",
+              href: `#/entities/upstreams/${encodeURIComponent(name)}/targets/${first.target}`,
+            },
+            "Edit the target",
+          ),
           h("button", { type: "button", on: { click: () => set(true) } }, "Set healthy"),
           h("button", { type: "button", class: "danger", on: { click: () => set(false) } }, "Set unhealthy"),
         ),
@@ -280,12 +355,32 @@ export function upstream([name], { signal, state }) {
     const lines = (answer?.data ?? []).filter((line) => !line.upstream || line.upstream === name).slice(-40);
     text(logs, lines.map(logLine).join("\n") || "No lines.");
     const report = await find(`${path}/shadow`, signal);
-    put(shadow, report ? shadowOf(report) : h("p", { class: "empty" }, "None. ", h("a", { href: `#/balancers?upstream=${encodeURIComponent(name)}` }, "Start one"), "."));
+    put(
+      shadow,
+      report
+        ? shadowOf(report)
+        : h(
+            "p",
+            { class: "empty" },
+            "None. ",
+            h("a", { href: `#/balancers?upstream=${encodeURIComponent(name)}` }, "Start one"),
+            ".",
+          ),
+    );
   }
 
   readTargets().catch(() => {});
   get(path, signal).catch((error) => {
-    if (error instanceof ApiError) put(screen, h("h1", null, name), h("p", { class: "problem", role: "alert" }, error.status === 404 ? `There is no upstream ${name}.` : error.message));
+    if (error instanceof ApiError)
+      put(
+        screen,
+        h("h1", null, name),
+        h(
+          "p",
+          { class: "problem", role: "alert" },
+          error.status === 404 ? `There is no upstream ${name}.` : error.message,
+        ),
+      );
   });
   const timer = setInterval(() => readBeside().catch(() => {}), 3000);
   setTimeout(() => readBeside().catch(() => {}), 1300);
@@ -298,15 +393,30 @@ export function upstream([name], { signal, state }) {
   const screen = h(
     "div",
     { class: "screen" },
-    h("div", { class: "title" }, h("h1", null, glyph, name), h("a", { class: "button", href: `#/entities/upstreams/${encodeURIComponent(name)}` }, "Settings"), toggle),
-    h("dl", { class: "figures" }, labels.map((label, index) => h("div", null, h("dt", null, label), figures[index]))),
+    h(
+      "div",
+      { class: "title" },
+      h("h1", null, glyph, name),
+      h("a", { class: "button", href: `#/entities/upstreams/${encodeURIComponent(name)}` }, "Settings"),
+      toggle,
+    ),
+    h(
+      "dl",
+      { class: "figures" },
+      labels.map((label, index) => h("div", null, h("dt", null, label), figures[index])),
+    ),
     h("section", { class: "card picture-card", "aria-label": "Targets" }, few, many, missing),
     h("div", { class: "charts" }, traffic.node, latency.node),
     h(
       "div",
       { class: "columns" },
       h("section", { class: "card" }, h("h2", null, "Balancer"), facts),
-      h("div", null, h("section", { class: "card" }, h("h2", null, "Who falls back to whom"), order), h("section", { class: "card" }, h("h2", null, "Shadow"), shadow)),
+      h(
+        "div",
+        null,
+        h("section", { class: "card" }, h("h2", null, "Who falls back to whom"), order),
+        h("section", { class: "card" }, h("h2", null, "Shadow"), shadow),
+      ),
     ),
     h("section", { class: "card" }, h("h2", null, "Log lines of the balancer"), logs),
   );
@@ -316,32 +426,7 @@ export function upstream([name], { signal, state }) {
 /** @param {any} line */
 function logLine(line) {
   if (typeof line === "string") return line;
-  return [line.time ? clock(line.time) : "", line.level ?? "", line.upstream ?? "", line.message ?? ""].filter(Boolean).join("  ");
-}
-
-/** A shadow's report. @param {any} report */
-export function shadowOf(report) {
-  const side = (name, one) => h("tr", null, h("th", { scope: "row" }, name), [number(one.in_flight), one.latency_us === null ? "–" : ms(one.latency_us / 1000), ns(one.pick_ns), number(one.refused)].map((value) => h("td", { class: "number figure" }, value)));
-  const shares = [...report.endpoints].sort((one, other) => Math.abs(other.shadow_share - other.first_share) - Math.abs(one.shadow_share - one.first_share)).slice(0, 12);
-  return h(
-    "div",
-    null,
-    h("p", null, h("b", null, report.balancer), ` chose the same endpoint in ${percent(report.agreement)} of ${number(report.compared)} picks.`, report.last_fault ? ` Last fault: ${report.last_fault}` : ""),
-    h("table", null, h("thead", null, h("tr", null, ["", "In flight at the choice", "Latency", "Pick", "Refused"].map((name, index) => h("th", { scope: "col", class: index ? "number" : null }, name)))), h("tbody", null, side("Serves", report.first), side("Shadow", report.shadow))),
-    h(
-      "table",
-      { class: "differences" },
-      h("thead", null, h("tr", null, h("th", { scope: "col" }, "Target"), h("th", { scope: "col", class: "number" }, "Serves"), h("th", { scope: "col", class: "number" }, "Shadow"), h("th", { scope: "col" }, "Difference"))),
-      h(
-        "tbody",
-        null,
-        shares.map((one) => {
-          const difference = one.shadow_share - one.first_share;
-          const bar = h("span", { class: "bar", "data-sign": difference < 0 ? "less" : "more" });
-          bar.style.width = `${Math.min(50, Math.abs(difference) * 100)}%`;
-          return h("tr", null, h("th", { scope: "row" }, one.address), h("td", { class: "number figure" }, percent(one.first_share)), h("td", { class: "number figure" }, percent(one.shadow_share)), h("td", null, h("span", { class: "difference" }, bar), h("span", { class: "figure" }, `${difference > 0 ? "+" : ""}${(difference * 100).toFixed(1)} points`)));
-        }),
-      ),
-    ),
-  );
+  return [line.time ? clock(line.time) : "", line.level ?? "", line.upstream ?? "", line.message ?? ""]
+    .filter(Boolean)
+    .join("  ");
 }

@@ -178,8 +178,24 @@ async fn make_events(admin: &Admin) {
     ticks.tick().await;
     let mut last = Instant::now();
     loop {
-        ticks.tick().await;
+        let is_due = tokio::select! {
+            biased;
+            _ = ticks.tick() => true,
+            () = admin.live.joined.notified() => false,
+        };
         let topics = admin.live.present();
+        for topic in &topics {
+            // What counters have now, so that the first event of a topic has rates.
+            if let Topic::Upstream(id) = topic
+                && !upstreams.contains_key(id)
+                && let Ok(upstream) = admin.upstream(*id)
+            {
+                upstreams.insert(*id, upstream::Before::of(&upstream));
+            }
+        }
+        if !is_due {
+            continue;
+        }
         if topics.is_empty() {
             return;
         }
@@ -191,11 +207,10 @@ async fn make_events(admin: &Admin) {
             let event = match topic {
                 Topic::Gateway => Some(gateway::event(admin, &window, passed)),
                 Topic::Upstream(id) => {
-                    let before = upstreams.entry(id).or_default();
-                    admin
-                        .upstream(id)
-                        .ok()
-                        .map(|upstream| upstream::event(&upstream, before, &window, passed))
+                    let found = admin.upstream(id).ok().zip(upstreams.get_mut(&id));
+                    found.map(|(upstream, before)| {
+                        upstream::event(&upstream, before, &window, passed)
+                    })
                 }
             };
             admin.live.send(topic, event);

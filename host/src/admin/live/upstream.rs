@@ -23,9 +23,10 @@ const DETAILED: usize = 100;
 const SAMPLES: usize = 40;
 
 /// What counters had when the last event was made.
-#[derive(Default)]
 pub(super) struct Before {
-    counters: Option<Counters>,
+    /// When that was.
+    since: Instant,
+    counters: Counters,
     /// By the id of the address.
     picks: HashMap<u64, u64>,
 }
@@ -105,6 +106,8 @@ pub(super) fn event(
     let without_peer =
         without_peer.map(|(reason, number)| (reason.code().to_owned(), json!(number)));
     let policy = upstream.policy();
+    let now = Instant::now();
+    let since = now - std::mem::replace(&mut before.since, now);
     let event = json!({
         "at": clock::unix_millis(),
         "name": upstream.name,
@@ -116,29 +119,42 @@ pub(super) fn event(
         "p99": tries.all.quantile_ms(0.99).map(round),
         "pending": upstream.pending(),
         "without_peer": without_peer.collect::<serde_json::Map<_, _>>(),
-        "balancer": before.balancer(upstream, passed),
-        "lanes": before.lanes(upstream, &addresses, tries, passed),
+        "balancer": before.balancer(upstream, since),
+        "lanes": before.lanes(upstream, &addresses, tries, passed, since),
         "samples": samples(tries),
     });
-    before.picks = addresses.iter().map(|a| (a.id, a.picks)).collect();
+    before.picks = picks(&addresses);
     event
 }
 
+/// The picks of each address.
+fn picks(addresses: &[AddressReport]) -> HashMap<u64, u64> {
+    addresses.iter().map(|a| (a.id, a.picks)).collect()
+}
+
 impl Before {
+    /// What they have now.
+    pub(super) fn of(upstream: &Upstream) -> Self {
+        Self {
+            since: Instant::now(),
+            counters: upstream.balancer().counters(),
+            picks: picks(&upstream.addresses()),
+        }
+    }
+
     fn balancer(&mut self, upstream: &Upstream, passed: Duration) -> Value {
         let balancer = upstream.balancer();
         let counters = balancer.counters();
         // After a switch, counters begin again.
-        let earlier = self.counters.take().filter(|earlier| {
-            earlier.switches == counters.switches && earlier.picks <= counters.picks
-        });
-        let earlier = earlier.unwrap_or_else(|| counters.clone());
+        let earlier = std::mem::replace(&mut self.counters, counters.clone());
+        let is_same = earlier.switches == counters.switches && earlier.picks <= counters.picks;
+        let earlier = if is_same { earlier } else { counters.clone() };
         let mean = |sum: f64, count: u64| (count > 0).then(|| (sum * 1e9 / count as f64).round());
         let (now, then) = (&counters.times, &earlier.times);
         let (sum, count) = (now.sum() - then.sum(), now.count() - then.count());
         // A second may have no pick that was timed.
         let recent = mean(sum, count).or_else(|| mean(now.sum(), now.count()));
-        let shown = json!({
+        json!({
             "name": upstream.policy().algorithm,
             "version": balancer.plugin().digest,
             "picks": rate(counters.picks - earlier.picks, passed),
@@ -146,9 +162,7 @@ impl Before {
             "pick_ns": recent,
             "pick_p99_ns": p99_ns(&counters),
             "counters": counters,
-        });
-        self.counters = Some(counters);
-        shown
+        })
     }
 
     fn lanes(
@@ -157,6 +171,7 @@ impl Before {
         addresses: &[AddressReport],
         tries: &Tries,
         passed: Duration,
+        since: Duration,
     ) -> Value {
         let table = upstream.balancer().endpoints();
         let total: u64 = table.iter().map(|e| u64::from(e.weight)).sum();
@@ -183,7 +198,7 @@ impl Before {
                 address: &address.address,
                 weight: address.weight,
                 expected: round(weight as f64 / total.max(1) as f64),
-                picks: rate(picks, passed),
+                picks: rate(picks, since),
                 errors: rate(counts.errors, passed),
                 ms: counts.mean_ms().map(round),
                 max_ms: round(counts.most as f64 / 1000.0),
