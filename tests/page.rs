@@ -181,6 +181,18 @@ fn an_upstream_is_shown_live_and_a_target_is_set_by_hand() {
     until("picks of the target", || {
         lane().contains("33 % / 33 %") || lane().contains("34 % / 33 %")
     });
+    // Figures change in place: nothing is moved.
+    browser.run(
+        "window.shifts = 0; window.events = 0;\
+         new PerformanceObserver(list => list.getEntries().forEach(one => { shifts += one.value; }))\
+         .observe({ type: 'layout-shift' });\
+         new MutationObserver(() => events++)\
+         .observe(document.querySelector('.charts'), { subtree: true, attributes: true });",
+    );
+    until("events", || {
+        browser.run("return events;").as_u64() >= Some(5)
+    });
+    assert!(browser.run("return shifts;").as_f64() < Some(0.001));
     let button = format!("button[aria-label^='{name}']");
     browser.click(&button);
     browser.wait_for_text("dialog", "Last probe");
@@ -189,7 +201,7 @@ fn an_upstream_is_shown_live_and_a_target_is_set_by_hand() {
     browser.run("[...document.querySelectorAll('dialog:last-of-type button')].at(-1).click();");
     until("the target is out", || lane().contains("by an operator"));
     browser.run("document.querySelectorAll('dialog').forEach(one => one.close());");
-    browser.undo();
+    browser.undo("is set to unhealthy");
     until("the target is back", || !lane().contains("by an operator"));
     // The heat map, by keys.
     browser.click_text("Heat map");
@@ -225,7 +237,7 @@ fn entities_are_created_changed_deleted_and_restored() {
     browser.fill("input[name=host]", "other.example");
     browser.click_text("Save");
     until("the change", || stored().json()["host"] == "other.example");
-    browser.undo();
+    browser.undo("is changed");
     until("the change is taken back", || {
         stored().json()["host"] == "shop.example"
     });
@@ -237,7 +249,7 @@ fn entities_are_created_changed_deleted_and_restored() {
     browser.click("button[aria-label='Delete shop']");
     browser.click("dialog[open] button.danger");
     until("the deletion", || stored().status == 404);
-    browser.undo();
+    browser.undo("is deleted");
     until("the deletion is taken back", || stored().status == 200);
     assert_eq!(stored().json()["port"], 8080);
 

@@ -15,7 +15,7 @@ fn after_events(browser: &Browser, number: u64) {
         "window.events = 0; new MutationObserver(() => events++)\
          .observe(document.querySelector('.charts'), { subtree: true, attributes: true });",
     );
-    for seen in (1..=number).step_by(10) {
+    for seen in 1..=number {
         until("events", || {
             browser.run("return events;").as_u64() >= Some(seen)
         });
@@ -80,19 +80,23 @@ fn screenshots_of_every_screen() {
             &[("name", "fleet"), ("algorithm", "p2c")],
         )
         .expect(201);
-    let local: Vec<Backend> = ["w", "x", "y", "z"]
-        .into_iter()
-        .map(Backend::start)
-        .collect();
+    // It listens on all addresses of this machine, which has those of 127.0.0.0/8.
+    let many = Backend::start_on("m", "0.0.0.0:0".parse().unwrap());
+    many.respond_with(200, 2);
+    let port = many.address.port();
     for number in 0..MANY {
-        // Every address of 127.0.0.0/8 is this machine's, but only 127.0.0.1 is listened on.
-        let target = match local.get(number % 257) {
-            Some(backend) => backend.address.to_string(),
-            None => format!("127.1.{}.{}:9", number / 250, number % 250 + 1),
-        };
+        // On some, nothing listens.
+        let port = if number % 37 == 11 { 9 } else { port };
+        let target = format!("127.1.{}.{}:{port}", number / 250, number % 250 + 1);
         let fields = [("target", &*target)];
-        gateway.admin("POST", "/upstreams/fleet/targets", &fields);
+        let path = "/upstreams/fleet/targets";
+        gateway.admin("POST", path, &fields).expect(201);
     }
+    let checks = json!({ "passive": { "unhealthy": { "tcp_failures": 1 } } });
+    let checks = json!({ "healthchecks": checks });
+    gateway
+        .admin_json("PATCH", "/upstreams/fleet", &checks)
+        .expect(200);
     gateway
         .admin("POST", "/services", &[("name", "fleet"), ("host", "fleet")])
         .expect(201);
@@ -105,7 +109,7 @@ fn screenshots_of_every_screen() {
         .expect(201);
     let loads = [
         Load::start(gateway.proxy, "/shop", 6),
-        Load::start(gateway.proxy, "/fleet", 2),
+        Load::start(gateway.proxy, "/fleet", 8),
     ];
     let browser = Browser::start(1280, 900);
     let address = gateway.listener("gui", 0);
@@ -124,7 +128,7 @@ fn screenshots_of_every_screen() {
     browser.devtools("Emulation.setEmulatedMedia", &json!({ "features": [] }));
     browser.show("#/upstreams/fleet");
     browser.wait_for("canvas.heat");
-    after_events(&browser, 10);
+    after_events(&browser, 5);
     save(&browser, "heat-map", 1280, 900);
     browser.show("#/balancers?upstream=shop");
     browser.wait_for_text(".shadow-report", "chose the same endpoint");

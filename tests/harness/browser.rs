@@ -195,10 +195,12 @@ impl Browser {
         });
     }
 
-    /// Takes back the last change.
-    pub(crate) fn undo(&self) {
-        let last = "(//div[contains(@class, 'notices')]//button[normalize-space()='Undo'])[last()]";
-        self.act("xpath", last, |id| {
+    /// Takes back the change that a notice tells of.
+    pub(crate) fn undo(&self, told: &str) {
+        let path = format!(
+            "//div[contains(@class, 'notice') and span[contains(., '{told}')]]/button[normalize-space()='Undo']"
+        );
+        self.act("xpath", &path, |id| {
             self.command(&format!("/element/{id}/click"), &json!({}))
         });
     }
