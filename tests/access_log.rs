@@ -236,6 +236,16 @@ fn heads_that_cannot_be_read_are_lines_too() {
 }
 
 #[test]
+fn a_request_in_clear_text_on_a_port_for_tls_is_a_line() {
+    let file = LogFile::new();
+    let setup = file.setup("$status $reason $scheme $remote_addr");
+    let gateway = setup.arg("--proxy-listen", "127.0.0.1:0 ssl").start();
+    let answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(file.lines(1), ["400 plain_on_tls https 127.0.0.1"]);
+}
+
+#[test]
 fn a_head_that_does_not_end_is_408_or_400() {
     let file = LogFile::new();
     let setup = file.setup("$status $bytes_sent \"$request\" $request_length");

@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
 use crate::config;
@@ -243,34 +243,38 @@ impl Writer {
 
     /// Hands over the lines of the worker, unless the thread is taking others at this moment.
     fn hand_over(&self, own: &mut Vec<u8>) {
-        let Some(mut lines) = self.buffer.0.try_lock() else {
-            return;
-        };
+        if let Some(lines) = self.buffer.0.try_lock() {
+            self.add(own, lines);
+        }
+    }
+
+    fn add(&self, own: &mut Vec<u8>, mut lines: MutexGuard<'_, Lines>) {
         let waiting = lines.text.len() + own.len();
         let count = self.count.take();
         if waiting > MOST_WAITING {
-            self.log
-                .shared
-                .figures
-                .dropped
-                .fetch_add(count, Ordering::Relaxed);
+            let dropped = &self.log.shared.figures.dropped;
+            dropped.fetch_add(count, Ordering::Relaxed);
         } else {
             lines.text.extend_from_slice(own);
             lines.count += count;
         }
         drop(lines);
+        let has_become_much = waiting > MUCH && waiting - own.len() <= MUCH;
         own.clear();
         self.log.wake();
-        if waiting > MUCH && waiting - MUCH < own.capacity() {
-            // The buffer has just become so full.
+        if has_become_much {
             self.log.thread.unpark();
         }
     }
 }
 
 impl Drop for Writer {
+    /// The worker has ended: here it may wait until the thread has taken other lines.
     fn drop(&mut self) {
-        self.flush();
+        let own = std::mem::take(self.own.get_mut());
+        if !own.is_empty() {
+            self.add(&mut { own }, self.buffer.0.lock());
+        }
     }
 }
 
