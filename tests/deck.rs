@@ -189,7 +189,7 @@ fn a_sync_of_what_is_there_writes_nothing() {
 fn selected_entities_are_changed_and_others_left_alone() {
     let gateway = Gateway::start();
     let team = |name: &str| {
-        let every = File(vec![
+        File(vec![
             ("consumers", json!({ "username": format!("{name}-user") })),
             ("key_sets", json!({ "name": format!("{name}-set") })),
             ("vaults", json!({ "prefix": format!("{name}-env"), "name": "env", "config": { "prefix": "X_" } })),
@@ -202,8 +202,7 @@ fn selected_entities_are_changed_and_others_left_alone() {
             ("routes", json!({ "name": format!("{name}-r"), "paths": [format!("/{name}")], "service": format!("{name}-s") })),
             ("targets", json!({ "target": "127.0.0.1:9", "upstream": format!("{name}-u") })),
             ("plugins", json!({ "name": "cors", "service": format!("{name}-s") })),
-        ].into_iter().map(|(name, row): (&'static str, Value)| (name, row.as_object().unwrap().clone())).collect());
-        every
+        ].into_iter().map(|(name, row): (&'static str, Value)| (name, row.as_object().unwrap().clone())).collect())
     };
     let selecting = |name: &str| Deck::of(&gateway).selecting(&["deck", name]);
     let (red, blue) = (team("red"), team("blue"));

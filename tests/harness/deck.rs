@@ -126,7 +126,7 @@ impl File {
         let found = found.find(|(name, row)| {
             *name == collection && row.get(field).is_some_and(|own| own == value)
         });
-        &mut found.expect("it is in the file").1
+        &mut found.unwrap().1
     }
 
     /// Gives an entity another name, and whatever refers to it.
