@@ -1,10 +1,12 @@
 //! `POST /pointsman/simulate`: balancers on a simulated fleet, by a process of their own.
 //!
 //! The process is `pointsman simulate`, so the figures are those of the command. It takes at most
-//! [`PATIENCE`], has a low priority, and ends when the client disconnects. There is one at a time.
+//! [`PATIENCE`] and [`MEMORY`], has a low priority, and ends when the client disconnects. There is
+//! one at a time.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use axum::Json;
@@ -13,8 +15,9 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use rustix::process::{Pid, setpriority_process};
+use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
@@ -27,6 +30,16 @@ use crate::simulate;
 
 /// Longest time of a simulation.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Largest memory of a simulation, in bytes: what its process may write to (`RLIMIT_DATA`). Its
+/// components reserve more addresses, which cost nothing.
+const MEMORY: u64 = 1 << 30;
+
+/// Largest outcome, in bytes.
+const OUTPUT: u64 = 16 << 20;
+
+/// Longest text of errors, in bytes.
+const MESSAGES: u64 = 64 << 10;
 
 /// Most balancers of a simulation.
 const BALANCERS: usize = 16;
@@ -105,31 +118,70 @@ async fn run(State(admin): State<Admin>, request: Request) -> ApiResult {
     command.arg("--").arg(&scenario);
     command.stdin(Stdio::null()).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().map_err(|error| internal(&error))?;
-    yield_to_others(&child);
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output());
-    let Ok(output) = output.await else {
+    let mut child = command.spawn().map_err(|error| internal(&error))?;
+    restrict(&child).map_err(|error| internal(&error))?;
+    let Ok(ended) = tokio::time::timeout(PATIENCE, outcome(&mut child)).await else {
         let message = format!(
             "the simulation took longer than {} s: simulate fewer requests, or use pointsman simulate",
             PATIENCE.as_secs()
         );
         return Err(Error::field("text", message));
     };
-    let output = output.map_err(|error| internal(&error))?;
-    if output.status.success() {
-        return Ok(([(CONTENT_TYPE, "application/json")], output.stdout).into_response());
+    let (status, written, said) = ended.map_err(|error| internal(&error))?;
+    if written.len() as u64 > OUTPUT {
+        let message = format!(
+            "the outcome has more than {} MiB: simulate fewer targets, or use pointsman simulate",
+            OUTPUT >> 20
+        );
+        return Err(Error::field("text", message));
     }
-    Err(refused(&output.stderr, &folder.0))
+    if status.success() {
+        return Ok(([(CONTENT_TYPE, "application/json")], written).into_response());
+    }
+    if status.signal().is_some() {
+        let message = format!(
+            "the simulation was ended, probably because it needs more than {} MiB of memory: simulate fewer requests or targets, or use pointsman simulate",
+            MEMORY >> 20
+        );
+        return Err(Error::field("text", message));
+    }
+    Err(refused(&said, &folder.0))
 }
 
-/// Gives the process the lowest priority, so that requests have the processors first.
-fn yield_to_others(child: &Child) {
+/// Reads what the process writes, up to a bound each, and waits for its end. A process that writes
+/// more is ended, because it cannot write any further.
+async fn outcome(child: &mut Child) -> std::io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (written, said) = tokio::try_join!(read(stdout, OUTPUT + 1), read(stderr, MESSAGES))?;
+    Ok((child.wait().await?, written, said))
+}
+
+/// Reads at most `most` bytes, and closes the pipe then.
+async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(most).read_to_end(&mut content).await?;
+    }
+    Ok(content)
+}
+
+/// Limits the memory of the process, and gives it the lowest priority, so that requests have the
+/// processors first.
+fn restrict(child: &Child) -> std::io::Result<()> {
     let pid = child.id().and_then(|id| i32::try_from(id).ok());
-    if let Some(pid) = pid.and_then(Pid::from_raw)
-        && let Err(error) = setpriority_process(Some(pid), LOWEST)
-    {
+    let Some(pid) = pid.and_then(Pid::from_raw) else {
+        // It has ended already.
+        return Ok(());
+    };
+    let limit = Rlimit {
+        current: Some(MEMORY),
+        maximum: Some(MEMORY),
+    };
+    prlimit(Some(pid), Resource::Data, limit)?;
+    if let Err(error) = setpriority_process(Some(pid), LOWEST) {
         tracing::debug!("a simulation runs at the usual priority: {error}");
     }
+    Ok(())
 }
 
 /// What the process has said, without the names of files of this machine.
