@@ -165,7 +165,9 @@ fn operation(path: &str, shown: &str, method: &Method, form: Option<Form>) -> Va
         "responses": responses,
     });
     if let Some((media_type, schema)) = described.body {
-        let required = schema.get("required").is_some();
+        // Without a field that a client has to name, an empty body says nothing wrong.
+        let needed = schema.get("required").and_then(Value::as_array);
+        let required = needed.is_some_and(|needed| !needed.is_empty());
         operation["requestBody"] = json!({
             "required": required,
             "content": { media_type: { "schema": schema } },
