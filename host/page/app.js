@@ -50,11 +50,20 @@ function setState(name, detail) {
   text(state.lastChild, STATES[name] ?? name);
 }
 
+/** A part of the address; as it is, if it is not encoded well. @param {string} part */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 function show() {
   current?.abort();
   current = new AbortController();
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  const [first, ...rest] = path.split("/").map(decodeURIComponent);
+  const [first, ...rest] = path.split("/").map(decoded);
   const screen = SCREENS.find((one) => one.hash === first) ?? SCREENS[0];
   SCREENS.forEach((one, index) => attr(links[index], "aria-current", one === screen ? "page" : null));
   setState("idle");
