@@ -37,6 +37,9 @@ export function hasToken() {
 
 /** @param {string} path */
 export function address(path) {
+  // A browser would resolve these, and ask for another path.
+  if (path.split(/[/?]/).some((segment) => segment === "." || segment === ".."))
+    throw new ApiError(404, { message: "no entity has the name . or .." });
   return new URL(`api/${path.replace(/^\//, "")}`, document.baseURI);
 }
 
@@ -99,15 +102,20 @@ export async function call(method, path, options) {
   return read(await send(method, path, options));
 }
 
+/** The same, with the tag of the entity. @param {string} method @param {string} path @param {any} [options] */
+export async function callTagged(method, path, options) {
+  const answer = await send(method, path, options);
+  return { etag: answer.headers.get("etag") ?? "", body: await read(answer) };
+}
+
 /** @param {string} path @param {AbortSignal} [signal] */
 export function get(path, signal) {
   return call("GET", path, { signal });
 }
 
 /** The same, with the tag of what was read. @param {string} path @param {AbortSignal} [signal] */
-export async function getTagged(path, signal) {
-  const answer = await send("GET", path, { signal });
-  return { etag: answer.headers.get("etag") ?? "", body: await read(answer) };
+export function getTagged(path, signal) {
+  return callTagged("GET", path, { signal });
 }
 
 /** The same, with null where there is nothing. @param {string} path @param {AbortSignal} [signal] */

@@ -1,5 +1,5 @@
 // @ts-check
-// The last change, which can be taken back.
+// The last change, which can be taken back as long as no other client has changed the same.
 
 import { ApiError, call } from "./api.js";
 import { notice } from "./dialog.js";
@@ -19,15 +19,44 @@ export function changed(message, undo, then) {
         notice("Taken back.");
         then?.();
       } catch (error) {
-        notice(`It cannot be taken back: ${error instanceof ApiError ? error.message : error}`, {
-          bad: true,
-        });
+        notice(`It cannot be taken back: ${reason(error)}`, { bad: true });
       }
     },
   });
 }
 
-/** The row as it was before. @param {string} path @param {any} row */
-export function restore(path, row) {
-  return call("PUT", path, { json: row });
+/** @param {unknown} error */
+function reason(error) {
+  if (!(error instanceof ApiError)) return String(error);
+  return error.status === 412 ? "another client has changed the same since" : error.message;
 }
+
+/** Refuses to take back what is no longer as this page has left it. @param {boolean} isUnchanged */
+export function must(isUnchanged) {
+  if (!isUnchanged) throw new ApiError(412, null);
+}
+
+/** The header for a write of the entity with this tag only. @param {string} etag */
+export function ifMatch(etag) {
+  return etag ? { "If-Match": etag } : undefined;
+}
+
+/** Creates a row that was deleted, unless there is one again. @param {string} path @param {any} row */
+export function restore(path, row) {
+  return call("PUT", path, { json: row, headers: { "If-None-Match": "*" } });
+}
+
+/**
+ * What a PATCH of settings has to say so that they are `before` again: a PATCH merges objects, and
+ * removes what is null.
+ * @param {any} before
+ * @param {any} now
+ */
+export function settingsBack(before, now) {
+  if (!isObject(before) || !isObject(now)) return before ?? null;
+  const names = new Set([...Object.keys(before), ...Object.keys(now)]);
+  return Object.fromEntries([...names].map((name) => [name, settingsBack(before[name], now[name])]));
+}
+
+/** @param {any} value */
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);

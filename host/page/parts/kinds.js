@@ -10,8 +10,9 @@ import { short } from "../lib/format.js";
 import { changed, restore } from "../lib/history.js";
 
 /**
- * The kinds, by the segment of a path that names them.
- * @type {Record<string, { name: string, one: string, schema: string, columns: string[], nested?: string[], openapi?: string }>}
+ * The kinds, by the segment of a path that names them. `hashed` is a field that is stored as a hash:
+ * what it was before is not known, and what is read must not be written, as it would be hashed again.
+ * @type {Record<string, { name: string, one: string, schema: string, columns: string[], nested?: string[], openapi?: string, hashed?: string }>}
  */
 export const KINDS = {
   services: {
@@ -92,6 +93,7 @@ export const KINDS = {
     one: "password",
     schema: "basicauth_credentials",
     columns: ["username", "consumer", "tags"],
+    hashed: "password",
   },
   jwts: {
     name: "JWT credentials",
@@ -128,12 +130,15 @@ export function crumbs(collection) {
 /** Deletes a row after a question; returns whether it was. @param {string} path @param {any} kind @param {any} row @param {() => void} then */
 export async function removed(path, kind, row, then) {
   const name = nameOf(row);
-  if (!(await confirm(`The ${kind.one} ${name} is deleted, and takes effect at once.`, "Delete")))
+  const lost = kind.hashed ? " It cannot be taken back: the gateway keeps only a hash." : "";
+  if (!(await confirm(`The ${kind.one} ${name} is deleted, and takes effect at once.${lost}`, "Delete")))
     return false;
   const own = `${path}/${encodeURIComponent(row.id)}`;
   try {
     await call("DELETE", own);
-    changed(`The ${kind.one} ${name} is deleted.`, () => restore(own, row), then);
+    const done = `The ${kind.one} ${name} is deleted.`;
+    if (kind.hashed) notice(done);
+    else changed(done, () => restore(own, row), then);
     return true;
   } catch (error) {
     notice(said(error), { bad: true });

@@ -4,9 +4,9 @@
 import { ofJsonSchema } from "../forms/fields.js";
 import { FieldError, form } from "../forms/form.js";
 import { attempt } from "../lib/actions.js";
-import { ApiError, all, call, find, get } from "../lib/api.js";
+import { ApiError, all, callTagged, find, getTagged } from "../lib/api.js";
 import { h, newId, put } from "../lib/dom.js";
-import { changed } from "../lib/history.js";
+import { changed, ifMatch, settingsBack } from "../lib/history.js";
 
 /**
  * Shows the settings that an upstream has for a balancer, as a form from the component's schema.
@@ -39,16 +39,25 @@ export async function showSettings(settings, name, signal) {
   const place = h("div");
   const draw = async () => {
     const upstream = `/upstreams/${encodeURIComponent(chosen.value)}`;
-    const before = (await get(upstream, signal)).pointsman?.balancer_config ?? null;
+    const configOf = (row) => row.pointsman?.balancer_config ?? null;
+    const read = await getTagged(upstream, signal);
+    let [before, etag] = [configOf(read.body), read.etag];
     const made = form(fields, before ?? {});
-    const set = (config) => call("PATCH", upstream, { json: { pointsman: { balancer_config: config } } });
+    const set = (config, tag) =>
+      callTagged("PATCH", upstream, {
+        json: { pointsman: { balancer_config: config } },
+        headers: ifMatch(tag),
+      });
     const submit = async (event) => {
       event.preventDefault();
       made.fail({});
       try {
         const given = Object.fromEntries(Object.entries(made.read()).filter(([, value]) => value !== null));
-        await set(Object.keys(given).length > 0 ? given : null);
-        changed(`The settings of ${chosen.value} are changed.`, () => set(before), draw);
+        const wanted = Object.keys(given).length > 0 ? settingsBack(given, before) : null;
+        const written = await set(wanted, etag);
+        const old = settingsBack(before, configOf(written.body));
+        [before, etag] = [configOf(written.body), written.etag];
+        changed(`The settings of ${chosen.value} are changed.`, () => set(old, written.etag), draw);
       } catch (error) {
         if (error instanceof ApiError)
           made.fail(error.fields?.pointsman?.balancer_config ?? error.fields, error.message);

@@ -2,10 +2,10 @@
 // Shadows: started, ended, and compared with the balancer that serves.
 
 import { attempt } from "../lib/actions.js";
-import { all, call, find, get } from "../lib/api.js";
+import { all, callTagged, find, getTagged } from "../lib/api.js";
 import { h, newId, put } from "../lib/dom.js";
 import { ms, ns, number, percent } from "../lib/format.js";
-import { changed } from "../lib/history.js";
+import { changed, ifMatch, settingsBack } from "../lib/history.js";
 
 /** Starts and ends shadows, and shows their reports. @param {string | null} wanted @param {AbortSignal} signal */
 export function shadowForm(wanted, signal) {
@@ -22,13 +22,16 @@ export function shadowForm(wanted, signal) {
   const path = () => `/upstreams/${encodeURIComponent(upstream.value)}`;
 
   async function set(shadow) {
-    const row = await get(path(), signal);
-    const before = row.pointsman?.shadow ?? null;
-    const patch = (value) => call("PATCH", path(), { json: { pointsman: { shadow: value } } });
-    await patch(shadow);
+    const own = path();
+    const shadowIn = (row) => row.pointsman?.shadow ?? null;
+    const found = await getTagged(own, signal);
+    const patch = (value, etag) =>
+      callTagged("PATCH", own, { json: { pointsman: { shadow: value } }, headers: ifMatch(etag) });
+    const written = await patch(shadow, found.etag);
+    const before = settingsBack(shadowIn(found.body), shadowIn(written.body));
     changed(
       shadow ? `${shadow.balancer} shadows ${upstream.value}.` : `The shadow of ${upstream.value} is ended.`,
-      () => patch(before),
+      () => patch(before, written.etag),
       read,
     );
     await read();

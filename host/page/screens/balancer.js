@@ -7,7 +7,7 @@ import { ApiError, call, find, get } from "../lib/api.js";
 import { confirm, dialog, notice } from "../lib/dialog.js";
 import { attr, h, put, rowsOf, text } from "../lib/dom.js";
 import { ago, bytes, clock, number, short } from "../lib/format.js";
-import { changed } from "../lib/history.js";
+import { changed, must } from "../lib/history.js";
 import { CANARY, showCanary } from "../parts/canary.js";
 import { showSettings } from "../parts/settings.js";
 import { body, dropZone, reportOf } from "../parts/upload.js";
@@ -123,12 +123,18 @@ export function balancer([name], { signal }) {
     };
   }
 
+  /** Promotes a version again, if no other one has been since. @param {string} before @param {string} now */
+  async function promoteBack(before, now) {
+    must((await get(path)).digest === now);
+    await call("POST", `${path}/versions/${before}/promote`);
+  }
+
   async function promote(one) {
     const before = row.digest;
     await call("POST", `${path}/versions/${one.digest}/promote`);
     changed(
       `The version ${short(one.digest)} is active.`,
-      () => call("POST", `${path}/versions/${before}/promote`),
+      () => promoteBack(before, one.digest),
       read,
     );
     await read();
@@ -138,7 +144,8 @@ export function balancer([name], { signal }) {
     await attempt(async () => {
       const before = row.digest;
       await call("POST", `${path}/rollback`);
-      changed("Rolled back.", () => call("POST", `${path}/versions/${before}/promote`), read);
+      const now = (await get(path)).digest;
+      changed("Rolled back.", () => promoteBack(before, now), read);
       await read();
     });
   }
@@ -171,12 +178,16 @@ export function balancer([name], { signal }) {
               try {
                 await call("POST", `${path}/versions/${one.digest}/canary`, { json: made.read() });
                 close();
+                await read();
+                const begun = row.canary?.created_at;
                 changed(
                   "The canary is started.",
-                  () => call("DELETE", `${path}/versions/${one.digest}/canary`),
+                  async () => {
+                    must((await get(path)).canary?.created_at === begun);
+                    await call("DELETE", `${path}/versions/${one.digest}/canary`);
+                  },
                   read,
                 );
-                await read();
               } catch (error) {
                 if (error instanceof ApiError) made.fail(error.fields, error.message);
                 else if (!(error instanceof FieldError)) throw error;

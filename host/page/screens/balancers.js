@@ -2,10 +2,10 @@
 // The balancers, a place for a new one, and shadows.
 
 import { said } from "../lib/actions.js";
-import { all, call } from "../lib/api.js";
+import { all, call, get } from "../lib/api.js";
 import { h, newId, put, text } from "../lib/dom.js";
 import { bytes, short } from "../lib/format.js";
-import { changed } from "../lib/history.js";
+import { changed, must } from "../lib/history.js";
 import { shadowForm } from "../parts/shadow.js";
 import { body, dropZone, reportOf } from "../parts/upload.js";
 
@@ -72,7 +72,11 @@ export function balancers(_rest, { signal, query }) {
     tell(reportOf(row));
     changed(
       `The balancer ${row.name} is created.`,
-      () => call("DELETE", `/balancers/${encodeURIComponent(row.id)}`),
+      async () => {
+        const own = `/balancers/${encodeURIComponent(row.id)}`;
+        must((await get(own)).digest === row.digest);
+        await call("DELETE", own);
+      },
       read,
     );
     await read();

@@ -3,11 +3,11 @@
 
 import { ofJsonSchema, ofKong } from "../forms/fields.js";
 import { FieldError, form, nameOf } from "../forms/form.js";
-import { ApiError, call, get, getTagged } from "../lib/api.js";
+import { ApiError, call, callTagged, get, getTagged } from "../lib/api.js";
 import { dialog, notice } from "../lib/dialog.js";
 import { h, put } from "../lib/dom.js";
 import { clock, short } from "../lib/format.js";
-import { changed, restore } from "../lib/history.js";
+import { changed, ifMatch } from "../lib/history.js";
 import { crumbs, hash, kindOf, pathOf, removed } from "../parts/kinds.js";
 
 /** The fields of a kind: those of Kong's schema, and what is beyond Kong. @param {any} kind @param {any} row @param {AbortSignal} signal */
@@ -161,10 +161,11 @@ export function item(collection, key, kind, signal) {
 
   /** @param {any} input */
   async function create(input) {
-    const row = await call("POST", path, { json: input });
+    const made = await callTagged("POST", path, { json: input });
+    const row = made.body;
     changed(
       `The ${kind.one} ${nameOf(row)} is created.`,
-      () => call("DELETE", `${path}/${encodeURIComponent(row.id)}`),
+      () => call("DELETE", `${path}/${encodeURIComponent(row.id)}`, { headers: ifMatch(made.etag) }),
       () => (location.hash = hash(...collection)),
     );
     location.hash = hash(...collection);
@@ -184,8 +185,20 @@ export function item(collection, key, kind, signal) {
       return;
     }
     const old = before;
-    before = await call("PATCH", own, { json: changes, headers: etag ? { "If-Match": etag } : undefined });
-    changed(`The ${kind.one} ${nameOf(before)} is changed.`, () => restore(own, old), read);
+    const written = await callTagged("PATCH", own, { json: changes, headers: ifMatch(etag) });
+    before = written.body;
+    const done = `The ${kind.one} ${nameOf(before)} is changed.`;
+    const headers = ifMatch(written.etag);
+    if (kind.hashed && kind.hashed in changes) {
+      notice(`${done} It cannot be taken back: the gateway had only a hash of the old ${kind.hashed}.`);
+    } else if (kind.hashed) {
+      const names = Object.keys(changes);
+      const json = Object.fromEntries(names.map((name) => [name, old[name] ?? null]));
+      changed(done, () => call("PATCH", own, { json, headers }), read);
+    } else {
+      // The whole row, since a PATCH merges records. The tag holds, so nothing else has changed.
+      changed(done, () => call("PUT", own, { json: old, headers }), read);
+    }
     await read();
   }
 
