@@ -158,6 +158,9 @@ fn every_screen_has_its_content_and_no_error() {
         ("#/upstreams/absent", "There is no upstream absent"),
         ("#/balancers/absent", "There is no balancer absent"),
         ("#/entities/services/absent", "There is no service absent"),
+        ("#/%", "Overview"),
+        ("#/balancers/..", "There is no balancer .."),
+        ("#/entities/services/.", "There is no service ."),
     ] {
         browser.show(hash);
         browser.wait_for_text("main", content);
@@ -273,6 +276,50 @@ fn entities_are_created_changed_deleted_and_restored() {
     browser.wait_for_text("tbody", "rate-limiting");
     let plugins = gateway.admin("GET", "/plugins", &[]).json();
     assert_eq!(plugins["data"][0]["config"]["minute"], 5);
+    assert_eq!(browser.problems(), json!([]));
+}
+
+#[test]
+fn an_undo_spoils_neither_passwords_nor_the_changes_of_others() {
+    let gateway = setup().start();
+    gateway
+        .admin("POST", "/consumers", &[("username", "ann")])
+        .expect(201);
+    let fields = [("username", "ann"), ("password", "secret")];
+    let made = gateway.admin("POST", "/consumers/ann/basic-auth", &fields);
+    let made = made.expect(201).json();
+    let id = made["id"].as_str().unwrap();
+    let stored = || gateway.admin("GET", &format!("/basic-auths/{id}"), &[]);
+    let browser = open(&gateway, &format!("#/entities/basic-auths/{id}"));
+    browser.fill("input[name=username]", "anna");
+    browser.click_text("Save");
+    until("the change", || stored().json()["username"] == "anna");
+    browser.undo("anna is changed");
+    until("the change is taken back", || {
+        stored().json()["username"] == "ann"
+    });
+    assert_eq!(stored().json()["password"], made["password"]);
+    browser.fill("input[name=password]", "other");
+    browser.click_text("Save");
+    browser.wait_for_text(".notices", "only a hash of the old password");
+    browser.click_text("Delete");
+    browser.wait_for_text("dialog[open]", "cannot be taken back");
+    browser.click("dialog[open] button.danger");
+    until("the deletion", || stored().status == 404);
+
+    let fields = [("name", "shop"), ("host", "shop.example")];
+    gateway.admin("POST", "/services", &fields).expect(201);
+    let stored = || gateway.admin("GET", "/services/shop", &[]).json();
+    browser.show("#/entities/services/shop");
+    browser.fill("input[name=host]", "other.example");
+    browser.click_text("Save");
+    until("the change", || stored()["host"] == "other.example");
+    gateway
+        .admin("PATCH", "/services/shop", &[("host", "theirs.example")])
+        .expect(200);
+    browser.undo("shop is changed");
+    browser.wait_for_text(".notices", "another client has changed the same");
+    assert_eq!(stored()["host"], "theirs.example");
     assert_eq!(browser.problems(), json!([]));
 }
 
