@@ -69,7 +69,7 @@ use crate::policy::answer::Answer;
 use crate::policy::response::Source;
 use crate::request_log;
 use crate::snapshot::{Published, Snapshot};
-use crate::traffic::{RequestSample, TRAFFIC};
+use crate::traffic::{RequestSample, TRAFFIC, sampled};
 use crate::transfer_coding;
 use client::{Client, ClientRequest};
 use client_address::ClientAddress;
@@ -437,9 +437,9 @@ impl Inbound<'_> {
             let host = host.and_then(|host| host.to_str().ok());
             RequestSample {
                 route: self.route,
-                method: self.parts.method.as_str().to_owned(),
-                host: host.unwrap_or_default().to_owned(),
-                path: self.parts.uri.path().to_owned(),
+                method: sampled(self.parts.method.as_str()),
+                host: sampled(host.unwrap_or_default()),
+                path: sampled(self.parts.uri.path()),
                 client: self.client().address.ip().to_string(),
                 status: status.as_u16(),
                 took,

@@ -79,6 +79,20 @@ pub(crate) struct Counts {
     pub(crate) most: u64,
 }
 
+/// Most bytes of a text of a sample. A head may be much longer.
+const TEXT: usize = 256;
+
+/// A text of a request as a sample has it: at most [`TEXT`] bytes of it.
+pub(crate) fn sampled(text: &str) -> String {
+    match text.len() > TEXT {
+        true => format!(
+            "{}…",
+            &text[..text.floor_char_boundary(TEXT - '…'.len_utf8())]
+        ),
+        false => text.to_owned(),
+    }
+}
+
 /// A request as it is shown. It has no query and no headers, which may hold secrets.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestSample {
@@ -105,6 +119,17 @@ pub(crate) struct TrySample {
     pub(crate) is_trial: bool,
     /// When the endpoint was picked, on the clock of balancers, in microseconds.
     pub(crate) at: u64,
+}
+
+/// Ends the collection, and forgets what was collected, when it is dropped.
+#[must_use]
+pub(crate) struct Watching<'a>(&'a Traffic);
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        self.0.watched.store(false, Ordering::Relaxed);
+        drop(self.0.take());
+    }
 }
 
 #[derive(Debug)]
@@ -213,12 +238,10 @@ impl Traffic {
         self.watched.load(Ordering::Relaxed)
     }
 
-    /// Begins to collect, or ends it and forgets what was collected.
-    pub(crate) fn set_watched(&self, watched: bool) {
-        self.watched.store(watched, Ordering::Relaxed);
-        if !watched {
-            drop(self.take());
-        }
+    /// Collects until the result is dropped. There is one at a time.
+    pub(crate) fn watch(&self) -> Watching<'_> {
+        self.watched.store(true, Ordering::Relaxed);
+        Watching(self)
     }
 
     /// Notes a request. `sample` is called for some of them; see [`RequestSample`].
@@ -324,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_collected_once_a_watcher_was_dropped() {
+        let traffic = Traffic::new();
+        let watching = traffic.watch();
+        assert!(traffic.is_watched());
+        traffic.note_try(&"u".into(), a_try(1, 200, 10, 0));
+        drop(watching);
+        assert!(!traffic.is_watched());
+        assert!(traffic.take().upstreams.is_empty());
+    }
+
+    #[test]
     fn samples_are_apart_and_bounded() {
         let traffic = Traffic::new();
         let name: Arc<str> = "u".into();
@@ -335,6 +369,20 @@ mod tests {
         assert_eq!(samples.len(), SAMPLES);
         let mut pairs = samples.windows(2);
         assert!(pairs.all(|pair| pair[1].at - pair[0].at >= SPACING));
+    }
+
+    #[test]
+    fn texts_of_samples_are_bounded() {
+        assert_eq!(sampled("/short"), "/short");
+        for long in [
+            "a".repeat(300),
+            "ü".repeat(300),
+            "a".to_owned() + &"ü".repeat(300),
+        ] {
+            let shown = sampled(&long);
+            assert!(shown.len() <= TEXT && shown.len() > TEXT - 4, "{shown}");
+            assert!(shown.ends_with('…'));
+        }
     }
 
     #[test]

@@ -164,9 +164,9 @@ pub async fn make_live_events(admin: Admin) {
         while admin.live.present().is_empty() {
             admin.live.joined.notified().await;
         }
-        TRAFFIC.set_watched(true);
+        // Dropped as well if the future is: a process that was replaced ends it while it drains.
+        let _watching = TRAFFIC.watch();
         make_events(&admin).await;
-        TRAFFIC.set_watched(false);
     }
 }
 
