@@ -1,7 +1,7 @@
 //! From which web pages and under which host names the Admin API can be used.
 
 use crate::admin_input::{FORM, header, message, request, status};
-use crate::harness::{Gateway, Setup, exchange};
+use crate::harness::{Gateway, Raw, Setup, exchange};
 
 #[test]
 fn web_pages_of_other_origins_cannot_administer() {
@@ -101,6 +101,23 @@ fn web_pages_of_other_origins_cannot_administer() {
             &request("DELETE", "/services/x", &headers, ""),
         );
         assert_eq!(status(&answer), expected, "{site}: {answer}");
+    }
+    // A page that cannot read an answer must not hold it open either.
+    let live = |origin: (&str, &str)| {
+        let headers = [("host", &*host), origin];
+        let mut raw = Raw::connect(gateway.admin);
+        raw.send(request("GET", "/pointsman/live", &headers, "").as_bytes());
+        status(&raw.read_until("\r\n")).to_owned()
+    };
+    for (name, value, expected) in [
+        ("origin", "http://evil.example", "403"),
+        ("sec-fetch-site", "cross-site", "403"),
+        ("sec-fetch-site", "same-site", "403"),
+        ("sec-fetch-site", "same-origin", "200"),
+        ("sec-fetch-site", "none", "200"),
+        ("origin", &own, "200"),
+    ] {
+        assert_eq!(live((name, value)), expected, "{name}: {value}");
     }
     // Clients of Kong send neither.
     let plain = gateway.admin("DELETE", "/services/x", &[]).expect(204);

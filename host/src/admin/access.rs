@@ -35,7 +35,7 @@ pub(super) enum Page {
 ///
 /// # Errors
 /// 400 for a request that does not name its host exactly once, 421 for a host that the Admin API
-/// does not answer for, 403 for a write by a page that may not write.
+/// does not answer for, 403 for a page that may not write, if it writes or if the answer lasts.
 pub(super) fn admit<B>(settings: &AdminAccess, request: &Request<B>) -> (Page, Result<(), Error>) {
     let host = match named_host(request) {
         Ok(host) => host,
@@ -57,9 +57,14 @@ pub(super) fn admit<B>(settings: &AdminAccess, request: &Request<B>) -> (Page, R
     }
     let headers = request.headers();
     let page = page(settings, headers, host.as_ref());
-    if reads {
+    if reads && !lasts(request.uri().path()) {
         return (page, Ok(()));
     }
+    let refused_sites: &[&str] = if reads {
+        &["cross-site", "same-site"]
+    } else {
+        &["cross-site"]
+    };
     let refused = match &page {
         Page::Foreign => Some(headers.get(ORIGIN).map_or("", |o| o.to_str().unwrap_or(""))),
         // Refused only without an origin: an admitted origin may be `cross-site`, as that of a
@@ -67,7 +72,7 @@ pub(super) fn admit<B>(settings: &AdminAccess, request: &Request<B>) -> (Page, R
         Page::None
             if headers
                 .get(SEC_FETCH_SITE)
-                .is_some_and(|s| s == "cross-site") =>
+                .is_some_and(|site| refused_sites.iter().any(|refused| site == refused)) =>
         {
             Some("")
         }
@@ -80,11 +85,26 @@ pub(super) fn admit<B>(settings: &AdminAccess, request: &Request<B>) -> (Page, R
         "" | "null" => "of an unknown origin".to_owned(),
         origin => format!("of {origin}"),
     };
+    let done = if reads {
+        "follow live figures of"
+    } else {
+        "write to"
+    };
     let message = format!(
-        "a web page {origin} cannot write to the Admin API: add its URL to the setting admin_gui_url to allow it"
+        "a web page {origin} cannot {done} the Admin API: add its URL to the setting admin_gui_url to allow it"
     );
     let error = Error::Plain(StatusCode::FORBIDDEN, message);
     (page, Err(error))
+}
+
+/// Whether the answer at a path goes on until the client leaves. A page that cannot read it could
+/// still take the places of other clients (see `live.rs`).
+fn lasts(path: &str) -> bool {
+    let of_upstream = |path: &str| {
+        let key = path.strip_prefix("/upstreams/")?.strip_suffix("/live")?;
+        Some(!key.contains('/'))
+    };
+    path == "/pointsman/live" || of_upstream(path).unwrap_or(false)
 }
 
 fn page(settings: &AdminAccess, headers: &HeaderMap, host: Option<&Host>) -> Page {
@@ -224,6 +244,25 @@ mod tests {
             "[::1]x",
         ] {
             assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn answers_with_events_last() {
+        for path in [
+            "/pointsman/live",
+            "/upstreams/u/live",
+            "/upstreams/live/live",
+        ] {
+            assert!(lasts(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/upstreams/live",
+            "/upstreams/u/targets/live",
+            "/routes/x/live",
+        ] {
+            assert!(!lasts(path), "{path}");
         }
     }
 
