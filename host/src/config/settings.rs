@@ -196,7 +196,8 @@ const LISTENERS: &[Setting] = &[
         name: "admin_gui_listen",
         about: "[Addresses](docs/listeners.md) that the [page](docs/page.md) for operators is served \
                 on, with the Admin API below `/api`; port 0 takes a free one; `off` for none. \
-                Unless set, there is none if `admin_listen` has no address of IP",
+                Unless set, there is none if `admin_listen` has no address of IP, or if the address \
+                is in use",
         kind: Listen(Http, |config, listens| config.gui_listen = listens),
         default: Written("127.0.0.1:8002 reuseport backlog=16384"),
     },

@@ -1,6 +1,6 @@
 //! The sockets of all lists of addresses.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -54,7 +54,7 @@ impl AllListeners {
         let bound = Self {
             proxy: Listeners::bind(&config.proxy_listen, workers, PROXY, &mut inherited)?,
             admin: Listeners::bind(&config.admin_listen, 1, ADMIN, &mut inherited)?,
-            gui: Listeners::bind(&config.gui_listen, 1, GUI, &mut inherited)?,
+            gui: page(config, &mut inherited)?,
             status: Listeners::bind(&config.status_listen, 1, STATUS, &mut inherited)?,
             stream: Listeners::bind(&config.stream_listen, workers, STREAM, &mut inherited)?,
         };
@@ -122,6 +122,28 @@ impl AllListeners {
             status: self.status.listens.clone(),
             stream: self.stream.listens.clone(),
         }
+    }
+}
+
+/// The sockets of the page. Where only the default says so, the gateway goes on without the page if
+/// its address is in use: another gateway on this machine has it, or Kong Manager.
+fn page(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Listeners> {
+    let bound = Listeners::bind(&config.gui_listen, 1, GUI, inherited);
+    let in_use = |error: &anyhow::Error| {
+        let mut causes = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>());
+        causes.any(|cause| cause.kind() == io::ErrorKind::AddrInUse)
+    };
+    match bound {
+        Err(error) if in_use(&error) && !config.written.contains(&GUI.setting) => {
+            tracing::warn!(
+                "{error:#}: this gateway has no page; set admin_gui_listen to another address, or to \
+                 off to leave it out without this warning"
+            );
+            Listeners::bind(&[], 1, GUI, inherited)
+        }
+        bound => bound,
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     program: PathBuf,
     owned: Option<TempDir>,
     compiled: bool,
+    /// Whether the page is where it is by default; otherwise it is off unless an argument says where.
+    default_page: bool,
 }
 
 impl Setup {
@@ -40,6 +42,7 @@ impl Setup {
             program: env!("CARGO_BIN_EXE_pointsman").into(),
             owned: Some(owned),
             compiled: true,
+            default_page: false,
         }
     }
 
@@ -54,6 +57,7 @@ impl Setup {
             program: env!("CARGO_BIN_EXE_pointsman").into(),
             owned: None,
             compiled: true,
+            default_page: false,
         }
     }
 
@@ -81,6 +85,12 @@ impl Setup {
     /// With another data folder.
     pub(crate) fn data_dir(mut self, data_dir: &Path) -> Self {
         self.data_dir = data_dir.to_owned();
+        self
+    }
+
+    /// With the page at its default address.
+    pub(crate) fn default_page(mut self) -> Self {
+        self.default_page = true;
         self
     }
 
@@ -129,7 +139,7 @@ impl Setup {
         if !named("--admin-listen") {
             command.args(["--admin-listen", "127.0.0.1:0"]);
         }
-        if !named("--admin-gui-listen") {
+        if !named("--admin-gui-listen") && !self.default_page {
             command.args(["--admin-gui-listen", "off"]);
         }
         if !named("--status-listen") {
