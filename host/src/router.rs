@@ -165,6 +165,14 @@ impl Router {
         }
     }
 
+    /// All routes, in no order. A route that can be matched in several ways may come several times.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let groups = [&self.exact, &self.suffixes, &self.prefixes];
+        let groups = groups.into_iter().flat_map(SharedMap::iter);
+        let groups = groups.map(|(_, group)| group).chain([&self.any]);
+        groups.flat_map(|group| group.routes())
+    }
+
     /// The route that `query` takes.
     pub fn route(&self, query: &Query<'_>) -> Option<Match<'_>> {
         let mut best = None;

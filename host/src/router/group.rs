@@ -101,6 +101,13 @@ impl Group {
         self.lengths.retain(|(_, count)| *count > 0);
     }
 
+    /// The routes, each once for each way.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let prefixes = self.prefixes.iter().map(|(_, list)| list);
+        let lists = prefixes.chain([&self.regexes, &self.pathless]);
+        lists.flat_map(|list| list.iter().map(|listed| &listed.route))
+    }
+
     /// Looks for a way that is better than `best`.
     pub(super) fn find<'a>(&'a self, query: &Query<'_>, best: &mut Option<Found<'a>>) {
         first(&self.pathless, query, best, |_| Some(PathMatch::NONE));

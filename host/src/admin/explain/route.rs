@@ -1,6 +1,8 @@
 //! `POST /pointsman/explain`: which route the described request takes, and why not the others; and
 //! which policies it runs through. Changes nothing, and runs no policy, since many of them count.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
@@ -37,8 +39,13 @@ async fn explain(State(admin): State<Admin>, request: Request) -> ApiResult {
     let others = rows
         .iter()
         .filter(|stored| Some(id_of(&stored.row)) != taken);
+    let compiled = snapshot.router.routes().map(|route| (route.id, &**route));
+    let compiled: HashMap<Uuid, &Route> = compiled.collect();
     let mut others: Vec<(usize, Value)> = others
-        .map(|stored| other(&admin, &stored.row, &described))
+        .map(|stored| {
+            let compiled = compiled.get(&id_of(&stored.row)).copied();
+            other(&admin, &stored.row, compiled, &described)
+        })
         .collect();
     let count = others.len();
     others.sort_by_key(|(missing, _)| *missing);
@@ -80,26 +87,34 @@ fn named(row: &Row) -> Value {
 }
 
 /// A route that the request does not take, and the fields that it does not satisfy. If it satisfies
-/// all, the other route has precedence.
-fn other(admin: &Admin, row: &Row, described: &Described) -> (usize, Value) {
+/// all, the other route has precedence. A route that the router does not have, such as one of a
+/// service that is disabled, is compiled for the answer.
+fn other(
+    admin: &Admin,
+    row: &Row,
+    compiled: Option<&Route>,
+    described: &Described,
+) -> (usize, Value) {
     let mut shown = named(row);
-    let flavor = admin.config.proxy.router_flavor;
-    let compiled = view::<entity::route::Route>(Kind::Route, row.clone())
-        .map_err(|error| error.to_string())
-        .and_then(|route| {
-            let room = crate::pattern::PATTERN_MEMORY;
-            Route::compile(route, flavor, room).map_err(|error| error.to_string())
-        });
     let misses = match compiled {
-        Ok(route) => described.misses(&route),
-        Err(error) => {
-            shown["error"] = error.into();
-            vec!["error"]
-        }
+        Some(route) => Ok(described.misses(route)),
+        None => compile(admin, row).map(|route| described.misses(&route)),
     };
+    let misses = misses.unwrap_or_else(|error| {
+        shown["error"] = error.into();
+        vec!["error"]
+    });
     let count = misses.len();
     shown["misses"] = json!(misses);
     (count, shown)
+}
+
+fn compile(admin: &Admin, row: &Row) -> Result<Route, String> {
+    let route = view::<entity::route::Route>(Kind::Route, row.clone());
+    let route = route.map_err(|error| error.to_string())?;
+    let flavor = admin.config.proxy.router_flavor;
+    let compiled = Route::compile(route, flavor, crate::pattern::PATTERN_MEMORY);
+    compiled.map_err(|error| error.to_string())
 }
 
 /// The policies that a request of this consumer runs through, in their order.
