@@ -41,6 +41,7 @@ mod openapi;
 mod overlay;
 mod paced;
 mod page;
+mod peer;
 mod plugins;
 mod proxy_cache;
 mod read_only;

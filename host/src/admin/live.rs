@@ -9,6 +9,8 @@ mod upstream;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -51,6 +53,17 @@ enum Topic {
     Upstream(Uuid),
 }
 
+/// Whether a client waits for the next event, having taken those before. In the extensions of its
+/// answer, for the connection: see `serve.rs`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Viewer(Arc<AtomicBool>);
+
+impl Viewer {
+    pub(super) fn waits(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The clients that get events.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
@@ -89,13 +102,22 @@ impl Live {
     fn join(&self, topic: Topic) -> ApiResult {
         let receiver = self.topics.lock().join(topic)?;
         self.joined.notify_one();
-        let events = stream::unfold(receiver, next);
+        let viewer = Viewer::default();
+        let events = stream::unfold((receiver, viewer.clone()), async |(receiver, viewer)| {
+            viewer.0.store(true, Ordering::Relaxed);
+            let event = next(receiver).await;
+            viewer.0.store(false, Ordering::Relaxed);
+            let (event, receiver) = event?;
+            Some((event, (receiver, viewer)))
+        });
         let headers = [
             (CONTENT_TYPE, "text/event-stream"),
             (CACHE_CONTROL, "no-store"),
             (X_ACCEL_BUFFERING, "no"),
         ];
-        Ok((headers, Body::from_stream(events)).into_response())
+        let mut answer = (headers, Body::from_stream(events)).into_response();
+        answer.extensions_mut().insert(viewer);
+        Ok(answer)
     }
 
     /// Ends all events, and admits no more clients.

@@ -13,9 +13,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::peer::Peer;
 use crate::listener::Transport;
 use crate::proxy::PRODUCT;
 
@@ -32,6 +34,11 @@ impl Progress {
     /// A request has arrived.
     pub(super) fn begin(&self) {
         self.0.store(BEING_ANSWERED, Ordering::Relaxed);
+    }
+
+    /// Whether all answers so far were written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == IDLE
     }
 }
 
@@ -75,7 +82,7 @@ impl<B: Body + Unpin> Body for Noted<B> {
 
 /// The stream of a client's connection.
 pub(super) struct Stream {
-    stream: Transport,
+    stream: Arc<Mutex<Transport>>,
     progress: Progress,
     /// The part of the answer in place of hyper's that is still to be written.
     rest: Bytes,
@@ -84,15 +91,19 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(stream: Transport, progress: Progress) -> Self {
         Self {
-            stream,
+            stream: Arc::new(Mutex::new(stream)),
             progress,
             rest: Bytes::new(),
         }
     }
 
+    pub(super) fn peer(&self) -> Peer {
+        Peer::new(&self.stream)
+    }
+
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.rest.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.rest))?;
+            let written = ready!(Pin::new(&mut *self.stream.lock()).poll_write(cx, &self.rest))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -104,11 +115,11 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        Pin::new(&mut *self.stream.lock()).poll_read(cx, buf)
     }
 }
 
@@ -126,7 +137,7 @@ impl AsyncWrite for Stream {
             // This is the last write of hyper, which then flushes.
             return Poll::Ready(Ok(buf.len()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut *self.stream.lock()).poll_write(cx, buf)
     }
 
     /// hyper flushes once it has written all that it has.
@@ -134,12 +145,12 @@ impl AsyncWrite for Stream {
         ready!(self.poll_rest(cx))?;
         let progress = &self.progress.0;
         let _ = progress.compare_exchange(ANSWERED, IDLE, Ordering::Relaxed, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut *self.stream.lock()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_rest(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut *self.stream.lock()).poll_shutdown(cx)
     }
 }
 

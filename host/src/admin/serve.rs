@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{mpsc, watch};
 
+use super::live::Viewer;
 use super::paced::Paced;
 use super::refusal::{Noted, Progress, Stream};
 use super::{Admin, gui, router, status_router};
@@ -28,6 +29,12 @@ use crate::listener::{
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest time that sent data may remain unacknowledged. Source: nginx, `send_timeout`.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Seconds that a client of live figures may take none of those that wait for it.
+const PATIENCE: u32 = 10;
 
 /// Says that no more connections are accepted, and how long each one may still begin a request: the
 /// client may have sent one already.
@@ -227,20 +234,28 @@ impl Serving {
         let (router, body_timeout) = (self.router.clone(), self.body_timeout);
         let progress = Progress::default();
         let (begun, mut begins) = watch::channel(());
+        transport.socket().prepare(SEND_TIMEOUT);
         let stream = Stream::new(transport, progress.clone());
+        let peer = stream.peer();
+        let (viewing, viewed) = watch::channel(None);
+        let stuck = stuck(viewed, progress.clone(), self.stopped.clone());
         let stopping = self.stopped.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, progress) = (router.clone(), progress.clone());
             let stopping = stopping.clone();
             progress.begin();
             begun.send_replace(());
+            let (viewing, peer) = (viewing.clone(), peer.clone());
+            viewing.send_replace(None);
             async move {
-                let (head, body) = without_trailing_slash(request).into_parts();
+                let (mut head, body) = without_trailing_slash(request).into_parts();
+                head.extensions.insert(peer);
                 let (body, back) = ReturnableBody::new(body);
                 let body = Paced::new(body, body_timeout);
                 let response = in_turn(router.call(Request::from_parts(head, body))).await;
                 back.discard().await;
                 response.map(|mut response| {
+                    viewing.send_replace(response.extensions_mut().remove::<Viewer>());
                     // The client must know before it sends a further request.
                     if stopping.borrow().is_some() {
                         let close = HeaderValue::from_static("close");
@@ -258,15 +273,55 @@ impl Serving {
             begins.mark_unchanged();
             let _ = tokio::time::timeout(grace, begins.changed()).await;
         };
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let served = async {
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
+        };
+        let ended = tokio::select! {
+            ended = served => ended,
+            () = stuck => return,
         };
         if let Err(error) = ended {
             tracing::debug!("a connection to the Admin API ended: {error}");
+        }
+    }
+}
+
+/// Ends once a client of live figures has taken nothing for too long. `viewed` is the client, while
+/// it is one.
+async fn stuck(
+    mut viewed: watch::Receiver<Option<Viewer>>,
+    progress: Progress,
+    stopped: watch::Receiver<Stop>,
+) {
+    // Most connections never get figures.
+    if viewed.wait_for(Option::is_some).await.is_err() {
+        return std::future::pending().await;
+    }
+    let mut seconds = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let takes = viewed.borrow().as_ref().is_none_or(Viewer::waits);
+        seconds = match takes || progress.is_idle() {
+            true => 0,
+            false => seconds + 1,
+        };
+        // What is left for it is not worth waiting for then.
+        let patience = if stopped.borrow().is_some() {
+            1
+        } else {
+            PATIENCE
+        };
+        if seconds >= patience {
+            tracing::info!(
+                "a client of live figures is disconnected: it took none for {seconds} s"
+            );
+            return;
         }
     }
 }

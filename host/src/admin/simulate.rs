@@ -1,11 +1,11 @@
 //! `POST /pointsman/simulate`: balancers on a simulated fleet, by a process of their own.
 //!
 //! The process is `pointsman simulate`, so the figures are those of the command. It takes at most
-//! [`PATIENCE`] and [`MEMORY`], has a low priority, and ends when the client disconnects. There is
+//! [`PATIENCE`] and [`MEMORY`], has a low priority, and ends when the client closes its side. There is
 //! one at a time.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderMap};
 use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -23,6 +23,8 @@ use tokio::sync::Semaphore;
 
 use super::balancers::component_of;
 use super::error::Error;
+use super::peer::Peer;
+use super::token;
 use super::{Admin, ApiEndpoint, ApiResult, BODY_LIMIT, decode};
 use crate::balancer::SHIPPED;
 use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields};
@@ -69,18 +71,28 @@ pub(super) fn endpoint() -> ApiEndpoint {
     )
 }
 
-/// The scenarios that ship.
-async fn scenarios() -> Json<Value> {
+/// The scenarios that ship, and whether the client may simulate.
+async fn scenarios(State(admin): State<Admin>, headers: HeaderMap) -> Json<Value> {
     let shipped = simulate::shipped_scenarios();
     let data = shipped.map(|(name, text)| json!({ "name": name, "text": text }));
-    Json(json!({ "data": data.collect::<Vec<_>>() }))
+    let tokens = &admin.config.admin_access.tokens;
+    Json(json!({
+        "data": data.collect::<Vec<_>>(),
+        "admitted": token::may_write(tokens, &headers),
+    }))
 }
 
 async fn run(State(admin): State<Admin>, request: Request) -> ApiResult {
+    let peer = Peer::of(&request);
     let input = decode::fields(FIELDS, request, BODY_LIMIT).await?;
     let input = read_fields(FIELDS, input).map_err(|wrong| Error::schema(&wrong))?;
+    // Before anything is written for it.
+    let Ok(_turn) = TURN.try_acquire() else {
+        let message = "another simulation is running: try again when it has ended";
+        return Err(Error::Plain(StatusCode::CONFLICT, message.into()));
+    };
     let text = |field: &str| input.get(field).and_then(Value::as_str).unwrap_or_default();
-    let folder = Folder::new().map_err(|error| internal(&error))?;
+    let folder = Folder::new(&admin.config.data_dir).map_err(|error| internal(&error))?;
     let scenario = match text("text") {
         "" => {
             let name = text("scenario");
@@ -98,10 +110,6 @@ async fn run(State(admin): State<Admin>, request: Request) -> ApiResult {
         }
     };
     let names = balancers(&admin, &input, &folder.0)?;
-    let Ok(_turn) = TURN.try_acquire() else {
-        let message = "another simulation is running: try again when it has ended";
-        return Err(Error::Plain(StatusCode::CONFLICT, message.into()));
-    };
     let mut command = Command::new("/proc/self/exe");
     command.args(["simulate", "--format", "json", "--seed"]);
     command.arg(
@@ -120,7 +128,14 @@ async fn run(State(admin): State<Admin>, request: Request) -> ApiResult {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| internal(&error))?;
     restrict(&child).map_err(|error| internal(&error))?;
-    let Ok(ended) = tokio::time::timeout(PATIENCE, outcome(&mut child)).await else {
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(PATIENCE, outcome(&mut child)) => ended,
+        () = left(peer) => {
+            let message = "the simulation was ended, because the client has closed its side of the connection";
+            return Err(Error::bad_request(message));
+        }
+    };
+    let Ok(ended) = ended else {
         let message = format!(
             "the simulation took longer than {} s: simulate fewer requests, or use pointsman simulate",
             PATIENCE.as_secs()
@@ -146,6 +161,14 @@ async fn run(State(admin): State<Admin>, request: Request) -> ApiResult {
         return Err(Error::field("text", message));
     }
     Err(refused(&said, &folder.0))
+}
+
+/// Ends once the client has left. The process of the simulation ends with the answer to it.
+async fn left(peer: Option<Peer>) {
+    match peer {
+        Some(peer) => peer.leaves().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Reads what the process writes, up to a bound each, and waits for its end. A process that writes
@@ -178,6 +201,11 @@ fn restrict(child: &Child) -> std::io::Result<()> {
         maximum: Some(MEMORY),
     };
     prlimit(Some(pid), Resource::Data, limit)?;
+    // Where memory is short, the system ends this process before any other.
+    let file = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+    if let Err(error) = std::fs::write(file, "1000") {
+        tracing::debug!("a simulation is not the first to end where memory is short: {error}");
+    }
     if let Err(error) = setpriority_process(Some(pid), LOWEST) {
         tracing::debug!("a simulation runs at the usual priority: {error}");
     }
@@ -255,13 +283,29 @@ fn plain(name: &str) -> String {
     name.chars().map(safe).collect()
 }
 
+/// Where simulations have their files.
+fn folders(data_dir: &Path) -> PathBuf {
+    data_dir.join("simulations")
+}
+
+/// Removes the files of simulations that a process which was killed has left.
+pub(super) fn remove_left_over(data_dir: &Path) {
+    match std::fs::remove_dir_all(folders(data_dir)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!("files of an earlier simulation cannot be removed: {error}");
+        }
+        _ => {}
+    }
+}
+
 /// A folder that is removed when it is dropped.
-struct Folder(std::path::PathBuf);
+struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> std::io::Result<Self> {
-        let name = format!("pointsman-simulate-{}", uuid::Uuid::new_v4());
-        let path = std::env::temp_dir().join(name);
+    fn new(data_dir: &Path) -> std::io::Result<Self> {
+        let all = folders(data_dir);
+        std::fs::create_dir_all(&all)?;
+        let path = all.join(uuid::Uuid::new_v4().to_string());
         // For this user alone: components may be confidential.
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::Value;
 
-use super::Admin;
+use super::{Admin, simulate};
 use crate::entity::Kind;
 
 /// Pause after a change: for further changes, and for the last user of a component to release it.
@@ -31,6 +31,7 @@ pub(super) async fn after_changes(
 
 /// Sweeps the folder at the start, and whenever a component may have been left in it.
 pub async fn tidy_cache(admin: Admin) {
+    simulate::remove_left_over(&admin.config.data_dir);
     loop {
         match digests(&admin) {
             Ok(stored) => admin.engine.sweep_cache(&stored),

@@ -45,6 +45,12 @@ pub(super) fn authorize<'a>(
     Err(Error::Plain(StatusCode::FORBIDDEN, message))
 }
 
+/// Whether the client of a request, which was admitted, may write.
+pub(super) fn may_write(tokens: &[AdminToken], headers: &HeaderMap) -> bool {
+    let known = bearer(headers).and_then(|given| AdminToken::find(tokens, given));
+    tokens.is_empty() || known.is_some_and(|token| token.writes)
+}
+
 /// The first segment of a path. Those after it may be secrets, such as the key of a consumer, and
 /// are not logged.
 fn collection(path: &str) -> &str {

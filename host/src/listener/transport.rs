@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rustix::net::RecvFlags;
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -116,6 +117,15 @@ impl Socket {
             Self::Unix(stream) => peek_now(stream, &mut [0]),
         };
         read.is_ok_and(|read| read > 0)
+    }
+
+    /// Whether the peer has closed its sending side, even if bytes from before are still to be read.
+    pub(crate) fn is_closed_by_peer(&self) -> bool {
+        let ready = match self {
+            Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
+            Self::Unix(stream) => stream.ready(Interest::READABLE).now_or_never(),
+        };
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
     /// The error of the connection that the system has not reported yet.
