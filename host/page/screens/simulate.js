@@ -29,6 +29,10 @@ export function simulate(_rest, { signal }) {
       all("/balancers", signal),
       all("/upstreams", signal),
     ]);
+    if (!shipped.admitted) {
+      run.disabled = true;
+      text(progress, "Your token is read-only: a simulation needs one that may write.");
+    }
     for (const one of shipped.data) texts.set(one.name, one.text);
     put(
       scenario,

@@ -10,8 +10,17 @@ use crate::config::AdminToken;
 /// What needs no token: a probe has none, and learns only whether the gateway is ready.
 const OPEN: &str = "/status/ready";
 
-/// What checks input and changes nothing, although its method is that of a write.
-const CHECKS: &str = "/schemas/";
+/// Whether a POST to a path checks or explains input, and changes nothing.
+fn only_looks(method: &Method, path: &str) -> bool {
+    let explains = |path: &str| {
+        let key = path.strip_prefix("/upstreams/")?.strip_suffix("/explain")?;
+        Some(!key.contains('/'))
+    };
+    method == Method::POST
+        && (path.starts_with("/schemas/")
+            || path == "/pointsman/explain"
+            || explains(path).unwrap_or(false))
+}
 
 /// The token of a request; none if the Admin API has no tokens, or the request needs none.
 ///
@@ -33,7 +42,7 @@ pub(super) fn authorize<'a>(
     })?;
     let known = AdminToken::find(tokens, given)
         .ok_or_else(|| unauthorized("the Admin API does not know this token"))?;
-    if known.writes || reads || path.starts_with(CHECKS) {
+    if known.writes || reads || only_looks(method, path) {
         return Ok(Some(known));
     }
     tracing::info!(
@@ -125,6 +134,11 @@ mod tests {
             ("DELETE", "/services/x", &["Bearer two"], 403),
             ("POST", "/schemas/services/validate", &["Bearer two"], 200),
             ("POST", "/schemas/services/validate", &[], 401),
+            ("POST", "/pointsman/explain", &["Bearer two"], 200),
+            ("POST", "/upstreams/u/explain", &["Bearer two"], 200),
+            ("POST", "/upstreams/u/targets/explain", &["Bearer two"], 403),
+            ("PUT", "/upstreams/u/explain", &["Bearer two"], 403),
+            ("POST", "/pointsman/simulate", &["Bearer two"], 403),
             ("OPTIONS", "/services", &[], 200),
             ("GET", "/status/ready", &[], 200),
             ("GET", "/status", &[], 401),
