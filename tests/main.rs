@@ -87,6 +87,7 @@ mod oci;
 mod openapi;
 mod outliers;
 mod page;
+mod page_http;
 mod page_screenshots;
 mod plugin_servers;
 mod plugin_settings;

@@ -1,29 +1,29 @@
-//! The page for operators: its listener, and its screens in a real browser.
+//! The page for operators: its screens in a real browser.
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{Backend, Browser, Gateway, Load, Reply, Setup, patch_upstream, until};
 
 /// The token `one`, as an entry of `admin_tokens`.
-const TOKENS: &str =
+pub(crate) const TOKENS: &str =
     "ci:read-write:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed";
 
-fn setup() -> Setup {
+pub(crate) fn setup() -> Setup {
     Setup::new().arg("--admin-gui-listen", "127.0.0.1:0")
 }
 
-fn ask(gateway: &Gateway, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+pub(crate) fn ask(gateway: &Gateway, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
     gateway.send(gateway.listener("gui", 0), method, path, headers, None)
 }
 
-fn url(gateway: &Gateway) -> String {
+pub(crate) fn url(gateway: &Gateway) -> String {
     format!("http://{}/", gateway.listener("gui", 0))
 }
 
 /// A gateway whose upstream `u` has three targets.
-fn balanced(setup: Setup) -> (Gateway, [Backend; 3]) {
+pub(crate) fn balanced(setup: Setup) -> (Gateway, [Backend; 3]) {
     let gateway = setup.start();
     let backends = ["a", "b", "c"].map(Backend::start);
     gateway.balanced(&backends.each_ref().map(|one| (one.address, 100)));
@@ -42,99 +42,23 @@ fn open(gateway: &Gateway, hash: &str) -> Browser {
 }
 
 #[test]
-fn files_are_sent_with_a_policy_and_asked_for_again_by_their_tag() {
-    let gateway = setup().start();
-    let page = ask(&gateway, "GET", "/", &[]).expect(200);
-    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
-    let policy = page.header("content-security-policy");
-    assert!(policy.contains("default-src 'none'"), "{policy}");
-    assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
-    assert!(!policy.contains("unsafe"), "{policy}");
-    assert_eq!(page.header("x-content-type-options"), "nosniff");
-    let tag = page.header("etag").to_owned();
-    let known = [("if-none-match", &*tag)];
-    assert_eq!(ask(&gateway, "GET", "/", &known).expect(304).body, b"");
-    let script = ask(&gateway, "GET", "/app.js", &[]).expect(200);
-    assert_eq!(
-        script.header("content-type"),
-        "text/javascript; charset=utf-8"
-    );
-    assert_eq!(ask(&gateway, "HEAD", "/app.js", &[]).expect(200).body, b"");
-    for path in ["/absent.js", "/../Cargo.toml", "/lib", "/%2e%2e/x"] {
-        let absent = ask(&gateway, "GET", path, &[]).expect(404);
-        assert!(absent.header("content-security-policy").contains("'none'"));
-    }
-    let refused = ask(&gateway, "POST", "/app.js", &[]).expect(405);
-    assert_eq!(refused.header("allow"), "GET, HEAD, OPTIONS");
-}
-
-#[test]
-fn the_admin_api_below_the_page_has_the_same_guards() {
-    let gateway = setup().arg("--admin-tokens", TOKENS).start();
-    ask(&gateway, "GET", "/", &[]).expect(200);
-    ask(&gateway, "GET", "/api/services", &[]).expect(401);
+fn a_read_only_token_explains_and_does_not_simulate() {
+    let reader = TOKENS.replace("read-write", "read-only");
+    let gateway = setup().arg("--admin-tokens", reader).start();
     let token = ("authorization", "Bearer one");
-    ask(&gateway, "GET", "/api/services", &[token]).expect(200);
-    ask(&gateway, "GET", "/api", &[token]).expect(200);
-
-    let gateway = setup().start();
-    let foreign = [("origin", "https://attacker.example")];
-    let refused = ask(&gateway, "DELETE", "/api/services/x", &foreign).expect(403);
-    assert!(refused.text().contains("admin_gui_url"));
-    let read = ask(&gateway, "GET", "/api/services", &foreign).expect(200);
-    assert_eq!(read.header("access-control-allow-origin"), "");
-    let rebound = [("host", "attacker.example")];
-    ask(&gateway, "GET", "/api/services", &rebound).expect(421);
-    let own = url(&gateway);
-    let own = [("origin", own.trim_end_matches('/'))];
-    ask(&gateway, "DELETE", "/api/services/x", &own).expect(204);
-}
-
-#[test]
-fn a_prefix_is_read_whether_a_proxy_passes_it_on_or_not() {
-    let gateway = setup().arg("--admin-gui-path", "/ops/gate/").start();
-    for path in ["/", "/ops/gate", "/ops/gate/"] {
-        let page = ask(&gateway, "GET", path, &[]).expect(200).text();
-        assert!(page.contains("<base href=\"/ops/gate/\">"), "{path}");
-    }
-    for path in [
-        "/app.js",
-        "/ops/gate/app.js",
-        "/api/status",
-        "/ops/gate/api/status",
-    ] {
-        ask(&gateway, "GET", path, &[]).expect(200);
-    }
-    ask(&gateway, "GET", "/ops/gatekeeper", &[]).expect(404);
-    let (_, log) = Setup::new().arg("--admin-gui-path", "ops").fail();
-    assert!(log.contains("admin_gui_path"), "{log}");
-}
-
-#[test]
-fn live_figures_come_each_second_and_end_with_the_gateway() {
-    use std::io::{BufRead, BufReader, Write};
-    let (gateway, _backends) = balanced(setup());
-    let mut stream = std::net::TcpStream::connect(gateway.admin).unwrap();
-    let request = "GET /upstreams/u/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let load = Load::start(gateway.proxy, "/", 2);
-    let figures =
-        |line: String| -> Option<Value> { serde_json::from_str(line.strip_prefix("data: ")?).ok() };
-    let seen = lines.by_ref().filter_map(figures).find(|figures| {
-        let lanes = figures["lanes"].as_array().unwrap();
-        lanes.len() == 3 && lanes.iter().all(|lane| lane["picks"].as_f64() > Some(0.0))
-    });
-    let seen = seen.unwrap();
-    assert!(seen["rate"].as_f64() > Some(0.0) && seen["p99"].is_number());
-    assert_eq!(seen["balancer"]["name"], "round-robin");
-    assert!(!seen["samples"].as_array().unwrap().is_empty());
-    load.stop();
-    gateway.terminate();
-    // The response ends, and with it the connection: the gateway does not wait for the client.
-    assert!(lines.count() < 1000);
-    let (_, log) = gateway.wait();
-    assert!(log.contains("all requests drained"), "{log}");
+    let send = |method: &str, path: &str| ask(&gateway, method, path, &[token]);
+    assert_eq!(
+        send("POST", "/api/pointsman/explain").expect(200).json()["routes"],
+        0
+    );
+    send("POST", "/api/upstreams/absent/explain").expect(404);
+    send("POST", "/api/pointsman/simulate").expect(403);
+    let shipped = send("GET", "/api/pointsman/simulate").expect(200).json();
+    assert_eq!(shipped["admitted"], false);
+    let browser = open(&gateway, "#/simulate");
+    browser.fill("dialog input[type=password]", "one");
+    browser.click_text("Use");
+    browser.wait_for_text("main", "Your token is read-only");
 }
 
 #[test]
