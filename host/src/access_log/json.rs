@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::escape;
-use super::line::{protocol, source, status};
+use super::line::{basic_user, client_verify, protocol, source, status};
 use super::text::{Times, display, micros, number, three_digits};
 use crate::policy::record::{Record, Try};
 
@@ -22,6 +22,13 @@ pub(super) fn write(text: &mut Vec<u8>, record: &Record, times: &Times) {
     object.text("request_id", record.id());
     object.display("client_ip", record.client.ip());
     object.number("client_port", record.client.port().into());
+    object.display("server_ip", record.server.ip());
+    object.number("server_port", record.server.port().into());
+    object.number("connection", record.connection.0);
+    object.number("connection_requests", record.connection.1);
+    if let Some(user) = basic_user(record) {
+        object.bytes("user", &user);
+    }
     match &record.unread_line {
         Some(line) => object.bytes("unread_line", line),
         None => {
@@ -38,6 +45,7 @@ pub(super) fn write(text: &mut Vec<u8>, record: &Record, times: &Times) {
     if let Some(tls) = &record.tls {
         object.text("tls_version", tls.version);
         object.text("tls_cipher", tls.cipher);
+        object.text("tls_client_verify", client_verify(tls));
     }
     object.number("status", record.status.as_u16().into());
     object.text("source", source(record.source));

@@ -13,6 +13,7 @@ use super::text::{Times, display, number, seconds, three_digits};
 use crate::config::{LogEscape, LogPart, LogVariable};
 use crate::policy::record::{Record, Try, TryOutcome};
 use crate::policy::response::Source;
+use crate::tls::NegotiatedTls;
 
 /// Writes the line of a record, without its end.
 pub(super) fn write(
@@ -98,10 +99,7 @@ impl Line<'_> {
             LogVariable::SslProtocol => return self.known(record.tls?.version),
             LogVariable::SslCipher => return self.known(record.tls?.cipher),
             LogVariable::SslClientVerify => {
-                return self.known(match record.tls?.has_client_certificate {
-                    true => "SUCCESS",
-                    false => "NONE",
-                });
+                return self.known(client_verify(&record.tls?));
             }
             LogVariable::Route => return self.entity(record.route_name.as_deref(), record.route),
             LogVariable::Service => {
@@ -245,8 +243,7 @@ impl Line<'_> {
 
     /// Writes the user of `Basic` credentials, as nginx does; or else the consumer.
     fn user(&mut self, record: &Record) -> Option<()> {
-        let sent = record.request_headers.get(AUTHORIZATION);
-        if let Some(user) = sent.and_then(|sent| basic_user(sent.as_bytes())) {
+        if let Some(user) = basic_user(record) {
             self.value(&user);
             return Some(());
         }
@@ -256,7 +253,8 @@ impl Line<'_> {
 }
 
 /// The user of `Basic` credentials (RFC 7617).
-fn basic_user(sent: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn basic_user(record: &Record) -> Option<Vec<u8>> {
+    let sent = record.request_headers.get(AUTHORIZATION)?.as_bytes();
     let (scheme, credentials) = sent.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
@@ -265,6 +263,14 @@ fn basic_user(sent: &[u8]) -> Option<Vec<u8>> {
     let colon = pair.iter().position(|byte| *byte == b':')?;
     pair.truncate(colon);
     (!pair.is_empty()).then_some(pair)
+}
+
+/// Whether the client has shown a certificate, as nginx writes it.
+pub(super) fn client_verify(tls: &NegotiatedTls) -> &'static str {
+    match tls.has_client_certificate {
+        true => "SUCCESS",
+        false => "NONE",
+    }
 }
 
 /// The version of HTTP as nginx writes it.

@@ -166,7 +166,8 @@ fn json_has_all_that_is_known() {
     };
     let expected = json!({
         "time": "1994-11-06T08:49:37.042Z", "request_id": "7".repeat(32),
-        "client_ip": "192.0.2.7", "client_port": 5000, "method": "GET", "uri": "/a?b=c",
+        "client_ip": "192.0.2.7", "client_port": 5000, "server_ip": "192.0.2.1", "server_port": 8000,
+        "connection": 3, "connection_requests": 2, "user": "jane", "method": "GET", "uri": "/a?b=c",
         "protocol": "HTTP/2.0", "scheme": "https", "host": "a.test", "status": 200,
         "source": "upstream", "bytes_received": 100, "bytes_sent": 1200, "body_bytes_sent": 1000,
         "route": {"id": Uuid::from_u128(1), "name": "r"},

@@ -275,13 +275,15 @@ fn variable(name: &str) -> Option<LogVariable> {
 }
 
 impl AccessLog {
-    /// Takes over the target, which the name of a format may follow.
+    /// Stores the target, which the name of a format may follow. A last word that has neither a slash
+    /// nor a dot is the name of a format, and not the end of a path with a blank.
     pub(super) fn set_target(&mut self, text: &str) -> Option<()> {
         let text = text.trim();
         let (target, format) = match text.rsplit_once(' ') {
-            Some((target, name @ ("json" | "common" | "combined" | "kong"))) => {
-                (target.trim_end(), Some(name))
-            }
+            Some((target, name)) if !name.contains(['/', '.', '=', ':']) => match name {
+                "json" | "common" | "combined" | "kong" => (target.trim_end(), Some(name)),
+                _ => return None,
+            },
             _ => (text, None),
         };
         self.target = match target {
@@ -395,7 +397,16 @@ mod tests {
         let file = |path: &str| Some(Some(LogTarget::File(path.into())));
         assert_eq!(target("logs/access.log"), file("logs/access.log"));
         assert_eq!(target("/a b/access.log json"), file("/a b/access.log"));
+        assert_eq!(target("/a b/access.log"), file("/a b/access.log"));
         assert_eq!(target(""), None);
+        // nginx's stock name, and a slip: neither is a part of the path.
+        for unknown in [
+            "/a/access.log main",
+            "/a/access.log jsn",
+            "/dev/stdout main",
+        ] {
+            assert_eq!(target(unknown), None, "{unknown}");
+        }
         let syslog = |text: &str| match target(text) {
             Some(Some(LogTarget::Syslog(syslog))) => syslog,
             other => panic!("{text}: {other:?}"),

@@ -30,7 +30,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Text {
             value: "TARGET",
             expected: "off, a path, /dev/stdout, /dev/stderr, or syslog: with options such as \
-                       server=192.0.2.1:514,facility=local7,severity=info,tag=pointsman,nohostname",
+                       server=192.0.2.1:514,facility=local7,severity=info,tag=pointsman,nohostname; \
+                       behind it json, common, combined, kong, or nothing",
             set: |config, text| config.access_log.set_target(text),
         },
         default: Written("off"),
