@@ -176,6 +176,8 @@ export async function follow(path, figures, state, signal) {
       }
     } catch (error) {
       why = error instanceof ApiError ? error.message : "the gateway cannot be reached";
+      // What does not exist may be created, but not soon.
+      if (error instanceof ApiError && error.status === 404) pause = 4000;
     } finally {
       signal.removeEventListener("abort", end);
       document.removeEventListener("visibilitychange", hide);

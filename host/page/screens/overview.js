@@ -18,7 +18,8 @@ function figure(name) {
 /** A table that is updated in place. @param {string} title @param {[string, boolean][]} columns the name, and whether it is a number @param {string} empty @param {string} [name] a class, by which columns are left out on a phone */
 function live(title, columns, empty, name = "") {
   const body = h("tbody");
-  const none = h("p", { class: "empty" }, empty);
+  // Nothing is said of the rows before they are known.
+  const none = h("p", { class: "empty pending" }, empty);
   const node = h(
     "section",
     { class: `card ${name}` },
@@ -283,6 +284,7 @@ export function overview(_rest, { signal, state }) {
 
   /** @param {any} now */
   function figures(now) {
+    for (const table of [routes, upstreams, requests, changes]) table.none.classList.remove("pending");
     const { rate, errors, p50, p99 } = now.all;
     const values = [
       number(rate),
