@@ -46,7 +46,11 @@ fn a_read_only_token_explains_and_does_not_simulate() {
     let reader = TOKENS.replace("read-write", "read-only");
     let gateway = setup().arg("--admin-tokens", reader).start();
     let token = ("authorization", "Bearer one");
-    let send = |method: &str, path: &str| ask(&gateway, method, path, &[token]);
+    let gui = gateway.listener("gui", 0);
+    let send = |method: &str, path: &str| {
+        let body = (method == "POST").then(|| ("application/json", b"{}".to_vec()));
+        gateway.send(gui, method, path, &[token], body)
+    };
     assert_eq!(
         send("POST", "/api/pointsman/explain").expect(200).json()["routes"],
         0
