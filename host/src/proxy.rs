@@ -122,7 +122,7 @@ struct Worker {
     settings: config::Proxy,
     /// The connections that are open, by number.
     clients: RefCell<HashMap<u64, Rc<Client>>>,
-    next_client: Cell<u64>,
+    numbers: accept::Numbers,
     /// Whether the worker goes on.
     stage: Cell<client::Stage>,
     unserved: Unserved,

@@ -1,8 +1,9 @@
 //! Accepts connections of clients, or refuses them where the limit is reached.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -26,8 +27,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long headers of the PROXY protocol and handshakes may go on when the gateway shuts down.
 const LAST_OPENINGS: Duration = Duration::from_secs(1);
 
-/// Connections accepted so far by all workers, which numbers them.
-static ACCEPTED: AtomicU64 = AtomicU64::new(0);
+/// Numbers the connections of a worker. Those of other workers have other numbers, although no
+/// worker waits for the memory of another one.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    next: Cell<u64>,
+    /// Number of workers.
+    step: u64,
+}
+
+impl Numbers {
+    /// For one of `count` workers, which begin at 0.
+    pub(super) fn of_worker(worker: usize, count: usize) -> Self {
+        Self {
+            // The first connection is 1, as in nginx.
+            next: Cell::new(worker as u64 + 1),
+            step: count as u64,
+        }
+    }
+
+    /// The number of another connection.
+    fn next(&self) -> u64 {
+        let number = self.next.get();
+        self.next.set(number + self.step);
+        number
+    }
+}
 
 /// A listening socket of a worker.
 pub(super) struct WorkerListener {
@@ -181,7 +206,8 @@ impl Admitted {
     async fn serve(self, transport: Transport) {
         let Self { worker, server, .. } = self;
         let mut info = ConnectionInfo::new(self.address, self.accepted_on);
-        info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
+        info.number = worker.numbers.next();
+        let number = info.number;
         info.server_name = transport.server_name();
         info.tls = transport.negotiated();
         let is_unix = matches!(transport.socket(), Socket::Unix(_));
@@ -195,8 +221,6 @@ impl Admitted {
         let max_requests = worker.settings.http_keepalive_requests;
         let client = Client::new(info, clock, self.open, Some(self.permit), max_requests);
         client.follow(worker.stage.get());
-        let number = worker.next_client.get();
-        worker.next_client.set(number + 1);
         let known = Rc::clone(&client);
         worker.clients.borrow_mut().insert(number, known);
         worker.connection(&server, transport, client).await;
@@ -207,7 +231,7 @@ impl Admitted {
     /// Answers a client that speaks no TLS on a port for it, and records that.
     async fn refuse_plain(&self, socket: Socket) {
         let mut info = ConnectionInfo::new(self.address, Rc::clone(&self.accepted_on));
-        info.number = ACCEPTED.fetch_add(1, Ordering::Relaxed) + 1;
+        info.number = self.worker.numbers.next();
         if let Some(local) = socket.local_ip() {
             info.local = local;
         }
@@ -249,5 +273,24 @@ impl Admitted {
         }
         let counters = &self.worker.counters;
         counters.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Numbers;
+
+    #[test]
+    fn no_two_connections_of_a_process_have_the_same_number() {
+        let workers = [0, 1, 2].map(|worker| Numbers::of_worker(worker, 3));
+        // The workers accept different numbers of connections.
+        let counts = [5, 100, 1];
+        let numbers = workers.iter().zip(counts);
+        let numbers = numbers.flat_map(|(worker, count)| (0..count).map(|_| worker.next()));
+        let numbers: Vec<u64> = numbers.collect();
+        assert!(!numbers.contains(&0));
+        assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), 106);
     }
 }

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::accept::WorkerListener;
+use super::accept::{Numbers, WorkerListener};
 use super::client::{Client, ConnectionState, SEND_TIMEOUT, Stage};
 use super::client_stream::ClientStream;
 use super::connection_info::{ListenerInfo, Scheme};
@@ -93,7 +93,9 @@ impl Workers {
         let proxy_protocol = listeners.proxy_protocol(settings.client_header_timeout);
         let listens = Arc::new(listeners.listens);
         let shortage = Arc::<Notify>::default();
+        let count = listeners.workers.len();
         for (number, sockets) in listeners.workers.into_iter().enumerate() {
+            let numbers = Numbers::of_worker(number, count);
             let counters = Arc::<Counters>::default();
             workers.counters.push(Arc::clone(&counters));
             let published = Arc::clone(published);
@@ -138,7 +140,7 @@ impl Workers {
                         clients: RefCell::default(),
                         unserved: Unserved::default(),
                         access_log,
-                        next_client: Cell::new(0),
+                        numbers,
                         stage: Cell::new(Stage::Serving),
                         clock: Rc::new(Cell::new(Instant::now())),
                     });
