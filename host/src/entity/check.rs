@@ -343,7 +343,7 @@ pub(super) fn same_host(text: &str) -> Option<String> {
 
 /// The form in which targets are compared: the stored form, with names in lower case and without
 /// the trailing dot.
-pub(super) fn same_target(text: &str) -> Option<String> {
+pub(crate) fn same_target(text: &str) -> Option<String> {
     if unix_path(text).is_some() {
         return Some(text.to_owned());
     }

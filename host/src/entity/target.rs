@@ -8,6 +8,7 @@ use serde::de::{Deserializer, Error};
 use uuid::Uuid;
 
 pub use super::check::DEFAULT_PORT;
+pub(crate) use super::check::same_target;
 use super::declaration::{Declaration, Endpoints, ListOrder};
 use super::field::{Check, Field, Preset};
 use super::{ForeignKey, Kind, OnDelete, Row, UniqueKey, check};
@@ -15,8 +16,14 @@ use crate::authority::Authority;
 use crate::endpoint_address::unix_path;
 
 const fn limit(name: &'static str) -> Field {
-    Field::integer(name).check(&[Check::Between(0, 2_147_483_647)])
+    Field::integer(name).check(&[Check::Between(0, MOST_LIMIT as i64)])
 }
+
+/// Largest weight of a target.
+pub(crate) const MOST_WEIGHT: u16 = 65_535;
+
+/// Largest limit of a target's connections and requests.
+pub(crate) const MOST_LIMIT: u32 = 2_147_483_647;
 
 /// An address of an upstream.
 pub static DECLARATION: Declaration = Declaration {
@@ -42,7 +49,7 @@ pub static DECLARATION: Declaration = Declaration {
         Field::integer("weight")
             .required()
             .default(Preset::Integer(100))
-            .check(&[Check::Between(0, 65_535)]),
+            .check(&[Check::Between(0, MOST_WEIGHT as i64)]),
         Field::boolean("failover")
             .default(Preset::Boolean(false))
             .extension(),

@@ -96,7 +96,7 @@ http {
     assert_eq!(target[0]["weight"], 5);
     assert_eq!(
         target[1],
-        json!({ "target": "b.example:80", "failover": true })
+        json!({ "target": "b.example:80", "weight": 1, "failover": true })
     );
     assert_eq!(value["upstreams"][0]["algorithm"], "least-connections");
     let services = &value["services"];
@@ -120,6 +120,62 @@ http {
     // Other paths of these hosts are not those of another server.
     assert_eq!(closed_routes[2]["paths"], json!(["/"]));
     assert_eq!(closed_routes[2]["plugins"], closed(404));
+}
+
+#[test]
+fn a_server_that_is_listed_twice_becomes_one_target() {
+    let targets = |servers: &str| {
+        let (value, left) = converted(&format!("upstream u {{\n{servers}\n}}"));
+        (value["upstreams"][0]["targets"].clone(), left)
+    };
+    let same = |line| format!("not converted: the server of line {line} is the same target");
+    for (servers, expected, left) in [
+        // Each line is a peer of its own.
+        (
+            "server a:80;\nserver a weight=3;\nserver c;",
+            json!([{ "target": "a:80", "weight": 4 }, { "target": "c:80", "weight": 1 }]),
+            vec![],
+        ),
+        (
+            "server a:80;\nserver b:81;\nserver B.:81;",
+            json!([{ "target": "a:80", "weight": 1 }, { "target": "b:81", "weight": 2 }]),
+            vec![],
+        ),
+        (
+            "server a max_conns=10;\nserver a max_conns=5;",
+            json!([{
+                "target": "a:80", "weight": 2,
+                "pointsman": { "circuit_breakers": { "max_connections": 15 } },
+            }]),
+            vec![],
+        ),
+        (
+            "server a weight=65000;\nserver a weight=1000;",
+            json!([{ "target": "a:80", "weight": 65_535 }]),
+            vec![
+                "line 2: server a weight=65000: the weight of a target is 65535 at most".to_owned(),
+            ],
+        ),
+        // The active one stays.
+        (
+            "server b:81 backup;\nserver b:81;",
+            json!([{ "target": "b:81" }]),
+            vec![format!("line 2: server b:81 backup: {}", same(3))],
+        ),
+        (
+            "server b:81 max_conns=1;\nserver b:81;\nserver b:81 down;",
+            json!([{
+                "target": "b:81",
+                "pointsman": { "circuit_breakers": { "max_connections": 1 } },
+            }]),
+            vec![
+                format!("line 3: server b:81: {}", same(2)),
+                format!("line 4: server b:81 down: {}", same(2)),
+            ],
+        ),
+    ] {
+        assert_eq!(targets(servers), (expected, left), "{servers}");
+    }
 }
 
 #[test]

@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 use super::Left;
 use super::grammar::Directive;
 use crate::entity::Row;
+use crate::entity::target::{MOST_LIMIT, MOST_WEIGHT, same_target};
 
 pub(super) fn upstream(upstream: &Directive, left: &mut Left) -> Value {
     let mut row = Row::from_iter([("name".to_owned(), upstream.value().into())]);
-    let mut targets = Vec::new();
+    let mut servers = Vec::new();
     for directive in &upstream.block {
         let values = directive.values();
         match directive.name() {
-            "server" => targets.extend(target(directive, left)),
+            "server" => servers.extend(Server::read(directive, left)),
             "least_conn" => {
                 row.insert("algorithm".into(), "least-connections".into());
             }
@@ -36,45 +37,139 @@ pub(super) fn upstream(upstream: &Directive, left: &mut Left) -> Value {
             _ => left.add(directive, "not converted"),
         }
     }
-    row.insert("targets".into(), targets.into());
+    row.insert("targets".into(), targets(servers, left).into());
     row.into()
 }
 
-fn target(server: &Directive, left: &mut Left) -> Option<Value> {
-    let address = server.value();
-    if address.starts_with("unix:") {
-        left.add(server, "targets have no Unix sockets");
-        return None;
+/// A `server` of an upstream.
+struct Server<'d> {
+    directive: &'d Directive,
+    target: String,
+    weight: u64,
+    max_conns: Option<u64>,
+    stage: Stage,
+}
+
+/// When a server gets requests; the earliest stage comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Active,
+    Backup,
+    Down,
+}
+
+impl<'d> Server<'d> {
+    fn read(directive: &'d Directive, left: &mut Left) -> Option<Self> {
+        let address = directive.value();
+        if address.starts_with("unix:") {
+            left.add(directive, "targets have no Unix sockets");
+            return None;
+        }
+        let has_port = match address.rsplit_once(']') {
+            Some((_, rest)) => rest.starts_with(':'),
+            None => address.contains(':'),
+        };
+        let target = match has_port {
+            true => address.to_owned(),
+            false => format!("{address}:80"),
+        };
+        let mut server = Self {
+            directive,
+            target,
+            weight: 1,
+            max_conns: None,
+            stage: Stage::Active,
+        };
+        let mut others = Vec::new();
+        for parameter in directive.values().get(1..).unwrap_or_default() {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            match (name, value.parse::<u64>()) {
+                ("weight", Ok(weight)) => server.weight = weight,
+                ("backup", _) => server.stage = server.stage.max(Stage::Backup),
+                ("down", _) => server.stage = Stage::Down,
+                ("max_conns", Ok(most)) => server.max_conns = Some(most),
+                _ => others.push(parameter.as_str()),
+            }
+        }
+        if !others.is_empty() {
+            left.add(directive, &format!("not converted: {}", others.join(", ")));
+        }
+        Some(server)
     }
-    let has_port = match address.rsplit_once(']') {
-        Some((_, rest)) => rest.starts_with(':'),
-        None => address.contains(':'),
-    };
-    let target = match has_port {
-        true => address.to_owned(),
-        false => format!("{address}:80"),
-    };
-    let mut row = Row::from_iter([("target".to_owned(), target.into())]);
-    let mut others = Vec::new();
-    for parameter in server.values().get(1..).unwrap_or_default() {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match (name, value.parse::<u64>()) {
-            ("weight", Ok(weight)) => {
-                row.entry("weight").or_insert(weight.into());
-            }
-            ("backup", _) => drop(row.insert("failover".into(), true.into())),
-            ("down", _) => drop(row.insert("weight".into(), 0.into())),
-            ("max_conns", Ok(most)) => {
-                let breakers = json!({ "circuit_breakers": { "max_connections": most } });
-                row.insert("pointsman".into(), breakers);
-            }
-            _ => others.push(parameter.as_str()),
+
+    fn is_same_target(&self, other: &Self) -> bool {
+        match (same_target(&self.target), same_target(&other.target)) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.target == other.target,
         }
     }
-    if !others.is_empty() {
-        left.add(server, &format!("not converted: {}", others.join(", ")));
+
+    /// Adds a server at the same address: nginx gives each its own share of the requests and its own
+    /// connections. Where they differ in more than that, the one that gets requests earlier stays.
+    fn add(&mut self, other: Self, left: &mut Left) {
+        if self.stage == other.stage && self.max_conns.is_some() == other.max_conns.is_some() {
+            self.weight = self.weight.saturating_add(other.weight);
+            // With 0, nginx has no limit.
+            let limits = self.max_conns.zip(other.max_conns);
+            self.max_conns = limits.map(|(one, other)| match one.min(other) {
+                0 => 0,
+                _ => one.saturating_add(other),
+            });
+            return;
+        }
+        let lost = match other.stage < self.stage {
+            true => std::mem::replace(self, other),
+            false => other,
+        };
+        let line = self.directive.line;
+        let why = format!("not converted: the server of line {line} is the same target");
+        left.add(lost.directive, &why);
     }
-    Some(row.into())
+
+    fn into_target(self, has_weights: bool, left: &mut Left) -> Value {
+        let bounded = |value: u64, most: u64, what: &str, left: &mut Left| {
+            if value > most {
+                let why = format!("the {what} of a target is {most} at most");
+                left.add(self.directive, &why);
+            }
+            value.min(most)
+        };
+        let mut row = Row::from_iter([("target".to_owned(), self.target.into())]);
+        match self.stage {
+            Stage::Down => drop(row.insert("weight".into(), 0.into())),
+            _ if has_weights => {
+                let weight = bounded(self.weight, MOST_WEIGHT.into(), "weight", left);
+                row.insert("weight".into(), weight.into());
+            }
+            _ => {}
+        }
+        if self.stage == Stage::Backup {
+            row.insert("failover".into(), true.into());
+        }
+        if let Some(most) = self.max_conns {
+            let most = bounded(most, MOST_LIMIT.into(), "limit of connections", left);
+            let breakers = json!({ "circuit_breakers": { "max_connections": most } });
+            row.insert("pointsman".into(), breakers);
+        }
+        row.into()
+    }
+}
+
+/// The targets of an upstream, each once.
+fn targets(servers: Vec<Server<'_>>, left: &mut Left) -> Vec<Value> {
+    let mut merged: Vec<Server<'_>> = Vec::new();
+    for server in servers {
+        match merged.iter_mut().find(|one| one.is_same_target(&server)) {
+            Some(one) => one.add(server, left),
+            None => merged.push(server),
+        }
+    }
+    // A server without a weight has 1, and a target 100: then each has the same share as well.
+    let has_weights = merged.iter().any(|server| server.weight != 1);
+    let targets = merged.into_iter();
+    targets
+        .map(|server| server.into_target(has_weights, left))
+        .collect()
 }
 
 /// The fields of an upstream that hash on a variable of nginx.
