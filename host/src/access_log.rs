@@ -62,6 +62,8 @@ struct Shared {
     buffers: Mutex<Vec<Arc<Buffer>>>,
     /// Whether the thread knows that there are lines.
     is_awake: AtomicBool,
+    /// Whether a buffer has so many lines that the thread does not wait for more.
+    is_much: AtomicBool,
     /// Whether the log has to be opened again.
     reopens: AtomicBool,
     /// Whether no further lines come.
@@ -115,6 +117,11 @@ impl AccessLog {
             return Ok(None);
         };
         let sink = Sink::open(target, settings, syslog_socket)?;
+        Self::over(sink, &settings.format).map(Some)
+    }
+
+    /// Starts the thread that writes to this sink.
+    fn over(sink: Sink, format: &config::LogFormat) -> Result<Arc<Self>, String> {
         let shared = Arc::<Shared>::default();
         let (ends, ended) = channel();
         let writing = Arc::clone(&shared);
@@ -127,13 +134,13 @@ impl AccessLog {
                 drop::<std::sync::mpsc::Sender<()>>(ends);
             })
             .map_err(|error| format!("cannot start the thread of the access log: {error}"))?;
-        Ok(Some(Arc::new(Self {
-            wants: Wants::of(&settings.format),
-            format: settings.format.clone(),
+        Ok(Arc::new(Self {
+            wants: Wants::of(format),
+            format: format.clone(),
             shared,
             thread: thread.thread().clone(),
             ended: Mutex::new(ended),
-        })))
+        }))
     }
 
     /// Where a worker puts its lines.
@@ -263,6 +270,7 @@ impl Writer {
         own.clear();
         self.log.wake();
         if has_become_much {
+            self.log.shared.is_much.store(true, Ordering::Release);
             self.log.thread.unpark();
         }
     }
@@ -305,15 +313,35 @@ impl Writing {
                 self.sink.reopen();
             }
             // Before the lines are taken: what comes after that wakes the thread again.
-            let is_awake = self.shared.is_awake.swap(false, Ordering::AcqRel);
+            self.shared.is_much.store(false, Ordering::Release);
+            self.shared.is_awake.swap(false, Ordering::AcqRel);
             self.write_all();
             if ends {
                 return;
             }
-            match is_awake {
-                true => std::thread::park_timeout(BATCH),
-                false => std::thread::park(),
+            self.sleep();
+        }
+    }
+
+    /// Waits until there are lines, and then for others to be written with. Only the first line wakes
+    /// the thread: a system call for each would cost more than to write them.
+    fn sleep(&self) {
+        let shared = &self.shared;
+        let is_called =
+            || shared.ends.load(Ordering::Acquire) || shared.reopens.load(Ordering::Acquire);
+        while !shared.is_awake.load(Ordering::Acquire) {
+            if is_called() {
+                return;
             }
+            std::thread::park();
+        }
+        let end = Instant::now() + BATCH;
+        while !is_called() && !shared.is_much.load(Ordering::Acquire) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::park_timeout(left);
         }
     }
 

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -235,6 +236,46 @@ fn the_lines_of_all_workers_are_written() {
         "200\n".repeat(4000)
     );
     assert_eq!(log.figures().written, 4000);
+}
+
+#[test]
+fn lines_that_come_one_after_another_are_written_once_in_50_ms() {
+    let (output, reader) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    let sink = Sink::Stream("a socket", output.into());
+    let log = AccessLog::over(sink, &LogFormat::parse("$status").unwrap()).unwrap();
+    let writer = log.writer();
+    let start = Instant::now();
+    let reading = std::thread::spawn(move || {
+        // Each packet is what was written at once.
+        let (mut writes, mut lines) = (0, 0);
+        let mut packet = [0; 1 << 16];
+        let mut reader = std::fs::File::from(reader);
+        while let Ok(length @ 1..) = reader.read(&mut packet) {
+            writes += 1;
+            lines += length / "200\n".len();
+        }
+        (writes, lines)
+    });
+    let mut lines = 0;
+    while start.elapsed() < 10 * BATCH {
+        writer.write(&record(), Instant::now());
+        lines += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(log.shut_down(Duration::from_secs(30)));
+    let most = start.elapsed().as_millis() / BATCH.as_millis() + 1;
+    let (writes, read) = reading.join().unwrap();
+    assert_eq!(read, lines);
+    assert!(
+        writes <= most,
+        "{writes} writes of {lines} lines, {most} at most"
+    );
 }
 
 #[test]
