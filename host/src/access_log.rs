@@ -8,6 +8,7 @@ mod escape;
 mod file;
 mod json;
 mod line;
+mod output;
 mod sink;
 mod syslog;
 mod text;

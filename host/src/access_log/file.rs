@@ -1,14 +1,15 @@
 //! A file, or a named pipe, with the lines of the access log.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::output::{self, Next, Stopped};
 use super::text::count;
 
 /// A file that lines are added to. When it is as large as it may be, it is renamed, and another one
@@ -22,13 +23,17 @@ pub(super) struct LogFile {
     max_files: u32,
     /// The file, while it is open.
     open: Option<Open>,
-    /// Whether the last line in it is not complete, since it could not be written to its end.
-    is_torn: bool,
+    /// The file whose last line is not complete, since it could not be written to its end.
+    torn: Option<Identity>,
 }
+
+/// Device and number of a file, which are the same by whatever path it is opened.
+type Identity = (u64, u64);
 
 #[derive(Debug)]
 struct Open {
     file: File,
+    identity: Identity,
     /// Whether it has a size, unlike a pipe.
     is_regular: bool,
 }
@@ -50,7 +55,7 @@ impl LogFile {
             max_size,
             max_files,
             open,
-            is_torn: false,
+            torn: None,
         })
     }
 
@@ -61,32 +66,37 @@ impl LogFile {
     /// Has the file be opened again for the next lines.
     pub(super) fn close(&mut self) {
         self.open = None;
-        // In the new file, no line is torn.
-        self.is_torn = false;
     }
 
     /// Writes lines, each with its end. While a pipe takes nothing, `wait` is called, and says whether
-    /// to try again. Returns how many lines were written, and why the others were not; the file is then
-    /// opened again for the next lines.
+    /// to try again, or to open the file again and write there what is left. Returns how many lines
+    /// were written, and why the others were not; the file is then opened again for the next lines.
     pub(super) fn write(
         &mut self,
         lines: &[u8],
-        wait: &mut dyn FnMut() -> bool,
+        wait: &mut dyn FnMut() -> Next,
     ) -> (u64, io::Result<()>) {
         let mut written = 0;
         let mut left = lines;
         while !left.is_empty() {
             let result = self.write_some(left, wait);
-            let (length, error) = match result {
+            let (length, stopped) = match result {
                 Ok(length) => (length, None),
-                Err((length, error)) => (length, Some(error)),
+                Err(stopped) => (stopped.written, Some(stopped)),
             };
-            let (done, rest) = left.split_at(length.min(left.len()));
+            // A line of which only a part was written is written again, if any is.
+            let whole = match stopped {
+                Some(_) => fitting(left, length),
+                None => length,
+            };
+            let (done, rest) = left.split_at(whole.min(left.len()));
             written += count(done);
             left = rest;
-            if let Some(error) = error {
-                self.open = None;
-                return (written, Err(error));
+            if let Some(stopped) = stopped {
+                self.close();
+                if !stopped.reopens {
+                    return (written, Err(stopped.error));
+                }
             }
         }
         (written, Ok(()))
@@ -97,16 +107,15 @@ impl LogFile {
     fn write_some(
         &mut self,
         lines: &[u8],
-        wait: &mut dyn FnMut() -> bool,
-    ) -> Result<usize, (usize, io::Error)> {
-        let nothing = |error| (0, error);
+        wait: &mut dyn FnMut() -> Next,
+    ) -> Result<usize, Stopped> {
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => open(&self.path).map_err(nothing)?,
+            None => open(&self.path).map_err(Stopped::before)?,
         };
         let mut length = lines.len();
         if let Some(max_size) = self.max_size.filter(|_| open.is_regular) {
-            let size = open.file.metadata().map_err(nothing)?.len();
+            let size = open.file.metadata().map_err(Stopped::before)?.len();
             let room = usize::try_from(max_size.saturating_sub(size)).unwrap_or(usize::MAX);
             length = fitting(lines, room);
             if length == 0 && size > 0 {
@@ -120,26 +129,10 @@ impl LogFile {
             }
         }
         let part = lines.get(..length).unwrap_or(lines);
-        if self.is_torn {
-            open.file.write_all(b"\n").map_err(nothing)?;
-            self.is_torn = false;
-        }
-        let mut left = part;
-        while !left.is_empty() {
-            let error = match open.file.write(left) {
-                Ok(0) => io::ErrorKind::WriteZero.into(),
-                Ok(count) => {
-                    left = left.get(count..).unwrap_or_default();
-                    continue;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && wait() => continue,
-                Err(error) => error,
-            };
-            let written = part.len() - left.len();
-            self.is_torn = written > 0 && part.get(written - 1) != Some(&b'\n');
-            return Err((written, error));
-        }
+        let mut is_torn = self.torn == Some(open.identity);
+        let result = output::write(&mut open.file, part, &mut is_torn, wait);
+        self.torn = is_torn.then_some(open.identity);
+        result?;
         self.open = Some(open);
         Ok(part.len())
     }
@@ -147,10 +140,7 @@ impl LogFile {
     /// Renames the file, and begins another one. If that fails, the file goes on.
     fn rotate(&mut self, full: Open) -> Open {
         match self.begin_another(&full) {
-            Ok(new) => {
-                self.is_torn = false;
-                new
-            }
+            Ok(new) => new,
             Err(error) => {
                 let path = self.path.display();
                 tracing::warn!("the access log {path} cannot be renamed, and grows on: {error}");
@@ -163,10 +153,8 @@ impl LogFile {
 
     fn begin_another(&self, full: &Open) -> io::Result<Open> {
         let present = std::fs::metadata(&self.path);
-        let own = full.file.metadata()?;
         // Another process, or the operator, may have renamed it already.
-        let is_own =
-            present.is_ok_and(|present| (present.dev(), present.ino()) == (own.dev(), own.ino()));
+        let is_own = present.is_ok_and(|present| identity(&present) == full.identity);
         if is_own {
             for number in (1..self.max_files).rev() {
                 let moved = std::fs::rename(self.numbered(number), self.numbered(number + 1));
@@ -209,25 +197,33 @@ fn open(path: &Path) -> io::Result<Open> {
         // A named pipe that is not read would block the thread, and the end of the gateway with it.
         .custom_flags(nonblocking)
         .open(path)?;
-    let kind = file.metadata()?.file_type();
+    let metadata = file.metadata()?;
+    let kind = metadata.file_type();
     if !kind.is_fifo() && !kind.is_char_device() {
         rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
     }
     Ok(Open {
         is_regular: kind.is_file(),
+        identity: identity(&metadata),
         file,
     })
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use std::io::Read;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    fn never() -> bool {
-        false
+    fn never() -> Next {
+        Next::GiveUp
     }
 
     fn read(path: &Path) -> String {
@@ -290,12 +286,50 @@ mod tests {
         let mut waits = 0;
         let (written, result) = file.write(line.repeat(1000).as_bytes(), &mut || {
             waits += 1;
-            waits < 3
+            if waits < 3 { Next::Again } else { Next::GiveUp }
         });
         assert!(result.is_err());
         assert_eq!(waits, 3);
         assert!((1..1000).contains(&written), "{written}");
         drop(reader);
+    }
+
+    #[test]
+    fn a_pipe_that_is_slow_loses_no_line_when_the_log_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let old = folder.path().join("old");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let reader = OpenOptions::new().read(true).write(true).open(&path);
+        let mut reader = reader.unwrap();
+        let mut file = LogFile::open(&path, None, 5).unwrap();
+        let lines: String = (0..1000).map(|number| format!("{number:0999}\n")).collect();
+        // First the pipe itself is opened again, then a file in its place.
+        let mut waits = 0;
+        let (written, result) = file.write(lines.as_bytes(), &mut || {
+            waits += 1;
+            match waits {
+                1 => {
+                    // Room for some lines more.
+                    let mut read = [0; 9000];
+                    reader.read_exact(&mut read).unwrap();
+                }
+                _ => std::fs::rename(&path, &old).unwrap(),
+            }
+            Next::Reopen
+        });
+        result.unwrap();
+        assert_eq!((written, waits), (1000, 2));
+        let new = read(&path);
+        let first: usize = new.split_once('\n').unwrap().0.parse().unwrap();
+        assert_eq!(new, lines[first * 1000..]);
+        let mut piped = vec![0; 1 << 20];
+        let length = reader.read(&mut piped).unwrap();
+        let piped = String::from_utf8(piped[..length].to_vec()).unwrap();
+        let whole: Vec<&str> = piped.lines().filter(|line| line.len() == 999).collect();
+        let numbers = whole.iter().map(|line| line.parse::<usize>().unwrap());
+        assert_eq!(numbers.collect::<Vec<_>>(), (9..first).collect::<Vec<_>>());
     }
 
     #[test]

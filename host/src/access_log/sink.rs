@@ -1,14 +1,15 @@
 //! Where the lines of the access log are written to.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shared;
 use super::file::LogFile;
+use super::output::{self, Next};
 use super::syslog::Syslog;
 use super::text::count;
 use crate::config;
@@ -21,8 +22,44 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) enum Sink {
     File(LogFile),
     /// The standard output or the standard error.
-    Stream(&'static str, File),
+    Stream(Stream),
     Syslog(Syslog),
+}
+
+/// A descriptor that the gateway was started with.
+#[derive(Debug)]
+pub(super) struct Stream {
+    name: &'static str,
+    file: File,
+    /// Whether the last line in it is not complete, since it could not be written to its end.
+    is_torn: bool,
+}
+
+impl Stream {
+    pub(super) fn new(name: &'static str, descriptor: OwnedFd) -> Self {
+        Self {
+            name,
+            file: descriptor.into(),
+            is_torn: false,
+        }
+    }
+
+    /// Writes lines. A pipe or a terminal that takes nothing for a time, because another process has
+    /// made it non-blocking, is waited for.
+    fn write(&mut self, lines: &[u8], wait: &mut dyn FnMut() -> Next) -> (u64, io::Result<()>) {
+        // It has no path by which it could be opened again.
+        let mut wait = || match wait() {
+            Next::Again | Next::Reopen => Next::Again,
+            Next::GiveUp => Next::GiveUp,
+        };
+        match output::write(&mut self.file, lines, &mut self.is_torn, &mut wait) {
+            Ok(()) => (count(lines), Ok(())),
+            Err(stopped) => {
+                let written = lines.get(..stopped.written).unwrap_or(lines);
+                (count(written), Err(stopped.error))
+            }
+        }
+    }
 }
 
 impl Sink {
@@ -35,11 +72,11 @@ impl Sink {
         settings: &config::AccessLog,
         syslog_socket: &Path,
     ) -> Result<Self, String> {
-        let stream = |name, descriptor: io::Result<std::os::fd::OwnedFd>| {
+        let stream = |name, descriptor: io::Result<OwnedFd>| {
             let descriptor = descriptor.map_err(|error| {
                 format!("cannot open {name} (setting proxy_access_log): {error}")
             })?;
-            Ok(Self::Stream(name, descriptor.into()))
+            Ok(Self::Stream(Stream::new(name, descriptor)))
         };
         match target {
             config::LogTarget::File(path) => {
@@ -57,7 +94,8 @@ impl Sink {
                 stream("/dev/stderr", io::stderr().as_fd().try_clone_to_owned())
             }
             config::LogTarget::Syslog(target) => {
-                Ok(Self::Syslog(Syslog::new(target.clone(), syslog_socket)))
+                let syslog = Syslog::new(target.clone(), syslog_socket);
+                Ok(Self::Syslog(syslog))
             }
         }
     }
@@ -66,7 +104,7 @@ impl Sink {
     pub(super) fn name(&self) -> String {
         match self {
             Self::File(file) => file.path().display().to_string(),
-            Self::Stream(name, _) => (*name).to_owned(),
+            Self::Stream(stream) => stream.name.to_owned(),
             Self::Syslog(_) => "syslog".to_owned(),
         }
     }
@@ -75,7 +113,7 @@ impl Sink {
     pub(super) fn reopen(&mut self) {
         match self {
             Self::File(file) => file.close(),
-            Self::Stream(..) => {}
+            Self::Stream(_) => {}
             Self::Syslog(syslog) => syslog.close(),
         }
     }
@@ -85,17 +123,62 @@ impl Sink {
         let mut wait = || wait(shared);
         match self {
             Self::File(file) => file.write(lines, &mut wait),
-            Self::Stream(_, stream) => match stream.write_all(lines) {
-                Ok(()) => (count(lines), Ok(())),
-                Err(error) => (0, Err(error)),
-            },
+            Self::Stream(stream) => stream.write(lines, &mut wait),
             Self::Syslog(syslog) => syslog.write(lines, &mut wait),
         }
     }
 }
 
-/// Waits a moment. Returns whether to try again.
-fn wait(shared: &Shared) -> bool {
+/// Waits a moment, and says what to do then.
+fn wait(shared: &Shared) -> Next {
     std::thread::park_timeout(PAUSE);
-    !shared.is_late.load(Ordering::Acquire) && !shared.reopens.load(Ordering::Acquire)
+    if shared.is_late.load(Ordering::Acquire) {
+        Next::GiveUp
+    } else if shared.reopens.swap(false, Ordering::AcqRel) {
+        Next::Reopen
+    } else {
+        Next::Again
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_takes_nothing_tears_no_line_but_its_last() {
+        let (output, mut reader) = UnixStream::pair().unwrap();
+        output.set_nonblocking(true).unwrap();
+        let mut stream = Stream::new("a socket", output.into());
+        let line = format!("{}\n", "x".repeat(999));
+        let (written, result) = stream.write(line.repeat(2000).as_bytes(), &mut || Next::GiveUp);
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!((1..2000).contains(&written), "{written}");
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        // Now it is waited for, and SIGUSR1 changes nothing about that.
+        let mut answers = [Next::Reopen, Next::Again].into_iter().cycle();
+        let mut wait = || {
+            std::thread::yield_now();
+            answers.next().unwrap()
+        };
+        assert_eq!(stream.write(b"next\n", &mut wait).0, 1);
+        assert_eq!(
+            stream.write(line.repeat(2000).as_bytes(), &mut wait).0,
+            2000
+        );
+        drop(stream);
+        let text = reading.join().unwrap();
+        let (before, after) = text.split_once("next\n").unwrap();
+        assert_eq!(before.matches(&line).count() as u64, written);
+        assert!(before.is_empty() || before.ends_with('\n'));
+        assert_eq!(after, line.repeat(2000));
+    }
 }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::output::Next;
 use crate::config::{SyslogServer, SyslogTarget};
 use crate::node;
 
@@ -54,7 +55,7 @@ impl Syslog {
     pub(super) fn write(
         &mut self,
         lines: &[u8],
-        wait: &mut dyn FnMut() -> bool,
+        wait: &mut dyn FnMut() -> Next,
     ) -> (u64, io::Result<()>) {
         let head = self.head(SystemTime::now());
         let (mut sent, mut result) = (0, Ok(()));
@@ -74,7 +75,7 @@ impl Syslog {
         (sent, result)
     }
 
-    fn send(&mut self, message: &[u8], wait: &mut dyn FnMut() -> bool) -> io::Result<()> {
+    fn send(&mut self, message: &[u8], wait: &mut dyn FnMut() -> Next) -> io::Result<()> {
         let mut waits = 0;
         let mut is_new = false;
         loop {
@@ -97,9 +98,13 @@ impl Syslog {
                 Err(error) => error,
             };
             match error.kind() {
-                io::ErrorKind::WouldBlock if waits < MOST_WAITS && wait() => {
+                io::ErrorKind::WouldBlock if waits < MOST_WAITS => {
                     waits += 1;
-                    self.socket = Some(socket);
+                    match wait() {
+                        Next::Again => self.socket = Some(socket),
+                        Next::Reopen => {}
+                        Next::GiveUp => return Err(error),
+                    }
                 }
                 // The daemon may have made its socket anew since the last message, and the answer to
                 // an earlier datagram is an error of this one.
@@ -180,7 +185,7 @@ mod tests {
         let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = SyslogServer::Udp(daemon.local_addr().unwrap().to_string());
         let mut syslog = Syslog::new(target(server), Path::new("/dev/log"));
-        let (sent, result) = syslog.write(b"one\ntwo\n", &mut || false);
+        let (sent, result) = syslog.write(b"one\ntwo\n", &mut || Next::GiveUp);
         assert!(sent == 2 && result.is_ok());
         for line in ["one", "two"] {
             let mut message = [0; 200];
@@ -201,7 +206,7 @@ mod tests {
         assert_eq!(syslog.head(now), "<190>Nov  6 08:49:37 edge: ");
         syslog.hostname = "host".into();
         assert_eq!(syslog.head(now), "<190>Nov  6 08:49:37 host edge: ");
-        let (sent, result) = syslog.write(b"one\n", &mut || false);
+        let (sent, result) = syslog.write(b"one\n", &mut || Next::GiveUp);
         assert!(sent == 0 && result.is_err());
     }
 }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::sink::Stream;
 use super::*;
 use crate::balancer::{BalancerVersion, ChosenBy, Pick};
 use crate::config::{LogFormat, LogTarget};
@@ -247,7 +248,7 @@ fn lines_that_come_one_after_another_are_written_once_in_50_ms() {
         None,
     )
     .unwrap();
-    let sink = Sink::Stream("a socket", output.into());
+    let sink = Sink::Stream(Stream::new("a socket", output));
     let log = AccessLog::over(sink, &LogFormat::parse("$status").unwrap()).unwrap();
     let writer = log.writer();
     let start = Instant::now();
