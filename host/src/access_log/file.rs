@@ -5,12 +5,16 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::output::{self, Next, Stopped};
 use super::text::count;
+
+/// How long a full file that cannot be renamed grows before that is tried again.
+const RENAME_PAUSE: Duration = Duration::from_secs(60);
 
 /// A file that lines are added to. When it is as large as it may be, it is renamed, and another one
 /// begins.
@@ -25,6 +29,8 @@ pub(super) struct LogFile {
     open: Option<Open>,
     /// The file whose last line is not complete, since it could not be written to its end.
     torn: Option<Identity>,
+    /// When a file that could not be renamed is to be renamed again.
+    rename_at: Option<Instant>,
 }
 
 /// Device and number of a file, which are the same by whatever path it is opened.
@@ -56,6 +62,7 @@ impl LogFile {
             max_files,
             open,
             torn: None,
+            rename_at: None,
         })
     }
 
@@ -119,8 +126,14 @@ impl LogFile {
             let room = usize::try_from(max_size.saturating_sub(size)).unwrap_or(usize::MAX);
             length = fitting(lines, room);
             if length == 0 && size > 0 {
-                open = self.rotate(open);
-                length = fitting(lines, usize::try_from(max_size).unwrap_or(usize::MAX));
+                match self.rotate(&open) {
+                    Some(new) => {
+                        open = new;
+                        let room = usize::try_from(max_size).unwrap_or(usize::MAX);
+                        length = fitting(lines, room);
+                    }
+                    None => length = lines.len(),
+                }
             }
             if length == 0 {
                 // A line that is longer than a file may be has one of its own.
@@ -137,16 +150,27 @@ impl LogFile {
         Ok(part.len())
     }
 
-    /// Renames the file, and begins another one. If that fails, the file goes on.
-    fn rotate(&mut self, full: Open) -> Open {
-        match self.begin_another(&full) {
-            Ok(new) => new,
+    /// Renames the file, and begins another one. If that fails, the file goes on, and is renamed some
+    /// time later.
+    fn rotate(&mut self, full: &Open) -> Option<Open> {
+        let now = Instant::now();
+        if self.rename_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        match self.begin_another(full) {
+            Ok(new) => {
+                self.rename_at = None;
+                Some(new)
+            }
             Err(error) => {
                 let path = self.path.display();
-                tracing::warn!("the access log {path} cannot be renamed, and grows on: {error}");
-                // Not tried again for each line.
-                self.max_size = self.max_size.map(|size| size.saturating_mul(2));
-                full
+                let pause = RENAME_PAUSE.as_secs();
+                tracing::warn!(
+                    "the access log {path} is full and cannot be renamed; it grows on, and is \
+                     renamed in {pause} seconds: {error}"
+                );
+                self.rename_at = Some(now + RENAME_PAUSE);
+                None
             }
         }
     }
@@ -154,18 +178,27 @@ impl LogFile {
     fn begin_another(&self, full: &Open) -> io::Result<Open> {
         let present = std::fs::metadata(&self.path);
         // Another process, or the operator, may have renamed it already.
-        let is_own = present.is_ok_and(|present| identity(&present) == full.identity);
-        if is_own {
-            for number in (1..self.max_files).rev() {
-                let moved = std::fs::rename(self.numbered(number), self.numbered(number + 1));
-                match moved {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            std::fs::rename(&self.path, self.numbered(1))?;
+        if !present.is_ok_and(|present| identity(&present) == full.identity) {
+            return open(&self.path);
         }
-        open(&self.path)
+        // Only as many as have to make room, so that trying again moves no file out.
+        let is_taken = |number: &u32| self.numbered(*number).exists();
+        let taken = (1..self.max_files).take_while(is_taken).count();
+        for number in (1..=u32::try_from(taken).unwrap_or(0)).rev() {
+            let moved = std::fs::rename(self.numbered(number), self.numbered(number + 1));
+            match moved {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        std::fs::rename(&self.path, self.numbered(1))?;
+        open(&self.path).inspect_err(|_| {
+            // The lines that follow are found where they are expected, unless another process has
+            // made a file there.
+            let renamed = self.numbered(1);
+            let _ =
+                rustix::fs::renameat_with(CWD, &renamed, CWD, &self.path, RenameFlags::NOREPLACE);
+        })
     }
 
     /// The name of a renamed file; 1 is the newest.
@@ -330,6 +363,41 @@ mod tests {
         let whole: Vec<&str> = piped.lines().filter(|line| line.len() == 999).collect();
         let numbers = whole.iter().map(|line| line.parse::<usize>().unwrap());
         assert_eq!(numbers.collect::<Vec<_>>(), (9..first).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_renamed_is_renamed_later_at_the_same_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut file = LogFile::open(&path, Some(10), 1).unwrap();
+        let obstacle = file.numbered(1);
+        std::fs::create_dir_all(obstacle.join("not empty")).unwrap();
+        for line in ["12345678\n", "two\n", "three\n"] {
+            file.write(line.as_bytes(), &mut never).1.unwrap();
+        }
+        assert_eq!(read(&path), "12345678\ntwo\nthree\n");
+        std::fs::remove_dir_all(&obstacle).unwrap();
+        file.write(b"four\n", &mut never).1.unwrap();
+        assert!(!obstacle.exists());
+        file.rename_at = Some(Instant::now());
+        file.write(b"five\n12345678\nsix\n", &mut never).1.unwrap();
+        assert_eq!(read(&obstacle), "12345678\n");
+        assert_eq!(read(&path), "six\n");
+    }
+
+    #[test]
+    fn trying_again_to_rename_moves_no_older_file_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut file = LogFile::open(&path, Some(5), 4).unwrap();
+        file.write(b"new\n", &mut never).1.unwrap();
+        // What a rename that failed midway leaves behind: `.1` is free already.
+        std::fs::write(file.numbered(2), "two\n").unwrap();
+        std::fs::write(file.numbered(3), "three\n").unwrap();
+        file.write(b"next\n", &mut never).1.unwrap();
+        let kept = [1, 2, 3].map(|number| read(&file.numbered(number)));
+        assert_eq!(kept, ["new\n", "two\n", "three\n"]);
+        assert_eq!(read(&path), "next\n");
     }
 
     #[test]
