@@ -106,18 +106,19 @@ struct Lines {
 
 impl AccessLog {
     /// Opens the log, and starts its thread; `None` if requests are not logged. `syslog_socket` is the
-    /// local socket of the system's log.
+    /// local socket of the system's log, and `dns` says how the name of a log daemon is looked up.
     ///
     /// # Errors
     /// The log cannot be opened, or the thread not be started: a sentence.
     pub fn start(
         settings: &config::AccessLog,
         syslog_socket: &Path,
+        dns: &config::Dns,
     ) -> Result<Option<Arc<Self>>, String> {
         let Some(target) = &settings.target else {
             return Ok(None);
         };
-        let sink = Sink::open(target, settings, syslog_socket)?;
+        let sink = Sink::open(target, settings, syslog_socket, dns)?;
         Self::over(sink, &settings.format).map(Some)
     }
 

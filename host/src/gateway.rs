@@ -132,7 +132,11 @@ async fn serve(
     })?;
     let shipped = admin::install_shipped(&store, &engine).await?;
 
-    let access_log = AccessLog::start(&config.access_log, &config.policies.syslog_socket);
+    let access_log = AccessLog::start(
+        &config.access_log,
+        &config.policies.syslog_socket,
+        &config.dns,
+    );
     let access_log = access_log.map_err(anyhow::Error::msg)?;
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let loaded = Arc::new(Loaded::open(&config.data_dir));

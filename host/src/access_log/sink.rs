@@ -71,6 +71,7 @@ impl Sink {
         target: &config::LogTarget,
         settings: &config::AccessLog,
         syslog_socket: &Path,
+        dns: &config::Dns,
     ) -> Result<Self, String> {
         let stream = |name, descriptor: io::Result<OwnedFd>| {
             let descriptor = descriptor.map_err(|error| {
@@ -94,7 +95,7 @@ impl Sink {
                 stream("/dev/stderr", io::stderr().as_fd().try_clone_to_owned())
             }
             config::LogTarget::Syslog(target) => {
-                let syslog = Syslog::new(target.clone(), syslog_socket);
+                let syslog = Syslog::new(target.clone(), syslog_socket, dns);
                 Ok(Self::Syslog(syslog))
             }
         }

@@ -2,17 +2,25 @@
 //! form is that of RFC 3164, in UTC.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustix::io::Errno;
+use tokio::runtime::{Builder, Runtime};
 
 use super::output::Next;
-use crate::config::{SyslogServer, SyslogTarget};
+use crate::config::{Dns, SyslogServer, SyslogTarget};
+use crate::dns::Resolver;
 use crate::node;
 
 /// How often a message is tried again that the daemon's socket has no room for.
 const MOST_WAITS: u32 = 50;
+
+/// How long the daemon's name may be looked up. Lines wait in memory meanwhile.
+const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// A log daemon.
 #[derive(Debug)]
@@ -20,8 +28,18 @@ pub(super) struct Syslog {
     target: SyslogTarget,
     server: SyslogServer,
     hostname: String,
+    names: Names,
     /// Connected to the daemon, until a message cannot be sent.
     socket: Option<Socket>,
+}
+
+/// Looks up the name of the daemon. The thread of the log has a runtime of its own for that, so that
+/// neither a look-up nor the thread waits for another one.
+#[derive(Debug)]
+struct Names {
+    settings: Dns,
+    /// Made when a name is looked up first.
+    started: Option<(Runtime, Arc<Resolver>)>,
 }
 
 #[derive(Debug)]
@@ -31,8 +49,8 @@ enum Socket {
 }
 
 impl Syslog {
-    /// `local` is the local socket of the system's log.
-    pub(super) fn new(target: SyslogTarget, local: &Path) -> Self {
+    /// `local` is the local socket of the system's log, and `dns` says how names are looked up.
+    pub(super) fn new(target: SyslogTarget, local: &Path, dns: &Dns) -> Self {
         let server = target.server.clone();
         Self {
             server: server.unwrap_or_else(|| SyslogServer::Unix(PathBuf::from(local))),
@@ -41,6 +59,10 @@ impl Syslog {
                 false => String::new(),
             },
             target,
+            names: Names {
+                settings: dns.clone(),
+                started: None,
+            },
             socket: None,
         }
     }
@@ -51,7 +73,9 @@ impl Syslog {
     }
 
     /// Sends lines. While the daemon's socket has no room, `wait` is called, and says whether to try
-    /// again. Returns how many were sent, and why the first of the others was not.
+    /// again. After a line that could not be sent, the others are given up as well, since each would
+    /// wait as long as that one; only a line that is too long for a message is left out. Returns how
+    /// many were sent, and why the first of the others was not.
     pub(super) fn write(
         &mut self,
         lines: &[u8],
@@ -66,9 +90,12 @@ impl Syslog {
             let message = [head.as_bytes(), line].concat();
             match self.send(&message, wait) {
                 Ok(()) => sent += 1,
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
+                    result = result.and(Err(error));
+                }
                 Err(error) => {
                     self.socket = None;
-                    result = result.and(Err(error));
+                    return (sent, result.and(Err(error)));
                 }
             }
         }
@@ -79,30 +106,28 @@ impl Syslog {
         let mut waits = 0;
         let mut is_new = false;
         loop {
-            let socket = match self.socket.take() {
+            let socket = match &self.socket {
                 Some(socket) => socket,
                 None => {
                     is_new = true;
-                    Socket::connect(&self.server)?
+                    let socket = Socket::connect(&self.server, &mut self.names)?;
+                    self.socket.insert(socket)
                 }
             };
-            let sent = match &socket {
+            let sent = match socket {
                 Socket::Udp(socket) => socket.send(message),
                 Socket::Unix(socket) => socket.send(message),
             };
-            let error = match sent {
-                Ok(_) => {
-                    self.socket = Some(socket);
-                    return Ok(());
-                }
-                Err(error) => error,
+            let Err(error) = sent else {
+                return Ok(());
             };
             match error.kind() {
+                io::ErrorKind::Interrupted => {}
                 io::ErrorKind::WouldBlock if waits < MOST_WAITS => {
                     waits += 1;
                     match wait() {
-                        Next::Again => self.socket = Some(socket),
-                        Next::Reopen => {}
+                        Next::Again => {}
+                        Next::Reopen => self.socket = None,
                         Next::GiveUp => return Err(error),
                     }
                 }
@@ -112,7 +137,10 @@ impl Syslog {
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::NotConnected
                 | io::ErrorKind::NotFound
-                    if !is_new => {}
+                    if !is_new =>
+                {
+                    self.socket = None;
+                }
                 _ => return Err(error),
             }
         }
@@ -139,7 +167,7 @@ impl Syslog {
 }
 
 impl Socket {
-    fn connect(server: &SyslogServer) -> io::Result<Self> {
+    fn connect(server: &SyslogServer, names: &mut Names) -> io::Result<Self> {
         match server {
             SyslogServer::Unix(path) => {
                 let socket = UnixDatagram::unbound()?;
@@ -148,8 +176,7 @@ impl Socket {
                 Ok(Self::Unix(socket))
             }
             SyslogServer::Udp(server) => {
-                let address = server.to_socket_addrs()?.next();
-                let address = address.ok_or(io::ErrorKind::NotFound)?;
+                let address = names.address(server)?;
                 let any: SocketAddr = match address {
                     SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
                     SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -163,11 +190,40 @@ impl Socket {
     }
 }
 
+impl Names {
+    /// The address of a server, which is a host with a port.
+    fn address(&mut self, server: &str) -> io::Result<SocketAddr> {
+        if let Ok(address) = server.parse() {
+            return Ok(address);
+        }
+        let parts = server.rsplit_once(':');
+        let parts = parts.and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) = parts.ok_or(io::ErrorKind::InvalidInput)?;
+        let (runtime, resolver) = match &self.started {
+            Some(started) => started,
+            None => {
+                let runtime = Builder::new_current_thread().enable_all().build()?;
+                let resolver = Arc::new(Resolver::new(&self.settings));
+                self.started.insert((runtime, resolver))
+            }
+        };
+        let looked_up = runtime.block_on(async {
+            tokio::time::timeout(LOOK_UP, resolver.addresses(host, port)).await
+        });
+        let addresses = looked_up.map_err(|_| {
+            let told = format!("the name '{host}' was not looked up in {LOOK_UP:?}");
+            io::Error::new(io::ErrorKind::TimedOut, told)
+        })??;
+        addresses
+            .first()
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn target(server: SyslogServer) -> SyslogTarget {
@@ -184,7 +240,7 @@ mod tests {
     fn each_line_is_a_message() {
         let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = SyslogServer::Udp(daemon.local_addr().unwrap().to_string());
-        let mut syslog = Syslog::new(target(server), Path::new("/dev/log"));
+        let mut syslog = Syslog::new(target(server), Path::new("/dev/log"), &Dns::default());
         let (sent, result) = syslog.write(b"one\ntwo\n", &mut || Next::GiveUp);
         assert!(sent == 2 && result.is_ok());
         for line in ["one", "two"] {
@@ -201,6 +257,7 @@ mod tests {
         let mut syslog = Syslog::new(
             target(SyslogServer::Unix("/none".into())),
             Path::new("/dev/log"),
+            &Dns::default(),
         );
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         assert_eq!(syslog.head(now), "<190>Nov  6 08:49:37 edge: ");
@@ -208,5 +265,64 @@ mod tests {
         assert_eq!(syslog.head(now), "<190>Nov  6 08:49:37 host edge: ");
         let (sent, result) = syslog.write(b"one\n", &mut || Next::GiveUp);
         assert!(sent == 0 && result.is_err());
+    }
+
+    #[test]
+    fn a_daemon_that_takes_nothing_is_waited_for_once_in_a_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        let mut syslog = Syslog::new(
+            target(SyslogServer::Unix(path)),
+            Path::new("/dev/log"),
+            &Dns::default(),
+        );
+        // More than the socket has room for.
+        let lines = format!("{}\n", "x".repeat(999)).repeat(5000);
+        let mut waits = 0;
+        let (sent, result) = syslog.write(lines.as_bytes(), &mut || {
+            waits += 1;
+            Next::Again
+        });
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(waits, MOST_WAITS);
+        daemon.set_nonblocking(true).unwrap();
+        let received = std::iter::from_fn(|| daemon.recv(&mut [0; 2000]).ok()).count();
+        assert_eq!(received as u64, sent);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_left_out() {
+        let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = SyslogServer::Udp(daemon.local_addr().unwrap().to_string());
+        let mut syslog = Syslog::new(target(server), Path::new("/dev/log"), &Dns::default());
+        let lines = format!("one\n{}\nthree\n", "2".repeat(70_000));
+        let (sent, result) = syslog.write(lines.as_bytes(), &mut || Next::GiveUp);
+        let too_long = Errno::from_io_error(&result.unwrap_err());
+        assert_eq!((sent, too_long), (2, Some(Errno::MSGSIZE)));
+        assert!(syslog.socket.is_some());
+    }
+
+    #[test]
+    fn the_name_of_a_daemon_is_looked_up_as_the_settings_say() {
+        let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = daemon.local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        let hosts_file = folder.path().join("hosts");
+        std::fs::write(&hosts_file, "127.0.0.1 logs.test\n").unwrap();
+        let dns = Dns {
+            // A server that never answers.
+            resolvers: vec![([127, 0, 0, 1], 9).into()],
+            hosts_file,
+            ..Dns::default()
+        };
+        let server = SyslogServer::Udp(format!("logs.test:{port}"));
+        let mut syslog = Syslog::new(target(server), Path::new("/dev/log"), &dns);
+        let (sent, result) = syslog.write(b"one\n", &mut || Next::GiveUp);
+        result.unwrap();
+        assert_eq!(sent, 1);
+        let mut message = [0; 200];
+        let length = daemon.recv(&mut message).unwrap();
+        assert!(message[..length].ends_with(b" edge: one"));
     }
 }

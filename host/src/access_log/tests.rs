@@ -212,7 +212,7 @@ fn log_to(path: PathBuf) -> Arc<AccessLog> {
     let mut settings = config::AccessLog::default();
     settings.target = Some(LogTarget::File(path));
     settings.format = LogFormat::parse("$status").unwrap();
-    let log = AccessLog::start(&settings, Path::new("/dev/log"));
+    let log = AccessLog::start(&settings, Path::new("/dev/log"), &config::Dns::default());
     log.unwrap().unwrap()
 }
 
