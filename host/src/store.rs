@@ -388,6 +388,12 @@ pub trait Store: Send + Sync + 'static {
     /// keys. A delete is refused if a row still refers to the deleted row afterwards.
     fn exchange(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>>;
 
+    /// Checks whether [`Store::exchange`] would take these writes now.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check(&self, writes: &[Write]) -> Result<(), Error>;
+
     /// Closes the storage for another process that takes over, and keeps a copy of it; writes are
     /// refused from then on, with `reason`, and what was written before can still be read. The
     /// future completes when the storage is closed.

@@ -124,6 +124,10 @@ impl Store for Overlay {
         self.store.exchange(writes)
     }
 
+    fn check(&self, writes: &[Write]) -> Result<(), Error> {
+        self.store.check(writes)
+    }
+
     fn release(&self, reason: &str) -> BoxFuture<'_, Result<(), Error>> {
         self.store.release(reason)
     }

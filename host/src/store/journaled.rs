@@ -16,7 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::journal::{Journal, OpenError};
-use super::rules::Steps;
+use super::operations::Operations;
+use super::rules::{self, Steps};
 use super::schema::Schema;
 use super::state::State;
 use super::writer::{Job, Release, Writer};
@@ -177,6 +178,11 @@ impl Store for JournaledStore {
 
     fn exchange(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>> {
         self.ask(Steps::AtOnce(writes))
+    }
+
+    fn check(&self, writes: &[Write]) -> Result<(), Error> {
+        let steps = Steps::AtOnce(writes.to_vec());
+        rules::stage_steps(&self.state.rows(), &Operations::default(), &steps).map(drop)
     }
 
     fn release(&self, reason: &str) -> BoxFuture<'_, Result<(), Error>> {

@@ -7,7 +7,7 @@
 mod entries;
 mod stage;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -101,6 +101,12 @@ impl Stage<'_> {
     /// Stages all writes as one step. Watchers get the new rows first, each after those that it
     /// refers to, and then the deleted ones in the reverse order.
     fn exchange(&mut self, writes: &[Write]) -> Result<(), Error> {
+        // A row that is replaced and deleted is deleted, if it is unchanged.
+        let deleted = writes.iter().filter_map(|write| match write {
+            Write::Delete { kind, id } => Some((*kind, *id)),
+            _ => None,
+        });
+        let deleted: HashSet<RowKey> = deleted.collect();
         // What is replaced or deleted gives up its keys first.
         let mut parents = Vec::new();
         for write in writes {
@@ -113,7 +119,11 @@ impl Stage<'_> {
                 Write::Replace { expected, .. } => {
                     let old = self.stored(kind, id)?;
                     let old = old.filter(|old| old.revision == *expected);
-                    old.ok_or(Error::Changed { kind, id })?.row
+                    let old = old.ok_or(Error::Changed { kind, id })?;
+                    if deleted.contains(&(kind, id)) {
+                        continue;
+                    }
+                    old.row
                 }
                 Write::Delete { .. } => match self.readable(kind, id)? {
                     Some(old) => old,
@@ -132,7 +142,11 @@ impl Stage<'_> {
         }
         let mut puts: Vec<(usize, &Write)> = writes
             .iter()
-            .filter(|write| !matches!(write, Write::Delete { .. }))
+            .filter(|write| match write {
+                Write::Insert { .. } => true,
+                Write::Replace { kind, id, .. } => !deleted.contains(&(*kind, *id)),
+                Write::Delete { .. } => false,
+            })
             .map(|write| (order(write.kind()), write))
             .collect();
         puts.sort_by_key(|(order, _)| *order);
