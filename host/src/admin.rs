@@ -48,6 +48,7 @@ mod read_only;
 mod record;
 mod refusal;
 mod respond;
+mod rollout;
 mod routes;
 mod rows;
 mod schemas;
@@ -232,6 +233,7 @@ fn hooks(kind: Kind) -> &'static Hooks {
         Kind::Service
         | Kind::Balancer
         | Kind::BalancerVersion
+        | Kind::Rollout
         | Kind::BasicAuthCredential
         | Kind::JwtSecret
         | Kind::Acl
@@ -298,6 +300,7 @@ fn router(admin: Admin) -> Router {
         endpoints.extend(clustering::endpoints());
     }
     endpoints.extend(configuration::endpoints());
+    endpoints.extend(rollout::endpoints());
     endpoints.extend(tags::endpoints());
     endpoints.extend(schemas::endpoints());
     endpoints.extend(plugins::endpoints());

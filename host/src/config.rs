@@ -70,6 +70,8 @@ pub struct Config {
     pub declarative_config_string: Option<String>,
     /// Whether entities are kept in etcd, which several gateways share.
     pub shares_store: bool,
+    /// Whether what is rolled out to the channel `canary` takes effect here.
+    pub is_canary: bool,
     /// That etcd.
     pub etcd: Etcd,
     /// Proxy threads.
@@ -357,6 +359,7 @@ impl Config {
             declarative_config: None,
             declarative_config_string: None,
             shares_store: false,
+            is_canary: false,
             etcd: Etcd::default(),
             workers: 0,
             log: Targets::new(),

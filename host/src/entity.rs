@@ -23,6 +23,7 @@ pub mod plugin;
 mod random;
 mod reference;
 pub mod retry;
+pub mod rollout;
 pub mod route;
 mod schema;
 pub mod service;
@@ -103,11 +104,13 @@ pub enum Kind {
     KeySet,
     /// A key.
     Key,
+    /// A change that only some gateways have yet.
+    Rollout,
 }
 
 impl Kind {
     /// Every kind; a kind comes before those that refer to it.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Balancer,
         Self::BalancerVersion,
         Self::Consumer,
@@ -126,6 +129,7 @@ impl Kind {
         Self::Plugin,
         Self::Upstream,
         Self::Target,
+        Self::Rollout,
     ];
 
     /// The entity's name in the store, in errors and in `/schemas`.
@@ -142,6 +146,7 @@ impl Kind {
             Self::Target => &target::DECLARATION,
             Self::Balancer => &balancer::DECLARATION,
             Self::BalancerVersion => &version::DECLARATION,
+            Self::Rollout => &rollout::DECLARATION,
             Self::Consumer => &consumer::DECLARATION,
             Self::Plugin => &plugin::DECLARATION,
             Self::KeyAuthCredential => &key_auth_credential::DECLARATION,

@@ -185,6 +185,7 @@ async fn serve(
     )
     .with_session_key(sessions)
     .with_router_flavor(config.proxy.router_flavor)
+    .with_canary_channel(config.is_canary)
     .with_client_certificate(client_certificate);
     let mut compiling = tokio::spawn(in_place(compiler.run(commits)));
     // Traffic is accepted only once the whole stored configuration is in effect.
@@ -473,6 +474,9 @@ fn open_store(config: &Config, lock: &FolderLock) -> anyhow::Result<JournaledSto
     if !config.shares_store {
         if config.etcd.keyring.is_some() {
             bail!("keyring_file seals what is kept in etcd, but store is sled");
+        }
+        if config.is_canary {
+            bail!("channel = canary tells gateways on the same etcd apart, but store is sled");
         }
         return store::open(&config.data_dir, lock).map_err(|why| cannot_open(why, config));
     }

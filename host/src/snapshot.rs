@@ -5,6 +5,7 @@
 //! the router, and a service or an upstream a copy of a map; each copy shares nearly everything with
 //! the one before.
 
+mod channel;
 mod compile;
 mod new_names;
 

@@ -316,6 +316,9 @@ pub struct Node {
     pub revision: Revision,
     /// See [`Store::content_hash`].
     pub config_hash: String,
+    /// The channel that it follows; none for a gateway of an earlier version.
+    #[serde(default)]
+    pub channel: Option<String>,
     /// When that commit took effect, in seconds since 1970 by the clock of its machine.
     pub updated_at: u64,
 }

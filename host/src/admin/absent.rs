@@ -45,7 +45,7 @@ pub(super) async fn answer(uri: Uri) -> Error {
     };
     let there = Kind::ALL
         .iter()
-        .filter(|kind| **kind != Kind::BalancerVersion);
+        .filter(|kind| ![Kind::BalancerVersion, Kind::Rollout].contains(kind));
     let there: Vec<&str> = there.map(|kind| kind.declaration().path).collect();
     let message = format!(
         "Kong's '{name}' are not there yet: there are {}",

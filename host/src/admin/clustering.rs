@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::error::Error;
 use super::{Admin, ApiEndpoint};
 use crate::config::ListenAddress;
+use crate::entity::rollout::CANARY;
 use crate::node;
 use crate::store::{Node, Nodes, Revision};
 
@@ -61,7 +62,7 @@ async fn data_planes(State(admin): State<Admin>) -> Result<Json<Value>, Error> {
             "last_seen": now,
             "updated_at": node.updated_at,
             "labels": null,
-            "pointsman": { "revision": node.revision },
+            "pointsman": { "revision": node.revision, "channel": node.channel },
         })
     });
     Ok(Json(
@@ -123,6 +124,14 @@ pub async fn leave(nodes: Option<Arc<dyn Nodes>>) {
     }
 }
 
+/// The channel that this gateway follows.
+fn channel_of(admin: &Admin) -> &'static str {
+    match admin.config.is_canary {
+        true => CANARY,
+        false => "main",
+    }
+}
+
 fn of_this(admin: &Admin, revision: Revision) -> Node {
     let mut listens = admin.config.proxy_listen.iter();
     let ip = listens.find_map(|listen| match &listen.address {
@@ -138,6 +147,7 @@ fn of_this(admin: &Admin, revision: Revision) -> Node {
             .map(|ip| ip.to_string()),
         revision,
         config_hash: admin.store.content_hash(),
+        channel: Some(channel_of(admin).to_owned()),
         updated_at: seconds(),
     }
 }
@@ -242,6 +252,7 @@ mod tests {
             ip: None,
             revision,
             config_hash: String::new(),
+            channel: None,
             updated_at: 0,
         }
     }

@@ -20,7 +20,8 @@ use tokio::sync::Semaphore;
 
 use super::error::Error;
 use super::import::{Imported, Importer, Refused, present};
-use super::{Admin, ApiEndpoint, arguments, decode};
+use super::rollout::Aim;
+use super::{Admin, ApiEndpoint, arguments, decode, rollout};
 use crate::declarative::{
     self, Components, Configuration, Difference, Exported, LONGEST, Mistakes, Syntax, Text,
 };
@@ -152,13 +153,21 @@ async fn export(State(admin): State<Admin>, request: Request) -> Result<Response
 /// answers only what would change. A form has the document as `config`, and the components that it
 /// names.
 async fn import(State(admin): State<Admin>, request: Request) -> Result<Response, Error> {
-    let mut is_trial = false;
+    let mut aim = Aim::Change;
+    let mut is_canary = false;
     for (name, value) in arguments::pairs(request.uri().query().unwrap_or_default().as_bytes())? {
         match (&*name, &*value) {
-            ("dry_run", "true" | "false") => is_trial = value == "true",
+            ("dry_run", "true" | "false") => aim = Aim::of_trial(value == "true"),
+            ("channel", "main" | "canary") => is_canary = value == "canary",
+            ("channel", _) => {
+                return Err(Error::field("channel", "expected one of: main, canary"));
+            }
             ("dry_run", _) => return Err(Error::field("dry_run", "expected a boolean")),
             _ => return Err(Error::field(&name, "unknown field")),
         }
+    }
+    if is_canary {
+        aim = rollout::aim(&admin, aim)?;
     }
     let (parts, body) = request.into_parts();
     let body = decode::read(body, LONGEST).await?;
@@ -174,7 +183,7 @@ async fn import(State(admin): State<Admin>, request: Request) -> Result<Response
         false => text(&body)?.to_owned(),
     };
     let _turn = admin.loaded.turn.acquire().await;
-    let imported = match imported(&importer, Document::Text(&document), is_trial).await {
+    let imported = match imported(&importer, Document::Text(&document), aim).await {
         Ok(imported) => imported,
         Err(Unloaded::Invalid(invalid)) => return Ok(invalid.response(true)),
         Err(Unloaded::For(error)) => return Err(error),
@@ -255,10 +264,10 @@ enum Unloaded {
 async fn imported(
     importer: &Importer,
     document: Document<'_>,
-    is_trial: bool,
+    aim: Aim,
 ) -> Result<Imported, Unloaded> {
     let configuration = read(importer, document).map_err(Unloaded::Invalid)?;
-    let refused = match importer.import(configuration, is_trial).await {
+    let refused = match importer.import(configuration, aim).await {
         Ok(imported) => return Ok(imported),
         Err(refused) => refused,
     };
@@ -366,7 +375,7 @@ async fn load(State(admin): State<Admin>, request: Request) -> Result<Response, 
         Sent::Text(text) => Document::Text(text),
         Sent::Value(value) => Document::Value(value),
     };
-    let imported = match imported(&importer, document, false).await {
+    let imported = match imported(&importer, document, Aim::Change).await {
         Ok(imported) => imported,
         Err(Unloaded::Invalid(invalid)) => return Ok(invalid.response(flags.flatten_errors)),
         Err(Unloaded::For(error)) => return Err(error),
@@ -512,7 +521,8 @@ async fn import_text(
         let told = |mistakes: Mistakes| mistakes.told(&read.lines()).join("\n");
         (importer, configuration.map_err(told)?)
     };
-    let imported = importer.import(configuration, is_trial).await;
+    let aim = Aim::of_trial(is_trial);
+    let imported = importer.import(configuration, aim).await;
     imported.map_err(|refused| match refused {
         Refused::For(error) => error.message(),
         Refused::Mistakes(mistakes) => match Text::read(text, syntax) {

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::error::Error;
 use super::overlay::Overlay;
-use super::rows::{TRIES, conflict, id_of};
-use super::{Admin, activation, settings, upload, upstreams, version_rows};
+use super::rollout::Aim;
+use super::rows::{TRIES, conflict, id_of, is_race};
+use super::{Admin, activation, rollout, settings, upload, upstreams, version_rows};
 use crate::balancer::Engine;
 use crate::config::{self, RouterFlavor};
 use crate::declarative::{
@@ -134,7 +135,7 @@ impl Importer {
     pub(super) async fn import(
         &self,
         mut configuration: Configuration,
-        is_trial: bool,
+        aim: Aim,
     ) -> Result<Imported, Refused> {
         for entity in &mut configuration.entities {
             if entity.kind == Kind::Upstream {
@@ -155,6 +156,14 @@ impl Importer {
             if !mistakes.is_empty() {
                 return Err(Refused::Mistakes(mistakes));
             }
+            if aim == Aim::Canary {
+                writes = match self.store.check(&writes) {
+                    Ok(()) => rollout::begin(&*self.store, &writes, &switches.writes)?,
+                    Err(error) if is_race(&error) => continue,
+                    Err(error) => return Err(refused(&configuration, error)),
+                };
+            }
+            let is_trial = aim == Aim::Trial;
             writes.extend(switches.writes);
             if !writes.is_empty() {
                 let known: HashSet<Uuid> = writes.iter().map(Write::id).collect();
@@ -185,8 +194,7 @@ impl Importer {
                         revision: Some(revision),
                     });
                 }
-                // Another request has changed a row meanwhile.
-                Err(store::Error::Changed { .. } | store::Error::PrimaryKeyTaken { .. }) => {}
+                Err(error) if is_race(&error) => {}
                 Err(error) => return Err(refused(&configuration, error)),
             }
         }

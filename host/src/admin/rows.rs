@@ -14,6 +14,14 @@ use crate::store::{self, Stored};
 /// times in a row.
 pub(super) const TRIES: u32 = 64;
 
+/// Whether another change came between the read and the write of one, which is to be tried again.
+pub(super) fn is_race(error: &store::Error) -> bool {
+    matches!(
+        error,
+        store::Error::Changed { .. } | store::Error::PrimaryKeyTaken { .. }
+    )
+}
+
 /// The key at the end of a path below the root, where another row may give the row a name.
 ///
 /// # Errors

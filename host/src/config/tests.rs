@@ -253,6 +253,7 @@ fn every_setting_has_its_effect() {
                 "real_ip_header" => "proxy_protocol",
                 "log" => "warn",
                 "take_over" => "on",
+                "channel" => "canary",
                 "proxy_listen" | "admin_listen" | "admin_gui_listen" | "status_listen" => {
                     "192.0.2.1:7"
                 }

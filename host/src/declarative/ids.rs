@@ -66,6 +66,7 @@ fn key(items: &[Item], place: usize) -> Option<String> {
         }
         Kind::Balancer
         | Kind::BalancerVersion
+        | Kind::Rollout
         | Kind::KeyAuthCredential
         | Kind::JwtSecret
         | Kind::Certificate

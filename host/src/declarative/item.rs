@@ -7,10 +7,11 @@ use super::configuration::Place;
 use super::syntax::Step;
 use crate::entity::{Kind, Reference, ReferenceBy, Row};
 
-/// The kinds that a document has lists of. Balancers have fields of their own there.
+/// The kinds that a document has lists of. Balancers have fields of their own there, and a rollout is
+/// not a part of the configuration.
 pub(super) fn kinds() -> impl Iterator<Item = Kind> {
     let kinds = Kind::ALL.into_iter();
-    kinds.filter(|kind| *kind != Kind::BalancerVersion)
+    kinds.filter(|kind| ![Kind::BalancerVersion, Kind::Rollout].contains(kind))
 }
 
 /// The kind with this name.

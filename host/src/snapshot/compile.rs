@@ -33,6 +33,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 
+use super::channel::CanaryChannel;
 use super::new_names::NewNames;
 use super::{Published, Snapshot};
 use crate::authority::Host;
@@ -71,6 +72,8 @@ pub struct Compiler {
     referring_certificates: Referring,
     /// Deleted upstreams that services still use until the names of their hosts have resolved.
     deleted: Vec<Arc<Upstream>>,
+    /// What is in effect here in place of what is stored.
+    channel: Option<CanaryChannel>,
 }
 
 /// What all upstreams share.
@@ -121,6 +124,7 @@ impl Compiler {
             certificates: Certificates::default(),
             referring_certificates: Referring::new(Kind::Certificate),
             deleted: Vec::new(),
+            channel: None,
             context: Context {
                 published,
                 store,
@@ -147,6 +151,13 @@ impl Compiler {
     #[must_use]
     pub fn with_router_flavor(mut self, flavor: RouterFlavor) -> Self {
         self.routes.flavor = flavor;
+        self
+    }
+
+    /// Has the gateway follow the channel `canary`: what a rollout changes takes effect here.
+    #[must_use]
+    pub fn with_canary_channel(mut self, is_canary: bool) -> Self {
+        self.channel = is_canary.then(CanaryChannel::default);
         self
     }
 
@@ -187,6 +198,13 @@ impl Compiler {
     }
 
     async fn apply(&mut self, commit: Commit) {
+        let commit = match &mut self.channel {
+            Some(channel) => channel.over(commit, |(kind, id)| {
+                let stored = self.context.store.get(kind, id).ok().flatten();
+                stored.map(|stored| stored.row)
+            }),
+            None => commit,
+        };
         for change in commit.changes {
             match change {
                 Change::Put { kind, id, row } => {

@@ -179,8 +179,20 @@ pub(super) fn described(path: &str, method: &Method) -> Option<Described> {
                 json!({ "type": "boolean" }),
                 "Whether it is only compared",
             )
+            .query(
+                "channel",
+                json!({ "type": "string", "enum": ["main", "canary"] }),
+                "canary: only at the gateways of that channel",
+            )
             .takes("application/yaml", json!({ "type": "object" }))
             .answers(200)
+    } else if is("/pointsman/rollout") && get {
+        Described::new("What only the gateways of the channel canary have yet").answers(200)
+    } else if is("/pointsman/rollout") && *method == Method::DELETE {
+        Described::new("Has the gateways of the channel canary have what the others have")
+            .without_content()
+    } else if is("/pointsman/rollout/promote") && post {
+        Described::new("Has all gateways have what the channel canary has").answers(200)
     } else if is("/acme") && *method == Method::PATCH {
         Described::new("Requests the certificates of `acme` now that wait for their next try")
             .answers(202)

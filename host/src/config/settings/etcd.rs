@@ -47,6 +47,24 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Written("sled"),
     },
     Setting {
+        name: "channel",
+        about: "`canary`: [what is rolled out](docs/cluster.md#rolling-out-with-care) takes effect here \
+                before it does at the gateways of the channel `main`",
+        kind: Text {
+            value: "main|canary",
+            expected: "main or canary",
+            set: |config, text| {
+                config.is_canary = match text {
+                    "main" => false,
+                    "canary" => true,
+                    _ => return None,
+                };
+                Some(())
+            },
+        },
+        default: Written("main"),
+    },
+    Setting {
         name: "etcd_endpoints",
         about: "The members of etcd, such as `https://10.0.0.1:2379`",
         kind: List {

@@ -52,7 +52,7 @@ fn is_usable(kind: Kind, row: &Row) -> Result<(), String> {
             drop(view::<ca_certificate::CaCertificate>(kind, row).map_err(wrong)?);
         }
         Kind::Vault => drop(view::<vault::Vault>(kind, row).map_err(wrong)?),
-        Kind::Balancer | Kind::BalancerVersion | Kind::KeySet | Kind::Key => {}
+        Kind::Balancer | Kind::BalancerVersion | Kind::Rollout | Kind::KeySet | Kind::Key => {}
     }
     Ok(())
 }
@@ -176,6 +176,7 @@ fn base(kind: Kind) -> Row {
         Kind::CaCertificate => json!({}),
         Kind::Vault => json!({"name": "env", "prefix": "my-env"}),
         Kind::Key => json!({"kid": "k", "jwk": "{vault://env/jwk}"}),
+        Kind::Rollout => json!({"name": "canary", "state": "running"}),
         Kind::Balancer | Kind::BalancerVersion | Kind::KeySet => json!({}),
     };
     row.as_object().cloned().unwrap()
