@@ -53,6 +53,7 @@ fn a_rollout_is_in_effect_at_the_canary_until_it_is_promoted_or_dropped() {
     roll_out(&a, &to(&new)).expect(200);
     until("the canary has it", || answers(&canary, "new"));
     assert!(answers(&a, "old") && answers(&b, "old"));
+    until("the other gateway shows it", || rollout(&b).status == 200);
     let shown = rollout(&b).expect(200).json();
     assert_eq!(shown["state"], "running");
     assert_eq!(shown["changes"].as_array().unwrap().len(), 1, "{shown}");
@@ -75,13 +76,17 @@ fn a_rollout_is_in_effect_at_the_canary_until_it_is_promoted_or_dropped() {
         channels.filter(|channel| **channel == "canary").count() == 2
     });
     a.admin("DELETE", "/pointsman/rollout", &[]).expect(204);
-    rollout(&b).expect(404);
+    rollout(&a).expect(404);
+    until("it has ended at the other gateway", || {
+        rollout(&b).status == 404
+    });
     until("the canaries have returned", || {
         [&canary, &later].iter().all(|node| answers(node, "old"))
     });
     assert_eq!(canary.get("/t").status, 200, "what was changed meanwhile");
     roll_out(&b, &to(&new)).expect(200);
     until("the canary has it", || answers(&canary, "new"));
+    until("the other gateway shows it", || rollout(&a).status == 200);
     assert_eq!(promote(&a).expect(200).json()["changes"], 2);
     assert!(answers(&a, "new"));
     until("all have it", || {
