@@ -287,8 +287,8 @@ const CLIENTS: &[Setting] = &[
     },
     Setting {
         name: "real_ip_recursive",
-        about: "Which address of a list in `real_ip_header` is the client's: the last one, `off`, or \
-                the last one that is not trusted, `on`",
+        about: "Which address of a list in `real_ip_header` is the client's: `off`, the \
+                last one; `on`, the last one that is not trusted",
         kind: Text {
             value: "on|off",
             expected: "on or off",
@@ -531,8 +531,8 @@ const ENDPOINTS: &[Setting] = &[
     },
     Setting {
         name: "client_ssl",
-        about: "Whether endpoints that ask for a certificate are shown that of `client_ssl_cert`, \
-                unless their service or upstream names another one: `on` or `off`",
+        about: "Whether the gateway shows `client_ssl_cert` to endpoints that ask for a \
+                certificate and whose service and upstream name none: `on` or `off`",
         kind: Text {
             value: "ON|OFF",
             expected: "on or off",
@@ -675,8 +675,9 @@ const BALANCERS: &[Setting] = &[
     },
     Setting {
         name: "balancer_pick_cost",
-        about: "CPU time that a pick by a balancer may always take; if picks take more than 0.5 % of \
-                the time beyond that, the gateway chooses by itself for a while",
+        about: "CPU time of a pick that is not charged. What picks take beyond it is \
+                charged to a budget that refills at 0.5 % of the time that passes; while it is \
+                overdrawn, the gateway makes fallback picks",
         kind: Time(MICROSECONDS, 1..=10_000_000, |config, time| {
             config.balancer.pick_cost = time;
         }),

@@ -72,7 +72,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "ssl_prefer_server_ciphers",
-        about: "Whether the order of `ssl_ciphers` decides in `custom`, `on`, or the client's, `off`",
+        about: "Whose order of ciphers decides in `custom`: `on`, that of `ssl_ciphers`; \
+                `off`, the client's",
         kind: Text {
             value: "SWITCH",
             expected: "on or off",
@@ -84,8 +85,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "ssl_session_tickets",
-        about: "Whether clients get their sessions as tickets, `on`, or those of the cache alone are \
-                [resumed](docs/tls.md#sessions), `off`",
+        about: "`on`: clients get session tickets; `off`: only sessions in the cache are \
+                [resumed](docs/tls.md#sessions)",
         kind: Text {
             value: "SWITCH",
             expected: "on or off",
