@@ -2,6 +2,7 @@
 //! known here is answered by the gateway.
 
 use serde_json::json;
+use uuid::Uuid;
 
 use super::Left;
 use super::access::{Access, access};
@@ -12,7 +13,7 @@ use super::inherited::{Inherited, is_harmless, is_inherited};
 use super::paths::{Comparison, Place};
 use super::routes::{Converting, Outcome};
 use super::server::Server;
-use crate::entity::Row;
+use crate::entity::{Kind, Row};
 
 /// A location with what holds in it.
 struct Location<'d> {
@@ -225,7 +226,7 @@ impl Converting<'_> {
         for directive in &location.directive.block {
             match (directive.name(), directive.values()) {
                 ("proxy_pass", [to]) if !to.contains('$') && !to.contains("://unix:") => {
-                    url = Some(to.clone());
+                    url = Some((directive, to.clone()));
                 }
                 ("return", _) if answer.is_none() => match of_return(directive) {
                     Ok(own) => answer = Some(own),
@@ -289,7 +290,7 @@ impl Converting<'_> {
         if let Some(answer) = answer {
             return Outcome::Answered(answer);
         }
-        let Some(url) = url else {
+        let Some((pass, url)) = url else {
             // nginx refuses clients before it looks for what to send them.
             if access(inherited, &mut Left::default()) == Access::None {
                 return Outcome::Answered(Answer::Plugin(refusal(403)));
@@ -311,6 +312,16 @@ impl Converting<'_> {
             service.shift_remove("tls_verify");
         }
         service.insert("url".into(), url.into());
+        if Kind::Service
+            .declaration()
+            .create(Uuid::nil(), service.clone())
+            .is_err()
+        {
+            // nginx refuses such a file as well.
+            let why = "no service can have this URL or these times: requests are answered with 503";
+            self.left.add(pass, why);
+            return Outcome::Closed;
+        }
         let headers = Headers::read(inherited, self.left);
         let mut route = Row::from_iter([
             ("strip_path".to_owned(), replaces.into()),
