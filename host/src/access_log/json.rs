@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::escape;
-use super::line::{basic_user, client_verify, protocol, source, status};
+use super::line::{basic_user, protocol, source, status};
 use super::text::{Times, display, micros, number, three_digits};
 use crate::policy::record::{Record, Try};
 
@@ -45,7 +45,7 @@ pub(super) fn write(text: &mut Vec<u8>, record: &Record, times: &Times) {
     if let Some(tls) = &record.tls {
         object.text("tls_version", tls.version);
         object.text("tls_cipher", tls.cipher);
-        object.text("tls_client_verify", client_verify(tls));
+        object.text("tls_client_verify", tls.client_verify());
     }
     object.number("status", record.status.as_u16().into());
     object.text("source", source(record.source));

@@ -13,7 +13,6 @@ use super::text::{Times, display, number, seconds, three_digits};
 use crate::config::{LogEscape, LogPart, LogVariable};
 use crate::policy::record::{Record, Try, TryOutcome};
 use crate::policy::response::Source;
-use crate::tls::NegotiatedTls;
 
 /// Writes the line of a record, without its end.
 pub(super) fn write(
@@ -99,7 +98,7 @@ impl Line<'_> {
             LogVariable::SslProtocol => return self.known(record.tls?.version),
             LogVariable::SslCipher => return self.known(record.tls?.cipher),
             LogVariable::SslClientVerify => {
-                return self.known(client_verify(&record.tls?));
+                return self.known(record.tls?.client_verify());
             }
             LogVariable::Route => return self.entity(record.route_name.as_deref(), record.route),
             LogVariable::Service => {
@@ -263,14 +262,6 @@ pub(super) fn basic_user(record: &Record) -> Option<Vec<u8>> {
     let colon = pair.iter().position(|byte| *byte == b':')?;
     pair.truncate(colon);
     (!pair.is_empty()).then_some(pair)
-}
-
-/// Whether the client has shown a certificate, as nginx writes it.
-pub(super) fn client_verify(tls: &NegotiatedTls) -> &'static str {
-    match tls.has_client_certificate {
-        true => "SUCCESS",
-        false => "NONE",
-    }
 }
 
 /// The version of HTTP as nginx writes it.

@@ -24,6 +24,14 @@ impl NegotiatedTls {
             has_client_certificate: certificates.is_some_and(|chain| !chain.is_empty()),
         }
     }
+
+    /// Whether the client has shown a certificate, as nginx names it (`$ssl_client_verify`).
+    pub(crate) fn client_verify(self) -> &'static str {
+        match self.has_client_certificate {
+            true => "SUCCESS",
+            false => "NONE",
+        }
+    }
 }
 
 fn version_name(version: ProtocolVersion) -> &'static str {

@@ -193,7 +193,7 @@ fn negotiated(tls: &NegotiatedTls) -> Value {
     json!({
         "version": tls.version,
         "cipher": tls.cipher,
-        "client_verify": if tls.has_client_certificate { "SUCCESS" } else { "NONE" },
+        "client_verify": tls.client_verify(),
     })
 }
 
