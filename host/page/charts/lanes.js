@@ -1,7 +1,7 @@
 // @ts-check
 // Targets as lanes: one row each, with the fan in front.
 
-import { attr, h, rowsOf, text } from "../lib/dom.js";
+import { attr, h, heads, rowsOf, text } from "../lib/dom.js";
 import { ago, ms, number, percent, seconds } from "../lib/format.js";
 import { flow } from "./flow.js";
 import { spark } from "./line.js";
@@ -69,17 +69,7 @@ export function lanes(open, onOrigin) {
     "table",
     { class: "lanes" },
     h("caption", { class: "hidden" }, "Targets"),
-    h(
-      "thead",
-      null,
-      h(
-        "tr",
-        null,
-        head.map((name, index) =>
-          h("th", { scope: "col", class: index >= 2 && index <= 6 ? "number" : null }, name),
-        ),
-      ),
-    ),
+    heads(head, (_, index) => index >= 2 && index <= 6),
     body,
   );
   const node = h("div", { class: "picture" }, fan.node, h("div", { class: "scroll-x" }, table));

@@ -63,6 +63,17 @@ export function put(node, ...children) {
   return node;
 }
 
+/**
+ * The head of a table.
+ * @param {string[]} names of the columns
+ * @param {(name: string, index: number) => boolean} [isNumber] whether a column has numbers
+ */
+export function heads(names, isNumber = () => false) {
+  const kind = (name, index) => (isNumber(name, index) ? "number" : null);
+  const cell = (name, index) => h("th", { scope: "col", class: kind(name, index) }, name);
+  return h("thead", null, h("tr", null, names.map(cell)));
+}
+
 /** Sets a text only if it differs, so that nothing is laid out anew. @param {any} node @param {unknown} value */
 export function text(node, value) {
   const wanted = value === null || value === undefined ? "" : String(value);

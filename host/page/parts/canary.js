@@ -2,7 +2,7 @@
 // Canaries: the settings that one is started with, and its bounds while it runs.
 
 import { ofKong } from "../forms/fields.js";
-import { attr, h, put } from "../lib/dom.js";
+import { attr, h, heads, put } from "../lib/dom.js";
 import { clock, ms, number, short } from "../lib/format.js";
 
 /** The fields of a canary, in the words of the Admin API. */
@@ -106,17 +106,7 @@ export function showCanary(canaryCard, canary) {
     h(
       "table",
       null,
-      h(
-        "thead",
-        null,
-        h(
-          "tr",
-          null,
-          ["", "Picks", "Requests", "Errors", "Faults", "p99"].map((one, index) =>
-            h("th", { scope: "col", class: index ? "number" : null }, one),
-          ),
-        ),
-      ),
+      heads(["", "Picks", "Requests", "Errors", "Faults", "p99"], (_, index) => index > 0),
       h("tbody", null, side("Active version", stable), side("Canary", own)),
     ),
   );

@@ -3,7 +3,7 @@
 
 import { attempt } from "../lib/actions.js";
 import { all, callTagged, find, getTagged } from "../lib/api.js";
-import { h, newId, put } from "../lib/dom.js";
+import { h, heads, newId, put } from "../lib/dom.js";
 import { ms, ns, number, percent } from "../lib/format.js";
 import { changed, ifMatch, settingsBack } from "../lib/history.js";
 
@@ -121,17 +121,7 @@ export function shadowOf(report) {
     h(
       "table",
       null,
-      h(
-        "thead",
-        null,
-        h(
-          "tr",
-          null,
-          ["", "In flight at the choice", "Latency", "Pick", "Refused"].map((name, index) =>
-            h("th", { scope: "col", class: index ? "number" : null }, name),
-          ),
-        ),
-      ),
+      heads(["", "In flight at the choice", "Latency", "Pick", "Refused"], (_, index) => index > 0),
       h("tbody", null, side("Serves", report.first), side("Shadow", report.shadow)),
     ),
     h(

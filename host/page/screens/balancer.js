@@ -5,7 +5,7 @@ import { FieldError, form } from "../forms/form.js";
 import { attempt, said } from "../lib/actions.js";
 import { ApiError, call, find, get } from "../lib/api.js";
 import { confirm, dialog, notice } from "../lib/dialog.js";
-import { attr, h, put, rowsOf, text } from "../lib/dom.js";
+import { attr, h, heads, put, rowsOf, text } from "../lib/dom.js";
 import { ago, bytes, clock, number, short } from "../lib/format.js";
 import { changed, must } from "../lib/history.js";
 import { CANARY, showCanary } from "../parts/canary.js";
@@ -240,17 +240,7 @@ export function balancer([name], { signal }) {
         h(
           "table",
           null,
-          h(
-            "thead",
-            null,
-            h(
-              "tr",
-              null,
-              ["Version", "State", "Release", "Size", "Uploaded", "", ""].map((one) =>
-                h("th", { scope: "col" }, one),
-              ),
-            ),
-          ),
+          heads(["Version", "State", "Release", "Size", "Uploaded", "", ""]),
           versions,
         ),
       ),
@@ -263,17 +253,7 @@ export function balancer([name], { signal }) {
       h(
         "table",
         null,
-        h(
-          "thead",
-          null,
-          h(
-            "tr",
-            null,
-            ["Upstream", "Version", "Picks", "By the gateway", "Faults", "Memory"].map((one, index) =>
-              h("th", { scope: "col", class: index ? "number" : null }, one),
-            ),
-          ),
-        ),
+        heads(["Upstream", "Version", "Picks", "By the gateway", "Faults", "Memory"], (_, index) => index > 0),
         usage,
       ),
     ),

@@ -3,7 +3,7 @@
 
 import { said } from "../lib/actions.js";
 import { all, call, get } from "../lib/api.js";
-import { h, newId, put, text } from "../lib/dom.js";
+import { h, heads, newId, put, text } from "../lib/dom.js";
 import { bytes, short } from "../lib/format.js";
 import { changed, must } from "../lib/history.js";
 import { shadowForm } from "../parts/shadow.js";
@@ -97,16 +97,9 @@ export function balancers(_rest, { signal, query }) {
         h(
           "table",
           null,
-          h(
-            "thead",
-            null,
-            h(
-              "tr",
-              null,
-              ["Balancer", "Source", "Active version", "Release", "Size", "Upstreams", ""].map((one) =>
-                h("th", { scope: "col", class: one === "Size" ? "number" : null }, one),
-              ),
-            ),
+          heads(
+            ["Balancer", "Source", "Active version", "Release", "Size", "Upstreams", ""],
+            (one) => one === "Size",
           ),
           body_,
         ),

@@ -3,7 +3,7 @@
 // would pick for it.
 
 import { ApiError, all, call } from "../lib/api.js";
-import { h, newId, put, text } from "../lib/dom.js";
+import { h, heads, newId, put, text } from "../lib/dom.js";
 import { ms, number, percent } from "../lib/format.js";
 
 /** Picks that are asked of each balancer, to show how they are spread. */
@@ -175,15 +175,7 @@ export function explain(_rest, { signal, query }) {
         ? h(
             "table",
             null,
-            h(
-              "thead",
-              null,
-              h(
-                "tr",
-                null,
-                ["Plugin", "For", "Priority"].map((name) => h("th", { scope: "col" }, name)),
-              ),
-            ),
+            heads(["Plugin", "For", "Priority"]),
             h(
               "tbody",
               null,
@@ -247,17 +239,9 @@ export function explain(_rest, { signal, query }) {
         h(
           "table",
           null,
-          h(
-            "thead",
-            null,
-            h(
-              "tr",
-              null,
-              ["Endpoint", "Weight", "In flight", "Latency", "Latency at this load", "Picks", ""].map(
-                (name, index) =>
-                  h("th", { scope: "col", class: index > 0 && index < 6 ? "number" : null }, name),
-              ),
-            ),
+          heads(
+            ["Endpoint", "Weight", "In flight", "Latency", "Latency at this load", "Picks", ""],
+            (_, index) => index > 0 && index < 6,
           ),
           table,
         ),
@@ -266,15 +250,7 @@ export function explain(_rest, { signal, query }) {
       h(
         "table",
         null,
-        h(
-          "thead",
-          null,
-          h(
-            "tr",
-            null,
-            ["Balancer", "First pick", "Spread"].map((name) => h("th", { scope: "col" }, name)),
-          ),
-        ),
+        heads(["Balancer", "First pick", "Spread"]),
         others,
       ),
     );

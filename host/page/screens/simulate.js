@@ -3,7 +3,7 @@
 
 import { colour, loads, quantiles } from "../charts/compare.js";
 import { ApiError, all, call, follow, get } from "../lib/api.js";
-import { h, newId, put, text } from "../lib/dom.js";
+import { h, heads, newId, put, text } from "../lib/dom.js";
 import { ms, number, percent } from "../lib/format.js";
 
 /** @param {string[]} _rest @param {import("../app.js").Context} context */
@@ -186,15 +186,7 @@ export function simulate(_rest, { signal }) {
           h(
             "table",
             null,
-            h(
-              "thead",
-              null,
-              h(
-                "tr",
-                null,
-                columns.map((name, index) => h("th", { scope: "col", class: index ? "number" : null }, name)),
-              ),
-            ),
+            heads(columns, (_, index) => index > 0),
             h("tbody", null, outcomes.map(row)),
           ),
         ),
