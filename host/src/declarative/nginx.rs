@@ -21,9 +21,10 @@ mod upstreams;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::export::document;
-use crate::entity::Row;
+use crate::entity::{Kind, Row};
 pub(super) use answers::refusal;
 use grammar::Directive;
 use inherited::Inherited;
@@ -91,6 +92,11 @@ impl Left {
     }
 }
 
+/// Whether there can be an entity with these fields, whose references are named elsewhere.
+fn is_valid(kind: Kind, row: &Row) -> bool {
+    kind.declaration().create(Uuid::nil(), row.clone()).is_ok()
+}
+
 /// Reads the top of a file, or its block `http`.
 fn file<'d>(
     directives: &'d [Directive],
@@ -105,7 +111,7 @@ fn file<'d>(
                 let inner = inherited.within(&directive.block);
                 file(&directive.block, &inner, servers, left, lists);
             }
-            "upstream" => lists.upstreams.push(upstreams::upstream(directive, left)),
+            "upstream" => lists.upstreams.extend(upstreams::upstream(directive, left)),
             "server" => servers.add(directive, inherited, left),
             "include" if inherited.guards.iter().any(|own| own.line == directive.line) => left.add(
                 directive,

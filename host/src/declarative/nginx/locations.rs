@@ -2,9 +2,7 @@
 //! known here is answered by the gateway.
 
 use serde_json::json;
-use uuid::Uuid;
 
-use super::Left;
 use super::access::{Access, access};
 use super::answers::{Answer, of_return, refusal};
 use super::grammar::Directive;
@@ -13,6 +11,7 @@ use super::inherited::{Inherited, is_harmless, is_inherited};
 use super::paths::{Comparison, Place};
 use super::routes::{Converting, Outcome};
 use super::server::Server;
+use super::{Left, is_valid};
 use crate::entity::{Kind, Row};
 
 /// A location with what holds in it.
@@ -312,11 +311,7 @@ impl Converting<'_> {
             service.shift_remove("tls_verify");
         }
         service.insert("url".into(), url.into());
-        if Kind::Service
-            .declaration()
-            .create(Uuid::nil(), service.clone())
-            .is_err()
-        {
+        if !is_valid(Kind::Service, &service) {
             // nginx refuses such a file as well.
             let why = "no service can have this URL or these times: requests are answered with 503";
             self.left.add(pass, why);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::Left;
 use super::answers::{Answer, Redirect, of_return};
 use super::grammar::Directive;
 use super::inherited::Inherited;
+use super::{Left, is_valid};
+use crate::entity::{Kind, Row};
 
 /// A server.
 pub(super) struct Server<'d> {
@@ -44,14 +45,17 @@ impl<'d> Server<'d> {
             has_tls: false,
             redirect: None,
         };
-        let mut is_elsewhere = false;
+        let (mut is_elsewhere, mut has_names) = (false, false);
         for directive in &server.block {
             match directive.name() {
                 "listen" => {
                     is_elsewhere |= directive.value().starts_with("unix:");
                     read.listen(directive, left);
                 }
-                "server_name" => read.names(directive, left),
+                "server_name" => {
+                    has_names = true;
+                    read.names(directive, left);
+                }
                 _ => {}
             }
         }
@@ -63,7 +67,7 @@ impl<'d> Server<'d> {
             read.is_plain = true;
             read.addresses.insert("80".into());
         }
-        if read.hosts.is_empty() && read.pattern.is_none() {
+        if !has_names {
             read.hosts.push(String::new());
         }
         Some(read)
@@ -110,12 +114,18 @@ impl<'d> Server<'d> {
                     );
                     self.pattern = Some(names);
                 }
-                name => match name.strip_prefix('.') {
-                    Some(rest) => {
-                        self.hosts.extend([rest.to_owned(), format!("*.{rest}")]);
+                name => {
+                    let hosts = match name.strip_prefix('.') {
+                        Some(rest) => vec![rest.to_owned(), format!("*.{rest}")],
+                        None => vec![name.to_owned()],
+                    };
+                    let row = Row::from_iter([("hosts".to_owned(), hosts.clone().into())]);
+                    match is_valid(Kind::Route, &row) {
+                        true => self.hosts.extend(hosts),
+                        // No route is found for a request with it.
+                        false => left.add(names, &format!("no route can have the host {name}")),
                     }
-                    None => self.hosts.push(name.to_owned()),
-                },
+                }
             }
         }
         self.hosts.dedup();

@@ -123,6 +123,30 @@ http {
 }
 
 #[test]
+fn a_name_that_no_entity_can_have_is_listed() {
+    let (value, left) = converted(
+        "upstream u\" {\nserver a:80; }\nupstream v { hash $http_;\nserver a$b; server c; }
+server { server_name a.*.b;\nlocation / { proxy_pass http://v; } }",
+    );
+    assert_eq!(
+        value,
+        json!({
+            "_format_version": "3.0",
+            "upstreams": [{ "name": "v", "targets": [{ "target": "c:80" }] }],
+        })
+    );
+    assert_eq!(
+        left,
+        [
+            "line 1: upstream u\": not converted: no upstream can have this name",
+            "line 3: hash $http_: requests are not hashed on this",
+            "line 4: server a$b: not converted: no target can have this address",
+            "line 5: server_name a.*.b: no route can have the host a.*.b",
+        ]
+    );
+}
+
+#[test]
 fn a_server_that_is_listed_twice_becomes_one_target() {
     let targets = |servers: &str| {
         let (value, left) = converted(&format!("upstream u {{\n{servers}\n}}"));

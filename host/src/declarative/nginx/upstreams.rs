@@ -2,13 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::Left;
 use super::grammar::Directive;
-use crate::entity::Row;
+use super::{Left, is_valid};
 use crate::entity::target::{MOST_LIMIT, MOST_WEIGHT, same_target};
+use crate::entity::{Kind, Row};
 
-pub(super) fn upstream(upstream: &Directive, left: &mut Left) -> Value {
+/// The upstream; `None` if none can have its name. Then no service can have a URL with it either.
+pub(super) fn upstream(upstream: &Directive, left: &mut Left) -> Option<Value> {
     let mut row = Row::from_iter([("name".to_owned(), upstream.value().into())]);
+    if !is_valid(Kind::Upstream, &row) {
+        left.add(upstream, "not converted: no upstream can have this name");
+        return None;
+    }
     let mut servers = Vec::new();
     for directive in &upstream.block {
         let values = directive.values();
@@ -21,13 +26,15 @@ pub(super) fn upstream(upstream: &Directive, left: &mut Left) -> Value {
                 row.insert("algorithm".into(), "consistent-hashing".into());
                 row.insert("hash_on".into(), "ip".into());
             }
-            "hash" => match hash_on(directive.value()) {
-                Some(fields) => {
-                    row.insert("algorithm".into(), "consistent-hashing".into());
-                    row.extend(fields);
+            "hash" => {
+                let mut hashed = row.clone();
+                hashed.insert("algorithm".into(), "consistent-hashing".into());
+                hashed.extend(hash_on(directive.value()).unwrap_or_default());
+                match hashed.contains_key("hash_on") && is_valid(Kind::Upstream, &hashed) {
+                    true => row = hashed,
+                    false => left.add(directive, "requests are not hashed on this"),
                 }
-                None => left.add(directive, "requests are not hashed on this"),
-            },
+            }
             "random" if values.is_empty() => {
                 row.insert("algorithm".into(), "random".into());
             }
@@ -38,7 +45,7 @@ pub(super) fn upstream(upstream: &Directive, left: &mut Left) -> Value {
         }
     }
     row.insert("targets".into(), targets(servers, left).into());
-    row.into()
+    Some(row.into())
 }
 
 /// A `server` of an upstream.
@@ -73,6 +80,10 @@ impl<'d> Server<'d> {
             true => address.to_owned(),
             false => format!("{address}:80"),
         };
+        if same_target(&target).is_none() {
+            left.add(directive, "not converted: no target can have this address");
+            return None;
+        }
         let mut server = Self {
             directive,
             target,
@@ -98,10 +109,7 @@ impl<'d> Server<'d> {
     }
 
     fn is_same_target(&self, other: &Self) -> bool {
-        match (same_target(&self.target), same_target(&other.target)) {
-            (Some(one), Some(other)) => one == other,
-            _ => self.target == other.target,
-        }
+        same_target(&self.target) == same_target(&other.target)
     }
 
     /// Adds a server at the same address: nginx gives each its own share of the requests and its own
