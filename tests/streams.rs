@@ -1,14 +1,15 @@
-//! Streams: TCP, TLS that is terminated or passed through, and UDP.
+//! Streams: TCP, and in modules of their own TLS, UDP, and what is told of streams.
+
+mod records;
+mod tls;
+mod udp;
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{
-    Backend, Gateway, Issued, Raw, RawServer, Setup, TlsClient, metric, refusing_address, until,
-};
+use crate::harness::{Gateway, Raw, RawServer, Setup, TlsClient, metric, refusing_address, until};
 
 /// A server that sends back each line with its name in front, and `bye` when the client has ended.
 fn echo(name: &'static str) -> RawServer {
@@ -63,6 +64,37 @@ fn sessions(gateway: &Gateway, code: u16) -> f64 {
 
 fn say(raw: &mut Raw, line: &str) -> String {
     raw.send(format!("{line}\n").as_bytes()).read_until("\n")
+}
+
+/// A server that sends back each datagram with its name in front.
+fn echo_datagrams(name: &'static str) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65_535];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let _ = socket.send_to(format!("{name}: {text}").as_bytes(), client);
+        }
+    });
+    address
+}
+
+/// A client that sends datagrams to an address.
+fn datagrams(to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(to).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    socket
+}
+
+fn ask(socket: &UdpSocket, text: &str) -> String {
+    socket.send(text.as_bytes()).unwrap();
+    let mut buffer = [0; 65_535];
+    let length = socket.recv(&mut buffer).unwrap();
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
 #[test]
@@ -203,115 +235,6 @@ fn an_idle_stream_ends() {
 }
 
 #[test]
-fn the_route_of_the_server_name_decides_who_decrypts() {
-    let gateway = listening("127.0.0.1:0 ssl").start();
-    let (passed, authority) = Backend::start_tls("passed", "passed.example");
-    let plain = echo("plain");
-    route(
-        &gateway,
-        "passed",
-        json!({ "protocol": "tcp", "host": "127.0.0.1", "port": passed.address.port() }),
-        json!({ "protocols": ["tls_passthrough"], "snis": ["passed.example"] }),
-    );
-    route(
-        &gateway,
-        "terminated",
-        json!({ "protocol": "tcp", "host": "127.0.0.1", "port": plain.address.port() }),
-        json!({ "protocols": ["tls"], "snis": ["*.terminated.example"] }),
-    );
-    let issued = Issued::to("a.terminated.example");
-    let certificate = json!({
-        "cert": issued.certificate.pem(), "key": issued.key.serialize_pem(),
-        "snis": ["a.terminated.example"],
-    });
-    gateway
-        .admin_json("POST", "/certificates", &certificate)
-        .expect(201);
-    let to = gateway.listener("stream", 0);
-    drop(authority);
-    // Any protocol that a client names is accepted.
-    let client = TlsClient::new().protocols(&[b"mqtt"]);
-    let mut terminated = client.connect(to, "a.terminated.example").unwrap();
-    assert!(terminated.certificate() == issued.certificate.der().to_vec());
-    assert_eq!(terminated.send(b"x\n").read_until("\n"), "plain: x\n");
-    let mut through = TlsClient::new().connect(to, "passed.example").unwrap();
-    let (head, _) = through.get("/", "passed.example");
-    assert!(head.contains("x-backend: passed"), "{head}");
-    assert!(TlsClient::new().connect(to, "other.example").is_err());
-    assert!(Raw::connect(to).send(b"GET / HTTP/1.1\r\n\r\n").is_closed());
-    until("both are counted", || {
-        sessions(&gateway, 500) + sessions(&gateway, 400) == 2.0
-    });
-}
-
-#[test]
-fn a_first_message_in_pieces_is_routed_as_a_whole_one() {
-    let gateway = listening("127.0.0.1:0 ssl").start();
-    let hello = client_hello("a.example");
-    let length = hello.len();
-    let (sender, receiver) = mpsc::channel();
-    let server = RawServer::start(move |_, mut raw| {
-        let _ = sender.send(raw.read_exactly(length));
-    });
-    route(
-        &gateway,
-        "s",
-        json!({ "protocol": "tcp", "host": "127.0.0.1", "port": server.address.port() }),
-        json!({ "protocols": ["tls_passthrough"], "snis": ["a.example"] }),
-    );
-    let mut raw = Raw::connect(gateway.listener("stream", 0));
-    for piece in hello.chunks(40) {
-        raw.send(piece);
-    }
-    assert!(receiver.recv().unwrap() == hello);
-}
-
-/// The first message of a client of TLS.
-fn client_hello(name: &str) -> Vec<u8> {
-    let (sender, receiver) = mpsc::channel();
-    let server = RawServer::start(move |_, mut raw| {
-        let head = raw.read_exactly(5);
-        let rest = raw.read_exactly(usize::from(u16::from_be_bytes([head[3], head[4]])));
-        let _ = sender.send([head, rest].concat());
-    });
-    let _ = TlsClient::new().connect(server.address, name);
-    receiver.recv().unwrap()
-}
-
-#[test]
-fn a_service_of_tls_is_spoken_to_over_tls() {
-    let gateway = listening("127.0.0.1:0").start();
-    let (backend, authority) = Backend::start_tls("b", "b.example");
-    let stored = gateway.admin("POST", "/ca_certificates", &[("cert", &authority)]);
-    let id = stored.expect(201).json()["id"].clone();
-    let upstream = json!({ "name": "u", "host_header": "b.example" });
-    gateway
-        .admin_json("POST", "/upstreams", &upstream)
-        .expect(201);
-    gateway.add_target("u", backend.address, 100);
-    route(
-        &gateway,
-        "s",
-        json!({
-            "protocol": "tls", "host": "u", "tls_verify": true, "ca_certificates": [id],
-        }),
-        json!({ "protocols": ["tcp"], "sources": [{ "ip": "127.0.0.1" }] }),
-    );
-    let ask = || {
-        let mut raw = Raw::connect(gateway.listener("stream", 0));
-        raw.send(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
-            .read_to_end()
-    };
-    assert!(ask().contains("x-backend: b"));
-    let wrong = json!({ "host_header": "c.example" });
-    gateway
-        .admin_json("PATCH", "/upstreams/u", &wrong)
-        .expect(200);
-    assert_eq!(ask(), "");
-    until("it is counted", || sessions(&gateway, 502) == 1.0);
-}
-
-#[test]
 fn a_trusted_peer_names_the_client() {
     let server = echo("a");
     for (trusted, answer) in [("127.0.0.1", "a: x\n"), ("10.0.0.1", "")] {
@@ -357,130 +280,6 @@ fn policies_for_streams_let_streams_pass_or_not() {
     assert_eq!(say(&mut raw, "x"), "a: x\n");
 }
 
-/// A server that sends back each datagram with its name in front.
-fn echo_datagrams(name: &'static str) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 65_535];
-        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            let _ = socket.send_to(format!("{name}: {text}").as_bytes(), client);
-        }
-    });
-    address
-}
-
-/// A client that sends datagrams to an address.
-fn datagrams(to: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(to).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
-    socket
-}
-
-fn ask(socket: &UdpSocket, text: &str) -> String {
-    socket.send(text.as_bytes()).unwrap();
-    let mut buffer = [0; 65_535];
-    let length = socket.recv(&mut buffer).unwrap();
-    String::from_utf8_lossy(&buffer[..length]).into_owned()
-}
-
-#[test]
-fn the_datagrams_of_a_client_are_a_session_of_one_endpoint() {
-    let gateway = listening("127.0.0.1:0 udp").start();
-    gateway
-        .admin("POST", "/upstreams", &[("name", "u")])
-        .expect(201);
-    for name in ["a", "b"] {
-        gateway.add_target("u", echo_datagrams(name), 100);
-    }
-    route(
-        &gateway,
-        "s",
-        json!({ "protocol": "udp", "host": "u", "read_timeout": 300 }),
-        json!({ "protocols": ["udp"], "sources": [{ "ip": "127.0.0.1" }] }),
-    );
-    let to = gateway.listener("stream", 0);
-    let clients = [datagrams(to), datagrams(to)];
-    let answers = clients.each_ref().map(|client| {
-        let first = ask(client, "1");
-        let second = ask(client, "2");
-        assert_eq!(first.replace('1', "2"), second);
-        first
-    });
-    assert_ne!(answers[0], answers[1]);
-    until("both sessions have ended", || {
-        sessions(&gateway, 200) == 2.0
-    });
-}
-
-#[test]
-fn an_answer_comes_from_the_address_that_was_asked() {
-    let gateway = listening("0.0.0.0:0 udp").start();
-    let port = gateway.listener("stream", 0).port();
-    for (name, address) in [("one", "127.0.0.1"), ("two", "127.0.0.2")] {
-        let server = echo_datagrams(name);
-        route(
-            &gateway,
-            name,
-            json!({ "protocol": "udp", "host": "127.0.0.1", "port": server.port() }),
-            json!({ "protocols": ["udp"], "destinations": [{ "ip": address, "port": port }] }),
-        );
-    }
-    for (name, address) in [("one", "127.0.0.1"), ("two", "127.0.0.2")] {
-        // A connected socket receives from its peer alone.
-        let client = datagrams(SocketAddr::new(address.parse().unwrap(), port));
-        assert_eq!(ask(&client, "x"), format!("{name}: x"));
-    }
-}
-
-#[test]
-fn sessions_of_udp_take_nothing_from_connections_and_give_way_when_they_are_idle() {
-    let gateway = listening("127.0.0.1:0 udp, 127.0.0.1:0")
-        .arg("--max-udp-sessions", "2")
-        .arg("--max-connections", "1")
-        // A session gives way to another one of its worker.
-        .arg("--workers", "1")
-        .start();
-    let (server, over_udp) = (echo("a"), echo_datagrams("u"));
-    route_all(&gateway, &["tcp"], "tcp", server.address);
-    route(
-        &gateway,
-        "udp",
-        json!({ "protocol": "udp", "host": "127.0.0.1", "port": over_udp.port() }),
-        json!({ "protocols": ["udp"], "sources": [{ "ip": "127.0.0.1" }] }),
-    );
-    let over_limit = |outcome| {
-        let name = "pointsman_stream_udp_sessions_over_limit_total";
-        metric(&gateway, &format!("{name}{{outcome=\"{outcome}\"}}"))
-    };
-    let to = gateway.listener("stream", 0);
-    let clients = [datagrams(to), datagrams(to)];
-    for client in &clients {
-        assert_eq!(ask(client, "x"), "u: x");
-    }
-    let third = datagrams(to);
-    third.send(b"x").unwrap();
-    until("it is refused", || over_limit("refused") >= 1.0);
-    // The only connection is left to a client of TCP.
-    let mut raw = Raw::connect(gateway.listener("stream", 1));
-    assert_eq!(say(&mut raw, "x"), "a: x\n");
-    // Once a session is idle for a second, it gives way. The first one is kept in use.
-    third
-        .set_read_timeout(Some(Duration::from_millis(50)))
-        .unwrap();
-    until("an idle session has given way", || {
-        assert_eq!(ask(&clients[0], "x"), "u: x");
-        third.send(b"y").unwrap();
-        third.recv(&mut [0; 16]).is_ok()
-    });
-    assert_eq!(over_limit("displaced"), 1.0);
-    assert_eq!(ask(&clients[0], "z"), "u: z");
-}
-
 #[test]
 fn connections_of_streams_count_for_the_limit_of_their_address() {
     let gateway = listening("127.0.0.1:0")
@@ -514,15 +313,6 @@ fn streams_without_a_route_are_in_the_log_once() {
     let (_, log) = gateway.wait();
     let lines = log.lines().filter(|line| line.contains("matches a stream"));
     assert_eq!(lines.count(), 1, "{log}");
-}
-
-#[test]
-fn an_endpoint_that_refuses_datagrams_is_a_failure() {
-    let gateway = listening("127.0.0.1:0 udp").start();
-    route_all(&gateway, &["udp"], "udp", refusing_address());
-    let client = datagrams(gateway.listener("stream", 0));
-    client.send(b"x").unwrap();
-    until("it is counted", || sessions(&gateway, 502) == 1.0);
 }
 
 #[test]
@@ -589,121 +379,4 @@ fn an_endpoint_is_told_the_client_by_the_proxy_protocol() {
             assert!(answer.contains(&header), "{answer}");
         }
     }
-}
-
-/// The lines of JSON in a file, once there are this many.
-fn records(path: &std::path::Path, count: usize) -> Vec<Value> {
-    let lines = || -> Vec<Value> {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    };
-    until("records", || lines().len() >= count);
-    lines()
-}
-
-#[test]
-fn a_stream_is_logged_when_it_has_ended() {
-    let gateway = listening("127.0.0.1:0, 127.0.0.1:0 udp, 127.0.0.1:0 ssl").start();
-    let (server, over_udp) = (echo("a"), echo_datagrams("u"));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("streams.log");
-    let plugin = json!({
-        "name": "file-log", "config": { "path": path }, "protocols": ["tcp", "tls", "udp"],
-    });
-    gateway.admin_json("POST", "/plugins", &plugin).expect(201);
-    for (name, protocol, port, server) in [
-        ("tcp", "tcp", 0, server.address),
-        ("udp", "udp", 1, over_udp),
-        ("tls", "tls", 2, server.address),
-    ] {
-        let port = gateway.listener("stream", port).port();
-        route(
-            &gateway,
-            name,
-            json!({
-                "protocol": if protocol == "udp" { "udp" } else { "tcp" },
-                "host": "127.0.0.1", "port": server.port(), "read_timeout": 200,
-            }),
-            json!({ "protocols": [protocol], "destinations": [{ "port": port }] }),
-        );
-    }
-    let to = gateway.listener("stream", 0);
-    let mut raw = Raw::connect(to);
-    assert_eq!(say(&mut raw, "one"), "a: one\n");
-    assert_eq!(raw.half_close().read_to_end(), "a: bye");
-    let record = &records(&path, 1)[0];
-    let session = json!({
-        "received": 4, "sent": 13, "status": 200, "server_port": to.port(),
-    });
-    assert_eq!(record["session"], session);
-    assert_eq!(record["upstream"], json!({ "received": 13, "sent": 4 }));
-    assert_eq!(record["client_ip"], "127.0.0.1");
-    assert_eq!(record["source"], "upstream");
-    assert_eq!(record["route"]["name"], "tcp");
-    assert_eq!(record["service"]["name"], "tcp");
-    assert_eq!(record["tries"][0]["port"], server.address.port());
-    assert!(record["latencies"]["session"].as_i64() >= record["latencies"]["kong"].as_i64());
-    let client = datagrams(gateway.listener("stream", 1));
-    assert_eq!(ask(&client, "xy"), "u: xy");
-    let record = &records(&path, 2)[1];
-    assert_eq!(record["session"]["received"], 2);
-    assert_eq!(record["session"]["sent"], 5);
-    assert_eq!(record["route"]["name"], "udp");
-    let to = gateway.listener("stream", 2);
-    let mut client = TlsClient::new().connect(to, "a.example").unwrap();
-    assert_eq!(client.send(b"x\n").read_until("\n"), "a: x\n");
-    drop(client);
-    let tls = &records(&path, 3)[2]["session"]["tls"];
-    assert_eq!(tls["version"], "TLSv1.3");
-    assert!(tls["cipher"].as_str().unwrap().starts_with("TLS_"), "{tls}");
-    assert_eq!(tls["client_verify"], "NONE");
-    // A stream without a route, and one that a policy refuses, are logged as well.
-    gateway.admin("DELETE", "/routes/tls", &[]).expect(204);
-    assert!(TlsClient::new().connect(to, "a.example").is_err());
-    let record = &records(&path, 4)[3];
-    assert_eq!(record["session"]["status"], 500);
-    assert_eq!(record.get("route"), None);
-    assert_eq!(record["source"], "kong");
-    let deny = json!({ "name": "ip-restriction", "config": { "deny": ["127.0.0.1"] } });
-    gateway
-        .admin_json("POST", "/routes/tcp/plugins", &deny)
-        .expect(201);
-    assert!(Raw::connect(gateway.listener("stream", 0)).is_closed());
-    assert_eq!(records(&path, 5)[4]["session"]["status"], 403);
-}
-
-#[test]
-fn prometheus_counts_streams_under_kongs_names() {
-    let gateway = listening("127.0.0.1:0").start();
-    let server = echo("a");
-    route_all(&gateway, &["tcp"], "tcp", server.address);
-    let plugin = json!({
-        "name": "prometheus", "protocols": ["tcp"],
-        "config": {
-            "status_code_metrics": true, "bandwidth_metrics": true, "latency_metrics": true,
-        },
-    });
-    gateway.admin_json("POST", "/plugins", &plugin).expect(201);
-    let mut raw = Raw::connect(gateway.listener("stream", 0));
-    assert_eq!(say(&mut raw, "one"), "a: one\n");
-    assert_eq!(raw.half_close().read_to_end(), "a: bye");
-    until("it is counted", || sessions(&gateway, 200) == 1.0);
-    let page = gateway.admin("GET", "/metrics", &[]).expect(200).text();
-    for line in [
-        r#"kong_stream_sessions_total{service="s",route="s",code="200",source="service",workspace="default"} 1"#,
-        r#"kong_bandwidth_bytes{service="s",route="s",direction="ingress",workspace="default"} 4"#,
-        r#"kong_bandwidth_bytes{service="s",route="s",direction="egress",workspace="default"} 13"#,
-        r#"kong_session_duration_ms_count{service="s",route="s",workspace="default"} 1"#,
-        r#"kong_kong_latency_ms_count{service="s",route="s",workspace="default"} 1"#,
-    ] {
-        assert!(
-            page.lines().any(|of_page| of_page == line),
-            "{line}\n{page}"
-        );
-    }
-    assert!(!page.contains("kong_http_requests_total"));
 }
