@@ -8,6 +8,7 @@ mod accept;
 mod access;
 mod affinity;
 mod answer;
+mod backlog;
 mod certificates;
 mod client;
 mod client_address;

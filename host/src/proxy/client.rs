@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::client_stream::{Backlog, Phase};
+use super::backlog::{Backlog, Phase};
 use super::connection_info::ConnectionInfo;
 use super::request_id::RequestId;
 use super::streams::{StalledBody, Stream, Streams};

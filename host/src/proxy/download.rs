@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::Worker;
+use super::backlog::Backlog;
 use super::client::Client;
-use super::client_stream::Backlog;
 use super::record::Awaited;
 use super::streams::StalledBody;
 use super::tunnel::Tunnel;

@@ -15,8 +15,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
+use super::backlog::Phase;
 use super::client::{Client, SEND_TIMEOUT};
-use super::client_stream::Phase;
 use super::download::{Content, UpstreamRequest};
 use super::request_id::RequestId;
 use super::tunnel::{Tunnel, TunnelBytes};
