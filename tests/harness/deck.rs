@@ -2,6 +2,9 @@
 //! changes that a file asks for, by the same calls in the same order. Source: decK 1.5x and
 //! go-database-reconciler: what they call, what they leave out, and what they compare.
 
+mod collections;
+mod defaults;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -9,6 +12,8 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{Gateway, Reply};
+use collections::{COLLECTIONS, Collection, compared, id_of, is_same, name_of, referred, sent};
+use defaults::{fields, fill_config, fill_defaults};
 
 type Row = Map<String, Value>;
 
@@ -17,101 +22,6 @@ type Rows = BTreeMap<&'static str, BTreeMap<String, Row>>;
 
 /// Requests that are sent at a time.
 const PARALLEL: usize = 10;
-
-/// What decK knows of a collection.
-struct Collection {
-    name: &'static str,
-    /// Where it is read; that of targets is below each upstream.
-    path: &'static str,
-    /// Where its entities are written, if that is below the entity that this field refers to.
-    below: Option<(&'static str, &'static str)>,
-    /// Changes of a level are made at the same time, after those of lower ones.
-    level: usize,
-    /// The fields by which an entity without an id is found.
-    key: &'static [&'static str],
-    /// Whether files have its ids in any case.
-    keeps_id: bool,
-}
-
-const fn collection(
-    name: &'static str,
-    path: &'static str,
-    level: usize,
-    key: &'static [&'static str],
-) -> Collection {
-    Collection {
-        name,
-        path,
-        below: None,
-        level,
-        key,
-        keeps_id: false,
-    }
-}
-
-const fn of_consumers(
-    name: &'static str,
-    path: &'static str,
-    nested: &'static str,
-    key: &'static [&'static str],
-) -> Collection {
-    Collection {
-        below: Some(("consumer", nested)),
-        ..collection(name, path, 2, key)
-    }
-}
-
-/// In an order in which references lead backwards.
-static COLLECTIONS: [Collection; 16] = [
-    Collection {
-        keeps_id: true,
-        ..collection("certificates", "/certificates", 1, &["id"])
-    },
-    Collection {
-        keeps_id: true,
-        ..collection("ca_certificates", "/ca_certificates", 1, &["cert"])
-    },
-    collection("consumers", "/consumers", 1, &["username"]),
-    collection("vaults", "/vaults", 1, &["prefix"]),
-    collection("key_sets", "/key-sets", 1, &["name"]),
-    collection("snis", "/snis", 2, &["name"]),
-    collection("services", "/services", 2, &["name"]),
-    collection("upstreams", "/upstreams", 2, &["name"]),
-    collection("keys", "/keys", 2, &["name"]),
-    of_consumers("keyauth_credentials", "/key-auths", "key-auth", &["key"]),
-    of_consumers(
-        "basicauth_credentials",
-        "/basic-auths",
-        "basic-auth",
-        &["username"],
-    ),
-    of_consumers("jwt_secrets", "/jwts", "jwt", &["key"]),
-    of_consumers("acls", "/acls", "acls", &["consumer", "group"]),
-    collection("routes", "/routes", 3, &["name"]),
-    Collection {
-        below: Some(("upstream", "targets")),
-        ..collection("targets", "", 3, &["upstream", "target"])
-    },
-    collection(
-        "plugins",
-        "/plugins",
-        4,
-        &["name", "service", "route", "consumer"],
-    ),
-];
-
-/// The collection that a field refers to.
-fn referred(field: &str) -> Option<&'static str> {
-    Some(match field {
-        "service" => "services",
-        "route" => "routes",
-        "consumer" => "consumers",
-        "upstream" => "upstreams",
-        "certificate" | "client_certificate" => "certificates",
-        "set" => "key_sets",
-        _ => return None,
-    })
-}
 
 /// What a file has: entities without ids, as far as they have names, that refer to each other by
 /// names.
@@ -459,128 +369,5 @@ impl Change {
             self.collection.name,
             key.unwrap_or("-")
         )
-    }
-}
-
-/// The name of an entity, by which files refer to it.
-fn name_of(rows: &Rows, collection: &str, id: &str) -> String {
-    let known = COLLECTIONS.iter().find(|known| known.name == collection);
-    let row = rows[collection].get(id);
-    let name = row.and_then(|row| row.get(known.unwrap().key[0])?.as_str());
-    name.unwrap_or(id).to_owned()
-}
-
-fn id_of(rows: &Rows, collection: &str, name: &str) -> Option<String> {
-    let known = COLLECTIONS.iter().find(|known| known.name == collection);
-    let field = known.unwrap().key[0];
-    let mut rows = rows.get(collection)?.iter();
-    let found = rows.find(|(id, row)| *id == name || row.get(field) == Some(&json!(name)));
-    found.map(|(id, _)| id.clone())
-}
-
-/// Whether two rows are of the same entity by what names it.
-fn is_same(collection: &Collection, one: &Row, other: &Row) -> bool {
-    let is_named = one.get(collection.key[0]).is_some();
-    is_named
-        && collection
-            .key
-            .iter()
-            .all(|field| one.get(*field) == other.get(*field))
-}
-
-/// A row as Go writes it: without what is null or empty. The settings of a plugin are a map, of
-/// which everything is written.
-fn sent(row: Row) -> Row {
-    let kept = row.into_iter().filter_map(|(field, value)| {
-        let value = match (field.as_str(), value) {
-            ("config", value) => value,
-            (_, Value::Object(inner)) => sent(inner).into(),
-            (_, value) => value,
-        };
-        let is_empty = match &value {
-            Value::Null => true,
-            Value::Array(list) => list.is_empty(),
-            Value::Object(inner) => inner.is_empty(),
-            _ => false,
-        };
-        (!is_empty || field == "config").then_some((field, value))
-    });
-    kept.collect()
-}
-
-/// What is compared of a row. Passwords are not: a gateway tells only their hashes.
-fn compared(collection: &Collection, row: &Row) -> Row {
-    let mut row = row.clone();
-    if collection.name == "basicauth_credentials" {
-        row.remove("password");
-    }
-    for field in ["tags", "ca_certificates"] {
-        if let Some(Value::Array(list)) = row.get_mut(field) {
-            list.sort_by_key(Value::to_string);
-        }
-    }
-    row
-}
-
-/// The fields of a schema, which are objects with one key each.
-fn fields(schema: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    let listed = schema["fields"].as_array().into_iter().flatten();
-    listed.flat_map(|field| {
-        field
-            .as_object()
-            .unwrap()
-            .iter()
-            .map(|(name, of)| (&**name, of))
-    })
-}
-
-/// The defaults of an entity.
-fn fill_defaults(schema: &Value, row: &mut Row) {
-    for (name, field) in fields(schema) {
-        if name == "pointsman" {
-            continue;
-        }
-        if field["type"] == "record" {
-            let mut inner = match row.get(name) {
-                Some(Value::Object(inner)) => inner.clone(),
-                _ => Row::new(),
-            };
-            fill_defaults(field, &mut inner);
-            if !inner.is_empty() {
-                row.insert(name.to_owned(), inner.into());
-            }
-        } else if row.get(name).is_none_or(Value::is_null)
-            && let Some(default) = field.get("default")
-        {
-            row.insert(name.to_owned(), default.clone());
-        }
-    }
-}
-
-/// The defaults of a plugin's settings; what has none is null.
-fn fill_config(schema: &Value, config: &mut Row) {
-    for (name, field) in fields(schema) {
-        let present = config.get(name).cloned().unwrap_or_default();
-        let filled =
-            if field["type"] == "record" && (present.is_object() || field["required"] == true) {
-                let mut inner = present.as_object().cloned().unwrap_or_default();
-                fill_config(field, &mut inner);
-                inner.into()
-            } else if field["type"] == "array" && field["elements"]["type"] == "record" {
-                let mut list = present;
-                for element in list.as_array_mut().into_iter().flatten() {
-                    fill_config(&field["elements"], element.as_object_mut().unwrap());
-                }
-                match (&list, field.get("default")) {
-                    (Value::Null, Some(default)) => default.clone(),
-                    _ => list,
-                }
-            } else {
-                match (&present, field.get("default")) {
-                    (Value::Null, Some(default)) if !config.contains_key(name) => default.clone(),
-                    _ => present,
-                }
-            };
-        config.insert(name.to_owned(), filled);
     }
 }
