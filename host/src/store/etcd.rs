@@ -36,6 +36,7 @@ mod commit;
 mod copy;
 mod endpoint;
 mod feed;
+mod follow;
 mod format;
 mod grpc;
 mod journal;
