@@ -1,9 +1,12 @@
 //! The configuration as one document: Kong's `/config`, which only a gateway without a database
 //! takes, and `/pointsman/config` of any gateway. Source: Kong 3.9, `kong.api.routes.config`.
 
+mod loaded;
+mod sent;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -11,12 +14,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use md5::{Digest, Md5};
-use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use super::error::Error;
 use super::import::{Imported, Importer, Refused, present};
@@ -26,72 +27,8 @@ use crate::declarative::{
     self, Components, Configuration, Difference, Exported, LONGEST, Mistakes, Syntax, Text,
 };
 use crate::entity::{Kind, Row};
-
-/// The hash of a configuration without entities. Source: Kong.
-const EMPTY: &str = "00000000000000000000000000000000";
-
-/// The file with the hash of the configuration, in the data folder.
-const FILE: &str = "configuration.hash";
-
-/// The configuration that was loaded last, by the hash of its text.
-#[derive(Debug)]
-pub struct Loaded {
-    file: PathBuf,
-    hash: Mutex<Option<String>>,
-    /// What is wrong with the file of the settings, which therefore is not what is in effect.
-    wrong: Mutex<Option<String>>,
-    /// One load at a time.
-    turn: Semaphore,
-}
-
-impl Loaded {
-    /// What was loaded before this start.
-    pub fn open(data_dir: &Path) -> Self {
-        let file = data_dir.join(FILE);
-        let hash = std::fs::read_to_string(&file).ok();
-        let is_hash = |text: &String| {
-            text.len() == EMPTY.len() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-        };
-        Self {
-            file,
-            hash: Mutex::new(hash.filter(is_hash)),
-            wrong: Mutex::new(None),
-            turn: Semaphore::new(1),
-        }
-    }
-
-    /// The hash; none before the first load.
-    pub(super) fn hash(&self) -> Option<String> {
-        self.hash.lock().clone()
-    }
-
-    /// Whether a configuration with entities was loaded.
-    pub(super) fn has_entities(&self) -> bool {
-        self.hash.lock().as_ref().is_some_and(|hash| hash != EMPTY)
-    }
-
-    /// What is wrong with the file of the settings, which therefore is not what is in effect.
-    pub(super) fn wrong(&self) -> Option<String> {
-        self.wrong.lock().clone()
-    }
-
-    /// Notes what is wrong with the file of the settings; none if it was loaded.
-    pub(crate) fn set_wrong(&self, wrong: Option<String>) {
-        *self.wrong.lock() = wrong;
-    }
-
-    fn set(&self, imported: &Imported, hash: String) {
-        let hash = match imported.configuration.entities.is_empty() {
-            true => EMPTY.to_owned(),
-            false => hash,
-        };
-        if let Err(error) = std::fs::write(&self.file, &hash) {
-            let shown = self.file.display();
-            tracing::warn!("cannot write {shown}: {error}; the next start does not know the hash");
-        }
-        *self.hash.lock() = Some(hash);
-    }
-}
+pub use loaded::Loaded;
+use sent::{Flags, Sent, sent};
 
 pub(super) fn endpoints() -> [ApiEndpoint; 2] {
     [
@@ -314,39 +251,6 @@ fn text(body: &[u8]) -> Result<&str, Error> {
     std::str::from_utf8(body).map_err(|_| Error::bad_request("the document is not UTF-8"))
 }
 
-/// What `POST /config` is asked to do beside loading.
-#[derive(Default)]
-struct Flags {
-    check_hash: bool,
-    flatten_errors: bool,
-}
-
-impl Flags {
-    fn read(&mut self, name: &str, value: &str) -> bool {
-        let is_true = ["true", "1", "on", "yes"];
-        match name {
-            "check_hash" => self.check_hash = value == "1",
-            "flatten_errors" => {
-                self.flatten_errors = is_true.contains(&value.to_ascii_lowercase().as_str());
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// Takes them out of the fields of a body.
-    fn take(&mut self, fields: &mut Row) {
-        for name in ["check_hash", "flatten_errors"] {
-            if let Some(value) = fields.shift_remove(name) {
-                let value = value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned);
-                self.read(name, &value);
-            }
-        }
-    }
-}
-
 /// `POST /config`.
 async fn load(State(admin): State<Admin>, request: Request) -> Result<Response, Error> {
     needs_no_database(&admin)?;
@@ -384,58 +288,6 @@ async fn load(State(admin): State<Admin>, request: Request) -> Result<Response, 
     in_effect(&admin, &imported).await;
     let entities = by_id(&imported);
     Ok((StatusCode::CREATED, Json(entities)).into_response())
-}
-
-/// What the body of `POST /config` holds.
-enum Sent {
-    Text(String),
-    Value(Value),
-}
-
-async fn sent(headers: &HeaderMap, body: &Bytes, flags: &mut Flags) -> Result<Sent, Error> {
-    let missing = || Error::bad_request("expected a declarative configuration");
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let content_type = String::from_utf8_lossy(content_type.unwrap_or_default()).into_owned();
-    let lower = content_type.to_ascii_lowercase();
-    let begins = |name: &str| lower.starts_with(name);
-    if begins("application/json") {
-        let value = serde_json::from_slice(body);
-        let Ok(Value::Object(mut fields)) = value else {
-            return Err(Error::bad_request("Cannot parse JSON body"));
-        };
-        flags.take(&mut fields);
-        if fields.contains_key("_format_version") {
-            return Ok(Sent::Value(fields.into()));
-        }
-        return match fields.shift_remove("config") {
-            Some(Value::String(text)) => Ok(Sent::Text(text)),
-            _ => Err(missing()),
-        };
-    }
-    let mut pairs = Vec::new();
-    if begins("application/x-www-form-urlencoded") {
-        pairs = arguments::pairs(body)?;
-    } else if begins("multipart/form-data") {
-        for part in decode::parts(&content_type, body.clone()).await? {
-            let value = arguments::utf8(&part.name, part.content.into())?;
-            pairs.push((part.name, value));
-        }
-    } else if !lower.is_empty() && !begins("application/yaml") && !begins("text/yaml") {
-        return Err(Error::Bare(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-    } else if body.is_empty() {
-        return Err(missing());
-    } else {
-        return Ok(Sent::Text(text(body)?.to_owned()));
-    }
-    let mut config = None;
-    for (name, value) in pairs {
-        if name == "config" {
-            config = Some(value);
-        } else {
-            flags.read(&name, &value);
-        }
-    }
-    config.map(Sent::Text).ok_or_else(missing)
 }
 
 fn hash_of(text: &str) -> String {
