@@ -3,6 +3,9 @@
 //! It never calls the journal itself, so that it can answer even if the journal does not return. A
 //! second thread calls the journal, one task at a time.
 
+mod staged;
+mod task;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -11,11 +14,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::journal::{CommitError, Journal};
 use super::operations::Operations;
-use super::rows::Rows;
-use super::rules::{self, Steps};
+use super::rules::Steps;
 use super::state::State;
 use super::{Change, Commit, Error, Revision};
 use crate::entity::Kind;
+use staged::{Asked, Staged};
+use task::{Outcome, Task, perform};
 
 /// Pause between two checks of a store that can be written: whether its folder still exists and has
 /// room.
@@ -50,60 +54,6 @@ pub(super) struct Release {
     /// What writes are refused with from then on.
     pub(super) reason: String,
     pub(super) answer: oneshot::Sender<Result<(), Error>>,
-}
-
-/// A request to the thread of the journal.
-enum Task {
-    Commit(Revision, Arc<Operations>),
-    Check,
-    Recover(Arc<Rows>),
-    Follow(Arc<Rows>),
-    Release,
-}
-
-/// The result of a task.
-enum Outcome {
-    Done,
-    Recovered(Revision),
-    Followed(Vec<Operations>),
-    NotDone(CommitError),
-    /// The journal has to recover, for this reason.
-    Failed(String),
-}
-
-/// A write whose caller waits for its answer.
-struct Asked {
-    steps: Steps,
-    answer: Answer,
-}
-
-/// Writes that are staged for one commit of the journal.
-#[derive(Default)]
-struct Staged {
-    operations: Operations,
-    commits: Vec<Commit>,
-    /// The answer to each caller, sent once the commit is durable. A refusal waits for that too,
-    /// because its cause may be another write of the same commit, which readers must see by then.
-    answers: Vec<(Asked, Result<Revision, Error>)>,
-}
-
-impl Staged {
-    fn new(rows: &Rows, asked: Vec<Asked>) -> Self {
-        let mut staged = Self::default();
-        for asked in asked {
-            match rules::stage_steps(rows, &staged.operations, &asked.steps) {
-                Ok((operations, commit)) => {
-                    staged.operations.add(operations);
-                    staged.answers.push((asked, Ok(commit.revision)));
-                    staged.commits.push(commit);
-                }
-                // If the caller no longer waits, the answer is dropped.
-                Err(error) if staged.commits.is_empty() => drop(asked.answer.send(Err(error))),
-                Err(error) => staged.answers.push((asked, Err(error))),
-            }
-        }
-        staged
-    }
 }
 
 /// The thread that writes. The calls of the journal are made on another one.
@@ -494,31 +444,5 @@ impl Writer {
                 self.watchers.push(watcher);
             }
         }
-    }
-}
-
-/// Has the journal do a task.
-fn perform(journal: &mut impl Journal, task: Task) -> Outcome {
-    match task {
-        Task::Commit(expected, operations) => match journal.commit(expected, &operations) {
-            Ok(()) => Outcome::Done,
-            Err(error) => Outcome::NotDone(error),
-        },
-        Task::Check => match journal.check() {
-            Ok(()) => Outcome::Done,
-            Err(reason) => Outcome::NotDone(CommitError::Refused(reason)),
-        },
-        Task::Recover(rows) => match journal.recover(&rows) {
-            Ok(head) => Outcome::Recovered(head),
-            Err(reason) => Outcome::Failed(reason),
-        },
-        Task::Release => match journal.release() {
-            Ok(()) => Outcome::Done,
-            Err(reason) => Outcome::Failed(reason),
-        },
-        Task::Follow(rows) => match journal.follow(&rows) {
-            Ok(commits) => Outcome::Followed(commits),
-            Err(reason) => Outcome::Failed(reason),
-        },
     }
 }
