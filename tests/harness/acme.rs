@@ -3,6 +3,7 @@
 
 mod challenges;
 mod jws;
+mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,16 +14,11 @@ use std::time::{Duration, SystemTime};
 use ::ring::hmac;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData,
-    SignatureAlgorithm,
-};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer;
 
-use challenges::{by_http, by_tls};
 use jws::{open, thumbprint};
+use orders::{authorization, issue, shown, verify};
 
 /// The path of what is suggested for a certificate.
 const RENEWAL: &str = "/renewal-info/";
@@ -379,134 +375,4 @@ fn new_account(payload: &Value, key: &Value, address: SocketAddr, state: &mut St
     state.accounts.push(key.clone());
     let url = format!("http://{address}/account/{}", state.accounts.len() - 1);
     (201, Some(url), json!({"status": "valid"}))
-}
-
-fn shown(number: usize, address: SocketAddr, state: &State) -> Value {
-    let order = &state.orders[number];
-    let url = |what: &str| format!("http://{address}/{what}/{number}");
-    let mut shown = json!({
-        "status": order.status,
-        "identifiers": [{"type": "dns", "value": order.name}],
-        "authorizations": [url("authorization")],
-        "finalize": url("finalize"),
-    });
-    if let Some(replaced) = &order.replaces {
-        shown["replaces"] = json!(replaced);
-    }
-    if order.certificate.is_some() {
-        shown["certificate"] = json!(url("certificate"));
-    }
-    shown
-}
-
-fn token(number: usize, kind: &str) -> String {
-    format!("token_{number}_{kind}")
-}
-
-fn authorization(number: usize, address: SocketAddr, state: &State) -> Value {
-    let order = &state.orders[number];
-    let (status, error) = &order.authorization;
-    let challenges = state.offered.iter().map(|kind| {
-        let mut challenge = json!({
-            "type": kind,
-            "url": format!("http://{address}/challenge/{number}/{kind}"),
-            "token": token(number, kind),
-            "status": status,
-        });
-        if let Some((failed, error)) = error
-            && failed == kind
-        {
-            challenge["error"] = json!({
-                "type": "urn:ietf:params:acme:error:unauthorized", "detail": error, "status": 403,
-            });
-        }
-        challenge
-    });
-    json!({
-        "identifier": {"type": "dns", "value": order.name},
-        "status": status,
-        "challenges": challenges.collect::<Vec<_>>(),
-    })
-}
-
-/// Verifies a name by a challenge. The state is not locked meanwhile.
-fn verify(
-    number: usize,
-    kind: &str,
-    thumbprint: &str,
-    address: SocketAddr,
-    state: &Mutex<State>,
-) -> Response {
-    let (name, gateway, is_refused) = {
-        let state = state.lock().unwrap();
-        let name = state.orders[number].name.clone();
-        let is_refused = state.refused.contains(&name);
-        (name, state.gateway, is_refused)
-    };
-    let answer = format!("{}.{thumbprint}", token(number, kind));
-    let failure = match gateway {
-        _ if is_refused => Some("the name is refused".to_owned()),
-        None => Some("no gateway".to_owned()),
-        Some((plain, _)) if kind == "http-01" => {
-            let path = format!("/.well-known/acme-challenge/{}", token(number, kind));
-            by_http(plain, &name, &path, &answer).err()
-        }
-        Some((_, tls)) => by_tls(tls, &name, &answer).err(),
-    };
-    let mut state = state.lock().unwrap();
-    let order = &mut state.orders[number];
-    (order.status, order.authorization.0) = match &failure {
-        None => ("ready", "valid"),
-        Some(_) => ("invalid", "invalid"),
-    };
-    match failure {
-        Some(failure) => order.authorization.1 = Some((kind.to_owned(), failure)),
-        None => state.verified.push((name, kind.to_owned())),
-    }
-    // As if the outcome were not known yet.
-    let challenge = json!({
-        "type": kind,
-        "url": format!("http://{address}/challenge/{number}/{kind}"),
-        "token": token(number, kind),
-        "status": "processing",
-    });
-    (200, None, challenge)
-}
-
-/// The public key of a request.
-struct ClientKey(Vec<u8>);
-
-impl PublicKeyData for ClientKey {
-    fn der_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
-    }
-}
-
-fn issue(number: usize, csr: &[u8], state: &mut State) {
-    let (_, request) = X509CertificationRequest::from_der(csr).unwrap();
-    let key = &request
-        .certification_request_info
-        .subject_pki
-        .subject_public_key;
-    let key = ClientKey(key.data.to_vec());
-    let order = &state.orders[number];
-    assert_eq!(order.status, "ready");
-    assert!(order.account < state.accounts.len());
-    let name = order.name.clone();
-    let mut params = CertificateParams::new(vec![name.clone()]).unwrap();
-    let (past, left) = state.validity;
-    let now = SystemTime::now();
-    params.not_before = (now - past).into();
-    params.not_after = (now + left).into();
-    params.use_authority_key_identifier_extension = true;
-    let certificate = params.signed_by(&key, &state.issuer).unwrap();
-    let chain = format!("{}{}", certificate.pem(), state.issuer.pem());
-    let order = &mut state.orders[number];
-    order.certificate = Some(chain);
-    order.status = "valid";
-    *state.issued.entry(name).or_default() += 1;
 }
