@@ -1,16 +1,20 @@
 //! What is wrong with a document: in the shape of the document itself, as a list by entity, and as
 //! lines for people. Source: Kong 3.9, `declarative_config` and `kong.db.errors`.
 
+mod lua;
+mod wrong;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::configuration::{Entity, Place};
+use super::configuration::Entity;
 use super::item::{Item, steps};
 use super::syntax::{Lines, Step};
-use crate::entity::{Kind, Row, Shape, Violations, did_you_mean};
+use crate::entity::{Row, Violations, did_you_mean};
+use lua::lua;
+use wrong::{ENTITY, Wrong, collect};
 
 /// How many mistakes are told at most. A document that is of another kind altogether may have one in
 /// each line.
@@ -39,25 +43,6 @@ struct Loose {
     /// For a name that does not exist, the one that is probably meant.
     hint: Option<String>,
 }
-
-/// What is wrong with an entity.
-#[derive(Debug, Default)]
-struct Wrong {
-    path: Vec<(&'static str, usize)>,
-    kind: Option<Kind>,
-    /// What the document has, with references as ids.
-    entity: Row,
-    /// Messages by field, in Kong's form.
-    fields: Row,
-    /// For a field that does not exist, by its name with those around it: the one that is probably
-    /// meant.
-    hints: BTreeMap<String, String>,
-    /// Messages about the entity among others: it is there twice, or what it refers to is not there.
-    messages: Vec<String>,
-}
-
-/// The key of messages about an entity as a whole.
-const ENTITY: &str = "@entity";
 
 impl Mistakes {
     /// Whether there are none.
@@ -340,165 +325,4 @@ fn place<'v>(value: &'v mut Value, steps: &[Step]) -> &'v mut Value {
         }
     };
     place(inner, rest)
-}
-
-impl Wrong {
-    fn of(items: &[Item], item: &Item) -> Self {
-        Self::new(item.kind, &item.input, item.place(items))
-    }
-
-    fn of_entity(entity: &Entity) -> Self {
-        Self::new(entity.kind, &entity.given, entity.place.clone())
-    }
-
-    fn new(kind: Kind, input: &Row, place: Place) -> Self {
-        Self {
-            kind: Some(kind),
-            entity: shown(kind, input, &place),
-            path: place.path,
-            ..Self::default()
-        }
-    }
-
-    /// Adds a message about the entity among others. They are told apart by their ids, which Kong
-    /// therefore shows even where the document has none.
-    fn among(&mut self, id: Uuid, message: String) {
-        if self.fields.is_empty() {
-            let own = self.entity.entry("id");
-            own.or_insert_with(|| id.to_string().into());
-        }
-        self.messages.push(message);
-    }
-
-    /// The item of `flattened_errors`.
-    fn flattened(&self) -> Value {
-        let kind = self.kind.map_or("", Kind::name);
-        // The singular of Kong is the name of the collection without its last letter.
-        let kind = kind.strip_suffix('s').unwrap_or(kind);
-        let mut item = Row::from_iter([("entity_type".to_owned(), kind.into())]);
-        let text = |field| self.entity.get(field).and_then(Value::as_str);
-        if let Some(id) = text("id").filter(|id| Uuid::try_parse(id).is_ok()) {
-            item.insert("entity_id".into(), id.into());
-        }
-        if let Some(name) = text("name").filter(|name| !name.is_empty()) {
-            item.insert("entity_name".into(), name.into());
-        }
-        if let Some(tags) = self.entity.get("tags").and_then(Value::as_array)
-            && tags.iter().all(Value::is_string)
-        {
-            item.insert("entity_tags".into(), tags.clone().into());
-        }
-        item.insert("entity".into(), self.entity.clone().into());
-        let about = |message: &Value| json!({ "type": "entity", "message": message });
-        let mut errors: Vec<Value> = Vec::new();
-        errors.extend(
-            self.messages
-                .iter()
-                .map(|message| about(&message.as_str().into())),
-        );
-        let mut leaves = Vec::new();
-        collect(&self.fields, &mut Vec::new(), &mut leaves);
-        for (field, message) in leaves {
-            if field.first() == Some(&Step::Name(ENTITY.into())) {
-                errors.push(about(&message.into()));
-                continue;
-            }
-            let field = dotted(&field);
-            errors.push(json!({ "type": "field", "field": field, "message": message }));
-        }
-        item.insert("errors".into(), errors.into());
-        item.into()
-    }
-}
-
-/// Flattens messages by field: each with the steps to it from the entity.
-fn collect(fields: &Row, around: &mut Vec<Step>, found: &mut Vec<(Vec<Step>, String)>) {
-    for (name, message) in fields {
-        around.push(Step::Name(name.clone()));
-        collect_value(message, around, found);
-        around.pop();
-    }
-}
-
-fn collect_value(message: &Value, around: &mut Vec<Step>, found: &mut Vec<(Vec<Step>, String)>) {
-    match message {
-        Value::String(text) => found.push((around.clone(), text.clone())),
-        Value::Object(fields) => collect(fields, around, found),
-        Value::Array(list) => {
-            for (index, message) in list.iter().enumerate() {
-                around.push(Step::Index(index));
-                collect_value(message, around, found);
-                around.pop();
-            }
-        }
-        _ => {}
-    }
-}
-
-/// An entity as an error shows it: references as ids, or not at all.
-fn shown(kind: Kind, input: &Row, place: &Place) -> Row {
-    let mut entity = input.clone();
-    for field in kind.declaration().fields {
-        if let (Shape::Reference(_), Some(Value::Object(key))) =
-            (field.shape, entity.get(field.name))
-        {
-            let id = key.get("id").and_then(Value::as_str);
-            let id = id
-                .filter(|id| Uuid::try_parse(id).is_ok())
-                .map(str::to_owned);
-            match id {
-                Some(id) => entity.insert(field.name.into(), json!({ "id": id })),
-                None => entity.shift_remove(field.name),
-            };
-        }
-    }
-    if let Some((field, id)) = place.parent {
-        entity.insert(field.into(), json!({ "id": id }));
-    }
-    entity
-}
-
-/// Writes a value as Lua does in Kong's messages. In a list, elements after a gap have their
-/// position: `[3]=`.
-fn lua(value: &Value, text: &mut String) {
-    match value {
-        Value::Array(list) => {
-            text.push('{');
-            let mut first = true;
-            let mut has_gap = false;
-            for (number, value) in (1..).zip(list) {
-                if value.is_null() {
-                    has_gap = true;
-                    continue;
-                }
-                if !std::mem::take(&mut first) {
-                    text.push(',');
-                }
-                if has_gap {
-                    let _ = write!(text, "[{number}]=");
-                }
-                lua(value, text);
-            }
-            text.push('}');
-        }
-        Value::Object(fields) => {
-            text.push('{');
-            for (place, (name, value)) in fields.iter().enumerate() {
-                if place > 0 {
-                    text.push(',');
-                }
-                let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                    && !name.starts_with(|first: char| first.is_ascii_digit());
-                let _ = match is_plain {
-                    true => write!(text, "{name}="),
-                    false => write!(text, "[{}]=", json!(name)),
-                };
-                lua(value, text);
-            }
-            text.push('}');
-        }
-        value => {
-            let _ = write!(text, "{value}");
-        }
-    }
 }

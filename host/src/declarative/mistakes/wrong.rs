@@ -1,0 +1,147 @@
+//! What is wrong with one entity.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::super::configuration::{Entity, Place};
+use super::super::item::Item;
+use super::super::syntax::Step;
+use super::dotted;
+use crate::entity::{Kind, Row, Shape};
+
+/// What is wrong with an entity.
+#[derive(Debug, Default)]
+pub(super) struct Wrong {
+    pub(super) path: Vec<(&'static str, usize)>,
+    pub(super) kind: Option<Kind>,
+    /// What the document has, with references as ids.
+    pub(super) entity: Row,
+    /// Messages by field, in Kong's form.
+    pub(super) fields: Row,
+    /// For a field that does not exist, by its name with those around it: the one that is probably
+    /// meant.
+    pub(super) hints: BTreeMap<String, String>,
+    /// Messages about the entity among others: it is there twice, or what it refers to is not there.
+    pub(super) messages: Vec<String>,
+}
+
+/// The key of messages about an entity as a whole.
+pub(super) const ENTITY: &str = "@entity";
+
+impl Wrong {
+    pub(super) fn of(items: &[Item], item: &Item) -> Self {
+        Self::new(item.kind, &item.input, item.place(items))
+    }
+
+    pub(super) fn of_entity(entity: &Entity) -> Self {
+        Self::new(entity.kind, &entity.given, entity.place.clone())
+    }
+
+    fn new(kind: Kind, input: &Row, place: Place) -> Self {
+        Self {
+            kind: Some(kind),
+            entity: shown(kind, input, &place),
+            path: place.path,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a message about the entity among others. They are told apart by their ids, which Kong
+    /// therefore shows even where the document has none.
+    pub(super) fn among(&mut self, id: Uuid, message: String) {
+        if self.fields.is_empty() {
+            let own = self.entity.entry("id");
+            own.or_insert_with(|| id.to_string().into());
+        }
+        self.messages.push(message);
+    }
+
+    /// The item of `flattened_errors`.
+    pub(super) fn flattened(&self) -> Value {
+        let kind = self.kind.map_or("", Kind::name);
+        // The singular of Kong is the name of the collection without its last letter.
+        let kind = kind.strip_suffix('s').unwrap_or(kind);
+        let mut item = Row::from_iter([("entity_type".to_owned(), kind.into())]);
+        let text = |field| self.entity.get(field).and_then(Value::as_str);
+        if let Some(id) = text("id").filter(|id| Uuid::try_parse(id).is_ok()) {
+            item.insert("entity_id".into(), id.into());
+        }
+        if let Some(name) = text("name").filter(|name| !name.is_empty()) {
+            item.insert("entity_name".into(), name.into());
+        }
+        if let Some(tags) = self.entity.get("tags").and_then(Value::as_array)
+            && tags.iter().all(Value::is_string)
+        {
+            item.insert("entity_tags".into(), tags.clone().into());
+        }
+        item.insert("entity".into(), self.entity.clone().into());
+        let about = |message: &Value| json!({ "type": "entity", "message": message });
+        let mut errors: Vec<Value> = Vec::new();
+        errors.extend(
+            self.messages
+                .iter()
+                .map(|message| about(&message.as_str().into())),
+        );
+        let mut leaves = Vec::new();
+        collect(&self.fields, &mut Vec::new(), &mut leaves);
+        for (field, message) in leaves {
+            if field.first() == Some(&Step::Name(ENTITY.into())) {
+                errors.push(about(&message.into()));
+                continue;
+            }
+            let field = dotted(&field);
+            errors.push(json!({ "type": "field", "field": field, "message": message }));
+        }
+        item.insert("errors".into(), errors.into());
+        item.into()
+    }
+}
+
+/// Flattens messages by field: each with the steps to it from the entity.
+pub(super) fn collect(fields: &Row, around: &mut Vec<Step>, found: &mut Vec<(Vec<Step>, String)>) {
+    for (name, message) in fields {
+        around.push(Step::Name(name.clone()));
+        collect_value(message, around, found);
+        around.pop();
+    }
+}
+
+fn collect_value(message: &Value, around: &mut Vec<Step>, found: &mut Vec<(Vec<Step>, String)>) {
+    match message {
+        Value::String(text) => found.push((around.clone(), text.clone())),
+        Value::Object(fields) => collect(fields, around, found),
+        Value::Array(list) => {
+            for (index, message) in list.iter().enumerate() {
+                around.push(Step::Index(index));
+                collect_value(message, around, found);
+                around.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An entity as an error shows it: references as ids, or not at all.
+fn shown(kind: Kind, input: &Row, place: &Place) -> Row {
+    let mut entity = input.clone();
+    for field in kind.declaration().fields {
+        if let (Shape::Reference(_), Some(Value::Object(key))) =
+            (field.shape, entity.get(field.name))
+        {
+            let id = key.get("id").and_then(Value::as_str);
+            let id = id
+                .filter(|id| Uuid::try_parse(id).is_ok())
+                .map(str::to_owned);
+            match id {
+                Some(id) => entity.insert(field.name.into(), json!({ "id": id })),
+                None => entity.shift_remove(field.name),
+            };
+        }
+    }
+    if let Some((field, id)) = place.parent {
+        entity.insert(field.into(), json!({ "id": id }));
+    }
+    entity
+}
