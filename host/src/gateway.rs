@@ -5,6 +5,7 @@ mod listeners;
 mod program;
 mod reload;
 mod signals;
+mod stores;
 mod supervisor;
 mod takeover;
 mod tls;
@@ -12,7 +13,7 @@ mod tls;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
@@ -27,22 +28,22 @@ use crate::connections::{self, ConnectionLimits, WantedLimits};
 use crate::dns::Resolver;
 use crate::entity;
 use crate::in_place::in_place;
-use crate::listener::{self, Inherited, SocketFile};
+use crate::listener::{Inherited, SocketFile};
 use crate::log_level::LogLevel;
 use crate::node;
 use crate::policy::Resources;
 use crate::proxy::Workers;
 use crate::snapshot::{Compiler, Published, UpstreamResources};
-use crate::store::{self, FolderLock, JournaledStore, OpenError, Store};
+use crate::store::{self, Store};
 use crate::stream;
-use crate::tls::ClientCertificate;
 use crate::upstream::{self, Memory, Names, SessionKey};
 use listeners::AllListeners;
 use program::Program;
 use reload::Reload;
 use signals::{Asked, Signals};
+use stores::{cannot_open, open_store};
 use takeover::Predecessor;
-use tls::ListenerTls;
+use tls::{ListenerTls, client_certificate};
 
 /// Runs the gateway until it gets SIGTERM, SIGINT or SIGQUIT. `log_level` is the filter of its log, and
 /// `reload` reads the settings again.
@@ -434,69 +435,3 @@ fn successor(config: &Config, hand_over: takeover::HandOver) -> oneshot::Receive
 
 /// How long connections to the Admin API may begin a request when another process has taken over.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
-
-/// The certificate of the settings that endpoints are shown, if there is one.
-fn client_certificate(config: &Config) -> anyhow::Result<Option<Arc<ClientCertificate>>> {
-    let Some((certificate, key)) = config.client_ssl.pair() else {
-        if config.client_ssl.on {
-            tracing::warn!(
-                "client_ssl is on, but client_ssl_cert and client_ssl_cert_key are not set: \
-                 endpoints are shown no certificate"
-            );
-        }
-        return Ok(None);
-    };
-    let certificate = listener::load_pem(certificate).with_context(|| {
-        format!("client_ssl_cert: failed loading certificate from {certificate}")
-    })?;
-    let key = listener::load_pem(key).context("client_ssl_cert_key: failed loading key")?;
-    let certificate = ClientCertificate::from_pem(&certificate, &key);
-    let certificate = certificate.map_err(|why| {
-        anyhow::anyhow!("client_ssl_cert and client_ssl_cert_key cannot be used: {why}")
-    })?;
-    Ok(Some(Arc::new(certificate)))
-}
-
-/// What is told of a store that cannot be opened. With take_over, the other process is one that does
-/// not let itself be replaced now, so the setting is no advice.
-fn cannot_open(why: OpenError, config: &Config) -> anyhow::Error {
-    const CANNOT_OPEN: &str = "cannot open the store (setting data_dir)";
-    match why {
-        OpenError::InUse(_) if !config.take_over => {
-            anyhow::anyhow!("{CANNOT_OPEN}: {why}; to replace that one, start with take_over=on")
-        }
-        why => anyhow::Error::new(why).context(CANNOT_OPEN),
-    }
-}
-
-/// Opens the store of the settings.
-fn open_store(config: &Config, lock: &FolderLock) -> anyhow::Result<JournaledStore> {
-    if !config.shares_store {
-        if config.etcd.keyring.is_some() {
-            bail!("keyring_file seals what is kept in etcd, but store is sled");
-        }
-        if config.is_canary {
-            bail!("channel = canary tells gateways on the same etcd apart, but store is sled");
-        }
-        return store::open(&config.data_dir, lock).map_err(|why| cannot_open(why, config));
-    }
-    if let Some(mistake) = config.etcd.mistake() {
-        bail!("{mistake}");
-    }
-    if !config.database {
-        bail!("database = off has nothing to share: it goes with store = sled");
-    }
-    let has_key = config
-        .policies
-        .hash_keys_file
-        .as_ref()
-        .is_some_and(|file| file.exists());
-    if config.policies.hash_keys && !has_key {
-        bail!(
-            "with store = etcd, hash_keys needs hash_keys_file: a file that exists, the same at all \
-             gateways"
-        );
-    }
-    store::open_shared(&config.etcd, &config.data_dir, lock)
-        .context("cannot open the store (store = etcd)")
-}

@@ -1,4 +1,5 @@
-//! TLS of the listeners: their certificates, and what has happened in their handshakes.
+//! TLS of the listeners: their certificates, and what has happened in their handshakes. And the
+//! certificate that endpoints are shown.
 
 use std::sync::Arc;
 
@@ -7,11 +8,13 @@ use anyhow::Context;
 use super::listeners::AllListeners;
 use crate::config::{CertificateFiles, Config};
 use crate::listener::{
-    Listeners, TlsFigures, TlsOffer, TlsServer, client_verifier, listener_certificate,
+    Listeners, TlsFigures, TlsOffer, TlsServer, client_verifier, listener_certificate, load_pem,
 };
 use crate::proxy::Certificates;
 use crate::snapshot::Published;
-use crate::tls::{ACME_TLS, H2, HTTP_1_1, ListenerCertificate, NO_PROTOCOL, Protocols};
+use crate::tls::{
+    ACME_TLS, ClientCertificate, H2, HTTP_1_1, ListenerCertificate, NO_PROTOCOL, Protocols,
+};
 
 /// TLS of the listeners. Of listeners in clear text there is none.
 #[derive(Default)]
@@ -153,4 +156,28 @@ fn server(
     let server = TlsServer::new(&config.tls, offer()?, patience, Arc::clone(figures))
         .context("no TLS with the settings ssl_cipher_suite, ssl_protocols and ssl_ciphers")?;
     Ok(Some(server))
+}
+
+/// The certificate of the settings that endpoints are shown, if there is one.
+pub(super) fn client_certificate(
+    config: &Config,
+) -> anyhow::Result<Option<Arc<ClientCertificate>>> {
+    let Some((certificate, key)) = config.client_ssl.pair() else {
+        if config.client_ssl.on {
+            tracing::warn!(
+                "client_ssl is on, but client_ssl_cert and client_ssl_cert_key are not set: \
+                 endpoints are shown no certificate"
+            );
+        }
+        return Ok(None);
+    };
+    let certificate = load_pem(certificate).with_context(|| {
+        format!("client_ssl_cert: failed loading certificate from {certificate}")
+    })?;
+    let key = load_pem(key).context("client_ssl_cert_key: failed loading key")?;
+    let certificate = ClientCertificate::from_pem(&certificate, &key);
+    let certificate = certificate.map_err(|why| {
+        anyhow::anyhow!("client_ssl_cert and client_ssl_cert_key cannot be used: {why}")
+    })?;
+    Ok(Some(Arc::new(certificate)))
 }
