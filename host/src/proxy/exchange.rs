@@ -1,15 +1,16 @@
 //! Stage exchange: sends a request to an endpoint, and retries with another one while that is safe.
 
+mod failure;
+mod limits;
+
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
-use thiserror::Error;
+use http::{Response, StatusCode};
 
 use super::affinity::Facts;
 use super::connect::{Wanted, connect};
@@ -19,7 +20,7 @@ use super::matched::{ClientHost, Matched};
 use super::record::Awaited;
 use super::respond::Reject;
 use super::trace::Trace;
-use super::upload::{Stage, Upload};
+use super::upload::Upload;
 use super::wire::{self, Exchange};
 use super::{Inbound, Worker, place};
 use crate::connect::ConnectError;
@@ -29,68 +30,11 @@ use crate::retry::Repeats;
 use crate::snapshot::Service;
 use crate::upstream::{NoPeer, RetryPermit, Try};
 use crate::{balancer, clock};
+use failure::Failure;
+use limits::Limits;
 
 /// Most connections of an endpoint that a try may find closed in order before the request.
 const MOST_GONE_AWAY: u32 = 16;
-
-/// Why a try failed.
-#[derive(Debug, Error)]
-enum Failure {
-    /// The request was not sent.
-    #[error("{0}")]
-    Connect(ConnectError),
-    /// The exchange broke off before the head of a response was received.
-    #[error("no valid response: {0}")]
-    Exchange(wire::Error),
-    /// The endpoint read or sent nothing for too long.
-    #[error("no response in time")]
-    Timeout,
-    /// The endpoint was drained, and requests in flight had to end.
-    #[error("the endpoint is gone")]
-    Drained,
-    /// The client sent nothing for too long.
-    #[error("the client did not send the body in time")]
-    ClientTimeout,
-}
-
-impl Failure {
-    fn is_timeout(&self) -> bool {
-        matches!(
-            self,
-            Self::Timeout
-                | Self::Connect(ConnectError::Timeout)
-                | Self::Exchange(wire::Error::Unresponsive)
-        )
-    }
-
-    /// A code for it, in records.
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Connect(ConnectError::Timeout) => "connect_timeout",
-            Self::Connect(ConnectError::Full) => "too_many_connections",
-            Self::Connect(_) => "connect_failed",
-            Self::Exchange(wire::Error::Client(_)) => "request_body",
-            Self::Exchange(wire::Error::Request(_)) => "request_not_sendable",
-            Self::Exchange(wire::Error::Refused) => "refused",
-            Self::Exchange(wire::Error::GoneAway | wire::Error::Closed) => "closed",
-            Self::Exchange(wire::Error::Io(_)) => "broken",
-            Self::Exchange(wire::Error::Unresponsive) => "unresponsive",
-            Self::Exchange(_) => "invalid_response",
-            Self::Timeout => "timeout",
-            Self::Drained => "drained",
-            Self::ClientTimeout => "request_timeout",
-        }
-    }
-
-    /// How a record names it.
-    fn outcome(&self) -> TryOutcome {
-        match self {
-            Self::ClientTimeout | Self::Exchange(wire::Error::Client(_)) => TryOutcome::Abandoned,
-            failure if failure.is_timeout() => TryOutcome::TimedOut,
-            _ => TryOutcome::Failed,
-        }
-    }
-}
 
 /// A request that can be sent to one endpoint after another.
 pub(super) struct Outbound<'a> {
@@ -439,77 +383,6 @@ async fn once(
                 }
                 return Err(failure);
             }
-        }
-    }
-}
-
-/// How long each part of an exchange may make no progress.
-struct Limits<'a> {
-    service: &'a Service,
-    client_body: Duration,
-    /// When the head of the response has to be received, even if the exchange makes progress.
-    end: Option<Instant>,
-}
-
-impl Limits<'_> {
-    /// Waits for the head of the response, while no part of the exchange exceeds its limit.
-    async fn watch(
-        &self,
-        exchange: &mut Exchange,
-        sent: Instant,
-        outbound: &Outbound<'_>,
-        drain: &mut Drain,
-    ) -> Result<Response<()>, Failure> {
-        let upload = outbound.upload.map(|upload| &**upload);
-        // This future is not woken when the body enters a stage with a shorter limit. So the timer
-        // is never set further ahead than the shortest limit.
-        let step = match upload {
-            None => self.service.read_timeout,
-            Some(_) => (self.service.read_timeout)
-                .min(self.service.write_timeout)
-                .min(self.client_body),
-        };
-        let bodiless = outbound.parts.method == Method::HEAD;
-        let first = sent + step;
-        let first = self.end.map_or(first, |end| end.min(first));
-        exchange.timer().reset(first.into());
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(head) = exchange.poll_head(cx, bodiless) {
-                return Poll::Ready(head.map_err(Failure::Exchange));
-            }
-            if drain.poll(cx).is_ready() {
-                return Poll::Ready(Err(Failure::Drained));
-            }
-            while exchange.timer().poll(cx).is_ready() {
-                let now = Instant::now();
-                let (deadline, failure) = self.deadline(upload, sent);
-                let (deadline, failure) = match self.end {
-                    Some(end) if end < deadline => (end, Failure::Timeout),
-                    _ => (deadline, failure),
-                };
-                if deadline <= now {
-                    return Poll::Ready(Err(failure));
-                }
-                let next = deadline.min(now + step);
-                exchange.timer().reset(next.into());
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// When the exchange has to make progress, and the failure if it does not.
-    fn deadline(&self, upload: Option<&Upload>, sent: Instant) -> (Instant, Failure) {
-        let service = self.service;
-        let Some(upload) = upload else {
-            return (sent + service.read_timeout, Failure::Timeout);
-        };
-        let since = upload.since();
-        match upload.stage() {
-            Stage::Untouched => (sent + service.write_timeout, Failure::Timeout),
-            Stage::Endpoint => (since + service.write_timeout, Failure::Timeout),
-            Stage::Client => (upload.due(), Failure::ClientTimeout),
-            Stage::Done | Stage::Broken => (since + service.read_timeout, Failure::Timeout),
         }
     }
 }
