@@ -50,7 +50,7 @@ pub use request::{Choice, PickRequest};
 pub use rerun::Rerun;
 pub use shadow::{Report as ShadowReport, Shadow, ShadowSettings, ShadowThread};
 pub use shipped::{SHIPPED, Shipped};
-pub use tally::{HostChoices, PickTimes};
+pub use tally::{FallbackPicks, PickTimes};
 
 #[cfg(test)]
 pub(crate) mod tests;

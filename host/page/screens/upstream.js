@@ -218,7 +218,7 @@ export function upstream([name], { signal, state }) {
         ? `Quarantine for another ${seconds(counters.quarantine)}: the gateway picks by weight`
         : `The gateway makes ${number(balancer.fallback)} picks/s itself`,
     );
-    const kinds = Object.entries(counters.host_choices_by_kind).filter(([, n]) => n > 0);
+    const kinds = Object.entries(counters.fallback_picks_by_kind).filter(([, n]) => n > 0);
     const faults = Object.entries(counters.faults).filter(([, n]) => n > 0);
     const list = (pairs, none) =>
       pairs.length > 0 ? pairs.map(([kind, n]) => `${n} ${kind.replace("_", " ")}`).join(", ") : none;

@@ -29,10 +29,10 @@ use crate::store::{self, Store, Write};
 
 const KIND: Kind = Kind::Balancer;
 
-/// Figures of a balancer that are shown under both their old and their new name.
+/// Figures of a balancer that are shown under both their new and their old name.
 const RENAMED: [(&str, &str); 2] = [
-    ("host_choices", "fallback_picks"),
-    ("host_choices_by_kind", "fallback_picks_by_kind"),
+    ("fallback_picks", "host_choices"),
+    ("fallback_picks_by_kind", "host_choices_by_kind"),
 ];
 
 impl From<LoadError> for Error {
@@ -227,8 +227,8 @@ fn usage(admin: &Admin, name: &Value, digests: &[&Value]) -> Result<Value, Error
             let mut counted = json!(balancer.counters());
             counted["version"] = digest;
             // The old names stay for one release.
-            for (old, new) in RENAMED {
-                counted[new] = counted[old].clone();
+            for (new, old) in RENAMED {
+                counted[old] = counted[new].clone();
             }
             usage.insert(upstream.name.to_string(), counted);
         }

@@ -33,7 +33,7 @@ use crate::component::GuestFault;
 use crate::endpoint::Endpoint;
 pub(crate) use cost::CostBudget;
 pub use counters::{Counters, Faults, Handover};
-use host::{host_choice, picked, untried};
+use host::{fallback_pick, picked, untried};
 pub use record::Recording;
 
 /// Time without a fault after which faults in a row count from zero again.
@@ -288,9 +288,9 @@ impl Balancer {
                     self.quarantined_until
                         .store(micros(until), Ordering::Relaxed);
                 }
-                inner.counters.host_choices += 1;
-                inner.counters.host_choices_by_kind.add(cause);
-                host_choice(&inner.table, request.entropy, tried)
+                inner.counters.fallback_picks += 1;
+                inner.counters.fallback_picks_by_kind.add(cause);
+                fallback_pick(&inner.table, request.entropy, tried)
             }
         };
         let by = if answer.is_ok() { By::Plugin } else { By::Host };

@@ -73,13 +73,13 @@ impl From<&Fault> for Cause {
     }
 }
 
-/// Choices that the host made by itself, by cause.
+/// Fallback picks, which the host made in place of the plugin, by cause.
 #[derive(Debug, Clone, Default, Serialize)]
 #[expect(
     missing_docs,
     reason = "the names are those of faults, busy and quarantine"
 )]
-pub struct HostChoices {
+pub struct FallbackPicks {
     pub trap: u64,
     pub deadline: u64,
     pub memory: u64,
@@ -90,7 +90,7 @@ pub struct HostChoices {
     pub quarantine: u64,
 }
 
-impl HostChoices {
+impl FallbackPicks {
     pub(super) fn add(&mut self, cause: Cause) {
         *match cause {
             Cause::Trap => &mut self.trap,

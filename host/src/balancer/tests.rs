@@ -159,7 +159,7 @@ fn whatever_a_guest_does_there_is_an_endpoint() {
             );
             let counters = balancer.counters();
             assert_eq!(counters.picks, 40, "{name}");
-            assert!(counters.host_choices >= 1, "{name}: {counters:?}");
+            assert!(counters.fallback_picks >= 1, "{name}: {counters:?}");
             assert!(kind(&counters.faults) >= 1, "{name}: {counters:?}");
             assert!(counters.last_fault.is_some(), "{name}");
             // The first replacement is made at once, unless the fault blocked a worker.
@@ -178,7 +178,7 @@ fn a_guest_may_print() {
     runtime.block_on(async {
         let quiet = balancer(&engine, "prints", &[1, 1]);
         assert!(picks(&quiet, 5).iter().all(|id| *id > 0));
-        assert_eq!(quiet.counters().host_choices, 0);
+        assert_eq!(quiet.counters().fallback_picks, 0);
         // To print megabytes may take longer than a pick may; it does no other harm.
         let loud = balancer(&engine, "floods", &[1, 1]);
         assert!(picks(&loud, 5).iter().all(|id| *id > 0));
@@ -194,7 +194,7 @@ fn a_guest_may_refuse() {
         Choice::Refused
     ));
     assert_eq!(balancer.counters().refused, 1);
-    assert_eq!(balancer.counters().host_choices, 0);
+    assert_eq!(balancer.counters().fallback_picks, 0);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_fault_costs_one_instance_and_the_next_one_serves() {
     assert!(picks(&balancer, 15).iter().all(|id| *id > 0));
     let counters = balancer.counters();
     assert_eq!(counters.faults.trap, 1);
-    assert_eq!(counters.host_choices, 1);
+    assert_eq!(counters.fallback_picks, 1);
     assert_eq!(counters.instances, 2);
 }
 
@@ -293,7 +293,7 @@ fn a_component_with_an_unknown_export_loads() {
     assert!(plugin.exports.len() > 1, "{:?}", plugin.exports);
     let balancer = balancer(&engine, "extra-export", &[1, 1]);
     assert!(picks(&balancer, 4).iter().all(|id| *id > 0));
-    assert_eq!(balancer.counters().host_choices, 0);
+    assert_eq!(balancer.counters().fallback_picks, 0);
 }
 
 #[tokio::test]

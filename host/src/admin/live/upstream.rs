@@ -158,7 +158,7 @@ impl Before {
             "name": upstream.policy().algorithm,
             "version": balancer.plugin().digest,
             "picks": rate(counters.picks - earlier.picks, passed),
-            "fallback": rate(counters.host_choices.saturating_sub(earlier.host_choices), passed),
+            "fallback": rate(counters.fallback_picks.saturating_sub(earlier.fallback_picks), passed),
             "pick_ns": recent,
             "pick_p99_ns": p99_ns(&counters),
             "counters": counters,

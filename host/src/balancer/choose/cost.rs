@@ -281,7 +281,7 @@ mod tests {
             });
             balancer.set_endpoints(endpoints(&[1, 1]));
             while balancer.counters().faults.cost == 0 {
-                assert_eq!(balancer.counters().host_choices, 0);
+                assert_eq!(balancer.counters().fallback_picks, 0);
                 picks(&balancer, 1);
             }
             let said = balancer.counters().last_fault.unwrap();
@@ -318,9 +318,9 @@ mod tests {
 
     fn picks_stay_away(balancer: &Balancer) {
         assert!(balancer.counters().quarantine.is_some());
-        let before = balancer.counters().host_choices_by_kind.quarantine;
+        let before = balancer.counters().fallback_picks_by_kind.quarantine;
         picks(balancer, 1);
-        let after = balancer.counters().host_choices_by_kind.quarantine;
+        let after = balancer.counters().fallback_picks_by_kind.quarantine;
         assert_eq!(after, before + 1);
     }
 }

@@ -4,17 +4,17 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Balancer, Inner, PROBATION, Slot};
-use crate::balancer::tally::{HostChoices, PickTimes};
+use crate::balancer::tally::{FallbackPicks, PickTimes};
 
 /// What the plugin of a balancer has done since the last switch.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Counters {
     /// Picks asked for.
     pub picks: u64,
-    /// Picks that the host made by itself, for any reason.
-    pub host_choices: u64,
+    /// Fallback picks: those that the host made in place of the plugin, for any reason.
+    pub fallback_picks: u64,
     /// The same by the reason.
-    pub host_choices_by_kind: HostChoices,
+    pub fallback_picks_by_kind: FallbackPicks,
     /// Requests that the plugin refused.
     pub refused: u64,
     /// Instances made.
@@ -80,12 +80,12 @@ impl Balancer {
         let mut counters = self.inner.lock().counters();
         counters.busy = self.busy.load(Ordering::Relaxed);
         counters.picks += counters.busy;
-        counters.host_choices += counters.busy;
-        counters.host_choices_by_kind.busy = counters.busy;
+        counters.fallback_picks += counters.busy;
+        counters.fallback_picks_by_kind.busy = counters.busy;
         let in_quarantine = self.quarantine_picks.load(Ordering::Relaxed);
         counters.picks += in_quarantine;
-        counters.host_choices += in_quarantine;
-        counters.host_choices_by_kind.quarantine += in_quarantine;
+        counters.fallback_picks += in_quarantine;
+        counters.fallback_picks_by_kind.quarantine += in_quarantine;
         counters
     }
 }

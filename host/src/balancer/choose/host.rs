@@ -39,7 +39,7 @@ impl Balancer {
         claim: impl FnOnce(Arc<Endpoint>, By) -> T,
     ) -> Choice<T> {
         let table = self.table.read();
-        match host_choice(&table, request.entropy, tried) {
+        match fallback_pick(&table, request.entropy, tried) {
             Some(position) => {
                 count.fetch_add(1, Ordering::Relaxed);
                 if let Some(note) = request.note {
@@ -68,9 +68,9 @@ pub(super) fn untried(table: &[Arc<Endpoint>], position: usize, tried: &[u64]) -
     left.next().unwrap_or(position)
 }
 
-/// The host's own choice: by weight, at random, among those that have not been tried; none if there
-/// is no endpoint.
-pub(super) fn host_choice(table: &[Arc<Endpoint>], entropy: u64, tried: &[u64]) -> Option<usize> {
+/// A fallback pick, which the host makes: by weight, at random, among those that have not been
+/// tried; none if there is no endpoint.
+pub(super) fn fallback_pick(table: &[Arc<Endpoint>], entropy: u64, tried: &[u64]) -> Option<usize> {
     let total: u64 = table
         .iter()
         .map(|endpoint| u64::from(endpoint.weight))
@@ -100,8 +100,8 @@ mod tests {
         assert!(picks(&balancer, 3).iter().all(|id| *id > 0));
         drop(held);
         let counters = balancer.counters();
-        assert_eq!((counters.picks, counters.host_choices), (5, 5));
-        let by_kind = &counters.host_choices_by_kind;
+        assert_eq!((counters.picks, counters.fallback_picks), (5, 5));
+        let by_kind = &counters.fallback_picks_by_kind;
         assert_eq!((by_kind.quarantine, by_kind.busy), (4, 0));
         balancer.set_endpoints(Arc::new([]));
         assert_eq!(picks(&balancer, 1), [0]);

@@ -63,8 +63,8 @@ impl Balancer {
                 Some(Choice::Refused)
             }
             Err(Unavailable(cause)) => {
-                inner.counters.host_choices += 1;
-                inner.counters.host_choices_by_kind.add(cause);
+                inner.counters.fallback_picks += 1;
+                inner.counters.fallback_picks_by_kind.add(cause);
                 None
             }
         }

@@ -148,7 +148,7 @@ fn a_fault_of_a_canary_costs_no_request_and_ends_it_at_once() {
         assert_eq!(picks(&balancer, 20), [1; 20]);
         let [stable, own] = canary.figures();
         assert_eq!((stable.faults, own.faults, own.requests), (0, 1, 0));
-        assert_eq!(balancer.counters().host_choices, 0);
+        assert_eq!(balancer.counters().fallback_picks, 0);
     }
 }
 

@@ -60,7 +60,7 @@ fn a_plugin_reads_facts_only_of_the_request_that_it_chooses_for() {
         let chosen = balancer.pick(request, &[], |endpoint| endpoint.id);
         assert!(matches!(chosen, Choice::Endpoint(id) if id == expected));
     }
-    assert_eq!(balancer.counters().host_choices, 0);
+    assert_eq!(balancer.counters().fallback_picks, 0);
     let (lines, _) = journal.read();
     let messages: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
     let (known, nothing) = ("PURGE /a/b - 2001:db8::7 1, 2 -", "- - - - - -");
@@ -121,7 +121,7 @@ fn a_plugin_that_logs_too_much_is_cut_short_without_a_fault() {
     let (lines, dropped) = journal.read();
     assert_eq!(lines.len() as u64 + dropped, 1000);
     assert!(lines.len() <= 100 && lines[0].message.len() < 1100);
-    assert_eq!(balancer.counters().host_choices, 0);
+    assert_eq!(balancer.counters().fallback_picks, 0);
 }
 
 #[test]

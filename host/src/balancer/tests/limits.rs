@@ -18,13 +18,13 @@ fn time_is_bounded_for_each_upstream() {
     let engine = patient_engine(&folder);
     let config = r#"{"steps": 1000000000}"#;
     let counters = heavy(&engine, config, engine.limits());
-    assert_eq!((counters.faults.deadline, counters.host_choices), (0, 0));
+    assert_eq!((counters.faults.deadline, counters.fallback_picks), (0, 0));
     let limits = PickLimits {
         pick_timeout: Duration::from_millis(1),
         ..engine.limits()
     };
     let counters = heavy(&engine, config, limits);
-    assert_eq!((counters.faults.deadline, counters.host_choices), (1, 1));
+    assert_eq!((counters.faults.deadline, counters.fallback_picks), (1, 1));
 }
 
 #[test]
@@ -32,13 +32,13 @@ fn memory_is_bounded_for_each_upstream() {
     let (_folder, engine) = shared_engine();
     let config = r#"{"bytes": 4000000}"#;
     let counters = heavy(&engine, config, engine.limits());
-    assert_eq!((counters.faults.memory, counters.host_choices), (0, 0));
+    assert_eq!((counters.faults.memory, counters.fallback_picks), (0, 0));
     let limits = PickLimits {
         memory: 2 << 20,
         ..engine.limits()
     };
     let counters = heavy(&engine, config, limits);
-    assert_eq!((counters.faults.memory, counters.host_choices), (1, 1));
+    assert_eq!((counters.faults.memory, counters.fallback_picks), (1, 1));
 }
 
 #[test]

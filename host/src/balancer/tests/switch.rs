@@ -38,7 +38,7 @@ fn another_version_and_other_settings_take_over_the_state() {
     assert!(failure.contains("this is not of version 1"), "{failure}");
     assert_eq!((handover.bytes, balancer.counters().faults.state), (0, 1));
     assert_eq!(picks(&balancer, 2), [1, 2]);
-    assert_eq!(balancer.counters().host_choices, 0);
+    assert_eq!(balancer.counters().fallback_picks, 0);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_state_that_cannot_be_handed_over_costs_nothing_else() {
         // The new instance is not in quarantine.
         assert_eq!(picks(&balancer, 3), [1, 1, 1], "{case}");
         let counters = balancer.counters();
-        assert_eq!(counters.host_choices, 0, "{case}: {counters:?}");
+        assert_eq!(counters.fallback_picks, 0, "{case}: {counters:?}");
         assert_eq!(counters.last_fault, None, "{case}");
     }
 }
@@ -246,5 +246,5 @@ fn the_count_of_picks_survives_upgrades_under_load() {
         .collect();
     let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
     assert!(most - least <= 1, "{counts:?}");
-    assert_eq!(balancer.counters().host_choices, 0);
+    assert_eq!(balancer.counters().fallback_picks, 0);
 }

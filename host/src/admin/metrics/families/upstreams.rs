@@ -22,7 +22,7 @@ impl Figures {
         )?;
         let fallback_picks = || {
             self.upstreams.iter().flat_map(|figure| {
-                let kinds = figure.counters.host_choices_by_kind.by_kind();
+                let kinds = figure.counters.fallback_picks_by_kind.by_kind();
                 let [upstream, balancer] = figure.labels();
                 kinds.map(move |(kind, number)| ([upstream, balancer, ("kind", kind)], number))
             })
