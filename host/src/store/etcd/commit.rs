@@ -139,23 +139,23 @@ impl EtcdJournal {
         also: &[Compare],
         steps: &[Step],
     ) -> Result<PlacedHead, CommitError> {
-        let done = |changed_at| PlacedHead {
+        let done = |mod_revision| PlacedHead {
             head: head.clone(),
-            changed_at,
+            mod_revision,
         };
         let began = Instant::now();
         let mut in_doubt = false;
         loop {
             let mut compared = also.to_vec();
-            compared.push(Compare::ChangedAt(
+            compared.push(Compare::ModRevision(
                 self.remote.keys.head(),
-                known.changed_at,
+                known.mod_revision,
             ));
             let transaction = self.remote.transaction(&compared, steps);
             let reason = match self.runtime.block_on(transaction) {
-                Ok(Committed::Done(changed_at)) => return Ok(done(changed_at)),
+                Ok(Committed::Done(mod_revision)) => return Ok(done(mod_revision)),
                 Ok(Committed::Other(Some(other))) if other.head.commit == head.commit => {
-                    return Ok(done(other.changed_at));
+                    return Ok(done(other.mod_revision));
                 }
                 Ok(Committed::Other(Some(other))) if is_settled(&other, known) => {
                     *known = other;
@@ -221,7 +221,7 @@ impl EtcdJournal {
     /// Another gateway has replaced the head: waits until the watch has told how.
     fn overtaken(&self, other: Option<&PlacedHead>) -> CommitError {
         let reached =
-            other.is_some_and(|other| self.feed.wait_for(other.changed_at, WATCH_PATIENCE));
+            other.is_some_and(|other| self.feed.wait_for(other.mod_revision, WATCH_PATIENCE));
         if !reached {
             self.feed.lose("the watch has not told of a commit");
         }
@@ -244,5 +244,5 @@ impl EtcdJournal {
 
 /// Whether a head is another one only in that the rows of its commit are at their keys now.
 fn is_settled(head: &PlacedHead, before: &PlacedHead) -> bool {
-    head.head.commit == before.head.commit && head.changed_at != before.changed_at
+    head.head.commit == before.head.commit && head.mod_revision != before.mod_revision
 }

@@ -257,7 +257,7 @@ mod tests {
                     id: Uuid::from_u128(id),
                     replaces: replaces.to_vec(),
                 },
-                changed_at: 0,
+                mod_revision: 0,
             },
             consent: String::new(),
             head: PlacedHead {
@@ -267,7 +267,7 @@ mod tests {
                     commit: Uuid::nil(),
                     parts: None,
                 },
-                changed_at: 0,
+                mod_revision: 0,
             },
             rows: rows.collect(),
             unknown_fields: UnknownFields::new(),

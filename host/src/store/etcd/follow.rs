@@ -46,7 +46,7 @@ impl EtcdJournal {
         let head = head.map_err(|error| format!("etcd cannot be read: {error}"))?;
         Ok(head.is_some_and(|found| {
             found.head.commit == place.head.head.commit
-                || (self.feed.wait_for(found.changed_at, WATCH_PATIENCE)
+                || (self.feed.wait_for(found.mod_revision, WATCH_PATIENCE)
                     && self.place_of(&found.head).is_some())
         }))
     }
@@ -82,11 +82,11 @@ impl EtcdJournal {
             if head.revision == known.head.revision && head.commit == known.head.commit {
                 *known = PlacedHead {
                     head,
-                    changed_at: batch.revision,
+                    mod_revision: batch.revision,
                 };
                 continue;
             }
-            if head.revision <= known.head.revision && batch.revision <= known.changed_at {
+            if head.revision <= known.head.revision && batch.revision <= known.mod_revision {
                 continue;
             }
             if head.after != known.head.revision {
@@ -120,7 +120,7 @@ impl EtcdJournal {
             }
             *known = PlacedHead {
                 head,
-                changed_at: batch.revision,
+                mod_revision: batch.revision,
             };
         }
         for (key, value) in &changed {

@@ -104,7 +104,10 @@ pub(super) async fn settle(
         .iter()
         .flat_map(|part| read_part(&part.value))
         .collect();
-    let same = [Compare::ChangedAt(remote.keys.head(), placed.changed_at)];
+    let same = [Compare::ModRevision(
+        remote.keys.head(),
+        placed.mod_revision,
+    )];
     for group in groups(&entries, STEPS) {
         match remote.transaction(&same, &steps(group)).await? {
             Committed::Done(_) => {}
@@ -120,7 +123,7 @@ pub(super) async fn settle(
         Step::Delete(range),
     ];
     match remote.transaction(&same, &last).await? {
-        Committed::Done(changed_at) => Ok(Some(PlacedHead { head, changed_at })),
+        Committed::Done(mod_revision) => Ok(Some(PlacedHead { head, mod_revision })),
         Committed::Other(head) => Ok(head),
     }
 }
@@ -151,7 +154,7 @@ pub(super) async fn sweep(remote: &Remote, patience: Duration) -> Result<(), Cal
     for part in parts {
         if let Some(commit) = remote.keys.commit_of(&part.key) {
             let newest = newest.entry(commit).or_default();
-            *newest = part.changed_at.max(*newest);
+            *newest = part.mod_revision.max(*newest);
         }
     }
     for commit in outdated(&newest, &head) {
@@ -169,7 +172,7 @@ fn outdated(
 ) -> impl Iterator<Item = Uuid> {
     let outdated = newest
         .iter()
-        .filter(|(commit, written)| **commit != head.head.commit && **written < head.changed_at);
+        .filter(|(commit, written)| **commit != head.head.commit && **written < head.mod_revision);
     outdated.map(|(commit, _)| *commit)
 }
 
@@ -200,7 +203,7 @@ mod tests {
                 commit: made,
                 parts: Some(2),
             },
-            changed_at: 50,
+            mod_revision: 50,
         };
         let newest = BTreeMap::from([(made, 49), (beaten, 48), (waiting, 51)]);
         assert_eq!(outdated(&newest, &head).collect::<Vec<_>>(), [beaten]);

@@ -136,7 +136,7 @@ pub(super) fn delete(keys: &KeyRange) -> Message {
 #[derive(Debug, Clone)]
 pub(super) enum Compare {
     /// The key was last changed at this revision.
-    ChangedAt(String, EtcdRevision),
+    ModRevision(String, EtcdRevision),
     Missing(String),
     Exists(String),
 }
@@ -153,7 +153,7 @@ impl Compare {
             message.bytes(3, key.as_bytes())
         };
         match self {
-            Self::ChangedAt(key, revision) => {
+            Self::ModRevision(key, revision) => {
                 compare(EQUAL, MOD, key).number(6, revision.unsigned_abs())
             }
             Self::Missing(key) => compare(EQUAL, CREATE, key).number(5, 0),
@@ -210,7 +210,7 @@ pub(super) fn authenticate(name: &str, password: &str) -> Message {
 pub(super) struct KeyValue {
     pub(super) key: Vec<u8>,
     pub(super) value: Bytes,
-    pub(super) changed_at: EtcdRevision,
+    pub(super) mod_revision: EtcdRevision,
 }
 
 impl KeyValue {
@@ -219,7 +219,7 @@ impl KeyValue {
         for (field, value) in fields(message)? {
             match field {
                 1 => read.key = value.bytes().to_vec(),
-                3 => read.changed_at = revision(value),
+                3 => read.mod_revision = revision(value),
                 5 => read.value = Bytes::copy_from_slice(value.bytes()),
                 _ => {}
             }
@@ -348,7 +348,7 @@ fn event(message: &[u8]) -> Result<Event, Malformed> {
     Ok(Event {
         key: entry.key,
         value: (kind != DELETE).then_some(entry.value),
-        revision: entry.changed_at,
+        revision: entry.mod_revision,
     })
 }
 

@@ -32,14 +32,14 @@ const AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PlacedHead {
     pub(super) head: Head,
-    pub(super) changed_at: EtcdRevision,
+    pub(super) mod_revision: EtcdRevision,
 }
 
 /// The identity with the revision of etcd at which it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PlacedIdentity {
     pub(super) identity: Identity,
-    pub(super) changed_at: EtcdRevision,
+    pub(super) mod_revision: EtcdRevision,
 }
 
 /// All that is stored, at one revision of etcd.
@@ -117,7 +117,7 @@ impl Remote {
                 Key::Store => {
                     identity = Some(PlacedIdentity {
                         identity: read_json(&entry.value)?,
-                        changed_at: entry.changed_at,
+                        mod_revision: entry.mod_revision,
                     });
                 }
                 Key::Consent => {
@@ -311,8 +311,8 @@ impl Remote {
             if found == *known {
                 return Ok(None);
             }
-            let before = found.changed_at - 1;
-            if before < known.changed_at || Instant::now() >= deadline {
+            let before = found.mod_revision - 1;
+            if before < known.mod_revision || Instant::now() >= deadline {
                 return Err(CallError::Broken("its commits do not join up".into()));
             }
             let entry = self.get_at(&self.keys.head(), before, deadline).await?;
@@ -351,7 +351,7 @@ impl Remote {
     pub(super) async fn replace(&self, listed: &Listed, given_up: Uuid) -> Result<(), CallError> {
         let PlacedIdentity {
             identity,
-            changed_at,
+            mod_revision,
         } = &listed.identity;
         let mut replaces = identity.replaces.clone();
         replaces.extend([identity.id, given_up]);
@@ -363,7 +363,7 @@ impl Remote {
             id: Uuid::new_v4(),
             replaces,
         };
-        let compared = [Compare::ChangedAt(self.keys.store(), *changed_at)];
+        let compared = [Compare::ModRevision(self.keys.store(), *mod_revision)];
         let steps = [
             Step::Put(self.keys.store(), json(&new)),
             Step::Delete(KeyRange::key(&self.keys.consent())),
@@ -393,7 +393,7 @@ impl Remote {
 pub(super) fn placed(entry: &KeyValue) -> Result<PlacedHead, CallError> {
     Ok(PlacedHead {
         head: read_json(&entry.value)?,
-        changed_at: entry.changed_at,
+        mod_revision: entry.mod_revision,
     })
 }
 
