@@ -11,9 +11,9 @@ use super::super::journal::CommitError;
 use super::super::operations::Operations;
 use super::format::{Entry, Head, Key, json, write_row};
 use super::grpc::CallError;
-use super::journal::{EtcdJournal, Place, WATCH_PATIENCE};
+use super::journal::{EtcdJournal, KnownState, WATCH_PATIENCE};
 use super::messages::{Compare, Step};
-use super::remote::{Committed, PlacedHead, read_json};
+use super::remote::{Committed, StoredHead, read_json};
 use super::{blobs, large};
 
 /// Longest time in which a commit is tried: a change of etcd's leader takes one second or two. The
@@ -33,7 +33,7 @@ impl EtcdJournal {
     /// The changes of keys that a commit makes.
     fn entries(
         &self,
-        place: &Place,
+        known: &KnownState,
         operations: &Operations,
     ) -> Result<(Vec<Entry>, NamedBlobs), String> {
         let mut blobs = Vec::new();
@@ -46,9 +46,9 @@ impl EtcdJournal {
                     blobs.push((digest.clone(), blob.clone()));
                     Some(digest)
                 }
-                None => place.blobs.get(key).cloned(),
+                None => known.blobs.get(key).cloned(),
             };
-            let (row, unknown) = (self.remote.keys.row(*key), place.unknown_fields.get(key));
+            let (row, unknown) = (self.remote.keys.row(*key), known.unknown_fields.get(key));
             let value = record.as_ref().map(|record| {
                 let value = write_row(record, digest.as_deref(), unknown);
                 let value = self.remote.keyring.seal(&row, value)?;
@@ -64,15 +64,15 @@ impl EtcdJournal {
         &self,
         expected: Revision,
         operations: &Operations,
-    ) -> Result<PlacedHead, CommitError> {
+    ) -> Result<StoredHead, CommitError> {
         let refused = |error: &CallError| CommitError::Refused(format!("etcd: {error}"));
-        let Some(place) = &self.place else {
+        let Some(state) = &self.known else {
             return Err(CommitError::Refused("etcd was not read yet".into()));
         };
         if let Some(reason) = self.feed.down() {
             return Err(CommitError::Refused(reason));
         }
-        let mut known = place.head.clone();
+        let mut known = state.head.clone();
         if known.head.revision != expected {
             return Err(CommitError::Conflict);
         }
@@ -87,7 +87,7 @@ impl EtcdJournal {
                 settled => return Err(self.overtaken(settled.as_ref())),
             }
         }
-        let entries = self.entries(place, operations);
+        let entries = self.entries(state, operations);
         let (entries, blobs) = entries.map_err(CommitError::Refused)?;
         for (digest, blob) in &blobs {
             let writing = blobs::write(&self.remote, digest, blob, PATIENCE);
@@ -134,12 +134,12 @@ impl EtcdJournal {
     /// it can only be made once, since it replaces the head.
     fn transact(
         &self,
-        known: &mut PlacedHead,
+        known: &mut StoredHead,
         head: &Head,
         also: &[Compare],
         steps: &[Step],
-    ) -> Result<PlacedHead, CommitError> {
-        let done = |mod_revision| PlacedHead {
+    ) -> Result<StoredHead, CommitError> {
+        let done = |mod_revision| StoredHead {
             head: head.clone(),
             mod_revision,
         };
@@ -202,9 +202,9 @@ impl EtcdJournal {
     fn look_for(
         &self,
         commit: Uuid,
-        known: &PlacedHead,
-        newest: Option<&PlacedHead>,
-    ) -> Result<Option<PlacedHead>, CommitError> {
+        known: &StoredHead,
+        newest: Option<&StoredHead>,
+    ) -> Result<Option<StoredHead>, CommitError> {
         let in_doubt = |reason: String| CommitError::InDoubt {
             reason: format!("etcd has not told whether it has the change: {reason}"),
             fate: "may be in effect at the other gateways",
@@ -219,7 +219,7 @@ impl EtcdJournal {
     }
 
     /// Another gateway has replaced the head: waits until the watch has told how.
-    fn overtaken(&self, other: Option<&PlacedHead>) -> CommitError {
+    fn overtaken(&self, other: Option<&StoredHead>) -> CommitError {
         let reached =
             other.is_some_and(|other| self.feed.wait_for(other.mod_revision, WATCH_PATIENCE));
         if !reached {
@@ -229,7 +229,7 @@ impl EtcdJournal {
     }
 
     /// Where a commit is among those that the watch has received.
-    pub(super) fn place_of(&self, head: &Head) -> Option<i64> {
+    pub(super) fn revision_of(&self, head: &Head) -> Option<i64> {
         self.feed.find(|batch| {
             let mut events = batch.events.iter();
             let is_it = events.any(|event| {
@@ -243,6 +243,6 @@ impl EtcdJournal {
 }
 
 /// Whether a head is another one only in that the rows of its commit are at their keys now.
-fn is_settled(head: &PlacedHead, before: &PlacedHead) -> bool {
+fn is_settled(head: &StoredHead, before: &StoredHead) -> bool {
     head.head.commit == before.head.commit && head.mod_revision != before.mod_revision
 }

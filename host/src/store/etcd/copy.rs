@@ -236,7 +236,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::super::format::{FORMAT, Head, Identity, RowValue, UnknownFields};
-    use super::super::remote::{PlacedHead, PlacedIdentity};
+    use super::super::remote::{StoredHead, StoredIdentity};
     use super::*;
     use crate::entity::Kind;
 
@@ -251,7 +251,7 @@ mod tests {
         let rows = (0..count).map(|id| ((Kind::Service, Uuid::from_u128(id)), value.clone()));
         Listed {
             revision: 0,
-            identity: PlacedIdentity {
+            identity: StoredIdentity {
                 identity: Identity {
                     format: FORMAT,
                     id: Uuid::from_u128(id),
@@ -260,7 +260,7 @@ mod tests {
                 mod_revision: 0,
             },
             consent: String::new(),
-            head: PlacedHead {
+            head: StoredHead {
                 head: Head {
                     revision,
                     after: 0,

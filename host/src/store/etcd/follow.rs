@@ -6,7 +6,7 @@ use super::super::rows::Rows;
 use super::feed::Batch;
 use super::format::{Head, Key};
 use super::journal::{Changed, EtcdJournal, LONG, READ_PATIENCE, WATCH_PATIENCE};
-use super::remote::{PlacedHead, read_json};
+use super::remote::{StoredHead, read_json};
 
 impl EtcdJournal {
     /// What other gateways have changed since `rows`; none if nothing.
@@ -14,7 +14,7 @@ impl EtcdJournal {
     /// # Errors
     /// Why that is not known, as the end of a sentence.
     pub(super) fn try_follow(&mut self, rows: &Rows) -> Result<Option<Operations>, String> {
-        if self.place.is_none() || self.feed.is_lost() {
+        if self.known.is_none() || self.feed.is_lost() {
             return self.synchronize(rows, READ_PATIENCE).map(Some);
         }
         if let Some(reason) = self.feed.down() {
@@ -29,7 +29,7 @@ impl EtcdJournal {
         let batches = self.feed.take();
         match self.join(batches) {
             Some((_, head)) if head == rows.head() => Ok(None),
-            Some((changed, head)) => self.take_over(rows, changed, head).map(Some),
+            Some((changed, head)) => self.copy_changes(rows, changed, head).map(Some),
             None => self.synchronize(rows, READ_PATIENCE).map(Some),
         }
     }
@@ -38,23 +38,23 @@ impl EtcdJournal {
     /// restored from an older snapshot and has reached the revision of the watch again meanwhile, it
     /// goes on as if nothing had happened.
     pub(super) fn is_same_history(&self) -> Result<bool, String> {
-        let Some(place) = &self.place else {
+        let Some(known) = &self.known else {
             return Ok(false);
         };
         let deadline = tokio::time::Instant::now() + READ_PATIENCE;
         let head = self.runtime.block_on(self.remote.head(deadline));
         let head = head.map_err(|error| format!("etcd cannot be read: {error}"))?;
         Ok(head.is_some_and(|found| {
-            found.head.commit == place.head.head.commit
+            found.head.commit == known.head.head.commit
                 || (self.feed.wait_for(found.mod_revision, WATCH_PATIENCE)
-                    && self.place_of(&found.head).is_some())
+                    && self.revision_of(&found.head).is_some())
         }))
     }
 
     /// Joins what the watch has received. None if it does not continue what is known, for the reason
     /// that is logged.
     fn join(&mut self, batches: Vec<Batch>) -> Option<(Changed, Revision)> {
-        let place = self.place.as_mut()?;
+        let state = self.known.as_mut()?;
         let mut changed = Changed::new();
         let lost = |reason: &str| {
             tracing::warn!("all of etcd is read again: {reason}");
@@ -78,9 +78,9 @@ impl EtcdJournal {
             let Some(head) = head else {
                 continue;
             };
-            let known = &mut place.head;
+            let known = &mut state.head;
             if head.revision == known.head.revision && head.commit == known.head.commit {
-                *known = PlacedHead {
+                *known = StoredHead {
                     head,
                     mod_revision: batch.revision,
                 };
@@ -96,7 +96,7 @@ impl EtcdJournal {
                 let deadline = tokio::time::Instant::now() + LONG;
                 let parts = self
                     .remote
-                    .parts(&head, &mut place.unknown_fields, deadline);
+                    .parts(&head, &mut state.unknown_fields, deadline);
                 match self.runtime.block_on(parts) {
                     Ok(parts) => changed.extend(parts),
                     // They may have been copied meanwhile.
@@ -104,7 +104,7 @@ impl EtcdJournal {
                 }
             } else {
                 for (key, value) in rows {
-                    let unknown = &mut place.unknown_fields;
+                    let unknown = &mut state.unknown_fields;
                     let value = match value {
                         Some(value) => match self.remote.read_row(key, &value, unknown) {
                             Ok(value) => Some(value),
@@ -118,17 +118,17 @@ impl EtcdJournal {
                     changed.insert(key, value);
                 }
             }
-            *known = PlacedHead {
+            *known = StoredHead {
                 head,
                 mod_revision: batch.revision,
             };
         }
         for (key, value) in &changed {
             match value.as_ref().and_then(|value| value.blob.clone()) {
-                Some(digest) => place.blobs.insert(*key, digest),
-                None => place.blobs.remove(key),
+                Some(digest) => state.blobs.insert(*key, digest),
+                None => state.blobs.remove(key),
             };
         }
-        Some((changed, place.head.head.revision))
+        Some((changed, state.head.head.revision))
     }
 }

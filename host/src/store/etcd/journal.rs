@@ -21,7 +21,7 @@ use super::copy::Copy;
 use super::feed::Feed;
 use super::format::{Keys, RowValue, UnknownFields};
 use super::messages::{KeyRange, PUT, put};
-use super::remote::{PlacedHead, Remote};
+use super::remote::{Remote, StoredHead};
 use super::seal::Keyring;
 use super::{blobs, large, watch};
 use crate::config::Etcd;
@@ -50,7 +50,7 @@ pub(super) struct EtcdJournal {
     pub(super) feed: Arc<Feed>,
     copy: Copy,
     /// None while it is not known what etcd has.
-    pub(super) place: Option<Place>,
+    pub(super) known: Option<KnownState>,
     /// What was found when the journal recovered, for the next call that follows.
     found: Option<Operations>,
     /// When the head was last read.
@@ -61,8 +61,8 @@ pub(super) struct EtcdJournal {
 
 /// What is known of etcd.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) head: PlacedHead,
+pub(super) struct KnownState {
+    pub(super) head: StoredHead,
     /// The digests of the blobs of rows.
     pub(super) blobs: BTreeMap<RowKey, String>,
     pub(super) unknown_fields: UnknownFields,
@@ -71,7 +71,7 @@ pub(super) struct Place {
     watching: JoinHandle<()>,
 }
 
-impl Drop for Place {
+impl Drop for KnownState {
     fn drop(&mut self) {
         self.watching.abort();
     }
@@ -105,7 +105,7 @@ impl EtcdJournal {
             remote: Arc::new(remote),
             feed: Arc::default(),
             copy: Copy::new(data_dir),
-            place: None,
+            known: None,
             found: None,
             verified: Instant::now(),
             has_refused: false,
@@ -121,7 +121,7 @@ impl EtcdJournal {
         rows: &Rows,
         patience: Duration,
     ) -> Result<Operations, String> {
-        self.place = None;
+        self.known = None;
         let listing = self.remote.list(self.copy.is_new(), patience);
         let listed = self.runtime.block_on(listing);
         let listed = listed.map_err(|error| format!("etcd cannot be read: {error}"))?;
@@ -181,16 +181,16 @@ impl EtcdJournal {
             }
         }
         let (head, id) = (listed.head.head.revision, listed.identity.identity.id);
-        let place = Place {
+        let known = KnownState {
             head: listed.head,
             blobs: digests,
             unknown_fields: listed.unknown_fields,
             unsealed: listed.unsealed,
             watching: self.runtime.spawn(watching),
         };
-        self.place = Some(place);
+        self.known = Some(known);
         self.verified = Instant::now();
-        let operations = self.take_over(rows, changed, head)?;
+        let operations = self.copy_changes(rows, changed, head)?;
         // Nothing may fail from here on: the copy has rows now that take effect only if they are
         // returned.
         self.copy.note_origin(id);
@@ -204,13 +204,13 @@ impl EtcdJournal {
         if let Err(reason) = upgrade::renew(self, rows) {
             // Another gateway may have done so at the same time. If not, the next start does.
             tracing::info!("rows stay as an earlier version wrote them: {reason}");
-            self.place = None;
+            self.known = None;
         }
     }
 
     /// Seals the rows with the first key of the keyring that are not, for all gateways.
     fn seal_again(&mut self, rows: &mut Rows) {
-        let unsealed = self.place.as_mut().map(|place| &mut place.unsealed);
+        let unsealed = self.known.as_mut().map(|known| &mut known.unsealed);
         let unsealed = unsealed.map(std::mem::take).unwrap_or_default();
         let unsealed = unsealed.into_iter().filter_map(|key| {
             let record = rows.records.get(&key)?;
@@ -233,24 +233,24 @@ impl EtcdJournal {
             Err(error) => {
                 // As in `renew`.
                 tracing::info!("rows stay sealed as they were: {error:?}");
-                self.place = None;
+                self.known = None;
             }
         }
     }
 
-    /// Makes operations of what other gateways have changed, and copies them. After an error, what
-    /// they have changed is lost, so everything has to be read.
-    pub(super) fn take_over(
+    /// Makes operations of what other gateways have changed, and puts them into the copy. After an
+    /// error, what they have changed is lost, so everything has to be read.
+    pub(super) fn copy_changes(
         &mut self,
         rows: &Rows,
         changed: Changed,
         head: Revision,
     ) -> Result<Operations, String> {
-        self.try_take_over(rows, changed, head)
-            .inspect_err(|_| self.place = None)
+        self.try_copy_changes(rows, changed, head)
+            .inspect_err(|_| self.known = None)
     }
 
-    fn try_take_over(
+    fn try_copy_changes(
         &mut self,
         rows: &Rows,
         changed: Changed,
@@ -315,7 +315,7 @@ impl EtcdJournal {
             return;
         }
         self.verified = Instant::now();
-        if self.place.is_some() && self.is_same_history() == Ok(false) {
+        if self.known.is_some() && self.is_same_history() == Ok(false) {
             self.feed.lose("the watch has not told of a commit");
         }
     }
@@ -374,22 +374,22 @@ impl Journal for EtcdJournal {
                 sweep(&remote).await;
             });
         }
-        if let Some(place) = &mut self.place {
-            place.head = head;
+        if let Some(known) = &mut self.known {
+            known.head = head;
             for (key, record) in &operations.rows {
                 if record.is_none() {
-                    place.unknown_fields.remove(key);
+                    known.unknown_fields.remove(key);
                 }
             }
             for (key, blob) in &operations.blobs {
                 match blob.is_empty() {
-                    true => place.blobs.remove(key),
-                    false => place.blobs.insert(*key, blobs::digest(blob)),
+                    true => known.blobs.remove(key),
+                    false => known.blobs.insert(*key, blobs::digest(blob)),
                 };
             }
         }
         self.copy.commit(operations).map_err(|reason| {
-            self.place = None;
+            self.known = None;
             CommitError::InDoubt {
                 reason,
                 fate: "is in effect at the other gateways; it will be here once the copy can be written",
@@ -411,7 +411,7 @@ impl Journal for EtcdJournal {
         self.prove()?;
         // Last, because what it finds is in the copy from then on, and in effect only if this
         // succeeds.
-        if self.place.is_none() || self.feed.is_lost() {
+        if self.known.is_none() || self.feed.is_lost() {
             self.found = Some(self.synchronize(acknowledged, READ_PATIENCE)?);
         } else if let Some(reason) = self.feed.down() {
             return Err(reason);
@@ -420,7 +420,7 @@ impl Journal for EtcdJournal {
     }
 
     fn release(&mut self) -> Result<(), String> {
-        self.place = None;
+        self.known = None;
         self.copy.release()
     }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::format::{Entry, Head, json, read_part};
 use super::grpc::CallError;
 use super::messages::{Compare, DELETE_RANGE, EtcdRevision, KeyRange, PUT, Step, delete, put};
-use super::remote::{Committed, PlacedHead, Remote};
+use super::remote::{Committed, Remote, StoredHead};
 
 /// Most steps of a transaction beside that of the head. etcd's own limit is 128 by default
 /// (`--max-txn-ops`).
@@ -89,16 +89,16 @@ fn halves(part: &[Entry]) -> Vec<Vec<u8>> {
 /// may do so at the same time. Returns the head afterwards.
 pub(super) async fn settle(
     remote: &Remote,
-    placed: &PlacedHead,
+    stored: &StoredHead,
     patience: Duration,
-) -> Result<Option<PlacedHead>, CallError> {
+) -> Result<Option<StoredHead>, CallError> {
     let deadline = Instant::now() + patience;
     let present = remote.head(deadline).await?;
-    let Some(placed) = present.filter(|present| present.head == placed.head) else {
+    let Some(stored) = present.filter(|present| present.head == stored.head) else {
         // Another gateway has done so.
         return remote.head(deadline).await;
     };
-    let range = KeyRange::prefix(&remote.keys.parts(placed.head.commit));
+    let range = KeyRange::prefix(&remote.keys.parts(stored.head.commit));
     let (_, parts) = remote.pages(range.clone(), deadline).await?;
     let entries: Vec<Entry> = parts
         .iter()
@@ -106,7 +106,7 @@ pub(super) async fn settle(
         .collect();
     let same = [Compare::ModRevision(
         remote.keys.head(),
-        placed.mod_revision,
+        stored.mod_revision,
     )];
     for group in groups(&entries, STEPS) {
         match remote.transaction(&same, &steps(group)).await? {
@@ -116,14 +116,14 @@ pub(super) async fn settle(
     }
     let head = Head {
         parts: None,
-        ..placed.head
+        ..stored.head
     };
     let last = [
         Step::Put(remote.keys.head(), json(&head)),
         Step::Delete(range),
     ];
     match remote.transaction(&same, &last).await? {
-        Committed::Done(mod_revision) => Ok(Some(PlacedHead { head, mod_revision })),
+        Committed::Done(mod_revision) => Ok(Some(StoredHead { head, mod_revision })),
         Committed::Other(head) => Ok(head),
     }
 }
@@ -168,7 +168,7 @@ pub(super) async fn sweep(remote: &Remote, patience: Duration) -> Result<(), Cal
 /// revisions.
 fn outdated(
     newest: &BTreeMap<Uuid, EtcdRevision>,
-    head: &PlacedHead,
+    head: &StoredHead,
 ) -> impl Iterator<Item = Uuid> {
     let outdated = newest
         .iter()
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn parts_are_kept_while_their_commit_may_still_be_made_or_is_the_head() {
         let [made, beaten, waiting] = [1, 2, 3].map(Uuid::from_u128);
-        let head = PlacedHead {
+        let head = StoredHead {
             head: Head {
                 revision: 9,
                 after: 8,

@@ -30,14 +30,14 @@ const AGAIN: Duration = Duration::from_millis(50);
 
 /// The head with the revision of etcd at which it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PlacedHead {
+pub(super) struct StoredHead {
     pub(super) head: Head,
     pub(super) mod_revision: EtcdRevision,
 }
 
 /// The identity with the revision of etcd at which it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PlacedIdentity {
+pub(super) struct StoredIdentity {
     pub(super) identity: Identity,
     pub(super) mod_revision: EtcdRevision,
 }
@@ -46,10 +46,10 @@ pub(super) struct PlacedIdentity {
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) revision: EtcdRevision,
-    pub(super) identity: PlacedIdentity,
+    pub(super) identity: StoredIdentity,
     /// What an operator has written to have another configuration applied than the one before.
     pub(super) consent: String,
-    pub(super) head: PlacedHead,
+    pub(super) head: StoredHead,
     pub(super) rows: BTreeMap<RowKey, RowValue>,
     pub(super) unknown_fields: UnknownFields,
     /// The rows that are not sealed with the first key of the keyring.
@@ -64,7 +64,7 @@ pub(super) enum Committed {
     /// It was made, at this revision of etcd.
     Done(EtcdRevision),
     /// The head is another one; none if it is missing.
-    Other(Option<PlacedHead>),
+    Other(Option<StoredHead>),
 }
 
 /// Access to the configuration in etcd.
@@ -115,7 +115,7 @@ impl Remote {
         for entry in entries {
             match self.keys.read(&entry.key) {
                 Key::Store => {
-                    identity = Some(PlacedIdentity {
+                    identity = Some(StoredIdentity {
                         identity: read_json(&entry.value)?,
                         mod_revision: entry.mod_revision,
                     });
@@ -123,7 +123,7 @@ impl Remote {
                 Key::Consent => {
                     consent = String::from_utf8_lossy(&entry.value).trim().to_owned();
                 }
-                Key::Head => head = Some(placed(&entry)?),
+                Key::Head => head = Some(stored_head(&entry)?),
                 Key::Row(key) => {
                     if !self.keyring.is_current(&entry.value) {
                         unsealed.push(key);
@@ -288,9 +288,9 @@ impl Remote {
     }
 
     /// The present head, if there is one.
-    pub(super) async fn head(&self, deadline: Instant) -> Result<Option<PlacedHead>, CallError> {
+    pub(super) async fn head(&self, deadline: Instant) -> Result<Option<StoredHead>, CallError> {
         let entry = self.get(&self.keys.head(), deadline).await?;
-        entry.as_ref().map(placed).transpose()
+        entry.as_ref().map(stored_head).transpose()
     }
 
     /// Finds a commit among those that have replaced the head after `known`, up to `newest`. Each has
@@ -302,10 +302,10 @@ impl Remote {
     pub(super) async fn find_commit(
         &self,
         commit: Uuid,
-        known: &PlacedHead,
-        newest: &PlacedHead,
+        known: &StoredHead,
+        newest: &StoredHead,
         deadline: Instant,
-    ) -> Result<Option<PlacedHead>, CallError> {
+    ) -> Result<Option<StoredHead>, CallError> {
         let mut found = newest.clone();
         while found.head.commit != commit {
             if found == *known {
@@ -316,7 +316,7 @@ impl Remote {
                 return Err(CallError::Broken("its commits do not join up".into()));
             }
             let entry = self.get_at(&self.keys.head(), before, deadline).await?;
-            let entry = entry.as_ref().map(placed).transpose()?;
+            let entry = entry.as_ref().map(stored_head).transpose()?;
             found = entry.ok_or_else(|| CallError::Broken("its head was deleted".into()))?;
         }
         Ok(Some(found))
@@ -349,7 +349,7 @@ impl Remote {
     /// Uses up the consent that was listed: what etcd has gets a new identity, which says that it
     /// replaces the configuration `given_up`. Does nothing if another gateway has done so.
     pub(super) async fn replace(&self, listed: &Listed, given_up: Uuid) -> Result<(), CallError> {
-        let PlacedIdentity {
+        let StoredIdentity {
             identity,
             mod_revision,
         } = &listed.identity;
@@ -384,14 +384,14 @@ impl Remote {
         if answer.succeeded {
             return Ok(Committed::Done(answer.revision));
         }
-        let head = answer.read.first().map(placed).transpose()?;
+        let head = answer.read.first().map(stored_head).transpose()?;
         Ok(Committed::Other(head))
     }
 }
 
 /// Reads the entry of the head.
-pub(super) fn placed(entry: &KeyValue) -> Result<PlacedHead, CallError> {
-    Ok(PlacedHead {
+pub(super) fn stored_head(entry: &KeyValue) -> Result<StoredHead, CallError> {
+    Ok(StoredHead {
         head: read_json(&entry.value)?,
         mod_revision: entry.mod_revision,
     })
