@@ -63,7 +63,7 @@ pub fn run(
         .build()
         .context("cannot start the control runtime")?;
     let outcome = runtime.block_on(serve(config, log_level, reload, files));
-    // The control side is not waited for: all acknowledged changes are on disk.
+    // The control plane is not waited for: all acknowledged changes are on disk.
     runtime.shutdown_background();
     outcome
 }
@@ -257,7 +257,7 @@ async fn serve(
     // Further processes that want to take over wait at the other one until this one listens.
     drop(predecessor);
 
-    // The work of the control side, which ends when another process does it.
+    // The work of the control plane, which ends when another process does it.
     let mut work = JoinSet::new();
     let requesting = Arc::clone(&acme).run(store.watch()?);
     work.spawn(in_place(requesting));

@@ -38,7 +38,7 @@ pub fn form(input: &[u8]) {
     let again: Row = serde_json::from_slice(&text).expect("it can be read again");
     assert_eq!(again, row);
     if kind == Kind::Route {
-        let route = view(kind, row).expect("the data side can read it");
+        let route = view(kind, row).expect("the data plane can read it");
         match Route::compile(route, RouterFlavor::default(), PATTERN_MEMORY) {
             Ok(route) => assert!(route.pattern_memory <= PATTERN_MEMORY),
             Err(error) => assert!(

@@ -26,7 +26,7 @@ pub(super) async fn root(State(admin): State<Admin>) -> Result<Json<Value>, Erro
         "node_id": node::id(),
         "lua_version": "none",
         "pids": { "master": std::process::id(), "workers": [] },
-        // Kong's timers are its tasks besides requests: here, the tasks of the control side.
+        // Kong's timers are its tasks besides requests: here, the tasks of the control plane.
         "timers": { "running": alive, "pending": 0 },
         "plugins": plugins::overview(&admin, KONG_VERSION)?,
         "configuration": configuration(&admin),

@@ -32,7 +32,7 @@ pub(super) fn notify_reloading() {
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
 }
 
-/// Tells the supervisor that the control side runs, as often as it asks for it (`WATCHDOG_USEC`).
+/// Tells the supervisor that the control plane runs, as often as it asks for it (`WATCHDOG_USEC`).
 pub(super) async fn keep_alive() {
     let asked = std::env::var("WATCHDOG_USEC").ok();
     let Some(limit) = asked

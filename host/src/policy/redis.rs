@@ -3,7 +3,7 @@
 //! All workers share one connection to a server. Redis runs one command at a time, so more
 //! connections would not make it faster, and commands of several workers are sent together. A
 //! server that fails is noticed once for all workers. The connection has a thread of its own: no
-//! worker waits for it, and it does not wait for the control side.
+//! worker waits for it, and it does not wait for the control plane.
 
 pub(super) mod counts;
 mod link;

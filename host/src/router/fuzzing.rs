@@ -90,6 +90,6 @@ fn route(line: &str) -> Option<(entity::route::Route, RouterFlavor)> {
         return None;
     };
     let row = Kind::Route.declaration().create(Uuid::nil(), fields).ok()?;
-    let row = view(Kind::Route, row).expect("the data side can read it");
+    let row = view(Kind::Route, row).expect("the data plane can read it");
     Some((row, RouterFlavor::default()))
 }

@@ -1,5 +1,5 @@
 //! Active checks: each address is probed at its own pace by a task of its own, on a runtime apart
-//! from requests and from the control side.
+//! from requests and from the control plane.
 
 mod exchange;
 mod grpc;
