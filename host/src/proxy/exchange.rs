@@ -130,7 +130,7 @@ pub(super) async fn exchange(
     // second.
     let mut now = first_try;
     loop {
-        let repeatable = outbound.is_idempotent() && outbound.is_whole();
+        let repeatable = outbound.is_idempotent() && outbound.is_replayable();
         let request = balancer::PickRequest {
             now: clock::micros(now),
             entropy: fastrand::u64(..),
@@ -141,7 +141,7 @@ pub(super) async fn exchange(
         };
         // A trial must not cost the request its body: it is allowed only if the body can be sent
         // again.
-        let may_trial = repeatable && outbound.is_kept() && service.retries > 0;
+        let may_trial = repeatable && outbound.is_buffered() && service.retries > 0;
         let in_flight = place::pick(service, request, &tried, may_trial).await?;
         let endpoint = in_flight.endpoint();
         if let Some(trace) = outbound.trace {
@@ -176,7 +176,8 @@ pub(super) async fn exchange(
                 // endpoint.
                 let unwanted = outbound.repeats.unwanted(status)
                     || (in_flight.is_trial() && failed && upstream.is_healthy());
-                let again = unwanted && more(repeatable && outbound.is_whole(), &mut retry_permit);
+                let again =
+                    unwanted && more(repeatable && outbound.is_replayable(), &mut retry_permit);
                 if certain || again {
                     attempted.report(Outcome::Answered(status.as_u16()), took, &status);
                 }
@@ -261,11 +262,13 @@ impl Outbound<'_> {
             // The request has already waited for as long as allowed.
             Failure::Connect(ConnectError::Full) => false,
             Failure::Connect(_)
-            | Failure::Exchange(wire::Error::Refused | wire::Error::GoneAway) => self.is_whole(),
+            | Failure::Exchange(wire::Error::Refused | wire::Error::GoneAway) => {
+                self.is_replayable()
+            }
             Failure::Exchange(wire::Error::Client(_) | wire::Error::Request(_))
             | Failure::ClientTimeout => false,
             Failure::Exchange(_) | Failure::Timeout | Failure::Drained => {
-                self.is_idempotent() && self.is_whole()
+                self.is_idempotent() && self.is_replayable()
             }
         }
     }
@@ -275,13 +278,13 @@ impl Outbound<'_> {
     }
 
     /// Whether the whole body can still be sent again.
-    fn is_whole(&self) -> bool {
-        self.upload.is_none_or(|upload| upload.is_whole())
+    fn is_replayable(&self) -> bool {
+        self.upload.is_none_or(|upload| upload.is_replayable())
     }
 
     /// Whether the whole body can be sent again after any outcome of a try.
-    fn is_kept(&self) -> bool {
-        self.upload.is_none_or(|upload| upload.is_kept())
+    fn is_buffered(&self) -> bool {
+        self.upload.is_none_or(|upload| upload.is_buffered())
     }
 }
 
@@ -359,18 +362,18 @@ async fn once(
             // a failure of the endpoint, so the same endpoint is tried on a new connection.
             Err(Failure::Exchange(wire::Error::Io(_) | wire::Error::Closed))
                 if exchange.is_unanswered_reuse()
-                    && outbound.is_whole()
+                    && outbound.is_replayable()
                     && (outbound.is_idempotent() || !exchange.begun()) => {}
             // The endpoint has closed the connection in order, as after a number of requests. Many
             // requests at once may find several connections closed.
             Err(Failure::Exchange(wire::Error::GoneAway))
-                if unprocessed < MOST_GONE_AWAY && outbound.is_whole() =>
+                if unprocessed < MOST_GONE_AWAY && outbound.is_replayable() =>
             {
                 unprocessed += 1;
             }
             // The endpoint takes no more requests on this connection.
             Err(Failure::Exchange(wire::Error::Refused))
-                if unprocessed == 0 && outbound.is_whole() =>
+                if unprocessed == 0 && outbound.is_replayable() =>
             {
                 unprocessed += 1;
             }

@@ -36,7 +36,7 @@ pub(super) struct Upload {
     /// The part of the body that was read.
     read: RefCell<Read>,
     /// Whether the whole body is kept until the request is answered.
-    keeps: Cell<bool>,
+    is_buffered: Cell<bool>,
     limit: RefCell<Option<BodyLimit>>,
     pace: Pace,
     stage: Cell<Stage>,
@@ -97,7 +97,7 @@ struct Read {
     /// Number of pieces that were given to the current try.
     given: usize,
     /// Whether a piece is missing: an endpoint has received a part of it, and it was not kept.
-    lossy: bool,
+    has_gap: bool,
     /// Whether no more is read: the client has sent all, or [`Upload::finish`] was called.
     ended: bool,
     /// The trailers that are passed on.
@@ -178,7 +178,7 @@ impl Upload {
                 received: Cell::default(),
             },
             read: RefCell::default(),
-            keeps: Cell::new(false),
+            is_buffered: Cell::new(false),
             stage: Cell::new(Stage::Untouched),
             since: Cell::new(Instant::now()),
         })
@@ -202,7 +202,7 @@ impl Upload {
                 ended: true,
                 ..Read::default()
             }),
-            keeps: Cell::new(true),
+            is_buffered: Cell::new(true),
             stage: Cell::new(Stage::Untouched),
             since: Cell::new(Instant::now()),
         })
@@ -230,7 +230,7 @@ impl Upload {
         self.read_ahead(bound + 1).await?;
         let read = self.read.borrow();
         if read.ended && read.length() <= bound {
-            self.keeps.set(true);
+            self.is_buffered.set(true);
             if read.trailers.is_none() {
                 // A body with trailers has to be sent in chunks.
                 self.length.set(Some(read.length()));
@@ -254,7 +254,7 @@ impl Upload {
         if !read.ended || read.length() > limit as u64 {
             return Ok(None);
         }
-        self.keeps.set(true);
+        self.is_buffered.set(true);
         if read.trailers.is_none() {
             self.length.set(Some(read.length()));
         }
@@ -305,8 +305,8 @@ impl Upload {
     }
 
     /// Whether the body can be sent again after any outcome of a try.
-    pub(super) fn is_kept(&self) -> bool {
-        self.keeps.get()
+    pub(super) fn is_buffered(&self) -> bool {
+        self.is_buffered.get()
     }
 
     /// Whether the body cannot be read further.
@@ -315,15 +315,15 @@ impl Upload {
     }
 
     /// Whether the whole body can still be sent from its start.
-    pub(super) fn is_whole(&self) -> bool {
-        !self.read.borrow().lossy && !self.is_broken()
+    pub(super) fn is_replayable(&self) -> bool {
+        !self.read.borrow().has_gap && !self.is_broken()
     }
 
     /// To be called when the endpoint has received a byte of the pieces that were given to the try.
     pub(super) fn hand_over(&self) {
-        if !self.keeps.get() {
+        if !self.is_buffered.get() {
             let mut read = self.read.borrow_mut();
-            read.lossy = true;
+            read.has_gap = true;
             let given = std::mem::take(&mut read.given);
             read.pieces.drain(..given);
         }
@@ -392,7 +392,7 @@ impl Upload {
     pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
         let mut read = self.read.borrow_mut();
         if let Some(piece) = read.pieces.get(read.given).cloned() {
-            if read.lossy {
+            if read.has_gap {
                 // No other try will need it.
                 read.pieces.remove(0);
             } else {
@@ -444,7 +444,7 @@ impl Upload {
                         self.enter(Stage::Broken);
                         return Poll::Ready(Some(Err(BodyError::TooLong)));
                     }
-                    if !read.lossy {
+                    if !read.has_gap {
                         read.pieces.push(piece.clone());
                     }
                 }
