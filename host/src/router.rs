@@ -1,13 +1,15 @@
 //! Which route a request takes: Kong's `traditional_compatible` rules, as an index.
 //!
-//! Each way to match a route, by one of its paths and one of its hosts, has a rank: Kong's 64-bit
-//! priority, then how closely the host matches, then the id of the route. The ways are grouped by
-//! host, and in a group by path. A request is looked up by its host and by the prefixes of its
-//! path, and takes the way of the greatest rank whose other criteria match. So its cost depends on
-//! the number of different lengths of prefixes, not on the number of routes.
+//! Each alternative by which a request matches a route, one of its paths and one of its hosts, has
+//! a rank: Kong's 64-bit priority, then how closely the host matches, then the id of the route. The
+//! alternatives are grouped by host, and in a group by path. A request is looked up by its host and
+//! by the prefixes of its path, and takes the alternative of the greatest rank whose other criteria
+//! match. So its cost depends on the number of different lengths of prefixes, not on the number of
+//! routes.
 //!
-//! A route that has an expression instead has one rank. Its ways are the hosts and prefixes that the
-//! expression implies, and the expression is evaluated for the requests that these lead to.
+//! A route that has an expression instead has one rank. Its alternatives are the hosts and prefixes
+//! that the expression implies, and the expression is evaluated for the requests that these lead
+//! to.
 //!
 //! A copy of a router shares all groups. A route that is added to the copy, or removed from it,
 //! replaces the groups of its own hosts, and in these the lists of its own paths.
@@ -37,7 +39,7 @@ pub use arguments::Arguments;
 pub(crate) use check::{check_patterns, has_patterns};
 use criteria::HostPattern;
 pub use error::RouteError;
-use group::Group;
+use group::HostGroup;
 pub use route::Route;
 pub use stream::{StreamProtocol, StreamQuery, StreamRoute, StreamRouter};
 
@@ -117,30 +119,30 @@ pub struct Router {
     /// By `example.` of `example.*`.
     prefixes: Groups,
     /// Of routes without hosts.
-    any: Arc<Group>,
+    any: Arc<HostGroup>,
 }
 
-type Groups = SharedMap<Arc<str>, Arc<Group>>;
+type Groups = SharedMap<Arc<str>, Arc<HostGroup>>;
 
 impl Router {
     /// Adds a route. An earlier one with the same id has to be removed first.
     pub fn insert(&mut self, route: &Arc<Route>) {
         if route.is_for_requests() {
-            for way in route.ways() {
-                self.change(way.host, |group| group.insert(&way, route));
+            for alternative in route.alternatives() {
+                self.change(alternative.host, |group| group.insert(&alternative, route));
             }
         }
     }
 
     /// Removes a route, if it is present.
     pub fn remove(&mut self, route: &Route) {
-        for way in route.ways() {
-            self.change(way.host, |group| group.remove(&way));
+        for alternative in route.alternatives() {
+            self.change(alternative.host, |group| group.remove(&alternative));
         }
     }
 
-    /// Changes the group of a host. A group exists while it has ways.
-    fn change(&mut self, host: Option<&HostPattern>, change: impl FnOnce(&mut Group)) {
+    /// Changes the group of a host. A group exists while it has alternatives.
+    fn change(&mut self, host: Option<&HostPattern>, change: impl FnOnce(&mut HostGroup)) {
         let (groups, key) = match host {
             None => return change(Arc::make_mut(&mut self.any)),
             Some(HostPattern::Exact(name, _)) => (&mut self.exact, name),
@@ -156,7 +158,7 @@ impl Router {
                 }
             }
             None => {
-                let mut group = Group::default();
+                let mut group = HostGroup::default();
                 change(&mut group);
                 if !group.is_empty() {
                     groups.insert((&**key).into(), Arc::new(group));
@@ -165,7 +167,7 @@ impl Router {
         }
     }
 
-    /// All routes, in no order. A route that can be matched in several ways may come several times.
+    /// All routes, in no order. A route that has several alternatives may come several times.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         let groups = [&self.exact, &self.suffixes, &self.prefixes];
         let groups = groups.into_iter().flat_map(SharedMap::iter);
@@ -192,7 +194,7 @@ impl Router {
                 }
             }
         }
-        best.map(group::Found::into_match)
+        best.map(group::BestMatch::into_match)
     }
 }
 
@@ -208,9 +210,10 @@ impl<'a> FromIterator<&'a Arc<Route>> for Router {
 
 #[cfg(test)]
 impl Router {
-    /// How many groups, prefixes and ways were copied or created since it was a copy of `old`.
+    /// How many groups, prefixes and alternatives were copied or created since it was a copy of
+    /// `old`.
     fn copied_since(&self, old: &Self) -> usize {
-        let none = Group::default();
+        let none = HostGroup::default();
         let maps = [
             (&self.exact, &old.exact),
             (&self.suffixes, &old.suffixes),

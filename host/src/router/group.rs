@@ -1,17 +1,17 @@
-//! The ways that share a host, found by the path.
+//! The alternatives that share a host, found by the path.
 
 use std::sync::Arc;
 
 use super::criteria::PathPattern;
 use super::rank::Rank;
-use super::route::{Route, Way};
+use super::route::{Alternative, Route};
 use super::{Match, PathMatch, Query};
 use crate::pattern::Pattern;
 use crate::shared_map::SharedMap;
 
-/// The ways to match routes that share a host.
+/// The alternatives of routes that share a host.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Group {
+pub(super) struct HostGroup {
     /// By prefix path.
     prefixes: SharedMap<Arc<[u8]>, List>,
     /// The lengths that prefixes have, each with the number of prefixes.
@@ -22,63 +22,63 @@ pub(super) struct Group {
     pathless: List,
 }
 
-/// Ways in descending order of rank. A request walks through them from the start. The first change
-/// after the router was copied copies the list, which costs about as much as such a walk.
-type List = Arc<Vec<Listed>>;
+/// Alternatives in descending order of rank. A request walks through them from the start. The first
+/// change after the router was copied copies the list, which costs about as much as such a walk.
+type List = Arc<Vec<Candidate>>;
 
-/// A way as it stands in a list.
+/// An alternative as it stands in a list.
 #[derive(Debug, Clone)]
-struct Listed {
+struct Candidate {
     rank: Rank,
     /// The port of the host, if it has one.
     port: Option<u16>,
     route: Arc<Route>,
 }
 
-/// The best way found so far.
+/// The best alternative found so far.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found<'a> {
-    listed: &'a Listed,
+pub(super) struct BestMatch<'a> {
+    candidate: &'a Candidate,
     /// What of the path matches.
     path: PathMatch<'a>,
 }
 
-impl Group {
+impl HostGroup {
     pub(super) fn is_empty(&self) -> bool {
         self.prefixes.is_empty() && self.regexes.is_empty() && self.pathless.is_empty()
     }
 
-    /// Adds a way to match `route`.
-    pub(super) fn insert(&mut self, way: &Way<'_>, route: &Arc<Route>) {
-        let listed = Listed {
-            rank: way.rank,
-            port: way.port(),
+    /// Adds an alternative of `route`.
+    pub(super) fn insert(&mut self, alternative: &Alternative<'_>, route: &Arc<Route>) {
+        let candidate = Candidate {
+            rank: alternative.rank,
+            port: alternative.port(),
             route: Arc::clone(route),
         };
-        match way.path {
-            None => add(&mut self.pathless, listed),
-            Some(PathPattern::Regex(_)) => add(&mut self.regexes, listed),
+        match alternative.path {
+            None => add(&mut self.pathless, candidate),
+            Some(PathPattern::Regex(_)) => add(&mut self.regexes, candidate),
             Some(PathPattern::Prefix(prefix)) => match self.prefixes.get_mut(&**prefix) {
-                Some(list) => add(list, listed),
+                Some(list) => add(list, candidate),
                 None => {
                     self.prefixes
-                        .insert((&**prefix).into(), Arc::new(vec![listed]));
+                        .insert((&**prefix).into(), Arc::new(vec![candidate]));
                     self.count_length(prefix.len());
                 }
             },
         }
     }
 
-    /// Removes a way to match a route.
-    pub(super) fn remove(&mut self, way: &Way<'_>) {
-        match way.path {
-            None => remove(&mut self.pathless, way),
-            Some(PathPattern::Regex(_)) => remove(&mut self.regexes, way),
+    /// Removes an alternative of a route.
+    pub(super) fn remove(&mut self, alternative: &Alternative<'_>) {
+        match alternative.path {
+            None => remove(&mut self.pathless, alternative),
+            Some(PathPattern::Regex(_)) => remove(&mut self.regexes, alternative),
             Some(PathPattern::Prefix(prefix)) => {
                 let Some(list) = self.prefixes.get_mut(&**prefix) else {
                     return;
                 };
-                remove(list, way);
+                remove(list, alternative);
                 if list.is_empty() {
                     self.prefixes.remove(&**prefix);
                     self.discount_length(prefix.len());
@@ -101,15 +101,15 @@ impl Group {
         self.lengths.retain(|(_, count)| *count > 0);
     }
 
-    /// The routes, each once for each way.
+    /// The routes, each once for each alternative.
     pub(super) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         let prefixes = self.prefixes.iter().map(|(_, list)| list);
         let lists = prefixes.chain([&self.regexes, &self.pathless]);
-        lists.flat_map(|list| list.iter().map(|listed| &listed.route))
+        lists.flat_map(|list| list.iter().map(|candidate| &candidate.route))
     }
 
-    /// Looks for a way that is better than `best`.
-    pub(super) fn find<'a>(&'a self, query: &Query<'_>, best: &mut Option<Found<'a>>) {
+    /// Looks for an alternative that is better than `best`.
+    pub(super) fn find<'a>(&'a self, query: &Query<'_>, best: &mut Option<BestMatch<'a>>) {
         first(&self.pathless, query, best, |_| Some(PathMatch::NONE));
         for &(length, _) in &self.lengths {
             if let Some(prefix) = query.path.get(..length)
@@ -118,8 +118,8 @@ impl Group {
                 first(list, query, best, |_| Some(PathMatch::prefix(length)));
             }
         }
-        first(&self.regexes, query, best, |listed| {
-            let regex = listed.regex()?;
+        first(&self.regexes, query, best, |candidate| {
+            let regex = candidate.regex()?;
             Some(PathMatch {
                 length: regex.find(query.path)?.end,
                 regex: Some(regex),
@@ -129,9 +129,9 @@ impl Group {
 }
 
 #[cfg(test)]
-impl Group {
-    /// How many ways there are, prefixes and lengths of prefixes included.
-    pub(super) fn ways(&self) -> usize {
+impl HostGroup {
+    /// How many alternatives there are, prefixes and lengths of prefixes included.
+    pub(super) fn alternatives(&self) -> usize {
         let prefixes = self.prefixes.iter().map(|(_, list)| 1 + list.len());
         let lists = prefixes.sum::<usize>() + self.regexes.len() + self.pathless.len();
         let counted: usize = self.lengths.iter().map(|(_, count)| count).sum();
@@ -153,9 +153,9 @@ impl Group {
     }
 }
 
-impl Listed {
-    fn is(&self, way: &Way<'_>) -> bool {
-        self.rank == way.rank && self.port == way.port()
+impl Candidate {
+    fn is(&self, alternative: &Alternative<'_>) -> bool {
+        self.rank == alternative.rank && self.port == alternative.port()
     }
 
     fn regex(&self) -> Option<&Pattern> {
@@ -166,47 +166,47 @@ impl Listed {
     }
 }
 
-impl<'a> Found<'a> {
+impl<'a> BestMatch<'a> {
     pub(super) fn into_match(self) -> Match<'a> {
         Match {
-            route: &self.listed.route,
+            route: &self.candidate.route,
             matched: self.path.length,
             regex: self.path.regex,
         }
     }
 }
 
-fn add(list: &mut List, listed: Listed) {
-    let at = list.partition_point(|other| other.rank > listed.rank);
-    Arc::make_mut(list).insert(at, listed);
+fn add(list: &mut List, candidate: Candidate) {
+    let at = list.partition_point(|other| other.rank > candidate.rank);
+    Arc::make_mut(list).insert(at, candidate);
 }
 
-fn remove(list: &mut List, way: &Way<'_>) {
-    // A list without the way is not copied.
-    if list.iter().any(|listed| listed.is(way)) {
-        Arc::make_mut(list).retain(|listed| !listed.is(way));
+fn remove(list: &mut List, alternative: &Alternative<'_>) {
+    // A list without the alternative is not copied.
+    if list.iter().any(|candidate| candidate.is(alternative)) {
+        Arc::make_mut(list).retain(|candidate| !candidate.is(alternative));
     }
 }
 
-/// Takes the first way of a list that matches, unless `best` is better.
+/// Takes the first alternative of a list that matches, unless `best` is better.
 fn first<'a>(
     list: &'a List,
     query: &Query<'_>,
-    best: &mut Option<Found<'a>>,
-    matches: impl Fn(&'a Listed) -> Option<PathMatch<'a>>,
+    best: &mut Option<BestMatch<'a>>,
+    matches: impl Fn(&'a Candidate) -> Option<PathMatch<'a>>,
 ) {
-    for listed in &**list {
-        if best.is_some_and(|best| best.listed.rank >= listed.rank) {
+    for candidate in &**list {
+        if best.is_some_and(|best| best.candidate.rank >= candidate.rank) {
             return;
         }
-        if listed.port.is_none_or(|port| port == query.port)
-            && listed.route.accepts(query)
-            && let Some(path) = match listed.route.expression() {
-                None => matches(listed),
+        if candidate.port.is_none_or(|port| port == query.port)
+            && candidate.route.accepts(query)
+            && let Some(path) = match candidate.route.expression() {
+                None => matches(candidate),
                 Some(expression) => expression.find(query),
             }
         {
-            *best = Some(Found { listed, path });
+            *best = Some(BestMatch { candidate, path });
             return;
         }
     }

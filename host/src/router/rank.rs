@@ -1,4 +1,5 @@
-//! The order of the ways to match routes, which is total: `docs/operating.md#which-route-answers`.
+//! The order of the alternatives of all routes, which is total:
+//! `docs/operating.md#which-route-answers`.
 
 use std::cmp::Reverse;
 
@@ -6,7 +7,8 @@ use uuid::Uuid;
 
 use super::criteria::Closeness;
 
-/// The rank of a way: of the ways that match a request, the one with the greatest rank is taken.
+/// The rank of an alternative: of the alternatives that match a request, the one with the greatest
+/// rank is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     /// Kong's number.
@@ -15,6 +17,6 @@ pub(super) struct Rank {
     pub(super) closeness: Closeness,
     /// After that the id decides, as in Kong: of two equal routes the greater id wins.
     pub(super) route: Uuid,
-    /// Position of the path in its route: of equal ways the first one wins.
+    /// Position of the path in its route: of equal alternatives the first one wins.
     pub(super) path: Reverse<usize>,
 }

@@ -1,4 +1,4 @@
-//! A route, and the ways to match it.
+//! A route, and the alternatives by which a request matches it.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -66,14 +66,15 @@ pub struct Route {
     pub(super) regex_priority: u64,
 }
 
-/// A way to match a route: by one of its paths, and by one of its hosts.
-pub(super) struct Way<'a> {
+/// One of the alternatives by which a request matches a route: by one of its paths, and by one of
+/// its hosts.
+pub(super) struct Alternative<'a> {
     pub(super) rank: Rank,
     pub(super) host: Option<&'a HostPattern>,
     pub(super) path: Option<&'a PathPattern>,
 }
 
-impl Way<'_> {
+impl Alternative<'_> {
     /// The port of the host, if it has one.
     pub(super) fn port(&self) -> Option<u16> {
         self.host.and_then(HostPattern::port)
@@ -180,11 +181,11 @@ impl Route {
 
     /// Each path with each host. A route without paths, or without hosts, has `None` in their
     /// place. A route with an expression has the hosts and prefixes that the expression implies,
-    /// and all its ways have the same priority.
-    pub(super) fn ways(&self) -> impl Iterator<Item = Way<'_>> {
+    /// and all its alternatives have the same priority.
+    pub(super) fn alternatives(&self) -> impl Iterator<Item = Alternative<'_>> {
         let keys = self.expression().map(|expression| &*expression.keys);
         let implied = (0..).zip(keys.unwrap_or_default());
-        let implied = implied.map(|(position, key)| Way {
+        let implied = implied.map(|(position, key)| Alternative {
             rank: self.rank(0, Closeness::default(), position),
             host: key.host.as_ref(),
             path: key.path.as_ref(),
@@ -192,20 +193,20 @@ impl Route {
         let paths = self.paths.iter().map(Some);
         let paths = paths.chain(self.paths.is_empty().then_some(None));
         let paths = paths.take(if keys.is_some() { 0 } else { usize::MAX });
-        let ways = (0..).zip(paths).flat_map(move |(position, path)| {
+        let alternatives = (0..).zip(paths).flat_map(move |(position, path)| {
             let of_path = path.map_or(0, |path| priority::of_path(path, self.regex_priority));
             let hosts = self.hosts.iter().map(Some);
             let hosts = hosts.chain(self.hosts.is_empty().then_some(None));
             hosts.map(move |host| {
                 let closeness = host.map(HostPattern::closeness).unwrap_or_default();
-                Way {
+                Alternative {
                     rank: self.rank(of_path, closeness, position),
                     host,
                     path,
                 }
             })
         });
-        implied.chain(ways)
+        implied.chain(alternatives)
     }
 
     fn rank(&self, of_path: u64, closeness: Closeness, position: usize) -> Rank {

@@ -252,23 +252,23 @@ proptest! {
                     let answers = ask(changed, host, path, &headers);
                     prop_assert_eq!(answers, ask(anew, host, path, &headers));
                 }
-                prop_assert_eq!(ways(changed), ways(anew));
+                prop_assert_eq!(alternatives(changed), alternatives(anew));
             }
         }
         for old in routes.values() {
             changed.remove(old);
         }
-        prop_assert_eq!(ways(&changed), 0);
+        prop_assert_eq!(alternatives(&changed), 0);
         prop_assert!(changed.exact.is_empty() && changed.any.is_empty());
     }
 }
 
-/// How many ways a router has, including hosts and prefixes that have none left.
-fn ways(router: &Router) -> usize {
+/// How many alternatives a router has, including hosts and prefixes that have none left.
+fn alternatives(router: &Router) -> usize {
     let groups = [&router.exact, &router.suffixes, &router.prefixes];
     let groups = groups.into_iter().flat_map(SharedMap::iter);
-    let groups = groups.map(|(_, group)| 1 + group.ways());
-    groups.sum::<usize>() + router.any.ways()
+    let groups = groups.map(|(_, group)| 1 + group.alternatives());
+    groups.sum::<usize>() + router.any.alternatives()
 }
 
 /// Routes as they come in practice: of many services, each with hosts or a prefix of its own.
