@@ -197,12 +197,12 @@ fn check(file: &Path, settings: Result<Config, config::Error>) -> anyhow::Result
     let shown = file.display();
     let text = Text::read(&text, syntax).map_err(|why| anyhow!("{shown}: {why}"))?;
     let config = settings?;
-    let around = NoGateway {
+    let context = NoGateway {
         flavor: config.proxy.router_flavor,
         pattern_memory: config.proxy.route_regex_memory,
         components: Components::beside(&text, folder_of(file), config.balancer.upload),
     };
-    declarative::read(&text, &around).map_err(|mistakes| {
+    declarative::read(&text, &context).map_err(|mistakes| {
         let told = mistakes.told(&text.lines());
         let told: Vec<String> = told.iter().map(|told| format!("{shown}: {told}")).collect();
         anyhow!(told.join("\n"))

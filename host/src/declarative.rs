@@ -8,11 +8,11 @@
 //! errors in Kong's shapes. `nginx.rs` and
 //! `kubernetes.rs` make documents of other files.
 
-mod around;
 mod check;
 mod collect;
 mod components;
 mod configuration;
+mod context;
 mod defaults;
 mod diff;
 mod export;
@@ -28,9 +28,9 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use around::{Around, NoGateway};
 pub(crate) use components::Components;
 pub(crate) use configuration::{Configuration, Entity};
+pub(crate) use context::{CheckContext, NoGateway};
 pub(crate) use diff::{Difference, Done, changes};
 pub(crate) use export::{Exported, export};
 pub(crate) use kubernetes::{convert_kubernetes, is_manifest};

@@ -14,7 +14,7 @@ use super::{Admin, activation, rollout, settings, upload, upstreams, version_row
 use crate::balancer::Engine;
 use crate::config::{self, RouterFlavor};
 use crate::declarative::{
-    self, Around, Components, Configuration, Difference, Done, Entity, Mistakes, Text,
+    self, CheckContext, Components, Configuration, Difference, Done, Entity, Mistakes, Text,
 };
 use crate::entity::{Kind, Reference, Row};
 use crate::pattern::PatternMemory;
@@ -62,7 +62,7 @@ impl From<store::Error> for Refused {
     }
 }
 
-impl Around for Importer {
+impl CheckContext for Importer {
     fn find(&self, kind: Kind, named: &str) -> Option<Uuid> {
         if let Ok(id) = Uuid::try_parse(named) {
             return self.row(kind, id).map(|row| id_of(&row));

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::around::Around;
 use super::configuration::is_selected;
+use super::context::CheckContext;
 use super::item::Item;
 use super::mistakes::Mistakes;
 use crate::entity::plugin::{check_protocols_of_route, check_protocols_of_service};
@@ -19,7 +19,7 @@ use crate::router::{check_patterns, has_patterns};
 pub(super) struct Checking<'a> {
     pub(super) items: &'a [Item],
     pub(super) rows: &'a [Option<Row>],
-    pub(super) around: &'a dyn Around,
+    pub(super) context: &'a dyn CheckContext,
     /// The tags of the entities that the document is about; with none it is about all.
     pub(super) select_tags: &'a [String],
     pub(super) mistakes: &'a mut Mistakes,
@@ -44,7 +44,7 @@ impl Checking<'_> {
         if self.select_tags.is_empty() {
             return HashMap::new();
         }
-        let all = self.around.rows(Kind::Route).into_iter();
+        let all = self.context.rows(Kind::Route).into_iter();
         let others = all.filter(|row| !is_selected(row, self.select_tags));
         let id = |row: &Row| row.get("id")?.as_str()?.parse().ok();
         let mut beside: HashMap<Uuid, Row> =
@@ -93,7 +93,7 @@ impl Checking<'_> {
         let mut changed = Vec::new();
         let routes = self.of_kind(Kind::Route);
         for (place, id, row) in routes.filter(|(_, _, row)| has_patterns(row)) {
-            let stored = self.around.row(Kind::Route, id);
+            let stored = self.context.row(Kind::Route, id);
             let is_kept = stored.is_some_and(|stored| {
                 let fields = ["paths", "headers", "expression"];
                 fields
@@ -106,10 +106,10 @@ impl Checking<'_> {
                 changed.push((place, row));
             }
         }
-        let mut room = self.around.pattern_memory(&kept);
+        let mut room = self.context.pattern_memory(&kept);
         let mut wrong = Vec::new();
         for (place, row) in changed {
-            match check_patterns(row, self.around.flavor(), room) {
+            match check_patterns(row, self.context.flavor(), room) {
                 Ok(taken) => room = room.saturating_sub(taken),
                 Err((field, why)) => wrong.push((place, field, why)),
             }

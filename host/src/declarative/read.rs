@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::around::Around;
 use super::check::Checking;
 use super::collect::collect;
 use super::configuration::{Configuration, Entity, Place};
+use super::context::CheckContext;
 use super::defaults::Info;
 use super::ids;
 use super::item::{Item, nested_names};
@@ -26,11 +26,11 @@ const HINTS: usize = 100;
 const VERSIONS: [&str; 3] = ["1.1", "2.1", "3.0"];
 
 /// Reads a document. Balancers, and the other entities that a document with select tags may refer
-/// to, are found in `around`.
+/// to, are found in `context`.
 ///
 /// # Errors
 /// All that is wrong with it.
-pub(crate) fn read(text: &Text, around: &dyn Around) -> Result<Configuration, Mistakes> {
+pub(crate) fn read(text: &Text, context: &dyn CheckContext) -> Result<Configuration, Mistakes> {
     let Value::Object(document) = &text.value else {
         return Err(Mistakes::unreadable("expected an object"));
     };
@@ -46,7 +46,7 @@ pub(crate) fn read(text: &Text, around: &dyn Around) -> Result<Configuration, Mi
     let mut reading = Reading {
         index: Index::new(&items),
         items: &items,
-        around,
+        context,
         is_partial: !info.select_tags.is_empty(),
         mistakes: &mut mistakes,
     };
@@ -58,7 +58,7 @@ pub(crate) fn read(text: &Text, around: &dyn Around) -> Result<Configuration, Mi
     let mut checking = Checking {
         items: &items,
         rows: &rows,
-        around,
+        context,
         select_tags: &info.select_tags,
         mistakes: &mut mistakes,
     };
@@ -186,7 +186,7 @@ impl Index {
 struct Reading<'a> {
     items: &'a [Item],
     index: Index,
-    around: &'a dyn Around,
+    context: &'a dyn CheckContext,
     /// Whether the document is about some entities alone.
     is_partial: bool,
     mistakes: &'a mut Mistakes,
@@ -278,7 +278,7 @@ impl Reading<'_> {
         }
         match item.input.get("component") {
             None | Some(Value::Null) => {}
-            Some(Value::String(path)) => match self.around.component_digest(path) {
+            Some(Value::String(path)) => match self.context.component_digest(path) {
                 Ok(digest) => match item.text("digest") {
                     Some(given) if given != digest => {
                         let message = format!("the component {path} has the digest {digest}");
@@ -355,7 +355,7 @@ impl Reading<'_> {
         let name = || self.index.names.get(&(kind, text.to_owned()));
         let inside = by_id.or_else(name).map(|place| self.items[*place].id);
         let outside = || {
-            let found = self.is_partial.then(|| self.around.find(kind, text));
+            let found = self.is_partial.then(|| self.context.find(kind, text));
             found.flatten()
         };
         inside.or_else(outside)
@@ -438,7 +438,7 @@ impl Reading<'_> {
         let is_balancer = reference.to == Kind::Balancer;
         is_reserved
             || self.find(reference.to, named).is_some()
-            || is_balancer && self.around.find(reference.to, named).is_some()
+            || is_balancer && self.context.find(reference.to, named).is_some()
     }
 }
 

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Around, Configuration, Mistakes, Syntax, Text, read};
+use super::{CheckContext, Configuration, Mistakes, Syntax, Text, read};
 use crate::config::RouterFlavor;
 use crate::entity::{Kind, Row};
 
@@ -20,7 +20,7 @@ fn document(text: &str) -> Result<Configuration, Mistakes> {
 /// A gateway with one balancer and nothing else.
 struct Alone;
 
-impl Around for Alone {
+impl CheckContext for Alone {
     fn find(&self, kind: Kind, named: &str) -> Option<Uuid> {
         (kind == Kind::Balancer && named == "round-robin").then(Uuid::nil)
     }

@@ -11,12 +11,12 @@ use crate::entity::Kind;
 fn converted(text: &str) -> (Configuration, Vec<String>) {
     let (document, left) = convert_kubernetes(text).unwrap();
     let text = Text::read(&document, Syntax::Yaml).unwrap();
-    let around = NoGateway {
+    let context = NoGateway {
         flavor: RouterFlavor::default(),
         pattern_memory: 64 << 20,
         components: Components::NONE,
     };
-    let read = read(&text, &around);
+    let read = read(&text, &context);
     let read = read.map_err(|mistakes| (mistakes.told(&text.lines()), document));
     (read.unwrap(), left)
 }

@@ -14,12 +14,12 @@ use crate::declarative::{Components, NoGateway};
 fn converted(nginx: &str) -> (Value, Vec<String>) {
     let (document, left) = convert_nginx(nginx).unwrap();
     let text = Text::read(&document, Syntax::Yaml).unwrap();
-    let around = NoGateway {
+    let context = NoGateway {
         flavor: RouterFlavor::default(),
         pattern_memory: 64 << 20,
         components: Components::NONE,
     };
-    if let Err(mistakes) = read(&text, &around) {
+    if let Err(mistakes) = read(&text, &context) {
         panic!("{:?}\n{document}", mistakes.told(&text.lines()));
     }
     // See the test of escaped slashes.

@@ -7,7 +7,7 @@ use crate::config::RouterFlavor;
 use crate::entity::{Kind, Row};
 
 /// What a document is checked against, beside itself: the rows of the gateway that it is for.
-pub(crate) trait Around {
+pub(crate) trait CheckContext {
     /// The id of an entity that has this unique name or this id.
     fn find(&self, kind: Kind, named: &str) -> Option<Uuid>;
 
@@ -42,7 +42,7 @@ pub(crate) struct NoGateway {
     pub(crate) components: Components,
 }
 
-impl Around for NoGateway {
+impl CheckContext for NoGateway {
     fn find(&self, kind: Kind, _: &str) -> Option<Uuid> {
         (kind == Kind::Balancer).then(Uuid::nil)
     }
