@@ -31,7 +31,7 @@ mod tests;
 pub(crate) use components::Components;
 pub(crate) use configuration::{Configuration, Entity};
 pub(crate) use context::{CheckContext, NoGateway};
-pub(crate) use diff::{Difference, Done, changes};
+pub(crate) use diff::{ChangeKind, Difference, changes};
 pub(crate) use export::{Exported, export};
 pub(crate) use kubernetes::{convert_kubernetes, is_manifest};
 pub(crate) use mistakes::Mistakes;

@@ -14,7 +14,7 @@ use super::{Admin, activation, rollout, settings, upload, upstreams, version_row
 use crate::balancer::Engine;
 use crate::config::{self, RouterFlavor};
 use crate::declarative::{
-    self, CheckContext, Components, Configuration, Difference, Done, Entity, Mistakes, Text,
+    self, ChangeKind, CheckContext, Components, Configuration, Difference, Entity, Mistakes, Text,
 };
 use crate::entity::{Kind, Reference, Row};
 use crate::pattern::PatternMemory;
@@ -397,8 +397,8 @@ impl Switches {
             id: stored.map_or(entity.id, |stored| id_of(&stored.row)),
             name: name.map(str::to_owned),
             change: match stored {
-                Some(_) => Done::Update,
-                None => Done::Create,
+                Some(_) => ChangeKind::Update,
+                None => ChangeKind::Create,
             },
             fields: match stored {
                 Some(_) => fields,

@@ -22,7 +22,7 @@ pub(crate) struct Difference {
     /// Its name, if it has one.
     pub(crate) name: Option<String>,
     /// What is done.
-    pub(crate) change: Done,
+    pub(crate) change: ChangeKind,
     /// The fields that change.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) fields: Vec<String>,
@@ -31,7 +31,7 @@ pub(crate) struct Difference {
 /// What is done to an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Done {
+pub(crate) enum ChangeKind {
     Create,
     Update,
     Delete,
@@ -68,7 +68,7 @@ pub(crate) fn changes(
             };
             let Some(old) = old else {
                 let row = entity.row.clone();
-                differences.push(difference(Done::Create, Vec::new()));
+                differences.push(difference(ChangeKind::Create, Vec::new()));
                 writes.push(Write::put(kind, entity.id, row, None, None));
                 continue;
             };
@@ -88,7 +88,7 @@ pub(crate) fn changes(
             {
                 row.insert(TIMES[0].into(), created.clone());
             }
-            differences.push(difference(Done::Update, fields));
+            differences.push(difference(ChangeKind::Update, fields));
             writes.push(Write::put(kind, entity.id, row, None, Some(old.revision)));
         }
         let mut gone: Vec<(Uuid, Stored)> = present.into_iter().collect();
@@ -103,7 +103,7 @@ pub(crate) fn changes(
                 entity: kind.name(),
                 id,
                 name: name_of(kind, &stored.row),
-                change: Done::Delete,
+                change: ChangeKind::Delete,
                 fields: Vec::new(),
             });
         }
