@@ -37,7 +37,7 @@ pub enum Arguments {
 
 /// Where a command finds the configuration of a gateway
 #[derive(Debug, Args)]
-struct Place {
+struct Location {
     /// Data folder of a gateway that is not running
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -60,7 +60,7 @@ pub struct Import {
     file: PathBuf,
 
     #[command(flatten)]
-    place: Place,
+    location: Location,
 }
 
 /// Exports a configuration
@@ -74,7 +74,7 @@ pub struct Export {
     without_secrets: bool,
 
     #[command(flatten)]
-    place: Place,
+    location: Location,
 }
 
 /// Runs the command.
@@ -226,10 +226,10 @@ fn changes(
             .collect();
         anyhow!(told.join("\n"))
     };
-    match &import.place.data_dir {
+    match &import.location.data_dir {
         None => {
             let path = format!("/pointsman/config?dry_run={is_trial}");
-            let admin = import.place.gateway.admin()?;
+            let admin = import.location.gateway.admin()?;
             // The gateway says what is wrong with a text that cannot be read.
             let components = Text::read(&text, syntax).map(|read| {
                 let most = client::LARGEST_COMPONENT;
@@ -290,10 +290,10 @@ fn listed(changes: &Value) -> String {
 }
 
 fn exported(export: &Export) -> anyhow::Result<String> {
-    match &export.place.data_dir {
+    match &export.location.data_dir {
         None => {
             let path = format!("/pointsman/config?secrets={}", !export.without_secrets);
-            export.place.gateway.admin()?.document(&path)
+            export.location.gateway.admin()?.document(&path)
         }
         Some(folder) => {
             let offline = Offline::open(folder)?;

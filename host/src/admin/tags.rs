@@ -1,6 +1,6 @@
 //! `/tags` and `/tags/{tag}`: which rows have which tags. Source: Kong 3.9, `kong.api.routes.tags`.
 //!
-//! The list is in the order of entities, ids and tags. An offset is a place in that order, so that
+//! The list is in the order of entities, ids and tags. An offset is a cursor in that order, so that
 //! no entry is lost or repeated when rows before it come or go.
 
 use axum::Json;
@@ -35,9 +35,9 @@ pub(super) fn endpoints() -> [ApiEndpoint; 2] {
     ]
 }
 
-/// A place in the list.
+/// Where a page of the list begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct Cursor {
     kind: Kind,
     id: Uuid,
     tag: String,
@@ -45,7 +45,7 @@ struct Place {
 
 fn list(admin: &Admin, wanted: Option<&str>, request: &Request) -> ApiResult {
     let page = Page::of(request.uri().query())?;
-    let first = page.offset.as_deref().map(Place::read).transpose()?;
+    let first = page.offset.as_deref().map(Cursor::read).transpose()?;
     let mut entries = Vec::new();
     for kind in from(first.as_ref().map(|first| first.kind)) {
         let in_first = first.as_ref().filter(|first| first.kind == kind);
@@ -65,7 +65,7 @@ fn list(admin: &Admin, wanted: Option<&str>, request: &Request) -> ApiResult {
             // The tags of the first row that are on the page before this one.
             let before = in_first.filter(|first| first.id == id);
             tags.retain(|tag| before.is_none_or(|first| *tag >= first.tag.as_str()));
-            entries.extend(tags.into_iter().map(|tag| Place {
+            entries.extend(tags.into_iter().map(|tag| Cursor {
                 kind,
                 id,
                 tag: tag.to_owned(),
@@ -75,9 +75,9 @@ fn list(admin: &Admin, wanted: Option<&str>, request: &Request) -> ApiResult {
             break;
         }
     }
-    let next = entries.get(page.size).map(Place::offset);
+    let next = entries.get(page.size).map(Cursor::offset);
     entries.truncate(page.size);
-    let shown = entries.iter().map(Place::shown).collect();
+    let shown = entries.iter().map(Cursor::shown).collect();
     let answer = page.list(request.uri().path(), shown, next, false);
     Ok(Json(answer).into_response())
 }
@@ -97,7 +97,7 @@ fn tags_of<'a>(row: &'a Row, wanted: Option<&'a str>) -> impl Iterator<Item = &'
     tags.filter(move |tag| wanted.is_none_or(|wanted| wanted == *tag))
 }
 
-impl Place {
+impl Cursor {
     fn shown(&self) -> Value {
         json!({ "tag": self.tag, "entity_name": self.kind.name(), "entity_id": self.id })
     }
@@ -110,12 +110,12 @@ impl Place {
         let bytes = STANDARD_NO_PAD
             .decode(offset)
             .map_err(|_| Error::offset(offset, "bad base64 encoding"))?;
-        let place: Option<(String, Uuid, String)> = serde_json::from_slice(&bytes).ok();
-        let place = place.and_then(|(name, id, tag)| {
+        let cursor: Option<(String, Uuid, String)> = serde_json::from_slice(&bytes).ok();
+        let cursor = cursor.and_then(|(name, id, tag)| {
             let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name)?;
             Some(Self { kind, id, tag })
         });
-        place.ok_or_else(|| Error::offset(offset, "bad json encoding"))
+        cursor.ok_or_else(|| Error::offset(offset, "bad json encoding"))
     }
 }
 
@@ -125,14 +125,14 @@ mod tests {
 
     #[test]
     fn an_offset_is_read_as_it_was_written() {
-        let place = Place {
+        let cursor = Cursor {
             kind: Kind::Route,
             id: Uuid::new_v4(),
             tag: "a b".into(),
         };
-        assert_eq!(Place::read(&place.offset()).ok(), Some(place));
+        assert_eq!(Cursor::read(&cursor.offset()).ok(), Some(cursor));
         for wrong in ["*", "W10", "WyJ4IiwxLDJd"] {
-            assert!(Place::read(wrong).is_err(), "{wrong}");
+            assert!(Cursor::read(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -23,7 +23,7 @@ impl Setting {
     pub(super) fn read(&self, value: &Value, config: &mut Config, mistakes: &mut Vec<String>) {
         let wrong = self.put(value, config).err().unwrap_or_default();
         mistakes.extend(wrong.into_iter().map(|Wrong { shown, reason }| {
-            format!("{} = {shown}: {reason} ({})", self.name, value.place())
+            format!("{} = {shown}: {reason} ({})", self.name, value.origin())
         }));
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::listen::{Listen, Subsystem};
-use super::value::{Content, Place, Value};
+use super::value::{Content, Origin, Value};
 
 /// The prefix of the variable of each setting.
 pub(super) const PREFIX: &str = "POINTSMAN_";
@@ -120,7 +120,7 @@ impl Setting {
             DefaultValue::Computed(_, text) => text(),
             DefaultValue::Unset(_) => return None,
         };
-        Some(Value::new(Content::Plain(text.into()), Place::Default))
+        Some(Value::new(Content::Plain(text.into()), Origin::Default))
     }
 
     /// What `--help` says.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::settings;
-use super::value::{Content, Place, Value};
+use super::value::{Content, Origin, Value};
 
 /// A name at least this similar to a setting counts as a misspelling of it; 1 is equal.
 const ALIKE: f64 = 0.8;
@@ -54,8 +54,8 @@ impl File {
             let is_word = |word: &str| DeTable::parse(&format!("word = {word}")).is_err();
             match written.filter(|(name, word)| names.contains(name) && is_word(word)) {
                 Some((name, word)) => {
-                    let place = Place::Line(Arc::clone(&path), line);
-                    let value = Value::new(Content::Bare(word.into()), place);
+                    let origin = Origin::Line(Arc::clone(&path), line);
+                    let value = Value::new(Content::Bare(word.into()), origin);
                     values.insert(name.to_owned(), value);
                 }
                 None => {
@@ -69,8 +69,8 @@ impl File {
             if broken.contains(&line) {
                 continue;
             }
-            let place = Place::Line(Arc::clone(&path), line);
-            let value = Value::new(content(value.get_ref()), place);
+            let origin = Origin::Line(Arc::clone(&path), line);
+            let value = Value::new(content(value.get_ref()), origin);
             values.entry(key.into_inner().into_owned()).or_insert(value);
         }
         Self {
@@ -88,7 +88,7 @@ impl File {
     pub(super) fn finish(self, names: &[&str], mistakes: &mut Vec<String>) {
         let Some(path) = self.path else { return };
         for (key, value) in self.values {
-            let Place::Line(_, line) = value.place() else {
+            let Origin::Line(_, line) = value.origin() else {
                 continue;
             };
             let advice = if key == settings::FILE.name {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Value {
     content: Content,
-    place: Place,
+    origin: Origin,
 }
 
 /// The written value. Only TOML distinguishes text from numbers.
@@ -31,7 +31,7 @@ pub(super) enum Content {
 
 /// Where a setting was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Origin {
     /// The flag, with its dashes.
     Flag(String),
     Variable(String),
@@ -42,8 +42,8 @@ pub(super) enum Place {
 }
 
 impl Value {
-    pub(super) fn new(content: Content, place: Place) -> Self {
-        Self { content, place }
+    pub(super) fn new(content: Content, origin: Origin) -> Self {
+        Self { content, origin }
     }
 
     /// The value as a number, if it is a number of this type.
@@ -76,8 +76,8 @@ impl Value {
         &self.content
     }
 
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for Value {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(name) | Self::Variable(name) => write!(f, "set by {name}"),

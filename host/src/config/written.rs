@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
 
 use super::declaration::{PREFIX, Setting};
 use super::settings::{self, FILE, SECTIONS};
-use super::value::{Content, Place, Value};
+use super::value::{Content, Origin, Value};
 
 /// A variable that differs from that of a setting by at most this many letters counts as a typo.
 const TYPO: usize = 2;
@@ -63,11 +63,11 @@ impl FromArgMatches for Written {
             let Some(text) = matches.get_one::<OsString>(setting.name) else {
                 continue;
             };
-            let place = match matches.value_source(setting.name) {
-                Some(ValueSource::EnvVariable) => Place::Variable(setting.variable()),
-                _ => Place::Flag(format!("--{}", setting.flag())),
+            let origin = match matches.value_source(setting.name) {
+                Some(ValueSource::EnvVariable) => Origin::Variable(setting.variable()),
+                _ => Origin::Flag(format!("--{}", setting.flag())),
             };
-            let value = Value::new(Content::Plain(text.clone()), place);
+            let value = Value::new(Content::Plain(text.clone()), origin);
             self.0.insert(setting.name, value);
         }
         Ok(())

@@ -28,12 +28,12 @@ pub(crate) struct Entity {
     /// The fields of the document. Kong's answer shows passwords from here, as they were sent.
     pub(crate) given: Row,
     /// Where the document has it.
-    pub(super) place: Place,
+    pub(super) place: DocumentPath,
 }
 
 /// Where a document has an entity.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Place {
+pub(crate) struct DocumentPath {
     /// A list and a place in it, again for each entity around it.
     pub(super) path: Vec<(&'static str, usize)>,
     /// The field that refers to the entity around it, and the id that the document gives that one.

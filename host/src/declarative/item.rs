@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::configuration::Place;
+use super::configuration::DocumentPath;
 use super::syntax::Step;
 use crate::entity::{Kind, Reference, ReferenceBy, Row};
 
@@ -59,12 +59,12 @@ impl Item {
     }
 
     /// Where the document has it.
-    pub(super) fn place(&self, items: &[Self]) -> Place {
+    pub(super) fn place(&self, items: &[Self]) -> DocumentPath {
         let parent = self.parent.and_then(|(parent, field)| {
             let id = items[parent].given_id()?;
             Some((field, id))
         });
-        Place {
+        DocumentPath {
             path: self.path.clone(),
             parent,
         }

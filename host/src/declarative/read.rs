@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::check::Checking;
 use super::collect::collect;
-use super::configuration::{Configuration, Entity, Place};
+use super::configuration::{Configuration, DocumentPath, Entity};
 use super::context::CheckContext;
 use super::defaults::Info;
 use super::ids;
@@ -66,7 +66,7 @@ pub(crate) fn read(text: &Text, context: &dyn CheckContext) -> Result<Configurat
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let places: Vec<Place> = items.iter().map(|item| item.place(&items)).collect();
+    let places: Vec<DocumentPath> = items.iter().map(|item| item.place(&items)).collect();
     let entities = items.into_iter().zip(rows).zip(places);
     let entities = entities.filter_map(|((item, row), place)| {
         let is_given = |field| item.input.get(field).is_some_and(|time| !time.is_null());

@@ -12,10 +12,10 @@ pub(crate) enum ExpressionError<E> {
     #[error("{0}")]
     Invalid(Box<Invalid>),
     /// A regular expression in it cannot be used.
-    #[error("{place}{error}")]
+    #[error("{span}{error}")]
     Regex {
         /// Where it is.
-        place: Box<Place>,
+        span: Box<Span>,
         /// Why it cannot be used.
         error: E,
     },
@@ -24,11 +24,11 @@ pub(crate) enum ExpressionError<E> {
 /// A mistake in an expression.
 #[derive(Debug)]
 pub(crate) struct Invalid {
-    /// Kong's sentence for a mistake of types. Kong shows no place for such a mistake; here the
-    /// place follows the sentence.
+    /// Kong's sentence for a mistake of types. Kong shows no span for such a mistake; here the
+    /// span follows the sentence.
     pub(super) sentence: Option<&'static str>,
     /// Where it is.
-    pub(super) place: Place,
+    pub(super) span: Span,
     /// What should be there instead.
     pub(super) remedy: String,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Invalid {
 /// A part of an expression, shown as its line with marks below it. Source: the errors of pest, the
 /// parser of Kong's expressions.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Span {
     /// From 1.
     line: usize,
     /// In characters, from 1.
@@ -47,8 +47,8 @@ pub(crate) struct Place {
     marked: usize,
 }
 
-impl Place {
-    /// The place of these bytes of an expression, or of a position if there are none.
+impl Span {
+    /// The span of these bytes of an expression, or of a position if there are none.
     pub(super) fn new(expression: &str, bytes: Range<usize>) -> Self {
         let before = expression.get(..bytes.start).unwrap_or(expression);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -65,8 +65,8 @@ impl Place {
     }
 }
 
-/// The lines up to the message about the place, which follows.
-impl Display for Place {
+/// The lines up to the message about the span, which follows.
+impl Display for Span {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self {
             line, column, text, ..
@@ -77,7 +77,7 @@ impl Display for Place {
             1 => "^".to_owned(),
             more => format!("^{}^", "-".repeat(more - 2)),
         };
-        // A tab before the place keeps its width.
+        // A tab before the span keeps its width.
         let before = text.chars().take(column - 1);
         let indent: String = before.map(|c| if c == '\t' { c } else { ' ' }).collect();
         writeln!(f, "{margin}--> {line}:{column}")?;
@@ -94,6 +94,6 @@ impl Display for Invalid {
         if let Some(sentence) = self.sentence {
             writeln!(f, "{sentence}")?;
         }
-        write!(f, "{}{}", self.place, self.remedy)
+        write!(f, "{}{}", self.span, self.remedy)
     }
 }

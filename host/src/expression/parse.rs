@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::error::{ExpressionError, Invalid, Place};
+use super::error::{ExpressionError, Invalid, Span};
 use super::field::{Family, Field, FieldError, Type};
 use super::literal::{self, Literal};
 use super::{Expression, NumberOperator, Predicate, Test, TextOperator};
@@ -120,7 +120,7 @@ impl<'t, R, E> Parser<'t, R, E> {
     ) -> ExpressionError<E> {
         ExpressionError::Invalid(Box::new(Invalid {
             sentence,
-            place: Place::new(self.text, bytes),
+            span: Span::new(self.text, bytes),
             remedy,
         }))
     }
@@ -203,8 +203,8 @@ impl<'t, R, E> Parser<'t, R, E> {
                 "the values of this field are no texts: leave lower() out".into(),
             ));
         }
-        let place = (bytes, value_start..self.at);
-        let test = self.test(&field, operator, value, place)?;
+        let span = (bytes, value_start..self.at);
+        let test = self.test(&field, operator, value, span)?;
         Ok(Predicate {
             field,
             lower,
@@ -213,7 +213,7 @@ impl<'t, R, E> Parser<'t, R, E> {
         })
     }
 
-    /// The name of a field, its place, and whether `lower()` and `any()` are around it.
+    /// The name of a field, its span, and whether `lower()` and `any()` are around it.
     fn left(&mut self) -> Result<(&'t str, Range<usize>, bool, bool), ExpressionError<E>> {
         let (mut lower, mut any, mut open) = (false, false, 0_usize);
         loop {
@@ -228,7 +228,7 @@ impl<'t, R, E> Parser<'t, R, E> {
                 return Err(self.expected(what));
             }
             let name = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
-            let place = start..self.at;
+            let span = start..self.at;
             if self.take("(") {
                 match name {
                     "lower" => lower = true,
@@ -237,7 +237,7 @@ impl<'t, R, E> Parser<'t, R, E> {
                         let remedy = format!(
                             "unknown transformation function: {name}. There are lower() and any()"
                         );
-                        return Err(self.invalid(None, place, remedy));
+                        return Err(self.invalid(None, span, remedy));
                     }
                 }
                 open += 1;
@@ -248,7 +248,7 @@ impl<'t, R, E> Parser<'t, R, E> {
                     return Err(self.expected(")"));
                 }
             }
-            return Ok((name, place, lower, any));
+            return Ok((name, span, lower, any));
         }
     }
 
@@ -319,16 +319,16 @@ impl<'t, R, E> Parser<'t, R, E> {
         }
     }
 
-    /// Joins an operator and a value to the test of a field. `place` is that of the predicate, and
+    /// Joins an operator and a value to the test of a field. `span` is that of the predicate, and
     /// that of the value.
     fn test(
         &mut self,
         field: &Field,
         operator: Operator,
         value: Literal,
-        place: (Range<usize>, Range<usize>),
+        span: (Range<usize>, Range<usize>),
     ) -> Result<Test<R>, ExpressionError<E>> {
-        let (predicate, value_place) = place;
+        let (predicate, value_span) = span;
         if operator == Operator::Regex {
             let Literal::Text(regex) = &value else {
                 let remedy = "regex operator can only be used with String operands".into();
@@ -341,7 +341,7 @@ impl<'t, R, E> Parser<'t, R, E> {
             return (self.regex)(regex)
                 .map(Test::Regex)
                 .map_err(|error| ExpressionError::Regex {
-                    place: Box::new(Place::new(self.text, value_place)),
+                    span: Box::new(Span::new(self.text, value_span)),
                     error,
                 });
         }
@@ -356,7 +356,7 @@ impl<'t, R, E> Parser<'t, R, E> {
         if !fits {
             let sentence = "Type mismatch between the LHS and RHS values of predicate";
             let remedy = format!("expected {}", wanted(field.of_type(), is_in));
-            return Err(self.invalid(Some(sentence), value_place, remedy));
+            return Err(self.invalid(Some(sentence), value_span, remedy));
         }
         let test = match value {
             Literal::Network(network) => Some(Test::Network(operator == Operator::In, network)),

@@ -23,7 +23,7 @@ pub(super) struct Backends<'r> {
 
 /// Where requests go.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct Destination {
     /// Targets with their weights.
     pub(super) targets: Vec<(String, u64)>,
     /// The name and the port of the only target, if it is a name.
@@ -89,9 +89,9 @@ impl<'r> Backends<'r> {
     }
 
     /// Where the requests of a rule go; none if they go nowhere.
-    pub(super) fn place(&self, rule: &At<'_>, left: &mut Left) -> Option<Place> {
+    pub(super) fn destination(&self, rule: &At<'_>, left: &mut Left) -> Option<Destination> {
         let mut parts = Vec::new();
-        let mut place = Place::default();
+        let mut destination = Destination::default();
         for reference in rule.list("backendRefs") {
             left.others(
                 &reference,
@@ -117,17 +117,19 @@ impl<'r> Backends<'r> {
                 left.add(&reference, why);
                 return None;
             }
-            place.is_h2c |= self.protocol(&key, port) == Some("kubernetes.io/h2c");
+            destination.is_h2c |= self.protocol(&key, port) == Some("kubernetes.io/h2c");
             if let Some(tls) = self.policies.get(&key) {
-                if place.tls.as_ref().is_some_and(|known| known != tls) {
+                if destination.tls.as_ref().is_some_and(|known| known != tls) {
                     left.add(
                         &reference,
                         "the backends of a rule have one BackendTLSPolicy",
                     );
                 }
-                place.tls.get_or_insert_with(|| tls.clone());
+                destination.tls.get_or_insert_with(|| tls.clone());
             } else if self.protocol(&key, port) == Some("https") {
-                place.tls.get_or_insert_with(|| json!({ "verify": false }));
+                destination
+                    .tls
+                    .get_or_insert_with(|| json!({ "verify": false }));
             }
             parts.push((self.addresses(&key, port), weight));
         }
@@ -138,10 +140,10 @@ impl<'r> Backends<'r> {
         if let [(addresses, _)] = parts.as_slice()
             && let [(name, port)] = addresses.as_slice()
         {
-            place.single = Some((name.clone(), *port));
+            destination.single = Some((name.clone(), *port));
         }
-        place.targets = weighted(&parts);
-        Some(place)
+        destination.targets = weighted(&parts);
+        Some(destination)
     }
 
     /// A port of a service: what the file says of it.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::super::ids;
 use super::super::nginx::{CLOSED, refusal};
-use super::backends::{Backends, Place};
+use super::backends::{Backends, Destination};
 use super::filters::Filters;
 use super::gateways::{Entry, Listeners};
 use super::matches::{Matched, of_grpc, of_http};
@@ -89,11 +89,11 @@ impl Rule<'_> {
             is_open = false;
         }
         // A redirect is answered by a plugin, and no request is sent.
-        let place = match is_open && filters.redirect.is_none() {
-            true => backends.place(rule, self.left),
+        let destination = match is_open && filters.redirect.is_none() {
+            true => backends.destination(rule, self.left),
             false => None,
         };
-        if is_open && filters.redirect.is_none() && place.is_none() {
+        if is_open && filters.redirect.is_none() && destination.is_none() {
             self.left.add(rule, "it has no backend");
             is_open = false;
         }
@@ -108,16 +108,16 @@ impl Rule<'_> {
                     false => None,
                 };
                 match route {
-                    Some(route) if place.is_some() => passed.push(route),
+                    Some(route) if destination.is_some() => passed.push(route),
                     Some(route) => self.lists.routes.push(route),
                     None => self.close(rule, name, matched, entry),
                 }
             }
         }
-        if let Some(place) = place
+        if let Some(destination) = destination
             && !passed.is_empty()
         {
-            let mut service = self.service(rule, &filters, &place);
+            let mut service = self.service(rule, &filters, &destination);
             service.insert("routes".into(), passed.into());
             self.lists.services.push(service.into());
         }
@@ -138,8 +138,8 @@ impl Rule<'_> {
         self.lists.routes.push(route.into());
     }
 
-    fn service(&mut self, rule: &At<'_>, filters: &Filters, place: &Place) -> Row {
-        let protocol = match (self.is_grpc, place.tls.is_some()) {
+    fn service(&mut self, rule: &At<'_>, filters: &Filters, destination: &Destination) -> Row {
+        let protocol = match (self.is_grpc, destination.tls.is_some()) {
             (false, false) => "http",
             (false, true) => "https",
             (true, false) => "grpc",
@@ -149,8 +149,8 @@ impl Rule<'_> {
             ("name".to_owned(), Value::from(self.name.as_str())),
             ("protocol".to_owned(), protocol.into()),
         ]);
-        let upstream = self.upstream(rule, filters, place);
-        match (&place.single, &upstream) {
+        let upstream = self.upstream(rule, filters, destination);
+        match (&destination.single, &upstream) {
             (Some((host, port)), None) => {
                 service.insert("host".into(), host.as_str().into());
                 service.insert("port".into(), (*port).into());
@@ -160,7 +160,7 @@ impl Rule<'_> {
             }
         }
         self.lists.upstreams.extend(upstream.map(Value::from));
-        if place.is_h2c && !self.is_grpc {
+        if destination.is_h2c && !self.is_grpc {
             service.insert("pointsman".into(), json!({ "http2": true }));
         }
         if let Some(prefix) = &filters.prefix
@@ -209,22 +209,27 @@ impl Rule<'_> {
     }
 
     /// The upstream of a service; none if a name alone is enough.
-    fn upstream(&mut self, rule: &At<'_>, filters: &Filters, place: &Place) -> Option<Row> {
+    fn upstream(
+        &mut self,
+        rule: &At<'_>,
+        filters: &Filters,
+        destination: &Destination,
+    ) -> Option<Row> {
         let mut upstream = Row::new();
         if let Some(host) = &filters.host {
             upstream.insert("host_header".into(), host.as_str().into());
         }
-        if let Some(tls) = &place.tls {
+        if let Some(tls) = &destination.tls {
             upstream.insert("pointsman".into(), json!({ "tls": tls }));
         }
         if let Some(session) = rule.get("sessionPersistence") {
             self.session(&session, &mut upstream);
         }
-        let is_plain = upstream.is_empty() && place.single.is_some();
+        let is_plain = upstream.is_empty() && destination.single.is_some();
         if is_plain || filters.redirect.is_some() {
             return None;
         }
-        let targets = place.targets.iter();
+        let targets = destination.targets.iter();
         let targets = targets.map(|(target, weight)| json!({ "target": target, "weight": weight }));
         let mut named = Row::from_iter([("name".to_owned(), Value::from(self.name.as_str()))]);
         named.extend(upstream);

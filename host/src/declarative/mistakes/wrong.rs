@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::super::configuration::{Entity, Place};
+use super::super::configuration::{DocumentPath, Entity};
 use super::super::item::Item;
 use super::super::syntax::Step;
 use super::dotted;
@@ -39,7 +39,7 @@ impl Wrong {
         Self::new(entity.kind, &entity.given, entity.place.clone())
     }
 
-    fn new(kind: Kind, input: &Row, place: Place) -> Self {
+    fn new(kind: Kind, input: &Row, place: DocumentPath) -> Self {
         Self {
             kind: Some(kind),
             entity: shown(kind, input, &place),
@@ -124,7 +124,7 @@ fn collect_value(message: &Value, around: &mut Vec<Step>, found: &mut Vec<(Vec<S
 }
 
 /// An entity as an error shows it: references as ids, or not at all.
-fn shown(kind: Kind, input: &Row, place: &Place) -> Row {
+fn shown(kind: Kind, input: &Row, place: &DocumentPath) -> Row {
     let mut entity = input.clone();
     for field in kind.declaration().fields {
         if let (Shape::Reference(_), Some(Value::Object(key))) =

@@ -8,7 +8,7 @@ use super::answers::{Answer, of_return, refusal};
 use super::grammar::Directive;
 use super::headers::Headers;
 use super::inherited::{Inherited, is_harmless, is_inherited};
-use super::paths::{Comparison, Place};
+use super::paths::{Comparison, LocationMatch};
 use super::routes::{Converting, Outcome};
 use super::server::Server;
 use super::{Left, is_valid};
@@ -20,7 +20,7 @@ struct Location<'d> {
     is_nested: bool,
     directive: &'d Directive,
     inherited: Inherited<'d>,
-    place: Place,
+    place: LocationMatch,
 }
 
 impl Converting<'_> {
@@ -46,7 +46,7 @@ impl Converting<'_> {
                 _ => closes.push((directive, "not converted")),
             }
         }
-        let all = Place {
+        let all = LocationMatch {
             comparison: Comparison::Prefix,
             text: "/".into(),
         };
@@ -104,7 +104,7 @@ impl Converting<'_> {
         found: &mut Vec<Location<'d>>,
     ) {
         for directive in block.iter().filter(|own| own.name() == "location") {
-            let Some(place) = Place::of(directive) else {
+            let Some(place) = LocationMatch::of(directive) else {
                 self.left.add(
                     directive,
                     "not converted: no request of a client is compared with it",
@@ -198,7 +198,7 @@ impl Converting<'_> {
                 !is_text && other.place.text == bare
             });
         let place = match is_between {
-            true => Place {
+            true => LocationMatch {
                 comparison: Comparison::FirstPrefix,
                 text: place.text.clone(),
             },

@@ -30,7 +30,7 @@ pub(super) enum Comparison {
 
 /// What a location compares with the path of a request.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct LocationMatch {
     pub(super) comparison: Comparison,
     pub(super) text: String,
 }
@@ -45,7 +45,7 @@ pub(super) struct Paths {
     pub(super) is_wider: bool,
 }
 
-impl Place {
+impl LocationMatch {
     /// None for a location that no request of a client is compared with.
     pub(super) fn of(location: &Directive) -> Option<Self> {
         let (comparison, text) = match location.values() {

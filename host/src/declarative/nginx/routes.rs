@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::answers::{Answer, refusal};
 use super::grammar::Directive;
-use super::paths::{Paths, Place, before_all, pattern};
+use super::paths::{LocationMatch, Paths, before_all, pattern};
 use super::server::Server;
 use super::{CLOSED, Left, Lists};
 use crate::entity::Row;
@@ -106,7 +106,7 @@ impl Converting<'_> {
     pub(super) fn place(
         &mut self,
         server: &Server<'_>,
-        place: &Place,
+        place: &LocationMatch,
         restriction: Option<Value>,
         adds_bare: bool,
         outcome: &dyn Fn(&[String]) -> Outcome,

@@ -56,16 +56,16 @@ pub(super) struct Services {
 }
 
 /// A host and a port.
-type Place = (String, u16);
+type HostPort = (String, u16);
 
 /// The upstreams of services whose host is not an upstream of the Admin API, one for each host and
 /// port.
 #[derive(Default)]
 struct PlainUpstreams {
     /// By the name that is sent to DNS and the port.
-    all: BTreeMap<Place, PlainUpstream>,
+    all: BTreeMap<HostPort, PlainUpstream>,
     /// Where each service goes that uses one.
-    places: HashMap<Uuid, Place>,
+    by_service: HashMap<Uuid, HostPort>,
 }
 
 struct PlainUpstream {
@@ -210,8 +210,8 @@ impl PlainUpstreams {
         port: u16,
         context: &Context,
     ) -> Arc<Upstream> {
-        let place = (host.dns_name().to_owned(), port);
-        let plain = self.all.entry(place.clone()).or_insert_with(|| {
+        let host_port = (host.dns_name().to_owned(), port);
+        let plain = self.all.entry(host_port.clone()).or_insert_with(|| {
             let name = format!("{host}:{port}");
             let plugin = Arc::clone(&context.default);
             let upstream = context.new_upstream(&name, false, plugin, "{}".into());
@@ -222,23 +222,23 @@ impl PlainUpstreams {
                 services: 0,
             }
         });
-        // Counted before the former place is left, which may be the same one.
+        // Counted before the former one is left, which may be the same one.
         plain.services += 1;
         let upstream = Arc::clone(&plain.upstream);
         self.leave(service);
-        self.places.insert(service, place);
+        self.by_service.insert(service, host_port);
         upstream
     }
 
     /// A service goes to none of them any longer.
     fn leave(&mut self, service: Uuid) {
-        let Some(place) = self.places.remove(&service) else {
+        let Some(host_port) = self.by_service.remove(&service) else {
             return;
         };
-        if let Some(plain) = self.all.get_mut(&place) {
+        if let Some(plain) = self.all.get_mut(&host_port) {
             plain.services -= 1;
             if plain.services == 0 {
-                self.all.remove(&place);
+                self.all.remove(&host_port);
             }
         }
     }

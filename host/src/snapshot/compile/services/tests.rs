@@ -164,7 +164,7 @@ fn what_is_compiled_after_each_change_is_what_is_compiled_from_all_rows() {
             // No service goes to an upstream as it was before.
             for (id, service) in incremental.services.compiled.iter() {
                 let host = &incremental.services.settings[id].host;
-                let own = incremental.services.plain.places.get(id);
+                let own = incremental.services.plain.by_service.get(id);
                 let own = own.map(|place| &incremental.services.plain.all[place].upstream);
                 let upstream = incremental.upstreams.of_host(host).or(own).unwrap();
                 prop_assert!(Arc::ptr_eq(&service.upstream, upstream));
