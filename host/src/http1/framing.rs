@@ -22,7 +22,7 @@ pub(crate) enum Framing {
 /// The position in a chunked body.
 #[derive(Debug)]
 pub(crate) struct Chunked {
-    place: Place,
+    state: ChunkState,
     /// Number of bytes of extensions and trailers since the last chunk.
     lines: usize,
     /// Largest allowed value of `lines`.
@@ -36,8 +36,9 @@ pub(crate) struct Chunked {
 /// Digits of the size of a chunk.
 const MOST_DIGITS: u8 = 64;
 
+/// The part of a chunked body that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
+enum ChunkState {
     Size { digits: u8, size: u64 },
     Extension { size: u64 },
     SizeEnd { size: u64 },
@@ -51,7 +52,7 @@ enum Place {
     Done,
 }
 
-impl Default for Place {
+impl Default for ChunkState {
     fn default() -> Self {
         Self::Size { digits: 0, size: 0 }
     }
@@ -71,7 +72,7 @@ impl Framing {
         match self {
             Self::Length(left) => *left == 0,
             Self::Described(_) => true,
-            Self::Chunked(chunked) => chunked.place == Place::Done,
+            Self::Chunked(chunked) => chunked.state == ChunkState::Done,
             Self::Close => false,
         }
     }
@@ -145,7 +146,7 @@ impl Chunked {
     /// The start of a body; see [`Framing::chunked`].
     pub(super) fn new(max_lines: usize) -> Self {
         Self {
-            place: Place::default(),
+            state: ChunkState::default(),
             lines: 0,
             max_lines,
             trailers: Vec::new(),
@@ -157,26 +158,27 @@ impl Chunked {
     pub(super) fn pass(&mut self, received: &[u8]) -> Passed {
         let mut at = 0;
         while let Some(&byte) = received.get(at) {
-            if let Place::Data { left } = &mut self.place {
+            if let ChunkState::Data { left } = &mut self.state {
                 let most = usize::try_from(*left).unwrap_or(usize::MAX);
                 let length = most.min(received.len() - at);
                 *left -= length as u64;
                 at += length;
                 if *left == 0 {
-                    self.place = Place::DataReturn;
+                    self.state = ChunkState::DataReturn;
                 }
                 self.lines = 0;
                 continue;
             }
-            if byte == b'\n' && matches!(self.place, Place::TrailerStart | Place::Trailer) {
+            if byte == b'\n' && matches!(self.state, ChunkState::TrailerStart | ChunkState::Trailer)
+            {
                 return Passed::BareLineFeed(at);
             }
             match self.after(byte) {
-                Ok(place) => self.place = place,
+                Ok(state) => self.state = state,
                 Err(_) => return Passed::Malformed(at),
             }
             at += 1;
-            if self.place == Place::Done {
+            if self.state == ChunkState::Done {
                 return Passed::Done(at);
             }
         }
@@ -184,68 +186,72 @@ impl Chunked {
     }
 
     fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Error> {
-        while !input.is_empty() && self.place != Place::Done {
-            if let Place::Data { left } = &mut self.place {
+        while !input.is_empty() && self.state != ChunkState::Done {
+            if let ChunkState::Data { left } = &mut self.state {
                 let piece = up_to(input, left);
                 if *left == 0 {
-                    self.place = Place::DataReturn;
+                    self.state = ChunkState::DataReturn;
                 }
                 self.lines = 0;
                 return Ok(piece);
             }
             let byte = input.get_u8();
-            let place = self.after(byte)?;
-            if matches!(place, Place::Trailer | Place::TrailerEnd)
-                || self.place == Place::TrailerEnd
+            let state = self.after(byte)?;
+            if matches!(state, ChunkState::Trailer | ChunkState::TrailerEnd)
+                || self.state == ChunkState::TrailerEnd
             {
                 self.trailers.push(byte);
             }
-            self.place = place;
+            self.state = state;
         }
         Ok(None)
     }
 
-    fn after(&mut self, byte: u8) -> Result<Place, Error> {
-        let line = |chunked: &mut Self, place| {
+    fn after(&mut self, byte: u8) -> Result<ChunkState, Error> {
+        let line = |chunked: &mut Self, state| {
             chunked.lines += 1;
             if chunked.lines > chunked.max_lines {
                 return Err(Error::Framing("extensions or trailers are too long"));
             }
-            Ok(place)
+            Ok(state)
         };
-        match (self.place, byte) {
-            (Place::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
+        match (self.state, byte) {
+            (ChunkState::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
                 // Fifteen digits are up to an exbibyte, and cannot overflow. Zeros may come before
                 // them (RFC 9112, 7.1), but no client needs many.
                 if size >> 56 != 0 || digits == MOST_DIGITS {
                     return Err(Error::Framing("a chunk is too large"));
                 }
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
-                Ok(Place::Size {
+                Ok(ChunkState::Size {
                     digits: digits + 1,
                     size: size << 4 | u64::from(digit),
                 })
             }
-            (Place::Size { digits: 1.., size }, b'\r') => Ok(Place::SizeEnd { size }),
-            (Place::Size { digits: 1.., size }, b';' | b' ' | b'\t') => {
-                Ok(Place::Extension { size })
+            (ChunkState::Size { digits: 1.., size }, b'\r') => Ok(ChunkState::SizeEnd { size }),
+            (ChunkState::Size { digits: 1.., size }, b';' | b' ' | b'\t') => {
+                Ok(ChunkState::Extension { size })
             }
-            (Place::Size { .. }, _) => Err(Error::Framing("the size of a chunk is not a number")),
-            (Place::Extension { size }, b'\r') => Ok(Place::SizeEnd { size }),
-            (Place::Extension { .. } | Place::Trailer, b'\n') => {
+            (ChunkState::Size { .. }, _) => {
+                Err(Error::Framing("the size of a chunk is not a number"))
+            }
+            (ChunkState::Extension { size }, b'\r') => Ok(ChunkState::SizeEnd { size }),
+            (ChunkState::Extension { .. } | ChunkState::Trailer, b'\n') => {
                 Err(Error::Framing("a line ends in a bare line feed"))
             }
-            (Place::Extension { size }, _) => line(self, Place::Extension { size }),
-            (Place::SizeEnd { size: 0 }, b'\n') => Ok(Place::TrailerStart),
-            (Place::SizeEnd { size }, b'\n') => Ok(Place::Data { left: size }),
-            (Place::DataReturn, b'\r') => Ok(Place::DataEnd),
-            (Place::DataEnd, b'\n') => Ok(Place::default()),
-            (Place::TrailerStart, b'\r') => Ok(Place::LastEnd),
-            (Place::TrailerStart, b'\n') => Err(Error::Framing("a line ends in a bare line feed")),
-            (Place::Trailer, b'\r') => Ok(Place::TrailerEnd),
-            (Place::TrailerStart | Place::Trailer, _) => line(self, Place::Trailer),
-            (Place::TrailerEnd, b'\n') => Ok(Place::TrailerStart),
-            (Place::LastEnd, b'\n') => Ok(Place::Done),
+            (ChunkState::Extension { size }, _) => line(self, ChunkState::Extension { size }),
+            (ChunkState::SizeEnd { size: 0 }, b'\n') => Ok(ChunkState::TrailerStart),
+            (ChunkState::SizeEnd { size }, b'\n') => Ok(ChunkState::Data { left: size }),
+            (ChunkState::DataReturn, b'\r') => Ok(ChunkState::DataEnd),
+            (ChunkState::DataEnd, b'\n') => Ok(ChunkState::default()),
+            (ChunkState::TrailerStart, b'\r') => Ok(ChunkState::LastEnd),
+            (ChunkState::TrailerStart, b'\n') => {
+                Err(Error::Framing("a line ends in a bare line feed"))
+            }
+            (ChunkState::Trailer, b'\r') => Ok(ChunkState::TrailerEnd),
+            (ChunkState::TrailerStart | ChunkState::Trailer, _) => line(self, ChunkState::Trailer),
+            (ChunkState::TrailerEnd, b'\n') => Ok(ChunkState::TrailerStart),
+            (ChunkState::LastEnd, b'\n') => Ok(ChunkState::Done),
             _ => Err(Error::Framing("a chunk does not end where it should")),
         }
     }

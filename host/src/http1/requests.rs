@@ -11,7 +11,7 @@ use super::framing::{Chunked, Passed};
 /// The position in the requests of a connection.
 #[derive(Debug)]
 pub(crate) struct Requests {
-    place: Place,
+    state: RequestState,
     /// Longest head, and longest trailers of a body, in bytes.
     limit: usize,
     /// Bytes of the current head that were received.
@@ -44,8 +44,9 @@ pub(crate) enum Part {
     Malformed(usize),
 }
 
+/// The part of a request that the next byte belongs to.
 #[derive(Debug)]
-enum Place {
+enum RequestState {
     Head(Line),
     /// A head has ended, and its body is not announced yet.
     HeadEnd,
@@ -72,7 +73,7 @@ impl Requests {
     /// bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            place: Place::Head(Line::None),
+            state: RequestState::Head(Line::None),
             limit,
             head: 0,
             line_fits: false,
@@ -101,33 +102,33 @@ impl Requests {
 
     /// Whether the last request was received in full, and no byte of the next one.
     pub(crate) fn is_between(&self) -> bool {
-        matches!(self.place, Place::Head(Line::None))
+        matches!(self.state, RequestState::Head(Line::None))
     }
 
     /// Bytes that were received of a head that has not ended, or whose body was not announced.
     pub(crate) fn unserved_head(&self) -> usize {
-        match self.place {
-            Place::Head(Line::None) => 0,
-            Place::Head(_) | Place::HeadEnd => self.head,
-            Place::Length(_) | Place::Chunked(_) | Place::Broken => 0,
+        match self.state {
+            RequestState::Head(Line::None) => 0,
+            RequestState::Head(_) | RequestState::HeadEnd => self.head,
+            RequestState::Length(_) | RequestState::Chunked(_) | RequestState::Broken => 0,
         }
     }
 
     /// Whether the position is within the body of a request.
     pub(crate) fn is_within_body(&self) -> bool {
         matches!(
-            self.place,
-            Place::Length(_) | Place::Chunked(_) | Place::Broken
+            self.state,
+            RequestState::Length(_) | RequestState::Chunked(_) | RequestState::Broken
         )
     }
 
     /// Announces the kind of body that follows the head which has ended.
     pub(crate) fn announce(&mut self, body: BodyKind) {
-        if matches!(self.place, Place::HeadEnd) {
-            self.place = match body {
-                BodyKind::Length(0) => Place::Head(Line::None),
-                BodyKind::Length(length) => Place::Length(length),
-                BodyKind::Chunked => Place::Chunked(Chunked::new(self.limit)),
+        if matches!(self.state, RequestState::HeadEnd) {
+            self.state = match body {
+                BodyKind::Length(0) => RequestState::Head(Line::None),
+                BodyKind::Length(length) => RequestState::Length(length),
+                BodyKind::Chunked => RequestState::Chunked(Chunked::new(self.limit)),
             };
             (self.head, self.line_fits) = (0, false);
         }
@@ -136,40 +137,40 @@ impl Requests {
     /// Advances over the received bytes, to the end of the current part of a request at most. The
     /// caller passes the remaining bytes again.
     pub(crate) fn pass(&mut self, received: &[u8]) -> Part {
-        let (part, next) = match &mut self.place {
+        let (part, next) = match &mut self.state {
             // No body was announced: hyper takes the lines that ended here for the start of a head,
             // and waits for more.
-            Place::HeadEnd => {
-                self.place = Place::Head(Line::None);
+            RequestState::HeadEnd => {
+                self.state = RequestState::Head(Line::None);
                 return self.pass(received);
             }
-            Place::Head(line) => match line.end_of_head(received) {
+            RequestState::Head(line) => match line.end_of_head(received) {
                 None => {
                     self.measure(received, false);
                     (Part::All, None)
                 }
                 Some(end) => {
                     self.measure(&received[..end], true);
-                    (Part::Until(end), Some(Place::HeadEnd))
+                    (Part::Until(end), Some(RequestState::HeadEnd))
                 }
             },
-            Place::Length(left) => {
+            RequestState::Length(left) => {
                 let most = usize::try_from(*left).unwrap_or(usize::MAX);
                 let end = most.min(received.len());
                 *left -= end as u64;
-                let next = (*left == 0).then_some(Place::Head(Line::None));
+                let next = (*left == 0).then_some(RequestState::Head(Line::None));
                 (Part::Until(end), next)
             }
-            Place::Chunked(chunked) => match chunked.pass(received) {
+            RequestState::Chunked(chunked) => match chunked.pass(received) {
                 Passed::All => (Part::All, None),
-                Passed::Done(end) => (Part::Until(end), Some(Place::Head(Line::None))),
+                Passed::Done(end) => (Part::Until(end), Some(RequestState::Head(Line::None))),
                 Passed::BareLineFeed(at) => (Part::BareLineFeed(at), None),
-                Passed::Malformed(at) => (Part::Malformed(at), Some(Place::Broken)),
+                Passed::Malformed(at) => (Part::Malformed(at), Some(RequestState::Broken)),
             },
-            Place::Broken => (Part::Malformed(0), None),
+            RequestState::Broken => (Part::Malformed(0), None),
         };
         if let Some(next) = next {
-            self.place = next;
+            self.state = next;
         }
         match part {
             Part::Until(end) if end == received.len() => Part::All,
@@ -252,7 +253,7 @@ mod tests {
             };
             part.extend_from_slice(&rest[..passed]);
             rest.drain(..passed);
-            let head_ended = matches!(requests.place, Place::HeadEnd);
+            let head_ended = matches!(requests.state, RequestState::HeadEnd);
             let whole = head_ended || (in_body && requests.is_between());
             assert!(whole || !ends);
             if whole {
