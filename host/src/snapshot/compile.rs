@@ -49,7 +49,7 @@ use balancers::{Balancers, DEFAULT_BALANCER};
 use certificates::Certificates;
 use client_tls::{CaCertificates, ClientCertificates};
 use context::Context;
-use policies::{PolicyParts, Referring, Rotation, Rows};
+use policies::{PolicyParts, ReferencingRows, Rotation, Rows};
 use routes::Routes;
 use services::{Parts, Services};
 use targets::Targets;
@@ -69,7 +69,7 @@ pub struct Compiler {
     policies: PolicyParts,
     certificates: Certificates,
     /// The certificates with references to vaults. The other parts have them with values.
-    referring_certificates: Referring,
+    referencing_certificates: ReferencingRows,
     /// Deleted upstreams that services still use until the names of their hosts have resolved.
     deleted: Vec<Arc<Upstream>>,
     /// What is in effect here in place of what is stored.
@@ -122,7 +122,7 @@ impl Compiler {
             routes: Routes::new(Arc::clone(&published.patterns)),
             policies: PolicyParts::new(policies),
             certificates: Certificates::default(),
-            referring_certificates: Referring::new(Kind::Certificate),
+            referencing_certificates: ReferencingRows::new(Kind::Certificate),
             deleted: Vec::new(),
             channel: None,
             context: Context {
@@ -179,7 +179,7 @@ impl Compiler {
         });
         let mut rotation = Rotation::new();
         loop {
-            let references = || self.policies.references(&self.referring_certificates);
+            let references = || self.policies.references(&self.referencing_certificates);
             tokio::select! {
                 commit = commits.recv() => match commit {
                     Some(commit) => self.apply(commit).await,
@@ -222,7 +222,7 @@ impl Compiler {
                         self.policies.plugins.put_route(id, None);
                     }
                     if kind == Kind::Certificate {
-                        self.referring_certificates.delete(id);
+                        self.referencing_certificates.delete(id);
                         self.client_certificates.delete(id);
                     }
                     if let Some(part) = self.part(kind) {
@@ -239,7 +239,7 @@ impl Compiler {
     }
 
     fn put_certificate(&mut self, id: Uuid, row: Row) {
-        match self.referring_certificates.put(id, row) {
+        match self.referencing_certificates.put(id, row) {
             Some(row) => {
                 self.client_certificates.put(id, row.clone());
                 self.certificates.put(id, row);
@@ -267,7 +267,7 @@ impl Compiler {
         let mut is_changed = false;
         for rows in read {
             if rows.kind == Kind::Certificate {
-                let certificates = self.referring_certificates.apply_vault_values(rows);
+                let certificates = self.referencing_certificates.apply_vault_values(rows);
                 is_changed |= !certificates.is_empty();
                 self.put_values(certificates);
             } else {
@@ -332,7 +332,9 @@ impl Compiler {
     /// Rebuilds what has changed since the last time, each part before those that depend on it, and
     /// publishes the result.
     async fn rebuild(&mut self) {
-        let resolved = self.referring_certificates.resolve(self.policies.vaults());
+        let resolved = self
+            .referencing_certificates
+            .resolve(self.policies.vaults());
         self.put_values(resolved);
         let context = &self.context;
         let certificates = self.client_certificates.rebuild();

@@ -2,7 +2,7 @@
 
 mod identities;
 mod plugins;
-mod referring;
+mod referencing_rows;
 mod rotation;
 mod vaults;
 
@@ -14,7 +14,7 @@ use crate::policy::Resources;
 use crate::policy::chain::Policies;
 use identities::Identities;
 use plugins::Plugins;
-pub(super) use referring::Referring;
+pub(super) use referencing_rows::ReferencingRows;
 use rotation::References;
 pub(super) use rotation::{Rotation, Rows};
 pub(super) use vaults::Vaults;
@@ -55,8 +55,8 @@ impl PolicyParts {
 
     /// What the next read of the vaults resolves: rows of plugins and certificates, and the vaults.
     /// `None` if no row has a reference.
-    pub(super) fn references(&self, certificates: &Referring) -> Option<References> {
-        let rows = [self.plugins.referring.rows(), certificates.rows()];
+    pub(super) fn references(&self, certificates: &ReferencingRows) -> Option<References> {
+        let rows = [self.plugins.referencing.rows(), certificates.rows()];
         let rows: Vec<Rows> = rows.into_iter().flatten().collect();
         (!rows.is_empty()).then(|| References {
             rows,

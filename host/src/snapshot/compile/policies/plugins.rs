@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::super::{Part, view};
-use super::referring::Referring;
+use super::referencing_rows::ReferencingRows;
 use super::rotation::Rows;
 use super::vaults::Vaults;
 use crate::entity::plugin::{Plugin, PluginKind, acme};
@@ -28,18 +28,18 @@ pub(in super::super) struct Plugins {
     of_streams: Instances,
     pub(super) vaults: Vaults,
     /// The plugins with references to vaults.
-    pub(super) referring: Referring,
+    pub(super) referencing: ReferencingRows,
 }
 
 impl Part for Plugins {
     fn put(&mut self, id: Uuid, row: Row) {
-        if let Some(row) = self.referring.put(id, row) {
+        if let Some(row) = self.referencing.put(id, row) {
             self.put_resolved(id, row);
         }
     }
 
     fn delete(&mut self, id: Uuid) {
-        self.referring.delete(id);
+        self.referencing.delete(id);
         self.instances.remove(id);
         self.of_streams.remove(id);
     }
@@ -52,13 +52,13 @@ impl Plugins {
             instances: Instances::default(),
             of_streams: Instances::default(),
             vaults: Vaults::default(),
-            referring: Referring::new(Kind::Plugin),
+            referencing: ReferencingRows::new(Kind::Plugin),
         }
     }
 
     /// Takes over the values that were read again. Returns whether any has changed.
     pub(in super::super) fn apply_vault_values(&mut self, read: Rows) -> bool {
-        let changed = self.referring.apply_vault_values(read);
+        let changed = self.referencing.apply_vault_values(read);
         let is_changed = !changed.is_empty();
         for (id, row) in changed {
             self.put_resolved(id, row);
@@ -100,7 +100,7 @@ impl Plugins {
 
     /// Brings the chains up to date. Returns whether they have changed.
     pub(super) fn rebuild(&mut self, requests: &mut Policies, streams: &mut Policies) -> bool {
-        for (id, row) in self.referring.resolve(&self.vaults) {
+        for (id, row) in self.referencing.resolve(&self.vaults) {
             self.put_resolved(id, row);
         }
         // Both, whether or not the first has changed.

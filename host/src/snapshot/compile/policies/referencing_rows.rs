@@ -11,7 +11,7 @@ use crate::entity::{Kind, Row, has_references};
 /// The rows of a kind that have references to vaults. A row whose references all had values keeps
 /// these when one of them has none later: its file may be about to be replaced, and the values in
 /// effect are better than none.
-pub(in super::super) struct Referring {
+pub(in super::super) struct ReferencingRows {
     kind: Kind,
     /// The rows as they are stored.
     stored: BTreeMap<Uuid, Row>,
@@ -25,7 +25,7 @@ pub(in super::super) struct Referring {
     generation: u64,
 }
 
-impl Referring {
+impl ReferencingRows {
     pub(in super::super) fn new(kind: Kind) -> Self {
         Self {
             kind,
@@ -146,11 +146,11 @@ mod tests {
     }
 
     /// A certificate whose key is in the file `key`.
-    fn referring() -> Referring {
-        let mut referring = Referring::new(Kind::Certificate);
+    fn rows() -> ReferencingRows {
+        let mut rows = ReferencingRows::new(Kind::Certificate);
         let stored = json!({ "id": ID, "cert": "c", "key": "{vault://files/key}" });
-        assert!(referring.put(ID, row(stored)).is_none());
-        referring
+        assert!(rows.put(ID, row(stored)).is_none());
+        rows
     }
 
     fn keys(changed: Vec<(Uuid, Row)>) -> Vec<String> {
@@ -158,13 +158,13 @@ mod tests {
         keys.map(|key| key.as_str().unwrap().to_owned()).collect()
     }
 
-    fn read_again(referring: &mut Referring, vaults: &Vaults) -> Vec<String> {
+    fn read_again(rows: &mut ReferencingRows, vaults: &Vaults) -> Vec<String> {
         let references = References {
-            rows: vec![referring.rows().unwrap()],
+            rows: vec![rows.rows().unwrap()],
             vaults: vaults.compiled(),
         };
         let read = references.resolve().pop().unwrap();
-        keys(referring.apply_vault_values(read))
+        keys(rows.apply_vault_values(read))
     }
 
     #[test]
@@ -172,22 +172,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         let mut vaults = vaults(folder.path());
-        let mut referring = referring();
+        let mut rows = rows();
         std::fs::write(&path, "first").unwrap();
-        assert_eq!(keys(referring.resolve(&vaults)), ["first"]);
-        assert!(read_again(&mut referring, &vaults).is_empty());
+        assert_eq!(keys(rows.resolve(&vaults)), ["first"]);
+        assert!(read_again(&mut rows, &vaults).is_empty());
 
         std::fs::write(&path, "second").unwrap();
-        assert_eq!(read_again(&mut referring, &vaults), ["second"]);
+        assert_eq!(read_again(&mut rows, &vaults), ["second"]);
 
         std::fs::remove_file(&path).unwrap();
-        assert!(read_again(&mut referring, &vaults).is_empty());
+        assert!(read_again(&mut rows, &vaults).is_empty());
         put_vault(&mut vaults, folder.path());
-        assert!(referring.resolve(&vaults).is_empty());
+        assert!(rows.resolve(&vaults).is_empty());
 
         std::fs::write(&path, "third").unwrap();
         put_vault(&mut vaults, folder.path());
-        assert_eq!(keys(referring.resolve(&vaults)), ["third"]);
+        assert_eq!(keys(rows.resolve(&vaults)), ["third"]);
     }
 
     #[test]
@@ -195,26 +195,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         let vaults = vaults(folder.path());
-        let mut referring = referring();
+        let mut rows = rows();
         std::fs::write(&path, "first").unwrap();
-        assert_eq!(keys(referring.resolve(&vaults)), ["first"]);
-        let read = referring.rows().unwrap();
+        assert_eq!(keys(rows.resolve(&vaults)), ["first"]);
+        let read = rows.rows().unwrap();
         let stored = json!({ "id": ID, "cert": "d", "key": "{vault://files/key}" });
-        assert!(referring.put(ID, row(stored)).is_none());
-        assert_eq!(keys(referring.resolve(&vaults)), ["first"]);
-        assert!(referring.apply_vault_values(read).is_empty());
+        assert!(rows.put(ID, row(stored)).is_none());
+        assert_eq!(keys(rows.resolve(&vaults)), ["first"]);
+        assert!(rows.apply_vault_values(read).is_empty());
     }
 
     #[test]
     fn a_reference_that_never_had_a_value_is_an_empty_text_until_it_has_one() {
         let folder = tempfile::tempdir().unwrap();
         let mut vaults = Vaults::default();
-        let mut referring = referring();
-        assert_eq!(keys(referring.resolve(&vaults)), [""]);
+        let mut rows = rows();
+        assert_eq!(keys(rows.resolve(&vaults)), [""]);
         std::fs::write(folder.path().join("key"), "first").unwrap();
         put_vault(&mut vaults, folder.path());
-        assert_eq!(keys(referring.resolve(&vaults)), ["first"]);
-        referring.delete(ID);
-        assert!(referring.rows().is_none());
+        assert_eq!(keys(rows.resolve(&vaults)), ["first"]);
+        rows.delete(ID);
+        assert!(rows.rows().is_none());
     }
 }
