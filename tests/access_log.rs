@@ -2,60 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-
-use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::harness::http2::Http2;
 use crate::harness::{
-    Backend, Gateway, Load, Raw, Setup, add_global_plugin, exchange, metric, read_answer,
-    refusing_address, until, with_backend,
+    Backend, Gateway, Load, LogFile, Raw, Setup, add_global_plugin, exchange, log_lines, metric,
+    read_answer, refusing_address, until, with_backend,
 };
 
-/// A file for the log.
-struct LogFile {
-    path: PathBuf,
-    folder: TempDir,
-}
-
-impl LogFile {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self {
-            path: folder.path().join("access.log"),
-            folder,
-        }
-    }
-
-    /// A gateway that logs to it.
-    fn setup(&self, format: &str) -> Setup {
-        Setup::new()
-            .arg("--proxy-access-log", self.path.display())
-            .arg("--proxy-access-log-format", format)
-    }
-
-    /// Waits for this many lines, and checks that there are no more.
-    #[track_caller]
-    fn lines(&self, count: usize) -> Vec<String> {
-        until("lines", || lines(&self.path).len() >= count);
-        let lines = lines(&self.path);
-        assert_eq!(lines.len(), count, "{lines:?}");
-        lines
-    }
-
-    #[track_caller]
-    fn records(&self, count: usize) -> Vec<Value> {
-        let lines = self.lines(count);
-        let read = lines.iter().map(|line| serde_json::from_str(line).unwrap());
-        read.collect()
-    }
-}
-
-fn lines(path: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(str::to_owned).collect()
+/// A gateway that logs to a file.
+fn logging_to(file: &LogFile, format: &str) -> Setup {
+    Setup::new()
+        .arg("--proxy-access-log", file.path.display())
+        .arg("--proxy-access-log-format", format)
 }
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
@@ -80,7 +38,7 @@ fn a_request_is_a_line_in_kongs_form() {
 #[test]
 fn json_has_route_service_upstream_tries_and_times() {
     let file = LogFile::new();
-    let (gateway, backend) = with_backend(file.setup("json"));
+    let (gateway, backend) = with_backend(logging_to(&file, "json"));
     gateway.get("/a?b=c").expect(200);
     let record = &file.records(1)[0];
     assert_eq!(record["uri"], "/a?b=c");
@@ -119,9 +77,7 @@ fn json_has_route_service_upstream_tries_and_times() {
 #[test]
 fn every_try_is_in_the_line() {
     let file = LogFile::new();
-    let gateway = file
-        .setup("$status $upstream_addr $upstream_status $chosen_by")
-        .start();
+    let gateway = logging_to(&file, "$status $upstream_addr $upstream_status $chosen_by").start();
     let backend = Backend::start("b");
     let refusing = refusing_address();
     gateway.balanced(&[(refusing, 100), (backend.address, 100)]);
@@ -140,7 +96,7 @@ fn every_try_is_in_the_line() {
 #[test]
 fn a_client_that_disconnects_before_the_response_is_a_line_with_499() {
     let file = LogFile::new();
-    let setup = file.setup("json").arg("--client-half-close-timeout", 1);
+    let setup = logging_to(&file, "json").arg("--client-half-close-timeout", 1);
     let (gateway, backend) = with_backend(setup);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(b"GET /hang HTTP/1.1\r\nhost: h\r\n\r\n");
@@ -155,7 +111,7 @@ fn a_client_that_disconnects_before_the_response_is_a_line_with_499() {
 #[test]
 fn an_upgraded_connection_is_one_line_when_it_ends() {
     let file = LogFile::new();
-    let (gateway, _backend) = with_backend(file.setup("$status $body_bytes_sent"));
+    let (gateway, _backend) = with_backend(logging_to(&file, "$status $body_bytes_sent"));
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(
         b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
@@ -173,7 +129,8 @@ fn an_upgraded_connection_is_one_line_when_it_ends() {
 #[test]
 fn requests_of_http2_are_lines_of_their_own() {
     let file = LogFile::new();
-    let (gateway, _backend) = with_backend(file.setup("$request $status $connection_requests"));
+    let (gateway, _backend) =
+        with_backend(logging_to(&file, "$request $status $connection_requests"));
     let client = Http2::connect(gateway.proxy);
     for _ in 0..3 {
         client.get("/a").expect(200);
@@ -188,7 +145,7 @@ fn requests_of_http2_are_lines_of_their_own() {
 fn heads_that_cannot_be_read_are_lines_too() {
     let file = LogFile::new();
     let format = "$status \"$request\" $reason $request_id";
-    let (gateway, _backend) = with_backend(file.setup(format));
+    let (gateway, _backend) = with_backend(logging_to(&file, format));
     let long = "x".repeat(40_000);
     for (number, (head, status, line)) in [
         (
@@ -238,7 +195,7 @@ fn heads_that_cannot_be_read_are_lines_too() {
 #[test]
 fn a_request_in_clear_text_on_a_port_for_tls_is_a_line() {
     let file = LogFile::new();
-    let setup = file.setup("$status $reason $scheme $remote_addr");
+    let setup = logging_to(&file, "$status $reason $scheme $remote_addr");
     let gateway = setup.arg("--proxy-listen", "127.0.0.1:0 ssl").start();
     let answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
@@ -248,7 +205,7 @@ fn a_request_in_clear_text_on_a_port_for_tls_is_a_line() {
 #[test]
 fn a_head_that_does_not_end_is_408_or_400() {
     let file = LogFile::new();
-    let setup = file.setup("$status $bytes_sent \"$request\" $request_length");
+    let setup = logging_to(&file, "$status $bytes_sent \"$request\" $request_length");
     let (gateway, _backend) = with_backend(setup.arg("--client-header-timeout", 1));
     let mut slow = Raw::connect(gateway.proxy);
     slow.send(b"GET /slow HTTP/1.1\r\nho");
@@ -287,7 +244,7 @@ fn global_policies_get_the_record_of_a_head_that_cannot_be_read() {
 #[test]
 fn a_client_cannot_forge_a_line() {
     let file = LogFile::new();
-    let (gateway, _backend) = with_backend(file.setup("combined"));
+    let (gateway, _backend) = with_backend(logging_to(&file, "combined"));
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(b"GET /?q HTTP/1.1\r\nhost: h\r\nuser-agent: a\"\x80\xff\\b\tc\r\n\r\n");
     raw.read_until("\"}");
@@ -312,7 +269,7 @@ fn a_client_cannot_forge_a_line() {
 #[test]
 fn every_request_of_many_clients_is_exactly_one_line() {
     let file = LogFile::new();
-    let (gateway, _backend) = with_backend(file.setup("$request_id"));
+    let (gateway, _backend) = with_backend(logging_to(&file, "$request_id"));
     let load = Load::run(gateway.proxy, "/", 64, 25);
     assert_eq!(load.failures, [""; 0]);
     let lines = file.lines(64 * 25);
@@ -326,13 +283,15 @@ fn every_request_of_many_clients_is_exactly_one_line() {
 #[test]
 fn sigusr1_opens_a_renamed_file_again() {
     let file = LogFile::new();
-    let (gateway, _backend) = with_backend(file.setup("$status"));
+    let (gateway, _backend) = with_backend(logging_to(&file, "$status"));
     gateway.get("/").expect(200);
     file.lines(1);
     let renamed = file.path.with_extension("1");
     std::fs::rename(&file.path, &renamed).unwrap();
     gateway.get("/").expect(200);
-    until("a line in the renamed file", || lines(&renamed).len() == 2);
+    until("a line in the renamed file", || {
+        log_lines(&renamed).len() == 2
+    });
     gateway.signal("-USR1");
     until("another file", || {
         file.path.exists() || {
@@ -342,7 +301,7 @@ fn sigusr1_opens_a_renamed_file_again() {
     });
     until("a line in it", || {
         gateway.get("/").expect(200);
-        !lines(&file.path).is_empty()
+        !log_lines(&file.path).is_empty()
     });
 }
 
@@ -350,8 +309,7 @@ fn sigusr1_opens_a_renamed_file_again() {
 fn a_large_file_is_renamed_and_no_line_is_lost() {
     let file = LogFile::new();
     let format = format!("$request_id {}", "x".repeat(2000));
-    let setup = file
-        .setup(&format)
+    let setup = logging_to(&file, &format)
         .arg("--proxy-access-log-max-size", 1)
         .arg("--proxy-access-log-max-files", 3);
     let (gateway, _backend) = with_backend(setup);
@@ -362,7 +320,7 @@ fn a_large_file_is_renamed_and_no_line_is_lost() {
     let all = || {
         files
             .iter()
-            .flat_map(|path| lines(path))
+            .flat_map(|path| log_lines(path))
             .collect::<Vec<_>>()
     };
     until("all lines", || all().len() == 1280);
@@ -404,7 +362,7 @@ fn a_blocked_pipe_delays_no_request_and_no_end() {
     let mut reader = reader.unwrap();
     // A pipe has room for 64 KiB, and a worker keeps 4 MiB.
     let format = format!("$status {}", "x".repeat(60_000));
-    let (gateway, _backend) = with_backend(file.setup(&format));
+    let (gateway, _backend) = with_backend(logging_to(&file, &format));
     let load = Load::run(gateway.proxy, "/", 8, 50);
     assert_eq!(load.failures, [""; 0]);
     let dropped = "pointsman_access_log_lines_dropped_total";

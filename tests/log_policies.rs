@@ -1,58 +1,23 @@
 //! Records of requests, as the plugin `file-log` writes them, and that plugin's files.
 
-use std::path::{Path, PathBuf};
-
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 
 use crate::harness::{
-    Backend, Gateway, Raw, RawServer, Setup, add_global_plugin, metric, refusing_address, until,
-    with_backend,
+    Backend, Gateway, LogFile, Raw, RawServer, Setup, add_global_plugin, log_lines, metric,
+    refusing_address, until, with_backend,
 };
 
-/// The file of a `file-log`.
-struct LogFile {
-    path: PathBuf,
-    _folder: TempDir,
-}
-
-impl LogFile {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self {
-            path: folder.path().join("requests.log"),
-            _folder: folder,
-        }
-    }
-
-    fn with_plugin(gateway: &Gateway) -> Self {
-        let file = Self::new();
-        add_global_plugin(gateway, "file-log", json!({"path": file.path}));
-        file
-    }
-
-    /// Waits for this many records, and checks that there are no more.
-    #[track_caller]
-    fn records(&self, count: usize) -> Vec<Value> {
-        until("records", || lines(&self.path).len() >= count);
-        let lines = lines(&self.path);
-        assert_eq!(lines.len(), count, "{lines:?}");
-        let read = lines.iter().map(|line| serde_json::from_str(line).unwrap());
-        read.collect()
-    }
-}
-
-fn lines(path: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    // A line that is being written is not counted.
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(str::to_owned).collect()
+/// The file of a `file-log` that is for all requests.
+fn file_log(gateway: &Gateway) -> LogFile {
+    let file = LogFile::new();
+    add_global_plugin(gateway, "file-log", json!({"path": file.path}));
+    file
 }
 
 #[test]
 fn a_proxied_request_is_recorded_with_its_entities() {
     let (gateway, backend) = with_backend(Setup::new());
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     let headers = [("authorization", "Basic secret"), ("host", "a.test")];
     gateway.get_with("/bytes/5000?a=1&b", &headers).expect(200);
     let record = &file.records(1)[0];
@@ -91,7 +56,7 @@ fn a_proxied_request_is_recorded_with_its_entities() {
 #[test]
 fn a_request_without_a_route_is_recorded() {
     let gateway = Gateway::start();
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     gateway.get_with("/none", &[("host", "a.test")]).expect(404);
     let record = &file.records(1)[0];
     assert_eq!(record["response"]["status"], 404);
@@ -112,7 +77,7 @@ fn a_request_without_a_route_is_recorded() {
 #[test]
 fn an_answer_of_a_policy_is_recorded() {
     let (gateway, backend) = with_backend(Setup::new());
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     add_global_plugin(&gateway, "request-termination", json!({"status_code": 418}));
     gateway.get("/").expect(418);
     let record = &file.records(1)[0];
@@ -148,7 +113,7 @@ fn a_status_that_ends_no_request_is_not_sent() {
 #[test]
 fn the_id_of_correlation_id_is_recorded() {
     let (gateway, _backend) = with_backend(Setup::new());
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     add_global_plugin(&gateway, "correlation-id", json!({"header_name": "x-id"}));
     gateway.get_with("/", &[("x-id", "mine")]).expect(200);
     assert_eq!(file.records(1)[0]["correlation_id"], "mine");
@@ -160,7 +125,7 @@ fn failed_tries_are_recorded_with_their_state() {
     let backend = Backend::start("b");
     let refusing = refusing_address();
     gateway.balanced(&[(refusing, 100), (backend.address, 100)]);
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     // Round-robin begins with each of them once.
     for _ in 0..2 {
         gateway.get("/").expect(200);
@@ -192,7 +157,7 @@ fn failed_tries_are_recorded_with_their_state() {
 fn a_request_that_finds_no_endpoint_is_recorded() {
     let gateway = Gateway::start();
     gateway.balanced(&[]);
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     gateway.get("/").expect(503);
     let record = &file.records(1)[0];
     assert_eq!(record["response"]["status"], 503);
@@ -203,7 +168,7 @@ fn a_request_that_finds_no_endpoint_is_recorded() {
 #[test]
 fn a_client_that_disconnects_before_the_response_is_recorded_with_499() {
     let (gateway, backend) = with_backend(Setup::new().arg("--client-half-close-timeout", 1));
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(b"GET /hang HTTP/1.1\r\nhost: h\r\n\r\n");
     until("the request", || backend.served() == 1);
@@ -223,7 +188,7 @@ fn a_response_that_breaks_off_is_recorded_with_what_was_sent() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 10000\r\n\r\n";
     let server = RawServer::responding_with(format!("{head}{}", "x".repeat(5000)));
     gateway.balanced(&[(server.address, 100)]);
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     let mut raw = Raw::connect(gateway.proxy);
     let answer = raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").read_to_end();
     assert!(answer.ends_with("xxx"), "{answer}");
@@ -237,7 +202,7 @@ fn a_response_that_breaks_off_is_recorded_with_what_was_sent() {
 #[test]
 fn the_body_of_a_request_and_a_head_request_have_their_sizes() {
     let (gateway, _backend) = with_backend(Setup::new());
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     let body = ("text/plain", vec![b'x'; 70_000]);
     gateway
         .send(gateway.proxy, "POST", "/", &[], Some(body))
@@ -255,7 +220,7 @@ fn the_body_of_a_request_and_a_head_request_have_their_sizes() {
 #[test]
 fn an_upgraded_connection_is_recorded_once_when_it_ends() {
     let (gateway, _backend) = with_backend(Setup::new());
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     let mut raw = Raw::connect(gateway.proxy);
     raw.send(
         b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
@@ -279,7 +244,7 @@ fn an_upgraded_connection_is_recorded_once_when_it_ends() {
 #[test]
 fn every_request_of_many_clients_is_a_whole_line() {
     let (gateway, _backend) = with_backend(Setup::new());
-    let file = LogFile::with_plugin(&gateway);
+    let file = file_log(&gateway);
     let load = crate::harness::Load::run(gateway.proxy, "/", 16, 50);
     assert_eq!(load.failures, [""; 0]);
     let records = file.records(800);
@@ -302,7 +267,7 @@ fn a_moved_file_is_made_again_only_with_reopen() {
     let moved = file.path.with_extension("1");
     std::fs::rename(&file.path, &moved).unwrap();
     gateway.get("/").expect(200);
-    until("the second record", || lines(&moved).len() == 2);
+    until("the second record", || log_lines(&moved).len() == 2);
     assert!(!file.path.exists());
 
     let reopen = json!({"config": {"reopen": true}});

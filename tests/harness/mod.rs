@@ -15,6 +15,7 @@ mod health;
 pub(crate) mod http2;
 mod load;
 mod log;
+mod log_file;
 mod metrics;
 mod process;
 mod raw;
@@ -41,6 +42,7 @@ pub(crate) use health::{
     active_checks, has_health, health, patch_upstream, set_health, set_passive_checks,
 };
 pub(crate) use load::Load;
+pub(crate) use log_file::{LogFile, log_lines};
 pub(crate) use metrics::{active_connections, in_flight, metric};
 pub(crate) use process::Process;
 pub(crate) use raw::{Raw, RawServer, assert_kong_error, exchange, read_answer, refusing_address};

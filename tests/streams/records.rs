@@ -1,32 +1,17 @@
 //! What logs and Prometheus are told of streams.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{ask, datagrams, echo, echo_datagrams, listening, route, route_all, say, sessions};
-use crate::harness::{Raw, TlsClient, until};
-
-/// The lines of JSON in a file, once there are this many.
-fn records(path: &std::path::Path, count: usize) -> Vec<Value> {
-    let lines = || -> Vec<Value> {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    };
-    until("records", || lines().len() >= count);
-    lines()
-}
+use crate::harness::{LogFile, Raw, TlsClient, until};
 
 #[test]
 fn a_stream_is_logged_when_it_has_ended() {
     let gateway = listening("127.0.0.1:0, 127.0.0.1:0 udp, 127.0.0.1:0 ssl").start();
     let (server, over_udp) = (echo("a"), echo_datagrams("u"));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("streams.log");
+    let file = LogFile::new();
     let plugin = json!({
-        "name": "file-log", "config": { "path": path }, "protocols": ["tcp", "tls", "udp"],
+        "name": "file-log", "config": { "path": file.path }, "protocols": ["tcp", "tls", "udp"],
     });
     gateway.admin_json("POST", "/plugins", &plugin).expect(201);
     for (name, protocol, port, server) in [
@@ -49,7 +34,7 @@ fn a_stream_is_logged_when_it_has_ended() {
     let mut raw = Raw::connect(to);
     assert_eq!(say(&mut raw, "one"), "a: one\n");
     assert_eq!(raw.half_close().read_to_end(), "a: bye");
-    let record = &records(&path, 1)[0];
+    let record = &file.records(1)[0];
     let session = json!({
         "received": 4, "sent": 13, "status": 200, "server_port": to.port(),
     });
@@ -63,7 +48,7 @@ fn a_stream_is_logged_when_it_has_ended() {
     assert!(record["latencies"]["session"].as_i64() >= record["latencies"]["kong"].as_i64());
     let client = datagrams(gateway.listener("stream", 1));
     assert_eq!(ask(&client, "xy"), "u: xy");
-    let record = &records(&path, 2)[1];
+    let record = &file.records(2)[1];
     assert_eq!(record["session"]["received"], 2);
     assert_eq!(record["session"]["sent"], 5);
     assert_eq!(record["route"]["name"], "udp");
@@ -71,14 +56,14 @@ fn a_stream_is_logged_when_it_has_ended() {
     let mut client = TlsClient::new().connect(to, "a.example").unwrap();
     assert_eq!(client.send(b"x\n").read_until("\n"), "a: x\n");
     drop(client);
-    let tls = &records(&path, 3)[2]["session"]["tls"];
+    let tls = &file.records(3)[2]["session"]["tls"];
     assert_eq!(tls["version"], "TLSv1.3");
     assert!(tls["cipher"].as_str().unwrap().starts_with("TLS_"), "{tls}");
     assert_eq!(tls["client_verify"], "NONE");
     // A stream without a route, and one that a policy refuses, are logged as well.
     gateway.admin("DELETE", "/routes/tls", &[]).expect(204);
     assert!(TlsClient::new().connect(to, "a.example").is_err());
-    let record = &records(&path, 4)[3];
+    let record = &file.records(4)[3];
     assert_eq!(record["session"]["status"], 500);
     assert_eq!(record.get("route"), None);
     assert_eq!(record["source"], "kong");
@@ -87,7 +72,7 @@ fn a_stream_is_logged_when_it_has_ended() {
         .admin_json("POST", "/routes/tcp/plugins", &deny)
         .expect(201);
     assert!(Raw::connect(gateway.listener("stream", 0)).is_closed());
-    assert_eq!(records(&path, 5)[4]["session"]["status"], 403);
+    assert_eq!(file.records(5)[4]["session"]["status"], 403);
 }
 
 #[test]
