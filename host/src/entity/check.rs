@@ -219,13 +219,17 @@ pub(super) fn route_header_name(text: &str) -> Result<(), String> {
     header_name(text)
 }
 
-/// The name of a cookie: a token (RFC 2616, 2.2).
+/// The name of a cookie: a token (RFC 2616, 2.2). The sentence is Kong's.
 pub(super) fn cookie_name(text: &str) -> Result<(), String> {
     let allowed = |b: u8| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b);
     if text.bytes().all(allowed) {
         Ok(())
     } else {
-        Err(format!("bad cookie name '{text}'"))
+        Err(
+            "contains one or more invalid characters. ASCII control characters (0-31;127), space, \
+             tab and the characters ()<>@,;:\\\"/?={}[] are not allowed."
+                .into(),
+        )
     }
 }
 
