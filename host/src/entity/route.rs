@@ -89,16 +89,23 @@ const FIELDS: &[Field] = &[
     Field::tags(),
 ];
 
-/// The fields by which a route matches, unless it has an expression.
-const CRITERIA: &[&str] = &[
+/// The protocols, and the fields by which a route matches.
+const PROTOCOLS_AND_CRITERIA: &[&str] = &[
+    "protocols",
     "methods",
     "hosts",
-    "paths",
     "headers",
+    "paths",
     "snis",
     "sources",
     "destinations",
 ];
+
+/// The fields by which a route matches, unless it has an expression.
+const CRITERIA: &[&str] = match PROTOCOLS_AND_CRITERIA.split_first() {
+    Some((_, criteria)) => criteria,
+    None => &[],
+};
 
 const UNIQUE: &[UniqueKey] = &[UniqueKey::of(&["name"])];
 
@@ -128,16 +135,7 @@ static WITH_CRITERIA: Declaration = Declaration {
         FIELDS,
         &[
             EntityCheck::Custom {
-                fields: &[
-                    "protocols",
-                    "methods",
-                    "hosts",
-                    "headers",
-                    "paths",
-                    "snis",
-                    "sources",
-                    "destinations",
-                ],
+                fields: PROTOCOLS_AND_CRITERIA,
                 check: |row, violations| something_to_match(row, violations, &[]),
             },
             EntityCheck::Custom {
