@@ -131,6 +131,11 @@ fn headers_about_the_cache_can_be_left_out() {
             assert!(!reply.headers.contains_key(name), "{name}");
         }
     }
+    let debugged = gateway.get_with("/", &[("kong-debug", "1")]).expect(200);
+    assert_eq!(status(&debugged), "Hit");
+    for name in ["age", "x-cache-key"] {
+        assert!(debugged.headers.contains_key(name), "{name}");
+    }
     assert_eq!(origin.accepted(), 1);
 }
 

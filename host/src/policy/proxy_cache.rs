@@ -44,6 +44,9 @@ use vary::Varying;
 const STATUS: HeaderName = HeaderName::from_static("x-cache-status");
 const KEY: HeaderName = HeaderName::from_static("x-cache-key");
 
+/// By this header a client asks for all headers about the cache. Source: Kong.
+const DEBUG: HeaderName = HeaderName::from_static("kong-debug");
+
 /// Headers that belong to the connection, or that the answer gets anew.
 const NOT_STORED: [HeaderName; 8] = [
     CONNECTION,
@@ -393,6 +396,8 @@ impl Policy for ProxyCache {
     fn response(&self, response: &mut Response<'_>) {
         let is_own = response.source == Source::Gateway;
         let shown = self.config.response_headers;
+        // As in Kong, a client that asks for it sees all of them.
+        let is_debugged = response.request.headers.contains_key(DEBUG);
         let Some(kept) = response.kept::<Kept>() else {
             return;
         };
@@ -404,13 +409,13 @@ impl Policy for ProxyCache {
         };
         let (key, age) = (kept.identity.as_ref().map(|it| it.key), kept.age);
         let headers = &mut response.head.headers;
-        if let Some(age) = age.filter(|_| shown.age) {
+        if let Some(age) = age.filter(|_| shown.age || is_debugged) {
             headers.insert(AGE, age.as_secs().into());
         }
-        if let Some(status) = status.filter(|_| shown.status) {
+        if let Some(status) = status.filter(|_| shown.status || is_debugged) {
             headers.insert(STATUS, HeaderValue::from_static(status.name()));
         }
-        if let Some(key) = key.filter(|_| shown.key)
+        if let Some(key) = key.filter(|_| shown.key || is_debugged)
             && let Ok(key) = HeaderValue::from_str(&key.text())
         {
             headers.insert(KEY, key);
