@@ -27,6 +27,14 @@ fn a_client_reads_the_defaults_of_entities_and_plugins() {
         assert!(schema["entity_checks"].is_array(), "{entity}");
         assert_eq!(field(&schema, "id")["uuid"], true, "{entity}");
     }
+    // Of these no list is stored.
+    let tags = read("/schemas/tags");
+    assert_eq!(field(&tags, "entity_name")["required"], true);
+    assert_eq!(field(&tags, "entity_id")["uuid"], true);
+    assert_eq!(
+        field(&read("/schemas/workspaces"), "name")["type"],
+        "string"
+    );
     let limiting = read("/schemas/plugins/rate-limiting");
     let names = limiting["fields"].as_array().unwrap().iter();
     let names: Vec<&String> = names

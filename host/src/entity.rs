@@ -17,6 +17,7 @@ pub mod key;
 pub mod key_auth_credential;
 pub mod key_hash;
 pub mod key_set;
+pub mod kongs_own;
 mod merge;
 mod normal_form;
 pub mod plugin;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::arguments::Path;
 use super::error::Error;
 use super::{ApiEndpoint, ApiResult, BODY_LIMIT, decode};
+use crate::entity::kongs_own::schema_only;
 use crate::entity::{Kind, Subschema};
 
 const READ: &str = "GET, HEAD, OPTIONS";
@@ -36,6 +37,9 @@ pub(super) fn endpoints() -> Vec<ApiEndpoint> {
 
 /// `GET /schemas/{entity}`.
 async fn entity(Path(name): Path<String>) -> Result<Json<Value>, Error> {
+    if let Some(schema) = schema_only(&name) {
+        return Ok(Json(schema.schema()));
+    }
     Ok(Json(kind_named(&name)?.declaration().schema()))
 }
 

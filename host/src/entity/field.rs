@@ -233,6 +233,11 @@ impl Field {
         Self::new(name, Shape::String)
     }
 
+    /// A UUID that refers to nothing.
+    pub const fn uuid(name: &'static str) -> Self {
+        Self::new(name, Shape::Uuid)
+    }
+
     /// A whole number.
     pub const fn integer(name: &'static str) -> Self {
         Self::new(name, Shape::Integer)
