@@ -201,7 +201,13 @@ fn infer_value(field: &Field, value: &mut Value) {
             }
         }
         Shape::Any | Shape::Settings => guess(value),
-        Shape::String | Shape::Uuid | Shape::Id | Shape::Reference(_) => {}
+        Shape::Reference(_) => {
+            if let Value::Object(key) = value {
+                let empty = key.values_mut().filter(|value| **value == "");
+                empty.for_each(|value| *value = Value::Null);
+            }
+        }
+        Shape::String | Shape::Uuid | Shape::Id => {}
     }
 }
 
@@ -274,6 +280,7 @@ mod tests {
                 json!({"headers": {"x-v": ["1"]}}),
             ),
             (vec![("service.id", "7")], json!({"service": {"id": "7"}})),
+            (vec![("service.id", "")], json!({"service": {"id": null}})),
             (vec![("strip_path", "false")], json!({"strip_path": false})),
             (vec![("regex_priority", "7")], json!({"regex_priority": 7})),
             (vec![("name", "")], json!({"name": null})),
