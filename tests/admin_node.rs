@@ -103,7 +103,8 @@ fn endpoints_are_in_the_order_of_their_segments() {
     assert!(endpoints.is_sorted_by_key(|path| path.replace('/', "\0")));
     for path in [
         "/",
-        "/cache/{cache}",
+        "/cache/{key}",
+        "/consumers/{consumers}/key-auth/{keyauth_credentials}",
         "/config",
         "/debug/node/log-level/{log_level}",
         "/endpoints",

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::{Admin, Listening, plugins};
 use crate::config::{Config, DnsType, Listen, ListenAddress, ListenKeepalive};
+use crate::entity::Kind;
 use crate::node;
 
 /// The release of Kong whose Admin API this one implements: clients choose their dialect by it.
@@ -232,17 +233,36 @@ pub(super) fn shown_paths<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Strin
     shown
 }
 
-/// A path as it is shown.
+/// A path as it is shown: as in Kong, the key of an entity has the name of its collection in the
+/// database, which is not always that in the path.
 pub(super) fn shown_path(path: &str) -> String {
+    match path {
+        "/cache/{key}" => return path.to_owned(),
+        "/proxy-cache/{key}" => return "/proxy-cache/{cache_key}".into(),
+        "/proxy-cache/{key}/caches/{nested}" => {
+            return "/proxy-cache/{plugin_id}/caches/{cache_key}".into();
+        }
+        _ => {}
+    }
     let mut collection = "";
     let segments = path.split('/').map(|segment| {
         let before = std::mem::replace(&mut collection, segment);
         match segment {
-            "{key}" | "{nested}" => format!("{{{}}}", before.replace('-', "_")),
+            "{key}" | "{nested}" => format!("{{{}}}", name_of(before)),
             _ => segment.to_owned(),
         }
     });
     segments.collect::<Vec<_>>().join("/")
+}
+
+/// The name of the collection that a segment of a path stands for.
+fn name_of(segment: &str) -> String {
+    let kind = Kind::ALL.into_iter().map(Kind::declaration);
+    let mut kind = kind.filter(|kind| [kind.path, kind.nested_path].contains(&segment));
+    match kind.next() {
+        Some(kind) => kind.name.to_owned(),
+        None => segment.replace('-', "_"),
+    }
 }
 
 #[cfg(test)]
@@ -256,5 +276,17 @@ mod tests {
             shown_paths(paths.into_iter()),
             ["/", "/a", "/a/z", "/a/{a}/b-c/{b_c}", "/ab", "/ab/a"]
         );
+        for (path, shown) in [
+            ("/basic-auths/{key}", "/basic-auths/{basicauth_credentials}"),
+            (
+                "/consumers/{key}/jwt/{nested}",
+                "/consumers/{consumers}/jwt/{jwt_secrets}",
+            ),
+            ("/key-sets/{key}", "/key-sets/{key_sets}"),
+            ("/cache/{key}", "/cache/{key}"),
+            ("/proxy-cache/{key}", "/proxy-cache/{cache_key}"),
+        ] {
+            assert_eq!(shown_path(path), shown);
+        }
     }
 }
