@@ -46,7 +46,11 @@ impl Setting {
                 set(config, path.into());
             }
             Kind::Text { expected, set, .. } => {
-                let taken = set(config, utf8(value, self.text(value)?)?);
+                let text = match *expected {
+                    SWITCH => self.switch(value)?,
+                    _ => utf8(value, self.text(value)?)?,
+                };
+                let taken = set(config, text);
                 taken.ok_or_else(|| wrong(value, format!("expected {expected}")))?;
             }
             Kind::Listen(subsystem, set) => {
@@ -83,6 +87,24 @@ impl Setting {
         }
     }
 
+    /// The value of a switch: text, or a boolean of TOML.
+    fn switch<'a>(&self, value: &'a Value) -> Result<&'a str, Vec<Wrong>> {
+        match value.content() {
+            Content::Bare(word) if word == "true" || word == "false" => Ok(word),
+            Content::Bare(word) => {
+                let meant = word.to_ascii_lowercase();
+                Err(match meant.as_str() {
+                    "on" | "off" => wrong(
+                        value,
+                        format!("text needs quotes, as in {} = {meant:?}", self.name),
+                    ),
+                    _ => wrong(value, format!("expected {SWITCH}")),
+                })
+            }
+            _ => utf8(value, self.text(value)?),
+        }
+    }
+
     /// The value as text. A value that a file has without quotes is not text.
     fn text<'a>(&self, value: &'a Value) -> Result<&'a OsStr, Vec<Wrong>> {
         value.text().ok_or_else(|| match value.content() {
@@ -94,6 +116,9 @@ impl Setting {
         })
     }
 }
+
+/// What is expected of a switch.
+const SWITCH: &str = "on or off";
 
 /// The entries of a list in one text.
 fn split(text: &str) -> Vec<&str> {

@@ -40,11 +40,11 @@ pub(super) fn cores() -> String {
     cores.to_string()
 }
 
-/// A switch, as nginx writes it.
+/// A switch, as Kong reads it.
 pub(super) fn switch(text: &str) -> Option<bool> {
     match text {
-        "on" => Some(true),
-        "off" => Some(false),
+        "on" | "true" => Some(true),
+        "off" | "false" => Some(false),
         _ => None,
     }
 }

@@ -118,6 +118,23 @@ fn a_flag_wins_over_the_file() {
 }
 
 #[test]
+fn a_switch_may_be_a_boolean_and_its_words_need_quotes() {
+    for (written, on) in [("true", true), ("\"on\"", true), ("false", false)] {
+        let (_folder, written) = in_file(&format!("take_over = {written}\n"));
+        assert_eq!(Config::load(written).unwrap().take_over, on);
+    }
+    let (_folder, written) = in_file("take_over = on\nclient_ssl = Off\nhash_keys = 1\n");
+    let error = refusal(written);
+    for told in [
+        "take_over = on: text needs quotes, as in take_over = \"on\"",
+        "client_ssl = Off: text needs quotes, as in client_ssl = \"off\"",
+        "hash_keys = 1: expected on or off",
+    ] {
+        assert!(error.contains(told), "{told} in {error}");
+    }
+}
+
+#[test]
 fn text_in_the_file_needs_quotes_and_numbers_need_none() {
     let (folder, written) = in_file(
         "proxy_listen = 0.0.0.0:80\nlog = info\nworkers = \"4\"\ndata_dir = [1]\n\
