@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::endpoint_address::{UNIX, unix_path};
+
 /// The log of requests.
 #[derive(Debug, Clone, Default)]
 pub struct AccessLog {
@@ -361,8 +363,8 @@ impl SyslogTarget {
 
 impl SyslogServer {
     fn parse(text: &str) -> Option<Self> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return path.starts_with('/').then(|| Self::Unix(path.into()));
+        if text.starts_with(UNIX) {
+            return unix_path(text).map(|path| Self::Unix(path.to_owned()));
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Some(Self::Udp(address.to_string()));

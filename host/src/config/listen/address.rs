@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use super::is_digits;
-use crate::endpoint_address::{LONGEST_PATH, UNIX};
+use crate::endpoint_address::{LONGEST_PATH, UNIX, unix_path};
 
 /// Where connections are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +21,12 @@ impl ListenAddress {
     /// all IPv4 addresses.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix(UNIX) {
-            return match path.len() {
-                0 => Err("there is no path after unix:".into()),
-                length if length > LONGEST_PATH => Err(format!(
-                    "the path of a Unix socket has {LONGEST_PATH} bytes at most"
+            return match unix_path(text) {
+                Some(path) => Ok(Self::Unix(path.to_owned())),
+                None if path.is_empty() => Err("there is no path after unix:".into()),
+                None => Err(format!(
+                    "the path of a Unix socket is absolute and has {LONGEST_PATH} bytes at most"
                 )),
-                _ => Ok(Self::Unix(path.into())),
             };
         }
         let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
