@@ -173,7 +173,11 @@ impl Pool {
         }
         connection.rest(now);
         let mut idle = self.idle.borrow_mut();
-        let list = idle.entry(connection.destination().clone()).or_default();
+        // A look-up first: an entry would need a copy of the destination each time.
+        let list = match idle.get_mut(connection.destination()) {
+            Some(list) => list,
+            None => idle.entry(connection.destination().clone()).or_default(),
+        };
         if list.len() >= self.size {
             list.pop_front();
         }
