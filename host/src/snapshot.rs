@@ -55,7 +55,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Service {
     /// Unique name, or the id of a service without one.
-    pub name: String,
+    pub name: Arc<str>,
     /// Why requests cannot be sent over the service's protocol, if they cannot.
     pub unsupported: Option<String>,
     /// How requests and streams are sent over TLS; none for clear text.

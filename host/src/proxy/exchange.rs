@@ -229,7 +229,7 @@ pub(super) async fn exchange(
                 let (name, address) = (&*upstream.name, &endpoint.address);
                 tracing::debug!(upstream = name, %address, attempt, "a try failed: {failure}");
                 if !more(repeatable, &mut retry_permit) {
-                    tracing::warn!(service = service.name, %address, attempt, "no answer: {failure}");
+                    tracing::warn!(service = &*service.name, %address, attempt, "no answer: {failure}");
                     return Err(match failure {
                         Failure::ClientTimeout => Reject::HttpServer(StatusCode::REQUEST_TIMEOUT),
                         Failure::Connect(ConnectError::Full) => {

@@ -25,7 +25,7 @@ pub(super) fn service<'s>(snapshot: &'s Snapshot, route: &Route) -> Result<&'s S
         .and_then(|id| snapshot.services.get(&id))
         .ok_or(Reject::NoService)?;
     if let Some(reason) = &service.unsupported {
-        tracing::warn!(service = service.name, "{reason}");
+        tracing::warn!(service = &*service.name, "{reason}");
         return Err(Reject::Unsupported(reason.clone()));
     }
     Ok(service)

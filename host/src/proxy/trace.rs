@@ -61,7 +61,7 @@ impl Trace {
             route: Some(route.id),
             route_name: route.name.clone(),
             service: route.service,
-            service_name: service.map(|service| service.name.as_str().into()),
+            service_name: service.map(|service| Arc::clone(&service.name)),
             upstream: service.map(|service| Arc::clone(&service.upstream.name)),
         };
     }

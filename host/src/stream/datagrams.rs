@@ -310,7 +310,7 @@ impl Session<'_> {
         self.placed.report(service, Outcome::Broken, &detail);
         let address = &self.placed.in_flight.endpoint().address;
         tracing::warn!(
-            service = service.name, %address,
+            service = &*service.name, %address,
             "the endpoint of a stream refuses datagrams: {detail}"
         );
         StreamStatus::BadGateway

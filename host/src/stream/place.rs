@@ -149,10 +149,10 @@ pub(super) async fn place<T>(
                 .as_mut()
                 .is_none_or(crate::upstream::RetryPermit::retry);
         if !more {
-            tracing::warn!(service = service.name, %address, attempt, "no endpoint for a stream: {error}");
+            tracing::warn!(service = &*service.name, %address, attempt, "no endpoint for a stream: {error}");
             return Err(StreamStatus::BadGateway);
         }
-        tracing::debug!(service = service.name, %address, attempt, "a try of a stream failed: {error}");
+        tracing::debug!(service = &*service.name, %address, attempt, "a try of a stream failed: {error}");
         tried.push(endpoint.id);
         attempt += 1;
     }

@@ -269,10 +269,10 @@ fn set_plain_target(upstream: &Upstream, host: &Host<'static>, port: u16, names:
 fn compile_service(service: &Entity, upstream: Arc<Upstream>, parts: &Parts<'_>) -> Service {
     let timeout = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(TIMEOUT_MS));
     Service {
-        name: service
-            .name
-            .clone()
-            .unwrap_or_else(|| service.id.to_string()),
+        name: match &service.name {
+            Some(name) => name.as_str().into(),
+            None => service.id.to_string().into(),
+        },
         unsupported: (!is_http(&service.protocol)).then(|| {
             format!(
                 "requests are sent over http, https, grpc and grpcs, and the service asks for {}",
