@@ -1,13 +1,15 @@
 //! A record as a line of JSON, with all that is known of the request.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use http::HeaderName;
 use http::header::{REFERER, USER_AGENT};
-use std::time::Duration;
 use uuid::Uuid;
 
 use super::escape;
 use super::line::{basic_user, protocol, source, status};
-use super::text::{Times, display, micros, number, three_digits};
+use super::text::{self, Times, micros, number, three_digits};
 use crate::policy::record::{Record, Try};
 
 /// Writes the line of a record, without its end.
@@ -20,9 +22,9 @@ pub(super) fn write(text: &mut Vec<u8>, record: &Record, times: &Times) {
     three_digits(object.text, times.millis());
     object.text.extend_from_slice(b"Z\"");
     object.text("request_id", record.id());
-    object.display("client_ip", record.client.ip());
+    object.ip("client_ip", record.client.ip());
     object.number("client_port", record.client.port().into());
-    object.display("server_ip", record.server.ip());
+    object.ip("server_ip", record.server.ip());
     object.number("server_port", record.server.port().into());
     object.number("connection", record.connection.0);
     object.number("connection_requests", record.connection.1);
@@ -82,7 +84,10 @@ pub(super) fn write(text: &mut Vec<u8>, record: &Record, times: &Times) {
 
 fn write_try(text: &mut Vec<u8>, one: &Try) {
     let mut object = Object::begin(text);
-    object.display("address", &one.address);
+    object.key("address");
+    object.text.push(b'"');
+    text::endpoint(object.text, &one.address, escape::json);
+    object.text.push(b'"');
     if let Some(pick) = &one.pick {
         let (by, because) = pick.by.parts();
         object.text("chosen_by", by);
@@ -174,8 +179,11 @@ impl<'a> Object<'a> {
         number(self.text, value);
     }
 
-    fn display(&mut self, key: &str, value: impl std::fmt::Display) {
-        self.text(key, &value.to_string());
+    fn ip(&mut self, key: &str, address: IpAddr) {
+        self.key(key);
+        self.text.push(b'"');
+        text::ip(self.text, address);
+        self.text.push(b'"');
     }
 
     /// The id of an entity, and its name if it has one.
@@ -187,7 +195,7 @@ impl<'a> Object<'a> {
         let mut object = Object::begin(self.text);
         object.key("id");
         object.text.push(b'"');
-        display(object.text, id);
+        text::id(object.text, id);
         object.text.push(b'"');
         object.some("name", name);
         object.end();

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, Version};
 use uuid::Uuid;
 
 use super::escape;
-use super::text::{Times, display, number, seconds, three_digits};
+use super::text::{self, Times, number, seconds, three_digits};
 use crate::config::{LogEscape, LogPart, LogVariable};
 use crate::policy::record::{Record, Try, TryOutcome};
 use crate::policy::response::Source;
@@ -46,7 +46,7 @@ impl Line<'_> {
     fn variable(&mut self, variable: &LogVariable, record: &Record, times: &Times) -> Option<()> {
         let text = &mut *self.text;
         match variable {
-            LogVariable::RemoteAddr => display(text, record.client.ip()),
+            LogVariable::RemoteAddr => text::ip(text, record.client.ip()),
             LogVariable::RemotePort => number(text, record.client.port().into()),
             LogVariable::RemoteUser => return self.user(record),
             LogVariable::TimeLocal => text.extend_from_slice(times.local().as_bytes()),
@@ -80,7 +80,7 @@ impl Line<'_> {
             LogVariable::Args | LogVariable::QueryString => self.value(record.query()?.as_bytes()),
             LogVariable::Scheme => text.extend_from_slice(record.scheme.as_bytes()),
             LogVariable::Host => return self.known(record.host.as_deref().unwrap_or_default()),
-            LogVariable::ServerAddr => display(text, record.server.ip()),
+            LogVariable::ServerAddr => text::ip(text, record.server.ip()),
             LogVariable::ServerPort => number(text, record.server.port().into()),
             LogVariable::ServerProtocol => {
                 text.extend_from_slice(protocol(record.version).as_bytes());
@@ -121,8 +121,11 @@ impl Line<'_> {
             }
             LogVariable::UpstreamAddr => {
                 return self.each(&record.tries, |line, one| {
-                    let address = one.address.to_string();
-                    line.value(address.as_bytes());
+                    let escape = match line.escape {
+                        LogEscape::Default => escape::default,
+                        LogEscape::Json => escape::json,
+                    };
+                    text::endpoint(line.text, &one.address, escape);
                     Some(())
                 });
             }
@@ -203,7 +206,7 @@ impl Line<'_> {
     fn entity(&mut self, name: Option<&str>, id: Option<Uuid>) -> Option<()> {
         match name {
             Some(name) => self.value(name.as_bytes()),
-            None => display(self.text, id?),
+            None => text::id(self.text, id?),
         }
         Some(())
     }
