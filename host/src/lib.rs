@@ -63,6 +63,7 @@ pub mod stream;
 pub mod template;
 mod tls;
 pub mod trace;
+pub mod trace_context;
 mod traffic;
 mod transfer_coding;
 pub mod upstream;
