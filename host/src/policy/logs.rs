@@ -5,6 +5,7 @@
 pub(super) mod buffer;
 pub(super) mod connection;
 pub(super) mod document;
+pub(super) mod http_server;
 pub(super) mod queue;
 
 use std::collections::HashMap;
