@@ -23,6 +23,10 @@ fn plugins() -> Vec<(&'static str, Value)> {
             json!({ "http_endpoint": "http://127.0.0.1:9/log" }),
         ),
         ("ip-restriction", json!({ "deny": ["10.0.0.0/8"] })),
+        (
+            "opentelemetry",
+            json!({ "traces_endpoint": "http://127.0.0.1:9/v1/traces" }),
+        ),
         ("proxy-cache", json!({ "strategy": "memory" })),
         (
             "rate-limiting",

@@ -178,6 +178,7 @@ fn the_root_tells_which_plugins_there_are_and_which_are_used() {
         ("ip-restriction", 990),
         ("jwt", 1450),
         ("key-auth", 1250),
+        ("opentelemetry", 14),
         ("prometheus", 13),
         ("proxy-cache", 100),
         ("rate-limiting", 910),

@@ -25,6 +25,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod traces;
 mod value;
 mod written;
 
@@ -51,6 +52,7 @@ pub use real_ip::{RealIp, RealIpSource, TrustedIps};
 pub use response_headers::ResponseHeaders;
 pub use router_flavor::RouterFlavor;
 pub use tls::{CertificateFiles, CipherSuite, Tls, VerifyClient};
+pub use traces::{Instrumentations, Tracing};
 use value::Content;
 pub use written::{Written, misspelt_variables};
 
@@ -235,6 +237,8 @@ pub struct Policies {
     pub hash_keys: bool,
     /// The file with the key of these hashes, if it is not in the data folder.
     pub hash_keys_file: Option<PathBuf>,
+    /// The traces of requests.
+    pub tracing: Tracing,
 }
 
 /// Bounds of the component host.

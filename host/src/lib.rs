@@ -43,6 +43,7 @@ mod log_level;
 mod named;
 mod node;
 mod nodes;
+pub mod otlp;
 pub mod path;
 pub mod pattern;
 mod plugin;

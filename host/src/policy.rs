@@ -13,6 +13,7 @@ pub mod identity;
 pub mod proxy_cache;
 pub mod record;
 pub mod request;
+pub mod request_trace;
 pub mod response;
 
 mod acl;
@@ -28,6 +29,7 @@ mod ip_restriction;
 mod jwt;
 mod key_auth;
 mod logs;
+mod opentelemetry;
 mod pattern_share;
 mod period;
 mod prometheus;
@@ -55,9 +57,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
+use http::HeaderMap;
 use serde::de::DeserializeOwned;
 
-use crate::config::Policies;
+use crate::config::{Policies, Tracing};
 use crate::dns::Resolver;
 use crate::entity::plugin::{Plugin, PluginKind};
 use crate::entity::{Kind, Row, has_references, view};
@@ -71,6 +74,7 @@ use prometheus::Metrics;
 use rate_key::RateKey;
 use record::LogRecord;
 use request::Request;
+use request_trace::RequestTrace;
 use response::{BodyFilter, Received, Response};
 
 /// A policy with its settings. It serves the requests of all workers.
@@ -118,6 +122,19 @@ pub trait Policy: Debug + Send + Sync {
 
     /// Whether [`Policy::record`] does anything. Without such a policy, no record is made.
     fn records(&self) -> bool {
+        false
+    }
+
+    /// Begins the trace of a request with these headers, before the first policy of its chain: the
+    /// policies that follow are part of it. [`Policy::record`] gets the record of a request whose
+    /// trace is sampled.
+    fn begin_trace(&self, headers: &HeaderMap) -> Option<RequestTrace> {
+        let _ = headers;
+        None
+    }
+
+    /// Whether [`Policy::begin_trace`] does anything.
+    fn traces(&self) -> bool {
         false
     }
 }
@@ -182,6 +199,8 @@ pub struct Resources {
     syslog_socket: PathBuf,
     /// What looks up the servers that policies use.
     resolver: Arc<Resolver>,
+    /// What is traced unless a plugin says otherwise.
+    tracing: Tracing,
 }
 
 impl Resources {
@@ -207,6 +226,7 @@ impl Resources {
             metrics: Arc::default(),
             syslog_socket: settings.syslog_socket.clone(),
             resolver,
+            tracing: settings.tracing,
         })
     }
 }
@@ -236,6 +256,7 @@ fn check(plugin: &Plugin) -> Result<(), String> {
         "cors" => cors::Cors::new(config(plugin)?).map(drop),
         "http-log" => http_log::check(&config(plugin)?),
         "ip-restriction" => ip_restriction::IpRestriction::new(config(plugin)?).map(drop),
+        "opentelemetry" => opentelemetry::check(&config(plugin)?),
         "redirect" => redirect::Redirect::new(config(plugin)?).map(drop),
         "request-transformer" => {
             request_transformer::RequestTransformer::new(config(plugin)?).map(drop)
@@ -271,6 +292,12 @@ pub fn build(plugin: &Plugin, resources: &Arc<Resources>) -> Result<Arc<dyn Poli
         "ip-restriction" => Arc::new(ip_restriction::IpRestriction::new(config(plugin)?)?),
         "jwt" => Arc::new(jwt::Jwt::new(config(plugin)?)),
         "key-auth" => Arc::new(key_auth::KeyAuth::new(config(plugin)?)),
+        "opentelemetry" => {
+            let (config, defaults) = (config(plugin)?, resources.tracing);
+            let policy =
+                opentelemetry::OpenTelemetry::new(&config, plugin, logs, resolver, defaults);
+            Arc::new(policy?)
+        }
         "prometheus" => {
             let metrics = &resources.metrics;
             Arc::new(prometheus::Prometheus::new(config(plugin)?, metrics))

@@ -3,6 +3,7 @@
 mod acme;
 mod backend;
 mod browser;
+mod collector;
 mod compiled;
 mod consumers;
 mod deck;
@@ -29,6 +30,7 @@ mod wait;
 pub(crate) use acme::AcmeServer;
 pub(crate) use backend::{Backend, sha256};
 pub(crate) use browser::Browser;
+pub(crate) use collector::{Collector, Export, attribute, hex};
 pub(crate) use consumers::{
     add_consumer, add_credential, add_global_plugin, add_plugin, received, with_route,
 };

@@ -76,6 +76,9 @@ pub(super) fn write(text: &mut Vec<u8>, record: &Record, times: &Times) {
     object.key("times_us");
     write_times(object.text, record);
     object.some("correlation_id", record.correlation_id.as_deref());
+    if let Some(trace) = &record.trace {
+        object.display("trace_id", trace.id);
+    }
     for (key, header) in [("referer", REFERER), ("user_agent", USER_AGENT)] {
         object.header(key, record, &header);
     }

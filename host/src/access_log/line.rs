@@ -93,6 +93,7 @@ impl Line<'_> {
             LogVariable::RequestId | LogVariable::KongRequestId => {
                 text.extend_from_slice(&record.id);
             }
+            LogVariable::TraceId => display(text, record.trace.as_ref()?.id),
             LogVariable::Connection => number(text, record.connection.0),
             LogVariable::ConnectionRequests => number(text, record.connection.1),
             LogVariable::SslProtocol => return self.known(record.tls?.version),

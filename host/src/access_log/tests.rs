@@ -96,6 +96,7 @@ fn record() -> Record {
         upstream: Some("u".into()),
         subject: Subject::default(),
         correlation_id: None,
+        trace: None,
     }
 }
 

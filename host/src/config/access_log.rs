@@ -159,6 +159,7 @@ variables! {
     Status "status",
     TimeIso8601 "time_iso8601",
     TimeLocal "time_local",
+    TraceId "trace_id",
     UpstreamAddr "upstream_addr",
     UpstreamHeaderTime "upstream_header_time",
     UpstreamName "upstream_name",

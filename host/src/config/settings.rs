@@ -9,6 +9,7 @@ mod clients;
 mod etcd;
 mod listeners;
 mod tls;
+mod traces;
 
 use super::declaration::{
     DefaultValue, KIB, Kind, MIB, MICROSECONDS, MILLISECONDS, ONE, SECONDS, Section, Setting,
@@ -55,6 +56,10 @@ pub(super) static SECTIONS: &[Section] = &[
     Section {
         title: "Access log",
         settings: access_log::SETTINGS,
+    },
+    Section {
+        title: "Traces",
+        settings: traces::SETTINGS,
     },
     Section {
         title: "DNS",

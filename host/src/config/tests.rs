@@ -268,6 +268,8 @@ fn every_setting_has_its_effect() {
                 "hash_keys" | "real_ip_recursive" => "on",
                 "trusted_ips" => "192.0.2.0/24",
                 "real_ip_header" => "proxy_protocol",
+                "tracing_instrumentations" => "router",
+                "tracing_sampling_rate" => "0.5",
                 "log" => "warn",
                 "take_over" => "on",
                 "channel" => "canary",

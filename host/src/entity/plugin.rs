@@ -17,6 +17,7 @@ pub mod ip_restriction;
 pub mod jwt;
 pub mod key_auth;
 mod lua;
+pub mod opentelemetry;
 pub mod pair;
 pub mod periods;
 pub mod prometheus;
@@ -70,6 +71,7 @@ pub static KINDS: &[&PluginKind] = &[
     &ip_restriction::KIND,
     &jwt::KIND,
     &key_auth::KIND,
+    &opentelemetry::KIND,
     &prometheus::KIND,
     &proxy_cache::KIND,
     &rate_limiting::KIND,

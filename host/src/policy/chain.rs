@@ -67,6 +67,7 @@ impl Scope {
 pub struct Chain {
     steps: Vec<Step>,
     records: bool,
+    traces: bool,
 }
 
 /// The instances of one kind of policy that a request to a route may find, beside those for single
@@ -92,6 +93,11 @@ impl Chain {
     /// Whether a policy that a request may find works from its record.
     pub fn records(&self) -> bool {
         self.records
+    }
+
+    /// Whether a policy that a request may find begins its trace.
+    pub fn traces(&self) -> bool {
+        self.traces
     }
 }
 
@@ -170,6 +176,7 @@ pub struct Instances {
 struct OfConsumers {
     priority: i32,
     records: bool,
+    traces: bool,
     count: usize,
 }
 
@@ -221,6 +228,7 @@ impl Instances {
                 let kind = self.of_consumers.entry(name).or_insert(OfConsumers {
                     priority,
                     records: instance.policy.records(),
+                    traces: instance.policy.traces(),
                     count: 0,
                 });
                 kind.count += 1;
@@ -355,11 +363,12 @@ impl Instances {
             otherwise: None,
         };
         let mut steps: BTreeMap<&'static str, Step> = BTreeMap::new();
-        let mut records = false;
+        let (mut records, mut traces) = (false, false);
         if has_consumers {
             for (name, kind) in &self.of_consumers {
                 steps.insert(name, step(name, kind.priority));
                 records |= kind.records;
+                traces |= kind.traces;
             }
         }
         let lists = [
@@ -377,6 +386,7 @@ impl Instances {
                 ..
             } = **instance;
             records |= instance.policy.records();
+            traces |= instance.policy.traces();
             let step = steps.entry(name).or_insert_with(|| step(name, priority));
             let is_better = |than: Option<&Arc<Instance>>| {
                 than.is_none_or(|than| scope.rank() < than.scope.rank())
@@ -407,7 +417,13 @@ impl Instances {
         let mut steps: Vec<Step> = steps.into_values().collect();
         // Of two kinds with the same priority, the later name comes first. Source: Kong.
         steps.sort_by(|one, other| (other.priority, other.name).cmp(&(one.priority, one.name)));
-        (!steps.is_empty()).then(|| Arc::new(Chain { steps, records }))
+        (!steps.is_empty()).then(|| {
+            Arc::new(Chain {
+                steps,
+                records,
+                traces,
+            })
+        })
     }
 }
 

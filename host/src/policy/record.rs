@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use uuid::Uuid;
 
 use super::identity::Subject;
+use super::request_trace::RequestTrace;
 use super::response::Source;
 use crate::balancer::Pick;
 use crate::endpoint_address::EndpointAddress;
@@ -214,6 +215,8 @@ pub struct Record {
     pub subject: Subject,
     /// The id that the policy `correlation-id` has given or found.
     pub correlation_id: Option<Arc<str>>,
+    /// The trace that it belongs to, if the policy `opentelemetry` has begun one.
+    pub trace: Option<Box<RequestTrace>>,
 }
 
 impl Record {

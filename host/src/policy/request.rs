@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::answer::Answer;
 use super::identity::{Identities, Subject};
+use super::request_trace::RequestTrace;
 use crate::pattern::Pattern;
 use crate::urlencoded;
 
@@ -51,6 +52,8 @@ pub struct Request<'r> {
     pub id: &'r str,
     /// The id that records give the request beside its own. The policy `correlation-id` sets it.
     pub correlation_id: &'r mut Option<Arc<str>>,
+    /// The trace that the request belongs to, once a policy has begun it.
+    pub trace: &'r mut Option<Box<RequestTrace>>,
     /// When the head of the request was received.
     pub started: Instant,
     /// What the present policy keeps for its later phases.

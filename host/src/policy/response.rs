@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode, response};
 use super::identity::Subject;
 use super::request::Client;
 use super::request::MatchedIds;
+use super::request_trace::RequestTrace;
 
 /// The head of a response as an endpoint has sent it, without hop-by-hop headers.
 pub struct Received<'r> {
@@ -41,6 +42,8 @@ pub struct Response<'r> {
     pub matched: Option<MatchedIds<'r>>,
     /// Who the request is from.
     pub subject: &'r Subject,
+    /// The trace that the request belongs to, if a policy has begun one.
+    pub trace: Option<&'r RequestTrace>,
     /// What replaces the body.
     pub(crate) body: Option<Bytes>,
     pub(crate) kept: Option<Box<dyn Any>>,

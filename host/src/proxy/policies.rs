@@ -7,10 +7,11 @@ mod recorder;
 use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::Inbound;
 use super::client::ClientRequest;
@@ -23,6 +24,7 @@ use crate::access_log::Wants;
 use crate::policy::chain::{Chain, Instance, Policies, Step};
 use crate::policy::identity::Subject;
 use crate::policy::request::{Client, MatchedIds, Request, TargetQuery};
+use crate::policy::request_trace::{PolicyPhase, PolicyTime, RequestTrace};
 use crate::policy::response::{self, BodyFilter, Received, Source};
 use crate::policy::{Access, Verdict};
 use body::PolicyBody;
@@ -45,6 +47,8 @@ pub(super) struct Run {
     /// The query, if a policy has changed it.
     query: Option<TargetQuery>,
     correlation_id: Option<Arc<str>>,
+    /// The trace that the request belongs to, if a policy traces.
+    trace: Option<Box<RequestTrace>>,
     /// The name of the policy that has answered.
     answered_by: Option<&'static str>,
 }
@@ -66,6 +70,7 @@ impl Run {
             readers: Vec::new(),
             query: None,
             correlation_id: None,
+            trace: None,
             answered_by: None,
         })
     }
@@ -75,13 +80,18 @@ impl Run {
     pub(super) fn unmatched(policies: &Policies, inbound: &Inbound<'_>) -> Option<Box<Self>> {
         let host = matched::host_of(&inbound.parts);
         let host = host.map_or_else(|_| "".into(), |host| host.name().into());
-        Self::without_route(policies, host)
+        Self::without_route(policies, host, &inbound.parts.headers)
     }
 
     /// The same of a request whose head could not be read. Its policies get its record.
-    pub(super) fn without_route(policies: &Policies, host: Arc<str>) -> Option<Box<Self>> {
+    pub(super) fn without_route(
+        policies: &Policies,
+        host: Arc<str>,
+        headers: &HeaderMap,
+    ) -> Option<Box<Self>> {
         let chain = policies.of_unmatched()?;
         let mut run = Self::new(chain, host);
+        run.begin_trace(chain, policies, headers);
         run.choose_rest(chain, policies);
         Some(run)
     }
@@ -132,10 +142,49 @@ impl Run {
         })
     }
 
+    /// Begins the trace of the request, if a policy of its chain traces.
+    fn begin_trace(&mut self, chain: &Chain, policies: &Policies, headers: &HeaderMap) {
+        if chain.traces() {
+            let instances = chain.steps().iter();
+            let instances = instances.filter_map(|step| step.choose(policies, None));
+            let mut begun = instances.filter_map(|one| one.policy.begin_trace(headers));
+            self.trace = begun.next().map(Box::new);
+        }
+    }
+
+    /// Whether the trace of the request is sampled.
+    fn is_sampled(&self) -> bool {
+        self.trace.as_ref().is_some_and(|trace| trace.is_sampled)
+    }
+
+    /// The time now, if policies are measured in this phase.
+    fn now(&self, phase: PolicyPhase) -> Option<Instant> {
+        let is_measured = (self.trace.as_ref()).is_some_and(|trace| trace.measures(phase));
+        is_measured.then(Instant::now)
+    }
+
+    /// Notes that a policy has run in this phase since `began`.
+    fn note_policy(
+        &mut self,
+        name: &'static str,
+        phase: PolicyPhase,
+        began: Option<Instant>,
+        started: Instant,
+    ) {
+        if let (Some(trace), Some(began)) = (&mut self.trace, began) {
+            trace.policies.push(PolicyTime {
+                name,
+                phase,
+                began: began - started,
+                took: began.elapsed(),
+            });
+        }
+    }
+
     /// Whether a policy works from the record of the request.
     fn records(&self) -> bool {
         let mut chosen = self.chosen.iter();
-        chosen.any(|chosen| chosen.instance.policy.records())
+        self.is_sampled() || chosen.any(|chosen| chosen.instance.policy.records())
     }
 }
 
@@ -209,6 +258,8 @@ pub(super) async fn access(
     let route = matched.route;
     run.route = Some((route.id, route.name.clone(), route.service));
     headers::remove_hops(&mut parts.headers);
+    let matched_at = chain.traces().then(Instant::now);
+    run.begin_trace(chain, policies, &parts.headers);
     let body = upload.as_ref().map(PolicyBody::new);
     let mut query = TargetQuery::sent(matched.target.query());
     let (mut upstream_path, mut upstream_host) = (None, None);
@@ -222,6 +273,7 @@ pub(super) async fn access(
             // The later phases of all policies run, although one has answered. Source: Kong.
             continue;
         }
+        let began = run.now(PolicyPhase::Access);
         let mut request = Request {
             head: parts,
             path: matched.path(),
@@ -243,6 +295,7 @@ pub(super) async fn access(
             identities: &policies.identities,
             id: from.id.as_str(),
             correlation_id: &mut run.correlation_id,
+            trace: &mut run.trace,
             started: *started,
             kept: None,
         };
@@ -251,6 +304,7 @@ pub(super) async fn access(
             Access::Pending(decision) => decision.await,
         };
         let kept = request.kept.take();
+        run.note_policy(instance.name, PolicyPhase::Access, began, *started);
         if let Some(chosen) = run.chosen.last_mut() {
             chosen.kept = kept;
         }
@@ -258,6 +312,12 @@ pub(super) async fn access(
             run.answered_by = Some(instance.name);
             answer = Some(answered);
         }
+    }
+    if let Some(at) = matched_at.filter(|_| trace.is_none() && run.is_sampled()) {
+        // Only now it is known that there are spans to be made of it.
+        let service = route.service.and_then(|id| seen.0.services.get(&id));
+        let trace = trace.insert(Box::default());
+        trace.note_match_at(at, route, service.map(|service| &**service));
     }
     let applied = match answer {
         Some(answer) => {
@@ -292,6 +352,10 @@ pub(super) fn respond(
     let mut chosen = std::mem::take(&mut run.chosen);
     for phase in [Phase::Head, Phase::Body] {
         for chosen in &mut chosen {
+            let began = match phase {
+                Phase::Head => run.now(PolicyPhase::HeaderFilter),
+                Phase::Body => None,
+            };
             let mut response = response::Response {
                 head: &mut head,
                 source: made.source,
@@ -299,6 +363,7 @@ pub(super) fn respond(
                 client: client(inbound.client().address, &inbound.from.client, &run.host),
                 matched: run.matched(),
                 subject: &run.subject,
+                trace: run.trace.as_deref(),
                 body: None,
                 kept: chosen.kept.take(),
             };
@@ -308,6 +373,8 @@ pub(super) fn respond(
                 Phase::Body => filters.extend(policy.body(&mut response)),
             }
             let (body, kept) = (response.body.take(), response.kept.take());
+            let name = chosen.instance.name;
+            run.note_policy(name, PolicyPhase::HeaderFilter, began, inbound.started);
             chosen.kept = kept;
             if let Some(body) = body {
                 head.headers.insert(CONTENT_LENGTH, body.len().into());

@@ -56,7 +56,12 @@ struct CurrentTry {
 impl Trace {
     /// Notes that the route was found now, and its service.
     pub(super) fn note_match(&mut self, route: &Route, service: Option<&Service>) {
-        self.matched = Some(Instant::now());
+        self.note_match_at(Instant::now(), route, service);
+    }
+
+    /// The same of a route that was found at another time.
+    pub(super) fn note_match_at(&mut self, at: Instant, route: &Route, service: Option<&Service>) {
+        self.matched = Some(at);
         self.placement = Placement {
             route: Some(route.id),
             route_name: route.name.clone(),

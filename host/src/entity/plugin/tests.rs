@@ -52,6 +52,22 @@ fn the_data_plane_reads_the_settings_of_every_kind() {
     read::<ip_restriction::Config>("ip-restriction", json!({ "deny": ["::1"] }));
     read::<jwt::Config>("jwt", json!({ "claims_to_verify": ["exp", "nbf"] }));
     read::<key_auth::Config>("key-auth", json!({}));
+    let traces: opentelemetry::Config = read(
+        "opentelemetry",
+        json!({
+            "endpoint": "http://a.example/v1/traces",
+            "batch_span_count": 10,
+            "batch_flush_delay": 3,
+            "propagation": { "inject": ["preserve", "b3-single"] },
+        }),
+    );
+    let queue = traces.queue();
+    assert_eq!(
+        (queue.max_batch_size, queue.max_coalescing_delay),
+        (10, 1.0)
+    );
+    let endpoint = traces.traces_endpoint.as_deref();
+    assert_eq!(endpoint, Some("http://a.example/v1/traces"));
     read::<prometheus::Config>("prometheus", json!({ "per_consumer": null }));
     read::<proxy_cache::Config>("proxy-cache", json!({ "strategy": "memory" }));
     let limits: rate_limiting::Config = read("rate-limiting", json!({ "hour": 0.5 }));
@@ -130,6 +146,21 @@ fn each_setting_has_its_type_default_and_bounds() {
             "jwt",
             &["header_names"],
             json!({ "type": "set", "default": ["authorization"], "elements": { "type": "string" } }),
+        ),
+        (
+            "opentelemetry",
+            &["queue", "max_batch_size"],
+            json!({ "type": "integer", "default": 200, "between": [1, 1_000_000] }),
+        ),
+        (
+            "opentelemetry",
+            &["sampling_rate"],
+            json!({ "type": "number", "between": [0, 1] }),
+        ),
+        (
+            "opentelemetry",
+            &["propagation", "extract"],
+            json!({ "type": "array", "elements": { "type": "string", "one_of": ["w3c", "b3", "jaeger", "ot", "datadog", "aws", "gcp"] } }),
         ),
         (
             "prometheus",

@@ -17,6 +17,7 @@ use crate::policy::record::{LogRecord, Record, StreamRecord, Try, TryOutcome};
 use crate::policy::response::Source;
 use crate::store::Store;
 use crate::tls::NegotiatedTls;
+use crate::trace_context::Format;
 use crate::urlencoded;
 
 /// The id of the only workspace. Source: Kong, which has it for a declarative configuration.
@@ -140,6 +141,18 @@ fn document(record: &Record, entity: &dyn Fn(Kind, Uuid) -> Value) -> Value {
     }
     if let Some(id) = &record.correlation_id {
         add("correlation_id", json!(**id));
+    }
+    if let Some(trace) = &record.trace {
+        let texts = trace.formats.iter().map(|format| {
+            let text = trace.id.text(format);
+            (format.name().to_owned(), text.into())
+        });
+        let mut texts: Map<String, Value> = texts.collect();
+        if texts.is_empty() {
+            // No endpoint was told, and the trace has the id nevertheless.
+            texts.insert(Format::W3c.name().into(), trace.id.to_string().into());
+        }
+        add("trace_id", Value::Object(texts));
     }
     add("pointsman", own::details(record));
     document

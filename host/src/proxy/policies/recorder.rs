@@ -165,13 +165,14 @@ impl Recorder {
         };
         let changed_query = run.as_ref().and_then(|run| run.query.as_ref());
         let changed_query = changed_query.map(|query| query.text().map(Arc::from));
-        let (subject, correlation_id, policy) = match &mut run {
+        let (subject, correlation_id, request_trace, policy) = match &mut run {
             Some(run) => (
                 std::mem::take(&mut run.subject),
                 run.correlation_id.take(),
+                run.trace.take(),
                 run.answered_by,
             ),
-            None => (Subject::default(), None, None),
+            None => (Subject::default(), None, None, None),
         };
         let latencies = match &trace {
             Some(trace) => trace.latencies(started, now),
@@ -217,6 +218,7 @@ impl Recorder {
             upstream: placement.upstream,
             subject,
             correlation_id,
+            trace: request_trace,
         };
         if let Some(log) = log {
             log.write(&record, now);
@@ -231,8 +233,9 @@ impl Recorder {
 fn pass_on(run: &Run, record: Record) {
     let record = LogRecord::Request(Arc::new(record));
     for chosen in &run.chosen {
-        if chosen.instance.policy.records() {
-            chosen.instance.policy.record(&record);
+        let policy = &chosen.instance.policy;
+        if policy.records() || policy.traces() {
+            policy.record(&record);
         }
     }
 }
@@ -258,7 +261,8 @@ pub(in super::super) fn record_unread(
     info: &ConnectionInfo,
     policies: &Policies,
 ) {
-    let run = Run::without_route(policies, "".into()).filter(|run| run.records());
+    let run = Run::without_route(policies, "".into(), &HeaderMap::new());
+    let mut run = run.filter(|run| run.records());
     let log = info.listener.access_log.as_deref();
     if run.is_none() && log.is_none() {
         return;
@@ -303,6 +307,7 @@ pub(in super::super) fn record_unread(
         upstream: None,
         subject: Subject::default(),
         correlation_id: None,
+        trace: run.as_mut().and_then(|run| run.trace.take()),
     };
     if let Some(log) = log {
         log.write(&record, now);

@@ -93,6 +93,7 @@ fn record() -> Record {
             ..Subject::default()
         },
         correlation_id: Some("c-1".into()),
+        trace: None,
     }
 }
 

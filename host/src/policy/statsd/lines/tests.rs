@@ -94,6 +94,7 @@ fn record() -> Record {
         upstream: None,
         subject: Subject::default(),
         correlation_id: None,
+        trace: None,
     }
 }
 
