@@ -9,6 +9,7 @@ pub use crate::http1::fuzzing::{request_body, response};
 pub use crate::listener::fuzzing::{client_hello, proxy_protocol};
 pub use crate::proxy::fuzzing::{client_address, cookies, request_head};
 pub use crate::router::fuzzing::router;
+pub use crate::trace_context::fuzzing::trace_context;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
@@ -48,7 +49,7 @@ mod tests {
     #[test]
     fn every_stored_input_keeps_the_properties() {
         type Target = (&'static str, fn(&[u8]));
-        let targets: [Target; 13] = [
+        let targets: [Target; 14] = [
             ("request_head", request_head),
             ("response", response),
             ("form", form),
@@ -62,6 +63,7 @@ mod tests {
             ("client_hello", client_hello),
             ("client_address", client_address),
             ("nginx", nginx),
+            ("trace_context", trace_context),
         ];
         for (target, run) in targets {
             for input in inputs(target) {

@@ -2,6 +2,8 @@
 //! span has caused it, and whether the trace is sampled. The formats are those of Kong 3.9,
 //! `propagation`.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod read;
 mod write;
 
