@@ -28,20 +28,22 @@ pub struct Outgoing {
 impl Outgoing {
     /// Sets the headers of a format. Headers of other formats stay as they are.
     pub fn inject(&self, headers: &mut HeaderMap, format: Format) {
-        let trace = self.trace_id.text(format);
+        let id = self.trace_id;
+        // Requests that are not sampled pay for this too: the usual format allocates once.
+        let trace = || id.text(format);
         let span = self.span_id;
         let flag = u8::from(self.sampled);
         let is_debug = self.is_debug && self.sampled;
         match format {
             Format::W3c => {
-                set(headers, TRACEPARENT, format!("00-{trace}-{span}-0{flag}"));
+                set(headers, TRACEPARENT, format!("00-{id}-{span}-0{flag}"));
                 if self.extracted != Some(Format::W3c) {
                     // It belongs to the `traceparent` that was replaced.
                     headers.remove(TRACESTATE);
                 }
             }
             Format::B3 => {
-                set(headers, B3_TRACE_ID, trace);
+                set(headers, B3_TRACE_ID, trace());
                 set(headers, B3_SPAN_ID, span.to_string());
                 match self.parent_id {
                     Some(parent) => set(headers, B3_PARENT_ID, parent.to_string()),
@@ -61,6 +63,7 @@ impl Outgoing {
                     (false, true) => '1',
                     (false, false) => '0',
                 };
+                let trace = trace();
                 let value = match self.parent_id {
                     Some(parent) => format!("{trace}-{span}-{decision}-{parent}"),
                     None => format!("{trace}-{span}-{decision}"),
@@ -68,6 +71,7 @@ impl Outgoing {
                 set(headers, B3, value);
             }
             Format::Jaeger => {
+                let trace = trace();
                 let parent = self
                     .parent_id
                     .map_or_else(|| "0".to_owned(), |id| id.to_string());
@@ -75,23 +79,24 @@ impl Outgoing {
                 self.copy_baggage(headers, Format::Ot, OT_BAGGAGE, JAEGER_BAGGAGE);
             }
             Format::Ot => {
-                set(headers, OT_TRACE_ID, trace);
+                set(headers, OT_TRACE_ID, trace());
                 set(headers, OT_SPAN_ID, span.to_string());
                 set(headers, OT_SAMPLED, flag.to_string());
                 self.copy_baggage(headers, Format::Jaeger, JAEGER_BAGGAGE, OT_BAGGAGE);
             }
             Format::Datadog => {
-                set(headers, DATADOG_TRACE_ID, trace);
+                set(headers, DATADOG_TRACE_ID, trace());
                 set(headers, DATADOG_PARENT_ID, span.number().to_string());
                 set(headers, DATADOG_PRIORITY, flag.to_string());
             }
             Format::Aws => {
+                let trace = trace();
                 let value = format!("Root={trace};Parent={span};Sampled={flag}");
                 set(headers, AWS, value);
             }
             Format::Gcp => {
                 let span = span.number();
-                set(headers, GCP, format!("{trace}/{span};o={flag}"));
+                set(headers, GCP, format!("{id}/{span};o={flag}"));
             }
         }
     }
