@@ -16,7 +16,7 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
 
 /// The settings of a plugin that has every request traced, and each trace sent by itself.
-fn every(collector: &Collector) -> Value {
+pub(crate) fn every(collector: &Collector) -> Value {
     json!({
         "traces_endpoint": collector.url(), "sampling_rate": 1, "queue": {"max_batch_size": 1},
     })
@@ -384,6 +384,10 @@ fn the_settings_say_how_many_requests_are_traced_and_which_spans_they_have() {
     );
     let told = sent["traceparent"].as_str().unwrap();
     assert!(told.contains(&hex(&export.span("kong").span_id)), "{told}");
+    let shown = gateway.admin("GET", "/", &[]).json()["configuration"].clone();
+    let spans = json!(["request", "router", "plugin_access"]);
+    assert_eq!(shown["tracing_instrumentations"], spans);
+    assert_eq!(shown["tracing_sampling_rate"], 1.0);
 }
 
 #[test]

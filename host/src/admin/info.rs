@@ -95,6 +95,9 @@ fn configuration(admin: &Admin) -> Value {
     shown["trusted_ips"] = json!(real_ip.trusted.written);
     shown["real_ip_header"] = json!(real_ip.source.name());
     shown["real_ip_recursive"] = json!(if real_ip.recursive { "on" } else { "off" });
+    let tracing = &config.policies.tracing;
+    shown["tracing_instrumentations"] = json!(tracing.instrumentations.names());
+    shown["tracing_sampling_rate"] = json!(tracing.sampling_rate);
     if config.database {
         show_store(&mut shown, config);
     }

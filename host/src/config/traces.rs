@@ -63,6 +63,24 @@ impl Instrumentations {
             false => Err(wrong),
         }
     }
+
+    /// The entries of the setting that stand for these spans.
+    pub fn names(self) -> Vec<&'static str> {
+        match self {
+            Self::ALL => vec!["all"],
+            Self { request: false, .. } => vec!["off"],
+            some => [
+                (some.request, "request"),
+                (some.router, "router"),
+                (some.balancer, "balancer"),
+                (some.plugin_access, "plugin_access"),
+                (some.plugin_header_filter, "plugin_header_filter"),
+            ]
+            .into_iter()
+            .filter_map(|(is_on, name)| is_on.then_some(name))
+            .collect(),
+        }
+    }
 }
 
 /// A share from 0 to 1.
@@ -88,6 +106,9 @@ mod tests {
             ..Instrumentations::default()
         };
         assert_eq!(Instrumentations::parse(&["balancer", "db_query"]), Ok(some));
+        for spans in [Instrumentations::default(), Instrumentations::ALL, some] {
+            assert_eq!(Instrumentations::parse(&spans.names()), Ok(spans));
+        }
         let wrong = Instrumentations::parse(&["off", "router", "spans"]);
         assert_eq!(wrong, Err(vec!["off".to_owned(), "spans".to_owned()]));
     }

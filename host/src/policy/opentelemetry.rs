@@ -59,6 +59,12 @@ impl OpenTelemetry {
         defaults: Tracing,
     ) -> Result<Self, String> {
         let target = collector::Target::of(config)?;
+        if target.is_some() && !defaults.instrumentations.request {
+            tracing::warn!(
+                plugin = %plugin.id,
+                "no traces are sent: tracing_instrumentations is off"
+            );
+        }
         let target = target.filter(|_| defaults.instrumentations.request);
         let queue = target.map(|target| {
             logs.queue(plugin, config.queue().into(), |documents| {

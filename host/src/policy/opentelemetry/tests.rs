@@ -78,14 +78,16 @@ const MULTI: [&str; 4] = [
     "x-b3-traceid",
 ];
 
+/// The settings, what the client sends, what the endpoint gets, and whether the trace goes on.
+type Row<'a> = (Value, &'a [(&'static str, &'a str)], Vec<&'a str>, bool);
+
 #[test]
 fn settings_say_which_formats_endpoints_get() {
     let b3 = format!("{TRACE}-{SPAN}-1");
     let w3c = format!("00-{TRACE}-{SPAN}-01");
     let (b3, w3c) = (("b3", &*b3), ("traceparent", &*w3c));
     let b3_and = |more: &[&'static str]| [&MULTI[..], more].concat();
-    let rows: &[(Value, &[(&'static str, &str)], Vec<&str>, bool)] = &[
-        // The settings, what the client sends, what the endpoint gets, whether the trace goes on.
+    let rows: &[Row<'_>] = &[
         (json!({}), &[], vec!["traceparent"], false),
         (json!({}), &[w3c], vec!["traceparent"], true),
         (json!({}), &[b3], vec!["b3"], true),
