@@ -125,6 +125,7 @@ mod target_names;
 mod tls;
 mod tls_endpoints;
 mod tls_listeners;
+mod trace_cases;
 mod traces;
 mod traffic_policies;
 mod trailers;
