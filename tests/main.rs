@@ -86,6 +86,7 @@ mod message_framing;
 mod metrics;
 mod oci;
 mod openapi;
+mod openmetrics;
 mod outliers;
 mod page;
 mod page_http;

@@ -107,6 +107,8 @@ pub struct ConnectionLimits {
     /// Most connections of clients.
     pub max_clients: usize,
     clients: Arc<Semaphore>,
+    /// Most connections to endpoints.
+    max_endpoints: usize,
     endpoints: Arc<Semaphore>,
     udp_sessions: Arc<Semaphore>,
     admin: Arc<Semaphore>,
@@ -213,6 +215,7 @@ impl ConnectionLimits {
         Ok(Self {
             max_clients,
             clients: permits(max_clients),
+            max_endpoints: half,
             endpoints: permits(half),
             udp_sessions: permits(udp_sessions),
             admin: permits(reserve / 2),
@@ -246,6 +249,11 @@ impl ConnectionLimits {
     pub(crate) async fn endpoint_in_time(&self) -> Option<DescriptorPermit> {
         // The semaphore is never closed, so this always returns a permit.
         Arc::clone(&self.endpoints).acquire_owned().await.ok()
+    }
+
+    /// Connections to endpoints that are open, or are being opened.
+    pub(crate) fn open_endpoints(&self) -> usize {
+        (self.max_endpoints).saturating_sub(self.endpoints.available_permits())
     }
 
     /// Whether no permit for a connection to an endpoint is left.

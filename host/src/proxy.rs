@@ -61,6 +61,7 @@ use uuid::Uuid;
 pub(crate) use certificates::Certificates;
 pub(crate) use described::Described;
 pub use listen::Workers;
+pub use pool::PoolFigures;
 
 use crate::access_log::{self, Wants};
 use crate::clock;
@@ -105,6 +106,8 @@ pub struct Counters {
     pub requests: std::sync::atomic::AtomicU64,
     /// Connections of clients that were closed because they abuse HTTP/2.
     pub abusive: std::sync::atomic::AtomicU64,
+    /// Connections to endpoints.
+    pub pool: PoolFigures,
 }
 
 /// A worker's reference to the snapshot.

@@ -23,6 +23,7 @@ pub use compile::{Compiler, UpstreamResources};
 
 use crate::acme::Challenges;
 use crate::balancer::Canary;
+use crate::clock;
 use crate::pattern::{PATTERN_MEMORY, PatternMemory};
 use crate::policy::chain::Policies;
 use crate::retry::Retry;
@@ -108,6 +109,8 @@ pub struct Published {
     current: RwLock<Arc<Snapshot>>,
     /// None until the first commit.
     applied: watch::Sender<Option<Revision>>,
+    /// When the newest commit took effect, in milliseconds since 1970; 0 before the first one.
+    applied_at: AtomicU64,
     /// The canaries in progress.
     canaries: watch::Sender<Vec<Arc<Canary>>>,
     /// Applied commits with names that are still being looked up for the first time.
@@ -133,6 +136,7 @@ impl Published {
             generation: AtomicU64::new(1),
             current: RwLock::default(),
             applied: watch::Sender::new(None),
+            applied_at: AtomicU64::new(0),
             canaries: watch::Sender::default(),
             unresolved: watch::Sender::default(),
             challenges: Arc::default(),
@@ -170,6 +174,12 @@ impl Published {
     /// Follows which commit is in effect; none before the first one.
     pub fn applied_revisions(&self) -> watch::Receiver<Option<Revision>> {
         self.applied.subscribe()
+    }
+
+    /// When the newest commit took effect, in seconds since 1970; none before the first one.
+    pub(crate) fn applied_at(&self) -> Option<f64> {
+        let millis = self.applied_at.load(Ordering::Relaxed);
+        (millis > 0).then(|| millis as f64 / 1000.0)
     }
 
     /// Waits until what was stored at the start is in effect.
@@ -221,6 +231,8 @@ impl Published {
                 unresolved.insert(revision);
             });
         }
+        let now = (clock::unix_millis() * 1000.0) as u64;
+        self.applied_at.store(now, Ordering::Relaxed);
         self.applied.send_replace(Some(revision));
     }
 

@@ -2,7 +2,10 @@
 //! names of figures that no balancer of Kong has begin with `pointsman_`. `docs/operating.md` has
 //! the list.
 
+mod certificates;
+mod cluster;
 mod families;
+mod openmetrics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +13,8 @@ use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -27,23 +31,41 @@ use crate::listener::TlsFigures;
 use crate::node;
 use crate::policy::QueueFigures;
 use crate::store::Condition;
+use crate::store::{Failure, Node, Revision};
 use crate::stream::StreamFigures;
 use crate::upstream::{AddressReport, Upstream};
+use certificates::CertificateFigure;
 
-pub(super) async fn show(State(admin): State<Admin>) -> Result<Response, Error> {
+/// `GET /metrics`: in the text format, or as OpenMetrics with exemplars if the scraper prefers that.
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let is_openmetrics = openmetrics::is_preferred(headers.get_all(ACCEPT));
+    let nodes = cluster::nodes(&admin).await;
     // With a thousand upstreams this takes some milliseconds. Other tasks do not wait for it (see
     // `in_place`).
-    let text = text(&admin)?;
-    Ok(([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response())
+    let text = text(&admin, nodes, is_openmetrics)?;
+    let (content_type, text) = match is_openmetrics {
+        true => (openmetrics::CONTENT_TYPE, openmetrics::converted(&text)),
+        false => (prometheus_text::CONTENT_TYPE, text),
+    };
+    let headers = [(CONTENT_TYPE, content_type), (VARY, "accept")];
+    Ok((headers, text).into_response())
 }
 
-fn text(admin: &Admin) -> Result<String, Error> {
+fn text(
+    admin: &Admin,
+    nodes: Option<Option<Vec<Node>>>,
+    with_exemplars: bool,
+) -> Result<String, Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Figures::of(admin)?));
+    registry.register_collector(Box::new(Figures::of(admin, nodes)?));
     let mut text = String::new();
     // Writing to memory does not fail.
     let _ = prometheus_text::encode(&mut text, &registry);
-    text.push_str(&admin.resources.metrics.text(&*admin.store));
+    let counted = &admin.resources.metrics;
+    text.push_str(&counted.text(&*admin.store, with_exemplars));
     Ok(text)
 }
 
@@ -74,6 +96,15 @@ struct Figures {
     /// What has happened in TLS handshakes, by what listens.
     tls: [(&'static str, Arc<TlsFigures>); 5],
     streams: Arc<StreamFigures>,
+    pool: [(&'static str, u64); 3],
+    /// Connections to endpoints that are idle, and those that are open.
+    pool_now: [u64; 2],
+    /// The commit that is in effect, and when it took effect.
+    applied: (Revision, Option<f64>),
+    certificates: Vec<CertificateFigure>,
+    /// The gateways that share the configuration, if several can; none of them if that cannot be
+    /// read.
+    nodes: Option<Option<Vec<Node>>>,
 }
 
 /// The figures of a canary.
@@ -101,7 +132,7 @@ struct TargetFigure {
 }
 
 impl Figures {
-    fn of(admin: &Admin) -> Result<Self, Error> {
+    fn of(admin: &Admin, nodes: Option<Option<Vec<Node>>>) -> Result<Self, Error> {
         let accepted = sum(admin, |counters| &counters.accepted);
         let active = sum(admin, |counters| &counters.active);
         let requests = sum(admin, |counters| &counters.requests);
@@ -169,7 +200,33 @@ impl Figures {
             acme: admin.acme.names(),
             tls: admin.tls.clone(),
             streams: Arc::clone(&admin.streams),
+            pool: [
+                ("opened", sum(admin, |counters| &counters.pool.opened)),
+                ("failed", sum(admin, |counters| &counters.pool.failed)),
+                ("reused", sum(admin, |counters| &counters.pool.reused)),
+            ],
+            pool_now: [
+                sum(admin, |counters| &counters.pool.idle),
+                admin.limits.open_endpoints() as u64,
+            ],
+            applied: (
+                admin.published.applied_revisions().borrow().unwrap_or(0),
+                admin.published.applied_at(),
+            ),
+            certificates: certificates::all(&*admin.store)?,
+            nodes,
         })
+    }
+
+    /// For how many seconds the gateway has not known whether its configuration is the newest one.
+    fn config_age(&self) -> f64 {
+        let since = self
+            .store
+            .failure
+            .as_ref()
+            .map(|Failure { since, .. }| *since);
+        let age = since.and_then(|since| since.elapsed().ok());
+        age.unwrap_or_default().as_secs_f64()
     }
 }
 

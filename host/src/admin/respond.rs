@@ -69,7 +69,7 @@ pub(super) async fn frame(
             headers.remove(ACCESS_CONTROL_ALLOW_HEADERS);
         }
     }
-    headers.insert(VARY, HeaderValue::from_static("Origin"));
+    headers.append(VARY, HeaderValue::from_static("Origin"));
     let latency = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     headers.insert(X_KONG_ADMIN_LATENCY, HeaderValue::from(latency));
     response

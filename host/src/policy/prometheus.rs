@@ -1,24 +1,24 @@
 //! `prometheus`: counts requests and streams for `GET /metrics`. Source: Kong 3.9, `prometheus`.
 //!
-//! A worker counts in a shard of its own, by the ids of entities: one hash look-up behind a lock
-//! that only a reader of the page ever contends. Names are looked up when the page is read. What is
-//! counted for an entity that was deleted since is removed then, and there is a bound for what may
-//! be counted between two readings.
+//! A worker counts in series of its own, by the ids of entities: one hash look-up, and no lock. Names
+//! are looked up when the page is read. What is counted for an entity that was deleted since is
+//! removed then, and there is a bound for what may be counted between two readings.
 
+mod counts;
+mod histogram;
 mod page;
 mod series;
+mod shards;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::Policy;
 use super::record::LogRecord;
+use super::Policy;
 use crate::entity::plugin::prometheus::Config;
-use series::Series;
+use shards::{Key, Shards};
 
 /// Counts requests.
 #[derive(Debug)]
@@ -58,47 +58,16 @@ impl Policy for Prometheus {
     }
 }
 
-/// Number of shards. Threads share them if there are more threads.
-const SHARDS: usize = 64;
-
-/// Most keys of a shard. What would need another one is not counted.
-const MOST_KEYS: usize = 100_000;
-
-/// How many keys a reader looks at while it holds the lock of a shard, for which a worker waits.
-const STEP: usize = 256;
-
 /// What all plugins of this kind have counted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Metrics {
-    shards: Vec<Shard>,
-    /// What was not counted, because a shard was full.
+    shards: Shards,
+    /// What was not counted, because a thread had too many series.
     errors: AtomicU64,
+    /// Whether a scraper has asked for exemplars. Until then, none are kept.
+    wants_exemplars: AtomicBool,
     /// One reference of it belongs to the metrics, and one to each plugin.
     plugins: Arc<()>,
-}
-
-/// The figures of some threads, on a cache line of its own.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Shard(Mutex<foldhash::HashMap<Key, Series>>);
-
-/// What is counted apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    route: Uuid,
-    service: Option<Uuid>,
-    /// The consumer, with `per_consumer`.
-    consumer: Option<Uuid>,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            errors: AtomicU64::new(0),
-            plugins: Arc::default(),
-        }
-    }
 }
 
 impl Metrics {
@@ -107,20 +76,10 @@ impl Metrics {
         Arc::strong_count(&self.plugins) > 1
     }
 
-    /// The shard of this thread.
-    fn shard(&self) -> &Shard {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
-        }
-        let number = NUMBER.with(|number| *number);
-        &self.shards[number % SHARDS]
-    }
-
     fn count(&self, config: &Config, record: &LogRecord, route: Uuid) {
-        let is_stream = matches!(record, LogRecord::Stream(_));
         let common = Key {
             route,
+            is_stream: matches!(record, LogRecord::Stream(_)),
             service: record.service(),
             consumer: None,
         };
@@ -128,20 +87,11 @@ impl Metrics {
             consumer: record.consumer().filter(|_| config.per_consumer),
             ..common
         };
-        let mut shard = self.shard().0.lock();
-        let mut change = |key: Key, change: &dyn Fn(&mut Series)| {
-            if shard.len() >= MOST_KEYS && !shard.contains_key(&key) {
-                self.errors.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            let series = shard.entry(key).or_default();
-            series.is_stream = is_stream;
-            change(series);
-        };
+        let mut are_counted = true;
         if config.status_code_metrics || config.bandwidth_metrics {
-            change(own, &|series| {
+            are_counted &= self.shards.with(own, |series| {
                 if config.status_code_metrics {
-                    series.count_status(record.status(), record.source());
+                    series.count_outcome(record);
                 }
                 if config.bandwidth_metrics {
                     series.count_bytes(record.received(), record.sent());
@@ -149,46 +99,14 @@ impl Metrics {
             });
         }
         if config.latency_metrics {
+            let wants_exemplars = self.wants_exemplars.load(Ordering::Relaxed);
             // Latencies are not kept for each consumer. Source: Kong.
-            change(common, &|series| {
-                series.count_latencies(&record.latencies())
+            are_counted &= self.shards.with(common, |series| {
+                series.observe(record, wants_exemplars);
             });
         }
-    }
-
-    /// All figures, joined over the shards.
-    fn all(&self) -> HashMap<Key, Series> {
-        let mut all: HashMap<Key, Series> = HashMap::new();
-        for shard in &self.shards {
-            let keys: Vec<Key> = shard.0.lock().keys().copied().collect();
-            for step in keys.chunks(STEP) {
-                for (key, series) in shard.copy(step) {
-                    all.entry(key).or_default().add(&series);
-                }
-            }
+        if !are_counted {
+            self.errors.fetch_add(1, Ordering::Relaxed);
         }
-        all
-    }
-
-    fn forget(&self, gone: &[Key]) {
-        for shard in &self.shards {
-            for step in gone.chunks(STEP) {
-                let mut shard = shard.0.lock();
-                for key in step {
-                    shard.remove(key);
-                }
-            }
-        }
-    }
-}
-
-impl Shard {
-    /// The figures of some keys.
-    fn copy(&self, keys: &[Key]) -> Vec<(Key, Series)> {
-        let shard = self.0.lock();
-        let series = keys
-            .iter()
-            .filter_map(|key| Some((*key, shard.get(key)?.clone())));
-        series.collect()
     }
 }

@@ -102,7 +102,9 @@ impl Wanted<'_> {
             Ok(Exchange::Http2(Box::new(connection.stream())))
         };
         let opened = tokio::time::timeout_at(end, opening).await;
-        opened.map_err(|_| ConnectError::Timeout)?.map(Some)
+        let opened = opened.map_err(|_| ConnectError::Timeout).flatten();
+        pool.figures().note_opened(opened.is_ok());
+        opened.map(Some)
     }
 }
 

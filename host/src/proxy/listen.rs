@@ -133,7 +133,7 @@ impl Workers {
                         snapshot: RefCell::new(Rc::new(Seen(snapshot))),
                         generation: Cell::new(generation),
                         published,
-                        pool: Pool::new(&settings, shortage, Arc::clone(&limits)),
+                        pool: Pool::new(&settings, shortage, Arc::clone(&limits), &counters),
                         limits,
                         counters,
                         settings,

@@ -1,6 +1,7 @@
 //! Connections to endpoints that a request may use, one pool for each worker: idle ones over
 //! HTTP/1.1, and all over HTTP/2.
 
+mod figures;
 mod shared;
 
 use std::cell::{Cell, RefCell};
@@ -14,10 +15,12 @@ use std::time::{Duration, Instant};
 use foldhash::HashMap;
 use tokio::sync::Notify;
 
+use super::Counters;
 use super::wire::http2;
 use super::wire::{Connection, Destination, Exchange};
 use crate::config;
 use crate::connections::{ConnectionLimits, DescriptorPermit};
+pub use figures::PoolFigures;
 use shared::Shared;
 pub(super) use shared::Turn;
 
@@ -65,6 +68,8 @@ fn age_of_last_poll() -> Option<Duration> {
 pub(super) struct Pool {
     /// By destination; the connection that was used last is at the back.
     idle: RefCell<HashMap<Destination, VecDeque<Connection>>>,
+    /// How many are idle over HTTP/1.1.
+    idle_count: Cell<usize>,
     /// Those over HTTP/2.
     shared: Shared,
     /// Notifies all workers that a request waits until a connection is closed.
@@ -73,17 +78,22 @@ pub(super) struct Pool {
     size: usize,
     max_requests: Option<u32>,
     idle_timeout: Option<Duration>,
+    counters: Arc<Counters>,
 }
 
 impl Pool {
-    /// A pool that shares `shortage` with the pools of the other workers.
+    /// A pool that shares `shortage` with the pools of the other workers, and counts in the counters
+    /// of its worker.
     pub(super) fn new(
         settings: &config::Proxy,
         shortage: Arc<Notify>,
         limits: Arc<ConnectionLimits>,
+        counters: &Arc<Counters>,
     ) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
+            idle_count: Cell::new(0),
+            counters: Arc::clone(counters),
             shared: Shared::default(),
             shortage,
             limits,
@@ -114,8 +124,10 @@ impl Pool {
         }
         let fresh = age_of_last_poll().is_some_and(|age| age < FRESH);
         while let Some(mut connection) = list.pop_back() {
+            self.set_idle(self.idle_count.get() - 1);
             let ask = !fresh || connection.idle_since() != clock;
             if !connection.is_stale(ask) {
+                self.figures().note_reused();
                 return Some(connection.into_exchange());
             }
         }
@@ -128,6 +140,7 @@ impl Pool {
             self.is_worn(connection.requests()) || connection.endpoint().is_leaving()
         };
         let stream = self.shared.stream(destination, is_worn)?;
+        self.figures().note_reused();
         Some(Exchange::Http2(Box::new(stream)))
     }
 
@@ -180,8 +193,20 @@ impl Pool {
         };
         if list.len() >= self.size {
             list.pop_front();
+        } else {
+            self.set_idle(self.idle_count.get() + 1);
         }
         list.push_back(connection);
+    }
+
+    /// What the pool has done.
+    pub(super) fn figures(&self) -> &PoolFigures {
+        &self.counters.pool
+    }
+
+    fn set_idle(&self, number: usize) {
+        self.idle_count.set(number);
+        self.figures().set_idle(number);
     }
 
     /// Waits until the process may open one more connection to an endpoint. If the limit is
@@ -240,6 +265,7 @@ impl Pool {
         match lists.min_by_key(|list| since(list)) {
             Some(list) => {
                 list.pop_front();
+                self.set_idle(self.idle_count.get() - 1);
             }
             None => self.shared.keep(|_| false),
         }
@@ -247,9 +273,12 @@ impl Pool {
 
     /// Closes the idle connections for which `worth` is false.
     fn keep(&self, mut worth: impl FnMut(&mut Connection) -> bool) {
+        let mut number = 0;
         self.idle.borrow_mut().retain(|_, list| {
             list.retain_mut(|connection| worth(connection));
+            number += list.len();
             !list.is_empty()
         });
+        self.set_idle(number);
     }
 }

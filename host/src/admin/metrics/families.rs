@@ -2,6 +2,7 @@
 
 mod kong;
 mod page;
+mod state;
 mod upstreams;
 
 use std::fmt;
@@ -62,37 +63,6 @@ impl Figures {
         )
     }
 
-    fn store(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
-        let one = |number| [([] as [Label<'_>; 0], number)];
-        page.whole(
-            "pointsman_store_writable",
-            "Whether changes can be stored",
-            MetricType::Gauge,
-            one(u64::from(self.store.failure.is_none())),
-        )?;
-        page.whole(
-            "pointsman_store_failures",
-            "Times that changes could no longer be stored",
-            MetricType::Counter,
-            one(self.store.failures),
-        )?;
-        page.whole(
-            "pointsman_store_set_aside_rows",
-            "Stored rows that cannot be used, and are left out",
-            MetricType::Gauge,
-            one(self.store.set_aside.len() as u64),
-        )?;
-        if let Some(is_in_effect) = self.declarative_config {
-            page.whole(
-                "pointsman_declarative_config_in_effect",
-                "Whether the present file of the setting declarative_config is in effect",
-                MetricType::Gauge,
-                one(u64::from(is_in_effect)),
-            )?;
-        }
-        Ok(())
-    }
-
     fn own(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
         let counter = MetricType::Counter;
         page.whole(
@@ -127,8 +97,12 @@ impl Figures {
         self.logs(page)?;
         self.access_log(page)?;
         self.tls(page)?;
+        self.certificates(page)?;
         self.acme(page)?;
         self.store(page)?;
+        self.config(page)?;
+        self.cluster(page)?;
+        self.pool(page)?;
         let resident = self.resident.map(|bytes| ([] as [Label<'_>; 0], bytes));
         page.whole(
             "process_resident_memory_bytes",
@@ -228,24 +202,6 @@ impl Figures {
             "TLS handshakes of the proxy with its own certificate, since the server name had none",
             counter,
             own.map(|(reason, number)| ([("reason", reason)], number)),
-        )
-    }
-
-    fn acme(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
-        page.whole(
-            "pointsman_acme_certificate_expiry_timestamp_seconds",
-            "When the certificate of a name ends that was requested by ACME",
-            MetricType::Gauge,
-            self.acme.iter().filter_map(|(name, state)| {
-                let end = u64::try_from(state.not_after?).ok()?;
-                Some(([("name", &**name)], end))
-            }),
-        )?;
-        page.whole(
-            "pointsman_acme_failures",
-            "Requests of certificates by ACME that have failed",
-            MetricType::Counter,
-            (self.acme.iter()).map(|(name, state)| ([("name", &**name)], state.all_failures)),
         )
     }
 }

@@ -1,73 +1,79 @@
 //! The figures as text, with the names of entities. Source: Kong 3.9, `prometheus/exporter.lua`.
 
+mod text;
+
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::series::{Histogram, Series};
-use super::{Key, Metrics};
+use super::Metrics;
+use super::histogram::HistogramFigures;
+use super::series::SeriesFigures;
+use super::shards::Key;
 use crate::entity::Kind;
 use crate::policy::logs::document::WORKSPACE_NAME;
 use crate::store::{self, Store, Stored};
+use text::{FamilyText, Labels};
 
-/// The labels of a sample, in their order.
-type Labels = Vec<(&'static str, String)>;
-
-/// The families of the page.
+/// The families of the page, by the labels of their samples.
 #[derive(Default)]
 struct Page {
     requests: BTreeMap<Labels, u64>,
     sessions: BTreeMap<Labels, u64>,
     bandwidth: BTreeMap<Labels, u64>,
-    gateway: BTreeMap<Labels, Histogram>,
-    upstream: BTreeMap<Labels, Histogram>,
-    request: BTreeMap<Labels, Histogram>,
-    session: BTreeMap<Labels, Histogram>,
+    policies: BTreeMap<Labels, u64>,
+    tries: BTreeMap<Labels, u64>,
+    gateway: BTreeMap<Labels, HistogramFigures>,
+    upstream: BTreeMap<Labels, HistogramFigures>,
+    request: BTreeMap<Labels, HistogramFigures>,
+    session: BTreeMap<Labels, HistogramFigures>,
+    own: BTreeMap<Labels, HistogramFigures>,
+    access: BTreeMap<Labels, HistogramFigures>,
 }
 
 impl Metrics {
-    /// What was counted, in the text format of Prometheus. Forgets what was counted for entities
-    /// that are no longer in the store.
-    pub fn text(&self, store: &dyn Store) -> String {
-        self.page(&|kind, id| store.get(kind, id))
+    /// What was counted, in the text format of Prometheus; with exemplars, which only OpenMetrics
+    /// allows, if they are asked for. Forgets what was counted for entities that are no longer in
+    /// the store.
+    pub fn text(&self, store: &dyn Store, with_exemplars: bool) -> String {
+        self.page(&|kind, id| store.get(kind, id), with_exemplars)
     }
 
     /// As [`Metrics::text`], with what reads the store.
-    fn page(&self, read: Read<'_>) -> String {
-        let mut text = String::new();
-        if !self.is_used() {
-            return text;
+    fn page(&self, read: Read<'_>, with_exemplars: bool) -> String {
+        if with_exemplars {
+            self.wants_exemplars.store(true, Ordering::Relaxed);
         }
-        let all = self.all();
+        if !self.is_used() {
+            return String::new();
+        }
         let mut names = Names {
             read,
             known: HashMap::new(),
         };
         let mut gone = Vec::new();
         let mut page = Page::default();
-        for (key, series) in &all {
-            match names.labels(key) {
-                Ok(labels) => page.add(&labels, series),
-                Err(Absent::Deleted) => gone.push(*key),
+        for (key, figures) in self.shards.figures() {
+            match names.labels(&key) {
+                Ok(labels) => page.add(&labels, key.is_stream, figures),
+                Err(Absent::Deleted) => gone.push(key),
                 // The figures are there again when the store can be read again.
                 Err(Absent::Unreadable) => {}
             }
         }
         if !gone.is_empty() {
-            self.forget(&gone);
+            self.shards.forget(&gone);
         }
-        page.write(&mut text, self.errors.load(Ordering::Relaxed));
-        text
+        page.text(self.errors.load(Ordering::Relaxed), with_exemplars)
     }
 }
 
 /// The labels of a key.
 struct KeyLabels {
-    service: String,
-    route: String,
+    /// Service and route.
+    place: Labels,
     consumer: String,
 }
 
@@ -91,12 +97,15 @@ struct Names<'r> {
 impl Names<'_> {
     /// The labels of a key, if all of its entities have names.
     fn labels(&mut self, key: &Key) -> Result<KeyLabels, Absent> {
+        let service = match key.service {
+            Some(id) => self.of(Kind::Service, id, &["name", "host"])?,
+            None => String::new(),
+        };
+        let route = self.of(Kind::Route, key.route, &["name", "id"])?;
         Ok(KeyLabels {
-            service: match key.service {
-                Some(id) => self.of(Kind::Service, id, &["name", "host"])?,
-                None => String::new(),
-            },
-            route: self.of(Kind::Route, key.route, &["name", "id"])?,
+            place: Labels::default()
+                .with("service", &service)
+                .with("route", &route),
             consumer: match key.consumer {
                 Some(id) => self.of(Kind::Consumer, id, &["username"])?,
                 None => String::new(),
@@ -117,166 +126,131 @@ impl Names<'_> {
 }
 
 impl Page {
-    fn add(&mut self, labels: &KeyLabels, series: &Series) {
-        let KeyLabels {
-            service,
-            route,
-            consumer,
-        } = labels;
-        let of = |more: &[(&'static str, &str)]| -> Labels {
-            let mut all = vec![("service", service.clone()), ("route", route.clone())];
-            all.extend(
-                more.iter()
-                    .map(|(name, value)| (*name, (*value).to_owned())),
-            );
-            all
+    fn add(&mut self, labels: &KeyLabels, is_stream: bool, figures: SeriesFigures) {
+        let KeyLabels { place, consumer } = labels;
+        // A stream has no consumer. Source: Kong.
+        let with_consumer = |labels: Labels| match is_stream {
+            true => labels,
+            false => labels.with("consumer", consumer),
         };
-        for ((status, is_proxied), count) in &series.statuses {
-            let mut labels = of(&[
-                ("code", &status.to_string()),
-                ("source", if *is_proxied { "service" } else { "kong" }),
-                ("workspace", WORKSPACE_NAME),
-            ]);
-            let family = match series.is_stream {
+        for ((status, is_proxied), count) in figures.statuses {
+            let labels = (place.clone())
+                .with("code", &status.to_string())
+                .with("source", if is_proxied { "service" } else { "kong" })
+                .with("workspace", WORKSPACE_NAME);
+            let family = match is_stream {
                 true => &mut self.sessions,
-                false => {
-                    labels.push(("consumer", consumer.clone()));
-                    &mut self.requests
-                }
+                false => &mut self.requests,
             };
-            *family.entry(labels).or_default() += count;
+            *family.entry(with_consumer(labels)).or_default() += count;
         }
-        for (direction, bytes) in [("ingress", series.ingress), ("egress", series.egress)] {
-            let mut labels = of(&[("direction", direction), ("workspace", WORKSPACE_NAME)]);
-            // A stream has none. Source: Kong.
-            if !series.is_stream {
-                labels.push(("consumer", consumer.clone()));
-            }
+        for ((policy, status), count) in figures.policies {
+            let labels = (place.clone())
+                .with("policy", policy)
+                .with("code", &status.to_string());
+            *self.policies.entry(labels).or_default() += count;
+        }
+        for (outcome, count) in figures.tries {
+            let labels = place.clone().with("outcome", outcome);
+            *self.tries.entry(labels).or_default() += count;
+        }
+        for (direction, bytes) in [("ingress", figures.ingress), ("egress", figures.egress)] {
             if bytes > 0 {
-                *self.bandwidth.entry(labels).or_default() += bytes;
+                let labels = (place.clone())
+                    .with("direction", direction)
+                    .with("workspace", WORKSPACE_NAME);
+                *self.bandwidth.entry(with_consumer(labels)).or_default() += bytes;
             }
         }
-        let Some(times) = &series.times else {
+        let Some(times) = figures.times else {
             return;
         };
-        let whole = match series.is_stream {
+        let whole = match is_stream {
             true => &mut self.session,
             false => &mut self.request,
         };
-        for (family, histogram) in [
-            (&mut self.gateway, &times.gateway),
-            (&mut self.upstream, &times.upstream),
-            (whole, &times.request),
+        let of_kong = place.clone().with("workspace", WORKSPACE_NAME);
+        for (family, labels, histogram) in [
+            (&mut self.gateway, &of_kong, times.gateway),
+            (&mut self.upstream, &of_kong, times.upstream),
+            (whole, &of_kong, times.request),
+            (&mut self.own, place, times.own),
+            (&mut self.access, place, times.access),
         ] {
             if histogram.count() > 0 {
                 // Two keys have the same labels if names are used again.
-                let entry = family.entry(of(&[("workspace", WORKSPACE_NAME)]));
+                let entry = family.entry(labels.clone());
                 entry
-                    .and_modify(|known| known.add(histogram))
-                    .or_insert_with(|| histogram.clone());
+                    .and_modify(|known| known.add(&histogram))
+                    .or_insert(histogram);
             }
         }
     }
 
-    fn write(&self, text: &mut String, errors: u64) {
-        counter(
-            text,
+    fn text(&self, errors: u64, with_exemplars: bool) -> String {
+        let mut text = FamilyText::new(with_exemplars);
+        text.counter(
             "kong_nginx_metric_errors_total",
             "Requests that were not counted, because too many series are",
-            &BTreeMap::from([(Labels::new(), errors)]),
+            &BTreeMap::from([(Labels::default(), errors)]),
         );
-        counter(
-            text,
+        text.counter(
             "kong_http_requests_total",
             "Requests by status, by route and service, and by consumer where asked for",
             &self.requests,
         );
-        counter(
-            text,
+        text.counter(
             "kong_stream_sessions_total",
             "Streams by how they have ended, as a status of HTTP, and by route and service",
             &self.sessions,
         );
-        counter(
-            text,
+        text.counter(
             "kong_bandwidth_bytes",
             "Bytes of requests and streams (ingress) and of responses (egress), heads included",
             &self.bandwidth,
         );
-        histogram(
-            text,
+        text.counter(
+            "pointsman_policy_responses_total",
+            "Requests that a plugin has answered, by its name and the status",
+            &self.policies,
+        );
+        text.counter(
+            "pointsman_tries_total",
+            "Tries with endpoints, by their outcome: answered, or why there was no response",
+            &self.tries,
+        );
+        text.histogram(
             "kong_kong_latency_ms",
             "Milliseconds that the gateway took for a request, or for a stream before its first try",
             &self.gateway,
         );
-        histogram(
-            text,
+        text.histogram(
             "kong_upstream_latency_ms",
             "Milliseconds that the gateway waited for endpoints",
             &self.upstream,
         );
-        histogram(
-            text,
+        text.histogram(
             "kong_request_latency_ms",
             "Milliseconds from the head of a request to the end of its response",
             &self.request,
         );
-        histogram(
-            text,
+        text.histogram(
             "kong_session_duration_ms",
             "Milliseconds from the beginning of a stream to its end",
             &self.session,
         );
+        text.histogram(
+            "pointsman_gateway_seconds",
+            "Time that the gateway took for a request, without endpoints and the response's transfer",
+            &self.own,
+        );
+        text.histogram(
+            "pointsman_access_seconds",
+            "Time until the plugins of a request had decided that it may pass, or had answered it",
+            &self.access,
+        );
+        text.text
     }
-}
-
-fn counter(text: &mut String, name: &str, help: &str, samples: &BTreeMap<Labels, u64>) {
-    head(text, name, help, "counter", samples.is_empty());
-    for (labels, value) in samples {
-        sample(text, name, labels, None, *value);
-    }
-}
-
-fn histogram(text: &mut String, name: &str, help: &str, samples: &BTreeMap<Labels, Histogram>) {
-    head(text, name, help, "histogram", samples.is_empty());
-    for (labels, histogram) in samples {
-        let bucket = format!("{name}_bucket");
-        for (bound, count) in histogram.buckets() {
-            sample(text, &bucket, labels, Some(&bound.to_string()), count);
-        }
-        let count = histogram.count();
-        sample(text, &bucket, labels, Some("+Inf"), count);
-        sample(text, &format!("{name}_count"), labels, None, count);
-        sample(text, &format!("{name}_sum"), labels, None, histogram.sum);
-    }
-}
-
-/// The lines before the samples of a family. A family without samples is absent.
-fn head(text: &mut String, name: &str, help: &str, kind: &str, is_empty: bool) {
-    if !is_empty {
-        // Writing to memory does not fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-}
-
-/// A sample; `bound` is the label `le` of a bucket.
-fn sample(text: &mut String, name: &str, labels: &Labels, bound: Option<&str>, value: u64) {
-    text.push_str(name);
-    let labels = labels.iter().map(|(name, value)| (*name, value.as_str()));
-    let mut before = '{';
-    for (name, value) in labels.chain(bound.map(|bound| ("le", bound))) {
-        text.push(before);
-        before = ',';
-        let value = value
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n");
-        let _ = write!(text, "{name}=\"{value}\"");
-    }
-    if before == ',' {
-        text.push('}');
-    }
-    let _ = writeln!(text, " {value}");
 }
 
 #[cfg(test)]

@@ -1,180 +1,216 @@
-//! The figures of one key.
+//! The figures of one key. The thread of a worker adds to them, and a scrape reads them, without a
+//! lock.
 
-use crate::policy::logs::document::millis;
-use crate::policy::record::Latencies;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::counts::{Counts, add};
+use super::histogram::{Exemplar, GATEWAY_MS, Histogram, HistogramFigures, MICROS, MS};
+use crate::policy::record::{LogRecord, Record, Try};
 use crate::policy::response::Source;
 
-/// Upper bounds of the buckets for the time that the gateway took, in milliseconds. Source: Kong.
-pub(super) const GATEWAY_BOUNDS: &[u32] = &[
-    1, 2, 5, 7, 10, 15, 20, 30, 50, 75, 100, 200, 500, 750, 1000, 3000, 6000,
-];
-
-/// Upper bounds of the buckets for the other times, in milliseconds. Source: Kong.
-pub(super) const BOUNDS: &[u32] = &[
-    25, 50, 80, 100, 250, 400, 700, 1000, 2000, 5000, 10_000, 30_000, 60_000,
-];
+/// The outcome of a try with an endpoint that has answered, as metrics name it. The other outcomes
+/// have the codes of records.
+const ANSWERED: &str = "answered";
 
 /// The figures of one key.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Series {
-    /// Whether its route is for streams, and not for requests.
-    pub(super) is_stream: bool,
-    /// Requests or streams by status and by who has made the response. There are few, so they are searched.
-    pub(super) statuses: Vec<((u16, bool), u64)>,
+    /// Requests or streams by status, and by whether an endpoint has made the response.
+    statuses: Counts<(u16, bool)>,
+    /// Requests that a policy has answered, by its name and the status.
+    policies: Counts<(&'static str, u16)>,
+    /// Tries with endpoints by their outcome.
+    tries: Counts<&'static str>,
     /// Bytes of requests.
-    pub(super) ingress: u64,
+    ingress: AtomicU64,
     /// Bytes of responses.
-    pub(super) egress: u64,
-    pub(super) times: Option<Box<Times>>,
+    egress: AtomicU64,
+    times: OnceLock<Box<Times<Histogram>>>,
 }
 
-/// Times of requests, in milliseconds.
+/// Times of requests.
 #[derive(Debug, Clone)]
-pub(super) struct Times {
-    /// The time that the gateway took.
-    pub(super) gateway: Histogram,
-    /// The wait for endpoints.
-    pub(super) upstream: Histogram,
-    /// The whole time; of a stream, from its beginning to its end.
-    pub(super) request: Histogram,
+pub(super) struct Times<H> {
+    /// The time that the gateway took, in milliseconds.
+    pub(super) gateway: H,
+    /// The wait for endpoints, in milliseconds.
+    pub(super) upstream: H,
+    /// The whole time, in milliseconds; of a stream, from its beginning to its end.
+    pub(super) request: H,
+    /// The time that the gateway took, in microseconds; not of streams.
+    pub(super) own: H,
+    /// The part of it that policies took before they let the request pass, in microseconds.
+    pub(super) access: H,
 }
 
-impl Default for Times {
+impl Default for Times<Histogram> {
     fn default() -> Self {
         Self {
-            gateway: Histogram::new(GATEWAY_BOUNDS),
-            upstream: Histogram::new(BOUNDS),
-            request: Histogram::new(BOUNDS),
+            gateway: Histogram::new(&GATEWAY_MS),
+            upstream: Histogram::new(&MS),
+            request: Histogram::new(&MS),
+            own: Histogram::new(&MICROS),
+            access: Histogram::new(&MICROS),
         }
     }
+}
+
+/// The figures of one key at one moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SeriesFigures {
+    pub(super) statuses: Vec<((u16, bool), u64)>,
+    pub(super) policies: Vec<((&'static str, u16), u64)>,
+    pub(super) tries: Vec<(&'static str, u64)>,
+    pub(super) ingress: u64,
+    pub(super) egress: u64,
+    pub(super) times: Option<Times<HistogramFigures>>,
 }
 
 impl Series {
-    pub(super) fn count_status(&mut self, status: u16, source: Source) {
-        self.add_status((status, source == Source::Endpoint), 1);
-    }
-
-    fn add_status(&mut self, key: (u16, bool), count: u64) {
-        match self.statuses.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, known)) => *known += count,
-            None => self.statuses.push((key, count)),
+    /// Counts a request or a stream by what became of it.
+    pub(super) fn count_outcome(&self, record: &LogRecord) {
+        let status = record.status();
+        (self.statuses).count((status, record.source() == Source::Endpoint));
+        if let LogRecord::Request(request) = record {
+            if let Some(policy) = request.policy {
+                self.policies.count((policy, status));
+            }
+            self.count_tries(&request.tries);
         }
     }
 
-    pub(super) fn count_bytes(&mut self, ingress: u64, egress: u64) {
-        self.ingress += ingress;
-        self.egress += egress;
+    fn count_tries(&self, tries: &[Try]) {
+        for one in tries {
+            self.tries.count(one.failure.unwrap_or(ANSWERED));
+        }
     }
 
-    pub(super) fn count_latencies(&mut self, latencies: &Latencies) {
-        let times = self.times.get_or_insert_default();
-        times.gateway.observe(millis(latencies.gateway));
-        times.request.observe(millis(latencies.total));
+    pub(super) fn count_bytes(&self, ingress: u64, egress: u64) {
+        add(&self.ingress, ingress);
+        add(&self.egress, egress);
+    }
+
+    /// Observes the times of a request or a stream. `wants_exemplars` is whether a request is shown
+    /// beside them as an example.
+    pub(super) fn observe(&self, record: &LogRecord, wants_exemplars: bool) {
+        let times = self.times.get_or_init(Box::default);
+        let latencies = record.latencies();
+        let (request, example) = match record {
+            LogRecord::Request(request) => (
+                Some(request),
+                wants_exemplars.then(|| Exemplar::of(request)),
+            ),
+            LogRecord::Stream(_) => (None, None),
+        };
+        times.gateway.observe(millis(latencies.gateway), example);
+        times.request.observe(millis(latencies.total), example);
         if let Some(upstream) = latencies.upstream {
-            times.upstream.observe(millis(upstream));
+            times.upstream.observe(millis(upstream), example);
+        }
+        if let Some(request) = request {
+            times.own.observe(micros(latencies.gateway), example);
+            if let Some(access) = request.stages.access {
+                times.access.observe(micros(access), example);
+            }
         }
     }
 
-    /// Adds the figures of another series.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.is_stream |= other.is_stream;
-        for (key, count) in &other.statuses {
-            self.add_status(*key, *count);
+    /// The figures at this moment.
+    pub(super) fn figures(&self) -> SeriesFigures {
+        SeriesFigures {
+            statuses: self.statuses.all(),
+            policies: self.policies.all(),
+            tries: self.tries.all(),
+            ingress: self.ingress.load(Ordering::Relaxed),
+            egress: self.egress.load(Ordering::Relaxed),
+            times: self.times.get().map(|times| Times {
+                gateway: times.gateway.figures(),
+                upstream: times.upstream.figures(),
+                request: times.request.figures(),
+                own: times.own.figures(),
+                access: times.access.figures(),
+            }),
         }
+    }
+}
+
+impl SeriesFigures {
+    /// Adds the figures of another series.
+    pub(super) fn add(&mut self, other: Self) {
+        merge(&mut self.statuses, other.statuses);
+        merge(&mut self.policies, other.policies);
+        merge(&mut self.tries, other.tries);
         self.ingress += other.ingress;
         self.egress += other.egress;
-        if let Some(theirs) = &other.times {
-            let times = self.times.get_or_insert_default();
-            times.gateway.add(&theirs.gateway);
-            times.upstream.add(&theirs.upstream);
-            times.request.add(&theirs.request);
+        match (&mut self.times, other.times) {
+            (_, None) => {}
+            (Some(times), Some(theirs)) => {
+                times.gateway.add(&theirs.gateway);
+                times.upstream.add(&theirs.upstream);
+                times.request.add(&theirs.request);
+                times.own.add(&theirs.own);
+                times.access.add(&theirs.access);
+            }
+            (none, theirs) => *none = theirs,
         }
     }
 }
 
-/// A histogram.
-#[derive(Debug, Clone)]
-pub(super) struct Histogram {
-    bounds: &'static [u32],
-    /// Observations in each bucket; the last one has no bound.
-    counts: Vec<u64>,
-    pub(super) sum: u64,
+fn merge<K: PartialEq>(into: &mut Vec<(K, u64)>, from: Vec<(K, u64)>) {
+    for (key, count) in from {
+        match into.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, known)) => *known += count,
+            None => into.push((key, count)),
+        }
+    }
 }
 
-impl Histogram {
-    fn new(bounds: &'static [u32]) -> Self {
+impl Exemplar {
+    /// A request as an example, by the id that its log lines have.
+    fn of(request: &Record) -> Self {
+        let since = request.started.duration_since(UNIX_EPOCH);
         Self {
-            bounds,
-            counts: vec![0; bounds.len() + 1],
-            sum: 0,
+            label: "request_id",
+            id: request.id,
+            value: 0,
+            at: millis(since.unwrap_or_default()),
         }
     }
+}
 
-    fn observe(&mut self, value: i64) {
-        let value = u64::try_from(value).unwrap_or(0);
-        let bucket = self
-            .bounds
-            .partition_point(|bound| u64::from(*bound) < value);
-        if let Some(count) = self.counts.get_mut(bucket) {
-            *count += 1;
-        }
-        self.sum += value;
-    }
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
 
-    pub(super) fn add(&mut self, other: &Self) {
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-        self.sum += other.sum;
-    }
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
 
-    /// Number of observations.
-    pub(super) fn count(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
-    /// Each bound with the number of observations up to it.
-    pub(super) fn buckets(&self) -> impl Iterator<Item = (u32, u64)> {
-        let cumulative = self.counts.iter().scan(0, |sum, count| {
-            *sum += count;
-            Some(*sum)
-        });
-        self.bounds.iter().copied().zip(cumulative)
+#[cfg(test)]
+impl Series {
+    /// Counts a request with this status.
+    pub(super) fn count_status(&self, status: u16, is_proxied: bool) {
+        self.statuses.count((status, is_proxied));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    proptest! {
-        #[test]
-        fn a_bucket_has_all_observations_up_to_its_bound(values in proptest::collection::vec(0_i64..70_000, 0..100)) {
-            let mut histogram = Histogram::new(BOUNDS);
-            for value in &values {
-                histogram.observe(*value);
-            }
-            for (bound, count) in histogram.buckets() {
-                let expected = values.iter().filter(|value| **value <= i64::from(bound)).count();
-                prop_assert_eq!(count, expected as u64);
-            }
-            prop_assert_eq!(histogram.count(), values.len() as u64);
-            prop_assert_eq!(histogram.sum, values.iter().sum::<i64>() as u64);
-        }
-    }
-
     #[test]
-    fn series_are_added_status_by_status() {
-        let (mut one, mut other) = (Series::default(), Series::default());
-        one.count_status(200, Source::Endpoint);
-        other.count_status(200, Source::Endpoint);
-        other.count_status(200, Source::Gateway);
+    fn figures_are_added_status_by_status() {
+        let (one, other) = (Series::default(), Series::default());
+        one.count_status(200, true);
+        other.count_status(200, true);
+        other.count_status(200, false);
         other.count_bytes(1, 2);
-        one.add(&other);
-        assert_eq!(one.statuses, [((200, true), 2), ((200, false), 1)]);
-        assert_eq!((one.ingress, one.egress), (1, 2));
-        assert!(one.times.is_none());
+        let mut figures = one.figures();
+        figures.add(other.figures());
+        assert_eq!(figures.statuses, [((200, true), 2), ((200, false), 1)]);
+        assert_eq!((figures.ingress, figures.egress), (1, 2));
+        assert!(figures.times.is_none());
     }
 }

@@ -30,6 +30,20 @@ impl MetricsPage<'_> {
         self.family(name, help, kind, rows)
     }
 
+    /// A gauge without labels that counts seconds; absent without a value.
+    pub(super) fn seconds(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        value: impl IntoIterator<Item = f64>,
+    ) -> fmt::Result {
+        let values = value.into_iter().map(|seconds| {
+            let encode = move |mut encoder: MetricEncoder<'_>| encoder.encode_gauge(&seconds);
+            ([] as [Label<'_>; 0], encode)
+        });
+        self.family(name, help, MetricType::Gauge, values)
+    }
+
     pub(super) fn family<'a, const N: usize, F: FnOnce(MetricEncoder<'_>) -> fmt::Result>(
         &mut self,
         name: &'static str,
