@@ -128,6 +128,7 @@ mod tls_endpoints;
 mod tls_listeners;
 mod trace_cases;
 mod traces;
+mod top;
 mod traffic_policies;
 mod trailers;
 mod transformers;

@@ -203,7 +203,24 @@ impl Admin {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.config().timeout_global(None).build();
-        let answer = request.send_empty();
+        self.streamed(request.send_empty())
+    }
+
+    /// Gets a resource that is streamed, such as events, without a timeout.
+    pub(crate) fn follow(&self, path: &str) -> anyhow::Result<impl Read + use<>> {
+        let mut request = self.agent.get(format!("{}{path}", self.address));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let request = request.config().timeout_global(None).build();
+        self.streamed(request.call())
+    }
+
+    /// The body of a response that is read while it comes.
+    fn streamed(
+        &self,
+        answer: Result<Response<Body>, ureq::Error>,
+    ) -> anyhow::Result<impl Read + use<>> {
         let answer = answer.map_err(|error| self.unreachable(&error))?;
         if answer.status().is_success() {
             return Ok(answer.into_body().into_reader());

@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written, misspelt_variables};
 use pointsman::{
     AdminTokenArguments, ConfigCommand, LogFields, LogLevel, NodesArguments, PluginCommand,
-    Recording, Replay, Simulation, admin_token, component, config_command, nodes, plugin, record,
-    replay, run, simulate,
+    Recording, Replay, Simulation, TopArguments, admin_token, component, config_command, nodes,
+    plugin, record, replay, run, simulate, top,
 };
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -54,6 +54,7 @@ enum Command {
     Config(ConfigCommand),
     AdminToken(AdminTokenArguments),
     Nodes(NodesArguments),
+    Top(TopArguments),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
             Command::Plugin(command) => plugin(command),
             Command::Config(command) => config_command(command, &cli.settings),
             Command::Nodes(arguments) => nodes(arguments).map(|()| ExitCode::SUCCESS),
+            Command::Top(arguments) => top(arguments).map(|()| ExitCode::SUCCESS),
             Command::AdminToken(token) => admin_token(token).map(|()| ExitCode::SUCCESS),
         };
         return done.unwrap_or_else(|error| fail(&format!("{error:#}")));
