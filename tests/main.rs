@@ -56,6 +56,7 @@ mod draining;
 mod endpoint_connections;
 mod entities;
 mod explain;
+mod explain_policies;
 mod expressions;
 mod failover;
 mod failures_under_load;

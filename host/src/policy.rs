@@ -22,6 +22,7 @@ mod bot_detection;
 mod correlation_id;
 mod cors;
 mod counters;
+mod dry_run;
 mod file_log;
 mod grpc_web;
 mod http_log;
@@ -67,6 +68,7 @@ use crate::entity::{Kind, Row, has_references, view};
 use crate::store::Store;
 use answer::Answer;
 use counters::Counters;
+pub use dry_run::DryRun;
 use logs::Logs;
 use logs::document::Documents;
 pub use logs::queue::Figures as QueueFigures;
@@ -86,6 +88,11 @@ pub trait Policy: Debug + Send + Sync {
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let _ = request;
         Access::PASS
+    }
+
+    /// Whether [`Policy::access`] may run for a request that is only described.
+    fn dry_run(&self) -> DryRun {
+        DryRun::Effects("it may do more than look at the request")
     }
 
     /// Before an endpoint is chosen for a stream: whether the stream may go on. Kong calls this phase

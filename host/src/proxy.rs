@@ -59,7 +59,7 @@ use hyper::body::{Body, Incoming};
 use uuid::Uuid;
 
 pub(crate) use certificates::Certificates;
-pub(crate) use described::Described;
+pub(crate) use described::{Described, Judged, Judgement};
 pub use listen::Workers;
 pub use pool::PoolFigures;
 

@@ -174,8 +174,8 @@ export function explain(_rest, { signal, query }) {
       answer.policies.length > 0
         ? h(
             "table",
-            null,
-            heads(["Plugin", "For", "Priority"]),
+            { class: "verdicts" },
+            heads(["Plugin", "For", "Priority", "Verdict"]),
             h(
               "tbody",
               null,
@@ -186,6 +186,7 @@ export function explain(_rest, { signal, query }) {
                   h("th", { scope: "row" }, h("a", { href: `#/entities/plugins/${one.id}` }, one.name)),
                   h("td", null, scope(one)),
                   h("td", { class: "figure" }, one.priority),
+                  h("td", null, verdictOf(one)),
                 ),
               ),
             ),
@@ -194,9 +195,24 @@ export function explain(_rest, { signal, query }) {
       h(
         "p",
         { class: "hint" },
-        "They are listed and not run, because many of them count. Those of a consumer apply once a policy has authenticated it.",
+        "A policy that would do more than look at the request, such as count it, is not evaluated; the request is taken to pass it. Those of a consumer apply once a policy has authenticated it.",
       ),
     );
+  }
+
+  /** What a policy decides. @param {any} one */
+  function verdictOf(one) {
+    const glyph = (kind) => h("span", { class: "glyph", "data-kind": kind });
+    switch (one.verdict) {
+      case "passes":
+        return [glyph("good"), one.consumer ? `passes, as ${one.consumer}` : "passes"];
+      case "answers":
+        return [glyph("bad"), `answers ${one.status}${one.message ? `: ${one.message}` : ""}`];
+      case "not reached":
+        return h("span", { class: "hint" }, "not reached");
+      default:
+        return h("span", { class: "hint" }, `not evaluated: ${one.reason}`);
+    }
   }
 
   /** What the balancer that serves picks, and what others would. @param {any} card @param {string} upstream @param {any} request */

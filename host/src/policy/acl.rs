@@ -8,7 +8,7 @@ use http::header::HeaderValue;
 use super::answer::Answer;
 use super::auth::{AUTHENTICATED_GROUPS, CONSUMER_GROUPS};
 use super::request::Request;
-use super::{Access, Policy};
+use super::{Access, DryRun, Policy};
 use crate::entity::plugin::acl::Config;
 
 /// Decides by groups.
@@ -61,6 +61,10 @@ impl Acl {
 }
 
 impl Policy for Acl {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let unauthorized = || Answer::error(StatusCode::UNAUTHORIZED, "Unauthorized");
         let Some(groups) = self.groups(request) else {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::identity::{AuthenticatedCredential, Identities, PasswordCredential};
 use super::request::Request;
-use super::{Access, Policy, auth};
+use super::{Access, DryRun, Policy, auth};
 use crate::entity::basic_auth_credential::hash;
 use crate::entity::plugin::basic_auth::Config;
 
@@ -88,6 +88,10 @@ fn read(value: &[u8]) -> Option<SentPassword> {
 }
 
 impl Policy for BasicAuth {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Authenticates
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let anonymous = self.0.anonymous.as_deref();
         if auth::skips(request, true, anonymous) || self.authenticate(request) {

@@ -9,7 +9,7 @@ use http::header::USER_AGENT;
 use super::answer::Answer;
 use super::pattern_share::{MOST, PatternShare};
 use super::request::Request;
-use super::{Access, Policy};
+use super::{Access, DryRun, Policy};
 use crate::entity::plugin::bot_detection::Config;
 use crate::pattern::{Pattern, PatternError};
 
@@ -113,6 +113,10 @@ fn programs() -> Result<&'static Pattern, String> {
 }
 
 impl Policy for BotDetection {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let mut agents = request.head.headers.get_all(USER_AGENT).iter();
         let Some(agent) = agents.next() else {

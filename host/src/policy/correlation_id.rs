@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::request::{Client, Request};
 use super::response::Response;
-use super::{Access, Policy};
+use super::{Access, DryRun, Policy};
 use crate::clock;
 use crate::entity::plugin::correlation_id::{Config, Generator};
 
@@ -73,6 +73,13 @@ impl CorrelationId {
 }
 
 impl Policy for CorrelationId {
+    fn dry_run(&self) -> DryRun {
+        match self.generator {
+            Generator::UuidCounter => DryRun::Effects("it counts requests"),
+            _ => DryRun::Harmless,
+        }
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let id = match self.sent(&request.head.headers) {
             Some(sent) => Some(sent),

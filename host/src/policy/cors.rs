@@ -13,7 +13,7 @@ use super::answer::Answer;
 use super::pattern_share::{MOST, PatternShare};
 use super::request::Request;
 use super::response::Response;
-use super::{Access, Policy};
+use super::{Access, DryRun, Policy};
 use crate::entity::plugin::cors::Config;
 use crate::pattern::Pattern;
 
@@ -244,6 +244,10 @@ impl Origin {
 }
 
 impl Policy for Cors {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let headers = &request.head.headers;
         let is_preflight = request.head.method == Method::OPTIONS

@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use super::answer::Answer;
 use super::request::Request;
 use super::response::{BodyFilter, Response};
-use super::{Access, Policy, Verdict};
+use super::{Access, DryRun, Policy, Verdict};
 use crate::entity::plugin::grpc_web::Config;
 use crate::path;
 
@@ -109,6 +109,10 @@ fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
 }
 
 impl Policy for GrpcWeb {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         if request.head.method == Method::OPTIONS {
             return self.preflight().into();

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::answer::Answer;
 use super::request::Request;
-use super::{Access, Policy, Stream};
+use super::{Access, DryRun, Policy, Stream};
 use crate::entity::plugin::ip_restriction::Config;
 use crate::ip_ranges::{IpRanges, ip_range};
 
@@ -56,6 +56,10 @@ impl IpRestriction {
 }
 
 impl Policy for IpRestriction {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         // A listener for both versions of IP shows the addresses of version 4 within version 6.
         let address = request.client.address.ip().to_canonical();

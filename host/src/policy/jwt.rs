@@ -12,7 +12,7 @@ use super::answer::Answer;
 use super::identity::{AuthenticatedCredential, JwtCredential};
 use super::request::Request;
 use super::signature::Algorithm;
-use super::{Access, Policy, auth};
+use super::{Access, DryRun, Policy, auth};
 use crate::clock;
 use crate::cookie::cookie_of;
 use crate::entity::plugin::jwt::{Claim, Config};
@@ -213,6 +213,10 @@ impl Jwt {
 }
 
 impl Policy for Jwt {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Authenticates
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let config = &self.config;
         let anonymous = config.anonymous.as_deref();

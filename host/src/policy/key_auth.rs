@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use super::body_fields::{BodyFields, FieldValue};
 use super::identity::AuthenticatedCredential;
 use super::request::Request;
-use super::{Access, Policy, Verdict, auth};
+use super::{Access, DryRun, Policy, Verdict, auth};
 use crate::entity::plugin::key_auth::Config;
 use crate::urlencoded;
 
@@ -174,6 +174,10 @@ impl SentKey {
 }
 
 impl Policy for KeyAuth {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Authenticates
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let config = &self.config;
         if auth::skips(

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use uuid::Uuid;
 
 use super::record::LogRecord;
-use super::Policy;
+use super::{DryRun, Policy};
 use crate::entity::plugin::prometheus::Config;
 use shards::{Key, Shards};
 
@@ -40,6 +40,10 @@ impl Prometheus {
 }
 
 impl Policy for Prometheus {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Idle
+    }
+
     fn record(&self, record: &LogRecord) {
         // A request or a stream without a route is not counted. Source: Kong.
         if let Some(route) = record.route() {

@@ -32,7 +32,7 @@ pub use store::{Cache, Stored};
 use super::answer::Answer;
 use super::request::Request;
 use super::response::{BodyFilter, Received, Response, Source};
-use super::{Access, Policy, Resources, Verdict};
+use super::{Access, DryRun, Policy, Resources, Verdict};
 use crate::entity::plugin::proxy_cache::Config;
 use crate::http1::lists;
 use key::{Asked, Identity, Same};
@@ -323,6 +323,10 @@ fn may_fetch(request: &Request<'_>) -> bool {
 }
 
 impl Policy for ProxyCache {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Effects("it looks for a response in its cache")
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let mut kept = Kept {
             status: Some(Status::Bypass),

@@ -16,7 +16,7 @@ use super::rate_sync::SyncedCounts;
 use super::redis::{Server, counts};
 use super::request::Request;
 use super::response::Response;
-use super::{Access, Policy, Resources, Verdict};
+use super::{Access, DryRun, Policy, Resources, Verdict};
 use crate::clock;
 use crate::entity::plugin::rate_limiting::{Config, LimitBy};
 use crate::entity::plugin::{Plugin, periods};
@@ -123,6 +123,10 @@ impl RateLimiting {
 }
 
 impl Policy for RateLimiting {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Effects("it counts requests")
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let key = self.key(request);
         let now = clock::unix_seconds();

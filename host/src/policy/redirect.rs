@@ -6,7 +6,7 @@ use url::{Position, Url};
 
 use super::answer::Answer;
 use super::request::Request;
-use super::{Access, Policy};
+use super::{Access, DryRun, Policy};
 use crate::entity::plugin::redirect::Config;
 use crate::path;
 
@@ -68,6 +68,10 @@ impl Redirect {
 }
 
 impl Policy for Redirect {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let location = self.location(request.path, request.query.text());
         let answer = Answer::raw(self.status, "redirecting");

@@ -6,7 +6,7 @@ use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, TRANSFER_ENCODING};
 
 use super::answer::Answer;
 use super::request::Request;
-use super::{Access, Policy};
+use super::{Access, DryRun, Policy};
 use crate::entity::plugin::request_size_limiting::{Config, SizeUnit};
 
 /// Refuses requests with large bodies.
@@ -47,6 +47,10 @@ fn refusal(headers: &HeaderMap) -> Answer {
 }
 
 impl Policy for RequestSizeLimiting {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let headers = &request.head.headers;
         let has_length = headers.contains_key(CONTENT_LENGTH);

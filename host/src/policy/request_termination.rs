@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::logs::document::Documents;
 use super::request::{MatchedIds, Request};
-use super::{Access, Policy, Verdict};
+use super::{Access, DryRun, Policy, Verdict};
 use crate::entity::Kind;
 use crate::entity::plugin::request_termination::Config;
 use crate::node;
@@ -194,6 +194,10 @@ fn message_of(status: StatusCode) -> Option<&'static str> {
 }
 
 impl Policy for RequestTermination {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         if !self.is_triggered(request) {
             return Access::PASS;

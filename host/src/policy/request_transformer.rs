@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use super::answer::Answer;
 use super::request::Request;
 use super::transform::{Fields, Steps};
-use super::{Access, Policy, Verdict};
+use super::{Access, DryRun, Policy, Verdict};
 use crate::authority::Authority;
 use crate::entity::plugin::pair::TemplatePair;
 use crate::entity::plugin::request_transformer::Config;
@@ -371,6 +371,10 @@ fn upstream_path(path: &str) -> Option<String> {
 }
 
 impl Policy for RequestTransformer {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let needs_body = self.changes_body() || self.moves_form(&request.head.headers);
         if needs_body && request.body.is_some() {

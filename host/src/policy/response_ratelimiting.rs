@@ -22,7 +22,7 @@ use super::redis::counts::{self, Addition};
 use super::redis::{self, Server};
 use super::request::Request;
 use super::response::{Response, Source};
-use super::{Access, Policy, Resources, Verdict};
+use super::{Access, DryRun, Policy, Resources, Verdict};
 use crate::clock;
 use crate::entity::plugin::response_ratelimiting::{Config, LimitBy};
 use crate::entity::plugin::{Plugin, periods};
@@ -217,6 +217,10 @@ impl ResponseRatelimiting {
 }
 
 impl Policy for ResponseRatelimiting {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Effects("it counts what responses say")
+    }
+
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         let key = self.key(request);
         let now = clock::unix_seconds();

@@ -11,9 +11,9 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::{Map, Number, Value};
 
-use super::Policy;
 use super::response::{BodyFilter, Response};
 use super::transform::Steps;
+use super::{DryRun, Policy};
 use crate::entity::plugin::pair::Pair;
 use crate::entity::plugin::response_transformer::{Config, JsonType, Values};
 
@@ -74,6 +74,10 @@ fn typed(values: &Values) -> Vec<(String, Value)> {
 }
 
 impl Policy for ResponseTransformer {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Idle
+    }
+
     fn response(&self, response: &mut Response<'_>) {
         if !self.headers.is_empty() {
             let original = response.head.headers.clone();

@@ -10,12 +10,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncWriteExt;
 
-use super::Policy;
 use super::logs::Logs;
 use super::logs::connection::{Datagrams, Kept, Server, failed, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
 use super::record::LogRecord;
+use super::{DryRun, Policy};
 use crate::dns::Resolver;
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::statsd::Config;
@@ -70,6 +70,10 @@ impl Statsd {
 }
 
 impl Policy for Statsd {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Idle
+    }
+
     fn record(&self, record: &LogRecord) {
         let status = record.status();
         let mut statuses = self.statuses.iter();

@@ -13,13 +13,13 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::net::UnixDatagram;
 
-use super::Policy;
 use super::logs::Logs;
 use super::logs::buffer::Limits;
 use super::logs::connection::within;
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
 use super::record::LogRecord;
+use super::{DryRun, Policy};
 use crate::entity::plugin::Plugin;
 use crate::entity::plugin::syslog::{Config, Facility, Severity};
 
@@ -78,6 +78,10 @@ fn message(facility: Facility, severity: Severity, now: SystemTime, text: &str) 
 }
 
 impl Policy for Syslog {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Idle
+    }
+
     fn record(&self, record: &LogRecord) {
         if is_sent(&self.config, record.status()) {
             self.queue.push(record);

@@ -1,5 +1,7 @@
 //! A request that a caller of the Admin API describes, read in the same way as a real request.
 
+mod policies;
+
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
@@ -17,6 +19,7 @@ use crate::pattern::Pattern;
 use crate::router::{Arguments, Query, Route};
 use crate::snapshot::Snapshot;
 use crate::upstream::Upstream;
+pub(crate) use policies::{Judged, Judgement};
 
 /// A described request.
 pub(crate) struct Described {
@@ -74,10 +77,15 @@ impl Described {
         self.query(|query| route.misses(query))
     }
 
+    /// The host that it asks for.
+    fn authority(&self) -> Option<Authority<'_>> {
+        let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
+        host.and_then(Authority::parse)
+    }
+
     /// It as routes see it.
     fn query<T>(&self, look: impl FnOnce(&Query<'_>) -> T) -> T {
-        let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
-        let authority = host.and_then(Authority::parse);
+        let authority = self.authority();
         let host = (authority.as_ref()).map_or("", |authority| authority.host.as_str());
         let port = authority.as_ref().and_then(|authority| authority.port);
         let path = path::normalize(self.target.path().as_bytes());

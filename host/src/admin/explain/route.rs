@@ -1,5 +1,6 @@
 //! `POST /pointsman/explain`: which route the described request takes, and why not the others; and
-//! which policies it runs through. Changes nothing, and runs no policy, since many of them count.
+//! which policies it runs through, with what they decide. Changes nothing: a policy that would, as many
+//! of them count, is not asked.
 
 use std::collections::HashMap;
 
@@ -16,8 +17,8 @@ use crate::admin::rows::id_of;
 use crate::admin::{Admin, ApiEndpoint, ApiResult, BODY_LIMIT, decode};
 use crate::config::Listen;
 use crate::entity::{self, Kind, Row, read_fields, view};
-use crate::policy::chain::Chain;
-use crate::proxy::Described;
+use crate::policy::chain::{Chain, Instance};
+use crate::proxy::{Described, Judged, Judgement};
 use crate::router::Route;
 use crate::snapshot::Snapshot;
 
@@ -56,11 +57,18 @@ async fn explain(State(admin): State<Admin>, request: Request) -> ApiResult {
         .collect();
     let route = taken.and_then(|id| rows.iter().find(|stored| id_of(&stored.row) == id));
     let service = route.and_then(|route| referred(&route.row, "service"));
-    let chain = match taken {
-        Some(route) => snapshot.policies.of_route(route, service),
-        None => snapshot.policies.of_unmatched(),
+    let policies: Vec<Value> = match taken.and_then(|id| compiled.get(&id)) {
+        Some(route) => {
+            let chain = snapshot.policies.of_route(route.id, service);
+            let judge = |chain| described.judge(&snapshot, chain, route);
+            let all = chain.map(|chain| judge(chain)).unwrap_or_default();
+            all.iter().map(judged).collect()
+        }
+        None => {
+            let chain = snapshot.policies.of_unmatched();
+            chain.map_or_else(Vec::new, |chain| unmatched(chain, &snapshot))
+        }
     };
-    let policies = chain.map(|chain| policies(chain, &snapshot, described.consumer));
     let service = service.and_then(|id| Some((id, snapshot.services.get(&id)?)));
     Ok(Json(json!({
         "route": route.map(|route| named(&route.row)),
@@ -69,7 +77,7 @@ async fn explain(State(admin): State<Admin>, request: Request) -> ApiResult {
             "name": service.upstream.name,
             "named": service.upstream.named,
         })),
-        "policies": policies.unwrap_or_default(),
+        "policies": policies,
         "others": others,
         "routes": count + usize::from(taken.is_some()),
     }))
@@ -117,21 +125,52 @@ fn compile(admin: &Admin, row: &Row) -> Result<Route, String> {
     compiled.map_err(|error| error.to_string())
 }
 
-/// The policies that a request of this consumer runs through, in their order.
-fn policies(chain: &Chain, snapshot: &Snapshot, consumer: Option<Uuid>) -> Vec<Value> {
+/// The policies that a request without a route runs through, in their order. They see its response
+/// and its record alone.
+fn unmatched(chain: &Chain, snapshot: &Snapshot) -> Vec<Value> {
     let steps = chain.steps().iter();
-    let chosen = steps.filter_map(|step| step.choose(&snapshot.policies, consumer));
+    let chosen = steps.filter_map(|step| step.choose(&snapshot.policies, None));
     let shown = chosen.map(|instance| {
-        json!({
-            "id": instance.id,
-            "name": instance.name,
-            "priority": instance.priority,
-            "scope": {
-                "route": instance.scope.route,
-                "service": instance.scope.service,
-                "consumer": instance.scope.consumer,
-            },
-        })
+        let mut shown = policy(instance);
+        shown["verdict"] = "not reached".into();
+        shown
     });
     shown.collect()
+}
+
+/// A policy with what it decides about the request.
+fn judged(of: &Judged<'_>) -> Value {
+    let mut shown = policy(of.instance);
+    match &of.judgement {
+        Judgement::Passes(consumer) => {
+            shown["verdict"] = "passes".into();
+            if let Some(consumer) = consumer {
+                shown["consumer"] = (**consumer).into();
+            }
+        }
+        Judgement::Answers(status, message) => {
+            shown["verdict"] = "answers".into();
+            shown["status"] = status.as_u16().into();
+            shown["message"] = json!(message);
+        }
+        Judgement::NotEvaluated(reason) => {
+            shown["verdict"] = "not evaluated".into();
+            shown["reason"] = (*reason).into();
+        }
+        Judgement::NotReached => shown["verdict"] = "not reached".into(),
+    }
+    shown
+}
+
+fn policy(instance: &Instance) -> Value {
+    json!({
+        "id": instance.id,
+        "name": instance.name,
+        "priority": instance.priority,
+        "scope": {
+            "route": instance.scope.route,
+            "service": instance.scope.service,
+            "consumer": instance.scope.consumer,
+        },
+    })
 }

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::buffer::{Buffer, Due, Limits, Notice};
 use super::document::Documents;
 use crate::entity::plugin::Plugin;
-use crate::policy::Policy;
 use crate::policy::record::LogRecord;
+use crate::policy::{DryRun, Policy};
 
 /// Shortest time between two log lines about failed sendings of a queue. With a line for each
 /// failure, a server that is down could fill the disk.
@@ -167,6 +167,10 @@ impl Queue {
 
 /// The policy that has every record sent.
 impl Policy for Queue {
+    fn dry_run(&self) -> DryRun {
+        DryRun::Idle
+    }
+
     fn record(&self, record: &LogRecord) {
         self.push(record);
     }
