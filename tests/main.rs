@@ -91,6 +91,7 @@ mod openmetrics;
 mod outliers;
 mod page;
 mod page_http;
+mod page_phone;
 mod page_screenshots;
 mod plugin_servers;
 mod plugin_settings;

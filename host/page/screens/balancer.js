@@ -251,10 +251,14 @@ export function balancer([name], { signal }) {
       { class: "card" },
       h("h2", null, "Upstreams"),
       h(
-        "table",
-        null,
-        heads(["Upstream", "Version", "Picks", "By the gateway", "Faults", "Memory"], (_, index) => index > 0),
-        usage,
+        "div",
+        { class: "scroll-x" },
+        h(
+          "table",
+          null,
+          heads(["Upstream", "Version", "Picks", "By the gateway", "Faults", "Memory"], (_, index) => index > 0),
+          usage,
+        ),
       ),
     ),
     settings,
