@@ -54,9 +54,36 @@ export function restore(path, row) {
  */
 export function settingsBack(before, now) {
   if (!isObject(before) || !isObject(now)) return before ?? null;
-  const names = new Set([...Object.keys(before), ...Object.keys(now)]);
-  return Object.fromEntries([...names].map((name) => [name, settingsBack(before[name], now[name])]));
+  const names = [...new Set([...Object.keys(before), ...Object.keys(now)])];
+  const differing = names.filter((name) => !isSame(before[name], now[name]));
+  return Object.fromEntries(differing.map((name) => [name, settingsBack(before[name], now[name])]));
 }
+
+/**
+ * The fields of an input that differ from those of a row. A PATCH merges records, so of a record it is
+ * again only the fields that differ.
+ * @param {import("../forms/fields.js").Field[]} fields
+ * @param {any} before
+ * @param {any} input
+ */
+export function differing(fields, before, input) {
+  const changes = {};
+  for (const [name, value] of Object.entries(input)) {
+    const old = before[name];
+    if (isSame(value, old)) continue;
+    const inner = fields.find((field) => field.name === name)?.fields;
+    if (!inner || !isObject(value) || !isObject(old)) {
+      changes[name] = value;
+      continue;
+    }
+    const within = differing(inner, old, value);
+    if (Object.keys(within).length > 0) changes[name] = within;
+  }
+  return changes;
+}
+
+/** Whether two values are the same; no value is the same as null. @param {any} one @param {any} other */
+const isSame = (one, other) => JSON.stringify(one ?? null) === JSON.stringify(other ?? null);
 
 /** @param {any} value */
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);

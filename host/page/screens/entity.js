@@ -7,7 +7,7 @@ import { ApiError, call, callTagged, get, getTagged } from "../lib/api.js";
 import { dialog, notice } from "../lib/dialog.js";
 import { h, put } from "../lib/dom.js";
 import { clock, short } from "../lib/format.js";
-import { changed, ifMatch } from "../lib/history.js";
+import { changed, differing, ifMatch } from "../lib/history.js";
 import { crumbs, hash, kindOf, pathOf, removed } from "../parts/kinds.js";
 
 /** The fields of a kind: those of Kong's schema, and what is beyond Kong. @param {any} kind @param {any} row @param {AbortSignal} signal */
@@ -99,7 +99,7 @@ export function item(collection, key, kind, signal) {
       try {
         const input = made.read();
         save.disabled = true;
-        await (isNew ? create(input) : update(input));
+        await (isNew ? create(input) : update(fields, input));
       } catch (error) {
         if (error instanceof ApiError) made.fail(error.fields, error.message);
         else if (!(error instanceof FieldError)) made.fail({}, `The gateway cannot be reached: ${error}`);
@@ -171,15 +171,9 @@ export function item(collection, key, kind, signal) {
     location.hash = hash(...collection);
   }
 
-  /** Sends what differs. @param {any} input */
-  async function update(input) {
-    const changes = Object.fromEntries(
-      Object.entries(input).filter(
-        ([name, value]) =>
-          JSON.stringify(value) !== JSON.stringify(before[name] ?? null) &&
-          !(value === null && before[name] === undefined),
-      ),
-    );
+  /** Sends what differs. @param {any[]} fields @param {any} input */
+  async function update(fields, input) {
+    const changes = differing(fields, before, input);
     if (Object.keys(changes).length === 0) {
       notice("Nothing is changed.");
       return;
