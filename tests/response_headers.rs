@@ -51,6 +51,25 @@ fn only_the_headers_of_the_setting_are_sent() {
 }
 
 #[test]
+fn endpoints_are_told_the_id_unless_that_is_switched_off() {
+    let sent = [("x-kong-request-id", "from-the-client")];
+    let (gateway, _backend) = with_backend(Setup::new());
+    let told = received(gateway.get_with("/", &sent));
+    assert_eq!(told["x-kong-request-id"].as_str().unwrap().len(), 32);
+    let (gateway, _backend) = with_backend(Setup::new().arg("--headers-upstream", "off"));
+    assert!(
+        received(gateway.get("/"))
+            .get("x-kong-request-id")
+            .is_none()
+    );
+    let passed = gateway.get_with("/", &sent);
+    assert_eq!(passed.header("x-kong-request-id").len(), 32);
+    assert_eq!(received(passed)["x-kong-request-id"], "from-the-client");
+    let (_, said) = Setup::new().arg("--headers-upstream", "via").fail();
+    assert!(said.contains("X-Kong-Request-Id, or off"), "{said}");
+}
+
+#[test]
 fn off_is_off_for_every_kind_of_response() {
     let (gateway, _backend) = with_backend(Setup::new().arg("--headers", "off"));
     let none = |head: &str| {

@@ -19,7 +19,12 @@ pub struct ResponseHeaders {
     pub upstream_status: bool,
     /// `X-Kong-Request-Id`.
     pub request_id: bool,
+    /// `X-Kong-Request-Id` of requests to endpoints: the setting `headers_upstream`.
+    pub upstream_request_id: bool,
 }
+
+/// The only header of requests to endpoints that can be switched, and the default of the setting.
+pub(super) const UPSTREAM: &str = "X-Kong-Request-Id";
 
 /// The default of the setting, as it is written.
 pub(super) const DEFAULT: &str = "server_tokens, latency_tokens, X-Kong-Request-Id";
@@ -35,6 +40,7 @@ impl Default for ResponseHeaders {
             admin_latency: true,
             upstream_status: false,
             request_id: true,
+            upstream_request_id: true,
         }
     }
 }
@@ -50,7 +56,26 @@ impl ResponseHeaders {
         admin_latency: false,
         upstream_status: false,
         request_id: false,
+        // It is none of a response.
+        upstream_request_id: true,
     };
+
+    /// Reads the entries of `headers_upstream`, as [`ResponseHeaders::parse`] reads its own: whether
+    /// endpoints are told the id of a request. Source: Kong 3.9.
+    ///
+    /// # Errors
+    /// The entries that are none.
+    pub(super) fn parse_upstream(entries: &[&str]) -> Result<bool, Vec<String>> {
+        let is = |entry: &str, name: &str| entry.eq_ignore_ascii_case(name);
+        let wrong = entries
+            .iter()
+            .filter(|entry| !is(entry, "off") && !is(entry, UPSTREAM));
+        let wrong: Vec<String> = wrong.map(|entry| (*entry).to_owned()).collect();
+        match wrong.is_empty() {
+            true => Ok(entries.first().is_some_and(|entry| !is(entry, "off"))),
+            false => Err(wrong),
+        }
+    }
 
     /// Reads the entries, which may be in any case. `off` is for all of them if it is the first one,
     /// and changes nothing after others.
@@ -94,6 +119,15 @@ impl ResponseHeaders {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn endpoints_are_told_the_id_unless_off_comes_first() {
+        let parse = ResponseHeaders::parse_upstream;
+        assert_eq!(parse(&["x-kong-request-id"]), Ok(true));
+        assert_eq!(parse(&["X-Kong-Request-Id", "off"]), Ok(true));
+        assert_eq!(parse(&["OFF", "x-kong-request-id"]), Ok(false));
+        assert_eq!(parse(&["off", "via"]), Err(vec!["via".to_owned()]));
+    }
 
     #[test]
     fn entries_are_those_of_kong() {

@@ -260,6 +260,7 @@ fn every_setting_has_its_effect() {
                 "etcd_ca" | "etcd_cert" | "etcd_cert_key" => "etcd.pem",
                 "declarative_config_string" => "{}",
                 "headers" => "Via",
+                "headers_upstream" => "off",
                 "debug_token" => "0123456789abcdef",
                 "proxy_access_log_format" => "json",
                 "proxy_access_log" => "access.log",

@@ -77,6 +77,12 @@ impl Forwarded<'_> {
         }
     }
 
+    /// Whether the endpoint is told the id of the request. Otherwise, a header of that name that the
+    /// client has sent is passed on.
+    fn tells_id(&self) -> bool {
+        self.connection.listener.headers.upstream_request_id
+    }
+
     /// The headers about the client's request that a trusted peer may send itself, with the
     /// gateway's own values; `None` for a header that is not sent.
     fn facts(&self) -> [(HeaderName, Option<&[u8]>); 5] {
@@ -134,6 +140,7 @@ impl RequestHead<'_> {
         for (name, value) in headers {
             match name.as_str() {
                 name if is_rewritten(name) => {}
+                "x-kong-request-id" if forwarded.tells_id() => {}
                 "content-length" => empty_body = true,
                 "x-forwarded-for" => lists_for = true,
                 "via" => lists_via = true,
@@ -188,7 +195,9 @@ impl RequestHead<'_> {
                 }
             }
         }
-        field(text, "x-kong-request-id", forwarded.id.as_bytes());
+        if forwarded.tells_id() {
+            field(text, "x-kong-request-id", forwarded.id.as_bytes());
+        }
         let via = via_of(forwarded.version);
         if lists_via {
             longer_list(text, headers, &VIA, via.as_bytes());
@@ -223,6 +232,7 @@ impl RequestHead<'_> {
                 "content-length" => {}
                 "trailer" if forwarded.body == BodyLength::None => {}
                 name if is_rewritten(name) || hops.names(name) => {}
+                "x-kong-request-id" if forwarded.tells_id() => {}
                 _ => {
                     sent.append(name, value.clone());
                 }
@@ -260,7 +270,9 @@ impl RequestHead<'_> {
                 }
             }
         }
-        if let Ok(id) = HeaderValue::from_bytes(forwarded.id.as_bytes()) {
+        if forwarded.tells_id()
+            && let Ok(id) = HeaderValue::from_bytes(forwarded.id.as_bytes())
+        {
             sent.insert(X_KONG_REQUEST_ID, id);
         }
         extend_list(
@@ -291,7 +303,6 @@ fn is_rewritten(name: &str) -> bool {
             | "x-forwarded-port"
             | "x-forwarded-path"
             | "x-forwarded-prefix"
-            | "x-kong-request-id"
             | "pointsman-debug"
     )
 }

@@ -61,11 +61,31 @@ pub(super) const SETTINGS: &[Setting] = &[
                        X-Kong-Proxy-Latency, X-Kong-Response-Latency, X-Kong-Admin-Latency, \
                        X-Kong-Upstream-Status, X-Kong-Request-Id, or off",
             set: |config, entries| {
-                config.proxy.headers = ResponseHeaders::parse(entries)?;
+                let upstream_request_id = config.proxy.headers.upstream_request_id;
+                config.proxy.headers = ResponseHeaders {
+                    upstream_request_id,
+                    ..ResponseHeaders::parse(entries)?
+                };
                 Ok(())
             },
         },
         default: Written(response_headers::DEFAULT),
+    },
+    Setting {
+        name: "headers_upstream",
+        about: "Headers that the gateway adds to requests to endpoints and that can be switched off: \
+                `X-Kong-Request-Id`, or `off` for none; a header of that name that a client has sent \
+                is passed on then",
+        kind: List {
+            value: "NAMES",
+            expected: "X-Kong-Request-Id, or off",
+            set: |config, entries| {
+                let is_told = ResponseHeaders::parse_upstream(entries)?;
+                config.proxy.headers.upstream_request_id = is_told;
+                Ok(())
+            },
+        },
+        default: Written(response_headers::UPSTREAM),
     },
     Setting {
         name: "debug_token",
